@@ -1,0 +1,1 @@
+"""Character LoRAs from images to a published release: recipes become plans, plans become files."""
