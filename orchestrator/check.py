@@ -1,0 +1,133 @@
+"""Combinations of recipe values that cannot work, found without an engine, a GPU or a file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator import blocks
+from orchestrator.errors import OrchestratorError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.recipe import Recipe
+
+Finding = tuple[str, str]  # dotted key, what is wrong
+
+_TUCKER = ("locon", "loha", "lokr")
+_RESIZABLE = ("lora", "locon", "dylora")
+_NONLINEAR = ("diag-oft", "boft")
+
+
+def check(recipe: Recipe) -> list[Finding]:
+    """Return every impossible combination as (dotted key, what is wrong)."""
+    return [*_network(recipe), *_training(recipe), *_dataset(recipe), *_surgery(recipe), *_render(recipe)]
+
+
+def _network(recipe: Recipe) -> Iterator[Finding]:
+    network = recipe.network
+    if network.conv_alpha is not None and network.conv_dim is None:
+        yield "network.conv_alpha", "stands without network.conv_dim: no convolution is trained"
+    if network.conv_dim is not None and network.family == "full":
+        yield "network.conv_dim", "full trains whole weights and has no rank of its own for convolutions"
+    if network.tucker and network.family not in _TUCKER:
+        yield "network.tucker", f"{network.family} has no Tucker convolutions; {', '.join(_TUCKER)} do"
+    if network.tucker and network.conv_dim is None:
+        yield "network.tucker", "needs network.conv_dim: Tucker is about 3x3 convolutions"
+    if network.family == "lora":
+        if network.bypass:
+            yield "network.bypass", "is an option of LyCORIS; networks.lora always works so"
+        if network.preset is not None:
+            yield "network.preset", "is an option of LyCORIS; networks.lora chooses its modules by conv_dim"
+        if network.args.get("algo"):
+            yield "network.args.algo", "is an option of LyCORIS; set network.family instead"
+    else:
+        taken = {"algo": "network.family", "conv_dim": "network.conv_dim", "conv_alpha": "network.conv_alpha"}
+        taken |= {"use_tucker": "network.tucker", "use_cp": "network.tucker", "bypass_mode": "network.bypass"}
+        taken |= {"preset": "network.preset", "dropout": "network.dropout"}
+        for name in network.args:
+            if name in taken:
+                yield f"network.args.{name}", f"set {taken[name]} instead"
+
+
+def _training(recipe: Recipe) -> Iterator[Finding]:
+    training, dataset = recipe.training, recipe.dataset
+    if training.cache_latents != "no" and (dataset.color_aug or dataset.random_crop):
+        which = "color_aug" if dataset.color_aug else "random_crop"
+        yield "training.cache_latents", f'is "{training.cache_latents}" with dataset.{which}, which changes every picture anew'
+    if training.persistent_workers and training.data_loader_workers == 0:
+        yield "training.persistent_workers", "needs training.data_loader_workers > 0"
+    if training.lr_warmup_steps and training.lr_scheduler == "constant":
+        yield "training.lr_warmup_steps", 'the constant schedule has no warm-up; use "constant_with_warmup"'
+    if training.lr_warmup_steps and training.lr_warmup_steps >= training.steps:
+        yield "training.lr_warmup_steps", f"is {training.lr_warmup_steps} of {training.steps} steps: the rate never gets there"
+    relative = training.optimizer_args.get("relative_step") is True
+    if training.optimizer.lower() == "adafactor" and relative:
+        for key in ("learning_rate", "text_encoder_lr", "unet_lr"):
+            if getattr(training, key) is not None:
+                yield f"training.{key}", "adafactor with relative_step=true finds its own rate and ignores this one"
+    elif training.learning_rate is None:
+        yield "training.learning_rate", "is missing"
+    if training.train == "unet" and training.text_encoder_lr:
+        yield "training.text_encoder_lr", 'training.train = "unet" leaves the text encoder alone'
+    if training.train == "text_encoder" and training.unet_lr:
+        yield "training.unet_lr", 'training.train = "text_encoder" leaves the U-Net alone'
+    if recipe.base.architecture == "sdxl" and recipe.base.clip_skip != 1:
+        yield "base.clip_skip", "SDXL takes the text encoders' last but one layer always; remove it"
+
+
+def _dataset(recipe: Recipe) -> Iterator[Finding]:
+    dataset = recipe.dataset
+    if not any(not source.regularization for source in dataset.sources.values()):
+        yield "dataset.sources", "no source with pictures of the subject"
+    if not dataset.originals and not dataset.sizes:
+        yield "dataset.originals", "is false and dataset.sizes is empty: nothing to train on"
+    for name in dataset.batch_size:
+        width, _, height = name.partition("x")
+        if name != "default" and not (width.isdigit() and height.isdigit()):
+            yield f"dataset.batch_size.{name}", "takes WIDTHxHEIGHT, as 512x768, or default"
+    if "default" not in dataset.batch_size:
+        yield "dataset.batch_size", "needs `default` for the classes not listed"
+    if not dataset.resolution_classes or list(dataset.resolution_classes) != sorted(set(dataset.resolution_classes)):
+        yield "dataset.resolution_classes", "takes sides in pixels, each once, from small to large"
+    if not dataset.caption_extension.startswith("."):
+        yield "dataset.caption_extension", f'is "{dataset.caption_extension}"; begins with a dot'
+    if dataset.min_bucket_reso > dataset.max_bucket_reso:
+        yield "dataset.min_bucket_reso", "is larger than dataset.max_bucket_reso"
+    for name, source in dataset.sources.items():
+        if source.captions == "tagger" and not dataset.tagger_model:
+            yield f"dataset.sources.{name}.captions", 'is "tagger"; set dataset.tagger_model to its ONNX file'
+
+
+def _surgery(recipe: Recipe) -> Iterator[Finding]:
+    network, resize = recipe.network, recipe.resize
+    if recipe.block_weights is not None:
+        try:
+            blocks.parse(recipe.block_weights, recipe.base.architecture)
+        except OrchestratorError as error:
+            for problem in error.problems:
+                yield "block_weights", problem.what + (f" ({problem.hint})" if problem.hint else "")
+        if network.family in _NONLINEAR:
+            yield "block_weights", f"{network.family} cannot be scaled by a tensor; leave them out, or train another family"
+    if resize is None:
+        return
+    if network.family not in _RESIZABLE:
+        yield "resize", f"a {network.family} has no single pair of factors to compress; lora and locon do"
+    elif network.tucker:
+        yield "resize", "a Tucker LoCon has three factors; compressing it needs `convert --to plain` first"
+    ways = [name for name in ("sv_ratio", "sv_fro", "sv_cumulative", "size_mb") if getattr(resize, name) is not None]
+    if len(ways) > 1:
+        yield "resize", f"takes one of {', '.join(ways)}"
+    if not ways and resize.new_rank is None:
+        yield "resize", "says neither sv_ratio, sv_fro, sv_cumulative, size_mb nor new_rank"
+    if resize.tool == "sd-scripts" and (resize.rank_rule != "sd-scripts-0.10" or resize.size_mb is not None):
+        yield "resize.tool", 'sd-scripts\' resize_lora.py knows only rank_rule = "sd-scripts-0.10", and no size_mb'
+
+
+def _render(recipe: Recipe) -> Iterator[Finding]:
+    for key in ("width", "height"):
+        sides = {f"render.{key}": getattr(recipe.render, key)}
+        sides |= {f"render.prompts.{name}.{key}": getattr(prompt, key) for name, prompt in recipe.render.prompts.items()}
+        for where, side in sides.items():
+            if side is not None and side % 8:
+                yield where, f"is {side}; pictures have sides that are multiples of 8"

@@ -1,0 +1,310 @@
+"""How files become one recipe: ``extends``, profile overlays, the origin of every value, all problems at once.
+
+Deep merge, parents first, left to right; tables merge, arrays and scalars replace. ``unset = ["a.b"]`` takes an inherited
+key away again. A profile may hold ``[when.WORD]`` tables, which apply to recipes whose subject, algorithm, type or name is WORD.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.check import check
+from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.recipe import Recipe
+
+MAX_BYTES = 1 << 20  # a recipe of a megabyte is not a recipe
+MAX_DEPTH = 24
+Table = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A recipe with the file that set each of its values (``origin[dotted key] = path``)."""
+
+    recipe: Recipe
+    path: Path
+    origin: dict[str, str]
+    merged: Table
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What is collected while the files of one recipe are read."""
+
+    root: Path
+    problems: list[Problem] = field(default_factory=list)
+    merged: Table = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+
+    def say(self, where: str | Path, what: str, hint: str = "") -> None:
+        self.problems.append(Problem(str(where), what, hint))
+
+
+def names(root: Path) -> list[str]:
+    """Return the names of all recipes below ``root`` (parts, in folders that begin with ``_``, cannot be run)."""
+    return sorted(path.stem for path in root.glob("*.toml"))
+
+
+def recipes(root: Path, wanted: list[str], profile: str = "", engine: str = "") -> list[Loaded]:
+    """Load several recipes; ``RecipeError`` with the problems of all of them."""
+    loaded: list[Loaded] = []
+    problems: list[Problem] = []
+    for name in wanted:
+        try:
+            loaded.append(recipe(root, name, profile, engine))
+        except RecipeError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise RecipeError(problems)
+    return loaded
+
+
+def recipe(root: Path, name: str, profile: str = "", engine: str = "") -> Loaded:
+    """Load one recipe by name or path, with an optional profile and engine laid over it.
+
+    Args:
+        root: the recipes folder.
+        name: a recipe's name (``krnk-locon``) or the path of a TOML file.
+        profile: name of a file in ``_profiles``.
+        engine: replaces the recipe's engine.
+
+    Raises:
+        RecipeError: every problem found, each with the file that set the value; nothing was run.
+    """
+    path = Path(name) if name.endswith(".toml") else root / f"{name}.toml"
+    if not path.is_file():
+        known = names(root)
+        raise RecipeError(
+            Problem(str(path), f"no such recipe{near_miss(name, known)}", "python -m orchestrator list  shows the recipes")
+        )
+    reading = _Reading(root)
+    _read(reading, path, ())
+    _say_name(reading, path)
+    if profile:
+        _overlay(reading, profile)
+    if engine:
+        reading.merged["engine"] = engine
+        reading.origin["engine"] = "--engine"
+    result, problems = _validate(reading, path)
+    if result is None or problems:
+        raise RecipeError(problems)
+    return Loaded(result, path, reading.origin, reading.merged)
+
+
+def parse(reading: _Reading, path: Path) -> Table:
+    """Read one TOML file; a problem instead of an exception for what cannot be read."""
+    try:
+        data = path.read_bytes()
+        if len(data) > MAX_BYTES:
+            reading.say(path, f"{len(data)} bytes; a recipe has at most {MAX_BYTES}")
+            return {}
+        return tomllib.loads(data.decode("utf-8-sig"))
+    except OSError as error:
+        reading.say(path, f"cannot be read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        reading.say(path, f"is not UTF-8 (byte {error.start})", "save it as UTF-8")
+    except tomllib.TOMLDecodeError as error:
+        reading.say(path, f"is not TOML: {error}")
+    except RecursionError:
+        reading.say(path, "is nested too deeply")
+    return {}
+
+
+def _read(reading: _Reading, path: Path, trail: tuple[Path, ...]) -> None:
+    """Merge the parents of ``path``, then ``path`` itself."""
+    if path in trail:
+        circle = " -> ".join(part.stem for part in (*trail[trail.index(path) :], path))
+        reading.say(path, f"extends itself: {circle}")
+        return
+    if len(trail) >= MAX_DEPTH:
+        reading.say(path, f"extends more than {MAX_DEPTH} files deep")
+        return
+    table = parse(reading, path)
+    for parent in _strings(reading, path, table, "extends"):
+        target = (reading.root / f"{parent}.toml").resolve()
+        if not target.is_relative_to(reading.root.resolve()):
+            reading.say(path, f"extends {parent!r}: parts are files of {reading.root}")
+        elif not target.is_file():
+            known = [str(part.relative_to(reading.root).with_suffix("")) for part in reading.root.rglob("*.toml")]
+            reading.say(path, f"extends {parent!r}: no such part{near_miss(parent, known)}")
+        else:
+            _read(reading, reading.root / f"{parent}.toml", (*trail, path))
+    _lay(reading, table, path)
+
+
+def _overlay(reading: _Reading, profile: str) -> None:
+    """Lay a profile over what was read, its ``when`` tables last."""
+    folder = reading.root / "_profiles"
+    path = folder / f"{profile}.toml"
+    if not path.is_file():
+        known = sorted(part.stem for part in folder.glob("*.toml"))
+        reading.say(path, f"no such profile{near_miss(profile, known)}", f"profiles here: {', '.join(known) or 'none'}")
+        return
+    table = parse(reading, path)
+    when = table.pop("when", {})
+    _lay(reading, table, path)
+    words = [reading.merged.get(key) for key in ("type", "algorithm", "subject", "name")]
+    if not isinstance(when, dict):
+        reading.say(path, "when: takes tables, as [when.loha.training]")
+        return
+    for word in dict.fromkeys(words):
+        extra = when.get(word) if isinstance(word, str) else None
+        if isinstance(extra, dict):
+            _lay(reading, extra, path)
+
+
+def _strings(reading: _Reading, path: Path, table: Table, key: str) -> list[str]:
+    """Take ``key`` out of ``table`` as a list of strings."""
+    value = table.pop(key, [])
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        reading.say(path, f"{key}: takes an array of strings")
+        return []
+    return value
+
+
+def _lay(reading: _Reading, table: Table, path: Path) -> None:
+    """Take away what ``table`` unsets, then merge it over what is there."""
+    for dotted in _strings(reading, path, table, "unset"):
+        *above, last = dotted.split(".")
+        target: Any = reading.merged
+        for part in above:
+            target = target.get(part, {}) if isinstance(target, dict) else {}
+        if isinstance(target, dict):
+            target.pop(last, None)
+    _merge(reading.merged, table, (), str(path), reading.origin)
+
+
+def _merge(into: Table, table: Table, trail: tuple[str, ...], file: str, origin: dict[str, str]) -> None:
+    for key, value in table.items():
+        where = (*trail, key)
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value, where, file, origin)
+        elif isinstance(value, dict):
+            into[key] = {}
+            origin[".".join(where)] = file
+            _merge(into[key], value, where, file, origin)
+        else:
+            into[key] = value
+            origin[".".join(where)] = file
+
+
+def _say_name(reading: _Reading, path: Path) -> None:
+    reading.merged.setdefault("name", path.stem)
+    reading.origin.setdefault("name", str(path))
+
+
+def _validate(reading: _Reading, path: Path) -> tuple[Recipe | None, list[Problem]]:
+    """Validate the types, then, with what is wrong taken out, the combinations; return both kinds of problems."""
+    problems = list(reading.problems)
+    try:
+        # Through JSON, because strict Python mode refuses a list where a tuple is meant.
+        text = json.dumps(reading.merged)
+    except (TypeError, ValueError) as error:
+        return None, [*problems, Problem(str(path), f"holds a value that is no JSON: {error}", "dates and inf are not recipe values")]
+    try:
+        result: Recipe | None = Recipe.model_validate_json(text)
+    except ValidationError as error:
+        result = None
+        remaining = json.loads(text)
+        for item in error.errors():
+            loc = tuple(part for part in item["loc"])
+            problems.append(_problem(reading, path, loc, item))
+            _drop(remaining, loc)
+        try:
+            partial: Recipe | None = Recipe.model_validate_json(json.dumps(remaining))
+        except ValidationError:
+            partial = None  # something required is missing; the combinations cannot be judged
+    else:
+        partial = result
+    if partial is not None:
+        known = {problem.where for problem in problems}
+        for key, what in check(partial):
+            where = _where(path, key)
+            if where not in known:
+                problems.append(Problem(where, what, _set_in(reading, path, key)))
+    return result, list(dict.fromkeys(problems))
+
+
+def _where(path: Path, key: str) -> str:
+    return f"{path}: {key}"
+
+
+def _set_in(reading: _Reading, path: Path, key: str) -> str:
+    """Return which file set ``key``, or a table above it, unless it is the recipe itself."""
+    parts = key.split(".")
+    while parts:
+        file = reading.origin.get(".".join(parts))
+        if file is not None:
+            return "" if file == str(path) else f"(set in {file})"
+        parts.pop()
+    return ""
+
+
+def _problem(reading: _Reading, path: Path, loc: tuple[int | str, ...], item: Any) -> Problem:
+    """Say one pydantic error in the words of a recipe."""
+    names_ = [part for part in loc if isinstance(part, str)]
+    value: Any = reading.merged
+    dotted: list[str] = []
+    for part in loc:  # union members add parts to loc that stand in no file
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+            dotted.append(str(part))
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+            dotted.append(str(part))
+        elif item["type"] == "missing":
+            dotted.append(str(part))
+    key = ".".join(dotted or names_)
+    match item["type"]:
+        case "extra_forbidden":
+            what = f"unknown key{near_miss(str(loc[-1]), _keys(loc[:-1]))}"
+        case "missing":
+            what = "is missing"
+        case "literal_error":
+            options = item["ctx"]["expected"].replace("'", "")
+            what = f"is {json.dumps(value)}; takes {options}"
+        case _:
+            said = item["msg"].removeprefix("Input ").removeprefix("should ").removeprefix("be ")
+            what = f"is {json.dumps(value, ensure_ascii=False)[:80]}; should be {said}"
+    return Problem(_where(path, key), what, _set_in(reading, path, key))
+
+
+def _keys(loc: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that the table at ``loc`` may have."""
+    model: type[BaseModel] | None = Recipe
+    for part in loc:
+        info = model.model_fields.get(str(part)) if model is not None else None
+        if info is None:
+            continue  # a name inside a table of tables: the model stays that of the values
+        model = _model(info.annotation)
+    return list(model.model_fields) if model is not None else []
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """Find the recipe part inside an annotation such as ``dict[str, Source]`` or ``Resize | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        found = _model(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def _drop(table: Any, loc: tuple[int | str, ...]) -> None:
+    """Remove what stands at ``loc``; of an array, the whole array."""
+    for index, part in enumerate(loc):
+        if not isinstance(table, dict) or part not in table:
+            return
+        if index == len(loc) - 1 or not isinstance(table[part], dict):
+            del table[part]
+            return
+        table = table[part]
