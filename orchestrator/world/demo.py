@@ -1,0 +1,59 @@
+"""The demo's input: pictures of krnk and tyank, named by the view convention, drawn by this program."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.world.attributes import KRNK, TYANK, Character, Looks, Scene, parse_view
+from orchestrator.world.draw import draw
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SIZE: Final = 768
+# What people wear in the face pictures changes from one to the next, so that no LoRA takes it for a part of the face.
+_WARDROBE: Final = ("white shirt", "hoodie", "sweater", "dress")
+_VIEWS_15: Final = tuple("00 01 02 03 04 05 06 07 10 11 12 17 20 21 27".split())
+_VIEWS_12: Final = tuple("00 01 02 03 04 05 06 07 10 17 20 21".split())
+_VIEWS_TWO: Final = tuple("f00 f01 f07 f10 f20 b00 b01 b02 b04 b07 b10 b20".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of the demo: its folder, its name without ending, and what it shows."""
+
+    folder: str
+    name: str
+    scene: Scene
+
+
+def _one(folder: str, name: str, looks: Looks, clothes: str) -> Picture:
+    return Picture(folder, name, Scene((Character(looks, clothes),), parse_view(name)))
+
+
+def pictures() -> tuple[Picture, ...]:
+    """Return all pictures of the demo: two faces, two costumes, and both characters together."""
+    faces = (
+        _one(folder, f"f{view}", looks, _WARDROBE[(start + index) % len(_WARDROBE)])
+        for folder, looks, views, start in (("krnk", KRNK, _VIEWS_15, 0), ("tyank", TYANK, _VIEWS_12, 1))
+        for index, view in enumerate(views)
+    )
+    costumes = (
+        _one(folder, f"b{view}", looks, clothes)
+        for folder, looks, clothes in (("krnksf", KRNK, "school uniform"), ("tyankps", TYANK, "plugsuit"))
+        for view in _VIEWS_12
+    )
+    both = (Character(KRNK, "school uniform"), Character(TYANK, "plugsuit"))
+    together = (Picture("krnksf_tyankps", name, Scene(both, parse_view(name))) for name in _VIEWS_TWO)
+    return (*faces, *costumes, *together)
+
+
+def write_pictures(out: Path, size: int = SIZE) -> int:
+    """Write every demo picture to ``out``/folder/name.png; return how many."""
+    every = pictures()
+    for picture in every:
+        file = out / picture.folder / f"{picture.name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draw(picture.scene, size).save(file, optimize=True)
+    return len(every)
