@@ -97,7 +97,7 @@ class Source(Part):
     images: str
     """Folder, or glob, relative to the project; originals are never changed."""
     reading: Literal["pictures", "charframework", "kohya"] = "pictures"
-    """pictures: downscale to `sizes`; charframework: a folder such as 4_krnk with folders such as `krnk girl, short hair_f0512`,
+    """pictures: downscale to `sizes`; charframework: a folder as 4_krnk with folders as `krnk girl, short hair_f0512`,
     which may contain `_flip_` or `_noflip_`, as it is; kohya: a folder with N_name folders as it is."""
     trigger: str = ""
     """The word that will call the character; with reading = "charframework" unset: the first word of the folder."""
@@ -309,10 +309,21 @@ class Render(Part):
     precision: Literal["no", "fp16", "bf16"] = "fp16"
 
 
+class Region(Part):
+    """One part of a picture with several characters (Latent Couple, regional prompter), and what stands there."""
+
+    prompt: str
+    """What to write for this region."""
+    label: str = ""
+    """Where it is, as `left half`; unset: the region's name."""
+    label_ja: str = ""
+
+
 class Release(Part):
     """What the file and the card say."""
 
     title: str = ""
+    title_ja: str = ""
     description: str = ""
     description_ja: str = ""
     collection: str = ""
@@ -336,6 +347,16 @@ class Release(Part):
     """Also release an exact plain LoCon for programs that refuse lora_mid."""
     listed_size: str = ""
     """Size as an earlier card lists it, for comparison."""
+    cover: str = ""
+    """Name of the prompt whose picture is NAME.png; unset: the first."""
+    regions: dict[Name, Region] = {}
+    """For a LoRA with several characters: the prompt of each region, in order. Also drawn into the usage text."""
+    civitai: bool = True
+    """Write NAME.civitai.info, which browsers of models in the web UIs read."""
+    repository: str = ""
+    """OWNER/NAME on the Hugging Face Hub, where `push` puts the bundle."""
+    templates: str = ""
+    """Folder, relative to the project, with README.md.j2 and others to use instead of the card's own templates."""
 
 
 class Expect(Part):
