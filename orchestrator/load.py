@@ -208,7 +208,10 @@ def _validate(reading: _Reading, path: Path) -> tuple[Recipe | None, list[Proble
         # Through JSON, because strict Python mode refuses a list where a tuple is meant.
         text = json.dumps(reading.merged)
     except (TypeError, ValueError) as error:
-        return None, [*problems, Problem(str(path), f"holds a value that is no JSON: {error}", "dates and inf are not recipe values")]
+        return None, [
+            *problems,
+            Problem(str(path), f"holds a value that is no JSON: {error}", "dates and inf are not recipe values"),
+        ]
     try:
         result: Recipe | None = Recipe.model_validate_json(text)
     except ValidationError as error:
@@ -254,11 +257,9 @@ def _problem(reading: _Reading, path: Path, loc: tuple[int | str, ...], item: An
     value: Any = reading.merged
     dotted: list[str] = []
     for part in loc:  # union members add parts to loc that stand in no file
-        if isinstance(value, dict) and part in value:
-            value = value[part]
-            dotted.append(str(part))
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            value = value[part]
+        inside = value.get(part) if isinstance(value, dict) else _item(value, part)
+        if inside is not None:
+            value = inside
             dotted.append(str(part))
         elif item["type"] == "missing":
             dotted.append(str(part))
@@ -275,6 +276,10 @@ def _problem(reading: _Reading, path: Path, loc: tuple[int | str, ...], item: An
             said = item["msg"].removeprefix("Input ").removeprefix("should ").removeprefix("be ")
             what = f"is {json.dumps(value, ensure_ascii=False)[:80]}; should be {said}"
     return Problem(_where(path, key), what, _set_in(reading, path, key))
+
+
+def _item(value: Any, part: int | str) -> Any:
+    return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
 
 
 def _keys(loc: tuple[int | str, ...]) -> list[str]:

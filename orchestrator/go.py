@@ -1,0 +1,100 @@
+"""From a command line to outcomes: load, plan, check the machine, run, say what came of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import lanes, process, view
+from orchestrator.run import Job, Outcome, Status, run_plan
+from orchestrator.workspace import Wanted, Workspace, final, select
+
+if TYPE_CHECKING:
+    from orchestrator.plan import Plan
+    from orchestrator.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `run` and `all` were asked for."""
+
+    wanted: Wanted
+    only: tuple[str, ...] = ()
+    force: tuple[str, ...] = ()
+    keep_going: bool = True
+    inline: bool = False
+    gpus: str = ""
+    verify: bool = False
+
+
+def go(space: Workspace, asked: Asked, *, quiet: bool = False) -> list[Outcome]:
+    """Do it. Raises RecipeError or NotReady before anything runs; failures of steps are outcomes."""
+    begun = time.monotonic()
+    loaded = space.load(asked.wanted)
+    plan = space.plan(loaded)
+    force = select(plan, asked.force, "--force")
+    only = select(plan, asked.only, "--only") if asked.only else None
+    reasons = space.store.reasons(plan, force, verify=asked.verify)
+    due = {name: reason for name, reason in reasons.items() if reason is not None and (only is None or name in only)}
+    if not due:
+        outcomes = [Outcome(step, Status.CACHED) for step in plan.steps]
+        _summary(plan, space.store, outcomes, time.monotonic() - begun, quiet=quiet)
+        return outcomes
+    space.preflight(plan, {name: due.get(name) for name in reasons})
+    embedded = all(recipe.engine == "embedded" for recipe in plan.recipes.values())
+    looking = view.choose(plan, quiet=quiet)
+    job = Job(plan, space.store, space.root, looking, force, only, asked.keep_going, asked.verify)
+    job.warm = process.Warm()
+    with looking:
+        outcomes = run_plan(job, lanes.lanes(asked.gpus, trainers(embedded), inline=asked.inline))
+    _summary(plan, space.store, outcomes, time.monotonic() - begun, quiet=quiet)
+    return outcomes
+
+
+def trainers(embedded: bool) -> int:
+    """Return how many trainings share the cores of a machine without a GPU.
+
+    The embedded base is so small that one core trains nearly as fast as two: two trainings side by side end sooner.
+    """
+    import os  # noqa: PLC0415
+
+    return max(1, os.cpu_count() or 1) if embedded else 1
+
+
+def _summary(plan: Plan, store: Store, outcomes: list[Outcome], seconds: float, *, quiet: bool) -> None:
+    """Say what came of it, and the next command."""
+    if quiet:
+        return
+    counts = {status: sum(outcome.status is status for outcome in outcomes) for status in Status}
+    said = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    print(f"{said} in {view.duration(seconds)}", file=sys.stderr)
+    for outcome in outcomes:
+        if outcome.status is Status.FAILED and outcome.problem is not None:
+            print(
+                view.clean(f"\n{outcome.step.name} failed: {outcome.problem.what}\n    {outcome.problem.hint}"),
+                file=sys.stderr,
+            )
+            again = f"python -m orchestrator run {outcome.step.recipe or ' '.join(plan.recipes)} --only {outcome.step.name}"
+            print(f"    again: {again} (with the same --profile and --engine)", file=sys.stderr)
+    if counts[Status.STOPPED]:
+        print("stopped; the same command goes on where this one ended", file=sys.stderr)
+    if all(outcome.status.ok for outcome in outcomes):
+        for folder in final(plan, store):
+            print(folder)
+
+
+def as_json(outcomes: list[Outcome]) -> list[dict[str, Any]]:
+    """Return the outcomes as ``run --json`` prints them."""
+    return [
+        {
+            "name": outcome.step.name,
+            "status": str(outcome.status),
+            "reason": str(outcome.reason or ""),
+            "seconds": round(outcome.seconds, 3),
+            "log": str(outcome.log) if outcome.log else None,
+            "problem": str(outcome.problem) if outcome.problem else None,
+        }
+        for outcome in outcomes
+    ]

@@ -1,0 +1,132 @@
+"""Lanes: who may run at the same time. One step per GPU; beside it, CPU steps, one per core.
+
+The interface to where work runs is ``submit(fn, *args) -> Future``: inline (tests, pdb) or threads that each wait for a child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from orchestrator.plan import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class Executor(Protocol):
+    """Where functions run."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run ``fn(*args)`` and return its future."""
+
+
+class Inline:
+    """Runs in this thread, at once: for tests and pdb."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run now; an exception is kept in the future."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - as an executor's thread would
+            future.set_exception(error)
+        return future
+
+
+@dataclass(slots=True)
+class Slot:
+    """One place in a lane: what the child's environment says, and the lease it keeps open."""
+
+    lane: Lane
+    env: dict[str, str] = field(default_factory=dict)
+    lease: Path | None = None
+    keep: tuple[int, ...] = ()
+    busy: bool = False
+
+
+class Lanes:
+    """The slots of this machine and who is in them."""
+
+    def __init__(self, executor: Executor, slots: Sequence[Slot]) -> None:
+        """Use ``slots`` on ``executor``, which must be able to run as many functions at once."""
+        self._executor = executor
+        self._slots = list(slots)
+        self._lock = threading.Lock()
+
+    def take(self, lane: Lane, *, leased: bool = True) -> Slot | None:
+        """Return a free slot, leased and marked busy, or None. A child that still runs holds its lease itself."""
+        with self._lock:
+            for slot in self._slots:
+                if slot.lane is lane and not slot.busy and (not leased or self._lease(slot)):
+                    slot.busy = True
+                    return slot
+        return None
+
+    def submit(self, slot: Slot, fn: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Run ``fn(*args, slot)`` and free the slot when it has ended."""
+        return self._executor.submit(self._run, slot, fn, args)
+
+    def _run(self, slot: Slot, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        try:
+            return fn(*args, slot)
+        finally:
+            with self._lock:
+                for descriptor in slot.keep:
+                    os.close(descriptor)
+                slot.keep, slot.busy = (), False
+
+    def _lease(self, slot: Slot) -> bool:
+        """Take the GPU's lease. The child inherits it, so it is held for as long as a trainer lives, whoever started it."""
+        if slot.lease is None:
+            return True
+        descriptor = os.open(slot.lease, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()}\n".encode())
+        slot.keep = (descriptor,)
+        return True
+
+
+def gpus(asked: str = "") -> list[str]:
+    """Return the GPUs to use: those asked for ("0,1"), those CUDA_VISIBLE_DEVICES names, or all that the driver lists."""
+    named = asked or os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if named:
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
+    with contextlib.suppress(OSError):
+        return [str(index) for index, _ in enumerate(sorted(Path("/proc/driver/nvidia/gpus").iterdir()))]
+    return []
+
+
+def lanes(asked: str = "", trainers: int = 1, *, inline: bool = False) -> Lanes:
+    """Return the lanes of this machine.
+
+    Args:
+        asked: GPUs to use, as ``--gpus`` gives them.
+        trainers: without a GPU, how many trainings share the cores.
+        inline: run everything in this thread, one step after another.
+    """
+    cores = os.cpu_count() or 1
+    found = gpus(asked)
+    slots = [Slot(Lane.GPU, {"CUDA_VISIBLE_DEVICES": name}, _lease_file(name)) for name in found]
+    if not found:
+        threads = str(max(1, cores // max(1, trainers)))
+        slots = [Slot(Lane.GPU, {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}) for _ in range(max(1, trainers))]
+    slots += [Slot(Lane.CPU) for _ in range(1 if inline else cores)]
+    return Lanes(Inline() if inline else ThreadPoolExecutor(len(slots), thread_name_prefix="step"), slots)
+
+
+def _lease_file(gpu: str) -> Path:
+    safe = "".join(char if char.isalnum() else "-" for char in gpu)
+    return Path(tempfile.gettempdir()) / f"krnk-gpu-{safe}.lease"

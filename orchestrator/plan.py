@@ -1,0 +1,260 @@
+"""Recipes become a plan: a tuple of steps, each with the files it needs and promises, and the key that says what was asked.
+
+Pure: what comes from outside (digests of files, engine versions, the pictures of a dataset) is asked of a ``Known`` value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from orchestrator import blocks
+from orchestrator.errors import Problem, RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from orchestrator.recipe import Recipe
+
+SCHEMA = 1
+JSON = dict[str, Any]
+
+# What changes how a training goes about its work, and not what comes out.
+_HOW = {
+    "data_loader_workers",
+    "persistent_workers",
+    "log_prefix",
+    "wandb",
+    "keep_states",
+    "state_every_n_steps",
+    "sample_every_n_steps",
+}
+
+
+class Kind(StrEnum):
+    """The six kinds of step."""
+
+    DATASET = "dataset"
+    TRAIN = "train"
+    MERGE = "merge"
+    RESIZE = "resize"
+    RENDER = "render"
+    RELEASE = "release"
+
+
+class Lane(StrEnum):
+    """Where a step runs: one at a time per GPU, or beside others on the CPU."""
+
+    GPU = "gpu"
+    CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file or folder from outside the plan, by its role; ``digest`` is that of its content."""
+
+    role: str
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One piece of work: what it is asked (``params``), what it needs, what it promises.
+
+    ``outputs`` are names or glob patterns below the step's folder; ``recipe`` is empty for steps that recipes share.
+    """
+
+    name: str
+    kind: Kind
+    owner: str
+    params: JSON
+    sources: tuple[Source, ...]
+    needs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    lane: Lane
+    key: str
+    recipe: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Name of the step's folder below its owner's."""
+        return f"{self.name.rpartition('/')[2]}-{self.key[:12]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Steps in topological order: no step stands before one that it needs."""
+
+    steps: tuple[Step, ...]
+    recipes: dict[str, Recipe]
+    by_name: dict[str, Step] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {step.name: step for step in self.steps})
+
+    def of(self, recipe: str) -> list[Step]:
+        """Return the steps that lead to one recipe's release, its shared dataset included."""
+        wanted: set[str] = set()
+        todo = [step.name for step in self.steps if step.recipe == recipe]
+        while todo:
+            name = todo.pop()
+            if name not in wanted:
+                wanted.add(name)
+                todo += self.by_name[name].needs
+        return [step for step in self.steps if step.name in wanted]
+
+    def shared(self) -> list[Step]:
+        """Return the steps that belong to several recipes: grids, and the release they form together."""
+        return [step for step in self.steps if not step.recipe and step.kind is not Kind.DATASET]
+
+
+class Known(Protocol):
+    """What planning asks about the world outside; it reads, and changes nothing."""
+
+    def pictures(self, recipe: Recipe) -> Sequence[Source]:
+        """Return the originals (and captions) of the recipe's dataset."""
+
+    def file(self, role: str, name: str, sha256: str) -> Source:
+        """Return a checkpoint, VAE or LoRA file by the name a recipe gives."""
+
+    def engine(self, name: str) -> str:
+        """Return the version of an engine."""
+
+
+def canonical(value: Any) -> bytes:
+    """Return ``value`` as JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def make_plan(recipes: Iterable[Recipe], known: Known) -> Plan:
+    """Plan every recipe, and, for more than one, the grids and the release that they form together.
+
+    Raises:
+        RecipeError: two recipes give different content to a dataset or release of one name.
+    """
+    steps: dict[str, Step] = {}
+    problems: list[Problem] = []
+    by_name = {recipe.name: recipe for recipe in recipes}
+    for recipe in by_name.values():
+        for step in _steps(recipe, known, steps):
+            standing = steps.setdefault(step.name, step)
+            if standing.key != step.key:
+                what = f"the recipes of this run describe {step.name} in two ways"
+                problems.append(Problem(recipe.name, what, "give one of them another dataset.name, or run them apart"))
+    if len(by_name) > 1:
+        for step in _together(list(by_name.values()), steps):
+            if step.name in steps:
+                problems.append(Problem(step.name, "is the name of two steps", "give release.collection another name"))
+            steps[step.name] = step
+    if problems:
+        raise RecipeError(problems)
+    return Plan(tuple(steps.values()), by_name)
+
+
+def _dump(part: Any, exclude: set[str] | None = None) -> JSON:
+    return dict(part.model_dump(mode="json", exclude=exclude))
+
+
+def _step(
+    name: str,
+    kind: Kind,
+    params: JSON,
+    needs: Sequence[Step],
+    outputs: tuple[str, ...],
+    *,
+    lane: Lane = Lane.CPU,
+    sources: Sequence[Source] = (),
+    engine: str = "",
+    recipe: str = "",
+) -> Step:
+    """Make a step and its key from all that changes its result; paths and thread counts stay out."""
+    asked = {
+        "schema": SCHEMA,
+        "kind": kind,
+        "params": params,
+        "engine": engine,
+        "sources": sorted([source.role, source.digest] for source in sources),
+        "needs": [step.key for step in needs],
+    }
+    key = hashlib.sha256(canonical(asked)).hexdigest()
+    names = tuple(step.name for step in needs)
+    return Step(name, kind, name.rpartition("/")[0], params, tuple(sources), names, outputs, lane, key, recipe)
+
+
+def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[Step]:
+    """Return the steps of one recipe: dataset, train, merge, resize, render, release."""
+    name, file = recipe.name, f"{recipe.name}.safetensors"
+    engine = f"{recipe.engine} {known.engine(recipe.engine)}"
+    models = [known.file("checkpoint", recipe.base.checkpoint, recipe.base.sha256)]
+    if recipe.base.vae:
+        models.append(known.file("vae", recipe.base.vae, recipe.base.vae_sha256))
+    asked = _dump(recipe.dataset)
+    for source in asked["sources"].values():
+        del source["images"]  # the files themselves are sources, by content
+    data = _step(f"{recipe.dataset.name}/dataset", Kind.DATASET, asked, (), ("**/*",), sources=known.pictures(recipe))
+    data = planned.get(data.name, data) if data.key == getattr(planned.get(data.name), "key", "") else data
+
+    base = {"architecture": recipe.base.architecture, "clip_skip": recipe.base.clip_skip}
+    params: JSON = {"base": base, "network": _dump(recipe.network), "training": _dump(recipe.training, _HOW)}
+    params["retry"] = list(recipe.guards.retry)
+    before = [known.file("weights", recipe.network.weights, "")] if recipe.network.weights else []
+    train = _step(
+        f"{name}/train",
+        Kind.TRAIN,
+        params,
+        [data],
+        (file,),
+        lane=Lane.GPU,
+        sources=[*models, *before],
+        engine=engine,
+        recipe=name,
+    )
+    steps, last = [data, train], train
+    if recipe.block_weights is not None:
+        weights = list(blocks.parse(recipe.block_weights, recipe.base.architecture))
+        params = {"block_weights": weights, "architecture": recipe.base.architecture, **_dump(recipe.merge)}
+        tool = engine if recipe.merge.tool == "sd-scripts" else ""
+        last = _step(f"{name}/merge", Kind.MERGE, params, [last], (file,), engine=tool, recipe=name)
+        steps.append(last)
+    if recipe.resize is not None:
+        tool = engine if recipe.resize.tool == "sd-scripts" else ""
+        last = _step(f"{name}/resize", Kind.RESIZE, _dump(recipe.resize), [last], (file,), engine=tool, recipe=name)
+        steps.append(last)
+    needs = [last]
+    if recipe.render.prompts:
+        pictures = tuple(f"{prompt}.png" for prompt in recipe.render.prompts)
+        params = {"render": _dump(recipe.render), "base": base, "triggers": list(recipe.triggers())}
+        render = _step(
+            f"{name}/render", Kind.RENDER, params, [last], pictures, lane=Lane.GPU, sources=models, engine=engine, recipe=name
+        )
+        steps.append(render)
+        needs.append(render)
+    whole = _dump(recipe, {"guards"})
+    outputs = (file, "README.md", "manifest.json", "SHA256SUMS")
+    steps.append(_step(f"{name}/release", Kind.RELEASE, {"recipe": whole}, needs, outputs, recipe=name))
+    return steps
+
+
+def _together(recipes: list[Recipe], steps: Mapping[str, Step]) -> list[Step]:
+    """Return one grid per subject (rows: its algorithms), and the release of all."""
+    grids: list[Step] = []
+    for subject in dict.fromkeys(recipe.subject for recipe in recipes):
+        rows = [recipe for recipe in recipes if recipe.subject == subject and recipe.render.prompts]
+        if rows:
+            params: JSON = {
+                "rows": [recipe.algorithm for recipe in rows],
+                "prompts": [_dump(recipe.render) for recipe in rows],
+            }
+            needs = [steps[f"{recipe.name}/render"] for recipe in rows]
+            outputs = (f"{subject}_grid.png", f"{subject}_grid.webp")
+            grids.append(_step(f"{subject}/grid", Kind.RENDER, params, needs, outputs))
+    name = next((recipe.release.collection for recipe in recipes if recipe.release.collection), "release")
+    needs = [*(steps[f"{recipe.name}/release"] for recipe in recipes), *grids]
+    promised = ("README.md", "manifest.json", "SHA256SUMS", f"{name}.zip")
+    members = {"name": name, "members": [recipe.name for recipe in recipes]}
+    return [*grids, _step(f"{name}/release", Kind.RELEASE, members, needs, promised)]

@@ -1,0 +1,329 @@
+"""The store: what was done, under which key, with which result. ``runs/OWNER/STEP-KEY/``.
+
+Work happens in ``runs/OWNER/.partial/STEP-KEY/`` and appears by rename, with ``record.json`` written last. This is the
+only module that says that a step is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import engines, process, supervise
+from orchestrator.errors import NotReady, Problem, StepFailed
+from orchestrator.known import Digests
+from orchestrator.plan import SCHEMA, Kind, Plan, Step, canonical
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+RECORD, PARTIAL, PROGRESS = "record.json", ".partial", "progress.jsonl"
+# What is about the work, and no output of it.
+BOOKKEEPING = {RECORD, PROGRESS, process.LOG, supervise.CHILD, supervise.EXIT, "request.json", "attempts.jsonl"}
+
+
+class Why(StrEnum):
+    """Why a step has to run."""
+
+    NEW = "new"
+    RESUME = "resume"
+    ADOPT = "still running"
+    INPUT_CHANGED = "input changed"
+    OUTPUT_DAMAGED = "output damaged"
+    FORCED = "forced"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a step runs, with what says it: a step's name, a file, a step number."""
+
+    why: Why
+    detail: str = ""
+
+    def __str__(self) -> str:
+        if self.why is Why.RESUME:
+            return f"resume at {self.detail}"
+        return f"{self.why}: {self.detail}" if self.detail else str(self.why)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of a finished step."""
+
+    schema: int
+    key: str
+    kind: str
+    name: str
+    params: dict[str, Any]
+    sources: dict[str, str]
+    inputs: dict[str, str]
+    outputs: dict[str, dict[str, Any]]
+    argv: list[str]
+    started: float
+    seconds: float
+    resumed_from: int | None
+    attempts: int
+    changes: dict[str, Any]
+    engine: str
+    host: dict[str, Any]
+
+    def digest(self) -> str:
+        """Return one digest of all outputs: what a step behind this one remembers."""
+        return hashlib.sha256(canonical({name: out["sha256"] for name, out in self.outputs.items()})).hexdigest()
+
+
+class Store:
+    """All finished and unfinished work below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        """Use ``root``; nothing is created before a run."""
+        self.root = root
+        self.digests = Digests(root / "digests.json")
+
+    def folder(self, step: Step) -> Path:
+        """Return where the finished step lies."""
+        return self.root / step.owner / step.folder
+
+    def work(self, step: Step) -> Path:
+        """Return where the step is worked on; found again by its key."""
+        return self.root / step.owner / PARTIAL / step.folder
+
+    def record(self, step: Step) -> Record | None:
+        """Return the record of a finished step; None if there is none that can be read and is this step's."""
+        return self._read(self.folder(step), step)
+
+    def _read(self, folder: Path, step: Step) -> Record | None:
+        try:
+            value = json.loads((folder / RECORD).read_text("utf-8"))
+            record = Record(**value)
+        except (OSError, ValueError, TypeError):
+            return None
+        return record if record.key == step.key and record.schema == SCHEMA else None
+
+    def damage(self, step: Step, record: Record, *, verify: bool = False) -> str:
+        """Return the first output that is missing or has another size (with ``verify``: another digest), or ""."""
+        folder = self.folder(step)
+        for name, out in record.outputs.items():
+            try:
+                if (folder / name).stat().st_size != out["bytes"]:
+                    return name
+                if verify and self._digest(folder / name) != out["sha256"]:
+                    return name
+            except OSError:
+                return name
+        return ""
+
+    def reason(self, step: Step, plan: Plan, *, forced: bool = False, verify: bool = False) -> Reason | None:
+        """Return why a step has to run, judged by what lies in the store now; None if it is done."""
+        work = self.work(step)
+        if work.is_dir() and process.alive(work):
+            return Reason(Why.ADOPT, f"since {_clock((work / supervise.CHILD).stat().st_mtime)}")
+        if forced:
+            return Reason(Why.FORCED)
+        record = self.record(step)
+        if record is None:
+            return self._unfinished(step, plan)
+        for need in step.needs:
+            other = self.record(plan.by_name[need])
+            if other is None or other.digest() != record.inputs.get(need):
+                return Reason(Why.INPUT_CHANGED, need)
+        damaged = self.damage(step, record, verify=verify)
+        return Reason(Why.OUTPUT_DAMAGED, damaged) if damaged else None
+
+    def reasons(self, plan: Plan, force: frozenset[str] = frozenset(), *, verify: bool = False) -> dict[str, Reason | None]:
+        """Return for every step of a plan why it will run, or None if it is cached.
+
+        A step behind one that will run is expected to run too; the runner asks again when its turn has come.
+        """
+        found: dict[str, Reason | None] = {}
+        for step in plan.steps:
+            reason = self.reason(step, plan, forced=step.name in force, verify=verify)
+            if reason is None:
+                ahead = next((need for need in step.needs if found[need] is not None), None)
+                reason = Reason(Why.INPUT_CHANGED, ahead) if ahead is not None else None
+            found[step.name] = reason
+        return found
+
+    def _unfinished(self, step: Step, plan: Plan) -> Reason:
+        work = self.work(step)
+        if step.kind is Kind.TRAIN and work.is_dir():
+            state = engines.get(plan.recipes[step.recipe].engine).checkpoint(work)
+            if state is not None:
+                return Reason(Why.RESUME, f"step {state[1]}")
+        return Reason(Why.NEW)
+
+    def begin(self, step: Step) -> Path:
+        """Return the step's work folder, with whatever an earlier attempt left in it."""
+        gitignore = self.root / ".gitignore"
+        if not gitignore.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            gitignore.write_text("*\n", "utf-8")
+        work = self.work(step)
+        work.mkdir(parents=True, exist_ok=True)
+        return work
+
+    def commit(self, step: Step, plan: Plan, argv: tuple[str, ...], started: float, **said: Any) -> Record:
+        """Check the promised outputs, write the record, and let the folder appear by rename.
+
+        Args:
+            step: the step that has ended well.
+            plan: where the steps it needs stand.
+            argv: the command that ran.
+            started: when, in seconds since the epoch.
+            said: resumed_from, attempts, changes (what a retry changed).
+
+        Raises:
+            StepFailed: a promised output is missing or empty.
+        """
+        work = self.work(step)
+        outputs: dict[str, dict[str, Any]] = {}
+        missing: list[Problem] = []
+        for pattern in step.outputs:
+            files = sorted(path for path in work.glob(pattern) if path.is_file() and path.name not in BOOKKEEPING)
+            if not any(path.stat().st_size for path in files):
+                missing.append(Problem(step.name, f"ended well but left no {pattern}", f"its output: {work / process.LOG}"))
+            for path in files:
+                outputs[path.relative_to(work).as_posix()] = {
+                    "sha256": self._digest(path, sync=True),
+                    "bytes": path.stat().st_size,
+                }
+        if missing:
+            raise StepFailed(missing)
+        inputs: dict[str, str] = {}
+        for need in step.needs:
+            other = self.record(plan.by_name[need])
+            if other is None:
+                raise StepFailed(Problem(step.name, f"{need} is not finished any more", "run the same command again"))
+            inputs[need] = other.digest()
+        engine = plan.recipes[step.recipe].engine if step.recipe else ""
+        record = Record(
+            schema=SCHEMA,
+            key=step.key,
+            kind=step.kind,
+            name=step.name,
+            params=step.params,
+            sources={source.role: source.digest for source in step.sources},
+            inputs=inputs,
+            outputs=outputs,
+            argv=list(argv),
+            started=started,
+            seconds=round(time.time() - started, 3),
+            resumed_from=said.get("resumed_from"),
+            attempts=said.get("attempts", 1),
+            changes=dict(said.get("changes", {})),
+            engine=f"{engine} {engines.get(engine).version()}" if engine else "",
+            host=host(),
+        )
+        if step.kind is Kind.TRAIN:
+            for state in work.glob("*-state"):
+                shutil.rmtree(state, ignore_errors=True)  # nothing is resumed from a finished training
+        for name in (supervise.CHILD, supervise.EXIT):
+            (work / name).unlink(missing_ok=True)
+        _write(work / RECORD, dataclasses.asdict(record))
+        self._appear(step)
+        return record
+
+    def _appear(self, step: Step) -> None:
+        """Rename the work folder to its final name; an earlier result of the same key gives way first."""
+        work, folder = self.work(step), self.folder(step)
+        if folder.exists():
+            old = work.with_name(f"{work.name}.old-{time.time_ns()}")
+            folder.rename(old)
+            work.rename(folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            work.rename(folder)
+        _sync(folder.parent)
+        if step.kind is Kind.RELEASE:
+            latest = folder.parent / "latest"
+            draft = folder.parent / f".latest-{os.getpid()}-{time.time_ns()}"
+            draft.symlink_to(folder.name)
+            draft.replace(latest)
+
+    def recover(self, step: Step) -> bool:
+        """Finish a commit that a crash cut off between record and rename; return whether there was one."""
+        if self._read(self.work(step), step) is None:
+            return False
+        self._appear(step)
+        return True
+
+    def _digest(self, path: Path, *, sync: bool = False) -> str:
+        with path.open("rb") as file:
+            if sync:
+                os.fsync(file.fileno())
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    @contextlib.contextmanager
+    def lock(self, owners: Mapping[str, None]) -> Iterator[None]:
+        """Hold the locks of several owners; the kernel lets them go when this process ends, however it ends.
+
+        Raises:
+            NotReady: another orchestrator works on one of them; says which, since when.
+        """
+        with contextlib.ExitStack() as stack:
+            problems: list[Problem] = []
+            for owner in sorted(owners):
+                folder = self.root / owner
+                folder.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context((folder / ".lock").open("a+", encoding="utf-8"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.seek(0)
+                    holder = file.read().strip() or "unknown"
+                    problems.append(
+                        Problem(owner, f"is being worked on by {holder}", "python -m orchestrator status  shows it")
+                    )
+                    continue
+                file.seek(0)
+                file.truncate()
+                file.write(f"process {os.getpid()} on {platform.node()} since {_clock(time.time())}\n")
+                file.flush()
+            if problems:
+                raise NotReady(problems)
+            yield
+
+
+def host() -> dict[str, Any]:
+    """Return what a record says of the machine."""
+    return {
+        "node": platform.node(),
+        "system": platform.platform(),
+        "python": sys.version.split()[0],
+        "cpus": os.cpu_count() or 1,
+    }
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, value: Any) -> None:
+    """Write JSON so that it is there whole or not at all, also after a power cut."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    _sync(path.parent)

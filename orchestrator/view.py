@@ -1,0 +1,162 @@
+"""What a person sees while a plan runs: bars on a terminal, one plain line per event elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from orchestrator.run import Outcome, Status
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.progress import TaskID
+
+    from orchestrator.plan import Plan, Step
+    from orchestrator.process import Progress
+    from orchestrator.store import Reason
+
+PLAIN_EVERY_SECONDS = 20.0
+
+
+def clean(text: str) -> str:
+    """Return ``text`` without control characters: what a stranger's file says must not steer the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person writes them: 8.2 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def ending(outcome: Outcome) -> str:
+    """Return the line that says how a step ended."""
+    text = f"{outcome.status:8} {outcome.step.name}"
+    if outcome.status is Status.DONE:
+        text += f"  {duration(outcome.seconds)}"
+    elif outcome.problem is not None:
+        text += f"  {outcome.problem.what}"
+    return clean(text)
+
+
+class Quiet:
+    """Says nothing (``--json``)."""
+
+    def begin(self, step: Step, reason: Reason) -> None:
+        """Nothing."""
+
+    def progress(self, step: Step, progress: Progress) -> None:
+        """Nothing."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Quiet:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Nothing."""
+
+
+class Plain(Quiet):
+    """One line per event, for logs and pipes."""
+
+    def __init__(self, plan: Plan, stream: TextIO | None = None) -> None:
+        """Count the plan's steps; write to ``stream`` (default: stderr)."""
+        self._total, self._count = len(plan.steps), 0
+        self._stream = stream or sys.stderr
+        self._lock = threading.Lock()
+        self._spoken: dict[str, float] = {}
+
+    def _line(self, text: str) -> None:
+        with self._lock:
+            print(clean(text), file=self._stream, flush=True)
+
+    def begin(self, step: Step, reason: Reason) -> None:
+        """Say that a step starts, and why."""
+        self._spoken[step.name] = time.monotonic()
+        self._line(f"start    {step.name}  ({reason})")
+
+    def progress(self, step: Step, progress: Progress) -> None:
+        """Say, now and then, how far a step is."""
+        now = time.monotonic()
+        if now - self._spoken.get(step.name, 0.0) < PLAIN_EVERY_SECONDS:
+            return
+        self._spoken[step.name] = now
+        loss = f"  loss {progress.loss:.4f}" if progress.loss is not None else ""
+        self._line(f"         {step.name}  {progress.done}/{progress.total}{loss}  {progress.note}".rstrip())
+
+    def end(self, outcome: Outcome) -> None:
+        """Say how a step ended; cached ones only count."""
+        self._count += 1
+        if outcome.status is not Status.CACHED:
+            self._line(f"[{self._count}/{self._total}] {ending(outcome)}")
+
+    def say(self, text: str) -> None:
+        """Say ``text``."""
+        self._line(text)
+
+
+class Bars(Quiet):
+    """A bar per running step with loss and time left, and one over all steps."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Prepare the bars; they appear inside ``with``."""
+        from rich.console import Console  # noqa: PLC0415 - only a terminal needs rich
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: PLC0415
+
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        console = Console(stderr=True)
+        self._bars = Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console, refresh_per_second=8)
+        self._all = self._bars.add_task("all steps", total=len(plan.steps), note="")
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def begin(self, step: Step, reason: Reason) -> None:
+        """Show the step's bar."""
+        self._tasks[step.name] = self._bars.add_task(step.name, total=None, note=clean(f"({reason})"))
+
+    def progress(self, step: Step, progress: Progress) -> None:
+        """Move the step's bar."""
+        task = self._tasks.get(step.name)
+        if task is None:
+            return
+        note = f"loss {progress.loss:.4f} {progress.note}" if progress.loss is not None else progress.note
+        total = progress.total or None
+        self._bars.update(task, completed=progress.done, total=total, note=clean(note)[:60])
+
+    def end(self, outcome: Outcome) -> None:
+        """Take the bar away and leave a line."""
+        task = self._tasks.pop(outcome.step.name, None)
+        if task is not None:
+            self._bars.remove_task(task)
+        self._bars.advance(self._all)
+        if outcome.status is not Status.CACHED:
+            self._bars.console.print(ending(outcome), markup=False, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Print ``text`` above the bars."""
+        self._bars.console.print(clean(text), markup=False, highlight=False)
+
+
+def choose(plan: Plan, *, quiet: bool = False) -> Quiet:
+    """Return the view for where stderr goes."""
+    if quiet:
+        return Quiet()
+    return Bars(plan) if sys.stderr.isatty() else Plain(plan)

@@ -1,0 +1,72 @@
+"""A process that has already imported what our own steps need, and forks one child for each.
+
+``python -m orchestrator.warm`` reads one JSON request a line from stdin and ends with it. A request holds
+work, cwd, log (paths), env, module and argv.
+Every child gets a session and a supervisor of its own, as if it had been started afresh; a crash in one is that one's alone.
+Only imports happen here, never tensor work: a thread pool does not survive a fork.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+from orchestrator import supervise
+
+
+def child(request: dict[str, object]) -> int:
+    """Run ``MODULE.main(ARGV)`` as ``python -m MODULE ARGV`` would, and return its exit code."""
+    try:
+        os.environ.update({str(key): str(value) for key, value in dict(request["env"]).items()})  # type: ignore[call-overload]
+        os.chdir(str(request["cwd"]))
+        argv = [str(item) for item in request["argv"]]  # type: ignore[attr-defined]
+        sys.argv = [str(request["module"]), *argv]
+        code = importlib.import_module(str(request["module"])).main(argv)
+    except SystemExit as ending:
+        code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:  # noqa: BLE001 - the last frame of this process: say it all, then end with 1
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return int(code)
+
+
+def start(request: dict[str, object]) -> None:
+    """Fork the supervisor of one request; its output goes to the request's log."""
+    if os.fork() != 0:
+        return
+    os.setsid()
+    log = os.open(str(request["log"]), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    supervise.watch(Path(str(request["work"])), lambda: child(request))
+    os._exit(0)
+
+
+def main() -> int:
+    """Serve until stdin closes, which it does when the orchestrator ends, however it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the orchestrator's to answer
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors: the kernel reaps them
+    for line in sys.stdin:
+        request = json.loads(line)
+        module = importlib.import_module(request["module"])
+        for name in getattr(module, "WARM", ()):
+            importlib.import_module(name)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        start(request)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

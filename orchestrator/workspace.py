@@ -1,0 +1,181 @@
+"""One project: its recipes, its store, and what the command line asks of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import load
+from orchestrator.errors import NotReady, Problem, RecipeError
+from orchestrator.known import World
+from orchestrator.plan import Kind, Plan, make_plan
+from orchestrator.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.load import Loaded
+    from orchestrator.plan import Step
+    from orchestrator.recipe import Recipe
+    from orchestrator.store import Reason
+
+ALL = "all"
+
+
+def find_root(start: Path | None = None) -> Path:
+    """Return the project folder: $KRNK_PROJECT, or the nearest folder at or above ``start`` that holds ``recipes/``.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    named = os.environ.get("KRNK_PROJECT")
+    if named:
+        return Path(named).resolve()
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "recipes").is_dir():
+            return folder
+    hint = "go to the folder that holds recipes/, or set KRNK_PROJECT to it"
+    raise RecipeError(Problem(str(here), "no recipes/ folder here or above", hint))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a command line asks for."""
+
+    names: tuple[str, ...]
+    profile: str = ""
+    engine: str = ""
+
+
+class Workspace:
+    """The project of one command."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        """Open the project at ``root`` (default: found from the current folder)."""
+        from orchestrator import settings  # noqa: PLC0415
+
+        self.root = root or find_root()
+        self.recipes = self.root / "recipes"
+        self.store = Store(Path(os.environ.get("KRNK_RUNS", self.root / "runs")))
+        self.world = World(self.root, self.store.digests, settings.model_folders())
+
+    def load(self, wanted: Wanted) -> list[Loaded]:
+        """Load the recipes asked for; ``all`` is every recipe of the project."""
+        names: list[str] = []
+        for name in wanted.names:
+            names += load.names(self.recipes) if name == ALL else [name]
+        if not names:
+            raise RecipeError(Problem(str(self.recipes), "no recipe asked for", "python -m orchestrator list  shows them"))
+        loaded = load.recipes(self.recipes, list(dict.fromkeys(names)), wanted.profile, wanted.engine)
+        problems = [problem for each in loaded for problem in _engine_problems(each)]
+        if problems:
+            raise RecipeError(list(dict.fromkeys(problems)))
+        return loaded
+
+    def plan(self, loaded: Sequence[Loaded]) -> Plan:
+        """Plan loaded recipes. Pictures that cannot be read are problems of ``preflight``, not of the plan."""
+        return make_plan([each.recipe for each in loaded], self.world)
+
+    def preflight(self, plan: Plan, reasons: dict[str, Reason | None]) -> None:
+        """Check what the steps that will run need.
+
+        Raises:
+            NotReady: everything that is missing, with the next command.
+        """
+        from orchestrator import doctor  # noqa: PLC0415
+
+        problems = doctor.preflight(plan, reasons, self.world, self.store)
+        if problems:
+            raise NotReady(problems)
+
+
+def _engine_problems(loaded: Loaded) -> list[Problem]:
+    from orchestrator import engines  # noqa: PLC0415
+
+    return engines.get(loaded.recipe.engine).check(loaded.recipe)
+
+
+def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:
+    """Return the steps that ``words`` name: a step (krnk-locon/merge), a kind (merge), or a recipe.
+
+    Raises:
+        RecipeError: a word names nothing in the plan.
+    """
+    found: set[str] = set()
+    problems: list[Problem] = []
+    for word in words:
+        hits = {step.name for step in plan.steps if word in (step.name, step.kind, step.recipe, step.name.rpartition("/")[2])}
+        if not hits:
+            kinds = ", ".join(dict.fromkeys(str(step.kind) for step in plan.steps))
+            problems.append(
+                Problem(f"{option} {word}", "names no step of this plan", f"a kind ({kinds}) or a step, as `plan` lists them")
+            )
+        found |= hits
+    if problems:
+        raise RecipeError(problems)
+    return frozenset(found)
+
+
+def predict(recipe: Recipe, world: World) -> dict[str, Any]:
+    """Return what is known before anything runs: tensor bytes, modules, steps, epochs, images, disk bytes; None if unknown."""
+    from orchestrator import architecture, dataset  # noqa: PLC0415
+
+    said = architecture.predict(recipe, world.find(recipe.base.checkpoint))
+    seen = dataset.predict(dataset.layout(recipe.dataset, world.root), recipe.dataset)
+    accumulation = recipe.training.gradient_accumulation_steps or 1
+    epochs = dataset.epochs(seen, recipe.training.steps, accumulation) if seen.images else None
+    size = said.tensor_bytes if said is not None else None
+    return {
+        "tensor_bytes": size,
+        "modules": said.modules if said is not None else None,
+        "train_steps": recipe.training.steps,
+        "epochs": epochs,
+        "images": seen.images,
+        "disk_bytes": disk(recipe, size) if size is not None else None,
+    }
+
+
+def disk(recipe: Recipe, tensor_bytes: int) -> int:
+    """Return the bytes a recipe needs at most at one time: files of each step, checkpoints, states, and 10 % for the rest.
+
+    A state holds the weights and two moments of AdamW in fp32 (8-bit optimizers need less).
+    """
+    training = recipe.training
+    files = 2 + (recipe.block_weights is not None) + (recipe.resize is not None)
+    if training.save_every_n_steps:
+        files += training.steps // training.save_every_n_steps
+    states = (training.keep_states + 1) * 3 * 2 * tensor_bytes if training.state_every_n_steps else 0
+    return int((files * tensor_bytes + states) * 1.1)
+
+
+def describe(step: Step, reason: Reason | None) -> dict[str, Any]:
+    """Return a step as ``plan --json`` shows it."""
+    status = "cached" if reason is None else "run"
+    said = "" if reason is None else str(reason)
+    return {
+        "name": step.name,
+        "kind": str(step.kind),
+        "key": step.key,
+        "lane": str(step.lane),
+        "status": status,
+        "reason": said,
+    }
+
+
+def as_json(plan: Plan, reasons: dict[str, Reason | None], world: World) -> dict[str, Any]:
+    """Return a plan as one JSON document."""
+    recipes = []
+    for name, recipe in plan.recipes.items():
+        steps = [describe(step, reasons[step.name]) for step in plan.of(name)]
+        recipes.append({"name": name, "steps": steps, "predicted": predict(recipe, world)})
+    return {"recipes": recipes, "shared": [describe(step, reasons[step.name]) for step in plan.shared()]}
+
+
+def final(plan: Plan, store: Store) -> list[Path]:
+    """Return the release folders of a finished plan: of all recipes together, or of the one."""
+    releases = [step for step in plan.steps if step.kind is Kind.RELEASE]
+    together = [step for step in releases if not step.recipe] or releases
+    return [store.folder(step).parent / "latest" for step in together]
