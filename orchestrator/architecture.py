@@ -1,0 +1,211 @@
+"""What a recipe's network will hold: its modules, their tensors, their bytes; known before anything is trained.
+
+Shapes follow networks/lora.py of sd-scripts v0.10.1 and the modules of LyCORIS 3.4.0; tests build the real modules of
+LyCORIS and compare. Whatever has no exact formula here is predicted as None, never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator import layers
+from orchestrator.layers import Model, Module
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.recipe import Network, Recipe
+
+Shapes = dict[str, tuple[int, ...]]
+
+_TRANSFORMER = ("Transformer2DModel",)
+_CONVOLUTION = ("ResnetBlock2D", "Downsample2D", "Upsample2D")
+_TEXT = ("CLIPAttention", "CLIPSdpaAttention", "CLIPMLP")
+# The preset "full" of LyCORIS 3.4.0, as far as it names modules of SD1 and SDXL.
+_FULL_NAMES = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
+_BYTES = {"float": 4, "fp16": 2, "bf16": 2}
+# network_args that change which tensors there are in a way that has no formula here.
+_UNPREDICTED = frozenset({"train_norm", "block_dims", "conv_block_dims", "down_lr_weight", "mid_lr_weight", "up_lr_weight"})
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What a training will write: the sum of its tensors' bytes, and how many modules, by text encoder and U-Net."""
+
+    tensor_bytes: int
+    modules: int
+    text_encoder: int
+    unet: int
+
+
+def of(recipe: Recipe, checkpoint: Path | None = None) -> Model:
+    """Return the model whose layers the recipe trains.
+
+    sd-scripts builds SD1.5 or SDXL at their real sizes, whatever the checkpoint; the embedded engine takes the sizes of
+    the model folder.
+
+    Raises:
+        NotReady: the embedded engine's model folder has no readable configuration.
+    """
+    if recipe.engine == "embedded" and checkpoint is not None and checkpoint.is_dir():
+        return layers.of_folder(checkpoint)
+    return layers.built_in(recipe.base.architecture)
+
+
+def modules(recipe: Recipe, model: Model) -> list[Module]:
+    """Return the layers that the recipe's network trains, text encoders first."""
+    network = recipe.network
+    found = layers.leaves(model)
+    convolutions = network.conv_dim is not None
+    if network.family == "lora":
+        classes = (*_TRANSFORMER, *(_CONVOLUTION if convolutions else ()), *_TEXT)
+        chosen = layers.select(found, classes)
+    elif network.preset is None:
+        chosen = layers.select(found, (*_TRANSFORMER, *_CONVOLUTION, *_TEXT), _FULL_NAMES)
+        convolutions = convolutions or network.family == "full"
+    else:
+        preset = network.preset
+        parts = (
+            (True, preset.text_encoder_target_module, preset.text_encoder_target_name),
+            (False, preset.unet_target_module, preset.unet_target_name),
+        )
+        chosen = []
+        for text, classes, names in parts:
+            chosen += layers.select([leaf for leaf in found if leaf.module.text is text], classes, names)
+        convolutions = preset.enable_conv and (convolutions or network.family == "full")
+    kept = [module for module in chosen if module.kernel == 1 or convolutions]
+    match recipe.training.train:
+        case "unet":
+            return [module for module in kept if not module.text]
+        case "text_encoder":
+            return [module for module in kept if module.text]
+        case "both":
+            return kept
+
+
+def predict(recipe: Recipe, model: Model) -> Predicted | None:
+    """Return what the training will write; None where a network argument has no exact formula here."""
+    network = recipe.network
+    if any(network.args.get(name) for name in _UNPREDICTED):
+        return None
+    chosen = modules(recipe, model)
+    values = 0
+    for module in chosen:
+        shapes = tensors(network, module)
+        if shapes is None:
+            return None
+        values += sum(math.prod(shape) for shape in shapes.values())
+    text = sum(module.text for module in chosen)
+    size = _BYTES[recipe.training.save_precision]
+    return Predicted(values * size, len(chosen), text, len(chosen) - text)
+
+
+def tensors(network: Network, module: Module) -> Shapes | None:
+    """Return the tensors (suffix -> shape) of one module of a network; None where a layer's size does not fit the family."""
+    large = module.kernel > 1
+    rank = (network.conv_dim or network.dim) if large else network.dim
+    square = (module.kernel, module.kernel) if module.conv else ()
+    plain = module.in_ * module.kernel**2
+    tucker = network.tucker and large
+    shapes: Shapes | None
+    match network.family:
+        case "lora" | "locon" | "dylora":
+            down, up = (rank, module.in_, *square), (module.out, rank, *((1, 1) if module.conv else ()))
+            if network.family == "dylora":
+                up = (module.out, rank)
+            shapes = {"lora_down.weight": down, "lora_up.weight": up, "alpha": ()}
+            if tucker:
+                shapes |= {"lora_mid.weight": (rank, rank, *square), "lora_down.weight": (rank, module.in_, 1, 1)}
+        case "loha":
+            if tucker:
+                factors: Shapes = {"a": (rank, module.out), "b": (rank, module.in_)}
+                shapes = {f"hada_t{number}": (rank, rank, *square) for number in (1, 2)}
+            else:
+                factors, shapes = {"a": (module.out, rank), "b": (rank, plain)}, {}
+            shapes |= {f"hada_w{number}_{name}": shape for number in (1, 2) for name, shape in factors.items()}
+            shapes |= {"alpha": ()}
+        case "lokr":
+            shapes = _lokr(network, module, rank)
+        case "glora":
+            ones = (1, 1) if module.conv else ()
+            shapes = {"a1.weight": (module.in_, rank, *ones), "a2.weight": (rank, module.in_, *ones)}
+            shapes |= {"b1.weight": (module.out, rank, *ones), "b2.weight": (rank, module.in_, *square), "alpha": ()}
+        case "full":
+            shapes = {"diff": (module.out, module.in_, *square)}
+            if module.bias:
+                shapes["diff_b"] = (module.out,)
+        case "diag-oft" | "boft":
+            shapes = _oft(network, module, rank)
+    return _decomposed(network, module, shapes)
+
+
+def _decomposed(network: Network, module: Module, shapes: Shapes | None) -> Shapes | None:
+    """Add DoRA's magnitudes where the network has them."""
+    if shapes is not None and network.args.get("dora_wd") and network.family in {"locon", "loha", "lokr"}:
+        ones = (1, 1) if module.conv else ()
+        on_output = network.args.get("wd_on_output", True)
+        shapes = shapes | {"dora_scale": (module.out, 1, *ones) if on_output else (1, module.in_, *ones)}
+    return shapes
+
+
+def factorization(dimension: int, factor: int) -> tuple[int, int]:
+    """Return the two factors that LyCORIS splits a dimension into: nearest to each other, the first at most ``factor``."""
+    if factor > 0 and dimension % factor == 0:
+        return min(factor, dimension // factor), max(factor, dimension // factor)
+    limit = factor if factor > 0 else dimension
+    best = (1, dimension)
+    for small in range(2, dimension + 1):
+        if best[0] >= best[1] or small > limit:
+            break
+        if dimension % small == 0:
+            if small + dimension // small > sum(best):
+                break
+            best = (small, dimension // small)
+    return min(best), max(best)
+
+
+def _lokr(network: Network, module: Module, rank: int) -> Shapes:
+    factor = int(network.args.get("factor", -1))
+    full = bool(network.args.get("full_matrix"))
+    (in_m, in_n), (out_l, out_k) = factorization(module.in_, factor), factorization(module.out, factor)
+    if network.args.get("unbalanced_factorization"):
+        out_l, out_k = out_k, out_l
+    square = (module.kernel, module.kernel) if module.conv else ()
+    shapes: Shapes = {"alpha": ()}
+    if network.args.get("decompose_both") and rank < max(out_l, in_m) / 2 and not full:
+        shapes |= {"lokr_w1_a": (out_l, rank), "lokr_w1_b": (rank, in_m)}
+    else:
+        shapes["lokr_w1"] = (out_l, in_m)
+    if rank >= max(out_k, in_n) / 2 or full:
+        shapes["lokr_w2"] = (out_k, in_n, *square)
+    elif network.tucker and module.kernel > 1:
+        shapes |= {"lokr_t2": (rank, rank, *square), "lokr_w2_a": (rank, out_k), "lokr_w2_b": (rank, in_n)}
+    else:
+        shapes |= {"lokr_w2_a": (out_k, rank), "lokr_w2_b": (rank, in_n * module.kernel**2)}
+    return shapes
+
+
+def _power2(dimension: int, factor: int) -> tuple[int, int] | None:
+    """Return (block size, a power of two) whose product is ``dimension``: the largest even block of at most ``factor``."""
+    found = None
+    for block in range(2, min(factor, dimension) + 1, 2):
+        if dimension % block == 0 and (dimension // block).bit_count() == 1:
+            found = (block, dimension // block)
+    return found
+
+
+def _oft(network: Network, module: Module, rank: int) -> Shapes | None:
+    if network.family == "diag-oft":
+        size, count = factorization(module.out, rank)
+        shapes: Shapes = {"oft_blocks": (count, size, size), "alpha": ()}
+    else:
+        split = _power2(module.out, rank)
+        if split is None:
+            return None
+        size, count = split
+        shapes = {"oft_blocks": ((count - 1).bit_count() + 1, count, size, size), "alpha": ()}
+    if network.args.get("rescaled"):
+        shapes["rescale"] = (module.out, *((1, 1, 1) if module.conv else (1,)))
+    return shapes
