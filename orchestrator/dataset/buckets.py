@@ -1,0 +1,220 @@
+"""The trainer's own arithmetic, offline: which bucket, how many batches, how many epochs.
+
+Written from what sd-scripts v0.10.1 prints and does (library/train_util.py, BucketManager and DreamBoothDataset), and checked
+against it and against the embedded trainer by tests; neither shares a line with this module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.dataset.folders import Folder, Layout, Picture, Size
+    from orchestrator.recipe import Dataset
+
+_TABLES: Final = {
+    "12GB": {(512, 512): 4, (768, 512): 3, (512, 768): 3, (768, 768): 2, (1024, 512): 2, (512, 1024): 2},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Where a picture goes: the bucket, the size it is resized to, and the share of it that is cropped away."""
+
+    bucket: Size
+    resized: Size
+
+    @property
+    def crop_loss(self) -> float:
+        """Share of the resized picture, 0..1, that the bucket cuts off."""
+        return 1 - self.bucket[0] * self.bucket[1] / (self.resized[0] * self.resized[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """One picture in its bucket; ``repeats`` as the trainer ends up with for regularization pictures."""
+
+    folder: Folder
+    picture: Picture
+    fit: Fit
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One bucket of one resolution class. ``count`` includes repeats."""
+
+    resolution: Size
+    size: Size
+    batch_size: int
+    placed: tuple[Placed, ...]
+
+    @property
+    def count(self) -> int:
+        return sum(one.repeats for one in self.placed)
+
+    @property
+    def batches(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    @property
+    def missing(self) -> int:
+        """Places of the last batch that stay empty."""
+        return self.batches * self.batch_size - self.count
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the trainer will print: "num train images * repeats", "num reg images", "num batches per epoch"."""
+
+    images: int
+    """Pictures in the built folders, regularization included."""
+    images_x_repeats: int
+    regularization_x_repeats: int
+    batches_per_epoch: int
+    buckets: tuple[Bucket, ...]
+    unplaced: tuple[tuple[Folder, Picture], ...]
+    """Pictures at which the trainer would stop: a side smaller than bucket_reso_steps, or too extreme an aspect ratio."""
+
+
+def predict(layout: Layout, dataset: Dataset) -> Prediction:
+    """Return the trainer's numbers for ``layout``."""
+    buckets: list[Bucket] = []
+    unplaced: list[tuple[Folder, Picture]] = []
+    for resolution, folders in layout.classes():
+        chooser = Chooser(dataset, resolution)
+        groups: dict[Size, list[Placed]] = defaultdict(list)
+        for folder, picture, repeats in _repeated(folders):
+            fit = chooser.fit(picture.size)
+            if fit is None:
+                unplaced.append((folder, picture))
+            else:
+                groups[fit.bucket].append(Placed(folder, picture, fit, repeats))
+        size_of_batch = batch_size(dataset, resolution)
+        buckets += [Bucket(resolution, size, size_of_batch, tuple(placed)) for size, placed in sorted(groups.items())]
+    train = [folder for folder in layout.folders if not folder.regularization]
+    regularization = [folder for folder in layout.folders if folder.regularization]
+    return Prediction(
+        images=sum(len(folder.pictures) for folder in layout.folders),
+        images_x_repeats=_times(train),
+        regularization_x_repeats=_times(regularization),
+        batches_per_epoch=sum(bucket.batches for bucket in buckets),
+        buckets=tuple(buckets),
+        unplaced=tuple(unplaced),
+    )
+
+
+def epochs(prediction: Prediction, steps: int, gradient_accumulation_steps: int = 1) -> int:
+    """Return "num epochs" for ``steps`` optimizer steps; 0 when there is nothing to train on."""
+    updates = -(-prediction.batches_per_epoch // gradient_accumulation_steps)
+    return -(-steps // updates) if updates else 0
+
+
+def batch_size(dataset: Dataset, resolution: Size) -> int:
+    """Return the batch size of a resolution class: by its name as WxH, else ``default``, else 1."""
+    if dataset.batch_table != "own":
+        return _TABLES[dataset.batch_table].get(resolution, 1)
+    return dataset.batch_size.get(f"{resolution[0]}x{resolution[1]}", dataset.batch_size.get("default", 1))
+
+
+def bounds(dataset: Dataset) -> tuple[int, int]:
+    """Return min_bucket_reso rounded down and max_bucket_reso rounded up to whole steps, as the trainer does."""
+    steps = dataset.bucket_reso_steps
+    return dataset.min_bucket_reso // steps * steps, -(-dataset.max_bucket_reso // steps) * steps
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    """Chooses buckets for one resolution class."""
+
+    dataset: Dataset
+    resolution: Size
+
+    def fit(self, size: Size) -> Fit | None:
+        """Return where a picture of ``size`` goes; None where the trainer would stop with an error."""
+        if not self.dataset.enable_bucket:
+            return self._cover(size, self.resolution)
+        if not self.dataset.bucket_no_upscale:
+            shapes = self.shapes()
+            if not shapes:
+                return None
+            ratio = size[0] / size[1]
+            # min() keeps the first of equals, and the list is sorted.
+            return self._cover(size, size if size in shapes else min(shapes, key=lambda one: abs(one[0] / one[1] - ratio)))
+        return self._shrink(size)
+
+    def shapes(self) -> list[Size]:
+        """Return the buckets there can be without bucket_no_upscale, sorted: the area of the class, sides in whole steps."""
+        step = self.dataset.bucket_reso_steps
+        least, most = bounds(self.dataset)
+        area = self.resolution[0] * self.resolution[1]
+        square = int(math.sqrt(area) // step) * step
+        found = {(square, square)}
+        for width in range(least, most + 1, step):
+            height = min(most, area // width // step * step) if width else 0
+            if height >= least and height > 0:
+                found |= {(width, height), (height, width)}
+        return sorted(one for one in found if one[0] > 0)
+
+    @staticmethod
+    def _cover(size: Size, bucket: Size) -> Fit:
+        """Resize so that the bucket is covered, then crop."""
+        by_height = size[0] / size[1] > bucket[0] / bucket[1]
+        scale = bucket[1] / size[1] if by_height else bucket[0] / size[0]
+        return Fit(bucket, (int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)))
+
+    def _shrink(self, size: Size) -> Fit | None:
+        """Shrink to the class's area if larger, then crop to whole steps; never enlarge."""
+        step = self.dataset.bucket_reso_steps
+        area = self.resolution[0] * self.resolution[1]
+        resized = size
+        if size[0] * size[1] > area:
+            ratio = size[0] / size[1]
+            width = math.sqrt(area * ratio)
+            # Either side may be the one that is whole steps; the one whose shape is nearer to the picture's wins.
+            by_width = self._whole(width)
+            by_height = self._whole(area / width)
+            if by_width == 0 or by_height == 0 or self._whole(by_width / ratio) == 0:
+                return None
+            error_by_width = abs(by_width / self._whole(by_width / ratio) - ratio)
+            error_by_height = abs(self._whole(by_height * ratio) / by_height - ratio)
+            if error_by_width < error_by_height:
+                resized = (by_width, int(by_width / ratio + 0.5))
+            else:
+                resized = (int(by_height * ratio + 0.5), by_height)
+        bucket = (resized[0] // step * step, resized[1] // step * step)
+        return Fit(bucket, resized) if bucket[0] and bucket[1] else None
+
+    def _whole(self, length: float) -> int:
+        return int(length + 0.5) // self.dataset.bucket_reso_steps * self.dataset.bucket_reso_steps
+
+
+def _times(folders: Sequence[Folder]) -> int:
+    return sum(folder.repeats * len(folder.pictures) for folder in folders)
+
+
+def _repeated(folders: Sequence[Folder]) -> list[tuple[Folder, Picture, int]]:
+    """Return every picture of a class with its repeats.
+
+    Regularization pictures are taken in turn until they are as many as those of the subject: in the first round with their own
+    repeats, then one more each; those that are not reached are not used at all.
+    """
+    result = [
+        (folder, picture, folder.repeats) for folder in folders if not folder.regularization for picture in folder.pictures
+    ]
+    wanted = sum(repeats for _, _, repeats in result)
+    pool = [(folder, picture) for folder in folders if folder.regularization for picture in folder.pictures]
+    counts: dict[int, int] = {}
+    for index in cycle(range(len(pool))):
+        if wanted <= 0:
+            break
+        share = 1 if index in counts else pool[index][0].repeats
+        counts[index] = counts.get(index, 0) + share
+        wanted -= share
+    return result + [(*pool[index], count) for index, count in counts.items()]

@@ -1,0 +1,205 @@
+"""The program of the dataset step: folders, captions, dataset.toml and a manifest, from a request."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.dataset import buckets, config, headers
+from orchestrator.dataset.folders import layout, sources
+from orchestrator.errors import Problem, RecipeError, StepFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.dataset.folders import Folder, Layout, Picture
+    from orchestrator.recipe import Dataset
+
+MANIFEST: Final = "dataset.json"
+SCHEMA: Final = 1  # raise it when the same request gives other bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build did: pictures written, and whether all was there already."""
+
+    pictures: int
+    unchanged: bool
+
+
+def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int, str], None]) -> Built:
+    """Write the dataset to ``output``; nothing is written when it holds the same dataset already.
+
+    Args:
+        dataset: what to build.
+        root: the project folder that the sources are relative to; its files are only read.
+        output: receives the folders, dataset.toml and, last, dataset.json.
+        report: called with pictures done, pictures in all, and a note.
+
+    Raises:
+        RecipeError: every problem of the layout; nothing was written.
+        StepFailed: pictures that cannot be decoded, all of them.
+    """
+    plan = layout(dataset, root)
+    if plan.problems:
+        raise RecipeError(plan.problems)
+    key = fingerprint(dataset, root)
+    total = sum(len(folder.pictures) for folder in plan.folders)
+    if _complete(output, key):
+        report(total, total, "nothing has changed")
+        return Built(total, unchanged=True)
+    output.mkdir(parents=True, exist_ok=True)
+    _clear(output)
+    captions = _tagged(dataset, plan, root)
+    for folder in plan.folders:
+        (output / folder.path).mkdir(parents=True, exist_ok=True)
+    _write_pictures(dataset, plan, output, report, total)
+    for folder in plan.folders:
+        for picture in folder.pictures:
+            caption = captions.get(picture.role, picture.caption)
+            if caption is not None:
+                text = (output / folder.path / picture.name).with_suffix(dataset.caption_extension)
+                text.write_bytes(f"{caption}\n".encode())
+    (output / config.FILE).write_bytes(config.text(plan, dataset).encode())
+    manifest = _manifest(dataset, plan, captions, key, output)
+    (output / MANIFEST).write_bytes((json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode())
+    return Built(total, unchanged=False)
+
+
+def fingerprint(dataset: Dataset, root: Path) -> str:
+    """Return the sha256 over the dataset's values and the content of every file it depends on."""
+    digests = []
+    for role, path in sources(dataset, root):
+        with path.open("rb") as file:
+            digests.append([role, hashlib.file_digest(file, "sha256").hexdigest()])
+    said = {"schema": SCHEMA, "dataset": dataset.model_dump(mode="json"), "sources": sorted(digests)}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def threads() -> int:
+    """Return how many threads serve: Pillow lets go of the interpreter's lock while it decodes, scales and encodes."""
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _complete(output: Path, key: str) -> bool:
+    """Return whether ``output`` holds this dataset, every file with its recorded size."""
+    try:
+        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+        return manifest["key"] == key and all(
+            (output / name).stat().st_size == size for name, size in manifest["files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _clear(output: Path) -> None:
+    """Remove what an earlier build wrote into ``output``, and nothing else."""
+    manifest = output / MANIFEST
+    try:
+        names = list(json.loads(manifest.read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    manifest.unlink()
+    for name in names:
+        path = output / str(name)
+        if path.resolve().is_relative_to(output.resolve()):
+            path.unlink(missing_ok=True)
+
+
+def _write_pictures(dataset: Dataset, plan: Layout, output: Path, report: Callable[[int, int, str], None], total: int) -> None:
+    """Write every picture; each original is decoded once, by one thread, for all its sizes."""
+    work: dict[tuple[Path, str], list[tuple[Folder, Picture]]] = defaultdict(list)
+    for folder in plan.folders:
+        color = dataset.sources[folder.source].background_color or dataset.background_color
+        for picture in folder.pictures:
+            work[picture.original, color].append((folder, picture))
+    problems: list[Problem] = []
+    done = 0
+    with ThreadPoolExecutor(threads()) as pool:
+        futures = {
+            pool.submit(_write, original, color, wanted, dataset.downscale, output): (original, wanted)
+            for (original, color), wanted in work.items()
+        }
+        for future in as_completed(futures):
+            original, wanted = futures[future]
+            try:
+                future.result()
+            except headers.UnreadableError as error:
+                problems.append(Problem(str(original), str(error), "replace it, or move it away"))
+            done += len(wanted)
+            report(done, total, original.name)
+    if problems:
+        raise StepFailed(sorted(problems, key=lambda problem: problem.where))
+
+
+def _write(original: Path, color: str, wanted: list[tuple[Folder, Picture]], downscale: str, output: Path) -> None:
+    """Write one original at all its sizes. A plain 8-bit RGB PNG is copied for its own size."""
+    from orchestrator.dataset import pixels  # noqa: PLC0415 - Pillow, which the parent process does not need
+
+    plain = headers.read(original).plain
+    image = pixels.load(original, color)  # decoded even when it is only copied: a truncated file must not pass
+    for folder, picture in wanted:
+        path = output / folder.path / picture.name
+        if plain and picture.size == picture.original_size:
+            shutil.copyfile(original, path)
+        else:
+            pixels.save(pixels.resized(image, picture.size, downscale), path)
+
+
+def _tagged(dataset: Dataset, plan: Layout, root: Path) -> dict[str, str]:
+    """Return role -> caption of the pictures that the tagger captions."""
+    wanted = {picture.role: (folder, picture) for folder in plan.folders if folder.tagger for picture in folder.pictures}
+    missing = {role: pair for role, pair in wanted.items() if pair[1].caption is None}
+    if not missing:
+        return {}
+    from orchestrator.dataset import tagger  # noqa: PLC0415 - onnxruntime is an extra
+
+    return tagger.captions(dataset, root, missing)
+
+
+def _manifest(dataset: Dataset, plan: Layout, captions: dict[str, str], key: str, output: Path) -> dict[str, Any]:
+    prediction = buckets.predict(plan, dataset)
+    pictures = []
+    for bucket in prediction.buckets:
+        for placed in bucket.placed:
+            picture = placed.picture
+            entry = {
+                "file": f"{placed.folder.path}/{picture.name}",
+                "source": picture.role,
+                "original_size": list(picture.original_size),
+                "size": list(picture.size),
+                "caption": captions.get(picture.role, picture.caption),
+                "class_tokens": placed.folder.class_tokens or placed.folder.source,
+                "resolution": list(bucket.resolution),
+                "bucket": list(bucket.size),
+                "resized": list(placed.fit.resized),
+                "crop_loss": round(placed.fit.crop_loss, 6),
+                "repeats": placed.repeats,
+                "flip": placed.folder.flip,
+                "regularization": placed.folder.regularization,
+            }
+            pictures.append(entry)
+    names = [config.FILE]
+    for folder in plan.folders:
+        for picture in folder.pictures:
+            names.append(f"{folder.path}/{picture.name}")
+            if captions.get(picture.role, picture.caption) is not None:
+                names.append(str(Path(names[-1]).with_suffix(dataset.caption_extension).as_posix()))
+    return {
+        "schema": SCHEMA,
+        "name": dataset.name,
+        "key": key,
+        "images": prediction.images,
+        "images_x_repeats": prediction.images_x_repeats,
+        "regularization_x_repeats": prediction.regularization_x_repeats,
+        "batches_per_epoch": prediction.batches_per_epoch,
+        "pictures": sorted(pictures, key=lambda entry: str(entry["file"])),
+        "files": {name: (output / name).stat().st_size for name in sorted(names)},
+    }

@@ -1,0 +1,83 @@
+"""Captions from what a file name states; nobody tags by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.dataset import naming
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from orchestrator.recipe import Source, Vocabulary, Words
+
+
+class CaptionError(ValueError):
+    """A caption that cannot be made; the text says why."""
+
+
+def of_view(vocabulary: Vocabulary, source: Source, trigger: str, tags: tuple[str, ...], stem: str) -> str:
+    """Return the caption of the picture ``stem`` (``f12``): the parts of ``vocabulary.order`` that are not empty.
+
+    Raises:
+        CaptionError: the name states no view, or the vocabulary has no entry for it.
+    """
+    view = naming.view(stem)
+    if view is None:
+        raise CaptionError("states no view: f or b, then the height 0..2, then the direction 0..7, as f00 or b12")
+    background = vocabulary.background if source.background is None else source.background
+    parts = {
+        "trigger": trigger,
+        "tags": ", ".join(tags),
+        "height": _entry("height", vocabulary.height, view.height),
+        "direction": _entry("direction", vocabulary.direction, view.direction),
+        "framing": _entry("framing", vocabulary.framing, view.framing),
+        "gaze": _entry("gaze", vocabulary.gaze, view.direction),
+        "background": _words("background", background, view),
+        "pose": _words("pose", vocabulary.pose, view),
+        "clothing": _words("clothing", vocabulary.clothing, view),
+        "expression": _words("expression", vocabulary.expression, view),
+    }
+    return joined(parts[part] for part in vocabulary.order)
+
+
+def fixed(trigger: str, tags: tuple[str, ...]) -> str:
+    """Return the caption that all pictures of a source share."""
+    return joined((trigger, *tags))
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Join what is not empty with ", "."""
+    return ", ".join(part for part in parts if part)
+
+
+def of_file(path: Path) -> str | None:
+    """Return the first line of a caption file, which is what sd-scripts reads; None when there is no file.
+
+    Raises:
+        CaptionError: no UTF-8, or nothing in the first line (sd-scripts stops, or trains without words).
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise CaptionError(f"is not UTF-8 (byte {error.start})") from error
+    if not lines or not lines[0].strip():
+        raise CaptionError("has nothing in its first line, the only one that is read")
+    return lines[0].strip()
+
+
+def _entry(name: str, table: dict[str, str], digit: str) -> str:
+    if not table:
+        return ""
+    if digit in table:
+        return table[digit]
+    if "other" in table:
+        return table["other"]
+    raise CaptionError(f"has {digit!r} for {name}, which the vocabulary does not list (nor `other`)")
+
+
+def _words(name: str, words: Words, view: naming.View) -> str:
+    return words if isinstance(words, str) else _entry(name, words, view.direction)

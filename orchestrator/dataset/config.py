@@ -1,0 +1,74 @@
+"""dataset.toml as sd-scripts reads it (schema: library/config_util.py), and with absolute folders for a trainer."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Any, Final
+
+import toml
+
+from orchestrator.dataset import buckets
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.dataset.folders import Folder, Layout
+    from orchestrator.recipe import Dataset
+
+FILE: Final = "dataset.toml"
+
+
+def text(layout: Layout, dataset: Dataset) -> str:
+    """Return dataset.toml: one [[datasets]] a resolution class, one subset a folder, ``image_dir`` relative to the file."""
+    general: dict[str, Any] = {
+        "caption_extension": dataset.caption_extension,
+        "color_aug": dataset.color_aug,
+        "random_crop": dataset.random_crop,
+        "shuffle_caption": dataset.shuffle_caption,
+        "keep_tokens": dataset.keep_tokens,
+        "enable_bucket": dataset.enable_bucket,
+    }
+    if dataset.enable_bucket:
+        general["bucket_no_upscale"] = dataset.bucket_no_upscale
+        general["bucket_reso_steps"] = dataset.bucket_reso_steps
+        general["min_bucket_reso"] = dataset.min_bucket_reso
+        general["max_bucket_reso"] = dataset.max_bucket_reso
+    for key in ("caption_dropout_rate", "caption_dropout_every_n_epochs", "caption_tag_dropout_rate"):
+        if getattr(dataset, key):
+            general[key] = getattr(dataset, key)
+    classes = [
+        {
+            "resolution": list(resolution),
+            "batch_size": buckets.batch_size(dataset, resolution),
+            "subsets": [_subset(folder) for folder in folders],
+        }
+        for resolution, folders in layout.classes()
+    ]
+    # The library that sd-scripts parses with writes it, too.
+    return _dump({"general": general, "datasets": classes})
+
+
+def _subset(folder: Folder) -> dict[str, Any]:
+    subset: dict[str, Any] = {
+        "image_dir": folder.path,
+        "class_tokens": folder.class_tokens or folder.source,
+        "num_repeats": folder.repeats,
+        "flip_aug": folder.flip,
+    }
+    if folder.regularization:
+        subset["is_reg"] = True
+    return subset
+
+
+def absolute_config(folder: Path) -> str:
+    """Return the text of ``folder``/dataset.toml with absolute ``image_dir``, for a trainer that runs elsewhere."""
+    table = tomllib.loads((folder / FILE).read_text(encoding="utf-8"))
+    for one in table["datasets"]:
+        for subset in one["subsets"]:
+            subset["image_dir"] = (folder.absolute() / subset["image_dir"]).as_posix()
+    return _dump(table)
+
+
+def _dump(table: dict[str, Any]) -> str:
+    # Table by table, because toml writes arrays of tables first and people read [general] first.
+    return "\n".join(toml.dumps({key: table[key]}) for key in ("general", "datasets"))

@@ -1,0 +1,113 @@
+"""Image headers: size, orientation and what kind of file it is, without decoding a pixel."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
+
+ENDINGS: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+"""What originals may be; they become PNG. sd-scripts itself lists png, jpg, jpeg, webp and bmp, each in one case only."""
+_ORIENTATION: Final = 0x0112  # EXIF tag
+_TURNED: Final = (5, 6, 7, 8)  # orientations that swap width and height
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the first bytes of a picture say; ``width`` and ``height`` in pixels, upright."""
+
+    width: int
+    height: int
+    format: str
+    mode: str
+    orientation: int
+    profile: bool
+    transparent: bool
+    animated: bool
+    deep: bool
+    """More than 8 bits a channel."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the file can be trained on as it is: 8-bit RGB PNG, upright, opaque, sRGB."""
+        special = self.profile or self.transparent or self.animated or self.deep or self.orientation != 1
+        return self.format == "PNG" and self.mode == "RGB" and not special
+
+
+class UnreadableError(ValueError):
+    """A file that is no picture, or a broken one; the text says how."""
+
+
+_seen: dict[tuple[str, int, int, int], Header] = {}
+
+
+def read(path: Path) -> Header:
+    """Read the header of ``path``; remembered by path, size, mtime and inode.
+
+    Raises:
+        UnreadableError: no picture, a broken header, or too many pixels.
+    """
+    state = path.stat()
+    key = (str(path), state.st_size, state.st_mtime_ns, state.st_ino)
+    if key not in _seen:
+        _seen[key] = _read(path)
+    return _seen[key]
+
+
+def _read(path: Path) -> Header:
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - the parent process plans without pictures, too
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", category=UserWarning)  # damaged EXIF; the picture is what counts
+            with Image.open(path) as image:
+                return header(image, path)
+    except UnidentifiedImageError as error:
+        raise UnreadableError("is no picture") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableError(f"has more than {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} million pixels") from error
+    except (OSError, SyntaxError, ValueError, KeyError, EOFError) as error:  # what Pillow's plugins raise for broken files
+        raise UnreadableError(f"is broken: {error}") from error
+
+
+def header(image: Image, path: Path) -> Header:
+    """Return the header of an image that was opened and not loaded."""
+    orientation = _orientation(image)
+    width, height = image.size
+    if orientation in _TURNED:
+        width, height = height, width
+    if not (width > 0 and height > 0):
+        raise UnreadableError("has no pixels")
+    return Header(
+        width=width,
+        height=height,
+        format=image.format or "",
+        mode=image.mode,
+        orientation=orientation,
+        profile=bool(image.info.get("icc_profile")),
+        transparent=image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info,
+        animated=bool(getattr(image, "is_animated", False)),
+        deep=image.mode.startswith(("I", "F")) or _png_depth(image, path) > 8,
+    )
+
+
+def _orientation(image: Image) -> int:
+    # Pillow decodes a whole PNG to look for EXIF behind the pixels; what stands in front of them is enough.
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _png_depth(image: Image, path: Path) -> int:
+    """Return the bits of a channel as IHDR states them: Pillow shows 16-bit RGB as RGB."""
+    if image.format != "PNG":
+        return 8
+    with path.open("rb") as file:
+        return (file.read(25) + bytes(25))[24]

@@ -1,0 +1,69 @@
+"""Names that carry meaning: views (``f00``), CharFramework's folders and kohya's (facts: Zuntan03/CharFramework's README)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_VIEW: Final = re.compile(r"([fb])([0-2])([0-7])")
+_REPEATS: Final = re.compile(r"(\d+)_(.*)", re.DOTALL)
+_UNSAFE: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f]+')
+_LONGEST: Final = 100  # characters of a folder name; 255 bytes are the limit of most file systems
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """From where a picture shows the character: ``framing`` f or b, ``height`` 0..2, ``direction`` 0..7, as digits."""
+
+    framing: str
+    height: str
+    direction: str
+
+
+@dataclass(frozen=True, slots=True)
+class FolderName:
+    """What ``kuroneko girl, short hair, choker_noflip_f0768`` says."""
+
+    class_tokens: str
+    trigger: str
+    tags: tuple[str, ...]
+    flip: bool | None
+
+
+def view(stem: str) -> View | None:
+    """Read a view off a file name without ending: ``f00``, ``b17_2``; None when the name states none."""
+    found = _VIEW.match(stem)
+    return View(*found.groups()) if found else None
+
+
+def repeats(name: str) -> tuple[int | None, str]:
+    """Split ``4_krnk`` into 4 and ``krnk``; (None, name) without a number in front."""
+    found = _REPEATS.fullmatch(name)
+    return (int(found[1]), found[2]) if found else (None, name)
+
+
+def charframework(name: str) -> FolderName:
+    """Read a folder name of CharFramework.
+
+    Class tokens reach to the first ``_`` or ``,``; the trigger is their first word; what follows up to the ``_`` are
+    further tags; ``_flip_`` and ``_noflip_`` anywhere decide about flips, the second wins.
+    """
+    words, _, _ = name.partition("_")
+    class_tokens, _, further = words.partition(",")
+    flip = False if "_noflip_" in name else True if "_flip_" in name else None
+    tags = tuple(tag.strip() for tag in further.split(",") if tag.strip())
+    return FolderName(class_tokens.strip(), class_tokens.partition(" ")[0].strip(), tags, flip)
+
+
+def folder(words: str, tags: tuple[str, ...], flip: bool | None, ending: str) -> str:
+    """Return a folder name of CharFramework: ``folder("krnk girl", (), None, "f0512")`` is ``krnk girl_f0512``."""
+    plain = _safe(words.partition(",")[0]) or "pictures"
+    full = ", ".join((plain, *(_safe(tag) for tag in tags)))
+    marker = {None: "", True: "_flip", False: "_noflip"}[flip]
+    return f"{full if len(full) <= _LONGEST else plain[:_LONGEST]}{marker}_{ending}"
+
+
+def _safe(text: str) -> str:
+    # `_` ends the words of a folder name, and a name may not end in a dot or a space on Windows.
+    return " ".join(_UNSAFE.sub(" ", text.replace("_", " ")).split()).strip(". ")

@@ -1,0 +1,156 @@
+"""Which files a dataset is made of: every source's pictures, found and given the words of their folder."""
+
+from __future__ import annotations
+
+import glob
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.dataset import headers, naming
+from orchestrator.errors import Problem
+
+if TYPE_CHECKING:
+    from orchestrator.recipe import Dataset, Source
+
+_COMPANIONS: Final = frozenset({".txt", ".caption", ".npz", ".json", ".toml", ".md", ".csv", ".ini", ".db"})
+_MAGIC: Final = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """One picture of a source. ``role`` names it in keys and manifests: source and file, never a path of this machine."""
+
+    role: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Pictures that share words and settings: one source, or one folder of a source that is read as it is."""
+
+    source: str
+    originals: tuple[Original, ...]
+    class_tokens: str
+    trigger: str
+    tags: tuple[str, ...]
+    repeats: int
+    flip: bool
+    flip_said: bool | None
+    """What the recipe or the folder's name says about flips; None: nothing."""
+    folder: str = ""
+    """Name of the folder that is read as it is; empty: pictures to downscale."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What was found, and what is wrong with it."""
+
+    groups: list[Group] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    ignored: list[Path] = field(default_factory=list)
+    """Files beside the pictures that are neither pictures nor anything known."""
+
+
+def find(dataset: Dataset, root: Path) -> Found:
+    """Return the groups of all sources, in the recipe's order; problems for what is missing. Reads folders, no file."""
+    found = Found()
+    for name, source in dataset.sources.items():
+        match source.reading:
+            case "pictures":
+                _pictures(found, dataset, name, source, root)
+            case "charframework":
+                _charframework(found, dataset, name, source, root)
+            case "kohya":
+                _kohya(found, dataset, name, source, root)
+    return found
+
+
+def _pictures(found: Found, dataset: Dataset, name: str, source: Source, root: Path) -> None:
+    where = f"dataset.sources.{name}.images"
+    if _MAGIC.search(source.images):
+        start = root / _MAGIC.split(source.images)[0].rpartition("/")[0]
+        paths = sorted(Path(path) for path in glob.glob(str(root / source.images), recursive=True))  # noqa: PTH207 - ** and order
+        files = [path for path in paths if path.is_file()]
+    else:
+        start = root / source.images
+        if not start.is_dir():
+            found.problems.append(Problem(where, f"no folder {source.images}", f"put the pictures there, or change {where}"))
+            return
+        files = sorted(path for path in start.iterdir() if path.is_file())
+    originals = _chosen(found, name, start, files)
+    if not originals:
+        found.problems.append(
+            Problem(where, f"no picture in {source.images}", f"endings: {', '.join(sorted(headers.ENDINGS))}")
+        )
+        return
+    class_tokens = source.class_tokens or source.trigger
+    repeats = source.repeats or dataset.repeats
+    flip = dataset.flip_aug if source.flip is None else source.flip
+    found.groups.append(Group(name, originals, class_tokens, source.trigger, source.tags, repeats, flip, source.flip))
+
+
+def _charframework(found: Found, dataset: Dataset, name: str, source: Source, root: Path) -> None:
+    repeats, _ = naming.repeats((root / source.images).name)
+    for folder, originals in _folders(found, name, source, root):
+        words = naming.charframework(folder)
+        said = words.flip if source.flip is None else source.flip
+        group = Group(
+            source=name,
+            originals=originals,
+            class_tokens=source.class_tokens or words.class_tokens,
+            trigger=source.trigger or words.trigger,
+            tags=source.tags or words.tags,
+            repeats=source.repeats or repeats or dataset.repeats,
+            flip=dataset.flip_aug if said is None else said,
+            flip_said=said,
+            folder=folder,
+        )
+        found.groups.append(group)
+
+
+def _kohya(found: Found, dataset: Dataset, name: str, source: Source, root: Path) -> None:
+    for folder, originals in _folders(found, name, source, root):
+        repeats, words = naming.repeats(folder)
+        if repeats is None or repeats < 1:
+            where = f"{source.images}/{folder}"
+            found.problems.append(
+                Problem(where, "has no number of repeats in front; sd-scripts ignores it", f"name it 1_{folder}")
+            )
+            continue
+        flip = dataset.flip_aug if source.flip is None else source.flip
+        class_tokens = source.class_tokens or words
+        said = source.flip
+        count = source.repeats or repeats
+        found.groups.append(Group(name, originals, class_tokens, source.trigger, source.tags, count, flip, said, folder))
+
+
+def _folders(found: Found, name: str, source: Source, root: Path) -> list[tuple[str, tuple[Original, ...]]]:
+    """Return the folders with pictures below a source's folder, by name."""
+    where = f"dataset.sources.{name}.images"
+    start = root / source.images
+    if not start.is_dir():
+        found.problems.append(Problem(where, f"no folder {source.images}", f"put the folders there, or change {where}"))
+        return []
+    result = []
+    for folder in sorted(path for path in start.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        originals = _chosen(found, name, start, files)
+        if originals:
+            result.append((folder.name, originals))
+    if not result:
+        found.problems.append(Problem(where, f"no folder with pictures in {source.images}", "it holds folders of pictures"))
+    return result
+
+
+def _chosen(found: Found, name: str, start: Path, files: list[Path]) -> tuple[Original, ...]:
+    chosen = []
+    for path in files:
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() in headers.ENDINGS:
+            chosen.append(Original(f"{name}/{path.relative_to(start).as_posix()}", path))
+        elif path.suffix.lower() not in _COMPANIONS:
+            found.ignored.append(path)
+    return tuple(chosen)

@@ -1,0 +1,59 @@
+"""What would stop a run, found quickly: nothing is decoded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.dataset import buckets
+from orchestrator.errors import Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.dataset.folders import Layout
+    from orchestrator.recipe import Dataset
+
+
+def problems(layout: Layout, dataset: Dataset, root: Path) -> list[Problem]:
+    """Return every problem at which the build or the trainer would stop, or train something else in silence."""
+    return [*layout.problems, *_settings(layout, dataset), *_unplaced(layout, dataset, root), *_tagger(dataset, root)]
+
+
+def _settings(layout: Layout, dataset: Dataset) -> list[Problem]:
+    """Say the trainer's own assertions about the bucket range."""
+    result: list[Problem] = []
+    if not dataset.enable_bucket:
+        return result
+    least, most = buckets.bounds(dataset)
+    for resolution, _ in layout.classes():
+        name = f"{resolution[0]}x{resolution[1]}"
+        if min(resolution) < least:
+            what = f"is {dataset.min_bucket_reso}; the trainer refuses it with resolution class {name}"
+            result.append(Problem("dataset.min_bucket_reso", what, f"{min(resolution)} or less"))
+        if max(resolution) > most:
+            what = f"is {dataset.max_bucket_reso}; the trainer refuses it with resolution class {name}"
+            result.append(Problem("dataset.max_bucket_reso", what, f"{max(resolution)} or more"))
+    if least == 0 and not dataset.bucket_no_upscale:
+        what = f"is {dataset.min_bucket_reso}, less than one step of {dataset.bucket_reso_steps}; the trainer divides by it"
+        result.append(Problem("dataset.min_bucket_reso", what, f"at least {dataset.bucket_reso_steps}"))
+    return result
+
+
+def _unplaced(layout: Layout, dataset: Dataset, root: Path) -> list[Problem]:
+    result = []
+    for folder, picture in buckets.predict(layout, dataset).unplaced:
+        original = picture.original
+        where = original.relative_to(root).as_posix() if original.is_relative_to(root) else str(original)
+        width, height = picture.size
+        what = f"{width}x{height} in {folder.path} fits no bucket: sides are cut to multiples of {dataset.bucket_reso_steps}"
+        result.append(Problem(where, what, "leave that size out, lower dataset.bucket_reso_steps, or crop the picture"))
+    return result
+
+
+def _tagger(dataset: Dataset, root: Path) -> list[Problem]:
+    if not dataset.tagger_model or all(source.captions != "tagger" for source in dataset.sources.values()):
+        return []
+    model = root / dataset.tagger_model
+    missing = [path for path in (model, model.with_name("selected_tags.csv")) if not path.is_file()]
+    hint = "a WD14-style tagger is an ONNX file with its tag list beside it"
+    return [Problem("dataset.tagger_model", f"no such file: {path}", hint) for path in missing]

@@ -1,0 +1,54 @@
+"""The step's program: a request file in, a folder out, progress lines on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from orchestrator.dataset.build import build
+from orchestrator.errors import OrchestratorError, Problem, RecipeError
+from orchestrator.recipe import Dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_USAGE: Final = "usage: python -m orchestrator.dataset build REQUEST.json"
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run ``build REQUEST.json``: {"dataset": table, "root": project folder, "output": folder}.
+
+    Prints ``PROGRESS {"done", "total", "note"}`` lines. Returns 0 only when the dataset is complete; problems go to stderr.
+    """
+    try:
+        match list(argv):
+            case ["build", request]:
+                dataset, root, output = _request(Path(request))
+                build(dataset, root, output, _progress)
+            case _:
+                raise RecipeError(Problem("orchestrator.dataset", f"takes one verb and one file, not {list(argv)}", _USAGE))
+    except OrchestratorError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _progress(done: int, total: int, note: str) -> None:
+    print("PROGRESS", json.dumps({"done": done, "total": total, "note": note}, ensure_ascii=False), flush=True)
+
+
+def _request(path: Path) -> tuple[Dataset, Path, Path]:
+    try:
+        table: Any = json.loads(path.read_text(encoding="utf-8"))
+        return Dataset.model_validate_json(json.dumps(table["dataset"])), Path(table["root"]), Path(table["output"])
+    except OSError as error:
+        raise RecipeError(Problem(str(path), f"cannot be read: {error.strerror}", _USAGE)) from error
+    except ValidationError as error:
+        problems = [Problem(f"{path}: dataset.{'.'.join(map(str, item['loc']))}", item["msg"]) for item in error.errors()]
+        raise RecipeError(problems) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecipeError(Problem(str(path), f"is no request: {error}", 'takes {"dataset", "root", "output"}')) from error

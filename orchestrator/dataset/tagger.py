@@ -1,0 +1,146 @@
+"""Captions by a WD14-style ONNX tagger, for pictures whose names state no view. Needs the extra ``tagger`` (onnxruntime)."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.dataset import captions as wording
+from orchestrator.errors import NotReady, Problem, StepFailed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL.Image import Image
+
+    from orchestrator.dataset.folders import Folder, Picture
+    from orchestrator.recipe import Dataset
+
+TAGS: Final = "selected_tags.csv"
+_GENERAL: Final = "0"  # category of the tag list; 4 are characters, 9 ratings
+_SMILEYS: Final = frozenset(
+    {
+        "0_0",
+        "(o)_(o)",
+        "+_+",
+        "+_-",
+        "._.",
+        "<o>_<o>",
+        "<|>_<|>",
+        "=_=",
+        ">_<",
+        "3_3",
+        "6_9",
+        ">_o",
+        "@_@",
+        "^_^",
+        "o_o",
+        "u_u",
+        "x_x",
+        "|_|",
+        "||_||",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One output of the model."""
+
+    name: str
+    category: str
+
+
+def captions(dataset: Dataset, root: Path, wanted: dict[str, tuple[Folder, Picture]]) -> dict[str, str]:
+    """Return role -> caption: trigger and the source's tags, then what the model sees above the threshold, surest first.
+
+    Raises:
+        NotReady: the extra or the model's files are missing.
+        StepFailed: the model is not of this kind.
+    """
+    model = root / dataset.tagger_model
+    tags = read_tags(model.with_name(TAGS))
+    session, side = _session(model)
+    blocked = {plain(tag) for tag in dataset.tag_blacklist}
+    result = {}
+    for role, (folder, picture) in wanted.items():
+        source = dataset.sources[folder.source]
+        color = source.background_color or dataset.background_color
+        scores = _scores(session, _square(picture.original, color, side))
+        if len(scores) != len(tags):
+            raise StepFailed(
+                Problem(str(model), f"says {len(scores)} scores for {len(tags)} tags in {TAGS}", "they do not belong together")
+            )
+        seen = chosen(tags, scores, dataset.tagger_threshold)
+        own = wording.fixed(folder.trigger, source.tags)
+        known = {plain(tag) for tag in own.split(",")}
+        result[role] = wording.joined((own, *(tag for tag in seen if tag not in blocked | known)))
+    return result
+
+
+def chosen(tags: list[Tag], scores: list[float], threshold: float) -> list[str]:
+    """Return the general tags with at least ``threshold`` (0..1), surest first, as words."""
+    pairs = [
+        (score, tag.name) for tag, score in zip(tags, scores, strict=True) if tag.category == _GENERAL and score >= threshold
+    ]
+    return [plain(name) for _, name in sorted(pairs, key=lambda pair: (-pair[0], pair[1]))]
+
+
+def plain(tag: str) -> str:
+    """Return a tag as words: ``looking_at_viewer`` becomes ``looking at viewer``; smileys stay."""
+    tag = tag.strip()
+    return tag if tag in _SMILEYS else tag.replace("_", " ")
+
+
+def read_tags(path: Path) -> list[Tag]:
+    """Read the tag list of a model: CSV with ``name`` and ``category``, one line an output."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [Tag(row["name"], row["category"]) for row in csv.DictReader(file)]
+    except OSError as error:
+        raise NotReady(
+            Problem(str(path), f"cannot be read: {error.strerror}", "it stands beside the tagger's ONNX file")
+        ) from error
+    except KeyError as error:
+        raise NotReady(Problem(str(path), f"has no column {error}", "columns tag_id,name,category,count")) from error
+
+
+def _session(model: Path) -> tuple[Any, int]:
+    """Return an inference session and the side of the square it takes."""
+    try:
+        import onnxruntime  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise NotReady(Problem("onnxruntime", "is not installed", "pip install 'krnk[tagger]'")) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class but this one
+        raise NotReady(Problem(str(model), f"is no usable ONNX model: {error}", "set dataset.tagger_model")) from error
+    shape = session.get_inputs()[0].shape
+    if len(shape) != 4 or shape[3] != 3 or not isinstance(shape[1], int) or shape[1] != shape[2]:
+        raise StepFailed(Problem(str(model), f"takes {shape}, not [n, side, side, 3] as WD14 taggers do", "use another model"))
+    return session, shape[1]
+
+
+def _square(path: Path, color: str, side: int) -> Image:
+    """Return the picture in the middle of a white square of ``side`` pixels, as the taggers were trained."""
+    from PIL import Image  # noqa: PLC0415
+
+    from orchestrator.dataset import pixels  # noqa: PLC0415
+
+    image = pixels.load(path, color)
+    longest = max(image.size)
+    square = Image.new("RGB", (longest, longest), "#ffffff")
+    square.paste(image, ((longest - image.width) // 2, (longest - image.height) // 2))
+    return square.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def _scores(session: Any, image: Image) -> list[float]:
+    """Return the model's scores, 0..1, for one picture: float32 BGR 0..255, [1, side, side, 3]."""
+    import numpy as np  # noqa: PLC0415
+
+    pixels = np.asarray(image, dtype=np.float32)[None, :, :, ::-1]
+    output = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(pixels)})[0]
+    return [float(score) for score in output[0]]
