@@ -1,0 +1,37 @@
+"""``python -m orchestrator.embedded.train_network``: the embedded trainer, with the arguments of sd-scripts' train_network.py.
+
+Exit codes: 0 trained and saved; 1 stopped (a loss that is not a number); 2 wrong arguments, dataset or model; 130 interrupted.
+Unlike there, no pictures and a NaN loss are failures.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from orchestrator.embedded import options
+from orchestrator.errors import OrchestratorError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train with these arguments; the exit code. Torch is imported here, not before."""
+    args = options.parse(argv)
+    from orchestrator.embedded import training  # noqa: PLC0415 - `--help` and a mistyped option need no torch
+
+    try:
+        training.run(args)
+    except OrchestratorError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

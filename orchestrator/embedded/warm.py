@@ -1,0 +1,18 @@
+"""Imports all that the embedded programs need, and nothing else: for a process that imports once and forks for every step.
+
+No tensor is made and no thread is started here; the programs' ``main`` functions do that after the fork.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from orchestrator.embedded import gen_img, heavy, sampling, train_network, training
+from orchestrator.embedded.bake import Baked
+from orchestrator.embedded.saving import Saver
+
+PROGRAMS: dict[str, ModuleType] = {
+    "orchestrator.embedded.train_network": train_network,
+    "orchestrator.embedded.gen_img": gen_img,
+}
+LOADED = (heavy, sampling, training, Baked, Saver)
