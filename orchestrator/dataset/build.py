@@ -120,9 +120,11 @@ def _write_pictures(dataset: Dataset, plan: Layout, output: Path, report: Callab
         color = dataset.sources[folder.source].background_color or dataset.background_color
         for picture in folder.pictures:
             work[picture.original, color].append((folder, picture))
+    from orchestrator.dataset import pixels  # noqa: PLC0415 - Pillow, which the parent process does not need
+
     problems: list[Problem] = []
     done = 0
-    with ThreadPoolExecutor(threads()) as pool:
+    with pixels.quiet(), ThreadPoolExecutor(threads()) as pool:
         futures = {
             pool.submit(_write, original, color, wanted, dataset.downscale, output): (original, wanted)
             for (original, color), wanted in work.items()
@@ -141,7 +143,7 @@ def _write_pictures(dataset: Dataset, plan: Layout, output: Path, report: Callab
 
 def _write(original: Path, color: str, wanted: list[tuple[Folder, Picture]], downscale: str, output: Path) -> None:
     """Write one original at all its sizes. A plain 8-bit RGB PNG is copied for its own size."""
-    from orchestrator.dataset import pixels  # noqa: PLC0415 - Pillow, which the parent process does not need
+    from orchestrator.dataset import pixels  # noqa: PLC0415
 
     plain = headers.read(original).plain
     image = pixels.load(original, color)  # decoded even when it is only copied: a truncated file must not pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -11,6 +12,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from orchestrator.dataset import headers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from orchestrator.dataset.folders import Size
@@ -34,17 +36,46 @@ def load(path: Path, background: str) -> Image.Image:
     Raises:
         headers.UnreadableError: broken or truncated.
     """
+    with _open(path) as image:
+        what = headers.header(image, path)
+        image.load()
+        return _plain(image, what, background)
+
+
+def small(path: Path, side: int) -> Image.Image:
+    """Return the picture as RGB at ``side`` x ``side`` pixels, for measuring: its shape and ICC profile are left aside.
+
+    Raises:
+        headers.UnreadableError: broken or truncated.
+    """
+    with _open(path) as image:
+        what = headers.header(image, path)
+        if image.format == "JPEG":
+            image.draft("RGB", (side * 4, side * 4))  # decodes an eighth, a quarter or a half of the pixels
+        image.load()
+        factor = max(1, min(image.width, image.height) // (side * 2))
+        reduced = image.reduce(factor) if factor > 1 and image.mode in {"RGB", "L", "RGBA"} else image
+        reduced.info.pop("icc_profile", None)
+        return _plain(reduced, what, "#ffffff").resize((side, side), Image.Resampling.BOX)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Pillow's warnings still, as the headers have been judged; around a thread pool: filters belong to the process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    """Open a picture and say Pillow's errors as ours."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the header has been judged; threads share these filters
-            image = Image.open(path)
-            with image:
-                what = headers.header(image, path)
-                image.load()
-                return _plain(image, what, background)
+        with Image.open(path) as image:
+            yield image
+    except headers.UnreadableError:
+        raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        if isinstance(error, headers.UnreadableError):
-            raise
         raise headers.UnreadableError(f"cannot be decoded: {error}") from error
 
 

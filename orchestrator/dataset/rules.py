@@ -1,0 +1,247 @@
+"""The rules of ``dataset check``: each looks at a whole dataset and yields (level, where, what, hint)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.dataset import headers, naming, tokens
+from orchestrator.dataset.looks import pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from orchestrator.dataset.lint import Inspected
+
+Said = tuple[str, str, str, str]
+
+_ENLARGED: Final = 1.25  # times; more is visibly soft
+_CROPPED: Final = 0.15  # share of a picture
+_EXTREME: Final = 3.0  # width to height, or height to width
+_ASYMMETRIC: Final = 0.06  # looks.asymmetry; 0.01 to 0.045 are the demo's symmetric characters with a tail
+_ENDINGS: Final = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+}
+_SD_SCRIPTS: Final = tuple(ending for lower in (".png", ".jpg", ".jpeg", ".webp", ".bmp") for ending in (lower, lower.upper()))
+
+
+def files(seen: Inspected) -> Iterator[Said]:
+    """Broken files, wrong endings, and files that would be lost without a word."""
+    for role, (folder, picture) in seen.originals().items():
+        path, where = picture.original, seen.shown(picture.original)
+        error = seen.looks[path].error
+        if error:
+            yield "error", where, error, "replace it, or move it away"
+        header = headers.read(path)
+        if path.suffix.lower() not in _ENDINGS.get(header.format, (path.suffix.lower(),)):
+            yield (
+                "warning",
+                where,
+                f"is {header.format} inside, whatever its ending says",
+                "rename it; the build reads it rightly",
+            )
+        if header.mode == "CMYK":
+            yield (
+                "warning",
+                where,
+                "has CMYK colours, made for print; they become sRGB",
+                "save it as RGB to choose the colours yourself",
+            )
+        if header.animated:
+            yield "warning", where, "is animated; only its first frame is used", "save the frame you mean"
+        if path.suffix not in _SD_SCRIPTS:
+            yield (
+                "note",
+                where,
+                f"ends in {path.suffix}, which sd-scripts itself would not see; the build makes a PNG of it",
+                "",
+            )
+        if seen.dataset.sources[folder.source].reading != "pictures" and list(path.parent.glob(f"{path.stem}*.npz")):
+            yield "warning", where, "has a latent cache beside it, which the trainer would believe", f"delete {path.stem}*.npz"
+        if role.count("\n"):
+            yield "error", where, "has a line break in its name", "rename it"
+    for path in seen.layout.ignored:
+        yield (
+            "warning",
+            seen.shown(path),
+            "is ignored: no picture by its ending",
+            f"endings: {', '.join(sorted(headers.ENDINGS))}",
+        )
+
+
+def captions(seen: Inspected) -> Iterator[Said]:
+    """Captions that are missing, lack the trigger, are cut, or belong to no picture."""
+    texts: set[Path] = set()
+    for folder, picture in seen.originals().values():
+        where, source = seen.shown(picture.original), seen.dataset.sources[folder.source]
+        if source.captions == "files":
+            text = picture.original.with_suffix(source.caption_files)
+            texts.add(text)
+            if (
+                text.is_file()
+                and len([line for line in text.read_text(encoding="utf-8-sig").splitlines() if line.strip()]) > 1
+            ):
+                yield "warning", seen.shown(text), "has several lines; only the first is trained", "join them with commas"
+        if picture.caption is None:
+            if not folder.tagger:
+                what = f'has no caption; the trainer takes "{folder.class_tokens or folder.source}"'
+                yield "warning", where, what, f"write {picture.original.stem}{source.caption_files} beside it"
+            continue
+        if not picture.caption.strip():
+            yield "error", where, "has an empty caption", f"dataset.sources.{folder.source}: trigger, tags, vocabulary"
+        elif folder.trigger and not folder.regularization and folder.trigger not in _words(picture.caption):
+            yield (
+                "warning",
+                where,
+                f'its caption lacks the trigger word "{folder.trigger}"',
+                f"it says: {picture.caption[:80]}",
+            )
+        length = tokens.count(picture.caption)
+        if length > tokens.LIMITS[0]:
+            most = tokens.limit(length)
+            hint = f"max_token_length = {most} takes it" if most else f"{tokens.LIMITS[-1]} are the most there can be"
+            yield (
+                "warning",
+                where,
+                f"its caption takes {length} tokens; what follows the {tokens.LIMITS[0]}th is cut off",
+                hint,
+            )
+    for folder_path in {text.parent for text in texts}:
+        endings = {text.suffix for text in texts if text.parent == folder_path}
+        for path in sorted(folder_path.iterdir()):
+            if path.suffix in endings and path not in texts:
+                yield "warning", seen.shown(path), "is a caption without a picture of that name", ""
+
+
+def _words(caption: str) -> set[str]:
+    """Return the tags of a caption, and their words."""
+    tags = {tag.strip() for tag in caption.split(",")}
+    return tags | {word for tag in tags for word in tag.split()}
+
+
+def triggers(seen: Inspected) -> Iterator[Said]:
+    """Trigger words as the text encoder reads them."""
+    words = {folder.trigger: folder.source for folder in seen.layout.folders if folder.trigger}
+    split = {word: tokens.split(word) for word in words}
+    for word, source in words.items():
+        where, pieces = f"dataset.sources.{source}.trigger", split[word]
+        shown = "|".join(piece.removesuffix("</w>") for piece in pieces)
+        if len(pieces) == 1:
+            yield (
+                "warning",
+                where,
+                f'"{word}" is a single token of CLIP: the base model may know it as something',
+                "letters without vowels are rarely words",
+            )
+        else:
+            known = [piece.removesuffix("</w>") for piece in pieces if tokens.common(piece)]
+            if known:
+                yield "note", where, f'"{word}" reads {shown} and ends in the common word "{known[-1]}"', ""
+        for other, parts in split.items():
+            start = [piece.removesuffix("</w>") for piece in pieces]
+            if other != word and [piece.removesuffix("</w>") for piece in parts[: len(start)]] == start:
+                yield "note", where, f'"{word}" ({shown}) is how "{other}" begins: each calls a little of the other', ""
+
+
+def sizes(seen: Inspected) -> Iterator[Said]:
+    """Pictures that are enlarged, cropped or out of shape, and batches that stay half empty."""
+    worst: dict[Path, tuple[float, str]] = defaultdict(lambda: (0.0, ""))
+    enlarged: dict[Path, tuple[float, str]] = defaultdict(lambda: (0.0, ""))
+    for bucket in seen.prediction.buckets:
+        size = f"{bucket.size[0]}x{bucket.size[1]}"
+        for placed in bucket.placed:
+            original = placed.picture.original
+            worst[original] = max(worst[original], (placed.fit.crop_loss, f"{placed.folder.path}, bucket {size}"))
+            times = placed.fit.resized[0] / placed.picture.size[0]
+            enlarged[original] = max(enlarged[original], (times, f"{placed.folder.path}, bucket {size}"))
+        if bucket.missing:
+            what = f"{bucket.count} pictures with repeats in {bucket.batches} batches of {bucket.batch_size}: the last lacks {bucket.missing}"
+            yield "note", f"bucket {size} of {bucket.resolution[0]}x{bucket.resolution[1]}", what, ""
+    for path, (loss, where) in worst.items():
+        if loss > _CROPPED:
+            yield (
+                "warning",
+                seen.shown(path),
+                f"loses {loss:.0%} of its area at its edges ({where})",
+                "crop it yourself to a shape nearer to the bucket",
+            )
+    for path, (times, where) in enlarged.items():
+        if times > _ENLARGED:
+            hint = "use a larger picture, or dataset.bucket_no_upscale = true"
+            yield "warning", seen.shown(path), f"is too small for its class: enlarged {times:.1f} times ({where})", hint
+    for _, picture in seen.originals().values():
+        width, height = picture.original_size
+        if max(width / height, height / width) > _EXTREME:
+            yield "warning", seen.shown(picture.original), f"{width}x{height} is an extreme shape", "crop it, or cut it in two"
+
+
+def copies(seen: Inspected) -> Iterator[Said]:
+    """Nearly the same picture twice."""
+    for first, second in pairs(seen.looks):
+        yield (
+            "warning",
+            seen.shown(second),
+            f"looks nearly the same as {seen.shown(first)}",
+            "to raise its share set `repeats` of its source",
+        )
+
+
+def flips(seen: Inspected) -> Iterator[Said]:
+    """Flips of a character whose left differs from its right, measured on the front views."""
+    fronts: dict[str, set[Path]] = defaultdict(set)
+    for folder, picture in seen.originals().values():
+        view = naming.view(picture.name)
+        if (
+            folder.flip
+            and not folder.regularization
+            and view
+            and view.direction == "0"
+            and not seen.looks[picture.original].error
+        ):
+            fronts[folder.source].add(picture.original)
+    for source, paths in fronts.items():
+        mean = sum(seen.looks[path].asymmetry for path in paths) / len(paths)
+        if mean > _ASYMMETRIC:
+            what = f"its front views differ from their mirror image by {mean:.1%} (a symmetric character: below {_ASYMMETRIC:.0%}), and flips are on"
+            yield (
+                "warning",
+                f"dataset.sources.{source}",
+                what,
+                f"set dataset.sources.{source}.flip = false, or keep it if that is the pose only",
+            )
+
+
+def views(seen: Inspected) -> Iterator[Said]:
+    """Views of the convention without a picture."""
+    for one in seen.coverage:
+        missing = one.missing()
+        if missing:
+            name = {"f": "upper body", "b": "full body"}[one.framing]
+            yield "note", f"dataset.sources.{one.source}", f"{name}: no picture from {', '.join(missing)}", ""
+
+
+def regularization(seen: Inspected) -> Iterator[Said]:
+    """Regularization pictures that are never reached."""
+    for resolution, members in seen.layout.classes():
+        train = sum(one.repeats * len(one.pictures) for one in members if not one.regularization)
+        pool = sum(one.repeats * len(one.pictures) for one in members if one.regularization)
+        if pool > train:
+            what = f"{pool} regularization pictures with repeats for {train} of the subject: the rest is never used"
+            yield "warning", f"class {resolution[0]}x{resolution[1]}", what, "raise the subject's repeats, or use fewer"
+
+
+RULES: Final[tuple[Callable[[Inspected], Iterator[Said]], ...]] = (
+    files,
+    captions,
+    triggers,
+    sizes,
+    copies,
+    flips,
+    views,
+    regularization,
+)

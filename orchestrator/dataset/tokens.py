@@ -1,0 +1,92 @@
+"""CLIP's tokens: how long a caption is for the text encoder, and what it makes of a trigger word.
+
+Byte-pair encoding as OpenAI's CLIP does it; the merges are CLIP's own (clip_merges.txt, MIT licence, named in the file).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Final
+
+LIMITS: Final = (75, 150, 225)
+"""What max_token_length lets through: tokens of a caption without its start and end mark."""
+_MERGES: Final = Path(__file__).with_name("clip_merges.txt")
+_END: Final = "</w>"
+# 's 't … as in English, then runs of letters, single digits, runs of anything else.
+_WORDS: Final = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+", re.IGNORECASE)
+
+
+def split(text: str) -> list[str]:
+    """Return the tokens of ``text`` as pieces; the last piece of a word ends in ``</w>``."""
+    cleaned = " ".join(text.split()).lower()
+    return [piece for found in _WORDS.findall(cleaned) for word in _numerals(found) for piece in _pieces(word)]
+
+
+def count(text: str) -> int:
+    """Return how many of the 75 tokens (150, 225 with max_token_length) a caption takes."""
+    return len(split(text))
+
+
+def limit(tokens: int) -> int | None:
+    """Return the smallest of 75, 150, 225 that holds ``tokens``; None when none does."""
+    return next((one for one in LIMITS if tokens <= one), None)
+
+
+def common(piece: str, most: int = 20_000) -> bool:
+    """Return whether a piece is a whole word of at least three letters that CLIP learned early: it means something already."""
+    word = piece.removesuffix(_END)
+    return piece.endswith(_END) and len(word) >= 3 and _ranks().get(_last_merge(piece), most) < most
+
+
+def _numerals(word: str) -> list[str]:
+    """Split ``a½b`` into its letters and each numeral: CLIP counts ½ and ① as digits, ``re`` as letters."""
+    if not any(letter.isnumeric() and not letter.isdecimal() and not letter.isalpha() for letter in word):
+        return [word]
+    runs = [(alphabetic, "".join(run)) for alphabetic, run in groupby(word, str.isalpha)]
+    return [part for alphabetic, run in runs for part in ([run] if alphabetic else run)]
+
+
+@lru_cache(maxsize=65536)
+def _pieces(word: str) -> tuple[str, ...]:
+    alphabet = _alphabet()
+    letters = [alphabet[byte] for byte in word.encode()]
+    parts = [*letters[:-1], letters[-1] + _END]
+    ranks = _ranks()
+    while len(parts) > 1:
+        best = min(pairwise(parts), key=lambda pair: ranks.get(pair, len(ranks)))
+        if best not in ranks:
+            break
+        merged: list[str] = []
+        for part in parts:
+            if merged and (merged[-1], part) == best:
+                merged[-1] += part
+            else:
+                merged.append(part)
+        parts = merged
+    return tuple(parts)
+
+
+@lru_cache(maxsize=1)
+def _ranks() -> dict[tuple[str, str], int]:
+    lines = _MERGES.read_text(encoding="utf-8").partition("#version: 0.2\n")[2].splitlines()
+    return {(left, right): rank for rank, (left, right) in enumerate(line.split(" ") for line in lines)}
+
+
+@lru_cache(maxsize=1)
+def _by_result() -> dict[str, tuple[str, str]]:
+    return {left + right: (left, right) for left, right in _ranks()}
+
+
+def _last_merge(piece: str) -> tuple[str, str]:
+    return _by_result().get(piece, ("", ""))
+
+
+@lru_cache(maxsize=1)
+def _alphabet() -> dict[int, str]:
+    """Return a printable character for every byte: itself where it is printable Latin-1, else one from 256 upwards."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + index) for index, byte in enumerate(others)}

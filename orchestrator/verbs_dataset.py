@@ -1,0 +1,105 @@
+"""The verbs of ``dataset``: build, check, import. Cheap to import; each brings what it needs when it is called."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from orchestrator.recipe import Recipe
+
+Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe name, or path of a TOML file.")]
+Profile = Annotated[str, typer.Option(help="Overlay from recipes/_profiles.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
+
+app = typer.Typer(help="From a folder of pictures to what the trainer sees.", no_args_is_help=True, rich_markup_mode=None)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add ``dataset`` to the command line."""
+    parent.add_typer(app, name="dataset")
+
+
+def _recipe(name: str, profile: str) -> tuple[Recipe, Path]:
+    """Return a recipe and the project folder it belongs to."""
+    from orchestrator import load  # noqa: PLC0415
+    from orchestrator.workspace import find_root  # noqa: PLC0415
+
+    root = find_root()
+    return load.recipe(root / "recipes", name, profile).recipe, root
+
+
+@app.command("build")
+def build_(
+    recipe: Name,
+    *,
+    profile: Profile = "",
+    output: Annotated[Path | None, typer.Option(help="Folder to write to; default: build/datasets/NAME.")] = None,
+) -> None:
+    """Write the training folders of a recipe; nothing is written when nothing has changed."""
+    from orchestrator.dataset.build import build  # noqa: PLC0415
+    from orchestrator.dataset.console import bar  # noqa: PLC0415
+
+    loaded, root = _recipe(recipe, profile)
+    folder = output or root / "build" / "datasets" / loaded.dataset.name
+    with bar(f"dataset {loaded.dataset.name}") as report:
+        done = build(loaded.dataset, root, folder, report)
+    print(f"{folder}: {done.pictures} pictures{', nothing has changed' if done.unchanged else ''}")
+
+
+@app.command("check")
+def check_(
+    recipe: Name,
+    *,
+    profile: Profile = "",
+    json: AsJson = False,
+    contact: Annotated[Path | None, typer.Option(help="Also write a contact sheet to this HTML file.")] = None,
+) -> None:
+    """Say what the trainer will see, and what is wrong with it; exit code 3 when something would stop it."""
+    from orchestrator.dataset import console, lint  # noqa: PLC0415
+
+    loaded, root = _recipe(recipe, profile)
+    report = lint.check(loaded.dataset, root, loaded.training, cache=root / "build" / "dataset-looks.json")
+    if json:
+        print(json_.dumps(report.as_json(), indent=1, ensure_ascii=False))
+    else:
+        console.show(loaded.dataset, report)
+    if contact is not None:
+        from orchestrator.dataset import contact as sheet  # noqa: PLC0415
+
+        contact.parent.mkdir(parents=True, exist_ok=True)
+        contact.write_text(sheet.page(loaded.dataset, report), encoding="utf-8")
+        print(contact, file=sys.stderr)
+    if report.errors():
+        raise typer.Exit(3)
+
+
+@app.command("import")
+def import_(
+    folder: Annotated[
+        Path, typer.Argument(help="kohya's N_name folders, a folder of CharFramework, or a folder of pictures.")
+    ],
+    *,
+    name: Annotated[str, typer.Option(help="Name of the dataset; default: from the folder.")] = "",
+    output: Annotated[
+        Path | None, typer.Option(help="TOML file to write, as recipes/_subjects/NAME.toml; default: stdout.")
+    ] = None,
+) -> None:
+    """Write the [dataset] part of a recipe for pictures that exist already; they are not touched."""
+    from orchestrator.dataset.importing import describe  # noqa: PLC0415
+    from orchestrator.errors import Problem, RecipeError  # noqa: PLC0415
+    from orchestrator.workspace import find_root  # noqa: PLC0415
+
+    text = describe(folder, find_root(), name)
+    if output is None:
+        print(text, end="")
+        return
+    if output.exists():
+        raise RecipeError(Problem(str(output), "exists already", "choose another --output, or move it away"))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text, encoding="utf-8")
+    print(output)
