@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator import layers
-from orchestrator.layers import Model, Module
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orchestrator.layers import Model, Module
     from orchestrator.recipe import Network, Recipe
 
 Shapes = dict[str, tuple[int, ...]]
@@ -85,9 +85,17 @@ def modules(recipe: Recipe, model: Model) -> list[Module]:
             return kept
 
 
-def predict(recipe: Recipe, model: Model) -> Predicted | None:
-    """Return what the training will write; None where a network argument has no exact formula here."""
+def predict(recipe: Recipe, checkpoint: Path | None = None) -> Predicted | None:
+    """Return what the training will write; None where a network argument has no exact formula, or the model is not there.
+
+    Args:
+        recipe: what is trained.
+        checkpoint: the base model; only the embedded engine's folder is looked into.
+    """
     network = recipe.network
+    if recipe.engine == "embedded" and (checkpoint is None or not checkpoint.is_dir()):
+        return None
+    model = of(recipe, checkpoint)
     if any(network.args.get(name) for name in _UNPREDICTED):
         return None
     chosen = modules(recipe, model)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A layer that can carry a LoRA: its name in the file, ``out`` x ``in`` channels, kernel side, and whether it is a convolution."""
+    """A layer that can carry a LoRA: name in the file, ``out`` x ``in`` channels, side of the kernel, is it a convolution."""
 
     name: str
     out: int
@@ -119,7 +119,7 @@ def leaves(model: Model) -> list[Leaf]:
 
 
 def select(found: Iterable[Leaf], modules: Iterable[str], names: Iterable[str] = ()) -> list[Module]:
-    """Return the layers inside a module of one of these classes, and those whose dotted name a pattern matches from its start."""
+    """Return the layers inside a module of one of these classes, and those whose dotted name matches a pattern."""
     wanted, patterns = set(modules), [re.compile(name) for name in names]
     return [
         leaf.module for leaf in found if wanted & set(leaf.classes) or any(pattern.match(leaf.dotted) for pattern in patterns)

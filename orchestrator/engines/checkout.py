@@ -98,7 +98,9 @@ def _entries(data: bytes) -> Iterator[tuple[str, int, int, bytes]]:
         flags = struct.unpack(">H", data[at + 60 : at + 62])[0]
         start = at + _ENTRY + (2 if flags & 0x4000 else 0)
         end = data.index(b"\0", start)
-        yield data[start:end].decode("utf-8", "replace"), size, seconds, blob
+        left_out = start > at + _ENTRY and struct.unpack(">H", data[at + 62 : at + 64])[0] & 0x4000  # sparse checkout
+        if not left_out:
+            yield data[start:end].decode("utf-8", "replace"), size, seconds, blob
         at += (end - at + 8) // 8 * 8
 
 
