@@ -89,18 +89,17 @@ def draw(
         pictures.append(line)
     if problems:
         raise StepFailed(problems)
-    return _compose(rows, columns, title, pictures), made
+    return compose([row.label for row in rows], columns, title, pictures), made
 
 
-def _compose(rows: Sequence[Row], columns: Sequence[Column], title: str, pictures: list[list[Image.Image]]) -> Image.Image:
+def compose(rows: Sequence[str], columns: Sequence[Column], title: str, pictures: list[list[Image.Image]]) -> Image.Image:
+    """Return the grid of ``pictures[row][column]`` with the rows' labels, the columns' labels and a title."""
     widths = [max(line[index].width for line in pictures) for index in range(len(columns))]
     heights = [max(picture.height for picture in line) for line in pictures]
     size = min(28, max(13, min(widths) // 12))
     heads = [layout(column.label, width - 4, size) for column, width in zip(columns, widths, strict=True)]
     room = min(max(96, max(widths) * 2 // 3), 280)
-    sides = [
-        layout(row.label, room, size, most=max(1, height // size // 2)) for row, height in zip(rows, heights, strict=True)
-    ]
+    sides = [layout(row, room, size, most=max(1, height // size // 2)) for row, height in zip(rows, heights, strict=True)]
     side = max((text.width for text in sides), default=0)
     left = side + 2 * _GAP if side else _GAP
     whole = left + sum(widths) + _GAP * len(widths)
@@ -156,18 +155,27 @@ def save_webp(picture: Image.Image, path: Path, quality: int = 90) -> None:
     draft.replace(path)
 
 
+def texts(rows: Sequence[str], columns: Sequence[Column], title: str, made: dict[str, str]) -> dict[str, str]:
+    """Return the grid's PNG texts: A1111's ``parameters`` of its first picture, what stands where, and those of all."""
+    plan = {"rows": list(rows), "columns": [{"label": column.label, "prompt": column.prompt} for column in columns]}
+    found = {"parameters": next(iter(made.values()), ""), "Title": title, "Grid": json.dumps(plan, ensure_ascii=False)}
+    return found | {"Pictures": json.dumps(made, ensure_ascii=False) if made else ""}
+
+
+def save_both(picture: Image.Image, output: Path, name: str, said: dict[str, str]) -> list[Path]:
+    """Write NAME_grid.png with its texts and NAME_grid.webp; return both paths."""
+    files = [output / f"{name}_grid.png", output / f"{name}_grid.webp"]
+    save(picture, files[0], said)
+    save_webp(picture, files[1])
+    return files
+
+
 def write(
     output: Path, name: str, rows: Sequence[Row], columns: Sequence[Column], *, title: str = "", scale: int = 1
 ) -> list[Path]:
     """Draw a grid and write NAME_grid.png and NAME_grid.webp into ``output``; return both paths."""
     picture, made = draw(rows, columns, title, scale)
-    files = [output / f"{name}_grid.png", output / f"{name}_grid.webp"]
-    plan = {"rows": [row.label for row in rows], "columns": [{"label": c.label, "prompt": c.prompt} for c in columns]}
-    texts = {"parameters": next(iter(made.values()), ""), "Title": title, "Grid": json.dumps(plan, ensure_ascii=False)}
-    texts["Pictures"] = json.dumps(made, ensure_ascii=False) if made else ""
-    save(picture, files[0], texts)
-    save_webp(picture, files[1])
-    return files
+    return save_both(picture, output, name, texts([row.label for row in rows], columns, title, made))
 
 
 def _read(path: Path) -> dict[str, Any]:

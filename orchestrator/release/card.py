@@ -1,0 +1,122 @@
+"""The model card: front matter for the Hugging Face Hub and a text from templates, which a recipe may replace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from huggingface_hub.repocard_data import ModelCardData
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from orchestrator.errors import Problem, StepFailed
+
+if TYPE_CHECKING:
+    from orchestrator.recipe import Recipe
+
+JSON = dict[str, Any]
+
+_TEMPLATES = Path(__file__).with_name("templates")
+# Licences that the Hub knows by these names; any other is "other" with its name.
+_KNOWN_LICENSES = {
+    "apache-2.0", "mit", "openrail", "creativeml-openrail-m", "openrail++", "bigscience-openrail-m", "cc0-1.0", "cc-by-4.0",
+    "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "wtfpl", "unlicense", "gpl-3.0",
+    "agpl-3.0", "lgpl-3.0", "bsd-2-clause", "bsd-3-clause",
+}  # fmt: skip
+_TAGS = {
+    "sd1": ["stable-diffusion"],
+    "sdxl": ["stable-diffusion-xl"],
+}
+
+
+def front_matter(recipes: list[Recipe], widgets: list[JSON]) -> str:
+    """Return the YAML that the Hub reads: languages, tags, base model, trigger words, licence, example pictures.
+
+    Args:
+        recipes: those that the card is about.
+        widgets: ``{"text": prompt, "output": {"url": picture}}``; only pictures that are in the bundle.
+    """
+    first = recipes[0]
+    said: JSON = {"language": ["en", "ja"], "pipeline_tag": "text-to-image"}
+    said["tags"] = ["text-to-image", "lora", "template:sd-lora", *_TAGS[first.base.architecture]]
+    said["tags"] += [tag for recipe in recipes for tag in (recipe.network.family, *recipe.release.tags)]
+    said["tags"] = list(dict.fromkeys(said["tags"]))
+    bases = sorted({hub for recipe in recipes if (hub := hub_name(recipe.base.url))})
+    if bases:
+        said["base_model"] = bases[0] if len(bases) == 1 else bases
+    said["instance_prompt"] = ", ".join(first.triggers())
+    licence = first.release.license
+    if licence.lower() in _KNOWN_LICENSES:
+        said["license"] = licence.lower()
+    elif licence:
+        said |= {"license": "other", "license_name": licence}
+    if widgets:
+        said["widget"] = widgets
+    return f"---\n{ModelCardData(**said).to_yaml()}\n---\n"
+
+
+def hub_name(url: str) -> str:
+    """Return OWNER/NAME of ``hf:owner/name/file``; "" for other sources."""
+    parts = url.removeprefix("hf:").split("/") if url.startswith("hf:") else []
+    return "/".join(parts[:2]) if len(parts) >= 2 else ""
+
+
+def render(template: str, said: JSON, override: str = "", root: str = ".") -> str:
+    """Return a template's text; a folder of the recipe's own templates is asked first.
+
+    Raises:
+        StepFailed: the template is missing, broken, or asks for what is not known.
+    """
+    folders = [*([Path(root) / override] if override else []), _TEMPLATES]
+    environment = ImmutableSandboxedEnvironment(
+        loader=jinja2.FileSystemLoader([str(folder) for folder in folders]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"size": size, "number": number, "rate": rate, "duration": duration, "cell": cell}
+    try:
+        text = environment.get_template(template).render(**said)
+    except jinja2.TemplateError as error:
+        where = f"{getattr(error, 'filename', None) or template}:{getattr(error, 'lineno', None) or 0}"
+        raise StepFailed(Problem(where, f"{error}", "release.templates names a folder of your own templates")) from error
+    return _tidy(text)
+
+
+def _tidy(text: str) -> str:
+    """Take out what templates leave behind: spaces at line ends, more than one empty line."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        kept = line.rstrip()
+        if kept or (lines and lines[-1]):
+            lines.append(kept)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def size(count: float) -> str:
+    """Return bytes in MiB, as the seed's card lists them."""
+    return f"{count / 2**20:.1f} MiB" if count < 100 * 2**20 else f"{count / 2**20:.0f} MiB"
+
+
+def number(value: Any) -> str:
+    """Return a number as people write it: 128, 0.5, 1,600."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def rate(value: float) -> str:
+    """Return a learning rate: 1e-4."""
+    return f"{value:.3g}".replace("e-0", "e-") if value < 0.001 else f"{value:g}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as 45 s, 12 min or 3 h 20 min."""
+    whole = round(seconds)
+    if whole < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    return f"{whole / 60:.0f} min" if whole < 5400 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def cell(text: Any) -> str:
+    """Return a text that does not break a Markdown table."""
+    return str(text).replace("|", "\\|").replace("\n", " ")

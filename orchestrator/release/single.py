@@ -1,0 +1,111 @@
+"""The release of one recipe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.recipe import Recipe
+from orchestrator.release import bundle, card, describe, numbers, pictures, scrub, sidecars
+from orchestrator.weights.files import read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+JSON = dict[str, Any]
+
+PARTS = 6
+
+
+def read_recipe(value: JSON, where: str) -> Recipe:
+    """Return a recipe from the JSON of a request or manifest."""
+    try:
+        return Recipe.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise RecipeError(Problem(where, f"is no recipe of this version: {what}")) from error
+
+
+def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
+    """Write the release of one recipe into ``request["output"]``.
+
+    Args:
+        request: kind "recipe", output, recipe (merged, as JSON), lora; images and columns (None and [] without pictures);
+            folders or records of the steps behind it; optional lock, root (for release.templates).
+        tick: told parts done, parts in all, and what was done.
+
+    Raises:
+        OrchestratorError: what is missing or broken; the output is then incomplete and has no SHA256SUMS.
+    """
+    recipe = read_recipe(request["recipe"], "request: recipe")
+    output = Path(request["output"])
+    output.mkdir(parents=True, exist_ok=True)
+    (output / bundle.SUMS).unlink(missing_ok=True)
+    name = recipe.name
+    records = numbers.read_records(request)
+    header = read_header(Path(request["lora"]))
+    facts = numbers.facts(recipe, header, records, numbers.dataset_manifest(request))
+    columns = list(request.get("columns") or _columns(recipe)) if request.get("images") else []
+    drawn = pictures.load(Path(request["images"]), columns) if columns else {}
+    tick(1, PARTS, "read")
+
+    cover = drawn[pictures.cover_name(recipe, columns)] if drawn else None
+    added = describe.entries(recipe, facts, columns, cover, numbers.date(records))
+    said, removed = describe.metadata(recipe, header, added)
+    digests = describe.write(header, output / f"{name}.safetensors", said)
+    known = {f"{name}.safetensors": {"bytes": digests["bytes"], "sha256": digests["sha256"]}}
+    tick(2, PARTS, f"{name}.safetensors")
+
+    files = [f"{name}.safetensors", f"{name}.json", "README.md", "README.ja.md"]
+    if columns:
+        made = {
+            column["name"]: pictures.parameters(recipe, column["name"], column["prompt"], facts, digests["model_hash"])
+            for column in columns
+        }
+        files += pictures.write(recipe, columns, output, drawn, made)
+    tick(3, PARTS, "pictures")
+
+    (output / f"{name}.json").write_bytes(sidecars.webui(recipe, columns).encode())
+    if recipe.release.civitai:
+        files.append(f"{name}.civitai.info")
+        (output / files[-1]).write_bytes(sidecars.civitai(recipe, columns, digests).encode())
+    tick(4, PARTS, "sidecars")
+
+    facts |= {"file": {**digests, "name": f"{name}.safetensors"}, "prompts": columns}
+    lock = bundle.lock(records, request.get("lock"))
+    about: JSON = {"recipe": recipe, "facts": facts, "lock": lock, "removed": removed, "columns": columns, "plain": ""}
+    widgets = [{"text": columns[0]["prompt"], "output": {"url": f"{name}.png"}}] if columns else []
+    about["front_matter"] = card.front_matter([recipe], widgets)
+    for template, target in (("recipe.en.md.j2", "README.md"), ("recipe.ja.md.j2", "README.ja.md")):
+        text = card.render(template, about, recipe.release.templates, str(request.get("root", ".")))
+        (output / target).write_bytes(text.encode())
+    tick(5, PARTS, "card")
+
+    whole = recipe.model_dump(mode="json")
+    manifest: JSON = {
+        "kind": "recipe",
+        "name": name,
+        "files": bundle.digests(output, files, known),
+        "facts": facts,
+        "steps": bundle.steps(records),
+        "recipe": scrub.paths(whole) if recipe.release.scrub else whole,
+        "lock": lock,
+        "licenses": {"lora": recipe.release.license, "base": recipe.base.license},
+        "removed": removed,
+    }
+    bundle.write_manifest(output, manifest)
+    bundle.write_sums(output, manifest["files"])
+    tick(PARTS, PARTS, bundle.SUMS)
+
+
+def _columns(recipe: Recipe) -> list[JSON]:
+    words = ", ".join(recipe.triggers())
+    return [
+        {"name": name, "label": prompt.label or name, "prompt": prompt.prompt.replace("{trigger}", words)}
+        for name, prompt in recipe.render.prompts.items()
+    ]

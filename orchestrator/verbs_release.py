@@ -1,0 +1,79 @@
+"""The verbs about results: report, push, verify-bundle. Imports typer only; the rest when a verb is called."""
+
+from __future__ import annotations
+
+import json as json_
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Out = Annotated[Path | None, typer.Option(help="Where to write the page; default: runs/report/index.html.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
+Bundle = Annotated[Path, typer.Argument(help="A release: its folder or its zip.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command()(report)
+    app.command()(push)
+    app.command("verify-bundle")(verify_bundle)
+
+
+def report(
+    *,
+    out: Out = None,
+    live: Annotated[bool, typer.Option("--live", help="Serve the page on this machine only; it refreshes itself.")] = False,
+    port: Annotated[int, typer.Option(help="Port of --live; 0: any that is free.")] = 8731,
+    profile: Annotated[str, typer.Option(help="Overlay from recipes/_profiles.")] = "",
+) -> None:
+    """One page about all recipes and runs: state, curves, weights, pictures. Works offline."""
+    from orchestrator import report as report_  # noqa: PLC0415
+    from orchestrator.workspace import Wanted, Workspace, as_json  # noqa: PLC0415
+
+    space = Workspace()
+    loaded = space.load(Wanted(("all",), profile, ""))
+    target = out or space.store.root / "report" / "index.html"
+    if live:
+        from orchestrator.report import live as live_  # noqa: PLC0415
+
+        live_.serve(space.store.root, loaded, port=port)
+        return
+    made = space.plan(loaded)
+    report_.write(space.store.root, loaded, target, plan=as_json(made, space.store.reasons(made), space.world))
+    print(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
+
+
+def push(
+    bundle: Bundle,
+    *,
+    repo: Annotated[str, typer.Option(help="OWNER/NAME on the Hugging Face Hub; default: what the release says.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Really upload; without it, only say what would happen.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Upload a release to the Hugging Face Hub. Without --yes it only says what it would do."""
+    from orchestrator.release import push as push_  # noqa: PLC0415
+
+    done = push_.push(bundle, repo, yes=yes, private=private)
+    print("\n".join(done.lines()))
+
+
+def verify_bundle(
+    bundle: Bundle,
+    *,
+    against: Annotated[Path | None, typer.Option(help="Another bundle: say what differs between the two.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Check every file of a release: digests, metadata, hashes, card, zip; with --against, what of a rebuild differs."""
+    from orchestrator.release import verify  # noqa: PLC0415
+
+    checks = verify.verify_bundle(bundle)
+    if against is not None:
+        checks += verify.differences(bundle, against)
+    if json:
+        print(json_.dumps(verify.as_json(checks), indent=1, ensure_ascii=False))
+    else:
+        for check in checks:
+            print(f"{check.verdict:8} {check.what}" + (f"  {check.detail}" if check.detail else ""))
+    if not all(check.verdict.ok for check in checks):
+        raise typer.Exit(1)
