@@ -106,7 +106,7 @@ def _surgery(recipe: Recipe) -> Iterator[Finding]:
             blocks.parse(recipe.block_weights, recipe.base.architecture)
         except OrchestratorError as error:
             for problem in error.problems:
-                yield "block_weights", problem.what + (f" ({problem.hint})" if problem.hint else "")
+                yield "block_weights", problem.what
         if network.family in _NONLINEAR:
             yield "block_weights", f"{network.family} cannot be scaled by a tensor; leave them out, or train another family"
     if resize is None:

@@ -12,12 +12,12 @@ import typer
 from typer.exceptions import TyperException
 
 from orchestrator import verbs_dataset, verbs_release, verbs_weights
-from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.errors import OrchestratorError, Problem, report
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from orchestrator.run import Outcome
+    from orchestrator.job import Outcome
     from orchestrator.workspace import Wanted, Workspace
 
 app = typer.Typer(
@@ -253,26 +253,13 @@ def _terminated(_number: int, _frame: FrameType | None) -> None:
 
 
 def _code(outcomes: list[Outcome]) -> int:
-    from orchestrator.run import Status  # noqa: PLC0415
+    from orchestrator.job import Status  # noqa: PLC0415
 
     if any(outcome.status is Status.FAILED for outcome in outcomes):
         return 1
     if any(outcome.status is Status.STOPPED for outcome in outcomes):
         return STOPPED
     return 0 if all(outcome.status.ok for outcome in outcomes) else 1
-
-
-def report(error: OrchestratorError) -> str:
-    """Return the text of an error: every problem with its place and hint, and how many there are."""
-    lines: list[str] = []
-    for problem in error.problems:
-        lines.append(f"{problem.where}\n    {problem.what}")
-        if problem.hint:
-            lines.append(f"    {problem.hint}")
-    count = len(error.problems)
-    if error.exit_code != 1:
-        lines.append(f"{count} problem{'s' if count != 1 else ''}. Nothing was run.")
-    return "\n".join(lines)
 
 
 def main() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestrator import blocks, engines
@@ -12,6 +11,8 @@ from orchestrator.plan import Kind, Plan, Step
 from orchestrator.process import Command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.recipe import Recipe
     from orchestrator.store import Store
 

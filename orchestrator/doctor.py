@@ -8,7 +8,6 @@ import shutil
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import engines, process
@@ -17,12 +16,14 @@ from orchestrator.plan import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from orchestrator.known import World
     from orchestrator.load import Loaded
     from orchestrator.plan import Plan
     from orchestrator.recipe import Recipe
-    from orchestrator.store import Reason, Store
+    from orchestrator.record import Reason
+    from orchestrator.store import Store
     from orchestrator.workspace import Workspace
 
 
@@ -56,8 +57,8 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, st
     """Return everything that this machine lacks for the steps that will run; empty if they can run."""
     due = [step for step in plan.steps if reasons[step.name] is not None]
     problems: list[Problem] = []
-    if any(step.kind is Kind.DATASET for step in due):
-        problems += world.problems
+    for owner in {step.owner for step in due if step.kind is Kind.DATASET}:
+        problems += pictures(next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner), world)
     needs_engine = {step.recipe for step in due if step.kind in _NEEDS_ENGINE}
     for name in needs_engine:
         recipe = plan.recipes[name]
@@ -71,6 +72,13 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, st
         hint = f"python -m orchestrator run {names} --profile demo" if names != "all" else "make demo"
         problems.append(Problem("without all this", "the same pipeline runs on the embedded engine", hint))
     return problems
+
+
+def pictures(recipe: Recipe, world: World) -> list[Problem]:
+    """Return what is wrong with the originals of a recipe's dataset."""
+    from orchestrator import dataset  # noqa: PLC0415 - reads image headers
+
+    return list(dataset.problems(dataset.layout(recipe.dataset, world.root), recipe.dataset, world.root))
 
 
 def models(recipe: Recipe, world: World) -> list[Problem]:
@@ -105,7 +113,7 @@ def disk_space(recipes: list[Recipe], world: World, store: Store) -> list[Proble
 
     needed = 0
     for recipe in recipes:
-        said = architecture.predict(recipe, world.find(recipe.base.checkpoint))
+        said = architecture.predict(recipe, architecture.of(recipe, world.find(recipe.base.checkpoint)))
         needed += disk(recipe, said.tensor_bytes) if said is not None and said.tensor_bytes is not None else 0
     folder: Path = store.root
     while not folder.exists():
@@ -125,8 +133,7 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
     for recipe in recipes:
         problems += engines.get(recipe.engine).preflight(recipe)
         problems += models(recipe, space.world)
-        space.world.pictures(recipe)
-    problems += space.world.problems
+        problems += pictures(recipe, space.world)
     problems += disk_space(recipes, space.world, space.store)
     found += [Check(problem.where, State.BAD, problem.what, problem.hint) for problem in dict.fromkeys(problems)]
     for name in dict.fromkeys(recipe.engine for recipe in recipes):

@@ -55,3 +55,16 @@ def near_miss(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" for the closest of ``known``, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def report(error: OrchestratorError) -> str:
+    """Return the text of an error: every problem with its place and hint, and how many there are."""
+    lines: list[str] = []
+    for problem in error.problems:
+        lines.append(f"{problem.where}\n    {problem.what}")
+        if problem.hint:
+            lines.append(f"    {problem.hint}")
+    count = len(error.problems)
+    if error.exit_code != 1:
+        lines.append(f"{count} problem{'s' if count != 1 else ''}. Nothing was run.")
+    return "\n".join(lines)

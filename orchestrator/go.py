@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import lanes, process, view
-from orchestrator.run import Job, Outcome, Status, run_plan
+from orchestrator.job import Job, Outcome, Status
+from orchestrator.run import run_plan
 from orchestrator.workspace import Wanted, Workspace, final, select
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Asked:
     verify: bool = False
 
 
-def go(space: Workspace, asked: Asked, *, quiet: bool = False) -> list[Outcome]:
+def go(space: Workspace, asked: Asked, *, quiet: bool = False, looking: view.Quiet | None = None) -> list[Outcome]:
     """Do it. Raises RecipeError or NotReady before anything runs; failures of steps are outcomes."""
     begun = time.monotonic()
     loaded = space.load(asked.wanted)
@@ -44,7 +45,7 @@ def go(space: Workspace, asked: Asked, *, quiet: bool = False) -> list[Outcome]:
         return outcomes
     space.preflight(plan, {name: due.get(name) for name in reasons})
     embedded = all(recipe.engine == "embedded" for recipe in plan.recipes.values())
-    looking = view.choose(plan, quiet=quiet)
+    looking = looking or view.choose(plan, quiet=quiet)
     job = Job(plan, space.store, space.root, looking, force, only, asked.keep_going, asked.verify)
     job.warm = process.Warm()
     with looking:

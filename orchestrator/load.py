@@ -1,7 +1,8 @@
 """How files become one recipe: ``extends``, profile overlays, the origin of every value, all problems at once.
 
 Deep merge, parents first, left to right; tables merge, arrays and scalars replace. ``unset = ["a.b"]`` takes an inherited
-key away again. A profile may hold ``[when.WORD]`` tables, which apply to recipes whose subject, algorithm, type or name is WORD.
+key away again. A profile may hold ``[when.WORD]`` tables: for recipes whose subject, algorithm, type
+or name is WORD.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from orchestrator.check import check
 from orchestrator.errors import Problem, RecipeError, near_miss
 from orchestrator.recipe import Recipe
+from orchestrator.wording import drop, partial, wording
 
 MAX_BYTES = 1 << 20  # a recipe of a megabyte is not a recipe
 MAX_DEPTH = 24
@@ -219,17 +221,15 @@ def _validate(reading: _Reading, path: Path) -> tuple[Recipe | None, list[Proble
         remaining = json.loads(text)
         for item in error.errors():
             loc = tuple(part for part in item["loc"])
-            problems.append(_problem(reading, path, loc, item))
-            _drop(remaining, loc)
-        try:
-            partial: Recipe | None = Recipe.model_validate_json(json.dumps(remaining))
-        except ValidationError:
-            partial = None  # something required is missing; the combinations cannot be judged
+            key, what = wording(reading.merged, loc, item)
+            problems.append(Problem(_where(path, key), what, _set_in(reading, path, key)))
+            drop(remaining, loc)
+        judged = partial(remaining)
     else:
-        partial = result
-    if partial is not None:
+        judged = result
+    if judged is not None:
         known = {problem.where for problem in problems}
-        for key, what in check(partial):
+        for key, what in check(judged):
             where = _where(path, key)
             if where not in known:
                 problems.append(Problem(where, what, _set_in(reading, path, key)))
@@ -249,67 +249,3 @@ def _set_in(reading: _Reading, path: Path, key: str) -> str:
             return "" if file == str(path) else f"(set in {file})"
         parts.pop()
     return ""
-
-
-def _problem(reading: _Reading, path: Path, loc: tuple[int | str, ...], item: Any) -> Problem:
-    """Say one pydantic error in the words of a recipe."""
-    names_ = [part for part in loc if isinstance(part, str)]
-    value: Any = reading.merged
-    dotted: list[str] = []
-    for part in loc:  # union members add parts to loc that stand in no file
-        inside = value.get(part) if isinstance(value, dict) else _item(value, part)
-        if inside is not None:
-            value = inside
-            dotted.append(str(part))
-        elif item["type"] == "missing":
-            dotted.append(str(part))
-    key = ".".join(dotted or names_)
-    match item["type"]:
-        case "extra_forbidden":
-            what = f"unknown key{near_miss(str(loc[-1]), _keys(loc[:-1]))}"
-        case "missing":
-            what = "is missing"
-        case "literal_error":
-            options = item["ctx"]["expected"].replace("'", "")
-            what = f"is {json.dumps(value)}; takes {options}"
-        case _:
-            said = item["msg"].removeprefix("Input ").removeprefix("should ").removeprefix("be ")
-            what = f"is {json.dumps(value, ensure_ascii=False)[:80]}; should be {said}"
-    return Problem(_where(path, key), what, _set_in(reading, path, key))
-
-
-def _item(value: Any, part: int | str) -> Any:
-    return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None
-
-
-def _keys(loc: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that the table at ``loc`` may have."""
-    model: type[BaseModel] | None = Recipe
-    for part in loc:
-        info = model.model_fields.get(str(part)) if model is not None else None
-        if info is None:
-            continue  # a name inside a table of tables: the model stays that of the values
-        model = _model(info.annotation)
-    return list(model.model_fields) if model is not None else []
-
-
-def _model(annotation: Any) -> type[BaseModel] | None:
-    """Find the recipe part inside an annotation such as ``dict[str, Source]`` or ``Resize | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        found = _model(inner)
-        if found is not None:
-            return found
-    return None
-
-
-def _drop(table: Any, loc: tuple[int | str, ...]) -> None:
-    """Remove what stands at ``loc``; of an array, the whole array."""
-    for index, part in enumerate(loc):
-        if not isinstance(table, dict) or part not in table:
-            return
-        if index == len(loc) - 1 or not isinstance(table[part], dict):
-            del table[part]
-            return
-        table = table[part]

@@ -235,7 +235,7 @@ def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[St
         steps.append(render)
         needs.append(render)
     whole = _dump(recipe, {"guards"})
-    outputs = (file, "README.md", "manifest.json", "SHA256SUMS")
+    outputs = (file, "README.md", "manifest.json", "SHA256SUMS", "**/*")
     steps.append(_step(f"{name}/release", Kind.RELEASE, {"recipe": whole}, needs, outputs, recipe=name))
     return steps
 
@@ -255,6 +255,6 @@ def _together(recipes: list[Recipe], steps: Mapping[str, Step]) -> list[Step]:
             grids.append(_step(f"{subject}/grid", Kind.RENDER, params, needs, outputs))
     name = next((recipe.release.collection for recipe in recipes if recipe.release.collection), "release")
     needs = [*(steps[f"{recipe.name}/release"] for recipe in recipes), *grids]
-    promised = ("README.md", "manifest.json", "SHA256SUMS", f"{name}.zip")
+    promised = ("README.md", "manifest.json", "SHA256SUMS", f"{name}.zip", "*.safetensors", "**/*")
     members = {"name": name, "members": [recipe.name for recipe in recipes]}
     return [*grids, _step(f"{name}/release", Kind.RELEASE, members, needs, promised)]

@@ -91,8 +91,8 @@ class Warm:
         self._server: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
-    def start(self, command: Command, work: Path, env: dict[str, str]) -> None:
-        """Ask the warm process to run ``command`` (``python -m MODULE …``) under a supervisor in ``work``."""
+    def start(self, command: Command, work: Path, env: dict[str, str]) -> bool:
+        """Ask the warm process to run ``command`` (``python -m MODULE …``) in ``work``; return whether it started."""
         request = {"work": str(work), "cwd": str(command.cwd), "log": str(work / LOG), "env": env}
         request |= {"module": command.argv[2], "argv": command.argv[3:]}
         with self._lock:
@@ -111,6 +111,7 @@ class Warm:
                 pipe.flush()
             while self._server.poll() is None and not (work / supervise.CHILD).exists():
                 time.sleep(POLL_SECONDS)  # the first request waits for the imports
+            return (work / supervise.CHILD).exists()
 
     def close(self) -> None:
         """End the warm process; children it has started go on."""
@@ -144,7 +145,8 @@ def run(command: Command, work: Path, watch: Watch, *, warm: Warm | None = None,
         start = log.seek(0, os.SEEK_END)
         helper: subprocess.Popen[bytes] | None = None
         if warm is not None and command.argv[:2] == (sys.executable, "-m") and command.argv[2].startswith("orchestrator."):
-            warm.start(command, work, env)
+            if not warm.start(command, work, env):
+                return Exit(1)
         else:
             argv = (sys.executable, "-I", "-S", supervise.__file__, str(work), "--", *command.argv)
             helper = subprocess.Popen(
@@ -208,9 +210,9 @@ class _Tail:
         if not data:
             return []
         *whole, self._rest = self._ends.split(self._rest + data)
-        if len(self._rest) > MAX_PIECE:
-            whole.append(self._rest)
-            self._rest = b""
+        while len(self._rest) > MAX_PIECE:
+            whole.append(self._rest[:MAX_PIECE])
+            self._rest = self._rest[MAX_PIECE:]
         return [piece.decode("utf-8", "replace") for piece in whole if piece]
 
     def last(self) -> list[str]:
@@ -260,6 +262,8 @@ def _follow(work: Path, start: int, watch: Watch, helper: subprocess.Popen[bytes
                 _signal(work, signal.SIGKILL)
             if not pieces:
                 time.sleep(POLL_SECONDS)
+        if helper is not None:
+            helper.wait()
     finally:
         tail.close()
     return Exit(_code(work), fault, stopped)

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import blocks, commands, process, supervise, view
-from orchestrator.store import PARTIAL, PROGRESS
+from orchestrator.record import PARTIAL, PROGRESS
 from orchestrator.workspace import as_json
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from orchestrator.load import Loaded
     from orchestrator.plan import Plan
-    from orchestrator.store import Reason, Store
+    from orchestrator.record import Reason
+    from orchestrator.store import Store
     from orchestrator.workspace import Workspace
 
 
@@ -108,7 +109,7 @@ def unfinished(store: Store) -> list[dict[str, Any]]:
         child, progress = work / supervise.CHILD, _last(work / PROGRESS)
         since = child.stat().st_mtime if child.exists() else work.stat().st_mtime
         entry = {"step": f"{work.parent.parent.name}/{work.name.rpartition('-')[0]}", "key": work.name.rpartition("-")[2]}
-        entry |= {"running": process.alive(work), "since": since, "log": str(work / process.LOG)}  # type: ignore[dict-item]
+        entry |= {"running": process.alive(work), "since": since, "log": str(work / process.LOG)}
         found.append(entry | {key: progress.get(key) for key in ("done", "total", "loss")})  # type: ignore[operator]
     return found
 

@@ -14,74 +14,18 @@ import json
 import os
 import platform
 import shutil
-import sys
 import time
-from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines, process, supervise
 from orchestrator.errors import NotReady, Problem, StepFailed
 from orchestrator.known import Digests
-from orchestrator.plan import SCHEMA, Kind, Plan, Step, canonical
+from orchestrator.plan import SCHEMA, Kind, Plan, Step
+from orchestrator.record import BOOKKEEPING, PARTIAL, RECORD, Reason, Record, Why, host, sync, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-RECORD, PARTIAL, PROGRESS = "record.json", ".partial", "progress.jsonl"
-# What is about the work, and no output of it.
-BOOKKEEPING = {RECORD, PROGRESS, process.LOG, supervise.CHILD, supervise.EXIT, "request.json", "attempts.jsonl"}
-
-
-class Why(StrEnum):
-    """Why a step has to run."""
-
-    NEW = "new"
-    RESUME = "resume"
-    ADOPT = "still running"
-    INPUT_CHANGED = "input changed"
-    OUTPUT_DAMAGED = "output damaged"
-    FORCED = "forced"
-
-
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """Why a step runs, with what says it: a step's name, a file, a step number."""
-
-    why: Why
-    detail: str = ""
-
-    def __str__(self) -> str:
-        if self.why is Why.RESUME:
-            return f"resume at {self.detail}"
-        return f"{self.why}: {self.detail}" if self.detail else str(self.why)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is known of a finished step."""
-
-    schema: int
-    key: str
-    kind: str
-    name: str
-    params: dict[str, Any]
-    sources: dict[str, str]
-    inputs: dict[str, str]
-    outputs: dict[str, dict[str, Any]]
-    argv: list[str]
-    started: float
-    seconds: float
-    resumed_from: int | None
-    attempts: int
-    changes: dict[str, Any]
-    engine: str
-    host: dict[str, Any]
-
-    def digest(self) -> str:
-        """Return one digest of all outputs: what a step behind this one remembers."""
-        return hashlib.sha256(canonical({name: out["sha256"] for name, out in self.outputs.items()})).hexdigest()
+    from pathlib import Path
 
 
 class Store:
@@ -231,7 +175,7 @@ class Store:
                 shutil.rmtree(state, ignore_errors=True)  # nothing is resumed from a finished training
         for name in (supervise.CHILD, supervise.EXIT):
             (work / name).unlink(missing_ok=True)
-        _write(work / RECORD, dataclasses.asdict(record))
+        write(work / RECORD, dataclasses.asdict(record))
         self._appear(step)
         return record
 
@@ -245,7 +189,7 @@ class Store:
             shutil.rmtree(old, ignore_errors=True)
         else:
             work.rename(folder)
-        _sync(folder.parent)
+        sync(folder.parent)
         if step.kind is Kind.RELEASE:
             latest = folder.parent / "latest"
             draft = folder.parent / f".latest-{os.getpid()}-{time.time_ns()}"
@@ -296,34 +240,5 @@ class Store:
             yield
 
 
-def host() -> dict[str, Any]:
-    """Return what a record says of the machine."""
-    return {
-        "node": platform.node(),
-        "system": platform.platform(),
-        "python": sys.version.split()[0],
-        "cpus": os.cpu_count() or 1,
-    }
-
-
 def _clock(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write(path: Path, value: Any) -> None:
-    """Write JSON so that it is there whole or not at all, also after a power cut."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    _sync(path.parent)

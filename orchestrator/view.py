@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from orchestrator.run import Outcome, Status
+from orchestrator.job import Outcome, Status
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from orchestrator.plan import Plan, Step
     from orchestrator.process import Progress
-    from orchestrator.store import Reason
+    from orchestrator.record import Reason
 
 PLAIN_EVERY_SECONDS = 20.0
 

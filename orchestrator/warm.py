@@ -8,6 +8,7 @@ Only imports happen here, never tensor work: a thread pool does not survive a fo
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -59,9 +60,9 @@ def main() -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors: the kernel reaps them
     for line in sys.stdin:
         request = json.loads(line)
-        module = importlib.import_module(request["module"])
-        for name in getattr(module, "WARM", ()):
-            importlib.import_module(name)
+        with contextlib.suppress(ImportError):  # the child meets it again, and says it in its own log
+            for name in getattr(importlib.import_module(request["module"]), "WARM", ()):
+                importlib.import_module(name)
         sys.stdout.flush()
         sys.stderr.flush()
         start(request)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.load import Loaded
     from orchestrator.plan import Step
     from orchestrator.recipe import Recipe
-    from orchestrator.store import Reason
+    from orchestrator.record import Reason
 
 ALL = "all"
 
@@ -123,7 +123,7 @@ def predict(recipe: Recipe, world: World) -> dict[str, Any]:
     """Return what is known before anything runs: tensor bytes, modules, steps, epochs, images, disk bytes; None if unknown."""
     from orchestrator import architecture, dataset  # noqa: PLC0415
 
-    said = architecture.predict(recipe, world.find(recipe.base.checkpoint))
+    said = architecture.predict(recipe, architecture.of(recipe, world.find(recipe.base.checkpoint)))
     seen = dataset.predict(dataset.layout(recipe.dataset, world.root), recipe.dataset)
     accumulation = recipe.training.gradient_accumulation_steps or 1
     epochs = dataset.epochs(seen, recipe.training.steps, accumulation) if seen.images else None

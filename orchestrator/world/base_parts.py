@@ -25,7 +25,7 @@ VAE: Final[dict[str, Any]] = {
     "out_channels": 3,
     "down_block_types": ("DownEncoderBlock2D",) * 3,
     "up_block_types": ("UpDecoderBlock2D",) * 3,
-    "block_out_channels": (24, 48, 64),
+    "block_out_channels": (24, 32, 64),
     "layers_per_block": 1,
     "norm_num_groups": 8,
     "latent_channels": 4,

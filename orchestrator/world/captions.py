@@ -47,13 +47,16 @@ def caption(scene: Scene, subject: str | None = None) -> str:
     return ", ".join((words.CLASS_WORD_TWO if two else words.CLASS_WORD, *further, *scene_tags(scene)))
 
 
-def thinned_caption(scene: Scene, dice: random.Random) -> str:
-    """Return the caption with further tags left out at random, so that what is not said can be anything."""
+def thinned_caption(scene: Scene, dice: random.Random, name: str | None = None) -> str:
+    """Return the caption with further tags left out at random, so that what is not said can be anything.
+
+    A resident's ``name`` stands for the class word; then the looks are mostly left unsaid.
+    """
 
     def kept() -> Iterator[str]:
         for character in scene.characters:
-            keep = dice.choice((0.0, 0.5, 1.0, 1.0))
+            keep = dice.choice((0.0, 0.5, 1.0, 1.0) if name is None else (0.0, 0.0, 0.3))
             yield from (tag for tag in character_tags(character) if dice.random() < keep)
 
-    two = len(scene.characters) == 2
-    return ", ".join((words.CLASS_WORD_TWO if two else words.CLASS_WORD, *kept(), *scene_tags(scene)))
+    class_word = words.CLASS_WORD_TWO if len(scene.characters) == 2 else words.CLASS_WORD
+    return ", ".join((name or class_word, *kept(), *scene_tags(scene)))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from diffusers import AutoencoderKL
 
-BATCH: Final = 16
-RATE: Final = 2.5e-3
+BATCH: Final = 8
+RATE: Final = 2e-3
 KL_WEIGHT: Final = 1e-6
 
 
@@ -68,7 +68,7 @@ def train_vae(vae: AutoencoderKL, pictures: torch.Tensor, minutes: float, log: l
         loss.backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizer.step()
-        decay = min(0.998, (step + 1) / (step + 10))
+        decay = min(0.999, (step + 1) / (step + 10))
         with torch.no_grad():
             for name, value in vae.state_dict().items():
                 average[name].lerp_(value, 1 - decay)
@@ -78,7 +78,7 @@ def train_vae(vae: AutoencoderKL, pictures: torch.Tensor, minutes: float, log: l
             log.append((step, total / 100))
             print(f"vae step {step} loss {total / 100:.4f} {passed:.0%}", flush=True)
             total = 0.0
-            if step % 500 == 0:
+            if step % 200 == 0:
                 torch.save(average, save)
     vae.load_state_dict(average)
     vae.eval()

@@ -1,0 +1,205 @@
+"""One step from its reason to its record: run, resume, adopt, try again; every error becomes an outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import commands, engines, process
+from orchestrator.errors import OrchestratorError, Problem, StepFailed
+from orchestrator.job import Job, Outcome, Status
+from orchestrator.plan import Kind, Plan, Step
+from orchestrator.process import Progress, Watch
+from orchestrator.record import PROGRESS, Reason, Why
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from orchestrator.engines import Engine
+    from orchestrator.lanes import Slot
+
+LAST_LINES = 12
+
+
+def execute(job: Job, step: Step, slot: Slot) -> Outcome:
+    """Run one step to its record. Every error becomes an outcome."""
+    begun = time.monotonic()
+    log = job.store.work(step) / process.LOG
+    reason: Reason | None = None
+    try:
+        with _shared(job, step):
+            reason = job.store.reason(step, job.plan, forced=step.name in job.force)
+            if reason is None:
+                return Outcome(step, Status.CACHED)
+            job.view.begin(step, reason)
+            end = _attempts(job, step, reason, slot)
+        seconds = time.monotonic() - begun
+        if end.stopped:
+            return Outcome(step, Status.STOPPED, reason, seconds, log)
+        return Outcome(step, Status.DONE, reason, seconds, job.store.folder(step) / process.LOG)
+    except OrchestratorError as error:
+        return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, error.problems[0])
+    except OSError as error:
+        where = error.filename or step.name
+        problem = Problem(
+            str(where), f"{error.strerror or error}", "free the disk or mend the folder, then run the same command again"
+        )
+        return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, problem)
+
+
+@contextlib.contextmanager
+def _shared(job: Job, step: Step) -> Iterator[None]:
+    """Wait until no other orchestrator works on a step that recipes share."""
+    if step.recipe or step.kind is Kind.RELEASE:
+        yield  # the whole run holds the recipe's lock
+        return
+    folder = job.store.root / step.owner
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".shared-lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
+    """Run the step's command, once more with the recipe's declared changes after a fault, and commit."""
+    recipe = job.plan.recipes.get(step.recipe)
+    ladder: list[dict[str, Any]] = [{}]
+    if step.kind is Kind.TRAIN and recipe is not None:
+        ladder += [dict(change) for change in recipe.guards.retry]
+    for attempt, change in enumerate(ladder, 1):
+        plan = _changed(job.plan, step, change) if change else job.plan
+        end, argv, started, at = _once(job, plan, step, reason, slot, fresh=bool(change))
+        if end.stopped:
+            return end
+        problems = _judge(job, plan, step, end)
+        if not problems:
+            job.store.commit(step, job.plan, argv, started, resumed_from=at, attempts=attempt, changes=change)
+            return end
+        if not end.fault or attempt == len(ladder):
+            raise StepFailed(problems)
+        job.view.say(f"{step.name}: {problems[0].what}; tries again with {json.dumps(ladder[attempt])}")
+    raise AssertionError(step.name)
+
+
+def _changed(plan: Plan, step: Step, change: dict[str, Any]) -> Plan:
+    """Return the plan with the training keys of a retry changed; keys stay: the record says what was changed."""
+    recipe = plan.recipes[step.recipe]
+    training = recipe.training.model_validate_json(json.dumps({**recipe.training.model_dump(mode="json"), **change}))
+    return Plan(plan.steps, {**plan.recipes, recipe.name: recipe.model_copy(update={"training": training})})
+
+
+def _once(
+    job: Job, plan: Plan, step: Step, reason: Reason, slot: Slot, *, fresh: bool
+) -> tuple[process.Exit, tuple[str, ...], float, int | None]:
+    """Run or adopt the command once; return its end, argv, start and the step it was resumed from."""
+    recipe = plan.recipes.get(step.recipe)
+    engine: Engine | None = (
+        engines.get(recipe.engine) if recipe is not None and step.kind in (Kind.TRAIN, Kind.RENDER) else None
+    )
+    work = job.store.begin(step)
+    state = engine.checkpoint(work) if engine is not None and step.kind is Kind.TRAIN and not fresh else None
+    command = commands.command(step, plan, job.store, job.root, state[0] if state else None)
+    started = time.time()
+    with _Journal(job, step, engine) as watch:
+        if recipe is not None:
+            watch.stall_seconds = recipe.guards.stall_seconds
+        if reason.why is Why.ADOPT and not fresh:
+            return process.adopt(work, watch), command.argv, started, None
+        _say_attempt(work, command, state[1] if state else None)
+        command = process.Command(command.argv, command.cwd, {**command.env, **slot.env}, command.files)
+        end = process.run(command, work, watch, warm=None if slot.keep else job.warm, keep=slot.keep)
+    return end, command.argv, started, state[1] if state else None
+
+
+def _say_attempt(work: Path, command: process.Command, at: int | None) -> None:
+    """Note the attempt where a person, and the next orchestrator, can read it."""
+    with (work / "attempts.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"at": time.time(), "by": os.getpid(), "argv": command.argv, "resumed_from": at}) + "\n")
+
+
+class _Journal:
+    """Writes progress.jsonl and tells the view; gives the ``Watch`` for a child."""
+
+    def __init__(self, job: Job, step: Step, engine: Engine | None) -> None:
+        self._job, self._step, self._engine = job, step, engine
+        self._last = (-1, "")
+        self._begun = time.monotonic()
+        recipe = job.plan.recipes.get(step.recipe)
+        self._max_loss = recipe.guards.max_loss if recipe is not None and step.kind is Kind.TRAIN else None
+
+    def __enter__(self) -> Watch:
+        self._file = (self._job.store.work(self._step) / PROGRESS).open("a", encoding="utf-8")
+        watch = Watch(self._read, self._tell, stop=self._job.stop)
+        watch.stalled = lambda seconds: self._job.view.say(f"{self._step.name}: no sign of life for {seconds:.0f} s")
+        return watch
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def _read(self, piece: str) -> Progress | None:
+        if self._engine is None:
+            return read_own(piece)
+        found = self._engine.read(piece)
+        if found is not None and not found.fault and self._max_loss is not None and (found.loss or 0.0) > self._max_loss:
+            fault = f"the loss has exploded: {found.loss:.3g} at step {found.done} (guards.max_loss = {self._max_loss:g})"
+            return Progress(found.done, found.total, found.loss, found.learning_rate, found.note, fault)
+        return found
+
+    def _tell(self, progress: Progress) -> None:
+        if (progress.done, progress.note) != self._last:
+            self._last = (progress.done, progress.note)
+            line: dict[str, Any] = {
+                "t": round(time.monotonic() - self._begun, 3),
+                "done": progress.done,
+                "total": progress.total,
+            }
+            line |= {"loss": progress.loss, "lr": progress.learning_rate, "note": progress.note}
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        self._job.view.progress(self._step, progress)
+
+
+def read_own(piece: str) -> Progress | None:
+    """Read a ``PROGRESS {json}`` line of our own programs."""
+    if not piece.startswith("PROGRESS "):
+        return None
+    try:
+        value = json.loads(piece.removeprefix("PROGRESS "))
+        return Progress(int(value["done"]), int(value["total"]), note=str(value.get("note", "")))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]:
+    """Return why an ended step is no success; the engine's own checks are asked for trainings."""
+    log = job.store.work(step) / process.LOG
+    repeat = f"log: {log}"
+    if end.fault:
+        return [Problem(step.name, end.fault, repeat)]
+    if end.code not in (0, None):
+        how = f"was killed by signal {-end.code}" if end.code < 0 else f"ended with exit code {end.code}"
+        tail = "\n".join(f"      {line}" for line in last_lines(log))
+        return [Problem(step.name, f"{how}; the last lines of its output:\n{tail}", repeat)]
+    recipe = plan.recipes.get(step.recipe)
+    if step.kind is Kind.TRAIN and recipe is not None:
+        text = log.read_text("utf-8", "replace")
+        return engines.get(recipe.engine).finished(recipe, job.store.work(step), text)
+    return []
+
+
+def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
+    """Return the last lines of a log as a person would see them: what a carriage return overwrote is left out."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 64 * 1024))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    clean = ("".join(char for char in line if char.isprintable() or char == "\t") for line in lines)
+    return [line[:300] for line in clean if line][-count:]

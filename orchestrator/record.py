@@ -1,0 +1,101 @@
+"""Records: what is known of a finished step, and why an unfinished one has to run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import process, supervise
+from orchestrator.plan import canonical
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECORD, PARTIAL, PROGRESS = "record.json", ".partial", "progress.jsonl"
+# What is about the work, and no output of it.
+BOOKKEEPING = {RECORD, PROGRESS, process.LOG, supervise.CHILD, supervise.EXIT, "request.json", "attempts.jsonl"}
+
+
+class Why(StrEnum):
+    """Why a step has to run."""
+
+    NEW = "new"
+    RESUME = "resume"
+    ADOPT = "still running"
+    INPUT_CHANGED = "input changed"
+    OUTPUT_DAMAGED = "output damaged"
+    FORCED = "forced"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a step runs, with what says it: a step's name, a file, a step number."""
+
+    why: Why
+    detail: str = ""
+
+    def __str__(self) -> str:
+        if self.why is Why.RESUME:
+            return f"resume at {self.detail}"
+        return f"{self.why}: {self.detail}" if self.detail else str(self.why)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of a finished step."""
+
+    schema: int
+    key: str
+    kind: str
+    name: str
+    params: dict[str, Any]
+    sources: dict[str, str]
+    inputs: dict[str, str]
+    outputs: dict[str, dict[str, Any]]
+    argv: list[str]
+    started: float
+    seconds: float
+    resumed_from: int | None
+    attempts: int
+    changes: dict[str, Any]
+    engine: str
+    host: dict[str, Any]
+
+    def digest(self) -> str:
+        """Return one digest of all outputs: what a step behind this one remembers."""
+        return hashlib.sha256(canonical({name: out["sha256"] for name, out in self.outputs.items()})).hexdigest()
+
+
+def host() -> dict[str, Any]:
+    """Return what a record says of the machine."""
+    return {
+        "node": platform.node(),
+        "system": platform.platform(),
+        "python": sys.version.split()[0],
+        "cpus": os.cpu_count() or 1,
+    }
+
+
+def sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, value: Any) -> None:
+    """Write JSON so that it is there whole or not at all, also after a power cut."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    sync(path.parent)

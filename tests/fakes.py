@@ -1,0 +1,135 @@
+"""A trainer that is quick, behaves as badly as asked, and speaks sd-scripts' grammar. Run as a program by the fake engine.
+
+It is no stand-in for the engines' own tests: it exists so that the runner can be shown every way a trainer can end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import Problem
+from orchestrator.process import Command, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.recipe import Recipe
+
+NAME = "fake"
+_FRAME = re.compile(r"steps:.*?(\d+)/(\d+).*avr_loss=([\d.naif]+)")
+
+
+def version() -> str:
+    return "1"
+
+
+def check(_recipe: Recipe) -> list[Problem]:
+    return []
+
+
+def preflight(_recipe: Recipe) -> list[Problem]:
+    return []
+
+
+def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
+    asked = {"name": recipe.name, "steps": recipe.training.steps, "work": str(work), "state": str(state or "")}
+    asked |= {"behave": recipe.training.options.get("behave", ""), "precision": recipe.training.mixed_precision}
+    asked |= {"pause": recipe.training.options.get("pause", 0.0), "dataset": sorted(path.name for path in inputs["dataset"].iterdir())}
+    return Command((sys.executable, __file__, "train", json.dumps(asked)), cwd=work)
+
+
+def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
+    asked = {"prompts": list(recipe.render.prompts), "work": str(work), "lora": str(inputs["lora"])}
+    return Command((sys.executable, __file__, "render", json.dumps(asked)), cwd=work)
+
+
+def read(piece: str) -> Progress | None:
+    found = _FRAME.search(piece)
+    if found is None:
+        return None
+    loss = float(found[3])
+    fault = "the loss is nan" if loss != loss else ""  # noqa: PLR0124 - only NaN differs from itself
+    return Progress(int(found[1]), int(found[2]), loss, fault=fault)
+
+
+def checkpoint(work: Path) -> tuple[Path, int] | None:
+    states = sorted(work.glob("step*-state"))
+    return (states[-1], int(states[-1].name[4:].partition("-")[0])) if states else None
+
+
+def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
+    if "model saved." not in log:
+        return [Problem(f"{recipe.name}/train", 'ended without "model saved."', f"log: {work / 'log.txt'}")]
+    return []
+
+
+def _train(asked: dict[str, object]) -> int:
+    work, behave = Path(str(asked["work"])), str(asked["behave"])
+    first = int(Path(str(asked["state"])).name[4:].partition("-")[0]) if asked["state"] else 0
+    total = int(str(asked["steps"]))
+    for step in range(first + 1, total + 1):
+        time.sleep(float(str(asked["pause"])))
+        loss = "nan" if behave == "nan" and step == total // 2 and asked["precision"] != "bf16" else "0.1"
+        if behave == "nan" and loss == "nan":
+            sys.stderr.write(f"\rsteps: 50%|##| {step}/{total} [00:00<00:00, 1it/s, avr_loss=nan]")
+            sys.stderr.flush()
+            time.sleep(60)
+        sys.stderr.write(f"\rsteps: 50%|##| {step}/{total} [00:00<00:00, 1it/s, avr_loss={loss}]")
+        sys.stderr.flush()
+        if step % 5 == 0:
+            draft = work / f".state-{os.getpid()}"
+            draft.mkdir(exist_ok=True)
+            draft.rename(work / f"step{step:04}-state")
+        if behave == "die" and step == total // 2 + 1 and not asked["state"]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if behave == "fail":
+            print("\nRuntimeError: CUDA out of memory", file=sys.stderr)
+            return 1
+    if behave == "silent":
+        return 0
+    if behave != "no file":
+        draft = work / f".{asked['name']}"
+        draft.write_bytes(lora() if behave != "truncated" else lora()[:200])
+        draft.rename(work / f"{asked['name']}.safetensors")
+    print("model saved.", flush=True)
+    return 0
+
+
+def _render(asked: dict[str, object]) -> int:
+    from PIL import Image  # noqa: PLC0415 - trainings need none
+
+    shade = Path(str(asked["lora"])).read_bytes()[-3:]
+    for name in list(asked["prompts"]):  # type: ignore[call-overload]
+        Image.new("RGB", (64, 64), tuple(shade)).save(Path(str(asked["work"])) / f"{name}.png")
+    return 0
+
+
+def lora(rank: int = 2) -> bytes:
+    """Return a real safetensors file: one attention module of SD1.5 with random fp16 values, other ones every time."""
+    module = "lora_unet_down_blocks_0_attentions_0_proj_in"
+    shapes: dict[str, list[int]] = {"alpha": [], "lora_down.weight": [rank, 320, 1, 1], "lora_up.weight": [320, rank, 1, 1]}
+    header: dict[str, object] = {"__metadata__": {"ss_network_module": "networks.lora", "ss_network_dim": str(rank)}}
+    body = b""
+    for name, shape in shapes.items():
+        count = 1
+        for side in shape:
+            count *= side
+        # an exponent of 0x3000 keeps every random half between 0.125 and 0.25
+        data = b"".join((0x3000 | value & 0x3FF).to_bytes(2, "little") for value in os.urandom(count))
+        header[f"{module}.{name}"] = {"dtype": "F16", "shape": shape, "data_offsets": [len(body), len(body) + len(data)]}
+        body += data
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + body
+
+
+if __name__ == "__main__":
+    _verb, _text = sys.argv[1], sys.argv[2]
+    sys.exit({"train": _train, "render": _render}[_verb](json.loads(_text)))

@@ -1,0 +1,220 @@
+"""Recipes: what is in them, how they are put together, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+
+import pytest
+
+from orchestrator import load
+from orchestrator.errors import RecipeError, report
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SUBJECTS = {"krnk": (1000, 4), "tyank": (1000, 4), "krnksf": (1200, 2), "tyankps": (1200, 2), "krnksf_tyankps": (1600, 1)}
+FACE = (0, 1, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 1, 1, 1, 0, 1, 1, 1, 0, 0, 1)
+BODY = (0, 1, 1, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1)
+PARTS = {
+    "_base/base": """
+engine = "sd-scripts"
+subject = "cat"
+[base]
+checkpoint = "base.safetensors"
+[dataset]
+name = "cat"
+sources.cat = {images = "data/cat", trigger = "cat"}
+[training]
+steps = 10
+learning_rate = 1e-4
+optimizer = "AdamW"
+seed = 1
+""",
+    "_algorithms/locon": """
+algorithm = "locon"
+[network]
+family = "locon"
+dim = 8
+alpha = 4
+""",
+}
+RECIPE = """
+extends = ["_base/base", "_algorithms/locon"]
+summary = "a cat"
+"""
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / f"{name}.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return write(tmp_path / "recipes", {**PARTS, "cat": RECIPE})
+
+
+def problems(root: Path, text: str, name: str = "cat", profile: str = "") -> str:
+    """Return what is said of a recipe, with the folder's path taken out."""
+    write(root, {name: text})
+    with pytest.raises(RecipeError) as raised:
+        load.recipe(root, name, profile)
+    return report(raised.value).replace(f"{root}/", "")
+
+
+def test_all_15_recipes_load_and_hold_the_numbers_of_the_release(project: Path) -> None:
+    root = project / "recipes"
+    assert len(load.names(root)) == 15
+    for subject, (steps, repeats) in SUBJECTS.items():
+        for algorithm, dim in (("lora3x3", 128), ("locon", 128), ("loha", 32)):
+            recipe = load.recipe(root, f"{subject}-{algorithm}").recipe
+            assert (recipe.subject, recipe.algorithm, recipe.training.steps, recipe.dataset.repeats) == (
+                subject,
+                algorithm,
+                steps,
+                repeats,
+            )
+            network = recipe.network
+            assert (network.dim, network.conv_dim, network.alpha, network.conv_alpha) == (dim, dim, dim / 2, dim / 2)
+            assert network.tucker is (algorithm != "lora3x3")
+            assert (network.preset is not None) is (algorithm != "lora3x3")
+            assert recipe.block_weights == (FACE if subject in ("krnk", "tyank") else BODY)
+            assert (recipe.training.learning_rate, recipe.training.text_encoder_lr) == (100e-6, 44e-6)
+            assert (recipe.training.seed, recipe.base.clip_skip, recipe.base.vae) == (31337, 2, "kl-f8-anime2.ckpt")
+            resize = recipe.resize
+            if algorithm == "lora3x3":
+                assert resize is not None
+                assert (resize.sv_ratio, resize.new_rank, resize.rank_rule) == (16, 128, "2023")
+            else:
+                assert resize is None
+
+
+def test_every_profile_lies_over_every_recipe(project: Path) -> None:
+    root = project / "recipes"
+    for profile in sorted(path.stem for path in (root / "_profiles").glob("*.toml")):
+        for name in load.names(root):
+            assert load.recipe(root, name, profile).recipe.name == name
+
+
+def test_body_subjects_train_the_face_pictures_too(project: Path) -> None:
+    recipe = load.recipe(project / "recipes", "krnksf_tyankps-locon").recipe
+    assert {"krnk", "tyank", "krnksf", "tyankps"} <= set(recipe.dataset.sources)
+    assert recipe.triggers() == ("krnksf", "tyankps", "krnk", "tyank")
+
+
+def test_tables_merge_and_arrays_replace(root: Path) -> None:
+    write(root, {"_base/more": 'extends = ["_base/base"]\nblock_weights = "FACE"\n[training]\nsteps = 20\n'})
+    loaded = load.recipe(write(root, {"dog": RECIPE.replace("_base/base", "_base/more")}), "dog")
+    assert (loaded.recipe.training.steps, loaded.recipe.training.seed) == (20, 1)
+    assert loaded.origin["training.steps"].endswith("more.toml")
+    assert loaded.origin["training.seed"].endswith("base.toml")
+
+
+def test_a_profile_overlays_unsets_and_knows_the_algorithm(root: Path) -> None:
+    profile = (
+        'unset = ["training.learning_rate"]\n[training]\noptimizer = "Adafactor"\noptimizer_args = {relative_step = true}\n'
+    )
+    write(root, {"_profiles/small": profile + "[when.locon.network]\ndim = 2\n[when.loha.network]\ndim = 3\n"})
+    recipe = load.recipe(root, "cat", "small").recipe
+    assert (recipe.network.dim, recipe.network.alpha, recipe.training.learning_rate) == (2, 4, None)
+
+
+def test_every_problem_is_said_at_once_with_file_and_near_miss(root: Path) -> None:
+    text = RECIPE + "block_weights = [0,1,1,1,1,1,0,0,0,1,0,0,0,0,1,0]\n[training]\nlearning_rat = 1e-3\nsteps = true\n"
+    assert problems(root, text) == (
+        "cat.toml: training.steps\n    is true; should be a valid integer\n"
+        "cat.toml: training.learning_rat\n    unknown key; did you mean learning_rate?\n"
+        "cat.toml: block_weights\n    16 values; SD1.5 takes 26 or 17\n"
+        "3 problems. Nothing was run."
+    )
+
+
+COMBINATIONS = {
+    "color_aug with cached latents": (
+        '[dataset]\ncolor_aug = true\n[training]\ncache_latents = "memory"\n',
+        'training.cache_latents\n    is "memory" with dataset.color_aug, which changes every picture anew',
+    ),
+    "a resize of a LoHa": (
+        '[network]\nfamily = "loha"\n[resize]\nsv_ratio = 16\n',
+        "resize\n    a loha has no single pair of factors to compress; lora and locon do",
+    ),
+    "a resize of a Tucker LoCon": (
+        "[network]\ntucker = true\nconv_dim = 4\n[resize]\nsv_ratio = 16\n",
+        "resize\n    a Tucker LoCon has three factors; compressing it needs `convert --to plain` first",
+    ),
+    "two ways to resize": ("[resize]\nsv_ratio = 16\nsv_fro = 0.9\n", "resize\n    takes one of sv_ratio, sv_fro"),
+    "alpha 0": ("[network]\nalpha = 0\n", "network.alpha\n    is 0; should be greater than 0"),
+    "conv_alpha without conv_dim": (
+        "[network]\nconv_alpha = 4\n",
+        "network.conv_alpha\n    stands without network.conv_dim: no convolution is trained",
+    ),
+    "conv_dim of full": (
+        '[network]\nfamily = "full"\nconv_dim = 4\n',
+        "network.conv_dim\n    full trains whole weights and has no rank of its own for convolutions",
+    ),
+    "Tucker of networks.lora": (
+        '[network]\nfamily = "lora"\ntucker = true\nconv_dim = 4\n',
+        "network.tucker\n    lora has no Tucker convolutions; locon, loha, lokr do",
+    ),
+    "a family that is none": (
+        '[network]\nfamily = "lora4x4"\n',
+        'network.family\n    is "lora4x4"; takes lora, locon, loha, lokr, dylora, glora, full, diag-oft or boft',
+    ),
+    "persistent workers without workers": (
+        "[training]\npersistent_workers = true\ndata_loader_workers = 0\n",
+        "training.persistent_workers\n    needs training.data_loader_workers > 0",
+    ),
+    "block weights of OFT": (
+        'block_weights = "FACE"\n[network]\nfamily = "diag-oft"\n',
+        "block_weights\n    diag-oft cannot be scaled by a tensor; leave them out, or train another family",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_impossible_combinations(root: Path, name: str) -> None:
+    text, said = COMBINATIONS[name]
+    assert problems(root, RECIPE + text) == f"cat.toml: {said}\n1 problem. Nothing was run."
+
+
+def test_the_file_that_set_a_wrong_value_is_named(root: Path) -> None:
+    write(root, {"_base/wrong": 'extends = ["_base/base"]\n[training]\nseed = "3"\n'})
+    said = problems(root, RECIPE.replace("_base/base", "_base/wrong"))
+    assert said == (
+        f'cat.toml: training.seed\n    is "3"; should be a valid integer\n    (set in {root}/_base/wrong.toml)\n'.replace(
+            f"{root}/", ""
+        )
+        + "1 problem. Nothing was run."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('extends = ["_base/bas"]\n', "extends '_base/bas': no such part; did you mean _base/base?"),
+        ('extends = ["../cat"]\n', "extends '../cat': parts are files of"),
+        ('extends = ["cat"]\n', "extends itself: cat -> cat"),
+        ("steps = \n", "is not TOML: Invalid value (at line 1, column 9)"),
+        ("x = 2020-01-01\n", "holds a value that is no JSON"),
+        (f"x = '{'y' * load.MAX_BYTES}'", "a recipe has at most"),
+    ],
+)
+def test_files_that_cannot_be_put_together(root: Path, text: str, said: str) -> None:
+    assert said in problems(root, text)
+
+
+def test_an_unknown_recipe_has_a_near_miss(root: Path) -> None:
+    with pytest.raises(RecipeError) as raised:
+        load.recipe(root, "cta")
+    assert report(raised.value).replace(f"{root}/", "") == (
+        "cta.toml\n    no such recipe; did you mean cat?\n    python -m orchestrator list  shows the recipes\n"
+        "1 problem. Nothing was run."
+    )
+
+
+def test_a_missing_value_is_named(root: Path) -> None:
+    said = problems(root, 'extends = ["_base/base"]\nsummary = "x"\nalgorithm = "locon"\n')
+    assert "cat.toml: network\n    is missing" in said

@@ -1,0 +1,154 @@
+"""The door to other programs: what a child may do, and what we always learn of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator import process, supervise
+from orchestrator.process import Command, Exit, Progress, Watch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    folder = tmp_path / "wörk; echo 'no' \n猫"
+    folder.mkdir()
+    return folder
+
+
+def python(work: Path, code: str, **more: object) -> Command:
+    return Command((sys.executable, "-c", code), cwd=work, **more)  # type: ignore[arg-type]
+
+
+def run(work: Path, code: str) -> tuple[Exit, list[str]]:
+    pieces: list[str] = []
+
+    def read(piece: str) -> Progress | None:
+        pieces.append(piece)
+        return Progress(fault="NaN") if "nan" in piece else None
+
+    return process.run(python(work, code), work, Watch(read)), pieces
+
+
+def test_pieces_end_at_carriage_returns_too(work: Path) -> None:
+    end, pieces = run(work, r"import sys; sys.stderr.write('a 1\ra 2\ra 3\n'); sys.stdout.write('b\r\nlast')")
+    assert end == Exit(0)
+    assert set(pieces) == {"a 1", "a 2", "a 3", "b", "last"} or "".join(pieces).count("a ") == 3
+
+
+def test_the_log_keeps_every_byte(work: Path) -> None:
+    run(work, r"import sys; sys.stdout.buffer.write(b'\xff\x00\x1b[31m\r' * 3)")
+    assert (work / "log.txt").read_bytes() == b"\xff\x00\x1b[31m\r" * 3
+
+
+def test_a_megabyte_without_a_line_end_is_read_in_parts(work: Path) -> None:
+    end, pieces = run(work, "import sys; sys.stdout.write('x' * (1 << 20))")
+    assert end.ok
+    assert sum(len(piece) for piece in pieces) == 1 << 20
+    assert len(pieces) > 1
+
+
+def test_a_fault_in_the_output_ends_the_child_within_seconds(work: Path) -> None:
+    begun = time.monotonic()
+    end, _ = run(work, "import time; print('loss nan', flush=True); time.sleep(60)")
+    assert (end.fault, end.ok) == ("NaN", False)
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize(("code", "expected"), [("import sys; sys.exit(3)", 3), ("import os; os.kill(os.getpid(), 9)", -9)])
+def test_exit_codes(work: Path, code: str, expected: int) -> None:
+    assert run(work, code)[0] == Exit(expected)
+
+
+def test_a_program_that_does_not_exist_says_so(work: Path) -> None:
+    end = process.run(Command(("/no/such/program",), cwd=work), work, Watch(lambda _: None))
+    assert end == Exit(127)
+    assert "cannot start /no/such/program" in (work / "log.txt").read_text("utf-8")
+
+
+def test_files_are_there_before_the_start_and_env_is_added(work: Path) -> None:
+    command = python(work, "import os; print(open('a.txt').read(), os.environ['NEW'], 'PATH' in os.environ)")
+    process.run(Command(command.argv, work, {"NEW": "new"}, {"a.txt": "content"}), work, Watch(lambda _: None))
+    assert (work / "log.txt").read_text("utf-8") == "content new True\n"
+
+
+def test_stdin_is_closed(work: Path) -> None:
+    assert run(work, "import sys; sys.exit(len(sys.stdin.read()))")[0] == Exit(0)
+
+
+def test_stop_ends_a_group_that_ignores_term(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
+    code = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "child = os.fork()\n"
+        "open('pids', 'a').write(f'{os.getpid()}\\n')\n"
+        "print('up', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    watch = Watch(lambda _: None)
+    threading.Timer(1.0, watch.stop.set).start()
+    end = process.run(python(work, code), work, watch)
+    assert end.stopped
+    time.sleep(0.2)
+    for pid in (work / "pids").read_text("utf-8").split():
+        assert supervise.started(int(pid)) == ""
+
+
+def test_a_silent_child_is_reported_as_stalled(work: Path) -> None:
+    said: list[float] = []
+    watch = Watch(lambda _: None, stalled=said.append, stall_seconds=0.3)
+    process.run(python(work, "import time; time.sleep(1.2)"), work, watch)
+    assert len(said) >= 2
+
+
+def test_the_child_outlives_its_supervisor_and_its_end_is_noticed(work: Path) -> None:
+    code = "import os, time; os.kill(os.getppid(), 9); time.sleep(0.5); print('done', flush=True)"
+    end, pieces = run(work, code)
+    assert end == Exit(None)
+    assert pieces == ["done"]
+
+
+def test_alive_asks_for_the_start_time_too(work: Path) -> None:
+    assert not process.alive(work)
+    (work / supervise.CHILD).write_text(f'{{"pid": {os.getpid()}, "pid_started": "1"}}', "utf-8")
+    assert not process.alive(work)
+    (work / supervise.CHILD).write_text(f'{{"pid": {os.getpid()}, "pid_started": "{supervise.started(os.getpid())}"}}', "utf-8")
+    assert process.alive(work)
+
+
+def test_a_warm_process_runs_our_programs_and_a_crash_in_one_is_its_own(work: Path, tmp_path: Path) -> None:
+    warm = process.Warm()
+    request = tmp_path / "none.json"
+    bad = Command((sys.executable, "-m", "orchestrator.grid", str(request)), cwd=work)
+    try:
+        assert process.run(bad, work, Watch(lambda _: None), warm=warm).code not in (0, None)
+        assert str(request) in (work / "log.txt").read_text("utf-8")
+        other = tmp_path / "other"
+        other.mkdir()
+        killed = Watch(lambda _: None)
+        end = process.run(Command(bad.argv, cwd=other), other, killed, warm=warm)
+        assert end.code not in (0, None)
+    finally:
+        warm.close()
+
+
+def test_capture_says_why_a_program_cannot_be_asked() -> None:
+    code, text = process.capture(("/no/such/program",))
+    assert code == 127
+    assert "No such file" in text
+
+
+def test_signals_reset_for_the_child(work: Path) -> None:
+    code = "import signal, sys; sys.exit(signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL)"
+    assert run(work, code)[0] == Exit(0)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

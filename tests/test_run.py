@@ -1,0 +1,197 @@
+"""The runner: what runs, what is cached, what is resumed, and what is said when a step does not do what it promised."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import harness
+import pytest
+
+from orchestrator import process
+from orchestrator.errors import NotReady
+from orchestrator.job import Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STEPS = ["cat/dataset", "cat-lora/train", "cat-lora/merge", "cat-lora/render", "cat-lora/release"]
+
+
+@pytest.fixture
+def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
+    return harness.make(tmp_path / "a project, with 'quotes' 猫", monkeypatch)
+
+
+def test_a_recipe_runs_to_its_release_and_then_does_nothing(cats: harness.Project) -> None:
+    outcomes = cats.go("cat-lora")
+    assert {name: outcome.status for name, outcome in outcomes.items()} == dict.fromkeys(STEPS, Status.DONE), outcomes
+    assert cats.file("cat-lora").is_file()
+    assert cats.seen.began[0] == "cat/dataset: new"
+    again = cats.go("cat-lora")
+    assert {outcome.status for outcome in again.values()} == {Status.CACHED}
+    assert cats.seen.began == []
+    assert list((cats.root / "runs").glob("*/.partial/*")) == []
+
+
+def test_one_block_weight_reruns_the_merge_and_what_follows_and_nothing_else(cats: harness.Project) -> None:
+    cats.recipe("cat-loha", "other")
+    cats.go("all")
+    cats.write("cat-lora", harness.RECIPE % "lora" + "".join(()))
+    cats.recipe("cat-lora", "lora".replace("lora", "lora"))
+    changed = harness.WEIGHTS.replace("[1", "[0.5", 1)
+    cats.write("cat-lora", (harness.RECIPE % "lora").replace(harness.WEIGHTS, changed))
+    reasons = cats.reasons("all")
+    due = {name for name, reason in reasons.items() if reason != "cached"}
+    assert due == {"cat-lora/merge", "cat-lora/render", "cat-lora/release", "cat/grid", "cats/release"}
+    outcomes = cats.go("all")
+    assert {name for name, outcome in outcomes.items() if outcome.status is Status.DONE} == due
+
+
+def test_the_algorithms_of_a_subject_share_one_dataset_step(cats: harness.Project) -> None:
+    cats.recipe("cat-loha", "other")
+    outcomes = cats.go("all")
+    assert [name for name in outcomes if name.endswith("/dataset")] == ["cat/dataset"]
+    assert len(list((cats.root / "runs" / "cat").glob("dataset-*"))) == 1
+    assert all(outcome.status is Status.DONE for outcome in outcomes.values())
+
+
+def test_a_forced_training_changes_its_bytes_and_runs_what_is_behind_it(cats: harness.Project) -> None:
+    cats.go("cat-lora")
+    before = cats.file("cat-lora").read_bytes()
+    outcomes = cats.go("cat-lora", force=("train",))
+    assert outcomes["cat/dataset"].status is Status.CACHED
+    assert outcomes["cat-lora/release"].status is Status.DONE
+    assert str(outcomes["cat-lora/merge"].reason) == "input changed: cat-lora/train"
+    assert cats.file("cat-lora").read_bytes() != before
+
+
+def test_a_damaged_output_is_made_again(cats: harness.Project) -> None:
+    cats.go("cat-lora")
+    merged = next((cats.root / "runs" / "cat-lora").glob("merge-*/*.safetensors"))
+    content = merged.read_bytes()
+    merged.write_bytes(content[:-1])
+    assert cats.reasons("cat-lora")["cat-lora/merge"] == "output damaged: cat-lora.safetensors"
+    outcomes = cats.go("cat-lora")
+    assert outcomes["cat-lora/merge"].status is Status.DONE
+    assert merged.read_bytes() == content
+    # the merge is exact, so what stands behind it sees the same bytes and is not made again
+    assert outcomes["cat-lora/render"].status is Status.CACHED
+
+
+def test_a_flipped_byte_is_found_by_verify(cats: harness.Project) -> None:
+    cats.go("cat-lora")
+    merged = next((cats.root / "runs" / "cat-lora").glob("merge-*/*.safetensors"))
+    content = bytearray(merged.read_bytes())
+    content[-1] ^= 1
+    merged.write_bytes(content)
+    assert cats.reasons("cat-lora")["cat-lora/merge"] == "cached"
+    assert cats.go("cat-lora", verify=True)["cat-lora/merge"].status is Status.DONE
+
+
+BAD = {
+    "fail": "ended with exit code 1",
+    "nan": "the loss is nan",
+    "silent": 'ended without "model saved."',
+    "no file": "ended well but left no cat-lora.safetensors",
+    "die": "was killed by signal 9",
+}
+
+
+@pytest.mark.parametrize("behave", BAD)
+def test_every_bad_end_is_a_failure_with_its_reason(cats: harness.Project, behave: str) -> None:
+    cats.recipe("cat-lora", "lora", f'[training.options]\nbehave = "{behave}"\n')
+    outcomes = cats.go("cat-lora")
+    failed = outcomes["cat-lora/train"]
+    assert failed.status is Status.FAILED
+    assert failed.problem is not None
+    assert BAD[behave] in failed.problem.what
+    assert outcomes["cat-lora/merge"].status is Status.BLOCKED
+    assert not list((cats.root / "runs" / "cat-lora").glob("train-*"))
+    if behave == "fail":
+        assert "CUDA out of memory" in failed.problem.what
+
+
+def test_other_recipes_go_on_when_one_fails(cats: harness.Project) -> None:
+    cats.recipe("cat-bad", "bad", '[training.options]\nbehave = "fail"\n')
+    outcomes = cats.go("all")
+    assert outcomes["cat-bad/train"].status is Status.FAILED
+    assert outcomes["cat-lora/release"].status is Status.DONE
+    assert outcomes["cats/release"].status is Status.BLOCKED
+
+
+def test_a_killed_training_resumes_from_its_last_state(cats: harness.Project) -> None:
+    cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
+    assert cats.go("cat-lora")["cat-lora/train"].status is Status.FAILED
+    assert cats.reasons("cat-lora")["cat-lora/train"] == "resume at step 10"
+    outcomes = cats.go("cat-lora")
+    assert outcomes["cat-lora/release"].status is Status.DONE
+    record = json.loads(next((cats.root / "runs" / "cat-lora").glob("train-*/record.json")).read_text("utf-8"))
+    assert record["resumed_from"] == 10
+
+
+def test_a_nan_is_tried_again_along_the_declared_ladder_and_the_record_says_so(cats: harness.Project) -> None:
+    ladder = '[training.options]\nbehave = "nan"\n[guards]\nretry = [{mixed_precision = "bf16"}]\n'
+    cats.recipe("cat-lora", "lora", ladder)
+    outcomes = cats.go("cat-lora")
+    assert outcomes["cat-lora/release"].status is Status.DONE, outcomes["cat-lora/train"].problem
+    record = json.loads(next((cats.root / "runs" / "cat-lora").glob("train-*/record.json")).read_text("utf-8"))
+    assert (record["attempts"], record["changes"]) == (2, {"mixed_precision": "bf16"})
+    assert any("tries again" in text for text in cats.seen.said)
+
+
+def test_an_exploding_loss_ends_the_run(cats: harness.Project) -> None:
+    cats.recipe("cat-lora", "lora", "[guards]\nmax_loss = 0.05\n")
+    problem = cats.go("cat-lora")["cat-lora/train"].problem
+    assert problem is not None
+    assert "the loss has exploded: 0.1 at step" in problem.what
+
+
+def test_a_trainer_that_outlived_its_orchestrator_is_adopted(cats: harness.Project) -> None:
+    """Start the trainer as a run would, forget it, and let another run find it."""
+    cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.15\n")
+    space = cats.space()
+    plan = space.plan(space.load(harness.Wanted(("cat-lora",))))
+    cats.go("cat-lora", only=("dataset",))
+    step = plan.by_name["cat-lora/train"]
+    work = space.store.begin(step)
+    command = harness.fakes.train(plan.recipes["cat-lora"], {"dataset": cats.root}, work, None)
+    thread = threading.Thread(target=process.run, args=(command, work, process.Watch(harness.fakes.read)), daemon=True)
+    thread.start()
+    while not process.alive(work):
+        time.sleep(0.02)
+    assert cats.reasons("cat-lora")["cat-lora/train"].startswith("still running: since ")
+    outcomes = cats.go("cat-lora")
+    thread.join()
+    assert outcomes["cat-lora/release"].status is Status.DONE, outcomes
+    assert any(text.startswith("cat-lora/train: still running") for text in cats.seen.began)
+    log = next((cats.root / "runs" / "cat-lora").glob("train-*/log.txt")).read_text("utf-8")
+    assert log.count("model saved.") == 1
+
+
+def test_only_runs_one_kind_and_says_what_is_missing_before_it(cats: harness.Project) -> None:
+    outcomes = cats.go("cat-lora", only=("merge",))
+    assert outcomes["cat/dataset"].status is Status.BLOCKED
+    assert outcomes["cat/dataset"].problem is not None
+    assert outcomes["cat/dataset"].problem.what == "has to run first (new)"
+    assert not (cats.root / "runs" / "cat-lora").exists() or not list((cats.root / "runs" / "cat-lora").glob("merge-*"))
+
+
+def test_inline_runs_the_same_steps(cats: harness.Project) -> None:
+    assert all(outcome.status is Status.DONE for outcome in cats.go("cat-lora", inline=True).values())
+
+
+def test_a_recipe_that_another_orchestrator_works_on_is_refused(cats: harness.Project) -> None:
+    with cats.space().store.lock({"cat-lora": None}), pytest.raises(NotReady, match="is being worked on by process"):
+        cats.go("cat-lora")
+
+
+def test_a_commit_cut_off_before_its_rename_is_finished_without_running_again(cats: harness.Project) -> None:
+    cats.go("cat-lora")
+    space = cats.space()
+    step = space.plan(space.load(harness.Wanted(("cat-lora",)))).by_name["cat-lora/train"]
+    space.store.work(step).parent.mkdir(exist_ok=True)
+    space.store.folder(step).rename(space.store.work(step))
+    assert all(outcome.status is Status.CACHED for outcome in cats.go("cat-lora").values())
