@@ -74,7 +74,8 @@ def _numbers(report: Report) -> str:
 def _bucket(bucket: Bucket, thumbs: dict[tuple[str, str], str]) -> str:
     size, of = "x".join(map(str, bucket.size)), "x".join(map(str, bucket.resolution))
     lacking = f", the last lacks {bucket.missing}" if bucket.missing else ""
-    title = f"{size} <small>class {of}: {bucket.count} with repeats, {bucket.batches} batches of {bucket.batch_size}{lacking}</small>"
+    batches = f"{bucket.batches} batches of {bucket.batch_size}{lacking}"
+    title = f"{size} <small>class {of}: {bucket.count} with repeats, {batches}</small>"
     return f"<h3>{title}</h3>" + "".join(_figure(one, thumbs) for one in bucket.placed)
 
 
@@ -88,7 +89,8 @@ def _figure(one: Placed, thumbs: dict[tuple[str, str], str]) -> str:
         f'<img loading="lazy" src="data:image/webp;base64,{image}" alt="{escape(file)}">' if image else "<p>not decodable</p>"
     )
     note = f"{picture.size[0]}x{picture.size[1]} &times;{one.repeats}{loss}{', flips' if one.folder.flip else ''}"
-    return f'<figure title="{escape(file)}">{shown}<figcaption><b>{escape(picture.name)}</b> {note}<br>{escape(caption)}</figcaption></figure>'
+    text = f"<b>{escape(picture.name)}</b> {note}<br>{escape(caption)}"
+    return f'<figure title="{escape(file)}">{shown}<figcaption>{text}</figcaption></figure>'
 
 
 def _thumbs(dataset: Dataset, report: Report) -> dict[tuple[str, str], str]:

@@ -1,4 +1,4 @@
-"""``dataset import``: the [dataset] part of a recipe for pictures that exist already, so that people come with what they have."""
+"""``dataset import``: the [dataset] part of a recipe for pictures that exist already."""
 
 from __future__ import annotations
 
@@ -38,44 +38,41 @@ def describe(folder: Path, root: Path, name: str = "") -> str:
         raise RecipeError(
             Problem(str(folder), "holds no picture and no folder of pictures", "kohya's holds folders named N_name")
         )
-    numbered = {part: naming.repeats(part) for part in parts}
-    lines: list[str] = []
-    if not parts:
-        kind, files = "pictures", own
-        _, words = naming.repeats(folder.name)
-    elif all(repeats for repeats, _ in numbered.values()):
-        kind, files = "kohya", [path for pictures in parts.values() for path in pictures]
-        words = next(iter(numbered.values()))[1]
-        lines += [f"# {part}: {len(pictures)} pictures, {numbered[part][0]} repeats" for part, pictures in parts.items()]
-    else:
-        kind, files = "charframework", [path for pictures in parts.values() for path in pictures]
-        words = naming.charframework(next(iter(parts))).class_tokens
-        lines += [f"# {part}: {len(pictures)} pictures" for part, pictures in parts.items()]
-    left = [f"# not read: {part} has no number of repeats in front" for part, (repeats, _) in numbered.items() if not repeats]
-    if kind == "kohya" or (parts and own):
-        lines += [f"# not read: {len(own)} pictures beside the folders"] if own else []
-    elif kind == "charframework" and any(repeats for repeats, _ in numbered.values()):
-        lines += left
-    return _toml(folder, root, _name(name or naming.repeats(folder.name)[1]), kind, words, files, lines)
-
-
-def _toml(folder: Path, root: Path, name: str, kind: str, words: str, files: list[Path], lines: list[str]) -> str:
-    trigger = words.partition(" ")[0]
+    numbered = {part: naming.repeats(part)[0] for part in parts}
+    lines = [f"# {part}: {len(files)} pictures" for part, files in parts.items()]
+    if parts and own:
+        lines.append(f"# not read: {len(own)} pictures beside the folders")
+    reading, words = _reading(folder, list(parts))
+    if reading == "kohya":
+        lines += [f"# not read: {part} has no number of repeats in front" for part, repeats in numbered.items() if not repeats]
+        parts = {part: files for part, files in parts.items() if numbered[part]}
+    files = [path for each in parts.values() for path in each] or own
     images = folder.resolve()
     shown = images.relative_to(root.resolve()).as_posix() if images.is_relative_to(root.resolve()) else images.as_posix()
     captions, ending = _captions(files)
     source = {"images": shown}
-    if kind != "pictures":
-        source["reading"] = kind
+    if reading != "pictures":
+        source["reading"] = reading
     if captions != "view":
         source["captions"] = captions
     if ending not in {"", ".txt"}:
         source["caption_files"] = ending
-    if kind != "charframework":
-        source |= {"trigger": trigger, "class_tokens": words}
+    if reading != "charframework":  # there the folders' names say it
+        source |= {"trigger": words.partition(" ")[0], "class_tokens": words}
+    name = _name(name or naming.repeats(folder.resolve().name)[1])
+    head = [f"# {name}: {len(files)} pictures of {shown}, read as {reading}, captions from {captions}.", *lines]
     body = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in source.items()]
-    head = [f"# {name}: {len(files)} pictures of {shown}, read as {kind}, captions from {captions}.", *lines]
     return "\n".join([*head, "", "[dataset]", f'name = "{name}"', "", f"[dataset.sources.{_key(name)}]", *body, ""])
+
+
+def _reading(folder: Path, parts: list[str]) -> tuple[str, str]:
+    """Return how a folder is to be read, and the words of its name or of its first part's."""
+    numbered = [words for repeats, words in map(naming.repeats, parts) if repeats]
+    if not parts:
+        return "pictures", naming.repeats(folder.resolve().name)[1]
+    if 2 * len(numbered) > len(parts):
+        return "kohya", numbered[0]
+    return "charframework", naming.charframework(parts[0]).class_tokens
 
 
 def _captions(files: list[Path]) -> tuple[str, str]:

@@ -160,7 +160,7 @@ def sizes(seen: Inspected) -> Iterator[Said]:
             times = placed.fit.resized[0] / placed.picture.size[0]
             enlarged[original] = max(enlarged[original], (times, f"{placed.folder.path}, bucket {size}"))
         if bucket.missing:
-            what = f"{bucket.count} pictures with repeats in {bucket.batches} batches of {bucket.batch_size}: the last lacks {bucket.missing}"
+            what = f"{bucket.count} with repeats, {bucket.batches} batches of {bucket.batch_size}: the last lacks {bucket.missing}"
             yield "note", f"bucket {size} of {bucket.resolution[0]}x{bucket.resolution[1]}", what, ""
     for path, (loss, where) in worst.items():
         if loss > _CROPPED:
@@ -207,7 +207,7 @@ def flips(seen: Inspected) -> Iterator[Said]:
     for source, paths in fronts.items():
         mean = sum(seen.looks[path].asymmetry for path in paths) / len(paths)
         if mean > _ASYMMETRIC:
-            what = f"its front views differ from their mirror image by {mean:.1%} (a symmetric character: below {_ASYMMETRIC:.0%}), and flips are on"
+            what = f"flips are on, and its front views differ by {mean:.1%} from their mirror image (limit {_ASYMMETRIC:.0%})"
             yield (
                 "warning",
                 f"dataset.sources.{source}",

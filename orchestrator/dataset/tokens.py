@@ -36,9 +36,9 @@ def limit(tokens: int) -> int | None:
 
 
 def common(piece: str, most: int = 20_000) -> bool:
-    """Return whether a piece is a whole word of at least three letters that CLIP learned early: it means something already."""
+    """Return whether a piece is a whole word of at least four letters that CLIP learned early: it means something already."""
     word = piece.removesuffix(_END)
-    return piece.endswith(_END) and len(word) >= 3 and _ranks().get(_last_merge(piece), most) < most
+    return piece.endswith(_END) and len(word) >= 4 and _ranks().get(_last_merge(piece), most) < most
 
 
 def _numerals(word: str) -> list[str]:
