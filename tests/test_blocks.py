@@ -90,37 +90,8 @@ def test_four_ways_to_say_face(text: str | Sequence[float]) -> None:
 
 def test_what_face_and_body_keep() -> None:
     kept = {name: [b for b, w in zip(blocks.SD1, blocks.parse(name), strict=True) if w] for name in ("FACE", "BODY")}
-    assert kept["FACE"] == [
-        "IN00",
-        "IN01",
-        "IN02",
-        "IN03",
-        "IN04",
-        "IN08",
-        "OUT00",
-        "OUT02",
-        "OUT03",
-        "OUT04",
-        "OUT06",
-        "OUT07",
-        "OUT08",
-        "OUT11",
-    ]
-    assert kept["BODY"] == [
-        "IN00",
-        "IN01",
-        "IN02",
-        "IN04",
-        "IN08",
-        "OUT02",
-        "OUT03",
-        "OUT04",
-        "OUT05",
-        "OUT06",
-        "OUT07",
-        "OUT08",
-        "OUT11",
-    ]
+    assert " ".join(kept["FACE"]) == "IN00 IN01 IN02 IN03 IN04 IN08 OUT00 OUT02 OUT03 OUT04 OUT06 OUT07 OUT08 OUT11"
+    assert " ".join(kept["BODY"]) == "IN00 IN01 IN02 IN04 IN08 OUT02 OUT03 OUT04 OUT05 OUT06 OUT07 OUT08 OUT11"
 
 
 def test_a_short_list_leaves_the_other_blocks_to_the_option() -> None:

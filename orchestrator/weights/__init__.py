@@ -1,0 +1,50 @@
+"""Weight surgery on LoRA files: merge, resize, sweep, inspect, compare, convert and verify, one function each.
+
+>>> from orchestrator import weights
+>>> weights.adapter(weights.read_header(EXAMPLE)).family
+'lora'
+>>> report = weights.merge(EXAMPLE, OUTPUT, "FACE")
+>>> report.preset, report.weights[:3]
+('FACE', (0.0, 1.0, 1.0))
+>>> weights.compare(EXAMPLE, EXAMPLE).cosine
+1.0
+
+Every function takes paths, writes by a temporary file and rename, and raises RecipeError with all problems when a file is not
+what it should be. Nothing imports torch; numpy is imported by what computes.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.weights.files import Header as Header
+    from orchestrator.weights.files import read_header as read_header
+    from orchestrator.weights.merge import MergeReport as MergeReport
+    from orchestrator.weights.merge import merge as merge
+    from orchestrator.weights.metadata import Hashes as Hashes
+    from orchestrator.weights.metadata import edit as edit
+    from orchestrator.weights.metadata import hashes as hashes
+    from orchestrator.weights.modules import Adapter as Adapter
+    from orchestrator.weights.modules import adapter as adapter
+    from orchestrator.weights.resize import ResizeReport as ResizeReport
+    from orchestrator.weights.resize import resize as resize
+
+_HOMES = {
+    "files": ("Header", "read_header"),
+    "merge": ("MergeReport", "merge"),
+    "metadata": ("Hashes", "edit", "hashes"),
+    "modules": ("Adapter", "adapter"),
+    "resize": ("ResizeReport", "resize"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME)  # noqa: PLE0605 - one list of names, not two
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that reading a header does not import numpy."""
+    if name not in _HOME:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,130 @@
+"""Every low-rank family as one product of two thin matrices, and thin matrices as LoRA tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from orchestrator.errors import Problem
+from orchestrator.weights import families, lowrank, metadata, names, numbers
+from orchestrator.weights.kinds import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from orchestrator.blocks import Architecture
+    from orchestrator.weights.families import Tensors
+    from orchestrator.weights.metadata import Piece
+    from orchestrator.weights.modules import Adapter, Module
+    from orchestrator.weights.numbers import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A change scale * up down, up (out, r), down (r, in*k*k); ``kernel`` is None for a linear layer."""
+
+    up: Floats
+    down: Floats
+    scale: float
+    kernel: tuple[int, ...] | None
+    outputs: int
+    inputs: int
+
+    @property
+    def full_rank(self) -> int:
+        """How many singular values the whole matrix has."""
+        return min(self.outputs, self.inputs)
+
+    def emptied(self) -> Product:
+        """Return the product without its factors, where only its sizes are needed any more."""
+        nothing = np.zeros((0, 0), np.float32)
+        return replace(self, up=nothing, down=nothing)
+
+
+def refusals(found: Adapter, verb: str) -> Iterator[Problem]:
+    """Yield a problem if any module is no low-rank product: those cannot be resized, or concatenated."""
+    stuck = sorted(
+        {str(module.kind) + (" with dora_scale" if module.dora else "") for module in found.modules if _stuck(module)}
+    )
+    if stuck:
+        way = "convert --to lora makes a LoRA of it" if stuck == ["full"] else "convert --to full, then --to lora"
+        yield Problem(str(found.header.path), f"holds {', '.join(stuck)}: {verb} needs low-rank products", way)
+
+
+def _stuck(module: Module) -> bool:
+    return not module.kind.low_rank or module.dora
+
+
+def product(module: Module, tensors: Tensors, architecture: Architecture) -> Product:
+    """Return the change of a low-rank module as one product.
+
+    LoRA as it is; Tucker with its core folded into down. LoHa's product of products becomes the column-wise and row-wise
+    Kronecker product of its factors, of rank r^2; LoKr's Kronecker product that of its factors; both as the whole matrix
+    where that is smaller. ``full`` is taken whole.
+    """
+    match module.kind:
+        case Kind.LORA | Kind.TUCKER:
+            down = families.fold_tucker(tensors) if module.kind is Kind.TUCKER else tensors["lora_down.weight"]
+            up = tensors["lora_up.weight"].reshape(tensors["lora_up.weight"].shape[0], -1)
+            kernel = down.shape[2:] if down.ndim > 2 else None
+            return _made(up, down.reshape(down.shape[0], -1), families.scale(module.kind, tensors), kernel)
+        case Kind.LOHA | Kind.LOHA_TUCKER:
+            a1, b1, a2, b2 = families.loha_pairs(tensors, tucker=module.kind is Kind.LOHA_TUCKER)
+            up_rank = a1.shape[1] * a2.shape[1]
+            scale = families.scale(module.kind, tensors)
+            kernel = _kernel(module, architecture)
+            if up_rank >= min(a1.shape[0], b1.shape[1]):
+                return _made(*lowrank.dense_factors((a1 @ b1) * (a2 @ b2)), scale, kernel)
+            up = (a1[:, :, None] * a2[:, None, :]).reshape(a1.shape[0], up_rank)
+            return _made(up, (b1[:, None, :] * b2[None, :, :]).reshape(up_rank, -1), scale, kernel)
+        case Kind.LOKR | Kind.FULL:
+            whole = families.delta(module.kind, tensors)
+            kernel = whole.shape[2:] if whole.ndim > 2 else _kernel(module, architecture)
+            return _made(*lowrank.dense_factors(np.ascontiguousarray(whole.reshape(whole.shape[0], -1))), 1.0, kernel)
+        case _:
+            message = f"{module.kind} is no low-rank product"
+            raise ValueError(message)
+
+
+def _made(up: Floats, down: Floats, scale: float, kernel: Sequence[int] | None) -> Product:
+    return Product(up, down, scale, None if kernel is None else tuple(kernel), up.shape[0], down.shape[1])
+
+
+def _kernel(module: Module, architecture: Architecture) -> tuple[int, ...] | None:
+    if "hada_t1" in module.shapes:
+        return module.shapes["hada_t1"][2:]
+    size = names.kernel(module.kohya, architecture)
+    return None if size is None else (size, size)
+
+
+def pieces(
+    module: Module, up: Floats, down: Floats, kernel: tuple[int, ...] | None, *, alpha: float, dtype: str
+) -> list[Piece]:
+    """Return up (out, r) and down (r, in*k*k) as the tensors of a LoRA module, with kohya's or PEFT's keys as the module has.
+
+    A zero product becomes zeros in both factors.
+    """
+    rank = up.shape[1]
+    tail = () if kernel is None else kernel
+    down_shape = (rank, down.shape[1] // int(np.prod(tail, dtype=int)), *tail)
+    up_shape = (up.shape[0], rank, *(1 for _ in tail))
+    peft = names.naming_of(module.name) == "peft"
+    keys = ("lora_B.weight", "lora_A.weight") if peft else ("lora_up.weight", "lora_down.weight")
+    up_key = module.keys.get("lora_up.weight", f"{module.name}.{keys[0]}")
+    down_key = module.keys.get("lora_down.weight", f"{module.name}.{keys[1]}")
+    alpha_key = module.keys.get("alpha", f"{module.name}.alpha")
+    return [
+        metadata.raw(up_key, dtype, up_shape, numbers.encode(up, dtype, up_key)),
+        metadata.raw(down_key, dtype, down_shape, numbers.encode(down, dtype, down_key)),
+        metadata.raw(alpha_key, dtype, (), numbers.encode(np.array(alpha, np.float32), dtype, alpha_key)),
+    ]
+
+
+def stated_alpha(made: Sequence[Piece]) -> float | None:
+    """Return the alpha among the pieces of a module."""
+    for piece in made:
+        if piece.entry.name.endswith(".alpha"):
+            return float(numbers.decode(b"".join(piece.chunks()), piece.entry.dtype)[0])
+    return None

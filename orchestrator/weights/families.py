@@ -1,0 +1,189 @@
+"""What change of the weight each family stands for: one function per family.
+
+``delta`` functions take float32 tensors by part name and return the change of the layer's weight, (out, in) or
+(out, in, k, k); a flat (out, in*k*k) where the file does not say the kernel. Scale is alpha / rank, 1 without alpha.
+Source of every formula: LyCORIS 3.4.0 modules and functional, with their defects left out (alpha / rank applied once).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, assert_never
+
+import numpy as np
+
+from orchestrator.weights import orthogonal
+from orchestrator.weights.kinds import Kind, rank
+
+if TYPE_CHECKING:
+    from orchestrator.weights.numbers import Floats
+
+Tensors = Mapping[str, "Floats"]
+
+
+def scale(kind: Kind, tensors: Tensors) -> float:
+    """Return alpha / rank. No alpha, or alpha 0, means rank (LyCORIS, sd-scripts networks/lora.py:69-73): 1."""
+    dim = rank(kind, {part: tensor.shape for part, tensor in tensors.items()})
+    alpha = float(tensors["alpha"].reshape(-1)[0]) if "alpha" in tensors else 0.0
+    return alpha / dim if alpha and dim else 1.0
+
+
+def _einsum(formula: str, *tensors: Floats) -> Floats:
+    return np.asarray(np.einsum(formula, *tensors, optimize=True), dtype=np.float32)
+
+
+def _flat(tensor: Floats) -> Floats:
+    return tensor.reshape(tensor.shape[0], -1)
+
+
+def fold_tucker(tensors: Tensors) -> Floats:
+    """Return ``lora_mid`` (r, r, k, k) folded into ``lora_down`` (r, in, 1, 1): (r, in, k, k), exact but for rounding."""
+    return _einsum("mnhw,ni->mihw", tensors["lora_mid.weight"], _flat(tensors["lora_down.weight"]))
+
+
+def lora_factors(tensors: Tensors) -> tuple[Floats, Floats]:
+    """LoRA, LoCon, DyLoRA: up (out, r) or (out, r, 1, 1) and down (r, in) or (r, in, k, k) as two matrices."""
+    return _flat(tensors["lora_up.weight"]), _flat(tensors["lora_down.weight"])
+
+
+def loha_pairs(tensors: Tensors, *, tucker: bool) -> tuple[Floats, Floats, Floats, Floats]:
+    """LoHa's four factors as matrices a1 (out, r), b1 (r, in*k*k), a2, b2: the change is scale * (a1 b1) o (a2 b2).
+
+    Tucker: a is stored (r, out), b (r, in), and t (r, r, k, k) is folded into b: sum_j t[i, j] b[j] (functional/loha.py).
+    """
+    pairs = []
+    for number in ("1", "2"):
+        first, second = tensors[f"hada_w{number}_a"], tensors[f"hada_w{number}_b"]
+        if tucker:
+            core = tensors[f"hada_t{number}"]
+            second = _flat(_einsum("ijhw,jr->irhw", core, second))
+            first = first.T
+        pairs += [first, _flat(second)]
+    return pairs[0], pairs[1], pairs[2], pairs[3]
+
+
+def lokr_pair(tensors: Tensors) -> tuple[Floats, Floats, tuple[int, ...]]:
+    """LoKr's two Kronecker factors w1 (a, c) and w2 (b, d*k*k), and the kernel that the file shows: () or (k, k)."""
+    first = tensors["lokr_w1"] if "lokr_w1" in tensors else tensors["lokr_w1_a"] @ tensors["lokr_w1_b"]
+    if "lokr_w2" in tensors:
+        second = tensors["lokr_w2"]
+    elif "lokr_t2" in tensors:
+        second = _einsum("ijhw,ip,jr->prhw", tensors["lokr_t2"], tensors["lokr_w2_a"], tensors["lokr_w2_b"])
+    else:
+        tail = tensors["lokr_w2_b"]
+        second = (tensors["lokr_w2_a"] @ _flat(tail)).reshape(-1, *tail.shape[1:])
+    return first, second, second.shape[2:]
+
+
+def lora_delta(tensors: Tensors) -> Floats:
+    """Scale * up down; (out, in) or (out, in, k, k). LyCORIS modules/locon.py, sd-scripts networks/lora.py."""
+    up, down = lora_factors(tensors)
+    return (scale(Kind.LORA, tensors) * (up @ down)).reshape(up.shape[0], *tensors["lora_down.weight"].shape[1:])
+
+
+def tucker_delta(tensors: Tensors) -> Floats:
+    """Scale * sum_mn up[o, m] mid[m, n] down[n, i]; (out, in, k, k). LyCORIS functional/general.py tucker_weight_from_conv."""
+    folded = fold_tucker(tensors)
+    up = _flat(tensors["lora_up.weight"])
+    return (scale(Kind.TUCKER, tensors) * (up @ _flat(folded))).reshape(up.shape[0], *folded.shape[1:])
+
+
+def loha_delta(tensors: Tensors) -> Floats:
+    """Scale * (w1_a w1_b) o (w2_a w2_b); (out, in*k*k). LyCORIS functional/loha.py."""
+    a1, b1, a2, b2 = loha_pairs(tensors, tucker=False)
+    return scale(Kind.LOHA, tensors) * (a1 @ b1) * (a2 @ b2)
+
+
+def loha_tucker_delta(tensors: Tensors) -> Floats:
+    """The same with a core per factor, t1 and t2 (r, r, k, k); (out, in, k, k). LyCORIS 0.1 trained with t1 in both places."""
+    a1, b1, a2, b2 = loha_pairs(tensors, tucker=True)
+    flat = scale(Kind.LOHA_TUCKER, tensors) * (a1 @ b1) * (a2 @ b2)
+    return flat.reshape(a1.shape[0], -1, *tensors["hada_t1"].shape[2:])
+
+
+def lokr_delta(tensors: Tensors) -> Floats:
+    """Scale * kron(w1, w2), scale 1 where both are whole; (out, in), (out, in, k, k) or (out, in*k*k). functional/lokr.py."""
+    first, second, kernel = lokr_pair(tensors)
+    product = np.kron(first.reshape(*first.shape, *(1 for _ in kernel)), second)
+    return scale(Kind.LOKR, tensors) * product
+
+
+def full_delta(tensors: Tensors) -> Floats:
+    """The stored difference itself, in the weight's shape; the bias' is diff_b. LyCORIS modules/full.py."""
+    return tensors["diff"]
+
+
+def norm_delta(tensors: Tensors) -> Floats:
+    """The stored difference of a norm's weight, (n,); the bias' is b_norm. LyCORIS modules/norms.py."""
+    return tensors["w_norm"]
+
+
+def ia3_delta(tensors: Tensors, base: Floats) -> Floats:
+    """``base`` times weight along its inputs (on_input) or outputs; the base's shape. LyCORIS modules/ia3.py."""
+    factor = tensors["weight"].reshape(-1)
+    on_input = bool(tensors["on_input"].reshape(-1)[0])
+    tail = (1,) * (base.ndim - 2)
+    return base * (factor.reshape(1, -1, *tail) if on_input else factor.reshape(-1, 1, *tail))
+
+
+def glora_delta(tensors: Tensors, base: Floats) -> Floats:
+    """Scale * (W a1 a2 + b1 b2), both products low-rank; the base's shape. LyCORIS modules/glora.py."""
+    a1, a2, b1 = (_flat(tensors[part]) for part in ("a1.weight", "a2.weight", "b1.weight"))
+    if "bm.weight" in tensors:
+        b2 = _flat(_einsum("mnhw,ni->mihw", tensors["bm.weight"], _flat(tensors["b2.weight"])))
+    else:
+        b2 = _flat(tensors["b2.weight"])
+    turned = _einsum("oi...,ij->oj...", base, a1 @ a2)
+    return np.asarray(scale(Kind.GLORA, tensors) * ((b1 @ b2).reshape(base.shape) + turned), dtype=np.float32)
+
+
+def delta(kind: Kind, tensors: Tensors, base: Floats | None = None) -> Floats:
+    """Return the change of the layer's weight. ``base`` is the layer's own weight, for the kinds that need it.
+
+    With dora_scale (either axis) the sum of base and change is normalized anew, so that needs the base too.
+    Raises ValueError where the base is needed and absent.
+    """
+    if kind.needs_base or "dora_scale" in tensors:
+        if base is None:
+            message = (
+                f"the change of a {kind}{' with dora_scale' if 'dora_scale' in tensors else ''} depends on the base model"
+            )
+            raise ValueError(message)
+        change = _based(kind, tensors, base)
+        return orthogonal.dora(base, change, tensors["dora_scale"]) if "dora_scale" in tensors else change
+    return _own(kind, tensors)
+
+
+def _based(kind: Kind, tensors: Tensors, base: Floats) -> Floats:
+    match kind:
+        case Kind.IA3:
+            return ia3_delta(tensors, base)
+        case Kind.GLORA:
+            return glora_delta(tensors, base)
+        case Kind.DIAG_OFT:
+            return orthogonal.diag_oft_delta(tensors, base)
+        case Kind.BOFT:
+            return orthogonal.boft_delta(tensors, base)
+        case _:
+            return _own(kind, tensors).reshape(base.shape)
+
+
+def _own(kind: Kind, tensors: Tensors) -> Floats:
+    match kind:
+        case Kind.LORA:
+            return lora_delta(tensors)
+        case Kind.TUCKER:
+            return tucker_delta(tensors)
+        case Kind.LOHA:
+            return loha_delta(tensors)
+        case Kind.LOHA_TUCKER:
+            return loha_tucker_delta(tensors)
+        case Kind.LOKR:
+            return lokr_delta(tensors)
+        case Kind.FULL:
+            return full_delta(tensors)
+        case Kind.NORM:
+            return norm_delta(tensors)
+        case Kind.IA3 | Kind.GLORA | Kind.DIAG_OFT | Kind.BOFT:
+            raise ValueError(kind)
+    assert_never(kind)

@@ -1,0 +1,214 @@
+"""Safetensors files as untrusted input and as careful output: headers that are checked, bodies that are streamed.
+
+No numpy here: what only reads a header stays cheap. Format: https://huggingface.co/docs/safetensors (8 bytes of length,
+a JSON header, the body).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+from orchestrator.errors import Problem, RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+MAX_HEADER = 32 * 2**20
+"""The longest header that is read; the format allows 100 MB, a LoRA with a cover picture needs about one."""
+
+CHUNK = 4 * 2**20
+MAX_DIMENSIONS = 8
+
+# In the order by which safetensors sorts a body: the last first, names ascending within a type.
+_BY_WIDTH = (
+    (1, "BOOL U8 I8 F8_E5M2 F8_E4M3"),
+    (2, "I16 U16 F16 BF16"),
+    (4, "I32 U32 F32"),
+    (8, "F64 I64 U64"),
+)
+WIDTHS = {name: width for width, names in _BY_WIDTH for name in names.split()}
+_RANKS = {name: position for position, name in enumerate(WIDTHS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor of a file: its name, type, shape, and where in the body its bytes lie."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int = 0
+    end: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensor."""
+        return math.prod(self.shape) * WIDTHS[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of itself: entries by name in the order of the body, metadata, and where the body starts."""
+
+    path: Path
+    entries: dict[str, Entry]
+    metadata: dict[str, str]
+    body: int
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of all tensors together: what the README of the release calls the size."""
+        return sum(entry.size for entry in self.entries.values())
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of ``path`` without touching the body.
+
+    Raises RecipeError (where, what, hint) for anything that is not a sound safetensors file: pickles, lengths beyond the
+    file, broken or deeply nested JSON, duplicate keys, unknown types, negative or absurd shapes, offsets that overlap,
+    leave gaps or end outside the file.
+    """
+    if path.suffix.lower() in {".ckpt", ".pt", ".pth", ".bin"}:
+        hint = "a pickle can run any program when it is read; convert --unpickle reads it with torch's weights_only"
+        raise RecipeError(Problem(str(path), "is not a safetensors file", hint))
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > size - 8:
+                raise _bad(path, f"says its header has {length} bytes; the file has {size}", "was the download cut short?")
+            if length > MAX_HEADER:
+                raise _bad(path, f"has a header of {length} bytes; at most {MAX_HEADER} are read")
+            raw = file.read(length)
+    except OSError as error:
+        raise _bad(path, f"cannot be read: {error.strerror or error}") from error
+    table = _json(path, raw)
+    metadata = table.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise _bad(path, "has metadata that are not texts")
+    entries = [_entry(path, name, fields) for name, fields in table.items()]
+    entries.sort(key=lambda entry: (entry.begin, entry.end))
+    end = 0
+    for entry in entries:
+        if entry.begin != end:
+            raise _bad(path, f"{entry.name!r} starts at {entry.begin} of the body, where {end} was due")
+        end = entry.end
+    if end != size - 8 - length:
+        raise _bad(
+            path, f"has a body of {size - 8 - length} bytes; its header accounts for {end}", "was the download cut short?"
+        )
+    return Header(path, {entry.name: entry for entry in entries}, metadata, 8 + length)
+
+
+def _bad(path: Path, what: str, hint: str = "") -> RecipeError:
+    return RecipeError(Problem(str(path), what, hint))
+
+
+def _json(path: Path, raw: bytes) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            seen: set[str] = set()
+            twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise _bad(path, f"names {twice!r} twice in its header")
+        return found
+
+    try:
+        table = json.loads(raw.decode("utf-8"), object_pairs_hook=once)
+    except (ValueError, RecursionError) as error:
+        raise _bad(path, f"has a header that is not JSON: {str(error)[:120]}", "is it a safetensors file at all?") from error
+    if not isinstance(table, dict):
+        raise _bad(path, "has a header that is not a table", "is it a safetensors file at all?")
+    return table
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _entry(path: Path, name: str, fields: object) -> Entry:
+    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
+        raise _bad(path, f"{name!r} is not described by dtype, shape and data_offsets")
+    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in WIDTHS:
+        raise _bad(path, f"{name!r} has the unknown type {str(dtype)[:20]!r}", f"known: {', '.join(WIDTHS)}")
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(map(_whole, shape)):
+        raise _bad(path, f"{name!r} has an impossible shape: {str(shape)[:60]}")
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_whole, offsets)):
+        raise _bad(path, f"{name!r} has impossible offsets: {str(offsets)[:60]}")
+    entry = Entry(name, dtype, tuple(shape), *offsets)
+    if entry.end - entry.begin != entry.size:
+        raise _bad(path, f"{name!r} has {entry.end - entry.begin} bytes; its shape {shape} of {dtype} needs {entry.size}")
+    return entry
+
+
+class Body:
+    """The tensors of one file, read when asked for; use it in a ``with`` statement."""
+
+    def __init__(self, header: Header) -> None:
+        """Open the file of ``header``."""
+        self.header = header
+        self._file: BinaryIO = header.path.open("rb", buffering=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def read(self, name: str) -> bytearray:
+        """Return the bytes of one tensor. Safe to call from several threads."""
+        entry = self.header.entries[name]
+        buffer = bytearray(entry.size)
+        self._fill(memoryview(buffer), self.header.body + entry.begin, name)
+        return buffer
+
+    def chunks(self, name: str, size: int = CHUNK) -> Iterator[bytearray]:
+        """Yield the bytes of one tensor in pieces of at most ``size`` (a multiple of 8)."""
+        entry = self.header.entries[name]
+        for begin in range(0, entry.size, size):
+            buffer = bytearray(min(size, entry.size - begin))
+            self._fill(memoryview(buffer), self.header.body + entry.begin + begin, name)
+            yield buffer
+
+    def _fill(self, view: memoryview, position: int, name: str) -> None:
+        while view:
+            count = os.preadv(self._file.fileno(), [view], position)
+            if count == 0:
+                raise _bad(self.header.path, f"ended inside {name!r}", "was the file changed while it was read?")
+            view, position = view[count:], position + count
+
+
+def canonical(entries: Iterable[Entry]) -> list[Entry]:
+    """Return ``entries`` in the order in which safetensors writes them, with offsets to match."""
+    placed, begin = [], 0
+    for entry in sorted(entries, key=lambda entry: (-_RANKS[entry.dtype], entry.name)):
+        placed.append(Entry(entry.name, entry.dtype, entry.shape, begin, begin + entry.size))
+        begin += entry.size
+    return placed
+
+
+def encode_header(entries: Iterable[Entry], metadata: Mapping[str, str] | None) -> bytes:
+    """Return the length and header as safetensors writes them: compact JSON in UTF-8, padded by spaces to 8 bytes."""
+    table: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
+    for entry in entries:
+        table[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [entry.begin, entry.end]}
+    raw = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    raw += b" " * (-len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw
+
+
+def check_output(path: Path, inputs: Iterable[Path], *, overwrite: bool = False) -> None:
+    """Refuse an output that is one of the inputs (unless ``overwrite``), has the wrong suffix or no folder to stand in."""
+    if path.suffix != ".safetensors":
+        raise _bad(path, "is not a name for a safetensors file", "end the output's name in .safetensors")
+    if not path.parent.is_dir():
+        raise _bad(path, "stands in a folder that does not exist", f"mkdir -p {path.parent}")
+    if not overwrite and path.exists() and any(source.exists() and path.samefile(source) for source in inputs):
+        raise _bad(path, "is the input itself", "choose another output, or say --overwrite")

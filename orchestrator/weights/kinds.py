@@ -1,0 +1,133 @@
+"""Which families of LoRA files there are and how each is recognized: keys and shapes alone, no numbers, no numpy."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, assert_never
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Kind(StrEnum):
+    """What a module's tensors are. LoRA, plain LoCon and DyLoRA have the same keys and the same formula."""
+
+    LORA = "lora"
+    TUCKER = "locon tucker"
+    LOHA = "loha"
+    LOHA_TUCKER = "loha tucker"
+    LOKR = "lokr"
+    FULL = "full"
+    NORM = "norm"
+    IA3 = "ia3"
+    GLORA = "glora"
+    DIAG_OFT = "diag-oft"
+    BOFT = "boft"
+
+    @property
+    def low_rank(self) -> bool:
+        """Whether the change is a product of thin factors that the file holds."""
+        return self in (Kind.LORA, Kind.TUCKER, Kind.LOHA, Kind.LOHA_TUCKER, Kind.LOKR)
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the change depends on the weight of the base model."""
+        return self in (Kind.IA3, Kind.GLORA, Kind.DIAG_OFT, Kind.BOFT)
+
+
+_SHAPES: tuple[tuple[Kind, frozenset[str], frozenset[str]], ...] = (
+    (Kind.TUCKER, frozenset({"lora_up.weight", "lora_down.weight", "lora_mid.weight"}), frozenset({"alpha", "dora_scale"})),
+    (Kind.LORA, frozenset({"lora_up.weight", "lora_down.weight"}), frozenset({"alpha", "dora_scale"})),
+    (
+        Kind.LOHA_TUCKER,
+        frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"}),
+        frozenset({"alpha", "dora_scale"}),
+    ),
+    (Kind.LOHA, frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}), frozenset({"alpha", "dora_scale"})),
+    (Kind.FULL, frozenset({"diff"}), frozenset({"diff_b"})),
+    (Kind.NORM, frozenset({"w_norm"}), frozenset({"b_norm"})),
+    (Kind.IA3, frozenset({"weight", "on_input"}), frozenset()),
+    (Kind.GLORA, frozenset({"a1.weight", "a2.weight", "b1.weight", "b2.weight"}), frozenset({"bm.weight", "alpha"})),
+    (Kind.BOFT, frozenset({"oft_blocks"}), frozenset({"rescale", "alpha"})),
+)
+_LOKR = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "alpha", "dora_scale"})
+
+
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> Kind | None:
+    """Return the kind of a module from its part names and shapes, or None where they are no family's complete set."""
+    parts = frozenset(shapes)
+    for kind, required, optional in _SHAPES:
+        if required <= parts <= required | optional:
+            return Kind.DIAG_OFT if kind is Kind.BOFT and len(shapes["oft_blocks"]) == 3 else kind
+    first = "lokr_w1" in parts or {"lokr_w1_a", "lokr_w1_b"} <= parts
+    second = "lokr_w2" in parts or {"lokr_w2_a", "lokr_w2_b"} <= parts
+    return Kind.LOKR if first and second and parts <= _LOKR else None
+
+
+_RANK_PARTS = {
+    Kind.LORA: "lora_down.weight", Kind.TUCKER: "lora_down.weight", Kind.LOHA: "hada_w1_b", Kind.LOHA_TUCKER: "hada_w1_b",
+    Kind.GLORA: "a2.weight",
+}  # fmt: skip
+
+
+def rank(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Return the rank (dim) of a module; None where it has none: full, norm, ia3, oft, and LoKr with both factors whole."""
+    if kind is Kind.LOKR:
+        part = next((part for part in ("lokr_w1_b", "lokr_w2_b") if part in shapes), None)
+        return shapes[part][0] if part else None
+    part = _RANK_PARTS.get(kind)
+    return shapes[part][0] if part else None
+
+
+def misshapen(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return what is impossible about the shapes of a module: ranks that differ between factors, factors of no dimensions."""
+    inner: dict[str, tuple[str, int]] = {}  # the axis of every factor that has to be the rank
+    match kind:
+        case Kind.LORA | Kind.TUCKER:
+            inner = {"lora_up.weight": ("rank", 1), "lora_down.weight": ("rank", 0)}
+        case Kind.LOHA:
+            inner = {"hada_w1_a": ("rank", 1), "hada_w1_b": ("rank", 0), "hada_w2_a": ("rank", 1), "hada_w2_b": ("rank", 0)}
+        case Kind.LOHA_TUCKER:
+            inner = dict.fromkeys(("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"), ("rank", 0))
+        case Kind.GLORA:
+            inner = {"a1.weight": ("a", 1), "a2.weight": ("a", 0), "b1.weight": ("b", 1), "b2.weight": ("b", 0)}
+        case Kind.LOKR | Kind.FULL | Kind.NORM | Kind.IA3 | Kind.DIAG_OFT | Kind.BOFT:
+            inner = {}
+        case _:
+            assert_never(kind)
+    problems = [f"{part} has the shape {shapes[part]}" for part, (_, axis) in inner.items() if len(shapes[part]) <= axis]
+    if not problems:
+        for group in sorted({group for group, _ in inner.values()}):
+            ranks = {part: shapes[part][axis] for part, (name, axis) in inner.items() if name == group}
+            if len(set(ranks.values())) > 1 or 0 in ranks.values():
+                problems.append("ranks differ or are 0: " + ", ".join(f"{part} {count}" for part, count in ranks.items()))
+    if kind is Kind.TUCKER and not problems and shapes["lora_mid.weight"][:2] != (shapes["lora_down.weight"][0],) * 2:
+        problems.append(f"lora_mid.weight {shapes['lora_mid.weight']} does not fit the rank {shapes['lora_down.weight'][0]}")
+    alpha = shapes.get("alpha", ())
+    return problems if alpha in ((), (1,)) else [*problems, f"alpha has the shape {alpha}"]
+
+
+def scaled_parts(kind: Kind, parts: frozenset[str]) -> tuple[str, ...] | None:
+    """Return the tensors that have to be multiplied by w, all of them once, so that the change becomes w times itself.
+
+    None: no tensor does that (rotations, and everything with dora_scale, whose norm is taken anew).
+    """
+    if "dora_scale" in parts:
+        return None
+    match kind:
+        case Kind.LORA | Kind.TUCKER:
+            return ("lora_up.weight",)
+        case Kind.LOHA | Kind.LOHA_TUCKER:
+            return ("hada_w1_a",)
+        case Kind.LOKR:
+            return ("lokr_w1",) if "lokr_w1" in parts else ("lokr_w1_a",)
+        case Kind.FULL | Kind.NORM:
+            return tuple(sorted(parts))
+        case Kind.IA3:
+            return ("weight",)
+        case Kind.GLORA:
+            # two terms, W·a and b: one factor of each
+            return ("a1.weight", "b1.weight")
+        case Kind.DIAG_OFT | Kind.BOFT:
+            return None
+    assert_never(kind)

@@ -1,0 +1,162 @@
+"""The singular values of a product of thin factors, and its best approximation of a rank, never forming the product.
+
+W = up down with up (out, r) and down (r, n). With down down^T = L L^T (Cholesky), W = (up L) Q with Q = L^-1 down, whose rows
+are orthonormal; so the eigenvalues of L^T (up^T up) L are the squares of W's singular values, its eigenvectors P give
+up' = up L P (= U S) and down' = P^T L^-1 down (= V^T). Gram matrices in float32, everything of the rank's size in float64.
+
+Where that loses precision: squares halve the digits. A Gram matrix in float32 is wrong by about eps * |up|^2 |down|^2, so
+singular values below s0 / 500 drown, less if the factors are much larger than their product. Therefore the threshold that
+is asked for decides: Gram matrices in float64 where it is small or where a value is too near to it to tell, and QR of both
+factors with the SVD of the core where Cholesky fails or even float64 would not do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from orchestrator.weights.numbers import Floats
+
+    Doubles = NDArray[np.float64]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_EPS32, _EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
+_SAFETY = 0.5  # measured: at most 0.07 of eps * |up|^2 |down|^2 / r, near a threshold of 1/16
+_BLURRED = 5e-3
+
+
+class Method(Enum):
+    """How the values were found."""
+
+    ZERO = auto()
+    GRAM32 = auto()
+    GRAM64 = auto()
+    QR = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Factored:
+    """Singular values of up down, largest first, and the small matrices that turn the factors into U S and V^T."""
+
+    values: Doubles
+    method: Method
+    left: Floats | None = None
+    right: Floats | None = None
+
+
+def factorize(up: Floats, down: Floats, smallest: float | None = None) -> Factored:
+    """Return the singular values of up (out, r) times down (r, n), min(r, out, n) of them.
+
+    ``smallest`` is the smallest fraction of the largest value that has to be told apart from its neighbours (1 / sv_ratio);
+    None asks for all that float64 can give.
+    """
+    if not up.any() or not down.any():
+        return Factored(np.zeros(min(up.shape[1], up.shape[0], down.shape[1])), Method.ZERO)
+    if smallest is not None and smallest >= 1 / 200:
+        found = _by_gram(up, down, np.float32)
+        if found and not _blurred(found, up, down, smallest, _EPS32):
+            return found
+    found = _by_gram(up, down, np.float64)
+    # sqrt(eps) is what squares can resolve at best; ask no more of them without a threshold
+    if found and not _blurred(found, up, down, smallest or 1e-5, _EPS64):
+        return found
+    return Factored(np.asarray(np.linalg.svd(_core(up, down)[1], compute_uv=False), np.float64), Method.QR)
+
+
+def truncate(factored: Factored, up: Floats, down: Floats, rank: int) -> tuple[Floats, Floats]:
+    """Return U S (out, rank) and V^T (rank, n) of the best approximation of ``rank``, with zeros beyond the product's rank."""
+    rows, columns = np.zeros((up.shape[0], rank), np.float32), np.zeros((rank, down.shape[1]), np.float32)
+    kept = min(rank, len(factored.values))
+    if factored.method is Method.ZERO:
+        return rows, columns
+    if factored.left is not None and factored.right is not None:
+        np.matmul(up, factored.left[:, :kept], out=rows[:, :kept])
+        np.matmul(factored.right[:kept], down, out=columns[:kept])
+        return rows, columns
+    (first, core, second) = _core(up, down)
+    turn, values, back = np.linalg.svd(core, full_matrices=False)
+    rows[:, :kept] = first @ (turn[:, :kept] * values[:kept])
+    columns[:kept] = back[:kept] @ second.T
+    return rows, columns
+
+
+def _by_gram(up: Floats, down: Floats, precision: type[np.floating[Any]]) -> Factored | None:
+    up, down = up.astype(precision, copy=False), down.astype(precision, copy=False)
+    try:
+        lower = np.linalg.cholesky((down @ down.T).astype(np.float64))
+        inverse = np.linalg.solve(lower, np.eye(len(lower)))
+    except np.linalg.LinAlgError:
+        return None
+    if (np.diag(lower).min() / np.diag(lower).max()) ** 2 < 1e4 * np.finfo(precision).eps:
+        return None  # nearly dependent rows: the inverse would carry noise
+    core = lower.T @ (up.T @ up).astype(np.float64) @ lower
+    squares, turn = np.linalg.eigh(core)
+    count = min(len(squares), up.shape[0], down.shape[1])
+    turn = turn[:, ::-1][:, :count]
+    values = np.sqrt(np.maximum(squares[::-1][:count], 0))
+    left, right = (lower @ turn).astype(np.float32), (turn.T @ inverse).astype(np.float32)
+    return Factored(values, Method.GRAM32 if precision is np.float32 else Method.GRAM64, left, right)
+
+
+def _blurred(found: Factored, up: Floats, down: Floats, smallest: float, eps: float) -> bool:
+    """Whether the error of the squares hides what lies near ``smallest`` times the largest value."""
+    threshold = found.values[0] * smallest
+    if threshold == 0:
+        return True
+    size = float(np.einsum("or,or->", up, up)) * float(np.einsum("rn,rn->", down, down)) / up.shape[1]
+    blur = _SAFETY * eps * size / (2 * threshold**2)
+    return blur > _BLURRED or bool(np.any(np.abs(found.values / threshold - 1) < 2 * blur))
+
+
+def _core(up: Floats, down: Floats) -> tuple[Doubles, Doubles, Doubles]:
+    first, upper = np.linalg.qr(up.astype(np.float64))
+    second, lower = np.linalg.qr(down.astype(np.float64).T)
+    return first, upper @ lower.T, second
+
+
+def dense_factors(matrix: Floats) -> tuple[Floats, Floats]:
+    """Return a matrix as a product whose inner size is its smaller side: the identity on that side."""
+    outputs, inputs = matrix.shape
+    return (np.eye(outputs, dtype=np.float32), matrix) if outputs <= inputs else (matrix, np.eye(inputs, dtype=np.float32))
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold numpy's OpenBLAS at one thread, so that one module per thread is what runs; nothing happens under another BLAS."""
+    folder = Path(np.__file__).parents[1] / "numpy.libs"
+    for library in folder.glob("*openblas*"):
+        with contextlib.suppress(OSError, AttributeError):
+            loaded = ctypes.CDLL(str(library))
+            before = loaded.scipy_openblas_get_num_threads64_()
+            loaded.scipy_openblas_set_num_threads64_(1)
+            try:
+                yield
+            finally:
+                loaded.scipy_openblas_set_num_threads64_(before)
+            return
+    yield
+
+
+def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Map over ``items`` with one thread per core and BLAS at one thread; results in order, an error as it comes."""
+    with one_blas_thread(), ThreadPoolExecutor(_cores()) as pool:
+        yield from pool.map(function, items)
+
+
+def _cores() -> int:
+    return max(1, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

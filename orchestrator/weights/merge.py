@@ -1,0 +1,202 @@
+"""Baking block weights into a LoRA file: each module's change becomes w times itself, for every family that can.
+
+One factor per module is multiplied, in float32 and rounded once; alpha stays, and a weight of 1 copies bytes. The body streams
+from file to file, so memory does not grow with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from orchestrator import blocks
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.weights import kinds, metadata, numbers
+from orchestrator.weights.files import Body, Entry, check_output, read_header
+from orchestrator.weights.modules import Adapter, Module, adapter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from orchestrator.weights.metadata import Hashes, Piece
+
+    Progress = Callable[[int, int, str], None]
+
+Compat = Literal["supermerger-2023"]
+_CONSTANT = ("alpha", "on_input")
+
+
+@dataclass(frozen=True, slots=True)
+class MergeReport:
+    """What a merge did: the weight of every block, how many modules it met, and the hashes of the output."""
+
+    architecture: blocks.Architecture
+    weights: tuple[float, ...]
+    preset: str | None
+    unmapped: float
+    modules: dict[str, int]
+    outside: int
+    pruned: int
+    hashes: Hashes
+
+    def table(self) -> list[str]:
+        """Return one line per block, and what was applied outside of them."""
+        rows = [
+            f"{name:<6} {weight:>8.4g}  {self.modules.get(name, 0):>3} modules"
+            for name, weight in zip(blocks.names(self.architecture), self.weights, strict=True)
+        ]
+        rows.append(f"{'other':<6} {self.unmapped:>8.4g}  {self.outside:>3} modules (conv_out, time embedding: in no block)")
+        return [*rows, f"{self.pruned} modules pruned"] if self.pruned else rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON."""
+        return {
+            "architecture": self.architecture,
+            "weights": dict(zip(blocks.names(self.architecture), self.weights, strict=True)),
+            "preset": self.preset,
+            "unmapped": self.unmapped,
+            "modules": self.modules,
+            "outside": self.outside,
+            "pruned": self.pruned,
+            "model_hash": self.hashes.model,
+        }
+
+
+def merge(
+    source: Path,
+    output: Path,
+    block_weights: str | Sequence[float],
+    *,
+    preset: str | None = None,
+    prune: bool = False,
+    unmapped: float = 1.0,
+    compat: Compat | None = None,
+    presets: Mapping[str, Sequence[float]] | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> MergeReport:
+    """Write ``source`` with every module multiplied by the weight of its block to ``output``.
+
+    ``preset`` is the name to report for a list of weights.
+    ``unmapped`` is the weight of what is in no block and of the blocks that a short list leaves out. A weight of 0 keeps the
+    module with zeroed tensors, as the release has it, or drops it with ``prune``. ``compat="supermerger-2023"`` multiplies
+    what that tool multiplied, so that its fractional results can be rebuilt.
+
+    Raises RecipeError with every problem, and nothing is written: unknown keys, families that cannot be scaled, overflow.
+    """
+    check_output(output, [source], overwrite=overwrite)
+    found = adapter(read_header(source))
+    weights = blocks.parse(block_weights, found.architecture, presets=presets, unmapped=unmapped)
+    by_block = dict(zip(blocks.names(found.architecture), weights, strict=True))
+    weight_of = {module.name: _weight(module, by_block, unmapped, compat) for module in found.modules}
+    problems = list(_refusals(found, weight_of, prune=prune, compat=compat))
+    if problems:
+        raise RecipeError(problems)
+    pruned = {module.name for module in found.modules if prune and weight_of[module.name] == 0}
+    named = block_weights if isinstance(block_weights, str) and "," not in block_weights else None
+    preset = preset or named or blocks.preset_name(weights, found.architecture)
+    preset = preset and preset.rpartition(":")[2]  # of FILE:NAME, the name
+    details: dict[str, Any] = {
+        "block_weights": by_block,
+        "preset": preset,
+        "unmapped": unmapped,
+        "zeroed": "prune" if prune else "keep",
+    }
+    if compat:
+        details["compat"] = compat
+    kept = metadata.with_provenance(found.header.metadata, "merge", details)
+    with Body(found.header) as body:
+        chosen = _pieces(found, body, weight_of, pruned, compat)
+        hashes = metadata.write(output, _watched(chosen, progress), kept)
+    counts = Counter(module.block for module in found.modules if module.block)
+    outside = len(found.modules) - sum(counts.values())
+    return MergeReport(found.architecture, weights, preset, unmapped, dict(counts), outside, len(pruned), hashes)
+
+
+def _weight(module: Module, by_block: Mapping[str, float], unmapped: float, compat: Compat | None) -> float:
+    if compat and module.kohya == "lora_unet_conv_in":
+        return 1.0  # the tool of March 2023 did not know it
+    return by_block[module.block] if module.block else unmapped
+
+
+def _refusals(found: Adapter, weight_of: Mapping[str, float], *, prune: bool, compat: Compat | None) -> Iterator[Problem]:
+    stuck = [
+        module
+        for module in found.modules
+        if weight_of[module.name] != 1
+        and not (prune and weight_of[module.name] == 0)
+        and kinds.scaled_parts(module.kind, module.parts) is None
+    ]
+    if stuck:
+        named = ", ".join(sorted({f"{module.kind}{' with dora_scale' if module.dora else ''}" for module in stuck}))
+        zero = "; prune drops blocks of weight 0 exactly" if any(weight_of[module.name] == 0 for module in stuck) else ""
+        hint = f"convert --to full --base MODEL makes it a file that can be scaled{zero}"
+        yield Problem(str(found.header.path), f"{len(stuck)} modules ({named}) cannot be scaled by multiplying a tensor", hint)
+    odd = {entry.dtype for entry in found.header.entries.values() if entry.dtype.startswith("F8")}
+    if odd and any(weight not in (0, 1) for weight in weight_of.values()):
+        yield Problem(
+            str(found.header.path), f"{', '.join(odd)} tensors cannot be scaled", "convert --save-precision fp16 first"
+        )
+    if compat and any(weight < 0 for weight in weight_of.values()):
+        yield Problem("block_weights", "negative weights ended that tool with an error", "leave out --compat")
+
+
+def _pieces(
+    found: Adapter, body: Body, weight_of: Mapping[str, float], pruned: set[str], compat: Compat | None
+) -> Iterator[tuple[Module, Piece]]:
+    tables: dict[tuple[str, float], Any] = {}
+    lycoris = any("down_blocks_0_resnets_0_conv1" in module.kohya or "hada_t1" in module.keys for module in found.modules)
+    for module in found.modules:
+        weight = weight_of[module.name]
+        if module.name in pruned:
+            continue
+        parts = kinds.scaled_parts(module.kind, module.parts) or ()
+        if weight == 0 or compat:
+            # The tools of the release zeroed every tensor; so a zeroed module shows nothing of what it had learned.
+            parts = tuple(part for part in module.keys if part not in _CONSTANT)
+        factor = math.sqrt(abs(weight)) if compat and lycoris else weight
+        for part, key in module.keys.items():
+            entry = found.header.entries[key]
+            if part not in parts or factor == 1 or entry.dtype not in (*numbers.FLOATING, "F8_E4M3", "F8_E5M2"):
+                yield module, metadata.copy(body, key)
+            elif factor == 0:
+                yield module, metadata.Piece(entry, partial(_zeros, entry.size))
+            else:
+                if (entry.dtype, factor) not in tables:
+                    tables[entry.dtype, factor] = numbers.scale_table(entry.dtype, factor)
+                table = tables[entry.dtype, factor]
+                yield module, metadata.Piece(entry, partial(_scaled, body, entry, factor, table))
+
+
+def _zeros(size: int) -> Iterator[bytes]:
+    for begin in range(0, size, 1 << 22):
+        yield bytes(min(1 << 22, size - begin))
+
+
+def _scaled(body: Body, entry: Entry, factor: float, table: Any) -> Iterator[memoryview]:
+    for chunk in body.chunks(entry.name):
+        yield numbers.scaled(chunk, entry.dtype, factor, table, entry.name)
+
+
+def _watched(pieces: Iterator[tuple[Module, Piece]], progress: Progress | None) -> Iterator[Piece]:
+    """Yield the pieces, the last one of each module made to report that the module is done."""
+    all_pieces = list(pieces)
+    last: dict[str, str] = {}
+    for module, piece in all_pieces:
+        last[module.name] = max(last.get(module.name, ""), piece.entry.name)
+    total, done = len(last), 0
+
+    def told(piece: Piece, note: str) -> Iterator[metadata.Buffer]:
+        nonlocal done
+        yield from piece.chunks()
+        done += 1
+        if progress:
+            progress(done, total, note)
+
+    for module, piece in all_pieces:
+        ends = progress is not None and last[module.name] == piece.entry.name
+        yield metadata.Piece(piece.entry, partial(told, piece, module.block or "other")) if ends else piece

@@ -1,0 +1,147 @@
+"""Keys of LoRA files: which module and which part a key belongs to, in kohya's and in PEFT's naming."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from orchestrator.blocks import Architecture
+
+Naming = Literal["kohya", "peft"]
+
+PARTS = (
+    *("lora_up.weight", "lora_down.weight", "lora_mid.weight", "alpha", "dora_scale"),
+    *("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"),
+    *("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),
+    *("diff", "diff_b", "w_norm", "b_norm", "on_input", "oft_blocks", "rescale"),
+    *("a1.weight", "a2.weight", "b1.weight", "b2.weight", "bm.weight", "weight"),
+)
+"""What the trainers call the tensors of a module (LyCORIS 3.4.0 modules/*.py weight_list)."""
+
+_ALIASES = {
+    "lora_A.weight": "lora_down.weight",
+    "lora_B.weight": "lora_up.weight",
+    "lora_A.default.weight": "lora_down.weight",
+    "lora_B.default.weight": "lora_up.weight",
+    "lora.down.weight": "lora_down.weight",
+    "lora.up.weight": "lora_up.weight",
+    "lora_linear_layer.down.weight": "lora_down.weight",
+    "lora_linear_layer.up.weight": "lora_up.weight",
+    "lora_magnitude_vector": "dora_scale",
+    "lora_magnitude_vector.weight": "dora_scale",
+    "lora_magnitude_vector.default.weight": "dora_scale",
+}
+# The longest first: `weight` alone is IA3's.
+_ENDINGS = sorted([(part, part) for part in PARTS] + list(_ALIASES.items()), key=lambda pair: -len(pair[0]))
+_ROOTS = (
+    ("base_model.model.", ""),
+    ("unet.", "lora_unet_"),
+    ("text_encoder_2.", "lora_te2_"),
+    ("text_encoder.", "lora_te_"),
+)
+# Words of diffusers' paths that have an underscore inside; everything else splits at underscores.
+_WORDS = re.compile(
+    r"(down_blocks|up_blocks|mid_block|transformer_blocks|proj_in|proj_out|time_emb_proj|conv_shortcut|to_q|to_k|to_v|to_out"
+    r"|self_attn|q_proj|k_proj|v_proj|out_proj|text_model|final_layer_norm|layer_norm\d?|position_embedding|token_embedding"
+    r"|text_projection|conv_in|conv_out|time_embedding|add_embedding|linear_\d|norm_out|conv_norm_out|patch_embedding)"
+)
+_RESNET = {
+    "in_layers_2": "conv1",
+    "out_layers_3": "conv2",
+    "emb_layers_1": "time_emb_proj",
+    "skip_connection": "conv_shortcut",
+}
+_RESNET |= {"in_layers_0": "norm1", "out_layers_0": "norm2"}
+_THREE_BY_THREE = re.compile(
+    r"_(?:conv1|conv2|(?:down|up)samplers_\d+_conv|conv_in|conv_out|in_layers_2|out_layers_3|op|conv)$"
+)
+_ONE_BY_ONE = re.compile(r"_(?:conv_shortcut|skip_connection)$")
+
+
+def split(key: str) -> tuple[str, str] | None:
+    """Return (module as the file writes it, part), or None for a key that no family has.
+
+    >>> split("lora_unet_conv_in.lora_up.weight"), split("unet.conv_in.lora_B.weight")
+    (('lora_unet_conv_in', 'lora_up.weight'), ('unet.conv_in', 'lora_up.weight'))
+    """
+    return next(((key[: -len(ending) - 1], part) for ending, part in _ENDINGS if key.endswith("." + ending)), None)
+
+
+def naming_of(module: str) -> Naming:
+    """Tell kohya's names (lora_unet_…, no dots) from PEFT's paths."""
+    return "kohya" if module.startswith(("lora_", "lycoris_")) else "peft"
+
+
+def kohya(module: str, architecture: Architecture) -> str:
+    """Return a module's name as sd-scripts writes it: lora_unet_…, lora_te_… (lora_te1_… on SDXL).
+
+    >>> kohya("unet.down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_out.0", "sd1")
+    'lora_unet_down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_out_0'
+    """
+    if naming_of(module) == "kohya":
+        return module
+    for root, prefix in _ROOTS:
+        if module.startswith(root):
+            module = prefix + module[len(root) :]
+    if not module.startswith("lora_"):
+        module = "lora_unet_" + module
+    name = module.replace(".", "_")
+    return name.replace("lora_te_", "lora_te1_", 1) if architecture == "sdxl" else name
+
+
+def diffusers(module: str, architecture: Architecture) -> str:
+    """Return a module's path in diffusers; compvis names of SDXL are mapped to the blocks that they are there.
+
+    >>> diffusers("lora_unet_output_blocks_2_2_conv", "sdxl")
+    'unet.up_blocks.0.upsamplers.0.conv'
+    """
+    if naming_of(module) == "peft":
+        return module
+    for prefix, root in (("lora_te1_", "text_encoder."), ("lora_te2_", "text_encoder_2."), ("lora_te_", "text_encoder.")):
+        if module.startswith(prefix):
+            return root + _dotted(module.removeprefix(prefix))
+    name = module.removeprefix("lora_unet_")
+    return "unet." + _dotted(_from_compvis(name) if architecture == "sdxl" else name)
+
+
+def _dotted(name: str) -> str:
+    words: list[str] = []
+    for piece in _WORDS.split(name):
+        words += [piece] if _WORDS.fullmatch(piece) else piece.strip("_").split("_")
+    return ".".join(word for word in words if word)
+
+
+def _from_compvis(name: str) -> str:
+    if match := re.fullmatch(r"middle_block_(\d)_(.+)", name):
+        place = {"0": "mid_block_resnets_0", "1": "mid_block_attentions_0", "2": "mid_block_resnets_1"}[match[1]]
+        return f"{place}_{_RESNET.get(match[2], match[2])}"
+    if not (match := re.fullmatch(r"(input|output)_blocks_(\d+)_(\d)_?(.*)", name)):
+        return name
+    side, number, index, rest = match[1], int(match[2]), int(match[3]), match[4]
+    if side == "input":
+        if number == 0:
+            return "conv_in"
+        level, layer = divmod(number - 1, 3)
+        if rest == "op":
+            return f"down_blocks_{level}_downsamplers_0_conv"
+    else:
+        level, layer = divmod(number, 3)
+        if rest == "conv":
+            return f"up_blocks_{level}_upsamplers_0_conv"
+    part = "resnets" if index == 0 else "attentions"
+    return f"{'down' if side == 'input' else 'up'}_blocks_{level}_{part}_{layer}_{_RESNET.get(rest, rest)}"
+
+
+def kernel(module: str, architecture: Architecture) -> int | None:
+    """Return the kernel size of the layer that a kohya name stands for: 3, 1, or None for a linear layer.
+
+    SD1 projects into and out of its transformers by 1x1 convolutions, SDXL by linear layers.
+    """
+    if not module.startswith("lora_unet_"):
+        return None
+    if _THREE_BY_THREE.search(module):
+        return 3
+    if _ONE_BY_ONE.search(module) or (architecture == "sd1" and re.search(r"_attentions_\d+_proj_(?:in|out)$", module)):
+        return 1
+    return None

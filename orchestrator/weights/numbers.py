@@ -1,0 +1,138 @@
+"""Tensor bytes as numbers and back, and the exact table by which 16-bit tensors are scaled.
+
+numpy has no bfloat16: such tensors are read by widening their bits and written by rounding to the nearest, ties to even.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.weights.files import WIDTHS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from orchestrator.weights.files import Body
+    from orchestrator.weights.modules import Module
+
+    Floats = NDArray[np.float32]
+    Buffer = bytes | bytearray | memoryview
+
+PRECISIONS: Final = {"fp16": "F16", "bf16": "BF16", "fp32": "F32", "float": "F32"}
+"""Names of --save-precision: those of sd-scripts, and fp32."""
+
+FLOATING: Final = ("F16", "BF16", "F32", "F64")
+_NUMPY: Final[dict[str, Any]] = {
+    "F16": np.float16, "F32": np.float32, "F64": np.float64, "I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64,
+    "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "BOOL": np.bool_,
+}  # fmt: skip
+
+_BITS = np.arange(65536, dtype=np.uint32).astype(np.uint16)
+_HALF_TABLE: Final[Floats] = _BITS.view(np.float16).astype(np.float32)
+
+
+def width(dtype: str) -> int:
+    """Return the bytes of one number of a type."""
+    return WIDTHS[dtype]
+
+
+def dtype_of(precision: str) -> str:
+    """Return the safetensors type of a precision's name; RecipeError for any other."""
+    if precision not in PRECISIONS:
+        raise RecipeError(Problem("save_precision", f"{precision!r} is none of {', '.join(PRECISIONS)}"))
+    return PRECISIONS[precision]
+
+
+def decode(data: Buffer, dtype: str) -> Floats:
+    """Return raw little-endian bytes of one tensor as a flat float32 array."""
+    if dtype == "F16":
+        # numpy converts halves by its own arithmetic; looking them up gives the same numbers in less time
+        return np.take(_HALF_TABLE, np.frombuffer(data, np.uint16), mode="wrap")
+    if dtype == "BF16":
+        return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+    if dtype not in _NUMPY:
+        raise RecipeError(
+            Problem("dtype", f"{dtype} tensors cannot be computed with", "convert them to fp16, bf16 or fp32 first")
+        )
+    return np.frombuffer(data, _NUMPY[dtype]).astype(np.float32)
+
+
+def encode(values: NDArray[Any], dtype: str, where: str) -> bytes:
+    """Return numbers as the bytes of a tensor of ``dtype``, each rounded once.
+
+    Raises RecipeError naming ``where`` if a finite number does not fit the type.
+    """
+    flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+    if dtype == "F16":
+        with np.errstate(over="ignore"):
+            half = flat.astype(np.float16)
+        result: NDArray[Any] = half
+        overflow = bool(np.any(np.isinf(half) & np.isfinite(flat))) if flat.size and np.abs(flat).max() > 65504 else False
+    elif dtype == "BF16":
+        result = _to_bfloat16(flat)
+        overflow = bool(np.any(((result & 0x7FFF) == 0x7F80) & np.isfinite(flat)))
+    else:
+        result, overflow = flat.astype(_NUMPY[dtype]), False
+    if overflow:
+        raise overflowing(where, dtype)
+    return result.tobytes()
+
+
+def overflowing(where: str, dtype: str) -> RecipeError:
+    """Return the error for numbers that do not fit their type."""
+    return RecipeError(Problem(where, f"would hold numbers beyond the range of {dtype}", "use --save-precision fp32 or bf16"))
+
+
+def _to_bfloat16(flat: Floats) -> NDArray[np.uint16]:
+    bits = flat.view(np.uint32)
+    rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return np.where(np.isnan(flat), np.uint16(0x7FC0), rounded)
+
+
+def scale_table(dtype: str, weight: float) -> NDArray[np.uint16] | None:
+    """Return for every one of the 65,536 values of a 16-bit type the value times ``weight``; None for wider types.
+
+    Multiplied in float32 and rounded once, so a lookup is exact; several times faster than numpy's half arithmetic.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if dtype == "F16":
+            return (_HALF_TABLE * np.float32(weight)).astype(np.float16).view(np.uint16)
+        if dtype == "BF16":
+            return _to_bfloat16((_BITS.astype(np.uint32) << 16).view(np.float32) * np.float32(weight))
+    return None
+
+
+def scaled(data: Buffer, dtype: str, weight: float, table: NDArray[np.uint16] | None, where: str) -> memoryview:
+    """Return the bytes of a tensor times ``weight``, by ``table`` where there is one (see :func:`scale_table`)."""
+    if table is None:
+        values = np.frombuffer(data, _NUMPY[dtype])
+        with np.errstate(over="ignore"):
+            product = (values * np.asarray(weight, dtype=values.dtype)).astype(values.dtype)
+        if abs(weight) > 1 and bool(np.any(np.isinf(product) & np.isfinite(values))):
+            raise overflowing(where, dtype)
+        return _bytes(product)
+    source = np.frombuffer(data, np.uint16)
+    found = np.take(table, source, mode="wrap")
+    infinite = 0x7C00 if dtype == "F16" else 0x7F80
+    if abs(weight) > 1 and bool(np.any(((found & 0x7FFF) == infinite) & ((source & 0x7FFF) < infinite))):
+        raise overflowing(where, dtype)
+    return _bytes(found)
+
+
+def _bytes(values: NDArray[Any]) -> memoryview:
+    view: memoryview = values.data.cast("B")
+    return view
+
+
+def load(body: Body, name: str) -> Floats:
+    """Read one tensor as float32 in its shape."""
+    entry = body.header.entries[name]
+    return decode(body.read(name), entry.dtype).reshape(entry.shape)
+
+
+def load_module(body: Body, module: Module) -> dict[str, Floats]:
+    """Read all tensors of a module as float32, by part."""
+    return {part: load(body, key) for part, key in module.keys.items()}

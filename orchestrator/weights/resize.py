@@ -1,0 +1,257 @@
+"""Low-rank compression of a LoRA file: the ranks of sd-scripts' resize_lora.py, without its full matrices.
+
+Each module becomes the best approximation of its chosen rank; up holds U S, down holds V^T, and alpha changes with the rank so
+that alpha / rank stays. LoRA and LoCon keep their form, Tucker LoCon is folded first, exactly; LoHa and LoKr become LoRA.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.weights import factors, lowrank, metadata, numbers, ranks
+from orchestrator.weights.files import Body, check_output, read_header
+from orchestrator.weights.modules import Adapter, Module, adapter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from orchestrator.weights.lowrank import Doubles
+    from orchestrator.weights.metadata import Hashes, Piece
+
+    Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """One module after a resize: old and new rank, how much of its Frobenius norm is left, and how its values were found."""
+
+    name: str
+    block: str | None
+    old_rank: int | None
+    rank: int
+    retained: float
+    energy: float
+    method: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResizeReport:
+    """What a resize did, module by module, and to the whole."""
+
+    modules: tuple[Resized, ...]
+    pruned: int
+    converted: dict[str, int]
+    bytes_before: int
+    bytes_after: int
+    retained: float
+    threshold: float | None
+    hashes: Hashes
+
+    @property
+    def relative_error(self) -> float:
+        """Norm of what was left out, relative to the norm of the whole change."""
+        return float(np.sqrt(max(0.0, 1 - self.retained**2)))
+
+    def table(self) -> list[str]:
+        """Return the summary in lines: bytes, ranks, what is left of the norm, and what was converted."""
+        kept = sorted(module.rank for module in self.modules) or [0]
+        lines = [
+            f"{self.bytes_before:,} -> {self.bytes_after:,} tensor bytes",
+            f"ranks {kept[0]}..{kept[-1]}, median {kept[len(kept) // 2]}, in {len(kept)} modules",
+            f"{self.retained:.4%} of the Frobenius norm retained (relative error {self.relative_error:.3g})",
+        ]
+        if self.threshold is not None:
+            lines.append(f"sv_ratio {self.threshold:.6g} fits the size")
+        lines += [f"{count} modules converted from {kind} to lora" for kind, count in self.converted.items()]
+        return [*lines, f"{self.pruned} zero modules pruned"] if self.pruned else lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON."""
+        return {
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "retained": self.retained,
+            "relative_error": self.relative_error,
+            "threshold": self.threshold,
+            "pruned": self.pruned,
+            "converted": self.converted,
+            "ranks": {module.name: module.rank for module in self.modules},
+            "model_hash": self.hashes.model,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    method: ranks.Method
+    param: float
+    cap: int
+    conv_cap: int
+    rule: ranks.RankRule
+    dtype: str
+    prune: bool
+
+
+def resize(
+    source: Path,
+    output: Path,
+    *,
+    method: ranks.Method = "sv_ratio",
+    param: float = 16.0,
+    new_rank: int = 128,
+    new_conv_rank: int | None = None,
+    rank_rule: ranks.RankRule = "2023",
+    save_precision: str = "fp16",
+    prune: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ResizeReport:
+    """Write ``source`` compressed to ``output``.
+
+    ``method`` and ``param`` are those of :func:`ranks.choose`; ``size_mb`` looks for the
+    sv_ratio whose tensors fit ``param`` MiB.
+    ``new_rank`` caps linear layers, ``new_conv_rank`` (default: the same) every convolution, 1x1 too, as sd-scripts does.
+    Zero modules stay with rank 1 and zeros, as in the release, or go with ``prune``.
+
+    Raises RecipeError, and nothing is written: unknown keys, families whose change is no low-rank product (full, norm,
+    ia3, glora, oft, dora_scale), parameters that make no sense.
+    """
+    check_output(output, [source], overwrite=overwrite)
+    conv_cap = new_conv_rank or new_rank
+    ask = _Ask(method, param, new_rank, conv_cap, rank_rule, numbers.dtype_of(save_precision), prune)
+    found = adapter(read_header(source))
+    problems = [*_nonsense(ask), *factors.refusals(found, "resize")]
+    if problems:
+        raise RecipeError(problems)
+    threshold = None
+    with Body(found.header) as body:
+        if method == "size_mb":
+            threshold = _fitting(found, body, ask)
+            ask = _Ask("sv_ratio", threshold, new_rank, conv_cap, rank_rule, ask.dtype, prune)
+        results, pieces = [], []
+        made_all = lowrank.each(partial(_one, found, body, ask), found.modules)
+        for done, (result, made) in enumerate(made_all, start=1):
+            if progress:
+                progress(done, len(found.modules), result.block or "other")
+            if made:
+                results.append((result, made))
+                pieces += made
+    kept = _metadata(found, ask, results)
+    hashes = metadata.write(output, pieces, kept)
+    energy = sum(result.energy for result, _ in results)
+    left = sum(result.energy * result.retained**2 for result, _ in results)
+    return ResizeReport(
+        tuple(result for result, _ in results),
+        len(found.modules) - len(results),
+        _converted(found),
+        found.header.tensor_bytes,
+        sum(piece.entry.size for piece in pieces),
+        float(np.sqrt(left / energy)) if energy else 1.0,
+        threshold,
+        hashes,
+    )
+
+
+def _nonsense(ask: _Ask) -> list[Problem]:
+    problems = [Problem(what, f"is {cap}", "use a rank of at least 1") for what, cap in _caps(ask) if cap < 1]
+    limits = {"sv_fro": (0.0, 1.0), "sv_cumulative": (0.0, 1.0), "sv_ratio": (1.0, np.inf), "size_mb": (0.0, np.inf)}
+    low, high = limits.get(ask.method, (-np.inf, np.inf))
+    if not low < ask.param <= high:
+        hint = f"use a number above {low:g}" + (f", at most {high:g}" if np.isfinite(high) else "")
+        problems.append(Problem(ask.method, f"is {ask.param}", hint))
+    return problems
+
+
+def _caps(ask: _Ask) -> tuple[tuple[str, int], ...]:
+    return (("new_rank", ask.cap), ("new_conv_rank", ask.conv_cap))
+
+
+def _one(found: Adapter, body: Body, ask: _Ask, module: Module) -> tuple[Resized, list[Piece]]:
+    product = factors.product(module, numbers.load_module(body, module), found.architecture)
+    smallest = 1 / ask.param if ask.method == "sv_ratio" else None
+    factored = lowrank.factorize(product.up, product.down, smallest)
+    values = factored.values
+    conv = product.kernel is not None
+    rank = ranks.choose(
+        values, product.full_rank, ask.conv_cap if conv else ask.cap, method=ask.method, param=ask.param, rule=ask.rule
+    )
+    squares = values**2
+    energy = float(squares.sum())
+    retained = float(np.sqrt(squares[:rank].sum() / energy)) if energy else 1.0
+    result = Resized(
+        module.name, module.block, module.rank, rank, retained, energy * product.scale**2, factored.method.name.lower()
+    )
+    if ask.prune and energy == 0:
+        return result, []
+    up, down = lowrank.truncate(factored, product.up, product.down, rank)
+    return result, factors.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=ask.dtype)
+
+
+def _fitting(found: Adapter, body: Body, ask: _Ask) -> float:
+    """Return the largest sv_ratio whose file has at most ``param`` MiB of tensors."""
+    spectra: list[tuple[Doubles, factors.Product]] = []
+    for module in found.modules:
+        product = factors.product(module, numbers.load_module(body, module), found.architecture)
+        spectra.append((lowrank.factorize(product.up, product.down).values, product.emptied()))
+    width = numbers.width(ask.dtype)
+
+    def size(ratio: float) -> int:
+        total = 0
+        for values, product in spectra:
+            cap = ask.cap if product.kernel is None else ask.conv_cap
+            rank = ranks.choose(values, product.full_rank, cap, method="sv_ratio", param=ratio, rule=ask.rule)
+            if not (ask.prune and not values.any()):
+                total += width * (rank * (product.outputs + product.inputs) + 1)
+        return total
+
+    limit = ask.param * 2**20
+    candidates = np.unique(np.concatenate([values[0] / values[values > ranks.ZERO] for values, _ in spectra]))
+    if size(1.0) > limit:
+        smallest = f"{ask.param:g} MiB is too small: rank 1 everywhere needs {size(1.0) / 2**20:.2f}"
+        raise RecipeError(Problem("size_mb", smallest, "prune zero blocks, or allow more"))
+    low, high = 0, len(candidates) - 1
+    # Values strictly above the threshold are kept, so the ratio of a value itself still leaves it out.
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size(float(candidates[middle])) <= limit else (low, middle - 1)
+    if not len(candidates):
+        return 1.0
+    beyond = float(candidates[-1]) * 1.001
+    return beyond if size(beyond) <= limit else float(candidates[low])
+
+
+def _metadata(found: Adapter, ask: _Ask, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
+    """The entries that sd-scripts' resize writes, and one of provenance."""
+    old = max((result.old_rank or 0 for result, _ in results), default=0)
+    before = found.header.metadata
+    changed = dict(before)
+    comment = before.get("ss_training_comment", "")
+    if ask.method == "fixed":
+        conv = "" if ask.cap == ask.conv_cap else f" (conv: {ask.conv_cap})"
+        changed["ss_training_comment"] = f"dimension is resized from {old} to {ask.cap}{conv}; {comment}"
+        changed["ss_network_dim"] = str(ask.cap)
+        scale = next((factors.stated_alpha(made) for _, made in reversed(results)), None)
+        changed["ss_network_alpha"] = "None" if scale is None else str(scale)
+    else:
+        changed["ss_training_comment"] = f"Dynamic resize with {ask.method}: {ask.param} from {old}; {comment}"
+        changed["ss_network_dim"] = changed["ss_network_alpha"] = "Dynamic"
+    details = {
+        "method": ask.method, "param": ask.param, "new_rank": ask.cap, "new_conv_rank": ask.conv_cap, "rank_rule": ask.rule,
+        "zeroed": "prune" if ask.prune else "keep",
+    }  # fmt: skip
+    if _converted(found):
+        details["converted"] = ", ".join(_converted(found))
+    return metadata.with_provenance(changed, "resize", details)
+
+
+def _converted(found: Adapter) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for module in found.modules:
+        if module.kind != "lora":
+            counts[str(module.kind)] = counts.get(str(module.kind), 0) + 1
+    return counts
