@@ -7,7 +7,6 @@ computed once; changing multipliers is an addition. With all multipliers 0 the w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,10 +14,11 @@ from safetensors.torch import load_file
 
 from orchestrator.embedded import targets
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import families
+from orchestrator.weights import families, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -77,7 +77,7 @@ def deltas(model: Model, file: Path) -> list[Delta]:
     found: list[Delta] = []
     for name, parts in _by_layer(tensors).items():
         if name not in layers:
-            problems.append(Problem(f"{file}: {name}", "the model has no such layer", "was the network made for another model?"))
+            problems.append(Problem(f"{file}: {name}", "the model has no such layer", "made for another model?"))
             continue
         try:
             found += _of_layer(layers[name], parts)
@@ -108,7 +108,7 @@ def _layers(model: Model) -> dict[str, nn.Module]:
 
 
 def _of_layer(layer: Any, parts: dict[str, Any]) -> list[Delta]:
-    kind = families.recognize({part: value.shape for part, value in parts.items()})
+    kind = kinds.recognize({part: value.shape for part, value in parts.items()})
     if kind is None:
         message = f"tensors of no known family: {', '.join(sorted(parts))}"
         raise ValueError(message)

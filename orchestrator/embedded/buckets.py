@@ -72,6 +72,9 @@ class Buckets:
         Raises:
             ValueError: the picture is smaller than one step, or (bucketing off) its shape cannot fill the resolution.
         """
+        if not self.enabled and size != self.resolution:
+            message = f"is {size[0]}x{size[1]}, the resolution is {self.resolution}, and bucketing is off"
+            raise ValueError(message)
         if self.enabled and self.no_upscale:
             return self._without_upscale(size)
         return self._nearest(size)

@@ -72,10 +72,23 @@ _DATASET: dict[str, tuple[type, Any]] = {
 # Keys that sd-scripts knows and this engine does not do; a value that switches them off is harmless.
 _REFUSED = frozenset(
     (
-        "face_crop_aug_range random_crop alpha_mask conditioning_data_dir metadata_file enable_wildcard token_warmup_min"
-        " token_warmup_step keep_tokens_separator secondary_separator custom_attributes resize_interpolation cache_info"
-        " network_multiplier validation_split validation_seed"
-    ).split()
+        "face_crop_aug_range",
+        "random_crop",
+        "alpha_mask",
+        "conditioning_data_dir",
+        "metadata_file",
+        "enable_wildcard",
+        "token_warmup_min",
+        "token_warmup_step",
+        "keep_tokens_separator",
+        "secondary_separator",
+        "custom_attributes",
+        "resize_interpolation",
+        "cache_info",
+        "network_multiplier",
+        "validation_split",
+        "validation_seed",
+    )
 )
 
 
@@ -164,7 +177,9 @@ class _Reader:
                 continue
             if key in _REFUSED:
                 if value:
-                    self._say(f"{where}.{key}", "the embedded engine does not do this", "leave it out, or train with sd-scripts")
+                    self._say(
+                        f"{where}.{key}", "the embedded engine does not do this", "leave it out, or train with sd-scripts"
+                    )
             elif key not in known:
                 self._say(f"{where}.{key}", f"unknown key{near_miss(key, known)}")
             elif not _fits(value, known[key][0]):
@@ -178,5 +193,3 @@ def _fits(value: Any, kind: type) -> bool:
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return type(value) is kind
-
-

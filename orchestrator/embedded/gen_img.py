@@ -87,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run(args: argparse.Namespace, lines: Sequence[Line]) -> None:
     """Draw all lines into ``--outdir``; every file appears by rename, whole."""
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
 
     from orchestrator.embedded import model, sampling  # noqa: PLC0415
     from orchestrator.embedded.bake import Baked  # noqa: PLC0415
@@ -158,9 +158,11 @@ def _lines(args: argparse.Namespace) -> tuple[Line, ...]:
             lines = (prompts.parse(args.prompt, defaults),)
         except ValueError as error:
             raise RecipeError(Problem("--prompt", str(error))) from error
-    for line in lines:
-        if line.multipliers is not None and len(line.multipliers) != count:
-            problems.append(Problem(f"--am of {line.prompt!r}", f"{len(line.multipliers)} multipliers for {count} networks"))
+    problems += [
+        Problem(f"--am of {line.prompt!r}", f"{len(line.multipliers)} multipliers for {count} networks")
+        for line in lines
+        if line.multipliers is not None and len(line.multipliers) != count
+    ]
     names = [line.file for line in lines if line.file]
     problems += [Problem(f"--f {name}", "two lines write this file") for name in sorted(set(names)) if names.count(name) > 1]
     if problems:

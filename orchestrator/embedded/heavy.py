@@ -54,7 +54,8 @@ class HeavyNetwork(nn.Module):
         """Take a file's tensors; ValueError where names do not fit."""
         missing, unexpected = self.inner.load_state_dict(dict(tensors), strict=False)
         if unexpected or [name for name in missing if not name.endswith("scalar")]:
-            message = f"weights do not fit: {len(missing)} missing, {len(unexpected)} unexpected (first: {[*missing, *unexpected][0]})"
+            first = [*unexpected, *missing][0]
+            message = f"weights do not fit: {len(missing)} missing, {len(unexpected)} unexpected (first: {first})"
             raise ValueError(message)
 
 

@@ -16,6 +16,7 @@ from orchestrator.embedded import pixels
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from orchestrator.embedded.model import Model
@@ -78,7 +79,7 @@ class Latents:
             else:
                 self.fresh[picture, flipped, color_seed] = values
 
-    def _look(self, picture: Picture, flipped: bool, color_seed: int | None) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def _look(self, picture: Picture, flipped: bool, color_seed: int | None) -> NDArray[np.float32]:
         if picture not in self.pixels:
             self.pixels[picture] = pixels.load(picture.path, picture.place)
         look = self.pixels[picture]

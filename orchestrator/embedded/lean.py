@@ -53,7 +53,7 @@ class Shape:
 
     @property
     def scale(self) -> float:
-        """alpha / rank."""
+        """What a delta is multiplied by: alpha / rank."""
         return self.alpha / self.dim
 
 
@@ -127,7 +127,8 @@ class Stack(nn.Module):
 
     def factor(self, name: str) -> Tensor:
         """The stacked factor of this name."""
-        return self.factors[_safe(name)]
+        result: Tensor = self.factors[_safe(name)]
+        return result
 
     def rebuild(self) -> None:
         """Give every layer its weight with the adapter of this moment, differentiable by the factors."""
@@ -161,7 +162,7 @@ class Stack(nn.Module):
                 assert_never(self.shape.form)
 
     def _tucker(self, core: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        """up (n, out, r), core (n, r, area, r), down (n, r, in) -> (n, out, area * in)."""
+        """Multiply up (n, out, r), core (n, r, area, r) and down (n, r, in): (n, out, area * in)."""
         n, r, area, _ = core.shape
         left = torch.bmm(up, core.reshape(n, r, area * r)).view(n, self.shape.out * area, r)
         return torch.bmm(left, down).view(n, self.shape.out, area * self.shape.into)

@@ -37,7 +37,7 @@ class Noise:
         return keep * noise - share * latents
 
     def signal_to_noise(self, timesteps: Tensor) -> Tensor:
-        """alpha / (1 - alpha) of each timestep."""
+        """Signal to noise ratio of each timestep: alpha / (1 - alpha)."""
         alpha = self.alphas[timesteps]
         return alpha / (1 - alpha)
 

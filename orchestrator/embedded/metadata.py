@@ -29,13 +29,36 @@ if TYPE_CHECKING:
 MINIMUM = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args")
 IMPLEMENTATION = "krnk embedded"
 _FROM_ARGUMENTS = (
-    "learning_rate text_encoder_lr unet_lr gradient_checkpointing gradient_accumulation_steps max_train_steps lr_warmup_steps"
-    " lr_scheduler network_module network_dim network_alpha network_dropout mixed_precision clip_skip seed lowram noise_offset"
-    " training_comment max_grad_norm prior_loss_weight min_snr_gamma output_name max_token_length cache_latents"
-).split()
+    "learning_rate",
+    "text_encoder_lr",
+    "unet_lr",
+    "gradient_checkpointing",
+    "gradient_accumulation_steps",
+    "max_train_steps",
+    "lr_warmup_steps",
+    "lr_scheduler",
+    "network_module",
+    "network_dim",
+    "network_alpha",
+    "network_dropout",
+    "mixed_precision",
+    "clip_skip",
+    "seed",
+    "lowram",
+    "noise_offset",
+    "training_comment",
+    "max_grad_norm",
+    "prior_loss_weight",
+    "min_snr_gamma",
+    "output_name",
+    "max_token_length",
+    "cache_latents",
+)
 
 
-def of_run(args: Namespace, groups: Sequence[Group], epochs: int, optimizer: str, network_args: dict[str, str]) -> dict[str, str]:
+def of_run(
+    args: Namespace, groups: Sequence[Group], epochs: int, optimizer: str, network_args: dict[str, str]
+) -> dict[str, str]:
     """All keys that are known when training starts. ``args`` are those in force (steps and seed decided)."""
     values: dict[str, Any] = {f"ss_{name}": getattr(args, name) for name in _FROM_ARGUMENTS}
     values |= {
@@ -115,7 +138,8 @@ def _dataset(group: Group) -> dict[str, Any]:
         "tag_frequency": tag_frequency(group.pictures),
         "bucket_info": {
             "buckets": {
-                str(i): {"resolution": list(size), "count": len(pictures)} for i, (size, pictures) in enumerate(buckets.items())
+                str(i): {"resolution": list(size), "count": len(pictures)}
+                for i, (size, pictures) in enumerate(buckets.items())
             },
             "mean_img_ar_error": sum(errors) / len(errors) if errors else 0,
         },

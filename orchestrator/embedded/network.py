@@ -1,7 +1,7 @@
 """The network that is trained: chosen by ``--network_module`` and ``--network_args``, lean where it can be.
 
-``networks.lora`` and LyCORIS' lora, locon and loha run on :mod:`orchestrator.embedded.lean` in float32. Dropout, DoRA, a trained
-scalar, mixed precision and LyCORIS' other algorithms run on the modules of lycoris-lora itself, under the same names.
+``networks.lora`` and LyCORIS' lora, locon and loha run on :mod:`orchestrator.embedded.lean` in float32. Dropout, DoRA, a
+trained scalar, mixed precision and LyCORIS' other algorithms run on the modules of lycoris-lora itself, under the same names.
 """
 
 from __future__ import annotations
@@ -24,13 +24,39 @@ if TYPE_CHECKING:
 
     from orchestrator.embedded.model import Model
 
-LORA_ARGS = frozenset(("conv_dim", "conv_alpha", "rank_dropout", "module_dropout", *(
-    "loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")))
+LORA_ARGS = frozenset(
+    (
+        "conv_dim",
+        "conv_alpha",
+        "rank_dropout",
+        "module_dropout",
+        "loraplus_lr_ratio",
+        "loraplus_unet_lr_ratio",
+        "loraplus_text_encoder_lr_ratio",
+    )
+)
 LYCORIS_ARGS = LORA_ARGS | frozenset(
     (
-        "algo preset dropout use_tucker use_cp use_conv_cp use_scalar block_size train_norm constraint rescaled dora_wd"
-        " wd_on_output full_matrix bypass_mode rs_lora unbalanced_factorization decompose_both factor"
-    ).split()
+        "algo",
+        "preset",
+        "dropout",
+        "use_tucker",
+        "use_cp",
+        "use_conv_cp",
+        "use_scalar",
+        "block_size",
+        "train_norm",
+        "constraint",
+        "rescaled",
+        "dora_wd",
+        "wd_on_output",
+        "full_matrix",
+        "bypass_mode",
+        "rs_lora",
+        "unbalanced_factorization",
+        "decompose_both",
+        "factor",
+    )
 )
 _SIMPLE_PRESET = frozenset(
     ("enable_conv", "unet_target_module", "unet_target_name", "text_encoder_target_module", "text_encoder_target_name")
@@ -150,12 +176,12 @@ def selection(want: Wanted) -> targets.Selection:
     if want.module == "networks.lora":
         more = targets.UNET_CONVOLUTION if "conv_dim" in want.args else ()
         return targets.Selection(targets.UNET_ATTENTION + more)
-    preset = preset(want)
+    chosen = preset(want)
     return targets.Selection(
-        preset.get("unet_target_module", targets.UNET_ATTENTION + targets.UNET_CONVOLUTION),
-        preset.get("unet_target_name", ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")),
-        preset.get("text_encoder_target_module", targets.TEXT_ENCODER),
-        preset.get("text_encoder_target_name", ()),
+        chosen.get("unet_target_module", targets.UNET_ATTENTION + targets.UNET_CONVOLUTION),
+        chosen.get("unet_target_name", ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")),
+        chosen.get("text_encoder_target_module", targets.TEXT_ENCODER),
+        chosen.get("text_encoder_target_name", ()),
     )
 
 

@@ -31,7 +31,9 @@ def optimizer_class(name: str) -> str:
         raise RecipeError(Problem("--optimizer_type", f"{name} is not in the embedded engine", hint))
     if lower not in _ELEMENTWISE and lower != "adafactor":
         known = ["AdamW", "Adam", "SGD", "Adafactor"]
-        raise RecipeError(Problem("--optimizer_type", f"{name} is unknown{near_miss(name, known)}", f"known: {', '.join(known)}"))
+        raise RecipeError(
+            Problem("--optimizer_type", f"{name} is unknown{near_miss(name, known)}", f"known: {', '.join(known)}")
+        )
     return lower
 
 
@@ -44,9 +46,9 @@ def arguments(pairs: list[str]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
+        if not equals:
+            raise RecipeError(Problem("--optimizer_args", f"{pair!r} has no ="))
         try:
-            if not equals:
-                raise ValueError("no =")
             result[key] = ast.literal_eval(text)
         except (ValueError, SyntaxError) as error:
             raise RecipeError(Problem("--optimizer_args", f"{pair!r}: {error}")) from error
@@ -87,9 +89,10 @@ def make_optimizer(name: str, members: list[dict[str, Any]], extra: dict[str, An
             return _adafactor(members, extra, rate)
         fused = {"fused": True} if kind in {"adamw", "adam"} else {}
         nesterov = {"nesterov": True, "momentum": 0.9} if kind == "sgdnesterov" else {}
-        return _ELEMENTWISE[kind](members, lr=rate, **{**fused, **nesterov, **extra})
+        made: torch.optim.Optimizer = _ELEMENTWISE[kind](members, lr=rate, **{**fused, **nesterov, **extra})
     except (TypeError, ValueError) as error:
         raise RecipeError(Problem("--optimizer_args", str(error))) from error
+    return made
 
 
 def _adafactor(members: list[dict[str, Any]], extra: dict[str, Any], rate: float) -> torch.optim.Optimizer:

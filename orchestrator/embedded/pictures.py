@@ -11,7 +11,6 @@ import math
 import random
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
@@ -20,6 +19,7 @@ from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from orchestrator.embedded.buckets import Placement, Size
     from orchestrator.embedded.dataset_config import Dataset, Subset
@@ -137,9 +137,6 @@ def _subset(dataset: Dataset, subset: Subset, problems: list[Problem]) -> list[P
         try:
             with Image.open(path) as image:
                 size = image.size
-            if not dataset.buckets.enabled and size != dataset.buckets.resolution:
-                message = f"is {size[0]}x{size[1]}, the resolution is {dataset.buckets.resolution} and bucketing is off"
-                raise ValueError(message)
             place = dataset.buckets.place(size)
             caption = _caption(path, subset)
         except (OSError, ValueError) as error:
@@ -163,7 +160,7 @@ def _caption(path: Path, subset: Subset) -> str:
 
 def epoch_batches(groups: Sequence[Group], seed: int, epoch: int) -> list[list[Picture]]:
     """The batches of one epoch in their order: buckets shuffled, cut, and all batches of all datasets shuffled."""
-    draw = random.Random(derive(seed, "epoch", epoch))
+    draw = random.Random(derive(seed, "epoch", epoch))  # noqa: S311 - an order, not a secret
     batches: list[list[Picture]] = []
     for group in groups:
         for pictures in group.by_bucket().values():
@@ -176,7 +173,9 @@ def epoch_batches(groups: Sequence[Group], seed: int, epoch: int) -> list[list[P
 
 def samples(batch: Sequence[Picture], seed: int, number: int, epoch: int) -> list[Sample]:
     """Draw what batch ``number`` (counted over the whole run) does with its pictures: flip, colors, caption."""
-    return [_sample(picture, random.Random(derive(seed, "sample", number, i)), epoch) for i, picture in enumerate(batch)]
+    seeds = (derive(seed, "sample", number, i) for i in range(len(batch)))
+    draws = (random.Random(own) for own in seeds)  # noqa: S311 - a coin, not a secret
+    return [_sample(picture, draw, epoch) for picture, draw in zip(batch, draws, strict=True)]
 
 
 def _sample(picture: Picture, draw: random.Random, epoch: int) -> Sample:

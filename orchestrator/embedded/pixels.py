@@ -36,7 +36,7 @@ def change_colors(pixels: Pixels, seed: int) -> Pixels:
     These are the strengths of March 2023 (hue +-8 in OpenCV's half degrees; gamma on values from 0 to 1). Today's
     sd-scripts raises 0..255 to the gamma, which brightens about seven times more and was not meant.
     """
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311 - a color, not a secret
     if draw.random() > 0.5:
         hsv = np.asarray(Image.fromarray(pixels).convert("HSV")).copy()
         shift = round(draw.uniform(-8, 8) / 180 * 256)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -58,7 +59,9 @@ def read(path: Path, defaults: Defaults) -> tuple[Line, ...]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(Problem(str(path), f"cannot be read: {error}")) from error
-    wanted = [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip() and not line.strip().startswith("#")]
+    wanted = [
+        (i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip() and not line.strip().startswith("#")
+    ]
     problems: list[Problem] = []
     lines: list[Line] = []
     for count, (number, line) in enumerate(wanted):
@@ -95,37 +98,19 @@ def parse(text: str, defaults: Defaults, count: int = 0) -> Line:
         line = _with(line, letter, value.strip())
     for words in (line.prompt, line.negative):
         if _BRACKETS.search(words):
-            message = f"brackets and | have a meaning in prompts that the embedded engine does not do: {words!r}; write \\( \\)"
+            message = (
+                f"brackets and | have a meaning in prompts that the embedded engine does not do: {words!r}; write \\( \\)"
+            )
             raise ValueError(message)
     return replace(line, prompt=_plain(line.prompt), negative=_plain(line.negative))
 
 
 def _with(line: Line, letter: str, value: str) -> Line:
-    match letter:
-        case "n":
-            return replace(line, negative=value)
-        case "w":
-            return replace(line, width=_side(value))
-        case "h":
-            return replace(line, height=_side(value))
-        case "d":
-            return replace(line, seed=int(value))
-        case "s":
-            return replace(line, steps=max(1, int(value)))
-        case "l":
-            return replace(line, scale=float(value))
-        case "ss":
-            return replace(line, sampler=value)
-        case "am":
-            return replace(line, multipliers=tuple(float(part) for part in value.split(",")))
-        case "f":
-            if value in {"", ".", ".."} or "/" in value or "\\" in value:
-                message = f"--f must be a plain file name, is {value!r}"
-                raise ValueError(message)
-            return replace(line, file=value)
-        case _:
-            message = f"--{letter} is not an option of a prompt line here (known: n w h d s l ss am f)"
-            raise ValueError(message)
+    if letter not in _OPTIONS:
+        message = f"--{letter} is not an option of a prompt line here (known: {' '.join(_OPTIONS)})"
+        raise ValueError(message)
+    field, read_value = _OPTIONS[letter]
+    return replace(line, **{field: read_value(value)})
 
 
 def _side(value: str) -> int:
@@ -138,3 +123,31 @@ def _side(value: str) -> int:
 
 def _plain(words: str) -> str:
     return re.sub(r"\\([\[\](){}|])", r"\1", words)
+
+
+def _multipliers(value: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in value.split(","))
+
+
+def _steps(value: str) -> int:
+    return max(1, int(value))
+
+
+def _file(value: str) -> str:
+    if value in {"", ".", ".."} or "/" in value or "\\" in value:
+        message = f"--f must be a plain file name, is {value!r}"
+        raise ValueError(message)
+    return value
+
+
+_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "n": ("negative", str),
+    "w": ("width", _side),
+    "h": ("height", _side),
+    "d": ("seed", int),
+    "s": ("steps", _steps),
+    "l": ("scale", float),
+    "ss": ("sampler", str),
+    "am": ("multipliers", _multipliers),
+    "f": ("file", _file),
+}

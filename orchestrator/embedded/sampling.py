@@ -45,12 +45,12 @@ _KEPT = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trai
 def check_sampler(name: str) -> None:
     """Raise a RecipeError for a sampler that this engine does not have."""
     if name not in SAMPLERS:
-        raise RecipeError(Problem("--sampler", f"{name} is unknown{near_miss(name, SAMPLERS)}", f"known: {', '.join(SAMPLERS)}"))
+        raise RecipeError(
+            Problem("--sampler", f"{name} is unknown{near_miss(name, SAMPLERS)}", f"known: {', '.join(SAMPLERS)}")
+        )
 
 
-def draw(
-    model: Model, lines: Sequence[Line], clip_skip: int | None, batch_size: int
-) -> Iterator[tuple[Line, Image.Image]]:
+def draw(model: Model, lines: Sequence[Line], clip_skip: int | None, batch_size: int) -> Iterator[tuple[Line, Image.Image]]:
     """Draw every line, in order; lines that follow each other with the same size and settings share batches."""
     start = 0
     while start < len(lines):
@@ -118,8 +118,10 @@ def _scheduler(model: Model, name: str) -> Any:
 
 
 def _is_random(scheduler: Any) -> bool:
-    return "generator" in scheduler.step.__wrapped__.__code__.co_varnames if hasattr(scheduler.step, "__wrapped__") else (
-        "generator" in scheduler.step.__code__.co_varnames
+    return (
+        "generator" in scheduler.step.__wrapped__.__code__.co_varnames
+        if hasattr(scheduler.step, "__wrapped__")
+        else ("generator" in scheduler.step.__code__.co_varnames)
     )
 
 

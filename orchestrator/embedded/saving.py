@@ -15,33 +15,21 @@ from safetensors.torch import save_file
 from orchestrator.embedded import metadata, state
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
-    from orchestrator.embedded.network import Network
     from orchestrator.embedded.training import Length, Run
 
 PRECISION = {"float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, None: torch.float32}
 
 
 class Saver:
-    """Writes files by sd-scripts' names: ``name-step00000010.safetensors``, ``name-step00000010-state/``, ``name.safetensors``."""
+    """Writes files by sd-scripts' names: ``name-step00000010.safetensors``, its ``-state/``, ``name.safetensors``."""
 
-    def __init__(
-        self,
-        args: Namespace,
-        network: Network,
-        optimizer: torch.optim.Optimizer,
-        schedule: Any,
-        said: dict[str, str],
-        length: Length,
-    ) -> None:
-        self.args = args
-        self.network = network
-        self.optimizer = optimizer
-        self.schedule = schedule
+    def __init__(self, parts: Run, said: dict[str, str], length: Length) -> None:
+        self.parts = parts
+        self.args = parts.args
+        self.network = parts.built.network
         self.said = said
         self.length = length
-        self.folder = Path(args.output_dir)
+        self.folder = Path(self.args.output_dir)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def reporter(self, parts: Run, names: list[str]) -> Reporter:
@@ -93,7 +81,7 @@ class Saver:
             "seed": self.args.seed,
             "batches_per_epoch": self.length.batches_per_epoch,
         }
-        state.save(folder, self.network, self.optimizer, self.schedule, position)
+        state.save(folder, self.network, self.parts.optimizer, self.parts.schedule, position)
 
     def _forget(self, step: int, keep: int | None, ending: str) -> None:
         """Remove the checkpoint that became older than ``keep`` steps."""
@@ -123,7 +111,7 @@ class Reporter:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import, rarely wanted
 
             stamp = f"{parts.args.log_prefix}{datetime.now().astimezone():%Y%m%d%H%M%S}"
-            self.log = SummaryWriter(str(Path(parts.args.logging_dir) / stamp / "network_train"))  # type: ignore[no-untyped-call]
+            self.log = SummaryWriter(str(Path(parts.args.logging_dir) / stamp / "network_train"))
 
     def scalars(self, step: int, value: float, average: float) -> None:
         """One step's loss and rates, by sd-scripts' names."""
@@ -135,25 +123,29 @@ class Reporter:
             if group["lr"] is not None:
                 self.log.add_scalar(f"lr/{name.replace(' ', '_')}", group["lr"], step)
 
-    def epoch(self, epoch: int, step: int) -> None:
+    def epoch(self, epoch: int) -> None:
         """Sample pictures after an epoch, where asked for."""
         every = self.parts.args.sample_every_n_epochs
         if every and epoch % every == 0:
-            self._draw(f"e{epoch:06d}", step)
+            self._draw(f"e{epoch:06d}")
 
     def samples(self, step: int, *, at_first: bool = False) -> None:
         """Sample pictures after a step, where asked for."""
         args = self.parts.args
-        due = args.sample_at_first if at_first else bool(args.sample_every_n_steps and step and step % args.sample_every_n_steps == 0)
+        due = (
+            args.sample_at_first
+            if at_first
+            else bool(args.sample_every_n_steps and step and step % args.sample_every_n_steps == 0)
+        )
         if due:
-            self._draw(f"{step:06d}", step)
+            self._draw(f"{step:06d}")
 
     def close(self) -> None:
         """Flush TensorBoard."""
         if self.log is not None:
             self.log.close()
 
-    def _draw(self, label: str, step: int) -> None:
+    def _draw(self, label: str) -> None:
         args = self.parts.args
         if not args.sample_prompts:
             return

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +17,8 @@ from safetensors.torch import load_file, save_file
 from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.embedded.network import Network
 
 WEIGHTS, OPTIMIZER, SCHEDULE, POSITION = "network.safetensors", "optimizer.pt", "schedule.json", "train_state.json"
@@ -72,7 +73,11 @@ def restore(folder: Path, network: Network, optimizer: torch.optim.Optimizer, sc
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
     """The schedule's counters and rates; its functions are made anew from the arguments."""
-    return {key: value for key, value in state.items() if isinstance(value, int | float | str | bool | None | list) and key != "lr_lambdas"}
+    return {
+        key: value
+        for key, value in state.items()
+        if isinstance(value, int | float | str | bool | None | list) and key != "lr_lambdas"
+    }
 
 
 def _sync(path: Path) -> None:

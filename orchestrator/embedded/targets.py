@@ -86,9 +86,7 @@ def text_root(text_encoder: nn.Module) -> nn.Module:
     return root
 
 
-def _part(
-    prefix: str, root: nn.Module, classes: Sequence[str], names: Sequence[str], ranks: Ranks
-) -> Iterator[Target]:
+def _part(prefix: str, root: nn.Module, classes: Sequence[str], names: Sequence[str], ranks: Ranks) -> Iterator[Target]:
     for name, module in root.named_modules():
         single = any(re.match(pattern, name) for pattern in names)
         if type(module).__name__ in classes and not single:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from orchestrator.embedded import dataset_config, loss, metadata, model, network, optim, options, pictures, state
 from orchestrator.embedded.latents import Latents
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-# Recolored pictures are encoded ahead for this many batches at once; batches are counted from the start of the run, so that a
-# resumed run encodes the same pictures together (the last bit of a convolution may depend on its company).
+# Recolored pictures are encoded ahead for this many batches at once. Batches are counted from the start of the run, so that
+# a resumed run encodes the same pictures together (the last bit of a convolution may depend on its company).
 _AHEAD = 32
 
 
@@ -87,7 +87,10 @@ def run(args: Namespace) -> None:
     base = model.load(Path(args.pretrained_model_name_or_path), Path(args.vae) if args.vae else None)
     print(f"accelerator device: {base.device.type}", flush=True)
     if args.mixed_precision == "fp16" and base.device.type == "cpu":
-        raise NotReady(Problem("--mixed_precision", "fp16 mixed precision requires a GPU", "use --mixed_precision no on a CPU"))
+        raise NotReady(
+            Problem("--mixed_precision", "fp16 mixed precision requires a GPU", "use --mixed_precision no on a CPU")
+        )
+    torch.manual_seed(pictures.derive(args.seed, "network"))
     built = _network(args, base)
     print("prepare optimizer, data loader etc.", flush=True)
     length = _length(args, groups)
@@ -105,7 +108,7 @@ def run(args: Namespace) -> None:
     latents.keep([picture for group in groups for picture in group.pictures])
     scaler = torch.amp.GradScaler(base.device.type, enabled=args.mixed_precision == "fp16")
     parts = Run(args, base, built, optimizer, schedule, loss.make_noise(base.noise, base.device), latents, {}, scaler)
-    Loop(parts, length, Saver(args, parts.built.network, optimizer, schedule, said, length), names).go(groups, start)
+    Loop(parts, length, Saver(parts, said, length), names).go(groups, start)
     _say("model saved.")
 
 
@@ -189,7 +192,9 @@ class Loop:
             parts.built.network.rebuild()
             text = self._text([sample.caption for sample in planned.samples])
             answer = parts.model.unet(parts.noise.add(latents, noise, timesteps), timesteps, text, return_dict=False)[0]
-        losses = loss.per_picture(answer, parts.noise.target(latents, noise, timesteps), torch.tensor(weights).to(latents.device))
+        losses = loss.per_picture(
+            answer, parts.noise.target(latents, noise, timesteps), torch.tensor(weights).to(latents.device)
+        )
         if args.min_snr_gamma:
             losses = loss.min_snr(losses, parts.noise, timesteps, args.min_snr_gamma)
         mean = losses.mean()
@@ -236,7 +241,7 @@ class Loop:
 
     def _epoch_ends(self, epoch: int, step: int, reporter: Any) -> None:
         self.saver.after_epoch(step, epoch)
-        reporter.epoch(epoch, step)
+        reporter.epoch(epoch)
 
 
 def _say(line: str) -> None:
@@ -291,7 +296,9 @@ def _length(args: Namespace, groups: tuple[pictures.Group, ...]) -> Length:
     steps = args.max_train_steps
     if args.max_train_epochs:
         steps = args.max_train_epochs * per_epoch
-        print(f"override steps. steps for {args.max_train_epochs} epochs is / 指定エポックまでのステップ数: {steps}", flush=True)
+        print(
+            f"override steps. steps for {args.max_train_epochs} epochs is / 指定エポックまでのステップ数: {steps}", flush=True
+        )
     return Length(steps, math.ceil(steps / per_epoch), batches, args.gradient_accumulation_steps)
 
 

@@ -5,11 +5,14 @@ No tensor is made and no thread is started here; the programs' ``main`` function
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 from orchestrator.embedded import gen_img, heavy, sampling, train_network, training
 from orchestrator.embedded.bake import Baked
 from orchestrator.embedded.saving import Saver
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 PROGRAMS: dict[str, ModuleType] = {
     "orchestrator.embedded.train_network": train_network,
