@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.recipe import Dataset
 
 MANIFEST: Final = "dataset.json"
+BUILDING: Final = "building.json"  # what a build that has not ended may have written
 SCHEMA: Final = 1  # raise it when the same request gives other bytes
 
 
@@ -57,6 +58,7 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
         return Built(total, unchanged=True)
     output.mkdir(parents=True, exist_ok=True)
     _clear(output)
+    (output / BUILDING).write_text(json.dumps({"files": _names(dataset, plan)}), encoding="utf-8")
     captions = _tagged(dataset, plan, root)
     for folder in plan.folders:
         (output / folder.path).mkdir(parents=True, exist_ok=True)
@@ -70,6 +72,7 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
     (output / config.FILE).write_bytes(config.text(plan, dataset).encode())
     manifest = _manifest(dataset, plan, captions, key, output)
     (output / MANIFEST).write_bytes((json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode())
+    (output / BUILDING).unlink()
     return Built(total, unchanged=False)
 
 
@@ -100,17 +103,30 @@ def _complete(output: Path, key: str) -> bool:
 
 
 def _clear(output: Path) -> None:
-    """Remove what an earlier build wrote into ``output``, and nothing else."""
-    manifest = output / MANIFEST
-    try:
-        names = list(json.loads(manifest.read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    manifest.unlink()
-    for name in names:
-        path = output / str(name)
-        if path.resolve().is_relative_to(output.resolve()):
-            path.unlink(missing_ok=True)
+    """Remove what an earlier build, finished or not, wrote into ``output``, and nothing else."""
+    for record in (output / MANIFEST, output / BUILDING):
+        try:
+            names = list(json.loads(record.read_text(encoding="utf-8"))["files"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        record.unlink()
+        for name in names:
+            path = output / str(name)
+            if path.resolve().is_relative_to(output.resolve()):
+                path.unlink(missing_ok=True)
+                if path.parent != output and path.parent.is_dir() and not any(path.parent.iterdir()):
+                    path.parent.rmdir()
+
+
+def _names(dataset: Dataset, plan: Layout) -> list[str]:
+    """Return the files that a build writes, apart from the manifest; a caption for every picture that has one."""
+    names = [config.FILE]
+    for folder in plan.folders:
+        for picture in folder.pictures:
+            names.append(f"{folder.path}/{picture.name}")
+            if picture.caption is not None or folder.tagger:
+                names.append(Path(names[-1]).with_suffix(dataset.caption_extension).as_posix())
+    return names
 
 
 def _write_pictures(dataset: Dataset, plan: Layout, output: Path, report: Callable[[int, int, str], None], total: int) -> None:
@@ -188,12 +204,6 @@ def _manifest(dataset: Dataset, plan: Layout, captions: dict[str, str], key: str
                 "regularization": placed.folder.regularization,
             }
             pictures.append(entry)
-    names = [config.FILE]
-    for folder in plan.folders:
-        for picture in folder.pictures:
-            names.append(f"{folder.path}/{picture.name}")
-            if captions.get(picture.role, picture.caption) is not None:
-                names.append(str(Path(names[-1]).with_suffix(dataset.caption_extension).as_posix()))
     return {
         "schema": SCHEMA,
         "name": dataset.name,
@@ -203,5 +213,5 @@ def _manifest(dataset: Dataset, plan: Layout, captions: dict[str, str], key: str
         "regularization_x_repeats": prediction.regularization_x_repeats,
         "batches_per_epoch": prediction.batches_per_epoch,
         "pictures": sorted(pictures, key=lambda entry: str(entry["file"])),
-        "files": {name: (output / name).stat().st_size for name in sorted(names)},
+        "files": {name: (output / name).stat().st_size for name in sorted(_names(dataset, plan))},
     }

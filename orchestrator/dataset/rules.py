@@ -160,7 +160,8 @@ def sizes(seen: Inspected) -> Iterator[Said]:
             times = placed.fit.resized[0] / placed.picture.size[0]
             enlarged[original] = max(enlarged[original], (times, f"{placed.folder.path}, bucket {size}"))
         if bucket.missing:
-            what = f"{bucket.count} with repeats, {bucket.batches} batches of {bucket.batch_size}: the last lacks {bucket.missing}"
+            batches = f"{bucket.batches} batches of {bucket.batch_size}"
+            what = f"{bucket.count} pictures with repeats in {batches}: the last lacks {bucket.missing}"
             yield "note", f"bucket {size} of {bucket.resolution[0]}x{bucket.resolution[1]}", what, ""
     for path, (loss, where) in worst.items():
         if loss > _CROPPED:

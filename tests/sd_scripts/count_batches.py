@@ -1,0 +1,36 @@
+"""Print what sd-scripts makes of dataset TOML files, as one JSON line. Runs in its environment, with its checkout as cwd.
+
+``python count_batches.py dataset.toml…``: num train images, num reg images, batches per epoch, and the buckets with their counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+
+from library import config_util, train_util
+
+
+def counts(path: str) -> dict[str, object]:
+    parser = argparse.ArgumentParser()
+    train_util.add_dataset_arguments(parser, True, True, True)
+    train_util.add_training_arguments(parser, True)
+    args = parser.parse_args(["--output_dir", "unused", "--output_name", "unused"])
+    sanitizer = config_util.ConfigSanitizer(True, True, False, True)
+    blueprint = config_util.BlueprintGenerator(sanitizer).generate(config_util.load_user_config(path), args)
+    group, _ = config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
+    buckets = []
+    for dataset in group.datasets:
+        manager = dataset.bucket_manager
+        buckets += [
+            [list(size), len(members)] for size, members in zip(manager.resos, manager.buckets, strict=True) if members
+        ]
+    return {"train": group.num_train_images, "reg": group.num_reg_images, "batches": len(group), "buckets": sorted(buckets)}
+
+
+if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)
+    print()
+    print(json.dumps([counts(path) for path in sys.argv[1:]]))

@@ -1,0 +1,271 @@
+"""The trainer's arithmetic: by hand, against the embedded trainer, and against the real one (-m sd_scripts)."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from orchestrator import dataset as api
+from orchestrator.dataset import buckets, config
+from orchestrator.dataset.buckets import Chooser, Fit, Prediction
+from orchestrator.embedded import dataset_config, pictures
+from orchestrator.recipe import Dataset
+from PIL import Image
+
+
+def made(**table: Any) -> Dataset:
+    return Dataset.model_validate_json(json.dumps({"name": "one", **table}))
+
+
+def chooser(resolution: tuple[int, int] = (512, 512), **table: Any) -> Chooser:
+    return Chooser(made(**table), resolution)
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket", "resized"),
+    [
+        ((512, 512), (512, 512), (512, 512)),
+        ((128, 200), (128, 192), (128, 200)),
+        ((1024, 1024), (512, 512), (512, 512)),
+        ((1000, 600), (640, 384), (640, 384)),
+        ((600, 1000), (384, 640), (384, 640)),
+        ((700, 500), (512, 384), (538, 384)),  # 605.8 x 432.7: 576x384 is 1.5, 512x384 is 1.33, which is nearer to 1.4
+    ],
+)
+def test_without_upscaling(size: tuple[int, int], bucket: tuple[int, int], resized: tuple[int, int]) -> None:
+    assert chooser(bucket_no_upscale=True).fit(size) == Fit(bucket, resized)
+
+
+def test_pictures_the_trainer_cannot_take() -> None:
+    assert chooser(bucket_no_upscale=True).fit((63, 512)) is None
+    assert chooser(bucket_no_upscale=True).fit((10000, 60)) is None
+    assert chooser(bucket_no_upscale=True).fit((64, 64)) == Fit((64, 64), (64, 64))
+
+
+def test_predefined_buckets() -> None:
+    shapes = chooser(min_bucket_reso=256, max_bucket_reso=1024).shapes()
+    assert shapes == sorted(shapes)
+    assert (512, 512) in shapes
+    assert (256, 1024) in shapes
+    assert all(width * height <= 512 * 512 and width % 64 == height % 64 == 0 for width, height in shapes)
+    fit = chooser().fit((100, 50))
+    assert fit == Fit((704, 320), (704, 352))
+    assert fit.crop_loss == pytest.approx(1 - 320 / 352)
+    assert chooser(enable_bucket=False).fit((100, 50)) == Fit((512, 512), (1024, 512))
+
+
+def test_bounds_move_outwards() -> None:
+    assert buckets.bounds(made(min_bucket_reso=300, max_bucket_reso=1000)) == (256, 1024)
+
+
+def laid_out(folder: Path, table: dict[str, Any], sizes: dict[str, list[tuple[int, int]]]) -> tuple[Dataset, api.Layout]:
+    """Write pictures of ``sizes`` for each source of ``table`` and lay them out."""
+    for source, members in sizes.items():
+        (folder / source).mkdir(parents=True)
+        for index, size in enumerate(members):
+            Image.new("1", size).save(folder / source / f"{index:03d}.png")
+    dataset = made(**table)
+    return dataset, api.layout(dataset, folder)
+
+
+def prediction_of(tmp_path: Path, repeats: int, steps: int, accumulation: int) -> tuple[Prediction, int]:
+    table = {
+        "sources": {"a": {"images": "a", "captions": "fixed", "trigger": "a", "repeats": repeats}},
+        "bucket_no_upscale": True,
+        "batch_size": {"default": 1, "512x512": 2},
+    }
+    dataset, plan = laid_out(tmp_path, table, {"a": [(512, 512)] * 3 + [(768, 768)] * 2})
+    prediction = api.predict(plan, dataset)
+    return prediction, api.epochs(prediction, steps, accumulation)
+
+
+def test_the_banner_by_hand(tmp_path: Path) -> None:
+    prediction, epochs = prediction_of(tmp_path, repeats=3, steps=100, accumulation=2)
+    assert prediction.images == 5
+    assert prediction.images_x_repeats == 15
+    assert prediction.batches_per_epoch == 5 + 6  # ceil(9 / 2) and 6
+    assert epochs == 17  # ceil(100 / ceil(11 / 2))
+    assert [(bucket.size, bucket.count, bucket.batches, bucket.missing) for bucket in prediction.buckets] == [
+        ((512, 512), 9, 5, 1),
+        ((768, 768), 6, 6, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("repeats", "regular", "used"),
+    [(4, [(1, 3)], [3, 3, 2]), (1, [(1, 3)], [1, 1]), (2, [(3, 3)], [3, 3]), (5, [(2, 1), (1, 1)], [6, 4])],
+)
+def test_regularization_pictures_fill_up_to_the_subject(
+    tmp_path: Path, repeats: int, regular: list[tuple[int, int]], used: list[int]
+) -> None:
+    """In turn: the first round with their own repeats, then one each, until there are as many as of the subject."""
+    sources: dict[str, Any] = {"a": {"images": "a", "captions": "fixed", "trigger": "a", "repeats": repeats}}
+    sizes = {"a": [(256, 256)] * 2}
+    for index, (own, count) in enumerate(regular):
+        sources[f"r{index}"] = {
+            "images": f"r{index}",
+            "captions": "fixed",
+            "tags": ["x"],
+            "repeats": own,
+            "regularization": True,
+        }
+        sizes[f"r{index}"] = [(256, 256)] * count
+    dataset, plan = laid_out(tmp_path, {"sources": sources, "bucket_no_upscale": True}, sizes)
+    prediction = api.predict(plan, dataset)
+    assert prediction.images_x_repeats == 2 * repeats
+    assert prediction.regularization_x_repeats == sum(own * count for own, count in regular)
+    counted = [one.repeats for bucket in prediction.buckets for one in bucket.placed if one.folder.regularization]
+    assert counted == used
+
+
+def test_regularization_pictures_without_a_subject_in_their_class_are_left_out(tmp_path: Path) -> None:
+    table = {
+        "sources": {
+            "a": {"images": "a", "captions": "fixed", "trigger": "a"},
+            "r": {"images": "r", "captions": "fixed", "tags": ["x"], "regularization": True},
+        },
+        "bucket_no_upscale": True,
+    }
+    _, plan = laid_out(tmp_path, table, {"a": [(256, 256)], "r": [(256, 256), (700, 700)]})
+    assert [(folder.source, folder.resolution) for folder in plan.folders] == [("a", (512, 512)), ("r", (512, 512))]
+
+
+@pytest.mark.parametrize(
+    ("table", "where"),
+    [
+        ({"resolution_classes": [128]}, "dataset.min_bucket_reso"),
+        ({"resolution_classes": [2048]}, "dataset.max_bucket_reso"),
+        ({"min_bucket_reso": 32, "resolution_classes": [512]}, "dataset.min_bucket_reso"),
+        ({"bucket_no_upscale": True}, "a/001.png"),
+    ],
+)
+def test_preflight_says_where_the_trainer_would_stop(tmp_path: Path, table: dict[str, Any], where: str) -> None:
+    source = {"images": "a", "captions": "fixed", "trigger": "a"}
+    dataset, plan = laid_out(tmp_path, {"sources": {"a": source}, **table}, {"a": [(128, 128), (40, 128)]})
+    assert where in [problem.where for problem in api.problems(plan, dataset, tmp_path)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One random dataset: its table, and the sizes of the pictures of each source."""
+
+    table: dict[str, Any]
+    sizes: dict[str, list[tuple[int, int]]]
+    steps: int
+    accumulation: int
+
+
+def case(dice: random.Random, unbucketed: float = 0.0) -> Case:
+    """Draw a dataset that the trainer takes; the share ``unbucketed`` has enable_bucket = false (not in the embedded trainer)."""
+    step = dice.choice((8, 16, 32, 64))
+    classes = sorted(dice.sample(range(64, 321, 32), dice.randint(1, 3)))
+    kinds = {f"s{index}": False for index in range(dice.randint(1, 2))} | ({"reg": True} if dice.random() < 0.4 else {})
+    sources = {
+        name: {
+            "images": name,
+            "captions": "fixed",
+            "trigger": name,
+            "repeats": dice.randint(1, 5),
+            "regularization": regular,
+        }
+        for name, regular in kinds.items()
+    }
+    names = [f"{width}x{height}" for width in classes for height in classes]
+    table = {
+        "sources": sources,
+        "sizes": dice.sample(range(64, 256, 16), dice.randint(0, 2)),
+        "resolution_classes": classes,
+        "batch_size": {"default": dice.randint(1, 4), dice.choice(names): dice.randint(1, 6)},
+        "bucket_no_upscale": dice.random() < 0.6,
+        "bucket_reso_steps": step,
+        "min_bucket_reso": dice.randint(step, max(step, classes[0])),
+        "max_bucket_reso": dice.randint(classes[-1], 400),
+    }
+    if dice.random() < unbucketed:
+        table["enable_bucket"] = False
+    sizes = {name: [(dice.randint(64, 500), dice.randint(64, 500)) for _ in range(dice.randint(1, 7))] for name in kinds}
+    return Case(table, sizes, dice.randint(1, 400), dice.randint(1, 4))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32))
+def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    drawn = case(random.Random(seed))
+    folder = tmp_path_factory.mktemp("case")
+    dataset, plan = laid_out(folder, drawn.table, drawn.sizes)
+    prediction = api.predict(plan, dataset)
+    if prediction.unplaced:
+        return  # both stop; what for is said by preflight
+    write_tree(folder, dataset, plan)
+    groups = pictures.find(dataset_config.read(folder / "absolute.toml", ".txt"))
+    assert sum(group.count(reg=False) for group in groups) == prediction.images_x_repeats
+    assert sum(group.batches() for group in groups) == prediction.batches_per_epoch
+    theirs = sorted(
+        (group.dataset.buckets.resolution, size, len(members))
+        for group in groups
+        for size, members in group.by_bucket().items()
+    )
+    assert theirs == sorted((bucket.resolution, bucket.size, bucket.count) for bucket in prediction.buckets)
+    resized = {one.path.parent.name + "/" + one.path.name: one.place.resized for group in groups for one in group.pictures}
+    for bucket in prediction.buckets:
+        for one in bucket.placed:
+            assert resized[one.folder.path.rpartition("/")[2] + "/" + one.picture.name] == one.fit.resized
+
+
+def write_tree(folder: Path, dataset: Dataset, plan: api.Layout) -> None:
+    """Write the folders with empty pictures of the right sizes, and the trainer's TOML."""
+    out = folder / "out"
+    for one in plan.folders:
+        (out / one.path).mkdir(parents=True)
+        for picture in one.pictures:
+            Image.new("1", picture.size).save(out / one.path / picture.name)
+            (out / one.path / picture.name).with_suffix(".txt").write_text("words\n")
+    (out / "dataset.toml").write_text(config.text(plan, dataset))
+    (folder / "absolute.toml").write_text(api.absolute_config(out))
+
+
+@pytest.mark.sd_scripts
+def test_the_real_trainer_counts_the_same(tmp_path: Path) -> None:
+    """80 random datasets through sd-scripts' own loader, in its own environment, in one process."""
+    checkout, python = os.environ.get("SD_SCRIPTS_DIR"), os.environ.get("SD_SCRIPTS_PYTHON")
+    if not checkout or not python:
+        pytest.skip("SD_SCRIPTS_DIR and SD_SCRIPTS_PYTHON are not set")
+    asked: list[str] = []
+    expected: list[dict[str, Any]] = []
+    for seed in range(80):
+        folder = tmp_path / str(seed)
+        drawn = case(random.Random(seed), unbucketed=0.15)
+        dataset, plan = laid_out(folder, drawn.table, drawn.sizes)
+        prediction = api.predict(plan, dataset)
+        if prediction.unplaced:
+            continue
+        write_tree(folder, dataset, plan)
+        asked.append(str(folder / "absolute.toml"))
+        expected.append(
+            {
+                "train": prediction.images_x_repeats,
+                "reg": prediction.regularization_x_repeats,
+                "batches": prediction.batches_per_epoch,
+                "buckets": sorted([list(bucket.size), bucket.count] for bucket in prediction.buckets),
+            }
+        )
+    script = Path(__file__).parent / "sd_scripts" / "count_batches.py"
+    done = subprocess.run(
+        [python, str(script), *asked],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": checkout, "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(expected) > 40
+    assert json.loads(done.stdout.splitlines()[-1]) == expected
