@@ -9,7 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import commands, engines, process
+from orchestrator import commands, diagnose, engines, process
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.plan import Kind, Plan, Step
@@ -78,7 +78,8 @@ def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
             return end
         problems = _judge(job, plan, step, end)
         if not problems:
-            job.store.commit(step, job.plan, argv, started, resumed_from=at, attempts=attempt, changes=change)
+            place = {"slot": slot.name, "waited": round(slot.waited, 3)}
+            job.store.commit(step, job.plan, argv, started, resumed_from=at, attempts=attempt, changes=change, **place)
             return end
         if not end.fault or attempt == len(ladder):
             raise StepFailed(problems)
@@ -118,8 +119,9 @@ def _once(
 
 def _say_attempt(work: Path, command: process.Command, at: int | None) -> None:
     """Note the attempt where a person, and the next orchestrator, can read it."""
-    with (work / "attempts.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"at": time.time(), "by": os.getpid(), "argv": command.argv, "resumed_from": at}) + "\n")
+    with (work / diagnose.ATTEMPTS).open("a", encoding="utf-8") as file:
+        said = {"at": time.time(), "by": os.getpid(), "argv": command.argv, "cwd": str(command.cwd), "resumed_from": at}
+        file.write(json.dumps(said) + "\n")
 
 
 class _Journal:
@@ -178,13 +180,10 @@ def read_own(piece: str) -> Progress | None:
 def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]:
     """Return why an ended step is no success; the engine's own checks are asked for trainings."""
     log = job.store.work(step) / process.LOG
-    repeat = f"log: {log}"
-    if end.fault:
-        return [Problem(step.name, end.fault, repeat)]
-    if end.code not in (0, None):
-        how = f"was killed by signal {-end.code}" if end.code < 0 else f"ended with exit code {end.code}"
-        tail = "\n".join(f"      {line}" for line in last_lines(log))
-        return [Problem(step.name, f"{how}; the last lines of its output:\n{tail}", repeat)]
+    if end.fault or end.code not in (0, None):
+        cause = diagnose.of_log(log, end.code)
+        what = end.fault or diagnose.said(end.code, cause, last_lines(log))
+        return [Problem(step.name, what, diagnose.hint(cause, step.recipe or "RECIPE", log))]
     recipe = plan.recipes.get(step.recipe)
     if step.kind is Kind.TRAIN and recipe is not None:
         text = log.read_text("utf-8", "replace")

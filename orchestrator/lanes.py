@@ -46,10 +46,16 @@ class Slot:
     """One place in a lane: what the child's environment says, and the lease it keeps open."""
 
     lane: Lane
+    name: str = ""
+    """What a trace calls it: "gpu 0", "cpu 1"."""
     env: dict[str, str] = field(default_factory=dict)
     lease: Path | None = None
     keep: tuple[int, ...] = ()
     busy: bool = False
+    waited: float = 0.0
+    """Seconds that the step in it was ready before it got the place."""
+    leash: bool = False
+    """Whether the child has to end with the process that started it, because nobody could adopt it."""
 
 
 class Lanes:
@@ -64,11 +70,19 @@ class Lanes:
     def take(self, lane: Lane, *, leased: bool = True) -> Slot | None:
         """Return a free slot, leased and marked busy, or None. A child that still runs holds its lease itself."""
         with self._lock:
-            for slot in self._slots:
-                if slot.lane is lane and not slot.busy and (not leased or self._lease(slot)):
-                    slot.busy = True
-                    return slot
-        return None
+            free = [slot for slot in self._slots if slot.lane is lane and not slot.busy]
+            slot = next((slot for slot in free if self._lease(slot)), None) if leased else self._held(free)
+            if slot is not None:
+                slot.busy = True
+            return slot
+
+    def _held(self, free: list[Slot]) -> Slot | None:
+        """Return a place whose lease somebody holds (the child that goes on), or any."""
+        for slot in free:
+            if not self._lease(slot):
+                return slot
+            _release(slot)
+        return free[0] if free else None
 
     def submit(self, slot: Slot, fn: Callable[..., Any], *args: Any) -> Future[Any]:
         """Run ``fn(*args, slot)`` and free the slot when it has ended."""
@@ -79,9 +93,8 @@ class Lanes:
             return fn(*args, slot)
         finally:
             with self._lock:
-                for descriptor in slot.keep:
-                    os.close(descriptor)
-                slot.keep, slot.busy = (), False
+                _release(slot)
+                slot.busy = False
 
     def _lease(self, slot: Slot) -> bool:
         """Take the GPU's lease. The child inherits it, so it is held for as long as a trainer lives, whoever started it."""
@@ -119,12 +132,23 @@ def lanes(asked: str = "", trainers: int = 1, *, inline: bool = False) -> Lanes:
     """
     cores = os.cpu_count() or 1
     found = gpus(asked)
-    slots = [Slot(Lane.GPU, {"CUDA_VISIBLE_DEVICES": name}, _lease_file(name)) for name in found]
+    slots = [Slot(Lane.GPU, f"gpu {name}", {"CUDA_VISIBLE_DEVICES": name}, _lease_file(name)) for name in found]
     if not found:
-        threads = str(max(1, cores // max(1, trainers)))
-        slots = [Slot(Lane.GPU, {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}) for _ in range(max(1, trainers))]
-    slots += [Slot(Lane.CPU) for _ in range(1 if inline else cores)]
+        env = threads(max(1, cores // max(1, trainers)))
+        slots = [Slot(Lane.GPU, f"trainer {index}", env) for index in range(max(1, trainers))]
+    slots += [Slot(Lane.CPU, f"cpu {index}") for index in range(1 if inline else cores)]
     return Lanes(Inline() if inline else ThreadPoolExecutor(len(slots), thread_name_prefix="step"), slots)
+
+
+def threads(count: int) -> dict[str, str]:
+    """Return the environment that keeps a child to ``count`` threads."""
+    return {"OMP_NUM_THREADS": str(count), "MKL_NUM_THREADS": str(count)}
+
+
+def _release(slot: Slot) -> None:
+    for descriptor in slot.keep:
+        os.close(descriptor)
+    slot.keep = ()
 
 
 def _lease_file(gpu: str) -> Path:

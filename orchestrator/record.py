@@ -66,6 +66,11 @@ class Record:
     changes: dict[str, Any]
     engine: str
     host: dict[str, Any]
+    lane: str = ""
+    slot: str = ""
+    """The place in the lane, as "gpu 0"; on a cluster with the node's name before it."""
+    waited: float = 0.0
+    """Seconds between the time the step could have run and its start."""
 
     def digest(self) -> str:
         """Return one digest of all outputs: what a step behind this one remembers."""

@@ -126,7 +126,7 @@ class Store:
             plan: where the steps it needs stand.
             argv: the command that ran.
             started: when, in seconds since the epoch.
-            said: resumed_from, attempts, changes (what a retry changed).
+            said: resumed_from, attempts, changes (what a retry changed), slot, waited.
 
         Raises:
             StepFailed: a promised output is missing or empty.
@@ -169,6 +169,9 @@ class Store:
             changes=dict(said.get("changes", {})),
             engine=f"{engine} {engines.get(engine).version()}" if engine else "",
             host=host(),
+            lane=step.lane,
+            slot=said.get("slot", ""),
+            waited=said.get("waited", 0.0),
         )
         if step.kind is Kind.TRAIN:
             for state in work.glob("*-state"):
