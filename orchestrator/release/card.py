@@ -75,7 +75,14 @@ def render(template: str, said: JSON, override: str = "", root: str = ".") -> st
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"size": size, "number": number, "rate": rate, "duration": duration, "cell": cell}
+    environment.filters |= {
+        "size": size,
+        "number": number,
+        "grouped": grouped,
+        "rate": rate,
+        "duration": duration,
+        "cell": cell,
+    }
     try:
         text = environment.get_template(template).render(**said)
     except jinja2.TemplateError as error:
@@ -85,28 +92,42 @@ def render(template: str, said: JSON, override: str = "", root: str = ".") -> st
 
 
 def _tidy(text: str) -> str:
-    """Take out what templates leave behind: spaces at line ends, more than one empty line."""
+    """Mend what templates leave behind: spaces at line ends, empty lines inside tables, headings without one before."""
     lines: list[str] = []
     for line in text.splitlines():
         kept = line.rstrip()
+        if kept.startswith("#") and lines and lines[-1]:
+            lines.append("")
+        if kept.startswith("|") and len(lines) > 1 and not lines[-1] and lines[-2].startswith("|"):
+            lines.pop()
         if kept or (lines and lines[-1]):
             lines.append(kept)
     return "\n".join(lines).rstrip() + "\n"
 
 
 def size(count: float) -> str:
-    """Return bytes in MiB, as the seed's card lists them."""
+    """Return bytes in MiB, as the seed's card lists them; small files in KiB."""
+    if count < 2**20:
+        return f"{count / 2**10:.0f} KiB"
     return f"{count / 2**20:.1f} MiB" if count < 100 * 2**20 else f"{count / 2**20:.0f} MiB"
 
 
 def number(value: Any) -> str:
-    """Return a number as people write it: 128, 0.5, 1,600."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
+    """Return a number without what floating point adds: 128, 0.5, 64 for 64.0."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def grouped(value: int) -> str:
+    """Return a large whole number: 212,845,244."""
+    return f"{value:,}"
 
 
 def rate(value: float) -> str:
-    """Return a learning rate: 1e-4."""
-    return f"{value:.3g}".replace("e-0", "e-") if value < 0.001 else f"{value:g}"
+    """Return a learning rate: 1e-4, 4.4e-5."""
+    if not value:
+        return "0"
+    digits, _, power = f"{value:.6e}".partition("e")
+    return f"{float(digits):g}e{int(power)}" if value < 0.001 else f"{value:g}"
 
 
 def duration(seconds: float) -> str:

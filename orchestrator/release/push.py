@@ -1,0 +1,96 @@
+"""A bundle onto the Hugging Face Hub. Says what it would do unless told to do it; nothing is pushed that does not verify."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import OrchestratorError, Problem, RecipeError, StepFailed
+from orchestrator.release import bundle, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """What is, or would be, uploaded."""
+
+    repo: str
+    files: dict[str, int]
+    done: bool
+    url: str = ""
+
+    def lines(self) -> list[str]:
+        """Return the report, a line each."""
+        said = [f"{size / 2**20:9.2f} MiB  {name}" for name, size in self.files.items()]
+        total = sum(self.files.values()) / 2**20
+        if self.done:
+            return [*said, f"{len(said)} files, {total:.1f} MiB uploaded to {self.url}"]
+        return [
+            *said,
+            f"{len(said)} files, {total:.1f} MiB would be uploaded to {self.repo}",
+            "Nothing was uploaded; --yes does it.",
+        ]
+
+
+def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False) -> Push:
+    """Upload a release folder as one commit.
+
+    The token and the address come from where huggingface_hub looks for them (HF_TOKEN, `hf auth login`, HF_ENDPOINT).
+
+    Args:
+        path: the release folder.
+        repo: OWNER/NAME; empty: the recipe's release.repository.
+        yes: really do it.
+        private: make a repository that does not exist yet private.
+
+    Raises:
+        RecipeError: no bundle, or no repository is named.
+        StepFailed: the bundle does not verify, or the Hub refuses.
+    """
+    if not path.is_dir():
+        raise RecipeError(Problem(str(path), "is no folder", "push takes the release folder, runs/NAME/latest"))
+    manifest = bundle.read_manifest(path)
+    first = next(iter(manifest.get("members", {}).values()), manifest)
+    name = repo or str(first.get("recipe", {}).get("release", {}).get("repository", ""))
+    if name.count("/") != 1:
+        raise RecipeError(
+            Problem(f"--repo {name}".strip(), "names no repository", "OWNER/NAME, or set release.repository in the recipe")
+        )
+    failed = [check for check in verify.verify_bundle(path) if not check.verdict.ok]
+    if failed:
+        hint = f"python -m orchestrator verify-bundle {path}"
+        raise StepFailed([Problem(check.what, check.detail or "does not hold", hint) for check in failed])
+    files = {file: (path / file).stat().st_size for file in sorted([*manifest["files"], bundle.MANIFEST, bundle.SUMS])}
+    if not yes:
+        return Push(name, files, done=False)
+    return Push(name, files, done=True, url=_upload(path, name, list(files), private=private))
+
+
+def _upload(path: Path, name: str, files: list[str], *, private: bool) -> str:
+    from huggingface_hub import CommitOperationAdd, HfApi  # noqa: PLC0415 - half a second
+
+    api = HfApi()
+    with _told(name):
+        url = api.create_repo(name, private=private, exist_ok=True)
+        adds = [CommitOperationAdd(path_in_repo=file, path_or_fileobj=str(path / file)) for file in files]
+        api.create_commit(name, operations=adds, commit_message=f"Release {path.resolve().name}")
+    return str(url)
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turn what the Hub or the network says into a problem with a way out."""
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
+    from requests import RequestException  # noqa: PLC0415 - what huggingface_hub speaks through
+
+    try:
+        yield
+    except OrchestratorError:
+        raise
+    except (HfHubHTTPError, OfflineModeIsEnabled, RequestException, OSError, ValueError) as error:
+        what = f"the Hub did not take it: {str(error).splitlines()[0][:200]}"
+        raise StepFailed(Problem(name, what, "hf auth login, or set HF_TOKEN; then run the same command again")) from error
