@@ -85,17 +85,9 @@ def modules(recipe: Recipe, model: Model) -> list[Module]:
             return kept
 
 
-def predict(recipe: Recipe, checkpoint: Path | None = None) -> Predicted | None:
-    """Return what the training will write; None where a network argument has no exact formula, or the model is not there.
-
-    Args:
-        recipe: what is trained.
-        checkpoint: the base model; only the embedded engine's folder is looked into.
-    """
+def predict(recipe: Recipe, model: Model) -> Predicted | None:
+    """Return what the training will write; None where a network argument has no exact formula here."""
     network = recipe.network
-    if recipe.engine == "embedded" and (checkpoint is None or not checkpoint.is_dir()):
-        return None
-    model = of(recipe, checkpoint)
     if any(network.args.get(name) for name in _UNPREDICTED):
         return None
     chosen = modules(recipe, model)

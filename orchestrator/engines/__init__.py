@@ -7,10 +7,10 @@ ones), reads the trainer's output, and knows which saved states are complete. It
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from orchestrator.errors import Problem
@@ -56,11 +56,20 @@ class Engine(Protocol):
     def read(self, piece: str) -> Progress | None:
         """Read one piece of output (text between line ends or carriage returns)."""
 
+    def reader(self, recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:
+        """Return a reader of one run's output, which knows the prediction and where a resumed bar begins.
+
+        A banner that differs from the prediction is a ``fault``. ``read`` is the same without that knowledge.
+        """
+
     def checkpoint(self, work: Path) -> tuple[Path, int] | None:
         """Return the newest complete state in ``work`` and the step it was saved at."""
 
     def finished(self, recipe: Recipe, work: Path, log: str) -> list[Problem]:
-        """Return why a training that exited 0 is no success: messages, file, keys, shapes, metadata that differ from the recipe."""
+        """Return why a training that exited 0 is no success: messages, file, keys, shapes, metadata that differ."""
+
+    def history(self, work: Path) -> list[dict[str, Any]]:
+        """Return loss and learning rates by step from the TensorBoard events in ``work`` (step, loss, lr_unet, …)."""
 
 
 def get(name: str) -> Engine:

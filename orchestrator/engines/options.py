@@ -90,11 +90,16 @@ def dumps(folder: Path) -> str:
         ]
         for script in SCRIPTS
     }
-    rows = (f" {json.dumps(script)}: [\n" + ",\n".join(f"  {json.dumps(one)}" for one in rows) + "\n ]" for script, rows in table.items())
+    rows = (
+        f" {json.dumps(script)}: [\n" + ",\n".join(f"  {json.dumps(one)}" for one in rows) + "\n ]"
+        for script, rows in table.items()
+    )
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
 
-def problems(options: Mapping[str, Opt], given: Mapping[str, Any], prefix: str, owned: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+def problems(
+    options: Mapping[str, Opt], given: Mapping[str, Any], prefix: str, owned: Mapping[str, str]
+) -> Iterable[tuple[str, str]]:
     """Yield (dotted key, what is wrong) for the extra options that a recipe gives.
 
     Args:
@@ -129,7 +134,13 @@ def _wrong(option: Opt, value: Any) -> str:
         "str": isinstance(value, str),
     }
     if not fits[option.type]:
-        words = {"switch": "true or false", "int": "a whole number", "float": "a number", "int_or_float": "a number", "str": "text"}
+        words = {
+            "switch": "true or false",
+            "int": "a whole number",
+            "float": "a number",
+            "int_or_float": "a number",
+            "str": "text",
+        }
         return f"takes {words[option.type]}"
     if option.choices and value not in option.choices:
         return f"takes {', '.join(str(one) for one in option.choices if one is not None)}"
@@ -174,7 +185,9 @@ class _Source:
     def _where(self, path: Path, name: str) -> Path:
         """Return the module that defines ``name``: the one that calls it, or the one of ``library`` that has it."""
         candidates = [path]
-        candidates += [self._folder / "library" / f"{stem}.py" for stem in ("train_util", "config_util", "utils", "sdxl_train_util")]
+        candidates += [
+            self._folder / "library" / f"{stem}.py" for stem in ("train_util", "config_util", "utils", "sdxl_train_util")
+        ]
         candidates += sorted((self._folder / "library").glob("*.py"))
         for one in candidates:
             if one.is_file() and f"def {name}(" in one.read_text("utf-8") and name in self._functions(one):

@@ -1,0 +1,144 @@
+"""The CPU engine: this project's own trainer and renderer, which take sd-scripts' arguments and print what it prints."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.engines import arguments, events, gen, networks, options, readback, states
+from orchestrator.engines.progress import Reader, read
+from orchestrator.errors import Problem
+from orchestrator.process import Command
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Mapping
+
+    from orchestrator.process import Progress
+    from orchestrator.recipe import Recipe
+
+__all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "read", "reader", "render", "train", "version"]
+
+NAME = "embedded"
+PACKAGES = ("torch", "diffusers", "transformers", "lycoris-lora")
+_IMPORTS = {"lycoris-lora": "lycoris"}
+# orchestrator/embedded/state.py: a state appears by rename when it is whole; its position is in train_state.json.
+_STATE = ("network.safetensors", "optimizer.pt", "schedule.json", "train_state.json")
+EXPECTED = "expected.json"
+
+
+@functools.cache
+def version() -> str:
+    """Return the versions of the packages that train, and a digest of our own programs."""
+    import hashlib  # noqa: PLC0415
+
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {importlib.metadata.version(package).partition('+')[0]}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{package} none")
+    folder = Path(__file__).resolve().parent.parent / "embedded"
+    total = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        total.update(file.name.encode() + b"\0" + file.read_bytes())
+    return ", ".join([*found, f"programs {total.hexdigest()[:12]}"])
+
+
+@functools.cache
+def _known() -> dict[str, options.Opt]:
+    """Return the options of the embedded trainer, from its own parser (which imports no torch)."""
+    from orchestrator.embedded import options as own  # noqa: PLC0415
+
+    return {name: opt for action in own.parser()._actions for name, opt in _opts(action)}  # noqa: SLF001 - argparse shows its options nowhere else
+
+
+def _opts(action: argparse.Action) -> Iterator[tuple[str, options.Opt]]:
+    words = {int: "int", float: "float"}
+    kind = "switch" if action.nargs == 0 else words.get(action.type, "str")  # type: ignore[call-overload]
+    for name in action.option_strings:
+        choices = tuple(action.choices) if action.choices is not None else ()
+        yield name.lstrip("-"), options.Opt(name.lstrip("-"), kind, action.nargs in ("*", "+"), choices)
+
+
+def check(recipe: Recipe) -> list[Problem]:
+    """Return the recipe's problems that only this engine knows. Starts nothing."""
+    found = [*options.problems(_known(), recipe.training.options, "training.options", arguments.OWNED)]
+    found += [*networks.problems(recipe.network), *gen.problems(recipe)]
+    if recipe.base.architecture != "sd1":
+        found.append(("base.architecture", f"is {recipe.base.architecture}; the embedded engine trains sd1"))
+    return [Problem(f"{recipe.name}: {where}", what) for where, what in dict.fromkeys(found)]
+
+
+def preflight(recipe: Recipe) -> list[Problem]:  # noqa: ARG001 - the Protocol's
+    """Return what this machine lacks: the packages of the extra `embedded`, and the base model."""
+    missing = [one for one in PACKAGES if importlib.util.find_spec(_IMPORTS.get(one, one)) is None]
+    if not missing:
+        return []
+    return [Problem("the embedded engine", f"needs {', '.join(missing)}", "make setup  (or: pip install -e '.[embedded]')")]
+
+
+def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
+    """Return the training command (see ``engines.Engine``)."""
+    said = arguments.train(recipe, inputs, work, state)
+    expected: dict[str, Any] = dict(readback.expected(recipe, inputs["checkpoint"], inputs["dataset"]))
+    expected["checkpoint"] = str(inputs["checkpoint"].absolute())
+    files = said.files | {EXPECTED: json.dumps(expected, indent=1)}
+    return _command("train_network", list(said.argv), work, files)
+
+
+def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
+    """Return the command that draws the prompts; this renderer reads every family itself."""
+    argv = gen.arguments(recipe, inputs["checkpoint"], inputs.get("vae"), inputs["lora"], work)
+    return _command("gen_img", argv, work, {gen.PROMPTS: gen.lines(recipe, names=True)})
+
+
+def _command(program: str, argv: list[str], work: Path, files: dict[str, str]) -> Command:
+    whole = (sys.executable, "-m", f"orchestrator.embedded.{program}", *argv)
+    root = str(Path(__file__).resolve().parent.parent.parent)
+    env = {"PYTHONPATH": root, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    return Command(whole, work.absolute(), env, files)
+
+
+def _expected(work: Path) -> dict[str, Any]:
+    try:
+        said = json.loads((work / EXPECTED).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # noqa: ARG001 - the Protocol's
+    """Return what reads the output of a training in ``work``."""
+    expected = _expected(work)
+    expected.pop("checkpoint", None)
+    return Reader(expected)
+
+
+def checkpoint(work: Path) -> tuple[Path, int] | None:
+    """Return the newest state in ``work`` and its step."""
+    found = [
+        (step, folder)
+        for folder in work.glob("*-state")
+        if all((folder / name).is_file() for name in _STATE) and (step := states.step_of(folder)) is not None
+    ]
+    if not found:
+        return None
+    step, folder = max(found)
+    return folder, step
+
+
+def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
+    """Return why a training that exited 0 is no success."""
+    said = _expected(work).get("checkpoint")
+    return readback.finished(recipe, work, log, Path(said) if isinstance(said, str) else None)
+
+
+def history(work: Path) -> list[dict[str, Any]]:
+    """Return loss and learning rates by step from the TensorBoard events in ``work``."""
+    return events.history(work / arguments.LOGS)

@@ -1,0 +1,116 @@
+"""Scalars of TensorBoard event files, read without TensorBoard.
+
+Format: records of an 8-byte little-endian length, its 4-byte checksum, the data and its checksum (TFRecord); the data is a
+protocol-buffer Event (wall_time 1, step 2, summary 5), its summary a list of values (tag 1, simple_value 2, tensor 8).
+A file that is cut off gives what is whole.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_TAGS = {"loss/current": "loss", "loss/average": "average_loss", "lr/unet": "lr_unet", "lr/textencoder": "lr_text_encoder"}
+_MAX_RECORD = 64 << 20
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """Return one entry a step, in order: step, loss, average_loss, lr_unet, lr_text_encoder (those that were logged).
+
+    Several runs (a resumed training) lie in several folders; a later file's value of a step stands. The trainer counts
+    the steps of a resumed run on from where it was stopped.
+    """
+    steps: dict[int, dict[str, Any]] = {}
+    for file in sorted(folder.rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns):
+        for step, tag, value in scalars(file):
+            name = _TAGS.get(tag)
+            if name is not None:
+                steps.setdefault(step, {"step": step})[name] = value if math.isfinite(value) else None
+    return [steps[step] for step in sorted(steps)]
+
+
+def scalars(path: Path) -> Iterator[tuple[int, str, float]]:
+    """Yield (step, tag, value) of every scalar in an event file; ends silently where the file is cut off."""
+    data = path.read_bytes()
+    at = 0
+    while at + 12 <= len(data):
+        length = struct.unpack_from("<Q", data, at)[0]
+        end = at + 12 + length
+        if length > _MAX_RECORD or end + 4 > len(data):
+            return
+        try:
+            yield from _event(data[at + 12 : end])
+        except (IndexError, struct.error, UnicodeDecodeError):
+            return
+        at = end + 4
+
+
+def _event(data: bytes) -> Iterator[tuple[int, str, float]]:
+    step, summaries = 0, []
+    for number, value in _fields(data):
+        if number == 2 and isinstance(value, int):
+            step = value
+        elif number == 5 and isinstance(value, bytes):
+            summaries.append(value)
+    for summary in summaries:
+        for number, value in _fields(summary):
+            if number == 1 and isinstance(value, bytes):
+                yield from _value(step, value)
+
+
+def _value(step: int, data: bytes) -> Iterator[tuple[int, str, float]]:
+    tag, found = "", None
+    for number, value in _fields(data):
+        if number == 1 and isinstance(value, bytes):
+            tag = value.decode("utf-8")
+        elif number == 2 and isinstance(value, float):
+            found = value
+        elif number == 8 and isinstance(value, bytes):  # newer writers: a tensor with one float
+            floats = [one for field, one in _fields(value) if field == 5]
+            if len(floats) == 1 and isinstance(floats[0], bytes) and len(floats[0]) == 4:
+                found = struct.unpack("<f", floats[0])[0]
+            elif len(floats) == 1 and isinstance(floats[0], float):
+                found = floats[0]
+    if tag and found is not None:
+        yield step, tag, found
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
+    """Yield (field number, value) of a protocol-buffer message: whole numbers, 32-bit floats, bytes."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        match key & 7:
+            case 0:
+                value, at = _varint(data, at)
+                yield key >> 3, value
+            case 1:
+                yield key >> 3, struct.unpack_from("<d", data, at)[0]
+                at += 8
+            case 2:
+                length, at = _varint(data, at)
+                if at + length > len(data):
+                    raise IndexError("a field is longer than its message")
+                yield key >> 3, data[at : at + length]
+                at += length
+            case 5:
+                yield key >> 3, struct.unpack_from("<f", data, at)[0]
+                at += 4
+            case _:
+                return
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value, shift = 0, 0
+    while True:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at += 1
+        if byte < 128:
+            return value, at
+        shift += 7

@@ -1,0 +1,164 @@
+"""What each network family takes as network_args, and what it can do: resume, be continued, be resized by sd-scripts.
+
+Read in networks/lora.py of sd-scripts v0.10.1 (create_network) and lycoris/kohya.py 3.4.0 (create_network); which state
+dicts load back into their own modules was measured with LyCORIS 3.4.0 and is measured again by the tests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import near_miss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.recipe import Network, Scalar
+
+LYCORIS_VERSION = "3.4.0"
+"""4.0.0 and 4.1.3 stop in sd-scripts with "duplicated lora name: lora_unet_time_embedding_linear_1" (default preset)."""
+
+_BOTH = {
+    "rank_dropout": "fraction",
+    "module_dropout": "fraction",
+    "loraplus_lr_ratio": "number",
+    "loraplus_unet_lr_ratio": "number",
+    "loraplus_text_encoder_lr_ratio": "number",
+}
+_LISTS = ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas")
+_WEIGHTS = ("down_lr_weight", "mid_lr_weight", "up_lr_weight")
+_LORA = _BOTH | dict.fromkeys((*_LISTS, *_WEIGHTS), "text") | {"block_lr_zero_threshold": "number"}
+_LYCORIS = _BOTH | {"train_norm": "flag"}
+_SCALED = {"use_scalar": "flag", "rs_lora": "flag"}
+_DORA = {"dora_wd": "flag", "wd_on_output": "flag"}
+_LOKR = {"factor": "whole", "decompose_both": "flag", "full_matrix": "flag", "unbalanced_factorization": "flag"}
+_OFT = {"constraint": "number", "rescaled": "flag"}
+ARGS: dict[str, dict[str, str]] = {
+    "lora": _LORA,
+    "locon": _LYCORIS | _SCALED | _DORA,
+    "loha": _LYCORIS | _SCALED | _DORA,
+    "lokr": _LYCORIS | _SCALED | _DORA | _LOKR,
+    "dylora": _LYCORIS | {"block_size": "whole"},
+    "glora": _LYCORIS | _SCALED,
+    "full": _LYCORIS,
+    "diag-oft": _LYCORIS | _OFT,
+    "boft": _LYCORIS | _OFT,
+}
+_KINDS = {
+    "flag": "true or false",
+    "whole": "a whole number",
+    "number": "a number of at least 0",
+    "fraction": "a number from 0 to 1",
+    "text": "text",
+}
+_BYPASS = ("locon", "loha", "lokr", "glora", "dylora", "diag-oft", "boft")
+
+
+def module(family: str) -> str:
+    """Return --network_module of a family."""
+    return "networks.lora" if family == "lora" else "lycoris.kohya"
+
+
+def problems(network: Network) -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, what is wrong) for the network arguments of a recipe."""
+    known = ARGS[network.family]
+    for name, value in network.args.items():
+        where = f"network.args.{name}"
+        if name not in known:
+            others = [family for family, args in ARGS.items() if name in args]
+            for_others = f" ({', '.join(others)} does)" if others else near_miss(name, known)
+            yield where, f"{network.family} takes no such argument{for_others}"
+        elif not _fits(known[name], value):
+            yield where, f"is {value!r}; takes {_KINDS[known[name]]}"
+    if network.bypass and network.family not in _BYPASS:
+        yield "network.bypass", f"{network.family} has no bypass mode"
+    if network.args.get("dora_wd") and network.bypass:
+        yield "network.bypass", "dora_wd normalizes the rebuilt weight, which bypass mode does not build"
+    if network.family == "dylora":
+        block = network.args.get("block_size", 4)  # LyCORIS's own default
+        for key, rank in (("network.dim", network.dim), ("network.conv_dim", network.conv_dim)):
+            if isinstance(block, int) and block > 0 and rank is not None and rank % block:
+                yield key, f"is {rank}; dylora takes a multiple of its block_size, {block}"
+
+
+def _fits(kind: str, value: Scalar) -> bool:
+    match kind:
+        case "flag":
+            return isinstance(value, bool)
+        case "whole":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case "text":
+            return isinstance(value, str)
+        case _:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            return number and 0 <= float(value) <= (1 if kind == "fraction" else float("inf"))
+
+
+def text(value: Scalar) -> str:
+    """Return a value as sd-scripts' programs read it: True, 64, 4.4e-05."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return str(value)
+
+
+def arguments(network: Network, preset: str) -> list[str]:
+    """Return network_args (``key=value``) of a recipe's network.
+
+    Args:
+        network: the recipe's table.
+        preset: path of the preset file, if the network has one.
+    """
+    said: dict[str, Scalar] = {}
+    if network.family == "lora":
+        # Without conv_dim, networks.lora trains no 3x3 convolution.
+        said |= {} if network.conv_dim is None else {"conv_dim": network.conv_dim}
+    elif network.family != "full":
+        # Without conv_dim, LyCORIS takes network_dim: only 0 leaves the convolutions alone.
+        said["conv_dim"] = network.conv_dim or 0
+    if network.conv_alpha is not None:
+        said["conv_alpha"] = network.conv_alpha
+    if network.family != "lora":
+        said["algo"] = network.family
+        said |= {"use_tucker": True} if network.tucker else {}
+        said |= {"bypass_mode": True} if network.bypass else {}
+        said |= {"preset": preset} if preset else {}
+    # kohya.py hands decompose_both on as text, and "False" is true: what is off is left out.
+    said |= {name: value for name, value in network.args.items() if not (name == "decompose_both" and value is False)}
+    return [f"{name}={text(value)}" for name, value in said.items()]
+
+
+def no_resume(network: Network) -> str:
+    """Return why a state of this network cannot be resumed, or nothing if it can.
+
+    accelerate saves what ``state_dict()`` returns and loads it into the parameters; some modules of LyCORIS 3.4.0 save
+    themselves under other names or folded.
+    """
+    match network.family:
+        case "dylora":
+            return "LyCORIS saves a DyLoRA joined and cannot load it back into its blocks"
+        case "full":
+            return "LyCORIS saves differences and would load none of them back: training would go on from the base model"
+        case _:
+            if network.args.get("use_scalar"):
+                return "use_scalar is folded into the weights when a state is saved, and is lost when it is loaded"
+            return ""
+
+
+def no_resize(network: Network) -> str:
+    """Return why sd-scripts' resize_lora.py would spoil a file of this network, or nothing if it works."""
+    if network.family not in ("lora", "locon", "dylora"):
+        return f"resize_lora.py passes {network.family} through unresized and says otherwise in the metadata"
+    if network.tucker:
+        return "resize_lora.py resizes up and down of a Tucker LoCon and leaves lora_mid: the file is corrupt"
+    if network.args.get("dora_wd"):
+        return "resize_lora.py copies dora_scale, which belongs to the unresized weight"
+    return ""
+
+
+def no_merge(network: Network) -> str:
+    """Return why sd-scripts' svd_merge_lora.py --lbws would spoil a file of this network, or nothing if it works."""
+    if network.family not in ("lora", "locon", "dylora") or network.args.get("dora_wd"):
+        return f"svd_merge_lora.py reads only lora_up and lora_down; what makes up a {network.family} is dropped"
+    if network.tucker:
+        return "svd_merge_lora.py drops lora_mid of a Tucker LoCon"
+    return ""

@@ -1,0 +1,144 @@
+"""The output of the trainers (sd-scripts' and the embedded one, which prints the same): progress, banner, faults.
+
+Pieces are what stands between line ends or carriage returns. Grammar: sd-scripts v0.10.1 train_network.py 987-1000
+(banner), 1300-1316 (checkpoints), 1357 and 1508 (tqdm), train_util.py (messages); LyCORIS 3.4.0 kohya.py (modules).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator.process import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_BAR = re.compile(
+    r"(?P<desc>[^:|\r\n]*?):?\s*(?P<percent>\d+)%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)\s+\[[\d:]+<[\d:?]+,\s*[^,\]]+(?P<post>[^\]]*)\]"
+)
+_LOSS = re.compile(r"\bavr_loss=([^,\s\]]+)")
+_ANSI = re.compile(r"\x1b\[[0-9;]*m|\[(?:0;)?\d{1,2}m(?=INFO|WARN|ERR)")
+_BANNER = {
+    "images": re.compile(r"^\s*num train images \* repeats [^:]*: (\d+)$"),
+    "regularization": re.compile(r"^\s*num reg images [^:]*: (\d+)$"),
+    "batches per epoch": re.compile(r"^\s*num batches per epoch [^:]*: (\d+)$"),
+    "epochs": re.compile(r"^\s*num epochs [^:]*: (\d+)$"),
+    "gradient accumulation": re.compile(r"^\s*gradient accumulation steps [^=]*= (\d+)$"),
+    "steps": re.compile(r"^\s*total optimization steps [^:]*: (\d+)$"),
+}
+_TEXT_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for Text Encoder(?: \d)?: (\d+) modules")
+_UNET_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for U-Net: (\d+) modules")
+_DIM = re.compile(r"create LoRA network\. base dim \(rank\): (\d+), alpha: ([\d.e+-]+)")
+_CONV = re.compile(r"apply LoRA to Conv2d with kernel size \(3,\s*3\)\. dim \(rank\): (\d+), alpha: ([\d.e+-]+)")
+_ALGO = re.compile(r"Using rank adaptation algo: ([\w-]+)")
+_SAVED = re.compile(r"(?:^|\n)\s*saving checkpoint: (.+)$")
+_STATE = re.compile(r"saving state at step (\d+)")
+_BEGIN = re.compile(r"^import network module: ")
+_NO_DATA = re.compile(r"No data found\. Please verify")
+_NO_PROMPTS = re.compile(r"No prompt file|sample_prompts.*(?:not found|does not exist)", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads one run's output: knows what the banner should say, and where a resumed bar begins.
+
+    ``expected`` holds banner names ("images", "steps", "text encoder modules", …) and the values predicted by the plan;
+    the first piece after a whole banner that differs becomes a ``fault``, so the run is stopped within its first minute.
+    """
+
+    expected: Mapping[str, int | float | str] = field(default_factory=dict)
+    found: dict[str, int | float | str] = field(default_factory=dict)
+    last: Progress = field(default_factory=Progress)
+
+    def __call__(self, piece: str) -> Progress | None:
+        """Read one piece; return what it shows, or None."""
+        text = _ANSI.sub("", piece)
+        if (bar := self._bar(text)) is not None:
+            self.last = bar
+            return bar
+        if _NO_DATA.search(text):
+            return self._fault("the trainer found no pictures")
+        if _NO_PROMPTS.search(text):
+            return self._fault("the trainer cannot read the sample prompts")
+        if self._banner(text):
+            return self._compare() if "steps" in self.found else None
+        if saved := _SAVED.search(text):
+            name = re.split(r"[/\\]", saved.group(1).strip())[-1]
+            return self._note(f"saved {name}")
+        if state := _STATE.search(text):
+            return self._note(f"saved the state at step {state.group(1)}")
+        return None
+
+    def _bar(self, text: str) -> Progress | None:
+        """Read the last progress frame of a piece; frames of other bars (captions, loading) are only signs of life."""
+        if "%|" not in text:
+            return None
+        frames = list(_BAR.finditer(text[-2000:]))  # several may be glued together
+        frame = frames[-1] if frames else None
+        if frame is None or not frame["desc"].strip().endswith("steps"):
+            return None
+        done, total = int(frame["done"]), int(frame["total"])
+        planned = self.found.get("steps")
+        if isinstance(planned, int) and planned > total:
+            # A resumed bar counts what is left: max_train_steps - initial_step (train_network.py 1357).
+            done, total = done + planned - total, planned
+        said = _LOSS.search(frame["post"])
+        if said is None:
+            return Progress(done, total, self.last.loss)
+        try:
+            loss = float(said.group(1))
+        except ValueError:
+            loss = math.nan
+        if not math.isfinite(loss):
+            return Progress(done, total, None, fault=f"the loss is {said.group(1)} at step {done}")
+        return Progress(done, total, loss)
+
+    def _note(self, note: str) -> Progress:
+        self.last = Progress(self.last.done, self.last.total, self.last.loss, note=note)
+        return self.last
+
+    def _fault(self, fault: str) -> Progress:
+        return Progress(self.last.done, self.last.total, self.last.loss, fault=fault)
+
+    def _banner(self, text: str) -> bool:
+        """Note what a piece says about the run; return whether it was the banner's last line."""
+        if _BEGIN.match(text):  # an earlier attempt may stand before it in the log
+            self.found.clear()
+        for name, pattern in _BANNER.items():
+            if match := pattern.match(text):
+                self.found[name] = int(match.group(1))
+                return name == "steps"
+        if match := _TEXT_MODULES.search(text):  # one line per text encoder, and one for all: the numbers stand in both kinds
+            self.found["text encoder modules"] = int(match.group(1)) + _whole(self.found.get("text encoder modules"))
+        elif match := _UNET_MODULES.search(text):
+            self.found["U-Net modules"] = int(match.group(1))
+        elif match := _DIM.search(text):
+            self.found |= {"dim": int(match.group(1)), "alpha": float(match.group(2))}
+        elif match := _CONV.search(text):
+            self.found |= {"conv_dim": int(match.group(1)), "conv_alpha": float(match.group(2))}
+        elif match := _ALGO.search(text):
+            self.found["algo"] = match.group(1)
+        return False
+
+    def _compare(self) -> Progress | None:
+        """Return a fault that names every value in which the banner differs from the prediction."""
+        wrong = [
+            f"{name} {self.found[name]}, predicted {value}"
+            for name, value in self.expected.items()
+            if name in self.found and self.found[name] != value
+        ]
+        if wrong:
+            return self._fault("the trainer does something else than the plan says: " + "; ".join(wrong))
+        return None
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def read(piece: str) -> Progress | None:
+    """Read one piece without knowing the run (a resumed bar counts what is left)."""
+    return Reader()(piece)

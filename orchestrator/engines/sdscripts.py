@@ -1,0 +1,197 @@
+"""The engine that this program is for: kohya-ss/sd-scripts, run as it is, in an environment of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator import settings
+from orchestrator.engines import arguments, checkout, events, gen, networks, options, readback, states
+from orchestrator.engines.progress import Reader, read
+from orchestrator.errors import Problem
+from orchestrator.process import Command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any
+
+    from orchestrator.process import Progress
+    from orchestrator.recipe import Recipe
+
+__all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "read", "reader", "render", "train", "version"]
+
+NAME = "sd-scripts"
+EXPECTED = "expected.json"
+_SETUP = "make setup  fetches it; or set SD_SCRIPTS_DIR, or dir under [sd-scripts] in "
+# Optimizers of sd-scripts (train_util.py get_optimizer) that live in packages of their own.
+_PACKAGES = {"8bit": "bitsandbytes", "lion": "lion_pytorch", "prodigy": "prodigyopt", "dadapt": "dadaptation"}
+_GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
+
+
+def version() -> str:
+    """Return the commit of the checkout, with "modified" when its tree is dirty; without a checkout the pinned commit."""
+    return checkout.version(settings.sd_scripts())
+
+
+def script(recipe: Recipe) -> str:
+    """Return the training script that serves the recipe's architecture."""
+    return "sdxl_train_network.py" if recipe.base.architecture == "sdxl" else "train_network.py"
+
+
+def check(recipe: Recipe) -> list[Problem]:
+    """Return the recipe's problems that only this engine knows. Starts nothing."""
+    known = options.of(script(recipe))
+    found = [*options.problems(known, recipe.training.options, "training.options", arguments.OWNED)]
+    found += [*networks.problems(recipe.network), *gen.problems(recipe), *_training(recipe)]
+    if recipe.base.checkpoint == "embedded":
+        found.append(
+            ("base.checkpoint", "the embedded base is of a size that sd-scripts cannot build; name an SD1.5 or SDXL model")
+        )
+    return [Problem(f"{recipe.name}: {where}", what) for where, what in dict.fromkeys(found)]
+
+
+def _training(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    training = recipe.training
+    if training.state_every_n_steps is not None:
+        why = networks.no_resume(recipe.network)
+        if why:
+            yield "training.state_every_n_steps", f"a stopped training could not be resumed: {why}; leave it out"
+        every = training.save_every_n_steps
+        if every is not None and training.state_every_n_steps != every:
+            what = f"is {training.state_every_n_steps}; sd-scripts saves states where it saves the LoRA, every {every} steps"
+            yield "training.state_every_n_steps", f"{what} (training.save_every_n_steps)"
+    if recipe.resize is not None and recipe.resize.tool == NAME and (why := networks.no_resize(recipe.network)):
+        yield "resize.tool", why
+    if recipe.block_weights is not None and recipe.merge.tool == NAME and (why := networks.no_merge(recipe.network)):
+        yield "merge.tool", why
+
+
+def preflight(recipe: Recipe) -> list[Problem]:
+    """Return what this machine lacks for this recipe. Starts nothing."""
+    folder, python = settings.sd_scripts(), settings.sd_scripts_python()
+    found: list[Problem] = []
+    embedded = "the embedded engine works without it: --profile demo"
+    if not checkout.present(folder):
+        found.append(Problem(str(folder), f"sd-scripts is not there; {embedded}", _SETUP + str(settings.config_file())))
+    else:
+        options.remember(folder)
+    packages = _site_packages(python)
+    if not python.is_file():
+        hint = "make setup  builds it; or set SD_SCRIPTS_PYTHON to the Python that has sd-scripts' requirements"
+        found.append(Problem(str(python), f"the Python of sd-scripts is not there; {embedded}", hint))
+    elif packages is not None:
+        found += _packages(recipe, packages)
+    if not any(Path(one).exists() for one in _GPUS):
+        for key, value, bad in (
+            ("training.mixed_precision", recipe.training.mixed_precision, recipe.training.mixed_precision == "fp16"),
+            ("training.optimizer", recipe.training.optimizer, recipe.training.optimizer.lower().endswith("8bit")),
+        ):
+            if bad:
+                what = f'{key} = "{value}" needs a GPU, and there is none here'
+                found.append(
+                    Problem(
+                        f"{recipe.name}: {key}", what, "--profile cpu  trains on the CPU (slowly); --profile demo in minutes"
+                    )
+                )
+    return found
+
+
+def _site_packages(python: Path) -> Path | None:
+    """Return the packages folder of a virtual environment; None where ``python`` is none, and nothing can be said."""
+    root = python.parent.parent
+    if not (root / "pyvenv.cfg").is_file():
+        return None
+    found = [*root.glob("lib/python3*/site-packages"), *root.glob("Lib/site-packages")]
+    return found[0] if found else None
+
+
+def _packages(recipe: Recipe, packages: Path) -> Iterator[Problem]:
+    """Yield what the recipe needs and the environment has not: torch, LyCORIS of the right version, optimizers."""
+    needed = {"torch": "", "accelerate": "", "transformers": "", "diffusers": ""}
+    name = recipe.training.optimizer.lower()
+    needed |= {
+        package: f"training.optimizer = {recipe.training.optimizer}" for word, package in _PACKAGES.items() if word in name
+    }
+    if recipe.training.attention == "xformers":
+        needed["xformers"] = "training.attention = xformers"
+    if recipe.network.family != "lora":
+        needed["lycoris"] = f"network.family = {recipe.network.family}"
+    for package, why in needed.items():
+        if not (packages / package).is_dir() and not (packages / f"{package}.py").is_file():
+            what = f"the package {package} is not there" + (f" ({why})" if why else "")
+            yield Problem(str(packages), what, "make setup")
+    for info in packages.glob("lycoris_lora-*.dist-info"):
+        said = info.name.removeprefix("lycoris_lora-").removesuffix(".dist-info")
+        if recipe.network.family != "lora" and said.split(".")[0].isdigit() and int(said.split(".")[0]) >= 4:
+            what = f"is lycoris-lora {said}, which stops in sd-scripts: duplicated lora name"
+            yield Problem(str(info), what, f"install lycoris-lora=={networks.LYCORIS_VERSION} there (make setup)")
+
+
+def environment(tokenizers: Path) -> dict[str, str]:
+    """Return what a program of sd-scripts needs in its environment, besides what is there."""
+    env = {
+        "PYTHONUTF8": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(settings.sd_scripts()),
+        "COLUMNS": "400",  # rich wraps messages at the width of a console: 80 where there is none
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        # Accelerator() reads these, the traces of somebody's `accelerate launch`.
+        "ACCELERATE_USE_DEEPSPEED": "false",
+        "ACCELERATE_USE_FSDP": "false",
+        "ACCELERATE_DYNAMO_BACKEND": "no",
+    }
+    if (tokenizers / "openai_clip-vit-large-patch14").is_dir():
+        env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # nothing else is ever fetched
+    return env
+
+
+def command(program: str, argv: list[str], work: Path, files: dict[str, str]) -> Command:
+    """Return the command of one of sd-scripts' programs."""
+    whole = (str(settings.sd_scripts_python()), str(settings.sd_scripts() / program), *argv)
+    return Command(whole, work.absolute(), environment(settings.tokenizers()), files)
+
+
+def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
+    """Return the training command (see ``engines.Engine``). One process: `accelerate launch` and its config play no part."""
+    said = arguments.train(recipe, inputs, work, state)
+    argv = [*said.argv, "--tokenizer_cache_dir", str(settings.tokenizers()), "--console_log_simple"]
+    files = said.files | {EXPECTED: json.dumps(readback.expected(recipe, None, inputs["dataset"]), indent=1)}
+    return command(script(recipe), argv, work, files)
+
+
+def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
+    """Return the command that draws the prompts; families that gen_img.py cannot read go through ``gen_step``."""
+    from orchestrator.engines import gen_step  # noqa: PLC0415
+
+    files = {gen.PROMPTS: gen.lines(recipe, names=True)}
+    tokenizers = ["--tokenizer_cache_dir", str(settings.tokenizers())]
+    how = gen_step.how(recipe)
+    if how is gen_step.How.DIRECT:
+        argv = gen.arguments(recipe, inputs["checkpoint"], inputs.get("vae"), inputs["lora"], work)
+        return command("gen_img.py", argv + tokenizers, work, files)
+    return gen_step.command(recipe, inputs, work, files, tokenizers)
+
+
+def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # noqa: ARG001 - the Protocol's
+    """Return what reads the output of a training in ``work``: it knows the prediction and a resumed bar's offset."""
+    try:
+        expected: dict[str, Any] = json.loads((work / EXPECTED).read_text("utf-8"))
+    except (OSError, ValueError):
+        expected = {}
+    return Reader(expected)
+
+
+def checkpoint(work: Path) -> tuple[Path, int] | None:
+    """Return the newest complete state in ``work`` and its step."""
+    return states.newest(work)
+
+
+def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
+    """Return why a training that exited 0 is no success."""
+    return readback.finished(recipe, work, log, None)
+
+
+def history(work: Path) -> list[dict[str, Any]]:
+    """Return loss and learning rates by step from the TensorBoard events in ``work``."""
+    return events.history(work / arguments.LOGS)
