@@ -122,8 +122,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(hub: Hub, *argv: str) -> subprocess.CompletedProcess[str]:
-        "import sys, typer; from orchestrator import verbs_release as v; a = typer.Typer(); v.register(a); a(sys.argv[1:])"
-    )
     env = {**os.environ, "HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"}
     env |= {"NO_PROXY": "*", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
     return subprocess.run(
