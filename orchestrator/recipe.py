@@ -1,12 +1,16 @@
 """What a recipe is. Data only: nothing here reads a file, and nothing in a recipe names Python.
 
-Every model is frozen, strict and refuses unknown keys. Field descriptions end up in the JSON Schema
-(``orchestrator schema``) from which editors complete; units are part of the description.
+Every model is frozen, strict and refuses unknown keys. The string below a field describes it in the JSON Schema
+(schema.py), from which editors complete; units are part of the description.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
+
+# Before the import: looking for plugins of pydantic reads the metadata of every installed package, 30 ms for nothing.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,7 +30,7 @@ Architecture = Literal["sd1", "sdxl"]
 class Part(BaseModel):
     """Base of every table of a recipe: frozen, strict, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
 class Base(Part):

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "orchestrator"
 LAYERS = (
     ("errors", "supervise", "blocks", "layers"),
     ("recipe", "process"),
-    ("check", "settings", "architecture", "wording"),
+    ("check", "settings", "architecture", "wording", "schema"),
     ("load", "engines", "dataset", "weights", "lettering"),
     ("plan", "grid", "embedded", "world"),
     ("record", "release"),
@@ -20,7 +20,8 @@ LAYERS = (
     ("store",),
     ("lanes", "commands", "report"),
     ("job",),
-    ("attempt", "workspace"),
+    ("journal", "workspace"),
+    ("attempt",),
     ("run", "doctor", "executors"),
     ("view",),
     ("go", "show"),
@@ -73,7 +74,12 @@ def test_arrows_go_downwards_only() -> None:
 
 
 def test_only_process_starts_processes() -> None:
-    users = {path.name for path in modules() for name in imports(path, top=False) if name.split(".")[0] in ("subprocess", "multiprocessing")}
+    users = {
+        path.name
+        for path in modules()
+        for name in imports(path, top=False)
+        if name.split(".")[0] in ("subprocess", "multiprocessing")
+    }
     assert users == {"process.py"}
 
 
