@@ -19,24 +19,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.weights.combining import CombineReport as CombineReport
+    from orchestrator.weights.combining import Ingredient as Ingredient
+    from orchestrator.weights.combining import combine as combine
+    from orchestrator.weights.comparing import Comparison as Comparison
+    from orchestrator.weights.comparing import compare as compare
+    from orchestrator.weights.converting import ConvertReport as ConvertReport
+    from orchestrator.weights.converting import convert as convert
     from orchestrator.weights.files import Header as Header
     from orchestrator.weights.files import read_header as read_header
-    from orchestrator.weights.merge import MergeReport as MergeReport
-    from orchestrator.weights.merge import merge as merge
+    from orchestrator.weights.inspecting import Inspection as Inspection
+    from orchestrator.weights.inspecting import inspect as inspect
+    from orchestrator.weights.merging import MergeReport as MergeReport
+    from orchestrator.weights.merging import merge as merge
     from orchestrator.weights.metadata import Hashes as Hashes
     from orchestrator.weights.metadata import edit as edit
     from orchestrator.weights.metadata import hashes as hashes
     from orchestrator.weights.modules import Adapter as Adapter
     from orchestrator.weights.modules import adapter as adapter
-    from orchestrator.weights.resize import ResizeReport as ResizeReport
-    from orchestrator.weights.resize import resize as resize
+    from orchestrator.weights.resizing import ResizeReport as ResizeReport
+    from orchestrator.weights.resizing import resize as resize
+    from orchestrator.weights.sweeping import Sweep as Sweep
+    from orchestrator.weights.sweeping import sweep as sweep
+    from orchestrator.weights.verifying import Verdict as Verdict
+    from orchestrator.weights.verifying import Verification as Verification
+    from orchestrator.weights.verifying import verify as verify
 
 _HOMES = {
+    "combining": ("CombineReport", "Ingredient", "combine"),
+    "comparing": ("Comparison", "compare"),
+    "converting": ("ConvertReport", "convert"),
     "files": ("Header", "read_header"),
-    "merge": ("MergeReport", "merge"),
+    "inspecting": ("Inspection", "inspect"),
+    "merging": ("MergeReport", "merge"),
     "metadata": ("Hashes", "edit", "hashes"),
     "modules": ("Adapter", "adapter"),
-    "resize": ("ResizeReport", "resize"),
+    "resizing": ("ResizeReport", "resize"),
+    "sweeping": ("Sweep", "sweep"),
+    "verifying": ("Verdict", "Verification", "verify"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)  # noqa: PLE0605 - one list of names, not two
@@ -47,4 +67,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -102,7 +102,7 @@ def diffusers(module: str, architecture: Architecture) -> str:
         if module.startswith(prefix):
             return root + _dotted(module.removeprefix(prefix))
     name = module.removeprefix("lora_unet_")
-    return "unet." + _dotted(_from_compvis(name) if architecture == "sdxl" else name)
+    return "unet." + _dotted(from_compvis(name) if architecture == "sdxl" else name)
 
 
 def _dotted(name: str) -> str:
@@ -112,7 +112,8 @@ def _dotted(name: str) -> str:
     return ".".join(word for word in words if word)
 
 
-def _from_compvis(name: str) -> str:
+def from_compvis(name: str) -> str:
+    """Return the diffusers name (underscores) of a U-Net layer of Stability's naming; any other name as it is."""
     if match := re.fullmatch(r"middle_block_(\d)_(.+)", name):
         place = {"0": "mid_block_resnets_0", "1": "mid_block_attentions_0", "2": "mid_block_resnets_1"}[match[1]]
         return f"{place}_{_RESNET.get(match[2], match[2])}"

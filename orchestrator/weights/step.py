@@ -72,7 +72,7 @@ def _request(path: Path) -> dict[str, Any]:
 
 
 def _merge(source: Path, output: Path, params: Mapping[str, Any]) -> list[str]:
-    from orchestrator.weights.merge import merge  # noqa: PLC0415 - numpy only once the request is known to be sound
+    from orchestrator.weights.merging import merge  # noqa: PLC0415 - numpy only once the request is known to be sound
 
     report = merge(
         source,
@@ -90,7 +90,7 @@ def _merge(source: Path, output: Path, params: Mapping[str, Any]) -> list[str]:
 def _resize(source: Path, output: Path, params: Mapping[str, Any]) -> list[str]:
     # One module per thread is faster than one module on all threads; has to be said before numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from orchestrator.weights.resize import resize  # noqa: PLC0415 - as above
+    from orchestrator.weights.resizing import resize  # noqa: PLC0415 - as above
 
     report = resize(
         source,

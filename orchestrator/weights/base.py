@@ -1,0 +1,62 @@
+"""The weights of a base model's layers, by kohya's names, for the families whose change depends on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import Problem
+from orchestrator.weights import names, numbers
+from orchestrator.weights.files import Body, read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from orchestrator.blocks import Architecture
+    from orchestrator.weights.modules import Module
+    from orchestrator.weights.numbers import Floats
+
+_PREFIXES = (
+    ("model.diffusion_model.", "lora_unet_"),
+    ("cond_stage_model.transformer.", "lora_te_"),
+    ("conditioner.embedders.0.transformer.", "lora_te1_"),
+    ("unet.", "lora_unet_"),
+    ("text_encoder.", "lora_te_"),
+    ("text_model.", "lora_te_text_model_"),
+)
+
+
+class Base:
+    """A checkpoint (Stability's or diffusers' names) or a U-Net or text encoder of diffusers, as one safetensors file."""
+
+    def __init__(self, path: Path, architecture: Architecture) -> None:
+        """Read the header of ``path``; RecipeError where that is unsound."""
+        self._path = path
+        header = read_header(path)
+        self._body = Body(header)
+        self._keys = {_kohya(key, architecture): key for key in header.entries if key.endswith(".weight")}
+
+    def missing(self, modules: Iterable[Module]) -> Iterator[Problem]:
+        """Yield a problem for every module whose layer is not in the checkpoint."""
+        for module in modules:
+            if module.kohya not in self._keys:
+                yield Problem(str(self._path), f"holds no layer for {module.kohya}", "is it the base of this LoRA?")
+
+    def weight(self, module: Module) -> Floats:
+        """Return the layer's weight as float32, (out, in) or (out, in, k, k)."""
+        return numbers.load(self._body, self._keys[module.kohya])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._body.__exit__(None, None, None)
+
+
+def _kohya(key: str, architecture: Architecture) -> str:
+    name = key.removesuffix(".weight")
+    for prefix, root in _PREFIXES:
+        if name.startswith(prefix):
+            tail = name.removeprefix(prefix).replace(".", "_")
+            if root == "lora_unet_" and architecture == "sd1":
+                tail = names.from_compvis(tail)
+            return root.replace("lora_te_", "lora_te1_") + tail if architecture == "sdxl" else root + tail
+    return "lora_unet_" + name.replace(".", "_")

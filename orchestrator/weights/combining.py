@@ -1,0 +1,183 @@
+"""Several LoRA files as one, each with a ratio and block weights: exact, by setting their factors side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestrator import blocks
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.weights import factors, families, metadata, numbers
+from orchestrator.weights.files import Body, check_output, read_header
+from orchestrator.weights.kinds import Kind
+from orchestrator.weights.modules import Adapter, Module, adapter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from orchestrator.weights.metadata import Hashes, Piece
+    from orchestrator.weights.numbers import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredient:
+    """One input of a combination: a file, its ratio, and its block weights (a list, a preset, or None for all 1)."""
+
+    path: Path
+    ratio: float = 1.0
+    block_weights: str | Sequence[float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CombineReport:
+    """What a combination made: how many modules, their ranks with counts, and the hashes."""
+
+    modules: int
+    ranks: dict[int, int]
+    hashes: Hashes
+
+    def table(self) -> list[str]:
+        """Return the summary in lines."""
+        return [f"{self.modules} modules", *(f"rank {rank}: {count} modules" for rank, count in sorted(self.ranks.items()))]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON."""
+        return {
+            "modules": self.modules,
+            "ranks": {str(rank): count for rank, count in self.ranks.items()},
+            "model_hash": self.hashes.model,
+        }
+
+
+def combine(
+    ingredients: Sequence[Ingredient],
+    output: Path,
+    *,
+    save_precision: str = "fp16",
+    unmapped: float = 1.0,
+    overwrite: bool = False,
+) -> CombineReport:
+    """Write the weighted sum of several files to ``output``.
+
+    LoRA, LoCon (Tucker is folded), LoHa and LoKr become LoRA modules whose rank is the sum of their ranks; a module that any
+    file holds as a full difference becomes one. The sum is exact but for the rounding to ``save_precision``; resize it
+    afterwards if the ranks are too high. Modules of weight 0 take no part.
+
+    Raises RecipeError: different base architectures, families that are no fixed sum, layers of different shapes.
+    """
+    check_output(output, [ingredient.path for ingredient in ingredients], overwrite=overwrite)
+    found = [adapter(read_header(ingredient.path)) for ingredient in ingredients]
+    weights = _check(ingredients, found, unmapped)
+    dtype = numbers.dtype_of(save_precision)
+    terms: dict[str, list[tuple[Body, Module, float]]] = {}
+    bodies = [Body(one.header) for one in found]
+    try:
+        for one, body, by_block in zip(found, bodies, weights, strict=True):
+            for module in one.modules:
+                weight = by_block.get(module.block or "", by_block[""])
+                if weight:
+                    terms.setdefault(module.kohya, []).append((body, module, weight))
+        pieces: list[Piece] = []
+        ranks: Counter[int] = Counter()
+        for name, chosen in sorted(terms.items()):
+            made, rank = _module(name, chosen, found[0].architecture, dtype)
+            pieces += made
+            ranks[rank] += 1
+    finally:
+        for body in bodies:
+            body.__exit__(None, None, None)
+    if not pieces:
+        raise RecipeError(Problem(str(output), "would hold no module at all", "every weight is 0"))
+    kept = dict(found[0].header.metadata)
+    kept["ss_network_dim"] = kept["ss_network_alpha"] = str(next(iter(ranks))) if len(ranks) == 1 else "Dynamic"
+    details = [
+        {"ratio": ingredient.ratio, "block_weights": by_block, "model_hash": one.header.metadata.get("sshs_model_hash")}
+        for ingredient, by_block, one in zip(ingredients, weights, found, strict=True)
+    ]
+    hashes = metadata.write(output, pieces, metadata.with_provenance(kept, "combine", {"inputs": details}))
+    return CombineReport(len(terms), dict(ranks), hashes)
+
+
+def _check(ingredients: Sequence[Ingredient], found: Sequence[Adapter], unmapped: float) -> list[dict[str, float]]:
+    """Return per file the weight of every block, of the rest under the empty name; raise every problem."""
+    problems = []
+    for one in found:
+        stuck = sorted({str(module.kind) for module in one.modules if module.kind.needs_base or module.dora})
+        if stuck:
+            problems.append(
+                Problem(
+                    str(one.header.path), f"holds {', '.join(stuck)}, which cannot be added", "convert --to full --base MODEL"
+                )
+            )
+        if one.architecture != found[0].architecture:
+            problems.append(Problem(str(one.header.path), f"is for {one.architecture}, the first for {found[0].architecture}"))
+    if problems:
+        raise RecipeError(problems)
+    weights = []
+    for ingredient, one in zip(ingredients, found, strict=True):
+        order = blocks.names(one.architecture)
+        values = (1.0,) * len(order)
+        if ingredient.block_weights is not None:
+            values = blocks.parse(ingredient.block_weights, one.architecture, unmapped=unmapped)
+        by_block = {name: ingredient.ratio * value for name, value in zip(order, values, strict=True)}
+        weights.append({**by_block, "": ingredient.ratio * unmapped})
+    return weights
+
+
+def _module(
+    name: str, terms: Sequence[tuple[Body, Module, float]], architecture: blocks.Architecture, dtype: str
+) -> tuple[list[Piece], int]:
+    if any(module.kind in (Kind.FULL, Kind.NORM) for _, module, _ in terms):
+        return _full(name, terms, dtype), 0
+    ups: list[Floats] = []
+    downs: list[Floats] = []
+    kernel = None
+    for body, module, weight in terms:
+        product = factors.product(module, numbers.load_module(body, module), architecture)
+        ups.append(np.float32(weight * product.scale) * product.up)
+        downs.append(product.down)
+        kernel = product.kernel
+    if len({(up.shape[0], down.shape[1]) for up, down in zip(ups, downs, strict=True)}) > 1:
+        raise RecipeError(Problem(name, "has different shapes in the files", "are they for the same base?"))
+    up, down = np.concatenate(ups, axis=1), np.concatenate(downs, axis=0)
+    plain = Module(name, name, None, Kind.LORA, {}, {})
+    return factors.pieces(plain, up, down, kernel, alpha=up.shape[1], dtype=dtype), up.shape[1]
+
+
+def _full(name: str, terms: Sequence[tuple[Body, Module, float]], dtype: str) -> list[Piece]:
+    total: dict[str, Floats] = {}
+    for body, module, weight in terms:
+        tensors = numbers.load_module(body, module)
+        part = "w_norm" if module.kind is Kind.NORM else "diff"
+        biases: dict[str, Floats] = {bias: tensors[bias] for bias in ("diff_b", "b_norm") if bias in tensors}
+        changes: dict[str, Floats] = {part: families.delta(module.kind, tensors), **biases}
+        for key, value in changes.items():
+            before = total.get(key)
+            if before is not None and before.size != value.size:
+                raise RecipeError(Problem(name, "has different shapes in the files", "are they for the same base?"))
+            fuller = before is not None and before.ndim > value.ndim
+            total[key] = np.float32(weight) * value.reshape(before.shape if before is not None and fuller else value.shape)
+            if before is not None:
+                total[key] = total[key] + before.reshape(total[key].shape)
+    return [
+        metadata.raw(f"{name}.{part}", dtype, value.shape, numbers.encode(value, dtype, f"{name}.{part}"))
+        for part, value in total.items()
+    ]
+
+
+def parse(text: str) -> Ingredient:
+    """Read ``FILE[:RATIO[:WEIGHTS]]``, as in ``a.safetensors:0.8:FACE``. Raises RecipeError for a ratio that is no number."""
+    from pathlib import Path  # noqa: PLC0415 - for typing everywhere else
+
+    head, dot, tail = text.rpartition(".safetensors")
+    if not dot:
+        raise RecipeError(Problem(text, "names no .safetensors file", "write FILE.safetensors:RATIO:WEIGHTS"))
+    ratio, _, weights = tail.removeprefix(":").partition(":")
+    try:
+        return Ingredient(Path(head + dot), float(ratio) if ratio else 1.0, weights or None)
+    except ValueError:
+        raise RecipeError(Problem(text, f"{ratio!r} is no ratio", "write FILE.safetensors:RATIO:WEIGHTS")) from None

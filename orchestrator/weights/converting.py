@@ -1,0 +1,258 @@
+"""From one form of LoRA file to another: Tucker to plain, any family to full or LoRA, names of kohya and diffusers."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, assert_never, get_args
+
+import numpy as np
+
+from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.weights import base, factors, families, lowrank, metadata, names, numbers
+from orchestrator.weights.files import Body, Entry, check_output, read_header
+from orchestrator.weights.kinds import Kind
+from orchestrator.weights.modules import Adapter, Module, adapter
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.weights.metadata import Hashes, Piece
+
+Form = Literal["same", "plain", "full", "lora", "diffusers", "kohya"]
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertReport:
+    """What a conversion did: how many modules of which kind, tensor bytes, and for approximations the relative error."""
+
+    to: Form
+    kinds: dict[str, int]
+    bytes_before: int
+    bytes_after: int
+    relative_error: float
+    hashes: Hashes
+
+    def table(self) -> list[str]:
+        """Return the summary in lines."""
+        exact = "exact but for rounding" if self.relative_error == 0 else f"relative error {self.relative_error:.3g}"
+        return [
+            *(f"{count} modules of {kind}" for kind, count in self.kinds.items()),
+            f"{self.bytes_before:,} -> {self.bytes_after:,} tensor bytes",
+            exact,
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON."""
+        return {
+            "to": self.to,
+            "kinds": self.kinds,
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "relative_error": self.relative_error,
+            "model_hash": self.hashes.model,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    to: Form
+    found: Adapter
+    body: Body
+    base: base.Base | None
+    rank: int | None
+    max_error: float | None
+    dtype: str | None
+
+
+def convert(
+    source: Path,
+    output: Path,
+    to: Form = "same",
+    *,
+    rank: int | None = None,
+    max_error: float | None = None,
+    save_precision: str | None = None,
+    base_model: Path | None = None,
+    overwrite: bool = False,
+) -> ConvertReport:
+    """Write ``source`` in another form to ``output``.
+
+    ``plain`` folds Tucker cores, exactly; ``full`` stores every change whole (ia3, glora, oft and dora_scale need
+    ``base_model``, a safetensors checkpoint); ``lora`` is the best LoRA of ``rank``, or with at most the relative
+    ``max_error`` per module; ``diffusers`` and ``kohya`` change names (diffusers has no alpha: it is folded); ``same``
+    changes only the precision, as ``save_precision`` does everywhere (default: each tensor's own).
+
+    Raises RecipeError, and nothing is written, for anything that cannot be done exactly as asked.
+    """
+    check_output(output, [source, *([base_model] if base_model else [])], overwrite=overwrite)
+    if to not in get_args(Form):
+        raise RecipeError(Problem("--to", f"{to!r} is none of {', '.join(get_args(Form))}{near_miss(to, get_args(Form))}"))
+    found = adapter(read_header(source))
+    dtype = numbers.dtype_of(save_precision) if save_precision else None
+    opened = base.Base(base_model, found.architecture) if base_model else None
+    _check(found, to, rank, max_error, opened)
+    with Body(found.header) as body:
+        task = _Task(to, found, body, opened, rank, max_error, dtype)
+        pieces: list[Piece] = []
+        lost = energy = 0.0
+        for made, gone, whole in lowrank.each(partial(_one, task), found.modules):
+            pieces += made
+            lost, energy = lost + gone, energy + whole
+        size = sum(piece.entry.size for piece in pieces)
+        hashes = metadata.write(output, pieces, _metadata(task, pieces))
+    if opened:
+        opened.close()
+    error = float(np.sqrt(lost / energy)) if energy else 0.0
+    counted = dict(Counter(str(module.kind) for module in found.modules))
+    return ConvertReport(to, counted, found.header.tensor_bytes, size, error, hashes)
+
+
+def _check(found: Adapter, to: Form, rank: int | None, max_error: float | None, opened: base.Base | None) -> None:
+    problems = []
+    where = str(found.header.path)
+    if to == "lora":
+        if (rank is None) == (max_error is None):
+            problems.append(Problem("--to lora", "needs either a rank or a largest error", "--rank 16, or --max-error 0.05"))
+        if rank is not None and rank < 1:
+            problems.append(Problem("--rank", f"is {rank}", "use at least 1"))
+        if max_error is not None and not 0 < max_error < 1:
+            problems.append(Problem("--max-error", f"is {max_error}", "use a fraction between 0 and 1"))
+    elif rank is not None or max_error is not None:
+        problems.append(Problem(f"--to {to}", "takes no rank and no error", "use --to lora"))
+    dependent = sorted({str(module.kind) for module in found.modules if module.kind.needs_base or module.dora})
+    if dependent and to == "full" and opened is None:
+        problems.append(
+            Problem(where, f"the change of {', '.join(dependent)} depends on the base model", "name it with --base")
+        )
+    if dependent and to in {"lora", "diffusers"}:
+        problems.append(
+            Problem(where, f"{', '.join(dependent)} cannot become a LoRA by itself", "convert --to full --base MODEL first")
+        )
+    if to == "lora" and any(module.kind is Kind.NORM for module in found.modules):
+        problems.append(
+            Problem(where, "holds trained norms, which are no matrices", "train without train_norm, or keep the family")
+        )
+    other = sorted({str(m.kind) for m in found.modules if m.kind not in (Kind.LORA, Kind.TUCKER)})
+    if to == "diffusers" and other:
+        problems.append(
+            Problem(where, f"diffusers' names have no place for {', '.join(other)}", "convert --to lora --rank N first")
+        )
+    if opened:
+        problems += opened.missing(module for module in found.modules if module.kind.needs_base or module.dora)
+    if problems:
+        raise RecipeError(problems)
+
+
+def _one(task: _Task, module: Module) -> tuple[list[Piece], float, float]:
+    """Return a module's new pieces, the squared norm that was lost, and the whole squared norm."""
+    match task.to:
+        case "same":
+            return _copied(task, module), 0.0, 0.0
+        case "plain":
+            if module.kind is not Kind.TUCKER or module.dora:
+                return _copied(task, module), 0.0, 0.0
+            return _plain(task, module), 0.0, 0.0
+        case "full":
+            return _full(task, module), 0.0, 0.0
+        case "lora":
+            return _lora(task, module)
+        case "diffusers" | "kohya":
+            return _renamed(task, module), 0.0, 0.0
+    assert_never(task.to)
+
+
+def _dtype(task: _Task, module: Module) -> str:
+    own = {task.found.header.entries[key].dtype for part, key in module.keys.items() if part != "alpha"} & set(
+        numbers.FLOATING
+    )
+    return task.dtype or ("F32" if "F32" in own or "F64" in own else min(own, default="F16"))
+
+
+def _copied(task: _Task, module: Module, rename: str | None = None) -> list[Piece]:
+    made = []
+    for part, key in module.keys.items():
+        entry = task.found.header.entries[key]
+        name = f"{rename}.{part}" if rename else key
+        if task.dtype is None or entry.dtype == task.dtype or entry.dtype not in numbers.FLOATING:
+            made.append(metadata.Piece(Entry(name, entry.dtype, entry.shape), partial(task.body.chunks, key)))
+        else:
+            values = numbers.load(task.body, key)
+            made.append(metadata.raw(name, task.dtype, entry.shape, numbers.encode(values, task.dtype, name)))
+    return made
+
+
+def _plain(task: _Task, module: Module) -> list[Piece]:
+    product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
+    rank = product.up.shape[1]
+    return factors.pieces(
+        module, product.up, product.down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module)
+    )
+
+
+def _full(task: _Task, module: Module) -> list[Piece]:
+    if module.kind in (Kind.FULL, Kind.NORM):
+        return _copied(task, module)
+    tensors = numbers.load_module(task.body, module)
+    weight = task.base.weight(module) if task.base and (module.kind.needs_base or module.dora) else None
+    whole = families.delta(module.kind, tensors, weight)
+    if whole.ndim == 2 and (size := names.kernel(module.kohya, task.found.architecture)):
+        whole = whole.reshape(whole.shape[0], -1, size, size)
+    dtype, name = _dtype(task, module), f"{module.kohya}.diff"
+    return [metadata.raw(name, dtype, whole.shape, numbers.encode(whole, dtype, name))]
+
+
+def _lora(task: _Task, module: Module) -> tuple[list[Piece], float, float]:
+    product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
+    factored = lowrank.factorize(product.up, product.down)
+    squares = (factored.values * product.scale) ** 2
+    whole = float(squares.sum())
+    if task.max_error is not None:
+        left = whole - np.cumsum(squares)
+        rank = int(np.searchsorted(-left, -(task.max_error**2) * whole)) + 1
+    else:
+        rank = task.rank or 1
+    rank = max(1, min(rank, product.full_rank))
+    up, down = lowrank.truncate(factored, product.up, product.down, rank)
+    made = factors.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module))
+    return made, float(squares[rank:].sum()), whole
+
+
+def _renamed(task: _Task, module: Module) -> list[Piece]:
+    if task.to == "kohya":
+        if names.naming_of(module.name) == "kohya":
+            return _copied(task, module)
+        made = _copied(task, module, rename=module.kohya)
+        if "alpha" not in module.keys and module.rank:
+            alpha = np.array(module.rank, np.float32)
+            dtype = _dtype(task, module)
+            made.append(metadata.raw(f"{module.kohya}.alpha", dtype, (), numbers.encode(alpha, dtype, module.kohya)))
+        return made
+    product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
+    name = names.diffusers(module.name, task.found.architecture)
+    renamed = Module(name, module.kohya, module.block, Kind.LORA, {}, {})
+    up = product.up * np.float32(product.scale)
+    made = factors.pieces(renamed, up, product.down, product.kernel, alpha=up.shape[1], dtype=_dtype(task, module))
+    return [piece for piece in made if not piece.entry.name.endswith(".alpha")]
+
+
+def _metadata(task: _Task, pieces: list[Piece]) -> dict[str, str]:
+    kept = dict(task.found.header.metadata)
+    try:
+        arguments = json.loads(kept.get("ss_network_args", "{}"))
+    except (ValueError, RecursionError):
+        arguments = {}
+    if isinstance(arguments, dict) and "ss_network_args" in kept:
+        if task.to in {"plain", "lora", "diffusers"}:
+            arguments = {key: value for key, value in arguments.items() if key not in {"use_tucker", "use_cp"}}
+        if task.to in {"full", "lora"} and "algo" in arguments:
+            arguments["algo"] = "full" if task.to == "full" else "locon"
+        kept["ss_network_args"] = json.dumps(arguments)
+    if task.to == "lora":
+        kept["ss_network_dim"] = str(task.rank) if task.rank else "Dynamic"
+        alphas = {factors.stated_alpha([piece]) for piece in pieces if piece.entry.name.endswith(".alpha")}
+        kept["ss_network_alpha"] = str(alphas.pop()) if len(alphas) == 1 else "Dynamic"
+    details = {"to": task.to, "rank": task.rank, "max_error": task.max_error, "save_precision": task.dtype}
+    return metadata.with_provenance(kept, "convert", {key: value for key, value in details.items() if value is not None})

@@ -1,0 +1,229 @@
+"""The same file at several sizes: what each sv_ratio and block weight would cost in bytes and in norm, factorized once."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from orchestrator import blocks
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.weights import factors, lowrank, metadata, numbers, ranks
+from orchestrator.weights.files import Body, check_output, read_header
+from orchestrator.weights.modules import Adapter, Module, adapter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from orchestrator.weights.lowrank import Doubles
+    from orchestrator.weights.metadata import Piece
+
+Weights = str | tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One variant: tensor bytes, the share of the Frobenius norm that is left (whole and by block), ranks, its file if any."""
+
+    sv_ratio: float
+    block_weights: str
+    tensor_bytes: int
+    retained: float
+    blocks: dict[str, float]
+    smallest_rank: int
+    median_rank: int
+    largest_rank: int
+    path: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as plain JSON."""
+        return {
+            "sv_ratio": self.sv_ratio,
+            "block_weights": self.block_weights,
+            "tensor_bytes": self.tensor_bytes,
+            "retained": self.retained,
+            "blocks": self.blocks,
+            "ranks": [self.smallest_rank, self.median_rank, self.largest_rank],
+            "path": None if self.path is None else str(self.path),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """All variants of one file."""
+
+    tensor_bytes: int
+    rows: tuple[Row, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sweep as plain JSON."""
+        return {"tensor_bytes": self.tensor_bytes, "rows": [row.to_json() for row in self.rows]}
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    ratio: float
+    name: str
+    weights: Mapping[str, float]
+    path: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    variants: tuple[_Variant, ...]
+    cap: int
+    rule: ranks.RankRule
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    block: str
+    rank: int
+    size: int
+    energy: float
+    left: float
+    pieces: list[Piece]
+
+
+def sweep(
+    source: Path,
+    sv_ratios: Sequence[float] = (8, 16, 32, 64),
+    *,
+    block_weights: Sequence[Weights] = (None,),
+    new_rank: int = 128,
+    rank_rule: ranks.RankRule = "2023",
+    save_precision: str = "fp16",
+    unmapped: float = 1.0,
+    folder: Path | None = None,
+) -> Sweep:
+    """Return what every pair of sv_ratio and block weights makes of ``source``; in ``folder`` also as files.
+
+    Each module is factorized once, whatever the number of variants: weights scale a spectrum, ratios cut it.
+    Raises RecipeError as :func:`orchestrator.weights.resize` does.
+    """
+    found = adapter(read_header(source))
+    problems = [Problem("--sv-ratio", f"is {ratio}", "use numbers above 1") for ratio in sv_ratios if not 1 < ratio < math.inf]
+    problems += factors.refusals(found, "sweep")
+    if problems or not sv_ratios:
+        raise RecipeError(problems or [Problem("--sv-ratio", "names no ratio", "--sv-ratio 8,16,32,64")])
+    order = blocks.names(found.architecture)
+    variants = []
+    for weights in block_weights:
+        values = (1.0,) * len(order) if weights is None else blocks.parse(weights, found.architecture, unmapped=unmapped)
+        name = "-" if weights is None else (weights if isinstance(weights, str) and "," not in weights else None)
+        name = name or blocks.preset_name(values, found.architecture) or ",".join(f"{value:g}" for value in values)
+        for ratio in sv_ratios:
+            label = (
+                f"{source.stem}{'' if weights is None else '-' + name.rpartition(':')[2].replace(',', '_')[:40]}-sv{ratio:g}"
+            )
+            path = folder / f"{label}.safetensors" if folder else None
+            if path:
+                check_output(path, [source])
+            variants.append(_Variant(ratio, name, {**dict(zip(order, values, strict=True)), "other": unmapped}, path))
+    ask = _Ask(tuple(variants), new_rank, rank_rule, numbers.dtype_of(save_precision))
+    with Body(found.header) as body:
+        results = list(lowrank.each(partial(_one, found, body, ask), found.modules))
+    rows = []
+    for variant, chosen in zip(variants, zip(*results, strict=True), strict=True):
+        rows.append(_row(variant, chosen))
+        if variant.path:
+            metadata.write(
+                variant.path, (piece for result in chosen for piece in result.pieces), _metadata(found, variant, ask)
+            )
+    return Sweep(found.header.tensor_bytes, tuple(rows))
+
+
+def _one(found: Adapter, body: Body, ask: _Ask, module: Module) -> list[_Result]:
+    product = factors.product(module, numbers.load_module(body, module), found.architecture)
+    factored = lowrank.factorize(product.up, product.down, 1 / max(variant.ratio for variant in ask.variants))
+    block = module.block or "other"
+    chosen = [_rank(factored.values, product, abs(variant.weights[block]), variant.ratio, ask) for variant in ask.variants]
+    written = any(variant.path for variant in ask.variants)
+    up, down = lowrank.truncate(factored, product.up, product.down, max(chosen)) if written else (product.up, product.down)
+    squares = (factored.values * product.scale) ** 2
+    made = []
+    for variant, rank in zip(ask.variants, chosen, strict=True):
+        weight = variant.weights[block]
+        pieces: list[Piece] = []
+        if variant.path:
+            # the largest rank holds the smaller ones: singular vectors are in order
+            thin = (np.float32(weight) * up[:, :rank], down[:rank] * np.float32(weight != 0))
+            pieces = factors.pieces(module, *thin, product.kernel, alpha=product.scale * rank, dtype=ask.dtype)
+        size = numbers.width(ask.dtype) * (rank * (product.outputs + product.inputs) + 1)
+        made.append(
+            _Result(block, rank, size, float(squares.sum()) * weight**2, float(squares[:rank].sum()) * weight**2, pieces)
+        )
+    return made
+
+
+def _rank(values: Doubles, product: factors.Product, weight: float, ratio: float, ask: _Ask) -> int:
+    scaled = values * weight
+    return ranks.choose(scaled, product.full_rank, ask.cap, method="sv_ratio", param=ratio, rule=ask.rule)
+
+
+def _row(variant: _Variant, results: Iterable[_Result]) -> Row:
+    results = list(results)
+    found = sorted(result.rank for result in results)
+    return Row(
+        variant.ratio,
+        variant.name,
+        sum(result.size for result in results),
+        _share(results),
+        {
+            name: _share(result for result in results if result.block == name)
+            for name in dict.fromkeys(r.block for r in results)
+        },
+        found[0],
+        found[len(found) // 2],
+        found[-1],
+        variant.path,
+    )
+
+
+def _share(results: Iterable[_Result]) -> float:
+    results = list(results)
+    whole = math.fsum(result.energy for result in results)
+    return math.sqrt(math.fsum(result.left for result in results) / whole) if whole else 1.0
+
+
+def _metadata(found: Adapter, variant: _Variant, ask: _Ask) -> dict[str, str]:
+    before = found.header.metadata
+    old = max((module.rank or 0 for module in found.modules), default=0)
+    comment = f"Dynamic resize with sv_ratio: {variant.ratio} from {old}; {before.get('ss_training_comment', '')}"
+    kept = {**before, "ss_training_comment": comment, "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic"}
+    details = {"sv_ratio": variant.ratio, "block_weights": dict(variant.weights), "new_rank": ask.cap, "rank_rule": ask.rule}
+    return metadata.with_provenance(kept, "sweep", details)
+
+
+def plot(found: Sweep) -> Iterator[str]:
+    """Yield the lines of an SVG: bytes (MiB) against the share of the norm that is left, thin lines per block."""
+    width, height, edge = 640, 400, 56
+    largest = max((row.tensor_bytes for row in found.rows), default=1) or 1
+    lowest = min((share for row in found.rows for share in (row.retained, *row.blocks.values())), default=0.0)
+    lowest = min(lowest, 0.999)
+
+    def point(size: int, share: float) -> str:
+        x = edge + (width - 2 * edge) * size / largest
+        return f"{x:.1f},{height - edge - (height - 2 * edge) * (share - lowest) / (1 - lowest):.1f}"
+
+    yield f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">'
+    yield f'<rect width="{width}" height="{height}" fill="white"/>'
+    yield f'<path d="M{edge},{edge} V{height - edge} H{width - edge}" stroke="black" fill="none"/>'
+    yield f'<text x="{width // 2}" y="{height - 16}" text-anchor="middle">tensor bytes, up to {largest / 2**20:.1f} MiB</text>'
+    yield f'<text x="{edge}" y="{edge - 12}">Frobenius norm retained, {lowest:.3%} to 100 %</text>'
+    for name in dict.fromkeys(row.block_weights for row in found.rows):
+        rows = sorted((row for row in found.rows if row.block_weights == name), key=lambda row: row.tensor_bytes)
+        for block in rows[0].blocks:
+            line = " ".join(point(row.tensor_bytes, row.blocks[block]) for row in rows)
+            yield f'<polyline points="{line}" fill="none" stroke="#9aa" stroke-width="1"><title>{block}</title></polyline>'
+        line = " ".join(point(row.tensor_bytes, row.retained) for row in rows)
+        yield f'<polyline points="{line}" fill="none" stroke="#c33" stroke-width="3"/>'
+        for row in rows:
+            x, y = point(row.tensor_bytes, row.retained).split(",")
+            yield f'<circle cx="{x}" cy="{y}" r="4" fill="#c33"/><text x="{x}" y="{float(y) + 18:.1f}">{row.sv_ratio:g}</text>'
+    yield "</svg>"

@@ -1,0 +1,125 @@
+"""Does a file hold what its recipe promises, or, without one: what made it, and which recipes here it fits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.weights import promises
+from orchestrator.weights.history import history
+from orchestrator.weights.inspecting import Inspection, inspect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+Expectation = Mapping[str, Any]
+
+
+class Verdict(StrEnum):
+    """The answer to one question, or to all of them together."""
+
+    PASS = "PASS"  # noqa: S105 - a verdict, no password
+    FAIL = "FAIL"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against the file."""
+        return self is not Verdict.FAIL
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One promise: what it is, whether it is kept, and what was seen."""
+
+    what: str
+    verdict: Verdict
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """All checks of one file, what seems to have made it, and the recipes whose promises it keeps."""
+
+    verdict: Verdict
+    checks: tuple[Check, ...]
+    made_by: tuple[str, ...]
+    fits: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verification as plain JSON."""
+        return {
+            "verdict": str(self.verdict),
+            "checks": [{"what": check.what, "verdict": str(check.verdict), "detail": check.detail} for check in self.checks],
+            "made_by": self.made_by,
+            "fits": self.fits,
+        }
+
+
+def verify(
+    path: Path, expectation: Expectation | None = None, *, candidates: Mapping[str, Expectation] | None = None
+) -> Verification:
+    """Check ``path`` against ``expectation``, or only for soundness, and say which of ``candidates`` it fits.
+
+    ``expectation`` is plain JSON: family, modules, tensor_bytes, network_dim, network_alpha, conv_dim, conv_alpha, tucker,
+    block_weights (a list or preset name), zeroed (keep, prune), resize ({"method", "param", "new_rank",
+    "rank_rule"}), save_precision, trigger_words,
+    network_module, max_train_steps; what is absent or None is not promised. A damaged file is a FAIL, not an error.
+    """
+    try:
+        found = inspect(path)
+    except OrchestratorError as error:
+        return Verification(
+            Verdict.FAIL, tuple(Check("file", Verdict.FAIL, str(problem)) for problem in error.problems), (), ()
+        )
+    checks = [*_sound(found), *(_kept(found, expectation) if expectation is not None else ())]
+    fits = tuple(name for name, promised in (candidates or {}).items() if _fits(found, promised))
+    return Verification(_verdict(checks), tuple(checks), tuple(history(found)), fits)
+
+
+def _verdict(checks: Iterable[Check]) -> Verdict:
+    """FAIL if anything failed; UNKNOWN if nothing could be told; PASS otherwise."""
+    verdicts = [check.verdict for check in checks]
+    if Verdict.FAIL in verdicts:
+        return Verdict.FAIL
+    return Verdict.PASS if Verdict.PASS in verdicts else Verdict.UNKNOWN
+
+
+def _fits(found: Inspection, promised: Expectation) -> bool:
+    """Whether nothing that was promised is broken, and at least what the tensors show is kept."""
+    checks = list(_kept(found, promised))
+    return all(check.verdict.ok for check in checks) and any(check.verdict is Verdict.PASS for check in checks)
+
+
+def _told(what: str, kept: bool | None, detail: str) -> Check:
+    return Check(what, Verdict.UNKNOWN if kept is None else Verdict.PASS if kept else Verdict.FAIL, detail)
+
+
+def _sound(found: Inspection) -> Iterable[Check]:
+    modules = len(found.layers)
+    yield _told("file", True, f"{len(found.adapter.header.entries)} tensors in {modules} modules, header sound")
+    broken = [layer.name for layer in found.layers if layer.size and not layer.size.finite]
+    yield _told("numbers", not broken, f"not finite: {', '.join(broken[:4])}" if broken else "all finite")
+    odd = [layer.name for layer in found.layers if layer.alpha is not None and not math.isfinite(layer.alpha)]
+    if odd:
+        yield _told("alphas", False, f"not finite: {', '.join(odd[:4])}")
+    hashes = found.hashes
+    if hashes:
+        stated = hashes.stated_model or "none stated"
+        yield _told("model hash", hashes.model_agrees, f"{hashes.model[:12]}…, stated {stated[:12]}")
+        yield _told("legacy hash", hashes.legacy_agrees, f"{hashes.legacy}, stated {hashes.stated_legacy or 'none'}")
+
+
+def _kept(found: Inspection, promised: Expectation) -> Iterable[Check]:
+    known = {key: value for key, value in promised.items() if value is not None}
+    for what, question in promises.QUESTIONS.items():
+        answer = question(found, known)
+        if answer is not None:
+            yield _told(what, *answer)
+    for key in known.keys() - promises.KEYS:
+        yield _told(key, None, "not a promise that can be checked in a file")
