@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
+
 from orchestrator import dataset as api
 from orchestrator.dataset import buckets, config
 from orchestrator.dataset.buckets import Chooser, Fit, Prediction
 from orchestrator.embedded import dataset_config, pictures
 from orchestrator.recipe import Dataset
-from PIL import Image
 
 
 def made(**table: Any) -> Dataset:
@@ -164,7 +165,7 @@ class Case:
 
 
 def case(dice: random.Random, unbucketed: float = 0.0) -> Case:
-    """Draw a dataset that the trainer takes; the share ``unbucketed`` has enable_bucket = false (not in the embedded trainer)."""
+    """Draw a dataset that the trainer takes; the share ``unbucketed`` has enable_bucket = false."""
     step = dice.choice((8, 16, 32, 64))
     classes = sorted(dice.sample(range(64, 321, 32), dice.randint(1, 3)))
     kinds = {f"s{index}": False for index in range(dice.randint(1, 2))} | ({"reg": True} if dice.random() < 0.4 else {})
@@ -198,7 +199,7 @@ def case(dice: random.Random, unbucketed: float = 0.0) -> Case:
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32))
 def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
-    drawn = case(random.Random(seed))
+    drawn = case(random.Random(seed))  # noqa: S311
     folder = tmp_path_factory.mktemp("case")
     dataset, plan = laid_out(folder, drawn.table, drawn.sizes)
     prediction = api.predict(plan, dataset)
@@ -242,7 +243,7 @@ def test_the_real_trainer_counts_the_same(tmp_path: Path) -> None:
     expected: list[dict[str, Any]] = []
     for seed in range(80):
         folder = tmp_path / str(seed)
-        drawn = case(random.Random(seed), unbucketed=0.15)
+        drawn = case(random.Random(seed), unbucketed=0.15)  # noqa: S311
         dataset, plan = laid_out(folder, drawn.table, drawn.sizes)
         prediction = api.predict(plan, dataset)
         if prediction.unplaced:

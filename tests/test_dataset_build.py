@@ -5,24 +5,29 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import tomllib
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, ImageCms
+
 from orchestrator import dataset as api
 from orchestrator.dataset import headers, pixels
 from orchestrator.dataset.build import build
 from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.recipe import Dataset
-from PIL import Image, ImageCms
 
 WHITE = "#ffffff"
 
 
 def made(**table: Any) -> Dataset:
-    return Dataset.model_validate_json(json.dumps({"name": "one", "bucket_no_upscale": True, "bucket_reso_steps": 8, **table}))
+    return Dataset.model_validate_json(
+        json.dumps({"name": "one", "bucket_no_upscale": True, "bucket_reso_steps": 8, "min_bucket_reso": 8, **table})
+    )
 
 
 def noise(width: int, height: int, channels: int = 3, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -210,8 +215,6 @@ def test_palettes_grey_and_sixteen_bits(tmp_path: Path) -> None:
 
 def test_sixteen_bit_colour_is_not_copied(tmp_path: Path) -> None:
     """Pillow opens it as RGB; the trainer would, too, but other readers do not."""
-    import struct
-    import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import tomllib
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
+
 from orchestrator import dataset as api
 from orchestrator import load
 from orchestrator.dataset import buckets, config, naming
 from orchestrator.recipe import Dataset
-from PIL import Image
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VOCABULARY = {
     "height": {"0": "", "1": "from above", "2": "from below"},

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.dataset import buckets, config, headers
+from orchestrator.dataset import buckets, config, headers, preflight
 from orchestrator.dataset.folders import layout, sources
 from orchestrator.errors import Problem, RecipeError, StepFailed
 
@@ -45,12 +45,13 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
         report: called with pictures done, pictures in all, and a note.
 
     Raises:
-        RecipeError: every problem of the layout; nothing was written.
+        RecipeError: every problem at which the build or the trainer would stop; nothing was written.
         StepFailed: pictures that cannot be decoded, all of them.
     """
     plan = layout(dataset, root)
-    if plan.problems:
-        raise RecipeError(plan.problems)
+    problems = preflight.problems(plan, dataset, root)
+    if problems:
+        raise RecipeError(problems)
     key = fingerprint(dataset, root)
     total = sum(len(folder.pictures) for folder in plan.folders)
     if _complete(output, key):

@@ -67,10 +67,11 @@ def describe(folder: Path, root: Path, name: str = "") -> str:
 
 def _reading(folder: Path, parts: list[str]) -> tuple[str, str]:
     """Return how a folder is to be read, and the words of its name or of its first part's."""
-    numbered = [words for repeats, words in map(naming.repeats, parts) if repeats]
+    own, words = naming.repeats(folder.resolve().name)
     if not parts:
-        return "pictures", naming.repeats(folder.resolve().name)[1]
-    if 2 * len(numbered) > len(parts):
+        return "pictures", words
+    numbered = [words for repeats, words in map(naming.repeats, parts) if repeats]
+    if numbered and own is None:  # CharFramework writes the number before the parent's name
         return "kohya", numbered[0]
     return "charframework", naming.charframework(parts[0]).class_tokens
 

@@ -1,6 +1,6 @@
 """Print what sd-scripts makes of dataset TOML files, as one JSON line. Runs in its environment, with its checkout as cwd.
 
-``python count_batches.py dataset.toml…``: num train images, num reg images, batches per epoch, and the buckets with their counts.
+``python count_batches.py dataset.toml…``: num train images, num reg images, batches per epoch, buckets with their counts.
 """
 
 from __future__ import annotations

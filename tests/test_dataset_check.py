@@ -1,0 +1,424 @@
+"""Every rule of ``dataset check``, tokens, the contact sheet, import, the tagger and the verbs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import tomllib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image, ImageDraw, ImageOps
+from typer.testing import CliRunner
+
+from orchestrator import dataset as api
+from orchestrator import load, verbs_dataset
+from orchestrator.dataset import contact, importing, lint, looks, tagger, tokens
+from orchestrator.dataset.build import build
+from orchestrator.dataset.lint import Level
+from orchestrator.errors import NotReady, RecipeError
+from orchestrator.recipe import Dataset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PLAIN: dict[str, Any] = {
+    "name": "one",
+    "bucket_no_upscale": True,
+    "bucket_reso_steps": 8,
+    "min_bucket_reso": 8,
+    "resolution_classes": [64, 256],
+}
+VIEWS = {"height": {"0": "", "1": "from above", "2": "from below"}, "framing": {"f": "upper body", "b": "full body"}}
+
+
+def made(**table: Any) -> Dataset:
+    return Dataset.model_validate_json(json.dumps({**PLAIN, **table}))
+
+
+def face(seed: int, side: int = 96) -> Image.Image:
+    """Draw a symmetric face whose colours and shapes follow from ``seed``."""
+    dice = random.Random(seed)  # noqa: S311
+    image = Image.new("RGB", (side, side), tuple(dice.randrange(120, 256) for _ in range(3)))
+    draw = ImageDraw.Draw(image)
+    for _ in range(12):
+        x, y, size = dice.randrange(side // 2), dice.randrange(side), dice.randrange(4, side // 4)
+        color = tuple(dice.randrange(256) for _ in range(3))
+        draw.ellipse((x, y, x + size, y + size), color)
+    half = image.crop((0, 0, side // 2, side))
+    image.paste(ImageOps.mirror(half), (side - side // 2, 0))
+    return image
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    for index, name in enumerate(("f00", "f01", "f10")):
+        face(index).save(tmp_path / "data" / f"{name}.png")
+    return tmp_path
+
+
+SOURCE: dict[str, Any] = {"images": "data", "trigger": "krnk", "class_tokens": "krnk girl"}
+
+
+def said(report: lint.Report, level: Level = Level.WARNING) -> list[str]:
+    return [f"{one.where}: {one.what}" for one in report.findings if one.level is level]
+
+
+def check(root: Path, **table: Any) -> lint.Report:
+    source = {**SOURCE, **table.pop("source", {})}
+    return lint.check(made(sources={"krnk": source}, vocabulary=VIEWS, **table), root)
+
+
+def test_a_good_dataset_has_no_warning(good: Path) -> None:
+    report = check(good, flip_aug=True)
+    assert [one for one in report.findings if one.level is not Level.NOTE] == []
+    assert report.errors() == []
+    assert report.tags() == {"krnk": 3, "upper body": 3, "from above": 1}
+
+
+def test_the_release_has_no_warning(project: Path) -> None:
+    recipe = load.recipe(project / "recipes", "krnk-loha").recipe
+    report = lint.check(recipe.dataset, project, recipe.training)
+    assert [one for one in report.findings if one.level is not Level.NOTE] == []
+    seen = report.as_json()
+    assert (seen["images_x_repeats"], seen["batches_per_epoch"], seen["epochs"], seen["steps"]) == (360, 210, 5, 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "expected"),
+    [
+        ("f02.png", "JPEG", "is JPEG inside"),
+        ("f02.jpg", "CMYK", "has CMYK colours"),
+        ("f02.webp", "animated", "is animated"),
+        ("f02.gif", "GIF", "is ignored: no picture by its ending"),
+        ("f02.png", "truncated", "cannot be decoded"),
+    ],
+)
+def test_odd_files(good: Path, name: str, form: str, expected: str) -> None:
+    path, image = good / "data" / name, face(9)
+    match form:
+        case "CMYK":
+            image.convert("CMYK").save(path, "JPEG")
+        case "animated":
+            image.save(path, "WEBP", save_all=True, append_images=[face(10)])
+        case "truncated":
+            noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+            Image.fromarray(noise).save(path)
+            path.write_bytes(path.read_bytes()[:-3000])
+        case _:
+            image.save(path, form)
+    level = Level.ERROR if form == "truncated" else Level.WARNING
+    found = [text for text in said(check(good), level) if text.startswith(f"data/{name}")]
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+def test_endings_that_sd_scripts_would_not_see(good: Path) -> None:
+    face(9).save(good / "data" / "f02.Png", "PNG")
+    report = check(good)
+    assert "data/f02.Png: ends in .Png, which sd-scripts itself would not see; the build makes a PNG of it" in said(
+        report, Level.NOTE
+    )
+
+
+def test_captions(good: Path) -> None:
+    texts = {"f00": "krnk, a cat", "f01": "a dog", "f10": "krnk, " + "word, " * 40}
+    for name, text in texts.items():
+        (good / "data" / f"{name}.txt").write_text(f"{text}\nsecond line\n" if name == "f00" else text)
+    (good / "data" / "f07.txt").write_text("nobody")
+    found = said(check(good, source={"captions": "files"}))
+    assert 'data/f01.png: its caption lacks the trigger word "krnk"' in found
+    assert "data/f00.txt: has several lines; only the first is trained" in found
+    assert "data/f07.txt: is a caption without a picture of that name" in found
+    assert [text for text in found if "data/f10.png" in text] == [
+        f"data/f10.png: its caption takes {2 + 80 + 1} tokens; what follows the 75th is cut off"
+    ]
+    empty = check(good, source={"captions": "fixed", "trigger": "", "class_tokens": "girl"})
+    assert said(empty, Level.ERROR) == [f"data/{name}.png: has an empty caption" for name in ("f00", "f01", "f10")]
+
+
+def test_kohya_pictures_without_captions_are_named(tmp_path: Path) -> None:
+    (tmp_path / "data" / "2_sks girl").mkdir(parents=True)
+    face(1).save(tmp_path / "data" / "2_sks girl" / "a.png")
+    (tmp_path / "data" / "2_sks girl" / "a_0064x0064_sd.npz").write_bytes(b"stale")
+    found = said(check(tmp_path, source={"reading": "kohya", "captions": "files", "class_tokens": "", "trigger": ""}))
+    assert 'data/2_sks girl/a.png: has no caption; the trainer takes "sks girl"' in found
+    assert "data/2_sks girl/a.png: has a latent cache beside it, which the trainer would believe" in found
+
+
+def test_near_duplicates_are_found_and_others_are_not(good: Path) -> None:
+    original = Image.open(good / "data" / "f00.png")
+    original.resize((80, 80), Image.Resampling.LANCZOS).save(good / "data" / "f00_copy.jpg", quality=85)
+    for index in range(20, 40):
+        face(index).save(good / "data" / f"f2{index % 8}_{index}.png")
+    found = [text for text in said(check(good)) if "looks nearly the same" in text]
+    assert found == ["data/f00_copy.jpg: looks nearly the same as data/f00.png"]
+
+
+def test_flips_of_a_character_that_is_not_symmetric(good: Path) -> None:
+    for name in ("f00", "f10"):
+        image = Image.open(good / "data" / f"{name}.png").convert("RGB")
+        ImageDraw.Draw(image).rectangle((0, 20, 40, 90), (255, 0, 0))
+        image.save(good / "data" / f"{name}.png")
+    found = [text for text in said(check(good, flip_aug=True)) if "flips are on" in text]
+    assert len(found) == 1
+    assert found[0].startswith("dataset.sources.krnk: flips are on, and its front views differ by ")
+    assert not [text for text in said(check(good, flip_aug=False)) if "flips" in text]
+
+
+def test_shapes_and_sizes(good: Path) -> None:
+    face(4).resize((250, 60)).save(good / "data" / "f02.png")
+    face(5).resize((100, 70)).save(good / "data" / "f03.png")
+    found = said(check(good, bucket_no_upscale=False, min_bucket_reso=64, max_bucket_reso=256, bucket_reso_steps=64))
+    assert any(text.startswith("data/f02.png: 250x60 is an extreme shape") for text in found)
+    assert any(text.startswith("data/f03.png: is too small for its class: enlarged ") for text in found)
+    cut = said(check(good, bucket_reso_steps=48))
+    assert any(text.startswith("data/f03.png: loses 34% of its area at its edges") for text in cut)
+    batches = said(check(good, batch_size={"default": 4}, bucket_reso_steps=48), Level.NOTE)
+    assert any("with repeats in 1 batches of 4: the last lacks" in text for text in batches)
+
+
+def test_coverage_counts_flips_as_views(good: Path) -> None:
+    with_flips, without = (check(good, flip_aug=flips).inspected.coverage[0] for flips in (True, False))
+    assert with_flips.counts == {("0", "0"): 1, ("0", "1"): 1, ("1", "0"): 1}
+    assert set(without.missing()) - set(with_flips.missing()) == {"f07"}
+    assert len(without.missing()) == 24 - 3
+    assert with_flips.as_json()["heights_x_directions"][0] == [1, 1, 0, 0, 0, 0, 0, 0]
+
+
+def test_regularization_pictures_that_are_never_reached(good: Path) -> None:
+    (good / "reg").mkdir()
+    for index in range(5):
+        face(50 + index).save(good / "reg" / f"{index}.png")
+    table = {"krnk": SOURCE, "reg": {"images": "reg", "captions": "fixed", "tags": ["girl"], "regularization": True}}
+    report = lint.check(made(sources=table, vocabulary=VIEWS), good)
+    assert said(report) == [
+        "class 256x256: 5 regularization pictures with repeats for 3 of the subject: the rest is never used"
+    ]
+
+
+def test_trigger_words_that_collide_or_mean_something(good: Path) -> None:
+    table = {"a": {**SOURCE, "trigger": "cat"}, "b": {**SOURCE, "images": "more", "trigger": "catkin girl"}}
+    (good / "more").mkdir()
+    face(30).save(good / "more" / "f00.png")
+    report = lint.check(made(sources=table, vocabulary=VIEWS), good)
+    assert any(text.startswith('dataset.sources.a.trigger: "cat" is a single token of CLIP') for text in said(report))
+    notes = said(report, Level.NOTE)
+    assert any('"cat" (cat) is how "catkin girl" begins' in text for text in notes)
+    assert any('"catkin girl" reads cat|kin|girl and ends in the common word "girl"' in text for text in notes)
+
+
+def test_tokens_are_those_of_the_tokenizer_that_trains(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    merges = [" ".join(pair) for pair in tokens._ranks()]
+    alphabet = list(tokens._alphabet().values())
+    pieces = [*alphabet, *(f"{one}</w>" for one in alphabet), *(line.replace(" ", "") for line in merges)]
+    vocabulary = {piece: index for index, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
+    assert len(vocabulary) == 49408
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    theirs = transformers.CLIPTokenizer(str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"))
+    dice = random.Random(7)  # noqa: S311
+    texts = ["krnk, simple background, white background, from above, upper body, smile", "it's 2026!", "", "a" * 60, "½①ß_é"]
+    letters = "abcdefgh ijklmno pqrstuvwxyz ABC 0123,.!?'-_#()&é½ß"
+    texts += ["".join(dice.choices(letters, k=dice.randrange(40))) for _ in range(500)]
+    for text in texts:
+        assert tokens.split(text) == theirs.tokenize(text), text
+    assert [tokens.limit(length) for length in (75, 76, 225, 226)] == [75, 150, 225, None]
+
+
+def test_a_second_check_decodes_nothing(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = good / "cache" / "looks.json"
+    table = made(sources={"krnk": SOURCE}, vocabulary=VIEWS)
+    first = lint.check(table, good, cache=cache).as_json()
+    seen: list[str] = []
+    real = looks.look
+
+    def spy(path: Path) -> looks.Look:
+        seen.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(looks, "look", spy)
+    assert lint.check(table, good, cache=cache).as_json() == first
+    assert seen == []
+    face(70).save(good / "data" / "f01.png")
+    lint.check(table, good, cache=cache)
+    assert seen == ["f01.png"]
+    cache.write_text("{ broken")
+    assert lint.check(table, good, cache=cache).errors() == []
+    assert len(seen) == 4
+
+
+def test_the_contact_sheet_shows_what_the_trainer_sees(good: Path) -> None:
+    report = check(good, sizes=[64], batch_size={"default": 2}, flip_aug=True)
+    page = contact.page(made(sources={"krnk": SOURCE}, vocabulary=VIEWS), report)
+    assert page.count("<figure") == page.count("data:image/webp;base64,") == 6
+    assert "64x64 <small>class 64x64: 3 with repeats, 2 batches of 2, the last lacks 1</small>" in page
+    assert "krnk, from above, upper body" in page
+    assert str(good) not in page
+    assert "http" not in page
+
+
+def test_import_reads_what_people_have(good: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.mktemp("root")
+    table = made(sources={"krnk": {**SOURCE, "repeats": 4}}, vocabulary=VIEWS, sizes=[64])
+    build(table, good, root / "tree", lambda *_: None)
+    plain = api.layout(table, good)
+    text = importing.describe(root / "tree" / "4_krnk", root)
+    read = tomllib.loads(text)["dataset"]
+    assert read == {
+        "name": "krnk",
+        "sources": {"krnk": {"images": "tree/4_krnk", "reading": "charframework", "captions": "files"}},
+    }
+    again = api.layout(made(**read), root)
+    assert again.problems == ()
+    assert api.predict(again, made(**read)).images_x_repeats == api.predict(plain, table).images_x_repeats
+    captions = [{one.name: one.caption for one in folder.pictures} for folder in again.folders]
+    assert captions == [{one.name: one.caption for one in folder.pictures} for folder in plain.folders]
+    kohya = root / "kohya"
+    (kohya / "10_sks girl").mkdir(parents=True)
+    (kohya / "rest").mkdir()
+    face(1).save(kohya / "10_sks girl" / "a.png")
+    face(2).save(kohya / "rest" / "b.png")
+    (kohya / "10_sks girl" / "a.caption").write_text("sks girl")
+    text = importing.describe(kohya, root, "mine")
+    assert tomllib.loads(text)["dataset"] == {
+        "name": "mine",
+        "sources": {
+            "mine": {
+                "images": "kohya",
+                "reading": "kohya",
+                "captions": "files",
+                "caption_files": ".caption",
+                "trigger": "sks",
+                "class_tokens": "sks girl",
+            }
+        },
+    }
+    assert (
+        tomllib.loads(importing.describe(good / "data", root))["dataset"]["sources"]["data"]["images"]
+        == (good / "data").as_posix()
+    )
+    (root / "nothing").mkdir()
+    for wrong in (root / "nothing", root / "nowhere"):
+        with pytest.raises(RecipeError):
+            importing.describe(wrong, root)
+
+
+def tagger_model(folder: Path) -> None:
+    """Write a tagger of six tags, 16 x 16 pixels: the scores follow from the picture's mean blue, green and red."""
+    onnx = pytest.importorskip("onnx", reason="the tagger test needs the packages onnx and onnxruntime")
+    pytest.importorskip("onnxruntime", reason="the tagger test needs the packages onnx and onnxruntime")
+    helper, proto = onnx.helper, onnx.TensorProto
+    weights = np.zeros((3, 6), np.float32)
+    weights[2, 0] = weights[2, 3] = 1 / 255  # red -> "red_hair" and a character
+    weights[0, 1] = 1 / 255  # blue -> "blue_sky"
+    weights[1, 2] = 1 / 255  # green -> "^_^"
+    weights[2, 4] = 0.5 / 255  # half of red -> "red_dress"
+    weights[2, 5] = 0.9 / 255  # -> "banned_tag"
+    nodes = [
+        helper.make_node("ReduceMean", ["picture", "axes"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tagger",
+        [helper.make_tensor_value_info("picture", proto.FLOAT, [None, 16, 16, 3])],
+        [helper.make_tensor_value_info("scores", proto.FLOAT, [None, 6])],
+        [onnx.numpy_helper.from_array(weights, "weights"), onnx.numpy_helper.from_array(np.array([1, 2], np.int64), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    folder.mkdir(exist_ok=True)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    write_tags(folder / "selected_tags.csv")
+
+
+def write_tags(path: Path) -> None:
+    rows = [("red_hair", 0), ("blue_sky", 0), ("^_^", 0), ("someone", 4), ("red_dress", 0), ("banned_tag", 0)]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["tag_id", "name", "category", "count"])
+        writer.writerows((index, name, category, 1) for index, (name, category) in enumerate(rows))
+
+
+def test_the_tagger_captions_free_pictures(tmp_path: Path) -> None:
+    tagger_model(tmp_path / "models")
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (64, 64), (255, 10, 0)).save(tmp_path / "data" / "holiday.png")
+    Image.new("RGB", (64, 64), (0, 255, 255)).save(tmp_path / "data" / "sea.png")
+    table = made(
+        sources={"krnk": {**SOURCE, "captions": "tagger", "tags": ["red dress"]}},
+        tagger_model="models/model.onnx",
+        tag_blacklist=["banned tag"],
+    )
+    assert api.problems(api.layout(table, tmp_path), table, tmp_path) == []
+    build(table, tmp_path, tmp_path / "out", lambda *_: None)
+    texts = {path.stem: path.read_text() for path in (tmp_path / "out").rglob("*.txt")}
+    assert texts == {"holiday": "krnk, red dress, red hair\n", "sea": "krnk, red dress, ^_^, blue sky\n"}
+
+
+def test_what_the_tagger_says(tmp_path: Path) -> None:
+    write_tags(tmp_path / "selected_tags.csv")
+    tags = tagger.read_tags(tmp_path / "selected_tags.csv")
+    assert tagger.chosen(tags, [0.5, 0.9, 0.35, 1.0, 0.34, 0.0], 0.35) == ["blue sky", "red hair", "^_^"]
+    with pytest.raises(NotReady, match="cannot be read"):
+        tagger.read_tags(tmp_path / "none.csv")
+    (tmp_path / "selected_tags.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(NotReady, match="has no column"):
+        tagger.read_tags(tmp_path / "selected_tags.csv")
+
+
+def test_a_tagger_that_is_not_there_is_said_before_the_run(good: Path) -> None:
+    table = made(sources={"krnk": {**SOURCE, "captions": "tagger"}}, tagger_model="models/model.onnx")
+    problems = api.problems(api.layout(table, good), table, good)
+    assert [problem.what.rpartition("/")[2] for problem in problems] == ["model.onnx", "selected_tags.csv"]
+    with pytest.raises(RecipeError):
+        build(table, good, good / "out", lambda *_: None)
+
+
+@pytest.fixture
+def run(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Return a function that runs ``dataset …`` in a project of its own with the demo's recipes and pictures."""
+    for name in ("recipes", "data"):
+        (tmp_path / "project").mkdir(exist_ok=True)
+        (tmp_path / "project" / name).symlink_to(project / name)
+    monkeypatch.setenv("KRNK_PROJECT", str(tmp_path / "project"))
+    app = typer.Typer()
+    verbs_dataset.register(app)
+    app.callback()(lambda: None)
+    return lambda *argv: CliRunner().invoke(app, ["dataset", *argv])
+
+
+def test_the_verbs(run: Any, tmp_path: Path) -> None:
+    checked = run("check", "krnk-locon", "--json", "--contact", str(tmp_path / "sheet" / "c.html"))
+    assert checked.exit_code == 0, checked.output
+    assert json.loads(checked.stdout)["batches_per_epoch"] == 210
+    assert (tmp_path / "sheet" / "c.html").stat().st_size > 10_000
+    shown = run("check", "krnk-locon")
+    assert "num batches per epoch       210" in shown.stdout
+    assert "num epochs                  5   for 1000 steps" in shown.stdout
+    for expected in ("15 pictures", "15 pictures, nothing has changed"):
+        built = run("build", "krnk-locon", "--profile", "demo")
+        assert built.exit_code == 0, built.output
+        assert built.stdout.strip().endswith(expected)
+    assert (tmp_path / "project" / "build" / "datasets" / "krnk" / "dataset.toml").is_file()
+    target = tmp_path / "parts" / "mine.toml"
+    folder = str(tmp_path / "project" / "build" / "datasets" / "krnk" / "4_krnk")
+    assert run("import", folder, "--output", str(target)).exit_code == 0
+    assert tomllib.loads(target.read_text())["dataset"]["sources"]["krnk"]["images"] == "build/datasets/krnk/4_krnk"
+    assert isinstance(run("import", folder, "--output", str(target)).exception, RecipeError)
+
+
+def test_check_ends_with_3_when_something_would_stop_it(run: Any, tmp_path: Path) -> None:
+    recipe = tmp_path / "project" / "mine.toml"
+    recipe.write_text(
+        'extends = ["_base/release-2023-03", "_algorithms/locon", "_subjects/krnk"]\nsummary = "s"\n'
+        '[dataset.sources.krnk]\nimages = "no"\n'
+    )
+    result = run("check", str(recipe))
+    assert result.exit_code == 3
+    assert "no folder no" in result.stdout
