@@ -29,7 +29,6 @@ PACKAGES = ("torch", "diffusers", "transformers", "lycoris-lora")
 _IMPORTS = {"lycoris-lora": "lycoris"}
 # orchestrator/embedded/state.py: a state appears by rename when it is whole; its position is in train_state.json.
 _STATE = ("network.safetensors", "optimizer.pt", "schedule.json", "train_state.json")
-EXPECTED = "expected.json"
 
 
 @functools.cache
@@ -88,7 +87,7 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     said = arguments.train(recipe, inputs, work, state)
     expected: dict[str, Any] = dict(readback.expected(recipe, inputs["checkpoint"], inputs["dataset"]))
     expected["checkpoint"] = str(inputs["checkpoint"].absolute())
-    files = said.files | {EXPECTED: json.dumps(expected, indent=1)}
+    files = said.files | {readback.EXPECTED: json.dumps(expected, indent=1)}
     return _command("train_network", list(said.argv), work, files)
 
 
@@ -105,19 +104,9 @@ def _command(program: str, argv: list[str], work: Path, files: dict[str, str]) -
     return Command(whole, work.absolute(), env, files)
 
 
-def _expected(work: Path) -> dict[str, Any]:
-    try:
-        said = json.loads((work / EXPECTED).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
 def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # noqa: ARG001 - the Protocol's
     """Return what reads the output of a training in ``work``."""
-    expected = _expected(work)
-    expected.pop("checkpoint", None)
-    return Reader(expected)
+    return Reader(lambda: readback.read_expected(work))
 
 
 def checkpoint(work: Path) -> tuple[Path, int] | None:
@@ -135,7 +124,7 @@ def checkpoint(work: Path) -> tuple[Path, int] | None:
 
 def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
     """Return why a training that exited 0 is no success."""
-    said = _expected(work).get("checkpoint")
+    said = readback.read_expected(work).get("checkpoint")
     return readback.finished(recipe, work, log, Path(said) if isinstance(said, str) else None)
 
 

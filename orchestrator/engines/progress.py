@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from orchestrator.process import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _BAR = re.compile(
     r"(?P<desc>[^:|\r\n]*?):?\s*(?P<percent>\d+)%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)\s+\[[\d:]+<[\d:?]+,\s*[^,\]]+(?P<post>[^\]]*)\]"
@@ -45,11 +45,11 @@ _NO_PROMPTS = re.compile(r"No prompt file|sample_prompts.*(?:not found|does not 
 class Reader:
     """Reads one run's output: knows what the banner should say, and where a resumed bar begins.
 
-    ``expected`` holds banner names ("images", "steps", "text encoder modules", …) and the values predicted by the plan;
+    ``expected`` gives, once the banner is whole, its names ("images", "steps", "text encoder modules", …) and the values
     the first piece after a whole banner that differs becomes a ``fault``, so the run is stopped within its first minute.
     """
 
-    expected: Mapping[str, int | float | str] = field(default_factory=dict)
+    expected: Callable[[], Mapping[str, int | float | str]] = dict
     found: dict[str, int | float | str] = field(default_factory=dict)
     last: Progress = field(default_factory=Progress)
 
@@ -127,7 +127,7 @@ class Reader:
         """Return a fault that names every value in which the banner differs from the prediction."""
         wrong = [
             f"{name} {self.found[name]}, predicted {value}"
-            for name, value in self.expected.items()
+            for name, value in self.expected().items()
             if name in self.found and self.found[name] != value
         ]
         if wrong:

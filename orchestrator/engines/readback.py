@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Value = int | float | str
 _WIDTH = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "U8": 1, "I8": 1, "BOOL": 1}
 _PRECISION = {"float": "F32", "fp16": "F16", "bf16": "BF16"}
-MANIFEST = "dataset.json"
+MANIFEST, EXPECTED = "dataset.json", "expected.json"
 
 
 def expected(recipe: Recipe, checkpoint: Path | None, dataset: Path | None) -> dict[str, Value]:
@@ -62,6 +62,15 @@ def _dataset(manifest: Path, steps: int, accumulation: int) -> dict[str, Value]:
     if batches:
         found["epochs"] = math.ceil(steps / math.ceil(batches / accumulation))
     return found
+
+
+def read_expected(work: Path) -> dict[str, Value]:
+    """Return what ``expected`` said when the training in ``work`` was started; empty if nothing was written."""
+    try:
+        said = json.loads((work / EXPECTED).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:

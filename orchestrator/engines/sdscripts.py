@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "read", "reader", "render", "train", "version"]
 
 NAME = "sd-scripts"
-EXPECTED = "expected.json"
 _SETUP = "make setup  fetches it; or set SD_SCRIPTS_DIR, or dir under [sd-scripts] in "
 # Optimizers of sd-scripts (train_util.py get_optimizer) that live in packages of their own.
 _PACKAGES = {"8bit": "bitsandbytes", "lion": "lion_pytorch", "prodigy": "prodigyopt", "dadapt": "dadaptation"}
@@ -156,7 +155,7 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     """Return the training command (see ``engines.Engine``). One process: `accelerate launch` and its config play no part."""
     said = arguments.train(recipe, inputs, work, state)
     argv = [*said.argv, "--tokenizer_cache_dir", str(settings.tokenizers()), "--console_log_simple"]
-    files = said.files | {EXPECTED: json.dumps(readback.expected(recipe, None, inputs["dataset"]), indent=1)}
+    files = said.files | {readback.EXPECTED: json.dumps(readback.expected(recipe, None, inputs["dataset"]), indent=1)}
     return command(script(recipe), argv, work, files)
 
 
@@ -175,11 +174,7 @@ def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
 
 def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # noqa: ARG001 - the Protocol's
     """Return what reads the output of a training in ``work``: it knows the prediction and a resumed bar's offset."""
-    try:
-        expected: dict[str, Any] = json.loads((work / EXPECTED).read_text("utf-8"))
-    except (OSError, ValueError):
-        expected = {}
-    return Reader(expected)
+    return Reader(lambda: readback.read_expected(work))
 
 
 def checkpoint(work: Path) -> tuple[Path, int] | None:
