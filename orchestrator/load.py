@@ -1,13 +1,16 @@
 """How files become one recipe: ``extends``, profile overlays, the origin of every value, all problems at once.
 
-Deep merge, parents first, left to right; tables merge, arrays and scalars replace. ``unset = ["a.b"]`` takes an inherited
-key away again. A profile may hold ``[when.WORD]`` tables: for recipes whose subject, algorithm, type
-or name is WORD.
+Parts are looked for in the project, then among those that come with this program. Deep merge, parents first, left to
+right; tables merge, arrays and scalars replace. ``unset = ["a.b"]`` takes an inherited key away again. A profile may hold
+``[when.WORD]`` tables: for recipes whose subject, algorithm, type or name is WORD.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import os
+import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +26,12 @@ from orchestrator.wording import drop, partial, wording
 MAX_BYTES = 1 << 20  # a recipe of a megabyte is not a recipe
 MAX_DEPTH = 24
 Table = dict[str, Any]
+_PATHS = {
+    "base": ("checkpoint", "vae"),
+    "network": ("weights",),
+    "dataset": ("tagger_model",),
+    "release": ("templates",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +115,7 @@ def parse(reading: _Reading, path: Path) -> Table:
         if len(data) > MAX_BYTES:
             reading.say(path, f"{len(data)} bytes; a recipe has at most {MAX_BYTES}")
             return {}
-        return tomllib.loads(data.decode("utf-8-sig"))
+        return dict(_toml(data))  # what is taken out of a table, `extends`, stands at its top
     except OSError as error:
         reading.say(path, f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
@@ -116,6 +125,18 @@ def parse(reading: _Reading, path: Path) -> Table:
     except RecursionError:
         reading.say(path, "is nested too deeply")
     return {}
+
+
+@functools.lru_cache(maxsize=256)
+def _toml(data: bytes) -> Table:
+    """Parse a file's content, once for all recipes that extend it."""
+    return tomllib.loads(data.decode("utf-8-sig"))
+
+
+@functools.lru_cache(maxsize=1024)
+def _inside(root: Path, name: str) -> bool:
+    """Return whether the part called ``name`` would lie below ``root``."""
+    return (root / f"{name}.toml").resolve().is_relative_to(root.resolve())
 
 
 def _read(reading: _Reading, path: Path, trail: tuple[Path, ...]) -> None:
@@ -129,23 +150,44 @@ def _read(reading: _Reading, path: Path, trail: tuple[Path, ...]) -> None:
         return
     table = parse(reading, path)
     for parent in _strings(reading, path, table, "extends"):
-        target = (reading.root / f"{parent}.toml").resolve()
-        if not target.is_relative_to(reading.root.resolve()):
+        found = _part(reading.root, parent)
+        if not all(_inside(root, parent) for root in _roots(reading.root)):
             reading.say(path, f"extends {parent!r}: parts are files of {reading.root}")
-        elif not target.is_file():
-            known = [str(part.relative_to(reading.root).with_suffix("")) for part in reading.root.rglob("*.toml")]
-            reading.say(path, f"extends {parent!r}: no such part{near_miss(parent, known)}")
+        elif found is None:
+            reading.say(path, f"extends {parent!r}: no such part{near_miss(parent, _parts(reading.root))}")
         else:
-            _read(reading, reading.root / f"{parent}.toml", (*trail, path))
+            _read(reading, found, (*trail, path))
     _lay(reading, table, path)
+
+
+@functools.cache
+def library() -> Path:
+    """Return the folder of the parts that come with this program: the checkout's recipes, or those that were installed."""
+    beside = Path(__file__).resolve().parent.parent / "recipes"
+    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "krnk" / "recipes"
+
+
+def _roots(root: Path) -> tuple[Path, ...]:
+    """Return where parts are looked for: the project, then the library, so that a project can have its own."""
+    return (root, library()) if library().is_dir() else (root,)
+
+
+def _part(root: Path, name: str) -> Path | None:
+    return next((path for each in _roots(root) if (path := each / f"{name}.toml").is_file()), None)
+
+
+def _parts(root: Path) -> list[str]:
+    """Return the names of all parts and recipes that can be extended; of the library only the parts."""
+    known = [part.relative_to(root).with_suffix("").as_posix() for part in root.rglob("*.toml")]
+    return known + [part.relative_to(library()).with_suffix("").as_posix() for part in library().glob("_*/*.toml")]
 
 
 def _overlay(reading: _Reading, profile: str) -> None:
     """Lay a profile over what was read, its ``when`` tables last."""
-    folder = reading.root / "_profiles"
-    path = folder / f"{profile}.toml"
-    if not path.is_file():
-        known = sorted(part.stem for part in folder.glob("*.toml"))
+    path = _part(reading.root, f"_profiles/{profile}")
+    if path is None:
+        known = sorted({part.stem for root in _roots(reading.root) for part in root.glob("_profiles/*.toml")})
+        path = reading.root / "_profiles" / f"{profile}.toml"
         reading.say(path, f"no such profile{near_miss(profile, known)}", f"profiles here: {', '.join(known) or 'none'}")
         return
     table = parse(reading, path)
@@ -206,6 +248,7 @@ def _say_name(reading: _Reading, path: Path) -> None:
 def _validate(reading: _Reading, path: Path) -> tuple[Recipe | None, list[Problem]]:
     """Validate the types, then, with what is wrong taken out, the combinations; return both kinds of problems."""
     problems = list(reading.problems)
+    _portable(reading.merged)
     try:
         # Through JSON, because strict Python mode refuses a list where a tuple is meant.
         text = json.dumps(reading.merged)
@@ -234,6 +277,20 @@ def _validate(reading: _Reading, path: Path) -> tuple[Recipe | None, list[Proble
             if where not in known:
                 problems.append(Problem(where, what, _set_in(reading, path, key)))
     return result, list(dict.fromkeys(problems))
+
+
+def _portable(merged: Table) -> None:
+    """Turn the backslashes of paths that were written on Windows into what every system reads."""
+    if os.sep == "\\":
+        return
+    found: list[tuple[Any, tuple[str, ...]]] = [(merged.get(table), keys) for table, keys in _PATHS.items()]
+    data = merged.get("dataset")
+    sources = data.get("sources") if isinstance(data, dict) else None
+    found += [(source, ("images",)) for source in (sources.values() if isinstance(sources, dict) else ())]
+    for table, keys in found:
+        for key in keys:
+            if isinstance(table, dict) and isinstance(table.get(key), str):
+                table[key] = table[key].replace("\\", "/")
 
 
 def _where(path: Path, key: str) -> str:

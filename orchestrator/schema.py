@@ -1,42 +1,20 @@
 """The JSON Schema of recipe files, from the recipe model: what editors complete and check while a recipe is written.
 
 A file may leave out everything (what it extends may say it), and may hold ``extends``, ``unset`` and, as a profile, ``when``;
-so nothing is required, at any level. Unknown keys stay errors.
+so nothing is required, at any level. Unknown keys stay errors. Descriptions are the strings below the model's fields, read
+from its source (having pydantic read them would cost every command its time), and those of ``schema.toml``.
 """
 
 from __future__ import annotations
 
+import ast
 import json
+import tomllib
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.recipe import Recipe
-
-EXAMPLES: Final[dict[str, list[Any]]] = {
-    "Recipe.name": ["krnk-locon"],
-    "Recipe.summary": ["the black-cat-eared face, LyCORIS LoCon"],
-    "Recipe.subject": ["krnk"],
-    "Recipe.algorithm": ["lora3x3", "locon", "loha"],
-    "Recipe.block_weights": ["FACE", "BODY", [0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1]],
-    "Base.checkpoint": ["Defmix-v2.0.safetensors", "embedded", "/data/models/base.safetensors"],
-    "Base.url": ["hf:owner/name/file.safetensors"],
-    "Source.images": ["data/krnk", "data/krnk/f0*.png"],
-    "Source.trigger": ["krnk"],
-    "Source.class_tokens": ["krnk character"],
-    "Dataset.sizes": [[128, 192, 256, 384, 512, 768]],
-    "Dataset.batch_size": [{"default": 1, "512x512": 2}],
-    "Network.dim": [128, 32],
-    "Network.alpha": [64, 16],
-    "Network.args": [{"dora_wd": True}],
-    "Training.steps": [1000, 1200, 1600],
-    "Training.learning_rate": [1e-4],
-    "Training.optimizer": ["AdamW8bit", "AdamW", "adafactor", "Prodigy"],
-    "Training.lr_scheduler": ["cosine_with_restarts", "constant", "cosine"],
-    "Training.options": [{"min_snr_gamma": 5}],
-    "Guards.retry": [[{"mixed_precision": "bf16"}]],
-    "Resize.sv_ratio": [16, 32, 64],
-    "Prompt.prompt": ["{trigger}, simple background, from front, upper body, smile"],
-    "Release.collection": ["krnk_tyank"],
-}
+from orchestrator import recipe
 
 _ALSO: Final[dict[str, Any]] = {
     "extends": {
@@ -59,16 +37,36 @@ _ALSO: Final[dict[str, Any]] = {
 
 def document() -> dict[str, Any]:
     """Return the schema of a recipe file, a part or a profile."""
-    schema = Recipe.model_json_schema()
+    schema = recipe.Recipe.model_json_schema()
+    described, examples = descriptions()
     for title, model in {"Recipe": schema, **schema["$defs"]}.items():
         model.pop("required", None)
         for name, field in model.get("properties", {}).items():
-            found = EXAMPLES.get(f"{title}.{name}")
-            if found is not None:
-                field["examples"] = found
+            where = f"{title}.{name}"
+            if where in described:
+                field["description"] = described[where]
+            if where in examples:
+                field["examples"] = examples[where]
     schema["properties"] |= _ALSO
     schema["title"] = "Recipe of a character LoRA"
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def descriptions() -> tuple[dict[str, str], dict[str, list[Any]]]:
+    """Return what is said of every field (``Training.steps`` -> text), and the examples of some."""
+    more = tomllib.loads(Path(__file__).with_name("schema.toml").read_text("utf-8"))
+    examples = more.pop("examples")
+    said = {f"{part}.{field}": text for part, fields in more.items() for field, text in fields.items()}
+    tree = ast.parse(Path(recipe.__file__).read_text("utf-8"))
+    own = {
+        f"{part.name}.{field.target.id}": " ".join(text.value.value.split())
+        for part in tree.body
+        if isinstance(part, ast.ClassDef)
+        for field, text in pairwise(part.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
+    return said | own, examples
 
 
 def dumps() -> str:
