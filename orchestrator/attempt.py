@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import commands, diagnose, engines, process
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.job import Job, Outcome, Status
+from orchestrator.journal import Journal, last_lines
 from orchestrator.plan import Kind, Plan, Step
-from orchestrator.process import Progress, Watch
-from orchestrator.record import PROGRESS, Reason, Why
+from orchestrator.record import Reason, Why
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from orchestrator.engines import Engine
     from orchestrator.lanes import Slot
-
-LAST_LINES = 12
 
 
 def execute(job: Job, step: Step, slot: Slot) -> Outcome:
@@ -33,7 +31,7 @@ def execute(job: Job, step: Step, slot: Slot) -> Outcome:
     reason: Reason | None = None
     try:
         with _shared(job, step):
-            reason = job.store.reason(step, job.plan, forced=step.name in job.force)
+            reason = job.store.reason(step, job.plan, forced=step.name in job.force, verify=job.verify)
             if reason is None:
                 return Outcome(step, Status.CACHED)
             job.view.begin(step, reason)
@@ -106,7 +104,7 @@ def _once(
     state = engine.checkpoint(work) if engine is not None and step.kind is Kind.TRAIN and not fresh else None
     command = commands.command(step, plan, job.store, job.root, state[0] if state else None)
     started = time.time()
-    with _Journal(job, step, engine) as watch:
+    with Journal(job, step, engine, work) as watch:
         if recipe is not None:
             watch.stall_seconds = recipe.guards.stall_seconds
         if reason.why is Why.ADOPT and not fresh:
@@ -124,59 +122,6 @@ def _say_attempt(work: Path, command: process.Command, at: int | None) -> None:
         file.write(json.dumps(said) + "\n")
 
 
-class _Journal:
-    """Writes progress.jsonl and tells the view; gives the ``Watch`` for a child."""
-
-    def __init__(self, job: Job, step: Step, engine: Engine | None) -> None:
-        self._job, self._step, self._engine = job, step, engine
-        self._last = (-1, "")
-        self._begun = time.monotonic()
-        recipe = job.plan.recipes.get(step.recipe)
-        self._max_loss = recipe.guards.max_loss if recipe is not None and step.kind is Kind.TRAIN else None
-
-    def __enter__(self) -> Watch:
-        self._file = (self._job.store.work(self._step) / PROGRESS).open("a", encoding="utf-8")
-        watch = Watch(self._read, self._tell, stop=self._job.stop)
-        watch.stalled = lambda seconds: self._job.view.say(f"{self._step.name}: no sign of life for {seconds:.0f} s")
-        return watch
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def _read(self, piece: str) -> Progress | None:
-        if self._engine is None:
-            return read_own(piece)
-        found = self._engine.read(piece)
-        if found is not None and not found.fault and self._max_loss is not None and (found.loss or 0.0) > self._max_loss:
-            fault = f"the loss has exploded: {found.loss:.3g} at step {found.done} (guards.max_loss = {self._max_loss:g})"
-            return Progress(found.done, found.total, found.loss, found.learning_rate, found.note, fault)
-        return found
-
-    def _tell(self, progress: Progress) -> None:
-        if (progress.done, progress.note) != self._last:
-            self._last = (progress.done, progress.note)
-            line: dict[str, Any] = {
-                "t": round(time.monotonic() - self._begun, 3),
-                "done": progress.done,
-                "total": progress.total,
-            }
-            line |= {"loss": progress.loss, "lr": progress.learning_rate, "note": progress.note}
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
-        self._job.view.progress(self._step, progress)
-
-
-def read_own(piece: str) -> Progress | None:
-    """Read a ``PROGRESS {json}`` line of our own programs."""
-    if not piece.startswith("PROGRESS "):
-        return None
-    try:
-        value = json.loads(piece.removeprefix("PROGRESS "))
-        return Progress(int(value["done"]), int(value["total"]), note=str(value.get("note", "")))
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]:
     """Return why an ended step is no success; the engine's own checks are asked for trainings."""
     log = job.store.work(step) / process.LOG
@@ -189,16 +134,3 @@ def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]
         text = log.read_text("utf-8", "replace")
         return engines.get(recipe.engine).finished(recipe, job.store.work(step), text)
     return []
-
-
-def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
-    """Return the last lines of a log as a person would see them: what a carriage return overwrote is left out."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 64 * 1024))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
-    clean = ("".join(char for char in line if char.isprintable() or char == "\t") for line in lines)
-    return [line[:300] for line in clean if line][-count:]

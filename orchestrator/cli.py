@@ -166,6 +166,15 @@ def all_(
 
 
 @app.command()
+def demo() -> None:
+    """All recipes in small on this machine's CPU, by real training: pictures, a release folder and a page in minutes."""
+    from orchestrator import demo as demo_  # noqa: PLC0415
+
+    _stop_on_signals()
+    raise typer.Exit(_code(demo_.run()))
+
+
+@app.command()
 def status(*, json: AsJson = False) -> None:
     """What runs now, since when, how far; and what was left unfinished."""
     from orchestrator import show as show_  # noqa: PLC0415
@@ -182,9 +191,9 @@ def status(*, json: AsJson = False) -> None:
 @app.command()
 def schema() -> None:
     """The JSON Schema of a recipe, for editors."""
-    from orchestrator.recipe import Recipe  # noqa: PLC0415
+    from orchestrator import schema as schema_  # noqa: PLC0415
 
-    _print_json(Recipe.model_json_schema())
+    _print_json(schema_.of_recipe())
 
 
 @app.command("doctor")
@@ -237,8 +246,7 @@ def _run(
 
     if executor not in ("local", "inline"):
         raise OrchestratorError(Problem(f"--executor {executor}", "no such executor", "local or inline"))
-    signal.signal(signal.SIGTERM, _terminated)
-    signal.signal(signal.SIGHUP, _terminated)
+    _stop_on_signals()
     asked = go.Asked(
         wanted, tuple(only), tuple(force), keep_going=keep_going, inline=executor == "inline", gpus=gpus, verify=verify
     )
@@ -246,6 +254,12 @@ def _run(
     if json:
         _print_json(go.as_json(outcomes))
     raise typer.Exit(_code(outcomes))
+
+
+def _stop_on_signals() -> None:
+    """Let TERM and a closed terminal end a run as ^C does."""
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGHUP, _terminated)
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:

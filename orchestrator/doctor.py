@@ -59,7 +59,7 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, st
     problems: list[Problem] = []
     for owner in {step.owner for step in due if step.kind is Kind.DATASET}:
         problems += pictures(next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner), world)
-    needs_engine = {step.recipe for step in due if step.kind in _NEEDS_ENGINE}
+    needs_engine = {step.recipe for step in due if step.recipe and step.kind in _NEEDS_ENGINE}
     for name in needs_engine:
         recipe = plan.recipes[name]
         problems += engines.get(recipe.engine).preflight(recipe)

@@ -18,7 +18,7 @@ from orchestrator.errors import Problem
 from orchestrator.process import Command, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from orchestrator.recipe import Recipe
 
@@ -41,7 +41,10 @@ def preflight(_recipe: Recipe) -> list[Problem]:
 def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
     asked = {"name": recipe.name, "steps": recipe.training.steps, "work": str(work), "state": str(state or "")}
     asked |= {"behave": recipe.training.options.get("behave", ""), "precision": recipe.training.mixed_precision}
-    asked |= {"pause": recipe.training.options.get("pause", 0.0), "dataset": sorted(path.name for path in inputs["dataset"].iterdir())}
+    asked |= {
+        "pause": recipe.training.options.get("pause", 0.0),
+        "dataset": sorted(path.name for path in inputs["dataset"].iterdir()),
+    }
     return Command((sys.executable, __file__, "train", json.dumps(asked)), cwd=work)
 
 
@@ -57,6 +60,14 @@ def read(piece: str) -> Progress | None:
     loss = float(found[3])
     fault = "the loss is nan" if loss != loss else ""  # noqa: PLR0124 - only NaN differs from itself
     return Progress(int(found[1]), int(found[2]), loss, fault=fault)
+
+
+def reader(_recipe: Recipe, _work: Path) -> Callable[[str], Progress | None]:
+    return read
+
+
+def history(_work: Path) -> list[dict[str, object]]:
+    return []
 
 
 def checkpoint(work: Path) -> tuple[Path, int] | None:

@@ -91,7 +91,9 @@ class Project:
 
     def go(self, *names: str, **asked: Any) -> dict[str, Outcome]:
         self.seen = Seen()
-        return {outcome.step.name: outcome for outcome in go.go(self.space(), go.Asked(Wanted(names), **asked), looking=self.seen)}
+        return {
+            outcome.step.name: outcome for outcome in go.go(self.space(), go.Asked(Wanted(names), **asked), looking=self.seen)
+        }
 
     def reasons(self, *names: str) -> dict[str, str]:
         space = self.space()

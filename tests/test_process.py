@@ -122,7 +122,9 @@ def test_alive_asks_for_the_start_time_too(work: Path) -> None:
     assert not process.alive(work)
     (work / supervise.CHILD).write_text(f'{{"pid": {os.getpid()}, "pid_started": "1"}}', "utf-8")
     assert not process.alive(work)
-    (work / supervise.CHILD).write_text(f'{{"pid": {os.getpid()}, "pid_started": "{supervise.started(os.getpid())}"}}', "utf-8")
+    (work / supervise.CHILD).write_text(
+        f'{{"pid": {os.getpid()}, "pid_started": "{supervise.started(os.getpid())}"}}', "utf-8"
+    )
     assert process.alive(work)
 
 

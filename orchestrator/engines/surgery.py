@@ -1,6 +1,6 @@
-"""resize_lora.py and svd_merge_lora.py of sd-scripts, where a recipe or ``--with sd-scripts`` asks for them; ours is the default.
+"""resize_lora.py and svd_merge_lora.py of sd-scripts, where a recipe or ``--with sd-scripts`` asks for them.
 
-Both are refused where they would spoil a file: they know lora_down, lora_up and alpha, and nothing else.
+Ours is the default. Both are refused where they would spoil a file: they know lora_down, lora_up and alpha, and nothing else.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def command(kind: str, recipe: Recipe, lora: Path, output: Path, work: Path) -> 
     ranks = (recipe.network.dim, recipe.network.conv_dim or recipe.network.dim)
     if kind == "merge":
         weights = blocks.parse(recipe.block_weights or (), recipe.base.architecture)
-        return merge(lora, output, work, weights, ranks, recipe.training.save_precision)
+        return merge(lora, output, work, weights=weights, ranks=ranks, precision=recipe.training.save_precision)
     if recipe.resize is None:
         raise RecipeError(Problem(f"{recipe.name}: resize", "is missing"))
     return resize(lora, output, work, recipe.resize, ranks)
@@ -91,7 +91,7 @@ def resize(lora: Path, output: Path, work: Path, how: Resize, ranks: Sequence[in
     return sdscripts.command("networks/resize_lora.py", [*argv, "--verbose"], work, {})
 
 
-def merge(lora: Path, output: Path, work: Path, weights: Sequence[float], ranks: Sequence[int], precision: str) -> Command:
+def merge(lora: Path, output: Path, work: Path, *, weights: Sequence[float], ranks: Sequence[int], precision: str) -> Command:
     """Return the command of networks/svd_merge_lora.py --lbws with one file: block weights, and a new factorization.
 
     It is lossy (about 10 %: singular values are clamped), which is why ours is the default.

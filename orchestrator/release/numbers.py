@@ -139,9 +139,8 @@ def _base(recipe: Recipe, records: Mapping[str, JSON]) -> JSON:
     asked = records.get("train", {}).get("params", {}).get("base", {})
     found: JSON = {"checkpoint": base_name(recipe.base.checkpoint), "architecture": recipe.base.architecture, **asked}
     found |= {"url": recipe.base.url, "license": recipe.base.license, "sha256": sources.get("checkpoint", recipe.base.sha256)}
-    if recipe.base.vae:
-        found |= {"vae": base_name(recipe.base.vae), "vae_sha256": sources.get("vae", recipe.base.vae_sha256)}
-    return found
+    vae = recipe.base.vae
+    return found | {"vae": base_name(vae) if vae else "", "vae_sha256": sources.get("vae", recipe.base.vae_sha256) if vae else ""}
 
 
 def date(records: Mapping[str, JSON]) -> str:

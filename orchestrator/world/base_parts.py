@@ -38,7 +38,7 @@ UNET: Final[dict[str, Any]] = {
     "out_channels": 4,
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "block_out_channels": (48, 64, 96, 80),
+    "block_out_channels": (48, 64, 96, 96),
     "layers_per_block": 2,
     "attention_head_dim": 4,  # as in SD1.5, this is the number of heads
     "cross_attention_dim": WIDTH,
@@ -92,8 +92,8 @@ def load_base(folder: Path) -> Base:
     return Base(
         CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32),
-        UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32),
-        AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32),
+        UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False),
+        AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False),
         DDIMScheduler.from_pretrained(folder / "scheduler"),
     )
 
