@@ -1,0 +1,307 @@
+"""``new``: from folders of pictures to the recipes of a subject; what was seen, what is proposed, and why.
+
+Proposals follow the rule of the release: a face trains 1000 steps with every picture 4 times, a body 1200 with 2, a group
+1600 with 1; body and group take the block weights BODY, a face FACE. Nothing that exists is overwritten.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator import fmt
+from orchestrator.dataset import headers, naming
+from orchestrator.errors import Problem, RecipeError, near_miss
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SIZES: Final = (128, 192, 256, 384, 512, 768)
+TYPES: Final = ("face", "body", "group")
+ALGORITHMS: Final = ("lora3x3", "locon", "loha")
+FEW: Final = 8
+_TALL: Final = 1.3  # height / width of half the pictures, from which on they show a whole figure
+_UNFIT: Final = re.compile(r"[^A-Za-z0-9_-]+")
+# Of the release of 2023, and not true of anybody else's LoRA.
+_NOT_THEIRS: Final = ("release.source", "release.version", "release.listed_size", "release.collection_title_ja")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What lies in one folder of pictures."""
+
+    folder: Path
+    stems: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    """(width, height) in pixels, upright."""
+    texts: dict[str, int]
+    """Caption files by ending."""
+    views: dict[str, str]
+    """f or b, of the pictures whose name states a view."""
+
+    @property
+    def widest(self) -> int:
+        """Width of the widest picture."""
+        return max(width for width, _ in self.sizes)
+
+    @property
+    def framing(self) -> str:
+        """Return b where the pictures show whole figures, by name or else by shape; f otherwise."""
+        if self.views:
+            return "b" if "b" in self.views.values() else "f"
+        tall = sum(height >= _TALL * width for width, height in self.sizes)
+        return "b" if 2 * tall > len(self.sizes) else "f"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person asked for; what is empty is proposed."""
+
+    subject: str
+    images: tuple[Path, ...]
+    type: str = ""
+    triggers: tuple[str, ...] = ()
+    algorithms: tuple[str, ...] = ALGORITHMS
+    steps: int | None = None
+    repeats: int | None = None
+    base: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """The files to write (path below recipes/ -> text), the names of the recipes, and why they say what they say."""
+
+    files: dict[str, str]
+    recipes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def look(folder: Path) -> Seen:
+    """Look at a folder: picture headers and file names; nothing is decoded or changed.
+
+    Raises:
+        RecipeError: no such folder, no picture in it, or pictures that cannot be read.
+    """
+    if not folder.is_dir():
+        raise RecipeError(Problem(str(folder), "is no folder", "orchestrator new SUBJECT --images DIR"))
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in headers.ENDINGS)
+    if not files:
+        below = [one.name for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith(".")]
+        hint = f"its folders are {', '.join(below[:5])}: name one of them, or see  dataset import" if below else ""
+        raise RecipeError(
+            Problem(str(folder), "holds no picture", hint or f"pictures end in {', '.join(sorted(headers.ENDINGS))}")
+        )
+    sizes: list[tuple[int, int]] = []
+    problems: list[Problem] = []
+    for path in files:
+        try:
+            header = headers.read(path)
+        except headers.UnreadableError as error:
+            problems.append(Problem(str(path), str(error), "replace it, or move it away"))
+            continue
+        sizes.append((header.width, header.height))
+    if problems:
+        raise RecipeError(problems)
+    texts = Counter(ending for path in files for ending in (".txt", ".caption") if path.with_suffix(ending).is_file())
+    views = {path.stem: view.framing for path in files if (view := naming.view(path.stem)) is not None}
+    return Seen(folder, tuple(path.stem for path in files), tuple(sizes), dict(texts), views)
+
+
+def propose(wish: Wish, root: Path) -> Proposal:
+    """Return recipes for the pictures of a wish, for the project at ``root``.
+
+    Raises:
+        RecipeError: names that cannot be used, or folders that cannot.
+    """
+    _check(wish)
+    seen = [look(folder) for folder in wish.images]
+    triggers = _triggers(wish)
+    kind = wish.type or _kind(seen)
+    notes = [_says(one) for one in seen]
+    if not wish.type:
+        notes.append(f"type {kind}: {_why(seen, kind)}")
+    sources = {trigger: _source(one, trigger, root, notes) for one, trigger in zip(seen, triggers, strict=True)}
+    part: dict[str, Any] = {"extends": [f"_base/{kind}"], "unset": list(_NOT_THEIRS), "subject": wish.subject}
+    if wish.base:
+        part["base"] = {"checkpoint": wish.base}
+        part["unset"] += ["base.vae", "expect"]
+    dataset: dict[str, Any] = {"name": wish.subject}
+    widest = max(one.widest for one in seen)
+    sizes = [width for width in SIZES if width < widest]
+    if sizes != list(SIZES):
+        dataset["sizes"] = sizes
+        notes.append(f"sizes {sizes or 'none, only the originals'}: the widest picture has {widest} pixels")
+    if wish.repeats is not None:
+        dataset["repeats"] = wish.repeats
+    part["dataset"] = {**dataset, "sources": sources}
+    if wish.steps is not None:
+        part["training"] = {"steps": wish.steps}
+    usage = f"Write {', '.join(triggers)} in the prompt, at weight 1."
+    part["release"] = {
+        "collection": wish.subject,
+        "collection_title": f"LoRAs of {wish.subject}",
+        "title": wish.subject,
+        "keywords": list(triggers),
+        "usage": usage,
+    }
+    notes += _advice(seen, triggers)
+    count = sum(len(one.stems) for one in seen)
+    head = f"# {wish.subject}: {count} pictures. Written by `orchestrator new`; it is yours to change."
+    files = {f"_subjects/{wish.subject}.toml": "\n".join([head, "", *fmt.lines(part)]) + "\n"}
+    names = tuple(f"{wish.subject}-{algorithm}" for algorithm in wish.algorithms)
+    for name, algorithm in zip(names, wish.algorithms, strict=True):
+        table = {
+            "extends": ["_base/release-2023-03", f"_algorithms/{algorithm}", f"_subjects/{wish.subject}"],
+            "summary": f"{wish.subject}, {algorithm}",
+        }
+        head = f"# {wish.subject} as {algorithm}.   Run:  orchestrator run {name}"
+        files[f"{name}.toml"] = "\n".join([head, "", *fmt.lines(table)]) + "\n"
+    return Proposal(files, names, tuple(notes))
+
+
+def write(proposal: Proposal, root: Path) -> list[Path]:
+    """Write the files below ``root/recipes`` (and the schema, for editors); return their paths.
+
+    Raises:
+        RecipeError: one of them exists; nothing was written.
+    """
+    from orchestrator import schema  # noqa: PLC0415 - pydantic, only now
+
+    recipes = root / "recipes"
+    standing = [
+        Problem(str(recipes / name), "exists already", "choose another name, or move it away")
+        for name in proposal.files
+        if (recipes / name).exists()
+    ]
+    if standing:
+        raise RecipeError(standing)
+    recipes.mkdir(parents=True, exist_ok=True)
+    if not (recipes / fmt.SCHEMA).exists():
+        (recipes / fmt.SCHEMA).write_text(schema.dumps(), "utf-8")
+    written: list[Path] = []
+    for name, text in proposal.files.items():
+        path = recipes / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(fmt.pretty(text, path), "utf-8")
+        written.append(path)
+    return written
+
+
+def _check(wish: Wish) -> None:
+    problems: list[Problem] = []
+    for what, name in [("subject", wish.subject), *(("--trigger", one) for one in wish.triggers)]:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}", name):
+            plain = _UNFIT.sub("-", name).strip("-") or "mychar"
+            problems.append(
+                Problem(
+                    f"{what} {name}",
+                    "becomes a file name and a word of prompts: letters, digits, - and _",
+                    f"for example {plain}",
+                )
+            )
+    if wish.type and wish.type not in TYPES:
+        problems.append(Problem(f"--type {wish.type}", f"no such type{near_miss(wish.type, TYPES)}", ", ".join(TYPES)))
+    known = _algorithms()
+    problems += [
+        Problem(f"--algorithm {one}", f"no such algorithm{near_miss(one, known)}", ", ".join(known))
+        for one in wish.algorithms
+        if one not in known
+    ]
+    if wish.triggers and len(wish.triggers) not in (1, len(wish.images)):
+        problems.append(
+            Problem(
+                "--trigger",
+                f"{len(wish.triggers)} words for {len(wish.images)} folders",
+                "one for each --images, in the same order",
+            )
+        )
+    if not wish.images:
+        problems.append(Problem("--images", "no folder of pictures", "orchestrator new SUBJECT --images DIR"))
+    if problems:
+        raise RecipeError(problems)
+
+
+def _algorithms() -> list[str]:
+    from orchestrator import load  # noqa: PLC0415 - pydantic, only now
+
+    return sorted(path.stem for path in (load.library() / "_algorithms").glob("*.toml") if path.stem != "lycoris-2023-03")
+
+
+def _triggers(wish: Wish) -> list[str]:
+    """Return one trigger word per folder: as asked; else the subject for the first and the folders' names for the others."""
+    if len(wish.triggers) == len(wish.images):
+        return list(wish.triggers)
+    words = [wish.triggers[0] if wish.triggers else wish.subject.lower()]
+    for folder in wish.images[1:]:
+        word = _UNFIT.sub("", folder.resolve().name).lower() or "other"
+        while word in words:
+            word += "x"
+        words.append(word)
+    return words
+
+
+def _kind(seen: Sequence[Seen]) -> str:
+    bodies = sum(one.framing == "b" for one in seen)
+    return "group" if bodies > 1 else ("body" if bodies else "face")
+
+
+def _why(seen: Sequence[Seen], kind: str) -> str:
+    named = any(one.views for one in seen)
+    how = "by the file names (f: upper body, b: full body)" if named else "by the shape of the pictures"
+    rule = {"face": "1000 steps, every picture 4 times", "body": "1200 steps, twice", "group": "1600 steps, once"}[kind]
+    return f"{how}; {rule}, as the release did"
+
+
+def _says(one: Seen) -> str:
+    widths, heights = zip(*one.sizes, strict=True)
+    captions = ", ".join(f"{count} with {ending}" for ending, count in one.texts.items()) or "no caption files"
+    return (
+        f"{one.folder}: {len(one.stems)} pictures, {min(widths)}..{max(widths)} x {min(heights)}..{max(heights)}, "
+        f"{len(one.views)} named by view, {captions}"
+    )
+
+
+def _source(one: Seen, trigger: str, root: Path, notes: list[str]) -> dict[str, Any]:
+    """Return the table of one source: where, which words, and where its captions come from."""
+    folder = one.folder.resolve()
+    where = folder.relative_to(root.resolve()).as_posix() if folder.is_relative_to(root.resolve()) else folder.as_posix()
+    table: dict[str, Any] = {"images": where or ".", "trigger": trigger, "class_tokens": f"{trigger} character"}
+    ending, count = max(one.texts.items(), key=lambda item: item[1], default=("", 0))
+    if 2 * count > len(one.stems):
+        table["captions"] = "files"
+        if ending != ".txt":
+            table["caption_files"] = ending
+        bare = [stem for stem in one.stems if not (folder / f"{stem}{ending}").is_file()]
+        notes.append(f"{trigger}: captions from the {ending} files")
+    elif 2 * len(one.views) > len(one.stems):
+        bare = [stem for stem in one.stems if stem not in one.views]
+        notes.append(f"{trigger}: captions from the views in the file names")
+    else:
+        table["captions"] = "fixed"
+        bare = []
+        notes.append(
+            f"{trigger}: every caption is the trigger word; named f00 (from front), b13 … pictures get captions by view"
+        )
+    if bare:
+        table["texts"] = dict.fromkeys(bare, trigger)
+        notes.append(f"{trigger}: {', '.join(bare[:5])}{' …' if len(bare) > 5 else ''} get the trigger word alone")
+    return table
+
+
+def _advice(seen: Sequence[Seen], triggers: Sequence[str]) -> list[str]:
+    from orchestrator.dataset import tokens  # noqa: PLC0415 - half a megabyte of merges
+
+    found: list[str] = []
+    count = sum(len(one.stems) for one in seen)
+    if count < FEW:
+        found.append(f"{count} pictures are few: 12 to 15 from all sides made the release's faces")
+    found += [
+        f"the trigger word {word!r} means something to CLIP already; a made-up one is learned more easily"
+        for word in triggers
+        if tokens.common(tokens.split(word)[0]) and len(tokens.split(word)) == 1
+    ]
+    found.append("flip_aug mirrors half of the pictures: set  flip = false  in a source whose left and right differ")
+    return found
