@@ -6,11 +6,11 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, assert_never, get_args
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 import numpy as np
 
-from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.weights import base, factors, families, lowrank, metadata, names, numbers
 from orchestrator.weights.files import Body, Entry, check_output, read_header
 from orchestrator.weights.kinds import Kind
@@ -88,8 +88,6 @@ def convert(
     Raises RecipeError, and nothing is written, for anything that cannot be done exactly as asked.
     """
     check_output(output, [source, *([base_model] if base_model else [])], overwrite=overwrite)
-    if to not in get_args(Form):
-        raise RecipeError(Problem("--to", f"{to!r} is none of {', '.join(get_args(Form))}{near_miss(to, get_args(Form))}"))
     found = adapter(read_header(source))
     dtype = numbers.dtype_of(save_precision) if save_precision else None
     opened = base.Base(base_model, found.architecture) if base_model else None

@@ -95,7 +95,7 @@ def _ranks(found: Inspection, promised: Mapping[str, Any]) -> Answer | None:
     conv = Counter(layer.rank for layer in ranked(found) if three(layer, found))
     shown = f"linear {spread(linear)}; 3x3 {spread(conv)}"
     if promised.get("resize"):
-        cap = promised["resize"].get("new_rank", promised["network_dim"])
+        cap = promised["resize"].get("new_rank") or promised["network_dim"]
         conv_cap = promised["resize"].get("new_conv_rank") or cap
         largest = max((layer.rank or 0 for layer in ranked(found) if not layer.convolution), default=0)
         largest_conv = max((layer.rank or 0 for layer in ranked(found) if layer.convolution), default=0)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int, str], None]
 
 
+_NO_CAP = 1 << 30
+
+
 @dataclass(frozen=True, slots=True)
 class Resized:
     """One module after a resize: old and new rank, how much of its Frobenius norm is left, and how its values were found."""
@@ -103,7 +106,7 @@ def resize(
     *,
     method: ranks.Method = "sv_ratio",
     param: float = 16.0,
-    new_rank: int = 128,
+    new_rank: int | None = None,
     new_conv_rank: int | None = None,
     rank_rule: ranks.RankRule = "2023",
     save_precision: str = "fp16",
@@ -115,15 +118,19 @@ def resize(
 
     ``method`` and ``param`` are those of :func:`ranks.choose`; ``size_mb`` looks for the
     sv_ratio whose tensors fit ``param`` MiB.
-    ``new_rank`` caps linear layers, ``new_conv_rank`` (default: the same) every convolution, 1x1 too, as sd-scripts does.
+    ``new_rank`` caps linear layers (default: no cap), ``new_conv_rank`` (default: the same) every convolution, 1x1 too, as
+    sd-scripts does; ``fixed`` gives every layer these ranks.
     Zero modules stay with rank 1 and zeros, as in the release, or go with ``prune``.
 
     Raises RecipeError, and nothing is written: unknown keys, families whose change is no low-rank product (full, norm,
     ia3, glora, oft, dora_scale), parameters that make no sense.
     """
     check_output(output, [source], overwrite=overwrite)
-    conv_cap = new_conv_rank or new_rank
-    ask = _Ask(method, param, new_rank, conv_cap, rank_rule, numbers.dtype_of(save_precision), prune)
+    if method == "fixed" and new_rank is None:
+        raise RecipeError(Problem("new_rank", "is missing", "a fixed rank needs one"))
+    cap = _NO_CAP if new_rank is None else new_rank
+    conv_cap = cap if new_conv_rank is None else new_conv_rank
+    ask = _Ask(method, param, cap, conv_cap, rank_rule, numbers.dtype_of(save_precision), prune)
     found = adapter(read_header(source))
     problems = [*_nonsense(ask), *factors.refusals(found, "resize")]
     if problems:
@@ -132,7 +139,7 @@ def resize(
     with Body(found.header) as body:
         if method == "size_mb":
             threshold = _fitting(found, body, ask)
-            ask = _Ask("sv_ratio", threshold, new_rank, conv_cap, rank_rule, ask.dtype, prune)
+            ask = _Ask("sv_ratio", threshold, cap, conv_cap, rank_rule, ask.dtype, prune)
         results, pieces = [], []
         made_all = lowrank.each(partial(_one, found, body, ask), found.modules)
         for done, (result, made) in enumerate(made_all, start=1):
@@ -161,7 +168,7 @@ def _nonsense(ask: _Ask) -> list[Problem]:
     problems = [Problem(what, f"is {cap}", "use a rank of at least 1") for what, cap in _caps(ask) if cap < 1]
     limits = {"sv_fro": (0.0, 1.0), "sv_cumulative": (0.0, 1.0), "sv_ratio": (1.0, np.inf), "size_mb": (0.0, np.inf)}
     low, high = limits.get(ask.method, (-np.inf, np.inf))
-    if not low < ask.param <= high:
+    if not (low < ask.param <= high or (ask.method == "sv_ratio" and ask.param == 1)):
         hint = f"use a number above {low:g}" + (f", at most {high:g}" if np.isfinite(high) else "")
         problems.append(Problem(ask.method, f"is {ask.param}", hint))
     return problems
@@ -240,10 +247,9 @@ def _metadata(found: Adapter, ask: _Ask, results: list[tuple[Resized, list[Piece
     else:
         changed["ss_training_comment"] = f"Dynamic resize with {ask.method}: {ask.param} from {old}; {comment}"
         changed["ss_network_dim"] = changed["ss_network_alpha"] = "Dynamic"
-    details = {
-        "method": ask.method, "param": ask.param, "new_rank": ask.cap, "new_conv_rank": ask.conv_cap, "rank_rule": ask.rule,
-        "zeroed": "prune" if ask.prune else "keep",
-    }  # fmt: skip
+    caps = {what: None if cap == _NO_CAP else cap for what, cap in _caps(ask)}
+    details: dict[str, Any] = {"method": ask.method, "param": ask.param, **caps, "rank_rule": ask.rule}
+    details["zeroed"] = "prune" if ask.prune else "keep"
     if _converted(found):
         details["converted"] = ", ".join(_converted(found))
     return metadata.with_provenance(changed, "resize", details)

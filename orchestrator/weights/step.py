@@ -97,7 +97,7 @@ def _resize(source: Path, output: Path, params: Mapping[str, Any]) -> list[str]:
         output,
         method=params.get("method", "sv_ratio"),
         param=float(params.get("param") or 0),
-        new_rank=params.get("new_rank", 128),
+        new_rank=params.get("new_rank"),
         new_conv_rank=params.get("new_conv_rank"),
         rank_rule=params.get("rank_rule", "2023"),
         save_precision=params.get("save_precision", "fp16"),

@@ -95,7 +95,7 @@ def sweep(
     sv_ratios: Sequence[float] = (8, 16, 32, 64),
     *,
     block_weights: Sequence[Weights] = (None,),
-    new_rank: int = 128,
+    new_rank: int | None = None,
     rank_rule: ranks.RankRule = "2023",
     save_precision: str = "fp16",
     unmapped: float = 1.0,
@@ -125,7 +125,7 @@ def sweep(
             if path:
                 check_output(path, [source])
             variants.append(_Variant(ratio, name, {**dict(zip(order, values, strict=True)), "other": unmapped}, path))
-    ask = _Ask(tuple(variants), new_rank, rank_rule, numbers.dtype_of(save_precision))
+    ask = _Ask(tuple(variants), new_rank or 1 << 30, rank_rule, numbers.dtype_of(save_precision))
     with Body(found.header) as body:
         results = list(lowrank.each(partial(_one, found, body, ask), found.modules))
     rows = []
@@ -196,7 +196,7 @@ def _metadata(found: Adapter, variant: _Variant, ask: _Ask) -> dict[str, str]:
     old = max((module.rank or 0 for module in found.modules), default=0)
     comment = f"Dynamic resize with sv_ratio: {variant.ratio} from {old}; {before.get('ss_training_comment', '')}"
     kept = {**before, "ss_training_comment": comment, "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic"}
-    details = {"sv_ratio": variant.ratio, "block_weights": dict(variant.weights), "new_rank": ask.cap, "rank_rule": ask.rule}
+    details = {"sv_ratio": variant.ratio, "block_weights": dict(variant.weights), "rank_rule": ask.rule}
     return metadata.with_provenance(kept, "sweep", details)
 
 
