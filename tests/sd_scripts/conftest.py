@@ -1,0 +1,102 @@
+"""What the tests of the real sd-scripts need: the checkout, its environment, a random model of real size, a small project."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toml
+
+from orchestrator import settings
+from orchestrator.engines import checkout
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DONE = "complete"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project folder with the real recipes, tiny pictures, and a profile that makes two CPU steps of a training."""
+
+    root: Path
+    environment: dict[str, str]
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    def argv(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "orchestrator", *words]
+
+    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run the orchestrator to its end."""
+        return subprocess.run(
+            self.argv(*words), cwd=self.root, env=self.environment, text=True, capture_output=True, timeout=1800, check=False
+        )
+
+    def folder(self, recipe: str, kind: str) -> Path:
+        """Return the finished step of a recipe."""
+        found = [path for path in (self.runs / recipe).glob(f"{kind}-*") if path.is_dir()]
+        assert len(found) == 1, found
+        return found[0]
+
+
+@pytest.fixture(scope="session")
+def sd_scripts() -> Path:
+    """Return the checkout, or skip with one line that says what is missing."""
+    folder, python = settings.sd_scripts(), settings.sd_scripts_python()
+    if not checkout.present(folder):
+        pytest.skip(f"no sd-scripts checkout in {folder} (make setup, or SD_SCRIPTS_DIR)")
+    if not python.is_file():
+        pytest.skip(f"no Python with sd-scripts' requirements at {python} (make setup, or SD_SCRIPTS_PYTHON)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_sd15(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with ``base_sd15`` and ``tokenizers``; kept in $KRNK_TEST_SD15 if that is set, made anew otherwise."""
+    kept = os.environ.get("KRNK_TEST_SD15")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("sd15") / "model"
+    if not (folder / DONE).is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        argv = [str(settings.sd_scripts_python()), str(Path(__file__).with_name("make_model.py")), str(folder)]
+        subprocess.run(argv, check=True, capture_output=True, timeout=900)
+        (folder / DONE).touch()
+    return folder
+
+
+def overlay(root: Path, model: Path) -> dict[str, Any]:
+    """Return the profile ``cpu`` with what makes it small: 64x64 pictures, two steps, one prompt."""
+    table: dict[str, Any] = toml.loads((root / "recipes" / "_profiles" / "cpu.toml").read_text("utf-8"))
+    table["unset"] = ["base.vae", "dataset.batch_size", "render.prompts"]
+    table["base"] = {"checkpoint": str(model / "base_sd15")}
+    table["dataset"] = {"sizes": [64], "originals": False, "resolution_classes": [64], "batch_size": {"default": 1}}
+    table["dataset"] |= {"min_bucket_reso": 64, "max_bucket_reso": 64}
+    table["training"] |= {"steps": 2, "state_every_n_steps": 1}
+    table["render"] |= {"width": 64, "height": 64, "steps": 2, "prompts": {"front": {"prompt": "{trigger}, white background"}}}
+    return table
+
+
+@pytest.fixture(scope="session")
+def project(random_sd15: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    kept = os.environ.get("KRNK_TEST_PROJECT")
+    root = Path(kept) if kept else tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "recipes", root / "recipes", dirs_exist_ok=True)
+    shutil.copytree(ROOT / "data" / "krnk", root / "data" / "krnk", dirs_exist_ok=True)
+    (root / "recipes" / "_profiles" / "tiny.toml").write_text(toml.dumps(overlay(root, random_sd15)), "utf-8")
+    environment = {
+        **os.environ,
+        "KRNK_PROJECT": str(root),
+        "PYTHONPATH": str(ROOT),
+        "SD_SCRIPTS_DIR": str(settings.sd_scripts()),
+        "SD_SCRIPTS_PYTHON": str(settings.sd_scripts_python()),
+        "SD_SCRIPTS_TOKENIZERS": str(random_sd15 / "tokenizers"),
+        "HF_HUB_OFFLINE": "1",
+    }
+    return Project(root, environment)
