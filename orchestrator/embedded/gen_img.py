@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.embedded import prompts
+from orchestrator.embedded import prompts, threads
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from orchestrator.embedded.prompts import Line
 
+# What a process that forks for every step imports beforehand.
+WARM = ("orchestrator.embedded.warm",)
 SWITCHES = {
     "v1": "the model is a Stable Diffusion 1.x anyway",
     "fp16": "computes in float32",
@@ -87,11 +89,13 @@ def main(argv: Sequence[str]) -> int:
 
 def run(args: argparse.Namespace, lines: Sequence[Line]) -> None:
     """Draw all lines into ``--outdir``; every file appears by rename, whole."""
+    threads.prepare()
     from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
 
     from orchestrator.embedded import model, sampling  # noqa: PLC0415
     from orchestrator.embedded.bake import Baked  # noqa: PLC0415
 
+    threads.apply()
     for line in lines:
         sampling.check_sampler(line.sampler)
     for name in (name for name in (*SWITCHES, *VALUES) if getattr(args, name)):

@@ -86,7 +86,13 @@ def find(datasets: Sequence[Dataset]) -> tuple[Group, ...]:
     problems: list[Problem] = []
     groups = tuple(_group(dataset, problems) for dataset in datasets)
     if not problems and not any(group.count(reg=False) for group in groups):
-        problems.append(Problem("dataset", "No data found", "give [[datasets.subsets]] with an image_dir that has pictures"))
+        problems.append(
+            Problem(
+                "dataset",
+                "No data found. Please verify the dataset",
+                "give [[datasets.subsets]] with an image_dir that has pictures",
+            )
+        )
     if problems:
         raise RecipeError(problems)
     return groups
@@ -131,7 +137,7 @@ def _subset(dataset: Dataset, subset: Subset, problems: list[Problem]) -> list[P
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS) if folder.is_dir() else []
     if not files:
         what = "no pictures in this folder" if folder.is_dir() else "not a folder"
-        problems.append(Problem(str(folder), f"No data found: {what}", "build the dataset first"))
+        problems.append(Problem(str(folder), f"No data found. Please verify: {what}", "build the dataset first"))
     found: list[Picture] = []
     for path in files:
         try:

@@ -74,7 +74,7 @@ class Saver:
 
     def _state(self, name: str, step: int, epoch: int) -> None:
         folder = self.folder / name
-        print(f"save train state to {folder} at epoch {epoch} step {step}", file=sys.stderr, flush=True)
+        print(f"\nsaving state at step {step}", file=sys.stderr, flush=True)
         position = {
             "current_epoch": epoch,
             "current_step": step,

@@ -9,18 +9,23 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from orchestrator.embedded import options
+from orchestrator.embedded import options, threads
 from orchestrator.errors import OrchestratorError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# What a process that forks for every step imports beforehand.
+WARM = ("orchestrator.embedded.warm",)
+
 
 def main(argv: Sequence[str]) -> int:
     """Train with these arguments; the exit code. Torch is imported here, not before."""
     args = options.parse(argv)
+    threads.prepare()
     from orchestrator.embedded import training  # noqa: PLC0415 - `--help` and a mistyped option need no torch
 
+    threads.apply()
     try:
         training.run(args)
     except OrchestratorError as error:

@@ -275,6 +275,7 @@ def _network(args: Namespace, base: model.Model) -> network.Built:
     weights = load_file(args.network_weights) if args.network_weights else None
     built = network.build(base, want, weights if args.dim_from_weights else None)
     brand = "LoRA" if args.network_module == "networks.lora" else "LyCORIS"
+    _describe(want)
     _say(f"create {brand} for Text Encoder: {built.text_modules} modules.")
     _say(f"create {brand} for U-Net: {built.unet_modules} modules.")
     if weights is not None:
@@ -288,6 +289,17 @@ def _network(args: Namespace, base: model.Model) -> network.Built:
         base.unet.train()
         base.unet.enable_gradient_checkpointing()
     return built
+
+
+def _describe(want: network.Wanted) -> None:
+    """Say rank, alpha and algorithm in the words of sd-scripts and LyCORIS."""
+    rank = network.ranks(want)
+    if want.module == "networks.lora":
+        _say(f"create LoRA network. base dim (rank): {rank.dim}, alpha: {rank.alpha}")
+        if rank.conv_dim:
+            _say(f"apply LoRA to Conv2d with kernel size (3,3). dim (rank): {rank.conv_dim}, alpha: {rank.conv_alpha}")
+    else:
+        _say(f"Using rank adaptation algo: {want.args.get('algo', 'lora').lower()}")
 
 
 def _length(args: Namespace, groups: tuple[pictures.Group, ...]) -> Length:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.embedded import gen_img, heavy, sampling, train_network, training
-from orchestrator.embedded.bake import Baked
-from orchestrator.embedded.saving import Saver
+from orchestrator.embedded import threads
+
+threads.prepare()
+
+from orchestrator.embedded import gen_img, heavy, sampling, train_network, training  # noqa: E402 - after the line above
+from orchestrator.embedded.bake import Baked  # noqa: E402
+from orchestrator.embedded.saving import Saver  # noqa: E402
 
 if TYPE_CHECKING:
     from types import ModuleType
