@@ -34,13 +34,14 @@ def report(
     space = Workspace()
     loaded = space.load(Wanted(("all",), profile, ""))
     target = out or space.store.root / "report" / "index.html"
-    if live:
-        from orchestrator.report import live as live_  # noqa: PLC0415
-
-        live_.serve(space.store.root, loaded, port=port)
-        return
     made = space.plan(loaded)
-    report_.write(space.store.root, loaded, target, plan=as_json(made, space.store.reasons(made), space.world))
+    said = as_json(made, space.store.reasons(made), space.world)
+    if live:
+        from orchestrator.report.live import serve  # noqa: PLC0415
+
+        serve(space.store.root, loaded, port=port, plan=said)
+        return
+    report_.write(space.store.root, loaded, target, plan=said)
     print(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
 
 

@@ -1,0 +1,192 @@
+"""Charts as SVG, made here: no library, no script needed, readable in light and dark, with a text that says what they show."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 52, 12, 10, 26
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One curve: its label, its colour class, and its points (x, y)."""
+
+    label: str
+    colour: str
+    points: Sequence[tuple[float, float]]
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """Return about ``count`` round numbers from ``low`` to ``high``."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / count
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [number * step for number in range(first, last + 1)]
+
+
+def short(value: float) -> str:
+    """Return a number for an axis: 0.05, 1e-4, 1200."""
+    if value == 0:
+        return "0"
+    if abs(value) < 0.001:
+        digits, _, power = f"{value:.1e}".partition("e")
+        return f"{float(digits):g}e{int(power)}"
+    return f"{value:.4g}"
+
+
+def lines(curves: Sequence[Line], label: str, height: int = 190, *, zero: bool = False, unit: str = "step") -> Markup:
+    """Return a line chart; ``label`` is read to those who do not see it. Empty without points.
+
+    Args:
+        curves: all on the same axes.
+        label: what the chart shows, as a sentence.
+        height: of the drawing, of 640 units of width.
+        zero: begin the vertical axis at 0.
+        unit: name of the horizontal axis.
+    """
+    points = [point for curve in curves for point in curve.points]
+    if not points:
+        return Markup()
+    left, right = min(x for x, _ in points), max(x for x, _ in points)
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    low, high = (0.0 if zero else low - pad), high + pad
+    low = max(low, 0.0) if min(y for _, y in points) >= 0 else low
+
+    def x_at(value: float) -> float:
+        return _LEFT + (value - left) / ((right - left) or 1) * (_WIDTH - _LEFT - _RIGHT)
+
+    def y_at(value: float) -> float:
+        return _TOP + (high - value) / ((high - low) or 1) * (height - _TOP - _BOTTOM)
+
+    parts = []
+    for value in ticks(low, high, 4 if height > 120 else 2):
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y_at(value):.1f}" y2="{y_at(value):.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y_at(value) + 4:.1f}" text-anchor="end">{short(value)}</text>')
+    parts += [
+        f'<text x="{x_at(value):.1f}" y="{height - 8}" text-anchor="middle">{short(value)}</text>'
+        for value in ticks(left, right, 6)
+    ]
+    for curve in curves:
+        path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in curve.points)
+        parts.append(f'<polyline class="curve {curve.colour}" points="{path}"/>')
+        if curve.points:
+            x, y = curve.points[-1]
+            parts.append(f'<circle class="dot {curve.colour}" cx="{x_at(x):.1f}" cy="{y_at(y):.1f}" r="3"/>')
+    data = {
+        "box": [_LEFT, _TOP, _WIDTH - _RIGHT, height - _BOTTOM],
+        "x": [left, right],
+        "unit": unit,
+        "curves": [{"label": curve.label, "points": [[x, _round(y)] for x, y in curve.points]} for curve in curves],
+    }
+    said = escape(json.dumps(data, separators=(",", ":")))
+    return Markup(  # noqa: S704 - every text in it is escaped
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}" data-chart="{said}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def spark(points: Sequence[tuple[float, float]], colour: str) -> Markup:
+    """Return a small curve without axes; decoration beside a number that says it."""
+    if len(points) < 2:
+        return Markup()
+    left, right = points[0][0], points[-1][0]
+    low, high = min(y for _, y in points), max(y for _, y in points)
+    path = " ".join(
+        f"{(x - left) / ((right - left) or 1) * 100:.1f},{2 + (high - y) / ((high - low) or 1) * 20:.1f}" for x, y in points
+    )
+    return Markup(  # noqa: S704 - numbers only
+        f'<svg class="spark" viewBox="0 0 100 24" preserveAspectRatio="none" aria-hidden="true">'
+        f'<polyline class="curve {escape(colour)}" points="{path}"/></svg>'
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of time: its lane, its start and length in seconds, its colour class, and what it is."""
+
+    lane: str
+    start: float
+    seconds: float
+    colour: str
+    label: str
+
+
+def timeline(spans: Sequence[Span], label: str) -> Markup:
+    """Return spans in their lanes over a common time axis, from the first start on."""
+    if not spans:
+        return Markup()
+    first = min(span.start for span in spans)
+    whole = max(span.start + span.seconds for span in spans) - first or 1.0
+    lanes = sorted({span.lane for span in spans})
+    row, left = 26, 74
+    height = len(lanes) * row + 30
+    parts = []
+    for value in ticks(0, whole, 6):
+        x = left + value / whole * (_WIDTH - left - _RIGHT)
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 24}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{clock(value)}</text>')
+    for number, lane in enumerate(lanes):
+        parts.append(f'<text x="{left - 8}" y="{number * row + 22}" text-anchor="end">{escape(lane)}</text>')
+    for span in spans:
+        x = left + (span.start - first) / whole * (_WIDTH - left - _RIGHT)
+        width = max(1.5, span.seconds / whole * (_WIDTH - left - _RIGHT))
+        y = lanes.index(span.lane) * row + 7
+        parts.append(
+            f'<rect class="span {escape(span.colour)}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{row - 8}" rx="3">'
+            f"<title>{escape(span.label)}</title></rect>"
+        )
+    return Markup(  # noqa: S704 - every text in it is escaped
+        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    )
+
+
+def spectra(blocks: Iterable[tuple[str, Sequence[float]]], label: str, floor: float = -4.0) -> Markup:
+    """Return singular values as a map: a column a block, from the first value (top) to the last, dark where they are small.
+
+    Args:
+        blocks: name and log10 of the singular values over the first; empty for blocks without any.
+        label: what the map shows, as a sentence.
+        floor: what counts as nothing.
+    """
+    columns = list(blocks)
+    most = max((len(values) for _, values in columns), default=0)
+    if not most:
+        return Markup()
+    wide, tall = _WIDTH / len(columns), 7
+    parts = []
+    for number, (name, values) in enumerate(columns):
+        for row, value in enumerate(values):
+            share = max(0.04, 1 - max(value, floor) / floor)
+            parts.append(
+                f'<rect class="heat" x="{number * wide + 1:.1f}" y="{row * tall}" width="{wide - 2:.1f}" height="{tall - 1}" '
+                f'fill-opacity="{share:.2f}"><title>{escape(name)}: {10**value:.2g} of the largest</title></rect>'
+            )
+    return Markup(  # noqa: S704 - every text in it is escaped
+        f'<svg class="chart map" viewBox="0 0 {_WIDTH} {most * tall}" role="img" aria-label="{escape(label)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def clock(seconds: float) -> str:
+    """Return a length of time: 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
+    whole = round(seconds / 60)
+    return f"{whole} min" if whole < 90 else f"{whole // 60} h {whole % 60:02} min"

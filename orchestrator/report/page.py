@@ -1,0 +1,316 @@
+"""The page: from what was gathered to what the template shows."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import shlex
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+
+from orchestrator import blocks
+from orchestrator.report import charts, measured, tables
+from orchestrator.report.gather import State, read_json
+from orchestrator.report.pictures import GRID_SIDE, Album
+
+if TYPE_CHECKING:
+    from orchestrator.report.gather import Gathered, Member, StepView
+    from orchestrator.report.pictures import Picture
+
+JSON = dict[str, Any]
+
+_TEMPLATES = Path(__file__).with_name("templates")
+_SHEET = 48  # originals on one contact sheet
+_STATE_WORDS = {
+    State.DONE: "done",
+    State.RUNNING: "running",
+    State.FAILED: "failed",
+    State.UNFINISHED: "stopped",
+    State.WAITING: "waiting",
+}
+
+
+def render(said: JSON) -> str:
+    """Return the HTML: style and script are in it, pictures beside it."""
+    style = (_TEMPLATES / "page.css").read_text("utf-8")
+    script = (_TEMPLATES / "page.js").read_text("utf-8")
+    return _environment().get_template("page.html.j2").render(**said, style=style, script=script)
+
+
+def moving(said: JSON) -> JSON:
+    """Return the version and the parts of the page that change while a step runs, by element id."""
+    parts = {name: _environment().get_template(f"{name}.html.j2").render(**said) for name in ("summary", "matrix")}
+    for member in (member for subject in said["subjects"] for member in subject["members"]):
+        if member["loss"] and member["state"] != State.DONE:
+            parts[f"loss-{member['name']}"] = _environment().get_template("loss.html.j2").render(member=member)
+    return {"version": said["version"], "parts": parts}
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=jinja2.select_autoescape(("html", "j2"), default=True),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"size": tables.size, "clock": charts.clock}
+    return environment
+
+
+def described(found: Gathered, folder: Path, *, live: bool = False, draw: bool = True) -> JSON:
+    """Return what the template shows. Pictures go to ``folder``; without ``draw`` none is made (for a refresh)."""
+    album = Album(folder)
+    algorithms = list(dict.fromkeys(member.recipe.algorithm for member in found.members))
+    colours = {algorithm: f"a{number % 6}" for number, algorithm in enumerate(algorithms)}
+    subjects = [_subject(name, members, found, album, colours) for name, members in found.subjects().items()]
+    steps = found.steps()
+    counts = Counter(str(member.state) for member in found.members)
+    said: JSON = {
+        "live": live,
+        "subjects": subjects,
+        "algorithms": [{"name": name, "colour": colours[name]} for name in algorithms],
+        "counts": [{"state": str(state), "word": _STATE_WORDS[state], "count": counts[str(state)]} for state in State],
+        "total": len(found.members),
+        "steps_done": sum(step.state is State.DONE for step in steps),
+        "steps_total": len(steps),
+        "seconds": sum(step.seconds for step in steps),
+        "bytes": sum(member["bytes"] for subject in subjects for member in subject["members"]),
+        "activity": [_activity(step) for step in steps if step.state in (State.RUNNING, State.FAILED, State.UNFINISHED)],
+        "timeline": timeline(steps),
+        "kinds": tables.kinds(steps),
+        "made": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
+        "version": version(found),
+        "title": _title(found),
+    }
+    if draw:
+        album.make()
+    return said
+
+
+def version(found: Gathered) -> str:
+    """Return a text that changes when a step appears or ends: the page then shows more than its curves."""
+    states = [(step.name, str(step.state), step.record.get("key", "")) for step in found.steps()]
+    return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:12]
+
+
+def _title(found: Gathered) -> tuple[str, str]:
+    release = next((member.recipe.release for member in found.members if member.recipe.release.collection_title), None)
+    return (release.collection_title, release.collection_title_ja) if release else ("LoRA report", "")
+
+
+def _activity(step: StepView) -> JSON:
+    loss = next((point.loss for point in reversed(step.curve) if point.loss is not None), None)
+    return {
+        "name": step.name,
+        "state": str(step.state),
+        "word": _STATE_WORDS[step.state],
+        "done": step.done,
+        "total": step.total,
+    } | {
+        "loss": loss,
+        "tail": step.tail,
+    }
+
+
+def _subject(name: str, members: list[Member], found: Gathered, album: Album, colours: dict[str, str]) -> JSON:
+    release = members[0].recipe.release
+    described_ = [_member(found.root, member, album, colours) for member in members]
+    grid = next((step for step in found.shared if step.name == f"{name}/grid" and step.folder), None)
+    curves = [
+        charts.Line(
+            member.recipe.algorithm,
+            colours[member.recipe.algorithm],
+            [(p.step, p.loss) for p in _curve(member) if p.loss is not None],
+        )
+        for member in members
+    ]
+    drawn = [curve for curve in curves if curve.points]
+    sheet, captions = _sheet(members[0], album)
+    return {
+        "name": name,
+        "title": release.title or name,
+        "title_ja": release.title_ja,
+        "description": release.description,
+        "description_ja": release.description_ja,
+        "triggers": members[0].recipe.triggers(),
+        "members": described_,
+        "loss": charts.lines(drawn, _loss_words(name, drawn), 230) if len(drawn) > 1 else "",
+        "sheet": sheet,
+        "captions": captions,
+        "grid": _grid(grid, name, album),
+        "compare": _compare(members, described_),
+    }
+
+
+def _curve(member: Member) -> tuple[Any, ...]:
+    train = member.steps.get("train")
+    return train.curve if train else ()
+
+
+def _loss_words(name: str, curves: list[charts.Line]) -> str:
+    ends = ", ".join(f"{curve.label} {curve.points[0][1]:.3f} to {curve.points[-1][1]:.3f}" for curve in curves)
+    return f"Mean loss of {name} over the training steps, first to last: {ends}"
+
+
+def _grid(step: StepView | None, name: str, album: Album) -> Picture | None:
+    if step is None or step.folder is None:
+        return None
+    return album.show(step.folder / f"{name}_grid.png", GRID_SIDE)
+
+
+def _sheet(member: Member, album: Album) -> tuple[Picture | None, list[str]]:
+    """Return all originals of a dataset as one picture, and their captions."""
+    step = member.steps.get("dataset")
+    if step is None or step.folder is None:
+        return None, []
+    largest: dict[str, JSON] = {}
+    for picture in read_json(step.folder / "dataset.json").get("pictures", []):
+        known = largest.get(picture.get("source", ""))
+        if not picture.get("regularization") and (known is None or known["size"] < picture["size"]):
+            largest[picture["source"]] = picture
+    chosen = [picture for picture in largest.values() if (step.folder / picture["file"]).is_file()][:_SHEET]
+    captions = list(dict.fromkeys(str(picture.get("caption") or "") for picture in chosen))
+    return album.sheet([step.folder / picture["file"] for picture in chosen]), [text for text in captions if text]
+
+
+def _compare(members: list[Member], said: list[JSON]) -> JSON:
+    """Return what the slider needs: the pictures of every prompt by algorithm, where at least two have them."""
+    prompts = {entry["name"]: entry["label"] for member in said for entry in member["pictures"]}
+    rows = {
+        member.recipe.algorithm: {entry["name"]: entry["picture"].url for entry in entries["pictures"]}
+        for member, entries in zip(members, said, strict=True)
+        if entries["pictures"]
+    }
+    shared = {name: label for name, label in prompts.items() if sum(name in row for row in rows.values()) > 1}
+    return {"prompts": shared, "rows": rows} if len(rows) > 1 and shared else {}
+
+
+def _member(root: Path, member: Member, album: Album, colours: dict[str, str]) -> JSON:
+    recipe = member.recipe
+    pictures = _pictures(member, album)
+    cover = next((entry["picture"] for entry in pictures if entry["name"] == recipe.release.cover), None)
+    curve = [(point.step, point.loss) for point in _curve(member) if point.loss is not None]
+    rates = [(point.step, point.rate) for point in _curve(member) if point.rate is not None]
+    colour = colours[recipe.algorithm]
+    names = blocks.names(recipe.base.architecture)
+    stages = {kind: measured.read(root, member.steps.get(kind)) for kind in measured.STAGES}
+    train = member.steps.get("train")
+    return {
+        "name": recipe.name,
+        "algorithm": recipe.algorithm,
+        "summary": recipe.summary,
+        "colour": colour,
+        "state": str(member.state),
+        "word": _STATE_WORDS[member.state],
+        "steps": [_chip(step) for step in member.steps.values()],
+        "percent": _percent(train),
+        "cover": cover or (pictures[0]["picture"] if pictures else None),
+        "pictures": pictures,
+        "samples": _samples(train, album),
+        "spark": charts.spark(curve, colour),
+        "loss_now": f"{curve[-1][1]:.4f}" if curve else "",
+        "loss": charts.lines([charts.Line("loss", colour, curve)], _words("Mean loss", recipe.name, curve)),
+        "rate": charts.lines(
+            [charts.Line("learning rate", colour, rates)], _words("Learning rate", recipe.name, rates), 100, zero=True
+        ),
+        "bytes": tables.released(member),
+        "sizes": tables.sizes(member),
+        "heat": tables.heat(member, names, stages),
+        "spectra": tables.spectra(names, stages, recipe.name),
+        "times": tables.times(member),
+        "network": tables.network(member),
+        "commands": [{"name": step.name, "text": command(step, root)} for step in member.steps.values() if step.record],
+        "failed": [_activity(step) for step in member.steps.values() if step.state is State.FAILED],
+    }
+
+
+def _percent(step: StepView | None) -> int | None:
+    """Return how far a running training is, in percent."""
+    if step is None or step.state is State.DONE or not step.total:
+        return None
+    return round(100 * step.done / step.total)
+
+
+def _chip(step: StepView) -> JSON:
+    return {
+        "kind": step.kind,
+        "state": str(step.state),
+        "word": _STATE_WORDS[step.state],
+        "seconds": step.seconds,
+        "reason": step.reason,
+    }
+
+
+def _words(what: str, name: str, points: list[tuple[int, float]]) -> str:
+    if not points:
+        return f"{what} of {name}"
+    return f"{what} of {name}: from {charts.short(points[0][1])} to {charts.short(points[-1][1])} in {points[-1][0]} steps"
+
+
+def _pictures(member: Member, album: Album) -> list[JSON]:
+    """Return the finished file's pictures, in the order of the prompts."""
+    step = member.steps.get("render")
+    if step is None or step.folder is None or step.state is not State.DONE:
+        return []
+    words = ", ".join(member.recipe.triggers())
+    found = []
+    for name, prompt in member.recipe.render.prompts.items():
+        picture = album.show(step.folder / f"{name}.png")
+        if picture is not None:
+            text = prompt.prompt.replace("{trigger}", words)
+            found.append({"name": name, "label": prompt.label or name, "prompt": text, "picture": picture})
+    return found
+
+
+def _samples(step: StepView | None, album: Album) -> list[JSON]:
+    """Return what was drawn while training, in step order (sd-scripts: NAME_000200_00_….png, NAME_e000001_00_….png)."""
+    if step is None or step.folder is None:
+        return []
+    found = []
+    for path in (step.folder / "sample").glob("*.png"):
+        said = re.search(r"_(e?)(\d{6})_(\d{2})_", path.name)
+        if said:
+            found.append((bool(said[1]), int(said[2]), int(said[3]), path))
+    return [
+        {"label": f"{'epoch' if epoch else 'step'} {number}", "picture": picture}
+        for epoch, number, _, path in sorted(found)
+        if (picture := album.show(path))
+    ]
+
+
+def timeline(steps: list[StepView]) -> Any:
+    """Return when each step ran, by lane; nothing where the steps lie days apart."""
+    spans = [
+        charts.Span(
+            str(step.record.get("slot") or step.record.get("lane") or "steps"),
+            float(step.record["started"]),
+            step.seconds,
+            f"k-{step.kind}",
+            f"{step.name}: {charts.clock(step.seconds)}",
+        )
+        for step in steps
+        if step.record.get("started")
+    ]
+    if not spans:
+        return ""
+    whole = max(span.start + span.seconds for span in spans) - min(span.start for span in spans)
+    if whole > 4 * sum(span.seconds for span in spans) + 60:
+        return ""
+    return charts.timeline(spans, f"{len(spans)} steps over {charts.clock(whole)}, by lane")
+
+
+def command(step: StepView, root: Path) -> str:
+    """Return the command of a finished step as a shell takes it, with paths seen from the project."""
+    text = shlex.join(str(part) for part in step.record.get("argv", []))
+    for place in dict.fromkeys((str(root.resolve().parent), str(root.parent))):
+        if len(place) > 1:
+            text = text.replace(f"{place}/", "")
+    return text

@@ -1,0 +1,164 @@
+"""The numbers of the page: sizes, times, heat maps."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import blocks
+from orchestrator.report import charts
+from orchestrator.report.gather import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.report.gather import Member, StepView
+
+JSON = dict[str, Any]
+
+_STAGES = {"train": "trained", "merge": "merged", "resize": "compressed"}
+_UNITS = {"KB": 2**10, "MB": 2**20, "GB": 2**30}  # as cards list them: 203 MB is 202.99 MiB
+
+
+def size(count: float) -> str:
+    """Return bytes as 40.3 MiB."""
+    for unit, power in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= power:
+            return f"{count / power:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def _file(step: StepView | None) -> int:
+    """Return the size of a finished step's LoRA file in bytes; 0 without one."""
+    if step is None or step.state is not State.DONE:
+        return 0
+    outputs = step.record.get("outputs", {})
+    return next((int(out["bytes"]) for name, out in outputs.items() if name.endswith(".safetensors")), 0)
+
+
+def released(member: Member) -> int:
+    """Return the size of the last file there is: released, compressed, merged or trained."""
+    for kind in ("release", "resize", "merge", "train"):
+        if found := _file(member.steps.get(kind)):
+            return found
+    return 0
+
+
+def sizes(member: Member) -> list[JSON]:
+    """Return rows of label, bytes and share of the largest: predicted, after each step, listed by an earlier card."""
+    rows: list[tuple[str, int]] = []
+    if member.predicted.get("tensor_bytes"):
+        rows.append(("predicted", int(member.predicted["tensor_bytes"])))
+    rows += [(word, _file(member.steps.get(kind))) for kind, word in _STAGES.items()]
+    rows.append(("released", _file(member.steps.get("release"))))
+    listed = re.fullmatch(r"(?:about )?([\d.]+) ?([KMG]B)", member.recipe.release.listed_size)
+    if listed:
+        rows.append(("listed", int(float(listed[1]) * _UNITS[listed[2]])))
+    rows = [(label, count) for label, count in rows if count]
+    most = max((count for _, count in rows), default=1)
+    return [
+        {"label": label, "bytes": count, "text": size(count), "share": round(100 * count / most, 1)} for label, count in rows
+    ]
+
+
+def times(member: Member) -> list[JSON]:
+    """Return kind, seconds and share of the whole for every finished step of a recipe."""
+    done = [step for step in member.steps.values() if step.seconds]
+    whole = sum(step.seconds for step in done) or 1.0
+    return [
+        {
+            "kind": step.kind,
+            "seconds": step.seconds,
+            "text": charts.clock(step.seconds),
+            "share": round(100 * step.seconds / whole, 2),
+        }
+        for step in done
+    ]
+
+
+def kinds(steps: Sequence[StepView]) -> list[JSON]:
+    """Return kind, count and seconds over all steps."""
+    seconds: dict[str, float] = defaultdict(float)
+    counts: dict[str, int] = defaultdict(int)
+    for step in steps:
+        if step.seconds:
+            seconds[step.kind] += step.seconds
+            counts[step.kind] += 1
+    whole = sum(seconds.values()) or 1.0
+    return [
+        {"kind": kind, "count": counts[kind], "text": charts.clock(value), "share": round(100 * value / whole, 2)}
+        for kind, value in seconds.items()
+    ]
+
+
+def network(member: Member) -> list[tuple[str, str]]:
+    """Return what was trained, as pairs of words; from the record where there is one, else from the recipe."""
+    record = member.steps["train"].record if "train" in member.steps else {}
+    params = record.get("params", {})
+    net = params.get("network") or member.recipe.network.model_dump(mode="json")
+    run = params.get("training") or member.recipe.training.model_dump(mode="json")
+    conv = f" / {net['conv_dim']}" if net.get("conv_dim") else ""
+    found = [
+        ("network", f"{net['family']}{' (Tucker)' if net.get('tucker') else ''}"),
+        ("dim", f"{net['dim']}{conv}"),
+        ("steps", f"{run['steps']}"),
+        ("learning rate", charts.short(run["learning_rate"]) if run.get("learning_rate") else ""),
+        ("text encoder", charts.short(run["text_encoder_lr"]) if run.get("text_encoder_lr") else ""),
+        ("optimizer", f"{run['optimizer']}"),
+        ("seed", f"{run['seed']}"),
+        ("engine", str(record.get("engine", "")).partition(" ")[0] or member.recipe.engine),
+    ]
+    if record.get("resumed_from") is not None:
+        found.append(("resumed at", f"step {record['resumed_from']}"))
+    return [(word, value) for word, value in found if value]
+
+
+def heat(member: Member, names: Sequence[str], stages: dict[str, JSON]) -> JSON:
+    """Return the block table: norms after each step, the block weights between them, and the ranks.
+
+    Shades run from 0 to 1 of the largest norm (of the largest weight) of the table.
+    """
+    rows: list[JSON] = []
+    norms = {kind: {name: (found.get(name) or {}).get("norm") for name in names} for kind, found in stages.items() if found}
+    most = max((value for row in norms.values() for value in row.values() if value), default=0.0)
+
+    def add(label: str, kind: str, texts: dict[str, str], shades: dict[str, float]) -> None:
+        cells = [{"block": name, "text": texts.get(name, ""), "shade": round(shades.get(name, 0.0), 3)} for name in names]
+        rows.append({"label": label, "kind": kind, "cells": cells})
+
+    for kind, word in _STAGES.items():
+        if kind == "merge" and member.recipe.block_weights is not None:
+            values = dict(zip(names, blocks.parse(member.recipe.block_weights, member.recipe.base.architecture), strict=True))
+            top = max(map(abs, values.values()), default=1.0) or 1.0
+            add("weights", "weight", {n: f"{v:g}" for n, v in values.items()}, {n: abs(v) / top for n, v in values.items()})
+        if kind in norms:
+            here = {name: value for name, value in norms[kind].items() if value is not None}
+            add(
+                f"norm, {word}",
+                "norm",
+                {n: f"{v:.2g}" for n, v in here.items()},
+                {n: v / most if most else 0 for n, v in here.items()},
+            )
+    for kind in ("train", "resize"):
+        ranks = {name: block["ranks"] for name, block in stages[kind].items() if block.get("ranks") and name in names}
+        if ranks:
+            top = max(
+                rank[2] for found in (stages["train"], stages["resize"]) for b in found.values() if (rank := b.get("ranks"))
+            )
+            texts = {n: f"{low}" if low == high else f"{low}–{high}" for n, (low, _, high) in ranks.items()}
+            add(f"rank, {_STAGES[kind]}", "rank", texts, {n: middle / top for n, (_, middle, _) in ranks.items()})
+    return {"blocks": list(names), "rows": rows}
+
+
+def spectra(names: Sequence[str], stages: dict[str, JSON], name: str) -> list[JSON]:
+    """Return a map of singular values before and after compression, where they were measured."""
+    found = []
+    for kind in ("train", "merge", "resize"):
+        columns = [(block, (stages[kind].get(block) or {}).get("spectrum") or []) for block in names]
+        if kind == "merge" and stages["resize"]:
+            continue
+        if any(values for _, values in columns):
+            label = f"Singular values of {name}, {_STAGES[kind]}, by block, as shares of the largest"
+            found.append({"label": _STAGES[kind], "chart": charts.spectra(columns, label)})
+    return found
