@@ -9,10 +9,10 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import commands, diagnose, engines, process
+from orchestrator import commands, diagnose, engines, guards, process
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.job import Job, Outcome, Status
-from orchestrator.journal import Journal, last_lines
+from orchestrator.journal import Journal, complete, last_lines
 from orchestrator.plan import Kind, Plan, Step
 from orchestrator.record import Reason, Why
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engines import Engine
     from orchestrator.lanes import Slot
+    from orchestrator.recipe import Recipe
 
 
 def execute(job: Job, step: Step, slot: Slot) -> Outcome:
@@ -69,13 +70,18 @@ def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
     ladder: list[dict[str, Any]] = [{}]
     if step.kind is Kind.TRAIN and recipe is not None:
         ladder += [dict(change) for change in recipe.guards.retry]
-    for attempt, change in enumerate(ladder, 1):
+    first = _rung(job.store.work(step), ladder)
+    for attempt, change in enumerate(ladder[first:], first + 1):
         plan = _changed(job.plan, step, change) if change else job.plan
-        end, argv, started, at = _once(job, plan, step, reason, slot, fresh=bool(change))
+        if attempt > first + 1:
+            _set_aside(job.store.work(step), attempt - 1)
+        end, argv, started, at = _once(job, plan, step, reason, slot, change)
         if end.stopped:
             return end
         problems = _judge(job, plan, step, end)
         if not problems:
+            if recipe is not None and step.kind is Kind.TRAIN:
+                complete(job.store.work(step), engines.get(recipe.engine).history(job.store.work(step)))
             place = {"slot": slot.name, "waited": round(slot.waited, 3)}
             job.store.commit(step, job.plan, argv, started, resumed_from=at, attempts=attempt, changes=change, **place)
             return end
@@ -93,7 +99,7 @@ def _changed(plan: Plan, step: Step, change: dict[str, Any]) -> Plan:
 
 
 def _once(
-    job: Job, plan: Plan, step: Step, reason: Reason, slot: Slot, *, fresh: bool
+    job: Job, plan: Plan, step: Step, reason: Reason, slot: Slot, change: dict[str, Any]
 ) -> tuple[process.Exit, tuple[str, ...], float, int | None]:
     """Run or adopt the command once; return its end, argv, start and the step it was resumed from."""
     recipe = plan.recipes.get(step.recipe)
@@ -101,24 +107,43 @@ def _once(
         engines.get(recipe.engine) if recipe is not None and step.kind in (Kind.TRAIN, Kind.RENDER) else None
     )
     work = job.store.begin(step)
-    state = engine.checkpoint(work) if engine is not None and step.kind is Kind.TRAIN and not fresh else None
+    state = engine.checkpoint(work) if engine is not None and step.kind is Kind.TRAIN else None
     command = commands.command(step, plan, job.store, job.root, state[0] if state else None)
     started = time.time()
     with Journal(job, step, engine, work) as watch:
         if recipe is not None:
             watch.stall_seconds = recipe.guards.stall_seconds
-        if reason.why is Why.ADOPT and not fresh:
+        if reason.why is Why.ADOPT and process.alive(work):
             return process.adopt(work, watch), command.argv, started, None
-        _say_attempt(work, command, state[1] if state else None)
+        _say_attempt(work, command, state[1] if state else None, change)
         command = process.Command(command.argv, command.cwd, {**command.env, **slot.env}, command.files)
-        end = process.run(command, work, watch, warm=None if slot.keep else job.warm, keep=slot.keep)
+        warm = None if slot.keep or slot.leash else job.warm
+        end = process.run(command, work, watch, warm=warm, keep=slot.keep, leash=slot.leash)
     return end, command.argv, started, state[1] if state else None
 
 
-def _say_attempt(work: Path, command: process.Command, at: int | None) -> None:
+def _rung(work: Path, ladder: list[dict[str, Any]]) -> int:
+    """Return where on the ladder of retries an earlier orchestrator stood: its states belong to that rung."""
+    try:
+        last = json.loads((work / diagnose.ATTEMPTS).read_text("utf-8").splitlines()[-1])
+        return ladder.index(last["change"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
+
+
+def _set_aside(work: Path, attempt: int) -> None:
+    """Keep what a failed attempt left, where the next one does not resume from it."""
+    kept = work / f"attempt-{attempt}"
+    kept.mkdir(exist_ok=True)
+    for state in work.glob("*-state"):
+        state.rename(kept / state.name)
+
+
+def _say_attempt(work: Path, command: process.Command, at: int | None, change: dict[str, Any]) -> None:
     """Note the attempt where a person, and the next orchestrator, can read it."""
     with (work / diagnose.ATTEMPTS).open("a", encoding="utf-8") as file:
         said = {"at": time.time(), "by": os.getpid(), "argv": command.argv, "cwd": str(command.cwd), "resumed_from": at}
+        said["change"] = change
         file.write(json.dumps(said) + "\n")
 
 
@@ -132,5 +157,23 @@ def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]
     recipe = plan.recipes.get(step.recipe)
     if step.kind is Kind.TRAIN and recipe is not None:
         text = log.read_text("utf-8", "replace")
-        return engines.get(recipe.engine).finished(recipe, job.store.work(step), text)
+        return engines.get(recipe.engine).finished(recipe, job.store.work(step), text) or _look(job, step, recipe)
+    if step.kind is Kind.RENDER and recipe is not None:
+        return _look(job, step, recipe)
     return []
+
+
+def _look(job: Job, step: Step, recipe: Recipe) -> list[Problem]:
+    """Look at what a training or rendering left, by the recipe's guards; what only warns is said, not returned."""
+    files = [job.store.work(step) / name for name in step.outputs]
+    if not all(file.is_file() for file in files):
+        return []  # the store says which one is missing
+    if step.kind is Kind.TRAIN:
+        what, rule = guards.zero_delta(files[0]), recipe.guards.zero_delta
+    else:
+        plain, rule = guards.constant_images(files), recipe.guards.constant_image
+        what = f"{', '.join(plain)}: one colour all over; the VAE may give NaN in fp16 (render.precision)" if plain else ""
+    if what and rule == "warn":
+        job.view.say(f"{step.name}: {what}")
+        return []
+    return [Problem(step.name, what, f"guards decide whether this stops a run; its output: {files[0].parent}")] if what else []

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOG = "log.txt"
 POLL_SECONDS = 0.05
 MAX_PIECE = 64 * 1024  # a megabyte without a line end is read in parts of this size
-GRACE_SECONDS = 15.0
+GRACE_SECONDS = supervise.GRACE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,10 @@ class Watch:
     stalled: Callable[[float], None] = lambda _: None
     stop: threading.Event = field(default_factory=threading.Event)
     stall_seconds: float = 900.0
-    fault: Callable[[], str] = lambda: ""
-    """Asked about once a second: a reason outside the output to end the child (disk full)."""
+    hold: Callable[[], str] = lambda: ""
+    """Asked about once a second: a reason to pause the child (the disk is nearly full) until it is gone."""
+    said: Callable[[str], None] = lambda _: None
+    """Told when the child is paused, and when it goes on."""
 
 
 class Warm:
@@ -124,7 +126,9 @@ class Warm:
                 self._server = None
 
 
-def run(command: Command, work: Path, watch: Watch, *, warm: Warm | None = None, keep: Iterable[int] = ()) -> Exit:
+def run(
+    command: Command, work: Path, watch: Watch, *, warm: Warm | None = None, keep: Iterable[int] = (), leash: bool = False
+) -> Exit:
     """Run ``command`` with its output in ``work/log.txt`` until it ends or must end.
 
     Args:
@@ -133,6 +137,7 @@ def run(command: Command, work: Path, watch: Watch, *, warm: Warm | None = None,
         watch: who reads the output and may stop the run.
         warm: where given, commands of the form ``python -m orchestrator.X`` are forked from it.
         keep: file descriptors (leases) that stay open as long as the child lives.
+        leash: end the child when this process is gone, because no later one could adopt it.
 
     Errors: OSError when the supervisor cannot be started or ``work`` cannot be written.
     """
@@ -144,11 +149,13 @@ def run(command: Command, work: Path, watch: Watch, *, warm: Warm | None = None,
     with (work / LOG).open("ab") as log:
         start = log.seek(0, os.SEEK_END)
         helper: subprocess.Popen[bytes] | None = None
+        held, holder = os.pipe() if leash else (None, None)
         if warm is not None and command.argv[:2] == (sys.executable, "-m") and command.argv[2].startswith("orchestrator."):
             if not warm.start(command, work, env):
                 return Exit(1)
         else:
-            argv = (sys.executable, "-I", "-S", supervise.__file__, str(work), "--", *command.argv)
+            option = () if held is None else ("--leash", str(held))
+            argv = (sys.executable, "-I", "-S", supervise.__file__, str(work), *option, "--", *command.argv)
             helper = subprocess.Popen(
                 argv,
                 cwd=command.cwd,
@@ -157,9 +164,14 @@ def run(command: Command, work: Path, watch: Watch, *, warm: Warm | None = None,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                pass_fds=tuple(keep),
+                pass_fds=(*keep, *(() if held is None else (held,))),
             )
-    return _follow(work, start, watch, helper)
+    try:
+        return _follow(work, start, watch, helper)
+    finally:
+        for descriptor in (held, holder):
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def alive(work: Path) -> bool:
@@ -174,6 +186,7 @@ def alive(work: Path) -> bool:
 
 def adopt(work: Path, watch: Watch) -> Exit:
     """Follow a child that an earlier orchestrator started in ``work`` until it ends; its output is read from the beginning."""
+    _signal(work, signal.SIGCONT)  # the one before us may have paused it
     end = _follow(work, 0, watch, None)
     return Exit(end.code, end.fault, end.stopped, adopted=True)
 
@@ -229,6 +242,7 @@ def _follow(work: Path, start: int, watch: Watch, helper: subprocess.Popen[bytes
     tail = _Tail(work / LOG, start)
     fault, stopped, ending = "", False, 0.0
     last_word = last_asked = time.monotonic()
+    held = ""
     gone = 0
     try:
         while True:
@@ -253,11 +267,12 @@ def _follow(work: Path, start: int, watch: Watch, helper: subprocess.Popen[bytes
                 break
             if now - last_asked > 1.0:
                 last_asked = now
-                fault = fault or watch.fault()
+                held = "" if ending else _hold(work, watch, held)
             if not ending and (fault or watch.stop.is_set()):
                 stopped = watch.stop.is_set() and not fault
                 ending = now
                 _signal(work, signal.SIGTERM)
+                _signal(work, signal.SIGCONT)  # a paused child hears TERM only when it goes on
             elif ending and now - ending > GRACE_SECONDS:
                 _signal(work, signal.SIGKILL)
             if not pieces:
@@ -267,6 +282,15 @@ def _follow(work: Path, start: int, watch: Watch, helper: subprocess.Popen[bytes
     finally:
         tail.close()
     return Exit(_code(work), fault, stopped)
+
+
+def _hold(work: Path, watch: Watch, held: str) -> str:
+    """Pause the child's group when there is a reason to, let it go on when there is none; return the reason in force."""
+    reason = watch.hold()
+    if bool(reason) != bool(held):
+        _signal(work, signal.SIGSTOP if reason else signal.SIGCONT)
+        watch.said(f"paused: {reason}" if reason else "goes on")
+    return reason
 
 
 def _read(piece: str, watch: Watch) -> str:

@@ -1,7 +1,8 @@
 """Stand beside one child and note how it ended. Runs with the standard library alone, in the child's own session.
 
-``python -I -S supervise.py WORK -- PROGRAM ARG…`` writes WORK/child.json when the child runs and WORK/exit.json, by rename,
-when it has ended, so that an orchestrator that was not there learns the exit code too.
+``python -I -S supervise.py WORK [--leash FD] -- PROGRAM ARG…`` writes WORK/child.json when the child runs and
+WORK/exit.json, by rename, when it has ended, so that an orchestrator that was not there learns the exit code too. With a
+leash, a pipe whose other end the starter holds, the child is ended when the starter is gone, however it went.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHILD, EXIT = "child.json", "exit.json"
+GRACE_SECONDS = 15.0
 
 
 def started(pid: int) -> str:
@@ -48,7 +51,16 @@ def _note(path: Path, content: dict[str, object]) -> None:
     draft.replace(path)
 
 
-def watch(work: Path, child: Callable[[], int]) -> int:
+def _hold(leash: int, pid: int) -> None:
+    """Wait for the other end of the leash to be let go; then end the group, the child at the latest after the grace."""
+    while os.read(leash, 64):
+        pass
+    os.killpg(0, signal.SIGTERM)
+    time.sleep(GRACE_SECONDS)
+    os.kill(pid, signal.SIGKILL)
+
+
+def watch(work: Path, child: Callable[[], int], leash: int | None = None) -> int:
     """Fork, run ``child`` in the new process, wait, and note pid and end. Returns the exit code, negative for a signal.
 
     The supervisor itself outlives TERM and INT that go to the whole group: it must be there to note the end.
@@ -70,6 +82,8 @@ def watch(work: Path, child: Callable[[], int]) -> int:
         work / CHILD,
         {"supervisor": me, "supervisor_started": started(me), "pid": pid, "pid_started": started(pid), "at": time.time()},
     )
+    if leash is not None:
+        threading.Thread(target=_hold, args=(leash, pid), daemon=True).start()
     while True:
         try:
             _, status = os.waitpid(pid, 0)
@@ -83,7 +97,8 @@ def watch(work: Path, child: Callable[[], int]) -> int:
 
 def main(argv: list[str]) -> int:
     """Run the command line described at the top of this module."""
-    work, program = Path(argv[0]), argv[2:]
+    start = argv.index("--")
+    work, leash, program = Path(argv[0]), int(argv[2]) if start > 1 else None, argv[start + 1 :]
 
     def replace() -> int:
         try:
@@ -92,7 +107,7 @@ def main(argv: list[str]) -> int:
             print(f"cannot start {program[0]}: {error.strerror}", file=sys.stderr, flush=True)
         return 127
 
-    return max(0, watch(work, replace))
+    return max(0, watch(work, replace, leash))
 
 
 if __name__ == "__main__":
