@@ -102,6 +102,11 @@ def predict(recipe: Recipe, model: Model) -> Predicted | None:
     return Predicted(values * size, len(chosen), text, len(chosen) - text)
 
 
+def unfit(recipe: Recipe, model: Model) -> Module | None:
+    """Return a layer whose size the family cannot be built for (BOFT splits channels into blocks times a power of two)."""
+    return next((module for module in modules(recipe, model) if tensors(recipe.network, module) is None), None)
+
+
 def tensors(network: Network, module: Module) -> Shapes | None:
     """Return the tensors (suffix -> shape) of one module of a network; None where a layer's size does not fit the family."""
     large = module.kernel > 1

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator import architecture, layers, load
+from orchestrator.engines import networks
 from orchestrator.errors import NotReady
 from orchestrator.recipe import Network, Preset, Recipe
 
@@ -25,9 +26,7 @@ def changed(base: Recipe, **network: Any) -> Recipe:
     return base.model_copy(update={"network": base.network.model_copy(update=network)})
 
 
-@pytest.mark.parametrize(
-    ("name", "size"), [("krnk-lora3x3", 311476924), ("krnk-locon", 212845244), ("krnk-loha", 100893372)]
-)
+@pytest.mark.parametrize(("name", "size"), [("krnk-lora3x3", 311476924), ("krnk-locon", 212845244), ("krnk-loha", 100893372)])
 def test_the_released_sizes_are_predicted_to_the_byte(name: str, size: int) -> None:
     said = architecture.predict(recipe(name), layers.SD15)
     assert said == architecture.Predicted(size, 350, 72, 278)
@@ -43,7 +42,9 @@ def test_the_modules_are_those_of_the_released_files() -> None:
         pytest.skip("the released files' inventory (sd15-lora-modules.json) is not here")
     for name in ("krnk-lora3x3", "krnk-locon"):
         found = architecture.modules(recipe(name), layers.SD15)
-        assert {one.name: [one.out, one.in_, one.kernel, one.conv] for one in found} == json.loads(INVENTORY.read_text("utf-8"))
+        assert {one.name: [one.out, one.in_, one.kernel, one.conv] for one in found} == json.loads(
+            INVENTORY.read_text("utf-8")
+        )
         assert len(found) == 350
 
 
@@ -85,14 +86,17 @@ def test_a_model_folder_gives_its_own_sizes(tmp_path: Path) -> None:
     ours = layers.of_folder(tmp_path)
     assert [leaf.module for leaf in layers.leaves(ours)] == [leaf.module for leaf in layers.leaves(layers.SD15)]
     (tmp_path / "unet" / "config.json").write_text("{", "utf-8")
-    with pytest.raises(NotReady, match="config.json"):
+    with pytest.raises(NotReady, match="config"):
         layers.of_folder(tmp_path)
 
 
 def test_factorization_is_that_of_lycoris() -> None:
     functional = pytest.importorskip("lycoris.functional", reason="needs lycoris-lora")
     for dimension, factor in itertools.product((1, 4, 127, 128, 250, 320, 360, 768, 1280, 2560, 10240), (-1, 2, 4, 8, 10, 16)):
-        assert architecture.factorization(dimension, factor) == functional.factorization(dimension, factor), (dimension, factor)
+        assert architecture.factorization(dimension, factor) == functional.factorization(dimension, factor), (
+            dimension,
+            factor,
+        )
 
 
 CASES: list[dict[str, Any]] = [
@@ -119,8 +123,6 @@ def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch:
     """Build the real modules on layers of SD1.5's shapes and compare names and shapes of what they would save."""
     torch = pytest.importorskip("torch", reason="needs torch")
     kohya = pytest.importorskip("lycoris.kohya", reason="needs lycoris-lora")
-    from orchestrator.engines import networks
-
     monkeypatch.setattr(kohya.logger, "disabled", True)
     network = Network(**{"dim": 8, "alpha": 4.0, "conv_dim": 8, "preset": Preset(), **case})
     kinds = [torch.nn.Linear(320, 640), torch.nn.Linear(768, 320, bias=False)]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +13,9 @@ from hypothesis import strategies as st
 from orchestrator.engines import events
 from orchestrator.engines.progress import Reader, read
 from orchestrator.process import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "shared" / "samples"
 
@@ -53,7 +55,7 @@ def test_a_good_run_shows_every_step_and_what_was_saved() -> None:
 def test_a_resumed_bar_counts_what_is_left_and_is_set_right() -> None:
     reader = Reader()
     seen = [one for one in follow(reader, "lora3x3-resumed") if one.total]
-    assert [one.done for one in seen][0] == 2
+    assert seen[0].done == 2
     assert (seen[-1].done, seen[-1].total) == (6, 6)
     assert reader.found == {
         "dim": 2,
@@ -112,7 +114,10 @@ def test_an_earlier_attempt_in_the_same_log_does_not_count() -> None:
         ("steps:   0%|          | 0/1000 [00:00<?, ?it/s]", (0, 1000, None)),
         ("steps:  25%|██▌       | 1/4 [00:01<00:05,  1.96s/it, avr_loss=1.14]", (1, 4, 1.14)),
         ("steps:  50%|#####     | 500/1000 [1:02:03<1:02:03,  2.1it/s, avr_loss=0.0213, Keys Scaled=12]", (500, 1000, 0.0213)),
-        ("steps:  25%|█| 1/4 [00:01<00:05, 1s/it, avr_loss=1]steps:  50%|█| 2/4 [00:01<00:05, 1s/it, avr_loss=2]", (2, 4, 2.0)),
+        (
+            "steps:  25%|█| 1/4 [00:01<00:05, 1s/it, avr_loss=1]steps:  50%|█| 2/4 [00:01<00:05, 1s/it, avr_loss=2]",
+            (2, 4, 2.0),
+        ),
         ("epoch 1/4 steps:  75%|█| 3/4 [00:01<00:05, 1s/it, avr_loss=1e-3]", (3, 4, 0.001)),
     ],
 )

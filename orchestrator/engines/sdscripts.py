@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import settings
+from orchestrator import architecture, settings
 from orchestrator.engines import arguments, checkout, events, gen, networks, options, readback, states
 from orchestrator.engines.progress import Reader, read
 from orchestrator.errors import Problem
@@ -52,6 +52,10 @@ def check(recipe: Recipe) -> list[Problem]:
 
 def _training(recipe: Recipe) -> Iterator[tuple[str, str]]:
     training = recipe.training
+    layer = architecture.unfit(recipe, architecture.of(recipe))
+    if layer is not None:
+        what = f"{recipe.network.family} cannot split {layer.out} channels ({layer.name}) into blocks of at most this size"
+        yield "network.dim", what
     if training.state_every_n_steps is not None:
         why = networks.no_resume(recipe.network)
         if why:
