@@ -1,0 +1,157 @@
+"""bmaltais' kohya_ss: the JSON that its LoRA page saves. Numbers may be texts there, and "" or 0 mean "not passed on"."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, Final
+
+from orchestrator.importing import Fate, Found, sd_scripts, words
+
+# LoRA_type -> (network_module, algo of LyCORIS); conv_dim counts where the type is one with convolutions.
+_TYPES: Final = {
+    "standard": ("networks.lora", ""),
+    "kohya locon": ("networks.lora", "conv"),
+    "kohya dylora": ("networks.dylora", ""),
+    "kohya loha": ("networks.loha", ""),
+    "lora-fa": ("networks.lora_fa", ""),
+    "lycoris/locon": ("lycoris.kohya", "locon"),
+    "lycoris/loha": ("lycoris.kohya", "loha"),
+    "lycoris/lokr": ("lycoris.kohya", "lokr"),
+    "lycoris/dylora": ("lycoris.kohya", "dylora"),
+    "lycoris/glora": ("lycoris.kohya", "glora"),
+    "lycoris/diag-oft": ("lycoris.kohya", "diag-oft"),
+    "lycoris/boft": ("lycoris.kohya", "boft"),
+    "lycoris/native fine-tuning": ("lycoris.kohya", "full"),
+    "lycoris/ia3": ("lycoris.kohya", "ia3"),
+}
+_RENAMED: Final = {
+    "optimizer": "optimizer_type",
+    "lora_network_weights": "network_weights",
+    "max_data_loader_n_workers": "max_data_loader_n_workers",
+    "lr_warmup_steps": "lr_warmup_steps",
+}
+_NETWORK: Final = words(
+    "conv_dim conv_alpha rank_dropout module_dropout factor decompose_both use_cp use_tucker use_scalar rs_lora dora_wd"
+    " train_norm bypass_mode constrain rescaled block_size"
+)
+_DATASET: Final = words(
+    "enable_bucket bucket_no_upscale bucket_reso_steps min_bucket_reso max_bucket_reso color_aug flip_aug random_crop"
+    " shuffle_caption keep_tokens caption_extension caption_dropout_rate caption_dropout_every_n_epochs"
+)
+# Of the interface, or about where to run: nothing of a training is in them.
+_INTERFACE: Final = words(
+    "LoRA_type max_resolution train_batch_size train_data_dir reg_data_dir output_dir output_name logging_dir epoch lr_warmup"
+    " model_list pretrained_model_name_or_path save_model_as num_cpu_threads_per_process num_processes num_machines"
+    " multi_gpu gpu_ids main_process_port dynamo_backend dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph"
+    " extra_accelerate_launch_args additional_parameters sdxl sample_prompts save_state resume huggingface_token"
+    " huggingface_repo_id huggingface_path_in_repo use_wandb wandb_api_key wandb_run_name log_tracker_name"
+    " log_tracker_config no_token_padding LyCORIS_preset noise_offset_type stop_text_encoder_training conv_dims conv_alphas"
+    " unit train_on_input vae_batch_size dataset_config"
+)
+
+
+def read(name: str, table: dict[str, Any]) -> Found:
+    """Read the GUI's JSON."""
+    found = Found(str(table.get("output_name") or name), "kohya_ss")
+    said = {key: _number(value) for key, value in table.items()}
+    kind = str(said.get("LoRA_type", "Standard"))
+    module, algo = _TYPES.get(kind.lower(), (kind, ""))
+    found.options["network_module"] = module
+    args = {key: said[key] for key in _NETWORK if _given(said.get(key))}
+    if module == "networks.lora":
+        args = {key: value for key, value in args.items() if algo and key in {"conv_dim", "conv_alpha"}}
+    elif module == "lycoris.kohya":
+        args["algo"] = algo
+        args.pop("factor", None) if args.get("factor") == -1 or algo != "lokr" else None
+        preset = said.get("LyCORIS_preset")
+        if preset not in (None, "", "full"):
+            args["preset"] = preset
+    found.options["network_args"] = args
+    for key, value in said.items():
+        if key in _INTERFACE or key in _NETWORK or key in _DATASET:
+            continue
+        if key == "max_grad_norm" and value == 0:
+            found.options[key] = 1.0
+            found.say(Fate.CHANGED, key, "training.max_grad_norm", "the GUI never passed 0 on: sd-scripts clipped at 1.0")
+        elif _given(value):
+            found.options[_RENAMED.get(key, key)] = value
+    _rest(found, said)
+    found.datasets = [_dataset(found, said)]
+    return found
+
+
+def _rest(found: Found, said: dict[str, Any]) -> None:
+    """Take the settings that mean something else than their name says."""
+    options = found.options
+    if _given(said.get("pretrained_model_name_or_path")):
+        options["pretrained_model_name_or_path"] = said["pretrained_model_name_or_path"]
+    if said.get("sdxl") is True:
+        found.extra["architecture"] = "sdxl"
+    attention = options.pop("xformers", None)
+    if attention in (True, "xformers"):
+        options["xformers"] = True
+    elif attention == "sdpa":
+        options["sdpa"] = True
+    for key in ("optimizer_args", "lr_scheduler_args"):
+        if isinstance(options.get(key), str):
+            options[key] = sd_scripts.pairs(options[key])
+    if "lr_scheduler_args" in options:
+        options["lr_scheduler_args"] = [f"{key}={value}" for key, value in options["lr_scheduler_args"].items()]
+    warmup = said.get("lr_warmup")
+    if isinstance(warmup, int | float) and warmup and "lr_warmup_steps" not in options:
+        options["lr_warmup_steps"] = warmup / 100
+    if options.get("max_token_length") == 75:
+        del options["max_token_length"]
+    if "max_train_epochs" not in options and "max_train_steps" not in options and _given(said.get("epoch")):
+        options["max_train_epochs"] = said["epoch"]
+    more = said.get("additional_parameters")
+    if isinstance(more, str) and more:
+        options.update(_argv(more))
+    for key in ("stop_text_encoder_training", "conv_dims", "conv_alphas"):
+        if _given(said.get(key)):
+            found.say(Fate.LOST, key, why="sd-scripts v0.10.1 has no such setting")
+
+
+def _dataset(found: Found, said: dict[str, Any]) -> dict[str, Any]:
+    sides = [int(side) for side in str(said.get("max_resolution") or "512,512").split(",") if side.strip().isdigit()]
+    subset: dict[str, Any] = {key: said[key] for key in _DATASET if key in said and said[key] not in ("", None)}
+    dataset = {key: subset.pop(key) for key in list(subset) if "bucket" in key}
+    dataset |= {"resolution": sides[:2] or [512, 512], "batch_size": said.get("train_batch_size") or 1}
+    subsets = [{**subset, "parent": said["train_data_dir"]}] if _given(said.get("train_data_dir")) else []
+    if _given(said.get("reg_data_dir")):
+        subsets.append({**subset, "parent": said["reg_data_dir"], "is_reg": True})
+    if _given(said.get("dataset_config")):
+        found.say(Fate.LOST, "dataset_config", why="import that TOML itself")
+    return {**dataset, "subsets": subsets}
+
+
+def _given(value: Any) -> bool:
+    """Return whether the GUI passed a value on: it left out "", false and every zero."""
+    return value not in ("", None, False, 0, [], {})
+
+
+def _number(value: Any) -> Any:
+    """Return a text that is a number as one, and 64.0 as 64."""
+    if isinstance(value, str):
+        try:
+            value = float(value) if value.strip() else value
+        except ValueError:
+            return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _argv(text: str) -> dict[str, Any]:
+    """Return ``--name=value --switch`` as a table."""
+    try:
+        parts = shlex.split(text, posix=True)
+    except ValueError:
+        return {}
+    found: dict[str, Any] = {}
+    name = ""
+    for word in parts:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            found[name] = _number(value) if equals else True
+        elif name:
+            found[name] = _number(word)
+    return found

@@ -1,0 +1,67 @@
+"""sd-scripts' own files: --config_file (flat, or sections that mean nothing) and --dataset_config."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from orchestrator.importing import Fate, Found, words
+
+# Keys that [general] and [[datasets]] hand down to subsets (library/config_util.py of v0.10.1).
+_DOWN = words(
+    "color_aug flip_aug random_crop shuffle_caption num_repeats keep_tokens caption_extension class_tokens"
+    " caption_dropout_rate caption_dropout_every_n_epochs caption_tag_dropout_rate"
+)
+_OF_DATASET = words("batch_size bucket_no_upscale bucket_reso_steps enable_bucket max_bucket_reso min_bucket_reso resolution")
+
+
+def read(path: Path, table: dict[str, Any]) -> Found:
+    """Read a TOML file of sd-scripts, and the dataset configuration that it names, if that is there."""
+    found = Found(path.stem, "sd-scripts TOML")
+    if "datasets" in table:
+        datasets(found, table)
+        found.say(Fate.CHANGED, "the training", why="this file describes a dataset only; the training is the release's")
+        return found
+    for name, value in table.items():
+        # A later section overrides an earlier one; a table inside a section is lost there, too.
+        found.options |= value if isinstance(value, dict) else {name: value}
+    for name in ("network_args", "optimizer_args"):
+        if name in found.options:
+            found.options[name] = pairs(found.options[name])
+    config = found.options.pop("dataset_config", None)
+    if isinstance(config, str):
+        file = path.parent / PureWindowsPath(config).as_posix()
+        if file.is_file():
+            datasets(found, tomllib.loads(file.read_text("utf-8-sig")))
+            found.say(Fate.KEPT, "dataset_config", "dataset")
+        else:
+            found.say(Fate.LOST, "dataset_config", "", f"{config} is not there")
+    return found
+
+
+def pairs(value: Any) -> dict[str, Any]:
+    """Return ``key=value`` texts as a table; a table as it is."""
+    if isinstance(value, dict):
+        return value
+    items = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
+    return dict(str(item).split("=", 1) for item in items if "=" in str(item))
+
+
+def datasets(found: Found, table: dict[str, Any]) -> None:
+    """Take a dataset configuration: [general] and [[datasets]] go down into the subsets."""
+    general = table.get("general", {})
+    general = general if isinstance(general, dict) else {}
+    for one in _tables(table.get("datasets")):
+        merged = {**general, **{key: value for key, value in one.items() if key != "subsets"}}
+        kept = {key: merged[key] for key in _OF_DATASET if key in merged}
+        handed = {key: merged[key] for key in _DOWN if key in merged}
+        subsets = [{**handed, **subset} for subset in _tables(one.get("subsets"))]
+        found.datasets.append({**kept, "subsets": subsets})
+        for key in merged:
+            if key not in _DOWN and key not in _OF_DATASET:
+                found.say(Fate.LOST, f"datasets.{key}", why="a recipe has no such setting")
+
+
+def _tables(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
