@@ -62,7 +62,7 @@ def model(folder: Path) -> None:
 
 
 def tokenizer(folder: Path) -> None:
-    """Write CLIP's tokenizer; the order of the vocabulary is that of CLIP: bytes, bytes at a word's end, merges, two specials."""
+    """Write CLIP's tokenizer. Its vocabulary in order: bytes, bytes at a word's end, merges, two specials."""
     shipped = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
     merges = gzip.decompress(shipped.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
     characters = list(bytes_to_unicode().values())
@@ -71,12 +71,8 @@ def tokenizer(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}), "utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", "utf-8")
-    specials = {
-        "bos_token": "<|startoftext|>",
-        "eos_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
-    }
+    end = dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")
+    specials = {"bos_token": "<|startoftext|>", **end}
     (folder / "special_tokens_map.json").write_text(json.dumps(specials), "utf-8")
     config = {**specials, "model_max_length": 77, "do_lower_case": True, "tokenizer_class": "CLIPTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
