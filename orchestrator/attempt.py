@@ -98,7 +98,7 @@ def _changed(plan: Plan, step: Step, change: dict[str, Any]) -> Plan:
     return Plan(plan.steps, {**plan.recipes, recipe.name: recipe.model_copy(update={"training": training})})
 
 
-def _once(
+def _once(  # noqa: PLR0917 - what one attempt is
     job: Job, plan: Plan, step: Step, reason: Reason, slot: Slot, change: dict[str, Any]
 ) -> tuple[process.Exit, tuple[str, ...], float, int | None]:
     """Run or adopt the command once; return its end, argv, start and the step it was resumed from."""

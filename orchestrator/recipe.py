@@ -255,6 +255,16 @@ class Guards(Part):
     """A mean loss above this has exploded."""
     retry: tuple[dict[str, Scalar], ...] = ()
     """Tried once, in order, after a NaN: training keys to change, as {mixed_precision = "bf16"}; the card says so."""
+    min_free_mb: Annotated[int, Field(ge=0)] = 500
+    """With less free disk than this, in MB, a running training is paused until there is room again."""
+    zero_delta: Literal["stop", "warn"] = "stop"
+    """A trained file in which every zero-initialized factor is still zero has learned nothing."""
+    constant_image: Literal["stop", "warn"] = "warn"
+    """A sample of one colour, as NaN in a VAE gives."""
+    slow_factor: Annotated[float, Field(gt=1)] = 5.0
+    """Steps this many times slower than the fastest stretch are reported: GPU memory may have spilled."""
+    max_gpu_celsius: Positive = 90
+    """A GPU hotter than this, in degrees Celsius, is reported (asked of nvidia-smi, if there is one)."""
 
 
 class Merge(Part):

@@ -1,0 +1,122 @@
+"""What watches a run beside its own output (disk, pace, heat), and looks at what it left (zero deltas, empty pictures)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from orchestrator import process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from orchestrator.recipe import Guards
+
+MB = 1_000_000
+PACE_FRAMES = 10
+HEAT_EVERY_SECONDS = 30.0
+MAX_HEADER = 100_000_000  # as safetensors itself bounds it
+# The factor of each family that training begins at zero: while all of them are zero, so is the delta.
+_BEGIN_AT_ZERO = ("lora_up.weight", "hada_w2_a", "lokr_w2", "lokr_w2_a", "diff", "oft_blocks", "b2.weight")
+
+
+def low_disk(folder: Path, guards: Guards) -> str:
+    """Return why a run that writes to ``folder`` should wait, or ""."""
+    free = shutil.disk_usage(folder).free
+    if free >= guards.min_free_mb * MB:
+        return ""
+    return f"{free / MB:.0f} MB free on the disk of {folder}; waits for {guards.min_free_mb} MB (guards.min_free_mb)"
+
+
+class Pace:
+    """Notices steps that have become much slower than they were."""
+
+    def __init__(self, guards: Guards, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        """Tell ``say`` once for every time the pace collapses."""
+        self._factor, self._say, self._clock = guards.slow_factor, say, clock
+        self._frames: deque[tuple[float, int]] = deque(maxlen=PACE_FRAMES)
+        self._best, self._slow = 0.0, False
+
+    def step(self, done: int) -> None:
+        """Note that ``done`` steps have been done now."""
+        if self._frames and done <= self._frames[-1][1]:
+            return
+        self._frames.append((self._clock(), done))
+        if len(self._frames) < PACE_FRAMES:
+            return
+        (first, begun), (last, ended) = self._frames[0], self._frames[-1]
+        seconds = (last - first) / (ended - begun)
+        self._best = min(self._best or seconds, seconds)
+        slow = seconds > self._best * self._factor
+        if slow and not self._slow:
+            self._say(
+                f"a step takes {seconds:.2f} s; the fastest took {self._best:.2f} s (guards.slow_factor = {self._factor:g}). "
+                "GPU memory may have spilled into RAM, or another program shares the machine"
+            )
+        self._slow = slow
+
+
+class Heat:
+    """Notices a hot GPU; asks nvidia-smi now and then, and no more once there is none."""
+
+    def __init__(self, guards: Guards, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        """Tell ``say`` when a GPU gets hotter than the recipe allows."""
+        self._limit, self._say, self._clock = guards.max_gpu_celsius, say, clock
+        self._next, self._hot = 0.0, False
+
+    def look(self) -> None:
+        """Ask, if it is time to."""
+        if self._clock() < self._next:
+            return
+        self._next = self._clock() + HEAT_EVERY_SECONDS
+        query = "--query-gpu=temperature.gpu,memory.used,memory.total"
+        code, text = process.capture(("nvidia-smi", query, "--format=csv,noheader,nounits"), timeout=5.0)
+        if code != 0:
+            self._next = float("inf")
+            return
+        readings = [
+            [int(part) for part in line.split(",")]
+            for line in text.splitlines()
+            if line.replace(",", "").replace(" ", "").isdigit()
+        ]
+        hottest = max((reading[0] for reading in readings), default=0)
+        if hottest > self._limit and not self._hot:
+            used = ", ".join(f"{reading[1]} of {reading[2]} MB" for reading in readings)
+            self._say(f"the GPU is at {hottest} °C (guards.max_gpu_celsius = {self._limit}); memory {used}")
+        self._hot = hottest > self._limit
+
+
+def zero_delta(file: Path) -> str:
+    """Return why a trained file holds no change at all, or "". Reads only the factors that training begins at zero."""
+    with file.open("rb") as data:
+        length = int.from_bytes(data.read(8), "little")
+        if length > min(MAX_HEADER, file.stat().st_size):
+            return "its header is longer than the file"
+        header = json.loads(data.read(length))
+        found = 0
+        for name, info in header.items():
+            if not name.endswith(_BEGIN_AT_ZERO):
+                continue
+            found += 1
+            begin, end = info["data_offsets"]
+            data.seek(8 + length + begin)
+            if data.read(end - begin).strip(b"\0"):
+                return ""
+    return f"all {found} factors that begin at zero are zero still: nothing was learned" if found else ""
+
+
+def constant_images(files: Iterable[Path]) -> list[str]:
+    """Return the names of the pictures that have one colour all over."""
+    from PIL import Image  # noqa: PLC0415 - the parent process needs no pictures but here
+
+    found: list[str] = []
+    for file in files:
+        with Image.open(file) as picture:
+            extrema = picture.convert("RGB").getextrema()
+        if all(isinstance(band, tuple) and band[0] == band[1] for band in extrema):
+            found.append(file.name)
+    return found

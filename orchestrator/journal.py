@@ -1,0 +1,135 @@
+"""What a running step says, kept as progress.jsonl and shown to whoever looks on."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import guards
+from orchestrator.plan import Kind
+from orchestrator.process import Progress, Watch
+from orchestrator.recipe import Guards
+from orchestrator.record import PROGRESS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from orchestrator.engines import Engine
+    from orchestrator.job import Job
+    from orchestrator.plan import Step
+
+LAST_LINES = 12
+
+
+class Journal:
+    """Writes progress.jsonl and tells the view; gives the ``Watch`` for a child."""
+
+    def __init__(self, job: Job, step: Step, engine: Engine | None, work: Path) -> None:
+        """Write into ``work``; read the output as ``engine`` does, or as our own programs speak."""
+        self._job, self._step, self._work = job, step, work
+        self._last = (-1, "")
+        self._begun = time.monotonic()
+        recipe = job.plan.recipes.get(step.recipe)
+        self._guards = recipe.guards if recipe is not None else None
+        said = recipe.guards if recipe is not None else Guards()
+        self._pace, self._heat = guards.Pace(said, self._say), guards.Heat(said, self._say)
+        training = recipe is not None and step.kind is Kind.TRAIN
+        self._max_loss = recipe.guards.max_loss if recipe is not None and training else None
+        self._reader: Callable[[str], Progress | None] = read_own
+        if engine is not None and recipe is not None:
+            self._reader = engine.reader(recipe, work) if training else engine.read
+
+    def _say(self, text: str) -> None:
+        self._job.view.say(f"{self._step.name}: {text}")
+
+    def __enter__(self) -> Watch:
+        self._file = (self._work / PROGRESS).open("a", encoding="utf-8")
+        watch = Watch(self._read, self._tell, stop=self._job.stop)
+        watch.hold, watch.said = self._hold, self._say
+        watch.stalled = lambda seconds: self._job.view.say(f"{self._step.name}: no sign of life for {seconds:.0f} s")
+        return watch
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def _hold(self) -> str:
+        """Asked once a second: return why the child should wait, or ""."""
+        if self._guards is None:
+            return ""
+        self._heat.look()
+        return guards.low_disk(self._work, self._guards)
+
+    def _read(self, piece: str) -> Progress | None:
+        found = self._reader(piece)
+        if found is not None and not found.fault and self._max_loss is not None and (found.loss or 0.0) > self._max_loss:
+            fault = f"the loss has exploded: {found.loss:.3g} at step {found.done} (guards.max_loss = {self._max_loss:g})"
+            return Progress(found.done, found.total, found.loss, found.learning_rate, found.note, fault)
+        return found
+
+    def _tell(self, progress: Progress) -> None:
+        if (progress.done, progress.note) != self._last:
+            self._last = (progress.done, progress.note)
+            line: dict[str, Any] = {
+                "t": round(time.monotonic() - self._begun, 3),
+                "done": progress.done,
+                "total": progress.total,
+            }
+            line |= {"loss": progress.loss, "lr": progress.learning_rate, "note": progress.note}
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            self._pace.step(progress.done)
+        self._job.view.progress(self._step, progress)
+
+
+def read_own(piece: str) -> Progress | None:
+    """Read a ``PROGRESS {json}`` line of our own programs."""
+    if not piece.startswith("PROGRESS "):
+        return None
+    try:
+        value = json.loads(piece.removeprefix("PROGRESS "))
+        return Progress(int(value["done"]), int(value["total"]), note=str(value.get("note", "")))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
+    """Return the last lines of a log as a person would see them: what a carriage return overwrote is left out."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 64 * 1024))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    clean = ("".join(char for char in line if char.isprintable() or char == "\t") for line in lines)
+    return [line[:300] for line in clean if line][-count:]
+
+
+def complete(work: Path, history: list[dict[str, Any]]) -> None:
+    """Put every step's loss and learning rates, which the trainer logged, into progress.jsonl, beside when it was.
+
+    Args:
+        work: the step's folder.
+        history: what ``Engine.history`` returned: step, loss, average_loss, lr_unet, lr_text_encoder; may be empty.
+    """
+    if not history:
+        return
+    path = work / PROGRESS
+    seen = {line["done"]: line for line in map(json.loads, path.read_text("utf-8").splitlines())}
+    lines, at, total = [], 0.0, max((line["total"] for line in seen.values()), default=0)
+    for entry in history:
+        at = seen.get(entry["step"], {}).get("t", at)
+        line = {"t": at, "done": entry["step"], "total": total, "loss": entry.get("average_loss", entry.get("loss"))}
+        line |= {
+            "current_loss": entry.get("loss"),
+            "lr": entry.get("lr_unet"),
+            "lr_text_encoder": entry.get("lr_text_encoder"),
+            "note": "",
+        }
+        lines.append(json.dumps(line))
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text("\n".join(lines) + "\n", "utf-8")
+    draft.replace(path)

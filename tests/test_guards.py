@@ -1,0 +1,106 @@
+"""What watches a run: each guard sees what it is for, and nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import fakes
+from PIL import Image
+
+from orchestrator import guards, process
+from orchestrator.process import Command, Watch
+from orchestrator.recipe import Guards
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+
+def test_a_file_that_has_learned_nothing_is_seen_and_one_that_has_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(fakes.lora())
+    assert guards.zero_delta(file) == ""
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    up = json.loads(content[8 : 8 + length])["lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight"]["data_offsets"]
+    zeros = bytearray(content)
+    zeros[8 + length + up[0] : 8 + length + up[1]] = bytes(up[1] - up[0])
+    file.write_bytes(zeros)
+    assert guards.zero_delta(file) == "all 1 factors that begin at zero are zero still: nothing was learned"
+
+
+def test_a_header_longer_than_its_file_is_no_reason_to_read_gigabytes(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
+    assert guards.zero_delta(file) == "its header is longer than the file"
+
+
+def test_pictures_of_one_colour(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (0, 0, 0)).save(tmp_path / "black.png")
+    picture = Image.new("RGB", (8, 8), (0, 0, 0))
+    picture.putpixel((1, 1), (1, 0, 0))
+    picture.save(tmp_path / "nearly.png")
+    assert guards.constant_images([tmp_path / "black.png", tmp_path / "nearly.png"]) == ["black.png"]
+
+
+def test_a_collapse_of_the_pace_is_said_once() -> None:
+    said: list[str] = []
+    now = [0.0]
+    pace = guards.Pace(Guards(slow_factor=3.0), said.append, lambda: now[0])
+    for step in range(60):
+        now[0] += 1.0 if step < 30 else 4.0
+        pace.step(step)
+    assert len(said) == 1
+    assert said[0].startswith("a step takes 3.")
+
+
+def test_a_steady_pace_is_not() -> None:
+    said: list[str] = []
+    now = [0.0]
+    pace = guards.Pace(Guards(), said.append, lambda: now[0])
+    for step in range(100):
+        now[0] += 1.0 + (step % 7) * 0.3
+        pace.step(step)
+    assert said == []
+
+
+def test_a_hot_gpu_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '93, 11800, 12288'\n", "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    said: list[str] = []
+    guards.Heat(Guards(), said.append).look()
+    assert said == ["the GPU is at 93 °C (guards.max_gpu_celsius = 90); memory 11800 of 12288 MB"]
+
+
+def test_low_disk(tmp_path: Path) -> None:
+    assert guards.low_disk(tmp_path, Guards(min_free_mb=0)) == ""
+    assert "MB free on the disk of" in guards.low_disk(tmp_path, Guards(min_free_mb=10**9))
+
+
+def test_a_child_is_paused_while_the_disk_is_full_and_goes_on_after(tmp_path: Path) -> None:
+    code = "import time\nfor i in range(30):\n    print(i, flush=True)\n    time.sleep(0.1)\n"
+    seen: list[float] = []
+    said: list[str] = []
+    full = threading.Event()
+    full.set()
+
+    def read(piece: str) -> None:
+        seen.append(time.monotonic())
+        if piece == "5":
+            threading.Timer(3.0, full.clear).start()
+
+    watch = Watch(read, hold=lambda: "no room" if full.is_set() and len(seen) > 5 else "", said=said.append)
+    end = process.run(Command((sys.executable, "-c", code), cwd=tmp_path), tmp_path, watch)
+    assert end.ok
+    assert said == ["paused: no room", "goes on"]
+    assert len(seen) == 30
+    assert max(later - earlier for earlier, later in itertools.pairwise(seen)) > 1.0
