@@ -331,4 +331,6 @@ def plan_json(runs: Path) -> dict[str, Any]:
         said.append(
             {"name": recipe.name, "steps": steps, "predicted": predicted | {"epochs": 10, "images": 105, "disk_bytes": 1}}
         )
-    return {"recipes": said, "shared": [step("krnk_tyank/release", "release")]}
+    subjects = dict.fromkeys(each.recipe.subject for each in recipes())
+    grids = [step(f"{subject}/grid", "render") for subject in subjects]
+    return {"recipes": said, "shared": [*grids, step("krnk_tyank/release", "release")]}

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.dataset import headers
+from orchestrator.dataset import headers, naming
 from orchestrator.dataset.build import threads
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Look:
     color: str = ""
     """8x8 RGB, as hex."""
     asymmetry: float = 0.0
-    """Left from right, 0..1."""
+    """Left from right, 0..1; measured on front views only."""
     error: str = ""
     """Why it cannot be decoded; then nothing was measured."""
 
@@ -76,7 +76,9 @@ def look(path: Path) -> Look:
         for left, right in zip(grey[row * 17 : row * 17 + 16], grey[row * 17 + 1 : row * 17 + 17], strict=True):
             bits = bits << 1 | (left > right + 2)  # 2: noise in an even background is no gradient
     color = small.resize((8, 8), Image.Resampling.BOX).tobytes()
-    return Look(f"{bits:064x}", color.hex(), round(asymmetry(small, small), 4))
+    view = naming.view(path.stem)
+    front = view is not None and view.direction == "0"
+    return Look(f"{bits:064x}", color.hex(), round(asymmetry(small, small), 4) if front else 0.0)
 
 
 def asymmetry(image: Image, other: Image) -> float:

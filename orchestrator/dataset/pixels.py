@@ -81,7 +81,8 @@ def _open(path: Path) -> Iterator[Image.Image]:
 
 def resized(image: Image.Image, size: Size, downscale: str) -> Image.Image:
     """Return ``image`` at ``size`` (width, height), which is never larger."""
-    return image if image.size == size else image.resize(size, _FILTERS[downscale])
+    # 3.0: averages whole pixels first where at least three go into one; Pillow calls the result hardly distinguishable
+    return image if image.size == size else image.resize(size, _FILTERS[downscale], reducing_gap=3.0)
 
 
 def save(image: Image.Image, path: Path) -> None:
