@@ -29,6 +29,7 @@ def read(path: Path, table: dict[str, Any]) -> Found:
     for name in ("network_args", "optimizer_args"):
         if name in found.options:
             found.options[name] = pairs(found.options[name])
+    _preset(found, path.parent)
     config = found.options.pop("dataset_config", None)
     if isinstance(config, str):
         file = path.parent / PureWindowsPath(config).as_posix()
@@ -38,6 +39,14 @@ def read(path: Path, table: dict[str, Any]) -> Found:
         else:
             found.say(Fate.LOST, "dataset_config", "", f"{config} is not there")
     return found
+
+
+def _preset(found: Found, folder: Path) -> None:
+    """Take the modules that a LyCORIS preset file names, if the file is there."""
+    args = found.options.get("network_args")
+    said = args.get("preset") if isinstance(args, dict) else None
+    if isinstance(said, str) and said.endswith(".toml") and (folder / PureWindowsPath(said).as_posix()).is_file():
+        found.extra["preset"] = tomllib.loads((folder / PureWindowsPath(said).as_posix()).read_text("utf-8-sig"))
 
 
 def pairs(value: Any) -> dict[str, Any]:

@@ -121,14 +121,7 @@ def _network(found: Found, left: dict[str, Any]) -> tuple[dict[str, Any], str]:
         value = take(found, args, key, f"network.{where}", literal)
         if value:
             network[where] = value
-    dropout = take(found, left, "network_dropout", "network.dropout", number)
-    if dropout:
-        network["dropout"] = dropout
-    preset = args.pop("preset", None)
-    if found.extra.get("lycoris_2023"):
-        network["preset"] = _PRESET_2023
-    elif preset not in (None, "full"):
-        found.say(Fate.LOST, f"preset {preset}", "network.preset", "write the modules it names into [network.preset]")
+    _dropout_and_preset(found, left, args, network)
     rest = {key: literal(value) for key, value in args.items() if value not in ("", None)}
     if rest:
         network["args"] = rest
@@ -144,6 +137,20 @@ def _steps_of(left: dict[str, Any]) -> tuple[int | None, float | None]:
     """Return max_train_steps and max_train_epochs; sd-scripts lets the second win."""
     steps, epochs = left.pop("max_train_steps", None), left.pop("max_train_epochs", None)
     return (whole(steps) if steps else None, float(epochs) if epochs else None)
+
+
+def _dropout_and_preset(found: Found, left: dict[str, Any], args: dict[str, Any], network: dict[str, Any]) -> None:
+    dropout = take(found, left, "network_dropout", "network.dropout", number)
+    if dropout:
+        network["dropout"] = dropout
+    preset = args.pop("preset", None)
+    if found.extra.get("lycoris_2023"):
+        network["preset"] = _PRESET_2023
+    elif set(found.extra.get("preset", {"": 0})) <= set(_PRESET_2023):
+        network["preset"] = found.extra["preset"]
+        found.say(Fate.KEPT, "preset", "network.preset")
+    elif preset not in (None, "full"):
+        found.say(Fate.LOST, f"preset {preset}", "network.preset", "write the modules it names into [network.preset]")
 
 
 def _others(found: Found, left: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""What would stop or spoil a run, found before it starts: where, what, and the command that mends it.
+
+``preflight`` is the part that a plan's steps need (``run`` stops at it); ``checks`` is everything, for ``doctor``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from orchestrator import engines
+from orchestrator.doctor import machine, trainer
+from orchestrator.doctor import models as models_
+from orchestrator.doctor.check import Check, State, as_json, table
+from orchestrator.errors import Problem
+from orchestrator.plan import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from orchestrator.known import World
+    from orchestrator.load import Loaded
+    from orchestrator.plan import Plan
+    from orchestrator.recipe import Recipe
+    from orchestrator.record import Reason
+    from orchestrator.store import Store
+    from orchestrator.workspace import Workspace
+
+__all__ = ["Check", "State", "as_json", "checks", "disk_space", "models", "pictures", "preflight", "table"]
+
+_NEEDS_ENGINE = (Kind.TRAIN, Kind.RENDER)
+_GROUPED = 2
+
+
+def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, store: Store) -> list[Problem]:
+    """Return everything that this machine lacks for the steps that will run; empty if they can run."""
+    due = [step for step in plan.steps if reasons[step.name] is not None]
+    problems: list[Problem] = []
+    for owner in dict.fromkeys(step.owner for step in due if step.kind is Kind.DATASET):
+        problems += pictures(next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner), world)
+    needs_engine = dict.fromkeys(step.recipe for step in due if step.kind in _NEEDS_ENGINE)
+    for name in needs_engine:
+        recipe = plan.recipes[name]
+        problems += engines.get(recipe.engine).preflight(recipe)
+        problems += models(recipe, world)
+    trained = [plan.recipes[step.recipe] for step in due if step.kind is Kind.TRAIN]
+    problems += disk_space(trained, world, store)
+    problems = grouped(problems)
+    if needs_engine and problems and any(plan.recipes[name].engine == "sd-scripts" for name in needs_engine):
+        names = " ".join(plan.recipes) if len(plan.recipes) == 1 else "all"
+        hint = f"python -m orchestrator run {names} --profile demo" if names != "all" else "make demo"
+        problems.append(Problem("without all this", "the same pipeline runs on the embedded engine", hint))
+    return problems
+
+
+def grouped(problems: Iterable[Problem]) -> list[Problem]:
+    """Return each problem once; one that several recipes share is said of the first, with how many have it."""
+    same: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        places = same.setdefault((problem.what, problem.hint), [])
+        if problem.where not in places:
+            places.append(problem.where)
+    found: list[Problem] = []
+    for (what, hint), places in same.items():
+        if len(places) > _GROUPED:
+            found.append(Problem(f"{places[0]} and {len(places) - 1} more", what, hint))
+        else:
+            found += [Problem(where, what, hint) for where in places]
+    return found
+
+
+def pictures(recipe: Recipe, world: World) -> list[Problem]:
+    """Return what is wrong with the originals of a recipe's dataset."""
+    from orchestrator import dataset  # noqa: PLC0415 - reads image headers
+
+    return list(dataset.problems(dataset.layout(recipe.dataset, world.root), recipe.dataset, world.root))
+
+
+def models(recipe: Recipe, world: World) -> list[Problem]:
+    """Return what is wrong with the base model, the VAE and the LoRA to go on from."""
+    return models_.problems(recipe, world)
+
+
+def disk_space(recipes: list[Recipe], world: World, store: Store) -> list[Problem]:
+    """Return a problem if the disk of the store is too small for what the recipes will write, or cannot be written."""
+    from orchestrator import architecture  # noqa: PLC0415 - only when something will be trained
+    from orchestrator.workspace import disk  # noqa: PLC0415
+
+    needed = 0
+    for recipe in recipes:
+        said = architecture.predict(recipe, architecture.of(recipe, world.find(recipe.base.checkpoint)))
+        needed += disk(recipe, said.tensor_bytes) if said is not None and said.tensor_bytes is not None else 0
+    folder: Path = store.root
+    while not folder.exists():
+        folder = folder.parent
+    if recipes and not os.access(folder, os.W_OK):
+        return [Problem(str(folder), "cannot be written", "chown or chmod it, or set KRNK_RUNS to a folder of your own")]
+    free = shutil.disk_usage(folder).free
+    if needed <= free:
+        return []
+    what = f"{free / 1e9:.1f} GB free; these recipes write up to {needed / 1e9:.1f} GB"
+    return [Problem(str(folder), what, "free some, or set KRNK_RUNS to a folder on a larger disk")]
+
+
+def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
+    """Return every check of this machine and of what the recipes need, each once."""
+    recipes = [each.recipe for each in loaded]
+    asked = dict.fromkeys(recipe.engine for recipe in recipes)
+    found = machine.checks(space.store, space.root, embedded="sd-scripts" not in asked)
+    if "sd-scripts" in asked:
+        found += trainer.checks()
+    problems: list[Problem] = []
+    for name in asked:
+        lacking = [problem for recipe in recipes if recipe.engine == name for problem in engines.get(name).preflight(recipe)]
+        problems += lacking
+        if not lacking:
+            found.append(Check(f"engine {name}", State.OK, engines.get(name).version()))
+    seen: set[str] = set()
+    for recipe in recipes:
+        problems += models(recipe, space.world)
+        found += models_.checks(recipe, space.world)
+        if recipe.dataset.name not in seen:
+            seen.add(recipe.dataset.name)
+            lacking = pictures(recipe, space.world)
+            problems += lacking
+            found += [] if lacking else _dataset(recipe, space.world)
+    problems += disk_space(recipes, space.world, space.store)
+    found += [Check(problem.where, State.BAD, problem.what, problem.hint) for problem in grouped(problems)]
+    if space.store.root.is_dir():
+        space.world.digests.save()
+    return list(dict.fromkeys(found))
+
+
+def _dataset(recipe: Recipe, world: World) -> list[Check]:
+    """Say how many pictures a dataset has, and warn where none has a caption of its own."""
+    from orchestrator import dataset  # noqa: PLC0415
+
+    folders = dataset.layout(recipe.dataset, world.root).folders
+    originals = {picture.role for folder in folders for picture in folder.pictures}
+    bare = [picture for folder in folders for picture in folder.pictures if picture.caption is None and not folder.tagger]
+    what = f"dataset {recipe.dataset.name}"
+    said = f"{len(originals)} pictures, {sum(len(folder.pictures) for folder in folders)} with all sizes"
+    if bare and len(bare) == sum(len(folder.pictures) for folder in folders):
+        fix = f"python -m orchestrator dataset check {recipe.name}  lists them"
+        return [Check(what, State.WARN, f"{said}; none has a caption: the folder's words are trained", fix, "captions")]
+    return [Check(what, State.OK, said)]

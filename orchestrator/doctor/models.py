@@ -1,0 +1,151 @@
+"""Base model, VAE and LoRAs to go on from: there, readable, the file that is meant, of the architecture that is said."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.doctor import pickles
+from orchestrator.doctor.check import Check, State
+from orchestrator.errors import OrchestratorError, Problem, near_miss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from orchestrator.known import World
+    from orchestrator.recipe import Recipe
+
+_NAMES: Final = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "lora": "a LoRA", "vae": "a VAE", "": "something else"}
+_LISTED: Final = 6
+
+
+def asked(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """Yield (key, file name, SHA-256 or "") of every model file that a recipe names."""
+    yield "base.checkpoint", recipe.base.checkpoint, recipe.base.sha256
+    if recipe.base.vae:
+        yield "base.vae", recipe.base.vae, recipe.base.vae_sha256
+    if recipe.network.weights:
+        yield "network.weights", recipe.network.weights, ""
+
+
+def problems(recipe: Recipe, world: World) -> list[Problem]:
+    """Return what is wrong with the models of a recipe: missing, broken, another file or architecture, a harmful pickle."""
+    found: list[Problem] = []
+    for key, name, sha256 in asked(recipe):
+        where = f"{key} = {name}"
+        path = world.find(name)
+        if path is None:
+            found.append(_missing(where, name, recipe, world))
+            continue
+        try:
+            digest = world.digests.of(path) if sha256 else ""
+            what = "" if path.is_dir() else _unsound(path)
+        except OSError as error:
+            found.append(Problem(where, f"{path} cannot be read: {error.strerror}", f"chmod u+r {path}"))
+            continue
+        if what:
+            found.append(Problem(where, f"{path} {what}", _again(recipe, key)))
+        elif sha256 and digest != sha256:
+            found.append(
+                Problem(where, f"is another file: SHA-256 {digest}", f"the recipe wants {sha256}; {_again(recipe, key)}")
+            )
+        elif key == "base.checkpoint" and name != "embedded":
+            found += _other(where, path, recipe)
+    return found
+
+
+def checks(recipe: Recipe, world: World) -> list[Check]:
+    """Return a line for every model that is sound, with a warning where it is a pickle or nobody says which file is meant."""
+    bad = {problem.where for problem in problems(recipe, world)}
+    found: list[Check] = []
+    for key, name, sha256 in asked(recipe):
+        path = world.find(name)
+        where = f"{key} = {name}"
+        if path is None or where in bad:
+            continue
+        size = _size(path)
+        if path.suffix.lower() in pickles.ENDINGS:
+            said = f"{path}, {size}: a pickle, read without running it; nothing strange in it"
+            found.append(
+                Check(key, State.WARN, said, "prefer a .safetensors of the same model, which cannot hold code", "safetensors")
+            )
+        else:
+            exact = f", SHA-256 {sha256[:12]} as the recipe says" if sha256 else ""
+            found.append(Check(key, State.OK, f"{path}, {size}{exact}"))
+    return found
+
+
+def _missing(where: str, name: str, recipe: Recipe, world: World) -> Problem:
+    folders = world.searched()
+    near = [path.name for folder in folders for path in folder.glob("*.safetensors")] + [
+        path.name for folder in folders for path in folder.glob("*.ckpt")
+    ]
+    listed = ", ".join(str(folder) for folder in folders[:_LISTED]) + (" …" if len(folders) > _LISTED else "")
+    hint = f"put it into {world.root / 'models'}, or name your model folders in $KRNK_MODELS; searched: {listed}"
+    if recipe.base.url and where.startswith("base.checkpoint"):
+        hint = f"python -m orchestrator fetch-base {recipe.name}  fetches it; or {hint}"
+    return Problem(where, f"not found{near_miss(name, near)}", hint)
+
+
+def _again(recipe: Recipe, key: str) -> str:
+    if recipe.base.url and key == "base.checkpoint":
+        return f"python -m orchestrator fetch-base {recipe.name}  fetches it again"
+    return "fetch it again from where it came"
+
+
+def _unsound(path: Path) -> str:
+    """Return what is wrong with a model file by itself, or ""."""
+    ending = path.suffix.lower()
+    if ending in pickles.ENDINGS:
+        try:
+            strange = pickles.strange(path)
+        except ValueError as error:
+            return str(error)
+        return f"is a pickle that would call {', '.join(strange[:3])} when loaded: do not load it" if strange else ""
+    if ending == ".safetensors":
+        from orchestrator.weights.files import read_header  # noqa: PLC0415
+
+        try:
+            read_header(path)
+        except OrchestratorError as error:
+            return error.problems[0].what
+        return ""
+    return "is no model file: .safetensors or .ckpt"
+
+
+def _other(where: str, path: Path, recipe: Recipe) -> list[Problem]:
+    """Return a problem where a checkpoint is of another architecture than the recipe says."""
+    kind = architecture(path)
+    if kind in (None, recipe.base.architecture):
+        return []
+    hint = f'set base.architecture = "{kind}"' if kind in ("sd1", "sdxl") else "name a whole SD1 or SDXL checkpoint"
+    said = _NAMES[recipe.base.architecture]
+    return [Problem(where, f"is {_NAMES[kind or '']}; base.architecture says {said}", hint)]
+
+
+def architecture(path: Path) -> str | None:
+    """Return sd1, sd2, sdxl, lora, vae or "" (something else) of a checkpoint; None where that cannot be told."""
+    if path.is_dir():
+        try:
+            unet = json.loads((path / "unet" / "config.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        return {768: "sd1", 1024: "sd2", 2048: "sdxl"}.get(unet.get("cross_attention_dim"))
+    if path.suffix.lower() != ".safetensors":
+        return None
+    from orchestrator.weights.files import read_header  # noqa: PLC0415
+
+    names = read_header(path).entries
+    if any(name.startswith(("lora_unet_", "lora_te", "lycoris_")) for name in names):
+        return "lora"
+    if any(name.startswith("model.diffusion_model.") for name in names):
+        if any(name.startswith("conditioner.") for name in names):
+            return "sdxl"
+        return "sd2" if any(name.startswith("cond_stage_model.model.") for name in names) else "sd1"
+    return "vae" if any(name.startswith(("encoder.", "first_stage_model.")) for name in names) else ""
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size if path.is_file() else sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
+    return f"{size / 1e9:.2f} GB" if size > 1e8 else f"{size / 1e6:.1f} MB"

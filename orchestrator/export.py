@@ -1,0 +1,103 @@
+"""``show --as sd-scripts``: a recipe as the files that sd-scripts itself reads, for people who go on without this program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import dataset as dataset_
+from orchestrator import fmt
+from orchestrator.dataset import config
+from orchestrator.engines import arguments, options, sdscripts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.known import World
+    from orchestrator.recipe import Recipe
+
+TRAIN, DATASET, PRESET = "train.toml", "dataset.toml", "preset.toml"
+
+
+def sd_scripts(recipe: Recipe, world: World, folder: Path) -> dict[str, str]:
+    """Return the files (name -> text): train.toml for --config_file, dataset.toml, and preset.toml where the recipe has one.
+
+    Args:
+        recipe: what to write down.
+        world: finds the models; one that is not there is written by its name.
+        folder: where the files will stand; everything that is written or read stands below it.
+    """
+    inputs = {"dataset": folder / "dataset", "checkpoint": world.find(recipe.base.checkpoint) or Path(recipe.base.checkpoint)}
+    if recipe.base.vae:
+        inputs["vae"] = world.find(recipe.base.vae) or Path(recipe.base.vae)
+    if recipe.network.weights:
+        inputs["weights"] = world.find(recipe.network.weights) or Path(recipe.network.weights)
+    made = arguments.train(recipe, inputs, folder, None)
+    script = sdscripts.script(recipe)
+    table = _table(made.argv, options.of(script))
+    table["dataset_config"] = str(folder.absolute() / DATASET)
+    table["output_dir"] = str(folder.absolute() / "output")
+    table["logging_dir"] = str(folder.absolute() / "logs")
+    head = [
+        f"# {recipe.name} for sd-scripts. In its folder:",
+        f"#   accelerate launch {script} --config_file {folder.absolute() / TRAIN}",
+        f"# The pictures first:  orchestrator dataset build {recipe.name} --output {folder / 'dataset'}",
+        *_left_out(recipe),
+        "",
+    ]
+    files = {TRAIN: "\n".join([*head, *fmt.lines(table)]) + "\n", DATASET: _dataset(recipe, world, folder)}
+    if arguments.PRESET in made.files:
+        files[PRESET] = made.files[arguments.PRESET]
+    return files
+
+
+def _table(argv: Sequence[str], known: options.Options) -> dict[str, Any]:
+    """Return arguments as the typed table that --config_file takes: it converts nothing by itself."""
+    table: dict[str, Any] = {}
+    name = ""
+    for word in argv:
+        if word.startswith("--") and word[2:] in known:
+            name = word[2:]
+            table[name] = True if known[name].type == "switch" else ([] if known[name].many else None)
+        elif name and known[name].many:
+            table[name].append(_typed(word, known[name].type))
+        elif name:
+            table[name] = _typed(word, known[name].type)
+    if isinstance(table.get("text_encoder_lr"), list) and len(table["text_encoder_lr"]) == 1:
+        table["text_encoder_lr"] = table["text_encoder_lr"][0]  # one value is tolerated there, and read by older versions
+    return table
+
+
+def _typed(word: str, kind: str) -> Any:
+    match kind:
+        case "int":
+            return int(word)
+        case "float":
+            return float(word)
+        case "int_or_float":
+            return float(word) if "." in word else int(word)
+        case _:
+            return word
+
+
+def _dataset(recipe: Recipe, world: World, folder: Path) -> str:
+    """Return dataset.toml with the folders that ``dataset build`` will write."""
+    layout = dataset_.layout(recipe.dataset, world.root)
+    text = config.text(layout, recipe.dataset)
+    return text.replace('image_dir = "', f'image_dir = "{(folder.absolute() / "dataset").as_posix()}/')
+
+
+def _left_out(recipe: Recipe) -> list[str]:
+    """Say what of the recipe sd-scripts' trainer does not do."""
+    left = [
+        name
+        for name, there in (
+            ("block_weights (merge)", recipe.block_weights is not None),
+            ("resize", recipe.resize is not None),
+            ("render", bool(recipe.render.prompts)),
+            ("release", True),
+            ("guards", True),
+        )
+        if there
+    ]
+    return [f"# Not in here, because the trainer does none of it: {', '.join(left)}."]
