@@ -41,7 +41,14 @@ Force = Annotated[list[str], typer.Option(help="Run this step or kind again, eve
 KeepGoing = Annotated[
     bool, typer.Option("--keep-going/--stop-at-failure", help="After a failure, go on with what does not depend on it.")
 ]
-Executor = Annotated[str, typer.Option(help="local: beside each other; inline: one after another in this process.")]
+Executor = Annotated[str, typer.Option(help="local: beside each other; inline: one after another; ray: on a Ray cluster.")]
+Address = Annotated[
+    str, typer.Option(help="Of the Ray cluster: auto, HOST:PORT; default: $RAY_ADDRESS, or this machine alone.")
+]
+Transport = Annotated[
+    str,
+    typer.Option(help="How files reach the cluster: auto (a shared runs folder, else Ray), object-store, or s3://…, file://…"),
+]
 Gpus = Annotated[str, typer.Option(help="GPUs to use, as 0,1; default: all.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Read finished files again and compare their digests.")]
 
@@ -123,6 +130,8 @@ def run(
     keep_going: KeepGoing = True,
     executor: Executor = "local",
     gpus: Gpus = "",
+    address: Address = "",
+    transport: Transport = "auto",
     verify: Verify = False,
     json: AsJson = False,
 ) -> None:
@@ -136,6 +145,7 @@ def run(
         gpus=gpus,
         verify=verify,
         json=json,
+        cluster=(address, transport),
     )
 
 
@@ -149,6 +159,8 @@ def all_(
     keep_going: KeepGoing = True,
     executor: Executor = "local",
     gpus: Gpus = "",
+    address: Address = "",
+    transport: Transport = "auto",
     verify: Verify = False,
     json: AsJson = False,
 ) -> None:
@@ -162,6 +174,7 @@ def all_(
         gpus=gpus,
         verify=verify,
         json=json,
+        cluster=(address, transport),
     )
 
 
@@ -240,15 +253,33 @@ def _wanted(names: list[str], profile: str, engine: str) -> Wanted:
 
 
 def _run(
-    wanted: Wanted, only: list[str], force: list[str], *, keep_going: bool, executor: str, gpus: str, verify: bool, json: bool
+    wanted: Wanted,
+    only: list[str],
+    force: list[str],
+    *,
+    keep_going: bool,
+    executor: str,
+    gpus: str,
+    verify: bool,
+    json: bool,
+    cluster: tuple[str, str],
 ) -> None:
     from orchestrator import go  # noqa: PLC0415
 
-    if executor not in ("local", "inline"):
-        raise OrchestratorError(Problem(f"--executor {executor}", "no such executor", "local or inline"))
+    if executor not in ("local", "inline", "ray"):
+        raise OrchestratorError(Problem(f"--executor {executor}", "no such executor", "local, inline or ray"))
     _stop_on_signals()
     asked = go.Asked(
-        wanted, tuple(only), tuple(force), keep_going=keep_going, inline=executor == "inline", gpus=gpus, verify=verify
+        wanted,
+        tuple(only),
+        tuple(force),
+        keep_going=keep_going,
+        inline=executor == "inline",
+        gpus=gpus,
+        verify=verify,
+        cluster=executor == "ray",
+        address=cluster[0],
+        transport=cluster[1],
     )
     outcomes = go.go(_workspace(), asked, quiet=json)
     if json:

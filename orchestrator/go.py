@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import lanes, process, view
 from orchestrator.job import Job, Outcome, Status
+from orchestrator.plan import Kind
 from orchestrator.run import run_plan
 from orchestrator.workspace import Wanted, Workspace, final, select
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Plan
+    from orchestrator.plan import Plan, Step
     from orchestrator.store import Store
 
 
@@ -28,6 +29,10 @@ class Asked:
     inline: bool = False
     gpus: str = ""
     verify: bool = False
+    cluster: bool = False
+    """Run on a Ray cluster instead of this machine."""
+    address: str = ""
+    transport: str = "auto"
 
 
 def go(space: Workspace, asked: Asked, *, quiet: bool = False, looking: view.Quiet | None = None) -> list[Outcome]:
@@ -43,15 +48,35 @@ def go(space: Workspace, asked: Asked, *, quiet: bool = False, looking: view.Qui
         outcomes = [Outcome(step, Status.CACHED) for step in plan.steps]
         _summary(plan, space.store, outcomes, time.monotonic() - begun, quiet=quiet)
         return outcomes
-    space.preflight(plan, {name: due.get(name) for name in reasons})
-    embedded = all(recipe.engine == "embedded" for recipe in plan.recipes.values())
+    here = {name for name in due if not asked.cluster or plan.by_name[name].kind is Kind.DATASET}
+    space.preflight(plan, {name: due[name] if name in here else None for name in reasons})
     looking = looking or view.choose(plan, quiet=quiet)
     job = Job(plan, space.store, space.root, looking, force, only, asked.keep_going, asked.verify)
-    job.warm = process.Warm()
     with looking:
-        outcomes = run_plan(job, lanes.lanes(asked.gpus, trainers(embedded), inline=asked.inline))
+        outcomes = _on_cluster(job, asked, [plan.by_name[name] for name in due]) if asked.cluster else _here(job, asked)
     _summary(plan, space.store, outcomes, time.monotonic() - begun, quiet=quiet)
     return outcomes
+
+
+def _here(job: Job, asked: Asked) -> list[Outcome]:
+    """Run on this machine."""
+    embedded = all(recipe.engine == "embedded" for recipe in job.plan.recipes.values())
+    job.warm = process.Warm()
+    return run_plan(job, lanes.lanes(asked.gpus, trainers(embedded), inline=asked.inline))
+
+
+def _on_cluster(job: Job, asked: Asked, due: list[Step]) -> list[Outcome]:
+    """Run on a Ray cluster, after a look at each of its nodes."""
+    from orchestrator import architecture, workspace  # noqa: PLC0415 - only for those who have a cluster
+    from orchestrator.executors.ray_executor import Cluster  # noqa: PLC0415
+
+    sizes = [0]
+    for recipe in {step.recipe: job.plan.recipes[step.recipe] for step in due if step.kind is Kind.TRAIN}.values():
+        said = architecture.predict(recipe, architecture.of(recipe))
+        sizes.append(workspace.disk(recipe, said.tensor_bytes) if said is not None else 0)
+    with Cluster(asked.address, asked.transport) as cluster:
+        cluster.start(job, due, max(sizes))
+        return run_plan(job, cluster)
 
 
 def trainers(embedded: bool) -> int:

@@ -1,0 +1,307 @@
+"""The places of a Ray cluster: GPU steps as tasks with ``num_gpus=1``, CPU steps with ``num_cpus=1``.
+
+The driver keeps the store and the order; a task runs one step on some node. Where a node does not share the runs folder,
+inputs and outputs travel with the task. A node that dies has its step given to another, which goes on from the last state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+from orchestrator import engines
+from orchestrator.errors import NotReady, OrchestratorError, Problem
+from orchestrator.executors import node, receive, relay
+from orchestrator.executors.carrier import Folder, ObjectStore
+from orchestrator.executors.parcel import Answer, Missing, Model, pack
+from orchestrator.job import Outcome, Status
+from orchestrator.lanes import Slot
+from orchestrator.plan import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.executors.carrier import Sender
+    from orchestrator.executors.parcel import Parcel
+    from orchestrator.job import Job
+    from orchestrator.plan import Step
+
+TRIES = 5
+LOOK_SECONDS = 120.0
+REFRESH_SECONDS = 2.0
+SHARE, OBJECT_STORE = "auto", "object-store"
+
+
+def _work(parcel: Parcel, board: Any) -> Answer | Missing:
+    """Run a step on the node that Ray chose."""
+    import platform  # noqa: PLC0415
+
+    import ray  # noqa: PLC0415
+
+    gpus = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    place = f"gpu {','.join(str(gpu) for gpu in gpus)}" if gpus else f"{parcel.step.lane} {os.getpid()}"
+    return node.run(parcel, lambda events: bool(ray.get(board.tell.remote(events))), f"{platform.node()} {place}")
+
+
+class Cluster:
+    """The places of a Ray cluster, for ``run.run_plan``; a context that leaves the cluster at its end."""
+
+    def __init__(self, address: str = "", transport: str = SHARE) -> None:
+        """Join the cluster at ``address`` ($RAY_ADDRESS; without one, a cluster of this machine alone).
+
+        Args:
+            address: as ``ray.init`` takes it: auto, HOST:PORT, ray://HOST:PORT.
+            transport: how files travel: ``auto`` through the shared runs folder where a node sees it, else through Ray's
+                object store; ``object-store`` always through that; or a URL that fsspec understands.
+
+        Raises:
+            NotReady: Ray is not installed, or no cluster answers.
+        """
+        self._ray = _import()
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        self._started = not self._ray.is_initialized()
+        if self._started:
+            try:
+                where = address or os.environ.get("RAY_ADDRESS")
+                extra = {} if where else {"include_dashboard": False}
+                self._ray.init(address=where, log_to_driver=False, logging_level="error", **extra)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                hint = "on one machine: ray start --head; on the others: ray start --address=HOST:6379"
+                raise NotReady(Problem(f"--address {address or 'of Ray'}", f"no cluster answers: {error}", hint)) from error
+        self._url = transport if "://" in transport else ""
+        self._share = transport == SHARE
+        self._sender: Sender = Folder(self._url) if self._url else ObjectStore()
+        self._token = f".shared-{uuid.uuid4().hex}"
+        self._ship = not self._share
+        self._send: set[str] = set()
+        self._job: Job | None = None
+        self._board: Any = None
+        self._begun: set[str] = set()
+        self._live: set[str] = set()
+        self._writing = threading.Lock()
+        self._busy = dict.fromkeys(Lane, 0)
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._task: Any = None
+        self._capacity = (0.0, dict.fromkeys(Lane, 0))
+        self._gpus = 0.0
+        self._pool: ThreadPoolExecutor | None = None
+        self._pump: threading.Thread | None = None
+
+    def start(self, job: Job, due: list[Step], disk_bytes: int = 0) -> None:
+        """Look at every node, then be ready for the steps of ``job``.
+
+        Raises:
+            NotReady: what nodes lack.
+        """
+        ray = self._ray
+        self._job = job
+        self._board = ray.remote(num_cpus=0, max_concurrency=1)(relay.Board).remote()
+        self._task = ray.remote(max_retries=0)(_work)
+        job.store.root.mkdir(parents=True, exist_ok=True)
+        if self._share:
+            (job.store.root / self._token).touch()
+        try:
+            self._look(job, due, disk_bytes)
+        except BaseException:
+            self._leave()
+            raise
+        self._pool = ThreadPoolExecutor(4096, thread_name_prefix="ray-step")  # each only waits
+        self._pump = threading.Thread(target=self._listen, daemon=True)
+        self._pump.start()
+
+    def _look(self, job: Job, due: list[Step], disk_bytes: int) -> None:
+        """Ask every node at once what it lacks."""
+        ray = self._ray
+        recipes = {step.recipe: job.plan.recipes[step.recipe] for step in due if step.recipe and step.sources}
+        names = {recipe.engine for recipe in recipes.values()}
+        models: dict[str, Model] = {}
+        for step in due:
+            for model in pack(job, step, self._sender, models=(), ship=False, token="").models:
+                models[model.digest] = model
+        chosen = {(recipe.engine, recipe.network.family): recipe for recipe in recipes.values()}
+        versions: dict[str, str] = {name: engines.get(name).version() for name in names}
+        token = self._token if self._share else ""
+        asked = node.Asked(
+            tuple(chosen.values()), versions, tuple(models.values()), str(job.store.root), token or "/", disk_bytes
+        )
+        alive = [each for each in ray.nodes() if each["Alive"]]
+        self._gpus = float(ray.cluster_resources().get("GPU", 0))
+        problems: list[Problem] = []
+        look = ray.remote(num_cpus=0, max_retries=0)(node.look)
+        refs = {}
+        for each in alive:
+            affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(each["NodeID"], soft=False)
+            refs[each["NodeID"]] = look.options(scheduling_strategy=affinity).remote(asked)
+        for each in alive:
+            name = each["NodeManagerHostname"]
+            try:
+                found: node.Found = ray.get(refs[each["NodeID"]], timeout=LOOK_SECONDS)
+            except ray.exceptions.RayError as error:
+                last = str(error).strip().splitlines()[-1]
+                problems.append(Problem(f"node {name}", f"cannot work: {last}", "install this project there: make setup"))
+                continue
+            if self._gpus == 0 or each["Resources"].get("GPU", 0) > 0:
+                problems += found.problems
+                self._send |= set(found.lacks)
+            self._ship = self._ship or not found.shares
+        if self._gpus == 0 and "sd-scripts" in names:
+            problems.append(Problem("cluster", "no node has a GPU", "ray start --num-gpus=1 on a machine that has one"))
+        if problems:
+            raise NotReady(list(dict.fromkeys(problems)))
+
+    def take(self, lane: Lane, *, leased: bool = True) -> Slot | None:  # noqa: ARG002 - Ray knows which GPU is free
+        """Return a place if the cluster has one left in this lane."""
+        with self._lock:
+            if self._busy[lane] >= self._room()[lane]:
+                return None
+            self._busy[lane] += 1
+        return Slot(lane)
+
+    def _room(self) -> dict[Lane, int]:
+        """Return how many steps each lane takes; nodes come and go, so it is asked again every few seconds."""
+        at, room = self._capacity
+        if time.monotonic() - at > REFRESH_SECONDS:
+            has = self._ray.cluster_resources()
+            cpus = max(1, int(has.get("CPU", 1)))
+            room = {Lane.GPU: int(has.get("GPU", 0)) if self._gpus else cpus, Lane.CPU: cpus}
+            self._capacity = (time.monotonic(), room)
+        return room
+
+    def submit(self, slot: Slot, fn: Callable[..., Any], *args: Any) -> Future[Any]:  # noqa: ARG002 - the node runs the same
+        """Run a step (``args`` are the job and the step) on a node; free the place when it has ended."""
+        if self._pool is None:
+            raise RuntimeError("start() comes first")
+        return self._pool.submit(self._run, slot, *args)
+
+    def _run(self, slot: Slot, job: Job, step: Step) -> Outcome:
+        begun = time.monotonic()
+        try:
+            outcome = self._tries(slot, job, step)
+        except OrchestratorError as error:
+            outcome = node.failed(step, error.problems[0])
+        except OSError as error:
+            outcome = node.failed(step, Problem(str(error.filename or step.name), str(error.strerror or error)))
+        finally:
+            with self._lock:
+                self._busy[slot.lane] -= 1
+        return replace(outcome, seconds=time.monotonic() - begun)
+
+    def _tries(self, slot: Slot, job: Job, step: Step) -> Outcome:
+        """Give the step to nodes until one has answered it."""
+        gone = self._ray.exceptions
+        dead = (gone.WorkerCrashedError, gone.NodeDiedError, gone.ObjectLostError, gone.LocalRayletDiedError)
+        for attempt in range(1, TRIES + 1):
+            if job.stop.is_set():
+                return Outcome(step, Status.STOPPED)
+            parcel = pack(
+                job, step, self._sender, models=self._send, ship=self._ship, token=self._token if self._share else ""
+            )
+            try:
+                answer = self._ask(replace(parcel, url=self._url, waited=slot.waited), job)
+            except gone.TaskCancelledError:
+                return Outcome(step, Status.STOPPED)
+            except dead as error:
+                job.view.say(f"{step.name}: its node is gone ({type(error).__name__}); another one takes over")
+                self._capacity = (0.0, self._capacity[1])
+                self._over.wait(4 * relay.FLUSH_SECONDS)  # a state that the node has sent may just be arriving
+                continue
+            except gone.RayError as error:
+                last = str(error).strip().splitlines()[-1]
+                return node.failed(step, Problem(step.name, f"failed on its node: {last}", "python -m orchestrator doctor"))
+            match answer:
+                case Answer():
+                    with self._writing:
+                        self._live.discard(step.name)
+                    return receive.put(job, step, answer)
+                case Missing():
+                    self._ship = self._ship or answer.runs
+                    self._send |= set(answer.models)
+                    if attempt > 1 and not answer.runs and all(not model.items for model in parcel.models):
+                        names = ", ".join(model.name for model in parcel.models)
+                        return node.failed(step, Problem(step.name, f"no node and not this machine has {names}"))
+        return node.failed(step, Problem(step.name, f"was lost {TRIES} times", "python -m orchestrator status"))
+
+    def _ask(self, parcel: Parcel, job: Job) -> Answer | Missing:
+        """Run the task and wait; a task that has not begun when the run is stopped is cancelled."""
+        ray, step = self._ray, parcel.step
+        cpus, gpus = (0, 1) if step.lane is Lane.GPU and self._gpus else (1, 0)
+        with self._lock:
+            self._begun.discard(step.name)
+            self._live.add(step.name)
+        ref = self._task.options(num_cpus=cpus, num_gpus=gpus, name=step.name).remote(parcel, self._board)
+        cancelled = False
+        while not ray.wait([ref], timeout=1.0)[0]:
+            if job.stop.is_set() and step.name not in self._begun and not cancelled:
+                ray.cancel(ref)
+                cancelled = True
+        answer: Answer | Missing = ray.get(ref)
+        return answer
+
+    def _listen(self) -> None:
+        """Pass on to the view what the nodes tell, and to the nodes that the run is to stop."""
+        job = self._job
+        while job is not None and not self._over.is_set():
+            try:
+                events = self._ray.get(self._board.take.remote(job.stop.is_set()))
+            except self._ray.exceptions.RayError:
+                return  # the cluster is gone; the tasks say so themselves
+            for what, name, said in events:
+                self._hear(job, what, name, said)
+            self._over.wait(relay.FLUSH_SECONDS)
+
+    def _hear(self, job: Job, what: str, name: str, said: Any) -> None:
+        step = job.plan.by_name.get(name)
+        if what == "say" or step is None:
+            job.view.say(str(said))
+        elif what == "begin":
+            with self._lock:
+                self._begun.add(name)
+            job.view.begin(step, said)
+        elif what == "progress":
+            job.view.progress(step, said)
+            with self._writing:
+                if self._ship and name in self._live:
+                    receive.note(job, step, said)
+        else:
+            with self._writing, contextlib.suppress(OrchestratorError, OSError):
+                if name in self._live:
+                    receive.state(job, step, said)
+
+    def _leave(self) -> None:
+        self._over.set()
+        if self._pump is not None:
+            self._pump.join()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+        if self._job is not None:
+            (self._job.store.root / self._token).unlink(missing_ok=True)
+        if self._started:
+            self._ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave()
+
+
+def _import() -> Any:
+    """Return ray.
+
+    Raises:
+        NotReady: it is not installed.
+    """
+    try:
+        import ray  # noqa: PLC0415 - the extra `ray`
+        import ray.exceptions  # noqa: PLC0415
+        import ray.util.scheduling_strategies  # noqa: PLC0415
+    except ImportError as error:
+        raise NotReady(Problem("--executor ray", f"Ray is not installed: {error}", "pip install '.[ray]'")) from error
+    return ray
