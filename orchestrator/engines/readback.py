@@ -208,7 +208,8 @@ def _numbers(path: Path, tensors: dict[str, Any]) -> Iterator[str]:
     import numpy as np  # noqa: PLC0415 - the parent process loads it only when a training has ended
 
     kinds = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
-    start = 8 + struct.unpack("<Q", path.open("rb").read(8))[0]
+    with path.open("rb") as file:
+        start = 8 + struct.unpack("<Q", file.read(8))[0]
     bad = []
     for name, one in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"][0]):
         begin, end = one["data_offsets"]

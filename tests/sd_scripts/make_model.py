@@ -16,10 +16,10 @@ import open_clip
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from open_clip.tokenizer import bytes_to_unicode
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 
-def model(folder: Path) -> None:
+def model(folder: Path, words: Path) -> None:
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
         sample_size=64,
@@ -51,7 +51,7 @@ def model(folder: Path) -> None:
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text,
-        tokenizer=None,
+        tokenizer=CLIPTokenizer.from_pretrained(words),
         unet=unet,
         scheduler=scheduler,
         safety_checker=None,
@@ -80,5 +80,6 @@ def tokenizer(folder: Path) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    tokenizer(target / "tokenizers" / "openai_clip-vit-large-patch14")
-    model(target / "base_sd15")
+    vocabulary = target / "tokenizers" / "openai_clip-vit-large-patch14"
+    tokenizer(vocabulary)
+    model(target / "base_sd15", vocabulary)

@@ -1,0 +1,181 @@
+"""A LoRA baked into a base model, and a Tucker LoCon folded, give exactly W + multiplier * delta."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from orchestrator.engines import bake, gen_step
+from orchestrator.errors import StepFailed
+from orchestrator.weights import families, kinds
+
+RANDOM = np.random.default_rng(0)
+TO_Q = "up_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
+
+
+def numbers(*shape: int) -> Any:
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+def lora(**modules: dict[str, Any]) -> dict[str, Any]:
+    return {f"{module}.{part}": value for module, parts in modules.items() for part, value in parts.items()}
+
+
+def adapter() -> dict[str, Any]:
+    """Return a file with a plain linear layer, a Tucker convolution, a LoHa and a bias."""
+    return lora(
+        **{
+            f"lora_unet_{TO_Q}": {
+                "lora_down.weight": numbers(2, 6),
+                "lora_up.weight": numbers(4, 2),
+                "alpha": np.array(1, np.float32),
+            },
+            "lora_unet_down_blocks_0_resnets_1_conv1": {
+                "lora_down.weight": numbers(2, 6, 1, 1),
+                "lora_mid.weight": numbers(2, 2, 3, 3),
+                "lora_up.weight": numbers(4, 2, 1, 1),
+                "alpha": np.array(1, np.float32),
+            },
+            "lora_te_text_model_encoder_layers_0_mlp_fc1": {"diff": numbers(4, 6), "diff_b": numbers(4)},
+        }
+    )
+
+
+SINGLE = {
+    f"lora_unet_{TO_Q}": "model.diffusion_model.output_blocks.3.1.transformer_blocks.0.attn1.to_q",
+    "lora_unet_down_blocks_0_resnets_1_conv1": "model.diffusion_model.input_blocks.2.0.in_layers.2",
+    "lora_te_text_model_encoder_layers_0_mlp_fc1": "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1",
+}
+
+
+def base() -> dict[str, Any]:
+    shapes = {"conv": (4, 6, 3, 3), "linear": (4, 6)}
+    found: dict[str, Any] = {"first_stage_model.x": numbers(3)}
+    for name, key in SINGLE.items():
+        found[f"{key}.weight"] = numbers(*shapes["conv" if "conv1" in name else "linear"])
+        found[f"{key}.bias"] = numbers(4)
+    return found
+
+
+def delta(tensors: dict[str, Any], module: str, shape: tuple[int, ...]) -> Any:
+    parts = {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{module}.")}
+    kind = kinds.recognize({name: value.shape for name, value in parts.items()})
+    assert kind is not None
+    return families.delta(kind, parts).reshape(shape)
+
+
+def test_a_single_file_gets_exactly_the_deltas(tmp_path: Path) -> None:
+    model, network = base(), adapter()
+    save_file(model, tmp_path / "base.safetensors", metadata={"a": "b"})
+    save_file(network, tmp_path / "lora.safetensors")
+    bake.single(tmp_path / "base.safetensors", tmp_path / "out.safetensors", tmp_path / "lora.safetensors", 0.5)
+    baked = load_file(tmp_path / "out.safetensors")
+    assert baked.keys() == model.keys()
+    touched = set()
+    for module, key in SINGLE.items():
+        weight = model[f"{key}.weight"]
+        expected = weight + np.float32(0.5) * delta(network, module, weight.shape)
+        np.testing.assert_allclose(baked[f"{key}.weight"], expected, rtol=1e-6, atol=1e-6)
+        assert not np.array_equal(baked[f"{key}.weight"], weight)
+        touched.add(f"{key}.weight")
+    bias = "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.bias"
+    change = network["lora_te_text_model_encoder_layers_0_mlp_fc1.diff_b"]
+    np.testing.assert_allclose(baked[bias], model[bias] + np.float32(0.5) * change, rtol=1e-6)
+    for name in model.keys() - touched - {bias}:
+        assert np.array_equal(baked[name], model[name]), name
+
+
+def test_an_fp16_base_keeps_small_deltas(tmp_path: Path) -> None:
+    key = "model.diffusion_model.output_blocks.3.1.transformer_blocks.0.attn1.to_q.weight"
+    save_file({key: np.ones((4, 6), np.float16)}, tmp_path / "base.safetensors")
+    small = {"lora_down.weight": np.full((1, 6), 1e-3, np.float32), "lora_up.weight": np.full((4, 1), 1e-3, np.float32)}
+    save_file(lora(**{f"lora_unet_{TO_Q}": small}), tmp_path / "lora.safetensors")
+    bake.single(tmp_path / "base.safetensors", tmp_path / "out.safetensors", tmp_path / "lora.safetensors", 1.0)
+    assert np.all(load_file(tmp_path / "out.safetensors")[key] > 1)  # 1 + 1e-6 is 1 in fp16
+
+
+def test_a_folder_is_linked_except_for_what_changes(tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    for part in ("unet", "text_encoder", "vae"):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text("{}", "utf-8")
+    name = "up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    save_file({name: numbers(4, 6)}, folder / "unet" / "diffusion_pytorch_model.safetensors")
+    save_file({"text_model.encoder.layers.0.mlp.fc1.weight": numbers(4, 6)}, folder / "text_encoder" / "model.safetensors")
+    save_file({"x": numbers(2)}, folder / "vae" / "diffusion_pytorch_model.safetensors")
+    network = {key: value for key, value in adapter().items() if TO_Q in key}
+    save_file(network, tmp_path / "lora.safetensors")
+    bake.folder(folder, tmp_path / "out", tmp_path / "lora.safetensors", 1.0)
+    before = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")[name]
+    after = load_file(tmp_path / "out" / "unet" / "diffusion_pytorch_model.safetensors")[name]
+    np.testing.assert_allclose(after, before + delta(network, f"lora_unet_{TO_Q}", (4, 6)), rtol=1e-6, atol=1e-6)
+    assert (tmp_path / "out" / "vae" / "diffusion_pytorch_model.safetensors").is_symlink()
+    save_file(adapter(), tmp_path / "lora.safetensors")
+    with pytest.raises(StepFailed, match="another architecture"):
+        bake.folder(folder, tmp_path / "out2", tmp_path / "lora.safetensors", 1.0)
+
+
+def test_layers_that_the_base_has_not_are_refused(tmp_path: Path) -> None:
+    save_file({"x": numbers(2)}, tmp_path / "base.safetensors")
+    save_file(adapter(), tmp_path / "lora.safetensors")
+    with pytest.raises(StepFailed, match="are not in the base model"):
+        bake.single(tmp_path / "base.safetensors", tmp_path / "out.safetensors", tmp_path / "lora.safetensors", 1.0)
+
+
+def test_folding_a_tucker_locon_changes_nothing(tmp_path: Path) -> None:
+    network = {name: value for name, value in adapter().items() if "diff" not in name}
+    save_file(network, tmp_path / "lora.safetensors", metadata={"ss_network_module": "lycoris.kohya", "ss_seed": "1"})
+    bake.fold(tmp_path / "lora.safetensors", tmp_path / "plain.safetensors")
+    plain = load_file(tmp_path / "plain.safetensors")
+    assert not any("lora_mid" in name for name in plain)
+    for module in SINGLE:
+        if any(name.startswith(f"{module}.") for name in plain):
+            shape = (4, 6, 3, 3) if "conv1" in module else (4, 6)
+            np.testing.assert_allclose(delta(plain, module, shape), delta(network, module, shape), rtol=1e-5, atol=1e-6)
+
+
+def test_sdxls_second_text_encoder_lies_in_joined_tensors() -> None:
+    root = "conditioner.embedders.1.model.transformer.resblocks.3"
+    names = ["conditioner.embedders.0.transformer.text_model.encoder.layers.0.mlp.fc1.weight", f"{root}.attn.in_proj_weight"]
+    names += [f"{root}.mlp.c_fc.weight", "model.diffusion_model.input_blocks.4.1.proj_in.weight"]
+    found = bake.places(names)
+    layer = "lora_te2_text_model_encoder_layers_3"
+    assert [found[f"{layer}_self_attn_{one}_proj.weight"].third for one in "qkv"] == [0, 1, 2]
+    assert found[f"{layer}_mlp_fc1.weight"].tensor.endswith("c_fc.weight")
+    assert "lora_te1_text_model_encoder_layers_0_mlp_fc1.weight" in found
+    assert "lora_unet_input_blocks_4_1_proj_in.weight" in found
+
+
+def test_the_step_draws_with_the_baked_file_and_removes_it(tmp_path: Path) -> None:
+    """A small program stands where gen_img.py would: what matters is what it is given, and what is left."""
+    save_file(base(), tmp_path / "base.safetensors")
+    save_file(adapter(), tmp_path / "lora.safetensors")
+    temporary = tmp_path / "temporary"
+    program = f"import pathlib, sys; p = pathlib.Path({str(temporary)!r}, 'baked.safetensors'); "
+    program += f"pathlib.Path({str(tmp_path)!r}, 'size').write_text(str(p.stat().st_size)); print('drawn'); sys.exit(int(sys.argv[1]))"
+    request = {
+        "how": "bake",
+        "checkpoint": str(tmp_path / "base.safetensors"),
+        "lora": str(tmp_path / "lora.safetensors"),
+        "target": str(temporary / "baked.safetensors"),
+        "multiplier": 1.0,
+        "temporary": str(temporary),
+        "env": {},
+    }
+    for code in (0, 3):
+        argv = [__import__("sys").executable, "-c", program, str(code)]
+        (tmp_path / "request.json").write_text(json.dumps({**request, "argv": argv}), "utf-8")
+        assert gen_step.main([str(tmp_path / "request.json")]) == code
+        assert int((tmp_path / "size").read_text("utf-8")) > 500
+        assert not temporary.exists()
+    (tmp_path / "model.ckpt").touch()
+    (tmp_path / "request.json").write_text(
+        json.dumps({**request, "checkpoint": str(tmp_path / "model.ckpt"), "argv": []}), "utf-8"
+    )
+    assert gen_step.main([str(tmp_path / "request.json")]) == 1
+    assert not temporary.exists()

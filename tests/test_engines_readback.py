@@ -1,0 +1,153 @@
+"""The end of a training is judged by its log and by its file: names, shapes, bytes, metadata, finite numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator import load
+from orchestrator.engines import embedded, readback, sdscripts
+from orchestrator.recipe import Expect, Recipe
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT.parent / "shared" / "samples"
+
+# How the samples were trained (shared/samples/README.md): dim = conv_dim = 2, alpha 1, no fp16, 64x64 pictures.
+NETWORK = {"dim": 2, "alpha": 1.0, "conv_dim": 2, "conv_alpha": 1.0}
+
+
+def sample(name: str, **training: Any) -> Recipe:
+    """Return the recipe of a sample."""
+    if not SAMPLES.is_dir():
+        pytest.skip("the samples of real files (shared/samples) are not here")
+    base = load.recipe(ROOT / "recipes", f"krnk-{name}").recipe
+    asked = {
+        "steps": 6 if name == "lora3x3" else 2,
+        "mixed_precision": "no",
+        "save_precision": "float",
+        "optimizer": "AdamW",
+        **training,
+    }
+    return base.model_copy(
+        update={
+            "name": name,
+            "network": base.network.model_copy(update=NETWORK),
+            "training": base.training.model_copy(update=asked),
+            "expect": Expect(),
+        }
+    )
+
+
+def log(name: str) -> str:
+    return "".join((SAMPLES / f"{name}.{stream}.log").read_bytes().decode("utf-8") for stream in ("stdout", "stderr"))
+
+
+def judged(tmp_path: Path, recipe: Recipe, text: str | None = None) -> str:
+    problems = sdscripts.finished(recipe, tmp_path, log(recipe.name) if text is None else text)
+    return "\n".join(str(problem) for problem in problems)
+
+
+def put(tmp_path: Path, name: str) -> Path:
+    return Path(shutil.copyfile(SAMPLES / f"{name}.safetensors", tmp_path / f"{name}.safetensors"))
+
+
+def precision(name: str) -> str:
+    table, _, _ = readback.header(SAMPLES / f"{name}.safetensors")
+    return {"F32": "float", "F16": "fp16"}[str(next(iter(table.values()))["dtype"])]
+
+
+@pytest.mark.parametrize("name", ["lora3x3", "locon", "loha"])
+def test_real_files_keep_their_promise(tmp_path: Path, name: str) -> None:
+    recipe = sample(name)
+    recipe = sample(name, save_precision=precision(name))
+    put(tmp_path, name)
+    assert judged(tmp_path, recipe) == ""
+
+
+def test_every_value_that_differs_is_named(tmp_path: Path) -> None:
+    sample("locon")
+    recipe = sample("locon", save_precision=precision("locon"), seed=1, learning_rate=1e-3, lr_scheduler="constant", steps=3)
+    recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"alpha": 2.0, "conv_alpha": 2.0})})
+    put(tmp_path, "locon")
+    said = judged(tmp_path, recipe)
+    for text in (
+        "2 steps were trained, 3 asked for",
+        "ss_seed = 31337; the recipe says 1",
+        "ss_learning_rate = 0.0001; the recipe says 0.001",
+        "ss_lr_scheduler = cosine_with_restarts",
+        "ss_network_alpha = 1.0",
+        "network_args conv_alpha = 1",
+        "ss_steps = 2",
+    ):
+        assert text in said
+
+
+def test_other_tensors_than_promised(tmp_path: Path) -> None:
+    sample("locon")
+    recipe = sample("locon", save_precision=precision("locon"))
+    put(tmp_path, "locon")
+    wide = recipe.model_copy(update={"network": recipe.network.model_copy(update={"preset": None})})
+    assert "lacks 14 promised tensors" in judged(tmp_path, wide)
+    plain = recipe.model_copy(update={"network": recipe.network.model_copy(update={"tucker": False})})
+    assert "tensors that nobody promised, as lora_unet_" in judged(tmp_path, plain)
+    ranked = recipe.model_copy(update={"network": recipe.network.model_copy(update={"dim": 4})})
+    assert "tensors have other shapes" in judged(tmp_path, ranked)
+    sized = recipe.model_copy(update={"expect": Expect(tensor_bytes=5)})
+    assert "expect.tensor_bytes is 5" in judged(tmp_path, sized)
+    other = {"float": "fp16", "fp16": "float"}[precision("locon")]
+    assert "training.save_precision asks for" in judged(tmp_path, sample("locon", save_precision=other))
+
+
+def test_a_lost_loss_is_no_success_though_the_trainer_says_so(tmp_path: Path) -> None:
+    recipe = sample("lora3x3", save_precision=precision("lora3x3"))
+    put(tmp_path, "lora3x3")
+    assert "the loss is nan" in judged(tmp_path, recipe, log("nan"))
+
+
+def test_no_file_a_cut_file_and_an_old_file(tmp_path: Path) -> None:
+    recipe = sample("locon", save_precision="fp16")
+    assert "cannot be used: No such file" in judged(tmp_path, recipe)
+    file = put(tmp_path, "locon")
+    data = file.read_bytes()
+    for size in (0, 7, 100, len(data) - 1):
+        file.write_bytes(data[:size])
+        assert "cannot be used" in judged(tmp_path, recipe), size
+    file.write_bytes(data)
+    (tmp_path / "dataset.toml").touch()
+    later = file.stat().st_mtime + 100
+    __import__("os").utime(tmp_path / "dataset.toml", (later, later))
+    assert "is older than this run" in judged(tmp_path, recipe)
+
+
+def test_a_log_without_model_saved(tmp_path: Path) -> None:
+    recipe = sample("locon", save_precision=precision("locon"))
+    put(tmp_path, "locon")
+    assert 'did not say "model saved."' in judged(tmp_path, recipe, log("locon").replace("model saved.", ""))
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("F32", 0x7F800000), ("F16", 0x7E00), ("BF16", 0xFF80)])
+def test_infinities_and_nan_in_the_weights_are_found(tmp_path: Path, kind: str, bits: int) -> None:
+    width = 4 if kind == "F32" else 2
+    numbers = [0, 1, 2, bits]
+    data = b"".join(number.to_bytes(width, "little") for number in numbers)
+    file = tmp_path / "x.safetensors"
+    for count, found in ((3, 0), (4, 1)):
+        table = {"a": {"dtype": kind, "shape": [count], "data_offsets": [0, count * width]}}
+        header = json.dumps(table).encode()
+        file.write_bytes(struct.pack("<Q", len(header)) + header + data[: count * width])
+        assert len(list(readback._numbers(file, table))) == found
+
+
+def test_the_embedded_engine_is_judged_by_its_own_bases_sizes(tmp_path: Path) -> None:
+    recipe = load.recipe(ROOT / "recipes", "krnk-locon", "demo").recipe
+    base = ROOT / "orchestrator" / "embedded" / "base"
+    command = embedded.train(recipe, {"dataset": tmp_path, "checkpoint": base}, tmp_path, None)
+    said = json.loads(command.files["expected.json"])
+    assert said["text encoder modules"] < 72
+    assert said["checkpoint"] == str(base)
+    assert "vae" not in " ".join(command.argv)
