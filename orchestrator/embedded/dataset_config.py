@@ -178,7 +178,7 @@ class _Reader:
             if key in _REFUSED:
                 if value:
                     self._say(
-                        f"{where}.{key}", "the embedded engine does not do this", "leave it out, or train with sd-scripts"
+                        f"{where}.{key}", "not in the embedded engine", "leave it out, or train with sd-scripts"
                     )
             elif key not in known:
                 self._say(f"{where}.{key}", f"unknown key{near_miss(key, known)}")

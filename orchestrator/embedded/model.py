@@ -55,10 +55,10 @@ def load(folder: Path, vae: Path | None = None, *, device: torch.device | None =
     if vae is not None and not vae.is_dir():
         raise NotReady(Problem(str(vae), "not a VAE folder in Diffusers layout", "leave --vae out to use the model's own"))
     where = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32)
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False)
     text_encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    autoencoder = AutoencoderKL.from_pretrained(vae or folder / "vae", torch_dtype=torch.float32)
+    autoencoder = AutoencoderKL.from_pretrained(vae or folder / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False)
     for part in (unet, text_encoder, autoencoder):
         part.requires_grad_(requires_grad=False)
         part.eval()

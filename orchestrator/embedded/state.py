@@ -72,12 +72,8 @@ def restore(folder: Path, network: Network, optimizer: torch.optim.Optimizer, sc
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """The schedule's counters and rates; its functions are made anew from the arguments."""
-    return {
-        key: value
-        for key, value in state.items()
-        if isinstance(value, int | float | str | bool | None | list) and key != "lr_lambdas"
-    }
+    """The schedule's counters and rates; its functions (None in a state) are made anew from the arguments."""
+    return {key: value for key, value in state.items() if isinstance(value, int | float | str | list)}
 
 
 def _sync(path: Path) -> None:
