@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 52, 12, 10, 26
+_WIDTH, _WIDE, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 1120, 52, 12, 10, 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +46,22 @@ def short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def lines(curves: Sequence[Line], label: str, height: int = 190, *, zero: bool = False, unit: str = "step") -> Markup:
+def lines(
+    curves: Sequence[Line], label: str, size: tuple[int, int] = (380, 170), *, zero: bool = False, unit: str = "step"
+) -> Markup:
     """Return a line chart; ``label`` is read to those who do not see it. Empty without points.
 
     Args:
         curves: all on the same axes.
         label: what the chart shows, as a sentence.
-        height: of the drawing, of 640 units of width.
+        size: width and height of the drawing; letters are 13 high.
         zero: begin the vertical axis at 0.
         unit: name of the horizontal axis.
     """
     points = [point for curve in curves for point in curve.points]
     if not points:
         return Markup()
+    width, height = size
     left, right = min(x for x, _ in points), max(x for x, _ in points)
     low, high = min(y for _, y in points), max(y for _, y in points)
     pad = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
@@ -66,18 +69,18 @@ def lines(curves: Sequence[Line], label: str, height: int = 190, *, zero: bool =
     low = max(low, 0.0) if min(y for _, y in points) >= 0 else low
 
     def x_at(value: float) -> float:
-        return _LEFT + (value - left) / ((right - left) or 1) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (value - left) / ((right - left) or 1) * (width - _LEFT - _RIGHT)
 
     def y_at(value: float) -> float:
         return _TOP + (high - value) / ((high - low) or 1) * (height - _TOP - _BOTTOM)
 
     parts = []
     for value in ticks(low, high, 4 if height > 120 else 2):
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y_at(value):.1f}" y2="{y_at(value):.1f}"/>')
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y_at(value):.1f}" y2="{y_at(value):.1f}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y_at(value) + 4:.1f}" text-anchor="end">{short(value)}</text>')
     parts += [
         f'<text x="{x_at(value):.1f}" y="{height - 8}" text-anchor="middle">{short(value)}</text>'
-        for value in ticks(left, right, 6)
+        for value in ticks(left, right, width // 90)
     ]
     for curve in curves:
         path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in curve.points)
@@ -86,14 +89,14 @@ def lines(curves: Sequence[Line], label: str, height: int = 190, *, zero: bool =
             x, y = curve.points[-1]
             parts.append(f'<circle class="dot {curve.colour}" cx="{x_at(x):.1f}" cy="{y_at(y):.1f}" r="3"/>')
     data = {
-        "box": [_LEFT, _TOP, _WIDTH - _RIGHT, height - _BOTTOM],
+        "box": [_LEFT, _TOP, width - _RIGHT, height - _BOTTOM],
         "x": [left, right],
         "unit": unit,
         "curves": [{"label": curve.label, "points": [[x, _round(y)] for x, y in curve.points]} for curve in curves],
     }
     said = escape(json.dumps(data, separators=(",", ":")))
     return Markup(  # noqa: S704 - every text in it is escaped
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}" data-chart="{said}">'
+        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}" data-chart="{said}">'
         f"{''.join(parts)}</svg>"
     )
 
@@ -138,22 +141,22 @@ def timeline(spans: Sequence[Span], label: str) -> Markup:
     row, left = 26, 74
     height = len(lanes) * row + 30
     parts = []
-    for value in ticks(0, whole, 6):
-        x = left + value / whole * (_WIDTH - left - _RIGHT)
+    for value in ticks(0, whole, 8):
+        x = left + value / whole * (_WIDE - left - _RIGHT)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 24}"/>')
         parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{clock(value)}</text>')
     for number, lane in enumerate(lanes):
         parts.append(f'<text x="{left - 8}" y="{number * row + 22}" text-anchor="end">{escape(lane)}</text>')
     for span in spans:
-        x = left + (span.start - first) / whole * (_WIDTH - left - _RIGHT)
-        width = max(1.5, span.seconds / whole * (_WIDTH - left - _RIGHT))
+        x = left + (span.start - first) / whole * (_WIDE - left - _RIGHT)
+        width = max(1.5, span.seconds / whole * (_WIDE - left - _RIGHT))
         y = lanes.index(span.lane) * row + 7
         parts.append(
             f'<rect class="span {escape(span.colour)}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{row - 8}" rx="3">'
             f"<title>{escape(span.label)}</title></rect>"
         )
     return Markup(  # noqa: S704 - every text in it is escaped
-        f'<svg class="chart" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        f'<svg class="chart" viewBox="0 0 {_WIDE} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )
 
 
@@ -175,7 +178,7 @@ def spectra(blocks: Iterable[tuple[str, Sequence[float]]], label: str, floor: fl
         for row, value in enumerate(values):
             share = max(0.04, 1 - max(value, floor) / floor)
             parts.append(
-                f'<rect class="heat" x="{number * wide + 1:.1f}" y="{row * tall}" width="{wide - 2:.1f}" height="{tall - 1}" '
+                f'<rect class="cell" x="{number * wide + 1:.1f}" y="{row * tall}" width="{wide - 2:.1f}" height="{tall - 1}" '
                 f'fill-opacity="{share:.2f}"><title>{escape(name)}: {10**value:.2g} of the largest</title></rect>'
             )
     return Markup(  # noqa: S704 - every text in it is escaped

@@ -142,7 +142,7 @@ def _subject(name: str, members: list[Member], found: Gathered, album: Album, co
         "description_ja": release.description_ja,
         "triggers": members[0].recipe.triggers(),
         "members": described_,
-        "loss": charts.lines(drawn, _loss_words(name, drawn), 230) if len(drawn) > 1 else "",
+        "loss": charts.lines(drawn, _loss_words(name, drawn), (500, 230)) if len(drawn) > 1 else "",
         "sheet": sheet,
         "captions": captions,
         "grid": _grid(grid, name, album),
@@ -219,7 +219,7 @@ def _member(root: Path, member: Member, album: Album, colours: dict[str, str]) -
         "loss_now": f"{curve[-1][1]:.4f}" if curve else "",
         "loss": charts.lines([charts.Line("loss", colour, curve)], _words("Mean loss", recipe.name, curve)),
         "rate": charts.lines(
-            [charts.Line("learning rate", colour, rates)], _words("Learning rate", recipe.name, rates), 100, zero=True
+            [charts.Line("learning rate", colour, rates)], _words("Learning rate", recipe.name, rates), (380, 90), zero=True
         ),
         "bytes": tables.released(member),
         "sizes": tables.sizes(member),
