@@ -143,7 +143,7 @@ def verify(
     else:
         _print_verification(found, named=bool(recipe))
     if not found.verdict.ok:
-        raise typer.Exit(1)
+        raise SystemExit(1)  # in every way that the command line may be called
 
 
 def _print_verification(found: Verification, *, named: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -90,10 +91,12 @@ def convert(
     check_output(output, [source, *([base_model] if base_model else [])], overwrite=overwrite)
     found = adapter(read_header(source))
     dtype = numbers.dtype_of(save_precision) if save_precision else None
-    opened = base.Base(base_model, found.architecture) if base_model else None
-    _check(found, to, rank, max_error, opened)
-    with Body(found.header) as body:
-        task = _Task(to, found, body, opened, rank, max_error, dtype)
+    with contextlib.ExitStack() as stack:
+        opened = base.Base(base_model, found.architecture) if base_model else None
+        if opened:
+            stack.callback(opened.close)
+        _check(found, to, rank, max_error, opened)
+        task = _Task(to, found, stack.enter_context(Body(found.header)), opened, rank, max_error, dtype)
         pieces: list[Piece] = []
         lost = energy = 0.0
         for made, gone, whole in lowrank.each(partial(_one, task), found.modules):
@@ -101,8 +104,6 @@ def convert(
             lost, energy = lost + gone, energy + whole
         size = sum(piece.entry.size for piece in pieces)
         hashes = metadata.write(output, pieces, _metadata(task, pieces))
-    if opened:
-        opened.close()
     error = float(np.sqrt(lost / energy)) if energy else 0.0
     counted = dict(Counter(str(module.kind) for module in found.modules))
     return ConvertReport(to, counted, found.header.tensor_bytes, size, error, hashes)

@@ -149,7 +149,8 @@ def _pieces(
     found: Adapter, body: Body, weight_of: Mapping[str, float], pruned: set[str], compat: Compat | None
 ) -> Iterator[tuple[Module, Piece]]:
     tables: dict[tuple[str, float], Any] = {}
-    lycoris = any("down_blocks_0_resnets_0_conv1" in module.kohya or "hada_t1" in module.keys for module in found.modules)
+    # That tool told LyCORIS files by this layer; it multiplied both factors of any other file by the whole ratio.
+    lycoris = any("down_blocks_0_resnets_0_conv1" in module.kohya or module.kind != "lora" for module in found.modules)
     for module in found.modules:
         weight = weight_of[module.name]
         if module.name in pruned:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _NO_CAP = 1 << 30
+_GAP = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,7 @@ def resize(
         raise RecipeError(Problem("new_rank", "is missing", "a fixed rank needs one"))
     cap = _NO_CAP if new_rank is None else new_rank
     conv_cap = cap if new_conv_rank is None else new_conv_rank
-    ask = _Ask(method, param, cap, conv_cap, rank_rule, numbers.dtype_of(save_precision), prune)
+    ask = _Ask(method, float(param), cap, conv_cap, rank_rule, numbers.dtype_of(save_precision), prune)
     found = adapter(read_header(source))
     problems = [*_nonsense(ask), *factors.refusals(found, "resize")]
     if problems:
@@ -229,7 +230,12 @@ def _fitting(found: Adapter, body: Body, ask: _Ask) -> float:
     if not len(candidates):
         return 1.0
     beyond = float(candidates[-1]) * 1.001
-    return beyond if size(beyond) <= limit else float(candidates[low])
+    if size(beyond) <= limit:
+        return beyond
+    # Between two values, and not too near to either: the file's own factorization may see them a little differently.
+    while low > 0 and candidates[low] / candidates[low - 1] < 1 + _GAP:
+        low -= 1
+    return float(np.sqrt(candidates[low] * candidates[low - 1])) if low else 1.0
 
 
 def _metadata(found: Adapter, ask: _Ask, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:

@@ -194,7 +194,7 @@ def _share(results: Iterable[_Result]) -> float:
 def _metadata(found: Adapter, variant: _Variant, ask: _Ask) -> dict[str, str]:
     before = found.header.metadata
     old = max((module.rank or 0 for module in found.modules), default=0)
-    comment = f"Dynamic resize with sv_ratio: {variant.ratio} from {old}; {before.get('ss_training_comment', '')}"
+    comment = f"Dynamic resize with sv_ratio: {float(variant.ratio)} from {old}; {before.get('ss_training_comment', '')}"
     kept = {**before, "ss_training_comment": comment, "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic"}
     details = {"sv_ratio": variant.ratio, "block_weights": dict(variant.weights), "rank_rule": ask.rule}
     return metadata.with_provenance(kept, "sweep", details)

@@ -1,0 +1,277 @@
+"""Conversions keep the change; names go over to diffusers and back; two files are compared across families."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+import pytest
+from weights_samples import CONV, LAYERS, LINEAR, MID, OTHER, TE, lora, modules, read, sample, tensors, write
+
+from orchestrator import weights
+from orchestrator.errors import RecipeError
+from orchestrator.weights import families, kinds, names
+from orchestrator.weights.converting import Form
+from orchestrator.weights.files import read_header
+from orchestrator.weights.modules import adapter
+from orchestrator.weights.pickles import unpickled
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.weights.numbers import Floats
+
+THIN = [family for family in LINEAR if family not in {"full", "dylora"}]
+
+
+def _changes(path: Path, base: dict[str, Floats] | None = None) -> dict[str, Floats]:
+    found = {}
+    for name, parts in modules(path).items():
+        kind = kinds.recognize({part: value.shape for part, value in parts.items()})
+        assert kind is not None
+        change = families.delta(kind, parts, base[name] if base and (kind.needs_base or "dora_scale" in parts) else None)
+        found[name] = change.reshape(len(change), -1)
+    return found
+
+
+@pytest.mark.parametrize("family", LINEAR)
+@pytest.mark.parametrize("to", ["plain", "full", "same", "kohya"])
+def test_the_change_is_kept(tmp_path: Path, family: str, to: Form) -> None:
+    source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
+    report = weights.convert(source, output, to)
+    assert report.relative_error == 0
+    after = _changes(output)
+    for name, change in _changes(source).items():
+        np.testing.assert_allclose(after[name], change, rtol=1e-5, atol=1e-7)
+    if to == "full":
+        assert adapter(read_header(output)).family == "full"
+        assert modules(output)[CONV]["diff"].shape == (16, 8, 3, 3)
+
+
+def test_tucker_becomes_a_plain_locon_with_nothing_else_changed(tmp_path: Path) -> None:
+    output = tmp_path / "out.safetensors"
+    weights.convert(sample("locon"), output, "plain")
+    found = adapter(read_header(output))
+    assert (found.tucker, len(found.modules)) == (False, 350)
+    before, after = read(sample("locon")), read(output)
+    assert not any("lora_mid" in key for key in after)
+    for key, values in after.items():
+        if "lora_down" not in key or values.shape == before[key].shape:
+            np.testing.assert_array_equal(values, before[key])
+    assert weights.compare(sample("locon"), output).cosine == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", [*THIN, "full"])
+def test_any_family_becomes_the_best_lora_of_a_rank_or_an_error(tmp_path: Path, family: str) -> None:
+    source, output = lora(tmp_path / "in.safetensors", family, rank=2), tmp_path / "out.safetensors"
+    report = weights.convert(source, output, "lora", rank=2, save_precision="fp32")
+    lost = whole = 0.0
+    after = _changes(output)
+    for name, change in _changes(source).items():
+        values = np.linalg.svd(change.astype(np.float64), compute_uv=False)
+        assert np.linalg.norm(change - after[name]) == pytest.approx(np.sqrt((values[2:] ** 2).sum()), rel=1e-3, abs=1e-5)
+        lost, whole = lost + (values[2:] ** 2).sum(), whole + (values**2).sum()
+    assert report.relative_error == pytest.approx(np.sqrt(lost / whole), rel=1e-3, abs=1e-4)
+    weights.convert(source, output, "lora", max_error=0.3, save_precision="fp32")
+    after = _changes(output)
+    for name, change in _changes(source).items():
+        assert np.linalg.norm(change - after[name]) <= 0.3001 * np.linalg.norm(change)
+    assert adapter(read_header(output)).family == "lora"
+
+
+@pytest.mark.parametrize("family", [*OTHER, "lora"])
+@pytest.mark.parametrize("naming", ["diffusers", "stability"])
+def test_with_the_base_every_family_becomes_whole_differences_and_can_be_merged(
+    tmp_path: Path, family: str, naming: str
+) -> None:
+    source, output, base_path = (tmp_path / f"{name}.safetensors" for name in ("in", "out", "base"))
+    lora(source, family)
+    rng = np.random.default_rng(5)
+    weights_ = {
+        name: rng.standard_normal((o, i, *((k, k) if k else ()))).astype(np.float32) for name, (o, i, k) in LAYERS.items()
+    }
+    stability = {
+        TE: "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1",
+        "lora_unet_down_blocks_0_attentions_0_proj_in": "model.diffusion_model.input_blocks.1.1.proj_in",
+        CONV: "model.diffusion_model.input_blocks.4.0.in_layers.2",
+        MID: "model.diffusion_model.middle_block.1.transformer_blocks.0.ff.net.0.proj",
+        "lora_unet_up_blocks_1_resnets_0_conv2": "model.diffusion_model.output_blocks.3.0.out_layers.3",
+        "lora_unet_conv_out": "model.diffusion_model.conv_out",
+    }
+    paths = {name: names.diffusers(name, "sd1") for name in LAYERS} if naming == "diffusers" else stability
+    write(base_path, {paths[name]: {"weight": value} for name, value in weights_.items()})
+    weights.convert(source, output, "full", base_model=base_path, save_precision="fp32")
+    after = _changes(output)
+    for name, change in _changes(source, weights_).items():
+        np.testing.assert_allclose(after[name], change, rtol=1e-5, atol=1e-6)
+    half = tmp_path / "half.safetensors"
+    weights.merge(output, half, [0.5] * 26)
+    np.testing.assert_allclose(_changes(half)[MID], 0.5 * after[MID], rtol=1e-6)
+
+
+def test_without_the_base_they_are_refused(tmp_path: Path) -> None:
+    source, output = lora(tmp_path / "in.safetensors", "boft"), tmp_path / "out.safetensors"
+    with pytest.raises(RecipeError, match="--base"):
+        weights.convert(source, output, "full")
+    small = write(tmp_path / "base.safetensors", {"unet.conv_out": {"weight": np.ones((8, 4, 3, 3), np.float32)}})
+    with pytest.raises(RecipeError, match="holds no layer"):
+        weights.convert(source, output, "full", base_model=small)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("family", ["lora", "locon-tucker"])
+def test_names_go_to_diffusers_and_back(tmp_path: Path, family: str) -> None:
+    source, there, back = (tmp_path / f"{name}.safetensors" for name in ("in", "there", "back"))
+    lora(source, family)
+    weights.convert(source, there, "diffusers")
+    keys = set(read_header(there).entries)
+    assert "unet.mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj.lora_A.weight" in keys
+    assert "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_B.weight" in keys
+    assert not any("alpha" in key for key in keys)
+    weights.convert(there, back, "kohya")
+    assert set(modules(back)) == set(LAYERS)
+    for path in (there, back):
+        assert weights.compare(source, path).cosine == pytest.approx(1, abs=1e-6)
+        assert weights.compare(source, path).norm_ratio == pytest.approx(1, abs=1e-6)
+    merged = tmp_path / "merged.safetensors"
+    weights.merge(there, merged, [0.5] * 26, unmapped=0.5)
+    assert weights.compare(source, merged).norm_ratio == pytest.approx(0.5)
+
+
+def test_every_name_of_the_release_goes_to_diffusers_and_back() -> None:
+    found = adapter(read_header(sample("lora3x3")))
+    for module in found.modules:
+        path = names.diffusers(module.name, "sd1")
+        assert names.kohya(path, "sd1") == module.name
+    assert names.diffusers("lora_unet_up_blocks_3_attentions_2_transformer_blocks_0_attn2_to_out_0", "sd1") == (
+        "unet.up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_out.0"
+    )
+
+
+def test_diffusers_itself_has_layers_of_these_names() -> None:
+    pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    small = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(4, 8, 12, 12),
+        layers_per_block=2,
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    layers = {f"unet.{name}" for name, _ in small.named_modules()}
+    found = adapter(read_header(sample("lora3x3")))
+    unet = [module.name for module in found.modules if module.block != "BASE"]
+    wrong = [name for name in unet if names.diffusers(name, "sd1") not in layers]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("module", "path"),
+    [
+        (
+            "lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_q",
+            "unet.down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q",
+        ),
+        ("lora_unet_input_blocks_3_0_op", "unet.down_blocks.0.downsamplers.0.conv"),
+        ("lora_unet_input_blocks_7_0_emb_layers_1", "unet.down_blocks.2.resnets.0.time_emb_proj"),
+        ("lora_unet_middle_block_2_in_layers_2", "unet.mid_block.resnets.1.conv1"),
+        ("lora_unet_output_blocks_5_2_conv", "unet.up_blocks.1.upsamplers.0.conv"),
+        ("lora_unet_output_blocks_8_0_skip_connection", "unet.up_blocks.2.resnets.2.conv_shortcut"),
+        (
+            "lora_te2_text_model_encoder_layers_31_self_attn_q_proj",
+            "text_encoder_2.text_model.encoder.layers.31.self_attn.q_proj",
+        ),
+        ("lora_te1_text_model_encoder_layers_0_mlp_fc2", "text_encoder.text_model.encoder.layers.0.mlp.fc2"),
+    ],
+)
+def test_names_of_sdxl_become_diffusers_paths(module: str, path: str) -> None:
+    assert names.diffusers(module, "sdxl") == path
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp16", "F16"), ("bf16", "BF16"), ("fp32", "F32")])
+def test_precision_alone(tmp_path: Path, precision: str, dtype: str) -> None:
+    source, output = lora(tmp_path / "in.safetensors", "lokr"), tmp_path / "out.safetensors"
+    weights.convert(source, output, save_precision=precision)
+    assert {entry.dtype for entry in read_header(output).entries.values()} == {dtype}
+    before, after = read(source), read(output)
+    for key, values in after.items():
+        np.testing.assert_allclose(values, before[key], rtol={"F32": 0, "F16": 1e-3, "BF16": 8e-3}[dtype], atol=1e-6)
+
+
+def test_what_makes_no_sense_is_said(tmp_path: Path) -> None:
+    source, output = lora(tmp_path / "in.safetensors", "loha"), tmp_path / "out.safetensors"
+    for form, options, said in (
+        ("lora", {}, "either a rank or"),
+        ("lora", {"rank": 0}, "at least 1"),
+        ("lora", {"max_error": 1.5}, "fraction"),
+        ("plain", {"rank": 4}, "takes no rank"),
+        ("diffusers", {}, "no place for loha"),
+    ):
+        assert form in get_args(Form)
+        with pytest.raises(RecipeError, match=said):
+            weights.convert(source, output, form, **options)
+    assert not output.exists()
+
+
+def test_a_pickle_is_read_on_request_with_tensors_only(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    made = tensors("lora", LAYERS[TE], 4, np.random.default_rng(0))
+    parts = {f"{TE}.{part}": torch.from_numpy(value) for part, value in made.items()}
+    torch.save(parts, tmp_path / "old.pt")
+    with unpickled(tmp_path / "old.pt", tmp_path) as path:
+        weights.convert(path, tmp_path / "new.safetensors")
+    assert set(read(tmp_path / "new.safetensors")) == set(parts)
+    torch.save({"a": print}, tmp_path / "evil.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    for name in ("evil.pt", "list.pt"):
+        with pytest.raises(RecipeError), unpickled(tmp_path / name, tmp_path):
+            pass
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("one", ["lora", "locon-tucker", "loha", "lokr", "full"])
+@pytest.mark.parametrize("other", ["lora", "loha-tucker", "lokr-whole", "full"])
+def test_cosine_and_ratio_are_those_of_the_whole_matrices(tmp_path: Path, one: str, other: str) -> None:
+    first, second = lora(tmp_path / "a.safetensors", one), lora(tmp_path / "b.safetensors", other, seed=1)
+    found = weights.compare(first, second)
+    a, b = (
+        np.concatenate([change.ravel() for change in _changes(path).values()]).astype(np.float64) for path in (first, second)
+    )
+    assert found.cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
+    assert found.norm_ratio == pytest.approx(np.linalg.norm(b) / np.linalg.norm(a), rel=1e-5)
+    a, b = _changes(first)[MID].ravel(), _changes(second)[MID].ravel()
+    assert found.blocks["MID"].cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5)
+    assert set(found.blocks) == {"BASE", "IN01", "IN04", "MID", "OUT03", "other"}
+
+
+@pytest.mark.parametrize("family", LINEAR)
+def test_a_file_is_exactly_like_itself_and_its_opposite(tmp_path: Path, family: str) -> None:
+    source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
+    same = weights.compare(source, source)
+    assert (same.cosine, same.norm_ratio) == (1.0, 1.0)
+    assert all(pair.cosine == 1.0 for pair in (*same.blocks.values(), *same.modules))
+    weights.merge(source, output, [-0.5] * 26, unmapped=-0.5)
+    turned = weights.compare(source, output)
+    assert turned.cosine == pytest.approx(-1)
+    assert turned.norm_ratio == pytest.approx(0.5)
+
+
+def test_modules_of_one_file_alone_count_as_nothing_in_the_other(tmp_path: Path) -> None:
+    source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
+    weights.merge(source, output, [0.0] + [1.0] * 25, prune=True)
+    found = weights.compare(source, output)
+    assert found.only_first == (TE,)
+    assert found.blocks["BASE"].cosine is None
+    assert found.cosine is not None
+    assert 0 < found.cosine < 1
+    assert found.cosine == pytest.approx(found.norm_ratio)
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="depends on the base"):
+        weights.compare(lora(tmp_path / "a.safetensors", "boft"), lora(tmp_path / "b.safetensors"))
+    rng = np.random.default_rng(0)
+    odd = write(tmp_path / "c.safetensors", {TE: tensors("lora", (20, 8, None), 4, rng)})
+    with pytest.raises(RecipeError, match="changes"):
+        weights.compare(odd, tmp_path / "b.safetensors")

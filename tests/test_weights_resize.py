@@ -1,0 +1,299 @@
+"""Compression: the ranks of the full matrix' SVD under both rules, and an error that is what was cut off."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from weights_samples import CONV, LAYERS, LINEAR, TE, lora, modules, read, write
+
+from orchestrator import weights
+from orchestrator.errors import RecipeError
+from orchestrator.weights import families, kinds, lowrank, ranks
+from orchestrator.weights.files import read_header
+from orchestrator.weights.sweeping import plot
+
+if TYPE_CHECKING:
+    from orchestrator.weights.numbers import Floats
+
+AGAIN = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RULES: tuple[ranks.RankRule, ...] = ("2023", "sd-scripts-0.10")
+
+
+def _decaying(outputs: int, inputs: int, rank: int, seed: int, slope: float = 4.0) -> tuple[Floats, Floats]:
+    """Factors as training leaves them: a well-conditioned down, an up whose directions decay."""
+    rng = np.random.default_rng(seed)
+    up = rng.standard_normal((outputs, rank)) * np.exp(-np.arange(rank) / slope)
+    turn = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
+    return (up @ turn).astype(np.float32) * 0.05, rng.standard_normal((rank, inputs)).astype(np.float32)
+
+
+def _file(path: Path, *, rank: int = 12, seed: int = 0, dtype: str = "F32", slope: float = 4.0) -> Path:
+    made = {}
+    for number, (name, (_, _, kernel)) in enumerate(LAYERS.items()):
+        up, down = _decaying(40, 20 * (kernel or 1) ** 2, rank, seed + number, slope)
+        tail, ones = ((kernel, kernel), (1, 1)) if kernel else ((), ())
+        parts = {"lora_up.weight": up.reshape(40, rank, *ones), "lora_down.weight": down.reshape(rank, 20, *tail)}
+        made[name] = {**parts, "alpha": np.array(rank / 2, np.float32)}
+    return write(path, made, dtype)
+
+
+def _whole(parts: dict[str, Floats]) -> Floats:
+    kind = kinds.recognize({part: value.shape for part, value in parts.items()})
+    assert kind is not None
+    change = families.delta(kind, parts)
+    return change.reshape(len(change), -1)
+
+
+def _reference(values: Floats, ratio: float, rule: str, cap: int) -> int:
+    """The rank by the rules as they are written down: count of values above the threshold, one more in 0.10."""
+    count = int((values > values[0] / ratio).sum())
+    rank = max(count, 1) if rule == "2023" else min(max(count, 1), len(values) - 1) + 1
+    return 1 if values[0] <= 1e-6 else min(rank, cap)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("dtype", ["F32", "F16"])
+@AGAIN
+@given(seed=st.integers(0, 1000), ratio=st.sampled_from([1.5, 4.0, 16.0, 64.0, 1000.0]), cap=st.sampled_from([3, 128]))
+def test_ranks_are_those_of_the_full_svd(  # noqa: PLR0917
+    tmp_path: Path, rule: ranks.RankRule, dtype: str, seed: int, ratio: float, cap: int
+) -> None:
+    source, output = _file(tmp_path / "in.safetensors", seed=seed, dtype=dtype), tmp_path / "out.safetensors"
+    weights.resize(source, output, param=ratio, new_rank=cap, rank_rule=rule, save_precision="fp32")
+    before, after = modules(source), modules(output)
+    for name, parts in after.items():
+        up, down = (
+            before[name][part].reshape(before[name][part].shape[0], -1) for part in ("lora_up.weight", "lora_down.weight")
+        )
+        values = np.linalg.svd((up.astype(np.float64) @ down), compute_uv=False)
+        values[12:] = 0  # the product has rank 12; what float64 leaves there is noise
+        assert parts["lora_down.weight"].shape[0] == _reference(values, ratio, rule, cap)
+        assert float(parts["alpha"]) == pytest.approx(0.5 * parts["lora_down.weight"].shape[0])
+
+
+@AGAIN
+@given(seed=st.integers(0, 1000), ratio=st.floats(2, 300))
+def test_the_error_is_what_was_cut_off(tmp_path: Path, seed: int, ratio: float) -> None:
+    source, output = _file(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
+    report = weights.resize(source, output, param=ratio, save_precision="fp32")
+    before, after = modules(source), modules(output)
+    lost = energy = 0.0
+    for name, parts in after.items():
+        exact = _whole(before[name]).astype(np.float64)
+        values = np.linalg.svd(exact, compute_uv=False)
+        rank = parts["lora_down.weight"].shape[0]
+        best = float(np.sqrt((values[rank:] ** 2).sum()))
+        error = float(np.linalg.norm(exact - _whole(parts)))
+        assert error == pytest.approx(best, rel=1e-3, abs=3e-6 * values[0])
+        lost, energy = lost + best**2, energy + float((values**2).sum())
+    assert report.relative_error == pytest.approx(np.sqrt(lost / energy), rel=1e-2, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["sv_fro", "sv_cumulative"])
+@pytest.mark.parametrize("rule", RULES)
+@AGAIN
+@given(seed=st.integers(0, 1000), share=st.floats(0.3, 0.999))
+def test_shares_are_those_of_the_full_svd(
+    tmp_path: Path, method: ranks.Method, rule: ranks.RankRule, seed: int, share: float
+) -> None:
+    source, output = _file(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
+    weights.resize(source, output, method=method, param=share, rank_rule=rule, save_precision="fp32")
+    before, after = modules(source), modules(output)
+    for name, parts in after.items():
+        values = np.linalg.svd(_whole(before[name]).astype(np.float64), compute_uv=False)
+        powers = values if method == "sv_cumulative" else values**2
+        reached = np.cumsum(powers) / powers.sum() >= (share if method == "sv_cumulative" else share**2)
+        count = min(int(np.argmax(reached)) + 1, len(values) - 1)
+        assert parts["lora_down.weight"].shape[0] == count + (rule == "sd-scripts-0.10")
+
+
+def test_the_table_of_sd_scripts_own_behaviour() -> None:
+    """Executed on v0.10.1 and read in aee343a9: see the reference this project keeps of resize_lora.py."""
+    values = np.array([16, 8, 4, 2, 1.01, 1.0, 0.99, 0.5])
+
+    def choose(found: Floats, ratio: float, rule: ranks.RankRule, full: int = 8, cap: int = 128) -> int:
+        return ranks.choose(found, full, cap, method="sv_ratio", param=ratio, rule=rule)
+
+    assert choose(values, 16, "2023") == 5
+    assert choose(values, 16, "sd-scripts-0.10") == 6
+    exact = np.ones(8)
+    assert choose(exact, 16, "sd-scripts-0.10", full=640) == 9
+    assert choose(exact, 16, "2023", full=640) == 8
+    assert choose(values, 1e9, "sd-scripts-0.10", cap=3) == 3
+    assert choose(np.full(4, 1e-7), 16, "sd-scripts-0.10") == 1
+
+
+def test_a_fixed_rank_is_that_rank_even_beyond_the_spectrum(tmp_path: Path) -> None:
+    source, output = _file(tmp_path / "in.safetensors", rank=4), tmp_path / "out.safetensors"
+    weights.resize(source, output, method="fixed", new_rank=6, new_conv_rank=5, save_precision="fp32")
+    before, after = modules(source), modules(output)
+    for name, parts in after.items():
+        assert parts["lora_down.weight"].shape[0] == (6 if LAYERS[name][2] is None else 5)
+        np.testing.assert_allclose(_whole(parts), _whole(before[name]), atol=1e-5)
+    entries = read_header(output).metadata
+    assert entries["ss_training_comment"] == "dimension is resized from 4 to 6 (conv: 5); "
+    assert entries["ss_network_dim"] == "6"
+
+
+@pytest.mark.parametrize("method", [lowrank.Method.GRAM32, lowrank.Method.GRAM64, lowrank.Method.QR])
+def test_all_ways_of_factorizing_agree(method: lowrank.Method) -> None:
+    up, down = _decaying(60, 90, 16, 5)
+    smallest = {lowrank.Method.GRAM32: 1 / 8, lowrank.Method.GRAM64: 1e-4}.get(method, 1e-4)
+    if method is lowrank.Method.QR:
+        down = np.concatenate([down[:15], down[:1]])  # dependent rows: no Cholesky factor
+    found = lowrank.factorize(up, down, smallest)
+    assert found.method is method
+    exact = np.linalg.svd(up.astype(np.float64) @ down, compute_uv=False)[:16]
+    rank = int((exact > exact[0] * smallest).sum())
+    np.testing.assert_allclose(found.values[:rank], exact[:rank], rtol=1e-4)
+    rows, columns = lowrank.truncate(found, up, down, rank)
+    np.testing.assert_allclose(columns @ columns.T, np.eye(rank), atol=1e-3)
+    best = np.sqrt((exact[rank:] ** 2).sum())
+    assert np.linalg.norm(up.astype(np.float64) @ down - rows @ columns) == pytest.approx(best, rel=1e-3, abs=1e-5)
+
+
+def test_a_zero_product_stays_as_rank_one_of_zeros_or_goes(tmp_path: Path) -> None:
+    source, merged, output = (tmp_path / f"{name}.safetensors" for name in ("in", "merged", "out"))
+    _file(source, dtype="F16")
+    weights.merge(source, merged, [0.0] + [1.0] * 25)
+    weights.resize(merged, output, param=16)
+    parts = modules(output)[TE]
+    assert parts["lora_up.weight"].shape == (40, 1)
+    assert not parts["lora_up.weight"].any()
+    assert not parts["lora_down.weight"].any()
+    assert float(parts["alpha"]) == 0.5
+    report = weights.resize(merged, output, param=16, prune=True)
+    assert report.pruned == 1
+    assert TE not in modules(output)
+
+
+@pytest.mark.parametrize("family", ["locon-tucker", "loha", "loha-tucker", "lokr", "lokr-tucker", "lokr-whole"])
+def test_other_families_are_converted_with_the_error_said(tmp_path: Path, family: str) -> None:
+    source, output = lora(tmp_path / "in.safetensors", family, rank=2), tmp_path / "out.safetensors"
+    exact = weights.resize(source, output, param=1e6, save_precision="fp32")
+    before, after = modules(source), modules(output)
+    for name, parts in after.items():
+        np.testing.assert_allclose(_whole(parts), _whole(before[name]), rtol=1e-3, atol=1e-5)
+        assert parts["lora_down.weight"].ndim == (2 if LAYERS[name][2] is None else 4)
+    assert exact.relative_error < 1e-3
+    coarse = weights.resize(source, output, method="fixed", new_rank=1, save_precision="fp32")
+    assert sum(coarse.converted.values()) >= (2 if family == "locon-tucker" else 6)
+    lost = sum(np.linalg.norm(_whole(before[name]) - _whole(parts)) ** 2 for name, parts in modules(output).items())
+    whole = sum(np.linalg.norm(_whole(parts)) ** 2 for parts in before.values())
+    assert coarse.relative_error == pytest.approx(np.sqrt(lost / whole), rel=1e-2)
+
+
+@pytest.mark.parametrize("family", ["full", "norm", "ia3", "glora", "boft", "dora"])
+def test_what_is_no_thin_product_is_refused(tmp_path: Path, family: str) -> None:
+    output = tmp_path / "out.safetensors"
+    with pytest.raises(RecipeError, match="low-rank"):
+        weights.resize(lora(tmp_path / "in.safetensors", family), output)
+    assert not output.exists()
+
+
+@AGAIN
+@given(seed=st.integers(0, 50), share=st.floats(0.2, 1.1))
+def test_a_target_size_is_kept_and_used(tmp_path: Path, seed: int, share: float) -> None:
+    source, output = _file(tmp_path / "in.safetensors", seed=seed, dtype="F16"), tmp_path / "out.safetensors"
+    size = share * read_header(source).tensor_bytes
+    report = weights.resize(source, output, method="size_mb", param=size / 2**20)
+    assert report.bytes_after == read_header(output).tensor_bytes <= size
+    if report.bytes_after < read_header(source).tensor_bytes:
+        assert report.threshold is not None
+        largest = max(2 * (40 + 20 * (kernel or 1) ** 2) for _, _, kernel in LAYERS.values())
+        assert report.bytes_after > size - 3 * largest
+    assert read_header(output).metadata["ss_network_dim"] == "Dynamic"
+
+
+def test_what_makes_no_sense_is_said_all_at_once(tmp_path: Path) -> None:
+    source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
+    with pytest.raises(RecipeError) as caught:
+        weights.resize(source, output, method="sv_fro", param=1.5, new_rank=0, new_conv_rank=-1)
+    assert [problem.where for problem in caught.value.problems] == ["new_rank", "new_conv_rank", "sv_fro"]
+    with pytest.raises(RecipeError, match="too small"):
+        weights.resize(source, output, method="size_mb", param=1e-5)
+    with pytest.raises(RecipeError, match="save_precision"):
+        weights.resize(source, output, save_precision="fp17")
+    assert not output.exists()
+
+
+def test_metadata_are_those_of_sd_scripts(tmp_path: Path) -> None:
+    source = lora(tmp_path / "in.safetensors", ss_training_comment="None", ss_network_dim="4", ssmd_tags="a, b")
+    weights.resize(source, tmp_path / "out.safetensors", param=16)
+    entries = read_header(tmp_path / "out.safetensors").metadata
+    assert entries["ss_training_comment"] == "Dynamic resize with sv_ratio: 16.0 from 4; None"
+    assert (entries["ss_network_dim"], entries["ss_network_alpha"], entries["ssmd_tags"]) == ("Dynamic", "Dynamic", "a, b")
+    assert weights.hashes(read_header(tmp_path / "out.safetensors")).legacy_agrees
+
+
+def test_a_sweep_is_so_many_resizes(tmp_path: Path) -> None:
+    source = _file(tmp_path / "in.safetensors", dtype="F16")
+    (tmp_path / "all").mkdir()
+    found = weights.sweep(source, (4, 16, 64), block_weights=(None, "FACE"), folder=tmp_path / "all")
+    assert [(row.sv_ratio, row.block_weights) for row in found.rows] == [(r, b) for b in ("-", "FACE") for r in (4, 16, 64)]
+    for row in found.rows:
+        alone, merged = tmp_path / "alone.safetensors", tmp_path / "merged.safetensors"
+        weights.merge(source, merged, "ALL" if row.block_weights == "-" else "FACE")
+        report = weights.resize(merged, alone, param=row.sv_ratio)
+        assert row.path is not None
+        assert (row.tensor_bytes, read_header(row.path).tensor_bytes) == (report.bytes_after, report.bytes_after)
+        assert row.retained == pytest.approx(report.retained, abs=1e-6)
+        other = modules(row.path)
+        for name, parts in modules(alone).items():
+            np.testing.assert_allclose(_whole(other[name]), _whole(parts), atol=2e-4)
+    picture = "\n".join(plot(found))
+    assert picture.startswith("<svg")
+    assert picture.count("<polyline") == 2 * (6 + 1)
+
+
+@pytest.mark.parametrize("family", [family for family in LINEAR if family not in {"full", "dylora"}])
+def test_every_thin_family_can_be_swept(tmp_path: Path, family: str) -> None:
+    found = weights.sweep(lora(tmp_path / "in.safetensors", family, rank=2), (2, 16))
+    assert found.rows[0].tensor_bytes <= found.rows[1].tensor_bytes
+    assert found.rows[0].retained <= found.rows[1].retained <= 1
+
+
+def _checkout() -> Path | None:
+    places = [os.environ.get("SD_SCRIPTS_DIR", ""), str(Path(__file__).parents[1] / "third_party" / "sd-scripts")]
+    return next((Path(place) for place in places if place and (Path(place) / "networks" / "resize_lora.py").is_file()), None)
+
+
+@pytest.mark.sd_scripts
+def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
+    """networks/resize_lora.py itself; only the three helpers that it imports are replaced, which need more packages."""
+    checkout = _checkout()
+    if checkout is None:
+        pytest.skip("no checkout of sd-scripts: set SD_SCRIPTS_DIR, or git submodule update --init")
+    pytest.importorskip("torch")
+    pytest.importorskip("tqdm")
+    library = tmp_path / "stand-in" / "library"
+    library.mkdir(parents=True)
+    (library / "__init__.py").write_text("")
+    (library / "train_util.py").write_text("def precalculate_safetensors_hashes(tensors, metadata):\n    return '', ''\n")
+    (library / "model_util.py").write_text("def is_safetensors(path):\n    return path.endswith('.safetensors')\n")
+    (library / "utils.py").write_text("def setup_logging():\n    pass\n")
+    source, theirs, ours = (tmp_path / f"{name}.safetensors" for name in ("in", "theirs", "ours"))
+    _file(source, dtype="F16")
+    script = checkout / "networks" / "resize_lora.py"
+    argv = (sys.executable, str(script), "--model", str(source), "--save_to", str(theirs), "--save_precision", "float")
+    argv = (*argv, "--new_rank", "128", "--dynamic_method", "sv_ratio", "--dynamic_param", "16")
+    environment = {**os.environ, "PYTHONPATH": str(library.parent)}
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    weights.resize(source, ours, param=16, new_rank=128, rank_rule="sd-scripts-0.10", save_precision="fp32")
+    one, other = modules(theirs), modules(ours)
+    assert {key: value.shape for key, value in read(theirs).items()} == {key: value.shape for key, value in read(ours).items()}
+    for name in LAYERS:
+        np.testing.assert_allclose(_whole(other[name]), _whole(one[name]), atol=1e-5)
+    assert weights.compare(theirs, ours).cosine == pytest.approx(1, abs=1e-7)
+    stated = [read_header(path).metadata["ss_training_comment"] for path in (theirs, ours)]
+    assert stated[0] == stated[1]
+    assert CONV in one
