@@ -126,6 +126,16 @@ def lora(rank: int = 2) -> bytes:
     """Return a real safetensors file: one attention module of SD1.5 with random fp16 values, other ones every time."""
     module = "lora_unet_down_blocks_0_attentions_0_proj_in"
     shapes: dict[str, list[int]] = {"alpha": [], "lora_down.weight": [rank, 320, 1, 1], "lora_up.weight": [320, rank, 1, 1]}
+    return safetensors({f"{module}.{name}": shape for name, shape in shapes.items()}, rank)
+
+
+def checkpoint_file() -> bytes:
+    """Return a safetensors file whose names are those of an SD1 checkpoint."""
+    return safetensors({"model.diffusion_model.input_blocks.0.0.weight": [4, 4, 3, 3]}, 0)
+
+
+def safetensors(shapes: dict[str, list[int]], rank: int) -> bytes:
+    """Return a safetensors file of random fp16 tensors."""
     header: dict[str, object] = {"__metadata__": {"ss_network_module": "networks.lora", "ss_network_dim": str(rank)}}
     body = b""
     for name, shape in shapes.items():
@@ -134,7 +144,7 @@ def lora(rank: int = 2) -> bytes:
             count *= side
         # an exponent of 0x3000 keeps every random half between 0.125 and 0.25
         data = b"".join((0x3000 | value & 0x3FF).to_bytes(2, "little") for value in os.urandom(count))
-        header[f"{module}.{name}"] = {"dtype": "F16", "shape": shape, "data_offsets": [len(body), len(body) + len(data)]}
+        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [len(body), len(body) + len(data)]}
         body += data
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)

@@ -117,5 +117,5 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     (root / "data" / "cat").mkdir(parents=True)
     for index, shade in enumerate(((200, 30, 30), (30, 30, 200))):
         Image.new("RGB", (96, 96), shade).save(root / "data" / "cat" / f"f0{index}.png")
-    (root / "base.safetensors").write_bytes(fakes.lora())
+    (root / "base.safetensors").write_bytes(fakes.checkpoint_file())
     return project
