@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,6 +13,9 @@ from safetensors.numpy import load_file, save_file
 from orchestrator.engines import bake, gen_step
 from orchestrator.errors import StepFailed
 from orchestrator.weights import families, kinds
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RANDOM = np.random.default_rng(0)
 TO_Q = "up_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -156,8 +159,8 @@ def test_the_step_draws_with_the_baked_file_and_removes_it(tmp_path: Path) -> No
     save_file(base(), tmp_path / "base.safetensors")
     save_file(adapter(), tmp_path / "lora.safetensors")
     temporary = tmp_path / "temporary"
-    program = f"import pathlib, sys; p = pathlib.Path({str(temporary)!r}, 'baked.safetensors'); "
-    program += f"pathlib.Path({str(tmp_path)!r}, 'size').write_text(str(p.stat().st_size)); print('drawn'); sys.exit(int(sys.argv[1]))"
+    program = f"import sys; from pathlib import Path; size = Path({str(temporary)!r}, 'baked.safetensors').stat().st_size; "
+    program += f"Path({str(tmp_path)!r}, 'size').write_text(str(size)); print('drawn'); sys.exit(int(sys.argv[1]))"
     request = {
         "how": "bake",
         "checkpoint": str(tmp_path / "base.safetensors"),
@@ -168,7 +171,7 @@ def test_the_step_draws_with_the_baked_file_and_removes_it(tmp_path: Path) -> No
         "env": {},
     }
     for code in (0, 3):
-        argv = [__import__("sys").executable, "-c", program, str(code)]
+        argv = [sys.executable, "-c", program, str(code)]
         (tmp_path / "request.json").write_text(json.dumps({**request, "argv": argv}), "utf-8")
         assert gen_step.main([str(tmp_path / "request.json")]) == code
         assert int((tmp_path / "size").read_text("utf-8")) > 500

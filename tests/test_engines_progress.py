@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,6 +188,6 @@ def test_no_event_file_breaks_the_reader(data: bytes) -> None:
 def _parses(data: bytes) -> bool:
     try:
         list(events._event(data))
-    except (IndexError, ValueError, __import__("struct").error):
+    except (IndexError, ValueError, struct.error):
         return False
     return True

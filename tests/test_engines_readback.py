@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 from pathlib import Path
@@ -63,7 +64,7 @@ def precision(name: str) -> str:
 
 @pytest.mark.parametrize("name", ["lora3x3", "locon", "loha"])
 def test_real_files_keep_their_promise(tmp_path: Path, name: str) -> None:
-    recipe = sample(name)
+    sample(name)
     recipe = sample(name, save_precision=precision(name))
     put(tmp_path, name)
     assert judged(tmp_path, recipe) == ""
@@ -120,7 +121,7 @@ def test_no_file_a_cut_file_and_an_old_file(tmp_path: Path) -> None:
     file.write_bytes(data)
     (tmp_path / "dataset.toml").touch()
     later = file.stat().st_mtime + 100
-    __import__("os").utime(tmp_path / "dataset.toml", (later, later))
+    os.utime(tmp_path / "dataset.toml", (later, later))
     assert "is older than this run" in judged(tmp_path, recipe)
 
 

@@ -1,22 +1,21 @@
 """Write a random SD1.5 of real size in Diffusers layout, and the tokenizer folder, for tests of the real trainer.
 
 Runs in sd-scripts' own environment: ``python make_model.py FOLDER``. The U-Net and the text encoder have their real
-sizes, because sd-scripts hard-codes them; the VAE is small. Weights are fp16 on disk (2 GB) and random. The vocabulary is
-written from the file that open_clip_torch ships, so that nothing is downloaded.
+sizes, because sd-scripts hard-codes them; the VAE is small. Weights are fp16 on disk (2 GB) and random. Nothing is
+downloaded.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
+import runpy
 import sys
 from pathlib import Path
 
-import open_clip
 import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from open_clip.tokenizer import bytes_to_unicode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+WRITER = Path(__file__).resolve().parent.parent.parent / "orchestrator" / "engines" / "write_tokenizer.py"
 
 
 def model(folder: Path, words: Path) -> None:
@@ -61,25 +60,8 @@ def model(folder: Path, words: Path) -> None:
     pipeline.save_pretrained(folder)
 
 
-def tokenizer(folder: Path) -> None:
-    """Write CLIP's tokenizer. Its vocabulary in order: bytes, bytes at a word's end, merges, two specials."""
-    shipped = Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
-    merges = gzip.decompress(shipped.read_bytes()).decode("utf-8").split("\n")[1 : 49152 - 256 - 2 + 1]
-    characters = list(bytes_to_unicode().values())
-    words = characters + [character + "</w>" for character in characters]
-    words += ["".join(merge.split()) for merge in merges] + ["<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir(parents=True)
-    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}), "utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", "utf-8")
-    end = dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")
-    specials = {"bos_token": "<|startoftext|>", **end}
-    (folder / "special_tokens_map.json").write_text(json.dumps(specials), "utf-8")
-    config = {**specials, "model_max_length": 77, "do_lower_case": True, "tokenizer_class": "CLIPTokenizer"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
-
-
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     vocabulary = target / "tokenizers" / "openai_clip-vit-large-patch14"
-    tokenizer(vocabulary)
+    runpy.run_path(str(WRITER))["write"](vocabulary)
     model(target / "base_sd15", vocabulary)

@@ -1,0 +1,57 @@
+"""Write CLIP's tokenizer as sd-scripts looks for it, from the vocabulary that the package open_clip_torch ships.
+
+A program of its own, for sd-scripts' Python: ``python write_tokenizer.py FOLDER``. Nothing is downloaded, torch is not
+imported. sd-scripts loads FOLDER/openai_clip-vit-large-patch14 and never touches the network (library/strategy_base.py 54-71).
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+NAME = "openai_clip-vit-large-patch14"
+VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+MERGES = 49152 - 256 - 2  # of the file's lines; then 2 x 256 bytes, the merges and 2 specials make 49408
+
+
+def characters() -> list[str]:
+    """Return the printable character that stands for each of the 256 bytes, in the order of CLIP's vocabulary."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]
+
+
+def write(folder: Path) -> None:
+    """Write the tokenizer: bytes, bytes at the end of a word, merges, two specials. FileNotFoundError without its package."""
+    found = importlib.util.find_spec("open_clip")
+    if found is None or found.origin is None:
+        raise FileNotFoundError(2, "the package open_clip_torch is not there", VOCABULARY)
+    text = gzip.decompress((Path(found.origin).parent / VOCABULARY).read_bytes()).decode("utf-8")
+    merges = text.split("\n")[1 : MERGES + 1]
+    words = [*characters(), *(one + "</w>" for one in characters()), *("".join(merge.split()) for merge in merges)]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    end = dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")
+    specials = {"bos_token": "<|startoftext|>", **end}
+    # Without model_max_length the length becomes 1e30 and padding breaks.
+    config = {**specials, "model_max_length": 77, "do_lower_case": True, "tokenizer_class": "CLIPTokenizer"}
+    files = {
+        "vocab.json": json.dumps({word: number for number, word in enumerate(words)}),
+        "merges.txt": "#version: 0.2\n" + "\n".join(merges) + "\n",
+        "special_tokens_map.json": json.dumps(specials),
+        "tokenizer_config.json": json.dumps(config),
+    }
+    draft = folder.with_name(f"{folder.name}.part")
+    draft.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (draft / name).write_text(content, "utf-8")
+    draft.rename(folder)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1]) / NAME
+    if not target.is_dir():
+        write(target)
+    print(target)
