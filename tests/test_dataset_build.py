@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import struct
 import tomllib
 import zlib
@@ -291,3 +292,51 @@ def test_digests_of_what_is_copied(project_folder: Path) -> None:
     with Image.open(project_folder / "out/1_krnk/krnk girl_original/f02.png") as built, Image.open(data) as decoded:
         one, other = (hashlib.sha256(image.convert("RGB").tobytes()).hexdigest() for image in (built, decoded))
     assert one == other
+
+
+def test_broken_pictures_give_one_kind_of_error(tmp_path: Path) -> None:
+    """Random damage in headers and data: a picture is read, or it is said to be unreadable; nothing else is raised."""
+    dice = random.Random(3)  # noqa: S311
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    whole: list[tuple[str, bytes]] = []
+    for form, options in (
+        ("PNG", {"exif": exif}),
+        ("JPEG", {"exif": exif}),
+        ("JPEG", {"progressive": True}),
+        ("WEBP", {}),
+        ("BMP", {}),
+    ):
+        data = io.BytesIO()
+        Image.fromarray(noise(50, 40)).save(data, form, **options)
+        whole.append((form, data.getvalue()))
+    outcomes = set()
+    for _ in range(600):
+        form, data_of = dice.choice(whole)
+        damaged = bytearray(data_of)
+        for _ in range(dice.choice((1, 2, 8))):
+            damaged[dice.randrange(min(len(damaged), dice.choice((64, 400, len(damaged)))))] = dice.randrange(256)
+        if dice.random() < 0.3:
+            del damaged[dice.randrange(1, len(damaged)) :]
+        path = tmp_path / f"picture.{form.lower()}"
+        path.write_bytes(damaged)
+        headers._seen.clear()
+        try:
+            headers.read(path)
+            with pixels.quiet():
+                pixels.load(path, WHITE)
+            outcomes.add("read")
+        except headers.UnreadableError as error:
+            outcomes.add(str(error).split()[0])
+    assert {"read", "is", "cannot"} <= outcomes
+
+
+def test_a_program_in_a_picture_is_not_run(tmp_path: Path) -> None:
+    """Pillow hands EPS to Ghostscript, whatever the file is called."""
+    path = tmp_path / "f00.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+    for read in (headers.read, lambda one: pixels.load(one, WHITE)):
+        with pytest.raises(headers.UnreadableError):
+            read(path)

@@ -146,6 +146,7 @@ def test_every_problem_at_once_with_file_names(tmp_path: Path) -> None:
     picture(data / "portrait.png")
     (data / "f01.png").write_bytes(b"not a picture")
     (data / "f02.png").write_bytes((data / "f00.png").read_bytes()[:20])
+    (data / "f03.png").symlink_to(data / "moved away.png")
     picture(tmp_path / "texts" / "a.png")
     picture(tmp_path / "texts" / "b.png").with_suffix(".txt").write_bytes(b"\xff\xfe")
     picture(tmp_path / "texts" / "c.png").with_suffix(".txt").write_text("\nsecond line only\n")
@@ -161,6 +162,7 @@ def test_every_problem_at_once_with_file_names(tmp_path: Path) -> None:
     assert "states no view" in said["data/portrait.png"]
     assert "no picture" in said["data/f01.png"]
     assert "broken" in said["data/f02.png"] or "no picture" in said["data/f02.png"]
+    assert "cannot be read" in said["data/f03.png"]
     assert "dataset.sources.krnk holds, too" in said["dataset.sources.again.images"]
     assert "no such file" in said["texts/a.txt"]
     assert "not UTF-8" in said["texts/b.txt"]

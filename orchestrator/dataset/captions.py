@@ -62,6 +62,8 @@ def of_file(path: Path) -> str | None:
         lines = path.read_bytes().decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise CaptionError(f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise CaptionError(f"is not UTF-8 (byte {error.start})") from error
     if not lines or not lines[0].strip():

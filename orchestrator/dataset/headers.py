@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 ENDINGS: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """What originals may be; they become PNG. sd-scripts itself lists png, jpg, jpeg, webp and bmp, each in one case only."""
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+"""What a picture may be inside, whatever its ending: other readers of Pillow start programs (EPS) or are seldom tested."""
 _ORIENTATION: Final = 0x0112  # EXIF tag
 _TURNED: Final = (5, 6, 7, 8)  # orientations that swap width and height
 
@@ -52,7 +54,10 @@ def read(path: Path) -> Header:
     Raises:
         UnreadableError: no picture, a broken header, or too many pixels.
     """
-    state = path.stat()
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise UnreadableError(f"cannot be read: {error.strerror}") from error
     key = (str(path), state.st_size, state.st_mtime_ns, state.st_ino)
     if key not in _seen:
         _seen[key] = _read(path)
@@ -66,7 +71,7 @@ def _read(path: Path) -> Header:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", category=UserWarning)  # damaged EXIF; the picture is what counts
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 return header(image, path)
     except UnidentifiedImageError as error:
         raise UnreadableError("is no picture") from error
@@ -92,7 +97,7 @@ def header(image: Image, path: Path) -> Header:
         orientation=orientation,
         profile=bool(image.info.get("icc_profile")),
         transparent=image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info,
-        animated=bool(getattr(image, "is_animated", False)),
+        animated=image.format != "MPO" and bool(getattr(image, "is_animated", False)),  # MPO: a photo and its preview
         deep=image.mode.startswith(("I", "F")) or _png_depth(image, path) > 8,
     )
 

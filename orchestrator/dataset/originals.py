@@ -72,13 +72,13 @@ def _pictures(found: Found, dataset: Dataset, name: str, source: Source, root: P
     if _MAGIC.search(source.images):
         start = root / _MAGIC.split(source.images)[0].rpartition("/")[0]
         paths = sorted(Path(path) for path in glob.glob(str(root / source.images), recursive=True))  # noqa: PTH207 - ** and order
-        files = [path for path in paths if path.is_file()]
+        files = [path for path in paths if not path.is_dir()]
     else:
         start = root / source.images
         if not start.is_dir():
             found.problems.append(Problem(where, f"no folder {source.images}", f"put the pictures there, or change {where}"))
             return
-        files = sorted(path for path in start.iterdir() if path.is_file())
+        files = _entries(found, start, where)
     originals = _chosen(found, name, start, files)
     if not originals:
         found.problems.append(
@@ -134,9 +134,8 @@ def _folders(found: Found, name: str, source: Source, root: Path) -> list[tuple[
         found.problems.append(Problem(where, f"no folder {source.images}", f"put the folders there, or change {where}"))
         return []
     result = []
-    for folder in sorted(path for path in start.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        originals = _chosen(found, name, start, files)
+    for folder in _entries(found, start, where, folders=True):
+        originals = _chosen(found, name, start, _entries(found, folder, where))
         if originals:
             result.append((folder.name, originals))
     if not result:
@@ -144,11 +143,18 @@ def _folders(found: Found, name: str, source: Source, root: Path) -> list[tuple[
     return result
 
 
+def _entries(found: Found, folder: Path, where: str, *, folders: bool = False) -> list[Path]:
+    """Return what stands in ``folder``, by name: folders, or everything else, links to nowhere included."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() == folders and not path.name.startswith("."))
+    except OSError as error:
+        found.problems.append(Problem(where, f"{folder} cannot be read: {error.strerror}", "mend its permissions"))
+        return []
+
+
 def _chosen(found: Found, name: str, start: Path, files: list[Path]) -> tuple[Original, ...]:
     chosen = []
     for path in files:
-        if path.name.startswith("."):
-            continue
         if path.suffix.lower() in headers.ENDINGS:
             chosen.append(Original(f"{name}/{path.relative_to(start).as_posix()}", path))
         elif path.suffix.lower() not in _COMPANIONS:

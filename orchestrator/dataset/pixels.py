@@ -71,7 +71,7 @@ def quiet() -> Iterator[None]:
 def _open(path: Path) -> Iterator[Image.Image]:
     """Open a picture and say Pillow's errors as ours."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=headers.FORMATS) as image:
             yield image
     except headers.UnreadableError:
         raise

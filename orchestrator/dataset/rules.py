@@ -23,6 +23,7 @@ _ASYMMETRIC: Final = 0.06  # looks.asymmetry; 0.01 to 0.045 are the demo's symme
 _ENDINGS: Final = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),
     "WEBP": (".webp",),
     "BMP": (".bmp",),
     "TIFF": (".tif", ".tiff"),
