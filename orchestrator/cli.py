@@ -6,12 +6,13 @@ import json as json_
 import os
 import signal
 import sys
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
-from orchestrator import verbs_dataset, verbs_release, verbs_weights
+from orchestrator import verbs_dataset, verbs_first, verbs_release, verbs_weights
 from orchestrator.errors import OrchestratorError, Problem, report
 
 if TYPE_CHECKING:
@@ -26,13 +27,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+verbs_first.register(app)
 verbs_weights.register(app)
 verbs_dataset.register(app)
 verbs_release.register(app)
 
 STOPPED = 130
 
-Names = Annotated[list[str], typer.Argument(metavar="RECIPE…", help="Recipe names, paths of TOML files, or `all`.")]
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RECIPE…", help="Recipe names, paths of TOML files, or `all`.", autocompletion=verbs_first.recipe_names
+    ),
+]
 Profile = Annotated[str, typer.Option(help="Overlay from recipes/_profiles.")]
 EngineName = Annotated[str, typer.Option("--engine", help="sd-scripts or embedded, instead of the recipe's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
@@ -50,6 +57,9 @@ Transport = Annotated[
     typer.Option(help="How files reach the cluster: auto (a shared runs folder, else Ray), object-store, or s3://…, file://…"),
 ]
 Gpus = Annotated[str, typer.Option(help="GPUs to use, as 0,1; default: all.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but problems and the result.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also say what is cached, where logs are, and progress often.")]
+LogFormat = Annotated[str, typer.Option(help="text, or json: one JSON object per event on stderr.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Read finished files again and compare their digests.")]
 
 
@@ -75,18 +85,23 @@ def list_(*, json: AsJson = False) -> None:
 
 @app.command()
 def show(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe's name.", autocompletion=verbs_first.recipe_names)],
     *,
     origin: Annotated[bool, typer.Option("--origin", help="Say which file set each value.")] = False,
     profile: Profile = "",
     engine: EngineName = "",
+    as_: Annotated[str, typer.Option("--as", help="sd-scripts: the files that sd-scripts itself reads.")] = "",
+    output: Annotated[Path | None, typer.Option(help="With --as: folder to write them to; default: print them.")] = None,
     json: AsJson = False,
 ) -> None:
-    """The merged recipe, as TOML; with --origin, where each value comes from."""
+    """The merged recipe, as TOML; with --origin, where each value comes from.  Example: orchestrator show krnk-locon."""
     from orchestrator import show as show_  # noqa: PLC0415
 
-    loaded = _workspace().load(_wanted([recipe], profile, engine))[0]
-    if json:
+    space = _workspace()
+    loaded = space.load(_wanted([recipe], profile, engine))[0]
+    if as_:
+        verbs_first.export(loaded.recipe, space, as_, output)
+    elif json:
         _print_json({"recipe": loaded.recipe.model_dump(mode="json"), "origin": loaded.origin})
     else:
         print(show_.toml(loaded, origin=origin), end="")
@@ -134,6 +149,9 @@ def run(
     transport: Transport = "auto",
     verify: Verify = False,
     json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_format: LogFormat = "text",
 ) -> None:
     """Run what a recipe needs, up to its release.  Example: orchestrator run krnk-locon --profile demo."""
     _run(
@@ -146,6 +164,7 @@ def run(
         verify=verify,
         json=json,
         cluster=(address, transport),
+        style=(quiet, verbose, log_format),
     )
 
 
@@ -163,6 +182,9 @@ def all_(
     transport: Transport = "auto",
     verify: Verify = False,
     json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_format: LogFormat = "text",
 ) -> None:
     """Run every recipe, and the release that they form together."""
     _run(
@@ -175,6 +197,7 @@ def all_(
         verify=verify,
         json=json,
         cluster=(address, transport),
+        style=(quiet, verbose, log_format),
     )
 
 
@@ -199,36 +222,6 @@ def status(*, json: AsJson = False) -> None:
         print("Nothing runs, and nothing was left unfinished.")
     for item in [] if json else found:
         print(show_.unfinished_line(item))
-
-
-@app.command()
-def schema() -> None:
-    """The JSON Schema of a recipe, for editors."""
-    from orchestrator import schema as schema_  # noqa: PLC0415
-
-    _print_json(schema_.of_recipe())
-
-
-@app.command("doctor")
-def doctor_(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[RECIPE…]")] = None,
-    *,
-    profile: Profile = "",
-    json: AsJson = False,
-) -> None:
-    """Everything that would stop a run of the recipes, with the command that mends it."""
-    from orchestrator import doctor  # noqa: PLC0415
-
-    space = _workspace()
-    checks = doctor.checks(space, space.load(_wanted(names or ["all"], profile, "")))
-    if json:
-        _print_json(
-            [{"what": check.what, "state": str(check.state), "found": check.found, "fix": check.fix} for check in checks]
-        )
-    else:
-        print(doctor.table(checks), end="")
-    if not all(check.state.ok for check in checks):
-        raise typer.Exit(3)
 
 
 def _workspace() -> Workspace:
@@ -309,22 +302,27 @@ def _code(outcomes: list[Outcome]) -> int:
 
 def main() -> int:
     """Run the command line; everything that goes wrong becomes a text and an exit code here."""
-    from orchestrator.view import clean  # noqa: PLC0415
+    from orchestrator.view import clean, fit_streams  # noqa: PLC0415
 
+    fit_streams()
     try:
-        app(standalone_mode=False)
+        ending = app(standalone_mode=False)
     except OrchestratorError as error:
         print(clean(report(error)), file=sys.stderr)
         return error.exit_code
-    except typer.Exit as ending:
-        return ending.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print("stopped", file=sys.stderr)
         return STOPPED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            clean(f"{where}{error.strerror or error}\n    free or mend it, then run the same command again"), file=sys.stderr
+        )
+        return 1
     except TyperException as error:
-        print(f"{clean(str(error))}\n    python -m orchestrator --help  shows the verbs", file=sys.stderr)
+        print(clean(verbs_first.usage(error, app)), file=sys.stderr)
         return 2
-    return 0
+    return ending if isinstance(ending, int) else 0

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from orchestrator.importing.translate import Imported
     from orchestrator.new import Proposal, Wish
+    from orchestrator.recipe import Recipe
+    from orchestrator.workspace import Workspace
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Profile = Annotated[str, typer.Option(help="Overlay from recipes/_profiles.")]
@@ -313,6 +315,53 @@ def man() -> None:
     from orchestrator import manual  # noqa: PLC0415
 
     print(manual.page(), end="")
+
+
+def export(recipe: Recipe, space: Workspace, form: str, output: Path | None) -> None:
+    """Print or write a recipe in another program's form (``show --as``)."""
+    from orchestrator import export as export_  # noqa: PLC0415
+    from orchestrator.errors import Problem, RecipeError, near_miss  # noqa: PLC0415
+
+    if form != "sd-scripts":
+        raise RecipeError(Problem(f"--as {form}", f"no such form{near_miss(form, ['sd-scripts'])}", "sd-scripts"))
+    files = export_.sd_scripts(recipe, space.world, output or Path("sd-scripts"))
+    if output is None:
+        for name, text in files.items():
+            print(f"# ==== {name}\n{text}")
+        return
+    standing = [
+        Problem(str(output / name), "exists already", "choose another folder") for name in files if (output / name).exists()
+    ]
+    if standing:
+        raise RecipeError(standing)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (output / name).write_text(text, "utf-8")
+        print(output / name)
+
+
+def usage(error: Exception, app: typer.Typer) -> str:
+    """Return what a wrong command line is told: what is wrong, the near miss, and where the help is."""
+    from orchestrator.errors import near_miss  # noqa: PLC0415
+
+    said = str(error)
+    option = getattr(error, "option_name", None)
+    near = getattr(error, "possibilities", None) or []
+    if isinstance(option, str) and near and "did you mean" not in said.lower():
+        said += f"; did you mean {near[0]}?"
+    context = getattr(error, "ctx", None)
+    path = getattr(context, "command_path", "") or ""
+    verb = " ".join(path.split()[1:])
+    if isinstance(option, str) and not near:
+        known = [one for param in getattr(getattr(context, "command", None), "params", []) for one in param.opts]
+        said += near_miss(option, known)
+    count = len(app.registered_commands) + len(app.registered_groups)
+    help_ = (
+        f"python -m orchestrator {verb} --help  shows its options"
+        if verb
+        else f"python -m orchestrator --help  shows the {count} verbs"
+    )
+    return f"{said}\n    {help_}"
 
 
 def _print(value: Any) -> None:

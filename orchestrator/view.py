@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, TextIO
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from orchestrator.job import Outcome, Status
 
@@ -19,6 +23,30 @@ if TYPE_CHECKING:
     from orchestrator.record import Reason
 
 PLAIN_EVERY_SECONDS = 20.0
+VERBOSE_EVERY_SECONDS = 2.0
+
+
+class Form(StrEnum):
+    """How events are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How much is said while a plan runs, and in which form."""
+
+    quiet: bool = False
+    verbose: bool = False
+    form: Form = Form.TEXT
+
+
+def fit_streams() -> None:
+    """Let a terminal that cannot show a letter show ? instead of ending the program (LANG=C, a Windows code page)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def clean(text: str) -> str:
@@ -42,7 +70,7 @@ def ending(outcome: Outcome) -> str:
     if outcome.status is Status.DONE:
         text += f"  {duration(outcome.seconds)}"
     elif outcome.problem is not None:
-        text += f"  {outcome.problem.what}"
+        text += f"  {outcome.problem.what.partition('; the last lines')[0]}"  # the summary shows them
     return clean(text)
 
 
@@ -61,7 +89,7 @@ class Quiet:
     def say(self, text: str) -> None:
         """Nothing."""
 
-    def __enter__(self) -> Quiet:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -71,9 +99,11 @@ class Quiet:
 class Plain(Quiet):
     """One line per event, for logs and pipes."""
 
-    def __init__(self, plan: Plan, stream: TextIO | None = None) -> None:
+    def __init__(self, plan: Plan, stream: TextIO | None = None, *, verbose: bool = False) -> None:
         """Count the plan's steps; write to ``stream`` (default: stderr)."""
         self._total, self._count = len(plan.steps), 0
+        self._verbose = verbose
+        self._every = VERBOSE_EVERY_SECONDS if verbose else PLAIN_EVERY_SECONDS
         self._stream = stream or sys.stderr
         self._lock = threading.Lock()
         self._spoken: dict[str, float] = {}
@@ -90,7 +120,7 @@ class Plain(Quiet):
     def progress(self, step: Step, progress: Progress) -> None:
         """Say, now and then, how far a step is."""
         now = time.monotonic()
-        if now - self._spoken.get(step.name, 0.0) < PLAIN_EVERY_SECONDS:
+        if now - self._spoken.get(step.name, 0.0) < self._every:
             return
         self._spoken[step.name] = now
         loss = f"  loss {progress.loss:.4f}" if progress.loss is not None else ""
@@ -99,12 +129,54 @@ class Plain(Quiet):
     def end(self, outcome: Outcome) -> None:
         """Say how a step ended; cached ones only count."""
         self._count += 1
-        if outcome.status is not Status.CACHED:
+        if outcome.status is not Status.CACHED or self._verbose:
             self._line(f"[{self._count}/{self._total}] {ending(outcome)}")
+        if self._verbose and outcome.log is not None:
+            self._line(f"         log: {outcome.log}")
 
     def say(self, text: str) -> None:
         """Say ``text``."""
         self._line(text)
+
+
+class Events(Quiet):
+    """One JSON object per line on stderr, for other programs: time, event, step, and what belongs to it."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Write to ``stream`` (default: stderr)."""
+        self._stream = stream or sys.stderr
+        self._lock = threading.Lock()
+        self._spoken: dict[str, float] = {}
+
+    def _write(self, event: str, **said: Any) -> None:
+        with self._lock:
+            line = {"time": round(time.time(), 3), "event": event, **said}
+            print(json.dumps(line, ensure_ascii=False), file=self._stream, flush=True)
+
+    def begin(self, step: Step, reason: Reason) -> None:
+        """Write that a step starts, and why."""
+        self._write("begin", step=step.name, kind=str(step.kind), key=step.key, reason=str(reason))
+
+    def progress(self, step: Step, progress: Progress) -> None:
+        """Write how far a step is, at most every two seconds."""
+        now = time.monotonic()
+        if now - self._spoken.get(step.name, 0.0) < VERBOSE_EVERY_SECONDS:
+            return
+        self._spoken[step.name] = now
+        far = {"done": progress.done, "total": progress.total, "loss": progress.loss, "note": progress.note}
+        self._write("progress", step=step.name, **far)
+
+    def end(self, outcome: Outcome) -> None:
+        """Write how a step ended."""
+        problem = None
+        if outcome.problem is not None:
+            problem = {"where": outcome.problem.where, "what": outcome.problem.what, "hint": outcome.problem.hint}
+        said = {"status": str(outcome.status), "seconds": round(outcome.seconds, 3), "problem": problem}
+        self._write("end", step=outcome.step.name, **said, log=str(outcome.log) if outcome.log else None)
+
+    def say(self, text: str) -> None:
+        """Write ``text``."""
+        self._write("say", text=text)
 
 
 class Bars(Quiet):
@@ -121,7 +193,7 @@ class Bars(Quiet):
         self._all = self._bars.add_task("all steps", total=len(plan.steps), note="")
         self._tasks: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Bars:
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 
@@ -155,8 +227,12 @@ class Bars(Quiet):
         self._bars.console.print(clean(text), markup=False, highlight=False)
 
 
-def choose(plan: Plan, *, quiet: bool = False) -> Quiet:
-    """Return the view for where stderr goes."""
-    if quiet:
+def choose(plan: Plan, style: Style = Style(), *, quiet: bool = False) -> Quiet:
+    """Return the view for a style and for where stderr goes. Colours: NO_COLOR and TERM=dumb are rich's to see."""
+    if quiet or style.quiet:
         return Quiet()
-    return Bars(plan) if sys.stderr.isatty() else Plain(plan)
+    if style.form is Form.JSON:
+        return Events()
+    if style.verbose or not sys.stderr.isatty():
+        return Plain(plan, verbose=style.verbose)
+    return Bars(plan)

@@ -40,7 +40,7 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, st
     problems: list[Problem] = []
     for owner in dict.fromkeys(step.owner for step in due if step.kind is Kind.DATASET):
         problems += pictures(next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner), world)
-    needs_engine = dict.fromkeys(step.recipe for step in due if step.kind in _NEEDS_ENGINE)
+    needs_engine = dict.fromkeys(step.recipe for step in due if step.recipe and step.kind in _NEEDS_ENGINE)
     for name in needs_engine:
         recipe = plan.recipes[name]
         problems += engines.get(recipe.engine).preflight(recipe)

@@ -234,8 +234,8 @@ def _saving(training: Training) -> list[str]:
         return []
     argv = ["--save_every_n_steps", str(every)]
     # sd-scripts removes the multiple of ``every`` below step - n - 1: n = keep * every - 1 leaves ``keep`` of them.
-    kept = str(max(1, training.keep_states * every - 1))
-    if training.save_every_n_steps is None:
+    kept = str(training.keep_states * every - 1)
+    if training.save_every_n_steps is None:  # the LoRA beside a state is not asked for; only the last is left
         argv += ["--save_last_n_steps", kept]
     if training.state_every_n_steps is not None:
         argv += ["--save_state", "--save_last_n_steps_state", kept]

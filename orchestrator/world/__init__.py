@@ -1,1 +1,1 @@
-"""A small cartoon world of cat-eared characters: what can be drawn, how, with which captions, and a base model that has learned it."""
+"""A small cartoon world of cat-eared characters: what it can show, with which captions, and a base model that knows it."""

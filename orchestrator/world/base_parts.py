@@ -38,7 +38,7 @@ UNET: Final[dict[str, Any]] = {
     "out_channels": 4,
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "block_out_channels": (48, 64, 96, 96),
+    "block_out_channels": (32, 64, 96, 96),
     "layers_per_block": 2,
     "attention_head_dim": 4,  # as in SD1.5, this is the number of heads
     "cross_attention_dim": WIDTH,
@@ -84,7 +84,9 @@ def new_base(folder: Path, seed: int) -> Base:
         eos_token_id=tokens - 1,
         pad_token_id=tokens - 1,
     )
-    return Base(tokenizer, CLIPTextModel(config), UNet2DConditionModel(**UNET), AutoencoderKL(**VAE), DDIMScheduler(**SCHEDULER))
+    return Base(
+        tokenizer, CLIPTextModel(config), UNet2DConditionModel(**UNET), AutoencoderKL(**VAE), DDIMScheduler(**SCHEDULER)
+    )
 
 
 def load_base(folder: Path) -> Base:

@@ -23,7 +23,14 @@ def character_tags(character: Character) -> tuple[str, ...]:
     """Return the further tags that describe one character: looks, then clothes."""
     looks = character.looks
     choker = (words.CHOKER,) if looks.choker else ()
-    return (f"{looks.hair} hair", f"{looks.length} hair", f"{looks.eyes} eyes", f"{looks.ears} ears", *choker, character.clothes)
+    return (
+        f"{looks.hair} hair",
+        f"{looks.length} hair",
+        f"{looks.eyes} eyes",
+        f"{looks.ears} ears",
+        *choker,
+        character.clothes,
+    )
 
 
 def scene_tags(scene: Scene) -> tuple[str, ...]:
@@ -59,4 +66,6 @@ def thinned_caption(scene: Scene, dice: random.Random, name: str | None = None) 
             yield from (tag for tag in character_tags(character) if dice.random() < keep)
 
     class_word = words.CLASS_WORD_TWO if len(scene.characters) == 2 else words.CLASS_WORD
-    return ", ".join((name or class_word, *kept(), *scene_tags(scene)))
+    *seen, pose, gaze, expression = scene_tags(scene)
+    rest = (tag for tag in (pose, gaze, expression) if dice.random() < 0.9)
+    return ", ".join((name or class_word, *kept(), *seen, *rest))

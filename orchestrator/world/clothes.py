@@ -33,7 +33,16 @@ def draw_body(pen: Pen, character: Character, turn: int, stretch: float, *, wavi
         pen.stroke(Part.SHOES, at((x - 0.03, 3.08), (x + toe + 0.03, 3.08)), 0.32)
     _arms(pen, at, turn, wide, waving=waving)
     pen.fill(Part.SKIN, at((-0.24, 0.7), (0.24, 0.7), (0.24, 1.25), (-0.24, 1.25)), line=0)
-    torso = at((-0.62 * wide, 1.22), (0.0, 1.1), (0.62 * wide, 1.22), (0.56 * wide, 1.7), (0.58 * wide, 2.2), (0.0, 2.3), (-0.58 * wide, 2.2), (-0.56 * wide, 1.7))
+    torso = at(
+        (-0.62 * wide, 1.22),
+        (0.0, 1.1),
+        (0.62 * wide, 1.22),
+        (0.56 * wide, 1.7),
+        (0.58 * wide, 2.2),
+        (0.0, 2.3),
+        (-0.58 * wide, 2.2),
+        (-0.56 * wide, 1.7),
+    )
     pen.blob(Part.TOP, torso)
     if clothes in _SKIRTS:
         pen.fill(Part.BOTTOM, at((-0.5 * wide, 1.9), (0.5 * wide, 1.9), (0.86 * wide, 2.52), (-0.86 * wide, 2.52)))
@@ -64,14 +73,34 @@ def _details(pen: Pen, at: Place, clothes: str, turn: int, wide: float) -> None:
     match clothes:
         case "white shirt":
             if not behind:
-                pen.fill(Part.TRIM, at((shift - 0.3, 1.14), (shift, 1.4), (shift + 0.3, 1.14), (shift + 0.34, 1.32), (shift, 1.56), (shift - 0.34, 1.32)))
+                pen.fill(
+                    Part.TRIM,
+                    at(
+                        (shift - 0.3, 1.14),
+                        (shift, 1.4),
+                        (shift + 0.3, 1.14),
+                        (shift + 0.34, 1.32),
+                        (shift, 1.56),
+                        (shift - 0.34, 1.32),
+                    ),
+                )
                 pen.stroke(Part.ACCENT, at((shift, 1.6), (shift, 1.95)), 0.05, line=0)
         case "school uniform" if behind:  # the flap of the sailor collar
             pen.fill(Part.TRIM, at((-0.5 * wide, 1.14), (0.5 * wide, 1.14), (0.5 * wide, 1.62), (-0.5 * wide, 1.62)))
         case "school uniform":
-            pen.fill(Part.TRIM, at((shift - 0.52 * wide, 1.16), (shift - 0.2, 1.1), (shift, 1.5), (shift + 0.2, 1.1), (shift + 0.52 * wide - shift, 1.16),
-                                   (shift + 0.44 * wide - shift, 1.46), (shift, 1.72), (shift - 0.46 * wide, 1.46)))  # fmt: skip
-            pen.fill(Part.ACCENT, at((shift, 1.52), (shift + 0.26, 1.46), (shift + 0.2, 1.86), (shift, 1.66), (shift - 0.2, 1.86), (shift - 0.26, 1.46)))
+            pen.fill(Part.TRIM, at((shift - 0.52 * wide, 1.16), (shift - 0.2, 1.1), (shift, 1.5), (shift + 0.2, 1.1),
+                                   (shift + 0.52 * wide - shift, 1.16), (shift + 0.44 * wide - shift, 1.46), (shift, 1.72), (shift - 0.46 * wide, 1.46)))  # fmt: skip
+            pen.fill(
+                Part.ACCENT,
+                at(
+                    (shift, 1.52),
+                    (shift + 0.26, 1.46),
+                    (shift + 0.2, 1.86),
+                    (shift, 1.66),
+                    (shift - 0.2, 1.86),
+                    (shift - 0.26, 1.46),
+                ),
+            )
         case "plugsuit":
             for side in (-1, 1):
                 pen.oval(Part.TRIM, at((side * 0.5 * wide, 1.3))[0], (0.22, 0.17))
@@ -80,9 +109,20 @@ def _details(pen: Pen, at: Place, clothes: str, turn: int, wide: float) -> None:
                 pen.oval(Part.ACCENT, at((shift, 1.6))[0], (0.22, 0.2))
         case "hoodie":
             if behind:
-                pen.blob(Part.TRIM, at((-0.42 * wide, 1.12), (0.42 * wide, 1.12), (0.34 * wide, 1.55), (0.0, 1.7), (-0.34 * wide, 1.55)))
+                pen.blob(
+                    Part.TRIM,
+                    at((-0.42 * wide, 1.12), (0.42 * wide, 1.12), (0.34 * wide, 1.55), (0.0, 1.7), (-0.34 * wide, 1.55)),
+                )
             else:
-                pen.fill(Part.TRIM, at((shift - 0.34 * wide, 1.75), (shift + 0.34 * wide, 1.75), (shift + 0.42 * wide, 2.02), (shift - 0.42 * wide, 2.02)))
+                pen.fill(
+                    Part.TRIM,
+                    at(
+                        (shift - 0.34 * wide, 1.75),
+                        (shift + 0.34 * wide, 1.75),
+                        (shift + 0.42 * wide, 2.02),
+                        (shift - 0.42 * wide, 2.02),
+                    ),
+                )
                 for side in (-1, 1):
                     pen.stroke(Part.ACCENT, at((shift + side * 0.12, 1.25), (shift + side * 0.14, 1.6)), 0.07, line=0)
         case "dress":

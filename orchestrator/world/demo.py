@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 SIZE: Final = 768
 # What people wear in the face pictures changes from one to the next, so that no LoRA takes it for a part of the face.
 _WARDROBE: Final = ("white shirt", "hoodie", "sweater", "dress")
-_VIEWS_15: Final = tuple("00 01 02 03 04 05 06 07 10 11 12 17 20 21 27".split())
-_VIEWS_12: Final = tuple("00 01 02 03 04 05 06 07 10 17 20 21".split())
-_VIEWS_TWO: Final = tuple("f00 f01 f07 f10 f20 b00 b01 b02 b04 b07 b10 b20".split())
+_VIEWS_15: Final = ("00", "01", "02", "03", "04", "05", "06", "07", "10", "11", "12", "17", "20", "21", "27")
+_VIEWS_12: Final = ("00", "01", "02", "03", "04", "05", "06", "07", "10", "17", "20", "21")
+_VIEWS_TWO: Final = ("f00", "f01", "f07", "f10", "f20", "b00", "b01", "b02", "b04", "b07", "b10", "b20")
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,10 +53,10 @@ def draw(scene: Scene, size: int = GRID) -> Image.Image:
 
 
 def part_map(scene: Scene, size: int = 256) -> Image.Image:
-    """Draw which part each pixel shows: a picture of mode L; the value is 1 + the part's place in ``Part``, plus 100 for the second character."""
+    """Draw which part each pixel shows, mode L: 1 + the part's place in ``Part``, plus 100 for the second character."""
     codes = {part: index + 1 for index, part in enumerate(Part)}
     image = Image.new("RGB", (size, size), (codes[Part.BACKGROUND],) * 3)
-    for pen, character, offset in zip(_pens(scene, image), scene.characters, (0, 100), strict=False):
+    for pen, character, offset in zip(_pens(scene, image), scene.characters, (0, 100)[: len(scene.characters)], strict=True):
         codes_of_one = {part: (code + offset,) * 3 for part, code in codes.items()}
         draw_figure(Pen(image, pen.origin, pen.unit, pen.side, codes_of_one, flat=True), character, scene)
     return image.getchannel(0)

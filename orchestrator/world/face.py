@@ -34,13 +34,23 @@ def draw_face(pen: Pen, turn: int, tilt: float, scene: Scene, head: Sequence[Poi
 def _eye(pen: Pen, at: Point, wide: float, scene: Scene) -> None:
     x, y = at
     if scene.expression == "closed eyes":
-        pen.stroke(Part.LINE, [(x - wide, y + 0.06), (x - wide * 0.5, y - 0.06), (x + wide * 0.5, y - 0.06), (x + wide, y + 0.06)], 0.1, line=0)
+        pen.stroke(
+            Part.LINE,
+            [(x - wide, y + 0.06), (x - wide * 0.5, y - 0.06), (x + wide * 0.5, y - 0.06), (x + wide, y + 0.06)],
+            0.1,
+            line=0,
+        )
         return
     away = 0.0 if scene.view.angle == 0 else 0.04
     pen.oval(Part.EYES, at, (wide, 0.3), line=0.04)
     pen.oval(Part.PUPIL, (x + away, y + 0.02), (wide * 0.34, 0.17), line=0)
     pen.oval(Part.GLINT, (x - wide * 0.3 + away, y - 0.13), (wide * 0.34, 0.085), line=0)
-    pen.stroke(Part.LINE, [(x - wide * 1.05, y - 0.2), (x - wide * 0.5, y - 0.31), (x + wide * 0.5, y - 0.31), (x + wide * 1.05, y - 0.2)], 0.09, line=0)
+    pen.stroke(
+        Part.LINE,
+        [(x - wide * 1.05, y - 0.2), (x - wide * 0.5, y - 0.31), (x + wide * 0.5, y - 0.31), (x + wide * 1.05, y - 0.2)],
+        0.09,
+        line=0,
+    )
 
 
 def _mouth(pen: Pen, at: Point, expression: str) -> None:
@@ -52,7 +62,12 @@ def _mouth(pen: Pen, at: Point, expression: str) -> None:
             pen.stroke(Part.LINE, [(x - 0.12, y), (x + 0.12, y)], 0.06, line=0)
         case _:  # a cat's smile
             for side in (-1, 1):
-                pen.stroke(Part.LINE, [(x, y - 0.03), (x + side * 0.07, y + 0.05), (x + side * 0.16, y + 0.03), (x + side * 0.2, y - 0.03)], 0.055, line=0)
+                pen.stroke(
+                    Part.LINE,
+                    [(x, y - 0.03), (x + side * 0.07, y + 0.05), (x + side * 0.16, y + 0.03), (x + side * 0.2, y - 0.03)],
+                    0.055,
+                    line=0,
+                )
 
 
 def _fringe(pen: Pen, middle: float, half: float, tilt: float, turn: int) -> None:
@@ -60,10 +75,19 @@ def _fringe(pen: Pen, middle: float, half: float, tilt: float, turn: int) -> Non
     if turn == 2:
         lower = [(min(x, 0.96), y) for x, y in lower]
     top = oval_points((0, 0), (1.02, 0.97))
-    arc = [point for point in (top[0], top[7], top[6], top[5], top[4])]
+    arc = [top[0], top[7], top[6], top[5], top[4]]
     left = max(-1.0, lower[0][0])
     pen.blob(Part.HAIR, [*((max(x, left), y) for x, y in lower), *arc])
     # the locks beside the cheeks
     for side in (-1, 1) if turn == 0 else (-1,):
         x = middle + side * (half + 0.02)
-        pen.blob(Part.HAIR, [(x - 0.14, -0.1), (x - 0.15, 0.5 + tilt), (x - side * 0.02, 0.92 + tilt * 0.6), (x + 0.13, 0.45 + tilt), (x + 0.13, -0.1)])
+        pen.blob(
+            Part.HAIR,
+            [
+                (x - 0.14, -0.1),
+                (x - 0.15, 0.5 + tilt),
+                (x - side * 0.02, 0.92 + tilt * 0.6),
+                (x + 0.13, 0.45 + tilt),
+                (x + 0.13, -0.1),
+            ],
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.world import vocabulary
@@ -27,7 +28,7 @@ def merges_of(words: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return byte-pair merges, most frequent pair first, until every word is one token."""
     split = [[*word[:-1], f"{word[-1]}</w>"] for word in words]
     merges: list[tuple[str, str]] = []
-    while pairs := Counter(pair for parts in split for pair in zip(parts, parts[1:], strict=False)):
+    while pairs := Counter(pair for parts in split for pair in pairwise(parts)):
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         merges.append(best)
         split = [_merge(parts, best) for parts in split]
@@ -51,7 +52,13 @@ def write_tokenizer(folder: Path) -> int:
     merges = merges_of(vocabulary.words())
     tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols), *dict.fromkeys(a + b for a, b in merges), START, END]
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
-    config = {**special, "model_max_length": LENGTH, "tokenizer_class": "CLIPTokenizer", "do_lower_case": True, "errors": "replace"}
+    config = {
+        **special,
+        "model_max_length": LENGTH,
+        "tokenizer_class": "CLIPTokenizer",
+        "do_lower_case": True,
+        "errors": "replace",
+    }
     lines = ["#version: 0.2", *(f"{a} {b}" for a, b in merges), ""]
     (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
     for name, content in (
@@ -59,5 +66,7 @@ def write_tokenizer(folder: Path) -> int:
         ("special_tokens_map.json", special),
         ("tokenizer_config.json", config),
     ):
-        (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=None if name == "vocab.json" else 2) + "\n", encoding="utf-8")
+        (folder / name).write_text(
+            json.dumps(content, ensure_ascii=False, indent=None if name == "vocab.json" else 2) + "\n", encoding="utf-8"
+        )
     return len(tokens)

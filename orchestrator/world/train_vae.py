@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.world.attributes import Scene
 
 BATCH: Final = 8
-RATE: Final = 1.5e-3
+RATE: Final = 3e-3
 KL_WEIGHT: Final = 1e-6
 
 
@@ -51,7 +51,9 @@ def picture_loss(seen: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     weight = 1 + 6 * (wanted - low).abs().mean(1, keepdim=True).clamp(max=0.5)
     error = seen - wanted
     across, down = error[..., 1:] - error[..., :-1], error[..., 1:, :] - error[..., :-1, :]
-    hue = torch.stack((error[:, 0] - error[:, 1], error[:, 2] - error[:, 1]), 1)  # else grey pictures come first, and stay long
+    hue = torch.stack(
+        (error[:, 0] - error[:, 1], error[:, 2] - error[:, 1]), 1
+    )  # else grey pictures come first, and stay long
     edges = across.abs().mean() + down.abs().mean()
     return (weight * (error.abs() + error.square())).mean() + (hue.abs() + hue.square()).mean() + 0.5 * edges
 

@@ -211,7 +211,7 @@ def test_without_script_all_is_there(browser: Any, runs: Path) -> None:
     page.goto((runs / "report" / "index.html").as_uri())
     assert page.locator("article.member").count() == 15
     assert page.locator("#r-krnk-locon svg.chart").count() >= 2
-    assert "something went wrong" in page.locator("#r-tyank-loha").inner_text()
+    assert "something went wrong" in page.locator("#r-tyank-loha").text_content()
     page.close()
 
 
@@ -227,10 +227,10 @@ def test_the_live_page_refreshes_itself(browser: Any, runs: Path, tmp_path: Path
             path = next(runs.glob("tyank-locon/.partial/train-*")) / "progress.jsonl"
             with path.open("a") as file:
                 file.write(json.dumps({"done": 71, "total": 100, "loss": 0.0717, "lr": 1e-4}) + "\n")
-            made.page.wait_for_function("document.querySelector('#summary').innerText.includes('71 of 100')", timeout=15000)
+            made.page.wait_for_selector("#summary >> text=71 of 100", timeout=30000)
             assert "0.0717" in made.page.locator("#matrix a[href='#r-tyank-locon']").inner_text()
             made_runs.render(runs, made_runs.loaded("tyank-locon").recipe)
-            made.page.wait_for_selector("#r-tyank-locon .strip img", state="attached", timeout=15000)
+            made.page.wait_for_selector("#r-tyank-locon .strip img", state="attached", timeout=30000)
             assert made.wrong == []
             assert all(url.startswith((f"http://127.0.0.1:{server.server_port}/", "data:")) for url in made.asked)
         finally:

@@ -1,0 +1,105 @@
+"""The Ray executor on a real cluster of two nodes: shared runs folder or none, a node killed mid-run, ^C."""
+
+from __future__ import annotations
+
+import _thread
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import harness
+import pytest
+
+from orchestrator.job import Status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Any) -> harness.Project:
+    return harness.make(tmp_path / "project", monkeypatch)
+
+
+def records(project: harness.Project) -> dict[str, dict[str, Any]]:
+    found = [json.loads(path.read_text("utf-8")) for path in (project.root / "runs").glob("*/*/record.json")]
+    return {record["name"]: record for record in found}
+
+
+@pytest.mark.parametrize("transport", ["auto", "object-store", "file"])
+def test_a_cluster_makes_what_this_machine_makes_key_by_key(
+    cats: harness.Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    url = transport if transport != "file" else f"file://{tmp_path / 'depot'}"
+    cats.recipe("cat-loha", "other")
+    outcomes = cats.go("all", cluster=True, transport=url)
+    assert {outcome.status for outcome in outcomes.values()} == {Status.DONE}, [o.problem for o in outcomes.values()]
+    assert len(cats.seen.began) == len(outcomes)
+    made = records(cats)
+    assert all(str(cats.root) not in json.dumps(record["outputs"]) for record in made.values())
+    again = cats.go("all")
+    assert {outcome.status for outcome in again.values()} == {Status.CACHED}
+    assert list((cats.root / "runs").glob("*/.partial/*")) == []
+    assert list((cats.root / "runs").glob(".shared-*")) == []
+    monkeypatch.setenv("KRNK_RUNS", str(cats.root / "local"))
+    cats.go("all")
+    local = [json.loads(path.read_text("utf-8")) for path in (cats.root / "local").glob("*/*/record.json")]
+    assert {record["name"]: record["key"] for record in local} == {name: record["key"] for name, record in made.items()}
+    assert made["cat-lora/train"]["slot"].endswith((" gpu 0", "gpu 0"))
+
+
+@pytest.mark.parametrize("transport", ["auto", "object-store"])
+def test_a_training_whose_node_dies_goes_on_elsewhere_from_its_last_state(
+    cats: harness.Project, cluster: Any, transport: str
+) -> None:
+    cats.recipe("cat-lora", "lora", "[training]\nsteps = 40\n[training.options]\npause = 0.25\n")
+    work = cats.root / "runs" / "cat-lora" / ".partial"
+
+    def kill() -> None:
+        while not list(work.glob("*/step0010-state")):
+            time.sleep(0.05)
+        busy = [node for node in cluster.nodes if list((cluster.folder).glob("*/runs/cat-lora/.partial/*"))]
+        index = next((i for i, node in enumerate(busy) if trains_on(cluster, i)), 0)
+        cluster.kill(index)
+        cluster.add(f"new-{time.monotonic_ns()}")
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    outcomes = cats.go("cat-lora", cluster=True, transport=transport)
+    thread.join()
+    assert outcomes["cat-lora/release"].status is Status.DONE, [outcome.problem for outcome in outcomes.values()]
+    assert any("its node is gone" in text for text in cats.seen.said)
+    assert records(cats)["cat-lora/train"]["resumed_from"] >= 10
+
+
+def trains_on(cluster: Any, index: int) -> bool:
+    """Return whether the node's only GPU is taken."""
+    import ray  # noqa: PLC0415
+
+    node = cluster.nodes[index].node_id
+    return ray._private.state.available_resources_per_node().get(node, {}).get("GPU", 0) < 1
+
+
+def test_stopping_keeps_the_state_and_the_same_command_goes_on(cats: harness.Project) -> None:
+    cats.recipe("cat-lora", "lora", "[training]\nsteps = 40\n[training.options]\npause = 0.2\n")
+    work = cats.root / "runs" / "cat-lora" / ".partial"
+
+    def interrupt() -> None:
+        while not list(work.glob("*/step0005-state")):
+            time.sleep(0.05)
+        _thread.interrupt_main()
+
+    threading.Thread(target=interrupt).start()
+    outcomes = cats.go("cat-lora", cluster=True, transport="object-store")
+    assert outcomes["cat-lora/train"].status is Status.STOPPED
+    assert outcomes["cat-lora/release"].status is Status.STOPPED
+    outcomes = cats.go("cat-lora")
+    assert outcomes["cat-lora/release"].status is Status.DONE
+    assert records(cats)["cat-lora/train"]["resumed_from"] >= 5

@@ -1,0 +1,168 @@
+"""The small world: deterministic, captioned in order, readable by the probe; and the base model that ships."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestrator.errors import RecipeError
+from orchestrator.world import vocabulary
+from orchestrator.world.__main__ import main
+from orchestrator.world.attributes import HELD_OUT, KRNK, TYANK, Character, Scene, View, parse_view, random_scene
+from orchestrator.world.captions import caption, thinned_caption, view_tags
+from orchestrator.world.demo import pictures
+from orchestrator.world.draw import draw
+from orchestrator.world.probe import read
+from orchestrator.world.residents import residents
+from orchestrator.world.tokenizer import merges_of
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+BASE = REPOSITORY / "orchestrator" / "embedded" / "base"
+DATA = REPOSITORY / "data"
+
+
+def test_the_same_seed_gives_the_same_picture() -> None:
+    first, again, other = (draw(random_scene(seed)).tobytes() for seed in (7, 7, 8))
+    assert first == again
+    assert first != other
+
+
+def test_a_big_picture_scaled_down_is_the_small_one() -> None:
+    scene = random_scene(3)
+    big = np.asarray(draw(scene, 512).reduce(8), dtype=float)
+    small = np.asarray(draw(scene, 64), dtype=float)
+    assert np.abs(big - small).mean() < 3
+
+
+def test_caption_has_the_order_of_the_recipes() -> None:
+    scene = Scene((Character(KRNK, "school uniform"),), View("b", 1, 2))
+    assert caption(scene) == (
+        "character, black hair, short hair, yellow eyes, black ears, choker, school uniform, simple background, "
+        "white background, from above, from side, full body, standing, looking away, smile"
+    )
+    assert caption(scene, "krnk") == (
+        "krnk, simple background, white background, from above, from side, full body, standing, looking away, smile"
+    )
+
+
+def test_thinned_captions_leave_out_only_what_a_character_is() -> None:
+    dice = random.Random(1)  # noqa: S311
+    scene = random_scene(11)
+    full = caption(scene).split(", ")
+    thin = [thinned_caption(scene, dice).split(", ") for _ in range(40)]
+    assert all(set(tags) <= set(full) for tags in thin)
+    assert all("simple background" in tags and vocabulary.FRAMINGS[scene.view.framing] in tags for tags in thin)
+    assert len({len(tags) for tags in thin}) > 3
+
+
+@pytest.mark.parametrize(
+    ("name", "tags"),
+    [
+        ("f00", ("from front", "upper body")),
+        ("f16", ("from above", "from side", "upper body")),
+        ("b24", ("from below", "from behind", "full body")),
+    ],
+)
+def test_file_names_say_the_view(name: str, tags: tuple[str, ...]) -> None:
+    assert view_tags(parse_view(name)) == tags
+    assert parse_view(name).name == name
+
+
+def test_a_name_that_is_no_view_is_refused() -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_view("x00")
+    assert (
+        str(caught.value) == "x00  not a view\n    f or b, then the height 0..2, then the angle 0..7, for example f00 or b17"
+    )
+
+
+def test_the_demo_characters_are_held_out() -> None:
+    seen = {character.looks for seed in range(3000) for character in random_scene(seed).characters}
+    assert len(seen) > 500
+    assert not seen & set(HELD_OUT)
+    assert not {resident.looks for resident in residents()} & set(HELD_OUT)
+    taken = {word for resident in residents() for word in (resident.name,)} | set(vocabulary.words())
+    assert not taken & set(vocabulary.TRIGGERS)
+
+
+def test_every_word_becomes_one_token() -> None:
+    made = {a + b for a, b in merges_of(vocabulary.words())}
+    assert {f"{word}</w>" for word in vocabulary.words()} <= made
+
+
+def test_data_is_what_the_program_draws() -> None:
+    assert sorted(f"{picture.folder}/{picture.name}.png" for picture in pictures()) == sorted(
+        file.relative_to(DATA).as_posix() for file in DATA.rglob("*.png")
+    )
+    chosen = pictures()[20]
+    with Image.open(DATA / chosen.folder / f"{chosen.name}.png") as shipped:
+        assert shipped.size == (768, 768)
+        assert np.abs(np.asarray(shipped, dtype=float) - np.asarray(draw(chosen.scene, 768), dtype=float)).mean() < 0.5
+    counts = {
+        folder: sum(picture.folder == folder for picture in pictures()) for folder in ("krnk", "tyank", "krnksf", "tyankps")
+    }
+    assert counts == {"krnk": 15, "tyank": 12, "krnksf": 12, "tyankps": 12}
+
+
+def test_the_probe_reads_drawn_pictures() -> None:
+    right: dict[str, list[bool]] = {}
+    for seed in range(500_000, 500_040):
+        scene = random_scene(seed)
+        reading = read(draw(scene), scene.view)
+        right.setdefault("count", []).append(len(reading.characters) == len(scene.characters))
+        for character, seen in zip(scene.characters, reading.characters, strict=False):
+            looks = character.looks
+            wanted = {
+                "hair": looks.hair,
+                "length": looks.length,
+                "ears": looks.ears,
+                "choker": looks.choker,
+                "clothes": character.clothes,
+            }
+            if scene.expression != "closed eyes":
+                wanted["eyes"] = looks.eyes
+            for name, value in wanted.items():
+                if getattr(seen, name) is not None:
+                    right.setdefault(name, []).append(getattr(seen, name) == value)
+    assert {name: sum(answers) / len(answers) >= 0.95 for name, answers in right.items()} == dict.fromkeys(right, True)
+    assert set(right) == {"count", "hair", "length", "eyes", "ears", "choker", "clothes"}
+    assert all(len(answers) >= 20 for answers in right.values())
+
+
+def test_the_probe_tells_the_demo_characters_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = Scene((Character(KRNK, "school uniform"), Character(TYANK, "plugsuit")), View("b", 0, 0))
+    draw(both, 256).save(tmp_path / "b00.png")
+    assert main(["probe", str(tmp_path / "b00.png")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "view b00, 2 character(s)",
+        "  hair: black, length: short, eyes: yellow, ears: black, choker: True, clothes: school uniform",
+        "  hair: brown, length: long, eyes: green, ears: brown, choker: False, clothes: plugsuit",
+    ]
+
+
+def test_the_base_has_the_layout_of_sd15() -> None:
+    base_parts = pytest.importorskip("orchestrator.world.base_parts")
+    base = base_parts.load_base(BASE)
+    wanted = {"Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D"}
+    modules = {
+        f"{name}.{inner}": module
+        for name, block in base.unet.named_modules()
+        if type(block).__name__ in wanted
+        for inner, module in block.named_modules()
+        if type(module).__name__ in {"Linear", "Conv2d", "LoRACompatibleLinear", "LoRACompatibleConv"}
+    }
+    assert len(modules) == 278
+    assert sum(".attentions." in name for name in modules) == 192
+    assert len(base.tokenizer) == base.text_encoder.config.vocab_size
+    states = base_parts.encode_text(base, ["krnk, simple background", "tyank, simple background"], 2)
+    assert states.shape == (2, 77, base.unet.config.cross_attention_dim)
+    assert not bool((states[0] == states[1]).all())
+
+
+def test_the_base_fits_into_fourteen_megabytes() -> None:
+    assert sum(file.stat().st_size for file in BASE.rglob("*") if file.is_file()) <= 14_000_000
+    assert (BASE / "README.md").exists()
