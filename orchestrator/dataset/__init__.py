@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.dataset.buckets import Prediction, epochs, predict
 from orchestrator.dataset.config import absolute_config
-from orchestrator.dataset.folders import Folder, Layout, Picture, layout, sources
+from orchestrator.dataset.folders import Folder, Layout, Picture, layout
+from orchestrator.dataset.originals import sources
 from orchestrator.dataset.preflight import problems
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.dataset import buckets, config, headers, preflight
-from orchestrator.dataset.folders import layout, sources
+from orchestrator.dataset.folders import layout
+from orchestrator.dataset.originals import sources
 from orchestrator.errors import Problem, RecipeError, StepFailed
 
 if TYPE_CHECKING:

@@ -90,22 +90,6 @@ def layout(dataset: Dataset, root: Path) -> Layout:
     return Layout(tuple(kept), tuple(dict.fromkeys(problems)), tuple(found.ignored))
 
 
-def sources(dataset: Dataset, root: Path) -> list[tuple[str, Path]]:
-    """Return (role, path) of every file that the result depends on: originals, caption files, the tagger's model and tags."""
-    result: list[tuple[str, Path]] = []
-    for group in originals.find(dataset, root).groups:
-        source = dataset.sources[group.source]
-        for original in group.originals:
-            result.append((original.role, original.path))
-            text = original.path.with_suffix(source.caption_files)
-            if source.captions == "files" and text.is_file():
-                result.append((original.role.removesuffix(original.path.suffix) + source.caption_files, text))
-    if dataset.tagger_model and any(source.captions == "tagger" for source in dataset.sources.values()):
-        model = root / dataset.tagger_model
-        result += [("tagger/model", model), ("tagger/tags", model.with_name("selected_tags.csv"))]
-    return result
-
-
 def _folders(dataset: Dataset, group: Group, root: Path, problems: list[Problem]) -> list[Folder]:
     """Return the folders of one group: one a size and resolution class."""
     source = dataset.sources[group.source]
