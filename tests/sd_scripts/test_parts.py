@@ -1,0 +1,127 @@
+"""What this project says about sd-scripts, against the checkout itself: options, names, tokenizer, resize."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from orchestrator import layers, settings
+from orchestrator.engines import bake, options, surgery, write_tokenizer
+from orchestrator.process import Command, Watch, run
+from orchestrator.recipe import Resize
+
+pytestmark = pytest.mark.sd_scripts
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+_REAL = """
+import argparse, json, sys
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/networks"]
+import train_network, sdxl_train_network, gen_img
+from networks import resize_lora, svd_merge_lora
+modules = {"train_network.py": train_network, "sdxl_train_network.py": sdxl_train_network, "gen_img.py": gen_img,
+           "networks/resize_lora.py": resize_lora, "networks/svd_merge_lora.py": svd_merge_lora}
+found = {}
+for script, module in modules.items():
+    for action in module.setup_parser()._actions:
+        for name in action.option_strings:
+            if name.startswith("--") and name != "--help":
+                kind = "switch" if isinstance(action, argparse._StoreTrueAction) else getattr(action.type, "__name__", "str")
+                many = action.nargs not in (None, 0, "?")
+                default = action.default if isinstance(action.default, (str, int, float, bool, type(None))) else str(action.default)
+                found.setdefault(script, {})[name[2:]] = [kind, many, list(action.choices or ()), default]
+print("OPTIONS" + json.dumps(found))
+"""
+
+
+def printed(argv: list[str], word: str) -> dict[str, Any]:
+    """Run a program of sd-scripts' environment and return the JSON it prints after ``word``."""
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False, cwd=ROOT)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(word)]
+    assert lines, done.stderr[-2000:]
+    table: dict[str, Any] = json.loads(lines[-1].removeprefix(word))
+    return table
+
+
+def test_the_harvested_options_are_the_parsers_own(sd_scripts: Path) -> None:
+    real = printed([str(settings.sd_scripts_python()), "-c", _REAL, str(sd_scripts)], "OPTIONS")
+    for script in options.SCRIPTS:
+        ours = {
+            name: [one.type, one.many, list(one.choices), one.default]
+            for name, one in options.harvest(sd_scripts, script).items()
+        }
+        theirs = real[script]
+        for name in ("dataset_config",):  # a Path there, text here
+            if name in theirs:
+                theirs[name][0] = "str"
+        assert ours == theirs, script
+
+
+def test_names_and_sizes_of_sd1_and_sdxl_are_those_of_sd_scripts(sd_scripts: Path, random_sd15: Path) -> None:
+    config = random_sd15 / "base_sd15" / "unet" / "config.json"
+    program = ROOT / "tests" / "sd_scripts" / "names.py"
+    real = printed([str(settings.sd_scripts_python()), str(program), str(sd_scripts), str(config)], "NAMES")
+    where = bake.places([f"model.diffusion_model.{name}" for name in real["sd1"]])
+    for original, diffusers in real["sd1"].items():
+        stem, _, part = diffusers.rpartition(".")
+        assert where[f"lora_unet_{stem.replace('.', '_')}.{part}"].tensor == f"model.diffusion_model.{original}"
+    unet = [leaf for leaf in layers.leaves(layers.SDXL) if not leaf.module.text]
+    assert {leaf.dotted: [leaf.module.out, leaf.module.in_, leaf.module.kernel] for leaf in unet} == real["sdxl"]
+
+
+def test_the_tokenizer_is_clips(sd_scripts: Path, tmp_path: Path) -> None:
+    python = str(settings.sd_scripts_python())
+    subprocess.run([python, write_tokenizer.__file__, str(tmp_path)], check=True, capture_output=True, timeout=120)
+    program = "import sys, json; from transformers import CLIPTokenizer; t = CLIPTokenizer.from_pretrained(sys.argv[1]); "
+    program += "print('IDS' + json.dumps({'ids': t('a photo of a cat').input_ids, 'length': t.model_max_length}))"
+    said = printed([python, "-c", program, str(tmp_path / write_tokenizer.NAME)], "IDS")
+    assert said == {"ids": [49406, 320, 1125, 539, 320, 2368, 49407], "length": 77}
+
+
+def test_our_resize_and_sd_scripts_keep_the_same_ranks_with_the_0_10_rule(sd_scripts: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    tensors: dict[str, Any] = {}
+    for number, (out, in_, kernel) in enumerate([(64, 96, 0), (96, 64, 0), (80, 40, 1), (48, 32, 3), (64, 64, 3)]):
+        name = f"lora_unet_down_blocks_0_attentions_{number}_proj_in"
+        square, one = ((kernel, kernel), (1, 1)) if kernel else ((), ())
+        fading = np.exp(-np.arange(16) / 3).astype(np.float32)
+        tensors[f"{name}.lora_down.weight"] = random.standard_normal((16, in_, *square)).astype(np.float32)
+        up = random.standard_normal((out, 16)).astype(np.float32) * fading
+        tensors[f"{name}.lora_up.weight"] = up.reshape(out, 16, *one)
+        tensors[f"{name}.alpha"] = np.array(8, np.float32)
+    source = tmp_path / "lora.safetensors"
+    save_file(
+        tensors, source, metadata={"ss_network_module": "networks.lora", "ss_network_dim": "16", "ss_network_alpha": "8"}
+    )
+    how = Resize(sv_ratio=8.0, new_rank=16, rank_rule="sd-scripts-0.10", save_precision="float")
+    theirs, ours = tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors"
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert run(surgery.resize(source, theirs, tmp_path / "a", how, (16, 16)), tmp_path / "a", Watch(lambda _: None)).ok
+    params = {"method": "sv_ratio", "param": 8.0, "new_rank": 16, "new_conv_rank": None}
+    params |= {"rank_rule": "sd-scripts-0.10", "save_precision": "float"}
+    request = {"kind": "resize", "input": str(source), "output": str(ours), "params": params}
+    argv = (sys.executable, "-m", "orchestrator.weights.step", str(tmp_path / "b" / "request.json"))
+    command = Command(argv, ROOT, files={"request.json": json.dumps(request)})
+    assert run(command, tmp_path / "b", Watch(lambda _: None)).ok, (tmp_path / "b" / "log.txt").read_text("utf-8")
+    left, right = load_file(theirs), load_file(ours)
+    ranks = {name: len(value) for name, value in left.items() if "lora_down" in name}
+    assert ranks == {name: len(value) for name, value in right.items() if "lora_down" in name}
+    assert len(set(ranks.values())) > 1
+    assert max(ranks.values()) < 16
+    for name in ranks:
+        stem = name.removesuffix(".lora_down.weight")
+        delta = [
+            file[f"{stem}.alpha"]
+            / ranks[name]
+            * file[f"{stem}.lora_up.weight"].reshape(-1, ranks[name])
+            @ file[name].reshape(ranks[name], -1)
+            for file in (left, right)
+        ]
+        np.testing.assert_allclose(delta[0], delta[1], rtol=0, atol=1e-4 * float(np.abs(delta[0]).max()))
