@@ -115,7 +115,11 @@ def parse(reading: _Reading, path: Path) -> Table:
         if len(data) > MAX_BYTES:
             reading.say(path, f"{len(data)} bytes; a recipe has at most {MAX_BYTES}")
             return {}
-        return dict(_toml(data))  # what is taken out of a table, `extends`, stands at its top
+        table = _toml(data)
+        if _deep(table):
+            reading.say(path, f"is nested more than {MAX_DEPTH} deep")
+            return {}
+        return dict(table)  # what is taken out of a table, `extends`, stands at its top
     except OSError as error:
         reading.say(path, f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
@@ -125,6 +129,17 @@ def parse(reading: _Reading, path: Path) -> Table:
     except RecursionError:
         reading.say(path, "is nested too deeply")
     return {}
+
+
+def _deep(table: Table) -> bool:
+    """Return whether tables or arrays stand more than MAX_DEPTH inside each other (dotted keys need no recursion to parse)."""
+    level: list[Any] = [table]
+    for _ in range(MAX_DEPTH):
+        level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
+        level = [value for value in level if isinstance(value, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 @functools.lru_cache(maxsize=256)
