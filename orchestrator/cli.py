@@ -256,11 +256,14 @@ def _run(
     verify: bool,
     json: bool,
     cluster: tuple[str, str],
+    style: tuple[bool, bool, str],
 ) -> None:
-    from orchestrator import go  # noqa: PLC0415
+    from orchestrator import go, view  # noqa: PLC0415
 
     if executor not in ("local", "inline", "ray"):
         raise OrchestratorError(Problem(f"--executor {executor}", "no such executor", "local, inline or ray"))
+    if style[2] not in tuple(view.Form):
+        raise OrchestratorError(Problem(f"--log-format {style[2]}", "no such form", "text or json"))
     _stop_on_signals()
     asked = go.Asked(
         wanted,
@@ -274,7 +277,8 @@ def _run(
         address=cluster[0],
         transport=cluster[1],
     )
-    outcomes = go.go(_workspace(), asked, quiet=json)
+    chosen = view.Style(quiet=style[0], verbose=style[1], form=view.Form(style[2]))
+    outcomes = go.go(_workspace(), asked, quiet=json, style=chosen)
     if json:
         _print_json(go.as_json(outcomes))
     raise typer.Exit(_code(outcomes))

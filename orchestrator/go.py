@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import lanes, process, view
+from orchestrator import lanes, notify, process, view
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.plan import Kind
 from orchestrator.run import run_plan
@@ -35,7 +35,14 @@ class Asked:
     transport: str = "auto"
 
 
-def go(space: Workspace, asked: Asked, *, quiet: bool = False, looking: view.Quiet | None = None) -> list[Outcome]:
+def go(
+    space: Workspace,
+    asked: Asked,
+    *,
+    quiet: bool = False,
+    looking: view.Quiet | None = None,
+    style: view.Style = view.Style(),  # noqa: B008 - frozen
+) -> list[Outcome]:
     """Do it. Raises RecipeError or NotReady before anything runs; failures of steps are outcomes."""
     begun = time.monotonic()
     loaded = space.load(asked.wanted)
@@ -50,10 +57,12 @@ def go(space: Workspace, asked: Asked, *, quiet: bool = False, looking: view.Qui
         return outcomes
     here = {name for name in due if not asked.cluster or plan.by_name[name].kind is Kind.DATASET}
     space.preflight(plan, {name: due[name] if name in here else None for name in reasons})
-    looking = looking or view.choose(plan, quiet=quiet)
+    looking = looking or view.choose(plan, style, quiet=quiet)
     job = Job(plan, space.store, space.root, looking, force, only, asked.keep_going, asked.verify)
     with looking:
         outcomes = _on_cluster(job, asked, [plan.by_name[name] for name in due]) if asked.cluster else _here(job, asked)
+    if unsent := notify.ended(outcomes, time.monotonic() - begun):
+        looking.say(unsent)
     _summary(plan, space.store, outcomes, time.monotonic() - begun, quiet=quiet)
     return outcomes
 

@@ -3,6 +3,7 @@
 Environment variables first, then ``config.toml`` in ``$XDG_CONFIG_HOME/krnk`` (``~/.config/krnk``)::
 
     models = ["/data/stable-diffusion-webui"]
+    notify = "ntfy://my-topic"
     [sd-scripts]
     dir = "/opt/sd-scripts"
     python = "/opt/sd-scripts/venv/bin/python"
@@ -20,7 +21,7 @@ from typing import Any
 from orchestrator.errors import Problem, RecipeError, near_miss
 
 ROOT = Path(__file__).resolve().parent.parent
-_KNOWN: dict[str, tuple[str, ...]] = {"": ("models", "sd-scripts"), "sd-scripts": ("dir", "python", "tokenizers")}
+_KNOWN: dict[str, tuple[str, ...]] = {"": ("models", "notify", "sd-scripts"), "sd-scripts": ("dir", "python", "tokenizers")}
 
 
 def config_file() -> Path:
@@ -62,6 +63,9 @@ def read() -> dict[str, Any]:
     models = table.get("models", [])
     if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
         problems.append(Problem(f"{path}: models", "takes an array of folders in quotes"))
+    notify = table.get("notify", [])
+    if not isinstance(notify, str) and not (isinstance(notify, list) and all(isinstance(one, str) for one in notify)):
+        problems.append(Problem(f"{path}: notify", "takes an address of apprise in quotes, or several in an array"))
     if problems:
         raise RecipeError(problems)
     return table

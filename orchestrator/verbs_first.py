@@ -351,7 +351,7 @@ def usage(error: Exception, app: typer.Typer) -> str:
         said += f"; did you mean {near[0]}?"
     context = getattr(error, "ctx", None)
     path = getattr(context, "command_path", "") or ""
-    verb = " ".join(path.split()[1:])
+    verb = path.removeprefix("python -m ").partition(" ")[2]
     if isinstance(option, str) and not near:
         known = [one for param in getattr(getattr(context, "command", None), "params", []) for one in param.opts]
         said += near_miss(option, known)
