@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import os
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,7 +165,9 @@ class _Source:
 
     def _functions(self, path: Path) -> dict[str, ast.FunctionDef]:
         if path not in self._modules:
-            tree = ast.parse(path.read_text("utf-8"))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SyntaxWarning)  # what its strings look like is not our business
+                tree = ast.parse(path.read_text("utf-8"))
             self._modules[path] = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         return self._modules[path]
 

@@ -34,7 +34,8 @@ for script, module in modules.items():
             if name.startswith("--") and name != "--help":
                 kind = "switch" if isinstance(action, argparse._StoreTrueAction) else getattr(action.type, "__name__", "str")
                 many = action.nargs not in (None, 0, "?")
-                default = action.default if isinstance(action.default, (str, int, float, bool, type(None))) else str(action.default)
+                plain = isinstance(action.default, (str, int, float, bool, type(None)))
+                default = action.default if plain else str(action.default)
                 found.setdefault(script, {})[name[2:]] = [kind, many, list(action.choices or ()), default]
 print("OPTIONS" + json.dumps(found))
 """
@@ -52,10 +53,8 @@ def printed(argv: list[str], word: str) -> dict[str, Any]:
 def test_the_harvested_options_are_the_parsers_own(sd_scripts: Path) -> None:
     real = printed([str(settings.sd_scripts_python()), "-c", _REAL, str(sd_scripts)], "OPTIONS")
     for script in options.SCRIPTS:
-        ours = {
-            name: [one.type, one.many, list(one.choices), one.default]
-            for name, one in options.harvest(sd_scripts, script).items()
-        }
+        found = options.harvest(sd_scripts, script)
+        ours = {name: [one.type, one.many, list(one.choices), one.default] for name, one in found.items()}
         theirs = real[script]
         for name in ("dataset_config",):  # a Path there, text here
             if name in theirs:
@@ -115,13 +114,10 @@ def test_our_resize_and_sd_scripts_keep_the_same_ranks_with_the_0_10_rule(sd_scr
     assert ranks == {name: len(value) for name, value in right.items() if "lora_down" in name}
     assert len(set(ranks.values())) > 1
     assert max(ranks.values()) < 16
-    for name in ranks:
+    for name, rank in ranks.items():
         stem = name.removesuffix(".lora_down.weight")
-        delta = [
-            file[f"{stem}.alpha"]
-            / ranks[name]
-            * file[f"{stem}.lora_up.weight"].reshape(-1, ranks[name])
-            @ file[name].reshape(ranks[name], -1)
-            for file in (left, right)
-        ]
+        delta = []
+        for file in (left, right):
+            up, down = file[f"{stem}.lora_up.weight"].reshape(-1, rank), file[name].reshape(rank, -1)
+            delta.append(file[f"{stem}.alpha"] / rank * up @ down)
         np.testing.assert_allclose(delta[0], delta[1], rtol=0, atol=1e-4 * float(np.abs(delta[0]).max()))
