@@ -21,7 +21,26 @@ _NONLINEAR = ("diag-oft", "boft")
 
 def check(recipe: Recipe) -> list[Finding]:
     """Return every impossible combination as (dotted key, what is wrong)."""
-    return [*_network(recipe), *_training(recipe), *_dataset(recipe), *_surgery(recipe), *_render(recipe)]
+    return [*_strings(recipe), *_network(recipe), *_training(recipe), *_dataset(recipe), *_surgery(recipe), *_render(recipe)]
+
+
+def _strings(recipe: Recipe) -> Iterator[Finding]:
+    """Find values that a trainer would read as options of its own; recipes may come from strangers."""
+    training, network = recipe.training, recipe.network
+    said: dict[str, object] = {
+        f"training.{key}": getattr(training, key) for key in ("optimizer", "lr_scheduler", "log_prefix")
+    }
+    said |= {f"training.options.{key}": value for key, value in training.options.items()}
+    said |= {f"training.optimizer_args.{key}": value for key, value in training.optimizer_args.items()}
+    said |= {f"network.args.{key}": value for key, value in network.args.items()}
+    said |= {"base.checkpoint": recipe.base.checkpoint, "base.vae": recipe.base.vae, "network.weights": network.weights}
+    said["render.sampler"] = recipe.render.sampler
+    for key, value in said.items():
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str) and text.startswith("-"):
+                yield key, f"is {text!r}; a value that begins with - would be read as an option"
+            elif isinstance(text, str) and not text.isprintable():
+                yield key, f"is {text!r}; control characters have no meaning here"
 
 
 def _network(recipe: Recipe) -> Iterator[Finding]:

@@ -63,7 +63,8 @@ def check_(
     from orchestrator.dataset import console, lint  # noqa: PLC0415
 
     loaded, root = _recipe(recipe, profile)
-    report = lint.check(loaded.dataset, root, loaded.training, cache=root / "build" / "dataset-looks.json")
+    folder = root / "build" / "datasets" / loaded.dataset.name
+    report = lint.check(loaded.dataset, root, loaded.training, cache=root / "build" / "dataset-looks.json", built=folder)
     if json:
         print(json_.dumps(report.as_json(), indent=1, ensure_ascii=False))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import random
 import tomllib
 from typing import TYPE_CHECKING, Any
@@ -144,10 +145,23 @@ def test_captions(good: Path) -> None:
 def test_kohya_pictures_without_captions_are_named(tmp_path: Path) -> None:
     (tmp_path / "data" / "2_sks girl").mkdir(parents=True)
     face(1).save(tmp_path / "data" / "2_sks girl" / "a.png")
-    (tmp_path / "data" / "2_sks girl" / "a_0064x0064_sd.npz").write_bytes(b"stale")
     found = said(check(tmp_path, source={"reading": "kohya", "captions": "files", "class_tokens": "", "trigger": ""}))
     assert 'data/2_sks girl/a.png: has no caption; the trainer takes "sks girl"' in found
-    assert "data/2_sks girl/a.png: has a latent cache beside it, which the trainer would believe" in found
+
+
+def test_latent_caches_of_pictures_that_changed(good: Path) -> None:
+    table, out = made(sources={"krnk": SOURCE}, vocabulary=VIEWS), good / "out"
+    build(table, good, out, lambda *_: None)
+    folder = out / "1_krnk" / "krnk girl_original"
+    for name in ("f00_0096x0096_sd.npz", "f01.npz", "f10_other.npz"):
+        (folder / name).write_bytes(b"latents")
+    assert said(lint.check(table, good, built=out)) == []
+    os.utime(folder / "f00_0096x0096_sd.npz", ns=(0, 0))
+    stale = "out/1_krnk/krnk girl_original/f00_0096x0096_sd.npz: is a latent cache older than its picture; the trainer would believe it"
+    assert said(lint.check(table, good, built=out)) == [stale]
+    face(60).save(good / "data" / "f00.png")
+    build(table, good, out, lambda *_: None)
+    assert sorted(path.name for path in folder.glob("*.npz")) == ["f10_other.npz"]
 
 
 def test_near_duplicates_are_found_and_others_are_not(good: Path) -> None:

@@ -163,6 +163,10 @@ COMBINATIONS = {
         '[network]\nfamily = "lora4x4"\n',
         'network.family\n    is "lora4x4"; takes lora, locon, loha, lokr, dylora, glora, full, diag-oft or boft',
     ),
+    "a value that is an option": (
+        '[training]\nlog_prefix = "--resume"\n',
+        "training.log_prefix\n    is '--resume'; a value that begins with - would be read as an option",
+    ),
     "persistent workers without workers": (
         "[training]\npersistent_workers = true\ndata_loader_workers = 0\n",
         "training.persistent_workers\n    needs training.data_loader_workers > 0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -116,8 +117,18 @@ def _clear(output: Path) -> None:
             path = output / str(name)
             if path.resolve().is_relative_to(output.resolve()):
                 path.unlink(missing_ok=True)
+                for cache in latent_caches(path):  # the trainer would believe the latents of the picture that is gone
+                    cache.unlink()
                 if path.parent != output and path.parent.is_dir() and not any(path.parent.iterdir()):
                     path.parent.rmdir()
+
+
+def latent_caches(picture: Path) -> list[Path]:
+    """Return what sd-scripts' cache_latents_to_disk left beside a picture: ``f00.npz``, ``f00_0512x0512_sd.npz``."""
+    if picture.suffix != ".png":
+        return []
+    pattern = re.compile(re.escape(picture.stem) + r"(_\d+x\d+(_\w+)?)?\.npz")
+    return [path for path in picture.parent.glob("*.npz") if pattern.fullmatch(path.name)]
 
 
 def _names(dataset: Dataset, plan: Layout) -> list[str]:

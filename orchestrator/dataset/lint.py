@@ -50,6 +50,8 @@ class Inspected:
     looks: dict[Path, Look]
     """By original."""
     coverage: tuple[Coverage, ...]
+    built: Path | None
+    """Where the dataset has been built, maybe of other pictures."""
 
     def originals(self) -> dict[str, tuple[Folder, Picture]]:
         """Return role -> one of its places, the largest size last."""
@@ -102,7 +104,9 @@ class Report:
         }
 
 
-def check(dataset: Dataset, root: Path, training: Training | None = None, cache: Path | None = None) -> Report:
+def check(
+    dataset: Dataset, root: Path, training: Training | None = None, *, cache: Path | None = None, built: Path | None = None
+) -> Report:
     """Check ``dataset`` with every rule; decodes each original once, or not at all when ``cache`` remembers it.
 
     Args:
@@ -110,11 +114,12 @@ def check(dataset: Dataset, root: Path, training: Training | None = None, cache:
         root: the project folder its sources are relative to.
         training: for steps and epochs; without it both are 0.
         cache: JSON file that remembers what unchanged pictures look like.
+        built: folder of an earlier build, searched for latent caches that are older than their pictures.
     """
     layout = folders.layout(dataset, root)
     prediction = buckets.predict(layout, dataset)
     paths = sorted({picture.original for folder in layout.folders for picture in folder.pictures})
-    inspected = Inspected(dataset, root, layout, prediction, looks(paths, cache), coverage(layout, dataset))
+    inspected = Inspected(dataset, root, layout, prediction, looks(paths, cache), coverage(layout, dataset), built)
     findings = [Finding(Level.ERROR, one.where, one.what, one.hint) for one in preflight.problems(layout, dataset, root)]
     for rule in RULES:
         findings += [Finding(Level(level), where, what, hint) for level, where, what, hint in rule(inspected)]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.dataset import headers, naming, tokens
+from orchestrator.dataset.build import latent_caches
 from orchestrator.dataset.looks import pairs
 
 if TYPE_CHECKING:
@@ -62,8 +63,6 @@ def files(seen: Inspected) -> Iterator[Said]:
                 f"ends in {path.suffix}, which sd-scripts itself would not see; the build makes a PNG of it",
                 "",
             )
-        if seen.dataset.sources[folder.source].reading != "pictures" and list(path.parent.glob(f"{path.stem}*.npz")):
-            yield "warning", where, "has a latent cache beside it, which the trainer would believe", f"delete {path.stem}*.npz"
         if role.count("\n"):
             yield "error", where, "has a line break in its name", "rename it"
     for path in seen.layout.ignored:
@@ -73,6 +72,23 @@ def files(seen: Inspected) -> Iterator[Said]:
             "is ignored: no picture by its ending",
             f"endings: {', '.join(sorted(headers.ENDINGS))}",
         )
+
+
+def caches(seen: Inspected) -> Iterator[Said]:
+    """Latent caches in the built folder that are older than their pictures: the trainer checks their size only."""
+    for folder in seen.layout.folders if seen.built is not None else ():
+        for picture in folder.pictures:
+            path = (seen.built or seen.root) / folder.path / picture.name
+            stale = [
+                cache for cache in latent_caches(path) if path.exists() and cache.stat().st_mtime_ns < path.stat().st_mtime_ns
+            ]
+            for cache in stale:
+                yield (
+                    "warning",
+                    seen.shown(cache),
+                    "is a latent cache older than its picture; the trainer would believe it",
+                    "delete it",
+                )
 
 
 def captions(seen: Inspected) -> Iterator[Said]:
@@ -239,6 +255,7 @@ def regularization(seen: Inspected) -> Iterator[Said]:
 
 RULES: Final[tuple[Callable[[Inspected], Iterator[Said]], ...]] = (
     files,
+    caches,
     captions,
     triggers,
     sizes,

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_SHADES = 12
 _WIDTH, _WIDE, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 1120, 52, 12, 10, 26
 
 
@@ -173,14 +174,17 @@ def spectra(blocks: Iterable[tuple[str, Sequence[float]]], label: str, floor: fl
     if not most:
         return Markup()
     wide, tall = _WIDTH / len(columns), 7
-    parts = []
-    for number, (name, values) in enumerate(columns):
+    shades: dict[int, list[str]] = {}  # one path a shade: hundreds of rectangles would weigh more than all else on the page
+    for number, (_, values) in enumerate(columns):
         for row, value in enumerate(values):
-            share = max(0.04, 1 - max(value, floor) / floor)
-            parts.append(
-                f'<rect class="cell" x="{number * wide + 1:.1f}" y="{row * tall}" width="{wide - 2:.1f}" height="{tall - 1}" '
-                f'fill-opacity="{share:.2f}"><title>{escape(name)}: {10**value:.2g} of the largest</title></rect>'
+            shade = max(1, round(_SHADES * (1 - max(value, floor) / floor)))
+            shades.setdefault(shade, []).append(
+                f"M{number * wide + 1:.1f} {row * tall}h{wide - 2:.1f}v{tall - 1}h-{wide - 2:.1f}z"
             )
+    parts = [
+        f'<path class="cell" fill-opacity="{shade / _SHADES:.2f}" d="{"".join(path)}"/>'
+        for shade, path in sorted(shades.items())
+    ]
     return Markup(  # noqa: S704 - every text in it is escaped
         f'<svg class="chart map" viewBox="0 0 {_WIDTH} {most * tall}" role="img" aria-label="{escape(label)}">'
         f"{''.join(parts)}</svg>"

@@ -106,8 +106,8 @@ def _back_hair(pen: Pen, character: Character, pose: Pose) -> None:
     rear *= 1.6 if pose.turn == 2 else 1.0
     end = 0.95 + 1.12 * pose.stretch
     pen.blob(Part.HAIR, [(rear - wide * 0.95, 0.0), (rear - wide * 1.08, 1.1), (rear - wide * 1.12, end - 0.15),
-                         (rear - wide * 0.6, end + 0.05), (rear, end - 0.08), (rear + wide * 0.6, end + 0.05), (rear + wide * 1.12, end - 0.15),
-                         (rear + wide * 1.08, 1.1), (rear + wide * 0.95, 0.0), (rear, -0.8)])  # fmt: skip
+                         (rear - wide * 0.6, end + 0.05), (rear, end - 0.08), (rear + wide * 0.6, end + 0.05),
+                         (rear + wide * 1.12, end - 0.15), (rear + wide * 1.08, 1.1), (rear + wide * 0.95, 0.0), (rear, -0.8)])  # fmt: skip
 
 
 def _nape(pen: Pen, pose: Pose) -> None:
