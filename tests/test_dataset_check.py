@@ -157,7 +157,8 @@ def test_latent_caches_of_pictures_that_changed(good: Path) -> None:
         (folder / name).write_bytes(b"latents")
     assert said(lint.check(table, good, built=out)) == []
     os.utime(folder / "f00_0096x0096_sd.npz", ns=(0, 0))
-    stale = "out/1_krnk/krnk girl_original/f00_0096x0096_sd.npz: is a latent cache older than its picture; the trainer would believe it"
+    cache = "out/1_krnk/krnk girl_original/f00_0096x0096_sd.npz"
+    stale = f"{cache}: is a latent cache older than its picture; the trainer would believe it"
     assert said(lint.check(table, good, built=out)) == [stale]
     face(60).save(good / "data" / "f00.png")
     build(table, good, out, lambda *_: None)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.dataset import headers, naming, tokens
+from orchestrator.dataset import headers, naming
 from orchestrator.dataset.build import latent_caches
 from orchestrator.dataset.looks import pairs
+from orchestrator.dataset.words import Said, captions, triggers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from orchestrator.dataset.lint import Inspected
-
-Said = tuple[str, str, str, str]
 
 _ENLARGED: Final = 1.25  # times; more is visibly soft
 _CROPPED: Final = 0.15  # share of a picture
@@ -34,7 +33,7 @@ _SD_SCRIPTS: Final = tuple(ending for lower in (".png", ".jpg", ".jpeg", ".webp"
 
 def files(seen: Inspected) -> Iterator[Said]:
     """Broken files, wrong endings, and files that would be lost without a word."""
-    for role, (folder, picture) in seen.originals().items():
+    for role, (_, picture) in seen.originals().items():
         path, where = picture.original, seen.shown(picture.original)
         error = seen.looks[path].error
         if error:
@@ -89,80 +88,6 @@ def caches(seen: Inspected) -> Iterator[Said]:
                     "is a latent cache older than its picture; the trainer would believe it",
                     "delete it",
                 )
-
-
-def captions(seen: Inspected) -> Iterator[Said]:
-    """Captions that are missing, lack the trigger, are cut, or belong to no picture."""
-    texts: set[Path] = set()
-    for folder, picture in seen.originals().values():
-        where, source = seen.shown(picture.original), seen.dataset.sources[folder.source]
-        if source.captions == "files":
-            text = picture.original.with_suffix(source.caption_files)
-            texts.add(text)
-            if (
-                text.is_file()
-                and len([line for line in text.read_text(encoding="utf-8-sig").splitlines() if line.strip()]) > 1
-            ):
-                yield "warning", seen.shown(text), "has several lines; only the first is trained", "join them with commas"
-        if picture.caption is None:
-            if not folder.tagger:
-                what = f'has no caption; the trainer takes "{folder.class_tokens or folder.source}"'
-                yield "warning", where, what, f"write {picture.original.stem}{source.caption_files} beside it"
-            continue
-        if not picture.caption.strip():
-            yield "error", where, "has an empty caption", f"dataset.sources.{folder.source}: trigger, tags, vocabulary"
-        elif folder.trigger and not folder.regularization and folder.trigger not in _words(picture.caption):
-            yield (
-                "warning",
-                where,
-                f'its caption lacks the trigger word "{folder.trigger}"',
-                f"it says: {picture.caption[:80]}",
-            )
-        length = tokens.count(picture.caption)
-        if length > tokens.LIMITS[0]:
-            most = tokens.limit(length)
-            hint = f"max_token_length = {most} takes it" if most else f"{tokens.LIMITS[-1]} are the most there can be"
-            yield (
-                "warning",
-                where,
-                f"its caption takes {length} tokens; what follows the {tokens.LIMITS[0]}th is cut off",
-                hint,
-            )
-    for folder_path in {text.parent for text in texts}:
-        endings = {text.suffix for text in texts if text.parent == folder_path}
-        for path in sorted(folder_path.iterdir()):
-            if path.suffix in endings and path not in texts:
-                yield "warning", seen.shown(path), "is a caption without a picture of that name", ""
-
-
-def _words(caption: str) -> set[str]:
-    """Return the tags of a caption, and their words."""
-    tags = {tag.strip() for tag in caption.split(",")}
-    return tags | {word for tag in tags for word in tag.split()}
-
-
-def triggers(seen: Inspected) -> Iterator[Said]:
-    """Trigger words as the text encoder reads them."""
-    words = {folder.trigger: folder.source for folder in seen.layout.folders if folder.trigger}
-    split = {word: tokens.split(word) for word in words}
-    for word, source in words.items():
-        where, pieces = f"dataset.sources.{source}.trigger", split[word]
-        shown = "|".join(piece.removesuffix("</w>") for piece in pieces)
-        if len(pieces) == 1:
-            yield (
-                "warning",
-                where,
-                f'"{word}" is a single token of CLIP: the base model may know it as something',
-                "letters without vowels are rarely words",
-            )
-        else:
-            known = [piece.removesuffix("</w>") for piece in pieces if tokens.common(piece)]
-            if known:
-                yield "note", where, f'"{word}" reads {shown} and ends in the common word "{known[-1]}"', ""
-        for other, parts in split.items():
-            start = [piece.removesuffix("</w>") for piece in pieces]
-            if other != word and [piece.removesuffix("</w>") for piece in parts[: len(start)]] == start:
-                yield "note", where, f'"{word}" ({shown}) is how "{other}" begins: each calls a little of the other', ""
 
 
 def sizes(seen: Inspected) -> Iterator[Said]:
