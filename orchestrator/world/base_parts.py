@@ -134,5 +134,7 @@ def text_states(encoder: CLIPTextModel, ids: torch.Tensor, clip_skip: int) -> to
     """The same from token ids (captions, 77)."""
     output = encoder(ids, output_hidden_states=clip_skip > 1)
     if clip_skip == 1:
-        return output.last_hidden_state
-    return encoder.text_model.final_layer_norm(output.hidden_states[-clip_skip])
+        last: torch.Tensor = output.last_hidden_state
+        return last
+    states: torch.Tensor = encoder.text_model.final_layer_norm(output.hidden_states[-clip_skip])
+    return states

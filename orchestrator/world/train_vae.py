@@ -78,13 +78,15 @@ class VaeTask:
         chosen = torch.randint(len(self.pictures), (BATCH,))
         wanted = to_float(self.pictures[chosen]).to(memory_format=torch.channels_last)
         posterior = self.vae.encode(wanted).latent_dist
-        return picture_loss(self.vae.decode(posterior.sample()).sample, wanted) + KL_WEIGHT * posterior.kl().mean()
+        seen: torch.Tensor = self.vae.decode(posterior.sample()).sample
+        spread: torch.Tensor = posterior.kl().mean()
+        return picture_loss(seen, wanted) + KL_WEIGHT * spread
 
 
 @torch.no_grad()
 def encode_all(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
     """Return the latents of all pictures, unscaled, as fp16 (count, 4, 16, 16)."""
-    batches = (to_float(batch).to(memory_format=torch.channels_last) for batch in pictures.split(64))
+    batches = (to_float(batch).to(memory_format=torch.channels_last) for batch in torch.split(pictures, 64))
     return torch.cat([vae.encode(batch).latent_dist.mean.half() for batch in batches])
 
 

@@ -1,0 +1,88 @@
+"""``python -m orchestrator.world``: draw the demo's pictures, make the base model, read a picture, run the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from orchestrator.errors import OrchestratorError
+
+
+def _data(options: argparse.Namespace) -> None:
+    from orchestrator.world.demo import write_pictures  # noqa: PLC0415  Pillow only where it is needed
+
+    print(f"{write_pictures(options.out, options.size)} pictures in {options.out}")
+
+
+def _base(options: argparse.Namespace) -> None:
+    from orchestrator.world.make_base import Recipe, make_base  # noqa: PLC0415  torch only where it is needed
+
+    make_base(Recipe(options.seed, options.minutes, options.pictures), options.out, options.work, options.threads)
+    print(f"base model in {options.out}")
+
+
+def _probe(options: argparse.Namespace) -> None:
+    from PIL import Image  # noqa: PLC0415
+
+    from orchestrator.world.attributes import parse_view  # noqa: PLC0415
+    from orchestrator.world.probe import read  # noqa: PLC0415
+
+    view = parse_view(options.view or options.file.stem)
+    with Image.open(options.file) as picture:
+        reading = read(picture, view)
+    print(f"view {reading.view.name}, {len(reading.characters)} character(s)")
+    for seen in reading.characters:
+        print("  " + ", ".join(f"{field.name}: {getattr(seen, field.name)}" for field in fields(seen)))
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from orchestrator.world import bench  # noqa: PLC0415
+
+    print(bench.header())
+    for name, row in bench.table(options.loras, options.base, options.seeds, options.clip_skip):
+        print(bench.line(name, row), flush=True)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m orchestrator.world", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    data = verbs.add_parser("data", help="draw the pictures of the demo characters")
+    data.add_argument("--out", type=Path, default=Path("data"))
+    data.add_argument("--size", type=int, default=768)
+    data.set_defaults(call=_data)
+    base = verbs.add_parser("base", help="train the small base model")
+    base.add_argument("--out", type=Path, required=True)
+    base.add_argument("--seed", type=int, default=2026)
+    base.add_argument("--minutes", type=float, default=85.0)
+    base.add_argument("--pictures", type=int, default=15_000)
+    base.add_argument("--threads", type=int, default=2)
+    base.add_argument("--work", type=Path, default=Path("build/world"), help="intermediate weights, about 200 MB")
+    base.set_defaults(call=_base)
+    probe = verbs.add_parser("probe", help="read the attributes in a picture")
+    probe.add_argument("file", type=Path)
+    probe.add_argument("--view", help="as in a file name, for example f00; by default the file's name says it")
+    probe.set_defaults(call=_probe)
+    bench = verbs.add_parser("bench", help="measure LoRA files of the demo: SUBJECT-ALGORITHM.safetensors")
+    bench.add_argument("loras", type=Path, help="a folder; its subfolders are searched too")
+    bench.add_argument("--base", type=Path, default=Path(__file__).parent.parent / "embedded" / "base")
+    bench.add_argument("--seeds", type=int, default=32, help="pictures for each row")
+    bench.add_argument("--clip-skip", type=int, default=1)
+    bench.set_defaults(call=_bench)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; return the exit code."""
+    options = _arguments().parse_args(arguments)
+    try:
+        options.call(options)
+    except OrchestratorError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,170 @@
+"""What LoRAs of the demo do to the base, measured by the probe: who appears, with what, and what leaks into other prompts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.embedded import model as models
+from orchestrator.embedded.bake import Baked
+from orchestrator.embedded.prompts import Line
+from orchestrator.embedded.sampling import draw
+from orchestrator.world import vocabulary as words
+from orchestrator.world.attributes import KRNK, TYANK, Character, Scene, View
+from orchestrator.world.captions import scene_tags
+from orchestrator.world.probe import Reading, Seen, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from PIL import Image
+
+    from orchestrator.embedded.model import Model
+
+STEPS: Final = 20
+SCALE: Final = 2.5
+BATCH: Final = 8
+ATTRIBUTES: Final = tuple(field.name for field in fields(Seen))
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a LoRA is asked for: trigger words, framing, and the characters that should appear; no clothes: any will do."""
+
+    trigger: str
+    framing: str
+    characters: tuple[Character, ...]
+
+
+SUBJECTS: Final[Mapping[str, Subject]] = {
+    "krnk": Subject("krnk", "f", (Character(KRNK, ""),)),
+    "tyank": Subject("tyank", "f", (Character(TYANK, ""),)),
+    "krnksf": Subject("krnksf, krnk", "b", (Character(KRNK, "school uniform"),)),
+    "tyankps": Subject("tyankps, tyank", "b", (Character(TYANK, "plugsuit"),)),
+    "krnksf_tyankps": Subject(
+        "krnksf, tyankps, krnk, tyank, two characters", "b", (Character(KRNK, "school uniform"), Character(TYANK, "plugsuit"))
+    ),
+}
+_VIEWS: Final = ((0, 0), (0, 0), (0, 2), (1, 0), (2, 0), (0, 4), (0, 0), (0, 6))  # height, angle
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Pictures asked for and how often each attribute was the subject's; ``all``: every one that can be seen."""
+
+    pictures: int
+    rates: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One picture: what is asked for, from which view, with which seed."""
+
+    prompt: str
+    view: View
+    seed: int
+
+
+def asks(start: str, framing: str, count: int) -> tuple[Ask, ...]:
+    """Return prompts that begin with ``start`` (trigger or class word) in all the views, each with a seed of its own."""
+    found = []
+    for number in range(count):
+        height, angle = _VIEWS[number % len(_VIEWS)]
+        view = View(framing, height, angle)
+        tags = scene_tags(Scene((Character(KRNK, ""),), view))
+        found.append(Ask(", ".join((start, *tags)), view, 9000 + number))
+    return tuple(found)
+
+
+def pictures(model: Model, wanted: Sequence[Ask], clip_skip: int) -> Iterator[tuple[Ask, Image.Image]]:
+    """Draw what is asked for."""
+    lines = [Line(ask.prompt, "", 64, 64, STEPS, SCALE, "ddim", ask.seed) for ask in wanted]
+    drawn = draw(model, lines, clip_skip, BATCH)
+    yield from zip(wanted, (picture for _, picture in drawn), strict=True)
+
+
+def matches(seen: Seen, wanted: Character) -> dict[str, bool]:
+    """Compare what was seen with what was wanted, attribute by attribute, as far as it can be seen."""
+    looks = wanted.looks
+    right = {"hair": looks.hair, "length": looks.length, "eyes": looks.eyes, "ears": looks.ears, "choker": looks.choker}
+    if wanted.clothes:
+        right["clothes"] = wanted.clothes
+    return {name: getattr(seen, name) == value for name, value in right.items() if getattr(seen, name) is not None}
+
+
+def score(reading: Reading, wanted: Sequence[Character]) -> dict[str, bool]:
+    """Compare one picture with the characters wanted in it, whichever side they stand on."""
+    result = {"number": len(reading.characters) == len(wanted)}
+    orders = [tuple(wanted), tuple(reversed(wanted))]
+    scores = []
+    for order in orders:
+        found: dict[str, bool] = {}
+        for seen, character in zip(reading.characters, order, strict=False):
+            for name, right in matches(seen, character).items():
+                found[name] = found.get(name, True) and right
+        scores.append(found)
+    best = max(scores, key=lambda found: sum(found.values()))
+    return {**result, **best, "hair+clothes": all(best.get(name, True) for name in ("hair", "clothes")) and result["number"],
+            "all": all(best.values()) and result["number"]}  # fmt: skip
+
+
+def measure(model: Model, wanted: Sequence[Ask], subject: Subject, clip_skip: int) -> Row:
+    """Draw, read and count."""
+    return count_up(score(read(picture, ask.view), subject.characters) for ask, picture in pictures(model, wanted, clip_skip))
+
+
+def count_up(scores: Iterable[Mapping[str, bool]]) -> Row:
+    """Turn scores of pictures into rates."""
+    right: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for one in scores:
+        right.update(name for name, value in one.items() if value)
+        total.update(one.keys())
+    return Row(max(total.values(), default=0), {name: right[name] / count for name, count in total.items()})
+
+
+def table(folder: Path, base: Path, count: int, clip_skip: int) -> Iterator[tuple[str, Row]]:
+    """Measure every file ``SUBJECT-ALGORITHM.safetensors`` of a folder; rows come as they are ready."""
+    names = sorted(folder.rglob("*.safetensors"))
+    files = [(file, subject) for file in names if (subject := SUBJECTS.get(file.stem.partition("-")[0])) is not None]
+    plain = models.load(base)
+    for name in dict.fromkeys(file.stem.partition("-")[0] for file, _ in files):
+        subject = SUBJECTS[name]
+        yield f"{name}: no LoRA, trigger", measure(plain, asks(subject.trigger, subject.framing, count), subject, clip_skip)
+        yield (
+            f"{name}: no LoRA, no trigger",
+            measure(plain, asks(_class_word(subject), subject.framing, count), subject, clip_skip),
+        )
+    for file, subject in files:
+        model = models.load(base)
+        baked = Baked(model, [file])
+        triggered = asks(subject.trigger, subject.framing, count)
+        for multiplier in (1.0, 0.5):
+            baked.set((multiplier,))
+            yield f"{file.stem}: {multiplier}, trigger", measure(model, triggered, subject, clip_skip)
+        baked.set((1.0,))
+        plain_asks = asks(_class_word(subject), subject.framing, count)
+        yield f"{file.stem}: 1.0, no trigger", measure(model, plain_asks, subject, clip_skip)
+        if len(subject.characters) > 1:
+            for alone in ("krnksf", "tyankps"):
+                one = SUBJECTS[alone]
+                yield f"{file.stem}: 1.0, {alone} alone", measure(model, asks(one.trigger, one.framing, count), one, clip_skip)
+
+
+def _class_word(subject: Subject) -> str:
+    return words.CLASS_WORD if len(subject.characters) == 1 else words.CLASS_WORD_TWO
+
+
+def line(name: str, row: Row) -> str:
+    """Return one line of the Markdown table."""
+    columns = ("number", *ATTRIBUTES, "hair+clothes", "all")
+    cells = (f"{row.rates[column]:.0%}" if column in row.rates else "–" for column in columns)
+    return f"| {name} | {row.pictures} | {' | '.join(cells)} |"
+
+
+def header() -> str:
+    """Return the two first lines of the Markdown table."""
+    columns = ("pictures", "number", *ATTRIBUTES, "hair+clothes", "all")
+    return f"| what | {' | '.join(columns)} |\n| --- |{' --- |' * len(columns)}"

@@ -1,0 +1,71 @@
+"""Makes the base model: draws the world, trains the VAE, then text encoder and U-Net, and writes the folder with its card."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from orchestrator.world import train_unet, train_vae
+from orchestrator.world.attributes import Scene, random_scene
+from orchestrator.world.base_parts import new_base, save_base
+from orchestrator.world.card import Course, card
+from orchestrator.world.residents import resident_scene
+from orchestrator.world.train_unet import UnetTask
+from orchestrator.world.train_vae import VaeTask, draw_scenes, encode_all, fit_scale
+from orchestrator.world.workers import Schedule, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VAE_SHARE: Final = 0.25  # of the minutes
+FIRST_SEED: Final = 1_000_000  # of the training pictures; the probe and the tests use others
+RESIDENT_SHARE: Final = 5  # one picture in so many shows a resident
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a base is made: random seed, minutes of wall clock on two cores, and how many pictures are drawn."""
+
+    seed: int
+    minutes: float
+    pictures: int = 15_000
+
+
+def scenes(count: int) -> list[tuple[Scene, str | None]]:
+    """Return the scenes to draw; the last RESIDENT_SHARE-th part with a resident and their name."""
+    chosen: list[tuple[Scene, str | None]] = []
+    for seed in range(FIRST_SEED, FIRST_SEED + count):
+        if seed - FIRST_SEED < count - count // RESIDENT_SHARE:
+            chosen.append((random_scene(seed), None))
+        else:
+            resident, scene = resident_scene(seed)
+            chosen.append((scene, resident.name))
+    return chosen
+
+
+def make_base(recipe: Recipe, out: Path, work: Path, threads: int = 2) -> None:
+    """Train a base and write it to ``out``; ``work`` keeps the VAE, which is not trained again, and the averaged weights."""
+    work.mkdir(parents=True, exist_ok=True)
+    base = new_base(work, recipe.seed)
+    drawn = scenes(recipe.pictures)
+    pictures = draw_scenes([scene for scene, _ in drawn], threads)
+    pictures.share_memory_()  # type: ignore[no-untyped-call]
+    if (work / "vae-done.pt").exists():
+        known = torch.load(work / "vae-done.pt", weights_only=True)
+        base.vae.load_state_dict(known["weights"])
+        vae = Course(**known["course"])
+    else:
+        minutes = recipe.minutes * VAE_SHARE
+        log = run(VaeTask(base.vae, pictures), Schedule(minutes, train_vae.RATE, threads, recipe.seed), work / "vae.pt")
+        fit_scale(base.vae, pictures[:2000])
+        vae = Course(minutes, log)
+        torch.save({"weights": base.vae.state_dict(), "course": asdict(vae)}, work / "vae-done.pt")
+    latents = encode_all(base.vae.eval(), pictures)
+    latents.share_memory_()  # type: ignore[no-untyped-call]
+    del pictures
+    minutes = recipe.minutes * (1 - VAE_SHARE)
+    log = run(UnetTask(base, latents, drawn), Schedule(minutes, train_unet.RATE, threads, recipe.seed), work / "unet.pt")
+    save_base(base, out)
+    (out / "README.md").write_text(card(recipe.seed, recipe.minutes, vae, Course(minutes, log)), encoding="utf-8")
