@@ -166,7 +166,7 @@ class _Source:
     def _functions(self, path: Path) -> dict[str, ast.FunctionDef]:
         if path not in self._modules:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SyntaxWarning)  # what its strings look like is not our business
+                warnings.simplefilter("ignore")  # what its strings look like is not our business
                 tree = ast.parse(path.read_text("utf-8"))
             self._modules[path] = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         return self._modules[path]
