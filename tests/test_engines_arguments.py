@@ -287,6 +287,8 @@ def wrong(tmp_path: Path, text: str, part: str = "_algorithms/locon", engine: st
         ('[render.prompts.a]\nprompt = "x --w 9"\n', "begins an option"),
         ('[render.prompts.a]\nprompt = "{x|y}"\n', "dynamic-prompt syntax"),
         ("[training]\nsave_every_n_steps = 100\n", "every 100 steps"),
+        ('[training]\nlr_scheduler = "cosine"\n', "up to an epoch too long when it is resumed"),
+        ("[training]\ngradient_accumulation_steps = 2\n", "takes batches for steps"),
         ('[base]\ncheckpoint = "embedded"\n', "the embedded base is of a size"),
         ('[merge]\ntool = "sd-scripts"\n', "drops lora_mid"),
     ],

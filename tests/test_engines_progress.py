@@ -59,6 +59,7 @@ def test_a_resumed_bar_counts_what_is_left_and_is_set_right() -> None:
     assert seen[0].done == 2
     assert (seen[-1].done, seen[-1].total) == (6, 6)
     assert reader.found == {
+        "skipped": 2,
         "dim": 2,
         "alpha": 1.0,
         "conv_dim": 2,
@@ -72,6 +73,20 @@ def test_a_resumed_bar_counts_what_is_left_and_is_set_right() -> None:
         "gradient accumulation": 1,
         "steps": 6,
     }
+
+
+def test_a_run_resumed_in_a_later_epoch_is_counted_from_where_it_was() -> None:
+    """1000 steps of 205 batches an epoch, resumed at 400: the bar counts to 805, and the last epoch ends at 625 of it."""
+    reader = Reader()
+    for line in ("  num batches per epoch / x: 205", "  total optimization steps / x: 1000", "skipping 400 steps / x"):
+        reader(line)
+    shown = [reader(f"steps:  1%|#| {done}/805 [00:01<00:05,  1.96s/it, avr_loss=0.1]") for done in (0, 1, 600, 625)]
+    assert [(one.done, one.total) for one in shown if one is not None] == [
+        (400, 1000),
+        (401, 1000),
+        (1000, 1000),
+        (1000, 1000),
+    ]
 
 
 @pytest.mark.parametrize("name", ["locon", "loha"])
@@ -182,7 +197,7 @@ def test_a_cut_event_file_gives_what_is_whole(tmp_path: Path) -> None:
 @given(st.binary(max_size=400))
 def test_no_event_file_breaks_the_reader(data: bytes) -> None:
     found = list(events._event(data)) if _parses(data) else []
-    assert all(isinstance(tag, str) for _, tag, _ in found)
+    assert all(isinstance(tag, str) for _, _, tag, _ in found)
 
 
 def _parses(data: bytes) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -56,6 +57,22 @@ def test_a_state_with_cut_weights_does_not_count(tmp_path: Path, cut: int) -> No
 def test_a_state_that_does_not_say_its_step_does_not_count(tmp_path: Path, text: str) -> None:
     (state(tmp_path, "krnk-step00000200-state", 200) / "train_state.json").write_text(text, "utf-8")
     assert states.newest(tmp_path) is None
+
+
+def test_states_of_a_resumed_training_are_counted_right(tmp_path: Path) -> None:
+    """Resumed at 400, 205 batches an epoch, sd-scripts calls the next step 196: the state it names 300 is that of 505."""
+    old = state(tmp_path, "krnk-step00000400-state", 400)
+    for file in old.iterdir():
+        os.utime(file, (1000, 1000))
+    new = state(tmp_path, "krnk-step00000300-state", 300)
+    for file in new.iterdir():
+        os.utime(file, (3000, 3000))
+    attempts = [{"at": 500.0, "resumed_from": None}, {"at": 2000.0, "resumed_from": 400}]
+    (tmp_path / "attempts.jsonl").write_text("\n".join(map(json.dumps, attempts)), "utf-8")
+    assert states.newest(tmp_path) == (old, 400)  # no log says how long an epoch is
+    (tmp_path / "log.txt").write_text("  num batches per epoch / 1epochのバッチ数: 205\n", "utf-8")
+    assert states.newest(tmp_path) == (new, 505)
+    assert states.lost(505, 205) == 410
 
 
 def test_no_state_is_no_checkpoint(tmp_path: Path) -> None:

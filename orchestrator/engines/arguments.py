@@ -128,7 +128,7 @@ class Arguments:
     files: dict[str, str] = field(default_factory=dict)
 
 
-def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Arguments:
+def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None, initial: int | None = None) -> Arguments:
     """Return the arguments of a training.
 
     Args:
@@ -136,6 +136,7 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
         inputs: "dataset", "checkpoint", "vae" and "weights" where the recipe has them.
         work: folder for everything that is written; files are referred to by absolute path.
         state: complete state to resume from.
+        initial: the step of the whole training at which it was saved, if the state itself may say otherwise.
     """
     training, files = recipe.training, {}
     work = work.absolute()
@@ -164,8 +165,9 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
         argv += ["--sample_prompts", str(work / PROMPTS), "--sample_sampler", recipe.render.sampler]
         argv += ["--sample_every_n_steps", str(training.sample_every_n_steps)]
     if state is not None:
-        # The loop restarts at 0 unless the steps of the state are skipped; the state itself says how many (train_state.json).
+        # The loop restarts at 0 unless the steps of the state are skipped; without --initial_step the state says how many.
         argv += ["--resume", str(state.absolute()), "--skip_until_initial_step"]
+        argv += ["--initial_step", str(initial)] if initial is not None else []
     for name, value in training.options.items():
         argv += option(name, value)
     return Arguments(tuple(argv), files)

@@ -12,30 +12,33 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _TAGS = {"loss/current": "loss", "loss/average": "average_loss", "lr/unet": "lr_unet", "lr/textencoder": "lr_text_encoder"}
 _MAX_RECORD = 64 << 20
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
+def history(folder: Path, shift: Callable[[float], int] = lambda _: 0) -> list[dict[str, Any]]:
     """Return one entry a step, in order: step, loss, average_loss, lr_unet, lr_text_encoder (those that were logged).
 
-    Several runs (a resumed training) lie in several folders; a later file's value of a step stands. The trainer counts
-    the steps of a resumed run on from where it was stopped.
+    Several runs (a resumed training) lie in several folders; a later file's value of a step stands.
+
+    Args:
+        folder: --logging_dir of the training.
+        shift: time -> how many steps the trainer's counter lacked then (states.shift_at).
     """
     steps: dict[int, dict[str, Any]] = {}
     for file in sorted(folder.rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns):
-        for step, tag, value in scalars(file):
-            name = _TAGS.get(tag)
+        for when, counted, tag, value in scalars(file):
+            name, step = _TAGS.get(tag), counted + shift(when)
             if name is not None:
                 steps.setdefault(step, {"step": step})[name] = value if math.isfinite(value) else None
     return [steps[step] for step in sorted(steps)]
 
 
-def scalars(path: Path) -> Iterator[tuple[int, str, float]]:
-    """Yield (step, tag, value) of every scalar in an event file; ends silently where the file is cut off."""
+def scalars(path: Path) -> Iterator[tuple[float, int, str, float]]:
+    """Yield (seconds since 1970, step, tag, value) of every scalar in an event file, up to where it is cut off."""
     data = path.read_bytes()
     at = 0
     while at + 12 <= len(data):
@@ -50,20 +53,22 @@ def scalars(path: Path) -> Iterator[tuple[int, str, float]]:
         at = end + 4
 
 
-def _event(data: bytes) -> Iterator[tuple[int, str, float]]:
-    step, summaries = 0, []
+def _event(data: bytes) -> Iterator[tuple[float, int, str, float]]:
+    when, step, summaries = 0.0, 0, []
     for number, value in _fields(data):
-        if number == 2 and isinstance(value, int):
+        if number == 1 and isinstance(value, float):
+            when = value
+        elif number == 2 and isinstance(value, int):
             step = value
         elif number == 5 and isinstance(value, bytes):
             summaries.append(value)
     for summary in summaries:
         for number, value in _fields(summary):
             if number == 1 and isinstance(value, bytes):
-                yield from _value(step, value)
+                yield from ((when, step, tag, scalar) for tag, scalar in _value(value))
 
 
-def _value(step: int, data: bytes) -> Iterator[tuple[int, str, float]]:
+def _value(data: bytes) -> Iterator[tuple[str, float]]:
     tag, found = "", None
     for number, value in _fields(data):
         if number == 1 and isinstance(value, bytes):
@@ -77,7 +82,7 @@ def _value(step: int, data: bytes) -> Iterator[tuple[int, str, float]]:
             elif len(floats) == 1 and isinstance(floats[0], float):
                 found = floats[0]
     if tag and found is not None:
-        yield step, tag, found
+        yield tag, found
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:

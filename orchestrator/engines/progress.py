@@ -37,6 +37,7 @@ _ALGO = re.compile(r"Using rank adaptation algo: ([\w-]+)")
 _SAVED = re.compile(r"(?:^|\n)\s*saving checkpoint: (.+)$")
 _STATE = re.compile(r"saving state at step (\d+)")
 _BEGIN = re.compile(r"^import network module: ")
+_SKIPPED = re.compile(r"^(?:.*INFO\s+)?skipping (\d+) steps\b")
 _NO_DATA = re.compile(r"No data found\. Please verify")
 _NO_PROMPTS = re.compile(r"No prompt file|sample_prompts.*(?:not found|does not exist)", re.IGNORECASE)
 
@@ -82,8 +83,11 @@ class Reader:
             return None
         done, total = int(frame["done"]), int(frame["total"])
         planned = self.found.get("steps")
-        if isinstance(planned, int) and planned > total:
-            # A resumed bar counts what is left: max_train_steps - initial_step (train_network.py 1357).
+        skipped = self.found.get("skipped")
+        if isinstance(planned, int) and isinstance(skipped, int):
+            # A resumed bar counts from 0, to a total that is too large in a later epoch, and beyond the end (states.py).
+            done, total = min(done + skipped, planned), planned
+        elif isinstance(planned, int) and planned > total:
             done, total = done + planned - total, planned
         said = _LOSS.search(frame["post"])
         if said is None:
@@ -111,7 +115,11 @@ class Reader:
             if match := pattern.match(text):
                 self.found[name] = int(match.group(1))
                 return name == "steps"
-        if match := _TEXT_MODULES.search(text):  # one line per text encoder, and one for all: the numbers stand in both kinds
+        if match := _SKIPPED.search(text):
+            self.found["skipped"] = int(match.group(1))
+        elif match := _TEXT_MODULES.search(
+            text
+        ):  # one line per text encoder, and one for all: the numbers stand in both kinds
             self.found["text encoder modules"] = int(match.group(1)) + _whole(self.found.get("text encoder modules"))
         elif match := _UNET_MODULES.search(text):
             self.found["U-Net modules"] = int(match.group(1))

@@ -9,7 +9,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import architecture
-from orchestrator.engines import arguments, networks
+from orchestrator.engines import arguments, networks, states
 from orchestrator.engines.progress import Reader
 from orchestrator.errors import Problem
 
@@ -108,7 +108,7 @@ def finished(recipe: Recipe, work: Path, log: str, checkpoint: Path | None) -> l
     if started.is_file() and path.stat().st_mtime < started.stat().st_mtime - 1:
         said.append("is older than this run: the trainer wrote nothing")
     said += _tensors(recipe, tensors, body, checkpoint)
-    said += _metadata(recipe, metadata)
+    said += _metadata(recipe, metadata, _counted(log, recipe.training.steps))
     said += _numbers(path, tensors)
     return [Problem(where, what, f"log: {work / 'log.txt'}") for what in said]
 
@@ -158,11 +158,22 @@ def _tensors(recipe: Recipe, tensors: dict[str, Any], body: int, checkpoint: Pat
         yield f"{len(other)} tensors have other shapes, as {first}: {tensors[first]['shape']}, predicted {list(names[first])}"
 
 
-def _metadata(recipe: Recipe, metadata: dict[str, str]) -> Iterator[str]:
+def _counted(log: str, steps: int) -> int:
+    """Return ss_steps of a training of ``steps``: as the trainer counts after it was resumed (see states.py)."""
+    last = log[log.rfind("import network module: ") :]
+    skipped, batches = re.search(r"^skipping (\d+) steps", last, re.MULTILINE), states.BATCHES.search(last)
+    if skipped is None or batches is None:
+        return steps
+    begun, length = int(skipped[1]), int(batches[1])
+    gone = states.lost(begun, length)
+    return min(steps, math.ceil(steps / length) * length - gone) if gone else steps
+
+
+def _metadata(recipe: Recipe, metadata: dict[str, str], counted: int) -> Iterator[str]:
     """Compare what the file says of itself with the recipe."""
     network, training = recipe.network, recipe.training
     asked: dict[str, Any] = {
-        "ss_steps": training.steps,
+        "ss_steps": counted,
         "ss_max_train_steps": training.steps,
         "ss_network_module": networks.module(network.family),
         "ss_network_dim": network.dim,

@@ -60,6 +60,15 @@ def _training(recipe: Recipe) -> Iterator[tuple[str, str]]:
         why = networks.no_resume(recipe.network)
         if why:
             yield "training.state_every_n_steps", f"a stopped training could not be resumed: {why}; leave it out"
+        if training.lr_scheduler not in states.ENDS_AT_ZERO:
+            what = (
+                f'is set with lr_scheduler = "{training.lr_scheduler}": sd-scripts v0.10.1 would train up to an epoch too long'
+            )
+            ends = " or ".join(states.ENDS_AT_ZERO)
+            yield "training.state_every_n_steps", f"{what} when it is resumed; leave it out, or choose {ends}, which end at 0"
+        if (training.gradient_accumulation_steps or 1) > 1:
+            what = "sd-scripts v0.10.1 takes batches for steps when it resumes with gradient_accumulation_steps"
+            yield "training.state_every_n_steps", f"{what}; leave one of them out"
         every = training.save_every_n_steps
         if every is not None and training.state_every_n_steps != every:
             what = f"is {training.state_every_n_steps}; sd-scripts saves states where it saves the LoRA, every {every} steps"
@@ -157,7 +166,9 @@ def command(program: str, argv: list[str], work: Path, files: dict[str, str]) ->
 
 def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
     """Return the training command (see ``engines.Engine``). One process: `accelerate launch` and its config play no part."""
-    said = arguments.train(recipe, inputs, work, state)
+    newest = states.newest(work) if state is not None else None
+    initial = newest[1] if newest is not None and newest[0] == state else None
+    said = arguments.train(recipe, inputs, work, state, initial)
     argv = [*said.argv, "--tokenizer_cache_dir", str(settings.tokenizers()), "--console_log_simple"]
     files = said.files | {readback.EXPECTED: json.dumps(readback.expected(recipe, None, inputs["dataset"]), indent=1)}
     return command(script(recipe), argv, work, files)
@@ -193,4 +204,5 @@ def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
 
 def history(work: Path) -> list[dict[str, Any]]:
     """Return loss and learning rates by step from the TensorBoard events in ``work``."""
-    return events.history(work / arguments.LOGS)
+    known = states.shifts(work)
+    return events.history(work / arguments.LOGS, lambda when: states.shift_at(known, when))

@@ -1,4 +1,10 @@
-"""Saved states of a trainer: which are complete, and at which step."""
+"""Saved states of a trainer: which are complete, and at which step of the whole training.
+
+sd-scripts v0.10.1 loses count when it resumes in a later epoch: it takes whole epochs off the counter with which it goes on
+(train_network.py 1340-1344). With 205 batches an epoch, a training resumed at step 400 calls its next step 196, names files
+and states so, and ends with its last epoch, at step 1025 of 1000. The numbers here are set right by what the orchestrator
+noted of each attempt. The steps too many change nothing where the schedule has reached 0 (``ENDS_AT_ZERO``).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +20,40 @@ _STEP = re.compile(r"-(?:step)?(\d+)-state$|-state$")
 # accelerate 1.6.0 save_state: hooks first (train_state.json), then model, optimizer, scheduler; the random states last.
 LAST_FILE = "random_states_0.pkl"
 _FILES = ("model.safetensors", "optimizer.bin", "scheduler.bin", LAST_FILE)
+
+
+ENDS_AT_ZERO = ("cosine_with_restarts", "linear")
+"""Schedules whose rate is 0 from the last step on (diffusers/optimization.py)."""
+ATTEMPTS, LOG = "attempts.jsonl", "log.txt"
+BATCHES = re.compile(r"num batches per epoch [^:\n]*: (\d+)")
+
+
+def lost(step: int, batches: int) -> int:
+    """Return how many steps the trainer takes off its counter when it is resumed at ``step``: whole epochs of ``batches``."""
+    return step // batches * batches if batches > 0 else 0
+
+
+def shifts(work: Path) -> list[tuple[float, int]]:
+    """Return (start time, steps that the counter lacks) of every attempt in ``work``, in order."""
+    try:
+        lines = (work / ATTEMPTS).read_text("utf-8").splitlines()
+        said = BATCHES.findall((work / LOG).read_text("utf-8", "replace"))
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            attempt = json.loads(line)
+            start, step = float(attempt["at"]), attempt.get("resumed_from")
+        except (ValueError, KeyError, TypeError):
+            continue
+        found.append((start, lost(step, int(said[-1])) if isinstance(step, int) and said else 0))
+    return found
+
+
+def shift_at(known: list[tuple[float, int]], when: float) -> int:
+    """Return what the counter lacked at a time: of the last attempt that had begun."""
+    return next((shift for start, shift in reversed(known) if start <= when), 0)
 
 
 def step_of(folder: Path) -> int | None:
@@ -51,9 +91,10 @@ def complete(folder: Path) -> bool:
 
 
 def newest(work: Path) -> tuple[Path, int] | None:
-    """Return the complete state in ``work`` with the most steps, and their number."""
+    """Return the complete state in ``work`` with the most steps, and their true number."""
+    known = shifts(work)
     found = [
-        (step, folder)
+        (step + shift_at(known, (folder / LAST_FILE).stat().st_mtime), folder)
         for folder in work.glob("*-state")
         if folder.is_dir() and _STEP.search(folder.name) and (step := step_of(folder)) is not None and complete(folder)
     ]
