@@ -36,7 +36,7 @@ class Span:
 def spans(records: Iterable[Path]) -> list[Span]:
     """Return a span for each record file that can be read, in order of their starts; others are passed over."""
     found: list[Span] = []
-    for path in records:
+    for path in {path.resolve() for path in records}:  # `latest` is a second way to a release
         try:
             said = json.loads(path.read_text("utf-8"))
             span = Span(
