@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +28,7 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_COMPRESSION: Final = 1  # the folders live as long as a training; 1 is five times as fast as 6 and a fifth larger
+_COMPRESSION: Final = 1  # with runs only (Z_RLE) as small as level 4 on drawings, in a quarter of the time of level 6
 
 
 def load(path: Path, background: str) -> Image.Image:
@@ -88,7 +89,7 @@ def resized(image: Image.Image, size: Size, downscale: str) -> Image.Image:
 def save(image: Image.Image, path: Path) -> None:
     """Write a PNG without any metadata: the same pixels give the same bytes."""
     image.info.clear()
-    image.save(path, "PNG", compress_level=_COMPRESSION)
+    image.save(path, "PNG", compress_level=_COMPRESSION, compress_type=zlib.Z_RLE)
 
 
 def _plain(image: Image.Image, what: headers.Header, background: str) -> Image.Image:
