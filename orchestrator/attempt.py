@@ -141,8 +141,10 @@ def _set_aside(work: Path, attempt: int) -> None:
 
 def _say_attempt(work: Path, command: process.Command, at: int | None, change: dict[str, Any]) -> None:
     """Note the attempt where a person, and the next orchestrator, can read it."""
+    log = work / process.LOG
     with (work / diagnose.ATTEMPTS).open("a", encoding="utf-8") as file:
-        said = {"at": time.time(), "by": os.getpid(), "argv": command.argv, "cwd": str(command.cwd), "resumed_from": at}
+        said: dict[str, Any] = {"env": command.env, "log_at": log.stat().st_size if log.exists() else 0}
+        said |= {"at": time.time(), "by": os.getpid(), "argv": command.argv, "cwd": str(command.cwd), "resumed_from": at}
         said["change"] = change
         file.write(json.dumps(said) + "\n")
 

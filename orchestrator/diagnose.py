@@ -13,7 +13,7 @@ import signal
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,10 +92,11 @@ def find(text: str, code: int | None = None) -> Cause | None:
 
 
 def of_log(log: Path, code: int | None = None) -> Cause | None:
-    """Return the cause that the end of a log file shows (its last 256 KiB)."""
+    """Return the cause that the last attempt's part of a log file shows (at most its last 256 KiB)."""
+    at = _last_attempt(log.parent).get("log_at")
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            file.seek(max(at if isinstance(at, int) else 0, log.stat().st_size - TAIL_BYTES))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         text = ""
@@ -120,11 +121,21 @@ def hint(cause: Cause | None, recipe: str, log: Path) -> str:
 
 
 def by_hand(work: Path) -> str:
-    """Return the last command that was tried in a work folder, for a shell."""
+    """Return the last command that was tried in a work folder, for a shell: folder, environment, command."""
+    said = _last_attempt(work)
+    if "argv" not in said:
+        return "python -m orchestrator plan RECIPE --argv  shows every command"
+    env = said.get("env") or {}
+    additions = [f"{name}={shlex.quote(str(value))}" for name, value in env.items()]
+    command = " ".join([*(["env", *additions] if additions else []), shlex.join(said["argv"])])
+    return f"cd {shlex.quote(said['cwd'])} && {command}" if "cwd" in said else command
+
+
+def _last_attempt(work: Path) -> dict[str, Any]:
+    """Return what was noted of the last attempt in a work folder; empty if nothing was."""
     try:
         *_, last = (work / ATTEMPTS).read_text("utf-8").splitlines()
         said = json.loads(last)
-        command = shlex.join(said["argv"])
-        return f"cd {shlex.quote(said['cwd'])} && {command}" if "cwd" in said else command
-    except (OSError, ValueError, KeyError):
-        return "python -m orchestrator plan RECIPE --argv  shows every command"
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}

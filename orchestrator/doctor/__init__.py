@@ -73,9 +73,10 @@ def grouped(problems: Iterable[Problem]) -> list[Problem]:
 
 def pictures(recipe: Recipe, world: World) -> list[Problem]:
     """Return what is wrong with the originals of a recipe's dataset."""
-    from orchestrator import dataset  # noqa: PLC0415 - reads image headers
+    from orchestrator import dataset, trust  # noqa: PLC0415 - reads image headers
 
-    return list(dataset.problems(dataset.layout(recipe.dataset, world.root), recipe.dataset, world.root))
+    strange = trust.problems(recipe.dataset, world.root)
+    return strange or list(dataset.problems(dataset.layout(recipe.dataset, world.root), recipe.dataset, world.root))
 
 
 def models(recipe: Recipe, world: World) -> list[Problem]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.doctor import pickles
 from orchestrator.doctor.check import Check, State
-from orchestrator.errors import OrchestratorError, Problem, near_miss
+from orchestrator.errors import OrchestratorError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +86,8 @@ def _missing(where: str, name: str, recipe: Recipe, world: World) -> Problem:
     hint = f"put it into {world.root / 'models'}, or name your model folders in $KRNK_MODELS; searched: {listed}"
     if recipe.base.url and where.startswith("base.checkpoint"):
         hint = f"python -m orchestrator fetch-base {recipe.name}  fetches it; or {hint}"
-    return Problem(where, f"not found{near_miss(name, near)}", hint)
+    close = difflib.get_close_matches(name, near, n=1, cutoff=0.8)  # another model's name is no near miss
+    return Problem(where, f"not found; did you mean {close[0]}?" if close else "not found", hint)
 
 
 def _again(recipe: Recipe, key: str) -> str:
