@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator import fmt
+from orchestrator import fmt, trust
 from orchestrator.dataset import headers, naming
 from orchestrator.errors import Problem, RecipeError, near_miss
 
@@ -267,7 +267,8 @@ def _says(one: Seen) -> str:
 def _source(one: Seen, trigger: str, root: Path, notes: list[str]) -> dict[str, Any]:
     """Return the table of one source: where, which words, and where its captions come from."""
     folder = one.folder.resolve()
-    where = folder.relative_to(root.resolve()).as_posix() if folder.is_relative_to(root.resolve()) else folder.as_posix()
+    inside = folder.is_relative_to(root.resolve())
+    where = folder.relative_to(root.resolve()).as_posix() if inside else trust.add(folder).as_posix()
     table: dict[str, Any] = {"images": where or ".", "trigger": trigger, "class_tokens": f"{trigger} character"}
     ending, count = max(one.texts.items(), key=lambda item: item[1], default=("", 0))
     if 2 * count > len(one.stems):

@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
     app.command("completion")(completion)
     app.command("man")(man)
+    app.command("trust")(trust)
 
 
 def recipe_names(incomplete: str) -> list[str]:
@@ -366,3 +367,10 @@ def usage(error: Exception, app: typer.Typer) -> str:
 
 def _print(value: Any) -> None:
     print(json_.dumps(value, indent=1, ensure_ascii=False))
+
+
+def trust(folder: Annotated[Path, typer.Argument(help="A folder of pictures outside the project.")]) -> None:
+    """Let recipes read pictures below a folder outside the project.  Example: orchestrator trust ~/pictures."""
+    from orchestrator import trust as trust_  # noqa: PLC0415
+
+    print(f"recipes may read {trust_.add(folder)}")

@@ -13,7 +13,7 @@ LAYERS = (
     ("errors", "supervise", "cells"),
     ("blocks", "layers"),
     ("recipe", "process"),
-    ("check", "settings", "architecture", "wording", "schema", "diagnose", "fmt"),
+    ("check", "settings", "architecture", "wording", "trust", "schema", "diagnose", "fmt"),
     ("load", "engines", "dataset", "weights", "lettering"),
     ("plan", "grid", "embedded", "world", "new", "importing", "export"),
     ("record", "release"),
