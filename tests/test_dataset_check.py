@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -404,9 +405,8 @@ def test_a_tagger_that_is_not_there_is_said_before_the_run(good: Path) -> None:
 @pytest.fixture
 def run(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Return a function that runs ``dataset …`` in a project of its own with the demo's recipes and pictures."""
-    for name in ("recipes", "data"):
-        (tmp_path / "project").mkdir(exist_ok=True)
-        (tmp_path / "project" / name).symlink_to(project / name)
+    for name in ("recipes", "data/krnk"):
+        shutil.copytree(project / name, tmp_path / "project" / name)
     monkeypatch.setenv("KRNK_PROJECT", str(tmp_path / "project"))
     app = typer.Typer()
     verbs_dataset.register(app)
