@@ -25,12 +25,17 @@ def register(parent: typer.Typer) -> None:
 
 
 def _recipe(name: str, profile: str) -> tuple[Recipe, Path]:
-    """Return a recipe and the project folder it belongs to."""
-    from orchestrator import load  # noqa: PLC0415
+    """Return a recipe and the project folder it belongs to; RecipeError if it reads folders that nobody gave."""
+    from orchestrator import load, trust  # noqa: PLC0415
+    from orchestrator.errors import RecipeError  # noqa: PLC0415
     from orchestrator.workspace import find_root  # noqa: PLC0415
 
     root = find_root()
-    return load.recipe(root / "recipes", name, profile).recipe, root
+    recipe = load.recipe(root / "recipes", name, profile).recipe
+    strange = trust.problems(recipe.dataset, root)
+    if strange:
+        raise RecipeError(strange)
+    return recipe, root
 
 
 @app.command("build")

@@ -443,3 +443,15 @@ def test_check_ends_with_3_when_something_would_stop_it(run: Any, tmp_path: Path
     result = run("check", str(recipe))
     assert result.exit_code == 3
     assert "no folder no" in result.stdout
+
+
+def test_a_strangers_recipe_reads_no_folder_outside_the_project(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    face(1).save(tmp_path / "private" / "f00.png")
+    recipe = tmp_path / "project" / "mine.toml"
+    recipe.write_text(
+        'extends = ["_base/release-2023-03", "_algorithms/locon", "_subjects/krnk"]\nsummary = "s"\n'
+        f'[dataset.sources.krnk]\nimages = "{tmp_path.as_posix()}/private"\n'
+    )
+    for verb in ("check", "build"):
+        assert "outside the project" in str(run(verb, str(recipe)).exception)
