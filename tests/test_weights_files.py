@@ -14,7 +14,7 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from weights_samples import TE, lora, raw, read, sample
+from weights_samples import LAYERS, LINEAR, OTHER, TE, lora, raw, read, sample, tensors, write
 
 from orchestrator import weights
 from orchestrator.errors import OrchestratorError, RecipeError
@@ -102,7 +102,7 @@ def test_pickles_are_refused_with_the_reason(tmp_path: Path, suffix: str) -> Non
         read_header(path)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_damage_to_a_header_ends_in_anything_but_an_error_or_a_sound_file(tmp_path: Path, data: st.DataObject) -> None:
     whole = lora(tmp_path / "whole.safetensors", ss_network_dim="4").read_bytes()
@@ -262,3 +262,15 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_provenance_that_is_none_counts_as_nothing() -> None:
     for text in ("[1, 2]", "nonsense", '{"a": 1}', "[" * 100000):
         assert metadata.provenance({metadata.PROVENANCE: text}) == []
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), family=st.sampled_from([*LINEAR, *OTHER]))
+def test_shapes_that_do_not_fit_are_problems_not_crashes(tmp_path: Path, data: st.DataObject, family: str) -> None:
+    parts = tensors(family, data.draw(st.sampled_from(list(LAYERS.values()))), 2, np.random.default_rng(0))
+    part = data.draw(st.sampled_from(sorted(parts)))
+    shape = tuple(data.draw(st.lists(st.integers(0, 4), max_size=4)))
+    path = write(tmp_path / "a.safetensors", {"lora_unet_conv_in": {**parts, part: np.ones(shape, np.float32)}})
+    for act in (weights.inspect, lambda file: weights.resize(file, tmp_path / "out.safetensors")):
+        with contextlib.suppress(OrchestratorError):
+            act(path)

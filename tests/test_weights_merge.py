@@ -264,3 +264,47 @@ def test_a_combination_refuses_rotations(tmp_path: Path) -> None:
     files = [lora(tmp_path / f"{family}.safetensors", family) for family in ("lora", "boft")]
     with pytest.raises(RecipeError, match="cannot be added"):
         weights.combine([weights.Ingredient(path) for path in files], tmp_path / "sum.safetensors")
+
+
+SDXL = {
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1": "BASE",
+    "lora_te2_text_model_encoder_layers_0_mlp_fc1": "BASE",
+    "lora_unet_input_blocks_4_1_proj_in": "IN04",
+    "lora_unet_input_blocks_6_0_op": "IN06",
+    "lora_unet_middle_block_1_proj_in": "MID",
+    "lora_unet_output_blocks_5_2_conv": "OUT05",
+    "lora_unet_output_blocks_8_0_in_layers_2": "OUT08",
+    "lora_unet_label_emb_0_0": "",
+}
+
+
+@pytest.mark.parametrize("short", [False, True])
+def test_sdxl_has_lists_of_20_and_12(tmp_path: Path, *, short: bool) -> None:
+    rng = np.random.default_rng(0)
+    source, output = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    write(source, {name: tensors("lora", (8, 8, None), 2, rng) for name in SDXL})
+    order = blocks.SDXL_SHORT if short else blocks.SDXL
+    given_ = [0.25 * (1 + position) for position in range(len(order))]
+    report = weights.merge(source, output, given_, unmapped=0.125)
+    assert (report.architecture, len(report.weights), report.outside) == ("sdxl", 20, 1)
+    before, after = _changes(source), _changes(output)
+    for name, block in SDXL.items():
+        weight = dict(zip(order, given_, strict=True)).get(block, 0.125)
+        np.testing.assert_allclose(after[name], weight * before[name], rtol=1e-5, atol=1e-7)
+    with pytest.raises(RecipeError, match="is a preset of"):
+        weights.merge(source, output, "FACE")
+
+
+def test_verbs_work_on_state_dicts_too(tmp_path: Path) -> None:
+    source, output = lora(tmp_path / "in.safetensors", dtype="F16"), tmp_path / "out.safetensors"
+    arrays = weights.load_arrays(source)
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
+    merged = weights.on_arrays(weights.merge, arrays, "FACE")
+    weights.merge(source, output, "FACE")
+    for key, values in weights.load_arrays(output).items():
+        np.testing.assert_array_equal(merged[key], values)
+    again = tmp_path / "again.safetensors"
+    weights.save_arrays(again, merged, {"ss_a": "b"})
+    assert raw(again) == raw(output)
+    with pytest.raises(RecipeError, match="complex"):
+        weights.save_arrays(again, {"a.alpha": np.array(1j)})

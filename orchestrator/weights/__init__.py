@@ -9,8 +9,9 @@
 >>> weights.compare(EXAMPLE, EXAMPLE).cosine
 1.0
 
-Every function takes paths, writes by a temporary file and rename, and raises RecipeError with all problems when a file is not
-what it should be. Nothing imports torch; numpy is imported by what computes.
+Every verb takes paths (``on_arrays`` applies it to a state dict instead), writes by a temporary file and rename, and raises
+RecipeError with all problems when a file is not what it should be.
+Nothing imports torch; numpy is imported by what computes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.weights.arrays import load_arrays as load_arrays
+    from orchestrator.weights.arrays import on_arrays as on_arrays
+    from orchestrator.weights.arrays import save_arrays as save_arrays
     from orchestrator.weights.combining import CombineReport as CombineReport
     from orchestrator.weights.combining import Ingredient as Ingredient
     from orchestrator.weights.combining import combine as combine
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from orchestrator.weights.verifying import verify as verify
 
 _HOMES = {
+    "arrays": ("load_arrays", "on_arrays", "save_arrays"),
     "combining": ("CombineReport", "Ingredient", "combine"),
     "comparing": ("Comparison", "compare"),
     "converting": ("ConvertReport", "convert"),

@@ -79,30 +79,62 @@ def rank(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     return shapes[part][0] if part else None
 
 
+_Axes = tuple[tuple[str, int], ...]
+
+
+def _hada(number: str, *, tucker: bool) -> tuple[_Axes, ...]:
+    first, second, core = (f"hada_w{number}_a", f"hada_w{number}_b", f"hada_t{number}")
+    return (((core, 0), (first, 0)), ((core, 1), (second, 0))) if tucker else (((first, 1), (second, 0)),)
+
+
+_EQUAL: dict[Kind, tuple[_Axes, ...]] = {
+    Kind.LORA: ((("lora_up.weight", 1), ("lora_down.weight", 0)),),
+    Kind.TUCKER: ((("lora_up.weight", 1), ("lora_mid.weight", 0), ("lora_mid.weight", 1), ("lora_down.weight", 0)),),
+    Kind.LOHA: (
+        *_hada("1", tucker=False), *_hada("2", tucker=False),
+        (("hada_w1_a", 0), ("hada_w2_a", 0)), (("hada_w1_b", 1), ("hada_w2_b", 1)),
+    ),
+    Kind.LOHA_TUCKER: (
+        *_hada("1", tucker=True), *_hada("2", tucker=True),
+        (("hada_w1_a", 1), ("hada_w2_a", 1)), (("hada_w1_b", 1), ("hada_w2_b", 1)),
+        (("hada_t1", 2), ("hada_t2", 2)), (("hada_t1", 3), ("hada_t2", 3)),
+    ),
+    Kind.LOKR: ((("lokr_w1_a", 1), ("lokr_w1_b", 0)), (("lokr_t2", 0), ("lokr_w2_a", 0)), (("lokr_t2", 1), ("lokr_w2_b", 0))),
+    Kind.GLORA: (
+        (("a1.weight", 1), ("a2.weight", 0)), (("a1.weight", 0), ("a2.weight", 1)),
+        (("b1.weight", 1), ("bm.weight", 0)), (("bm.weight", 1), ("b2.weight", 0)),
+    ),
+    Kind.DIAG_OFT: ((("oft_blocks", 1), ("oft_blocks", 2)),),
+    Kind.BOFT: ((("oft_blocks", 2), ("oft_blocks", 3)),),
+}  # fmt: skip
+_POINTS = ("lora_up.weight", "a1.weight", "a2.weight", "b1.weight")
+"""Tensors that are 1x1 convolutions where they are convolutions."""
+
+
 def misshapen(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return what is impossible about the shapes of a module: ranks that differ between factors, factors of no dimensions."""
-    inner: dict[str, tuple[str, int]] = {}  # the axis of every factor that has to be the rank
-    match kind:
-        case Kind.LORA | Kind.TUCKER:
-            inner = {"lora_up.weight": ("rank", 1), "lora_down.weight": ("rank", 0)}
-        case Kind.LOHA:
-            inner = {"hada_w1_a": ("rank", 1), "hada_w1_b": ("rank", 0), "hada_w2_a": ("rank", 1), "hada_w2_b": ("rank", 0)}
-        case Kind.LOHA_TUCKER:
-            inner = dict.fromkeys(("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"), ("rank", 0))
-        case Kind.GLORA:
-            inner = {"a1.weight": ("a", 1), "a2.weight": ("a", 0), "b1.weight": ("b", 1), "b2.weight": ("b", 0)}
-        case Kind.LOKR | Kind.FULL | Kind.NORM | Kind.IA3 | Kind.DIAG_OFT | Kind.BOFT:
-            inner = {}
-        case _:
-            assert_never(kind)
-    problems = [f"{part} has the shape {shapes[part]}" for part, (_, axis) in inner.items() if len(shapes[part]) <= axis]
-    if not problems:
-        for group in sorted({group for group, _ in inner.values()}):
-            ranks = {part: shapes[part][axis] for part, (name, axis) in inner.items() if name == group}
-            if len(set(ranks.values())) > 1 or 0 in ranks.values():
-                problems.append("ranks differ or are 0: " + ", ".join(f"{part} {count}" for part, count in ranks.items()))
-    if kind is Kind.TUCKER and not problems and shapes["lora_mid.weight"][:2] != (shapes["lora_down.weight"][0],) * 2:
-        problems.append(f"lora_mid.weight {shapes['lora_mid.weight']} does not fit the rank {shapes['lora_down.weight'][0]}")
+    """Return what is impossible about a module's shapes: sizes that differ where they meet, or are 0."""
+    problems = [f"{part} has the shape {shape}" for part, shape in shapes.items() if 0 in shape]
+    equal = list(_EQUAL.get(kind, ()))
+    if kind is Kind.LOKR and "lokr_t2" not in shapes:
+        equal.append((("lokr_w2_a", 1), ("lokr_w2_b", 0)))
+    if kind is Kind.GLORA and "bm.weight" not in shapes:
+        equal.append((("b1.weight", 1), ("b2.weight", 0)))
+    for axes in equal:
+        present = [(part, axis) for part, axis in axes if part in shapes]
+        short = [part for part, axis in present if len(shapes[part]) <= axis]
+        problems += [f"{part} has the shape {shapes[part]}" for part in short]
+        if not short and len({shapes[part][axis] for part, axis in present}) > 1:
+            problems.append("ranks differ: " + ", ".join(f"{part} {shapes[part]}" for part, _ in present))
+    points = (
+        *_POINTS,
+        *(("lora_down.weight",) if kind is Kind.TUCKER else ()),
+        *(("b2.weight",) if "bm.weight" in shapes else ()),
+    )
+    for part in points:
+        if set(shapes.get(part, ())[2:]) - {1}:
+            problems.append(f"{part} has the shape {shapes[part]}, which is no 1x1 convolution")
+    pairs = {"lora_down.weight", "lokr_w1", "lokr_w2", "oft_blocks", "diff", *points} & shapes.keys()
+    problems += [f"{part} has the shape {shapes[part]}" for part in sorted(pairs) if len(shapes[part]) < 2 and part != "diff"]
     alpha = shapes.get("alpha", ())
     return problems if alpha in ((), (1,)) else [*problems, f"alpha has the shape {alpha}"]
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +106,8 @@ def write(path: Path, pieces: Iterable[Piece], metadata: Mapping[str, str]) -> H
     Both hashes are computed while the bytes go by and set in the header; everything else in ``metadata`` is kept. Where
     anything fails, ``path`` is as it was and the temporary file is gone.
     """
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - what only reads a header stays cheap
+
     chosen = {piece.entry.name: piece for piece in pieces}
     order = canonical(piece.entry for piece in chosen.values())
     kept = {**metadata, "sshs_model_hash": "0" * 64, "sshs_legacy_hash": "0" * 8}

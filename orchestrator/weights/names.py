@@ -32,8 +32,8 @@ _ALIASES = {
     "lora_magnitude_vector.weight": "dora_scale",
     "lora_magnitude_vector.default.weight": "dora_scale",
 }
-# The longest first: `weight` alone is IA3's.
-_ENDINGS = sorted([(part, part) for part in PARTS] + list(_ALIASES.items()), key=lambda pair: -len(pair[0]))
+_ENDINGS = {part: part for part in PARTS} | _ALIASES
+_LONGEST = max(ending.count(".") for ending in _ENDINGS) + 1
 _ROOTS = (
     ("base_model.model.", ""),
     ("unet.", "lora_unet_"),
@@ -65,7 +65,12 @@ def split(key: str) -> tuple[str, str] | None:
     >>> split("lora_unet_conv_in.lora_up.weight"), split("unet.conv_in.lora_B.weight")
     (('lora_unet_conv_in', 'lora_up.weight'), ('unet.conv_in', 'lora_up.weight'))
     """
-    return next(((key[: -len(ending) - 1], part) for ending, part in _ENDINGS if key.endswith("." + ending)), None)
+    words = key.rsplit(".", _LONGEST)
+    for first in range(1, len(words)):  # the longest ending first: `weight` alone is IA3's
+        part = _ENDINGS.get(".".join(words[first:]))
+        if part:
+            return ".".join(words[:first]), part
+    return None
 
 
 def naming_of(module: str) -> Naming:
