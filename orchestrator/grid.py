@@ -178,6 +178,29 @@ def write(
     return save_both(picture, output, name, texts([row.label for row in rows], columns, title, made))
 
 
+def parse(rows: Sequence[str], columns: Sequence[str] = ()) -> tuple[list[Row], list[Column]]:
+    """Read LABEL=FOLDER and NAME=LABEL as the command line takes them; without columns, all pictures of the first folder.
+
+    Raises:
+        RecipeError: a row without a folder, or no picture anywhere.
+    """
+    found: list[Row] = []
+    problems: list[Problem] = []
+    for text in rows:
+        label, equals, folder = text.rpartition("=")
+        found.append(Row(label if equals else Path(text).name, Path(folder)))
+        if not Path(folder).is_dir():
+            problems.append(Problem(f"--row {text}", f"{folder} is no folder", "LABEL=FOLDER, the folder with NAME.png"))
+    if problems or not found:
+        raise RecipeError(problems or Problem("--row", "is missing", "LABEL=FOLDER, once a row"))
+    pairs = [text.partition("=") for text in columns]
+    heads = [Column(name, label or name) for name, _, label in pairs]
+    heads = heads or [Column(path.stem, path.stem) for path in sorted(found[0].folder.glob("*.png"))]
+    if not heads:
+        raise RecipeError(Problem(str(found[0].folder), "holds no PNG picture", "--row LABEL=FOLDER"))
+    return found, heads
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         request = json.loads(path.read_text("utf-8"))

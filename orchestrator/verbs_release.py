@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command()(report)
     app.command()(push)
     app.command("verify-bundle")(verify_bundle)
+    app.command()(grid)
 
 
 def report(
@@ -78,3 +79,18 @@ def verify_bundle(
             print(f"{check.verdict:8} {check.what}" + (f"  {check.detail}" if check.detail else ""))
     if not all(check.verdict.ok for check in checks):
         raise typer.Exit(1)
+
+
+def grid(
+    output: Annotated[Path, typer.Argument(help="Where to write: sweep.png writes sweep_grid.png and sweep_grid.webp.")],
+    *,
+    row: Annotated[list[str], typer.Option(help="LABEL=FOLDER, once a row: sv_ratio 16=sweep/16. The folders hold NAME.png.")],
+    column: Annotated[list[str], typer.Option(help="NAME or NAME=LABEL; default: every picture of the first folder.")] = [],  # noqa: B006
+    title: Annotated[str, typer.Option(help="Stands above.")] = "",
+    scale: Annotated[int, typer.Option(help="Enlarge every picture so many times.", min=1, max=16)] = 1,
+) -> None:
+    """Arrange pictures in a labelled grid: algorithms, ratios, multipliers or block weights by prompts."""
+    from orchestrator import grid as grid_  # noqa: PLC0415
+
+    files = grid_.write(output.parent, output.stem, *grid_.parse(row, column), title=title, scale=scale)
+    print("\n".join(str(file) for file in files))

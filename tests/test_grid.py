@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from orchestrator import grid
-from orchestrator.errors import StepFailed
+from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.lettering import layout
 
 if TYPE_CHECKING:
@@ -125,3 +125,16 @@ def test_a_grid_too_wide_for_webp_is_scaled(tmp_path: Path) -> None:
 def test_draw_says_what_is_wrong_with_a_picture(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="render step"):
         grid.draw([grid.Row("x", tmp_path)], [grid.Column("front", "front")])
+
+
+def test_rows_and_columns_are_read_from_the_command_line(folders: dict[str, Path]) -> None:
+    rows, columns = grid.parse([f"sv_ratio=16={folders['locon']}", str(folders["lora3x3"])])
+    assert [row.label for row in rows] == ["sv_ratio=16", "lora3x3"]
+    assert [column.name for column in columns] == sorted(NAMES)
+    assert grid.parse([str(folders["locon"])], ["side=from the side"])[1] == [grid.Column("side", "from the side")]
+
+
+@pytest.mark.parametrize("rows", [[], ["x=/nowhere"]])
+def test_rows_without_pictures_are_refused(rows: list[str]) -> None:
+    with pytest.raises(RecipeError):
+        grid.parse(rows)

@@ -140,7 +140,8 @@ def _base(recipe: Recipe, records: Mapping[str, JSON]) -> JSON:
     found: JSON = {"checkpoint": base_name(recipe.base.checkpoint), "architecture": recipe.base.architecture, **asked}
     found |= {"url": recipe.base.url, "license": recipe.base.license, "sha256": sources.get("checkpoint", recipe.base.sha256)}
     vae = recipe.base.vae
-    return found | {"vae": base_name(vae) if vae else "", "vae_sha256": sources.get("vae", recipe.base.vae_sha256) if vae else ""}
+    digest = sources.get("vae", recipe.base.vae_sha256) if vae else ""
+    return found | {"vae": base_name(vae) if vae else "", "vae_sha256": digest}
 
 
 def date(records: Mapping[str, JSON]) -> str:

@@ -17,7 +17,7 @@ import jinja2
 from orchestrator import blocks
 from orchestrator.report import charts, measured, tables
 from orchestrator.report.gather import State, read_json
-from orchestrator.report.pictures import GRID_SIDE, Album
+from orchestrator.report.pictures import Album
 
 if TYPE_CHECKING:
     from orchestrator.report.gather import Gathered, Member, StepView
@@ -163,7 +163,7 @@ def _loss_words(name: str, curves: list[charts.Line]) -> str:
 def _grid(step: StepView | None, name: str, album: Album) -> Picture | None:
     if step is None or step.folder is None:
         return None
-    return album.show(step.folder / f"{name}_grid.png", GRID_SIDE)
+    return album.show(step.folder / f"{name}_grid.webp")
 
 
 def _sheet(member: Member, album: Album) -> tuple[Picture | None, list[str]]:

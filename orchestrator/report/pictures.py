@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 SIDE = 512
 """Longest side of a picture on the page, in pixels; smaller ones are enlarged by a whole factor."""
-GRID_SIDE = 2400
 TILE = 96
 _QUALITY = 82
 
@@ -44,6 +44,10 @@ class Album:
                 width, height = image.size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None
+        if path.suffix == ".webp":  # a grid: as it is, encoding it again would cost more than all other pictures
+            name = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:20] + ".webp"
+            self._todo[name] = (path, _copy)
+            return Picture(f"{self.folder.name}/{name}", width, height)
         factor = side / max(width, height)
         factor = max(1, int(factor)) if factor >= 1 else factor
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
@@ -76,6 +80,12 @@ class Album:
                 future.result()
 
 
+def _copy(source: Path, target: Path) -> None:
+    draft = target.with_name(f".{target.name}.part")
+    shutil.copyfile(source, draft)
+    draft.replace(target)
+
+
 def _save(source: Path, target: Path, size: tuple[int, int]) -> None:
     with Image.open(source) as image:
         picture = image.convert("RGB")
@@ -83,12 +93,15 @@ def _save(source: Path, target: Path, size: tuple[int, int]) -> None:
 
 
 def _tiles(paths: Sequence[Path], target: Path, size: tuple[int, int]) -> None:
-    canvas = Image.new("RGB", size, (128, 128, 128))
+    canvas = Image.new("RGB", size, (255, 255, 255))
     columns = size[0] // TILE
     for number, path in enumerate(paths):
         with Image.open(path) as image:
             picture = image.convert("RGB")
-        picture.thumbnail((TILE, TILE))
+        factor = TILE / max(picture.size)
+        picture = picture.resize(
+            (max(1, round(picture.width * factor)), max(1, round(picture.height * factor))), Image.Resampling.LANCZOS
+        )
         corner = (
             number % columns * TILE + (TILE - picture.width) // 2,
             number // columns * TILE + (TILE - picture.height) // 2,
@@ -99,5 +112,5 @@ def _tiles(paths: Sequence[Path], target: Path, size: tuple[int, int]) -> None:
 
 def _write(picture: Image.Image, target: Path) -> None:
     draft = target.with_name(f".{target.name}.part")
-    picture.save(draft, "WEBP", quality=_QUALITY, method=2)
+    picture.save(draft, "WEBP", quality=_QUALITY, method=1)
     draft.replace(target)
