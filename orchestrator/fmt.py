@@ -38,7 +38,7 @@ def lines(table: dict[str, Any], origin: dict[str, str] | None = None, trail: tu
 def key(name: str) -> str:
     """Return a key as TOML writes it, quoted where it must be."""
     bare = name.replace("-", "").replace("_", "").isalnum() and name.isascii()
-    return name if bare else json.dumps(name, ensure_ascii=False)
+    return name if bare else _quoted(name)
 
 
 def value(one: Any) -> str:
@@ -47,7 +47,7 @@ def value(one: Any) -> str:
         case bool():
             return "true" if one else "false"
         case str():
-            return json.dumps(one, ensure_ascii=False).replace("\x7f", "\\u007f")
+            return _quoted(one)
         case list() | tuple():
             return f"[{', '.join(value(item) for item in one)}]"
         case dict():
@@ -56,6 +56,10 @@ def value(one: Any) -> str:
             return repr(one).replace("e-0", "e-").replace("e+", "e")
         case _:
             return str(one)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def schema_line(path: Path) -> str:

@@ -60,7 +60,9 @@ def recipe(found: Found, name: str = "") -> Imported:
     }
     if "resize" in found.extra:
         table["resize"] = found.extra["resize"]
-    return Imported(name, table, tuple(found.notes))
+    touched = {note.name for note in found.notes if note.fate is not Fate.KEPT}
+    notes = [note for note in found.notes if note.fate is not Fate.KEPT or note.name not in touched]
+    return Imported(name, table, tuple(notes))
 
 
 def _base(found: Found, left: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,141 @@
+"""The form of recipes, and the schema that editors use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator import cli, fmt, load, schema
+from orchestrator.errors import RecipeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UGLY = '\ufeff\r\n\r\na  =1\r\n\r\n\r\n\r\nb="""x\r\n  y = 2\r\n"""\r\n# about t\r\n[t]\r\n"a=b"=3 # kept   as it is\r\nc=[1,\r\n   2]   \r\n\r\n'
+NEAT = 'a = 1\n\nb = """x\n  y = 2\n"""\n\n# about t\n[t]\n"a=b" = 3 # kept   as it is\nc = [1,\n   2]\n'
+VALUES = st.recursive(
+    st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1, max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
+    return cli.main()
+
+
+def test_the_form(tmp_path: Path) -> None:
+    assert fmt.pretty(UGLY, tmp_path / "x.toml").replace("   2]   ", "   2]") == NEAT
+    assert fmt.pretty(NEAT, tmp_path / "x.toml") == NEAT
+
+
+def test_the_schema_line_points_at_the_schema(tmp_path: Path) -> None:
+    (tmp_path / fmt.SCHEMA).write_text("{}", "utf-8")
+    (tmp_path / "_base").mkdir()
+    once = fmt.pretty("a = 1\n", tmp_path / "_base" / "x.toml")
+    assert once == f"#:schema ../{fmt.SCHEMA}\na = 1\n"
+    assert fmt.pretty(once, tmp_path / "x.toml") == f"#:schema {fmt.SCHEMA}\na = 1\n"
+
+
+def test_what_is_no_toml_is_not_touched(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="is not TOML"):
+        fmt.pretty("a = = 1\n", tmp_path / "x.toml")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.text(min_size=1, max_size=8), VALUES, max_size=5))
+def test_what_is_written_reads_back(table: dict[str, object]) -> None:
+    text = "\n".join(fmt.lines(table)) + "\n"
+    assert tomllib.loads(text) == table
+
+
+def test_every_recipe_here_is_in_form(project: Path) -> None:
+    files = [path for path in (project / "recipes").rglob("*.toml") if "examples" not in path.parts]
+    assert len(files) > 30
+    wrong = [str(path) for path in files if fmt.pretty(path.read_text("utf-8"), path) != path.read_text("utf-8")]
+    assert wrong == [], "python -m orchestrator fmt  puts them into form"
+
+
+def test_the_verb_checks_and_writes(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(project / "recipes", tmp_path / "recipes")
+    monkeypatch.setenv("KRNK_PROJECT", str(tmp_path))
+    path = tmp_path / "recipes" / "krnk-loha.toml"
+    before = tomllib.loads(path.read_text("utf-8"))
+    path.write_text(path.read_text("utf-8").replace(" = ", "="), "utf-8")
+    assert call(monkeypatch, "fmt", "--check", str(path)) == 1
+    assert "would change" in capsys.readouterr().out
+    assert call(monkeypatch, "fmt", str(path)) == 0
+    assert call(monkeypatch, "fmt", "--check", str(path)) == 0
+    assert tomllib.loads(path.read_text("utf-8")) == before
+
+
+def test_the_schema_beside_the_recipes_is_today_s(project: Path) -> None:
+    standing = (project / "recipes" / fmt.SCHEMA).read_text("utf-8")
+    assert standing == schema.dumps(), "python -m orchestrator schema --write"
+
+
+def test_every_field_is_described() -> None:
+    document = schema.document()
+    bare = [
+        f"{title}.{name}"
+        for title, model in {"Recipe": document, **document["$defs"]}.items()
+        for name, field in model.get("properties", {}).items()
+        if not field.get("description")
+    ]
+    assert bare == [], "say it below the field in recipe.py, or in schema.toml"
+
+
+def test_examples_and_words_belong_to_fields() -> None:
+    said, examples = schema.descriptions()
+    document = schema.document()
+    fields = {f"{title}.{name}" for title, model in {"Recipe": document, **document["$defs"]}.items() for name in model.get("properties", {})}
+    assert set(said) <= fields
+    assert set(examples) <= fields
+
+
+def test_the_schema_knows_what_the_loader_knows(project: Path) -> None:
+    """Every key of every recipe file stands in the schema; a misspelt one does not."""
+    document = schema.document()
+
+    def unknown(table: dict[str, object], model: dict[str, object], trail: str = "") -> list[str]:
+        properties = model.get("properties", {})
+        assert isinstance(properties, dict)
+        found: list[str] = []
+        for key, value in table.items():
+            if key in properties:
+                inner = properties[key]
+                for one in (inner, *inner.get("anyOf", ())):
+                    if isinstance(value, dict) and "$ref" in one:
+                        found += unknown(value, document["$defs"][one["$ref"].rpartition("/")[2]], f"{trail}{key}.")
+            elif model.get("additionalProperties") is False:
+                found.append(trail + key)
+        return found
+
+    for path in sorted((project / "recipes").rglob("*.toml")):
+        assert unknown(tomllib.loads(path.read_text("utf-8")), document) == [], path
+    assert unknown({"training": {"learning_rat": 1}}, document) == ["training.learning_rat"]
+
+
+def test_the_schema_verb_prints_json(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(project)
+    assert call(monkeypatch, "schema") == 0
+    assert json.loads(capsys.readouterr().out)["properties"]["extends"]["examples"]
+
+
+def test_windows_paths_in_recipes(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(
+        'extends = ["_base/release-2023-03", "_algorithms/loha", "_base/face"]\nsummary = "x"\nsubject = "x"\n'
+        "[base]\ncheckpoint = 'models\\base.safetensors'\n[dataset]\nname = 'x'\n[dataset.sources.x]\nimages = 'data\\x'\ntrigger = 'x'\n",
+        "utf-8",
+    )
+    recipe = load.recipe(tmp_path, "x").recipe
+    assert recipe.base.checkpoint == "models/base.safetensors"
+    assert recipe.dataset.sources["x"].images == "data/x"

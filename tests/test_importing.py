@@ -1,0 +1,309 @@
+"""Settings of other programs become recipes that load and that sd-scripts' own parser accepts; and back again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+
+from orchestrator import cli, engines, export, importing, load
+from orchestrator.errors import RecipeError
+from orchestrator.importing import Fate, sd_scripts, translate
+from orchestrator.workspace import Wanted, Workspace
+
+SAMPLES = Path(__file__).resolve().parent.parent.parent / "shared" / "samples"
+GUI: dict[str, Any] = {
+    "LoRA_type": "LyCORIS/LoHa", "additional_parameters": "--min_timestep=100 --weighted_captions", "bucket_no_upscale": True,
+    "bucket_reso_steps": 64.0, "cache_latents": True, "cache_latents_to_disk": True, "caption_extension": ".txt", "clip_skip": "2",
+    "color_aug": False, "conv_alpha": 4, "conv_dim": 8, "enable_bucket": True, "epoch": 2, "factor": -1, "keep_tokens": "1",
+    "learning_rate": "0.0001", "lr_scheduler": "constant", "lr_warmup": "10", "max_data_loader_n_workers": "0", "max_grad_norm": 0,
+    "max_resolution": "512,768", "max_token_length": "75", "max_train_steps": "1000", "min_snr_gamma": 5, "mixed_precision": "bf16",
+    "network_alpha": 16, "network_dim": 32, "noise_offset": 0, "optimizer": "AdamW8bit", "optimizer_args": "weight_decay=0.1",
+    "output_name": "cat lora", "pretrained_model_name_or_path": "C:\\models\\base.safetensors", "save_every_n_epochs": 1,
+    "save_precision": "fp16", "seed": "", "text_encoder_lr": "5e-5", "train_batch_size": 3, "train_data_dir": "D:\\train\\img",
+    "unet_lr": 0.0001, "use_cp": True, "xformers": "xformers", "stop_text_encoder_training": 3,
+}  # fmt: skip
+EASY = """
+[[subsets]]
+num_repeats = 2
+keep_tokens = 1
+caption_extension = ".txt"
+shuffle_caption = true
+flip_aug = false
+image_dir = "C:/pics/2_mimi"
+[general_args.args]
+pretrained_model_name_or_path = "base.safetensors"
+mixed_precision = "bf16"
+seed = 23
+clip_skip = 2
+xformers = true
+max_train_steps = 500
+max_token_length = 225
+[general_args.dataset_args]
+resolution = 512
+batch_size = 2
+[network_args.args]
+network_dim = 32
+network_alpha = 16.0
+[network_args.args.network_args]
+conv_dim = 16
+conv_alpha = 8.0
+[optimizer_args.args]
+optimizer_type = "AdamW8bit"
+lr_scheduler = "cosine"
+learning_rate = 0.0001
+warmup_ratio = 0.1
+[saving_args.args]
+output_dir = "x"
+save_precision = "fp16"
+[bucket_args.dataset_args]
+enable_bucket = true
+min_bucket_reso = 256
+[optimizer_args.args.optimizer_args]
+weight_decay = 0.1
+betas = "0.9,0.99"
+"""
+LINE = "call LoRA Lora3x3A50p-AdamW8 128 100 1000 4_krnk krnk Defmix-v2.0.safetensors kl-f8-anime2.ckpt 2"
+
+
+def loaded(imported: translate.Imported, folder: Path) -> Any:
+    """Write what was imported, load it, and ask the engine about it."""
+    from orchestrator import fmt  # noqa: PLC0415
+
+    path = folder / "recipes" / f"{imported.name}.toml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(fmt.lines(imported.table)), "utf-8")
+    recipe = load.recipe(path.parent, imported.name).recipe
+    assert engines.get("sd-scripts").check(recipe) == []
+    return recipe
+
+
+def fates(imported: translate.Imported) -> dict[str, str]:
+    return {note.name: str(note.fate) for note in imported.notes}
+
+
+def test_kohya_ss(tmp_path: Path) -> None:
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(GUI), "utf-8")
+    imported = translate.recipe(importing.read(str(path))[0])
+    recipe = loaded(imported, tmp_path)
+    assert imported.name == "cat-lora"
+    assert (recipe.network.family, recipe.network.dim, recipe.network.conv_dim, recipe.network.tucker) == ("loha", 32, 8, True)
+    assert (recipe.base.checkpoint, recipe.base.clip_skip) == ("base.safetensors", 2)
+    training = recipe.training
+    assert (training.steps, training.optimizer, training.optimizer_args) == (1000, "AdamW8bit", {"weight_decay": 0.1})
+    assert (training.lr_scheduler, training.lr_warmup_steps) == ("constant_with_warmup", 100)
+    assert (training.learning_rate, training.text_encoder_lr) == (1e-4, 5e-5)
+    assert training.max_grad_norm == 1.0  # the GUI drops zeros, so this is what was trained
+    assert training.options == {"min_snr_gamma": 5, "min_timestep": 100, "weighted_captions": True}
+    assert recipe.dataset.resolution_classes == (512, 768)
+    assert recipe.dataset.batch_size == {"default": 3}
+    source = recipe.dataset.sources["img"]
+    assert (source.images, source.reading) == ("D:/train/img", "kohya")
+    said = fates(imported)
+    assert said["stop_text_encoder_training"] == "lost"
+    assert said["save_every_n_epochs"] == "lost"
+    assert said["seed"] == "changed"
+    assert said["max_grad_norm"] == "changed"
+
+
+def test_lora_easy(tmp_path: Path) -> None:
+    path = tmp_path / "easy.toml"
+    path.write_text(EASY, "utf-8")
+    recipe = loaded(translate.recipe(importing.read(str(path))[0]), tmp_path)
+    assert (recipe.network.family, recipe.network.conv_dim, recipe.network.conv_alpha) == ("lora", 16, 8)
+    assert recipe.training.lr_warmup_steps == 50
+    assert recipe.training.optimizer_args == {"weight_decay": 0.1, "betas": (0.9, 0.99)}
+    assert recipe.training.options == {"max_token_length": 225}
+    source = recipe.dataset.sources["mimi"]
+    assert (source.repeats, source.flip, source.class_tokens) == (2, False, "mimi")
+    assert (recipe.dataset.shuffle_caption, recipe.dataset.keep_tokens, recipe.dataset.batch_size) == (True, 1, {"default": 2})
+
+
+@pytest.mark.parametrize("logic", ["Lora3x3A1-AdamW8", "Lora1x1A50p-AdamW8", "LoconA50p-AdamW8", "LohaA50p-AdamW8", "Lora3x3A50p-AdaFacotor", "LohaA1-AdaFactor"])
+def test_charframework_lines(tmp_path: Path, logic: str) -> None:
+    recipe = loaded(translate.recipe(importing.read(LINE.replace("Lora3x3A50p-AdamW8", logic))[0]), tmp_path)
+    assert recipe.training.steps == 1000
+    assert recipe.network.dim == 128
+    assert recipe.network.alpha == (1 if "A1-" in logic else 64)
+    assert (recipe.network.conv_dim is None) == ("1x1" in logic)
+    assert (recipe.training.learning_rate is None) == ("AdaFa" in logic)
+    assert recipe.dataset.sources["krnk"].reading == "charframework"
+    assert recipe.base.vae == "kl-f8-anime2.ckpt"
+
+
+def test_charframework_trains_what_the_release_trains(project: Path) -> None:
+    ours = load.recipe(project / "recipes", "krnk-loha").recipe
+    theirs = translate.recipe(importing.read(LINE.replace("Lora3x3A50p-AdamW8 128", "LohaA50p-AdamW8 32"))[0]).table
+    network = ours.network.model_dump(mode="json", exclude_unset=True)
+    assert theirs["network"] == network
+    for key in ("steps", "learning_rate", "text_encoder_lr", "optimizer", "lr_scheduler", "seed", "mixed_precision"):
+        assert theirs["training"][key] == getattr(ours.training, key)
+
+
+def test_a_batch_file_gives_a_recipe_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "Learn.bat"
+    path.write_bytes(f"@echo off\r\nrem call LoRA nonsense\r\n{LINE}\r\n{LINE.replace('Lora3x3', 'Locon')} 顔.safetensors\r\n".encode("cp932"))
+    found = [translate.recipe(one) for one in importing.read(str(path))]
+    assert [one.name for one in found] == ["krnk-lora3x3", "krnk-locon"]
+    assert found[1].table["network"]["weights"] == "顔.safetensors"
+
+
+def test_a_bad_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "Learn.bat"
+    path.write_text("@echo off\ncall LoRA Lora3x3A50-AdamW8 128 100 1000 4_krnk krnk base.safetensors 2\n", "utf-8")
+    with pytest.raises(RecipeError) as error:
+        importing.read(str(path))
+    assert "line 2" in str(error.value)
+    assert "did you mean Lora3x3A50p-AdamW8?" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["lora3x3", "locon", "loha"])
+def test_metadata_of_the_real_trainer(tmp_path: Path, name: str) -> None:
+    if not (SAMPLES / f"{name}.safetensors").is_file():
+        pytest.skip("the samples of the real trainer are not here")
+    recipe = loaded(translate.recipe(importing.read(str(SAMPLES / f"{name}.safetensors"))[0]), tmp_path)
+    assert (recipe.network.dim, recipe.network.conv_dim) == (2, 2)
+    assert recipe.network.family == {"lora3x3": "lora"}.get(name, name)
+    assert (recipe.training.seed, recipe.training.text_encoder_lr, recipe.training.save_precision) == (31337, 4.4e-5, "fp16")
+    source = recipe.dataset.sources["krnk"]
+    assert (source.trigger, source.class_tokens, source.repeats, source.flip) == ("krnk", "krnk girl", 4, True)
+
+
+def lora(path: Path, metadata: dict[str, str]) -> Path:
+    data = fakes.lora()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = metadata
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    return path
+
+
+def test_metadata_of_a_resized_file_from_2023(tmp_path: Path) -> None:
+    metadata = {
+        "ss_network_module": "networks.lora", "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic",
+        "ss_network_args": '{"conv_dim": "128", "conv_alpha": "64"}', "ss_training_comment": "Dynamic resize with sv_ratio: 16.0 from 128; None",
+        "ss_optimizer": "bitsandbytes.optim.adamw.AdamW8bit(weight_decay=0.1,betas=(0.9, 0.99))", "ss_max_train_steps": "1000",
+        "ss_learning_rate": "0.0001", "ss_sd_model_name": "base.safetensors", "ss_new_sd_model_hash": "a" * 64,
+        "ss_resolution": "(512, 512)", "ss_batch_size_per_device": "2", "ss_enable_bucket": "True", "ss_color_aug": "False",
+        "ss_dataset_dirs": '{"4_krnk": {"n_repeats": 4, "img_count": 15}}', "ss_output_name": "krnk", "ss_gradient_checkpointing": "True",
+        "ss_full_fp16": "None", "ss_min_snr_gamma": "5.0", "ss_seed": "7", "ss_lr_scheduler": "constant", "ss_mixed_precision": "fp16",
+    }  # fmt: skip
+    imported = translate.recipe(importing.read(str(lora(tmp_path / "krnk.safetensors", metadata)))[0])
+    recipe = loaded(imported, tmp_path)
+    assert recipe.resize is not None
+    assert (recipe.resize.sv_ratio, recipe.resize.new_rank, recipe.network.dim, recipe.network.alpha) == (16.0, 128, 128, 64)
+    assert (recipe.training.optimizer, recipe.training.optimizer_args) == ("AdamW8bit", {"weight_decay": 0.1, "betas": (0.9, 0.99)})
+    assert recipe.base.sha256 == "a" * 64
+    assert recipe.training.options == {"min_snr_gamma": 5.0}
+    assert recipe.dataset.sources["krnk"].repeats == 4
+    assert fates(imported)["network_alpha"] == "changed"
+
+
+def test_a_file_without_metadata_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="does not say how it was trained"):
+        importing.read(str(lora(tmp_path / "x.safetensors", {"title": "x"})))
+
+
+def test_epochs_become_steps_where_pictures_can_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "img" / "5_mimi").mkdir(parents=True)
+    for index in range(6):
+        (tmp_path / "img" / "5_mimi" / f"{index}.png").write_bytes(b"x")
+    table = {**GUI, "train_data_dir": "img", "max_train_steps": "", "epoch": 3, "train_batch_size": 4}
+    (tmp_path / "a.json").write_text(json.dumps(table), "utf-8")
+    imported = translate.recipe(importing.read("a.json")[0])
+    assert imported.table["training"]["steps"] == 3 * 8  # ceil(30 / 4) batches an epoch
+    assert fates(imported)["max_train_epochs"] == "changed"
+
+
+def test_every_recipe_survives_the_way_to_sd_scripts_and_back(project: Path, tmp_path: Path) -> None:
+    space = Workspace(project)
+    for each in space.load(Wanted(("all",))):
+        recipe, folder = each.recipe, tmp_path / each.recipe.name
+        folder.mkdir()
+        for name, text in export.sd_scripts(recipe, space.world, folder).items():
+            (folder / name).write_text(text, "utf-8")
+        read = importing.read(str(folder / "train.toml"))[0]
+        back = translate.recipe(read, recipe.name)
+        assert back.table["network"] == recipe.network.model_dump(mode="json", exclude_unset=True)
+        ours = recipe.training.model_dump(mode="json", exclude_none=True)
+        for key, value in back.table["training"].items():
+            if key not in ("save_every_n_steps", "options"):  # a state is saved where the LoRA is
+                assert ours[key] == value, (recipe.name, key)
+        assert back.of(Fate.LOST) == []
+        assert set(back.table["dataset"]["resolution_classes"]) <= {512, 768, 1024}
+
+
+def test_exported_options_are_those_of_the_pinned_parser(project: Path, tmp_path: Path) -> None:
+    import tomllib  # noqa: PLC0415
+
+    from orchestrator.engines import options  # noqa: PLC0415
+
+    space = Workspace(project)
+    recipe = space.load(Wanted(("krnk-locon",)))[0].recipe
+    files = export.sd_scripts(recipe, space.world, tmp_path)
+    table = tomllib.loads(files["train.toml"])
+    known = options.of("train_network.py")
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key != "text_encoder_lr"}
+    assert list(options.problems(known, given, "", {})) == []
+    assert table["network_alpha"] == 64.0
+    assert isinstance(table["max_train_steps"], int)
+    config = tomllib.loads(files["dataset.toml"])
+    assert all(Path(subset["image_dir"]).is_absolute() for one in config["datasets"] for subset in one["subsets"])
+
+
+def test_the_verb_writes_reports_and_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings.json").write_text(json.dumps(GUI), "utf-8")
+    monkeypatch.setattr(sys, "argv", ["orchestrator", "import", "settings.json", "--name", "mimi"])
+    assert cli.main() == 0
+    said = capsys.readouterr().out
+    assert "lost     save_every_n_epochs" in said
+    assert "kept     network_dim -> network.dim" in said
+    assert (tmp_path / "recipes" / "mimi.toml").is_file()
+    assert cli.main() == 2
+    assert "exists already" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["orchestrator", "import", "settings.json", "--name", "mimi2", "--json"])
+    assert cli.main() == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["recipes"][0]["name"] == "mimi2"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '"x"', '{"LoRA_type": 3, "network_args": 4, "max_resolution": [], "seed": {}}'])
+def test_strange_files_never_crash(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text, "utf-8")
+    try:
+        imported = translate.recipe(importing.read(str(path))[0])
+    except RecipeError as error:
+        assert error.problems  # noqa: PT017 - either is right: a recipe, or what is wrong
+    else:
+        assert imported.table["network"]["family"] == "lora"
+
+
+def test_general_settings_go_down_into_subsets(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.toml"
+    path.write_text(
+        '[general]\nflip_aug = true\nnum_repeats = 4\n[[datasets]]\nresolution = [512, 512]\nbatch_size = 4\n'
+        "[[datasets.subsets]]\nimage_dir = '..\\LoRAInput\\4_krnk\\krnk girl_f0128'\nclass_tokens = 'krnk girl'\n"
+        "[[datasets.subsets]]\nimage_dir = 'b'\nnum_repeats = 1\nflip_aug = false\n",
+        "utf-8",
+    )
+    table = translate.recipe(importing.read(str(path))[0]).table
+    sources = table["dataset"]["sources"]
+    assert sources["krnk"]["images"] == "../LoRAInput/4_krnk/krnk girl_f0128"
+    assert (sources["krnk"]["repeats"], sources["krnk"]["flip"]) == (4, True)
+    assert (sources["b"]["repeats"], sources["b"]["flip"]) == (1, False)
+
+
+def test_pairs_of_every_shape() -> None:
+    assert sd_scripts.pairs("a=1 b=x=y") == {"a": "1", "b": "x=y"}
+    assert sd_scripts.pairs(["a=1"]) == {"a": "1"}
+    assert sd_scripts.pairs(None) == {}
