@@ -435,6 +435,51 @@ def test_a_recipe_without_pictures_is_released_all_the_same(tmp_path: Path) -> N
     assert "ssmd_cover_images" not in said(made / "krnk-loha.safetensors")
 
 
+def test_a_plain_copy_of_a_tucker_locon_does_the_same(tmp_path: Path) -> None:
+    from orchestrator import weights  # noqa: PLC0415
+
+    asked = made_runs.request(tmp_path, made_runs.loaded("krnk-locon").recipe)
+    asked["recipe"]["release"]["plain_copy"] = True
+    assert made_runs.call(release, tmp_path / "request.json", asked) == 0
+    made = Path(asked["output"])
+    plain = made / "krnk-locon-plain.safetensors"
+    assert not [name for name in read_header(plain).entries if "lora_mid" in name]
+    assert weights.compare(made / "krnk-locon.safetensors", plain).cosine == pytest.approx(1, abs=1e-5)
+    assert failures(made) == []
+    assert said(plain)["modelspec.hash_sha256"] == "0x" + said(plain)["sshs_model_hash"]
+    assert "`krnk-locon-plain.safetensors` is an exact plain copy" in (made / "README.md").read_text("utf-8")
+    members = [{"recipe": asked["recipe"], "folder": str(made)}]
+    together = {"kind": "collection", "output": str(tmp_path / "out"), "name": "all", "members": members, "grids": []}
+    assert made_runs.call(release, tmp_path / "request.json", together) == 0
+    assert failures(tmp_path / "out") == []
+
+
+def test_without_a_vae_the_card_is_whole(tmp_path: Path) -> None:
+    asked = made_runs.request(tmp_path, made_runs.loaded("krnk-locon").recipe)
+    asked["recipe"]["base"]["vae"] = ""
+    assert made_runs.call(release, tmp_path / "request.json", asked) == 0
+    assert "with the VAE" not in (Path(asked["output"]) / "README.md").read_text("utf-8")
+
+
+def test_verify_bundle_on_the_command_line(runs: Path, tmp_path: Path) -> None:
+    import typer  # noqa: PLC0415
+    from typer.testing import CliRunner  # noqa: PLC0415
+
+    from orchestrator import verbs_release  # noqa: PLC0415
+
+    app = typer.Typer()
+    verbs_release.register(app)
+    one = folder(runs, "krnk-locon")
+    done = CliRunner().invoke(app, ["verify-bundle", str(one), "--against", str(one), "--json"])
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["verdict"] == "PASS"
+    made = copied(runs, tmp_path, "krnk-locon")
+    (made / "krnk-locon.json").unlink()
+    done = CliRunner().invoke(app, ["verify-bundle", str(made)])
+    assert done.exit_code == 1
+    assert "FAIL     krnk-locon.json  is missing" in done.stdout
+
+
 def test_progress_is_printed_for_the_orchestrator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made_runs.released(tmp_path, "krnk-locon")
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("PROGRESS ")]

@@ -21,6 +21,8 @@ JSON = dict[str, Any]
 
 SCHEMA = 1
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
+PLAIN = "-plain.safetensors"
+"""Ending of an exact plain copy of a Tucker LoCon, for programs that refuse lora_mid."""
 _CHUNK = 4 * 2**20
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 # Packages whose version can change what comes out; asked of the installed distributions, nothing is imported.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 # What stands beside every LoRA, where a member has it.
-_SIDECARS = (".png", ".json", ".civitai.info")
+_SIDECARS = (".png", ".json", ".civitai.info", bundle.PLAIN)
 
 
 def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:

@@ -16,6 +16,8 @@ from orchestrator.weights.files import read_header
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orchestrator.weights.files import Header
+
 JSON = dict[str, Any]
 
 PARTS = 6
@@ -78,7 +80,9 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
 
     facts |= {"file": {**digests, "name": f"{name}.safetensors"}, "prompts": columns}
     lock = bundle.lock(records, request.get("lock"))
-    about: JSON = {"recipe": recipe, "facts": facts, "lock": lock, "removed": removed, "columns": columns, "plain": ""}
+    plain = _plain_copy(recipe, output, header)
+    files += [plain] if plain else []
+    about: JSON = {"recipe": recipe, "facts": facts, "lock": lock, "removed": removed, "columns": columns, "plain": plain}
     widgets = [{"text": columns[0]["prompt"], "output": {"url": f"{name}.png"}}] if columns else []
     about["front_matter"] = card.front_matter([recipe], widgets)
     for template, target in (("recipe.en.md.j2", "README.md"), ("recipe.ja.md.j2", "README.ja.md")):
@@ -101,6 +105,18 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
     bundle.write_manifest(output, manifest)
     bundle.write_sums(output, manifest["files"])
     tick(PARTS, PARTS, bundle.SUMS)
+
+
+def _plain_copy(recipe: Recipe, output: Path, header: Header) -> str:
+    """Write NAME-plain.safetensors, whose Tucker cores are folded, where the recipe asks for it; return its name or ""."""
+    if not recipe.release.plain_copy or not any(name.endswith(".lora_mid.weight") for name in header.entries):
+        return ""
+    from orchestrator.weights import convert, edit  # noqa: PLC0415 - numpy, which no other part of a release needs
+
+    target = output / f"{recipe.name}{bundle.PLAIN}"
+    said = convert(output / f"{recipe.name}.safetensors", target, "plain", overwrite=True)
+    edit(target, target, {"modelspec.hash_sha256": f"0x{said.hashes.model}"}, overwrite=True)
+    return target.name
 
 
 def _columns(recipe: Recipe) -> list[JSON]:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
-from orchestrator.release.bundle import MANIFEST, SUMS, digest
+from orchestrator.release.bundle import MANIFEST, PLAIN, SUMS, digest
 from orchestrator.weights.files import read_header
 from orchestrator.weights.metadata import hashes
 
@@ -154,7 +154,7 @@ def _against_manifest(manifest: JSON, sums: dict[str, str]) -> Iterator[Check]:
 
 def _member(manifest: JSON, name: str) -> JSON:
     """Return what the manifest says of one LoRA: the manifest itself, or its member."""
-    stem = name.removesuffix(".safetensors")
+    stem = name.removesuffix(PLAIN).removesuffix(".safetensors")
     found = manifest if manifest.get("kind") == "recipe" else (manifest.get("members") or {}).get(stem)
     return found if isinstance(found, dict) else {}
 
@@ -184,6 +184,10 @@ def _weights(path: Path, manifest: JSON) -> Iterator[Check]:
     stated = said.get("ssmd_keywords", "")
     yield Check(f"{name}: trigger words", Verdict.PASS if stated == words else Verdict.FAIL, stated)
     size = facts.get("weights", {}).get("tensor_bytes")
+    if name.endswith(PLAIN):
+        folded = not any(key.endswith("lora_mid.weight") for key in header.entries)
+        yield Check(f"{name}: no Tucker cores", Verdict.PASS if folded else Verdict.FAIL)
+        size = header.tensor_bytes
     yield Check(
         f"{name}: tensor bytes", Verdict.PASS if size == header.tensor_bytes else Verdict.FAIL, f"{header.tensor_bytes:,}"
     )
