@@ -143,6 +143,12 @@ def test_frames(piece: str, shown: tuple[int, int, float | None]) -> None:
     assert (found.done, found.total, found.loss) == shown
 
 
+def test_a_rendering_counts_its_prompts() -> None:
+    assert read("prompt 2/7: krnk, white background") == Progress(1, 7)
+    assert read("2026-11-22 22:16:33 INFO     prompt 7/7: krnk    gen_img.py:2792") == Progress(6, 7)
+    assert read("generating:  29%|██▊       | 2/7 [00:01<00:05,  1.96s/it]") == Progress(2, 7)
+
+
 @pytest.mark.parametrize(
     "piece",
     [

@@ -70,6 +70,8 @@ def problems(network: Network) -> Iterator[tuple[str, str]]:
             yield where, f"{network.family} takes no such argument{for_others}"
         elif not _fits(known[name], value):
             yield where, f"is {value!r}; takes {_KINDS[known[name]]}"
+    if network.weights and (why := no_continue(network)):
+        yield "network.weights", why
     if network.bypass and network.family not in _BYPASS:
         yield "network.bypass", f"{network.family} has no bypass mode"
     if network.args.get("dora_wd") and network.bypass:
@@ -131,17 +133,20 @@ def no_resume(network: Network) -> str:
     """Return why a state of this network cannot be resumed, or nothing if it can.
 
     accelerate saves what ``state_dict()`` returns and loads it into the parameters; some modules of LyCORIS 3.4.0 save
-    themselves under other names or folded.
+    themselves under other names, or folded.
     """
-    match network.family:
-        case "dylora":
-            return "LyCORIS saves a DyLoRA joined and cannot load it back into its blocks"
-        case "full":
-            return "LyCORIS saves differences and would load none of them back: training would go on from the base model"
-        case _:
-            if network.args.get("use_scalar"):
-                return "use_scalar is folded into the weights when a state is saved, and is lost when it is loaded"
-            return ""
+    if network.family == "dylora":
+        return "LyCORIS saves a DyLoRA joined and cannot load it back into its blocks"
+    if network.args.get("use_scalar") and "use_scalar" in ARGS[network.family]:
+        return "use_scalar is folded into the weights of a state; the optimizer's moments would belong to other numbers"
+    return ""
+
+
+def no_continue(network: Network) -> str:
+    """Return why a training cannot go on from a file of this network (network.weights), or nothing if it can."""
+    if network.family == "dylora":
+        return "LyCORIS loads nothing of a DyLoRA file, and says nothing"
+    return ""
 
 
 def no_resize(network: Network) -> str:

@@ -37,6 +37,7 @@ _ALGO = re.compile(r"Using rank adaptation algo: ([\w-]+)")
 _SAVED = re.compile(r"(?:^|\n)\s*saving checkpoint: (.+)$")
 _STATE = re.compile(r"saving state at step (\d+)")
 _BEGIN = re.compile(r"^import network module: ")
+_PROMPT = re.compile(r"^(?:.*INFO\s+)?prompt (\d+)/(\d+): ")  # gen_img.py, before it draws
 _SKIPPED = re.compile(r"^(?:.*INFO\s+)?skipping (\d+) steps\b")
 _NO_DATA = re.compile(r"No data found\. Please verify")
 _NO_PROMPTS = re.compile(r"No prompt file|sample_prompts.*(?:not found|does not exist)", re.IGNORECASE)
@@ -60,6 +61,9 @@ class Reader:
         if (bar := self._bar(text)) is not None:
             self.last = bar
             return bar
+        if drawing := _PROMPT.search(text):
+            self.last = Progress(int(drawing.group(1)) - 1, int(drawing.group(2)))
+            return self.last
         if _NO_DATA.search(text):
             return self._fault("the trainer found no pictures")
         if _NO_PROMPTS.search(text):
@@ -79,7 +83,7 @@ class Reader:
             return None
         frames = list(_BAR.finditer(text[-2000:]))  # several may be glued together
         frame = frames[-1] if frames else None
-        if frame is None or not frame["desc"].strip().endswith("steps"):
+        if frame is None or not frame["desc"].strip().endswith(("steps", "generating")):  # training, the embedded renderer
             return None
         done, total = int(frame["done"]), int(frame["total"])
         planned = self.found.get("steps")
