@@ -82,6 +82,16 @@ bench: $(VENV)/.dev  ## one table: what it costs, beside what a user would do in
 bench-world: $(VENV)/.dev  ## do the demo's LoRAs add their characters? (reads the pictures, not the model)
 	@$(PY) -m orchestrator.world bench
 
+$(VENV)/.docs: $(VENV)/.light
+	@echo "installing MkDocs into $(VENV)"
+	@$(PIP) --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs  ## the documentation as a site, in site/
+	@$(PY) -m orchestrator man --reference docs/reference
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 tensorboard: $(VENV)/.embedded  ## loss and learning rates of all runs
 	@$(PY) -m tensorboard.main --logdir runs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,8 +10,10 @@ from orchestrator.errors import Problem, RecipeError, near_miss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 NAME: Final = "orchestrator"
+_LONG: Final = 40  # characters of a default that a table shows
 SHELLS: Final = ("bash", "zsh", "fish")
 _ENVIRONMENT: Final = {
     "KRNK_PROJECT": "The project folder, instead of the nearest one with recipes/.",
@@ -114,6 +117,66 @@ def reference() -> str:
     ]
     lines += ["## Exit codes", "", "| | |", "| --- | --- |", *(f"| {code} | {what} |" for code, what in _CODES.items()), ""]
     return "\n".join(lines)
+
+
+def recipe_reference() -> str:
+    """Return the reference of recipe files in Markdown, from the schema."""
+    from orchestrator import schema  # noqa: PLC0415
+
+    document = schema.document()
+    lines = [
+        "# Recipe",
+        "",
+        "A recipe is a TOML file; everything may come from the parts that it `extends`. Units are in the text.",
+        "",
+    ]
+    for title, model in {"Recipe": document, **document["$defs"]}.items():
+        fields = model.get("properties")
+        if not fields:
+            continue
+        lines += [
+            f"## {title}",
+            "",
+            " ".join(str(model.get("description", "")).split()),
+            "",
+            "| key | takes | default | |",
+            "| --- | --- | --- | --- |",
+        ]
+        for name, one in fields.items():
+            shown = json.dumps(one["default"], ensure_ascii=False) if one.get("default") is not None else ""
+            shown = f"`{_cell(shown)}`" if shown and len(shown) < _LONG else ""
+            examples = ", ".join(f"`{json.dumps(value, ensure_ascii=False)}`" for value in one.get("examples", [])[:2])
+            what = one.get("description", "") + (f" Example: {examples}." if examples else "")
+            lines.append(f"| `{name}` | {_cell(_takes(one))} | {shown} | {_cell(what)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _takes(one: dict[str, Any]) -> str:
+    """Return what a field takes, in words, from its schema."""
+    if "$ref" in one:
+        return f"table {one['$ref'].rpartition('/')[2]}"
+    if "enum" in one:
+        return ", ".join(str(value) for value in one["enum"])
+    if "const" in one:
+        return str(one["const"])
+    if "anyOf" in one:
+        return " or ".join(dict.fromkeys(_takes(part) for part in one["anyOf"] if part.get("type") != "null"))
+    if one.get("type") == "array":
+        return f"array of {_takes(one['items'])}" if isinstance(one.get("items"), dict) else "array"
+    if one.get("type") == "object":
+        inner = one.get("additionalProperties")
+        return f"table of {_takes(inner)}" if isinstance(inner, dict) and inner else "table"
+    return str(one.get("type", "value"))
+
+
+def write(folder: Path) -> list[Path]:
+    """Write the reference pages of the documentation into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pages = {"cli.md": reference(), "recipe.md": recipe_reference()}
+    for name, text in pages.items():
+        (folder / name).write_text(text, "utf-8")
+    return [folder / name for name in pages]
 
 
 def completion(shell: str) -> str:

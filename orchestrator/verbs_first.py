@@ -311,11 +311,20 @@ def completion(
     print(manual.completion(shell), end="")
 
 
-def man() -> None:
+def man(
+    *,
+    reference: Annotated[
+        Path | None, typer.Option(help="Write the documentation's reference pages to this folder instead.")
+    ] = None,
+) -> None:
     """Print the manual page.  Example: orchestrator man > ~/.local/share/man/man1/orchestrator.1."""
     from orchestrator import manual  # noqa: PLC0415
 
-    print(manual.page(), end="")
+    if reference is None:
+        print(manual.page(), end="")
+        return
+    for path in manual.write(reference):
+        print(path)
 
 
 def export(recipe: Recipe, space: Workspace, form: str, output: Path | None) -> None:
