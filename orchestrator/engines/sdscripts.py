@@ -179,12 +179,12 @@ def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
     from orchestrator.engines import gen_step  # noqa: PLC0415
 
     files = {gen.PROMPTS: gen.lines(recipe, names=True)}
-    tokenizers = ["--tokenizer_cache_dir", str(settings.tokenizers())]
+    more = ["--tokenizer_cache_dir", str(settings.tokenizers()), "--console_log_simple"]
     how = gen_step.how(recipe)
     if how is gen_step.How.DIRECT:
         argv = gen.arguments(recipe, inputs["checkpoint"], inputs.get("vae"), inputs["lora"], work)
-        return command("gen_img.py", argv + tokenizers, work, files)
-    return gen_step.command(recipe, inputs, work, files, tokenizers)
+        return command("gen_img.py", argv + more, work, files)
+    return gen_step.command(recipe, inputs, work, files, more)
 
 
 def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # noqa: ARG001 - the Protocol's
