@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from PIL import Image, ImageDraw
+from transformers import CLIPTextConfig, CLIPTextModel
+from transformers.models.clip.tokenization_clip import bytes_to_unicode
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WIDTH = 8
 PRESET = """
@@ -21,15 +27,11 @@ text_encoder_target_name = []
 
 def model(folder: Path) -> Path:
     """Write the model in Diffusers layout; 32x32 pictures become 8x8 latents."""
-    import torch
-    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
     torch.manual_seed(0)
     attention, plain = "CrossAttn{}Block2D", "{}Block2D"
     UNet2DConditionModel(
         sample_size=8,
-        block_out_channels=(WIDTH, 2 * WIDTH, 3 * WIDTH, 3 * WIDTH),  # widens where SD1.5 does: there are its shortcuts
+        block_out_channels=(WIDTH, 2 * WIDTH, 4 * WIDTH, 4 * WIDTH),  # SD1.5's proportions, so its shortcuts
         cross_attention_dim=WIDTH,
         attention_head_dim=2,
         norm_num_groups=4,
@@ -63,8 +65,6 @@ def model(folder: Path) -> Path:
 
 @cache
 def _letters() -> tuple[str, ...]:
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
-
     return tuple(bytes_to_unicode().values())
 
 
@@ -94,15 +94,17 @@ def pictures(folder: Path, count: int = 3, size: tuple[int, int] = (32, 32), cap
 def dataset(file: Path, *folders: Path, general: str = "", subset: str = "", batch_size: int = 2) -> Path:
     """Write a dataset TOML of 32x32 buckets over some folders."""
     parts = [
-        f'[general]\ncaption_extension = ".txt"\nenable_bucket = true\nbucket_no_upscale = true\nbucket_reso_steps = 8\n{general}',
+        "[general]\nenable_bucket = true\nbucket_no_upscale = true\nbucket_reso_steps = 8",
+        f'caption_extension = ".txt"\n{general}',
         f"[[datasets]]\nresolution = 32\nbatch_size = {batch_size}",
-        *(
-            f"[[datasets.subsets]]\nimage_dir = '{folder}'\nnum_repeats = 2\nclass_tokens = 'krnk girl'\n{subset}"
-            for folder in folders
-        ),
+        *(_subset(folder, subset) for folder in folders),
     ]
     file.write_text("\n".join(parts), encoding="utf-8")
     return file
+
+
+def _subset(folder: Path, more: str) -> str:
+    return f"[[datasets.subsets]]\nimage_dir = '{folder}'\nnum_repeats = 2\nclass_tokens = 'krnk girl'\n{more}"
 
 
 LORA = ("--network_module", "networks.lora", "--network_args", "conv_dim=4", "conv_alpha=2")

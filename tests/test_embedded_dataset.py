@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import embedded_tiny as tiny
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from orchestrator.embedded import dataset_config, pictures, pixels
+from orchestrator.embedded import dataset_config, model, pictures, pixels
 from orchestrator.embedded.buckets import Buckets, Placement
+from orchestrator.embedded.latents import Latents
+from orchestrator.embedded.train_network import main
 from orchestrator.errors import RecipeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def groups(toml: Path) -> tuple[pictures.Group, ...]:
@@ -113,8 +118,6 @@ def test_no_pictures_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_trainer_ends_with_an_error_without_pictures(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    from orchestrator.embedded.train_network import main
-
     toml = tiny.dataset(tmp_path / "set.toml", tmp_path / "missing")
     assert main(tiny.arguments(tmp_path / "base", toml, tmp_path / "out", *tiny.LORA)) == 2
     assert "No data found. Please verify" in capfd.readouterr().err
@@ -210,12 +213,7 @@ def test_colors_change_a_little_and_pictures_are_cropped_in_the_middle(tmp_path:
 
 
 def test_kept_latents_and_recolored_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture that does not change is encoded once, mirrored once more; a recolored one anew, and what the VAE says differs."""
-    import torch
-
-    from orchestrator.embedded import model
-    from orchestrator.embedded.latents import Latents
-
+    """A picture that does not change is encoded once, mirrored once more; a recolored one anew."""
     base = model.load(tiny.model(tmp_path / "base"))
     folder = tiny.pictures(tmp_path / "a", 2)
     (group,) = groups(tiny.dataset(tmp_path / "set.toml", folder, general="flip_aug = true\ncolor_aug = true"))

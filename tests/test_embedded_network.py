@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING, Any
 
 import embedded_tiny as tiny
@@ -11,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from orchestrator import layers
 from orchestrator.embedded import heavy, lean, model, network, options, targets
 from orchestrator.embedded.train_network import main
 from orchestrator.errors import RecipeError
-from orchestrator.layers import of_folder
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -146,9 +146,7 @@ def test_names_and_shapes_are_those_that_the_plan_predicts(base: Path) -> None:
 
 
 def leaves(base: Path) -> Any:
-    from orchestrator import layers
-
-    return layers.leaves(of_folder(base))
+    return layers.leaves(layers.of_folder(base))
 
 
 def test_selection_of_networks_lora_and_of_presets(base: Path) -> None:
@@ -163,7 +161,7 @@ def test_selection_of_networks_lora_and_of_presets(base: Path) -> None:
         want = network.wanted(asked(base, *words))
         text, unet = targets.find(loaded, network.selection(want), network.ranks(want))
         counts[name] = (len(text), len(unet))
-    assert counts == {"lora": (12, 192), "lora3x3": (12, 278), "full": (12, 282), "attn-mlp": (12, 176)}
+    assert counts == {"lora": (12, 192), "lora3x3": (12, 278), "full": (12, 282), "attn-mlp": (12, 192)}
 
 
 def test_text_encoder_names_do_not_depend_on_the_version_of_transformers(base: Path) -> None:
@@ -176,7 +174,6 @@ def test_text_encoder_names_do_not_depend_on_the_version_of_transformers(base: P
 
 ALGORITHMS = {
     "lokr": ("algo=lokr", "factor=2"),
-    "full": ("algo=full",),
     "dylora": ("algo=dylora",),
     "glora": ("algo=glora",),
     "diag-oft": ("algo=diag-oft",),
@@ -205,7 +202,8 @@ def test_lycoris_class_settings_are_put_back(base: Path, preset: Path) -> None:
     assert before == heavy.LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME
 
 
-def test_ia3_is_refused(base: Path) -> None:
-    words = ("--network_module", "lycoris.kohya", "--network_args", "algo=ia3")
-    with pytest.raises(RecipeError, match="algo ia3 is unknown"):
+@pytest.mark.parametrize("algorithm", ["ia3", "full"])
+def test_what_lycoris_cannot_train_is_refused(base: Path, algorithm: str) -> None:
+    words = ("--network_module", "lycoris.kohya", "--network_args", f"algo={algorithm}")
+    with pytest.raises(RecipeError, match=f"algo {algorithm} cannot be trained with lycoris-lora 3.4.0"):
         network.build(model.load(base), network.wanted(asked(base, *words)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import embedded_tiny as tiny
@@ -18,6 +17,7 @@ from orchestrator.embedded.train_network import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 class Place:
@@ -301,7 +301,7 @@ def test_reports(place: Place, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "options", "message"),
+    "case",
     [
         (tiny.LORA, {"optimizer_type": "AdamW8bit"}, "use --optimizer_type AdamW"),
         (tiny.LORA, {"optimizer_type": "AdaFaktor"}, "AdaFaktor is unknown; did you mean Adafactor?"),
@@ -316,13 +316,9 @@ def test_reports(place: Place, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_arguments(
-    place: Place,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    words: tuple[str, ...],
-    options: dict[str, Any],
-    message: str,
+    place: Place, tmp_path: Path, capfd: pytest.CaptureFixture[str], case: tuple[tuple[str, ...], dict[str, Any], str]
 ) -> None:
+    words, options, message = case
     assert place.train(tmp_path, *words, **options) == 2
     assert message in capfd.readouterr().err
 

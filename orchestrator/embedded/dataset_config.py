@@ -177,9 +177,7 @@ class _Reader:
                 continue
             if key in _REFUSED:
                 if value:
-                    self._say(
-                        f"{where}.{key}", "not in the embedded engine", "leave it out, or train with sd-scripts"
-                    )
+                    self._say(f"{where}.{key}", "not in the embedded engine", "leave it out, or train with sd-scripts")
             elif key not in known:
                 self._say(f"{where}.{key}", f"unknown key{near_miss(key, known)}")
             elif not _fits(value, known[key][0]):

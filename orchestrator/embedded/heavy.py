@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lycoris.kohya import LycorisNetworkKohya, create_network_from_weights
 from lycoris.wrapper import network_module_dict
 from torch import Tensor, nn
@@ -32,6 +33,11 @@ _ATTRIBUTES = (
     "NAME_ALGO_MAP",
     "USE_FNMATCH",
 )
+
+_BROKEN = {
+    "ia3": "its network for sd-scripts ends with a KeyError",
+    "full": "its layers delete the weight that their forward pass then asks for (modules/full.py 113 and 211)",
+}
 
 
 class HeavyNetwork(nn.Module):
@@ -66,11 +72,16 @@ def build(model: Model, want: Wanted, where: Selection, rank: Ranks, weights: Ma
         ValueError: the algorithm is unknown.
     """
     algo = choice.algorithm(want)
-    if algo not in network_module_dict or algo == "ia3":
-        # ia3 is in the table, but kohya's form of it fails (facts: KeyError on creation, TypeError on loading).
-        known = [name for name in network_module_dict if name != "ia3"]
+    if algo in _BROKEN:
+        message = f"algo {algo} cannot be trained with lycoris-lora 3.4.0: {_BROKEN[algo]}"
+        raise ValueError(message)
+    if algo not in network_module_dict:
+        known = [name for name in network_module_dict if name not in _BROKEN]
         message = f"algo {algo} is unknown to lycoris-lora 3.4.0{near_miss(algo, known)}"
         raise ValueError(message)
+    if choice.flag(want.args.get("train_norm")):
+        # torch 2.13 crashes in the backward pass of a channels-last group norm whose input needs no gradient.
+        model.unet.to(memory_format=torch.contiguous_format)
     if weights is not None:
         inner, _ = create_network_from_weights(1.0, None, None, model.text_encoder, model.unet, weights_sd=dict(weights))
     else:

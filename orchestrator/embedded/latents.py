@@ -60,7 +60,7 @@ class Latents:
         moments = torch.stack([self._moments(sample) for sample in samples])
         mean, deviation = moments.unbind(1)
         drawn = mean + deviation * torch.randn(mean.shape, device=mean.device)
-        return (drawn * self.model.latent_scale).contiguous(memory_format=torch.channels_last)
+        return (drawn * self.model.latent_scale).contiguous(memory_format=self.model.layout)
 
     def _moments(self, sample: Sample) -> Tensor:
         if sample.color_seed is None:

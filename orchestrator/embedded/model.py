@@ -37,6 +37,12 @@ class Model:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
+    def layout(self) -> torch.memory_format:
+        """The order of values in memory that the U-Net's kernels have, and its inputs should have."""
+        last = self.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+        return torch.channels_last if last else torch.contiguous_format
+
+    @property
     def latent_scale(self) -> float:
         """What latents are multiplied by after encoding (0.18215 on SD1.5)."""
         return float(self.vae.config.scaling_factor)

@@ -6,6 +6,7 @@ company even in the last bit.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import diffusers
@@ -34,7 +35,6 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "heun": ("HeunDiscreteScheduler", {}, "Heun"),
     "dpm_2": ("KDPM2DiscreteScheduler", {}, "DPM2"),
     "dpm_2_a": ("KDPM2AncestralDiscreteScheduler", {}, "DPM2 a"),
-    "dpmsolver": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}, "DPM 2M"),
     "dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}, "DPM++ 2M"),
     "dpmsingle": ("DPMSolverSinglestepScheduler", {}, "DPM++ 2S"),
 }
@@ -79,8 +79,7 @@ def draw_batch(model: Model, lines: Sequence[Line], clip_skip: int | None, size:
     if first.height % model.reduction or first.width % model.reduction:
         raise RecipeError(Problem("--w/--h", f"{first.width}x{first.height} is no multiple of {model.reduction}"))
     filled = [*lines, *[first] * (size - len(lines))]
-    scheduler = _scheduler(model, first.sampler)
-    scheduler.set_timesteps(first.steps, device=model.device)
+    scheduler = _scheduler(model, first.sampler, first.steps)
     generators = [torch.Generator("cpu").manual_seed(line.seed) for line in filled]
     channels = int(model.unet.config.in_channels)
     noise = torch.cat([torch.randn(1, channels, *cells, generator=generator) for generator in generators])
@@ -109,12 +108,17 @@ def _text(model: Model, captions: list[str], clip_skip: int | None) -> Tensor:
     return encoded[[different.index(caption) for caption in captions]]
 
 
-def _scheduler(model: Model, name: str) -> Any:
+def _scheduler(model: Model, name: str, steps: int) -> Any:
     kind, extra, _ = SAMPLERS[name]
     kept = {key: model.noise[key] for key in _KEPT if model.noise.get(key) is not None}
     # steps_offset 1 is Stable Diffusion's; schedulers that do not know it ignore nothing: they are not given it.
     offset = {"steps_offset": 1} if name in {"ddim", "pndm"} else {}
-    return getattr(diffusers, kind)(**kept, **extra, **offset)
+    with warnings.catch_warnings():
+        # diffusers 0.32.1 hands tensors to numpy 2 in a way that numpy will stop taking some day; the numbers are right.
+        warnings.filterwarnings("ignore", "__array", DeprecationWarning)
+        scheduler = getattr(diffusers, kind)(**kept, **extra, **offset)
+        scheduler.set_timesteps(steps, device=model.device)
+    return scheduler
 
 
 def _is_random(scheduler: Any) -> bool:
