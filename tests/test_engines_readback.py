@@ -127,7 +127,8 @@ def test_no_file_a_cut_file_and_an_old_file(tmp_path: Path) -> None:
 
 def test_the_step_count_of_a_resumed_training_is_what_the_trainer_makes_of_it() -> None:
     """1000 steps of 205 batches an epoch: resumed at 400, five epochs end at 1025, which it calls 820."""
-    log = "import network module: x\n  num batches per epoch / x: 205\n  total optimization steps / x: 1000\nskipping {} steps / x\n"
+    log = "import network module: x\n  num batches per epoch / x: 205\n  total optimization steps / x: 1000\n"
+    log += "skipping {} steps / x\n"
     assert readback._counted(log.format(400), 1000) == 820
     assert readback._counted(log.format(200), 1000) == 1000  # still in the first epoch
     assert readback._counted(log.format(990), 1000) == 205
