@@ -20,6 +20,14 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DONE = "complete"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave these tests to `make test-sd-scripts` (-m sd_scripts), even where there is a checkout: they take long."""
+    if "sd_scripts" not in str(config.getoption("markexpr")):
+        real = [item for item in items if item.get_closest_marker("sd_scripts")]
+        config.hook.pytest_deselected(items=real)
+        items[:] = [item for item in items if item not in real]
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """A project folder with the real recipes, tiny pictures, and a profile that makes two CPU steps of a training."""
