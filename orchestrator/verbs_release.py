@@ -67,11 +67,11 @@ def verify_bundle(
     json: AsJson = False,
 ) -> None:
     """Check every file of a release: digests, metadata, hashes, card, zip; with --against, what of a rebuild differs."""
-    from orchestrator.release import verify  # noqa: PLC0415
+    from orchestrator.release import differ, verify  # noqa: PLC0415
 
     checks = verify.verify_bundle(bundle)
     if against is not None:
-        checks += verify.differences(bundle, against)
+        checks += differ.differences(bundle, against)
     if json:
         print(json_.dumps(verify.as_json(checks), indent=1, ensure_ascii=False))
     else:

@@ -208,6 +208,7 @@ def train(runs: Path, recipe: Recipe) -> Path:
         loss = 0.09 + 0.09 * math.exp(-done / steps * 4) + noise
         rate = 1e-4 * (1 + math.cos(math.pi * done / steps)) / 2
         line = {"t": round(done * 0.05, 3), "done": done, "total": steps, "loss": round(loss, 5), "lr": rate, "note": ""}
+        line |= {"current_loss": round(loss * (1 + 0.4 * math.sin(done * 7.1)), 5), "lr_text_encoder": rate * 0.44}
         lines.append(json.dumps(line))
     (target / "progress.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     params = {

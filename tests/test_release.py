@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 from orchestrator import release
 from orchestrator.errors import RecipeError, StepFailed
-from orchestrator.release import bundle, card, describe, numbers, scrub, verify
+from orchestrator.release import bundle, card, describe, differ, numbers, scrub, verify
 from orchestrator.weights.files import read_header
 
 NAMES = ["krnk-lora3x3", "krnk-locon", "krnksf_tyankps-loha"]
@@ -317,7 +317,7 @@ def test_the_same_content_gives_the_same_zip(runs: Path, tmp_path: Path) -> None
     made_runs.collection(tmp_path, NAMES)
     one, two = folder(runs, "krnk_tyank"), folder(tmp_path, "krnk_tyank")
     assert (one / "krnk_tyank.zip").read_bytes() == (two / "krnk_tyank.zip").read_bytes()
-    differing = [check for check in verify.differences(one, two) if check.verdict is not verify.Verdict.PASS]
+    differing = [check for check in differ.differences(one, two) if check.verdict is not verify.Verdict.PASS]
     assert differing == []
     with zipfile.ZipFile(one / "krnk_tyank.zip") as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
@@ -383,7 +383,7 @@ def test_a_rebuild_is_compared_cause_first(runs: Path, tmp_path: Path) -> None:
     asked["lock"] = {"engine": "sd-scripts 0000"}
     made_runs.lora(Path(asked["lora"]), made_runs.loaded("krnk-locon").recipe, rank=8)
     assert made_runs.call(release, tmp_path / "request.json", asked) == 0
-    checks = verify.differences(folder(runs, "krnk-locon"), Path(asked["output"]))
+    checks = differ.differences(folder(runs, "krnk-locon"), Path(asked["output"]))
     assert checks[0].what == "krnk-locon: same recipe"
     assert checks[0].detail == "training.seed: 31337 -> 7"
     assert "engine" in checks[1].detail

@@ -63,10 +63,10 @@ def verify_bundle(path: Path) -> list[Check]:
 
     Raises RecipeError where ``path`` is no bundle at all.
     """
-    with _opened(path) as folder:
-        sums = _sums(folder)
+    with opened(path) as folder:
+        sums = read_sums(folder)
         checks = [_listed(folder, sums), *_digests(folder, sums)]
-        manifest = _manifest(folder)
+        manifest = manifest_of(folder)
         checks += _against_manifest(manifest, sums)
         for name in sorted(sums):
             if name.endswith(".safetensors") and (folder / name).is_file():
@@ -79,7 +79,7 @@ def verify_bundle(path: Path) -> list[Check]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Path]:
+def opened(path: Path) -> Iterator[Path]:
     """Yield the folder of a bundle; a zip is unpacked for as long as it is looked at."""
     if path.is_dir():
         if not (path / SUMS).is_file():
@@ -105,7 +105,8 @@ def _opened(path: Path) -> Iterator[Path]:
         yield found[0].parent
 
 
-def _sums(folder: Path) -> dict[str, str]:
+def read_sums(folder: Path) -> dict[str, str]:
+    """Return file -> digest of SHA256SUMS; RecipeError for lines that are none, or that leave the folder."""
     sums: dict[str, str] = {}
     for line in (folder / SUMS).read_text("utf-8", "replace").splitlines():
         found = _SUM.match(line)
@@ -132,7 +133,8 @@ def _digests(folder: Path, sums: dict[str, str]) -> Iterator[Check]:
         yield Check(name, Verdict.PASS) if found == wanted else Check(name, Verdict.FAIL, f"sha256 is {found}, not {wanted}")
 
 
-def _manifest(folder: Path) -> JSON:
+def manifest_of(folder: Path) -> JSON:
+    """Return the manifest, empty where there is none that can be read."""
     path = folder / MANIFEST
     try:
         found = json.loads(path.read_text("utf-8")) if path.stat().st_size < _MAX_TEXT else None
@@ -152,7 +154,7 @@ def _against_manifest(manifest: JSON, sums: dict[str, str]) -> Iterator[Check]:
     yield Check(f"{MANIFEST} and {SUMS} agree", verdict, ", ".join(differing))
 
 
-def _member(manifest: JSON, name: str) -> JSON:
+def member_of(manifest: JSON, name: str) -> JSON:
     """Return what the manifest says of one LoRA: the manifest itself, or its member."""
     stem = name.removesuffix(PLAIN).removesuffix(".safetensors")
     found = manifest if manifest.get("kind") == "recipe" else (manifest.get("members") or {}).get(stem)
@@ -175,7 +177,7 @@ def _weights(path: Path, manifest: JSON) -> Iterator[Check]:
     ):
         verdict = Verdict.UNKNOWN if agrees is None else Verdict.PASS if agrees else Verdict.FAIL
         yield Check(f"{name}: {what}", verdict, stated or "none is stated")
-    member = _member(manifest, name)
+    member = member_of(manifest, name)
     facts, recipe = member.get("facts", {}), member.get("recipe", {})
     if not facts:
         yield Check(f"{name}: manifest", Verdict.UNKNOWN, "says nothing of this file")
@@ -228,50 +230,3 @@ def _zip(path: Path, sums: dict[str, str], folder: Path) -> Check:
     except (OSError, zipfile.BadZipFile) as error:
         return Check(path.name, Verdict.FAIL, str(error))
     return Check(f"{path.name} holds the same files", Verdict.FAIL if wrong else Verdict.PASS, ", ".join(sorted(wrong)))
-
-
-def differences(first: Path, second: Path) -> list[Check]:
-    """Say what of a rebuild differs: recipe, what came from outside, engine and packages, machine, and then the files.
-
-    The cause stands before the effect. Weights that were trained anew differ in their bytes (UNKNOWN, not FAIL): a training
-    is not reproducible to the bit.
-    """
-    with _opened(first) as one, _opened(second) as two:
-        mine, other = _manifest(one), _manifest(two)
-        sums = (_sums(one), _sums(two))
-    checks: list[Check] = []
-    names = (
-        [str(mine.get("name"))]
-        if mine.get("kind") == "recipe"
-        else sorted({*mine.get("members", {}), *other.get("members", {})})
-    )
-    for name in names:
-        left, right = _member(mine, name), _member(other, name)
-        if not left or not right:
-            checks.append(Check(f"{name}", Verdict.FAIL, "is in one of the two only"))
-            continue
-        for part in ("recipe", "lock"):
-            found = sorted(_unlike(left.get(part, {}), right.get(part, {})))
-            verdict = Verdict.UNKNOWN if found else Verdict.PASS
-            checks.append(Check(f"{name}: same {part}", verdict, "; ".join(found[:12])))
-        hashed = [side.get("facts", {}).get("file", {}).get("model_hash", "") for side in (left, right)]
-        same = hashed[0] == hashed[1]
-        checks.append(
-            Check(
-                f"{name}: same weights",
-                Verdict.PASS if same else Verdict.UNKNOWN,
-                "" if same else " and ".join(h[:12] for h in hashed),
-            )
-        )
-    unlike = sorted(name for name in {*sums[0], *sums[1]} if sums[0].get(name) != sums[1].get(name))
-    checks.append(Check("same files", Verdict.UNKNOWN if unlike else Verdict.PASS, ", ".join(unlike)))
-    return checks
-
-
-def _unlike(left: Any, right: Any, where: str = "") -> Iterator[str]:
-    """Yield "a.b: old -> new" for every value that differs."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        for key in {*left, *right}:
-            yield from _unlike(left.get(key), right.get(key), f"{where}.{key}" if where else str(key))
-    elif left != right:
-        yield f"{where}: {json.dumps(left, ensure_ascii=False)[:60]} -> {json.dumps(right, ensure_ascii=False)[:60]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -40,11 +41,13 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One reading of a training: step, mean loss, learning rate."""
+    """One reading of a training: step, mean loss, learning rate; this step's loss and the text encoder's rate, if known."""
 
     step: int
     loss: float | None
     rate: float | None
+    now: float | None = None
+    text_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,11 @@ class Member:
     recipe: Recipe
     steps: dict[str, StepView]
     predicted: JSON
+
+    @property
+    def curve(self) -> tuple[Point, ...]:
+        """The readings of its training, as far as it is."""
+        return self.steps["train"].curve if "train" in self.steps else ()
 
     @property
     def state(self) -> State:
@@ -201,14 +209,17 @@ def read_curve(path: Path) -> tuple[Point, ...]:
     """Return the readings of a training by step, the later of two at one step (after a resume), thinned to ``POINTS``."""
     points: dict[int, Point] = {}
     for line in _lines(path):
-        step, loss, rate = line.get("done"), line.get("loss"), line.get("lr")
-        if isinstance(step, int) and step > 0 and (isinstance(loss, int | float) or isinstance(rate, int | float)):
-            before = points.get(step)
-            known = before.loss if before else None
-            points[step] = Point(
-                step, loss if loss is not None else known, rate if rate is not None else before.rate if before else None
-            )
+        step = line.get("done")
+        values = [_number(line.get(name)) for name in ("loss", "lr", "current_loss", "lr_text_encoder")]
+        if isinstance(step, int) and step > 0 and any(value is not None for value in values[:2]):
+            known = points.get(step)
+            before = (known.loss, known.rate, known.now, known.text_rate) if known else (None,) * 4
+            points[step] = Point(step, *(old if new is None else new for new, old in zip(values, before, strict=True)))
     return thinned([points[step] for step in sorted(points)])
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def thinned(points: Sequence[Point], most: int = POINTS) -> tuple[Point, ...]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import re
-import shlex
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from orchestrator import blocks
-from orchestrator.report import charts, measured, tables
+from orchestrator.report import charts, details, tables
 from orchestrator.report.gather import State, read_json
 from orchestrator.report.pictures import Album
 
@@ -27,13 +24,6 @@ JSON = dict[str, Any]
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _SHEET = 48  # originals on one contact sheet
-_STATE_WORDS = {
-    State.DONE: "done",
-    State.RUNNING: "running",
-    State.FAILED: "failed",
-    State.UNFINISHED: "stopped",
-    State.WAITING: "waiting",
-}
 
 
 def render(said: JSON) -> str:
@@ -77,13 +67,15 @@ def described(found: Gathered, folder: Path, *, live: bool = False, draw: bool =
         "live": live,
         "subjects": subjects,
         "algorithms": [{"name": name, "colour": colours[name]} for name in algorithms],
-        "counts": [{"state": str(state), "word": _STATE_WORDS[state], "count": counts[str(state)]} for state in State],
+        "counts": [{"state": str(state), "word": details.WORDS[state], "count": counts[str(state)]} for state in State],
         "total": len(found.members),
         "steps_done": sum(step.state is State.DONE for step in steps),
         "steps_total": len(steps),
         "seconds": sum(step.seconds for step in steps),
         "bytes": sum(member["bytes"] for subject in subjects for member in subject["members"]),
-        "activity": [_activity(step) for step in steps if step.state in (State.RUNNING, State.FAILED, State.UNFINISHED)],
+        "activity": [
+            details.activity(step) for step in steps if step.state in (State.RUNNING, State.FAILED, State.UNFINISHED)
+        ],
         "timeline": timeline(steps),
         "kinds": tables.kinds(steps),
         "made": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
@@ -106,29 +98,15 @@ def _title(found: Gathered) -> tuple[str, str]:
     return (release.collection_title, release.collection_title_ja) if release else ("LoRA report", "")
 
 
-def _activity(step: StepView) -> JSON:
-    loss = next((point.loss for point in reversed(step.curve) if point.loss is not None), None)
-    return {
-        "name": step.name,
-        "state": str(step.state),
-        "word": _STATE_WORDS[step.state],
-        "done": step.done,
-        "total": step.total,
-    } | {
-        "loss": loss,
-        "tail": step.tail,
-    }
-
-
 def _subject(name: str, members: list[Member], found: Gathered, album: Album, colours: dict[str, str]) -> JSON:
     release = members[0].recipe.release
-    described_ = [_member(found.root, member, album, colours) for member in members]
+    described_ = [details.described(found.root, each, album, colours) for each in members]
     grid = next((step for step in found.shared if step.name == f"{name}/grid" and step.folder), None)
     curves = [
         charts.Line(
             member.recipe.algorithm,
             colours[member.recipe.algorithm],
-            [(p.step, p.loss) for p in _curve(member) if p.loss is not None],
+            [(p.step, p.loss) for p in member.curve if p.loss is not None],
         )
         for member in members
     ]
@@ -148,11 +126,6 @@ def _subject(name: str, members: list[Member], found: Gathered, album: Album, co
         "grid": _grid(grid, name, album),
         "compare": _compare(members, described_),
     }
-
-
-def _curve(member: Member) -> tuple[Any, ...]:
-    train = member.steps.get("train")
-    return train.curve if train else ()
 
 
 def _loss_words(name: str, curves: list[charts.Line]) -> str:
@@ -193,99 +166,6 @@ def _compare(members: list[Member], said: list[JSON]) -> JSON:
     return {"prompts": shared, "rows": rows} if len(rows) > 1 and shared else {}
 
 
-def _member(root: Path, member: Member, album: Album, colours: dict[str, str]) -> JSON:
-    recipe = member.recipe
-    pictures = _pictures(member, album)
-    cover = next((entry["picture"] for entry in pictures if entry["name"] == recipe.release.cover), None)
-    curve = [(point.step, point.loss) for point in _curve(member) if point.loss is not None]
-    rates = [(point.step, point.rate) for point in _curve(member) if point.rate is not None]
-    colour = colours[recipe.algorithm]
-    names = blocks.names(recipe.base.architecture)
-    stages = {kind: measured.read(root, member.steps.get(kind)) for kind in measured.STAGES}
-    train = member.steps.get("train")
-    return {
-        "name": recipe.name,
-        "algorithm": recipe.algorithm,
-        "summary": recipe.summary,
-        "colour": colour,
-        "state": str(member.state),
-        "word": _STATE_WORDS[member.state],
-        "steps": [_chip(step) for step in member.steps.values()],
-        "percent": _percent(train),
-        "cover": cover or (pictures[0]["picture"] if pictures else None),
-        "pictures": pictures,
-        "samples": _samples(train, album),
-        "spark": charts.spark(curve, colour),
-        "loss_now": f"{curve[-1][1]:.4f}" if curve else "",
-        "loss": charts.lines([charts.Line("loss", colour, curve)], _words("Mean loss", recipe.name, curve)),
-        "rate": charts.lines(
-            [charts.Line("learning rate", colour, rates)], _words("Learning rate", recipe.name, rates), (380, 90), zero=True
-        ),
-        "bytes": tables.released(member),
-        "sizes": tables.sizes(member),
-        "heat": tables.heat(member, names, stages),
-        "spectra": tables.spectra(names, stages, recipe.name),
-        "times": tables.times(member),
-        "network": tables.network(member),
-        "commands": [{"name": step.name, "text": command(step, root)} for step in member.steps.values() if step.record],
-        "failed": [_activity(step) for step in member.steps.values() if step.state is State.FAILED],
-    }
-
-
-def _percent(step: StepView | None) -> int | None:
-    """Return how far a running training is, in percent."""
-    if step is None or step.state is State.DONE or not step.total:
-        return None
-    return round(100 * step.done / step.total)
-
-
-def _chip(step: StepView) -> JSON:
-    return {
-        "kind": step.kind,
-        "state": str(step.state),
-        "word": _STATE_WORDS[step.state],
-        "seconds": step.seconds,
-        "reason": step.reason,
-    }
-
-
-def _words(what: str, name: str, points: list[tuple[int, float]]) -> str:
-    if not points:
-        return f"{what} of {name}"
-    return f"{what} of {name}: from {charts.short(points[0][1])} to {charts.short(points[-1][1])} in {points[-1][0]} steps"
-
-
-def _pictures(member: Member, album: Album) -> list[JSON]:
-    """Return the finished file's pictures, in the order of the prompts."""
-    step = member.steps.get("render")
-    if step is None or step.folder is None or step.state is not State.DONE:
-        return []
-    words = ", ".join(member.recipe.triggers())
-    found = []
-    for name, prompt in member.recipe.render.prompts.items():
-        picture = album.show(step.folder / f"{name}.png")
-        if picture is not None:
-            text = prompt.prompt.replace("{trigger}", words)
-            found.append({"name": name, "label": prompt.label or name, "prompt": text, "picture": picture})
-    return found
-
-
-def _samples(step: StepView | None, album: Album) -> list[JSON]:
-    """Return what was drawn while training, in step order (sd-scripts: NAME_000200_00_….png, NAME_e000001_00_….png)."""
-    if step is None or step.folder is None:
-        return []
-    found = []
-    for path in (step.folder / "sample").glob("*.png"):
-        said = re.search(r"_(e?)(\d{6})_(\d{2})_", path.name)
-        if said:
-            found.append((bool(said[1]), int(said[2]), int(said[3]), path))
-    return [
-        {"label": f"{'epoch' if epoch else 'step'} {number}", "picture": picture}
-        for epoch, number, _, path in sorted(found)
-        if (picture := album.show(path))
-    ]
-
-
 def timeline(steps: list[StepView]) -> Any:
     """Return when each step ran, by lane; nothing where the steps lie days apart."""
     spans = [
@@ -305,12 +185,3 @@ def timeline(steps: list[StepView]) -> Any:
     if whole > 4 * sum(span.seconds for span in spans) + 60:
         return ""
     return charts.timeline(spans, f"{len(spans)} steps over {charts.clock(whole)}, by lane")
-
-
-def command(step: StepView, root: Path) -> str:
-    """Return the command of a finished step as a shell takes it, with paths seen from the project."""
-    text = shlex.join(str(part) for part in step.record.get("argv", []))
-    for place in dict.fromkeys((str(root.resolve().parent), str(root.parent))):
-        if len(place) > 1:
-            text = text.replace(f"{place}/", "")
-    return text

@@ -1,0 +1,59 @@
+"""What of a rebuild differs: recipe, what came from outside, engine and packages, machine, and then the files."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.release.verify import Check, Verdict, manifest_of, member_of, opened, read_sums
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def differences(first: Path, second: Path) -> list[Check]:
+    """Say what of a rebuild differs: recipe, what came from outside, engine and packages, machine, and then the files.
+
+    The cause stands before the effect. Weights that were trained anew differ in their bytes (UNKNOWN, not FAIL): a training
+    is not reproducible to the bit.
+    """
+    with opened(first) as one, opened(second) as two:
+        mine, other = manifest_of(one), manifest_of(two)
+        sums = (read_sums(one), read_sums(two))
+    checks: list[Check] = []
+    names = (
+        [str(mine.get("name"))]
+        if mine.get("kind") == "recipe"
+        else sorted({*mine.get("members", {}), *other.get("members", {})})
+    )
+    for name in names:
+        left, right = member_of(mine, name), member_of(other, name)
+        if not left or not right:
+            checks.append(Check(f"{name}", Verdict.FAIL, "is in one of the two only"))
+            continue
+        for part in ("recipe", "lock"):
+            found = sorted(_unlike(left.get(part, {}), right.get(part, {})))
+            verdict = Verdict.UNKNOWN if found else Verdict.PASS
+            checks.append(Check(f"{name}: same {part}", verdict, "; ".join(found[:12])))
+        hashed = [side.get("facts", {}).get("file", {}).get("model_hash", "") for side in (left, right)]
+        same = hashed[0] == hashed[1]
+        checks.append(
+            Check(
+                f"{name}: same weights",
+                Verdict.PASS if same else Verdict.UNKNOWN,
+                "" if same else " and ".join(h[:12] for h in hashed),
+            )
+        )
+    unlike = sorted(name for name in {*sums[0], *sums[1]} if sums[0].get(name) != sums[1].get(name))
+    checks.append(Check("same files", Verdict.UNKNOWN if unlike else Verdict.PASS, ", ".join(unlike)))
+    return checks
+
+
+def _unlike(left: Any, right: Any, where: str = "") -> Iterator[str]:
+    """Yield "a.b: old -> new" for every value that differs."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        for key in {*left, *right}:
+            yield from _unlike(left.get(key), right.get(key), f"{where}.{key}" if where else str(key))
+    elif left != right:
+        yield f"{where}: {json.dumps(left, ensure_ascii=False)[:60]} -> {json.dumps(right, ensure_ascii=False)[:60]}"

@@ -1,0 +1,150 @@
+"""One recipe on the page: pictures, curves, tables, commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import blocks
+from orchestrator.report import charts, measured, tables
+from orchestrator.report.gather import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.report.gather import Member, StepView
+    from orchestrator.report.pictures import Album
+
+JSON = dict[str, Any]
+
+WORDS = {
+    State.DONE: "done",
+    State.RUNNING: "running",
+    State.FAILED: "failed",
+    State.UNFINISHED: "stopped",
+    State.WAITING: "waiting",
+}
+
+
+def activity(step: StepView) -> JSON:
+    """Return what is said of a step that runs or went wrong: how far, its loss, its last words."""
+    loss = next((point.loss for point in reversed(step.curve) if point.loss is not None), None)
+    said: JSON = {"name": step.name, "state": str(step.state), "word": WORDS[step.state]}
+    return said | {"done": step.done, "total": step.total, "loss": loss, "tail": step.tail}
+
+
+def described(root: Path, member: Member, album: Album, colours: dict[str, str]) -> JSON:
+    """Return what the template shows of one recipe."""
+    recipe = member.recipe
+    pictures = _pictures(member, album)
+    cover = next((entry["picture"] for entry in pictures if entry["name"] == recipe.release.cover), None)
+    curve = [(point.step, point.loss) for point in member.curve if point.loss is not None]
+    colour = colours[recipe.algorithm]
+    names = blocks.names(recipe.base.architecture)
+    stages = {kind: measured.read(root, member.steps.get(kind)) for kind in measured.STAGES}
+    train = member.steps.get("train")
+    return {
+        "name": recipe.name,
+        "algorithm": recipe.algorithm,
+        "summary": recipe.summary,
+        "colour": colour,
+        "state": str(member.state),
+        "word": WORDS[member.state],
+        "steps": [_chip(step) for step in member.steps.values()],
+        "percent": _percent(train),
+        "cover": cover or (pictures[0]["picture"] if pictures else None),
+        "pictures": pictures,
+        "samples": _samples(train, album),
+        "spark": charts.spark(curve, colour),
+        "loss_now": f"{curve[-1][1]:.4f}" if curve else "",
+        "loss": _losses(member, curve, colour),
+        "rate": _rates(member, colour),
+        "bytes": tables.released(member),
+        "sizes": tables.sizes(member),
+        "heat": tables.heat(member, names, stages),
+        "spectra": tables.spectra(names, stages, recipe.name),
+        "times": tables.times(member),
+        "network": tables.network(member),
+        "commands": [{"name": step.name, "text": command(step, root)} for step in member.steps.values() if step.record],
+        "failed": [activity(step) for step in member.steps.values() if step.state is State.FAILED],
+    }
+
+
+def _losses(member: Member, curve: list[tuple[int, float]], colour: str) -> Any:
+    """Return the mean loss, over each step's own where the journal has it."""
+    own = [(point.step, point.now) for point in member.curve if point.now is not None]
+    lines = [charts.Line("this step", f"{colour} faint", own)] if own else []
+    return charts.lines([*lines, charts.Line("mean", colour, curve)], _words("Mean loss", member.recipe.name, curve))
+
+
+def _rates(member: Member, colour: str) -> Any:
+    """Return the learning rate, with the text encoder's where it has its own."""
+    rates = [(point.step, point.rate) for point in member.curve if point.rate is not None]
+    text = [(point.step, point.text_rate) for point in member.curve if point.text_rate is not None]
+    lines = [charts.Line("text encoder", f"{colour} dashed", text)] if text else []
+    words = _words("Learning rate", member.recipe.name, rates)
+    return charts.lines([*lines, charts.Line("U-Net", colour, rates)] if rates else lines, words, (380, 90), zero=True)
+
+
+def _percent(step: StepView | None) -> int | None:
+    """Return how far a running training is, in percent."""
+    if step is None or step.state is State.DONE or not step.total:
+        return None
+    return round(100 * step.done / step.total)
+
+
+def _chip(step: StepView) -> JSON:
+    return {
+        "kind": step.kind,
+        "state": str(step.state),
+        "word": WORDS[step.state],
+        "seconds": step.seconds,
+        "reason": step.reason,
+    }
+
+
+def _words(what: str, name: str, points: list[tuple[int, float]]) -> str:
+    if not points:
+        return f"{what} of {name}"
+    return f"{what} of {name}: from {charts.short(points[0][1])} to {charts.short(points[-1][1])} in {points[-1][0]} steps"
+
+
+def _pictures(member: Member, album: Album) -> list[JSON]:
+    """Return the finished file's pictures, in the order of the prompts."""
+    step = member.steps.get("render")
+    if step is None or step.folder is None or step.state is not State.DONE:
+        return []
+    words = ", ".join(member.recipe.triggers())
+    found = []
+    for name, prompt in member.recipe.render.prompts.items():
+        picture = album.show(step.folder / f"{name}.png")
+        if picture is not None:
+            text = prompt.prompt.replace("{trigger}", words)
+            found.append({"name": name, "label": prompt.label or name, "prompt": text, "picture": picture})
+    return found
+
+
+def _samples(step: StepView | None, album: Album) -> list[JSON]:
+    """Return what was drawn while training, in step order (sd-scripts: NAME_000200_00_….png, NAME_e000001_00_….png)."""
+    if step is None or step.folder is None:
+        return []
+    found = []
+    for path in (step.folder / "sample").glob("*.png"):
+        said = re.search(r"_(e?)(\d{6})_(\d{2})_", path.name)
+        if said:
+            found.append((bool(said[1]), int(said[2]), int(said[3]), path))
+    return [
+        {"label": f"{'epoch' if epoch else 'step'} {number}", "picture": picture}
+        for epoch, number, _, path in sorted(found)
+        if (picture := album.show(path))
+    ]
+
+
+def command(step: StepView, root: Path) -> str:
+    """Return the command of a finished step as a shell takes it, with paths seen from the project."""
+    text = shlex.join(str(part) for part in step.record.get("argv", []))
+    for place in dict.fromkeys((str(root.resolve().parent), str(root.parent))):
+        if len(place) > 1:
+            text = text.replace(f"{place}/", "")
+    return text
