@@ -48,7 +48,8 @@ def test_the_change_becomes_w_times_itself(tmp_path: Path, family: str, weight: 
     weights.merge(source, output, [weight] * 26, unmapped=weight)
     after = _changes(output)
     for name, before in _changes(source).items():
-        np.testing.assert_allclose(after[name], weight * before, rtol=1e-5, atol=1e-6 * float(np.abs(weight * before).max()) + 1e-12)
+        expected = weight * before
+        np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-6 * float(np.abs(expected).max()) + 1e-12)
 
 
 @pytest.mark.parametrize("family", LINEAR)

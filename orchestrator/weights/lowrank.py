@@ -139,7 +139,7 @@ def dense_factors(matrix: Floats) -> tuple[Floats, Floats]:
 def one_blas_thread() -> Iterator[None]:
     """Hold numpy's OpenBLAS at one thread, so that one module per thread is what runs; nothing happens under another BLAS."""
     folder = Path(np.__file__).parents[1] / "numpy.libs"
-    for library in folder.glob("*openblas*"):
+    for library in sorted(folder.glob("*openblas*")):
         with contextlib.suppress(OSError, AttributeError):
             loaded = ctypes.CDLL(str(library))
             before = loaded.scipy_openblas_get_num_threads64_()
