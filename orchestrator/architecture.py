@@ -6,6 +6,7 @@ LyCORIS and compare. Whatever has no exact formula here is predicted as None, ne
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -85,8 +86,29 @@ def modules(recipe: Recipe, model: Model) -> list[Module]:
             return kept
 
 
+_SEEN: dict[str, tuple[Module | None, Predicted | None]] = {}
+
+
+def _counted(recipe: Recipe, model: Model) -> tuple[Module | None, Predicted | None]:
+    """Return ``unfit`` and ``predict`` of a network; recipes that train the same one ask only once."""
+    parts = [recipe.network.model_dump_json(), recipe.training.train, recipe.training.save_precision]
+    key = json.dumps([*parts, model.unet, model.text_encoders, model.attention], sort_keys=True)
+    if key not in _SEEN:
+        _SEEN[key] = (_unfit(recipe, model), _predict(recipe, model))
+    return _SEEN[key]
+
+
 def predict(recipe: Recipe, model: Model) -> Predicted | None:
     """Return what the training will write; None where a network argument has no exact formula here."""
+    return _counted(recipe, model)[1]
+
+
+def unfit(recipe: Recipe, model: Model) -> Module | None:
+    """Return a layer whose size the family cannot be built for (BOFT splits channels into blocks times a power of two)."""
+    return _counted(recipe, model)[0]
+
+
+def _predict(recipe: Recipe, model: Model) -> Predicted | None:
     network = recipe.network
     if any(network.args.get(name) for name in _UNPREDICTED):
         return None
@@ -102,8 +124,7 @@ def predict(recipe: Recipe, model: Model) -> Predicted | None:
     return Predicted(values * size, len(chosen), text, len(chosen) - text)
 
 
-def unfit(recipe: Recipe, model: Model) -> Module | None:
-    """Return a layer whose size the family cannot be built for (BOFT splits channels into blocks times a power of two)."""
+def _unfit(recipe: Recipe, model: Model) -> Module | None:
     return next((module for module in modules(recipe, model) if tensors(recipe.network, module) is None), None)
 
 

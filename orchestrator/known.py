@@ -20,6 +20,7 @@ from orchestrator.plan import Source, canonical
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator.dataset import Prediction
     from orchestrator.recipe import Recipe
 
 EMBEDDED_BASE = Path(__file__).resolve().parent / "embedded" / "base"
@@ -81,14 +82,15 @@ class World:
         self._folders = (root, *(root / name for name in MODEL_FOLDERS), *folders)
         self._folders += tuple(folder / name.partition("/")[2] for folder in folders for name in MODEL_FOLDERS if "/" in name)
         self._versions: dict[str, str] = {}
-        self._pictures: dict[bytes, tuple[Source, ...]] = {}
+        self._pictures: dict[str, tuple[Source, ...]] = {}
+        self._predicted: dict[str, Prediction] = {}
         self.problems: list[Problem] = []
 
     def pictures(self, recipe: Recipe) -> Sequence[Source]:
         """Return every original of the recipe's dataset with its digest; problems are kept in ``problems``."""
         from orchestrator import dataset  # noqa: PLC0415 - it may read image headers
 
-        asked = canonical(recipe.dataset.model_dump(mode="json"))
+        asked = recipe.dataset.model_dump_json()
         if asked not in self._pictures:
             found: list[Source] = []
             try:
@@ -100,6 +102,15 @@ class World:
                 self.problems.append(Problem(str(error.filename), f"cannot be read: {error.strerror}"))
             self._pictures[asked] = tuple(found)
         return self._pictures[asked]
+
+    def predicted(self, recipe: Recipe) -> Prediction:
+        """Return how many images a recipe trains on, and in which classes; recipes of one dataset share the answer."""
+        from orchestrator import dataset  # noqa: PLC0415
+
+        asked = recipe.dataset.model_dump_json()
+        if asked not in self._predicted:
+            self._predicted[asked] = dataset.predict(dataset.layout(recipe.dataset, self.root), recipe.dataset)
+        return self._predicted[asked]
 
     def find(self, name: str) -> Path | None:
         """Return where a model file or folder lies, or None. ``embedded`` is the base this project ships."""

@@ -112,10 +112,16 @@ def of_folder(folder: Path) -> Model:
     return Model(configs[0], (configs[1],), attention="Attention")
 
 
-def leaves(model: Model) -> list[Leaf]:
-    """Return every linear and convolution layer of a model that a preset can name."""
-    unet = _sdxl_unet(model) if model.sdxl else _unet(model)
-    return [*_text_encoders(model), *unet]
+_LEAVES: dict[str, tuple[Leaf, ...]] = {}
+
+
+def leaves(model: Model) -> tuple[Leaf, ...]:
+    """Return every linear and convolution layer of a model that a preset can name; worked out once per model."""
+    key = json.dumps([model.unet, model.text_encoders, model.attention], sort_keys=True)
+    if key not in _LEAVES:
+        unet = _sdxl_unet(model) if model.sdxl else _unet(model)
+        _LEAVES[key] = (*_text_encoders(model), *unet)
+    return _LEAVES[key]
 
 
 def select(found: Iterable[Leaf], modules: Iterable[str], names: Iterable[str] = ()) -> list[Module]:

@@ -93,20 +93,24 @@ class Plan:
     steps: tuple[Step, ...]
     recipes: dict[str, Recipe]
     by_name: dict[str, Step] = field(init=False)
+    _places: dict[str, int] = field(init=False, repr=False)
+    _last: dict[str, Step] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_name", {step.name: step for step in self.steps})
+        object.__setattr__(self, "_places", {step.name: place for place, step in enumerate(self.steps)})
+        object.__setattr__(self, "_last", {step.recipe: step for step in self.steps if step.recipe})
 
     def of(self, recipe: str) -> list[Step]:
         """Return the steps that lead to one recipe's release, its shared dataset included."""
         wanted: set[str] = set()
-        todo = [step.name for step in self.steps if step.recipe == recipe]
+        todo = [self._last[recipe].name] if recipe in self._last else []
         while todo:
             name = todo.pop()
             if name not in wanted:
                 wanted.add(name)
                 todo += self.by_name[name].needs
-        return [step for step in self.steps if step.name in wanted]
+        return [self.by_name[name] for name in sorted(wanted, key=self._places.__getitem__)]
 
     def shared(self) -> list[Step]:
         """Return the steps that belong to several recipes: grids, and the release they form together."""
