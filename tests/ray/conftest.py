@@ -12,30 +12,27 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LOOPBACK = "127.0.0.1"
 TESTS = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TESTS))
-
-
-def fake_engine() -> None:
-    """Put the fake trainer in the embedded engine's place, in every worker."""
-    from orchestrator import engines  # noqa: PLC0415
-
-    engines.ENGINES["embedded"] = "fakes"
 
 
 class Nodes:
     """The cluster, and what a test may do to it."""
 
     def __init__(self, folder: Path) -> None:
+        from ray._private import services  # noqa: PLC0415
         from ray.cluster_utils import Cluster  # noqa: PLC0415
 
+        services.resolve_ip_for_localhost = lambda host: host  # it would take the machine's outer address
         self.folder = folder
         self.cluster = Cluster()
-        self.cluster.add_node(num_cpus=0, node_ip_address="127.0.0.1", include_dashboard=False, **self._own("head"))
+        self.cluster.add_node(num_cpus=0, include_dashboard=False, **self._own("head"))
         self.nodes: list[Any] = []
 
     def _own(self, name: str) -> dict[str, Any]:
-        return {"env_vars": {"KRNK_NODE": str(self.folder / name)}, "object_store_memory": 100 << 20}
+        env = {"KRNK_NODE": str(self.folder / name)}
+        return {"env_vars": env, "object_store_memory": 100 << 20, "node_ip_address": LOOPBACK}
 
     def add(self, name: str) -> None:
         self.nodes.append(self.cluster.add_node(num_cpus=2, num_gpus=1, **self._own(name)))
@@ -47,13 +44,13 @@ class Nodes:
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     ray = pytest.importorskip("ray", reason="needs the ray extra: pip install '.[ray]'")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
     nodes = Nodes(tmp_path_factory.mktemp("nodes"))
     nodes.add("one")
     nodes.add("two")
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    env = {"worker_process_setup_hook": fake_engine, "env_vars": {"PYTHONPATH": paths}}
-    ray.init(nodes.cluster.address, log_to_driver=False, logging_level="error", runtime_env=env)
+    paths = os.pathsep.join([str(TESTS), str(TESTS / "ray"), str(TESTS.parent)])
+    env = {"worker_process_setup_hook": "workers.fake_engine", "env_vars": {"PYTHONPATH": paths}}
+    ray.init(nodes.cluster.address, log_to_driver=False, logging_level="error", runtime_env=env, _node_ip_address=LOOPBACK)
     yield nodes
     ray.shutdown()
     nodes.cluster.shutdown()

@@ -1,0 +1,75 @@
+"""How long a command takes before it does anything: whole processes, cold (first) and warm."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import Row
+
+ROOT = Path(__file__).resolve().parent.parent
+MANY = 1000
+
+
+def took(argv: list[str], folder: Path = ROOT) -> tuple[float, float]:
+    """Return wall and processor seconds of one process."""
+    start, before = time.perf_counter(), os.times()
+    subprocess.run(argv, cwd=folder, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    after = os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - start, processor
+
+
+def many(folder: Path, count: int) -> None:
+    """Write ``count`` recipes that extend the project's parts; every fifth has a dataset of its own."""
+    shutil.copytree(
+        ROOT / "recipes", folder / "recipes", ignore=lambda _, names: [n for n in names if n.endswith(".toml") and "-" in n]
+    )
+    (folder / "data").symlink_to(ROOT / "data")
+    for part in ("_base", "_algorithms", "_subjects", "_profiles"):
+        shutil.copytree(ROOT / "recipes" / part, folder / "recipes" / part, dirs_exist_ok=True)
+    algorithms = ("lora3x3", "locon", "loha")
+    for index in range(count):
+        text = f'extends = ["_base/release-2023-03", "_algorithms/{algorithms[index % 3]}", "_subjects/krnk"]\n'
+        text += f'summary = "recipe {index}"\n[training]\nseed = {index}\n'
+        text += f'[dataset]\nname = "set{index // 5}"\nrepeats = {1 + index // 5}\n'
+        (folder / "recipes" / f"r{index:04}.toml").write_text(text, "utf-8")
+
+
+def rows(rounds: int = 5) -> list[Row]:
+    """Measure."""
+    verb = [sys.executable, "-m", "orchestrator"]
+    asked = [
+        ("--help", [*verb, "--help"], 0.30),
+        ("list", [*verb, "list"], 0.35),
+        ("plan all, 15 recipes", [*verb, "plan", "all"], 0.4),
+    ]
+    wall, processor = _median([sys.executable, "-c", "pass"], rounds)
+    found = [Row("start", "python -c pass (for comparison)", wall, processor=processor)]
+    cold, processor = took([*verb, "plan", "all"])
+    found.append(Row("start", "plan all, 15 recipes, first time", cold, 0.6, processor=processor))
+    for what, argv, allowed in asked:
+        wall, processor = _median(argv, rounds)
+        found.append(Row("start", what, wall, allowed, processor=processor))
+    with tempfile.TemporaryDirectory() as name:
+        for count, allowed in ((MANY // 2, None), (MANY, 5.0)):
+            folder = Path(name) / str(count)
+            folder.mkdir()
+            many(folder, count)
+            wall, processor = took([*verb, "plan", "all"], folder)
+            found.append(Row("start", f"plan all, {count} recipes", wall, allowed, processor=processor))
+    half, whole = found[-2].processor or 0.0, found[-1].processor or 0.0
+    found.append(Row("start", f"plan: {MANY} recipes / {MANY // 2} recipes", whole / half, 2.2, "x", "linear is 2"))
+    return found
+
+
+def _median(argv: list[str], rounds: int) -> tuple[float, float]:
+    took(argv)
+    measured = [took(argv) for _ in range(rounds)]
+    return statistics.median(wall for wall, _ in measured), statistics.median(processor for _, processor in measured)

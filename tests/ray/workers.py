@@ -1,0 +1,10 @@
+"""What every Ray worker of the tests does first."""
+
+from __future__ import annotations
+
+from orchestrator import engines
+
+
+def fake_engine() -> None:
+    """Put the fake trainer in the embedded engine's place."""
+    engines.ENGINES["embedded"] = "fakes"
