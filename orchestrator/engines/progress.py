@@ -29,7 +29,7 @@ _BANNER = {
     "gradient accumulation": re.compile(r"^\s*gradient accumulation steps [^=]*= (\d+)$"),
     "steps": re.compile(r"^\s*total optimization steps [^:]*: (\d+)$"),
 }
-_TEXT_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for Text Encoder(?: \d)?: (\d+) modules")
+_TEXT_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for Text Encoder: (\d+) modules")
 _UNET_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for U-Net: (\d+) modules")
 _DIM = re.compile(r"create LoRA network\. base dim \(rank\): (\d+), alpha: ([\d.e+-]+)")
 _CONV = re.compile(r"apply LoRA to Conv2d with kernel size \(3,\s*3\)\. dim \(rank\): (\d+), alpha: ([\d.e+-]+)")
@@ -145,10 +145,6 @@ class Reader:
         if wrong:
             return self._fault("the trainer does something else than the plan says: " + "; ".join(wrong))
         return None
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def read(piece: str) -> Progress | None:
