@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -79,12 +80,17 @@ class Record:
 
 def host() -> dict[str, Any]:
     """Return what a record says of the machine."""
-    return {
-        "node": platform.node(),
-        "system": platform.platform(),
-        "python": sys.version.split()[0],
-        "cpus": os.cpu_count() or 1,
-    }
+    gpu, driver = _gpu()
+    said = {"node": platform.node(), "system": platform.platform(), "python": sys.version.split()[0]}
+    return {**said, "cpus": os.cpu_count() or 1, "gpu": gpu, "driver": driver}
+
+
+@functools.cache
+def _gpu() -> tuple[str, str]:
+    """Return name and driver of the first GPU, or two empty strings."""
+    code, text = process.capture(("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"))
+    name, _, driver = text.splitlines()[0].partition(",") if code == 0 and text else ("", "", "")
+    return name.strip(), driver.strip()
 
 
 def sync(folder: Path) -> None:

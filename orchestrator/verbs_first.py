@@ -35,6 +35,7 @@ def register(app: typer.Typer) -> None:
     app.command("completion")(completion)
     app.command("man")(man)
     app.command("trust")(trust)
+    app.command("probe")(probe)
 
 
 def recipe_names(incomplete: str) -> list[str]:
@@ -383,3 +384,25 @@ def trust(folder: Annotated[Path, typer.Argument(help="A folder of pictures outs
     from orchestrator import trust as trust_  # noqa: PLC0415
 
     print(f"recipes may read {trust_.add(folder)}")
+
+
+def probe(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name.")],
+    *,
+    profile: Annotated[str, typer.Option(help="Overlay from recipes/_profiles.")] = "",
+    engine: Annotated[str, typer.Option(help="sd-scripts or embedded, instead of the recipe's.")] = "",
+) -> None:
+    """Train a few steps on the largest pictures: time, GPU memory.  Example: orchestrator probe krnk-locon --profile demo."""
+    from orchestrator import probe as probe_  # noqa: PLC0415
+    from orchestrator.view import duration  # noqa: PLC0415
+    from orchestrator.workspace import Wanted, Workspace  # noqa: PLC0415
+
+    space = Workspace()
+    plan = space.plan(space.load(Wanted((recipe,), profile, engine)))
+    asked = plan.recipes[next(iter(plan.recipes))]
+    space.preflight(plan, space.store.reasons(plan))
+    found = probe_.measure(asked, plan, space)
+    left = duration(found.seconds_per_step * asked.training.steps)
+    print(f"{found.seconds_per_step:.3f} s a step on the largest pictures; {asked.training.steps} steps take at most {left}")
+    if found.total_mb:
+        print(f"{found.peak_mb} of {found.total_mb} MB of GPU memory" + ("; it will spill into RAM" if found.spills() else ""))
