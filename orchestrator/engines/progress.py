@@ -121,10 +121,8 @@ class Reader:
                 return name == "steps"
         if match := _SKIPPED.search(text):
             self.found["skipped"] = int(match.group(1))
-        elif match := _TEXT_MODULES.search(
-            text
-        ):  # one line per text encoder, and one for all: the numbers stand in both kinds
-            self.found["text encoder modules"] = int(match.group(1)) + _whole(self.found.get("text encoder modules"))
+        elif match := _TEXT_MODULES.search(text):  # all text encoders together (networks/lora.py 1035)
+            self.found["text encoder modules"] = int(match.group(1))
         elif match := _UNET_MODULES.search(text):
             self.found["U-Net modules"] = int(match.group(1))
         elif match := _DIM.search(text):
