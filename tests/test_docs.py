@@ -1,0 +1,176 @@
+"""The documentation's commands are run, in the order of their page; its reference covers every verb and key; the site builds."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fakes
+import pytest
+from PIL import Image, ImageDraw
+
+from orchestrator import cli, load, manual
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES = sorted(path for path in DOCS.rglob("*.md") if "reference" not in path.parts)
+VIEWS = ["f00", "f01", "f02", "f03", "f04", "f10", "f11", "f12", "f13", "f20", "f21", "f22"]
+NEEDS = ("gpu", "network")
+# The demo profile, smaller still: the project's own part wins over the one that comes with the program.
+SMALLER = {"steps = 60": "steps = 2", "state_every_n_steps = 20": "", "steps = 20\nscale": "steps = 1\nscale"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One command of a page: its words, the exit code it is said to have, and what it needs beyond this machine."""
+
+    line: str
+    code: int
+    needs: str
+
+
+def commands(page: Path) -> Iterator[Shown]:
+    """Yield the commands of a page's console blocks, with what the comment above a block says."""
+    text = page.read_text("utf-8")
+    for found in re.finditer(r"((?:<!-- \w+: \w+ -->\n)*)```console\n(.*?)```", text, re.DOTALL):
+        marks = dict(re.findall(r"<!-- (\w+): (\w+) -->", found[1]))
+        assert set(marks) <= {"needs", "exit"}, page
+        assert marks.get("needs", "gpu") in NEEDS, page
+        for line in found[2].splitlines():
+            if line.startswith("$ "):
+                yield Shown(line[2:], int(marks.get("exit", 0)), marks.get("needs", ""))
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path) -> Path:
+    """Make a reader's folder: 12 pictures, settings and LoRAs of another program, and no GPU, sd-scripts or models."""
+    folder = tmp_path / "own"
+    (folder / "pictures").mkdir(parents=True)
+    for index, name in enumerate(VIEWS):
+        image = Image.new("RGB", (96, 96), (20 * index, 90, 200 - 9 * index))
+        ImageDraw.Draw(image).ellipse((8 + index, 20, 80, 60 + index), fill=(250 - 9 * index, 40, 60))
+        image.save(folder / "pictures" / f"{name}.png")
+    gui = {"LoRA_type": "Standard", "network_dim": 8, "network_alpha": 4, "max_train_steps": 100, "learning_rate": 1e-4, "seed": 1}
+    (folder / "settings.json").write_text(json.dumps(gui), "utf-8")
+    (folder / "old.safetensors").write_bytes(with_metadata(fakes.lora()))
+    profiles = folder / "recipes" / "_profiles"
+    profiles.mkdir(parents=True)
+    demo = (project / "recipes" / "_profiles" / "demo.toml").read_text("utf-8")
+    for old, new in SMALLER.items():
+        assert old in demo, f"the demo profile has changed: {old}"
+        demo = demo.replace(old, new)
+    (profiles / "demo.toml").write_text(demo, "utf-8")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("SD_SCRIPTS_DIR", "SD_SCRIPTS_PYTHON", "SD_SCRIPTS_TOKENIZERS", "KRNK_MODELS"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def with_metadata(data: bytes) -> bytes:
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] |= {"ss_network_alpha": "1", "ss_max_train_steps": "10", "ss_learning_rate": "0.0001", "ss_seed": "1"}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> int:
+    monkeypatch.setattr(sys, "argv", argv)
+    return cli.main()
+
+
+# What is published is what the tutorial has made: one training serves both.
+CASES = [[page] for page in PAGES if page.name not in ("tutorial.md", "publish.md")] + [[DOCS / "tutorial.md", DOCS / "howto" / "publish.md"]]
+
+
+@pytest.mark.parametrize("pages", CASES, ids=lambda pages: pages[0].relative_to(DOCS).as_posix())
+def test_the_commands_of_a_page_run(pages: list[Path], own: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    page = pages[0]
+    shown = [one for each in pages for one in commands(each)]
+    if page.name != "tutorial.md":
+        assert call(monkeypatch, ["orchestrator", "new", "mimi", "--images", "pictures", "--yes"]) == 0
+    for one in shown:
+        if one.needs:
+            continue
+        argv = shlex.split(one.line)
+        if argv[0] == "ls":
+            assert list(Path(argv[1]).iterdir()), one
+            continue
+        assert argv[0] == "orchestrator", f"{page.name}: {one.line}: mark it with what it needs"
+        code = call(monkeypatch, argv)
+        out, err = capfd.readouterr()
+        assert code == one.code, f"{one.line}\n{out}\n{err}"
+    assert own.is_dir()
+
+
+def test_pages_show_commands_and_most_of_them_run() -> None:
+    every = [one for page in PAGES for one in commands(page)]
+    assert len(every) > 30
+    assert sum(not one.needs for one in every) > len(every) * 0.7
+
+
+def test_what_needs_a_gpu_is_still_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is not run is at least spelled as the command line knows it."""
+    known = {words: {option for param in command.params for option in param.opts} for words, command in manual.verbs()}
+    for page in PAGES:
+        for one in commands(page):
+            words = shlex.split(one.line) if one.needs else []
+            if words and words[0] == "orchestrator":
+                assert words[1] in known, one
+                assert {word for word in words if word.startswith("--")} <= known[words[1]], one
+    assert call(monkeypatch, ["orchestrator", "--help"]) == 0
+    assert "new" in capsys.readouterr().out
+
+
+def test_the_reference_names_every_verb_and_key(tmp_path: Path) -> None:
+    manual.write(tmp_path)
+    verbs = (tmp_path / "cli.md").read_text("utf-8")
+    for words, command in manual.verbs():
+        assert f"\n## {words}\n" in verbs
+        for param in command.params:
+            if param.name != "help" and param.param_type_name == "option":
+                assert param.opts[0] in verbs, (words, param.opts)
+    recipe = (tmp_path / "recipe.md").read_text("utf-8")
+    for key in ("learning_rate", "block_weights", "sv_ratio", "checkpoint", "resolution_classes", "max_loss"):
+        assert f"| `{key}` |" in recipe
+
+
+def test_toml_on_the_pages_is_right() -> None:
+    """Every table and key that a page shows exists."""
+    from orchestrator import schema  # noqa: PLC0415
+
+    fields = {name for model in ({"": schema.document()} | schema.document()["$defs"]).values() for name in model.get("properties", {})}
+    for page in PAGES:
+        for block in re.findall(r"```toml\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+            for line in block.splitlines():
+                name = re.match(r"([A-Za-z_]+)\s*=", line)
+                if name and name[1] != "default":
+                    assert name[1] in fields, f"{page.name}: {line}"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    reference = {"cli.md", "recipe.md"}
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+\.md)[^)]*\)", page.read_text("utf-8")):
+            assert (page.parent / target).is_file() or Path(target).name in reference, f"{page.name}: {target}"
+
+
+def test_every_page_stands_in_the_navigation() -> None:
+    navigation = (DOCS.parent / "mkdocs.yml").read_text("utf-8")
+    for page in PAGES:
+        assert page.relative_to(DOCS).as_posix() in navigation
+
+
+def test_the_parts_that_pages_name_exist() -> None:
+    for page in PAGES:
+        for part in re.findall(r"_(?:algorithms|base)/[\w-]+", page.read_text("utf-8")):
+            assert (load.library() / f"{part}.toml").is_file(), f"{page.name}: {part}"
