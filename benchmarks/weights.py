@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 - a script
 """Weight surgery against the clock: ``python benchmarks/weights.py [--json out.json] [--rounds 3] [--folder build/bench]``.
 
 Writes a LoRA of the release's kind (networks.lora, dim 128 and conv_dim 128 on SD1.5: 350 modules, 311,476,924 bytes of
