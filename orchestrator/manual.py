@@ -202,6 +202,7 @@ def _cell(text: str) -> str:
 
 def _roff(text: str) -> str:
     escaped = text.replace("\\", r"\e").replace("-", r"\-").replace("\n", " ")
+    escaped = "".join(char if char.isascii() else rf"\[u{ord(char):04X}]" for char in escaped)
     return rf"\&{escaped}" if escaped.startswith((".", "'")) else escaped
 
 

@@ -31,7 +31,9 @@ def test_a_healthy_one_is_left_alone(tmp_path: Path) -> None:
     assert "nothing that stops a run" in text
 
 
-@pytest.mark.parametrize("setup", [*LOOKS, *(one for one in broken_setups.SETUPS if one.name in RUNS)], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "setup", [*LOOKS, *(one for one in broken_setups.SETUPS if one.name in RUNS)], ids=lambda one: one.name
+)
 def test_the_cause_is_named(setup: broken_setups.Setup, tmp_path: Path, built: Path) -> None:
     answer = broken_setups.attempt(setup, tmp_path / "project", built)
     assert answer.named, answer

@@ -15,9 +15,9 @@ TEXTS = {
     "disk full": "RuntimeError: [enforce fail at inline_container.cc:603] . unexpected pos 128 vs 22",
     "quota": "OSError: [Errno 122] Disk quota exceeded: 'krnk.safetensors'",
     "shared memory": "RuntimeError: unable to write to file </torch_1>: unable to mmap 64 bytes from shared memory",
-    "out of GPU memory": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 7.79 GiB",
-    "out of memory": "RuntimeError: [enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
-    "no data found": "ERROR    No data found. Please verify arguments (train_data_dir must be the parent of folders with images)",
+    "out of GPU memory": "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 7.79 GiB",  # noqa: E501
+    "out of memory": "RuntimeError: [enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",  # noqa: E501
+    "no data found": "ERROR    No data found. Please verify arguments (train_data_dir must be the parent of folders with images)",  # noqa: E501
     "no bitsandbytes": "ImportError: No bitsandbytes / bitsandbytesがインストールされていないようです",
     "broken bitsandbytes": "libbitsandbytes_cuda118.so: cannot open shared object file: No such file or directory",
     "no xformers": "ImportError: No xformers / xformersがインストールされていないようです",
@@ -78,14 +78,18 @@ def test_an_unknown_failure_stays_unknown() -> None:
     assert diagnose.find("", 0) is None
 
 
-@pytest.mark.parametrize(("code", "name"), [(-9, "killed by the kernel"), (137, "killed by the kernel"), (-11, "crashed"), (-7, "bus error")])
+@pytest.mark.parametrize(
+    ("code", "name"), [(-9, "killed by the kernel"), (137, "killed by the kernel"), (-11, "crashed"), (-7, "bus error")]
+)
 def test_a_signal_is_a_cause(code: int, name: str) -> None:
     found = diagnose.find("all was well", code)
     assert found is not None
     assert found.name == name
 
 
-@pytest.mark.parametrize(("file", "name"), [("nodata.stderr.log", "no data found"), ("nan.stderr.log", "NaN loss"), ("locon.stderr.log", None)])
+@pytest.mark.parametrize(
+    ("file", "name"), [("nodata.stderr.log", "no data found"), ("nan.stderr.log", "NaN loss"), ("locon.stderr.log", None)]
+)
 def test_logs_of_the_real_trainer(file: str, name: str | None) -> None:
     if not (SAMPLES / file).is_file():
         pytest.skip("the samples of the real trainer are not here")
@@ -99,7 +103,10 @@ def test_only_the_last_attempt_is_judged(tmp_path: Path) -> None:
     before = log.stat().st_size
     with log.open("a", encoding="utf-8") as file:
         file.write("OSError: [Errno 28] No space left on device\n")
-    attempts = [{"argv": ["a"], "log_at": 0}, {"argv": ["python", "a b.py"], "cwd": "/x y", "env": {"A": "1 2"}, "log_at": before}]
+    attempts = [
+        {"argv": ["a"], "log_at": 0},
+        {"argv": ["python", "a b.py"], "cwd": "/x y", "env": {"A": "1 2"}, "log_at": before},
+    ]
     (tmp_path / diagnose.ATTEMPTS).write_text("".join(json.dumps(one) + "\n" for one in attempts), "utf-8")
     found = diagnose.of_log(log, 1)
     assert found is not None
@@ -111,7 +118,7 @@ def test_the_text_a_person_reads() -> None:
     cause = diagnose.find(TEXTS["out of GPU memory"], 1)
     said = diagnose.said(1, cause, ["first", "second"])
     assert said == (
-        "the GPU's memory is full (out of GPU memory; ended with exit code 1); the last lines of its output:\n      first\n      second"
+        "the GPU's memory is full (out of GPU memory; ended with exit code 1); the last lines of its output:\n      first\n      second"  # noqa: E501
     )
     assert diagnose.said(1, None, []) == "ended with exit code 1; it printed nothing"
 

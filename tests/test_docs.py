@@ -1,4 +1,4 @@
-"""The documentation's commands are run, in the order of their page; its reference covers every verb and key; the site builds."""
+"""The documentation's commands are run, in the order of their page; its reference covers every verb and key."""
 
 from __future__ import annotations
 
@@ -57,7 +57,14 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path) -> Path:
         image = Image.new("RGB", (96, 96), (20 * index, 90, 200 - 9 * index))
         ImageDraw.Draw(image).ellipse((8 + index, 20, 80, 60 + index), fill=(250 - 9 * index, 40, 60))
         image.save(folder / "pictures" / f"{name}.png")
-    gui = {"LoRA_type": "Standard", "network_dim": 8, "network_alpha": 4, "max_train_steps": 100, "learning_rate": 1e-4, "seed": 1}
+    gui = {
+        "LoRA_type": "Standard",
+        "network_dim": 8,
+        "network_alpha": 4,
+        "max_train_steps": 100,
+        "learning_rate": 1e-4,
+        "seed": 1,
+    }
     (folder / "settings.json").write_text(json.dumps(gui), "utf-8")
     (folder / "old.safetensors").write_bytes(with_metadata(fakes.lora()))
     profiles = folder / "recipes" / "_profiles"
@@ -77,7 +84,12 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path) -> Path:
 def with_metadata(data: bytes) -> bytes:
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] |= {"ss_network_alpha": "1", "ss_max_train_steps": "10", "ss_learning_rate": "0.0001", "ss_seed": "1"}
+    header["__metadata__"] |= {
+        "ss_network_alpha": "1",
+        "ss_max_train_steps": "10",
+        "ss_learning_rate": "0.0001",
+        "ss_seed": "1",
+    }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + data[8 + length :]
@@ -89,11 +101,15 @@ def call(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> int:
 
 
 # What is published is what the tutorial has made: one training serves both.
-CASES = [[page] for page in PAGES if page.name not in ("tutorial.md", "publish.md")] + [[DOCS / "tutorial.md", DOCS / "howto" / "publish.md"]]
+CASES = [[page] for page in PAGES if page.name not in ("tutorial.md", "publish.md")] + [
+    [DOCS / "tutorial.md", DOCS / "howto" / "publish.md"]
+]
 
 
 @pytest.mark.parametrize("pages", CASES, ids=lambda pages: pages[0].relative_to(DOCS).as_posix())
-def test_the_commands_of_a_page_run(pages: list[Path], own: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_of_a_page_run(
+    pages: list[Path], own: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     page = pages[0]
     shown = [one for each in pages for one in commands(each)]
     if page.name != "tutorial.md":
@@ -148,7 +164,11 @@ def test_toml_on_the_pages_is_right() -> None:
     """Every table and key that a page shows exists."""
     from orchestrator import schema  # noqa: PLC0415
 
-    fields = {name for model in ({"": schema.document()} | schema.document()["$defs"]).values() for name in model.get("properties", {})}
+    fields = {
+        name
+        for model in ({"": schema.document()} | schema.document()["$defs"]).values()
+        for name in model.get("properties", {})
+    }
     for page in PAGES:
         for block in re.findall(r"```toml\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
             for line in block.splitlines():

@@ -45,10 +45,10 @@ class Hub(BaseHTTPRequestHandler):
 
     asked: ClassVar[list[str]] = []
 
-    def do_HEAD(self) -> None:  # noqa: N802 - http.server's name
+    def do_HEAD(self) -> None:
         self._answer(body=False)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
@@ -119,7 +119,9 @@ def test_what_is_not_there_is_said(tmp_path: Path, hub: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("url", "said"), [("", "no public source"), ("https://x/y", "takes hf:"), ("hf:a/b/../c", "takes hf:")])
+@pytest.mark.parametrize(
+    ("url", "said"), [("", "no public source"), ("https://x/y", "takes hf:"), ("hf:a/b/../c", "takes hf:")]
+)
 def test_a_source_that_cannot_be_read(tmp_path: Path, url: str, said: str) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "x.toml").write_text(RECIPE.format(url=url, sha256=""), "utf-8")

@@ -18,7 +18,7 @@ from orchestrator.errors import RecipeError
 if TYPE_CHECKING:
     from pathlib import Path
 
-UGLY = '\ufeff\r\n\r\na  =1\r\n\r\n\r\n\r\nb="""x\r\n  y = 2\r\n"""\r\n# about t\r\n[t]\r\n"a=b"=3 # kept   as it is\r\nc=[1,\r\n   2]   \r\n\r\n'
+UGLY = '\ufeff\r\n\r\na  =1\r\n\r\n\r\n\r\nb="""x\r\n  y = 2\r\n"""\r\n# about t\r\n[t]\r\n"a=b"=3 # kept   as it is\r\nc=[1,\r\n   2]   \r\n\r\n'  # noqa: E501
 NEAT = 'a = 1\n\nb = """x\n  y = 2\n"""\n\n# about t\n[t]\n"a=b" = 3 # kept   as it is\nc = [1,\n   2]\n'
 VALUES = st.recursive(
     st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12),
@@ -64,7 +64,9 @@ def test_every_recipe_here_is_in_form(project: Path) -> None:
     assert wrong == [], "python -m orchestrator fmt  puts them into form"
 
 
-def test_the_verb_checks_and_writes(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_checks_and_writes(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(project / "recipes", tmp_path / "recipes")
     monkeypatch.setenv("KRNK_PROJECT", str(tmp_path))
     path = tmp_path / "recipes" / "krnk-loha.toml"
@@ -96,7 +98,11 @@ def test_every_field_is_described() -> None:
 def test_examples_and_words_belong_to_fields() -> None:
     said, examples = schema.descriptions()
     document = schema.document()
-    fields = {f"{title}.{name}" for title, model in {"Recipe": document, **document["$defs"]}.items() for name in model.get("properties", {})}
+    fields = {
+        f"{title}.{name}"
+        for title, model in {"Recipe": document, **document["$defs"]}.items()
+        for name in model.get("properties", {})
+    }
     assert set(said) <= fields
     assert set(examples) <= fields
 
@@ -124,7 +130,9 @@ def test_the_schema_knows_what_the_loader_knows(project: Path) -> None:
     assert unknown({"training": {"learning_rat": 1}}, document) == ["training.learning_rat"]
 
 
-def test_the_schema_verb_prints_json(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_schema_verb_prints_json(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(project)
     assert call(monkeypatch, "schema") == 0
     assert json.loads(capsys.readouterr().out)["properties"]["extends"]["examples"]
@@ -133,7 +141,7 @@ def test_the_schema_verb_prints_json(project: Path, monkeypatch: pytest.MonkeyPa
 def test_windows_paths_in_recipes(project: Path, tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text(
         'extends = ["_base/release-2023-03", "_algorithms/loha", "_base/face"]\nsummary = "x"\nsubject = "x"\n'
-        "[base]\ncheckpoint = 'models\\base.safetensors'\n[dataset]\nname = 'x'\n[dataset.sources.x]\nimages = 'data\\x'\ntrigger = 'x'\n",
+        "[base]\ncheckpoint = 'models\\base.safetensors'\n[dataset]\nname = 'x'\n[dataset.sources.x]\nimages = 'data\\x'\ntrigger = 'x'\n",  # noqa: E501
         "utf-8",
     )
     recipe = load.recipe(tmp_path, "x").recipe

@@ -18,10 +18,10 @@ from orchestrator.workspace import Wanted, Workspace
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "shared" / "samples"
 GUI: dict[str, Any] = {
     "LoRA_type": "LyCORIS/LoHa", "additional_parameters": "--min_timestep=100 --weighted_captions", "bucket_no_upscale": True,
-    "bucket_reso_steps": 64.0, "cache_latents": True, "cache_latents_to_disk": True, "caption_extension": ".txt", "clip_skip": "2",
+    "bucket_reso_steps": 64.0, "cache_latents": True, "cache_latents_to_disk": True, "caption_extension": ".txt", "clip_skip": "2",  # noqa: E501
     "color_aug": False, "conv_alpha": 4, "conv_dim": 8, "enable_bucket": True, "epoch": 2, "factor": -1, "keep_tokens": "1",
-    "learning_rate": "0.0001", "lr_scheduler": "constant", "lr_warmup": "10", "max_data_loader_n_workers": "0", "max_grad_norm": 0,
-    "max_resolution": "512,768", "max_token_length": "75", "max_train_steps": "1000", "min_snr_gamma": 5, "mixed_precision": "bf16",
+    "learning_rate": "0.0001", "lr_scheduler": "constant", "lr_warmup": "10", "max_data_loader_n_workers": "0", "max_grad_norm": 0,  # noqa: E501
+    "max_resolution": "512,768", "max_token_length": "75", "max_train_steps": "1000", "min_snr_gamma": 5, "mixed_precision": "bf16",  # noqa: E501
     "network_alpha": 16, "network_dim": 32, "noise_offset": 0, "optimizer": "AdamW8bit", "optimizer_args": "weight_decay=0.1",
     "output_name": "cat lora", "pretrained_model_name_or_path": "C:\\models\\base.safetensors", "save_every_n_epochs": 1,
     "save_precision": "fp16", "seed": "", "text_encoder_lr": "5e-5", "train_batch_size": 3, "train_data_dir": "D:\\train\\img",
@@ -124,7 +124,17 @@ def test_lora_easy(tmp_path: Path) -> None:
     assert (recipe.dataset.shuffle_caption, recipe.dataset.keep_tokens, recipe.dataset.batch_size) == (True, 1, {"default": 2})
 
 
-@pytest.mark.parametrize("logic", ["Lora3x3A1-AdamW8", "Lora1x1A50p-AdamW8", "LoconA50p-AdamW8", "LohaA50p-AdamW8", "Lora3x3A50p-AdaFacotor", "LohaA1-AdaFactor"])
+@pytest.mark.parametrize(
+    "logic",
+    [
+        "Lora3x3A1-AdamW8",
+        "Lora1x1A50p-AdamW8",
+        "LoconA50p-AdamW8",
+        "LohaA50p-AdamW8",
+        "Lora3x3A50p-AdaFacotor",
+        "LohaA1-AdaFactor",
+    ],
+)
 def test_charframework_lines(tmp_path: Path, logic: str) -> None:
     recipe = loaded(translate.recipe(importing.read(LINE.replace("Lora3x3A50p-AdamW8", logic))[0]), tmp_path)
     assert recipe.training.steps == 1000
@@ -147,7 +157,11 @@ def test_charframework_trains_what_the_release_trains(project: Path) -> None:
 
 def test_a_batch_file_gives_a_recipe_a_line(tmp_path: Path) -> None:
     path = tmp_path / "Learn.bat"
-    path.write_bytes(f"@echo off\r\nrem call LoRA nonsense\r\n{LINE}\r\n{LINE.replace('Lora3x3', 'Locon')} 顔.safetensors\r\n".encode("cp932"))
+    path.write_bytes(
+        f"@echo off\r\nrem call LoRA nonsense\r\n{LINE}\r\n{LINE.replace('Lora3x3', 'Locon')} 顔.safetensors\r\n".encode(
+            "cp932"
+        )
+    )
     found = [translate.recipe(one) for one in importing.read(str(path))]
     assert [one.name for one in found] == ["krnk-lora3x3", "krnk-locon"]
     assert found[1].table["network"]["weights"] == "顔.safetensors"
@@ -188,18 +202,21 @@ def lora(path: Path, metadata: dict[str, str]) -> Path:
 def test_metadata_of_a_resized_file_from_2023(tmp_path: Path) -> None:
     metadata = {
         "ss_network_module": "networks.lora", "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic",
-        "ss_network_args": '{"conv_dim": "128", "conv_alpha": "64"}', "ss_training_comment": "Dynamic resize with sv_ratio: 16.0 from 128; None",
+        "ss_network_args": '{"conv_dim": "128", "conv_alpha": "64"}', "ss_training_comment": "Dynamic resize with sv_ratio: 16.0 from 128; None",  # noqa: E501
         "ss_optimizer": "bitsandbytes.optim.adamw.AdamW8bit(weight_decay=0.1,betas=(0.9, 0.99))", "ss_max_train_steps": "1000",
         "ss_learning_rate": "0.0001", "ss_sd_model_name": "base.safetensors", "ss_new_sd_model_hash": "a" * 64,
         "ss_resolution": "(512, 512)", "ss_batch_size_per_device": "2", "ss_enable_bucket": "True", "ss_color_aug": "False",
-        "ss_dataset_dirs": '{"4_krnk": {"n_repeats": 4, "img_count": 15}}', "ss_output_name": "krnk", "ss_gradient_checkpointing": "True",
-        "ss_full_fp16": "None", "ss_min_snr_gamma": "5.0", "ss_seed": "7", "ss_lr_scheduler": "constant", "ss_mixed_precision": "fp16",
+        "ss_dataset_dirs": '{"4_krnk": {"n_repeats": 4, "img_count": 15}}', "ss_output_name": "krnk", "ss_gradient_checkpointing": "True",  # noqa: E501
+        "ss_full_fp16": "None", "ss_min_snr_gamma": "5.0", "ss_seed": "7", "ss_lr_scheduler": "constant", "ss_mixed_precision": "fp16",  # noqa: E501
     }  # fmt: skip
     imported = translate.recipe(importing.read(str(lora(tmp_path / "krnk.safetensors", metadata)))[0])
     recipe = loaded(imported, tmp_path)
     assert recipe.resize is not None
     assert (recipe.resize.sv_ratio, recipe.resize.new_rank, recipe.network.dim, recipe.network.alpha) == (16.0, 128, 128, 64)
-    assert (recipe.training.optimizer, recipe.training.optimizer_args) == ("AdamW8bit", {"weight_decay": 0.1, "betas": (0.9, 0.99)})
+    assert (recipe.training.optimizer, recipe.training.optimizer_args) == (
+        "AdamW8bit",
+        {"weight_decay": 0.1, "betas": (0.9, 0.99)},
+    )
     assert recipe.base.sha256 == "a" * 64
     assert recipe.training.options == {"min_snr_gamma": 5.0}
     assert recipe.dataset.sources["krnk"].repeats == 4
@@ -251,7 +268,9 @@ def test_exported_options_are_those_of_the_pinned_parser(project: Path, tmp_path
     files = export.sd_scripts(recipe, space.world, tmp_path)
     table = tomllib.loads(files["train.toml"])
     known = options.of("train_network.py")
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key != "text_encoder_lr"}
+    given = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key != "text_encoder_lr"
+    }
     assert list(options.problems(known, given, "", {})) == []
     assert table["network_alpha"] == 64.0
     assert isinstance(table["max_train_steps"], int)
@@ -259,7 +278,9 @@ def test_exported_options_are_those_of_the_pinned_parser(project: Path, tmp_path
     assert all(Path(subset["image_dir"]).is_absolute() for one in config["datasets"] for subset in one["subsets"])
 
 
-def test_the_verb_writes_reports_and_never_overwrites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_writes_reports_and_never_overwrites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "settings.json").write_text(json.dumps(GUI), "utf-8")
     monkeypatch.setattr(sys, "argv", ["orchestrator", "import", "settings.json", "--name", "mimi"])
@@ -276,7 +297,9 @@ def test_the_verb_writes_reports_and_never_overwrites(tmp_path: Path, monkeypatc
     assert document["recipes"][0]["name"] == "mimi2"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1, 2]", '"x"', '{"LoRA_type": 3, "network_args": 4, "max_resolution": [], "seed": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1, 2]", '"x"', '{"LoRA_type": 3, "network_args": 4, "max_resolution": [], "seed": {}}']
+)
 def test_strange_files_never_crash(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(text, "utf-8")
@@ -291,7 +314,7 @@ def test_strange_files_never_crash(tmp_path: Path, text: str) -> None:
 def test_general_settings_go_down_into_subsets(tmp_path: Path) -> None:
     path = tmp_path / "dataset.toml"
     path.write_text(
-        '[general]\nflip_aug = true\nnum_repeats = 4\n[[datasets]]\nresolution = [512, 512]\nbatch_size = 4\n'
+        "[general]\nflip_aug = true\nnum_repeats = 4\n[[datasets]]\nresolution = [512, 512]\nbatch_size = 4\n"
         "[[datasets.subsets]]\nimage_dir = '..\\LoRAInput\\4_krnk\\krnk girl_f0128'\nclass_tokens = 'krnk girl'\n"
         "[[datasets.subsets]]\nimage_dir = 'b'\nnum_repeats = 1\nflip_aug = false\n",
         "utf-8",

@@ -36,14 +36,23 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_from_an_empty_folder_to_a_plan_in_two_commands(empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_an_empty_folder_to_a_plan_in_two_commands(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pictures(empty / "pictures", VIEWS)
     assert call(monkeypatch, "new", "mimi", "--images", "pictures", "--yes") == 0
     said = capsys.readouterr().out
     assert "python -m orchestrator run mimi-lora3x3 --profile demo" in said
     assert call(monkeypatch, "plan", "mimi-lora3x3", "--profile", "demo", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
-    assert [step["kind"] for step in plan["recipes"][0]["steps"]] == ["dataset", "train", "merge", "resize", "render", "release"]
+    assert [step["kind"] for step in plan["recipes"][0]["steps"]] == [
+        "dataset",
+        "train",
+        "merge",
+        "resize",
+        "render",
+        "release",
+    ]
     assert plan["recipes"][0]["predicted"]["images"] == 12
 
 

@@ -35,7 +35,7 @@ def inbox() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     received: list[dict[str, Any]] = []
 
     class Inbox(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - http.server's name
+        def do_POST(self) -> None:
             received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
             self.send_header("Content-Length", "0")
@@ -61,7 +61,9 @@ def test_a_failure_is_told(inbox: tuple[str, list[dict[str, Any]]], monkeypatch:
     assert received[0]["message"] == "1 failed in 0 min\nkrnk-locon/train: the disk is full"
 
 
-def test_a_long_run_is_told_and_a_short_one_is_not(inbox: tuple[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_run_is_told_and_a_short_one_is_not(
+    inbox: tuple[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("apprise", reason="the extra `notify` is not installed")
     address, received = inbox
     monkeypatch.setenv("KRNK_NOTIFY", address)

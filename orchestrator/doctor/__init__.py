@@ -10,8 +10,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from orchestrator import engines
-from orchestrator.doctor import machine, trainer
-from orchestrator.doctor import models as models_
+from orchestrator.doctor import files, machine, trainer
 from orchestrator.doctor.check import Check, State, as_json, table
 from orchestrator.errors import Problem
 from orchestrator.plan import Kind
@@ -81,7 +80,7 @@ def pictures(recipe: Recipe, world: World) -> list[Problem]:
 
 def models(recipe: Recipe, world: World) -> list[Problem]:
     """Return what is wrong with the base model, the VAE and the LoRA to go on from."""
-    return models_.problems(recipe, world)
+    return files.problems(recipe, world)
 
 
 def disk_space(recipes: list[Recipe], world: World, store: Store) -> list[Problem]:
@@ -121,7 +120,7 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
     seen: set[str] = set()
     for recipe in recipes:
         problems += models(recipe, space.world)
-        found += models_.checks(recipe, space.world)
+        found += files.checks(recipe, space.world)
         if recipe.dataset.name not in seen:
             seen.add(recipe.dataset.name)
             lacking = pictures(recipe, space.world)

@@ -1,0 +1,175 @@
+"""What terminals get: colours, widths, letters they cannot show; help, completion, the manual page; events as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_notify import FAILED, outcome
+
+from orchestrator import cells, cli, manual, verbs_first, view
+from orchestrator.errors import RecipeError
+from orchestrator.job import Status
+from orchestrator.plan import Plan
+from orchestrator.process import Progress
+from orchestrator.record import Reason, Why
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_cells_of_japanese_and_of_combining_marks() -> None:
+    assert cells.width("abc") == 3
+    assert cells.width("黒猫耳") == 6
+    assert cells.width("e\u0301") == 1
+    assert cells.pad("黒猫", 6) == "黒猫  "
+    assert cells.cut("黒猫耳の顔", 7) == "黒猫耳…"
+    assert cells.cut("abc", 3) == "abc"
+
+
+def test_a_terminal_that_knows_no_japanese_is_not_the_end() -> None:
+    env = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT), "LC_ALL": "C"}
+    argv = [sys.executable, "-m", "orchestrator", "show", "krnk-locon"]
+    done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"title_ja" in done.stdout
+
+
+def test_no_color_and_no_unicode_reach_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return True
+
+    raw = io.BytesIO()
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys, "stderr", Terminal(raw, encoding="ascii", errors="replace"))
+    step = outcome(Status.DONE).step
+    with view.Bars(Plan((step,), {})) as bars:
+        bars.begin(step, Reason(Why.NEW))
+        bars.progress(step, Progress(3, 10, 0.5))
+        bars.end(outcome(Status.DONE))
+    sys.stderr.flush()
+    text = raw.getvalue()
+    assert b"krnk-locon/train" in text
+    assert b"\x1b[3" not in text.replace(b"\x1b[3J", b"")  # no colour, though lines are redrawn
+    assert all(byte < 128 for byte in text)
+
+
+def test_events_as_json() -> None:
+    stream = io.StringIO()
+    events = view.Events(stream)
+    step = FAILED.step
+    events.begin(step, Reason(Why.NEW))
+    events.progress(step, Progress(3, 10, 0.5))
+    events.end(FAILED)
+    events.say("黒猫")
+    lines: list[dict[str, Any]] = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["begin", "progress", "end", "say"]
+    assert lines[1]["loss"] == 0.5
+    assert lines[2]["problem"]["what"].startswith("the disk is full")
+    assert lines[3]["text"] == "黒猫"
+
+
+def test_quiet_verbose_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = Plan((FAILED.step,), {})
+    assert type(view.choose(plan, view.Style(quiet=True))) is view.Quiet
+    assert type(view.choose(plan, view.Style(form=view.Form.JSON))) is view.Events
+    assert type(view.choose(plan)) is view.Plain
+    loud = view.choose(plan, view.Style(verbose=True))
+    loud.end(outcome(Status.CACHED))
+    assert "cached" in capsys.readouterr().err
+    view.choose(plan).end(outcome(Status.CACHED))
+    assert capsys.readouterr().err == ""
+
+
+def test_an_ending_is_one_line() -> None:
+    from orchestrator.errors import Problem  # noqa: PLC0415
+
+    bad = outcome(Status.FAILED, Problem("x", "the disk is full; the last lines of its output:\n      a\n      b"))
+    assert view.ending(bad).splitlines() == ["failed   krnk-locon/train  the disk is full"]
+
+
+def test_every_verb_has_help_and_most_have_an_example() -> None:
+    every = list(manual.verbs())
+    assert len(every) > 20
+    assert all(command.help for _, command in every)
+    for words in ("new", "import", "doctor", "run", "show", "fetch-base", "completion", "man"):
+        assert "Example: orchestrator" in dict(every)[words].help, words
+
+
+def test_the_manual_page() -> None:
+    page = manual.page()
+    assert page.startswith(".TH ORCHESTRATOR 1")
+    for words, _ in manual.verbs():
+        assert f".SS {words.replace('-', chr(92) + '-')}" in page
+    assert "KRNK_RUNS" in page
+    if shutil.which("groff"):
+        done = subprocess.run(["groff", "-man", "-Tutf8", "-ww"], input=page, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+
+
+@pytest.mark.parametrize("shell", manual.SHELLS)
+def test_completion_scripts(shell: str) -> None:
+    script = manual.completion(shell)
+    assert "_ORCHESTRATOR_COMPLETE" in script
+    program = shutil.which(shell)
+    if program:
+        assert subprocess.run([program, "-n"], input=script, capture_output=True, text=True, check=False).returncode == 0
+
+
+def test_completion_of_an_unknown_shell() -> None:
+    with pytest.raises(RecipeError, match="did you mean fish"):
+        manual.completion("fsh")
+
+
+def test_recipe_names_are_completed(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(project)
+    assert verbs_first.recipe_names("krnk-l") == ["krnk-locon", "krnk-loha", "krnk-lora3x3"] or set(
+        verbs_first.recipe_names("krnk-l")
+    ) == {
+        "krnk-locon",
+        "krnk-loha",
+        "krnk-lora3x3",
+    }
+    assert "all" in verbs_first.recipe_names("a")
+    monkeypatch.chdir(tmp_path)
+    assert verbs_first.recipe_names("") == []
+
+
+def test_bash_completes_recipes_for_real(project: Path) -> None:
+    env = {
+        **os.environ,
+        "COMP_WORDS": "orchestrator run tyankps-",
+        "COMP_CWORD": "2",
+        "_ORCHESTRATOR_COMPLETE": "complete_bash",
+    }
+    code = "import sys; sys.argv[0] = 'orchestrator'; from orchestrator.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=project, capture_output=True, text=True, check=False)
+    assert set(done.stdout.split()) == {"tyankps-locon", "tyankps-loha", "tyankps-lora3x3"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["rnu"], "No such command 'rnu'. Did you mean 'run'?\n    python -m orchestrator --help"),
+        (
+            ["run", "krnk-locon", "--profil", "demo"],
+            "No such option: --profil; did you mean --profile?\n    python -m orchestrator run --help",
+        ),
+        (["run", "krnk-locon", "--log-format", "xml"], "--log-format xml\n    no such form\n    text or json"),
+    ],
+)
+def test_a_wrong_command_line_is_told_what_is_near(
+    argv: list[str], said: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
+    assert cli.main() != 0
+    assert said in capsys.readouterr().err
