@@ -207,7 +207,7 @@ def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathF
         return  # both stop; what for is said by preflight
     write_tree(folder, dataset, plan)
     groups = pictures.find(dataset_config.read(folder / "absolute.toml", ".txt"))
-    assert sum(group.count(reg=False) for group in groups) == prediction.images_x_repeats
+    assert sum(group.count() for group in groups) == prediction.images_x_repeats
     assert sum(group.batches() for group in groups) == prediction.batches_per_epoch
     theirs = sorted(
         (group.dataset.buckets.resolution, size, len(members))

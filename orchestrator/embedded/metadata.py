@@ -64,9 +64,9 @@ def of_run(
     values |= {
         "ss_session_id": int.from_bytes(hashlib.sha256(str(time.time_ns()).encode()).digest()[:4], "big"),
         "ss_training_started_at": time.time(),
-        "ss_num_train_images": sum(group.count(reg=False) for group in groups),
+        "ss_num_train_images": sum(group.count() for group in groups),
         "ss_num_validation_images": 0,
-        "ss_num_reg_images": sum(group.count(reg=True) for group in groups),
+        "ss_num_reg_images": sum(group.regularization for group in groups),
         "ss_num_batches_per_epoch": sum(group.batches() for group in groups),
         "ss_num_epochs": epochs,
         "ss_v2": False,
@@ -129,8 +129,8 @@ def _dataset(group: Group) -> dict[str, Any]:
     return {
         "is_dreambooth": True,
         "batch_size_per_device": dataset.batch_size,
-        "num_train_images": group.count(reg=False),
-        "num_reg_images": group.count(reg=True),
+        "num_train_images": group.count(),
+        "num_reg_images": group.regularization,
         "resolution": list(dataset.buckets.resolution),
         "enable_bucket": dataset.buckets.enabled,
         "min_bucket_reso": dataset.buckets.smallest,

@@ -44,6 +44,8 @@ class Group:
 
     dataset: Dataset
     pictures: tuple[Picture, ...]
+    regularization: int = 0
+    """Regularization pictures with num_repeats, before they are shared out; what sd-scripts' banner counts."""
 
     def by_bucket(self) -> dict[Size, list[Picture]]:
         """Pictures of each bucket, repeats included; buckets in order of size."""
@@ -56,9 +58,9 @@ class Group:
         """Batches of one epoch: each bucket is cut by itself, its last batch may be short."""
         return sum(math.ceil(len(pictures) / self.dataset.batch_size) for pictures in self.by_bucket().values())
 
-    def count(self, *, reg: bool) -> int:
-        """Pictures with repeats, of training (``reg=False``) or regularization folders."""
-        return sum(picture.repeats for picture in self.pictures if picture.subset.is_reg == reg)
+    def count(self) -> int:
+        """Training pictures with repeats."""
+        return sum(picture.repeats for picture in self.pictures if not picture.subset.is_reg)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def find(datasets: Sequence[Dataset]) -> tuple[Group, ...]:
     """
     problems: list[Problem] = []
     groups = tuple(_group(dataset, problems) for dataset in datasets)
-    if not problems and not any(group.count(reg=False) for group in groups):
+    if not problems and not any(group.count() for group in groups):
         problems.append(
             Problem(
                 "dataset",
@@ -109,7 +111,8 @@ def _group(dataset: Dataset, problems: list[Problem]) -> Group:
             continue
         seen.add((subset.image_dir, subset.is_reg))
         (reg if subset.is_reg else train).extend(_subset(dataset, subset, problems))
-    return Group(dataset, (*train, *_share(reg, sum(picture.repeats for picture in train))))
+    shared = _share(reg, sum(picture.repeats for picture in train))
+    return Group(dataset, (*train, *shared), sum(picture.repeats for picture in reg))
 
 
 def _share(reg: list[Picture], wanted: int) -> list[Picture]:

@@ -345,9 +345,9 @@ def _banner(groups: tuple[pictures.Group, ...], length: Length) -> None:
     sizes = ", ".join(str(group.dataset.batch_size) for group in groups)
     lines = (
         "running training / 学習開始",
-        f"  num train images * repeats / 学習画像の数×繰り返し回数: {sum(group.count(reg=False) for group in groups)}",
+        f"  num train images * repeats / 学習画像の数×繰り返し回数: {sum(group.count() for group in groups)}",
         "  num validation images * repeats / 学習画像の数×繰り返し回数: 0",
-        f"  num reg images / 正則化画像の数: {sum(group.count(reg=True) for group in groups)}",
+        f"  num reg images / 正則化画像の数: {sum(group.regularization for group in groups)}",
         f"  num batches per epoch / 1epochのバッチ数: {length.batches_per_epoch}",
         f"  num epochs / epoch数: {length.epochs}",
         f"  batch size per device / バッチサイズ: {sizes}",

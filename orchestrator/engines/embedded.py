@@ -69,6 +69,8 @@ def check(recipe: Recipe) -> list[Problem]:
     """Return the recipe's problems that only this engine knows. Starts nothing."""
     found = [*options.problems(_known(), recipe.training.options, "training.options", arguments.OWNED)]
     found += [*networks.problems(recipe.network), *gen.problems(recipe)]
+    if recipe.render.sampler in NO_SAMPLERS:
+        found.append(("render.sampler", f"is {recipe.render.sampler}; the embedded engine does not have it"))
     if recipe.base.architecture != "sd1":
         found.append(("base.architecture", f"is {recipe.base.architecture}; the embedded engine trains sd1"))
     return [Problem(f"{recipe.name}: {where}", what) for where, what in dict.fromkeys(found)]
