@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "read", "reader", "render", "train", "version"]
 
 NAME = "embedded"
+# What sd-scripts samples with and orchestrator/embedded/sampling.py does not.
+NO_SAMPLERS = ("lms", "k_lms", "dpmsolver")
 PACKAGES = ("torch", "diffusers", "transformers", "lycoris-lora")
 _IMPORTS = {"lycoris-lora": "lycoris"}
 # orchestrator/embedded/state.py: a state appears by rename when it is whole; its position is in train_state.json.
