@@ -211,6 +211,14 @@ def demo() -> None:
 
 
 @app.command()
+def trace() -> None:
+    """What ran where and when, as Chrome-trace JSON: orchestrator trace > trace.json, for Perfetto or about:tracing."""
+    from orchestrator import trace as trace_  # noqa: PLC0415
+
+    _print_json(trace_.chrome(trace_.spans(_workspace().store.root.glob("*/*/record.json"))))
+
+
+@app.command()
 def status(*, json: AsJson = False) -> None:
     """What runs now, since when, how far; and what was left unfinished."""
     from orchestrator import show as show_  # noqa: PLC0415
