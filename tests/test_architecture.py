@@ -49,7 +49,7 @@ def imports(path: Path, *, top: bool) -> set[str]:
     """Return what a module imports, dotted; with ``top``, only what it imports when it is itself imported."""
     found: set[str] = set()
     tree = ast.parse(path.read_text("utf-8"))
-    nodes = [node for node in tree.body] if top else list(ast.walk(tree))
+    nodes = list(tree.body) if top else list(ast.walk(tree))
     for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
@@ -81,7 +81,8 @@ def test_only_process_starts_processes() -> None:
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
-    code = "import sys, orchestrator.cli; print([m for m in ('torch','numpy','diffusers','ray','matplotlib','PIL','pydantic') if m in sys.modules])"
+    heavy = ("torch", "numpy", "diffusers", "ray", "matplotlib", "PIL", "pydantic")
+    code = f"import sys, orchestrator.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
