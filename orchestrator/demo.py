@@ -28,7 +28,8 @@ def run() -> list[Outcome]:
         cores = os.cpu_count() or 1
         said = view.duration(len(due) * CORE_SECONDS / cores)
         print(
-            f"{len(due)} LoRAs will be trained on this machine, each with its pictures, on a small base model that this project ships.\n"
+            f"{len(due)} LoRAs will be trained on this machine, each with its pictures, on a small base model that this\n"
+            "project ships. "
             f"That takes about {said} on {cores} cores. ^C stops it; the same command goes on where it ended.",
             file=sys.stderr,
         )

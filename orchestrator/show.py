@@ -108,9 +108,12 @@ def unfinished(store: Store) -> list[dict[str, Any]]:
             continue
         child, progress = work / supervise.CHILD, _last(work / PROGRESS)
         since = child.stat().st_mtime if child.exists() else work.stat().st_mtime
-        entry = {"step": f"{work.parent.parent.name}/{work.name.rpartition('-')[0]}", "key": work.name.rpartition("-")[2]}
+        entry: dict[str, Any] = {
+            "step": f"{work.parent.parent.name}/{work.name.rpartition('-')[0]}",
+            "key": work.name.rpartition("-")[2],
+        }
         entry |= {"running": process.alive(work), "since": since, "log": str(work / process.LOG)}
-        found.append(entry | {key: progress.get(key) for key in ("done", "total", "loss")})  # type: ignore[operator]
+        found.append(entry | {key: progress.get(key) for key in ("done", "total", "loss")})
     return found
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
 import pytest
 
 from orchestrator import load
 from orchestrator.errors import RecipeError, report
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
