@@ -31,18 +31,18 @@ def measure(group: str) -> list[Row]:
     """Return the rows of one group."""
     match group:
         case "start":
-            from benchmarks import start
+            from benchmarks import start  # noqa: PLC0415
 
             return start.rows()
         case "overhead":
-            from benchmarks import overhead
+            from benchmarks import overhead  # noqa: PLC0415
 
             return overhead.rows()
         case "ray":
             if importlib.util.find_spec("ray") is None:
                 print("ray: not installed (pip install '.[ray]'), left out", file=sys.stderr)
                 return []
-            from benchmarks import cluster
+            from benchmarks import cluster  # noqa: PLC0415
 
             return cluster.rows()
         case _:

@@ -1,4 +1,4 @@
-
+# ruff: noqa: INP001, S101 - a script
 """Broken set-ups, made one after the other: does doctor, or the run, name the true cause?
 
     python benchmarks/broken_setups.py [--json]
@@ -33,8 +33,8 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from orchestrator import cli
-from orchestrator.engines import checkout
+from orchestrator import cli  # noqa: E402
+from orchestrator.engines import checkout  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,8 +18,8 @@ COUNT, SECONDS, MANY = 8, 10.0, 1000
 
 
 def _nodes(folder: Path, count: int) -> Any:
-    import ray
-    from conftest import LOOPBACK, Nodes
+    import ray  # noqa: PLC0415
+    from conftest import LOOPBACK, Nodes  # noqa: PLC0415 - the tests' cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     nodes = Nodes(folder)
@@ -33,7 +33,7 @@ def _nodes(folder: Path, count: int) -> Any:
 
 def _trainings(nodes: int) -> float:
     """Return how long the trainings of ``COUNT`` recipes take on so many nodes with one GPU each."""
-    import ray
+    import ray  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder, project() as cats:
         (cats.root / "recipes" / "cat-lora.toml").unlink()
@@ -56,19 +56,19 @@ def _trainings(nodes: int) -> float:
 
 def scheduling() -> Row:
     """Measure what the driver and Ray add to one step: ``MANY`` empty ones, packed, sent, answered."""
-    import ray
+    import ray  # noqa: PLC0415
 
-    from orchestrator.executors.carrier import ObjectStore
-    from orchestrator.executors.parcel import pack
-    from orchestrator.job import Job
-    from orchestrator.view import Quiet
+    from orchestrator.executors.carrier import ObjectStore  # noqa: PLC0415
+    from orchestrator.executors.parcel import pack  # noqa: PLC0415
+    from orchestrator.job import Job  # noqa: PLC0415
+    from orchestrator.view import Quiet  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder, project() as cats:
         (cats.root / "recipes" / "cat-lora.toml").unlink()
         for index in range(MANY):
             cats.recipe(f"cat-{index:04}", f"a{index}", trained(0.0, index))
         space = cats.space()
-        from orchestrator.workspace import Wanted
+        from orchestrator.workspace import Wanted  # noqa: PLC0415
 
         plan = space.plan(space.load(Wanted(("all",))))
         job = Job(plan, space.store, cats.root, Quiet())

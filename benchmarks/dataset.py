@@ -1,4 +1,4 @@
-
+# ruff: noqa: INP001 - a script
 """How long datasets take: python benchmarks/dataset.py [--images 2000]. Wall clock, and processor time.
 
 Originals are random drawings with flat areas, lines and soft noise, as PNG: what a character's pictures are like.
@@ -34,7 +34,7 @@ NOISE = Image.effect_noise((1024, 1024), 12).convert("RGB")
 
 def drawing(path: Path, seed: int, side: int) -> None:
     """Write one original."""
-    dice = random.Random(seed)
+    dice = random.Random(seed)  # noqa: S311
     image = Image.new("RGB", (side, side), "white")
     draw = ImageDraw.Draw(image)
     for _ in range(40):

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-import contextlib
+import contextlib  # noqa: E402 - after the path
 
-import harness
-import pytest
+import harness  # noqa: E402 - it lies with the tests
+import pytest  # noqa: E402
 
-from orchestrator import trace
-from orchestrator.plan import Lane
+from orchestrator import trace  # noqa: E402
+from orchestrator.plan import Lane  # noqa: E402
 
 TRAINING = 60.0  # seconds of one training: a real one takes 20 minutes, which makes every share below smaller
 STEPS = 100

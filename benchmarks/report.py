@@ -1,4 +1,4 @@
-
+# ruff: noqa: INP001, TID251, S603 - a script, and what it measures is a program
 """Release and report, measured: the bundle beside `sha256sum` of its files, the page's build time, size and first paint.
 
 ``python -m benchmarks.report`` makes a release of 15 files of the real sizes (random bytes, the real layout) and a store of 15
@@ -23,11 +23,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-import made_runs
-from PIL import Image
+import made_runs  # noqa: E402 - it lies with the tests
+from PIL import Image  # noqa: E402
 
-from orchestrator import release, report
-from orchestrator.weights.files import Entry, canonical, encode_header
+from orchestrator import release, report  # noqa: E402
+from orchestrator.weights.files import Entry, canonical, encode_header  # noqa: E402
 
 MIB = {"lora3x3": 40, "locon": 203, "loha": 96}  # as the seed's card lists them
 
@@ -66,7 +66,7 @@ def bundle(place: Path) -> list[tuple[str, float, float]]:
     )
     took = time.perf_counter() - start
     start = time.perf_counter()
-    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=out, check=True)
+    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=out, check=True)  # noqa: S607
     hashing = time.perf_counter() - start
     return [("sha256sum of the bundle's files, s", hashing, 0.0), ("15-file bundle written, s", took, 2 * hashing + 2)]
 
@@ -101,7 +101,7 @@ def first_paint(path: Path) -> float | None:
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None or importlib.util.find_spec("playwright") is None:
         return None
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415 - where it is installed
 
     times: list[Any] = []
     with sync_playwright() as playwright:

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from orchestrator.weights.files import read_header
+from orchestrator.weights.files import read_header  # noqa: E402 - after the path
 
 RECIPE = "krnk-lora3x3"
 TENSOR_BYTES = 311_476_924
@@ -38,10 +38,10 @@ class Took:
 
 def generate(path: Path) -> None:
     """Write the file: down as the trainers initialize it, up with directions that decay as after training."""
-    import numpy as np
+    import numpy as np  # noqa: PLC0415 - in a process of its own: a child's peak memory starts with its parent's
 
-    from orchestrator import architecture, layers, load
-    from orchestrator.weights import metadata
+    from orchestrator import architecture, layers, load  # noqa: PLC0415
+    from orchestrator.weights import metadata  # noqa: PLC0415
 
     recipe = load.recipe(ROOT / "recipes", RECIPE).recipe
     rng = np.random.default_rng(31337)

@@ -36,7 +36,7 @@ def command(step: Step, plan: Plan, store: Store, root: Path, state: Path | None
         asked = {"dataset": owner.dataset.model_dump(mode="json"), "root": str(root), "output": str(work)}
         return _own("orchestrator.dataset", work, asked, "build")
     if recipe is None:
-        return _grid(step, plan, store) if step.kind is Kind.RENDER else _collection(step, plan, store)
+        return _grid(step, plan, store) if step.kind is Kind.RENDER else _collection(step, plan, store, root)
     engine = engines.get(recipe.engine)
     match step.kind:
         case Kind.TRAIN:
@@ -47,7 +47,7 @@ def command(step: Step, plan: Plan, store: Store, root: Path, state: Path | None
         case Kind.MERGE | Kind.RESIZE:
             return _surgery(step, recipe, _lora(step, plan, store), work)
         case Kind.RELEASE:
-            return _release(step, recipe, plan, store)
+            return _release(step, recipe, plan, store, root)
         case _:
             assert_never(step.kind)
 
@@ -119,13 +119,14 @@ def _records(step: Step, plan: Plan) -> list[Step]:
     return [other for other in plan.of(step.recipe) if other.name != step.name]
 
 
-def _release(step: Step, recipe: Recipe, plan: Plan, store: Store) -> Command:
+def _release(step: Step, recipe: Recipe, plan: Plan, store: Store, root: Path) -> Command:
     work = store.work(step)
     render = next((plan.by_name[need] for need in step.needs if plan.by_name[need].kind is Kind.RENDER), None)
     before = _records(step, plan)
     request = {
         "kind": "recipe",
         "output": str(work),
+        "root": str(root),
         "recipe": recipe.model_dump(mode="json"),
         "lora": str(_lora(step, plan, store)),
         "images": str(store.folder(render)) if render else None,
@@ -136,7 +137,7 @@ def _release(step: Step, recipe: Recipe, plan: Plan, store: Store) -> Command:
     return _own("orchestrator.release", work, request)
 
 
-def _collection(step: Step, plan: Plan, store: Store) -> Command:
+def _collection(step: Step, plan: Plan, store: Store, root: Path) -> Command:
     work = store.work(step)
     needs = [plan.by_name[need] for need in step.needs]
     members = [
@@ -145,5 +146,12 @@ def _collection(step: Step, plan: Plan, store: Store) -> Command:
         if need.recipe
     ]
     grids = [str(store.folder(need)) for need in needs if not need.recipe]
-    request = {"kind": "collection", "output": str(work), "name": step.params["name"], "members": members, "grids": grids}
+    request = {
+        "kind": "collection",
+        "output": str(work),
+        "root": str(root),
+        "name": step.params["name"],
+        "members": members,
+        "grids": grids,
+    }
     return _own("orchestrator.release", work, request)
