@@ -1,4 +1,4 @@
-# ruff: noqa: INP001, S101 - a script
+# ruff: noqa: S101 - a script
 """Broken set-ups, made one after the other: does doctor, or the run, name the true cause?
 
     python benchmarks/broken_setups.py [--json]
