@@ -10,7 +10,7 @@ OPTIONS := $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGIN
 # The demo profile trains on the embedded engine, which needs torch in our own environment.
 READY := $(VENV)/.$(if $(or $(filter demo,$(PROFILE)),$(filter embedded,$(ENGINE))),embedded,light)
 
-.PHONY: help setup demo all plan test test-all test-sd-scripts test-faults check format bench bench-world doctor report tensorboard docs clean $(RECIPES)
+.PHONY: help setup demo all plan test test-all test-sd-scripts test-browser test-ray test-faults check format bench bench-world doctor report tensorboard docs clean $(RECIPES)
 
 help:  ## this help
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 18
@@ -59,10 +59,18 @@ report: $(READY)  ## one HTML page of all runs
 	@$(PY) -m orchestrator report $(OPTIONS)
 
 test: $(VENV)/.dev  ## the tests: no GPU, no network, no sd-scripts
-	@$(PY) -m pytest
+	@$(PY) -m pytest -m "not faults and not sd_scripts and not browser and not ray"
 
 test-sd-scripts: $(VENV)/.dev  ## against a real sd-scripts checkout (SD_SCRIPTS_DIR or the submodule)
 	@$(PY) -m pytest -m sd_scripts tests/sd_scripts
+
+test-browser: $(VENV)/.dev  ## the report in a real Chromium
+	@$(PIP) --editable '.[browser]'
+	@$(PY) -m pytest -m browser tests/browser
+
+test-ray: $(VENV)/.dev  ## the Ray executor on a cluster of several nodes on this machine
+	@$(PIP) --editable '.[ray]'
+	@$(PY) -m pytest -m ray tests/ray
 
 test-faults: $(VENV)/.dev  ## the long fault-injection suite: 300 kills
 	@$(PY) -m pytest -m faults
