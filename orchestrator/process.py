@@ -99,6 +99,7 @@ class Warm:
         request |= {"module": command.argv[2], "argv": command.argv[3:]}
         with self._lock:
             if self._server is None or self._server.poll() is not None:
+                self._let_go()
                 self._server = subprocess.Popen(
                     (sys.executable, "-m", "orchestrator.warm"),
                     stdin=subprocess.PIPE,
@@ -118,12 +119,15 @@ class Warm:
     def close(self) -> None:
         """End the warm process; children it has started go on."""
         with self._lock:
-            if self._server is not None:
-                if self._server.stdin is not None:
-                    with contextlib.suppress(BrokenPipeError):
-                        self._server.stdin.close()
-                self._server.wait()
-                self._server = None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._server is not None:
+            if self._server.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    self._server.stdin.close()
+            self._server.wait()
+            self._server = None
 
 
 def run(
