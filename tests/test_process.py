@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -95,8 +94,14 @@ def test_stop_ends_a_group_that_ignores_term(work: Path, monkeypatch: pytest.Mon
         "print('up', flush=True)\n"
         "time.sleep(60)\n"
     )
-    watch = Watch(lambda _: None)
-    threading.Timer(1.0, watch.stop.set).start()
+    said: list[str] = []
+
+    def read(piece: str) -> None:
+        said.append(piece)
+        if said.count("up") == 2:  # both ignore TERM by now
+            watch.stop.set()
+
+    watch = Watch(read)
     end = process.run(python(work, code), work, watch)
     assert end.stopped
     time.sleep(0.2)
