@@ -132,6 +132,7 @@ def plan(
         _print_json(as_json(made, reasons, space.world))
     else:
         print(show_.plan(made, reasons, space), end="")
+        verbs_first.say_lacking(made, reasons, space, names)
 
 
 @app.command()

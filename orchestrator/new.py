@@ -118,8 +118,8 @@ def propose(wish: Wish, root: Path) -> Proposal:
     """
     _check(wish)
     seen = [look(folder) for folder in wish.images]
-    triggers = _triggers(wish)
-    kind = wish.type or _kind(seen)
+    triggers = trigger_words(wish)
+    kind = wish.type or kind_of(seen)
     notes = [_says(one) for one in seen]
     if not wish.type:
         notes.append(f"type {kind}: {_why(seen, kind)}")
@@ -230,7 +230,7 @@ def _algorithms() -> list[str]:
     return sorted(path.stem for path in (load.library() / "_algorithms").glob("*.toml") if path.stem != "lycoris-2023-03")
 
 
-def _triggers(wish: Wish) -> list[str]:
+def trigger_words(wish: Wish) -> list[str]:
     """Return one trigger word per folder: as asked; else the subject for the first and the folders' names for the others."""
     if len(wish.triggers) == len(wish.images):
         return list(wish.triggers)
@@ -243,7 +243,8 @@ def _triggers(wish: Wish) -> list[str]:
     return words
 
 
-def _kind(seen: Sequence[Seen]) -> str:
+def kind_of(seen: Sequence[Seen]) -> str:
+    """Return what the pictures are proposed to become: a face, a body, or a group of several bodies."""
     bodies = sum(one.framing == "b" for one in seen)
     return "group" if bodies > 1 else ("body" if bodies else "face")
 

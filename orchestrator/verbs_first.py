@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from orchestrator.importing.translate import Imported
     from orchestrator.new import Proposal, Wish
+    from orchestrator.plan import Plan
     from orchestrator.recipe import Recipe
+    from orchestrator.record import Reason
     from orchestrator.workspace import Workspace
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
@@ -103,10 +105,10 @@ def _ask(wish: Wish, proposal: Proposal, root: Path) -> tuple[Wish, Proposal]:
     for note in proposal.notes:
         typer.echo(note, err=True)
     seen = [new_.look(folder) for folder in wish.images]
-    kind = typer.prompt("type (face, body, group)", default=wish.type or new_._kind(seen), err=True)  # noqa: SLF001
+    kind = typer.prompt("type (face, body, group)", default=wish.type or new_.kind_of(seen), err=True)
     triggers = [
         typer.prompt(f"trigger word of {folder}", default=word, err=True)
-        for folder, word in zip(wish.images, new_._triggers(wish), strict=True)  # noqa: SLF001
+        for folder, word in zip(wish.images, new_.trigger_words(wish), strict=True)
     ]
     wish = dataclasses.replace(wish, type=kind, triggers=tuple(triggers))
     return wish, new_.propose(wish, root)
@@ -301,6 +303,17 @@ def doctor(
         print(doctor_.table(checks), end="")
     if not all(check.state.ok for check in checks):
         raise typer.Exit(3)
+
+
+def say_lacking(made: Plan, reasons: dict[str, Reason | None], space: Workspace, names: Sequence[str]) -> None:
+    """Say below a plan how much this machine lacks for it; doctor says what."""
+    from orchestrator import doctor as doctor_  # noqa: PLC0415
+
+    lacking = doctor_.preflight(made, reasons, space.world, space.store)
+    if lacking:
+        count = len(lacking)
+        said = f"not ready here: {count} thing{'s' if count > 1 else ''} to mend first"
+        print(f"{said};  python -m orchestrator doctor {' '.join(names)}  says which", file=sys.stderr)
 
 
 def completion(
