@@ -310,8 +310,8 @@ def say_lacking(made: Plan, reasons: dict[str, Reason | None], space: Workspace,
     from orchestrator import doctor as doctor_  # noqa: PLC0415
 
     lacking = doctor_.preflight(made, reasons, space.world, space.store)
-    if lacking:
-        count = len(lacking)
+    count = sum(problem.where != doctor_.WITHOUT for problem in lacking)
+    if count:
         said = f"not ready here: {count} thing{'s' if count > 1 else ''} to mend first"
         print(f"{said};  python -m orchestrator doctor {' '.join(names)}  says which", file=sys.stderr)
 

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from orchestrator.store import Store
     from orchestrator.workspace import Workspace
 
-__all__ = ["Check", "State", "as_json", "checks", "disk_space", "models", "pictures", "preflight", "table"]
+__all__ = ["WITHOUT", "Check", "State", "as_json", "checks", "disk_space", "models", "pictures", "preflight", "table"]
 
 _NEEDS_ENGINE = (Kind.TRAIN, Kind.RENDER)
 _GROUPED = 2
+WITHOUT = "without all this"
 
 
 def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, store: Store) -> list[Problem]:
@@ -50,7 +51,7 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, st
     if needs_engine and problems and any(plan.recipes[name].engine == "sd-scripts" for name in needs_engine):
         names = " ".join(plan.recipes) if len(plan.recipes) == 1 else "all"
         hint = f"python -m orchestrator run {names} --profile demo" if names != "all" else "make demo"
-        problems.append(Problem("without all this", "the same pipeline runs on the embedded engine", hint))
+        problems.append(Problem(WITHOUT, "the same pipeline runs on the embedded engine", hint))
     return problems
 
 
