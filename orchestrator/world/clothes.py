@@ -88,8 +88,19 @@ def _details(pen: Pen, at: Place, clothes: str, turn: int, wide: float) -> None:
         case "school uniform" if behind:  # the flap of the sailor collar
             pen.fill(Part.TRIM, at((-0.5 * wide, 1.14), (0.5 * wide, 1.14), (0.5 * wide, 1.62), (-0.5 * wide, 1.62)))
         case "school uniform":
-            pen.fill(Part.TRIM, at((shift - 0.52 * wide, 1.16), (shift - 0.2, 1.1), (shift, 1.5), (shift + 0.2, 1.1),
-                                   (0.52 * wide, 1.16), (0.44 * wide, 1.46), (shift, 1.72), (shift - 0.46 * wide, 1.46)))  # fmt: skip
+            pen.fill(
+                Part.TRIM,
+                at(
+                    (shift - 0.52 * wide, 1.16),
+                    (shift - 0.2, 1.1),
+                    (shift, 1.5),
+                    (shift + 0.2, 1.1),
+                    (0.52 * wide, 1.16),
+                    (0.44 * wide, 1.46),
+                    (shift, 1.72),
+                    (shift - 0.46 * wide, 1.46),
+                ),
+            )
             pen.fill(
                 Part.ACCENT,
                 at(

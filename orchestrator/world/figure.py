@@ -99,15 +99,38 @@ def _back_hair(pen: Pen, character: Character, pose: Pose) -> None:
     if character.looks.length == "short":
         wide = (1.12, 1.06, 0.9, 1.04, 1.12)[pose.turn]
         end = 0.8 + 0.25 * pose.tilt
-        pen.blob(Part.HAIR, [(rear - wide, 0.0), (rear - wide * 0.98, end - 0.2), (rear - wide * 0.6, end), (rear, end - 0.05),
-                             (rear + wide * 0.6, end), (rear + wide * 0.98, end - 0.2), (rear + wide, 0.0), (rear, -0.8)])  # fmt: skip
+        pen.blob(
+            Part.HAIR,
+            [
+                (rear - wide, 0.0),
+                (rear - wide * 0.98, end - 0.2),
+                (rear - wide * 0.6, end),
+                (rear, end - 0.05),
+                (rear + wide * 0.6, end),
+                (rear + wide * 0.98, end - 0.2),
+                (rear + wide, 0.0),
+                (rear, -0.8),
+            ],
+        )
         return
     wide = (1.16, 1.08, 0.72, 1.0, 1.1)[pose.turn]
     rear *= 1.6 if pose.turn == 2 else 1.0
     end = 0.95 + 1.12 * pose.stretch
-    pen.blob(Part.HAIR, [(rear - wide * 0.95, 0.0), (rear - wide * 1.08, 1.1), (rear - wide * 1.12, end - 0.15),
-                         (rear - wide * 0.6, end + 0.05), (rear, end - 0.08), (rear + wide * 0.6, end + 0.05),
-                         (rear + wide * 1.12, end - 0.15), (rear + wide * 1.08, 1.1), (rear + wide * 0.95, 0.0), (rear, -0.8)])  # fmt: skip
+    pen.blob(
+        Part.HAIR,
+        [
+            (rear - wide * 0.95, 0.0),
+            (rear - wide * 1.08, 1.1),
+            (rear - wide * 1.12, end - 0.15),
+            (rear - wide * 0.6, end + 0.05),
+            (rear, end - 0.08),
+            (rear + wide * 0.6, end + 0.05),
+            (rear + wide * 1.12, end - 0.15),
+            (rear + wide * 1.08, 1.1),
+            (rear + wide * 0.95, 0.0),
+            (rear, -0.8),
+        ],
+    )
 
 
 def _nape(pen: Pen, pose: Pose) -> None:

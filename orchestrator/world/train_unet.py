@@ -82,7 +82,7 @@ class UnetTask:
         context = text_states(self.base.text_encoder, ids, 1 if torch.rand(()).item() < LAST_LAYER else 2)
         clean = self.latents[chosen].float() * LATENT_SCALE
         noise = torch.randn_like(clean)
-        times = (1000 * torch.rand(BATCH) ** 0.75).long()  # more of the noisy end, where colours are decided
+        times = (1000 * torch.rand(BATCH) ** 0.5).long()  # more of the noisy end, where colours are decided
         amount = self.base.scheduler.alphas_cumprod[times].view(-1, 1, 1, 1)
         noisy = (amount.sqrt() * clean + (1 - amount).sqrt() * noise).to(memory_format=torch.channels_last)
         return functional.mse_loss(self.base.unet(noisy, times, context).sample, noise)

@@ -66,7 +66,8 @@ def run(task: Task, schedule: Schedule, save: Path) -> list[tuple[int, float]]:
         module.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         module.share_memory()
     multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
-        _work, (task, schedule, save), nprocs=schedule.workers)
+        _work, (task, schedule, save), nprocs=schedule.workers
+    )
     weights: Weights = torch.load(save, weights_only=True)
     for name, module in task.modules.items():
         module.load_state_dict(weights[name], strict=False)
