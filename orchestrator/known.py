@@ -20,7 +20,7 @@ from orchestrator.plan import Source, canonical
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.dataset import Prediction
+    from orchestrator.dataset import Layout, Prediction
     from orchestrator.recipe import Recipe
 
 EMBEDDED_BASE = Path(__file__).resolve().parent / "embedded" / "base"
@@ -84,6 +84,7 @@ class World:
         self._versions: dict[str, str] = {}
         self._pictures: dict[str, tuple[Source, ...]] = {}
         self._predicted: dict[str, Prediction] = {}
+        self._layouts: dict[str, Layout] = {}
         self.problems: list[Problem] = []
 
     def pictures(self, recipe: Recipe) -> Sequence[Source]:
@@ -109,8 +110,17 @@ class World:
 
         asked = recipe.dataset.model_dump_json()
         if asked not in self._predicted:
-            self._predicted[asked] = dataset.predict(dataset.layout(recipe.dataset, self.root), recipe.dataset)
+            self._predicted[asked] = dataset.predict(self.layout(recipe), recipe.dataset)
         return self._predicted[asked]
+
+    def layout(self, recipe: Recipe) -> Layout:
+        """Return the training folders that a recipe's pictures become; recipes of one dataset share the answer."""
+        from orchestrator import dataset  # noqa: PLC0415
+
+        asked = recipe.dataset.model_dump_json()
+        if asked not in self._layouts:
+            self._layouts[asked] = dataset.layout(recipe.dataset, self.root)
+        return self._layouts[asked]
 
     def find(self, name: str) -> Path | None:
         """Return where a model file or folder lies, or None. ``embedded`` is the base this project ships."""

@@ -76,7 +76,7 @@ def pictures(recipe: Recipe, world: World) -> list[Problem]:
     from orchestrator import dataset, trust  # noqa: PLC0415 - reads image headers
 
     strange = trust.problems(recipe.dataset, world.root)
-    return strange or list(dataset.problems(dataset.layout(recipe.dataset, world.root), recipe.dataset, world.root))
+    return strange or list(dataset.problems(world.layout(recipe), recipe.dataset, world.root))
 
 
 def models(recipe: Recipe, world: World) -> list[Problem]:
