@@ -80,7 +80,8 @@ class Journal:
             line |= {"loss": progress.loss, "lr": progress.learning_rate, "note": progress.note}
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
-            self._pace.step(progress.done)
+            if self._max_loss is not None:  # a training; our own steps have no even pace
+                self._pace.step(progress.done)
         self._job.view.progress(self._step, progress)
 
 
