@@ -176,6 +176,9 @@ class Store:
         if step.kind is Kind.TRAIN:
             for state in work.glob("*-state"):
                 shutil.rmtree(state, ignore_errors=True)  # nothing is resumed from a finished training
+            if plan.recipes[step.recipe].training.save_every_n_steps is None:
+                for beside in work.glob(f"{step.recipe}-step*.safetensors"):
+                    beside.unlink(missing_ok=True)  # sd-scripts saves a state only together with the LoRA
         for name in (supervise.CHILD, supervise.EXIT):
             (work / name).unlink(missing_ok=True)
         write(work / RECORD, dataclasses.asdict(record))
