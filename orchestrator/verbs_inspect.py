@@ -122,10 +122,15 @@ def verify(
     ] = "",
     json: AsJson = False,
 ) -> None:
-    """Does a file hold what its recipe promises, or what made it, and which recipes here does it fit."""
+    """Does a file (or a release's folder or zip) hold what its recipe promises, or what made it, and which recipes fit."""
     from orchestrator import load, weights  # noqa: PLC0415
     from orchestrator.workspace import find_root  # noqa: PLC0415
 
+    if file.is_dir() or file.suffix == ".zip":
+        from orchestrator.verbs_release import verify_bundle  # noqa: PLC0415 - a release is verified as a whole
+
+        verify_bundle(file, against=None, json=json)
+        return
     try:
         root = find_root() / "recipes"
     except RecipeError:
