@@ -24,7 +24,7 @@ PAGES = sorted(path for path in DOCS.rglob("*.md") if "reference" not in path.pa
 VIEWS = ["f00", "f01", "f02", "f03", "f04", "f10", "f11", "f12", "f13", "f20", "f21", "f22"]
 NEEDS = ("gpu", "network")
 # The demo profile, smaller still: the project's own part wins over the one that comes with the program.
-SMALLER = {"steps = 60": "steps = 2", "state_every_n_steps = 20": "", "steps = 20\nscale": "steps = 1\nscale"}
+SMALLER = {"steps = 100": "steps = 2", "state_every_n_steps = 50": "", "steps = 20\nscale": "steps = 1\nscale"}
 
 
 @dataclass(frozen=True, slots=True)
