@@ -70,7 +70,7 @@ test-browser: $(VENV)/.dev  ## the report in a real Chromium
 
 test-ray: $(VENV)/.dev  ## the Ray executor on a cluster of several nodes on this machine
 	@$(PIP) --editable '.[ray]'
-	@$(PY) -m pytest -m ray tests/ray
+	@$(PY) -m pytest -m ray tests/cluster
 
 test-faults: $(VENV)/.dev  ## the long fault-injection suite: 300 kills
 	@$(PY) -m pytest -m faults

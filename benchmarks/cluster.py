@@ -13,7 +13,7 @@ from benchmarks import Row
 from benchmarks.overhead import project, trained
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "ray"))
+sys.path.insert(0, str(ROOT / "tests" / "cluster"))
 COUNT, SECONDS, MANY = 8, 10.0, 1000
 
 
@@ -25,7 +25,7 @@ def _nodes(folder: Path, count: int) -> Any:
     nodes = Nodes(folder)
     for index in range(count):
         nodes.add(f"node{index}")
-    paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "ray"), str(ROOT)])
+    paths = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "tests" / "cluster"), str(ROOT)])
     env = {"worker_process_setup_hook": "workers.fake_engine", "env_vars": {"PYTHONPATH": paths}}
     ray.init(nodes.cluster.address, log_to_driver=False, logging_level="error", runtime_env=env, _node_ip_address=LOOPBACK)
     return nodes

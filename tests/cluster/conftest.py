@@ -43,12 +43,14 @@ class Nodes:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    ray = pytest.importorskip("ray", reason="needs the ray extra: pip install '.[ray]'")
+    pytest.importorskip("ray.cluster_utils", reason="needs the ray extra: pip install '.[ray]'")
+    import ray  # noqa: PLC0415
+
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "120"}
     nodes = Nodes(tmp_path_factory.mktemp("nodes"))
     nodes.add("one")
     nodes.add("two")
-    paths = os.pathsep.join([str(TESTS), str(TESTS / "ray"), str(TESTS.parent)])
+    paths = os.pathsep.join([str(TESTS), str(TESTS / "cluster"), str(TESTS.parent)])
     env = {"worker_process_setup_hook": "workers.fake_engine", "env_vars": {"PYTHONPATH": paths}}
     ray.init(nodes.cluster.address, log_to_driver=False, logging_level="error", runtime_env=env, _node_ip_address=LOOPBACK)
     yield nodes
