@@ -162,7 +162,7 @@ def test_json_keeps_stdout_clean(
 
 def test_an_interrupt_ends_in_order_and_the_next_run_goes_on(cats: harness.Project, project: Path) -> None:
     """^C as a terminal sends it: 130, nothing left running, and the work kept."""
-    cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.2\n")
+    cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.5\n")
     program = project / "tests" / "fault_run.py"
     code = f"import sys; sys.path.insert(0, {str(program.parent)!r}); import fakes\n"
     code += "from orchestrator import cli, engines\nengines.ENGINES['embedded'] = 'fakes'\n"

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from orchestrator.embedded import dataset_config, loss, metadata, model, network, optim, options, pictures, state
+from orchestrator.embedded import dataset_config, loss, metadata, model, network, optim, options, pictures, state, targets
 from orchestrator.embedded.latents import Latents
 from orchestrator.embedded.saving import Saver
 from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed
@@ -276,8 +276,10 @@ def _network(args: Namespace, base: model.Model) -> network.Built:
     built = network.build(base, want, weights if args.dim_from_weights else None)
     brand = "LoRA" if args.network_module == "networks.lora" else "LyCORIS"
     _describe(want)
-    _say(f"create {brand} for Text Encoder: {built.text_modules} modules.")
-    _say(f"create {brand} for U-Net: {built.unet_modules} modules.")
+    # sd-scripts makes the modules of both halves, says so, and then applies those that it trains
+    text, unet = targets.find(base, network.selection(want), network.ranks(want))
+    _say(f"create {brand} for Text Encoder: {len(text)} modules.")
+    _say(f"create {brand} for U-Net: {len(unet)} modules.")
     if weights is not None:
         try:
             built.network.load(weights)
