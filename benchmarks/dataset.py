@@ -1,4 +1,3 @@
-
 """How long datasets take: python benchmarks/dataset.py [--images 2000]. Wall clock, and processor time.
 
 Originals are random drawings with flat areas, lines and soft noise, as PNG: what a character's pictures are like.

@@ -1,4 +1,3 @@
-
 """Release and report, measured: the bundle beside `sha256sum` of its files, the page's build time, size and first paint.
 
 ``python -m benchmarks.report`` makes a release of 15 files of the real sizes (random bytes, the real layout) and a store of 15
