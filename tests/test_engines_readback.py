@@ -22,10 +22,15 @@ SAMPLES = ROOT.parent / "shared" / "samples"
 NETWORK = {"dim": 2, "alpha": 1.0, "conv_dim": 2, "conv_alpha": 1.0}
 
 
-def sample(name: str, **training: Any) -> Recipe:
-    """Return the recipe of a sample."""
+def needed() -> None:
+    """Skip a test that reads what the real trainer left."""
     if not SAMPLES.is_dir():
         pytest.skip("the samples of real files (shared/samples) are not here")
+
+
+def sample(name: str, **training: Any) -> Recipe:
+    """Return the recipe of a sample."""
+    needed()
     base = load.recipe(ROOT / "recipes", f"krnk-{name}").recipe
     asked = {
         "steps": 6 if name == "lora3x3" else 2,
@@ -58,6 +63,7 @@ def put(tmp_path: Path, name: str) -> Path:
 
 
 def precision(name: str) -> str:
+    needed()
     table, _, _ = readback.header(SAMPLES / f"{name}.safetensors")
     return {"F32": "float", "F16": "fp16"}[str(next(iter(table.values()))["dtype"])]
 
