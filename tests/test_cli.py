@@ -164,7 +164,8 @@ def test_an_interrupt_ends_in_order_and_the_next_run_goes_on(cats: harness.Proje
     """^C as a terminal sends it: 130, nothing left running, and the work kept."""
     cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.5\n")
     program = project / "tests" / "fault_run.py"
-    code = f"import sys; sys.path.insert(0, {str(program.parent)!r}); import fakes\n"
+    code = f"import signal, sys; sys.path.insert(0, {str(program.parent)!r}); import fakes\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell starts background jobs with INT ignored
     code += "from orchestrator import cli, engines\nengines.ENGINES['embedded'] = 'fakes'\n"
     code += "sys.argv = ['orchestrator', 'run', 'cat-lora']\nsys.exit(cli.main())\n"
     run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env={**os.environ})
