@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from orchestrator import verbs_dataset, verbs_first, verbs_release, verbs_weights
+from orchestrator import verbs_dataset, verbs_first, verbs_recipes, verbs_release, verbs_weights
 from orchestrator.errors import OrchestratorError, Problem, report
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+verbs_recipes.register(app)
 verbs_first.register(app)
 verbs_weights.register(app)
 verbs_dataset.register(app)

@@ -30,7 +30,7 @@ LAYERS = (
     ("go", "show", "probe"),
     ("demo", "manual"),
     ("verbs_inspect",),
-    ("verbs_weights", "verbs_dataset", "verbs_release", "verbs_first", "warm", "setup_sd_scripts"),
+    ("verbs_weights", "verbs_dataset", "verbs_release", "verbs_recipes", "verbs_first", "warm", "setup_sd_scripts"),
     ("cli",),
     ("__main__",),
 )
