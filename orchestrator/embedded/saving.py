@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from orchestrator.embedded import metadata, state
 
 if TYPE_CHECKING:
-    from orchestrator.embedded.training import Length, Run
+    from orchestrator.embedded.preparation import Length
+    from orchestrator.embedded.training import Run
 
 PRECISION = {"float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, None: torch.float32}
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 import random
-import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from orchestrator.embedded import dataset_config, loss, metadata, model, network, optim, options, pictures, state, targets
+from orchestrator.embedded import dataset_config, loss, metadata, model, network, optim, options, pictures, preparation, state
 from orchestrator.embedded.latents import Latents
 from orchestrator.embedded.saving import Saver
-from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed
+from orchestrator.errors import NotReady, Problem, StepFailed
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -37,21 +35,6 @@ class Planned:
     number: int
     epoch: int
     samples: list[pictures.Sample]
-
-
-@dataclass(frozen=True, slots=True)
-class Length:
-    """How long a run is, in optimizer steps and epochs."""
-
-    steps: int
-    epochs: int
-    batches_per_epoch: int
-    accumulation: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch."""
-        return math.ceil(self.batches_per_epoch / self.accumulation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +59,14 @@ def run(args: Namespace) -> None:
         RecipeError: arguments, dataset or state are wrong. NotReady: the model or the device is not there.
         StepFailed: the loss is not a finite number.
     """
-    _check(args)
+    preparation.check(args)
     if args.seed is None:
         args.seed = random.SystemRandom().randrange(2**32)
     for note in options.notes(args):
-        _say(note)
-    _say(f"Loading dataset config from {args.dataset_config}")
+        preparation.say(note)
+    preparation.say(f"Loading dataset config from {args.dataset_config}")
     groups = pictures.find(dataset_config.read(Path(args.dataset_config), args.caption_extension))
-    _report_buckets(groups)
+    preparation.report_buckets(groups)
     base = model.load(Path(args.pretrained_model_name_or_path), Path(args.vae) if args.vae else None)
     print(f"accelerator device: {base.device.type}", flush=True)
     if args.mixed_precision == "fp16" and base.device.type == "cpu":
@@ -91,31 +74,31 @@ def run(args: Namespace) -> None:
             Problem("--mixed_precision", "fp16 mixed precision requires a GPU", "use --mixed_precision no on a CPU")
         )
     torch.manual_seed(pictures.derive(args.seed, "network"))
-    built = _network(args, base)
+    built = preparation.make_network(args, base)
     print("prepare optimizer, data loader etc.", flush=True)
-    length = _length(args, groups)
+    length = preparation.measure(args, groups)
     args.max_train_steps = length.steps
     members, names = optim.groups(built, args, network.wanted(args).args)
     optimizer = optim.make_optimizer(args.optimizer_type, members, optim.arguments(args.optimizer_args), args.learning_rate)
     schedule = optim.make_schedule(args, optimizer, length.steps)
-    start = _start(args, length)
+    start = preparation.first_step(args, length)
     if args.resume:
         state.restore(Path(args.resume), built.network, optimizer, schedule)
         print(f"resume training from state: {args.resume} at step {start}", flush=True)
-    _banner(groups, length)
+    preparation.banner(groups, length)
     said = metadata.of_run(args, groups, length.epochs, _full_name(optimizer), _network_args(args))
     latents = Latents(base)
     latents.keep([picture for group in groups for picture in group.pictures])
     scaler = torch.amp.GradScaler(base.device.type, enabled=args.mixed_precision == "fp16")
     parts = Run(args, base, built, optimizer, schedule, loss.make_noise(base.noise, base.device), latents, {}, scaler)
     Loop(parts, length, Saver(parts, said, length), names).go(groups, start)
-    _say("model saved.")
+    preparation.say("model saved.")
 
 
 class Loop:
     """The steps of a run, their progress and what is saved on the way."""
 
-    def __init__(self, parts: Run, length: Length, saver: Saver, names: list[str]) -> None:
+    def __init__(self, parts: Run, length: preparation.Length, saver: Saver, names: list[str]) -> None:
         self.parts = parts
         self.length = length
         self.saver = saver
@@ -242,121 +225,6 @@ class Loop:
     def _epoch_ends(self, epoch: int, step: int, reporter: Any) -> None:
         self.saver.after_epoch(step, epoch)
         reporter.epoch(epoch)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-def _check(args: Namespace) -> None:
-    problems: list[Problem] = []
-    for name in ("max_train_steps", "gradient_accumulation_steps", "save_every_n_steps", "save_every_n_epochs"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            problems.append(Problem(f"--{name}", f"must be at least 1, is {value}"))
-    if args.dim_from_weights and not args.network_weights:
-        problems.append(Problem("--dim_from_weights", "needs --network_weights"))
-    if (args.resume or args.initial_step) and not args.skip_until_initial_step:
-        hint = "without it sd-scripts would train all steps once more; the embedded engine refuses"
-        problems.append(Problem("--resume", "needs --skip_until_initial_step", hint))
-    if args.log_with and not args.logging_dir:
-        problems.append(Problem("--log_with", "needs --logging_dir"))
-    if args.sample_prompts and not Path(args.sample_prompts).is_file():
-        problems.append(Problem(f"--sample_prompts {args.sample_prompts}", "no such file"))
-    if problems:
-        raise RecipeError(problems)
-    optim.optimizer_class(args.optimizer_type)
-    network.wanted(args)
-
-
-def _network(args: Namespace, base: model.Model) -> network.Built:
-    print(f"import network module: {args.network_module}", flush=True)
-    want = network.wanted(args)
-    weights = load_file(args.network_weights) if args.network_weights else None
-    built = network.build(base, want, weights if args.dim_from_weights else None)
-    brand = "LoRA" if args.network_module == "networks.lora" else "LyCORIS"
-    _describe(want)
-    # sd-scripts makes the modules of both halves, says so, and then applies those that it trains
-    text, unet = targets.find(base, network.selection(want), network.ranks(want))
-    _say(f"create {brand} for Text Encoder: {len(text)} modules.")
-    _say(f"create {brand} for U-Net: {len(unet)} modules.")
-    if weights is not None:
-        try:
-            built.network.load(weights)
-        except (KeyError, ValueError) as error:
-            hint = "the file was trained with another network; --dim_from_weights takes its ranks"
-            raise RecipeError(Problem(str(args.network_weights), f"does not fit this network: {error}", hint)) from error
-        print(f"load network weights from {args.network_weights}", flush=True)
-    if args.gradient_checkpointing and base.device.type != "cpu":
-        base.unet.train()
-        base.unet.enable_gradient_checkpointing()
-    return built
-
-
-def _describe(want: network.Wanted) -> None:
-    """Say rank, alpha and algorithm in the words of sd-scripts and LyCORIS."""
-    rank = network.ranks(want)
-    if want.module == "networks.lora":
-        _say(f"create LoRA network. base dim (rank): {rank.dim}, alpha: {rank.alpha}")
-        if rank.conv_dim:
-            _say(f"apply LoRA to Conv2d with kernel size (3,3). dim (rank): {rank.conv_dim}, alpha: {rank.conv_alpha}")
-    else:
-        _say(f"Using rank adaptation algo: {want.args.get('algo', 'lora').lower()}")
-
-
-def _length(args: Namespace, groups: tuple[pictures.Group, ...]) -> Length:
-    batches = sum(group.batches() for group in groups)
-    per_epoch = math.ceil(batches / args.gradient_accumulation_steps)
-    steps = args.max_train_steps
-    if args.max_train_epochs:
-        steps = args.max_train_epochs * per_epoch
-        print(
-            f"override steps. steps for {args.max_train_epochs} epochs is / 指定エポックまでのステップ数: {steps}", flush=True
-        )
-    return Length(steps, math.ceil(steps / per_epoch), batches, args.gradient_accumulation_steps)
-
-
-def _start(args: Namespace, length: Length) -> int:
-    """The step to start after.
-
-    Raises:
-        RecipeError: the state belongs to other data or another seed, or there is nothing left to train.
-    """
-    start = args.initial_step or 0
-    if args.resume:
-        position = state.read_position(Path(args.resume))
-        if args.initial_step is None:
-            start = int(position["current_step"])
-        for name, now in (("seed", args.seed), ("batches_per_epoch", length.batches_per_epoch)):
-            if position.get(name) != now:
-                what = f"was saved with {name} {position.get(name)}, now it is {now}"
-                raise RecipeError(Problem(str(args.resume), what, "start anew without --resume"))
-    if start >= length.steps:
-        raise RecipeError(Problem("--max_train_steps", f"should be greater than initial step: {length.steps} vs {start}"))
-    return int(start)
-
-
-def _report_buckets(groups: tuple[pictures.Group, ...]) -> None:
-    for i, group in enumerate(groups):
-        _say(f"[Dataset {i}]")
-        for number, (size, members) in enumerate(group.by_bucket().items()):
-            _say(f"bucket {number}: resolution {size}, count: {len(members)}")
-
-
-def _banner(groups: tuple[pictures.Group, ...], length: Length) -> None:
-    sizes = ", ".join(str(group.dataset.batch_size) for group in groups)
-    lines = (
-        "running training / 学習開始",
-        f"  num train images * repeats / 学習画像の数×繰り返し回数: {sum(group.count() for group in groups)}",
-        "  num validation images * repeats / 学習画像の数×繰り返し回数: 0",
-        f"  num reg images / 正則化画像の数: {sum(group.regularization for group in groups)}",
-        f"  num batches per epoch / 1epochのバッチ数: {length.batches_per_epoch}",
-        f"  num epochs / epoch数: {length.epochs}",
-        f"  batch size per device / バッチサイズ: {sizes}",
-        f"  gradient accumulation steps / 勾配を合計するステップ数 = {length.accumulation}",
-        f"  total optimization steps / 学習ステップ数: {length.steps}",
-    )
-    print("\n".join(lines), flush=True)
 
 
 def _full_name(optimizer: torch.optim.Optimizer) -> str:
