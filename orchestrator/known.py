@@ -10,10 +10,11 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from orchestrator import engines
+from orchestrator import engines, remembered
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.plan import Source, canonical
 
@@ -43,6 +44,8 @@ class Digests:
         self._memo = memo
         self._changed = False
         self._known: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+        """What this command needed."""
         with contextlib.suppress(OSError, ValueError):
             known = json.loads(memo.read_text("utf-8"))
             if isinstance(known, dict):
@@ -50,16 +53,21 @@ class Digests:
 
     def of(self, path: Path) -> str:
         """Return the digest of a file, or of a folder: that of its files' names and digests. OSError if unreadable."""
-        if path.is_dir():
+        state = path.stat()
+        if stat.S_ISDIR(state.st_mode):
             files = sorted(part for part in path.rglob("*") if part.is_file())
             return hashlib.sha256(canonical([[str(part.relative_to(path)), self.of(part)] for part in files])).hexdigest()
-        stat = path.stat()
-        key = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
+        key = f"{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}|{state.st_ino}"  # noqa: PTH100 - keeps links
         if key not in self._known:
             with path.open("rb") as file:
                 self._known[key] = hashlib.file_digest(file, "sha256").hexdigest()
             self._changed = True
+        self.asked[key] = self._known[key]
         return self._known[key]
+
+    def learn(self, known: dict[str, str]) -> None:
+        """Take up what was remembered elsewhere."""
+        self._known = {**known, **self._known}
 
     def save(self) -> None:
         """Write what was learned, by rename; losing it costs time only."""
@@ -86,11 +94,35 @@ class World:
         self._predicted: dict[str, Prediction] = {}
         self._layouts: dict[str, Layout] = {}
         self.problems: list[Problem] = []
+        self._kept: dict[str, Any] | None = None
+
+    def recall(self) -> None:
+        """Take up what an earlier command has read of pictures and models: digests and image headers, each by its file."""
+        from orchestrator.dataset import headers  # noqa: PLC0415
+
+        if self._kept is None:
+            self._kept = remembered.recall(self._memory(), remembered.program(), remembered.Marks()) or {}
+            with contextlib.suppress(LookupError, TypeError, ValueError):
+                self.digests.learn(self._kept["digests"])
+                headers.recall(self._kept["headers"])
+
+    def remember(self) -> None:
+        """Keep what this command has read for the next one, in the user's cache."""
+        from orchestrator.dataset import headers  # noqa: PLC0415
+
+        now: dict[str, Any] = {"digests": self.digests.asked, "headers": headers.learned()}
+        if self._kept is not None and now != self._kept and any(now.values()):
+            remembered.keep(self._memory(), remembered.program(), {}, now)
+            self._kept = now
+
+    def _memory(self) -> Path | None:
+        return remembered.place(str(self.root), "pictures and models")
 
     def pictures(self, recipe: Recipe) -> Sequence[Source]:
         """Return every original of the recipe's dataset with its digest; problems are kept in ``problems``."""
         from orchestrator import dataset  # noqa: PLC0415 - it may read image headers
 
+        self.recall()
         asked = recipe.dataset.model_dump_json()
         if asked not in self._pictures:
             found: list[Source] = []
@@ -117,6 +149,7 @@ class World:
         """Return the training folders that a recipe's pictures become; recipes of one dataset share the answer."""
         from orchestrator import dataset  # noqa: PLC0415
 
+        self.recall()
         asked = recipe.dataset.model_dump_json()
         if asked not in self._layouts:
             self._layouts[asked] = dataset.layout(recipe.dataset, self.root)

@@ -38,9 +38,9 @@ def verbs() -> Iterator[tuple[str, Any]]:
     """Yield (words, command) of every verb, as ("dataset build", …), in the order of --help."""
     from typer.main import get_command  # noqa: PLC0415
 
-    from orchestrator.cli import app  # noqa: PLC0415 - the command line imports this module only when asked
+    from orchestrator.cli import whole  # noqa: PLC0415 - the command line imports this module only when asked
 
-    yield from _walk(get_command(app), "")
+    yield from _walk(get_command(whole()), "")
 
 
 def _walk(group: Any, before: str) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.flags import AsJson, Profile, recipe_names
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
     from orchestrator.record import Reason
     from orchestrator.workspace import Workspace
-
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
-Profile = Annotated[str, typer.Option(help="Overlay from recipes/_profiles.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,18 +28,6 @@ def register(app: typer.Typer) -> None:
     app.command("man")(man)
     app.command("trust")(trust)
     app.command("probe")(probe)
-
-
-def recipe_names(incomplete: str) -> list[str]:
-    """Return the recipes whose names begin so, for a shell's completion; nothing is loaded."""
-    from orchestrator.errors import OrchestratorError  # noqa: PLC0415
-    from orchestrator.workspace import find_root  # noqa: PLC0415
-
-    try:
-        found = sorted(path.stem for path in (find_root() / "recipes").glob("*.toml"))
-    except (OrchestratorError, OSError):
-        return []
-    return [name for name in ("all", *found) if name.startswith(incomplete)]
 
 
 def fetch_base(

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.flags import AsJson  # noqa: TC001 - typer reads it
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.importing.translate import Imported
     from orchestrator.new import Proposal, Wish
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 Images = Annotated[list[Path], typer.Option("--images", help="Folder of pictures; again for each further source.")]
 Trigger = Annotated[list[str], typer.Option(help="Word that will call the character; one for each --images.")]
 Algorithm = Annotated[list[str], typer.Option(help="lora3x3, locon, loha, …; again for more. Default: those three.")]

@@ -22,6 +22,7 @@ def _no_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     home = tmp_path_factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("KRNK_PROJECT", "KRNK_RUNS", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)

@@ -10,11 +10,13 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "orchestrator"
 
 LAYERS = (
-    ("errors", "supervise", "cells"),
+    ("errors", "supervise", "cells", "flags"),
     ("blocks", "layers"),
     ("recipe", "process"),
     ("check", "settings", "architecture", "wording", "schema", "diagnose", "fmt", "guards"),
-    ("load", "dataset", "weights", "lettering", "trust"),
+    ("remembered",),
+    ("parts", "dataset", "weights", "lettering", "trust"),
+    ("load",),
     ("engines",),
     ("plan", "grid", "embedded", "new", "importing", "export"),
     ("world",),
@@ -30,7 +32,16 @@ LAYERS = (
     ("go", "show", "probe"),
     ("demo", "manual"),
     ("verbs_inspect",),
-    ("verbs_weights", "verbs_dataset", "verbs_release", "verbs_recipes", "verbs_first", "warm", "setup_sd_scripts"),
+    (
+        "verbs_run",
+        "verbs_weights",
+        "verbs_dataset",
+        "verbs_release",
+        "verbs_recipes",
+        "verbs_first",
+        "warm",
+        "setup_sd_scripts",
+    ),
     ("cli",),
     ("__main__",),
 )
@@ -82,7 +93,7 @@ def test_only_process_starts_processes() -> None:
 
 def test_the_command_line_imports_nothing_heavy() -> None:
     heavy = ("torch", "numpy", "diffusers", "ray", "matplotlib", "PIL", "pydantic")
-    code = f"import sys, orchestrator.cli; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, orchestrator.cli; orchestrator.cli.whole(); print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

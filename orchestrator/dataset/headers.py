@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from PIL.Image import Image
@@ -46,6 +48,20 @@ class UnreadableError(ValueError):
 
 
 _seen: dict[tuple[str, int, int, int], Header] = {}
+_asked: set[tuple[str, int, int, int]] = set()
+_SETTLED_NS: Final = 2_000_000_000  # a file changed a moment ago may change again within the same tick of its clock
+
+
+def recall(kept: Iterable[Sequence[Any]]) -> None:
+    """Take up what ``learned`` returned to an earlier process."""
+    for path, size, mtime, inode, *said in kept:
+        _seen.setdefault((path, size, mtime, inode), Header(*said))
+
+
+def learned() -> list[list[Any]]:
+    """Return the headers that this process was asked for, as JSON; those of files that have just changed are left out."""
+    settled = time.time_ns() - _SETTLED_NS
+    return [[*key, *astuple(_seen[key])] for key in sorted(_asked) if key[2] < settled]
 
 
 def read(path: Path) -> Header:
@@ -61,6 +77,7 @@ def read(path: Path) -> Header:
     key = (str(path), state.st_size, state.st_mtime_ns, state.st_ino)
     if key not in _seen:
         _seen[key] = _read(path)
+    _asked.add(key)
     return _seen[key]
 
 

@@ -1,0 +1,262 @@
+"""The verbs that go through recipes: list, show, plan, run, all, demo, status, trace. Each imports what it needs."""
+
+from __future__ import annotations
+
+import inspect
+import json as json_
+import signal
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.flags import (
+    Address,
+    AsJson,
+    EngineName,
+    Executor,
+    Force,
+    Gpus,
+    KeepGoing,
+    LogFormat,
+    Names,
+    Only,
+    Profile,
+    Quiet,
+    Transport,
+    Verbose,
+    Verify,
+    recipe_names,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from orchestrator.job import Outcome
+    from orchestrator.workspace import Wanted, Workspace
+
+STOPPED = 130
+
+
+def _print_json(value: Any) -> None:
+    print(json_.dumps(value, indent=1, ensure_ascii=False))
+
+
+def list_(*, json: AsJson = False) -> None:
+    """The recipes: name, subject, algorithm, summary."""
+    from orchestrator import parts  # noqa: PLC0415
+    from orchestrator.workspace import find_root  # noqa: PLC0415
+
+    root = find_root() / "recipes"
+    found = parts.listed(root)
+    if found is None:
+        from orchestrator import load  # noqa: PLC0415 - pydantic is half of the time that this verb takes
+
+        loaded = load.recipes(root, load.names(root))
+        found = [{key: getattr(each.recipe, key) for key in parts.LISTED} for each in loaded]
+    if json:
+        _print_json(found)
+        return
+    width = max((len(one["name"]) for one in found), default=0)
+    for one in found:
+        print(f"{one['name']:{width}}  {one['subject']:15} {one['algorithm']:8}  {one['summary']}")
+
+
+def show(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name.", autocompletion=recipe_names)],
+    *,
+    origin: Annotated[bool, typer.Option("--origin", help="Say which file set each value.")] = False,
+    profile: Profile = "",
+    engine: EngineName = "",
+    as_: Annotated[str, typer.Option("--as", help="sd-scripts: the files that sd-scripts itself reads.")] = "",
+    output: Annotated[Path | None, typer.Option(help="With --as: folder to write them to; default: print them.")] = None,
+    json: AsJson = False,
+) -> None:
+    """The merged recipe, as TOML; with --origin, where each value comes from.  Example: orchestrator show krnk-locon."""
+    from orchestrator import show as show_  # noqa: PLC0415
+
+    space = _workspace()
+    loaded = space.load(_wanted([recipe], profile, engine))[0]
+    if as_:
+        from orchestrator import verbs_first  # noqa: PLC0415
+
+        verbs_first.export(loaded.recipe, space, as_, output)
+    elif json:
+        _print_json({"recipe": loaded.recipe.model_dump(mode="json"), "origin": loaded.origin})
+    else:
+        print(show_.toml(loaded, origin=origin), end="")
+
+
+def plan(
+    names: Names,
+    *,
+    profile: Profile = "",
+    engine: EngineName = "",
+    argv: Annotated[bool, typer.Option("--argv", help="Print every command, to paste into a shell.")] = False,
+    json: AsJson = False,
+    force: Force = [],  # noqa: B006 - typer reads the default
+    verify: Verify = False,
+) -> None:
+    """The steps, each with the reason why it will run or "cached", and what will come out. Runs nothing."""
+    from orchestrator import show as show_  # noqa: PLC0415
+    from orchestrator.workspace import as_json, select  # noqa: PLC0415
+
+    space = _workspace()
+    loaded = space.load(_wanted(names, profile, engine))
+    made = space.plan(loaded)
+    reasons = space.store.reasons(made, select(made, force, "--force"), verify=verify)
+    if argv:
+        print(show_.shell(made, space), end="")
+    elif json:
+        _print_json(as_json(made, reasons, space.world))
+    else:
+        from orchestrator import verbs_first  # noqa: PLC0415
+
+        print(show_.plan(made, reasons, space), end="")
+        verbs_first.say_lacking(made, reasons, space, names)
+    space.world.remember()
+
+
+def run(
+    names: Names,
+    *,
+    profile: Profile = "",
+    engine: EngineName = "",
+    only: Only = [],  # noqa: B006
+    force: Force = [],  # noqa: B006
+    keep_going: KeepGoing = True,
+    executor: Executor = "local",
+    gpus: Gpus = "",
+    address: Address = "",
+    transport: Transport = "auto",
+    verify: Verify = False,
+    json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    log_format: LogFormat = "text",
+) -> None:
+    """Run what a recipe needs, up to its release.  Example: orchestrator run krnk-locon --profile demo."""
+    from orchestrator import go, view  # noqa: PLC0415
+
+    if executor not in ("local", "inline", "ray"):
+        raise OrchestratorError(Problem(f"--executor {executor}", "no such executor", "local, inline or ray"))
+    if log_format not in tuple(view.Form):
+        raise OrchestratorError(Problem(f"--log-format {log_format}", "no such form", "text or json"))
+    _stop_on_signals()
+    asked = go.Asked(
+        _wanted(names, profile, engine),
+        tuple(only),
+        tuple(force),
+        keep_going=keep_going,
+        inline=executor == "inline",
+        gpus=gpus,
+        verify=verify,
+        cluster=executor == "ray",
+        address=address,
+        transport=transport,
+    )
+    chosen = view.Style(quiet=quiet, verbose=verbose, form=view.Form(log_format))
+    outcomes = go.go(_workspace(), asked, quiet=json, style=chosen)
+    if json:
+        _print_json(go.as_json(outcomes))
+    raise typer.Exit(_code(outcomes))
+
+
+def all_(**asked: Any) -> None:
+    """Run every recipe, and the release that they form together."""
+    run(["all"], **asked)
+
+
+# What typer reads: the options of `run`, said once.
+_taken = inspect.signature(run)
+all_.__signature__ = _taken.replace(parameters=list(_taken.parameters.values())[1:])  # type: ignore[attr-defined]
+all_.__annotations__ = {name: said for name, said in run.__annotations__.items() if name != "names"}
+
+
+def demo() -> None:
+    """All recipes in small on this machine's CPU, by real training: pictures, a release folder and a page in minutes."""
+    from orchestrator import demo as demo_  # noqa: PLC0415
+
+    _stop_on_signals()
+    raise typer.Exit(_code(demo_.run()))
+
+
+def trace() -> None:
+    """What ran where and when, as Chrome-trace JSON: orchestrator trace > trace.json, for Perfetto or about:tracing."""
+    from orchestrator import trace as trace_  # noqa: PLC0415
+
+    _print_json(trace_.chrome(trace_.spans(_workspace().store.root.glob("*/*/record.json"))))
+
+
+def status(*, json: AsJson = False) -> None:
+    """What runs now, since when, how far; and what was left unfinished."""
+    from orchestrator import show as show_  # noqa: PLC0415
+
+    found = show_.unfinished(_workspace().store)
+    if json:
+        _print_json(found)
+    elif not found:
+        print("Nothing runs, and nothing was left unfinished.")
+    for item in [] if json else found:
+        print(show_.unfinished_line(item))
+
+
+def _workspace() -> Workspace:
+    from orchestrator.workspace import Workspace  # noqa: PLC0415
+
+    return Workspace()
+
+
+def _wanted(names: list[str], profile: str, engine: str) -> Wanted:
+    from orchestrator.errors import RecipeError, near_miss  # noqa: PLC0415
+    from orchestrator.workspace import Wanted  # noqa: PLC0415
+
+    if engine not in ("", "sd-scripts", "embedded"):
+        raise RecipeError(
+            Problem(
+                f"--engine {engine}",
+                f"no such engine{near_miss(engine, ['sd-scripts', 'embedded'])}",
+                "sd-scripts or embedded",
+            )
+        )
+    return Wanted(tuple(names), profile, engine)
+
+
+def _stop_on_signals() -> None:
+    """Let TERM and a closed terminal end a run as ^C does."""
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGHUP, _terminated)
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _code(outcomes: list[Outcome]) -> int:
+    from orchestrator.job import Status  # noqa: PLC0415
+
+    if any(outcome.status is Status.FAILED for outcome in outcomes):
+        return 1
+    if any(outcome.status is Status.STOPPED for outcome in outcomes):
+        return STOPPED
+    return 0 if all(outcome.status.ok for outcome in outcomes) else 1
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "list": list_,
+    "show": show,
+    "plan": plan,
+    "run": run,
+    "all": all_,
+    "demo": demo,
+    "status": status,
+    "trace": trace,
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    for name, verb in VERBS.items():
+        app.command(name)(verb)
