@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -38,11 +39,16 @@ def _probe(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    from orchestrator.world import bench  # noqa: PLC0415
+    from orchestrator.world import promises  # noqa: PLC0415
 
-    print(bench.header())
-    for name, row in bench.table(options.loras, options.base, options.seeds, options.clip_skip):
-        print(bench.line(name, row), flush=True)
+    wishes = promises.in_folder(options.folder) if options.folder else promises.of_project(options.recipes)
+    setting = promises.Setting(options.base, options.seeds, options.clip_skip)
+    print(promises.header())
+    missed = 0
+    for result in promises.table(wishes, setting, os.cpu_count() or 1):
+        print(promises.line(result), flush=True)
+        missed += result.kept is False
+    print(f"\n{missed} promises missed" if missed else "\nevery promise kept")
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -64,8 +70,9 @@ def _arguments() -> argparse.ArgumentParser:
     probe.add_argument("file", type=Path)
     probe.add_argument("--view", help="as in a file name, for example f00; by default the file's name says it")
     probe.set_defaults(call=_probe)
-    bench = verbs.add_parser("bench", help="measure LoRA files of the demo: SUBJECT-ALGORITHM.safetensors")
-    bench.add_argument("loras", type=Path, help="a folder; its subfolders are searched too")
+    bench = verbs.add_parser("bench", help="read the pictures of what `make demo` has trained")
+    bench.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: all of the demo")
+    bench.add_argument("--folder", type=Path, help="files SUBJECT-ALGORITHM.safetensors at or below a folder instead")
     bench.add_argument("--base", type=Path, default=Path(__file__).parent.parent / "embedded" / "base")
     bench.add_argument("--seeds", type=int, default=32, help="pictures for each row")
     bench.add_argument("--clip-skip", type=int, default=1)

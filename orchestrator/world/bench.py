@@ -1,4 +1,4 @@
-"""What LoRAs of the demo do to the base, measured by the probe: who appears, with what, and what leaks into other prompts."""
+"""One row of the benchmark: asked for, drawn, read by the probe, counted. What rows there are: promises.py."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.embedded import model as models
-from orchestrator.embedded.bake import Baked
 from orchestrator.embedded.prompts import Line
 from orchestrator.embedded.sampling import draw
-from orchestrator.world import vocabulary as words
 from orchestrator.world.attributes import KRNK, TYANK, Character, Scene, View
 from orchestrator.world.captions import scene_tags
 from orchestrator.world.probe import Reading, Seen, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from PIL import Image
 
@@ -112,7 +108,12 @@ def score(reading: Reading, wanted: Sequence[Character]) -> dict[str, bool]:
 
 def measure(model: Model, wanted: Sequence[Ask], subject: Subject, clip_skip: int) -> Row:
     """Draw, read and count."""
-    return count_up(score(read(picture, ask.view), subject.characters) for ask, picture in pictures(model, wanted, clip_skip))
+    return counted(list(pictures(model, wanted, clip_skip)), subject)
+
+
+def counted(drawn: Iterable[tuple[Ask, Image.Image]], subject: Subject) -> Row:
+    """Read and count pictures that are drawn already."""
+    return count_up(score(read(picture, ask.view), subject.characters) for ask, picture in drawn)
 
 
 def count_up(scores: Iterable[Mapping[str, bool]]) -> Row:
@@ -123,48 +124,3 @@ def count_up(scores: Iterable[Mapping[str, bool]]) -> Row:
         right.update(name for name, value in one.items() if value)
         total.update(one.keys())
     return Row(max(total.values(), default=0), {name: right[name] / count for name, count in total.items()})
-
-
-def table(folder: Path, base: Path, count: int, clip_skip: int) -> Iterator[tuple[str, Row]]:
-    """Measure every file ``SUBJECT-ALGORITHM.safetensors`` of a folder; rows come as they are ready."""
-    names = sorted(folder.rglob("*.safetensors"))
-    files = [(file, subject) for file in names if (subject := SUBJECTS.get(file.stem.partition("-")[0])) is not None]
-    plain = models.load(base)
-    for name in dict.fromkeys(file.stem.partition("-")[0] for file, _ in files):
-        subject = SUBJECTS[name]
-        yield f"{name}: no LoRA, trigger", measure(plain, asks(subject.trigger, subject.framing, count), subject, clip_skip)
-        yield (
-            f"{name}: no LoRA, no trigger",
-            measure(plain, asks(_class_word(subject), subject.framing, count), subject, clip_skip),
-        )
-    for file, subject in files:
-        model = models.load(base)
-        baked = Baked(model, [file])
-        triggered = asks(subject.trigger, subject.framing, count)
-        for multiplier in (1.0, 0.5):
-            baked.set((multiplier,))
-            yield f"{file.stem}: {multiplier}, trigger", measure(model, triggered, subject, clip_skip)
-        baked.set((1.0,))
-        plain_asks = asks(_class_word(subject), subject.framing, count)
-        yield f"{file.stem}: 1.0, no trigger", measure(model, plain_asks, subject, clip_skip)
-        if len(subject.characters) > 1:
-            for alone in ("krnksf", "tyankps"):
-                one = SUBJECTS[alone]
-                yield f"{file.stem}: 1.0, {alone} alone", measure(model, asks(one.trigger, one.framing, count), one, clip_skip)
-
-
-def _class_word(subject: Subject) -> str:
-    return words.CLASS_WORD if len(subject.characters) == 1 else words.CLASS_WORD_TWO
-
-
-def line(name: str, row: Row) -> str:
-    """Return one line of the Markdown table."""
-    columns = ("number", *ATTRIBUTES, "hair+clothes", "all")
-    cells = (f"{row.rates[column]:.0%}" if column in row.rates else "–" for column in columns)
-    return f"| {name} | {row.pictures} | {' | '.join(cells)} |"
-
-
-def header() -> str:
-    """Return the two first lines of the Markdown table."""
-    columns = ("pictures", "number", *ATTRIBUTES, "hair+clothes", "all")
-    return f"| what | {' | '.join(columns)} |\n| --- |{' --- |' * len(columns)}"

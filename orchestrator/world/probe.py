@@ -33,7 +33,7 @@ _CELLS: Final = 4  # fewer cells than this show nothing
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a picture shows of one character; None: hidden in this view, or a colour of none."""
+    """What a picture shows of one character; None: hidden in this view; "": to be seen, and like nothing in the world."""
 
     hair: str | None
     length: str | None
@@ -96,17 +96,17 @@ def _character(pixels: NDArray[np.int16], template: Template) -> Seen:
 
 
 def _nearest(cells: NDArray[np.int16], known: Mapping[str, Rgb]) -> str | None:
-    """The colour that most cells are nearest to; cells far from all of them have no vote."""
+    """The colour that most cells are nearest to, "" if there is none; cells far from all of them have no vote."""
     if len(cells) < _CELLS:
         return None
     table = np.asarray(list(known.values()), dtype=np.float64)
     away = np.linalg.norm(cells[:, None, :] - table[None], axis=2)
     votes = np.bincount(away.argmin(axis=1)[away.min(axis=1) < FAR], minlength=len(table))
-    return list(known)[int(votes.argmax())] if votes.max() >= max(2, len(cells) // 4) else None
+    return list(known)[int(votes.argmax())] if votes.max() >= max(2, len(cells) // 4) else ""
 
 
 def _length(cells: NDArray[np.int16], hair: str | None) -> str | None:
-    if len(cells) < _CELLS or hair is None:
+    if len(cells) < _CELLS or not hair:
         return None
     away = np.linalg.norm(cells - np.asarray(HAIR[hair]), axis=1)
     return "long" if (away < FAR * 0.6).mean() > 0.5 else "short"
@@ -124,4 +124,4 @@ def _clothes(pixels: NDArray[np.int16], template: Template) -> str | None:
     seen = pixels[template.body]
     away = {name: float(np.abs(seen - look[template.body]).mean()) for name, look in template.clothes.items()}
     best = min(away, key=lambda name: away[name])
-    return best if away[best] < FAR / 2 else None
+    return best if away[best] < FAR / 2 else ""
