@@ -6,17 +6,20 @@ LyCORIS and compare. Whatever has no exact formula here is predicted as None, ne
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import layers
+from orchestrator.layers import Module
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.layers import Model, Module
+    from orchestrator.layers import Model
     from orchestrator.recipe import Network, Recipe
 
 Shapes = dict[str, tuple[int, ...]]
@@ -92,10 +95,25 @@ _SEEN: dict[str, tuple[Module | None, Predicted | None]] = {}
 def _counted(recipe: Recipe, model: Model) -> tuple[Module | None, Predicted | None]:
     """Return ``unfit`` and ``predict`` of a network; recipes that train the same one ask only once."""
     parts = [recipe.network.model_dump_json(), recipe.training.train, recipe.training.save_precision]
-    key = json.dumps([*parts, model.unet, model.text_encoders, model.attention], sort_keys=True)
+    text = json.dumps([*parts, model.unet, model.text_encoders, model.attention], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()
     if key not in _SEEN:
         _SEEN[key] = (_unfit(recipe, model), _predict(recipe, model))
     return _SEEN[key]
+
+
+def recall(kept: Mapping[str, Sequence[Any]]) -> None:
+    """Take up what ``learned`` returned to an earlier process of the same program."""
+    for key, (unfit_, said) in kept.items():
+        _SEEN.setdefault(key, (Module(*unfit_) if unfit_ else None, Predicted(*said) if said else None))
+
+
+def learned() -> dict[str, list[Any]]:
+    """Return what was worked out so far, as JSON, by a digest of network and model."""
+    return {
+        key: [list(astuple(unfit_)) if unfit_ else None, list(astuple(said)) if said else None]
+        for key, (unfit_, said) in _SEEN.items()
+    }
 
 
 def predict(recipe: Recipe, model: Model) -> Predicted | None:

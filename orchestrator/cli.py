@@ -18,13 +18,14 @@ from orchestrator.errors import OrchestratorError, report
 MODULES = ("verbs_recipes", "verbs_first", "verbs_weights", "verbs_dataset", "verbs_release")
 
 
-def _empty(*, completion: bool = False) -> typer.Typer:
+def _empty(*, completion: bool = False, helping: bool = True) -> typer.Typer:
     return typer.Typer(
         help="Character LoRAs from images to a published release. Try:  make demo",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         add_completion=completion,
+        add_help_option=helping,
     )
 
 
@@ -40,9 +41,10 @@ def whole() -> typer.Typer:
 def _asked(argv: list[str]) -> Any:
     """Return what ``argv`` needs of the command line: one verb, where it names one, which takes a third of the time."""
     verb = argv[0] if argv else ""
-    one = _empty()
+    helping = any(word.startswith("--h") for word in argv)  # typer imports pydantic to find that nobody asked for help
+    one = _empty(helping=helping)
     if verb in verbs_run.VERBS:
-        one.command(verb)(verbs_run.VERBS[verb])
+        one.command(verb, add_help_option=helping)(verbs_run.VERBS[verb])
         return get_group(one)
     app = whole()
     named = [

@@ -36,6 +36,9 @@ MODEL_FOLDERS = (
 )
 
 
+MANY = 20_000  # files that are remembered
+
+
 class Digests:
     """SHA-256 of files, remembered in one JSON file by (path, size, mtime_ns, inode)."""
 
@@ -97,7 +100,8 @@ class World:
         self._kept: dict[str, Any] | None = None
 
     def recall(self) -> None:
-        """Take up what an earlier command has read of pictures and models: digests and image headers, each by its file."""
+        """Take up what an earlier command has found: digests and image headers, each by its file, and sizes of networks."""
+        from orchestrator import architecture  # noqa: PLC0415
         from orchestrator.dataset import headers  # noqa: PLC0415
 
         if self._kept is None:
@@ -105,15 +109,24 @@ class World:
             with contextlib.suppress(LookupError, TypeError, ValueError):
                 self.digests.learn(self._kept["digests"])
                 headers.recall(self._kept["headers"])
+                architecture.recall(self._kept["networks"])
 
     def remember(self) -> None:
         """Keep what this command has read for the next one, in the user's cache."""
+        from orchestrator import architecture  # noqa: PLC0415
         from orchestrator.dataset import headers  # noqa: PLC0415
 
-        now: dict[str, Any] = {"digests": self.digests.asked, "headers": headers.learned()}
-        if self._kept is not None and now != self._kept and any(now.values()):
-            remembered.keep(self._memory(), remembered.program(), {}, now)
-            self._kept = now
+        if self._kept is None:
+            return
+        now: dict[str, dict[str, Any]] = {
+            "digests": self.digests.asked,
+            "headers": headers.learned(),
+            "networks": architecture.learned(),
+        }
+        both = {name: {**self._kept.get(name, {}), **said} for name, said in now.items()}
+        if both != self._kept:
+            few = all(len(said) < MANY for said in both.values())  # what is gone or has changed is left behind now and then
+            remembered.keep(self._memory(), remembered.program(), {}, both if few else now)
 
     def _memory(self) -> Path | None:
         return remembered.place(str(self.root), "pictures and models")

@@ -8,6 +8,7 @@ algorithm, type or name is WORD.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import tomllib
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator import remembered
-from orchestrator.errors import Problem, near_miss
+from orchestrator.errors import Problem, RecipeError, near_miss
 from orchestrator.remembered import ABSENT, Marks
 
 MAX_BYTES = 1 << 20  # a recipe of a megabyte is not a recipe
@@ -45,6 +46,23 @@ class Reading:
         """Return whether ``path`` is a file; it is marked in any case."""
         mark = self.looked[str(path)] = self.marks[str(path)]
         return mark != ABSENT and path.is_file()
+
+
+def find_root(start: Path | None = None) -> Path:
+    """Return the project folder: $KRNK_PROJECT, or the nearest folder at or above ``start`` that holds ``recipes/``.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    named = os.environ.get("KRNK_PROJECT")
+    if named:
+        return Path(named).resolve()
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "recipes").is_dir():
+            return folder
+    hint = "go to the folder that holds recipes/, or set KRNK_PROJECT to it"
+    raise RecipeError(Problem(str(here), "no recipes/ folder here or above", hint))
 
 
 def names(root: Path) -> list[str]:

@@ -47,9 +47,8 @@ def _print_json(value: Any) -> None:
 def list_(*, json: AsJson = False) -> None:
     """The recipes: name, subject, algorithm, summary."""
     from orchestrator import parts  # noqa: PLC0415
-    from orchestrator.workspace import find_root  # noqa: PLC0415
 
-    root = find_root() / "recipes"
+    root = parts.find_root() / "recipes"
     found = parts.listed(root)
     if found is None:
         from orchestrator import load  # noqa: PLC0415 - pydantic is half of the time that this verb takes

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import load
 from orchestrator.errors import NotReady, Problem, RecipeError
 from orchestrator.known import World
+from orchestrator.parts import find_root
 from orchestrator.plan import Kind, Plan, make_plan
 from orchestrator.store import Store
 
@@ -21,24 +22,9 @@ if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
     from orchestrator.record import Reason
 
+__all__ = ["ALL", "Wanted", "Workspace", "as_json", "describe", "disk", "final", "find_root", "predict", "select"]
+
 ALL = "all"
-
-
-def find_root(start: Path | None = None) -> Path:
-    """Return the project folder: $KRNK_PROJECT, or the nearest folder at or above ``start`` that holds ``recipes/``.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    named = os.environ.get("KRNK_PROJECT")
-    if named:
-        return Path(named).resolve()
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / "recipes").is_dir():
-            return folder
-    hint = "go to the folder that holds recipes/, or set KRNK_PROJECT to it"
-    raise RecipeError(Problem(str(here), "no recipes/ folder here or above", hint))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +50,7 @@ class Workspace:
 
     def load(self, wanted: Wanted) -> list[Loaded]:
         """Load the recipes asked for; ``all`` is every recipe of the project."""
+        self.world.recall()
         names: list[str] = []
         for name in wanted.names:
             names += load.names(self.recipes) if name == ALL else [name]

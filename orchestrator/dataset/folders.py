@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -222,11 +223,15 @@ def _framing(pictures: Iterable[Picture]) -> str:
 
 def _double(groups: list[Group], root: Path) -> list[Problem]:
     """Say which files stand in two sources: sd-scripts would take a folder listed twice once."""
-    owner: dict[Path, str] = {}
+    owner: dict[str, str] = {}
+    above: dict[Path, str] = {}
     problems: dict[tuple[str, str], Problem] = {}
     for group in groups:
         for original in group.originals:
-            first = owner.setdefault(original.path.resolve(), group.source)
+            path = original.path
+            folder = above.get(path.parent) or above.setdefault(path.parent, os.path.realpath(path.parent))
+            real = os.path.realpath(path) if path.is_symlink() else f"{folder}/{path.name}"
+            first = owner.setdefault(real, group.source)
             if first != group.source:
                 what = f"holds {_shown(original.path, root)}, which dataset.sources.{first} holds, too"
                 hint = "to raise its share set `repeats`; a folder listed twice is trained once"

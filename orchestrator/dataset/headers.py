@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from PIL.Image import Image
@@ -52,16 +52,16 @@ _asked: set[tuple[str, int, int, int]] = set()
 _SETTLED_NS: Final = 2_000_000_000  # a file changed a moment ago may change again within the same tick of its clock
 
 
-def recall(kept: Iterable[Sequence[Any]]) -> None:
+def recall(kept: Mapping[str, Sequence[Any]]) -> None:
     """Take up what ``learned`` returned to an earlier process."""
-    for path, size, mtime, inode, *said in kept:
+    for path, (size, mtime, inode, *said) in kept.items():
         _seen.setdefault((path, size, mtime, inode), Header(*said))
 
 
-def learned() -> list[list[Any]]:
+def learned() -> dict[str, list[Any]]:
     """Return the headers that this process was asked for, as JSON; those of files that have just changed are left out."""
     settled = time.time_ns() - _SETTLED_NS
-    return [[*key, *astuple(_seen[key])] for key in sorted(_asked) if key[2] < settled]
+    return {key[0]: [*key[1:], *astuple(_seen[key])] for key in sorted(_asked) if key[2] < settled}
 
 
 def read(path: Path) -> Header:
