@@ -404,8 +404,8 @@ class Recipe(Part):
     expect: Expect = Expect()
 
     def triggers(self) -> tuple[str, ...]:
-        """Return the trigger words, in the order of release.keywords or of the sources."""
+        """Return the trigger words, in the order of release.keywords or of the sources; regularization calls nobody."""
         if self.release.keywords:
             return self.release.keywords
-        words = (source.trigger for source in self.dataset.sources.values() if source.trigger)
+        words = (source.trigger for source in self.dataset.sources.values() if source.trigger and not source.regularization)
         return tuple(dict.fromkeys(words))

@@ -405,7 +405,7 @@ def test_a_tagger_that_is_not_there_is_said_before_the_run(good: Path) -> None:
 @pytest.fixture
 def run(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Return a function that runs ``dataset …`` in a project of its own with the demo's recipes and pictures."""
-    for name in ("recipes", "data/krnk"):
+    for name in ("recipes", "data/krnk", "data/others"):
         shutil.copytree(project / name, tmp_path / "project" / name)
     monkeypatch.setenv("KRNK_PROJECT", str(tmp_path / "project"))
     app = typer.Typer()
@@ -422,7 +422,7 @@ def test_the_verbs(run: Any, tmp_path: Path) -> None:
     shown = run("check", "krnk-locon")
     assert "num batches per epoch       210" in shown.stdout
     assert "num epochs                  5   for 1000 steps" in shown.stdout
-    for expected in ("15 pictures", "15 pictures, nothing has changed"):
+    for expected in ("39 pictures", "39 pictures, nothing has changed"):
         built = run("build", "krnk-locon", "--profile", "demo")
         assert built.exit_code == 0, built.output
         assert built.stdout.strip().endswith(expected)

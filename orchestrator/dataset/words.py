@@ -35,7 +35,7 @@ def captions(seen: Inspected) -> Iterator[Said]:
             continue
         if not picture.caption.strip():
             yield "error", where, "has an empty caption", f"dataset.sources.{folder.source}: trigger, tags, vocabulary"
-        elif folder.trigger and not folder.regularization and folder.trigger not in _words(picture.caption):
+        elif not folder.regularization and not _tags(folder.trigger) <= _words(picture.caption):
             yield (
                 "warning",
                 where,
@@ -59,15 +59,25 @@ def captions(seen: Inspected) -> Iterator[Said]:
                 yield "warning", seen.shown(path), "is a caption without a picture of that name", ""
 
 
+def _tags(words: str) -> set[str]:
+    """Return what stands between the commas; a trigger may be several tags."""
+    return {tag.strip() for tag in words.split(",") if tag.strip()}
+
+
 def _words(caption: str) -> set[str]:
     """Return the tags of a caption, and their words."""
-    tags = {tag.strip() for tag in caption.split(",")}
+    tags = _tags(caption)
     return tags | {word for tag in tags for word in tag.split()}
 
 
 def triggers(seen: Inspected) -> Iterator[Said]:
     """Trigger words as the text encoder reads them."""
-    words = {folder.trigger: folder.source for folder in seen.layout.folders if folder.trigger}
+    words = {
+        word: folder.source
+        for folder in seen.layout.folders
+        if not folder.regularization
+        for word in sorted(_tags(folder.trigger))
+    }
     split = {word: tokens.split(word) for word in words}
     for word, source in words.items():
         where, pieces = f"dataset.sources.{source}.trigger", split[word]

@@ -1,17 +1,23 @@
-"""The demo's input: pictures of krnk and tyank, named by the view convention, drawn by this program."""
+"""The demo's input: pictures of krnk and tyank, and of others for regularization, named by the view convention."""
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.world.attributes import KRNK, TYANK, Character, Looks, Scene, parse_view
+from orchestrator.world import vocabulary as words
+from orchestrator.world.attributes import KRNK, TYANK, Character, Looks, Scene, parse_view, random_looks
 from orchestrator.world.draw import draw
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SIZE: Final = 768
+OTHERS_SIZE: Final = 128  # they are trained at 64 only
+OTHERS: Final = ("others", "pairs")
+_OTHERS: Final = 2  # of every view, each with looks of its own
 # What people wear in the face pictures changes from one to the next, so that no LoRA takes it for a part of the face.
 _WARDROBE: Final = ("white shirt", "hoodie", "sweater", "dress")
 _VIEWS_15: Final = ("00", "01", "02", "03", "04", "05", "06", "07", "10", "11", "12", "17", "20", "21", "27")
@@ -46,7 +52,22 @@ def pictures() -> tuple[Picture, ...]:
     )
     both = (Character(KRNK, "school uniform"), Character(TYANK, "plugsuit"))
     together = (Picture("krnksf_tyankps", name, Scene(both, parse_view(name))) for name in _VIEWS_TWO)
-    return (*faces, *costumes, *together)
+    return (*faces, *costumes, *together, *_others())
+
+
+def _others() -> Iterator[Picture]:
+    """Draw characters who are not the subject, alone and in pairs: what the class word alone should go on meaning."""
+    dice = random.Random(7)  # noqa: S311  pictures, not secrets
+
+    def anyone() -> Character:
+        return Character(random_looks(dice), dice.choice(words.CLOTHES))
+
+    alone = [f"{framing}{view}" for framing in "fb" for view in _VIEWS_12]
+    for folder, names, people in (("others", alone, 1), ("pairs", _VIEWS_TWO, 2)):
+        for name in names:
+            for number in range(1, _OTHERS + 1):
+                scene = Scene(tuple(anyone() for _ in range(people)), parse_view(name))
+                yield Picture(folder, f"{name}_{number}", scene)
 
 
 def write_pictures(out: Path, size: int = SIZE) -> int:
@@ -55,5 +76,5 @@ def write_pictures(out: Path, size: int = SIZE) -> int:
     for picture in every:
         file = out / picture.folder / f"{picture.name}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        draw(picture.scene, size).save(file, optimize=True)
+        draw(picture.scene, min(size, OTHERS_SIZE) if picture.folder in OTHERS else size).save(file, optimize=True)
     return len(every)
