@@ -9,7 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import commands, diagnose, engines, guards, process
+from orchestrator import commands, diagnose, engines, guards, owner, process, supervise
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.journal import Journal, complete, last_lines
@@ -32,6 +32,8 @@ def execute(job: Job, step: Step, slot: Slot) -> Outcome:
     reason: Reason | None = None
     try:
         with _shared(job, step):
+            if not _wait_for_other_host(job, step):
+                return Outcome(step, Status.STOPPED)
             reason = job.store.reason(step, job.plan, forced=step.name in job.force, verify=job.verify)
             if reason is None:
                 return Outcome(step, Status.CACHED)
@@ -64,6 +66,27 @@ def _shared(job: Job, step: Step) -> Iterator[None]:
         yield
 
 
+def _wait_for_other_host(job: Job, step: Step) -> bool:
+    """Wait while a child on another host works on the step; return False if the run is to stop.
+
+    Its orchestrator may be gone; the child is ended by nobody from here, and goes on as long as its supervisor gives a sign
+    of life. A run folder without one for ``owner.STALE_SECONDS`` is taken over.
+    """
+    work = job.store.work(step)
+    said = False
+    while who := process.distant(work):
+        if not said:
+            job.view.say(
+                f"{step.name}: waits for {who}; without a sign of life for {owner.STALE_SECONDS:.0f} s it counts as dead"
+            )
+            said = True
+        if job.stop.wait(1.0):
+            return False
+    if process.elsewhere(work):
+        (work / supervise.CHILD).unlink(missing_ok=True)  # its supervisor, should it come back, ends itself
+    return True
+
+
 def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
     """Run the step's command, once more with the recipe's declared changes after a fault, and commit."""
     recipe = job.plan.recipes.get(step.recipe)
@@ -76,6 +99,9 @@ def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
         if attempt > first + 1:
             _set_aside(job.store.work(step), attempt - 1)
         end, argv, started, at = _once(job, plan, step, reason, slot, change)
+        if not end.stopped and reason.why is Why.ENDED and _judge(job, plan, step, end):
+            reason = Reason(Why.NEW)  # what nobody had judged was not good: it is no reason to stop here
+            end, argv, started, at = _once(job, plan, step, reason, slot, change)
         if end.stopped:
             return end
         problems = _judge(job, plan, step, end)
@@ -113,9 +139,13 @@ def _once(  # noqa: PLR0917 - what one attempt is
     with Journal(job, step, engine, work) as watch:
         if recipe is not None:
             watch.stall_seconds = recipe.guards.stall_seconds
-        if reason.why is Why.ADOPT and process.alive(work):
-            return process.adopt(work, watch), command.argv, started, None
-        _say_attempt(work, command, state[1] if state else None, change)
+        if reason.why in (Why.ADOPT, Why.ENDED) and (process.alive(work) or process.ended_well(work)):
+            last = diagnose.last_attempt(work)
+            started = process.begun(work) or started
+            end = process.adopt(work, watch, diagnose.log_at(last))
+            return end, tuple(last.get("argv", command.argv)), started, last.get("resumed_from")
+        said: dict[str, Any] = {"resumed_from": state[1] if state else None, "change": change}
+        _say_attempt(work, command, said | {"inputs": job.store.inputs(step, job.plan)})
         command = process.Command(command.argv, command.cwd, {**command.env, **slot.env}, command.files)
         warm = None if slot.keep or slot.leash else job.warm
         end = process.run(command, work, watch, warm=warm, keep=slot.keep, leash=slot.leash)
@@ -139,14 +169,13 @@ def _set_aside(work: Path, attempt: int) -> None:
         state.rename(kept / state.name)
 
 
-def _say_attempt(work: Path, command: process.Command, at: int | None, change: dict[str, Any]) -> None:
+def _say_attempt(work: Path, command: process.Command, more: dict[str, Any]) -> None:
     """Note the attempt where a person, and the next orchestrator, can read it."""
     log = work / process.LOG
     with (work / diagnose.ATTEMPTS).open("a", encoding="utf-8") as file:
         said: dict[str, Any] = {"env": command.env, "log_at": log.stat().st_size if log.exists() else 0}
-        said |= {"at": time.time(), "by": os.getpid(), "argv": command.argv, "cwd": str(command.cwd), "resumed_from": at}
-        said["change"] = change
-        file.write(json.dumps(said) + "\n")
+        said |= {"at": time.time(), "by": os.getpid(), "argv": command.argv, "cwd": str(command.cwd)}
+        file.write(json.dumps(said | more) + "\n")
 
 
 def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]:
@@ -158,7 +187,7 @@ def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]
         return [Problem(step.name, what, diagnose.hint(cause, step.recipe or "RECIPE", log))]
     recipe = plan.recipes.get(step.recipe)
     if step.kind is Kind.TRAIN and recipe is not None:
-        text = log.read_text("utf-8", "replace")
+        text = log.read_bytes()[diagnose.log_at(diagnose.last_attempt(log.parent)) :].decode("utf-8", "replace")
         return engines.get(recipe.engine).finished(recipe, job.store.work(step), text) or _look(job, step, recipe)
     if step.kind is Kind.RENDER and recipe is not None:
         return _look(job, step, recipe)

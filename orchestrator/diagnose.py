@@ -93,10 +93,10 @@ def find(text: str, code: int | None = None) -> Cause | None:
 
 def of_log(log: Path, code: int | None = None) -> Cause | None:
     """Return the cause that the last attempt's part of a log file shows (at most its last 256 KiB)."""
-    at = _last_attempt(log.parent).get("log_at")
+    at = log_at(last_attempt(log.parent))
     try:
         with log.open("rb") as file:
-            file.seek(max(at if isinstance(at, int) else 0, log.stat().st_size - TAIL_BYTES))
+            file.seek(max(at, log.stat().st_size - TAIL_BYTES))
             text = file.read().decode("utf-8", "replace")
     except OSError:
         text = ""
@@ -122,7 +122,7 @@ def hint(cause: Cause | None, recipe: str, log: Path) -> str:
 
 def by_hand(work: Path) -> str:
     """Return the last command that was tried in a work folder, for a shell: folder, environment, command."""
-    said = _last_attempt(work)
+    said = last_attempt(work)
     if "argv" not in said:
         return "python -m orchestrator plan RECIPE --argv  shows every command"
     env = said.get("env") or {}
@@ -131,7 +131,7 @@ def by_hand(work: Path) -> str:
     return f"cd {shlex.quote(said['cwd'])} && {command}" if "cwd" in said else command
 
 
-def _last_attempt(work: Path) -> dict[str, Any]:
+def last_attempt(work: Path) -> dict[str, Any]:
     """Return what was noted of the last attempt in a work folder; empty if nothing was."""
     try:
         *_, last = (work / ATTEMPTS).read_text("utf-8").splitlines()
@@ -139,3 +139,9 @@ def _last_attempt(work: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}
+
+
+def log_at(attempt: dict[str, Any]) -> int:
+    """Return where in the log an attempt's output begins; 0 if that was not noted."""
+    at = attempt.get("log_at")
+    return at if isinstance(at, int) else 0

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from orchestrator import owner
 from orchestrator.plan import Lane
 
 if TYPE_CHECKING:
@@ -100,16 +101,25 @@ class Lanes:
         """Take the GPU's lease. The child inherits it, so it is held for as long as a trainer lives, whoever started it."""
         if slot.lease is None:
             return True
-        descriptor = os.open(slot.lease, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            descriptor = os.open(slot.lease, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError:  # another user's file in a shared /tmp; to lock it, reading is enough
+            descriptor = os.open(slot.lease, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
             return False
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()}\n".encode())
+        with contextlib.suppress(OSError):
+            owner.write(descriptor, owner.me())
         slot.keep = (descriptor,)
         return True
+
+    def held_by(self) -> str:
+        """Return who holds the leases of the places that are not ours, as a message says it."""
+        others = [slot for slot in self._slots if slot.lease is not None and not slot.busy]
+        found = [(slot.name, owner.read(slot.lease)) for slot in others if slot.lease is not None]
+        return ", ".join(f"{name} is held by {who or 'another program'}" for name, who in found)
 
 
 def gpus(asked: str = "") -> list[str]:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
 import threading
@@ -21,14 +19,40 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from orchestrator import supervise
+from orchestrator.follow import (
+    LOG,
+    POLL_SECONDS,
+    Exit,
+    Progress,
+    Watch,
+    adopt,
+    alive,
+    begun,
+    distant,
+    elsewhere,
+    ended_well,
+    follow,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-LOG = "log.txt"
-POLL_SECONDS = 0.05
-MAX_PIECE = 64 * 1024  # a megabyte without a line end is read in parts of this size
-GRACE_SECONDS = supervise.GRACE_SECONDS
+__all__ = [
+    "LOG",
+    "Command",
+    "Exit",
+    "Progress",
+    "Warm",
+    "Watch",
+    "adopt",
+    "alive",
+    "begun",
+    "capture",
+    "distant",
+    "elsewhere",
+    "ended_well",
+    "run",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,49 +64,6 @@ class Command:
     env: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     """Texts to write into the work folder before the start (dataset TOML, preset, prompts): name -> content."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """One reading of a running child: ``done`` of ``total`` steps, mean loss, learning rate, a note."""
-
-    done: int = 0
-    total: int = 0
-    loss: float | None = None
-    learning_rate: float | None = None
-    note: str = ""
-    fault: str = ""
-    """Not empty: the output shows that the run is lost (NaN, no data found); stop it at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a child ended: its exit code (negative: a signal; None: nobody saw), and why we ended it, if we did."""
-
-    code: int | None
-    fault: str = ""
-    stopped: bool = False
-    adopted: bool = False
-
-    @property
-    def ok(self) -> bool:
-        """Whether the child ended by itself with exit code 0 (an unseen end is judged by the outputs alone)."""
-        return self.code in (0, None) and not self.fault and not self.stopped
-
-
-@dataclass(slots=True)
-class Watch:
-    """What the caller wants to know while a child runs."""
-
-    read: Callable[[str], Progress | None]
-    progress: Callable[[Progress], None] = lambda _: None
-    stalled: Callable[[float], None] = lambda _: None
-    stop: threading.Event = field(default_factory=threading.Event)
-    stall_seconds: float = 900.0
-    hold: Callable[[], str] = lambda: ""
-    """Asked about once a second: a reason to pause the child (the disk is nearly full) until it is gone."""
-    said: Callable[[str], None] = lambda _: None
-    """Told when the child is paused, and when it goes on."""
 
 
 class Warm:
@@ -171,28 +152,11 @@ def run(
                 pass_fds=(*keep, *(() if held is None else (held,))),
             )
     try:
-        return _follow(work, start, watch, helper)
+        return follow(work, start, watch, helper)
     finally:
         for descriptor in (held, holder):
             if descriptor is not None:
                 os.close(descriptor)
-
-
-def alive(work: Path) -> bool:
-    """Return whether the child that was started in ``work`` still runs (pid and start time), or its supervisor does."""
-    child = _json(work / supervise.CHILD)
-    for key in ("supervisor", "pid"):
-        pid = child.get(key)
-        if isinstance(pid, int) and pid > 0 and supervise.started(pid) == child.get(f"{key}_started") != "":
-            return True
-    return False
-
-
-def adopt(work: Path, watch: Watch) -> Exit:
-    """Follow a child that an earlier orchestrator started in ``work`` until it ends; its output is read from the beginning."""
-    _signal(work, signal.SIGCONT)  # the one before us may have paused it
-    end = _follow(work, 0, watch, None)
-    return Exit(end.code, end.fault, end.stopped, adopted=True)
 
 
 def capture(argv: tuple[str, ...], timeout: float = 20.0) -> tuple[int, str]:
@@ -202,127 +166,3 @@ def capture(argv: tuple[str, ...], timeout: float = 20.0) -> tuple[int, str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return 127, str(error)
     return done.returncode, done.stdout + done.stderr
-
-
-def _json(path: Path) -> dict[str, object]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-class _Tail:
-    """Reads what was added to a log, as text between line ends and carriage returns."""
-
-    _ends = re.compile(rb"[\r\n]+")
-
-    def __init__(self, path: Path, start: int) -> None:
-        self._file = path.open("rb")
-        self._file.seek(start)
-        self._rest = b""
-
-    def pieces(self) -> list[str]:
-        data = self._file.read(1 << 20)
-        if not data:
-            return []
-        *whole, self._rest = self._ends.split(self._rest + data)
-        while len(self._rest) > MAX_PIECE:
-            whole.append(self._rest[:MAX_PIECE])
-            self._rest = self._rest[MAX_PIECE:]
-        return [piece.decode("utf-8", "replace") for piece in whole if piece]
-
-    def last(self) -> list[str]:
-        """Return the unfinished piece at the end."""
-        rest, self._rest = self._rest, b""
-        return [rest.decode("utf-8", "replace")] if rest else []
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _follow(work: Path, start: int, watch: Watch, helper: subprocess.Popen[bytes] | None) -> Exit:
-    """Read the log until the child has ended; stop it when asked to or when its output shows a fault."""
-    tail = _Tail(work / LOG, start)
-    fault, stopped, ending = "", False, 0.0
-    last_word = last_asked = time.monotonic()
-    held = ""
-    gone = 0
-    try:
-        while True:
-            pieces = tail.pieces()
-            over = _over(work, helper)
-            if not over and helper is None and not alive(work):
-                gone += 1  # a supervisor that was killed leaves no exit.json; look again, it may just be writing it
-                over = gone > 5
-            if over:
-                while more := tail.pieces():
-                    pieces += more
-                pieces += tail.last()
-            for piece in pieces:
-                fault = _read(piece, watch) or fault
-            now = time.monotonic()
-            if pieces:
-                last_word = now
-            elif now - last_word > watch.stall_seconds:
-                watch.stalled(now - last_word)
-                last_word = now
-            if over:
-                break
-            if now - last_asked > 1.0:
-                last_asked = now
-                held = "" if ending else _hold(work, watch, held)
-            if not ending and (fault or watch.stop.is_set()):
-                stopped = watch.stop.is_set() and not fault
-                ending = now
-                _signal(work, signal.SIGTERM)
-                _signal(work, signal.SIGCONT)  # a paused child hears TERM only when it goes on
-            elif ending and now - ending > GRACE_SECONDS:
-                _signal(work, signal.SIGKILL)
-            if not pieces:
-                time.sleep(POLL_SECONDS)
-        if helper is not None:
-            helper.wait()
-    finally:
-        tail.close()
-    return Exit(_code(work), fault, stopped)
-
-
-def _hold(work: Path, watch: Watch, held: str) -> str:
-    """Pause the child's group when there is a reason to, let it go on when there is none; return the reason in force."""
-    reason = watch.hold()
-    if bool(reason) != bool(held):
-        _signal(work, signal.SIGSTOP if reason else signal.SIGCONT)
-        watch.said(f"paused: {reason}" if reason else "goes on")
-    return reason
-
-
-def _read(piece: str, watch: Watch) -> str:
-    found = watch.read(piece)
-    if found is None:
-        return ""
-    watch.progress(found)
-    return found.fault
-
-
-def _over(work: Path, helper: subprocess.Popen[bytes] | None) -> bool:
-    """Return whether the end was noted, or supervisor and child are both gone."""
-    return (work / supervise.EXIT).exists() or (helper is not None and helper.poll() is not None and not alive(work))
-
-
-def _code(work: Path) -> int | None:
-    code = _json(work / supervise.EXIT).get("code")
-    if isinstance(code, int):
-        return code
-    return None
-
-
-def _signal(work: Path, number: signal.Signals) -> None:
-    """Send a signal to the whole group of the child in ``work``."""
-    child = _json(work / supervise.CHILD)
-    pid = child.get("supervisor")
-    group = pid if isinstance(pid, int) and pid > 0 else None
-    if group is None or not alive(work):
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)

@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
 RECORD, PARTIAL, PROGRESS = "record.json", ".partial", "progress.jsonl"
 # What is about the work, and no output of it.
-BOOKKEEPING = {RECORD, PROGRESS, process.LOG, supervise.CHILD, supervise.EXIT, "request.json", "attempts.jsonl"}
+BOOKKEEPING = {
+    RECORD,
+    PROGRESS,
+    process.LOG,
+    supervise.CHILD,
+    supervise.EXIT,
+    supervise.LOCK,
+    "request.json",
+    "attempts.jsonl",
+}
 
 
 class Why(StrEnum):
@@ -29,6 +38,7 @@ class Why(StrEnum):
     NEW = "new"
     RESUME = "resume"
     ADOPT = "still running"
+    ENDED = "ended while nobody watched"
     INPUT_CHANGED = "input changed"
     OUTPUT_DAMAGED = "output damaged"
     FORCED = "forced"

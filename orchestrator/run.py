@@ -11,6 +11,7 @@ from orchestrator import process
 from orchestrator.attempt import execute
 from orchestrator.errors import Problem
 from orchestrator.job import Job, Outcome, Status
+from orchestrator.lanes import Lanes
 from orchestrator.order import order
 from orchestrator.plan import Kind, Lane, Step
 
@@ -41,7 +42,7 @@ def run_plan(job: Job, places: Places) -> list[Outcome]:
     running: dict[Future[Outcome], Step] = {}
     said = False
     owners = dict.fromkeys(step.owner for step in job.plan.steps if step.recipe or step.kind is Kind.RELEASE)
-    with job.store.lock(owners):
+    with job.store.lock(owners, lambda said: _lost(job, said)):
         try:
             while True:
                 walk.settle()
@@ -51,7 +52,8 @@ def run_plan(job: Job, places: Places) -> list[Outcome]:
                     if not walk.anything_ready():
                         break
                     if not said:
-                        job.view.say("waiting: another program holds the GPU")
+                        held = places.held_by() if isinstance(places, Lanes) else ""
+                        job.view.say(f"waiting: {held or 'another program holds the GPU'}")
                         said = True
                     time.sleep(POLL_SECONDS)
                     continue
@@ -71,6 +73,12 @@ def run_plan(job: Job, places: Places) -> list[Outcome]:
             if job.warm is not None:
                 job.warm.close()
     return [walk.outcomes.get(step.name) or Outcome(step, Status.STOPPED) for step in job.plan.steps]
+
+
+def _lost(job: Job, said: str) -> None:
+    """Another host thinks us dead (this one was suspended): leave the rest to it."""
+    job.view.say(f"stopping: {said}")
+    job.stop.set()
 
 
 class _Walk:

@@ -6,26 +6,27 @@ only module that says that a step is done.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
-import platform
 import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import engines, process, supervise
-from orchestrator.errors import NotReady, Problem, StepFailed
+from orchestrator import diagnose, engines, owner, process, supervise
+from orchestrator.errors import Problem, StepFailed
 from orchestrator.known import Digests
 from orchestrator.plan import SCHEMA, Kind, Plan, Step
 from orchestrator.record import BOOKKEEPING, PARTIAL, RECORD, Reason, Record, Why, host, sync, write
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+
+LOCK = ".lock"
 
 
 class Store:
@@ -73,7 +74,7 @@ class Store:
         """Return why a step has to run, judged by what lies in the store now; None if it is done."""
         work = self.work(step)
         if work.is_dir() and process.alive(work):
-            return Reason(Why.ADOPT, f"since {_clock((work / supervise.CHILD).stat().st_mtime)}")
+            return Reason(Why.ADOPT, f"since {owner.clock(process.begun(work) or 0.0)}")
         if forced:
             return Reason(Why.FORCED)
         record = self.record(step)
@@ -102,11 +103,25 @@ class Store:
 
     def _unfinished(self, step: Step, plan: Plan) -> Reason:
         work = self.work(step)
+        if self._ended_well(step, plan):
+            return Reason(Why.ENDED)
         if step.kind is Kind.TRAIN and work.is_dir():
             state = engines.get(plan.recipes[step.recipe].engine).checkpoint(work)
             if state is not None:
                 return Reason(Why.RESUME, f"step {state[1]}")
         return Reason(Why.NEW)
+
+    def _ended_well(self, step: Step, plan: Plan) -> bool:
+        """Return whether the step's command ended well on the inputs of today, and nobody was there to commit it."""
+        work = self.work(step)
+        if not process.ended_well(work) or not all(any(work.glob(pattern)) for pattern in step.outputs):
+            return False
+        return bool(diagnose.last_attempt(work).get("inputs") == self.inputs(step, plan))
+
+    def inputs(self, step: Step, plan: Plan) -> dict[str, str | None]:
+        """Return the digests of what a step reads from other steps, as they are recorded now."""
+        records = {need: self.record(plan.by_name[need]) for need in step.needs}
+        return {need: record.digest() if record is not None else None for need, record in records.items()}
 
     def begin(self, step: Step) -> Path:
         """Return the step's work folder, with whatever an earlier attempt left in it."""
@@ -146,11 +161,10 @@ class Store:
         if missing:
             raise StepFailed(missing)
         inputs: dict[str, str] = {}
-        for need in step.needs:
-            other = self.record(plan.by_name[need])
-            if other is None:
+        for need, digest in self.inputs(step, plan).items():
+            if digest is None:
                 raise StepFailed(Problem(step.name, f"{need} is not finished any more", "run the same command again"))
-            inputs[need] = other.digest()
+            inputs[need] = digest
         engine = plan.recipes[step.recipe].engine if step.recipe else ""
         record = Record(
             schema=SCHEMA,
@@ -179,7 +193,7 @@ class Store:
             if plan.recipes[step.recipe].training.save_every_n_steps is None:
                 for beside in work.glob(f"{step.recipe}-step*.safetensors"):
                     beside.unlink(missing_ok=True)  # sd-scripts saves a state only together with the LoRA
-        for name in (supervise.CHILD, supervise.EXIT):
+        for name in (supervise.CHILD, supervise.EXIT, supervise.LOCK):
             (work / name).unlink(missing_ok=True)
         write(work / RECORD, dataclasses.asdict(record))
         self._appear(step)
@@ -215,36 +229,6 @@ class Store:
                 os.fsync(file.fileno())
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    @contextlib.contextmanager
-    def lock(self, owners: Mapping[str, None]) -> Iterator[None]:
-        """Hold the locks of several owners; the kernel lets them go when this process ends, however it ends.
-
-        Raises:
-            NotReady: another orchestrator works on one of them; says which, since when.
-        """
-        with contextlib.ExitStack() as stack:
-            problems: list[Problem] = []
-            for owner in sorted(owners):
-                folder = self.root / owner
-                folder.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context((folder / ".lock").open("a+", encoding="utf-8"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    file.seek(0)
-                    holder = file.read().strip() or "unknown"
-                    problems.append(
-                        Problem(owner, f"is being worked on by {holder}", "python -m orchestrator status  shows it")
-                    )
-                    continue
-                file.seek(0)
-                file.truncate()
-                file.write(f"process {os.getpid()} on {platform.node()} since {_clock(time.time())}\n")
-                file.flush()
-            if problems:
-                raise NotReady(problems)
-            yield
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    def lock(self, owners: Iterable[str], lost: Callable[[str], None] = lambda _: None) -> AbstractContextManager[None]:
+        """Hold the locks of several owners (``owner.hold``). NotReady if another orchestrator works on one of them."""
+        return owner.hold([self.root / name / LOCK for name in sorted(owners)], lost)

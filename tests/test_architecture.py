@@ -11,8 +11,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "orchestrator"
 
 LAYERS = (
     ("errors", "supervise", "cells", "flags"),
-    ("blocks", "layers"),
-    ("recipe", "process"),
+    ("blocks", "layers", "owner"),
+    ("recipe", "follow"),
+    ("process",),
     ("check", "settings", "architecture", "wording", "schema", "diagnose", "fmt", "guards"),
     ("remembered",),
     ("parts", "dataset", "weights", "lettering", "trust"),

@@ -156,7 +156,8 @@ def test_a_gpu_is_leased_to_one_at_a_time_across_lanes(tmp_path: Path) -> None:
     here, there = (Lanes(Inline(), [Slot(Lane.GPU, "gpu 0", lease=lease)]) for _ in range(2))
     slot = here.take(Lane.GPU)
     assert slot is not None
-    assert lease.read_text("utf-8") == f"process {os.getpid()}\n"
+    assert lease.read_text("utf-8").startswith(f"process {os.getpid()} on ")
+    assert there.held_by().startswith(f"gpu 0 is held by process {os.getpid()} on {os.uname().nodename} since ")
     assert there.take(Lane.GPU) is None
     here.submit(slot, lambda _: None)
     assert there.take(Lane.GPU) is not None

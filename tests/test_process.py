@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator import process, supervise
+from orchestrator import follow, process, supervise
 from orchestrator.process import Command, Exit, Progress, Watch
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def test_stdin_is_closed(work: Path) -> None:
 
 
 def test_stop_ends_a_group_that_ignores_term(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(follow, "GRACE_SECONDS", 0.5)
     code = (
         "import os, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"

@@ -159,7 +159,7 @@ def _holder(lock: Path) -> str:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return file.read(200).strip() or "another process"
+                return file.readline(200).strip() or "another process"
     except OSError:
         return ""
     return ""
