@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from importlib import import_module
@@ -56,7 +55,6 @@ def _asked(argv: list[str]) -> Any:
 
 def main() -> int:
     """Run the command line; everything that goes wrong becomes a text and an exit code here."""
-    gc.set_threshold(50_000, 20, 20)  # what is imported stays: looking through it again and again is 5 % of a short command
     from orchestrator.view import clean, fit_streams  # noqa: PLC0415
 
     fit_streams()

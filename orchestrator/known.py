@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from orchestrator.plan import Source, canonical
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.dataset import Layout, Prediction
+    from orchestrator.dataset import Layout
     from orchestrator.recipe import Recipe
 
 EMBEDDED_BASE = Path(__file__).resolve().parent / "embedded" / "base"
@@ -83,6 +84,15 @@ class Digests:
             draft.replace(self._memo)
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What planning has to know of a dataset: pictures in the built folders, batches, and whether nothing is wrong with it."""
+
+    images: int
+    batches_per_epoch: int
+    sound: bool
+
+
 class World:
     """``plan.Known`` of this machine."""
 
@@ -94,13 +104,14 @@ class World:
         self._folders += tuple(folder / name.partition("/")[2] for folder in folders for name in MODEL_FOLDERS if "/" in name)
         self._versions: dict[str, str] = {}
         self._pictures: dict[str, tuple[Source, ...]] = {}
-        self._predicted: dict[str, Prediction] = {}
+        self._counts: dict[str, Counts] = {}
+        self._datasets: dict[str, list[Any]] = {}
         self._layouts: dict[str, Layout] = {}
         self.problems: list[Problem] = []
         self._kept: dict[str, Any] | None = None
 
     def recall(self) -> None:
-        """Take up what an earlier command has found: digests and image headers, each by its file, and sizes of networks."""
+        """Take up what an earlier command has found: digests, image headers, sizes of networks, datasets."""
         from orchestrator import architecture  # noqa: PLC0415
         from orchestrator.dataset import headers  # noqa: PLC0415
 
@@ -122,6 +133,7 @@ class World:
             "digests": self.digests.asked,
             "headers": headers.learned(),
             "networks": architecture.learned(),
+            "datasets": self._datasets,
         }
         both = {name: {**self._kept.get(name, {}), **said} for name, said in now.items()}
         if both != self._kept:
@@ -149,14 +161,32 @@ class World:
             self._pictures[asked] = tuple(found)
         return self._pictures[asked]
 
-    def predicted(self, recipe: Recipe) -> Prediction:
-        """Return how many images a recipe trains on, and in which classes; recipes of one dataset share the answer."""
+    def counted(self, recipe: Recipe) -> Counts:
+        """Return how many images a recipe trains on; remembered by the dataset's settings and the content of its files."""
         from orchestrator import dataset  # noqa: PLC0415
 
         asked = recipe.dataset.model_dump_json()
-        if asked not in self._predicted:
-            self._predicted[asked] = dataset.predict(self.layout(recipe), recipe.dataset)
-        return self._predicted[asked]
+        if asked not in self._counts:
+            real = {folder: os.path.realpath(folder) for folder in {source.path.parent for source in self.pictures(recipe)}}
+            files = [
+                [
+                    source.role,
+                    source.digest,
+                    os.path.realpath(source.path) if source.path.is_symlink() else real[source.path.parent],
+                ]
+                for source in self.pictures(recipe)
+            ]
+            key = hashlib.sha256(canonical([asked, files])).hexdigest()
+            kept = (self._kept or {}).get("datasets", {}).get(key)
+            if kept is None:
+                layout = self.layout(recipe)
+                seen = dataset.predict(layout, recipe.dataset)
+                sound = not dataset.problems(layout, recipe.dataset, self.root)
+                kept = [seen.images, seen.batches_per_epoch, sound]
+            if not self.problems:
+                self._datasets[key] = kept
+            self._counts[asked] = Counts(*kept)
+        return self._counts[asked]
 
     def layout(self, recipe: Recipe) -> Layout:
         """Return the training folders that a recipe's pictures become; recipes of one dataset share the answer."""

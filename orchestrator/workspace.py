@@ -111,7 +111,7 @@ def predict(recipe: Recipe, world: World) -> dict[str, Any]:
     from orchestrator import architecture, dataset  # noqa: PLC0415
 
     said = architecture.predict(recipe, architecture.of(recipe, world.find(recipe.base.checkpoint)))
-    seen = world.predicted(recipe)
+    seen = world.counted(recipe)
     accumulation = recipe.training.gradient_accumulation_steps or 1
     epochs = dataset.epochs(seen, recipe.training.steps, accumulation) if seen.images else None
     size = said.tensor_bytes if said is not None else None

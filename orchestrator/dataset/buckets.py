@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +110,15 @@ def predict(layout: Layout, dataset: Dataset) -> Prediction:
     )
 
 
-def epochs(prediction: Prediction, steps: int, gradient_accumulation_steps: int = 1) -> int:
+class Counted(Protocol):
+    """A prediction, or what is left of it."""
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Batches of all buckets."""
+
+
+def epochs(prediction: Counted, steps: int, gradient_accumulation_steps: int = 1) -> int:
     """Return "num epochs" for ``steps`` optimizer steps; 0 when there is nothing to train on."""
     updates = -(-prediction.batches_per_epoch // gradient_accumulation_steps)
     return -(-steps // updates) if updates else 0

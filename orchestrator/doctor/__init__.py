@@ -76,7 +76,9 @@ def pictures(recipe: Recipe, world: World) -> list[Problem]:
     from orchestrator import dataset, trust  # noqa: PLC0415 - reads image headers
 
     strange = trust.problems(recipe.dataset, world.root)
-    return strange or list(dataset.problems(world.layout(recipe), recipe.dataset, world.root))
+    if strange or world.counted(recipe).sound:
+        return strange
+    return list(dataset.problems(world.layout(recipe), recipe.dataset, world.root))
 
 
 def models(recipe: Recipe, world: World) -> list[Problem]:
