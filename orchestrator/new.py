@@ -7,12 +7,10 @@ Proposals follow the rule of the release: a face trains 1000 steps with every pi
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator import fmt, trust
-from orchestrator.dataset import headers, naming
+from orchestrator import fmt, looking, trust
 from orchestrator.errors import Problem, RecipeError, near_miss
 
 if TYPE_CHECKING:
@@ -23,37 +21,9 @@ SIZES: Final = (128, 192, 256, 384, 512, 768)
 TYPES: Final = ("face", "body", "group")
 ALGORITHMS: Final = ("lora3x3", "locon", "loha")
 FEW: Final = 8
-_TALL: Final = 1.3  # height / width of half the pictures, from which on they show a whole figure
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9_-]+")
 # Of the release of 2023, and not true of anybody else's LoRA.
 _NOT_THEIRS: Final = ("release.source", "release.version", "release.listed_size", "release.collection_title_ja")
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What lies in one folder of pictures."""
-
-    folder: Path
-    stems: tuple[str, ...]
-    sizes: tuple[tuple[int, int], ...]
-    """(width, height) in pixels, upright."""
-    texts: dict[str, int]
-    """Caption files by ending."""
-    views: dict[str, str]
-    """f or b, of the pictures whose name states a view."""
-
-    @property
-    def widest(self) -> int:
-        """Width of the widest picture."""
-        return max(width for width, _ in self.sizes)
-
-    @property
-    def framing(self) -> str:
-        """Return b where the pictures show whole figures, by name or else by shape; f otherwise."""
-        if self.views:
-            return "b" if "b" in self.views.values() else "f"
-        tall = sum(height >= _TALL * width for width, height in self.sizes)
-        return "b" if 2 * tall > len(self.sizes) else "f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,37 +49,6 @@ class Proposal:
     notes: tuple[str, ...]
 
 
-def look(folder: Path) -> Seen:
-    """Look at a folder: picture headers and file names; nothing is decoded or changed.
-
-    Raises:
-        RecipeError: no such folder, no picture in it, or pictures that cannot be read.
-    """
-    if not folder.is_dir():
-        raise RecipeError(Problem(str(folder), "is no folder", "orchestrator new SUBJECT --images DIR"))
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in headers.ENDINGS)
-    if not files:
-        below = [one.name for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith(".")]
-        hint = f"its folders are {', '.join(below[:5])}: name one of them, or see  dataset import" if below else ""
-        raise RecipeError(
-            Problem(str(folder), "holds no picture", hint or f"pictures end in {', '.join(sorted(headers.ENDINGS))}")
-        )
-    sizes: list[tuple[int, int]] = []
-    problems: list[Problem] = []
-    for path in files:
-        try:
-            header = headers.read(path)
-        except headers.UnreadableError as error:
-            problems.append(Problem(str(path), str(error), "replace it, or move it away"))
-            continue
-        sizes.append((header.width, header.height))
-    if problems:
-        raise RecipeError(problems)
-    texts = Counter(ending for path in files for ending in (".txt", ".caption") if path.with_suffix(ending).is_file())
-    views = {path.stem: view.framing for path in files if (view := naming.view(path.stem)) is not None}
-    return Seen(folder, tuple(path.stem for path in files), tuple(sizes), dict(texts), views)
-
-
 def propose(wish: Wish, root: Path) -> Proposal:
     """Return recipes for the pictures of a wish, for the project at ``root``.
 
@@ -117,12 +56,12 @@ def propose(wish: Wish, root: Path) -> Proposal:
         RecipeError: names that cannot be used, or folders that cannot.
     """
     _check(wish)
-    seen = [look(folder) for folder in wish.images]
+    seen = [looking.look(folder) for folder in wish.images]
     triggers = trigger_words(wish)
-    kind = wish.type or kind_of(seen)
-    notes = [_says(one) for one in seen]
+    kind = wish.type or looking.kind_of(seen)
+    notes = [looking.says(one) for one in seen]
     if not wish.type:
-        notes.append(f"type {kind}: {_why(seen, kind)}")
+        notes.append(f"type {kind}: {looking.why(seen, kind)}")
     sources = {trigger: _source(one, trigger, root, notes) for one, trigger in zip(seen, triggers, strict=True)}
     part: dict[str, Any] = {"extends": [f"_base/{kind}"], "unset": list(_NOT_THEIRS), "subject": wish.subject}
     if wish.base:
@@ -243,29 +182,7 @@ def trigger_words(wish: Wish) -> list[str]:
     return words
 
 
-def kind_of(seen: Sequence[Seen]) -> str:
-    """Return what the pictures are proposed to become: a face, a body, or a group of several bodies."""
-    bodies = sum(one.framing == "b" for one in seen)
-    return "group" if bodies > 1 else ("body" if bodies else "face")
-
-
-def _why(seen: Sequence[Seen], kind: str) -> str:
-    named = any(one.views for one in seen)
-    how = "by the file names (f: upper body, b: full body)" if named else "by the shape of the pictures"
-    rule = {"face": "1000 steps, every picture 4 times", "body": "1200 steps, twice", "group": "1600 steps, once"}[kind]
-    return f"{how}; {rule}, as the release did"
-
-
-def _says(one: Seen) -> str:
-    widths, heights = zip(*one.sizes, strict=True)
-    captions = ", ".join(f"{count} with {ending}" for ending, count in one.texts.items()) or "no caption files"
-    return (
-        f"{one.folder}: {len(one.stems)} pictures, {min(widths)}..{max(widths)} x {min(heights)}..{max(heights)}, "
-        f"{len(one.views)} named by view, {captions}"
-    )
-
-
-def _source(one: Seen, trigger: str, root: Path, notes: list[str]) -> dict[str, Any]:
+def _source(one: looking.Seen, trigger: str, root: Path, notes: list[str]) -> dict[str, Any]:
     """Return the table of one source: where, which words, and where its captions come from."""
     folder = one.folder.resolve()
     inside = folder.is_relative_to(root.resolve())
@@ -293,7 +210,7 @@ def _source(one: Seen, trigger: str, root: Path, notes: list[str]) -> dict[str, 
     return table
 
 
-def _advice(seen: Sequence[Seen], triggers: Sequence[str]) -> list[str]:
+def _advice(seen: Sequence[looking.Seen], triggers: Sequence[str]) -> list[str]:
     from orchestrator.dataset import tokens  # noqa: PLC0415 - half a megabyte of merges
 
     found: list[str] = []

@@ -78,12 +78,13 @@ def _ask(wish: Wish, proposal: Proposal, root: Path) -> tuple[Wish, Proposal]:
     """Show the proposal and let a person change type and trigger words."""
     import dataclasses  # noqa: PLC0415
 
+    from orchestrator import looking  # noqa: PLC0415
     from orchestrator import new as new_  # noqa: PLC0415
 
     for note in proposal.notes:
         typer.echo(note, err=True)
-    seen = [new_.look(folder) for folder in wish.images]
-    kind = typer.prompt("type (face, body, group)", default=wish.type or new_.kind_of(seen), err=True)
+    seen = [looking.look(folder) for folder in wish.images]
+    kind = typer.prompt("type (face, body, group)", default=wish.type or looking.kind_of(seen), err=True)
     triggers = [
         typer.prompt(f"trigger word of {folder}", default=word, err=True)
         for folder, word in zip(wish.images, new_.trigger_words(wish), strict=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator import cli, load, new
+from orchestrator import cli, load, looking, new
 from orchestrator.errors import RecipeError
 
 
@@ -136,7 +136,7 @@ def test_nothing_is_overwritten(empty: Path, monkeypatch: pytest.MonkeyPatch, ca
 def test_a_folder_of_folders_is_told_what_to_name(empty: Path) -> None:
     pictures(empty / "a" / "inner", ["x"])
     with pytest.raises(RecipeError, match="inner"):
-        new.look(empty / "a")
+        looking.look(empty / "a")
 
 
 def test_a_common_word_is_warned_about(empty: Path) -> None:
