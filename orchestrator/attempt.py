@@ -154,11 +154,8 @@ def _once(  # noqa: PLR0917 - what one attempt is
 
 def _rung(work: Path, ladder: list[dict[str, Any]]) -> int:
     """Return where on the ladder of retries an earlier orchestrator stood: its states belong to that rung."""
-    try:
-        last = json.loads((work / diagnose.ATTEMPTS).read_text("utf-8").splitlines()[-1])
-        return ladder.index(last["change"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return 0
+    last = diagnose.last_attempt(work).get("change")
+    return ladder.index(last) if last in ladder else 0
 
 
 def _set_aside(work: Path, attempt: int) -> None:
@@ -175,7 +172,8 @@ def _say_attempt(work: Path, command: process.Command, more: dict[str, Any]) -> 
     with (work / diagnose.ATTEMPTS).open("a", encoding="utf-8") as file:
         said: dict[str, Any] = {"env": command.env, "log_at": log.stat().st_size if log.exists() else 0}
         said |= {"at": time.time(), "by": os.getpid(), "argv": command.argv, "cwd": str(command.cwd)}
-        file.write(json.dumps(said | more) + "\n")
+        torn = file.tell() > 0 and not log.with_name(diagnose.ATTEMPTS).read_bytes().endswith(b"\n")
+        file.write("\n" * torn + json.dumps(said | more) + "\n")
 
 
 def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]:
@@ -186,6 +184,8 @@ def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]
         what = end.fault or diagnose.said(end.code, cause, last_lines(log))
         return [Problem(step.name, what, diagnose.hint(cause, step.recipe or "RECIPE", log))]
     recipe = plan.recipes.get(step.recipe)
+    if end.code is None and step.kind is not Kind.TRAIN:  # a training is judged by what it said and left
+        return [Problem(step.name, "ended, and nobody saw how", "run the same command again")]
     if step.kind is Kind.TRAIN and recipe is not None:
         text = log.read_bytes()[diagnose.log_at(diagnose.last_attempt(log.parent)) :].decode("utf-8", "replace")
         return engines.get(recipe.engine).finished(recipe, job.store.work(step), text) or _look(job, step, recipe)

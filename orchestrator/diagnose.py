@@ -5,6 +5,7 @@ The signatures stand in ``diagnose.toml``, in order: what is said nearer to the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -132,13 +133,14 @@ def by_hand(work: Path) -> str:
 
 
 def last_attempt(work: Path) -> dict[str, Any]:
-    """Return what was noted of the last attempt in a work folder; empty if nothing was."""
-    try:
-        *_, last = (work / ATTEMPTS).read_text("utf-8").splitlines()
-        said = json.loads(last)
-    except (OSError, ValueError):
-        return {}
-    return said if isinstance(said, dict) else {}
+    """Return what was noted of the last attempt in a work folder; empty if nothing was. A torn line is passed over."""
+    with contextlib.suppress(OSError):
+        for line in reversed((work / ATTEMPTS).read_text("utf-8", "replace").splitlines()):
+            with contextlib.suppress(ValueError):
+                said = json.loads(line)
+                if isinstance(said, dict):
+                    return said
+    return {}
 
 
 def log_at(attempt: dict[str, Any]) -> int:

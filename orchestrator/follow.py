@@ -233,12 +233,12 @@ def _over(work: Path, helper: Starter | None) -> bool:
 
 
 def _code(work: Path, helper: Starter | None) -> int | None:
-    """Return the exit code that was noted, or the supervisor's own where it could note none; None: nobody saw."""
+    """Return the exit code that was noted, or the supervisor's own where none was noted; None: nobody saw."""
     code = _json(work / supervise.EXIT).get("code")
     own = helper.wait() if helper is not None else 0
-    if own == supervise.TAKEN or (own > 0 and not isinstance(code, int)):
-        return own
-    return code if isinstance(code, int) else None
+    if isinstance(code, int):
+        return code
+    return own if own > 0 else None
 
 
 def _signal(work: Path, number: signal.Signals) -> bool:

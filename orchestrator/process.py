@@ -93,9 +93,9 @@ class Warm:
             if pipe is not None:
                 pipe.write(json.dumps(request) + "\n")
                 pipe.flush()
-            while self._server.poll() is None and not (work / supervise.CHILD).exists():
+            while self._server.poll() is None and not _noted(work):
                 time.sleep(POLL_SECONDS)  # the first request waits for the imports
-            return (work / supervise.CHILD).exists()
+            return _noted(work)
 
     def close(self) -> None:
         """End the warm process; children it has started go on."""
@@ -109,6 +109,10 @@ class Warm:
                     self._server.stdin.close()
             self._server.wait()
             self._server = None
+
+
+def _noted(work: Path) -> bool:
+    return any((work / name).exists() for name in (supervise.CHILD, supervise.EXIT))
 
 
 def run(

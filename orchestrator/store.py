@@ -193,8 +193,6 @@ class Store:
             if plan.recipes[step.recipe].training.save_every_n_steps is None:
                 for beside in work.glob(f"{step.recipe}-step*.safetensors"):
                     beside.unlink(missing_ok=True)  # sd-scripts saves a state only together with the LoRA
-        for name in (supervise.CHILD, supervise.EXIT, supervise.LOCK):
-            (work / name).unlink(missing_ok=True)
         write(work / RECORD, dataclasses.asdict(record))
         self._appear(step)
         return record
@@ -209,6 +207,8 @@ class Store:
             shutil.rmtree(old, ignore_errors=True)
         else:
             work.rename(folder)
+        for name in (supervise.CHILD, supervise.EXIT, supervise.LOCK):  # until now they kept a late supervisor from starting
+            (folder / name).unlink(missing_ok=True)
         sync(folder.parent)
         if step.kind is Kind.RELEASE:
             latest = folder.parent / "latest"

@@ -100,7 +100,11 @@ def _end_group(number: signal.Signals) -> None:
 
 
 def _alone(work: Path) -> int | None:
-    """Lock ``work`` for the life of this process; None if another supervisor has it, its child maybe not yet noted."""
+    """Lock ``work`` for the life of this process; None if it is, or has just been, another supervisor's.
+
+    Whoever starts a supervisor removes exit.json first. So one that comes late, because its starter was killed meanwhile,
+    sees by it that the work has been done, or by the lock file that the folder has gone to its final place.
+    """
     lock = os.open(work / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     for _ in range(20):
         try:
@@ -110,7 +114,10 @@ def _alone(work: Path) -> int | None:
         except OSError:  # a file system without locks: heartbeats have to do
             return lock
         else:
-            return lock
+            with contextlib.suppress(OSError):
+                if not (work / EXIT).exists() and os.path.samestat(os.fstat(lock), (work / LOCK).stat()):
+                    return lock
+            return None
     return None
 
 

@@ -58,11 +58,14 @@ def main() -> int:
     """Serve until stdin closes, which it does when the orchestrator ends, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the orchestrator's to answer
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors: the kernel reaps them
+    asking = os.getppid()
     for line in sys.stdin:
         request = json.loads(line)
         with contextlib.suppress(ImportError):  # the child meets it again, and says it in its own log
             for name in getattr(importlib.import_module(request["module"]), "WARM", ()):
                 importlib.import_module(name)
+        if os.getppid() != asking:
+            break  # killed while we imported; the next orchestrator may have begun the same step
         sys.stdout.flush()
         sys.stderr.flush()
         start(request)
