@@ -33,15 +33,14 @@ class Recipe:
     pictures: int = 15_000
 
 
-def scenes(count: int) -> list[tuple[Scene, str | None]]:
-    """Return the scenes to draw; the last RESIDENT_SHARE-th part with a resident and their name."""
-    chosen: list[tuple[Scene, str | None]] = []
+def scenes(count: int) -> list[Scene]:
+    """Return the scenes to draw; the last RESIDENT_SHARE-th part with a resident."""
+    chosen: list[Scene] = []
     for seed in range(FIRST_SEED, FIRST_SEED + count):
         if seed - FIRST_SEED < count - count // RESIDENT_SHARE:
-            chosen.append((random_scene(seed), None))
+            chosen.append(random_scene(seed))
         else:
-            resident, scene = resident_scene(seed)
-            chosen.append((scene, resident.name))
+            chosen.append(resident_scene(seed))
     return chosen
 
 
@@ -50,7 +49,7 @@ def make_base(recipe: Recipe, out: Path, work: Path, threads: int = 2) -> None:
     work.mkdir(parents=True, exist_ok=True)
     base = new_base(work, recipe.seed)
     drawn = scenes(recipe.pictures)
-    pictures = draw_scenes([scene for scene, _ in drawn], threads)
+    pictures = draw_scenes(drawn, threads)
     pictures.share_memory_()  # type: ignore[no-untyped-call]
     if (work / "vae-done.pt").exists():
         known = torch.load(work / "vae-done.pt", weights_only=True)

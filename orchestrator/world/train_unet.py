@@ -11,6 +11,7 @@ import torch
 
 from orchestrator.world.base_parts import LATENT_SCALE, text_states
 from orchestrator.world.captions import thinned_caption
+from orchestrator.world.residents import costumes, known_by
 from orchestrator.world.templates import layout
 from orchestrator.world.tokenizer import LENGTH
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 BATCH: Final = 16
 RATE: Final = 3e-3
 NO_CAPTION: Final = 0.1  # so that guidance has something to guide away from
+NAMED: Final = 0.8  # how often a resident is called by name
+DRESSED: Final = 0.3  # and then the clothes by theirs
 LAST_LAYER: Final = 0.5  # how often clip_skip is 1 instead of 2
 DETAIL: Final = 4.0  # so much more do cells of eyes and choker weigh: they are few, and are learned last
 PAIRS: Final = 2.0  # so much more often is a picture of two characters chosen
@@ -40,9 +43,9 @@ class Captions:
         self._dice = random.Random(seed)  # noqa: S311  pictures, not secrets
         self._known: dict[str, list[int]] = {}
 
-    def ids(self, scene: Scene, name: str | None) -> list[int]:
-        """Return the 77 ids of one caption, empty now and then; a resident's ``name`` stands for the class word."""
-        text = "" if self._dice.random() < NO_CAPTION else thinned_caption(scene, self._dice, name)
+    def ids(self, scene: Scene) -> list[int]:
+        """Return the 77 ids of one caption, empty now and then; residents and costumes are often called by name."""
+        text = "" if self._dice.random() < NO_CAPTION else self._text(scene)
         comma = self._of(",")
         ids: list[int] = []
         for tag in text.split(", ") if text else ():
@@ -50,6 +53,16 @@ class Captions:
         start, end = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
         ids = [start, *ids[: LENGTH - 2]]
         return ids + [end] * (LENGTH - len(ids))
+
+    def _text(self, scene: Scene) -> str:
+        dice, known = self._dice, known_by()
+        names = [known[one.looks] for one in scene.characters if one.looks in known]
+        if len(names) < len(scene.characters) or dice.random() > NAMED:
+            return thinned_caption(scene, dice)
+        dressed = dice.random() < DRESSED
+        return thinned_caption(
+            scene, dice, names, [dice.choice(costumes(one.clothes)) for one in scene.characters] if dressed else ()
+        )
 
     def _of(self, tag: str) -> list[int]:
         if tag not in self._known:
@@ -59,21 +72,21 @@ class Captions:
 
 @dataclass(slots=True)
 class UnetTask:
-    """Text encoder and U-Net, the unscaled latents of all pictures, and the scene and resident's name of each."""
+    """Text encoder and U-Net, the unscaled latents of all pictures, and the scene of each."""
 
     base: Base
     latents: torch.Tensor
-    scenes: Sequence[tuple[Scene, str | None]]
+    scenes: Sequence[Scene]
     captions: Captions | None = None
     details: torch.Tensor = field(init=False)  # (pictures, 1, 16, 16): how much the error of each cell counts
     chances: torch.Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         """Weigh the cells of all pictures, and the pictures."""
-        maps = {(scene.view, len(scene.characters)) for scene, _ in self.scenes}
+        maps = {(scene.view, len(scene.characters)) for scene in self.scenes}
         known = {key: _details(*key) for key in maps}
-        self.details = torch.stack([known[scene.view, len(scene.characters)] for scene, _ in self.scenes])
-        self.chances = torch.tensor([PAIRS if len(scene.characters) == 2 else 1.0 for scene, _ in self.scenes])
+        self.details = torch.stack([known[scene.view, len(scene.characters)] for scene in self.scenes])
+        self.chances = torch.tensor([PAIRS if len(scene.characters) == 2 else 1.0 for scene in self.scenes])
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
@@ -90,7 +103,7 @@ class UnetTask:
             self.start(0)
         captions = cast("Captions", self.captions)
         chosen = torch.multinomial(self.chances, BATCH, replacement=True).tolist()
-        ids = torch.tensor([captions.ids(*self.scenes[index]) for index in chosen])
+        ids = torch.tensor([captions.ids(self.scenes[index]) for index in chosen])
         context = text_states(self.base.text_encoder, ids, 1 if torch.rand(()).item() < LAST_LAYER else 2)
         clean = self.latents[chosen].float() * LATENT_SCALE
         noise = torch.randn_like(clean)
@@ -99,7 +112,8 @@ class UnetTask:
         noisy = (amount.sqrt() * clean + (1 - amount).sqrt() * noise).to(memory_format=torch.channels_last)
         error = (self.base.unet(noisy, times, context).sample - noise).square()
         weights = self.details[chosen]
-        return (error * weights).mean() / weights.mean()
+        mean: torch.Tensor = (error * weights).mean() / weights.mean()
+        return mean
 
 
 def _details(view: View, people: int) -> torch.Tensor:
