@@ -129,6 +129,9 @@ def _digests(folder: Path, sums: dict[str, str]) -> Iterator[Check]:
         if not path.is_file():
             yield Check(name, Verdict.FAIL, "is missing")
             continue
+        if not path.resolve().is_relative_to(folder.resolve()):
+            yield Check(name, Verdict.FAIL, "is a link that leaves the folder")
+            continue
         found = digest(path)["sha256"]
         yield Check(name, Verdict.PASS) if found == wanted else Check(name, Verdict.FAIL, f"sha256 is {found}, not {wanted}")
 
