@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# As pip does with what it copies: where Python may not write bytecode, every command would compile 60 modules anew.
+COMPILE = $(PY) -m compileall -q orchestrator
 RECIPES := $(patsubst recipes/%.toml,%,$(wildcard recipes/*.toml))
 OPTIONS := $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGINE))
 # The demo profile trains on the embedded engine, which needs torch in our own environment.
@@ -25,16 +27,22 @@ $(VENV)/bin/python:
 $(VENV)/.light: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing the orchestrator into $(VENV)"
 	@$(PIP) --editable .
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.embedded: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing the embedded engine into $(VENV) (torch and its companions, once: 1 to 3 minutes)"
 	@$(PIP) --editable '.[embedded]'
+	@$(COMPILE)
 	@touch $@ $(VENV)/.light
 
 $(VENV)/.dev: $(VENV)/.embedded
 	@echo "installing the test tools into $(VENV)"
 	@$(PIP) --editable '.[embedded,dev]'
+	@touch $@
+
+$(VENV)/.ray: $(VENV)/.dev
+	@$(PIP) --editable '.[ray]'
 	@touch $@
 
 setup: $(VENV)/.light  ## sd-scripts: submodule and its own environment (.venv-sd-scripts, several GB)
@@ -68,8 +76,7 @@ test-browser: $(VENV)/.dev  ## the report in a real Chromium
 	@$(PIP) --editable '.[browser]'
 	@$(PY) -m pytest -m browser tests/browser
 
-test-ray: $(VENV)/.dev  ## the Ray executor on a cluster of several nodes on this machine
-	@$(PIP) --editable '.[ray]'
+test-ray: $(VENV)/.ray  ## the Ray executor on a cluster of several nodes on this machine
 	@$(PY) -m pytest -m ray tests/cluster
 
 test-faults: $(VENV)/.dev  ## the long fault-injection suite: 300 kills
