@@ -1,7 +1,7 @@
-"""``python -m benchmarks [GROUP…] [--json FILE] [--readme]``: one table, ratios side by side, everything measured in one run.
+"""``python -m benchmarks [GROUP…] [--json FILE] [--readme] [--last]``: one table, ratios side by side, all in one run.
 
-Groups: start, overhead, dataset, weights, report, ray (only where Ray is installed). ``--readme`` writes the table between the
-markers of README.md from the numbers of the last run.
+Groups: start, overhead, dataset, weights, report, ray (only where Ray is installed). ``--readme`` also writes the table
+between the markers of README.md; ``--last`` measures nothing and takes the numbers of the last run.
 """
 
 from __future__ import annotations
@@ -116,20 +116,23 @@ def main() -> int:
     )
     parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS))
     parser.add_argument("--json", type=Path, default=RESULTS, help="where the numbers go")
-    parser.add_argument("--readme", action="store_true", help="only write the README's table from the numbers of the last run")
+    parser.add_argument("--readme", action="store_true", help="also write the README's table")
+    parser.add_argument("--last", action="store_true", help="measure nothing: the numbers of the last run")
     asked = parser.parse_args()
     strange = set(asked.groups) - set(GROUPS)
     if strange:
         parser.error(f"no such group: {', '.join(sorted(strange))}")
+    if asked.last:
+        told = json.loads(asked.json.read_text("utf-8"))
+    else:
+        told = {"machine": machine(), "rows": []}
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
+        for group in asked.groups or GROUPS:
+            print(f"measuring: {group}", file=sys.stderr, flush=True)
+            told["rows"] += [{**asdict(row), "kept": row.kept} for row in measure(group)]
+            asked.json.write_text(json.dumps(told, indent=1) + "\n", "utf-8")  # what was measured outlives what fails after it
     if asked.readme:
-        readme(json.loads(asked.json.read_text("utf-8")))
-        return 0
-    told: dict[str, Any] = {"machine": machine(), "rows": []}
-    for group in asked.groups or GROUPS:
-        print(f"measuring: {group}", file=sys.stderr, flush=True)
-        told["rows"] += [{**asdict(row), "kept": row.kept} for row in measure(group)]
-    asked.json.parent.mkdir(parents=True, exist_ok=True)
-    asked.json.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+        readme(told)
     print(table(told))
     print(f"\n{asked.json}", file=sys.stderr)
     return int(any(row["kept"] is False for row in told["rows"]))

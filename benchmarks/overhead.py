@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import Row
+from benchmarks.start import took
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,11 +31,14 @@ import contextlib  # noqa: E402 - after the path
 import harness  # noqa: E402 - it lies with the tests
 import pytest  # noqa: E402
 
-from orchestrator import trace  # noqa: E402
+from orchestrator import go, trace  # noqa: E402
+from orchestrator.parts import names  # noqa: E402
 from orchestrator.plan import Lane  # noqa: E402
+from orchestrator.workspace import Wanted, Workspace  # noqa: E402
 
 TRAINING = 60.0  # seconds of one training: a real one takes 20 minutes, which makes every share below smaller
 STEPS = 100
+ROUNDS = 5
 
 
 @contextlib.contextmanager
@@ -52,7 +58,11 @@ def trained(seconds: float, seed: int = 1) -> str:
     return f"[training]\nsteps = {STEPS}\nseed = {seed}\n[training.options]\npause = {seconds / STEPS}\n"
 
 
-def one(seconds: float = TRAINING) -> list[Row]:
+def _row(what: str, orchestrated: float, bare: float) -> Row:
+    return Row("overhead", what, orchestrated, 1.01 * bare + 1, beside=f"its argv by hand {bare:.2f} s")
+
+
+def one(seconds: float = TRAINING) -> Row:
     """Measure one training, orchestrated and bare."""
     with project() as cats:
         cats.recipe("cat-lora", "lora", trained(seconds))
@@ -67,14 +77,44 @@ def one(seconds: float = TRAINING) -> list[Row]:
         start = time.perf_counter()
         subprocess.run(argv, check=True, capture_output=True)
         bare = time.perf_counter() - start
-    row = Row(
-        "overhead",
-        f"a training of {seconds:.0f} s, orchestrated",
-        orchestrated,
-        1.01 * bare + 1,
-        beside=f"bare argv {bare:.2f} s",
-    )
-    return [row]
+    return _row(f"a training of {seconds:.0f} s, orchestrated", orchestrated, bare)
+
+
+def embedded() -> Row:
+    """Measure one real training of the embedded engine and its bare argv, both from a cold start."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        null = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        stack.enter_context(contextlib.redirect_stderr(null))
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("KRNK_RUNS", name)
+        space = Workspace(ROOT)
+        asked = Wanted(("krnk-lora3x3",), "demo")
+        go.go(space, go.Asked(asked, only=("dataset",)), quiet=True)
+        start = time.perf_counter()
+        outcomes = go.go(space, go.Asked(asked, only=("train",)), quiet=True)
+        orchestrated = time.perf_counter() - start
+        step = next(outcome.step for outcome in outcomes if outcome.step.name.endswith("/train"))
+        folder, work = space.store.folder(step), space.store.work(step)
+        argv = json.loads((folder / "record.json").read_text("utf-8"))["argv"]
+        attempt = json.loads((folder / "attempts.jsonl").read_text("utf-8").splitlines()[-1])
+        made = ("record.json", "*.safetensors", "*.jsonl", "log.txt", "*-state")
+        shutil.copytree(folder, work, ignore=shutil.ignore_patterns(*made))
+        start = time.perf_counter()
+        subprocess.run(argv, cwd=attempt["cwd"], env=os.environ | attempt["env"], check=True, capture_output=True)
+        bare = time.perf_counter() - start
+    return _row("a training of the demo (embedded engine), orchestrated", orchestrated, bare)
+
+
+def _process(root: Path, runs: Path, *argv: str) -> tuple[float, float]:
+    """Return wall and processor seconds of the command line, as its own process with the fake trainer."""
+    code = "import sys; from orchestrator import cli, engines; engines.ENGINES['embedded'] = 'fakes'\n"
+    code += f"sys.argv = ['orchestrator', *{argv!r}]; sys.exit(cli.main())"
+    before = os.environ.get("KRNK_RUNS")
+    os.environ["KRNK_RUNS"] = str(runs)
+    try:
+        return took([sys.executable, "-c", code], root)
+    finally:
+        os.environ.pop("KRNK_RUNS")
+        os.environ |= {"KRNK_RUNS": before} if before else {}
 
 
 def release(count: int = 15, seconds: float = 12.0) -> list[Row]:
@@ -89,7 +129,7 @@ def release(count: int = 15, seconds: float = 12.0) -> list[Row]:
             )
         start = time.perf_counter()
         outcomes = cats.go("all", gpus="0")
-        took = time.perf_counter() - start
+        whole = time.perf_counter() - start
         bad = [outcome.problem for outcome in outcomes.values() if not outcome.status.ok]
         if bad:
             raise SystemExit(str(bad[0]))
@@ -97,20 +137,31 @@ def release(count: int = 15, seconds: float = 12.0) -> list[Row]:
         gpu = [span for span in spans if span.lane == Lane.GPU]
         busy = sum(span.seconds for span in gpu)
         tail = max(span.ended for span in spans) - max(span.ended for span in gpu)
-        loop = sum(span.seconds for span in spans)
+        rest = sum(span.seconds for span in spans) - busy
+        again = [_process(cats.root, cats.root / "runs", "all") for _ in range(ROUNDS)]
+        looped = [
+            _process(cats.root, cats.root / "looped", "run", name, "--gpus", "0") for name in names(cats.root / "recipes")
+        ]
+    idle, processor = (statistics.median(one[place] for one in again) for place in (0, 1))
     return [
         Row(
             "overhead",
-            f"{count} recipes of {seconds:.0f} s, one GPU",
-            took,
+            f"{count} recipes of {seconds:.0f} s, one GPU: `all`",
+            whole,
             1.02 * busy + tail,
-            beside=f"GPU steps {busy:.1f} s + tail {tail:.1f} s",
+            beside=f"GPU steps {busy:.1f} s + tail {tail:.1f} s; CPU steps {rest:.1f} s",
         ),
-        Row("overhead", "the same commands one after another, as a shell loop would", loop),
-        Row("overhead", "share of the time that the GPU was busy", 100 * busy / took, unit="%"),
+        Row(
+            "overhead",
+            "the same, a shell loop of `run RECIPE`",
+            sum(wall for wall, _ in looped),
+            beside="without the collection",
+        ),
+        Row("overhead", "share of the time that the GPU was busy in `all`", 100 * busy / whole, unit="%"),
+        Row("overhead", f"`all` of {count} recipes with nothing to do", idle, 0.8, processor=processor),
     ]
 
 
 def rows() -> list[Row]:
     """Measure."""
-    return [*one(), *release()]
+    return [one(), embedded(), *release()]
