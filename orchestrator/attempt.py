@@ -143,7 +143,9 @@ def _once(  # noqa: PLR0917 - what one attempt is
             last = diagnose.last_attempt(work)
             started = process.begun(work) or started
             end = process.adopt(work, watch, diagnose.log_at(last))
-            return end, tuple(last.get("argv", command.argv)), started, last.get("resumed_from")
+            argv = last.get("argv")
+            at = last.get("resumed_from")
+            return end, tuple(argv) if isinstance(argv, list) else command.argv, started, at if isinstance(at, int) else None
         said: dict[str, Any] = {"resumed_from": state[1] if state else None, "change": change}
         _say_attempt(work, command, said | {"inputs": job.store.inputs(step, job.plan)})
         command = process.Command(command.argv, command.cwd, {**command.env, **slot.env}, command.files)

@@ -124,12 +124,12 @@ def hint(cause: Cause | None, recipe: str, log: Path) -> str:
 def by_hand(work: Path) -> str:
     """Return the last command that was tried in a work folder, for a shell: folder, environment, command."""
     said = last_attempt(work)
-    if "argv" not in said:
+    argv, env, cwd = said.get("argv"), said.get("env"), said.get("cwd")
+    if not isinstance(argv, list):
         return "python -m orchestrator plan RECIPE --argv  shows every command"
-    env = said.get("env") or {}
-    additions = [f"{name}={shlex.quote(str(value))}" for name, value in env.items()]
-    command = " ".join([*(["env", *additions] if additions else []), shlex.join(said["argv"])])
-    return f"cd {shlex.quote(said['cwd'])} && {command}" if "cwd" in said else command
+    additions = [f"{name}={shlex.quote(str(value))}" for name, value in env.items()] if isinstance(env, dict) else []
+    command = " ".join([*(["env", *additions] if additions else []), shlex.join(map(str, argv))])
+    return f"cd {shlex.quote(cwd)} && {command}" if isinstance(cwd, str) else command
 
 
 def last_attempt(work: Path) -> dict[str, Any]:
@@ -146,4 +146,4 @@ def last_attempt(work: Path) -> dict[str, Any]:
 def log_at(attempt: dict[str, Any]) -> int:
     """Return where in the log an attempt's output begins; 0 if that was not noted."""
     at = attempt.get("log_at")
-    return at if isinstance(at, int) else 0
+    return at if isinstance(at, int) and 0 <= at < 2**60 else 0

@@ -92,6 +92,13 @@ class Heat:
 
 def zero_delta(file: Path) -> str:
     """Return why a trained file holds no change at all, or "". Reads only the factors that training begins at zero."""
+    try:
+        return _zero_delta(file)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        return f"is no safetensors file that can be read: {str(error)[:120]}"
+
+
+def _zero_delta(file: Path) -> str:
     with file.open("rb") as data:
         length = int.from_bytes(data.read(8), "little")
         if length > min(MAX_HEADER, file.stat().st_size):
@@ -103,6 +110,8 @@ def zero_delta(file: Path) -> str:
                 continue
             found += 1
             begin, end = info["data_offsets"]
+            if not 0 <= begin <= end <= file.stat().st_size:
+                return f"{name[:80]!r} lies outside the file"
             data.seek(8 + length + begin)
             if data.read(end - begin).strip(b"\0"):
                 return ""

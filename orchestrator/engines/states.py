@@ -75,8 +75,8 @@ def whole(path: Path) -> bool:
             if length > size - 8:
                 return False
             header = json.loads(file.read(length))
-        ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        ends = [int(value["data_offsets"][1]) for name, value in header.items() if name != "__metadata__"]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, struct.error):
         return False
     return bool(size == 8 + length + max(ends, default=0))
 
