@@ -12,7 +12,7 @@ OPTIONS := $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGIN
 # The demo profile trains on the embedded engine, which needs torch in our own environment.
 READY := $(VENV)/.$(if $(or $(filter demo,$(PROFILE)),$(filter embedded,$(ENGINE))),embedded,light)
 
-.PHONY: help setup demo all plan test test-all test-sd-scripts test-browser test-ray test-faults check format bench bench-world doctor report tensorboard docs clean $(RECIPES)
+.PHONY: help setup demo all plan test test-all test-sd-scripts test-browser test-ray test-faults fuzz check format bench bench-world doctor report tensorboard docs clean $(RECIPES)
 
 help:  ## this help
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 18
@@ -79,8 +79,12 @@ test-browser: $(VENV)/.dev  ## the report in a real Chromium
 test-ray: $(VENV)/.ray  ## the Ray executor on a cluster of several nodes on this machine
 	@$(PY) -m pytest -m ray tests/cluster
 
-test-faults: $(VENV)/.dev  ## the long fault-injection suite: 300 kills
+test-faults: $(VENV)/.dev  ## the long fault-injection suite: 300 kills, every write, FUZZ=100000 fuzzed files
 	@$(PY) -m pytest -m faults
+
+fuzz: $(VENV)/.dev  ## strangers' files, mutated as coverage leads: SECONDS=60 for each of four readers
+	@$(PIP) --editable '.[fuzz]'
+	@$(PY) tests/fuzz.py --atheris $(or $(SECONDS),60)
 
 check: $(VENV)/.dev  ## lint, format, types
 	@$(PY) -m ruff check .

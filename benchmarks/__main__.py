@@ -1,7 +1,7 @@
 """``python -m benchmarks [GROUP…] [--json FILE] [--readme] [--last]``: one table, ratios side by side, all in one run.
 
-Groups: start, overhead, dataset, weights, report, ray (only where Ray is installed). ``--readme`` also writes the table
-between the markers of README.md; ``--last`` measures nothing and takes the numbers of the last run.
+Groups: start, overhead, dataset, weights, report, faults, ray (only where Ray is installed). ``--readme`` also writes the
+table between the markers of README.md; ``--last`` measures nothing and takes the numbers of the last run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from benchmarks import Row, others
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "bench" / "results.json"
-GROUPS = ("start", "overhead", "dataset", "weights", "report", "ray")
+GROUPS = ("start", "overhead", "dataset", "weights", "report", "faults", "ray")
 PACKAGES = ("krnk", "numpy", "torch", "diffusers", "lycoris-lora", "pydantic", "ray", "typer")
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
@@ -38,6 +38,10 @@ def measure(group: str) -> list[Row]:
             from benchmarks import overhead  # noqa: PLC0415
 
             return overhead.rows()
+        case "faults":
+            from benchmarks import faults  # noqa: PLC0415
+
+            return faults.rows()
         case "ray":
             if importlib.util.find_spec("ray") is None:
                 print("ray: not installed (pip install '.[ray]'), left out", file=sys.stderr)

@@ -227,7 +227,13 @@ class Killer:
                 self.again()
                 continue
             assert running.poll() is None, self.said()
-            self.kill(running, self.rng.choice(VICTIMS))
+            victim = self.rng.choice(VICTIMS)
+            while victim != "parent" and running.poll() is None and not self.works():
+                time.sleep(0.005)  # none of its children runs at this moment
+            if running.poll() is not None:
+                assert running.poll() == 0, self.said()
+                continue  # it has ended meanwhile; the next one finds nothing to do
+            self.kill(running, victim)
             self.check()
             running.wait(limit)  # a step of it has failed; it does what it can and ends
             self.check()

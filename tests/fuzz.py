@@ -41,6 +41,12 @@ WORDS = [
     "\0",
 ]
 NUMBERS = [0, -1, 1, 2**31, 2**63, 2**70, -(2**70), 0.0, 1e-310, 1e308, float("inf"), float("nan")]
+FAMILIES: tuple[dict[str, list[int]], ...] = (
+    {"lora_down.weight": [2, 3], "lora_up.weight": [4, 2], "alpha": []},
+    {"lora_down.weight": [2, 3, 1, 1], "lora_mid.weight": [2, 2, 3, 3], "lora_up.weight": [4, 2, 1, 1], "alpha": []},
+    {"hada_w1_a": [4, 2], "hada_w1_b": [2, 3], "hada_w2_a": [4, 2], "hada_w2_b": [2, 3], "alpha": []},
+    {"lokr_w1": [2, 3], "lokr_w2_a": [2, 1], "lokr_w2_b": [1, 2], "alpha": []},
+)
 Target = tuple["Callable[[random.Random], bytes]", "Callable[[bytes, Path], None]"]
 
 
@@ -141,22 +147,24 @@ def read_recipe(data: bytes, folder: Path) -> None:
 
 def make_header(rng: random.Random) -> bytes:
     """Return a safetensors file whose header has a few wrong entries or torn bytes."""
-    size, table, body = rng.randrange(1, 4), {}, 0
-    for index in range(size):
-        shape = [rng.randrange(1, 5) for _ in range(rng.randrange(1, 5))]
-        count = 2
-        for side in shape:
-            count *= side
-        ends = rng.choice(("lora_down.weight", "lora_up.weight", "alpha", "hada_w1_a", "lokr_w1", "lora_mid.weight", "x"))
-        name = f"lora_unet_down_blocks_{index}_attentions_0_proj_in.{ends}"
-        table[name] = {"dtype": "F16", "shape": shape, "data_offsets": [body, body + count]}
-        body += count
+    table: dict[str, Any] = {}
+    body = 0
+    for index in range(rng.randrange(1, 4)):
+        for end, whole in rng.choice(FAMILIES).items():
+            shape = whole if rng.random() < 0.95 else [rng.randrange(6) for _ in range(rng.randrange(6))]
+            count = 2
+            for side in shape:
+                count *= side
+            name = f"lora_unet_down_blocks_{index}_attentions_0_proj_in.{end}"
+            table[name] = {"dtype": "F16", "shape": shape, "data_offsets": [body, body + count]}
+            body += count
     table["__metadata__"] = {"ss_network_module": "networks.lora", "ss_network_dim": "4", word(rng): word(rng)}
     for _ in range(rng.randrange(3)):
         above, key = rng.choice(paths(table))
         above[key] = value(rng)
     text = json.dumps(table).encode("utf-8", "replace")
-    return torn(rng, len(text).to_bytes(8, "little") + text + bytes(body))
+    data = len(text).to_bytes(8, "little") + text + rng.randbytes(body)
+    return torn(rng, data) if rng.random() < 0.7 else data
 
 
 def read_header(data: bytes, folder: Path) -> None:
@@ -248,15 +256,17 @@ def hang(*_: object) -> None:
     raise TimeoutError(f"more than {LIMIT_SECONDS} s of processor time for one input")
 
 
-def plain(name: str, count: int, seed: int) -> int:
-    """Make and read ``count`` inputs; return 1 at the first finding."""
+def plain(name: str, count: int, seed: int, first: int = 0) -> int:
+    """Make and read the inputs from ``first`` up to ``count``; a finding is raised."""
     make, read = TARGETS[name]
     signal.signal(signal.SIGPROF, hang)
     with tempfile.TemporaryDirectory() as place:
-        for index in range(count):
+        for index in range(first, count):
             data = make(random.Random(f"{name} {seed} {index}"))  # noqa: S311 - seeded on purpose
             try:
-                signal.setitimer(signal.ITIMER_PROF, LIMIT_SECONDS if index else 30 * LIMIT_SECONDS)  # the first one imports
+                signal.setitimer(
+                    signal.ITIMER_PROF, LIMIT_SECONDS if index > first else 30 * LIMIT_SECONDS
+                )  # the first one imports
                 read(data, Path(place))
                 signal.setitimer(signal.ITIMER_PROF, 0)
             except Exception as error:
@@ -306,6 +316,7 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--atheris", type=int, metavar="SECONDS")
+    parser.add_argument("--first", type=int, default=0, help="go on at this input")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
     strange = set(asked.targets) - set(TARGETS)
@@ -316,7 +327,11 @@ def main() -> int:
         return (
             plain(names[0], asked.count, asked.seed) if asked.atheris is None else guided(names[0], asked.atheris, asked.seed)
         )
-    more = ["--count", str(asked.count)] if asked.atheris is None else ["--atheris", str(asked.atheris)]
+    more = (
+        ["--count", str(asked.count), "--first", str(asked.first)]
+        if asked.atheris is None
+        else ["--atheris", str(asked.atheris)]
+    )
     argv = [sys.executable, __file__, "--seed", str(asked.seed), *more]
     return max(subprocess.run([*argv, name], env=os.environ, check=False).returncode for name in names)
 

@@ -1,16 +1,19 @@
 """What strangers' files may hold: any bytes, any values. A traceback shown to a user is a failure.
 
-Short here; ``FUZZ=100000 make test-faults`` runs long.
+Short here; ``make test-faults`` makes 100,000 of each kind (``FUZZ``), ``make fuzz`` is led by coverage.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import fuzz
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,7 +25,8 @@ from orchestrator.record import Record
 from orchestrator.view import clean
 
 PROJECT = Path(__file__).resolve().parent.parent
-COUNT = int(os.environ.get("FUZZ", "60"))
+COUNT = 60
+LONG = int(os.environ.get("FUZZ", "100000"))
 FUZZ = settings(
     max_examples=COUNT, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
@@ -60,6 +64,29 @@ def toml(table: dict[str, Any]) -> str:
     lines: list[str] = []
     show._table(drop(table), (), None, lines)
     return "\n".join(lines)
+
+
+def fuzzed(target: str, count: int) -> str:
+    """Return what the fuzzer says of ``count`` inputs: it keeps to 1 s of processor time for one, and 500 MB."""
+    argv = [sys.executable, str(Path(fuzz.__file__)), target, "--count", str(count)]
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("target", fuzz.TARGETS)
+def test_three_hundred_mutated_files_are_read_or_refused(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "300 inputs from seed 1, no finding" in fuzzed(target, 300)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("target", fuzz.TARGETS)
+def test_a_hundred_thousand_mutated_files_are_read_or_refused(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = fuzzed(target, LONG)
+    with capsys.disabled():
+        print(f"\n{said}", end="")
 
 
 @FUZZ

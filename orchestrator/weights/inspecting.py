@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import blocks
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.weights import metadata
 from orchestrator.weights.files import Body, read_header
 from orchestrator.weights.modules import Adapter, Module, adapter
@@ -173,7 +174,14 @@ def inspect(path: Path, *, norms: bool = True) -> Inspection:
 def _sizes(found: Adapter, body: Body) -> list[Size | None]:
     from orchestrator.weights import lowrank, norms, numbers  # noqa: PLC0415 - numpy only where norms are asked for
 
-    return list(lowrank.each(lambda m: norms.size(m, numbers.load_module(body, m), found.architecture), found.modules))
+    def size(module: Module) -> Size:
+        try:
+            return norms.size(module, numbers.load_module(body, module), found.architecture)
+        except (ValueError, IndexError) as error:
+            what = f"{module.name}: its factors do not fit together ({', '.join(map(str, module.shapes.values()))})"
+            raise RecipeError(Problem(str(found.header.path), what)) from error
+
+    return list(lowrank.each(size, found.modules))
 
 
 def _layer(body: Body, module: Module, size: Size | None) -> Layer:

@@ -1,0 +1,95 @@
+"""Reliability in numbers: how soon a dead or lost trainer is noticed, how soon a killed run trains again, what kills cost.
+
+The orchestrator, its processes, logs and locks are the real thing; the trainer is tests/fakes.py, which speaks sd-scripts'
+grammar and behaves as badly as asked. ``make test-faults`` kills 300 times; here it is a sample.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks import Row
+from benchmarks.overhead import project
+
+import faults  # isort: skip - it lies with the tests, whose folder benchmarks.overhead has put into the path
+import harness  # isort: skip
+
+from orchestrator import process, supervise
+
+KILLS, TIMES = 20, 5
+DIES = "import os, time; print('up', flush=True); time.sleep(0.3); os.kill(os.getpid(), 9)"
+NAN = "import time; time.sleep(0.3); print(f'nan at {time.time()}', flush=True); time.sleep(600)"
+
+
+def notice(code: str) -> float:
+    """Return the seconds between a child's end, or the moment when it prints NaN, and the time the runner has done with it."""
+    said: list[float] = []
+
+    def read(piece: str) -> process.Progress | None:
+        if not piece.startswith("nan at "):
+            return None
+        said.append(float(piece.removeprefix("nan at ")))
+        return process.Progress(fault="the loss is nan")
+
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        end = process.run(process.Command((sys.executable, "-c", code), cwd=work), work, process.Watch(read))
+        done = time.time()
+        if end.ok:
+            raise SystemExit("a child that should have failed has not")
+        at = said[0] if said else float(json.loads((work / supervise.EXIT).read_text("utf-8"))["at"])
+    return done - at
+
+
+def killer(cats: harness.Project, pause: float) -> faults.Killer:
+    """Return the two recipes that are killed, with a trainer that takes ``pause`` seconds a step."""
+    cats.write("_base/base", harness.BASE.replace('behave = ""', f"pause = {pause}"))
+    cats.recipe("cat-loha", "other")
+    return faults.Killer(cats, faults.moments("benchmark"), interval=5)
+
+
+def recovery() -> float:
+    """Kill everything in the middle of a training; return the seconds from the next command to the trainer's start."""
+    with project() as cats:
+        one = killer(cats, 0.3)
+        running = one.start()
+        while not list(one.runs.glob("*/.partial/train-*/step0005-state")):
+            time.sleep(0.05)
+        one.kill(running, "both")
+        begun = time.time()
+        running = one.start()
+        try:
+            while True:
+                last = [faults.attempts(work)[-1] for work in one.runs.glob("*/.partial/train-*") if faults.attempts(work)]
+                again = [entry["at"] - begun for entry in last if entry["at"] > begun and entry["resumed_from"]]
+                if again:
+                    return float(min(again))
+                time.sleep(0.01)
+        finally:
+            one.kill(running, "both")
+            one.end()
+
+
+def rows() -> list[Row]:
+    """Measure."""
+    dead = statistics.median(notice(DIES) for _ in range(TIMES))
+    lost = statistics.median(notice(NAN) for _ in range(TIMES))
+    again = statistics.median(recovery() for _ in range(3))
+    with project() as cats:
+        one = killer(cats, 0.03)
+        one.forked = True
+        one.measure(600)
+        one.rounds(KILLS, 600)
+    counts = ", ".join(f"{one.kills.count(victim)} {victim}" for victim in faults.VICTIMS)
+    return [
+        Row("faults", "a dead trainer is noticed after", dead, 5.0),
+        Row("faults", "a trainer whose loss is NaN is ended after", lost, 5.0),
+        Row("faults", "after a kill of everything, from the command to the trainer's start", again, 1.0),
+        Row("faults", f"{KILLS} kills at random moments: not recovered", KILLS - len(one.kills), 0.0, unit="", beside=counts),
+        Row("faults", "most training steps done again after a kill", one.lost, one.interval, unit="steps", beside="one state"),
+    ]
