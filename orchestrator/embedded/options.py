@@ -141,6 +141,8 @@ def _loss_and_report(to: argparse.ArgumentParser) -> None:
     group = to.add_argument_group("loss, samples, report")
     group.add_argument("--min_snr_gamma", type=float)
     group.add_argument("--noise_offset", type=float)
+    group.add_argument("--min_timestep", type=int, help="train from this step of the noise schedule on (default 0)")
+    group.add_argument("--max_timestep", type=int, help="and below this one (default: all)")
     group.add_argument("--sample_prompts", help="text file of prompt lines")
     group.add_argument("--sample_every_n_steps", type=int)
     group.add_argument("--sample_every_n_epochs", type=int)

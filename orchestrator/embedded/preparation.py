@@ -48,6 +48,9 @@ def check(args: Namespace) -> None:
     if (args.resume or args.initial_step) and not args.skip_until_initial_step:
         hint = "without it sd-scripts would train all steps once more; the embedded engine refuses"
         problems.append(Problem("--resume", "needs --skip_until_initial_step", hint))
+    if not 0 <= (args.min_timestep or 0) < (args.max_timestep or 1000) <= 1000:
+        said = f"{args.min_timestep or 0}..{args.max_timestep or 1000}"
+        problems.append(Problem("--min_timestep", f"the noise schedule has steps 0..1000, asked for {said}"))
     if args.log_with and not args.logging_dir:
         problems.append(Problem("--log_with", "needs --logging_dir"))
     if args.sample_prompts and not Path(args.sample_prompts).is_file():

@@ -167,7 +167,8 @@ class Loop:
         torch.manual_seed(pictures.derive(args.seed, "noise", planned.number))
         latents = parts.latents.batch(planned.samples)
         noise = loss.draw_noise(latents, args.noise_offset)
-        timesteps = torch.randint(0, parts.noise.timesteps, (len(latents),)).to(latents.device)
+        first, end = args.min_timestep or 0, args.max_timestep or parts.noise.timesteps
+        timesteps = torch.randint(first, end, (len(latents),)).to(latents.device)
         weights = [args.prior_loss_weight if sample.picture.subset.is_reg else 1.0 for sample in planned.samples]
         dtype = torch.bfloat16 if args.mixed_precision == "bf16" else torch.float16
         cast = torch.autocast(latents.device.type, dtype) if args.mixed_precision != "no" else nullcontext()

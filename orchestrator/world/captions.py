@@ -8,7 +8,7 @@ from orchestrator.world import vocabulary as words
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from orchestrator.world.attributes import Character, Scene, View
 
@@ -54,24 +54,18 @@ def caption(scene: Scene, subject: str | None = None) -> str:
     return ", ".join((words.CLASS_WORD_TWO if two else words.CLASS_WORD, *further, *scene_tags(scene)))
 
 
-def thinned_caption(scene: Scene, dice: random.Random, names: Sequence[str] = (), costumes: Sequence[str] = ()) -> str:
+def thinned_caption(scene: Scene, dice: random.Random, name: str | None = None) -> str:
     """Return the caption with further tags left out at random, so that what is not said can be anything.
 
-    ``names`` (one for each character) stand for the class word; then the looks are mostly left unsaid. ``costumes`` (one for
-    each) stand in front and for the clothes, as ``krnksf, krnk`` does; two characters keep their class word.
+    A resident's ``name`` stands for the class word; then the looks are mostly left unsaid.
     """
 
     def kept() -> Iterator[str]:
         for character in scene.characters:
-            keep = dice.choice((0.0, 0.0, 0.3) if names else (0.0, 0.5, 1.0, 1.0))
-            yield from (
-                tag
-                for tag in character_tags(character)
-                if dice.random() < keep and not (costumes and tag == character.clothes)
-            )
+            keep = dice.choice((0.0, 0.5, 1.0, 1.0) if name is None else (0.0, 0.0, 0.3))
+            yield from (tag for tag in character_tags(character) if dice.random() < keep)
 
     class_word = words.CLASS_WORD_TWO if len(scene.characters) == 2 else words.CLASS_WORD
-    class_words = () if names and len(scene.characters) == 1 else (class_word,)
     *seen, pose, gaze, expression = scene_tags(scene)
     rest = (tag for tag in (pose, gaze, expression) if dice.random() < 0.9)
-    return ", ".join((*costumes, *names, *class_words, *kept(), *seen, *rest))
+    return ", ".join((name or class_word, *kept(), *seen, *rest))

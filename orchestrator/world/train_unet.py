@@ -11,7 +11,7 @@ import torch
 
 from orchestrator.world.base_parts import LATENT_SCALE, text_states
 from orchestrator.world.captions import thinned_caption
-from orchestrator.world.residents import costumes, known_by
+from orchestrator.world.residents import known_by
 from orchestrator.world.templates import layout
 from orchestrator.world.tokenizer import LENGTH
 
@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 BATCH: Final = 16
 RATE: Final = 3e-3
 NO_CAPTION: Final = 0.1  # so that guidance has something to guide away from
-NAMED: Final = 0.8  # how often a resident is called by name
-DRESSED: Final = 0.3  # and then the clothes by theirs
+NAMED: Final = 0.9  # how often a resident is called by name
 LAST_LAYER: Final = 0.5  # how often clip_skip is 1 instead of 2
 DETAIL: Final = 4.0  # so much more do cells of eyes and choker weigh: they are few, and are learned last
 PAIRS: Final = 2.0  # so much more often is a picture of two characters chosen
@@ -44,7 +43,7 @@ class Captions:
         self._known: dict[str, list[int]] = {}
 
     def ids(self, scene: Scene) -> list[int]:
-        """Return the 77 ids of one caption, empty now and then; residents and costumes are often called by name."""
+        """Return the 77 ids of one caption, empty now and then; residents are mostly called by name."""
         text = "" if self._dice.random() < NO_CAPTION else self._text(scene)
         comma = self._of(",")
         ids: list[int] = []
@@ -55,14 +54,10 @@ class Captions:
         return ids + [end] * (LENGTH - len(ids))
 
     def _text(self, scene: Scene) -> str:
-        dice, known = self._dice, known_by()
-        names = [known[one.looks] for one in scene.characters if one.looks in known]
-        if len(names) < len(scene.characters) or dice.random() > NAMED:
-            return thinned_caption(scene, dice)
-        dressed = dice.random() < DRESSED
-        return thinned_caption(
-            scene, dice, names, [dice.choice(costumes(one.clothes)) for one in scene.characters] if dressed else ()
-        )
+        resident = known_by().get(scene.characters[0].looks) if len(scene.characters) == 1 else None
+        if resident is None or self._dice.random() > NAMED:
+            return thinned_caption(scene, self._dice)
+        return thinned_caption(scene, self._dice, self._dice.choice((resident.name, resident.spelled)))
 
     def _of(self, tag: str) -> list[int]:
         if tag not in self._known:
