@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ from PIL import Image, ImageDraw
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from orchestrator import cli  # noqa: E402
+from orchestrator import cli, owner  # noqa: E402
 from orchestrator.engines import checkout  # noqa: E402
 
 if TYPE_CHECKING:
@@ -240,8 +240,7 @@ def lock(project: Project) -> None:
     folder = project.root / "runs" / "mimi-locon"
     folder.mkdir(parents=True)
     file = (folder / ".lock").open("w+", encoding="utf-8")
-    file.write("process 4242 on otherhost since now\n")
-    file.flush()
+    owner.write(file.fileno(), replace(owner.me(), host="otherhost", pid=4242))
     fcntl.flock(file, fcntl.LOCK_EX)
     project.held.append(file)
 

@@ -181,5 +181,8 @@ def _take(path: Path, stack: contextlib.ExitStack) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Return a time as messages show it."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    """Return a time as messages show it; what no calendar holds (a record may claim anything) as its number."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:g} s"

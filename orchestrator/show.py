@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import blocks, commands, process, supervise, view
+from orchestrator import blocks, commands, owner, process, supervise, view
 from orchestrator.record import PARTIAL, PROGRESS
 from orchestrator.workspace import as_json
 
@@ -122,7 +121,7 @@ def unfinished_line(item: dict[str, Any]) -> str:
     state = "running   " if item["running"] else "unfinished"
     far = f"{item['done']}/{item['total']}" if item["total"] else "no progress yet"
     loss = f"  loss {item['loss']:.4f}" if item["loss"] is not None else ""
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(item["since"]))
+    since = owner.clock(item["since"])
     return view.clean(f"{state}  {item['step']}  since {since}  {far}{loss}  {item['log']}")
 
 

@@ -87,7 +87,7 @@ def test_content_is_fetched_once_per_node(cats: harness.Project, tmp_path: Path,
         fetched.append(digest)
         fetch(handle, digest, target)
 
-    monkeypatch.setattr("orchestrator.executors.node.fetch", counting)
+    monkeypatch.setattr("orchestrator.executors.bring.fetch", counting)
     cats.recipe("cat-loha", "other")
     job, _ = planned(cats)
     run_plan(job, Distant(Inside()))

@@ -48,7 +48,7 @@ class UnreadableError(ValueError):
 
 
 _seen: dict[tuple[str, int, int, int], Header] = {}
-_asked: set[tuple[str, int, int, int]] = set()
+_asked: dict[tuple[str, int, int, int], Header] = {}
 _SETTLED_NS: Final = 2_000_000_000  # a file changed a moment ago may change again within the same tick of its clock
 
 
@@ -61,7 +61,7 @@ def recall(kept: Mapping[str, Sequence[Any]]) -> None:
 def learned() -> dict[str, list[Any]]:
     """Return the headers that this process was asked for, as JSON; those of files that have just changed are left out."""
     settled = time.time_ns() - _SETTLED_NS
-    return {key[0]: [*key[1:], *astuple(_seen[key])] for key in sorted(_asked) if key[2] < settled}
+    return {key[0]: [*key[1:], *astuple(_asked[key])] for key in sorted(_asked) if key[2] < settled}
 
 
 def read(path: Path) -> Header:
@@ -77,8 +77,8 @@ def read(path: Path) -> Header:
     key = (str(path), state.st_size, state.st_mtime_ns, state.st_ino)
     if key not in _seen:
         _seen[key] = _read(path)
-    _asked.add(key)
-    return _seen[key]
+    _asked[key] = _seen[key]
+    return _asked[key]
 
 
 def _read(path: Path) -> Header:

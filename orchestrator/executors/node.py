@@ -6,9 +6,6 @@ folder may be deleted at any time.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import platform
 import shutil
 import threading
@@ -18,28 +15,24 @@ from typing import TYPE_CHECKING
 
 from orchestrator import engines, process
 from orchestrator.attempt import execute
-from orchestrator.errors import OrchestratorError, Problem, StepFailed
-from orchestrator.executors.carrier import Folder, Inside, fetch
-from orchestrator.executors.parcel import Answer, Item, Missing, Model, Parcel, bundle, last
+from orchestrator.errors import Problem
+from orchestrator.executors import bring
+from orchestrator.executors.carrier import Folder, Inside
+from orchestrator.executors.parcel import Answer, Item, Missing, Model, Parcel, bundle
 from orchestrator.executors.relay import FLUSH_SECONDS, Event, Relay
 from orchestrator.job import Job, Outcome, Status
-from orchestrator.known import EMBEDDED_BASE, Digests, World
+from orchestrator.known import Digests
 from orchestrator.lanes import Slot
 from orchestrator.plan import Kind, Plan, Step
 from orchestrator.record import BOOKKEEPING, PROGRESS
 from orchestrator.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from orchestrator.recipe import Recipe
 
 ORPHAN_SECONDS = 30.0
-
-
-def home() -> Path:
-    """Return the node's own folder."""
-    return Path(os.environ.get("KRNK_NODE") or Path.home() / ".cache" / "krnk-node").resolve()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,33 +70,17 @@ def look(asked: Asked) -> Found:
         found = engines.get(recipe.engine).preflight(recipe)
         problems += [Problem(f"node {node}: {problem.where}", problem.what, problem.hint) for problem in found]
     shares = (Path(asked.runs) / asked.token).exists()
-    folder = Path(asked.runs) if shares else home()
+    folder = Path(asked.runs) if shares else bring.home()
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < asked.disk_bytes:
         what = f"{free / 1e9:.1f} GB free in {folder}; a step writes up to {asked.disk_bytes / 1e9:.1f} GB"
         problems.append(Problem(f"node {node}", what, "free some, or set KRNK_NODE there to a folder on a larger disk"))
-    digests = Digests(home() / "digests.json")
-    lacks = tuple(model.digest for model in asked.models if _present(model, digests) is None)
-    if home().is_dir():
+    digests = Digests(bring.home() / "digests.json")
+    lacks = tuple(model.digest for model in asked.models if bring.present(model, digests) is None)
+    if bring.home().is_dir():
         digests.save()
     return Found(node, tuple(dict.fromkeys(problems)), lacks, shares)
-
-
-def _present(model: Model, digests: Digests) -> Path | None:
-    """Return where a model lies on this node: at the driver's path, where its name is found, or where it was kept."""
-    candidates = [Path(model.path) if model.path else EMBEDDED_BASE]
-    with contextlib.suppress(OrchestratorError):
-        from orchestrator import settings  # noqa: PLC0415
-
-        found = World(Path.cwd(), digests, settings.model_folders()).find(model.name)
-        candidates += [found] if found is not None else []
-    candidates.append(home() / "models" / model.digest / model.name.rpartition("/")[2])
-    for path in candidates:
-        with contextlib.suppress(OSError):
-            if path.exists() and digests.of(path) == model.digest:
-                return path
-    return None
 
 
 def run(parcel: Parcel, tell: Callable[[list[Event]], bool], place: str) -> Answer | Missing:
@@ -117,8 +94,8 @@ def run(parcel: Parcel, tell: Callable[[list[Event]], bool], place: str) -> Answ
     shared = bool(parcel.token) and (Path(parcel.runs) / parcel.token).exists()
     if not shared and not parcel.shipped:
         return Missing(runs=True)
-    digests = Digests(home() / "digests.json")
-    paths = {model.role: _model(model, digests) for model in parcel.models}
+    digests = Digests(bring.home() / "digests.json")
+    paths = {model.role: bring.model(model, digests) for model in parcel.models}
     lacking = tuple(model.digest for model in parcel.models if paths[model.role] is None)
     if lacking:
         return Missing(lacking)
@@ -126,17 +103,17 @@ def run(parcel: Parcel, tell: Callable[[list[Event]], bool], place: str) -> Answ
     sources = tuple(replace(source, path=paths.get(source.role) or source.path) for source in step.sources)
     step = replace(step, sources=sources)
     plan = Plan((*(each for each in parcel.plan.steps if each.name != step.name), step), parcel.plan.recipes)
-    root = Path(parcel.root) if shared else home() / "projects" / step.key
-    store = Store(Path(parcel.runs) if shared else home() / "runs")
+    root = Path(parcel.root) if shared else bring.home() / "projects" / step.key
+    store = Store(Path(parcel.runs) if shared else bring.home() / "runs")
     if not shared:
-        _unpack(parcel, store, root)
+        bring.unpack(parcel, store, root)
     _await_orphan(store.work(step))
     store.recover(step)
     relay = Relay(tell, store, plan, shared=shared, url=parcel.url)
     job = Job(plan, store, root, relay, force=frozenset({step.name} if parcel.forced else ()))
     with relay.to(job):
         outcome = execute(job, step, Slot(step.lane, place, waited=parcel.waited, leash=True))
-    if home().is_dir():
+    if bring.home().is_dir():
         digests.save()
     if shared:
         return Answer(replace(outcome, step=parcel.step), platform.node())
@@ -160,87 +137,6 @@ def _await_orphan(work: Path) -> None:
     while process.alive(work) and waited < ORPHAN_SECONDS:
         gone.wait(FLUSH_SECONDS)
         waited += FLUSH_SECONDS
-
-
-def _model(model: Model, digests: Digests) -> Path | None:
-    found = _present(model, digests)
-    if found is None and model.items:
-        name = model.name.rpartition("/")[2]
-        above = home() / "models" / model.digest
-        single = len(model.items) == 1 and model.items[0].path == Path(model.path).name
-        for item in model.items:
-            _place(item, above / name if single else above / name / item.path)
-        found = _present(model, digests)
-    return found
-
-
-@contextlib.contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Let one worker of this node at a time bring in the same content."""
-    folder = home() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _place(item: Item, target: Path) -> None:
-    """Put an item to ``target``: from what this node keeps, or fetched first."""
-    if not item.digest:
-        target.mkdir(parents=True, exist_ok=True)
-        return
-    kept = home() / "blobs" / item.digest[:2] / item.digest
-    with _alone(item.digest[:2]):
-        if not kept.exists():
-            if item.handle is None:
-                raise StepFailed(Problem(item.path, "was not sent along", "run the same command again"))
-            fetch(item.handle, item.digest, kept)
-            kept.chmod(0o444)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(kept, target)
-    except OSError:
-        shutil.copyfile(kept, target)
-
-
-def _unpack(parcel: Parcel, store: Store, root: Path) -> None:
-    """Bring in pictures, the results that the step reads, and the state to go on from."""
-    for item in parcel.pictures:
-        if item.path.startswith("/"):
-            if not Path(item.path).is_file():
-                what = "lies outside the project and is not on this node"
-                raise StepFailed(Problem(item.path, what, "move the pictures below the project folder"))
-            continue
-        _place(item, root / item.path)
-    for name, items in parcel.results.items():
-        step = parcel.plan.by_name[name]
-        folder = store.folder(step)
-        record = next((item.digest for item in items if item.path == "record.json"), "")
-        with _alone(step.folder):
-            if _kept(folder / "record.json") == record:
-                continue
-            shutil.rmtree(folder, ignore_errors=True)
-            for item in last(items):
-                _place(item, folder / item.path)
-    state = [item for item in parcel.state if not item.digest]
-    work = store.work(parcel.step)
-    if state and parcel.step.kind is Kind.TRAIN:
-        engine = engines.get(parcel.plan.recipes[parcel.step.recipe].engine)
-        mine = engine.checkpoint(work) if work.is_dir() else None
-        if mine is None or mine[1] < parcel.state_at:
-            store.begin(parcel.step)
-            for item in parcel.state:
-                _place(item, work / item.path)
-
-
-def _kept(path: Path) -> str:
-    import hashlib  # noqa: PLC0415
-
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
 
 
 def _results(outcome: Outcome, parcel: Parcel, store: Store) -> tuple[Item, ...]:

@@ -15,11 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator import engines
 from orchestrator.errors import NotReady, OrchestratorError, Problem
-from orchestrator.executors import node, receive, relay
+from orchestrator.executors import node, receive, relay, survey
 from orchestrator.executors.carrier import Folder, ObjectStore
-from orchestrator.executors.parcel import Answer, Missing, Model, pack
+from orchestrator.executors.parcel import Answer, Missing, pack
 from orchestrator.job import Outcome, Status
 from orchestrator.lanes import Slot
 from orchestrator.plan import Lane
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from orchestrator.plan import Step
 
 TRIES = 5
-LOOK_SECONDS = 120.0
 REFRESH_SECONDS = 2.0
 SHARE, OBJECT_STORE = "auto", "object-store"
 
@@ -63,7 +61,7 @@ class Cluster:
         Raises:
             NotReady: Ray is not installed, or no cluster answers.
         """
-        self._ray = _import()
+        self._ray = survey.import_ray()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self._started = not self._ray.is_initialized()
         if self._started:
@@ -102,59 +100,22 @@ class Cluster:
         """
         ray = self._ray
         self._job = job
-        self._board = ray.remote(num_cpus=0, max_concurrency=1)(relay.Board).remote()
+        here = survey.on(ray, ray.get_runtime_context().get_node_id())  # beside the driver: no other node's end takes it along
+        self._board = ray.remote(num_cpus=0, max_concurrency=1)(relay.Board).options(scheduling_strategy=here).remote()
         self._task = ray.remote(max_retries=0)(_work)
         job.store.root.mkdir(parents=True, exist_ok=True)
         if self._share:
             (job.store.root / self._token).touch()
         try:
-            self._look(job, due, disk_bytes)
+            seen = survey.survey(ray, job, due, self._sender, self._token if self._share else "", disk_bytes)
         except BaseException:
             self._leave()
             raise
+        self._gpus, self._send = seen.gpus, set(seen.lacks)
+        self._ship = self._ship or not seen.shares
         self._pool = ThreadPoolExecutor(4096, thread_name_prefix="ray-step")  # each only waits
         self._pump = threading.Thread(target=self._listen, daemon=True)
         self._pump.start()
-
-    def _look(self, job: Job, due: list[Step], disk_bytes: int) -> None:
-        """Ask every node at once what it lacks."""
-        ray = self._ray
-        recipes = {step.recipe: job.plan.recipes[step.recipe] for step in due if step.recipe and step.sources}
-        names = {recipe.engine for recipe in recipes.values()}
-        models: dict[str, Model] = {}
-        for step in due:
-            for model in pack(job, step, self._sender, models=(), ship=False, token="").models:
-                models[model.digest] = model
-        chosen = {(recipe.engine, recipe.network.family): recipe for recipe in recipes.values()}
-        versions: dict[str, str] = {name: engines.get(name).version() for name in names}
-        token = self._token if self._share else ""
-        asked = node.Asked(
-            tuple(chosen.values()), versions, tuple(models.values()), str(job.store.root), token or "/", disk_bytes
-        )
-        alive = [each for each in ray.nodes() if each["Alive"]]
-        self._gpus = float(ray.cluster_resources().get("GPU", 0))
-        problems: list[Problem] = []
-        look = ray.remote(num_cpus=0, max_retries=0)(node.look)
-        refs = {}
-        for each in alive:
-            affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(each["NodeID"], soft=False)
-            refs[each["NodeID"]] = look.options(scheduling_strategy=affinity).remote(asked)
-        for each in alive:
-            name = each["NodeManagerHostname"]
-            try:
-                found: node.Found = ray.get(refs[each["NodeID"]], timeout=LOOK_SECONDS)
-            except ray.exceptions.RayError as error:
-                last = str(error).strip().splitlines()[-1]
-                problems.append(Problem(f"node {name}", f"cannot work: {last}", "install this project there: make setup"))
-                continue
-            if self._gpus == 0 or each["Resources"].get("GPU", 0) > 0:
-                problems += found.problems
-                self._send |= set(found.lacks)
-            self._ship = self._ship or not found.shares
-        if self._gpus == 0 and "sd-scripts" in names:
-            problems.append(Problem("cluster", "no node has a GPU", "ray start --num-gpus=1 on a machine that has one"))
-        if problems:
-            raise NotReady(list(dict.fromkeys(problems)))
 
     def take(self, lane: Lane, *, leased: bool = True) -> Slot | None:  # noqa: ARG002 - Ray knows which GPU is free
         """Return a place if the cluster has one left in this lane."""
@@ -290,18 +251,3 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self._leave()
-
-
-def _import() -> Any:
-    """Return ray.
-
-    Raises:
-        NotReady: it is not installed.
-    """
-    try:
-        import ray  # noqa: PLC0415 - the extra `ray`
-        import ray.exceptions  # noqa: PLC0415
-        import ray.util.scheduling_strategies  # noqa: PLC0415
-    except ImportError as error:
-        raise NotReady(Problem("--executor ray", f"Ray is not installed: {error}", "pip install '.[ray]'")) from error
-    return ray

@@ -111,7 +111,12 @@ def inner(one: Change, other: Change) -> float:
     if other.down is None:
         narrow = one.up.T @ other.up
         return one.scale * other.scale * _dot(narrow, one.down)
-    return one.scale * other.scale * _dot(one.up.T @ other.up, one.down @ other.down.T)
+    return one.scale * other.scale * _dot(_product(one.up.T, other.up), _product(one.down, other.down.T))
+
+
+def _product(left: Floats, right: Floats) -> Floats:
+    """Return left @ right; never by syrk (numpy takes it for X.T @ X), which rounds unlike a product of copies."""
+    return left @ (right.copy() if np.shares_memory(left, right) else right)
 
 
 def _dot(one: Floats, other: Floats) -> float:

@@ -70,20 +70,12 @@ def test_a_training_whose_node_dies_goes_on_elsewhere_from_its_last_state(
         while not list(work.glob("*/step0010-state")):
             assert not running.done(), running.result()
             time.sleep(0.05)
-        cluster.kill(next(index for index in range(len(cluster.nodes)) if trains_on(cluster, index)))
+        cluster.kill(cluster.training())
         outcomes = running.result()
     cluster.add(f"new-{time.monotonic_ns()}")
     assert outcomes["cat-lora/release"].status is Status.DONE, [outcome.problem for outcome in outcomes.values()]
     assert any("its node is gone" in text for text in cats.seen.said)
     assert records(cats)["cat-lora/train"]["resumed_from"] >= 10
-
-
-def trains_on(cluster: Any, index: int) -> bool:
-    """Return whether the node's only GPU is taken."""
-    import ray  # noqa: PLC0415
-
-    node = cluster.nodes[index].node_id
-    return ray._private.state.available_resources_per_node().get(node, {}).get("GPU", 0) < 1
 
 
 def test_stopping_keeps_the_state_and_the_same_command_goes_on(cats: harness.Project) -> None:
