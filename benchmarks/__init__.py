@@ -1,8 +1,26 @@
-"""What it costs, beside what a user would do instead: ``python -m benchmarks`` (``make bench``)."""
+"""What it costs, beside what a user would do instead: ``python -m benchmarks [AREA…]`` (``make bench``).
+
+An area is a module of this package. Its ``rows()`` measures and returns lines of the table; it is called in a process of its
+own, with the tests' modules (fakes, harness, made_runs) in its path and nothing else running, and ended after the minutes that
+``AREAS`` gives it. To add one: write the module, name it here.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+AREAS = {
+    "start": 2,
+    "overhead": 5,
+    "dataset": 1,
+    "weights": 2,
+    "release": 1,
+    "report": 2,
+    "broken_setups": 1,
+    "faults": 2,
+    "cluster": 4,
+}
+"""Area -> minutes after which it is ended; all of them together take at most 20."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +30,6 @@ class Row:
     ``allowed`` is a number of the same unit, computed in the same run where it is a ratio; None: nothing was promised.
     """
 
-    group: str
     what: str
     measured: float
     allowed: float | None = None
@@ -26,3 +43,7 @@ class Row:
     def kept(self) -> bool | None:
         """Whether the promise was kept; None without one."""
         return None if self.allowed is None else self.measured <= self.allowed
+
+
+class NotHereError(Exception):
+    """What an area needs is not on this machine; the text says what, and how to get it."""

@@ -1,81 +1,70 @@
-"""``python -m benchmarks [GROUP…] [--json FILE] [--readme] [--last]``: one table, ratios side by side, all in one run.
+"""``python -m benchmarks [AREA…] [--readme] [--last]``: one table, ratios side by side, each in one run.
 
-Groups: start, overhead, dataset, weights, report, faults, ray (only where Ray is installed). ``--readme`` also writes the
-table between the markers of README.md; ``--last`` measures nothing and takes the numbers of the last run.
+Without names, all areas are measured. The numbers go to build/bench/results.json (machine, versions, medians); measured alone,
+an area replaces its own rows there. ``--readme`` also writes the table between the markers of README.md, and the numbers
+beside this program; ``--last`` measures nothing and takes the numbers of the last run.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
+import signal
+import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import Row, others
+from benchmarks import AREAS
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build" / "bench" / "results.json"
-GROUPS = ("start", "overhead", "dataset", "weights", "report", "faults", "ray")
+KEPT = ROOT / "benchmarks" / "results.json"
 PACKAGES = ("krnk", "numpy", "torch", "diffusers", "lycoris-lora", "pydantic", "ray", "typer")
 BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 
-def measure(group: str) -> list[Row]:
-    """Return the rows of one group."""
-    match group:
-        case "start":
-            from benchmarks import start  # noqa: PLC0415
-
-            return start.rows()
-        case "overhead":
-            from benchmarks import overhead  # noqa: PLC0415
-
-            return overhead.rows()
-        case "faults":
-            from benchmarks import faults  # noqa: PLC0415
-
-            return faults.rows()
-        case "ray":
-            if importlib.util.find_spec("ray") is None:
-                print("ray: not installed (pip install '.[ray]'), left out", file=sys.stderr)
-                return []
-            from benchmarks import cluster  # noqa: PLC0415
-
-            return cluster.rows()
-        case _:
-            return others.rows(group)
+def measure(area: str) -> dict[str, Any] | None:
+    """Return an area's rows, when and under which load they were measured; None where it cannot be. SystemExit if it fails."""
+    print(f"measuring: {area}, {AREAS[area]} minutes at most", file=sys.stderr, flush=True)
+    load, at, begun = os.getloadavg()[0], time.gmtime(), time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        told = Path(name) / "rows.json"
+        child = subprocess.Popen([sys.executable, "-m", "benchmarks.one", area, str(told)], cwd=ROOT, start_new_session=True)
+        try:
+            code = child.wait(60 * AREAS[area])
+        except subprocess.TimeoutExpired:
+            raise SystemExit(f"{area} took more than {AREAS[area]} minutes") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        if code not in (0, 3):
+            raise SystemExit(f"{area} failed")
+        if code:
+            return None
+        rows = json.loads(told.read_text("utf-8"))
+    took = round(time.monotonic() - begun, 1)
+    return {"at": time.strftime("%Y-%m-%d %H:%M UTC", at), "load_before": round(load, 2), "seconds": took, "rows": rows}
 
 
 def machine() -> dict[str, Any]:
     """Return what the numbers depend on."""
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
     cpu = next(
         (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor()
     )
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "packages": versions,
-        "load_before": round(os.getloadavg()[0], 2),
-        "at": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    }
-
-
-def _installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    versions: dict[str, str] = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    system = f"{platform.system()} {platform.machine()}"
+    return {"cpu": cpu, "cores": os.cpu_count(), "system": system, "python": platform.python_version(), "packages": versions}
 
 
 def _lines(path: str) -> list[str]:
@@ -83,27 +72,36 @@ def _lines(path: str) -> list[str]:
 
 
 def table(told: dict[str, Any]) -> str:
-    """Return the results as a Markdown table."""
-    found = told["machine"]
+    """Return the results as Markdown: where they were measured, how many promises were kept, one table."""
+    found, areas = told["machine"], [(area, told["areas"][area]) for area in AREAS if area in told["areas"]]
+    rows = [row for _, one in areas for row in one["rows"]]
+    promised = [row["kept"] for row in rows if row["kept"] is not None]
+    loads = [one["load_before"] for _, one in areas]
     where = f"{found['cores']} cores ({found['cpu']}), Python {found['python']}"
+    how = f"load {min(loads):.1f} to {max(loads):.1f} before each area; medians"
     lines = [
-        f"Measured {found['at']} on {where}, load {found['load_before']} before the start; medians.",
+        f"Measured {min(one['at'] for _, one in areas)} on {where}, {how}. {sum(promised)} of {len(promised)} promises kept.",
         "",
         "| what | measured | promised | beside | |",
         "| --- | ---: | ---: | --- | --- |",
     ]
-    for row in told["rows"]:
-        allowed = f"{row['allowed']:.2f} {row['unit']}" if row["allowed"] is not None else ""
-        beside = row["beside"]
-        if row["processor"] is not None:
-            beside = f"{row['processor']:.2f} s of processor time" + (f"; {beside}" if beside else "")
-        kept = {True: "kept", False: "**missed**", None: ""}[row["kept"]]
-        lines.append(f"| {row['what']} | {row['measured']:.2f} {row['unit']} | {allowed} | {beside} | {kept} |")
+    for area, one in areas:
+        lines.append(f"| **{area}** | | | | |")
+        lines += [_line(row) for row in one["rows"]]
     return "\n".join(lines)
 
 
+def _line(row: dict[str, Any]) -> str:
+    allowed = f"{row['allowed']:.2f} {row['unit']}".strip() if row["allowed"] is not None else ""
+    beside = row["beside"]
+    if row["processor"] is not None:
+        beside = f"{row['processor']:.2f} s of processor time" + (f"; {beside}" if beside else "")
+    kept = {True: "kept", False: "**missed**", None: ""}[row["kept"]]
+    return f"| {row['what']} | {row['measured']:.2f} {row['unit']} | {allowed} | {beside} | {kept} |"
+
+
 def readme(told: dict[str, Any]) -> None:
-    """Write the table between the markers of the README."""
+    """Write the table between the markers of the README, and the numbers it was made of beside this program."""
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
     before, _, rest = text.partition(BEGIN)
@@ -111,35 +109,44 @@ def readme(told: dict[str, Any]) -> None:
     if not rest or END not in rest:
         raise SystemExit(f"{path} has no {BEGIN} … {END}")
     path.write_text(f"{before}{BEGIN}\n{table(told)}\n{END}{after}", "utf-8")
+    KEPT.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
 
 
 def main() -> int:
     """Measure, print and keep; 1 if a promise was not kept."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(GROUPS))
-    parser.add_argument("--json", type=Path, default=RESULTS, help="where the numbers go")
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, formatter_class=form)
+    parser.add_argument("areas", nargs="*", metavar="AREA", help=", ".join(AREAS))
     parser.add_argument("--readme", action="store_true", help="also write the README's table")
     parser.add_argument("--last", action="store_true", help="measure nothing: the numbers of the last run")
     asked = parser.parse_args()
-    strange = set(asked.groups) - set(GROUPS)
+    strange = set(asked.areas) - set(AREAS)
     if strange:
-        parser.error(f"no such group: {', '.join(sorted(strange))}")
-    if asked.last:
-        told = json.loads(asked.json.read_text("utf-8"))
-    else:
-        told = {"machine": machine(), "rows": []}
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        for group in asked.groups or GROUPS:
-            print(f"measuring: {group}", file=sys.stderr, flush=True)
-            told["rows"] += [{**asdict(row), "kept": row.kept} for row in measure(group)]
-            asked.json.write_text(json.dumps(told, indent=1) + "\n", "utf-8")  # what was measured outlives what fails after it
+        parser.error(f"no such area: {', '.join(sorted(strange))}")
+    last = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() and (asked.areas or asked.last) else {"areas": {}}
+    if asked.last and not last["areas"]:
+        parser.error("nothing was measured yet: python -m benchmarks")
+    told = last if asked.last else {"machine": machine(), "areas": last["areas"]}
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for area in [] if asked.last else asked.areas or AREAS:
+        try:
+            found = measure(area)
+        except SystemExit as error:  # the others go on
+            failed.append(str(error))
+            continue
+        if found:
+            told["areas"][area] = found
+            RESULTS.write_text(json.dumps(told, indent=1) + "\n", "utf-8")  # what was measured outlives what fails after it
+    print("\n".join(failed), file=sys.stderr)
+    if not told["areas"]:
+        return 1
     if asked.readme:
         readme(told)
-    print(table(told))
-    print(f"\n{asked.json}", file=sys.stderr)
-    return int(any(row["kept"] is False for row in told["rows"]))
+    shown = asked.areas or list(AREAS)
+    print(table({**told, "areas": {area: one for area, one in told["areas"].items() if area in shown}}))
+    print(f"\n{RESULTS}", file=sys.stderr)
+    return int(bool(failed) or any(row["kept"] is False for one in told["areas"].values() for row in one["rows"]))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 # ruff: noqa: S101 - a script
 """Broken set-ups, made one after the other: does doctor, or the run, name the true cause?
 
-    python benchmarks/broken_setups.py [--json]
-
 Every set-up starts from a project that works (the first line proves it), breaks one thing, and gives the command a new user
 would give. The answer counts when its text names the cause: the words of ``says`` all stand in it, and the exit code is not 0.
 The trainer is a small program in sd-scripts' place, so that its failures can be had without a GPU; everything else is real.
@@ -10,7 +8,6 @@ The trainer is a small program in sd-scripts' place, so that its failures can be
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -30,11 +27,9 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from orchestrator import cli, owner  # noqa: E402
-from orchestrator.engines import checkout  # noqa: E402
+from benchmarks import Row
+from orchestrator import cli, owner
+from orchestrator.engines import checkout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -438,29 +433,20 @@ def attempt(setup: Setup, folder: Path, built: Path) -> Answer:
     return Answer(setup.name, named, code, telling.replace(str(folder), "…"), time.monotonic() - begun)
 
 
-def main() -> int:
-    """Make them all, print a line each; return 0 if every cause was named."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
+def rows() -> list[Row]:
+    """Make them all; say on stderr which answer did not name its cause."""
     assert checkout.PINNED == PINNED
     with tempfile.TemporaryDirectory() as name:
         code, text = healthy(Path(name) / "healthy")
         built = build(Path(name) / "built")
         answers = [attempt(setup, Path(name) / str(number), built) for number, setup in enumerate(SETUPS)]
-    good = sum(answer.named for answer in answers)
-    if asked.json:
-        rows = [{"setup": one.name, "named": one.named, "exit": one.code, "line": one.line} for one in answers]
-        print(
-            json.dumps({"healthy": code == 0, "named": good, "of": len(answers), "setups": rows}, indent=1, ensure_ascii=False)
-        )
-    else:
-        print(f"{'ok' if code == 0 else 'NOT OK':7} healthy: {text.strip().splitlines()[-1]}")
-        for one in answers:
-            print(f"{'named' if one.named else 'MISSED':7} {one.name:42} exit {one.code}  {one.line[:110]}")
-        print(f"{good} of {len(answers)} causes named, in {sum(one.seconds for one in answers):.0f} s")
-    return 0 if code == 0 and good == len(answers) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    for one in answers:
+        if not one.named:
+            print(f"MISSED {one.name:42} exit {one.code}  {one.line}", file=sys.stderr)
+    assert code == 0, text
+    lost = sum(not answer.named for answer in answers)
+    slowest = max(answers, key=lambda answer: answer.seconds)
+    return [
+        Row(f"{len(answers)} broken set-ups: causes not named", lost, 0, unit=""),
+        Row("the slowest answer", slowest.seconds, beside=slowest.name),
+    ]

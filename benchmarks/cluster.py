@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import importlib.util
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import Row
+from benchmarks import NotHereError, Row
 from benchmarks.overhead import project, trained
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "cluster"))
 COUNT, SECONDS, MANY = 8, 15.0, 1000
 
 
 def _nodes(folder: Path, count: int) -> Any:
-    from conftest import Nodes  # noqa: PLC0415 - the tests' cluster
+    from nodes import Nodes  # noqa: PLC0415 - the tests' cluster, which needs Ray
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     nodes = Nodes(folder)
     for index in range(count):
         nodes.add(f"node{index}")
@@ -30,8 +27,6 @@ def _nodes(folder: Path, count: int) -> Any:
 
 def _trainings(nodes: int) -> float:
     """Return how long the trainings of ``COUNT`` recipes take on so many nodes with one GPU each."""
-    import ray  # noqa: PLC0415
-
     with tempfile.TemporaryDirectory() as folder, project() as cats:
         (cats.root / "recipes" / "cat-lora.toml").unlink()
         for index in range(COUNT):
@@ -43,8 +38,7 @@ def _trainings(nodes: int) -> float:
             outcomes = cats.go("all", only=("dataset", "train"), cluster=True)
             took = time.perf_counter() - start
         finally:
-            ray.shutdown()
-            made.cluster.shutdown()
+            made.end()
         bad = [o.problem for name, o in outcomes.items() if name.endswith("/train") and not o.status.ok]
         if bad:
             raise SystemExit(str(bad[0]))
@@ -79,9 +73,8 @@ def scheduling() -> Row:
             ray.get([task.remote(pack(job, step, sender, models=(), ship=False, token="")) for step in steps])
             took = time.perf_counter() - start
         finally:
-            ray.shutdown()
-            made.cluster.shutdown()
-    return Row("ray", f"{MANY} recipes scheduled, each", 1000 * took / MANY, 20.0, "ms")
+            made.end()
+    return Row(f"{MANY} recipes scheduled, each", 1000 * took / MANY, 20.0, "ms")
 
 
 def _nothing(_parcel: Any) -> int:
@@ -89,7 +82,9 @@ def _nothing(_parcel: Any) -> int:
 
 
 def rows() -> list[Row]:
-    """Measure."""
+    """Measure. NotHereError without Ray."""
+    if importlib.util.find_spec("ray") is None:
+        raise NotHereError("Ray is not installed: make test-ray, or pip install '.[ray]'")
     one, two = _trainings(1), _trainings(2)
-    ratio = Row("ray", f"{COUNT} trainings of {SECONDS:.0f} s: two nodes / one node", two / one, 1 / 1.8, "x")
-    return [Row("ray", f"{COUNT} trainings of {SECONDS:.0f} s on one node", one), ratio, scheduling()]
+    ratio = Row(f"{COUNT} trainings of {SECONDS:.0f} s: two nodes / one node", two / one, 1 / 1.8, "x")
+    return [Row(f"{COUNT} trainings of {SECONDS:.0f} s on one node", one), ratio, scheduling()]

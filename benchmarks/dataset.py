@@ -1,15 +1,12 @@
-"""How long datasets take: python benchmarks/dataset.py [--images 2000]. Wall clock, and processor time.
+"""How long datasets take to build, to predict and to check; wall clock, and processor time.
 
 Originals are random drawings with flat areas, lines and soft noise, as PNG: what a character's pictures are like.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import random
-import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -18,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from benchmarks import Row
 from orchestrator import dataset as api
 from orchestrator.dataset import lint
 from orchestrator.dataset.build import build
@@ -28,6 +24,7 @@ from orchestrator.recipe import Dataset
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MANY = 2000  # pictures of 512 x 512 for the check
 NOISE = Image.effect_noise((1024, 1024), 12).convert("RGB")
 
 
@@ -44,12 +41,12 @@ def drawing(path: Path, seed: int, side: int) -> None:
     Image.blend(image, shade, 0.05).save(path, compress_level=1)
 
 
-def timed(label: str, limit: float, work: Callable[[], object]) -> None:
-    """Run ``work`` and print its times in seconds."""
+def timed(label: str, limit: float, work: Callable[[], object]) -> Row:
+    """Run ``work`` and return its times in seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(f"{label:<58}{wall:7.2f} s {cpu:7.2f} s processor   limit {limit:g} s   {'ok' if wall <= limit else 'SLOW'}")
+    return Row(label, wall, limit, processor=cpu)
 
 
 def table(folder: str, *sizes: int) -> Dataset:
@@ -64,33 +61,33 @@ def table(folder: str, *sizes: int) -> Dataset:
     return Dataset.model_validate_json(json.dumps(said))
 
 
-def main() -> None:
+def rows() -> list[Row]:
     """Measure."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--images", type=int, default=2000, help="pictures of 512 x 512 for the check")
-    many = options.parse_args().images
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "few").mkdir()
         (root / "many").mkdir()
         jobs = [(root / "few" / f"{index:04d}.png", index, 1024) for index in range(27)]
-        jobs += [(root / "many" / f"{index:04d}.png", 1000 + index, 512) for index in range(many)]
+        jobs += [(root / "many" / f"{index:04d}.png", 1000 + index, 512) for index in range(MANY)]
         with ProcessPoolExecutor() as pool:
             list(pool.map(drawing, *zip(*jobs, strict=True), chunksize=8))
-        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
         few, pile = table("few", 128, 192, 256, 384, 512, 768), table("many")
+        cache = root / "looks.json"
 
-        def once() -> object:
+        def build_() -> object:
             return build(few, root, root / "out", lambda *_: None)
 
-        timed("build, 27 originals of 1024x1024 x 6 sizes and themselves", 3, once)
-        timed("build again, nothing changed", 0.3, once)
-        timed(f"layout and arithmetic, {many} images, first", 10, lambda: api.predict(api.layout(pile, root), pile))
-        timed(f"layout and arithmetic, {many} images, again", 10, lambda: api.predict(api.layout(pile, root), pile))
-        cache = root / "looks.json"
-        timed(f"check, {many} images of 512x512", 10, lambda: lint.check(pile, root, cache=cache))
-        timed(f"check again, nothing changed, {many} images", 10, lambda: lint.check(pile, root, cache=cache))
+        def predict() -> object:
+            return api.predict(api.layout(pile, root), pile)
 
+        def check() -> object:
+            return lint.check(pile, root, cache=cache)
 
-if __name__ == "__main__":
-    main()
+        return [
+            timed("build, 27 originals of 1024x1024 x 6 sizes and themselves", 3, build_),
+            timed("build again, nothing changed", 0.3, build_),
+            timed(f"layout and arithmetic, {MANY} images, first", 10, predict),
+            timed(f"layout and arithmetic, {MANY} images, again", 10, predict),
+            timed(f"check, {MANY} images of 512x512", 10, check),
+            timed(f"check again, nothing changed, {MANY} images", 10, check),
+        ]

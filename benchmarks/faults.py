@@ -13,12 +13,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import faults
+import harness
+
 from benchmarks import Row
 from benchmarks.overhead import project
-
-import faults  # isort: skip - it lies with the tests, whose folder benchmarks.overhead has put into the path
-import harness  # isort: skip
-
 from orchestrator import process, supervise
 
 KILLS, TIMES = 20, 5
@@ -87,9 +86,9 @@ def rows() -> list[Row]:
         one.rounds(KILLS, 600)
     counts = ", ".join(f"{one.kills.count(victim)} {victim}" for victim in faults.VICTIMS)
     return [
-        Row("faults", "a dead trainer is noticed after", dead, 5.0),
-        Row("faults", "a trainer whose loss is NaN is ended after", lost, 5.0),
-        Row("faults", "after a kill of everything, from the command to the trainer's start", again, 1.0),
-        Row("faults", f"{KILLS} kills at random moments: not recovered", KILLS - len(one.kills), 0.0, unit="", beside=counts),
-        Row("faults", "most training steps done again after a kill", one.lost, one.interval, unit="steps", beside="one state"),
+        Row("a dead trainer is noticed after", dead, 5.0),
+        Row("a trainer whose loss is NaN is ended after", lost, 5.0),
+        Row("after a kill of everything, from the command to the trainer's start", again, 1.0),
+        Row(f"{KILLS} kills at random moments: not recovered", KILLS - len(one.kills), 0.0, unit="", beside=counts),
+        Row("most training steps done again after a kill", one.lost, one.interval, unit="steps", beside="one state"),
     ]

@@ -6,6 +6,7 @@ everything else is the real thing: processes, logs, digests, records, merges, gr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,25 +18,20 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import harness
+import pytest
+
 from benchmarks import Row
 from benchmarks.start import took
+from orchestrator import go, trace
+from orchestrator.parts import names
+from orchestrator.plan import Lane
+from orchestrator.workspace import Wanted, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-import contextlib  # noqa: E402 - after the path
-
-import harness  # noqa: E402 - it lies with the tests
-import pytest  # noqa: E402
-
-from orchestrator import go, trace  # noqa: E402
-from orchestrator.parts import names  # noqa: E402
-from orchestrator.plan import Lane  # noqa: E402
-from orchestrator.workspace import Wanted, Workspace  # noqa: E402
-
 TRAINING = 60.0  # seconds of one training: a real one takes 20 minutes, which makes every share below smaller
 STEPS = 100
 ROUNDS = 5
@@ -59,7 +55,7 @@ def trained(seconds: float, seed: int = 1) -> str:
 
 
 def _row(what: str, orchestrated: float, bare: float) -> Row:
-    return Row("overhead", what, orchestrated, 1.01 * bare + 1, beside=f"its argv by hand {bare:.2f} s")
+    return Row(what, orchestrated, 1.01 * bare + 1, beside=f"its argv by hand {bare:.2f} s")
 
 
 def one(seconds: float = TRAINING) -> Row:
@@ -145,20 +141,18 @@ def release(count: int = 15, seconds: float = 12.0) -> list[Row]:
     idle, processor = (statistics.median(one[place] for one in again) for place in (0, 1))
     return [
         Row(
-            "overhead",
             f"{count} recipes of {seconds:.0f} s, one GPU: `all`",
             whole,
             1.02 * busy + tail,
             beside=f"GPU steps {busy:.1f} s + tail {tail:.1f} s; CPU steps {rest:.1f} s",
         ),
         Row(
-            "overhead",
             "the same, a shell loop of `run RECIPE`",
             sum(wall for wall, _ in looped),
             beside="without the collection",
         ),
-        Row("overhead", "share of the time that the GPU was busy in `all`", 100 * busy / whole, unit="%"),
-        Row("overhead", f"`all` of {count} recipes with nothing to do", idle, 0.8, processor=processor),
+        Row("share of the time that the GPU was busy in `all`", 100 * busy / whole, unit="%"),
+        Row(f"`all` of {count} recipes with nothing to do", idle, 0.8, processor=processor),
     ]
 
 

@@ -52,25 +52,25 @@ def rows(rounds: int = 5) -> list[Row]:
         ("plan all, 15 recipes", [*verb, "plan", "all"], 0.4),
     ]
     wall, processor = _median([sys.executable, "-c", "pass"], rounds)
-    found = [Row("start", "python -c pass (for comparison)", wall, processor=processor)]
+    found = [Row("python -c pass (for comparison)", wall, processor=processor)]
     colds = []
     for _ in range(3):
         with tempfile.TemporaryDirectory() as cache:
             colds.append(took([*verb, "plan", "all"], XDG_CACHE_HOME=cache))
     cold, processor = (statistics.median(one[place] for one in colds) for place in (0, 1))
-    found.append(Row("start", "plan all, 15 recipes, nothing remembered", cold, 0.6, processor=processor))
+    found.append(Row("plan all, 15 recipes, nothing remembered", cold, 0.6, processor=processor))
     for what, argv, allowed in asked:
         wall, processor = _median(argv, rounds)
-        found.append(Row("start", what, wall, allowed, processor=processor))
+        found.append(Row(what, wall, allowed, processor=processor))
     with tempfile.TemporaryDirectory() as name:
         for count, allowed in ((MANY // 2, None), (MANY, 5.0)):
             folder = Path(name) / str(count)
             folder.mkdir()
             many(folder, count)
             wall, processor = took([*verb, "plan", "all"], folder)
-            found.append(Row("start", f"plan all, {count} recipes", wall, allowed, processor=processor))
+            found.append(Row(f"plan all, {count} recipes", wall, allowed, processor=processor))
     half, whole = found[-2].processor or 0.0, found[-1].processor or 0.0
-    found.append(Row("start", f"plan: {MANY} recipes / {MANY // 2} recipes", whole / half, 2.2, "x", "linear is 2"))
+    found.append(Row(f"plan: {MANY} recipes / {MANY // 2} recipes", whole / half, 2.2, "x", "linear is 2"))
     return found
 
 

@@ -1,27 +1,26 @@
-"""Weight surgery against the clock: ``python benchmarks/weights.py [--json out.json] [--rounds 3] [--folder build/bench]``.
+"""Weight surgery against the clock.
 
 Writes a LoRA of the release's kind (networks.lora, dim 128 and conv_dim 128 on SD1.5: 350 modules, 311,476,924 bytes of
 tensors), then times whole processes, each round in turn so that a busy machine is unfair to all alike: `import torch`, `cp`,
 inspect, merge, resize, sweep of one ratio and of four. With SD_SCRIPTS_DIR (a checkout) and SD_SCRIPTS_PYTHON (its Python),
-sd-scripts' own resize_lora.py is timed once too; that takes minutes.
+sd-scripts' own resize_lora.py is timed once too; that takes ten minutes on two cores.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import Row
+from orchestrator.weights.files import read_header
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from orchestrator.weights.files import read_header  # noqa: E402 - after the path
-
+FOLDER = ROOT / "build" / "bench"
+ROUNDS = 3
 RECIPE = "krnk-lora3x3"
 TENSOR_BYTES = 311_476_924
 HALF = ",".join(["0.5"] * 26)
@@ -121,74 +120,51 @@ def theirs(source: Path, folder: Path) -> Took | None:
     return run(argv, {"PYTHONPATH": checkout})
 
 
-def goals(rounds: list[dict[str, Took]], largest: int, other: Took | None) -> dict[str, tuple[float, float]]:
-    """Return per goal the median over the rounds of what was measured and of what is allowed, both of the same round."""
+def goals(rounds: list[dict[str, Took]], largest: int, other: Took | None) -> list[Row]:
+    """Return the medians over the rounds; what is allowed is of the same round."""
 
-    def paired(measured: str, *allowed: tuple[float, str], plus: float = 0.0) -> tuple[float, float]:
+    def paired(measured: str, *allowed: tuple[float, str], plus: float = 0.0) -> Row:
         limits = [plus + sum(factor * took[title].seconds for factor, title in allowed) for took in rounds]
-        return statistics.median(took[measured].seconds for took in rounds), statistics.median(limits)
+        beside = " + ".join(
+            [*(f"{factor:g} x {title}" for factor, title in allowed), *([f"{plus} s"] if plus and allowed else [])]
+        )
+        seconds, processor = (
+            statistics.median(getattr(took[measured], of) for took in rounds) for of in ("seconds", "processor")
+        )
+        return Row(measured, seconds, statistics.median(limits), beside=beside, processor=processor)
 
-    found = {
-        "resize <= 1.5 import torch + 2 cp": paired("resize, sv_ratio 16", (1.5, "import torch"), (2, "cp")),
-        "merge <= 2 cp + 0.5 s": paired("merge, every weight 0.5", (2, "cp"), plus=0.5),
-        "inspect <= 0.4 s": paired("inspect, header only", plus=0.4),
-        "sweep of 4 <= 1.25 of 1": paired("sweep, 4 ratios", (1.25, "sweep, 1 ratio")),
-    }
+    resize = paired("resize, sv_ratio 16", (1.5, "import torch"), (2, "cp"))
+    found = [
+        resize,
+        paired("merge, every weight 0.5", (2, "cp"), plus=0.5),
+        paired("inspect, header only", plus=0.4),
+        paired("sweep, 4 ratios", (1.25, "sweep, 1 ratio")),
+    ]
     memory = statistics.median(took["merge, every weight 0.5"].peak for took in rounds)
-    found["merge, peak MiB <= 1.2 largest tensor + 150 MB"] = (memory, (1.2 * largest + 150e6) / 2**20)
+    allowed = (1.2 * largest + 150e6) / 2**20
+    found.append(Row("merge, most memory", memory, allowed, "MiB", "1.2 x the largest tensor + 150 MB"))
     if other:
-        resize = statistics.median(took["resize, sv_ratio 16"].seconds for took in rounds)
-        found["resize <= sd-scripts / 200"] = (resize, other.seconds / 200)
+        beside = f"sd-scripts' resize_lora.py {other.seconds:.0f} s"
+        found.append(Row("resize, sv_ratio 16, 200 times", 200 * resize.measured, other.seconds, beside=beside))
     return found
 
 
-def main() -> None:
-    """Run everything and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "bench")
-    parser.add_argument("--generate", type=Path, help="only write the LoRA")
-    asked = parser.parse_args()
-    if asked.generate:
-        generate(asked.generate)
-        return
-    asked.folder.mkdir(parents=True, exist_ok=True)
-    source = asked.folder / "lora-128.safetensors"
+def rows() -> list[Row]:
+    """Measure."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    source = FOLDER / "lora-128.safetensors"
     if not source.exists():
         print("writing a LoRA of 311,476,924 bytes …", file=sys.stderr)
-        run([sys.executable, __file__, "--generate", str(source)])
+        run([sys.executable, "-m", "benchmarks.weights", str(source)])
     largest = max(entry.size for entry in read_header(source).entries.values())
-    chosen = commands(source, asked.folder)
-    rounds = []
-    for number in range(asked.rounds + 1):
+    chosen = commands(source, FOLDER)
+    found = []
+    for number in range(ROUNDS + 1):
         took = {title: run(argv) for title, argv in chosen.items()}
         if number:  # the first round only fills the caches
-            rounds.append(took)
-    other = theirs(source, asked.folder)
-    print(f"{'whole process':<46} {'median s':>9} {'least s':>9} {'cpu s':>7} {'peak MiB':>9}")
-    for title in chosen:
-        seconds = [took[title].seconds for took in rounds]
-        peak = max(took[title].peak for took in rounds)
-        processor = statistics.median(took[title].processor for took in rounds)
-        print(f"{title:<46} {statistics.median(seconds):>9.2f} {min(seconds):>9.2f} {processor:>7.2f} {peak:>9.0f}")
-    if other:
-        row = f"{other.seconds:>9.2f} {other.seconds:>9.2f} {other.processor:>7.2f} {other.peak:>9.0f}"
-        print(f"{'sd-scripts resize_lora.py, sv_ratio 16':<46} {row}")
-    found = goals(rounds, largest, other)
-    print(f"\n{'goal':<46} {'measured':>9} {'allowed':>9}")
-    for goal, (measured, allowed) in found.items():
-        print(f"{goal:<46} {measured:>9.2f} {allowed:>9.2f}  {'kept' if measured <= allowed else 'MISSED'}")
-    if asked.json:
-        table = [{title: asdict(one) for title, one in took.items()} for took in rounds]
-        told = {
-            "tensor_bytes": TENSOR_BYTES,
-            "rounds": table,
-            "sd_scripts": None if other is None else asdict(other),
-            "goals": {goal: {"measured": m, "allowed": a, "kept": m <= a} for goal, (m, a) in found.items()},
-        }
-        asked.json.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+            found.append(took)
+    return goals(found, largest, theirs(source, FOLDER))
 
 
 if __name__ == "__main__":
-    main()
+    generate(Path(sys.argv[1]))

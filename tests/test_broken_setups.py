@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
+from benchmarks import broken_setups
 
-import broken_setups
+if TYPE_CHECKING:
+    from pathlib import Path
 
-# Each run starts a trainer; all of them run in the script.
+# Each run starts a trainer; all of them run in `make bench`.
 RUNS = ("GPU memory full", "killed by the kernel", "the trainer finds no picture and exits 0")
 LOOKS = [one for one in broken_setups.SETUPS if one.argv != broken_setups.RUN or one.name == "another run holds the recipe"]
 

@@ -1,0 +1,69 @@
+"""The release of 15 files of the real sizes (random bytes, the real layout), beside ``sha256sum`` of what it holds.
+
+Takes a temporary folder of about 4 GB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import made_runs
+
+from benchmarks import Row
+from orchestrator import release
+from orchestrator.weights.files import Entry, canonical, encode_header
+
+MIB = {"lora3x3": 40, "locon": 203, "loha": 96}  # as the seed's card lists them
+
+
+def heavy(path: Path, megabytes: int) -> None:
+    """Write a LoRA file of so many MiB: LINEAR's modules with large factors of random bytes."""
+    names = [f"{name}.lora_{part}.weight" for name in made_runs.LINEAR for part in ("down", "up")]
+    rows = megabytes * 2**20 // len(names) // 2 // 1024
+    entries = canonical(Entry(name, "F16", (rows, 1024)) for name in names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.write(encode_header(entries, {"ss_steps": "1000"}))
+        for _ in entries:
+            file.write(os.urandom(1 << 20) * (rows * 2048 >> 20) + os.urandom(rows * 2048 & 0xFFFFF))
+
+
+def bundle(place: Path) -> Row:
+    """Write the collection of 15 files."""
+    members = []
+    for each in made_runs.recipes():
+        recipe = each.recipe
+        asked = made_runs.request(place / "runs", recipe)
+        heavy(place / "heavy" / f"{recipe.name}.safetensors", MIB[recipe.algorithm])
+        asked["lora"] = str(place / "heavy" / f"{recipe.name}.safetensors")
+        with contextlib.redirect_stdout(io.StringIO()):
+            if made_runs.call(release, place / "request.json", asked):
+                raise SystemExit(f"{recipe.name} could not be released")
+        Path(asked["lora"]).unlink()
+        members.append({"recipe": asked["recipe"], "folder": asked["output"]})
+    out = place / "bundle"
+    asked = {"kind": "collection", "output": str(out), "name": "krnk_tyank", "members": members, "grids": []}
+    (place / "request.json").write_text(json.dumps(asked), "utf-8")
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "orchestrator.release", str(place / "request.json")], check=True, stdout=subprocess.DEVNULL
+    )
+    took = time.perf_counter() - start
+    start = time.perf_counter()
+    subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=out, check=True)  # noqa: S607
+    hashing = time.perf_counter() - start
+    return Row("15-file bundle written", took, 2 * hashing + 2, beside=f"sha256sum of its files {hashing:.2f} s, twice, + 2 s")
+
+
+def rows() -> list[Row]:
+    """Measure."""
+    with tempfile.TemporaryDirectory(prefix="bench-release-") as place:
+        return [bundle(Path(place))]
