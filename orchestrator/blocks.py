@@ -26,90 +26,15 @@ SDXL_SHORT = ("BASE", "IN04", "IN05", "IN07", "IN08", "MID", *(f"OUT{i:02}" for 
 _TABLES: dict[Architecture, tuple[tuple[str, ...], tuple[str, ...]]] = {"sd1": (SD1, SD1_SHORT), "sdxl": (SDXL, SDXL_SHORT)}
 _TITLES: dict[Architecture, str] = {"sd1": "SD1.5", "sdxl": "SDXL"}
 
-FACE = (
-    0.0,
-    1.0,
-    1.0,
-    1.0,
-    1.0,
-    1.0,
-    0.0,
-    0.0,
-    0.0,
-    1.0,
-    0.0,
-    0.0,
-    0.0,
-    0.0,
-    1.0,
-    0.0,
-    1.0,
-    1.0,
-    1.0,
-    0.0,
-    1.0,
-    1.0,
-    1.0,
-    0.0,
-    0.0,
-    1.0,
-)
-BODY = (
-    0.0,
-    1.0,
-    1.0,
-    1.0,
-    0.0,
-    1.0,
-    0.0,
-    0.0,
-    0.0,
-    1.0,
-    0.0,
-    0.0,
-    0.0,
-    0.0,
-    0.0,
-    0.0,
-    1.0,
-    1.0,
-    1.0,
-    1.0,
-    1.0,
-    1.0,
-    1.0,
-    0.0,
-    0.0,
-    1.0,
-)
-BODY_HALF = (
-    0.0,
-    0.5,
-    0.5,
-    0.5,
-    0.0,
-    0.0,
-    0.0,
-    0.0,
-    0.0,
-    1.0,
-    0.0,
-    0.0,
-    0.0,
-    0.5,
-    0.0,
-    0.0,
-    0.5,
-    1.0,
-    1.0,
-    0.5,
-    0.5,
-    0.5,
-    0.5,
-    0.0,
-    0.0,
-    0.5,
-)
+
+def _weights(text: str) -> tuple[float, ...]:
+    return tuple(float(value) for value in text.split(","))
+
+
+#  BASE, IN00..IN11, MID, OUT00..OUT11
+FACE = _weights("0, 1,1,1,1,1,0,0,0,1,0,0,0, 0, 1,0,1,1,1,0,1,1,1,0,0,1")
+BODY = _weights("0, 1,1,1,0,1,0,0,0,1,0,0,0, 0, 0,0,1,1,1,1,1,1,1,0,0,1")
+BODY_HALF = _weights("0, 0.5,0.5,0.5,0,0,0,0,0,1,0,0,0, 0.5, 0,0,0.5,1,1,0.5,0.5,0.5,0.5,0,0,0.5")
 
 PRESETS: dict[Architecture, dict[str, tuple[float, ...]]] = {
     "sd1": {"FACE": FACE, "BODY": BODY, "BODY_HALF": BODY_HALF, "ALL": (1.0,) * 26},

@@ -57,10 +57,11 @@ def descriptions() -> tuple[dict[str, str], dict[str, list[Any]]]:
     more = tomllib.loads(Path(__file__).with_name("schema.toml").read_text("utf-8"))
     examples = more.pop("examples")
     said = {f"{part}.{field}": text for part, fields in more.items() for field, text in fields.items()}
-    tree = ast.parse(Path(recipe.__file__).read_text("utf-8"))
+    sources = sorted(Path(recipe.__file__).parent.glob("*.py"))
+    parts = (part for source in sources for part in ast.parse(source.read_text("utf-8")).body)
     own = {
         f"{part.name}.{field.target.id}": " ".join(text.value.value.split())
-        for part in tree.body
+        for part in parts
         if isinstance(part, ast.ClassDef)
         for field, text in pairwise(part.body)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)

@@ -67,13 +67,14 @@ def verify_bundle(
     json: AsJson = False,
 ) -> None:
     """Check every file of a release: digests, metadata, hashes, card, zip; with --against, what of a rebuild differs."""
+    from orchestrator import verdict  # noqa: PLC0415
     from orchestrator.release import differ, verify  # noqa: PLC0415
 
     checks = verify.verify_bundle(bundle)
     if against is not None:
         checks += differ.differences(bundle, against)
     if json:
-        print(json_.dumps(verify.as_json(checks), indent=1, ensure_ascii=False))
+        print(json_.dumps(verdict.as_json(checks), indent=1, ensure_ascii=False))
     else:
         for check in checks:
             print(f"{check.verdict:8} {check.what}" + (f"  {check.detail}" if check.detail else ""))

@@ -21,6 +21,7 @@ from orchestrator import go, process, supervise
 from orchestrator.errors import OrchestratorError, report
 from orchestrator.record import PARTIAL, RECORD
 from orchestrator.release import verify
+from orchestrator.verdict import Verdict
 from orchestrator.workspace import Wanted, Workspace
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class Killer:
             (train,) = self.runs.glob(f"{name}/train-*")
             assert frames(train)[-1][-1] == self.steps(train), f"{train} did not end with its last step"
             (release,) = self.runs.glob(f"{name}/release-*")
-            bad = [check for check in verify.verify_bundle(release) if check.verdict is verify.Verdict.FAIL]
+            bad = [check for check in verify.verify_bundle(release) if check.verdict is Verdict.FAIL]
             assert bad == [], f"{release} does not verify"
             record = json.loads((train / RECORD).read_text("utf-8"))
             self.resumed += record["resumed_from"] is not None

@@ -92,7 +92,7 @@ def test_every_field_is_described() -> None:
         for name, field in model.get("properties", {}).items()
         if not field.get("description")
     ]
-    assert bare == [], "say it below the field in recipe.py, or in schema.toml"
+    assert bare == [], "say it below the field in recipe/, or in schema.toml"
 
 
 def test_examples_and_words_belong_to_fields() -> None:

@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.embedded import prompts, threads
-from orchestrator.errors import OrchestratorError, Problem, RecipeError
+from orchestrator.embedded import ending, prompts, threads
+from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,17 +74,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Draw with these arguments; the exit code. Torch is imported here, not before."""
     args = parser().parse_args(list(argv))
-    try:
-        lines = _lines(args)
-        run(args, lines)
-    except OrchestratorError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr, flush=True)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        return 130
-    return 0
+    return ending.code(lambda: run(args, _lines(args)))
 
 
 def run(args: argparse.Namespace, lines: Sequence[Line]) -> None:

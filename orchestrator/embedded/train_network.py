@@ -9,8 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from orchestrator.embedded import options, threads
-from orchestrator.errors import OrchestratorError
+from orchestrator.embedded import ending, options, threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,16 +25,7 @@ def main(argv: Sequence[str]) -> int:
     from orchestrator.embedded import training  # noqa: PLC0415 - `--help` and a mistyped option need no torch
 
     threads.apply()
-    try:
-        training.run(args)
-    except OrchestratorError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr, flush=True)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
-        return 130
-    return 0
+    return ending.code(lambda: training.run(args))
 
 
 if __name__ == "__main__":

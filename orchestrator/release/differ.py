@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.release.verify import Check, Verdict, manifest_of, member_of, opened, read_sums
+from orchestrator.release.verify import manifest_of, member_of, opened, read_sums
+from orchestrator.verdict import Check, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,13 +8,12 @@ import re
 import tempfile
 import zipfile
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
 from orchestrator.release.bundle import MANIFEST, PLAIN, SUMS, digest
+from orchestrator.verdict import Check, Verdict
 from orchestrator.weights.files import read_header
 from orchestrator.weights.metadata import hashes
 
@@ -27,35 +26,6 @@ _SUM = re.compile(r"^([0-9a-f]{64})  (.+)$")
 _MAX_TEXT = 64 * 2**20
 # What the store and a run leave beside a release in its folder; no part of it.
 _BESIDE = {"record.json", "log.txt", "progress.jsonl", "request.json", "attempts.jsonl", "child.json", "exit.json"}
-
-
-class Verdict(StrEnum):
-    """How a check came out."""
-
-    PASS = "PASS"  # noqa: S105 - no password
-    FAIL = "FAIL"
-    UNKNOWN = "UNKNOWN"
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing speaks against the bundle."""
-        return self is not Verdict.FAIL
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One promise, and whether it holds."""
-
-    what: str
-    verdict: Verdict
-    detail: str = ""
-
-
-def as_json(checks: list[Check]) -> JSON:
-    """Return {verdict, checks: [{what, verdict, detail}]}, as ``verify --json`` prints for files."""
-    failed = any(check.verdict is Verdict.FAIL for check in checks)
-    said = [{"what": check.what, "verdict": str(check.verdict), "detail": check.detail} for check in checks]
-    return {"verdict": str(Verdict.FAIL if failed else Verdict.PASS), "checks": said}
 
 
 def verify_bundle(path: Path) -> list[Check]:

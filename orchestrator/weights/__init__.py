@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.verdict import Verdict as Verdict
     from orchestrator.weights.arrays import load_arrays as load_arrays
     from orchestrator.weights.arrays import on_arrays as on_arrays
     from orchestrator.weights.arrays import save_arrays as save_arrays
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from orchestrator.weights.resizing import resize as resize
     from orchestrator.weights.sweeping import Sweep as Sweep
     from orchestrator.weights.sweeping import sweep as sweep
-    from orchestrator.weights.verifying import Verdict as Verdict
     from orchestrator.weights.verifying import Verification as Verification
     from orchestrator.weights.verifying import verify as verify
 

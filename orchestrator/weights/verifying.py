@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.verdict import Check, Verdict, as_json, overall
 from orchestrator.weights import promises
 from orchestrator.weights.history import history
 from orchestrator.weights.inspecting import Inspection, inspect
@@ -18,28 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Expectation = Mapping[str, Any]
-
-
-class Verdict(StrEnum):
-    """The answer to one question, or to all of them together."""
-
-    PASS = "PASS"  # noqa: S105 - a verdict, no password
-    FAIL = "FAIL"
-    UNKNOWN = "UNKNOWN"
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing speaks against the file."""
-        return self is not Verdict.FAIL
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One promise: what it is, whether it is kept, and what was seen."""
-
-    what: str
-    verdict: Verdict
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +32,7 @@ class Verification:
     def to_json(self) -> dict[str, Any]:
         """Return the verification as plain JSON."""
         return {
-            "verdict": str(self.verdict),
-            "checks": [{"what": check.what, "verdict": str(check.verdict), "detail": check.detail} for check in self.checks],
+            **as_json(self.checks),
             "made_by": self.made_by,
             "fits": self.fits,
         }
@@ -79,15 +56,7 @@ def verify(
         )
     checks = [*_sound(found), *(_kept(found, expectation) if expectation is not None else ())]
     fits = tuple(name for name, promised in (candidates or {}).items() if _fits(found, promised))
-    return Verification(_verdict(checks), tuple(checks), tuple(history(found)), fits)
-
-
-def _verdict(checks: Iterable[Check]) -> Verdict:
-    """FAIL if anything failed; UNKNOWN if nothing could be told; PASS otherwise."""
-    verdicts = [check.verdict for check in checks]
-    if Verdict.FAIL in verdicts:
-        return Verdict.FAIL
-    return Verdict.PASS if Verdict.PASS in verdicts else Verdict.UNKNOWN
+    return Verification(overall(checks), tuple(checks), tuple(history(found)), fits)
 
 
 def _fits(found: Inspection, promised: Expectation) -> bool:

@@ -1,0 +1,72 @@
+"""What a recipe is. Data only: nothing here reads a file, and nothing in a recipe names Python.
+
+Every model is frozen, strict and refuses unknown keys. The string below a field describes it in the JSON Schema
+(schema.py), from which editors complete; units are part of the description.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from orchestrator.recipe.dataset import CaptionPart, Colour, Dataset, Source, Vocabulary, Words
+from orchestrator.recipe.part import Architecture, Family, Name, Option, Part, Scalar
+from orchestrator.recipe.release import Expect, Merge, Prompt, Region, Release, Render, Resize
+from orchestrator.recipe.training import Base, Guards, Network, Preset, Training
+
+__all__ = [
+    "Architecture",
+    "Base",
+    "CaptionPart",
+    "Colour",
+    "Dataset",
+    "Expect",
+    "Family",
+    "Guards",
+    "Merge",
+    "Name",
+    "Network",
+    "Option",
+    "Part",
+    "Preset",
+    "Prompt",
+    "Recipe",
+    "Region",
+    "Release",
+    "Render",
+    "Resize",
+    "Scalar",
+    "Source",
+    "Training",
+    "Vocabulary",
+    "Words",
+]
+
+
+class Recipe(Part):
+    """One LoRA, from images to a released file."""
+
+    name: Name
+    summary: str
+    subject: Name
+    algorithm: Name
+    type: Literal["face", "body", "group", "style", "object"] = "face"
+    engine: Literal["sd-scripts", "embedded"]
+    base: Base
+    dataset: Dataset
+    network: Network
+    training: Training
+    guards: Guards = Guards()
+    block_weights: str | tuple[float, ...] | None = None
+    """Preset name (FACE, BODY), or the weights of BASE, IN00..OUT11: 26 or 17 values on SD1, 20 or 12 on SDXL."""
+    merge: Merge = Merge()
+    resize: Resize | None = None
+    render: Render = Render()
+    release: Release = Release()
+    expect: Expect = Expect()
+
+    def triggers(self) -> tuple[str, ...]:
+        """Return the trigger words, in the order of release.keywords or of the sources; regularization calls nobody."""
+        if self.release.keywords:
+            return self.release.keywords
+        words = (source.trigger for source in self.dataset.sources.values() if source.trigger and not source.regularization)
+        return tuple(dict.fromkeys(words))

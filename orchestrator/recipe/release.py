@@ -1,0 +1,123 @@
+"""What becomes of a trained file: merged, resized, drawn with, released; and what is known of the released one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrator.recipe.part import Name, Part, Positive, Rate
+
+
+class Merge(Part):
+    """How block weights are baked in."""
+
+    zeroed: Literal["keep", "prune"] = "keep"
+    """Modules with weight 0: zeroed tensors as in the release, or left out."""
+    unmapped: float = 1.0
+    """Weight of modules that stand in no block (conv_out, time_embedding)."""
+    compat: Literal["", "supermerger-2023"] = ""
+    """Reproduce that tool's powers of the weight, to rebuild old fractional releases."""
+    tool: Literal["orchestrator", "sd-scripts"] = "orchestrator"
+
+
+class Resize(Part):
+    """Compression by rank. Exactly one of sv_ratio, sv_fro, sv_cumulative, size_mb, or new_rank alone."""
+
+    sv_ratio: Annotated[float, Field(ge=1)] | None = None
+    """Keep singular values above the largest divided by this."""
+    sv_fro: Annotated[float, Field(gt=0, le=1)] | None = None
+    sv_cumulative: Annotated[float, Field(gt=0, le=1)] | None = None
+    size_mb: Annotated[float, Field(gt=0)] | None = None
+    new_rank: Positive | None = None
+    """Cap of every rank."""
+    new_conv_rank: Positive | None = None
+    rank_rule: Literal["2023", "sd-scripts-0.10"] = "2023"
+    save_precision: Literal["float", "fp16", "bf16"] = "fp16"
+    tool: Literal["orchestrator", "sd-scripts"] = "orchestrator"
+
+
+class Prompt(Part):
+    """One column of the grid."""
+
+    prompt: str
+    """{trigger} stands for all trigger words."""
+    label: str = ""
+    negative: str | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    width: Positive | None = None
+    height: Positive | None = None
+
+
+class Render(Part):
+    """Sample images of the finished file."""
+
+    prompts: dict[Name, Prompt] = {}
+    negative: str = ""
+    width: Positive = 512
+    height: Positive = 512
+    steps: Positive = 28
+    scale: Rate = 7.0
+    sampler: str = "euler_a"
+    multiplier: float = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
+    batch_size: Positive = 1
+    precision: Literal["no", "fp16", "bf16"] = "fp16"
+
+
+class Region(Part):
+    """One part of a picture with several characters (Latent Couple, regional prompter), and what stands there."""
+
+    prompt: str
+    """What to write for this region."""
+    label: str = ""
+    """Where it is, as `left half`; unset: the region's name."""
+    label_ja: str = ""
+
+
+class Release(Part):
+    """What the file and the card say."""
+
+    title: str = ""
+    title_ja: str = ""
+    description: str = ""
+    description_ja: str = ""
+    collection: str = ""
+    """Name of the release that several recipes form together."""
+    collection_title: str = ""
+    collection_title_ja: str = ""
+    author: str = ""
+    source: str = ""
+    version: str = ""
+    license: str = ""
+    tags: tuple[str, ...] = ()
+    keywords: tuple[str, ...] = ()
+    """Trigger words in the order people type them; unset: those of the dataset."""
+    usage: str = ""
+    usage_ja: str = ""
+    rating: Annotated[int, Field(ge=0, le=5)] = 0
+    preferred_weight: float = 1.0
+    scrub: bool = True
+    """Remove folder names and local paths from the metadata."""
+    plain_copy: bool = False
+    """Also release an exact plain LoCon for programs that refuse lora_mid."""
+    listed_size: str = ""
+    """Size as an earlier card lists it, for comparison."""
+    cover: str = ""
+    """Name of the prompt whose picture is NAME.png; unset: the first."""
+    regions: dict[Name, Region] = {}
+    """For a LoRA with several characters: the prompt of each region, in order. Also drawn into the usage text."""
+    civitai: bool = True
+    """Write NAME.civitai.info, which browsers of models in the web UIs read."""
+    repository: str = ""
+    """OWNER/NAME on the Hugging Face Hub, where `push` puts the bundle."""
+    templates: str = ""
+    """Folder, relative to the project, with README.md.j2 and others to use instead of the card's own templates."""
+
+
+class Expect(Part):
+    """What is known of a released file; checked against the plan and against the result."""
+
+    tensor_bytes: Positive | None = None
+    """Sum of the tensors' bytes after training."""
+    modules: Positive | None = None

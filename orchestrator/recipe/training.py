@@ -1,0 +1,121 @@
+"""The training of a recipe: the base, the network, the run, and what may go wrong in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from orchestrator.recipe.part import Architecture, Family, Fraction, Option, Part, Positive, Rate, Scalar, Sha256
+
+
+class Base(Part):
+    """The checkpoint that the LoRA is trained on."""
+
+    architecture: Architecture = "sd1"
+    """Chooses train_network.py or sdxl_train_network.py, and the block tables."""
+    checkpoint: str
+    """File name searched in the configured model folders, a path, or `embedded` for the base this project ships."""
+    sha256: Sha256 = ""
+    """SHA-256 of the checkpoint; empty: any content is accepted and its digest is recorded."""
+    vae: str = ""
+    """Separate VAE file; empty: the one inside the checkpoint."""
+    vae_sha256: Sha256 = ""
+    """SHA-256 of the VAE file."""
+    clip_skip: Annotated[int, Field(ge=1, le=12)] = 1
+    """Use the text encoder's output of the n-th layer from the end."""
+    url: str = ""
+    """Public source, `hf:owner/name/file` for `fetch-base`."""
+    license: str = ""
+    """Licence of the checkpoint, as its author states it."""
+
+
+class Preset(Part):
+    """Which modules LyCORIS trains; written to a file and passed as network_args preset=FILE."""
+
+    enable_conv: bool = True
+    unet_target_module: tuple[str, ...] = ()
+    unet_target_name: tuple[str, ...] = ()
+    text_encoder_target_module: tuple[str, ...] = ()
+    text_encoder_target_name: tuple[str, ...] = ()
+
+
+class Network(Part):
+    """The LoRA that is trained."""
+
+    family: Family
+    """lora is sd-scripts' own networks.lora; the others are algorithms of LyCORIS."""
+    dim: Positive
+    alpha: Annotated[float, Field(gt=0)]
+    conv_dim: Positive | None = None
+    """Rank of the 3x3 convolutions; unset: they are not trained."""
+    conv_alpha: Annotated[float, Field(gt=0)] | None = None
+    dropout: Fraction | None = None
+    tucker: bool = False
+    """LyCORIS use_tucker: 3x3 convolutions get a core of their own (lora_mid, hada_t1, hada_t2)."""
+    bypass: bool = False
+    """LyCORIS bypass_mode: add up(down(x)) instead of rebuilding the weight, which in fp16 loses most of a small delta."""
+    preset: Preset | None = None
+    args: dict[str, Scalar] = {}
+    """Further network_args, checked against what the family takes."""
+    weights: str = ""
+    """Continue from this file (network_weights)."""
+
+
+class Training(Part):
+    """One run of the trainer."""
+
+    steps: Positive
+    """max_train_steps: optimizer steps."""
+    learning_rate: Rate | None = None
+    text_encoder_lr: Rate | None = None
+    unet_lr: Rate | None = None
+    optimizer: str
+    optimizer_args: dict[str, Option] = {}
+    lr_scheduler: str = "constant"
+    lr_scheduler_num_cycles: Positive | None = None
+    lr_warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    save_precision: Literal["float", "fp16", "bf16"] = "fp16"
+    gradient_checkpointing: bool = False
+    gradient_accumulation_steps: Positive | None = None
+    attention: Literal["sdpa", "xformers", "none"] = "sdpa"
+    cache_latents: Literal["no", "memory", "disk"] = "no"
+    data_loader_workers: Annotated[int, Field(ge=0)] = 2
+    persistent_workers: bool = False
+    max_grad_norm: Rate | None = None
+    train: Literal["both", "unet", "text_encoder"] = "both"
+    save_every_n_steps: Positive | None = None
+    """Also save the LoRA every n steps."""
+    state_every_n_steps: Positive | None = None
+    """Save a state to resume from every n steps; unset: a stopped run starts again."""
+    keep_states: Positive = 1
+    sample_every_n_steps: Positive | None = None
+    """Draw the recipe's prompts while training, every n steps."""
+    log_prefix: str = ""
+    wandb: bool = False
+    """Log to W&B too; its key comes from the environment only."""
+    options: dict[str, Option] = {}
+    """Further options of the trainer, checked against the pinned commit's own parser."""
+
+
+class Guards(Part):
+    """What ends or delays a training that goes wrong."""
+
+    stall_seconds: Positive = 900
+    """Without a progress frame for this long, the run is reported as stalled."""
+    max_loss: Annotated[float, Field(gt=0)] = 10.0
+    """A mean loss above this has exploded."""
+    retry: tuple[dict[str, Scalar], ...] = ()
+    """Tried once, in order, after a NaN: training keys to change, as {mixed_precision = "bf16"}; the card says so."""
+    min_free_mb: Annotated[int, Field(ge=0)] = 500
+    """With less free disk than this, in MB, a running training is paused until there is room again."""
+    zero_delta: Literal["stop", "warn"] = "stop"
+    """A trained file in which every zero-initialized factor is still zero has learned nothing."""
+    constant_image: Literal["stop", "warn"] = "warn"
+    """A sample of one colour, as NaN in a VAE gives."""
+    slow_factor: Annotated[float, Field(gt=1)] = 5.0
+    """Steps this many times slower than the fastest stretch are reported: GPU memory may have spilled."""
+    max_gpu_celsius: Positive = 90
+    """A GPU hotter than this, in degrees Celsius, is reported (asked of nvidia-smi, if there is one)."""
