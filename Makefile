@@ -72,8 +72,11 @@ test: $(VENV)/.dev  ## the tests: no GPU, no network, no sd-scripts
 test-sd-scripts: $(VENV)/.dev  ## against a real sd-scripts checkout (SD_SCRIPTS_DIR or the submodule)
 	@$(PY) -m pytest -m sd_scripts tests/sd_scripts
 
-test-browser: $(VENV)/.dev  ## the report in a real Chromium
+$(VENV)/.browser: $(VENV)/.dev
 	@$(PIP) --editable '.[browser]'
+	@touch $@
+
+test-browser: $(VENV)/.browser  ## the report in a real Chromium (Debian's: apt-get install chromium; or set CHROMIUM)
 	@$(PY) -m pytest -m browser tests/browser
 
 test-ray: $(VENV)/.ray  ## the Ray executor on a cluster of several nodes on this machine

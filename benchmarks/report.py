@@ -55,7 +55,7 @@ def first_paint(path: Path) -> float | None:
 
     times: list[Any] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
         for _ in range(3):
             tab = browser.new_page()
             tab.goto(path.as_uri())

@@ -13,6 +13,7 @@ from PIL import Image
 
 from orchestrator import report
 from orchestrator.report import charts, gather, live, measure, page, tables
+from orchestrator.weights import spectra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +130,7 @@ def test_blocks_show_what_the_merge_took_away(runs: Path) -> None:
     member = next(member for member in found.members if member.recipe.name == "krnk-locon")
     from orchestrator.report import measured  # noqa: PLC0415
 
-    stages = {kind: measured.read(runs, member.steps.get(kind)) for kind in measured.STAGES}
+    stages = measured.stages(runs, member)
     assert stages["train"]["BASE"]["norm"] > 0
     assert stages["merge"]["BASE"]["norm"] == 0
     assert stages["merge"]["IN01"]["norm"] == pytest.approx(stages["train"]["IN01"]["norm"])
@@ -150,11 +151,28 @@ def made_names() -> tuple[str, ...]:
 
 def test_spectra_fall_and_begin_at_the_largest(tmp_path: Path) -> None:
     recipe = made_runs.loaded("krnk-lora3x3").recipe
-    said = measure.measure(made_runs.lora(tmp_path / "x.safetensors", recipe, rank=8))["blocks"]
+    said = spectra.spectra(made_runs.lora(tmp_path / "x.safetensors", recipe, rank=8))
     for block in said.values():
         assert block["spectrum"][0] == 0
         assert block["spectrum"] == sorted(block["spectrum"], reverse=True)
         assert block["ranks"] == [8, 8, 8]
+
+
+def test_a_release_brings_its_measures_so_that_a_report_measures_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestrator import process  # noqa: PLC0415
+    from orchestrator.report import measured  # noqa: PLC0415
+
+    made_runs.released(tmp_path, "krnk-lora3x3")
+    found = gather.gather(tmp_path, loaded(), made_runs.plan_json(tmp_path))
+    monkeypatch.setattr(process, "capture", lambda *_: pytest.fail("a child was started"))
+    measured.complete(tmp_path, found)
+    member = next(member for member in found.members if member.recipe.name == "krnk-lora3x3")
+    stages = measured.stages(tmp_path, member)
+    assert stages["train"]["IN01"]["ranks"] == [4, 4, 4]
+    assert stages["resize"]["IN01"]["ranks"] == [2, 2, 2]
+    assert stages["resize"]["BASE"]["norm"] == 0
 
 
 def test_what_cannot_be_measured_says_why_and_the_others_are_measured(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ WARM = (
     "orchestrator.grid",
     "orchestrator.release.collection",
     "orchestrator.release.single",
+    "orchestrator.weights.spectra",
     "PIL.JpegImagePlugin",
     "PIL.WebPImagePlugin",
     "huggingface_hub.repocard_data",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.recipe import Recipe
-from orchestrator.release import bundle, card, describe, numbers, pictures, scrub, sidecars
+from orchestrator.release import bundle, card, describe, measured, numbers, pictures, scrub, sidecars
 from orchestrator.weights.files import read_header
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 
-PARTS = 6
+PARTS = 7
 
 
 def read_recipe(value: JSON, where: str) -> Recipe:
@@ -89,6 +89,9 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
         text = card.render(template, about, recipe.release.templates, str(request.get("root", ".")))
         (output / target).write_bytes(text.encode())
     tick(5, PARTS, "card")
+
+    measured.write(output, dict(request.get("folders") or {}), records)
+    tick(6, PARTS, measured.BLOCKS)
 
     whole = recipe.model_dump(mode="json")
     manifest: JSON = {

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
 from orchestrator.release.bundle import MANIFEST, PLAIN, SUMS, digest
+from orchestrator.release.measured import BLOCKS
 from orchestrator.verdict import Check, Verdict
 from orchestrator.weights.files import read_header
 from orchestrator.weights.metadata import hashes
@@ -25,7 +26,7 @@ JSON = dict[str, Any]
 _SUM = re.compile(r"^([0-9a-f]{64})  (.+)$")
 _MAX_TEXT = 64 * 2**20
 # What the store and a run leave beside a release in its folder; no part of it.
-_BESIDE = {"record.json", "log.txt", "progress.jsonl", "request.json", "attempts.jsonl", "child.json", "exit.json"}
+_BESIDE = {BLOCKS, "record.json", "log.txt", "progress.jsonl", "request.json", "attempts.jsonl", "child.json", "exit.json"}
 
 
 def verify_bundle(path: Path) -> list[Check]:

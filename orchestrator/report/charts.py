@@ -161,7 +161,7 @@ def timeline(spans: Sequence[Span], label: str) -> Markup:
     )
 
 
-def spectra(blocks: Iterable[tuple[str, Sequence[float]]], label: str, floor: float = -4.0) -> Markup:
+def spectra(blocks: Iterable[tuple[str, Sequence[float]]], label: str, floor: float = -2.5) -> Markup:
     """Return singular values as a map: a column a block, from the first value (top) to the last, dark where they are small.
 
     Args:

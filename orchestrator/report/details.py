@@ -42,7 +42,7 @@ def described(root: Path, member: Member, album: Album, colours: dict[str, str])
     curve = [(point.step, point.loss) for point in member.curve if point.loss is not None]
     colour = colours[recipe.algorithm]
     names = blocks.names(recipe.base.architecture)
-    stages = {kind: measured.read(root, member.steps.get(kind)) for kind in measured.STAGES}
+    stages = measured.stages(root, member)
     train = member.steps.get("train")
     return {
         "name": recipe.name,

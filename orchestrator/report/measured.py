@@ -1,4 +1,4 @@
-"""Measures of weight files: remembered by digest in runs/report/measured, made by a child where they are missing."""
+"""Measures of weight files: a release brings its own; others are made by a child and remembered in runs/report/measured."""
 
 from __future__ import annotations
 
@@ -7,49 +7,66 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import process
+from orchestrator.release.measured import BLOCKS, STAGES, weights_of
 from orchestrator.report.gather import State, read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.report.gather import Gathered, StepView
+    from orchestrator.report.gather import Gathered, Member
 
 JSON = dict[str, Any]
 
-STAGES = ("train", "merge", "resize")
 _SECONDS = 600.0
 
 
-def path_of(root: Path, step: StepView) -> Path | None:
-    """Return where the measure of a step's LoRA file is remembered; None if the step has no finished one."""
-    digest = next(
-        (out["sha256"] for name, out in step.record.get("outputs", {}).items() if name.endswith(".safetensors")), None
-    )
-    return root / "report" / "measured" / f"{digest}.json" if digest and step.state is State.DONE else None
-
-
-def read(root: Path, step: StepView | None) -> JSON:
-    """Return the blocks of a step's file by name, or nothing where it was not measured."""
-    path = path_of(root, step) if step else None
-    found = read_json(path).get("blocks", {}) if path else {}
-    return found if isinstance(found, dict) else {}
+def stages(root: Path, member: Member) -> dict[str, JSON]:
+    """Return the blocks of a recipe's file after each step, by name; empty where it was not measured."""
+    found: dict[str, JSON] = {kind: {} for kind in STAGES}
+    brought = _brought(member)
+    for kind, (_, digest) in _files(member).items():
+        said = brought.get(kind) or {}
+        said = said if said.get("sha256") == digest else read_json(_remembered(root, digest))
+        found[kind] = said.get("blocks") or {}
+    return found
 
 
 def complete(root: Path, found: Gathered) -> None:
     """Measure every finished file that was not measured yet, in one child (numpy has no place in this process)."""
-    wanted = []
+    wanted: dict[str, str] = {}
     for member in found.members:
-        for kind in STAGES:
-            step = member.steps.get(kind)
-            path = path_of(root, step) if step else None
-            if step and step.folder and path and not path.exists():
-                wanted.append([str(step.folder / f"{member.recipe.name}.safetensors"), str(path)])
+        brought = _brought(member)
+        for kind, (file, digest) in _files(member).items():
+            known = (brought.get(kind) or {}).get("sha256") == digest or _remembered(root, digest).exists()
+            if not known and file.is_file():
+                wanted.setdefault(str(_remembered(root, digest)), str(file))
     if not wanted:
         return
     folder = root / "report" / "measured"
     folder.mkdir(parents=True, exist_ok=True)
     request = folder / "request.json"
-    request.write_text(json.dumps(wanted), "utf-8")
+    request.write_text(json.dumps([[file, result] for result, file in wanted.items()]), "utf-8")
     code, said = process.capture((sys.executable, "-m", "orchestrator.report.measure", str(request)), _SECONDS)
     if code != 0:
         print(f"weights could not be measured: {said.strip().splitlines()[-1:] or code}", file=sys.stderr)
+
+
+def _files(member: Member) -> dict[str, tuple[Path, str]]:
+    """Return the LoRA file of each finished step and its digest, by kind."""
+    found: dict[str, tuple[Path, str]] = {}
+    for kind in STAGES:
+        step = member.steps.get(kind)
+        if step is not None and step.folder is not None and step.state is State.DONE:
+            name, digest = weights_of(step.record)
+            if name:
+                found[kind] = (step.folder / name, digest)
+    return found
+
+
+def _brought(member: Member) -> JSON:
+    release = member.steps.get("release")
+    return read_json(release.folder / BLOCKS) if release is not None and release.folder is not None else {}
+
+
+def _remembered(root: Path, digest: str) -> Path:
+    return root / "report" / "measured" / f"{digest}.json"

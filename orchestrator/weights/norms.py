@@ -13,6 +13,7 @@ from orchestrator.weights.kinds import Kind
 if TYPE_CHECKING:
     from orchestrator.blocks import Architecture
     from orchestrator.weights.families import Tensors
+    from orchestrator.weights.lowrank import Doubles
     from orchestrator.weights.modules import Module
     from orchestrator.weights.numbers import Floats
 
@@ -33,14 +34,12 @@ class Size:
 
 def size(module: Module, tensors: Tensors, architecture: Architecture) -> Size:
     """Measure one module; by its factors where they allow it, by the whole matrix for LoHa."""
-    finite = all(bool(np.isfinite(tensor).all()) for tensor in tensors.values())
-    if not finite:
+    if not finite(tensors):
         return Size(None, zero=False, finite=False)
     if module.kind.needs_base or module.dora:
         return Size(None, _certainly_zero(module, tensors), finite=True)
-    if _thin(module):
-        product = factors.product(module, tensors, architecture)
-        values = lowrank.factorize(product.up, product.down, 1 / 100).values * abs(product.scale)
+    values = singular(module, tensors, architecture)
+    if values is not None:
         norm = float(np.sqrt(np.sum(values**2)))
         if values[0] <= 0:
             return Size(norm, zero=True, finite=True)
@@ -53,6 +52,22 @@ def size(module: Module, tensors: Tensors, architecture: Architecture) -> Size:
     else:
         norm = float(np.linalg.norm(families.delta(module.kind, tensors)))
     return Size(norm, norm == 0, finite=True)
+
+
+def finite(tensors: Tensors) -> bool:
+    """Return whether every number of a module is finite."""
+    return all(bool(np.isfinite(tensor).all()) for tensor in tensors.values())
+
+
+def singular(module: Module, tensors: Tensors, architecture: Architecture) -> Doubles | None:
+    """Return the singular values of a module's change, largest first; None where it has no thin factors.
+
+    The tensors have to be finite.
+    """
+    if module.kind.needs_base or module.dora or not _thin(module):
+        return None
+    product = factors.product(module, tensors, architecture)
+    return lowrank.factorize(product.up, product.down, 1 / 100).values * abs(product.scale)
 
 
 def _certainly_zero(module: Module, tensors: Tensors) -> bool:
