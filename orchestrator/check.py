@@ -120,6 +120,8 @@ def _dataset(recipe: Recipe) -> Iterator[Finding]:
 
 def _surgery(recipe: Recipe) -> Iterator[Finding]:
     network, resize = recipe.network, recipe.resize
+    if recipe.merge.options and recipe.merge.tool != "sd-scripts":
+        yield "merge.options", 'are those of sd-scripts; set merge.tool = "sd-scripts", or leave them out'
     if recipe.block_weights is not None:
         try:
             blocks.parse(recipe.block_weights, recipe.base.architecture)
@@ -139,8 +141,8 @@ def _surgery(recipe: Recipe) -> Iterator[Finding]:
         yield "resize", f"takes one of {', '.join(ways)}"
     if not ways and resize.new_rank is None:
         yield "resize", "says neither sv_ratio, sv_fro, sv_cumulative, size_mb nor new_rank"
-    if resize.tool == "sd-scripts" and (resize.rank_rule != "sd-scripts-0.10" or resize.size_mb is not None):
-        yield "resize.tool", 'sd-scripts\' resize_lora.py knows only rank_rule = "sd-scripts-0.10", and no size_mb'
+    if resize.options and resize.tool != "sd-scripts":
+        yield "resize.options", 'are those of sd-scripts; set resize.tool = "sd-scripts", or leave them out'
 
 
 def _render(recipe: Recipe) -> Iterator[Finding]:

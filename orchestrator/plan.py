@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.recipe import Recipe
+    from orchestrator.recipe import Merge, Recipe, Resize
 
 SCHEMA = 1
 JSON = dict[str, Any]
@@ -164,6 +164,16 @@ def _dump(part: Any, exclude: set[str] | None = None) -> JSON:
     return dict(part.model_dump(mode="json", exclude=exclude))
 
 
+def _unused(tool: Merge | Resize) -> set[str]:
+    """Return what does not change the result: the options of sd-scripts' program, where that is not the tool."""
+    return set() if tool.tool == "sd-scripts" else {"options"}
+
+
+def _version(tool: Merge | Resize, known: Known) -> str:
+    """Return what stands for the tool in a key: nothing for ours, whose outputs are judged by their digests."""
+    return f"{tool.tool} {known.engine(tool.tool)}" if tool.tool == "sd-scripts" else ""
+
+
 def _step(
     name: str,
     kind: Kind,
@@ -221,13 +231,18 @@ def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[St
     steps, last = [data, train], train
     if recipe.block_weights is not None:
         weights = list(blocks.parse(recipe.block_weights, recipe.base.architecture))
-        params = {"block_weights": weights, "architecture": recipe.base.architecture, **_dump(recipe.merge)}
-        tool = engine if recipe.merge.tool == "sd-scripts" else ""
+        params = {
+            "block_weights": weights,
+            "architecture": recipe.base.architecture,
+            **_dump(recipe.merge, _unused(recipe.merge)),
+        }
+        tool = _version(recipe.merge, known)
         last = _step(f"{name}/merge", Kind.MERGE, params, [last], (file,), engine=tool, recipe=name)
         steps.append(last)
     if recipe.resize is not None:
-        tool = engine if recipe.resize.tool == "sd-scripts" else ""
-        last = _step(f"{name}/resize", Kind.RESIZE, _dump(recipe.resize), [last], (file,), engine=tool, recipe=name)
+        params = _dump(recipe.resize, _unused(recipe.resize))
+        tool = _version(recipe.resize, known)
+        last = _step(f"{name}/resize", Kind.RESIZE, params, [last], (file,), engine=tool, recipe=name)
         steps.append(last)
     needs = [last]
     if recipe.render.prompts:

@@ -103,9 +103,9 @@ def tokenizer(python: Path) -> None:
 
 
 def _done(argv: tuple[str, ...]) -> bool:
-    """Run a program with its output shown; return whether it ended well."""
+    """Run a program with its output shown; return whether it ended well. It ends when this program does (^C)."""
     with tempfile.TemporaryDirectory() as work:
-        return run(Command(argv, settings.ROOT), Path(work), Watch(_show)).ok
+        return run(Command(argv, settings.ROOT), Path(work), Watch(_show), leash=True).ok
 
 
 def _show(piece: str) -> Progress | None:

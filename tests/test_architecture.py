@@ -31,7 +31,8 @@ LAYERS = (
     ("view",),
     ("go", "show", "probe"),
     ("demo", "manual"),
-    ("verbs_inspect",),
+    ("verbs_inspect", "verbs_shared", "with_sd_scripts"),
+    ("verbs_surgery",),
     (
         "verbs_run",
         "verbs_weights",

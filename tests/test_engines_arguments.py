@@ -291,10 +291,31 @@ def wrong(tmp_path: Path, text: str, part: str = "_algorithms/locon", engine: st
         ("[training]\ngradient_accumulation_steps = 2\n", "takes batches for steps"),
         ('[base]\ncheckpoint = "embedded"\n', "the embedded base is of a size"),
         ('[merge]\ntool = "sd-scripts"\n', "drops lora_mid"),
+        ('[merge]\ntool = "sd-scripts"\n[merge.options]\ndevise = "cuda"\n', "did you mean device?"),
+        ('[merge]\ntool = "sd-scripts"\nzeroed = "prune"\n', "svd_merge_lora.py has no such choice"),
     ],
 )
 def test_the_engine_refuses_what_would_pass_in_silence(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in wrong(tmp_path, text)
+
+
+def test_a_resize_by_sd_scripts_says_the_rank_rule_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '[resize]\ntool = "sd-scripts"\n'
+    assert 'this resize_lora.py has "sd-scripts-0.10"' in wrong(tmp_path, text, "_algorithms/lora3x3")
+    newer = tmp_path / "newer" / "networks"
+    newer.mkdir(parents=True)
+    (newer / "resize_lora.py").write_text("new_rank = index_sv_ratio(S, dynamic_param)\n", "utf-8")
+    monkeypatch.setattr(settings, "sd_scripts", lambda: tmp_path / "newer")
+    assert surgery.rank_rule(tmp_path / "newer") == "2023"
+    assert "rank_rule" not in wrong(tmp_path, text, "_algorithms/lora3x3")
+
+
+@pytest.mark.parametrize("engine", ["sd-scripts", "embedded"])
+def test_options_of_the_other_engines_tools_are_checked_wherever_they_stand(engine: str, tmp_path: Path) -> None:
+    text = '[resize]\ntool = "sd-scripts"\nrank_rule = "sd-scripts-0.10"\n[resize.options]\nnew_rank = 3\n'
+    assert "set resize.new_rank instead" in wrong(tmp_path, text, "_algorithms/lora3x3", engine)
+    with pytest.raises(RecipeError, match=r"set resize\.tool"):
+        made(tmp_path, "_algorithms/lora3x3", text='[resize.options]\ndevice = "cuda"\n')
 
 
 def test_a_boft_that_lycoris_cannot_build_is_refused(tmp_path: Path) -> None:
@@ -389,6 +410,13 @@ def test_resize_and_merge_through_sd_scripts(tmp_path: Path) -> None:
     merge = said(surgery.command("merge", asked, Path("/a.safetensors"), Path("/b.safetensors"), Path("/w")))
     assert len(json.loads(merge["lbws"][0])) == 26
     assert (merge["new_rank"], merge["new_conv_rank"], merge["ratios"]) == (["128"], ["128"], ["1"])
+    said_more = '[merge.options]\ndevice = "cuda"\nnew_rank = 64\n[resize.options]\ndevice = "cuda"\n'
+    asked = made(tmp_path, "_algorithms/lora3x3", text=text + said_more)
+    assert sdscripts.check(asked) == []
+    merge = said(surgery.command("merge", asked, Path("/a.safetensors"), Path("/b.safetensors"), Path("/w")))
+    assert (merge["new_rank"], merge["new_conv_rank"], merge["device"]) == (["64"], ["128"], ["cuda"])
+    resize = surgery.command("resize", asked, Path("/a.safetensors"), Path("/b.safetensors"), Path("/w"))
+    assert said(resize)["device"] == ["cuda"]
     for part in ("_algorithms/locon", "_algorithms/loha", "_algorithms/full"):
         with pytest.raises(RecipeError):
             surgery.command("merge", made(tmp_path, part), Path("/a"), Path("/b"), Path("/w"))

@@ -72,7 +72,7 @@ RECIPES = {
     ),
     "an option the trainer does not have": (
         GOOD + "[training.options]\nmin_snr_gama = 5\n",
-        "x: training.options.min_snr_gama\n    is no option of the trainer; did you mean min_snr_gamma?\n1 problem. Nothing was run.\n",  # noqa: E501
+        "x: training.options.min_snr_gama\n    is no option of this program; did you mean min_snr_gamma?\n1 problem. Nothing was run.\n",  # noqa: E501
     ),
     "no TOML": (GOOD + "x = = 1\n", "ROOT/recipes/x.toml\n    is not TOML: Invalid value"),
 }

@@ -75,15 +75,25 @@ def check(recipe: Recipe) -> list[Problem]:
         found.append(("render.sampler", f"is {recipe.render.sampler}; the embedded engine does not have it"))
     if recipe.base.architecture != "sd1":
         found.append(("base.architecture", f"is {recipe.base.architecture}; the embedded engine trains sd1"))
+    if recipe.borrows("sd-scripts"):
+        from orchestrator.engines import surgery  # noqa: PLC0415 - only for recipes that ask for the other engine's tools
+
+        found += surgery.problems(recipe)
     return [Problem(f"{recipe.name}: {where}", what) for where, what in dict.fromkeys(found)]
 
 
-def preflight(recipe: Recipe) -> list[Problem]:  # noqa: ARG001 - the Protocol's
-    """Return what this machine lacks: the packages of the extra `embedded`, and the base model."""
+def preflight(recipe: Recipe) -> list[Problem]:
+    """Return what this machine lacks: the packages of the extra `embedded`, and sd-scripts where its tools are asked for."""
     missing = [one for one in PACKAGES if importlib.util.find_spec(_IMPORTS.get(one, one)) is None]
-    if not missing:
-        return []
-    return [Problem("the embedded engine", f"needs {', '.join(missing)}", "make setup  (or: pip install -e '.[embedded]')")]
+    found: list[Problem] = []
+    if missing:
+        hint = "make setup  (or: pip install -e '.[embedded]')"
+        found.append(Problem("the embedded engine", f"needs {', '.join(missing)}", hint))
+    if recipe.borrows("sd-scripts"):
+        from orchestrator.engines import sdscripts  # noqa: PLC0415 - as above
+
+        found += sdscripts.missing(f"{recipe.name} asks for its merge or resize (merge.tool, resize.tool); ours does both")
+    return found
 
 
 def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:

@@ -115,7 +115,7 @@ def problems(
         if name in owned:
             yield where, f"set {owned[name]} instead" if owned[name] else "is set by the orchestrator"
         elif option is None:
-            yield where, f"is no option of the trainer{near_miss(name, options)}"
+            yield where, f"is no option of this program{near_miss(name, options)}"
         elif isinstance(value, tuple) != option.many:
             yield where, "takes a list" if option.many else "takes one value"
         else:

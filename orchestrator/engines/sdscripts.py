@@ -43,6 +43,10 @@ def check(recipe: Recipe) -> list[Problem]:
     known = options.of(script(recipe))
     found = [*options.problems(known, recipe.training.options, "training.options", arguments.OWNED)]
     found += [*networks.problems(recipe.network), *gen.problems(recipe), *_training(recipe)]
+    if recipe.borrows(NAME):
+        from orchestrator.engines import surgery  # noqa: PLC0415 - it makes its commands with this module
+
+        found += surgery.problems(recipe)
     if recipe.base.checkpoint == "embedded":
         found.append(
             ("base.checkpoint", "the embedded base is of a size that sd-scripts cannot build; name an SD1.5 or SDXL model")
@@ -73,26 +77,14 @@ def _training(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if every is not None and training.state_every_n_steps != every:
             what = f"is {training.state_every_n_steps}; sd-scripts saves states where it saves the LoRA, every {every} steps"
             yield "training.state_every_n_steps", f"{what} (training.save_every_n_steps)"
-    if recipe.resize is not None and recipe.resize.tool == NAME and (why := networks.no_resize(recipe.network)):
-        yield "resize.tool", why
-    if recipe.block_weights is not None and recipe.merge.tool == NAME and (why := networks.no_merge(recipe.network)):
-        yield "merge.tool", why
 
 
 def preflight(recipe: Recipe) -> list[Problem]:
     """Return what this machine lacks for this recipe. Starts nothing."""
-    folder, python = settings.sd_scripts(), settings.sd_scripts_python()
-    found: list[Problem] = []
-    embedded = "the embedded engine works without it: --profile demo"
-    if not checkout.present(folder):
-        found.append(Problem(str(folder), f"sd-scripts is not there; {embedded}", _SETUP + str(settings.config_file())))
-    else:
-        options.remember(folder)
-    packages = _site_packages(python)
-    if not python.is_file():
-        hint = "make setup  builds it; or set SD_SCRIPTS_PYTHON to the Python that has sd-scripts' requirements"
-        found.append(Problem(str(python), f"the Python of sd-scripts is not there; {embedded}", hint))
-    elif packages is not None:
+    found = missing("the embedded engine works without it: --profile demo")
+    python = settings.sd_scripts_python()
+    packages = _site_packages(python) if python.is_file() else None
+    if packages is not None:
         found += _packages(recipe, packages)
     if not any(Path(one).exists() for one in _GPUS):
         for key, value, bad in (
@@ -106,6 +98,20 @@ def preflight(recipe: Recipe) -> list[Problem]:
                         f"{recipe.name}: {key}", what, "--profile cpu  trains on the CPU (slowly); --profile demo in minutes"
                     )
                 )
+    return found
+
+
+def missing(instead: str) -> list[Problem]:
+    """Return whether the checkout and its Python are there; ``instead`` says what works without them."""
+    folder, python = settings.sd_scripts(), settings.sd_scripts_python()
+    found: list[Problem] = []
+    if not checkout.present(folder):
+        found.append(Problem(str(folder), f"sd-scripts is not there; {instead}", _SETUP + str(settings.config_file())))
+    else:
+        options.remember(folder)
+    if not python.is_file():
+        hint = "make setup  builds it; or set SD_SCRIPTS_PYTHON to the Python that has sd-scripts' requirements"
+        found.append(Problem(str(python), f"the Python of sd-scripts is not there; {instead}", hint))
     return found
 
 

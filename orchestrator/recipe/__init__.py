@@ -64,6 +64,11 @@ class Recipe(Part):
     release: Release = Release()
     expect: Expect = Expect()
 
+    def borrows(self, tool: str) -> bool:
+        """Return whether the merge or the resize is done by ``tool``, as "sd-scripts"."""
+        merges = self.block_weights is not None and self.merge.tool == tool
+        return merges or (self.resize is not None and self.resize.tool == tool)
+
     def triggers(self) -> tuple[str, ...]:
         """Return the trigger words, in the order of release.keywords or of the sources; regularization calls nobody."""
         if self.release.keywords:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.recipe.part import Name, Part, Positive, Rate
+from orchestrator.recipe.part import Name, Option, Part, Positive, Rate
 
 
 class Merge(Part):
@@ -19,6 +19,9 @@ class Merge(Part):
     compat: Literal["", "supermerger-2023"] = ""
     """Reproduce that tool's powers of the weight, to rebuild old fractional releases."""
     tool: Literal["orchestrator", "sd-scripts"] = "orchestrator"
+    """sd-scripts: networks/svd_merge_lora.py --lbws, which factors anew and loses some of it."""
+    options: dict[str, Option] = {}
+    """Further options of that program (new_rank, precision, device, …), checked against its parser."""
 
 
 class Resize(Part):
@@ -35,6 +38,9 @@ class Resize(Part):
     rank_rule: Literal["2023", "sd-scripts-0.10"] = "2023"
     save_precision: Literal["float", "fp16", "bf16"] = "fp16"
     tool: Literal["orchestrator", "sd-scripts"] = "orchestrator"
+    """sd-scripts: networks/resize_lora.py, which takes minutes."""
+    options: dict[str, Option] = {}
+    """Further options of that program (device), checked against its parser."""
 
 
 class Prompt(Part):

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator import layers, settings
-from orchestrator.engines import bake, options, surgery, write_tokenizer
-from orchestrator.process import Command, Watch, run
-from orchestrator.recipe import Resize
+from orchestrator import layers, settings, weights
+from orchestrator.engines import bake, options, write_tokenizer
 
 pytestmark = pytest.mark.sd_scripts
 ROOT = Path(__file__).resolve().parent.parent.parent
 
+_SHAPES = [(64, 96, 0), (96, 64, 0), (80, 40, 1), (48, 32, 3), (64, 64, 3)]  # out, in, kernel (0: linear)
 _REAL = """
 import argparse, json, sys
 sys.path[:0] = [sys.argv[1], sys.argv[1] + "/networks"]
@@ -83,32 +82,41 @@ def test_the_tokenizer_is_clips(sd_scripts: Path, tmp_path: Path) -> None:
     assert said == {"ids": [49406, 320, 1125, 539, 320, 2368, 49407], "length": 77}
 
 
-def test_our_resize_and_sd_scripts_keep_the_same_ranks_with_the_0_10_rule(sd_scripts: Path, tmp_path: Path) -> None:
+def small_lora(path: Path) -> Path:
+    """Write a plain LoRA of rank 16 whose singular values fade; one module of the text encoder, one of the middle block."""
     random = np.random.default_rng(1)
+    layers_ = {f"lora_unet_down_blocks_0_attentions_{number}_proj_in": shape for number, shape in enumerate(_SHAPES)}
+    layers_ |= {
+        "lora_te_text_model_encoder_layers_0_mlp_fc1": (64, 48, 0),
+        "lora_unet_mid_block_attentions_0_proj_in": (64, 80, 0),
+    }
     tensors: dict[str, Any] = {}
-    for number, (out, in_, kernel) in enumerate([(64, 96, 0), (96, 64, 0), (80, 40, 1), (48, 32, 3), (64, 64, 3)]):
-        name = f"lora_unet_down_blocks_0_attentions_{number}_proj_in"
+    for name, (out, in_, kernel) in layers_.items():
         square, one = ((kernel, kernel), (1, 1)) if kernel else ((), ())
         fading = np.exp(-np.arange(16) / 3).astype(np.float32)
         tensors[f"{name}.lora_down.weight"] = random.standard_normal((16, in_, *square)).astype(np.float32)
         up = random.standard_normal((out, 16)).astype(np.float32) * fading
         tensors[f"{name}.lora_up.weight"] = up.reshape(out, 16, *one)
         tensors[f"{name}.alpha"] = np.array(8, np.float32)
-    source = tmp_path / "lora.safetensors"
-    save_file(
-        tensors, source, metadata={"ss_network_module": "networks.lora", "ss_network_dim": "16", "ss_network_alpha": "8"}
+    save_file(tensors, path, metadata={"ss_network_module": "networks.lora", "ss_network_dim": "16", "ss_network_alpha": "8"})
+    return path
+
+
+def verb(*words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words], capture_output=True, text=True, timeout=600, check=False, cwd=ROOT
     )
-    how = Resize(sv_ratio=8.0, new_rank=16, rank_rule="sd-scripts-0.10", save_precision="float")
-    theirs, ours = tmp_path / "theirs.safetensors", tmp_path / "ours.safetensors"
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    assert run(surgery.resize(source, theirs, tmp_path / "a", how, (16, 16)), tmp_path / "a", Watch(lambda _: None)).ok
-    params = {"method": "sv_ratio", "param": 8.0, "new_rank": 16, "new_conv_rank": None}
-    params |= {"rank_rule": "sd-scripts-0.10", "save_precision": "float"}
-    request = {"kind": "resize", "input": str(source), "output": str(ours), "params": params}
-    argv = (sys.executable, "-m", "orchestrator.weights.step", str(tmp_path / "b" / "request.json"))
-    command = Command(argv, ROOT, files={"request.json": json.dumps(request)})
-    assert run(command, tmp_path / "b", Watch(lambda _: None)).ok, (tmp_path / "b" / "log.txt").read_text("utf-8")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("sd_scripts")
+def test_our_resize_and_sd_scripts_keep_the_same_ranks_with_the_0_10_rule(tmp_path: Path) -> None:
+    """The verb, with and without ``--with sd-scripts``."""
+    source, theirs, ours = (str(tmp_path / f"{name}.safetensors") for name in ("lora", "theirs", "ours"))
+    small_lora(Path(source))
+    how = ("--sv-ratio", "8", "--new-rank", "16", "--save-precision", "fp32")
+    verb("resize", source, theirs, *how, "--with", "sd-scripts")
+    verb("resize", source, ours, *how, "--rank-rule", "sd-scripts-0.10")
     left, right = load_file(theirs), load_file(ours)
     ranks = {name: len(value) for name, value in left.items() if "lora_down" in name}
     assert ranks == {name: len(value) for name, value in right.items() if "lora_down" in name}
@@ -121,3 +129,17 @@ def test_our_resize_and_sd_scripts_keep_the_same_ranks_with_the_0_10_rule(sd_scr
             up, down = file[f"{stem}.lora_up.weight"].reshape(-1, rank), file[name].reshape(rank, -1)
             delta.append(file[f"{stem}.alpha"] / rank * up @ down)
         np.testing.assert_allclose(delta[0], delta[1], rtol=0, atol=1e-4 * float(np.abs(delta[0]).max()))
+
+
+@pytest.mark.usefixtures("sd_scripts")
+def test_sd_scripts_merge_knows_the_same_blocks_and_loses_some_of_them(tmp_path: Path) -> None:
+    source, theirs, ours = (tmp_path / f"{name}.safetensors" for name in ("lora", "theirs", "ours"))
+    small_lora(source)
+    how = ("--block-weights", "FACE", "--save-precision", "fp32")
+    verb("merge", str(source), str(theirs), *how, "--with", "sd-scripts", "--option", "no_metadata")
+    verb("merge", str(source), str(ours), *how)
+    found = weights.compare(theirs, ours).blocks
+    for side in ("first", "second"):
+        assert {name for name, pair in found.items() if not getattr(pair, side)} == {"BASE", "IN05", "MID"}  # 0 in FACE
+    cosines = [pair.cosine for pair in found.values() if pair.second]
+    assert all(0.8 < cosine < 0.9999 for cosine in cosines), cosines
