@@ -78,7 +78,7 @@ def check_(
         from orchestrator.dataset import contact as sheet  # noqa: PLC0415
 
         contact.parent.mkdir(parents=True, exist_ok=True)
-        contact.write_text(sheet.page(loaded.dataset, report), encoding="utf-8")
+        contact.write_text(sheet.page(report), encoding="utf-8")
         print(contact, file=sys.stderr)
     if report.errors():
         raise typer.Exit(3)

@@ -112,8 +112,7 @@ def predict(recipe: Recipe, world: World) -> dict[str, Any]:
 
     said = architecture.predict(recipe, architecture.of(recipe, world.find(recipe.base.checkpoint)))
     seen = world.counted(recipe)
-    accumulation = recipe.training.gradient_accumulation_steps or 1
-    epochs = dataset.epochs(seen, recipe.training.steps, accumulation) if seen.images else None
+    epochs = dataset.epochs(seen.batches_per_epoch, recipe.training) if seen.images else None
     size = said.tensor_bytes if said is not None else None
     return {
         "tensor_bytes": size,

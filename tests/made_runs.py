@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 
 from orchestrator import blocks, grid, load, release
+from orchestrator.dataset.build import build
 from orchestrator.store import Record
 
 if TYPE_CHECKING:
@@ -175,24 +176,12 @@ def dataset(runs: Path, recipe: Recipe) -> Path:
     target = folder(runs, f"{recipe.dataset.name}/dataset")
     if (target / "record.json").exists():
         return target
-    pictures = []
+    originals = runs / ".originals"
     for source in recipe.dataset.sources:
         for number in range(3):
-            for size in (64, 96):
-                file = f"512x512/4_{source}/{source} character_f{size:04}/f{number}0.png"
-                picture(target / file, source, number, size)
-                (target / file).with_suffix(".txt").write_text(f"{source}, simple background, white background, from front\n")
-                pictures.append(
-                    {
-                        "file": file,
-                        "source": f"{source}/f{number}0.png",
-                        "caption": f"{source}, simple background, white background, from front",
-                        "resolution": [512, 512],
-                        "size": [size, size],
-                        "regularization": False,
-                    }
-                )
-    (target / "dataset.json").write_text(json.dumps({"schema": 1, "images": len(pictures), "pictures": pictures}), "utf-8")
+            picture(originals / source / f"f{number}0.png", source, number, 96)
+    sources = {name: source.model_copy(update={"images": name}) for name, source in recipe.dataset.sources.items()}
+    build(recipe.dataset.model_copy(update={"sources": sources, "sizes": (64,)}), originals, target, lambda *_: None)
     params = recipe.dataset.model_dump(mode="json")
     record(target, f"{recipe.dataset.name}/dataset", "dataset", params, sources={"krnk/f00.png": "c" * 64}, engine="")
     return target

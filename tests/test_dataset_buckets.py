@@ -19,7 +19,7 @@ from orchestrator import dataset as api
 from orchestrator.dataset import buckets, config
 from orchestrator.dataset.buckets import Chooser, Fit, Prediction
 from orchestrator.embedded import dataset_config, pictures
-from orchestrator.recipe import Dataset
+from orchestrator.recipe import Dataset, Training
 
 
 def made(**table: Any) -> Dataset:
@@ -85,7 +85,8 @@ def prediction_of(tmp_path: Path, repeats: int, steps: int, accumulation: int) -
     }
     dataset, plan = laid_out(tmp_path, table, {"a": [(512, 512)] * 3 + [(768, 768)] * 2})
     prediction = api.predict(plan, dataset)
-    return prediction, api.epochs(prediction, steps, accumulation)
+    training = Training(steps=steps, gradient_accumulation_steps=accumulation, optimizer="AdamW", seed=1)
+    return prediction, api.epochs(prediction.batches_per_epoch, training)
 
 
 def test_the_banner_by_hand(tmp_path: Path) -> None:

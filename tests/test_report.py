@@ -118,6 +118,19 @@ def test_the_page_shows_state_curves_sizes_blocks_and_commands(html: str) -> Non
     assert "Singular values of krnk-lora3x3, compressed" in html
 
 
+def test_the_page_shows_what_the_trainer_saw(runs: Path, html: str) -> None:
+    """The dataset's contact sheet: every picture by bucket, with caption; coverage; tags. Its tiles lie in one file."""
+    addresses = re.findall(r'class="contact" style="--sheet-0:url\((img/[0-9a-f]{20}\.webp)\);"', html)
+    assert len(addresses) == 1
+    with Image.open(runs / "report" / addresses[0]) as sheet:
+        assert sheet.size == (6 * 96, 96)
+    words = " ".join(Page(html).words)
+    assert "num epochs of krnk-loha 84" in words
+    assert "krnk, upper body: pictures by height and direction" in words
+    assert "krnk, simple background, white background, from above, from front" in words
+    assert len(re.findall(r'<i role="img" aria-label="f\d0.png"', html)) == 6
+
+
 def test_the_slider_knows_the_pictures_of_every_algorithm(html: str) -> None:
     (said,) = (json.loads(text) for text in re.findall(r"data-compare='([^']*)'", html))
     assert set(said["rows"]) == {"lora3x3", "locon", "loha"}

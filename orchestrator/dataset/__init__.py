@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from orchestrator.dataset.buckets import Prediction, epochs, predict
 from orchestrator.dataset.config import absolute_config
 from orchestrator.dataset.folders import Folder, Layout, Picture, layout
+from orchestrator.dataset.manifest import SCHEMA
 from orchestrator.dataset.originals import sources
 from orchestrator.dataset.preflight import problems
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "SCHEMA",
     "WARM",
     "Folder",
     "Layout",

@@ -10,13 +10,13 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.dataset.folders import Folder, Layout, Picture, Size
-    from orchestrator.recipe import Dataset
+    from orchestrator.recipe import Dataset, Training
 
 _TABLES: Final = {
     "12GB": {(512, 512): 4, (768, 512): 3, (512, 768): 3, (768, 768): 2, (1024, 512): 2, (512, 1024): 2},
@@ -110,18 +110,10 @@ def predict(layout: Layout, dataset: Dataset) -> Prediction:
     )
 
 
-class Counted(Protocol):
-    """A prediction, or what is left of it."""
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Batches of all buckets."""
-
-
-def epochs(prediction: Counted, steps: int, gradient_accumulation_steps: int = 1) -> int:
-    """Return "num epochs" for ``steps`` optimizer steps; 0 when there is nothing to train on."""
-    updates = -(-prediction.batches_per_epoch // gradient_accumulation_steps)
-    return -(-steps // updates) if updates else 0
+def epochs(batches_per_epoch: int, training: Training) -> int:
+    """Return "num epochs"; 0 when there is nothing to train on."""
+    updates = -(-batches_per_epoch // (training.gradient_accumulation_steps or 1))
+    return -(-training.steps // updates) if updates else 0
 
 
 def batch_size(dataset: Dataset, resolution: Size) -> int:

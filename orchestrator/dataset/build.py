@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from orchestrator.dataset import buckets, config, headers, preflight
+from orchestrator.dataset import buckets, config, headers, manifest, preflight, tiles
 from orchestrator.dataset.folders import layout
 from orchestrator.dataset.originals import sources
 from orchestrator.errors import Problem, RecipeError, StepFailed
@@ -21,12 +20,14 @@ from orchestrator.errors import Problem, RecipeError, StepFailed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from PIL.Image import Image
+
     from orchestrator.dataset.folders import Folder, Layout, Picture
     from orchestrator.recipe import Dataset
 
 MANIFEST: Final = "dataset.json"
 BUILDING: Final = "building.json"  # what a build that has not ended may have written
-SCHEMA: Final = 1  # raise it when the same request gives other bytes
+SHEET: Final = "contact.webp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
     Args:
         dataset: what to build.
         root: the project folder that the sources are relative to; its files are only read.
-        output: receives the folders, dataset.toml and, last, dataset.json.
+        output: receives the folders, dataset.toml, contact.webp (a tile of every picture) and, last, dataset.json.
         report: called with pictures done, pictures in all, and a note.
 
     Raises:
@@ -65,7 +66,10 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
     captions = _tagged(dataset, plan, root)
     for folder in plan.folders:
         (output / folder.path).mkdir(parents=True, exist_ok=True)
-    _write_pictures(dataset, plan, output, report, total)
+    prediction = buckets.predict(plan, dataset)
+    shown = tiles.places(prediction, tiles.MOST)
+    small = _write_pictures(dataset, plan, output, report, shown)
+    tiles.save(tiles.sheets(shown, small)[0], output / SHEET)
     for folder in plan.folders:
         for picture in folder.pictures:
             caption = captions.get(picture.role, picture.caption)
@@ -73,8 +77,9 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
                 text = (output / folder.path / picture.name).with_suffix(dataset.caption_extension)
                 text.write_bytes(f"{caption}\n".encode())
     (output / config.FILE).write_bytes(config.text(plan, dataset).encode())
-    manifest = _manifest(dataset, plan, captions, key, output)
-    (output / MANIFEST).write_bytes((json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True) + "\n").encode())
+    said = {"schema": manifest.SCHEMA, "key": key, **manifest.described(dataset, plan, prediction, captions, shown)}
+    said["files"] = {name: (output / name).stat().st_size for name in sorted(_names(dataset, plan))}
+    (output / MANIFEST).write_bytes((json.dumps(said, ensure_ascii=False, indent=1) + "\n").encode())
     (output / BUILDING).unlink()
     return Built(total, unchanged=False)
 
@@ -85,22 +90,15 @@ def fingerprint(dataset: Dataset, root: Path) -> str:
     for role, path in sources(dataset, root):
         with path.open("rb") as file:
             digests.append([role, hashlib.file_digest(file, "sha256").hexdigest()])
-    said = {"schema": SCHEMA, "dataset": dataset.model_dump(mode="json"), "sources": sorted(digests)}
+    said = {"schema": manifest.SCHEMA, "dataset": dataset.model_dump(mode="json"), "sources": sorted(digests)}
     return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-
-
-def threads() -> int:
-    """Return how many threads serve: Pillow lets go of the interpreter's lock while it decodes, scales and encodes."""
-    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _complete(output: Path, key: str) -> bool:
     """Return whether ``output`` holds this dataset, every file with its recorded size."""
     try:
-        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
-        return manifest["key"] == key and all(
-            (output / name).stat().st_size == size for name, size in manifest["files"].items()
-        )
+        said = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+        return said["key"] == key and all((output / name).stat().st_size == size for name, size in said["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -133,7 +131,7 @@ def latent_caches(picture: Path) -> list[Path]:
 
 def _names(dataset: Dataset, plan: Layout) -> list[str]:
     """Return the files that a build writes, apart from the manifest; a caption for every picture that has one."""
-    names = [config.FILE]
+    names = [config.FILE, SHEET]
     for folder in plan.folders:
         for picture in folder.pictures:
             names.append(f"{folder.path}/{picture.name}")
@@ -142,8 +140,10 @@ def _names(dataset: Dataset, plan: Layout) -> list[str]:
     return names
 
 
-def _write_pictures(dataset: Dataset, plan: Layout, output: Path, report: Callable[[int, int, str], None], total: int) -> None:
-    """Write every picture; each original is decoded once, by one thread, for all its sizes."""
+def _write_pictures(
+    dataset: Dataset, plan: Layout, output: Path, report: Callable[[int, int, str], None], shown: dict[tiles.Key, tiles.Tile]
+) -> dict[tiles.Key, Image]:
+    """Write every picture and return the tiles; each original is decoded once, by one thread, for all its sizes."""
     work: dict[tuple[Path, str], list[tuple[Folder, Picture]]] = defaultdict(list)
     for folder in plan.folders:
         color = dataset.sources[folder.source].background_color or dataset.background_color
@@ -152,36 +152,49 @@ def _write_pictures(dataset: Dataset, plan: Layout, output: Path, report: Callab
     from orchestrator.dataset import pixels  # noqa: PLC0415 - Pillow, which the parent process does not need
 
     problems: list[Problem] = []
-    done = 0
-    with pixels.quiet(), ThreadPoolExecutor(threads()) as pool:
+    small: dict[tiles.Key, Image] = {}
+    done, total = 0, sum(len(wanted) for wanted in work.values())
+    with pixels.quiet(), ThreadPoolExecutor(pixels.threads()) as pool:
         futures = {
-            pool.submit(_write, original, color, wanted, dataset.downscale, output): (original, wanted)
-            for (original, color), wanted in work.items()
+            pool.submit(_write, source, wanted, dataset.downscale, output, shown): (source[0], wanted)
+            for source, wanted in work.items()
         }
         for future in as_completed(futures):
             original, wanted = futures[future]
             try:
-                future.result()
+                small |= future.result()
             except headers.UnreadableError as error:
                 problems.append(Problem(str(original), str(error), "replace it, or move it away"))
             done += len(wanted)
             report(done, total, original.name)
     if problems:
         raise StepFailed(sorted(problems, key=lambda problem: problem.where))
+    return small
 
 
-def _write(original: Path, color: str, wanted: list[tuple[Folder, Picture]], downscale: str, output: Path) -> None:
-    """Write one original at all its sizes. A plain 8-bit RGB PNG is copied for its own size."""
+def _write(
+    source: tuple[Path, str],
+    wanted: list[tuple[Folder, Picture]],
+    downscale: str,
+    output: Path,
+    shown: dict[tiles.Key, tiles.Tile],
+) -> dict[tiles.Key, Image]:
+    """Write one original at all its sizes; return its tiles. A plain 8-bit RGB PNG is copied for its own size."""
     from orchestrator.dataset import pixels  # noqa: PLC0415
 
-    plain = headers.read(original).plain
-    image = pixels.load(original, color)  # decoded even when it is only copied: a truncated file must not pass
+    plain = headers.read(source[0]).plain
+    image = pixels.load(*source)  # decoded even when it is only copied: a truncated file must not pass
+    small = {}
     for folder, picture in wanted:
         path = output / folder.path / picture.name
+        scaled = pixels.resized(image, picture.size, downscale)
         if plain and picture.size == picture.original_size:
-            shutil.copyfile(original, path)
+            shutil.copyfile(source[0], path)
         else:
-            pixels.save(pixels.resized(image, picture.size, downscale), path)
+            pixels.save(scaled, path)
+        if tile := shown.get((folder.path, picture.name)):
+            small[folder.path, picture.name] = tiles.small(scaled, tile)
+    return small
 
 
 def _tagged(dataset: Dataset, plan: Layout, root: Path) -> dict[str, str]:
@@ -193,38 +206,3 @@ def _tagged(dataset: Dataset, plan: Layout, root: Path) -> dict[str, str]:
     from orchestrator.dataset import tagger  # noqa: PLC0415 - onnxruntime is an extra
 
     return tagger.captions(dataset, root, missing)
-
-
-def _manifest(dataset: Dataset, plan: Layout, captions: dict[str, str], key: str, output: Path) -> dict[str, Any]:
-    prediction = buckets.predict(plan, dataset)
-    pictures = []
-    for bucket in prediction.buckets:
-        for placed in bucket.placed:
-            picture = placed.picture
-            entry = {
-                "file": f"{placed.folder.path}/{picture.name}",
-                "source": picture.role,
-                "original_size": list(picture.original_size),
-                "size": list(picture.size),
-                "caption": captions.get(picture.role, picture.caption),
-                "class_tokens": placed.folder.class_tokens or placed.folder.source,
-                "resolution": list(bucket.resolution),
-                "bucket": list(bucket.size),
-                "resized": list(placed.fit.resized),
-                "crop_loss": round(placed.fit.crop_loss, 6),
-                "repeats": placed.repeats,
-                "flip": placed.folder.flip,
-                "regularization": placed.folder.regularization,
-            }
-            pictures.append(entry)
-    return {
-        "schema": SCHEMA,
-        "name": dataset.name,
-        "key": key,
-        "images": prediction.images,
-        "images_x_repeats": prediction.images_x_repeats,
-        "regularization_x_repeats": prediction.regularization_x_repeats,
-        "batches_per_epoch": prediction.batches_per_epoch,
-        "pictures": sorted(pictures, key=lambda entry: str(entry["file"])),
-        "files": {name: (output / name).stat().st_size for name in sorted(_names(dataset, plan))},
-    }

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.dataset import buckets, folders, preflight
+from orchestrator.dataset import buckets, folders, manifest, preflight
 from orchestrator.dataset.looks import looks
 from orchestrator.dataset.rules import RULES
 from orchestrator.dataset.views import Coverage, coverage
 
 if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from orchestrator.dataset import tiles
     from orchestrator.dataset.buckets import Prediction
     from orchestrator.dataset.folders import Folder, Layout, Picture
     from orchestrator.dataset.looks import Look
@@ -77,31 +79,16 @@ class Report:
 
     def tags(self) -> Counter[str]:
         """Return how many trained pictures (with repeats) carry each tag."""
-        counter: Counter[str] = Counter()
-        for bucket in self.inspected.prediction.buckets:
-            for placed in bucket.placed:
-                caption = placed.picture.caption or ""
-                counter.update({tag.strip(): placed.repeats for tag in caption.split(",") if tag.strip()})
-        return counter
+        return manifest.tags(self.inspected.prediction, {})
 
-    def as_json(self) -> dict[str, Any]:
-        """Return all of it as plain JSON."""
-        prediction = self.inspected.prediction
-        return {
-            "dataset": self.inspected.dataset.name,
-            "images": prediction.images,
-            "images_x_repeats": prediction.images_x_repeats,
-            "regularization_x_repeats": prediction.regularization_x_repeats,
-            "batches_per_epoch": prediction.batches_per_epoch,
-            "steps": self.steps,
-            "epochs": self.epochs,
-            "buckets": [_bucket(bucket) for bucket in prediction.buckets],
-            "coverage": [one.as_json() for one in self.inspected.coverage],
-            "tags": dict(self.tags().most_common()),
-            "findings": [
-                {"level": one.level.value, "where": one.where, "what": one.what, "hint": one.hint} for one in self.findings
-            ],
-        }
+    def as_json(self, shown: Mapping[tiles.Key, tiles.Tile] | None = None) -> dict[str, Any]:
+        """Return all of it as plain JSON, with where a contact sheet shows the pictures."""
+        seen = self.inspected
+        findings = [
+            {"level": one.level.value, "where": one.where, "what": one.what, "hint": one.hint} for one in self.findings
+        ]
+        said = manifest.described(seen.dataset, seen.layout, seen.prediction, {}, shown or {})
+        return {**said, "steps": self.steps, "epochs": self.epochs, "findings": findings}
 
 
 def check(
@@ -125,27 +112,5 @@ def check(
         findings += [Finding(Level(level), where, what, hint) for level, where, what, hint in rule(inspected)]
     ranks = {level: rank for rank, level in enumerate(Level)}
     findings.sort(key=lambda finding: ranks[finding.level])
-    steps = training.steps if training else 0
-    accumulation = (training.gradient_accumulation_steps if training else None) or 1
-    return Report(inspected, tuple(findings), buckets.epochs(prediction, steps, accumulation), steps)
-
-
-def _bucket(bucket: buckets.Bucket) -> dict[str, Any]:
-    return {
-        "resolution": list(bucket.resolution),
-        "size": list(bucket.size),
-        "batch_size": bucket.batch_size,
-        "count": bucket.count,
-        "batches": bucket.batches,
-        "missing": bucket.missing,
-        "pictures": [
-            {
-                "file": f"{one.folder.path}/{one.picture.name}",
-                "size": list(one.picture.size),
-                "resized": list(one.fit.resized),
-                "crop_loss": round(one.fit.crop_loss, 4),
-                "repeats": one.repeats,
-            }
-            for one in bucket.placed
-        ],
-    }
+    epochs = buckets.epochs(prediction.batches_per_epoch, training) if training else 0
+    return Report(inspected, tuple(findings), epochs, training.steps if training else 0)

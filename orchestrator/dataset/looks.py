@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.dataset import headers, naming
-from orchestrator.dataset.build import threads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +47,7 @@ def looks(paths: Sequence[Path], cache: Path | None = None) -> dict[Path, Look]:
     missing = [path for path in paths if path not in result]
     from orchestrator.dataset import pixels  # noqa: PLC0415 - Pillow
 
-    with pixels.quiet(), ThreadPoolExecutor(threads()) as pool:
+    with pixels.quiet(), ThreadPoolExecutor(pixels.threads()) as pool:
         result |= dict(zip(missing, pool.map(look, missing), strict=True))
     if cache is not None and missing:
         cache.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 import zlib
 from contextlib import contextmanager
@@ -58,6 +59,11 @@ def small(path: Path, side: int) -> Image.Image:
         reduced = image.reduce(factor) if factor > 1 and image.mode in {"RGB", "L", "RGBA"} else image
         reduced.info.pop("icc_profile", None)
         return _plain(reduced, what, "#ffffff").resize((side, side), Image.Resampling.BOX)
+
+
+def threads() -> int:
+    """Return how many threads serve: Pillow lets go of the interpreter's lock while it decodes, scales and encodes."""
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 @contextmanager

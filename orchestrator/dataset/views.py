@@ -34,7 +34,13 @@ class Coverage:
     def as_json(self) -> dict[str, Any]:
         """Return rows by height, columns by direction."""
         rows = [[self.counts.get((height, direction), 0) for direction in DIRECTIONS] for height in HEIGHTS]
-        return {"source": self.source, "framing": self.framing, "heights_x_directions": rows, "missing": self.missing()}
+        return {
+            "source": self.source,
+            "framing": self.framing,
+            "heights_x_directions": rows,
+            "mirrored": sorted("".join(one) for one in self.mirrored),
+            "missing": self.missing(),
+        }
 
 
 def coverage(layout: Layout, dataset: Dataset) -> tuple[Coverage, ...]:

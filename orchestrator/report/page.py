@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+from markupsafe import Markup
 
+from orchestrator import dataset
+from orchestrator.dataset import contact
 from orchestrator.report import charts, details, tables
 from orchestrator.report.gather import State, read_json
 from orchestrator.report.pictures import Album
@@ -28,7 +31,7 @@ _SHEET = 48  # originals on one contact sheet
 
 def render(said: JSON) -> str:
     """Return the HTML: style and script are in it, pictures beside it."""
-    style = (_TEMPLATES / "page.css").read_text("utf-8")
+    style = (_TEMPLATES / "page.css").read_text("utf-8") + contact.STYLE
     script = (_TEMPLATES / "page.js").read_text("utf-8")
     return _environment().get_template("page.html.j2").render(**said, style=style, script=script)
 
@@ -111,7 +114,7 @@ def _subject(name: str, members: list[Member], found: Gathered, album: Album, co
         for member in members
     ]
     drawn = [curve for curve in curves if curve.points]
-    sheet, captions = _sheet(members[0], album)
+    data = members[0].steps.get("dataset")
     return {
         "name": name,
         "title": release.title or name,
@@ -121,8 +124,8 @@ def _subject(name: str, members: list[Member], found: Gathered, album: Album, co
         "triggers": members[0].recipe.triggers(),
         "members": described_,
         "loss": charts.lines(drawn, _loss_words(name, drawn), (500, 230)) if len(drawn) > 1 else "",
-        "sheet": sheet,
-        "captions": captions,
+        "sheet": _sheet(data, album),
+        "contact": _contact(data, members, album),
         "grid": _grid(grid, name, album),
         "compare": _compare(members, described_),
     }
@@ -139,19 +142,29 @@ def _grid(step: StepView | None, name: str, album: Album) -> Picture | None:
     return album.show(step.folder / f"{name}_grid.webp")
 
 
-def _sheet(member: Member, album: Album) -> tuple[Picture | None, list[str]]:
-    """Return all originals of a dataset as one picture, and their captions."""
-    step = member.steps.get("dataset")
+def _sheet(step: StepView | None, album: Album) -> Picture | None:
+    """Return all originals of a dataset as one picture."""
     if step is None or step.folder is None:
-        return None, []
+        return None
     largest: dict[str, JSON] = {}
     for picture in read_json(step.folder / "dataset.json").get("pictures", []):
         known = largest.get(picture.get("source", ""))
         if not picture.get("regularization") and (known is None or known["size"] < picture["size"]):
             largest[picture["source"]] = picture
     chosen = [picture for picture in largest.values() if (step.folder / picture["file"]).is_file()][:_SHEET]
-    captions = list(dict.fromkeys(str(picture.get("caption") or "") for picture in chosen))
-    return album.sheet([step.folder / picture["file"] for picture in chosen]), [text for text in captions if text]
+    return album.sheet([step.folder / picture["file"] for picture in chosen])
+
+
+def _contact(step: StepView | None, members: list[Member], album: Album) -> Markup:
+    """Return the dataset's contact sheet: what the trainer sees of it, by bucket."""
+    sheet = album.show(step.folder / "contact.webp") if step is not None and step.folder is not None else None
+    if step is None or step.folder is None or sheet is None:
+        return Markup("")
+    said = read_json(step.folder / "dataset.json")
+    if said.get("schema") != dataset.SCHEMA:
+        return Markup("")
+    epochs = {member.recipe.name: dataset.epochs(said["batches_per_epoch"], member.recipe.training) for member in members}
+    return Markup(contact.sheet(said, [sheet.url], epochs))  # noqa: S704 - it escapes every text
 
 
 def _compare(members: list[Member], said: list[JSON]) -> JSON:
