@@ -55,7 +55,8 @@ def _asked(argv: list[str]) -> Any:
 
 def main() -> int:
     """Run the command line; everything that goes wrong becomes a text and an exit code here."""
-    from orchestrator.view import clean, fit_streams  # noqa: PLC0415
+    from orchestrator.terminal import clean  # noqa: PLC0415
+    from orchestrator.view import fit_streams  # noqa: PLC0415
 
     fit_streams()
     try:

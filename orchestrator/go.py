@@ -11,6 +11,7 @@ from orchestrator import lanes, notify, process, view
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.plan import Kind
 from orchestrator.run import run_plan
+from orchestrator.terminal import clean
 from orchestrator.workspace import Wanted, Workspace, final, select
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _summary(plan: Plan, store: Store, outcomes: list[Outcome], seconds: float, 
     for outcome in outcomes:
         if outcome.status is Status.FAILED and outcome.problem is not None:
             print(
-                view.clean(f"\n{outcome.step.name} failed: {outcome.problem.what}\n    {outcome.problem.hint}"),
+                clean(f"\n{outcome.step.name} failed: {outcome.problem.what}\n    {outcome.problem.hint}"),
                 file=sys.stderr,
             )
             again = f"python -m orchestrator run {outcome.step.recipe or ' '.join(plan.recipes)} --only {outcome.step.name}"

@@ -36,6 +36,7 @@ class Why(StrEnum):
     """Why a step has to run."""
 
     NEW = "new"
+    AGAIN = "starts again"
     RESUME = "resume"
     ADOPT = "still running"
     ENDED = "ended while nobody watched"

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator import blocks, commands, owner, process, supervise, view
+from orchestrator import blocks, commands, diagnose, leftover, owner, process, supervise
+from orchestrator.engines.progress import Reader
+from orchestrator.journal import read_own
 from orchestrator.record import PARTIAL, PROGRESS
+from orchestrator.terminal import clean
 from orchestrator.workspace import as_json
 
 if TYPE_CHECKING:
@@ -15,9 +20,12 @@ if TYPE_CHECKING:
 
     from orchestrator.load import Loaded
     from orchestrator.plan import Plan
+    from orchestrator.process import Progress
     from orchestrator.record import Reason
     from orchestrator.store import Store
     from orchestrator.workspace import Workspace
+
+_TAIL_BYTES: Final = 1 << 18
 
 
 def toml(loaded: Loaded, *, origin: bool = False) -> str:
@@ -41,7 +49,13 @@ def _table(table: dict[str, Any], trail: tuple[str, ...], origin: dict[str, str]
 
 def _key(key: str) -> str:
     bare = key.replace("-", "").replace("_", "").isalnum() and key.isascii()
-    return key if bare else json.dumps(key, ensure_ascii=False)
+    return key if bare else _text(key)
+
+
+def _text(text: str) -> str:
+    """Return a TOML string; what a terminal would obey (escapes, a change of direction) as its number."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
 
 
 def _value(value: Any) -> str:
@@ -49,7 +63,9 @@ def _value(value: Any) -> str:
         return f"[{', '.join(_value(item) for item in value)}]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, (str, bool)) else repr(value)
+    if isinstance(value, str):
+        return _text(value)
+    return json.dumps(value) if isinstance(value, bool) else repr(value)
 
 
 def plan(made: Plan, reasons: dict[str, Reason | None], space: Workspace) -> str:
@@ -73,7 +89,7 @@ def plan(made: Plan, reasons: dict[str, Reason | None], space: Workspace) -> str
         lines.append(f"{step['name']:30} {step['key'][:12]}  {step['reason'] or 'cached'}")
     due = sum(reason is not None for reason in reasons.values())
     lines.append(f"{len(made.steps)} steps, {due} to run, {len(made.steps) - due} cached")
-    return view.clean("\n".join(lines) + "\n")
+    return clean("\n".join(lines) + "\n")
 
 
 def _predicted(predicted: dict[str, Any]) -> str:
@@ -100,29 +116,58 @@ def shell(made: Plan, space: Workspace) -> str:
 
 
 def unfinished(store: Store) -> list[dict[str, Any]]:
-    """Return what lies unfinished in the store: step, whether it runs, since when, how far."""
+    """Return what lies unfinished in the store: step, whether it runs, since when, how far, and what a rerun does with it."""
     found: list[dict[str, Any]] = []
     for work in sorted(store.root.glob(f"*/{PARTIAL}/*")):
         if ".old-" in work.name or not work.is_dir():
             continue
-        child, progress = work / supervise.CHILD, _last(work / PROGRESS)
-        since = child.stat().st_mtime if child.exists() else work.stat().st_mtime
-        entry: dict[str, Any] = {
-            "step": f"{work.parent.parent.name}/{work.name.rpartition('-')[0]}",
-            "key": work.name.rpartition("-")[2],
-        }
-        entry |= {"running": process.alive(work), "since": since, "log": str(work / process.LOG)}
-        found.append(entry | {key: progress.get(key) for key in ("done", "total", "loss")})
+        kind, _, key = work.name.rpartition("-")
+        running = process.alive(work)
+        who = owner.read(work / supervise.CHILD) if running else None
+        since = process.begun(work) or work.stat().st_mtime
+        entry: dict[str, Any] = {"step": f"{work.parent.parent.name}/{kind}", "key": key, "running": running}
+        entry |= {"since": since, "process": str(who or ""), "log": str(work / process.LOG)}
+        entry["next"] = _next(work, kind, running=running)
+        progress = (_said(work) if running else {}) or _last(work / PROGRESS)
+        found.append(entry | {name: progress.get(name) for name in ("done", "total", "loss")})
     return found
+
+
+def _next(work: Path, kind: str, *, running: bool) -> str:
+    """Return what the next run of the same recipe does with a work folder, and why."""
+    if running:
+        return "a run adopts it"
+    if process.ended_well(work):
+        return "ended while nobody watched: a run judges what it left"
+    return str(leftover.reason(work, kind))
+
+
+def _said(work: Path) -> dict[str, Any]:
+    """Return how far a running child is by its own log: whoever started it may be gone, and note nothing any more."""
+    read = Reader()
+    last: Progress | None = None
+    try:
+        with (work / process.LOG).open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            begin = diagnose.log_at(diagnose.last_attempt(work))
+            for start in sorted({begin, max(begin, end - _TAIL_BYTES)}):  # the banner, and where it is now
+                log.seek(start)
+                for piece in re.split(rb"[\r\n]+", log.read(_TAIL_BYTES)):
+                    text = piece.decode("utf-8", "replace")
+                    last = read(text) or read_own(text) or last
+    except OSError:
+        return {}
+    return {"done": last.done, "total": last.total, "loss": last.loss} if last is not None and last.total else {}
 
 
 def unfinished_line(item: dict[str, Any]) -> str:
     """Return one entry of ``unfinished`` as a line."""
     state = "running   " if item["running"] else "unfinished"
-    far = f"{item['done']}/{item['total']}" if item["total"] else "no progress yet"
-    loss = f"  loss {item['loss']:.4f}" if item["loss"] is not None else ""
-    since = owner.clock(item["since"])
-    return view.clean(f"{state}  {item['step']}  since {since}  {far}{loss}  {item['log']}")
+    done, total, loss = item["done"], item["total"], item["loss"]
+    far = f"{done}/{total}" if total else "no progress yet"
+    said = f"  loss {loss:.4f}" if isinstance(loss, int | float) else ""
+    who = item["process"] or f"since {owner.clock(item['since'])}"
+    return clean(f"{state}  {item['step']}  {who}  {far}{said}  {item['log']}\n            {item['next']}")
 
 
 def _last(path: Path) -> dict[str, Any]:
@@ -134,7 +179,7 @@ def _last(path: Path) -> dict[str, Any]:
     for line in reversed(lines[-3:]):
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             return value

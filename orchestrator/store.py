@@ -14,7 +14,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import diagnose, engines, owner, process, supervise
+from orchestrator import diagnose, engines, leftover, owner, process, supervise
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.known import Digests
 from orchestrator.plan import SCHEMA, Kind, Plan, Step
@@ -102,21 +102,23 @@ class Store:
         return found
 
     def _unfinished(self, step: Step, plan: Plan) -> Reason:
-        work = self.work(step)
         if self._ended_well(step, plan):
             return Reason(Why.ENDED)
-        if step.kind is Kind.TRAIN and work.is_dir():
-            state = engines.get(plan.recipes[step.recipe].engine).checkpoint(work)
-            if state is not None:
-                return Reason(Why.RESUME, f"step {state[1]}")
-        return Reason(Why.NEW)
+        if process.ended_well(self.work(step)) and self._other_inputs(step, plan):
+            return Reason(Why.AGAIN, "its input has changed since the last attempt")
+        engine = plan.recipes[step.recipe].engine if step.kind is Kind.TRAIN else ""
+        return leftover.reason(self.work(step), step.kind, engine)
 
     def _ended_well(self, step: Step, plan: Plan) -> bool:
         """Return whether the step's command ended well on the inputs of today, and nobody was there to commit it."""
         work = self.work(step)
         if not process.ended_well(work) or not all(any(work.glob(pattern)) for pattern in step.outputs):
             return False
-        return bool(diagnose.last_attempt(work).get("inputs") == self.inputs(step, plan))
+        return not self._other_inputs(step, plan)
+
+    def _other_inputs(self, step: Step, plan: Plan) -> bool:
+        """Return whether the last attempt at a step worked on other inputs than are recorded now."""
+        return bool(diagnose.last_attempt(self.work(step)).get("inputs") != self.inputs(step, plan))
 
     def inputs(self, step: Step, plan: Plan) -> dict[str, str | None]:
         """Return the digests of what a step reads from other steps, as they are recorded now."""

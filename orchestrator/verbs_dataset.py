@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_
 import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from orchestrator.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
@@ -53,7 +54,7 @@ def build_(
     folder = output or root / "build" / "datasets" / loaded.dataset.name
     with bar(f"dataset {loaded.dataset.name}") as report:
         done = build(loaded.dataset, root, folder, report)
-    print(f"{folder}: {done.pictures} pictures{', nothing has changed' if done.unchanged else ''}")
+    say(f"{folder}: {done.pictures} pictures{', nothing has changed' if done.unchanged else ''}")
 
 
 @app.command("check")
@@ -71,7 +72,7 @@ def check_(
     folder = root / "build" / "datasets" / loaded.dataset.name
     report = lint.check(loaded.dataset, root, loaded.training, cache=root / "build" / "dataset-looks.json", built=folder)
     if json:
-        print(json_.dumps(report.as_json(), indent=1, ensure_ascii=False))
+        print_json(report.as_json())
     else:
         console.show(loaded.dataset, report)
     if contact is not None:
@@ -79,7 +80,7 @@ def check_(
 
         contact.parent.mkdir(parents=True, exist_ok=True)
         contact.write_text(sheet.page(report), encoding="utf-8")
-        print(contact, file=sys.stderr)
+        say(contact, file=sys.stderr)
     if report.errors():
         raise typer.Exit(3)
 
@@ -102,10 +103,10 @@ def import_(
 
     text = describe(folder, find_root(), name)
     if output is None:
-        print(text, end="")
+        say(text, end="")
         return
     if output.exists():
         raise RecipeError(Problem(str(output), "exists already", "choose another --output, or move it away"))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
-    print(output)
+    say(output)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.flags import AsJson, Profile, recipe_names
+from orchestrator.terminal import print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ def fetch_base(
 
     space = Workspace()
     loaded = space.load(Wanted((recipe,)))[0]
-    print(fetch.fetch(loaded.recipe, space.world, folder or space.root / "models"))
+    say(fetch.fetch(loaded.recipe, space.world, folder or space.root / "models"))
 
 
 def doctor(
@@ -60,9 +60,9 @@ def doctor(
     space = Workspace()
     checks = doctor_.checks(space, space.load(Wanted(tuple(names or ["all"]), profile, engine)))
     if json:
-        _print([doctor_.as_json(check) for check in checks])
+        print_json([doctor_.as_json(check) for check in checks])
     else:
-        print(doctor_.table(checks), end="")
+        say(doctor_.table(checks), end="")
     if not all(check.state.ok for check in checks):
         raise typer.Exit(3)
 
@@ -75,7 +75,7 @@ def say_lacking(made: Plan, reasons: dict[str, Reason | None], space: Workspace,
     count = sum(problem.where != doctor_.WITHOUT for problem in lacking)
     if count:
         said = f"not ready here: {count} thing{'s' if count > 1 else ''} to mend first"
-        print(f"{said};  python -m orchestrator doctor {' '.join(names)}  says which", file=sys.stderr)
+        say(f"{said};  python -m orchestrator doctor {' '.join(names)}  says which", file=sys.stderr)
 
 
 def completion(
@@ -100,7 +100,7 @@ def man(
         print(manual.page(), end="")
         return
     for path in manual.write(reference):
-        print(path)
+        say(path)
 
 
 def export(recipe: Recipe, space: Workspace, form: str, output: Path | None) -> None:
@@ -123,7 +123,7 @@ def export(recipe: Recipe, space: Workspace, form: str, output: Path | None) -> 
     output.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (output / name).write_text(text, "utf-8")
-        print(output / name)
+        say(output / name)
 
 
 def usage(error: Exception, app: typer.Typer) -> str:
@@ -150,15 +150,11 @@ def usage(error: Exception, app: typer.Typer) -> str:
     return f"{said}\n    {help_}"
 
 
-def _print(value: Any) -> None:
-    print(json_.dumps(value, indent=1, ensure_ascii=False))
-
-
 def trust(folder: Annotated[Path, typer.Argument(help="A folder of pictures outside the project.")]) -> None:
     """Let recipes read pictures below a folder outside the project.  Example: orchestrator trust ~/pictures."""
     from orchestrator import trust as trust_  # noqa: PLC0415
 
-    print(f"recipes may read {trust_.add(folder)}")
+    say(f"recipes may read {trust_.add(folder)}")
 
 
 def probe(
@@ -178,6 +174,6 @@ def probe(
     space.preflight(plan, space.store.reasons(plan))
     found = probe_.measure(asked, plan, space)
     left = duration(found.seconds_per_step * asked.training.steps)
-    print(f"{found.seconds_per_step:.3f} s a step on the largest pictures; {asked.training.steps} steps take at most {left}")
+    say(f"{found.seconds_per_step:.3f} s a step on the largest pictures; {asked.training.steps} steps take at most {left}")
     if found.total_mb:
-        print(f"{found.peak_mb} of {found.total_mb} MB of GPU memory" + ("; it will spill into RAM" if found.spills() else ""))
+        say(f"{found.peak_mb} of {found.total_mb} MB of GPU memory" + ("; it will spill into RAM" if found.spills() else ""))

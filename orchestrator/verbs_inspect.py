@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json as json_
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
@@ -38,10 +38,10 @@ def inspect(
 
     found = weights.inspect(file, norms=norms)
     if json:
-        print(json_.dumps(found.to_json(), indent=1, ensure_ascii=False))
+        print_json(found.to_json())
         return
     for line in _inspection(found):
-        print(line)
+        say(line)
 
 
 def _inspection(found: Inspection) -> list[str]:
@@ -91,7 +91,7 @@ def compare(
 
     found = weights.compare(first, second)
     if json:
-        print(json_.dumps(found.to_json(), indent=1))
+        print_json(found.to_json())
         return
     _print_comparison(found)
 
@@ -107,7 +107,7 @@ def _print_comparison(found: Comparison) -> None:
     Console().print(table)
     for side, names in (("A", found.only_first), ("B", found.only_second)):
         if names:
-            print(f"only in {side}: {len(names)} modules, {names[0]} …")
+            say(f"only in {side}: {len(names)} modules, {names[0]} …")
 
 
 def _number(value: float | None) -> str:
@@ -144,7 +144,7 @@ def verify(
             known = {name: expectation(load.recipe(root, name).recipe) for name in load.names(root)}
             found = weights.verify(file, candidates=known)
     if json:
-        print(json_.dumps(found.to_json(), indent=1, ensure_ascii=False))
+        print_json(found.to_json())
     else:
         _print_verification(found, named=bool(recipe))
     if not found.verdict.ok:
@@ -153,12 +153,12 @@ def verify(
 
 def _print_verification(found: Verification, *, named: bool) -> None:
     for check in found.checks:
-        print(f"{check.verdict:<8} {check.what:<26} {check.detail}")
+        say(f"{check.verdict:<8} {check.what:<26} {check.detail}")
     for line in found.made_by:
-        print(f"         made by                    {line}")
+        say(f"         made by                    {line}")
     if not named:
-        print(f"fits     {', '.join(found.fits) or 'no recipe here'}")
-    print(f"\n{found.verdict}")
+        say(f"fits     {', '.join(found.fits) or 'no recipe here'}")
+    say(f"\n{found.verdict}")
 
 
 def expectation(recipe: Recipe) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.flags import AsJson  # noqa: TC001 - typer reads it
+from orchestrator.terminal import print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def new(
     written = new_.write(proposal, root)
     problems = _problems(root, proposal.recipes)
     if json:
-        _print(
+        print_json(
             {
                 "files": [str(path) for path in written],
                 "recipes": list(proposal.recipes),
@@ -104,15 +104,15 @@ def _problems(root: Path, recipes: Sequence[str]) -> list[str]:
 
 def _say_new(proposal: Proposal, written: list[Path], problems: list[str]) -> None:
     for note in proposal.notes:
-        print(f"  {note}")
-    print()
+        say(f"  {note}")
+    say()
     for path in written:
-        print(f"wrote {path}")
+        say(f"wrote {path}")
     if problems:
-        print("\nThe pictures need a hand first:", *problems, sep="\n  ", file=sys.stderr)
+        say("\n  ".join(["\nThe pictures need a hand first:", *map(str, problems)]), file=sys.stderr)
         return
     name = proposal.recipes[0]
-    print(
+    say(
         f"\nnext, on any machine, in about a minute:\n    python -m orchestrator run {name} --profile demo\n"
         f"on a GPU, for real:\n    python -m orchestrator doctor {name}\n    python -m orchestrator run {name}"
     )
@@ -145,19 +145,19 @@ def import_(
             }
             for one in imported
         ]
-        _print({"recipes": said, "files": [str(path) for path in files]})
+        print_json({"recipes": said, "files": [str(path) for path in files]})
         return
     out = sys.stderr if stdout else sys.stdout
     for one in imported:
         if stdout:
-            print(_text(one), end="")
+            say(_text(one), end="")
         counts = ", ".join(f"{len(one.of(fate))} {fate}" for fate in importing.Fate)
-        print(f"{one.name}: {counts}", file=out)
+        say(f"{one.name}: {counts}", file=out)
         for fate in reversed(importing.Fate):
             for note in one.of(fate):
-                print(f"  {note}", file=out)
+                say(f"  {note}", file=out)
     for path in files:
-        print(f"wrote {path}\n    python -m orchestrator doctor {path.stem}  says what it lacks here")
+        say(f"wrote {path}\n    python -m orchestrator doctor {path.stem}  says what it lacks here")
 
 
 def _text(one: Imported) -> str:
@@ -222,8 +222,8 @@ def fmt(
             if not check:
                 path.write_text(result, "utf-8")
     for path in changed:
-        print(f"{'would change' if check else 'wrote'} {path}")
-    print(f"{len(paths)} files, {len(changed)} {'not in form' if check else 'changed'}", file=sys.stderr)
+        say(f"{'would change' if check else 'wrote'} {path}")
+    say(f"{len(paths)} files, {len(changed)} {'not in form' if check else 'changed'}", file=sys.stderr)
     if problems:
         raise RecipeError(problems)
     if check and changed:
@@ -242,10 +242,6 @@ def schema(
     if write:
         path = find_root() / "recipes" / fmt_.SCHEMA
         path.write_text(schema_.dumps(), "utf-8")
-        print(path)
+        say(path)
     else:
         print(schema_.dumps(), end="")
-
-
-def _print(value: Any) -> None:
-    print(json_.dumps(value, indent=1, ensure_ascii=False))

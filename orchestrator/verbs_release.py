@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from orchestrator.terminal import print_json, say
 
 Out = Annotated[Path | None, typer.Option(help="Where to write the page; default: runs/report/index.html.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
@@ -43,7 +44,7 @@ def report(
         serve(space.store.root, loaded, port=port, plan=said)
         return
     report_.write(space.store.root, loaded, target, plan=said)
-    print(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
+    say(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
 
 
 def push(
@@ -57,7 +58,7 @@ def push(
     from orchestrator.release import push as push_  # noqa: PLC0415
 
     done = push_.push(bundle, repo, yes=yes, private=private)
-    print("\n".join(done.lines()))
+    say("\n".join(done.lines()))
 
 
 def verify_bundle(
@@ -74,10 +75,10 @@ def verify_bundle(
     if against is not None:
         checks += differ.differences(bundle, against)
     if json:
-        print(json_.dumps(verdict.as_json(checks), indent=1, ensure_ascii=False))
+        print_json(verdict.as_json(checks))
     else:
         for check in checks:
-            print(f"{check.verdict:8} {check.what}" + (f"  {check.detail}" if check.detail else ""))
+            say(f"{check.verdict:8} {check.what}" + (f"  {check.detail}" if check.detail else ""))
     if not all(check.verdict.ok for check in checks):
         raise typer.Exit(1)
 
@@ -94,4 +95,4 @@ def grid(
     from orchestrator import grid as grid_  # noqa: PLC0415
 
     files = grid_.write(output.parent, output.stem, *grid_.parse(row, column), title=title, scale=scale)
-    print("\n".join(str(file) for file in files))
+    say("\n".join(str(file) for file in files))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json as json_
 import signal
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +28,7 @@ from orchestrator.flags import (
     Verify,
     recipe_names,
 )
+from orchestrator.terminal import print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from orchestrator.workspace import Wanted, Workspace
 
 STOPPED = 130
-
-
-def _print_json(value: Any) -> None:
-    print(json_.dumps(value, indent=1, ensure_ascii=False))
 
 
 def list_(*, json: AsJson = False) -> None:
@@ -56,11 +52,11 @@ def list_(*, json: AsJson = False) -> None:
         loaded = load.recipes(root, load.names(root))
         found = [{key: getattr(each.recipe, key) for key in parts.LISTED} for each in loaded]
     if json:
-        _print_json(found)
+        print_json(found)
         return
     width = max((len(one["name"]) for one in found), default=0)
     for one in found:
-        print(f"{one['name']:{width}}  {one['subject']:15} {one['algorithm']:8}  {one['summary']}")
+        say(f"{one['name']:{width}}  {one['subject']:15} {one['algorithm']:8}  {one['summary']}")
 
 
 def show(
@@ -83,7 +79,7 @@ def show(
 
         verbs_first.export(loaded.recipe, space, as_, output)
     elif json:
-        _print_json({"recipe": loaded.recipe.model_dump(mode="json"), "origin": loaded.origin})
+        print_json({"recipe": loaded.recipe.model_dump(mode="json"), "origin": loaded.origin})
     else:
         print(show_.toml(loaded, origin=origin), end="")
 
@@ -109,11 +105,11 @@ def plan(
     if argv:
         print(show_.shell(made, space), end="")
     elif json:
-        _print_json(as_json(made, reasons, space.world))
+        print_json(as_json(made, reasons, space.world))
     else:
         from orchestrator import verbs_first  # noqa: PLC0415
 
-        print(show_.plan(made, reasons, space), end="")
+        say(show_.plan(made, reasons, space), end="")
         verbs_first.say_lacking(made, reasons, space, names)
     space.world.remember()
 
@@ -159,7 +155,7 @@ def run(
     chosen = view.Style(quiet=quiet, verbose=verbose, form=view.Form(log_format))
     outcomes = go.go(_workspace(), asked, quiet=json, style=chosen)
     if json:
-        _print_json(go.as_json(outcomes))
+        print_json(go.as_json(outcomes))
     raise typer.Exit(_code(outcomes))
 
 
@@ -186,7 +182,7 @@ def trace() -> None:
     """What ran where and when, as Chrome-trace JSON: orchestrator trace > trace.json, for Perfetto or about:tracing."""
     from orchestrator import trace as trace_  # noqa: PLC0415
 
-    _print_json(trace_.chrome(trace_.spans(_workspace().store.root.glob("*/*/record.json"))))
+    print_json(trace_.chrome(trace_.spans(_workspace().store.root.glob("*/*/record.json"))))
 
 
 def status(*, json: AsJson = False) -> None:
@@ -195,11 +191,11 @@ def status(*, json: AsJson = False) -> None:
 
     found = show_.unfinished(_workspace().store)
     if json:
-        _print_json(found)
+        print_json(found)
     elif not found:
-        print("Nothing runs, and nothing was left unfinished.")
+        say("Nothing runs, and nothing was left unfinished.")
     for item in [] if json else found:
-        print(show_.unfinished_line(item))
+        say(show_.unfinished_line(item))
 
 
 def _workspace() -> Workspace:

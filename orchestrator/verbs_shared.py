@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json as json_
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.terminal import print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +32,10 @@ def rule(text: str) -> Any:
 
 def show(report: Any, *, json: bool) -> None:
     """Print a report's lines, or its JSON."""
-    print(json_.dumps(report.to_json(), indent=1) if json else "\n".join(report.table()))
+    if json:
+        print_json(report.to_json())
+    else:
+        say("\n".join(report.table()))
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json as json_
 import os
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ import typer
 
 from orchestrator import verbs_inspect, verbs_surgery
 from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.terminal import print_json
 from orchestrator.verbs_shared import AsJson, In, Out, Overwrite, Precision, RankRule, rule, show
 
 
@@ -87,7 +87,7 @@ def sweep(
     if plot:
         plot.write_text("\n".join(lines(found)) + "\n", encoding="utf-8")
     if json:
-        print(json_.dumps(found.to_json(), indent=1))
+        print_json(found.to_json())
         return
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415

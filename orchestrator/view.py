@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from orchestrator.job import Outcome, Status
+from orchestrator.terminal import clean, dumps, say
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,11 +47,6 @@ def fit_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-
-
-def clean(text: str) -> str:
-    """Return ``text`` without control characters: what a stranger's file says must not steer the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def duration(seconds: float) -> str:
@@ -110,7 +105,8 @@ class Plain(Quiet):
 
     def _line(self, text: str) -> None:
         with self._lock:
-            print(clean(text), file=self._stream, flush=True)
+            say(text, file=self._stream)
+            self._stream.flush()
 
     def begin(self, step: Step, reason: Reason) -> None:
         """Say that a step starts, and why."""
@@ -151,7 +147,7 @@ class Events(Quiet):
     def _write(self, event: str, **said: Any) -> None:
         with self._lock:
             line = {"time": round(time.time(), 3), "event": event, **said}
-            print(json.dumps(line, ensure_ascii=False), file=self._stream, flush=True)
+            print(dumps(line, None), file=self._stream, flush=True)
 
     def begin(self, step: Step, reason: Reason) -> None:
         """Write that a step starts, and why."""

@@ -131,7 +131,7 @@ def read_recipe(data: bytes, folder: Path) -> None:
     """Load it as ``run`` would, ask its engine, and say its problems."""
     from orchestrator import engines, load  # noqa: PLC0415
     from orchestrator.errors import RecipeError, report  # noqa: PLC0415
-    from orchestrator.view import clean  # noqa: PLC0415
+    from orchestrator.terminal import clean  # noqa: PLC0415
 
     (folder / "fuzzed.toml").write_bytes(data)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "orchestrator"
 
 LAYERS = (
-    ("errors", "supervise", "cells", "flags"),
+    ("errors", "supervise", "cells", "flags", "terminal"),
     ("blocks", "layers", "owner", "verdict"),
     ("recipe", "follow"),
     ("process",),
@@ -21,7 +21,7 @@ LAYERS = (
     ("engines",),
     ("plan", "grid", "embedded", "new", "importing", "export"),
     ("record", "release"),
-    ("known", "order", "trace", "fetch_base"),
+    ("known", "order", "trace", "fetch_base", "leftover"),
     ("store",),
     ("lanes", "commands", "report"),
     ("job",),

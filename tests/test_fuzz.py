@@ -22,7 +22,7 @@ from orchestrator import engines, journal, load, show
 from orchestrator.errors import RecipeError, report
 from orchestrator.process import Progress
 from orchestrator.record import Record
-from orchestrator.view import clean
+from orchestrator.terminal import clean
 
 PROJECT = Path(__file__).resolve().parent.parent
 COUNT = 60

@@ -166,7 +166,7 @@ def test_what_ended_unseen_on_other_inputs_runs_again(cats: harness.Project) -> 
     (work / "cat-lora.safetensors").write_bytes(harness.fakes.lora())
     (work / supervise.EXIT).write_text('{"code": 0}', "utf-8")
     (work / "attempts.jsonl").write_text('{"inputs": {"cat/dataset": "of yesterday"}}\n', "utf-8")
-    assert cats.reasons("cat-lora")[step.name] == "new"
+    assert cats.reasons("cat-lora")[step.name] == "starts again: its input has changed since the last attempt"
 
 
 def supervised(work: Path, child: str, beat: float = 5.0) -> subprocess.Popen[bytes]:

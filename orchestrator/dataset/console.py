@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.dataset.lint import Level
 from orchestrator.dataset.views import DIRECTIONS, HEIGHTS
+from orchestrator.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,30 +35,30 @@ def bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
 def show(dataset: Dataset, report: Report) -> None:
     """Print a check: numbers, buckets, coverage, findings."""
     prediction = report.inspected.prediction
-    print(f"dataset {dataset.name}")
-    print(f"  num train images * repeats  {prediction.images_x_repeats}")
-    print(f"  num reg images              {prediction.regularization_x_repeats}")
-    print(f"  num batches per epoch       {prediction.batches_per_epoch}")
+    say(f"dataset {dataset.name}")
+    say(f"  num train images * repeats  {prediction.images_x_repeats}")
+    say(f"  num reg images              {prediction.regularization_x_repeats}")
+    say(f"  num batches per epoch       {prediction.batches_per_epoch}")
     if report.steps:
-        print(f"  num epochs                  {report.epochs}   for {report.steps} steps")
-    print("\n  class        bucket       pictures  with repeats  batches  crop loss")
+        say(f"  num epochs                  {report.epochs}   for {report.steps} steps")
+    say("\n  class        bucket       pictures  with repeats  batches  crop loss")
     for bucket in prediction.buckets:
         loss = max(one.fit.crop_loss for one in bucket.placed)
         names = "x".join(map(str, bucket.resolution)), "x".join(map(str, bucket.size))
         of = f"{bucket.batches} of {bucket.batch_size}"
-        print(f"  {names[0]:<11}  {names[1]:<11}  {len(bucket.placed):>8}  {bucket.count:>12}  {of:>7}  {loss:>8.1%}")
+        say(f"  {names[0]:<11}  {names[1]:<11}  {len(bucket.placed):>8}  {bucket.count:>12}  {of:>7}  {loss:>8.1%}")
     for one in report.inspected.coverage:
-        print(
+        say(
             f"\n  {one.source}, {'upper' if one.framing == 'f' else 'full'} body      {'  '.join(DIRECTIONS)}   (m: by a flip)"
         )
         for height, name in zip(HEIGHTS, ("level", "from above", "from below"), strict=True):
             cells = (str(one.counts.get((height, way), "m" if (height, way) in one.mirrored else ".")) for way in DIRECTIONS)
-            print(f"    {name:<20}{'  '.join(cells)}")
+            say(f"    {name:<20}{'  '.join(cells)}")
     if report.findings:
-        print()
+        say()
     for finding in report.findings:
-        print(f"{finding.level.value:<8}{finding.where}  {finding.what}")
+        say(f"{finding.level.value:<8}{finding.where}  {finding.what}")
         if finding.hint:
-            print(f"          {finding.hint}")
+            say(f"          {finding.hint}")
     counts = {level: sum(finding.level is level for finding in report.findings) for level in Level}
-    print("\n" + ", ".join(f"{count} {level.value}{'s' if count != 1 else ''}" for level, count in counts.items()))
+    say("\n" + ", ".join(f"{count} {level.value}{'s' if count != 1 else ''}" for level, count in counts.items()))

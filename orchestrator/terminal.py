@@ -1,0 +1,41 @@
+"""Printing what strangers' files say: nothing in it may steer a terminal."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+
+_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # of emoji, and of Persian
+
+
+def harmless(char: str) -> bool:
+    """Whether a terminal only shows it: no escape, no change of direction, no lone surrogate; an ideographic space is none."""
+    return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
+
+
+def clean(text: str) -> str:
+    """Return ``text`` without control characters; line ends and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(char if char in "\n\t" or harmless(char) else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def say(text: object = "", *, end: str = "\n", file: TextIO | None = None) -> None:
+    """Print ``text`` cleaned, to ``file`` (default: stdout)."""
+    print(clean(str(text)), end=end, file=file)
+
+
+def dumps(value: Any, indent: int | None = 1) -> str:
+    """Return JSON for people and programs: letters of every language as they are, what is not printable as its number."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(char if char == "\n" or harmless(char) else json.dumps(char)[1:-1] for char in text)
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as JSON on stdout."""
+    print(dumps(value))
