@@ -129,11 +129,14 @@ def disk(recipe: Recipe, tensor_bytes: int) -> int:
 
     A state holds the weights and two moments of AdamW in fp32 (8-bit optimizers need less).
     """
+    from orchestrator.engines import states as engine_states  # noqa: PLC0415
+
     training = recipe.training
     files = 2 + (recipe.block_weights is not None) + (recipe.resize is not None)
     if training.save_every_n_steps:
         files += training.steps // training.save_every_n_steps
-    states = (training.keep_states + 1) * 3 * 2 * tensor_bytes if training.state_every_n_steps else 0
+    every = training.state_every_n_steps
+    states = (engine_states.kept(training.keep_states, training.steps, every) + 1) * 3 * 2 * tensor_bytes if every else 0
     return int((files * tensor_bytes + states) * 1.1)
 
 

@@ -71,8 +71,10 @@ def history(_work: Path) -> list[dict[str, object]]:
 
 
 def checkpoint(work: Path) -> tuple[Path, int] | None:
-    states = sorted(work.glob("step*-state"))
-    return (states[-1], int(states[-1].name[4:].partition("-")[0])) if states else None
+    total = int((work / "total").read_text("utf-8") or 0) if (work / "total").exists() else sys.maxsize
+    found = {int(state.name[4:].partition("-")[0]): state for state in work.glob("step*-state")}
+    step = max((step for step in found if step < total), default=0)
+    return (found[step], step) if step else None
 
 
 def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
@@ -85,6 +87,10 @@ def _train(asked: dict[str, object]) -> int:
     work, behave = Path(str(asked["work"])), str(asked["behave"])
     first = int(Path(str(asked["state"])).name[4:].partition("-")[0]) if asked["state"] else 0
     total = int(str(asked["steps"]))
+    if first >= total:  # as sd-scripts and the embedded trainer do
+        print(f"AssertionError: max_train_steps should be greater than initial step: {total} vs {first}", file=sys.stderr)
+        return 1
+    (work / "total").write_text(str(total), "utf-8")
     for step in range(first + 1, total + 1):
         time.sleep(float(str(asked["pause"])))
         loss = "nan" if behave == "nan" and step == total // 2 and asked["precision"] != "bf16" else "0.1"

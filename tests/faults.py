@@ -182,7 +182,7 @@ class Killer:
         self.check()
         for name in ("cat-lora", "cat-loha"):
             (train,) = self.runs.glob(f"{name}/train-*")
-            assert frames(train)[-1][-1] == self.steps(train), f"{train} did not end with its last step"
+            assert (frames(train)[-1] or [0])[-1] == self.steps(train), f"{train} did not end with its last step"
             (release,) = self.runs.glob(f"{name}/release-*")
             bad = [check for check in verify.verify_bundle(release) if check.verdict is Verdict.FAIL]
             assert bad == [], f"{release} does not verify"

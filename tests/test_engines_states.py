@@ -7,6 +7,7 @@ import os
 import shutil
 import struct
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,8 @@ def state(work: Path, name: str, step: int) -> Path:
     header = json.dumps({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
     for other in ("optimizer.bin", "scheduler.bin", "random_states_0.pkl"):
-        (folder / other).write_bytes(b"x")
+        with zipfile.ZipFile(folder / other, "w") as file:  # as torch.save writes
+            file.writestr("archive/data.pkl", b"x")
     return folder
 
 
@@ -51,6 +53,42 @@ def test_a_state_with_cut_weights_does_not_count(tmp_path: Path, cut: int) -> No
     file = only / "model.safetensors"
     file.write_bytes(file.read_bytes()[:cut])
     assert states.newest(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["random_states_0.pkl", "optimizer.bin", "scheduler.bin"])
+def test_a_state_with_a_cut_file_does_not_count(tmp_path: Path, name: str) -> None:
+    good = state(tmp_path, "krnk-step00000200-state", 200)
+    file = state(tmp_path, "krnk-step00000400-state", 400) / name
+    file.write_bytes(file.read_bytes()[:-1])
+    assert states.newest(tmp_path) == (good, 200)
+
+
+def test_a_state_of_the_last_step_is_none_to_go_on_from(tmp_path: Path) -> None:
+    """Killed, or out of disk, between its last state and its file: sd-scripts refuses to start after the last step."""
+    before = state(tmp_path, "krnk-step00000800-state", 800)
+    state(tmp_path, "krnk-step00001000-state", 1000)
+    (tmp_path / "expected.json").write_text('{"steps": 1000}', "utf-8")
+    assert sdscripts.checkpoint(tmp_path) == (before, 800)
+    own = tmp_path / "own"
+    for step in (800, 1000):
+        folder = own / f"krnk-step{step:08}-state"
+        folder.mkdir(parents=True)
+        for name in ("network.safetensors", "optimizer.pt", "schedule.json"):
+            (folder / name).write_bytes(b"x")
+        (folder / "train_state.json").write_text(json.dumps({"current_step": step}), "utf-8")
+    (own / "expected.json").write_text('{"steps": 1000}', "utf-8")
+    assert embedded.checkpoint(own) == (own / "krnk-step00000800-state", 800)
+
+
+@pytest.mark.parametrize(("steps", "every", "keep", "left"), [(1000, 200, 1, [800, 1000]), (1000, 300, 1, [900])])
+def test_the_state_before_the_last_step_stays(steps: int, every: int, keep: int, left: list[int]) -> None:
+    """What sd-scripts leaves: at each save it removes one state (train_util.get_remove_step_no)."""
+    kept, there = states.kept(keep, steps, every) * every - 1, set[int]()
+    for step in range(every, steps + 1, every):
+        there.add(step)
+        removed = step - kept - 1
+        there.discard(removed - removed % every)
+    assert sorted(there) == left
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"current_step": "3"}', '{"current_step": true}', '{"current_step": 0}'])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import toml
 
-from orchestrator.engines import gen, networks
+from orchestrator.engines import gen, networks, states
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -236,7 +236,7 @@ def _saving(training: Training) -> list[str]:
         return []
     argv = ["--save_every_n_steps", str(every)]
     # sd-scripts removes the multiple of ``every`` below step - n - 1: n = keep * every - 1 leaves ``keep`` of them.
-    kept = str(training.keep_states * every - 1)
+    kept = str(states.kept(training.keep_states, training.steps, every) * every - 1)
     if training.save_every_n_steps is None:  # the LoRA beside a state is not asked for; only the last is left
         argv += ["--save_last_n_steps", kept]
     if training.state_every_n_steps is not None:

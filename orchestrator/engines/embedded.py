@@ -124,16 +124,16 @@ def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # n
 
 
 def checkpoint(work: Path) -> tuple[Path, int] | None:
-    """Return the newest state in ``work`` and its step."""
+    """Return the newest state in ``work`` from which something is left to train, and its step."""
+    steps = readback.read_expected(work).get("steps")
+    below = steps if isinstance(steps, int) else sys.maxsize
     found = [
         (step, folder)
         for folder in work.glob("*-state")
         if all((folder / name).is_file() for name in _STATE) and (step := states.step_of(folder)) is not None
     ]
-    if not found:
-        return None
-    step, folder = max(found)
-    return folder, step
+    step, folder = max((one for one in found if one[0] < below), default=(0, None))
+    return (folder, step) if folder is not None else None
 
 
 def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:

@@ -172,7 +172,7 @@ def command(program: str, argv: list[str], work: Path, files: dict[str, str]) ->
 
 def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
     """Return the training command (see ``engines.Engine``). One process: `accelerate launch` and its config play no part."""
-    newest = states.newest(work) if state is not None else None
+    newest = checkpoint(work) if state is not None else None
     initial = newest[1] if newest is not None and newest[0] == state else None
     said = arguments.train(recipe, inputs, work, state, initial)
     argv = [*said.argv, "--tokenizer_cache_dir", str(settings.tokenizers()), "--console_log_simple"]
@@ -199,8 +199,8 @@ def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # n
 
 
 def checkpoint(work: Path) -> tuple[Path, int] | None:
-    """Return the newest complete state in ``work`` and its step."""
-    return states.newest(work)
+    """Return the newest complete state in ``work`` from which something is left to train, and its step."""
+    return states.newest(work, readback.read_expected(work).get("steps"))
 
 
 def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import re
 import struct
+import sys
+import zipfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -87,18 +89,28 @@ def complete(folder: Path) -> bool:
         sizes = [(folder / name).stat().st_size for name in _FILES]
     except OSError:
         return False
-    return all(sizes) and whole(folder / "model.safetensors") and step_of(folder) is not None
+    # torch.save writes zip archives, whose table stands at the end: a file that was cut off has none.
+    saved = all(zipfile.is_zipfile(folder / name) for name in _FILES if not name.endswith(".safetensors"))
+    return all(sizes) and saved and whole(folder / "model.safetensors") and step_of(folder) is not None
 
 
-def newest(work: Path) -> tuple[Path, int] | None:
-    """Return the complete state in ``work`` with the most steps, and their true number."""
+def kept(asked: int, steps: int, every: int) -> int:
+    """Return how many states to keep: one more than asked for where the last step saves one too.
+
+    A trainer that is killed, or finds the disk full, between its last state and its file leaves a state from which there is
+    nothing left to train, and which it refuses (train_network.py 1252-1255): it goes on from the one before.
+    """
+    return asked + (steps % every == 0)
+
+
+def newest(work: Path, steps: object = None) -> tuple[Path, int] | None:
+    """Return the complete state in ``work`` with the most steps, fewer than ``steps`` if given, and their true number."""
     known = shifts(work)
+    below = steps if isinstance(steps, int) else sys.maxsize
     found = [
         (step + shift_at(known, (folder / LAST_FILE).stat().st_mtime), folder)
         for folder in work.glob("*-state")
         if folder.is_dir() and _STEP.search(folder.name) and (step := step_of(folder)) is not None and complete(folder)
     ]
-    if not found:
-        return None
-    step, folder = max(found)
-    return folder, step
+    step, folder = max((one for one in found if one[0] < below), default=(0, None))
+    return (folder, step) if folder is not None else None
