@@ -72,7 +72,7 @@ def rows() -> list[Row]:
         with ProcessPoolExecutor() as pool:
             list(pool.map(drawing, *zip(*jobs, strict=True), chunksize=8))
         few, pile = table("few", 128, 192, 256, 384, 512, 768), table("many")
-        cache = root / "looks.json"
+        memory = root / "looks.json"
 
         def build_() -> object:
             return build(few, root, root / "out", lambda *_: None)
@@ -81,7 +81,7 @@ def rows() -> list[Row]:
             return api.predict(api.layout(pile, root), pile)
 
         def check() -> object:
-            return lint.check(pile, root, cache=cache)
+            return lint.check(pile, root, memory=memory)
 
         return [
             timed("build, 27 originals of 1024x1024 x 6 sizes and themselves", 3, build_),

@@ -22,6 +22,22 @@ class Problem:
         return f"{self.where}  {self.what}" + (f"\n    {self.hint}" if self.hint else "")
 
 
+def grouped(problems: Iterable[Problem], most: int = 2) -> list[Problem]:
+    """Return each problem once; what more than ``most`` places share is said of the first, with how many have it."""
+    same: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        places = same.setdefault((problem.what, problem.hint), [])
+        if problem.where not in places:
+            places.append(problem.where)
+    found: list[Problem] = []
+    for (what, hint), places in same.items():
+        if len(places) > most:
+            found.append(Problem(f"{places[0]} and {len(places) - 1} more", what, hint))
+        else:
+            found += [Problem(where, what, hint) for where in places]
+    return found
+
+
 class OrchestratorError(Exception):
     """An error meant for the user: one or more problems and the exit code that goes with them."""
 

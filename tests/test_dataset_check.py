@@ -22,7 +22,7 @@ from orchestrator.dataset import contact, importing, lint, looks, tagger, tokens
 from orchestrator.dataset.build import build
 from orchestrator.dataset.lint import Level
 from orchestrator.errors import NotReady, RecipeError
-from orchestrator.recipe import Dataset
+from orchestrator.recipe import Dataset, Training
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,6 +119,54 @@ def test_odd_files(good: Path, name: str, form: str, expected: str) -> None:
     assert expected in found[0]
 
 
+def test_what_lies_beside_the_pictures_is_named(good: Path) -> None:
+    (good / "data" / "more").mkdir()
+    face(40).save(good / "data" / "more" / "f02.png")
+    (good / "data" / "f03.png").write_bytes(b"")
+    sheer = face(41).convert("RGBA")
+    sheer.putalpha(128)
+    sheer.save(good / "data" / "f04.png")
+    report = check(good, sizes=[48, 128, 256], source={"background_color": "#000000"})
+    assert "data/more: is ignored, a folder below with 1 picture" in said(report)
+    assert "data/f03.png: is empty: 0 bytes" in said(report, Level.ERROR)
+    notes = said(report, Level.NOTE)
+    assert "data/f04.png: is transparent; it stands on #000000" in notes
+    assert "data/f00.png: is 96 wide, too small to be trained at 128, 256: nothing is enlarged" in notes
+    folders = good / "kohya"
+    for name in ("2_cat", "0_off"):
+        (folders / name).mkdir(parents=True)
+        face(42).save(folders / name / "a.png")
+    face(43).save(folders / "b.png")
+    found = said(check(good, source={"images": "kohya", "reading": "kohya", "captions": "files"}))
+    assert "kohya/0_off: is ignored, as by sd-scripts: it says 0 repeats" in found
+    assert "kohya/b.png: is ignored: it lies beside the folders of pictures" in found
+
+
+def test_what_many_pictures_share_is_said_once(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from orchestrator.dataset import console  # noqa: PLC0415
+
+    for name in ("f02", "f03", "f04"):
+        face(50 + int(name[1:])).convert("CMYK").save(good / "data" / f"{name}.jpg")
+    report = check(good)
+    assert len([text for text in said(report) if "CMYK" in text]) == 3
+    console.show(report.inspected.dataset, report)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "CMYK" in line]
+    assert lines == ["warning data/f02.jpg and 2 more  has CMYK colours, made for print; they become sRGB"]
+
+
+def test_one_name_at_several_sizes_is_no_copy_in_folders_read_as_they_are(tmp_path: Path) -> None:
+    for width in (64, 128, 256):
+        folder = tmp_path / "4_krnk" / f"krnk girl_f{width:04d}"
+        folder.mkdir(parents=True)
+        face(1, 256).resize((width, width), Image.Resampling.LANCZOS).save(folder / "f00.png")
+    copied = tmp_path / "4_krnk" / "krnk girl_f0256" / "f01.png"
+    copied.write_bytes(copied.with_name("f00.png").read_bytes())
+    found = said(check(tmp_path, source={"images": "4_krnk", "reading": "charframework"}))
+    assert [text for text in found if "nearly the same" in text] == [
+        "4_krnk/krnk girl_f0256/f01.png: looks nearly the same as 4_krnk/krnk girl_f0064/f00.png and 2 more"
+    ]
+
+
 def test_endings_that_sd_scripts_would_not_see(good: Path) -> None:
     face(9).save(good / "data" / "f02.Png", "PNG")
     report = check(good)
@@ -138,6 +186,12 @@ def test_captions(good: Path) -> None:
     assert "data/f07.txt: is a caption without a picture of that name" in found
     assert [text for text in found if "data/f10.png" in text] == [
         f"data/f10.png: its caption takes {2 + 80 + 1} tokens; what follows the 75th is cut off"
+    ]
+    (good / "data" / "f01.txt").write_text("")
+    broken = check(good, source={"captions": "files"})
+    assert "data/f01.txt: has nothing in its first line, the only one that is read" in said(broken, Level.ERROR)
+    assert [text for text in said(broken) if "without a picture" in text] == [
+        "data/f07.txt: is a caption without a picture of that name"
     ]
     empty = check(good, source={"captions": "fixed", "trigger": "", "class_tokens": "girl"})
     assert said(empty, Level.ERROR) == [f"data/{name}.png: has an empty caption" for name in ("f00", "f01", "f10")]
@@ -228,6 +282,34 @@ def test_trigger_words_that_collide_or_mean_something(good: Path) -> None:
     assert any('"catkin girl" reads cat|kin|girl and ends in the common word "girl"' in text for text in notes)
 
 
+@pytest.mark.parametrize(
+    ("trigger", "level", "expected"),
+    [
+        ("krnk", None, ""),
+        ("shortcat", Level.NOTE, '"shortcat" reads short|cat and ends in the common word "cat", after "short"'),
+        ("catkrnk", Level.NOTE, '"catkrnk" reads cat|kr|nk and holds the common word "cat"'),
+        ("黒猫", Level.NOTE, '"黒猫" is 6 tokens of single bytes: the base model cannot read its letters'),
+        ("sks", Level.WARNING, '"sks" is a single token of CLIP: the base model may know it as something'),
+        ("Krnk, krnk", Level.WARNING, '"Krnk" and "krnk" are the same to CLIP, which reads no capitals'),
+    ],
+)
+def test_what_a_trigger_is_to_the_text_encoder(good: Path, trigger: str, level: Level | None, expected: str) -> None:
+    report = check(good, source={"trigger": trigger})
+    about = [one for one in report.findings if one.where == "dataset.sources.krnk.trigger"]
+    assert [(one.level, one.what) for one in about][:1] == ([(level, expected)] if level else [])
+
+
+def test_the_recipes_own_token_limit_counts(good: Path) -> None:
+    for length, most in ((100, 150), (160, 225), (230, None)):
+        table = made(sources={"krnk": {**SOURCE, "captions": "fixed", "tags": ["a"] * (length // 2)}}, vocabulary=VIEWS)
+        for own in (75, 150, 225):
+            training = Training(steps=1, optimizer="AdamW", seed=1, options={"max_token_length": own})
+            found = [one for one in lint.check(table, good, training).findings if "tokens" in one.what]
+            assert bool(found) == (length + 1 > own)
+            hint = f"training.options.max_token_length = {most} takes it" if most else "225 is the most"
+            assert {one.hint for one in found} <= {hint}
+
+
 def test_tokens_are_those_of_the_tokenizer_that_trains() -> None:
     """The Rust tokenizers library, set up as transformers sets up CLIP's."""
     rust = pytest.importorskip("tokenizers")
@@ -256,7 +338,7 @@ def test_tokens_are_those_of_the_tokenizer_that_trains() -> None:
 def test_a_second_check_decodes_nothing(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = good / "cache" / "looks.json"
     table = made(sources={"krnk": SOURCE}, vocabulary=VIEWS)
-    first = lint.check(table, good, cache=cache).as_json()
+    first = lint.check(table, good, memory=cache).as_json()
     seen: list[str] = []
     real = looks.look
 
@@ -265,13 +347,13 @@ def test_a_second_check_decodes_nothing(good: Path, monkeypatch: pytest.MonkeyPa
         return real(path)
 
     monkeypatch.setattr(looks, "look", spy)
-    assert lint.check(table, good, cache=cache).as_json() == first
+    assert lint.check(table, good, memory=cache).as_json() == first
     assert seen == []
     face(70).save(good / "data" / "f01.png")
-    lint.check(table, good, cache=cache)
+    lint.check(table, good, memory=cache)
     assert seen == ["f01.png"]
     cache.write_text("{ broken")
-    assert lint.check(table, good, cache=cache).errors() == []
+    assert lint.check(table, good, memory=cache).errors() == []
     assert len(seen) == 4
 
 
@@ -325,6 +407,35 @@ def test_import_reads_what_people_have(good: Path, tmp_path_factory: pytest.Temp
         tomllib.loads(importing.describe(good / "data", root))["dataset"]["sources"]["data"]["images"]
         == (good / "data").as_posix()
     )
+    gui = root / "gui"
+    for part, name in (("img", "10_sks girl"), ("img", "5_sks girl smile"), ("img", "loose"), ("reg", "1_girl")):
+        (gui / part / name).mkdir(parents=True)
+        face(3).save(gui / part / name / "a.png")
+    text = importing.describe(gui, root)
+    assert "# loose is not read: it says no number of repeats; move it away, or name it 1_loose" in text
+    read = tomllib.loads(text)["dataset"]
+    assert read["sources"] == {
+        "sks": {"images": "gui/img", "reading": "kohya", "captions": "files", "trigger": "sks"},
+        "reg": {
+            "images": "gui/reg",
+            "reading": "kohya",
+            "captions": "files",
+            "regularization": True,
+            "class_tokens": "girl",
+        },
+    }
+    (gui / "img" / "loose" / "a.png").unlink()
+    plan = api.layout(made(**read), root)
+    assert plan.problems == ()
+    seen = [(folder.class_tokens, folder.repeats, folder.regularization) for folder in plan.folders]
+    assert seen == [("sks girl", 10, False), ("sks girl smile", 5, False), ("girl", 1, True)]
+    loose = root / "loose"
+    for name in ("mimi", "momo"):
+        (loose / name).mkdir(parents=True)
+        face(4).save(loose / name / "f00.png")
+    assert tomllib.loads(importing.describe(loose, root))["dataset"]["sources"] == {
+        name: {"images": f"loose/{name}", "trigger": name, "class_tokens": name} for name in ("mimi", "momo")
+    }
     (root / "nothing").mkdir()
     for wrong in (root / "nothing", root / "nowhere"):
         with pytest.raises(RecipeError):

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 class CaptionError(ValueError):
-    """A caption that cannot be made; the text says why."""
+    """A caption that cannot be made; the text says why, ``hint`` what to do."""
+
+    def __init__(self, what: str, hint: str) -> None:
+        """Take what is wrong and how to mend it."""
+        super().__init__(what)
+        self.hint = hint
 
 
 def of_view(vocabulary: Vocabulary, source: Source, trigger: str, tags: tuple[str, ...], stem: str) -> str:
@@ -25,7 +30,8 @@ def of_view(vocabulary: Vocabulary, source: Source, trigger: str, tags: tuple[st
     """
     view = naming.view(stem)
     if view is None:
-        raise CaptionError("states no view: f or b, then the height 0..2, then the direction 0..7, as f00 or b12")
+        what = "states no view: f or b, then the height 0..2, then the direction 0..7, as f00 or b12"
+        raise CaptionError(what, f'rename it, as f00_{stem}, or write its caption: texts."{stem}" = "…" below its source')
     background = vocabulary.background if source.background is None else source.background
     parts = {
         "trigger": trigger,
@@ -63,11 +69,11 @@ def of_file(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise CaptionError(f"cannot be read: {error.strerror}") from error
+        raise CaptionError(f"cannot be read: {error.strerror}", "mend its permissions") from error
     except UnicodeDecodeError as error:
-        raise CaptionError(f"is not UTF-8 (byte {error.start})") from error
+        raise CaptionError(f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from error
     if not lines or not lines[0].strip():
-        raise CaptionError("has nothing in its first line, the only one that is read")
+        raise CaptionError("has nothing in its first line, the only one that is read", "write the tags there")
     return lines[0].strip()
 
 
@@ -78,7 +84,8 @@ def _entry(name: str, table: dict[str, str], digit: str) -> str:
         return table[digit]
     if "other" in table:
         return table["other"]
-    raise CaptionError(f"has {digit!r} for {name}, which the vocabulary does not list (nor `other`)")
+    what = f"has {digit!r} for {name}, which the vocabulary does not list (nor `other`)"
+    raise CaptionError(what, f'add it to dataset.vocabulary.{name}: {digit} = "…"')
 
 
 def _words(name: str, words: Words, view: naming.View) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.dataset.lint import Level
 from orchestrator.dataset.views import DIRECTIONS, HEIGHTS
+from orchestrator.errors import Problem, grouped
 from orchestrator.terminal import say
 
 if TYPE_CHECKING:
@@ -54,11 +55,15 @@ def show(dataset: Dataset, report: Report) -> None:
         for height, name in zip(HEIGHTS, ("level", "from above", "from below"), strict=True):
             cells = (str(one.counts.get((height, way), "m" if (height, way) in one.mirrored else ".")) for way in DIRECTIONS)
             say(f"    {name:<20}{'  '.join(cells)}")
+    if report.errors():
+        say("\n  (what has an error is left out of these numbers)")
     if report.findings:
         say()
-    for finding in report.findings:
-        say(f"{finding.level.value:<8}{finding.where}  {finding.what}")
-        if finding.hint:
-            say(f"          {finding.hint}")
+    for level in Level:
+        found = [Problem(one.where, one.what, one.hint) for one in report.findings if one.level is level]
+        for problem in grouped(found):
+            say(f"{level.value:<8}{problem.where}  {problem.what}")
+            if problem.hint:
+                say(f"          {problem.hint}")
     counts = {level: sum(finding.level is level for finding in report.findings) for level in Level}
     say("\n" + ", ".join(f"{count} {level.value}{'s' if count != 1 else ''}" for level, count in counts.items()))

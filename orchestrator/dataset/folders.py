@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from orchestrator.dataset.originals import Group, Original
+    from orchestrator.dataset.originals import Group, Ignored, Original
     from orchestrator.recipe import Dataset, Source
 
 Size = tuple[int, int]  # width, height in pixels
@@ -59,7 +59,7 @@ class Layout:
     folders: tuple[Folder, ...]
     problems: tuple[Problem, ...]
     """Why it cannot be built: missing folders, broken headers, names without a view, two pictures with one stem …"""
-    ignored: tuple[Path, ...]
+    ignored: tuple[Ignored, ...]
 
     def classes(self) -> tuple[tuple[Size, tuple[Folder, ...]], ...]:
         """Return the resolution classes with their folders: one [[datasets]] each."""
@@ -151,7 +151,7 @@ def _read(group: Group, source: Source, dataset: Dataset, root: Path, problems: 
         except captions.CaptionError as error:
             at_file = source.captions == "files" and original.path.stem not in source.texts
             text = _shown(original.path.with_suffix(source.caption_files), root) if at_file else where
-            problems.append(Problem(text, str(error), f'or set dataset.sources.{group.source}.captions to "files" or "fixed"'))
+            problems.append(Problem(text, str(error), error.hint))
             continue
         size = (header.width, header.height)
         result.append(Picture(f"{original.path.stem}.png", original.role, original.path, size, size, caption))
@@ -169,7 +169,8 @@ def _caption(dataset: Dataset, source: Source, group: Group, path: Path) -> str 
         case "files":
             text = captions.of_file(path.with_suffix(source.caption_files))
             if text is None and source.reading != "kohya":  # kohya's folders fall back on their name, on purpose
-                raise captions.CaptionError("no such file: the picture has no caption")
+                hint = f'write it, or set dataset.sources.{group.source}.captions = "fixed": its trigger and tags'
+                raise captions.CaptionError("no such file: the picture has no caption", hint)
             return text
         case "tagger":
             return None

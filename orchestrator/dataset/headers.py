@@ -91,7 +91,7 @@ def _read(path: Path) -> Header:
             with Image.open(path, formats=FORMATS) as image:
                 return header(image, path)
     except UnidentifiedImageError as error:
-        raise UnreadableError("is no picture") from error
+        raise UnreadableError("is no picture" if path.stat().st_size else "is empty: 0 bytes") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableError(f"has more than {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} million pixels") from error
     except (OSError, SyntaxError, ValueError, KeyError, EOFError) as error:  # what Pillow's plugins raise for broken files

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.dataset import headers, naming
 from orchestrator.errors import Problem, RecipeError
@@ -15,15 +16,26 @@ if TYPE_CHECKING:
 
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9._+-]+")
 _CAPTIONS: Final = (".txt", ".caption")
+_SIZED: Final = re.compile(r".*_[fb]?(\d{2,4}|original)(_\d+x\d+)?")  # ``krnk girl_f0512``
+_IMAGES: Final = ("img", "image", "images")  # what kohya's GUI makes beside ``reg``
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One source: its words, the values of its table, and what is said of it in comments."""
+
+    words: str
+    table: dict[str, Any]
+    said: tuple[str, ...]
 
 
 def describe(folder: Path, root: Path, name: str = "") -> str:
-    """Return TOML that describes ``folder`` as it is: a dataset with one source, ready to be extended by a recipe.
+    """Return TOML that describes ``folder`` as it is: a dataset with its sources, ready to be extended by a recipe.
 
     Args:
-        folder: kohya's (holds folders named N_name), CharFramework's (``4_krnk``, holds folders such as ``krnk girl_f0512``),
-            or plain pictures.
-        root: the project folder; the source is written relative to it where it lies below.
+        folder: kohya's (holds folders named N_name, or ``img`` and ``reg`` with such folders), CharFramework's (``4_krnk``,
+            holds folders such as ``krnk girl_f0512``), plain pictures, or folders of plain pictures.
+        root: the project folder; sources are written relative to it where they lie below.
         name: of the dataset; default: from the folder's name.
 
     Raises:
@@ -31,59 +43,103 @@ def describe(folder: Path, root: Path, name: str = "") -> str:
     """
     if not folder.is_dir():
         raise RecipeError(Problem(str(folder), "is no folder", "python -m orchestrator dataset import FOLDER"))
-    parts = {one.name: _pictures(one) for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith(".")}
-    parts = {name_: pictures for name_, pictures in parts.items() if pictures}
-    own = _pictures(folder)
-    if not parts and not own:
-        raise RecipeError(
-            Problem(str(folder), "holds no picture and no folder of pictures", "kohya's holds folders named N_name")
-        )
-    numbered = {part: naming.repeats(part)[0] for part in parts}
-    lines = [f"# {part}: {len(files)} pictures" for part, files in parts.items()]
-    if parts and own:
-        lines.append(f"# not read: {len(own)} pictures beside the folders")
-    reading, words = _reading(folder, list(parts))
-    if reading == "kohya":
-        lines += [f"# not read: {part} has no number of repeats in front" for part, repeats in numbered.items() if not repeats]
-        parts = {part: files for part, files in parts.items() if numbered[part]}
-    files = [path for each in parts.values() for path in each] or own
-    images = folder.resolve()
-    shown = images.relative_to(root.resolve()).as_posix() if images.is_relative_to(root.resolve()) else images.as_posix()
-    captions, ending = _captions(files)
-    source = {"images": shown}
-    if reading != "pictures":
-        source["reading"] = reading
-    if captions != "view":
-        source["captions"] = captions
-    if ending not in {"", ".txt"}:
-        source["caption_files"] = ending
-    if reading != "charframework":  # there the folders' names say it
-        source |= {"trigger": words.partition(" ")[0], "class_tokens": words}
-    name = _name(name or naming.repeats(folder.resolve().name)[1])
-    head = [f"# {name}: {len(files)} pictures of {shown}, read as {reading}, captions from {captions}.", *lines]
-    body = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in source.items()]
-    return "\n".join([*head, "", "[dataset]", f'name = "{name}"', "", f"[dataset.sources.{_key(name)}]", *body, ""])
-
-
-def _reading(folder: Path, parts: list[str]) -> tuple[str, str]:
-    """Return how a folder is to be read, and the words of its name or of its first part's."""
-    own, words = naming.repeats(folder.resolve().name)
+    parts = _parts(folder, root)
     if not parts:
-        return "pictures", words
-    numbered = [words for repeats, words in map(naming.repeats, parts) if repeats]
-    if numbered and own is None:  # CharFramework writes the number before the parent's name
-        return "kohya", numbered[0]
-    return "charframework", naming.charframework(parts[0]).class_tokens
+        hint = "kohya's holds folders named N_name, CharFramework's folders such as krnk girl_f0512"
+        raise RecipeError(Problem(str(folder), "holds no picture and no folder of pictures", hint))
+    names = [_name(name or part.words) for part in parts] if len(parts) == 1 else [_name(part.words) for part in parts]
+    dataset = _name(name or naming.repeats(folder.resolve().name)[1])
+    lines = [f"# {dataset}, as it lies in {_shown(folder, root)}.", *(f"# {line}" for part in parts for line in part.said)]
+    lines += ["", "[dataset]", f'name = "{dataset}"']
+    for key, part in zip(_different(names), parts, strict=True):
+        lines += ["", f"[dataset.sources.{key if re.fullmatch(r'[A-Za-z0-9_-]+', key) else json.dumps(key)}]"]
+        lines += [f"{word} = {json.dumps(value, ensure_ascii=False)}" for word, value in part.table.items()]
+    return "\n".join([*lines, ""])
 
 
-def _captions(files: list[Path]) -> tuple[str, str]:
+def _parts(folder: Path, root: Path) -> list[_Part]:
+    """Return the sources that a folder is made of."""
+    inside = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    images = next((inside[name] for name in _IMAGES if name in inside and _numbered(inside[name])), None)
+    if images is not None:
+        parts = [_kohya(images, root, regularization=False)]
+        regularization = inside.get("reg")
+        return (
+            [*parts, _kohya(regularization, root, regularization=True)]
+            if regularization and _numbered(regularization)
+            else parts
+        )
+    own = _pictures(folder)
+    with_pictures = [path for path in inside.values() if _pictures(path)]
+    numbered = naming.repeats(folder.resolve().name)[0] is not None
+    if with_pictures and (numbered or all(_SIZED.fullmatch(path.name) for path in with_pictures)):
+        return [_charframework(folder, root, with_pictures)]
+    if _numbered(folder):
+        return [_kohya(folder, root, regularization=False)]
+    return [_plain(path, root) for path in ([folder] if own else []) + with_pictures]
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Return the folders of pictures named N_name."""
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and naming.repeats(path.name)[0] and _pictures(path)]
+
+
+def _kohya(folder: Path, root: Path, *, regularization: bool) -> _Part:
+    chosen = _numbered(folder)
+    words = [naming.repeats(path.name)[1] for path in chosen]
+    # A picture without a caption is trained with its folder's words: captions = "files" keeps that.
+    ending = _ending([file for path in chosen for file in _pictures(path)]) or ".txt"
+    table = _table(folder, root, "kohya") | {"captions": "files"} | ({} if ending == ".txt" else {"caption_files": ending})
+    if regularization:
+        table["regularization"] = True
+    else:
+        table["trigger"] = words[0].partition(" ")[0]
+    if len(set(words)) == 1:
+        table["class_tokens"] = words[0]
+    others = [path for path in sorted(folder.iterdir()) if path.is_dir() and path not in chosen and _pictures(path)]
+    said = [f"{path.name}: {len(_pictures(path))} pictures" for path in chosen]
+    for path in others:
+        repeats, own = naming.repeats(path.name)
+        why = "it says 0 repeats; to train on it," if repeats is not None else "it says no number of repeats; move it away, or"
+        said.append(f"{path.name} is not read: {why} name it 1_{own}")
+    return _Part(folder.name if regularization else words[0].partition(" ")[0], table, tuple(said))
+
+
+def _charframework(folder: Path, root: Path, chosen: list[Path]) -> _Part:
+    captions = _captions([file for path in chosen for file in _pictures(path)])
+    said = [f"{path.name}: {len(_pictures(path))} pictures" for path in chosen]
+    words = naming.repeats(folder.resolve().name)[1]
+    return _Part(words, _table(folder, root, "charframework") | captions, tuple(said))
+
+
+def _plain(folder: Path, root: Path) -> _Part:
+    files = _pictures(folder)
+    words = naming.repeats(folder.resolve().name)[1]
+    table = _table(folder, root, "pictures") | _captions(files) | {"trigger": words.partition(" ")[0], "class_tokens": words}
+    return _Part(words, table, (f"{folder.resolve().name}: {len(files)} pictures; its trigger is a guess",))
+
+
+def _table(folder: Path, root: Path, reading: str) -> dict[str, Any]:
+    return {"images": _shown(folder, root)} | ({} if reading == "pictures" else {"reading": reading})
+
+
+def _shown(folder: Path, root: Path) -> str:
+    path = folder.resolve()
+    return path.relative_to(root.resolve()).as_posix() if path.is_relative_to(root.resolve()) else path.as_posix()
+
+
+def _captions(files: list[Path]) -> dict[str, Any]:
     """Return where captions come from: files if most pictures have one, else the view if most names state one, else fixed."""
+    ending = _ending(files)
+    if ending and 2 * sum(path.with_suffix(ending).is_file() for path in files) > len(files):
+        return {"captions": "files"} | ({} if ending == ".txt" else {"caption_files": ending})
+    return {} if 2 * sum(naming.view(path.stem) is not None for path in files) > len(files) else {"captions": "fixed"}
+
+
+def _ending(files: list[Path]) -> str:
+    """Return the ending of most caption files; empty without any."""
     endings = Counter(ending for path in files for ending in _CAPTIONS if path.with_suffix(ending).is_file())
-    if endings and 2 * endings.most_common(1)[0][1] > len(files):
-        return "files", endings.most_common(1)[0][0]
-    if 2 * sum(naming.view(path.stem) is not None for path in files) > len(files):
-        return "view", ""
-    return "fixed", ""
+    return endings.most_common(1)[0][0] if endings else ""
 
 
 def _pictures(folder: Path) -> list[Path]:
@@ -94,5 +150,8 @@ def _name(words: str) -> str:
     return _UNFIT.sub("-", words).strip("-._+") or "dataset"
 
 
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name)
+def _different(names: list[str]) -> list[str]:
+    """Return the names, each once: a second ``krnk`` is ``krnk-2``."""
+    return [
+        name if name not in names[:place] else f"{name}-{names[:place].count(name) + 1}" for place, name in enumerate(names)
+    ]

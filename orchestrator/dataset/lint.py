@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.dataset import buckets, folders, manifest, preflight
+from orchestrator import remembered
+from orchestrator.dataset import buckets, folders, manifest, preflight, tokens
 from orchestrator.dataset.looks import looks
 from orchestrator.dataset.rules import RULES
 from orchestrator.dataset.views import Coverage, coverage
@@ -52,6 +53,8 @@ class Inspected:
     looks: dict[Path, Look]
     """By original."""
     coverage: tuple[Coverage, ...]
+    tokens: int
+    """So many tokens of a caption are read: 75, or the recipe's max_token_length."""
     built: Path | None
     """Where the dataset has been built, maybe of other pictures."""
 
@@ -91,22 +94,30 @@ class Report:
         return {**said, "steps": self.steps, "epochs": self.epochs, "findings": findings}
 
 
+def memory(root: Path) -> Path | None:
+    """Return the file, in the user's cache, that remembers what the pictures of a project look like."""
+    return remembered.place(str(root), "looks of pictures")
+
+
 def check(
-    dataset: Dataset, root: Path, training: Training | None = None, *, cache: Path | None = None, built: Path | None = None
+    dataset: Dataset, root: Path, training: Training | None = None, *, memory: Path | None = None, built: Path | None = None
 ) -> Report:
-    """Check ``dataset`` with every rule; decodes each original once, or not at all when ``cache`` remembers it.
+    """Check ``dataset`` with every rule; decodes each original once, or not at all when ``memory`` remembers it.
 
     Args:
         dataset: the recipe's table.
         root: the project folder its sources are relative to.
         training: for steps and epochs; without it both are 0.
-        cache: JSON file that remembers what unchanged pictures look like.
+        memory: file that remembers what unchanged pictures look like; see ``memory``.
         built: folder of an earlier build, searched for latent caches that are older than their pictures.
     """
     layout = folders.layout(dataset, root)
     prediction = buckets.predict(layout, dataset)
     paths = sorted({picture.original for folder in layout.folders for picture in folder.pictures})
-    inspected = Inspected(dataset, root, layout, prediction, looks(paths, cache), coverage(layout, dataset), built)
+    seen, shown = looks(paths, memory), coverage(layout, dataset)
+    said = training.options.get("max_token_length", tokens.LIMITS[0]) if training else tokens.LIMITS[0]
+    length = said if isinstance(said, int) else tokens.LIMITS[0]
+    inspected = Inspected(dataset, root, layout, prediction, seen, shown, length, built)
     findings = [Finding(Level.ERROR, one.where, one.what, one.hint) for one in preflight.problems(layout, dataset, root)]
     for rule in RULES:
         findings += [Finding(Level(level), where, what, hint) for level, where, what, hint in rule(inspected)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import astuple, dataclass
+from typing import TYPE_CHECKING, Final
 
+from orchestrator import remembered
 from orchestrator.dataset import headers, naming
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ _SIDE: Final = 64  # pixels of the small picture that all is measured on
 _SHIFT: Final = 3  # of those pixels: a character may stand a little beside the middle
 _SAME_BITS: Final = 6  # of 256: more than a JPEG of the same picture differs, less than another pose
 _SAME_COLOR: Final = 4.0  # mean difference of 8x8 colours, 0..255
-_SCHEMA: Final = 1
+_PROGRAM: Final = "looks 2"  # raise it when the same picture looks different
+_MANY: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,9 @@ class Look:
     """Why it cannot be decoded; then nothing was measured."""
 
 
-def looks(paths: Sequence[Path], cache: Path | None = None) -> dict[Path, Look]:
-    """Look at every picture, on all cores; what ``cache`` remembers of an unchanged file is not decoded again.
-
-    The cache is a JSON file of its own format; one that cannot be read is written anew.
-    """
-    known = _remembered(cache)
+def looks(paths: Sequence[Path], memory: Path | None = None) -> dict[Path, Look]:
+    """Look at every picture, on all cores; what the file ``memory`` remembers of an unchanged one is not decoded again."""
+    known = _remembered(memory)
     keys = {path: _key(path) for path in paths}
     result = {path: known[key] for path, key in keys.items() if key in known}
     missing = [path for path in paths if path not in result]
@@ -49,13 +48,10 @@ def looks(paths: Sequence[Path], cache: Path | None = None) -> dict[Path, Look]:
 
     with pixels.quiet(), ThreadPoolExecutor(pixels.threads()) as pool:
         result |= dict(zip(missing, pool.map(look, missing), strict=True))
-    if cache is not None and missing:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        fresh = {keys[path]: asdict(result[path]) for path in paths}
-        fresh = {key: asdict(value) for key, value in known.items()} | fresh
-        part = cache.with_name(cache.name + ".part")
-        part.write_text(json.dumps({"schema": _SCHEMA, "looks": fresh}), encoding="utf-8")
-        part.replace(cache)
+    if missing:
+        kept = known if len(known) < _MANY else {}  # what is gone or has changed is left behind now and then
+        said = {key: astuple(one) for key, one in (kept | {keys[path]: result[path] for path in paths}).items()}
+        remembered.keep(memory, _PROGRAM, {}, said)
     return result
 
 
@@ -117,13 +113,8 @@ def _key(path: Path) -> str:
     return f"{path}|{state.st_size}|{state.st_mtime_ns}"
 
 
-def _remembered(cache: Path | None) -> dict[str, Look]:
-    if cache is None:
-        return {}
-    try:
-        table: Any = json.loads(cache.read_text(encoding="utf-8"))
-        if table["schema"] != _SCHEMA:
-            return {}
-        return {str(key): Look(**value) for key, value in table["looks"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
+def _remembered(memory: Path | None) -> dict[str, Look]:
+    said = remembered.recall(memory, _PROGRAM, remembered.Marks()) or {}
+    with contextlib.suppress(TypeError):
+        return {key: Look(*values) for key, values in said.items()}
+    return {}

@@ -43,14 +43,22 @@ class Group:
     """Name of the folder that is read as it is; empty: pictures to downscale."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """What lies among the pictures and is not read, why, and what to do."""
+
+    path: Path
+    why: str
+    hint: str
+
+
 @dataclass(slots=True)
 class Found:
     """What was found, and what is wrong with it."""
 
     groups: list[Group] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    ignored: list[Path] = field(default_factory=list)
-    """Files beside the pictures that are neither pictures nor anything known."""
+    ignored: list[Ignored] = field(default_factory=list)
 
 
 def find(dataset: Dataset, root: Path) -> Found:
@@ -85,7 +93,7 @@ def sources(dataset: Dataset, root: Path) -> list[tuple[str, Path]]:
 
 def _pictures(found: Found, dataset: Dataset, name: str, source: Source, root: Path) -> None:
     where = f"dataset.sources.{name}.images"
-    if _MAGIC.search(source.images):
+    if _MAGIC.search(source.images) and not (root / source.images).is_dir():
         start = root / _MAGIC.split(source.images)[0].rpartition("/")[0]
         paths = sorted(Path(path) for path in glob.glob(str(root / source.images), recursive=True))  # noqa: PTH207 - ** and order
         files = [path for path in paths if not path.is_dir()]
@@ -95,10 +103,15 @@ def _pictures(found: Found, dataset: Dataset, name: str, source: Source, root: P
             found.problems.append(Problem(where, f"no folder {source.images}", f"put the pictures there, or change {where}"))
             return
         files = _entries(found, start, where)
+        for folder in _entries(found, start, where, folders=True):
+            inside = sum(path.suffix.lower() in headers.ENDINGS for path in _entries(found, folder, where))
+            if inside:
+                why = f"is ignored, a folder below with {inside} picture{'s' if inside > 1 else ''}"
+                found.ignored.append(Ignored(folder, why, f'to read them, too: {where} = "{source.images}/**/*"'))
     originals = _chosen(found, name, start, files)
     if not originals:
         found.problems.append(
-            Problem(where, f"no picture in {source.images}", f"endings: {', '.join(sorted(headers.ENDINGS))}")
+            Problem(where, f"no picture in {source.images}", f"read are {', '.join(sorted(headers.ENDINGS))}")
         )
         return
     class_tokens = source.class_tokens or source.trigger
@@ -129,11 +142,14 @@ def _charframework(found: Found, dataset: Dataset, name: str, source: Source, ro
 def _kohya(found: Found, dataset: Dataset, name: str, source: Source, root: Path) -> None:
     for folder, originals in _folders(found, name, source, root):
         repeats, words = naming.repeats(folder)
-        if repeats is None or repeats < 1:
-            where = f"{source.images}/{folder}"
-            found.problems.append(
-                Problem(where, "has no number of repeats in front; sd-scripts ignores it", f"name it 1_{folder}")
-            )
+        where = f"{source.images}/{folder}"
+        if repeats is None:
+            what = "has no number of repeats in front; sd-scripts ignores it"
+            found.problems.append(Problem(where, what, f"name it 1_{folder}, or move it away"))
+            continue
+        if repeats < 1:
+            why = "is ignored, as by sd-scripts: it says 0 repeats"
+            found.ignored.append(Ignored(root / where, why, f"to train on it, name it 1_{words}"))
             continue
         flip = dataset.flip_aug if source.flip is None else source.flip
         class_tokens = source.class_tokens or words
@@ -150,6 +166,11 @@ def _folders(found: Found, name: str, source: Source, root: Path) -> list[tuple[
         found.problems.append(Problem(where, f"no folder {source.images}", f"put the folders there, or change {where}"))
         return []
     result = []
+    for path in _entries(found, start, where):
+        if path.suffix.lower() in headers.ENDINGS:
+            found.ignored.append(
+                Ignored(path, "is ignored: it lies beside the folders of pictures", "move it into one of them")
+            )
     for folder in _entries(found, start, where, folders=True):
         originals = _chosen(found, name, start, _entries(found, folder, where))
         if originals:
@@ -174,5 +195,6 @@ def _chosen(found: Found, name: str, start: Path, files: list[Path]) -> tuple[Or
         if path.suffix.lower() in headers.ENDINGS:
             chosen.append(Original(f"{name}/{path.relative_to(start).as_posix()}", path))
         elif path.suffix.lower() not in _COMPANIONS:
-            found.ignored.append(path)
+            hint = f"read are {', '.join(sorted(headers.ENDINGS))}; save it as one of them"
+            found.ignored.append(Ignored(path, "is ignored: no picture by its ending", hint))
     return tuple(chosen)

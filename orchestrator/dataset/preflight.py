@@ -40,13 +40,14 @@ def _settings(layout: Layout, dataset: Dataset) -> list[Problem]:
 
 
 def _unplaced(layout: Layout, dataset: Dataset, root: Path) -> list[Problem]:
+    sizes: dict[Path, list[str]] = {}
+    for _, picture in buckets.predict(layout, dataset).unplaced:
+        sizes.setdefault(picture.original, []).append(f"{picture.size[0]}x{picture.size[1]}")
     result = []
-    for folder, picture in buckets.predict(layout, dataset).unplaced:
-        original = picture.original
+    for original, said in sizes.items():
         where = original.relative_to(root).as_posix() if original.is_relative_to(root) else str(original)
-        width, height = picture.size
-        what = f"{width}x{height} in {folder.path} fits no bucket: sides are cut to multiples of {dataset.bucket_reso_steps}"
-        result.append(Problem(where, what, "leave that size out, lower dataset.bucket_reso_steps, or crop the picture"))
+        what = f"fits no bucket at {', '.join(said)}: sides are cut to multiples of {dataset.bucket_reso_steps}"
+        result.append(Problem(where, what, "leave these sizes out, lower dataset.bucket_reso_steps, or crop the picture"))
     return result
 
 

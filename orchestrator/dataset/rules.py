@@ -33,7 +33,7 @@ _SD_SCRIPTS: Final = tuple(ending for lower in (".png", ".jpg", ".jpeg", ".webp"
 
 def files(seen: Inspected) -> Iterator[Said]:
     """Broken files, wrong endings, and files that would be lost without a word."""
-    for role, (_, picture) in seen.originals().items():
+    for role, (folder, picture) in seen.originals().items():
         path, where = picture.original, seen.shown(picture.original)
         error = seen.looks[path].error
         if error:
@@ -53,6 +53,9 @@ def files(seen: Inspected) -> Iterator[Said]:
                 "has CMYK colours, made for print; they become sRGB",
                 "save it as RGB to choose the colours yourself",
             )
+        if header.transparent:
+            color = seen.dataset.sources[folder.source].background_color or seen.dataset.background_color
+            yield "note", where, f"is transparent; it stands on {color}", f"dataset.sources.{folder.source}.background_color"
         if header.animated:
             yield "warning", where, "is animated; only its first frame is used", "save the frame you mean"
         if path.suffix not in _SD_SCRIPTS:
@@ -64,13 +67,8 @@ def files(seen: Inspected) -> Iterator[Said]:
             )
         if role.count("\n"):
             yield "error", where, "has a line break in its name", "rename it"
-    for path in seen.layout.ignored:
-        yield (
-            "warning",
-            seen.shown(path),
-            "is ignored: no picture by its ending",
-            f"endings: {', '.join(sorted(headers.ENDINGS))}",
-        )
+    for one in seen.layout.ignored:
+        yield "warning", seen.shown(one.path), one.why, one.hint
 
 
 def caches(seen: Inspected) -> Iterator[Said]:
@@ -98,9 +96,10 @@ def sizes(seen: Inspected) -> Iterator[Said]:
         size = f"{bucket.size[0]}x{bucket.size[1]}"
         for placed in bucket.placed:
             original = placed.picture.original
-            worst[original] = max(worst[original], (placed.fit.crop_loss, f"{placed.folder.path}, bucket {size}"))
+            where = f"class {bucket.resolution[0]}x{bucket.resolution[1]}, bucket {size}"
+            worst[original] = max(worst[original], (placed.fit.crop_loss, where))
             times = placed.fit.resized[0] / placed.picture.size[0]
-            enlarged[original] = max(enlarged[original], (times, f"{placed.folder.path}, bucket {size}"))
+            enlarged[original] = max(enlarged[original], (times, where))
         if bucket.missing:
             batches = f"{bucket.batches} batches of {bucket.batch_size}"
             what = f"{bucket.count} pictures with repeats in {batches}: the last lacks {bucket.missing}"
@@ -111,26 +110,37 @@ def sizes(seen: Inspected) -> Iterator[Said]:
                 "warning",
                 seen.shown(path),
                 f"loses {loss:.0%} of its area at its edges ({where})",
-                "crop it yourself to a shape nearer to the bucket",
+                f"crop it to multiples of {seen.dataset.bucket_reso_steps}, or lower dataset.bucket_reso_steps",
             )
     for path, (times, where) in enlarged.items():
         if times > _ENLARGED:
             hint = "use a larger picture, or dataset.bucket_no_upscale = true"
             yield "warning", seen.shown(path), f"is too small for its class: enlarged {times:.1f} times ({where})", hint
-    for _, picture in seen.originals().values():
+    for folder, picture in seen.originals().values():
         width, height = picture.original_size
+        source = seen.dataset.sources[folder.source]
+        larger = [size for size in (seen.dataset.sizes if source.sizes is None else source.sizes) if size > width]
+        if larger and source.reading == "pictures":
+            what = f"is {width} wide, too small to be trained at {', '.join(map(str, larger))}: nothing is enlarged"
+            yield "note", seen.shown(picture.original), what, ""
         if max(width / height, height / width) > _EXTREME:
             yield "warning", seen.shown(picture.original), f"{width}x{height} is an extreme shape", "crop it, or cut it in two"
 
 
 def copies(seen: Inspected) -> Iterator[Said]:
-    """Nearly the same picture twice."""
+    """Nearly the same picture twice; one name at several sizes, in folders that are read as they are, is meant so."""
+    named = {picture.original: (folder.source, picture.name) for folder, picture in seen.originals().values()}
+    others: dict[Path, list[Path]] = defaultdict(list)
     for first, second in pairs(seen.looks):
+        if named[first] != named[second]:
+            others[second].append(first)
+    for path, same in others.items():
+        more = f" and {len(same) - 1} more" if len(same) > 1 else ""
         yield (
             "warning",
-            seen.shown(second),
-            f"looks nearly the same as {seen.shown(first)}",
-            "to raise its share set `repeats` of its source",
+            seen.shown(path),
+            f"looks nearly the same as {seen.shown(same[0])}{more}",
+            "keep one; to raise its share set `repeats` of its source",
         )
 
 
@@ -176,7 +186,12 @@ def regularization(seen: Inspected) -> Iterator[Said]:
         pool = sum(one.repeats * len(one.pictures) for one in members if one.regularization)
         if pool > train:
             what = f"{pool} regularization pictures with repeats for {train} of the subject: the rest is never used"
-            yield "warning", f"class {resolution[0]}x{resolution[1]}", what, "raise the subject's repeats, or use fewer"
+            yield (
+                "warning",
+                f"class {resolution[0]}x{resolution[1]}",
+                what,
+                "lower the repeats of the regularization sources, raise the subject's, or use fewer",
+            )
 
 
 RULES: Final[tuple[Callable[[Inspected], Iterator[Said]], ...]] = (

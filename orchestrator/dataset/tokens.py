@@ -14,7 +14,12 @@ from typing import Final
 LIMITS: Final = (75, 150, 225)
 """What max_token_length lets through: tokens of a caption without its start and end mark."""
 _MERGES: Final = Path(__file__).with_name("clip_merges.txt")
-_END: Final = "</w>"
+END: Final = "</w>"
+"""The end of a word's last piece."""
+_SHORT: Final = re.compile(
+    "air|ant|arm|art|bag|bat|bed|bee|box|boy|bus|cap|car|cat|cow|cup|dog|ear|egg|elf|eye|fan|fly|fox|fur|god|gun|hat|ice|ink|"
+    "jet|key|kid|leg|lip|man|map|mug|oak|owl|pen|pie|pig|pin|red|sea|sky|spa|sun|tea|tie|toe|toy|van|wig|zoo"
+)
 # 's 't … as in English, then runs of letters, single digits, runs of anything else.
 _WORDS: Final = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+", re.IGNORECASE)
 
@@ -36,9 +41,12 @@ def limit(tokens: int) -> int | None:
 
 
 def common(piece: str, most: int = 20_000) -> bool:
-    """Return whether a piece is a whole word of at least four letters that CLIP learned early: it means something already."""
-    word = piece.removesuffix(_END)
-    return piece.endswith(_END) and len(word) >= 4 and _ranks().get(_last_merge(piece), most) < most
+    """Return whether a piece is a word of its own that means something in a picture.
+
+    Four letters and more: CLIP learned it early. Of three letters most early pieces are endings; those are listed.
+    """
+    word = piece.removesuffix(END)
+    return bool(_SHORT.fullmatch(word)) or (len(word) >= 4 and _ranks().get(_last_merge(word + END), most) < most)
 
 
 def _numerals(word: str) -> list[str]:
@@ -53,7 +61,7 @@ def _numerals(word: str) -> list[str]:
 def _pieces(word: str) -> tuple[str, ...]:
     alphabet = _alphabet()
     letters = [alphabet[byte] for byte in word.encode()]
-    parts = [*letters[:-1], letters[-1] + _END]
+    parts = [*letters[:-1], letters[-1] + END]
     ranks = _ranks()
     while len(parts) > 1:
         best = min(pairwise(parts), key=lambda pair: ranks.get(pair, len(ranks)))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.dataset import tokens
+from orchestrator.dataset import headers, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from orchestrator.dataset.lint import Inspected
 
@@ -17,12 +16,13 @@ Said = tuple[str, str, str, str]
 
 def captions(seen: Inspected) -> Iterator[Said]:
     """Captions that are missing, lack the trigger, are cut, or belong to no picture."""
-    texts: set[Path] = set()
+    for name in dict.fromkeys(folder.source for folder in seen.layout.folders):
+        if seen.dataset.sources[name].captions == "files":
+            yield from _orphans(seen, name)
     for folder, picture in seen.originals().values():
         where, source = seen.shown(picture.original), seen.dataset.sources[folder.source]
         if source.captions == "files":
             text = picture.original.with_suffix(source.caption_files)
-            texts.add(text)
             if (
                 text.is_file()
                 and len([line for line in text.read_text(encoding="utf-8-sig").splitlines() if line.strip()]) > 1
@@ -31,7 +31,7 @@ def captions(seen: Inspected) -> Iterator[Said]:
         if picture.caption is None:
             if not folder.tagger:
                 what = f'has no caption; the trainer takes "{folder.class_tokens or folder.source}"'
-                yield "warning", where, what, f"write {picture.original.stem}{source.caption_files} beside it"
+                yield "warning", where, what, f"write a {source.caption_files} of its name beside it"
             continue
         if not picture.caption.strip():
             yield "error", where, "has an empty caption", f"dataset.sources.{folder.source}: trigger, tags, vocabulary"
@@ -43,20 +43,25 @@ def captions(seen: Inspected) -> Iterator[Said]:
                 f"it says: {picture.caption[:80]}",
             )
         length = tokens.count(picture.caption)
-        if length > tokens.LIMITS[0]:
+        if length > seen.tokens:
             most = tokens.limit(length)
-            hint = f"max_token_length = {most} takes it" if most else f"{tokens.LIMITS[-1]} are the most there can be"
+            hint = f"training.options.max_token_length = {most} takes it" if most else f"{tokens.LIMITS[-1]} is the most"
             yield (
                 "warning",
                 where,
-                f"its caption takes {length} tokens; what follows the {tokens.LIMITS[0]}th is cut off",
+                f"its caption takes {length} tokens; what follows the {seen.tokens}th is cut off",
                 hint,
             )
-    for folder_path in {text.parent for text in texts}:
-        endings = {text.suffix for text in texts if text.parent == folder_path}
-        for path in sorted(folder_path.iterdir()):
-            if path.suffix in endings and path not in texts:
-                yield "warning", seen.shown(path), "is a caption without a picture of that name", ""
+
+
+def _orphans(seen: Inspected, source: str) -> Iterator[Said]:
+    """Caption files beside the source's pictures whose picture is not there."""
+    ending = seen.dataset.sources[source].caption_files
+    for folder in sorted({picture.original.parent for place, picture in seen.originals().values() if place.source == source}):
+        files = list(folder.iterdir())
+        stems = {path.stem for path in files if path.suffix.lower() in headers.ENDINGS}
+        for path in sorted(path for path in files if path.suffix == ending and path.stem not in stems):
+            yield "warning", seen.shown(path), "is a caption without a picture of that name", "rename it, or move it away"
 
 
 def _tags(words: str) -> set[str]:
@@ -78,22 +83,24 @@ def triggers(seen: Inspected) -> Iterator[Said]:
         if not folder.regularization
         for word in sorted(_tags(folder.trigger))
     }
-    split = {word: tokens.split(word) for word in words}
+    pieces = {word: [piece.removesuffix(tokens.END) for piece in tokens.split(word)] for word in words}
     for word, source in words.items():
-        where, pieces = f"dataset.sources.{source}.trigger", split[word]
-        shown = "|".join(piece.removesuffix("</w>") for piece in pieces)
-        if len(pieces) == 1:
-            yield (
-                "warning",
-                where,
-                f'"{word}" is a single token of CLIP: the base model may know it as something',
-                "letters without vowels are rarely words",
-            )
-        else:
-            known = [piece.removesuffix("</w>") for piece in pieces if tokens.common(piece)]
-            if known:
-                yield "note", where, f'"{word}" reads {shown} and ends in the common word "{known[-1]}"', ""
-        for other, parts in split.items():
-            start = [piece.removesuffix("</w>") for piece in pieces]
-            if other != word and [piece.removesuffix("</w>") for piece in parts[: len(start)]] == start:
+        where, own = f"dataset.sources.{source}.trigger", pieces[word]
+        shown = "|".join(own)
+        known = [piece for piece in own if tokens.common(piece)]
+        if len(own) == 1:
+            hint = "letters without vowels are rarely words"
+            yield "warning", where, f'"{word}" is a single token of CLIP: the base model may know it as something', hint
+        elif not shown.isascii():
+            hint = "write it in Latin letters"
+            yield "note", where, f'"{word}" is {len(own)} tokens of single bytes: the base model cannot read its letters', hint
+        elif known and known[-1] == own[-1]:
+            before = "".join(f', after "{piece}"' for piece in known[:-1])
+            yield "note", where, f'"{word}" reads {shown} and ends in the common word "{own[-1]}"{before}', ""
+        elif known:
+            yield "note", where, f'"{word}" reads {shown} and holds the common word "{known[0]}"', ""
+        for other, parts in pieces.items():
+            if other != word and parts == own:
+                yield "warning", where, f'"{word}" and "{other}" are the same to CLIP, which reads no capitals', "rename one"
+            elif other != word and parts[: len(own)] == own:
                 yield "note", where, f'"{word}" ({shown}) is how "{other}" begins: each calls a little of the other', ""

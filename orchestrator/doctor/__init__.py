@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from orchestrator import engines
 from orchestrator.doctor import files, machine, trainer
 from orchestrator.doctor.check import Check, State, as_json, table
-from orchestrator.errors import Problem
+from orchestrator.errors import Problem, grouped
 from orchestrator.plan import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from orchestrator.known import World
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["WITHOUT", "Check", "State", "as_json", "checks", "disk_space", "models", "pictures", "preflight", "table"]
 
 _NEEDS_ENGINE = (Kind.TRAIN, Kind.RENDER)
-_GROUPED = 2
 WITHOUT = "without all this"
 
 
@@ -53,22 +52,6 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, st
         hint = f"python -m orchestrator run {names} --profile demo" if names != "all" else "make demo"
         problems.append(Problem(WITHOUT, "the same pipeline runs on the embedded engine", hint))
     return problems
-
-
-def grouped(problems: Iterable[Problem]) -> list[Problem]:
-    """Return each problem once; one that several recipes share is said of the first, with how many have it."""
-    same: dict[tuple[str, str], list[str]] = {}
-    for problem in problems:
-        places = same.setdefault((problem.what, problem.hint), [])
-        if problem.where not in places:
-            places.append(problem.where)
-    found: list[Problem] = []
-    for (what, hint), places in same.items():
-        if len(places) > _GROUPED:
-            found.append(Problem(f"{places[0]} and {len(places) - 1} more", what, hint))
-        else:
-            found += [Problem(where, what, hint) for where in places]
-    return found
 
 
 def pictures(recipe: Recipe, world: World) -> list[Problem]:
@@ -137,15 +120,15 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
 
 
 def _dataset(recipe: Recipe, world: World) -> list[Check]:
-    """Say how many pictures a dataset has, and warn where none has a caption of its own."""
-    from orchestrator import dataset  # noqa: PLC0415
+    """Check a dataset as ``dataset check`` does: how many pictures, what would stop the build, how much there is to know."""
+    from orchestrator.dataset import lint  # noqa: PLC0415 - it decodes pictures it has not seen yet
 
-    folders = dataset.layout(recipe.dataset, world.root).folders
-    originals = {picture.role for folder in folders for picture in folder.pictures}
-    bare = [picture for folder in folders for picture in folder.pictures if picture.caption is None and not folder.tagger]
+    report = lint.check(recipe.dataset, world.root, recipe.training, memory=lint.memory(world.root))
     what = f"dataset {recipe.dataset.name}"
-    said = f"{len(originals)} pictures, {sum(len(folder.pictures) for folder in folders)} with all sizes"
-    if bare and len(bare) == sum(len(folder.pictures) for folder in folders):
-        fix = f"python -m orchestrator dataset check {recipe.name}  lists them"
-        return [Check(what, State.WARN, f"{said}; none has a caption: the folder's words are trained", fix, "captions")]
-    return [Check(what, State.OK, said)]
+    found = [Check(one.where, State.BAD, one.what, one.hint) for one in report.errors()]
+    said = f"{len(report.inspected.originals())} pictures, {report.inspected.prediction.images} with all sizes"
+    warnings = sum(one.level is lint.Level.WARNING for one in report.findings)
+    if warnings:
+        fix = f"python -m orchestrator dataset check {recipe.name}  says which"
+        return [*found, Check(what, State.WARN, f"{said}; {warnings} warning{'s' if warnings > 1 else ''}", fix)]
+    return [*found, Check(what, State.OK, said)]
