@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from orchestrator import blocks, engines
 from orchestrator.plan import Kind, Plan, Step
 from orchestrator.process import Command
+from orchestrator.release.parameters import every
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,19 +88,11 @@ def _surgery(step: Step, recipe: Recipe, lora: Path, work: Path) -> Command:
     return _own("orchestrator.weights.step", work, request)
 
 
-def _columns(recipe: Recipe) -> list[dict[str, str]]:
-    triggers = ", ".join(recipe.triggers())
-    return [
-        {"name": name, "label": prompt.label or name, "prompt": prompt.prompt.replace("{trigger}", triggers)}
-        for name, prompt in recipe.render.prompts.items()
-    ]
-
-
 def _grid(step: Step, plan: Plan, store: Store) -> Command:
     members = [plan.by_name[need] for need in step.needs]
     recipes = [plan.recipes[member.recipe] for member in members]
     rows = [
-        {"label": recipe.algorithm, "folder": str(store.folder(member))}
+        {"label": recipe.algorithm, "folder": str(store.folder(member)), "parameters": every(recipe)}
         for recipe, member in zip(recipes, members, strict=True)
     ]
     work = store.work(step)
@@ -107,7 +100,7 @@ def _grid(step: Step, plan: Plan, store: Store) -> Command:
         "output": str(work),
         "name": step.owner,
         "rows": rows,
-        "columns": _columns(recipes[0]),
+        "columns": recipes[0].columns(),
         "title": step.owner,
     }
     request["scale"] = max(1, 256 // recipes[0].render.width)
@@ -130,7 +123,7 @@ def _release(step: Step, recipe: Recipe, plan: Plan, store: Store, root: Path) -
         "recipe": recipe.model_dump(mode="json"),
         "lora": str(_lora(step, plan, store)),
         "images": str(store.folder(render)) if render else None,
-        "columns": _columns(recipe),
+        "columns": recipe.columns(),
         "folders": {str(other.kind): str(store.folder(other)) for other in before},
         "scale": max(1, 256 // recipe.render.width),
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from orchestrator.errors import OrchestratorError, Problem, RecipeError, StepFai
 from orchestrator.lettering import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from orchestrator.lettering import Text
 
@@ -31,10 +31,11 @@ _GAP, _PAPER, _INK = 8, (255, 255, 255), (30, 32, 38)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: its label and the folder that holds NAME.png for every column."""
+    """One row: its label, the folder that holds NAME.png for every column, and how each was made, by the column's name."""
 
     label: str
     folder: Path
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,18 @@ def _open(path: Path) -> tuple[Image.Image, str]:
 
 
 def draw(
-    rows: Sequence[Row], columns: Sequence[Column], title: str = "", scale: int = 1
+    rows: Sequence[str],
+    columns: Sequence[Column],
+    cells: Sequence[Sequence[tuple[Path, str]]],
+    title: str = "",
+    scale: int = 1,
 ) -> tuple[Image.Image, dict[str, str]]:
     """Return the grid of rows by columns and, by "row / column", what each picture says of how it was made.
 
     Args:
-        rows: folders with one NAME.png per column.
+        rows: the labels of the rows.
         columns: names and labels.
+        cells: by row and column, a picture and how it was made (A1111's text), for those that do not say it themselves.
         title: stands above; may be empty.
         scale: whole factor by which every picture is enlarged.
 
@@ -72,10 +78,9 @@ def draw(
     pictures: list[list[Image.Image]] = []
     made: dict[str, str] = {}
     problems: list[Problem] = []
-    for row in rows:
+    for row, paths in zip(rows, cells, strict=True):
         line: list[Image.Image] = []
-        for column in columns:
-            path = row.folder / f"{column.name}.png"
+        for column, (path, otherwise) in zip(columns, paths, strict=True):
             try:
                 picture, said = _open(path)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -83,13 +88,13 @@ def draw(
                 continue
             if scale > 1:
                 picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.LANCZOS)
-            if said:
-                made[f"{row.label} / {column.label}"] = said
+            if said or otherwise:
+                made[f"{row} / {column.label}"] = said or otherwise
             line.append(picture)
         pictures.append(line)
     if problems:
         raise StepFailed(problems)
-    return compose([row.label for row in rows], columns, title, pictures), made
+    return compose(rows, columns, title, pictures), made
 
 
 def compose(rows: Sequence[str], columns: Sequence[Column], title: str, pictures: list[list[Image.Image]]) -> Image.Image:
@@ -173,9 +178,24 @@ def save_both(picture: Image.Image, output: Path, name: str, said: dict[str, str
 def write(
     output: Path, name: str, rows: Sequence[Row], columns: Sequence[Column], *, title: str = "", scale: int = 1
 ) -> list[Path]:
-    """Draw a grid and write NAME_grid.png and NAME_grid.webp into ``output``; return both paths."""
-    picture, made = draw(rows, columns, title, scale)
-    return save_both(picture, output, name, texts([row.label for row in rows], columns, title, made))
+    """Draw a grid of folders and write NAME_grid.png and NAME_grid.webp into ``output``; return both paths."""
+    cells = [[(row.folder / f"{column.name}.png", row.parameters.get(column.name, "")) for column in columns] for row in rows]
+    return write_cells(output, name, [row.label for row in rows], columns, cells, title=title, scale=scale)
+
+
+def write_cells(
+    output: Path,
+    name: str,
+    rows: Sequence[str],
+    columns: Sequence[Column],
+    cells: Sequence[Sequence[tuple[Path, str]]],
+    *,
+    title: str = "",
+    scale: int = 1,
+) -> list[Path]:
+    """Draw a grid of pictures that lie anywhere (see ``draw``) and write it as ``write`` does."""
+    picture, made = draw(rows, columns, cells, title, scale)
+    return save_both(picture, output, name, texts(rows, columns, title, made))
 
 
 def parse(rows: Sequence[str], columns: Sequence[str] = ()) -> tuple[list[Row], list[Column]]:
@@ -220,7 +240,7 @@ def main(argv: list[str]) -> int:
     """Run one request and return the exit code."""
     try:
         request = _read(Path(argv[0] if argv else "request.json"))
-        rows = [Row(str(row["label"]), Path(row["folder"])) for row in request["rows"]]
+        rows = [Row(str(row["label"]), Path(row["folder"]), row.get("parameters", {})) for row in request["rows"]]
         columns = [Column(c["name"], c.get("label") or c["name"], c.get("prompt", "")) for c in request["columns"]]
         output = Path(request["output"])
         output.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.flags import EngineName, Gpus, Profile, Quiet, recipe_names
 from orchestrator.terminal import print_json, say
 
 Out = Annotated[Path | None, typer.Option(help="Where to write the page; default: runs/report/index.html.")]
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(push)
     app.command("verify-bundle")(verify_bundle)
     app.command()(grid)
+    app.command()(variants)
 
 
 def report(
@@ -27,7 +29,7 @@ def report(
     out: Out = None,
     live: Annotated[bool, typer.Option("--live", help="Serve the page on this machine only; it refreshes itself.")] = False,
     port: Annotated[int, typer.Option(help="Port of --live; 0: any that is free.")] = 8731,
-    profile: Annotated[str, typer.Option(help="Overlay from recipes/_profiles.")] = "",
+    profile: Profile = "",
 ) -> None:
     """One page about all recipes and runs: state, curves, weights, pictures. Works offline."""
     from orchestrator import report as report_  # noqa: PLC0415
@@ -96,3 +98,27 @@ def grid(
 
     files = grid_.write(output.parent, output.stem, *grid_.parse(row, column), title=title, scale=scale)
     say("\n".join(str(file) for file in files))
+
+
+def variants(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name.", autocompletion=recipe_names)],
+    *,
+    sv_ratio: Annotated[str, typer.Option(help="Compression ratios, as none,64,32,16.")] = "",
+    block_weights: Annotated[list[str], typer.Option(help="none, a preset's name or v,v,…; once each.")] = [],  # noqa: B006
+    multiplier: Annotated[str, typer.Option(help="Weights at which the LoRA is applied, as 0.5,0.75,1.")] = "",
+    profile: Profile = "",
+    engine: EngineName = "",
+    gpus: Gpus = "",
+    quiet: Quiet = False,
+) -> None:
+    """One training at several ratios, block weights or multipliers: X/Y grids, and a slider on the report's page."""
+    from orchestrator import variants as variants_  # noqa: PLC0415
+    from orchestrator.workspace import Wanted, Workspace  # noqa: PLC0415
+
+    split = {name: tuple(text.split(",")) for name, text in (("sv_ratio", sv_ratio), ("multiplier", multiplier)) if text}
+    given = {"block_weights": tuple(block_weights), **split}
+    axes = [variants_.Axis(name, values) for name, values in given.items() if values]
+    space = Workspace()
+    loaded = space.load(Wanted((recipe,), profile, engine))[0]
+    for file in variants_.draw(space, loaded.recipe, axes, gpus=gpus, quiet=quiet):
+        say(str(file))

@@ -211,12 +211,35 @@ def test_without_a_plan_the_newest_records_count(runs: Path) -> None:
     assert [step.name for step in found.shared] == ["krnk/grid"]
 
 
-def test_other_keys_are_other_work(runs: Path) -> None:
+def test_other_keys_are_other_work(runs: Path, tmp_path: Path) -> None:
     said = plan(runs)
     for entry in said["recipes"]:
         for step in entry["steps"]:
             step["key"] = "f" * 64
-    assert {str(member.state) for member in gather.gather(runs, loaded(), said).members} == {"waiting"}
+    found = gather.gather(runs, loaded(), said)
+    assert {str(member.state) for member in found.members} == {"outdated"}
+    assert not any(step.state is gather.State.DONE for step in found.members[0].steps.values())
+    text = " ".join(Page(report.write(runs, loaded(), tmp_path / "page.html", plan=said).read_text("utf-8")).words)
+    assert "3 outdated" in text
+    assert found.members[0].curve
+    assert {str(member.state) for member in gather.gather(tmp_path, loaded(), said).members} == {"waiting"}
+
+
+def test_the_lanes_show_the_newest_run_by_place(tmp_path: Path) -> None:
+    def step(name: str, started: float, slot: str, waited: float = 0.0) -> gather.StepView:
+        folder = tmp_path / name.replace("/", "-")
+        folder.mkdir()
+        said = {"name": name, "kind": "train", "lane": slot.partition(" ")[0], "slot": slot, "started": started}
+        (folder / "record.json").write_text(json.dumps(said | {"seconds": 100.0, "waited": waited}), "utf-8")
+        return gather.StepView(name, "train", gather.State.DONE, "", folder, said, (), 1, 1, "")
+
+    drawn = page.timeline(
+        [step("old/train", 1000.0, "gpu 0"), step("a/train", 9000.0, "gpu 0"), step("b/train", 9100.0, "cpu 0", waited=60.0)]
+    )
+    assert "2 steps over 3 min, by lane: gpu 0 busy for 50%, cpu 0 busy for 50%" in drawn
+    assert "b/train: 2 min, waited 60 s" in drawn
+    assert "old/train" not in drawn
+    assert page.timeline([]) == ""
 
 
 def broken_runs(tmp_path: Path, code: int | None) -> Path:
@@ -293,6 +316,9 @@ def test_axes_have_round_numbers(low: float, high: float, expected: list[float])
     assert charts.ticks(low, high) == pytest.approx(expected)
 
 
+BAR = {"name": "<a>", "kind": "train", "waited": 0.0}
+
+
 def test_charts_are_well_formed_and_stay_in_their_box() -> None:
     import xml.etree.ElementTree as ET  # noqa: PLC0415 - our own text
 
@@ -309,7 +335,7 @@ def test_charts_are_well_formed_and_stay_in_their_box() -> None:
         assert empty == ""
     for single in (
         charts.lines([charts.Line("a", "a0", [(1, 0.0)])], "x"),
-        charts.timeline([charts.Span("c", 0, 0, "k", "x")], "x"),
+        charts.timeline([{"name": "c", "busy": 1.0, "bars": [dict(BAR, start=0.0, seconds=0.0)]}], 'says "so"'),
     ):
         ET.fromstring(single)  # noqa: S314
 

@@ -75,3 +75,11 @@ class Recipe(Part):
             return self.release.keywords
         words = (source.trigger for source in self.dataset.sources.values() if source.trigger and not source.regularization)
         return tuple(dict.fromkeys(words))
+
+    def columns(self) -> list[dict[str, str]]:
+        """Return name, label and prompt of every picture, in order; the trigger words stand where {trigger} does."""
+        words = ", ".join(self.triggers())
+        return [
+            {"name": name, "label": prompt.label or name, "prompt": prompt.prompt.replace("{trigger}", words)}
+            for name, prompt in self.render.prompts.items()
+        ]

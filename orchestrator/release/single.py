@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.recipe import Recipe
-from orchestrator.release import bundle, card, describe, measured, numbers, pictures, scrub, sidecars
+from orchestrator.release import bundle, card, describe, measured, numbers, parameters, pictures, scrub, sidecars
 from orchestrator.weights.files import read_header
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
     records = numbers.read_records(request)
     header = read_header(Path(request["lora"]))
     facts = numbers.facts(recipe, header, records, numbers.dataset_manifest(request))
-    columns = list(request.get("columns") or _columns(recipe)) if request.get("images") else []
+    columns = list(request.get("columns") or recipe.columns()) if request.get("images") else []
     drawn = pictures.load(Path(request["images"]), columns) if columns else {}
     tick(1, PARTS, "read")
 
@@ -66,7 +66,7 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
     files = [f"{name}.safetensors", f"{name}.json", "README.md", "README.ja.md"]
     if columns:
         made = {
-            column["name"]: pictures.parameters(recipe, column["name"], column["prompt"], facts, digests["model_hash"])
+            column["name"]: parameters.parameters(recipe, column["name"], column["prompt"], facts, digests["model_hash"])
             for column in columns
         }
         files += pictures.write(recipe, columns, output, drawn, made)
@@ -120,11 +120,3 @@ def _plain_copy(recipe: Recipe, output: Path, header: Header) -> str:
     said = convert(output / f"{recipe.name}.safetensors", target, "plain", overwrite=True)
     edit(target, target, {"modelspec.hash_sha256": f"0x{said.hashes.model}"}, overwrite=True)
     return target.name
-
-
-def _columns(recipe: Recipe) -> list[JSON]:
-    words = ", ".join(recipe.triggers())
-    return [
-        {"name": name, "label": prompt.label or name, "prompt": prompt.prompt.replace("{trigger}", words)}
-        for name, prompt in recipe.render.prompts.items()
-    ]

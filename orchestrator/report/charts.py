@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup, escape
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _SHADES = 12
+_ROUND = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800)  # seconds between marks
 _WIDTH, _WIDE, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 1120, 52, 12, 10, 26
 
 
@@ -121,43 +122,39 @@ def spark(points: Sequence[tuple[float, float]], colour: str) -> Markup:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of time: its lane, its start and length in seconds, its colour class, and what it is."""
-
-    lane: str
-    start: float
-    seconds: float
-    colour: str
-    label: str
-
-
-def timeline(spans: Sequence[Span], label: str) -> Markup:
-    """Return spans in their lanes over a common time axis, from the first start on."""
-    if not spans:
+def timeline(rows: Sequence[dict[str, Any]], label: str) -> Markup:
+    """Return lanes (as ``trace.lanes`` gives them) over a common time axis, a bar a step."""
+    if not rows:
         return Markup()
-    first = min(span.start for span in spans)
-    whole = max(span.start + span.seconds for span in spans) - first or 1.0
-    lanes = sorted({span.lane for span in spans})
-    row, left = 26, 74
-    height = len(lanes) * row + 30
+    whole = max(bar["start"] + bar["seconds"] for row in rows for bar in row["bars"]) or 1.0
+    row_height, left = 30, 118
+    height = len(rows) * row_height + 30
+
+    def x_at(seconds: float) -> float:
+        return left + max(0.0, seconds) / whole * (_WIDE - left - _RIGHT)
+
     parts = []
-    for value in ticks(0, whole, 8):
-        x = left + value / whole * (_WIDE - left - _RIGHT)
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 24}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{height - 8}" text-anchor="middle">{clock(value)}</text>')
-    for number, lane in enumerate(lanes):
-        parts.append(f'<text x="{left - 8}" y="{number * row + 22}" text-anchor="end">{escape(lane)}</text>')
-    for span in spans:
-        x = left + (span.start - first) / whole * (_WIDE - left - _RIGHT)
-        width = max(1.5, span.seconds / whole * (_WIDE - left - _RIGHT))
-        y = lanes.index(span.lane) * row + 7
-        parts.append(
-            f'<rect class="span {escape(span.colour)}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="{row - 8}" rx="3">'
-            f"<title>{escape(span.label)}</title></rect>"
-        )
+    step = next((step for step in _ROUND if whole / step <= 10), _ROUND[-1] * math.ceil(whole / _ROUND[-1] / 10))
+    for value in range(0, int(whole) + 1, step):
+        parts.append(f'<line class="grid" x1="{x_at(value):.1f}" x2="{x_at(value):.1f}" y1="4" y2="{height - 24}"/>')
+        said = f"{value // 3600}:{value // 60 % 60:02}" if step >= 60 else f"{value // 60}:{value % 60:02}"
+        unit = (" h" if step >= 60 else " min") if not value else ""
+        parts.append(f'<text x="{x_at(value):.1f}" y="{height - 8}" text-anchor="middle">{said}{unit}</text>')
+    for number, row in enumerate(rows):
+        y = number * row_height + 6
+        said = f"{row['name']} {row['busy']:.0%}"
+        parts.append(f'<text x="{left - 8}" y="{y + 16}" text-anchor="end">{escape(said)}</text>')
+        for bar in row["bars"]:
+            start, end = x_at(bar["start"]), x_at(bar["start"] + bar["seconds"])
+            waited = f", waited {clock(bar['waited'])}" if bar["waited"] >= 1 else ""
+            words = f"{bar['name']}: {clock(bar['seconds'])}{waited}"
+            parts.append(
+                f'<rect class="span k-{escape(bar["kind"])}" x="{start:.1f}" y="{y}" width="{max(1.5, end - start - 1):.1f}" '
+                f'height="{row_height - 10}" rx="3"><title>{escape(words)}</title></rect>'
+            )
     return Markup(  # noqa: S704 - every text in it is escaped
-        f'<svg class="chart" viewBox="0 0 {_WIDE} {height}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        f'<svg class="chart lanes" viewBox="0 0 {_WIDE} {height}" role="img" aria-label="{escape(label)}">'
+        f"{''.join(parts)}</svg>"
     )
 
 

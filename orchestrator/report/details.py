@@ -20,6 +20,7 @@ JSON = dict[str, Any]
 
 WORDS = {
     State.DONE: "done",
+    State.OUTDATED: "outdated",
     State.RUNNING: "running",
     State.FAILED: "failed",
     State.UNFINISHED: "stopped",
@@ -51,6 +52,7 @@ def described(root: Path, member: Member, album: Album, colours: dict[str, str])
         "colour": colour,
         "state": str(member.state),
         "word": WORDS[member.state],
+        "moves": not member.state.finished,
         "steps": [_chip(step) for step in member.steps.values()],
         "percent": _percent(train),
         "cover": cover or (pictures[0]["picture"] if pictures else None),
@@ -89,7 +91,7 @@ def _rates(member: Member, colour: str) -> Any:
 
 def _percent(step: StepView | None) -> int | None:
     """Return how far a running training is, in percent."""
-    if step is None or step.state is State.DONE or not step.total:
+    if step is None or step.state.finished or not step.total:
         return None
     return round(100 * step.done / step.total)
 
@@ -113,16 +115,10 @@ def _words(what: str, name: str, points: list[tuple[int, float]]) -> str:
 def _pictures(member: Member, album: Album) -> list[JSON]:
     """Return the finished file's pictures, in the order of the prompts."""
     step = member.steps.get("render")
-    if step is None or step.folder is None or step.state is not State.DONE:
+    if step is None or step.folder is None or not step.state.finished:
         return []
-    words = ", ".join(member.recipe.triggers())
-    found = []
-    for name, prompt in member.recipe.render.prompts.items():
-        picture = album.show(step.folder / f"{name}.png")
-        if picture is not None:
-            text = prompt.prompt.replace("{trigger}", words)
-            found.append({"name": name, "label": prompt.label or name, "prompt": text, "picture": picture})
-    return found
+    shown = [(column, album.show(step.folder / f"{column['name']}.png")) for column in member.recipe.columns()]
+    return [{**column, "picture": picture} for column, picture in shown if picture is not None]
 
 
 def _samples(step: StepView | None, album: Album) -> list[JSON]:

@@ -28,6 +28,7 @@ class State(StrEnum):
     """How far a step is."""
 
     DONE = "done"
+    OUTDATED = "outdated"
     RUNNING = "running"
     FAILED = "failed"
     UNFINISHED = "unfinished"
@@ -37,6 +38,11 @@ class State(StrEnum):
     def ok(self) -> bool:
         """Whether nothing has gone wrong."""
         return self not in (State.FAILED, State.UNFINISHED)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a whole result: of today, or (OUTDATED) of an earlier recipe, engine or set of pictures."""
+        return self in (State.DONE, State.OUTDATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +92,12 @@ class Member:
 
     @property
     def state(self) -> State:
-        """The state of the whole: the first of failed, running, unfinished, waiting that any step is in."""
+        """The state of the whole: the first of failed, running, unfinished, waiting, outdated that any step is in."""
         states = {step.state for step in self.steps.values()}
-        for state in (State.FAILED, State.RUNNING, State.UNFINISHED):
+        for state in (State.FAILED, State.RUNNING, State.UNFINISHED, State.WAITING, State.OUTDATED):
             if state in states:
                 return state
-        return State.DONE if states == {State.DONE} else State.WAITING
+        return State.DONE if states else State.WAITING
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +163,11 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
         curve = read_curve(finished / PROGRESS) if kind == "train" else ()
         return StepView(name, kind, State.DONE, reason, finished, record, curve, 1, 1, "")
     if working is None:
+        before = _newest(root / owner, f"{last}-*")
+        record = read_json(before / RECORD) if before else {}
+        if before and record:
+            curve = read_curve(before / PROGRESS) if kind == "train" else ()
+            return StepView(name, kind, State.OUTDATED, reason, before, record, curve, 1, 1, "")
         return StepView(name, kind, State.WAITING, reason, None, {}, (), 0, 0, "")
     state = State.UNFINISHED
     if process.alive(working):

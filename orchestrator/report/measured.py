@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import process
 from orchestrator.release.measured import BLOCKS, STAGES, weights_of
-from orchestrator.report.gather import State, read_json
+from orchestrator.report.gather import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +56,7 @@ def _files(member: Member) -> dict[str, tuple[Path, str]]:
     found: dict[str, tuple[Path, str]] = {}
     for kind in STAGES:
         step = member.steps.get(kind)
-        if step is not None and step.folder is not None and step.state is State.DONE:
+        if step is not None and step.folder is not None and step.state.finished:
             name, digest = weights_of(step.record)
             if name:
                 found[kind] = (step.folder / name, digest)

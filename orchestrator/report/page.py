@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from orchestrator import dataset
+from orchestrator import dataset, trace
 from orchestrator.dataset import contact
+from orchestrator.record import RECORD
 from orchestrator.report import charts, details, tables
 from orchestrator.report.gather import State, read_json
 from orchestrator.report.pictures import Album
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 _TEMPLATES = Path(__file__).with_name("templates")
+_REST = 600.0  # seconds without any step: what came before was another run
 _SHEET = 48  # originals on one contact sheet
 
 
@@ -40,7 +42,7 @@ def moving(said: JSON) -> JSON:
     """Return the version and the parts of the page that change while a step runs, by element id."""
     parts = {name: _environment().get_template(f"{name}.html.j2").render(**said) for name in ("summary", "matrix")}
     for member in (member for subject in said["subjects"] for member in subject["members"]):
-        if member["loss"] and member["state"] != State.DONE:
+        if member["loss"] and member["moves"]:
             parts[f"loss-{member['name']}"] = _environment().get_template("loss.html.j2").render(member=member)
     return {"version": said["version"], "parts": parts}
 
@@ -180,21 +182,16 @@ def _compare(members: list[Member], said: list[JSON]) -> JSON:
 
 
 def timeline(steps: list[StepView]) -> Any:
-    """Return when each step ran, by lane; nothing where the steps lie days apart."""
-    spans = [
-        charts.Span(
-            str(step.record.get("slot") or step.record.get("lane") or "steps"),
-            float(step.record["started"]),
-            step.seconds,
-            f"k-{step.kind}",
-            f"{step.name}: {charts.clock(step.seconds)}",
-        )
-        for step in steps
-        if step.record.get("started")
-    ]
-    if not spans:
+    """Return what ran where and when in the newest run, by lane: the steps up to which nothing rested for ``_REST``."""
+    found = trace.spans(step.folder / RECORD for step in steps if step.folder is not None and step.state.finished)
+    newest: list[trace.Span] = []
+    for span in reversed(found):
+        if newest and min(later.started for later in newest) - max(span.ended, 0) > _REST:
+            break
+        newest.append(span)
+    rows = trace.lanes(newest)
+    if not rows:
         return ""
-    whole = max(span.start + span.seconds for span in spans) - min(span.start for span in spans)
-    if whole > 4 * sum(span.seconds for span in spans) + 60:
-        return ""
-    return charts.timeline(spans, f"{len(spans)} steps over {charts.clock(whole)}, by lane")
+    whole = max(span.ended for span in newest) - min(span.started for span in newest)
+    busy = ", ".join(f"{row['name']} busy for {row['busy']:.0%}" for row in rows)
+    return charts.timeline(rows, f"{len(newest)} steps over {charts.clock(whole)}, by lane: {busy}")

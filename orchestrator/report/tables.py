@@ -7,8 +7,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import blocks
+from orchestrator.release.measured import weights_of
 from orchestrator.report import charts
-from orchestrator.report.gather import State
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,10 +31,10 @@ def size(count: float) -> str:
 
 def _file(step: StepView | None) -> int:
     """Return the size of a finished step's LoRA file in bytes; 0 without one."""
-    if step is None or step.state is not State.DONE:
+    if step is None or not step.state.finished:
         return 0
-    outputs = step.record.get("outputs", {})
-    return next((int(out["bytes"]) for name, out in outputs.items() if name.endswith(".safetensors")), 0)
+    name = weights_of(step.record)[0]
+    return int(step.record["outputs"][name]["bytes"]) if name else 0
 
 
 def released(member: Member) -> int:
@@ -45,21 +45,36 @@ def released(member: Member) -> int:
     return 0
 
 
-def sizes(member: Member) -> list[JSON]:
-    """Return rows of label, bytes and share of the largest: predicted, after each step, listed by an earlier card."""
-    rows: list[tuple[str, int]] = []
-    if member.predicted.get("tensor_bytes"):
-        rows.append(("predicted", int(member.predicted["tensor_bytes"])))
-    rows += [(word, _file(member.steps.get(kind))) for kind, word in _STAGES.items()]
-    rows.append(("released", _file(member.steps.get("release"))))
+def _tensors(step: StepView | None) -> int:
+    """Return the bytes of the tensors in a finished step's LoRA file, without the header, whose metadata vary; 0: no file."""
+    if step is None or step.folder is None or not step.state.finished:
+        return 0
+    name = weights_of(step.record)[0]
+    path = step.folder / name
+    if not name or not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
+
+
+def sizes(member: Member) -> JSON:
+    """Return rows of label, bytes and share of the largest: tensors as predicted and after each step, files as released.
+
+    ``exact``: what was trained has to the byte the size that the plan predicts. The card of an earlier release lists files.
+    """
+    rows: list[tuple[str, int]] = [("predicted", int(member.predicted.get("tensor_bytes") or 0))]
+    rows += [(word, _tensors(member.steps.get(kind))) for kind, word in _STAGES.items()]
+    exact = rows[0][1] > 0 and rows[0][1] == rows[1][1]
+    rows.append(("released file", _file(member.steps.get("release"))))
     listed = re.fullmatch(r"(?:about )?([\d.]+) ?([KMG]B)", member.recipe.release.listed_size)
     if listed:
-        rows.append(("listed", int(float(listed[1]) * _UNITS[listed[2]])))
+        rows.append(("listed before", int(float(listed[1]) * _UNITS[listed[2]])))
     rows = [(label, count) for label, count in rows if count]
     most = max((count for _, count in rows), default=1)
-    return [
+    said = [
         {"label": label, "bytes": count, "text": size(count), "share": round(100 * count / most, 1)} for label, count in rows
     ]
+    return {"rows": said, "exact": exact}
 
 
 def times(member: Member) -> list[JSON]:

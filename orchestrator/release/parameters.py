@@ -1,0 +1,67 @@
+"""How a picture was made, in the text that A1111 writes into its PNG files and reads back ("PNG Info", "Send to txt2img")."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.release.scrub import base_name
+
+if TYPE_CHECKING:
+    from orchestrator.recipe import Recipe
+
+JSON = dict[str, Any]
+
+# As A1111 names them.
+_SAMPLERS = {
+    "euler_a": "Euler a",
+    "euler": "Euler",
+    "k_euler_a": "Euler a",
+    "k_euler": "Euler",
+    "ddim": "DDIM",
+    "pndm": "PLMS",
+    "heun": "Heun",
+    "dpm_2": "DPM2",
+    "dpm_2_a": "DPM2 a",
+    "lms": "LMS",
+    "dpmsolver++": "DPM++ 2M",
+    "dpmsolver": "DPM++ 2M",
+    "dpmsingle": "DPM++ 2S a",
+}
+
+
+def parameters(recipe: Recipe, name: str, prompt: str, facts: JSON, model_hash: str = "") -> str:
+    """Return A1111's text for one picture: prompt, negative prompt, then one line of settings.
+
+    Args:
+        recipe: its ``render`` table says how the picture was drawn.
+        name: the prompt's name in the recipe.
+        prompt: its text, trigger words filled in.
+        facts: ``base`` (checkpoint and digest).
+        model_hash: sshs_model_hash of the LoRA; "" where it is not known yet.
+    """
+    render = recipe.render
+    own = render.prompts.get(name)
+    negative = render.negative if own is None or own.negative is None else own.negative
+    width, height = (getattr(own, side) or getattr(render, side) for side in ("width", "height"))
+    seed = render.seed if own is None or own.seed is None else own.seed
+    base = facts.get("base", {})
+    settings = {
+        "Steps": render.steps,
+        "Sampler": _SAMPLERS.get(render.sampler, render.sampler),
+        "CFG scale": f"{render.scale:g}",
+        "Seed": seed,
+        "Size": f"{width}x{height}",
+        "Model hash": str(base.get("sha256", ""))[:10] if not str(base.get("sha256", "")).startswith("missing") else "",
+        "Model": base_name(str(base.get("checkpoint", ""))).rpartition(".")[0] or base.get("checkpoint", ""),
+        "Clip skip": recipe.base.clip_skip if recipe.base.clip_skip > 1 else "",
+        "Lora hashes": f'"{recipe.name}: {model_hash[:12]}"' if model_hash else "",
+    }
+    line = ", ".join(f"{key}: {value}" for key, value in settings.items() if value != "")
+    first = f"{prompt} <lora:{recipe.name}:{render.multiplier:g}>"
+    return "\n".join((first, *([f"Negative prompt: {negative}"] if negative else []), line))
+
+
+def every(recipe: Recipe) -> dict[str, str]:
+    """Return the text of each of a recipe's pictures by prompt name, from the recipe alone."""
+    facts = {"base": {"checkpoint": recipe.base.checkpoint, "sha256": recipe.base.sha256}}
+    return {column["name"]: parameters(recipe, column["name"], column["prompt"], facts) for column in recipe.columns()}
