@@ -19,6 +19,7 @@ from orchestrator.job import Job, Status
 from orchestrator.plan import Kind, Plan, make_plan
 from orchestrator.recipe import Recipe
 from orchestrator.release.parameters import every
+from orchestrator.report.details import VARIANTS
 from orchestrator.run import run_plan
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 
-FOLDER = "variants"
 NONE = "none"
 """The value that leaves a step out: no compression, no block weights."""
 _METHODS = ("sv_fro", "sv_cumulative", "size_mb")
@@ -115,7 +115,7 @@ def draw(space: Workspace, recipe: Recipe, axes: Sequence[Axis], *, gpus: str = 
         StepFailed: what did not end well.
     """
     drawn = [_draw(space, variant, gpus, quiet=quiet) for variant in vary(recipe, axes)]
-    folder = space.store.root / recipe.name / FOLDER
+    folder = space.store.root / recipe.name / VARIANTS
     folder.mkdir(parents=True, exist_ok=True)
     stem = "-".join(axis.name for axis in axes)
     files = _by_prompt(recipe, axes[0], drawn, folder, stem) if len(axes) == 1 else _crossed(recipe, axes, drawn, folder, stem)

@@ -112,7 +112,7 @@ def test_transparency_becomes_white(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     folder.mkdir()
     Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(folder / "front.png")
-    picture, _ = grid.draw([grid.Row("", folder)], [grid.Column("front", "")])
+    picture, _ = grid.draw([""], [grid.Column("front", "")], [[(folder / "front.png", "")]])
     assert picture.getcolors() == [(picture.width * picture.height, (255, 255, 255))]
 
 
@@ -124,7 +124,7 @@ def test_a_grid_too_wide_for_webp_is_scaled(tmp_path: Path) -> None:
 
 def test_draw_says_what_is_wrong_with_a_picture(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="render step"):
-        grid.draw([grid.Row("x", tmp_path)], [grid.Column("front", "front")])
+        grid.draw(["x"], [grid.Column("front", "front")], [[(tmp_path / "front.png", "")]])
 
 
 def test_rows_and_columns_are_read_from_the_command_line(folders: dict[str, Path]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import blocks
 from orchestrator.report import charts, measured, tables
-from orchestrator.report.gather import State
+from orchestrator.report.gather import State, read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from orchestrator.report.pictures import Album
 
 JSON = dict[str, Any]
+
+VARIANTS = "variants"
+"""Folder below a recipe's own: what ``orchestrator variants`` has drawn, a JSON file for each pair of axes."""
 
 WORDS = {
     State.DONE: "done",
@@ -58,6 +61,7 @@ def described(root: Path, member: Member, album: Album, colours: dict[str, str])
         "cover": cover or (pictures[0]["picture"] if pictures else None),
         "pictures": pictures,
         "samples": _samples(train, album),
+        "variants": _variants(root, member, album),
         "spark": charts.spark(curve, colour),
         "loss_now": f"{curve[-1][1]:.4f}" if curve else "",
         "loss": _losses(member, curve, colour),
@@ -119,6 +123,37 @@ def _pictures(member: Member, album: Album) -> list[JSON]:
         return []
     shown = [(column, album.show(step.folder / f"{column['name']}.png")) for column in member.recipe.columns()]
     return [{**column, "picture": picture} for column, picture in shown if picture is not None]
+
+
+def slider(rows: dict[str, dict[str, str]], labels: dict[str, str]) -> JSON:
+    """Return what a slider needs: addresses by row and prompt, and the prompts that at least two rows have; {} without any.
+
+    Args:
+        rows: by what is compared (an algorithm, a ratio), the address of each prompt's picture.
+        labels: of the prompts, by name.
+    """
+    kept = {name: row for name, row in rows.items() if row}
+    shared = {name: label for name, label in labels.items() if sum(name in row for row in kept.values()) > 1}
+    return {"prompts": shared, "rows": kept} if shared else {}
+
+
+def _variants(root: Path, member: Member, album: Album) -> list[JSON]:
+    """Return what ``orchestrator variants`` has drawn of this recipe: a slider and grids for every pair of axes."""
+    found: list[JSON] = []
+    labels = {column["name"]: column["label"] for column in member.recipe.columns()}
+    for path in sorted((root / member.recipe.name / VARIANTS).glob("*.json")):
+        said = read_json(path)
+        rows: dict[str, dict[str, str]] = {}
+        for variant in said.get("variants", []):
+            shown = {name: album.show(root / variant["folder"] / f"{name}.png") for name in labels}
+            size = f" ({tables.size(variant['bytes'])})" if variant["bytes"] else ""
+            rows[variant["label"] + size] = {name: picture.url for name, picture in shown.items() if picture is not None}
+        grids = [
+            picture for name in said.get("grids", []) if (picture := album.show((path.parent / name).with_suffix(".webp")))
+        ]
+        if grids:
+            found.append({"axes": " by ".join(said["axes"]), "compare": slider(rows, labels), "grids": grids})
+    return found
 
 
 def _samples(step: StepView | None, album: Album) -> list[JSON]:

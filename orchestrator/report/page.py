@@ -171,14 +171,12 @@ def _contact(step: StepView | None, members: list[Member], album: Album) -> Mark
 
 def _compare(members: list[Member], said: list[JSON]) -> JSON:
     """Return what the slider needs: the pictures of every prompt by algorithm, where at least two have them."""
-    prompts = {entry["name"]: entry["label"] for member in said for entry in member["pictures"]}
+    labels = {entry["name"]: entry["label"] for member in said for entry in member["pictures"]}
     rows = {
         member.recipe.algorithm: {entry["name"]: entry["picture"].url for entry in entries["pictures"]}
         for member, entries in zip(members, said, strict=True)
-        if entries["pictures"]
     }
-    shared = {name: label for name, label in prompts.items() if sum(name in row for row in rows.values()) > 1}
-    return {"prompts": shared, "rows": rows} if len(rows) > 1 and shared else {}
+    return details.slider(rows, labels)
 
 
 def timeline(steps: list[StepView]) -> Any:
