@@ -202,14 +202,14 @@ def _step(
 
 def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[Step]:
     """Return the steps of one recipe: dataset, train, merge, resize, render, release."""
+    from orchestrator import dataset  # noqa: PLC0415 - which planning reads anyhow
+
     name, file = recipe.name, f"{recipe.name}.safetensors"
     engine = f"{recipe.engine} {known.engine(recipe.engine)}"
     models = [known.file("checkpoint", recipe.base.checkpoint, recipe.base.sha256)]
     if recipe.base.vae:
         models.append(known.file("vae", recipe.base.vae, recipe.base.vae_sha256))
-    asked = _dump(recipe.dataset)
-    for source in asked["sources"].values():
-        del source["images"]  # the files themselves are sources, by content
+    asked = dataset.asked(recipe.dataset)  # the files themselves are sources, by content
     data = _step(f"{recipe.dataset.name}/dataset", Kind.DATASET, asked, (), ("**/*",), sources=known.pictures(recipe))
     data = planned.get(data.name, data) if data.key == getattr(planned.get(data.name), "key", "") else data
 

@@ -102,6 +102,36 @@ def test_identical_input_gives_identical_bytes_and_originals_stay(
     assert tree(project_folder / "data") == before
 
 
+def test_the_number_of_cores_and_the_name_of_the_folder_change_no_byte(
+    project_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project_folder / "data").rename(project_folder / "moved")
+    trees = []
+    for cores, name in ((1, "data"), (2, "deep/er"), (7, "data")):
+        monkeypatch.setattr(pixels, "threads", lambda cores=cores: cores)
+        (project_folder / name).parent.mkdir(exist_ok=True)
+        last = next(
+            path for path in (project_folder / "moved", project_folder / "data", project_folder / "deep/er") if path.exists()
+        )
+        last.rename(project_folder / name)
+        headers._seen.clear()
+        table = made(**{**TABLE, "sources": {"krnk": {**TABLE["sources"]["krnk"], "images": name}}})
+        build(table, project_folder, project_folder / f"out{cores}", silent)
+        trees.append(tree(project_folder / f"out{cores}"))
+    assert trees[0] == trees[1] == trees[2]
+    assert len(trees[0]) == 3 * 3 * 2 + 3  # pictures and captions; dataset.toml, dataset.json, contact.webp
+
+
+def test_a_folder_of_charframework_is_another_one_when_its_repeats_change() -> None:
+    """Its name states them: 4_krnk. Elsewhere the place of the pictures is no part of what was asked."""
+    reading = {"reading": "charframework"}
+    four, eight, elsewhere = (
+        api.asked(made(sources={"k": {"images": images, **reading}})) for images in ("a/4_krnk", "a/8_krnk", "b/4_krnk")
+    )
+    assert four == elsewhere != eight
+    assert api.asked(made(sources={"k": {"images": "a"}})) == api.asked(made(sources={"k": {"images": "b"}}))
+
+
 def test_nothing_is_written_when_nothing_has_changed(project_folder: Path) -> None:
     out = project_folder / "out"
     assert not build(made(**TABLE), project_folder, out, silent).unchanged

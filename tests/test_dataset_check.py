@@ -442,31 +442,49 @@ def test_import_reads_what_people_have(good: Path, tmp_path_factory: pytest.Temp
             importing.describe(wrong, root)
 
 
+def field(number: int, *values: bytes | int | str) -> bytes:
+    """Return one field of a protobuf message, once for each value: a number as varint, anything else by length."""
+
+    def varint(value: int) -> bytes:
+        head = [value >> shift & 127 | 128 for shift in range(0, max(1, value.bit_length()), 7)]
+        return bytes([*head[:-1], head[-1] & 127])
+
+    encoded = b""
+    for value in values:
+        if isinstance(value, int):
+            encoded += varint(number << 3) + varint(value)
+        else:
+            data = value.encode() if isinstance(value, str) else value
+            encoded += varint(number << 3 | 2) + varint(len(data)) + data
+    return encoded
+
+
 def tagger_model(folder: Path) -> None:
     """Write a tagger of six tags, 16 x 16 pixels: the scores follow from the picture's mean blue, green and red."""
-    onnx = pytest.importorskip("onnx", reason="the tagger test needs the packages onnx and onnxruntime")
-    pytest.importorskip("onnxruntime", reason="the tagger test needs the packages onnx and onnxruntime")
-    helper, proto = onnx.helper, onnx.TensorProto
     weights = np.zeros((3, 6), np.float32)
     weights[2, 0] = weights[2, 3] = 1 / 255  # red -> "red_hair" and a character
     weights[0, 1] = 1 / 255  # blue -> "blue_sky"
     weights[1, 2] = 1 / 255  # green -> "^_^"
     weights[2, 4] = 0.5 / 255  # half of red -> "red_dress"
     weights[2, 5] = 0.9 / 255  # -> "banned_tag"
+
+    def tensor(name: str, kind: int, array: np.ndarray[Any, Any]) -> bytes:
+        return field(1, *array.shape) + field(2, kind) + field(8, name) + field(9, array.tobytes())
+
+    def value(name: str, *shape: int | str) -> bytes:
+        sides = b"".join(field(1, field(1 if isinstance(side, int) else 2, side)) for side in shape)
+        return field(1, name) + field(2, field(1, field(1, 1) + field(2, sides)))
+
+    keepdims = field(1, "keepdims") + field(3, 0) + field(20, 2)
     nodes = [
-        helper.make_node("ReduceMean", ["picture", "axes"], ["mean"], keepdims=0),
-        helper.make_node("MatMul", ["mean", "weights"], ["scores"]),
+        field(1, "picture", "axes") + field(2, "mean") + field(4, "ReduceMean") + field(5, keepdims),
+        field(1, "mean", "weights") + field(2, "scores") + field(4, "MatMul"),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "tagger",
-        [helper.make_tensor_value_info("picture", proto.FLOAT, [None, 16, 16, 3])],
-        [helper.make_tensor_value_info("scores", proto.FLOAT, [None, 6])],
-        [onnx.numpy_helper.from_array(weights, "weights"), onnx.numpy_helper.from_array(np.array([1, 2], np.int64), "axes")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    tensors = [tensor("weights", 1, weights), tensor("axes", 7, np.array([1, 2], np.int64))]
+    graph = field(1, *nodes) + field(2, "tagger") + field(5, *tensors)
+    graph += field(11, value("picture", "n", 16, 16, 3)) + field(12, value("scores", "n", 6))
     folder.mkdir(exist_ok=True)
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    (folder / "model.onnx").write_bytes(field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 18)))
     write_tags(folder / "selected_tags.csv")
 
 
@@ -489,9 +507,13 @@ def test_the_tagger_captions_free_pictures(tmp_path: Path) -> None:
         tag_blacklist=["banned tag"],
     )
     assert api.problems(api.layout(table, tmp_path), table, tmp_path) == []
-    build(table, tmp_path, tmp_path / "out", lambda *_: None)
+    told: list[tuple[int, int]] = []
+    build(table, tmp_path, tmp_path / "out", lambda done, total, _: told.append((done, total)))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]  # two captions, two pictures
     texts = {path.stem: path.read_text() for path in (tmp_path / "out").rglob("*.txt")}
     assert texts == {"holiday": "krnk, red dress, red hair\n", "sea": "krnk, red dress, ^_^, blue sky\n"}
+    manifest = json.loads((tmp_path / "out" / "dataset.json").read_text("utf-8"))
+    assert manifest["tags"] == {"krnk": 2, "red dress": 2, "red hair": 1, "^_^": 1, "blue sky": 1}
 
 
 def test_what_the_tagger_says(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from orchestrator.dataset.buckets import Prediction, epochs, predict
 from orchestrator.dataset.config import absolute_config
 from orchestrator.dataset.folders import Folder, Layout, Picture, layout
 from orchestrator.dataset.manifest import SCHEMA
-from orchestrator.dataset.originals import sources
+from orchestrator.dataset.originals import asked, sources
 from orchestrator.dataset.preflight import problems
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "Picture",
     "Prediction",
     "absolute_config",
+    "asked",
     "epochs",
     "layout",
     "main",

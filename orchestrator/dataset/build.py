@@ -9,12 +9,13 @@ import shutil
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.dataset import buckets, config, headers, manifest, preflight, tiles
 from orchestrator.dataset.folders import layout
-from orchestrator.dataset.originals import sources
+from orchestrator.dataset.originals import asked, sources
 from orchestrator.errors import Problem, RecipeError, StepFailed
 
 if TYPE_CHECKING:
@@ -63,12 +64,15 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
     output.mkdir(parents=True, exist_ok=True)
     _clear(output)
     (output / BUILDING).write_text(json.dumps({"files": _names(dataset, plan)}), encoding="utf-8")
-    captions = _tagged(dataset, plan, root)
+    untagged = _untagged(plan)
+    steps = count(1)
+    total += len(untagged)
+    captions = _tagged(dataset, root, untagged, lambda name: report(next(steps), total, f"caption of {name}"))
     for folder in plan.folders:
         (output / folder.path).mkdir(parents=True, exist_ok=True)
     prediction = buckets.predict(plan, dataset)
     shown = tiles.places(prediction, tiles.MOST)
-    small = _write_pictures(dataset, plan, output, report, shown)
+    small = _write_pictures(dataset, plan, output, lambda done, name: report(len(untagged) + done, total, name), shown)
     tiles.save(tiles.sheets(shown, small)[0], output / SHEET)
     for folder in plan.folders:
         for picture in folder.pictures:
@@ -90,7 +94,7 @@ def fingerprint(dataset: Dataset, root: Path) -> str:
     for role, path in sources(dataset, root):
         with path.open("rb") as file:
             digests.append([role, hashlib.file_digest(file, "sha256").hexdigest()])
-    said = {"schema": manifest.SCHEMA, "dataset": dataset.model_dump(mode="json"), "sources": sorted(digests)}
+    said = {"schema": manifest.SCHEMA, "dataset": asked(dataset), "sources": sorted(digests)}
     return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -141,7 +145,7 @@ def _names(dataset: Dataset, plan: Layout) -> list[str]:
 
 
 def _write_pictures(
-    dataset: Dataset, plan: Layout, output: Path, report: Callable[[int, int, str], None], shown: dict[tiles.Key, tiles.Tile]
+    dataset: Dataset, plan: Layout, output: Path, report: Callable[[int, str], None], shown: dict[tiles.Key, tiles.Tile]
 ) -> dict[tiles.Key, Image]:
     """Write every picture and return the tiles; each original is decoded once, by one thread, for all its sizes."""
     work: dict[tuple[Path, str], list[tuple[Folder, Picture]]] = defaultdict(list)
@@ -153,7 +157,7 @@ def _write_pictures(
 
     problems: list[Problem] = []
     small: dict[tiles.Key, Image] = {}
-    done, total = 0, sum(len(wanted) for wanted in work.values())
+    done = 0
     with pixels.quiet(), ThreadPoolExecutor(pixels.threads()) as pool:
         futures = {
             pool.submit(_write, source, wanted, dataset.downscale, output, shown): (source[0], wanted)
@@ -166,7 +170,7 @@ def _write_pictures(
             except headers.UnreadableError as error:
                 problems.append(Problem(str(original), str(error), "replace it, or move it away"))
             done += len(wanted)
-            report(done, total, original.name)
+            report(done, original.name)
     if problems:
         raise StepFailed(sorted(problems, key=lambda problem: problem.where))
     return small
@@ -197,12 +201,18 @@ def _write(
     return small
 
 
-def _tagged(dataset: Dataset, plan: Layout, root: Path) -> dict[str, str]:
+def _untagged(plan: Layout) -> dict[str, tuple[Folder, Picture]]:
+    """Return role -> one place of the pictures that the tagger captions."""
+    tagged = {picture.role: (folder, picture) for folder in plan.folders if folder.tagger for picture in folder.pictures}
+    return {role: pair for role, pair in tagged.items() if pair[1].caption is None}
+
+
+def _tagged(
+    dataset: Dataset, root: Path, untagged: dict[str, tuple[Folder, Picture]], seen: Callable[[str], None]
+) -> dict[str, str]:
     """Return role -> caption of the pictures that the tagger captions."""
-    wanted = {picture.role: (folder, picture) for folder in plan.folders if folder.tagger for picture in folder.pictures}
-    missing = {role: pair for role, pair in wanted.items() if pair[1].caption is None}
-    if not missing:
+    if not untagged:
         return {}
     from orchestrator.dataset import tagger  # noqa: PLC0415 - onnxruntime is an extra
 
-    return tagger.captions(dataset, root, missing)
+    return tagger.captions(dataset, root, untagged, seen)

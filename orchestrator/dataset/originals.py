@@ -6,7 +6,7 @@ import glob
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.dataset import headers, naming
 from orchestrator.errors import Problem
@@ -89,6 +89,16 @@ def sources(dataset: Dataset, root: Path) -> list[tuple[str, Path]]:
         model = root / dataset.tagger_model
         result += [("tagger/model", model), ("tagger/tags", model.with_name("selected_tags.csv"))]
     return result
+
+
+def asked(dataset: Dataset) -> dict[str, Any]:
+    """Return the dataset's values as JSON for a key: without where the pictures lie, as they are known by role and content."""
+    said: dict[str, Any] = dataset.model_dump(mode="json")
+    for source in said["sources"].values():
+        images = Path(source.pop("images"))
+        if source["reading"] == "charframework":
+            source["images"] = images.name  # it states the repeats: 4_krnk
+    return said
 
 
 def _pictures(found: Found, dataset: Dataset, name: str, source: Source, root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +11,7 @@ from orchestrator.dataset import captions as wording
 from orchestrator.errors import NotReady, Problem, StepFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from PIL.Image import Image
@@ -52,8 +54,13 @@ class Tag:
     category: str
 
 
-def captions(dataset: Dataset, root: Path, wanted: dict[str, tuple[Folder, Picture]]) -> dict[str, str]:
+def captions(
+    dataset: Dataset, root: Path, wanted: dict[str, tuple[Folder, Picture]], seen: Callable[[str], None]
+) -> dict[str, str]:
     """Return role -> caption: trigger and the source's tags, then what the model sees above the threshold, surest first.
+
+    One thread a picture: the sums inside the model then do not depend on the number of cores. ``seen`` is called with the name
+    of every picture that is done.
 
     Raises:
         NotReady: the extra or the model's files are missing.
@@ -63,20 +70,24 @@ def captions(dataset: Dataset, root: Path, wanted: dict[str, tuple[Folder, Pictu
     tags = read_tags(model.with_name(TAGS))
     session, side = _session(model)
     blocked = {plain(tag) for tag in dataset.tag_blacklist}
-    result = {}
-    for role, (folder, picture) in wanted.items():
+
+    def caption(one: tuple[Folder, Picture]) -> str:
+        folder, picture = one
         source = dataset.sources[folder.source]
         color = source.background_color or dataset.background_color
         scores = _scores(session, _square(picture.original, color, side))
         if len(scores) != len(tags):
-            raise StepFailed(
-                Problem(str(model), f"says {len(scores)} scores for {len(tags)} tags in {TAGS}", "they do not belong together")
-            )
-        seen = chosen(tags, scores, dataset.tagger_threshold)
+            what = f"says {len(scores)} scores for {len(tags)} tags in {TAGS}"
+            raise StepFailed(Problem(str(model), what, "they do not belong together"))
         own = wording.fixed(folder.trigger, source.tags)
-        known = {plain(tag) for tag in own.split(",")}
-        result[role] = wording.joined((own, *(tag for tag in seen if tag not in blocked | known)))
-    return result
+        known = {plain(tag) for tag in own.split(",")} | blocked
+        seen(picture.name)
+        return wording.joined((own, *(tag for tag in chosen(tags, scores, dataset.tagger_threshold) if tag not in known)))
+
+    from orchestrator.dataset import pixels  # noqa: PLC0415 - Pillow
+
+    with pixels.quiet(), ThreadPoolExecutor(pixels.threads()) as pool:
+        return dict(zip(wanted, pool.map(caption, wanted.values()), strict=True))
 
 
 def chosen(tags: list[Tag], scores: list[float], threshold: float) -> list[str]:
@@ -114,6 +125,7 @@ def _session(model: Path) -> tuple[Any, int]:
         raise NotReady(Problem("onnxruntime", "is not installed", "pip install 'krnk[tagger]'")) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class but this one
