@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 import embedded_tiny as tiny
@@ -298,6 +300,31 @@ def test_reports(place: Place, tmp_path: Path) -> None:
     events = list(logs.glob("krnk_*/network_train/events.*"))
     assert len(events) == 1
     assert b"loss/current" in events[0].read_bytes()
+
+
+def test_wandb_gets_what_tensorboard_gets(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[tuple[int, set[str]]] = []
+    began: dict[str, Any] = {}
+
+    class Run:
+        def log(self, said: dict[str, float], step: int) -> None:
+            logged.append((step, set(said)))
+
+        def finish(self) -> None:
+            logged.append((0, set()))
+
+    def init(**said: Any) -> Run:
+        began.update(said)
+        return Run()
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    words = ("--logging_dir", str(tmp_path / "logs"), "--log_with", "all", "--wandb_run_name", "krnk")
+    assert place.train(tmp_path / "out", *tiny.LORA, *words, max_train_steps=2) == 0
+    assert began["project"] == "network_train"
+    assert began["name"] == "krnk"
+    assert [step for step, _ in logged] == [1, 2, 0]
+    assert {"loss/current", "loss/average", "lr/unet"} <= logged[0][1]
+    assert len(list((tmp_path / "logs").glob("*/network_train/events.*"))) == 1
 
 
 @pytest.mark.parametrize(

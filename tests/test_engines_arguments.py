@@ -486,3 +486,21 @@ def test_preflight_looks_into_the_environment(tmp_path: Path, monkeypatch: pytes
     text = "\n".join(str(problem) for problem in sdscripts.preflight(recipe("krnk-locon")))
     assert "bitsandbytes" not in text
     assert "lycoris-lora" not in text
+    assert "wandb" not in text
+
+
+def test_wandb_is_passed_through_and_its_package_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = made(tmp_path, "_algorithms/locon", text="[training]\nwandb = true\n")
+    (tmp_path / "data").mkdir()
+    said = arguments.train(asked, {"checkpoint": tmp_path / "x", "dataset": tmp_path / "data"}, tmp_path, None).argv
+    assert said[said.index("--log_with") + 1] == "all"
+    assert not any("api_key" in word for word in said)
+    venv = tmp_path / "venv"
+    (venv / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
+    (venv / "bin").mkdir()
+    for name in ("bin/python", "pyvenv.cfg"):
+        (venv / name).touch()
+    monkeypatch.setenv("SD_SCRIPTS_PYTHON", str(venv / "bin" / "python"))
+    text = "\n".join(str(problem) for problem in sdscripts.preflight(asked))
+    assert "the package wandb is not there (training.wandb = true)" in text
+    assert "python -m pip install wandb" in text

@@ -150,7 +150,9 @@ def _loss_and_report(to: argparse.ArgumentParser) -> None:
     group.add_argument("--sample_sampler", default="ddim")
     group.add_argument("--logging_dir")
     group.add_argument("--log_prefix", default="")
-    group.add_argument("--log_with", choices=("tensorboard",))
+    group.add_argument("--log_with", choices=("tensorboard", "wandb", "all"))
+    group.add_argument("--log_tracker_name")
+    group.add_argument("--wandb_run_name")
     group.add_argument("--training_comment")
     for name in METADATA:
         group.add_argument(f"--metadata_{name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import sys
@@ -15,6 +16,8 @@ from safetensors.torch import save_file
 from orchestrator.embedded import metadata, state
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from orchestrator.embedded.preparation import Length
     from orchestrator.embedded.training import Run
 
@@ -101,14 +104,23 @@ class Saver:
             path.unlink()
 
 
+def _wandb(args: Namespace) -> Any:
+    """Return a run of W&B with sd-scripts' names for project and run, or None; its key and mode come from the environment."""
+    if args.log_with not in ("wandb", "all"):
+        return None
+    init = importlib.import_module("wandb").init  # no dependency of ours: who asks for it installs it
+    return init(project=args.log_tracker_name or "network_train", name=args.wandb_run_name, dir=args.logging_dir)
+
+
 class Reporter:
-    """TensorBoard scalars and sample pictures, where asked for."""
+    """Scalars for TensorBoard and W&B, and sample pictures, where asked for."""
 
     def __init__(self, parts: Run, names: list[str]) -> None:
         self.parts = parts
         self.names = names
         self.log: Any = None
-        if parts.args.logging_dir:
+        self.wandb = _wandb(parts.args)
+        if parts.args.logging_dir and parts.args.log_with != "wandb":
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - slow to import, rarely wanted
 
             stamp = f"{parts.args.log_prefix}{datetime.now().astimezone():%Y%m%d%H%M%S}"
@@ -116,13 +128,15 @@ class Reporter:
 
     def scalars(self, step: int, value: float, average: float) -> None:
         """One step's loss and rates, by sd-scripts' names."""
-        if self.log is None:
-            return
-        self.log.add_scalar("loss/current", value, step)
-        self.log.add_scalar("loss/average", average, step)
+        said = {"loss/current": value, "loss/average": average}
         for name, group in zip(self.names, self.parts.optimizer.param_groups, strict=True):
             if group["lr"] is not None:
-                self.log.add_scalar(f"lr/{name.replace(' ', '_')}", group["lr"], step)
+                said[f"lr/{name.replace(' ', '_')}"] = group["lr"]
+        if self.log is not None:
+            for name, scalar in said.items():
+                self.log.add_scalar(name, scalar, step)
+        if self.wandb is not None:
+            self.wandb.log(said, step=step)
 
     def epoch(self, epoch: int) -> None:
         """Sample pictures after an epoch, where asked for."""
@@ -142,9 +156,11 @@ class Reporter:
             self._draw(f"{step:06d}")
 
     def close(self) -> None:
-        """Flush TensorBoard."""
+        """Flush what was logged."""
         if self.log is not None:
             self.log.close()
+        if self.wandb is not None:
+            self.wandb.finish()
 
     def _draw(self, label: str) -> None:
         args = self.parts.args

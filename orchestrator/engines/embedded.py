@@ -89,6 +89,10 @@ def preflight(recipe: Recipe) -> list[Problem]:
     if missing:
         hint = "make setup  (or: pip install -e '.[embedded]')"
         found.append(Problem("the embedded engine", f"needs {', '.join(missing)}", hint))
+    if recipe.training.wandb and importlib.util.find_spec("wandb") is None:
+        found.append(
+            Problem(f"{recipe.name}: training.wandb", "needs the package wandb", f"{sys.executable} -m pip install wandb")
+        )
     if recipe.borrows("sd-scripts"):
         from orchestrator.engines import sdscripts  # noqa: PLC0415 - as above
 

@@ -133,12 +133,15 @@ def _packages(recipe: Recipe, packages: Path) -> Iterator[Problem]:
     }
     if recipe.training.attention == "xformers":
         needed["xformers"] = "training.attention = xformers"
+    if recipe.training.wandb:
+        needed["wandb"] = "training.wandb = true"
     if recipe.network.family != "lora":
         needed["lycoris"] = f"network.family = {recipe.network.family}"
     for package, why in needed.items():
         if not (packages / package).is_dir() and not (packages / f"{package}.py").is_file():
             what = f"the package {package} is not there" + (f" ({why})" if why else "")
-            yield Problem(str(packages), what, "make setup")
+            hint = f"{settings.sd_scripts_python()} -m pip install wandb" if package == "wandb" else "make setup"
+            yield Problem(str(packages), what, hint)
     for info in packages.glob("lycoris_lora-*.dist-info"):
         said = info.name.removeprefix("lycoris_lora-").removesuffix(".dist-info")
         if recipe.network.family != "lora" and said.split(".")[0].isdigit() and int(said.split(".")[0]) >= 4:
