@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from orchestrator import grid
 from orchestrator.errors import RecipeError, StepFailed
@@ -42,6 +42,22 @@ def request(tmp_path: Path, folders: dict[str, Path], **more: object) -> Path:
     path = tmp_path / "request.json"
     path.write_text(json.dumps(asked), "utf-8")
     return path
+
+
+def test_pictures_that_do_not_say_how_they_were_made_are_told_by_the_request(tmp_path: Path, folders: dict[str, Path]) -> None:
+    own = PngImagePlugin.PngInfo()
+    own.add_text("parameters", "of its own")
+    Image.new("RGB", (64, 64)).save(folders["locon"] / "side.png", pnginfo=own)
+    rows = [
+        {"label": name, "folder": str(folder), "parameters": {column: f"{name} {column}" for column in NAMES}}
+        for name, folder in folders.items()
+    ]
+    assert grid.main([str(request(tmp_path, folders, rows=rows))]) == 0
+    with Image.open(tmp_path / "out" / "krnk_grid.png") as picture:
+        said = json.loads(picture.info["Pictures"])
+        assert picture.info["parameters"] == "lora3x3 front"
+    assert said["locon / from side"] == "of its own"
+    assert said["locon / from behind"] == "locon behind"
 
 
 def test_every_picture_stands_in_its_row_and_column(tmp_path: Path, folders: dict[str, Path]) -> None:
