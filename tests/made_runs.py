@@ -218,12 +218,22 @@ def render(runs: Path, recipe: Recipe) -> Path:
     return target
 
 
-def columns(recipe: Recipe) -> list[dict[str, str]]:
-    words = ", ".join(recipe.triggers())
-    return [
-        {"name": name, "label": prompt.label or name, "prompt": prompt.prompt.replace("{trigger}", words)}
-        for name, prompt in recipe.render.prompts.items()
-    ]
+def variants(runs: Path, recipe: Recipe, ratios: tuple[int, ...] = (64, 16)) -> Path:
+    """Write what ``orchestrator variants`` leaves: pictures of the recipe at several ratios, their grid, where they lie."""
+    heads = [grid.Column(**column) for column in recipe.columns()]
+    said = []
+    for ratio in ratios:
+        place = folder(runs, f"{recipe.name}/ratio{ratio}")
+        for number, column in enumerate(heads):
+            picture(place / f"{column.name}.png", recipe.subject, number + ratio)
+        said.append({"label": f"sv_ratio {ratio}", "bytes": ratio * 2**20, "folder": str(place.relative_to(runs))})
+    target = runs / recipe.name / "variants"
+    target.mkdir()
+    rows = [grid.Row(each["label"], runs / each["folder"]) for each in said]
+    grid.write(target, "sv_ratio", rows, heads)
+    text = json.dumps({"axes": ["sv_ratio"], "variants": said, "grids": ["sv_ratio_grid.png"]})
+    (target / "sv_ratio.json").write_text(text, "utf-8")
+    return target
 
 
 def request(runs: Path, recipe: Recipe) -> dict[str, Any]:
@@ -249,7 +259,7 @@ def request(runs: Path, recipe: Recipe) -> dict[str, Any]:
         "recipe": recipe.model_dump(mode="json"),
         "lora": str(last / f"{recipe.name}.safetensors"),
         "images": str(folders["render"]),
-        "columns": columns(recipe),
+        "columns": recipe.columns(),
         "folders": {kind: str(path) for kind, path in folders.items()},
         "scale": 2,
     }
@@ -280,7 +290,7 @@ def subject_grid(runs: Path, subject: str, names: list[str]) -> Path:
         "output": str(target),
         "name": subject,
         "rows": rows,
-        "columns": columns(members[0]),
+        "columns": members[0].columns(),
         "title": subject,
         "scale": 2,
     }

@@ -290,7 +290,8 @@ def test_samples_are_in_step_order(tmp_path: Path) -> None:
         made_runs.picture(work / "sample" / name, "krnk", 1, 64)
     said = page.described(gather.gather(tmp_path, loaded(), plan(tmp_path)), tmp_path / "img")
     samples = said["subjects"][0]["members"][1]["samples"]
-    assert [entry["label"] for entry in samples] == ["step 20", "step 20", "step 40"]
+    rows = {row["label"]: [entry["label"] for entry in row["pictures"]] for row in samples}
+    assert rows == {"from front": ["step 20", "step 40"], "from side": ["step 20"]}
 
 
 def test_a_resumed_curve_has_each_step_once(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import blocks
 from orchestrator.report import charts, measured, tables
 from orchestrator.report.gather import State, read_json
+from orchestrator.report.pictures import SAMPLE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +61,7 @@ def described(root: Path, member: Member, album: Album, colours: dict[str, str])
         "percent": _percent(train),
         "cover": cover or (pictures[0]["picture"] if pictures else None),
         "pictures": pictures,
-        "samples": _samples(train, album),
+        "samples": _samples(member, album),
         "variants": _variants(root, member, album),
         "spark": charts.spark(curve, colour),
         "loss_now": f"{curve[-1][1]:.4f}" if curve else "",
@@ -156,20 +157,28 @@ def _variants(root: Path, member: Member, album: Album) -> list[JSON]:
     return found
 
 
-def _samples(step: StepView | None, album: Album) -> list[JSON]:
-    """Return what was drawn while training, in step order (sd-scripts: NAME_000200_00_….png, NAME_e000001_00_….png)."""
+def _samples(member: Member, album: Album) -> list[JSON]:
+    """Return what was drawn while training: a row a prompt, each in step order, epochs after steps.
+
+    Trainers write NAME_000200_00_….png and NAME_e000001_00_….png; the second number is that of the prompt.
+    """
+    step = member.steps.get("train")
     if step is None or step.folder is None:
         return []
-    found = []
+    labels = [column["label"] for column in member.recipe.columns()]
+    found: dict[int, list[tuple[bool, int, Path]]] = {}
     for path in (step.folder / "sample").glob("*.png"):
         said = re.search(r"_(e?)(\d{6})_(\d{2})_", path.name)
         if said:
-            found.append((bool(said[1]), int(said[2]), int(said[3]), path))
-    return [
-        {"label": f"{'epoch' if epoch else 'step'} {number}", "picture": picture}
-        for epoch, number, _, path in sorted(found)
-        if (picture := album.show(path))
-    ]
+            found.setdefault(int(said[3]), []).append((bool(said[1]), int(said[2]), path))
+    rows = []
+    for prompt, drawn in sorted(found.items()):
+        shown = [
+            (f"{'epoch' if epoch else 'step'} {number}", album.show(path, SAMPLE)) for epoch, number, path in sorted(drawn)
+        ]
+        pictures = [{"label": label, "picture": picture} for label, picture in shown if picture is not None]
+        rows.append({"label": labels[prompt] if prompt < len(labels) else f"prompt {prompt + 1}", "pictures": pictures})
+    return rows
 
 
 def command(step: StepView, root: Path) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SIDE = 512
 """Longest side of a picture on the page, in pixels; smaller ones are enlarged by a whole factor."""
+SAMPLE = 256
+"""The same for what was drawn while training: there may be hundreds."""
 TILE = 96
 _QUALITY = 82
 

@@ -43,6 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made_runs.collection(
         root, [f"{subject}-{algorithm}" for subject in subjects for algorithm in ("lora3x3", "locon", "loha")]
     )
+    made_runs.variants(root, made_runs.loaded("krnk-lora3x3").recipe)
     for name, code in (("tyank-locon", None), ("tyank-loha", 1)):
         work = root / name / ".partial" / f"train-{made_runs.key(f'{name}/train')[:12]}"
         work.mkdir(parents=True)
@@ -142,7 +143,7 @@ def test_nothing_sticks_out_from_phone_to_desktop(browser: Any, runs: Path) -> N
 
 
 def test_the_slider_moves_by_keyboard_and_by_hand(seen: Seen) -> None:
-    box = seen.page.locator("#krnk .compare")
+    box = seen.page.locator("#krnk > .panel .compare")
     box.scroll_into_view_if_needed()
     slider = box.locator("input[type=range]")
     slider.focus()
@@ -163,7 +164,7 @@ def test_the_slider_moves_by_keyboard_and_by_hand(seen: Seen) -> None:
 
 
 def test_the_two_sides_are_chosen_by_name(seen: Seen) -> None:
-    box = seen.page.locator("#krnk .compare")
+    box = seen.page.locator("#krnk > .panel .compare")
     over = box.locator(".over")
     before = over.get_attribute("src")
     box.locator("[data-side=prompt]").select_option("behind")
@@ -171,6 +172,21 @@ def test_the_two_sides_are_chosen_by_name(seen: Seen) -> None:
     box.locator("[data-side=left]").select_option("lora3x3")
     assert over.get_attribute("alt") == "lora3x3, from behind"
     seen.page.wait_for_function("document.querySelector('#krnk .over').naturalWidth > 0")
+
+
+def test_two_ratios_are_compared(seen: Seen) -> None:
+    box = seen.page.locator("#r-krnk-lora3x3 .variants")
+    box.scroll_into_view_if_needed()
+    assert box.locator("[data-side=left] option").all_inner_texts() == ["sv_ratio 64 (64.0 MiB)", "sv_ratio 16 (16.0 MiB)"]
+    assert box.locator(".over").get_attribute("src") != box.locator(".under").get_attribute("src")
+    box.locator("[data-side=left]").select_option("sv_ratio 16 (16.0 MiB)")
+    assert box.locator(".over").get_attribute("src") == box.locator(".under").get_attribute("src")
+    box.locator("input[type=range]").focus()
+    seen.page.keyboard.press("End")
+    assert box.locator(".stage").evaluate("(stage) => stage.style.getPropertyValue('--at')") == "100%"
+    box.locator(".grids .zoom").click()
+    assert seen.page.locator("#viewer").evaluate("(dialog) => dialog.open")
+    assert seen.wrong == []
 
 
 def test_a_picture_opens_turns_and_closes_by_keyboard(seen: Seen) -> None:
