@@ -20,7 +20,7 @@ def _data(options: argparse.Namespace) -> None:
 def _base(options: argparse.Namespace) -> None:
     from orchestrator.world.make_base import Recipe, make_base  # noqa: PLC0415  torch only where it is needed
 
-    make_base(Recipe(options.seed, options.minutes, options.pictures), options.out, options.work, options.threads)
+    make_base(Recipe(options.seed, options.minutes, options.pictures, options.start), options.out, options.work, options.threads)
     print(f"base model in {options.out}")
 
 
@@ -62,6 +62,7 @@ def _arguments() -> argparse.ArgumentParser:
     base.add_argument("--out", type=Path, required=True)
     base.add_argument("--seed", type=int, default=2026)
     base.add_argument("--minutes", type=float, default=85.0)
+    base.add_argument("--start", type=Path, metavar="FOLDER", help="go on from this base; its VAE stays as it is")
     base.add_argument("--pictures", type=int, default=15_000)
     base.add_argument("--threads", type=int, default=2)
     base.add_argument("--work", type=Path, default=Path("build/world"), help="intermediate weights, about 200 MB")

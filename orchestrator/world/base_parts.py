@@ -104,7 +104,10 @@ def load_base(folder: Path) -> Base:
 def save_base(base: Base, folder: Path) -> None:
     """Write a base in Diffusers layout, weights in fp16; those of text encoder and U-Net with a short mantissa."""
     for name, part in (("text_encoder", base.text_encoder), ("unet", base.unet), ("vae", base.vae)):
-        copy = type(part)(part.config) if name == "text_encoder" else type(part).from_config(part.config)
+        if name == "text_encoder":
+            copy = type(part)(part.config)
+        else:
+            copy = type(part).from_config({key: value for key, value in part.config.items() if key != "_name_or_path"})
         weights = part.state_dict()
         copy.load_state_dict(weights if name == "vae" else {key: shortened(value) for key, value in weights.items()})
         copy.half().save_pretrained(folder / name, safe_serialization=True)

@@ -8,7 +8,7 @@ from orchestrator.world import vocabulary as words
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from orchestrator.world.attributes import Character, Scene, View
 
@@ -54,18 +54,19 @@ def caption(scene: Scene, subject: str | None = None) -> str:
     return ", ".join((words.CLASS_WORD_TWO if two else words.CLASS_WORD, *further, *scene_tags(scene)))
 
 
-def thinned_caption(scene: Scene, dice: random.Random, name: str | None = None) -> str:
+def thinned_caption(scene: Scene, dice: random.Random, names: Sequence[str] = ()) -> str:
     """Return the caption with further tags left out at random, so that what is not said can be anything.
 
-    A resident's ``name`` stands for the class word; then the looks are mostly left unsaid.
+    Residents' ``names``, left to right, stand for the class word, or before it where there are two; then the looks are
+    mostly left unsaid.
     """
 
     def kept() -> Iterator[str]:
         for character in scene.characters:
-            keep = dice.choice((0.0, 0.5, 1.0, 1.0) if name is None else (0.0, 0.0, 0.3))
+            keep = dice.choice((0.0, 0.0, 0.3) if names else (0.0, 0.5, 1.0, 1.0))
             yield from (tag for tag in character_tags(character) if dice.random() < keep)
 
-    class_word = words.CLASS_WORD_TWO if len(scene.characters) == 2 else words.CLASS_WORD
+    called = (*names, words.CLASS_WORD_TWO) if len(scene.characters) == 2 else names or (words.CLASS_WORD,)
     *seen, pose, gaze, expression = scene_tags(scene)
     rest = (tag for tag in (pose, gaze, expression) if dice.random() < 0.9)
-    return ", ".join((name or class_word, *kept(), *seen, *rest))
+    return ", ".join((*called, *kept(), *seen, *rest))

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.world import vocabulary as words
 from orchestrator.world.base_parts import LATENT, PICTURE, UNET, VAE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_BEGAN = """
+FOLDER is the base that the rows above the last one tell of: its VAE is still the one here, and the weights of its text
+encoder and U-Net are where the last row began. Without `--start` the same command makes all parts from nothing.
+"""
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -38,11 +43,25 @@ class Course:
         )
 
 
-def card(seed: int, planned: float, vae: Course, unet: Course) -> str:
-    """Return the model card as Markdown."""
+def table_of(folder: Path) -> tuple[str, ...]:
+    """Return the rows in which the card of a base says how its parts learned.
+
+    Raises:
+        RecipeError: the folder has no such card.
+    """
+    file = folder / "README.md"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    rows = tuple(line for line in lines if line.startswith(("| VAE |", "| text encoder and U-Net")))
+    if not rows:
+        raise RecipeError(Problem(str(file), "does not say how this base was made", "a folder that `base --out` has written"))
+    return rows
+
+
+def card(seed: int, planned: float, rows: Sequence[str], *, started: bool) -> str:
+    """Return the model card as Markdown; ``rows`` are those of its table, ``started``: the last one began from another base."""
     place = Path(__file__).with_name("card.md")
     colours, lengths, eyes, ears = words.HAIR_COLOURS, words.HAIR_LENGTHS, words.EYE_COLOURS, words.EAR_COLOURS
-    rows = {
+    tags = {
         "class": f"{words.CLASS_WORD}; {words.CLASS_WORD_TWO}",
         "hair": f"{_each(colours, 'hair')}; {_each(lengths, 'hair')}",
         "eyes": _each(eyes, "eyes"),
@@ -62,8 +81,10 @@ def card(seed: int, planned: float, vae: Course, unet: Course) -> str:
         vae="/".join(str(width) for width in VAE["block_out_channels"]),
         seed=seed,
         minutes=f"{planned:.0f}",
-        courses="\n".join((vae.row("VAE"), unet.row("text encoder and U-Net"))),
-        words="\n".join(f"| {name} | {tags} |" for name, tags in rows.items()),
+        start=" --start FOLDER" if started else "",
+        began=_BEGAN if started else "",
+        courses="\n".join(rows),
+        words="\n".join(f"| {name} | {said} |" for name, said in tags.items()),
     )
 
 

@@ -9,8 +9,8 @@ import torch
 
 from orchestrator.world import train_unet, train_vae
 from orchestrator.world.attributes import Scene, random_scene
-from orchestrator.world.base_parts import new_base, save_base
-from orchestrator.world.card import Course, card
+from orchestrator.world.base_parts import load_base, new_base, save_base
+from orchestrator.world.card import Course, card, table_of
 from orchestrator.world.residents import resident_scene
 from orchestrator.world.train_unet import UnetTask
 from orchestrator.world.train_vae import VaeTask, draw_scenes, encode_all, fit_scale
@@ -19,18 +19,24 @@ from orchestrator.world.workers import Schedule, run
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orchestrator.world.base_parts import Base
+
 VAE_SHARE: Final = 0.25  # of the minutes
 FIRST_SEED: Final = 1_000_000  # of the training pictures; the probe and the tests use others
-RESIDENT_SHARE: Final = 5  # one picture in so many shows a resident
+RESIDENT_SHARE: Final = 4  # one picture in so many shows a resident
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a base is made: random seed, minutes of wall clock on two cores, and how many pictures are drawn."""
+    """How a base is made: random seed, minutes of wall clock on two cores, how many pictures are drawn.
+
+    With ``start``, the folder of a base, its VAE stays and its text encoder and U-Net go on from their weights.
+    """
 
     seed: int
     minutes: float
     pictures: int = 15_000
+    start: Path | None = None
 
 
 def scenes(count: int) -> list[Scene]:
@@ -47,24 +53,31 @@ def scenes(count: int) -> list[Scene]:
 def make_base(recipe: Recipe, out: Path, work: Path, threads: int = 2) -> None:
     """Train a base and write it to ``out``; ``work`` keeps the VAE, which is not trained again, and the averaged weights."""
     work.mkdir(parents=True, exist_ok=True)
-    base = new_base(work, recipe.seed)
+    base = load_base(recipe.start) if recipe.start else new_base(work, recipe.seed)
     drawn = scenes(recipe.pictures)
     pictures = draw_scenes(drawn, threads)
     pictures.share_memory_()  # type: ignore[no-untyped-call]
-    if (work / "vae-done.pt").exists():
-        known = torch.load(work / "vae-done.pt", weights_only=True)
-        base.vae.load_state_dict(known["weights"])
-        vae = Course(**known["course"])
-    else:
-        minutes = recipe.minutes * VAE_SHARE
-        log = run(VaeTask(base.vae, pictures), Schedule(minutes, train_vae.RATE, threads, recipe.seed), work / "vae.pt")
-        fit_scale(base.vae, pictures[:2000])
-        vae = Course(minutes, log)
-        torch.save({"weights": base.vae.state_dict(), "course": asdict(vae)}, work / "vae-done.pt")
+    rows = table_of(recipe.start) if recipe.start else (_vae(base, recipe, pictures, work, threads),)
     latents = encode_all(base.vae.eval(), pictures)
     latents.share_memory_()  # type: ignore[no-untyped-call]
     del pictures
-    minutes = recipe.minutes * (1 - VAE_SHARE)
+    minutes = recipe.minutes * (1.0 if recipe.start else 1 - VAE_SHARE)
     log = run(UnetTask(base, latents, drawn), Schedule(minutes, train_unet.RATE, threads, recipe.seed), work / "unet.pt")
     save_base(base, out)
-    (out / "README.md").write_text(card(recipe.seed, recipe.minutes, vae, Course(minutes, log)), encoding="utf-8")
+    name = "text encoder and U-Net" + (", from the weights above" if recipe.start else "")
+    text = card(recipe.seed, recipe.minutes, (*rows, Course(minutes, log).row(name)), started=recipe.start is not None)
+    (out / "README.md").write_text(text, encoding="utf-8")
+
+
+def _vae(base: Base, recipe: Recipe, pictures: torch.Tensor, work: Path, threads: int) -> str:
+    """Train the VAE, unless ``work`` has it; return its row of the card."""
+    if (work / "vae-done.pt").exists():
+        known = torch.load(work / "vae-done.pt", weights_only=True)
+        base.vae.load_state_dict(known["weights"])
+        return Course(**known["course"]).row("VAE")
+    minutes = recipe.minutes * VAE_SHARE
+    log = run(VaeTask(base.vae, pictures), Schedule(minutes, train_vae.RATE, threads, recipe.seed), work / "vae.pt")
+    fit_scale(base.vae, pictures[:2000])
+    course = Course(minutes, log)
+    torch.save({"weights": base.vae.state_dict(), "course": asdict(course)}, work / "vae-done.pt")
+    return course.row("VAE")

@@ -25,15 +25,20 @@ def is_matrix(value: torch.Tensor) -> bool:
     return value.ndim >= 2 and min(value.shape[0], value[0].numel()) > _SMALL and value.shape[0] < 500
 
 
-def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """Return about U V^T of the singular value decomposition of a matrix (rows, columns)."""
-    wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = wide / (wide.norm() + 1e-7)
+def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """Return about U V^T of the singular value decompositions of wide matrices (count, rows, columns), rows <= columns.
+
+    All rounds work on the small Gram matrices (rows, rows): each multiplies by a polynomial of them, so they commute.
+    """
+    x = matrices / (matrices.flatten(1).norm(dim=1).view(-1, 1, 1) + 1e-7)
+    gram = x @ x.mT
+    same = _A * torch.eye(gram.shape[1])
+    product = same / _A
     for _ in range(_ROUNDS):
-        square = x @ x.T
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=_B, alpha=_C), x, beta=_A)
-    result: torch.Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
-    return result
+        step = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C) + same
+        product = step @ product
+        gram = step @ (gram @ step)
+    return product @ x
 
 
 class Muon(torch.optim.Optimizer):
@@ -50,13 +55,18 @@ class Muon(torch.optim.Optimizer):
         """Make one step."""
         del closure
         for group in self.param_groups:
+            alike: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = {}
             for value in group["params"]:
                 if value.grad is None:
                     continue
-                state = self.state[value]
-                mean = state.setdefault("mean", torch.zeros_like(value))
+                mean = self.state[value].setdefault("mean", torch.zeros_like(value))
                 mean.lerp_(value.grad, 1 - group["momentum"])
                 ahead = value.grad.lerp(mean, group["momentum"]).reshape(len(value), -1)
-                step = orthogonal(ahead) * (0.2 * max(ahead.shape) ** 0.5)
-                value.mul_(1 - group["lr"] * group["weight_decay"])
-                value.sub_(step.reshape(value.shape), alpha=group["lr"])
+                wide = ahead if ahead.shape[0] <= ahead.shape[1] else ahead.T
+                alike.setdefault(tuple(wide.shape), []).append((value, wide))
+            for (_, columns), values in alike.items():
+                steps = orthogonal(torch.stack([wide for _, wide in values]))
+                for (value, _), step in zip(values, steps, strict=True):
+                    back = step if step.shape == (len(value), value[0].numel()) else step.T
+                    value.mul_(1 - group["lr"] * group["weight_decay"])
+                    value.sub_(back.reshape(value.shape), alpha=group["lr"] * 0.2 * columns**0.5)

@@ -50,7 +50,11 @@ def known_by() -> dict[Looks, Resident]:
 
 
 def resident_scene(seed: int) -> Scene:
-    """Choose a scene of one resident, in any clothes and view."""
-    resident = residents()[seed % COUNT]
+    """Choose a scene of one resident, or of two now and then, in any clothes and view."""
     scene = random_scene(seed)
-    return replace(scene, characters=(Character(resident.looks, scene.characters[0].clothes),))
+    start = seed + 7 * (seed // COUNT)
+    people = (
+        Character(residents()[(start + 5 * index) % COUNT].looks, character.clothes)
+        for index, character in enumerate(scene.characters)
+    )
+    return replace(scene, characters=tuple(people))

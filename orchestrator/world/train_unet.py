@@ -30,6 +30,7 @@ NO_CAPTION: Final = 0.1  # so that guidance has something to guide away from
 NAMED: Final = 0.9  # how often a resident is called by name
 LAST_LAYER: Final = 0.5  # how often clip_skip is 1 instead of 2
 DETAIL: Final = 4.0  # so much more do cells of eyes and choker weigh: they are few, and are learned last
+NOISIEST: Final = 0.08  # share of the picture's variance in the noisy one below which errors weigh no more
 PAIRS: Final = 2.0  # so much more often is a picture of two characters chosen
 
 
@@ -54,10 +55,11 @@ class Captions:
         return ids + [end] * (LENGTH - len(ids))
 
     def _text(self, scene: Scene) -> str:
-        resident = known_by().get(scene.characters[0].looks) if len(scene.characters) == 1 else None
-        if resident is None or self._dice.random() > NAMED:
+        people = [known_by().get(character.looks) for character in scene.characters]
+        if self._dice.random() > NAMED:
             return thinned_caption(scene, self._dice)
-        return thinned_caption(scene, self._dice, self._dice.choice((resident.name, resident.spelled)))
+        names = [self._dice.choice((resident.name, resident.spelled)) for resident in people if resident is not None]
+        return thinned_caption(scene, self._dice, names if len(names) == len(people) else ())
 
     def _of(self, tag: str) -> list[int]:
         if tag not in self._known:
@@ -106,7 +108,9 @@ class UnetTask:
         amount = self.base.scheduler.alphas_cumprod[times].view(-1, 1, 1, 1)
         noisy = (amount.sqrt() * clean + (1 - amount).sqrt() * noise).to(memory_format=torch.channels_last)
         error = (self.base.unet(noisy, times, context).sample - noise).square()
-        weights = self.details[chosen]
+        # 1 / amount makes it the error of the velocity, which counts pictures and noise alike: what a caption alone can tell
+        # is decided at the noisy end, where the error of the noise is nearly blind to it.
+        weights = self.details[chosen] / amount.clamp(min=NOISIEST)
         mean: torch.Tensor = (error * weights).mean() / weights.mean()
         return mean
 

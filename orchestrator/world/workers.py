@@ -53,7 +53,7 @@ class Schedule:
     rate: float
     workers: int
     seed: int
-    decay: float = 0.999  # of the average of the weights, over the steps of the first worker
+    decay: float = 0.998  # of the average of the weights, over the steps of the first worker
     begin: float = 0.0  # time.time() at the first step
 
 
