@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
+from orchestrator.embedded import loss
 from orchestrator.embedded.train_network import main
 
 if TYPE_CHECKING:
@@ -270,8 +271,25 @@ def test_halves_that_do_not_train(place: Place, tmp_path: Path) -> None:
     assert any(size > 0 for key, size in ups.items() if key.startswith("lora_unet_"))
 
 
+def test_debiased_estimation_weighs_by_the_root_of_signal_to_noise() -> None:
+    noise = loss.Noise(torch.tensor([0.9999, 0.8, 0.2]), velocity=False)
+    found = loss.debiased(torch.ones(3), noise, torch.arange(3))
+    assert found.tolist() == pytest.approx([1000**-0.5, 0.5, 2.0])
+    velocity = loss.debiased(torch.ones(3), loss.Noise(noise.alphas, velocity=True), torch.arange(3))
+    assert velocity.tolist() == pytest.approx([1 / 1001, 0.2, 0.8])
+
+
 def test_other_settings_train_too(place: Place, tmp_path: Path) -> None:
-    more = ("--min_snr_gamma", "5", "--noise_offset", "0.05", "--lr_warmup_steps", "0.5", "--no_metadata")
+    more = (
+        "--min_snr_gamma",
+        "5",
+        "--debiased_estimation_loss",
+        "--noise_offset",
+        "0.05",
+        "--lr_warmup_steps",
+        "0.5",
+        "--no_metadata",
+    )
     ada = ("--optimizer_args", "relative_step=True", "scale_parameter=True", "warmup_init=False")
     options = {"optimizer_type": "Adafactor", "max_train_steps": 2, "save_precision": "float"}
     assert place.train(tmp_path, *tiny.LORA, *more, *ada, **options) == 0

@@ -17,7 +17,7 @@ from orchestrator.world.captions import caption, thinned_caption, view_tags
 from orchestrator.world.demo import pictures
 from orchestrator.world.draw import draw
 from orchestrator.world.probe import read
-from orchestrator.world.residents import residents
+from orchestrator.world.residents import known_by, resident_scene, residents
 from orchestrator.world.tokenizer import merges_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -57,6 +57,43 @@ def test_thinned_captions_leave_out_only_what_a_character_is() -> None:
     assert all(set(tags) <= set(full) for tags in thin)
     assert all("simple background" in tags and vocabulary.FRAMINGS[scene.view.framing] in tags for tags in thin)
     assert len({len(tags) for tags in thin}) > 3
+
+
+def test_residents_are_called_by_name_alone_and_in_pairs() -> None:
+    dice = random.Random(1)  # noqa: S311
+    found = [resident_scene(seed) for seed in range(200)]
+    one = next(scene for scene in found if len(scene.characters) == 1)
+    two = next(scene for scene in found if len(scene.characters) == 2)
+    assert all(character.looks in known_by() for scene in found for character in scene.characters)
+    assert two.characters[0].looks != two.characters[1].looks
+    assert thinned_caption(one, dice, ["bado"]).startswith("bado, ")
+    assert thinned_caption(two, dice, ["bado", "fizu"]).startswith("bado, fizu, two characters, ")
+
+
+def test_muon_makes_steps_orthogonal() -> None:
+    torch = pytest.importorskip("torch", reason="needs torch")
+    muon = pytest.importorskip("orchestrator.world.muon")
+    matrices = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(1))
+    first, _, last = torch.linalg.svd(matrices, full_matrices=False)
+    found = muon.orthogonal(matrices)
+    assert torch.linalg.svdvals(found).sub(0.9).abs().max() < 0.3
+    assert torch.linalg.svdvals(found - first @ last).max() < 0.4
+    tall, wide = torch.nn.Parameter(matrices[0].T.clone()), torch.nn.Parameter(matrices[0].clone())
+    tall.grad, wide.grad = matrices[1].T.clone(), matrices[1].clone()
+    muon.Muon([tall, wide], lr=0.1).step()
+    assert torch.allclose(tall.T, wide)
+    assert not torch.allclose(wide, matrices[0])
+
+
+def test_a_base_to_go_on_from_says_how_it_was_made(tmp_path: Path) -> None:
+    card = pytest.importorskip("orchestrator.world.card")
+    rows = card.table_of(BASE)
+    assert rows[0].startswith("| VAE | 2,000 | 31 |")
+    made = card.card(7, 5, (*rows, card.Course(5, [(50, 0.3), (100, 0.2)]).row("last")), started=True)
+    assert "--seed 7 --minutes 5 --start FOLDER" in made
+    assert all(row in made for row in rows)
+    with pytest.raises(RecipeError, match="does not say how this base was made"):
+        card.table_of(tmp_path)
 
 
 @pytest.mark.parametrize(

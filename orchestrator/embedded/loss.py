@@ -73,3 +73,12 @@ def min_snr(losses: Tensor, noise: Noise, timesteps: Tensor, gamma: float) -> Te
     """Min-SNR weighting: min(snr, gamma) / snr (/ (snr + 1) for velocity)."""
     snr = noise.signal_to_noise(timesteps)
     return losses * snr.clamp(max=gamma) / (snr + 1 if noise.velocity else snr)
+
+
+def debiased(losses: Tensor, noise: Noise, timesteps: Tensor) -> Tensor:
+    """Debiased estimation: 1 / sqrt(snr) (1 / (snr + 1) for velocity), snr at most 1000, as sd-scripts has it.
+
+    Losses of the noisy end count more; there colours and places of things are decided.
+    """
+    snr = noise.signal_to_noise(timesteps).clamp(max=1000.0)
+    return losses / (snr + 1 if noise.velocity else snr.sqrt())

@@ -71,6 +71,7 @@ def of_run(
         "ss_num_epochs": epochs,
         "ss_v2": False,
         "ss_base_model_version": "sd_v1",
+        "ss_debiased_estimation": args.debiased_estimation_loss,
         "ss_full_fp16": False,
         "ss_loss_type": "l2",
         "ss_zero_terminal_snr": False,

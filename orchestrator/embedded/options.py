@@ -140,6 +140,7 @@ def _length_and_saving(to: argparse.ArgumentParser) -> None:
 def _loss_and_report(to: argparse.ArgumentParser) -> None:
     group = to.add_argument_group("loss, samples, report")
     group.add_argument("--min_snr_gamma", type=float)
+    group.add_argument("--debiased_estimation_loss", action="store_true", help="weigh losses by 1 / sqrt(signal to noise)")
     group.add_argument("--noise_offset", type=float)
     group.add_argument("--min_timestep", type=int, help="train from this step of the noise schedule on (default 0)")
     group.add_argument("--max_timestep", type=int, help="and below this one (default: all)")

@@ -181,6 +181,8 @@ class Loop:
         )
         if args.min_snr_gamma:
             losses = loss.min_snr(losses, parts.noise, timesteps, args.min_snr_gamma)
+        if args.debiased_estimation_loss:
+            losses = loss.debiased(losses, parts.noise, timesteps)
         mean = losses.mean()
         parts.scaler.scale(mean / args.gradient_accumulation_steps).backward()
         return float(mean.detach())

@@ -20,7 +20,9 @@ def _data(options: argparse.Namespace) -> None:
 def _base(options: argparse.Namespace) -> None:
     from orchestrator.world.make_base import Recipe, make_base  # noqa: PLC0415  torch only where it is needed
 
-    make_base(Recipe(options.seed, options.minutes, options.pictures, options.start), options.out, options.work, options.threads)
+    make_base(
+        Recipe(options.seed, options.minutes, options.pictures, options.start), options.out, options.work, options.threads
+    )
     print(f"base model in {options.out}")
 
 

@@ -58,7 +58,7 @@ def table_of(folder: Path) -> tuple[str, ...]:
 
 
 def card(seed: int, planned: float, rows: Sequence[str], *, started: bool) -> str:
-    """Return the model card as Markdown; ``rows`` are those of its table, ``started``: the last one began from another base."""
+    """Return the model card as Markdown; ``rows`` are of its table; ``started``: the last began from another base."""
     place = Path(__file__).with_name("card.md")
     colours, lengths, eyes, ears = words.HAIR_COLOURS, words.HAIR_LENGTHS, words.EYE_COLOURS, words.EAR_COLOURS
     tags = {

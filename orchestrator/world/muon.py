@@ -38,7 +38,8 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
         step = torch.baddbmm(gram, gram, gram, beta=_B, alpha=_C) + same
         product = step @ product
         gram = step @ (gram @ step)
-    return product @ x
+    result: torch.Tensor = product @ x
+    return result
 
 
 class Muon(torch.optim.Optimizer):
