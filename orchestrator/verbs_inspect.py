@@ -120,6 +120,7 @@ def verify(
     recipe: Annotated[
         str, typer.Option(help="Check against this recipe; without it: which recipes could have made the file.")
     ] = "",
+    against: Annotated[Path | None, typer.Option(help="Of a release: another build of it; says what differs.")] = None,
     json: AsJson = False,
 ) -> None:
     """Does a file (or a release's folder or zip) hold what its recipe promises, or what made it, and which recipes fit."""
@@ -129,8 +130,10 @@ def verify(
     if file.is_dir() or file.suffix == ".zip":
         from orchestrator.verbs_release import verify_bundle  # noqa: PLC0415 - a release is verified as a whole
 
-        verify_bundle(file, against=None, json=json)
+        verify_bundle(file, against=against, json=json)
         return
+    if against is not None:
+        raise RecipeError(Problem("--against", "is for releases: their folders or zips", f"compare {file} {against}"))
     try:
         root = find_root() / "recipes"
     except RecipeError:

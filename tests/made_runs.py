@@ -222,10 +222,10 @@ def variants(runs: Path, recipe: Recipe, ratios: tuple[int, ...] = (64, 16)) -> 
     """Write what ``orchestrator variants`` leaves: pictures of the recipe at several ratios, their grid, where they lie."""
     heads = [grid.Column(**column) for column in recipe.columns()]
     said = []
-    for ratio in ratios:
+    for step, ratio in enumerate(ratios):
         place = folder(runs, f"{recipe.name}/ratio{ratio}")
         for number, column in enumerate(heads):
-            picture(place / f"{column.name}.png", recipe.subject, number + ratio)
+            picture(place / f"{column.name}.png", recipe.subject, number + step)
         said.append({"label": f"sv_ratio {ratio}", "bytes": ratio * 2**20, "folder": str(place.relative_to(runs))})
     target = runs / recipe.name / "variants"
     target.mkdir()
