@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import commands, diagnose, engines, guards, owner, process, supervise
+from orchestrator.engines import readback
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.journal import Journal, complete, last_lines
@@ -184,6 +185,8 @@ def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]
     if end.fault or end.code not in (0, None):
         cause = diagnose.of_log(log, end.code)
         what = end.fault or diagnose.said(end.code, cause, last_lines(log))
+        if end.fault and step.kind is Kind.TRAIN and (recipe := plan.recipes.get(step.recipe)) is not None:
+            what += _kept(engines.get(recipe.engine), job.store.work(step))
         return [Problem(step.name, what, diagnose.hint(cause, step.recipe or "RECIPE", log))]
     recipe = plan.recipes.get(step.recipe)
     if end.code is None and step.kind is not Kind.TRAIN:  # a training is judged by what it said and left
@@ -194,6 +197,14 @@ def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]
     if step.kind is Kind.RENDER and recipe is not None:
         return _look(job, step, recipe)
     return []
+
+
+def _kept(engine: Engine, work: Path) -> str:
+    """Return what is left of a training whose loss was lost; states that hold NaN are put out of the way."""
+    state = readback.good_state(lambda: engine.checkpoint(work))
+    if state is None:
+        return "; it was stopped, and no good state had been saved"
+    return f"; it was stopped, and the last good state is kept: step {state[1]}, {state[0]}"
 
 
 def _look(job: Job, step: Step, recipe: Recipe) -> list[Problem]:

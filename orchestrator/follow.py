@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator import owner, supervise
+from orchestrator import listen, owner, supervise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 LOG = "log.txt"
 POLL_SECONDS = 0.05
-MAX_PIECE = 64 * 1024  # a megabyte without a line end is read in parts of this size
 GRACE_SECONDS = supervise.GRACE_SECONDS
 
 
@@ -59,6 +57,7 @@ class Watch:
     read: Callable[[str], Progress | None]
     progress: Callable[[Progress], None] = lambda _: None
     stalled: Callable[[float], None] = lambda _: None
+    """Told after ``stall_seconds`` without a frame of progress (before the first one: without any output), again and again."""
     stop: threading.Event = field(default_factory=threading.Event)
     stall_seconds: float = 900.0
     hold: Callable[[], str] = lambda: ""
@@ -135,40 +134,12 @@ def _json(path: Path) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-class _Tail:
-    """Reads what was added to a log, as text between line ends and carriage returns."""
-
-    _ends = re.compile(rb"[\r\n]+")
-
-    def __init__(self, path: Path, start: int) -> None:
-        self._file = path.open("rb")
-        self._file.seek(start)
-        self._rest = b""
-
-    def pieces(self) -> list[str]:
-        data = self._file.read(1 << 20)
-        if not data:
-            return []
-        *whole, self._rest = self._ends.split(self._rest + data)
-        while len(self._rest) > MAX_PIECE:
-            whole.append(self._rest[:MAX_PIECE])
-            self._rest = self._rest[MAX_PIECE:]
-        return [piece.decode("utf-8", "replace") for piece in whole if piece]
-
-    def last(self) -> list[str]:
-        """Return the unfinished piece at the end."""
-        rest, self._rest = self._rest, b""
-        return [rest.decode("utf-8", "replace")] if rest else []
-
-    def close(self) -> None:
-        self._file.close()
-
-
 def follow(work: Path, start: int, watch: Watch, helper: Starter | None) -> Exit:
     """Read the log until the child has ended; stop it when asked to or when its output shows a fault."""
-    tail = _Tail(work / LOG, start)
+    tail = listen.Tail(work / LOG, start)
+    listener = listen.Listener(watch)
     fault, stopped, ending = "", False, 0.0
-    last_word = last_asked = time.monotonic()
+    last_asked = time.monotonic()
     held = ""
     gone = 0
     try:
@@ -182,14 +153,8 @@ def follow(work: Path, start: int, watch: Watch, helper: Starter | None) -> Exit
                 while more := tail.pieces():
                     pieces += more
                 pieces += tail.last()
-            for piece in pieces:
-                fault = _read(piece, watch) or fault
+            fault = listener.hear(pieces, paused=bool(held)) or fault
             now = time.monotonic()
-            if pieces:
-                last_word = now
-            elif now - last_word > watch.stall_seconds:
-                watch.stalled(now - last_word)
-                last_word = now
             if over:
                 break
             if now - last_asked > 1.0:
@@ -217,14 +182,6 @@ def _hold(work: Path, watch: Watch, held: str) -> str:
         _signal(work, signal.SIGSTOP if reason else signal.SIGCONT)
         watch.said(f"paused: {reason}" if reason else "goes on")
     return reason
-
-
-def _read(piece: str, watch: Watch) -> str:
-    found = watch.read(piece)
-    if found is None:
-        return ""
-    watch.progress(found)
-    return found.fault
 
 
 def _over(work: Path, helper: Starter | None) -> bool:

@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import guards
+from orchestrator import guards, process
 from orchestrator.plan import Kind
 from orchestrator.process import Progress, Watch
 from orchestrator.recipe import Guards
@@ -45,11 +45,15 @@ class Journal:
     def _say(self, text: str) -> None:
         self._job.view.say(f"{self._step.name}: {text}")
 
+    def _stalled(self, seconds: float) -> None:
+        limit = f" (guards.stall_seconds = {self._guards.stall_seconds})" if self._guards is not None else ""
+        self._say(f"stalled: no sign of progress for {seconds:.0f} s{limit}; log: {self._work / process.LOG}")
+
     def __enter__(self) -> Watch:
         self._file = (self._work / PROGRESS).open("a", encoding="utf-8")
         watch = Watch(self._read, self._tell, stop=self._job.stop)
         watch.hold, watch.said = self._hold, self._say
-        watch.stalled = lambda seconds: self._job.view.say(f"{self._step.name}: no sign of life for {seconds:.0f} s")
+        watch.stalled = self._stalled
         return watch
 
     def __exit__(self, *_: object) -> None:
@@ -128,7 +132,7 @@ def complete(work: Path, history: list[dict[str, Any]]) -> None:
             "current_loss": entry.get("loss"),
             "lr": entry.get("lr_unet"),
             "lr_text_encoder": entry.get("lr_text_encoder"),
-            "note": "",
+            "note": seen.get(entry["step"], {}).get("note", ""),
         }
         lines.append(json.dumps(line))
     draft = path.with_name(f".{path.name}.{os.getpid()}")

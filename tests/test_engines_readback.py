@@ -9,7 +9,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from orchestrator import load
 from orchestrator.engines import embedded, readback, sdscripts
@@ -157,7 +159,24 @@ def test_infinities_and_nan_in_the_weights_are_found(tmp_path: Path, kind: str, 
         table = {"a": {"dtype": kind, "shape": [count], "data_offsets": [0, count * width]}}
         header = json.dumps(table).encode()
         file.write_bytes(struct.pack("<Q", len(header)) + header + data[: count * width])
-        assert len(list(readback._numbers(file, table))) == found
+        assert len(readback.lost_numbers(file, table)) == found
+
+
+def test_states_that_were_saved_after_the_loss_was_lost_are_put_aside(tmp_path: Path) -> None:
+    for step, value in ((10, 1.0), (20, 2.0), (30, float("nan")), (40, float("inf"))):
+        folder = tmp_path / f"x-step{step:08}-state"
+        folder.mkdir()
+        save_file({"a": np.array([0.5, value], np.float32)}, folder / "model.safetensors")
+
+    def newest() -> tuple[Path, int] | None:
+        found = sorted(tmp_path.glob("*-state"))
+        return (found[-1], int(found[-1].name[6:14])) if found else None
+
+    assert readback.good_state(newest) == (tmp_path / "x-step00000020-state", 20)
+    assert len(list(tmp_path.glob("*-state-lost"))) == 2
+    save_file({"a": np.array([np.nan], np.float16)}, tmp_path / "x-step00000020-state" / "model.safetensors")
+    save_file({"a": np.array([np.nan], np.float16)}, tmp_path / "x-step00000010-state" / "model.safetensors")
+    assert readback.good_state(newest) is None
 
 
 def test_the_embedded_engine_is_judged_by_its_own_bases_sizes(tmp_path: Path) -> None:

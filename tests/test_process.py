@@ -116,6 +116,35 @@ def test_a_silent_child_is_reported_as_stalled(work: Path) -> None:
     assert len(said) >= 2
 
 
+def test_lines_that_are_no_frames_do_not_hide_a_stall(work: Path) -> None:
+    said: list[float] = []
+    watch = Watch(lambda _: None, stalled=said.append, stall_seconds=0.3)
+    code = "import time\nprint(' 50%|xx|', flush=True)\n"
+    code += "for n in range(24):\n    print('warning', n, flush=True); time.sleep(0.05)\n"
+    process.run(python(work, code), work, watch)
+    assert len(said) >= 2
+    said.clear()
+    process.run(python(work, code.replace("'warning', n", "f'{n}%|xx|'")), work, watch)
+    assert said == []
+
+
+def test_a_frame_is_read_before_the_next_one_ends_it(work: Path) -> None:
+    """A training's last frame before a long step, and a lost loss in it, is not heard of a step too late; nor heard twice."""
+    code = "import sys, time\nfor n in (1, 2):\n"
+    code += "    sys.stderr.write(f'\\rsteps: 50%|x| {n}/2 [00:01<00:01]'); sys.stderr.flush()\n"
+    seen: list[str] = []
+
+    def read(piece: str) -> Progress | None:
+        seen.append(piece)
+        return Progress(fault="lost") if "2/2" in piece else None
+
+    end = process.run(python(work, code + "time.sleep(600)\n"), work, Watch(read))
+    assert (end.fault, seen) == ("lost", ["steps: 50%|x| 1/2 [00:01<00:01]", "steps: 50%|x| 2/2 [00:01<00:01]"])
+    seen.clear()
+    process.run(python(work, code + "time.sleep(0.5)\nsys.stderr.write('\\nend')\n"), work, Watch(seen.append))
+    assert seen == ["steps: 50%|x| 1/2 [00:01<00:01]", "steps: 50%|x| 2/2 [00:01<00:01]", "end"]
+
+
 def test_the_child_outlives_its_supervisor_and_its_end_is_noticed(work: Path) -> None:
     code = "import os, time; os.kill(os.getppid(), 9); time.sleep(0.5); print('done', flush=True)"
     end, pieces = run(work, code)

@@ -29,6 +29,7 @@ _BANNER = {
     "gradient accumulation": re.compile(r"^\s*gradient accumulation steps [^=]*= (\d+)$"),
     "steps": re.compile(r"^\s*total optimization steps [^:]*: (\d+)$"),
 }
+_BEFORE = {"text encoder modules", "U-Net modules", "dim", "alpha", "conv_dim", "conv_alpha", "algo"}  # said before the banner
 _TEXT_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for Text Encoder: (\d+) modules")
 _UNET_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for U-Net: (\d+) modules")
 _DIM = re.compile(r"create LoRA network\. base dim \(rank\): (\d+), alpha: ([\d.e+-]+)")
@@ -142,7 +143,8 @@ class Reader:
         ]
         if wrong:
             return self._fault("the trainer does something else than the plan says: " + "; ".join(wrong))
-        return None
+        unsaid = sorted((self.expected().keys() & (_BANNER.keys() | _BEFORE)) - self.found.keys())
+        return self._note(f"the trainer did not say: {', '.join(unsaid)}") if unsaid else None
 
 
 def read(piece: str) -> Progress | None:

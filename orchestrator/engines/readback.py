@@ -14,7 +14,7 @@ from orchestrator.engines.progress import Reader
 from orchestrator.errors import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from orchestrator.recipe import Recipe
@@ -109,7 +109,8 @@ def finished(recipe: Recipe, work: Path, log: str, checkpoint: Path | None) -> l
         said.append("is older than this run: the trainer wrote nothing")
     said += _tensors(recipe, tensors, body, checkpoint)
     said += _metadata(recipe, metadata, _counted(log, recipe.training.steps))
-    said += _numbers(path, tensors)
+    if bad := lost_numbers(path, tensors):
+        said.append(f"{len(bad)} tensors hold NaN or infinity, as {bad[0]}")
     return [Problem(where, what, f"log: {work / 'log.txt'}") for what in said]
 
 
@@ -214,8 +215,13 @@ def _same(said: str, value: Any) -> bool:
         return said == str(value)
 
 
-def _numbers(path: Path, tensors: dict[str, Any]) -> Iterator[str]:
-    """Look for infinities and NaN in the weights: every number whose exponent bits are all set."""
+def lost_numbers(path: Path, tensors: dict[str, Any]) -> list[str]:
+    """Return the tensors of a file that hold NaN or infinity: numbers whose exponent bits are all set.
+
+    Args:
+        path: a safetensors file.
+        tensors: its header's table (see ``header``).
+    """
     import numpy as np  # noqa: PLC0415 - the parent process loads it only when a training has ended
 
     kinds = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
@@ -229,5 +235,18 @@ def _numbers(path: Path, tensors: dict[str, Any]) -> Iterator[str]:
             bits = np.fromfile(path, dtype=kind, count=(end - begin) // _WIDTH[one["dtype"]], offset=start + begin)
             if bool(np.any((bits & mask) == mask)):
                 bad.append(name)
-    if bad:
-        yield f"{len(bad)} tensors hold NaN or infinity, as {bad[0]}"
+    return bad
+
+
+def good_state(newest: Callable[[], tuple[Path, int] | None]) -> tuple[Path, int] | None:
+    """Return the newest state whose weights are all finite; newer ones, saved after the loss was lost, are renamed.
+
+    Args:
+        newest: returns the newest complete state in a work folder and its step (``Engine.checkpoint``).
+    """
+    while (state := newest()) is not None:
+        files = state[0].glob("*.safetensors")
+        if not any(lost_numbers(file, header(file)[0]) for file in files):
+            return state
+        state[0].rename(state[0].with_name(f"{state[0].name}-lost"))
+    return None
