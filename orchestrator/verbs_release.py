@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.flags import EngineName, Gpus, Profile, Quiet, recipe_names
 from orchestrator.terminal import print_json, say
+
+if TYPE_CHECKING:
+    from orchestrator.load import Loaded
 
 Out = Annotated[Path | None, typer.Option(help="Where to write the page; default: runs/report/index.html.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
@@ -36,15 +39,19 @@ def report(
     from orchestrator.workspace import Wanted, Workspace, as_json  # noqa: PLC0415
 
     space = Workspace()
-    loaded = space.load(Wanted(("all",), profile, ""))
-    target = out or space.store.root / "report" / "index.html"
-    made = space.plan(loaded)
-    said = as_json(made, space.store.reasons(made), space.world)
+
+    def read() -> tuple[list[Loaded], dict[str, Any]]:
+        loaded = space.load(Wanted(("all",), profile, ""))
+        plan = space.plan(loaded)
+        return loaded, as_json(plan, space.store.reasons(plan), space.world)
+
     if live:
         from orchestrator.report.live import serve  # noqa: PLC0415
 
-        serve(space.store.root, loaded, port=port, plan=said)
+        serve(space.store.root, space.recipes, read, port=port)
         return
+    loaded, said = read()
+    target = out or space.store.root / "report" / "index.html"
     report_.write(space.store.root, loaded, target, plan=said)
     say(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import threading
 from html.parser import HTMLParser
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from orchestrator import report
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.report import charts, gather, live, measure, page, tables
 from orchestrator.weights import spectra
 
@@ -368,6 +370,30 @@ def ask(port: int, path: str, host: str = "") -> tuple[int, bytes, dict[str, str
     data = answer.read()
     connection.close()
     return answer.status, data, dict(answer.getheaders())
+
+
+def test_the_live_page_reads_recipes_again_when_they_change(tmp_path: Path) -> None:
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (recipes / "a.toml").write_text("x")
+    found: list[Any] = []
+    calls: list[int] = []
+
+    def read() -> live.Read:
+        calls.append(1)
+        if "wrong" in (recipes / "a.toml").read_text():
+            raise RecipeError(Problem("a.toml", "is wrong"))
+        return found, {}
+
+    changes = live.Changes(recipes, read)
+    site = live.Site(tmp_path / "runs", loaded(), tmp_path / "img", None, changes)
+    assert b"krnk-locon" in site.page()
+    assert not calls
+    for text, seen in (("wrong", True), ("right again", False)):
+        (recipes / "a.toml").write_text(text)
+        os.utime(recipes / "a.toml", ns=(0, len(text)))
+        assert (b"krnk-locon" in site.page()) is seen
+    assert len(calls) == 2
 
 
 def test_the_live_page_follows_the_files(serving: tuple[int, Path]) -> None:

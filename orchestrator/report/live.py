@@ -13,11 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import NotReady, Problem
+from orchestrator.errors import NotReady, OrchestratorError, Problem
 from orchestrator.report import gather, page
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from orchestrator.load import Loaded
 
@@ -25,17 +25,57 @@ _PICTURE = re.compile(r"^/img/([0-9a-f]{20}\.webp)$")
 _POLICY = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"
 
 
+Read = tuple["Sequence[Loaded]", "dict[str, Any]"]
+"""Recipes, and what ``plan --json`` prints of them."""
+
+
+class Changes:
+    """Reads recipes and plan again when a file below a folder has changed; while they have mistakes, nothing has."""
+
+    def __init__(self, folder: Path, read: Callable[[], Read]) -> None:
+        """Watch the TOML files below ``folder``, which have just been read."""
+        self._folder, self._read = folder, read
+        self._mark = self._now()
+
+    def _now(self) -> list[tuple[str, int]]:
+        return sorted((str(path), path.stat().st_mtime_ns) for path in self._folder.rglob("*.toml"))
+
+    def __call__(self) -> Read | None:
+        """Return recipes and plan if they are others than at the last call."""
+        try:
+            mark = self._now()
+            if mark == self._mark:
+                return None
+            self._mark = mark
+            return self._read()
+        except (OSError, OrchestratorError):
+            return None
+
+
 class Site:
     """What the server answers with: the page anew at each call, and the parts of it that move."""
 
-    def __init__(self, root: Path, recipes: Sequence[Loaded], folder: Path, plan: dict[str, Any] | None = None) -> None:
-        """Show ``recipes`` of the store at ``root``; pictures are made in ``folder``."""
+    def __init__(
+        self,
+        root: Path,
+        recipes: Sequence[Loaded],
+        folder: Path,
+        plan: dict[str, Any] | None = None,
+        again: Callable[[], Read | None] | None = None,
+    ) -> None:
+        """Show ``recipes`` of the store at ``root``; pictures are made in ``folder``.
+
+        ``again`` is asked before each answer for recipes and plan anew; None: nothing has changed.
+        """
         self._root, self._recipes, self._plan = root, recipes, plan
+        self._again = again
         self.folder = folder
         self._lock = threading.Lock()
 
     def _described(self, *, draw: bool) -> dict[str, Any]:
         with self._lock:
+            if self._again is not None and (read := self._again()) is not None:
+                self._recipes, self._plan = read
             found = gather.gather(self._root, self._recipes, self._plan)
             return page.described(found, self.folder, live=True, draw=draw)
 
@@ -96,11 +136,13 @@ def server(site: Site, port: int = 0) -> ThreadingHTTPServer:
         ) from error
 
 
-def serve(root: Path, recipes: Sequence[Loaded], *, port: int = 0, plan: dict[str, Any] | None = None) -> None:
-    """Serve until ^C."""
+def serve(root: Path, folder: Path, read: Callable[[], Read], *, port: int = 0) -> None:
+    """Serve the store at ``root`` until ^C; ``read`` gives recipes and plan, anew when a recipe below ``folder`` changes."""
+    recipes, plan = read()
+    again = Changes(folder, read)
     with (
         tempfile.TemporaryDirectory(prefix="report-") as place,
-        server(Site(root, recipes, Path(place) / "img", plan), port) as serving,
+        server(Site(root, recipes, Path(place) / "img", plan, again), port) as serving,
     ):
         print(f"http://127.0.0.1:{serving.server_port}/   ^C ends it", file=sys.stderr, flush=True)
         try:
