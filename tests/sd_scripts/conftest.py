@@ -66,17 +66,21 @@ def sd_scripts() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def random_sd15(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with ``base_sd15`` and ``tokenizers``; kept in $KRNK_TEST_SD15 if that is set, made anew otherwise."""
+def random_model(folder: Path) -> Path:
+    """Return a folder with ``base_sd15`` and ``tokenizers``; $KRNK_TEST_SD15 if that is set, made anew where there is none."""
     kept = os.environ.get("KRNK_TEST_SD15")
-    folder = Path(kept) if kept else tmp_path_factory.mktemp("sd15") / "model"
+    folder = Path(kept) if kept else folder
     if not (folder / DONE).is_file():
         shutil.rmtree(folder, ignore_errors=True)
         argv = [str(settings.sd_scripts_python()), str(Path(__file__).with_name("make_model.py")), str(folder)]
         subprocess.run(argv, check=True, capture_output=True, timeout=900)
         (folder / DONE).touch()
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_sd15(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_model(tmp_path_factory.mktemp("sd15") / "model")
 
 
 def overlay(root: Path, model: Path) -> dict[str, Any]:
