@@ -108,6 +108,7 @@ def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
         problems = _judge(job, plan, step, end)
         if not problems:
             if recipe is not None and step.kind is Kind.TRAIN:
+                _clear_latents(job.store.work(step))
                 complete(job.store.work(step), engines.get(recipe.engine).history(job.store.work(step)))
             place = {"slot": slot.name, "waited": round(slot.waited, 3)}
             job.store.commit(step, job.plan, argv, started, resumed_from=at, attempts=attempt, changes=change, **place)
@@ -148,6 +149,10 @@ def _once(  # noqa: PLR0917 - what one attempt is
             at = last.get("resumed_from")
             return end, tuple(argv) if isinstance(argv, list) else command.argv, started, at if isinstance(at, int) else None
         said: dict[str, Any] = {"resumed_from": state[1] if state else None, "change": change}
+        if recipe is not None and step.kind is Kind.TRAIN and recipe.training.cache_latents == "disk":
+            from orchestrator.dataset import latents  # noqa: PLC0415
+
+            latents.lay(job.store.folder(plan.by_name[step.needs[0]]), work)
         _say_attempt(work, command, said | {"inputs": job.store.inputs(step, job.plan)})
         command = process.Command(command.argv, command.cwd, {**command.env, **slot.env}, command.files)
         warm = None if slot.keep or slot.leash else job.warm
@@ -163,10 +168,17 @@ def _rung(work: Path, ladder: list[dict[str, Any]]) -> int:
 
 def _set_aside(work: Path, attempt: int) -> None:
     """Keep what a failed attempt left, where the next one does not resume from it."""
+    _clear_latents(work)  # a VAE of another precision gives others
     kept = work / f"attempt-{attempt}"
     kept.mkdir(exist_ok=True)
     for state in work.glob("*-state"):
         state.rename(kept / state.name)
+
+
+def _clear_latents(work: Path) -> None:
+    from orchestrator.dataset import latents  # noqa: PLC0415
+
+    latents.clear(work)
 
 
 def _say_attempt(work: Path, command: process.Command, more: dict[str, Any]) -> None:

@@ -64,8 +64,14 @@ def measure(recipe: Recipe, plan: Plan, space: Workspace) -> Probe:
         again = f"python -m orchestrator run {recipe.name} --only dataset"
         raise StepFailed(Problem(step.needs[0], "is not built yet", again))
     space.store.root.mkdir(parents=True, exist_ok=True)
-    training = {"steps": STEPS, "state_every_n_steps": None, "save_every_n_steps": None, "sample_every_n_steps": None}
-    short = recipe.model_copy(update={"training": recipe.training.model_copy(update={**training, "lr_warmup_steps": None})})
+    training: dict[str, Any] = {
+        "steps": STEPS,
+        "state_every_n_steps": None,
+        "save_every_n_steps": None,
+        "sample_every_n_steps": None,
+    }
+    training |= {"lr_warmup_steps": None, "cache_latents": "no" if recipe.training.cache_latents == "no" else "memory"}
+    short = recipe.model_copy(update={"training": recipe.training.model_copy(update=training)})
     folder = Path(tempfile.mkdtemp(prefix=".probe-", dir=space.store.root))
     try:
         probe = _train(short, folder, data, {source.role: source.path for source in step.sources})

@@ -1,14 +1,11 @@
-"""The trainer's arithmetic: by hand, against the embedded trainer, and against the real one (-m sd_scripts)."""
+"""The trainer's arithmetic: by hand, and against the embedded trainer; against the real one in sd_scripts/test_datasets.py."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +17,9 @@ from orchestrator.dataset import buckets, config
 from orchestrator.dataset.buckets import Chooser, Fit, Prediction
 from orchestrator.embedded import dataset_config, pictures
 from orchestrator.recipe import Dataset, Training
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def made(**table: Any) -> Dataset:
@@ -232,42 +232,3 @@ def write_tree(folder: Path, dataset: Dataset, plan: api.Layout) -> None:
             (out / one.path / picture.name).with_suffix(".txt").write_text("words\n")
     (out / "dataset.toml").write_text(config.text(plan, dataset))
     (folder / "absolute.toml").write_text(api.absolute_config(out))
-
-
-@pytest.mark.sd_scripts
-def test_the_real_trainer_counts_the_same(tmp_path: Path) -> None:
-    """80 random datasets through sd-scripts' own loader, in its own environment, in one process."""
-    checkout, python = os.environ.get("SD_SCRIPTS_DIR"), os.environ.get("SD_SCRIPTS_PYTHON")
-    if not checkout or not python:
-        pytest.skip("SD_SCRIPTS_DIR and SD_SCRIPTS_PYTHON are not set")
-    asked: list[str] = []
-    expected: list[dict[str, Any]] = []
-    for seed in range(80):
-        folder = tmp_path / str(seed)
-        drawn = case(random.Random(seed), unbucketed=0.15)  # noqa: S311
-        dataset, plan = laid_out(folder, drawn.table, drawn.sizes)
-        prediction = api.predict(plan, dataset)
-        if prediction.unplaced:
-            continue
-        write_tree(folder, dataset, plan)
-        asked.append(str(folder / "absolute.toml"))
-        expected.append(
-            {
-                "train": prediction.images_x_repeats,
-                "reg": prediction.regularization_x_repeats,
-                "batches": prediction.batches_per_epoch,
-                "buckets": sorted([list(bucket.size), bucket.count] for bucket in prediction.buckets),
-            }
-        )
-    script = Path(__file__).parent / "sd_scripts" / "count_batches.py"
-    done = subprocess.run(
-        [python, str(script), *asked],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": checkout, "PYTHONUTF8": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert len(expected) > 40
-    assert json.loads(done.stdout.splitlines()[-1]) == expected

@@ -159,6 +159,17 @@ def test_a_built_dataset_is_named_by_absolute_folders_and_predicts_the_banner(tm
     }
 
 
+def test_latents_on_disk_lie_beside_links_in_the_work_folder(tmp_path: Path) -> None:
+    (tmp_path / "dataset.toml").write_text(
+        '[general]\n[[datasets]]\nresolution = [512, 512]\n[[datasets.subsets]]\nimage_dir = "4_krnk/krnk_f0512"\n', "utf-8"
+    )
+    text = '[training]\ncache_latents = "disk"\n[dataset]\ncolor_aug = false\n'
+    command = sdscripts.train(made(tmp_path, "_algorithms/locon", text=text), INPUTS | {"dataset": tmp_path}, Path("/w"), None)
+    assert {"--cache_latents", "--cache_latents_to_disk"} <= set(command.argv)
+    table = tomllib.loads(command.files["dataset.toml"])
+    assert table["datasets"][0]["subsets"][0]["image_dir"] == "/w/latents/4_krnk/krnk_f0512"
+
+
 def test_zero_and_false_reach_the_command(tmp_path: Path) -> None:
     text = "[training]\nseed = 0\nmax_grad_norm = 0.0\ntext_encoder_lr = 0.0\nlr_warmup_steps = 0\ndata_loader_workers = 0\n"
     text += "persistent_workers = false\ngradient_checkpointing = false\n[network]\ndropout = 0.0\n"

@@ -51,6 +51,24 @@ def test_one_block_weight_reruns_the_merge_and_what_follows_and_nothing_else(cat
     assert {name for name, outcome in outcomes.items() if outcome.status is Status.DONE} == due
 
 
+def test_latents_on_disk_are_the_trainings_own_and_the_dataset_stays_as_it_is(cats: harness.Project) -> None:
+    cats.recipe("cat-lora", "lora", '[training]\ncache_latents = "disk"\n[training.options]\nbehave = "die"\n')
+    failed = cats.go("cat-lora")["cat-lora/train"]
+    assert failed.status is Status.FAILED
+    built = next((cats.root / "runs" / "cat").glob("dataset-*"))
+    files = {path.relative_to(built) for path in built.rglob("*")}
+    pictures = {path for path in files if path.suffix == ".png"}
+    assert pictures
+    assert not any(path.suffix == ".npz" for path in files)
+    work = next((cats.root / "runs" / "cat-lora" / ".partial").glob("train-*"))
+    assert {path.relative_to(work / "latents").with_suffix(".png") for path in work.rglob("*.npz")} == pictures
+    assert cats.go("cat-lora")["cat-lora/train"].status is Status.DONE
+    train = next((cats.root / "runs" / "cat-lora").glob("train-*"))
+    assert f"{len(pictures)} latents" in (train / "log.txt").read_text("utf-8")
+    assert not (train / "latents").exists()
+    assert {path.relative_to(built) for path in built.rglob("*")} == files
+
+
 def test_the_algorithms_of_a_subject_share_one_dataset_step(cats: harness.Project) -> None:
     cats.recipe("cat-loha", "other")
     outcomes = cats.go("all")

@@ -60,12 +60,15 @@ def _subset(folder: Folder) -> dict[str, Any]:
     return subset
 
 
-def absolute_config(folder: Path) -> str:
-    """Return the text of ``folder``/dataset.toml with absolute ``image_dir``, for a trainer that runs elsewhere."""
+def absolute_config(folder: Path, pictures: Path | None = None) -> str:
+    """Return the text of ``folder``/dataset.toml with absolute ``image_dir``, for a trainer that runs elsewhere.
+
+    ``pictures``: where the same folders of pictures stand, if not in ``folder``.
+    """
     table = tomllib.loads((folder / FILE).read_text(encoding="utf-8"))
     for one in table["datasets"]:
         for subset in one["subsets"]:
-            subset["image_dir"] = (folder.absolute() / subset["image_dir"]).as_posix()
+            subset["image_dir"] = ((pictures or folder).absolute() / subset["image_dir"]).as_posix()
     return _dump(table)
 
 

@@ -141,9 +141,10 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     training, files = recipe.training, {}
     work = work.absolute()
     if (inputs["dataset"] / DATASET).is_file():  # not there yet when a plan is only shown
-        from orchestrator.dataset import absolute_config  # noqa: PLC0415 - it reads pictures' headers elsewhere
+        from orchestrator.dataset import absolute_config, latents  # noqa: PLC0415 - it reads pictures' headers elsewhere
 
-        files[DATASET] = absolute_config(inputs["dataset"])
+        linked = work / latents.FOLDER if training.cache_latents == "disk" else None
+        files[DATASET] = absolute_config(inputs["dataset"], linked)
     argv = ["--pretrained_model_name_or_path", str(inputs["checkpoint"])]
     argv += ["--vae", str(inputs["vae"])] if "vae" in inputs else []
     argv += ["--dataset_config", str(work / DATASET), "--output_dir", str(work), "--output_name", recipe.name]
