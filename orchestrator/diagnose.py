@@ -136,7 +136,7 @@ def last_attempt(work: Path) -> dict[str, Any]:
     """Return what was noted of the last attempt in a work folder; empty if nothing was. A torn line is passed over."""
     with contextlib.suppress(OSError):
         for line in reversed((work / ATTEMPTS).read_text("utf-8", "replace").splitlines()):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 said = json.loads(line)
                 if isinstance(said, dict):
                     return said

@@ -129,7 +129,7 @@ def adopt(work: Path, watch: Watch, start: int = 0) -> Exit:
 def _json(path: Path) -> dict[str, object]:
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -11,7 +11,7 @@ from orchestrator import guards, process
 from orchestrator.plan import Kind
 from orchestrator.process import Progress, Watch
 from orchestrator.recipe import Guards
-from orchestrator.record import PROGRESS
+from orchestrator.record import PROGRESS, readings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +96,7 @@ def read_own(piece: str) -> Progress | None:
     try:
         value = json.loads(piece.removeprefix("PROGRESS "))
         return Progress(int(value["done"]), int(value["total"]), note=str(value.get("note", "")))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
@@ -123,7 +123,7 @@ def complete(work: Path, history: list[dict[str, Any]]) -> None:
     if not history:
         return
     path = work / PROGRESS
-    seen = {line["done"]: line for line in map(json.loads, path.read_text("utf-8").splitlines())}
+    seen = {line["done"]: line for line in readings(path)}
     lines, at, total = [], 0.0, max((line["total"] for line in seen.values()), default=0)
     for entry in history:
         at = seen.get(entry["step"], {}).get("t", at)

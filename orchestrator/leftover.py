@@ -21,7 +21,7 @@ def how_ended(work: Path) -> str:
     at = last.get("at")
     when = f"the attempt of {owner.clock(at)}" if isinstance(at, int | float) else "an earlier attempt"
     code: object = None
-    with contextlib.suppress(OSError, ValueError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
         code = json.loads((work / supervise.EXIT).read_text("utf-8")).get("code")
     if isinstance(code, int):
         return f"{when} {'was killed by signal' if code < 0 else 'ended with exit code'} {abs(code)}"

@@ -86,7 +86,7 @@ def read(path: Path, now: float | None = None) -> Owner | None:
             beat = os.fstat(file.fileno()).st_mtime
         said = json.loads(text if text.startswith("{") else text.partition("\n")[2])
         return _owner(said, (time.time() if now is None else now) - beat)
-    except (OSError, ValueError, TypeError, LookupError):
+    except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None
 
 

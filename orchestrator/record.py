@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -10,6 +11,7 @@ import platform
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import process, supervise
@@ -87,6 +89,63 @@ class Record:
     def digest(self) -> str:
         """Return one digest of all outputs: what a step behind this one remembers."""
         return hashlib.sha256(canonical({name: out["sha256"] for name, out in self.outputs.items()})).hexdigest()
+
+
+_TEXTS = ("key", "kind", "name", "engine", "lane", "slot")
+_TABLES = ("params", "sources", "inputs", "outputs", "changes", "host")
+_NUMBERS = ("started", "seconds", "waited")
+_LATEST = 1e12  # seconds since 1970: the year 33658
+
+
+def load(path: Path) -> Record | None:
+    """Return the record in a file; None where there is none, or where it is not what ``write`` has written.
+
+    Whoever holds the folder can write anything there: names of outputs that leave it are no record.
+    """
+    try:
+        record = Record(**json.loads(path.read_text("utf-8")))
+        return record if _sound(record) else None
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def _sound(record: Record) -> bool:
+    """Return whether every field is of its type."""
+    plain = all(isinstance(getattr(record, name), str) for name in _TEXTS)
+    plain = plain and all(isinstance(getattr(record, name), dict) for name in _TABLES)
+    plain = plain and all(_number(getattr(record, name)) for name in _NUMBERS)
+    counts: tuple[object, ...] = (record.schema, record.attempts, record.resumed_from)
+    argv: object = record.argv
+    if not plain or not isinstance(argv, list) or not all(isinstance(count, int | None) for count in counts):
+        return False
+    if not all(isinstance(text, str) for said in (record.sources, record.inputs) for text in said.values()):
+        return False
+    return all(_output(name, out) for name, out in record.outputs.items())
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < _LATEST
+
+
+def _output(name: str, out: object) -> bool:
+    parts = PurePosixPath(name).parts
+    inside = bool(parts) and ".." not in parts and not name.startswith("/") and "\0" not in name
+    return inside and isinstance(out, dict) and isinstance(out.get("sha256"), str) and isinstance(out.get("bytes"), int)
+
+
+def readings(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a progress.jsonl that have whole numbers as ``done`` and ``total``; torn ones are passed over."""
+    found: list[dict[str, Any]] = []
+    try:
+        text = path.read_text("utf-8", "replace")
+    except OSError:
+        return []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(line)
+            if isinstance(value, dict) and all(isinstance(value.get(name), int) for name in ("done", "total")):
+                found.append(value)
+    return found
 
 
 def host() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator import blocks, commands, diagnose, leftover, owner, process, supervise
 from orchestrator.engines.progress import Reader
 from orchestrator.journal import read_own
-from orchestrator.record import PARTIAL, PROGRESS
+from orchestrator.record import PARTIAL, PROGRESS, readings
 from orchestrator.terminal import clean
 from orchestrator.workspace import as_json
 
@@ -128,7 +128,7 @@ def unfinished(store: Store) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"step": f"{work.parent.parent.name}/{kind}", "key": key, "running": running}
         entry |= {"since": since, "process": str(who or ""), "log": str(work / process.LOG)}
         entry["next"] = _next(work, kind, running=running)
-        progress = (_said(work) if running else {}) or _last(work / PROGRESS)
+        progress = (_said(work) if running else {}) or next(reversed(readings(work / PROGRESS)), {})
         found.append(entry | {name: progress.get(name) for name in ("done", "total", "loss")})
     return found
 
@@ -168,19 +168,3 @@ def unfinished_line(item: dict[str, Any]) -> str:
     said = f"  loss {loss:.4f}" if isinstance(loss, int | float) else ""
     who = item["process"] or f"since {owner.clock(item['since'])}"
     return clean(f"{state}  {item['step']}  {who}  {far}{said}  {item['log']}\n            {item['next']}")
-
-
-def _last(path: Path) -> dict[str, Any]:
-    """Return the last whole line of a progress file; a torn one is passed over."""
-    try:
-        lines = path.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return {}
-    for line in reversed(lines[-3:]):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict):
-            return value
-    return {}

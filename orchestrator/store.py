@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -18,7 +17,7 @@ from orchestrator import diagnose, engines, leftover, owner, process, supervise
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.known import Digests
 from orchestrator.plan import SCHEMA, Kind, Plan, Step
-from orchestrator.record import BOOKKEEPING, PARTIAL, RECORD, Reason, Record, Why, host, sync, write
+from orchestrator.record import BOOKKEEPING, PARTIAL, RECORD, Reason, Record, Why, host, load, sync, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -50,12 +49,8 @@ class Store:
         return self._read(self.folder(step), step)
 
     def _read(self, folder: Path, step: Step) -> Record | None:
-        try:
-            value = json.loads((folder / RECORD).read_text("utf-8"))
-            record = Record(**value)
-        except (OSError, ValueError, TypeError):
-            return None
-        return record if record.key == step.key and record.schema == SCHEMA else None
+        record = load(folder / RECORD)
+        return record if record is not None and record.key == step.key and record.schema == SCHEMA else None
 
     def damage(self, step: Step, record: Record, *, verify: bool = False) -> str:
         """Return the first output that is missing or has another size (with ``verify``: another digest), or ""."""

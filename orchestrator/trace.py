@@ -5,9 +5,10 @@ Chrome's about:tracing, Perfetto and Speedscope read the last.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from orchestrator.record import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,20 +38,13 @@ def spans(records: Iterable[Path]) -> list[Span]:
     """Return a span for each record file that can be read, in order of their starts; others are passed over."""
     found: list[Span] = []
     for path in {path.resolve() for path in records}:  # `latest` is a second way to a release
-        try:
-            said = json.loads(path.read_text("utf-8"))
-            span = Span(
-                str(said["name"]),
-                str(said["kind"]),
-                str(said.get("lane") or ""),
-                str(said.get("slot") or said.get("lane") or said["kind"]),
-                str(said.get("host", {}).get("node", "")),
-                float(said["started"]),
-                float(said["seconds"]),
-                float(said.get("waited") or 0.0),
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        said = load(path)
+        if said is None:
             continue
+        node = str(said.host.get("node", ""))
+        span = Span(
+            said.name, said.kind, said.lane, said.slot or said.lane or said.kind, node, said.started, said.seconds, said.waited
+        )
         found.append(span)
     return sorted(found, key=lambda span: (span.started, span.name))
 

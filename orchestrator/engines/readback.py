@@ -68,7 +68,7 @@ def read_expected(work: Path) -> dict[str, Value]:
     """Return what ``expected`` said when the training in ``work`` was started; empty if nothing was written."""
     try:
         said = json.loads((work / EXPECTED).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return said if isinstance(said, dict) else {}
 
@@ -101,7 +101,7 @@ def finished(recipe: Recipe, work: Path, log: str, checkpoint: Path | None) -> l
     where, said = str(path), list(_log(log, recipe))
     try:
         tensors, metadata, body = header(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return [Problem(where, what, f"log: {work / 'log.txt'}") for what in (*said, f"cannot be used: {reason}")]
     started = work / arguments.DATASET  # written anew before every start

@@ -38,7 +38,7 @@ def lost(step: int, batches: int) -> int:
 def shifts(work: Path) -> list[tuple[float, int]]:
     """Return (start time, steps that the counter lacks) of every attempt in ``work``, in order."""
     try:
-        lines = (work / ATTEMPTS).read_text("utf-8").splitlines()
+        lines = (work / ATTEMPTS).read_text("utf-8", "replace").splitlines()
         said = BATCHES.findall((work / LOG).read_text("utf-8", "replace"))
     except OSError:
         return []
@@ -47,7 +47,7 @@ def shifts(work: Path) -> list[tuple[float, int]]:
         try:
             attempt = json.loads(line)
             start, step = float(attempt["at"]), attempt.get("resumed_from")
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             continue
         found.append((start, lost(step, int(said[-1])) if isinstance(step, int) and said else 0))
     return found
@@ -63,7 +63,7 @@ def step_of(folder: Path) -> int | None:
     try:
         said = json.loads((folder / "train_state.json").read_text("utf-8"))
         step = said["current_step"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return step if isinstance(step, int) and not isinstance(step, bool) and step > 0 else None
 

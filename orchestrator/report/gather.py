@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import process, supervise
-from orchestrator.record import PARTIAL, PROGRESS, RECORD
+from orchestrator.record import PARTIAL, PROGRESS, RECORD, load, readings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,7 +158,8 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
     ending = f"{last}-{key[:12]}" if key else f"{last}-*"
     finished = _newest(root / owner, ending)
     working = _newest(root / owner / PARTIAL, ending)
-    record = read_json(finished / RECORD) if finished else {}
+    known = load(finished / RECORD) if finished else None
+    record = asdict(known) if known is not None else {}
     if finished and record:
         curve = read_curve(finished / PROGRESS) if kind == "train" else ()
         return StepView(name, kind, State.DONE, reason, finished, record, curve, 1, 1, "")
@@ -175,8 +176,8 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
     elif read_json(working / supervise.EXIT).get("code", 0) != 0:
         state = State.FAILED
     curve = read_curve(working / PROGRESS) if kind == "train" else ()
-    last_line = _last(working / PROGRESS)
-    done, total = int(last_line.get("done") or 0), int(last_line.get("total") or 0)
+    last_line: JSON = next(reversed(readings(working / PROGRESS)), {})
+    done, total = last_line.get("done", 0), last_line.get("total", 0)
     tail = _tail(working / process.LOG) if state is State.FAILED else str(last_line.get("note") or "")
     return StepView(name, kind, state, reason, working, {}, curve, done, total, tail)
 
@@ -195,31 +196,10 @@ def read_json(path: Path) -> JSON:
     return found if isinstance(found, dict) else {}
 
 
-def _lines(path: Path) -> list[JSON]:
-    """Return the whole lines of a progress file; a torn last one is passed over."""
-    found = []
-    try:
-        text = path.read_text("utf-8", "replace")
-    except OSError:
-        return []
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found
-
-
-def _last(path: Path) -> JSON:
-    return next(reversed(_lines(path)), {})
-
-
 def read_curve(path: Path) -> tuple[Point, ...]:
     """Return the readings of a training by step, the later of two at one step (after a resume), thinned to ``POINTS``."""
     points: dict[int, Point] = {}
-    for line in _lines(path):
+    for line in readings(path):
         step = line.get("done")
         values = [_number(line.get(name)) for name in ("loss", "lr", "current_loss", "lr_text_encoder")]
         if isinstance(step, int) and step > 0 and any(value is not None for value in values[:2]):
