@@ -271,6 +271,15 @@ def test_shapes_that_do_not_fit_are_problems_not_crashes(tmp_path: Path, data: s
     part = data.draw(st.sampled_from(sorted(parts)))
     shape = tuple(data.draw(st.lists(st.integers(0, 4), max_size=4)))
     path = write(tmp_path / "a.safetensors", {"lora_unet_conv_in": {**parts, part: np.ones(shape, np.float32)}})
-    for act in (weights.inspect, lambda file: weights.resize(file, tmp_path / "out.safetensors")):
+    out = tmp_path / "out.safetensors"
+    for act in (
+        weights.inspect,
+        lambda file: weights.compare(file, file),
+        lambda file: weights.merge(file, out, [0.5] * 26),
+        lambda file: weights.resize(file, out),
+        lambda file: weights.convert(file, out, "full"),
+        lambda file: weights.convert(file, out, "lora", rank=2),
+        lambda file: weights.convert(file, out, "diffusers"),
+    ):
         with contextlib.suppress(OrchestratorError):
             act(path)

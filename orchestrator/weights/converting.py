@@ -197,8 +197,8 @@ def _full(task: _Task, module: Module) -> list[Piece]:
     tensors = numbers.load_module(task.body, module)
     weight = task.base.weight(module) if task.base and (module.kind.needs_base or module.dora) else None
     whole = families.delta(module.kind, tensors, weight)
-    if whole.ndim == 2 and (size := names.kernel(module.kohya, task.found.architecture)):
-        whole = whole.reshape(whole.shape[0], -1, size, size)
+    if whole.ndim == 2 and (size := factors.kernel(module, whole.shape[1], task.found.architecture)):
+        whole = whole.reshape(whole.shape[0], -1, *size)
     dtype, name = _dtype(task, module), f"{module.kohya}.diff"
     return [metadata.raw(name, dtype, whole.shape, numbers.encode(whole, dtype, name))]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from orchestrator.errors import Problem
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.weights import families, lowrank, metadata, names, numbers
 from orchestrator.weights.kinds import Kind
 
@@ -68,21 +68,22 @@ def product(module: Module, tensors: Tensors, architecture: Architecture) -> Pro
         case Kind.LORA | Kind.TUCKER:
             down = families.fold_tucker(tensors) if module.kind is Kind.TUCKER else tensors["lora_down.weight"]
             up = tensors["lora_up.weight"].reshape(tensors["lora_up.weight"].shape[0], -1)
-            kernel = down.shape[2:] if down.ndim > 2 else None
-            return _made(up, down.reshape(down.shape[0], -1), families.scale(module.kind, tensors), kernel)
+            size = down.shape[2:] if down.ndim > 2 else None
+            return _made(up, down.reshape(down.shape[0], -1), families.scale(module.kind, tensors), size)
         case Kind.LOHA | Kind.LOHA_TUCKER:
             a1, b1, a2, b2 = families.loha_pairs(tensors, tucker=module.kind is Kind.LOHA_TUCKER)
             up_rank = a1.shape[1] * a2.shape[1]
             scale = families.scale(module.kind, tensors)
-            kernel = _kernel(module, architecture)
+            size = kernel(module, b1.shape[1], architecture)
             if up_rank >= min(a1.shape[0], b1.shape[1]):
-                return _made(*lowrank.dense_factors((a1 @ b1) * (a2 @ b2)), scale, kernel)
+                return _made(*lowrank.dense_factors((a1 @ b1) * (a2 @ b2)), scale, size)
             up = (a1[:, :, None] * a2[:, None, :]).reshape(a1.shape[0], up_rank)
-            return _made(up, (b1[:, None, :] * b2[None, :, :]).reshape(up_rank, -1), scale, kernel)
+            return _made(up, (b1[:, None, :] * b2[None, :, :]).reshape(up_rank, -1), scale, size)
         case Kind.LOKR | Kind.FULL:
             whole = families.delta(module.kind, tensors)
-            kernel = whole.shape[2:] if whole.ndim > 2 else _kernel(module, architecture)
-            return _made(*lowrank.dense_factors(np.ascontiguousarray(whole.reshape(whole.shape[0], -1))), 1.0, kernel)
+            flat = np.ascontiguousarray(whole.reshape(whole.shape[0], -1))
+            size = whole.shape[2:] if whole.ndim > 2 else kernel(module, flat.shape[1], architecture)
+            return _made(*lowrank.dense_factors(flat), 1.0, size)
         case _:
             message = f"{module.kind} is no low-rank product"
             raise ValueError(message)
@@ -92,11 +93,20 @@ def _made(up: Floats, down: Floats, scale: float, kernel: Sequence[int] | None) 
     return Product(up, down, scale, None if kernel is None else tuple(kernel), up.shape[0], down.shape[1])
 
 
-def _kernel(module: Module, architecture: Architecture) -> tuple[int, ...] | None:
+def kernel(module: Module, inputs: int, architecture: Architecture) -> tuple[int, ...] | None:
+    """Return the kernel of a layer whose file holds it flat, (out, ``inputs``): as its core or its name says; None: linear.
+
+    Raises RecipeError where ``inputs`` is no multiple of the kernel's size.
+    """
     if "hada_t1" in module.shapes:
-        return module.shapes["hada_t1"][2:]
-    size = names.kernel(module.kohya, architecture)
-    return None if size is None else (size, size)
+        found: tuple[int, ...] | None = module.shapes["hada_t1"][2:]
+    else:
+        size = names.kernel(module.kohya, architecture)
+        found = None if size is None else (size, size)
+    if inputs % int(np.prod(found or (), dtype=int)):
+        shown = "x".join(map(str, found or ()))
+        raise RecipeError(Problem(module.name, f"has {inputs} inputs, which are no {shown} kernels", "is the file damaged?"))
+    return found
 
 
 def pieces(

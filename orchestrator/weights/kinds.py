@@ -107,13 +107,28 @@ _EQUAL: dict[Kind, tuple[_Axes, ...]] = {
     Kind.DIAG_OFT: ((("oft_blocks", 1), ("oft_blocks", 2)),),
     Kind.BOFT: ((("oft_blocks", 2), ("oft_blocks", 3)),),
 }  # fmt: skip
+_AXES: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys(("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), (2,)),
+    **dict.fromkeys(("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2_a"), (2,)),
+    **dict.fromkeys(("lora_mid.weight", "bm.weight", "hada_t1", "hada_t2", "lokr_t2"), (4,)),
+    **dict.fromkeys(("lora_up.weight", "lora_down.weight", "lokr_w2", "lokr_w2_b"), (2, 3, 4, 5)),
+    **dict.fromkeys(("a1.weight", "a2.weight", "b1.weight", "b2.weight"), (2, 3, 4, 5)),
+    "oft_blocks": (3, 4), "diff": (1, 2, 3, 4, 5), "w_norm": (1,), "b_norm": (1,), "diff_b": (1,),
+}  # fmt: skip
+"""How many axes a tensor may have, where not any number will do."""
+
 _POINTS = ("lora_up.weight", "a1.weight", "a2.weight", "b1.weight")
 """Tensors that are 1x1 convolutions where they are convolutions."""
 
 
 def misshapen(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return what is impossible about a module's shapes: sizes that differ where they meet, or are 0."""
-    problems = [f"{part} has the shape {shape}" for part, shape in shapes.items() if 0 in shape]
+    axes_of = {**_AXES, **({"lokr_w2_b": (2,)} if "lokr_t2" in shapes else {})}
+    problems = [
+        f"{part} has the shape {shape}"
+        for part, shape in shapes.items()
+        if 0 in shape or len(shape) not in axes_of.get(part, (len(shape),))
+    ]
     equal = list(_EQUAL.get(kind, ()))
     if kind is Kind.LOKR and "lokr_t2" not in shapes:
         equal.append((("lokr_w2_a", 1), ("lokr_w2_b", 0)))
@@ -121,8 +136,7 @@ def misshapen(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         equal.append((("b1.weight", 1), ("b2.weight", 0)))
     for axes in equal:
         present = [(part, axis) for part, axis in axes if part in shapes]
-        short = [part for part, axis in present if len(shapes[part]) <= axis]
-        problems += [f"{part} has the shape {shapes[part]}" for part in short]
+        short = any(len(shapes[part]) <= axis for part, axis in present)  # said already
         if not short and len({shapes[part][axis] for part, axis in present}) > 1:
             problems.append("ranks differ: " + ", ".join(f"{part} {shapes[part]}" for part, _ in present))
     points = (
@@ -130,11 +144,11 @@ def misshapen(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         *(("lora_down.weight",) if kind is Kind.TUCKER else ()),
         *(("b2.weight",) if "bm.weight" in shapes else ()),
     )
-    for part in points:
-        if set(shapes.get(part, ())[2:]) - {1}:
-            problems.append(f"{part} has the shape {shapes[part]}, which is no 1x1 convolution")
-    pairs = {"lora_down.weight", "lokr_w1", "lokr_w2", "oft_blocks", "diff", *points} & shapes.keys()
-    problems += [f"{part} has the shape {shapes[part]}" for part in sorted(pairs) if len(shapes[part]) < 2 and part != "diff"]
+    problems += [
+        f"{part} has the shape {shapes[part]}, which is no 1x1 convolution"
+        for part in points
+        if set(shapes.get(part, ())[2:]) - {1}
+    ]
     alpha = shapes.get("alpha", ())
     return problems if alpha in ((), (1,)) else [*problems, f"alpha has the shape {alpha}"]
 

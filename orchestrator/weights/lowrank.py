@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-_EPS32, _EPS64 = float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps)
 _SAFETY = 0.5  # measured: at most 0.07 of eps * |up|^2 |down|^2 / r, near a threshold of 1/16
 _BLURRED = 5e-3
 
@@ -51,12 +50,12 @@ class Method(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Factored:
-    """Singular values of up down, largest first, and the small matrices that turn the factors into U S and V^T."""
+    """Singular values of up down, largest first; by Gram matrices also L and P, which turn the factors into U S and V^T."""
 
     values: Doubles
     method: Method
-    left: Floats | None = None
-    right: Floats | None = None
+    lower: Doubles | None = None
+    turn: Doubles | None = None
 
 
 def factorize(up: Floats, down: Floats, smallest: float | None = None) -> Factored:
@@ -67,13 +66,10 @@ def factorize(up: Floats, down: Floats, smallest: float | None = None) -> Factor
     """
     if not up.any() or not down.any():
         return Factored(np.zeros(min(up.shape[1], up.shape[0], down.shape[1])), Method.ZERO)
-    if smallest is not None and smallest >= 1 / 200:
-        found = _by_gram(up, down, np.float32)
-        if found and not _blurred(found, up, down, smallest, _EPS32):
-            return found
-    found = _by_gram(up, down, np.float64)
+    if smallest is not None and smallest >= 1 / 200 and (found := _by_gram(up, down, np.float32, smallest)):
+        return found
     # sqrt(eps) is what squares can resolve at best; ask no more of them without a threshold
-    if found and not _blurred(found, up, down, smallest or 1e-5, _EPS64):
+    if found := _by_gram(up, down, np.float64, smallest or 1e-5):
         return found
     return Factored(np.asarray(np.linalg.svd(_core(up, down)[1], compute_uv=False), np.float64), Method.QR)
 
@@ -84,9 +80,10 @@ def truncate(factored: Factored, up: Floats, down: Floats, rank: int) -> tuple[F
     kept = min(rank, len(factored.values))
     if factored.method is Method.ZERO:
         return rows, columns
-    if factored.left is not None and factored.right is not None:
-        np.matmul(up, factored.left[:, :kept], out=rows[:, :kept])
-        np.matmul(factored.right[:kept], down, out=columns[:kept])
+    if factored.lower is not None and factored.turn is not None:
+        turn = factored.turn[:, :kept]
+        np.matmul(up, (factored.lower @ turn).astype(np.float32), out=rows[:, :kept])
+        np.matmul(np.linalg.solve(factored.lower.T, turn).T.astype(np.float32), down, out=columns[:kept])
         return rows, columns
     (first, core, second) = _core(up, down)
     turn, values, back = np.linalg.svd(core, full_matrices=False)
@@ -95,32 +92,33 @@ def truncate(factored: Factored, up: Floats, down: Floats, rank: int) -> tuple[F
     return rows, columns
 
 
-def _by_gram(up: Floats, down: Floats, precision: type[np.floating[Any]]) -> Factored | None:
+def _by_gram(up: Floats, down: Floats, precision: type[np.floating[Any]], smallest: float) -> Factored | None:
+    """Return what Gram matrices of ``precision`` tell; None where they cannot tell ``smallest`` times the largest value."""
+    eps = float(np.finfo(precision).eps)
     up, down = up.astype(precision, copy=False), down.astype(precision, copy=False)
+    outer, inner = (down @ down.T).astype(np.float64), (up.T @ up).astype(np.float64)
     try:
-        lower = np.linalg.cholesky((down @ down.T).astype(np.float64))
-        inverse = np.linalg.solve(lower, np.eye(len(lower)))
+        lower = np.linalg.cholesky(outer)
     except np.linalg.LinAlgError:
         return None
-    if (np.diag(lower).min() / np.diag(lower).max()) ** 2 < 1e4 * np.finfo(precision).eps:
+    if (np.diag(lower).min() / np.diag(lower).max()) ** 2 < 1e4 * eps:
         return None  # nearly dependent rows: the inverse would carry noise
-    core = lower.T @ (up.T @ up).astype(np.float64) @ lower
-    squares, turn = np.linalg.eigh(core)
+    squares, turn = np.linalg.eigh(lower.T @ inner @ lower)
     count = min(len(squares), up.shape[0], down.shape[1])
-    turn = turn[:, ::-1][:, :count]
     values = np.sqrt(np.maximum(squares[::-1][:count], 0))
-    left, right = (lower @ turn).astype(np.float32), (turn.T @ inverse).astype(np.float32)
-    return Factored(values, Method.GRAM32 if precision is np.float32 else Method.GRAM64, left, right)
+    size = float(np.trace(outer)) * float(np.trace(inner)) / len(outer)
+    if _blurred(values, size, smallest, eps):
+        return None
+    return Factored(values, Method.GRAM32 if precision is np.float32 else Method.GRAM64, lower, turn[:, ::-1][:, :count])
 
 
-def _blurred(found: Factored, up: Floats, down: Floats, smallest: float, eps: float) -> bool:
-    """Whether the error of the squares hides what lies near ``smallest`` times the largest value."""
-    threshold = found.values[0] * smallest
+def _blurred(values: Doubles, size: float, smallest: float, eps: float) -> bool:
+    """Whether the error of the squares, ``eps`` times ``size``, hides what lies near ``smallest`` times the largest value."""
+    threshold = float(values[0]) * smallest
     if threshold == 0:
         return True
-    size = float(np.einsum("or,or->", up, up)) * float(np.einsum("rn,rn->", down, down)) / up.shape[1]
     blur = _SAFETY * eps * size / (2 * threshold**2)
-    return blur > _BLURRED or bool(np.any(np.abs(found.values / threshold - 1) < 2 * blur))
+    return blur > _BLURRED or bool(np.any(np.abs(values / threshold - 1) < 2 * blur))
 
 
 def _core(up: Floats, down: Floats) -> tuple[Doubles, Doubles, Doubles]:
