@@ -166,6 +166,27 @@ def test_diffusers_itself_has_layers_of_these_names() -> None:
     assert not wrong
 
 
+def test_every_layer_of_an_sdxl_unet_has_a_name_of_sd_scripts_and_back() -> None:
+    pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    small = diffusers.UNet2DConditionModel(
+        block_out_channels=(4, 8, 12),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2, 3),
+        cross_attention_dim=8,
+        attention_head_dim=4,
+        norm_num_groups=4,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=2,
+        projection_class_embeddings_input_dim=8,
+    )
+    layers = [f"unet.{name}" for name, layer in small.named_modules() if hasattr(layer, "weight")]
+    kohya = [names.kohya(layer, "sdxl") for layer in layers]
+    assert [names.diffusers(name, "sdxl") for name in kohya] == layers
+    assert not [name for name in kohya if "down_blocks" in name or "up_blocks" in name or "mid_block" in name]
+
+
 @pytest.mark.parametrize(
     ("module", "path"),
     [
@@ -183,10 +204,15 @@ def test_diffusers_itself_has_layers_of_these_names() -> None:
             "text_encoder_2.text_model.encoder.layers.31.self_attn.q_proj",
         ),
         ("lora_te1_text_model_encoder_layers_0_mlp_fc2", "text_encoder.text_model.encoder.layers.0.mlp.fc2"),
+        ("lora_unet_input_blocks_0_0", "unet.conv_in"),
+        ("lora_unet_out_2", "unet.conv_out"),
+        ("lora_unet_time_embed_0", "unet.time_embedding.linear_1"),
+        ("lora_unet_label_emb_0_2", "unet.add_embedding.linear_2"),
     ],
 )
-def test_names_of_sdxl_become_diffusers_paths(module: str, path: str) -> None:
+def test_names_of_sdxl_become_diffusers_paths_and_come_back(module: str, path: str) -> None:
     assert names.diffusers(module, "sdxl") == path
+    assert names.kohya(path, "sdxl") == module
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp16", "F16"), ("bf16", "BF16"), ("fp32", "F32")])

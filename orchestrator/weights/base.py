@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
-from orchestrator.weights import names, numbers
+from orchestrator.weights import compvis, names, numbers
 from orchestrator.weights.files import Body, read_header
 
 if TYPE_CHECKING:
@@ -57,6 +57,6 @@ def _kohya(key: str, architecture: Architecture) -> str:
         if name.startswith(prefix):
             tail = name.removeprefix(prefix).replace(".", "_")
             if root == "lora_unet_" and architecture == "sd1":
-                tail = names.from_compvis(tail)
-            return root.replace("lora_te_", "lora_te1_") + tail if architecture == "sdxl" else root + tail
-    return "lora_unet_" + name.replace(".", "_")
+                tail = compvis.to_diffusers(tail)
+            return names.kohya(root + tail, architecture)
+    return names.kohya("lora_unet_" + name.replace(".", "_"), architecture)

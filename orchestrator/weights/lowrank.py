@@ -103,13 +103,14 @@ def _by_gram(up: Floats, down: Floats, precision: type[np.floating[Any]], smalle
         return None
     if (np.diag(lower).min() / np.diag(lower).max()) ** 2 < 1e4 * eps:
         return None  # nearly dependent rows: the inverse would carry noise
-    squares, turn = np.linalg.eigh(lower.T @ inner @ lower)
+    squares, vectors = np.linalg.eigh(lower.T @ inner @ lower)
     count = min(len(squares), up.shape[0], down.shape[1])
     values = np.sqrt(np.maximum(squares[::-1][:count], 0))
     size = float(np.trace(outer)) * float(np.trace(inner)) / len(outer)
     if _blurred(values, size, smallest, eps):
         return None
-    return Factored(values, Method.GRAM32 if precision is np.float32 else Method.GRAM64, lower, turn[:, ::-1][:, :count])
+    turn = np.asarray(vectors[:, ::-1][:, :count], np.float64)
+    return Factored(values, Method.GRAM32 if precision is np.float32 else Method.GRAM64, lower, turn)
 
 
 def _blurred(values: Doubles, size: float, smallest: float, eps: float) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.weights import compvis
+
 if TYPE_CHECKING:
     from orchestrator.blocks import Architecture
 
@@ -46,13 +48,6 @@ _WORDS = re.compile(
     r"|self_attn|q_proj|k_proj|v_proj|out_proj|text_model|final_layer_norm|layer_norm\d?|position_embedding|token_embedding"
     r"|text_projection|conv_in|conv_out|time_embedding|add_embedding|linear_\d|norm_out|conv_norm_out|patch_embedding)"
 )
-_RESNET = {
-    "in_layers_2": "conv1",
-    "out_layers_3": "conv2",
-    "emb_layers_1": "time_emb_proj",
-    "skip_connection": "conv_shortcut",
-}
-_RESNET |= {"in_layers_0": "norm1", "out_layers_0": "norm2"}
 _THREE_BY_THREE = re.compile(
     r"_(?:conv1|conv2|(?:down|up)samplers_\d+_conv|conv_in|conv_out|in_layers_2|out_layers_3|op|conv)$"
 )
@@ -79,20 +74,23 @@ def naming_of(module: str) -> Naming:
 
 
 def kohya(module: str, architecture: Architecture) -> str:
-    """Return a module's name as sd-scripts writes it: lora_unet_…, lora_te_… (lora_te1_… on SDXL).
+    """Return a module's name as sd-scripts writes it: lora_unet_…, lora_te_…; on SDXL lora_te1_… and compvis' blocks.
 
     >>> kohya("unet.down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_out.0", "sd1")
     'lora_unet_down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_out_0'
     """
-    if naming_of(module) == "kohya":
-        return module
-    for root, prefix in _ROOTS:
-        if module.startswith(root):
-            module = prefix + module[len(root) :]
-    if not module.startswith("lora_"):
-        module = "lora_unet_" + module
+    if naming_of(module) == "peft":
+        for root, prefix in _ROOTS:
+            if module.startswith(root):
+                module = prefix + module[len(root) :]
+        if not module.startswith("lora_"):
+            module = "lora_unet_" + module
     name = module.replace(".", "_")
-    return name.replace("lora_te_", "lora_te1_", 1) if architecture == "sdxl" else name
+    if architecture == "sdxl":
+        name = name.replace("lora_te_", "lora_te1_", 1)
+        if name.startswith("lora_unet_"):
+            name = "lora_unet_" + compvis.from_diffusers(name.removeprefix("lora_unet_"))
+    return name
 
 
 def diffusers(module: str, architecture: Architecture) -> str:
@@ -107,7 +105,7 @@ def diffusers(module: str, architecture: Architecture) -> str:
         if module.startswith(prefix):
             return root + _dotted(module.removeprefix(prefix))
     name = module.removeprefix("lora_unet_")
-    return "unet." + _dotted(from_compvis(name) if architecture == "sdxl" else name)
+    return "unet." + _dotted(compvis.to_diffusers(name) if architecture == "sdxl" else name)
 
 
 def _dotted(name: str) -> str:
@@ -115,28 +113,6 @@ def _dotted(name: str) -> str:
     for piece in _WORDS.split(name):
         words += [piece] if _WORDS.fullmatch(piece) else piece.strip("_").split("_")
     return ".".join(word for word in words if word)
-
-
-def from_compvis(name: str) -> str:
-    """Return the diffusers name (underscores) of a U-Net layer of Stability's naming; any other name as it is."""
-    if match := re.fullmatch(r"middle_block_(\d)_(.+)", name):
-        place = {"0": "mid_block_resnets_0", "1": "mid_block_attentions_0", "2": "mid_block_resnets_1"}[match[1]]
-        return f"{place}_{_RESNET.get(match[2], match[2])}"
-    if not (match := re.fullmatch(r"(input|output)_blocks_(\d+)_(\d)_?(.*)", name)):
-        return name
-    side, number, index, rest = match[1], int(match[2]), int(match[3]), match[4]
-    if side == "input":
-        if number == 0:
-            return "conv_in"
-        level, layer = divmod(number - 1, 3)
-        if rest == "op":
-            return f"down_blocks_{level}_downsamplers_0_conv"
-    else:
-        level, layer = divmod(number, 3)
-        if rest == "conv":
-            return f"up_blocks_{level}_upsamplers_0_conv"
-    part = "resnets" if index == 0 else "attentions"
-    return f"{'down' if side == 'input' else 'up'}_blocks_{level}_{part}_{layer}_{_RESNET.get(rest, rest)}"
 
 
 def kernel(module: str, architecture: Architecture) -> int | None:
