@@ -98,7 +98,7 @@ def _by_gram(up: Floats, down: Floats, precision: type[np.floating[Any]], smalle
     up, down = up.astype(precision, copy=False), down.astype(precision, copy=False)
     outer, inner = (down @ down.T).astype(np.float64), (up.T @ up).astype(np.float64)
     try:
-        lower = np.linalg.cholesky(outer)
+        lower: Doubles = np.asarray(np.linalg.cholesky(outer), np.float64)
     except np.linalg.LinAlgError:
         return None
     if (np.diag(lower).min() / np.diag(lower).max()) ** 2 < 1e4 * eps:
