@@ -21,8 +21,9 @@ AREAS = {
     "faults": 2,
     "cluster": 4,
     "sd_scripts": 6,
+    "resize_lora": 30,
 }
-"""Area -> minutes after which it is ended; all of them together take at most 21, and 6 more where there is sd-scripts."""
+"""Area -> minutes after which it is ended; all of them together take at most 21, and 16 more where there is sd-scripts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,7 @@
 
 Writes a LoRA of the release's kind (networks.lora, dim 128 and conv_dim 128 on SD1.5: 350 modules, 311,476,924 bytes of
 tensors), then times whole processes, each round in turn so that a busy machine is unfair to all alike: `import torch`, `cp`,
-inspect, merge, resize, sweep of one ratio and of four. With SD_SCRIPTS_DIR (a checkout) and SD_SCRIPTS_PYTHON (its Python),
-sd-scripts' own resize_lora.py is timed once too; that takes ten minutes on two cores.
+inspect, merge, resize, sweep of one ratio and of four. benchmarks/resize_lora.py sets sd-scripts' own tool beside them.
 """
 
 from __future__ import annotations
@@ -100,27 +99,7 @@ def commands(source: Path, folder: Path) -> dict[str, list[str]]:
     }
 
 
-def theirs(source: Path, folder: Path) -> Took | None:
-    """Time sd-scripts' own tool where a checkout and its Python are named."""
-    checkout, python = os.environ.get("SD_SCRIPTS_DIR"), os.environ.get("SD_SCRIPTS_PYTHON")
-    if not (checkout and python):
-        return None
-    script = str(Path(checkout) / "networks" / "resize_lora.py")
-    argv = [
-        python,
-        script,
-        "--model",
-        str(source),
-        "--save_to",
-        str(folder / "theirs.safetensors"),
-        "--save_precision",
-        "fp16",
-    ]
-    argv += ["--new_rank", "128", "--dynamic_method", "sv_ratio", "--dynamic_param", "16"]
-    return run(argv, {"PYTHONPATH": checkout})
-
-
-def goals(rounds: list[dict[str, Took]], largest: int, other: Took | None) -> list[Row]:
+def goals(rounds: list[dict[str, Took]], largest: int) -> list[Row]:
     """Return the medians over the rounds; what is allowed is of the same round."""
 
     def paired(measured: str, *allowed: tuple[float, str], plus: float = 0.0) -> Row:
@@ -133,9 +112,8 @@ def goals(rounds: list[dict[str, Took]], largest: int, other: Took | None) -> li
         )
         return Row(measured, seconds, statistics.median(limits), beside=beside, processor=processor)
 
-    resize = paired("resize, sv_ratio 16", (1.5, "import torch"), (2, "cp"))
     found = [
-        resize,
+        paired("resize, sv_ratio 16", (1.5, "import torch"), (2, "cp")),
         paired("merge, every weight 0.5", (2, "cp"), plus=0.5),
         paired("inspect, header only", plus=0.4),
         paired("sweep, 4 ratios", (1.25, "sweep, 1 ratio")),
@@ -143,27 +121,30 @@ def goals(rounds: list[dict[str, Took]], largest: int, other: Took | None) -> li
     memory = statistics.median(took["merge, every weight 0.5"].peak for took in rounds)
     allowed = (1.2 * largest + 150e6) / 2**20
     found.append(Row("merge, most memory", memory, allowed, "MiB", "1.2 x the largest tensor + 150 MB"))
-    if other:
-        beside = f"sd-scripts' resize_lora.py {other.seconds:.0f} s"
-        found.append(Row("resize, sv_ratio 16, 200 times", 200 * resize.measured, other.seconds, beside=beside))
     return found
+
+
+def source() -> Path:
+    """Return the file, written if it is not there yet."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / "lora-128.safetensors"
+    if not path.exists():
+        print("writing a LoRA of 311,476,924 bytes …", file=sys.stderr)
+        run([sys.executable, "-m", "benchmarks.weights", str(path)])
+    return path
 
 
 def rows() -> list[Row]:
     """Measure."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    source = FOLDER / "lora-128.safetensors"
-    if not source.exists():
-        print("writing a LoRA of 311,476,924 bytes …", file=sys.stderr)
-        run([sys.executable, "-m", "benchmarks.weights", str(source)])
-    largest = max(entry.size for entry in read_header(source).entries.values())
-    chosen = commands(source, FOLDER)
+    path = source()
+    largest = max(entry.size for entry in read_header(path).entries.values())
+    chosen = commands(path, FOLDER)
     found = []
     for number in range(ROUNDS + 1):
         took = {title: run(argv) for title, argv in chosen.items()}
         if number:  # the first round only fills the caches
             found.append(took)
-    return goals(found, largest, theirs(source, FOLDER))
+    return goals(found, largest)
 
 
 if __name__ == "__main__":
