@@ -55,6 +55,10 @@ __all__ = [
 ]
 
 
+# What `accelerate launch` and torchrun leave in a shell would make a child one of many, or change its settings unasked.
+_LAUNCHED = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "FORK_LAUNCHED")
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """A program to run: always a list, never a shell string. ``env`` holds additions only."""
@@ -148,7 +152,7 @@ def run(
             helper = subprocess.Popen(
                 argv,
                 cwd=command.cwd,
-                env={**os.environ, **env},
+                env={**_inherited(), **env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -161,6 +165,10 @@ def run(
         for descriptor in (held, holder):
             if descriptor is not None:
                 os.close(descriptor)
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_") and name not in _LAUNCHED}
 
 
 def capture(argv: tuple[str, ...], timeout: float = 20.0) -> tuple[int, str]:

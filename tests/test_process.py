@@ -109,6 +109,15 @@ def test_stop_ends_a_group_that_ignores_term(work: Path, monkeypatch: pytest.Mon
         assert supervise.started(int(pid)) == ""
 
 
+def test_what_a_launcher_left_in_the_shell_does_not_reach_a_child(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_MIXED_PRECISION", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "4")
+    monkeypatch.setenv("KEPT", "4")
+    code = "import os; print([n for n in os.environ if n.startswith(('ACCEL', 'LOCAL_R', 'WORLD', 'KEPT'))], flush=True)"
+    end, pieces = run(work, code)
+    assert (end.ok, pieces) == (True, ["['KEPT']"])
+
+
 def test_a_silent_child_is_reported_as_stalled(work: Path) -> None:
     said: list[float] = []
     watch = Watch(lambda _: None, stalled=said.append, stall_seconds=0.3)

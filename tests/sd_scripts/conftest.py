@@ -91,6 +91,7 @@ def overlay(root: Path, model: Path) -> dict[str, Any]:
     table["dataset"] = {"sizes": [64], "originals": False, "resolution_classes": [64], "batch_size": {"default": 1}}
     table["dataset"] |= {"min_bucket_reso": 64, "max_bucket_reso": 64}
     table["training"] |= {"steps": 2, "state_every_n_steps": 1}
+    table["when"] = {"lora3x3": {"training": {"sample_every_n_steps": 1}}}
     table["render"] |= {"width": 64, "height": 64, "steps": 2, "prompts": {"front": {"prompt": "{trigger}, white background"}}}
     return table
 
@@ -102,8 +103,18 @@ def project(random_sd15: Path, tmp_path_factory: pytest.TempPathFactory) -> Proj
     shutil.copytree(ROOT / "recipes", root / "recipes", dirs_exist_ok=True)
     shutil.copytree(ROOT / "data" / "krnk", root / "data" / "krnk", dirs_exist_ok=True)
     (root / "recipes" / "_profiles" / "tiny.toml").write_text(toml.dumps(overlay(root, random_sd15)), "utf-8")
+    # A global configuration and a shell in which every run would be one of four, in half precision, with four batches a step.
+    accelerate = root / "huggingface" / "accelerate" / "default_config.yaml"
+    accelerate.parent.mkdir(parents=True, exist_ok=True)
+    accelerate.write_text("distributed_type: MULTI_GPU\nnum_processes: 4\nmixed_precision: fp16\nuse_cpu: false\n", "utf-8")
     environment = {
         **os.environ,
+        "HF_HOME": str(root / "huggingface"),
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4",
+        "ACCELERATE_MIXED_PRECISION": "fp16",
+        "ACCELERATE_USE_FSDP": "true",
+        "WORLD_SIZE": "4",
+        "LOCAL_RANK": "3",
         "KRNK_PROJECT": str(root),
         "PYTHONPATH": str(ROOT),
         "SD_SCRIPTS_DIR": str(settings.sd_scripts()),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -20,6 +21,7 @@ from PIL import Image
 
 from orchestrator import architecture, layers, load
 from orchestrator.engines import readback, sdscripts, states
+from orchestrator.engines.progress import Reader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +63,13 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     faults = [found.fault for piece in log.splitlines() if (found := reader(piece)) is not None and found.fault]
     assert faults == []
     assert {"images", "batches per epoch", "epochs", "steps", "text encoder modules", "U-Net modules"} <= expected.keys()
+    drifted = Reader(lambda: expected | {"epochs": 9, "U-Net modules": 1})
+    faults = [found.fault for piece in log.splitlines() if (found := drifted(piece)) is not None and found.fault]
+    assert len(faults) == 1
+    assert "epochs 1, predicted 9; " in faults[0] or "; epochs 1, predicted 9" in faults[0]
+    assert "U-Net modules 278, predicted 1" in faults[0]
+    assert metadata["ss_mixed_precision"] == "no"  # whatever the user's accelerate config and shell say
+    assert metadata["ss_gradient_accumulation_steps"] == "1"
     history = sdscripts.history(train)
     assert [one["step"] for one in history] == [1, 2]
     assert all(0 < one["loss"] < 10 for one in history)
@@ -74,8 +83,88 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     with Image.open(render / "front.png") as image:
         assert image.size == (64, 64)
     assert not (render / "temporary").exists()
+    if algorithm == "lora3x3":  # drawn while training: after each step
+        samples = sorted(path.name for path in (train / "sample").glob("*.png"))
+        assert [re.sub(r"\d{14}", "TIME", one) for one in samples] == [f"{name}_00000{n}_00_TIME_31337.png" for n in (1, 2)]
+        assert project.call("report", "--profile", "tiny").returncode == 0
+        page = (project.runs / "report" / "index.html").read_text("utf-8")
+        assert re.findall(r'"label": ?"step (\d)"', page) == ["1", "2"]
     again = project.call("plan", name, "--profile", "tiny")
     assert "0 to run" in again.stdout, again.stdout
+
+
+def written(project: Project, name: str, parts: list[str], text: str) -> str:
+    """Write a recipe of the release's settings, other parts and values; return its name."""
+    extends = ["_base/release-2023-03", "_subjects/krnk", *parts]
+    (project.root / "recipes" / f"{name}.toml").write_text(f'extends = {json.dumps(extends)}\nsummary = "x"\n{text}', "utf-8")
+    return name
+
+
+def short(project: Project, profile: str, **training: Any) -> str:
+    """Write a profile that trains one step of any recipe, without states and pictures; return its name."""
+    table = toml.loads((project.root / "recipes" / "_profiles" / "tiny.toml").read_text("utf-8"))
+    table["unset"] += ["expect", "training.state_every_n_steps"]
+    del table["render"], table["when"], table["training"]["state_every_n_steps"]
+    table["training"] |= {"steps": 1, **training}
+    (project.root / "recipes" / "_profiles" / f"{profile}.toml").write_text(toml.dumps(table), "utf-8")
+    return profile
+
+
+def trained(project: Project, name: str, profile: str) -> tuple[Path, str]:
+    """Train a recipe; return its finished file and what the orchestrator said."""
+    only = ("--only", "dataset", "--only", "train")
+    done = project.call("run", name, "--profile", profile, *only)  # ends with 1: what comes after was not asked for
+    said = done.stdout + done.stderr
+    folders = [path for path in (project.runs / name).glob("train-*") if path.is_dir()]
+    assert len(folders) == 1, said
+    return folders[0] / f"{name}.safetensors", said
+
+
+# `full` holds a difference for every weight, and AdamW three more numbers for each: too much for a small machine.
+FAMILIES = {
+    "lokr": "",
+    "dylora": "",
+    "glora": "",
+    "diag-oft": "",
+    "boft": "",
+    "full": '[network.preset]\nunet_target_module = ["Downsample2D"]\ntext_encoder_target_module = []\n',
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_of_lycoris_trains_what_was_predicted(project: Project, family: str) -> None:
+    """The orchestrator compares every name and shape with the prediction (readback.py); here, that there was one."""
+    name = written(project, f"one-{family}", [f"_algorithms/{family}"], FAMILIES[family])
+    file, said = trained(project, name, short(project, "one"))
+    assert "did not say" not in said
+    recipe = load.recipe(project.root / "recipes", name, "one").recipe
+    tensors, metadata, body = readback.header(file)
+    assert architecture.predict(recipe, layers.SD15) is not None
+    assert (body, len(tensors) > 0) == (architecture.predict(recipe, layers.SD15).tensor_bytes, True)
+    assert json.loads(metadata["ss_network_args"])["algo"] == family
+
+
+def test_a_training_goes_on_from_a_file_and_zero_is_zero(project: Project) -> None:
+    """With rates of 0, continuing a finished LoCon gives that LoCon again, number for number."""
+    before = project.folder("krnk-locon", "train") / "krnk-locon.safetensors"
+    text = f"[network]\nweights = {json.dumps(str(before))}\n"
+    name = written(project, "one-continued", ["_algorithms/locon"], text)
+    file, _ = trained(project, name, short(project, "still", learning_rate=0.0, text_encoder_lr=0.0))
+    _, metadata, _ = readback.header(file)
+    assert (metadata["ss_learning_rate"], metadata["ss_text_encoder_lr"]) == ("0.0", "[0.0]")
+    assert file.read_bytes()[-212845244:] == before.read_bytes()[-212845244:]
+
+
+def test_lora_bats_other_choices(project: Project) -> None:
+    """Lora1x1 with alpha 1 and adafactor, which finds its own rate."""
+    name = written(project, "one-1x1", ["_algorithms/lora1x1", "_algorithms/alpha1-1x1"], "")
+    adafactor = {"relative_step": True, "scale_parameter": True, "warmup_init": False}
+    profile = short(project, "adafactor", optimizer="AdaFactor", optimizer_args=adafactor, lr_scheduler="adafactor")
+    file, _ = trained(project, name, profile)
+    tensors, metadata, _ = readback.header(file)
+    assert len({tensor.partition(".")[0] for tensor in tensors}) == 264
+    assert metadata["ss_network_alpha"] == "1.0"
+    assert metadata["ss_optimizer"].startswith("transformers.optimization.Adafactor(scale_parameter=True,relative_step=True")
 
 
 def test_a_killed_training_goes_on_where_it_was(project: Project) -> None:
@@ -84,7 +173,7 @@ def test_a_killed_training_goes_on_where_it_was(project: Project) -> None:
     table = toml.loads((project.root / "recipes" / "_profiles" / "tiny.toml").read_text("utf-8"))
     table["unset"] += ["expect", "render"]
     table["unset"] = [key for key in table["unset"] if key != "render.prompts"]
-    del table["render"]
+    del table["render"], table["when"]
     table["network"] = {"dim": 2, "alpha": 1, "conv_dim": 2, "conv_alpha": 1}
     table["training"]["steps"] = 3
     (project.root / "recipes" / "_profiles" / "killed.toml").write_text(toml.dumps(table), "utf-8")
