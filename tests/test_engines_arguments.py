@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -450,6 +451,30 @@ def test_the_shipped_options_are_those_of_the_checkout(monkeypatch: pytest.Monke
     if checkout.version(folder) != checkout.PINNED or not checkout.present(folder):
         pytest.skip(f"the pinned sd-scripts is not in {folder}")
     assert options.dumps(folder) == (ROOT / "orchestrator" / "engines" / "pinned.json").read_text("utf-8")
+
+
+def test_another_commits_options_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "other"
+    for name in (*options.SCRIPTS, "library/train_util.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        text = "def setup_parser():\n    parser.add_argument('--novelty', type=int, default=3, choices=[3, 4])\n"
+        (folder / name).write_text(text, "utf-8")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("0" * 39 + "1\n", "utf-8")
+    (folder / ".git" / "index").write_bytes(b"DIRC" + struct.pack(">II", 2, 0) + bytes(20))
+    novelty = options.Opt("novelty", "int", choices=(3, 4), default=3)
+    assert options.of("train_network.py", folder) == {"novelty": novelty}
+    monkeypatch.setenv("SD_SCRIPTS_DIR", str(folder))
+    sdscripts.preflight(recipe("krnk-locon"))
+    assert "novelty" in (settings.cache_folder() / f"options-{'0' * 39}1.json").read_text("utf-8")
+    options._of.cache_clear()
+    monkeypatch.setattr(options, "harvest", lambda *_: pytest.fail("the source is read again"))
+    assert options.of("train_network.py", folder) == {"novelty": novelty}
+    found = list(options.problems({"novelty": novelty}, {"novelty": 5, "noveltie": 3}, "x", {}))
+    assert found == [
+        ("x.novelty", "is 5; takes 3, 4"),
+        ("x.noveltie", "is no option of this program; did you mean novelty?"),
+    ]
 
 
 def test_every_owned_option_is_one_of_the_trainers() -> None:

@@ -111,6 +111,9 @@ def missing(instead: str) -> list[Problem]:
         options.remember(folder)
     if not python.is_file():
         hint = "make setup  builds it; or set SD_SCRIPTS_PYTHON to the Python that has sd-scripts' requirements"
+        if python != settings.ROOT / ".venv-sd-scripts" / python.relative_to(python.parent.parent):
+            named = f"SD_SCRIPTS_PYTHON, or python under [sd-scripts] in {settings.config_file()}"
+            hint = f"mend what names it ({named}); or leave that out: make setup  builds one"
         found.append(Problem(str(python), f"the Python of sd-scripts is not there; {instead}", hint))
     return found
 
