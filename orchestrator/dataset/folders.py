@@ -138,7 +138,8 @@ def _read(group: Group, source: Source, dataset: Dataset, root: Path, problems: 
         # Without case, because Windows would put both in one file.
         first = stems.setdefault(original.path.stem.casefold(), original)
         if first is not original:
-            what = f"has the same name as {_shown(first.path, root)}, apart from the ending; both want one caption file"
+            ending = "" if first.path.name == original.path.name else ", apart from the ending"
+            what = f"has the same name as {_shown(first.path, root)}{ending}; both want one caption file"
             problems.append(Problem(where, what, "rename one: what follows the view is free, as f00_2.png"))
             continue
         try:
