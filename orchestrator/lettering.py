@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def layout(text: str, width: int, size: int, most: int = 3) -> Text:
 
 def _wrap(text: str, face: Font, width: int) -> Iterator[str]:
     line = ""
-    for word in text.split():
+    for word in re.split(r"[^\S\N{NO-BREAK SPACE}]+", text.strip()):
         longer = f"{line} {word}" if line else word
         if line and face.getlength(longer) > width:
             yield line

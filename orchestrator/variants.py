@@ -172,7 +172,11 @@ def _demand(outcomes: list[Outcome]) -> None:
 
 def _by_prompt(recipe: Recipe, axis: Axis, drawn: Sequence[Variant], folder: Path, stem: str) -> list[Path]:
     rows = [
-        grid.Row(f"{label([axis], variant.values)} ({variant.size / 2**20:.1f} MiB)", variant.folder, every(variant.recipe))
+        grid.Row(
+            f"{label([axis], variant.values)} ({variant.size / 2**20:.1f}\N{NO-BREAK SPACE}MiB)",
+            variant.folder,
+            every(variant.recipe),
+        )
         for variant in drawn
         if variant.folder is not None
     ]

@@ -154,3 +154,9 @@ def test_rows_and_columns_are_read_from_the_command_line(folders: dict[str, Path
 def test_rows_without_pictures_are_refused(rows: list[str]) -> None:
     with pytest.raises(RecipeError):
         grid.parse(rows)
+
+
+def test_a_label_is_not_broken_at_a_no_break_space() -> None:
+    whole = layout("sv_ratio 16 (1.1\N{NO-BREAK SPACE}MiB)", 110, 15)
+    assert whole.lines == ("sv_ratio 16", "(1.1\N{NO-BREAK SPACE}MiB)")
+    assert layout("", 100, 15).lines == ()
