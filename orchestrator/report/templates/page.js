@@ -54,7 +54,7 @@ const turn = (way) => { at = (at + way + row.length) % row.length; show(); };
 document.addEventListener("click", (event) => {
   const button = event.target.closest(".zoom");
   if (button) {
-    const strip = button.closest(".strip");
+    const strip = button.closest(".strip, .grids");
     row = strip ? $$(".zoom", strip) : [button];
     at = row.indexOf(button);
     show();
