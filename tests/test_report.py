@@ -14,7 +14,7 @@ from PIL import Image
 
 from orchestrator import report
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.report import charts, gather, live, measure, page, tables
+from orchestrator.report import charts, commands, gather, live, measure, page, tables
 from orchestrator.weights import spectra
 
 if TYPE_CHECKING:
@@ -133,6 +133,21 @@ def test_the_page_shows_what_the_trainer_saw(runs: Path, html: str) -> None:
     assert len(re.findall(r'<i role="img" aria-label="f\d0.png"', html)) == 6
 
 
+def test_the_commands_of_weight_surgery_are_verbs_that_anybody_can_call(runs: Path) -> None:
+    found = gather.gather(runs, loaded(), plan(runs))
+    member = next(member for member in found.members if member.recipe.name == "krnk-lora3x3")
+    said = {entry["name"]: entry["text"] for entry in commands.commands(runs, member)}
+    merge, resize = (said[f"krnk-lora3x3/{kind}"].split() for kind in ("merge", "resize"))
+    assert merge[:4] == ["python", "-m", "orchestrator", "merge"]
+    assert merge[-2:] == ["--block-weights", "FACE"]
+    assert (runs.parent / resize[4]).is_file()
+    assert "/merge-" in resize[4]
+    assert resize[6:8] == ["--sv-ratio", "16"]
+    assert "--rank-rule 2023" in said["krnk-lora3x3/resize"]
+    assert said["krnk-lora3x3/train"].startswith("python -m orchestrator.train")
+    assert not any(str(runs.parent) in text or ".partial" in text for text in said.values())
+
+
 def test_the_slider_knows_the_pictures_of_every_algorithm(html: str) -> None:
     (said,) = (json.loads(text) for text in re.findall(r"data-compare='([^']*)'", html))
     assert set(said["rows"]) == {"lora3x3", "locon", "loha"}
@@ -229,10 +244,9 @@ def test_other_keys_are_other_work(runs: Path, tmp_path: Path) -> None:
 
 def test_the_lanes_show_the_newest_run_by_place(tmp_path: Path) -> None:
     def step(name: str, started: float, slot: str, waited: float = 0.0) -> gather.StepView:
-        folder = tmp_path / name.replace("/", "-")
-        folder.mkdir()
-        said = {"name": name, "kind": "train", "lane": slot.partition(" ")[0], "slot": slot, "started": started}
-        (folder / "record.json").write_text(json.dumps(said | {"seconds": 100.0, "waited": waited}), "utf-8")
+        folder = made_runs.folder(tmp_path, name)
+        when: dict[str, Any] = {"lane": slot.partition(" ")[0], "slot": slot, "started": started, "waited": waited}
+        said = made_runs.record(folder, name, "train", {}, seconds=100.0, **when)
         return gather.StepView(name, "train", gather.State.DONE, "", folder, said, (), 1, 1, "")
 
     drawn = page.timeline(

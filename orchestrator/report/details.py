@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import blocks
-from orchestrator.report import charts, measured, tables
+from orchestrator.report import charts, commands, measured, tables
 from orchestrator.report.gather import State, read_json
 from orchestrator.report.pictures import SAMPLE
 
@@ -73,7 +72,7 @@ def described(root: Path, member: Member, album: Album, colours: dict[str, str])
         "spectra": tables.spectra(names, stages, recipe.name),
         "times": tables.times(member),
         "network": tables.network(member),
-        "commands": [{"name": step.name, "text": command(step, root)} for step in member.steps.values() if step.record],
+        "commands": commands.commands(root, member),
         "failed": [activity(step) for step in member.steps.values() if step.state is State.FAILED],
     }
 
@@ -179,12 +178,3 @@ def _samples(member: Member, album: Album) -> list[JSON]:
         pictures = [{"label": label, "picture": picture} for label, picture in shown if picture is not None]
         rows.append({"label": labels[prompt] if prompt < len(labels) else f"prompt {prompt + 1}", "pictures": pictures})
     return rows
-
-
-def command(step: StepView, root: Path) -> str:
-    """Return the command of a finished step as a shell takes it, with paths seen from the project."""
-    text = shlex.join(str(part) for part in step.record.get("argv", []))
-    for place in dict.fromkeys((str(root.resolve().parent), str(root.parent))):
-        if len(place) > 1:
-            text = text.replace(f"{place}/", "")
-    return text

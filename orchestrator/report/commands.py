@@ -1,0 +1,56 @@
+"""The commands of finished steps as a shell takes them: a trainer's own; for weight surgery the verb that does the same."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import blocks
+from orchestrator.release.measured import weights_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.report.gather import Member, StepView
+
+_PROGRAM = ("python", "-m", "orchestrator")
+
+
+def commands(root: Path, member: Member) -> list[dict[str, str]]:
+    """Return name and text of each finished step's command, with paths seen from the project's folder."""
+    found: list[dict[str, str]] = []
+    weights = ""  # the newest LoRA file on the way
+    for step in member.steps.values():
+        if not step.record:
+            continue
+        argv = _surgery(step, weights) if step.kind in ("merge", "resize") and weights else []
+        text = shlex.join(argv or [str(part) for part in step.record.get("argv", [])]).replace("/.partial/", "/")
+        for place in dict.fromkeys((str(root.resolve().parent), str(root.parent))):
+            if len(place) > 1:
+                text = text.replace(f"{place}/", "")
+        found.append({"name": step.name, "text": text})
+        name = weights_of(step.record)[0]
+        weights = str(step.folder / name) if step.folder is not None and name and step.kind != "release" else weights
+    return found
+
+
+def _surgery(step: StepView, source: str) -> list[str]:
+    """Return the verb that does what a merge or resize step did; nothing for one of sd-scripts, whose own command says all."""
+    params: dict[str, Any] = step.record.get("params") or {}
+    name = weights_of(step.record)[0]
+    if params.get("tool") != "orchestrator" or not name:
+        return []
+    argv = [*_PROGRAM, step.kind, source, name]
+    if step.kind == "merge":
+        values = tuple(params["block_weights"])
+        preset = blocks.preset_name(values, params["architecture"])
+        argv += ["--block-weights", preset or ",".join(f"{value:g}" for value in values)]
+        argv += ["--prune"] if params["zeroed"] == "prune" else []
+        argv += ["--unmapped", f"{params['unmapped']:g}"] if params["unmapped"] != 1 else []
+        return argv + (["--compat", params["compat"]] if params["compat"] else [])
+    given = ("sv_ratio", "sv_fro", "sv_cumulative", "size_mb", "new_rank", "new_conv_rank", "rank_rule", "save_precision")
+    for option in given:
+        value = params.get(option)
+        if value is not None:
+            argv += [f"--{option.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
+    return argv
