@@ -70,7 +70,7 @@ test: $(VENV)/.dev  ## the tests: no GPU, no network, no sd-scripts
 	@$(PY) -m pytest -m "not faults and not sd_scripts and not browser and not ray"
 
 test-sd-scripts: $(VENV)/.dev  ## against a real sd-scripts checkout (SD_SCRIPTS_DIR or the submodule)
-	@$(PY) -m pytest -rs -m sd_scripts
+	@$(PY) -m pytest -m sd_scripts
 
 $(VENV)/.browser: $(VENV)/.dev
 	@$(PIP) --editable '.[browser]'

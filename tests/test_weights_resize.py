@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from weights_samples import CONV, LAYERS, LINEAR, TE, lora, modules, read, write
 
 from orchestrator import weights
+from orchestrator.engines.checkout import present
 from orchestrator.errors import RecipeError
+from orchestrator.settings import sd_scripts
 from orchestrator.weights import families, kinds, lowrank, ranks
 from orchestrator.weights.files import read_header
 from orchestrator.weights.sweeping import plot
@@ -261,17 +263,12 @@ def test_every_thin_family_can_be_swept(tmp_path: Path, family: str) -> None:
     assert found.rows[0].retained <= found.rows[1].retained <= 1
 
 
-def _checkout() -> Path | None:
-    places = [os.environ.get("SD_SCRIPTS_DIR", ""), str(Path(__file__).parents[1] / "third_party" / "sd-scripts")]
-    return next((Path(place) for place in places if place and (Path(place) / "networks" / "resize_lora.py").is_file()), None)
-
-
 @pytest.mark.sd_scripts
 def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
     """networks/resize_lora.py itself; only the three helpers that it imports are replaced, which need more packages."""
-    checkout = _checkout()
-    if checkout is None:
-        pytest.skip("no checkout of sd-scripts: set SD_SCRIPTS_DIR, or git submodule update --init")
+    checkout = sd_scripts()
+    if not present(checkout):
+        pytest.skip(f"no sd-scripts checkout in {checkout} (make setup, or SD_SCRIPTS_DIR)")
     pytest.importorskip("torch")
     pytest.importorskip("tqdm")
     library = tmp_path / "stand-in" / "library"

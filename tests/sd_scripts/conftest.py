@@ -28,6 +28,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in real]
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say once why these tests were skipped."""
+    if config.getoption("markexpr") == "sd_scripts":
+        skipped = [
+            report.longrepr for report in terminalreporter.getreports("skipped") if isinstance(report, pytest.TestReport)
+        ]
+        for reason in sorted({longrepr[2] for longrepr in skipped if isinstance(longrepr, tuple)}):
+            terminalreporter.write_line(f"make test-sd-scripts: {reason.removeprefix('Skipped: ')}")
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """A project folder with the real recipes, tiny pictures, and a profile that makes two CPU steps of a training."""
