@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +22,8 @@ from orchestrator.weights.files import read_header
 from orchestrator.weights.sweeping import plot
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.weights.numbers import Floats
 
 AGAIN = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
