@@ -37,6 +37,53 @@ def values(**said: Any) -> Callable[[], dict[str, Any]]:
     return lambda: said
 
 
+# What a log.txt holds after a run of make test-sd-scripts, both streams as they came; only the folders' names are others.
+LOGS = Path(__file__).parent / "logs"
+PREDICTED = {"gradient accumulation": 1, "text encoder modules": 72, "U-Net modules": 278, "images": 60, "regularization": 0}
+PREDICTED |= {"batches per epoch": 60, "epochs": 1}
+
+
+def logged(name: str, expected: dict[str, Any]) -> list[Progress]:
+    """Return what a reader that expects these values finds in a whole log."""
+    reader = Reader(lambda: expected)
+    text = (LOGS / f"{name}.log").read_bytes().decode("utf-8")
+    return [found for piece in re.split(r"[\r\n]+", text) if (found := reader(piece)) is not None]
+
+
+@pytest.mark.parametrize("algo", ["locon", "loha"])
+def test_a_whole_log_of_a_lycoris_training(algo: str) -> None:
+    seen = logged(algo, PREDICTED | {"algo": algo, "steps": 2})
+    assert [one.fault for one in seen if one.fault] == []
+    assert (seen[-1].done, seen[-1].total) == (2, 2)
+    assert seen[-1].loss is not None
+    assert [one.note for one in seen if one.note.startswith("the trainer did not say")] == []
+    assert f"saved krnk-{algo}.safetensors" in [one.note for one in seen]
+    wrong = logged(algo, PREDICTED | {"algo": "lokr", "steps": 1000, "U-Net modules": 282, "novelty": 1})
+    assert [one.fault for one in wrong if one.fault] == [
+        (
+            f"the trainer does something else than the plan says: U-Net modules 278, predicted 282; algo {algo}, predicted lokr; "
+            "steps 2, predicted 1000"
+        )
+    ]
+
+
+def test_a_whole_log_of_a_training_that_was_killed_and_resumed() -> None:
+    """Step 1 by the first trainer, 2 and 3 by the second, whose bar counts from 0 to 2."""
+    same = {"steps": 3, "dim": 2, "alpha": 1.0, "conv_dim": 2, "conv_alpha": 1.0}
+    seen = logged("killed-and-resumed", PREDICTED | same)
+    assert [one.fault for one in seen if one.fault] == []
+    counted = [one.done for one in seen if one.total and one.loss is not None and not one.note]
+    assert counted == sorted(counted)
+    assert (seen[-1].done, seen[-1].total) == (3, 3)
+    states = [one.note for one in seen if "state" in one.note]
+    assert states == [f"saved the state at step {step}" for step in (1, 2, 3)]
+
+
+def test_what_the_trainer_does_not_say_is_noted() -> None:
+    seen = logged("killed-and-resumed", PREDICTED | {"steps": 3, "algo": "locon"})
+    assert {one.note for one in seen if "did not say" in one.note} == {"the trainer did not say: algo"}
+
+
 def test_a_good_run_shows_every_step_and_what_was_saved() -> None:
     reader = Reader()
     seen = follow(reader, "lora3x3")
