@@ -59,12 +59,8 @@ def test_a_whole_log_of_a_lycoris_training(algo: str) -> None:
     assert [one.note for one in seen if one.note.startswith("the trainer did not say")] == []
     assert f"saved krnk-{algo}.safetensors" in [one.note for one in seen]
     wrong = logged(algo, PREDICTED | {"algo": "lokr", "steps": 1000, "U-Net modules": 282, "novelty": 1})
-    assert [one.fault for one in wrong if one.fault] == [
-        (
-            f"the trainer does something else than the plan says: U-Net modules 278, predicted 282; algo {algo}, predicted lokr; "
-            "steps 2, predicted 1000"
-        )
-    ]
+    differs = f"U-Net modules 278, predicted 282; algo {algo}, predicted lokr; steps 2, predicted 1000"
+    assert [one.fault for one in wrong if one.fault] == [f"the trainer does something else than the plan says: {differs}"]
 
 
 def test_a_whole_log_of_a_training_that_was_killed_and_resumed() -> None:
