@@ -9,7 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import commands, diagnose, engines, guards, owner, process, supervise
+from orchestrator import commands, crash, diagnose, engines, guards, leftover, owner, process, supervise
 from orchestrator.engines import readback
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.job import Job, Outcome, Status
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from orchestrator.lanes import Slot
     from orchestrator.recipe import Recipe
 
+SHARED_SECONDS = 0.1
+
 
 def execute(job: Job, step: Step, slot: Slot) -> Outcome:
     """Run one step to its record. Every error becomes an outcome."""
@@ -32,8 +34,8 @@ def execute(job: Job, step: Step, slot: Slot) -> Outcome:
     log = job.store.work(step) / process.LOG
     reason: Reason | None = None
     try:
-        with _shared(job, step):
-            if not _wait_for_other_host(job, step):
+        with _shared(job, step) as ours:
+            if not ours or not _wait_for_other_host(job, step):
                 return Outcome(step, Status.STOPPED)
             reason = job.store.reason(step, job.plan, forced=step.name in job.force, verify=job.verify)
             if reason is None:
@@ -52,19 +54,41 @@ def execute(job: Job, step: Step, slot: Slot) -> Outcome:
             str(where), f"{error.strerror or error}", "free the disk or mend the folder, then run the same command again"
         )
         return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, problem)
+    except Exception as error:  # noqa: BLE001 - one fault of ours must not end the trainings of other recipes
+        return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, crash.problem(error, step.name))
 
 
 @contextlib.contextmanager
-def _shared(job: Job, step: Step) -> Iterator[None]:
-    """Wait until no other orchestrator works on a step that recipes share."""
+def _shared(job: Job, step: Step) -> Iterator[bool]:
+    """Wait until no other orchestrator works on a step that recipes share; gives False if the run is to stop meanwhile."""
     if step.recipe or step.kind is Kind.RELEASE:
-        yield  # the whole run holds the recipe's lock
+        yield True  # the whole run holds the recipe's lock
         return
     folder = job.store.root / step.owner
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".shared-lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with (folder / ".shared-lock").open("a+b") as file:
+        said = False
+        while not _locked(file.fileno()):
+            if not said:
+                holder = owner.read(folder / ".shared-lock") or "another run"
+                job.view.say(f"{step.name}: waits for {holder}, which works on it for another recipe")
+                said = True
+            if job.stop.wait(SHARED_SECONDS):
+                yield False
+                return
+        owner.write(file.fileno(), owner.me())
+        yield True
+        file.truncate(0)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def _wait_for_other_host(job: Job, step: Step) -> bool:
@@ -100,8 +124,11 @@ def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
         if attempt > first + 1:
             _set_aside(job.store.work(step), attempt - 1)
         end, argv, started, at = _once(job, plan, step, reason, slot, change)
-        if not end.stopped and reason.why is Why.ENDED and _judge(job, plan, step, end):
-            reason = Reason(Why.NEW)  # what nobody had judged was not good: it is no reason to stop here
+        unseen = reason.why is Why.ENDED or (reason.why is Why.ADOPT and end.code is None)
+        if unseen and not end.stopped and not end.fault and (bad := _judge(job, plan, step, end)):
+            # What another one had left is not good: that is no reason to stop here.
+            reason = leftover.reason(job.store.work(step), step.kind, recipe.engine if recipe is not None else "")
+            job.view.say(f"{step.name}: {bad[0].what}; {reason}")
             end, argv, started, at = _once(job, plan, step, reason, slot, change)
         if end.stopped:
             return end

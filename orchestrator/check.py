@@ -41,6 +41,29 @@ def _strings(recipe: Recipe) -> Iterator[Finding]:
                 yield key, f"is {text!r}; a value that begins with - would be read as an option"
             elif isinstance(text, str) and not text.isprintable():
                 yield key, f"is {text!r}; control characters have no meaning here"
+    yield from _python(recipe)
+
+
+_IMPORTED: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "transformers.optimization", "dadaptation", "prodigyopt")
+_IMPORTED += ("prodigyplus", "lion_pytorch", "schedulefree", "pytorch_optimizer", "came_pytorch", "adv_optm", "heavyball")
+
+
+def _python(recipe: Recipe) -> Iterator[Finding]:
+    """Find values with which a trainer would import what it likes: nothing in a recipe names Python but an optimizer."""
+    training = recipe.training
+    said: dict[str, object] = {"training.optimizer": training.optimizer, "training.lr_scheduler": training.lr_scheduler}
+    said["training.options.lr_scheduler_type"] = training.options.get("lr_scheduler_type", "")
+    for key, value in said.items():
+        if not isinstance(value, str):
+            continue  # the trainer's own check says what it takes
+        if value and not all(part.isidentifier() for part in value.split(".")):
+            yield key, f"is {value!r}; takes a name, or a class as torch.optim.AdamW"
+        elif "." in value and ("._" in value or not value.startswith(tuple(f"{module}." for module in _IMPORTED))):
+            yield key, f"is {value!r}, which the trainer would import; of modules that hold optimizers: {', '.join(_IMPORTED)}"
+    for key, names in (("training.optimizer_args", [*training.optimizer_args]), ("network.args", [*recipe.network.args])):
+        for name in names:
+            if not name.isidentifier():
+                yield f"{key}.{name}", "is no name of an argument"
 
 
 def _network(recipe: Recipe) -> Iterator[Finding]:

@@ -14,6 +14,8 @@ from typer.main import get_command_name, get_group
 from orchestrator import verbs_run
 from orchestrator.errors import OrchestratorError, report
 
+FAULT = 70
+"""Exit code after a fault of this program itself (sysexits.h: EX_SOFTWARE)."""
 MODULES = ("verbs_recipes", "verbs_first", "verbs_weights", "verbs_dataset", "verbs_release")
 
 
@@ -81,4 +83,9 @@ def main() -> int:
 
         print(clean(verbs_first.usage(error, whole())), file=sys.stderr)
         return 2
+    except Exception as error:  # noqa: BLE001 - said and kept, never shown as a traceback
+        from orchestrator import crash  # noqa: PLC0415
+
+        print(clean(str(crash.problem(error))), file=sys.stderr)
+        return FAULT
     return ending if isinstance(ending, int) else 0

@@ -1,4 +1,4 @@
-"""Folders outside the project that its owner has given: a stranger's recipe reads no other pictures.
+"""Folders outside the project that its owner has given: a stranger's recipe reads no other pictures, models or templates.
 
 One path a line in ``folders.txt`` beside the user's config.toml.
 """
@@ -6,6 +6,9 @@ One path a line in ``folders.txt`` beside the user's config.toml.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,11 @@ from orchestrator import settings
 from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
-    from orchestrator.recipe import Dataset
+    from collections.abc import Iterable
+
+    from orchestrator.recipe import Recipe
+
+_MAGIC = re.compile(r"[*?\[]")
 
 
 def _file() -> Path:
@@ -39,15 +46,42 @@ def add(folder: Path) -> Path:
     return given
 
 
-def problems(dataset: Dataset, root: Path) -> list[Problem]:
-    """Return the sources that lie outside the project and were not given."""
+def problems(recipe: Recipe, root: Path) -> list[Problem]:
+    """Return what a recipe names that lies outside the project and was not given: pictures, tagger, templates."""
+    said = {f"dataset.sources.{name}.images": source.images for name, source in recipe.dataset.sources.items()}
+    said |= {"dataset.tagger_model": recipe.dataset.tagger_model, "release.templates": recipe.release.templates}
     found: list[Problem] = []
-    allowed = [root.resolve(), *folders()]
-    for name, source in dataset.sources.items():
-        plain = source.images.partition("*")[0].partition("?")[0].partition("[")[0]
+    for key, text in said.items():
+        plain = _MAGIC.split(text)[0]
         where = (root / Path(plain).expanduser()).resolve()
-        if not any(where.is_relative_to(one) for one in allowed):
-            what = f"{source.images} lies outside the project, in a folder that nobody gave"
-            hint = f"python -m orchestrator trust {where}  if this recipe shall read it"
-            found.append(Problem(f"dataset.sources.{name}.images", what, hint))
+        if text and (not given(where, root) or ".." in Path(text[len(plain) :]).parts):
+            found.append(_outside(key, text, where))
     return found
+
+
+def links(recipe: Recipe, files: Iterable[Path], root: Path) -> list[Problem]:
+    """Return the pictures and captions that are links, or lie behind one, to where nothing was given."""
+    folders_: dict[Path, Path] = {}
+    found: list[Problem] = []
+    for file in files:
+        real = file.resolve() if file.is_symlink() else folders_.setdefault(file.parent, file.parent.resolve()) / file.name
+        if not given(real, root):
+            found.append(_outside(f"dataset {recipe.dataset.name}", str(file), real))
+    return found
+
+
+def model(path: Path, root: Path, searched: Iterable[Path]) -> bool:
+    """Return whether a recipe may name this model file: in the project, a model folder of this machine, or what was given."""
+    where = Path(os.path.abspath(path))  # noqa: PTH100 - a link in a model folder is its owner's
+    return given(where, root) or any(where.is_relative_to(folder.absolute()) for folder in searched)
+
+
+def given(path: Path, root: Path) -> bool:
+    """Return whether an absolute path lies in the project or in a folder that was given."""
+    return any(path.is_relative_to(one) for one in (root.resolve(), root.absolute(), *folders()))
+
+
+def _outside(key: str, text: str, where: Path) -> Problem:
+    what = f"{text} lies outside the project, in a folder that nobody gave"
+    folder = where if where.is_dir() else where.parent
+    return Problem(key, what, f"python -m orchestrator trust {shlex.quote(str(folder))}  if this recipe shall read it")

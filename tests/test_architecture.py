@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "orchestrator"
 
 LAYERS = (
     ("errors", "supervise", "cells", "flags", "terminal"),
-    ("blocks", "layers", "listen", "owner", "verdict"),
+    ("blocks", "crash", "layers", "listen", "owner", "verdict"),
     ("recipe", "follow"),
     ("process",),
     ("check", "settings", "architecture", "wording", "schema", "diagnose", "fmt", "guards"),

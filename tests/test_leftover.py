@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from orchestrator import leftover, process, show, supervise
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from orchestrator.job import Outcome
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def status(cats: harness.Project) -> list[str]:
 @pytest.fixture
 def running(cats: harness.Project) -> Iterator[subprocess.Popen[bytes]]:
     """Start a training whose orchestrator is not there: nobody notes its progress."""
-    cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.4\n")
+    cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.15\n")
     cats.go("cat-lora", only=("dataset",))
     space = cats.space()
     plan = space.plan(space.load(harness.Wanted(("cat-lora",))))
@@ -66,6 +69,27 @@ def test_status_sees_how_far_a_training_is_whose_orchestrator_is_gone(
     line = show.unfinished_line(found)
     assert re.match(rf"running +cat-lora/train  process {running.pid} on \S+ since [\d: -]+  \d+/20  loss 0\.1000", line), line
     assert line.endswith("a run adopts it")
+
+
+def test_an_adopted_training_whose_end_nobody_sees_goes_on_from_its_state(
+    cats: harness.Project, running: subprocess.Popen[bytes]
+) -> None:
+    folder, until = work(cats), time.monotonic() + 60
+    running.kill()  # the supervisor, which would note the end
+    pid = json.loads((folder / supervise.CHILD).read_text("utf-8"))["pid"]
+    outcomes: list[Outcome] = []
+    run = threading.Thread(target=lambda: outcomes.append(cats.go("cat-lora", only=("train",))["cat-lora/train"]))
+    run.start()
+    while not (folder / "step0005-state").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    subprocess.run(["kill", "-9", str(pid)], check=True)
+    run.join(60)
+    assert outcomes[0].status.ok, outcomes[0].problem
+    assert cats.seen.began[-1].startswith("cat-lora/train: still running: since ")
+    why = re.compile("resume at step [0-9]+; an earlier attempt was cut off: nobody saw its end")
+    assert any(why.search(text) for text in cats.seen.said), cats.seen.said
+    record = json.loads(next(cats.root.glob("runs/cat-lora/train-*/record.json")).read_text("utf-8"))
+    assert record["resumed_from"] >= 5
 
 
 def test_work_with_other_settings_is_named_whether_it_runs_or_not(

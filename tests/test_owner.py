@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -227,3 +228,22 @@ def test_an_adopted_log_is_read_from_its_attempt_on(tmp_path: Path) -> None:
     seen: list[str] = []
     end = process.adopt(tmp_path, process.Watch(seen.append), len("loss nan\nof the first attempt\n"))
     assert (end.code, end.adopted, seen) == (0, True, ["loss 0.1"])
+
+
+def test_a_dataset_that_another_run_builds_is_waited_for_and_named(cats: harness.Project) -> None:
+    """The lock of a shared step: the holder stands in the message, and ^C ends the wait."""
+    cats.recipe("cat-lora", "lora", "[dataset]\nsizes = [32]\n")
+    (cats.root / "runs" / "cat").mkdir(parents=True, exist_ok=True)
+    done: list[Status] = []
+    with (cats.root / "runs" / "cat" / ".shared-lock").open("a+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        owner.write(held.fileno(), owner.me())
+        thread = threading.Thread(target=lambda: done.append(cats.go("cat-lora", only=("dataset",))["cat/dataset"].status))
+        thread.start()
+        until = time.monotonic() + 60
+        while not cats.seen.said and time.monotonic() < until:
+            time.sleep(0.02)
+        assert f"cat/dataset: waits for process {os.getpid()} on " in cats.seen.said[0]
+        assert not done
+    thread.join(60)
+    assert done == [Status.DONE]

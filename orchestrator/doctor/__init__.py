@@ -58,7 +58,8 @@ def pictures(recipe: Recipe, world: World) -> list[Problem]:
     """Return what is wrong with the originals of a recipe's dataset."""
     from orchestrator import dataset, trust  # noqa: PLC0415 - reads image headers
 
-    strange = trust.problems(recipe.dataset, world.root)
+    strange = trust.problems(recipe, world.root)
+    strange = strange or trust.links(recipe, [source.path for source in world.pictures(recipe)], world.root)
     if strange or world.counted(recipe).sound:
         return strange
     return list(dataset.problems(world.layout(recipe), recipe.dataset, world.root))

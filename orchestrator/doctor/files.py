@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 from typing import TYPE_CHECKING, Final
 
+from orchestrator import trust
 from orchestrator.doctor import pickles
 from orchestrator.doctor.check import Check, State
 from orchestrator.errors import OrchestratorError, Problem
@@ -38,6 +40,13 @@ def problems(recipe: Recipe, world: World) -> list[Problem]:
         path = world.find(name)
         if path is None:
             found.append(_missing(where, name, recipe, world))
+            continue
+        if name != "embedded" and not trust.model(path, world.root, world.searched()):
+            what = f"{path} lies in no folder of models, and in none that was given"
+            hint = (
+                f"python -m orchestrator trust {shlex.quote(str(path.parent))}  if this recipe shall read it; or $KRNK_MODELS"
+            )
+            found.append(Problem(where, what, hint))
             continue
         try:
             digest = world.digests.of(path) if sha256 else ""
