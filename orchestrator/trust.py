@@ -54,7 +54,10 @@ def problems(recipe: Recipe, root: Path) -> list[Problem]:
     for key, text in said.items():
         plain = _MAGIC.split(text)[0]
         where = (root / Path(plain).expanduser()).resolve()
-        if text and (not given(where, root) or ".." in Path(text[len(plain) :]).parts):
+        if ".." in Path(text[len(plain) :]).parts:
+            what = f"{text} lies outside the project, or may: .. stands behind a pattern"
+            found.append(Problem(key, what, "name the folder itself, without a pattern before .."))
+        elif text and not given(where, root):
             found.append(_outside(key, text, where))
     return found
 

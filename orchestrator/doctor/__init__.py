@@ -35,8 +35,12 @@ WITHOUT = "without all this"
 
 def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, store: Store) -> list[Problem]:
     """Return everything that this machine lacks for the steps that will run; empty if they can run."""
+    from orchestrator import trust  # noqa: PLC0415
+
     due = [step for step in plan.steps if reasons[step.name] is not None]
     problems: list[Problem] = []
+    for name in dict.fromkeys(step.recipe for step in due if step.recipe):
+        problems += trust.problems(plan.recipes[name], world.root)
     for owner in dict.fromkeys(step.owner for step in due if step.kind is Kind.DATASET):
         problems += pictures(next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner), world)
     needs_engine = dict.fromkeys(step.recipe for step in due if step.recipe and step.kind in _NEEDS_ENGINE)
