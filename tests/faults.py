@@ -33,7 +33,7 @@ PROGRAM = Path(__file__).with_name("fault_run.py")
 VICTIMS = ("parent", "child", "both")
 PARTS = ("group", "trainer", "supervisor")
 """What of a child is killed: everything, the program alone, or who stands beside it."""
-_FRAME = re.compile(rb"steps:[^\r\n]*?(\d+)/\d+ \[")
+_FRAME = re.compile(rb"steps:[^\r\n]*?(\d+)/(\d+) \[")
 
 
 class Running(Protocol):
@@ -182,7 +182,7 @@ class Killer:
         self.check()
         for name in ("cat-lora", "cat-loha"):
             (train,) = self.runs.glob(f"{name}/train-*")
-            assert (frames(train)[-1] or [0])[-1] == self.steps(train), f"{train} did not end with its last step"
+            assert frames(train)[-1][-1] == self.steps(train), f"{train} did not end with its last step"
             (release,) = self.runs.glob(f"{name}/release-*")
             bad = [check for check in verify.verify_bundle(release) if check.verdict is Verdict.FAIL]
             assert bad == [], f"{release} does not verify"
@@ -257,7 +257,12 @@ def frames(train: Path) -> list[list[int]]:
     log = (train / process.LOG).read_bytes() if (train / process.LOG).exists() else b""
     starts = [entry["log_at"] for entry in attempts(train)]
     ends = [*starts[1:], len(log)]
-    return [[int(found[1]) for found in _FRAME.finditer(log[start:end])] for start, end in zip(starts, ends, strict=True)]
+    shown = [
+        [(int(found[1]), int(found[2])) for found in _FRAME.finditer(log[start:end])]
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    steps = max((total for attempt in shown for _, total in attempt), default=0)
+    return [[done + steps - total for done, total in attempt] for attempt in shown]  # a resumed bar counts what is left
 
 
 def attempts(train: Path) -> list[dict[str, Any]]:
