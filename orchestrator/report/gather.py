@@ -158,17 +158,13 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
     ending = f"{last}-{key[:12]}" if key else f"{last}-*"
     finished = _newest(root / owner, ending)
     working = _newest(root / owner / PARTIAL, ending)
-    known = load(finished / RECORD) if finished else None
-    record = asdict(known) if known is not None else {}
-    if finished and record:
-        curve = read_curve(finished / PROGRESS) if kind == "train" else ()
-        return StepView(name, kind, State.DONE, reason, finished, record, curve, 1, 1, "")
+    before = _newest(root / owner, f"{last}-*") if working is None else None
+    for folder, state in ((finished, State.DONE), (before, State.OUTDATED)):
+        record = load(folder / RECORD) if folder else None
+        if folder and record:
+            curve = read_curve(folder / PROGRESS) if kind == "train" else ()
+            return StepView(name, kind, state, reason, folder, asdict(record), curve, 1, 1, "")
     if working is None:
-        before = _newest(root / owner, f"{last}-*")
-        record = read_json(before / RECORD) if before else {}
-        if before and record:
-            curve = read_curve(before / PROGRESS) if kind == "train" else ()
-            return StepView(name, kind, State.OUTDATED, reason, before, record, curve, 1, 1, "")
         return StepView(name, kind, State.WAITING, reason, None, {}, (), 0, 0, "")
     state = State.UNFINISHED
     if process.alive(working):
