@@ -65,6 +65,7 @@ def first_paint(path: Path) -> float | None:
         for _ in range(3):
             tab = browser.new_page()
             tab.goto(path.as_uri())
+            tab.wait_for_function("performance.getEntriesByName('first-contentful-paint').length")  # may follow the load event
             times.append(tab.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
             tab.close()
         browser.close()

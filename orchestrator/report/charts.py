@@ -83,6 +83,7 @@ def lines(
     parts += [
         f'<text x="{x_at(value):.1f}" y="{height - 8}" text-anchor="middle">{short(value)}</text>'
         for value in ticks(left, right, width // 90)
+        if value == int(value)  # there is no half a step
     ]
     for curve in curves:
         path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in curve.points)
