@@ -128,6 +128,18 @@ def parse(
     return tuple(given.get(name, unmapped) for name in full)
 
 
+def left_out(
+    weights: str | Sequence[float], architecture: Architecture = "sd1", *, presets: Mapping[str, Sequence[float]] | None = None
+) -> tuple[str, ...]:
+    """Return the blocks that a short list leaves out, so that ``unmapped`` is their weight; none for a full list.
+
+    >>> left_out([1.0] * 17)[:2]
+    ('IN00', 'IN03')
+    """
+    full = parse(weights, architecture, presets=presets, unmapped=math.nan)
+    return tuple(name for name, weight in zip(names(architecture), full, strict=True) if math.isnan(weight))
+
+
 def preset_name(weights: Sequence[float], architecture: Architecture = "sd1") -> str | None:
     """Return the preset that these weights are, if any."""
     values = tuple(float(value) for value in weights)

@@ -69,9 +69,13 @@ def _inspection(found: Inspection) -> list[str]:
     lines += [f"  {name:<24} {value[:80]}" for name, value in told["training"].items()]
     if hashes := told["hashes"]:
         for kind in ("model", "legacy"):
-            agrees = {True: "as stated", False: f"but {hashes[f'stated_{kind}']} is stated", None: "none stated"}[
-                hashes[f"{kind}_agrees"]
-            ]
+            stated = hashes[f"stated_{kind}"]
+            other = (
+                f"stated {stated[:14]}… by LyCORIS' own rule, which depends on the order of training"
+                if stated
+                else "none stated"
+            )
+            agrees = {True: "as stated", False: f"but {stated} is stated", None: other}[hashes[f"{kind}_agrees"]]
             lines.append(f"{kind} hash  {hashes[kind]}  {agrees}")
     return lines
 

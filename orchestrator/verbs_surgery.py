@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,8 @@ from orchestrator.errors import Problem, RecipeError
 from orchestrator.verbs_shared import AsJson, In, Out, Overwrite, Precision, progress, rule, show
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestrator.weights.ranks import Method
 
 Unmapped = Annotated[float, typer.Option(help="Weight of what is in no block, and of the blocks a short list leaves out.")]
@@ -32,7 +35,7 @@ def merge(
     unmapped: Unmapped = 1.0,
     compat: Annotated[str, typer.Option(help="supermerger-2023: multiply what that tool did.")] = "",
     presets: Presets = None,
-    save_precision: Precision = "fp16",
+    save_precision: Annotated[str, typer.Option(help="Of several files: fp16 (the default), bf16 or fp32.")] = "",
     sv_ratio: Annotated[float | None, typer.Option(help="Of several files: resize the sum by this ratio.")] = None,
     tool: Tool = "orchestrator",
     option: ToolOption = [],  # noqa: B006 - typer reads it
@@ -47,15 +50,20 @@ def merge(
         _none_of({"--prune": prune, "--compat": bool(compat), "--sv-ratio": sv_ratio is not None}, "svd_merge_lora.py")
         from orchestrator import with_sd_scripts  # noqa: PLC0415
 
-        asked = with_sd_scripts.Asked(save_precision, tuple(option), overwrite=overwrite)
+        asked = with_sd_scripts.Asked(save_precision or "fp16", tuple(option), overwrite=overwrite)
         shares = _shares(inputs, block_weights, presets, unmapped)
         with progress("svd_merge_lora.py") as told:
             show(with_sd_scripts.merge(shares, Path(output), asked, told), json=json)
         return
     if len(inputs) > 1 or ".safetensors:" in inputs[0]:
+        from orchestrator import blocks, weights  # noqa: PLC0415
+        from orchestrator.weights import combining  # noqa: PLC0415
+
         if block_weights or compat or prune:
             raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
-        _combine(inputs, Path(output), save_precision, unmapped, sv_ratio, overwrite=overwrite, json=json)
+        known = blocks.read_presets(presets) if presets else None
+        join = partial(weights.combine, [combining.parse(text) for text in inputs], unmapped=unmapped, presets=known)
+        _combine(join, Path(output), save_precision or "fp16", sv_ratio, overwrite=overwrite, json=json)
         return
     if not block_weights:
         raise RecipeError(Problem("--block-weights", "is missing", "merge IN OUT --block-weights FACE"))
@@ -63,6 +71,9 @@ def merge(
         raise RecipeError(Problem("--compat", f"{compat!r} is unknown", "supermerger-2023"))
     if sv_ratio is not None:
         raise RecipeError(Problem("--sv-ratio", "is for sums of several files", "resize the merged file instead"))
+    if save_precision:
+        what = "is for sums of several files; one file keeps the type of every tensor"
+        raise RecipeError(Problem("--save-precision", what, "convert IN OUT --save-precision bf16"))
     from orchestrator import blocks, weights  # noqa: PLC0415
 
     with progress("merge") as told:
@@ -114,21 +125,17 @@ def _shares(inputs: list[str], block_weights: str, presets: Path | None, unmappe
 
 
 def _combine(
-    inputs: list[str], output: Path, precision: str, unmapped: float, sv_ratio: float | None, *, overwrite: bool, json: bool
+    join: Callable[..., Any], output: Path, precision: str, sv_ratio: float | None, *, overwrite: bool, json: bool
 ) -> None:
-    from orchestrator import weights  # noqa: PLC0415
-    from orchestrator.weights.combining import parse  # noqa: PLC0415
-
-    ingredients = [parse(text) for text in inputs]
+    """Write the sum that ``join`` makes, resized where a ratio is given."""
     if sv_ratio is None:
-        show(
-            weights.combine(ingredients, output, save_precision=precision, unmapped=unmapped, overwrite=overwrite),
-            json=json,
-        )
+        show(join(output, save_precision=precision, overwrite=overwrite), json=json)
         return
+    from orchestrator import weights  # noqa: PLC0415
+
     between = output.with_name(f".{output.stem}.sum.{os.getpid()}.safetensors")
     try:
-        weights.combine(ingredients, between, save_precision="fp32", unmapped=unmapped)
+        join(between, save_precision="fp32")
         show(weights.resize(between, output, param=sv_ratio, save_precision=precision, overwrite=overwrite), json=json)
     finally:
         between.unlink(missing_ok=True)
@@ -160,12 +167,12 @@ def resize(
         "size_mb": size_mb,
     }
     asked = [(method, value) for method, value in given.items() if value is not None]
-    if len(asked) > 1 or not (asked or new_rank):
-        raise RecipeError(
-            Problem(
-                "resize", "needs one method", "--sv-ratio 16, --sv-fro 0.99, --sv-cumulative 0.9, --size-mb 40, --new-rank 32"
-            )
-        )
+    if len(asked) > 1:
+        named = " and ".join("--" + method.replace("_", "-") for method, _ in asked)
+        raise RecipeError(Problem("resize", f"takes one method; {named} are given", "choose one; --new-rank goes with each"))
+    if not (asked or new_rank):
+        ways = "--sv-ratio 16, --sv-fro 0.99, --sv-cumulative 0.9, --size-mb 40, --new-rank 32"
+        raise RecipeError(Problem("resize", "needs one method", ways))
     if _by_sd_scripts(tool, option):
         _none_of({"--prune": prune, "--size-mb": size_mb is not None}, "resize_lora.py")
         from orchestrator import with_sd_scripts  # noqa: PLC0415

@@ -92,16 +92,16 @@ def sweep(
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    table = Table("sv_ratio", "blocks", "MiB", "retained", "ranks", "least retained block", "")
+    table = Table("sv_ratio", "block weights", "MiB", "retained", "ranks")
     for row in found.rows:
-        least = min(row.blocks, key=lambda name: row.blocks[name])
         ranks = f"{row.smallest_rank}..{row.median_rank}..{row.largest_rank}"
-        bar = "█" * round(24 * row.tensor_bytes / max(other.tensor_bytes for other in found.rows))
         size = f"{row.tensor_bytes / 2**20:.1f}"
-        table.add_row(
-            f"{row.sv_ratio:g}", row.block_weights, size, f"{row.retained:.3%}", ranks, f"{least} {row.blocks[least]:.3%}", bar
-        )
+        table.add_row(f"{row.sv_ratio:g}", row.block_weights, size, f"{row.retained:.3%}", ranks)
     Console().print(table)
+    share = Table("retained by block", *(f"{row.sv_ratio:g} {row.block_weights.removesuffix('-')}" for row in found.rows))
+    for name in found.rows[0].blocks:
+        share.add_row(name, *(f"{row.blocks[name]:.2%}" for row in found.rows))
+    Console().print(share)
 
 
 def form(text: str) -> Any:

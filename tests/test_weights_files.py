@@ -283,3 +283,28 @@ def test_shapes_that_do_not_fit_are_problems_not_crashes(tmp_path: Path, data: s
     ):
         with contextlib.suppress(OrchestratorError):
             act(path)
+
+
+@pytest.mark.parametrize("begin", [b"PK\x03\x04", b"\x80\x02}q\x00"])
+def test_a_pickle_with_another_name_is_called_one(tmp_path: Path, begin: bytes) -> None:
+    path = tmp_path / "renamed.safetensors"
+    path.write_bytes(begin + bytes(64))
+    with pytest.raises(RecipeError, match="is a pickle of torch, whatever its name says"):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"lora_up.weight": (40000, 1), "lora_down.weight": (1, 40000)},
+        {"lokr_w1": (400, 400), "lokr_w2": (400, 400)},
+        {"lokr_w1_a": (400, 1), "lokr_w1_b": (1, 400), "lokr_w2_a": (400, 1), "lokr_w2_b": (1, 400)},
+        {"hada_w1_a": (40000, 1), "hada_w1_b": (1, 40000), "hada_w2_a": (40000, 1), "hada_w2_b": (1, 40000)},
+    ],
+)
+def test_small_factors_of_an_enormous_weight_are_refused(tmp_path: Path, parts: dict[str, tuple[int, ...]]) -> None:
+    module = {name: np.zeros(shape, np.float16) for name, shape in parts.items()}
+    path = write(tmp_path / "bomb.safetensors", {"lora_unet_conv_in": module})
+    for act in (weights.inspect, lambda file: weights.convert(file, tmp_path / "out.safetensors", "full")):
+        with pytest.raises(RecipeError, match="stands for a weight of"):
+            act(path)

@@ -98,9 +98,12 @@ def test_every_block_gets_its_own_weight_and_the_rest_the_option(tmp_path: Path)
     np.testing.assert_allclose(after[OUT], 0.125 * before[OUT], rtol=1e-6)
     assert report.outside == 1
     rows = report.table()
-    assert len(rows) == 27
+    assert len(rows) == 29
     assert rows[1].split() == ["IN00", "1", "0", "modules"]
     assert "0.125" in rows[26]
+    assert rows[27].startswith("unmapped 0.125 (conv_out")
+    assert "default, 1," in rows[27]
+    assert rows[28].startswith("block weights of no preset; model hash ")
 
 
 def test_zero_keeps_zeroed_tensors_with_their_alpha_or_prunes_them(tmp_path: Path) -> None:
@@ -309,3 +312,27 @@ def test_verbs_work_on_state_dicts_too(tmp_path: Path) -> None:
     assert raw(again) == raw(output)
     with pytest.raises(RecipeError, match="complex"):
         weights.save_arrays(again, {"a.alpha": np.array(1j)})
+
+
+def test_a_short_list_names_the_blocks_that_it_leaves_out(tmp_path: Path) -> None:
+    report = weights.merge(lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors", [0.5] * 17, unmapped=0.0)
+    left_out = ("IN00", "IN03", "IN06", "IN09", "IN10", "IN11", "OUT00", "OUT01", "OUT02")
+    assert report.left_out == report.to_json()["left_out"] == left_out
+    rows = report.table()
+    assert [row.split()[0] for row in rows if row.endswith("  unmapped")] == [*left_out, "other"]
+    assert "leaves out: IN00, IN03" in rows[27]
+    assert "--unmapped 1, the default" in rows[27]
+
+
+def test_several_inputs_know_presets_and_say_what_was_applied(tmp_path: Path) -> None:
+    first, second, output = (tmp_path / f"{name}.safetensors" for name in ("a", "b", "out"))
+    lora(first, seed=0), lora(second, "loha", seed=1)
+    mine = {"MINE": [0.25] * 26}
+    report = weights.combine(
+        [weights.Ingredient(first, 2.0, "MINE"), weights.Ingredient(second)], output, save_precision="fp32", presets=mine
+    )
+    assert report.weights["MID"] == (0.5, 1.0)
+    assert report.weights["other"] == (2.0, 1.0)
+    assert report.table()[0].split() == ["BASE", "0.5", "1"]
+    one, other, both = (_changes(path) for path in (first, second, output))
+    np.testing.assert_allclose(both[MID], 0.5 * one[MID] + other[MID], atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -295,3 +296,12 @@ def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
     stated = [read_header(path).metadata["ss_training_comment"] for path in (theirs, ours)]
     assert stated[0] == stated[1]
     assert CONV in one
+
+
+def test_a_loha_that_became_a_lora_says_so_in_its_arguments(tmp_path: Path) -> None:
+    source, output = lora(tmp_path / "in.safetensors", "loha-tucker"), tmp_path / "out.safetensors"
+    told = {"ss_network_args": json.dumps({"algo": "loha", "use_tucker": "True", "conv_dim": "4"})}
+    weights.edit(source, tmp_path / "told.safetensors", told)
+    weights.resize(tmp_path / "told.safetensors", output, param=16)
+    assert json.loads(read_header(output).metadata["ss_network_args"]) == {"algo": "locon", "conv_dim": "4"}
+    assert weights.inspect(output, norms=False).adapter.family == "lora"

@@ -16,7 +16,7 @@ from orchestrator.weights.kinds import Kind
 from orchestrator.weights.modules import Adapter, Module, adapter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from orchestrator.weights.metadata import Hashes, Piece
@@ -34,19 +34,25 @@ class Ingredient:
 
 @dataclass(frozen=True, slots=True)
 class CombineReport:
-    """What a combination made: how many modules, their ranks with counts, and the hashes."""
+    """What a combination made: the weight of every block in every file, how many modules, their ranks, and the hashes."""
 
+    weights: dict[str, tuple[float, ...]]
     modules: int
     ranks: dict[int, int]
     hashes: Hashes
 
     def table(self) -> list[str]:
-        """Return the summary in lines."""
-        return [f"{self.modules} modules", *(f"rank {rank}: {count} modules" for rank, count in sorted(self.ranks.items()))]
+        """Return one line per block with the weight of every file (ratio included), and the summary in lines."""
+        rows = [f"{name:<6} {' '.join(f'{weight:>8.4g}' for weight in row)}" for name, row in self.weights.items()]
+        ranks = (
+            f"{'whole differences' if rank == 0 else f'rank {rank}'}: {n} modules" for rank, n in sorted(self.ranks.items())
+        )
+        return [*rows, f"{self.modules} modules", *ranks, f"model hash {self.hashes.model[:12]}"]
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON."""
         return {
+            "weights": self.weights,
             "modules": self.modules,
             "ranks": {str(rank): count for rank, count in self.ranks.items()},
             "model_hash": self.hashes.model,
@@ -59,6 +65,7 @@ def combine(
     *,
     save_precision: str = "fp16",
     unmapped: float = 1.0,
+    presets: Mapping[str, Sequence[float]] | None = None,
     overwrite: bool = False,
 ) -> CombineReport:
     """Write the weighted sum of several files to ``output``.
@@ -71,14 +78,14 @@ def combine(
     """
     check_output(output, [ingredient.path for ingredient in ingredients], overwrite=overwrite)
     found = [adapter(read_header(ingredient.path)) for ingredient in ingredients]
-    weights = _check(ingredients, found, unmapped)
+    weights = _check(ingredients, found, unmapped, presets)
     dtype = numbers.dtype_of(save_precision)
     terms: dict[str, list[tuple[Body, Module, float]]] = {}
     bodies = [Body(one.header) for one in found]
     try:
         for one, body, by_block in zip(found, bodies, weights, strict=True):
             for module in one.modules:
-                weight = by_block.get(module.block or "", by_block[""])
+                weight = by_block[module.block or "other"]
                 if weight:
                     terms.setdefault(module.kohya, []).append((body, module, weight))
         pieces: list[Piece] = []
@@ -92,18 +99,24 @@ def combine(
             body.__exit__(None, None, None)
     if not pieces:
         raise RecipeError(Problem(str(output), "would hold no module at all", "every weight is 0"))
-    kept = dict(found[0].header.metadata)
+    kept = metadata.with_algo(found[0].header.metadata, "full" if 0 in ranks else "locon")
     kept["ss_network_dim"] = kept["ss_network_alpha"] = str(next(iter(ranks))) if len(ranks) == 1 else "Dynamic"
     details = [
         {"ratio": ingredient.ratio, "block_weights": by_block, "model_hash": one.header.metadata.get("sshs_model_hash")}
         for ingredient, by_block, one in zip(ingredients, weights, found, strict=True)
     ]
     hashes = metadata.write(output, pieces, metadata.with_provenance(kept, "combine", {"inputs": details}))
-    return CombineReport(len(terms), dict(ranks), hashes)
+    by_name = {name: tuple(by_block[name] for by_block in weights) for name in weights[0]}
+    return CombineReport(by_name, len(terms), dict(ranks), hashes)
 
 
-def _check(ingredients: Sequence[Ingredient], found: Sequence[Adapter], unmapped: float) -> list[dict[str, float]]:
-    """Return per file the weight of every block, of the rest under the empty name; raise every problem."""
+def _check(
+    ingredients: Sequence[Ingredient],
+    found: Sequence[Adapter],
+    unmapped: float,
+    presets: Mapping[str, Sequence[float]] | None,
+) -> list[dict[str, float]]:
+    """Return per file the weight of every block, of the rest as "other"; raise every problem."""
     problems = []
     for one in found:
         stuck = sorted({str(module.kind) for module in one.modules if module.kind.needs_base or module.dora})
@@ -122,9 +135,9 @@ def _check(ingredients: Sequence[Ingredient], found: Sequence[Adapter], unmapped
         order = blocks.names(one.architecture)
         values = (1.0,) * len(order)
         if ingredient.block_weights is not None:
-            values = blocks.parse(ingredient.block_weights, one.architecture, unmapped=unmapped)
+            values = blocks.parse(ingredient.block_weights, one.architecture, presets=presets, unmapped=unmapped)
         by_block = {name: ingredient.ratio * value for name, value in zip(order, values, strict=True)}
-        weights.append({**by_block, "": ingredient.ratio * unmapped})
+        weights.append({**by_block, "other": ingredient.ratio * unmapped})
     return weights
 
 

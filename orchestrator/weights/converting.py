@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
@@ -239,16 +238,8 @@ def _renamed(task: _Task, module: Module) -> list[Piece]:
 
 def _metadata(task: _Task, pieces: list[Piece]) -> dict[str, str]:
     kept = dict(task.found.header.metadata)
-    try:
-        arguments = json.loads(kept.get("ss_network_args", "{}"))
-    except (ValueError, RecursionError):
-        arguments = {}
-    if isinstance(arguments, dict) and "ss_network_args" in kept:
-        if task.to in {"plain", "lora", "diffusers"}:
-            arguments = {key: value for key, value in arguments.items() if key not in {"use_tucker", "use_cp"}}
-        if task.to in {"full", "lora"} and "algo" in arguments:
-            arguments["algo"] = "full" if task.to == "full" else "locon"
-        kept["ss_network_args"] = json.dumps(arguments)
+    if task.to in {"plain", "full", "lora", "diffusers"}:
+        kept = metadata.with_algo(kept, {"full": "full", "lora": "locon"}.get(task.to))
     if task.to == "lora":
         kept["ss_network_dim"] = str(task.rank) if task.rank else "Dynamic"
         alphas = {factors.stated_alpha([piece]) for piece in pieces if piece.entry.name.endswith(".alpha")}

@@ -24,6 +24,8 @@ MAX_HEADER = 32 * 2**20
 
 CHUNK = 4 * 2**20
 MAX_DIMENSIONS = 8
+_PICKLED = (b"PK\x03\x04", b"\x80\x02")
+_UNPICKLE = "a pickle can run any program when it is read; convert --unpickle reads it with torch's weights_only"
 
 # In the order by which safetensors sorts a body: the last first, names ascending within a type.
 _BY_WIDTH = (
@@ -75,12 +77,14 @@ def read_header(path: Path) -> Header:
     leave gaps or end outside the file.
     """
     if path.suffix.lower() in {".ckpt", ".pt", ".pth", ".bin"}:
-        hint = "a pickle can run any program when it is read; convert --unpickle reads it with torch's weights_only"
-        raise RecipeError(Problem(str(path), "is not a safetensors file", hint))
+        raise _bad(path, "is not a safetensors file", _UNPICKLE)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            begin = file.read(8)
+            if begin.startswith(_PICKLED):
+                raise _bad(path, "is a pickle of torch, whatever its name says", _UNPICKLE)
+            length = int.from_bytes(begin, "little")
             if size < 8 or length > size - 8:
                 raise _bad(path, f"says its header has {length} bytes; the file has {size}", "was the download cut short?")
             if length > MAX_HEADER:

@@ -229,6 +229,7 @@ def hashes_json(found: metadata.Hashes) -> dict[str, Any]:
         "legacy": found.legacy,
         "stated_model": found.stated_model,
         "stated_legacy": found.stated_legacy,
+        "stated_by_lycoris": found.stated_by_lycoris,
         "model_agrees": found.model_agrees,
         "legacy_agrees": found.legacy_agrees,
     }

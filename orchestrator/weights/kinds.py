@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from math import prod
 from typing import TYPE_CHECKING, assert_never
 
 if TYPE_CHECKING:
@@ -151,6 +152,35 @@ def misshapen(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     ]
     alpha = shapes.get("alpha", ())
     return problems if alpha in ((), (1,)) else [*problems, f"alpha has the shape {alpha}"]
+
+
+def extent(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:
+    """Return (out, in*k*k) of the weight that sound shapes stand for; None where the base model has to say."""
+
+    def flat(part: str) -> int:
+        return prod(shapes[part][1:])
+
+    match kind:
+        case Kind.LORA:
+            return shapes["lora_up.weight"][0], flat("lora_down.weight")
+        case Kind.TUCKER:
+            return shapes["lora_up.weight"][0], shapes["lora_down.weight"][1] * prod(shapes["lora_mid.weight"][2:])
+        case Kind.LOHA:
+            return shapes["hada_w1_a"][0], flat("hada_w1_b")
+        case Kind.LOHA_TUCKER:
+            return shapes["hada_w1_a"][1], shapes["hada_w1_b"][1] * prod(shapes["hada_t1"][2:])
+        case Kind.LOKR:
+            first = shapes.get("lokr_w1") or (shapes["lokr_w1_a"][0], shapes["lokr_w1_b"][1])
+            if "lokr_t2" in shapes:
+                rows, columns = shapes["lokr_w2_a"][1], shapes["lokr_w2_b"][1] * prod(shapes["lokr_t2"][2:])
+            elif "lokr_w2" in shapes:
+                rows, columns = shapes["lokr_w2"][0], flat("lokr_w2")
+            else:
+                rows, columns = shapes["lokr_w2_a"][0], flat("lokr_w2_b")
+            return first[0] * rows, first[1] * columns
+        case Kind.FULL | Kind.NORM | Kind.IA3 | Kind.GLORA | Kind.DIAG_OFT | Kind.BOFT:
+            return None
+    assert_never(kind)
 
 
 def scaled_parts(kind: Kind, parts: frozenset[str]) -> tuple[str, ...] | None:

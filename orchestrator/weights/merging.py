@@ -38,18 +38,21 @@ class MergeReport:
     weights: tuple[float, ...]
     preset: str | None
     unmapped: float
+    left_out: tuple[str, ...]
     modules: dict[str, int]
     outside: int
     pruned: int
     hashes: Hashes
 
     def table(self) -> list[str]:
-        """Return one line per block, and what was applied outside of them."""
+        """Return one line per block, what was applied outside of them, and what ``unmapped`` means."""
         rows = [
-            f"{name:<6} {weight:>8.4g}  {self.modules.get(name, 0):>3} modules"
+            f"{name:<6} {weight:>8.4g}  {self.modules.get(name, 0):>3} modules{'  unmapped' if name in self.left_out else ''}"
             for name, weight in zip(blocks.names(self.architecture), self.weights, strict=True)
         ]
-        rows.append(f"{'other':<6} {self.unmapped:>8.4g}  {self.outside:>3} modules (conv_out, time embedding: in no block)")
+        rows.append(f"{'other':<6} {self.unmapped:>8.4g}  {self.outside:>3} modules  unmapped")
+        rows.append(explained(self.unmapped, self.left_out))
+        rows.append(f"block weights {self.preset or 'of no preset'}; model hash {self.hashes.model[:12]}")
         return [*rows, f"{self.pruned} modules pruned"] if self.pruned else rows
 
     def to_json(self) -> dict[str, Any]:
@@ -59,11 +62,20 @@ class MergeReport:
             "weights": dict(zip(blocks.names(self.architecture), self.weights, strict=True)),
             "preset": self.preset,
             "unmapped": self.unmapped,
+            "left_out": self.left_out,
             "modules": self.modules,
             "outside": self.outside,
             "pruned": self.pruned,
             "model_hash": self.hashes.model,
         }
+
+
+def explained(unmapped: float, left_out: Sequence[str]) -> str:
+    """Say which modules have the weight ``unmapped``, and what other weights of theirs would do."""
+    named = f"; blocks that the short list leaves out: {', '.join(left_out)}" if left_out else ""
+    means = {1.0: "as trained; --unmapped 0 removes them", 0.0: "removed; --unmapped 1, the default, leaves them as trained"}
+    meaning = means.get(unmapped, "the default, 1, leaves them as trained; 0 removes them")
+    return f"unmapped {unmapped:g} (conv_out, time embedding: in no block{named}): {meaning}"
 
 
 def merge(
@@ -114,7 +126,8 @@ def merge(
         hashes = metadata.write(output, _watched(chosen, progress), kept)
     counts = Counter(module.block for module in found.modules if module.block)
     outside = len(found.modules) - sum(counts.values())
-    return MergeReport(found.architecture, weights, preset, unmapped, dict(counts), outside, len(pruned), hashes)
+    left_out = blocks.left_out(block_weights, found.architecture, presets=presets)
+    return MergeReport(found.architecture, weights, preset, unmapped, left_out, dict(counts), outside, len(pruned), hashes)
 
 
 def _weight(module: Module, by_block: Mapping[str, float], unmapped: float, compat: Compat | None) -> float:

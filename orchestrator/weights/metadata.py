@@ -49,7 +49,12 @@ class Hashes:
     @property
     def model_agrees(self) -> bool | None:
         """Whether the stated model hash is true; None where none is stated, or LyCORIS' own kind (0x…), another rule."""
-        return None if self.stated_model is None or self.stated_model.startswith("0x") else self.stated_model == self.model
+        return None if self.stated_model is None or self.stated_by_lycoris else self.stated_model == self.model
+
+    @property
+    def stated_by_lycoris(self) -> bool:
+        """Whether the stated model hash is LyCORIS' own: of the tensors in the order of training, which no file keeps."""
+        return (self.stated_model or "").startswith("0x")
 
     @property
     def legacy_agrees(self) -> bool | None:
@@ -157,6 +162,23 @@ def with_provenance(metadata: Mapping[str, str], operation: str, details: Mappin
         **metadata,
         PROVENANCE: json.dumps([*provenance(metadata), {"operation": operation, **details}], ensure_ascii=False),
     }
+
+
+def with_algo(metadata: Mapping[str, str], algo: str | None) -> dict[str, str]:
+    """Return ``metadata`` for a file without Tucker cores, whose LyCORIS algorithm is ``algo`` now (None: as before).
+
+    Only what ss_network_args say already is changed; what is no JSON table stays.
+    """
+    try:
+        arguments = json.loads(metadata.get("ss_network_args", ""))
+    except (ValueError, RecursionError):
+        return dict(metadata)
+    if not isinstance(arguments, dict):
+        return dict(metadata)
+    arguments = {key: value for key, value in arguments.items() if key not in {"use_tucker", "use_cp"}}
+    if algo and "algo" in arguments:
+        arguments["algo"] = algo
+    return {**metadata, "ss_network_args": json.dumps(arguments)}
 
 
 def provenance(metadata: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -12,8 +12,13 @@ from orchestrator.errors import Problem, RecipeError, near_miss
 from orchestrator.weights import kinds, names
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from orchestrator.weights.files import Header
     from orchestrator.weights.kinds import Kind
+
+LARGEST = 1 << 28
+"""Numbers of the largest weight that a module may stand for; the largest layer of SD1 and SDXL has 33,177,600."""
 
 _SHOWN = 8
 _MOST = 20
@@ -93,6 +98,13 @@ def _trained_as(header: Header) -> str:
     return "dylora" if algo == "dylora" else "locon"
 
 
+def _enormous(kind: Kind, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
+    """Yield a problem for factors that are small and whose product would fill the memory."""
+    size = kinds.extent(kind, shapes)
+    if size and size[0] * size[1] > LARGEST:
+        yield f"stands for a weight of {size[0]:,} x {size[1]:,}; no layer has more than {LARGEST:,} numbers"
+
+
 def adapter(header: Header) -> Adapter:
     """Group the tensors of a header into modules.
 
@@ -117,7 +129,8 @@ def adapter(header: Header) -> Adapter:
         if kind is None:
             problems.append(Problem(name, f"has {', '.join(sorted(keys))}: no family's complete set"))
             continue
-        problems += [Problem(name, what) for what in kinds.misshapen(kind, shapes)]
+        wrong = kinds.misshapen(kind, shapes) or list(_enormous(kind, shapes))
+        problems += [Problem(name, what) for what in wrong]
         kohya = names.kohya(name, architecture)
         modules.append(Module(name, kohya, blocks.block_of(kohya, architecture), kind, keys, shapes))
     if unknown:

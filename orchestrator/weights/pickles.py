@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NotReady, Problem, RecipeError
@@ -29,9 +30,10 @@ def unpickled(source: Path, folder: Path) -> Iterator[Path]:
     try:
         loaded: Any = torch.load(source, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise RecipeError(
-            Problem(str(source), f"cannot be read as tensors alone: {str(error).splitlines()[0][:120]}")
-        ) from error
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"asks to run {named[1]}" if named else str(error).partition("\n")[0][:120]
+        hint = "nothing of it was run; do not open it with a program that reads pickles whole"
+        raise RecipeError(Problem(str(source), f"cannot be read as tensors alone: {what}", hint)) from error
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise RecipeError(Problem(str(source), "holds other things than tensors", "only a state dict can be converted"))

@@ -242,7 +242,7 @@ def _metadata(found: Adapter, ask: _Ask, results: list[tuple[Resized, list[Piece
     """The entries that sd-scripts' resize writes, and one of provenance."""
     old = max((result.old_rank or 0 for result, _ in results), default=0)
     before = found.header.metadata
-    changed = dict(before)
+    changed = metadata.with_algo(before, "locon") if _converted(found) else dict(before)
     comment = before.get("ss_training_comment", "")
     if ask.method == "fixed":
         conv = "" if ask.cap == ask.conv_cap else f" (conv: {ask.conv_cap})"

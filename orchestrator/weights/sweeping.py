@@ -13,6 +13,7 @@ from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.weights import factors, lowrank, metadata, numbers, ranks
 from orchestrator.weights.files import Body, check_output, read_header
+from orchestrator.weights.kinds import Kind
 from orchestrator.weights.modules import Adapter, Module, adapter
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def sweep(
                 f"{source.stem}{'' if weights is None else '-' + name.rpartition(':')[2].replace(',', '_')[:40]}-sv{ratio:g}"
             )
             path = folder / f"{label}.safetensors" if folder else None
-            if path:
+            if path and folder:
+                folder.mkdir(parents=True, exist_ok=True)
                 check_output(path, [source])
             variants.append(_Variant(ratio, name, {**dict(zip(order, values, strict=True)), "other": unmapped}, path))
     ask = _Ask(tuple(variants), new_rank or 1 << 30, rank_rule, numbers.dtype_of(save_precision))
@@ -195,6 +197,8 @@ def _metadata(found: Adapter, variant: _Variant, ask: _Ask) -> dict[str, str]:
     before = found.header.metadata
     old = max((module.rank or 0 for module in found.modules), default=0)
     comment = f"Dynamic resize with sv_ratio: {float(variant.ratio)} from {old}; {before.get('ss_training_comment', '')}"
+    if any(module.kind is not Kind.LORA for module in found.modules):
+        before = metadata.with_algo(before, "locon")
     kept = {**before, "ss_training_comment": comment, "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic"}
     details = {"sv_ratio": variant.ratio, "block_weights": dict(variant.weights), "rank_rule": ask.rule}
     return metadata.with_provenance(kept, "sweep", details)

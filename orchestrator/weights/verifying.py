@@ -79,8 +79,9 @@ def _sound(found: Inspection) -> Iterable[Check]:
         yield _told("alphas", False, f"not finite: {', '.join(odd[:4])}")
     hashes = found.hashes
     if hashes:
-        stated = hashes.stated_model or "none stated"
-        yield _told("model hash", hashes.model_agrees, f"{hashes.model[:12]}…, stated {stated[:12]}")
+        stated = f"stated {hashes.stated_model[:12]}" if hashes.stated_model else "none stated"
+        rule = " by LyCORIS' own rule, which depends on the order of training" if hashes.stated_by_lycoris else ""
+        yield _told("model hash", hashes.model_agrees, f"{hashes.model[:12]}…, {stated}{rule}")
         yield _told("legacy hash", hashes.legacy_agrees, f"{hashes.legacy}, stated {hashes.stated_legacy or 'none'}")
 
 
