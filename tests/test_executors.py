@@ -125,6 +125,16 @@ def test_a_node_that_does_not_see_the_runs_folder_says_so(cats: harness.Project)
     assert node.run(parcel, Board().tell, "there") == Missing(runs=True)
 
 
+def test_a_node_with_another_engine_refuses_the_step_and_says_both_versions(cats: harness.Project) -> None:
+    job, plan = planned(cats)
+    parcel = pack(job, plan.by_name["cat-lora/train"], Inside(), models=(), ship=True, token="")
+    answer = node.run(dataclasses.replace(parcel, version="2"), Board().tell, "there")
+    assert isinstance(answer, Answer)
+    assert (answer.outcome.status, answer.files) == (Status.FAILED, ())
+    assert answer.outcome.problem is not None
+    assert "is 1 on this node; the plan was made for 2" in answer.outcome.problem.what
+
+
 def test_a_shared_folder_is_used_as_it_is(cats: harness.Project) -> None:
     job, plan = planned(cats)
     job.store.root.mkdir()

@@ -62,10 +62,7 @@ def look(asked: Asked) -> Found:
     node = platform.node()
     problems: list[Problem] = []
     for name, version in asked.versions.items():
-        here = engines.get(name).version()
-        if here != version:
-            what = f"engine {name} is {here} on this node; the plan was made for {version}"
-            problems.append(Problem(f"node {node}", what, "install the same versions there: make setup"))
+        problems += _other(name, version)
     for recipe in asked.recipes:
         found = engines.get(recipe.engine).preflight(recipe)
         problems += [Problem(f"node {node}: {problem.where}", problem.what, problem.hint) for problem in found]
@@ -83,6 +80,15 @@ def look(asked: Asked) -> Found:
     return Found(node, tuple(dict.fromkeys(problems)), lacks, shares)
 
 
+def _other(engine: str, version: str) -> list[Problem]:
+    """Return the problem that this node's engine is not the one that the plan was made for."""
+    here = engines.get(engine).version()
+    if here == version:
+        return []
+    what = f"engine {engine} is {here} on this node; the plan was made for {version}"
+    return [Problem(f"node {platform.node()}", what, "install the same versions there: make setup")]
+
+
 def run(parcel: Parcel, tell: Callable[[list[Event]], bool], place: str) -> Answer | Missing:
     """Run one step here.
 
@@ -94,6 +100,8 @@ def run(parcel: Parcel, tell: Callable[[list[Event]], bool], place: str) -> Answ
     shared = bool(parcel.token) and (Path(parcel.runs) / parcel.token).exists()
     if not shared and not parcel.shipped:
         return Missing(runs=True)
+    if parcel.version and (other := _other(parcel.plan.recipes[parcel.step.recipe].engine, parcel.version)):
+        return Answer(failed(parcel.step, other[0]), platform.node())  # it has joined after the look at every node
     digests = Digests(bring.home() / "digests.json")
     paths = {model.role: bring.model(model, digests) for model in parcel.models}
     lacking = tuple(model.digest for model in parcel.models if paths[model.role] is None)

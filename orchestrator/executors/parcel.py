@@ -51,6 +51,8 @@ class Parcel:
     forced: bool = False
     waited: float = 0.0
     url: str = ""
+    version: str = ""
+    """The engine's version that the plan was made for, where the step has an engine."""
     models: tuple[Model, ...] = ()
     shipped: bool = False
     """Whether pictures, results and state are sent along."""

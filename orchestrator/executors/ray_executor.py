@@ -89,6 +89,7 @@ class Cluster:
         self._task: Any = None
         self._capacity = (0.0, dict.fromkeys(Lane, 0))
         self._gpus = 0.0
+        self._versions: dict[str, str] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._pump: threading.Thread | None = None
 
@@ -111,7 +112,7 @@ class Cluster:
         except BaseException:
             self._leave()
             raise
-        self._gpus, self._send = seen.gpus, set(seen.lacks)
+        self._gpus, self._send, self._versions = seen.gpus, set(seen.lacks), seen.versions
         self._ship = self._ship or not seen.shares
         self._pool = ThreadPoolExecutor(4096, thread_name_prefix="ray-step")  # each only waits
         self._pump = threading.Thread(target=self._listen, daemon=True)
@@ -158,6 +159,7 @@ class Cluster:
         """Give the step to nodes until one has answered it."""
         gone = self._ray.exceptions
         dead = (gone.WorkerCrashedError, gone.NodeDiedError, gone.ObjectLostError, gone.LocalRayletDiedError)
+        version = self._versions.get(job.plan.recipes[step.recipe].engine, "") if step.recipe else ""
         for attempt in range(1, TRIES + 1):
             if job.stop.is_set():
                 return Outcome(step, Status.STOPPED)
@@ -165,7 +167,7 @@ class Cluster:
                 job, step, self._sender, models=self._send, ship=self._ship, token=self._token if self._share else ""
             )
             try:
-                answer = self._ask(replace(parcel, url=self._url, waited=slot.waited), job)
+                answer = self._ask(replace(parcel, url=self._url, waited=slot.waited, version=version), job)
             except gone.TaskCancelledError:
                 return Outcome(step, Status.STOPPED)
             except dead as error:

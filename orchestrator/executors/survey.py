@@ -20,8 +20,12 @@ LOOK_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the cluster has: its GPUs, the models (by digest) that some node lacks, whether all see the runs folder."""
+    """What the cluster has: its GPUs, the models (by digest) that some node lacks, whether all see the runs folder.
 
+    ``versions`` are those of the engines that the plan was made for, by their names.
+    """
+
+    versions: dict[str, str]
     gpus: float
     lacks: frozenset[str]
     shares: bool
@@ -40,31 +44,33 @@ def survey(ray: Any, job: Job, due: list[Step], sender: Sender, token: str, disk
     """
     asked = _asked(job, due, sender, token, disk_bytes)
     working = [each for each in ray.nodes() if each["Alive"] and {"CPU", "GPU"} & each["Resources"].keys()]
-    gpus = float(ray.cluster_resources().get("GPU", 0))
     look = ray.remote(num_cpus=0, max_retries=0)(node.look)
     refs = [look.options(scheduling_strategy=on(ray, each["NodeID"])).remote(asked) for each in working]
     problems: list[Problem] = []
-    lacks: set[str] = set()
-    shares = True
+    answers: list[tuple[float, node.Found]] = []
+    lost = (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError)
     for each, ref in zip(working, refs, strict=True):
+        where = f"node {each['NodeManagerHostname']}"
         try:
-            found: node.Found = ray.get(ref, timeout=LOOK_SECONDS)
+            answers.append((each["Resources"].get("GPU", 0.0), ray.get(ref, timeout=LOOK_SECONDS)))
+        except lost:
+            job.view.say(f"{where} is gone; goes on without it")  # the cluster counts a dead node for some seconds more
         except ray.exceptions.RayError as error:
             last = str(error).strip().splitlines()[-1]
-            where = f"node {each['NodeManagerHostname']}"
             problems.append(Problem(where, f"cannot work: {last}", "install this project there: make setup"))
-            continue
-        if gpus == 0 or each["Resources"].get("GPU", 0) > 0:
+    gpus = sum(own for own, _ in answers)
+    lacks: set[str] = set()
+    for own, found in answers:
+        if gpus == 0 or own > 0:
             problems += found.problems
             lacks |= set(found.lacks)
-        shares = shares and found.shares
-    if not working:
+    if not answers and not problems:
         problems.append(Problem("cluster", "no node has a processor to give", "ray start --num-cpus=2 on a machine that has"))
     if gpus == 0 and "sd-scripts" in asked.versions:
         problems.append(Problem("cluster", "no node has a GPU", "ray start --num-gpus=1 on a machine that has one"))
     if problems:
         raise NotReady(list(dict.fromkeys(problems)))
-    return Seen(gpus, frozenset(lacks), shares)
+    return Seen(asked.versions, gpus, frozenset(lacks), all(found.shares for _, found in answers))
 
 
 def _asked(job: Job, due: list[Step], sender: Sender, token: str, disk_bytes: int) -> node.Asked:

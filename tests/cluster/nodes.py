@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
 TESTS = Path(__file__).resolve().parent.parent
+
+
+def saved(runs: Path, step: int = 1) -> bool:
+    """Return whether the driver keeps a state of a running training, of ``step`` or later."""
+    with contextlib.suppress(OSError):  # a folder that is just being renamed
+        states = [str(path) for path in runs.glob("*/.partial/train-*/*-state")]
+        return any(int(digits) >= step for state in states for digits in re.findall(r"(\d+)-state$", state))
+    return False
 
 
 class Nodes:

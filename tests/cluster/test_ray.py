@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import json
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import harness
 import pytest
+from nodes import saved
 
 from orchestrator.job import Status
 
@@ -63,11 +65,9 @@ def test_a_training_whose_node_dies_goes_on_elsewhere_from_its_last_state(
     cats: harness.Project, cluster: Any, transport: str
 ) -> None:
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 40\n[training.options]\npause = 0.25\n")
-    work = cats.root / "runs" / "cat-lora" / ".partial"
-
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(cats.go, "cat-lora", cluster=True, transport=transport)
-        while not list(work.glob("*/step0010-state")):
+        while not saved(cats.root / "runs", 10):
             assert not running.done(), running.result()
             time.sleep(0.05)
         cluster.kill(cluster.training())
@@ -79,16 +79,19 @@ def test_a_training_whose_node_dies_goes_on_elsewhere_from_its_last_state(
 
 
 def test_stopping_keeps_the_state_and_the_same_command_goes_on(cats: harness.Project) -> None:
-    cats.recipe("cat-lora", "lora", "[training]\nsteps = 40\n[training.options]\npause = 0.2\n")
-    work = cats.root / "runs" / "cat-lora" / ".partial"
+    cats.recipe("cat-lora", "lora", "[training]\nsteps = 60\n[training.options]\npause = 0.2\n")
 
     def interrupt() -> None:
-        while not list(work.glob("*/step0005-state")):
+        while not saved(cats.root / "runs", 5):
             time.sleep(0.05)
         _thread.interrupt_main()
 
-    threading.Thread(target=interrupt).start()
-    outcomes = cats.go("cat-lora", cluster=True, transport="object-store")
+    threading.Thread(target=interrupt, daemon=True).start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts behind "&" ignores ^C
+    try:
+        outcomes = cats.go("cat-lora", cluster=True, transport="object-store")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert outcomes["cat-lora/train"].status is Status.STOPPED
     assert outcomes["cat-lora/release"].status is Status.STOPPED
     outcomes = cats.go("cat-lora")
