@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.errors import Problem
+
 
 def recipe_names(incomplete: str) -> list[str]:
     """Return the recipes whose names begin so, for a shell's completion; nothing is loaded."""
@@ -44,3 +46,20 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but prob
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also say what is cached, where logs are, and progress often.")]
 LogFormat = Annotated[str, typer.Option(help="text, or json: one JSON object per event on stderr.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Read finished files again and compare their digests.")]
+
+
+def misplaced(executor: str, gpus: str, address: str, transport: str) -> list[Problem]:
+    """Return what is wrong with the options that say where steps run."""
+    found: list[Problem] = []
+    if executor not in ("local", "inline", "ray"):
+        found.append(Problem(f"--executor {executor}", "no such executor", "local, inline or ray"))
+    if transport not in ("auto", "object-store") and "://" not in transport:
+        found.append(
+            Problem(f"--transport {transport}", "no such transport", "auto, object-store, or a URL as s3://bucket/krnk")
+        )
+    if executor != "ray":
+        given = [f"--address {address}"] * bool(address) + [f"--transport {transport}"] * (transport != "auto")
+        found += [Problem(one, "is for a Ray cluster", "--executor ray") for one in given]
+    elif gpus:
+        found.append(Problem(f"--gpus {gpus}", "is for this machine alone", "ray start --num-gpus=N says it on each node"))
+    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.errors import OrchestratorError, Problem, RecipeError, near_miss
 from orchestrator.flags import (
     Address,
     AsJson,
@@ -26,6 +26,7 @@ from orchestrator.flags import (
     Transport,
     Verbose,
     Verify,
+    misplaced,
     recipe_names,
 )
 from orchestrator.terminal import print_json, say
@@ -135,8 +136,8 @@ def run(
     """Run what a recipe needs, up to its release.  Example: orchestrator run krnk-locon --profile demo."""
     from orchestrator import go, view  # noqa: PLC0415
 
-    if executor not in ("local", "inline", "ray"):
-        raise OrchestratorError(Problem(f"--executor {executor}", "no such executor", "local, inline or ray"))
+    if bad := misplaced(executor, gpus, address, transport):
+        raise RecipeError(bad)
     if log_format not in tuple(view.Form):
         raise OrchestratorError(Problem(f"--log-format {log_format}", "no such form", "text or json"))
     _stop_on_signals()
@@ -205,7 +206,6 @@ def _workspace() -> Workspace:
 
 
 def _wanted(names: list[str], profile: str, engine: str) -> Wanted:
-    from orchestrator.errors import RecipeError, near_miss  # noqa: PLC0415
     from orchestrator.workspace import Wanted  # noqa: PLC0415
 
     if engine not in ("", "sd-scripts", "embedded"):

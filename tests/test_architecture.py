@@ -10,8 +10,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "orchestrator"
 
 LAYERS = (
-    ("errors", "supervise", "cells", "flags", "terminal"),
-    ("blocks", "crash", "layers", "listen", "owner", "verdict"),
+    ("errors", "supervise", "cells", "terminal"),
+    ("blocks", "crash", "layers", "listen", "owner", "verdict", "flags"),
     ("recipe", "follow"),
     ("process",),
     ("check", "settings", "architecture", "wording", "schema", "diagnose", "fmt", "guards"),

@@ -44,6 +44,7 @@ class Asked:
     models: tuple[Model, ...]
     runs: str
     token: str
+    url: str
     disk_bytes: int
 
 
@@ -66,6 +67,8 @@ def look(asked: Asked) -> Found:
     for recipe in asked.recipes:
         found = engines.get(recipe.engine).preflight(recipe)
         problems += [Problem(f"node {node}: {problem.where}", problem.what, problem.hint) for problem in found]
+    if asked.url:
+        problems += [replace(one, where=f"node {node}: {one.where}") for one in Folder(asked.url).sees(asked.token)]
     shares = (Path(asked.runs) / asked.token).exists()
     folder = Path(asked.runs) if shares else bring.home()
     folder.mkdir(parents=True, exist_ok=True)

@@ -61,12 +61,14 @@ class Cluster:
         Raises:
             NotReady: Ray is not installed, or no cluster answers.
         """
-        self._ray = survey.import_ray()
+        where = address or os.environ.get("RAY_ADDRESS")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        if not where:  # ray/_private/ray_constants.py: then a cluster of this machine alone listens on loopback alone
+            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        self._ray = survey.import_ray()
         self._started = not self._ray.is_initialized()
         if self._started:
             try:
-                where = address or os.environ.get("RAY_ADDRESS")
                 extra = {} if where else {"include_dashboard": False}
                 self._ray.init(address=where, log_to_driver=False, logging_level="error", **extra)
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -86,6 +88,7 @@ class Cluster:
         self._busy = dict.fromkeys(Lane, 0)
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._ending = contextlib.ExitStack()
         self._task: Any = None
         self._capacity = (0.0, dict.fromkeys(Lane, 0))
         self._gpus = 0.0
@@ -106,9 +109,14 @@ class Cluster:
         self._task = ray.remote(max_retries=0)(_work)
         job.store.root.mkdir(parents=True, exist_ok=True)
         if self._share:
-            (job.store.root / self._token).touch()
+            shared = job.store.root / self._token
+            shared.touch()
+            self._ending.callback(shared.unlink, missing_ok=True)
         try:
-            seen = survey.survey(ray, job, due, self._sender, self._token if self._share else "", disk_bytes)
+            if isinstance(self._sender, Folder):
+                self._sender.leave(self._token)
+                self._ending.callback(self._sender.clear, self._token)
+            seen = survey.survey(ray, job, due, self._sender, self._token, disk_bytes)
         except BaseException:
             self._leave()
             raise
@@ -243,8 +251,7 @@ class Cluster:
             self._pump.join()
         if self._pool is not None:
             self._pool.shutdown(wait=True)
-        if self._job is not None:
-            (self._job.store.root / self._token).unlink(missing_ok=True)
+        self._ending.close()
         if self._started:
             self._ray.shutdown()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import engines
 from orchestrator.errors import NotReady, Problem
 from orchestrator.executors import node
+from orchestrator.executors.carrier import Folder
 from orchestrator.executors.parcel import Model, pack
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def _asked(job: Job, due: list[Step], sender: Sender, token: str, disk_bytes: in
             models[model.digest] = model
     chosen = {(recipe.engine, recipe.network.family): recipe for recipe in recipes.values()}
     versions: dict[str, str] = {name: engines.get(name).version() for name in {recipe.engine for recipe in recipes.values()}}
-    runs = str(job.store.root)
-    return node.Asked(tuple(chosen.values()), versions, tuple(models.values()), runs, token or "/", disk_bytes)
+    runs, url = str(job.store.root), sender.url if isinstance(sender, Folder) else ""
+    return node.Asked(tuple(chosen.values()), versions, tuple(models.values()), runs, token, url, disk_bytes)
 
 
 def import_ray() -> Any:
