@@ -98,7 +98,7 @@ def elsewhere(work: Path) -> bool:
 
 
 def _elsewhere(child: dict[str, object]) -> bool:
-    return child.get("place", supervise.place()) != supervise.place()
+    return "place" in child and child["place"] != supervise.place()
 
 
 def distant(work: Path) -> owner.Owner | None:

@@ -45,8 +45,8 @@ class Nodes:
                 return self.cluster.add_node(**said, **self._own(name))
         return self.cluster.add_node(**said, **self._own(name))
 
-    def add(self, name: str) -> None:
-        self.nodes.append(self._start(name, num_cpus=2, num_gpus=1))
+    def add(self, name: str, cpus: int = 2) -> None:
+        self.nodes.append(self._start(name, num_cpus=cpus, num_gpus=1))
 
     def kill(self, index: int) -> None:
         self.cluster.remove_node(self.nodes.pop(index), allow_graceful=False)
