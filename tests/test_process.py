@@ -155,7 +155,8 @@ def test_a_frame_is_read_before_the_next_one_ends_it(work: Path) -> None:
 
 
 def test_the_child_outlives_its_supervisor_and_its_end_is_noticed(work: Path) -> None:
-    code = "import os, time; os.kill(os.getppid(), 9); time.sleep(0.5); print('done', flush=True)"
+    # it waits first: on a busy machine its supervisor may not have said yet who its child is
+    code = "import os, time; time.sleep(1); os.kill(os.getppid(), 9); time.sleep(0.5); print('done', flush=True)"
     end, pieces = run(work, code)
     assert end == Exit(None)
     assert pieces == ["done"]
