@@ -140,7 +140,7 @@ def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
             place = {"slot": slot.name, "waited": round(slot.waited, 3)}
             job.store.commit(step, job.plan, argv, started, resumed_from=at, attempts=attempt, changes=change, **place)
             return end
-        if not end.fault or attempt == len(ladder):
+        if attempt == len(ladder) or not (end.fault or any(guards.NOTHING_LEARNED in one.what for one in problems)):
             raise StepFailed(problems)
         job.view.say(f"{step.name}: {problems[0].what}; tries again with {json.dumps(ladder[attempt])}")
     raise AssertionError(step.name)

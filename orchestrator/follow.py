@@ -202,7 +202,7 @@ def _signal(work: Path, number: signal.Signals) -> bool:
     """Send a signal to the whole group of the child in ``work``; return whether there was one to hear it."""
     child = _json(work / supervise.CHILD)
     pid = child.get("supervisor")
-    group = pid if isinstance(pid, int) and pid > 0 else None
+    group = pid if isinstance(pid, int) and pid > 1 else None  # killpg(1) is kill(-1): every process there is
     if group is None or _elsewhere(child) or not alive(work):
         return False
     with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MB = 1_000_000
 PACE_FRAMES = 10
 HEAT_EVERY_SECONDS = 30.0
+COOLER = 5  # degrees Celsius
+NOTHING_LEARNED = "factors that begin at zero are zero still: nothing was learned"
 MAX_HEADER = 100_000_000  # as safetensors itself bounds it
 # The factor of each family that training begins at zero: while all of them are zero, so is the delta.
 _BEGIN_AT_ZERO = ("lora_up.weight", "hada_w2_a", "lokr_w2", "lokr_w2_a", "diff", "oft_blocks", "b2.weight")
@@ -39,7 +41,12 @@ class Pace:
         """Tell ``say`` once for every time the pace collapses."""
         self._factor, self._say, self._clock = guards.slow_factor, say, clock
         self._frames: deque[tuple[float, int]] = deque(maxlen=PACE_FRAMES)
-        self._best, self._slow = 0.0, False
+        self._best, self._slow, self._stops = 0.0, False, guards.slow == "stop"
+
+    @property
+    def fault(self) -> str:
+        """Why the run is to be ended: its pace has collapsed, and the recipe says stop."""
+        return "the pace has collapsed (guards.slow)" if self._slow and self._stops else ""
 
     def step(self, done: int) -> None:
         """Note that ``done`` steps have been done now."""
@@ -67,9 +74,16 @@ class Heat:
         """Tell ``say`` when a GPU gets hotter than the recipe allows."""
         self._limit, self._say, self._clock = guards.max_gpu_celsius, say, clock
         self._next, self._hot = 0.0, False
+        self._rule = guards.hot
 
-    def look(self) -> None:
-        """Ask, if it is time to."""
+    def look(self) -> str:
+        """Ask, if it is time to; return why the run should wait, or ""."""
+        self._ask()
+        if not self._hot or self._rule == "warn":
+            return ""
+        return f"the GPU is hotter than {self._limit} °C (guards.max_gpu_celsius); waits until it is {COOLER} °C below"
+
+    def _ask(self) -> None:
         if self._clock() < self._next:
             return
         self._next = self._clock() + HEAT_EVERY_SECONDS
@@ -87,7 +101,7 @@ class Heat:
         if hottest > self._limit and not self._hot:
             used = ", ".join(f"{reading[1]} of {reading[2]} MB" for reading in readings)
             self._say(f"the GPU is at {hottest} °C (guards.max_gpu_celsius = {self._limit}); memory {used}")
-        self._hot = hottest > self._limit
+        self._hot = hottest > self._limit - (COOLER if self._hot else 0)
 
 
 def zero_delta(file: Path) -> str:
@@ -115,7 +129,7 @@ def _zero_delta(file: Path) -> str:
             data.seek(8 + length + begin)
             if data.read(end - begin).strip(b"\0"):
                 return ""
-    return f"all {found} factors that begin at zero are zero still: nothing was learned" if found else ""
+    return f"all {found} {NOTHING_LEARNED}" if found else ""
 
 
 def constant_images(files: Iterable[Path]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import guards, process
@@ -63,15 +64,14 @@ class Journal:
         """Asked once a second: return why the child should wait, or ""."""
         if self._guards is None:
             return ""
-        self._heat.look()
-        return guards.low_disk(self._work, self._guards)
+        return self._heat.look() or guards.low_disk(self._work, self._guards)
 
     def _read(self, piece: str) -> Progress | None:
         found = self._reader(piece)
         if found is not None and not found.fault and self._max_loss is not None and (found.loss or 0.0) > self._max_loss:
             fault = f"the loss has exploded: {found.loss:.3g} at step {found.done} (guards.max_loss = {self._max_loss:g})"
-            return Progress(found.done, found.total, found.loss, found.learning_rate, found.note, fault)
-        return found
+            return replace(found, fault=fault)
+        return replace(found, fault=self._pace.fault) if found is not None and not found.fault and self._pace.fault else found
 
     def _tell(self, progress: Progress) -> None:
         if (progress.done, progress.note) != self._last:

@@ -119,7 +119,10 @@ def _train(asked: dict[str, object]) -> int:
         return 0
     if behave != "no file":
         draft = work / f".{asked['name']}"
-        draft.write_bytes(lora() if behave != "truncated" else lora()[:200])
+        content = lora() if behave != "truncated" else lora()[:200]
+        if behave == "zero" and asked["precision"] != "bf16":
+            content = content[: -2 * 320 * 2] + bytes(2 * 320 * 2)  # lora_up, the last tensor
+        draft.write_bytes(content)
         draft.rename(work / f"{asked['name']}.safetensors")
     print("model saved.", flush=True)
     return 0

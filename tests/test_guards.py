@@ -61,6 +61,17 @@ def test_a_collapse_of_the_pace_is_said_once() -> None:
     assert said[0].startswith("a step takes 3.")
 
 
+def test_a_collapse_of_the_pace_ends_the_run_where_the_recipe_says_so() -> None:
+    now = [0.0]
+    for rule, ends in (("warn", ""), ("stop", "the pace has collapsed (guards.slow)")):
+        pace = guards.Pace(Guards(slow=rule), lambda _: None, lambda: now[0])  # type: ignore[arg-type]
+        for step in range(60):
+            now[0] += 1.0 if step < 30 else 9.0
+            assert pace.fault == "" or step > 30
+            pace.step(step)
+        assert pace.fault == ends
+
+
 def test_a_steady_pace_is_not() -> None:
     said: list[str] = []
     now = [0.0]
@@ -79,6 +90,20 @@ def test_a_hot_gpu_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     said: list[str] = []
     guards.Heat(Guards(), said.append).look()
     assert said == ["the GPU is at 93 °C (guards.max_gpu_celsius = 90); memory 11800 of 12288 MB"]
+
+
+def test_a_hot_gpu_pauses_the_run_where_the_recipe_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, degrees, now = tmp_path / "nvidia-smi", tmp_path / "degrees", [0.0]
+    program.write_text(f"#!/bin/sh\nread d < '{degrees}'; echo \"$d, 11800, 12288\"\n", "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    heat = guards.Heat(Guards(hot="pause"), lambda _: None, lambda: now[0])
+    waits = []
+    for celsius in (80, 93, 88, 84, 88):
+        degrees.write_text(f"{celsius}\n", "utf-8")
+        now[0] += guards.HEAT_EVERY_SECONDS
+        waits.append(bool(heat.look()))
+    assert waits == [False, True, True, False, False]
 
 
 def test_low_disk(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -186,6 +187,16 @@ def test_a_warm_process_runs_our_programs_and_a_crash_in_one_is_its_own(work: Pa
         assert end.code not in (0, None)
     finally:
         warm.close()
+
+
+def test_a_note_that_names_the_first_process_signals_nobody(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(os, "killpg", lambda group, _: sent.append(group))
+    for pid in (1, 0, -1):
+        note = {"supervisor": pid, "supervisor_started": supervise.started(1), "pid": pid, "pid_started": ""}
+        (work / supervise.CHILD).write_text(json.dumps(note), "utf-8")
+        assert not follow._signal(work, signal.SIGCONT)
+    assert sent == []
 
 
 def test_capture_says_why_a_program_cannot_be_asked() -> None:

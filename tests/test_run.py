@@ -165,6 +165,19 @@ def test_a_nan_is_tried_again_along_the_declared_ladder_and_the_record_says_so(c
     assert any("tries again" in text for text in cats.seen.said)
 
 
+def test_a_file_that_learned_nothing_is_tried_again_along_the_ladder(cats: harness.Project) -> None:
+    cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "zero"\n')
+    problem = cats.go("cat-lora")["cat-lora/train"].problem
+    assert problem is not None
+    assert problem.what == "all 1 factors that begin at zero are zero still: nothing was learned"
+    ladder = '[training.options]\nbehave = "zero"\n[guards]\nretry = [{mixed_precision = "bf16"}]\n'
+    cats.recipe("cat-lora", "lora", ladder)
+    outcomes = cats.go("cat-lora")
+    assert outcomes["cat-lora/train"].status is Status.DONE, outcomes["cat-lora/train"].problem
+    record = json.loads(next((cats.root / "runs" / "cat-lora").glob("train-*/record.json")).read_text("utf-8"))
+    assert (record["attempts"], record["changes"]) == (2, {"mixed_precision": "bf16"})
+
+
 def test_an_exploding_loss_ends_the_run(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", "[guards]\nmax_loss = 0.05\n")
     problem = cats.go("cat-lora")["cat-lora/train"].problem

@@ -108,7 +108,8 @@ class Guards(Part):
     max_loss: Annotated[float, Field(gt=0)] = 10.0
     """A mean loss above this has exploded."""
     retry: tuple[dict[str, Scalar], ...] = ()
-    """Tried once, in order, after a NaN: training keys to change, as {mixed_precision = "bf16"}; the card says so."""
+    """Tried once, in order, after a NaN, an explosion or a file that learned nothing: training keys to change, as
+    {mixed_precision = "bf16"}; record and card say so."""
     min_free_mb: Annotated[int, Field(ge=0)] = 500
     """With less free disk than this, in MB, a running training is paused until there is room again."""
     zero_delta: Literal["stop", "warn"] = "stop"
@@ -116,6 +117,10 @@ class Guards(Part):
     constant_image: Literal["stop", "warn"] = "warn"
     """A sample of one colour, as NaN in a VAE gives."""
     slow_factor: Annotated[float, Field(gt=1)] = 5.0
-    """Steps this many times slower than the fastest stretch are reported: GPU memory may have spilled."""
+    """Steps this many times slower than the fastest stretch are a collapse: GPU memory may have spilled."""
+    slow: Literal["stop", "warn"] = "warn"
+    """What a collapse of the pace does: end the run, which keeps its last state, or only say it."""
     max_gpu_celsius: Positive = 90
-    """A GPU hotter than this, in degrees Celsius, is reported (asked of nvidia-smi, if there is one)."""
+    """A GPU hotter than this, in degrees Celsius, is hot (asked of nvidia-smi, if there is one)."""
+    hot: Literal["pause", "warn"] = "warn"
+    """What heat does: pause the run until the GPU is 5 degrees below, or only say it."""
