@@ -7,14 +7,15 @@ import hashlib
 import json
 import re
 import shutil
+import socket
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import harness
 import pytest
 
-from orchestrator.errors import StepFailed
-from orchestrator.executors import node, receive
+from orchestrator.errors import NotReady, StepFailed
+from orchestrator.executors import joining, node, receive
 from orchestrator.executors.carrier import Folder, Inside, fetch
 from orchestrator.executors.parcel import Answer, Item, Missing, pack, part
 from orchestrator.executors.relay import Board
@@ -197,6 +198,32 @@ def test_a_driver_that_stops_ends_the_step_and_its_state_comes_back(cats: harnes
     assert answer.outcome.status is Status.STOPPED
     receive.put(job, step, answer)
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step ")
+
+
+def test_an_address_where_nothing_answers_is_said_at_once() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: nobody else gets it, and nothing answers
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(NotReady, match="nothing answers there"):
+            joining.join(address)
+
+
+def test_a_driver_outside_the_cluster_is_told_to_join_it() -> None:
+    with pytest.raises(NotReady, match="ray start --address=HOST:6379"):
+        joining.join("ray://192.0.2.1:10001")
+
+
+def test_a_folder_that_cannot_be_reached_is_said_with_its_address(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x", "utf-8")
+    folder = Folder(f"file://{tmp_path / 'file'}")
+    with pytest.raises(NotReady, match="every node must be able to write there"):
+        folder.leave("token")
+    good = Folder(f"file://{tmp_path / 'depot'}")
+    good.leave("token")
+    assert good.sees("token") == []
+    assert "is not the folder that the driver writes to" in good.sees("other")[0].what
+    good.clear("token")
+    assert list((tmp_path / "depot").iterdir()) == []
 
 
 def test_content_that_changed_on_its_way_is_refused(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.errors import NotReady, OrchestratorError, Problem
-from orchestrator.executors import node, receive, relay, survey
+from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.executors import joining, node, receive, relay, survey
 from orchestrator.executors.carrier import Folder, ObjectStore
 from orchestrator.executors.parcel import Answer, Missing, pack
 from orchestrator.job import Outcome, Status
@@ -51,29 +51,17 @@ class Cluster:
     """The places of a Ray cluster, for ``run.run_plan``; a context that leaves the cluster at its end."""
 
     def __init__(self, address: str = "", transport: str = SHARE) -> None:
-        """Join the cluster at ``address`` ($RAY_ADDRESS; without one, a cluster of this machine alone).
+        """Join the cluster at ``address``, see ``joining.join``.
 
         Args:
-            address: as ``ray.init`` takes it: auto, HOST:PORT, ray://HOST:PORT.
+            address: auto, HOST:PORT, or "".
             transport: how files travel: ``auto`` through the shared runs folder where a node sees it, else through Ray's
                 object store; ``object-store`` always through that; or a URL that fsspec understands.
 
         Raises:
             NotReady: Ray is not installed, or no cluster answers.
         """
-        where = address or os.environ.get("RAY_ADDRESS")
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if not where:  # ray/_private/ray_constants.py: then a cluster of this machine alone listens on loopback alone
-            os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        self._ray = survey.import_ray()
-        self._started = not self._ray.is_initialized()
-        if self._started:
-            try:
-                extra = {} if where else {"include_dashboard": False}
-                self._ray.init(address=where, log_to_driver=False, logging_level="error", **extra)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                hint = "on one machine: ray start --head; on the others: ray start --address=HOST:6379"
-                raise NotReady(Problem(f"--address {address or 'of Ray'}", f"no cluster answers: {error}", hint)) from error
+        self._ray, self._started = joining.join(address)
         self._url = transport if "://" in transport else ""
         self._share = transport == SHARE
         self._sender: Sender = Folder(self._url) if self._url else ObjectStore()

@@ -84,18 +84,3 @@ def _asked(job: Job, due: list[Step], sender: Sender, token: str, disk_bytes: in
     versions: dict[str, str] = {name: engines.get(name).version() for name in {recipe.engine for recipe in recipes.values()}}
     runs, url = str(job.store.root), sender.url if isinstance(sender, Folder) else ""
     return node.Asked(tuple(chosen.values()), versions, tuple(models.values()), runs, token, url, disk_bytes)
-
-
-def import_ray() -> Any:
-    """Return ray.
-
-    Raises:
-        NotReady: it is not installed.
-    """
-    try:
-        import ray  # noqa: PLC0415 - the extra `ray`
-        import ray.exceptions  # noqa: PLC0415
-        import ray.util.scheduling_strategies  # noqa: PLC0415
-    except ImportError as error:
-        raise NotReady(Problem("--executor ray", f"Ray is not installed: {error}", "pip install '.[ray]'")) from error
-    return ray
