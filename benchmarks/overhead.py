@@ -23,7 +23,7 @@ import pytest
 
 from benchmarks import Row
 from benchmarks.start import took
-from orchestrator import go, trace
+from orchestrator import go, lanes, trace
 from orchestrator.parts import names
 from orchestrator.plan import Lane
 from orchestrator.workspace import Wanted, Workspace
@@ -95,8 +95,10 @@ def embedded() -> Row:
         attempt = json.loads((folder / "attempts.jsonl").read_text("utf-8").splitlines()[-1])
         made = ("record.json", "*.safetensors", "*.jsonl", "log.txt", "*-state")
         shutil.copytree(folder, work, ignore=shutil.ignore_patterns(*made))
+        slot = lanes.lanes(trainers=go.trainers(embedded=True)).take(Lane.GPU, leased=False)  # as many threads for both
+        env = os.environ | attempt["env"] | (slot.env if slot is not None else {})
         start = time.perf_counter()
-        subprocess.run(argv, cwd=attempt["cwd"], env=os.environ | attempt["env"], check=True, capture_output=True)
+        subprocess.run(argv, cwd=attempt["cwd"], env=env, check=True, capture_output=True)
         bare = time.perf_counter() - start
     return _row("a training of the demo (embedded engine), orchestrated", orchestrated, bare)
 

@@ -18,9 +18,12 @@ MANY = 1000
 
 
 def took(argv: list[str], folder: Path = ROOT, **env: str) -> tuple[float, float]:
-    """Return wall and processor seconds of one process."""
+    """Return wall and processor seconds of one process; SystemExit with what it said if it fails."""
+    nothing = subprocess.DEVNULL
     start, before = time.perf_counter(), os.times()
-    subprocess.run(argv, cwd=folder, check=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL, env=os.environ | env)
+    done = subprocess.run(argv, cwd=folder, stdout=nothing, stderr=subprocess.PIPE, stdin=nothing, env=os.environ | env)  # noqa: PLW1510
+    if done.returncode:
+        raise SystemExit(done.stderr.decode("utf-8", "replace"))
     after = os.times()
     processor = after.children_user + after.children_system - before.children_user - before.children_system
     return time.perf_counter() - start, processor
