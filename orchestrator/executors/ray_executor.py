@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.executors.parcel import Parcel
     from orchestrator.job import Job
     from orchestrator.plan import Step
+    from orchestrator.record import Reason
 
 TRIES = 5
 REFRESH_SECONDS = 2.0
@@ -178,6 +179,8 @@ class Cluster:
                 case Answer():
                     with self._writing:
                         self._live.discard(step.name)
+                    if answer.outcome.reason is not None:
+                        self._begin(job, step, answer.outcome.reason)  # a short step's answer may outrun its other words
                     return receive.put(job, step, answer)
                 case Missing():
                     self._ship = self._ship or answer.runs
@@ -220,9 +223,7 @@ class Cluster:
         if what == "say" or step is None:
             job.view.say(str(said))
         elif what == "begin":
-            with self._lock:
-                self._begun.add(name)
-            job.view.begin(step, said)
+            self._begin(job, step, said)
         elif what == "progress":
             job.view.progress(step, said)
             with self._writing:
@@ -232,6 +233,14 @@ class Cluster:
             with self._writing, contextlib.suppress(OrchestratorError, OSError):
                 if name in self._live:
                     receive.state(job, step, said)
+
+    def _begin(self, job: Job, step: Step, reason: Reason) -> None:
+        """Say that a step has begun, once an attempt."""
+        with self._lock:
+            said = step.name in self._begun
+            self._begun.add(step.name)
+        if not said:
+            job.view.begin(step, reason)
 
     def _leave(self) -> None:
         self._over.set()
