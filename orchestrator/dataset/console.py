@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.dataset.lint import Level
 from orchestrator.dataset.views import DIRECTIONS, HEIGHTS
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from orchestrator.dataset.lint import Report
     from orchestrator.recipe import Dataset
+
+_TAGS: Final = 12
 
 
 @contextmanager
@@ -55,6 +57,10 @@ def show(dataset: Dataset, report: Report) -> None:
         for height, name in zip(HEIGHTS, ("level", "from above", "from below"), strict=True):
             cells = (str(one.counts.get((height, way), "m" if (height, way) in one.mirrored else ".")) for way in DIRECTIONS)
             say(f"    {name:<20}{'  '.join(cells)}")
+    tags = report.tags().most_common()
+    if tags:
+        rest = f", and {len(tags) - _TAGS} more" if len(tags) > _TAGS else ""
+        say(f"\n  tags, with repeats: {', '.join(f'{tag} {count}' for tag, count in tags[:_TAGS])}{rest}")
     if report.errors():
         say("\n  (what has an error is left out of these numbers)")
     if report.findings:

@@ -120,7 +120,7 @@ def sizes(seen: Inspected) -> Iterator[Said]:
         width, height = picture.original_size
         source = seen.dataset.sources[folder.source]
         larger = [size for size in (seen.dataset.sizes if source.sizes is None else source.sizes) if size > width]
-        if larger and source.reading == "pictures":
+        if larger and source.reading == "pictures" and not folder.regularization:
             what = f"is {width} wide, too small to be trained at {', '.join(map(str, larger))}: nothing is enlarged"
             yield "note", seen.shown(picture.original), what, ""
         if max(width / height, height / width) > _EXTREME:
