@@ -292,6 +292,17 @@ def test_cmyk_and_animations(tmp_path: Path) -> None:
     assert headers.read(tmp_path / "picture.webp").animated
 
 
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 9), (7, 1), (33, 20), (96, 64)])
+def test_a_picture_is_written_as_it_is(tmp_path: Path, width: int, height: int) -> None:
+    pixels.save(Image.fromarray(noise(width, height)), tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        image.verify()
+    with Image.open(tmp_path / "a.png") as image:
+        assert (image.mode, image.info) == ("RGB", {})
+        assert np.array_equal(np.asarray(image), noise(width, height))
+    assert headers.read(tmp_path / "a.png").plain
+
+
 @pytest.mark.parametrize("way", ["lanczos", "area"])
 def test_downscaling_averages_and_does_not_pick(way: str) -> None:
     """A picture that drops pixels makes stripes out of a fine pattern; one that averages makes it even."""

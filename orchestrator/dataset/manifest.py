@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Raise it when the same request gives other bytes."""
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import warnings
 import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 
 from orchestrator.dataset import headers
 
@@ -29,6 +30,7 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_UP: Final = b"\x02"  # the filter type in front of a row
 _COMPRESSION: Final = 1  # with runs only (Z_RLE) as small as level 4 on drawings, in a quarter of the time of level 6
 
 
@@ -93,9 +95,23 @@ def resized(image: Image.Image, size: Size, downscale: str) -> Image.Image:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write a PNG without any metadata: the same pixels give the same bytes."""
-    image.info.clear()
-    image.save(path, "PNG", compress_level=_COMPRESSION, compress_type=zlib.Z_RLE)
+    """Write an RGB image as PNG without any metadata: the same pixels give the same bytes.
+
+    By hand (PNG specification, 3rd edition), because Pillow tries five filters for every row: each row as its difference from
+    the one above is as small on drawings, in three fifths of the time.
+    """
+    above = Image.new("RGB", image.size)
+    above.paste(image, (0, 1))
+    difference, width = ImageChops.subtract_modulo(image, above).tobytes(), 3 * image.width
+    rows = b"".join(_UP + difference[start : start + width] for start in range(0, len(difference), width))
+    packer = zlib.compressobj(_COMPRESSION, strategy=zlib.Z_RLE, memLevel=9)
+    data = packer.compress(rows) + packer.flush()
+    header = struct.pack(">2I5B", *image.size, 8, 2, 0, 0, 0)  # 8 bits a channel, RGB, not interlaced
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", data) + _chunk(b"IEND", b""))
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
 def _plain(image: Image.Image, what: headers.Header, background: str) -> Image.Image:
