@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
@@ -301,3 +302,27 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     odd = write(tmp_path / "c.safetensors", {TE: tensors("lora", (20, 8, None), 4, rng)})
     with pytest.raises(RecipeError, match="changes"):
         weights.compare(odd, tmp_path / "b.safetensors")
+
+
+def test_alphas_that_only_diffusers_metadata_state_are_heeded(tmp_path: Path) -> None:
+    source, peft, output = (tmp_path / f"{name}.safetensors" for name in ("in", "peft", "out"))
+    lora(source)  # alpha is half the rank
+    weights.convert(source, peft, "diffusers", save_precision="fp32")
+    path = names.diffusers(TE, "sd1").partition(".")[2]
+    table = {"unet.lora_alpha": 8, "text_encoder.lora_alpha": 4, "text_encoder.alpha_pattern": {path: 12}, "unet.r": 4}
+    weights.edit(peft, tmp_path / "stated.safetensors", {"lora_adapter_metadata": json.dumps(table)})
+    found = weights.compare(peft, tmp_path / "stated.safetensors")
+    assert found.blocks["BASE"].norm_ratio == pytest.approx(3, rel=1e-6)
+    assert found.blocks["MID"].norm_ratio == pytest.approx(2, rel=1e-6)
+    assert weights.inspect(tmp_path / "stated.safetensors").to_json()["alphas"] == {"8": 5, "12": 1}
+    for act in (
+        lambda: weights.convert(tmp_path / "stated.safetensors", output, "kohya"),
+        lambda: weights.resize(tmp_path / "stated.safetensors", output, param=1000, save_precision="fp32"),
+    ):
+        act()
+        assert weights.compare(tmp_path / "stated.safetensors", output).norm_ratio == pytest.approx(1, rel=1e-5)
+        assert "lora_adapter_metadata" not in read_header(output).metadata
+    assert not [key for key in read_header(output).entries if key.endswith("alpha")]
+    weights.edit(peft, output, {"lora_adapter_metadata": "[]"})
+    with pytest.raises(RecipeError, match="is no table"):
+        weights.compare(output, peft)

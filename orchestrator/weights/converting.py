@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import base, factors, families, lowrank, metadata, names, numbers
+from orchestrator.weights import base, factors, families, lowrank, metadata, names, numbers, peft
 from orchestrator.weights.files import Body, Entry, check_output, read_header
 from orchestrator.weights.kinds import Kind
 from orchestrator.weights.modules import Adapter, Module, adapter
@@ -224,20 +224,20 @@ def _renamed(task: _Task, module: Module) -> list[Piece]:
             return _copied(task, module)
         made = _copied(task, module, rename=module.kohya)
         if "alpha" not in module.keys and module.rank:
-            alpha = np.array(module.rank, np.float32)
+            stated = peft.stated_alpha(task.found.header.metadata, module.name)
+            alpha = np.array(module.rank if stated is None else stated, np.float32)
             dtype = _dtype(task, module)
             made.append(metadata.raw(f"{module.kohya}.alpha", dtype, (), numbers.encode(alpha, dtype, module.kohya)))
         return made
     product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
     name = names.diffusers(module.name, task.found.architecture)
     renamed = Module(name, module.kohya, module.block, Kind.LORA, {}, {})
-    up = product.up * np.float32(product.scale)
-    made = factors.pieces(renamed, up, product.down, product.kernel, alpha=up.shape[1], dtype=_dtype(task, module))
-    return [piece for piece in made if not piece.entry.name.endswith(".alpha")]
+    alpha = product.scale * product.up.shape[1]
+    return factors.pieces(renamed, product.up, product.down, product.kernel, alpha=alpha, dtype=_dtype(task, module))
 
 
 def _metadata(task: _Task, pieces: list[Piece]) -> dict[str, str]:
-    kept = dict(task.found.header.metadata)
+    kept = dict(task.found.header.metadata) if task.to == "same" else peft.without(task.found.header.metadata)
     if task.to in {"plain", "full", "lora", "diffusers"}:
         kept = metadata.with_algo(kept, {"full": "full", "lora": "locon"}.get(task.to))
     if task.to == "lora":

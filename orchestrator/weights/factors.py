@@ -114,7 +114,7 @@ def pieces(
 ) -> list[Piece]:
     """Return up (out, r) and down (r, in*k*k) as the tensors of a LoRA module, with kohya's or PEFT's keys as the module has.
 
-    A zero product becomes zeros in both factors.
+    A zero product becomes zeros in both factors. PEFT's names have no alpha: there alpha / rank is multiplied into up.
     """
     rank = up.shape[1]
     tail = () if kernel is None else kernel
@@ -125,11 +125,22 @@ def pieces(
     up_key = module.keys.get("lora_up.weight", f"{module.name}.{keys[0]}")
     down_key = module.keys.get("lora_down.weight", f"{module.name}.{keys[1]}")
     alpha_key = module.keys.get("alpha", f"{module.name}.alpha")
-    return [
+    folded = peft and "alpha" not in module.keys
+    if folded:
+        up = up * np.float32(alpha / rank)
+    made = [
         metadata.raw(up_key, dtype, up_shape, numbers.encode(up, dtype, up_key)),
         metadata.raw(down_key, dtype, down_shape, numbers.encode(down, dtype, down_key)),
-        metadata.raw(alpha_key, dtype, (), numbers.encode(np.array(alpha, np.float32), dtype, alpha_key)),
     ]
+    if not folded:
+        made.append(metadata.raw(alpha_key, dtype, (), numbers.encode(np.array(alpha, np.float32), dtype, alpha_key)))
+    return made
+
+
+def size(module: Module, product: Product, rank: int, dtype: str) -> int:
+    """Return the bytes of what :func:`pieces` makes of a product at a rank."""
+    alpha = int("alpha" in module.keys or names.naming_of(module.name) == "kohya")
+    return numbers.width(dtype) * (rank * (product.outputs + product.inputs) + alpha)
 
 
 def stated_alpha(made: Sequence[Piece]) -> float | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import metadata
+from orchestrator.weights import metadata, peft
 from orchestrator.weights.files import Body, read_header
 from orchestrator.weights.modules import Adapter, Module, adapter
 
@@ -186,7 +186,8 @@ def _sizes(found: Adapter, body: Body) -> list[Size | None]:
 
 def _layer(body: Body, module: Module, size: Size | None) -> Layer:
     shape = next((shape for shape in module.shapes.values() if len(shape) == 4), None)
-    alpha = _scalar(body, module.keys["alpha"]) if "alpha" in module.keys else None
+    stated = peft.stated_alpha(body.header.metadata, module.name)
+    alpha = _scalar(body, module.keys["alpha"]) if "alpha" in module.keys else stated
     return Layer(module.name, module.block or "other", str(module.kind), module.rank, alpha, shape is not None, size)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.weights import peft
 from orchestrator.weights.files import WIDTHS
 
 if TYPE_CHECKING:
@@ -147,5 +148,8 @@ def load(body: Body, name: str) -> Floats:
 
 
 def load_module(body: Body, module: Module) -> dict[str, Floats]:
-    """Read all tensors of a module as float32, by part."""
-    return {part: load(body, key) for part, key in module.keys.items()}
+    """Read all tensors of a module as float32, by part; an alpha that only the metadata state is among them."""
+    found = {part: load(body, key) for part, key in module.keys.items()}
+    if "alpha" not in found and (alpha := peft.stated_alpha(body.header.metadata, module.name)) is not None:
+        found["alpha"] = np.array(alpha, np.float32)
+    return found

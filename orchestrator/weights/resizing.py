@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import factors, lowrank, metadata, numbers, ranks
+from orchestrator.weights import factors, lowrank, metadata, numbers, peft, ranks
 from orchestrator.weights.files import Body, check_output, read_header
 from orchestrator.weights.modules import Adapter, Module, adapter
 
@@ -202,23 +202,22 @@ def _one(found: Adapter, body: Body, ask: _Ask, module: Module) -> tuple[Resized
 
 def _fitting(found: Adapter, body: Body, ask: _Ask) -> float:
     """Return the largest sv_ratio whose file has at most ``param`` MiB of tensors."""
-    spectra: list[tuple[Doubles, factors.Product]] = []
+    spectra: list[tuple[Doubles, factors.Product, Module]] = []
     for module in found.modules:
         product = factors.product(module, numbers.load_module(body, module), found.architecture)
-        spectra.append((lowrank.factorize(product.up, product.down).values, product.emptied()))
-    width = numbers.width(ask.dtype)
+        spectra.append((lowrank.factorize(product.up, product.down).values, product.emptied(), module))
 
     def size(ratio: float) -> int:
         total = 0
-        for values, product in spectra:
+        for values, product, module in spectra:
             cap = ask.cap if product.kernel is None else ask.conv_cap
             rank = ranks.choose(values, product.full_rank, cap, method="sv_ratio", param=ratio, rule=ask.rule)
             if not (ask.prune and not values.any()):
-                total += width * (rank * (product.outputs + product.inputs) + 1)
+                total += factors.size(module, product, rank, ask.dtype)
         return total
 
     limit = ask.param * 2**20
-    candidates = np.unique(np.concatenate([values[0] / values[values > ranks.ZERO] for values, _ in spectra]))
+    candidates = np.unique(np.concatenate([values[0] / values[values > ranks.ZERO] for values, _, _ in spectra]))
     if size(1.0) > limit:
         smallest = f"{ask.param:g} MiB is too small: rank 1 everywhere needs {size(1.0) / 2**20:.2f}"
         raise RecipeError(Problem("size_mb", smallest, "prune zero blocks, or allow more"))
@@ -243,6 +242,7 @@ def _metadata(found: Adapter, ask: _Ask, results: list[tuple[Resized, list[Piece
     old = max((result.old_rank or 0 for result, _ in results), default=0)
     before = found.header.metadata
     changed = metadata.with_algo(before, "locon") if _converted(found) else dict(before)
+    changed = peft.without(changed)
     comment = before.get("ss_training_comment", "")
     if ask.method == "fixed":
         conv = "" if ask.cap == ask.conv_cap else f" (conv: {ask.conv_cap})"

@@ -11,7 +11,7 @@ import numpy as np
 
 from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import factors, lowrank, metadata, numbers, ranks
+from orchestrator.weights import factors, lowrank, metadata, numbers, peft, ranks
 from orchestrator.weights.files import Body, check_output, read_header
 from orchestrator.weights.kinds import Kind
 from orchestrator.weights.modules import Adapter, Module, adapter
@@ -156,7 +156,7 @@ def _one(found: Adapter, body: Body, ask: _Ask, module: Module) -> list[_Result]
             # the largest rank holds the smaller ones: singular vectors are in order
             thin = (np.float32(weight) * up[:, :rank], down[:rank] * np.float32(weight != 0))
             pieces = factors.pieces(module, *thin, product.kernel, alpha=product.scale * rank, dtype=ask.dtype)
-        size = numbers.width(ask.dtype) * (rank * (product.outputs + product.inputs) + 1)
+        size = factors.size(module, product, rank, ask.dtype)
         made.append(
             _Result(block, rank, size, float(squares.sum()) * weight**2, float(squares[:rank].sum()) * weight**2, pieces)
         )
@@ -194,7 +194,7 @@ def _share(results: Iterable[_Result]) -> float:
 
 
 def _metadata(found: Adapter, variant: _Variant, ask: _Ask) -> dict[str, str]:
-    before = found.header.metadata
+    before = peft.without(found.header.metadata)
     old = max((module.rank or 0 for module in found.modules), default=0)
     comment = f"Dynamic resize with sv_ratio: {float(variant.ratio)} from {old}; {before.get('ss_training_comment', '')}"
     if any(module.kind is not Kind.LORA for module in found.modules):
