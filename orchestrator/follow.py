@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LOG = "log.txt"
 POLL_SECONDS = 0.05
+SAVED = "the model is saved"
+"""The note of a progress that says: the promised file is whole; what is left of the child is its end."""
 GRACE_SECONDS = supervise.GRACE_SECONDS
 
 

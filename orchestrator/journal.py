@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ class Journal:
         self._job, self._step, self._work = job, step, work
         self._last = (-1, "")
         self._begun = time.monotonic()
+        self._early = threading.Thread(target=job.store.digest_early, args=(step,), daemon=True)
         recipe = job.plan.recipes.get(step.recipe)
         self._guards = recipe.guards if recipe is not None else None
         said = recipe.guards if recipe is not None else Guards()
@@ -58,6 +60,8 @@ class Journal:
         return watch
 
     def __exit__(self, *_: object) -> None:
+        if self._early.ident is not None:
+            self._early.join()
         self._file.close()
 
     def _hold(self) -> str:
@@ -74,6 +78,8 @@ class Journal:
         return replace(found, fault=self._pace.fault) if found is not None and not found.fault and self._pace.fault else found
 
     def _tell(self, progress: Progress) -> None:
+        if progress.note == process.SAVED and self._early.ident is None:  # a trainer takes a second to leave
+            self._early.start()
         if (progress.done, progress.note) != self._last:
             self._last = (progress.done, progress.note)
             line: dict[str, Any] = {

@@ -22,6 +22,7 @@ from orchestrator import supervise
 from orchestrator.follow import (
     LOG,
     POLL_SECONDS,
+    SAVED,
     Exit,
     Progress,
     Watch,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LOG",
+    "SAVED",
     "Command",
     "Exit",
     "Progress",

@@ -301,6 +301,7 @@ def wrong(tmp_path: Path, text: str, part: str = "_algorithms/locon", engine: st
         ("[training]\nsave_every_n_steps = 100\n", "every 100 steps"),
         ('[training]\nlr_scheduler = "cosine"\n', "up to an epoch too long when it is resumed"),
         ("[training]\ngradient_accumulation_steps = 2\n", "takes batches for steps"),
+        ("[training]\nlearning_rate = 0.0\ntext_encoder_lr = 0.0\n", "LyCORIS leaves out what has no rate"),
         ('[base]\ncheckpoint = "embedded"\n', "the embedded base is of a size"),
         ('[merge]\ntool = "sd-scripts"\n', "drops lora_mid"),
         ('[merge]\ntool = "sd-scripts"\n[merge.options]\ndevise = "cuda"\n', "did you mean device?"),
@@ -380,6 +381,34 @@ def test_what_can_be_resumed_is_what_lycoris_loads_back(family: str, monkeypatch
         except RuntimeError:
             works = False
         assert works == (networks.no_resume(asked) == ""), (family, args)
+
+
+def test_the_locked_lycoris_cannot_train_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="needs torch")
+    full = pytest.importorskip("lycoris.modules.full", reason="needs lycoris-lora")
+    module = full.FullModule("x", torch.nn.Linear(4, 4))
+    module.apply_to()
+    with pytest.raises(AttributeError, match="no attribute 'weight'"):
+        module.forward(torch.zeros(1, 4))
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    for name in (
+        "torch",
+        "accelerate",
+        "transformers",
+        "diffusers",
+        "bitsandbytes",
+        "lycoris",
+        "lycoris_lora-3.4.0.dist-info",
+    ):
+        (packages / name).mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
+    (tmp_path / "pyvenv.cfg").touch()
+    monkeypatch.setenv("SD_SCRIPTS_PYTHON", str(tmp_path / "bin" / "python"))
+    asked = made(tmp_path, "_algorithms/full")
+    assert "cannot train full" in "\n".join(str(problem) for problem in sdscripts.preflight(asked))
+    (packages / "lycoris_lora-3.4.0.dist-info").rename(packages / "lycoris_lora-3.2.0.post2.dist-info")
+    assert "lycoris-lora" not in "\n".join(str(problem) for problem in sdscripts.preflight(asked))
 
 
 def test_rendering_goes_directly_where_gen_img_can_read_the_file(tmp_path: Path) -> None:

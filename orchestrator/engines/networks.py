@@ -13,10 +13,13 @@ from orchestrator.errors import near_miss
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.recipe import Network, Scalar
+    from orchestrator.recipe import Network, Scalar, Training
 
 LYCORIS_VERSION = "3.4.0"
 """4.0.0 and 4.1.3 stop in sd-scripts with "duplicated lora name: lora_unet_time_embedding_linear_1" (default preset)."""
+
+TRAINS_FULL = "3.2.0.post2"
+"""Trains the family full, which 3.4.0 does not: there, apply_to deletes the layer's weight and forward asks for it."""
 
 _BOTH = {
     "rank_dropout": "fraction",
@@ -57,6 +60,15 @@ _BYPASS = ("locon", "loha", "lokr", "glora", "dylora", "diag-oft", "boft")
 def module(family: str) -> str:
     """Return --network_module of a family."""
     return "networks.lora" if family == "lora" else "lycoris.kohya"
+
+
+def rates(training: Training) -> list[float]:
+    """Return the learning rates of what is trained; none where the optimizer finds its own."""
+    general = training.learning_rate
+    text = general if training.text_encoder_lr is None else training.text_encoder_lr
+    unet = general if training.unet_lr is None else training.unet_lr
+    asked = {"both": (text, unet), "text_encoder": (text,), "unet": (unet,)}[training.train]
+    return [1.0 if rate is None else rate for rate in asked]
 
 
 def problems(network: Network) -> Iterator[tuple[str, str]]:

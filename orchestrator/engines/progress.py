@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.process import Progress
+from orchestrator.process import SAVED, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,6 +38,7 @@ _ALGO = re.compile(r"Using rank adaptation algo: ([\w-]+)")
 _SAVED = re.compile(r"(?:^|\n)\s*saving checkpoint: (.+)$")
 _STATE = re.compile(r"saving state at step (\d+)")
 _BEGIN = re.compile(r"^import network module: ")
+_ENDED = re.compile(r"^(?:.*INFO\s+)?model saved\.")
 _PROMPT = re.compile(r"^(?:.*INFO\s+)?prompt (\d+)/(\d+): ")  # gen_img.py, before it draws
 _SKIPPED = re.compile(r"^(?:.*INFO\s+)?skipping (\d+) steps\b")
 _NO_DATA = re.compile(r"No data found\. Please verify")
@@ -71,12 +72,8 @@ class Reader:
             return self._fault("the trainer cannot read the sample prompts")
         if self._banner(text):
             return self._compare() if "steps" in self.found else None
-        if saved := _SAVED.search(text):
-            name = re.split(r"[/\\]", saved.group(1).strip())[-1]
-            return self._note(f"saved {name}")
-        if state := _STATE.search(text):
-            return self._note(f"saved the state at step {state.group(1)}")
-        return None
+        note = _noted(text)
+        return self._note(note) if note else None
 
     def _bar(self, text: str) -> Progress | None:
         """Read the last progress frame of a piece; frames of other bars (captions, loading) are only signs of life."""
@@ -145,6 +142,17 @@ class Reader:
             return self._fault("the trainer does something else than the plan says: " + "; ".join(wrong))
         unsaid = sorted((self.expected().keys() & (_BANNER.keys() | _BEFORE)) - self.found.keys())
         return self._note(f"the trainer did not say: {', '.join(unsaid)}") if unsaid else None
+
+
+def _noted(text: str) -> str:
+    """Return what a piece says was saved, or ""."""
+    if _ENDED.search(text):
+        return SAVED
+    if saved := _SAVED.search(text):
+        name = re.split(r"[/\\]", saved.group(1).strip())[-1]
+        return f"saved {name}"
+    state = _STATE.search(text)
+    return f"saved the state at step {state.group(1)}" if state else ""
 
 
 def read(piece: str) -> Progress | None:

@@ -56,6 +56,11 @@ def check(recipe: Recipe) -> list[Problem]:
 
 def _training(recipe: Recipe) -> Iterator[tuple[str, str]]:
     training = recipe.training
+    if recipe.network.family != "lora" and not any(networks.rates(training)):
+        yield (
+            "training.learning_rate",
+            "is 0 for all that is trained; LyCORIS leaves out what has no rate: nothing is left",
+        )
     layer = architecture.unfit(recipe, architecture.of(recipe))
     if layer is not None:
         what = f"{recipe.network.family} cannot split {layer.out} channels ({layer.name}) into blocks of at most this size"
@@ -147,6 +152,9 @@ def _packages(recipe: Recipe, packages: Path) -> Iterator[Problem]:
             yield Problem(str(packages), what, hint)
     for info in packages.glob("lycoris_lora-*.dist-info"):
         said = info.name.removeprefix("lycoris_lora-").removesuffix(".dist-info")
+        if recipe.network.family == "full" and said == networks.LYCORIS_VERSION:
+            what = f"is lycoris-lora {said}, which cannot train full: it deletes the weights that its forward needs"
+            yield Problem(str(info), what, f"install lycoris-lora=={networks.TRAINS_FULL} there, or train another family")
         if recipe.network.family != "lora" and said.split(".")[0].isdigit() and int(said.split(".")[0]) >= 4:
             what = f"is lycoris-lora {said}, which stops in sd-scripts: duplicated lora name"
             yield Problem(str(info), what, f"install lycoris-lora=={networks.LYCORIS_VERSION} there (make setup)")
