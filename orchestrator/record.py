@@ -171,6 +171,11 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
+def bookkeeping(name: str) -> bool:
+    """Return whether a file is the store's own and no output: a record, a log, or the draft that a failed ``write`` left."""
+    return name in BOOKKEEPING or (name.startswith(".") and name[1:].rpartition(".")[0] in BOOKKEEPING)
+
+
 def write(path: Path, value: Any) -> None:
     """Write JSON so that it is there whole or not at all, also after a power cut."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
