@@ -40,7 +40,11 @@ def pair(root: Path, model: Path) -> Row:
     shutil.copytree(real.ROOT / "recipes", root / "recipes")
     shutil.copytree(real.ROOT / "data" / "krnk", root / "data" / "krnk")
     (root / "recipes" / "_profiles" / "bench.toml").write_text(toml.dumps(profile(root, model)), "utf-8")
-    env = os.environ | {"KRNK_PROJECT": str(root), "SD_SCRIPTS_TOKENIZERS": str(model / "tokenizers")}
+    env = os.environ | {
+        "KRNK_PROJECT": str(root),
+        "SD_SCRIPTS_TOKENIZERS": str(model / "tokenizers"),
+        "KRNK_MODELS": str(model),
+    }
     verb = [sys.executable, "-m", "orchestrator", "run", RECIPE, "--profile", "bench", "--only"]
     quiet: dict[str, Any] = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run([*verb, "dataset"], check=False, **quiet)  # ends with 1: the steps behind it have to run first

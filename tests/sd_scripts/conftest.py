@@ -130,6 +130,7 @@ def project(random_sd15: Path, tmp_path_factory: pytest.TempPathFactory) -> Proj
         "SD_SCRIPTS_DIR": str(settings.sd_scripts()),
         "SD_SCRIPTS_PYTHON": str(settings.sd_scripts_python()),
         "SD_SCRIPTS_TOKENIZERS": str(random_sd15 / "tokenizers"),
+        "KRNK_MODELS": str(random_sd15),
         "HF_HUB_OFFLINE": "1",
     }
     return Project(root, environment)

@@ -15,9 +15,11 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import toml
 from PIL import Image
+from safetensors.numpy import load_file
 
 from orchestrator import architecture, layers, load
 from orchestrator.engines import readback, sdscripts, states
@@ -115,6 +117,7 @@ def trained(project: Project, name: str, profile: str) -> tuple[Path, str]:
     only = ("--only", "dataset", "--only", "train")
     done = project.call("run", name, "--profile", profile, *only)  # ends with 1: what comes after was not asked for
     said = done.stdout + done.stderr
+    (project.root / "recipes" / f"{name}.toml").unlink()  # under the other tests' profiles it may be none
     folders = [path for path in (project.runs / name).glob("train-*") if path.is_dir()]
     assert len(folders) == 1, said
     return folders[0] / f"{name}.safetensors", said
@@ -134,9 +137,10 @@ FAMILIES = {
 def test_every_family_of_lycoris_trains_what_was_predicted(project: Project, family: str) -> None:
     """The orchestrator compares every name and shape with the prediction (readback.py); here, that there was one."""
     name = written(project, f"one-{family}", [f"_algorithms/{family}"], FAMILIES[family])
-    file, said = trained(project, name, short(project, "one"))
+    profile = short(project, "one")
+    recipe = load.recipe(project.root / "recipes", name, profile).recipe
+    file, said = trained(project, name, profile)
     assert "did not say" not in said
-    recipe = load.recipe(project.root / "recipes", name, "one").recipe
     tensors, metadata, body = readback.header(file)
     assert architecture.predict(recipe, layers.SD15) is not None
     assert (body, len(tensors) > 0) == (architecture.predict(recipe, layers.SD15).tensor_bytes, True)
@@ -148,6 +152,7 @@ def test_full_is_refused_before_it_fails(project: Project) -> None:
     name = written(project, "one-full", ["_algorithms/full"], "")
     done = project.call("run", name, "--profile", short(project, "one"), "--only", "train")
     assert done.returncode == 3, done.stdout
+    (project.root / "recipes" / f"{name}.toml").unlink()
     assert "install lycoris-lora==3.2.0.post2 there" in done.stderr
 
 
@@ -157,7 +162,10 @@ def test_a_training_goes_on_from_a_file(project: Project) -> None:
     text = f"[network]\nweights = {json.dumps(str(before))}\n"
     name = written(project, "one-continued", ["_algorithms/locon"], text)
     file, _ = trained(project, name, short(project, "still", learning_rate=1e-20, text_encoder_lr=1e-20))
-    assert file.read_bytes()[-212845244:] == before.read_bytes()[-212845244:]
+    left, right = load_file(before), load_file(file)
+    assert left.keys() == right.keys()
+    assert all(np.array_equal(value, right[name]) for name, value in left.items())  # but for the signs of zeros
+    assert any(np.any(value) for name, value in left.items() if name.endswith("lora_up.weight"))
 
 
 def test_lora_bats_other_choices(project: Project) -> None:
@@ -171,7 +179,7 @@ def test_lora_bats_other_choices(project: Project) -> None:
     tensors, metadata, _ = readback.header(file)
     assert len({tensor.partition(".")[0] for tensor in tensors}) == 264
     assert metadata["ss_network_alpha"] == "1.0"
-    assert metadata["ss_optimizer"].startswith("transformers.optimization.Adafactor(scale_parameter=True,relative_step=True")
+    assert metadata["ss_optimizer"].startswith("transformers.optimization.Adafactor(relative_step=True,scale_parameter=True")
 
 
 def test_a_killed_training_goes_on_where_it_was(project: Project) -> None:
