@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.world import vocabulary as words
-from orchestrator.world.attributes import KRNK, TYANK, Character, Looks, Scene, parse_view, random_looks
+from orchestrator.world.attributes import HELD_OUT, KRNK, TYANK, Character, Looks, Scene, parse_view
 from orchestrator.world.draw import draw
 
 if TYPE_CHECKING:
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIZE: Final = 768
-OTHERS_SIZE: Final = 128  # they are trained at 64 only
+OTHERS_SIZE: Final = 64  # they are trained at 64 only
 OTHERS: Final = ("others", "pairs")
-_OTHERS: Final = 2  # of every view, each with looks of its own
+_OTHERS: Final = 3  # of every view, each with looks of its own; of two characters one fewer
 # What people wear in the face pictures changes from one to the next, so that no LoRA takes it for a part of the face.
 _WARDROBE: Final = ("white shirt", "hoodie", "sweater", "dress")
 _VIEWS_15: Final = ("00", "01", "02", "03", "04", "05", "06", "07", "10", "11", "12", "17", "20", "21", "27")
@@ -58,16 +58,26 @@ def pictures() -> tuple[Picture, ...]:
 def _others() -> Iterator[Picture]:
     """Draw characters who are not the subject, alone and in pairs: what the class word alone should go on meaning."""
     dice = random.Random(7)  # noqa: S311  pictures, not secrets
+    alone = [[f"{framing}{view}" for view in _VIEWS_12] for framing in "fb"]
+    for folder, names, people in (("others", alone[0], 1), ("others", alone[1], 1), ("pairs", _VIEWS_TWO, 2)):
+        files = [f"{name}_{number}" for name in names for number in range(1, _OTHERS + 2 - people)]
+        anyone = _balanced(people * len(files), dice)
+        for file in files:
+            yield Picture(folder, file, Scene(tuple(next(anyone) for _ in range(people)), parse_view(file)))
 
-    def anyone() -> Character:
-        return Character(random_looks(dice), dice.choice(words.CLOTHES))
 
-    alone = [f"{framing}{view}" for framing in "fb" for view in _VIEWS_12]
-    for folder, names, people in (("others", alone, 1), ("pairs", _VIEWS_TWO, 2)):
-        for name in names:
-            for number in range(1, _OTHERS + 1):
-                scene = Scene(tuple(anyone() for _ in range(people)), parse_view(name))
-                yield Picture(folder, f"{name}_{number}", scene)
+def _balanced(count: int, dice: random.Random) -> Iterator[Character]:
+    """Draw characters who have every value of every attribute equally often, so that none of them is learned for all."""
+    values = (words.HAIR_COLOURS, words.HAIR_LENGTHS, words.EYE_COLOURS, words.EAR_COLOURS, (True, False), words.CLOTHES)
+    while True:
+        decks = [(some * count)[:count] for some in values]
+        columns = [dice.sample(deck, count) for deck in decks]
+        people = [
+            (Looks(hair, length, eyes, ears, choker), clothes)
+            for hair, length, eyes, ears, choker, clothes in zip(*columns, strict=True)
+        ]
+        if not {looks for looks, _ in people} & set(HELD_OUT):
+            return (Character(looks, clothes) for looks, clothes in people)
 
 
 def write_pictures(out: Path, size: int = SIZE) -> int:
