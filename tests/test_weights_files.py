@@ -308,3 +308,11 @@ def test_small_factors_of_an_enormous_weight_are_refused(tmp_path: Path, parts: 
     for act in (weights.inspect, lambda file: weights.convert(file, tmp_path / "out.safetensors", "full")):
         with pytest.raises(RecipeError, match="stands for a weight of"):
             act(path)
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x030280])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, length: int) -> None:
+    header = json.dumps({"__metadata__": {"note": ""}}).encode()
+    path = _made(tmp_path / "sound.safetensors", header + b" " * (length - len(header)))
+    assert path.read_bytes()[:2] == b"\x80\x02"
+    assert read_header(path).metadata == {"note": ""}

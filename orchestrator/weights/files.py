@@ -81,15 +81,15 @@ def read_header(path: Path) -> Header:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            begin = file.read(8)
-            if begin.startswith(_PICKLED):
+            begin, first = file.read(8), file.read(1)
+            if begin.startswith(_PICKLED) and first != b"{":  # a header may well be 0x…0280 bytes long
                 raise _bad(path, "is a pickle of torch, whatever its name says", _UNPICKLE)
             length = int.from_bytes(begin, "little")
             if size < 8 or length > size - 8:
                 raise _bad(path, f"says its header has {length} bytes; the file has {size}", "was the download cut short?")
             if length > MAX_HEADER:
                 raise _bad(path, f"has a header of {length} bytes; at most {MAX_HEADER} are read")
-            raw = file.read(length)
+            raw = first[:length] + file.read(max(length - 1, 0))
     except OSError as error:
         raise _bad(path, f"cannot be read: {error.strerror or error}") from error
     table = _json(path, raw)
