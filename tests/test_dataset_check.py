@@ -555,7 +555,7 @@ def test_the_verbs(run: Any, tmp_path: Path) -> None:
     shown = run("check", "krnk-locon")
     assert "num batches per epoch       210" in shown.stdout
     assert "num epochs                  5   for 1000 steps" in shown.stdout
-    for expected in ("39 pictures", "39 pictures, nothing has changed"):
+    for expected in ("51 pictures", "51 pictures, nothing has changed"):
         built = run("build", "krnk-locon", "--profile", "demo")
         assert built.exit_code == 0, built.output
         assert built.stdout.strip().endswith(expected)
