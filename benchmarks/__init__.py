@@ -18,7 +18,7 @@ AREAS = {
     "release": 1,
     "report": 2,
     "broken_setups": 1,
-    "faults": 2,
+    "faults": 4,
     "cluster": 4,
     "sd_scripts": 6,
     "resize_lora": 30,

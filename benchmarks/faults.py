@@ -57,9 +57,9 @@ def recovery() -> float:
     with project() as cats:
         one = killer(cats, 0.3)
         running = one.start()
-        while not list(one.runs.glob("*/.partial/train-*/step0005-state")):
+        while not list(one.runs.glob("*/.partial/train-*/step0010-state")):  # the one before is whole
             time.sleep(0.05)
-        one.kill(running, "both")
+        one.kill(running, "both", "group")  # of a trainer that lives on nothing has to be recovered
         begun = time.time()
         running = one.start()
         try:

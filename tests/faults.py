@@ -142,15 +142,15 @@ class Killer:
         found = [path.parent for path in self.runs.glob(f"*/{PARTIAL}/*/{supervise.CHILD}")]
         return [work for work in found if process.alive(work)]
 
-    def kill(self, running: Running, victim: str) -> None:
-        """Kill ``victim``; where no child is alive, the orchestrator, so that every kill is one."""
+    def kill(self, running: Running, victim: str, part: str = "") -> None:
+        """Kill ``victim``, of a child ``part`` (default: any); the orchestrator where no child is alive: every kill is one."""
         works = self.works()
         victim = victim if works else "parent"
         if victim in ("parent", "both"):
             running.kill()
             running.wait()
             works = self.works() if victim == "both" else []
-        part = self.rng.choice(PARTS)
+        part = part or self.rng.choice(PARTS)
         for work in works:
             with contextlib.suppress(OSError, ValueError, KeyError):
                 child = json.loads((work / supervise.CHILD).read_text("utf-8"))
