@@ -12,7 +12,7 @@ import made_runs
 import pytest
 from PIL import Image
 
-from orchestrator import report
+from orchestrator import report, supervise
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.report import charts, commands, gather, live, measure, page, tables
 from orchestrator.weights import spectra
@@ -282,6 +282,19 @@ def test_unfinished_work_is_shown_with_how_far_it_came(tmp_path: Path, code: int
     if state == "failed":
         assert "&lt;b&gt;RuntimeError&lt;/b&gt;: no memory" in text
     assert "<b>RuntimeError" not in text
+
+
+def test_a_finished_training_that_is_made_again_runs(tmp_path: Path) -> None:
+    work = broken_runs(tmp_path, None)
+    folder = made_runs.folder(tmp_path, "krnk-locon/train")
+    made_runs.record(folder, "krnk-locon/train", "train", {}, seconds=100.0)
+    steps = {step.name: step for step in gather.gather(tmp_path, loaded(), plan(tmp_path)).steps()}
+    assert steps["krnk-locon/train"].state is gather.State.DONE
+    child = {"pid": os.getpid(), "supervisor": os.getpid(), "supervisor_started": supervise.started(os.getpid()), "at": 1.0}
+    (work / supervise.CHILD).write_text(json.dumps(child), "utf-8")
+    steps = {step.name: step for step in gather.gather(tmp_path, loaded(), plan(tmp_path)).steps()}
+    assert steps["krnk-locon/train"].state is gather.State.RUNNING
+    assert (steps["krnk-locon/train"].done, steps["krnk-locon/train"].total) == (40, 100)
 
 
 def test_texts_from_files_cannot_become_markup(tmp_path: Path) -> None:

@@ -159,7 +159,8 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
     finished = _newest(root / owner, ending)
     working = _newest(root / owner / PARTIAL, ending)
     before = _newest(root / owner, f"{last}-*") if working is None else None
-    for folder, state in ((finished, State.DONE), (before, State.OUTDATED)):
+    again = working is not None and process.alive(working)  # a finished step that is being made anew
+    for folder, state in () if again else ((finished, State.DONE), (before, State.OUTDATED)):
         record = load(folder / RECORD) if folder else None
         if folder and record:
             curve = read_curve(folder / PROGRESS) if kind == "train" else ()
@@ -167,7 +168,7 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
     if working is None:
         return StepView(name, kind, State.WAITING, reason, None, {}, (), 0, 0, "")
     state = State.UNFINISHED
-    if process.alive(working):
+    if again:
         state = State.RUNNING
     elif read_json(working / supervise.EXIT).get("code", 0) != 0:
         state = State.FAILED
