@@ -11,9 +11,9 @@ from weights_samples import CONV, LAYERS, LINEAR, MID, OTHER, TE, lora, modules,
 
 from orchestrator import weights
 from orchestrator.errors import RecipeError
-from orchestrator.weights import families, kinds, names
-from orchestrator.weights.converting import Form
-from orchestrator.weights.files import read_header
+from orchestrator.weights import families, forms, kinds, names
+from orchestrator.weights.files import Body, read_header
+from orchestrator.weights.forms import Form
 from orchestrator.weights.modules import adapter
 from orchestrator.weights.pickles import unpickled
 
@@ -47,6 +47,20 @@ def test_the_change_is_kept(tmp_path: Path, family: str, to: Form) -> None:
     if to == "full":
         assert adapter(read_header(output)).family == "full"
         assert modules(output)[CONV]["diff"].shape == (16, 8, 3, 3)
+
+
+def test_whole_differences_are_computed_while_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of SD1's size would be 1.9 GB in memory: no more are computed than there are cores, beside the one asked for."""
+    found = adapter(read_header(lora(tmp_path / "in.safetensors")))
+    computed = []
+    real = families.delta
+    monkeypatch.setattr(forms.families, "delta", lambda kind, *rest: (computed.append(kind), real(kind, *rest))[1])
+    monkeypatch.setattr(forms.lowrank, "cores", lambda: 2)
+    with Body(found.header) as body, forms.whole(forms.Task("full", found, body, None, None, None, "F16")) as pieces:
+        assert len(pieces) == 6
+        for place, piece in enumerate(pieces):
+            assert sum(len(data) for data in piece.chunks()) == piece.entry.size
+            assert place + 1 <= len(computed) <= place + 2
 
 
 def test_tucker_becomes_a_plain_locon_with_nothing_else_changed(tmp_path: Path) -> None:
@@ -137,6 +151,23 @@ def test_names_go_to_diffusers_and_back(tmp_path: Path, family: str) -> None:
     merged = tmp_path / "merged.safetensors"
     weights.merge(there, merged, [0.5] * 26, unmapped=0.5)
     assert weights.compare(source, merged).norm_ratio == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "diffusers"),
+    [
+        ("base_model.model.text_model.encoder.layers.0.mlp.fc1", TE, "text_encoder.text_model.encoder.layers.0.mlp.fc1"),
+        (
+            "base_model.model.mid_block.resnets.0.conv1",
+            "lora_unet_mid_block_resnets_0_conv1",
+            "unet.mid_block.resnets.0.conv1",
+        ),
+        ("mid_block.resnets.0.conv1", "lora_unet_mid_block_resnets_0_conv1", "unet.mid_block.resnets.0.conv1"),
+    ],
+)
+def test_pefts_own_files_name_no_component(path: str, name: str, diffusers: str) -> None:
+    assert names.kohya(path, "sd1") == name
+    assert names.diffusers(path, "sd1") == diffusers
 
 
 def test_every_name_of_the_release_goes_to_diffusers_and_back() -> None:
@@ -323,6 +354,13 @@ def test_alphas_that_only_diffusers_metadata_state_are_heeded(tmp_path: Path) ->
         assert weights.compare(tmp_path / "stated.safetensors", output).norm_ratio == pytest.approx(1, rel=1e-5)
         assert "lora_adapter_metadata" not in read_header(output).metadata
     assert not [key for key in read_header(output).entries if key.endswith("alpha")]
+    weights.convert(tmp_path / "stated.safetensors", output, "plain")  # nothing to fold: as it is
+    assert weights.compare(tmp_path / "stated.safetensors", output).norm_ratio == pytest.approx(1, rel=1e-5)
+    weights.edit(
+        tmp_path / "stated.safetensors", output, {"lora_adapter_metadata": json.dumps(table | {"unet.use_rslora": True})}
+    )
+    assert weights.compare(tmp_path / "stated.safetensors", output).blocks["MID"].norm_ratio == pytest.approx(2, rel=1e-6)
+    assert weights.compare(tmp_path / "stated.safetensors", output).blocks["BASE"].norm_ratio == pytest.approx(1, rel=1e-6)
     weights.edit(peft, output, {"lora_adapter_metadata": "[]"})
     with pytest.raises(RecipeError, match="is no table"):
         weights.compare(output, peft)

@@ -135,6 +135,46 @@ def test_the_table_of_sd_scripts_own_behaviour() -> None:
     assert choose(np.full(4, 1e-7), 16, "sd-scripts-0.10") == 1
 
 
+FADING = (16, 8, 4, 2, 1.01, 1.0, 0.99, 0.5)
+EVEN = (1.0,) * 8
+EXECUTED: list[tuple[tuple[float, ...], int, ranks.Method, float, int, int]] = [
+    (FADING, 8, "sv_ratio", 1, 1, 2),
+    (FADING, 8, "sv_ratio", 2, 1, 2),
+    (FADING, 8, "sv_fro", 0.5, 1, 2),
+    (FADING, 8, "sv_fro", 0.9, 2, 3),
+    (FADING, 8, "sv_fro", 0.98, 3, 4),
+    (FADING, 8, "sv_fro", 0.999, 7, 8),
+    (FADING, 8, "sv_cumulative", 0.3, 1, 2),
+    (FADING, 8, "sv_cumulative", 0.5, 2, 3),
+    (FADING, 8, "sv_cumulative", 0.9, 5, 6),
+    (FADING, 8, "sv_cumulative", 1.0, 7, 8),
+    (EVEN, 20, "sv_ratio", 1, 1, 2),
+    (EVEN, 20, "sv_ratio", 16, 8, 9),
+    (EVEN, 20, "sv_fro", 0.5, 2, 3),
+    (EVEN, 20, "sv_fro", 0.9, 7, 8),
+    (EVEN, 20, "sv_fro", 1.0, 8, 9),
+    (EVEN, 20, "sv_cumulative", 0.3, 3, 4),
+    (EVEN, 20, "sv_cumulative", 0.95, 8, 9),
+    (EVEN, 20, "fixed", 0, 20, 20),
+    ((0.0,) * 8, 8, "sv_ratio", 16, 1, 1),
+    ((0.0,) * 8, 8, "sv_fro", 0.9, 1, 1),
+    ((0.0,) * 8, 8, "sv_cumulative", 0.9, 1, 1),
+    ((0.0,) * 8, 8, "fixed", 0, 1, 1),
+]
+"""Spectrum, size of the full matrix, method, parameter; the ranks that rank_resize of aee343a9 and of v0.10.1 returned."""
+
+
+@pytest.mark.parametrize(("spectrum", "full", "method", "param", "old", "new"), EXECUTED)
+def test_ranks_are_those_that_either_program_returned(  # noqa: PLR0917
+    spectrum: tuple[float, ...], full: int, method: ranks.Method, param: float, old: int, new: int
+) -> None:
+    values = np.array(spectrum)
+    assert ranks.choose(values, full, 20, method=method, param=param, rule="2023") == old
+    assert ranks.choose(values, full, 20, method=method, param=param, rule="sd-scripts-0.10") == new
+    assert ranks.choose(values, full, 5, method=method, param=param, rule="2023") == min(old, 5)
+    assert ranks.choose(values, full, 5, method=method, param=param, rule="sd-scripts-0.10") == min(new, 5)
+
+
 def test_a_fixed_rank_is_that_rank_even_beyond_the_spectrum(tmp_path: Path) -> None:
     source, output = _file(tmp_path / "in.safetensors", rank=4), tmp_path / "out.safetensors"
     weights.resize(source, output, method="fixed", new_rank=6, new_conv_rank=5, save_precision="fp32")

@@ -42,6 +42,10 @@ class Base:
             if module.kohya not in self._keys:
                 yield Problem(str(self._path), f"holds no layer for {module.kohya}", "is it the base of this LoRA?")
 
+    def shape(self, module: Module) -> tuple[int, ...]:
+        """Return the shape of the layer's weight."""
+        return self._body.header.entries[self._keys[module.kohya]].shape
+
     def weight(self, module: Module) -> Floats:
         """Return the layer's weight as float32, (out, in) or (out, in, k, k)."""
         return numbers.load(self._body, self._keys[module.kohya])

@@ -6,22 +6,21 @@ import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, assert_never
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import base, factors, families, lowrank, metadata, names, numbers, peft
-from orchestrator.weights.files import Body, Entry, check_output, read_header
+from orchestrator.weights import base, factors, forms, lowrank, metadata, numbers, peft
+from orchestrator.weights.files import Body, check_output, read_header
+from orchestrator.weights.forms import Form, Task
 from orchestrator.weights.kinds import Kind
-from orchestrator.weights.modules import Adapter, Module, adapter
+from orchestrator.weights.modules import Adapter, adapter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.weights.metadata import Hashes, Piece
-
-Form = Literal["same", "plain", "full", "lora", "diffusers", "kohya"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +55,6 @@ class ConvertReport:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    to: Form
-    found: Adapter
-    body: Body
-    base: base.Base | None
-    rank: int | None
-    max_error: float | None
-    dtype: str | None
-
-
 def convert(
     source: Path,
     output: Path,
@@ -95,12 +83,15 @@ def convert(
         if opened:
             stack.callback(opened.close)
         _check(found, to, rank, max_error, opened)
-        task = _Task(to, found, stack.enter_context(Body(found.header)), opened, rank, max_error, dtype)
+        task = Task(to, found, stack.enter_context(Body(found.header)), opened, rank, max_error, dtype)
         pieces: list[Piece] = []
         lost = energy = 0.0
-        for made, gone, whole in lowrank.each(partial(_one, task), found.modules):
-            pieces += made
-            lost, energy = lost + gone, energy + whole
+        if to == "full":
+            pieces = stack.enter_context(forms.whole(task))
+        else:
+            for made, gone, whole in lowrank.each(partial(forms.changed, task), found.modules):
+                pieces += made
+                lost, energy = lost + gone, energy + whole
         size = sum(piece.entry.size for piece in pieces)
         hashes = metadata.write(output, pieces, _metadata(task, pieces))
     error = float(np.sqrt(lost / energy)) if energy else 0.0
@@ -138,106 +129,18 @@ def _check(found: Adapter, to: Form, rank: int | None, max_error: float | None, 
         problems.append(
             Problem(where, f"diffusers' names have no place for {', '.join(other)}", "convert --to lora --rank N first")
         )
+    if to == "plain" and peft.KEY in found.header.metadata and found.naming == "peft" and found.tucker:
+        problems.append(Problem(where, f"folding would count the alphas of {peft.KEY} twice", "convert --to kohya first"))
     if opened:
         problems += opened.missing(module for module in found.modules if module.kind.needs_base or module.dora)
     if problems:
         raise RecipeError(problems)
 
 
-def _one(task: _Task, module: Module) -> tuple[list[Piece], float, float]:
-    """Return a module's new pieces, the squared norm that was lost, and the whole squared norm."""
-    match task.to:
-        case "same":
-            return _copied(task, module), 0.0, 0.0
-        case "plain":
-            if module.kind is not Kind.TUCKER or module.dora:
-                return _copied(task, module), 0.0, 0.0
-            return _plain(task, module), 0.0, 0.0
-        case "full":
-            return _full(task, module), 0.0, 0.0
-        case "lora":
-            return _lora(task, module)
-        case "diffusers" | "kohya":
-            return _renamed(task, module), 0.0, 0.0
-    assert_never(task.to)
-
-
-def _dtype(task: _Task, module: Module) -> str:
-    own = {task.found.header.entries[key].dtype for part, key in module.keys.items() if part != "alpha"} & set(
-        numbers.FLOATING
-    )
-    return task.dtype or ("F32" if "F32" in own or "F64" in own else min(own, default="F16"))
-
-
-def _copied(task: _Task, module: Module, rename: str | None = None) -> list[Piece]:
-    made = []
-    for part, key in module.keys.items():
-        entry = task.found.header.entries[key]
-        name = f"{rename}.{part}" if rename else key
-        if task.dtype is None or entry.dtype == task.dtype or entry.dtype not in numbers.FLOATING:
-            made.append(metadata.Piece(Entry(name, entry.dtype, entry.shape), partial(task.body.chunks, key)))
-        else:
-            values = numbers.load(task.body, key)
-            made.append(metadata.raw(name, task.dtype, entry.shape, numbers.encode(values, task.dtype, name)))
-    return made
-
-
-def _plain(task: _Task, module: Module) -> list[Piece]:
-    product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
-    rank = product.up.shape[1]
-    return factors.pieces(
-        module, product.up, product.down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module)
-    )
-
-
-def _full(task: _Task, module: Module) -> list[Piece]:
-    if module.kind in (Kind.FULL, Kind.NORM):
-        return _copied(task, module)
-    tensors = numbers.load_module(task.body, module)
-    weight = task.base.weight(module) if task.base and (module.kind.needs_base or module.dora) else None
-    whole = families.delta(module.kind, tensors, weight)
-    if whole.ndim == 2 and (size := factors.kernel(module, whole.shape[1], task.found.architecture)):
-        whole = whole.reshape(whole.shape[0], -1, *size)
-    dtype, name = _dtype(task, module), f"{module.kohya}.diff"
-    return [metadata.raw(name, dtype, whole.shape, numbers.encode(whole, dtype, name))]
-
-
-def _lora(task: _Task, module: Module) -> tuple[list[Piece], float, float]:
-    product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
-    factored = lowrank.factorize(product.up, product.down)
-    squares = (factored.values * product.scale) ** 2
-    whole = float(squares.sum())
-    if task.max_error is not None:
-        left = whole - np.cumsum(squares)
-        rank = int(np.searchsorted(-left, -(task.max_error**2) * whole)) + 1
-    else:
-        rank = task.rank or 1
-    rank = max(1, min(rank, product.full_rank))
-    up, down = lowrank.truncate(factored, product.up, product.down, rank)
-    made = factors.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module))
-    return made, float(squares[rank:].sum()), whole
-
-
-def _renamed(task: _Task, module: Module) -> list[Piece]:
-    if task.to == "kohya":
-        if names.naming_of(module.name) == "kohya":
-            return _copied(task, module)
-        made = _copied(task, module, rename=module.kohya)
-        if "alpha" not in module.keys and module.rank:
-            stated = peft.stated_alpha(task.found.header.metadata, module.name)
-            alpha = np.array(module.rank if stated is None else stated, np.float32)
-            dtype = _dtype(task, module)
-            made.append(metadata.raw(f"{module.kohya}.alpha", dtype, (), numbers.encode(alpha, dtype, module.kohya)))
-        return made
-    product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
-    name = names.diffusers(module.name, task.found.architecture)
-    renamed = Module(name, module.kohya, module.block, Kind.LORA, {}, {})
-    alpha = product.scale * product.up.shape[1]
-    return factors.pieces(renamed, product.up, product.down, product.kernel, alpha=alpha, dtype=_dtype(task, module))
-
-
-def _metadata(task: _Task, pieces: list[Piece]) -> dict[str, str]:
-    kept = dict(task.found.header.metadata) if task.to == "same" else peft.without(task.found.header.metadata)
+def _metadata(task: Task, pieces: list[Piece]) -> dict[str, str]:
+    kept = dict(task.found.header.metadata)
+    if task.to not in {"same", "plain"}:  # those keep the modules that its alphas are for
+        kept = peft.without(kept)
     if task.to in {"plain", "full", "lora", "diffusers"}:
         kept = metadata.with_algo(kept, {"full": "full", "lora": "locon"}.get(task.to))
     if task.to == "lora":

@@ -186,7 +186,7 @@ def _sizes(found: Adapter, body: Body) -> list[Size | None]:
 
 def _layer(body: Body, module: Module, size: Size | None) -> Layer:
     shape = next((shape for shape in module.shapes.values() if len(shape) == 4), None)
-    stated = peft.stated_alpha(body.header.metadata, module.name)
+    stated = peft.stated_alpha(body.header.metadata, module.name, module.rank)
     alpha = _scalar(body, module.keys["alpha"]) if "alpha" in module.keys else stated
     return Layer(module.name, module.block or "other", str(module.kind), module.rank, alpha, shape is not None, size)
 

@@ -183,6 +183,12 @@ def extent(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]
     assert_never(kind)
 
 
+def kernel(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the kernel that a module's own tensors show; () for a linear layer, and for flat LoHa and LoKr."""
+    parts = ("lora_mid.weight", "hada_t1", "lokr_t2", "lora_down.weight", "lokr_w2", "lokr_w2_b")
+    return next((shapes[part][2:] for part in parts if part in shapes), ())
+
+
 def scaled_parts(kind: Kind, parts: frozenset[str]) -> tuple[str, ...] | None:
     """Return the tensors that have to be multiplied by w, all of them once, so that the change becomes w times itself.
 

@@ -153,9 +153,10 @@ def one_blas_thread() -> Iterator[None]:
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Map over ``items`` with one thread per core and BLAS at one thread; results in order, an error as it comes."""
-    with one_blas_thread(), ThreadPoolExecutor(_cores()) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(cores()) as pool:
         yield from pool.map(function, items)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Return how many cores this process may use."""
     return max(1, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -41,6 +41,7 @@ _ROOTS = (
     ("unet.", "lora_unet_"),
     ("text_encoder_2.", "lora_te2_"),
     ("text_encoder.", "lora_te_"),
+    ("text_model.", "lora_te_text_model_"),
 )
 # Words of diffusers' paths that have an underscore inside; everything else splits at underscores.
 _WORDS = re.compile(
@@ -99,8 +100,9 @@ def diffusers(module: str, architecture: Architecture) -> str:
     >>> diffusers("lora_unet_output_blocks_2_2_conv", "sdxl")
     'unet.up_blocks.0.upsamplers.0.conv'
     """
-    if naming_of(module) == "peft":
+    if module.startswith(("unet.", "text_encoder.", "text_encoder_2.")):
         return module
+    module = kohya(module, architecture)
     for prefix, root in (("lora_te1_", "text_encoder."), ("lora_te2_", "text_encoder_2."), ("lora_te_", "text_encoder.")):
         if module.startswith(prefix):
             return root + _dotted(module.removeprefix(prefix))

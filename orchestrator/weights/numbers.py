@@ -150,6 +150,6 @@ def load(body: Body, name: str) -> Floats:
 def load_module(body: Body, module: Module) -> dict[str, Floats]:
     """Read all tensors of a module as float32, by part; an alpha that only the metadata state is among them."""
     found = {part: load(body, key) for part, key in module.keys.items()}
-    if "alpha" not in found and (alpha := peft.stated_alpha(body.header.metadata, module.name)) is not None:
+    if "alpha" not in found and (alpha := peft.stated_alpha(body.header.metadata, module.name, module.rank)) is not None:
         found["alpha"] = np.array(alpha, np.float32)
     return found

@@ -1,12 +1,13 @@
 """What diffusers notes of PEFT's settings in a file's metadata: the alphas, which its tensors do not hold.
 
-``lora_adapter_metadata`` is a JSON table of {component}.lora_alpha, .r, .alpha_pattern, .rank_pattern (diffusers 0.34 and
-later, loaders/lora_base.py _pack_dict_with_prefix). Files without it have alpha = rank.
+``lora_adapter_metadata`` is a JSON table of {component}.lora_alpha, .r, .alpha_pattern, .rank_pattern, .use_rslora (diffusers
+0.34 and later, loaders/lora_base.py _pack_dict_with_prefix). Files without it have alpha = rank.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem, RecipeError
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 KEY = "lora_adapter_metadata"
 
 
-def stated_alpha(metadata: Mapping[str, str], module: str) -> float | None:
+def stated_alpha(metadata: Mapping[str, str], module: str, rank: int | None) -> float | None:
     """Return the alpha that the metadata state for a module's path (unet.down_blocks.0…); None where they state none.
+
+    Rank-stabilized files divide it by the root of the rank; here it is the alpha that comes to the same divided by the rank.
 
     Raises RecipeError where the table is none, or its alpha is no number: a wrong scale would be silent.
     """
@@ -38,7 +41,7 @@ def stated_alpha(metadata: Mapping[str, str], module: str) -> float | None:
         return None
     if not isinstance(alpha, int | float) or isinstance(alpha, bool):
         raise RecipeError(Problem(f"{KEY}: {component}.lora_alpha", f"{str(alpha)[:40]!r} is no number"))
-    return float(alpha)
+    return float(alpha) * (math.sqrt(rank) if rank and table.get(f"{component}.use_rslora") is True else 1.0)
 
 
 def without(metadata: Mapping[str, str]) -> dict[str, str]:

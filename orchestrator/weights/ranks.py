@@ -6,6 +6,7 @@ which keeps one more in every layer that is not zero.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, assert_never
 
 import numpy as np
@@ -18,6 +19,31 @@ RankRule = Literal["2023", "sd-scripts-0.10"]
 
 ZERO = 1e-6
 """A largest singular value at or below this is a zero layer, of rank 1 (resize_lora.py MIN_SV)."""
+
+
+NO_CAP = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a resize is asked for: method and its parameter, largest ranks, rule, type of the file, zero modules dropped."""
+
+    method: Method
+    param: float
+    cap: int
+    conv_cap: int
+    rule: RankRule
+    dtype: str
+    prune: bool
+
+    @property
+    def caps(self) -> tuple[tuple[str, int], ...]:
+        """The largest ranks by their names."""
+        return (("new_rank", self.cap), ("new_conv_rank", self.conv_cap))
+
+    def rank(self, values: Doubles, full: int, *, conv: bool) -> int:
+        """Return the rank of one layer, as :func:`choose` does."""
+        return choose(values, full, self.conv_cap if conv else self.cap, method=self.method, param=self.param, rule=self.rule)
 
 
 def choose(values: Doubles, full: int, cap: int, *, method: Method, param: float, rule: RankRule) -> int:

@@ -6,14 +6,14 @@ that alpha / rank stays. LoRA and LoCon keep their form, Tucker LoCon is folded 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import factors, lowrank, metadata, numbers, peft, ranks
+from orchestrator.weights import factors, fitting, lowrank, metadata, numbers, peft, ranks
 from orchestrator.weights.files import Body, check_output, read_header
 from orchestrator.weights.modules import Adapter, Module, adapter
 
@@ -21,14 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from orchestrator.weights.lowrank import Doubles
     from orchestrator.weights.metadata import Hashes, Piece
 
     Progress = Callable[[int, int, str], None]
-
-
-_NO_CAP = 1 << 30
-_GAP = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +85,6 @@ class ResizeReport:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    method: ranks.Method
-    param: float
-    cap: int
-    conv_cap: int
-    rule: ranks.RankRule
-    dtype: str
-    prune: bool
-
-
 def resize(
     source: Path,
     output: Path,
@@ -129,9 +113,9 @@ def resize(
     check_output(output, [source], overwrite=overwrite)
     if method == "fixed" and new_rank is None:
         raise RecipeError(Problem("new_rank", "is missing", "a fixed rank needs one"))
-    cap = _NO_CAP if new_rank is None else new_rank
+    cap = ranks.NO_CAP if new_rank is None else new_rank
     conv_cap = cap if new_conv_rank is None else new_conv_rank
-    ask = _Ask(method, float(param), cap, conv_cap, rank_rule, numbers.dtype_of(save_precision), prune)
+    ask = ranks.Ask(method, float(param), cap, conv_cap, rank_rule, numbers.dtype_of(save_precision), prune)
     found = adapter(read_header(source))
     problems = [*_nonsense(ask), *factors.refusals(found, "resize")]
     if problems:
@@ -139,8 +123,8 @@ def resize(
     threshold = None
     with Body(found.header) as body:
         if method == "size_mb":
-            threshold = _fitting(found, body, ask)
-            ask = _Ask("sv_ratio", threshold, cap, conv_cap, rank_rule, ask.dtype, prune)
+            threshold = fitting.ratio(found, body, ask)
+            ask = replace(ask, method="sv_ratio", param=threshold)
         results, pieces = [], []
         made_all = lowrank.each(partial(_one, found, body, ask), found.modules)
         for done, (result, made) in enumerate(made_all, start=1):
@@ -165,8 +149,8 @@ def resize(
     )
 
 
-def _nonsense(ask: _Ask) -> list[Problem]:
-    problems = [Problem(what, f"is {cap}", "use a rank of at least 1") for what, cap in _caps(ask) if cap < 1]
+def _nonsense(ask: ranks.Ask) -> list[Problem]:
+    problems = [Problem(what, f"is {cap}", "use a rank of at least 1") for what, cap in ask.caps if cap < 1]
     limits = {"sv_fro": (0.0, 1.0), "sv_cumulative": (0.0, 1.0), "sv_ratio": (1.0, np.inf), "size_mb": (0.0, np.inf)}
     low, high = limits.get(ask.method, (-np.inf, np.inf))
     if not (low < ask.param <= high or (ask.method == "sv_ratio" and ask.param == 1)):
@@ -175,19 +159,12 @@ def _nonsense(ask: _Ask) -> list[Problem]:
     return problems
 
 
-def _caps(ask: _Ask) -> tuple[tuple[str, int], ...]:
-    return (("new_rank", ask.cap), ("new_conv_rank", ask.conv_cap))
-
-
-def _one(found: Adapter, body: Body, ask: _Ask, module: Module) -> tuple[Resized, list[Piece]]:
+def _one(found: Adapter, body: Body, ask: ranks.Ask, module: Module) -> tuple[Resized, list[Piece]]:
     product = factors.product(module, numbers.load_module(body, module), found.architecture)
     smallest = 1 / ask.param if ask.method == "sv_ratio" else None
     factored = lowrank.factorize(product.up, product.down, smallest)
     values = factored.values
-    conv = product.kernel is not None
-    rank = ranks.choose(
-        values, product.full_rank, ask.conv_cap if conv else ask.cap, method=ask.method, param=ask.param, rule=ask.rule
-    )
+    rank = ask.rank(values, product.full_rank, conv=product.kernel is not None)
     squares = values**2
     energy = float(squares.sum())
     retained = float(np.sqrt(squares[:rank].sum() / energy)) if energy else 1.0
@@ -200,44 +177,7 @@ def _one(found: Adapter, body: Body, ask: _Ask, module: Module) -> tuple[Resized
     return result, factors.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=ask.dtype)
 
 
-def _fitting(found: Adapter, body: Body, ask: _Ask) -> float:
-    """Return the largest sv_ratio whose file has at most ``param`` MiB of tensors."""
-    spectra: list[tuple[Doubles, factors.Product, Module]] = []
-    for module in found.modules:
-        product = factors.product(module, numbers.load_module(body, module), found.architecture)
-        spectra.append((lowrank.factorize(product.up, product.down).values, product.emptied(), module))
-
-    def size(ratio: float) -> int:
-        total = 0
-        for values, product, module in spectra:
-            cap = ask.cap if product.kernel is None else ask.conv_cap
-            rank = ranks.choose(values, product.full_rank, cap, method="sv_ratio", param=ratio, rule=ask.rule)
-            if not (ask.prune and not values.any()):
-                total += factors.size(module, product, rank, ask.dtype)
-        return total
-
-    limit = ask.param * 2**20
-    candidates = np.unique(np.concatenate([values[0] / values[values > ranks.ZERO] for values, _, _ in spectra]))
-    if size(1.0) > limit:
-        smallest = f"{ask.param:g} MiB is too small: rank 1 everywhere needs {size(1.0) / 2**20:.2f}"
-        raise RecipeError(Problem("size_mb", smallest, "prune zero blocks, or allow more"))
-    low, high = 0, len(candidates) - 1
-    # Values strictly above the threshold are kept, so the ratio of a value itself still leaves it out.
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if size(float(candidates[middle])) <= limit else (low, middle - 1)
-    if not len(candidates):
-        return 1.0
-    beyond = float(candidates[-1]) * 1.001
-    if size(beyond) <= limit:
-        return beyond
-    # Between two values, and not too near to either: the file's own factorization may see them a little differently.
-    while low > 0 and candidates[low] / candidates[low - 1] < 1 + _GAP:
-        low -= 1
-    return float(np.sqrt(candidates[low] * candidates[low - 1])) if low else 1.0
-
-
-def _metadata(found: Adapter, ask: _Ask, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
+def _metadata(found: Adapter, ask: ranks.Ask, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
     """The entries that sd-scripts' resize writes, and one of provenance."""
     old = max((result.old_rank or 0 for result, _ in results), default=0)
     before = found.header.metadata
@@ -253,7 +193,7 @@ def _metadata(found: Adapter, ask: _Ask, results: list[tuple[Resized, list[Piece
     else:
         changed["ss_training_comment"] = f"Dynamic resize with {ask.method}: {ask.param} from {old}; {comment}"
         changed["ss_network_dim"] = changed["ss_network_alpha"] = "Dynamic"
-    caps = {what: None if cap == _NO_CAP else cap for what, cap in _caps(ask)}
+    caps = {what: None if cap == ranks.NO_CAP else cap for what, cap in ask.caps}
     details: dict[str, Any] = {"method": ask.method, "param": ask.param, **caps, "rank_rule": ask.rule}
     details["zeroed"] = "prune" if ask.prune else "keep"
     if _converted(found):

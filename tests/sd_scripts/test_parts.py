@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from orchestrator import layers, settings, weights
@@ -109,17 +110,27 @@ def verb(*words: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+METHODS = {
+    "sv_ratio": ("--sv-ratio", "8", "--new-rank", "16"),
+    "sv_ratio capped": ("--sv-ratio", "8", "--new-rank", "5", "--new-conv-rank", "3"),
+    "sv_fro": ("--sv-fro", "0.95", "--new-rank", "16"),
+    "sv_cumulative": ("--sv-cumulative", "0.8", "--new-rank", "16", "--new-conv-rank", "4"),
+    "fixed": ("--new-rank", "6", "--new-conv-rank", "4"),
+}
+
+
 @pytest.mark.usefixtures("sd_scripts")
-def test_our_resize_and_sd_scripts_keep_the_same_ranks_with_the_0_10_rule(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_our_resize_and_sd_scripts_keep_the_same_ranks_with_the_0_10_rule(tmp_path: Path, method: str) -> None:
     """The verb, with and without ``--with sd-scripts``."""
     source, theirs, ours = (str(tmp_path / f"{name}.safetensors") for name in ("lora", "theirs", "ours"))
     small_lora(Path(source))
-    how = ("--sv-ratio", "8", "--new-rank", "16", "--save-precision", "fp32")
+    how = (*METHODS[method], "--save-precision", "fp32")
     verb("resize", source, theirs, *how, "--with", "sd-scripts")
     verb("resize", source, ours, *how, "--rank-rule", "sd-scripts-0.10")
     left, right = load_file(theirs), load_file(ours)
+    assert {name: value.shape for name, value in left.items()} == {name: value.shape for name, value in right.items()}
     ranks = {name: len(value) for name, value in left.items() if "lora_down" in name}
-    assert ranks == {name: len(value) for name, value in right.items() if "lora_down" in name}
     assert len(set(ranks.values())) > 1
     assert max(ranks.values()) < 16
     for name, rank in ranks.items():
@@ -129,6 +140,9 @@ def test_our_resize_and_sd_scripts_keep_the_same_ranks_with_the_0_10_rule(tmp_pa
             up, down = file[f"{stem}.lora_up.weight"].reshape(-1, rank), file[name].reshape(rank, -1)
             delta.append(file[f"{stem}.alpha"] / rank * up @ down)
         np.testing.assert_allclose(delta[0], delta[1], rtol=0, atol=1e-4 * float(np.abs(delta[0]).max()))
+    said = [safe_open(path, "numpy").metadata() for path in (theirs, ours)]
+    for entry in ("ss_training_comment", "ss_network_dim", "ss_network_alpha"):
+        assert said[0][entry] == said[1][entry]
 
 
 @pytest.mark.usefixtures("sd_scripts")

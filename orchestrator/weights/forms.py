@@ -1,0 +1,187 @@
+"""One module of a file in another form: plain, whole, of another rank, under other names.
+
+Whole differences are six times as large as the LoRA they come from, so they are computed while they are written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal, assert_never
+
+import numpy as np
+
+from orchestrator.weights import factors, families, kinds, lowrank, metadata, names, numbers, peft
+from orchestrator.weights.files import CHUNK, Entry
+from orchestrator.weights.kinds import Kind
+from orchestrator.weights.modules import Adapter, Module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from orchestrator.weights.base import Base
+    from orchestrator.weights.files import Body
+    from orchestrator.weights.metadata import Piece
+
+Form = Literal["same", "plain", "full", "lora", "diffusers", "kohya"]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is asked of every module: the form, from which file, with which base, to which rank or error, in which type."""
+
+    to: Form
+    found: Adapter
+    body: Body
+    base: Base | None
+    rank: int | None
+    max_error: float | None
+    dtype: str | None
+
+
+@contextlib.contextmanager
+def whole(task: Task) -> Iterator[list[Piece]]:
+    """Yield the pieces of a file of whole differences, each computed when it is written, and the next ones meanwhile.
+
+    At any time there are as many in memory as there are cores, and one that is being written.
+    """
+    changed_ = [module for module in task.found.modules if module.kind not in (Kind.FULL, Kind.NORM)]
+    copied = [module for module in task.found.modules if module.kind in (Kind.FULL, Kind.NORM)]
+    with lowrank.one_blas_thread(), ThreadPoolExecutor(lowrank.cores()) as pool:
+        ahead = _Ahead(partial(_difference, task), changed_, pool)
+        try:
+            made = [
+                metadata.Piece(_entry(task, module), partial(ahead.chunks, place)) for place, module in enumerate(changed_)
+            ]
+            yield [*made, *(piece for module in copied for piece in _copied(task, module))]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+class _Ahead:
+    """Tensors of modules in order: asking for one starts those after it."""
+
+    def __init__(self, compute: Callable[[Module], bytes], modules: Sequence[Module], pool: ThreadPoolExecutor) -> None:
+        self._compute, self._modules, self._pool = compute, modules, pool
+        self._started: dict[int, Future[bytes]] = {}
+
+    def chunks(self, place: int) -> Iterator[memoryview]:
+        for next_ in range(place, min(place + lowrank.cores(), len(self._modules))):
+            if next_ not in self._started:
+                self._started[next_] = self._pool.submit(self._compute, self._modules[next_])
+        view = memoryview(self._started.pop(place).result())
+        for begin in range(0, len(view), CHUNK):
+            yield view[begin : begin + CHUNK]
+
+
+def _entry(task: Task, module: Module) -> Entry:
+    """Return name, type and shape of a module's whole difference, from the headers alone."""
+    shape = task.base.shape(module) if task.base and _based(module) else None
+    if shape is None:
+        size = kinds.extent(module.kind, module.shapes)
+        if size is None:
+            message = f"{module.kind} has no shape without a base"
+            raise ValueError(message)
+        kernel = kinds.kernel(module.shapes) or factors.kernel(module, size[1], task.found.architecture) or ()
+        shape = (size[0], size[1] // math.prod(kernel), *kernel)
+    return Entry(f"{module.kohya}.diff", _dtype(task, module), shape)
+
+
+def _difference(task: Task, module: Module) -> bytes:
+    weight = task.base.weight(module) if task.base and _based(module) else None
+    entry = _entry(task, module)
+    return numbers.encode(families.delta(module.kind, numbers.load_module(task.body, module), weight), entry.dtype, entry.name)
+
+
+def _based(module: Module) -> bool:
+    return module.kind.needs_base or module.dora
+
+
+def changed(task: Task, module: Module) -> tuple[list[Piece], float, float]:
+    """Return a module's new pieces, the squared norm that was lost, and the whole squared norm."""
+    match task.to:
+        case "same":
+            return _copied(task, module), 0.0, 0.0
+        case "plain":
+            if module.kind is not Kind.TUCKER or module.dora:
+                return _copied(task, module), 0.0, 0.0
+            return _plain(task, module), 0.0, 0.0
+        case "lora":
+            return _lora(task, module)
+        case "diffusers" | "kohya":
+            return _renamed(task, module), 0.0, 0.0
+        case "full":
+            message = "whole differences are computed while they are written"
+            raise ValueError(message)
+    assert_never(task.to)
+
+
+def _dtype(task: Task, module: Module) -> str:
+    own = {task.found.header.entries[key].dtype for part, key in module.keys.items() if part != "alpha"} & set(
+        numbers.FLOATING
+    )
+    return task.dtype or ("F32" if "F32" in own or "F64" in own else min(own, default="F16"))
+
+
+def _copied(task: Task, module: Module, rename: str | None = None) -> list[Piece]:
+    made = []
+    for part, key in module.keys.items():
+        entry = task.found.header.entries[key]
+        name = f"{rename}.{part}" if rename else key
+        if task.dtype is None or entry.dtype == task.dtype or entry.dtype not in numbers.FLOATING:
+            made.append(metadata.Piece(Entry(name, entry.dtype, entry.shape), partial(task.body.chunks, key)))
+        else:
+            made.append(metadata.Piece(Entry(name, task.dtype, entry.shape), partial(_encoded, task.body, key, task.dtype)))
+    return made
+
+
+def _encoded(body: Body, key: str, dtype: str) -> Iterator[bytes]:
+    """Yield a tensor's bytes as another type, piece by piece."""
+    for chunk in body.chunks(key):
+        yield numbers.encode(numbers.decode(chunk, body.header.entries[key].dtype), dtype, key)
+
+
+def _plain(task: Task, module: Module) -> list[Piece]:
+    product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
+    rank = product.up.shape[1]
+    return factors.pieces(
+        module, product.up, product.down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module)
+    )
+
+
+def _lora(task: Task, module: Module) -> tuple[list[Piece], float, float]:
+    product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
+    factored = lowrank.factorize(product.up, product.down)
+    squares = (factored.values * product.scale) ** 2
+    whole = float(squares.sum())
+    if task.max_error is not None:
+        left = whole - np.cumsum(squares)
+        rank = int(np.searchsorted(-left, -(task.max_error**2) * whole)) + 1
+    else:
+        rank = task.rank or 1
+    rank = max(1, min(rank, product.full_rank))
+    up, down = lowrank.truncate(factored, product.up, product.down, rank)
+    made = factors.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module))
+    return made, float(squares[rank:].sum()), whole
+
+
+def _renamed(task: Task, module: Module) -> list[Piece]:
+    if task.to == "kohya":
+        if names.naming_of(module.name) == "kohya":
+            return _copied(task, module)
+        made = _copied(task, module, rename=module.kohya)
+        if "alpha" not in module.keys and module.rank:
+            stated = peft.stated_alpha(task.found.header.metadata, module.name, module.rank)
+            alpha = np.array(module.rank if stated is None else stated, np.float32)
+            dtype = _dtype(task, module)
+            made.append(metadata.raw(f"{module.kohya}.alpha", dtype, (), numbers.encode(alpha, dtype, module.kohya)))
+        return made
+    product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
+    name = names.diffusers(module.name, task.found.architecture)
+    renamed = Module(name, module.kohya, module.block, Kind.LORA, {}, {})
+    alpha = product.scale * product.up.shape[1]
+    return factors.pieces(renamed, product.up, product.down, product.kernel, alpha=alpha, dtype=_dtype(task, module))
