@@ -1,7 +1,7 @@
 """Feed strangers' files to what reads them: ``python tests/fuzz.py [TARGET…] [--count N | --atheris SECONDS] [--seed S]``.
 
 With ``--count``, inputs are made from sound ones by a seeded generator; with ``--atheris``, libFuzzer mutates them, led by
-coverage (the extra ``fuzz``). A finding is an exception that a user would see as a traceback, more than a second of
+coverage (the extra ``fuzz``). A finding is an exception or a warning that a user would see, more than a second of
 processor time for one input, or more than 500 MB; the input is kept and the exit code is 1.
 """
 
@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 from fuzz_targets import TARGETS
@@ -39,6 +40,8 @@ def plain(name: str, count: int, seed: int, first: int = 0) -> int:
     """Make and read the inputs from ``first`` up to ``count``; a finding is raised."""
     make, read = TARGETS[name]
     signal.signal(signal.SIGPROF, hang)
+    for category in (RuntimeWarning, UserWarning):  # the kinds that Python shows
+        warnings.simplefilter("error", category)
     with tempfile.TemporaryDirectory() as place:
         for index in range(first, count):
             data = make(random.Random(f"{name} {seed} {index}"))  # noqa: S311 - seeded on purpose

@@ -7,6 +7,7 @@ traceback.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import struct
 import zlib
@@ -144,14 +145,13 @@ def make_header(rng: random.Random) -> bytes:
     table: dict[str, Any] = {}
     body = 0
     for index in range(rng.randrange(1, 4)):
+        dtype, width = rng.choice((("F16", 2), ("F16", 2), ("BF16", 2), ("F32", 4), ("F64", 8)))
         for end, whole in rng.choice(FAMILIES).items():
             shape = whole if rng.random() < 0.95 else [rng.randrange(6) for _ in range(rng.randrange(6))]
-            count = 2
-            for side in shape:
-                count *= side
+            size = width * math.prod(shape)
             name = f"lora_unet_down_blocks_{index}_attentions_0_proj_in.{end}"
-            table[name] = {"dtype": "F16", "shape": shape, "data_offsets": [body, body + count]}
-            body += count
+            table[name] = {"dtype": dtype, "shape": shape, "data_offsets": [body, body + size]}
+            body += size
     table["__metadata__"] = {"ss_network_module": "networks.lora", "ss_network_dim": "4", word(rng): word(rng)}
     for _ in range(rng.randrange(3)):
         above, key = rng.choice(paths(table))
@@ -162,7 +162,7 @@ def make_header(rng: random.Random) -> bytes:
 
 
 def read_header(data: bytes, folder: Path) -> None:
-    """Read the header, look at the file, and guard it as a training's result."""
+    """Read the header, look at the file, guard it as a training's result, and operate on it; what is written is sound."""
     from orchestrator import guards, weights  # noqa: PLC0415
     from orchestrator.engines import states  # noqa: PLC0415
     from orchestrator.errors import OrchestratorError  # noqa: PLC0415
@@ -174,9 +174,28 @@ def read_header(data: bytes, folder: Path) -> None:
     guards.zero_delta(path)
     try:
         files.read_header(path)
-        weights.inspect(path)
+        json.dumps(weights.inspect(path).to_json(), allow_nan=False)
     except OrchestratorError:
         return
+    made = folder / "made.safetensors"
+    weights.verify(path)
+    for work in (
+        lambda: weights.merge(path, made, [0.5] * 9 + [1.5] * 8, overwrite=True),
+        lambda: weights.merge(path, made, [0.5] * 17 + [1.5] * 9, overwrite=True),
+        lambda: weights.resize(path, made, overwrite=True),
+        lambda: weights.convert(path, made, "plain", overwrite=True),
+        lambda: weights.convert(path, made, "full", overwrite=True),
+        lambda: weights.convert(path, made, "lora", rank=2, overwrite=True),
+        lambda: weights.compare(path, path).to_json(),
+        lambda: weights.sweep(path),
+    ):
+        made.unlink(missing_ok=True)
+        try:
+            work()
+            if made.exists():
+                files.read_header(made)
+        except OrchestratorError:
+            continue
 
 
 BANNER = (

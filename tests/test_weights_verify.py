@@ -23,6 +23,7 @@ from orchestrator.weights import step
 from orchestrator.weights.files import read_header
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 PROMISED: dict[str, Any] = {
@@ -187,6 +188,31 @@ def test_damaged_files_fail_and_do_not_crash(tmp_path: Path) -> None:
     whole[-1] ^= 1
     lies.write_bytes(whole)
     assert {check.what for check in weights.verify(lies).checks if not check.verdict.ok} >= {"model hash"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+@pytest.mark.parametrize("family", ["lora", "locon-tucker", "loha", "lokr"])
+@pytest.mark.filterwarnings("error")
+def test_what_is_not_finite_or_becomes_so_is_said_of_its_module(tmp_path: Path, family: str, value: float) -> None:
+    parts = tensors(family, LAYERS[TE], 4, np.random.default_rng(0))
+    for name in parts:
+        if name != "alpha":
+            parts[name][:] = value
+    path, output = write(tmp_path / "nan.safetensors", {TE: parts}), tmp_path / "out.safetensors"
+    assert [check.what for check in weights.verify(path).checks if not check.verdict.ok] == ["numbers"]
+    assert json.dumps(weights.inspect(path).to_json(), allow_nan=False)
+    works: list[Callable[[], object]] = [
+        lambda: weights.resize(path, output),
+        lambda: weights.resize(path, output, method="size_mb", param=1),
+        lambda: weights.convert(path, output, "lora", rank=2),
+        lambda: weights.convert(path, output, "full"),
+    ]
+    if not np.isfinite(value):  # in float64, two thin factors of any finite numbers can be compared
+        works += [lambda: weights.compare(path, path), lambda: weights.sweep(path)]
+    for work in works:
+        with pytest.raises(RecipeError, match=f"(?s){TE}.*not finite, or too large"):
+            work()
+        assert not output.exists()
 
 
 def test_the_recipes_here_promise_what_can_be_checked(project: Path) -> None:

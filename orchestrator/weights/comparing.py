@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import lowrank, norms, numbers
+from orchestrator.weights import factors, lowrank, norms, numbers
 from orchestrator.weights.files import Body, read_header
 from orchestrator.weights.modules import Adapter, Module, adapter
 
@@ -120,13 +120,14 @@ def _pair(found: Adapter, left: Side, right: Side, name: str) -> Pair:
     block = blocks.block_of(name, found.architecture) or "other"
     if one and other and norms.shape(one) != norms.shape(other):
         raise RecipeError(Problem(name, f"changes {norms.shape(one)} in one file and {norms.shape(other)} in the other"))
-    return Pair(
-        name,
-        block,
+    products = (
         norms.inner(one, other) if one and other else 0.0,
         norms.inner(one, one) if one else 0.0,
         norms.inner(other, other) if other else 0.0,
     )
+    if not all(math.isfinite(value) for value in products):
+        raise RecipeError(Problem(name, factors.INFINITE, "verify says of a file whether its numbers are finite"))
+    return Pair(name, block, *products)
 
 
 def _sum(name: str, pairs: Iterable[Pair]) -> Pair:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from orchestrator.weights.modules import Adapter, Module
     from orchestrator.weights.numbers import Floats
 
+INFINITE = "holds numbers that are not finite, or too large to be multiplied"
+
 
 @dataclass(frozen=True, slots=True)
 class Product:
@@ -31,6 +33,11 @@ class Product:
     kernel: tuple[int, ...] | None
     outputs: int
     inputs: int
+
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers of its factors are finite."""
+        return bool(np.isfinite(self.up).all() and np.isfinite(self.down).all())
 
     @property
     def full_rank(self) -> int:
@@ -58,7 +65,19 @@ def _stuck(module: Module) -> bool:
 
 
 def product(module: Module, tensors: Tensors, architecture: Architecture) -> Product:
-    """Return the change of a low-rank module as one product.
+    """Return the change of a low-rank module as one product, see :func:`unchecked`.
+
+    Raises RecipeError where its numbers, or the products of its factors, are not finite in float32.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = unchecked(module, tensors, architecture)
+    if not (found.finite and np.isfinite(found.scale)):
+        raise RecipeError(Problem(module.name, INFINITE, "was it trained into NaN? an earlier checkpoint may be sound"))
+    return found
+
+
+def unchecked(module: Module, tensors: Tensors, architecture: Architecture) -> Product:
+    """Return the change of a low-rank module as one product, finite or not.
 
     LoRA as it is; Tucker with its core folded into down. LoHa's product of products becomes the column-wise and row-wise
     Kronecker product of its factors, of rank r^2; LoKr's Kronecker product that of its factors; both as the whole matrix
@@ -115,7 +134,10 @@ def pieces(
     """Return up (out, r) and down (r, in*k*k) as the tensors of a LoRA module, with kohya's or PEFT's keys as the module has.
 
     A zero product becomes zeros in both factors. PEFT's names have no alpha: there alpha / rank is multiplied into up.
+    Raises RecipeError where a number is not finite, or does not fit ``dtype``.
     """
+    if not (np.isfinite(up).all() and np.isfinite(down).all()):
+        raise RecipeError(Problem(module.name, INFINITE))
     rank = up.shape[1]
     tail = () if kernel is None else kernel
     down_shape = (rank, down.shape[1] // int(np.prod(tail, dtype=int)), *tail)

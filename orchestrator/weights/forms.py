@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, assert_never
 
 import numpy as np
 
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.weights import factors, families, kinds, lowrank, metadata, names, numbers, peft
 from orchestrator.weights.files import CHUNK, Entry
 from orchestrator.weights.kinds import Kind
@@ -94,7 +95,11 @@ def _entry(task: Task, module: Module) -> Entry:
 def _difference(task: Task, module: Module) -> bytes:
     weight = task.base.weight(module) if task.base and _based(module) else None
     entry = _entry(task, module)
-    return numbers.encode(families.delta(module.kind, numbers.load_module(task.body, module), weight), entry.dtype, entry.name)
+    with np.errstate(over="ignore", invalid="ignore"):
+        difference = families.delta(module.kind, numbers.load_module(task.body, module), weight)
+    if not np.isfinite(difference).all():
+        raise RecipeError(Problem(module.name, factors.INFINITE))
+    return numbers.encode(difference, entry.dtype, entry.name)
 
 
 def _based(module: Module) -> bool:

@@ -97,6 +97,8 @@ def _by_gram(up: Floats, down: Floats, precision: type[np.floating[Any]], smalle
     eps = float(np.finfo(precision).eps)
     up, down = up.astype(precision, copy=False), down.astype(precision, copy=False)
     outer, inner = (down @ down.T).astype(np.float64), (up.T @ up).astype(np.float64)
+    if not (np.isfinite(outer).all() and np.isfinite(inner).all()):
+        return None  # squares beyond float32
     try:
         lower: Doubles = np.asarray(np.linalg.cholesky(outer), np.float64)
     except np.linalg.LinAlgError:
@@ -152,9 +154,17 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Map over ``items`` with one thread per core and BLAS at one thread; results in order, an error as it comes."""
+    """Map over ``items`` with one thread per core and BLAS at one thread; results in order, an error as it comes.
+
+    numpy warns of no overflow: what comes of a stranger's numbers is looked at, and said of the module.
+    """
+
+    def quiet(item: T) -> R:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return function(item)
+
     with one_blas_thread(), ThreadPoolExecutor(cores()) as pool:
-        yield from pool.map(function, items)
+        yield from pool.map(quiet, items)
 
 
 def cores() -> int:

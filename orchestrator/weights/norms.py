@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from orchestrator.weights.modules import Module
     from orchestrator.weights.numbers import Floats
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Frobenius norm of the change (None: it depends on the base model), whether it is zero, whether all numbers are finite.
+    """Frobenius norm of the change (None: it depends on the base model), whether it is zero, whether all is finite.
+
+    Where it is not finite, neither is the norm: None. That may be the numbers of the file, or what they come to in float32.
 
     ``last`` and ``before_last`` are the last two singular values over the first, for LoRA and LoCon that are not zero.
     """
@@ -41,6 +45,8 @@ def size(module: Module, tensors: Tensors, architecture: Architecture) -> Size:
     values = singular(module, tensors, architecture)
     if values is not None:
         norm = float(np.sqrt(np.sum(values**2)))
+        if not norm <= _LARGEST:
+            return Size(None, zero=False, finite=False)
         if values[0] <= 0:
             return Size(norm, zero=True, finite=True)
         return Size(
@@ -51,6 +57,8 @@ def size(module: Module, tensors: Tensors, architecture: Architecture) -> Size:
         norm = abs(families.scale(module.kind, tensors)) * float(np.linalg.norm(first)) * float(np.linalg.norm(second))
     else:
         norm = float(np.linalg.norm(families.delta(module.kind, tensors)))
+    if not norm <= _LARGEST:
+        return Size(None, zero=False, finite=False)
     return Size(norm, norm == 0, finite=True)
 
 
@@ -60,13 +68,15 @@ def finite(tensors: Tensors) -> bool:
 
 
 def singular(module: Module, tensors: Tensors, architecture: Architecture) -> Doubles | None:
-    """Return the singular values of a module's change, largest first; None where it has no thin factors.
+    """Return the singular values of a module's change, largest first; None where it has no thin factors, or no finite ones.
 
     The tensors have to be finite.
     """
     if module.kind.needs_base or module.dora or not _thin(module):
         return None
-    product = factors.product(module, tensors, architecture)
+    product = factors.unchecked(module, tensors, architecture)
+    if not product.finite:
+        return None
     return lowrank.factorize(product.up, product.down, 1 / 100).values * abs(product.scale)
 
 
@@ -106,7 +116,7 @@ class Change:
 def change(module: Module, tensors: Tensors, architecture: Architecture) -> Change:
     """Return a module's change for :func:`inner`; ValueError for the kinds that need the base."""
     if _thin(module) and not module.dora:
-        product = factors.product(module, tensors, architecture)
+        product = factors.unchecked(module, tensors, architecture)
         return Change(product.up, product.down, product.scale)
     whole = families.delta(module.kind, tensors)
     return Change(whole.reshape(whole.shape[0], -1), None, 1.0)

@@ -71,7 +71,8 @@ def decode(data: Buffer, dtype: str) -> Floats:
         raise RecipeError(
             Problem("dtype", f"{dtype} tensors cannot be computed with", "convert them to fp16, bf16 or fp32 first")
         )
-    return np.frombuffer(data, _NUMPY[dtype]).astype(np.float32)
+    with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and found to be
+        return np.frombuffer(data, _NUMPY[dtype]).astype(np.float32)
 
 
 def encode(values: NDArray[Any], dtype: str, where: str) -> bytes:
@@ -123,7 +124,7 @@ def scaled(data: Buffer, dtype: str, weight: float, table: NDArray[np.uint16] | 
     """Return the bytes of a tensor times ``weight``, by ``table`` where there is one (see :func:`scale_table`)."""
     if table is None:
         values = np.frombuffer(data, _NUMPY[dtype])
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             product = (values * np.asarray(weight, dtype=values.dtype)).astype(values.dtype)
         if abs(weight) > 1 and bool(np.any(np.isinf(product) & np.isfinite(values))):
             raise overflowing(where, dtype)
