@@ -15,6 +15,7 @@ from orchestrator.terminal import clean
 from orchestrator.workspace import Wanted, Workspace, final, select
 
 if TYPE_CHECKING:
+    from orchestrator.known import World
     from orchestrator.plan import Plan, Step
     from orchestrator.store import Store
 
@@ -61,7 +62,8 @@ def go(
     looking = looking or view.choose(plan, style, quiet=quiet)
     job = Job(plan, space.store, space.root, looking, force, only, asked.keep_going, asked.verify)
     with looking:
-        outcomes = _on_cluster(job, asked, [plan.by_name[name] for name in due]) if asked.cluster else _here(job, asked)
+        steps = [plan.by_name[name] for name in due]
+        outcomes = _on_cluster(job, asked, steps, space.world) if asked.cluster else _here(job, asked)
     if unsent := notify.ended(outcomes, time.monotonic() - begun):
         looking.say(unsent)
     _summary(plan, space.store, outcomes, time.monotonic() - begun, quiet=quiet)
@@ -75,7 +77,7 @@ def _here(job: Job, asked: Asked) -> list[Outcome]:
     return run_plan(job, lanes.lanes(asked.gpus, trainers(embedded), inline=asked.inline))
 
 
-def _on_cluster(job: Job, asked: Asked, due: list[Step]) -> list[Outcome]:
+def _on_cluster(job: Job, asked: Asked, due: list[Step], world: World) -> list[Outcome]:
     """Run on a Ray cluster, after a look at each of its nodes."""
     from orchestrator import architecture, workspace  # noqa: PLC0415 - only for those who have a cluster
     from orchestrator.executors.ray_executor import Cluster  # noqa: PLC0415
@@ -83,7 +85,8 @@ def _on_cluster(job: Job, asked: Asked, due: list[Step]) -> list[Outcome]:
     sizes = [0]
     for recipe in {step.recipe: job.plan.recipes[step.recipe] for step in due if step.kind is Kind.TRAIN}.values():
         said = architecture.predict(recipe, architecture.of(recipe))
-        sizes.append(workspace.disk(recipe, said.tensor_bytes) if said is not None else 0)
+        pictures = world.counted(recipe).disk_bytes  # a copy of the dataset travels with the training
+        sizes.append(pictures + (workspace.disk(recipe, said.tensor_bytes, pictures) if said is not None else 0))
     with Cluster(asked.address, asked.transport) as cluster:
         cluster.start(job, due, max(sizes))
         return run_plan(job, cluster)

@@ -66,8 +66,9 @@ class Journal:
 
     def _hold(self) -> str:
         """Asked once a second: return why the child should wait, or ""."""
-        if self._guards is None:
-            return ""
+        if self._guards is None:  # a step that recipes share waits where all of them would
+            shared = min((recipe.guards for recipe in self._job.plan.recipes.values()), key=lambda one: one.min_free_mb)
+            return guards.low_disk(self._work, shared)
         return self._heat.look() or guards.low_disk(self._work, self._guards)
 
     def _read(self, piece: str) -> Progress | None:

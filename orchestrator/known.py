@@ -86,11 +86,12 @@ class Digests:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What planning has to know of a dataset: pictures in the built folders, batches, and whether nothing is wrong with it."""
+    """What planning has to know of a dataset: pictures in the built folders and the most they take, batches, any problem."""
 
     images: int
     batches_per_epoch: int
     sound: bool
+    disk_bytes: int
 
 
 class World:
@@ -182,7 +183,7 @@ class World:
                 layout = self.layout(recipe)
                 seen = dataset.predict(layout, recipe.dataset)
                 sound = not dataset.problems(layout, recipe.dataset, self.root)
-                kept = [seen.images, seen.batches_per_epoch, sound]
+                kept = [seen.images, seen.batches_per_epoch, sound, dataset.disk_bytes(layout)]
             if not self.problems:
                 self._datasets[key] = kept
             self._counts[asked] = Counts(*kept)

@@ -120,14 +120,16 @@ def predict(recipe: Recipe, world: World) -> dict[str, Any]:
         "train_steps": recipe.training.steps,
         "epochs": epochs,
         "images": seen.images,
-        "disk_bytes": disk(recipe, size) if size is not None else None,
+        "disk_bytes": disk(recipe, size, seen.disk_bytes) + seen.disk_bytes if size is not None else None,
     }
 
 
-def disk(recipe: Recipe, tensor_bytes: int) -> int:
-    """Return the bytes a recipe needs at most at one time: files of each step, checkpoints, states, and 10 % for the rest.
+def disk(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
+    """Return the bytes a recipe needs at most at one time, besides its dataset, which others may share: files of each step,
+    checkpoints, states, latents, rendered pictures, and 10 % for the rest.
 
-    A state holds the weights and two moments of AdamW in fp32 (8-bit optimizers need less).
+    A state holds the weights and two moments of AdamW in fp32 (8-bit optimizers need less). Latents are a twelfth of their
+    pictures: 4 numbers of 4 bytes for 64 pixels of 3 bytes; mirrored ones are kept, too.
     """
     from orchestrator.engines import states as engine_states  # noqa: PLC0415
 
@@ -137,7 +139,10 @@ def disk(recipe: Recipe, tensor_bytes: int) -> int:
         files += training.steps // training.save_every_n_steps
     every = training.state_every_n_steps
     states = (engine_states.kept(training.keep_states, training.steps, every) + 1) * 3 * 2 * tensor_bytes if every else 0
-    return int((files * tensor_bytes + states) * 1.1)
+    latents = dataset_bytes // 6 if training.cache_latents == "disk" else 0
+    drawn = [(one.width or recipe.render.width, one.height or recipe.render.height) for one in recipe.render.prompts.values()]
+    pictures = 3 * sum(3 * width * height for width, height in drawn)  # rendered, in a grid, in the release
+    return int((files * tensor_bytes + states + latents + pictures) * 1.1)
 
 
 def describe(step: Step, reason: Reason | None) -> dict[str, Any]:

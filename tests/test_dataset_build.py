@@ -43,6 +43,16 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def test_the_most_that_a_build_takes_is_known_before(project_folder: Path) -> None:
+    said = api.disk_bytes(api.layout(made(**TABLE), project_folder))
+    build(made(**TABLE), project_folder, project_folder / "out", silent)
+    folders = [path for path in (project_folder / "out").rglob("*") if path.suffix in {".png", ".txt"}]
+    pictures = sum(path.stat().st_size for path in folders if path.suffix == ".png")
+    blocks = sum(-(-path.stat().st_size // 4096) * 4096 for path in folders)
+    assert len(folders) == 2 * 3 * 3
+    assert pictures < blocks <= said < 2 * pictures + len(folders) * 4096, "noise takes about what is said"
+
+
 @pytest.fixture
 def project_folder(tmp_path: Path) -> Path:
     data = tmp_path / "data"

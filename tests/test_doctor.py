@@ -6,18 +6,23 @@ import fcntl
 import json
 import os
 import pickle
+import shutil
 import struct
 import sys
 import zipfile
 from pathlib import Path  # noqa: TC003
+from types import SimpleNamespace
 
+import harness
 import pytest
 
 from orchestrator import cli, doctor, process, settings
 from orchestrator.doctor import files, machine, pickles, trainer
 from orchestrator.doctor.check import Check, State
 from orchestrator.errors import Problem
+from orchestrator.record import Reason, Why
 from orchestrator.store import Store
+from orchestrator.workspace import Wanted, predict
 
 
 def safetensors(path: Path, *names: str) -> Path:
@@ -118,6 +123,28 @@ def test_versions_in_an_environment(tmp_path: Path) -> None:
     assert trainer.version(packages, "lycoris_lora") == "3.4.0"
     states = {check.what: check.state for check in trainer._versions(packages)}
     assert states == {"torch of sd-scripts": State.WARN, "LyCORIS": State.OK}
+
+
+def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, states and pictures, and the pictures of a dataset once, however many recipes share it."""
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    cats.recipe("cat-loha", "other")
+    space = cats.space()
+    plan = space.plan(space.load(Wanted(("all",))))
+    recipes = list(plan.recipes.values())
+    pictures = space.world.counted(recipes[0]).disk_bytes
+    assert pictures == 2 * (3 * 64 * 64 + 2 * 4096)
+    each = [predict(recipe, space.world)["disk_bytes"] - pictures for recipe in recipes]
+    assert all(needed > 2 * 3 * 64 * 64 for needed in each)
+    free = 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    for due, needed in (((), sum(each) + pictures), (("dataset",), pictures), (("train",), sum(each))):
+        steps = {step.name: None if due and step.kind not in due else Reason(Why.NEW) for step in plan.steps}
+        free = needed - 1
+        (problem,) = doctor.preflight(plan, steps, space.world, space.store)
+        assert problem.what.endswith(f"these recipes write up to {needed / 1e9:.2f} GB")
+        free = needed
+        assert doctor.preflight(plan, steps, space.world, space.store) == []
 
 
 def test_problems_that_recipes_share_are_said_once() -> None:

@@ -11,11 +11,15 @@ import time
 from typing import TYPE_CHECKING
 
 import fakes
+import harness
 from PIL import Image
 
 from orchestrator import guards, process
+from orchestrator.job import Job
+from orchestrator.journal import Journal
 from orchestrator.process import Command, Watch
 from orchestrator.recipe import Guards
+from orchestrator.workspace import Wanted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,6 +113,23 @@ def test_a_hot_gpu_pauses_the_run_where_the_recipe_says_so(tmp_path: Path, monke
 def test_low_disk(tmp_path: Path) -> None:
     assert guards.low_disk(tmp_path, Guards(min_free_mb=0)) == ""
     assert "MB free on the disk of" in guards.low_disk(tmp_path, Guards(min_free_mb=10**9))
+
+
+def test_a_step_that_recipes_share_waits_for_room_by_the_guards_of_the_recipe_that_asks_for_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    for name, least in (("cat-lora", 10**9), ("cat-loha", 2 * 10**9)):
+        cats.recipe(name, "lora", f"[guards]\nmin_free_mb = {least}\n")
+    space = cats.space()
+    plan = space.plan(space.load(Wanted(("all",))))
+    job = Job(plan, space.store, space.root, cats.seen)
+    with Journal(job, plan.by_name["cat/dataset"], None, tmp_path) as watch:
+        assert watch.hold is not None
+        assert watch.hold().endswith(f"waits for {10**9} MB (guards.min_free_mb)")
+        cats.recipe("cat-dora", "lora", "[guards]\nmin_free_mb = 0\n")
+        job.plan = space.plan(space.load(Wanted(("all",))))
+        assert watch.hold() == ""
 
 
 def test_a_child_is_paused_while_the_disk_is_full_and_goes_on_after(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """From a folder of pictures to exactly what the trainer will see.
 
-Planning calls ``layout``, ``predict``, ``epochs``, ``problems`` and ``sources``, which read headers and texts only; the
-step is ``python -m orchestrator.dataset build request.json`` (``main``); a trainer gets ``absolute_config``.
+Planning calls ``layout``, ``predict``, ``epochs``, ``disk_bytes``, ``problems`` and ``sources``, which read headers and texts
+only; the step is ``python -m orchestrator.dataset build request.json`` (``main``); a trainer gets ``absolute_config``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from orchestrator.dataset.config import absolute_config
 from orchestrator.dataset.folders import Folder, Layout, Picture, layout
 from orchestrator.dataset.manifest import SCHEMA
 from orchestrator.dataset.originals import asked, sources
-from orchestrator.dataset.preflight import problems
+from orchestrator.dataset.preflight import disk_bytes, problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ __all__ = [
     "Prediction",
     "absolute_config",
     "asked",
+    "disk_bytes",
     "epochs",
     "layout",
     "main",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.dataset import buckets
 from orchestrator.errors import Problem
@@ -13,10 +14,28 @@ if TYPE_CHECKING:
     from orchestrator.dataset.folders import Layout
     from orchestrator.recipe import Dataset
 
+_BLOCK: Final = 4096
+
 
 def problems(layout: Layout, dataset: Dataset, root: Path) -> list[Problem]:
     """Return every problem at which the build or the trainer would stop, or train something else in silence."""
     return [*layout.problems, *_settings(layout, dataset), *_unplaced(layout, dataset, root), *_tagger(dataset, root)]
+
+
+def disk_bytes(layout: Layout) -> int:
+    """Return the most that the built folders can take: PNGs as large as their pixels, which noise would be, and captions.
+
+    Drawings take a fifth to a third of it. Every file fills whole blocks of the file system.
+    """
+    most = 0
+    for folder in layout.folders:
+        for picture in folder.pictures:
+            pixels = 3 * picture.size[0] * picture.size[1]
+            if picture.size == picture.original_size:  # may be copied as it is, with all that its file holds
+                with contextlib.suppress(OSError):
+                    pixels = max(pixels, picture.original.stat().st_size)
+            most += pixels + 2 * _BLOCK
+    return most
 
 
 def _settings(layout: Layout, dataset: Dataset) -> list[Problem]:

@@ -41,15 +41,17 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, st
     problems: list[Problem] = []
     for name in dict.fromkeys(step.recipe for step in due if step.recipe):
         problems += trust.problems(plan.recipes[name], world.root)
-    for owner in dict.fromkeys(step.owner for step in due if step.kind is Kind.DATASET):
-        problems += pictures(next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner), world)
+    owners = dict.fromkeys(step.owner for step in due if step.kind is Kind.DATASET)
+    built = [next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner) for owner in owners]
+    for recipe in built:
+        problems += pictures(recipe, world)
     needs_engine = dict.fromkeys(step.recipe for step in due if step.recipe and step.kind in _NEEDS_ENGINE)
     for name in needs_engine:
         recipe = plan.recipes[name]
         problems += engines.get(recipe.engine).preflight(recipe)
         problems += models(recipe, world)
     trained = [plan.recipes[step.recipe] for step in due if step.kind is Kind.TRAIN]
-    problems += disk_space(trained, world, store)
+    problems += disk_space(trained, built, world, store)
     problems = grouped(problems)
     if needs_engine and problems and any(plan.recipes[name].engine == "sd-scripts" for name in needs_engine):
         names = " ".join(plan.recipes) if len(plan.recipes) == 1 else "all"
@@ -74,24 +76,32 @@ def models(recipe: Recipe, world: World) -> list[Problem]:
     return files.problems(recipe, world)
 
 
-def disk_space(recipes: list[Recipe], world: World, store: Store) -> list[Problem]:
-    """Return a problem if the disk of the store is too small for what the recipes will write, or cannot be written."""
+def disk_space(trained: list[Recipe], built: list[Recipe], world: World, store: Store) -> list[Problem]:
+    """Return a problem if the disk of the store is too small for what will be written, or cannot be written.
+
+    Args:
+        trained: the recipes that will be trained and what follows.
+        built: one recipe of every dataset that will be built.
+        world: this machine.
+        store: where all of it goes.
+    """
     from orchestrator import architecture  # noqa: PLC0415 - only when something will be trained
     from orchestrator.workspace import disk  # noqa: PLC0415
 
-    needed = 0
-    for recipe in recipes:
+    needed = sum(world.counted(recipe).disk_bytes for recipe in built)
+    for recipe in trained:
         said = architecture.predict(recipe, architecture.of(recipe, world.find(recipe.base.checkpoint)))
-        needed += disk(recipe, said.tensor_bytes) if said is not None and said.tensor_bytes is not None else 0
+        if said is not None and said.tensor_bytes is not None:
+            needed += disk(recipe, said.tensor_bytes, world.counted(recipe).disk_bytes)
     folder: Path = store.root
     while not folder.exists():
         folder = folder.parent
-    if recipes and not os.access(folder, os.W_OK):
+    if (trained or built) and not os.access(folder, os.W_OK):
         return [Problem(str(folder), "cannot be written", "chown or chmod it, or set KRNK_RUNS to a folder of your own")]
     free = shutil.disk_usage(folder).free
     if needed <= free:
         return []
-    what = f"{free / 1e9:.1f} GB free; these recipes write up to {needed / 1e9:.1f} GB"
+    what = f"{free / 1e9:.2f} GB free; these recipes write up to {needed / 1e9:.2f} GB"
     return [Problem(str(folder), what, "free some, or set KRNK_RUNS to a folder on a larger disk")]
 
 
@@ -108,16 +118,16 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
         problems += lacking
         if not lacking:
             found.append(Check(f"engine {name}", State.OK, engines.get(name).version()))
-    seen: set[str] = set()
+    datasets: dict[str, Recipe] = {}
     for recipe in recipes:
         problems += models(recipe, space.world)
         found += files.checks(recipe, space.world)
-        if recipe.dataset.name not in seen:
-            seen.add(recipe.dataset.name)
+        if recipe.dataset.name not in datasets:
+            datasets[recipe.dataset.name] = recipe
             lacking = pictures(recipe, space.world)
             problems += lacking
             found += [] if lacking else _dataset(recipe, space.world)
-    problems += disk_space(recipes, space.world, space.store)
+    problems += disk_space(recipes, list(datasets.values()), space.world, space.store)
     found += [Check(problem.where, State.BAD, problem.what, problem.hint) for problem in grouped(problems)]
     if space.store.root.is_dir():
         space.world.digests.save()
