@@ -92,6 +92,8 @@ class Counts:
     batches_per_epoch: int
     sound: bool
     disk_bytes: int
+    largest: tuple[int, ...]
+    """Width, height and batch size of the largest bucket of the largest resolution class; empty without pictures."""
 
 
 class World:
@@ -183,10 +185,12 @@ class World:
                 layout = self.layout(recipe)
                 seen = dataset.predict(layout, recipe.dataset)
                 sound = not dataset.problems(layout, recipe.dataset, self.root)
-                kept = [seen.images, seen.batches_per_epoch, sound, dataset.disk_bytes(layout)]
+                largest = [*seen.largest.size, seen.largest.batch_size] if seen.largest else []
+                kept = [seen.images, seen.batches_per_epoch, sound, dataset.disk_bytes(layout), largest]
             if not self.problems:
                 self._datasets[key] = kept
-            self._counts[asked] = Counts(*kept)
+            images, batches, sound, disk_bytes, largest = kept
+            self._counts[asked] = Counts(images, batches, sound, disk_bytes, tuple(largest))
         return self._counts[asked]
 
     def layout(self, recipe: Recipe) -> Layout:

@@ -1,6 +1,7 @@
 """How long a training will take and how much GPU memory it needs, measured by a few real steps on its largest pictures.
 
-The result is remembered per machine, engine, network and shape in ``runs/probes.json``, so it is measured once.
+The result is remembered per machine, engine, network and shape in ``runs/probes.json``, so it is measured once, for all
+recipes that differ in nothing that costs time.
 """
 
 from __future__ import annotations
@@ -8,21 +9,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
 import time
-import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import toml
-
 from orchestrator import engines, process
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan import Kind, canonical
-from orchestrator.record import host
+from orchestrator.record import Reason, Why, host
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
@@ -31,6 +30,21 @@ if TYPE_CHECKING:
     from orchestrator.workspace import Workspace
 
 STEPS = 4  # the first one compiles, allocates and warms up; the others are timed
+# What of a training changes what is trained, or what is kept of it, and not how long a step takes.
+PROBES = "probes.json"
+_SAME_TIME: tuple[str, ...] = (
+    "steps",
+    "seed",
+    "learning_rate",
+    "text_encoder_lr",
+    "unet_lr",
+    "log_prefix",
+    "wandb",
+    "save_precision",
+)
+_SAME_TIME += ("lr_scheduler", "lr_scheduler_num_cycles", "lr_warmup_steps", "keep_states")
+_SAME_TIME += ("save_every_n_steps", "state_every_n_steps", "sample_every_n_steps")
+_RATES = ("learning_rate", "text_encoder_lr", "unet_lr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +60,75 @@ class Probe:
         return self.total_mb > 0 and self.peak_mb > 0.97 * self.total_mb
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What the trainings of a plan that are still to be done will take, at most, one after the other."""
+
+    seconds: float
+    known: tuple[str, ...]
+    """Recipes whose shape has been measured."""
+    unknown: tuple[str, ...]
+    """Recipes whose shape has not."""
+    measure: tuple[str, ...]
+    """One recipe of each shape that has not."""
+
+    def told(self, profile: str = "", engine: str = "") -> str:
+        """Return it as a line for people; "" where nothing has been measured or nothing is left.
+
+        Args:
+            profile: --profile of the command that says it, for the one that measures the others.
+            engine: --engine.
+        """
+        from orchestrator.view import duration  # noqa: PLC0415
+
+        said = f"training takes at most {duration(self.seconds)} for {_counted(self.known)}, one after the other"
+        if not self.unknown:
+            return said if self.known else ""
+        command = ["python -m orchestrator probe", *self.measure]
+        command += [f"--{name} {value}" for name, value in (("profile", profile), ("engine", engine)) if value]
+        return f"{said}; not measured: {', '.join(self.unknown)};  {' '.join(command)}" if self.known else ""
+
+
+def _counted(names: tuple[str, ...]) -> str:
+    return f"{len(names)} recipes" if len(names) != 1 else names[0]
+
+
+def left(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -> Left:
+    """Return what is left to train of a plan, by what was measured: whole trainings, or from their last state on."""
+    memo = _memo(space)
+    seconds, found, lacking = 0.0, [], {}
+    for step in plan.steps:
+        reason = reasons[step.name]
+        if step.kind is not Kind.TRAIN or reason is None:
+            continue
+        recipe = plan.recipes[step.recipe]
+        key = shape(recipe, space) if memo else ""
+        probe = _probe(memo.get(key))
+        if probe is None:
+            lacking[recipe.name] = key
+            continue
+        done = int(reason.detail) if reason.why is Why.RESUME and reason.detail.isdigit() else 0
+        seconds += max(0, recipe.training.steps - done) * probe.seconds_per_step
+        found.append(recipe.name)
+    one = {key: name for name, key in reversed(lacking.items())}
+    return Left(seconds, tuple(found), tuple(lacking), tuple(name for name in lacking if name in one.values()))
+
+
 def known(recipe: Recipe, space: Workspace) -> Probe | None:
-    """Return what was measured for this recipe on this machine, or None."""
-    found = _memo(space).get(_key(recipe))
-    return Probe(**found) if found else None
+    """Return what was measured for this recipe's shape on this machine, or None."""
+    return _probe(_memo(space).get(shape(recipe, space)))
+
+
+def _probe(said: Any) -> Probe | None:
+    """Return what the file of probes says of a shape; None where it says nothing of use."""
+    with contextlib.suppress(LookupError, TypeError, ValueError, OverflowError):
+        found = Probe(float(said["seconds_per_step"]), int(said["peak_mb"]), int(said["total_mb"]))
+        return found if found.seconds_per_step >= 0 and math.isfinite(found.seconds_per_step) else None
+    return None
 
 
 def measure(recipe: Recipe, plan: Plan, space: Workspace) -> Probe:
-    """Train a few steps on the largest resolution class of the recipe's dataset, in a folder that is removed afterwards.
+    """Train a few steps on the largest bucket of the recipe's dataset, in a folder that is removed afterwards.
 
     Raises:
         StepFailed: the dataset is not built yet, or the trainer ended before it had done its steps.
@@ -77,16 +152,18 @@ def measure(recipe: Recipe, plan: Plan, space: Workspace) -> Probe:
         probe = _train(short, folder, data, {source.role: source.path for source in step.sources})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    memo = {**_memo(space), _key(recipe): asdict(probe)}
-    draft = space.store.root / f"probes.json.{os.getpid()}"
+    memo = {**_memo(space), shape(recipe, space): asdict(probe)}
+    draft = space.store.root / f"{PROBES}.{os.getpid()}"
     draft.write_text(json.dumps(memo, indent=1), "utf-8")
-    draft.replace(space.store.root / "probes.json")
+    draft.replace(space.store.root / PROBES)
     return probe
 
 
 def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) -> Probe:
+    from orchestrator.dataset import largest  # noqa: PLC0415 - only a probe needs it
+
     (folder / "dataset").mkdir()
-    (folder / "dataset" / "dataset.toml").write_text(_largest(data), "utf-8")
+    largest.lay(data, folder / "dataset")
     command = engines.get(recipe.engine).train(recipe, {"dataset": folder / "dataset", **models}, folder, None)
     frames: dict[int, float] = {}
     memory = [0, 0]
@@ -109,20 +186,6 @@ def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) ->
     return Probe(round(seconds, 4), memory[0], memory[1])
 
 
-def _largest(data: Path) -> str:
-    """Return the dataset's TOML with absolute folders and only the class with the largest pictures."""
-    from orchestrator.dataset import absolute_config  # noqa: PLC0415 - only a probe needs it
-
-    table = tomllib.loads(absolute_config(data))
-
-    def area(entry: dict[str, Any]) -> int:
-        side = entry.get("resolution", 0)
-        return int(side[0] * side[1]) if isinstance(side, list) else int(side) ** 2
-
-    table["datasets"] = [max(table["datasets"], key=area)]
-    return str(toml.dumps(table))
-
-
 def _memory() -> tuple[int, int]:
     """Return used and total memory of the fullest GPU, in MB; zeros without one."""
     query = "--query-gpu=memory.used,memory.total"
@@ -136,20 +199,26 @@ def _memory() -> tuple[int, int]:
     return max(readings, default=(0, 0))
 
 
-def _key(recipe: Recipe) -> str:
+def shape(recipe: Recipe, space: Workspace) -> str:
+    """Return the key of what a step's time depends on: machine, engine, base, network, largest pictures, settings."""
     said = host()
-    machine = {name: said[name] for name in ("node", "gpu", "driver", "cpus")}
-    training = recipe.training.model_dump(
-        mode="json", include={"mixed_precision", "gradient_checkpointing", "attention", "optimizer"}
-    )
-    asked = {"machine": machine, "engine": [recipe.engine, engines.get(recipe.engine).version()], "training": training}
-    asked |= {"network": recipe.network.model_dump(mode="json"), "dataset": recipe.dataset.model_dump(mode="json")}
-    return hashlib.sha256(canonical({**asked, "base": recipe.base.architecture})).hexdigest()[:16]
+    training = recipe.training.model_dump(mode="json", exclude=set(_SAME_TIME))
+    training["frozen"] = [getattr(recipe.training, name) == 0 for name in _RATES]
+    asked = {
+        "machine": {name: said[name] for name in ("node", "gpu", "driver", "cpus")},
+        "engine": [recipe.engine, space.world.engine(recipe.engine)],
+        "base": [recipe.base.architecture, recipe.base.checkpoint == "embedded"],
+        "network": recipe.network.model_dump(mode="json", exclude={"alpha", "conv_alpha", "weights"}),
+        "pictures": space.world.counted(recipe).largest,
+        "augmentation": [recipe.dataset.color_aug, recipe.dataset.flip_aug, recipe.dataset.random_crop],
+        "training": training,
+    }
+    return hashlib.sha256(canonical(asked)).hexdigest()[:16]
 
 
 def _memo(space: Workspace) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads((space.store.root / "probes.json").read_text("utf-8"))
+        found = json.loads((space.store.root / PROBES).read_text("utf-8"))
         if isinstance(found, dict):
             return found
     return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from orchestrator.terminal import print_json, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator.errors import Problem
     from orchestrator.plan import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.record import Reason
@@ -158,22 +160,36 @@ def trust(folder: Annotated[Path, typer.Argument(help="A folder of pictures outs
 
 
 def probe(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name.")],
+    recipes: Annotated[list[str], typer.Argument(help="Recipes' names, or all: each kind of training is measured once.")],
     *,
     profile: Annotated[str, typer.Option(help="Overlay from recipes/_profiles.")] = "",
     engine: Annotated[str, typer.Option(help="sd-scripts or embedded, instead of the recipe's.")] = "",
 ) -> None:
     """Train a few steps on the largest pictures: time, GPU memory.  Example: orchestrator probe krnk-locon --profile demo."""
     from orchestrator import probe as probe_  # noqa: PLC0415
+    from orchestrator.errors import RecipeError, StepFailed  # noqa: PLC0415
     from orchestrator.view import duration  # noqa: PLC0415
-    from orchestrator.workspace import Wanted, Workspace  # noqa: PLC0415
+    from orchestrator.workspace import ALL, Wanted, Workspace  # noqa: PLC0415
 
     space = Workspace()
-    plan = space.plan(space.load(Wanted((recipe,), profile, engine)))
-    asked = plan.recipes[next(iter(plan.recipes))]
+    plan = space.plan(space.load(Wanted(tuple(recipes), profile, engine)))
     space.preflight(plan, space.store.reasons(plan))
-    found = probe_.measure(asked, plan, space)
-    left = duration(found.seconds_per_step * asked.training.steps)
-    say(f"{found.seconds_per_step:.3f} s a step on the largest pictures; {asked.training.steps} steps take at most {left}")
-    if found.total_mb:
-        say(f"{found.peak_mb} of {found.total_mb} MB of GPU memory" + ("; it will spill into RAM" if found.spills() else ""))
+    problems: list[Problem] = []
+    for asked in {probe_.shape(recipe, space): recipe for recipe in reversed(plan.recipes.values())}.values():
+        try:
+            found = probe_.measure(asked, plan, space)
+        except StepFailed as error:
+            problems += error.problems
+            continue
+        left = duration(found.seconds_per_step * asked.training.steps)
+        steps = f"{asked.training.steps} steps take at most {left}"
+        say(f"{asked.name}: {found.seconds_per_step:.3f} s a step on the largest pictures; {steps}")
+        if found.total_mb:
+            spills = "; it will spill into RAM" if found.spills() else ""
+            say(f"{asked.name}: {found.peak_mb} of {found.total_mb} MB of GPU memory{spills}")
+    if problems:
+        raise StepFailed(problems)
+    with contextlib.suppress(RecipeError):  # of others; `plan all` says them
+        whole = space.plan(space.load(Wanted((ALL,), profile, engine)))
+        if total := probe_.left(whole, space.store.reasons(whole), space).told(profile, engine):
+            say(f"all recipes: {total}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import signal
+from dataclasses import asdict
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,6 +97,7 @@ def plan(
     verify: Verify = False,
 ) -> None:
     """The steps, each with the reason why it will run or "cached", and what will come out. Runs nothing."""
+    from orchestrator import probe  # noqa: PLC0415
     from orchestrator import show as show_  # noqa: PLC0415
     from orchestrator.workspace import as_json, select  # noqa: PLC0415
 
@@ -106,11 +108,13 @@ def plan(
     if argv:
         print(show_.shell(made, space), end="")
     elif json:
-        print_json(as_json(made, reasons, space.world))
+        print_json(as_json(made, reasons, space.world) | {"left": asdict(probe.left(made, reasons, space))})
     else:
         from orchestrator import verbs_first  # noqa: PLC0415
 
         say(show_.plan(made, reasons, space), end="")
+        if left := probe.left(made, reasons, space).told(profile, engine):
+            say(left)
         verbs_first.say_lacking(made, reasons, space, names)
     space.world.remember()
 

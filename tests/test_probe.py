@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import tomllib
 from typing import TYPE_CHECKING
 
 import harness
 import pytest
+from PIL import Image
 
-from orchestrator import probe
+from orchestrator import cli, probe
+from orchestrator.dataset import largest
 from orchestrator.errors import StepFailed
+from orchestrator.record import Reason, Why
+from orchestrator.view import duration
 from orchestrator.workspace import Wanted
 
 if TYPE_CHECKING:
@@ -33,6 +40,68 @@ def test_a_probe_trains_measures_and_remembers(tmp_path: Path, monkeypatch: pyte
     assert found.seconds_per_step > 0.1
     assert probe.known(recipe, space) == found  # type: ignore[arg-type]
     assert not list((cats.root / "runs").glob(".probe-*"))
+
+
+def test_what_is_left_of_all_recipes_is_told_by_what_was_measured_of_their_shapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.4\n")
+    cats.recipe("cat-twin", "twin", "[training]\nsteps = 60\nseed = 2\n[training.options]\npause = 0.4\n")
+    cats.recipe("cat-wide", "wide", "[network]\ndim = 4\n")
+    cats.recipe("cat-wider", "wider", "[network]\ndim = 4\nalpha = 2\n")
+    cats.recipe("dog-lora", "large", '[dataset]\nname = "dog"\nsizes = [96]\nresolution_classes = [96]\n')
+    cats.go("cat-lora", only=("dataset",))
+    monkeypatch.chdir(cats.root)
+    monkeypatch.delenv("KRNK_RUNS", raising=False)
+
+    def said(*argv: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
+        assert cli.main() == 0
+        return capsys.readouterr().out
+
+    assert "training takes" not in said("plan", "all")
+    text = said("probe", "cat-lora")
+    space = cats.space()
+    plan = space.plan(space.load(Wanted(("all",))))
+    reasons = space.store.reasons(plan)
+    each = probe.known(plan.recipes["cat-twin"], space)
+    assert each is not None
+    left = probe.left(plan, reasons, space)
+    assert left.seconds == pytest.approx(80 * each.seconds_per_step)
+    assert (left.known, left.unknown) == (("cat-lora", "cat-twin"), ("cat-wide", "cat-wider", "dog-lora"))
+    assert left.measure == ("cat-wide", "dog-lora")
+    line = f"training takes at most {duration(left.seconds)} for 2 recipes, one after the other; "
+    line += "not measured: cat-wide, cat-wider, dog-lora;  python -m orchestrator probe cat-wide dog-lora"
+    assert text.splitlines()[-1] == f"all recipes: {line}"
+    assert said("plan", "all").splitlines()[-1] == line
+    assert json.loads(said("plan", "all", "--json"))["left"]["unknown"] == ["cat-wide", "cat-wider", "dog-lora"]
+    reasons["cat-twin/train"] = Reason(Why.RESUME, "50")
+    reasons["cat-lora/train"] = None
+    assert probe.left(plan, reasons, space).seconds == pytest.approx(10 * each.seconds_per_step)
+    for content in ("{", "[]", '{"x": 1}', json.dumps({probe.shape(plan.recipes["cat-lora"], space): {"peak_mb": 1}})):
+        (cats.root / "runs" / probe.PROBES).write_text(content, "utf-8")
+        assert probe.left(plan, reasons, space).known == ()
+
+
+def test_only_the_largest_bucket_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    Image.new("RGB", (192, 96), (1, 2, 3)).save(cats.root / "data" / "cat" / "f04.png")
+    Image.new("RGB", (192, 192), (1, 2, 3)).save(cats.root / "data" / "cat" / "f10.png")
+    cats.recipe("cat-lora", "lora", "[dataset]\nsizes = [64, 192]\nresolution_classes = [64, 192]\n")
+    outcomes = cats.go("cat-lora", only=("dataset",))
+    space = cats.space()
+    plan = space.plan(space.load(Wanted(("cat-lora",))))
+    built = space.store.folder(plan.by_name[next(name for name in outcomes if name.endswith("dataset"))])
+    (tmp_path / "out").mkdir()
+    largest.lay(built, tmp_path / "out")
+    table = tomllib.loads((tmp_path / "out" / "dataset.toml").read_text("utf-8"))
+    ((one,),) = (table["datasets"],)
+    assert one["resolution"] == [192, 192]
+    (subset,) = one["subsets"]
+    names = {path.name for path in (tmp_path / "out" / subset["image_dir"]).iterdir()}
+    assert names == {"f10.png", "f10.txt"}
+    assert space.world.counted(plan.recipes["cat-lora"]).largest == (192, 192, 1)
 
 
 def test_a_trainer_that_fails_its_trial_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,12 @@ class Prediction:
     unplaced: tuple[tuple[Folder, Picture], ...]
     """Pictures at which the trainer would stop: a side smaller than bucket_reso_steps, or too extreme an aspect ratio."""
 
+    @property
+    def largest(self) -> Bucket | None:
+        """The largest bucket of the largest resolution class with pictures of the subject: what takes most time and memory."""
+        trained = [one for one in self.buckets if any(not placed.folder.regularization for placed in one.placed)]
+        return max(trained, key=lambda one: (math.prod(one.resolution), math.prod(one.size)), default=None)
+
 
 def predict(layout: Layout, dataset: Dataset) -> Prediction:
     """Return the trainer's numbers for ``layout``."""

@@ -45,7 +45,7 @@ def text(layout: Layout, dataset: Dataset) -> str:
         for resolution, folders in layout.classes()
     ]
     # The library that sd-scripts parses with writes it, too.
-    return _dump({"general": general, "datasets": classes})
+    return dump({"general": general, "datasets": classes})
 
 
 def _subset(folder: Folder) -> dict[str, Any]:
@@ -69,9 +69,10 @@ def absolute_config(folder: Path, pictures: Path | None = None) -> str:
     for one in table["datasets"]:
         for subset in one["subsets"]:
             subset["image_dir"] = ((pictures or folder).absolute() / subset["image_dir"]).as_posix()
-    return _dump(table)
+    return dump(table)
 
 
-def _dump(table: dict[str, Any]) -> str:
+def dump(table: dict[str, Any]) -> str:
+    """Return the text of a dataset.toml."""
     # Table by table, because toml writes arrays of tables first and people read [general] first.
     return "\n".join(toml.dumps({key: table[key]}) for key in ("general", "datasets"))
