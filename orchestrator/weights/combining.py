@@ -119,7 +119,7 @@ def _check(
     """Return per file the weight of every block, of the rest as "other"; raise every problem."""
     problems = []
     for one in found:
-        stuck = sorted({str(module.kind) for module in one.modules if module.kind.needs_base or module.dora})
+        stuck = sorted({module.title for module in one.modules if module.needs_base})
         if stuck:
             problems.append(
                 Problem(

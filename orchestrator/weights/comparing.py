@@ -100,7 +100,7 @@ def compare(first: Path, second: Path) -> Comparison:
 
 
 def _dependent(found: Adapter) -> list[Problem]:
-    stuck = sorted({str(module.kind) for module in found.modules if module.kind.needs_base or module.dora})
+    stuck = sorted({module.title for module in found.modules if module.needs_base})
     hint = "convert --to full --base MODEL first"
     return (
         [Problem(str(found.header.path), f"the change of {', '.join(stuck)} depends on the base model", hint)] if stuck else []

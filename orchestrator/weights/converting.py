@@ -111,7 +111,7 @@ def _check(found: Adapter, to: Form, rank: int | None, max_error: float | None, 
             problems.append(Problem("--max-error", f"is {max_error}", "use a fraction between 0 and 1"))
     elif rank is not None or max_error is not None:
         problems.append(Problem(f"--to {to}", "takes no rank and no error", "use --to lora"))
-    dependent = sorted({str(module.kind) for module in found.modules if module.kind.needs_base or module.dora})
+    dependent = sorted({module.title for module in found.modules if module.needs_base})
     if dependent and to == "full" and opened is None:
         problems.append(
             Problem(where, f"the change of {', '.join(dependent)} depends on the base model", "name it with --base")
@@ -132,7 +132,7 @@ def _check(found: Adapter, to: Form, rank: int | None, max_error: float | None, 
     if to == "plain" and peft.KEY in found.header.metadata and found.naming == "peft" and found.tucker:
         problems.append(Problem(where, f"folding would count the alphas of {peft.KEY} twice", "convert --to kohya first"))
     if opened:
-        problems += opened.missing(module for module in found.modules if module.kind.needs_base or module.dora)
+        problems += opened.missing(module for module in found.modules if module.needs_base)
     if problems:
         raise RecipeError(problems)
 

@@ -52,9 +52,7 @@ class Product:
 
 def refusals(found: Adapter, verb: str) -> Iterator[Problem]:
     """Yield a problem if any module is no low-rank product: those cannot be resized, or concatenated."""
-    stuck = sorted(
-        {str(module.kind) + (" with dora_scale" if module.dora else "") for module in found.modules if _stuck(module)}
-    )
+    stuck = sorted({module.title for module in found.modules if _stuck(module)})
     if stuck:
         way = "convert --to lora makes a LoRA of it" if stuck == ["full"] else "convert --to full, then --to lora"
         yield Problem(str(found.header.path), f"holds {', '.join(stuck)}: {verb} needs low-rank products", way)

@@ -81,7 +81,7 @@ class _Ahead:
 
 def _entry(task: Task, module: Module) -> Entry:
     """Return name, type and shape of a module's whole difference, from the headers alone."""
-    shape = task.base.shape(module) if task.base and _based(module) else None
+    shape = task.base.shape(module) if task.base and module.needs_base else None
     if shape is None:
         size = kinds.extent(module.kind, module.shapes)
         if size is None:
@@ -93,17 +93,13 @@ def _entry(task: Task, module: Module) -> Entry:
 
 
 def _difference(task: Task, module: Module) -> bytes:
-    weight = task.base.weight(module) if task.base and _based(module) else None
+    weight = task.base.weight(module) if task.base and module.needs_base else None
     entry = _entry(task, module)
     with np.errstate(over="ignore", invalid="ignore"):
         difference = families.delta(module.kind, numbers.load_module(task.body, module), weight)
     if not np.isfinite(difference).all():
         raise RecipeError(Problem(module.name, factors.INFINITE))
     return numbers.encode(difference, entry.dtype, entry.name)
-
-
-def _based(module: Module) -> bool:
-    return module.kind.needs_base or module.dora
 
 
 def changed(task: Task, module: Module) -> tuple[list[Piece], float, float]:

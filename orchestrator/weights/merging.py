@@ -145,7 +145,7 @@ def _refusals(found: Adapter, weight_of: Mapping[str, float], *, prune: bool, co
         and kinds.scaled_parts(module.kind, module.parts) is None
     ]
     if stuck:
-        named = ", ".join(sorted({f"{module.kind}{' with dora_scale' if module.dora else ''}" for module in stuck}))
+        named = ", ".join(sorted({module.title for module in stuck}))
         zero = "; prune drops blocks of weight 0 exactly" if any(weight_of[module.name] == 0 for module in stuck) else ""
         hint = f"convert --to full --base MODEL makes it a file that can be scaled{zero}"
         yield Problem(str(found.header.path), f"{len(stuck)} modules ({named}) cannot be scaled by multiplying a tensor", hint)

@@ -50,6 +50,16 @@ class Module:
         """Whether the weight's norm is stored apart (DoRA)."""
         return "dora_scale" in self.keys
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether its change of the weight depends on the base model's."""
+        return self.kind.needs_base or self.dora
+
+    @property
+    def title(self) -> str:
+        """What the module is, in words."""
+        return f"{self.kind}{' with dora_scale' if self.dora else ''}"
+
 
 @dataclass(frozen=True, slots=True)
 class Adapter:

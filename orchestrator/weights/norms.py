@@ -40,7 +40,7 @@ def size(module: Module, tensors: Tensors, architecture: Architecture) -> Size:
     """Measure one module; by its factors where they allow it, by the whole matrix for LoHa."""
     if not finite(tensors):
         return Size(None, zero=False, finite=False)
-    if module.kind.needs_base or module.dora:
+    if module.needs_base:
         return Size(None, _certainly_zero(module, tensors), finite=True)
     values = singular(module, tensors, architecture)
     if values is not None:
@@ -72,7 +72,7 @@ def singular(module: Module, tensors: Tensors, architecture: Architecture) -> Do
 
     The tensors have to be finite.
     """
-    if module.kind.needs_base or module.dora or not _thin(module):
+    if module.needs_base or not _thin(module):
         return None
     product = factors.unchecked(module, tensors, architecture)
     if not product.finite:
