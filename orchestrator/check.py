@@ -152,7 +152,8 @@ def _surgery(recipe: Recipe) -> Iterator[Finding]:
             for problem in error.problems:
                 yield "block_weights", problem.what
         if network.family in _NONLINEAR:
-            yield "block_weights", f"{network.family} cannot be scaled by a tensor; leave them out, or train another family"
+            way = 'leave them out (unset = ["block_weights"]), or train another family'
+            yield "block_weights", f"{network.family} cannot be scaled by a tensor; {way}"
     if resize is None:
         return
     if network.family not in _RESIZABLE:

@@ -119,6 +119,7 @@ def test_the_15_recipes_train_with_the_releases_options(subject: str, algorithm:
         "save_last_n_steps_state": ["399"],
         "logging_dir": ["/w/logs"],
         "log_with": ["tensorboard"],
+        "log_prefix": [f"{name}-"],
         "tokenizer_cache_dir": [str(settings.tokenizers())],
         "console_log_simple": [],
     }

@@ -173,7 +173,10 @@ COMBINATIONS = {
     ),
     "block weights of OFT": (
         'block_weights = "FACE"\n[network]\nfamily = "diag-oft"\n',
-        "block_weights\n    diag-oft cannot be scaled by a tensor; leave them out, or train another family",
+        (
+            'block_weights\n    diag-oft cannot be scaled by a tensor; leave them out (unset = ["block_weights"]), '
+            "or train another family"
+        ),
     ),
 }
 

@@ -160,7 +160,7 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     argv += _how(recipe)
     argv += _saving(training)
     argv += ["--logging_dir", str(work / LOGS), "--log_with", "all" if training.wandb else "tensorboard"]
-    argv += ["--log_prefix", training.log_prefix] if training.log_prefix else []
+    argv += ["--log_prefix", training.log_prefix or f"{recipe.name}-"]  # so that TensorBoard shows whose run it is
     if training.sample_every_n_steps is not None and recipe.render.prompts:
         files[PROMPTS] = gen.sample_prompts(recipe)
         argv += ["--sample_prompts", str(work / PROMPTS), "--sample_sampler", recipe.render.sampler]

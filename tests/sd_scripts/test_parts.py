@@ -149,8 +149,10 @@ def test_our_resize_and_sd_scripts_keep_the_same_ranks_with_the_0_10_rule(tmp_pa
 def test_sd_scripts_merge_knows_the_same_blocks_and_loses_some_of_them(tmp_path: Path) -> None:
     source, theirs, ours = (tmp_path / f"{name}.safetensors" for name in ("lora", "theirs", "ours"))
     small_lora(source)
-    how = ("--block-weights", "FACE", "--save-precision", "fp32")
-    verb("merge", str(source), str(theirs), *how, "--with", "sd-scripts", "--option", "no_metadata")
+    how = ("--block-weights", "FACE")
+    verb(
+        "merge", str(source), str(theirs), *how, "--save-precision", "fp32", "--with", "sd-scripts", "--option", "no_metadata"
+    )
     verb("merge", str(source), str(ours), *how)
     found = weights.compare(theirs, ours).blocks
     for side in ("first", "second"):
