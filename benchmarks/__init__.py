@@ -20,10 +20,10 @@ AREAS = {
     "broken_setups": 1,
     "faults": 4,
     "cluster": 4,
-    "sd_scripts": 6,
+    "sd_scripts": 8,
     "resize_lora": 30,
 }
-"""Area -> minutes after which it is ended; all of them together take at most 21, and 16 more where there is sd-scripts."""
+"""Area -> minutes after which it is ended; all of them together take at most 21, and 18 more where there is sd-scripts."""
 
 
 @dataclass(frozen=True, slots=True)

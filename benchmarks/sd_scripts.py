@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ import toml
 from sd_scripts import conftest as real
 
 from benchmarks import NotHereError, Row
-from orchestrator import settings
+from orchestrator import go, lanes, settings
 from orchestrator.engines import checkout, sdscripts
+from orchestrator.plan import Lane
 
 STEPS = 6
+PAIRS = 3
 RECIPE = "krnk-lora3x3"
 
 
@@ -35,37 +39,80 @@ def profile(root: Path, model: Path) -> dict[str, Any]:
     return table
 
 
-def pair(root: Path, model: Path) -> Row:
-    """Measure by hand and orchestrated, in this order; the imports have been read before."""
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A project with one recipe whose dataset is built, and the environment of both ways to train it."""
+
+    root: Path
+    env: dict[str, str]
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs" / RECIPE
+
+    def call(self, *only: str) -> None:
+        """Run steps of the recipe; it ends with 1, as the steps behind them have to run first."""
+        argv = [sys.executable, "-m", "orchestrator", "run", RECIPE, "--profile", "bench", "--only", *only]
+        subprocess.run(argv, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+    def orchestrated(self) -> float:
+        """Train as if for the first time; return the seconds."""
+        for folder in self.runs.glob("train-*"):
+            shutil.rmtree(folder)
+        os.sync()
+        start = time.perf_counter()
+        self.call("train")
+        seconds = time.perf_counter() - start
+        if not list(self.runs.glob("train-*/record.json")):
+            raise SystemExit(f"the training of {self.root} has not ended well")
+        return seconds
+
+    def by_hand(self) -> float:
+        """Run the argv of the last training in an empty folder of the same name, with as many threads; return the seconds."""
+        folder = next(self.runs.glob("train-*"))
+        argv = json.loads((folder / "record.json").read_text("utf-8"))["argv"]
+        attempt = json.loads((folder / "attempts.jsonl").read_text("utf-8").splitlines()[-1])
+        slot = lanes.lanes(trainers=go.trainers(embedded=False)).take(Lane.GPU, leased=False)
+        env = self.env | attempt["env"] | (slot.env if slot is not None else {})
+        work = Path(attempt["cwd"])
+        work.mkdir()
+        for name in ("dataset.toml", "expected.json"):
+            shutil.copy(folder / name, work / name)
+        os.sync()
+        start = time.perf_counter()
+        subprocess.run(argv, cwd=work, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        shutil.rmtree(work)
+        return seconds
+
+
+def project(root: Path, model: Path) -> Bench:
+    """Make the project and build its dataset; what both ways import has been read once."""
     shutil.copytree(real.ROOT / "recipes", root / "recipes")
     shutil.copytree(real.ROOT / "data" / "krnk", root / "data" / "krnk")
     (root / "recipes" / "_profiles" / "bench.toml").write_text(toml.dumps(profile(root, model)), "utf-8")
-    env = os.environ | {
-        "KRNK_PROJECT": str(root),
-        "SD_SCRIPTS_TOKENIZERS": str(model / "tokenizers"),
-        "KRNK_MODELS": str(model),
-    }
-    verb = [sys.executable, "-m", "orchestrator", "run", RECIPE, "--profile", "bench", "--only"]
-    quiet: dict[str, Any] = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([*verb, "dataset"], check=False, **quiet)  # ends with 1: the steps behind it have to run first
-    subprocess.run(
-        [str(settings.sd_scripts_python()), str(settings.sd_scripts() / "train_network.py"), "--help"], check=True, **quiet
-    )
-    start = time.perf_counter()
-    subprocess.run([*verb, "train"], check=False, **quiet)
-    orchestrated = time.perf_counter() - start
-    folder = next((root / "runs" / RECIPE).glob("train-*"))
-    argv = json.loads((folder / "record.json").read_text("utf-8"))["argv"]
-    attempt = json.loads((folder / "attempts.jsonl").read_text("utf-8").splitlines()[-1])
-    work = Path(attempt["cwd"])
-    work.mkdir()
-    for name in ("dataset.toml", "expected.json"):
-        shutil.copy(folder / name, work / name)
-    start = time.perf_counter()
-    subprocess.run(argv, cwd=work, env=env | attempt["env"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    bare = time.perf_counter() - start
+    env = {"KRNK_PROJECT": str(root), "SD_SCRIPTS_TOKENIZERS": str(model / "tokenizers"), "KRNK_MODELS": str(model)}
+    bench = Bench(root, os.environ | env)
+    bench.call("dataset")
+    argv = [str(settings.sd_scripts_python()), str(settings.sd_scripts() / "train_network.py"), "--help"]
+    subprocess.run(argv, env=bench.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+    return bench
+
+
+def pairs(bench: Bench) -> Row:
+    """Measure pairs, each in the other order than the one before; what is allowed is by the medians of both."""
+    orchestrated, bare = [], []
+    for number in range(PAIRS):
+        if number % 2:
+            bare.append(bench.by_hand())
+            orchestrated.append(bench.orchestrated())
+        else:
+            orchestrated.append(bench.orchestrated())
+            bare.append(bench.by_hand())
+    hand = statistics.median(bare)
     what = f"a training of sd-scripts {sdscripts.version()[:12]}, {STEPS} steps on the CPU, orchestrated"
-    return Row(what, orchestrated, 1.01 * bare + 1, beside=f"its argv by hand {bare:.2f} s")
+    beside = f"its argv by hand {hand:.2f} s; {PAIRS} pairs, by hand {min(bare):.2f} to {max(bare):.2f} s"
+    return Row(what, statistics.median(orchestrated), 1.01 * hand + 1, beside=beside)
 
 
 def rows() -> list[Row]:
@@ -74,4 +121,4 @@ def rows() -> list[Row]:
         raise NotHereError("sd-scripts and its Python are not here: make setup, or SD_SCRIPTS_DIR and SD_SCRIPTS_PYTHON")
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        return [pair(root / "project", real.random_model(root / "model"))]
+        return [pairs(project(root / "project", real.random_model(root / "model")))]

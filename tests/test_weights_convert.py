@@ -364,3 +364,29 @@ def test_alphas_that_only_diffusers_metadata_state_are_heeded(tmp_path: Path) ->
     weights.edit(peft, output, {"lora_adapter_metadata": "[]"})
     with pytest.raises(RecipeError, match="is no table"):
         weights.compare(output, peft)
+
+
+def test_pefts_own_files_have_their_alphas_in_a_file_beside_them(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    source, output = folder / "adapter_model.safetensors", folder / "changed.safetensors"
+    rng = np.random.default_rng(0)
+    up, down = (rng.standard_normal(shape).astype(np.float32) for shape in ((8, 4), (4, 6)))
+    path = "base_model.model.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    write(source, {path: {"lora_B.weight": up, "lora_A.weight": down}})
+    name = names.kohya(path, "sd1")
+    for config, scale in (({}, 1.0), ({"lora_alpha": 8, "r": 4}, 2.0), ({"lora_alpha": 8, "use_rslora": True}, 4.0)):
+        (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}), "utf-8")
+        np.testing.assert_allclose(_changes(source)[name], scale * up @ down, rtol=1e-6)
+        for act in (
+            lambda: weights.merge(source, output, "ALL"),
+            lambda: weights.convert(source, output, "kohya"),
+            lambda: weights.convert(source, output, "diffusers"),
+            lambda: weights.convert(source, output, "lora", rank=4),
+            lambda: weights.resize(source, output, param=1e6, save_precision="fp32"),
+        ):
+            act()
+            np.testing.assert_allclose(_changes(output)[name], scale * up @ down, rtol=1e-3, atol=1e-5)
+    (folder / "adapter_config.json").write_text("[]", "utf-8")
+    with pytest.raises(RecipeError, match="is no table"):
+        adapter(read_header(source))

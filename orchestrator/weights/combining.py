@@ -99,7 +99,7 @@ def combine(
             body.__exit__(None, None, None)
     if not pieces:
         raise RecipeError(Problem(str(output), "would hold no module at all", "every weight is 0"))
-    kept = metadata.with_algo(peft.without(found[0].header.metadata), "full" if 0 in ranks else "locon")
+    kept = metadata.with_algo(peft.without(found[0].header.metadata, renamed=True), "full" if 0 in ranks else "locon")
     kept["ss_network_dim"] = kept["ss_network_alpha"] = str(next(iter(ranks))) if len(ranks) == 1 else "Dynamic"
     details = [
         {"ratio": ingredient.ratio, "block_weights": by_block, "model_hash": one.header.metadata.get("sshs_model_hash")}

@@ -140,7 +140,7 @@ def _check(found: Adapter, to: Form, rank: int | None, max_error: float | None, 
 def _metadata(task: Task, pieces: list[Piece]) -> dict[str, str]:
     kept = dict(task.found.header.metadata)
     if task.to not in {"same", "plain"}:  # those keep the modules that its alphas are for
-        kept = peft.without(kept)
+        kept = peft.without(kept, renamed=task.to != "lora")
     if task.to in {"plain", "full", "lora", "diffusers"}:
         kept = metadata.with_algo(kept, {"full": "full", "lora": "locon"}.get(task.to))
     if task.to == "lora":

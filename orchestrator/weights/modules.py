@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.weights import kinds, names
+from orchestrator.weights import kinds, names, peft
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -156,4 +156,4 @@ def adapter(header: Header) -> Adapter:
         raise RecipeError(
             problems[:20] + ([Problem("…", f"{len(problems) - 20} more problems")] if len(problems) > 20 else [])
         )
-    return Adapter(header, architecture, tuple(modules))
+    return Adapter(peft.with_config(header, groups), architecture, tuple(modules))

@@ -1,21 +1,30 @@
-"""What diffusers notes of PEFT's settings in a file's metadata: the alphas, which its tensors do not hold.
+"""What diffusers and PEFT note beside the tensors: the alphas, which those do not hold.
 
 ``lora_adapter_metadata`` is a JSON table of {component}.lora_alpha, .r, .alpha_pattern, .rank_pattern, .use_rslora (diffusers
-0.34 and later, loaders/lora_base.py _pack_dict_with_prefix). Files without it have alpha = rank.
+0.34 and later, loaders/lora_base.py _pack_dict_with_prefix). PEFT's own files, whose names begin with base_model, have the
+same settings in adapter_config.json in their folder (peft config.py save_pretrained). Without either, alpha is the rank.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+    from orchestrator.weights.files import Header
 
 KEY = "lora_adapter_metadata"
+CONFIG = "adapter_config.json"
+
+_PEFT = "base_model.model."
+_LONGEST = 1 << 20
+_SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora")
 
 
 def stated_alpha(metadata: Mapping[str, str], module: str, rank: int | None) -> float | None:
@@ -31,7 +40,7 @@ def stated_alpha(metadata: Mapping[str, str], module: str, rank: int | None) -> 
         table = json.loads(metadata[KEY])
     except (ValueError, RecursionError) as error:
         raise RecipeError(Problem(KEY, "is not JSON", "the alphas of this file are not known")) from error
-    component, _, path = module.partition(".")
+    component, _, path = module.replace(_PEFT, "base_model.", 1).partition(".")
     if not isinstance(table, dict):
         raise RecipeError(Problem(KEY, "is no table", "the alphas of this file are not known"))
     patterns = table.get(f"{component}.alpha_pattern") or {}
@@ -44,6 +53,31 @@ def stated_alpha(metadata: Mapping[str, str], module: str, rank: int | None) -> 
     return float(alpha) * (math.sqrt(rank) if rank and table.get(f"{component}.use_rslora") is True else 1.0)
 
 
-def without(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return ``metadata`` without that table: for a file whose ranks and alphas are others now."""
-    return {key: value for key, value in metadata.items() if key != KEY}
+def with_config(header: Header, modules: Iterable[str]) -> Header:
+    """Return the header of a file of PEFT's own names with the settings of adapter_config.json among its metadata.
+
+    So they stay with the file, whatever folder its changed copies go to. Raises RecipeError for one that is no such table.
+    """
+    beside = header.path.with_name(CONFIG)
+    if KEY in header.metadata or not any(module.startswith(_PEFT) for module in modules) or not beside.is_file():
+        return header
+    try:
+        with beside.open(encoding="utf-8") as file:
+            table = json.loads(file.read(_LONGEST))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RecipeError(
+            Problem(str(beside), "cannot be read as JSON", f"{header.path.name} has its alphas there")
+        ) from error
+    if not isinstance(table, dict):
+        raise RecipeError(Problem(str(beside), "is no table", f"{header.path.name} has its alphas there"))
+    said = {f"base_model.{name}": table[name] for name in _SETTINGS if name in table}
+    return replace(header, metadata={**header.metadata, KEY: json.dumps(said)})
+
+
+def without(metadata: Mapping[str, str], *, renamed: bool) -> dict[str, str]:
+    """Return ``metadata`` without that table: for a file whose ranks and alphas are others now.
+
+    PEFT's own names, where they stay, get an empty one: an adapter_config.json beside the file is not for it any more.
+    """
+    kept = {key: value for key, value in metadata.items() if key != KEY}
+    return kept | {KEY: "{}"} if not renamed and '"base_model.' in metadata.get(KEY, "") else kept

@@ -182,7 +182,7 @@ def _metadata(found: Adapter, ask: ranks.Ask, results: list[tuple[Resized, list[
     old = max((result.old_rank or 0 for result, _ in results), default=0)
     before = found.header.metadata
     changed = metadata.with_algo(before, "locon") if _converted(found) else dict(before)
-    changed = peft.without(changed)
+    changed = peft.without(changed, renamed=False)
     comment = before.get("ss_training_comment", "")
     if ask.method == "fixed":
         conv = "" if ask.cap == ask.conv_cap else f" (conv: {ask.conv_cap})"

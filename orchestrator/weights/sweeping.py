@@ -194,7 +194,7 @@ def _share(results: Iterable[_Result]) -> float:
 
 
 def _metadata(found: Adapter, variant: _Variant, ask: _Ask) -> dict[str, str]:
-    before = peft.without(found.header.metadata)
+    before = peft.without(found.header.metadata, renamed=False)
     old = max((module.rank or 0 for module in found.modules), default=0)
     comment = f"Dynamic resize with sv_ratio: {float(variant.ratio)} from {old}; {before.get('ss_training_comment', '')}"
     if any(module.kind is not Kind.LORA for module in found.modules):
