@@ -147,6 +147,30 @@ def test_every_family_of_lycoris_trains_what_was_predicted(project: Project, fam
     assert json.loads(metadata["ss_network_args"])["algo"] == family
 
 
+def test_a_training_that_drifts_from_the_plan_is_stopped_at_its_banner(project: Project) -> None:
+    """A prediction of one batch more, as a changed trainer would show it: no step is trained, and the value is named."""
+    name = written(project, "one-drifted", ["_algorithms/lora1x1"], '[dataset]\nname = "drifted"\n')
+    words = ("run", name, "--profile", short(project, "one"), "--only")
+    project.call(*words, "dataset")
+    manifest = project.folder("drifted", "dataset") / "dataset.json"
+    said = json.loads(manifest.read_text("utf-8"))
+    batches = said["batches_per_epoch"]
+    said["batches_per_epoch"] += 1 if (batches + 1) % 10 else -1  # as many digits: the file keeps its size
+    manifest.write_text(
+        manifest.read_text("utf-8").replace(
+            f'batches_per_epoch": {batches}', f'batches_per_epoch": {said["batches_per_epoch"]}'
+        )
+    )
+    done = project.call(*words, "train")
+    (project.root / "recipes" / f"{name}.toml").unlink()
+    assert done.returncode == 1
+    work = next((project.runs / name / ".partial").glob("train-*"))
+    assert f"batches per epoch {batches}, predicted {said['batches_per_epoch']}" in done.stderr
+    log = (work / "log.txt").read_text("utf-8")
+    assert "total optimization steps" in log
+    assert not [piece for piece in re.split(r"[\r\n]+", log) if re.match(r"steps: +[1-9]", piece)]
+
+
 def test_full_is_refused_before_it_fails(project: Project) -> None:
     """LyCORIS 3.4.0 deletes the weight that its forward needs (tests/test_engines_arguments.py shows it)."""
     name = written(project, "one-full", ["_algorithms/full"], "")
