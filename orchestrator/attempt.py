@@ -221,15 +221,19 @@ def _say_attempt(work: Path, command: process.Command, more: dict[str, Any]) -> 
 def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]:
     """Return why an ended step is no success; the engine's own checks are asked for trainings."""
     log = job.store.work(step) / process.LOG
+    full = guards.no_space(log.parent)
     if end.fault or end.code not in (0, None):
         cause = diagnose.of_log(log, end.code)
         what = end.fault or diagnose.said(end.code, cause, last_lines(log))
+        if cause is None and full:
+            what = f"{full}; {what}"
         if end.fault and step.kind is Kind.TRAIN and (recipe := plan.recipes.get(step.recipe)) is not None:
             what += _kept(engines.get(recipe.engine), job.store.work(step))
         return [Problem(step.name, what, diagnose.hint(cause, step.recipe or "RECIPE", log))]
     recipe = plan.recipes.get(step.recipe)
     if end.code is None and step.kind is not Kind.TRAIN:  # a training is judged by what it said and left
-        return [Problem(step.name, "ended, and nobody saw how", "run the same command again")]
+        what = "ended, and nobody saw how"
+        return [Problem(step.name, f"{full}; {what}" if full else what, "run the same command again")]
     if step.kind is Kind.TRAIN and recipe is not None:
         text = log.read_bytes()[diagnose.log_at(diagnose.last_attempt(log.parent)) :].decode("utf-8", "replace")
         return engines.get(recipe.engine).finished(recipe, job.store.work(step), text) or _look(job, step, recipe)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.recipe import Guards
 
 MB = 1_000_000
+FULL = 64 * 1024  # bytes: a block or two of a file system
 PACE_FRAMES = 10
 HEAT_EVERY_SECONDS = 30.0
 COOLER = 5  # degrees Celsius
@@ -32,6 +33,11 @@ def low_disk(folder: Path, guards: Guards) -> str:
     if free >= guards.min_free_mb * MB:
         return ""
     return f"{free / MB:.0f} MB free on the disk of {folder}; waits for {guards.min_free_mb} MB (guards.min_free_mb)"
+
+
+def no_space(folder: Path) -> str:
+    """Return that the disk of ``folder`` is full, which what failed there may have been unable to write down, or ""."""
+    return f"No space left on the disk of {folder}" if shutil.disk_usage(folder).free < FULL else ""
 
 
 class Pace:

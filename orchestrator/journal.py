@@ -33,6 +33,7 @@ class Journal:
         """Write into ``work``; read the output as ``engine`` does, or as our own programs speak."""
         self._job, self._step, self._work = job, step, work
         self._last = (-1, "")
+        self._lost = False
         self._begun = time.monotonic()
         self._early = threading.Thread(target=job.store.digest_early, args=(step,), daemon=True)
         recipe = job.plan.recipes.get(step.recipe)
@@ -53,7 +54,7 @@ class Journal:
         self._say(f"stalled: no sign of progress for {seconds:.0f} s{limit}; log: {self._work / process.LOG}")
 
     def __enter__(self) -> Watch:
-        self._file = (self._work / PROGRESS).open("a", encoding="utf-8")
+        self._file = (self._work / PROGRESS).open("ab", buffering=0)
         watch = Watch(self._read, self._tell, stop=self._job.stop)
         watch.hold, watch.said = self._hold, self._say
         watch.stalled = self._stalled
@@ -89,11 +90,19 @@ class Journal:
                 "total": progress.total,
             }
             line |= {"loss": progress.loss, "lr": progress.learning_rate, "note": progress.note}
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            self._write(json.dumps(line) + "\n")
             if self._max_loss is not None:  # a training; our own steps have no even pace
                 self._pace.step(progress.done)
         self._job.view.progress(self._step, progress)
+
+    def _write(self, line: str) -> None:
+        """Add to progress.jsonl; where the disk is full, say so once: the trainer goes on, and somebody has to watch it."""
+        try:
+            self._file.write(line.encode())
+        except OSError as error:
+            if not self._lost:
+                self._say(f"{PROGRESS} lacks what is not written: {error.strerror}")
+            self._lost = True
 
 
 def read_own(piece: str) -> Progress | None:

@@ -16,7 +16,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from orchestrator import supervise
 from orchestrator.follow import (
@@ -90,17 +90,20 @@ class Warm:
                 self._server = subprocess.Popen(
                     (sys.executable, "-m", "orchestrator.warm"),
                     stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
                     text=True,
                     start_new_session=True,
                     cwd=Path(__file__).resolve().parent.parent,
                 )
-            pipe: IO[str] | None = self._server.stdin
-            if pipe is not None:
-                pipe.write(json.dumps(request) + "\n")
-                pipe.flush()
-            while self._server.poll() is None and not _noted(work):
-                time.sleep(POLL_SECONDS)  # the first request waits for the imports
+            asking, answers = self._server.stdin, self._server.stdout
+            if asking is None or answers is None:
+                return False
+            with contextlib.suppress(BrokenPipeError):
+                asking.write(json.dumps(request) + "\n")
+                asking.flush()
+            pid = answers.readline().strip()  # the first request waits for the imports; "" when the process is gone
+            while pid and not _noted(work) and supervise.started(int(pid)):
+                time.sleep(POLL_SECONDS)
             return _noted(work)
 
     def close(self) -> None:
@@ -110,9 +113,10 @@ class Warm:
 
     def _let_go(self) -> None:
         if self._server is not None:
-            if self._server.stdin is not None:
+            for pipe in (self._server.stdin, self._server.stdout):
                 with contextlib.suppress(BrokenPipeError):
-                    self._server.stdin.close()
+                    if pipe is not None:
+                        pipe.close()
             self._server.wait()
             self._server = None
 
@@ -147,6 +151,8 @@ def run(
         held, holder = os.pipe() if leash else (None, None)
         if warm is not None and command.argv[:2] == (sys.executable, "-m") and command.argv[2].startswith("orchestrator."):
             if not warm.start(command, work, env):
+                log.write(b"the step could not be started\n")  # OSError where that is because nothing can be written here
+                log.flush()
                 return Exit(1)
         else:
             option = () if held is None else ("--leash", str(held))

@@ -1,7 +1,7 @@
 """A process that has already imported what our own steps need, and forks one child for each.
 
 ``python -m orchestrator.warm`` reads one JSON request a line from stdin and ends with it. A request holds
-work, cwd, log (paths), env, module and argv.
+work, cwd, log (paths), env, module and argv; the answer is a line with the pid of the supervisor.
 Every child gets a session and a supervisor of its own, as if it had been started afresh; a crash in one is that one's alone.
 Only imports happen here, never tensor work: a thread pool does not survive a fork.
 """
@@ -40,18 +40,19 @@ def child(request: dict[str, object]) -> int:
     return int(code)
 
 
-def start(request: dict[str, object]) -> None:
-    """Fork the supervisor of one request; its output goes to the request's log."""
-    if os.fork() != 0:
-        return
+def start(request: dict[str, object]) -> int:
+    """Fork the supervisor of one request, whose output goes to the request's log; return its pid."""
+    if (pid := os.fork()) != 0:
+        return pid
     os.setsid()
+    sys.stdout = sys.__stdout__ or sys.stderr
     log = os.open(str(request["log"]), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    supervise.watch(Path(str(request["work"])), lambda: child(request))
-    os._exit(0)
+    code = supervise.watch(Path(str(request["work"])), lambda: child(request))
+    os._exit(code & 0xFF)
 
 
 def main() -> int:
@@ -59,6 +60,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the orchestrator's to answer
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors: the kernel reaps them
     asking = os.getppid()
+    answers, sys.stdout = sys.stdout, sys.stderr  # what an import prints is no answer
     for line in sys.stdin:
         request = json.loads(line)
         with contextlib.suppress(ImportError):  # the child meets it again, and says it in its own log
@@ -66,9 +68,8 @@ def main() -> int:
                 importlib.import_module(name)
         if os.getppid() != asking:
             break  # killed while we imported; the next orchestrator may have begun the same step
-        sys.stdout.flush()
         sys.stderr.flush()
-        start(request)
+        print(start(request), file=answers, flush=True)
     return 0
 
 

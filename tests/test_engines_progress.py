@@ -243,6 +243,24 @@ def test_a_cut_event_file_gives_what_is_whole(tmp_path: Path) -> None:
     assert 0 < lengths[3] < 6
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "create LoRA network. base dim (rank): 4, alpha: 21474836e",
+        "create LoRA network. base dim (rank): 4, alpha: 1.2.3",
+        "apply LoRA to Conv2d with kernel size (3,3). dim (rank): 4, alpha: ..",
+        f"  num epochs / epoch: {'9' * 5000}",
+        f"skipping {'9' * 5000} steps",
+        f"prompt {'9' * 5000}/{'9' * 5000}: a cat",
+        f"steps:  50%|x| {'9' * 5000}/9 [00:01<00:01,  1.00s/it, avr_loss=0.1]",
+    ],
+)
+def test_numbers_that_are_none_are_passed_over(line: str) -> None:
+    reader = Reader()
+    reader(line)
+    assert reader.found == {}
+
+
 @given(st.binary(max_size=400))
 def test_no_event_file_breaks_the_reader(data: bytes) -> None:
     found = list(events._event(data)) if _parses(data) else []

@@ -6,17 +6,19 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
 import pytest
 
+from orchestrator import cli, doctor
 from orchestrator.job import Status
 from orchestrator.record import RECORD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 WRITES = ("mkdir", "write_text", "replace", "rename", "unlink", "symlink_to")
 
@@ -100,6 +102,66 @@ def test_every_write_may_fail(small: harness.Project, monkeypatch: pytest.Monkey
     while fail_at(small, monkeypatch, number, errno.ENOSPC if number % 2 else errno.EIO):
         number += 1
     assert number > 25
+
+
+def mount(folder: Path, options: str) -> bool:
+    """Mount a file system in memory; return whether that is allowed here."""
+    folder.mkdir(exist_ok=True)
+    return (
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False).returncode
+        == 0
+    )
+
+
+@pytest.fixture
+def disk(small: harness.Project) -> Iterator[Path]:
+    """The store on a disk of its own, which can be made smaller."""
+    runs = small.root / "runs"
+    small.recipe("cat-lora", "lora", "[guards]\nmin_free_mb = 0\n")
+    if not mount(runs, "size=64m"):
+        pytest.skip("file systems cannot be mounted here")
+    yield runs
+    subprocess.run(["umount", "--lazy", runs], check=True)
+
+
+@pytest.mark.faults
+def test_a_disk_may_be_full_at_any_size(small: harness.Project, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the children's writes, too. The disk gets larger until all goes well, and a rerun uses what is there."""
+    monkeypatch.setattr(doctor, "disk_space", lambda *_: [])
+    assert all(outcome.status.ok for outcome in small.go("cat-lora").values())
+    needed = shutil.disk_usage(disk).used
+    failed = 0
+    for part in range(1, 25):
+        for path in disk.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        subprocess.run(["mount", "-o", f"remount,size={needed * part // 20}", disk], check=True)
+        try:
+            outcomes = list(small.go("cat-lora").values())
+            bad = [str(outcome.problem) for outcome in outcomes if outcome.status is Status.FAILED]
+            assert all(outcome.status.ok for outcome in outcomes) or bad
+            assert [text for text in bad if "No space left" not in text and "the disk is full" not in text] == []
+            failed += bool(bad)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC  # noqa: PT017 - the command line turns it into a text and exit code 1
+            failed += 1
+        consistent(small.root)
+        subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+        assert all(outcome.status.ok for outcome in small.go("cat-lora").values())
+        consistent(small.root)
+    assert 5 < failed < 24
+
+
+def test_a_read_only_disk_is_an_error_that_names_it(
+    small: harness.Project, disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(small.root)
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    for verb, code in (("run", 3), ("plan", 0), ("status", 0), ("doctor", 3)):
+        monkeypatch.setattr("sys.argv", ["orchestrator", verb, *(["cat-lora"] if verb != "status" else [])])
+        assert cli.main() == code, verb
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        assert code == 0 or f"{disk}" in said.out + said.err
 
 
 def test_a_record_that_cannot_be_read_is_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

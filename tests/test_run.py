@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import harness
 import pytest
 
-from orchestrator import process
+from orchestrator import process, supervise
 from orchestrator.errors import NotReady
 from orchestrator.job import Status
 
@@ -116,6 +116,8 @@ BAD = {
     "silent": 'ended without "model saved."',
     "no file": "ended well but left no cat-lora.safetensors",
     "die": "was killed by signal 9",
+    "truncated": "its header is longer than the file",
+    "zero": "nothing was learned",
 }
 
 
@@ -134,6 +136,17 @@ def test_every_bad_end_is_a_failure_with_its_reason(cats: harness.Project, behav
         assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step 5; the attempt of ")
     if behave == "fail":
         assert "CUDA out of memory" in failed.problem.what
+
+
+def test_binary_output_a_line_of_a_megabyte_and_a_program_left_behind_are_survived(cats: harness.Project) -> None:
+    cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "noise"\n')
+    assert cats.go("cat-lora")["cat-lora/train"].status is Status.DONE
+    (folder,) = (cats.root / "runs" / "cat-lora").glob("train-*")
+    assert (folder / "log.txt").stat().st_size > 1 << 20
+    left, until = int((folder / "left").read_text("utf-8")), time.monotonic() + 20
+    while supervise.started(left) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert supervise.started(left) == ""
 
 
 def test_other_recipes_go_on_when_one_fails(cats: harness.Project) -> None:

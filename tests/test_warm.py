@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -54,6 +55,22 @@ def test_a_dead_server_is_replaced(tmp_path: Path) -> None:
             time.sleep(0.01)
         assert ask(warm, tmp_path / "two", "build", "none.json").code not in (0, None)
         assert server(warm) != first
+    finally:
+        warm.close()
+
+
+def test_a_step_whose_supervisor_cannot_note_anything_fails(tmp_path: Path) -> None:
+    """As on a full disk: the one who waits for the note must see that nobody is left to write it."""
+    warm = process.Warm()
+    (tmp_path / "one").mkdir()
+    locked = tmp_path / "one" / supervise.LOCK
+    try:
+        with locked.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert ask(warm, tmp_path / "one", "build", "none.json") == process.Exit(1)
+        said = (tmp_path / "one" / process.LOG).read_text("utf-8")
+        assert "another program works in" in said
+        assert "could not be started" in said
     finally:
         warm.close()
 

@@ -22,25 +22,26 @@ _BAR = re.compile(
 _LOSS = re.compile(r"\bavr_loss=([^,\s\]]+)")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m|\[(?:0;)?\d{1,2}m(?=INFO|WARN|ERR)")
 _BANNER = {
-    "images": re.compile(r"^\s*num train images \* repeats [^:]*: (\d+)$"),
-    "regularization": re.compile(r"^\s*num reg images [^:]*: (\d+)$"),
-    "batches per epoch": re.compile(r"^\s*num batches per epoch [^:]*: (\d+)$"),
-    "epochs": re.compile(r"^\s*num epochs [^:]*: (\d+)$"),
-    "gradient accumulation": re.compile(r"^\s*gradient accumulation steps [^=]*= (\d+)$"),
-    "steps": re.compile(r"^\s*total optimization steps [^:]*: (\d+)$"),
+    "images": re.compile(r"^\s*num train images \* repeats [^:]*: (\d{1,18})$"),
+    "regularization": re.compile(r"^\s*num reg images [^:]*: (\d{1,18})$"),
+    "batches per epoch": re.compile(r"^\s*num batches per epoch [^:]*: (\d{1,18})$"),
+    "epochs": re.compile(r"^\s*num epochs [^:]*: (\d{1,18})$"),
+    "gradient accumulation": re.compile(r"^\s*gradient accumulation steps [^=]*= (\d{1,18})$"),
+    "steps": re.compile(r"^\s*total optimization steps [^:]*: (\d{1,18})$"),
 }
 _BEFORE = {"text encoder modules", "U-Net modules", "dim", "alpha", "conv_dim", "conv_alpha", "algo"}  # said before the banner
-_TEXT_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for Text Encoder: (\d+) modules")
-_UNET_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for U-Net: (\d+) modules")
-_DIM = re.compile(r"create LoRA network\. base dim \(rank\): (\d+), alpha: ([\d.e+-]+)")
-_CONV = re.compile(r"apply LoRA to Conv2d with kernel size \(3,\s*3\)\. dim \(rank\): (\d+), alpha: ([\d.e+-]+)")
+_NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![.\w])"
+_TEXT_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for Text Encoder: (\d{1,18}) modules")
+_UNET_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for U-Net: (\d{1,18}) modules")
+_DIM = re.compile(r"create LoRA network\. base dim \(rank\): (\d{1,18}), alpha: " + _NUMBER)
+_CONV = re.compile(r"apply LoRA to Conv2d with kernel size \(3,\s*3\)\. dim \(rank\): (\d{1,18}), alpha: " + _NUMBER)
 _ALGO = re.compile(r"Using rank adaptation algo: ([\w-]+)")
 _SAVED = re.compile(r"(?:^|\n)\s*saving checkpoint: (.+)$")
-_STATE = re.compile(r"saving state at step (\d+)")
+_STATE = re.compile(r"saving state at step (\d{1,18})")
 _BEGIN = re.compile(r"^import network module: ")
 _ENDED = re.compile(r"^(?:.*INFO\s+)?model saved\.")
-_PROMPT = re.compile(r"^(?:.*INFO\s+)?prompt (\d+)/(\d+): ")  # gen_img.py, before it draws
-_SKIPPED = re.compile(r"^(?:.*INFO\s+)?skipping (\d+) steps\b")
+_PROMPT = re.compile(r"^(?:.*INFO\s+)?prompt (\d{1,18})/(\d{1,18}): ")  # gen_img.py, before it draws
+_SKIPPED = re.compile(r"^(?:.*INFO\s+)?skipping (\d{1,18}) steps\b")
 _NO_DATA = re.compile(r"No data found\. Please verify")
 _NO_PROMPTS = re.compile(r"No prompt file|sample_prompts.*(?:not found|does not exist)", re.IGNORECASE)
 
