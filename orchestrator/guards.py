@@ -74,13 +74,19 @@ class Pace:
 
 
 class Heat:
-    """Notices a hot GPU; asks nvidia-smi now and then, and no more once there is none."""
+    """Notices a hot or full GPU; asks nvidia-smi now and then, and no more once there is none."""
 
     def __init__(self, guards: Guards, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        """Tell ``say`` when a GPU gets hotter than the recipe allows."""
+        """Tell ``say`` when a GPU gets hotter, and once when it gets fuller, than the recipe allows."""
         self._limit, self._say, self._clock = guards.max_gpu_celsius, say, clock
         self._next, self._hot = 0.0, False
         self._rule = guards.hot
+        self._most, self._full, self._stops = guards.max_gpu_memory, "", guards.full == "stop"
+
+    @property
+    def fault(self) -> str:
+        """Why the run is to be ended: a GPU is full, and the recipe says stop."""
+        return f"{self._full} (guards.full)" if self._full and self._stops else ""
 
     def look(self) -> str:
         """Ask, if it is time to; return why the run should wait, or ""."""
@@ -103,10 +109,16 @@ class Heat:
             for line in text.splitlines()
             if line.replace(",", "").replace(" ", "").isdigit()
         ]
+        used, total = max((reading[1:3] for reading in readings), key=lambda one: one[0] / max(1, one[1]), default=(0, 1))
+        if used > self._most * total and not self._full:
+            self._full = f"{used} of {total} MB of the GPU's memory are in use"
+            self._say(
+                f"{self._full} (guards.max_gpu_memory = {self._most:g}); what does not fit may go to RAM, many times slower"
+            )
         hottest = max((reading[0] for reading in readings), default=0)
         if hottest > self._limit and not self._hot:
-            used = ", ".join(f"{reading[1]} of {reading[2]} MB" for reading in readings)
-            self._say(f"the GPU is at {hottest} °C (guards.max_gpu_celsius = {self._limit}); memory {used}")
+            memory = ", ".join(f"{reading[1]} of {reading[2]} MB" for reading in readings)
+            self._say(f"the GPU is at {hottest} °C (guards.max_gpu_celsius = {self._limit}); memory {memory}")
         self._hot = hottest > self._limit - (COOLER if self._hot else 0)
 
 

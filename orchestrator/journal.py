@@ -77,7 +77,8 @@ class Journal:
         if found is not None and not found.fault and self._max_loss is not None and (found.loss or 0.0) > self._max_loss:
             fault = f"the loss has exploded: {found.loss:.3g} at step {found.done} (guards.max_loss = {self._max_loss:g})"
             return replace(found, fault=fault)
-        return replace(found, fault=self._pace.fault) if found is not None and not found.fault and self._pace.fault else found
+        ours = self._pace.fault or self._heat.fault
+        return replace(found, fault=ours) if found is not None and not found.fault and ours else found
 
     def _tell(self, progress: Progress) -> None:
         if progress.note == process.SAVED and self._early.ident is None:  # a trainer takes a second to leave

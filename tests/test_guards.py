@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import fakes
 import harness
+import pytest
 from PIL import Image
 
 from orchestrator import guards, process
@@ -23,8 +24,6 @@ from orchestrator.workspace import Wanted
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_a_file_that_has_learned_nothing_is_seen_and_one_that_has_is_not(tmp_path: Path) -> None:
@@ -94,6 +93,26 @@ def test_a_hot_gpu_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     said: list[str] = []
     guards.Heat(Guards(), said.append).look()
     assert said == ["the GPU is at 93 °C (guards.max_gpu_celsius = 90); memory 11800 of 12288 MB"]
+
+
+@pytest.mark.parametrize(("rule", "ended"), [("warn", ""), ("stop", "12200 of 12288 MB of the GPU's memory are in use")])
+def test_a_full_gpu_is_said_once_and_ends_the_run_where_the_recipe_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, ended: str
+) -> None:
+    program, used, now = tmp_path / "nvidia-smi", tmp_path / "used", [0.0]
+    program.write_text(f'#!/bin/sh\nread u < \'{used}\'; echo "50, 100, 24000"; echo "60, $u, 12288"\n', "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    said: list[str] = []
+    heat = guards.Heat(Guards.model_validate({"full": rule}), said.append, lambda: now[0])
+    for megabytes, lines in ((11800, 0), (12200, 1), (12200, 1)):
+        used.write_text(f"{megabytes}\n", "utf-8")
+        now[0] += guards.HEAT_EVERY_SECONDS
+        assert heat.look() == ""
+        assert len(said) == lines
+        assert heat.fault.startswith(ended if lines else "")
+    assert said[0].startswith("12200 of 12288 MB of the GPU's memory are in use (guards.max_gpu_memory = 0.97); ")
+    assert bool(heat.fault) == (rule == "stop")
 
 
 def test_a_hot_gpu_pauses_the_run_where_the_recipe_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,3 +124,7 @@ class Guards(Part):
     """A GPU hotter than this, in degrees Celsius, is hot (asked of nvidia-smi, if there is one)."""
     hot: Literal["pause", "warn"] = "warn"
     """What heat does: pause the run until the GPU is 5 degrees below, or only say it."""
+    max_gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.97
+    """A GPU with more of its memory in use than this share is full: Windows and WSL then go on in RAM, many times slower."""
+    full: Literal["stop", "warn"] = "warn"
+    """What a full GPU does: end the run, which keeps its last state, or only say it."""
