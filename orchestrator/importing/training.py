@@ -35,6 +35,8 @@ def training(found: Found, left: dict[str, Any], steps: int | None) -> dict[str,
             "training.steps",
             f"it is not said, or pictures could not be counted; {_DEFAULT_STEPS} stands in",
         )
+    if left.get("log_prefix") == f"{left.get('output_name') or found.name}-":
+        del left["log_prefix"]  # a recipe without one gives the same
     for name in _SAME:
         convert: Callable[[Any], Any] = (
             whole if name in _WHOLE else (number if name.endswith(("lr", "rate", "norm")) else lambda value: value)
