@@ -171,6 +171,19 @@ def test_a_training_that_drifts_from_the_plan_is_stopped_at_its_banner(project: 
     assert not [piece for piece in re.split(r"[\r\n]+", log) if re.match(r"steps: +[1-9]", piece)]
 
 
+def test_a_probe_times_real_steps_and_tells_what_is_left_of_all_recipes(project: Project) -> None:
+    name = written(project, "one-probed", ["_algorithms/locon"], "")
+    profile = short(project, "one")
+    project.call("run", name, "--profile", profile, "--only", "dataset")
+    done = project.call("probe", name, "--profile", profile)
+    (project.root / "recipes" / f"{name}.toml").unlink()
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, *_, last = done.stdout.splitlines()
+    assert re.fullmatch(r"one-probed: \d+\.\d{3} s a step on the largest pictures; 1 steps take at most .*", first)
+    assert re.match(r"all recipes: training takes at most .* for (one-probed|\d+ recipes), one after the other", last)
+    assert not list(project.runs.glob(".probe-*"))
+
+
 def test_full_is_refused_before_it_fails(project: Project) -> None:
     """LyCORIS 3.4.0 deletes the weight that its forward needs (tests/test_engines_arguments.py shows it)."""
     name = written(project, "one-full", ["_algorithms/full"], "")
