@@ -35,6 +35,8 @@ def _strings(recipe: Recipe) -> Iterator[Finding]:
     said |= {f"network.args.{key}": value for key, value in network.args.items()}
     said |= {"base.checkpoint": recipe.base.checkpoint, "base.vae": recipe.base.vae, "network.weights": network.weights}
     said["render.sampler"] = recipe.render.sampler
+    said |= {f"merge.options.{key}": value for key, value in recipe.merge.options.items()}
+    said |= {f"resize.options.{key}": value for key, value in (recipe.resize.options if recipe.resize else {}).items()}
     for key, value in said.items():
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str) and text.startswith("-"):

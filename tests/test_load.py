@@ -167,6 +167,10 @@ COMBINATIONS = {
         '[training]\nlog_prefix = "--resume"\n',
         "training.log_prefix\n    is '--resume'; a value that begins with - would be read as an option",
     ),
+    "an option's value that is an option": (
+        '[resize]\nsv_ratio = 8\ntool = "sd-scripts"\noptions = {device = "--save_to=x"}\n',
+        "resize.options.device\n    is '--save_to=x'; a value that begins with - would be read as an option",
+    ),
     "persistent workers without workers": (
         "[training]\npersistent_workers = true\ndata_loader_workers = 0\n",
         "training.persistent_workers\n    needs training.data_loader_workers > 0",
