@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from orchestrator.recipe import Guards
+    from orchestrator.recipe import Guards, Training
 
 MB = 1_000_000
+STATE = 6  # a state in weights of 16 bits: the weights and two moments of AdamW, in fp32 (8-bit optimizers need less)
 FULL = 64 * 1024  # bytes: a block or two of a file system
 PACE_FRAMES = 10
 HEAT_EVERY_SECONDS = 30.0
@@ -27,12 +28,19 @@ MAX_HEADER = 100_000_000  # as safetensors itself bounds it
 _BEGIN_AT_ZERO = ("lora_up.weight", "hada_w2_a", "lokr_w2", "lokr_w2_a", "diff", "oft_blocks", "b2.weight")
 
 
-def low_disk(folder: Path, guards: Guards) -> str:
-    """Return why a run that writes to ``folder`` should wait, or ""."""
+def low_disk(folder: Path, guards: Guards, save: int = 0) -> str:
+    """Return why a run that writes to ``folder`` should wait, or "". ``save``: the bytes that it writes next."""
     free = shutil.disk_usage(folder).free
-    if free >= guards.min_free_mb * MB:
+    if free >= guards.min_free_mb * MB + save:
         return ""
-    return f"{free / MB:.0f} MB free on the disk of {folder}; waits for {guards.min_free_mb} MB (guards.min_free_mb)"
+    wanted = f"{guards.min_free_mb} MB (guards.min_free_mb)" + (f" and {save / MB:.0f} MB for its next save" if save else "")
+    return f"{free / MB:.0f} MB free on the disk of {folder}; waits for {wanted}"
+
+
+def next_save(training: Training, tensor_bytes: int, done: int) -> int:
+    """Return the most bytes that a training writes when it next saves: its file, and a state if one is still to come."""
+    every = training.state_every_n_steps
+    return tensor_bytes * (1 + (STATE if every and done // every < training.steps // every else 0))
 
 
 def no_space(folder: Path) -> str:

@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import guards, process
+from orchestrator import architecture, guards, process
 from orchestrator.plan import Kind
 from orchestrator.process import Progress, Watch
 from orchestrator.recipe import Guards
@@ -41,6 +41,9 @@ class Journal:
         said = recipe.guards if recipe is not None else Guards()
         self._pace, self._heat = guards.Pace(said, self._say), guards.Heat(said, self._say)
         training = recipe is not None and step.kind is Kind.TRAIN
+        self._training = recipe.training if recipe is not None and training else None
+        size = architecture.predict(recipe, architecture.of(recipe)) if recipe is not None and training else None
+        self._bytes = size.tensor_bytes if size is not None else 0
         self._max_loss = recipe.guards.max_loss if recipe is not None and training else None
         self._reader: Callable[[str], Progress | None] = read_own
         if engine is not None and recipe is not None:
@@ -70,7 +73,8 @@ class Journal:
         if self._guards is None:  # a step that recipes share waits where all of them would
             shared = min((recipe.guards for recipe in self._job.plan.recipes.values()), key=lambda one: one.min_free_mb)
             return guards.low_disk(self._work, shared)
-        return self._heat.look() or guards.low_disk(self._work, self._guards)
+        save = guards.next_save(self._training, self._bytes, self._last[0]) if self._training is not None else 0
+        return self._heat.look() or guards.low_disk(self._work, self._guards, save)
 
     def _read(self, piece: str) -> Progress | None:
         found = self._reader(piece)

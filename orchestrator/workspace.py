@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import load
+from orchestrator import guards, load
 from orchestrator.errors import NotReady, Problem, RecipeError
 from orchestrator.known import World
 from orchestrator.parts import find_root
@@ -128,8 +128,7 @@ def disk(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
     """Return the bytes a recipe needs at most at one time, besides its dataset, which others may share: files of each step,
     checkpoints, states, latents, rendered pictures, and 10 % for the rest.
 
-    A state holds the weights and two moments of AdamW in fp32 (8-bit optimizers need less). Latents are a twelfth of their
-    pictures: 4 numbers of 4 bytes for 64 pixels of 3 bytes; mirrored ones are kept, too.
+    Latents are a twelfth of their pictures: 4 numbers of 4 bytes for 64 pixels of 3 bytes; mirrored ones are kept, too.
     """
     from orchestrator.engines import states as engine_states  # noqa: PLC0415
 
@@ -138,7 +137,8 @@ def disk(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
     if training.save_every_n_steps:
         files += training.steps // training.save_every_n_steps
     every = training.state_every_n_steps
-    states = (engine_states.kept(training.keep_states, training.steps, every) + 1) * 3 * 2 * tensor_bytes if every else 0
+    kept = engine_states.kept(training.keep_states, training.steps, every) + 1 if every else 0
+    states = kept * guards.STATE * tensor_bytes
     latents = dataset_bytes // 6 if training.cache_latents == "disk" else 0
     drawn = [(one.width or recipe.render.width, one.height or recipe.render.height) for one in recipe.render.prompts.values()]
     pictures = 3 * sum(3 * width * height for width, height in drawn)  # rendered, in a grid, in the release

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import sys
 import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import fakes
@@ -18,9 +20,9 @@ from PIL import Image
 from orchestrator import guards, process
 from orchestrator.job import Job
 from orchestrator.journal import Journal
-from orchestrator.process import Command, Watch
+from orchestrator.process import Command, Progress, Watch
 from orchestrator.recipe import Guards
-from orchestrator.workspace import Wanted
+from orchestrator.workspace import Wanted, predict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,6 +134,25 @@ def test_a_hot_gpu_pauses_the_run_where_the_recipe_says_so(tmp_path: Path, monke
 def test_low_disk(tmp_path: Path) -> None:
     assert guards.low_disk(tmp_path, Guards(min_free_mb=0)) == ""
     assert "MB free on the disk of" in guards.low_disk(tmp_path, Guards(min_free_mb=10**9))
+    assert guards.low_disk(tmp_path, Guards(min_free_mb=0), 10**18).endswith("and 1000000000000 MB for its next save")
+
+
+def test_a_training_waits_for_the_room_that_its_next_save_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last checkpoint of a night, too; after the last state only the file is waited for."""
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    cats.recipe("cat-lora", "lora", "[training]\nsteps = 25\nstate_every_n_steps = 10\n[guards]\nmin_free_mb = 1\n")
+    space = cats.space()
+    plan = space.plan(space.load(Wanted(("all",))))
+    size = predict(plan.recipes["cat-lora"], space.world)["tensor_bytes"]
+    free = 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with Journal(Job(plan, space.store, space.root, cats.seen), plan.by_name["cat-lora/train"], None, tmp_path) as watch:
+        for done, needed in ((0, 7 * size), (19, 7 * size), (20, size), (25, size)):
+            watch.progress(Progress(done, 25))
+            free = guards.MB + needed - 1
+            assert watch.hold().endswith("MB for its next save"), done
+            free += 1
+            assert watch.hold() == "", done
 
 
 def test_a_step_that_recipes_share_waits_for_room_by_the_guards_of_the_recipe_that_asks_for_least(

@@ -99,9 +99,11 @@ def disk_space(trained: list[Recipe], built: list[Recipe], world: World, store: 
     if (trained or built) and not os.access(folder, os.W_OK):
         return [Problem(str(folder), "cannot be written", "chown or chmod it, or set KRNK_RUNS to a folder of your own")]
     free = shutil.disk_usage(folder).free
-    if needed <= free:
+    least = max((recipe.guards.min_free_mb * 1_000_000 for recipe in trained), default=0)  # a training waits for that
+    if needed + least <= free:
         return []
     what = f"{free / 1e9:.2f} GB free; these recipes write up to {needed / 1e9:.2f} GB"
+    what += f", and guards.min_free_mb keeps {least / 1e9:.2f} GB free" if least else ""
     return [Problem(str(folder), what, "free some, or set KRNK_RUNS to a folder on a larger disk")]
 
 
