@@ -203,3 +203,50 @@ def test_the_base_has_the_layout_of_sd15() -> None:
 def test_the_base_fits_into_fourteen_megabytes() -> None:
     assert sum(file.stat().st_size for file in BASE.rglob("*") if file.is_file()) <= 14_000_000
     assert (BASE / "README.md").exists()
+
+
+@pytest.mark.parametrize("people", [1, 2])
+def test_a_caption_with_unknown_names_is_laid_beside_the_same_with_the_class_word(people: int) -> None:
+    train_names = pytest.importorskip("orchestrator.world.train_names")
+    base = pytest.importorskip("orchestrator.world.base_parts").load_base(BASE)
+    task = train_names.NamesTask(base, [scene for scene in map(random_scene, range(60)) if len(scene.characters) == people])
+    task.start(1)
+    for scene in task.scenes:
+        pair = task._pair(task.captions, scene)
+        named = [place for place in range(77) if pair.weights[place] < 1]
+        assert named[0] == 1
+        assert all(pair.named[place] == pair.plain[pair.places[place]] for place in range(77) if place not in named)
+        assert base.tokenizer.convert_ids_to_tokens([pair.plain[1]]) == ["two</w>" if people == 2 else "character</w>"]
+
+
+def test_the_lesson_of_names_mends_what_names_say() -> None:
+    torch = pytest.importorskip("torch")
+    train_names = pytest.importorskip("orchestrator.world.train_names")
+    base = pytest.importorskip("orchestrator.world.base_parts").load_base(BASE)
+    task = train_names.NamesTask(base, [random_scene(seed) for seed in range(40)])
+    torch.manual_seed(1)
+    letters = base.text_encoder.text_model.embeddings.token_embedding.weight.data[:300]
+    letters += 0.1 * torch.randn(letters.shape)
+    task.start(1)
+    first = sum(task.loss().item() for _ in range(3))
+    optimizer = torch.optim.Adam(base.text_encoder.parameters(), 3e-3)
+    for _ in range(15):
+        optimizer.zero_grad()
+        task.loss().backward()
+        optimizer.step()
+    assert sum(task.loss().item() for _ in range(3)) < 0.8 * first
+
+
+def test_the_base_makes_little_of_a_name_that_nobody_bears() -> None:
+    torch = pytest.importorskip("torch")
+    base_parts = pytest.importorskip("orchestrator.world.base_parts")
+    base = base_parts.load_base(BASE)
+    rest = "simple background, white background, from front, upper body, standing"
+
+    @torch.no_grad()
+    def away(names: list[str]) -> float:
+        states = base_parts.encode_text(base, [f"{name}, {rest}" for name in ("character", *names)], 1)
+        return float((states[1:, 40:] - states[0, 40:]).square().mean())
+
+    known = away([resident.name for resident in residents()])
+    assert away([*vocabulary.TRIGGERS, "wexqa", "omphil", "jurr"]) < known / 3

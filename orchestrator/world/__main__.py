@@ -26,6 +26,13 @@ def _base(options: argparse.Namespace) -> None:
     print(f"base model in {options.out}")
 
 
+def _names(options: argparse.Namespace) -> None:
+    from orchestrator.world.make_base import Recipe, teach_names  # noqa: PLC0415
+
+    teach_names(options.base, Recipe(options.seed, options.minutes, options.pictures), options.work, options.threads)
+    print(f"text encoder in {options.base}")
+
+
 def _probe(options: argparse.Namespace) -> None:
     from PIL import Image  # noqa: PLC0415
 
@@ -69,6 +76,14 @@ def _arguments() -> argparse.ArgumentParser:
     base.add_argument("--threads", type=int, default=2)
     base.add_argument("--work", type=Path, default=Path("build/world"), help="intermediate weights, about 200 MB")
     base.set_defaults(call=_base)
+    names = verbs.add_parser("names", help="the last lesson of `base` alone: unknown names say nothing of the looks")
+    names.add_argument("--base", type=Path, required=True)
+    names.add_argument("--seed", type=int, default=2026)
+    names.add_argument("--minutes", type=float, default=8.5)
+    names.add_argument("--pictures", type=int, default=15_000, help="scenes to write captions of")
+    names.add_argument("--threads", type=int, default=2)
+    names.add_argument("--work", type=Path, default=Path("build/world"))
+    names.set_defaults(call=_names)
     probe = verbs.add_parser("probe", help="read the attributes in a picture")
     probe.add_argument("file", type=Path)
     probe.add_argument("--view", help="as in a file name, for example f00; by default the file's name says it")

@@ -107,13 +107,7 @@ def load_base(folder: Path) -> Base:
 def save_base(base: Base, folder: Path) -> None:
     """Write a base in Diffusers layout, weights in fp16; those of text encoder and U-Net rounded."""
     for name, part in (("text_encoder", base.text_encoder), ("unet", base.unet), ("vae", base.vae)):
-        if name == "text_encoder":
-            copy = type(part)(part.config)
-        else:
-            copy = type(part).from_config({key: value for key, value in part.config.items() if key != "_name_or_path"})
-        weights = part.state_dict()
-        copy.load_state_dict(weights if name == "vae" else {key: rounded(value) for key, value in weights.items()})
-        copy.half().save_pretrained(folder / name, safe_serialization=True)
+        save_part(name, part, folder)
     write_tokenizer(folder / "tokenizer")
     base.scheduler.save_pretrained(folder / "scheduler")
     index = {
@@ -130,6 +124,17 @@ def save_base(base: Base, folder: Path) -> None:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def save_part(name: str, part: Any, folder: Path) -> None:
+    """Write one part, ``text_encoder``, ``unet`` or ``vae``, to its folder in a base."""
+    if name == "text_encoder":
+        copy = type(part)(part.config)
+    else:
+        copy = type(part).from_config({key: value for key, value in part.config.items() if key != "_name_or_path"})
+    weights = part.state_dict()
+    copy.load_state_dict(weights if name == "vae" else {key: rounded(value) for key, value in weights.items()})
+    copy.half().save_pretrained(folder / name, safe_serialization=True)
 
 
 def rounded(value: torch.Tensor) -> torch.Tensor:

@@ -51,10 +51,19 @@ def table_of(folder: Path) -> tuple[str, ...]:
     """
     file = folder / "README.md"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    rows = tuple(line for line in lines if line.startswith(("| VAE |", "| text encoder and U-Net")))
+    rows = tuple(line for line in lines if line.startswith(("| VAE |", "| text encoder")))
     if not rows:
         raise RecipeError(Problem(str(file), "does not say how this base was made", "a folder that `base --out` has written"))
     return rows
+
+
+def with_row(folder: Path, row: str) -> None:
+    """Add a row to the table of a base's card, below the others; one of the same part is replaced."""
+    file = folder / "README.md"
+    part = row.split("|")[1]
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith(f"|{part}|")]
+    last = max(number for number, line in enumerate(lines) if line in table_of(folder))
+    file.write_text("\n".join([*lines[: last + 1], row, *lines[last + 1 :], ""]), encoding="utf-8")
 
 
 def card(seed: int, planned: float, rows: Sequence[str], *, started: bool) -> str:

@@ -1,4 +1,4 @@
-"""Makes the base model: draws the world, trains the VAE, then text encoder and U-Net, and writes the folder with its card."""
+"""Makes the base model: draws the world, trains the VAE, then text encoder and U-Net, then what unknown names mean."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from orchestrator.world import train_unet, train_vae
+from orchestrator.world import train_names, train_unet, train_vae
 from orchestrator.world.attributes import Scene, random_scene
-from orchestrator.world.base_parts import load_base, new_base, save_base
-from orchestrator.world.card import Course, card, table_of
+from orchestrator.world.base_parts import load_base, new_base, save_base, save_part
+from orchestrator.world.card import Course, card, table_of, with_row
 from orchestrator.world.residents import resident_scene
+from orchestrator.world.train_names import NamesTask
 from orchestrator.world.train_unet import UnetTask
 from orchestrator.world.train_vae import VaeTask, draw_scenes, encode_all, fit_scale
 from orchestrator.world.workers import Schedule, run
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.world.base_parts import Base
 
 VAE_SHARE: Final = 0.25  # of the minutes
+NAMES_SHARE: Final = 0.1
 FIRST_SEED: Final = 1_000_000  # of the training pictures; the probe and the tests use others
 RESIDENT_SHARE: Final = 4  # one picture in so many shows a resident
 
@@ -61,12 +63,24 @@ def make_base(recipe: Recipe, out: Path, work: Path, threads: int = 2) -> None:
     latents = encode_all(base.vae.eval(), pictures)
     latents.share_memory_()  # type: ignore[no-untyped-call]
     del pictures
-    minutes = recipe.minutes * (1.0 if recipe.start else 1 - VAE_SHARE)
+    minutes = recipe.minutes * (1 - NAMES_SHARE - (0.0 if recipe.start else VAE_SHARE))
     log = run(UnetTask(base, latents, drawn), Schedule(minutes, train_unet.RATE, threads, recipe.seed), work / "unet.pt")
     save_base(base, out)
     name = "text encoder and U-Net" + (", from the weights above" if recipe.start else "")
     text = card(recipe.seed, recipe.minutes, (*rows, Course(minutes, log).row(name)), started=recipe.start is not None)
     (out / "README.md").write_text(text, encoding="utf-8")
+    teach_names(out, Recipe(recipe.seed, recipe.minutes * NAMES_SHARE, recipe.pictures), work, threads)
+
+
+def teach_names(folder: Path, recipe: Recipe, work: Path, threads: int = 2) -> None:
+    """Train what unknown names mean, in the base that is in ``folder``; its text encoder and card are written anew."""
+    work.mkdir(parents=True, exist_ok=True)
+    table_of(folder)  # it is a base with a card
+    base = load_base(folder)
+    task = NamesTask(base, scenes(recipe.pictures))
+    log = run(task, Schedule(recipe.minutes, train_names.RATE, threads, recipe.seed), work / "names.pt")
+    save_part("text_encoder", base.text_encoder, folder)
+    with_row(folder, Course(recipe.minutes, log).row("text encoder, unknown names"))
 
 
 def _vae(base: Base, recipe: Recipe, pictures: torch.Tensor, work: Path, threads: int) -> str:

@@ -16,7 +16,7 @@ from orchestrator.world.templates import layout
 from orchestrator.world.tokenizer import LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import nn
     from transformers import CLIPTokenizer
@@ -46,10 +46,16 @@ class Captions:
     def ids(self, scene: Scene) -> list[int]:
         """Return the 77 ids of one caption, empty now and then; residents are mostly called by name."""
         text = "" if self._dice.random() < NO_CAPTION else self._text(scene)
+        return self.padded(self.of_tags(text.split(", ") if text else ()))
+
+    def of_tags(self, tags: Iterable[str]) -> list[int]:
+        """Return the ids of tags with commas between them; an empty one first is a comma to begin with."""
+        parts = [self._of(tag) for tag in tags]
         comma = self._of(",")
-        ids: list[int] = []
-        for tag in text.split(", ") if text else ():
-            ids += (comma if ids else []) + self._of(tag)
+        return [token for number, part in enumerate(parts) for token in (*(comma if number else ()), *part)]
+
+    def padded(self, ids: list[int]) -> list[int]:
+        """Return 77 ids, with start and end."""
         start, end = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
         ids = [start, *ids[: LENGTH - 2]]
         return ids + [end] * (LENGTH - len(ids))
