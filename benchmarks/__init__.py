@@ -20,7 +20,7 @@ AREAS = {
     "broken_setups": 1,
     "faults": 4,
     "cluster": 4,
-    "sd_scripts": 8,
+    "sd_scripts": 12,
     "resize_lora": 30,
 }
 """Area -> minutes after which it is ended; all of them together take at most 21, and 18 more where there is sd-scripts."""

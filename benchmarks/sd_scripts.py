@@ -26,7 +26,7 @@ from orchestrator.engines import checkout, sdscripts
 from orchestrator.plan import Lane
 
 STEPS = 6
-PAIRS = 3
+PAIRS = 9
 RECIPE = "krnk-lora3x3"
 
 

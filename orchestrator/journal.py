@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -10,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import architecture, guards, process
+from orchestrator.engines import readback
 from orchestrator.plan import Kind
 from orchestrator.process import Progress, Watch
 from orchestrator.recipe import Guards
@@ -35,7 +37,7 @@ class Journal:
         self._last = (-1, "")
         self._lost = False
         self._begun = time.monotonic()
-        self._early = threading.Thread(target=job.store.digest_early, args=(step,), daemon=True)
+        self._early = threading.Thread(target=self._read_early, daemon=True)
         recipe = job.plan.recipes.get(step.recipe)
         self._guards = recipe.guards if recipe is not None else None
         said = recipe.guards if recipe is not None else Guards()
@@ -51,6 +53,13 @@ class Journal:
 
     def _say(self, text: str) -> None:
         self._job.view.say(f"{self._step.name}: {text}")
+
+    def _read_early(self) -> None:
+        """Read what a trainer has saved while it leaves; what is known then need not be read when it has gone."""
+        self._job.store.digest_early(self._step)
+        for name in self._step.outputs if self._training is not None else ():
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # judged at its end
+                readback.lost_numbers(self._work / name)
 
     def _stalled(self, seconds: float) -> None:
         limit = f" (guards.stall_seconds = {self._guards.stall_seconds})" if self._guards is not None else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -109,7 +110,7 @@ def finished(recipe: Recipe, work: Path, log: str, checkpoint: Path | None) -> l
         said.append("is older than this run: the trainer wrote nothing")
     said += _tensors(recipe, tensors, body, checkpoint)
     said += _metadata(recipe, metadata, _counted(log, recipe.training.steps))
-    if bad := lost_numbers(path, tensors):
+    if bad := lost_numbers(path):
         said.append(f"{len(bad)} tensors hold NaN or infinity, as {bad[0]}")
     return [Problem(where, what, f"log: {work / 'log.txt'}") for what in said]
 
@@ -215,15 +216,23 @@ def _same(said: str, value: Any) -> bool:
         return said == str(value)
 
 
-def lost_numbers(path: Path, tensors: dict[str, Any]) -> list[str]:
-    """Return the tensors of a file that hold NaN or infinity: numbers whose exponent bits are all set.
+def lost_numbers(path: Path) -> tuple[str, ...]:
+    """Return the tensors of a safetensors file that hold NaN or infinity: numbers whose exponent bits are all set.
 
-    Args:
-        path: a safetensors file.
-        tensors: its header's table (see ``header``).
+    One content of a file is read once: while the trainer leaves (see ``Journal``), for a training just saved.
+
+    Raises:
+        ValueError: it is no whole safetensors file (see ``header``).
     """
+    stat = path.stat()
+    return _lost_numbers(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _lost_numbers(path: Path, *_content: int) -> tuple[str, ...]:
     import numpy as np  # noqa: PLC0415 - the parent process loads it only when a training has ended
 
+    tensors = header(path)[0]
     kinds = {"F32": ("<u4", 0x7F800000), "F16": ("<u2", 0x7C00), "BF16": ("<u2", 0x7F80)}
     with path.open("rb") as file:
         start = 8 + struct.unpack("<Q", file.read(8))[0]
@@ -235,7 +244,7 @@ def lost_numbers(path: Path, tensors: dict[str, Any]) -> list[str]:
             bits = np.fromfile(path, dtype=kind, count=(end - begin) // _WIDTH[one["dtype"]], offset=start + begin)
             if bool(np.any((bits & mask) == mask)):
                 bad.append(name)
-    return bad
+    return tuple(bad)
 
 
 def good_state(newest: Callable[[], tuple[Path, int] | None]) -> tuple[Path, int] | None:
@@ -246,7 +255,7 @@ def good_state(newest: Callable[[], tuple[Path, int] | None]) -> tuple[Path, int
     """
     while (state := newest()) is not None:
         files = state[0].glob("*.safetensors")
-        if not any(lost_numbers(file, header(file)[0]) for file in files):
+        if not any(lost_numbers(file) for file in files):
             return state
         state[0].rename(state[0].with_name(f"{state[0].name}-lost"))
     return None
