@@ -176,6 +176,16 @@ def bookkeeping(name: str) -> bool:
     return name in BOOKKEEPING or (name.startswith(".") and name[1:].rpartition(".")[0] in BOOKKEEPING)
 
 
+def drafts(folder: Path) -> list[Path]:
+    """Return what writers who were killed left in a folder: drafts of the store's own files, and hidden ``.part``."""
+    found = []
+    for path in folder.iterdir():
+        ours = path.name not in BOOKKEEPING and path.name.removeprefix(".").rpartition(".")[0] in BOOKKEEPING
+        if ours or (path.name.startswith(".") and path.suffix == ".part"):
+            found.append(path)
+    return sorted(found)
+
+
 def write(path: Path, value: Any) -> None:
     """Write JSON so that it is there whole or not at all, also after a power cut."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")

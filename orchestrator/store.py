@@ -18,7 +18,7 @@ from orchestrator import diagnose, engines, leftover, owner, process, supervise
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.known import Digests
 from orchestrator.plan import SCHEMA, Kind, Plan, Step
-from orchestrator.record import PARTIAL, RECORD, Reason, Record, Why, bookkeeping, host, load, sync, write
+from orchestrator.record import PARTIAL, RECORD, Reason, Record, Why, bookkeeping, drafts, host, load, sync, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -154,6 +154,8 @@ class Store:
             StepFailed: a promised output is missing or empty.
         """
         work = self.work(step)
+        for draft in drafts(work):  # of writers who were killed: a bundle holds nothing that its SHA256SUMS does not list
+            shutil.rmtree(draft) if draft.is_dir() and not draft.is_symlink() else draft.unlink(missing_ok=True)
         outputs: dict[str, dict[str, Any]] = {}
         missing: list[Problem] = []
         for pattern in step.outputs:

@@ -185,7 +185,7 @@ class Killer:
             assert frames(train)[-1][-1] == self.steps(train), f"{train} did not end with its last step"
             (release,) = self.runs.glob(f"{name}/release-*")
             bad = [check for check in verify.verify_bundle(release) if check.verdict is Verdict.FAIL]
-            assert bad == [], f"{release} does not verify"
+            assert bad == [], f"{release} does not verify: {bad}"
             record = json.loads((train / RECORD).read_text("utf-8"))
             self.resumed += record["resumed_from"] is not None
         assert (self.runs / "cats" / "latest" / "cats.zip").is_file()

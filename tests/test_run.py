@@ -14,6 +14,8 @@ import pytest
 from orchestrator import process, supervise
 from orchestrator.errors import NotReady
 from orchestrator.job import Status
+from orchestrator.release import verify
+from orchestrator.verdict import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -244,3 +246,21 @@ def test_a_commit_cut_off_before_its_rename_is_finished_without_running_again(ca
     space.store.work(step).parent.mkdir(exist_ok=True)
     space.store.folder(step).rename(space.store.work(step))
     assert all(outcome.status is Status.CACHED for outcome in cats.go("cat-lora").values())
+
+
+def test_what_a_killed_commit_was_writing_does_not_come_into_the_bundle(cats: harness.Project) -> None:
+    cats.go("cat-lora")
+    space = cats.space()
+    step = space.plan(space.load(harness.Wanted(("cat-lora",)))).by_name["cat-lora/release"]
+    work = space.store.work(step)
+    work.parent.mkdir(exist_ok=True)
+    space.store.folder(step).rename(work)
+    (work / "record.json").rename(work / ".record.json.4711")
+    (work / "exit.json.4711").write_text("{", "utf-8")
+    (work / supervise.EXIT).write_text('{"code": 0}', "utf-8")
+    assert cats.reasons("cat-lora")[step.name] == "ended while nobody watched"
+    (work / ".cat-lora.png.part").write_bytes(b"half")
+    assert cats.go("cat-lora")[step.name].status is Status.DONE
+    checks = verify.verify_bundle(space.store.folder(step))
+    assert [check for check in checks if check.verdict is Verdict.FAIL] == []
+    assert not list(space.store.folder(step).glob("*4711"))
