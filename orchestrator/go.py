@@ -84,7 +84,7 @@ def _on_cluster(job: Job, asked: Asked, due: list[Step], world: World) -> list[O
 
     sizes = [0]
     for recipe in {step.recipe: job.plan.recipes[step.recipe] for step in due if step.kind is Kind.TRAIN}.values():
-        said = architecture.predict(recipe, architecture.of(recipe))
+        said = architecture.predict(recipe, architecture.of(recipe, world.find(recipe.base.checkpoint)))
         pictures = world.counted(recipe).disk_bytes  # a copy of the dataset travels with the training
         sizes.append(pictures + (workspace.disk(recipe, said.tensor_bytes, pictures) if said is not None else 0))
     with Cluster(asked.address, asked.transport) as cluster:

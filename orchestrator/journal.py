@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.engines import Engine
     from orchestrator.job import Job
     from orchestrator.plan import Step
+    from orchestrator.recipe import Recipe
 
 LAST_LINES = 12
 
@@ -44,8 +45,7 @@ class Journal:
         self._pace, self._heat = guards.Pace(said, self._say), guards.Heat(said, self._say)
         training = recipe is not None and step.kind is Kind.TRAIN
         self._training = recipe.training if recipe is not None and training else None
-        size = architecture.predict(recipe, architecture.of(recipe)) if recipe is not None and training else None
-        self._bytes = size.tensor_bytes if size is not None else 0
+        self._bytes = predicted(step, recipe) if recipe is not None and training else 0
         self._max_loss = recipe.guards.max_loss if recipe is not None and training else None
         self._reader: Callable[[str], Progress | None] = read_own
         if engine is not None and recipe is not None:
@@ -117,6 +117,13 @@ class Journal:
             if not self._lost:
                 self._say(f"{PROGRESS} lacks what is not written: {error.strerror}")
             self._lost = True
+
+
+def predicted(step: Step, recipe: Recipe) -> int:
+    """Return how many bytes of tensors a training step will save; 0 if that cannot be known."""
+    checkpoint = next((source.path for source in step.sources if source.role == "checkpoint"), None)
+    size = architecture.predict(recipe, architecture.of(recipe, checkpoint))
+    return size.tensor_bytes if size is not None else 0
 
 
 def read_own(piece: str) -> Progress | None:

@@ -19,10 +19,10 @@ from PIL import Image
 
 from orchestrator import guards, process
 from orchestrator.job import Job
-from orchestrator.journal import Journal
+from orchestrator.journal import Journal, predicted
 from orchestrator.process import Command, Progress, Watch
 from orchestrator.recipe import Guards
-from orchestrator.workspace import Wanted, predict
+from orchestrator.workspace import Wanted, Workspace, predict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -190,3 +190,10 @@ def test_a_child_is_paused_while_the_disk_is_full_and_goes_on_after(tmp_path: Pa
     assert said == ["paused: no room", "goes on"]
     assert len(seen) == 30
     assert max(later - earlier for earlier, later in itertools.pairwise(seen)) > 1.0
+
+
+def test_the_room_that_a_demo_training_waits_for_is_that_of_the_small_base(project: Path) -> None:
+    space = Workspace(project)
+    plan = space.plan(space.load(Wanted(("krnk-lora3x3",), "demo")))
+    recipe, step = plan.recipes["krnk-lora3x3"], plan.by_name["krnk-lora3x3/train"]
+    assert predicted(step, recipe) == predict(recipe, space.world)["tensor_bytes"] < 10_000_000
