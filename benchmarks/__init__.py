@@ -23,7 +23,7 @@ AREAS = {
     "sd_scripts": 12,
     "resize_lora": 30,
 }
-"""Area -> minutes after which it is ended; all of them together take at most 21, and 18 more where there is sd-scripts."""
+"""Area -> minutes after which it is ended; where there is no sd-scripts, the last two take none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import commands, crash, diagnose, engines, guards, leftover, owner, process, supervise
-from orchestrator.engines import readback
+from orchestrator.engines import saved
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.journal import Journal, complete, last_lines
@@ -244,7 +244,7 @@ def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]
 
 def _kept(engine: Engine, work: Path) -> str:
     """Return what is left of a training whose loss was lost; states that hold NaN are put out of the way."""
-    state = readback.good_state(lambda: engine.checkpoint(work))
+    state = saved.good_state(lambda: engine.checkpoint(work))
     if state is None:
         return "; it was stopped, and no good state had been saved"
     return f"; it was stopped, and the last good state is kept: step {state[1]}, {state[0]}"

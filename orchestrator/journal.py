@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import architecture, guards, process
-from orchestrator.engines import readback
+from orchestrator.engines import saved
 from orchestrator.plan import Kind
 from orchestrator.process import Progress, Watch
 from orchestrator.recipe import Guards
@@ -59,7 +59,7 @@ class Journal:
         self._job.store.digest_early(self._step)
         for name in self._step.outputs if self._training is not None else ():
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # judged at its end
-                readback.lost_numbers(self._work / name)
+                saved.lost_numbers(self._work / name)
 
     def _stalled(self, seconds: float) -> None:
         limit = f" (guards.stall_seconds = {self._guards.stall_seconds})" if self._guards is not None else ""

@@ -171,13 +171,8 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def bookkeeping(name: str) -> bool:
-    """Return whether a file is the store's own and no output: a record, a log, or the draft that a failed ``write`` left."""
-    return name in BOOKKEEPING or (name.startswith(".") and name[1:].rpartition(".")[0] in BOOKKEEPING)
-
-
 def drafts(folder: Path) -> list[Path]:
-    """Return what writers who were killed left in a folder: drafts of the store's own files, and hidden ``.part``."""
+    """Return what writers who were killed, or whose disk was full, left: drafts of the store's own files, hidden ``.part``."""
     found = []
     for path in folder.iterdir():
         ours = path.name not in BOOKKEEPING and path.name.removeprefix(".").rpartition(".")[0] in BOOKKEEPING

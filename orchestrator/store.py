@@ -18,7 +18,7 @@ from orchestrator import diagnose, engines, leftover, owner, process, supervise
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.known import Digests
 from orchestrator.plan import SCHEMA, Kind, Plan, Step
-from orchestrator.record import PARTIAL, RECORD, Reason, Record, Why, bookkeeping, drafts, host, load, sync, write
+from orchestrator.record import BOOKKEEPING, PARTIAL, RECORD, Reason, Record, Why, drafts, host, load, sync, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -159,7 +159,7 @@ class Store:
         outputs: dict[str, dict[str, Any]] = {}
         missing: list[Problem] = []
         for pattern in step.outputs:
-            files = sorted(path for path in work.glob(pattern) if path.is_file() and not bookkeeping(path.name))
+            files = sorted(path for path in work.glob(pattern) if path.is_file() and path.name not in BOOKKEEPING)
             if not any(path.stat().st_size for path in files):
                 missing.append(Problem(step.name, f"ended well but left no {pattern}", f"its output: {work / process.LOG}"))
             for path in files:

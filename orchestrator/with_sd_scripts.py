@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import settings
-from orchestrator.engines import options, readback, sdscripts, surgery
+from orchestrator.engines import options, saved, sdscripts, surgery
 from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed, near_miss
 from orchestrator.journal import last_lines
 from orchestrator.process import LOG, Command, Watch, run
@@ -185,7 +185,7 @@ def _carry_out(program: str, command: Callable[[Path, Path], Command], output: P
         if not end.ok:
             raise StepFailed(Problem(program, f"ended with {end.code}", "\n    ".join(last_lines(work / LOG, 6))))
         try:
-            table, metadata, body = readback.header(target)
+            table, metadata, body = saved.header(target)
         except (OSError, ValueError) as error:
             lines = "\n    ".join(last_lines(work / LOG, 6))
             raise StepFailed(Problem(program, f"wrote no whole file: {error}", lines)) from error

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from orchestrator import load
-from orchestrator.engines import embedded, readback, sdscripts
+from orchestrator.engines import embedded, readback, saved, sdscripts
 from orchestrator.recipe import Expect, Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,7 +66,7 @@ def put(tmp_path: Path, name: str) -> Path:
 
 def precision(name: str) -> str:
     needed()
-    table, _, _ = readback.header(SAMPLES / f"{name}.safetensors")
+    table, _, _ = saved.header(SAMPLES / f"{name}.safetensors")
     return {"F32": "float", "F16": "fp16"}[str(next(iter(table.values()))["dtype"])]
 
 
@@ -159,7 +159,7 @@ def test_infinities_and_nan_in_the_weights_are_found(tmp_path: Path, kind: str, 
         table = {"a": {"dtype": kind, "shape": [count], "data_offsets": [0, count * width]}}
         header = json.dumps(table).encode()
         file.write_bytes(struct.pack("<Q", len(header)) + header + data[: count * width])
-        assert len(readback.lost_numbers(file)) == found
+        assert len(saved.lost_numbers(file)) == found
 
 
 def test_states_that_were_saved_after_the_loss_was_lost_are_put_aside(tmp_path: Path) -> None:
@@ -172,11 +172,11 @@ def test_states_that_were_saved_after_the_loss_was_lost_are_put_aside(tmp_path: 
         found = sorted(tmp_path.glob("*-state"))
         return (found[-1], int(found[-1].name[6:14])) if found else None
 
-    assert readback.good_state(newest) == (tmp_path / "x-step00000020-state", 20)
+    assert saved.good_state(newest) == (tmp_path / "x-step00000020-state", 20)
     assert len(list(tmp_path.glob("*-state-lost"))) == 2
     save_file({"a": np.array([np.nan], np.float16)}, tmp_path / "x-step00000020-state" / "model.safetensors")
     save_file({"a": np.array([np.nan], np.float16)}, tmp_path / "x-step00000010-state" / "model.safetensors")
-    assert readback.good_state(newest) is None
+    assert saved.good_state(newest) is None
 
 
 def test_the_embedded_engine_is_judged_by_its_own_bases_sizes(tmp_path: Path) -> None:

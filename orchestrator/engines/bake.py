@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.engines import readback
+from orchestrator.engines import saved
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.weights import families, kinds
 
@@ -56,7 +56,7 @@ class Place:
 
 def lora(path: Path) -> dict[str, dict[str, Floats]]:
     """Return a LoRA file's tensors in float32 by module and part. ValueError or OSError if it cannot be read."""
-    table, _, _ = readback.header(path)
+    table, _, _ = saved.header(path)
     found: dict[str, dict[str, Floats]] = {}
     for name, one in table.items():
         module, _, part = name.partition(".")
@@ -193,7 +193,7 @@ def single(base: Path, target: Path, adapter: Path, multiplier: float, *, prefix
         prefix: "unet/" or "text_encoder/" for a part of a Diffusers folder.
         strict: whether every module of the LoRA must be in ``base``.
     """
-    table, metadata, _ = readback.header(base)
+    table, metadata, _ = saved.header(base)
     modules, where = lora(adapter), places([prefix + name for name in table])
     if not strict:
         modules = {name: parts for name, parts in modules.items() if f"{name}.weight" in where}
@@ -231,7 +231,7 @@ def folder(base: Path, target: Path, adapter: Path, multiplier: float) -> None:
     names = {"unet": "diffusion_pytorch_model.safetensors", "text_encoder": "model.safetensors"}
     known: set[str] = set()
     for part, name in names.items():
-        table, _, _ = readback.header(base / part / name)
+        table, _, _ = saved.header(base / part / name)
         known |= {key.partition(".")[0] for key in places([f"{part}/{one}" for one in table])}
     if missing := sorted(lora(adapter).keys() - known):
         what = f"{len(missing)} modules of the LoRA are not in the base model, as {missing[0]}"
@@ -251,7 +251,7 @@ def fold(source: Path, target: Path) -> None:
     """Write a Tucker LoCon as an exact plain LoRA in float32: ``lora_mid`` folded into ``lora_down``, metadata kept."""
     from safetensors.numpy import save_file  # noqa: PLC0415
 
-    _, metadata, _ = readback.header(source)
+    _, metadata, _ = saved.header(source)
     plain: dict[str, Floats] = {}
     for module, parts in lora(source).items():
         folded = {name: tensor for name, tensor in parts.items() if name != "lora_mid.weight"}

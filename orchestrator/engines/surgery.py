@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator import blocks, settings
-from orchestrator.engines import arguments, networks, options, readback, sdscripts
+from orchestrator.engines import arguments, networks, options, saved, sdscripts
 from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def share(
     if weights is None:
         return Share(path.absolute(), ratio)
     try:
-        table, _, _ = readback.header(path)
+        table, _, _ = saved.header(path)
     except (OSError, ValueError) as error:
         raise RecipeError(Problem(str(path), f"cannot be read: {error}")) from error
     architecture = blocks.architecture_of({name.partition(".")[0] for name in table})
@@ -130,7 +130,7 @@ def command(kind: str, recipe: Recipe, lora: Path, output: Path, work: Path) -> 
 def refusals(lora: Path, tool: str) -> list[Problem]:
     """Return why a file is not for sd-scripts' tools: tensors that they drop, or leave as they are. Empty for plain LoRAs."""
     try:
-        table, _, _ = readback.header(lora)
+        table, _, _ = saved.header(lora)
     except (OSError, ValueError) as error:
         return [Problem(str(lora), f"cannot be read: {error}")]
     strange = sorted({name.partition(".")[2] for name in table} - set(_KNOWN))
@@ -142,7 +142,7 @@ def refusals(lora: Path, tool: str) -> list[Problem]:
 
 def ranks(lora: Path) -> tuple[int, int]:
     """Return the largest ranks in a file: of linear and 1x1 layers, and of convolutions with a larger kernel (0: none)."""
-    table, _, _ = readback.header(lora)
+    table, _, _ = saved.header(lora)
     downs = [one["shape"] for name, one in table.items() if name.endswith(".lora_down.weight")]
     spread = [shape[2] > 1 if len(shape) == 4 else False for shape in downs]
     pairs = list(zip(downs, spread, strict=True))

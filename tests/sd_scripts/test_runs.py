@@ -22,7 +22,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from orchestrator import architecture, layers, load
-from orchestrator.engines import readback, sdscripts, states
+from orchestrator.engines import saved, sdscripts, states
 from orchestrator.engines.progress import Reader
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     done = project.call("run", name, "--profile", "tiny")
     assert done.returncode == 0, done.stdout + done.stderr
     train = project.folder(name, "train")
-    tensors, metadata, body = readback.header(train / f"{name}.safetensors")
+    tensors, metadata, body = saved.header(train / f"{name}.safetensors")
     assert body == BYTES[algorithm]
     assert len({tensor.partition(".")[0] for tensor in tensors}) == 350
     recipe = load.recipe(project.root / "recipes", name, "tiny").recipe
@@ -76,10 +76,10 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     assert [one["step"] for one in history] == [1, 2]
     assert all(0 < one["loss"] < 10 for one in history)
     # block weights FACE: the text encoder is zeroed; then, for networks.lora, the resize
-    _, merged, _ = readback.header(project.folder(name, "merge") / f"{name}.safetensors")
+    _, merged, _ = saved.header(project.folder(name, "merge") / f"{name}.safetensors")
     assert merged["ss_network_module"] == metadata["ss_network_module"]
     if algorithm == "lora3x3":
-        _, _, small = readback.header(project.folder(name, "resize") / f"{name}.safetensors")
+        _, _, small = saved.header(project.folder(name, "resize") / f"{name}.safetensors")
         assert small < BYTES[algorithm]
     render = project.folder(name, "render")
     with Image.open(render / "front.png") as image:
@@ -141,7 +141,7 @@ def test_every_family_of_lycoris_trains_what_was_predicted(project: Project, fam
     recipe = load.recipe(project.root / "recipes", name, profile).recipe
     file, said = trained(project, name, profile)
     assert "did not say" not in said
-    tensors, metadata, body = readback.header(file)
+    tensors, metadata, body = saved.header(file)
     assert architecture.predict(recipe, layers.SD15) is not None
     assert (body, len(tensors) > 0) == (architecture.predict(recipe, layers.SD15).tensor_bytes, True)
     assert json.loads(metadata["ss_network_args"])["algo"] == family
@@ -213,7 +213,7 @@ def test_lora_bats_other_choices(project: Project) -> None:
     del table["training"]["optimizer"]  # the recipe's own
     profile.write_text(toml.dumps(table), "utf-8")
     file, _ = trained(project, name, "own")
-    tensors, metadata, _ = readback.header(file)
+    tensors, metadata, _ = saved.header(file)
     assert len({tensor.partition(".")[0] for tensor in tensors}) == 264
     assert metadata["ss_network_alpha"] == "1.0"
     assert metadata["ss_optimizer"].startswith("transformers.optimization.Adafactor(relative_step=True,scale_parameter=True")
@@ -266,7 +266,7 @@ def test_a_killed_training_goes_on_where_it_was(project: Project) -> None:
     assert len(folders) == 1, done.stdout + done.stderr
     said = record(folders[0])
     assert said["resumed_from"] == before[1]
-    _, metadata, _ = readback.header(folders[0] / f"{name}.safetensors")
+    _, metadata, _ = saved.header(folders[0] / f"{name}.safetensors")
     assert metadata["ss_max_train_steps"] == "3"
     lines = [json.loads(line) for line in (folders[0] / "progress.jsonl").read_text("utf-8").splitlines()]
     assert max(line["done"] for line in lines) == 3
