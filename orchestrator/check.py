@@ -105,11 +105,16 @@ def _training(recipe: Recipe) -> Iterator[Finding]:
         yield "training.lr_warmup_steps", 'the constant schedule has no warm-up; use "constant_with_warmup"'
     if training.lr_warmup_steps and training.lr_warmup_steps >= training.steps:
         yield "training.lr_warmup_steps", f"is {training.lr_warmup_steps} of {training.steps} steps: the rate never gets there"
-    relative = training.optimizer_args.get("relative_step") is True
-    if training.optimizer.lower() == "adafactor" and relative:
+    if training.relative_step:
+        why = (
+            "Adafactor finds its own rate and ignores this one; unset it, or set training.optimizer_args.relative_step = false"
+        )
         for key in ("learning_rate", "text_encoder_lr", "unet_lr"):
             if getattr(training, key) is not None:
-                yield f"training.{key}", "adafactor with relative_step=true finds its own rate and ignores this one"
+                yield f"training.{key}", why
+        if training.lr_scheduler not in ("adafactor", "constant"):  # constant: nothing was asked for
+            what = f'is "{training.lr_scheduler}"; Adafactor that finds its own rate has a schedule of its own'
+            yield "training.lr_scheduler", f'{what}: set "adafactor"'
     elif training.learning_rate is None:
         yield "training.learning_rate", "is missing"
     if training.train == "unet" and training.text_encoder_lr:

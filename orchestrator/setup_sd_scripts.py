@@ -96,9 +96,10 @@ def build() -> Path:
 
 
 def tokenizer(python: Path) -> None:
-    """Write the tokenizer where it is missing; the first training would fetch it otherwise."""
+    """Write the tokenizers where one is missing; the first training would fetch it otherwise."""
     folder = settings.tokenizers()
-    if not (folder / write_tokenizer.NAME).is_dir() and not _done((str(python), write_tokenizer.__file__, str(folder))):
+    there = all((folder / name).is_dir() for name in write_tokenizer.NAMES)
+    if not there and not _done((str(python), write_tokenizer.__file__, str(folder))):
         print(f"{folder}: no tokenizer yet; the first training fetches it from Hugging Face", file=sys.stderr)
 
 

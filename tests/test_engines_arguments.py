@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator import engines, load, settings
 from orchestrator.embedded import options as own
-from orchestrator.engines import arguments, checkout, gen_step, networks, options, sdscripts, surgery
+from orchestrator.engines import arguments, checkout, gen_step, networks, options, sdscripts, surgery, write_tokenizer
 from orchestrator.errors import RecipeError
 from orchestrator.recipe import Network, Recipe, Resize
 
@@ -273,6 +273,11 @@ def test_sdxl_chooses_its_own_script_and_options(tmp_path: Path) -> None:
     drawing = sdscripts.render(asked, {"checkpoint": Path("/m/sdxl.safetensors"), "lora": Path("/l.safetensors")}, Path("/w"))
     assert "--sdxl" in drawing.argv
     assert "--v1" not in drawing.argv
+    for name in write_tokenizer.NAMES:  # SDXL has two tokenizers, and goes offline when it has both
+        assert "HF_HUB_OFFLINE" not in drawing.env
+        (settings.tokenizers() / name).mkdir(parents=True)
+        drawing = sdscripts.render(asked, {"checkpoint": Path("/m/x.safetensors"), "lora": Path("/l.safetensors")}, Path("/w"))
+    assert drawing.env["HF_HUB_OFFLINE"] == "1"
     assert json.loads(command.files["expected.json"])["U-Net modules"] == 722
 
 
@@ -303,6 +308,22 @@ def wrong(tmp_path: Path, text: str, part: str = "_algorithms/locon", engine: st
         ('[training]\nlr_scheduler = "cosine"\n', "up to an epoch too long when it is resumed"),
         ("[training]\ngradient_accumulation_steps = 2\n", "takes batches for steps"),
         ("[training]\nlearning_rate = 0.0\ntext_encoder_lr = 0.0\n", "LyCORIS leaves out what has no rate"),
+        ('[training]\nlr_scheduler = "cosin"\n', "did you mean cosine?"),
+        ('[training]\nlr_scheduler = "adafactor"\n', "only the optimizer Adafactor has"),
+        ('[training]\noptimizer = "AdamWScheduleFree"\n', "none is resumed from"),
+        ('[training.options]\nlr_scheduler_type = "CosineAnnealingLR"\n', "up to an epoch too long when it is resumed"),
+        ('[training]\nlr_warmup_steps = 10\n[training.options]\nlr_scheduler_type = "StepLR"\n', "StepLR takes none"),
+        ("[training.options]\nadaptive_noise_scale = 0.1\n", "needs training.options.noise_offset"),
+        ("[training.options]\nscale_v_pred_loss_like_noise_pred = true\n", "needs training.options.v_parameterization"),
+        ("[training.options]\nfull_bf16 = true\n", 'needs training.mixed_precision = "bf16"'),
+        ("[training.options]\nfused_backward_pass = true\n", "is for the optimizer Adafactor"),
+        ("[training.options]\nsample_at_first = true\n", "needs training.sample_every_n_steps"),
+        ("[training.options]\nsample_every_n_epochs = 1\n", "set training.sample_every_n_steps instead"),
+        ("[training.options]\nvalidation_split = 0.2\n", "takes pictures away from those that the plan counts"),
+        ("[training.options]\nv2 = true\n", "set base.architecture instead"),
+        ("[training.options]\ndim_from_weights = true\n", "set network.dim instead"),
+        ("[dataset]\nbucket_reso_steps = 32\n", "multiples of 64 only"),
+        ("[network]\nbypass = false\ndropout = 0.1\n", "set network.bypass = true"),
         ('[base]\ncheckpoint = "embedded"\n', "the embedded base is of a size"),
         ('[merge]\ntool = "sd-scripts"\n', "drops lora_mid"),
         ('[merge]\ntool = "sd-scripts"\n[merge.options]\ndevise = "cuda"\n', "did you mean device?"),
@@ -311,6 +332,37 @@ def wrong(tmp_path: Path, text: str, part: str = "_algorithms/locon", engine: st
 )
 def test_the_engine_refuses_what_would_pass_in_silence(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in wrong(tmp_path, text)
+
+
+def test_networks_lora_takes_lists_of_its_blocks_beside_block_dims_only(tmp_path: Path) -> None:
+    part = "_algorithms/lora3x3"
+    ones = ",".join("1" * 25)
+    assert "25 values" not in wrong(tmp_path, f'[network.args]\nblock_dims = "{ones}"\nblock_alphas = "{ones}"\n', part)
+    assert "has 2 values; sd1 takes 25" in wrong(tmp_path, '[network.args]\nblock_dims = "4,4"\n', part)
+    assert "passed over without" in wrong(tmp_path, f'[network.args]\nconv_block_dims = "{ones}"\n', part)
+    text = '[training.options]\nbase_weights = ["x.safetensors"]\n'
+    assert "takes the 3x3" not in wrong(tmp_path, text, part)
+    assert "take the 3x3 convolutions too" in wrong(tmp_path, text, "_algorithms/lora1x1")
+
+
+@pytest.mark.parametrize(
+    ("args", "free"), [("", True), ("relative_step = false", False), ("relative_step = false\nwarmup_init = true", True)]
+)
+def test_adafactor_finds_its_own_rate_unless_told_otherwise(tmp_path: Path, args: str, free: bool) -> None:
+    text = f'[training]\noptimizer = "Adafactor"\n[training.optimizer_args]\n{args}\n'
+    if free:
+        with pytest.raises(RecipeError, match="ignores this one; unset it") as caught:
+            made(tmp_path, "_algorithms/locon", text=text)
+        assert 'set "adafactor"' in str(caught.value)
+    else:
+        assert not made(tmp_path, "_algorithms/locon", text=text).training.relative_step
+
+
+def test_v_prediction_is_drawn_as_it_was_trained(tmp_path: Path) -> None:
+    text = "[training.options]\nv_parameterization = true\nzero_terminal_snr = true\n"
+    inputs = {"checkpoint": Path("/m/base.safetensors"), "lora": Path("/l/x.safetensors")}
+    drawing = sdscripts.render(made(tmp_path, "_algorithms/lora3x3", text=text), inputs, Path("/w"))
+    assert {"--v_parameterization", "--zero_terminal_snr"} <= set(drawing.argv)
 
 
 def test_a_resize_by_sd_scripts_says_the_rank_rule_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -382,6 +434,43 @@ def test_what_can_be_resumed_is_what_lycoris_loads_back(family: str, monkeypatch
         except RuntimeError:
             works = False
         assert works == (networks.no_resume(asked) == ""), (family, args)
+
+
+@pytest.mark.parametrize("bypass", [False, True])
+@pytest.mark.parametrize("family", ["locon", "loha", "lokr", "glora", "diag-oft", "boft", "dylora"])
+def test_dropouts_that_are_taken_are_those_that_drop_something_out(
+    family: str, bypass: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two forwards of the real modules differ while training, or the recipe is refused; bypass modes work, or are refused."""
+    torch = pytest.importorskip("torch", reason="needs torch")
+    kohya = pytest.importorskip("lycoris.kohya", reason="needs lycoris-lora")
+    monkeypatch.setattr(kohya.logger, "disabled", True)
+    if family == "dylora" and not bypass:
+        pytest.skip("a DyLoRA draws its blocks anew in every forward")
+    for name in ("dropout", "rank_dropout", "module_dropout"):
+        more: dict[str, Any] = {"dropout": 0.5} if name == "dropout" else {"args": {name: 0.5}}
+        rank = 10 if family == "boft" else 8
+        asked = Network(family=family, dim=rank, alpha=4.0, conv_dim=rank, bypass=bypass, **more)  # type: ignore[arg-type]
+        torch.manual_seed(1)
+        unet = torch.nn.Module()
+        layers = [torch.nn.Linear(64, 160), torch.nn.Conv2d(64, 160, 3)]
+        unet.block = type("Transformer2DModel", (torch.nn.ModuleList,), {})(layers)
+        given: dict[str, Any] = dict(one.split("=", 1) for one in networks.arguments(asked, ""))
+        given |= {"dropout": 0.5} if name == "dropout" else {}
+        net = kohya.create_network(1.0, rank, 4.0, None, torch.nn.Module(), unet, **given)
+        net.apply_to(torch.nn.Module(), unet, False, True)
+        for parameter in net.parameters():
+            parameter.data.normal_()
+        net.train()
+        pictures = (torch.randn(3, 64), torch.randn(3, 64, 8, 8))
+        try:
+            drops = all(
+                any(not torch.allclose(layer(picture), layer(picture)) for _ in range(8))
+                for layer, picture in zip(layers, pictures, strict=True)
+            )
+        except RuntimeError:
+            drops = False
+        assert drops == (not list(networks.problems(asked))), (family, bypass, name)
 
 
 def test_the_locked_lycoris_cannot_train_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def test_the_tokenizer_is_written_from_the_shipped_vocabulary(tmp_path: Path, mo
     (package / write_tokenizer.VOCABULARY).write_bytes(gzip.compress("\n".join(merges).encode()))
     found = SimpleNamespace(origin=str(package / "__init__.py"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: found)
-    folder = tmp_path / "out" / write_tokenizer.NAME
+    folder = tmp_path / "out" / write_tokenizer.NAMES[0]
     write_tokenizer.write(folder)
     words = json.loads((folder / "vocab.json").read_text("utf-8"))
     assert len(words) == 49408

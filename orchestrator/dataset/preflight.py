@@ -66,7 +66,7 @@ def _unplaced(layout: Layout, dataset: Dataset, root: Path) -> list[Problem]:
     for original, said in sizes.items():
         where = original.relative_to(root).as_posix() if original.is_relative_to(root) else str(original)
         what = f"fits no bucket at {', '.join(said)}: sides are cut to multiples of {dataset.bucket_reso_steps}"
-        result.append(Problem(where, what, "leave these sizes out, lower dataset.bucket_reso_steps, or crop the picture"))
+        result.append(Problem(where, what, "leave these sizes out, or crop the picture"))
     return result
 
 

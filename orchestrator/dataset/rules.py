@@ -110,7 +110,7 @@ def sizes(seen: Inspected) -> Iterator[Said]:
                 "warning",
                 seen.shown(path),
                 f"loses {loss:.0%} of its area at its edges ({where})",
-                f"crop it to multiples of {seen.dataset.bucket_reso_steps}, or lower dataset.bucket_reso_steps",
+                f"crop it to multiples of {seen.dataset.bucket_reso_steps}",
             )
     for path, (times, where) in enlarged.items():
         if times > _ENLARGED:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator import settings
 from orchestrator.doctor.check import Check, State
-from orchestrator.engines import checkout, networks
+from orchestrator.engines import checkout, networks, write_tokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 # LyCORIS versions that were tried with sd-scripts v0.10.1.
 _GOOD: Final = ("3.4.0", "3.2.0.post2")
 _BAD: Final = "duplicated lora name: lora_unet_time_embedding_linear_1"
-_TOKENIZER: Final = "openai_clip-vit-large-patch14"
 _FILES: Final = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -28,7 +27,8 @@ def checks() -> list[Check]:
     packages = site_packages(python)
     if packages is not None:
         found += _versions(packages)
-    found.append(_tokenizer(settings.tokenizers()))
+    for name, what in zip(write_tokenizer.NAMES, ("tokenizer", "SDXL's second tokenizer"), strict=True):
+        found.append(_tokenizer(settings.tokenizers() / name, what))
     return found
 
 
@@ -88,15 +88,16 @@ def _versions(packages: Path) -> list[Check]:
     return found
 
 
-def _tokenizer(folder: Path) -> Check:
-    lying = folder / _TOKENIZER
+def _tokenizer(lying: Path, what: str) -> Check:
     missing = [name for name in _FILES if not (lying / name).is_file()]
     if not missing:
-        return Check("tokenizer", State.OK, f"{lying}: no network is needed")
+        return Check(what, State.OK, f"{lying}: no network is needed")
     said = (
-        f"not in {folder}: sd-scripts fetches it at its first start"
+        f"not in {lying.parent}: sd-scripts fetches it at its first start"
         if not lying.is_dir()
         else f"{lying} lacks {', '.join(missing)}"
     )
     state = State.WARN if not lying.is_dir() else State.BAD
-    return Check("tokenizer", state, said, f"put {', '.join(_FILES)} into {lying}, or be online once", "to train offline")
+    return Check(
+        what, state, said, f"make setup, or put {', '.join(_FILES)} into {lying}, or be online once", "to train offline"
+    )

@@ -99,7 +99,7 @@ def _adafactor(members: list[dict[str, Any]], extra: dict[str, Any], rate: float
     """Adafactor of transformers. With ``relative_step`` (its default) it finds its own rates, as sd-scripts arranges it."""
     from transformers.optimization import Adafactor  # noqa: PLC0415
 
-    relative = extra.setdefault("relative_step", True)
+    relative = extra["relative_step"] = bool(extra.get("relative_step", True) or extra.get("warmup_init"))
     if relative:
         members = [{**group, "lr": None} for group in members]
     result: torch.optim.Optimizer = Adafactor(members, lr=None if relative else rate, **extra)

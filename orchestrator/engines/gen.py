@@ -107,6 +107,8 @@ def arguments(recipe: Recipe, checkpoint: Path, vae: Path | None, lora: Path | N
     argv += ["--clip_skip", str(recipe.base.clip_skip)] if recipe.base.architecture == "sd1" else []
     argv += ["--max_embeddings_multiples", "3", "--sdpa"]
     argv += [f"--{render.precision}"] if render.precision != "no" else []
+    options = recipe.training.options
+    argv += [f"--{name}" for name in ("v_parameterization", "zero_terminal_snr") if options.get(name)]
     if lora is not None:
         argv += ["--network_module", "networks.lora", "--network_weights", str(lora)]
         argv += ["--network_mul", networks.text(render.multiplier)]

@@ -45,7 +45,7 @@ def how(recipe: Recipe) -> How:
     if network.family == "lora":
         return How.DIRECT
     known = network.preset is not None and not network.preset.unet_target_name and not network.preset.text_encoder_target_name
-    if network.family in ("locon", "dylora") and known and not any(network.args.get(one) for one in ("dora_wd", "train_norm")):
+    if network.family == "locon" and known and not any(network.args.get(one) for one in ("dora_wd", "train_norm")):
         return How.FOLD if network.tucker else How.DIRECT
     return How.BAKE
 

@@ -28,9 +28,9 @@ _BOTH = {
     "loraplus_unet_lr_ratio": "number",
     "loraplus_text_encoder_lr_ratio": "number",
 }
-_LISTS = ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas")
+BLOCK_LISTS = ("block_dims", "block_alphas", "conv_block_dims", "conv_block_alphas")
 _WEIGHTS = ("down_lr_weight", "mid_lr_weight", "up_lr_weight")
-_LORA = _BOTH | dict.fromkeys((*_LISTS, *_WEIGHTS), "text") | {"block_lr_zero_threshold": "number"}
+_LORA = _BOTH | dict.fromkeys((*BLOCK_LISTS, *_WEIGHTS), "text") | {"block_lr_zero_threshold": "number"}
 _LYCORIS = _BOTH | {"train_norm": "flag"}
 _SCALED = {"use_scalar": "flag", "rs_lora": "flag"}
 _DORA = {"dora_wd": "flag", "wd_on_output": "flag"}
@@ -54,7 +54,8 @@ _KINDS = {
     "fraction": "a number from 0 to 1",
     "text": "text",
 }
-_BYPASS = ("locon", "loha", "lokr", "glora", "dylora", "diag-oft", "boft")
+# dylora, diag-oft and boft have a bypass in LyCORIS 3.4.0 too; it stops at the first step with a matrix of another shape.
+_BYPASS = ("locon", "loha", "lokr", "glora")
 
 
 def module(family: str) -> str:
@@ -85,7 +86,8 @@ def problems(network: Network) -> Iterator[tuple[str, str]]:
     if network.weights and (why := no_continue(network)):
         yield "network.weights", why
     if network.bypass and network.family not in _BYPASS:
-        yield "network.bypass", f"{network.family} has no bypass mode"
+        yield "network.bypass", f"{network.family} has no bypass mode that works"
+    yield from _ignored(network)
     if network.args.get("dora_wd") and network.bypass:
         yield "network.bypass", "dora_wd normalizes the rebuilt weight, which bypass mode does not build"
     if network.family == "dylora":
@@ -93,6 +95,27 @@ def problems(network: Network) -> Iterator[tuple[str, str]]:
         for key, rank in (("network.dim", network.dim), ("network.conv_dim", network.conv_dim)):
             if isinstance(block, int) and block > 0 and rank is not None and rank % block:
                 yield key, f"is {rank}; dylora takes a multiple of its block_size, {block}"
+
+
+def _ignored(network: Network) -> Iterator[tuple[str, str]]:
+    """Yield what LyCORIS and networks.lora take and then make nothing of (measured: the tests train with each)."""
+    family, args = network.family, network.args
+    if network.dropout and family != "lora" and not network.bypass:
+        instead = "set network.bypass = true" if family in _BYPASS else f"{family} has none; leave it out"
+        yield "network.dropout", f"is {network.dropout}; LyCORIS drops nothing out when it rebuilds weights: {instead}"
+    passed_over = {
+        "boft": (False, ""),
+        "dylora": (False, ""),
+        "glora": (False, " without bypass"),
+        "lokr": (True, " with bypass"),
+    }
+    bypass, how = passed_over.get(family, (None, ""))
+    if args.get("rank_dropout") and network.bypass is bypass:
+        yield "network.args.rank_dropout", f"is {args['rank_dropout']}; {family}{how} makes nothing of it"
+    if family == "lora" and not any(name in args for name in ("block_dims", *_WEIGHTS)):
+        for name in BLOCK_LISTS[1:]:
+            if name in args:
+                yield f"network.args.{name}", "is passed over without network.args.block_dims"
 
 
 def _fits(kind: str, value: Scalar) -> bool:
@@ -163,7 +186,7 @@ def no_continue(network: Network) -> str:
 
 def no_resize(network: Network) -> str:
     """Return why sd-scripts' resize_lora.py would spoil a file of this network, or nothing if it works."""
-    if network.family not in ("lora", "locon", "dylora"):
+    if network.family not in ("lora", "locon"):
         return f"resize_lora.py passes {network.family} through unresized and says otherwise in the metadata"
     if network.tucker:
         return "resize_lora.py resizes up and down of a Tucker LoCon and leaves lora_mid: the file is corrupt"
@@ -174,7 +197,7 @@ def no_resize(network: Network) -> str:
 
 def no_merge(network: Network) -> str:
     """Return why sd-scripts' svd_merge_lora.py --lbws would spoil a file of this network, or nothing if it works."""
-    if network.family not in ("lora", "locon", "dylora") or network.args.get("dora_wd"):
+    if network.family not in ("lora", "locon") or network.args.get("dora_wd"):
         return f"svd_merge_lora.py reads only lora_up and lora_down; what makes up a {network.family} is dropped"
     if network.tucker:
         return "svd_merge_lora.py drops lora_mid of a Tucker LoCon"

@@ -166,7 +166,7 @@ def _metadata(recipe: Recipe, metadata: dict[str, str], counted: int) -> Iterato
         asked["ss_text_encoder_lr"] = training.text_encoder_lr
     if recipe.base.architecture == "sd1":
         asked["ss_clip_skip"] = recipe.base.clip_skip
-    if training.optimizer.lower() == "adafactor" and training.optimizer_args.get("relative_step") is True:
+    if training.relative_step:
         del asked["ss_lr_scheduler"]  # replaced there by adafactor's own
     for name, value in asked.items():
         said = metadata.get(name)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import architecture, settings
-from orchestrator.engines import arguments, checkout, events, gen, networks, options, readback, states
+from orchestrator import settings
+from orchestrator.engines import (
+    arguments,
+    checkout,
+    events,
+    gen,
+    networks,
+    options,
+    readback,
+    refusals,
+    states,
+    write_tokenizer,
+)
 from orchestrator.engines.progress import Reader, read
 from orchestrator.errors import Problem
 from orchestrator.process import Command
@@ -23,8 +35,14 @@ __all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "r
 
 NAME = "sd-scripts"
 _SETUP = "make setup  fetches it; or set SD_SCRIPTS_DIR, or dir under [sd-scripts] in "
-# Optimizers of sd-scripts (train_util.py get_optimizer) that live in packages of their own.
-_PACKAGES = {"8bit": "bitsandbytes", "lion": "lion_pytorch", "prodigy": "prodigyopt", "dadapt": "dadaptation"}
+# Optimizers that live in packages of their own, in the order in which train_util.py get_optimizer asks.
+_PACKAGES = (
+    (re.compile(r"lion$"), "lion_pytorch"),
+    (re.compile(r".*8bit$|pagedadamw(32bit)?$"), "bitsandbytes"),
+    (re.compile(r"dadapt"), "dadaptation"),
+    (re.compile(r"prodigy$"), "prodigyopt"),
+    (re.compile(r".*schedulefree$"), "schedulefree"),
+)
 _GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
 
 
@@ -42,7 +60,7 @@ def check(recipe: Recipe) -> list[Problem]:
     """Return the recipe's problems that only this engine knows. Starts nothing."""
     known = options.of(script(recipe))
     found = [*options.problems(known, recipe.training.options, "training.options", arguments.OWNED)]
-    found += [*networks.problems(recipe.network), *gen.problems(recipe), *_training(recipe)]
+    found += [*networks.problems(recipe.network), *gen.problems(recipe), *refusals.problems(recipe)]
     if recipe.borrows(NAME):
         from orchestrator.engines import surgery  # noqa: PLC0415 - it makes its commands with this module
 
@@ -52,36 +70,6 @@ def check(recipe: Recipe) -> list[Problem]:
             ("base.checkpoint", "the embedded base is of a size that sd-scripts cannot build; name an SD1.5 or SDXL model")
         )
     return [Problem(f"{recipe.name}: {where}", what) for where, what in dict.fromkeys(found)]
-
-
-def _training(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    training = recipe.training
-    if recipe.network.family != "lora" and not any(networks.rates(training)):
-        yield (
-            "training.learning_rate",
-            "is 0 for all that is trained; LyCORIS leaves out what has no rate: nothing is left",
-        )
-    layer = architecture.unfit(recipe, architecture.of(recipe))
-    if layer is not None:
-        what = f"{recipe.network.family} cannot split {layer.out} channels ({layer.name}) into blocks of at most this size"
-        yield "network.dim", what
-    if training.state_every_n_steps is not None:
-        why = networks.no_resume(recipe.network)
-        if why:
-            yield "training.state_every_n_steps", f"a stopped training could not be resumed: {why}; leave it out"
-        if training.lr_scheduler not in states.ENDS_AT_ZERO:
-            what = (
-                f'is set with lr_scheduler = "{training.lr_scheduler}": sd-scripts v0.10.1 would train up to an epoch too long'
-            )
-            ends = " or ".join(states.ENDS_AT_ZERO)
-            yield "training.state_every_n_steps", f"{what} when it is resumed; leave it out, or choose {ends}, which end at 0"
-        if (training.gradient_accumulation_steps or 1) > 1:
-            what = "sd-scripts v0.10.1 takes batches for steps when it resumes with gradient_accumulation_steps"
-            yield "training.state_every_n_steps", f"{what}; leave one of them out"
-        every = training.save_every_n_steps
-        if every is not None and training.state_every_n_steps != every:
-            what = f"is {training.state_every_n_steps}; sd-scripts saves states where it saves the LoRA, every {every} steps"
-            yield "training.state_every_n_steps", f"{what} (training.save_every_n_steps)"
 
 
 def preflight(recipe: Recipe) -> list[Problem]:
@@ -135,10 +123,9 @@ def _site_packages(python: Path) -> Path | None:
 def _packages(recipe: Recipe, packages: Path) -> Iterator[Problem]:
     """Yield what the recipe needs and the environment has not: torch, LyCORIS of the right version, optimizers."""
     needed = {"torch": "", "accelerate": "", "transformers": "", "diffusers": ""}
-    name = recipe.training.optimizer.lower()
-    needed |= {
-        package: f"training.optimizer = {recipe.training.optimizer}" for word, package in _PACKAGES.items() if word in name
-    }
+    optimizer = recipe.training.optimizer
+    package = next((package for name, package in _PACKAGES if name.match(optimizer.lower())), "")
+    needed |= {package: f"training.optimizer = {optimizer}"} if package else {}
     if recipe.training.attention == "xformers":
         needed["xformers"] = "training.attention = xformers"
     if recipe.training.wandb:
@@ -160,8 +147,8 @@ def _packages(recipe: Recipe, packages: Path) -> Iterator[Problem]:
             yield Problem(str(info), what, f"install lycoris-lora=={networks.LYCORIS_VERSION} there (make setup)")
 
 
-def environment(tokenizers: Path) -> dict[str, str]:
-    """Return what a program of sd-scripts needs in its environment, besides what is there."""
+def environment(tokenizers: Path, *, sdxl: bool = False) -> dict[str, str]:
+    """Return what a program of sd-scripts needs in its environment, besides what is there; SDXL has two tokenizers."""
     env = {
         "PYTHONUTF8": "1",
         "PYTHONUNBUFFERED": "1",
@@ -173,7 +160,7 @@ def environment(tokenizers: Path) -> dict[str, str]:
         "ACCELERATE_USE_FSDP": "false",
         "ACCELERATE_DYNAMO_BACKEND": "no",
     }
-    if (tokenizers / "openai_clip-vit-large-patch14").is_dir():
+    if all((tokenizers / name).is_dir() for name in write_tokenizer.NAMES[: 2 if sdxl else 1]):
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # nothing else is ever fetched
     return env
 
@@ -181,7 +168,8 @@ def environment(tokenizers: Path) -> dict[str, str]:
 def command(program: str, argv: list[str], work: Path, files: dict[str, str]) -> Command:
     """Return the command of one of sd-scripts' programs."""
     whole = (str(settings.sd_scripts_python()), str(settings.sd_scripts() / program), *argv)
-    return Command(whole, work.absolute(), environment(settings.tokenizers()), files)
+    sdxl = program.startswith("sdxl_") or "--sdxl" in argv
+    return Command(whole, work.absolute(), environment(settings.tokenizers(), sdxl=sdxl), files)
 
 
 def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:

@@ -1,7 +1,8 @@
-"""Write CLIP's tokenizer as sd-scripts looks for it, from the vocabulary that the package open_clip_torch ships.
+"""Write CLIP's tokenizers as sd-scripts looks for them, from the vocabulary that the package open_clip_torch ships.
 
 A program of its own, for sd-scripts' Python: ``python write_tokenizer.py FOLDER``. Nothing is downloaded, torch is not
-imported. sd-scripts loads FOLDER/openai_clip-vit-large-patch14 and never touches the network (library/strategy_base.py 54-71).
+imported. sd-scripts loads FOLDER/NAME and never touches the network (library/strategy_base.py 54-71). SDXL's second text
+encoder has the same vocabulary; its other padding sd-scripts sets itself (library/strategy_sdxl.py 26).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-NAME = "openai_clip-vit-large-patch14"
+NAMES = ("openai_clip-vit-large-patch14", "laion_CLIP-ViT-bigG-14-laion2B-39B-b160k")  # the second one is SDXL's
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 MERGES = 49152 - 256 - 2  # of the file's lines; then 2 x 256 bytes, the merges and 2 specials make 49408
 
@@ -51,7 +52,7 @@ def write(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) / NAME
-    if not target.is_dir():
-        write(target)
-    print(target)
+    for target in (Path(sys.argv[1]) / name for name in NAMES):
+        if not target.is_dir():
+            write(target)
+        print(target)

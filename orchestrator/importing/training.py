@@ -53,10 +53,11 @@ def training(found: Found, left: dict[str, Any], steps: int | None) -> dict[str,
         read = {key: literal(value) for key, value in args.items()}
         table["optimizer_args"] = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
         found.say(Fate.KEPT, "optimizer_args", "training.optimizer_args")
-    relative = table["optimizer"].lower() == "adafactor" and table.get("optimizer_args", {}).get("relative_step") is True
-    if relative:
-        for key in ("learning_rate", "text_encoder_lr", "unet_lr", "lr_scheduler"):
-            if table.pop(key, None) is not None and key != "lr_scheduler":
+    args = table.get("optimizer_args", {})
+    if table["optimizer"].lower() == "adafactor" and (args.get("relative_step", True) or args.get("warmup_init")):
+        table["lr_scheduler"] = "adafactor"
+        for key in ("learning_rate", "text_encoder_lr", "unet_lr"):
+            if table.pop(key, None) is not None:
                 found.say(Fate.CHANGED, key, why="adafactor with relative_step finds its own rate")
     elif "learning_rate" not in table:
         table["learning_rate"] = table.get("unet_lr", 2e-6)

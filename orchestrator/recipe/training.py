@@ -99,6 +99,12 @@ class Training(Part):
     options: dict[str, Option] = {}
     """Further options of the trainer, checked against the pinned commit's own parser."""
 
+    @property
+    def relative_step(self) -> bool:
+        """Whether Adafactor finds its own rates: unless relative_step is false, and always with warmup_init."""
+        args = self.optimizer_args
+        return self.optimizer.lower() == "adafactor" and bool(args.get("relative_step", True) or args.get("warmup_init"))
+
 
 class Guards(Part):
     """What ends or delays a training that goes wrong."""

@@ -79,7 +79,7 @@ def test_the_tokenizer_is_clips(sd_scripts: Path, tmp_path: Path) -> None:
     subprocess.run([python, write_tokenizer.__file__, str(tmp_path)], check=True, capture_output=True, timeout=120)
     program = "import sys, json; from transformers import CLIPTokenizer; t = CLIPTokenizer.from_pretrained(sys.argv[1]); "
     program += "print('IDS' + json.dumps({'ids': t('a photo of a cat').input_ids, 'length': t.model_max_length}))"
-    said = printed([python, "-c", program, str(tmp_path / write_tokenizer.NAME)], "IDS")
+    said = printed([python, "-c", program, str(tmp_path / write_tokenizer.NAMES[0])], "IDS")
     assert said == {"ids": [49406, 320, 1125, 539, 320, 2368, 49407], "length": 77}
 
 
