@@ -7,10 +7,11 @@ Proposals follow the rule of the release: a face trains 1000 steps with every pi
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator import fmt, looking, trust
+from orchestrator import fmt, looking, parts, trust
 from orchestrator.errors import Problem, RecipeError, near_miss
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ SIZES: Final = (128, 192, 256, 384, 512, 768)
 TYPES: Final = ("face", "body", "group")
 ALGORITHMS: Final = ("lora3x3", "locon", "loha")
 FEW: Final = 8
+STEP: Final = 64  # sides of the trainer's buckets are multiples of this, in pixels
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9_-]+")
 # Of the release of 2023, and not true of anybody else's LoRA.
 _NOT_THEIRS: Final = ("release.source", "release.version", "release.listed_size", "release.collection_title_ja")
@@ -69,10 +71,14 @@ def propose(wish: Wish, root: Path) -> Proposal:
         part["unset"] += ["base.vae", "expect"]
     dataset: dict[str, Any] = {"name": wish.subject}
     widest = max(one.widest for one in seen)
-    sizes = [width for width in SIZES if width < widest]
+    flattest = min(height / width for one in seen for width, height in one.sizes)
+    sizes = [width for width in SIZES if width < widest and width * flattest >= STEP]
     if sizes != list(SIZES):
         dataset["sizes"] = sizes
-        notes.append(f"sizes {sizes or 'none, only the originals'}: the widest picture has {widest} pixels")
+        why = f"the widest picture has {widest} pixels"
+        if SIZES[0] * flattest < STEP:
+            why += f", and the flattest one, 1 : {1 / flattest:.1f}, must be {STEP} high"
+        notes.append(f"sizes {sizes or 'none, only the originals'}: {why}")
     if wish.repeats is not None:
         dataset["repeats"] = wish.repeats
     part["dataset"] = {**dataset, "sources": sources}
@@ -91,11 +97,14 @@ def propose(wish: Wish, root: Path) -> Proposal:
     head = f"# {wish.subject}: {count} pictures. Written by `orchestrator new`; it is yours to change."
     files = {f"_subjects/{wish.subject}.toml": "\n".join([head, "", *fmt.lines(part)]) + "\n"}
     names = tuple(f"{wish.subject}-{algorithm}" for algorithm in wish.algorithms)
+    known = _algorithms()
     for name, algorithm in zip(names, wish.algorithms, strict=True):
-        table = {
+        table: dict[str, Any] = {
             "extends": ["_base/release-2023-03", f"_algorithms/{algorithm}", f"_subjects/{wish.subject}"],
             "summary": f"{wish.subject}, {algorithm}",
         }
+        if "block_weights" in known[algorithm].get("unset", []):  # the subject has them
+            table["unset"] = ["block_weights"]
         head = f"# {wish.subject} as {algorithm}.   Run:  orchestrator run {name}"
         files[f"{name}.toml"] = "\n".join([head, "", *fmt.lines(table)]) + "\n"
     return Proposal(files, names, tuple(notes))
@@ -163,10 +172,11 @@ def _check(wish: Wish) -> None:
         raise RecipeError(problems)
 
 
-def _algorithms() -> list[str]:
-    from orchestrator import load  # noqa: PLC0415 - pydantic, only now
-
-    return sorted(path.stem for path in (load.library() / "_algorithms").glob("*.toml") if path.stem != "lycoris-2023-03")
+def _algorithms() -> dict[str, dict[str, Any]]:
+    """Return the parts that make a network, by name: not those that only change one (alpha1) or its optimizer (adafactor)."""
+    files = sorted((parts.library() / "_algorithms").glob("*.toml"))
+    tables = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in files}
+    return {name: table for name, table in tables.items() if "family" in table.get("network", {})}
 
 
 def trigger_words(wish: Wish) -> list[str]:
@@ -188,26 +198,52 @@ def _source(one: looking.Seen, trigger: str, root: Path, notes: list[str]) -> di
     inside = folder.is_relative_to(root.resolve())
     where = folder.relative_to(root.resolve()).as_posix() if inside else trust.add(folder).as_posix()
     table: dict[str, Any] = {"images": where or ".", "trigger": trigger, "class_tokens": f"{trigger} character"}
-    ending, count = max(one.texts.items(), key=lambda item: item[1], default=("", 0))
-    if 2 * count > len(one.stems):
+    ending = max(one.texts, key=lambda ending: one.texts[ending], default="")
+    written = [stem for stem in one.stems if ending and (folder / f"{stem}{ending}").is_file()]
+    texts: dict[str, str] = {}
+    if 2 * len(one.views) > len(one.stems) >= 2 * len(written):
+        notes.append(f"{trigger}: captions from the views in the file names")
+        if written:
+            texts = _texts([folder / f"{stem}{ending}" for stem in written])
+            notes.append(f"{trigger}: the {ending} files of {_named(written)} go into the recipe (texts)")
+        bare = [stem for stem in one.stems if stem not in one.views and stem not in texts]
+    elif written:
         table["captions"] = "files"
         if ending != ".txt":
             table["caption_files"] = ending
-        bare = [stem for stem in one.stems if not (folder / f"{stem}{ending}").is_file()]
         notes.append(f"{trigger}: captions from the {ending} files")
-    elif 2 * len(one.views) > len(one.stems):
-        bare = [stem for stem in one.stems if stem not in one.views]
-        notes.append(f"{trigger}: captions from the views in the file names")
+        bare = [stem for stem in one.stems if stem not in written]
     else:
         table["captions"] = "fixed"
-        bare = []
         notes.append(
             f"{trigger}: every caption is the trigger word; named f00 (from front), b13 … pictures get captions by view"
         )
+        bare = []
     if bare:
-        table["texts"] = dict.fromkeys(bare, trigger)
-        notes.append(f"{trigger}: {', '.join(bare[:5])}{' …' if len(bare) > 5 else ''} get the trigger word alone")
-    return table
+        notes.append(f"{trigger}: the trigger word alone is the caption of {_named(bare)}")
+    texts |= dict.fromkeys(bare, trigger)
+    return table | ({"texts": texts} if texts else {})
+
+
+def _texts(files: Sequence[Path]) -> dict[str, str]:
+    """Return the captions in some files by name without ending; RecipeError names every file that has none."""
+    from orchestrator.dataset import captions  # noqa: PLC0415 - only where there are both, names and texts
+
+    texts: dict[str, str] = {}
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            texts[file.stem] = captions.of_file(file) or ""
+        except captions.CaptionError as error:
+            problems.append(Problem(str(file), str(error), error.hint))
+    if problems:
+        raise RecipeError(problems)
+    return texts
+
+
+def _named(stems: Sequence[str]) -> str:
+    """Return the first pictures of some, as a sentence names them."""
+    return ", ".join(f'"{stem}"' for stem in stems[:5]) + (f" and {len(stems) - 5} more" if len(stems) > 5 else "")
 
 
 def _advice(seen: Sequence[looking.Seen], triggers: Sequence[str]) -> list[str]:

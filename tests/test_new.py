@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator import cli, load, looking, new
+from orchestrator import cli, dataset, load, looking, new
 from orchestrator.errors import RecipeError
 
 
@@ -89,6 +89,41 @@ def test_caption_files_are_used_and_gaps_are_filled(empty: Path) -> None:
     new.write(new.propose(new.Wish("mimi", (folder,), algorithms=("loha",)), empty), empty)
     source = load.recipe(empty / "recipes", "mimi-loha").recipe.dataset.sources["mimi"]
     assert (source.captions, source.caption_files, source.texts) == ("files", ".caption", {"z": "mimi"})
+
+
+def test_caption_files_of_few_pictures_are_used_too(empty: Path) -> None:
+    folder = pictures(empty / "a", [f"photo {number}" for number in range(10)])
+    (folder / "photo 3.txt").write_text("mimi, red ear\n", "utf-8")
+    proposal = new.propose(new.Wish("mimi", (folder,)), empty)
+    assert 'captions = "files"' in proposal.files["_subjects/mimi.toml"]
+    assert any(
+        'the caption of "photo 0", "photo 1", "photo 2", "photo 4", "photo 5" and 4 more' in note for note in proposal.notes
+    )
+    named = pictures(empty / "b", VIEWS)
+    (named / "f03.txt").write_text("mimi, hat\nmore\n", "utf-8")
+    new.write(new.propose(new.Wish("momo", (named,), algorithms=("locon",)), empty), empty)
+    source = load.recipe(empty / "recipes", "momo-locon").recipe.dataset.sources["momo"]
+    assert (source.captions, source.texts) == ("view", {"f03": "mimi, hat"})
+    (named / "f04.txt").write_text("\n", "utf-8")
+    with pytest.raises(RecipeError, match="nothing in its first line"):
+        new.propose(new.Wish("mumu", (named,)), empty)
+
+
+def test_pictures_of_any_shape_train_in_every_way(empty: Path) -> None:
+    """Every algorithm that `new` offers writes a recipe that loads, at full size and in the demo; no size fits no bucket."""
+    folder = empty / "a"
+    folder.mkdir()
+    for number, size in enumerate([(512, 768), (768, 512), (1024, 1024), (900, 300), (832, 1216)]):
+        Image.new("RGB", size, (20 * number, 60, 90)).save(folder / f"p{number}.png")
+    proposal = new.propose(new.Wish("mimi", (folder,), algorithms=tuple(new._algorithms())), empty)
+    new.write(proposal, empty)
+    assert any("the flattest one, 1 : 3.0, must be 64 high" in note for note in proposal.notes)
+    assert "mimi-boft" in proposal.recipes
+    assert "mimi-alpha1" not in proposal.recipes
+    for name in proposal.recipes:
+        for profile in ("", "demo"):
+            recipe = load.recipe(empty / "recipes", name, profile).recipe
+            assert dataset.problems(dataset.layout(recipe.dataset, empty), recipe.dataset, empty) == [], (name, profile)
 
 
 def test_asked_for_values_win(empty: Path) -> None:
