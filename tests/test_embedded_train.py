@@ -191,9 +191,12 @@ def test_banner_and_progress(place: Place, tmp_path: Path, capfd: pytest.Capture
     assert err.rstrip().endswith("model saved.")
 
 
-@pytest.mark.parametrize("family", ["lora", "loha"])
+@pytest.mark.parametrize("family", ["lora", "loha", "glora", "lokr", "boft", "diag-oft", "dylora"])
 def test_resumed_run_equals_the_uninterrupted_one(place: Place, tmp_path: Path, family: str) -> None:
-    words = tiny.LORA if family == "lora" else tiny.loha(place.preset)
+    words = {"lora": tiny.LORA, "loha": tiny.loha(place.preset)}.get(family) or (
+        *("--network_module", "lycoris.kohya", "--network_dim", "8"),
+        *("--network_args", f"algo={family}", "conv_dim=8"),
+    )
     whole, again = tmp_path / "whole", tmp_path / "again"
     saving = ("--save_state", "--save_every_n_steps", "3", *words)
     assert place.train(whole, *saving, max_train_steps=7) == 0

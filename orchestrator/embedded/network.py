@@ -82,11 +82,8 @@ class Network(Protocol):
     def parameters(self) -> Any:
         """All trainable tensors."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def named_parameters(self) -> Any:
         """All trainable tensors by name."""
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
-        """Take all trainable tensors by name."""
 
 
 @dataclass(frozen=True, slots=True)

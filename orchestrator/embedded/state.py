@@ -19,6 +19,8 @@ from orchestrator.errors import Problem, RecipeError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import Tensor
+
     from orchestrator.embedded.network import Network
 
 WEIGHTS, OPTIMIZER, SCHEDULE, POSITION = "network.safetensors", "optimizer.pt", "schedule.json", "train_state.json"
@@ -29,7 +31,9 @@ def save(folder: Path, network: Network, optimizer: torch.optim.Optimizer, sched
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, part / WEIGHTS)
+    # The parameters as they are: what modules of LyCORIS call their state has other names, or is folded.
+    dense = torch.contiguous_format
+    save_file({name: value.detach().clone(memory_format=dense) for name, value in network.named_parameters()}, part / WEIGHTS)
     torch.save(optimizer.state_dict(), part / OPTIMIZER)
     (part / SCHEDULE).write_text(json.dumps(None if schedule is None else _plain(schedule.state_dict())), encoding="utf-8")
     (part / POSITION).write_text(json.dumps(position), encoding="utf-8")
@@ -62,13 +66,24 @@ def restore(folder: Path, network: Network, optimizer: torch.optim.Optimizer, sc
         RecipeError: the state belongs to another network or optimizer.
     """
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        _take(network, load_file(folder / WEIGHTS))
         optimizer.load_state_dict(torch.load(folder / OPTIMIZER, weights_only=True))
     except (RuntimeError, ValueError, KeyError) as error:
         what = f"the state belongs to another network or optimizer: {str(error).splitlines()[0]}"
         raise RecipeError(Problem(str(folder), what, "start anew without --resume")) from error
     if schedule is not None:
         schedule.load_state_dict(json.loads((folder / SCHEDULE).read_text(encoding="utf-8")))
+
+
+def _take(network: Network, saved: dict[str, Tensor]) -> None:
+    """Copy saved parameters into the network's; ValueError where names or shapes differ."""
+    parameters = dict(network.named_parameters())
+    if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in parameters.items()}:
+        message = f"{len(saved)} parameters were saved, {len(parameters)} are here, or their shapes differ"
+        raise ValueError(message)
+    with torch.no_grad():
+        for name, value in saved.items():
+            parameters[name].copy_(value)
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

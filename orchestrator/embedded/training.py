@@ -165,6 +165,7 @@ class Loop:
         """Forward and backward of one batch; its loss."""
         parts, args = self.parts, self.parts.args
         torch.manual_seed(pictures.derive(args.seed, "noise", planned.number))
+        random.seed(pictures.derive(args.seed, "blocks", planned.number))  # a DyLoRA draws its blocks with it
         latents = parts.latents.batch(planned.samples)
         noise = loss.draw_noise(latents, args.noise_offset)
         first, end = args.min_timestep or 0, args.max_timestep or parts.noise.timesteps

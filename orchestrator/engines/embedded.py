@@ -73,6 +73,11 @@ def check(recipe: Recipe) -> list[Problem]:
     found += [*networks.problems(recipe.network), *gen.problems(recipe)]
     if recipe.render.sampler in NO_SAMPLERS:
         found.append(("render.sampler", f"is {recipe.render.sampler}; the embedded engine does not have it"))
+    if recipe.network.family == "full":
+        what = (
+            f'is "full", which lycoris-lora {networks.LYCORIS_VERSION} cannot train: it deletes the weights its forward needs'
+        )
+        found.append(("network.family", what))
     if recipe.base.architecture != "sd1":
         found.append(("base.architecture", f"is {recipe.base.architecture}; the embedded engine trains sd1"))
     if recipe.borrows("sd-scripts"):
