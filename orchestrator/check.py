@@ -156,8 +156,10 @@ def _surgery(recipe: Recipe) -> Iterator[Finding]:
         try:
             blocks.parse(recipe.block_weights, recipe.base.architecture)
         except OrchestratorError as error:
+            # An SDXL recipe usually has them from a part that is for SD1.5.
+            way = '; write those, or leave them out: unset = ["block_weights"]' if recipe.base.architecture == "sdxl" else ""
             for problem in error.problems:
-                yield "block_weights", problem.what
+                yield "block_weights", problem.what + way
         if network.family in _NONLINEAR:
             way = 'leave them out (unset = ["block_weights"]), or train another family'
             yield "block_weights", f"{network.family} cannot be scaled by a tensor; {way}"

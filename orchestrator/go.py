@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import lanes, notify, process, view
+from orchestrator import lanes, leftover, notify, process, view
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.plan import Kind
 from orchestrator.run import run_plan
@@ -119,7 +119,10 @@ def _summary(plan: Plan, store: Store, outcomes: list[Outcome], seconds: float, 
             again = f"python -m orchestrator run {outcome.step.recipe or ' '.join(plan.recipes)} --only {outcome.step.name}"
             print(f"    again: {again} (with the same --profile and --engine)", file=sys.stderr)
     if counts[Status.STOPPED]:
-        print("stopped; the same command goes on where this one ended", file=sys.stderr)
+        print("stopped; the same command goes on", file=sys.stderr)
+        for step in (outcome.step for outcome in outcomes if outcome.status is Status.STOPPED):
+            if (work := store.work(step)).is_dir():
+                print(clean(f"    {step.name}: {leftover.reason(work, step.kind)}"), file=sys.stderr)
     if all(outcome.status.ok for outcome in outcomes):
         for folder in final(plan, store):
             print(folder)

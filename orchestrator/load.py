@@ -18,7 +18,7 @@ from orchestrator.recipe import Recipe
 from orchestrator.remembered import Marks
 from orchestrator.wording import drop, partial, wording
 
-__all__ = ["MAX_BYTES", "Loaded", "library", "names", "recipe", "recipes"]
+__all__ = ["MAX_BYTES", "Loaded", "library", "names", "readable", "recipe", "recipes"]
 
 _PATHS = {
     "base": ("checkpoint", "vae"),
@@ -40,6 +40,14 @@ class Loaded:
 
 def recipes(root: Path, wanted: list[str], profile: str = "", engine: str = "") -> list[Loaded]:
     """Load several recipes; ``RecipeError`` with the problems of all of them."""
+    loaded, problems = readable(root, wanted, profile, engine)
+    if problems:
+        raise RecipeError(problems)
+    return loaded
+
+
+def readable(root: Path, wanted: list[str], profile: str = "", engine: str = "") -> tuple[list[Loaded], list[Problem]]:
+    """Load the recipes that can be loaded; return them and the problems of the others."""
     loaded: list[Loaded] = []
     problems: list[Problem] = []
     marks, program = Marks(), remembered.program()
@@ -48,9 +56,7 @@ def recipes(root: Path, wanted: list[str], profile: str = "", engine: str = "") 
             loaded.append(_recipe(root, name, profile, engine, marks, program))
         except RecipeError as error:
             problems += [problem for problem in error.problems if problem not in problems]
-    if problems:
-        raise RecipeError(problems)
-    return loaded
+    return loaded, problems
 
 
 def recipe(root: Path, name: str, profile: str = "", engine: str = "") -> Loaded:

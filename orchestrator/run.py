@@ -64,7 +64,7 @@ def run_plan(job: Job, places: Places) -> list[Outcome]:
                         job.stop.set()
         except KeyboardInterrupt:
             job.stop.set()
-            job.view.say("stopping: the running step saves what it can (again ^C: at once)")
+            job.view.say("stopping; a training will go on from its last state (again ^C: at once)")
             for future, step in running.items():
                 walk.outcomes[step.name] = future.result()
         finally:

@@ -12,6 +12,7 @@ from orchestrator import blocks, commands, diagnose, leftover, owner, process, s
 from orchestrator.engines.progress import Reader
 from orchestrator.journal import read_own
 from orchestrator.record import PARTIAL, PROGRESS, readings
+from orchestrator.store import LOCK
 from orchestrator.terminal import clean
 from orchestrator.workspace import as_json
 
@@ -136,7 +137,8 @@ def unfinished(store: Store) -> list[dict[str, Any]]:
 def _next(work: Path, kind: str, *, running: bool) -> str:
     """Return what the next run of the same recipe does with a work folder, and why."""
     if running:
-        return "a run adopts it"
+        holder = owner.read(work.parent.parent / LOCK)
+        return f"{holder} works on it" if holder is not None and holder.alive else "a run adopts it"
     if process.ended_well(work):
         return "ended while nobody watched: a run judges what it left"
     return str(leftover.reason(work, kind))

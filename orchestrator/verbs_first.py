@@ -133,6 +133,8 @@ def usage(error: Exception, app: typer.Typer) -> str:
     from orchestrator.errors import near_miss  # noqa: PLC0415
 
     said = str(error)
+    named = getattr(getattr(error, "param", None), "opts", None) or [""]
+    said = f"{named[0]}: {said}" if named[0] and named[0] not in said else said
     option = getattr(error, "option_name", None)
     near = getattr(error, "possibilities", None) or []
     if isinstance(option, str) and near and "did you mean" not in said.lower():

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.flags import AsJson, EngineName, Profile  # noqa: TC001 - typer reads them
 from orchestrator.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
     from orchestrator.weights import Comparison, Inspection, Verification
 
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file (.safetensors).")]
 _WIDTH = 30
 
@@ -124,12 +125,14 @@ def verify(
     recipe: Annotated[
         str, typer.Option(help="Check against this recipe; without it: which recipes could have made the file.")
     ] = "",
+    profile: Profile = "",
+    engine: EngineName = "",
     against: Annotated[Path | None, typer.Option(help="Of a release: another build of it; says what differs.")] = None,
     json: AsJson = False,
 ) -> None:
     """Does a file (or a release's folder or zip) hold what its recipe promises, or what made it, and which recipes fit."""
     from orchestrator import load, weights  # noqa: PLC0415
-    from orchestrator.workspace import find_root  # noqa: PLC0415
+    from orchestrator.workspace import Workspace, find_root  # noqa: PLC0415
 
     if file.is_dir() or file.suffix == ".zip":
         from orchestrator.verbs_release import verify_bundle  # noqa: PLC0415 - a release is verified as a whole
@@ -139,17 +142,24 @@ def verify(
     if against is not None:
         raise RecipeError(Problem("--against", "is for releases: their folders or zips", f"compare {file} {against}"))
     try:
-        root = find_root() / "recipes"
+        root = find_root()
     except RecipeError:
         if recipe:
             raise
         found = weights.verify(file)
     else:
-        if recipe:
-            found = weights.verify(file, expectation(load.recipe(root, recipe).recipe))
-        else:
-            known = {name: expectation(load.recipe(root, name).recipe) for name in load.names(root)}
-            found = weights.verify(file, candidates=known)
+        space = Workspace(root)
+        names = [recipe] if recipe else load.names(space.recipes)
+        loaded, problems = load.readable(space.recipes, names, profile, engine)
+        if recipe and problems:
+            raise RecipeError(problems)
+        known = {one.recipe.name: expectation(one.recipe, space.world.find(one.recipe.base.checkpoint)) for one in loaded}
+        found = weights.verify(file, known[loaded[0].recipe.name]) if recipe else weights.verify(file, candidates=known)
+        if problems:
+            say(
+                f"not compared, because they cannot be read: {len(names) - len(loaded)} recipes (list  says why)",
+                file=sys.stderr,
+            )
     if json:
         print_json(found.to_json())
     else:
@@ -168,14 +178,18 @@ def _print_verification(found: Verification, *, named: bool) -> None:
     say(f"\n{found.verdict}")
 
 
-def expectation(recipe: Recipe) -> dict[str, Any]:
-    """Return what a recipe promises of its finished file, as plain JSON for :func:`orchestrator.weights.verify`."""
-    from orchestrator import architecture, layers  # noqa: PLC0415
+def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Return what a recipe promises of its finished file, as plain JSON for :func:`orchestrator.weights.verify`.
+
+    Args:
+        recipe: what made the file.
+        checkpoint: its base model; of the embedded engine's the sizes of the layers are read.
+    """
+    from orchestrator import architecture  # noqa: PLC0415
 
     network, resize = recipe.network, recipe.resize
-    predicted = (
-        architecture.predict(recipe, layers.built_in(recipe.base.architecture)) if recipe.engine == "sd-scripts" else None
-    )
+    sized = recipe.engine == "sd-scripts" or checkpoint is not None
+    predicted = architecture.predict(recipe, architecture.of(recipe, checkpoint)) if sized else None
     modules = recipe.expect.modules or (predicted.modules if predicted else None)
     size = recipe.expect.tensor_bytes or (predicted.tensor_bytes if predicted else None)
     pruned = recipe.block_weights is not None and recipe.merge.zeroed == "prune"

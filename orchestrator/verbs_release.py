@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ from orchestrator.flags import EngineName, Gpus, Profile, Quiet, recipe_names
 from orchestrator.terminal import print_json, say
 
 if TYPE_CHECKING:
+    from orchestrator.errors import Problem
     from orchestrator.load import Loaded
 
 Out = Annotated[Path | None, typer.Option(help="Where to write the page; default: runs/report/index.html.")]
@@ -40,8 +42,13 @@ def report(
 
     space = Workspace()
 
+    told: list[Problem] = []
+
     def read() -> tuple[list[Loaded], dict[str, Any]]:
-        loaded = space.load(Wanted(("all",), profile, ""))
+        loaded, problems = space.readable(Wanted(("all",), profile, ""))
+        if problems and problems != told:  # --live reads again and again
+            say("\n".join(["not in the report:", *map(str, problems)]), file=sys.stderr)
+        told[:] = problems
         plan = space.plan(loaded)
         return loaded, as_json(plan, space.store.reasons(plan), space.world)
 

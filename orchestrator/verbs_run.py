@@ -48,17 +48,20 @@ def list_(*, json: AsJson = False) -> None:
 
     root = parts.find_root() / "recipes"
     found = parts.listed(root)
+    problems: list[Problem] = []
     if found is None:
         from orchestrator import load  # noqa: PLC0415 - pydantic is half of the time that this verb takes
 
-        loaded = load.recipes(root, load.names(root))
+        loaded, problems = load.readable(root, load.names(root))
         found = [{key: getattr(each.recipe, key) for key in parts.LISTED} for each in loaded]
     if json:
         print_json(found)
-        return
-    width = max((len(one["name"]) for one in found), default=0)
-    for one in found:
-        say(f"{one['name']:{width}}  {one['subject']:15} {one['algorithm']:8}  {one['summary']}")
+    else:
+        width = max((len(one["name"]) for one in found), default=0)
+        for one in found:
+            say(f"{one['name']:{width}}  {one['subject']:15} {one['algorithm']:8}  {one['summary']}")
+    if problems:  # of the other recipes, which are not in the list
+        raise RecipeError(problems)
 
 
 def show(

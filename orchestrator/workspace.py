@@ -49,18 +49,24 @@ class Workspace:
         self.world = World(self.root, self.store.digests, settings.model_folders())
 
     def load(self, wanted: Wanted) -> list[Loaded]:
-        """Load the recipes asked for; ``all`` is every recipe of the project."""
+        """Load the recipes asked for; ``all`` is every recipe of the project. RecipeError with the problems of all."""
+        loaded, problems = self.readable(wanted)
+        if problems:
+            raise RecipeError(problems)
+        return loaded
+
+    def readable(self, wanted: Wanted) -> tuple[list[Loaded], list[Problem]]:
+        """Load those of the recipes asked for that their engines accept; return them and the problems of the others."""
         self.world.recall()
         names: list[str] = []
         for name in wanted.names:
             names += load.names(self.recipes) if name == ALL else [name]
         if not names:
             raise RecipeError(Problem(str(self.recipes), "no recipe asked for", "python -m orchestrator list  shows them"))
-        loaded = load.recipes(self.recipes, list(dict.fromkeys(names)), wanted.profile, wanted.engine)
-        problems = [problem for each in loaded for problem in _engine_problems(each)]
-        if problems:
-            raise RecipeError(list(dict.fromkeys(problems)))
-        return loaded
+        loaded, problems = load.readable(self.recipes, list(dict.fromkeys(names)), wanted.profile, wanted.engine)
+        said = [(each, _engine_problems(each)) for each in loaded]
+        problems += [problem for _, found in said for problem in found]
+        return [each for each, found in said if not found], list(dict.fromkeys(problems))
 
     def plan(self, loaded: Sequence[Loaded]) -> Plan:
         """Plan loaded recipes. Pictures that cannot be read are problems of ``preflight``, not of the plan."""

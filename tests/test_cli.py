@@ -73,6 +73,22 @@ def test_list_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert set(found[0]) == {"name", "subject", "algorithm", "summary"}
 
 
+def test_a_broken_recipe_hides_no_other(
+    cats: harness.Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (cats.root / "recipes" / "broken.toml").write_text("x = ", "utf-8")
+    assert call(monkeypatch, "list", "--json") == 2
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)) > 0
+    assert "broken.toml" in err
+    assert call(monkeypatch, "report") == 0
+    out, err = capsys.readouterr()
+    assert "index.html" in out
+    assert "not in the report:" in err
+    assert "broken.toml" in err
+    assert call(monkeypatch, "plan", "all") == 2  # all were asked for
+
+
 @pytest.mark.usefixtures("here")
 def test_plan_predicts_the_exact_bytes_of_all_15_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -175,5 +191,5 @@ def test_an_interrupt_ends_in_order_and_the_next_run_goes_on(cats: harness.Proje
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 130, said
-    assert "the same command goes on where this one ended" in said
+    assert "the same command goes on\n    cat-lora/train: resume at step " in said
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -69,6 +70,10 @@ def test_status_sees_how_far_a_training_is_whose_orchestrator_is_gone(
     line = show.unfinished_line(found)
     assert re.match(rf"running +cat-lora/train  process {running.pid} on \S+ since [\d: -]+  \d+/20  loss 0\.1000", line), line
     assert line.endswith("a run adopts it")
+    with cats.space().store.lock(["cat-lora"]):
+        found = show.unfinished(cats.space().store)[0]
+    assert str(found["next"]).startswith(f"process {os.getpid()} on ")
+    assert str(found["next"]).endswith(" works on it")
 
 
 def test_an_adopted_training_whose_end_nobody_sees_goes_on_from_its_state(

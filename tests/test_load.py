@@ -132,6 +132,11 @@ def test_every_problem_is_said_at_once_with_file_and_near_miss(root: Path) -> No
     )
 
 
+def test_block_weights_of_sd15_in_an_sdxl_recipe_are_told_how_to_go(root: Path) -> None:
+    text = RECIPE + f'block_weights = {[1] * 26}\n[base]\narchitecture = "sdxl"\n'
+    assert '26 values; SDXL takes 20 or 12; write those, or leave them out: unset = ["block_weights"]' in problems(root, text)
+
+
 COMBINATIONS = {
     "color_aug with cached latents": (
         '[dataset]\ncolor_aug = true\n[training]\ncache_latents = "memory"\n',

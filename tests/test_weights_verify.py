@@ -221,6 +221,9 @@ def test_the_recipes_here_promise_what_can_be_checked(project: Path) -> None:
     assert known["krnk-locon"]["tensor_bytes"] == 212_845_244
     assert known["krnk-loha"]["tensor_bytes"] == 100_893_372
     assert known["krnk-lora3x3"]["resize"]["param"] == 16
+    small = load.recipe(root, "krnk-locon", "demo").recipe
+    promised = expectation(small, project / "orchestrator" / "embedded" / "base")
+    assert (promised["modules"], promised["tensor_bytes"], promised["max_train_steps"]) == (296, 935_248, 100)
     assert json.dumps(known)
 
 

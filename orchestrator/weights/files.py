@@ -86,6 +86,8 @@ def read_header(path: Path) -> Header:
                 raise _bad(path, "is a pickle of torch, whatever its name says", _UNPICKLE)
             length = int.from_bytes(begin, "little")
             if size < 8 or length > size - 8:
+                if first and first != b"{":  # as the JSON of a header begins
+                    raise _bad(path, "is not a safetensors file", "LoRAs and their like end in .safetensors")
                 raise _bad(path, f"says its header has {length} bytes; the file has {size}", "was the download cut short?")
             if length > MAX_HEADER:
                 raise _bad(path, f"has a header of {length} bytes; at most {MAX_HEADER} are read")

@@ -65,6 +65,10 @@ class ResizeReport:
             f"ranks {kept[0]}..{kept[-1]}, median {kept[len(kept) // 2]}, in {len(kept)} modules",
             f"{self.retained:.4%} of the Frobenius norm retained (relative error {self.relative_error:.3g})",
         ]
+        if self.bytes_after > self.bytes_before:
+            more = self.bytes_after / self.bytes_before
+            why = "its own family holds the change in fewer numbers than a LoRA does" if self.converted else "nothing was cut"
+            lines.append(f"{more:.1f} times as large as before: {why}; a smaller ratio or --new-rank cuts more")
         if self.threshold is not None:
             lines.append(f"sv_ratio {self.threshold:.6g} fits the size")
         lines += [f"{count} modules converted from {kind} to lora" for kind, count in self.converted.items()]
