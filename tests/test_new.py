@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator import cli, dataset, load, looking, new
+from orchestrator import cli, dataset, engines, load, looking, new
 from orchestrator.errors import RecipeError
 
 
@@ -124,6 +124,21 @@ def test_pictures_of_any_shape_train_in_every_way(empty: Path) -> None:
         for profile in ("", "demo"):
             recipe = load.recipe(empty / "recipes", name, profile).recipe
             assert dataset.problems(dataset.layout(recipe.dataset, empty), recipe.dataset, empty) == [], (name, profile)
+
+
+def test_the_demo_takes_recipes_with_other_settings_too(empty: Path) -> None:
+    folder = pictures(empty / "a", VIEWS)
+    new.write(new.propose(new.Wish("mimi", (folder,), algorithms=("lora3x3",)), empty), empty)
+    text = (empty / "recipes" / "mimi-lora3x3.toml").read_text("utf-8")
+    text = text.replace("extends = [", 'unset = ["training.text_encoder_lr", "training.state_every_n_steps"]\nextends = [')
+    more = '[network]\nweights = "old.safetensors"\n[training]\nunet_lr = 1e-4\ntrain = "unet"\nlr_warmup_steps = 100\n'
+    more += 'lr_scheduler = "cosine"\n'
+    more += 'gradient_accumulation_steps = 4\noptimizer = "Prodigy"\noptimizer_args = {d_coef = 2.0}\n'
+    (empty / "recipes" / "mimi-other.toml").write_text(text + more, "utf-8")
+    assert engines.get("sd-scripts").check(load.recipe(empty / "recipes", "mimi-other").recipe) == []
+    small = load.recipe(empty / "recipes", "mimi-other", "demo").recipe
+    assert engines.get("embedded").check(small) == []
+    assert small.training.optimizer_args == {}
 
 
 def test_asked_for_values_win(empty: Path) -> None:
