@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command("verify-bundle")(verify_bundle)
     app.command()(grid)
     app.command()(variants)
+    app.command()(prune)
 
 
 def report(
@@ -136,3 +137,32 @@ def variants(
     loaded = space.load(Wanted((recipe,), profile, engine))[0]
     for file in variants_.draw(space, loaded.recipe, axes, gpus=gpus, quiet=quiet):
         say(str(file))
+
+
+def prune(
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Really remove; without it, only say what would go.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Free the disk of results that no recipe asks for any more. Without --yes it only lists them."""
+    from orchestrator import prune as prune_  # noqa: PLC0415
+    from orchestrator.owner import clock  # noqa: PLC0415
+    from orchestrator.view import duration  # noqa: PLC0415
+    from orchestrator.workspace import Workspace  # noqa: PLC0415
+
+    space = Workspace()
+    found, strangers = prune_.stale(space)
+    if yes:
+        prune_.remove(space, found)
+    total = sum(one.bytes for one in found)
+    if json:
+        folders = [{"folder": str(one.folder), "bytes": one.bytes, "at": one.at, "seconds": one.seconds} for one in found]
+        print_json({"folders": folders, "bytes": total, "removed": yes, "left_alone": strangers})
+        return
+    for one in found:
+        took = f"took {duration(one.seconds)}" if one.seconds else "never ended"
+        say(f"{one.bytes / 1e6:10,.1f} MB  {clock(one.at)}  {took:18}  {one.folder}")
+    if strangers:
+        say(f"left alone, for no recipe here has these names: {', '.join(strangers)}", file=sys.stderr)
+    what = f"{len(found)} folders, {total / 1e6:,.1f} MB"
+    say(f"removed {what}" if yes else f"{what} that no recipe asks for" + ("; prune --yes  removes them" if found else ""))

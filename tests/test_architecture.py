@@ -30,7 +30,7 @@ LAYERS = (
     ("run", "doctor", "executors"),
     ("view",),
     ("go", "show", "probe"),
-    ("demo", "manual", "variants"),
+    ("demo", "manual", "variants", "prune"),
     ("verbs_inspect", "verbs_shared", "with_sd_scripts"),
     ("verbs_surgery",),
     (
