@@ -60,7 +60,9 @@ def doctor(
     from orchestrator.workspace import Wanted, Workspace  # noqa: PLC0415
 
     space = Workspace()
-    checks = doctor_.checks(space, space.load(Wanted(tuple(names or ["all"]), profile, engine)))
+    loaded, problems = space.readable(Wanted(tuple(names or ["all"]), profile, engine))
+    checks = doctor_.checks(space, loaded)
+    checks += [doctor_.Check(one.where, doctor_.State.BAD, one.what, one.hint) for one in problems]
     if json:
         print_json([doctor_.as_json(check) for check in checks])
     else:

@@ -86,6 +86,9 @@ def test_a_broken_recipe_hides_no_other(
     assert "index.html" in out
     assert "not in the report:" in err
     assert "broken.toml" in err
+    assert call(monkeypatch, "doctor", "--json") == 3
+    checks = {check["what"]: check["state"] for check in json.loads(capsys.readouterr().out)}
+    assert [state for what, state in checks.items() if "broken.toml" in what] != []
     assert call(monkeypatch, "plan", "all") == 2  # all were asked for
 
 
