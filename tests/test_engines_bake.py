@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.engines import bake, gen_step
+from orchestrator.engines import bake, gen_step, places
 from orchestrator.errors import StepFailed
 from orchestrator.weights import families, kinds
 
@@ -146,7 +146,7 @@ def test_sdxls_second_text_encoder_lies_in_joined_tensors() -> None:
     root = "conditioner.embedders.1.model.transformer.resblocks.3"
     names = ["conditioner.embedders.0.transformer.text_model.encoder.layers.0.mlp.fc1.weight", f"{root}.attn.in_proj_weight"]
     names += [f"{root}.mlp.c_fc.weight", "model.diffusion_model.input_blocks.4.1.proj_in.weight"]
-    found = bake.places(names)
+    found = places.places(names)
     layer = "lora_te2_text_model_encoder_layers_3"
     assert [found[f"{layer}_self_attn_{one}_proj.weight"].third for one in "qkv"] == [0, 1, 2]
     assert found[f"{layer}_mlp_fc1.weight"].tensor.endswith("c_fc.weight")

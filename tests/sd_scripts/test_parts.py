@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from orchestrator import layers, settings, weights
-from orchestrator.engines import bake, options, write_tokenizer
+from orchestrator.engines import options, places, write_tokenizer
 
 pytestmark = pytest.mark.sd_scripts
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -66,7 +66,7 @@ def test_names_and_sizes_of_sd1_and_sdxl_are_those_of_sd_scripts(sd_scripts: Pat
     config = random_sd15 / "base_sd15" / "unet" / "config.json"
     program = ROOT / "tests" / "sd_scripts" / "names.py"
     real = printed([str(settings.sd_scripts_python()), str(program), str(sd_scripts), str(config)], "NAMES")
-    where = bake.places([f"model.diffusion_model.{name}" for name in real["sd1"]])
+    where = places.places([f"model.diffusion_model.{name}" for name in real["sd1"]])
     for original, diffusers in real["sd1"].items():
         stem, _, part = diffusers.rpartition(".")
         assert where[f"lora_unet_{stem.replace('.', '_')}.{part}"].tensor == f"model.diffusion_model.{original}"
