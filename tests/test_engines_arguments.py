@@ -334,6 +334,21 @@ def test_the_engine_refuses_what_would_pass_in_silence(tmp_path: Path, text: str
     assert expected in wrong(tmp_path, text)
 
 
+def test_sdxls_text_encoder_outputs_are_kept_in_memory_and_only_where_they_do_not_change(tmp_path: Path) -> None:
+    text = (RECIPES / "examples" / "krnk-sdxl.toml").read_text("utf-8")
+    path = tmp_path / "krnk-sdxl.toml"
+    for train, option, expected in (
+        ("unet", "cache_text_encoder_outputs", ""),
+        ("both", "cache_text_encoder_outputs", 'needs training.train = "unet"'),
+        ("unet", "cache_text_encoder_outputs_to_disk", "beside pictures that other trainings share"),
+    ):
+        more = f'\n[training]\ntrain = "{train}"\n[training.options]\n{option} = true\n'
+        path.write_text(text.replace("extends = [", 'unset = ["training.text_encoder_lr"]\nextends = [') + more, "utf-8")
+        found = sdscripts.check(load.recipe(RECIPES, str(path)).recipe)
+        assert expected in "\n".join(map(str, found))
+        assert bool(found) == bool(expected)
+
+
 def test_networks_lora_takes_lists_of_its_blocks_beside_block_dims_only(tmp_path: Path) -> None:
     part = "_algorithms/lora3x3"
     ones = ",".join("1" * 25)

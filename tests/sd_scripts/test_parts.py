@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from orchestrator import layers, settings, weights
-from orchestrator.engines import options, places, write_tokenizer
+from orchestrator.engines import options, places, sdscripts, write_tokenizer
 
 pytestmark = pytest.mark.sd_scripts
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -81,6 +82,20 @@ def test_the_tokenizer_is_clips(sd_scripts: Path, tmp_path: Path) -> None:
     program += "print('IDS' + json.dumps({'ids': t('a photo of a cat').input_ids, 'length': t.model_max_length}))"
     said = printed([python, "-c", program, str(tmp_path / write_tokenizer.NAMES[0])], "IDS")
     assert said == {"ids": [49406, 320, 1125, 539, 320, 2368, 49407], "length": 77}
+    program = "import sys, json; from library.strategy_sdxl import SdxlTokenizeStrategy as S; s = S(None, sys.argv[1]); "
+    program += "print('IDS' + json.dumps([one[0, 0, :5].tolist() for one in s.tokenize('a cat')]))"
+    offline = {**os.environ, **sdscripts.environment(tmp_path, sdxl=True)}
+    found = subprocess.run(
+        [python, "-c", program, str(tmp_path)],
+        env=offline,
+        cwd=sd_scripts,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert offline["HF_HUB_OFFLINE"] == "1"
+    assert found.stdout.rpartition("IDS")[2].strip() == "[[49406, 320, 2368, 49407, 49407], [49406, 320, 2368, 49407, 0]]"
 
 
 def small_lora(path: Path) -> Path:
