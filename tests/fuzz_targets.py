@@ -6,10 +6,13 @@ traceback.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 import shutil
 import struct
+import zipfile
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -380,7 +383,52 @@ def rng_free_target(name: str) -> str:
     return (name.rpartition("/")[2] or ".", "/etc", "../..", "nowhere")[len(name) % 4]
 
 
+def make_bundle(rng: random.Random) -> bytes:
+    """Return the manifest of a release, or something like it."""
+    facts = {"triggers": ["cat"], "weights": {"tensor_bytes": 2}, "file": {"model_hash": "0" * 64}}
+    one = {"facts": facts, "recipe": {"release": {"scrub": True}}, "lock": {"engine": "x"}}
+    manifest: dict[str, Any] = {"kind": "recipe", "name": "cat", "files": {"cat.safetensors": {"sha256": "0" * 64}}, **one}
+    if rng.random() < 0.5:
+        manifest |= {"kind": "collection", "members": {"cat": one}}
+    for _ in range(rng.randrange(4)):
+        above, key = rng.choice(paths(manifest))
+        above[key] = value(rng)
+    data = json.dumps(manifest if rng.random() < 0.9 else value(rng)).encode("utf-8", "replace")
+    return torn(rng, data) if rng.random() < 0.2 else data
+
+
+def read_bundle(data: bytes, folder: Path) -> None:
+    """Verify a release with this manifest, compare it with itself, and open its bytes as a zip."""
+    from orchestrator.errors import OrchestratorError  # noqa: PLC0415
+    from orchestrator.release import differ, verify  # noqa: PLC0415
+
+    made = folder / "release"
+    made.mkdir(exist_ok=True)
+    header = json.dumps({"lora_unet_x.alpha": {"dtype": "F16", "shape": [], "data_offsets": [0, 2]}}).encode()
+    files = {
+        "manifest.json": data,
+        "cat.safetensors": struct.pack("<Q", len(header)) + header + b"\0\0",
+        "README.md": b"[a](b)",
+    }
+    for name, content in files.items():
+        (made / name).write_bytes(content)
+    sums = "".join(f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in files.items())
+    (made / "SHA256SUMS").write_text(sums, "utf-8")
+    archive = folder / "release.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+        for path in sorted(made.iterdir()):
+            target.write(path, f"cat/{path.name}")
+    spoiled = bytearray(archive.read_bytes())
+    spoiled[len(data) * 7 % len(spoiled)] ^= 1 + len(data) % 255
+    archive.write_bytes(spoiled)
+    for path in (made, archive):
+        with contextlib.suppress(OrchestratorError):
+            verify.verify_bundle(path)
+            differ.differences(path, path)
+
+
 TARGETS: dict[str, Target] = {
+    "bundles": (make_bundle, read_bundle),
     "recipes": (make_recipe, read_recipe),
     "headers": (make_header, read_header),
     "progress": (make_progress, read_progress),

@@ -364,6 +364,121 @@ def test_a_forged_checksum_list_does_not_help(runs: Path, tmp_path: Path) -> Non
     assert failures(made) == ["manifest.json and SHA256SUMS agree", "krnk-locon.safetensors: model hash"]
 
 
+def sealed(made: Path, **files: bytes) -> Path:
+    """Write files of a bundle, and its lists of digests anew: what stands in them is all that can give them away."""
+    for name, content in files.items():
+        (made / name).write_bytes(content)
+    manifest = json.loads((made / "manifest.json").read_text("utf-8"))
+    for name in manifest["files"]:
+        manifest["files"][name] = bundle.digest(made / name)
+    (made / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    names = sorted(verify.read_sums(made))
+    lines = (f"{hashlib.sha256((made / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
+    (made / "SHA256SUMS").write_text("".join(lines), "utf-8")
+    return made
+
+
+def with_header(path: Path, change: dict[str, str]) -> bytes:
+    """Return a safetensors file with other metadata."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] |= change
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+
+
+LORA = "krnk-locon.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"ssmd_keywords": "cat"}, f"{LORA}: trigger words"),
+        ({"ssmd_rating": ""}, f"{LORA}: opens in Additional Networks"),
+        ({"ss_training_comment": "/home/mimi/secret/pictures"}, f"{LORA}: no local path in the metadata"),
+        ({"sshs_model_hash": "0" * 64}, f"{LORA}: model hash"),
+        ({"sshs_legacy_hash": "00000000"}, f"{LORA}: legacy hash"),
+    ],
+)
+def test_what_is_wrong_in_a_header_is_found_one_by_one(
+    runs: Path, tmp_path: Path, change: dict[str, str], expected: str
+) -> None:
+    made = copied(runs, tmp_path, "krnk-locon")
+    assert failures(sealed(made)) == []
+    assert failures(sealed(made, **{LORA: with_header(made / LORA, change)})) == [expected]
+
+
+def test_a_wrong_size_a_lost_link_and_cores_in_a_plain_copy_are_found(runs: Path, tmp_path: Path) -> None:
+    made = copied(runs, tmp_path, "krnk-locon")
+    manifest = json.loads((made / "manifest.json").read_text("utf-8"))
+    manifest["facts"]["weights"]["tensor_bytes"] += 1
+    assert failures(sealed(made, **{"manifest.json": json.dumps(manifest).encode()})) == [f"{LORA}: tensor bytes"]
+    manifest["facts"]["weights"]["tensor_bytes"] -= 1
+    card_ = (made / "README.md").read_bytes()
+    files = {"manifest.json": json.dumps(manifest).encode(), "README.md": card_ + b"\n[the other](other.safetensors)\n"}
+    assert failures(sealed(made, **files)) == ["README.md: all links lead somewhere"]
+    plain = LORA.replace(".safetensors", "-plain.safetensors")
+    manifest["files"][plain] = {}
+    (made / "SHA256SUMS").write_text((made / "SHA256SUMS").read_text("utf-8") + f"{'0' * 64}  {plain}\n", "utf-8")
+    files = {"manifest.json": json.dumps(manifest).encode(), "README.md": card_, plain: (made / LORA).read_bytes()}
+    assert failures(sealed(made, **files)) == [f"{plain}: no Tucker cores"]
+
+
+def test_a_zip_with_other_files_than_its_folder_is_found(runs: Path, tmp_path: Path) -> None:
+    made = copied(runs, tmp_path)
+    (made / "other.zip").write_bytes(b"x")
+    assert failures(made) == ["SHA256SUMS lists every file"], "only the collection's own zip need not be listed"
+    (made / "other.zip").unlink()
+    twin = made / "krnk_tyank.zip"
+    with zipfile.ZipFile(twin) as archive:
+        held = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    first = "krnk_tyank/README.md"
+    for spoiled in (
+        {name: data for name, data in held.items() if name != first},
+        {**held, first: b"another card"},
+        {**held, "krnk_tyank/SHA256SUMS": b"other"},
+        {**held, "krnk_tyank/more.txt": b"x"},
+    ):
+        with zipfile.ZipFile(twin, "w") as archive:
+            for name, data in spoiled.items():
+                archive.writestr(name, data)
+        assert failures(made) == ["krnk_tyank.zip holds the same files"]
+    twin.write_bytes(b"no zip")
+    assert failures(made) == ["krnk_tyank.zip"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"kind": "collection", "members": ["x"]},
+        {"kind": "collection", "members": {"krnk-locon": ["x"]}, "name": ["a"]},
+        {"facts": ["x"]},
+        {"facts": {"triggers": [1], "weights": [], "file": []}},
+        {"facts": {"triggers": 7}, "recipe": []},
+        {"facts": {"x": 1}, "recipe": {"release": None}, "lock": 3},
+    ],
+)
+def test_a_strangers_manifest_is_judged_not_believed(runs: Path, tmp_path: Path, said: dict[str, Any]) -> None:
+    made = copied(runs, tmp_path, "krnk-locon")
+    manifest = json.loads((made / "manifest.json").read_text("utf-8")) | said
+    sealed(made, **{"manifest.json": json.dumps(manifest).encode()})
+    assert len(verify.verify_bundle(made)) > 5
+    differ.differences(made, made)
+
+
+def test_a_zip_with_a_broken_stream_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("b/SHA256SUMS", "0" * 5000)
+    data = bytearray(path.read_bytes())
+    for place in range(45, 52):
+        data[place] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(RecipeError, match="cannot be unpacked"):
+        verify.verify_bundle(path)
+
+
 def test_a_zip_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("../out.txt", "x")

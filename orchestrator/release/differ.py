@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.release.verify import manifest_of, member_of, opened, read_sums
+from orchestrator.release.verify import manifest_of, member_of, opened, read_sums, table_of
 from orchestrator.verdict import Check, Verdict
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def differences(first: Path, second: Path) -> list[Check]:
     names = (
         [str(mine.get("name"))]
         if mine.get("kind") == "recipe"
-        else sorted({*mine.get("members", {}), *other.get("members", {})})
+        else sorted({*table_of(mine, "members"), *table_of(other, "members")})
     )
     for name in names:
         left, right = member_of(mine, name), member_of(other, name)
@@ -37,7 +37,7 @@ def differences(first: Path, second: Path) -> list[Check]:
             found = sorted(_unlike(left.get(part, {}), right.get(part, {})))
             verdict = Verdict.UNKNOWN if found else Verdict.PASS
             checks.append(Check(f"{name}: same {part}", verdict, "; ".join(found[:12])))
-        hashed = [side.get("facts", {}).get("file", {}).get("model_hash", "") for side in (left, right)]
+        hashed = [str(table_of(table_of(side, "facts"), "file").get("model_hash", "")) for side in (left, right)]
         same = hashed[0] == hashed[1]
         checks.append(
             Check(

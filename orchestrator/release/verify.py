@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import re
+import struct
 import tempfile
 import zipfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,18 @@ JSON = dict[str, Any]
 
 _SUM = re.compile(r"^([0-9a-f]{64})  (.+)$")
 _MAX_TEXT = 64 * 2**20
+# What zipfile raises for archives that are broken, encrypted or of a kind it does not know.
+_BROKEN = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+    LookupError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
 # What the store and a run leave beside a release in its folder; no part of it.
 _BESIDE = {BLOCKS, "record.json", "log.txt", "progress.jsonl", "request.json", "attempts.jsonl", "child.json", "exit.json"}
 
@@ -36,15 +51,15 @@ def verify_bundle(path: Path) -> list[Check]:
     """
     with opened(path) as folder:
         sums = read_sums(folder)
-        checks = [_listed(folder, sums), *_digests(folder, sums)]
         manifest = manifest_of(folder)
+        checks = [_listed(folder, sums, manifest), *_digests(folder, sums)]
         checks += _against_manifest(manifest, sums)
         for name in sorted(sums):
             if name.endswith(".safetensors") and (folder / name).is_file():
                 checks += _weights(folder / name, manifest)
         checks += _card(folder, sums)
-        twin = folder / f"{manifest.get('name')}.zip"
-        if manifest.get("kind") == "collection" and twin.is_file() and twin != path:
+        twin = _twin(folder, manifest)
+        if twin is not None and twin != path:
             checks.append(_zip(twin, sums, folder))
     return checks
 
@@ -59,7 +74,7 @@ def opened(path: Path) -> Iterator[Path]:
         return
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except _BROKEN as error:
         raise RecipeError(Problem(str(path), f"is neither a folder nor a zip: {error}")) from error
     with archive, tempfile.TemporaryDirectory(prefix="verify-") as place:
         for entry in archive.infolist():
@@ -68,7 +83,7 @@ def opened(path: Path) -> Iterator[Path]:
                 raise RecipeError(Problem(str(path), f"holds an entry that leaves its folder: {entry.filename[:80]!r}"))
         try:
             archive.extractall(place)
-        except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+        except _BROKEN as error:
             raise RecipeError(Problem(str(path), f"cannot be unpacked: {error}")) from error
         found = sorted(Path(place).glob(f"*/{SUMS}")) + sorted(Path(place).glob(SUMS))
         if not found:
@@ -87,10 +102,17 @@ def read_sums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def _listed(folder: Path, sums: dict[str, str]) -> Check:
-    """Whether every file of the folder is in SHA256SUMS."""
+def _twin(folder: Path, manifest: JSON) -> Path | None:
+    """Return a collection's zip, which lies beside its files, or None; one recipe's release has none."""
+    name = f"{manifest.get('name')}.zip" if manifest.get("kind") == "collection" else ""
+    return next((path for path in folder.glob("*.zip") if path.name == name and path.is_file()), None)
+
+
+def _listed(folder: Path, sums: dict[str, str], manifest: JSON) -> Check:
+    """Whether every file of the folder is in SHA256SUMS; the zip of the same files has a check of its own."""
+    twin = _twin(folder, manifest)
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    extra = sorted(name for name in there - set(sums) - _BESIDE - {SUMS} if not name.endswith(".zip"))
+    extra = sorted(there - set(sums) - _BESIDE - {SUMS, twin.name if twin is not None else SUMS})
     return Check(f"{SUMS} lists every file", Verdict.FAIL if extra else Verdict.PASS, ", ".join(extra))
 
 
@@ -131,7 +153,12 @@ def _against_manifest(manifest: JSON, sums: dict[str, str]) -> Iterator[Check]:
 def member_of(manifest: JSON, name: str) -> JSON:
     """Return what the manifest says of one LoRA: the manifest itself, or its member."""
     stem = name.removesuffix(PLAIN).removesuffix(".safetensors")
-    found = manifest if manifest.get("kind") == "recipe" else (manifest.get("members") or {}).get(stem)
+    return manifest if manifest.get("kind") == "recipe" else table_of(table_of(manifest, "members"), stem)
+
+
+def table_of(said: JSON, name: str) -> JSON:
+    """Return a table of a manifest; an empty one where a stranger's manifest has something else there."""
+    found = said.get(name)
     return found if isinstance(found, dict) else {}
 
 
@@ -152,14 +179,15 @@ def _weights(path: Path, manifest: JSON) -> Iterator[Check]:
         verdict = Verdict.UNKNOWN if agrees is None else Verdict.PASS if agrees else Verdict.FAIL
         yield Check(f"{name}: {what}", verdict, stated or "none is stated")
     member = member_of(manifest, name)
-    facts, recipe = member.get("facts", {}), member.get("recipe", {})
+    facts, recipe = table_of(member, "facts"), table_of(member, "recipe")
     if not facts:
         yield Check(f"{name}: manifest", Verdict.UNKNOWN, "says nothing of this file")
         return
-    words = ", ".join(facts.get("triggers", []))
+    triggers = facts.get("triggers")
+    words = ", ".join(map(str, triggers)) if isinstance(triggers, list) else ""
     stated = said.get("ssmd_keywords", "")
     yield Check(f"{name}: trigger words", Verdict.PASS if stated == words else Verdict.FAIL, stated)
-    size = facts.get("weights", {}).get("tensor_bytes")
+    size = table_of(facts, "weights").get("tensor_bytes")
     if name.endswith(PLAIN):
         folded = not any(key.endswith("lora_mid.weight") for key in header.entries)
         yield Check(f"{name}: no Tucker cores", Verdict.PASS if folded else Verdict.FAIL)
@@ -169,7 +197,7 @@ def _weights(path: Path, manifest: JSON) -> Iterator[Check]:
     )
     rating = said.get("ssmd_rating", "")
     yield Check(f"{name}: opens in Additional Networks", Verdict.PASS if rating.isdigit() else Verdict.FAIL, "ssmd_rating")
-    if recipe.get("release", {}).get("scrub", True):
+    if table_of(recipe, "release").get("scrub", True):
         from orchestrator.release import scrub  # noqa: PLC0415 - only here
 
         left = scrub.metadata({key: value for key, value in said.items() if key.startswith("ss_")})[1]
@@ -201,6 +229,6 @@ def _zip(path: Path, sums: dict[str, str], folder: Path) -> Check:
                         wrong.append(name)
             if SUMS in names and archive.read(names[SUMS]) != (folder / SUMS).read_bytes():
                 wrong.append(SUMS)
-    except (OSError, zipfile.BadZipFile) as error:
+    except _BROKEN as error:
         return Check(path.name, Verdict.FAIL, str(error))
     return Check(f"{path.name} holds the same files", Verdict.FAIL if wrong else Verdict.PASS, ", ".join(sorted(wrong)))
