@@ -151,7 +151,7 @@ def make_plan(recipes: Iterable[Recipe], known: Known) -> Plan:
                 what = f"the recipes of this run describe {step.name} in two ways"
                 problems.append(Problem(recipe.name, what, "give one of them another dataset.name, or run them apart"))
     if len(by_name) > 1:
-        for step in _together(list(by_name.values()), steps):
+        for step in _together(list(by_name.values()), steps, known):
             if step.name in steps:
                 problems.append(Problem(step.name, "is the name of two steps", "give release.collection another name"))
             steps[step.name] = step
@@ -255,11 +255,17 @@ def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[St
         needs.append(render)
     whole = _dump(recipe, {"guards"})
     outputs = (file, "README.md", "manifest.json", "SHA256SUMS", "**/*")
-    steps.append(_step(f"{name}/release", Kind.RELEASE, {"recipe": whole}, needs, outputs, recipe=name))
+    own = _templates(recipe, known)
+    steps.append(_step(f"{name}/release", Kind.RELEASE, {"recipe": whole}, needs, outputs, sources=own, recipe=name))
     return steps
 
 
-def _together(recipes: list[Recipe], steps: Mapping[str, Step]) -> list[Step]:
+def _templates(recipe: Recipe, known: Known) -> list[Source]:
+    """Return the folder of the recipe's own card templates, by its content."""
+    return [known.file("templates", recipe.release.templates, "")] if recipe.release.templates else []
+
+
+def _together(recipes: list[Recipe], steps: Mapping[str, Step], known: Known) -> list[Step]:
     """Return one grid per subject (rows: its algorithms), and the release of all."""
     grids: list[Step] = []
     for subject in dict.fromkeys(recipe.subject for recipe in recipes):
@@ -276,4 +282,5 @@ def _together(recipes: list[Recipe], steps: Mapping[str, Step]) -> list[Step]:
     needs = [*(steps[f"{recipe.name}/release"] for recipe in recipes), *grids]
     promised = ("README.md", "manifest.json", "SHA256SUMS", f"{name}.zip", "*.safetensors", "**/*")
     members = {"name": name, "members": [recipe.name for recipe in recipes]}
-    return [*grids, _step(f"{name}/release", Kind.RELEASE, members, needs, promised)]
+    own = _templates(recipes[0], known)
+    return [*grids, _step(f"{name}/release", Kind.RELEASE, members, needs, promised, sources=own)]

@@ -163,7 +163,9 @@ class Store:
             if not any(path.stat().st_size for path in files):
                 missing.append(Problem(step.name, f"ended well but left no {pattern}", f"its output: {work / process.LOG}"))
             for path in files:
-                outputs[path.relative_to(work).as_posix()] = {
+                if (name := path.relative_to(work).as_posix()) in outputs:
+                    continue  # another pattern has met it
+                outputs[name] = {
                     "sha256": self._early.pop(_place(path), "") or self._digest(path, sync=True),
                     "bytes": path.stat().st_size,
                 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from orchestrator import load
 from orchestrator.errors import RecipeError
-from orchestrator.plan import Kind, Lane, Plan, Source, make_plan
+from orchestrator.plan import _HOW, Kind, Lane, Plan, Source, make_plan
+from orchestrator.recipe import Training
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,17 +21,21 @@ if TYPE_CHECKING:
 class Fixed:
     """A world in which every file has the digest of its name."""
 
-    def __init__(self, *, engine: str = "1", checkpoint: str = "c", where: str = "/a") -> None:
+    def __init__(
+        self, *, engine: str = "1", checkpoint: str = "c", where: str = "/a", beside: str = "b", tool: str = ""
+    ) -> None:
         self._engine, self._checkpoint, self._where = engine, checkpoint, where
+        self._beside, self._tool = beside, tool
 
     def pictures(self, recipe: Recipe) -> Sequence[Source]:
         return [Source(f"{name}/1.png", Path(self._where) / "1.png", f"digest of {name}") for name in recipe.dataset.sources]
 
     def file(self, role: str, name: str, sha256: str) -> Source:
-        return Source(role, Path(self._where) / name, sha256 or self._checkpoint)
+        digest = self._checkpoint if role in ("checkpoint", "vae") else self._beside
+        return Source(role, Path(self._where) / name, sha256 or digest)
 
     def engine(self, name: str) -> str:
-        return f"{name} {self._engine}"
+        return f"{name} {(self._tool if name == 'sd-scripts' else '') or self._engine}"
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +81,67 @@ def test_keys_know_what_changes_the_result(recipes: dict[str, Recipe], world: Fi
     assert before["krnk/dataset"] == after["krnk/dataset"]
     for kind in changed:
         assert before[f"krnk-lora3x3/{kind}"] != after[f"krnk-lora3x3/{kind}"]
+
+
+OTHER: dict[str, Any] = {
+    "steps": 7,
+    "learning_rate": 0.5,
+    "text_encoder_lr": 0.5,
+    "unet_lr": 0.5,
+    "optimizer": "Lion",
+    "optimizer_args": {"weight_decay": 0.5},
+    "lr_scheduler": "linear",
+    "lr_scheduler_num_cycles": 7,
+    "lr_warmup_steps": 7,
+    "seed": 7,
+    "mixed_precision": "bf16",
+    "save_precision": "bf16",
+    "gradient_checkpointing": False,
+    "gradient_accumulation_steps": 7,
+    "attention": "none",
+    "cache_latents": "memory",
+    "max_grad_norm": 0.5,
+    "train": "unet",
+    "save_every_n_steps": 7,
+    "options": {"noise_offset": 0.5},
+}
+
+
+def test_every_setting_of_a_training_is_in_its_key_but_how_it_goes_about_it(recipes: dict[str, Recipe]) -> None:
+    one = recipes["krnk-lora3x3"]
+    assert OTHER.keys() == Training.model_fields.keys() - _HOW
+    before = keys(make_plan([one], Fixed()))["krnk-lora3x3/train"]
+    for name, value in OTHER.items():
+        assert getattr(one.training, name) != value, name
+        other = one.model_copy(update={"training": one.training.model_copy(update={name: value})})
+        assert keys(make_plan([other], Fixed()))["krnk-lora3x3/train"] != before, name
+
+
+def test_start_file_triggers_tools_and_templates_are_in_the_keys_of_what_they_change(recipes: dict[str, Recipe]) -> None:
+    one = recipes["krnk-lora3x3"]
+
+    def changed(first: Recipe, second: Recipe, **other: str) -> set[str]:
+        before, after = keys(make_plan([first], Fixed())), keys(make_plan([second], Fixed(**other)))
+        return {name.rpartition("/")[2] for name in before if before[name] != after[name]}
+
+    after_training = {"merge", "resize", "render", "release"}
+    started = one.model_copy(update={"network": one.network.model_copy(update={"weights": "old.safetensors"})})
+    assert changed(started, started, beside="another") == {"train", *after_training}
+    called = one.model_copy(update={"release": one.release.model_copy(update={"keywords": ("other",)})})
+    assert changed(one, called) == {"render", "release"}
+    assert one.resize is not None
+    theirs = one.model_copy(update={"resize": one.resize.model_copy(update={"tool": "sd-scripts"})})
+    assert changed(one, theirs) == {"resize", "render", "release"}
+    with_device = theirs.model_copy(
+        update={"resize": one.resize.model_copy(update={"tool": "sd-scripts", "options": {"a": 1}})}
+    )
+    assert changed(theirs, with_device) == {"resize", "render", "release"}
+    ours = one.model_copy(update={"engine": "embedded"})
+    tool = ours.model_copy(update={"resize": theirs.resize})
+    assert changed(ours, ours, tool="2") == set()
+    assert changed(tool, tool, tool="2") == {"resize", "render", "release"}
+    own = one.model_copy(update={"release": one.release.model_copy(update={"templates": "cards"})})
+    assert changed(own, own, beside="another") == {"release"}
 
 
 def test_one_block_weight_changes_the_merge_and_what_follows(recipes: dict[str, Recipe]) -> None:

@@ -6,7 +6,7 @@ import json
 import re
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import harness
 import pytest
@@ -15,6 +15,7 @@ from orchestrator import process, supervise
 from orchestrator.errors import NotReady
 from orchestrator.job import Status
 from orchestrator.release import verify
+from orchestrator.store import Store
 from orchestrator.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -26,6 +27,34 @@ STEPS = ["cat/dataset", "cat-lora/train", "cat-lora/merge", "cat-lora/render", "
 @pytest.fixture
 def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
     return harness.make(tmp_path / "a project, with 'quotes' 猫", monkeypatch)
+
+
+def test_another_card_template_makes_the_card_anew(cats: harness.Project) -> None:
+    folder = cats.root / "cards"
+    folder.mkdir()
+    (folder / "recipe.en.md.j2").write_text("one", "utf-8")
+    cats.recipe("cat-lora", "lora", '[release]\ntemplates = "cards"\n')
+    cats.go("cat-lora")
+    assert cats.file("cat-lora").with_name("README.md").read_text("utf-8").startswith("one")
+    (folder / "recipe.en.md.j2").write_text("two", "utf-8")
+    outcomes = cats.go("cat-lora")
+    assert [name for name, outcome in outcomes.items() if outcome.status is Status.DONE] == ["cat-lora/release"]
+    assert cats.file("cat-lora").with_name("README.md").read_text("utf-8").startswith("two")
+
+
+def test_every_output_is_read_once_when_it_is_committed(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+    real = Store._digest
+
+    def digest(self: Store, path: Path, **how: Any) -> str:
+        if path.parent.name.startswith("release-"):
+            seen.append(path)
+        return real(self, path, **how)
+
+    monkeypatch.setattr(Store, "_digest", digest)
+    cats.go("cat-lora")
+    assert seen
+    assert len(seen) == len(set(seen))
 
 
 def test_a_recipe_runs_to_its_release_and_then_does_nothing(cats: harness.Project) -> None:

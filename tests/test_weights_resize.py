@@ -278,6 +278,23 @@ def test_metadata_are_those_of_sd_scripts(tmp_path: Path) -> None:
     assert weights.hashes(read_header(tmp_path / "out.safetensors")).legacy_agrees
 
 
+def test_a_sweep_gives_every_variant_a_file_of_its_own(tmp_path: Path) -> None:
+    source = lora(tmp_path / "in.safetensors", "lora", rank=4)
+    lists = [",".join(["0.25"] * 25 + [last]) for last in ("0.5", "1")]
+    found = weights.sweep(source, (4, 16), block_weights=lists, folder=tmp_path / "all")
+    assert len(found.rows) == len(list((tmp_path / "all").glob("*.safetensors"))) == 4
+    for rank in (0, -3):
+        with pytest.raises(RecipeError, match="--new-rank"):
+            weights.sweep(source, (4,), new_rank=rank)
+
+
+def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
+    source = lora(tmp_path / "in.safetensors", "lora", rank=4)
+    (tmp_path / f".out.safetensors.{os.getpid()}.part").write_bytes(b"of a process that had the same number")
+    weights.resize(source, tmp_path / "out.safetensors", param=4)
+    assert read_header(tmp_path / "out.safetensors").entries
+
+
 def test_a_sweep_is_so_many_resizes(tmp_path: Path) -> None:
     source = _file(tmp_path / "in.safetensors", dtype="F16")
     (tmp_path / "all").mkdir()

@@ -119,7 +119,7 @@ def write(path: Path, pieces: Iterable[Piece], metadata: Mapping[str, str]) -> H
     digest = _Digest(order, kept)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("xb", buffering=0) as file, ThreadPoolExecutor(1) as writer:
+        with part.open("wb", buffering=0) as file, ThreadPoolExecutor(1) as writer:
             file.write(encode_header(order, kept))
 
             def emit(data: Buffer) -> None:
@@ -203,7 +203,7 @@ def edit(source: Path, output: Path, changes: Mapping[str, str | None], *, overw
     merged |= {"sshs_model_hash": known.model, "sshs_legacy_hash": known.legacy}
     part = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        with part.open("xb") as file, source.open("rb") as body:
+        with part.open("wb") as file, source.open("rb") as body:
             file.write(encode_header(header.entries.values(), merged))
             body.seek(header.body)
             while data := body.read(1 << 22):

@@ -70,6 +70,7 @@ class _Variant:
     ratio: float
     name: str
     weights: Mapping[str, float]
+    label: str
     path: Path | None
 
 
@@ -109,11 +110,13 @@ def sweep(
     """
     found = adapter(read_header(source))
     problems = [Problem("--sv-ratio", f"is {ratio}", "use numbers above 1") for ratio in sv_ratios if not 1 < ratio < math.inf]
+    if new_rank is not None and new_rank < 1:
+        problems.append(Problem("--new-rank", f"is {new_rank}", "use a rank of at least 1, or leave it out"))
     problems += factors.refusals(found, "sweep")
     if problems or not sv_ratios:
         raise RecipeError(problems or [Problem("--sv-ratio", "names no ratio", "--sv-ratio 8,16,32,64")])
     order = blocks.names(found.architecture)
-    variants = []
+    variants: list[_Variant] = []
     for weights in block_weights:
         values = (1.0,) * len(order) if weights is None else blocks.parse(weights, found.architecture, unmapped=unmapped)
         name = "-" if weights is None else (weights if isinstance(weights, str) and "," not in weights else None)
@@ -122,12 +125,14 @@ def sweep(
             label = (
                 f"{source.stem}{'' if weights is None else '-' + name.rpartition(':')[2].replace(',', '_')[:40]}-sv{ratio:g}"
             )
-            path = folder / f"{label}.safetensors" if folder else None
+            same = sum(variant.label == label for variant in variants)  # two lists may differ where the label is cut
+            path = folder / f"{label}{f'-{same + 1}' if same else ''}.safetensors" if folder else None
             if path and folder:
                 folder.mkdir(parents=True, exist_ok=True)
                 check_output(path, [source])
-            variants.append(_Variant(ratio, name, {**dict(zip(order, values, strict=True)), "other": unmapped}, path))
-    ask = _Ask(tuple(variants), new_rank or 1 << 30, rank_rule, numbers.dtype_of(save_precision))
+            whole = {**dict(zip(order, values, strict=True)), "other": unmapped}
+            variants.append(_Variant(ratio, name, whole, label, path))
+    ask = _Ask(tuple(variants), ranks.NO_CAP if new_rank is None else new_rank, rank_rule, numbers.dtype_of(save_precision))
     with Body(found.header) as body:
         results = list(lowrank.each(partial(_one, found, body, ask), found.modules))
     rows = []
