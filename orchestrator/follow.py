@@ -58,6 +58,8 @@ class Watch:
 
     read: Callable[[str], Progress | None]
     progress: Callable[[Progress], None] = lambda _: None
+    now: Callable[[Progress], None] = lambda _: None
+    """Told, after ``progress``, the newest frame whenever the log was read to its end: how far the child is at this moment."""
     stalled: Callable[[float], None] = lambda _: None
     """Told after ``stall_seconds`` without a frame of progress (before the first one: without any output), again and again."""
     stop: threading.Event = field(default_factory=threading.Event)
@@ -155,7 +157,7 @@ def follow(work: Path, start: int, watch: Watch, helper: Starter | None) -> Exit
                 while more := tail.pieces():
                     pieces += more
                 pieces += tail.last()
-            fault = listener.hear(pieces, paused=bool(held)) or fault
+            fault = listener.hear(pieces, paused=bool(held), behind=tail.behind) or fault
             now = time.monotonic()
             if over:
                 break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import time
@@ -49,7 +50,7 @@ def no_space(folder: Path) -> str:
 
 
 class Pace:
-    """Notices steps that have become much slower than they were."""
+    """Notices steps that have become much slower than they were. One long gap is none: a save, samples, a short pause."""
 
     def __init__(self, guards: Guards, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         """Tell ``say`` once for every time the pace collapses."""
@@ -63,14 +64,14 @@ class Pace:
         return "the pace has collapsed (guards.slow)" if self._slow and self._stops else ""
 
     def step(self, done: int) -> None:
-        """Note that ``done`` steps have been done now."""
+        """Note that ``done`` steps have been done now: at this moment, and not at some time before."""
         if self._frames and done <= self._frames[-1][1]:
             return
         self._frames.append((self._clock(), done))
         if len(self._frames) < PACE_FRAMES:
             return
-        (first, begun), (last, ended) = self._frames[0], self._frames[-1]
-        seconds = (last - first) / (ended - begun)
+        gaps = sorted((later - at, then - steps) for (at, steps), (later, then) in itertools.pairwise(self._frames))
+        seconds = sum(gap for gap, _ in gaps[:-1]) / sum(steps for _, steps in gaps[:-1])
         self._best = min(self._best or seconds, seconds)
         slow = seconds > self._best * self._factor
         if slow and not self._slow:
@@ -79,6 +80,10 @@ class Pace:
                 "GPU memory may have spilled into RAM, or another program shares the machine"
             )
         self._slow = slow
+
+    def interrupted(self) -> None:
+        """Measure anew from the next step on: the run was paused, or goes on."""
+        self._frames.clear()
 
 
 class Heat:

@@ -54,6 +54,11 @@ class Journal:
     def _say(self, text: str) -> None:
         self._job.view.say(f"{self._step.name}: {text}")
 
+    def _turned(self, text: str) -> None:
+        """The child is paused, or goes on."""
+        self._pace.interrupted()
+        self._say(text)
+
     def _read_early(self) -> None:
         """Read what a trainer has saved while it leaves; what is known then need not be read when it has gone."""
         self._job.store.digest_early(self._step)
@@ -68,7 +73,9 @@ class Journal:
     def __enter__(self) -> Watch:
         self._file = (self._work / PROGRESS).open("ab", buffering=0)
         watch = Watch(self._read, self._tell, stop=self._job.stop)
-        watch.hold, watch.said = self._hold, self._say
+        watch.hold, watch.said = self._hold, self._turned
+        if self._max_loss is not None:  # a training; our own steps have no even pace
+            watch.now = lambda progress: self._pace.step(progress.done)
         watch.stalled = self._stalled
         return watch
 
@@ -105,8 +112,6 @@ class Journal:
             }
             line |= {"loss": progress.loss, "lr": progress.learning_rate, "note": progress.note}
             self._write(json.dumps(line) + "\n")
-            if self._max_loss is not None:  # a training; our own steps have no even pace
-                self._pace.step(progress.done)
         self._job.view.progress(self._step, progress)
 
     def _write(self, line: str) -> None:

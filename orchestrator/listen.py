@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from orchestrator.follow import Watch
 
+MAX_READ = 1 << 20
 MAX_PIECE = 64 * 1024  # a megabyte without a line end is read in parts of this size
 _BAR = b"%|"  # in every tqdm bar: captions, latents, the drawing of samples
 
@@ -28,10 +29,13 @@ class Tail:
         self._file = path.open("rb")
         self._file.seek(start)
         self._rest = self._shown = b""
+        self.behind = False
+        """Whether there was more in the file than was read at once the last time."""
 
     def pieces(self) -> list[str]:
         """Return what was added since the last time."""
-        data = self._file.read(1 << 20)
+        data = self._file.read(MAX_READ)
+        self.behind = len(data) == MAX_READ
         *whole, self._rest = self._ends.split(self._rest + data)
         if whole and self._shown:
             whole[0], self._shown = (b"" if whole[0] == self._shown else whole[0]), b""
@@ -62,18 +66,20 @@ class Listener:
         self._framed = False
         self._last = time.monotonic()
 
-    def hear(self, pieces: list[str], *, paused: bool) -> str:
+    def hear(self, pieces: list[str], *, paused: bool, behind: bool) -> str:
         """Read what was said since the last time, if anything; return the fault that it shows, or ""."""
-        fault, now = "", time.monotonic()
+        fault, now, newest = "", time.monotonic(), None
         for piece in pieces:
             found = self._watch.read(piece)
             if found is not None:
                 self._watch.progress(found)
-                fault = found.fault or fault
+                fault, newest = found.fault or fault, found
             frame = found is not None or "%|" in piece
             self._framed |= frame
             if frame or not self._framed:  # once there were frames, other lines do not show that it goes on
                 self._last = now
+        if newest is not None and not behind:
+            self._watch.now(newest)
         if paused:
             self._last = now
         elif now - self._last > self._watch.stall_seconds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ from PIL import Image
 from orchestrator import guards, process
 from orchestrator.job import Job
 from orchestrator.journal import Journal, predicted
+from orchestrator.listen import Listener
 from orchestrator.process import Command, Progress, Watch
 from orchestrator.recipe import Guards
 from orchestrator.workspace import Wanted, Workspace, predict
@@ -85,6 +87,91 @@ def test_a_steady_pace_is_not() -> None:
         now[0] += 1.0 + (step % 7) * 0.3
         pace.step(step)
     assert said == []
+
+
+def test_the_pace_is_compared_with_the_fastest_stretch_and_not_with_the_first() -> None:
+    said: list[str] = []
+    now = [0.0]
+    pace = guards.Pace(Guards(), said.append, lambda: now[0])
+    for step in range(60):
+        now[0] += 8.0 if step < 12 else 1.0 if step < 30 else 9.0
+        pace.step(step)
+    assert len(said) == 1
+    assert said[0].endswith("another program shares the machine")
+    assert "the fastest took 1.00 s" in said[0]
+
+
+def test_one_long_gap_is_no_collapse_of_the_pace() -> None:
+    """Samples are drawn, a state is saved, or whoever counts the steps was stopped."""
+    now = [0.0]
+    pace = guards.Pace(Guards(slow="stop"), lambda _: None, lambda: now[0])
+    for step in range(60):
+        now[0] += 600.0 if step in (20, 30, 45) else 1.0
+        pace.step(step)
+        assert pace.fault == ""
+
+
+class Training:
+    """A training under a clock of its own: its journal, and the listener that hands it what the trainer says."""
+
+    def __init__(self, cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        cats.recipe("cat-lora", "lora", '[guards]\nslow = "stop"\n')
+        space = cats.space()
+        plan = space.plan(space.load(Wanted(("cat-lora",))))
+        self.time, self.done = 0.0, 0
+        monkeypatch.setattr(guards, "Pace", functools.partial(guards.Pace, clock=lambda: self.time))
+        job = Job(plan, space.store, space.root, cats.seen)
+        self.journal = Journal(job, plan.by_name["cat-lora/train"], None, cats.root)
+
+    def says(self, steps: int) -> list[str]:
+        """Return what the trainer prints in that many steps."""
+        self.done += steps
+        return [f'PROGRESS {{"done": {done}, "total": 900}}' for done in range(self.done - steps + 1, self.done + 1)]
+
+    def hear(self, listener: Listener, steps: int, seconds: float) -> str:
+        """Do so many steps, read as they are done; return the fault."""
+        fault = ""
+        for _ in range(steps):
+            self.time += seconds
+            fault = listener.hear(self.says(1), paused=False, behind=False) or fault
+        return fault
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
+    return Training(harness.make(tmp_path, monkeypatch), monkeypatch)
+
+
+def test_a_training_whose_pace_collapses_is_ended(training: Training) -> None:
+    with training.journal as watch:
+        listener = Listener(watch)
+        assert training.hear(listener, 20, 1.0) == ""
+        assert training.hear(listener, 20, 9.0) == "the pace has collapsed (guards.slow)"
+
+
+def test_steps_that_had_been_done_before_their_log_was_read_are_no_pace(training: Training) -> None:
+    """An adopted training: the backlog is read in no time, and in several parts where it is long."""
+    with training.journal as watch:
+        listener = Listener(watch)
+        for part in range(12):
+            training.time += 0.001
+            assert listener.hear(training.says(20), paused=False, behind=part < 11) == ""
+        assert training.hear(listener, 40, 1.0) == ""
+        assert training.hear(listener, 20, 9.0) == "the pace has collapsed (guards.slow)"
+
+
+def test_a_training_that_was_paused_has_not_become_slow(training: Training) -> None:
+    """Heat may pause it every few steps."""
+    with training.journal as watch:
+        listener = Listener(watch)
+        assert training.hear(listener, 20, 1.0) == ""
+        for _ in range(4):
+            watch.said("paused: the GPU is hot")
+            assert listener.hear(training.says(1), paused=True, behind=False) == ""  # it had been printed before
+            training.time += 600.0
+            watch.said("goes on")
+            assert training.hear(listener, 4, 1.0) == ""
+        assert training.hear(listener, 20, 1.0) == ""
 
 
 def test_a_hot_gpu_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator import follow, process, supervise
+from orchestrator import follow, listen, process, supervise
 from orchestrator.process import Command, Exit, Progress, Watch
 
 if TYPE_CHECKING:
@@ -55,6 +55,17 @@ def test_a_megabyte_without_a_line_end_is_read_in_parts(work: Path) -> None:
     assert end.ok
     assert sum(len(piece) for piece in pieces) == 1 << 20
     assert len(pieces) > 1
+
+
+def test_a_log_that_is_longer_than_one_reading_is_behind_until_its_end(work: Path) -> None:
+    (work / "log.txt").write_bytes(b"a line\n" * (listen.MAX_READ // 5))
+    tail = listen.Tail(work / "log.txt", 0)
+    found: list[tuple[int, bool]] = []
+    while pieces := tail.pieces():
+        found.append((len(pieces), tail.behind))
+    tail.close()
+    assert [behind for _, behind in found] == [True, False]
+    assert sum(count for count, _ in found) == listen.MAX_READ // 5
 
 
 def test_a_fault_in_the_output_ends_the_child_within_seconds(work: Path) -> None:

@@ -229,9 +229,8 @@ def test_an_exploding_loss_ends_the_run(cats: harness.Project) -> None:
     assert "the loss has exploded: 0.1 at step" in problem.what
 
 
-def test_a_trainer_that_outlived_its_orchestrator_is_adopted(cats: harness.Project) -> None:
-    """Start the trainer as a run would, forget it, and let another run find it."""
-    cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.15\n")
+def orphan(cats: harness.Project) -> tuple[threading.Thread, Path]:
+    """Start the trainer as a run would, and forget it; return who waits for its end, and its folder."""
     space = cats.space()
     plan = space.plan(space.load(harness.Wanted(("cat-lora",))))
     cats.go("cat-lora", only=("dataset",))
@@ -242,6 +241,12 @@ def test_a_trainer_that_outlived_its_orchestrator_is_adopted(cats: harness.Proje
     thread.start()
     while not process.alive(work):
         time.sleep(0.02)
+    return thread, work
+
+
+def test_a_trainer_that_outlived_its_orchestrator_is_adopted(cats: harness.Project) -> None:
+    cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.15\n")
+    thread, _ = orphan(cats)
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("still running: since ")
     outcomes = cats.go("cat-lora")
     thread.join()
@@ -249,6 +254,19 @@ def test_a_trainer_that_outlived_its_orchestrator_is_adopted(cats: harness.Proje
     assert any(text.startswith("cat-lora/train: still running") for text in cats.seen.began)
     log = next((cats.root / "runs" / "cat-lora").glob("train-*/log.txt")).read_text("utf-8")
     assert log.count("model saved.") == 1
+
+
+def test_adopting_a_training_is_no_collapse_of_its_pace(cats: harness.Project) -> None:
+    cats.recipe("cat-lora", "lora", "[training]\nsteps = 40\n[training.options]\npause = 0.1\n[guards]\nslow = 'stop'\n")
+    thread, work = orphan(cats)
+    until = time.monotonic() + 60
+    while not (work / "step0015-state").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    outcomes = cats.go("cat-lora", only=("train",))
+    thread.join()
+    assert outcomes["cat-lora/train"].status is Status.DONE, outcomes["cat-lora/train"].problem
+    assert cats.seen.began == [text for text in cats.seen.began if "still running" in text]
+    assert not any("a step takes" in text for text in cats.seen.said)
 
 
 def test_only_runs_one_kind_and_says_what_is_missing_before_it(cats: harness.Project) -> None:
