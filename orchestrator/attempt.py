@@ -123,6 +123,7 @@ def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
         plan = _changed(job.plan, step, change) if change else job.plan
         if attempt > first + 1:
             _set_aside(job.store.work(step), attempt - 1)
+            reason = Reason(Why.AGAIN)  # an attempt that was adopted is over: this one runs
         end, argv, started, at = _once(job, plan, step, reason, slot, change)
         unseen = reason.why is Why.ENDED or (reason.why is Why.ADOPT and end.code is None)
         if unseen and not end.stopped and not end.fault and (bad := _judge(job, plan, step, end)):

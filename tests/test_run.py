@@ -222,6 +222,20 @@ def test_a_file_that_learned_nothing_is_tried_again_along_the_ladder(cats: harne
     assert (record["attempts"], record["changes"]) == (2, {"mixed_precision": "bf16"})
 
 
+def test_an_adopted_training_that_learned_nothing_is_tried_again_along_the_ladder(cats: harness.Project) -> None:
+    ladder = 'pause = 0.05\nbehave = "zero"\n[guards]\nretry = [{mixed_precision = "bf16"}]\n'
+    cats.recipe("cat-lora", "lora", "[training.options]\n" + ladder)
+    thread, _ = orphan(cats)
+    outcome = cats.go("cat-lora", only=("train",))["cat-lora/train"]
+    thread.join()
+    assert outcome.status is Status.DONE, outcome.problem
+    assert any("still running" in text for text in cats.seen.began)
+    folder = next((cats.root / "runs" / "cat-lora").glob("train-*"))
+    assert (folder / "log.txt").read_text("utf-8").count("model saved.") == 2
+    record = json.loads((folder / "record.json").read_text("utf-8"))
+    assert (record["attempts"], record["changes"]) == (2, {"mixed_precision": "bf16"})
+
+
 def test_an_exploding_loss_ends_the_run(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", "[guards]\nmax_loss = 0.05\n")
     problem = cats.go("cat-lora")["cat-lora/train"].problem
