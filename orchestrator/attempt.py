@@ -197,9 +197,9 @@ def _rung(work: Path, ladder: list[dict[str, Any]]) -> int:
 def _set_aside(work: Path, attempt: int) -> None:
     """Keep what a failed attempt left, where the next one does not resume from it."""
     _clear_latents(work)  # a VAE of another precision gives others
-    kept = work / f"attempt-{attempt}"
-    kept.mkdir(exist_ok=True)
-    for state in work.glob("*-state"):
+    kept = saved.free(work / f"attempt-{attempt}")
+    kept.mkdir()
+    for state in [*work.glob("*-state"), *work.glob("*-state-lost*")]:
         state.rename(kept / state.name)
 
 

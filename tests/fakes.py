@@ -114,6 +114,10 @@ def _train(asked: dict[str, object]) -> int:
         if step % 5 == 0:
             draft = work / f".state-{os.getpid()}"
             draft.mkdir(exist_ok=True)
+            if behave == "nan":
+                (draft / "model.safetensors").write_bytes(
+                    lora() if asked["precision"] != "fp16" else lora()[:-2] + b"\xff\x7f"
+                )
             draft.rename(work / f"step{step:04}-state")
         if behave == "die" and step == total // 2 + 1 and not asked["state"]:
             os.kill(os.getpid(), signal.SIGKILL)

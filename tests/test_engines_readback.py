@@ -179,6 +179,18 @@ def test_states_that_were_saved_after_the_loss_was_lost_are_put_aside(tmp_path: 
     assert saved.good_state(newest) is None
 
 
+def test_states_that_were_lost_at_the_same_step_are_all_kept(tmp_path: Path) -> None:
+    def newest() -> tuple[Path, int] | None:
+        return next(((found, 5) for found in tmp_path.glob("*-state")), None)
+
+    for _ in range(3):
+        (tmp_path / "x-step00000005-state").mkdir()
+        save_file({"a": np.array([np.nan], np.float32)}, tmp_path / "x-step00000005-state" / "model.safetensors")
+        assert saved.good_state(newest) is None
+    names = {found.name.removeprefix("x-step00000005-state-lost") for found in tmp_path.iterdir()}
+    assert names == {"", "-2", "-3"}
+
+
 def test_the_embedded_engine_is_judged_by_its_own_bases_sizes(tmp_path: Path) -> None:
     recipe = load.recipe(ROOT / "recipes", "krnk-locon", "demo").recipe
     base = ROOT / "orchestrator" / "embedded" / "base"

@@ -205,8 +205,22 @@ def test_a_nan_is_tried_again_along_the_declared_ladder_and_the_record_says_so(c
     outcomes = cats.go("cat-lora")
     assert outcomes["cat-lora/release"].status is Status.DONE, outcomes["cat-lora/train"].problem
     record = json.loads(next((cats.root / "runs" / "cat-lora").glob("train-*/record.json")).read_text("utf-8"))
-    assert (record["attempts"], record["changes"]) == (2, {"mixed_precision": "bf16"})
+    assert (record["attempts"], record["changes"], record["resumed_from"]) == (2, {"mixed_precision": "bf16"}, None)
     assert any("tries again" in text for text in cats.seen.said)
+
+
+def test_what_an_attempt_left_is_kept_apart_and_the_next_one_does_not_go_on_from_it(cats: harness.Project) -> None:
+    """Twice the loss is lost, and with it the state of the same step."""
+    ladder = 'retry = [{mixed_precision = "fp16", seed = 3}, {mixed_precision = "bf16"}]\n'
+    start = '[training]\nmixed_precision = "fp16"\n[training.options]\nbehave = "nan"\n[guards]\n'
+    cats.recipe("cat-lora", "lora", start + ladder)
+    outcome = cats.go("cat-lora")["cat-lora/train"]
+    assert outcome.status is Status.DONE, outcome.problem
+    folder = next((cats.root / "runs" / "cat-lora").glob("train-*"))
+    record = json.loads((folder / "record.json").read_text("utf-8"))
+    assert (record["attempts"], record["resumed_from"]) == (3, None)
+    kept = [sorted(path.relative_to(folder).as_posix() for path in folder.glob(f"attempt-{number}/*")) for number in (1, 2)]
+    assert kept == [["attempt-1/step0005-state-lost"], ["attempt-2/step0005-state-lost"]]
 
 
 def test_a_file_that_learned_nothing_is_tried_again_along_the_ladder(cats: harness.Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import struct
 from typing import TYPE_CHECKING, Any
@@ -77,5 +78,11 @@ def good_state(newest: Callable[[], tuple[Path, int] | None]) -> tuple[Path, int
         files = state[0].glob("*.safetensors")
         if not any(lost_numbers(file) for file in files):
             return state
-        state[0].rename(state[0].with_name(f"{state[0].name}-lost"))
+        state[0].rename(free(state[0].with_name(f"{state[0].name}-lost")))
     return None
+
+
+def free(path: Path) -> Path:
+    """Return ``path``, or the first of PATH-2, PATH-3, … where it is taken."""
+    later = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(one for one in itertools.chain((path,), later) if not one.exists())
