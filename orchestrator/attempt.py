@@ -40,6 +40,8 @@ def execute(job: Job, step: Step, slot: Slot) -> Outcome:
             reason = job.store.reason(step, job.plan, forced=step.name in job.force, verify=job.verify)
             if reason is None:
                 return Outcome(step, Status.CACHED)
+            if job.stop.is_set() and reason.why is not Why.ADOPT:  # what runs already is ended in order
+                return Outcome(step, Status.STOPPED, reason)
             job.view.begin(step, reason)
             end = _attempts(job, step, reason, slot)
         seconds = time.monotonic() - begun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import lanes, leftover, notify, process, view
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.plan import Kind
-from orchestrator.run import run_plan
+from orchestrator.run import interruptible, run_plan
 from orchestrator.terminal import clean
 from orchestrator.workspace import Wanted, Workspace, final, select
 
@@ -74,7 +75,9 @@ def _here(job: Job, asked: Asked) -> list[Outcome]:
     """Run on this machine."""
     embedded = all(recipe.engine == "embedded" for recipe in job.plan.recipes.values())
     job.warm = process.Warm()
-    return run_plan(job, lanes.lanes(asked.gpus, trainers(embedded), inline=asked.inline))
+    places = lanes.lanes(asked.gpus, trainers(embedded), inline=asked.inline)
+    with interruptible(job) if asked.inline else contextlib.nullcontext():
+        return run_plan(job, places)
 
 
 def _on_cluster(job: Job, asked: Asked, due: list[Step], world: World) -> list[Outcome]:

@@ -33,11 +33,11 @@ class Inline:
     """Runs in this thread, at once: for tests and pdb."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run now; an exception is kept in the future."""
+        """Run now; an error is kept in the future, an interrupt is the caller's."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - as an executor's thread would
+        except Exception as error:  # noqa: BLE001 - as an executor's thread would
             future.set_exception(error)
         return future
 

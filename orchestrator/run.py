@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
+import signal
+import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +19,7 @@ from orchestrator.order import order
 from orchestrator.plan import Kind, Lane, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from orchestrator.lanes import Slot
 
@@ -63,8 +66,7 @@ def run_plan(job: Job, places: Places) -> list[Outcome]:
                     if outcome.status is Status.FAILED and not job.keep_going:
                         job.stop.set()
         except KeyboardInterrupt:
-            job.stop.set()
-            job.view.say("stopping; a training will go on from its last state (again ^C: at once)")
+            _stop(job)
             for future, step in running.items():
                 walk.outcomes[step.name] = future.result()
         finally:
@@ -73,6 +75,36 @@ def run_plan(job: Job, places: Places) -> list[Outcome]:
             if job.warm is not None:
                 job.warm.close()
     return [walk.outcomes.get(step.name) or Outcome(step, Status.STOPPED) for step in job.plan.steps]
+
+
+def _stop(job: Job) -> None:
+    job.stop.set()
+    job.view.say("stopping; a training will go on from its last state (again ^C: at once)")
+
+
+@contextlib.contextmanager
+def interruptible(job: Job) -> Iterator[None]:
+    """Let ^C (and what the command line turns into it) ask a run to stop whose steps work in this thread; again: at once.
+
+    Raised where such a step waits for its child, KeyboardInterrupt would leave the child behind.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: answer for number in numbers if callable(answer := signal.getsignal(number))}
+
+    def restore() -> None:
+        for number, answer in before.items():
+            signal.signal(number, answer)
+
+    def ask(*_: object) -> None:
+        restore()
+        threading.Thread(target=_stop, args=(job,)).start()  # this thread may hold, just now, a lock that it needs
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        restore()
 
 
 def _lost(job: Job, said: str) -> None:

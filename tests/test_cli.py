@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import harness
 import pytest
 
-from orchestrator import cli
+from orchestrator import cli, process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,14 +179,15 @@ def test_json_keeps_stdout_clean(
     assert captured.out.strip().endswith("cats/latest")
 
 
-def test_an_interrupt_ends_in_order_and_the_next_run_goes_on(cats: harness.Project, project: Path) -> None:
+@pytest.mark.parametrize("executor", ["local", "inline"])
+def test_an_interrupt_ends_in_order_and_the_next_run_goes_on(cats: harness.Project, project: Path, executor: str) -> None:
     """^C as a terminal sends it: 130, nothing left running, and the work kept."""
     cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.5\n")
     program = project / "tests" / "fault_run.py"
     code = f"import signal, sys; sys.path.insert(0, {str(program.parent)!r}); import fakes\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell starts background jobs with INT ignored
     code += "from orchestrator import cli, engines\nengines.ENGINES['embedded'] = 'fakes'\n"
-    code += "sys.argv = ['orchestrator', 'run', 'cat-lora']\nsys.exit(cli.main())\n"
+    code += f"sys.argv = ['orchestrator', 'run', 'cat-lora', '--executor', {executor!r}]\nsys.exit(cli.main())\n"
     run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env={**os.environ})
     until = time.monotonic() + 60
     while not list(cats.root.glob("runs/cat-lora/.partial/train-*/step0005-state")) and time.monotonic() < until:
@@ -194,5 +195,7 @@ def test_an_interrupt_ends_in_order_and_the_next_run_goes_on(cats: harness.Proje
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 130, said
+    assert not any(process.alive(work) for work in cats.root.glob("runs/cat-lora/.partial/train-*"))
+    assert "stopping; a training will go on from its last state" in said
     assert "the same command goes on\n    cat-lora/train: resume at step " in said
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step ")

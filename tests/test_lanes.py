@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ import harness
 import pytest
 
 from orchestrator import lanes
+from orchestrator.attempt import execute
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.lanes import Inline, Lanes, Slot
 from orchestrator.order import order
 from orchestrator.plan import Kind, Lane, Plan
 from orchestrator.record import Reason, Why
-from orchestrator.run import run_plan
+from orchestrator.run import interruptible, run_plan
 from orchestrator.store import Store
 
 if TYPE_CHECKING:
@@ -149,6 +151,29 @@ def test_a_place_is_free_again_after_a_failure() -> None:
         made.submit(slot, fails).result()
     assert made.take(Lane.CPU) is slot
     assert made.take(Lane.GPU) is None
+
+
+def test_the_first_interrupt_asks_a_run_in_this_thread_to_stop_and_the_second_one_ends_it(cats: harness.Project) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as it is where a shell does not start us behind "&"
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    job = Job(several(cats, 1), Store(cats.root / "runs"), cats.root, cats.seen)
+    with interruptible(job):
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.raise_signal(signal.SIGINT)
+        assert job.stop.wait(20)
+        with pytest.raises(KeyboardInterrupt):
+            Inline().submit(signal.raise_signal, signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_step_that_had_a_place_when_the_run_was_stopped_does_not_start(cats: harness.Project) -> None:
+    plan = several(cats, 1)
+    job = Job(plan, Store(cats.root / "runs"), cats.root, cats.seen)
+    job.stop.set()
+    outcome = execute(job, plan.by_name["cat0/dataset"], Slot(Lane.CPU))
+    assert (outcome.status, str(outcome.reason)) == (Status.STOPPED, "new")
+    assert not job.store.work(outcome.step).exists()
+    assert cats.seen.began == []
 
 
 def test_a_gpu_is_leased_to_one_at_a_time_across_lanes(tmp_path: Path) -> None:
