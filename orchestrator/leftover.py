@@ -41,7 +41,7 @@ def reason(work: Path, kind: str, engine: str = "") -> Reason:
     """Return why, and from where, a step that is not done runs, by what lies in its work folder."""
     ended = how_ended(work)
     if kind == TRAIN and work.is_dir() and (complete := state(work, engine)) is not None:
-        return Reason(Why.RESUME, f"step {complete[1]}" + (f"; {ended}" if ended else ""))
+        return Reason(Why.RESUME, f"step {complete[1]}" + (f"; {ended}" if ended else ""), complete[1])
     if ended:
         return Reason(Why.AGAIN, ended + (" and left no complete state" if kind == TRAIN else ""))
     return Reason(Why.NEW, others(work))

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import engines, process
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan import Kind, canonical
-from orchestrator.record import Reason, Why, host
+from orchestrator.record import host
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
     from orchestrator.process import Progress
     from orchestrator.recipe import Recipe
+    from orchestrator.record import Reason
     from orchestrator.workspace import Workspace
 
 STEPS = 4  # the first one compiles, allocates and warms up; the others are timed
@@ -107,8 +108,7 @@ def left(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -> Lef
         if probe is None:
             lacking[recipe.name] = key
             continue
-        done = int(reason.detail) if reason.why is Why.RESUME and reason.detail.isdigit() else 0
-        seconds += max(0, recipe.training.steps - done) * probe.seconds_per_step
+        seconds += max(0, recipe.training.steps - reason.done) * probe.seconds_per_step
         found.append(recipe.name)
     one = {key: name for name, key in reversed(lacking.items())}
     return Left(seconds, tuple(found), tuple(lacking), tuple(name for name in lacking if name in one.values()))

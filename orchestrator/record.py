@@ -49,10 +49,12 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a step runs, with what says it: a step's name, a file, a step number."""
+    """Why a step runs, with what says it: a step's name, a file, how the last attempt ended."""
 
     why: Why
     detail: str = ""
+    done: int = 0
+    """Of a training that is resumed: the step of the state that it goes on from."""
 
     def __str__(self) -> str:
         if self.why is Why.RESUME:

@@ -14,7 +14,6 @@ from PIL import Image
 from orchestrator import cli, probe
 from orchestrator.dataset import largest
 from orchestrator.errors import StepFailed
-from orchestrator.record import Reason, Why
 from orchestrator.view import duration
 from orchestrator.workspace import Wanted
 
@@ -76,7 +75,12 @@ def test_what_is_left_of_all_recipes_is_told_by_what_was_measured_of_their_shape
     assert text.splitlines()[-1] == f"all recipes: {line}"
     assert said("plan", "all").splitlines()[-1] == line
     assert json.loads(said("plan", "all", "--json"))["left"]["unknown"] == ["cat-wide", "cat-wider", "dog-lora"]
-    reasons["cat-twin/train"] = Reason(Why.RESUME, "50")
+    work = space.store.begin(plan.by_name["cat-twin/train"])
+    (work / "step0050-state").mkdir()
+    (work / "attempts.jsonl").write_text('{"at": 0}\n', "utf-8")
+    reasons = space.store.reasons(plan)
+    assert str(reasons["cat-twin/train"]).startswith("resume at step 50; the attempt of ")
+    assert probe.left(plan, reasons, space).seconds == pytest.approx(30 * each.seconds_per_step)
     reasons["cat-lora/train"] = None
     assert probe.left(plan, reasons, space).seconds == pytest.approx(10 * each.seconds_per_step)
     for content in ("{", "[]", '{"x": 1}', json.dumps({probe.shape(plan.recipes["cat-lora"], space): {"peak_mb": 1}})):
