@@ -31,11 +31,13 @@ def order(plan: Plan) -> dict[str, tuple[int, int]]:
                 wanted[need] = min(wanted.get(need, len(place)), place[step.recipe])
     ranks: dict[str, tuple[int, int]] = {}
     for position, step in enumerate(plan.steps):
+        within = position
         if step.recipe:
             first = place[step.recipe]
         elif step.kind is Kind.DATASET:
             first = wanted.get(step.name, 0) - AHEAD
+            within = position - len(plan.steps)  # before the recipe in that place, though it stands behind it in the plan
         else:
             first = max((ranks[need][0] for need in step.needs), default=0)
-        ranks[step.name] = (first, position)
+        ranks[step.name] = (first, within)
     return ranks

@@ -115,6 +115,20 @@ def test_the_first_file_is_finished_after_two_trainings_and_not_at_the_end(cats:
     assert releases == [f"cat-{index}/release" for index in range(6)] + ["cats/release"]
 
 
+def test_a_dataset_goes_ahead_where_one_core_has_to_do_all_else(cats: harness.Project, walk: Any) -> None:
+    """The GPU waits for none, and the first file not for more datasets than that takes."""
+    busy = {**LONG, Kind.DATASET: 500.0, Kind.MERGE: 400.0, Kind.RELEASE: 400.0}
+    plan, clock = several(cats, 8), Clock(busy, cpus=1)
+    walk(plan, clock)
+    gpu = [(at, plan.by_name[name].kind) for at, name in clock.began if plan.by_name[name].lane is Lane.GPU]
+    last = max(index for index, (_, kind) in enumerate(gpu) if kind is Kind.TRAIN)
+    assert gpu[last][0] - gpu[0][0] == pytest.approx(sum(busy[kind] for _, kind in gpu[:last]))
+    long = {**LONG, Kind.DATASET: 900.0}
+    clock = Clock(long, cpus=1)
+    walk(plan, clock)
+    assert clock.ended["cat-0/merge"] == pytest.approx(3 * 900 + 5)
+
+
 def test_every_step_is_judged_once(cats: harness.Project, walk: Any) -> None:
     plan = several(cats, 8)
     asked = walk(plan, Clock(LONG))
