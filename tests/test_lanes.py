@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -200,6 +201,22 @@ def test_a_gpu_is_leased_to_one_at_a_time_across_lanes(tmp_path: Path) -> None:
     assert there.take(Lane.GPU) is None
     here.submit(slot, lambda _: None)
     assert there.take(Lane.GPU) is not None
+
+
+def test_a_lease_that_another_user_has_made_is_taken_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = tmp_path / "gpu.lease"
+    lease.write_text("", "utf-8")
+    opened = os.open
+
+    def refused(path: Any, flags: int, mode: int = 0o777) -> int:
+        if path == lease and flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refused)
+    here, there = (Lanes(Inline(), [Slot(Lane.GPU, "gpu 0", lease=lease)]) for _ in range(2))
+    assert here.take(Lane.GPU) is not None
+    assert there.take(Lane.GPU) is None
 
 
 def test_a_child_that_goes_on_is_put_where_its_lease_is_held(tmp_path: Path) -> None:

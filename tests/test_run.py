@@ -12,7 +12,7 @@ import harness
 import pytest
 
 from orchestrator import process, supervise
-from orchestrator.errors import NotReady
+from orchestrator.errors import NotReady, StepFailed
 from orchestrator.job import Status
 from orchestrator.release import verify
 from orchestrator.store import Store
@@ -167,6 +167,27 @@ def test_every_bad_end_is_a_failure_with_its_reason(cats: harness.Project, behav
         assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step 5; the attempt of ")
     if behave == "fail":
         assert "CUDA out of memory" in failed.problem.what
+
+
+def test_what_an_earlier_attempt_said_does_not_speak_for_this_one(cats: harness.Project) -> None:
+    cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "silent"\n')
+    space = cats.space()
+    work = space.store.begin(space.plan(space.load(harness.Wanted(("cat-lora",)))).by_name["cat-lora/train"])
+    (work / "log.txt").write_text("model saved.\n", "utf-8")
+    problem = cats.go("cat-lora")["cat-lora/train"].problem
+    assert problem is not None
+    assert problem.what == BAD["silent"]
+
+
+def test_an_empty_file_is_no_output(cats: harness.Project) -> None:
+    space = cats.space()
+    plan = space.plan(space.load(harness.Wanted(("cat-lora",))))
+    step = plan.by_name["cat-lora/train"]
+    (space.store.begin(step) / "cat-lora.safetensors").touch()
+    with pytest.raises(StepFailed, match=re.escape("ended well but left no cat-lora.safetensors")):
+        space.store.commit(step, plan, (), 0.0)
+    assert space.store.work(step).is_dir()
+    assert not space.store.folder(step).exists()
 
 
 def test_binary_output_a_line_of_a_megabyte_and_a_program_left_behind_are_survived(cats: harness.Project) -> None:
