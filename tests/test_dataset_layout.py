@@ -100,6 +100,9 @@ def test_sizes_never_enlarge_and_never_train_one_size_twice(tmp_path: Path) -> N
     picture(tmp_path / "data" / "f00.png", (256, 128))
     picture(tmp_path / "data" / "f01.png", (128, 200))
     sources = {"krnk": {"images": "data", "class_tokens": "krnk girl", "trigger": "krnk"}}
+    odd = api.layout(made(sources=sources, sizes=[75], originals=False), tmp_path)
+    heights = [one.size[1] for folder in odd.folders for one in folder.pictures]
+    assert heights == [38, 117], "37.5 and 117.2: to the nearest pixel"
     plan = api.layout(made(sources=sources, sizes=[64, 128, 192, 512], resolution_classes=[128, 256]), tmp_path)
     shown = {folder.path: {one.name: one.size for one in folder.pictures} for folder in plan.folders}
     assert shown == {

@@ -180,6 +180,26 @@ COMBINATIONS = {
         "[training]\npersistent_workers = true\ndata_loader_workers = 0\n",
         "training.persistent_workers\n    needs training.data_loader_workers > 0",
     ),
+    "a warm-up of all steps": (
+        '[training]\nlr_scheduler = "linear"\nlr_warmup_steps = 10\n',
+        "training.lr_warmup_steps\n    is 10 of 10 steps: the rate never gets there",
+    ),
+    "clip_skip of SDXL": (
+        '[base]\narchitecture = "sdxl"\nclip_skip = 2\n',
+        "base.clip_skip\n    SDXL takes the text encoders' last but one layer always; remove it",
+    ),
+    "a rate of what is not trained": (
+        '[training]\ntrain = "text_encoder"\nunet_lr = 1e-4\n',
+        'training.unet_lr\n    training.train = "text_encoder" leaves the U-Net alone',
+    ),
+    "a tagger without a model": (
+        '[dataset.sources.cat]\ncaptions = "tagger"\n',
+        'dataset.sources.cat.captions\n    is "tagger"; set dataset.tagger_model to its ONNX file',
+    ),
+    "a picture with an odd side": (
+        "[render]\nwidth = 516\n",
+        "render.width\n    is 516; pictures have sides that are multiples of 8",
+    ),
     "block weights of OFT": (
         'block_weights = "FACE"\n[network]\nfamily = "diag-oft"\n',
         (

@@ -9,7 +9,24 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from weights_samples import CONV, DOWN, LAYERS, LINEAR, MID, OUT, TE, UP, lora, modules, raw, read, sample, tensors, write
+from weights_samples import (
+    CONV,
+    DOWN,
+    LAYERS,
+    LINEAR,
+    MID,
+    OUT,
+    TE,
+    UP,
+    changes,
+    lora,
+    modules,
+    raw,
+    read,
+    sample,
+    tensors,
+    write,
+)
 
 from orchestrator import blocks, weights
 from orchestrator.errors import RecipeError
@@ -31,23 +48,14 @@ def _list(**by_block: float) -> list[float]:
     return [by_block.get(name, 1.0) for name in blocks.SD1]
 
 
-def _changes(path: Path) -> dict[str, Floats]:
-    found = {}
-    for name, parts in modules(path).items():
-        kind = kinds.recognize({part: value.shape for part, value in parts.items()})
-        assert kind is not None
-        found[name] = families.delta(kind, parts)
-    return found
-
-
 @pytest.mark.parametrize("family", [*LINEAR, "norm"])
 @AGAIN
 @given(weight=a_weight, seed=st.integers(0, 9))
 def test_the_change_becomes_w_times_itself(tmp_path: Path, family: str, weight: float, seed: int) -> None:
     source, output = lora(tmp_path / "in.safetensors", family, seed=seed), tmp_path / "out.safetensors"
     weights.merge(source, output, [weight] * 26, unmapped=weight)
-    after = _changes(output)
-    for name, before in _changes(source).items():
+    after = changes(output)
+    for name, before in changes(source).items():
         expected = weight * before
         np.testing.assert_allclose(after[name], expected, rtol=1e-5, atol=1e-6 * float(np.abs(expected).max()) + 1e-12)
 
@@ -61,8 +69,8 @@ def test_merging_twice_is_merging_by_the_product(tmp_path: Path, family: str, fi
     weights.merge(source, one, [first] * 26)
     weights.merge(one, two, [second] * 26)
     weights.merge(source, once, [first * second] * 26)
-    expected = _changes(once)
-    for name, change in _changes(two).items():
+    expected = changes(once)
+    for name, change in changes(two).items():
         np.testing.assert_allclose(change, expected[name], rtol=1e-5, atol=1e-7)
 
 
@@ -92,7 +100,7 @@ def test_every_block_gets_its_own_weight_and_the_rest_the_option(tmp_path: Path)
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     given_ = {"BASE": 0.5, "IN01": -1.0, "IN04": 0.25, "MID": 2.0, "OUT03": 0.0}
     report = weights.merge(source, output, _list(**given_), unmapped=0.125)
-    before, after = _changes(source), _changes(output)
+    before, after = changes(source), changes(output)
     for name, block in BLOCK.items():
         np.testing.assert_allclose(after[name], given_[block] * before[name], rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(after[OUT], 0.125 * before[OUT], rtol=1e-6)
@@ -147,7 +155,7 @@ def test_ia3_and_glora_scale_with_the_base(tmp_path: Path, family: str) -> None:
 def test_compat_has_the_powers_of_supermerger(tmp_path: Path, family: str, power: float) -> None:
     source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
     weights.merge(source, output, [0.25] * 26, compat="supermerger-2023")
-    before, after = _changes(source)[CONV], _changes(output)[CONV]
+    before, after = changes(source)[CONV], changes(output)[CONV]
     np.testing.assert_allclose(after, 0.25**power * before, rtol=1e-5, atol=1e-7)
 
 
@@ -221,7 +229,7 @@ def test_a_list_of_17_says_what_becomes_of_the_others(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     report = weights.merge(source, output, [0.5] * 17, unmapped=0.0)
     assert dict(zip(blocks.SD1, report.weights, strict=True))["IN06"] == 0
-    assert not _changes(output)[OUT].any()
+    assert not changes(output)[OUT].any()
 
 
 def test_a_preset_file_gives_the_preset_its_name(tmp_path: Path) -> None:
@@ -243,12 +251,12 @@ def test_a_combination_is_the_weighted_sum(tmp_path: Path) -> None:
     output = tmp_path / "sum.safetensors"
     ingredients = [weights.Ingredient(*parts) for parts in zip(files, ratios, shares, strict=True)]
     weights.combine(ingredients, output, save_precision="fp32")
-    after = _changes(output)
+    after = changes(output)
     for name in LAYERS:
         expected = 0
         for path, ratio, share in zip(files, ratios, shares, strict=True):
             weight = dict(zip(blocks.SD1, share, strict=True)).get(BLOCK.get(name, ""), 1.0)
-            change = _changes(path)[name]
+            change = changes(path)[name]
             expected = expected + ratio * weight * change.reshape(len(change), -1)
         np.testing.assert_allclose(after[name].reshape(len(after[name]), -1), expected, rtol=1e-4, atol=1e-6)
 
@@ -259,7 +267,7 @@ def test_a_combination_with_a_whole_difference_is_one(tmp_path: Path) -> None:
     weights.combine([weights.Ingredient(first, 2.0), weights.Ingredient(second, 0.5)], output, save_precision="fp32")
     after = modules(output)
     for name in LAYERS:
-        expected = 2 * _changes(first)[name] + 0.5 * _changes(second)[name]
+        expected = 2 * changes(first)[name] + 0.5 * changes(second)[name]
         np.testing.assert_allclose(after[name]["diff"], expected, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose(after[name]["diff_b"], 2 * modules(first)[name]["diff_b"])
 
@@ -268,6 +276,14 @@ def test_a_combination_refuses_rotations(tmp_path: Path) -> None:
     files = [lora(tmp_path / f"{family}.safetensors", family) for family in ("lora", "boft")]
     with pytest.raises(RecipeError, match="cannot be added"):
         weights.combine([weights.Ingredient(path) for path in files], tmp_path / "sum.safetensors")
+
+
+def test_a_combination_refuses_files_of_two_architectures(tmp_path: Path) -> None:
+    one = lora(tmp_path / "sd1.safetensors")
+    rng = np.random.default_rng(0)
+    other = write(tmp_path / "sdxl.safetensors", {name: tensors("lora", (8, 8, None), 2, rng) for name in SDXL})
+    with pytest.raises(RecipeError, match="is for sdxl, the first for sd1"):
+        weights.combine([weights.Ingredient(one), weights.Ingredient(other)], tmp_path / "sum.safetensors")
 
 
 SDXL = {
@@ -291,7 +307,7 @@ def test_sdxl_has_lists_of_20_and_12(tmp_path: Path, *, short: bool) -> None:
     given_ = [0.25 * (1 + position) for position in range(len(order))]
     report = weights.merge(source, output, given_, unmapped=0.125)
     assert (report.architecture, len(report.weights), report.outside) == ("sdxl", 20, 1)
-    before, after = _changes(source), _changes(output)
+    before, after = changes(source), changes(output)
     for name, block in SDXL.items():
         weight = dict(zip(order, given_, strict=True)).get(block, 0.125)
         np.testing.assert_allclose(after[name], weight * before[name], rtol=1e-5, atol=1e-7)
@@ -334,5 +350,5 @@ def test_several_inputs_know_presets_and_say_what_was_applied(tmp_path: Path) ->
     assert report.weights["MID"] == (0.5, 1.0)
     assert report.weights["other"] == (2.0, 1.0)
     assert report.table()[0].split() == ["BASE", "0.5", "1"]
-    one, other, both = (_changes(path) for path in (first, second, output))
+    one, other, both = (changes(path) for path in (first, second, output))
     np.testing.assert_allclose(both[MID], 0.5 * one[MID] + other[MID], atol=1e-5)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from weights_samples import CONV, LAYERS, LINEAR, TE, lora, modules, read, write
+from weights_samples import CONV, LAYERS, LINEAR, MID, TE, UP, changes, lora, modules, read, tensors, write
 
 from orchestrator import weights
 from orchestrator.engines.checkout import present
@@ -255,6 +255,30 @@ def test_a_target_size_is_kept_and_used(tmp_path: Path, seed: int, share: float)
         largest = max(2 * (40 + 20 * (kernel or 1) ** 2) for _, _, kernel in LAYERS.values())
         assert report.bytes_after > size - 3 * largest
     assert read_header(output).metadata["ss_network_dim"] == "Dynamic"
+
+
+def test_what_is_retained_is_measured_on_the_change_itself(tmp_path: Path) -> None:
+    """Modules of different alpha / rank: the report's share is that of the changes, not of their factors."""
+    rng = np.random.default_rng(3)
+    one, other = (tensors("lora", LAYERS[name], 4, rng) for name in (TE, MID))
+    source = write(tmp_path / "in.safetensors", {TE: one, MID: {**other, "alpha": np.array(40, np.float32)}})
+    report = weights.resize(source, tmp_path / "out.safetensors", method="fixed", new_rank=1, save_precision="float")
+    before, after = changes(source), changes(tmp_path / "out.safetensors")
+    energy = [sum(float(np.square(change).sum()) for change in found.values()) for found in (before, after)]
+    assert report.retained == pytest.approx((energy[1] / energy[0]) ** 0.5, rel=1e-5)
+
+
+def test_zero_modules_that_are_pruned_leave_room_for_the_others(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    modules_ = {name: tensors("lora", layer, 4, rng) for name, layer in LAYERS.items()}
+    for name in (CONV, UP):
+        modules_[name] = {part: values * (part == "alpha") for part, values in modules_[name].items()}
+    source = write(tmp_path / "in.safetensors", modules_, "F16")
+    size = sum(2 * values.size for name in modules_ if name not in (CONV, UP) for values in modules_[name].values()) / 2**20
+    kept = weights.resize(source, tmp_path / "kept.safetensors", method="size_mb", param=size)
+    pruned = weights.resize(source, tmp_path / "pruned.safetensors", method="size_mb", param=size, prune=True)
+    assert (pruned.pruned, pruned.retained) == (2, pytest.approx(1, abs=1e-3))
+    assert kept.retained < pruned.retained
 
 
 def test_what_makes_no_sense_is_said_all_at_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from orchestrator.weights import metadata, numbers
+from orchestrator.weights import families, kinds, metadata, numbers
 from orchestrator.weights.files import Body, read_header
 from orchestrator.weights.modules import adapter
 
@@ -151,6 +151,16 @@ def modules(path: Path) -> dict[str, dict[str, Floats]]:
     found = adapter(read_header(path))
     with Body(found.header) as body:
         return {module.kohya: numbers.load_module(body, module) for module in found.modules}
+
+
+def changes(path: Path) -> dict[str, Floats]:
+    """Return what every module changes: its delta, by kohya's name."""
+    found = {}
+    for name, parts in modules(path).items():
+        kind = kinds.recognize({part: value.shape for part, value in parts.items()})
+        assert kind is not None
+        found[name] = families.delta(kind, parts)
+    return found
 
 
 def raw(path: Path) -> bytes:
