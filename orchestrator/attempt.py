@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import commands, crash, diagnose, engines, guards, leftover, owner, process, supervise
+from orchestrator import commands, crash, diagnose, engines, guards, leftover, process, turn
 from orchestrator.engines import saved
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.job import Job, Outcome, Status
@@ -18,14 +16,11 @@ from orchestrator.plan import Kind, Plan, Step
 from orchestrator.record import Reason, Why
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from orchestrator.engines import Engine
     from orchestrator.lanes import Slot
     from orchestrator.recipe import Recipe
-
-SHARED_SECONDS = 0.1
 
 
 def execute(job: Job, step: Step, slot: Slot) -> Outcome:
@@ -34,8 +29,8 @@ def execute(job: Job, step: Step, slot: Slot) -> Outcome:
     log = job.store.work(step) / process.LOG
     reason: Reason | None = None
     try:
-        with _shared(job, step) as ours:
-            if not ours or not _wait_for_other_host(job, step):
+        with turn.wait(job, step) as ours:
+            if not ours:
                 return Outcome(step, Status.STOPPED)
             reason = job.store.reason(step, job.plan, forced=step.name in job.force, verify=job.verify)
             if reason is None:
@@ -58,60 +53,6 @@ def execute(job: Job, step: Step, slot: Slot) -> Outcome:
         return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, problem)
     except Exception as error:  # noqa: BLE001 - one fault of ours must not end the trainings of other recipes
         return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, crash.problem(error, step.name))
-
-
-@contextlib.contextmanager
-def _shared(job: Job, step: Step) -> Iterator[bool]:
-    """Wait until no other orchestrator works on a step that recipes share; gives False if the run is to stop meanwhile."""
-    if step.recipe or step.kind is Kind.RELEASE:
-        yield True  # the whole run holds the recipe's lock
-        return
-    folder = job.store.root / step.owner
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".shared-lock").open("a+b") as file:
-        said = False
-        while not _locked(file.fileno()):
-            if not said:
-                holder = owner.read(folder / ".shared-lock") or "another run"
-                job.view.say(f"{step.name}: waits for {holder}, which works on it for another recipe")
-                said = True
-            if job.stop.wait(SHARED_SECONDS):
-                yield False
-                return
-        owner.write(file.fileno(), owner.me())
-        yield True
-        file.truncate(0)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
-
-
-def _wait_for_other_host(job: Job, step: Step) -> bool:
-    """Wait while a child on another host works on the step; return False if the run is to stop.
-
-    Its orchestrator may be gone; the child is ended by nobody from here, and goes on as long as its supervisor gives a sign
-    of life. A run folder without one for ``owner.STALE_SECONDS`` is taken over.
-    """
-    work = job.store.work(step)
-    said = False
-    while who := process.distant(work):
-        if not said:
-            job.view.say(
-                f"{step.name}: waits for {who}; without a sign of life for {owner.STALE_SECONDS:.0f} s it counts as dead"
-            )
-            said = True
-        if job.stop.wait(1.0):
-            return False
-    if process.elsewhere(work):
-        (work / supervise.CHILD).unlink(missing_ok=True)  # its supervisor, should it come back, ends itself
-    return True
 
 
 def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:

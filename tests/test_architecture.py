@@ -25,7 +25,7 @@ LAYERS = (
     ("store",),
     ("lanes", "commands", "report"),
     ("job",),
-    ("journal", "workspace", "notify"),
+    ("journal", "turn", "workspace", "notify"),
     ("attempt", "world"),
     ("run", "doctor", "executors"),
     ("view",),
