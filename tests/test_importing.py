@@ -326,6 +326,53 @@ def test_general_settings_go_down_into_subsets(tmp_path: Path) -> None:
     assert (sources["b"]["repeats"], sources["b"]["flip"]) == (1, False)
 
 
+FLAT = """
+pretrained_model_name_or_path = "base.safetensors"
+train_data_dir = "pics/img"
+reg_data_dir = "pics/reg"
+output_name = "sdcat"
+resolution = "768,768"
+train_batch_size = 2
+enable_bucket = true
+caption_extension = ".caption"
+flip_aug = true
+max_train_steps = 800
+"""
+
+
+def test_a_config_file_with_the_pictures_in_it_keeps_them(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(FLAT, "utf-8")
+    imported = translate.recipe(importing.read(str(path))[0])
+    assert loaded(imported, tmp_path).name == "sdcat"
+    dataset = imported.table["dataset"]
+    assert (dataset["resolution_classes"], dataset["batch_size"], dataset["enable_bucket"]) == ([768], {"default": 2}, True)
+    img, reg = dataset["sources"].values()
+    assert (img["images"], img["reading"], img["caption_files"], img["flip"]) == ("pics/img", "kohya", ".caption", True)
+    assert (reg["images"], reg["regularization"]) == ("pics/reg", True)
+    assert imported.of(Fate.LOST) == []
+    assert fates(imported).get("train_data_dir") is None  # the line about the folder says it
+    assert fates(imported)["output_name"] == "kept"
+
+
+def test_options_fill_what_the_dataset_configuration_leaves_open(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text(f'{FLAT}dataset_config = "data.toml"\n', "utf-8")
+    (tmp_path / "data.toml").write_text("[[datasets]]\nresolution = 512\n[[datasets.subsets]]\nimage_dir = 'b'\n", "utf-8")
+    imported = translate.recipe(importing.read(str(tmp_path / "settings.toml"))[0])
+    dataset = imported.table["dataset"]
+    assert (dataset["resolution_classes"], dataset["batch_size"], dataset["enable_bucket"]) == ([512], {"default": 2}, True)
+    assert list(dataset["sources"]) == ["b"]
+    assert {note.name for note in imported.of(Fate.LOST)} == {"train_data_dir", "reg_data_dir"}  # as sd-scripts does
+
+
+def test_a_name_on_the_command_line_wins_over_output_name(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(FLAT, "utf-8")
+    imported = translate.recipe(importing.read(str(path))[0], "mimi")
+    assert imported.name == "mimi"
+    assert "changed  output_name -> the recipe's name   (mimi)" in map(str, imported.notes)
+
+
 def test_pairs_of_every_shape() -> None:
     assert sd_scripts.pairs("a=1 b=x=y") == {"a": "1", "b": "x=y"}
     assert sd_scripts.pairs(["a=1"]) == {"a": "1"}

@@ -76,7 +76,9 @@ def read(name: str, table: dict[str, Any]) -> Found:
         elif _given(value):
             found.options[_RENAMED.get(key, key)] = value
     _rest(found, said)
-    found.datasets = [_dataset(found, said)]
+    given = {key: said[key] for key in _DATASET if said.get(key) not in ("", None)}
+    given |= {"resolution": said.get("max_resolution") or "512,512", "batch_size": said.get("train_batch_size") or 1}
+    sd_scripts.folders(found, given, said.get("train_data_dir"), said.get("reg_data_dir"))
     return found
 
 
@@ -107,22 +109,10 @@ def _rest(found: Found, said: dict[str, Any]) -> None:
     more = said.get("additional_parameters")
     if isinstance(more, str) and more:
         options.update(_argv(more))
-    for key in ("stop_text_encoder_training", "conv_dims", "conv_alphas"):
+    gone = dict.fromkeys(("stop_text_encoder_training", "conv_dims", "conv_alphas"), "sd-scripts v0.10.1 has no such setting")
+    for key, why in (gone | {"dataset_config": "import that TOML itself"}).items():
         if _given(said.get(key)):
-            found.say(Fate.LOST, key, why="sd-scripts v0.10.1 has no such setting")
-
-
-def _dataset(found: Found, said: dict[str, Any]) -> dict[str, Any]:
-    sides = [int(side) for side in str(said.get("max_resolution") or "512,512").split(",") if side.strip().isdigit()]
-    subset: dict[str, Any] = {key: said[key] for key in _DATASET if key in said and said[key] not in ("", None)}
-    dataset = {key: subset.pop(key) for key in list(subset) if "bucket" in key}
-    dataset |= {"resolution": sides[:2] or [512, 512], "batch_size": said.get("train_batch_size") or 1}
-    subsets = [{**subset, "parent": said["train_data_dir"]}] if _given(said.get("train_data_dir")) else []
-    if _given(said.get("reg_data_dir")):
-        subsets.append({**subset, "parent": said["reg_data_dir"], "is_reg": True})
-    if _given(said.get("dataset_config")):
-        found.say(Fate.LOST, "dataset_config", why="import that TOML itself")
-    return {**dataset, "subsets": subsets}
+            found.say(Fate.LOST, key, why=why)
 
 
 def _given(value: Any) -> bool:

@@ -48,15 +48,15 @@ def dataset(found: Found, name: str, asked: tuple[int | None, float | None]) -> 
     for one in found.datasets:
         width, height = _resolution(one.get("resolution", 512))
         sides |= {width, height}
-        batch = int(float(one.get("batch_size", 1)))
+        batch = max(_fit("batch_size", one.get("batch_size")) or 1, 1)
         batches[f"{width}x{height}"] = batch
-        if width != height:
-            found.say(
-                Fate.CHANGED,
-                f"resolution {width}x{height}",
-                "dataset.resolution_classes",
-                "there an area, here the sides of classes",
-            )
+        if "resolution" in one:
+            square = width == height
+            why = "" if square else "there an area, here the sides of classes"
+            fate = Fate.KEPT if square else Fate.CHANGED
+            found.say(fate, f"resolution {width}x{height}", "dataset.resolution_classes", why)
+        if "batch_size" in one:
+            found.say(Fate.KEPT, "batch_size", "dataset.batch_size")
         for subset in one["subsets"]:
             many = _source(found, subset, sources)
             counted = counted and many > 0
@@ -178,7 +178,7 @@ def _fit(key: str, value: Any) -> Any:
         return value if isinstance(value, bool) else None
     try:
         return float(value) if key in _SHARES else int(float(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -14,6 +14,9 @@ _DOWN = words(
     " caption_dropout_rate caption_dropout_every_n_epochs caption_tag_dropout_rate"
 )
 _OF_DATASET = words("batch_size bucket_no_upscale bucket_reso_steps enable_bucket max_bucket_reso min_bucket_reso resolution")
+# Options of train_network.py that stand in where a dataset says nothing, by their name there.
+_OPTIONS = {name: name for name in (*_DOWN, *_OF_DATASET) if name not in ("num_repeats", "class_tokens", "batch_size")}
+_OPTIONS |= {"train_batch_size": "batch_size", "caption_extention": "caption_extension"}
 
 
 def read(path: Path, table: dict[str, Any]) -> Found:
@@ -30,15 +33,30 @@ def read(path: Path, table: dict[str, Any]) -> Found:
         if name in found.options:
             found.options[name] = pairs(found.options[name])
     _preset(found, path.parent)
-    config = found.options.pop("dataset_config", None)
-    if isinstance(config, str):
-        file = path.parent / PureWindowsPath(config).as_posix()
-        if file.is_file():
-            datasets(found, tomllib.loads(file.read_text("utf-8-sig")))
-            found.say(Fate.KEPT, "dataset_config", "dataset")
-        else:
-            found.say(Fate.LOST, "dataset_config", "", f"{config} is not there")
+    _pictures(found, path.parent)
     return found
+
+
+def _pictures(found: Found, folder: Path) -> None:
+    """Take the options about pictures: what a dataset configuration leaves open, or all there is to say of a dataset."""
+    options = found.options
+    given = {key: options.pop(name) for name, key in _OPTIONS.items() if options.get(name) not in (None, "")}
+    train, regularization, config = (options.pop(name, None) for name in ("train_data_dir", "reg_data_dir", "dataset_config"))
+    if options.pop("in_json", None):
+        found.say(Fate.LOST, "in_json", "dataset.sources", "recipes read captions beside the pictures")
+    if not isinstance(config, str):
+        folders(found, given, train, regularization)
+        return
+    file = folder / PureWindowsPath(config).as_posix()
+    if file.is_file():
+        datasets(found, tomllib.loads(file.read_text("utf-8-sig")), given)
+        found.say(Fate.KEPT, "dataset_config", "dataset")
+    else:
+        datasets(found, {"datasets": [{}]}, given)
+        found.say(Fate.LOST, "dataset_config", "", f"{config} is not there")
+    for name, value in (("train_data_dir", train), ("reg_data_dir", regularization)):
+        if value:
+            found.say(Fate.LOST, name, why="sd-scripts ignores it beside dataset_config")
 
 
 def _preset(found: Found, folder: Path) -> None:
@@ -57,10 +75,27 @@ def pairs(value: Any) -> dict[str, Any]:
     return dict(str(item).split("=", 1) for item in items if "=" in str(item))
 
 
-def datasets(found: Found, table: dict[str, Any]) -> None:
-    """Take a dataset configuration: [general] and [[datasets]] go down into the subsets."""
+def folders(found: Found, given: dict[str, Any], train: Any, regularization: Any) -> None:
+    """Take the dataset of a training without a dataset configuration: folders that hold folders named N_name.
+
+    Args:
+        found: the dataset is added to it.
+        given: what is said of all pictures, by the names of a dataset configuration.
+        train: --train_data_dir; nothing is a training without pictures.
+        regularization: --reg_data_dir.
+    """
+    subsets = [{"parent": train}] if train else []
+    subsets += [{"parent": regularization, "is_reg": True}] if regularization else []
+    if subsets and "caption_extension" not in given:
+        why = "it is not said, and sd-scripts read .caption; a recipe takes the files that lie there, or .txt"
+        found.say(Fate.CHANGED, "caption_extension", "dataset.sources", why)
+    datasets(found, {"datasets": [{"subsets": subsets}]}, given)
+
+
+def datasets(found: Found, table: dict[str, Any], given: dict[str, Any] | None = None) -> None:
+    """Take a dataset configuration: [general] and [[datasets]] go down into the subsets, ``given`` where they say nothing."""
     general = table.get("general", {})
-    general = general if isinstance(general, dict) else {}
+    general = {**(given or {}), **(general if isinstance(general, dict) else {})}
     for one in _tables(table.get("datasets")):
         merged = {**general, **{key: value for key, value in one.items() if key != "subsets"}}
         kept = {key: merged[key] for key in _OF_DATASET if key in merged}

@@ -35,7 +35,7 @@ def training(found: Found, left: dict[str, Any], steps: int | None) -> dict[str,
             "training.steps",
             f"it is not said, or pictures could not be counted; {_DEFAULT_STEPS} stands in",
         )
-    if left.get("log_prefix") == f"{left.get('output_name') or found.name}-":
+    if left.get("log_prefix") == f"{found.name}-":
         del left["log_prefix"]  # a recipe without one gives the same
     for name in _SAME:
         convert: Callable[[Any], Any] = (

@@ -40,8 +40,13 @@ class Imported:
 
 def recipe(found: Found, name: str = "") -> Imported:
     """Make a recipe of what was found."""
-    name = re.sub(r"[^A-Za-z0-9._+-]+", "-", name or found.name).strip("-._+") or "imported"
     left = {key: value for key, value in found.options.items() if value is not None}
+    said_name = str(left.pop("output_name", ""))
+    found.name = said_name or found.name
+    name = re.sub(r"[^A-Za-z0-9._+-]+", "-", name or found.name).strip("-._+") or "imported"
+    if said_name:
+        same = name == said_name
+        found.say(Fate.KEPT if same else Fate.CHANGED, "output_name", "the recipe's name", "" if same else name)
     network, family = _network(found, left)
     base = _base(found, left)
     data = dataset(found, name, _steps_of(left))
