@@ -240,6 +240,27 @@ def test_epochs_become_steps_where_pictures_can_be_counted(tmp_path: Path, monke
     assert fates(imported)["max_train_epochs"] == "changed"
 
 
+def test_folders_of_kohya_say_the_words_of_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("img/10_mycat cat", "reg/1_cat"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "0.png").write_bytes(b"x")
+    (tmp_path / "a.json").write_text(json.dumps({**GUI, "train_data_dir": "img", "reg_data_dir": "reg"}), "utf-8")
+    imported = translate.recipe(importing.read("a.json")[0])
+    sources = loaded(imported, tmp_path).dataset.sources
+    assert (sources["mycat"].images, sources["mycat"].trigger, sources["mycat"].class_tokens) == ("img", "mycat", "mycat cat")
+    assert (sources["reg"].trigger, sources["reg"].class_tokens, sources["reg"].regularization) == ("", "cat", True)
+    assert "trigger" not in fates(imported)
+
+
+def test_folders_of_kohya_that_are_not_here_keep_their_words(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(GUI), "utf-8")
+    imported = translate.recipe(importing.read(str(tmp_path / "a.json"))[0])
+    source = loaded(imported, tmp_path).dataset.sources["img"]
+    assert (source.trigger, source.class_tokens) == ("cat", "")  # of "cat lora"; not the folder's "img"
+    assert fates(imported)["trigger"] == "changed"
+
+
 def test_every_recipe_survives_the_way_to_sd_scripts_and_back(project: Path, tmp_path: Path) -> None:
     space = Workspace(project)
     for each in space.load(Wanted(("all",))):

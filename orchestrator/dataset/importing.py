@@ -21,8 +21,8 @@ _IMAGES: Final = ("img", "image", "images")  # what kohya's GUI makes beside ``r
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """One source: its words, the values of its table, and what is said of it in comments."""
+class Part:
+    """One source: the words that name it, the values of its table, and what is said of it in comments."""
 
     words: str
     table: dict[str, Any]
@@ -57,35 +57,36 @@ def describe(folder: Path, root: Path, name: str = "") -> str:
     return "\n".join([*lines, ""])
 
 
-def _parts(folder: Path, root: Path) -> list[_Part]:
+def _parts(folder: Path, root: Path) -> list[Part]:
     """Return the sources that a folder is made of."""
     inside = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")}
-    images = next((inside[name] for name in _IMAGES if name in inside and _numbered(inside[name])), None)
+    images = next((inside[name] for name in _IMAGES if name in inside and numbered(inside[name])), None)
     if images is not None:
-        parts = [_kohya(images, root, regularization=False)]
+        parts = [kohya(images, root, regularization=False)]
         regularization = inside.get("reg")
         return (
-            [*parts, _kohya(regularization, root, regularization=True)]
-            if regularization and _numbered(regularization)
+            [*parts, kohya(regularization, root, regularization=True)]
+            if regularization and numbered(regularization)
             else parts
         )
     own = _pictures(folder)
     with_pictures = [path for path in inside.values() if _pictures(path)]
-    numbered = naming.repeats(folder.resolve().name)[0] is not None
-    if with_pictures and (numbered or all(_SIZED.fullmatch(path.name) for path in with_pictures)):
+    named = naming.repeats(folder.resolve().name)[0] is not None
+    if with_pictures and (named or all(_SIZED.fullmatch(path.name) for path in with_pictures)):
         return [_charframework(folder, root, with_pictures)]
-    if _numbered(folder):
-        return [_kohya(folder, root, regularization=False)]
+    if numbered(folder):
+        return [kohya(folder, root, regularization=False)]
     return [_plain(path, root) for path in ([folder] if own else []) + with_pictures]
 
 
-def _numbered(folder: Path) -> list[Path]:
-    """Return the folders of pictures named N_name."""
+def numbered(folder: Path) -> list[Path]:
+    """Return the folders of pictures named N_name in a folder."""
     return [path for path in sorted(folder.iterdir()) if path.is_dir() and naming.repeats(path.name)[0] and _pictures(path)]
 
 
-def _kohya(folder: Path, root: Path, *, regularization: bool) -> _Part:
-    chosen = _numbered(folder)
+def kohya(folder: Path, root: Path, *, regularization: bool) -> Part:
+    """Return the source that a folder with ``numbered`` folders is; its words are those of the first."""
+    chosen = numbered(folder)
     words = [naming.repeats(path.name)[1] for path in chosen]
     # A picture without a caption is trained with its folder's words: captions = "files" keeps that.
     ending = _ending([file for path in chosen for file in _pictures(path)]) or ".txt"
@@ -102,21 +103,21 @@ def _kohya(folder: Path, root: Path, *, regularization: bool) -> _Part:
         repeats, own = naming.repeats(path.name)
         why = "it says 0 repeats; to train on it," if repeats is not None else "it says no number of repeats; move it away, or"
         said.append(f"{path.name} is not read: {why} name it 1_{own}")
-    return _Part(folder.name if regularization else words[0].partition(" ")[0], table, tuple(said))
+    return Part(folder.name if regularization else words[0].partition(" ")[0], table, tuple(said))
 
 
-def _charframework(folder: Path, root: Path, chosen: list[Path]) -> _Part:
+def _charframework(folder: Path, root: Path, chosen: list[Path]) -> Part:
     captions = _captions([file for path in chosen for file in _pictures(path)])
     said = [f"{path.name}: {len(_pictures(path))} pictures" for path in chosen]
     words = naming.repeats(folder.resolve().name)[1]
-    return _Part(words, _table(folder, root, "charframework") | captions, tuple(said))
+    return Part(words, _table(folder, root, "charframework") | captions, tuple(said))
 
 
-def _plain(folder: Path, root: Path) -> _Part:
+def _plain(folder: Path, root: Path) -> Part:
     files = _pictures(folder)
     words = naming.repeats(folder.resolve().name)[1]
     table = _table(folder, root, "pictures") | _captions(files) | {"trigger": words.partition(" ")[0], "class_tokens": words}
-    return _Part(words, table, (f"{folder.resolve().name}: {len(files)} pictures; its trigger is a guess",))
+    return Part(words, table, (f"{folder.resolve().name}: {len(files)} pictures; its trigger is a guess",))
 
 
 def _table(folder: Path, root: Path, reading: str) -> dict[str, Any]:

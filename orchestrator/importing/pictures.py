@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.dataset.importing import kohya as read_kohya
+from orchestrator.dataset.importing import numbered
 from orchestrator.importing import Fate, Found
 
 if TYPE_CHECKING:
@@ -88,16 +90,17 @@ def _source(found: Found, subset: dict[str, Any], sources: dict[str, Any]) -> in
     kohya = "parent" in subset
     folder = _path(subset["parent"] if kohya else subset.get("image_dir", "data/pictures"))
     source: dict[str, Any] = {"images": folder}
-    if kohya:
-        source["reading"] = "kohya"
-    words = str(subset.get("class_tokens") or PureWindowsPath(folder).name)
     repeats = subset.get("num_repeats")
-    lying = re.match(r"(\d+)_(.+)", PureWindowsPath(folder).name)
-    if lying and not kohya:
-        repeats, words = repeats or int(lying[1]), subset.get("class_tokens") or lying[2]
-    trigger = _trigger(found, folder, str(words))
-    source["trigger"], source["class_tokens"] = trigger, str(words)
-    ending = str(subset.get("caption_extension", ".txt"))
+    if kohya:
+        name, inside = _inside(found, folder, regularization=bool(subset.get("is_reg")))
+        source |= {"reading": "kohya"} | inside
+    else:
+        lying = re.match(r"(\d+)_(.+)", PureWindowsPath(folder).name)
+        repeats = repeats or (int(lying[1]) if lying else None)
+        words = str(subset.get("class_tokens") or (lying[2] if lying else PureWindowsPath(folder).name))
+        name = source["trigger"] = _trigger(found, folder, words)
+        source["class_tokens"] = words
+    ending = str(subset.get("caption_extension") or source.pop("caption_files", ".txt"))
     if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", ending):
         source["captions"] = "files"
         if ending != ".txt":
@@ -113,12 +116,30 @@ def _source(found: Found, subset: dict[str, Any], sources: dict[str, Any]) -> in
         source["flip"] = subset["flip_aug"]
     if subset.get("is_reg"):
         source["regularization"] = True
-    key = re.sub(r"[^A-Za-z0-9_-]+", "-", trigger).strip("-_") or "source"
+    key = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "source"
     while key in sources:
         key += "-2"
     sources[key] = source
     found.say(Fate.KEPT, f"pictures of {folder}", f"dataset.sources.{key}")
     return _count(folder, kohya=kohya, repeats=int(float(repeats or 1)), said=subset.get("img_count"))
+
+
+def _inside(found: Found, folder: str, *, regularization: bool) -> tuple[str, dict[str, Any]]:
+    """Return the name of a source that holds N_name folders, and what they say: trigger, class_tokens, caption_files."""
+    here = Path(folder)
+    if here.is_dir() and numbered(here):
+        part = read_kohya(here, here, regularization=regularization)
+        return part.words, {key: part.table[key] for key in ("trigger", "class_tokens", "caption_files") if key in part.table}
+    name = PureWindowsPath(folder).name
+    if regularization:
+        return name, {}
+    why = f"its N_name folders say it, and there is none in {folder} here; the recipe's name stands in"
+    found.say(Fate.CHANGED, "trigger", "dataset.sources", why)
+    return name, {"trigger": _first(found.name)}
+
+
+def _first(words: str) -> str:
+    return words.split(",", maxsplit=1)[0].split(" ", maxsplit=1)[0] or "subject"
 
 
 def _count(folder: str, *, kohya: bool, repeats: int, said: Any) -> int:
@@ -145,7 +166,7 @@ def _trigger(found: Found, folder: str, words: str) -> str:
         numbers = {tag: count for tag, count in counts.items() if isinstance(count, int)}
         most = max(numbers.values(), default=0)
         return next((str(tag).strip() for tag, count in numbers.items() if count == most), words)
-    return words.split(",", maxsplit=1)[0].split(" ", maxsplit=1)[0] or "subject"
+    return _first(words)
 
 
 def _shared(found: Found, table: dict[str, Any]) -> None:
