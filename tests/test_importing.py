@@ -394,6 +394,19 @@ def test_a_name_on_the_command_line_wins_over_output_name(tmp_path: Path) -> Non
     assert "changed  output_name -> the recipe's name   (mimi)" in map(str, imported.notes)
 
 
+def test_a_dataset_alone_is_trained_as_the_release_was(project: Path, tmp_path: Path) -> None:
+    path = tmp_path / "dataset.toml"
+    path.write_text("[[datasets]]\nresolution = 512\nbatch_size = 4\n[[datasets.subsets]]\nimage_dir = '10_mimi'\n", "utf-8")
+    imported = translate.recipe(importing.read(str(path))[0], "mimi")
+    recipe, ours = loaded(imported, tmp_path), load.recipe(project / "recipes", "krnk-lora3x3").recipe
+    assert (recipe.base, recipe.network, recipe.training) == (ours.base, ours.network, ours.training)
+    assert (recipe.dataset.batch_size, recipe.dataset.resolution_classes) == ({"default": 4}, (512,))
+    assert (recipe.dataset.sizes, recipe.dataset.color_aug, recipe.dataset.enable_bucket) == ((), False, False)
+    assert (recipe.release.collection, recipe.release.source, recipe.triggers()) == ("mimi", "", ("mimi",))
+    assert fates(imported) | {"the training": "changed"} == fates(imported)
+    assert imported.of(Fate.LOST) == []
+
+
 def test_pairs_of_every_shape() -> None:
     assert sd_scripts.pairs("a=1 b=x=y") == {"a": "1", "b": "x=y"}
     assert sd_scripts.pairs(["a=1"]) == {"a": "1"}

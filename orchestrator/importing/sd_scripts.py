@@ -24,7 +24,9 @@ def read(path: Path, table: dict[str, Any]) -> Found:
     found = Found(path.stem, "sd-scripts TOML")
     if "datasets" in table:
         datasets(found, table)
-        found.say(Fate.CHANGED, "the training", why="this file describes a dataset only; the training is the release's")
+        found.extra["release"] = True
+        why = "this file describes a dataset only; the rest is the release's for a face, where _base/body is another choice"
+        found.say(Fate.CHANGED, "the training", "extends", why)
         return found
     for name, value in table.items():
         # A later section overrides an earlier one; a table inside a section is lost there, too.

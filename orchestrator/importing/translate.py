@@ -16,6 +16,7 @@ from orchestrator.importing.values import literal, number, path, take, whole
 
 _FAMILIES: Final = ("lora", "locon", "loha", "lokr", "dylora", "glora", "full", "diag-oft", "boft")
 _LYCORIS: Final = {"dropout": "dropout", "use_tucker": "tucker", "use_cp": "tucker", "bypass_mode": "bypass"}
+_RELEASE: Final = ("_base/release-2023-03", "_base/face", "_algorithms/lora3x3")
 _PRESET_2023: Final = {
     "enable_conv": True,
     "unet_target_module": ["Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D"],
@@ -47,6 +48,21 @@ def recipe(found: Found, name: str = "") -> Imported:
     if said_name:
         same = name == said_name
         found.say(Fate.KEPT if same else Fate.CHANGED, "output_name", "the recipe's name", "" if same else name)
+    table: dict[str, Any] = {"summary": f"{name}, imported from {found.kind}"}
+    if found.extra.get("release"):
+        data = dataset(found, name, (None, None))
+        table = {"extends": list(_RELEASE), "unset": ["dataset", "release"]} | table | {"subject": data.subject}
+        words = {"collection": data.subject, "collection_title": f"LoRAs of {data.subject}", "title": data.subject}
+        table |= {"dataset": data.table, "release": words}
+    else:
+        table |= _whole(found, left, name)
+    touched = {note.name for note in found.notes if note.fate is not Fate.KEPT}
+    notes = [note for note in found.notes if note.fate is not Fate.KEPT or note.name not in touched]
+    return Imported(name, table, tuple(notes))
+
+
+def _whole(found: Found, left: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the tables of a recipe that extends nothing."""
     network, family = _network(found, left)
     base = _base(found, left)
     data = dataset(found, name, _steps_of(left))
@@ -54,7 +70,6 @@ def recipe(found: Found, name: str = "") -> Imported:
     said["options"] = _others(found, left)
     algorithm = {"lora": "lora3x3" if "conv_dim" in network else "lora1x1"}.get(family, family)
     table: dict[str, Any] = {
-        "summary": f"{name}, imported from {found.kind}",
         "subject": data.subject,
         "algorithm": algorithm,
         "engine": "sd-scripts",
@@ -63,11 +78,7 @@ def recipe(found: Found, name: str = "") -> Imported:
         "network": network,
         "training": {key: value for key, value in said.items() if value not in ({}, None)},
     }
-    if "resize" in found.extra:
-        table["resize"] = found.extra["resize"]
-    touched = {note.name for note in found.notes if note.fate is not Fate.KEPT}
-    notes = [note for note in found.notes if note.fate is not Fate.KEPT or note.name not in touched]
-    return Imported(name, table, tuple(notes))
+    return table | {key: found.extra[key] for key in ("resize",) if key in found.extra}
 
 
 def _base(found: Found, left: dict[str, Any]) -> dict[str, Any]:
