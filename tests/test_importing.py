@@ -240,6 +240,22 @@ def test_epochs_become_steps_where_pictures_can_be_counted(tmp_path: Path, monke
     assert fates(imported)["max_train_epochs"] == "changed"
 
 
+def test_every_setting_of_kohya_ss_is_in_the_list(tmp_path: Path) -> None:
+    more = {
+        "sample_prompts": "a cat", "sample_every_n_epochs": 1, "vae_batch_size": 4, "save_state": True, "output_dir": "out",
+        "use_wandb": True, "num_processes": 1, "model_list": "custom", "unit": 1, "loss_type": "l2",
+    }  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps({**GUI, **more, "pretrained_model_name_or_path": "a/hub-name"}), "utf-8")
+    imported = translate.recipe(importing.read(str(tmp_path / "a.json"))[0])
+    assert loaded(imported, tmp_path).training.options["vae_batch_size"] == 4
+    said = fates(imported)
+    assert (said["sample_prompts"], said["sample_every_n_epochs"], said["save_state"]) == ("lost", "lost", "lost")
+    assert (said["vae_batch_size"], said["loss_type"], said["log_with"]) == ("kept", "kept", "kept")
+    assert (said["output_dir"], said["output_name"]) == ("changed", "changed")
+    assert said["model_list, num_processes, unit, factor"] == "lost"
+    assert [note.fate for note in imported.notes if note.where == "base.checkpoint"] == [Fate.CHANGED]
+
+
 def test_folders_of_kohya_say_the_words_of_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("img/10_mycat cat", "reg/1_cat"):

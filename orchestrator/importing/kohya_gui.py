@@ -38,15 +38,15 @@ _DATASET: Final = words(
     "enable_bucket bucket_no_upscale bucket_reso_steps min_bucket_reso max_bucket_reso color_aug flip_aug random_crop"
     " shuffle_caption keep_tokens caption_extension caption_dropout_rate caption_dropout_every_n_epochs"
 )
+# What is read here by name; the other names are options of sd-scripts.
+_READ: Final = words(
+    "LoRA_type max_resolution train_batch_size train_data_dir reg_data_dir epoch lr_warmup additional_parameters sdxl"
+    " use_wandb LyCORIS_preset stop_text_encoder_training conv_dims conv_alphas dataset_config"
+)
 # Of the interface, or about where to run: nothing of a training is in them.
 _INTERFACE: Final = words(
-    "LoRA_type max_resolution train_batch_size train_data_dir reg_data_dir output_dir output_name logging_dir epoch lr_warmup"
-    " model_list pretrained_model_name_or_path save_model_as num_cpu_threads_per_process num_processes num_machines"
-    " multi_gpu gpu_ids main_process_port dynamo_backend dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph"
-    " extra_accelerate_launch_args additional_parameters sdxl sample_prompts save_state resume huggingface_token"
-    " huggingface_repo_id huggingface_path_in_repo use_wandb wandb_api_key wandb_run_name log_tracker_name"
-    " log_tracker_config no_token_padding LyCORIS_preset noise_offset_type stop_text_encoder_training conv_dims conv_alphas"
-    " unit train_on_input vae_batch_size dataset_config"
+    "model_list num_cpu_threads_per_process num_processes num_machines multi_gpu gpu_ids main_process_port dynamo_backend"
+    " dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph extra_accelerate_launch_args noise_offset_type unit train_on_input"
 )
 
 
@@ -68,7 +68,7 @@ def read(name: str, table: dict[str, Any]) -> Found:
             args["preset"] = preset
     found.options["network_args"] = args
     for key, value in said.items():
-        if key in _INTERFACE or key in _NETWORK or key in _DATASET:
+        if key in (*_READ, *_INTERFACE, *_NETWORK, *_DATASET):
             continue
         if key == "max_grad_norm" and value == 0:
             found.options[key] = 1.0
@@ -76,6 +76,9 @@ def read(name: str, table: dict[str, Any]) -> Found:
         elif _given(value):
             found.options[_RENAMED.get(key, key)] = value
     _rest(found, said)
+    unused = [key for key in (*_INTERFACE, *_NETWORK) if _given(said.get(key)) and key not in args]
+    if unused:
+        found.say(Fate.LOST, ", ".join(unused), why=f"of the interface, or of another type than {kind}")
     given = {key: said[key] for key in _DATASET if said.get(key) not in ("", None)}
     given |= {"resolution": said.get("max_resolution") or "512,512", "batch_size": said.get("train_batch_size") or 1}
     sd_scripts.folders(found, given, said.get("train_data_dir"), said.get("reg_data_dir"))
@@ -85,8 +88,8 @@ def read(name: str, table: dict[str, Any]) -> Found:
 def _rest(found: Found, said: dict[str, Any]) -> None:
     """Take the settings that mean something else than their name says."""
     options = found.options
-    if _given(said.get("pretrained_model_name_or_path")):
-        options["pretrained_model_name_or_path"] = said["pretrained_model_name_or_path"]
+    if said.get("use_wandb") is True:
+        options["log_with"] = "wandb"
     if said.get("sdxl") is True:
         found.extra["architecture"] = "sdxl"
     attention = options.pop("xformers", None)

@@ -113,8 +113,18 @@ def _how(found: Found, left: dict[str, Any], training: dict[str, Any]) -> None:
     if left.pop("persistent_data_loader_workers", False) and training["data_loader_workers"]:
         training["persistent_workers"] = True
         found.say(Fate.KEPT, "persistent_data_loader_workers", "training.persistent_workers")
-    if left.pop("save_state", False) and training.get("save_every_n_steps"):
-        training["state_every_n_steps"] = training["save_every_n_steps"]
+    if left.pop("save_state", False):
+        every = training.get("save_every_n_steps")
+        training["state_every_n_steps"] = every
+        why = "" if every else "a recipe saves states every so many steps"
+        found.say(Fate.KEPT if every else Fate.LOST, "save_state", "training.state_every_n_steps", why)
+    for name in ("save_last_n_steps", "save_last_n_steps_state"):
+        if left.pop(name, None) is not None:
+            found.say(Fate.CHANGED, name, "training.keep_states", "a recipe counts states, not steps; its default stands in")
+    log = left.pop("log_with", None)
+    if log:
+        training["wandb"] = True if log != "tensorboard" else None
+        found.say(Fate.KEPT, "log_with", "training.wandb" if training["wandb"] else "")
     if left.get("max_train_epochs") is None and left.pop("save_every_n_epochs", None):
         found.say(Fate.LOST, "save_every_n_epochs", why="recipes count steps: training.save_every_n_steps")
 

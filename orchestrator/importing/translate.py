@@ -90,7 +90,7 @@ def _base(found: Found, left: dict[str, Any]) -> dict[str, Any]:
     elif not checkpoint.endswith((".safetensors", ".ckpt")) and not Path(checkpoint).is_dir():
         found.say(
             Fate.CHANGED,
-            "the base model",
+            "pretrained_model_name_or_path",
             "base.checkpoint",
             f"{checkpoint!r} is no file name: name a file in your model folders",
         )
@@ -179,13 +179,16 @@ def _others(found: Found, left: dict[str, Any]) -> dict[str, Any]:
     for name, value in left.items():
         if name in arguments.OWNED:
             where = arguments.OWNED[name]
-            why = f"a recipe says it in {where}" if where else "it is set by the orchestrator"
-            found.say(Fate.CHANGED, name, where, why)
+            if where:
+                found.say(Fate.LOST, name, where, "it is not taken over: say it there")
+            else:
+                found.say(Fate.CHANGED, name, why="it is set by the orchestrator")
             continue
         one = tuple(value) if isinstance(value, list) else value
         if name in known and known[name].type == "float" and isinstance(one, str):
             one = literal(one)
         if known.get(name) is not None and known[name].default == one:
+            found.say(Fate.KEPT, name, why="it is sd-scripts' default")
             continue
         wrong = dict(options.problems(known, {name: one}, "training.options", {}))
         if wrong:
