@@ -223,6 +223,36 @@ def test_metadata_of_a_resized_file_from_2023(tmp_path: Path) -> None:
     assert fates(imported)["network_alpha"] == "changed"
 
 
+def test_a_file_that_this_program_made_says_how(tmp_path: Path) -> None:
+    from orchestrator import blocks  # noqa: PLC0415
+
+    face = dict.fromkeys(blocks.names("sd1"), 1.0) | {"BASE": 0.0, "MID": 0.5}
+    done: list[dict[str, Any]] = [
+        {"operation": "merge", "block_weights": face, "preset": "X", "unmapped": 1.0, "zeroed": "prune"},
+        {"operation": "resize", "method": "sv_ratio", "param": 16.0, "new_rank": 8, "rank_rule": "2023", "zeroed": "keep"},
+    ]
+    metadata = {
+        "ss_network_module": "networks.lora", "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic",
+        "ss_network_args": '{"conv_dim": "8", "conv_alpha": "1"}', "ss_debiased_estimation": "True",
+        "ss_training_comment": "Dynamic resize with sv_ratio: 16.0 from 8; None", "orchestrator_provenance": json.dumps(done),
+    }  # fmt: skip
+    imported = translate.recipe(importing.read(str(lora(tmp_path / "own.safetensors", metadata)))[0])
+    recipe = loaded(imported, tmp_path)
+    assert recipe.resize is not None
+    assert (recipe.resize.rank_rule, recipe.resize.sv_ratio, recipe.merge.zeroed) == ("2023", 16.0, "prune")
+    assert recipe.block_weights == tuple(face.values())
+    assert recipe.training.options == {"debiased_estimation_loss": True}
+    assert fates(imported)["block weights"] == "kept"
+
+
+@pytest.mark.parametrize("done", ['[{"operation": "merge", "block_weights": {"BASE": "x"}, "rank_rule": 3}]', "{", "[3]"])
+def test_a_provenance_of_nonsense_is_none(tmp_path: Path, done: str) -> None:
+    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": "8", "orchestrator_provenance": done}
+    imported = translate.recipe(importing.read(str(lora(tmp_path / "x.safetensors", metadata)))[0])
+    assert loaded(imported, tmp_path).block_weights is None
+    assert fates(imported)["block weights"] == "lost"
+
+
 def test_a_file_without_metadata_says_so(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="does not say how it was trained"):
         importing.read(str(lora(tmp_path / "x.safetensors", {"title": "x"})))

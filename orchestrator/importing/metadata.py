@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importing import Fate, Found, words
 
@@ -42,6 +43,8 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "caption_dropout_every_n_epochs": 0,
     "caption_tag_dropout_rate": 0.0,
 }
+_RULES: Final = ("2023", "sd-scripts-0.10")
+_RENAMED: Final = {"debiased_estimation": "debiased_estimation_loss"}
 _DTYPES: Final = {"F16": "fp16", "BF16": "bf16", "F32": "float"}
 
 
@@ -52,6 +55,7 @@ def read(path: Path) -> Found:
         RecipeError: no sound safetensors file, or none that says how it was trained.
     """
     from orchestrator.weights.files import read_header  # noqa: PLC0415
+    from orchestrator.weights.metadata import provenance  # noqa: PLC0415
 
     header = read_header(path)
     said = {key.removeprefix("ss_"): _value(text) for key, text in header.metadata.items() if key.startswith("ss_")}
@@ -62,8 +66,9 @@ def read(path: Path) -> Found:
     for name, value in said.items():
         if name in _RESULTS or name in _DATASET or value is None or value is False or value == _DEFAULTS.get(name, ...):
             continue
-        found.options[name] = value
-    _network(found, said)
+        found.options[_RENAMED.get(name, name)] = value
+    done = provenance(header.metadata)
+    _network(found, said, next((one for one in reversed(done) if one.get("rank_rule") in _RULES), {}))
     _base(found, said)
     _optimizer(found, said)
     dtypes = {entry.dtype for entry in header.entries.values()}
@@ -76,7 +81,7 @@ def read(path: Path) -> Found:
         found.datasets = [_of_folders(said)]
     found.extra["tags"] = said.get("tag_frequency") if isinstance(said.get("tag_frequency"), dict) else {}
     found.say(Fate.CHANGED, "image folders", "dataset.sources", "a file holds their names only: they are expected below data/")
-    found.say(Fate.LOST, "block weights", why="no metadata has them; `verify` reads them off the tensors")
+    _block_weights(found, done)
     return found
 
 
@@ -93,7 +98,30 @@ def _value(text: str) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 and "." not in text else value
 
 
-def _network(found: Found, said: dict[str, Any]) -> None:
+def _block_weights(found: Found, done: list[dict[str, Any]]) -> None:
+    """Take the block weights of a file that this program merged: what was done to it stands in its provenance."""
+    merges = [one for one in done if _are_numbers(one.get("block_weights"))]
+    if not merges:
+        found.say(Fate.LOST, "block weights", why="no metadata has them; `verify` reads them off the tensors")
+    elif len(merges) > 1:
+        found.say(Fate.LOST, "block weights", "block_weights", f"{len(merges)} merges one after the other; a recipe has one")
+    else:
+        (one,) = merges
+        names = blocks.names("sdxl" if found.extra.get("architecture") == "sdxl" else "sd1")
+        found.extra["block_weights"] = [float(one["block_weights"].get(name, 0)) for name in names]
+        options = {"zeroed": one.get("zeroed") == "prune" and "prune", "compat": one.get("compat")}
+        found.extra["merge"] = {key: value for key, value in options.items() if value}
+        found.say(Fate.KEPT, "block weights", "block_weights")
+    for one in done:
+        if not {"block_weights", "rank_rule"} & set(one):
+            found.say(Fate.LOST, str(one.get("operation")), why="it was done to the file by hand; no recipe does it")
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(isinstance(one, int | float) for one in value.values())
+
+
+def _network(found: Found, said: dict[str, Any], resized: dict[str, Any]) -> None:
     options = found.options
     options["network_module"] = said["network_module"]
     args = said.get("network_args") if isinstance(said.get("network_args"), dict) else {}
@@ -105,7 +133,8 @@ def _network(found: Found, said: dict[str, Any]) -> None:
         options["network_dim"] = int(comment[3])
         alpha = options["network_args"].get("conv_alpha")
         options["network_alpha"] = alpha if isinstance(alpha, int | float) else int(comment[3])
-        found.extra["resize"] = {comment[1]: float(comment[2]), "new_rank": int(comment[3]), "rank_rule": "sd-scripts-0.10"}
+        rule = resized.get("rank_rule", "sd-scripts-0.10")  # of this program, or of the sd-scripts that did it
+        found.extra["resize"] = {comment[1]: float(comment[2]), "new_rank": int(comment[3]), "rank_rule": rule}
         found.say(
             Fate.CHANGED,
             "network_alpha",

@@ -78,7 +78,7 @@ def _whole(found: Found, left: dict[str, Any], name: str) -> dict[str, Any]:
         "network": network,
         "training": {key: value for key, value in said.items() if value not in ({}, None)},
     }
-    return table | {key: found.extra[key] for key in ("resize",) if key in found.extra}
+    return table | {key: found.extra[key] for key in ("block_weights", "merge", "resize") if found.extra.get(key)}
 
 
 def _base(found: Found, left: dict[str, Any]) -> dict[str, Any]:
