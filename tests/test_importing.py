@@ -378,6 +378,28 @@ def test_strange_files_never_crash(tmp_path: Path, text: str) -> None:
         assert imported.table["network"]["family"] == "lora"
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.json", '{"a": 1}'),
+        ("x.json", "{}"),
+        ("x.toml", "a = 1\n"),
+        ("x.toml", 'extends = ["_base/face"]\n[network]\ndim = 1\n'),
+    ],
+)
+def test_a_file_without_a_known_setting_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(text, "utf-8")
+    monkeypatch.setattr(sys, "argv", ["orchestrator", "import", name])
+    assert cli.main() == 2
+    said = capsys.readouterr().err
+    assert f"{name}\n    holds no setting of " in said
+    assert "python -m orchestrator import --help" in said
+    assert not (tmp_path / "recipes").exists()
+
+
 def test_general_settings_go_down_into_subsets(tmp_path: Path) -> None:
     path = tmp_path / "dataset.toml"
     path.write_text(

@@ -112,4 +112,17 @@ def _table(path: Path, text: str) -> dict[str, Any]:
         raise RecipeError(Problem(str(path), f"cannot be read: {error}", "mend it, or export it again")) from error
     if not isinstance(table, dict):
         raise RecipeError(Problem(str(path), "holds no settings", "a table of names and values was expected"))
+    from orchestrator.engines import options  # noqa: PLC0415 - not for a LoRA
+
+    known = {"LoRA_type", "datasets", *options.of("train_network.py"), *options.of("sdxl_train_network.py")}
+    if known.isdisjoint(_names(table)):
+        programs = "kohya_ss" if path.suffix.lower() == ".json" else "sd-scripts or LoRA_Easy_Training_Scripts"
+        hint = "python -m orchestrator import --help  says what is read; python -m orchestrator new  starts from pictures"
+        raise RecipeError(Problem(str(path), f"holds no setting of {programs}", hint))
     return table
+
+
+def _names(table: dict[str, Any], depth: int = 3) -> set[str]:
+    """Return the keys of a table and of those inside it: LoRA_Easy's options stand two below the top."""
+    inner = [value for value in table.values() if isinstance(value, dict)] if depth > 1 else []
+    return set(table).union(*(_names(value, depth - 1) for value in inner))
