@@ -110,7 +110,10 @@ def _say_name(reading: Reading, path: Path) -> None:
 
 
 def _validate(reading: Reading, path: Path) -> tuple[Recipe | None, list[Problem]]:
-    """Validate the types, then, with what is wrong taken out, the combinations; return both kinds of problems."""
+    """Validate the types, then, with what is wrong taken out, the combinations; return both kinds of problems.
+
+    Where a file could not be read, what is missing may stand in it: neither that nor combinations are judged.
+    """
     problems = list(reading.problems)
     _portable(reading.merged)
     try:
@@ -127,6 +130,8 @@ def _validate(reading: Reading, path: Path) -> tuple[Recipe | None, list[Problem
         result = None
         remaining = json.loads(text)
         for item in error.errors():
+            if reading.problems and item["type"] == "missing":
+                continue
             loc = tuple(part for part in item["loc"])
             key, what = wording(reading.merged, loc, item)
             problems.append(Problem(_where(path, key), what, _set_in(reading, path, key)))
@@ -134,7 +139,7 @@ def _validate(reading: Reading, path: Path) -> tuple[Recipe | None, list[Problem
         judged = partial(remaining)
     else:
         judged = result
-    if judged is not None:
+    if judged is not None and not reading.problems:
         known = {problem.where for problem in problems}
         for key, what in check(judged):
             where = _where(path, key)

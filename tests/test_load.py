@@ -242,6 +242,20 @@ def test_files_that_cannot_be_put_together(root: Path, text: str, said: str) -> 
     assert said in problems(root, text)
 
 
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ('extends = ["_base/bas", "_algorithms/locn"]\nsummary = "a cat"\n', 2),
+        ('extends = ["_base/base", "_algorithms/locon"]\nsummary =\n', 1),
+        ('extends = ["_base/bas", "_algorithms/locon"]\nsummary = "a cat"\nnetwork.dim = "8"\n', 2),
+    ],
+)
+def test_what_could_not_be_read_is_not_called_missing(root: Path, text: str, count: int) -> None:
+    said = problems(root, text)
+    assert said.endswith(f"\n{count} problem{'s' if count > 1 else ''}. Nothing was run.")
+    assert "missing" not in said
+
+
 def test_an_unknown_recipe_has_a_near_miss(root: Path) -> None:
     with pytest.raises(RecipeError) as raised:
         load.recipe(root, "cta")
