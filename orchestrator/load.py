@@ -18,7 +18,7 @@ from orchestrator.recipe import Recipe
 from orchestrator.remembered import Marks
 from orchestrator.wording import drop, partial, wording
 
-__all__ = ["MAX_BYTES", "Loaded", "library", "names", "readable", "recipe", "recipes"]
+__all__ = ["MAX_BYTES", "Loaded", "library", "names", "placed", "readable", "recipe", "recipes"]
 
 _PATHS = {
     "base": ("checkpoint", "vae"),
@@ -134,7 +134,7 @@ def _validate(reading: Reading, path: Path) -> tuple[Recipe | None, list[Problem
                 continue
             loc = tuple(part for part in item["loc"])
             key, what = wording(reading.merged, loc, item)
-            problems.append(Problem(_where(path, key), what, _set_in(reading, path, key)))
+            problems.append(Problem(_where(path, key), what, _set_in(reading.origin, path, key)))
             drop(remaining, loc)
         judged = partial(remaining)
     else:
@@ -144,7 +144,7 @@ def _validate(reading: Reading, path: Path) -> tuple[Recipe | None, list[Problem
         for key, what in check(judged):
             where = _where(path, key)
             if where not in known:
-                problems.append(Problem(where, what, _set_in(reading, path, key)))
+                problems.append(Problem(where, what, _set_in(reading.origin, path, key)))
     return result, list(dict.fromkeys(problems))
 
 
@@ -166,11 +166,19 @@ def _where(path: Path, key: str) -> str:
     return f"{path}: {key}"
 
 
-def _set_in(reading: Reading, path: Path, key: str) -> str:
+def placed(loaded: Loaded, problem: Problem) -> Problem:
+    """Return an engine's problem ("NAME: dotted key") with the recipe's file, and the file that set the value."""
+    name, _, key = problem.where.partition(": ")
+    if name != loaded.recipe.name or not key:
+        return problem
+    return Problem(_where(loaded.path, key), problem.what, problem.hint or _set_in(loaded.origin, loaded.path, key))
+
+
+def _set_in(origin: dict[str, str], path: Path, key: str) -> str:
     """Return which file set ``key``, or a table above it, unless it is the recipe itself."""
     parts = key.split(".")
     while parts:
-        file = reading.origin.get(".".join(parts))
+        file = origin.get(".".join(parts))
         if file is not None:
             return "" if file == str(path) else f"(set in {file})"
         parts.pop()

@@ -88,7 +88,7 @@ class Workspace:
 def _engine_problems(loaded: Loaded) -> list[Problem]:
     from orchestrator import engines  # noqa: PLC0415
 
-    return engines.get(loaded.recipe.engine).check(loaded.recipe)
+    return [load.placed(loaded, problem) for problem in engines.get(loaded.recipe.engine).check(loaded.recipe)]
 
 
 def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:

@@ -72,7 +72,10 @@ RECIPES = {
     ),
     "an option the trainer does not have": (
         GOOD + "[training.options]\nmin_snr_gama = 5\n",
-        "x: training.options.min_snr_gama\n    is no option of this program; did you mean min_snr_gamma?\n1 problem. Nothing was run.\n",  # noqa: E501
+        (
+            "ROOT/recipes/x.toml: training.options.min_snr_gama\n"
+            "    is no option of this program; did you mean min_snr_gamma?\n1 problem. Nothing was run.\n"
+        ),
     ),
     "no TOML": (GOOD + "x = = 1\n", "ROOT/recipes/x.toml\n    is not TOML: Invalid value"),
 }
@@ -86,6 +89,18 @@ def test_recipes(name: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     assert code == 2
     assert answer.startswith(wanted), answer
     assert "Nothing was run." in answer
+
+
+def test_an_engines_problem_names_the_part_that_set_the_option(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "recipes" / "_base").mkdir(exist_ok=True)
+    (root / "recipes" / "_base" / "p.toml").write_text("[training.options]\nmin_snr_gama = 5\n", "utf-8")
+    (root / "recipes" / "x.toml").write_text(GOOD.replace("extends = [", 'extends = ["_base/p", ', 1), "utf-8")
+    code, answer = said(root, monkeypatch, capsys, "plan", "x")
+    assert code == 2
+    assert answer.startswith("ROOT/recipes/x.toml: training.options.min_snr_gama\n")
+    assert "(set in ROOT/recipes/_base/p.toml)\n" in answer
 
 
 def test_all_problems_at_once(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
