@@ -398,13 +398,16 @@ def make_bundle(rng: random.Random) -> bytes:
 
 
 def read_bundle(data: bytes, folder: Path) -> None:
-    """Verify a release with this manifest, compare it with itself, and open its bytes as a zip."""
+    """Verify a release of this manifest, also as its trainer's words, compare it with itself, open its bytes as a zip."""
     from orchestrator.errors import OrchestratorError  # noqa: PLC0415
     from orchestrator.release import differ, verify  # noqa: PLC0415
 
     made = folder / "release"
     made.mkdir(exist_ok=True)
-    header = json.dumps({"lora_unet_x.alpha": {"dtype": "F16", "shape": [], "data_offsets": [0, 2]}}).encode()
+    text = data.decode("utf-8", "replace")
+    trained = {"ss_datasets": f"[{text}]", "ss_tag_frequency": text, "ss_network_args": text, "ssmd_rating": text[:1]}
+    tensor = {"dtype": "F16", "shape": [], "data_offsets": [0, 2]}
+    header = json.dumps({"__metadata__": trained, "lora_unet_x.alpha": tensor}).encode()
     files = {
         "manifest.json": data,
         "cat.safetensors": struct.pack("<Q", len(header)) + header + b"\0\0",

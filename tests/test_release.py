@@ -479,6 +479,29 @@ def test_a_zip_with_a_broken_stream_is_refused(tmp_path: Path) -> None:
         verify.verify_bundle(path)
 
 
+def test_names_that_no_file_system_takes_are_missing(runs: Path, tmp_path: Path) -> None:
+    made = copied(runs, tmp_path, "krnk-locon")
+    names = [f"{'a' * 300}{ending}" for ending in ("", ".md", ".safetensors")]
+    with (made / "SHA256SUMS").open("a", encoding="utf-8") as sums:
+        sums.writelines(f"{'0' * 64}  {name}\n" for name in names)
+    assert set(failures(made)) == {*names, "manifest.json and SHA256SUMS agree"}
+
+
+def test_a_zip_whose_checksum_list_is_a_folder_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("b/SHA256SUMS/", "")
+    with pytest.raises(RecipeError, match="holds no SHA256SUMS"):
+        verify.verify_bundle(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("depth", [200, 900, 100_000])
+def test_metadata_of_any_depth_are_gone_through(runs: Path, tmp_path: Path, depth: int) -> None:
+    made = copied(runs, tmp_path, "krnk-locon")
+    deep = dict.fromkeys(("ss_datasets", "ss_network_args", "ss_x"), "[" * depth + '"/home/mimi/x"' + "]" * depth)
+    found = failures(sealed(made, **{LORA: with_header(made / LORA, deep)}))
+    assert f"{LORA}: no local path in the metadata" in found
+
+
 def test_a_zip_that_leaves_its_folder_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("../out.txt", "x")

@@ -109,9 +109,12 @@ def _datasets(value: list[Any], names: _Folders) -> tuple[list[Any], int]:
 
 
 def _json(text: str) -> Any:
+    """Return the JSON of a text; None where it is none, or deeper than can be gone through."""
     if not text.startswith(("{", "[")):
         return None
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        paths(value)
     except (ValueError, RecursionError):
         return None
+    return value

@@ -55,7 +55,7 @@ def verify_bundle(path: Path) -> list[Check]:
         checks = [_listed(folder, sums, manifest), *_digests(folder, sums)]
         checks += _against_manifest(manifest, sums)
         for name in sorted(sums):
-            if name.endswith(".safetensors") and (folder / name).is_file():
+            if name.endswith(".safetensors") and _there(folder / name):
                 checks += _weights(folder / name, manifest)
         checks += _card(folder, sums)
         twin = _twin(folder, manifest)
@@ -85,7 +85,7 @@ def opened(path: Path) -> Iterator[Path]:
             archive.extractall(place)
         except _BROKEN as error:
             raise RecipeError(Problem(str(path), f"cannot be unpacked: {error}")) from error
-        found = sorted(Path(place).glob(f"*/{SUMS}")) + sorted(Path(place).glob(SUMS))
+        found = [sums for where in (f"*/{SUMS}", SUMS) for sums in sorted(Path(place).glob(where)) if sums.is_file()]
         if not found:
             raise RecipeError(Problem(str(path), f"holds no {SUMS}", "is it a release?"))
         yield found[0].parent
@@ -116,10 +116,18 @@ def _listed(folder: Path, sums: dict[str, str], manifest: JSON) -> Check:
     return Check(f"{SUMS} lists every file", Verdict.FAIL if extra else Verdict.PASS, ", ".join(extra))
 
 
+def _there(path: Path) -> bool:
+    """Return whether this is a file; a stranger may list names that no file system takes."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _digests(folder: Path, sums: dict[str, str]) -> Iterator[Check]:
     for name, wanted in sorted(sums.items()):
         path = folder / name
-        if not path.is_file():
+        if not _there(path):
             yield Check(name, Verdict.FAIL, "is missing")
             continue
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -210,7 +218,7 @@ def _card(folder: Path, sums: dict[str, str]) -> Iterator[Check]:
     for name in sorted(sums):
         if not name.endswith(".md"):
             continue
-        text = (folder / name).read_text("utf-8", "replace") if (folder / name).is_file() else ""
+        text = (folder / name).read_text("utf-8", "replace") if _there(folder / name) else ""
         links = re.findall(r"\]\((?:\./)?([^)#:]+)\)", text)
         lost = sorted({link for link in links if link not in sums})
         yield Check(f"{name}: all links lead somewhere", Verdict.FAIL if lost else Verdict.PASS, ", ".join(lost))
