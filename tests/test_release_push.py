@@ -168,6 +168,28 @@ def test_a_bundle_that_does_not_verify_is_not_pushed(tmp_path: Path) -> None:
         push.push(made, "someone/cats")
 
 
+@pytest.mark.parametrize("entry", [7, {}, {"sha256": None}])
+def test_a_manifest_that_names_a_file_outside_sends_nothing(tmp_path: Path, entry: Any) -> None:
+    made = made_runs.released(tmp_path, "krnk-locon")
+    (made.parent / "secret").write_text("mine", "utf-8")
+    manifest = json.loads((made / "manifest.json").read_text("utf-8"))
+    manifest["files"]["../secret"] = entry
+    (made / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    sums = (made / "SHA256SUMS").read_text("utf-8").splitlines()
+    own = f"{hashlib.sha256((made / 'manifest.json').read_bytes()).hexdigest()}  manifest.json"
+    lines = [own if line.endswith("  manifest.json") else line for line in sums]
+    (made / "SHA256SUMS").write_text("\n".join(lines) + "\n", "utf-8")
+    with pytest.raises(StepFailed, match=r"manifest\.json and SHA256SUMS agree  \.\./secret"):
+        push.push(made, "someone/cats")
+
+
+@pytest.mark.parametrize("said", [{"members": ["x"]}, {"members": {"x": 1}}, {"recipe": {"release": None}}])
+def test_a_strangers_manifest_names_no_repository(tmp_path: Path, said: dict[str, Any]) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps(said), "utf-8")
+    with pytest.raises(RecipeError, match="OWNER/NAME"):
+        push.push(tmp_path)
+
+
 @pytest.mark.parametrize("repo", ["", "cats", "a/b/c"])
 def test_a_repository_must_be_named(bundle: Path, repo: str) -> None:
     with pytest.raises(RecipeError, match="OWNER/NAME"):

@@ -54,8 +54,9 @@ def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False
     if not path.is_dir():
         raise RecipeError(Problem(str(path), "is no folder", "push takes the release folder, runs/NAME/latest"))
     manifest = bundle.read_manifest(path)
-    first = next(iter(manifest.get("members", {}).values()), manifest)
-    name = repo or str(first.get("recipe", {}).get("release", {}).get("repository", ""))
+    members = verify.table_of(manifest, "members")
+    first = verify.table_of(members, next(iter(members))) if members else manifest
+    name = repo or str(verify.table_of(verify.table_of(first, "recipe"), "release").get("repository", ""))
     if name.count("/") != 1:
         raise RecipeError(
             Problem(f"--repo {name}".strip(), "names no repository", "OWNER/NAME, or set release.repository in the recipe")

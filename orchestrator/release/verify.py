@@ -152,7 +152,7 @@ def _against_manifest(manifest: JSON, sums: dict[str, str]) -> Iterator[Check]:
     if not isinstance(files, dict):
         yield Check(MANIFEST, Verdict.FAIL, "cannot be read")
         return
-    wanted = {name: entry.get("sha256") for name, entry in files.items() if isinstance(entry, dict)}
+    wanted = {name: str(table_of(files, name).get("sha256")) for name in files}
     differing = sorted(name for name in {*wanted, *sums} - {MANIFEST} if wanted.get(name) != sums.get(name))
     verdict = Verdict.FAIL if differing else Verdict.PASS
     yield Check(f"{MANIFEST} and {SUMS} agree", verdict, ", ".join(differing))
