@@ -467,16 +467,63 @@ def test_a_strangers_manifest_is_judged_not_believed(runs: Path, tmp_path: Path,
     differ.differences(made, made)
 
 
-def test_a_zip_with_a_broken_stream_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("b/SHA256SUMS", "0" * 5000)
+def spoiled(path: Path, method: int, what: str) -> Path:
+    """Write a zip whose stream is broken: bytes changed in it, fewer than its directory says, or said to be encrypted."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("krnk_tyank/SHA256SUMS", "0123456789 abc\n" * 500)
     data = bytearray(path.read_bytes())
-    for place in range(45, 52):
-        data[place] ^= 0xFF
+    entry = data.find(b"PK\1\2")
+    match what:
+        case "changed":
+            data[60:70] = bytes(byte ^ 0x5A for byte in data[60:70])
+        case "cut":
+            data[entry + 20 : entry + 28] = (999_999).to_bytes(4, "little") * 2
+        case "encrypted":
+            data[6] |= 1
+            data[entry + 8] |= 1
     path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [
+        *((method, "changed") for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)),
+        (zipfile.ZIP_STORED, "cut"),
+        (zipfile.ZIP_STORED, "encrypted"),
+    ],
+)
+def test_a_zip_with_a_broken_stream_is_refused_and_fails_beside_its_folder(
+    runs: Path, tmp_path: Path, method: int, what: str
+) -> None:
     with pytest.raises(RecipeError, match="cannot be unpacked"):
-        verify.verify_bundle(path)
+        verify.verify_bundle(spoiled(tmp_path / "x.zip", method, what))
+    made = copied(runs, tmp_path)
+    spoiled(made / "krnk_tyank.zip", method, what)
+    assert failures(made) == ["krnk_tyank.zip"]
+
+
+def test_a_link_that_leaves_the_folder_is_found(runs: Path, tmp_path: Path) -> None:
+    made = copied(runs, tmp_path, "krnk-locon")
+    (made / "krnk-locon.json").rename(tmp_path / "elsewhere")
+    (made / "krnk-locon.json").symlink_to(tmp_path / "elsewhere")
+    assert failures(made) == ["krnk-locon.json"]
+
+
+def test_one_recipes_release_has_no_zip_beside_it(runs: Path, tmp_path: Path) -> None:
+    made = copied(runs, tmp_path, "krnk-locon")
+    (made / "krnk-locon.zip").write_bytes(b"x")
+    assert failures(made) == ["SHA256SUMS lists every file"]
+
+
+@pytest.mark.parametrize("said", [{}, {"scrub": True}, {"scrub": False}])
+def test_privacy_is_promised_unless_the_recipe_says_otherwise(runs: Path, tmp_path: Path, said: dict[str, bool]) -> None:
+    made = copied(runs, tmp_path, "krnk-locon")
+    manifest = json.loads((made / "manifest.json").read_text("utf-8"))
+    manifest["recipe"]["release"] = said
+    told = {LORA: with_header(made / LORA, {"ss_training_comment": "/home/mimi/secret"})}
+    found = failures(sealed(made, **told, **{"manifest.json": json.dumps(manifest).encode()}))
+    assert found == ([f"{LORA}: no local path in the metadata"] if said.get("scrub", True) else [])
 
 
 def test_names_that_no_file_system_takes_are_missing(runs: Path, tmp_path: Path) -> None:
