@@ -22,13 +22,21 @@ class Fixed:
     """A world in which every file has the digest of its name."""
 
     def __init__(
-        self, *, engine: str = "1", checkpoint: str = "c", where: str = "/a", beside: str = "b", tool: str = ""
+        self,
+        *,
+        engine: str = "1",
+        checkpoint: str = "c",
+        where: str = "/a",
+        beside: str = "b",
+        tool: str = "",
+        picture: str = "digest",
     ) -> None:
         self._engine, self._checkpoint, self._where = engine, checkpoint, where
-        self._beside, self._tool = beside, tool
+        self._beside, self._tool, self._picture = beside, tool, picture
 
     def pictures(self, recipe: Recipe) -> Sequence[Source]:
-        return [Source(f"{name}/1.png", Path(self._where) / "1.png", f"digest of {name}") for name in recipe.dataset.sources]
+        place = Path(self._where) / "1.png"
+        return [Source(f"{name}/1.png", place, f"{self._picture} of {name}") for name in recipe.dataset.sources]
 
     def file(self, role: str, name: str, sha256: str) -> Source:
         digest = self._checkpoint if role in ("checkpoint", "vae") else self._beside
@@ -142,6 +150,52 @@ def test_start_file_triggers_tools_and_templates_are_in_the_keys_of_what_they_ch
     assert changed(tool, tool, tool="2") == {"resize", "render", "release"}
     own = one.model_copy(update={"release": one.release.model_copy(update={"templates": "cards"})})
     assert changed(own, own, beside="another") == {"release"}
+
+
+RELEASED = ("release",)
+RESIZED = ("resize", "render", *RELEASED)
+MERGED = ("merge", *RESIZED)
+TRAINED = ("train", *MERGED)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "changed"),
+    [
+        ("base.vae", "", TRAINED),
+        ("base.clip_skip", 1, TRAINED),
+        ("network.dim", 7, TRAINED),
+        ("network.args", {"module_dropout": 0.1}, TRAINED),
+        ("guards.retry", ({"mixed_precision": "bf16"},), TRAINED),
+        ("guards.stall_seconds", 7, ()),
+        ("dataset.repeats", 7, ("dataset", *TRAINED)),
+        ("merge.zeroed", "prune", MERGED),
+        ("merge.unmapped", 0.5, MERGED),
+        ("merge.options", {"a": 1}, RELEASED),  # of sd-scripts' program, which is not the tool; the card has the whole recipe
+        ("resize.new_rank", 7, RESIZED),
+        ("render.seed", 7, ("render", *RELEASED)),
+        ("release.version", "7", RELEASED),
+        ("summary", "another", RELEASED),
+    ],
+)
+def test_a_setting_changes_the_steps_that_use_it_and_those_behind(
+    recipes: dict[str, Recipe], setting: str, value: Any, changed: tuple[str, ...]
+) -> None:
+    one = recipes["krnk-lora3x3"]
+    part, _, name = setting.rpartition(".")
+    other = one.model_copy(update={part: getattr(one, part).model_copy(update={name: value})} if part else {name: value})
+    before, after = keys(make_plan([one], Fixed())), keys(make_plan([other], Fixed()))
+    assert tuple(step.rpartition("/")[2] for step in before if before[step] != after[step]) == changed
+
+
+def test_architecture_pictures_and_the_version_of_a_merges_tool_are_in_keys(recipes: dict[str, Recipe]) -> None:
+    bare = recipes["krnk-lora3x3"].model_copy(update={"block_weights": None, "engine": "embedded"})
+    sdxl = bare.model_copy(update={"base": bare.base.model_copy(update={"architecture": "sdxl"})})
+    assert keys(make_plan([bare], Fixed()))["krnk-lora3x3/train"] != keys(make_plan([sdxl], Fixed()))["krnk-lora3x3/train"]
+    assert keys(make_plan([bare], Fixed()))["krnk/dataset"] != keys(make_plan([bare], Fixed(picture="other")))["krnk/dataset"]
+    one = bare.model_copy(update={"block_weights": recipes["krnk-lora3x3"].block_weights})
+    theirs = one.model_copy(update={"merge": one.merge.model_copy(update={"tool": "sd-scripts"})})
+    before, after = keys(make_plan([theirs], Fixed())), keys(make_plan([theirs], Fixed(tool="2")))
+    assert {step.rpartition("/")[2] for step in before if before[step] != after[step]} == set(MERGED)
 
 
 def test_one_block_weight_changes_the_merge_and_what_follows(recipes: dict[str, Recipe]) -> None:
