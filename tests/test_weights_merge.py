@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from orchestrator.weights.merging import Compat
     from orchestrator.weights.numbers import Floats
 
 BLOCK = {TE: "BASE", DOWN: "IN01", CONV: "IN04", MID: "MID", UP: "OUT03"}
@@ -157,6 +158,24 @@ def test_compat_has_the_powers_of_supermerger(tmp_path: Path, family: str, power
     weights.merge(source, output, [0.25] * 26, compat="supermerger-2023")
     before, after = changes(source)[CONV], changes(output)[CONV]
     np.testing.assert_allclose(after, 0.25**power * before, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("compat", "factor"), [(None, 0.25), ("supermerger-2023", 1.0)])
+def test_supermerger_did_not_know_conv_in(tmp_path: Path, compat: Compat | None, factor: float) -> None:
+    name = "lora_unet_conv_in"
+    layers = {name: tensors("lora", (8, 4, 3), 2, np.random.default_rng(0))}
+    source, output = write(tmp_path / "in.safetensors", layers), tmp_path / "out.safetensors"
+    weights.merge(source, output, [0.25] * 26, compat=compat)
+    np.testing.assert_allclose(changes(output)[name], factor * changes(source)[name], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("prune", "zeroed"), [(False, "keep"), (True, "prune")])
+def test_a_merge_and_a_resize_note_what_became_of_zeroed_modules(tmp_path: Path, *, prune: bool, zeroed: str) -> None:
+    source, merged, resized = (tmp_path / f"{name}.safetensors" for name in ("in", "merged", "resized"))
+    weights.merge(lora(source), merged, _list(BASE=0), prune=prune)
+    weights.resize(merged, resized, param=16, prune=prune)
+    noted = metadata.provenance(read_header(resized).metadata)
+    assert [(entry["operation"], entry["zeroed"]) for entry in noted] == [("merge", zeroed), ("resize", zeroed)]
 
 
 def test_compat_refuses_what_that_tool_could_not(tmp_path: Path) -> None:

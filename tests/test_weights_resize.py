@@ -101,6 +101,50 @@ def test_the_error_is_what_was_cut_off(tmp_path: Path, seed: int, ratio: float) 
     assert report.relative_error == pytest.approx(np.sqrt(lost / energy), rel=1e-2, abs=1e-5)
 
 
+def _cancelling(values: Floats, gap: float, seed: int) -> tuple[Floats, Floats]:
+    """Factors of these singular values, nearly: down's last row is its first and ``gap`` of another, which up undoes."""
+    rng = np.random.default_rng(seed)
+    up, down = (np.linalg.qr(rng.standard_normal((48, len(values))))[0] for _ in range(2))
+    up = up * values
+    up[:, -1] /= gap
+    up[:, 0] -= up[:, -1]
+    down[:, -1] = down[:, 0] + gap * down[:, -1]
+    return up.astype(np.float32), down.T.astype(np.float32)
+
+
+@pytest.mark.parametrize("gap", [0.05, 0.01, 0.001, 1e-6])
+@pytest.mark.parametrize("smallest", [1 / 2, 1 / 100])
+@pytest.mark.parametrize("seed", range(3))
+def test_factors_that_cancel_lose_no_precision(gap: float, smallest: float, seed: int) -> None:
+    """Gram matrices alone would miscount the ranks here, or give directions that are not orthonormal."""
+    up, down = _cancelling(np.append(np.geomspace(1, 0.005, 15), 1.0), gap, seed)
+    exact = np.linalg.svd(up.astype(np.float64) @ down, compute_uv=False)[:16]
+    found = lowrank.factorize(up, down, smallest)
+    kept = int((exact > exact[0] * smallest).sum())
+    assert int((found.values > found.values[0] * smallest).sum()) == kept
+    np.testing.assert_allclose(found.values[:kept], exact[:kept], rtol=1e-3)
+    rows = lowrank.truncate(found, up, down, kept)[1].astype(np.float64)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(kept), atol=5e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_value_at_the_threshold_is_told_from_it(seed: int) -> None:
+    up, down = _decaying(64, 48, 16, seed)
+    exact = np.linalg.svd(up.astype(np.float64) @ down, compute_uv=False)[:16]
+    for place in (6, 9):
+        for side in (1 - 1e-7, 1 + 1e-7):
+            smallest = float(exact[place] / exact[0] * side)
+            values = lowrank.factorize(up, down, smallest).values
+            assert int((values > values[0] * smallest).sum()) == place + (side < 1)
+
+
+def test_factors_whose_squares_float32_does_not_hold_are_factorized() -> None:
+    up, down = _decaying(40, 20, 8, 0)
+    pairs = [(up * factor, down / factor) for factor in (np.float32(1), np.float32(2**70))]
+    plain, far = lowrank.each(lambda pair: lowrank.factorize(*pair, 1 / 16).values, pairs)
+    np.testing.assert_allclose(far, plain, rtol=1e-4)
+
+
 @pytest.mark.parametrize("method", ["sv_fro", "sv_cumulative"])
 @pytest.mark.parametrize("rule", RULES)
 @AGAIN
@@ -312,11 +356,20 @@ def test_a_sweep_gives_every_variant_a_file_of_its_own(tmp_path: Path) -> None:
             weights.sweep(source, (4,), new_rank=rank)
 
 
+@pytest.mark.parametrize(("new_rank", "largest"), [(None, 12), (1, 1), (3, 3)])
+def test_a_sweep_keeps_to_the_rank_asked_for(tmp_path: Path, new_rank: int | None, largest: int) -> None:
+    found = weights.sweep(_file(tmp_path / "in.safetensors", dtype="F16"), (1000,), new_rank=new_rank)
+    assert found.rows[0].largest_rank == largest
+
+
 def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors", "lora", rank=4)
     (tmp_path / f".out.safetensors.{os.getpid()}.part").write_bytes(b"of a process that had the same number")
     weights.resize(source, tmp_path / "out.safetensors", param=4)
     assert read_header(tmp_path / "out.safetensors").entries
+    (tmp_path / f".told.safetensors.{os.getpid()}.part").write_bytes(b"of another")
+    weights.edit(source, tmp_path / "told.safetensors", {"ssmd_rating": "5"})
+    assert read_header(tmp_path / "told.safetensors").entries.keys() == read_header(source).entries.keys()
 
 
 def test_a_sweep_is_so_many_resizes(tmp_path: Path) -> None:
