@@ -200,6 +200,58 @@ COMBINATIONS = {
         "[render]\nwidth = 516\n",
         "render.width\n    is 516; pictures have sides that are multiples of 8",
     ),
+    "a prompt with an odd side": (
+        '[render.prompts.front]\nprompt = "x"\nheight = 500\n',
+        "render.prompts.front.height\n    is 500; pictures have sides that are multiples of 8",
+    ),
+    "a rate of an untrained text encoder": (
+        '[training]\ntrain = "unet"\ntext_encoder_lr = 1e-4\n',
+        'training.text_encoder_lr\n    training.train = "unet" leaves the text encoder alone',
+    ),
+    "a warm-up of a constant rate": (
+        '[training]\nlr_scheduler = "constant"\nlr_warmup_steps = 1\n',
+        'training.lr_warmup_steps\n    the constant schedule has no warm-up; use "constant_with_warmup"',
+    ),
+    "buckets whose smallest is the largest": (
+        "[dataset]\nmin_bucket_reso = 1024\nmax_bucket_reso = 512\n",
+        "dataset.min_bucket_reso\n    is larger than dataset.max_bucket_reso",
+    ),
+    "captions without a dot": (
+        '[dataset]\ncaption_extension = "txt"\n',
+        'dataset.caption_extension\n    is "txt"; begins with a dot',
+    ),
+    "classes from large to small": (
+        "[dataset]\nresolution_classes = [512, 256]\n",
+        "dataset.resolution_classes\n    takes sides in pixels, each once, from small to large",
+    ),
+    "a batch size of no class": (
+        "[dataset.batch_size]\ndefault = 1\nlarge = 1\n",
+        "dataset.batch_size.large\n    takes WIDTHxHEIGHT, as 512x768, or default",
+    ),
+    "a batch size for one class alone": (
+        "[dataset.batch_size]\n512x512 = 1\n",
+        "dataset.batch_size\n    needs `default` for the classes not listed",
+    ),
+    "neither originals nor sizes": (
+        "[dataset]\noriginals = false\nsizes = []\n",
+        "dataset.originals\n    is false and dataset.sizes is empty: nothing to train on",
+    ),
+    "regularization alone": (
+        "[dataset.sources.cat]\nregularization = true\n",
+        "dataset.sources\n    no source with pictures of the subject\n    (set in _base/base.toml)",
+    ),
+    "options of a merge by our own tool": (
+        "[merge]\noptions = {device = 1}\n",
+        'merge.options\n    are those of sd-scripts; set merge.tool = "sd-scripts", or leave them out',
+    ),
+    "options of a resize by our own tool": (
+        "[resize]\nsv_ratio = 8\noptions = {device = 1}\n",
+        'resize.options\n    are those of sd-scripts; set resize.tool = "sd-scripts", or leave them out',
+    ),
+    "a resize that says nothing": (
+        "[resize]\n",
+        "resize\n    says neither sv_ratio, sv_fro, sv_cumulative, size_mb nor new_rank",
+    ),
     "block weights of OFT": (
         'block_weights = "FACE"\n[network]\nfamily = "diag-oft"\n',
         (
