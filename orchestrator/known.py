@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import engines, remembered
+from orchestrator import engines, remembered, trust
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.plan import Source, canonical
 
@@ -216,10 +216,15 @@ class World:
         return [folder for folder in self._folders if folder.is_dir()]
 
     def file(self, role: str, name: str, sha256: str) -> Source:
-        """Return a model file with its digest; where it is missing, with the digest the recipe states, or its name."""
+        """Return a model file or folder of templates with its digest; where it is missing, with the stated one, or its name.
+
+        Templates that nobody gave are not read: ``preflight`` refuses them, and a folder may be as large as the disk.
+        """
         path = self.find(name)
         if path is None:
             return Source(role, Path(name), sha256 or f"missing:{name}")
+        if role == "templates" and not trust.given(path.resolve(), self.root):
+            return Source(role, path, f"outside:{name}")
         return Source(role, path, self.digests.of(path))
 
     def engine(self, name: str) -> str:

@@ -87,6 +87,29 @@ def test_models_and_templates_outside_are_refused_until_given(tmp_path: Path, mo
         cats.go("cat-lora")
 
 
+@pytest.mark.parametrize("place", ["../outside", "{outside}", "link"])
+def test_templates_that_nobody_gave_are_not_read_by_planning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("x", "utf-8")
+    (cats.root / "link").symlink_to(outside)
+    name = place.format(outside=outside)
+    cats.recipe("cat-lora", "lora", f'[release]\ntemplates = "{name}"\n')
+
+    def read() -> bool:
+        space = cats.space()
+        space.plan(space.load(harness.Wanted(("cat-lora",))))
+        return any("secret" in asked for asked in space.world.digests.asked)
+
+    assert not read()
+    trust.add(outside)
+    assert read()
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
