@@ -356,6 +356,16 @@ def test_a_sweep_gives_every_variant_a_file_of_its_own(tmp_path: Path) -> None:
             weights.sweep(source, (4,), new_rank=rank)
 
 
+def test_presets_of_one_name_and_of_a_path_are_swept_into_files_of_their_own(tmp_path: Path) -> None:
+    source = lora(tmp_path / "in.safetensors", "lora", rank=4)
+    for number, name in enumerate(("FACE", "FACE", "../../X")):
+        (tmp_path / f"{number}.txt").write_text(f"{name}:{','.join([f'0.{number + 1}'] * 26)}\n", "utf-8")
+    lists = [f"{tmp_path}/{number}.txt:{name}" for number, name in enumerate(("FACE", "FACE", "../../X"))]
+    found = weights.sweep(source, (4,), block_weights=lists, folder=tmp_path / "all")
+    names = ["in-FACE-sv4.safetensors", "in-FACE-sv4-2.safetensors", "in-.._.._X-sv4.safetensors"]
+    assert [row.path for row in found.rows] == [tmp_path / "all" / name for name in names]
+
+
 @pytest.mark.parametrize(("new_rank", "largest"), [(None, 12), (1, 1), (3, 3)])
 def test_a_sweep_keeps_to_the_rank_asked_for(tmp_path: Path, new_rank: int | None, largest: int) -> None:
     found = weights.sweep(_file(tmp_path / "in.safetensors", dtype="F16"), (1000,), new_rank=new_rank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -121,10 +122,9 @@ def sweep(
         values = (1.0,) * len(order) if weights is None else blocks.parse(weights, found.architecture, unmapped=unmapped)
         name = "-" if weights is None else (weights if isinstance(weights, str) and "," not in weights else None)
         name = name or blocks.preset_name(values, found.architecture) or ",".join(f"{value:g}" for value in values)
+        short = re.sub(r"[,/\\]", "_", name.rpartition(":")[2])[:40]  # a preset's name may be any text
         for ratio in sv_ratios:
-            label = (
-                f"{source.stem}{'' if weights is None else '-' + name.rpartition(':')[2].replace(',', '_')[:40]}-sv{ratio:g}"
-            )
+            label = f"{source.stem}{'' if weights is None else f'-{short}'}-sv{ratio:g}"
             same = sum(variant.label == label for variant in variants)  # two lists may differ where the label is cut
             path = folder / f"{label}{f'-{same + 1}' if same else ''}.safetensors" if folder else None
             if path and folder:
