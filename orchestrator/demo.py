@@ -30,7 +30,7 @@ def run() -> list[Outcome]:
         print(
             f"{len(due)} LoRAs will be trained on this machine, each with its pictures, on a small base model that this\n"
             "project ships. "
-            f"That takes about {said} on {cores} cores. ^C stops it; the same command goes on where it ended.",
+            f"That takes about {said} on {cores} cores. ^C stops it; the same command goes on.",
             file=sys.stderr,
         )
     outcomes = go.go(space, asked)

@@ -1,11 +1,12 @@
-"""What lies in a folder of pictures: sizes, views, caption files, and what kind of LoRA that suggests."""
+"""What lies in a folder of pictures: sizes, views, caption files, and what source and kind of LoRA that suggests."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator import trust
 from orchestrator.dataset import headers, naming
 from orchestrator.errors import Problem, RecipeError
 
@@ -96,3 +97,57 @@ def says(one: Seen) -> str:
         f"{one.folder}: {len(one.stems)} pictures, {min(widths)}..{max(widths)} x {min(heights)}..{max(heights)}, "
         f"{len(one.views)} named by view, {captions}"
     )
+
+
+def source(one: Seen, trigger: str, root: Path, notes: list[str]) -> dict[str, Any]:
+    """Return the table of one source: where, which words, and where its captions come from."""
+    folder = one.folder.resolve()
+    inside = folder.is_relative_to(root.resolve())
+    where = folder.relative_to(root.resolve()).as_posix() if inside else trust.add(folder).as_posix()
+    table: dict[str, Any] = {"images": where or ".", "trigger": trigger, "class_tokens": f"{trigger} character"}
+    ending = max(one.texts, key=lambda ending: one.texts[ending], default="")
+    written = [stem for stem in one.stems if ending and (folder / f"{stem}{ending}").is_file()]
+    texts: dict[str, str] = {}
+    if 2 * len(one.views) > len(one.stems) >= 2 * len(written):
+        notes.append(f"{trigger}: captions from the views in the file names")
+        if written:
+            texts = _texts([folder / f"{stem}{ending}" for stem in written])
+            notes.append(f"{trigger}: the {ending} files of {_named(written)} go into the recipe (texts)")
+        bare = [stem for stem in one.stems if stem not in one.views and stem not in texts]
+    elif written:
+        table["captions"] = "files"
+        if ending != ".txt":
+            table["caption_files"] = ending
+        notes.append(f"{trigger}: captions from the {ending} files")
+        bare = [stem for stem in one.stems if stem not in written]
+    else:
+        table["captions"] = "fixed"
+        notes.append(
+            f"{trigger}: every caption is the trigger word; named f00 (from front), b13 … pictures get captions by view"
+        )
+        bare = []
+    if bare:
+        notes.append(f"{trigger}: the trigger word alone is the caption of {_named(bare)}")
+    texts |= dict.fromkeys(bare, trigger)
+    return table | ({"texts": texts} if texts else {})
+
+
+def _texts(files: Sequence[Path]) -> dict[str, str]:
+    """Return the captions in some files by name without ending; RecipeError names every file that has none."""
+    from orchestrator.dataset import captions  # noqa: PLC0415 - only where there are both, names and texts
+
+    texts: dict[str, str] = {}
+    problems: list[Problem] = []
+    for file in files:
+        try:
+            texts[file.stem] = captions.of_file(file) or ""
+        except captions.CaptionError as error:
+            problems.append(Problem(str(file), str(error), error.hint))
+    if problems:
+        raise RecipeError(problems)
+    return texts
+
+
+def _named(stems: Sequence[str]) -> str:
+    """Return the first pictures of some, as a sentence names them."""
+    return ", ".join(f'"{stem}"' for stem in stems[:5]) + (f" and {len(stems) - 5} more" if len(stems) > 5 else "")

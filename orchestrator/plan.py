@@ -5,23 +5,19 @@ Pure: what comes from outside (digests of files, engine versions, the pictures o
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.step import JSON, Kind, Lane, Source, Step, canonical, make_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from orchestrator.recipe import Merge, Recipe, Resize
 
-SCHEMA = 1
-JSON = dict[str, Any]
+__all__ = ["Kind", "Known", "Lane", "Plan", "Source", "Step", "canonical", "make_plan"]
 
 # What changes how a training goes about its work, and not what comes out.
 _HOW = {
@@ -33,57 +29,6 @@ _HOW = {
     "state_every_n_steps",
     "sample_every_n_steps",
 }
-
-
-class Kind(StrEnum):
-    """The six kinds of step."""
-
-    DATASET = "dataset"
-    TRAIN = "train"
-    MERGE = "merge"
-    RESIZE = "resize"
-    RENDER = "render"
-    RELEASE = "release"
-
-
-class Lane(StrEnum):
-    """Where a step runs: one at a time per GPU, or beside others on the CPU."""
-
-    GPU = "gpu"
-    CPU = "cpu"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file or folder from outside the plan, by its role; ``digest`` is that of its content."""
-
-    role: str
-    path: Path
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One piece of work: what it is asked (``params``), what it needs, what it promises.
-
-    ``outputs`` are names or glob patterns below the step's folder; ``recipe`` is empty for steps that recipes share.
-    """
-
-    name: str
-    kind: Kind
-    owner: str
-    params: JSON
-    sources: tuple[Source, ...]
-    needs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    lane: Lane
-    key: str
-    recipe: str = ""
-
-    @property
-    def folder(self) -> str:
-        """Name of the step's folder below its owner's."""
-        return f"{self.name.rpartition('/')[2]}-{self.key[:12]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +75,6 @@ class Known(Protocol):
         """Return the version of an engine."""
 
 
-def canonical(value: Any) -> bytes:
-    """Return ``value`` as JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
 def make_plan(recipes: Iterable[Recipe], known: Known) -> Plan:
     """Plan every recipe, and, for more than one, the grids and the release that they form together.
 
@@ -174,32 +114,6 @@ def _version(tool: Merge | Resize, known: Known) -> str:
     return f"{tool.tool} {known.engine(tool.tool)}" if tool.tool == "sd-scripts" else ""
 
 
-def _step(
-    name: str,
-    kind: Kind,
-    params: JSON,
-    needs: Sequence[Step],
-    outputs: tuple[str, ...],
-    *,
-    lane: Lane = Lane.CPU,
-    sources: Sequence[Source] = (),
-    engine: str = "",
-    recipe: str = "",
-) -> Step:
-    """Make a step and its key from all that changes its result; paths and thread counts stay out."""
-    asked = {
-        "schema": SCHEMA,
-        "kind": kind,
-        "params": params,
-        "engine": engine,
-        "sources": sorted([source.role, source.digest] for source in sources),
-        "needs": [step.key for step in needs],
-    }
-    key = hashlib.sha256(canonical(asked)).hexdigest()
-    names = tuple(step.name for step in needs)
-    return Step(name, kind, name.rpartition("/")[0], params, tuple(sources), names, outputs, lane, key, recipe)
-
-
 def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[Step]:
     """Return the steps of one recipe: dataset, train, merge, resize, render, release."""
     from orchestrator import dataset  # noqa: PLC0415 - which planning reads anyhow
@@ -210,14 +124,14 @@ def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[St
     if recipe.base.vae:
         models.append(known.file("vae", recipe.base.vae, recipe.base.vae_sha256))
     asked = dataset.asked(recipe.dataset)  # the files themselves are sources, by content
-    data = _step(f"{recipe.dataset.name}/dataset", Kind.DATASET, asked, (), ("**/*",), sources=known.pictures(recipe))
+    data = make_step(f"{recipe.dataset.name}/dataset", Kind.DATASET, asked, (), ("**/*",), sources=known.pictures(recipe))
     data = planned.get(data.name, data) if data.key == getattr(planned.get(data.name), "key", "") else data
 
     base = {"architecture": recipe.base.architecture, "clip_skip": recipe.base.clip_skip}
     params: JSON = {"base": base, "network": _dump(recipe.network), "training": _dump(recipe.training, _HOW)}
     params["retry"] = list(recipe.guards.retry)
     before = [known.file("weights", recipe.network.weights, "")] if recipe.network.weights else []
-    train = _step(
+    train = make_step(
         f"{name}/train",
         Kind.TRAIN,
         params,
@@ -237,18 +151,18 @@ def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[St
             **_dump(recipe.merge, _unused(recipe.merge)),
         }
         tool = _version(recipe.merge, known)
-        last = _step(f"{name}/merge", Kind.MERGE, params, [last], (file,), engine=tool, recipe=name)
+        last = make_step(f"{name}/merge", Kind.MERGE, params, [last], (file,), engine=tool, recipe=name)
         steps.append(last)
     if recipe.resize is not None:
         params = _dump(recipe.resize, _unused(recipe.resize))
         tool = _version(recipe.resize, known)
-        last = _step(f"{name}/resize", Kind.RESIZE, params, [last], (file,), engine=tool, recipe=name)
+        last = make_step(f"{name}/resize", Kind.RESIZE, params, [last], (file,), engine=tool, recipe=name)
         steps.append(last)
     needs = [last]
     if recipe.render.prompts:
         pictures = tuple(f"{prompt}.png" for prompt in recipe.render.prompts)
         params = {"render": _dump(recipe.render), "base": base, "triggers": list(recipe.triggers())}
-        render = _step(
+        render = make_step(
             f"{name}/render", Kind.RENDER, params, [last], pictures, lane=Lane.GPU, sources=models, engine=engine, recipe=name
         )
         steps.append(render)
@@ -256,7 +170,7 @@ def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[St
     whole = _dump(recipe, {"guards"})
     outputs = (file, "README.md", "manifest.json", "SHA256SUMS", "**/*")
     own = _templates(recipe, known)
-    steps.append(_step(f"{name}/release", Kind.RELEASE, {"recipe": whole}, needs, outputs, sources=own, recipe=name))
+    steps.append(make_step(f"{name}/release", Kind.RELEASE, {"recipe": whole}, needs, outputs, sources=own, recipe=name))
     return steps
 
 
@@ -277,10 +191,10 @@ def _together(recipes: list[Recipe], steps: Mapping[str, Step], known: Known) ->
             }
             needs = [steps[f"{recipe.name}/render"] for recipe in rows]
             outputs = (f"{subject}_grid.png", f"{subject}_grid.webp")
-            grids.append(_step(f"{subject}/grid", Kind.RENDER, params, needs, outputs))
+            grids.append(make_step(f"{subject}/grid", Kind.RENDER, params, needs, outputs))
     name = next((recipe.release.collection for recipe in recipes if recipe.release.collection), "release")
     needs = [*(steps[f"{recipe.name}/release"] for recipe in recipes), *grids]
     promised = ("README.md", "manifest.json", "SHA256SUMS", f"{name}.zip", "*.safetensors", "**/*")
     members = {"name": name, "members": [recipe.name for recipe in recipes]}
     own = _templates(recipes[0], known)
-    return [*grids, _step(f"{name}/release", Kind.RELEASE, members, needs, promised, sources=own)]
+    return [*grids, make_step(f"{name}/release", Kind.RELEASE, members, needs, promised, sources=own)]

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import diagnose, engines, leftover, owner, process, supervise
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.known import Digests
-from orchestrator.plan import SCHEMA, Kind, Plan, Step
+from orchestrator.plan import Kind, Plan, Step
 from orchestrator.record import BOOKKEEPING, PARTIAL, RECORD, Reason, Record, Why, drafts, host, load, sync, write
+from orchestrator.step import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -1,4 +1,7 @@
-"""The verbs about results: report, push, verify-bundle. Imports typer only; the rest when a verb is called."""
+"""The verbs about runs and what came of them: status, trace, report, push, verify-bundle, grid, variants, prune.
+
+Imports typer only; the rest when a verb is called.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,36 @@ Bundle = Annotated[Path, typer.Argument(help="A release: its folder or its zip."
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
+    app.command()(status)
+    app.command()(trace)
     app.command()(report)
     app.command()(push)
     app.command("verify-bundle")(verify_bundle)
     app.command()(grid)
     app.command()(variants)
     app.command()(prune)
+
+
+def trace() -> None:
+    """What ran where and when, as Chrome-trace JSON: orchestrator trace > trace.json, for Perfetto or about:tracing."""
+    from orchestrator import trace as trace_  # noqa: PLC0415
+    from orchestrator.workspace import Workspace  # noqa: PLC0415
+
+    print_json(trace_.chrome(trace_.spans(Workspace().store.root.glob("*/*/record.json"))))
+
+
+def status(*, json: AsJson = False) -> None:
+    """What runs now, since when, how far; and what was left unfinished."""
+    from orchestrator import show as show_  # noqa: PLC0415
+    from orchestrator.workspace import Workspace  # noqa: PLC0415
+
+    found = show_.unfinished(Workspace().store)
+    if json:
+        print_json(found)
+    elif not found:
+        say("Nothing runs, and nothing was left unfinished.")
+    for item in [] if json else found:
+        say(show_.unfinished_line(item))
 
 
 def report(

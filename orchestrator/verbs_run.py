@@ -1,4 +1,4 @@
-"""The verbs that go through recipes: list, show, plan, run, all, demo, status, trace. Each imports what it needs."""
+"""The verbs that go through recipes: list, show, plan, run, all, demo. Each imports what it needs."""
 
 from __future__ import annotations
 
@@ -186,26 +186,6 @@ def demo() -> None:
     raise typer.Exit(_code(demo_.run()))
 
 
-def trace() -> None:
-    """What ran where and when, as Chrome-trace JSON: orchestrator trace > trace.json, for Perfetto or about:tracing."""
-    from orchestrator import trace as trace_  # noqa: PLC0415
-
-    print_json(trace_.chrome(trace_.spans(_workspace().store.root.glob("*/*/record.json"))))
-
-
-def status(*, json: AsJson = False) -> None:
-    """What runs now, since when, how far; and what was left unfinished."""
-    from orchestrator import show as show_  # noqa: PLC0415
-
-    found = show_.unfinished(_workspace().store)
-    if json:
-        print_json(found)
-    elif not found:
-        say("Nothing runs, and nothing was left unfinished.")
-    for item in [] if json else found:
-        say(show_.unfinished_line(item))
-
-
 def _workspace() -> Workspace:
     from orchestrator.workspace import Workspace  # noqa: PLC0415
 
@@ -253,8 +233,6 @@ VERBS: dict[str, Callable[..., None]] = {
     "run": run,
     "all": all_,
     "demo": demo,
-    "status": status,
-    "trace": trace,
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "orchestrator"
 
 LAYERS = (
-    ("errors", "supervise", "cells", "terminal"),
+    ("errors", "supervise", "cells", "terminal", "step"),
     ("blocks", "crash", "layers", "listen", "owner", "verdict", "flags"),
     ("recipe", "follow"),
     ("process",),

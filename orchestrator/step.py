@@ -1,0 +1,98 @@
+"""One piece of work: its kind and lane, what it is asked, needs and promises, and the key that says all of that."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SCHEMA = 1
+JSON = dict[str, Any]
+
+
+class Kind(StrEnum):
+    """The six kinds of step."""
+
+    DATASET = "dataset"
+    TRAIN = "train"
+    MERGE = "merge"
+    RESIZE = "resize"
+    RENDER = "render"
+    RELEASE = "release"
+
+
+class Lane(StrEnum):
+    """Where a step runs: one at a time per GPU, or beside others on the CPU."""
+
+    GPU = "gpu"
+    CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file or folder from outside the plan, by its role; ``digest`` is that of its content."""
+
+    role: str
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One piece of work: what it is asked (``params``), what it needs, what it promises.
+
+    ``outputs`` are names or glob patterns below the step's folder; ``recipe`` is empty for steps that recipes share.
+    """
+
+    name: str
+    kind: Kind
+    owner: str
+    params: JSON
+    sources: tuple[Source, ...]
+    needs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    lane: Lane
+    key: str
+    recipe: str = ""
+
+    @property
+    def folder(self) -> str:
+        """Name of the step's folder below its owner's."""
+        return f"{self.name.rpartition('/')[2]}-{self.key[:12]}"
+
+
+def canonical(value: Any) -> bytes:
+    """Return ``value`` as JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def make_step(
+    name: str,
+    kind: Kind,
+    params: JSON,
+    needs: Sequence[Step],
+    outputs: tuple[str, ...],
+    *,
+    lane: Lane = Lane.CPU,
+    sources: Sequence[Source] = (),
+    engine: str = "",
+    recipe: str = "",
+) -> Step:
+    """Make a step and its key from all that changes its result; paths and thread counts stay out."""
+    asked = {
+        "schema": SCHEMA,
+        "kind": kind,
+        "params": params,
+        "engine": engine,
+        "sources": sorted([source.role, source.digest] for source in sources),
+        "needs": [step.key for step in needs],
+    }
+    key = hashlib.sha256(canonical(asked)).hexdigest()
+    names = tuple(step.name for step in needs)
+    return Step(name, kind, name.rpartition("/")[0], params, tuple(sources), names, outputs, lane, key, recipe)
