@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 from benchmarks import Row
-from orchestrator import cli, owner
+from orchestrator import cli
 from orchestrator.engines import checkout
+from orchestrator.system import lock as owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

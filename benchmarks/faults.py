@@ -18,7 +18,7 @@ import harness
 
 from benchmarks import Row
 from benchmarks.overhead import project
-from orchestrator import process, supervise
+from orchestrator.system import process, supervisor
 
 KILLS, TIMES = 20, 5
 DIES = "import os, time; print('up', flush=True); time.sleep(0.3); os.kill(os.getpid(), 9)"
@@ -41,7 +41,7 @@ def notice(code: str) -> float:
         done = time.time()
         if end.ok:
             raise SystemExit("a child that should have failed has not")
-        at = said[0] if said else float(json.loads((work / supervise.EXIT).read_text("utf-8"))["at"])
+        at = said[0] if said else float(json.loads((work / supervisor.EXIT).read_text("utf-8"))["at"])
     return done - at
 
 

@@ -10,7 +10,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import NotHereError, Row, weights
-from orchestrator import settings
+from orchestrator.system import settings
 from orchestrator.weights import adapter, read_header, resize
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ import toml
 from sd_scripts import conftest as real
 
 from benchmarks import NotHereError, Row
-from orchestrator import go, lanes, settings
+from orchestrator import go, lanes
 from orchestrator.engines import checkout, sdscripts
 from orchestrator.plan import Lane
+from orchestrator.system import settings
 
 STEPS = 6
 PAIRS = 9

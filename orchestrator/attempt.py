@@ -7,13 +7,14 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import commands, crash, diagnose, engines, guards, leftover, process, turn
+from orchestrator import commands, diagnose, engines, guards, leftover, turn
 from orchestrator.engines import saved
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.journal import Journal, complete, last_lines
 from orchestrator.plan import Kind, Plan, Step
 from orchestrator.record import Reason, Why
+from orchestrator.system import crash_report, process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,7 @@ def execute(job: Job, step: Step, slot: Slot) -> Outcome:
         )
         return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, problem)
     except Exception as error:  # noqa: BLE001 - one fault of ours must not end the trainings of other recipes
-        return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, crash.problem(error, step.name))
+        return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, crash_report.problem(error, step.name))
 
 
 def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:

@@ -57,7 +57,7 @@ def _asked(argv: list[str]) -> Any:
 
 def main() -> int:
     """Run the command line; everything that goes wrong becomes a text and an exit code here."""
-    from orchestrator.terminal import clean  # noqa: PLC0415
+    from orchestrator.system.terminal import clean  # noqa: PLC0415
     from orchestrator.view import fit_streams  # noqa: PLC0415
 
     fit_streams()
@@ -84,8 +84,8 @@ def main() -> int:
         print(clean(verbs_first.usage(error, whole())), file=sys.stderr)
         return 2
     except Exception as error:  # noqa: BLE001 - said and kept, never shown as a traceback
-        from orchestrator import crash  # noqa: PLC0415
+        from orchestrator.system import crash_report  # noqa: PLC0415
 
-        print(clean(str(crash.problem(error))), file=sys.stderr)
+        print(clean(str(crash_report.problem(error))), file=sys.stderr)
         return FAULT
     return ending if isinstance(ending, int) else 0

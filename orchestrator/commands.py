@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestrator import blocks, engines
 from orchestrator.plan import Kind, Plan, Step
-from orchestrator.process import Command
 from orchestrator.release.parameters import every
+from orchestrator.system.process import Command
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,11 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import lanes, leftover, notify, process, view
+from orchestrator import lanes, leftover, notify, view
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.plan import Kind
 from orchestrator.run import interruptible, run_plan
-from orchestrator.terminal import clean
+from orchestrator.system import process
+from orchestrator.system.terminal import clean
 from orchestrator.workspace import Wanted, Workspace, final, select
 
 if TYPE_CHECKING:

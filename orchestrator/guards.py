@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from orchestrator import process
+from orchestrator.system import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator import process
     from orchestrator.errors import Problem
     from orchestrator.plan import Plan, Step
-    from orchestrator.process import Progress
     from orchestrator.record import Reason
     from orchestrator.store import Store
+    from orchestrator.system import process
+    from orchestrator.system.process import Progress
 
 
 class Status(StrEnum):

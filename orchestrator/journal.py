@@ -10,12 +10,13 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import architecture, guards, process
+from orchestrator import architecture, guards
 from orchestrator.engines import saved
 from orchestrator.plan import Kind
-from orchestrator.process import Progress, Watch
 from orchestrator.recipe import Guards
 from orchestrator.record import PROGRESS, readings
+from orchestrator.system import process
+from orchestrator.system.process import Progress, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

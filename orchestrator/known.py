@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import engines, remembered, trust
+from orchestrator import engines
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.plan import Source, canonical
+from orchestrator.system import allowlist, parse_cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +120,7 @@ class World:
         from orchestrator.dataset import headers  # noqa: PLC0415
 
         if self._kept is None:
-            self._kept = remembered.recall(self._memory(), remembered.program(), remembered.Marks()) or {}
+            self._kept = parse_cache.recall(self._memory(), parse_cache.program(), parse_cache.Marks()) or {}
             with contextlib.suppress(LookupError, TypeError, ValueError):
                 self.digests.learn(self._kept["digests"])
                 headers.recall(self._kept["headers"])
@@ -141,10 +142,10 @@ class World:
         both = {name: {**self._kept.get(name, {}), **said} for name, said in now.items()}
         if both != self._kept:
             few = all(len(said) < MANY for said in both.values())  # what is gone or has changed is left behind now and then
-            remembered.keep(self._memory(), remembered.program(), {}, both if few else now)
+            parse_cache.keep(self._memory(), parse_cache.program(), {}, both if few else now)
 
     def _memory(self) -> Path | None:
-        return remembered.place(str(self.root), "pictures and models")
+        return parse_cache.place(str(self.root), "pictures and models")
 
     def pictures(self, recipe: Recipe) -> Sequence[Source]:
         """Return every original of the recipe's dataset with its digest; problems are kept in ``problems``."""
@@ -223,7 +224,7 @@ class World:
         path = self.find(name)
         if path is None:
             return Source(role, Path(name), sha256 or f"missing:{name}")
-        if role == "templates" and not trust.given(path.resolve(), self.root):
+        if role == "templates" and not allowlist.given(path.resolve(), self.root):
             return Source(role, path, f"outside:{name}")
         return Source(role, path, self.digests.of(path))
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestrator import owner
 from orchestrator.plan import Lane
+from orchestrator.system import lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,14 +111,14 @@ class Lanes:
             os.close(descriptor)
             return False
         with contextlib.suppress(OSError):
-            owner.write(descriptor, owner.me())
+            lock.write(descriptor, lock.me())
         slot.keep = (descriptor,)
         return True
 
     def held_by(self) -> str:
         """Return who holds the leases of the places that are not ours, as a message says it."""
         others = [slot for slot in self._slots if slot.lease is not None and not slot.busy]
-        found = [(slot.name, owner.read(slot.lease)) for slot in others if slot.lease is not None]
+        found = [(slot.name, lock.read(slot.lease)) for slot in others if slot.lease is not None]
         return ", ".join(f"{name} is held by {who or 'another program'}" for name, who in found)
 
 

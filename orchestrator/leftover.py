@@ -6,8 +6,9 @@ import contextlib
 import json
 from typing import TYPE_CHECKING
 
-from orchestrator import diagnose, engines, owner, process, supervise
+from orchestrator import diagnose, engines
 from orchestrator.record import Reason, Why
+from orchestrator.system import lock, process, supervisor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,13 +20,13 @@ def how_ended(work: Path) -> str:
     """Return how the last child in ``work`` ended, as "the attempt of 10:12 was killed by signal 9"; "" if none was begun."""
     last = diagnose.last_attempt(work)
     at = last.get("at")
-    when = f"the attempt of {owner.clock(at)}" if isinstance(at, int | float) else "an earlier attempt"
+    when = f"the attempt of {lock.clock(at)}" if isinstance(at, int | float) else "an earlier attempt"
     code: object = None
     with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
-        code = json.loads((work / supervise.EXIT).read_text("utf-8")).get("code")
+        code = json.loads((work / supervisor.EXIT).read_text("utf-8")).get("code")
     if isinstance(code, int):
         return f"{when} {'was killed by signal' if code < 0 else 'ended with exit code'} {abs(code)}"
-    if (work / supervise.CHILD).exists():
+    if (work / supervisor.CHILD).exists():
         return f"{when} was cut off: nobody saw its end"
     return f"{when} has left no result" if last else ""
 
@@ -53,7 +54,7 @@ def others(work: Path) -> str:
     found = [path for path in sorted(work.parent.glob(f"{kind}-*")) if path != work and ".old-" not in path.name]
     for path in found:
         if process.alive(path):
-            who = owner.read(path / supervise.CHILD)
+            who = lock.read(path / supervisor.CHILD)
             return f"with other settings it still runs, as {who or 'another process'}"
     begun = [path.name for path in found if how_ended(path)]
     return f"{begun[-1]} was begun with other settings, and stays" if begun else ""

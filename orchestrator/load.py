@@ -10,12 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator import parts, remembered
+from orchestrator import parts
 from orchestrator.check import check
 from orchestrator.errors import Problem, RecipeError, near_miss
 from orchestrator.parts import MAX_BYTES, Reading, Table, library, names
 from orchestrator.recipe import Recipe
-from orchestrator.remembered import Marks
+from orchestrator.system import parse_cache
+from orchestrator.system.parse_cache import Marks
 from orchestrator.wording import drop, partial, wording
 
 __all__ = ["MAX_BYTES", "Loaded", "library", "names", "placed", "readable", "recipe", "recipes"]
@@ -50,7 +51,7 @@ def readable(root: Path, wanted: list[str], profile: str = "", engine: str = "")
     """Load the recipes that can be loaded; return them and the problems of the others."""
     loaded: list[Loaded] = []
     problems: list[Problem] = []
-    marks, program = Marks(), remembered.program()
+    marks, program = Marks(), parse_cache.program()
     for name in wanted:
         try:
             loaded.append(_recipe(root, name, profile, engine, marks, program))
@@ -71,13 +72,13 @@ def recipe(root: Path, name: str, profile: str = "", engine: str = "") -> Loaded
     Raises:
         RecipeError: every problem found, each with the file that set the value; nothing was run.
     """
-    return _recipe(root, name, profile, engine, Marks(), remembered.program())
+    return _recipe(root, name, profile, engine, Marks(), parse_cache.program())
 
 
 def _recipe(root: Path, name: str, profile: str, engine: str, marks: Marks, program: str) -> Loaded:  # noqa: PLR0917
     path = Path(name) if name.endswith(".toml") else root / f"{name}.toml"
     file = parts.place(root, path, profile, engine)
-    kept = remembered.recall(file, program, marks)
+    kept = parse_cache.recall(file, program, marks)
     if kept is not None:
         text = str(kept["text"])
         return Loaded(Recipe.model_validate_json(text), path, dict(kept["origin"]), json.loads(text))
@@ -100,7 +101,7 @@ def _recipe(root: Path, name: str, profile: str, engine: str, marks: Marks, prog
     if not marks.fresh.intersection(reading.looked):
         said = {name_: getattr(result, name_) for name_ in parts.LISTED}
         said |= {"text": json.dumps(reading.merged), "origin": reading.origin}
-        remembered.keep(file, program, reading.looked, said)
+        parse_cache.keep(file, program, reading.looked, said)
     return Loaded(result, path, reading.origin, reading.merged)
 
 

@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator import trust
 from orchestrator.dataset import headers, naming
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.system import allowlist
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,7 @@ def source(one: Seen, trigger: str, root: Path, notes: list[str]) -> dict[str, A
     """Return the table of one source: where, which words, and where its captions come from."""
     folder = one.folder.resolve()
     inside = folder.is_relative_to(root.resolve())
-    where = folder.relative_to(root.resolve()).as_posix() if inside else trust.add(folder).as_posix()
+    where = folder.relative_to(root.resolve()).as_posix() if inside else allowlist.add(folder).as_posix()
     table: dict[str, Any] = {"images": where or ".", "trigger": trigger, "class_tokens": f"{trigger} character"}
     ending = max(one.texts, key=lambda ending: one.texts[ending], default="")
     written = [stem for stem in one.stems if ending and (folder / f"{stem}{ending}").is_file()]

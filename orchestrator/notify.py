@@ -11,8 +11,8 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from orchestrator import settings
 from orchestrator.job import Status
+from orchestrator.system import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

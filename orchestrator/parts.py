@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator import remembered
 from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.remembered import ABSENT, Marks
+from orchestrator.system import parse_cache
+from orchestrator.system.parse_cache import ABSENT, Marks
 
 MAX_BYTES = 1 << 20  # a recipe of a megabyte is not a recipe
 MAX_DEPTH = 24
@@ -74,13 +74,13 @@ def place(root: Path, path: Path, profile: str = "", engine: str = "") -> Path |
     """Return where the recipe at ``path``, laid over so, is remembered; None for paths that depend on the current folder."""
     if not (root.is_absolute() and path.is_absolute()):
         return None
-    return remembered.place(str(path), str(root), str(library()), profile, engine)
+    return parse_cache.place(str(path), str(root), str(library()), profile, engine)
 
 
 def listed(root: Path) -> list[dict[str, str]] | None:
     """Return what `list` says of every recipe, if all are remembered: without the import of pydantic."""
-    marks, program = Marks(), remembered.program()
-    found = [remembered.recall(place(root, root / f"{name}.toml"), program, marks) for name in names(root)]
+    marks, program = Marks(), parse_cache.program()
+    found = [parse_cache.recall(place(root, root / f"{name}.toml"), program, marks) for name in names(root)]
     return [{key: str(one[key]) for key in LISTED} for one in found if one is not None] if None not in found else None
 
 

@@ -18,16 +18,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import engines, process
+from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan import Kind, canonical
 from orchestrator.record import host
+from orchestrator.system import process
 
 if TYPE_CHECKING:
     from orchestrator.plan import Plan
-    from orchestrator.process import Progress
     from orchestrator.recipe import Recipe
     from orchestrator.record import Reason
+    from orchestrator.system.process import Progress
     from orchestrator.workspace import Workspace
 
 STEPS = 4  # the first one compiles, allocates and warms up; the others are timed

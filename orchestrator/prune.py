@@ -9,12 +9,13 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator import engines, load, process
+from orchestrator import engines, load
 from orchestrator.errors import RecipeError
 from orchestrator.plan import Kind
 from orchestrator.record import PARTIAL, RECORD
 from orchestrator.record import load as load_record
 from orchestrator.report.details import VARIANTS
+from orchestrator.system import process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import process, supervise
 from orchestrator.plan import canonical
+from orchestrator.system import process, supervisor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,9 +26,9 @@ BOOKKEEPING = {
     RECORD,
     PROGRESS,
     process.LOG,
-    supervise.CHILD,
-    supervise.EXIT,
-    supervise.LOCK,
+    supervisor.CHILD,
+    supervisor.EXIT,
+    supervisor.LOCK,
     "request.json",
     "attempts.jsonl",
 }

@@ -10,13 +10,13 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestrator import process
 from orchestrator.attempt import execute
 from orchestrator.errors import Problem
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.lanes import Lanes
 from orchestrator.order import order
 from orchestrator.plan import Kind, Lane, Step
+from orchestrator.system import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,13 +11,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import settings
 from orchestrator.engines import checkout, write_tokenizer
 from orchestrator.errors import NotReady, OrchestratorError, Problem
-from orchestrator.process import Command, Watch, run
+from orchestrator.system import settings
+from orchestrator.system.process import Command, Watch, run
 
 if TYPE_CHECKING:
-    from orchestrator.process import Progress
+    from orchestrator.system.process import Progress
 
 LOCK, CUDA = "requirements-sd-scripts.txt", "requirements-sd-scripts-cuda.txt"
 SUBMODULE = "third_party/sd-scripts"

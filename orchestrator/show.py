@@ -8,12 +8,13 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator import blocks, commands, diagnose, leftover, owner, process, supervise
+from orchestrator import blocks, commands, diagnose, leftover
 from orchestrator.engines.progress import Reader
 from orchestrator.journal import read_own
 from orchestrator.record import PARTIAL, PROGRESS, readings
 from orchestrator.store import LOCK
-from orchestrator.terminal import clean
+from orchestrator.system import lock, process, supervisor
+from orchestrator.system.terminal import clean
 from orchestrator.workspace import as_json
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
     from orchestrator.load import Loaded
     from orchestrator.plan import Plan
-    from orchestrator.process import Progress
     from orchestrator.record import Reason
     from orchestrator.store import Store
+    from orchestrator.system.process import Progress
     from orchestrator.workspace import Workspace
 
 _TAIL_BYTES: Final = 1 << 18
@@ -124,7 +125,7 @@ def unfinished(store: Store) -> list[dict[str, Any]]:
             continue
         kind, _, key = work.name.rpartition("-")
         running = process.alive(work)
-        who = owner.read(work / supervise.CHILD) if running else None
+        who = lock.read(work / supervisor.CHILD) if running else None
         since = process.begun(work) or work.stat().st_mtime
         entry: dict[str, Any] = {"step": f"{work.parent.parent.name}/{kind}", "key": key, "running": running}
         entry |= {"since": since, "process": str(who or ""), "log": str(work / process.LOG)}
@@ -137,7 +138,7 @@ def unfinished(store: Store) -> list[dict[str, Any]]:
 def _next(work: Path, kind: str, *, running: bool) -> str:
     """Return what the next run of the same recipe does with a work folder, and why."""
     if running:
-        holder = owner.read(work.parent.parent / LOCK)
+        holder = lock.read(work.parent.parent / LOCK)
         return f"{holder} works on it" if holder is not None and holder.alive else "a run adopts it"
     if process.ended_well(work):
         return "ended while nobody watched: a run judges what it left"
@@ -168,5 +169,5 @@ def unfinished_line(item: dict[str, Any]) -> str:
     done, total, loss = item["done"], item["total"], item["loss"]
     far = f"{done}/{total}" if total else "no progress yet"
     said = f"  loss {loss:.4f}" if isinstance(loss, int | float) else ""
-    who = item["process"] or f"since {owner.clock(item['since'])}"
+    who = item["process"] or f"since {lock.clock(item['since'])}"
     return clean(f"{state}  {item['step']}  {who}  {far}{said}  {item['log']}\n            {item['next']}")

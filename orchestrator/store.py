@@ -14,12 +14,14 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import diagnose, engines, leftover, owner, process, supervise
+from orchestrator import diagnose, engines, leftover
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.known import Digests
 from orchestrator.plan import Kind, Plan, Step
 from orchestrator.record import BOOKKEEPING, PARTIAL, RECORD, Reason, Record, Why, drafts, host, load, sync, write
 from orchestrator.step import SCHEMA
+from orchestrator.system import lock as owner
+from orchestrator.system import process, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -219,7 +221,7 @@ class Store:
             shutil.rmtree(old, ignore_errors=True)
         else:
             work.rename(folder)
-        for name in (supervise.CHILD, supervise.EXIT, supervise.LOCK):  # until now they kept a late supervisor from starting
+        for name in (supervisor.CHILD, supervisor.EXIT, supervisor.LOCK):  # they kept a late supervisor from starting
             (folder / name).unlink(missing_ok=True)
         sync(folder.parent)
         if step.kind is Kind.RELEASE:

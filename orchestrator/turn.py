@@ -6,8 +6,8 @@ import contextlib
 import fcntl
 from typing import TYPE_CHECKING
 
-from orchestrator import owner, process, supervise
 from orchestrator.plan import Kind
+from orchestrator.system import lock, process, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,13 +37,13 @@ def _shared(job: Job, step: Step) -> Iterator[bool]:
         said = False
         while not _locked(file.fileno()):
             if not said:
-                holder = owner.read(folder / ".shared-lock") or "another run"
+                holder = lock.read(folder / ".shared-lock") or "another run"
                 job.view.say(f"{step.name}: waits for {holder}, which works on it for another recipe")
                 said = True
             if job.stop.wait(SHARED_SECONDS):
                 yield False
                 return
-        owner.write(file.fileno(), owner.me())
+        lock.write(file.fileno(), lock.me())
         yield True
         file.truncate(0)
 
@@ -69,11 +69,11 @@ def _alone(job: Job, step: Step) -> bool:
     while who := process.distant(work):
         if not said:
             job.view.say(
-                f"{step.name}: waits for {who}; without a sign of life for {owner.STALE_SECONDS:.0f} s it counts as dead"
+                f"{step.name}: waits for {who}; without a sign of life for {lock.STALE_SECONDS:.0f} s it counts as dead"
             )
             said = True
         if job.stop.wait(1.0):
             return False
     if process.elsewhere(work):
-        (work / supervise.CHILD).unlink(missing_ok=True)  # its supervisor, should it come back, ends itself
+        (work / supervisor.CHILD).unlink(missing_ok=True)  # its supervisor, should it come back, ends itself
     return True

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from orchestrator import go, grid, lanes, process, view
+from orchestrator import go, grid, lanes, view
 from orchestrator.errors import Problem, RecipeError, StepFailed
 from orchestrator.job import Job, Status
 from orchestrator.plan import Kind, Plan, make_plan
@@ -21,6 +21,7 @@ from orchestrator.recipe import Recipe
 from orchestrator.release.parameters import every
 from orchestrator.report.details import VARIANTS
 from orchestrator.run import run_plan
+from orchestrator.system import process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

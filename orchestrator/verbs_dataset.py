@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.terminal import print_json, say
+from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
@@ -27,14 +27,15 @@ def register(parent: typer.Typer) -> None:
 
 def _recipe(name: str, profile: str) -> tuple[Recipe, Path]:
     """Return a recipe and the project folder it belongs to; RecipeError if it reads folders that nobody gave."""
-    from orchestrator import dataset, load, trust  # noqa: PLC0415
+    from orchestrator import dataset, load  # noqa: PLC0415
     from orchestrator.errors import RecipeError  # noqa: PLC0415
+    from orchestrator.system import allowlist  # noqa: PLC0415
     from orchestrator.workspace import find_root  # noqa: PLC0415
 
     root = find_root()
     recipe = load.recipe(root / "recipes", name, profile).recipe
-    strange = trust.problems(recipe, root)
-    strange = strange or trust.links(recipe, [path for _, path in dataset.sources(recipe.dataset, root)], root)
+    strange = allowlist.problems(recipe, root)
+    strange = strange or allowlist.links(recipe, [path for _, path in dataset.sources(recipe.dataset, root)], root)
     if strange:
         raise RecipeError(strange)
     return recipe, root

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.flags import AsJson, Profile, recipe_names
-from orchestrator.terminal import print_json, say
+from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,7 +158,7 @@ def usage(error: Exception, app: typer.Typer) -> str:
 
 def trust(folder: Annotated[Path, typer.Argument(help="A folder of pictures outside the project.")]) -> None:
     """Let recipes read pictures below a folder outside the project.  Example: orchestrator trust ~/pictures."""
-    from orchestrator import trust as trust_  # noqa: PLC0415
+    from orchestrator.system import allowlist as trust_  # noqa: PLC0415
 
     say(f"recipes may read {trust_.add(folder)}")
 

@@ -10,7 +10,7 @@ import typer
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.flags import AsJson, EngineName, Profile  # noqa: TC001 - typer reads them
-from orchestrator.terminal import print_json, say
+from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe

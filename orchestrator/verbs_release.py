@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.flags import EngineName, Gpus, Profile, Quiet, recipe_names
-from orchestrator.terminal import print_json, say
+from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.errors import Problem
@@ -173,7 +173,7 @@ def prune(
 ) -> None:
     """Free the disk of results that no recipe asks for any more. Without --yes it only lists them."""
     from orchestrator import prune as prune_  # noqa: PLC0415
-    from orchestrator.owner import clock  # noqa: PLC0415
+    from orchestrator.system.lock import clock  # noqa: PLC0415
     from orchestrator.view import duration  # noqa: PLC0415
     from orchestrator.workspace import Workspace  # noqa: PLC0415
 

@@ -30,7 +30,7 @@ from orchestrator.flags import (
     misplaced,
     recipe_names,
 )
-from orchestrator.terminal import print_json, say
+from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.terminal import print_json, say
+from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

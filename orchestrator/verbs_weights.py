@@ -11,7 +11,7 @@ import typer
 
 from orchestrator import verbs_inspect, verbs_surgery
 from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.terminal import print_json
+from orchestrator.system.terminal import print_json
 from orchestrator.verbs_shared import AsJson, In, Out, Overwrite, Precision, RankRule, rule, show
 
 

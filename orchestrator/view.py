@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from orchestrator.job import Outcome, Status
-from orchestrator.terminal import clean, dumps, say
+from orchestrator.system.terminal import clean, dumps, say
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from orchestrator.plan import Plan, Step
-    from orchestrator.process import Progress
     from orchestrator.record import Reason
+    from orchestrator.system.process import Progress
 
 PLAIN_EVERY_SECONDS = 20.0
 VERBOSE_EVERY_SECONDS = 2.0

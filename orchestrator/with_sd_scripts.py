@@ -11,19 +11,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import settings
 from orchestrator.engines import options, saved, sdscripts, surgery
 from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed, near_miss
 from orchestrator.journal import last_lines
-from orchestrator.process import LOG, Command, Watch, run
 from orchestrator.recipe import Resize
+from orchestrator.system import settings
+from orchestrator.system.process import LOG, Command, Watch, run
 from orchestrator.weights.files import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from orchestrator.process import Progress
     from orchestrator.recipe import Option, Scalar
+    from orchestrator.system.process import Progress
 
     Told = Callable[[int, int, str], None]
 

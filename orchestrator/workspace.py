@@ -41,7 +41,7 @@ class Workspace:
 
     def __init__(self, root: Path | None = None) -> None:
         """Open the project at ``root`` (default: found from the current folder)."""
-        from orchestrator import settings  # noqa: PLC0415
+        from orchestrator.system import settings  # noqa: PLC0415
 
         self.root = root or find_root()
         self.recipes = self.root / "recipes"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
-from orchestrator.process import Command, Progress
+from orchestrator.system.process import Command, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestrator import go, process, supervise
+from orchestrator import go
 from orchestrator.errors import OrchestratorError, report
 from orchestrator.record import PARTIAL, RECORD
 from orchestrator.release import verify
+from orchestrator.system import process, supervisor
 from orchestrator.verdict import Verdict
 from orchestrator.workspace import Wanted, Workspace
 
@@ -139,7 +140,7 @@ class Killer:
 
     def works(self) -> list[Path]:
         """Return the work folders in which a child runs."""
-        found = [path.parent for path in self.runs.glob(f"*/{PARTIAL}/*/{supervise.CHILD}")]
+        found = [path.parent for path in self.runs.glob(f"*/{PARTIAL}/*/{supervisor.CHILD}")]
         return [work for work in found if process.alive(work)]
 
     def kill(self, running: Running, victim: str, part: str = "") -> None:
@@ -153,7 +154,7 @@ class Killer:
         part = part or self.rng.choice(PARTS)
         for work in works:
             with contextlib.suppress(OSError, ValueError, KeyError):
-                child = json.loads((work / supervise.CHILD).read_text("utf-8"))
+                child = json.loads((work / supervisor.CHILD).read_text("utf-8"))
                 if part == "group":
                     os.killpg(int(child["supervisor"]), signal.SIGKILL)
                 else:
@@ -249,7 +250,7 @@ class Killer:
         """Leave no trainer behind."""
         for work in self.works():
             with contextlib.suppress(OSError, ValueError, KeyError):
-                os.killpg(int(json.loads((work / supervise.CHILD).read_text("utf-8"))["supervisor"]), signal.SIGKILL)
+                os.killpg(int(json.loads((work / supervisor.CHILD).read_text("utf-8"))["supervisor"]), signal.SIGKILL)
 
 
 def frames(train: Path) -> list[list[int]]:

@@ -129,7 +129,7 @@ def read_recipe(data: bytes, folder: Path) -> None:
     """Load it as ``run`` would, ask its engine, and say its problems."""
     from orchestrator import engines, load  # noqa: PLC0415
     from orchestrator.errors import RecipeError, report  # noqa: PLC0415
-    from orchestrator.terminal import clean  # noqa: PLC0415
+    from orchestrator.system.terminal import clean  # noqa: PLC0415
 
     (folder / "fuzzed.toml").write_bytes(data)
     try:
@@ -294,13 +294,14 @@ def make_record(rng: random.Random) -> bytes:
 
 def read_record(data: bytes, folder: Path) -> None:
     """Read it as every kind of note in a work folder, and as a lock."""
-    from orchestrator import diagnose, owner, process, record, show, supervise, trace  # noqa: PLC0415
+    from orchestrator import diagnose, record, show, trace  # noqa: PLC0415
     from orchestrator.report import gather  # noqa: PLC0415
     from orchestrator.store import Store  # noqa: PLC0415
+    from orchestrator.system import lock, process, supervisor  # noqa: PLC0415
 
     work = folder / "runs" / "x" / ".partial" / "train-000000000000"
     work.mkdir(parents=True, exist_ok=True)
-    for name in (supervise.CHILD, supervise.EXIT, diagnose.ATTEMPTS, "record.json", "progress.jsonl", "expected.json"):
+    for name in (supervisor.CHILD, supervisor.EXIT, diagnose.ATTEMPTS, "record.json", "progress.jsonl", "expected.json"):
         (work / name).write_bytes(data)
     (work / "log.txt").write_bytes(data)
     process.alive(work)
@@ -308,7 +309,7 @@ def read_record(data: bytes, folder: Path) -> None:
     process.ended_well(work)
     diagnose.of_log(work / "log.txt")
     diagnose.by_hand(work)
-    for found in (owner.read(work / supervise.CHILD), owner.read(work / "log.txt")):
+    for found in (lock.read(work / supervisor.CHILD), lock.read(work / "log.txt")):
         str(found)
     for each in show.unfinished(Store(folder / "runs")):
         show.unfinished_line(each)

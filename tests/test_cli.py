@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import harness
 import pytest
 
-from orchestrator import cli, process
+from orchestrator import cli
+from orchestrator.system import process
 
 if TYPE_CHECKING:
     from pathlib import Path

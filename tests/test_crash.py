@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import harness
 import pytest
 
-from orchestrator import attempt, cli, crash
+from orchestrator import attempt, cli
 from orchestrator.job import Status
+from orchestrator.system import crash_report
 
 if TYPE_CHECKING:
     from orchestrator.plan import Step
@@ -62,4 +63,4 @@ def test_a_disk_that_takes_no_file_still_says_where(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
     with pytest.raises(KeyError) as raised:
         {}["k"]
-    assert re.fullmatch(r"at test_crash\.py:\d+", crash.problem(raised.value).hint)
+    assert re.fullmatch(r"at test_crash\.py:\d+", crash_report.problem(raised.value).hint)

@@ -16,12 +16,13 @@ from types import SimpleNamespace
 import harness
 import pytest
 
-from orchestrator import cli, doctor, process, settings
+from orchestrator import cli, doctor
 from orchestrator.doctor import files, machine, pickles, trainer
 from orchestrator.doctor.check import Check, State
 from orchestrator.errors import Problem
 from orchestrator.record import Reason, Why
 from orchestrator.store import Store
+from orchestrator.system import process, settings
 from orchestrator.workspace import Wanted, predict
 
 

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator import engines, load, settings
+from orchestrator import engines, load
 from orchestrator.embedded import options as own
 from orchestrator.engines import arguments, checkout, gen_step, networks, options, sdscripts, surgery, write_tokenizer
 from orchestrator.errors import RecipeError
 from orchestrator.recipe import Network, Recipe, Resize
+from orchestrator.system import settings
 
 if TYPE_CHECKING:
-    from orchestrator.process import Command
+    from orchestrator.system.process import Command
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "recipes"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.engines import events
 from orchestrator.engines.progress import Reader, read
-from orchestrator.process import Progress
+from orchestrator.system.process import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable

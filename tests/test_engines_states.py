@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import load, settings
+from orchestrator import load
 from orchestrator.engines import checkout, embedded, sdscripts, states
 from orchestrator.errors import RecipeError
+from orchestrator.system import settings
 
 
 def state(work: Path, name: str, step: int) -> Path:

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from orchestrator import engines, journal, load, show
 from orchestrator.errors import RecipeError, report
-from orchestrator.process import Progress
 from orchestrator.record import Record
-from orchestrator.terminal import clean
+from orchestrator.system.process import Progress
+from orchestrator.system.terminal import clean
 
 PROJECT = Path(__file__).resolve().parent.parent
 COUNT = 60

@@ -18,12 +18,13 @@ import harness
 import pytest
 from PIL import Image
 
-from orchestrator import guards, process
+from orchestrator import guards
 from orchestrator.job import Job
 from orchestrator.journal import Journal, predicted
-from orchestrator.listen import Listener
-from orchestrator.process import Command, Progress, Watch
 from orchestrator.recipe import Guards
+from orchestrator.system import process
+from orchestrator.system.log_tail import Listener
+from orchestrator.system.process import Command, Progress, Watch
 from orchestrator.workspace import Wanted, Workspace, predict
 
 if TYPE_CHECKING:

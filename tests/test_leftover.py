@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import harness
 import pytest
 
-from orchestrator import leftover, process, show, supervise
+from orchestrator import leftover, show
+from orchestrator.system import process, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def running(cats: harness.Project) -> Iterator[subprocess.Popen[bytes]]:
     plan = space.plan(space.load(harness.Wanted(("cat-lora",))))
     folder = space.store.begin(plan.by_name["cat-lora/train"])
     command = harness.fakes.train(plan.recipes["cat-lora"], {"dataset": cats.root}, folder, None)
-    argv = [sys.executable, supervise.__file__, str(folder), "--", *command.argv]
+    argv = [sys.executable, supervisor.__file__, str(folder), "--", *command.argv]
     with (folder / process.LOG).open("ab") as log:
         child = subprocess.Popen(argv, cwd=folder, start_new_session=True, stdout=log, stderr=log)
     until = time.monotonic() + 60
@@ -81,7 +82,7 @@ def test_an_adopted_training_whose_end_nobody_sees_goes_on_from_its_state(
 ) -> None:
     folder, until = work(cats), time.monotonic() + 60
     running.kill()  # the supervisor, which would note the end
-    pid = json.loads((folder / supervise.CHILD).read_text("utf-8"))["pid"]
+    pid = json.loads((folder / supervisor.CHILD).read_text("utf-8"))["pid"]
     outcomes: list[Outcome] = []
     run = threading.Thread(target=lambda: outcomes.append(cats.go("cat-lora", only=("train",))["cat-lora/train"]))
     run.start()
@@ -106,10 +107,10 @@ def test_work_with_other_settings_is_named_whether_it_runs_or_not(
     assert reason.startswith(f"new: with other settings it still runs, as process {running.pid} on "), reason
     running.kill()  # the supervisor: the trainer goes on, and is known by its own pid
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("new: with other settings it still runs")
-    pid = json.loads((cats.root / "runs" / "cat-lora" / ".partial" / old / supervise.CHILD).read_text("utf-8"))["pid"]
+    pid = json.loads((cats.root / "runs" / "cat-lora" / ".partial" / old / supervisor.CHILD).read_text("utf-8"))["pid"]
     subprocess.run(["kill", "-9", str(pid)], check=True)
     until = time.monotonic() + 20
-    while supervise.started(pid) and time.monotonic() < until:
+    while supervisor.started(pid) and time.monotonic() < until:
         time.sleep(0.02)
     assert cats.reasons("cat-lora")["cat-lora/train"] == f"new: {old} was begun with other settings, and stays"
 
@@ -128,7 +129,7 @@ def test_a_training_without_a_complete_state_starts_again_and_says_why(cats: har
 def test_an_end_that_nobody_saw_is_called_so(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
     cats.go("cat-lora")
-    (work(cats) / supervise.EXIT).unlink()  # a power cut: neither trainer nor supervisor could note anything
+    (work(cats) / supervisor.EXIT).unlink()  # a power cut: neither trainer nor supervisor could note anything
     why = r"resume at step 10; the attempt of [\d: -]+ was cut off: nobody saw its end"
     assert re.fullmatch(why, cats.reasons("cat-lora")["cat-lora/train"])
     assert re.search(why + "$", status(cats)[0])
@@ -136,7 +137,7 @@ def test_an_end_that_nobody_saw_is_called_so(cats: harness.Project) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"code": "x"}', b'{"code": 1e999}', b"\xff"])
 def test_any_note_of_an_end_is_read(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / supervise.EXIT).write_bytes(content)
+    (tmp_path / supervisor.EXIT).write_bytes(content)
     assert leftover.how_ended(tmp_path) == ""
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator import notify, settings
+from orchestrator import notify
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.job import Outcome, Status
 from orchestrator.plan import Kind, Lane, Step
+from orchestrator.system import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator import follow, listen, process, supervise
-from orchestrator.process import Command, Exit, Progress, Watch
+from orchestrator.system import child, log_tail, process, supervisor
+from orchestrator.system.process import Command, Exit, Progress, Watch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,14 +58,14 @@ def test_a_megabyte_without_a_line_end_is_read_in_parts(work: Path) -> None:
 
 
 def test_a_log_that_is_longer_than_one_reading_is_behind_until_its_end(work: Path) -> None:
-    (work / "log.txt").write_bytes(b"a line\n" * (listen.MAX_READ // 5))
-    tail = listen.Tail(work / "log.txt", 0)
+    (work / "log.txt").write_bytes(b"a line\n" * (log_tail.MAX_READ // 5))
+    tail = log_tail.Tail(work / "log.txt", 0)
     found: list[tuple[int, bool]] = []
     while pieces := tail.pieces():
         found.append((len(pieces), tail.behind))
     tail.close()
     assert [behind for _, behind in found] == [True, False]
-    assert sum(count for count, _ in found) == listen.MAX_READ // 5
+    assert sum(count for count, _ in found) == log_tail.MAX_READ // 5
 
 
 def test_a_fault_in_the_output_ends_the_child_within_seconds(work: Path) -> None:
@@ -97,7 +97,7 @@ def test_stdin_is_closed(work: Path) -> None:
 
 
 def test_stop_ends_a_group_that_ignores_term(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follow, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(child, "GRACE_SECONDS", 0.5)
     code = (
         "import os, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -118,7 +118,7 @@ def test_stop_ends_a_group_that_ignores_term(work: Path, monkeypatch: pytest.Mon
     assert end.stopped
     time.sleep(0.2)
     for pid in (work / "pids").read_text("utf-8").split():
-        assert supervise.started(int(pid)) == ""
+        assert supervisor.started(int(pid)) == ""
 
 
 def test_what_a_launcher_left_in_the_shell_does_not_reach_a_child(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,10 +176,10 @@ def test_the_child_outlives_its_supervisor_and_its_end_is_noticed(work: Path) ->
 
 def test_alive_asks_for_the_start_time_too(work: Path) -> None:
     assert not process.alive(work)
-    (work / supervise.CHILD).write_text(f'{{"pid": {os.getpid()}, "pid_started": "1"}}', "utf-8")
+    (work / supervisor.CHILD).write_text(f'{{"pid": {os.getpid()}, "pid_started": "1"}}', "utf-8")
     assert not process.alive(work)
-    (work / supervise.CHILD).write_text(
-        f'{{"pid": {os.getpid()}, "pid_started": "{supervise.started(os.getpid())}"}}', "utf-8"
+    (work / supervisor.CHILD).write_text(
+        f'{{"pid": {os.getpid()}, "pid_started": "{supervisor.started(os.getpid())}"}}', "utf-8"
     )
     assert process.alive(work)
 
@@ -204,9 +204,9 @@ def test_a_note_that_names_the_first_process_signals_nobody(work: Path, monkeypa
     sent: list[int] = []
     monkeypatch.setattr(os, "killpg", lambda group, _: sent.append(group))
     for pid in (1, 0, -1):
-        note = {"supervisor": pid, "supervisor_started": supervise.started(1), "pid": pid, "pid_started": ""}
-        (work / supervise.CHILD).write_text(json.dumps(note), "utf-8")
-        assert not follow._signal(work, signal.SIGCONT)
+        note = {"supervisor": pid, "supervisor_started": supervisor.started(1), "pid": pid, "pid_started": ""}
+        (work / supervisor.CHILD).write_text(json.dumps(note), "utf-8")
+        assert not child._signal(work, signal.SIGCONT)
     assert sent == []
 
 

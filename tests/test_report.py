@@ -12,9 +12,10 @@ import made_runs
 import pytest
 from PIL import Image
 
-from orchestrator import report, supervise
+from orchestrator import report
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.report import charts, commands, gather, live, measure, page, tables
+from orchestrator.system import supervisor
 from orchestrator.weights import spectra
 
 if TYPE_CHECKING:
@@ -191,8 +192,8 @@ def test_spectra_fall_and_begin_at_the_largest(tmp_path: Path) -> None:
 def test_a_release_brings_its_measures_so_that_a_report_measures_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestrator import process  # noqa: PLC0415
     from orchestrator.report import measured  # noqa: PLC0415
+    from orchestrator.system import process  # noqa: PLC0415
 
     made_runs.released(tmp_path, "krnk-lora3x3")
     found = gather.gather(tmp_path, loaded(), made_runs.plan_json(tmp_path))
@@ -290,8 +291,8 @@ def test_a_finished_training_that_is_made_again_runs(tmp_path: Path) -> None:
     made_runs.record(folder, "krnk-locon/train", "train", {}, seconds=100.0)
     steps = {step.name: step for step in gather.gather(tmp_path, loaded(), plan(tmp_path)).steps()}
     assert steps["krnk-locon/train"].state is gather.State.DONE
-    child = {"pid": os.getpid(), "supervisor": os.getpid(), "supervisor_started": supervise.started(os.getpid()), "at": 1.0}
-    (work / supervise.CHILD).write_text(json.dumps(child), "utf-8")
+    child = {"pid": os.getpid(), "supervisor": os.getpid(), "supervisor_started": supervisor.started(os.getpid()), "at": 1.0}
+    (work / supervisor.CHILD).write_text(json.dumps(child), "utf-8")
     steps = {step.name: step for step in gather.gather(tmp_path, loaded(), plan(tmp_path)).steps()}
     assert steps["krnk-locon/train"].state is gather.State.RUNNING
     assert (steps["krnk-locon/train"].done, steps["krnk-locon/train"].total) == (40, 100)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import harness
 import pytest
 
-from orchestrator import process, supervise
 from orchestrator.errors import NotReady, StepFailed
 from orchestrator.job import Status
 from orchestrator.release import verify
 from orchestrator.store import Store
+from orchestrator.system import process, supervisor
 from orchestrator.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -196,9 +196,9 @@ def test_binary_output_a_line_of_a_megabyte_and_a_program_left_behind_are_surviv
     (folder,) = (cats.root / "runs" / "cat-lora").glob("train-*")
     assert (folder / "log.txt").stat().st_size > 1 << 20
     left, until = int((folder / "left").read_text("utf-8")), time.monotonic() + 20
-    while supervise.started(left) and time.monotonic() < until:
+    while supervisor.started(left) and time.monotonic() < until:
         time.sleep(0.01)
-    assert supervise.started(left) == ""
+    assert supervisor.started(left) == ""
 
 
 def test_other_recipes_go_on_when_one_fails(cats: harness.Project) -> None:
@@ -353,7 +353,7 @@ def test_what_a_killed_commit_was_writing_does_not_come_into_the_bundle(cats: ha
     space.store.folder(step).rename(work)
     (work / "record.json").rename(work / ".record.json.4711")
     (work / "exit.json.4711").write_text("{", "utf-8")
-    (work / supervise.EXIT).write_text('{"code": 0}', "utf-8")
+    (work / supervisor.EXIT).write_text('{"code": 0}', "utf-8")
     assert cats.reasons("cat-lora")[step.name] == "ended while nobody watched"
     (work / ".cat-lora.png.part").write_bytes(b"half")
     assert cats.go("cat-lora")[step.name].status is Status.DONE

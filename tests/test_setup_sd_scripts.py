@@ -11,8 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import settings, setup_sd_scripts
+from orchestrator import setup_sd_scripts
 from orchestrator.engines import write_tokenizer
+from orchestrator.system import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from test_notify import FAILED, outcome
 
-from orchestrator import cells, cli, manual, verbs_first, view
+from orchestrator import cli, manual, verbs_first, view
 from orchestrator.errors import RecipeError
 from orchestrator.job import Status
 from orchestrator.plan import Plan
-from orchestrator.process import Progress
 from orchestrator.record import Reason, Why
+from orchestrator.system import cells
+from orchestrator.system.process import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 

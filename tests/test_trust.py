@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import harness
 import pytest
 
-from orchestrator import trust
 from orchestrator.errors import NotReady, RecipeError
+from orchestrator.system import allowlist
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ def test_pictures_outside_are_refused_until_given(tmp_path: Path, monkeypatch: p
     cats.write("_base/base", harness.BASE.replace("data/cat", images.format(outside=outside)))
     with pytest.raises(NotReady, match="lies outside the project, in a folder that nobody gave"):
         cats.go("cat-lora", only=("dataset",))
-    trust.add(outside)
+    allowlist.add(outside)
     assert cats.go("cat-lora", only=("dataset",))["cat/dataset"].status.ok
 
 
@@ -38,7 +38,7 @@ def test_a_link_inside_the_project_is_not_a_way_out(tmp_path: Path, monkeypatch:
 
 def test_only_folders_can_be_given(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is no folder"):
-        trust.add(tmp_path / "none")
+        allowlist.add(tmp_path / "none")
 
 
 @pytest.mark.parametrize("images", ["data/*/../../outside/*", "data/[c]at/../../../outside"])
@@ -76,7 +76,7 @@ def test_models_and_templates_outside_are_refused_until_given(tmp_path: Path, mo
     with pytest.raises(NotReady, match="lies in no folder of models") as refused:
         cats.go("cat-lora")
     assert f"trust '{outside}'" in refused.value.problems[0].hint
-    trust.add(outside)
+    allowlist.add(outside)
     assert cats.go("cat-lora", only=("train", "dataset"))["cat-lora/train"].status.ok
     other = tmp_path / "templates"
     other.mkdir()
@@ -106,7 +106,7 @@ def test_templates_that_nobody_gave_are_not_read_by_planning(
         return any("secret" in asked for asked in space.world.digests.asked)
 
     assert not read()
-    trust.add(outside)
+    allowlist.add(outside)
     assert read()
 
 

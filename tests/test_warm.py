@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import process, supervise
+from orchestrator.system import process, supervisor
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 
@@ -51,7 +51,7 @@ def test_a_dead_server_is_replaced(tmp_path: Path) -> None:
         ask(warm, tmp_path / "one", "build", "none.json")
         first = server(warm)
         os.kill(first, signal.SIGKILL)
-        while supervise.started(first):
+        while supervisor.started(first):
             time.sleep(0.01)
         assert ask(warm, tmp_path / "two", "build", "none.json").code not in (0, None)
         assert server(warm) != first
@@ -63,7 +63,7 @@ def test_a_step_whose_supervisor_cannot_note_anything_fails(tmp_path: Path) -> N
     """As on a full disk: the one who waits for the note must see that nobody is left to write it."""
     warm = process.Warm()
     (tmp_path / "one").mkdir()
-    locked = tmp_path / "one" / supervise.LOCK
+    locked = tmp_path / "one" / supervisor.LOCK
     try:
         with locked.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -91,34 +91,34 @@ def test_memory_stays_as_it_is_however_many_steps_there_were(tmp_path: Path) -> 
 @needs_proc
 def test_it_ends_with_the_orchestrator_however_that_ends(tmp_path: Path) -> None:
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom orchestrator import process\n"
+        "import sys, time\nfrom pathlib import Path\nfrom orchestrator.system import process\n"
         "work = Path(sys.argv[1])\nwarm = process.Warm()\n"
         "command = process.Command((sys.executable, '-m', 'orchestrator.dataset', 'build', 'none.json'), cwd=work)\n"
         "process.run(command, work, process.Watch(lambda _: None), warm=warm)\n"
         "print(warm._server.pid, flush=True)\ntime.sleep(600)\n"
     )
-    root = str(Path(process.__file__).resolve().parent.parent)
+    root = str(Path(process.__file__).resolve().parents[2])
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root}
     ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        assert supervise.started(pid)
+        assert supervisor.started(pid)
         parent.kill()
     until = time.monotonic() + 60
-    while supervise.started(pid) and time.monotonic() < until:
+    while supervisor.started(pid) and time.monotonic() < until:
         time.sleep(0.05)
-    assert not supervise.started(pid)
+    assert not supervisor.started(pid)
 
 
 def test_a_leash_ends_the_child_of_an_orchestrator_that_is_gone(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom orchestrator import process\n"
+        "import os, sys\nfrom pathlib import Path\nfrom orchestrator.system import process\n"
         "work = Path(sys.argv[1])\n"
         "command = process.Command((sys.executable, '-c', 'import time; time.sleep(600)'), cwd=work)\n"
         "process.run(command, work, process.Watch(lambda _: None), leash=True)\n"
     )
-    root = str(Path(process.__file__).resolve().parent.parent)
+    root = str(Path(process.__file__).resolve().parents[2])
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "PYTHONPATH": root}) as parent:
         until = time.monotonic() + 60
         while not process.alive(tmp_path) and time.monotonic() < until:

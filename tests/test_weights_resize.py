@@ -17,7 +17,7 @@ from weights_samples import CONV, LAYERS, LINEAR, MID, TE, UP, changes, lora, mo
 from orchestrator import weights
 from orchestrator.engines.checkout import present
 from orchestrator.errors import RecipeError
-from orchestrator.settings import sd_scripts
+from orchestrator.system.settings import sd_scripts
 from orchestrator.weights import families, kinds, lowrank, ranks
 from orchestrator.weights.files import read_header
 from orchestrator.weights.sweeping import plot

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.dataset.lint import Level
 from orchestrator.dataset.views import DIRECTIONS, HEIGHTS
 from orchestrator.errors import Problem, grouped
-from orchestrator.terminal import say
+from orchestrator.system.terminal import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import remembered
 from orchestrator.dataset import buckets, folders, manifest, preflight, tokens
 from orchestrator.dataset.looks import looks
 from orchestrator.dataset.rules import RULES
 from orchestrator.dataset.views import Coverage, coverage
+from orchestrator.system import parse_cache
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -96,7 +96,7 @@ class Report:
 
 def memory(root: Path) -> Path | None:
     """Return the file, in the user's cache, that remembers what the pictures of a project look like."""
-    return remembered.place(str(root), "looks of pictures")
+    return parse_cache.place(str(root), "looks of pictures")
 
 
 def check(

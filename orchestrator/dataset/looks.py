@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Final
 
-from orchestrator import remembered
 from orchestrator.dataset import headers, naming
+from orchestrator.system import parse_cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ def looks(paths: Sequence[Path], memory: Path | None = None) -> dict[Path, Look]
     if missing:
         kept = known if len(known) < _MANY else {}  # what is gone or has changed is left behind now and then
         said = {key: astuple(one) for key, one in (kept | {keys[path]: result[path] for path in paths}).items()}
-        remembered.keep(memory, _PROGRAM, {}, said)
+        parse_cache.keep(memory, _PROGRAM, {}, said)
     return result
 
 
@@ -114,7 +114,7 @@ def _key(path: Path) -> str:
 
 
 def _remembered(memory: Path | None) -> dict[str, Look]:
-    said = remembered.recall(memory, _PROGRAM, remembered.Marks()) or {}
+    said = parse_cache.recall(memory, _PROGRAM, parse_cache.Marks()) or {}
     with contextlib.suppress(TypeError):
         return {key: Look(*values) for key, values in said.items()}
     return {}

@@ -35,12 +35,12 @@ WITHOUT = "without all this"
 
 def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, store: Store) -> list[Problem]:
     """Return everything that this machine lacks for the steps that will run; empty if they can run."""
-    from orchestrator import trust  # noqa: PLC0415
+    from orchestrator.system import allowlist  # noqa: PLC0415
 
     due = [step for step in plan.steps if reasons[step.name] is not None]
     problems: list[Problem] = []
     for name in dict.fromkeys(step.recipe for step in due if step.recipe):
-        problems += trust.problems(plan.recipes[name], world.root)
+        problems += allowlist.problems(plan.recipes[name], world.root)
     owners = dict.fromkeys(step.owner for step in due if step.kind is Kind.DATASET)
     built = [next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner) for owner in owners]
     for recipe in built:
@@ -62,10 +62,11 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, st
 
 def pictures(recipe: Recipe, world: World) -> list[Problem]:
     """Return what is wrong with the originals of a recipe's dataset."""
-    from orchestrator import dataset, trust  # noqa: PLC0415 - reads image headers
+    from orchestrator import dataset  # noqa: PLC0415
+    from orchestrator.system import allowlist  # noqa: PLC0415 - reads image headers
 
-    strange = trust.problems(recipe, world.root)
-    strange = strange or trust.links(recipe, [source.path for source in world.pictures(recipe)], world.root)
+    strange = allowlist.problems(recipe, world.root)
+    strange = strange or allowlist.links(recipe, [source.path for source in world.pictures(recipe)], world.root)
     if strange or world.counted(recipe).sound:
         return strange
     return list(dataset.problems(world.layout(recipe), recipe.dataset, world.root))

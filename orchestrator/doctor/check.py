@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from orchestrator import cells
+from orchestrator.system import cells
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,10 +7,10 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Final
 
-from orchestrator import trust
 from orchestrator.doctor import pickles
 from orchestrator.doctor.check import Check, State
 from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.system import allowlist
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def problems(recipe: Recipe, world: World) -> list[Problem]:
         if path is None:
             found.append(_missing(where, name, recipe, world))
             continue
-        if name != "embedded" and not trust.model(path, world.root, world.searched()):
+        if name != "embedded" and not allowlist.model(path, world.root, world.searched()):
             what = f"{path} lies in no folder of models, and in none that was given"
             hint = (
                 f"python -m orchestrator trust {shlex.quote(str(path.parent))}  if this recipe shall read it; or $KRNK_MODELS"

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator import process, settings
 from orchestrator.doctor.check import Check, State
+from orchestrator.system import process, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.errors import Problem
-    from orchestrator.process import Command, Progress
     from orchestrator.recipe import Recipe
+    from orchestrator.system.process import Command, Progress
 
 ENGINES: dict[str, str] = {"sd-scripts": "orchestrator.engines.sdscripts", "embedded": "orchestrator.engines.embedded"}
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.engines import arguments, events, gen, networks, options, readback, states
 from orchestrator.engines.progress import Reader, read
 from orchestrator.errors import Problem
-from orchestrator.process import Command
+from orchestrator.system.process import Command
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Mapping
 
-    from orchestrator.process import Progress
     from orchestrator.recipe import Recipe
+    from orchestrator.system.process import Progress
 
 __all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "read", "reader", "render", "train", "version"]
 

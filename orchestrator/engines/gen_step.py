@@ -14,10 +14,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import settings
 from orchestrator.engines import gen
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
-from orchestrator.process import Command, Progress, Watch, run
+from orchestrator.system import settings
+from orchestrator.system.process import Command, Progress, Watch, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

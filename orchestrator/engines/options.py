@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import settings
 from orchestrator.engines import checkout
 from orchestrator.errors import near_miss
+from orchestrator.system import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import settings
 from orchestrator.engines import (
     arguments,
     checkout,
@@ -22,14 +21,15 @@ from orchestrator.engines import (
 )
 from orchestrator.engines.progress import Reader, read
 from orchestrator.errors import Problem
-from orchestrator.process import Command
+from orchestrator.system import settings
+from orchestrator.system.process import Command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
-    from orchestrator.process import Progress
     from orchestrator.recipe import Recipe
+    from orchestrator.system.process import Progress
 
 __all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "read", "reader", "render", "train", "version"]
 

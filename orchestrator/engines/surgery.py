@@ -10,16 +10,17 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator import blocks, settings
+from orchestrator import blocks
 from orchestrator.engines import arguments, networks, options, saved, sdscripts
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.system import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.process import Command
     from orchestrator.recipe import Option, Recipe, Resize
+    from orchestrator.system.process import Command
 
 MERGE, RESIZE = "networks/svd_merge_lora.py", "networks/resize_lora.py"
 METHODS = ("sv_ratio", "sv_fro", "sv_cumulative")

@@ -35,7 +35,7 @@ def present(model: Model, digests: Digests) -> Path | None:
     """Return where a model lies on this node: at the driver's path, where its name is found, or where it was kept."""
     candidates = [Path(model.path) if model.path else EMBEDDED_BASE]
     with contextlib.suppress(OrchestratorError):
-        from orchestrator import settings  # noqa: PLC0415
+        from orchestrator.system import settings  # noqa: PLC0415
 
         found = World(Path.cwd(), digests, settings.model_folders()).find(model.name)
         candidates += [found] if found is not None else []

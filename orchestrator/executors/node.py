@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import engines, process
+from orchestrator import engines
 from orchestrator.attempt import execute
 from orchestrator.errors import Problem
 from orchestrator.executors import bring
@@ -26,6 +26,7 @@ from orchestrator.lanes import Slot
 from orchestrator.plan import Kind, Plan, Step
 from orchestrator.record import BOOKKEEPING, PROGRESS
 from orchestrator.store import Store
+from orchestrator.system import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable

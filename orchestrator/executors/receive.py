@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.executors.carrier import fetch
 from orchestrator.executors.parcel import Answer, Item, last
-from orchestrator.process import LOG
 from orchestrator.record import PROGRESS
+from orchestrator.system.process import LOG
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.job import Job, Outcome
     from orchestrator.plan import Step
-    from orchestrator.process import Progress
+    from orchestrator.system.process import Progress
 
 
 def put(job: Job, step: Step, answer: Answer) -> Outcome:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from orchestrator.job import Job, Outcome
-    from orchestrator.process import Progress
     from orchestrator.record import Reason
     from orchestrator.store import Store
+    from orchestrator.system.process import Progress
 
 FLUSH_SECONDS = 0.25
 Event = tuple[str, str, Any]

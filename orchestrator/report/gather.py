@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import process, supervise
 from orchestrator.record import PARTIAL, PROGRESS, RECORD, load, readings
+from orchestrator.system import process, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,7 +170,7 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
     state = State.UNFINISHED
     if again:
         state = State.RUNNING
-    elif read_json(working / supervise.EXIT).get("code", 0) != 0:
+    elif read_json(working / supervisor.EXIT).get("code", 0) != 0:
         state = State.FAILED
     curve = read_curve(working / PROGRESS) if kind == "train" else ()
     last_line: JSON = next(reversed(readings(working / PROGRESS)), {})

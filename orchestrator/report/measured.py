@@ -6,9 +6,9 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import process
 from orchestrator.release.measured import BLOCKS, STAGES, weights_of
 from orchestrator.report.gather import read_json
+from orchestrator.system import process
 
 if TYPE_CHECKING:
     from pathlib import Path

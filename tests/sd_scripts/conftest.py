@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import toml
 
-from orchestrator import settings
 from orchestrator.engines import checkout
+from orchestrator.system import settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DONE = "complete"

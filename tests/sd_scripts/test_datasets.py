@@ -13,8 +13,8 @@ import pytest
 from test_dataset_buckets import case, laid_out
 
 from orchestrator import dataset as api
-from orchestrator import settings
 from orchestrator.dataset.build import build
+from orchestrator.system import settings
 
 pytestmark = pytest.mark.sd_scripts
 

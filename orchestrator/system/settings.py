@@ -20,7 +20,7 @@ from typing import Any
 
 from orchestrator.errors import Problem, RecipeError, near_miss
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 _KNOWN: dict[str, tuple[str, ...]] = {"": ("models", "notify", "sd-scripts"), "sd-scripts": ("dir", "python", "tokenizers")}
 
 

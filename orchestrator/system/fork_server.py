@@ -1,6 +1,6 @@
 """A process that has already imported what our own steps need, and forks one child for each.
 
-``python -m orchestrator.warm`` reads one JSON request a line from stdin and ends with it. A request holds
+``python -m orchestrator.system.fork_server`` reads one JSON request a line from stdin and ends with it. A request holds
 work, cwd, log (paths), env, module and argv; the answer is a line with the pid of the supervisor.
 Every child gets a session and a supervisor of its own, as if it had been started afresh; a crash in one is that one's alone.
 Only imports happen here, never tensor work: a thread pool does not survive a fork.
@@ -17,7 +17,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from orchestrator import supervise
+from orchestrator.system import supervisor
 
 
 def child(request: dict[str, object]) -> int:
@@ -51,7 +51,7 @@ def start(request: dict[str, object]) -> int:
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    code = supervise.watch(Path(str(request["work"])), lambda: child(request))
+    code = supervisor.watch(Path(str(request["work"])), lambda: child(request))
     os._exit(code & 0xFF)
 
 

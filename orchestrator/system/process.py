@@ -15,11 +15,10 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import supervise
-from orchestrator.follow import (
+from orchestrator.system import settings, supervisor
+from orchestrator.system.child import (
     LOG,
     POLL_SECONDS,
     SAVED,
@@ -37,6 +36,7 @@ from orchestrator.follow import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 __all__ = [
     "LOG",
@@ -88,12 +88,12 @@ class Warm:
             if self._server is None or self._server.poll() is not None:
                 self._let_go()
                 self._server = subprocess.Popen(
-                    (sys.executable, "-m", "orchestrator.warm"),
+                    (sys.executable, "-m", "orchestrator.system.fork_server"),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
                     start_new_session=True,
-                    cwd=Path(__file__).resolve().parent.parent,
+                    cwd=settings.ROOT,
                 )
             asking, answers = self._server.stdin, self._server.stdout
             if asking is None or answers is None:
@@ -102,7 +102,7 @@ class Warm:
                 asking.write(json.dumps(request) + "\n")
                 asking.flush()
             pid = answers.readline().strip()  # the first request waits for the imports; "" when the process is gone
-            while pid and not _noted(work) and supervise.started(int(pid)):
+            while pid and not _noted(work) and supervisor.started(int(pid)):
                 time.sleep(POLL_SECONDS)
             return _noted(work)
 
@@ -122,7 +122,7 @@ class Warm:
 
 
 def _noted(work: Path) -> bool:
-    return any((work / name).exists() for name in (supervise.CHILD, supervise.EXIT))
+    return any((work / name).exists() for name in (supervisor.CHILD, supervisor.EXIT))
 
 
 def run(
@@ -140,7 +140,7 @@ def run(
 
     Errors: OSError when the supervisor cannot be started or ``work`` cannot be written.
     """
-    for name in (supervise.CHILD, supervise.EXIT):
+    for name in (supervisor.CHILD, supervisor.EXIT):
         (work / name).unlink(missing_ok=True)
     for name, text in command.files.items():
         (work / name).write_text(text, "utf-8")
@@ -156,7 +156,7 @@ def run(
                 return Exit(1)
         else:
             option = () if held is None else ("--leash", str(held))
-            argv = (sys.executable, "-I", "-S", supervise.__file__, str(work), *option, "--", *command.argv)
+            argv = (sys.executable, "-I", "-S", supervisor.__file__, str(work), *option, "--", *command.argv)
             helper = subprocess.Popen(
                 argv,
                 cwd=command.cwd,

@@ -12,8 +12,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import settings
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.system import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

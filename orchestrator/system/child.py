@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator import listen, owner, supervise
+from orchestrator.system import lock, log_tail, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ LOG = "log.txt"
 POLL_SECONDS = 0.05
 SAVED = "the model is saved"
 """The note of a progress that says: the promised file is whole; what is left of the child is its end."""
-GRACE_SECONDS = supervise.GRACE_SECONDS
+GRACE_SECONDS = supervisor.GRACE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,42 +85,42 @@ def alive(work: Path, now: float | None = None) -> bool:
 
     Of a child on another host (``now``: the folder's time, see ``owner.read``) only the supervisor's heartbeat is known.
     """
-    child = _json(work / supervise.CHILD)
+    child = _json(work / supervisor.CHILD)
     if _elsewhere(child):
-        who = owner.read(work / supervise.CHILD, now)
-        return who is not None and who.alive and not (work / supervise.EXIT).exists()
+        who = lock.read(work / supervisor.CHILD, now)
+        return who is not None and who.alive and not (work / supervisor.EXIT).exists()
     for key in ("supervisor", "pid"):
         pid = child.get(key)
-        if isinstance(pid, int) and pid > 0 and supervise.started(pid) == child.get(f"{key}_started") != "":
+        if isinstance(pid, int) and pid > 0 and supervisor.started(pid) == child.get(f"{key}_started") != "":
             return True
     return False
 
 
 def elsewhere(work: Path) -> bool:
     """Return whether the child in ``work`` was started on another host, whose processes cannot be seen from here."""
-    return _elsewhere(_json(work / supervise.CHILD))
+    return _elsewhere(_json(work / supervisor.CHILD))
 
 
 def _elsewhere(child: dict[str, object]) -> bool:
-    return "place" in child and child["place"] != supervise.place()
+    return "place" in child and child["place"] != supervisor.place()
 
 
-def distant(work: Path) -> owner.Owner | None:
+def distant(work: Path) -> lock.Owner | None:
     """Return who runs a child in ``work`` on another host now; None if nobody does."""
-    if not elsewhere(work) or not alive(work, owner.now(work)):
+    if not elsewhere(work) or not alive(work, lock.now(work)):
         return None
-    return owner.read(work / supervise.CHILD, owner.now(work))
+    return lock.read(work / supervisor.CHILD, lock.now(work))
 
 
 def begun(work: Path) -> float | None:
     """Return when the child in ``work`` was started, in seconds since the epoch; None if that is not known."""
-    at = _json(work / supervise.CHILD).get("at")
+    at = _json(work / supervisor.CHILD).get("at")
     return float(at) if isinstance(at, int | float) else None
 
 
 def ended_well(work: Path) -> bool:
     """Return whether a child in ``work`` ended with exit code 0 while nobody watched."""
-    return _json(work / supervise.EXIT).get("code") == 0
+    return _json(work / supervisor.EXIT).get("code") == 0
 
 
 def adopt(work: Path, watch: Watch, start: int = 0) -> Exit:
@@ -140,8 +140,8 @@ def _json(path: Path) -> dict[str, object]:
 
 def follow(work: Path, start: int, watch: Watch, helper: Starter | None) -> Exit:
     """Read the log until the child has ended; stop it when asked to or when its output shows a fault."""
-    tail = listen.Tail(work / LOG, start)
-    listener = listen.Listener(watch)
+    tail = log_tail.Tail(work / LOG, start)
+    listener = log_tail.Listener(watch)
     fault, stopped, ending = "", False, 0.0
     last_asked = time.monotonic()
     held = ""
@@ -190,12 +190,12 @@ def _hold(work: Path, watch: Watch, held: str) -> str:
 
 def _over(work: Path, helper: Starter | None) -> bool:
     """Return whether the end was noted, or supervisor and child are both gone."""
-    return (work / supervise.EXIT).exists() or (helper is not None and helper.poll() is not None and not alive(work))
+    return (work / supervisor.EXIT).exists() or (helper is not None and helper.poll() is not None and not alive(work))
 
 
 def _code(work: Path, helper: Starter | None) -> int | None:
     """Return the exit code that was noted, or the supervisor's own where none was noted; None: nobody saw."""
-    code = _json(work / supervise.EXIT).get("code")
+    code = _json(work / supervisor.EXIT).get("code")
     own = helper.wait() if helper is not None else 0
     if isinstance(code, int):
         return code
@@ -204,7 +204,7 @@ def _code(work: Path, helper: Starter | None) -> int | None:
 
 def _signal(work: Path, number: signal.Signals) -> bool:
     """Send a signal to the whole group of the child in ``work``; return whether there was one to hear it."""
-    child = _json(work / supervise.CHILD)
+    child = _json(work / supervisor.CHILD)
     pid = child.get("supervisor")
     group = pid if isinstance(pid, int) and pid > 1 else None  # killpg(1) is kill(-1): every process there is
     if group is None or _elsewhere(child) or not alive(work):

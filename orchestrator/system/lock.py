@@ -17,8 +17,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from orchestrator import supervise
 from orchestrator.errors import NotReady, Problem
+from orchestrator.system import supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,13 +45,13 @@ class Owner:
     @property
     def here(self) -> bool:
         """Whether it is, or was, a process of this host."""
-        return self.place == supervise.place()
+        return self.place == supervisor.place()
 
     @property
     def alive(self) -> bool:
         """Whether it still works."""
         if self.here:
-            return supervise.started(self.pid) == self.started != ""
+            return supervisor.started(self.pid) == self.started != ""
         return abs(self.age) < STALE_SECONDS
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class Owner:
 def me() -> Owner:
     """Return this process."""
     pid = os.getpid()
-    return Owner(os.uname().nodename, supervise.place(), pid, supervise.started(pid), time.time())
+    return Owner(os.uname().nodename, supervisor.place(), pid, supervisor.started(pid), time.time())
 
 
 def write(descriptor: int, who: Owner) -> None:
@@ -93,7 +93,7 @@ def read(path: Path, now: float | None = None) -> Owner | None:
 def _owner(said: dict[str, Any], age: float) -> Owner:
     pid, started = ("pid", "started") if "started" in said else ("supervisor", "supervisor_started")
     since = float(said["since"] if "since" in said else said["at"])
-    place = str(said["place"]) if "place" in said else supervise.place()
+    place = str(said["place"]) if "place" in said else supervisor.place()
     return Owner(str(said.get("host", os.uname().nodename)), place, int(said[pid]), str(said[started]), since, age)
 
 
@@ -125,7 +125,7 @@ class Heartbeat:
         self._thread.join()
 
     def _beat(self) -> None:
-        while not self._end.wait(supervise.BEAT_SECONDS):
+        while not self._end.wait(supervisor.BEAT_SECONDS):
             for path in self._paths:
                 found = read(path)
                 if found is not None and (found.place, found.pid) != (self._me.place, self._me.pid):

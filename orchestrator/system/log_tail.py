@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.follow import Watch
+    from orchestrator.system.child import Watch
 
 MAX_READ = 1 << 20
 MAX_PIECE = 64 * 1024  # a megabyte without a line end is read in parts of this size

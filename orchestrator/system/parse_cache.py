@@ -10,10 +10,12 @@ import hashlib
 import json
 import os
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator import settings
+from orchestrator.system import settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SETTLED_NS = 2_000_000_000
 """A file changed less than this before it was read is not trusted: its next change could bear the same time."""
@@ -49,9 +51,9 @@ class Marks(dict[str, str]):
 def program() -> str:
     """Return what identifies the code that reads recipes and pictures: an answer of another version is none."""
     files: list[tuple[str, int, int]] = []
-    for folder in (Path(__file__).parent, Path(__file__).parent / "dataset"):
-        with os.scandir(folder) as entries:
-            files += [(one.name, (state := one.stat()).st_size, state.st_mtime_ns) for one in entries if one.is_file()]
+    for folder, _, names in os.walk(settings.ROOT / "orchestrator"):
+        paths = [f"{folder}/{name}" for name in names if name.endswith(".py")]
+        files += [(path, (state := os.stat(path)).st_size, state.st_mtime_ns) for path in paths]  # noqa: PTH116
     return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
 
 
