@@ -24,8 +24,8 @@ import pytest
 from benchmarks import Row
 from benchmarks.start import took
 from orchestrator import go, lanes, trace
-from orchestrator.parts import names
 from orchestrator.plan import Lane
+from orchestrator.recipe.compose import names
 from orchestrator.workspace import Wanted, Workspace
 
 if TYPE_CHECKING:

@@ -38,10 +38,11 @@ def generate(path: Path) -> None:
     """Write the file: down as the trainers initialize it, up with directions that decay as after training."""
     import numpy as np  # noqa: PLC0415 - in a process of its own: a child's peak memory starts with its parent's
 
-    from orchestrator import architecture, layers, load  # noqa: PLC0415
+    from orchestrator import architecture, layers  # noqa: PLC0415
+    from orchestrator.recipe import loader  # noqa: PLC0415
     from orchestrator.weights import metadata  # noqa: PLC0415
 
-    recipe = load.recipe(ROOT / "recipes", RECIPE).recipe
+    recipe = loader.recipe(ROOT / "recipes", RECIPE).recipe
     rng = np.random.default_rng(31337)
     pieces: list[metadata.Piece] = []
     for module in architecture.modules(recipe, layers.built_in("sd1")):

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import dataset as dataset_
-from orchestrator import fmt
 from orchestrator.dataset import config
 from orchestrator.engines import arguments, options, sdscripts
+from orchestrator.recipe import toml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,7 @@ def sd_scripts(recipe: Recipe, world: World, folder: Path) -> dict[str, str]:
         *_left_out(recipe),
         "",
     ]
-    files = {TRAIN: "\n".join([*head, *fmt.lines(table)]) + "\n", DATASET: _dataset(recipe, world, folder)}
+    files = {TRAIN: "\n".join([*head, *toml.lines(table)]) + "\n", DATASET: _dataset(recipe, world, folder)}
     if arguments.PRESET in made.files:
         files[PRESET] = made.files[arguments.PRESET]
     return files

@@ -121,7 +121,7 @@ def reference() -> str:
 
 def recipe_reference() -> str:
     """Return the reference of recipe files in Markdown, from the schema."""
-    from orchestrator import schema  # noqa: PLC0415
+    from orchestrator.recipe import schema  # noqa: PLC0415
 
     document = schema.document()
     lines = [

@@ -11,8 +11,9 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator import fmt, looking, parts
+from orchestrator import looking
 from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.recipe import compose, toml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +96,7 @@ def propose(wish: Wish, root: Path) -> Proposal:
     notes += _advice(seen, triggers)
     count = sum(len(one.stems) for one in seen)
     head = f"# {wish.subject}: {count} pictures. Written by `orchestrator new`; it is yours to change."
-    files = {f"_subjects/{wish.subject}.toml": "\n".join([head, "", *fmt.lines(part)]) + "\n"}
+    files = {f"_subjects/{wish.subject}.toml": "\n".join([head, "", *toml.lines(part)]) + "\n"}
     names = tuple(f"{wish.subject}-{algorithm}" for algorithm in wish.algorithms)
     known = _algorithms()
     for name, algorithm in zip(names, wish.algorithms, strict=True):
@@ -106,7 +107,7 @@ def propose(wish: Wish, root: Path) -> Proposal:
         if "block_weights" in known[algorithm].get("unset", []):  # the subject has them
             table["unset"] = ["block_weights"]
         head = f"# {wish.subject} as {algorithm}.   Run:  orchestrator run {name}"
-        files[f"{name}.toml"] = "\n".join([head, "", *fmt.lines(table)]) + "\n"
+        files[f"{name}.toml"] = "\n".join([head, "", *toml.lines(table)]) + "\n"
     return Proposal(files, names, tuple(notes))
 
 
@@ -116,7 +117,7 @@ def write(proposal: Proposal, root: Path) -> list[Path]:
     Raises:
         RecipeError: one of them exists; nothing was written.
     """
-    from orchestrator import schema  # noqa: PLC0415 - pydantic, only now
+    from orchestrator.recipe import schema  # noqa: PLC0415 - pydantic, only now
 
     recipes = root / "recipes"
     standing = [
@@ -127,13 +128,13 @@ def write(proposal: Proposal, root: Path) -> list[Path]:
     if standing:
         raise RecipeError(standing)
     recipes.mkdir(parents=True, exist_ok=True)
-    if not (recipes / fmt.SCHEMA).exists():
-        (recipes / fmt.SCHEMA).write_text(schema.dumps(), "utf-8")
+    if not (recipes / toml.SCHEMA).exists():
+        (recipes / toml.SCHEMA).write_text(schema.dumps(), "utf-8")
     written: list[Path] = []
     for name, text in proposal.files.items():
         path = recipes / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(fmt.pretty(text, path), "utf-8")
+        path.write_text(toml.pretty(text, path), "utf-8")
         written.append(path)
     return written
 
@@ -174,7 +175,7 @@ def _check(wish: Wish) -> None:
 
 def _algorithms() -> dict[str, dict[str, Any]]:
     """Return the parts that make a network, by name: not those that only change one (alpha1) or its optimizer (adafactor)."""
-    files = sorted((parts.library() / "_algorithms").glob("*.toml"))
+    files = sorted((compose.library() / "_algorithms").glob("*.toml"))
     tables = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in files}
     return {name: table for name, table in tables.items() if "family" in table.get("network", {})}
 

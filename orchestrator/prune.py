@@ -9,9 +9,10 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator import engines, load
+from orchestrator import engines
 from orchestrator.errors import RecipeError
 from orchestrator.plan import Kind
+from orchestrator.recipe import loader
 from orchestrator.record import PARTIAL, RECORD
 from orchestrator.record import load as load_record
 from orchestrator.report.details import VARIANTS
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from orchestrator.load import Loaded
     from orchestrator.plan import Step
+    from orchestrator.recipe.loader import Loaded
     from orchestrator.workspace import Workspace
 
 _STEP = re.compile(rf"({'|'.join(Kind)})-[0-9a-f]{{12}}(\.old-.*)?")
@@ -81,13 +82,13 @@ def remove(space: Workspace, found: list[Stale]) -> None:
 
 def _asked(space: Workspace) -> Iterator[Step]:
     """Yield every step that a recipe asks for: alone and with all others, under every profile and engine."""
-    names = load.names(space.recipes)
+    names = loader.names(space.recipes)
     space.world.recall()
-    folders = (space.recipes, load.library())
+    folders = (space.recipes, loader.library())
     profiles = sorted({path.stem for folder in folders for path in folder.glob("_profiles/*.toml")})
     for profile in ("", *profiles):
         for engine in ("", *engines.ENGINES):
-            loaded, problems = load.readable(space.recipes, names, profile, engine)
+            loaded, problems = loader.readable(space.recipes, names, profile, engine)
             if problems and not profile and not engine:
                 raise RecipeError(problems)
             for some in (loaded, *([one] for one in loaded)):

@@ -20,8 +20,8 @@ from orchestrator.workspace import as_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.load import Loaded
     from orchestrator.plan import Plan
+    from orchestrator.recipe.loader import Loaded
     from orchestrator.record import Reason
     from orchestrator.store import Store
     from orchestrator.system.process import Progress

@@ -27,13 +27,14 @@ def register(parent: typer.Typer) -> None:
 
 def _recipe(name: str, profile: str) -> tuple[Recipe, Path]:
     """Return a recipe and the project folder it belongs to; RecipeError if it reads folders that nobody gave."""
-    from orchestrator import dataset, load  # noqa: PLC0415
+    from orchestrator import dataset  # noqa: PLC0415
     from orchestrator.errors import RecipeError  # noqa: PLC0415
+    from orchestrator.recipe import loader  # noqa: PLC0415
     from orchestrator.system import allowlist  # noqa: PLC0415
     from orchestrator.workspace import find_root  # noqa: PLC0415
 
     root = find_root()
-    recipe = load.recipe(root / "recipes", name, profile).recipe
+    recipe = loader.recipe(root / "recipes", name, profile).recipe
     strange = allowlist.problems(recipe, root)
     strange = strange or allowlist.links(recipe, [path for _, path in dataset.sources(recipe.dataset, root)], root)
     if strange:

@@ -131,7 +131,8 @@ def verify(
     json: AsJson = False,
 ) -> None:
     """Does a file (or a release's folder or zip) hold what its recipe promises, or what made it, and which recipes fit."""
-    from orchestrator import load, weights  # noqa: PLC0415
+    from orchestrator import weights  # noqa: PLC0415
+    from orchestrator.recipe import loader  # noqa: PLC0415
     from orchestrator.workspace import Workspace, find_root  # noqa: PLC0415
 
     if file.is_dir() or file.suffix == ".zip":
@@ -149,8 +150,8 @@ def verify(
         found = weights.verify(file)
     else:
         space = Workspace(root)
-        names = [recipe] if recipe else load.names(space.recipes)
-        loaded, problems = load.readable(space.recipes, names, profile, engine)
+        names = [recipe] if recipe else loader.names(space.recipes)
+        loaded, problems = loader.readable(space.recipes, names, profile, engine)
         if recipe and problems:
             raise RecipeError(problems)
         known = {one.recipe.name: expectation(one.recipe, space.world.find(one.recipe.base.checkpoint)) for one in loaded}

@@ -95,9 +95,10 @@ def _ask(wish: Wish, proposal: Proposal, root: Path) -> tuple[Wish, Proposal]:
 
 def _problems(root: Path, recipes: Sequence[str]) -> list[str]:
     """Return what the checks of the pictures say about recipes that were just written."""
-    from orchestrator import dataset, load  # noqa: PLC0415
+    from orchestrator import dataset  # noqa: PLC0415
+    from orchestrator.recipe import loader  # noqa: PLC0415
 
-    loaded = load.recipe(root / "recipes", recipes[0]).recipe
+    loaded = loader.recipe(root / "recipes", recipes[0]).recipe
     found = dataset.problems(dataset.layout(loaded.dataset, root), loaded.dataset, root)
     return [str(problem) for problem in found]
 
@@ -161,15 +162,15 @@ def import_(
 
 
 def _text(one: Imported) -> str:
-    from orchestrator import fmt as fmt_  # noqa: PLC0415
+    from orchestrator.recipe import toml as fmt_  # noqa: PLC0415
 
     lost = [f"# {note}" for note in one.notes if note.fate != "kept"]
     return "\n".join([f"# {one.table['summary']}", *lost, "", *fmt_.lines(one.table)]) + "\n"
 
 
 def _write_imported(imported: list[Imported], output: Path | None) -> list[Path]:
-    from orchestrator import fmt as fmt_  # noqa: PLC0415
     from orchestrator.errors import Problem, RecipeError  # noqa: PLC0415
+    from orchestrator.recipe import toml as fmt_  # noqa: PLC0415
     from orchestrator.workspace import find_root  # noqa: PLC0415
 
     if output is not None and len(imported) > 1:
@@ -200,8 +201,8 @@ def fmt(
     check: Annotated[bool, typer.Option("--check", help="Only say which files are not in form; exit code 1 if any.")] = False,
 ) -> None:
     """Put recipes into form: spaces, blank lines, the schema line for editors. Values and comments stay."""
-    from orchestrator import fmt as fmt_  # noqa: PLC0415
     from orchestrator.errors import Problem, RecipeError  # noqa: PLC0415
+    from orchestrator.recipe import toml as fmt_  # noqa: PLC0415
     from orchestrator.workspace import find_root  # noqa: PLC0415
 
     paths = files or sorted((find_root() / "recipes").rglob("*.toml"))
@@ -235,8 +236,8 @@ def schema(
     write: Annotated[bool, typer.Option("--write", help="Write recipes/recipe.schema.json instead of printing.")] = False,
 ) -> None:
     """The JSON Schema of a recipe, for editors.  Example: orchestrator schema --write."""
-    from orchestrator import fmt as fmt_  # noqa: PLC0415
-    from orchestrator import schema as schema_  # noqa: PLC0415
+    from orchestrator.recipe import schema as schema_  # noqa: PLC0415
+    from orchestrator.recipe import toml as fmt_  # noqa: PLC0415
     from orchestrator.workspace import find_root  # noqa: PLC0415
 
     if write:

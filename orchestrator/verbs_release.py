@@ -16,7 +16,7 @@ from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.errors import Problem
-    from orchestrator.load import Loaded
+    from orchestrator.recipe.loader import Loaded
 
 Out = Annotated[Path | None, typer.Option(help="Where to write the page; default: runs/report/index.html.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]

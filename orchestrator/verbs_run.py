@@ -44,16 +44,16 @@ STOPPED = 130
 
 def list_(*, json: AsJson = False) -> None:
     """The recipes: name, subject, algorithm, summary."""
-    from orchestrator import parts  # noqa: PLC0415
+    from orchestrator.recipe import compose  # noqa: PLC0415
 
-    root = parts.find_root() / "recipes"
-    found = parts.listed(root)
+    root = compose.find_root() / "recipes"
+    found = compose.listed(root)
     problems: list[Problem] = []
     if found is None:
-        from orchestrator import load  # noqa: PLC0415 - pydantic is half of the time that this verb takes
+        from orchestrator.recipe import loader  # noqa: PLC0415 - pydantic is half of the time that this verb takes
 
-        loaded, problems = load.readable(root, load.names(root))
-        found = [{key: getattr(each.recipe, key) for key in parts.LISTED} for each in loaded]
+        loaded, problems = loader.readable(root, loader.names(root))
+        found = [{key: getattr(each.recipe, key) for key in compose.LISTED} for each in loaded]
     if json:
         print_json(found)
     else:

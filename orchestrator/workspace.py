@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import guards, load
+from orchestrator import guards
 from orchestrator.errors import NotReady, Problem, RecipeError
 from orchestrator.known import World
-from orchestrator.parts import find_root
 from orchestrator.plan import Kind, Plan, make_plan
+from orchestrator.recipe import loader as load
+from orchestrator.recipe.compose import find_root
 from orchestrator.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.load import Loaded
     from orchestrator.plan import Step
     from orchestrator.recipe import Recipe
+    from orchestrator.recipe.loader import Loaded
     from orchestrator.record import Reason
 
 __all__ = ["ALL", "Wanted", "Workspace", "as_json", "describe", "disk", "final", "find_root", "predict", "select"]

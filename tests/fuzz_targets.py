@@ -92,11 +92,12 @@ def paths(table: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
 
 def make_recipe(rng: random.Random) -> bytes:
     """Return a whole recipe with a few keys set to anything, added or dropped; now and then with torn bytes too."""
-    from orchestrator import load, show  # noqa: PLC0415 - atheris wants to see the import
+    from orchestrator import show  # noqa: PLC0415 - atheris wants to see the import
+    from orchestrator.recipe import loader  # noqa: PLC0415
 
     name = rng.choice(("krnk-lora3x3", "krnk-locon", "krnksf_tyankps-loha"))
     if name not in _WHOLE:
-        _WHOLE[name] = json.dumps(load.recipe(ROOT / "recipes", name).merged)
+        _WHOLE[name] = json.dumps(loader.recipe(ROOT / "recipes", name).merged)
     table = json.loads(_WHOLE[name])
     for _ in range(rng.randrange(1, 4)):
         places = paths(table)
@@ -127,13 +128,14 @@ def _without_none(item: Any) -> Any:
 
 def read_recipe(data: bytes, folder: Path) -> None:
     """Load it as ``run`` would, ask its engine, and say its problems."""
-    from orchestrator import engines, load  # noqa: PLC0415
+    from orchestrator import engines  # noqa: PLC0415
     from orchestrator.errors import RecipeError, report  # noqa: PLC0415
+    from orchestrator.recipe import loader  # noqa: PLC0415
     from orchestrator.system.terminal import clean  # noqa: PLC0415
 
     (folder / "fuzzed.toml").write_bytes(data)
     try:
-        recipe = load.recipe(folder, "fuzzed").recipe
+        recipe = loader.recipe(folder, "fuzzed").recipe
     except RecipeError as error:
         if "\x1b" in clean(report(error)):
             raise AssertionError("a control character would reach the terminal") from error
@@ -234,12 +236,13 @@ def make_progress(rng: random.Random) -> bytes:
 
 def read_progress(data: bytes, folder: Path) -> None:
     """Read it as every engine does, as our own programs' output, as a log, and as a whole training's."""
-    from orchestrator import diagnose, engines, journal, load, show  # noqa: PLC0415
+    from orchestrator import diagnose, engines, journal, show  # noqa: PLC0415
+    from orchestrator.recipe import loader  # noqa: PLC0415
 
     text = data.decode("utf-8", "replace")
     for name in engines.ENGINES:
         engine = engines.get(name)
-        reader = engine.reader(load.recipe(ROOT / "recipes", "krnk-locon").recipe, folder)
+        reader = engine.reader(loader.recipe(ROOT / "recipes", "krnk-locon").recipe, folder)
         for piece in text.splitlines():
             engine.read(piece)
             reader(piece)

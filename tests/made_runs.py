@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 
-from orchestrator import blocks, grid, load, release
+from orchestrator import blocks, grid, release
 from orchestrator.dataset.build import build
+from orchestrator.recipe import loader
 from orchestrator.store import Record
 
 if TYPE_CHECKING:
@@ -43,13 +44,13 @@ CONV = ["lora_unet_down_blocks_0_resnets_0_conv1", "lora_unet_up_blocks_2_resnet
 
 
 @functools.cache
-def recipes() -> list[load.Loaded]:
+def recipes() -> list[loader.Loaded]:
     """Return the project's 15 recipes."""
     root = ROOT / "recipes"
-    return load.recipes(root, load.names(root))
+    return loader.recipes(root, loader.names(root))
 
 
-def loaded(name: str) -> load.Loaded:
+def loaded(name: str) -> loader.Loaded:
     return next(each for each in recipes() if each.recipe.name == name)
 
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator import architecture, layers, load
+from orchestrator import architecture, layers
 from orchestrator.engines import networks
 from orchestrator.errors import NotReady
-from orchestrator.recipe import Network, Preset, Recipe
+from orchestrator.recipe import Network, Preset, Recipe, loader
 
 ROOT = Path(__file__).resolve().parent.parent
 INVENTORY = ROOT.parent / "shared" / "sd15-lora-modules.json"
 
 
 def recipe(name: str) -> Recipe:
-    return load.recipe(ROOT / "recipes", name).recipe
+    return loader.recipe(ROOT / "recipes", name).recipe
 
 
 def changed(base: Recipe, **network: Any) -> Recipe:

@@ -17,12 +17,12 @@ from PIL import Image, ImageDraw, ImageOps
 from typer.testing import CliRunner
 
 from orchestrator import dataset as api
-from orchestrator import load, verbs_dataset
+from orchestrator import verbs_dataset
 from orchestrator.dataset import contact, importing, lint, looks, tagger, tokens
 from orchestrator.dataset.build import build
 from orchestrator.dataset.lint import Level
 from orchestrator.errors import NotReady, RecipeError
-from orchestrator.recipe import Dataset, Training
+from orchestrator.recipe import Dataset, Training, loader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +83,7 @@ def test_a_good_dataset_has_no_warning(good: Path) -> None:
 
 
 def test_the_release_has_no_warning(project: Path) -> None:
-    recipe = load.recipe(project / "recipes", "krnk-loha").recipe
+    recipe = loader.recipe(project / "recipes", "krnk-loha").recipe
     report = lint.check(recipe.dataset, project, recipe.training)
     assert [one for one in report.findings if one.level is not Level.NOTE] == []
     seen = report.as_json()

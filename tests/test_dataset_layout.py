@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from orchestrator import dataset as api
-from orchestrator import load
 from orchestrator.dataset import buckets, config, naming
-from orchestrator.recipe import Dataset
+from orchestrator.recipe import Dataset, loader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -226,7 +225,7 @@ def test_the_table_for_12_gb() -> None:
 
 
 def test_the_release_has_the_folders_of_its_author(project: Path) -> None:
-    recipe = load.recipe(project / "recipes", "krnksf_tyankps-lora3x3").recipe
+    recipe = loader.recipe(project / "recipes", "krnksf_tyankps-lora3x3").recipe
     plan = api.layout(recipe.dataset, project)
     assert api.problems(plan, recipe.dataset, project) == []
     assert {folder.source: len(folder.pictures) for folder in plan.folders} == {

@@ -14,7 +14,8 @@ import fakes
 import pytest
 from PIL import Image, ImageDraw
 
-from orchestrator import cli, load, manual
+from orchestrator import cli, manual
+from orchestrator.recipe import loader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +163,7 @@ def test_the_reference_names_every_verb_and_key(tmp_path: Path) -> None:
 
 def test_toml_on_the_pages_is_right() -> None:
     """Every table and key that a page shows exists."""
-    from orchestrator import schema  # noqa: PLC0415
+    from orchestrator.recipe import schema  # noqa: PLC0415
 
     fields = {
         name
@@ -193,7 +194,7 @@ def test_every_page_stands_in_the_navigation() -> None:
 def test_the_parts_that_pages_name_exist() -> None:
     for page in PAGES:
         for part in re.findall(r"_(?:algorithms|base)/[\w-]+", page.read_text("utf-8")):
-            assert (load.library() / f"{part}.toml").is_file(), f"{page.name}: {part}"
+            assert (loader.library() / f"{part}.toml").is_file(), f"{page.name}: {part}"
 
 
 def test_what_survives_what_names_tests_that_exist(project: Path) -> None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator import engines, load
+from orchestrator import engines
 from orchestrator.embedded import options as own
 from orchestrator.engines import arguments, checkout, gen_step, networks, options, sdscripts, surgery, write_tokenizer
 from orchestrator.errors import RecipeError
-from orchestrator.recipe import Network, Recipe, Resize
+from orchestrator.recipe import Network, Recipe, Resize, loader
 from orchestrator.system import settings
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _no_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def recipe(name: str) -> Recipe:
-    return load.recipe(RECIPES, str(ROOT / name) if name.endswith(".toml") else name).recipe
+    return loader.recipe(RECIPES, str(ROOT / name) if name.endswith(".toml") else name).recipe
 
 
 def made(tmp_path: Path, *parts: str, text: str = "") -> Recipe:
@@ -45,7 +45,7 @@ def made(tmp_path: Path, *parts: str, text: str = "") -> Recipe:
     shutil.copytree(RECIPES, root, dirs_exist_ok=True)
     extends = ["_base/release-2023-03", "_subjects/krnk", *parts]
     (root / "made.toml").write_text(f'extends = {json.dumps(extends)}\nsummary = "x"\n{text}', "utf-8")
-    return load.recipe(root, "made").recipe
+    return loader.recipe(root, "made").recipe
 
 
 def said(command: Command) -> dict[str, list[str]]:
@@ -345,7 +345,7 @@ def test_sdxls_text_encoder_outputs_are_kept_in_memory_and_only_where_they_do_no
     ):
         more = f'\n[training]\ntrain = "{train}"\n[training.options]\n{option} = true\n'
         path.write_text(text.replace("extends = [", 'unset = ["training.text_encoder_lr"]\nextends = [') + more, "utf-8")
-        found = sdscripts.check(load.recipe(RECIPES, str(path)).recipe)
+        found = sdscripts.check(loader.recipe(RECIPES, str(path)).recipe)
         assert expected in "\n".join(map(str, found))
         assert bool(found) == bool(expected)
 
@@ -620,8 +620,8 @@ def test_every_owned_option_is_one_of_the_trainers() -> None:
 
 def test_the_embedded_engine_takes_the_same_arguments(tmp_path: Path) -> None:
     parser = own.parser()
-    for name in load.names(RECIPES):
-        asked = load.recipe(RECIPES, name, "demo").recipe
+    for name in loader.names(RECIPES):
+        asked = loader.recipe(RECIPES, name, "demo").recipe
         if asked.base.architecture != "sd1":
             continue
         inputs = {"dataset": tmp_path, "checkpoint": ROOT / "orchestrator" / "embedded" / "base"}

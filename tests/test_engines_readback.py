@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator import load
 from orchestrator.engines import embedded, readback, saved, sdscripts
-from orchestrator.recipe import Expect, Recipe
+from orchestrator.recipe import Expect, Recipe, loader
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT.parent / "shared" / "samples"
@@ -33,7 +32,7 @@ def needed() -> None:
 def sample(name: str, **training: Any) -> Recipe:
     """Return the recipe of a sample."""
     needed()
-    base = load.recipe(ROOT / "recipes", f"krnk-{name}").recipe
+    base = loader.recipe(ROOT / "recipes", f"krnk-{name}").recipe
     asked = {
         "steps": 6 if name == "lora3x3" else 2,
         "mixed_precision": "no",
@@ -192,7 +191,7 @@ def test_states_that_were_lost_at_the_same_step_are_all_kept(tmp_path: Path) -> 
 
 
 def test_the_embedded_engine_is_judged_by_its_own_bases_sizes(tmp_path: Path) -> None:
-    recipe = load.recipe(ROOT / "recipes", "krnk-locon", "demo").recipe
+    recipe = loader.recipe(ROOT / "recipes", "krnk-locon", "demo").recipe
     base = ROOT / "orchestrator" / "embedded" / "base"
     command = embedded.train(recipe, {"dataset": tmp_path, "checkpoint": base}, tmp_path, None)
     said = json.loads(command.files["expected.json"])

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import load
 from orchestrator.engines import checkout, embedded, sdscripts, states
 from orchestrator.errors import RecipeError
+from orchestrator.recipe import loader
 from orchestrator.system import settings
 
 
@@ -111,7 +111,7 @@ def test_states_of_a_resumed_training_are_counted_right(tmp_path: Path) -> None:
     assert states.newest(tmp_path) == (old, 400)  # no log says how long an epoch is
     (tmp_path / "log.txt").write_text("  num batches per epoch / 1epochのバッチ数: 205\n", "utf-8")
     assert states.newest(tmp_path) == (new, 505)
-    recipe = load.recipe(Path(__file__).resolve().parent.parent / "recipes", "krnk-locon").recipe
+    recipe = loader.recipe(Path(__file__).resolve().parent.parent / "recipes", "krnk-locon").recipe
     inputs = {"dataset": tmp_path / "none", "checkpoint": Path("/m")}
     argv = sdscripts.train(recipe, inputs, tmp_path, new).argv
     assert argv[argv.index("--initial_step") + 1] == "505"

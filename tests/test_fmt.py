@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import cli, fmt, load, schema
+from orchestrator import cli
 from orchestrator.errors import RecipeError
+from orchestrator.recipe import loader, schema, toml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,34 +34,34 @@ def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
 
 
 def test_the_form(tmp_path: Path) -> None:
-    assert fmt.pretty(UGLY, tmp_path / "x.toml").replace("   2]   ", "   2]") == NEAT
-    assert fmt.pretty(NEAT, tmp_path / "x.toml") == NEAT
+    assert toml.pretty(UGLY, tmp_path / "x.toml").replace("   2]   ", "   2]") == NEAT
+    assert toml.pretty(NEAT, tmp_path / "x.toml") == NEAT
 
 
 def test_the_schema_line_points_at_the_schema(tmp_path: Path) -> None:
-    (tmp_path / fmt.SCHEMA).write_text("{}", "utf-8")
+    (tmp_path / toml.SCHEMA).write_text("{}", "utf-8")
     (tmp_path / "_base").mkdir()
-    once = fmt.pretty("a = 1\n", tmp_path / "_base" / "x.toml")
-    assert once == f"#:schema ../{fmt.SCHEMA}\na = 1\n"
-    assert fmt.pretty(once, tmp_path / "x.toml") == f"#:schema {fmt.SCHEMA}\na = 1\n"
+    once = toml.pretty("a = 1\n", tmp_path / "_base" / "x.toml")
+    assert once == f"#:schema ../{toml.SCHEMA}\na = 1\n"
+    assert toml.pretty(once, tmp_path / "x.toml") == f"#:schema {toml.SCHEMA}\na = 1\n"
 
 
 def test_what_is_no_toml_is_not_touched(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is not TOML"):
-        fmt.pretty("a = = 1\n", tmp_path / "x.toml")
+        toml.pretty("a = = 1\n", tmp_path / "x.toml")
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=8), VALUES, max_size=5))
 def test_what_is_written_reads_back(table: dict[str, object]) -> None:
-    text = "\n".join(fmt.lines(table)) + "\n"
+    text = "\n".join(toml.lines(table)) + "\n"
     assert tomllib.loads(text) == table
 
 
 def test_every_recipe_here_is_in_form(project: Path) -> None:
     files = [path for path in (project / "recipes").rglob("*.toml") if "examples" not in path.parts]
     assert len(files) > 30
-    wrong = [str(path) for path in files if fmt.pretty(path.read_text("utf-8"), path) != path.read_text("utf-8")]
+    wrong = [str(path) for path in files if toml.pretty(path.read_text("utf-8"), path) != path.read_text("utf-8")]
     assert wrong == [], "python -m orchestrator fmt  puts them into form"
 
 
@@ -80,7 +81,7 @@ def test_the_verb_checks_and_writes(
 
 
 def test_the_schema_beside_the_recipes_is_today_s(project: Path) -> None:
-    standing = (project / "recipes" / fmt.SCHEMA).read_text("utf-8")
+    standing = (project / "recipes" / toml.SCHEMA).read_text("utf-8")
     assert standing == schema.dumps(), "python -m orchestrator schema --write"
 
 
@@ -144,6 +145,6 @@ def test_windows_paths_in_recipes(project: Path, tmp_path: Path) -> None:
         "[base]\ncheckpoint = 'models\\base.safetensors'\n[dataset]\nname = 'x'\n[dataset.sources.x]\nimages = 'data\\x'\ntrigger = 'x'\n",  # noqa: E501
         "utf-8",
     )
-    recipe = load.recipe(tmp_path, "x").recipe
+    recipe = loader.recipe(tmp_path, "x").recipe
     assert recipe.base.checkpoint == "models/base.safetensors"
     assert recipe.dataset.sources["x"].images == "data/x"

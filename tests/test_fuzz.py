@@ -18,8 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator import engines, journal, load, show
+from orchestrator import engines, journal, show
 from orchestrator.errors import RecipeError, report
+from orchestrator.recipe import loader
 from orchestrator.record import Record
 from orchestrator.system.process import Progress
 from orchestrator.system.terminal import clean
@@ -42,7 +43,7 @@ values = st.recursive(
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Any]:
-    return load.recipe(PROJECT / "recipes", "krnk-lora3x3").merged
+    return loader.recipe(PROJECT / "recipes", "krnk-lora3x3").merged
 
 
 def paths(table: dict[str, Any], trail: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -108,7 +109,7 @@ def test_a_recipe_with_any_values_is_loaded_or_refused(whole: dict[str, Any], tm
     file = tmp_path / "fuzzed.toml"
     file.write_text(toml(table), "utf-8", errors="replace")
     try:
-        recipe = load.recipe(tmp_path, "fuzzed").recipe
+        recipe = loader.recipe(tmp_path, "fuzzed").recipe
     except RecipeError as error:
         said = clean(report(error))
         assert "\x1b" not in said
@@ -123,7 +124,7 @@ def test_a_recipe_with_any_values_is_loaded_or_refused(whole: dict[str, Any], tm
 def test_any_bytes_are_no_recipe_and_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "fuzzed.toml").write_bytes(content)
     with pytest.raises(RecipeError):
-        load.recipe(tmp_path, "fuzzed")
+        loader.recipe(tmp_path, "fuzzed")
 
 
 def test_a_toml_bomb_is_refused(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_a_toml_bomb_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dots.toml").write_text(".".join("a" for _ in range(3000)) + " = 1", "utf-8")
     for name in ("deep", "dots"):
         with pytest.raises(RecipeError):
-            load.recipe(tmp_path, name)
+            loader.recipe(tmp_path, name)
 
 
 @FUZZ

@@ -10,9 +10,10 @@ from typing import Any
 import fakes
 import pytest
 
-from orchestrator import cli, engines, export, importing, load
+from orchestrator import cli, engines, export, importing
 from orchestrator.errors import RecipeError
 from orchestrator.importing import Fate, sd_scripts, translate
+from orchestrator.recipe import loader
 from orchestrator.workspace import Wanted, Workspace
 
 SAMPLES = Path(__file__).resolve().parent.parent.parent / "shared" / "samples"
@@ -72,12 +73,12 @@ LINE = "call LoRA Lora3x3A50p-AdamW8 128 100 1000 4_krnk krnk Defmix-v2.0.safete
 
 def loaded(imported: translate.Imported, folder: Path) -> Any:
     """Write what was imported, load it, and ask the engine about it."""
-    from orchestrator import fmt  # noqa: PLC0415
+    from orchestrator.recipe import toml  # noqa: PLC0415
 
     path = folder / "recipes" / f"{imported.name}.toml"
     path.parent.mkdir(exist_ok=True)
-    path.write_text("\n".join(fmt.lines(imported.table)), "utf-8")
-    recipe = load.recipe(path.parent, imported.name).recipe
+    path.write_text("\n".join(toml.lines(imported.table)), "utf-8")
+    recipe = loader.recipe(path.parent, imported.name).recipe
     assert engines.get("sd-scripts").check(recipe) == []
     return recipe
 
@@ -147,7 +148,7 @@ def test_charframework_lines(tmp_path: Path, logic: str) -> None:
 
 
 def test_charframework_trains_what_the_release_trains(project: Path) -> None:
-    ours = load.recipe(project / "recipes", "krnk-loha").recipe
+    ours = loader.recipe(project / "recipes", "krnk-loha").recipe
     theirs = translate.recipe(importing.read(LINE.replace("Lora3x3A50p-AdamW8 128", "LohaA50p-AdamW8 32"))[0]).table
     network = ours.network.model_dump(mode="json", exclude_unset=True)
     assert theirs["network"] == network
@@ -466,7 +467,7 @@ def test_a_dataset_alone_is_trained_as_the_release_was(project: Path, tmp_path: 
     path = tmp_path / "dataset.toml"
     path.write_text("[[datasets]]\nresolution = 512\nbatch_size = 4\n[[datasets.subsets]]\nimage_dir = '10_mimi'\n", "utf-8")
     imported = translate.recipe(importing.read(str(path))[0], "mimi")
-    recipe, ours = loaded(imported, tmp_path), load.recipe(project / "recipes", "krnk-lora3x3").recipe
+    recipe, ours = loaded(imported, tmp_path), loader.recipe(project / "recipes", "krnk-lora3x3").recipe
     assert (recipe.base, recipe.network, recipe.training) == (ours.base, ours.network, ours.training)
     assert (recipe.dataset.batch_size, recipe.dataset.resolution_classes) == ({"default": 4}, (512,))
     assert (recipe.dataset.sizes, recipe.dataset.color_aug, recipe.dataset.enable_bucket) == ((), False, False)

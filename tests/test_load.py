@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator import load
 from orchestrator.errors import RecipeError, report
+from orchestrator.recipe import loader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,16 +61,16 @@ def problems(root: Path, text: str, name: str = "cat", profile: str = "") -> str
     """Return what is said of a recipe, with the folder's path taken out."""
     write(root, {name: text})
     with pytest.raises(RecipeError) as raised:
-        load.recipe(root, name, profile)
+        loader.recipe(root, name, profile)
     return report(raised.value).replace(f"{root}/", "")
 
 
 def test_all_15_recipes_load_and_hold_the_numbers_of_the_release(project: Path) -> None:
     root = project / "recipes"
-    assert len(load.names(root)) == 15
+    assert len(loader.names(root)) == 15
     for subject, (steps, repeats) in SUBJECTS.items():
         for algorithm, dim in (("lora3x3", 128), ("locon", 128), ("loha", 32)):
-            recipe = load.recipe(root, f"{subject}-{algorithm}").recipe
+            recipe = loader.recipe(root, f"{subject}-{algorithm}").recipe
             assert (recipe.subject, recipe.algorithm, recipe.training.steps, recipe.dataset.repeats) == (
                 subject,
                 algorithm,
@@ -95,19 +95,19 @@ def test_all_15_recipes_load_and_hold_the_numbers_of_the_release(project: Path) 
 def test_every_profile_lies_over_every_recipe(project: Path) -> None:
     root = project / "recipes"
     for profile in sorted(path.stem for path in (root / "_profiles").glob("*.toml")):
-        for name in load.names(root):
-            assert load.recipe(root, name, profile).recipe.name == name
+        for name in loader.names(root):
+            assert loader.recipe(root, name, profile).recipe.name == name
 
 
 def test_body_subjects_train_the_face_pictures_too(project: Path) -> None:
-    recipe = load.recipe(project / "recipes", "krnksf_tyankps-locon").recipe
+    recipe = loader.recipe(project / "recipes", "krnksf_tyankps-locon").recipe
     assert {"krnk", "tyank", "krnksf", "tyankps"} <= set(recipe.dataset.sources)
     assert recipe.triggers() == ("krnksf", "tyankps", "krnk", "tyank")
 
 
 def test_tables_merge_and_arrays_replace(root: Path) -> None:
     write(root, {"_base/more": 'extends = ["_base/base"]\nblock_weights = "FACE"\n[training]\nsteps = 20\n'})
-    loaded = load.recipe(write(root, {"dog": RECIPE.replace("_base/base", "_base/more")}), "dog")
+    loaded = loader.recipe(write(root, {"dog": RECIPE.replace("_base/base", "_base/more")}), "dog")
     assert (loaded.recipe.training.steps, loaded.recipe.training.seed) == (20, 1)
     assert loaded.origin["training.steps"].endswith("more.toml")
     assert loaded.origin["training.seed"].endswith("base.toml")
@@ -118,7 +118,7 @@ def test_a_profile_overlays_unsets_and_knows_the_algorithm(root: Path) -> None:
         'unset = ["training.learning_rate"]\n[training]\noptimizer = "Adafactor"\noptimizer_args = {relative_step = true}\n'
     )
     write(root, {"_profiles/small": profile + "[when.locon.network]\ndim = 2\n[when.loha.network]\ndim = 3\n"})
-    recipe = load.recipe(root, "cat", "small").recipe
+    recipe = loader.recipe(root, "cat", "small").recipe
     assert (recipe.network.dim, recipe.network.alpha, recipe.training.learning_rate) == (2, 4, None)
 
 
@@ -287,7 +287,7 @@ def test_the_file_that_set_a_wrong_value_is_named(root: Path) -> None:
         ('extends = ["cat"]\n', "extends itself: cat -> cat"),
         ("steps = \n", "is not TOML: Invalid value (at line 1, column 9)"),
         ("x = 2020-01-01\n", "holds a value that is no JSON"),
-        (f"x = '{'y' * load.MAX_BYTES}'", "a recipe has at most"),
+        (f"x = '{'y' * loader.MAX_BYTES}'", "a recipe has at most"),
     ],
 )
 def test_files_that_cannot_be_put_together(root: Path, text: str, said: str) -> None:
@@ -310,7 +310,7 @@ def test_what_could_not_be_read_is_not_called_missing(root: Path, text: str, cou
 
 def test_an_unknown_recipe_has_a_near_miss(root: Path) -> None:
     with pytest.raises(RecipeError) as raised:
-        load.recipe(root, "cta")
+        loader.recipe(root, "cta")
     assert report(raised.value).replace(f"{root}/", "") == (
         "cta.toml\n    no such recipe; did you mean cat?\n    python -m orchestrator list  shows the recipes\n"
         "1 problem. Nothing was run."

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator import cli, dataset, engines, load, looking, new
+from orchestrator import cli, dataset, engines, looking, new
 from orchestrator.errors import RecipeError
+from orchestrator.recipe import loader
 
 
 def pictures(folder: Path, names: list[str], size: tuple[int, int] = (96, 96)) -> Path:
@@ -60,7 +61,7 @@ def test_a_face_follows_the_release(empty: Path) -> None:
     pictures(empty / "a", VIEWS, (768, 768))
     made = new.propose(new.Wish("mimi", (empty / "a",)), empty)
     new.write(made, empty)
-    recipe = load.recipe(empty / "recipes", "mimi-locon").recipe
+    recipe = loader.recipe(empty / "recipes", "mimi-locon").recipe
     assert (recipe.type, recipe.training.steps, recipe.dataset.repeats) == ("face", 1000, 4)
     assert recipe.dataset.sizes == (128, 192, 256, 384, 512)
     assert recipe.dataset.sources["mimi"].captions == "view"
@@ -76,7 +77,7 @@ def test_bodies_and_groups_are_seen(empty: Path) -> None:
     assert "1200" in " ".join(new.propose(new.Wish("mimi", (body, face)), empty).notes)
     made = new.propose(new.Wish("both", (body, other)), empty)
     new.write(made, empty)
-    recipe = load.recipe(empty / "recipes", "both-loha").recipe
+    recipe = loader.recipe(empty / "recipes", "both-loha").recipe
     assert (recipe.type, recipe.training.steps, recipe.dataset.repeats) == ("group", 1600, 1)
     assert set(recipe.dataset.sources) == {"both", "other"}
     assert recipe.dataset.sources["other"].captions == "fixed"
@@ -87,7 +88,7 @@ def test_caption_files_are_used_and_gaps_are_filled(empty: Path) -> None:
     for name in ("x", "y"):
         (folder / f"{name}.caption").write_text("mimi, smile", "utf-8")
     new.write(new.propose(new.Wish("mimi", (folder,), algorithms=("loha",)), empty), empty)
-    source = load.recipe(empty / "recipes", "mimi-loha").recipe.dataset.sources["mimi"]
+    source = loader.recipe(empty / "recipes", "mimi-loha").recipe.dataset.sources["mimi"]
     assert (source.captions, source.caption_files, source.texts) == ("files", ".caption", {"z": "mimi"})
 
 
@@ -102,7 +103,7 @@ def test_caption_files_of_few_pictures_are_used_too(empty: Path) -> None:
     named = pictures(empty / "b", VIEWS)
     (named / "f03.txt").write_text("mimi, hat\nmore\n", "utf-8")
     new.write(new.propose(new.Wish("momo", (named,), algorithms=("locon",)), empty), empty)
-    source = load.recipe(empty / "recipes", "momo-locon").recipe.dataset.sources["momo"]
+    source = loader.recipe(empty / "recipes", "momo-locon").recipe.dataset.sources["momo"]
     assert (source.captions, source.texts) == ("view", {"f03": "mimi, hat"})
     (named / "f04.txt").write_text("\n", "utf-8")
     with pytest.raises(RecipeError, match="nothing in its first line"):
@@ -122,7 +123,7 @@ def test_pictures_of_any_shape_train_in_every_way(empty: Path) -> None:
     assert "mimi-alpha1" not in proposal.recipes
     for name in proposal.recipes:
         for profile in ("", "demo"):
-            recipe = load.recipe(empty / "recipes", name, profile).recipe
+            recipe = loader.recipe(empty / "recipes", name, profile).recipe
             assert dataset.problems(dataset.layout(recipe.dataset, empty), recipe.dataset, empty) == [], (name, profile)
 
 
@@ -135,8 +136,8 @@ def test_the_demo_takes_recipes_with_other_settings_too(empty: Path) -> None:
     more += 'lr_scheduler = "cosine"\n'
     more += 'gradient_accumulation_steps = 4\noptimizer = "Prodigy"\noptimizer_args = {d_coef = 2.0}\n'
     (empty / "recipes" / "mimi-other.toml").write_text(text + more, "utf-8")
-    assert engines.get("sd-scripts").check(load.recipe(empty / "recipes", "mimi-other").recipe) == []
-    small = load.recipe(empty / "recipes", "mimi-other", "demo").recipe
+    assert engines.get("sd-scripts").check(loader.recipe(empty / "recipes", "mimi-other").recipe) == []
+    small = loader.recipe(empty / "recipes", "mimi-other", "demo").recipe
     assert engines.get("embedded").check(small) == []
     assert small.training.optimizer_args == {}
 
@@ -145,7 +146,7 @@ def test_asked_for_values_win(empty: Path) -> None:
     folder = pictures(empty / "a", VIEWS)
     wish = new.Wish("mimi", (folder,), "body", ("mmneko",), ("lokr",), 300, 7, "mine.safetensors")
     new.write(new.propose(wish, empty), empty)
-    recipe = load.recipe(empty / "recipes", "mimi-lokr").recipe
+    recipe = loader.recipe(empty / "recipes", "mimi-lokr").recipe
     assert (recipe.type, recipe.training.steps, recipe.dataset.repeats) == ("body", 300, 7)
     assert (recipe.base.checkpoint, recipe.base.vae, recipe.triggers()) == ("mine.safetensors", "", ("mmneko",))
 
@@ -154,7 +155,7 @@ def test_a_project_may_have_parts_of_its_own(empty: Path) -> None:
     new.write(new.propose(new.Wish("mimi", (pictures(empty / "a", VIEWS),)), empty), empty)
     (empty / "recipes" / "_base").mkdir()
     (empty / "recipes" / "_base" / "face.toml").write_text('type = "face"\n[training]\nsteps = 5\n', "utf-8")
-    assert load.recipe(empty / "recipes", "mimi-loha").recipe.training.steps == 5
+    assert loader.recipe(empty / "recipes", "mimi-loha").recipe.training.steps == 5
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator import load
 from orchestrator.errors import RecipeError
 from orchestrator.plan import _HOW, Kind, Lane, Plan, Source, make_plan
-from orchestrator.recipe import Training
+from orchestrator.recipe import Training, loader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +48,7 @@ class Fixed:
 @pytest.fixture(scope="module")
 def recipes() -> dict[str, Recipe]:
     root = Path(__file__).resolve().parent.parent / "recipes"
-    return {name: load.recipe(root, name).recipe for name in load.names(root)}
+    return {name: loader.recipe(root, name).recipe for name in loader.names(root)}
 
 
 def keys(plan: Plan) -> dict[str, str]:

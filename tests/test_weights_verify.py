@@ -15,9 +15,10 @@ import pytest
 from typer.testing import CliRunner
 from weights_samples import LAYERS, TE, lora, modules, read, sample, tensors, write
 
-from orchestrator import blocks, load, weights
+from orchestrator import blocks, weights
 from orchestrator.cli import whole
 from orchestrator.errors import OrchestratorError, RecipeError
+from orchestrator.recipe import loader
 from orchestrator.verbs_inspect import expectation
 from orchestrator.weights import step
 from orchestrator.weights.files import read_header
@@ -217,11 +218,11 @@ def test_what_is_not_finite_or_becomes_so_is_said_of_its_module(tmp_path: Path, 
 
 def test_the_recipes_here_promise_what_can_be_checked(project: Path) -> None:
     root = project / "recipes"
-    known = {name: expectation(load.recipe(root, name).recipe) for name in load.names(root)}
+    known = {name: expectation(loader.recipe(root, name).recipe) for name in loader.names(root)}
     assert known["krnk-locon"]["tensor_bytes"] == 212_845_244
     assert known["krnk-loha"]["tensor_bytes"] == 100_893_372
     assert known["krnk-lora3x3"]["resize"]["param"] == 16
-    small = load.recipe(root, "krnk-locon", "demo").recipe
+    small = loader.recipe(root, "krnk-locon", "demo").recipe
     promised = expectation(small, project / "orchestrator" / "embedded" / "base")
     assert (promised["modules"], promised["tensor_bytes"], promised["max_train_steps"]) == (296, 935_248, 100)
     assert json.dumps(known)

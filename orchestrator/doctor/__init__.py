@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.known import World
-    from orchestrator.load import Loaded
     from orchestrator.plan import Plan
     from orchestrator.recipe import Recipe
+    from orchestrator.recipe.loader import Loaded
     from orchestrator.record import Reason
     from orchestrator.store import Store
     from orchestrator.workspace import Workspace

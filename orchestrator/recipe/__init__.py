@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from orchestrator.recipe.base import Architecture, Family, Name, Option, Part, Scalar
 from orchestrator.recipe.dataset import CaptionPart, Colour, Dataset, Source, Vocabulary, Words
-from orchestrator.recipe.part import Architecture, Family, Name, Option, Part, Scalar
-from orchestrator.recipe.release import Expect, Merge, Prompt, Region, Release, Render, Resize
+from orchestrator.recipe.outputs import Expect, Merge, Prompt, Region, Release, Render, Resize
 from orchestrator.recipe.training import Base, Guards, Network, Preset, Training
 
 __all__ = [

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.recipe.part import Fraction, Name, Part, Positive
+from orchestrator.recipe.base import Fraction, Name, Part, Positive
 
 CaptionPart = Literal[
     "trigger", "tags", "background", "height", "direction", "framing", "pose", "clothing", "gaze", "expression"

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.recipe.part import Architecture, Family, Fraction, Option, Part, Positive, Rate, Scalar, Sha256
+from orchestrator.recipe.base import Architecture, Family, Fraction, Option, Part, Positive, Rate, Scalar, Sha256
 
 
 class Base(Part):

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from orchestrator.load import Loaded
+    from orchestrator.recipe.loader import Loaded
 
 __all__ = ["write"]
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from orchestrator.load import Loaded
     from orchestrator.recipe import Recipe
+    from orchestrator.recipe.loader import Loaded
 
 JSON = dict[str, Any]
 

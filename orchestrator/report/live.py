@@ -19,7 +19,7 @@ from orchestrator.report import gather, page
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from orchestrator.load import Loaded
+    from orchestrator.recipe.loader import Loaded
 
 _PICTURE = re.compile(r"^/img/([0-9a-f]{20}\.webp)$")
 _POLICY = "default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'"

@@ -21,9 +21,10 @@ import toml
 from PIL import Image
 from safetensors.numpy import load_file
 
-from orchestrator import architecture, layers, load
+from orchestrator import architecture, layers
 from orchestrator.engines import saved, sdscripts, states
 from orchestrator.engines.progress import Reader
+from orchestrator.recipe import loader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +50,7 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     tensors, metadata, body = saved.header(train / f"{name}.safetensors")
     assert body == BYTES[algorithm]
     assert len({tensor.partition(".")[0] for tensor in tensors}) == 350
-    recipe = load.recipe(project.root / "recipes", name, "tiny").recipe
+    recipe = loader.recipe(project.root / "recipes", name, "tiny").recipe
     assert architecture.predict(recipe, layers.SD15) == architecture.Predicted(BYTES[algorithm], 350, 72, 278)
     log = (train / "log.txt").read_text("utf-8")
     assert sdscripts.finished(recipe, train, log) == []
@@ -138,7 +139,7 @@ def test_every_family_of_lycoris_trains_what_was_predicted(project: Project, fam
     """The orchestrator compares every name and shape with the prediction (readback.py); here, that there was one."""
     name = written(project, f"one-{family}", [f"_algorithms/{family}"], FAMILIES[family])
     profile = short(project, "one")
-    recipe = load.recipe(project.root / "recipes", name, profile).recipe
+    recipe = loader.recipe(project.root / "recipes", name, profile).recipe
     file, said = trained(project, name, profile)
     assert "did not say" not in said
     tensors, metadata, body = saved.header(file)

@@ -10,14 +10,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator import parts
-from orchestrator.check import check
 from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.parts import MAX_BYTES, Reading, Table, library, names
 from orchestrator.recipe import Recipe
+from orchestrator.recipe import compose as parts
+from orchestrator.recipe.compose import MAX_BYTES, Reading, Table, library, names
+from orchestrator.recipe.messages import drop, partial, wording
+from orchestrator.recipe.validate import check
 from orchestrator.system import parse_cache
 from orchestrator.system.parse_cache import Marks
-from orchestrator.wording import drop, partial, wording
 
 __all__ = ["MAX_BYTES", "Loaded", "library", "names", "placed", "readable", "recipe", "recipes"]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.recipe.part import Name, Option, Part, Positive, Rate
+from orchestrator.recipe.base import Name, Option, Part, Positive, Rate
 
 
 class Merge(Part):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.system import parse_cache
+from orchestrator.system import parse_cache, settings
 from orchestrator.system.parse_cache import ABSENT, Marks
 
 MAX_BYTES = 1 << 20  # a recipe of a megabyte is not a recipe
@@ -155,7 +155,7 @@ def read(reading: Reading, path: Path, trail: tuple[Path, ...] = ()) -> None:
 @functools.cache
 def library() -> Path:
     """Return the folder of the parts that come with this program: the checkout's recipes, or those that were installed."""
-    beside = Path(__file__).resolve().parent.parent / "recipes"
+    beside = settings.ROOT / "recipes"
     return beside if beside.is_dir() else Path(sys.prefix) / "share" / "krnk" / "recipes"
 
 
