@@ -38,7 +38,8 @@ def generate(path: Path) -> None:
     """Write the file: down as the trainers initialize it, up with directions that decay as after training."""
     import numpy as np  # noqa: PLC0415 - in a process of its own: a child's peak memory starts with its parent's
 
-    from orchestrator import architecture, layers  # noqa: PLC0415
+    from orchestrator import architecture  # noqa: PLC0415
+    from orchestrator.models import layers  # noqa: PLC0415
     from orchestrator.recipe import loader  # noqa: PLC0415
     from orchestrator.weights import metadata  # noqa: PLC0415
 

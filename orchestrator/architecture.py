@@ -12,14 +12,14 @@ import math
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import layers
-from orchestrator.layers import Module
+from orchestrator.models import layers
+from orchestrator.models.layers import Module
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.layers import Model
+    from orchestrator.models.layers import Model
     from orchestrator.recipe import Network, Recipe
 
 Shapes = dict[str, tuple[int, ...]]

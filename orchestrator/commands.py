@@ -6,7 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any, assert_never
 
-from orchestrator import blocks, engines
+from orchestrator import engines
+from orchestrator.models import blocks
 from orchestrator.plan import Kind, Plan, Step
 from orchestrator.release.parameters import every
 from orchestrator.system.process import Command

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.models import blocks
 from orchestrator.step import JSON, Kind, Lane, Source, Step, canonical, make_step
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator import blocks, commands, diagnose, leftover
+from orchestrator import commands, diagnose, leftover
 from orchestrator.engines.progress import Reader
 from orchestrator.journal import read_own
+from orchestrator.models import blocks
 from orchestrator.record import PARTIAL, PROGRESS, readings
 from orchestrator.store import LOCK
 from orchestrator.system import lock, process, supervisor

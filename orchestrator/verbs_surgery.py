@@ -56,7 +56,8 @@ def merge(
             show(with_sd_scripts.merge(shares, Path(output), asked, told), json=json)
         return
     if len(inputs) > 1 or ".safetensors:" in inputs[0]:
-        from orchestrator import blocks, weights  # noqa: PLC0415
+        from orchestrator import weights  # noqa: PLC0415
+        from orchestrator.models import blocks  # noqa: PLC0415
         from orchestrator.weights import combining  # noqa: PLC0415
 
         if block_weights or compat or prune:
@@ -74,7 +75,8 @@ def merge(
     if save_precision:
         what = "is for sums of several files; one file keeps the type of every tensor"
         raise RecipeError(Problem("--save-precision", what, "convert IN OUT --save-precision bf16"))
-    from orchestrator import blocks, weights  # noqa: PLC0415
+    from orchestrator import weights  # noqa: PLC0415
+    from orchestrator.models import blocks  # noqa: PLC0415
 
     with progress("merge") as told:
         report = weights.merge(
@@ -110,8 +112,8 @@ def _none_of(given: dict[str, bool], program: str) -> None:
 
 def _shares(inputs: list[str], block_weights: str, presets: Path | None, unmapped: float) -> list[Any]:
     """Return one file with its block weights, or several as they were written, for sd-scripts' merge."""
-    from orchestrator import blocks  # noqa: PLC0415
     from orchestrator.engines.surgery import share  # noqa: PLC0415
+    from orchestrator.models import blocks  # noqa: PLC0415
     from orchestrator.weights.combining import parse  # noqa: PLC0415
 
     known = blocks.read_presets(presets) if presets else None

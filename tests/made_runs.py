@@ -18,8 +18,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from safetensors.numpy import save_file
 
-from orchestrator import blocks, grid, release
+from orchestrator import grid, release
 from orchestrator.dataset.build import build
+from orchestrator.models import blocks
 from orchestrator.recipe import loader
 from orchestrator.store import Record
 

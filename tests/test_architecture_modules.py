@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator import architecture, layers
+from orchestrator import architecture
 from orchestrator.engines import networks
 from orchestrator.errors import NotReady
+from orchestrator.models import layers
 from orchestrator.recipe import Network, Preset, Recipe, loader
 
 ROOT = Path(__file__).resolve().parent.parent

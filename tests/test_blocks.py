@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator import blocks
 from orchestrator.errors import RecipeError
+from orchestrator.models import blocks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from orchestrator import layers
 from orchestrator.embedded import heavy, lean, model, network, options, targets
 from orchestrator.embedded.train_network import main
 from orchestrator.errors import RecipeError
+from orchestrator.models import layers
 
 if TYPE_CHECKING:
     import argparse

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.engines import bake, gen_step, places
+from orchestrator.engines import bake, gen_step
 from orchestrator.errors import StepFailed
+from orchestrator.models import places
 from orchestrator.weights import families, kinds
 
 if TYPE_CHECKING:

@@ -225,7 +225,7 @@ def test_metadata_of_a_resized_file_from_2023(tmp_path: Path) -> None:
 
 
 def test_a_file_that_this_program_made_says_how(tmp_path: Path) -> None:
-    from orchestrator import blocks  # noqa: PLC0415
+    from orchestrator.models import blocks  # noqa: PLC0415
 
     face = dict.fromkeys(blocks.names("sd1"), 1.0) | {"BASE": 0.0, "MID": 0.5}
     done: list[dict[str, Any]] = [

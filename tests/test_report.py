@@ -175,7 +175,7 @@ def test_blocks_show_what_the_merge_took_away(runs: Path) -> None:
 
 
 def made_names() -> tuple[str, ...]:
-    from orchestrator import blocks  # noqa: PLC0415
+    from orchestrator.models import blocks  # noqa: PLC0415
 
     return blocks.names("sd1")
 

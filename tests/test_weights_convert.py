@@ -11,7 +11,8 @@ from weights_samples import CONV, LAYERS, LINEAR, MID, OTHER, TE, lora, modules,
 
 from orchestrator import weights
 from orchestrator.errors import RecipeError
-from orchestrator.weights import families, forms, kinds, names
+from orchestrator.models import names
+from orchestrator.weights import families, forms, kinds
 from orchestrator.weights.files import Body, read_header
 from orchestrator.weights.forms import Form
 from orchestrator.weights.modules import adapter

@@ -28,8 +28,9 @@ from weights_samples import (
     write,
 )
 
-from orchestrator import blocks, weights
+from orchestrator import weights
 from orchestrator.errors import RecipeError
+from orchestrator.models import blocks
 from orchestrator.weights import families, kinds, metadata, numbers
 from orchestrator.weights.files import read_header
 

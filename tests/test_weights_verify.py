@@ -15,9 +15,10 @@ import pytest
 from typer.testing import CliRunner
 from weights_samples import LAYERS, TE, lora, modules, read, sample, tensors, write
 
-from orchestrator import blocks, weights
+from orchestrator import weights
 from orchestrator.cli import whole
 from orchestrator.errors import OrchestratorError, RecipeError
+from orchestrator.models import blocks
 from orchestrator.recipe import loader
 from orchestrator.verbs_inspect import expectation
 from orchestrator.weights import step

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.engines import saved
-from orchestrator.engines.places import places
 from orchestrator.errors import Problem, StepFailed
+from orchestrator.models.places import places
 from orchestrator.weights import families, kinds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from orchestrator.engines.places import Place
+    from orchestrator.models.places import Place
     from orchestrator.weights.numbers import Floats
 
 _BIASES = ("diff_b", "b_norm")

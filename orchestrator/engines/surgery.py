@@ -10,9 +10,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator import blocks
 from orchestrator.engines import arguments, networks, options, saved, sdscripts
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.models import blocks
 from orchestrator.system import settings
 
 if TYPE_CHECKING:

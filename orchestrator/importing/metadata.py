@@ -6,9 +6,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importing import Fate, Found, words
+from orchestrator.models import blocks
 
 if TYPE_CHECKING:
     from pathlib import Path

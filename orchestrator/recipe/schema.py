@@ -57,7 +57,9 @@ def descriptions() -> tuple[dict[str, str], dict[str, list[Any]]]:
     more = tomllib.loads(Path(__file__).with_name("schema.toml").read_text("utf-8"))
     examples = more.pop("examples")
     said = {f"{part}.{field}": text for part, fields in more.items() for field, text in fields.items()}
-    sources = sorted(Path(recipe.__file__).parent.glob("*.py"))
+    sources = [
+        Path(recipe.__file__).with_name(f"{name}.py") for name in ("__init__", "base", "dataset", "outputs", "training")
+    ]
     parts = (part for source in sources for part in ast.parse(source.read_text("utf-8")).body)
     own = {
         f"{part.name}.{field.target.id}": " ".join(text.value.value.split())

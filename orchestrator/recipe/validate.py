@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator import blocks
 from orchestrator.errors import OrchestratorError
+from orchestrator.models import blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

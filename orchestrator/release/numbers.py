@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import blocks
+from orchestrator.models import blocks
 from orchestrator.release.scrub import base_name
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import blocks
+from orchestrator.models import blocks
 from orchestrator.release.measured import weights_of
 
 if TYPE_CHECKING:

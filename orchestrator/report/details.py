@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import blocks
+from orchestrator.models import blocks
 from orchestrator.report import charts, commands, measured, tables
 from orchestrator.report.gather import State, read_json
 from orchestrator.report.pictures import SAMPLE

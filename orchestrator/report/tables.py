@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import blocks
+from orchestrator.models import blocks
 from orchestrator.release.measured import weights_of
 from orchestrator.report import charts
 

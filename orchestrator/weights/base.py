@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
-from orchestrator.weights import compvis, names, numbers
+from orchestrator.models import compvis, names
+from orchestrator.weights import numbers
 from orchestrator.weights.files import Body, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from orchestrator.blocks import Architecture
+    from orchestrator.models.blocks import Architecture
     from orchestrator.weights.modules import Module
     from orchestrator.weights.numbers import Floats
 

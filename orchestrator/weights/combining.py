@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.models import blocks
 from orchestrator.weights import factors, families, metadata, numbers, peft
 from orchestrator.weights.files import Body, check_output, read_header
 from orchestrator.weights.kinds import Kind

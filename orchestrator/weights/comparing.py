@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.models import blocks
 from orchestrator.weights import factors, lowrank, norms, numbers
 from orchestrator.weights.files import Body, read_header
 from orchestrator.weights.modules import Adapter, Module, adapter

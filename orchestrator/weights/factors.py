@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import families, lowrank, metadata, names, numbers
+from orchestrator.models import names
+from orchestrator.weights import families, lowrank, metadata, numbers
 from orchestrator.weights.kinds import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from orchestrator.blocks import Architecture
+    from orchestrator.models.blocks import Architecture
     from orchestrator.weights.families import Tensors
     from orchestrator.weights.metadata import Piece
     from orchestrator.weights.modules import Adapter, Module

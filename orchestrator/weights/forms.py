@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal, assert_never
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import factors, families, kinds, lowrank, metadata, names, numbers, peft
+from orchestrator.models import names
+from orchestrator.weights import factors, families, kinds, lowrank, metadata, numbers, peft
 from orchestrator.weights.files import CHUNK, Entry
 from orchestrator.weights.kinds import Kind
 from orchestrator.weights.modules import Adapter, Module

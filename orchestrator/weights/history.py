@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from orchestrator import blocks
+from orchestrator.models import blocks
 from orchestrator.weights import metadata, promises
 
 if TYPE_CHECKING:

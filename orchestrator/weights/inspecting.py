@@ -9,8 +9,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.models import blocks
 from orchestrator.weights import metadata, peft
 from orchestrator.weights.files import Body, read_header
 from orchestrator.weights.modules import Adapter, Module, adapter

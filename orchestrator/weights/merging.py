@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.models import blocks
 from orchestrator.weights import kinds, metadata, numbers
 from orchestrator.weights.files import Body, Entry, check_output, read_header
 from orchestrator.weights.modules import Adapter, Module, adapter

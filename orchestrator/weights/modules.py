@@ -7,9 +7,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.weights import kinds, names, peft
+from orchestrator.models import blocks, names
+from orchestrator.weights import kinds, peft
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from orchestrator.weights import factors, families, lowrank
 from orchestrator.weights.kinds import Kind
 
 if TYPE_CHECKING:
-    from orchestrator.blocks import Architecture
+    from orchestrator.models.blocks import Architecture
     from orchestrator.weights.families import Tensors
     from orchestrator.weights.lowrank import Doubles
     from orchestrator.weights.modules import Module

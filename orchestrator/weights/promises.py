@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import blocks
 from orchestrator.errors import OrchestratorError
+from orchestrator.models import blocks
 from orchestrator.weights import metadata, numbers, stated
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator import blocks
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.models import blocks
 from orchestrator.weights import lowrank, norms, numbers
 from orchestrator.weights.files import Body, read_header
 from orchestrator.weights.modules import adapter
@@ -19,7 +19,7 @@ from orchestrator.weights.modules import adapter
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.blocks import Architecture
+    from orchestrator.models.blocks import Architecture
     from orchestrator.weights.modules import Module
 
 SAMPLES = 16

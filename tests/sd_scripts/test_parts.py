@@ -14,8 +14,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from orchestrator import layers, weights
-from orchestrator.engines import options, places, sdscripts, write_tokenizer
+from orchestrator import weights
+from orchestrator.engines import options, sdscripts, write_tokenizer
+from orchestrator.models import layers, places
 from orchestrator.system import settings
 
 pytestmark = pytest.mark.sd_scripts

@@ -21,9 +21,10 @@ import toml
 from PIL import Image
 from safetensors.numpy import load_file
 
-from orchestrator import architecture, layers
+from orchestrator import architecture
 from orchestrator.engines import saved, sdscripts, states
 from orchestrator.engines.progress import Reader
+from orchestrator.models import layers
 from orchestrator.recipe import loader
 
 if TYPE_CHECKING:

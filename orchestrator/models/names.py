@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.weights import compvis
+from orchestrator.models import compvis
 
 if TYPE_CHECKING:
-    from orchestrator.blocks import Architecture
+    from orchestrator.models.blocks import Architecture
 
 Naming = Literal["kohya", "peft"]
 
