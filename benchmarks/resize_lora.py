@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import NotHereError, Row, weights
 from orchestrator.system import settings
-from orchestrator.weights import adapter, read_header, resize
+from orchestrator.weights.files import read_header
+from orchestrator.weights.modules import adapter
+from orchestrator.weights.resizing import resize
 
 if TYPE_CHECKING:
     from pathlib import Path

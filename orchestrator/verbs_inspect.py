@@ -14,7 +14,9 @@ from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
-    from orchestrator.weights import Comparison, Inspection, Verification
+    from orchestrator.weights.comparing import Comparison
+    from orchestrator.weights.inspecting import Inspection
+    from orchestrator.weights.verifying import Verification
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file (.safetensors).")]
 _WIDTH = 30
@@ -35,9 +37,9 @@ def inspect(
     json: AsJson = False,
 ) -> None:
     """Family, ranks, alphas, blocks and their norms, metadata and hashes of a LoRA."""
-    from orchestrator import weights  # noqa: PLC0415
+    from orchestrator.weights.inspecting import inspect as inspect_file  # noqa: PLC0415
 
-    found = weights.inspect(file, norms=norms)
+    found = inspect_file(file, norms=norms)
     if json:
         print_json(found.to_json())
         return
@@ -92,9 +94,9 @@ def compare(
     json: AsJson = False,
 ) -> None:
     """Cosine and norm ratio of what two LoRAs change, per block and whole, across families."""
-    from orchestrator import weights  # noqa: PLC0415
+    from orchestrator.weights.comparing import compare as compare_file  # noqa: PLC0415
 
-    found = weights.compare(first, second)
+    found = compare_file(first, second)
     if json:
         print_json(found.to_json())
         return
@@ -131,8 +133,8 @@ def verify(
     json: AsJson = False,
 ) -> None:
     """Does a file (or a release's folder or zip) hold what its recipe promises, or what made it, and which recipes fit."""
-    from orchestrator import weights  # noqa: PLC0415
     from orchestrator.recipe import loader  # noqa: PLC0415
+    from orchestrator.weights.verifying import verify as verify_file  # noqa: PLC0415
     from orchestrator.workspace import Workspace, find_root  # noqa: PLC0415
 
     if file.is_dir() or file.suffix == ".zip":
@@ -147,7 +149,7 @@ def verify(
     except RecipeError:
         if recipe:
             raise
-        found = weights.verify(file)
+        found = verify_file(file)
     else:
         space = Workspace(root)
         names = [recipe] if recipe else loader.names(space.recipes)
@@ -155,7 +157,7 @@ def verify(
         if recipe and problems:
             raise RecipeError(problems)
         known = {one.recipe.name: expectation(one.recipe, space.world.find(one.recipe.base.checkpoint)) for one in loaded}
-        found = weights.verify(file, known[loaded[0].recipe.name]) if recipe else weights.verify(file, candidates=known)
+        found = verify_file(file, known[loaded[0].recipe.name]) if recipe else verify_file(file, candidates=known)
         if problems:
             say(
                 f"not compared, because they cannot be read: {len(names) - len(loaded)} recipes (list  says why)",

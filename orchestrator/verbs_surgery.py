@@ -56,14 +56,13 @@ def merge(
             show(with_sd_scripts.merge(shares, Path(output), asked, told), json=json)
         return
     if len(inputs) > 1 or ".safetensors:" in inputs[0]:
-        from orchestrator import weights  # noqa: PLC0415
         from orchestrator.models import blocks  # noqa: PLC0415
         from orchestrator.weights import combining  # noqa: PLC0415
 
         if block_weights or compat or prune:
             raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
         known = blocks.read_presets(presets) if presets else None
-        join = partial(weights.combine, [combining.parse(text) for text in inputs], unmapped=unmapped, presets=known)
+        join = partial(combining.combine, [combining.parse(text) for text in inputs], unmapped=unmapped, presets=known)
         _combine(join, Path(output), save_precision or "fp16", sv_ratio, overwrite=overwrite, json=json)
         return
     if not block_weights:
@@ -75,11 +74,11 @@ def merge(
     if save_precision:
         what = "is for sums of several files; one file keeps the type of every tensor"
         raise RecipeError(Problem("--save-precision", what, "convert IN OUT --save-precision bf16"))
-    from orchestrator import weights  # noqa: PLC0415
     from orchestrator.models import blocks  # noqa: PLC0415
+    from orchestrator.weights.merging import merge as merge_file  # noqa: PLC0415
 
     with progress("merge") as told:
-        report = weights.merge(
+        report = merge_file(
             Path(inputs[0]),
             Path(output),
             block_weights,
@@ -133,12 +132,12 @@ def _combine(
     if sv_ratio is None:
         show(join(output, save_precision=precision, overwrite=overwrite), json=json)
         return
-    from orchestrator import weights  # noqa: PLC0415
+    from orchestrator.weights.resizing import resize as resize_file  # noqa: PLC0415
 
     between = output.with_name(f".{output.stem}.sum.{os.getpid()}.safetensors")
     try:
         join(between, save_precision="fp32")
-        show(weights.resize(between, output, param=sv_ratio, save_precision=precision, overwrite=overwrite), json=json)
+        show(resize_file(between, output, param=sv_ratio, save_precision=precision, overwrite=overwrite), json=json)
     finally:
         between.unlink(missing_ok=True)
 
@@ -187,10 +186,10 @@ def resize(
     method, param = asked[0] if asked else ("fixed", float(new_rank or 0))
     # One module per thread beats one module on all threads; BLAS reads this when numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from orchestrator import weights  # noqa: PLC0415
+    from orchestrator.weights.resizing import resize as resize_file  # noqa: PLC0415
 
     with progress("resize") as told:
-        report = weights.resize(
+        report = resize_file(
             source,
             output,
             method=method,

@@ -36,12 +36,12 @@ def convert(
     json: AsJson = False,
 ) -> None:
     """Write a LoRA in another form: plain LoCon, whole differences, LoRA, diffusers' names, another precision."""
-    from orchestrator import weights  # noqa: PLC0415
+    from orchestrator.weights.converting import convert as convert_file  # noqa: PLC0415
     from orchestrator.weights.pickles import unpickled  # noqa: PLC0415
 
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(unpickled(source, output.parent)) if unpickle else source
-        report = weights.convert(
+        report = convert_file(
             path,
             output,
             form(to),
@@ -72,10 +72,10 @@ def sweep(
     except ValueError:
         raise RecipeError(Problem("--sv-ratio", f"{sv_ratio!r} is no list of numbers", "8,16,32,64")) from None
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from orchestrator import weights  # noqa: PLC0415
     from orchestrator.weights.sweeping import plot as lines  # noqa: PLC0415
+    from orchestrator.weights.sweeping import sweep as sweep_file  # noqa: PLC0415
 
-    found = weights.sweep(
+    found = sweep_file(
         source,
         ratios,
         block_weights=block_weights or [None],

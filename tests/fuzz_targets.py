@@ -168,10 +168,17 @@ def make_header(rng: random.Random) -> bytes:
 
 def read_header(data: bytes, folder: Path) -> None:
     """Read the header, look at the file, guard it as a training's result, and operate on it; what is written is sound."""
-    from orchestrator import guards, weights  # noqa: PLC0415
+    from orchestrator import guards  # noqa: PLC0415
     from orchestrator.engines import states  # noqa: PLC0415
     from orchestrator.errors import OrchestratorError  # noqa: PLC0415
     from orchestrator.weights import files  # noqa: PLC0415
+    from orchestrator.weights.comparing import compare  # noqa: PLC0415
+    from orchestrator.weights.converting import convert  # noqa: PLC0415
+    from orchestrator.weights.inspecting import inspect  # noqa: PLC0415
+    from orchestrator.weights.merging import merge  # noqa: PLC0415
+    from orchestrator.weights.resizing import resize  # noqa: PLC0415
+    from orchestrator.weights.sweeping import sweep  # noqa: PLC0415
+    from orchestrator.weights.verifying import verify as verify_file  # noqa: PLC0415
 
     path = folder / "fuzzed.safetensors"
     path.write_bytes(data)
@@ -179,20 +186,20 @@ def read_header(data: bytes, folder: Path) -> None:
     guards.zero_delta(path)
     try:
         files.read_header(path)
-        json.dumps(weights.inspect(path).to_json(), allow_nan=False)
+        json.dumps(inspect(path).to_json(), allow_nan=False)
     except OrchestratorError:
         return
     made = folder / "made.safetensors"
-    weights.verify(path)
+    verify_file(path)
     for work in (
-        lambda: weights.merge(path, made, [0.5] * 9 + [1.5] * 8, overwrite=True),
-        lambda: weights.merge(path, made, [0.5] * 17 + [1.5] * 9, overwrite=True),
-        lambda: weights.resize(path, made, overwrite=True),
-        lambda: weights.convert(path, made, "plain", overwrite=True),
-        lambda: weights.convert(path, made, "full", overwrite=True),
-        lambda: weights.convert(path, made, "lora", rank=2, overwrite=True),
-        lambda: weights.compare(path, path).to_json(),
-        lambda: weights.sweep(path),
+        lambda: merge(path, made, [0.5] * 9 + [1.5] * 8, overwrite=True),
+        lambda: merge(path, made, [0.5] * 17 + [1.5] * 9, overwrite=True),
+        lambda: resize(path, made, overwrite=True),
+        lambda: convert(path, made, "plain", overwrite=True),
+        lambda: convert(path, made, "full", overwrite=True),
+        lambda: convert(path, made, "lora", rank=2, overwrite=True),
+        lambda: compare(path, path).to_json(),
+        lambda: sweep(path),
     ):
         made.unlink(missing_ok=True)
         try:

@@ -622,7 +622,7 @@ def test_a_recipe_without_pictures_is_released_all_the_same(tmp_path: Path) -> N
 
 
 def test_a_plain_copy_of_a_tucker_locon_does_the_same(tmp_path: Path) -> None:
-    from orchestrator import weights  # noqa: PLC0415
+    from orchestrator.weights.comparing import compare  # noqa: PLC0415
 
     asked = made_runs.request(tmp_path, made_runs.loaded("krnk-locon").recipe)
     asked["recipe"]["release"]["plain_copy"] = True
@@ -630,7 +630,7 @@ def test_a_plain_copy_of_a_tucker_locon_does_the_same(tmp_path: Path) -> None:
     made = Path(asked["output"])
     plain = made / "krnk-locon-plain.safetensors"
     assert not [name for name in read_header(plain).entries if "lora_mid" in name]
-    assert weights.compare(made / "krnk-locon.safetensors", plain).cosine == pytest.approx(1, abs=1e-5)
+    assert compare(made / "krnk-locon.safetensors", plain).cosine == pytest.approx(1, abs=1e-5)
     assert failures(made) == []
     assert said(plain)["modelspec.hash_sha256"] == "0x" + said(plain)["sshs_model_hash"]
     assert "`krnk-locon-plain.safetensors` is an exact plain copy" in (made / "README.md").read_text("utf-8")

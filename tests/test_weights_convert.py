@@ -9,14 +9,19 @@ import numpy as np
 import pytest
 from weights_samples import CONV, LAYERS, LINEAR, MID, OTHER, TE, lora, modules, read, sample, tensors, write
 
-from orchestrator import weights
 from orchestrator.errors import RecipeError
 from orchestrator.models import names
 from orchestrator.weights import families, forms, kinds
+from orchestrator.weights.comparing import compare
+from orchestrator.weights.converting import convert
 from orchestrator.weights.files import Body, read_header
 from orchestrator.weights.forms import Form
+from orchestrator.weights.inspecting import inspect
+from orchestrator.weights.merging import merge
+from orchestrator.weights.metadata import edit
 from orchestrator.weights.modules import adapter
 from orchestrator.weights.pickles import unpickled
+from orchestrator.weights.resizing import resize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +45,7 @@ def _changes(path: Path, base: dict[str, Floats] | None = None) -> dict[str, Flo
 @pytest.mark.parametrize("to", ["plain", "full", "same", "kohya"])
 def test_the_change_is_kept(tmp_path: Path, family: str, to: Form) -> None:
     source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
-    report = weights.convert(source, output, to)
+    report = convert(source, output, to)
     assert report.relative_error == 0
     after = _changes(output)
     for name, change in _changes(source).items():
@@ -66,7 +71,7 @@ def test_whole_differences_are_computed_while_they_are_written(tmp_path: Path, m
 
 def test_tucker_becomes_a_plain_locon_with_nothing_else_changed(tmp_path: Path) -> None:
     output = tmp_path / "out.safetensors"
-    weights.convert(sample("locon"), output, "plain")
+    convert(sample("locon"), output, "plain")
     found = adapter(read_header(output))
     assert (found.tucker, len(found.modules)) == (False, 350)
     before, after = read(sample("locon")), read(output)
@@ -74,13 +79,13 @@ def test_tucker_becomes_a_plain_locon_with_nothing_else_changed(tmp_path: Path) 
     for key, values in after.items():
         if "lora_down" not in key or values.shape == before[key].shape:
             np.testing.assert_array_equal(values, before[key])
-    assert weights.compare(sample("locon"), output).cosine == pytest.approx(1, abs=1e-6)
+    assert compare(sample("locon"), output).cosine == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("family", [*THIN, "full"])
 def test_any_family_becomes_the_best_lora_of_a_rank_or_an_error(tmp_path: Path, family: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", family, rank=2), tmp_path / "out.safetensors"
-    report = weights.convert(source, output, "lora", rank=2, save_precision="fp32")
+    report = convert(source, output, "lora", rank=2, save_precision="fp32")
     lost = whole = 0.0
     after = _changes(output)
     for name, change in _changes(source).items():
@@ -88,7 +93,7 @@ def test_any_family_becomes_the_best_lora_of_a_rank_or_an_error(tmp_path: Path, 
         assert np.linalg.norm(change - after[name]) == pytest.approx(np.sqrt((values[2:] ** 2).sum()), rel=1e-3, abs=1e-5)
         lost, whole = lost + (values[2:] ** 2).sum(), whole + (values**2).sum()
     assert report.relative_error == pytest.approx(np.sqrt(lost / whole), rel=1e-3, abs=1e-4)
-    weights.convert(source, output, "lora", max_error=0.3, save_precision="fp32")
+    convert(source, output, "lora", max_error=0.3, save_precision="fp32")
     after = _changes(output)
     for name, change in _changes(source).items():
         assert np.linalg.norm(change - after[name]) <= 0.3001 * np.linalg.norm(change)
@@ -116,22 +121,22 @@ def test_with_the_base_every_family_becomes_whole_differences_and_can_be_merged(
     }
     paths = {name: names.diffusers(name, "sd1") for name in LAYERS} if naming == "diffusers" else stability
     write(base_path, {paths[name]: {"weight": value} for name, value in weights_.items()})
-    weights.convert(source, output, "full", base_model=base_path, save_precision="fp32")
+    convert(source, output, "full", base_model=base_path, save_precision="fp32")
     after = _changes(output)
     for name, change in _changes(source, weights_).items():
         np.testing.assert_allclose(after[name], change, rtol=1e-5, atol=1e-6)
     half = tmp_path / "half.safetensors"
-    weights.merge(output, half, [0.5] * 26)
+    merge(output, half, [0.5] * 26)
     np.testing.assert_allclose(_changes(half)[MID], 0.5 * after[MID], rtol=1e-6)
 
 
 def test_without_the_base_they_are_refused(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", "boft"), tmp_path / "out.safetensors"
     with pytest.raises(RecipeError, match="--base"):
-        weights.convert(source, output, "full")
+        convert(source, output, "full")
     small = write(tmp_path / "base.safetensors", {"unet.conv_out": {"weight": np.ones((8, 4, 3, 3), np.float32)}})
     with pytest.raises(RecipeError, match="holds no layer"):
-        weights.convert(source, output, "full", base_model=small)
+        convert(source, output, "full", base_model=small)
     assert not output.exists()
 
 
@@ -139,19 +144,19 @@ def test_without_the_base_they_are_refused(tmp_path: Path) -> None:
 def test_names_go_to_diffusers_and_back(tmp_path: Path, family: str) -> None:
     source, there, back = (tmp_path / f"{name}.safetensors" for name in ("in", "there", "back"))
     lora(source, family)
-    weights.convert(source, there, "diffusers")
+    convert(source, there, "diffusers")
     keys = set(read_header(there).entries)
     assert "unet.mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj.lora_A.weight" in keys
     assert "text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_B.weight" in keys
     assert not any("alpha" in key for key in keys)
-    weights.convert(there, back, "kohya")
+    convert(there, back, "kohya")
     assert set(modules(back)) == set(LAYERS)
     for path in (there, back):
-        assert weights.compare(source, path).cosine == pytest.approx(1, abs=1e-6)
-        assert weights.compare(source, path).norm_ratio == pytest.approx(1, abs=1e-6)
+        assert compare(source, path).cosine == pytest.approx(1, abs=1e-6)
+        assert compare(source, path).norm_ratio == pytest.approx(1, abs=1e-6)
     merged = tmp_path / "merged.safetensors"
-    weights.merge(there, merged, [0.5] * 26, unmapped=0.5)
-    assert weights.compare(source, merged).norm_ratio == pytest.approx(0.5)
+    merge(there, merged, [0.5] * 26, unmapped=0.5)
+    assert compare(source, merged).norm_ratio == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +256,7 @@ def test_names_of_sdxl_become_diffusers_paths_and_come_back(module: str, path: s
 @pytest.mark.parametrize(("precision", "dtype"), [("fp16", "F16"), ("bf16", "BF16"), ("fp32", "F32")])
 def test_precision_alone(tmp_path: Path, precision: str, dtype: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", "lokr"), tmp_path / "out.safetensors"
-    weights.convert(source, output, save_precision=precision)
+    convert(source, output, save_precision=precision)
     assert {entry.dtype for entry in read_header(output).entries.values()} == {dtype}
     before, after = read(source), read(output)
     for key, values in after.items():
@@ -269,7 +274,7 @@ def test_what_makes_no_sense_is_said(tmp_path: Path) -> None:
     ):
         assert form in get_args(Form)
         with pytest.raises(RecipeError, match=said):
-            weights.convert(source, output, form, **options)
+            convert(source, output, form, **options)
     assert not output.exists()
 
 
@@ -279,7 +284,7 @@ def test_a_pickle_is_read_on_request_with_tensors_only(tmp_path: Path) -> None:
     parts = {f"{TE}.{part}": torch.from_numpy(value) for part, value in made.items()}
     torch.save(parts, tmp_path / "old.pt")
     with unpickled(tmp_path / "old.pt", tmp_path) as path:
-        weights.convert(path, tmp_path / "new.safetensors")
+        convert(path, tmp_path / "new.safetensors")
     assert set(read(tmp_path / "new.safetensors")) == set(parts)
     torch.save({"a": print}, tmp_path / "evil.pt")
     torch.save([1, 2], tmp_path / "list.pt")
@@ -293,7 +298,7 @@ def test_a_pickle_is_read_on_request_with_tensors_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize("other", ["lora", "loha-tucker", "lokr-whole", "full"])
 def test_cosine_and_ratio_are_those_of_the_whole_matrices(tmp_path: Path, one: str, other: str) -> None:
     first, second = lora(tmp_path / "a.safetensors", one), lora(tmp_path / "b.safetensors", other, seed=1)
-    found = weights.compare(first, second)
+    found = compare(first, second)
     a, b = (
         np.concatenate([change.ravel() for change in _changes(path).values()]).astype(np.float64) for path in (first, second)
     )
@@ -307,19 +312,19 @@ def test_cosine_and_ratio_are_those_of_the_whole_matrices(tmp_path: Path, one: s
 @pytest.mark.parametrize("family", LINEAR)
 def test_a_file_is_exactly_like_itself_and_its_opposite(tmp_path: Path, family: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
-    same = weights.compare(source, source)
+    same = compare(source, source)
     assert (same.cosine, same.norm_ratio) == (1.0, 1.0)
     assert all(pair.cosine == 1.0 for pair in (*same.blocks.values(), *same.modules))
-    weights.merge(source, output, [-0.5] * 26, unmapped=-0.5)
-    turned = weights.compare(source, output)
+    merge(source, output, [-0.5] * 26, unmapped=-0.5)
+    turned = compare(source, output)
     assert turned.cosine == pytest.approx(-1)
     assert turned.norm_ratio == pytest.approx(0.5)
 
 
 def test_modules_of_one_file_alone_count_as_nothing_in_the_other(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
-    weights.merge(source, output, [0.0] + [1.0] * 25, prune=True)
-    found = weights.compare(source, output)
+    merge(source, output, [0.0] + [1.0] * 25, prune=True)
+    found = compare(source, output)
     assert found.only_first == (TE,)
     assert found.blocks["BASE"].cosine is None
     assert found.cosine is not None
@@ -329,42 +334,40 @@ def test_modules_of_one_file_alone_count_as_nothing_in_the_other(tmp_path: Path)
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="depends on the base"):
-        weights.compare(lora(tmp_path / "a.safetensors", "boft"), lora(tmp_path / "b.safetensors"))
+        compare(lora(tmp_path / "a.safetensors", "boft"), lora(tmp_path / "b.safetensors"))
     rng = np.random.default_rng(0)
     odd = write(tmp_path / "c.safetensors", {TE: tensors("lora", (20, 8, None), 4, rng)})
     with pytest.raises(RecipeError, match="changes"):
-        weights.compare(odd, tmp_path / "b.safetensors")
+        compare(odd, tmp_path / "b.safetensors")
 
 
 def test_alphas_that_only_diffusers_metadata_state_are_heeded(tmp_path: Path) -> None:
     source, peft, output = (tmp_path / f"{name}.safetensors" for name in ("in", "peft", "out"))
     lora(source)  # alpha is half the rank
-    weights.convert(source, peft, "diffusers", save_precision="fp32")
+    convert(source, peft, "diffusers", save_precision="fp32")
     path = names.diffusers(TE, "sd1").partition(".")[2]
     table = {"unet.lora_alpha": 8, "text_encoder.lora_alpha": 4, "text_encoder.alpha_pattern": {path: 12}, "unet.r": 4}
-    weights.edit(peft, tmp_path / "stated.safetensors", {"lora_adapter_metadata": json.dumps(table)})
-    found = weights.compare(peft, tmp_path / "stated.safetensors")
+    edit(peft, tmp_path / "stated.safetensors", {"lora_adapter_metadata": json.dumps(table)})
+    found = compare(peft, tmp_path / "stated.safetensors")
     assert found.blocks["BASE"].norm_ratio == pytest.approx(3, rel=1e-6)
     assert found.blocks["MID"].norm_ratio == pytest.approx(2, rel=1e-6)
-    assert weights.inspect(tmp_path / "stated.safetensors").to_json()["alphas"] == {"8": 5, "12": 1}
+    assert inspect(tmp_path / "stated.safetensors").to_json()["alphas"] == {"8": 5, "12": 1}
     for act in (
-        lambda: weights.convert(tmp_path / "stated.safetensors", output, "kohya"),
-        lambda: weights.resize(tmp_path / "stated.safetensors", output, param=1000, save_precision="fp32"),
+        lambda: convert(tmp_path / "stated.safetensors", output, "kohya"),
+        lambda: resize(tmp_path / "stated.safetensors", output, param=1000, save_precision="fp32"),
     ):
         act()
-        assert weights.compare(tmp_path / "stated.safetensors", output).norm_ratio == pytest.approx(1, rel=1e-5)
+        assert compare(tmp_path / "stated.safetensors", output).norm_ratio == pytest.approx(1, rel=1e-5)
         assert "lora_adapter_metadata" not in read_header(output).metadata
     assert not [key for key in read_header(output).entries if key.endswith("alpha")]
-    weights.convert(tmp_path / "stated.safetensors", output, "plain")  # nothing to fold: as it is
-    assert weights.compare(tmp_path / "stated.safetensors", output).norm_ratio == pytest.approx(1, rel=1e-5)
-    weights.edit(
-        tmp_path / "stated.safetensors", output, {"lora_adapter_metadata": json.dumps(table | {"unet.use_rslora": True})}
-    )
-    assert weights.compare(tmp_path / "stated.safetensors", output).blocks["MID"].norm_ratio == pytest.approx(2, rel=1e-6)
-    assert weights.compare(tmp_path / "stated.safetensors", output).blocks["BASE"].norm_ratio == pytest.approx(1, rel=1e-6)
-    weights.edit(peft, output, {"lora_adapter_metadata": "[]"})
+    convert(tmp_path / "stated.safetensors", output, "plain")  # nothing to fold: as it is
+    assert compare(tmp_path / "stated.safetensors", output).norm_ratio == pytest.approx(1, rel=1e-5)
+    edit(tmp_path / "stated.safetensors", output, {"lora_adapter_metadata": json.dumps(table | {"unet.use_rslora": True})})
+    assert compare(tmp_path / "stated.safetensors", output).blocks["MID"].norm_ratio == pytest.approx(2, rel=1e-6)
+    assert compare(tmp_path / "stated.safetensors", output).blocks["BASE"].norm_ratio == pytest.approx(1, rel=1e-6)
+    edit(peft, output, {"lora_adapter_metadata": "[]"})
     with pytest.raises(RecipeError, match="is no table"):
-        weights.compare(output, peft)
+        compare(output, peft)
 
 
 def test_pefts_own_files_have_their_alphas_in_a_file_beside_them(tmp_path: Path) -> None:
@@ -380,11 +383,11 @@ def test_pefts_own_files_have_their_alphas_in_a_file_beside_them(tmp_path: Path)
         (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}), "utf-8")
         np.testing.assert_allclose(_changes(source)[name], scale * up @ down, rtol=1e-6)
         for act in (
-            lambda: weights.merge(source, output, "ALL"),
-            lambda: weights.convert(source, output, "kohya"),
-            lambda: weights.convert(source, output, "diffusers"),
-            lambda: weights.convert(source, output, "lora", rank=4),
-            lambda: weights.resize(source, output, param=1e6, save_precision="fp32"),
+            lambda: merge(source, output, "ALL"),
+            lambda: convert(source, output, "kohya"),
+            lambda: convert(source, output, "diffusers"),
+            lambda: convert(source, output, "lora", rank=4),
+            lambda: resize(source, output, param=1e6, save_precision="fp32"),
         ):
             act()
             np.testing.assert_allclose(_changes(output)[name], scale * up @ down, rtol=1e-3, atol=1e-5)

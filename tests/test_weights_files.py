@@ -16,10 +16,15 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from weights_samples import LAYERS, LINEAR, OTHER, TE, lora, raw, read, sample, tensors, write
 
-from orchestrator import weights
 from orchestrator.errors import OrchestratorError, RecipeError
 from orchestrator.weights import files, metadata, numbers
+from orchestrator.weights.comparing import compare
+from orchestrator.weights.converting import convert
 from orchestrator.weights.files import Entry, canonical, encode_header, read_header
+from orchestrator.weights.inspecting import inspect
+from orchestrator.weights.merging import merge
+from orchestrator.weights.metadata import edit
+from orchestrator.weights.resizing import resize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +117,7 @@ def test_no_damage_to_a_header_ends_in_anything_but_an_error_or_a_sound_file(tmp
         changed[data.draw(st.integers(0, length - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "changed.safetensors"
     path.write_bytes(bytes(changed[: data.draw(st.sampled_from([len(changed), length, length - 1]))]))
-    for act in (read_header, weights.inspect, lambda file: weights.merge(file, tmp_path / "out.safetensors", "FACE")):
+    for act in (read_header, inspect, lambda file: merge(file, tmp_path / "out.safetensors", "FACE")):
         with contextlib.suppress(OrchestratorError):
             act(path)
 
@@ -217,7 +222,7 @@ def test_the_legacy_hash_is_of_a_window_behind_the_header(tmp_path: Path) -> Non
 
 def test_metadata_are_edited_without_touching_the_body(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "a.safetensors", ss_old="1", drop="x"), tmp_path / "b.safetensors"
-    hashes = weights.edit(source, output, {"ss_new": "黒", "drop": None, "ssmd_rating": "5"})
+    hashes = edit(source, output, {"ss_new": "黒", "drop": None, "ssmd_rating": "5"})
     assert raw(output) == raw(source)
     header = read_header(output)
     assert header.metadata.items() >= {"ss_old": "1", "ss_new": "黒", "ssmd_rating": "5"}.items()
@@ -231,19 +236,19 @@ def test_the_input_is_never_the_output_unless_asked(tmp_path: Path) -> None:
     before = source.read_bytes()
     (tmp_path / "link.safetensors").symlink_to(source)
     for output in (source, tmp_path / "link.safetensors"):
-        for act in (weights.merge, weights.resize, weights.convert, weights.edit):
-            arguments = {weights.merge: ("FACE",), weights.edit: ({},)}.get(act, ())
+        for act in (merge, resize, convert, edit):
+            arguments = {merge: ("FACE",), edit: ({},)}.get(act, ())
             with pytest.raises(RecipeError, match="input itself"):
                 act(source, output, *arguments)
     assert source.read_bytes() == before
-    weights.merge(source, source, [0.5] * 26, overwrite=True)
+    merge(source, source, [0.5] * 26, overwrite=True)
     assert source.read_bytes() != before
 
 
 @pytest.mark.parametrize(("name", "said"), [("a.ckpt", "not a name"), ("no/where.safetensors", "does not exist")])
 def test_an_output_that_cannot_be_is_refused_first(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
-        weights.merge(lora(tmp_path / "a.safetensors"), tmp_path / name, "FACE")
+        merge(lora(tmp_path / "a.safetensors"), tmp_path / name, "FACE")
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -273,13 +278,13 @@ def test_shapes_that_do_not_fit_are_problems_not_crashes(tmp_path: Path, data: s
     path = write(tmp_path / "a.safetensors", {"lora_unet_conv_in": {**parts, part: np.ones(shape, np.float32)}})
     out = tmp_path / "out.safetensors"
     for act in (
-        weights.inspect,
-        lambda file: weights.compare(file, file),
-        lambda file: weights.merge(file, out, [0.5] * 26),
-        lambda file: weights.resize(file, out),
-        lambda file: weights.convert(file, out, "full"),
-        lambda file: weights.convert(file, out, "lora", rank=2),
-        lambda file: weights.convert(file, out, "diffusers"),
+        inspect,
+        lambda file: compare(file, file),
+        lambda file: merge(file, out, [0.5] * 26),
+        lambda file: resize(file, out),
+        lambda file: convert(file, out, "full"),
+        lambda file: convert(file, out, "lora", rank=2),
+        lambda file: convert(file, out, "diffusers"),
     ):
         with contextlib.suppress(OrchestratorError):
             act(path)
@@ -305,7 +310,7 @@ def test_a_pickle_with_another_name_is_called_one(tmp_path: Path, begin: bytes) 
 def test_small_factors_of_an_enormous_weight_are_refused(tmp_path: Path, parts: dict[str, tuple[int, ...]]) -> None:
     module = {name: np.zeros(shape, np.float16) for name, shape in parts.items()}
     path = write(tmp_path / "bomb.safetensors", {"lora_unet_conv_in": module})
-    for act in (weights.inspect, lambda file: weights.convert(file, tmp_path / "out.safetensors", "full")):
+    for act in (inspect, lambda file: convert(file, tmp_path / "out.safetensors", "full")):
         with pytest.raises(RecipeError, match="stands for a weight of"):
             act(path)
 

@@ -28,11 +28,14 @@ from weights_samples import (
     write,
 )
 
-from orchestrator import weights
 from orchestrator.errors import RecipeError
 from orchestrator.models import blocks
 from orchestrator.weights import families, kinds, metadata, numbers
+from orchestrator.weights.arrays import load_arrays, on_arrays, save_arrays
+from orchestrator.weights.combining import Ingredient, combine
 from orchestrator.weights.files import read_header
+from orchestrator.weights.merging import merge
+from orchestrator.weights.resizing import resize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +58,7 @@ def _list(**by_block: float) -> list[float]:
 @given(weight=a_weight, seed=st.integers(0, 9))
 def test_the_change_becomes_w_times_itself(tmp_path: Path, family: str, weight: float, seed: int) -> None:
     source, output = lora(tmp_path / "in.safetensors", family, seed=seed), tmp_path / "out.safetensors"
-    weights.merge(source, output, [weight] * 26, unmapped=weight)
+    merge(source, output, [weight] * 26, unmapped=weight)
     after = changes(output)
     for name, before in changes(source).items():
         expected = weight * before
@@ -68,9 +71,9 @@ def test_the_change_becomes_w_times_itself(tmp_path: Path, family: str, weight: 
 def test_merging_twice_is_merging_by_the_product(tmp_path: Path, family: str, first: float, second: float) -> None:
     source = lora(tmp_path / "in.safetensors", family)
     one, two, once = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "once"))
-    weights.merge(source, one, [first] * 26)
-    weights.merge(one, two, [second] * 26)
-    weights.merge(source, once, [first * second] * 26)
+    merge(source, one, [first] * 26)
+    merge(one, two, [second] * 26)
+    merge(source, once, [first * second] * 26)
     expected = changes(once)
     for name, change in changes(two).items():
         np.testing.assert_allclose(change, expected[name], rtol=1e-5, atol=1e-7)
@@ -81,7 +84,7 @@ def test_merging_twice_is_merging_by_the_product(tmp_path: Path, family: str, fi
 @given(weight=a_weight.filter(bool))
 def test_one_tensor_per_module_is_multiplied_and_rounded_once(tmp_path: Path, dtype: str, weight: float) -> None:
     source, output = lora(tmp_path / "in.safetensors", dtype=dtype), tmp_path / "out.safetensors"
-    weights.merge(source, output, [weight] * 26)
+    merge(source, output, [weight] * 26)
     after = read(output)
     for key, before in read(source).items():
         scaled = key.endswith("lora_up.weight") and not key.startswith(OUT)
@@ -94,14 +97,14 @@ def test_one_tensor_per_module_is_multiplied_and_rounded_once(tmp_path: Path, dt
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
 def test_a_weight_of_one_is_identical_bit_for_bit(tmp_path: Path, family: str, dtype: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", family, dtype=dtype), tmp_path / "out.safetensors"
-    weights.merge(source, output, "ALL")
+    merge(source, output, "ALL")
     assert raw(output) == raw(source)
 
 
 def test_every_block_gets_its_own_weight_and_the_rest_the_option(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     given_ = {"BASE": 0.5, "IN01": -1.0, "IN04": 0.25, "MID": 2.0, "OUT03": 0.0}
-    report = weights.merge(source, output, _list(**given_), unmapped=0.125)
+    report = merge(source, output, _list(**given_), unmapped=0.125)
     before, after = changes(source), changes(output)
     for name, block in BLOCK.items():
         np.testing.assert_allclose(after[name], given_[block] * before[name], rtol=1e-6, atol=1e-9)
@@ -119,12 +122,12 @@ def test_every_block_gets_its_own_weight_and_the_rest_the_option(tmp_path: Path)
 def test_zero_keeps_zeroed_tensors_with_their_alpha_or_prunes_them(tmp_path: Path) -> None:
     source, kept, pruned = (tmp_path / f"{name}.safetensors" for name in ("in", "kept", "pruned"))
     lora(source, "loha-tucker", dtype="F16")
-    weights.merge(source, kept, _list(BASE=0))
+    merge(source, kept, _list(BASE=0))
     assert read_header(kept).tensor_bytes == read_header(source).tensor_bytes
     for key, values in read(kept).items():
         if key.startswith(TE):
             assert values.any() == key.endswith(".alpha")
-    report = weights.merge(source, pruned, _list(BASE=0), prune=True)
+    report = merge(source, pruned, _list(BASE=0), prune=True)
     assert report.pruned == 1
     assert set(modules(pruned)) == set(LAYERS) - {TE}
 
@@ -133,17 +136,17 @@ def test_zero_keeps_zeroed_tensors_with_their_alpha_or_prunes_them(tmp_path: Pat
 def test_what_no_tensor_scales_is_refused_with_the_way_out(tmp_path: Path, family: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
     with pytest.raises(RecipeError, match="convert --to full") as caught:
-        weights.merge(source, output, "BODY_HALF")
+        merge(source, output, "BODY_HALF")
     assert "prune drops" in str(caught.value)
     assert not output.exists()
-    weights.merge(source, output, _list(BASE=0), prune=True)
+    merge(source, output, _list(BASE=0), prune=True)
     assert TE not in modules(output)
 
 
 @pytest.mark.parametrize("family", ["ia3", "glora"])
 def test_ia3_and_glora_scale_with_the_base(tmp_path: Path, family: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
-    weights.merge(source, output, [0.5] * 26)
+    merge(source, output, [0.5] * 26)
     before, after = modules(source)[MID], modules(output)[MID]
     kind = kinds.recognize({part: value.shape for part, value in before.items()})
     assert kind is not None
@@ -156,7 +159,7 @@ def test_ia3_and_glora_scale_with_the_base(tmp_path: Path, family: str) -> None:
 @pytest.mark.parametrize(("family", "power"), [("lora", 2.0), ("locon-tucker", 1.5), ("loha", 2.0), ("loha-tucker", 3.0)])
 def test_compat_has_the_powers_of_supermerger(tmp_path: Path, family: str, power: float) -> None:
     source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
-    weights.merge(source, output, [0.25] * 26, compat="supermerger-2023")
+    merge(source, output, [0.25] * 26, compat="supermerger-2023")
     before, after = changes(source)[CONV], changes(output)[CONV]
     np.testing.assert_allclose(after, 0.25**power * before, rtol=1e-5, atol=1e-7)
 
@@ -166,15 +169,15 @@ def test_supermerger_did_not_know_conv_in(tmp_path: Path, compat: Compat | None,
     name = "lora_unet_conv_in"
     layers = {name: tensors("lora", (8, 4, 3), 2, np.random.default_rng(0))}
     source, output = write(tmp_path / "in.safetensors", layers), tmp_path / "out.safetensors"
-    weights.merge(source, output, [0.25] * 26, compat=compat)
+    merge(source, output, [0.25] * 26, compat=compat)
     np.testing.assert_allclose(changes(output)[name], factor * changes(source)[name], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("prune", "zeroed"), [(False, "keep"), (True, "prune")])
 def test_a_merge_and_a_resize_note_what_became_of_zeroed_modules(tmp_path: Path, *, prune: bool, zeroed: str) -> None:
     source, merged, resized = (tmp_path / f"{name}.safetensors" for name in ("in", "merged", "resized"))
-    weights.merge(lora(source), merged, _list(BASE=0), prune=prune)
-    weights.resize(merged, resized, param=16, prune=prune)
+    merge(lora(source), merged, _list(BASE=0), prune=prune)
+    resize(merged, resized, param=16, prune=prune)
     noted = metadata.provenance(read_header(resized).metadata)
     assert [(entry["operation"], entry["zeroed"]) for entry in noted] == [("merge", zeroed), ("resize", zeroed)]
 
@@ -182,7 +185,7 @@ def test_a_merge_and_a_resize_note_what_became_of_zeroed_modules(tmp_path: Path,
 def test_compat_refuses_what_that_tool_could_not(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors")
     with pytest.raises(RecipeError, match="negative"):
-        weights.merge(source, tmp_path / "out.safetensors", [-1.0] * 26, compat="supermerger-2023")
+        merge(source, tmp_path / "out.safetensors", [-1.0] * 26, compat="supermerger-2023")
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
@@ -192,15 +195,15 @@ def test_numbers_that_do_not_fit_are_an_error_and_leave_nothing(tmp_path: Path, 
     write(source, {TE: {**parts, "lora_up.weight": parts["lora_up.weight"] * 10}}, dtype)
     output.write_bytes(b"as it was")
     with pytest.raises(RecipeError, match="range"):
-        weights.merge(source, output, [3.4e38] * 26)
+        merge(source, output, [3.4e38] * 26)
     assert output.read_bytes() == b"as it was"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.safetensors", "out.safetensors"]
 
 
 def test_the_header_says_what_was_done_and_its_hashes_are_true(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", ss_network_dim="4", ssmd_rating="5"), tmp_path / "out.safetensors"
-    weights.merge(source, output, "FACE")
-    weights.merge(output, tmp_path / "again.safetensors", _list(MID=0.5))
+    merge(source, output, "FACE")
+    merge(output, tmp_path / "again.safetensors", _list(MID=0.5))
     header = read_header(tmp_path / "again.safetensors")
     noted = metadata.provenance(header.metadata)
     assert [entry["operation"] for entry in noted] == ["merge", "merge"]
@@ -215,15 +218,13 @@ def test_the_header_says_what_was_done_and_its_hashes_are_true(tmp_path: Path) -
 def test_the_same_merge_gives_the_same_bytes(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors", "lokr")
     for name in ("a", "b"):
-        weights.merge(source, tmp_path / f"{name}.safetensors", "FACE")
+        merge(source, tmp_path / f"{name}.safetensors", "FACE")
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
 def test_progress_ends_with_all_modules(tmp_path: Path) -> None:
     told: list[tuple[int, int, str]] = []
-    weights.merge(
-        lora(tmp_path / "in.safetensors"), tmp_path / "o.safetensors", "FACE", progress=lambda *seen: told.append(seen)
-    )
+    merge(lora(tmp_path / "in.safetensors"), tmp_path / "o.safetensors", "FACE", progress=lambda *seen: told.append(seen))
     assert [done for done, _, _ in told] == [1, 2, 3, 4, 5, 6]
     assert {total for _, total, _ in told} == {6}
 
@@ -231,7 +232,7 @@ def test_progress_ends_with_all_modules(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["lora3x3", "locon", "loha"])
 def test_the_real_trainers_files_lose_what_face_leaves_out(tmp_path: Path, name: str) -> None:
     output = tmp_path / "out.safetensors"
-    report = weights.merge(sample(name), output, "FACE")
+    report = merge(sample(name), output, "FACE")
     assert (sum(report.modules.values()), report.outside) == (350, 0)
     assert read_header(output).tensor_bytes == read_header(sample(name)).tensor_bytes
     before, after = modules(sample(name)), modules(output)
@@ -247,7 +248,7 @@ def _same_or_zero(before: Mapping[str, Floats], after: Mapping[str, Floats], wei
 
 def test_a_list_of_17_says_what_becomes_of_the_others(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
-    report = weights.merge(source, output, [0.5] * 17, unmapped=0.0)
+    report = merge(source, output, [0.5] * 17, unmapped=0.0)
     assert dict(zip(blocks.SD1, report.weights, strict=True))["IN06"] == 0
     assert not changes(output)[OUT].any()
 
@@ -256,7 +257,7 @@ def test_a_preset_file_gives_the_preset_its_name(tmp_path: Path) -> None:
     presets = tmp_path / "lbw.txt"
     presets.write_text("SOFT:" + ",".join(["0.5"] * 26) + "\n", encoding="utf-8")
     output = tmp_path / "out.safetensors"
-    report = weights.merge(lora(tmp_path / "in.safetensors"), output, f"{presets}:SOFT")
+    report = merge(lora(tmp_path / "in.safetensors"), output, f"{presets}:SOFT")
     assert report.preset == "SOFT"
     assert json.dumps(report.to_json())
 
@@ -269,8 +270,8 @@ def test_a_combination_is_the_weighted_sum(tmp_path: Path) -> None:
     ratios = (1.0, 0.8, -0.5, 0.25)
     shares = [_list(MID=0.5), _list(), _list(BASE=0), _list(OUT03=2)]
     output = tmp_path / "sum.safetensors"
-    ingredients = [weights.Ingredient(*parts) for parts in zip(files, ratios, shares, strict=True)]
-    weights.combine(ingredients, output, save_precision="fp32")
+    ingredients = [Ingredient(*parts) for parts in zip(files, ratios, shares, strict=True)]
+    combine(ingredients, output, save_precision="fp32")
     after = changes(output)
     for name in LAYERS:
         expected = 0
@@ -284,7 +285,7 @@ def test_a_combination_is_the_weighted_sum(tmp_path: Path) -> None:
 def test_a_combination_with_a_whole_difference_is_one(tmp_path: Path) -> None:
     first, second = lora(tmp_path / "a.safetensors", "full"), lora(tmp_path / "b.safetensors", "lora", seed=1)
     output = tmp_path / "sum.safetensors"
-    weights.combine([weights.Ingredient(first, 2.0), weights.Ingredient(second, 0.5)], output, save_precision="fp32")
+    combine([Ingredient(first, 2.0), Ingredient(second, 0.5)], output, save_precision="fp32")
     after = modules(output)
     for name in LAYERS:
         expected = 2 * changes(first)[name] + 0.5 * changes(second)[name]
@@ -295,7 +296,7 @@ def test_a_combination_with_a_whole_difference_is_one(tmp_path: Path) -> None:
 def test_a_combination_refuses_rotations(tmp_path: Path) -> None:
     files = [lora(tmp_path / f"{family}.safetensors", family) for family in ("lora", "boft")]
     with pytest.raises(RecipeError, match="cannot be added"):
-        weights.combine([weights.Ingredient(path) for path in files], tmp_path / "sum.safetensors")
+        combine([Ingredient(path) for path in files], tmp_path / "sum.safetensors")
 
 
 def test_a_combination_refuses_files_of_two_architectures(tmp_path: Path) -> None:
@@ -303,7 +304,7 @@ def test_a_combination_refuses_files_of_two_architectures(tmp_path: Path) -> Non
     rng = np.random.default_rng(0)
     other = write(tmp_path / "sdxl.safetensors", {name: tensors("lora", (8, 8, None), 2, rng) for name in SDXL})
     with pytest.raises(RecipeError, match="is for sdxl, the first for sd1"):
-        weights.combine([weights.Ingredient(one), weights.Ingredient(other)], tmp_path / "sum.safetensors")
+        combine([Ingredient(one), Ingredient(other)], tmp_path / "sum.safetensors")
 
 
 SDXL = {
@@ -325,33 +326,33 @@ def test_sdxl_has_lists_of_20_and_12(tmp_path: Path, *, short: bool) -> None:
     write(source, {name: tensors("lora", (8, 8, None), 2, rng) for name in SDXL})
     order = blocks.SDXL_SHORT if short else blocks.SDXL
     given_ = [0.25 * (1 + position) for position in range(len(order))]
-    report = weights.merge(source, output, given_, unmapped=0.125)
+    report = merge(source, output, given_, unmapped=0.125)
     assert (report.architecture, len(report.weights), report.outside) == ("sdxl", 20, 1)
     before, after = changes(source), changes(output)
     for name, block in SDXL.items():
         weight = dict(zip(order, given_, strict=True)).get(block, 0.125)
         np.testing.assert_allclose(after[name], weight * before[name], rtol=1e-5, atol=1e-7)
     with pytest.raises(RecipeError, match="is a preset of"):
-        weights.merge(source, output, "FACE")
+        merge(source, output, "FACE")
 
 
 def test_verbs_work_on_state_dicts_too(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", dtype="F16"), tmp_path / "out.safetensors"
-    arrays = weights.load_arrays(source)
+    arrays = load_arrays(source)
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
-    merged = weights.on_arrays(weights.merge, arrays, "FACE")
-    weights.merge(source, output, "FACE")
-    for key, values in weights.load_arrays(output).items():
+    merged = on_arrays(merge, arrays, "FACE")
+    merge(source, output, "FACE")
+    for key, values in load_arrays(output).items():
         np.testing.assert_array_equal(merged[key], values)
     again = tmp_path / "again.safetensors"
-    weights.save_arrays(again, merged, {"ss_a": "b"})
+    save_arrays(again, merged, {"ss_a": "b"})
     assert raw(again) == raw(output)
     with pytest.raises(RecipeError, match="complex"):
-        weights.save_arrays(again, {"a.alpha": np.array(1j)})
+        save_arrays(again, {"a.alpha": np.array(1j)})
 
 
 def test_a_short_list_names_the_blocks_that_it_leaves_out(tmp_path: Path) -> None:
-    report = weights.merge(lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors", [0.5] * 17, unmapped=0.0)
+    report = merge(lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors", [0.5] * 17, unmapped=0.0)
     left_out = ("IN00", "IN03", "IN06", "IN09", "IN10", "IN11", "OUT00", "OUT01", "OUT02")
     assert report.left_out == report.to_json()["left_out"] == left_out
     rows = report.table()
@@ -364,9 +365,7 @@ def test_several_inputs_know_presets_and_say_what_was_applied(tmp_path: Path) ->
     first, second, output = (tmp_path / f"{name}.safetensors" for name in ("a", "b", "out"))
     lora(first, seed=0), lora(second, "loha", seed=1)
     mine = {"MINE": [0.25] * 26}
-    report = weights.combine(
-        [weights.Ingredient(first, 2.0, "MINE"), weights.Ingredient(second)], output, save_precision="fp32", presets=mine
-    )
+    report = combine([Ingredient(first, 2.0, "MINE"), Ingredient(second)], output, save_precision="fp32", presets=mine)
     assert report.weights["MID"] == (0.5, 1.0)
     assert report.weights["other"] == (2.0, 1.0)
     assert report.table()[0].split() == ["BASE", "0.5", "1"]

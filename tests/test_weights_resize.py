@@ -14,13 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from weights_samples import CONV, LAYERS, LINEAR, MID, TE, UP, changes, lora, modules, read, tensors, write
 
-from orchestrator import weights
 from orchestrator.engines.checkout import present
 from orchestrator.errors import RecipeError
 from orchestrator.system.settings import sd_scripts
 from orchestrator.weights import families, kinds, lowrank, ranks
+from orchestrator.weights.comparing import compare
 from orchestrator.weights.files import read_header
-from orchestrator.weights.sweeping import plot
+from orchestrator.weights.inspecting import inspect
+from orchestrator.weights.merging import merge
+from orchestrator.weights.metadata import edit, hashes
+from orchestrator.weights.resizing import resize
+from orchestrator.weights.sweeping import plot, sweep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +75,7 @@ def test_ranks_are_those_of_the_full_svd(  # noqa: PLR0917
     tmp_path: Path, rule: ranks.RankRule, dtype: str, seed: int, ratio: float, cap: int
 ) -> None:
     source, output = _file(tmp_path / "in.safetensors", seed=seed, dtype=dtype), tmp_path / "out.safetensors"
-    weights.resize(source, output, param=ratio, new_rank=cap, rank_rule=rule, save_precision="fp32")
+    resize(source, output, param=ratio, new_rank=cap, rank_rule=rule, save_precision="fp32")
     before, after = modules(source), modules(output)
     for name, parts in after.items():
         up, down = (
@@ -87,7 +91,7 @@ def test_ranks_are_those_of_the_full_svd(  # noqa: PLR0917
 @given(seed=st.integers(0, 1000), ratio=st.floats(2, 300))
 def test_the_error_is_what_was_cut_off(tmp_path: Path, seed: int, ratio: float) -> None:
     source, output = _file(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
-    report = weights.resize(source, output, param=ratio, save_precision="fp32")
+    report = resize(source, output, param=ratio, save_precision="fp32")
     before, after = modules(source), modules(output)
     lost = energy = 0.0
     for name, parts in after.items():
@@ -153,7 +157,7 @@ def test_shares_are_those_of_the_full_svd(
     tmp_path: Path, method: ranks.Method, rule: ranks.RankRule, seed: int, share: float
 ) -> None:
     source, output = _file(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
-    weights.resize(source, output, method=method, param=share, rank_rule=rule, save_precision="fp32")
+    resize(source, output, method=method, param=share, rank_rule=rule, save_precision="fp32")
     before, after = modules(source), modules(output)
     for name, parts in after.items():
         values = np.linalg.svd(_whole(before[name]).astype(np.float64), compute_uv=False)
@@ -221,7 +225,7 @@ def test_ranks_are_those_that_either_program_returned(  # noqa: PLR0917
 
 def test_a_fixed_rank_is_that_rank_even_beyond_the_spectrum(tmp_path: Path) -> None:
     source, output = _file(tmp_path / "in.safetensors", rank=4), tmp_path / "out.safetensors"
-    weights.resize(source, output, method="fixed", new_rank=6, new_conv_rank=5, save_precision="fp32")
+    resize(source, output, method="fixed", new_rank=6, new_conv_rank=5, save_precision="fp32")
     before, after = modules(source), modules(output)
     for name, parts in after.items():
         assert parts["lora_down.weight"].shape[0] == (6 if LAYERS[name][2] is None else 5)
@@ -251,14 +255,14 @@ def test_all_ways_of_factorizing_agree(method: lowrank.Method) -> None:
 def test_a_zero_product_stays_as_rank_one_of_zeros_or_goes(tmp_path: Path) -> None:
     source, merged, output = (tmp_path / f"{name}.safetensors" for name in ("in", "merged", "out"))
     _file(source, dtype="F16")
-    weights.merge(source, merged, [0.0] + [1.0] * 25)
-    weights.resize(merged, output, param=16)
+    merge(source, merged, [0.0] + [1.0] * 25)
+    resize(merged, output, param=16)
     parts = modules(output)[TE]
     assert parts["lora_up.weight"].shape == (40, 1)
     assert not parts["lora_up.weight"].any()
     assert not parts["lora_down.weight"].any()
     assert float(parts["alpha"]) == 0.5
-    report = weights.resize(merged, output, param=16, prune=True)
+    report = resize(merged, output, param=16, prune=True)
     assert report.pruned == 1
     assert TE not in modules(output)
 
@@ -266,13 +270,13 @@ def test_a_zero_product_stays_as_rank_one_of_zeros_or_goes(tmp_path: Path) -> No
 @pytest.mark.parametrize("family", ["locon-tucker", "loha", "loha-tucker", "lokr", "lokr-tucker", "lokr-whole"])
 def test_other_families_are_converted_with_the_error_said(tmp_path: Path, family: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", family, rank=2), tmp_path / "out.safetensors"
-    exact = weights.resize(source, output, param=1e6, save_precision="fp32")
+    exact = resize(source, output, param=1e6, save_precision="fp32")
     before, after = modules(source), modules(output)
     for name, parts in after.items():
         np.testing.assert_allclose(_whole(parts), _whole(before[name]), rtol=1e-3, atol=1e-5)
         assert parts["lora_down.weight"].ndim == (2 if LAYERS[name][2] is None else 4)
     assert exact.relative_error < 1e-3
-    coarse = weights.resize(source, output, method="fixed", new_rank=1, save_precision="fp32")
+    coarse = resize(source, output, method="fixed", new_rank=1, save_precision="fp32")
     assert sum(coarse.converted.values()) >= (2 if family == "locon-tucker" else 6)
     lost = sum(np.linalg.norm(_whole(before[name]) - _whole(parts)) ** 2 for name, parts in modules(output).items())
     whole = sum(np.linalg.norm(_whole(parts)) ** 2 for parts in before.values())
@@ -283,7 +287,7 @@ def test_other_families_are_converted_with_the_error_said(tmp_path: Path, family
 def test_what_is_no_thin_product_is_refused(tmp_path: Path, family: str) -> None:
     output = tmp_path / "out.safetensors"
     with pytest.raises(RecipeError, match="low-rank"):
-        weights.resize(lora(tmp_path / "in.safetensors", family), output)
+        resize(lora(tmp_path / "in.safetensors", family), output)
     assert not output.exists()
 
 
@@ -292,7 +296,7 @@ def test_what_is_no_thin_product_is_refused(tmp_path: Path, family: str) -> None
 def test_a_target_size_is_kept_and_used(tmp_path: Path, seed: int, share: float) -> None:
     source, output = _file(tmp_path / "in.safetensors", seed=seed, dtype="F16"), tmp_path / "out.safetensors"
     size = share * read_header(source).tensor_bytes
-    report = weights.resize(source, output, method="size_mb", param=size / 2**20)
+    report = resize(source, output, method="size_mb", param=size / 2**20)
     assert report.bytes_after == read_header(output).tensor_bytes <= size
     if report.bytes_after < read_header(source).tensor_bytes:
         assert report.threshold is not None
@@ -306,7 +310,7 @@ def test_what_is_retained_is_measured_on_the_change_itself(tmp_path: Path) -> No
     rng = np.random.default_rng(3)
     one, other = (tensors("lora", LAYERS[name], 4, rng) for name in (TE, MID))
     source = write(tmp_path / "in.safetensors", {TE: one, MID: {**other, "alpha": np.array(40, np.float32)}})
-    report = weights.resize(source, tmp_path / "out.safetensors", method="fixed", new_rank=1, save_precision="float")
+    report = resize(source, tmp_path / "out.safetensors", method="fixed", new_rank=1, save_precision="float")
     before, after = changes(source), changes(tmp_path / "out.safetensors")
     energy = [sum(float(np.square(change).sum()) for change in found.values()) for found in (before, after)]
     assert report.retained == pytest.approx((energy[1] / energy[0]) ** 0.5, rel=1e-5)
@@ -319,8 +323,8 @@ def test_zero_modules_that_are_pruned_leave_room_for_the_others(tmp_path: Path) 
         modules_[name] = {part: values * (part == "alpha") for part, values in modules_[name].items()}
     source = write(tmp_path / "in.safetensors", modules_, "F16")
     size = sum(2 * values.size for name in modules_ if name not in (CONV, UP) for values in modules_[name].values()) / 2**20
-    kept = weights.resize(source, tmp_path / "kept.safetensors", method="size_mb", param=size)
-    pruned = weights.resize(source, tmp_path / "pruned.safetensors", method="size_mb", param=size, prune=True)
+    kept = resize(source, tmp_path / "kept.safetensors", method="size_mb", param=size)
+    pruned = resize(source, tmp_path / "pruned.safetensors", method="size_mb", param=size, prune=True)
     assert (pruned.pruned, pruned.retained) == (2, pytest.approx(1, abs=1e-3))
     assert kept.retained < pruned.retained
 
@@ -328,32 +332,32 @@ def test_zero_modules_that_are_pruned_leave_room_for_the_others(tmp_path: Path) 
 def test_what_makes_no_sense_is_said_all_at_once(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     with pytest.raises(RecipeError) as caught:
-        weights.resize(source, output, method="sv_fro", param=1.5, new_rank=0, new_conv_rank=-1)
+        resize(source, output, method="sv_fro", param=1.5, new_rank=0, new_conv_rank=-1)
     assert [problem.where for problem in caught.value.problems] == ["new_rank", "new_conv_rank", "sv_fro"]
     with pytest.raises(RecipeError, match="too small"):
-        weights.resize(source, output, method="size_mb", param=1e-5)
+        resize(source, output, method="size_mb", param=1e-5)
     with pytest.raises(RecipeError, match="save_precision"):
-        weights.resize(source, output, save_precision="fp17")
+        resize(source, output, save_precision="fp17")
     assert not output.exists()
 
 
 def test_metadata_are_those_of_sd_scripts(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors", ss_training_comment="None", ss_network_dim="4", ssmd_tags="a, b")
-    weights.resize(source, tmp_path / "out.safetensors", param=16)
+    resize(source, tmp_path / "out.safetensors", param=16)
     entries = read_header(tmp_path / "out.safetensors").metadata
     assert entries["ss_training_comment"] == "Dynamic resize with sv_ratio: 16.0 from 4; None"
     assert (entries["ss_network_dim"], entries["ss_network_alpha"], entries["ssmd_tags"]) == ("Dynamic", "Dynamic", "a, b")
-    assert weights.hashes(read_header(tmp_path / "out.safetensors")).legacy_agrees
+    assert hashes(read_header(tmp_path / "out.safetensors")).legacy_agrees
 
 
 def test_a_sweep_gives_every_variant_a_file_of_its_own(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors", "lora", rank=4)
     lists = [",".join(["0.25"] * 25 + [last]) for last in ("0.5", "1")]
-    found = weights.sweep(source, (4, 16), block_weights=lists, folder=tmp_path / "all")
+    found = sweep(source, (4, 16), block_weights=lists, folder=tmp_path / "all")
     assert len(found.rows) == len(list((tmp_path / "all").glob("*.safetensors"))) == 4
     for rank in (0, -3):
         with pytest.raises(RecipeError, match="--new-rank"):
-            weights.sweep(source, (4,), new_rank=rank)
+            sweep(source, (4,), new_rank=rank)
 
 
 def test_presets_of_one_name_and_of_a_path_are_swept_into_files_of_their_own(tmp_path: Path) -> None:
@@ -361,36 +365,36 @@ def test_presets_of_one_name_and_of_a_path_are_swept_into_files_of_their_own(tmp
     for number, name in enumerate(("FACE", "FACE", "../../X")):
         (tmp_path / f"{number}.txt").write_text(f"{name}:{','.join([f'0.{number + 1}'] * 26)}\n", "utf-8")
     lists = [f"{tmp_path}/{number}.txt:{name}" for number, name in enumerate(("FACE", "FACE", "../../X"))]
-    found = weights.sweep(source, (4,), block_weights=lists, folder=tmp_path / "all")
+    found = sweep(source, (4,), block_weights=lists, folder=tmp_path / "all")
     names = ["in-FACE-sv4.safetensors", "in-FACE-sv4-2.safetensors", "in-.._.._X-sv4.safetensors"]
     assert [row.path for row in found.rows] == [tmp_path / "all" / name for name in names]
 
 
 @pytest.mark.parametrize(("new_rank", "largest"), [(None, 12), (1, 1), (3, 3)])
 def test_a_sweep_keeps_to_the_rank_asked_for(tmp_path: Path, new_rank: int | None, largest: int) -> None:
-    found = weights.sweep(_file(tmp_path / "in.safetensors", dtype="F16"), (1000,), new_rank=new_rank)
+    found = sweep(_file(tmp_path / "in.safetensors", dtype="F16"), (1000,), new_rank=new_rank)
     assert found.rows[0].largest_rank == largest
 
 
 def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors", "lora", rank=4)
     (tmp_path / f".out.safetensors.{os.getpid()}.part").write_bytes(b"of a process that had the same number")
-    weights.resize(source, tmp_path / "out.safetensors", param=4)
+    resize(source, tmp_path / "out.safetensors", param=4)
     assert read_header(tmp_path / "out.safetensors").entries
     (tmp_path / f".told.safetensors.{os.getpid()}.part").write_bytes(b"of another")
-    weights.edit(source, tmp_path / "told.safetensors", {"ssmd_rating": "5"})
+    edit(source, tmp_path / "told.safetensors", {"ssmd_rating": "5"})
     assert read_header(tmp_path / "told.safetensors").entries.keys() == read_header(source).entries.keys()
 
 
 def test_a_sweep_is_so_many_resizes(tmp_path: Path) -> None:
     source = _file(tmp_path / "in.safetensors", dtype="F16")
     (tmp_path / "all").mkdir()
-    found = weights.sweep(source, (4, 16, 64), block_weights=(None, "FACE"), folder=tmp_path / "all")
+    found = sweep(source, (4, 16, 64), block_weights=(None, "FACE"), folder=tmp_path / "all")
     assert [(row.sv_ratio, row.block_weights) for row in found.rows] == [(r, b) for b in ("-", "FACE") for r in (4, 16, 64)]
     for row in found.rows:
         alone, merged = tmp_path / "alone.safetensors", tmp_path / "merged.safetensors"
-        weights.merge(source, merged, "ALL" if row.block_weights == "-" else "FACE")
-        report = weights.resize(merged, alone, param=row.sv_ratio)
+        merge(source, merged, "ALL" if row.block_weights == "-" else "FACE")
+        report = resize(merged, alone, param=row.sv_ratio)
         assert row.path is not None
         assert (row.tensor_bytes, read_header(row.path).tensor_bytes) == (report.bytes_after, report.bytes_after)
         assert row.retained == pytest.approx(report.retained, abs=1e-6)
@@ -404,7 +408,7 @@ def test_a_sweep_is_so_many_resizes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", [family for family in LINEAR if family not in {"full", "dylora"}])
 def test_every_thin_family_can_be_swept(tmp_path: Path, family: str) -> None:
-    found = weights.sweep(lora(tmp_path / "in.safetensors", family, rank=2), (2, 16))
+    found = sweep(lora(tmp_path / "in.safetensors", family, rank=2), (2, 16))
     assert found.rows[0].tensor_bytes <= found.rows[1].tensor_bytes
     assert found.rows[0].retained <= found.rows[1].retained <= 1
 
@@ -431,12 +435,12 @@ def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(library.parent)}
     done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    weights.resize(source, ours, param=16, new_rank=128, rank_rule="sd-scripts-0.10", save_precision="fp32")
+    resize(source, ours, param=16, new_rank=128, rank_rule="sd-scripts-0.10", save_precision="fp32")
     one, other = modules(theirs), modules(ours)
     assert {key: value.shape for key, value in read(theirs).items()} == {key: value.shape for key, value in read(ours).items()}
     for name in LAYERS:
         np.testing.assert_allclose(_whole(other[name]), _whole(one[name]), atol=1e-5)
-    assert weights.compare(theirs, ours).cosine == pytest.approx(1, abs=1e-7)
+    assert compare(theirs, ours).cosine == pytest.approx(1, abs=1e-7)
     stated = [read_header(path).metadata["ss_training_comment"] for path in (theirs, ours)]
     assert stated[0] == stated[1]
     assert CONV in one
@@ -445,7 +449,7 @@ def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
 def test_a_loha_that_became_a_lora_says_so_in_its_arguments(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", "loha-tucker"), tmp_path / "out.safetensors"
     told = {"ss_network_args": json.dumps({"algo": "loha", "use_tucker": "True", "conv_dim": "4"})}
-    weights.edit(source, tmp_path / "told.safetensors", told)
-    weights.resize(tmp_path / "told.safetensors", output, param=16)
+    edit(source, tmp_path / "told.safetensors", told)
+    resize(tmp_path / "told.safetensors", output, param=16)
     assert json.loads(read_header(output).metadata["ss_network_args"]) == {"algo": "locon", "conv_dim": "4"}
-    assert weights.inspect(output, norms=False).adapter.family == "lora"
+    assert inspect(output, norms=False).adapter.family == "lora"

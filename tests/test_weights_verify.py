@@ -22,7 +22,14 @@ from orchestrator.models import blocks
 from orchestrator.recipe import loader
 from orchestrator.verbs_inspect import expectation
 from orchestrator.weights import step
+from orchestrator.weights.comparing import compare
+from orchestrator.weights.converting import convert
 from orchestrator.weights.files import read_header
+from orchestrator.weights.inspecting import inspect
+from orchestrator.weights.merging import merge
+from orchestrator.weights.resizing import resize
+from orchestrator.weights.sweeping import sweep
+from orchestrator.weights.verifying import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +52,7 @@ PROMISED: dict[str, Any] = {
 
 
 def test_inspection_of_a_real_file() -> None:
-    told = weights.inspect(sample("lora3x3")).to_json()
+    told = inspect(sample("lora3x3")).to_json()
     assert json.loads(json.dumps(told)) == {**told, "block_vector": list(told["block_vector"]), "trigger_words": ["krnk"]}
     assert (told["family"], told["tucker"], told["modules"], told["tensor_bytes"]) == ("lora", False, 350, 4_867_516)
     assert (told["ranks"], told["alphas"], told["preset"]) == ({"2": 350}, {"1": 350}, "ALL")
@@ -66,8 +73,8 @@ def test_zero_blocks_show_the_preset(tmp_path: Path, preset: str, family: str) -
     names_ += [f"lora_unet_down_blocks_{level}_downsamplers_0_conv" for level in range(3)]
     names_ += [f"lora_unet_up_blocks_{level}_resnets_{index}_time_emb_proj" for level in range(4) for index in range(3)]
     write(source, {name: tensors(family, shape, 2, rng) for name in names_})
-    weights.merge(source, output, preset)
-    found = weights.inspect(output)
+    merge(source, output, preset)
+    found = inspect(output)
     assert found.preset == preset
     vector = found.block_vector
     assert vector is not None
@@ -78,8 +85,8 @@ def test_zero_blocks_show_the_preset(tmp_path: Path, preset: str, family: str) -
 def test_norms_are_those_of_the_whole_matrices(tmp_path: Path) -> None:
     for family in ("lora", "locon-tucker", "loha", "loha-tucker", "lokr", "lokr-tucker", "full"):
         source, whole = lora(tmp_path / "in.safetensors", family), tmp_path / "whole.safetensors"
-        weights.convert(source, whole, "full", save_precision="fp32", overwrite=True)
-        norms = weights.inspect(source).block_norms()
+        convert(source, whole, "full", save_precision="fp32", overwrite=True)
+        norms = inspect(source).block_norms()
         changes = {name: parts["diff"] for name, parts in modules(whole).items()}
         assert norms["MID"] == pytest.approx(np.linalg.norm(changes[list(LAYERS)[3]]), rel=1e-5)
         assert norms["BASE"] == pytest.approx(np.linalg.norm(changes[TE]), rel=1e-5)
@@ -88,8 +95,8 @@ def test_norms_are_those_of_the_whole_matrices(tmp_path: Path) -> None:
 def test_the_header_alone_needs_no_numpy(tmp_path: Path) -> None:
     path = lora(tmp_path / "a.safetensors", dtype="BF16")
     code = (
-        "import sys; from pathlib import Path; from orchestrator import weights;"
-        f"found = weights.inspect(Path({str(path)!r}), norms=False);"
+        "import sys; from pathlib import Path; from orchestrator.weights.inspecting import inspect;"
+        f"found = inspect(Path({str(path)!r}), norms=False);"
         "print(found.to_json()['alphas']); print('numpy' in sys.modules)"
     )
     done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
@@ -97,7 +104,7 @@ def test_the_header_alone_needs_no_numpy(tmp_path: Path) -> None:
 
 
 def test_every_promise_of_a_real_file_is_kept() -> None:
-    found = weights.verify(sample("lora3x3"), PROMISED)
+    found = verify(sample("lora3x3"), PROMISED)
     assert {check.what: str(check.verdict) for check in found.checks if check.verdict != "PASS"} == {}
     assert len(found.checks) == 4 + 12
     assert found.verdict == "PASS"
@@ -122,7 +129,7 @@ def test_every_promise_of_a_real_file_is_kept() -> None:
     ],
 )
 def test_every_broken_promise_is_a_fail(promise: str, value: Any, what: str) -> None:
-    found = weights.verify(sample("lora3x3"), {**PROMISED, promise: value})
+    found = verify(sample("lora3x3"), {**PROMISED, promise: value})
     assert found.verdict == "FAIL"
     assert {check.what: str(check.verdict) for check in found.checks}[what] == "FAIL"
 
@@ -136,12 +143,12 @@ def test_what_cannot_be_told_is_unknown(tmp_path: Path) -> None:
         "seven": 7,
         "block_weights": [0.5] * 26,
     }
-    found = weights.verify(path, promised)
+    found = verify(path, promised)
     verdicts = {check.what: str(check.verdict) for check in found.checks}
     for what in ("family", "metadata: network module", "trigger words", "seven", "block weights"):
         assert verdicts[what] == "UNKNOWN"
-    weights.merge(path, tmp_path / "b.safetensors", [0.5] * 26)
-    again = weights.verify(tmp_path / "b.safetensors", promised)
+    merge(path, tmp_path / "b.safetensors", [0.5] * 26)
+    again = verify(tmp_path / "b.safetensors", promised)
     assert {check.what: str(check.verdict) for check in again.checks}["block weights"] == "PASS"
 
 
@@ -149,15 +156,15 @@ def test_the_release_pipeline_passes_its_own_promises_and_each_slip_fails(tmp_pa
     merged, resized, early, newer = (tmp_path / f"{name}.safetensors" for name in ("merged", "resized", "early", "newer"))
     promised = {**PROMISED, "tensor_bytes": None, "block_weights": "FACE"}
     promised["resize"] = {"method": "sv_ratio", "param": 16.0, "new_rank": 128, "rank_rule": "2023"}
-    weights.merge(sample("lora3x3"), merged, "FACE")
-    weights.resize(merged, resized, param=16, new_rank=128)
-    found = weights.verify(resized, promised)
+    merge(sample("lora3x3"), merged, "FACE")
+    resize(merged, resized, param=16, new_rank=128)
+    found = verify(resized, promised)
     assert found.verdict == "PASS", found.to_json()
     assert any("FACE" in line for line in found.made_by)
-    assert weights.verify(merged, promised).verdict == "FAIL"  # never resized
-    weights.resize(sample("lora3x3"), early, param=4)
-    weights.merge(early, newer, "FACE")
-    assert weights.verify(newer, promised).verdict == "FAIL"  # in the wrong order: zero modules of a rank above 1
+    assert verify(merged, promised).verdict == "FAIL"  # never resized
+    resize(sample("lora3x3"), early, param=4)
+    merge(early, newer, "FACE")
+    assert verify(newer, promised).verdict == "FAIL"  # in the wrong order: zero modules of a rank above 1
 
 
 def test_the_rank_rules_are_told_apart(tmp_path: Path) -> None:
@@ -169,10 +176,10 @@ def test_the_rank_rules_are_told_apart(tmp_path: Path) -> None:
         made[name.replace("conv", "to_q")] = {**parts, "alpha": np.array(6, np.float32)}
     source, output = write(tmp_path / "in.safetensors", made), tmp_path / "out.safetensors"
     for rule in ("2023", "sd-scripts-0.10"):
-        weights.resize(source, output, param=16, new_rank=128, rank_rule=rule)
+        resize(source, output, param=16, new_rank=128, rank_rule=rule)
         for asked in ("2023", "sd-scripts-0.10"):
             promised = {"resize": {"method": "sv_ratio", "param": 16, "new_rank": 128, "rank_rule": asked}}
-            checks = {check.what: check.verdict for check in weights.verify(output, promised).checks}
+            checks = {check.what: check.verdict for check in verify(output, promised).checks}
             assert checks["rank rule"].ok == (rule == asked)
 
 
@@ -180,16 +187,16 @@ def test_damaged_files_fail_and_do_not_crash(tmp_path: Path) -> None:
     parts = tensors("lora", LAYERS[TE], 4, np.random.default_rng(0))
     parts["lora_up.weight"][0, 0] = np.nan
     path = write(tmp_path / "nan.safetensors", {TE: parts})
-    found = weights.verify(path)
+    found = verify(path)
     assert found.verdict == "FAIL"
     assert [check.what for check in found.checks if not check.verdict.ok] == ["numbers"]
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-7])
-    assert weights.verify(tmp_path / "cut.safetensors").verdict == "FAIL"
+    assert verify(tmp_path / "cut.safetensors").verdict == "FAIL"
     lies = tmp_path / "lies.safetensors"
     whole = bytearray(lora(lies).read_bytes())
     whole[-1] ^= 1
     lies.write_bytes(whole)
-    assert {check.what for check in weights.verify(lies).checks if not check.verdict.ok} >= {"model hash"}
+    assert {check.what for check in verify(lies).checks if not check.verdict.ok} >= {"model hash"}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
@@ -201,16 +208,16 @@ def test_what_is_not_finite_or_becomes_so_is_said_of_its_module(tmp_path: Path, 
         if name != "alpha":
             parts[name][:] = value
     path, output = write(tmp_path / "nan.safetensors", {TE: parts}), tmp_path / "out.safetensors"
-    assert [check.what for check in weights.verify(path).checks if not check.verdict.ok] == ["numbers"]
-    assert json.dumps(weights.inspect(path).to_json(), allow_nan=False)
+    assert [check.what for check in verify(path).checks if not check.verdict.ok] == ["numbers"]
+    assert json.dumps(inspect(path).to_json(), allow_nan=False)
     works: list[Callable[[], object]] = [
-        lambda: weights.resize(path, output),
-        lambda: weights.resize(path, output, method="size_mb", param=1),
-        lambda: weights.convert(path, output, "lora", rank=2),
-        lambda: weights.convert(path, output, "full"),
+        lambda: resize(path, output),
+        lambda: resize(path, output, method="size_mb", param=1),
+        lambda: convert(path, output, "lora", rank=2),
+        lambda: convert(path, output, "full"),
     ]
     if not np.isfinite(value):  # in float64, two thin factors of any finite numbers can be compared
-        works += [lambda: weights.compare(path, path), lambda: weights.sweep(path)]
+        works += [lambda: compare(path, path), lambda: sweep(path)]
     for work in works:
         with pytest.raises(RecipeError, match=f"(?s){TE}.*not finite, or too large"):
             work()
@@ -231,7 +238,7 @@ def test_the_recipes_here_promise_what_can_be_checked(project: Path) -> None:
 
 def test_without_a_recipe_the_fitting_ones_are_named() -> None:
     candidates = {"this": PROMISED, "longer": {**PROMISED, "max_train_steps": 1000}, "loha": {**PROMISED, "family": "loha"}}
-    assert weights.verify(sample("lora3x3"), candidates=candidates).fits == ("this",)
+    assert verify(sample("lora3x3"), candidates=candidates).fits == ("this",)
 
 
 # --- the step of a pipeline ---

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from orchestrator import recipe
 
+_TABLES = ("__init__", "base", "dataset", "outputs", "training")
 _ALSO: Final[dict[str, Any]] = {
     "extends": {
         "description": "Parts and recipes that this file builds on, left to right; names without .toml, as _algorithms/locon.",
@@ -57,9 +58,7 @@ def descriptions() -> tuple[dict[str, str], dict[str, list[Any]]]:
     more = tomllib.loads(Path(__file__).with_name("schema.toml").read_text("utf-8"))
     examples = more.pop("examples")
     said = {f"{part}.{field}": text for part, fields in more.items() for field, text in fields.items()}
-    sources = [
-        Path(recipe.__file__).with_name(f"{name}.py") for name in ("__init__", "base", "dataset", "outputs", "training")
-    ]
+    sources = [Path(recipe.__file__).with_name(f"{name}.py") for name in _TABLES]
     parts = (part for source in sources for part in ast.parse(source.read_text("utf-8")).body)
     own = {
         f"{part.name}.{field.target.id}": " ".join(text.value.value.split())

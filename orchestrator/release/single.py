@@ -114,7 +114,8 @@ def _plain_copy(recipe: Recipe, output: Path, header: Header) -> str:
     """Write NAME-plain.safetensors, whose Tucker cores are folded, where the recipe asks for it; return its name or ""."""
     if not recipe.release.plain_copy or not any(name.endswith(".lora_mid.weight") for name in header.entries):
         return ""
-    from orchestrator.weights import convert, edit  # noqa: PLC0415 - numpy, which no other part of a release needs
+    from orchestrator.weights.converting import convert  # noqa: PLC0415
+    from orchestrator.weights.metadata import edit  # noqa: PLC0415 - numpy, which no other part of a release needs
 
     target = output / f"{recipe.name}{bundle.PLAIN}"
     said = convert(output / f"{recipe.name}.safetensors", target, "plain", overwrite=True)

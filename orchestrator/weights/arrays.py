@@ -55,9 +55,9 @@ def save_arrays(path: Path, arrays: Mapping[str, Any], entries: Mapping[str, str
 def on_arrays(verb: Callable[..., Any], arrays: Mapping[str, Any], *arguments: Any, **options: Any) -> dict[str, NDArray[Any]]:
     """Apply a verb that takes an input and an output path (merge, resize, convert) to a state dict; return the new one.
 
-    >>> from orchestrator import weights
-    >>> half = weights.on_arrays(weights.merge, weights.load_arrays(EXAMPLE), [0.5] * 26)
-    >>> sorted(half) == sorted(weights.load_arrays(EXAMPLE))
+    >>> from orchestrator.weights.merging import merge
+    >>> half = on_arrays(merge, load_arrays(EXAMPLE), [0.5] * 26)
+    >>> sorted(half) == sorted(load_arrays(EXAMPLE))
     True
     """
     with tempfile.TemporaryDirectory() as folder:

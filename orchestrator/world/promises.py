@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from orchestrator import weights
 from orchestrator.embedded import model as models
 from orchestrator.embedded.bake import Baked
 from orchestrator.errors import NotReady, Problem
 from orchestrator.plan import Kind
+from orchestrator.weights.merging import merge
+from orchestrator.weights.resizing import resize
 from orchestrator.workspace import Wanted, Workspace
 from orchestrator.world import vocabulary as words
 from orchestrator.world.bench import SUBJECTS, Ask, Row, Subject, asks, counted, measure, pictures
@@ -172,7 +173,7 @@ def _without(wish: Wish, setting: Setting) -> Result:
     own = list(pictures(models.load(setting.base), wanted, setting.clip_skip))
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / wish.released.name
-        weights.merge(wish.released, file, [0.0] * 26, unmapped=0.0)
+        merge(wish.released, file, [0.0] * 26, unmapped=0.0)
         model = models.load(setting.base)
         Baked(model, [file]).set((1.0,))
         drawn = list(pictures(model, wanted, setting.clip_skip))
@@ -195,7 +196,7 @@ def _compressed(whole: Path, wish: Wish, setting: Setting) -> list[Result]:
     with tempfile.TemporaryDirectory() as name:
         for ratio in RATIOS:
             file = Path(name) / f"{ratio:g}.safetensors"
-            weights.resize(whole, file, param=ratio)
+            resize(whole, file, param=ratio)
             smaller = drawn(file)
             row = counted(smaller, wish.subject)
             alike = mean(_alike(a, b) for (_, a), (_, b) in zip(original, smaller, strict=True))

@@ -14,10 +14,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from orchestrator import weights
 from orchestrator.engines import options, sdscripts, write_tokenizer
 from orchestrator.models import layers, places
 from orchestrator.system import settings
+from orchestrator.weights.comparing import compare
 
 pytestmark = pytest.mark.sd_scripts
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -171,7 +171,7 @@ def test_sd_scripts_merge_knows_the_same_blocks_and_loses_some_of_them(tmp_path:
         "merge", str(source), str(theirs), *how, "--save-precision", "fp32", "--with", "sd-scripts", "--option", "no_metadata"
     )
     verb("merge", str(source), str(ours), *how)
-    found = weights.compare(theirs, ours).blocks
+    found = compare(theirs, ours).blocks
     for side in ("first", "second"):
         assert {name for name, pair in found.items() if not getattr(pair, side)} == {"BASE", "IN05", "MID"}  # 0 in FACE
     cosines = [pair.cosine for pair in found.values() if pair.second]
