@@ -19,7 +19,7 @@ import made_runs
 
 from benchmarks import Row
 from orchestrator import release
-from orchestrator.weights.files import Entry, canonical, encode_header
+from orchestrator.weights.io.safetensors_io import Entry, canonical, encode_header
 
 MIB = {"lora3x3": 40, "locon": 203, "loha": 96}  # as the seed's card lists them
 

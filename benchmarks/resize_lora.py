@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import NotHereError, Row, weights
 from orchestrator.system import settings
-from orchestrator.weights.files import read_header
-from orchestrator.weights.modules import adapter
-from orchestrator.weights.resizing import resize
+from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.resize import resize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,15 +47,16 @@ def excess(source: Path, resized: Path) -> float:
     """Return by how many millionths of a module's norm its error exceeds that of the best matrix of its rank, at most."""
     import numpy as np  # noqa: PLC0415 - a child's peak memory starts with its parent's
 
-    from orchestrator.weights import factors, numbers  # noqa: PLC0415
-    from orchestrator.weights.files import Body  # noqa: PLC0415
+    from orchestrator.weights.families import low_rank  # noqa: PLC0415
+    from orchestrator.weights.io import dtypes  # noqa: PLC0415
+    from orchestrator.weights.io.safetensors_io import Body  # noqa: PLC0415
 
     found = [adapter(read_header(path)) for path in (source, resized)]
     most = 0.0
     with Body(found[0].header) as body, Body(found[1].header) as other:
         for module, small in zip(found[0].modules, found[1].modules, strict=True):
             one, two = (
-                factors.product(part, numbers.load_module(place, part), found[0].architecture)
+                low_rank.product(part, dtypes.load_module(place, part), found[0].architecture)
                 for place, part in ((body, module), (other, small))
             )
             up, down = np.float64(one.scale) * one.up, one.down.astype(np.float64)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import Row
-from orchestrator.weights.files import read_header
+from orchestrator.weights.io.safetensors_io import read_header
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "bench"
@@ -38,16 +38,16 @@ def generate(path: Path) -> None:
     """Write the file: down as the trainers initialize it, up with directions that decay as after training."""
     import numpy as np  # noqa: PLC0415 - in a process of its own: a child's peak memory starts with its parent's
 
-    from orchestrator import architecture  # noqa: PLC0415
     from orchestrator.models import layers  # noqa: PLC0415
     from orchestrator.recipe import loader  # noqa: PLC0415
-    from orchestrator.weights import metadata  # noqa: PLC0415
+    from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
+    from orchestrator.weights.io import metadata  # noqa: PLC0415
 
     recipe = loader.recipe(ROOT / "recipes", RECIPE).recipe
     rng = np.random.default_rng(31337)
     pieces: list[metadata.Piece] = []
-    for module in architecture.modules(recipe, layers.built_in("sd1")):
-        shapes = architecture.tensors(recipe.network, module)
+    for module in expected_tensors.modules(recipe, layers.built_in("sd1")):
+        shapes = expected_tensors.tensors(recipe.network, module)
         if shapes is None:
             message = f"{module.name} has no formula"
             raise SystemExit(message)

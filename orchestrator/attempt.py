@@ -8,13 +8,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import commands, diagnose, engines, guards, leftover, turn
-from orchestrator.engines import saved
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.journal import Journal, complete, last_lines
 from orchestrator.plan import Kind, Plan, Step
 from orchestrator.record import Reason, Why
 from orchestrator.system import crash_report, process
+from orchestrator.weights.io import saved
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -86,7 +86,7 @@ def _surgery(step: Step, recipe: Recipe, lora: Path, work: Path) -> Command:
         params = {name: step.params[name] for name in ("new_rank", "new_conv_rank", "rank_rule", "save_precision")}
         params |= {"method": method, "param": step.params[method] if ways else step.params["new_rank"]}
     request = {"kind": str(step.kind), "input": str(lora), "output": str(output), "params": params}
-    return _own("orchestrator.weights.step", work, request)
+    return _own("orchestrator.weights.program", work, request)
 
 
 def _grid(step: Step, plan: Plan, store: Store) -> Command:

@@ -83,12 +83,13 @@ def _here(job: Job, asked: Asked) -> list[Outcome]:
 
 def _on_cluster(job: Job, asked: Asked, due: list[Step], world: World) -> list[Outcome]:
     """Run on a Ray cluster, after a look at each of its nodes."""
-    from orchestrator import architecture, workspace  # noqa: PLC0415 - only for those who have a cluster
+    from orchestrator import workspace  # noqa: PLC0415 - only for those who have a cluster
     from orchestrator.executors.ray_executor import Cluster  # noqa: PLC0415
+    from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
 
     sizes = [0]
     for recipe in {step.recipe: job.plan.recipes[step.recipe] for step in due if step.kind is Kind.TRAIN}.values():
-        said = architecture.predict(recipe, architecture.of(recipe, world.find(recipe.base.checkpoint)))
+        said = expected_tensors.predict(recipe, expected_tensors.of(recipe, world.find(recipe.base.checkpoint)))
         pictures = world.counted(recipe).disk_bytes  # a copy of the dataset travels with the training
         sizes.append(pictures + (workspace.disk(recipe, said.tensor_bytes, pictures) if said is not None else 0))
     with Cluster(asked.address, asked.transport) as cluster:

@@ -10,13 +10,14 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import architecture, guards
-from orchestrator.engines import saved
+from orchestrator import guards
 from orchestrator.plan import Kind
 from orchestrator.recipe import Guards
 from orchestrator.record import PROGRESS, readings
 from orchestrator.system import process
 from orchestrator.system.process import Progress, Watch
+from orchestrator.weights.families import expected_tensors
+from orchestrator.weights.io import saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,7 +129,7 @@ class Journal:
 def predicted(step: Step, recipe: Recipe) -> int:
     """Return how many bytes of tensors a training step will save; 0 if that cannot be known."""
     checkpoint = next((source.path for source in step.sources if source.role == "checkpoint"), None)
-    size = architecture.predict(recipe, architecture.of(recipe, checkpoint))
+    size = expected_tensors.predict(recipe, expected_tensors.of(recipe, checkpoint))
     return size.tensor_bytes if size is not None else 0
 
 

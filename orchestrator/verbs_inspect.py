@@ -14,9 +14,9 @@ from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
-    from orchestrator.weights.comparing import Comparison
-    from orchestrator.weights.inspecting import Inspection
-    from orchestrator.weights.verifying import Verification
+    from orchestrator.weights.compare import Comparison
+    from orchestrator.weights.inspect import Inspection
+    from orchestrator.weights.verify import Verification
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file (.safetensors).")]
 _WIDTH = 30
@@ -37,7 +37,7 @@ def inspect(
     json: AsJson = False,
 ) -> None:
     """Family, ranks, alphas, blocks and their norms, metadata and hashes of a LoRA."""
-    from orchestrator.weights.inspecting import inspect as inspect_file  # noqa: PLC0415
+    from orchestrator.weights.inspect import inspect as inspect_file  # noqa: PLC0415
 
     found = inspect_file(file, norms=norms)
     if json:
@@ -94,7 +94,7 @@ def compare(
     json: AsJson = False,
 ) -> None:
     """Cosine and norm ratio of what two LoRAs change, per block and whole, across families."""
-    from orchestrator.weights.comparing import compare as compare_file  # noqa: PLC0415
+    from orchestrator.weights.compare import compare as compare_file  # noqa: PLC0415
 
     found = compare_file(first, second)
     if json:
@@ -134,7 +134,7 @@ def verify(
 ) -> None:
     """Does a file (or a release's folder or zip) hold what its recipe promises, or what made it, and which recipes fit."""
     from orchestrator.recipe import loader  # noqa: PLC0415
-    from orchestrator.weights.verifying import verify as verify_file  # noqa: PLC0415
+    from orchestrator.weights.verify import verify as verify_file  # noqa: PLC0415
     from orchestrator.workspace import Workspace, find_root  # noqa: PLC0415
 
     if file.is_dir() or file.suffix == ".zip":
@@ -188,11 +188,11 @@ def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any
         recipe: what made the file.
         checkpoint: its base model; of the embedded engine's the sizes of the layers are read.
     """
-    from orchestrator import architecture  # noqa: PLC0415
+    from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
 
     network, resize = recipe.network, recipe.resize
     sized = recipe.engine == "sd-scripts" or checkpoint is not None
-    predicted = architecture.predict(recipe, architecture.of(recipe, checkpoint)) if sized else None
+    predicted = expected_tensors.predict(recipe, expected_tensors.of(recipe, checkpoint)) if sized else None
     modules = recipe.expect.modules or (predicted.modules if predicted else None)
     size = recipe.expect.tensor_bytes or (predicted.tensor_bytes if predicted else None)
     pruned = recipe.block_weights is not None and recipe.merge.zeroed == "prune"

@@ -112,8 +112,8 @@ def verify_bundle(
     json: AsJson = False,
 ) -> None:
     """Check every file of a release: digests, metadata, hashes, card, zip; with --against, what of a rebuild differs."""
-    from orchestrator import verdict  # noqa: PLC0415
     from orchestrator.release import differ, verify  # noqa: PLC0415
+    from orchestrator.weights import checks as verdict  # noqa: PLC0415
 
     checks = verify.verify_bundle(bundle)
     if against is not None:

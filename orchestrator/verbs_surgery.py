@@ -15,7 +15,7 @@ from orchestrator.verbs_shared import AsJson, In, Out, Overwrite, Precision, pro
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.weights.ranks import Method
+    from orchestrator.weights.families.rank_selection import Method
 
 Unmapped = Annotated[float, typer.Option(help="Weight of what is in no block, and of the blocks a short list leaves out.")]
 Presets = Annotated[Path | None, typer.Option(help="Preset file of the LoRA block weight extension (NAME:v,v,…).")]
@@ -57,12 +57,12 @@ def merge(
         return
     if len(inputs) > 1 or ".safetensors:" in inputs[0]:
         from orchestrator.models import blocks  # noqa: PLC0415
-        from orchestrator.weights import combining  # noqa: PLC0415
+        from orchestrator.weights import combine  # noqa: PLC0415
 
         if block_weights or compat or prune:
             raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
         known = blocks.read_presets(presets) if presets else None
-        join = partial(combining.combine, [combining.parse(text) for text in inputs], unmapped=unmapped, presets=known)
+        join = partial(combine.combine, [combine.parse(text) for text in inputs], unmapped=unmapped, presets=known)
         _combine(join, Path(output), save_precision or "fp16", sv_ratio, overwrite=overwrite, json=json)
         return
     if not block_weights:
@@ -75,7 +75,7 @@ def merge(
         what = "is for sums of several files; one file keeps the type of every tensor"
         raise RecipeError(Problem("--save-precision", what, "convert IN OUT --save-precision bf16"))
     from orchestrator.models import blocks  # noqa: PLC0415
-    from orchestrator.weights.merging import merge as merge_file  # noqa: PLC0415
+    from orchestrator.weights.merge import merge as merge_file  # noqa: PLC0415
 
     with progress("merge") as told:
         report = merge_file(
@@ -113,7 +113,7 @@ def _shares(inputs: list[str], block_weights: str, presets: Path | None, unmappe
     """Return one file with its block weights, or several as they were written, for sd-scripts' merge."""
     from orchestrator.engines.surgery import share  # noqa: PLC0415
     from orchestrator.models import blocks  # noqa: PLC0415
-    from orchestrator.weights.combining import parse  # noqa: PLC0415
+    from orchestrator.weights.combine import parse  # noqa: PLC0415
 
     known = blocks.read_presets(presets) if presets else None
     if len(inputs) == 1 and ".safetensors:" not in inputs[0]:
@@ -132,7 +132,7 @@ def _combine(
     if sv_ratio is None:
         show(join(output, save_precision=precision, overwrite=overwrite), json=json)
         return
-    from orchestrator.weights.resizing import resize as resize_file  # noqa: PLC0415
+    from orchestrator.weights.resize import resize as resize_file  # noqa: PLC0415
 
     between = output.with_name(f".{output.stem}.sum.{os.getpid()}.safetensors")
     try:
@@ -186,7 +186,7 @@ def resize(
     method, param = asked[0] if asked else ("fixed", float(new_rank or 0))
     # One module per thread beats one module on all threads; BLAS reads this when numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from orchestrator.weights.resizing import resize as resize_file  # noqa: PLC0415
+    from orchestrator.weights.resize import resize as resize_file  # noqa: PLC0415
 
     with progress("resize") as told:
         report = resize_file(

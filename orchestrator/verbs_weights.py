@@ -36,8 +36,8 @@ def convert(
     json: AsJson = False,
 ) -> None:
     """Write a LoRA in another form: plain LoCon, whole differences, LoRA, diffusers' names, another precision."""
-    from orchestrator.weights.converting import convert as convert_file  # noqa: PLC0415
-    from orchestrator.weights.pickles import unpickled  # noqa: PLC0415
+    from orchestrator.weights.convert import convert as convert_file  # noqa: PLC0415
+    from orchestrator.weights.io.legacy_pickle import unpickled  # noqa: PLC0415
 
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(unpickled(source, output.parent)) if unpickle else source
@@ -72,8 +72,8 @@ def sweep(
     except ValueError:
         raise RecipeError(Problem("--sv-ratio", f"{sv_ratio!r} is no list of numbers", "8,16,32,64")) from None
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from orchestrator.weights.sweeping import plot as lines  # noqa: PLC0415
-    from orchestrator.weights.sweeping import sweep as sweep_file  # noqa: PLC0415
+    from orchestrator.weights.sweep import plot as lines  # noqa: PLC0415
+    from orchestrator.weights.sweep import sweep as sweep_file  # noqa: PLC0415
 
     found = sweep_file(
         source,

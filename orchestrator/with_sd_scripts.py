@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engines import options, saved, sdscripts, surgery
+from orchestrator.engines import options, sdscripts, surgery
 from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed, near_miss
 from orchestrator.journal import last_lines
 from orchestrator.recipe import Resize
 from orchestrator.system import settings
 from orchestrator.system.process import LOG, Command, Watch, run
-from orchestrator.weights.files import check_output
+from orchestrator.weights.io import saved
+from orchestrator.weights.io.safetensors_io import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -22,7 +22,7 @@ from orchestrator.errors import OrchestratorError, report
 from orchestrator.record import PARTIAL, RECORD
 from orchestrator.release import verify
 from orchestrator.system import process, supervisor
-from orchestrator.verdict import Verdict
+from orchestrator.weights.checks import Verdict
 from orchestrator.workspace import Wanted, Workspace
 
 if TYPE_CHECKING:

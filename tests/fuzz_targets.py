@@ -171,14 +171,14 @@ def read_header(data: bytes, folder: Path) -> None:
     from orchestrator import guards  # noqa: PLC0415
     from orchestrator.engines import states  # noqa: PLC0415
     from orchestrator.errors import OrchestratorError  # noqa: PLC0415
-    from orchestrator.weights import files  # noqa: PLC0415
-    from orchestrator.weights.comparing import compare  # noqa: PLC0415
-    from orchestrator.weights.converting import convert  # noqa: PLC0415
-    from orchestrator.weights.inspecting import inspect  # noqa: PLC0415
-    from orchestrator.weights.merging import merge  # noqa: PLC0415
-    from orchestrator.weights.resizing import resize  # noqa: PLC0415
-    from orchestrator.weights.sweeping import sweep  # noqa: PLC0415
-    from orchestrator.weights.verifying import verify as verify_file  # noqa: PLC0415
+    from orchestrator.weights.compare import compare  # noqa: PLC0415
+    from orchestrator.weights.convert import convert  # noqa: PLC0415
+    from orchestrator.weights.inspect import inspect  # noqa: PLC0415
+    from orchestrator.weights.io import safetensors_io as files  # noqa: PLC0415
+    from orchestrator.weights.merge import merge  # noqa: PLC0415
+    from orchestrator.weights.resize import resize  # noqa: PLC0415
+    from orchestrator.weights.sweep import sweep  # noqa: PLC0415
+    from orchestrator.weights.verify import verify as verify_file  # noqa: PLC0415
 
     path = folder / "fuzzed.safetensors"
     path.write_bytes(data)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator import architecture
 from orchestrator.engines import networks
 from orchestrator.errors import NotReady
 from orchestrator.models import layers
 from orchestrator.recipe import Network, Preset, Recipe, loader
+from orchestrator.weights.families import expected_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 INVENTORY = ROOT.parent / "shared" / "sd15-lora-modules.json"
@@ -29,20 +29,20 @@ def changed(base: Recipe, **network: Any) -> Recipe:
 
 @pytest.mark.parametrize(("name", "size"), [("krnk-lora3x3", 311476924), ("krnk-locon", 212845244), ("krnk-loha", 100893372)])
 def test_the_released_sizes_are_predicted_to_the_byte(name: str, size: int) -> None:
-    said = architecture.predict(recipe(name), layers.SD15)
-    assert said == architecture.Predicted(size, 350, 72, 278)
+    said = expected_tensors.predict(recipe(name), layers.SD15)
+    assert said == expected_tensors.Predicted(size, 350, 72, 278)
 
 
 def test_lycoris_with_its_own_preset_trains_four_modules_more() -> None:
     full = changed(recipe("krnk-locon"), tucker=False, preset=None)
-    assert architecture.predict(full, layers.SD15) == architecture.Predicted(313371332, 354, 72, 282)
+    assert expected_tensors.predict(full, layers.SD15) == expected_tensors.Predicted(313371332, 354, 72, 282)
 
 
 def test_the_modules_are_those_of_the_released_files() -> None:
     if not INVENTORY.is_file():
         pytest.skip("the released files' inventory (sd15-lora-modules.json) is not here")
     for name in ("krnk-lora3x3", "krnk-locon"):
-        found = architecture.modules(recipe(name), layers.SD15)
+        found = expected_tensors.modules(recipe(name), layers.SD15)
         assert {one.name: [one.out, one.in_, one.kernel, one.conv] for one in found} == json.loads(
             INVENTORY.read_text("utf-8")
         )
@@ -50,7 +50,7 @@ def test_the_modules_are_those_of_the_released_files() -> None:
 
 
 def test_without_conv_dim_only_the_attention_blocks_are_trained() -> None:
-    said = architecture.predict(changed(recipe("krnk-lora3x3"), conv_dim=None, conv_alpha=None), layers.SD15)
+    said = expected_tensors.predict(changed(recipe("krnk-lora3x3"), conv_dim=None, conv_alpha=None), layers.SD15)
     assert said is not None
     assert (said.text_encoder, said.unet) == (72, 192)
 
@@ -63,7 +63,7 @@ def test_precision_and_halves_change_the_prediction() -> None:
         ({"train": "text_encoder"}, None, 72),
     ):
         other = base.model_copy(update={"training": base.training.model_copy(update=training)})
-        said = architecture.predict(other, layers.SD15)
+        said = expected_tensors.predict(other, layers.SD15)
         assert said is not None
         assert said.modules == modules
         assert size is None or said.tensor_bytes == size
@@ -94,7 +94,7 @@ def test_a_model_folder_gives_its_own_sizes(tmp_path: Path) -> None:
 def test_factorization_is_that_of_lycoris() -> None:
     functional = pytest.importorskip("lycoris.functional", reason="needs lycoris-lora")
     for dimension, factor in itertools.product((1, 4, 127, 128, 250, 320, 360, 768, 1280, 2560, 10240), (-1, 2, 4, 8, 10, 16)):
-        assert architecture.factorization(dimension, factor) == functional.factorization(dimension, factor), (
+        assert expected_tensors.factorization(dimension, factor) == functional.factorization(dimension, factor), (
             dimension,
             factor,
         )
@@ -134,7 +134,7 @@ def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch:
         out, in_ = (layer.out_channels, layer.in_channels) if conv else (layer.out_features, layer.in_features)
         side = layer.kernel_size[0] if conv else 1
         module = layers.Module(f"lora_unet_block_{number}", out, in_, side, conv, layer.bias is not None)
-        shapes = architecture.tensors(network, module)
+        shapes = expected_tensors.tensors(network, module)
         assert shapes is not None
         predicted |= {f"{module.name}.{part}": shape for part, shape in shapes.items()}
     unet = torch.nn.Module()
@@ -147,5 +147,5 @@ def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch:
 
 def test_a_boft_that_cannot_be_split_is_not_predicted() -> None:
     network = Network(family="boft", dim=8, alpha=1.0, conv_dim=8)
-    assert architecture.tensors(network, layers.Module("x", 320, 320, 1, conv=False)) is None
-    assert architecture.tensors(network, layers.Module("x", 768, 320, 1, conv=False)) is not None
+    assert expected_tensors.tensors(network, layers.Module("x", 320, 320, 1, conv=False)) is None
+    assert expected_tensors.tensors(network, layers.Module("x", 768, 320, 1, conv=False)) is not None

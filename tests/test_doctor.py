@@ -17,12 +17,13 @@ import harness
 import pytest
 
 from orchestrator import cli, doctor
-from orchestrator.doctor import files, machine, pickles, trainer
-from orchestrator.doctor.check import Check, State
+from orchestrator.doctor import files, machine, trainer
 from orchestrator.errors import Problem
 from orchestrator.record import Reason, Why
 from orchestrator.store import Store
 from orchestrator.system import process, settings
+from orchestrator.weights.doctor_check import Check, State
+from orchestrator.weights.io import pickle_scan
 from orchestrator.workspace import Wanted, predict
 
 
@@ -69,15 +70,15 @@ def test_a_diffusers_folder_is_read_too(tmp_path: Path) -> None:
 
 
 def test_pickles_are_read_and_never_run(tmp_path: Path) -> None:
-    assert pickles.strange(pickled(tmp_path / "good.ckpt", {"state_dict": {"a": [1, 2.0, "x"]}})) == []
-    assert pickles.strange(pickled(tmp_path / "bad.ckpt", {"state_dict": Harm()})) == [f"{os.system.__module__}.system"]
+    assert pickle_scan.strange(pickled(tmp_path / "good.ckpt", {"state_dict": {"a": [1, 2.0, "x"]}})) == []
+    assert pickle_scan.strange(pickled(tmp_path / "bad.ckpt", {"state_dict": Harm()})) == [f"{os.system.__module__}.system"]
     legacy = tmp_path / "old.pt"
     legacy.write_bytes(pickle.dumps({"x": Harm()}, protocol=2))
-    assert pickles.strange(legacy) == [f"{os.system.__module__}.system"]
+    assert pickle_scan.strange(legacy) == [f"{os.system.__module__}.system"]
     for text in (b"", b"not a pickle", b"\x80\x04"):
         (tmp_path / "x.ckpt").write_bytes(text)
         with pytest.raises(ValueError, match=r"\w"):
-            pickles.strange(tmp_path / "x.ckpt")
+            pickle_scan.strange(tmp_path / "x.ckpt")
 
 
 def test_gpus_and_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from orchestrator.engines import bake, gen_step
 from orchestrator.errors import StepFailed
 from orchestrator.models import places
-from orchestrator.weights import families, kinds
+from orchestrator.weights.families import deltas, kinds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +70,7 @@ def delta(tensors: dict[str, Any], module: str, shape: tuple[int, ...]) -> Any:
     parts = {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{module}.")}
     kind = kinds.recognize({name: value.shape for name, value in parts.items()})
     assert kind is not None
-    return families.delta(kind, parts).reshape(shape)
+    return deltas.delta(kind, parts).reshape(shape)
 
 
 def test_a_single_file_gets_exactly_the_deltas(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator.engines import embedded, readback, saved, sdscripts
+from orchestrator.engines import embedded, readback, sdscripts
 from orchestrator.recipe import Expect, Recipe, loader
+from orchestrator.weights.io import saved
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT.parent / "shared" / "samples"

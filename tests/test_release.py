@@ -18,8 +18,8 @@ from safetensors import safe_open
 from orchestrator import release
 from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.release import bundle, card, describe, differ, numbers, scrub, verify
-from orchestrator.verdict import Verdict
-from orchestrator.weights.files import read_header
+from orchestrator.weights.checks import Verdict
+from orchestrator.weights.io.safetensors_io import read_header
 
 NAMES = ["krnk-lora3x3", "krnk-locon", "krnksf_tyankps-loha"]
 
@@ -622,7 +622,7 @@ def test_a_recipe_without_pictures_is_released_all_the_same(tmp_path: Path) -> N
 
 
 def test_a_plain_copy_of_a_tucker_locon_does_the_same(tmp_path: Path) -> None:
-    from orchestrator.weights.comparing import compare  # noqa: PLC0415
+    from orchestrator.weights.compare import compare  # noqa: PLC0415
 
     asked = made_runs.request(tmp_path, made_runs.loaded("krnk-locon").recipe)
     asked["recipe"]["release"]["plain_copy"] = True

@@ -16,7 +16,7 @@ from orchestrator import report
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.report import charts, commands, gather, live, measure, page, tables
 from orchestrator.system import supervisor
-from orchestrator.weights import spectra
+from orchestrator.weights.families import block_stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -182,7 +182,7 @@ def made_names() -> tuple[str, ...]:
 
 def test_spectra_fall_and_begin_at_the_largest(tmp_path: Path) -> None:
     recipe = made_runs.loaded("krnk-lora3x3").recipe
-    said = spectra.spectra(made_runs.lora(tmp_path / "x.safetensors", recipe, rank=8))
+    said = block_stats.spectra(made_runs.lora(tmp_path / "x.safetensors", recipe, rank=8))
     for block in said.values():
         assert block["spectrum"][0] == 0
         assert block["spectrum"] == sorted(block["spectrum"], reverse=True)

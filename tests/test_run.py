@@ -16,7 +16,7 @@ from orchestrator.job import Status
 from orchestrator.release import verify
 from orchestrator.store import Store
 from orchestrator.system import process, supervisor
-from orchestrator.verdict import Verdict
+from orchestrator.weights.checks import Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

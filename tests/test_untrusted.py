@@ -17,7 +17,7 @@ from orchestrator import cli
 from orchestrator.errors import OrchestratorError
 from orchestrator.job import Status
 from orchestrator.release import verify
-from orchestrator.verdict import Verdict
+from orchestrator.weights.checks import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,22 +11,23 @@ from weights_samples import CONV, LAYERS, LINEAR, MID, OTHER, TE, lora, modules,
 
 from orchestrator.errors import RecipeError
 from orchestrator.models import names
-from orchestrator.weights import families, forms, kinds
-from orchestrator.weights.comparing import compare
-from orchestrator.weights.converting import convert
-from orchestrator.weights.files import Body, read_header
-from orchestrator.weights.forms import Form
-from orchestrator.weights.inspecting import inspect
-from orchestrator.weights.merging import merge
-from orchestrator.weights.metadata import edit
-from orchestrator.weights.modules import adapter
-from orchestrator.weights.pickles import unpickled
-from orchestrator.weights.resizing import resize
+from orchestrator.weights import convert_forms
+from orchestrator.weights.compare import compare
+from orchestrator.weights.convert import convert
+from orchestrator.weights.convert_forms import Form
+from orchestrator.weights.families import deltas, kinds
+from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.inspect import inspect
+from orchestrator.weights.io.legacy_pickle import unpickled
+from orchestrator.weights.io.metadata import edit
+from orchestrator.weights.io.safetensors_io import Body, read_header
+from orchestrator.weights.merge import merge
+from orchestrator.weights.resize import resize
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.weights.numbers import Floats
+    from orchestrator.weights.io.dtypes import Floats
 
 THIN = [family for family in LINEAR if family not in {"full", "dylora"}]
 
@@ -36,7 +37,7 @@ def _changes(path: Path, base: dict[str, Floats] | None = None) -> dict[str, Flo
     for name, parts in modules(path).items():
         kind = kinds.recognize({part: value.shape for part, value in parts.items()})
         assert kind is not None
-        change = families.delta(kind, parts, base[name] if base and (kind.needs_base or "dora_scale" in parts) else None)
+        change = deltas.delta(kind, parts, base[name] if base and (kind.needs_base or "dora_scale" in parts) else None)
         found[name] = change.reshape(len(change), -1)
     return found
 
@@ -59,10 +60,13 @@ def test_whole_differences_are_computed_while_they_are_written(tmp_path: Path, m
     """A file of SD1's size would be 1.9 GB in memory: no more are computed than there are cores, beside the one asked for."""
     found = adapter(read_header(lora(tmp_path / "in.safetensors")))
     computed = []
-    real = families.delta
-    monkeypatch.setattr(forms.families, "delta", lambda kind, *rest: (computed.append(kind), real(kind, *rest))[1])
-    monkeypatch.setattr(forms.lowrank, "cores", lambda: 2)
-    with Body(found.header) as body, forms.whole(forms.Task("full", found, body, None, None, None, "F16")) as pieces:
+    real = deltas.delta
+    monkeypatch.setattr(convert_forms.deltas, "delta", lambda kind, *rest: (computed.append(kind), real(kind, *rest))[1])
+    monkeypatch.setattr(convert_forms.svd, "cores", lambda: 2)
+    with (
+        Body(found.header) as body,
+        convert_forms.whole(convert_forms.Task("full", found, body, None, None, None, "F16")) as pieces,
+    ):
         assert len(pieces) == 6
         for place, piece in enumerate(pieces):
             assert sum(len(data) for data in piece.chunks()) == piece.entry.size

@@ -9,9 +9,10 @@ import pytest
 from weights_samples import CONV, LAYERS, TE, lora, sample, tensors, write
 
 from orchestrator.errors import RecipeError
-from orchestrator.weights import families, files, kinds
-from orchestrator.weights.kinds import Kind
-from orchestrator.weights.modules import adapter
+from orchestrator.weights.families import deltas, kinds
+from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.io import safetensors_io
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,16 +96,16 @@ def test_the_change_is_what_lycoris_computes(algo: str, options: dict[str, Any],
     kind = kinds.recognize({part: value.shape for part, value in parts.items()})
     assert kind is not None
     weight = base.weight.detach().numpy()
-    found = families.delta(kind, parts, weight if kind.needs_base or "dora_scale" in parts else None)
+    found = deltas.delta(kind, parts, weight if kind.needs_base or "dora_scale" in parts else None)
     np.testing.assert_allclose(found.reshape(len(weight), -1), _probed(module, base), atol=3e-6)
 
 
 def test_a_whole_difference_and_a_norm_are_stored_as_they_are() -> None:
     rng = np.random.default_rng(1)
     full = tensors("full", (12, 8, 3), 4, rng)
-    assert families.delta(Kind.FULL, full) is full["diff"]
+    assert deltas.delta(Kind.FULL, full) is full["diff"]
     norm = tensors("norm", (12, 8, None), 4, rng)
-    assert families.delta(Kind.NORM, norm) is norm["w_norm"]
+    assert deltas.delta(Kind.NORM, norm) is norm["w_norm"]
 
 
 def test_dylora_has_the_keys_of_lora() -> None:
@@ -118,14 +119,14 @@ def test_dylora_has_the_keys_of_lora() -> None:
     assert kinds.recognize({part: value.shape for part, value in parts.items()}) is Kind.LORA
     up, down = torch.cat(list(module.up_list), 1), torch.cat(list(module.down_list))
     expected = (0.5 * (up @ down)).detach().numpy()
-    np.testing.assert_allclose(families.delta(Kind.LORA, parts).reshape(12, -1), expected, atol=1e-5)
+    np.testing.assert_allclose(deltas.delta(Kind.LORA, parts).reshape(12, -1), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("name", "family", "tucker"), [("lora3x3", "lora", False), ("locon", "locon", True), ("loha", "loha", True)]
 )
 def test_files_of_the_real_trainer_are_recognized(name: str, family: str, *, tucker: bool) -> None:
-    found = adapter(files.read_header(sample(name)))
+    found = adapter(safetensors_io.read_header(sample(name)))
     assert (found.family, found.tucker, len(found.modules), found.architecture) == (family, tucker, 350, "sd1")
     assert {module.rank for module in found.modules} == {2}
 
@@ -142,28 +143,28 @@ def test_files_of_the_real_trainer_are_recognized(name: str, family: str, *, tuc
     ],
 )
 def test_a_files_family_comes_from_its_keys(tmp_path: Path, family: str, is_: str) -> None:
-    assert adapter(files.read_header(lora(tmp_path / "a.safetensors", family))).family == is_
+    assert adapter(safetensors_io.read_header(lora(tmp_path / "a.safetensors", family))).family == is_
 
 
 def test_metadata_tell_families_with_the_same_keys_apart(tmp_path: Path) -> None:
     entries = {"ss_network_module": "lycoris.kohya", "ss_network_args": '{"algo": "dylora"}'}
-    assert adapter(files.read_header(lora(tmp_path / "a.safetensors", **entries))).family == "dylora"
+    assert adapter(safetensors_io.read_header(lora(tmp_path / "a.safetensors", **entries))).family == "dylora"
     entries["ss_network_args"] = "[not a table"
-    assert adapter(files.read_header(lora(tmp_path / "b.safetensors", **entries))).family == "locon"
+    assert adapter(safetensors_io.read_header(lora(tmp_path / "b.safetensors", **entries))).family == "locon"
 
 
 def test_scale_is_alpha_over_rank_and_one_without() -> None:
     parts = tensors("lora", LAYERS[CONV], 4, np.random.default_rng(0))
-    assert families.scale(Kind.LORA, parts) == 0.5
-    assert families.scale(Kind.LORA, {**parts, "alpha": np.array(0, np.float32)}) == 1
+    assert deltas.scale(Kind.LORA, parts) == 0.5
+    assert deltas.scale(Kind.LORA, {**parts, "alpha": np.array(0, np.float32)}) == 1
     del parts["alpha"]
-    assert families.scale(Kind.LORA, parts) == 1
+    assert deltas.scale(Kind.LORA, parts) == 1
 
 
 def test_a_change_that_depends_on_the_base_says_so() -> None:
     parts = tensors("diag-oft", LAYERS[TE], 4, np.random.default_rng(0))
     with pytest.raises(ValueError, match="base model"):
-        families.delta(Kind.DIAG_OFT, parts)
+        deltas.delta(Kind.DIAG_OFT, parts)
 
 
 def test_unknown_keys_and_incomplete_modules_are_all_named(tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_unknown_keys_and_incomplete_modules_are_all_named(tmp_path: Path) -> No
         {TE: parts, "lora_unet_x": half, "lora_unet_y": twisted, "odd": {"lora_sideways": half["lora_up.weight"]}},
     )
     with pytest.raises(RecipeError) as caught:
-        adapter(files.read_header(path))
+        adapter(safetensors_io.read_header(path))
     said = str(caught.value)
     assert "odd.lora_sideways" in said
     assert "lora_unet_x" in said

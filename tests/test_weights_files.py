@@ -17,14 +17,14 @@ from safetensors import safe_open
 from weights_samples import LAYERS, LINEAR, OTHER, TE, lora, raw, read, sample, tensors, write
 
 from orchestrator.errors import OrchestratorError, RecipeError
-from orchestrator.weights import files, metadata, numbers
-from orchestrator.weights.comparing import compare
-from orchestrator.weights.converting import convert
-from orchestrator.weights.files import Entry, canonical, encode_header, read_header
-from orchestrator.weights.inspecting import inspect
-from orchestrator.weights.merging import merge
-from orchestrator.weights.metadata import edit
-from orchestrator.weights.resizing import resize
+from orchestrator.weights.compare import compare
+from orchestrator.weights.convert import convert
+from orchestrator.weights.inspect import inspect
+from orchestrator.weights.io import dtypes, metadata, safetensors_io
+from orchestrator.weights.io.metadata import edit
+from orchestrator.weights.io.safetensors_io import Entry, canonical, encode_header, read_header
+from orchestrator.weights.merge import merge
+from orchestrator.weights.resize import resize
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,8 +85,8 @@ def test_a_broken_header_is_an_error_that_says_what(
 def test_a_header_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     with path.open("wb") as file:
-        file.write((files.MAX_HEADER + 1).to_bytes(8, "little"))
-        file.truncate(files.MAX_HEADER + 100)  # sparse
+        file.write((safetensors_io.MAX_HEADER + 1).to_bytes(8, "little"))
+        file.truncate(safetensors_io.MAX_HEADER + 100)  # sparse
     with pytest.raises(RecipeError, match="at most"):
         read_header(path)
 
@@ -161,14 +161,14 @@ def test_what_is_written_can_be_read_by_safetensors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["F16", "BF16"])
 def test_tables_scale_every_one_of_the_65536_values(dtype: str) -> None:
     every = np.arange(65536, dtype=np.uint32).astype(np.uint16)
-    values = numbers.decode(every.tobytes(), dtype)
+    values = dtypes.decode(every.tobytes(), dtype)
     for weight in (0.5, -1.0, 0.3, 1e-4):
-        table = numbers.scale_table(dtype, weight)
+        table = dtypes.scale_table(dtype, weight)
         assert table is not None
-        found = numbers.decode(table.tobytes(), dtype)
+        found = dtypes.decode(table.tobytes(), dtype)
         with np.errstate(all="ignore"):
             exact = values * np.float32(weight)
-        expected = numbers.decode(numbers.encode(exact, dtype, "x"), dtype)
+        expected = dtypes.decode(dtypes.encode(exact, dtype, "x"), dtype)
         np.testing.assert_array_equal(found, expected)
 
 
@@ -177,10 +177,10 @@ def test_bfloat16_rounds_as_torch_does() -> None:
     values = np.concatenate([np.random.default_rng(0).standard_normal(5000) * 10.0**k for k in range(-40, 38, 6)]).astype(
         np.float32
     )
-    ours = numbers.decode(numbers.encode(values, "BF16", "x"), "BF16")
+    ours = dtypes.decode(dtypes.encode(values, "BF16", "x"), "BF16")
     np.testing.assert_array_equal(ours, torch.from_numpy(values).to(torch.bfloat16).float().numpy())
     halves = np.arange(65536, dtype=np.uint32).astype(np.uint16)
-    np.testing.assert_array_equal(numbers.decode(halves.tobytes(), "F16"), halves.view(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(dtypes.decode(halves.tobytes(), "F16"), halves.view(np.float16).astype(np.float32))
 
 
 def test_hashes_are_those_of_the_real_trainer() -> None:

@@ -30,19 +30,20 @@ from weights_samples import (
 
 from orchestrator.errors import RecipeError
 from orchestrator.models import blocks
-from orchestrator.weights import families, kinds, metadata, numbers
-from orchestrator.weights.arrays import load_arrays, on_arrays, save_arrays
-from orchestrator.weights.combining import Ingredient, combine
-from orchestrator.weights.files import read_header
-from orchestrator.weights.merging import merge
-from orchestrator.weights.resizing import resize
+from orchestrator.weights.combine import Ingredient, combine
+from orchestrator.weights.families import deltas, kinds
+from orchestrator.weights.io import dtypes, metadata
+from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.io.state_dict import load_arrays, on_arrays, save_arrays
+from orchestrator.weights.merge import merge
+from orchestrator.weights.resize import resize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from orchestrator.weights.merging import Compat
-    from orchestrator.weights.numbers import Floats
+    from orchestrator.weights.io.dtypes import Floats
+    from orchestrator.weights.merge import Compat
 
 BLOCK = {TE: "BASE", DOWN: "IN01", CONV: "IN04", MID: "MID", UP: "OUT03"}
 AGAIN = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -89,7 +90,7 @@ def test_one_tensor_per_module_is_multiplied_and_rounded_once(tmp_path: Path, dt
     for key, before in read(source).items():
         scaled = key.endswith("lora_up.weight") and not key.startswith(OUT)
         exact = before * np.float32(weight) if scaled else before
-        rounded = numbers.decode(numbers.encode(exact, dtype, key), dtype).reshape(before.shape)
+        rounded = dtypes.decode(dtypes.encode(exact, dtype, key), dtype).reshape(before.shape)
         np.testing.assert_array_equal(after[key], rounded)
 
 
@@ -151,9 +152,7 @@ def test_ia3_and_glora_scale_with_the_base(tmp_path: Path, family: str) -> None:
     kind = kinds.recognize({part: value.shape for part, value in before.items()})
     assert kind is not None
     base = np.random.default_rng(3).standard_normal((16, 8)).astype(np.float32)
-    np.testing.assert_allclose(
-        families.delta(kind, after, base), 0.5 * families.delta(kind, before, base), rtol=1e-5, atol=1e-6
-    )
+    np.testing.assert_allclose(deltas.delta(kind, after, base), 0.5 * deltas.delta(kind, before, base), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("family", "power"), [("lora", 2.0), ("locon-tucker", 1.5), ("loha", 2.0), ("loha-tucker", 3.0)])

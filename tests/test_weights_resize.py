@@ -17,22 +17,22 @@ from weights_samples import CONV, LAYERS, LINEAR, MID, TE, UP, changes, lora, mo
 from orchestrator.engines.checkout import present
 from orchestrator.errors import RecipeError
 from orchestrator.system.settings import sd_scripts
-from orchestrator.weights import families, kinds, lowrank, ranks
-from orchestrator.weights.comparing import compare
-from orchestrator.weights.files import read_header
-from orchestrator.weights.inspecting import inspect
-from orchestrator.weights.merging import merge
-from orchestrator.weights.metadata import edit, hashes
-from orchestrator.weights.resizing import resize
-from orchestrator.weights.sweeping import plot, sweep
+from orchestrator.weights.compare import compare
+from orchestrator.weights.families import deltas, kinds, rank_selection, svd
+from orchestrator.weights.inspect import inspect
+from orchestrator.weights.io.metadata import edit, hashes
+from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.merge import merge
+from orchestrator.weights.resize import resize
+from orchestrator.weights.sweep import plot, sweep
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.weights.numbers import Floats
+    from orchestrator.weights.io.dtypes import Floats
 
 AGAIN = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-RULES: tuple[ranks.RankRule, ...] = ("2023", "sd-scripts-0.10")
+RULES: tuple[rank_selection.RankRule, ...] = ("2023", "sd-scripts-0.10")
 
 
 def _decaying(outputs: int, inputs: int, rank: int, seed: int, slope: float = 4.0) -> tuple[Floats, Floats]:
@@ -56,7 +56,7 @@ def _file(path: Path, *, rank: int = 12, seed: int = 0, dtype: str = "F32", slop
 def _whole(parts: dict[str, Floats]) -> Floats:
     kind = kinds.recognize({part: value.shape for part, value in parts.items()})
     assert kind is not None
-    change = families.delta(kind, parts)
+    change = deltas.delta(kind, parts)
     return change.reshape(len(change), -1)
 
 
@@ -72,7 +72,7 @@ def _reference(values: Floats, ratio: float, rule: str, cap: int) -> int:
 @AGAIN
 @given(seed=st.integers(0, 1000), ratio=st.sampled_from([1.5, 4.0, 16.0, 64.0, 1000.0]), cap=st.sampled_from([3, 128]))
 def test_ranks_are_those_of_the_full_svd(  # noqa: PLR0917
-    tmp_path: Path, rule: ranks.RankRule, dtype: str, seed: int, ratio: float, cap: int
+    tmp_path: Path, rule: rank_selection.RankRule, dtype: str, seed: int, ratio: float, cap: int
 ) -> None:
     source, output = _file(tmp_path / "in.safetensors", seed=seed, dtype=dtype), tmp_path / "out.safetensors"
     resize(source, output, param=ratio, new_rank=cap, rank_rule=rule, save_precision="fp32")
@@ -123,11 +123,11 @@ def test_factors_that_cancel_lose_no_precision(gap: float, smallest: float, seed
     """Gram matrices alone would miscount the ranks here, or give directions that are not orthonormal."""
     up, down = _cancelling(np.append(np.geomspace(1, 0.005, 15), 1.0), gap, seed)
     exact = np.linalg.svd(up.astype(np.float64) @ down, compute_uv=False)[:16]
-    found = lowrank.factorize(up, down, smallest)
+    found = svd.factorize(up, down, smallest)
     kept = int((exact > exact[0] * smallest).sum())
     assert int((found.values > found.values[0] * smallest).sum()) == kept
     np.testing.assert_allclose(found.values[:kept], exact[:kept], rtol=1e-3)
-    rows = lowrank.truncate(found, up, down, kept)[1].astype(np.float64)
+    rows = svd.truncate(found, up, down, kept)[1].astype(np.float64)
     np.testing.assert_allclose(rows @ rows.T, np.eye(kept), atol=5e-4)
 
 
@@ -138,14 +138,14 @@ def test_a_value_at_the_threshold_is_told_from_it(seed: int) -> None:
     for place in (6, 9):
         for side in (1 - 1e-7, 1 + 1e-7):
             smallest = float(exact[place] / exact[0] * side)
-            values = lowrank.factorize(up, down, smallest).values
+            values = svd.factorize(up, down, smallest).values
             assert int((values > values[0] * smallest).sum()) == place + (side < 1)
 
 
 def test_factors_whose_squares_float32_does_not_hold_are_factorized() -> None:
     up, down = _decaying(40, 20, 8, 0)
     pairs = [(up * factor, down / factor) for factor in (np.float32(1), np.float32(2**70))]
-    plain, far = lowrank.each(lambda pair: lowrank.factorize(*pair, 1 / 16).values, pairs)
+    plain, far = svd.each(lambda pair: svd.factorize(*pair, 1 / 16).values, pairs)
     np.testing.assert_allclose(far, plain, rtol=1e-4)
 
 
@@ -154,7 +154,7 @@ def test_factors_whose_squares_float32_does_not_hold_are_factorized() -> None:
 @AGAIN
 @given(seed=st.integers(0, 1000), share=st.floats(0.3, 0.999))
 def test_shares_are_those_of_the_full_svd(
-    tmp_path: Path, method: ranks.Method, rule: ranks.RankRule, seed: int, share: float
+    tmp_path: Path, method: rank_selection.Method, rule: rank_selection.RankRule, seed: int, share: float
 ) -> None:
     source, output = _file(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
     resize(source, output, method=method, param=share, rank_rule=rule, save_precision="fp32")
@@ -171,8 +171,8 @@ def test_the_table_of_sd_scripts_own_behaviour() -> None:
     """Executed on v0.10.1 and read in aee343a9: see the reference this project keeps of resize_lora.py."""
     values = np.array([16, 8, 4, 2, 1.01, 1.0, 0.99, 0.5])
 
-    def choose(found: Floats, ratio: float, rule: ranks.RankRule, full: int = 8, cap: int = 128) -> int:
-        return ranks.choose(found, full, cap, method="sv_ratio", param=ratio, rule=rule)
+    def choose(found: Floats, ratio: float, rule: rank_selection.RankRule, full: int = 8, cap: int = 128) -> int:
+        return rank_selection.choose(found, full, cap, method="sv_ratio", param=ratio, rule=rule)
 
     assert choose(values, 16, "2023") == 5
     assert choose(values, 16, "sd-scripts-0.10") == 6
@@ -185,7 +185,7 @@ def test_the_table_of_sd_scripts_own_behaviour() -> None:
 
 FADING = (16, 8, 4, 2, 1.01, 1.0, 0.99, 0.5)
 EVEN = (1.0,) * 8
-EXECUTED: list[tuple[tuple[float, ...], int, ranks.Method, float, int, int]] = [
+EXECUTED: list[tuple[tuple[float, ...], int, rank_selection.Method, float, int, int]] = [
     (FADING, 8, "sv_ratio", 1, 1, 2),
     (FADING, 8, "sv_ratio", 2, 1, 2),
     (FADING, 8, "sv_fro", 0.5, 1, 2),
@@ -214,13 +214,13 @@ EXECUTED: list[tuple[tuple[float, ...], int, ranks.Method, float, int, int]] = [
 
 @pytest.mark.parametrize(("spectrum", "full", "method", "param", "old", "new"), EXECUTED)
 def test_ranks_are_those_that_either_program_returned(  # noqa: PLR0917
-    spectrum: tuple[float, ...], full: int, method: ranks.Method, param: float, old: int, new: int
+    spectrum: tuple[float, ...], full: int, method: rank_selection.Method, param: float, old: int, new: int
 ) -> None:
     values = np.array(spectrum)
-    assert ranks.choose(values, full, 20, method=method, param=param, rule="2023") == old
-    assert ranks.choose(values, full, 20, method=method, param=param, rule="sd-scripts-0.10") == new
-    assert ranks.choose(values, full, 5, method=method, param=param, rule="2023") == min(old, 5)
-    assert ranks.choose(values, full, 5, method=method, param=param, rule="sd-scripts-0.10") == min(new, 5)
+    assert rank_selection.choose(values, full, 20, method=method, param=param, rule="2023") == old
+    assert rank_selection.choose(values, full, 20, method=method, param=param, rule="sd-scripts-0.10") == new
+    assert rank_selection.choose(values, full, 5, method=method, param=param, rule="2023") == min(old, 5)
+    assert rank_selection.choose(values, full, 5, method=method, param=param, rule="sd-scripts-0.10") == min(new, 5)
 
 
 def test_a_fixed_rank_is_that_rank_even_beyond_the_spectrum(tmp_path: Path) -> None:
@@ -235,18 +235,18 @@ def test_a_fixed_rank_is_that_rank_even_beyond_the_spectrum(tmp_path: Path) -> N
     assert entries["ss_network_dim"] == "6"
 
 
-@pytest.mark.parametrize("method", [lowrank.Method.GRAM32, lowrank.Method.GRAM64, lowrank.Method.QR])
-def test_all_ways_of_factorizing_agree(method: lowrank.Method) -> None:
+@pytest.mark.parametrize("method", [svd.Method.GRAM32, svd.Method.GRAM64, svd.Method.QR])
+def test_all_ways_of_factorizing_agree(method: svd.Method) -> None:
     up, down = _decaying(60, 90, 16, 5)
-    smallest = {lowrank.Method.GRAM32: 1 / 8, lowrank.Method.GRAM64: 1e-4}.get(method, 1e-4)
-    if method is lowrank.Method.QR:
+    smallest = {svd.Method.GRAM32: 1 / 8, svd.Method.GRAM64: 1e-4}.get(method, 1e-4)
+    if method is svd.Method.QR:
         down = np.concatenate([down[:15], down[:1]])  # dependent rows: no Cholesky factor
-    found = lowrank.factorize(up, down, smallest)
+    found = svd.factorize(up, down, smallest)
     assert found.method is method
     exact = np.linalg.svd(up.astype(np.float64) @ down, compute_uv=False)[:16]
     rank = int((exact > exact[0] * smallest).sum())
     np.testing.assert_allclose(found.values[:rank], exact[:rank], rtol=1e-4)
-    rows, columns = lowrank.truncate(found, up, down, rank)
+    rows, columns = svd.truncate(found, up, down, rank)
     np.testing.assert_allclose(columns @ columns.T, np.eye(rank), atol=1e-3)
     best = np.sqrt((exact[rank:] ** 2).sum())
     assert np.linalg.norm(up.astype(np.float64) @ down - rows @ columns) == pytest.approx(best, rel=1e-3, abs=1e-5)

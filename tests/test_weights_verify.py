@@ -21,15 +21,15 @@ from orchestrator.errors import OrchestratorError, RecipeError
 from orchestrator.models import blocks
 from orchestrator.recipe import loader
 from orchestrator.verbs_inspect import expectation
-from orchestrator.weights import step
-from orchestrator.weights.comparing import compare
-from orchestrator.weights.converting import convert
-from orchestrator.weights.files import read_header
-from orchestrator.weights.inspecting import inspect
-from orchestrator.weights.merging import merge
-from orchestrator.weights.resizing import resize
-from orchestrator.weights.sweeping import sweep
-from orchestrator.weights.verifying import verify
+from orchestrator.weights import program
+from orchestrator.weights.compare import compare
+from orchestrator.weights.convert import convert
+from orchestrator.weights.inspect import inspect
+from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.merge import merge
+from orchestrator.weights.resize import resize
+from orchestrator.weights.sweep import sweep
+from orchestrator.weights.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ def test_norms_are_those_of_the_whole_matrices(tmp_path: Path) -> None:
 def test_the_header_alone_needs_no_numpy(tmp_path: Path) -> None:
     path = lora(tmp_path / "a.safetensors", dtype="BF16")
     code = (
-        "import sys; from pathlib import Path; from orchestrator.weights.inspecting import inspect;"
+        "import sys; from pathlib import Path; from orchestrator.weights.inspect import inspect;"
         f"found = inspect(Path({str(path)!r}), norms=False);"
         "print(found.to_json()['alphas']); print('numpy' in sys.modules)"
     )
@@ -253,7 +253,7 @@ def _request(folder: Path, **request: Any) -> str:
 def test_a_merge_step_tells_its_progress_and_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     params = {"block_weights": list(blocks.FACE), "preset": "FACE", "zeroed": "prune", "unmapped": 0.0, "compat": None}
-    assert step.main([_request(tmp_path, kind="merge", input=str(source), output=str(output), params=params)]) == 0
+    assert program.main([_request(tmp_path, kind="merge", input=str(source), output=str(output), params=params)]) == 0
     lines = capsys.readouterr().out.splitlines()
     told = [json.loads(line.removeprefix("PROGRESS ")) for line in lines if line.startswith("PROGRESS ")]
     assert told[-1]["done"] == told[-1]["total"] == 3
@@ -273,7 +273,7 @@ def test_a_resize_step_is_a_process_of_its_own(tmp_path: Path) -> None:
     }
     request = _request(tmp_path, kind="resize", input=str(source), output=str(output), params=params)
     done = subprocess.run(
-        (sys.executable, "-m", "orchestrator.weights.step", request), capture_output=True, text=True, check=False
+        (sys.executable, "-m", "orchestrator.weights.program", request), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "PROGRESS " in done.stdout
@@ -297,11 +297,11 @@ def test_a_wrong_request_ends_with_2(
 ) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     request = {"kind": "merge", "input": str(source), "output": str(output), "params": {"block_weights": [1.0] * 26}, **change}
-    assert step.main([_request(tmp_path, **request)]) == 2
+    assert program.main([_request(tmp_path, **request)]) == 2
     assert said in capsys.readouterr().err
     assert not output.exists()
-    assert step.main([]) == 2
-    assert step.main([str(tmp_path / "none.json")]) == 2
+    assert program.main([]) == 2
+    assert program.main([str(tmp_path / "none.json")]) == 2
 
 
 # --- the command line ---

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from orchestrator.weights import families, kinds, metadata, numbers
-from orchestrator.weights.files import Body, read_header
-from orchestrator.weights.modules import adapter
+from orchestrator.weights.families import deltas, kinds
+from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.io import dtypes, metadata
+from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.weights.numbers import Floats
+    from orchestrator.weights.io.dtypes import Floats
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "samples"
 
@@ -128,7 +129,7 @@ def write(
     for name, parts in modules.items():
         for part, values in parts.items():
             key = f"{name}.{part}"
-            pieces.append(metadata.raw(key, dtype, values.shape, numbers.encode(values, dtype, key)))
+            pieces.append(metadata.raw(key, dtype, values.shape, dtypes.encode(values, dtype, key)))
     metadata.write(path, pieces, entries or {})
     return path
 
@@ -143,14 +144,14 @@ def read(path: Path) -> dict[str, Floats]:
     """Return all tensors of a file as float32 by key."""
     header = read_header(path)
     with Body(header) as body:
-        return {key: numbers.load(body, key) for key in header.entries}
+        return {key: dtypes.load(body, key) for key in header.entries}
 
 
 def modules(path: Path) -> dict[str, dict[str, Floats]]:
     """Return all tensors by module (kohya's name) and part."""
     found = adapter(read_header(path))
     with Body(found.header) as body:
-        return {module.kohya: numbers.load_module(body, module) for module in found.modules}
+        return {module.kohya: dtypes.load_module(body, module) for module in found.modules}
 
 
 def changes(path: Path) -> dict[str, Floats]:
@@ -159,7 +160,7 @@ def changes(path: Path) -> dict[str, Floats]:
     for name, parts in modules(path).items():
         kind = kinds.recognize({part: value.shape for part, value in parts.items()})
         assert kind is not None
-        found[name] = families.delta(kind, parts)
+        found[name] = deltas.delta(kind, parts)
     return found
 
 

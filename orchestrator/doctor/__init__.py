@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator import engines
 from orchestrator.doctor import files, machine, trainer
-from orchestrator.doctor.check import Check, State, as_json, table
 from orchestrator.errors import Problem, grouped
 from orchestrator.plan import Kind
+from orchestrator.weights.doctor_check import Check, State, as_json, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,12 +86,12 @@ def disk_space(trained: list[Recipe], built: list[Recipe], world: World, store: 
         world: this machine.
         store: where all of it goes.
     """
-    from orchestrator import architecture  # noqa: PLC0415 - only when something will be trained
+    from orchestrator.weights.families import expected_tensors  # noqa: PLC0415 - only when something will be trained
     from orchestrator.workspace import disk  # noqa: PLC0415
 
     needed = sum(world.counted(recipe).disk_bytes for recipe in built)
     for recipe in trained:
-        said = architecture.predict(recipe, architecture.of(recipe, world.find(recipe.base.checkpoint)))
+        said = expected_tensors.predict(recipe, expected_tensors.of(recipe, world.find(recipe.base.checkpoint)))
         if said is not None and said.tensor_bytes is not None:
             needed += disk(recipe, said.tensor_bytes, world.counted(recipe).disk_bytes)
     folder: Path = store.root

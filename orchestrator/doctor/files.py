@@ -7,10 +7,10 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.doctor import pickles
-from orchestrator.doctor.check import Check, State
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.system import allowlist
+from orchestrator.weights.doctor_check import Check, State
+from orchestrator.weights.io import pickle_scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,7 @@ def checks(recipe: Recipe, world: World) -> list[Check]:
         if path is None or where in bad:
             continue
         size = _size(path)
-        if path.suffix.lower() in pickles.ENDINGS:
+        if path.suffix.lower() in pickle_scan.ENDINGS:
             said = f"{path}, {size}: a pickle, read without running it; nothing strange in it"
             found.append(
                 Check(key, State.WARN, said, "prefer a .safetensors of the same model, which cannot hold code", "safetensors")
@@ -108,14 +108,14 @@ def _again(recipe: Recipe, key: str) -> str:
 def _unsound(path: Path) -> str:
     """Return what is wrong with a model file by itself, or ""."""
     ending = path.suffix.lower()
-    if ending in pickles.ENDINGS:
+    if ending in pickle_scan.ENDINGS:
         try:
-            strange = pickles.strange(path)
+            strange = pickle_scan.strange(path)
         except ValueError as error:
             return str(error)
         return f"is a pickle that would call {', '.join(strange[:3])} when loaded: do not load it" if strange else ""
     if ending == ".safetensors":
-        from orchestrator.weights.files import read_header  # noqa: PLC0415
+        from orchestrator.weights.io.safetensors_io import read_header  # noqa: PLC0415
 
         try:
             read_header(path)
@@ -145,7 +145,7 @@ def architecture(path: Path) -> str | None:
         return {768: "sd1", 1024: "sd2", 2048: "sdxl"}.get(unet.get("cross_attention_dim"))
     if path.suffix.lower() != ".safetensors":
         return None
-    from orchestrator.weights.files import read_header  # noqa: PLC0415
+    from orchestrator.weights.io.safetensors_io import read_header  # noqa: PLC0415
 
     names = read_header(path).entries
     if any(name.startswith(("lora_unet_", "lora_te", "lycoris_")) for name in names):

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.doctor.check import Check, State
 from orchestrator.system import process, settings
+from orchestrator.weights.doctor_check import Check, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.doctor.check import Check, State
 from orchestrator.engines import checkout, networks, write_tokenizer
 from orchestrator.system import settings
+from orchestrator.weights.doctor_check import Check, State
 
 if TYPE_CHECKING:
     from pathlib import Path

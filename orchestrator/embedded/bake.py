@@ -1,6 +1,6 @@
 """Networks baked into a model: for given multipliers every layer's weight is W + sum(multiplier * delta), in float32.
 
-The deltas come from :mod:`orchestrator.weights.families`, the one place that knows what a file's tensors mean. They are
+The deltas come from :mod:`orchestrator.weights.families.deltas`, the one place that knows what a file's tensors mean. They are
 computed once; changing multipliers is an addition. With all multipliers 0 the weights are the base's own, bit for bit.
 """
 
@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from orchestrator.embedded import targets
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import families, kinds
+from orchestrator.weights.families import deltas as families
+from orchestrator.weights.families import kinds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.engines import saved
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.models.places import places
-from orchestrator.weights import families, kinds
+from orchestrator.weights.families import deltas, kinds
+from orchestrator.weights.io import saved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from orchestrator.models.places import Place
-    from orchestrator.weights.numbers import Floats
+    from orchestrator.weights.io.dtypes import Floats
 
 _BIASES = ("diff_b", "b_norm")
 
@@ -81,7 +81,7 @@ def changed(base: Floats, parts: Mapping[str, Floats], part: str, multiplier: fl
         kind = kinds.recognize({name: tensor.shape for name, tensor in parts.items()})
         if kind is None:
             raise ValueError(f"tensors of no known family: {', '.join(sorted(parts))}")
-        change = families.delta(kind, parts, base)
+        change = deltas.delta(kind, parts, base)
     return np.asarray(base + np.float32(multiplier) * change.reshape(base.shape), dtype=np.float32)
 
 
@@ -159,6 +159,6 @@ def fold(source: Path, target: Path) -> None:
     for module, parts in lora(source).items():
         folded = {name: tensor for name, tensor in parts.items() if name != "lora_mid.weight"}
         if "lora_mid.weight" in parts:
-            folded["lora_down.weight"] = families.fold_tucker(parts)
+            folded["lora_down.weight"] = deltas.fold_tucker(parts)
         plain |= {f"{module}.{name}": np.ascontiguousarray(tensor) for name, tensor in folded.items()}
     save_file(plain, target, metadata={**metadata, "ss_network_module": "networks.lora"})

@@ -7,10 +7,11 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import architecture
-from orchestrator.engines import arguments, networks, saved, states
+from orchestrator.engines import arguments, networks, states
 from orchestrator.engines.progress import Reader
 from orchestrator.errors import Problem
+from orchestrator.weights.families import expected_tensors
+from orchestrator.weights.io import saved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +43,7 @@ def expected(recipe: Recipe, checkpoint: Path | None, dataset: Path | None) -> d
         said["algo"] = network.family
     # The trainer makes modules for both and applies those it trains (train_network.py 704-707).
     both = recipe.model_copy(update={"training": training.model_copy(update={"train": "both"})})
-    predicted = architecture.predict(both, architecture.of(recipe, checkpoint))
+    predicted = expected_tensors.predict(both, expected_tensors.of(recipe, checkpoint))
     if predicted is not None:
         said |= {"text encoder modules": predicted.text_encoder, "U-Net modules": predicted.unet}
     return said | (_dataset(dataset / MANIFEST, training.steps, training.gradient_accumulation_steps or 1) if dataset else {})
@@ -115,12 +116,12 @@ def _tensors(recipe: Recipe, tensors: dict[str, Any], body: int, checkpoint: Pat
     wanted = _PRECISION[recipe.training.save_precision]
     if types != [wanted]:
         yield f"holds {', '.join(types) or 'nothing'}; training.save_precision asks for {wanted}"
-    model = architecture.of(recipe, checkpoint)
-    if architecture.predict(recipe, model) is None:
+    model = expected_tensors.of(recipe, checkpoint)
+    if expected_tensors.predict(recipe, model) is None:
         return
     names: dict[str, tuple[int, ...]] = {}
-    for module in architecture.modules(recipe, model):
-        shapes = architecture.tensors(recipe.network, module) or {}
+    for module in expected_tensors.modules(recipe, model):
+        shapes = expected_tensors.tensors(recipe.network, module) or {}
         names |= {f"{module.name}.{suffix}": shape for suffix, shape in shapes.items()}
     missing, extra = names.keys() - tensors.keys(), tensors.keys() - names.keys()
     if missing:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator import architecture
 from orchestrator.engines import networks, states
 from orchestrator.errors import near_miss
+from orchestrator.weights.families import expected_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ def problems(recipe: Recipe) -> Iterator[Finding]:
     if recipe.network.family != "lora" and not any(networks.rates(training)):
         what = "is 0 for all that is trained; LyCORIS leaves out what has no rate: nothing is left"
         yield "training.learning_rate", what
-    layer = architecture.unfit(recipe, architecture.of(recipe))
+    layer = expected_tensors.unfit(recipe, expected_tensors.of(recipe))
     if layer is not None:
         what = f"{recipe.network.family} cannot split {layer.out} channels ({layer.name}) into blocks of at most this size"
         yield "network.dim", what

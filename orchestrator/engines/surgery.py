@@ -10,10 +10,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.engines import arguments, networks, options, saved, sdscripts
+from orchestrator.engines import arguments, networks, options, sdscripts
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
 from orchestrator.system import settings
+from orchestrator.weights.io import saved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -54,8 +54,8 @@ def read(path: Path) -> Found:
     Raises:
         RecipeError: no sound safetensors file, or none that says how it was trained.
     """
-    from orchestrator.weights.files import read_header  # noqa: PLC0415
-    from orchestrator.weights.metadata import provenance  # noqa: PLC0415
+    from orchestrator.weights.io.metadata import provenance  # noqa: PLC0415
+    from orchestrator.weights.io.safetensors_io import read_header  # noqa: PLC0415
 
     header = read_header(path)
     said = {key.removeprefix("ss_"): _value(text) for key, text in header.metadata.items() if key.startswith("ss_")}

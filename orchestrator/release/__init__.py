@@ -17,7 +17,7 @@ WARM = (
     "orchestrator.grid",
     "orchestrator.release.collection",
     "orchestrator.release.single",
-    "orchestrator.weights.spectra",
+    "orchestrator.weights.families.block_stats",
     "PIL.JpegImagePlugin",
     "PIL.WebPImagePlugin",
     "huggingface_hub.repocard_data",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.release import scrub
-from orchestrator.weights.files import Header, canonical, encode_header
-from orchestrator.weights.metadata import hashes
+from orchestrator.weights.io.metadata import hashes
+from orchestrator.weights.io.safetensors_io import Header, canonical, encode_header
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.release.verify import manifest_of, member_of, opened, read_sums, table_of
-from orchestrator.verdict import Check, Verdict
+from orchestrator.weights.checks import Check, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,7 +29,7 @@ def write(output: Path, folders: Mapping[str, str], records: Mapping[str, JSON])
     Raises:
         RecipeError: a file is no sound LoRA file.
     """
-    from orchestrator.weights.spectra import spectra  # noqa: PLC0415 - numpy, which no other part of a release needs
+    from orchestrator.weights.families.block_stats import spectra  # noqa: PLC0415 - numpy, which no other part of a release needs
 
     said: dict[str, JSON] = {}
     for kind in STAGES:

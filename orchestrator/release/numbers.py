@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.recipe import Recipe
-    from orchestrator.weights.files import Header
+    from orchestrator.weights.io.safetensors_io import Header
 
 JSON = dict[str, Any]
 _DOWN = re.compile(r"\.(lora_down\.weight|hada_w1_b|lokr_w1_b|lokr_w2_b)$")

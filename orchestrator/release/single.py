@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.recipe import Recipe
 from orchestrator.release import bundle, card, describe, measured, numbers, parameters, pictures, scrub, sidecars
-from orchestrator.weights.files import read_header
+from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.weights.files import Header
+    from orchestrator.weights.io.safetensors_io import Header
 
 JSON = dict[str, Any]
 
@@ -114,8 +114,8 @@ def _plain_copy(recipe: Recipe, output: Path, header: Header) -> str:
     """Write NAME-plain.safetensors, whose Tucker cores are folded, where the recipe asks for it; return its name or ""."""
     if not recipe.release.plain_copy or not any(name.endswith(".lora_mid.weight") for name in header.entries):
         return ""
-    from orchestrator.weights.converting import convert  # noqa: PLC0415
-    from orchestrator.weights.metadata import edit  # noqa: PLC0415 - numpy, which no other part of a release needs
+    from orchestrator.weights.convert import convert  # noqa: PLC0415
+    from orchestrator.weights.io.metadata import edit  # noqa: PLC0415 - numpy, which no other part of a release needs
 
     target = output / f"{recipe.name}{bundle.PLAIN}"
     said = convert(output / f"{recipe.name}.safetensors", target, "plain", overwrite=True)

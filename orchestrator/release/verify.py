@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
 from orchestrator.release.bundle import MANIFEST, PLAIN, SUMS, digest
 from orchestrator.release.measured import BLOCKS
-from orchestrator.verdict import Check, Verdict
-from orchestrator.weights.files import read_header
-from orchestrator.weights.metadata import hashes
+from orchestrator.weights.checks import Check, Verdict
+from orchestrator.weights.io.metadata import hashes
+from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

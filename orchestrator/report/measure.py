@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
 
 
 def _told(path: Path) -> dict[str, Any]:
-    from orchestrator.weights.spectra import spectra  # noqa: PLC0415 - numpy, in this process only
+    from orchestrator.weights.families.block_stats import spectra  # noqa: PLC0415 - numpy, in this process only
 
     try:
         return {"blocks": spectra(path)}

@@ -1,9 +1,9 @@
 """Weight surgery on LoRA files: one module per verb, each with a function of its name.
 
->>> from orchestrator.weights.comparing import compare
->>> from orchestrator.weights.files import read_header
->>> from orchestrator.weights.merging import merge
->>> from orchestrator.weights.modules import adapter
+>>> from orchestrator.weights.compare import compare
+>>> from orchestrator.weights.io.safetensors_io import read_header
+>>> from orchestrator.weights.merge import merge
+>>> from orchestrator.weights.families.adapter import adapter
 >>> adapter(read_header(EXAMPLE)).family
 'lora'
 >>> report = merge(EXAMPLE, OUTPUT, "FACE")

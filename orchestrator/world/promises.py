@@ -17,8 +17,8 @@ from orchestrator.embedded import model as models
 from orchestrator.embedded.bake import Baked
 from orchestrator.errors import NotReady, Problem
 from orchestrator.plan import Kind
-from orchestrator.weights.merging import merge
-from orchestrator.weights.resizing import resize
+from orchestrator.weights.merge import merge
+from orchestrator.weights.resize import resize
 from orchestrator.workspace import Wanted, Workspace
 from orchestrator.world import vocabulary as words
 from orchestrator.world.bench import SUBJECTS, Ask, Row, Subject, asks, counted, measure, pictures

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from orchestrator.engines import options, sdscripts, write_tokenizer
 from orchestrator.models import layers, places
 from orchestrator.system import settings
-from orchestrator.weights.comparing import compare
+from orchestrator.weights.compare import compare
 
 pytestmark = pytest.mark.sd_scripts
 ROOT = Path(__file__).resolve().parent.parent.parent

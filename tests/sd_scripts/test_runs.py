@@ -21,11 +21,12 @@ import toml
 from PIL import Image
 from safetensors.numpy import load_file
 
-from orchestrator import architecture
-from orchestrator.engines import saved, sdscripts, states
+from orchestrator.engines import sdscripts, states
 from orchestrator.engines.progress import Reader
 from orchestrator.models import layers
 from orchestrator.recipe import loader
+from orchestrator.weights.families import expected_tensors
+from orchestrator.weights.io import saved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +53,7 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     assert body == BYTES[algorithm]
     assert len({tensor.partition(".")[0] for tensor in tensors}) == 350
     recipe = loader.recipe(project.root / "recipes", name, "tiny").recipe
-    assert architecture.predict(recipe, layers.SD15) == architecture.Predicted(BYTES[algorithm], 350, 72, 278)
+    assert expected_tensors.predict(recipe, layers.SD15) == expected_tensors.Predicted(BYTES[algorithm], 350, 72, 278)
     log = (train / "log.txt").read_text("utf-8")
     assert sdscripts.finished(recipe, train, log) == []
     assert metadata["ss_steps"] == "2"
@@ -144,8 +145,8 @@ def test_every_family_of_lycoris_trains_what_was_predicted(project: Project, fam
     file, said = trained(project, name, profile)
     assert "did not say" not in said
     tensors, metadata, body = saved.header(file)
-    assert architecture.predict(recipe, layers.SD15) is not None
-    assert (body, len(tensors) > 0) == (architecture.predict(recipe, layers.SD15).tensor_bytes, True)
+    assert expected_tensors.predict(recipe, layers.SD15) is not None
+    assert (body, len(tensors) > 0) == (expected_tensors.predict(recipe, layers.SD15).tensor_bytes, True)
     assert json.loads(metadata["ss_network_args"])["algo"] == family
 
 

@@ -10,17 +10,18 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
-from orchestrator.weights import factors, families, metadata, numbers, peft
-from orchestrator.weights.files import Body, check_output, read_header
-from orchestrator.weights.kinds import Kind
-from orchestrator.weights.modules import Adapter, Module, adapter
+from orchestrator.weights.families import deltas, low_rank
+from orchestrator.weights.families.adapter import Adapter, Module, adapter
+from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.io import dtypes, metadata, peft
+from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.weights.metadata import Hashes, Piece
-    from orchestrator.weights.numbers import Floats
+    from orchestrator.weights.io.dtypes import Floats
+    from orchestrator.weights.io.metadata import Hashes, Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def combine(
     check_output(output, [ingredient.path for ingredient in ingredients], overwrite=overwrite)
     found = [adapter(read_header(ingredient.path)) for ingredient in ingredients]
     weights = _check(ingredients, found, unmapped, presets)
-    dtype = numbers.dtype_of(save_precision)
+    dtype = dtypes.dtype_of(save_precision)
     terms: dict[str, list[tuple[Body, Module, float]]] = {}
     bodies = [Body(one.header) for one in found]
     try:
@@ -150,7 +151,7 @@ def _module(
     downs: list[Floats] = []
     kernel = None
     for body, module, weight in terms:
-        product = factors.product(module, numbers.load_module(body, module), architecture)
+        product = low_rank.product(module, dtypes.load_module(body, module), architecture)
         ups.append(np.float32(weight * product.scale) * product.up)
         downs.append(product.down)
         kernel = product.kernel
@@ -158,16 +159,16 @@ def _module(
         raise RecipeError(Problem(name, "has different shapes in the files", "are they for the same base?"))
     up, down = np.concatenate(ups, axis=1), np.concatenate(downs, axis=0)
     plain = Module(name, name, None, Kind.LORA, {}, {})
-    return factors.pieces(plain, up, down, kernel, alpha=up.shape[1], dtype=dtype), up.shape[1]
+    return low_rank.pieces(plain, up, down, kernel, alpha=up.shape[1], dtype=dtype), up.shape[1]
 
 
 def _full(name: str, terms: Sequence[tuple[Body, Module, float]], dtype: str) -> list[Piece]:
     total: dict[str, Floats] = {}
     for body, module, weight in terms:
-        tensors = numbers.load_module(body, module)
+        tensors = dtypes.load_module(body, module)
         part = "w_norm" if module.kind is Kind.NORM else "diff"
         biases: dict[str, Floats] = {bias: tensors[bias] for bias in ("diff_b", "b_norm") if bias in tensors}
-        changes: dict[str, Floats] = {part: families.delta(module.kind, tensors), **biases}
+        changes: dict[str, Floats] = {part: deltas.delta(module.kind, tensors), **biases}
         for key, value in changes.items():
             before = total.get(key)
             if before is not None and before.size != value.size:
@@ -177,7 +178,7 @@ def _full(name: str, terms: Sequence[tuple[Body, Module, float]], dtype: str) ->
             if before is not None:
                 total[key] = total[key] + before.reshape(total[key].shape)
     return [
-        metadata.raw(f"{name}.{part}", dtype, value.shape, numbers.encode(value, dtype, f"{name}.{part}"))
+        metadata.raw(f"{name}.{part}", dtype, value.shape, dtypes.encode(value, dtype, f"{name}.{part}"))
         for part, value in total.items()
     ]
 

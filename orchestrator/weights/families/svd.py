@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from orchestrator.weights.numbers import Floats
+    from orchestrator.weights.io.dtypes import Floats
 
     Doubles = NDArray[np.float64]
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import peft
-from orchestrator.weights.files import WIDTHS
+from orchestrator.weights.io import peft
+from orchestrator.weights.io.safetensors_io import WIDTHS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from orchestrator.weights.files import Body
-    from orchestrator.weights.modules import Module
+    from orchestrator.weights.families.adapter import Module
+    from orchestrator.weights.io.safetensors_io import Body
 
     Floats = NDArray[np.float32]
     Buffer = bytes | bytearray | memoryview

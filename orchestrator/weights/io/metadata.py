@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights.files import Body, Entry, Header, canonical, check_output, encode_header, read_header
+from orchestrator.weights.io.safetensors_io import Body, Entry, Header, canonical, check_output, encode_header, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.verdict import Check, Verdict, as_json, overall
-from orchestrator.weights import promises
-from orchestrator.weights.history import history
-from orchestrator.weights.inspecting import Inspection, inspect
+from orchestrator.weights.checks import Check, Verdict, as_json, overall
+from orchestrator.weights.inspect import Inspection, inspect
+from orchestrator.weights.verify import tensor_checks
+from orchestrator.weights.verify.provenance import history
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,9 +87,9 @@ def _sound(found: Inspection) -> Iterable[Check]:
 
 def _kept(found: Inspection, promised: Expectation) -> Iterable[Check]:
     known = {key: value for key, value in promised.items() if value is not None}
-    for what, question in promises.QUESTIONS.items():
+    for what, question in tensor_checks.QUESTIONS.items():
         answer = question(found, known)
         if answer is not None:
             yield _told(what, *answer)
-    for key in known.keys() - promises.KEYS:
+    for key in known.keys() - tensor_checks.KEYS:
         yield _told(key, None, "not a promise that can be checked in a file")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, assert_never
 import numpy as np
 
 if TYPE_CHECKING:
-    from orchestrator.weights.lowrank import Doubles
+    from orchestrator.weights.families.svd import Doubles
 
 Method = Literal["sv_ratio", "sv_fro", "sv_cumulative", "fixed", "size_mb"]
 RankRule = Literal["2023", "sd-scripts-0.10"]

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import base, factors, forms, lowrank, metadata, numbers, peft
-from orchestrator.weights.files import Body, check_output, read_header
-from orchestrator.weights.forms import Form, Task
-from orchestrator.weights.kinds import Kind
-from orchestrator.weights.modules import Adapter, adapter
+from orchestrator.weights import convert_forms
+from orchestrator.weights.convert_forms import Form, Task
+from orchestrator.weights.families import base_model as base
+from orchestrator.weights.families import low_rank, svd
+from orchestrator.weights.families.adapter import Adapter, adapter
+from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.io import dtypes, metadata, peft
+from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.weights.metadata import Hashes, Piece
+    from orchestrator.weights.io.metadata import Hashes, Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def convert(
     """
     check_output(output, [source, *([base_model] if base_model else [])], overwrite=overwrite)
     found = adapter(read_header(source))
-    dtype = numbers.dtype_of(save_precision) if save_precision else None
+    dtype = dtypes.dtype_of(save_precision) if save_precision else None
     with contextlib.ExitStack() as stack:
         opened = base.Base(base_model, found.architecture) if base_model else None
         if opened:
@@ -87,9 +90,9 @@ def convert(
         pieces: list[Piece] = []
         lost = energy = 0.0
         if to == "full":
-            pieces = stack.enter_context(forms.whole(task))
+            pieces = stack.enter_context(convert_forms.whole(task))
         else:
-            for made, gone, whole in lowrank.each(partial(forms.changed, task), found.modules):
+            for made, gone, whole in svd.each(partial(convert_forms.changed, task), found.modules):
                 pieces += made
                 lost, energy = lost + gone, energy + whole
         size = sum(piece.entry.size for piece in pieces)
@@ -145,7 +148,7 @@ def _metadata(task: Task, pieces: list[Piece]) -> dict[str, str]:
         kept = metadata.with_algo(kept, {"full": "full", "lora": "locon"}.get(task.to))
     if task.to == "lora":
         kept["ss_network_dim"] = str(task.rank) if task.rank else "Dynamic"
-        alphas = {factors.stated_alpha([piece]) for piece in pieces if piece.entry.name.endswith(".alpha")}
+        alphas = {low_rank.stated_alpha([piece]) for piece in pieces if piece.entry.name.endswith(".alpha")}
         kept["ss_network_alpha"] = str(alphas.pop()) if len(alphas) == 1 else "Dynamic"
     details = {"to": task.to, "rank": task.rank, "max_error": task.max_error, "save_precision": task.dtype}
     return metadata.with_provenance(kept, "convert", {key: value for key, value in details.items() if value is not None})

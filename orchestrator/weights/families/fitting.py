@@ -8,33 +8,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import factors, lowrank, numbers, ranks
+from orchestrator.weights.families import low_rank, rank_selection, svd
+from orchestrator.weights.io import dtypes
 
 if TYPE_CHECKING:
-    from orchestrator.weights.files import Body
-    from orchestrator.weights.lowrank import Doubles
-    from orchestrator.weights.modules import Adapter, Module
+    from orchestrator.weights.families.adapter import Adapter, Module
+    from orchestrator.weights.families.svd import Doubles
+    from orchestrator.weights.io.safetensors_io import Body
 
 _GAP = 1e-4
 
 
-def ratio(found: Adapter, body: Body, ask: ranks.Ask) -> float:
+def ratio(found: Adapter, body: Body, ask: rank_selection.Ask) -> float:
     """Return the largest sv_ratio whose file has at most ``param`` MiB of tensors."""
-    spectra: list[tuple[Doubles, factors.Product, Module]] = []
+    spectra: list[tuple[Doubles, low_rank.Product, Module]] = []
     for module in found.modules:
-        product = factors.product(module, numbers.load_module(body, module), found.architecture)
-        spectra.append((lowrank.factorize(product.up, product.down).values, product.emptied(), module))
+        product = low_rank.product(module, dtypes.load_module(body, module), found.architecture)
+        spectra.append((svd.factorize(product.up, product.down).values, product.emptied(), module))
 
     def size(threshold: float) -> int:
         total, tried = 0, replace(ask, method="sv_ratio", param=threshold)
         for values, product, module in spectra:
             rank = tried.rank(values, product.full_rank, conv=product.kernel is not None)
             if not (ask.prune and not values.any()):
-                total += factors.size(module, product, rank, ask.dtype)
+                total += low_rank.size(module, product, rank, ask.dtype)
         return total
 
     limit = ask.param * 2**20
-    candidates = np.unique(np.concatenate([values[0] / values[values > ranks.ZERO] for values, _, _ in spectra]))
+    candidates = np.unique(np.concatenate([values[0] / values[values > rank_selection.ZERO] for values, _, _ in spectra]))
     if size(1.0) > limit:
         smallest = f"{ask.param:g} MiB is too small: rank 1 everywhere needs {size(1.0) / 2**20:.2f}"
         raise RecipeError(Problem("size_mb", smallest, "prune zero blocks, or allow more"))

@@ -16,18 +16,19 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import names
-from orchestrator.weights import factors, families, kinds, lowrank, metadata, numbers, peft
-from orchestrator.weights.files import CHUNK, Entry
-from orchestrator.weights.kinds import Kind
-from orchestrator.weights.modules import Adapter, Module
+from orchestrator.weights.families import deltas, kinds, low_rank, svd
+from orchestrator.weights.families.adapter import Adapter, Module
+from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.io import dtypes, metadata, peft
+from orchestrator.weights.io.safetensors_io import CHUNK, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
-    from orchestrator.weights.base import Base
-    from orchestrator.weights.files import Body
-    from orchestrator.weights.metadata import Piece
+    from orchestrator.weights.families.base_model import Base
+    from orchestrator.weights.io.metadata import Piece
+    from orchestrator.weights.io.safetensors_io import Body
 
 Form = Literal["same", "plain", "full", "lora", "diffusers", "kohya"]
 
@@ -53,7 +54,7 @@ def whole(task: Task) -> Iterator[list[Piece]]:
     """
     changed_ = [module for module in task.found.modules if module.kind not in (Kind.FULL, Kind.NORM)]
     copied = [module for module in task.found.modules if module.kind in (Kind.FULL, Kind.NORM)]
-    with lowrank.one_blas_thread(), ThreadPoolExecutor(lowrank.cores()) as pool:
+    with svd.one_blas_thread(), ThreadPoolExecutor(svd.cores()) as pool:
         ahead = _Ahead(partial(_difference, task), changed_, pool)
         try:
             made = [
@@ -72,7 +73,7 @@ class _Ahead:
         self._started: dict[int, Future[bytes]] = {}
 
     def chunks(self, place: int) -> Iterator[memoryview]:
-        for next_ in range(place, min(place + lowrank.cores(), len(self._modules))):
+        for next_ in range(place, min(place + svd.cores(), len(self._modules))):
             if next_ not in self._started:
                 self._started[next_] = self._pool.submit(self._compute, self._modules[next_])
         view = memoryview(self._started.pop(place).result())
@@ -88,7 +89,7 @@ def _entry(task: Task, module: Module) -> Entry:
         if size is None:
             message = f"{module.kind} has no shape without a base"
             raise ValueError(message)
-        kernel = kinds.kernel(module.shapes) or factors.kernel(module, size[1], task.found.architecture) or ()
+        kernel = kinds.kernel(module.shapes) or low_rank.kernel(module, size[1], task.found.architecture) or ()
         shape = (size[0], size[1] // math.prod(kernel), *kernel)
     return Entry(f"{module.kohya}.diff", _dtype(task, module), shape)
 
@@ -97,10 +98,10 @@ def _difference(task: Task, module: Module) -> bytes:
     weight = task.base.weight(module) if task.base and module.needs_base else None
     entry = _entry(task, module)
     with np.errstate(over="ignore", invalid="ignore"):
-        difference = families.delta(module.kind, numbers.load_module(task.body, module), weight)
+        difference = deltas.delta(module.kind, dtypes.load_module(task.body, module), weight)
     if not np.isfinite(difference).all():
-        raise RecipeError(Problem(module.name, factors.INFINITE))
-    return numbers.encode(difference, entry.dtype, entry.name)
+        raise RecipeError(Problem(module.name, low_rank.INFINITE))
+    return dtypes.encode(difference, entry.dtype, entry.name)
 
 
 def changed(task: Task, module: Module) -> tuple[list[Piece], float, float]:
@@ -123,9 +124,7 @@ def changed(task: Task, module: Module) -> tuple[list[Piece], float, float]:
 
 
 def _dtype(task: Task, module: Module) -> str:
-    own = {task.found.header.entries[key].dtype for part, key in module.keys.items() if part != "alpha"} & set(
-        numbers.FLOATING
-    )
+    own = {task.found.header.entries[key].dtype for part, key in module.keys.items() if part != "alpha"} & set(dtypes.FLOATING)
     return task.dtype or ("F32" if "F32" in own or "F64" in own else min(own, default="F16"))
 
 
@@ -134,7 +133,7 @@ def _copied(task: Task, module: Module, rename: str | None = None) -> list[Piece
     for part, key in module.keys.items():
         entry = task.found.header.entries[key]
         name = f"{rename}.{part}" if rename else key
-        if task.dtype is None or entry.dtype == task.dtype or entry.dtype not in numbers.FLOATING:
+        if task.dtype is None or entry.dtype == task.dtype or entry.dtype not in dtypes.FLOATING:
             made.append(metadata.Piece(Entry(name, entry.dtype, entry.shape), partial(task.body.chunks, key)))
         else:
             made.append(metadata.Piece(Entry(name, task.dtype, entry.shape), partial(_encoded, task.body, key, task.dtype)))
@@ -144,20 +143,20 @@ def _copied(task: Task, module: Module, rename: str | None = None) -> list[Piece
 def _encoded(body: Body, key: str, dtype: str) -> Iterator[bytes]:
     """Yield a tensor's bytes as another type, piece by piece."""
     for chunk in body.chunks(key):
-        yield numbers.encode(numbers.decode(chunk, body.header.entries[key].dtype), dtype, key)
+        yield dtypes.encode(dtypes.decode(chunk, body.header.entries[key].dtype), dtype, key)
 
 
 def _plain(task: Task, module: Module) -> list[Piece]:
-    product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
+    product = low_rank.product(module, dtypes.load_module(task.body, module), task.found.architecture)
     rank = product.up.shape[1]
-    return factors.pieces(
+    return low_rank.pieces(
         module, product.up, product.down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module)
     )
 
 
 def _lora(task: Task, module: Module) -> tuple[list[Piece], float, float]:
-    product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
-    factored = lowrank.factorize(product.up, product.down)
+    product = low_rank.product(module, dtypes.load_module(task.body, module), task.found.architecture)
+    factored = svd.factorize(product.up, product.down)
     squares = (factored.values * product.scale) ** 2
     whole = float(squares.sum())
     if task.max_error is not None:
@@ -166,8 +165,8 @@ def _lora(task: Task, module: Module) -> tuple[list[Piece], float, float]:
     else:
         rank = task.rank or 1
     rank = max(1, min(rank, product.full_rank))
-    up, down = lowrank.truncate(factored, product.up, product.down, rank)
-    made = factors.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module))
+    up, down = svd.truncate(factored, product.up, product.down, rank)
+    made = low_rank.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module))
     return made, float(squares[rank:].sum()), whole
 
 
@@ -180,10 +179,10 @@ def _renamed(task: Task, module: Module) -> list[Piece]:
             stated = peft.stated_alpha(task.found.header.metadata, module.name, module.rank)
             alpha = np.array(module.rank if stated is None else stated, np.float32)
             dtype = _dtype(task, module)
-            made.append(metadata.raw(f"{module.kohya}.alpha", dtype, (), numbers.encode(alpha, dtype, module.kohya)))
+            made.append(metadata.raw(f"{module.kohya}.alpha", dtype, (), dtypes.encode(alpha, dtype, module.kohya)))
         return made
-    product = factors.product(module, numbers.load_module(task.body, module), task.found.architecture)
+    product = low_rank.product(module, dtypes.load_module(task.body, module), task.found.architecture)
     name = names.diffusers(module.name, task.found.architecture)
     renamed = Module(name, module.kohya, module.block, Kind.LORA, {}, {})
     alpha = product.scale * product.up.shape[1]
-    return factors.pieces(renamed, product.up, product.down, product.kernel, alpha=alpha, dtype=_dtype(task, module))
+    return low_rank.pieces(renamed, product.up, product.down, product.kernel, alpha=alpha, dtype=_dtype(task, module))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.models import blocks
-from orchestrator.weights import metadata, numbers, stated
+from orchestrator.weights.io import dtypes, metadata
+from orchestrator.weights.verify import metadata_checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from orchestrator.weights.inspecting import Inspection, Layer
+    from orchestrator.weights.inspect import Inspection, Layer
 
 Answer = tuple[bool | None, str]
 
@@ -73,8 +74,8 @@ def _bytes(found: Inspection, promised: Mapping[str, Any]) -> Answer | None:
 def _precision(found: Inspection, promised: Mapping[str, Any]) -> Answer | None:
     if "save_precision" not in promised:
         return None
-    want = numbers.PRECISIONS.get(str(promised["save_precision"]))
-    floating = {dtype: count for dtype, count in found.adapter.dtypes.items() if dtype in numbers.FLOATING}
+    want = dtypes.PRECISIONS.get(str(promised["save_precision"]))
+    floating = {dtype: count for dtype, count in found.adapter.dtypes.items() if dtype in dtypes.FLOATING}
     return set(floating) == {want}, ", ".join(f"{count} {dtype}" for dtype, count in floating.items())
 
 
@@ -197,11 +198,11 @@ QUESTIONS: dict[str, Callable[[Inspection, Mapping[str, Any]], Answer | None]] =
     "alphas": _alphas,
     "block weights": _blocks,
     "rank rule": _rank_rule,
-    "metadata: network module": stated.stated("network_module", "ss_network_module"),
-    "metadata: network dim": stated.stated("network_dim", "ss_network_dim"),
-    "metadata: network alpha": stated.stated("network_alpha", "ss_network_alpha"),
-    "metadata: steps": stated.stated("max_train_steps", "ss_max_train_steps"),
-    "metadata: resize": stated.comment,
-    "trigger words": stated.words,
+    "metadata: network module": metadata_checks.stated("network_module", "ss_network_module"),
+    "metadata: network dim": metadata_checks.stated("network_dim", "ss_network_dim"),
+    "metadata: network alpha": metadata_checks.stated("network_alpha", "ss_network_alpha"),
+    "metadata: steps": metadata_checks.stated("max_train_steps", "ss_max_train_steps"),
+    "metadata: resize": metadata_checks.comment,
+    "trigger words": metadata_checks.words,
 }
 """Every promise by its title; None: nothing was promised."""

@@ -17,7 +17,7 @@ from orchestrator.errors import Problem, RecipeError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from orchestrator.weights.files import Header
+    from orchestrator.weights.io.safetensors_io import Header
 
 KEY = "lora_adapter_metadata"
 CONFIG = "adapter_config.json"

@@ -9,17 +9,18 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import names
-from orchestrator.weights import families, lowrank, metadata, numbers
-from orchestrator.weights.kinds import Kind
+from orchestrator.weights.families import deltas, svd
+from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.io import dtypes, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from orchestrator.models.blocks import Architecture
-    from orchestrator.weights.families import Tensors
-    from orchestrator.weights.metadata import Piece
-    from orchestrator.weights.modules import Adapter, Module
-    from orchestrator.weights.numbers import Floats
+    from orchestrator.weights.families.adapter import Adapter, Module
+    from orchestrator.weights.families.deltas import Tensors
+    from orchestrator.weights.io.dtypes import Floats
+    from orchestrator.weights.io.metadata import Piece
 
 INFINITE = "holds numbers that are not finite, or too large to be multiplied"
 
@@ -84,24 +85,24 @@ def unchecked(module: Module, tensors: Tensors, architecture: Architecture) -> P
     """
     match module.kind:
         case Kind.LORA | Kind.TUCKER:
-            down = families.fold_tucker(tensors) if module.kind is Kind.TUCKER else tensors["lora_down.weight"]
+            down = deltas.fold_tucker(tensors) if module.kind is Kind.TUCKER else tensors["lora_down.weight"]
             up = tensors["lora_up.weight"].reshape(tensors["lora_up.weight"].shape[0], -1)
             size = down.shape[2:] if down.ndim > 2 else None
-            return _made(up, down.reshape(down.shape[0], -1), families.scale(module.kind, tensors), size)
+            return _made(up, down.reshape(down.shape[0], -1), deltas.scale(module.kind, tensors), size)
         case Kind.LOHA | Kind.LOHA_TUCKER:
-            a1, b1, a2, b2 = families.loha_pairs(tensors, tucker=module.kind is Kind.LOHA_TUCKER)
+            a1, b1, a2, b2 = deltas.loha_pairs(tensors, tucker=module.kind is Kind.LOHA_TUCKER)
             up_rank = a1.shape[1] * a2.shape[1]
-            scale = families.scale(module.kind, tensors)
+            scale = deltas.scale(module.kind, tensors)
             size = kernel(module, b1.shape[1], architecture)
             if up_rank >= min(a1.shape[0], b1.shape[1]):
-                return _made(*lowrank.dense_factors((a1 @ b1) * (a2 @ b2)), scale, size)
+                return _made(*svd.dense_factors((a1 @ b1) * (a2 @ b2)), scale, size)
             up = (a1[:, :, None] * a2[:, None, :]).reshape(a1.shape[0], up_rank)
             return _made(up, (b1[:, None, :] * b2[None, :, :]).reshape(up_rank, -1), scale, size)
         case Kind.LOKR | Kind.FULL:
-            whole = families.delta(module.kind, tensors)
+            whole = deltas.delta(module.kind, tensors)
             flat = np.ascontiguousarray(whole.reshape(whole.shape[0], -1))
             size = whole.shape[2:] if whole.ndim > 2 else kernel(module, flat.shape[1], architecture)
-            return _made(*lowrank.dense_factors(flat), 1.0, size)
+            return _made(*svd.dense_factors(flat), 1.0, size)
         case _:
             message = f"{module.kind} is no low-rank product"
             raise ValueError(message)
@@ -150,23 +151,23 @@ def pieces(
     if folded:
         up = up * np.float32(alpha / rank)
     made = [
-        metadata.raw(up_key, dtype, up_shape, numbers.encode(up, dtype, up_key)),
-        metadata.raw(down_key, dtype, down_shape, numbers.encode(down, dtype, down_key)),
+        metadata.raw(up_key, dtype, up_shape, dtypes.encode(up, dtype, up_key)),
+        metadata.raw(down_key, dtype, down_shape, dtypes.encode(down, dtype, down_key)),
     ]
     if not folded:
-        made.append(metadata.raw(alpha_key, dtype, (), numbers.encode(np.array(alpha, np.float32), dtype, alpha_key)))
+        made.append(metadata.raw(alpha_key, dtype, (), dtypes.encode(np.array(alpha, np.float32), dtype, alpha_key)))
     return made
 
 
 def size(module: Module, product: Product, rank: int, dtype: str) -> int:
     """Return the bytes of what :func:`pieces` makes of a product at a rank."""
     alpha = int("alpha" in module.keys or names.naming_of(module.name) == "kohya")
-    return numbers.width(dtype) * (rank * (product.outputs + product.inputs) + alpha)
+    return dtypes.width(dtype) * (rank * (product.outputs + product.inputs) + alpha)
 
 
 def stated_alpha(made: Sequence[Piece]) -> float | None:
     """Return the alpha among the pieces of a module."""
     for piece in made:
         if piece.entry.name.endswith(".alpha"):
-            return float(numbers.decode(b"".join(piece.chunks()), piece.entry.dtype)[0])
+            return float(dtypes.decode(b"".join(piece.chunks()), piece.entry.dtype)[0])
     return None

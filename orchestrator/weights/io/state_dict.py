@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import metadata, numbers
-from orchestrator.weights.files import Body, read_header
+from orchestrator.weights.io import dtypes, metadata
+from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         return {
             key: np.frombuffer(body.read(key), kept[entry.dtype]).reshape(entry.shape)
             if entry.dtype in kept
-            else numbers.load(body, key)
+            else dtypes.load(body, key)
             for key, entry in header.entries.items()
         }
 
@@ -55,7 +55,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Any], entries: Mapping[str, str
 def on_arrays(verb: Callable[..., Any], arrays: Mapping[str, Any], *arguments: Any, **options: Any) -> dict[str, NDArray[Any]]:
     """Apply a verb that takes an input and an output path (merge, resize, convert) to a state dict; return the new one.
 
-    >>> from orchestrator.weights.merging import merge
+    >>> from orchestrator.weights.merge import merge
     >>> half = on_arrays(merge, load_arrays(EXAMPLE), [0.5] * 26)
     >>> sorted(half) == sorted(load_arrays(EXAMPLE))
     True

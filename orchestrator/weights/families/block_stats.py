@@ -12,15 +12,16 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
-from orchestrator.weights import lowrank, norms, numbers
-from orchestrator.weights.files import Body, read_header
-from orchestrator.weights.modules import adapter
+from orchestrator.weights.families import norms, svd
+from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.io import dtypes
+from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.models.blocks import Architecture
-    from orchestrator.weights.modules import Module
+    from orchestrator.weights.families.adapter import Module
 
 SAMPLES = 16
 """A spectrum is sampled at so many places from the first singular value to the last."""
@@ -47,7 +48,7 @@ def spectra(path: Path) -> dict[str, Any]:
     """
     found = adapter(read_header(path))
     with Body(found.header) as body:
-        measured = list(lowrank.each(partial(_one, body, found.architecture, path), found.modules))
+        measured = list(svd.each(partial(_one, body, found.architecture, path), found.modules))
     said: dict[str, Any] = {}
     for name in (*blocks.names(found.architecture), "other"):
         here = [
@@ -69,7 +70,7 @@ def spectra(path: Path) -> dict[str, Any]:
 
 
 def _one(body: Body, architecture: Architecture, path: Path, module: Module) -> _Measured:
-    tensors = numbers.load_module(body, module)
+    tensors = dtypes.load_module(body, module)
     try:
         values = norms.singular(module, tensors, architecture) if norms.finite(tensors) else None
         if values is None:

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
 from orchestrator.models import compvis, names
-from orchestrator.weights import numbers
-from orchestrator.weights.files import Body, read_header
+from orchestrator.weights.io import dtypes
+from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from orchestrator.models.blocks import Architecture
-    from orchestrator.weights.modules import Module
-    from orchestrator.weights.numbers import Floats
+    from orchestrator.weights.families.adapter import Module
+    from orchestrator.weights.io.dtypes import Floats
 
 _PREFIXES = (
     ("model.diffusion_model.", "lora_unet_"),
@@ -49,7 +49,7 @@ class Base:
 
     def weight(self, module: Module) -> Floats:
         """Return the layer's weight as float32, (out, in) or (out, in, k, k)."""
-        return numbers.load(self._body, self._keys[module.kohya])
+        return dtypes.load(self._body, self._keys[module.kohya])
 
     def close(self) -> None:
         """Close the file."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
-from orchestrator.weights import factors, lowrank, norms, numbers
-from orchestrator.weights.files import Body, read_header
-from orchestrator.weights.modules import Adapter, Module, adapter
+from orchestrator.weights.families import low_rank, norms, svd
+from orchestrator.weights.families.adapter import Adapter, Module, adapter
+from orchestrator.weights.io import dtypes
+from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,7 +89,7 @@ def compare(first: Path, second: Path) -> Comparison:
     right = {module.kohya: module for module in other.modules}
     with Body(one.header) as body, Body(other.header) as other_body:
         work = partial(_pair, one, (body, left), (other_body, right))
-        pairs = tuple(lowrank.each(work, sorted(left.keys() | right.keys())))
+        pairs = tuple(svd.each(work, sorted(left.keys() | right.keys())))
     order = [*blocks.names(one.architecture), "other"]
     return Comparison(
         _sum("whole", pairs),
@@ -114,7 +115,7 @@ def _pair(found: Adapter, left: Side, right: Side, name: str) -> Pair:
     changes = []
     for body, modules in (left, right):
         module = modules.get(name)
-        tensors = numbers.load_module(body, module) if module else {}
+        tensors = dtypes.load_module(body, module) if module else {}
         changes.append(norms.change(module, tensors, found.architecture) if module else None)
     one, other = changes
     block = blocks.block_of(name, found.architecture) or "other"
@@ -126,7 +127,7 @@ def _pair(found: Adapter, left: Side, right: Side, name: str) -> Pair:
         norms.inner(other, other) if other else 0.0,
     )
     if not all(math.isfinite(value) for value in products):
-        raise RecipeError(Problem(name, factors.INFINITE, "verify says of a file whether its numbers are finite"))
+        raise RecipeError(Problem(name, low_rank.INFINITE, "verify says of a file whether its numbers are finite"))
     return Pair(name, block, *products)
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
-from orchestrator.weights import orthogonal
-from orchestrator.weights.kinds import Kind, rank
+from orchestrator.weights.families import orthogonal
+from orchestrator.weights.families.kinds import Kind, rank
 
 if TYPE_CHECKING:
-    from orchestrator.weights.numbers import Floats
+    from orchestrator.weights.io.dtypes import Floats
 
 Tensors = Mapping[str, "Floats"]
 

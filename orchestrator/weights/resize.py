@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights import factors, fitting, lowrank, metadata, numbers, peft, ranks
-from orchestrator.weights.files import Body, check_output, read_header
-from orchestrator.weights.modules import Adapter, Module, adapter
+from orchestrator.weights.families import fitting, low_rank, rank_selection, svd
+from orchestrator.weights.families.adapter import Adapter, Module, adapter
+from orchestrator.weights.io import dtypes, metadata, peft
+from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from orchestrator.weights.metadata import Hashes, Piece
+    from orchestrator.weights.io.metadata import Hashes, Piece
 
     Progress = Callable[[int, int, str], None]
 
@@ -93,11 +94,11 @@ def resize(
     source: Path,
     output: Path,
     *,
-    method: ranks.Method = "sv_ratio",
+    method: rank_selection.Method = "sv_ratio",
     param: float = 16.0,
     new_rank: int | None = None,
     new_conv_rank: int | None = None,
-    rank_rule: ranks.RankRule = "2023",
+    rank_rule: rank_selection.RankRule = "2023",
     save_precision: str = "fp16",
     prune: bool = False,
     overwrite: bool = False,
@@ -117,11 +118,11 @@ def resize(
     check_output(output, [source], overwrite=overwrite)
     if method == "fixed" and new_rank is None:
         raise RecipeError(Problem("new_rank", "is missing", "a fixed rank needs one"))
-    cap = ranks.NO_CAP if new_rank is None else new_rank
+    cap = rank_selection.NO_CAP if new_rank is None else new_rank
     conv_cap = cap if new_conv_rank is None else new_conv_rank
-    ask = ranks.Ask(method, float(param), cap, conv_cap, rank_rule, numbers.dtype_of(save_precision), prune)
+    ask = rank_selection.Ask(method, float(param), cap, conv_cap, rank_rule, dtypes.dtype_of(save_precision), prune)
     found = adapter(read_header(source))
-    problems = [*_nonsense(ask), *factors.refusals(found, "resize")]
+    problems = [*_nonsense(ask), *low_rank.refusals(found, "resize")]
     if problems:
         raise RecipeError(problems)
     threshold = None
@@ -130,7 +131,7 @@ def resize(
             threshold = fitting.ratio(found, body, ask)
             ask = replace(ask, method="sv_ratio", param=threshold)
         results, pieces = [], []
-        made_all = lowrank.each(partial(_one, found, body, ask), found.modules)
+        made_all = svd.each(partial(_one, found, body, ask), found.modules)
         for done, (result, made) in enumerate(made_all, start=1):
             if progress:
                 progress(done, len(found.modules), result.block or "other")
@@ -153,7 +154,7 @@ def resize(
     )
 
 
-def _nonsense(ask: ranks.Ask) -> list[Problem]:
+def _nonsense(ask: rank_selection.Ask) -> list[Problem]:
     problems = [Problem(what, f"is {cap}", "use a rank of at least 1") for what, cap in ask.caps if cap < 1]
     limits = {"sv_fro": (0.0, 1.0), "sv_cumulative": (0.0, 1.0), "sv_ratio": (1.0, np.inf), "size_mb": (0.0, np.inf)}
     low, high = limits.get(ask.method, (-np.inf, np.inf))
@@ -163,10 +164,10 @@ def _nonsense(ask: ranks.Ask) -> list[Problem]:
     return problems
 
 
-def _one(found: Adapter, body: Body, ask: ranks.Ask, module: Module) -> tuple[Resized, list[Piece]]:
-    product = factors.product(module, numbers.load_module(body, module), found.architecture)
+def _one(found: Adapter, body: Body, ask: rank_selection.Ask, module: Module) -> tuple[Resized, list[Piece]]:
+    product = low_rank.product(module, dtypes.load_module(body, module), found.architecture)
     smallest = 1 / ask.param if ask.method == "sv_ratio" else None
-    factored = lowrank.factorize(product.up, product.down, smallest)
+    factored = svd.factorize(product.up, product.down, smallest)
     values = factored.values
     rank = ask.rank(values, product.full_rank, conv=product.kernel is not None)
     squares = values**2
@@ -177,11 +178,11 @@ def _one(found: Adapter, body: Body, ask: ranks.Ask, module: Module) -> tuple[Re
     )
     if ask.prune and energy == 0:
         return result, []
-    up, down = lowrank.truncate(factored, product.up, product.down, rank)
-    return result, factors.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=ask.dtype)
+    up, down = svd.truncate(factored, product.up, product.down, rank)
+    return result, low_rank.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=ask.dtype)
 
 
-def _metadata(found: Adapter, ask: ranks.Ask, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
+def _metadata(found: Adapter, ask: rank_selection.Ask, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
     """The entries that sd-scripts' resize writes, and one of provenance."""
     old = max((result.old_rank or 0 for result, _ in results), default=0)
     before = found.header.metadata
@@ -192,12 +193,12 @@ def _metadata(found: Adapter, ask: ranks.Ask, results: list[tuple[Resized, list[
         conv = "" if ask.cap == ask.conv_cap else f" (conv: {ask.conv_cap})"
         changed["ss_training_comment"] = f"dimension is resized from {old} to {ask.cap}{conv}; {comment}"
         changed["ss_network_dim"] = str(ask.cap)
-        scale = next((factors.stated_alpha(made) for _, made in reversed(results)), None)
+        scale = next((low_rank.stated_alpha(made) for _, made in reversed(results)), None)
         changed["ss_network_alpha"] = "None" if scale is None else str(scale)
     else:
         changed["ss_training_comment"] = f"Dynamic resize with {ask.method}: {ask.param} from {old}; {comment}"
         changed["ss_network_dim"] = changed["ss_network_alpha"] = "Dynamic"
-    caps = {what: None if cap == ranks.NO_CAP else cap for what, cap in ask.caps}
+    caps = {what: None if cap == rank_selection.NO_CAP else cap for what, cap in ask.caps}
     details: dict[str, Any] = {"method": ask.method, "param": ask.param, **caps, "rank_rule": ask.rule}
     details["zeroed"] = "prune" if ask.prune else "keep"
     if _converted(found):

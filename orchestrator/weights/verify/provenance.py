@@ -6,21 +6,22 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from orchestrator.models import blocks
-from orchestrator.weights import metadata, promises
+from orchestrator.weights.io import metadata
+from orchestrator.weights.verify import tensor_checks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.weights.inspecting import Inspection
+    from orchestrator.weights.inspect import Inspection
 
 
 def history(found: Inspection) -> Iterator[str]:
     """Yield what the file shows of how it was made: family and dims, blocks, compression, and what its header notes."""
     adapter = found.adapter
-    ranks = Counter(layer.rank for layer in promises.ranked(found))
+    ranks = Counter(layer.rank for layer in tensor_checks.ranked(found))
     tucker = " with Tucker convolutions" if adapter.tucker else ""
-    yield f"{adapter.family}{tucker}, {adapter.architecture}, rank {promises.spread(ranks)}"
-    threes = {layer.name for layer in found.layers if promises.three(layer, found)}
+    yield f"{adapter.family}{tucker}, {adapter.architecture}, rank {tensor_checks.spread(ranks)}"
+    threes = {layer.name for layer in found.layers if tensor_checks.three(layer, found)}
     unblocked = [layer.name for layer in found.layers if layer.block == "other"]
     reach = "3x3 convolutions too" if threes else "linear layers and 1x1 convolutions only"
     yield f"{len(found.layers)} modules: {reach}" + (

@@ -1,4 +1,4 @@
-"""One merge or resize step of a pipeline: ``python -m orchestrator.weights.step request.json``.
+"""One merge or resize step of a pipeline: ``python -m orchestrator.weights.program request.json``.
 
 The request is {"kind": "merge" | "resize", "input": path, "output": path, "params": {…}}. Lines that start with ``PROGRESS ``
 carry {"done", "total", "note"} as JSON. Exit 0 only when the output was written; 2 for a problem of the request or the input.
@@ -25,7 +25,7 @@ _EVERY = 10
 def main(argv: list[str]) -> int:
     """Run the request in the file that ``argv`` names; return the exit code. A warm worker may call it in a fork."""
     if len(argv) != 1:
-        print("python -m orchestrator.weights.step REQUEST.json", file=sys.stderr)
+        print("python -m orchestrator.weights.program REQUEST.json", file=sys.stderr)
         return 2
     try:
         request = _request(Path(argv[0]))
@@ -72,7 +72,7 @@ def _request(path: Path) -> dict[str, Any]:
 
 
 def _merge(source: Path, output: Path, params: Mapping[str, Any]) -> list[str]:
-    from orchestrator.weights.merging import merge  # noqa: PLC0415 - numpy only once the request is known to be sound
+    from orchestrator.weights.merge import merge  # noqa: PLC0415 - numpy only once the request is known to be sound
 
     report = merge(
         source,
@@ -90,7 +90,7 @@ def _merge(source: Path, output: Path, params: Mapping[str, Any]) -> list[str]:
 def _resize(source: Path, output: Path, params: Mapping[str, Any]) -> list[str]:
     # One module per thread is faster than one module on all threads; has to be said before numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from orchestrator.weights.resizing import resize  # noqa: PLC0415 - as above
+    from orchestrator.weights.resize import resize  # noqa: PLC0415 - as above
 
     report = resize(
         source,

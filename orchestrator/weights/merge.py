@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
-from orchestrator.weights import kinds, metadata, numbers
-from orchestrator.weights.files import Body, Entry, check_output, read_header
-from orchestrator.weights.modules import Adapter, Module, adapter
+from orchestrator.weights.families import kinds
+from orchestrator.weights.families.adapter import Adapter, Module, adapter
+from orchestrator.weights.io import dtypes, metadata
+from orchestrator.weights.io.safetensors_io import Body, Entry, check_output, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.weights.metadata import Hashes, Piece
+    from orchestrator.weights.io.metadata import Hashes, Piece
 
     Progress = Callable[[int, int, str], None]
 
@@ -175,13 +176,13 @@ def _pieces(
         factor = math.sqrt(abs(weight)) if compat and lycoris else weight
         for part, key in module.keys.items():
             entry = found.header.entries[key]
-            if part not in parts or factor == 1 or entry.dtype not in (*numbers.FLOATING, "F8_E4M3", "F8_E5M2"):
+            if part not in parts or factor == 1 or entry.dtype not in (*dtypes.FLOATING, "F8_E4M3", "F8_E5M2"):
                 yield module, metadata.copy(body, key)
             elif factor == 0:
                 yield module, metadata.Piece(entry, partial(_zeros, entry.size))
             else:
                 if (entry.dtype, factor) not in tables:
-                    tables[entry.dtype, factor] = numbers.scale_table(entry.dtype, factor)
+                    tables[entry.dtype, factor] = dtypes.scale_table(entry.dtype, factor)
                 table = tables[entry.dtype, factor]
                 yield module, metadata.Piece(entry, partial(_scaled, body, entry, factor, table))
 
@@ -193,7 +194,7 @@ def _zeros(size: int) -> Iterator[bytes]:
 
 def _scaled(body: Body, entry: Entry, factor: float, table: Any) -> Iterator[memoryview]:
     for chunk in body.chunks(entry.name):
-        yield numbers.scaled(chunk, entry.dtype, factor, table, entry.name)
+        yield dtypes.scaled(chunk, entry.dtype, factor, table, entry.name)
 
 
 def _watched(pieces: Iterator[tuple[Module, Piece]], progress: Progress | None) -> Iterator[Piece]:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem, RecipeError, near_miss
 from orchestrator.models import blocks, names
-from orchestrator.weights import kinds, peft
+from orchestrator.weights.families import kinds
+from orchestrator.weights.io import peft
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.weights.files import Header
-    from orchestrator.weights.kinds import Kind
+    from orchestrator.weights.families.kinds import Kind
+    from orchestrator.weights.io.safetensors_io import Header
 
 LARGEST = 1 << 28
 """Numbers of the largest weight that a module may stand for; the largest layer of SD1 and SDXL has 33,177,600."""

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from orchestrator.weights import factors, families, lowrank
-from orchestrator.weights.kinds import Kind
+from orchestrator.weights.families import deltas, low_rank, svd
+from orchestrator.weights.families.kinds import Kind
 
 if TYPE_CHECKING:
     from orchestrator.models.blocks import Architecture
-    from orchestrator.weights.families import Tensors
-    from orchestrator.weights.lowrank import Doubles
-    from orchestrator.weights.modules import Module
-    from orchestrator.weights.numbers import Floats
+    from orchestrator.weights.families.adapter import Module
+    from orchestrator.weights.families.deltas import Tensors
+    from orchestrator.weights.families.svd import Doubles
+    from orchestrator.weights.io.dtypes import Floats
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -53,10 +53,10 @@ def size(module: Module, tensors: Tensors, architecture: Architecture) -> Size:
             norm, False, True, float(values[-1] / values[0]), float(values[-2] / values[0]) if len(values) > 1 else None
         )
     if module.kind is Kind.LOKR:
-        first, second, _ = families.lokr_pair(tensors)
-        norm = abs(families.scale(module.kind, tensors)) * float(np.linalg.norm(first)) * float(np.linalg.norm(second))
+        first, second, _ = deltas.lokr_pair(tensors)
+        norm = abs(deltas.scale(module.kind, tensors)) * float(np.linalg.norm(first)) * float(np.linalg.norm(second))
     else:
-        norm = float(np.linalg.norm(families.delta(module.kind, tensors)))
+        norm = float(np.linalg.norm(deltas.delta(module.kind, tensors)))
     if not norm <= _LARGEST:
         return Size(None, zero=False, finite=False)
     return Size(norm, norm == 0, finite=True)
@@ -74,10 +74,10 @@ def singular(module: Module, tensors: Tensors, architecture: Architecture) -> Do
     """
     if module.needs_base or not _thin(module):
         return None
-    product = factors.unchecked(module, tensors, architecture)
+    product = low_rank.unchecked(module, tensors, architecture)
     if not product.finite:
         return None
-    return lowrank.factorize(product.up, product.down, 1 / 100).values * abs(product.scale)
+    return svd.factorize(product.up, product.down, 1 / 100).values * abs(product.scale)
 
 
 def _certainly_zero(module: Module, tensors: Tensors) -> bool:
@@ -116,9 +116,9 @@ class Change:
 def change(module: Module, tensors: Tensors, architecture: Architecture) -> Change:
     """Return a module's change for :func:`inner`; ValueError for the kinds that need the base."""
     if _thin(module) and not module.dora:
-        product = factors.unchecked(module, tensors, architecture)
+        product = low_rank.unchecked(module, tensors, architecture)
         return Change(product.up, product.down, product.scale)
-    whole = families.delta(module.kind, tensors)
+    whole = deltas.delta(module.kind, tensors)
     return Change(whole.reshape(whole.shape[0], -1), None, 1.0)
 
 

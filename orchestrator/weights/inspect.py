@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
-from orchestrator.weights import metadata, peft
-from orchestrator.weights.files import Body, read_header
-from orchestrator.weights.modules import Adapter, Module, adapter
+from orchestrator.weights.families.adapter import Adapter, Module, adapter
+from orchestrator.weights.io import metadata, peft
+from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from orchestrator.weights.norms import Size
+    from orchestrator.weights.families.norms import Size
 
 _TRAINING = [
     "network_module",
@@ -172,16 +172,17 @@ def inspect(path: Path, *, norms: bool = True) -> Inspection:
 
 
 def _sizes(found: Adapter, body: Body) -> list[Size | None]:
-    from orchestrator.weights import lowrank, norms, numbers  # noqa: PLC0415 - numpy only where norms are asked for
+    from orchestrator.weights.families import norms, svd  # noqa: PLC0415
+    from orchestrator.weights.io import dtypes  # noqa: PLC0415 - numpy only where norms are asked for
 
     def size(module: Module) -> Size:
         try:
-            return norms.size(module, numbers.load_module(body, module), found.architecture)
+            return norms.size(module, dtypes.load_module(body, module), found.architecture)
         except (ValueError, IndexError) as error:
             what = f"{module.name}: its factors do not fit together ({', '.join(map(str, module.shapes.values()))})"
             raise RecipeError(Problem(str(found.header.path), what)) from error
 
-    return list(lowrank.each(size, found.modules))
+    return list(svd.each(size, found.modules))
 
 
 def _layer(body: Body, module: Module, size: Size | None) -> Layer:

@@ -12,17 +12,18 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
-from orchestrator.weights import factors, lowrank, metadata, numbers, peft, ranks
-from orchestrator.weights.files import Body, check_output, read_header
-from orchestrator.weights.kinds import Kind
-from orchestrator.weights.modules import Adapter, Module, adapter
+from orchestrator.weights.families import low_rank, rank_selection, svd
+from orchestrator.weights.families.adapter import Adapter, Module, adapter
+from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.io import dtypes, metadata, peft
+from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.weights.lowrank import Doubles
-    from orchestrator.weights.metadata import Piece
+    from orchestrator.weights.families.svd import Doubles
+    from orchestrator.weights.io.metadata import Piece
 
 Weights = str | tuple[float, ...] | None
 
@@ -79,7 +80,7 @@ class _Variant:
 class _Ask:
     variants: tuple[_Variant, ...]
     cap: int
-    rule: ranks.RankRule
+    rule: rank_selection.RankRule
     dtype: str
 
 
@@ -99,7 +100,7 @@ def sweep(
     *,
     block_weights: Sequence[Weights] = (None,),
     new_rank: int | None = None,
-    rank_rule: ranks.RankRule = "2023",
+    rank_rule: rank_selection.RankRule = "2023",
     save_precision: str = "fp16",
     unmapped: float = 1.0,
     folder: Path | None = None,
@@ -113,7 +114,7 @@ def sweep(
     problems = [Problem("--sv-ratio", f"is {ratio}", "use numbers above 1") for ratio in sv_ratios if not 1 < ratio < math.inf]
     if new_rank is not None and new_rank < 1:
         problems.append(Problem("--new-rank", f"is {new_rank}", "use a rank of at least 1, or leave it out"))
-    problems += factors.refusals(found, "sweep")
+    problems += low_rank.refusals(found, "sweep")
     if problems or not sv_ratios:
         raise RecipeError(problems or [Problem("--sv-ratio", "names no ratio", "--sv-ratio 8,16,32,64")])
     order = blocks.names(found.architecture)
@@ -132,9 +133,11 @@ def sweep(
                 check_output(path, [source])
             whole = {**dict(zip(order, values, strict=True)), "other": unmapped}
             variants.append(_Variant(ratio, name, whole, label, path))
-    ask = _Ask(tuple(variants), ranks.NO_CAP if new_rank is None else new_rank, rank_rule, numbers.dtype_of(save_precision))
+    ask = _Ask(
+        tuple(variants), rank_selection.NO_CAP if new_rank is None else new_rank, rank_rule, dtypes.dtype_of(save_precision)
+    )
     with Body(found.header) as body:
-        results = list(lowrank.each(partial(_one, found, body, ask), found.modules))
+        results = list(svd.each(partial(_one, found, body, ask), found.modules))
     rows = []
     for variant, chosen in zip(variants, zip(*results, strict=True), strict=True):
         rows.append(_row(variant, chosen))
@@ -146,12 +149,12 @@ def sweep(
 
 
 def _one(found: Adapter, body: Body, ask: _Ask, module: Module) -> list[_Result]:
-    product = factors.product(module, numbers.load_module(body, module), found.architecture)
-    factored = lowrank.factorize(product.up, product.down, 1 / max(variant.ratio for variant in ask.variants))
+    product = low_rank.product(module, dtypes.load_module(body, module), found.architecture)
+    factored = svd.factorize(product.up, product.down, 1 / max(variant.ratio for variant in ask.variants))
     block = module.block or "other"
     chosen = [_rank(factored.values, product, abs(variant.weights[block]), variant.ratio, ask) for variant in ask.variants]
     written = any(variant.path for variant in ask.variants)
-    up, down = lowrank.truncate(factored, product.up, product.down, max(chosen)) if written else (product.up, product.down)
+    up, down = svd.truncate(factored, product.up, product.down, max(chosen)) if written else (product.up, product.down)
     squares = (factored.values * product.scale) ** 2
     made = []
     for variant, rank in zip(ask.variants, chosen, strict=True):
@@ -160,17 +163,17 @@ def _one(found: Adapter, body: Body, ask: _Ask, module: Module) -> list[_Result]
         if variant.path:
             # the largest rank holds the smaller ones: singular vectors are in order
             thin = (np.float32(weight) * up[:, :rank], down[:rank] * np.float32(weight != 0))
-            pieces = factors.pieces(module, *thin, product.kernel, alpha=product.scale * rank, dtype=ask.dtype)
-        size = factors.size(module, product, rank, ask.dtype)
+            pieces = low_rank.pieces(module, *thin, product.kernel, alpha=product.scale * rank, dtype=ask.dtype)
+        size = low_rank.size(module, product, rank, ask.dtype)
         made.append(
             _Result(block, rank, size, float(squares.sum()) * weight**2, float(squares[:rank].sum()) * weight**2, pieces)
         )
     return made
 
 
-def _rank(values: Doubles, product: factors.Product, weight: float, ratio: float, ask: _Ask) -> int:
+def _rank(values: Doubles, product: low_rank.Product, weight: float, ratio: float, ask: _Ask) -> int:
     scaled = values * weight
-    return ranks.choose(scaled, product.full_rank, ask.cap, method="sv_ratio", param=ratio, rule=ask.rule)
+    return rank_selection.choose(scaled, product.full_rank, ask.cap, method="sv_ratio", param=ratio, rule=ask.rule)
 
 
 def _row(variant: _Variant, results: Iterable[_Result]) -> Row:
