@@ -19,9 +19,10 @@ from PIL import Image, ImageDraw
 
 from benchmarks import Row
 from benchmarks.start import ROOT, took
-from orchestrator import dataset as api
 from orchestrator.dataset import lint
+from orchestrator.dataset.buckets import predict_batches
 from orchestrator.dataset.build import build
+from orchestrator.dataset.folders import make_layout
 from orchestrator.recipe import Dataset
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def rows() -> list[Row]:
             return build(few, root, root / "out", lambda *_: None)
 
         def predict() -> object:
-            return api.predict(api.layout(pile, root), pile)
+            return predict_batches(make_layout(pile, root), pile)
 
         def check() -> object:
             return lint.check(pile, root, memory=memory)

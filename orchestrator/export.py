@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import dataset as dataset_
 from orchestrator.dataset import config
+from orchestrator.dataset.folders import make_layout
 from orchestrator.engines import arguments, options, sdscripts
 from orchestrator.recipe import toml
 
@@ -82,7 +82,7 @@ def _typed(word: str, kind: str) -> Any:
 
 def _dataset(recipe: Recipe, world: World, folder: Path) -> str:
     """Return dataset.toml with the folders that ``dataset build`` will write."""
-    layout = dataset_.layout(recipe.dataset, world.root)
+    layout = make_layout(recipe.dataset, world.root)
     text = config.text(layout, recipe.dataset)
     return text.replace('image_dir = "', f'image_dir = "{(folder.absolute() / "dataset").as_posix()}/')
 

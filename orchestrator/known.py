@@ -23,7 +23,7 @@ from orchestrator.system import allowlist, parse_cache
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.dataset import Layout
+    from orchestrator.dataset.folders import Layout
     from orchestrator.recipe import Recipe
 
 EMBEDDED_BASE = Path(__file__).resolve().parent / "embedded" / "base"
@@ -149,14 +149,14 @@ class World:
 
     def pictures(self, recipe: Recipe) -> Sequence[Source]:
         """Return every original of the recipe's dataset with its digest; problems are kept in ``problems``."""
-        from orchestrator import dataset  # noqa: PLC0415 - it may read image headers
+        from orchestrator.dataset.originals import source_files  # noqa: PLC0415 - it may read image headers
 
         self.recall()
         asked = recipe.dataset.model_dump_json()
         if asked not in self._pictures:
             found: list[Source] = []
             try:
-                for role, path in dataset.sources(recipe.dataset, self.root):
+                for role, path in source_files(recipe.dataset, self.root):
                     found.append(Source(role, path, self.digests.of(path)))
             except OrchestratorError as error:
                 self.problems += [problem for problem in error.problems if problem not in self.problems]
@@ -167,7 +167,9 @@ class World:
 
     def counted(self, recipe: Recipe) -> Counts:
         """Return how many images a recipe trains on; remembered by the dataset's settings and the content of its files."""
-        from orchestrator import dataset  # noqa: PLC0415
+        from orchestrator.dataset.buckets import predict_batches  # noqa: PLC0415
+        from orchestrator.dataset.preflight import dataset_problems  # noqa: PLC0415
+        from orchestrator.dataset.preflight import disk_bytes as dataset_disk_bytes  # noqa: PLC0415
 
         asked = recipe.dataset.model_dump_json()
         if asked not in self._counts:
@@ -184,10 +186,10 @@ class World:
             kept = (self._kept or {}).get("datasets", {}).get(key)
             if kept is None:
                 layout = self.layout(recipe)
-                seen = dataset.predict(layout, recipe.dataset)
-                sound = not dataset.problems(layout, recipe.dataset, self.root)
+                seen = predict_batches(layout, recipe.dataset)
+                sound = not dataset_problems(layout, recipe.dataset, self.root)
                 largest = [*seen.largest.size, seen.largest.batch_size] if seen.largest else []
-                kept = [seen.images, seen.batches_per_epoch, sound, dataset.disk_bytes(layout), largest]
+                kept = [seen.images, seen.batches_per_epoch, sound, dataset_disk_bytes(layout), largest]
             if not self.problems:
                 self._datasets[key] = kept
             images, batches, sound, disk_bytes, largest = kept
@@ -196,12 +198,12 @@ class World:
 
     def layout(self, recipe: Recipe) -> Layout:
         """Return the training folders that a recipe's pictures become; recipes of one dataset share the answer."""
-        from orchestrator import dataset  # noqa: PLC0415
+        from orchestrator.dataset.folders import make_layout  # noqa: PLC0415
 
         self.recall()
         asked = recipe.dataset.model_dump_json()
         if asked not in self._layouts:
-            self._layouts[asked] = dataset.layout(recipe.dataset, self.root)
+            self._layouts[asked] = make_layout(recipe.dataset, self.root)
         return self._layouts[asked]
 
     def find(self, name: str) -> Path | None:

@@ -116,14 +116,14 @@ def _version(tool: Merge | Resize, known: Known) -> str:
 
 def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[Step]:
     """Return the steps of one recipe: dataset, train, merge, resize, render, release."""
-    from orchestrator import dataset  # noqa: PLC0415 - which planning reads anyhow
+    from orchestrator.dataset.originals import key_params  # noqa: PLC0415 - which planning reads anyhow
 
     name, file = recipe.name, f"{recipe.name}.safetensors"
     engine = f"{recipe.engine} {known.engine(recipe.engine)}"
     models = [known.file("checkpoint", recipe.base.checkpoint, recipe.base.sha256)]
     if recipe.base.vae:
         models.append(known.file("vae", recipe.base.vae, recipe.base.vae_sha256))
-    asked = dataset.asked(recipe.dataset)  # the files themselves are sources, by content
+    asked = key_params(recipe.dataset)  # the files themselves are sources, by content
     data = make_step(f"{recipe.dataset.name}/dataset", Kind.DATASET, asked, (), ("**/*",), sources=known.pictures(recipe))
     data = planned.get(data.name, data) if data.key == getattr(planned.get(data.name), "key", "") else data
 

@@ -27,7 +27,7 @@ def register(parent: typer.Typer) -> None:
 
 def _recipe(name: str, profile: str) -> tuple[Recipe, Path]:
     """Return a recipe and the project folder it belongs to; RecipeError if it reads folders that nobody gave."""
-    from orchestrator import dataset  # noqa: PLC0415
+    from orchestrator.dataset.originals import source_files  # noqa: PLC0415
     from orchestrator.errors import RecipeError  # noqa: PLC0415
     from orchestrator.recipe import loader  # noqa: PLC0415
     from orchestrator.system import allowlist  # noqa: PLC0415
@@ -36,7 +36,7 @@ def _recipe(name: str, profile: str) -> tuple[Recipe, Path]:
     root = find_root()
     recipe = loader.recipe(root / "recipes", name, profile).recipe
     strange = allowlist.problems(recipe, root)
-    strange = strange or allowlist.links(recipe, [path for _, path in dataset.sources(recipe.dataset, root)], root)
+    strange = strange or allowlist.links(recipe, [path for _, path in source_files(recipe.dataset, root)], root)
     if strange:
         raise RecipeError(strange)
     return recipe, root

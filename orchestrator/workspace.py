@@ -115,12 +115,12 @@ def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:
 
 def predict(recipe: Recipe, world: World) -> dict[str, Any]:
     """Return what is known before anything runs: tensor bytes, modules, steps, epochs, images, disk bytes; None if unknown."""
-    from orchestrator import dataset  # noqa: PLC0415
+    from orchestrator.dataset.buckets import epochs as dataset_epochs  # noqa: PLC0415
     from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
 
     said = expected_tensors.predict(recipe, expected_tensors.of(recipe, world.find(recipe.base.checkpoint)))
     seen = world.counted(recipe)
-    epochs = dataset.epochs(seen.batches_per_epoch, recipe.training) if seen.images else None
+    epochs = dataset_epochs(seen.batches_per_epoch, recipe.training) if seen.images else None
     size = said.tensor_bytes if said is not None else None
     return {
         "tensor_bytes": size,

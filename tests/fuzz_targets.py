@@ -356,7 +356,10 @@ def make_folder(rng: random.Random) -> bytes:
 
 def read_folder(data: bytes, folder: Path) -> None:
     """Lay the files out below the project and plan the dataset in every way of reading."""
-    from orchestrator import dataset  # noqa: PLC0415
+    from orchestrator.dataset.buckets import predict_batches  # noqa: PLC0415
+    from orchestrator.dataset.folders import make_layout  # noqa: PLC0415
+    from orchestrator.dataset.originals import source_files  # noqa: PLC0415
+    from orchestrator.dataset.preflight import dataset_problems  # noqa: PLC0415
     from orchestrator.errors import OrchestratorError  # noqa: PLC0415
     from orchestrator.recipe import Dataset  # noqa: PLC0415
 
@@ -381,10 +384,10 @@ def read_folder(data: bytes, folder: Path) -> None:
             said = {"images": "data", "reading": reading, "captions": captions, "trigger": "cat", "class_tokens": "cat girl"}
             asked = Dataset.model_validate_json(json.dumps({"name": "x", "sources": {"a": said}, "sizes": [8]}))
             try:
-                dataset.sources(asked, folder)
-                found = dataset.layout(asked, folder)
-                dataset.predict(found, asked)
-                dataset.problems(found, asked, folder)
+                source_files(asked, folder)
+                found = make_layout(asked, folder)
+                predict_batches(found, asked)
+                dataset_problems(found, asked, folder)
             except OrchestratorError:
                 continue
 

@@ -12,9 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from orchestrator import dataset as api
 from orchestrator.dataset import buckets, config
-from orchestrator.dataset.buckets import Chooser, Fit, Prediction
+from orchestrator.dataset.buckets import Chooser, Fit, Prediction, predict_batches
+from orchestrator.dataset.buckets import epochs as dataset_epochs
+from orchestrator.dataset.config import absolute_config
+from orchestrator.dataset.folders import Layout, make_layout
+from orchestrator.dataset.preflight import dataset_problems
 from orchestrator.embedded import dataset_config, pictures
 from orchestrator.recipe import Dataset, Training
 
@@ -67,14 +70,14 @@ def test_bounds_move_outwards() -> None:
     assert buckets.bounds(made(min_bucket_reso=300, max_bucket_reso=1000)) == (256, 1024)
 
 
-def laid_out(folder: Path, table: dict[str, Any], sizes: dict[str, list[tuple[int, int]]]) -> tuple[Dataset, api.Layout]:
+def laid_out(folder: Path, table: dict[str, Any], sizes: dict[str, list[tuple[int, int]]]) -> tuple[Dataset, Layout]:
     """Write pictures of ``sizes`` for each source of ``table`` and lay them out."""
     for source, members in sizes.items():
         (folder / source).mkdir(parents=True)
         for index, size in enumerate(members):
             Image.new("1", size).save(folder / source / f"{index:03d}.png")
     dataset = made(**table)
-    return dataset, api.layout(dataset, folder)
+    return dataset, make_layout(dataset, folder)
 
 
 def prediction_of(tmp_path: Path, repeats: int, steps: int, accumulation: int) -> tuple[Prediction, int]:
@@ -84,9 +87,9 @@ def prediction_of(tmp_path: Path, repeats: int, steps: int, accumulation: int) -
         "batch_size": {"default": 1, "512x512": 2},
     }
     dataset, plan = laid_out(tmp_path, table, {"a": [(512, 512)] * 3 + [(768, 768)] * 2})
-    prediction = api.predict(plan, dataset)
+    prediction = predict_batches(plan, dataset)
     training = Training(steps=steps, gradient_accumulation_steps=accumulation, optimizer="AdamW", seed=1)
-    return prediction, api.epochs(prediction.batches_per_epoch, training)
+    return prediction, dataset_epochs(prediction.batches_per_epoch, training)
 
 
 def test_the_banner_by_hand(tmp_path: Path) -> None:
@@ -121,7 +124,7 @@ def test_regularization_pictures_fill_up_to_the_subject(
         }
         sizes[f"r{index}"] = [(256, 256)] * count
     dataset, plan = laid_out(tmp_path, {"sources": sources, "bucket_no_upscale": True}, sizes)
-    prediction = api.predict(plan, dataset)
+    prediction = predict_batches(plan, dataset)
     assert prediction.images_x_repeats == 2 * repeats
     assert prediction.regularization_x_repeats == sum(own * count for own, count in regular)
     counted = [one.repeats for bucket in prediction.buckets for one in bucket.placed if one.folder.regularization]
@@ -152,7 +155,7 @@ def test_regularization_pictures_without_a_subject_in_their_class_are_left_out(t
 def test_preflight_says_where_the_trainer_would_stop(tmp_path: Path, table: dict[str, Any], where: str) -> None:
     source = {"images": "a", "captions": "fixed", "trigger": "a"}
     dataset, plan = laid_out(tmp_path, {"sources": {"a": source}, **table}, {"a": [(128, 128), (40, 128)]})
-    assert where in [problem.where for problem in api.problems(plan, dataset, tmp_path)]
+    assert where in [problem.where for problem in dataset_problems(plan, dataset, tmp_path)]
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,7 @@ def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathF
     drawn = case(random.Random(seed))  # noqa: S311
     folder = tmp_path_factory.mktemp("case")
     dataset, plan = laid_out(folder, drawn.table, drawn.sizes)
-    prediction = api.predict(plan, dataset)
+    prediction = predict_batches(plan, dataset)
     if prediction.unplaced:
         return  # both stop; what for is said by preflight
     write_tree(folder, dataset, plan)
@@ -222,7 +225,7 @@ def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathF
             assert resized[one.folder.path.rpartition("/")[2] + "/" + one.picture.name] == one.fit.resized
 
 
-def write_tree(folder: Path, dataset: Dataset, plan: api.Layout) -> None:
+def write_tree(folder: Path, dataset: Dataset, plan: Layout) -> None:
     """Write the folders with empty pictures of the right sizes, and the trainer's TOML."""
     out = folder / "out"
     for one in plan.folders:
@@ -231,4 +234,4 @@ def write_tree(folder: Path, dataset: Dataset, plan: api.Layout) -> None:
             Image.new("1", picture.size).save(out / one.path / picture.name)
             (out / one.path / picture.name).with_suffix(".txt").write_text("words\n")
     (out / "dataset.toml").write_text(config.text(plan, dataset))
-    (folder / "absolute.toml").write_text(api.absolute_config(out))
+    (folder / "absolute.toml").write_text(absolute_config(out))

@@ -16,9 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from orchestrator import dataset as api
 from orchestrator.dataset import headers, pixels
 from orchestrator.dataset.build import build
+from orchestrator.dataset.config import absolute_config
+from orchestrator.dataset.folders import make_layout
+from orchestrator.dataset.originals import key_params
+from orchestrator.dataset.preflight import disk_bytes
+from orchestrator.dataset.program import run
 from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.recipe import Dataset
 
@@ -44,7 +48,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_most_that_a_build_takes_is_known_before(project_folder: Path) -> None:
-    said = api.disk_bytes(api.layout(made(**TABLE), project_folder))
+    said = disk_bytes(make_layout(made(**TABLE), project_folder))
     build(made(**TABLE), project_folder, project_folder / "out", silent)
     folders = [path for path in (project_folder / "out").rglob("*") if path.suffix in {".png", ".txt"}]
     pictures = sum(path.stat().st_size for path in folders if path.suffix == ".png")
@@ -78,7 +82,7 @@ def test_the_program_writes_folders_captions_config_and_manifest(
     request.write_text(
         json.dumps({"dataset": made(**TABLE).model_dump(mode="json"), "root": str(project_folder), "output": str(out)})
     )
-    assert api.main(["build", str(request)]) == 0
+    assert run(["build", str(request)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(line.startswith("PROGRESS {") for line in lines)
     assert json.loads(lines[-1].removeprefix("PROGRESS ")).items() >= {"done": 9, "total": 9}.items()
@@ -93,7 +97,7 @@ def test_the_program_writes_folders_captions_config_and_manifest(
     assert entry["source"] == "krnk/f01.png"
     assert (entry["bucket"], entry["caption"], entry["original_size"]) == ([48, 40], "krnk, upper body", [96, 80])
     assert str(project_folder) not in files["dataset.json"].decode() + files["dataset.toml"].decode()
-    for one in tomllib.loads(api.absolute_config(out))["datasets"]:
+    for one in tomllib.loads(absolute_config(out))["datasets"]:
         for subset in one["subsets"]:
             assert list(Path(subset["image_dir"]).glob("*.png"))
 
@@ -136,10 +140,10 @@ def test_a_folder_of_charframework_is_another_one_when_its_repeats_change() -> N
     """Its name states them: 4_krnk. Elsewhere the place of the pictures is no part of what was asked."""
     reading = {"reading": "charframework"}
     four, eight, elsewhere = (
-        api.asked(made(sources={"k": {"images": images, **reading}})) for images in ("a/4_krnk", "a/8_krnk", "b/4_krnk")
+        key_params(made(sources={"k": {"images": images, **reading}})) for images in ("a/4_krnk", "a/8_krnk", "b/4_krnk")
     )
     assert four == elsewhere != eight
-    assert api.asked(made(sources={"k": {"images": "a"}})) == api.asked(made(sources={"k": {"images": "b"}}))
+    assert key_params(made(sources={"k": {"images": "a"}})) == key_params(made(sources={"k": {"images": "b"}}))
 
 
 def test_nothing_is_written_when_nothing_has_changed(project_folder: Path) -> None:
@@ -188,13 +192,13 @@ def test_a_layout_with_problems_writes_nothing(project_folder: Path, capsys: pyt
         "output": str(project_folder / "out"),
     }
     request.write_text(json.dumps(asked))
-    assert api.main(["build", str(request)]) == RecipeError.exit_code
+    assert run(["build", str(request)]) == RecipeError.exit_code
     assert "data/portrait.png" in capsys.readouterr().err
     assert not (project_folder / "out").exists()
     request.write_text("{")
-    assert api.main(["build", str(request)]) == RecipeError.exit_code
+    assert run(["build", str(request)]) == RecipeError.exit_code
     assert "is no request" in capsys.readouterr().err
-    assert api.main(["bild"]) == RecipeError.exit_code
+    assert run(["bild"]) == RecipeError.exit_code
 
 
 def test_truncated_pictures_fail_together_by_name(project_folder: Path) -> None:

@@ -16,11 +16,13 @@ import typer
 from PIL import Image, ImageDraw, ImageOps
 from typer.testing import CliRunner
 
-from orchestrator import dataset as api
 from orchestrator import verbs_dataset
 from orchestrator.dataset import contact, importing, lint, looks, tagger, tokens
+from orchestrator.dataset.buckets import predict_batches
 from orchestrator.dataset.build import build
+from orchestrator.dataset.folders import make_layout
 from orchestrator.dataset.lint import Level
+from orchestrator.dataset.preflight import dataset_problems
 from orchestrator.errors import NotReady, RecipeError
 from orchestrator.recipe import Dataset, Training, loader
 
@@ -371,16 +373,16 @@ def test_import_reads_what_people_have(good: Path, tmp_path_factory: pytest.Temp
     root = tmp_path_factory.mktemp("root")
     table = made(sources={"krnk": {**SOURCE, "repeats": 4}}, vocabulary=VIEWS, sizes=[64])
     build(table, good, root / "tree", lambda *_: None)
-    plain = api.layout(table, good)
+    plain = make_layout(table, good)
     text = importing.describe(root / "tree" / "4_krnk", root)
     read = tomllib.loads(text)["dataset"]
     assert read == {
         "name": "krnk",
         "sources": {"krnk": {"images": "tree/4_krnk", "reading": "charframework", "captions": "files"}},
     }
-    again = api.layout(made(**read), root)
+    again = make_layout(made(**read), root)
     assert again.problems == ()
-    assert api.predict(again, made(**read)).images_x_repeats == api.predict(plain, table).images_x_repeats
+    assert predict_batches(again, made(**read)).images_x_repeats == predict_batches(plain, table).images_x_repeats
     captions = [{one.name: one.caption for one in folder.pictures} for folder in again.folders]
     assert captions == [{one.name: one.caption for one in folder.pictures} for folder in plain.folders]
     kohya = root / "kohya"
@@ -425,7 +427,7 @@ def test_import_reads_what_people_have(good: Path, tmp_path_factory: pytest.Temp
         },
     }
     (gui / "img" / "loose" / "a.png").unlink()
-    plan = api.layout(made(**read), root)
+    plan = make_layout(made(**read), root)
     assert plan.problems == ()
     seen = [(folder.class_tokens, folder.repeats, folder.regularization) for folder in plan.folders]
     assert seen == [("sks girl", 10, False), ("sks girl smile", 5, False), ("girl", 1, True)]
@@ -506,7 +508,7 @@ def test_the_tagger_captions_free_pictures(tmp_path: Path) -> None:
         tagger_model="models/model.onnx",
         tag_blacklist=["banned tag"],
     )
-    assert api.problems(api.layout(table, tmp_path), table, tmp_path) == []
+    assert dataset_problems(make_layout(table, tmp_path), table, tmp_path) == []
     told: list[tuple[int, int]] = []
     build(table, tmp_path, tmp_path / "out", lambda done, total, _: told.append((done, total)))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]  # two captions, two pictures
@@ -529,7 +531,7 @@ def test_what_the_tagger_says(tmp_path: Path) -> None:
 
 def test_a_tagger_that_is_not_there_is_said_before_the_run(good: Path) -> None:
     table = made(sources={"krnk": {**SOURCE, "captions": "tagger"}}, tagger_model="models/model.onnx")
-    problems = api.problems(api.layout(table, good), table, good)
+    problems = dataset_problems(make_layout(table, good), table, good)
     assert [problem.what.rpartition("/")[2] for problem in problems] == ["model.onnx", "selected_tags.csv"]
     with pytest.raises(RecipeError):
         build(table, good, good / "out", lambda *_: None)

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from orchestrator import dataset as api
 from orchestrator.dataset import buckets, config, naming
+from orchestrator.dataset.config import absolute_config
+from orchestrator.dataset.folders import make_layout
+from orchestrator.dataset.originals import source_files
+from orchestrator.dataset.preflight import dataset_problems
 from orchestrator.recipe import Dataset, loader
 
 if TYPE_CHECKING:
@@ -77,16 +80,16 @@ def test_captions_follow_the_fixed_order(tmp_path: Path) -> None:
     for name in ("f00", "b14_again"):
         picture(tmp_path / "data" / f"{name}.png")
     source = {"images": "data", "trigger": "krnk", "class_tokens": "krnk girl", "tags": ["choker"]}
-    plan = api.layout(made(sources={"krnk": source}), tmp_path)
+    plan = make_layout(made(sources={"krnk": source}), tmp_path)
     assert plan.problems == ()
     assert {one.name: one.caption for one in plan.folders[0].pictures} == {
         "f00.png": "krnk, choker, white background, from front, upper body, standing, looking at viewer, smile",
         "b14_again.png": "krnk, choker, white background, from above, from behind, full body, standing, looking away",
     }
     reordered = {**VOCABULARY, "order": ["framing", "trigger"]}
-    plan = api.layout(made(sources={"krnk": source}, vocabulary=reordered), tmp_path)
+    plan = make_layout(made(sources={"krnk": source}, vocabulary=reordered), tmp_path)
     assert plan.folders[0].pictures[1].caption == "upper body, krnk"
-    plan = api.layout(
+    plan = make_layout(
         made(sources={"krnk": {**source, "background": "black background", "texts": {"f00": "by hand"}}}), tmp_path
     )
     assert [one.caption for one in plan.folders[0].pictures] == [
@@ -99,10 +102,10 @@ def test_sizes_never_enlarge_and_never_train_one_size_twice(tmp_path: Path) -> N
     picture(tmp_path / "data" / "f00.png", (256, 128))
     picture(tmp_path / "data" / "f01.png", (128, 200))
     sources = {"krnk": {"images": "data", "class_tokens": "krnk girl", "trigger": "krnk"}}
-    odd = api.layout(made(sources=sources, sizes=[75], originals=False), tmp_path)
+    odd = make_layout(made(sources=sources, sizes=[75], originals=False), tmp_path)
     heights = [one.size[1] for folder in odd.folders for one in folder.pictures]
     assert heights == [38, 117], "37.5 and 117.2: to the nearest pixel"
-    plan = api.layout(made(sources=sources, sizes=[64, 128, 192, 512], resolution_classes=[128, 256]), tmp_path)
+    plan = make_layout(made(sources=sources, sizes=[64, 128, 192, 512], resolution_classes=[128, 256]), tmp_path)
     shown = {folder.path: {one.name: one.size for one in folder.pictures} for folder in plan.folders}
     assert shown == {
         "1_krnk/krnk girl_f0064": {"f00.png": (64, 32), "f01.png": (64, 100)},
@@ -113,8 +116,8 @@ def test_sizes_never_enlarge_and_never_train_one_size_twice(tmp_path: Path) -> N
     }
     assert [folder.resolution for folder in plan.folders] == [(128, 128), (128, 128), (128, 256), (256, 128), (256, 128)]
     small = made(sources=sources, sizes=[200], originals=False)
-    assert [problem.where for problem in api.layout(small, tmp_path).problems] == ["data/f01.png"]
-    exact = api.layout(made(sources=sources, sizes=[128], originals=False), tmp_path)
+    assert [problem.where for problem in make_layout(small, tmp_path).problems] == ["data/f01.png"]
+    exact = make_layout(made(sources=sources, sizes=[128], originals=False), tmp_path)
     assert [one.size for folder in exact.folders for one in folder.pictures] == [(128, 64), (128, 200)]
 
 
@@ -122,7 +125,7 @@ def test_folders_of_charframework_and_kohya_are_read_as_they_are(tmp_path: Path)
     for size, flip in ((128, ""), (256, "_noflip")):
         picture(tmp_path / "4_krnk" / f"krnk girl, choker{flip}_f{size:04d}" / "f00.png", (size, size))
     source = {"images": "4_krnk", "reading": "charframework"}
-    plan = api.layout(made(sources={"k": source}, flip_aug=True, sizes=[64]), tmp_path)
+    plan = make_layout(made(sources={"k": source}, flip_aug=True, sizes=[64]), tmp_path)
     assert plan.problems == ()
     assert [(one.path, one.repeats, one.flip, one.class_tokens) for one in plan.folders] == [
         ("4_k/krnk girl, choker_f0128", 4, True, "krnk girl"),
@@ -135,7 +138,7 @@ def test_folders_of_charframework_and_kohya_are_read_as_they_are(tmp_path: Path)
     picture(tmp_path / "kohya" / "3_sks cat" / "other.jpg")
     picture(tmp_path / "kohya" / "cats" / "lost.png")
     source = {"images": "kohya", "reading": "kohya", "captions": "files", "caption_files": ".caption"}
-    plan = api.layout(made(sources={"k": source}), tmp_path)
+    plan = make_layout(made(sources={"k": source}), tmp_path)
     assert [(one.path, one.repeats, one.class_tokens) for one in plan.folders] == [("3_k/3_sks cat", 3, "sks cat")]
     assert [one.caption for one in plan.folders[0].pictures] == ["sks, a cat", None]
     assert [str(problem.where) for problem in plan.problems] == ["kohya/cats"]
@@ -159,7 +162,7 @@ def test_every_problem_at_once_with_file_names(tmp_path: Path) -> None:
         "none": {"images": "nowhere"},
         "empty": {"images": "nothing/*.png"},
     }
-    said = {problem.where: problem.what for problem in api.layout(made(sources=table), tmp_path).problems}
+    said = {problem.where: problem.what for problem in make_layout(made(sources=table), tmp_path).problems}
     assert "has the same name as data/F00.jpg" in said["data/f00.png"]
     assert "states no view" in said["data/portrait.png"]
     assert "no picture" in said["data/f01.png"]
@@ -181,7 +184,7 @@ def test_sources_name_every_file_that_matters(tmp_path: Path) -> None:
         "t": {"images": "texts", "captions": "files"},
         "g": {"images": "deep/**/*.png", "captions": "tagger"},
     }
-    roles = dict(api.sources(made(sources=table, tagger_model="models/m.onnx"), tmp_path))
+    roles = dict(source_files(made(sources=table, tagger_model="models/m.onnx"), tmp_path))
     assert sorted(roles) == ["g/x/b.png", "t/a.png", "t/a.txt", "tagger/model", "tagger/tags"]
     assert roles["tagger/tags"] == tmp_path / "models" / "selected_tags.csv"
     assert roles["t/a.png"] == one
@@ -198,10 +201,10 @@ def test_the_toml_is_what_sd_scripts_takes(tmp_path: Path) -> None:
     table = made(
         sources=sources, resolution_classes=[128, 320], batch_size={"default": 1, "128x128": 5}, caption_dropout_rate=0.1
     )
-    plan = api.layout(table, tmp_path)
+    plan = make_layout(table, tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "dataset.toml").write_text(config.text(plan, table))
-    read = tomllib.loads(api.absolute_config(tmp_path / "out"))
+    read = tomllib.loads(absolute_config(tmp_path / "out"))
     assert list(read) == ["general", "datasets"]
     assert read["general"]["caption_dropout_rate"] == 0.1
     assert "caption_tag_dropout_rate" not in read["general"]
@@ -226,8 +229,8 @@ def test_the_table_for_12_gb() -> None:
 
 def test_the_release_has_the_folders_of_its_author(project: Path) -> None:
     recipe = loader.recipe(project / "recipes", "krnksf_tyankps-lora3x3").recipe
-    plan = api.layout(recipe.dataset, project)
-    assert api.problems(plan, recipe.dataset, project) == []
+    plan = make_layout(recipe.dataset, project)
+    assert dataset_problems(plan, recipe.dataset, project) == []
     assert {folder.source: len(folder.pictures) for folder in plan.folders} == {
         "krnk": 15,
         "krnksf": 12,

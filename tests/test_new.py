@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator import cli, dataset, engines, looking, new
+from orchestrator import cli, engines, looking, new
+from orchestrator.dataset.folders import make_layout
+from orchestrator.dataset.preflight import dataset_problems
 from orchestrator.errors import RecipeError
 from orchestrator.recipe import loader
 
@@ -124,7 +126,7 @@ def test_pictures_of_any_shape_train_in_every_way(empty: Path) -> None:
     for name in proposal.recipes:
         for profile in ("", "demo"):
             recipe = loader.recipe(empty / "recipes", name, profile).recipe
-            assert dataset.problems(dataset.layout(recipe.dataset, empty), recipe.dataset, empty) == [], (name, profile)
+            assert dataset_problems(make_layout(recipe.dataset, empty), recipe.dataset, empty) == [], (name, profile)
 
 
 def test_the_demo_takes_recipes_with_other_settings_too(empty: Path) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from orchestrator.dataset import main
+from orchestrator.dataset.program import run
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:]))

@@ -89,7 +89,7 @@ class Prediction:
         return max(trained, key=lambda one: (math.prod(one.resolution), math.prod(one.size)), default=None)
 
 
-def predict(layout: Layout, dataset: Dataset) -> Prediction:
+def predict_batches(layout: Layout, dataset: Dataset) -> Prediction:
     """Return the trainer's numbers for ``layout``."""
     buckets: list[Bucket] = []
     unplaced: list[tuple[Folder, Picture]] = []

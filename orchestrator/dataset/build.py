@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.dataset import buckets, config, headers, manifest, preflight, tiles
-from orchestrator.dataset.folders import layout
-from orchestrator.dataset.originals import asked, find, sources
+from orchestrator.dataset.folders import make_layout
+from orchestrator.dataset.originals import find, key_params, source_files
 from orchestrator.errors import Problem, RecipeError, StepFailed
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
     if known is not None:
         report(known, known, "nothing has changed")
         return Built(known, unchanged=True)
-    plan = layout(dataset, root)
-    problems = preflight.problems(plan, dataset, root)
+    plan = make_layout(dataset, root)
+    problems = preflight.dataset_problems(plan, dataset, root)
     if problems:
         raise RecipeError(problems)
     total = sum(len(folder.pictures) for folder in plan.folders)
@@ -70,7 +70,7 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
     captions = _tagged(dataset, root, untagged, lambda name: report(next(steps), total, f"caption of {name}"))
     for folder in plan.folders:
         (output / folder.path).mkdir(parents=True, exist_ok=True)
-    prediction = buckets.predict(plan, dataset)
+    prediction = buckets.predict_batches(plan, dataset)
     shown = tiles.places(prediction, tiles.MOST)
     small = _write_pictures(dataset, plan, output, lambda done, name: report(len(untagged) + done, total, name), shown)
     tiles.save(tiles.sheets(shown, small)[0], output / SHEET)
@@ -95,10 +95,10 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
 def fingerprint(dataset: Dataset, root: Path) -> str:
     """Return the sha256 over the dataset's values and the content of every file it depends on."""
     digests = []
-    for role, path in sources(dataset, root):
+    for role, path in source_files(dataset, root):
         with path.open("rb") as file:
             digests.append([role, hashlib.file_digest(file, "sha256").hexdigest()])
-    said = {"schema": manifest.SCHEMA, "dataset": asked(dataset), "sources": sorted(digests)}
+    said = {"schema": manifest.SCHEMA, "dataset": key_params(dataset), "sources": sorted(digests)}
     return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 

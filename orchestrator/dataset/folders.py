@@ -69,7 +69,7 @@ class Layout:
         return tuple((size, tuple(folders)) for size, folders in grouped.items())
 
 
-def layout(dataset: Dataset, root: Path) -> Layout:
+def make_layout(dataset: Dataset, root: Path) -> Layout:
     """Lay out ``dataset``, its sources relative to the project folder ``root``; reads image headers and caption texts only.
 
     Never raises for what a person can mend: ``Layout.problems`` says it.

@@ -111,14 +111,16 @@ def check(
         memory: file that remembers what unchanged pictures look like; see ``memory``.
         built: folder of an earlier build, searched for latent caches that are older than their pictures.
     """
-    layout = folders.layout(dataset, root)
-    prediction = buckets.predict(layout, dataset)
+    layout = folders.make_layout(dataset, root)
+    prediction = buckets.predict_batches(layout, dataset)
     paths = sorted({picture.original for folder in layout.folders for picture in folder.pictures})
     seen, shown = looks(paths, memory), coverage(layout, dataset)
     said = training.options.get("max_token_length", tokens.LIMITS[0]) if training else tokens.LIMITS[0]
     length = said if isinstance(said, int) else tokens.LIMITS[0]
     inspected = Inspected(dataset, root, layout, prediction, seen, shown, length, built)
-    findings = [Finding(Level.ERROR, one.where, one.what, one.hint) for one in preflight.problems(layout, dataset, root)]
+    findings = [
+        Finding(Level.ERROR, one.where, one.what, one.hint) for one in preflight.dataset_problems(layout, dataset, root)
+    ]
     for rule in RULES:
         findings += [Finding(Level(level), where, what, hint) for level, where, what, hint in rule(inspected)]
     ranks = {level: rank for rank, level in enumerate(Level)}

@@ -75,7 +75,7 @@ def find(dataset: Dataset, root: Path) -> Found:
     return found
 
 
-def sources(dataset: Dataset, root: Path) -> list[tuple[str, Path]]:
+def source_files(dataset: Dataset, root: Path) -> list[tuple[str, Path]]:
     """Return (role, path) of every file that the result depends on: originals, caption files, the tagger's model and tags."""
     result: list[tuple[str, Path]] = []
     for group in find(dataset, root).groups:
@@ -91,7 +91,7 @@ def sources(dataset: Dataset, root: Path) -> list[tuple[str, Path]]:
     return result
 
 
-def asked(dataset: Dataset) -> dict[str, Any]:
+def key_params(dataset: Dataset) -> dict[str, Any]:
     """Return the dataset's values as JSON for a key: without where the pictures lie, as they are known by role and content."""
     said: dict[str, Any] = dataset.model_dump(mode="json")
     for source in said["sources"].values():

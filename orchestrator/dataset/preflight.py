@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _BLOCK: Final = 4096
 
 
-def problems(layout: Layout, dataset: Dataset, root: Path) -> list[Problem]:
+def dataset_problems(layout: Layout, dataset: Dataset, root: Path) -> list[Problem]:
     """Return every problem at which the build or the trainer would stop, or train something else in silence."""
     return [*layout.problems, *_settings(layout, dataset), *_unplaced(layout, dataset, root), *_tagger(dataset, root)]
 
@@ -60,7 +60,7 @@ def _settings(layout: Layout, dataset: Dataset) -> list[Problem]:
 
 def _unplaced(layout: Layout, dataset: Dataset, root: Path) -> list[Problem]:
     sizes: dict[Path, list[str]] = {}
-    for _, picture in buckets.predict(layout, dataset).unplaced:
+    for _, picture in buckets.predict_batches(layout, dataset).unplaced:
         sizes.setdefault(picture.original, []).append(f"{picture.size[0]}x{picture.size[1]}")
     result = []
     for original, said in sizes.items():

@@ -62,14 +62,14 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, st
 
 def pictures(recipe: Recipe, world: World) -> list[Problem]:
     """Return what is wrong with the originals of a recipe's dataset."""
-    from orchestrator import dataset  # noqa: PLC0415
+    from orchestrator.dataset.preflight import dataset_problems  # noqa: PLC0415
     from orchestrator.system import allowlist  # noqa: PLC0415 - reads image headers
 
     strange = allowlist.problems(recipe, world.root)
     strange = strange or allowlist.links(recipe, [source.path for source in world.pictures(recipe)], world.root)
     if strange or world.counted(recipe).sound:
         return strange
-    return list(dataset.problems(world.layout(recipe), recipe.dataset, world.root))
+    return list(dataset_problems(world.layout(recipe), recipe.dataset, world.root))
 
 
 def models(recipe: Recipe, world: World) -> list[Problem]:

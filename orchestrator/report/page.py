@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from orchestrator import dataset, trace
+from orchestrator import trace
 from orchestrator.dataset import contact
+from orchestrator.dataset.buckets import epochs as dataset_epochs
+from orchestrator.dataset.manifest import SCHEMA
 from orchestrator.record import RECORD
 from orchestrator.report import charts, details, tables
 from orchestrator.report.gather import State, read_json
@@ -163,9 +165,9 @@ def _contact(step: StepView | None, members: list[Member], album: Album) -> Mark
     if step is None or step.folder is None or sheet is None:
         return Markup("")
     said = read_json(step.folder / "dataset.json")
-    if said.get("schema") != dataset.SCHEMA:
+    if said.get("schema") != SCHEMA:
         return Markup("")
-    epochs = {member.recipe.name: dataset.epochs(said["batches_per_epoch"], member.recipe.training) for member in members}
+    epochs = {member.recipe.name: dataset_epochs(said["batches_per_epoch"], member.recipe.training) for member in members}
     return Markup(contact.sheet(said, [sheet.url], epochs))  # noqa: S704 - it escapes every text
 
 

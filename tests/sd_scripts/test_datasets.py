@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from test_dataset_buckets import case, laid_out
 
-from orchestrator import dataset as api
+from orchestrator.dataset.buckets import predict_batches
 from orchestrator.dataset.build import build
+from orchestrator.dataset.config import absolute_config
+from orchestrator.dataset.preflight import dataset_problems
 from orchestrator.system import settings
 
 pytestmark = pytest.mark.sd_scripts
@@ -27,12 +29,12 @@ def test_the_real_trainer_sees_what_was_predicted(sd_scripts: Path, tmp_path: Pa
         folder = tmp_path / str(seed)
         drawn = case(random.Random(seed), unbucketed=0.15)  # noqa: S311
         dataset, plan = laid_out(folder, drawn.table, drawn.sizes)
-        if api.problems(plan, dataset, folder):
+        if dataset_problems(plan, dataset, folder):
             continue
         build(dataset, folder, folder / "out", lambda *_: None)
-        (folder / "absolute.toml").write_text(api.absolute_config(folder / "out"))
+        (folder / "absolute.toml").write_text(absolute_config(folder / "out"))
         asked.append(str(folder / "absolute.toml"))
-        prediction = api.predict(plan, dataset)
+        prediction = predict_batches(plan, dataset)
         placed = [
             [f"{one.folder.path}/{one.picture.name}", one.picture.caption, one.repeats, [*bucket.size], [*one.fit.resized]]
             for bucket in prediction.buckets
