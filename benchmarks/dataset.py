@@ -22,7 +22,7 @@ from benchmarks.start import ROOT, took
 from orchestrator.dataset import lint
 from orchestrator.dataset.buckets import predict_batches
 from orchestrator.dataset.build import build
-from orchestrator.dataset.folders import make_layout
+from orchestrator.dataset.layout import make_layout
 from orchestrator.recipe import Dataset
 
 if TYPE_CHECKING:

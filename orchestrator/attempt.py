@@ -122,9 +122,9 @@ def _once(  # noqa: PLR0917 - what one attempt is
             return end, tuple(argv) if isinstance(argv, list) else command.argv, started, at if isinstance(at, int) else None
         said: dict[str, Any] = {"resumed_from": state[1] if state else None, "change": change}
         if recipe is not None and step.kind is Kind.TRAIN and recipe.training.cache_latents == "disk":
-            from orchestrator.dataset import latents  # noqa: PLC0415
+            from orchestrator.dataset import latent_links  # noqa: PLC0415
 
-            latents.lay(job.store.folder(plan.by_name[step.needs[0]]), work)
+            latent_links.lay(job.store.folder(plan.by_name[step.needs[0]]), work)
         _say_attempt(work, command, said | {"inputs": job.store.inputs(step, job.plan)})
         command = process.Command(command.argv, command.cwd, {**command.env, **slot.env}, command.files)
         warm = None if slot.keep or slot.leash else job.warm
@@ -148,9 +148,9 @@ def _set_aside(work: Path, attempt: int) -> None:
 
 
 def _clear_latents(work: Path) -> None:
-    from orchestrator.dataset import latents  # noqa: PLC0415
+    from orchestrator.dataset import latent_links  # noqa: PLC0415
 
-    latents.clear(work)
+    latent_links.clear(work)
 
 
 def _say_attempt(work: Path, command: process.Command, more: dict[str, Any]) -> None:

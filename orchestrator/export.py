@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.dataset import config
-from orchestrator.dataset.folders import make_layout
+from orchestrator.dataset import sd_scripts_toml
+from orchestrator.dataset.layout import make_layout
 from orchestrator.engines import arguments, options, sdscripts
 from orchestrator.recipe import toml
 
@@ -83,7 +83,7 @@ def _typed(word: str, kind: str) -> Any:
 def _dataset(recipe: Recipe, world: World, folder: Path) -> str:
     """Return dataset.toml with the folders that ``dataset build`` will write."""
     layout = make_layout(recipe.dataset, world.root)
-    text = config.text(layout, recipe.dataset)
+    text = sd_scripts_toml.text(layout, recipe.dataset)
     return text.replace('image_dir = "', f'image_dir = "{(folder.absolute() / "dataset").as_posix()}/')
 
 

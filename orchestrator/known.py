@@ -23,7 +23,7 @@ from orchestrator.system import allowlist, parse_cache
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.dataset.folders import Layout
+    from orchestrator.dataset.layout import Layout
     from orchestrator.recipe import Recipe
 
 EMBEDDED_BASE = Path(__file__).resolve().parent / "embedded" / "base"
@@ -116,26 +116,26 @@ class World:
 
     def recall(self) -> None:
         """Take up what an earlier command has found: digests, image headers, sizes of networks, datasets."""
-        from orchestrator.dataset import headers  # noqa: PLC0415
+        from orchestrator.dataset import image_headers  # noqa: PLC0415
         from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
 
         if self._kept is None:
             self._kept = parse_cache.recall(self._memory(), parse_cache.program(), parse_cache.Marks()) or {}
             with contextlib.suppress(LookupError, TypeError, ValueError):
                 self.digests.learn(self._kept["digests"])
-                headers.recall(self._kept["headers"])
+                image_headers.recall(self._kept["headers"])
                 expected_tensors.recall(self._kept["networks"])
 
     def remember(self) -> None:
         """Keep what this command has read for the next one, in the user's cache."""
-        from orchestrator.dataset import headers  # noqa: PLC0415
+        from orchestrator.dataset import image_headers  # noqa: PLC0415
         from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
 
         if self._kept is None:
             return
         now: dict[str, dict[str, Any]] = {
             "digests": self.digests.asked,
-            "headers": headers.learned(),
+            "headers": image_headers.learned(),
             "networks": expected_tensors.learned(),
             "datasets": self._datasets,
         }
@@ -149,7 +149,7 @@ class World:
 
     def pictures(self, recipe: Recipe) -> Sequence[Source]:
         """Return every original of the recipe's dataset with its digest; problems are kept in ``problems``."""
-        from orchestrator.dataset.originals import source_files  # noqa: PLC0415 - it may read image headers
+        from orchestrator.dataset.sources import source_files  # noqa: PLC0415 - it may read image headers
 
         self.recall()
         asked = recipe.dataset.model_dump_json()
@@ -168,8 +168,8 @@ class World:
     def counted(self, recipe: Recipe) -> Counts:
         """Return how many images a recipe trains on; remembered by the dataset's settings and the content of its files."""
         from orchestrator.dataset.buckets import predict_batches  # noqa: PLC0415
-        from orchestrator.dataset.preflight import dataset_problems  # noqa: PLC0415
-        from orchestrator.dataset.preflight import disk_bytes as dataset_disk_bytes  # noqa: PLC0415
+        from orchestrator.dataset.problems import dataset_problems  # noqa: PLC0415
+        from orchestrator.dataset.problems import disk_bytes as dataset_disk_bytes  # noqa: PLC0415
 
         asked = recipe.dataset.model_dump_json()
         if asked not in self._counts:
@@ -198,7 +198,7 @@ class World:
 
     def layout(self, recipe: Recipe) -> Layout:
         """Return the training folders that a recipe's pictures become; recipes of one dataset share the answer."""
-        from orchestrator.dataset.folders import make_layout  # noqa: PLC0415
+        from orchestrator.dataset.layout import make_layout  # noqa: PLC0415
 
         self.recall()
         asked = recipe.dataset.model_dump_json()

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.dataset import headers, naming
+from orchestrator.dataset import image_headers, naming
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.system import allowlist
 
@@ -52,19 +52,19 @@ def look(folder: Path) -> Seen:
     """
     if not folder.is_dir():
         raise RecipeError(Problem(str(folder), "is no folder", "orchestrator new SUBJECT --images DIR"))
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in headers.ENDINGS)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in image_headers.ENDINGS)
     if not files:
         below = [one.name for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith(".")]
         hint = f"its folders are {', '.join(below[:5])}: name one of them, or see  dataset import" if below else ""
         raise RecipeError(
-            Problem(str(folder), "holds no picture", hint or f"pictures end in {', '.join(sorted(headers.ENDINGS))}")
+            Problem(str(folder), "holds no picture", hint or f"pictures end in {', '.join(sorted(image_headers.ENDINGS))}")
         )
     sizes: list[tuple[int, int]] = []
     problems: list[Problem] = []
     for path in files:
         try:
-            header = headers.read(path)
-        except headers.UnreadableError as error:
+            header = image_headers.read(path)
+        except image_headers.UnreadableError as error:
             problems.append(Problem(str(path), str(error), "replace it, or move it away"))
             continue
         sizes.append((header.width, header.height))

@@ -194,7 +194,7 @@ def trigger_words(wish: Wish) -> list[str]:
 
 
 def _advice(seen: Sequence[looking.Seen], triggers: Sequence[str]) -> list[str]:
-    from orchestrator.dataset import tokens  # noqa: PLC0415 - half a megabyte of merges
+    from orchestrator.dataset.lint import clip_tokens  # noqa: PLC0415 - half a megabyte of merges
 
     found: list[str] = []
     count = sum(len(one.stems) for one in seen)
@@ -203,7 +203,7 @@ def _advice(seen: Sequence[looking.Seen], triggers: Sequence[str]) -> list[str]:
     found += [
         f"the trigger word {word!r} means something to CLIP already; a made-up one is learned more easily"
         for word in triggers
-        if tokens.common(tokens.split(word)[0]) and len(tokens.split(word)) == 1
+        if clip_tokens.common(clip_tokens.split(word)[0]) and len(clip_tokens.split(word)) == 1
     ]
     found.append("flip_aug mirrors half of the pictures: set  flip = false  in a source whose left and right differ")
     return found

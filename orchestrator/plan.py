@@ -116,7 +116,7 @@ def _version(tool: Merge | Resize, known: Known) -> str:
 
 def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[Step]:
     """Return the steps of one recipe: dataset, train, merge, resize, render, release."""
-    from orchestrator.dataset.originals import key_params  # noqa: PLC0415 - which planning reads anyhow
+    from orchestrator.dataset.sources import key_params  # noqa: PLC0415 - which planning reads anyhow
 
     name, file = recipe.name, f"{recipe.name}.safetensors"
     engine = f"{recipe.engine} {known.engine(recipe.engine)}"

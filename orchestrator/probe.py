@@ -161,10 +161,10 @@ def measure(recipe: Recipe, plan: Plan, space: Workspace) -> Probe:
 
 
 def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) -> Probe:
-    from orchestrator.dataset import largest  # noqa: PLC0415 - only a probe needs it
+    from orchestrator.dataset import largest_bucket  # noqa: PLC0415 - only a probe needs it
 
     (folder / "dataset").mkdir()
-    largest.lay(data, folder / "dataset")
+    largest_bucket.lay(data, folder / "dataset")
     command = engines.get(recipe.engine).train(recipe, {"dataset": folder / "dataset", **models}, folder, None)
     frames: dict[int, float] = {}
     memory = [0, 0]

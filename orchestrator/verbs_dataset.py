@@ -27,7 +27,7 @@ def register(parent: typer.Typer) -> None:
 
 def _recipe(name: str, profile: str) -> tuple[Recipe, Path]:
     """Return a recipe and the project folder it belongs to; RecipeError if it reads folders that nobody gave."""
-    from orchestrator.dataset.originals import source_files  # noqa: PLC0415
+    from orchestrator.dataset.sources import source_files  # noqa: PLC0415
     from orchestrator.errors import RecipeError  # noqa: PLC0415
     from orchestrator.recipe import loader  # noqa: PLC0415
     from orchestrator.system import allowlist  # noqa: PLC0415
@@ -51,7 +51,7 @@ def build_(
 ) -> None:
     """Write the training folders of a recipe; nothing is written when nothing has changed."""
     from orchestrator.dataset.build import build  # noqa: PLC0415
-    from orchestrator.dataset.console import bar  # noqa: PLC0415
+    from orchestrator.dataset.lint.console import bar  # noqa: PLC0415
 
     loaded, root = _recipe(recipe, profile)
     folder = output or root / "build" / "datasets" / loaded.dataset.name
@@ -69,7 +69,8 @@ def check_(
     contact: Annotated[Path | None, typer.Option(help="Also write a contact sheet to this HTML file.")] = None,
 ) -> None:
     """Say what the trainer will see, and what is wrong with it; exit code 3 when something would stop it."""
-    from orchestrator.dataset import console, lint  # noqa: PLC0415
+    from orchestrator.dataset import lint  # noqa: PLC0415
+    from orchestrator.dataset.lint import console  # noqa: PLC0415
 
     loaded, root = _recipe(recipe, profile)
     folder = root / "build" / "datasets" / loaded.dataset.name
@@ -79,7 +80,7 @@ def check_(
     else:
         console.show(loaded.dataset, report)
     if contact is not None:
-        from orchestrator.dataset import contact as sheet  # noqa: PLC0415
+        from orchestrator.dataset import contact_sheet as sheet  # noqa: PLC0415
 
         contact.parent.mkdir(parents=True, exist_ok=True)
         contact.write_text(sheet.page(report), encoding="utf-8")

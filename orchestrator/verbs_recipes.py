@@ -95,8 +95,8 @@ def _ask(wish: Wish, proposal: Proposal, root: Path) -> tuple[Wish, Proposal]:
 
 def _problems(root: Path, recipes: Sequence[str]) -> list[str]:
     """Return what the checks of the pictures say about recipes that were just written."""
-    from orchestrator.dataset.folders import make_layout  # noqa: PLC0415
-    from orchestrator.dataset.preflight import dataset_problems  # noqa: PLC0415
+    from orchestrator.dataset.layout import make_layout  # noqa: PLC0415
+    from orchestrator.dataset.problems import dataset_problems  # noqa: PLC0415
     from orchestrator.recipe import loader  # noqa: PLC0415
 
     loaded = loader.recipe(root / "recipes", recipes[0]).recipe

@@ -357,9 +357,9 @@ def make_folder(rng: random.Random) -> bytes:
 def read_folder(data: bytes, folder: Path) -> None:
     """Lay the files out below the project and plan the dataset in every way of reading."""
     from orchestrator.dataset.buckets import predict_batches  # noqa: PLC0415
-    from orchestrator.dataset.folders import make_layout  # noqa: PLC0415
-    from orchestrator.dataset.originals import source_files  # noqa: PLC0415
-    from orchestrator.dataset.preflight import dataset_problems  # noqa: PLC0415
+    from orchestrator.dataset.layout import make_layout  # noqa: PLC0415
+    from orchestrator.dataset.problems import dataset_problems  # noqa: PLC0415
+    from orchestrator.dataset.sources import source_files  # noqa: PLC0415
     from orchestrator.errors import OrchestratorError  # noqa: PLC0415
     from orchestrator.recipe import Dataset  # noqa: PLC0415
 

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from orchestrator.dataset import buckets, config
+from orchestrator.dataset import buckets, sd_scripts_toml
 from orchestrator.dataset.buckets import Chooser, Fit, Prediction, predict_batches
 from orchestrator.dataset.buckets import epochs as dataset_epochs
-from orchestrator.dataset.config import absolute_config
-from orchestrator.dataset.folders import Layout, make_layout
-from orchestrator.dataset.preflight import dataset_problems
+from orchestrator.dataset.layout import Layout, make_layout
+from orchestrator.dataset.problems import dataset_problems
+from orchestrator.dataset.sd_scripts_toml import absolute_config
 from orchestrator.embedded import dataset_config, pictures
 from orchestrator.recipe import Dataset, Training
 
@@ -233,5 +233,5 @@ def write_tree(folder: Path, dataset: Dataset, plan: Layout) -> None:
         for picture in one.pictures:
             Image.new("1", picture.size).save(out / one.path / picture.name)
             (out / one.path / picture.name).with_suffix(".txt").write_text("words\n")
-    (out / "dataset.toml").write_text(config.text(plan, dataset))
+    (out / "dataset.toml").write_text(sd_scripts_toml.text(plan, dataset))
     (folder / "absolute.toml").write_text(absolute_config(out))

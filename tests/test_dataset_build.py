@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from orchestrator.dataset import headers, pixels
+from orchestrator.dataset import image_headers, image_io
 from orchestrator.dataset.build import build
-from orchestrator.dataset.config import absolute_config
-from orchestrator.dataset.folders import make_layout
-from orchestrator.dataset.originals import key_params
-from orchestrator.dataset.preflight import disk_bytes
+from orchestrator.dataset.layout import make_layout
+from orchestrator.dataset.problems import disk_bytes
 from orchestrator.dataset.program import run
+from orchestrator.dataset.sd_scripts_toml import absolute_config
+from orchestrator.dataset.sources import key_params
 from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.recipe import Dataset
 
@@ -122,13 +122,13 @@ def test_the_number_of_cores_and_the_name_of_the_folder_change_no_byte(
     (project_folder / "data").rename(project_folder / "moved")
     trees = []
     for cores, name in ((1, "data"), (2, "deep/er"), (7, "data")):
-        monkeypatch.setattr(pixels, "threads", lambda cores=cores: cores)
+        monkeypatch.setattr(image_io, "threads", lambda cores=cores: cores)
         (project_folder / name).parent.mkdir(exist_ok=True)
         last = next(
             path for path in (project_folder / "moved", project_folder / "data", project_folder / "deep/er") if path.exists()
         )
         last.rename(project_folder / name)
-        headers._seen.clear()
+        image_headers._seen.clear()
         table = made(**{**TABLE, "sources": {"krnk": {**TABLE["sources"]["krnk"], "images": name}}})
         build(table, project_folder, project_folder / f"out{cores}", silent)
         trees.append(tree(project_folder / f"out{cores}"))
@@ -216,7 +216,7 @@ def loaded(
 ) -> np.ndarray[Any, Any]:
     path = tmp_path / f"picture.{form.lower()}"
     image.save(path, form, **options)
-    return np.asarray(pixels.load(path, background))
+    return np.asarray(image_io.load(path, background))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -228,7 +228,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert np.array_equal(loaded(stored, tmp_path, exif=exif), upright)
-    header = headers.read(tmp_path / "picture.png")
+    header = image_headers.read(tmp_path / "picture.png")
     assert (header.width, header.height) == (6, 4)
 
 
@@ -251,10 +251,10 @@ def test_palettes_grey_and_sixteen_bits(tmp_path: Path) -> None:
     assert loaded(colors, tmp_path, transparency=1, background="#00ff00").tolist() == [[[255, 0, 0], [0, 255, 0]]]
     deep = Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16))
     assert loaded(deep, tmp_path)[0, :, 0].tolist() == [0, 1, 128, 255]
-    assert headers.read(tmp_path / "picture.png").deep
+    assert image_headers.read(tmp_path / "picture.png").deep
     assert loaded(Image.new("L", (1, 1), 77), tmp_path).tolist() == [[[77, 77, 77]]]
     assert loaded(Image.new("1", (1, 1), 1), tmp_path).tolist() == [[[255, 255, 255]]]
-    with pytest.raises(headers.UnreadableError, match="floating-point"):
+    with pytest.raises(image_headers.UnreadableError, match="floating-point"):
         loaded(Image.new("F", (1, 1)), tmp_path, "TIFF")
 
 
@@ -270,10 +270,10 @@ def test_sixteen_bit_colour_is_not_copied(tmp_path: Path) -> None:
     )
     path = tmp_path / "deep.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    header = headers.read(path)
+    header = image_headers.read(path)
     assert header.deep
     assert not header.plain
-    assert np.asarray(pixels.load(path, WHITE)).tolist() == [[[255, 128, 0]]]
+    assert np.asarray(image_io.load(path, WHITE)).tolist() == [[[255, 128, 0]]]
 
 
 def test_icc_profiles_become_srgb(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_icc_profiles_become_srgb(tmp_path: Path) -> None:
     alpha = Image.new("RGBA", (1, 1), (250, 0, 0, 255))
     assert loaded(alpha, tmp_path, icc_profile=swapped)[0, 0].tolist() == [0, 250, 0]
     assert loaded(Image.new("RGB", (1, 1), (10, 200, 90)), tmp_path, icc_profile=b"broken").tolist() == [[[10, 200, 90]]]
-    assert not headers.read(tmp_path / "picture.png").plain
+    assert not image_headers.read(tmp_path / "picture.png").plain
 
 
 def _with_red_and_green_swapped(profile: bytes) -> bytes:
@@ -303,18 +303,18 @@ def test_cmyk_and_animations(tmp_path: Path) -> None:
     first, second = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
     seen = loaded(first, tmp_path, "WEBP", save_all=True, append_images=[second], lossless=True)
     assert seen[0, 0].tolist() == [255, 0, 0]
-    assert headers.read(tmp_path / "picture.webp").animated
+    assert image_headers.read(tmp_path / "picture.webp").animated
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 9), (7, 1), (33, 20), (96, 64)])
 def test_a_picture_is_written_as_it_is(tmp_path: Path, width: int, height: int) -> None:
-    pixels.save(Image.fromarray(noise(width, height)), tmp_path / "a.png")
+    image_io.save(Image.fromarray(noise(width, height)), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         image.verify()
     with Image.open(tmp_path / "a.png") as image:
         assert (image.mode, image.info) == ("RGB", {})
         assert np.array_equal(np.asarray(image), noise(width, height))
-    assert headers.read(tmp_path / "a.png").plain
+    assert image_headers.read(tmp_path / "a.png").plain
 
 
 @pytest.mark.parametrize("way", ["lanczos", "area"])
@@ -322,7 +322,7 @@ def test_downscaling_averages_and_does_not_pick(way: str) -> None:
     """A picture that drops pixels makes stripes out of a fine pattern; one that averages makes it even."""
     stripes = np.zeros((120, 120, 3), np.uint8)
     stripes[:, ::2] = 255
-    small = np.asarray(pixels.resized(Image.fromarray(stripes), (40, 40), way)).astype(int)
+    small = np.asarray(image_io.resized(Image.fromarray(stripes), (40, 40), way)).astype(int)
     assert abs(small[:, 2:-2].mean() - 127.5) < 4
     assert small[:, 2:-2].std() < 45
 
@@ -332,9 +332,9 @@ def test_a_picture_too_large_to_be_true(tmp_path: Path, monkeypatch: pytest.Monk
     for most in (80_000, 40_000):  # a warning above the limit, an error above twice of it
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
         (tmp_path / "f00.png").touch()
-        headers._seen.clear()
-        with pytest.raises(headers.UnreadableError, match="million pixels"):
-            headers.read(tmp_path / "f00.png")
+        image_headers._seen.clear()
+        with pytest.raises(image_headers.UnreadableError, match="million pixels"):
+            image_headers.read(tmp_path / "f00.png")
 
 
 def test_digests_of_what_is_copied(project_folder: Path) -> None:
@@ -375,13 +375,13 @@ def test_broken_pictures_give_one_kind_of_error(tmp_path: Path) -> None:
             del damaged[dice.randrange(1, len(damaged)) :]
         path = tmp_path / f"picture.{form.lower()}"
         path.write_bytes(damaged)
-        headers._seen.clear()
+        image_headers._seen.clear()
         try:
-            headers.read(path)
-            with pixels.quiet():
-                pixels.load(path, WHITE)
+            image_headers.read(path)
+            with image_io.quiet():
+                image_io.load(path, WHITE)
             outcomes.add("read")
-        except headers.UnreadableError as error:
+        except image_headers.UnreadableError as error:
             outcomes.add(str(error).split()[0])
     assert {"read", "is", "cannot"} <= outcomes
 
@@ -392,6 +392,6 @@ def test_a_program_in_a_picture_is_not_run(tmp_path: Path) -> None:
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
     with Image.open(path) as image:
         assert image.format == "EPS"
-    for read in (headers.read, lambda one: pixels.load(one, WHITE)):
-        with pytest.raises(headers.UnreadableError):
+    for read in (image_headers.read, lambda one: image_io.load(one, WHITE)):
+        with pytest.raises(image_headers.UnreadableError):
             read(path)

@@ -17,12 +17,12 @@ from PIL import Image, ImageDraw, ImageOps
 from typer.testing import CliRunner
 
 from orchestrator import verbs_dataset
-from orchestrator.dataset import contact, importing, lint, looks, tagger, tokens
+from orchestrator.dataset import contact_sheet, importing, lint, tagger
 from orchestrator.dataset.buckets import predict_batches
 from orchestrator.dataset.build import build
-from orchestrator.dataset.folders import make_layout
-from orchestrator.dataset.lint import Level
-from orchestrator.dataset.preflight import dataset_problems
+from orchestrator.dataset.layout import make_layout
+from orchestrator.dataset.lint import Level, clip_tokens, image_hash
+from orchestrator.dataset.problems import dataset_problems
 from orchestrator.errors import NotReady, RecipeError
 from orchestrator.recipe import Dataset, Training, loader
 
@@ -145,7 +145,7 @@ def test_what_lies_beside_the_pictures_is_named(good: Path) -> None:
 
 
 def test_what_many_pictures_share_is_said_once(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from orchestrator.dataset import console  # noqa: PLC0415
+    from orchestrator.dataset.lint import console  # noqa: PLC0415
 
     for name in ("f02", "f03", "f04"):
         face(50 + int(name[1:])).convert("CMYK").save(good / "data" / f"{name}.jpg")
@@ -315,8 +315,8 @@ def test_the_recipes_own_token_limit_counts(good: Path) -> None:
 def test_tokens_are_those_of_the_tokenizer_that_trains() -> None:
     """The Rust tokenizers library, set up as transformers sets up CLIP's."""
     rust = pytest.importorskip("tokenizers")
-    merges = list(tokens._ranks())
-    alphabet = list(tokens._alphabet().values())
+    merges = list(clip_tokens._ranks())
+    alphabet = list(clip_tokens._alphabet().values())
     pieces = [*alphabet, *(f"{one}</w>" for one in alphabet), *("".join(pair) for pair in merges)]
     vocabulary = {piece: index for index, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
     assert len(vocabulary) == 49408
@@ -333,8 +333,8 @@ def test_tokens_are_those_of_the_tokenizer_that_trains() -> None:
     letters = "abcdefgh ijklmno pqrstuvwxyz ABC 0123,.!?'-_#()&é½ß"
     texts += ["".join(dice.choices(letters, k=dice.randrange(40))) for _ in range(500)]
     for text in texts:
-        assert tokens.split(text) == theirs.encode(text).tokens, text
-    assert [tokens.limit(length) for length in (75, 76, 225, 226)] == [75, 150, 225, None]
+        assert clip_tokens.split(text) == theirs.encode(text).tokens, text
+    assert [clip_tokens.limit(length) for length in (75, 76, 225, 226)] == [75, 150, 225, None]
 
 
 def test_a_second_check_decodes_nothing(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,13 +342,13 @@ def test_a_second_check_decodes_nothing(good: Path, monkeypatch: pytest.MonkeyPa
     table = made(sources={"krnk": SOURCE}, vocabulary=VIEWS)
     first = lint.check(table, good, memory=cache).as_json()
     seen: list[str] = []
-    real = looks.look
+    real = image_hash.look
 
-    def spy(path: Path) -> looks.Look:
+    def spy(path: Path) -> image_hash.Look:
         seen.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(looks, "look", spy)
+    monkeypatch.setattr(image_hash, "look", spy)
     assert lint.check(table, good, memory=cache).as_json() == first
     assert seen == []
     face(70).save(good / "data" / "f01.png")
@@ -361,7 +361,7 @@ def test_a_second_check_decodes_nothing(good: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_contact_sheet_shows_what_the_trainer_sees(good: Path) -> None:
     report = check(good, sizes=[64], batch_size={"default": 2}, flip_aug=True)
-    page = contact.page(report)
+    page = contact_sheet.page(report)
     assert page.count("<li title=") == page.count('<i role="img"') == 6
     assert "64x64 <small>class 64x64: 3 with repeats, 2 batches of 2, the last lacks 1.</small>" in page
     assert "krnk, from above, upper body" in page

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from orchestrator.dataset import buckets, config, naming
-from orchestrator.dataset.config import absolute_config
-from orchestrator.dataset.folders import make_layout
-from orchestrator.dataset.originals import source_files
-from orchestrator.dataset.preflight import dataset_problems
+from orchestrator.dataset import buckets, naming, sd_scripts_toml
+from orchestrator.dataset.layout import make_layout
+from orchestrator.dataset.problems import dataset_problems
+from orchestrator.dataset.sd_scripts_toml import absolute_config
+from orchestrator.dataset.sources import source_files
 from orchestrator.recipe import Dataset, loader
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def test_the_toml_is_what_sd_scripts_takes(tmp_path: Path) -> None:
     )
     plan = make_layout(table, tmp_path)
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "dataset.toml").write_text(config.text(plan, table))
+    (tmp_path / "out" / "dataset.toml").write_text(sd_scripts_toml.text(plan, table))
     read = tomllib.loads(absolute_config(tmp_path / "out"))
     assert list(read) == ["general", "datasets"]
     assert read["general"]["caption_dropout_rate"] == 0.1

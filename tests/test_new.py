@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from orchestrator import cli, engines, looking, new
-from orchestrator.dataset.folders import make_layout
-from orchestrator.dataset.preflight import dataset_problems
+from orchestrator.dataset.layout import make_layout
+from orchestrator.dataset.problems import dataset_problems
 from orchestrator.errors import RecipeError
 from orchestrator.recipe import loader
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.dataset.folders import Folder, Layout, Picture, Size
+    from orchestrator.dataset.layout import Folder, Layout, Picture, Size
     from orchestrator.recipe import Dataset, Training
 
 _TABLES: Final = {

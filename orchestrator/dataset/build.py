@@ -13,9 +13,10 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.dataset import buckets, config, headers, manifest, preflight, tiles
-from orchestrator.dataset.folders import make_layout
-from orchestrator.dataset.originals import find, key_params, source_files
+from orchestrator.dataset import buckets, contact_tiles, image_headers, manifest, sd_scripts_toml
+from orchestrator.dataset import problems as preflight
+from orchestrator.dataset.layout import make_layout
+from orchestrator.dataset.sources import find, key_params, source_files
 from orchestrator.errors import Problem, RecipeError, StepFailed
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from orchestrator.dataset.folders import Folder, Layout, Picture
+    from orchestrator.dataset.layout import Folder, Layout, Picture
     from orchestrator.recipe import Dataset
 
 MANIFEST: Final = "dataset.json"
@@ -71,16 +72,16 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
     for folder in plan.folders:
         (output / folder.path).mkdir(parents=True, exist_ok=True)
     prediction = buckets.predict_batches(plan, dataset)
-    shown = tiles.places(prediction, tiles.MOST)
+    shown = contact_tiles.places(prediction, contact_tiles.MOST)
     small = _write_pictures(dataset, plan, output, lambda done, name: report(len(untagged) + done, total, name), shown)
-    tiles.save(tiles.sheets(shown, small)[0], output / SHEET)
+    contact_tiles.save(contact_tiles.sheets(shown, small)[0], output / SHEET)
     for folder in plan.folders:
         for picture in folder.pictures:
             caption = captions.get(picture.role, picture.caption)
             if caption is not None:
                 text = (output / folder.path / picture.name).with_suffix(dataset.caption_extension)
                 text.write_bytes(f"{caption}\n".encode())
-    (output / config.FILE).write_bytes(config.text(plan, dataset).encode())
+    (output / sd_scripts_toml.FILE).write_bytes(sd_scripts_toml.text(plan, dataset).encode())
     said = {
         "schema": manifest.SCHEMA,
         "key": fingerprint(dataset, root),
@@ -144,7 +145,7 @@ def latent_caches(picture: Path) -> list[Path]:
 
 def _names(dataset: Dataset, plan: Layout) -> list[str]:
     """Return the files that a build writes, apart from the manifest; a caption for every picture that has one."""
-    names = [config.FILE, SHEET]
+    names = [sd_scripts_toml.FILE, SHEET]
     for folder in plan.folders:
         for picture in folder.pictures:
             names.append(f"{folder.path}/{picture.name}")
@@ -154,20 +155,24 @@ def _names(dataset: Dataset, plan: Layout) -> list[str]:
 
 
 def _write_pictures(
-    dataset: Dataset, plan: Layout, output: Path, report: Callable[[int, str], None], shown: dict[tiles.Key, tiles.Tile]
-) -> dict[tiles.Key, Image]:
+    dataset: Dataset,
+    plan: Layout,
+    output: Path,
+    report: Callable[[int, str], None],
+    shown: dict[contact_tiles.Key, contact_tiles.Tile],
+) -> dict[contact_tiles.Key, Image]:
     """Write every picture and return the tiles; each original is decoded once, by one thread, for all its sizes."""
     work: dict[tuple[Path, str], list[tuple[Folder, Picture]]] = defaultdict(list)
     for folder in plan.folders:
         color = dataset.sources[folder.source].background_color or dataset.background_color
         for picture in folder.pictures:
             work[picture.original, color].append((folder, picture))
-    from orchestrator.dataset import pixels  # noqa: PLC0415 - Pillow, which the parent process does not need
+    from orchestrator.dataset import image_io  # noqa: PLC0415 - Pillow, which the parent process does not need
 
     problems: list[Problem] = []
-    small: dict[tiles.Key, Image] = {}
+    small: dict[contact_tiles.Key, Image] = {}
     done = 0
-    with pixels.quiet(), ThreadPoolExecutor(pixels.threads()) as pool:
+    with image_io.quiet(), ThreadPoolExecutor(image_io.threads()) as pool:
         futures = {
             pool.submit(_write, source, wanted, dataset.downscale, output, shown): (source[0], wanted)
             for source, wanted in work.items()
@@ -176,7 +181,7 @@ def _write_pictures(
             original, wanted = futures[future]
             try:
                 small |= future.result()
-            except headers.UnreadableError as error:
+            except image_headers.UnreadableError as error:
                 problems.append(Problem(str(original), str(error), "replace it, or move it away"))
             done += len(wanted)
             report(done, original.name)
@@ -190,23 +195,23 @@ def _write(
     wanted: list[tuple[Folder, Picture]],
     downscale: str,
     output: Path,
-    shown: dict[tiles.Key, tiles.Tile],
-) -> dict[tiles.Key, Image]:
+    shown: dict[contact_tiles.Key, contact_tiles.Tile],
+) -> dict[contact_tiles.Key, Image]:
     """Write one original at all its sizes; return its tiles. A plain 8-bit RGB PNG is copied for its own size."""
-    from orchestrator.dataset import pixels  # noqa: PLC0415
+    from orchestrator.dataset import image_io  # noqa: PLC0415
 
-    plain = headers.read(source[0]).plain
-    image = pixels.load(*source)  # decoded even when it is only copied: a truncated file must not pass
+    plain = image_headers.read(source[0]).plain
+    image = image_io.load(*source)  # decoded even when it is only copied: a truncated file must not pass
     small = {}
     for folder, picture in wanted:
         path = output / folder.path / picture.name
-        scaled = pixels.resized(image, picture.size, downscale)
+        scaled = image_io.resized(image, picture.size, downscale)
         if plain and picture.size == picture.original_size:
             shutil.copyfile(source[0], path)
         else:
-            pixels.save(scaled, path)
+            image_io.save(scaled, path)
         if tile := shown.get((folder.path, picture.name)):
-            small[folder.path, picture.name] = tiles.small(scaled, tile)
+            small[folder.path, picture.name] = contact_tiles.small(scaled, tile)
     return small
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.dataset import headers, naming
+from orchestrator.dataset import image_headers, naming
 from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _ending(files: list[Path]) -> str:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in headers.ENDINGS)
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in image_headers.ENDINGS)
 
 
 def _name(words: str) -> str:

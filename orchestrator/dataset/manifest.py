@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.dataset import tiles
-from orchestrator.dataset.views import coverage
+from orchestrator.dataset import contact_tiles
+from orchestrator.dataset.coverage import coverage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.dataset.buckets import Bucket, Placed, Prediction
-    from orchestrator.dataset.folders import Layout
+    from orchestrator.dataset.layout import Layout
     from orchestrator.recipe import Dataset
 
 JSON = dict[str, Any]
@@ -26,7 +26,7 @@ def described(
     layout: Layout,
     prediction: Prediction,
     captions: Mapping[str, str],
-    shown: Mapping[tiles.Key, tiles.Tile],
+    shown: Mapping[contact_tiles.Key, contact_tiles.Tile],
 ) -> JSON:
     """Return numbers, buckets, pictures (by bucket, then by file), coverage and tag frequencies.
 
@@ -45,9 +45,9 @@ def described(
         "batches_per_epoch": prediction.batches_per_epoch,
         "buckets": [_bucket(bucket) for bucket in prediction.buckets],
         "pictures": [
-            _picture(bucket, one, captions, shown.get(tiles.key(one)))
+            _picture(bucket, one, captions, shown.get(contact_tiles.key(one)))
             for bucket in prediction.buckets
-            for one in tiles.ordered(bucket)
+            for one in contact_tiles.ordered(bucket)
         ],
         "coverage": [one.as_json() for one in coverage(layout, dataset)],
         "tags": dict(tags(prediction, captions).most_common()),
@@ -77,9 +77,9 @@ def _bucket(bucket: Bucket) -> JSON:
     }
 
 
-def _picture(bucket: Bucket, one: Placed, captions: Mapping[str, str], tile: tiles.Tile | None) -> JSON:
+def _picture(bucket: Bucket, one: Placed, captions: Mapping[str, str], tile: contact_tiles.Tile | None) -> JSON:
     return {
-        "file": "/".join(tiles.key(one)),
+        "file": "/".join(contact_tiles.key(one)),
         "source": one.picture.role,
         "original_size": list(one.picture.original_size),
         "size": list(one.picture.size),

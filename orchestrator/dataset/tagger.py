@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from orchestrator.dataset.folders import Folder, Picture
+    from orchestrator.dataset.layout import Folder, Picture
     from orchestrator.recipe import Dataset
 
 TAGS: Final = "selected_tags.csv"
@@ -84,7 +84,7 @@ def captions(
         seen(picture.name)
         return wording.joined((own, *(tag for tag in chosen(tags, scores, dataset.tagger_threshold) if tag not in known)))
 
-    from orchestrator.dataset import pixels  # noqa: PLC0415 - Pillow
+    from orchestrator.dataset import image_io as pixels  # noqa: PLC0415 - Pillow
 
     with pixels.quiet(), ThreadPoolExecutor(pixels.threads()) as pool:
         return dict(zip(wanted, pool.map(caption, wanted.values()), strict=True))
@@ -140,7 +140,7 @@ def _square(path: Path, color: str, side: int) -> Image:
     """Return the picture in the middle of a white square of ``side`` pixels, as the taggers were trained."""
     from PIL import Image  # noqa: PLC0415
 
-    from orchestrator.dataset import pixels  # noqa: PLC0415
+    from orchestrator.dataset import image_io as pixels  # noqa: PLC0415
 
     image = pixels.load(path, color)
     longest = max(image.size)

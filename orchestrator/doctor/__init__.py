@@ -62,7 +62,7 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, st
 
 def pictures(recipe: Recipe, world: World) -> list[Problem]:
     """Return what is wrong with the originals of a recipe's dataset."""
-    from orchestrator.dataset.preflight import dataset_problems  # noqa: PLC0415
+    from orchestrator.dataset.problems import dataset_problems  # noqa: PLC0415
     from orchestrator.system import allowlist  # noqa: PLC0415 - reads image headers
 
     strange = allowlist.problems(recipe, world.root)

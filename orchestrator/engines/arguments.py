@@ -144,10 +144,10 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     training, files = recipe.training, {}
     work = work.absolute()
     if (inputs["dataset"] / DATASET).is_file():  # not there yet when a plan is only shown
-        from orchestrator.dataset import latents  # noqa: PLC0415
-        from orchestrator.dataset.config import absolute_config  # noqa: PLC0415 - it reads pictures' headers elsewhere
+        from orchestrator.dataset import latent_links  # noqa: PLC0415
+        from orchestrator.dataset.sd_scripts_toml import absolute_config  # noqa: PLC0415 - it reads pictures' headers elsewhere
 
-        linked = work / latents.FOLDER if training.cache_latents == "disk" else None
+        linked = work / latent_links.FOLDER if training.cache_latents == "disk" else None
         files[DATASET] = absolute_config(inputs["dataset"], linked)
     argv = ["--pretrained_model_name_or_path", str(inputs["checkpoint"])]
     argv += ["--vae", str(inputs["vae"])] if "vae" in inputs else []

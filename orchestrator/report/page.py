@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from orchestrator import trace
-from orchestrator.dataset import contact
+from orchestrator.dataset import contact_sheet
 from orchestrator.dataset.buckets import epochs as dataset_epochs
 from orchestrator.dataset.manifest import SCHEMA
 from orchestrator.record import RECORD
@@ -35,7 +35,7 @@ _SHEET = 48  # originals on one contact sheet
 
 def render(said: JSON) -> str:
     """Return the HTML: style and script are in it, pictures beside it."""
-    style = (_TEMPLATES / "page.css").read_text("utf-8") + contact.STYLE
+    style = (_TEMPLATES / "page.css").read_text("utf-8") + contact_sheet.STYLE
     script = (_TEMPLATES / "page.js").read_text("utf-8")
     return _environment().get_template("page.html.j2").render(**said, style=style, script=script)
 
@@ -168,7 +168,7 @@ def _contact(step: StepView | None, members: list[Member], album: Album) -> Mark
     if said.get("schema") != SCHEMA:
         return Markup("")
     epochs = {member.recipe.name: dataset_epochs(said["batches_per_epoch"], member.recipe.training) for member in members}
-    return Markup(contact.sheet(said, [sheet.url], epochs))  # noqa: S704 - it escapes every text
+    return Markup(contact_sheet.sheet(said, [sheet.url], epochs))  # noqa: S704 - it escapes every text
 
 
 def _compare(members: list[Member], said: list[JSON]) -> JSON:

@@ -14,8 +14,8 @@ from test_dataset_buckets import case, laid_out
 
 from orchestrator.dataset.buckets import predict_batches
 from orchestrator.dataset.build import build
-from orchestrator.dataset.config import absolute_config
-from orchestrator.dataset.preflight import dataset_problems
+from orchestrator.dataset.problems import dataset_problems
+from orchestrator.dataset.sd_scripts_toml import absolute_config
 from orchestrator.system import settings
 
 pytestmark = pytest.mark.sd_scripts

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.dataset import headers, naming
+from orchestrator.dataset import image_headers, naming
 from orchestrator.dataset.build import latent_caches
-from orchestrator.dataset.looks import pairs
-from orchestrator.dataset.words import Said, captions, triggers
+from orchestrator.dataset.lint.caption_rules import Said, captions, triggers
+from orchestrator.dataset.lint.image_hash import pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ def files(seen: Inspected) -> Iterator[Said]:
         error = seen.looks[path].error
         if error:
             yield "error", where, error, "replace it, or move it away"
-        header = headers.read(path)
+        header = image_headers.read(path)
         if path.suffix.lower() not in _ENDINGS.get(header.format, (path.suffix.lower(),)):
             yield (
                 "warning",

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from orchestrator.dataset.buckets import Bucket, Placed, Prediction
-    from orchestrator.dataset.folders import Size
+    from orchestrator.dataset.layout import Size
     from orchestrator.recipe import Dataset
 
 SIDE: Final = 96
@@ -71,7 +71,7 @@ def _size(bucket: Size) -> Size:
 
 def drawn(shown: dict[Key, Tile], dataset: Dataset) -> dict[Key, Image]:
     """Return the tiles, from the originals, each decoded once; one that cannot be decoded has none."""
-    from orchestrator.dataset import headers, pixels  # noqa: PLC0415 - Pillow
+    from orchestrator.dataset import image_headers, image_io  # noqa: PLC0415 - Pillow
 
     work: dict[tuple[Path, str], list[Key]] = defaultdict(list)
     for name, tile in shown.items():
@@ -80,12 +80,12 @@ def drawn(shown: dict[Key, Tile], dataset: Dataset) -> dict[Key, Image]:
 
     def one(wanted: tuple[tuple[Path, str], list[Key]]) -> dict[Key, Image]:
         try:
-            image = pixels.load(*wanted[0])
-        except headers.UnreadableError:
+            image = image_io.load(*wanted[0])
+        except image_headers.UnreadableError:
             return {}  # the findings say so
         return {name: small(image, shown[name]) for name in wanted[1]}
 
-    with pixels.quiet(), ThreadPoolExecutor(pixels.threads()) as pool:
+    with image_io.quiet(), ThreadPoolExecutor(image_io.threads()) as pool:
         return {name: image for found in pool.map(one, work.items()) for name, image in found.items()}
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.dataset import buckets, folders, manifest, preflight, tokens
-from orchestrator.dataset.looks import looks
-from orchestrator.dataset.rules import RULES
-from orchestrator.dataset.views import Coverage, coverage
+from orchestrator.dataset import buckets, manifest, problems
+from orchestrator.dataset import layout as folders
+from orchestrator.dataset.coverage import Coverage, coverage
+from orchestrator.dataset.lint import clip_tokens as tokens
+from orchestrator.dataset.lint.image_hash import looks
+from orchestrator.dataset.lint.image_rules import RULES
 from orchestrator.system import parse_cache
 
 if TYPE_CHECKING:
@@ -17,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from orchestrator.dataset import tiles
+    from orchestrator.dataset import contact_tiles
     from orchestrator.dataset.buckets import Prediction
-    from orchestrator.dataset.folders import Folder, Layout, Picture
-    from orchestrator.dataset.looks import Look
+    from orchestrator.dataset.layout import Folder, Layout, Picture
+    from orchestrator.dataset.lint.image_hash import Look
     from orchestrator.recipe import Dataset, Training
 
 
@@ -84,7 +86,7 @@ class Report:
         """Return how many trained pictures (with repeats) carry each tag."""
         return manifest.tags(self.inspected.prediction, {})
 
-    def as_json(self, shown: Mapping[tiles.Key, tiles.Tile] | None = None) -> dict[str, Any]:
+    def as_json(self, shown: Mapping[contact_tiles.Key, contact_tiles.Tile] | None = None) -> dict[str, Any]:
         """Return all of it as plain JSON, with where a contact sheet shows the pictures."""
         seen = self.inspected
         findings = [
@@ -119,7 +121,7 @@ def check(
     length = said if isinstance(said, int) else tokens.LIMITS[0]
     inspected = Inspected(dataset, root, layout, prediction, seen, shown, length, built)
     findings = [
-        Finding(Level.ERROR, one.where, one.what, one.hint) for one in preflight.dataset_problems(layout, dataset, root)
+        Finding(Level.ERROR, one.where, one.what, one.hint) for one in problems.dataset_problems(layout, dataset, root)
     ]
     for rule in RULES:
         findings += [Finding(Level(level), where, what, hint) for level, where, what, hint in rule(inspected)]

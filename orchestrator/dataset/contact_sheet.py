@@ -12,8 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.dataset import tiles
-from orchestrator.dataset.views import DIRECTIONS, HEIGHTS
+from orchestrator.dataset import contact_tiles
+from orchestrator.dataset.coverage import DIRECTIONS, HEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,11 +31,11 @@ _FRAMINGS: Final = {"f": "upper body", "b": "full body"}
 
 def page(report: Report) -> str:
     """Return a whole HTML page with every picture and the findings; it needs no other file. Decodes every original once."""
-    shown = tiles.places(report.inspected.prediction)
+    shown = contact_tiles.places(report.inspected.prediction)
     sheets = []
-    for image in tiles.sheets(shown, tiles.drawn(shown, report.inspected.dataset)):
+    for image in contact_tiles.sheets(shown, contact_tiles.drawn(shown, report.inspected.dataset)):
         data = io.BytesIO()
-        tiles.save(image, data)
+        contact_tiles.save(image, data)
         sheets.append(f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}")
     said = report.as_json(shown)
     title = escape(f"dataset {said['name']}")

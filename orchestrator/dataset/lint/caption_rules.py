@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.dataset import headers, tokens
+from orchestrator.dataset import image_headers
+from orchestrator.dataset.lint import clip_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,10 +43,10 @@ def captions(seen: Inspected) -> Iterator[Said]:
                 f'its caption lacks the trigger word "{folder.trigger}"',
                 f"it says: {picture.caption[:80]}",
             )
-        length = tokens.count(picture.caption)
+        length = clip_tokens.count(picture.caption)
         if length > seen.tokens:
-            most = tokens.limit(length)
-            hint = f"training.options.max_token_length = {most} takes it" if most else f"{tokens.LIMITS[-1]} is the most"
+            most = clip_tokens.limit(length)
+            hint = f"training.options.max_token_length = {most} takes it" if most else f"{clip_tokens.LIMITS[-1]} is the most"
             yield (
                 "warning",
                 where,
@@ -59,7 +60,7 @@ def _orphans(seen: Inspected, source: str) -> Iterator[Said]:
     ending = seen.dataset.sources[source].caption_files
     for folder in sorted({picture.original.parent for place, picture in seen.originals().values() if place.source == source}):
         files = list(folder.iterdir())
-        stems = {path.stem for path in files if path.suffix.lower() in headers.ENDINGS}
+        stems = {path.stem for path in files if path.suffix.lower() in image_headers.ENDINGS}
         for path in sorted(path for path in files if path.suffix == ending and path.stem not in stems):
             yield "warning", seen.shown(path), "is a caption without a picture of that name", "rename it, or move it away"
 
@@ -83,11 +84,11 @@ def triggers(seen: Inspected) -> Iterator[Said]:
         if not folder.regularization
         for word in sorted(_tags(folder.trigger))
     }
-    pieces = {word: [piece.removesuffix(tokens.END) for piece in tokens.split(word)] for word in words}
+    pieces = {word: [piece.removesuffix(clip_tokens.END) for piece in clip_tokens.split(word)] for word in words}
     for word, source in words.items():
         where, own = f"dataset.sources.{source}.trigger", pieces[word]
         shown = "|".join(own)
-        known = [piece for piece in own if tokens.common(piece)]
+        known = [piece for piece in own if clip_tokens.common(piece)]
         if len(own) == 1:
             hint = "letters without vowels are rarely words"
             yield "warning", where, f'"{word}" is a single token of CLIP: the base model may know it as something', hint

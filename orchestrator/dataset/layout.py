@@ -7,14 +7,14 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.dataset import captions, headers, naming, originals
+from orchestrator.dataset import captions, image_headers, naming, sources
 from orchestrator.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from orchestrator.dataset.originals import Group, Ignored, Original
+    from orchestrator.dataset.sources import Group, Ignored, Original
     from orchestrator.recipe import Dataset, Source
 
 Size = tuple[int, int]  # width, height in pixels
@@ -74,7 +74,7 @@ def make_layout(dataset: Dataset, root: Path) -> Layout:
 
     Never raises for what a person can mend: ``Layout.problems`` says it.
     """
-    found = originals.find(dataset, root)
+    found = sources.find(dataset, root)
     problems = list(found.problems)
     problems += _double(found.groups, root)
     folders: list[Folder] = []
@@ -143,8 +143,8 @@ def _read(group: Group, source: Source, dataset: Dataset, root: Path, problems: 
             problems.append(Problem(where, what, "rename one: what follows the view is free, as f00_2.png"))
             continue
         try:
-            header = headers.read(original.path)
-        except headers.UnreadableError as error:
+            header = image_headers.read(original.path)
+        except image_headers.UnreadableError as error:
             problems.append(Problem(where, str(error), "replace it, or move it away"))
             continue
         try:

@@ -11,7 +11,7 @@ from orchestrator.errors import Problem
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.dataset.folders import Layout
+    from orchestrator.dataset.layout import Layout
     from orchestrator.recipe import Dataset
 
 _BLOCK: Final = 4096

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.dataset import headers, naming
+from orchestrator.dataset import image_headers, naming
 from orchestrator.system import parse_cache
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def looks(paths: Sequence[Path], memory: Path | None = None) -> dict[Path, Look]
     keys = {path: _key(path) for path in paths}
     result = {path: known[key] for path, key in keys.items() if key in known}
     missing = [path for path in paths if path not in result]
-    from orchestrator.dataset import pixels  # noqa: PLC0415 - Pillow
+    from orchestrator.dataset import image_io  # noqa: PLC0415 - Pillow
 
-    with pixels.quiet(), ThreadPoolExecutor(pixels.threads()) as pool:
+    with image_io.quiet(), ThreadPoolExecutor(image_io.threads()) as pool:
         result |= dict(zip(missing, pool.map(look, missing), strict=True))
     if missing:
         kept = known if len(known) < _MANY else {}  # what is gone or has changed is left behind now and then
@@ -57,11 +57,11 @@ def looks(paths: Sequence[Path], memory: Path | None = None) -> dict[Path, Look]
 
 def look(path: Path) -> Look:
     """Decode one picture and measure it."""
-    from orchestrator.dataset import pixels  # noqa: PLC0415 - Pillow
+    from orchestrator.dataset import image_io  # noqa: PLC0415 - Pillow
 
     try:
-        small = pixels.small(path, _SIDE)
-    except headers.UnreadableError as error:
+        small = image_io.small(path, _SIDE)
+    except image_headers.UnreadableError as error:
         return Look(error=str(error))
     from PIL import Image  # noqa: PLC0415
 

@@ -6,8 +6,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.dataset.coverage import DIRECTIONS, HEIGHTS
 from orchestrator.dataset.lint import Level
-from orchestrator.dataset.views import DIRECTIONS, HEIGHTS
 from orchestrator.errors import Problem, grouped
 from orchestrator.system.terminal import say
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.dataset import headers, naming
+from orchestrator.dataset import image_headers, naming
 from orchestrator.errors import Problem
 
 if TYPE_CHECKING:
@@ -114,14 +114,14 @@ def _pictures(found: Found, dataset: Dataset, name: str, source: Source, root: P
             return
         files = _entries(found, start, where)
         for folder in _entries(found, start, where, folders=True):
-            inside = sum(path.suffix.lower() in headers.ENDINGS for path in _entries(found, folder, where))
+            inside = sum(path.suffix.lower() in image_headers.ENDINGS for path in _entries(found, folder, where))
             if inside:
                 why = f"is ignored, a folder below with {inside} picture{'s' if inside > 1 else ''}"
                 found.ignored.append(Ignored(folder, why, f'to read them, too: {where} = "{source.images}/**/*"'))
     originals = _chosen(found, name, start, files)
     if not originals:
         found.problems.append(
-            Problem(where, f"no picture in {source.images}", f"read are {', '.join(sorted(headers.ENDINGS))}")
+            Problem(where, f"no picture in {source.images}", f"read are {', '.join(sorted(image_headers.ENDINGS))}")
         )
         return
     class_tokens = source.class_tokens or source.trigger
@@ -177,7 +177,7 @@ def _folders(found: Found, name: str, source: Source, root: Path) -> list[tuple[
         return []
     result = []
     for path in _entries(found, start, where):
-        if path.suffix.lower() in headers.ENDINGS:
+        if path.suffix.lower() in image_headers.ENDINGS:
             found.ignored.append(
                 Ignored(path, "is ignored: it lies beside the folders of pictures", "move it into one of them")
             )
@@ -202,9 +202,9 @@ def _entries(found: Found, folder: Path, where: str, *, folders: bool = False) -
 def _chosen(found: Found, name: str, start: Path, files: list[Path]) -> tuple[Original, ...]:
     chosen = []
     for path in files:
-        if path.suffix.lower() in headers.ENDINGS:
+        if path.suffix.lower() in image_headers.ENDINGS:
             chosen.append(Original(f"{name}/{path.relative_to(start).as_posix()}", path))
         elif path.suffix.lower() not in _COMPANIONS:
-            hint = f"read are {', '.join(sorted(headers.ENDINGS))}; save it as one of them"
+            hint = f"read are {', '.join(sorted(image_headers.ENDINGS))}; save it as one of them"
             found.ignored.append(Ignored(path, "is ignored: no picture by its ending", hint))
     return tuple(chosen)

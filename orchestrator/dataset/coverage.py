@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.dataset import naming
 
 if TYPE_CHECKING:
-    from orchestrator.dataset.folders import Layout
+    from orchestrator.dataset.layout import Layout
     from orchestrator.recipe import Dataset
 
 HEIGHTS: Final = ("0", "1", "2")

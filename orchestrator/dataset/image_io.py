@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image, ImageChops, ImageCms, UnidentifiedImageError
 
-from orchestrator.dataset import headers
+from orchestrator.dataset import image_headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from orchestrator.dataset.folders import Size
+    from orchestrator.dataset.layout import Size
 
 _FILTERS: Final = {"lanczos": Image.Resampling.LANCZOS, "area": Image.Resampling.BOX}
 _UPRIGHT: Final = {
@@ -41,7 +41,7 @@ def load(path: Path, background: str) -> Image.Image:
         headers.UnreadableError: broken or truncated.
     """
     with _open(path) as image:
-        what = headers.header(image, path)
+        what = image_headers.header(image, path)
         image.load()
         return _plain(image, what, background)
 
@@ -53,7 +53,7 @@ def small(path: Path, side: int) -> Image.Image:
         headers.UnreadableError: broken or truncated.
     """
     with _open(path) as image:
-        what = headers.header(image, path)
+        what = image_headers.header(image, path)
         if image.format == "JPEG":
             image.draft("RGB", (side * 4, side * 4))  # decodes an eighth, a quarter or a half of the pixels
         image.load()
@@ -80,12 +80,12 @@ def quiet() -> Iterator[None]:
 def _open(path: Path) -> Iterator[Image.Image]:
     """Open a picture and say Pillow's errors as ours."""
     try:
-        with Image.open(path, formats=headers.FORMATS) as image:
+        with Image.open(path, formats=image_headers.FORMATS) as image:
             yield image
-    except headers.UnreadableError:
+    except image_headers.UnreadableError:
         raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise headers.UnreadableError(f"cannot be decoded: {error}") from error
+        raise image_headers.UnreadableError(f"cannot be decoded: {error}") from error
 
 
 def resized(image: Image.Image, size: Size, downscale: str) -> Image.Image:
@@ -114,7 +114,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
-def _plain(image: Image.Image, what: headers.Header, background: str) -> Image.Image:
+def _plain(image: Image.Image, what: image_headers.Header, background: str) -> Image.Image:
     profile = image.info.get("icc_profile")
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image)
@@ -133,7 +133,7 @@ def _plain(image: Image.Image, what: headers.Header, background: str) -> Image.I
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Return 16-bit grey as 8-bit grey; 65535 becomes 255."""
     if image.mode == "F":
-        raise headers.UnreadableError("has floating-point pixels, whose white is not known; save it with 8 or 16 bits")
+        raise image_headers.UnreadableError("has floating-point pixels, whose white is not known; save it with 8 or 16 bits")
     return image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
 
 

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from orchestrator.dataset import config
+from orchestrator.dataset import sd_scripts_toml
 from orchestrator.dataset.build import MANIFEST
 
 
@@ -21,7 +21,7 @@ def lay(built: Path, folder: Path) -> None:
         KeyError: its manifest is not what a build writes.
     """
     said: list[dict[str, Any]] = json.loads((built / MANIFEST).read_text("utf-8"))["pictures"]
-    table = tomllib.loads((built / config.FILE).read_text("utf-8"))
+    table = tomllib.loads((built / sd_scripts_toml.FILE).read_text("utf-8"))
     first = max((one for one in said if not one["regularization"]), key=_size)
     chosen = [Path(one["file"]) for one in said if _size(one) == _size(first) and one["bucket"] == first["bucket"]]
     for picture in chosen:
@@ -32,7 +32,7 @@ def lay(built: Path, folder: Path) -> None:
     parents = {picture.parent.as_posix() for picture in chosen}
     (one,) = (one for one in table["datasets"] if one["resolution"] == first["resolution"])
     one["subsets"] = [subset for subset in one["subsets"] if subset["image_dir"] in parents]
-    (folder / config.FILE).write_text(config.dump({"general": table["general"], "datasets": [one]}), "utf-8")
+    (folder / sd_scripts_toml.FILE).write_text(sd_scripts_toml.dump({"general": table["general"], "datasets": [one]}), "utf-8")
 
 
 def _size(picture: dict[str, Any]) -> tuple[int, int]:

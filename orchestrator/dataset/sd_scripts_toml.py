@@ -12,7 +12,7 @@ from orchestrator.dataset import buckets
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.dataset.folders import Folder, Layout
+    from orchestrator.dataset.layout import Folder, Layout
     from orchestrator.recipe import Dataset
 
 FILE: Final = "dataset.toml"
