@@ -46,7 +46,7 @@ $(VENV)/.ray: $(VENV)/.dev
 	@touch $@
 
 setup: $(VENV)/.light  ## sd-scripts: submodule and its own environment (.venv-sd-scripts, several GB)
-	@$(PY) -m orchestrator.setup_sd_scripts
+	@$(PY) -m orchestrator.engines.sdscripts.setup
 
 demo: $(VENV)/.embedded  ## 15 LoRAs, pictures and a release folder on this machine's CPU, by real training
 	@$(PY) -m orchestrator demo

@@ -29,7 +29,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks import Row
 from orchestrator import cli
-from orchestrator.engines import checkout
+from orchestrator.engines.sdscripts import checkout
 from orchestrator.system import lock as owner
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import Row
 from benchmarks.overhead import project
-from orchestrator.engines.progress import Reader
+from orchestrator.engines.sdscripts.output_parser import Reader
 
 FRAMES = 50  # a second: far more than any trainer prints
 SHORT, LONG = 4, 16  # seconds of two trainings; their difference leaves out what begins and ends a step

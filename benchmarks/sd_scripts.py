@@ -22,7 +22,7 @@ from sd_scripts import conftest as real
 
 from benchmarks import NotHereError, Row
 from orchestrator import go, lanes
-from orchestrator.engines import checkout, sdscripts
+from orchestrator.engines.sdscripts import checkout, engine
 from orchestrator.plan import Lane
 from orchestrator.system import settings
 
@@ -111,7 +111,7 @@ def pairs(bench: Bench) -> Row:
             orchestrated.append(bench.orchestrated())
             bare.append(bench.by_hand())
     hand = statistics.median(bare)
-    what = f"a training of sd-scripts {sdscripts.version()[:12]}, {STEPS} steps on the CPU, orchestrated"
+    what = f"a training of sd-scripts {engine.version()[:12]}, {STEPS} steps on the CPU, orchestrated"
     beside = f"its argv by hand {hand:.2f} s; {PAIRS} pairs, by hand {min(bare):.2f} to {max(bare):.2f} s"
     return Row(what, statistics.median(orchestrated), 1.01 * hand + 1, beside=beside)
 

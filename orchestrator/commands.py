@@ -73,9 +73,9 @@ def _lora(step: Step, plan: Plan, store: Store) -> Path:
 def _surgery(step: Step, recipe: Recipe, lora: Path, work: Path) -> Command:
     output = work / f"{recipe.name}.safetensors"
     if step.params["tool"] == "sd-scripts":
-        from orchestrator.engines import surgery  # noqa: PLC0415 - only for recipes that ask for it
+        from orchestrator.engines.sdscripts import lora_tools  # noqa: PLC0415 - only for recipes that ask for it
 
-        return surgery.command(step.kind, recipe, lora, output, work)
+        return lora_tools.command(step.kind, recipe, lora, output, work)
     if step.kind is Kind.MERGE:
         weights = step.params["block_weights"]
         params = {name: step.params[name] for name in ("block_weights", "zeroed", "unmapped", "compat")}

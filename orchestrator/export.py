@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.dataset import sd_scripts_toml
 from orchestrator.dataset.layout import make_layout
-from orchestrator.engines import arguments, options, sdscripts
+from orchestrator.engines.sdscripts import arguments, engine, parser_options
 from orchestrator.recipe import toml
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def sd_scripts(recipe: Recipe, world: World, folder: Path) -> dict[str, str]:
     if recipe.network.weights:
         inputs["weights"] = world.find(recipe.network.weights) or Path(recipe.network.weights)
     made = arguments.train(recipe, inputs, folder, None)
-    script = sdscripts.script(recipe)
-    table = _table(made.argv, options.of(script))
+    script = engine.script(recipe)
+    table = _table(made.argv, parser_options.of(script))
     table["dataset_config"] = str(folder.absolute() / DATASET)
     table["output_dir"] = str(folder.absolute() / "output")
     table["logging_dir"] = str(folder.absolute() / "logs")
@@ -51,7 +51,7 @@ def sd_scripts(recipe: Recipe, world: World, folder: Path) -> dict[str, str]:
     return files
 
 
-def _table(argv: Sequence[str], known: options.Options) -> dict[str, Any]:
+def _table(argv: Sequence[str], known: parser_options.Options) -> dict[str, Any]:
     """Return arguments as the typed table that --config_file takes: it converts nothing by itself."""
     table: dict[str, Any] = {}
     name = ""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import engines
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.plan import Source, canonical
-from orchestrator.system import allowlist, parse_cache
+from orchestrator.system import allowlist, parse_cache, settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.dataset.layout import Layout
     from orchestrator.recipe import Recipe
 
-EMBEDDED_BASE = Path(__file__).resolve().parent / "embedded" / "base"
+EMBEDDED_BASE = settings.ROOT / "orchestrator" / "engines" / "embedded" / "base"
 MODEL_FOLDERS = (
     "models",
     "models/Stable-diffusion",

@@ -9,7 +9,7 @@ import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator import commands, diagnose, leftover
-from orchestrator.engines.progress import Reader
+from orchestrator.engines.sdscripts.output_parser import Reader
 from orchestrator.journal import read_own
 from orchestrator.models import blocks
 from orchestrator.record import PARTIAL, PROGRESS, readings

@@ -48,12 +48,12 @@ def merge(
     *inputs, output = files
     if _by_sd_scripts(tool, option):
         _none_of({"--prune": prune, "--compat": bool(compat), "--sv-ratio": sv_ratio is not None}, "svd_merge_lora.py")
-        from orchestrator import with_sd_scripts  # noqa: PLC0415
+        from orchestrator.engines.sdscripts import lora_tools_run  # noqa: PLC0415
 
-        asked = with_sd_scripts.Asked(save_precision or "fp16", tuple(option), overwrite=overwrite)
+        asked = lora_tools_run.Asked(save_precision or "fp16", tuple(option), overwrite=overwrite)
         shares = _shares(inputs, block_weights, presets, unmapped)
         with progress("svd_merge_lora.py") as told:
-            show(with_sd_scripts.merge(shares, Path(output), asked, told), json=json)
+            show(lora_tools_run.merge(shares, Path(output), asked, told), json=json)
         return
     if len(inputs) > 1 or ".safetensors:" in inputs[0]:
         from orchestrator.models import blocks  # noqa: PLC0415
@@ -111,7 +111,7 @@ def _none_of(given: dict[str, bool], program: str) -> None:
 
 def _shares(inputs: list[str], block_weights: str, presets: Path | None, unmapped: float) -> list[Any]:
     """Return one file with its block weights, or several as they were written, for sd-scripts' merge."""
-    from orchestrator.engines.surgery import share  # noqa: PLC0415
+    from orchestrator.engines.sdscripts.lora_tools import share  # noqa: PLC0415
     from orchestrator.models import blocks  # noqa: PLC0415
     from orchestrator.weights.combine import parse  # noqa: PLC0415
 
@@ -176,12 +176,12 @@ def resize(
         raise RecipeError(Problem("resize", "needs one method", ways))
     if _by_sd_scripts(tool, option):
         _none_of({"--prune": prune, "--size-mb": size_mb is not None}, "resize_lora.py")
-        from orchestrator import with_sd_scripts  # noqa: PLC0415
+        from orchestrator.engines.sdscripts import lora_tools_run  # noqa: PLC0415
 
         how = dict(asked) | {"new_rank": new_rank, "new_conv_rank": new_conv_rank, "rank_rule": rank_rule or None}
-        words = with_sd_scripts.Asked(save_precision, tuple(option), overwrite=overwrite)
+        words = lora_tools_run.Asked(save_precision, tuple(option), overwrite=overwrite)
         with progress("resize_lora.py") as told:
-            show(with_sd_scripts.resize(source, output, how, words, told), json=json)
+            show(lora_tools_run.resize(source, output, how, words, told), json=json)
         return
     method, param = asked[0] if asked else ("fixed", float(new_rank or 0))
     # One module per thread beats one module on all threads; BLAS reads this when numpy is imported.

@@ -138,7 +138,7 @@ def disk(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
 
     Latents are a twelfth of their pictures: 4 numbers of 4 bytes for 64 pixels of 3 bytes; mirrored ones are kept, too.
     """
-    from orchestrator.engines import states as engine_states  # noqa: PLC0415
+    from orchestrator.engines.sdscripts import training_states as engine_states  # noqa: PLC0415
 
     training = recipe.training
     files = 2 + (recipe.block_weights is not None) + (recipe.resize is not None)

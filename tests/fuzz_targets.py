@@ -169,7 +169,7 @@ def make_header(rng: random.Random) -> bytes:
 def read_header(data: bytes, folder: Path) -> None:
     """Read the header, look at the file, guard it as a training's result, and operate on it; what is written is sound."""
     from orchestrator import guards  # noqa: PLC0415
-    from orchestrator.engines import states  # noqa: PLC0415
+    from orchestrator.engines.sdscripts import training_states  # noqa: PLC0415
     from orchestrator.errors import OrchestratorError  # noqa: PLC0415
     from orchestrator.weights.compare import compare  # noqa: PLC0415
     from orchestrator.weights.convert import convert  # noqa: PLC0415
@@ -182,7 +182,7 @@ def read_header(data: bytes, folder: Path) -> None:
 
     path = folder / "fuzzed.safetensors"
     path.write_bytes(data)
-    states.whole(path)
+    training_states.whole(path)
     guards.zero_delta(path)
     try:
         files.read_header(path)

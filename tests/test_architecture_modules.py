@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engines import networks
+from orchestrator.engines.sdscripts import network_args
 from orchestrator.errors import NotReady
 from orchestrator.models import layers
 from orchestrator.recipe import Network, Preset, Recipe, loader
@@ -139,7 +139,7 @@ def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch:
         predicted |= {f"{module.name}.{part}": shape for part, shape in shapes.items()}
     unet = torch.nn.Module()
     unet.block = type("Transformer2DModel", (torch.nn.ModuleList,), {})(kinds)
-    given = dict(one.split("=", 1) for one in networks.arguments(network, ""))
+    given = dict(one.split("=", 1) for one in network_args.arguments(network, ""))
     net = kohya.create_network(1.0, network.dim, network.alpha, None, torch.nn.Module(), unet, **given)
     net.apply_to(torch.nn.Module(), unet, False, True)
     assert predicted == {name: tuple(value.shape) for name, value in net.state_dict().items()}

@@ -18,7 +18,7 @@ from orchestrator.dataset.buckets import epochs as dataset_epochs
 from orchestrator.dataset.layout import Layout, make_layout
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.dataset.sd_scripts_toml import absolute_config
-from orchestrator.embedded import dataset_config, pictures
+from orchestrator.engines.embedded.trainer import dataset_config, images
 from orchestrator.recipe import Dataset, Training
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathF
     if prediction.unplaced:
         return  # both stop; what for is said by preflight
     write_tree(folder, dataset, plan)
-    groups = pictures.find(dataset_config.read(folder / "absolute.toml", ".txt"))
+    groups = images.find(dataset_config.read(folder / "absolute.toml", ".txt"))
     assert sum(group.count() for group in groups) == prediction.images_x_repeats
     assert sum(group.batches() for group in groups) == prediction.batches_per_epoch
     theirs = sorted(

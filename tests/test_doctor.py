@@ -17,7 +17,8 @@ import harness
 import pytest
 
 from orchestrator import cli, doctor
-from orchestrator.doctor import files, machine, trainer
+from orchestrator.doctor import files, machine
+from orchestrator.engines.sdscripts import environment
 from orchestrator.errors import Problem
 from orchestrator.record import Reason, Why
 from orchestrator.store import Store
@@ -121,9 +122,9 @@ def test_versions_in_an_environment(tmp_path: Path) -> None:
     (tmp_path / "pyvenv.cfg").write_text("", "utf-8")
     (packages / "lycoris_lora-3.4.0.dist-info").mkdir()
     (packages / "torch-2.8.0+cpu.dist-info").mkdir()
-    assert trainer.site_packages(tmp_path / "bin" / "python") == packages
-    assert trainer.version(packages, "lycoris_lora") == "3.4.0"
-    states = {check.what: check.state for check in trainer._versions(packages)}
+    assert environment.site_packages(tmp_path / "bin" / "python") == packages
+    assert environment.version(packages, "lycoris_lora") == "3.4.0"
+    states = {check.what: check.state for check in environment._versions(packages)}
     assert states == {"torch of sd-scripts": State.WARN, "LyCORIS": State.OK}
 
 

@@ -11,18 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from orchestrator.embedded import dataset_config, model, pictures, pixels
-from orchestrator.embedded.buckets import Buckets, Placement
-from orchestrator.embedded.latents import Latents
-from orchestrator.embedded.train_network import main
+from orchestrator.engines.embedded.trainer import dataset_config, image_io, images, model
+from orchestrator.engines.embedded.trainer.buckets import Buckets, Placement
+from orchestrator.engines.embedded.trainer.latents import Latents
+from orchestrator.engines.embedded.trainer.train_network import main
 from orchestrator.errors import RecipeError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def groups(toml: Path) -> tuple[pictures.Group, ...]:
-    return pictures.find(dataset_config.read(toml, ".caption"))
+def groups(toml: Path) -> tuple[images.Group, ...]:
+    return images.find(dataset_config.read(toml, ".caption"))
 
 
 def said(raised: pytest.ExceptionInfo[RecipeError]) -> str:
@@ -129,7 +129,7 @@ def test_captions_or_class_tokens(tmp_path: Path) -> None:
     without = tiny.pictures(tmp_path / "b", 1, caption=None)
     (group,) = groups(tiny.dataset(tmp_path / "set.toml", with_files, without))
     assert [picture.caption for picture in group.pictures] == ["krnk, From Side", "krnk girl"]
-    assert pictures.tag_frequency(group.pictures) == {"a": {"krnk": 1, "from side": 1}, "b": {"krnk girl": 1}}
+    assert images.tag_frequency(group.pictures) == {"a": {"krnk": 1, "from side": 1}, "b": {"krnk girl": 1}}
     (with_files / "f00.txt").write_text("")
     with pytest.raises(RecipeError, match="caption file is empty"):
         groups(tmp_path / "set.toml")
@@ -147,22 +147,22 @@ def test_regularization_pictures_are_repeated_to_match(tmp_path: Path) -> None:
 def test_batches_of_an_epoch(tmp_path: Path) -> None:
     folders = tiny.pictures(tmp_path / "a", 3), tiny.pictures(tmp_path / "b", 2, (32, 16))
     found = groups(tiny.dataset(tmp_path / "set.toml", *folders))
-    batches = pictures.epoch_batches(found, seed=1, epoch=1)
+    batches = images.epoch_batches(found, seed=1, epoch=1)
     assert len(batches) == found[0].batches() == 3 + 2
     assert all(len({picture.place.bucket for picture in batch}) == 1 for batch in batches)
     shown = Counter(picture.path for batch in batches for picture in batch)
     assert set(shown.values()) == {2}
     assert len(shown) == 5
-    assert batches == pictures.epoch_batches(found, seed=1, epoch=1)
-    assert batches != pictures.epoch_batches(found, seed=1, epoch=2)
-    assert batches != pictures.epoch_batches(found, seed=2, epoch=1)
+    assert batches == images.epoch_batches(found, seed=1, epoch=1)
+    assert batches != images.epoch_batches(found, seed=1, epoch=2)
+    assert batches != images.epoch_batches(found, seed=2, epoch=1)
 
 
-def drawn(tmp_path: Path, count: int = 400, **switches: str) -> list[pictures.Sample]:
+def drawn(tmp_path: Path, count: int = 400, **switches: str) -> list[images.Sample]:
     general = "".join(f"{key} = {value}\n" for key, value in switches.items())
     folder = tiny.pictures(tmp_path / "a", 1, caption="krnk, a, b, c")
     (group,) = groups(tiny.dataset(tmp_path / "set.toml", folder, general=general))
-    return [pictures.samples(group.pictures, 7, number, 1)[0] for number in range(count)]
+    return [images.samples(group.pictures, 7, number, 1)[0] for number in range(count)]
 
 
 def test_mirror_images_and_colors_are_drawn_as_often_as_they_should(tmp_path: Path) -> None:
@@ -172,9 +172,9 @@ def test_mirror_images_and_colors_are_drawn_as_often_as_they_should(tmp_path: Pa
     assert samples == drawn_again(tmp_path)
 
 
-def drawn_again(tmp_path: Path) -> list[pictures.Sample]:
+def drawn_again(tmp_path: Path) -> list[images.Sample]:
     (group,) = groups(tmp_path / "set.toml")
-    return [pictures.samples(group.pictures, 7, number, 1)[0] for number in range(400)]
+    return [images.samples(group.pictures, 7, number, 1)[0] for number in range(400)]
 
 
 def test_neither_without_the_switches(tmp_path: Path) -> None:
@@ -199,15 +199,15 @@ def test_captions_shuffled_dropped_prefixed(tmp_path: Path) -> None:
 def test_colors_change_a_little_and_pictures_are_cropped_in_the_middle(tmp_path: Path) -> None:
     file = tmp_path / "picture.png"
     Image.new("RGBA", (40, 40), (200, 100, 50, 0)).save(file)
-    look = pixels.load(file, Placement((32, 24), (32, 32), 0.0))
+    look = image_io.load(file, Placement((32, 24), (32, 32), 0.0))
     assert look.shape == (24, 32, 3)
     assert tuple(look[0, 0]) == (200, 100, 50)  # alpha is dropped, as sd-scripts does
-    changed = [pixels.change_colors(look, seed) for seed in range(20)]
+    changed = [image_io.change_colors(look, seed) for seed in range(20)]
     apart = [int(np.abs(one.astype(int) - look.astype(int)).max()) for one in changed]
     assert max(apart) > 2
     assert max(apart) < 50
-    assert (changed[0] == pixels.change_colors(look, 0)).all()
-    values = pixels.normalized(look)
+    assert (changed[0] == image_io.change_colors(look, 0)).all()
+    values = image_io.normalized(look)
     assert values.shape == (3, 24, 32)
     assert values[:, 0, 0] == pytest.approx([200 / 127.5 - 1, 100 / 127.5 - 1, 50 / 127.5 - 1])
 
@@ -224,8 +224,8 @@ def test_kept_latents_and_recolored_ones(tmp_path: Path, monkeypatch: pytest.Mon
     latents.keep(group.pictures)
     assert encoded == [4]
     first = group.pictures[0]
-    plain, mirrored = pictures.Sample(first, "", False, None), pictures.Sample(first, "", True, None)
-    recolored = pictures.Sample(first, "", False, 3)
+    plain, mirrored = images.Sample(first, "", False, None), images.Sample(first, "", True, None)
+    recolored = images.Sample(first, "", False, 3)
     latents.recolor([plain, mirrored, recolored])
     assert encoded == [4, 1]
     looks = []

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from orchestrator.embedded import bake, model, network, options, prompts, sampling
-from orchestrator.embedded.gen_img import main
+from orchestrator.engines.embedded.trainer import cli_options, lora_baking, model, network, prompts, sampling
+from orchestrator.engines.embedded.trainer.gen_img import main
 from orchestrator.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def made(base: Path, family: str, folder: Path) -> tuple[network.Built, model.Mo
     (folder / "preset.toml").write_text(tiny.PRESET)
     words = [word.replace("preset=", f"preset={folder}/") for word in FAMILIES[family]]
     loaded = model.load(base)
-    built = network.build(loaded, network.wanted(options.parse(tiny.arguments(base, base, folder, *words))))
+    built = network.build(loaded, network.wanted(cli_options.parse(tiny.arguments(base, base, folder, *words))))
     torch.manual_seed(3)
     with torch.no_grad():
         for parameter in built.network.parameters():
@@ -104,7 +104,7 @@ def test_baked_weights_are_those_that_training_computes_with(base: Path, tmp_pat
     built, trained, file = made(base, family, tmp_path)
     built.network.train(mode=False)
     plain = model.load(base)
-    baked = bake.Baked(plain, [file])
+    baked = lora_baking.Baked(plain, [file])
     baked.set([1.0])
 
     def answer(of: model.Model) -> torch.Tensor:
@@ -122,7 +122,7 @@ def test_two_networks_add_up_and_can_be_taken_away(base: Path, lora: Path) -> No
     loaded = model.load(base)
     layer = loaded.unet.down_blocks[0].resnets[0].conv1
     own = layer.weight.detach().clone()
-    baked = bake.Baked(loaded, [lora, lora])
+    baked = lora_baking.Baked(loaded, [lora, lora])
     baked.set([0.25, 0.5])
     both = layer.weight.detach().clone()
     baked.set([0.75, 0.0])

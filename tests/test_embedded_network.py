@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from orchestrator.embedded import heavy, lean, model, network, options, targets
-from orchestrator.embedded.train_network import main
+from orchestrator.engines.embedded.trainer import cli_options, lycoris_network, model, network, stacked_network, target_modules
+from orchestrator.engines.embedded.trainer.train_network import main
 from orchestrator.errors import RecipeError
 from orchestrator.models import layers
 
@@ -44,7 +44,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked(base: Path, *words: str, **said: Any) -> argparse.Namespace:
-    return options.parse(tiny.arguments(base, base / "none.toml", base / "out", *words, **said))
+    return cli_options.parse(tiny.arguments(base, base / "none.toml", base / "out", *words, **said))
 
 
 def answer(loaded: model.Model, built: network.Built) -> torch.Tensor:
@@ -78,9 +78,9 @@ def test_lean_equals_lycoris(base: Path, preset: Path, algorithm: str, tucker: s
     want = network.wanted(asked(base, *words, "conv_dim=3", "conv_alpha=2"))
     here, there = model.load(base), model.load(base)
     mine = network.build(here, want)
-    assert isinstance(mine.network, lean.LeanNetwork)
+    assert isinstance(mine.network, stacked_network.LeanNetwork)
     tensors = randomized(mine)
-    theirs = heavy.build(there, want, network.selection(want), network.ranks(want), None)
+    theirs = lycoris_network.build(there, want, network.selection(want), network.ranks(want), None)
     own_names = {key: value.shape for key, value in theirs.network.saved().items()}
     assert {key: value.shape for key, value in tensors.items()} == own_names
     theirs.network.load(tensors)
@@ -120,9 +120,9 @@ class _Silent:
 @pytest.mark.parametrize("algorithm", ["lora", "loha"])
 @pytest.mark.parametrize("tucker", [True, False])
 def test_what_is_saved_can_be_loaded(base: Path, algorithm: str, *, tucker: bool) -> None:
-    def made() -> lean.LeanNetwork:
-        text, unet = targets.find(model.load(base), ALL, targets.Ranks(4, 2.0, 3, 1.0))
-        return lean.LeanNetwork(text, unet, algorithm, tucker=tucker)
+    def made() -> stacked_network.LeanNetwork:
+        text, unet = target_modules.find(model.load(base), ALL, target_modules.Ranks(4, 2.0, 3, 1.0))
+        return stacked_network.LeanNetwork(text, unet, algorithm, tucker=tucker)
 
     one, two = made(), made()
     for parameter in one.parameters():
@@ -133,12 +133,12 @@ def test_what_is_saved_can_be_loaded(base: Path, algorithm: str, *, tucker: bool
         two.load({key: torch.zeros(1, 1) for key in one.saved()})
 
 
-ALL = targets.Selection(targets.UNET_ATTENTION + targets.UNET_CONVOLUTION)
+ALL = target_modules.Selection(target_modules.UNET_ATTENTION + target_modules.UNET_CONVOLUTION)
 
 
 def test_names_and_shapes_are_those_that_the_plan_predicts(base: Path) -> None:
     """The plan knows a file's layers without torch; what the engine adapts must be the same ones."""
-    text, unet = targets.find(model.load(base), ALL, targets.Ranks(4, 2.0, 4, 2.0))
+    text, unet = target_modules.find(model.load(base), ALL, target_modules.Ranks(4, 2.0, 4, 2.0))
     known = {leaf.module.name for leaf in leaves(base)}
     assert {target.name for target in text + unet} <= known
     assert len(text) == 12
@@ -159,15 +159,15 @@ def test_selection_of_networks_lora_and_of_presets(base: Path) -> None:
         "attn-mlp": ("--network_module", "lycoris.kohya", "--network_args", "preset=attn-mlp"),
     }.items():
         want = network.wanted(asked(base, *words))
-        text, unet = targets.find(loaded, network.selection(want), network.ranks(want))
+        text, unet = target_modules.find(loaded, network.selection(want), network.ranks(want))
         counts[name] = (len(text), len(unet))
     assert counts == {"lora": (12, 192), "lora3x3": (12, 278), "full": (12, 282), "attn-mlp": (12, 192)}
 
 
 def test_text_encoder_names_do_not_depend_on_the_version_of_transformers(base: Path) -> None:
     loaded = model.load(base)
-    names = [name for name, _ in targets.text_root(loaded.text_encoder).named_modules()]
-    newer = [name for name, _ in targets.text_root(loaded.text_encoder.text_model).named_modules()]
+    names = [name for name, _ in target_modules.text_root(loaded.text_encoder).named_modules()]
+    newer = [name for name, _ in target_modules.text_root(loaded.text_encoder.text_model).named_modules()]
     assert "text_model.encoder.layers.0.self_attn.q_proj" in names
     assert "text_model.encoder.layers.0.self_attn.q_proj" in newer
 
@@ -196,10 +196,10 @@ def test_the_other_algorithms_train(base: Path, preset: Path, tmp_path: Path, na
 
 
 def test_lycoris_class_settings_are_put_back(base: Path, preset: Path) -> None:
-    before = list(heavy.LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME)
+    before = list(lycoris_network.LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME)
     words = ("--network_module", "lycoris.kohya", "--network_args", f"preset={preset}", "algo=lokr")
     network.build(model.load(base), network.wanted(asked(base, *words)))
-    assert before == heavy.LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME
+    assert before == lycoris_network.LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME
 
 
 @pytest.mark.parametrize("algorithm", ["ia3", "full"])

@@ -15,8 +15,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 
-from orchestrator.embedded import loss
-from orchestrator.embedded.train_network import main
+from orchestrator.engines.embedded.trainer import loss
+from orchestrator.engines.embedded.trainer.train_network import main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator import engines
-from orchestrator.embedded import options as own
-from orchestrator.engines import arguments, checkout, gen_step, networks, options, sdscripts, surgery, write_tokenizer
+from orchestrator.engines.embedded.trainer import cli_options as own
+from orchestrator.engines.sdscripts import (
+    arguments,
+    checkout,
+    lora_tools,
+    network_args,
+    parser_options,
+    render_program,
+    write_tokenizer,
+)
+from orchestrator.engines.sdscripts import engine as sdscripts
 from orchestrator.errors import RecipeError
 from orchestrator.recipe import Network, Recipe, Resize, loader
 from orchestrator.system import settings
@@ -388,7 +397,7 @@ def test_a_resize_by_sd_scripts_says_the_rank_rule_of_the_checkout(tmp_path: Pat
     newer.mkdir(parents=True)
     (newer / "resize_lora.py").write_text("new_rank = index_sv_ratio(S, dynamic_param)\n", "utf-8")
     monkeypatch.setattr(settings, "sd_scripts", lambda: tmp_path / "newer")
-    assert surgery.rank_rule(tmp_path / "newer") == "2023"
+    assert lora_tools.rank_rule(tmp_path / "newer") == "2023"
     assert "rank_rule" not in wrong(tmp_path, text, "_algorithms/lora3x3")
 
 
@@ -416,7 +425,7 @@ def test_families_that_cannot_resume_say_so_before_the_start(tmp_path: Path) -> 
     assert "loads nothing of a DyLoRA file" in wrong(tmp_path, '[network]\nweights = "x.safetensors"\n', "_algorithms/dylora")
 
 
-@pytest.mark.parametrize("family", networks.ARGS)
+@pytest.mark.parametrize("family", network_args.ARGS)
 def test_what_can_be_resumed_is_what_lycoris_loads_back(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Save and load the real modules as accelerate does; the table of capabilities says the same."""
     if family == "lora":
@@ -432,12 +441,12 @@ def test_what_can_be_resumed_is_what_lycoris_loads_back(family: str, monkeypatch
         unet = torch.nn.Module()
         layers = [torch.nn.Linear(64, 160), torch.nn.Conv2d(64, 160, 3)]
         unet.block = type("Transformer2DModel", (torch.nn.ModuleList,), {})(layers)
-        given = dict(one.split("=", 1) for one in networks.arguments(asked, ""))
+        given = dict(one.split("=", 1) for one in network_args.arguments(asked, ""))
         net = kohya.create_network(1.0, asked.dim, asked.alpha, None, torch.nn.Module(), unet, **given)
         net.apply_to(torch.nn.Module(), unet, False, True)
         return asked, net
 
-    for args in ({}, {"use_scalar": True}) if "use_scalar" in networks.ARGS[family] else ({},):
+    for args in ({}, {"use_scalar": True}) if "use_scalar" in network_args.ARGS[family] else ({},):
         asked, first = network(**args)
         for parameter in first.parameters():
             parameter.data.normal_()
@@ -449,7 +458,7 @@ def test_what_can_be_resumed_is_what_lycoris_loads_back(family: str, monkeypatch
             works = all(torch.allclose(value, restored[name], atol=1e-5) for name, value in first.named_parameters())
         except RuntimeError:
             works = False
-        assert works == (networks.no_resume(asked) == ""), (family, args)
+        assert works == (network_args.no_resume(asked) == ""), (family, args)
 
 
 @pytest.mark.parametrize("bypass", [False, True])
@@ -471,7 +480,7 @@ def test_dropouts_that_are_taken_are_those_that_drop_something_out(
         unet = torch.nn.Module()
         layers = [torch.nn.Linear(64, 160), torch.nn.Conv2d(64, 160, 3)]
         unet.block = type("Transformer2DModel", (torch.nn.ModuleList,), {})(layers)
-        given: dict[str, Any] = dict(one.split("=", 1) for one in networks.arguments(asked, ""))
+        given: dict[str, Any] = dict(one.split("=", 1) for one in network_args.arguments(asked, ""))
         given |= {"dropout": 0.5} if name == "dropout" else {}
         net = kohya.create_network(1.0, rank, 4.0, None, torch.nn.Module(), unet, **given)
         net.apply_to(torch.nn.Module(), unet, False, True)
@@ -486,7 +495,7 @@ def test_dropouts_that_are_taken_are_those_that_drop_something_out(
             )
         except RuntimeError:
             drops = False
-        assert drops == (not list(networks.problems(asked))), (family, bypass, name)
+        assert drops == (not list(network_args.problems(asked))), (family, bypass, name)
 
 
 def test_the_locked_lycoris_cannot_train_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -528,21 +537,21 @@ def test_rendering_goes_directly_where_gen_img_can_read_the_file(tmp_path: Path)
     lines = command.files["prompts.txt"].splitlines()
     assert len(lines) == len(recipe("krnk-lora3x3").render.prompts)
     assert all(" --d 31337 " in line and line.endswith(".png") for line in lines)
-    for name, how in (("krnk-locon", gen_step.How.FOLD), ("krnk-loha", gen_step.How.BAKE)):
+    for name, how in (("krnk-locon", render_program.How.FOLD), ("krnk-loha", render_program.How.BAKE)):
         command = sdscripts.render(recipe(name), inputs, Path("/w"))
-        assert command.argv[1:3] == ("-m", "orchestrator.engines.gen_step")
+        assert command.argv[1:3] == ("-m", "orchestrator.engines.sdscripts.render_program")
         request = json.loads(command.files["request.json"])
         assert request["how"] == how
-        assert ("--network_module" in request["argv"]) == (how is gen_step.How.FOLD)
+        assert ("--network_module" in request["argv"]) == (how is render_program.How.FOLD)
     full = made(tmp_path, "_algorithms/locon", text='unset = ["network.preset"]\n')
-    assert gen_step.how(full) is gen_step.How.BAKE  # its conv_in would be passed over in silence
+    assert render_program.how(full) is render_program.How.BAKE  # its conv_in would be passed over in silence
 
 
 def test_resize_and_merge_through_sd_scripts(tmp_path: Path) -> None:
     text = '[resize]\ntool = "sd-scripts"\nrank_rule = "sd-scripts-0.10"\n[merge]\ntool = "sd-scripts"\n'
     asked = made(tmp_path, "_algorithms/lora3x3", text=text)
     assert sdscripts.check(asked) == []
-    resize = surgery.command("resize", asked, Path("/a.safetensors"), Path("/b.safetensors"), Path("/w"))
+    resize = lora_tools.command("resize", asked, Path("/a.safetensors"), Path("/b.safetensors"), Path("/w"))
     assert resize.argv[1].endswith("networks/resize_lora.py")
     assert said(resize) == {
         "model": ["/a.safetensors"],
@@ -554,19 +563,19 @@ def test_resize_and_merge_through_sd_scripts(tmp_path: Path) -> None:
         "dynamic_param": ["16"],
         "verbose": [],
     }
-    merge = said(surgery.command("merge", asked, Path("/a.safetensors"), Path("/b.safetensors"), Path("/w")))
+    merge = said(lora_tools.command("merge", asked, Path("/a.safetensors"), Path("/b.safetensors"), Path("/w")))
     assert len(json.loads(merge["lbws"][0])) == 26
     assert (merge["new_rank"], merge["new_conv_rank"], merge["ratios"]) == (["128"], ["128"], ["1"])
     said_more = '[merge.options]\ndevice = "cuda"\nnew_rank = 64\n[resize.options]\ndevice = "cuda"\n'
     asked = made(tmp_path, "_algorithms/lora3x3", text=text + said_more)
     assert sdscripts.check(asked) == []
-    merge = said(surgery.command("merge", asked, Path("/a.safetensors"), Path("/b.safetensors"), Path("/w")))
+    merge = said(lora_tools.command("merge", asked, Path("/a.safetensors"), Path("/b.safetensors"), Path("/w")))
     assert (merge["new_rank"], merge["new_conv_rank"], merge["device"]) == (["64"], ["128"], ["cuda"])
-    resize = surgery.command("resize", asked, Path("/a.safetensors"), Path("/b.safetensors"), Path("/w"))
+    resize = lora_tools.command("resize", asked, Path("/a.safetensors"), Path("/b.safetensors"), Path("/w"))
     assert said(resize)["device"] == ["cuda"]
     for part in ("_algorithms/locon", "_algorithms/loha", "_algorithms/full"):
         with pytest.raises(RecipeError):
-            surgery.command("merge", made(tmp_path, part), Path("/a"), Path("/b"), Path("/w"))
+            lora_tools.command("merge", made(tmp_path, part), Path("/a"), Path("/b"), Path("/w"))
 
 
 def test_a_file_that_the_tools_would_spoil_is_refused(tmp_path: Path) -> None:
@@ -574,10 +583,10 @@ def test_a_file_that_the_tools_would_spoil_is_refused(tmp_path: Path) -> None:
     if not samples.is_dir():
         pytest.skip("the samples of real files (shared/samples) are not here")
     how = Resize(sv_ratio=16.0, rank_rule="sd-scripts-0.10")
-    surgery.resize(samples / "lora3x3.safetensors", tmp_path / "x", tmp_path, how, (2, 2))
+    lora_tools.resize(samples / "lora3x3.safetensors", tmp_path / "x", tmp_path, how, (2, 2))
     for name, part in (("locon", "lora_mid.weight"), ("loha", "hada_t1")):
         with pytest.raises(RecipeError, match=part):
-            surgery.resize(samples / f"{name}.safetensors", tmp_path / "x", tmp_path, how, (2, 2))
+            lora_tools.resize(samples / f"{name}.safetensors", tmp_path / "x", tmp_path, how, (2, 2))
 
 
 def test_the_shipped_options_are_those_of_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -585,27 +594,27 @@ def test_the_shipped_options_are_those_of_the_checkout(monkeypatch: pytest.Monke
     folder = settings.sd_scripts()
     if checkout.version(folder) != checkout.PINNED or not checkout.present(folder):
         pytest.skip(f"the pinned sd-scripts is not in {folder}")
-    assert options.dumps(folder) == (ROOT / "orchestrator" / "engines" / "pinned.json").read_text("utf-8")
+    assert parser_options.dumps(folder) == (ROOT / "orchestrator" / "engines" / "pinned.json").read_text("utf-8")
 
 
 def test_another_commits_options_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "other"
-    for name in (*options.SCRIPTS, "library/train_util.py"):
+    for name in (*parser_options.SCRIPTS, "library/train_util.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         text = "def setup_parser():\n    parser.add_argument('--novelty', type=int, default=3, choices=[3, 4])\n"
         (folder / name).write_text(text, "utf-8")
     (folder / ".git").mkdir()
     (folder / ".git" / "HEAD").write_text("0" * 39 + "1\n", "utf-8")
     (folder / ".git" / "index").write_bytes(b"DIRC" + struct.pack(">II", 2, 0) + bytes(20))
-    novelty = options.Opt("novelty", "int", choices=(3, 4), default=3)
-    assert options.of("train_network.py", folder) == {"novelty": novelty}
+    novelty = parser_options.Opt("novelty", "int", choices=(3, 4), default=3)
+    assert parser_options.of("train_network.py", folder) == {"novelty": novelty}
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(folder))
     sdscripts.preflight(recipe("krnk-locon"))
     assert "novelty" in (settings.cache_folder() / f"options-{'0' * 39}1.json").read_text("utf-8")
-    options._of.cache_clear()
-    monkeypatch.setattr(options, "harvest", lambda *_: pytest.fail("the source is read again"))
-    assert options.of("train_network.py", folder) == {"novelty": novelty}
-    found = list(options.problems({"novelty": novelty}, {"novelty": 5, "noveltie": 3}, "x", {}))
+    parser_options._of.cache_clear()
+    monkeypatch.setattr(parser_options, "harvest", lambda *_: pytest.fail("the source is read again"))
+    assert parser_options.of("train_network.py", folder) == {"novelty": novelty}
+    found = list(parser_options.problems({"novelty": novelty}, {"novelty": 5, "noveltie": 3}, "x", {}))
     assert found == [
         ("x.novelty", "is 5; takes 3, 4"),
         ("x.noveltie", "is no option of this program; did you mean novelty?"),
@@ -613,7 +622,7 @@ def test_another_commits_options_are_read_once(tmp_path: Path, monkeypatch: pyte
 
 
 def test_every_owned_option_is_one_of_the_trainers() -> None:
-    known = options.of("train_network.py")
+    known = parser_options.of("train_network.py")
     assert not set(arguments.OWNED) - set(known)
     assert len(known) == 193
 
@@ -624,7 +633,7 @@ def test_the_embedded_engine_takes_the_same_arguments(tmp_path: Path) -> None:
         asked = loader.recipe(RECIPES, name, "demo").recipe
         if asked.base.architecture != "sd1":
             continue
-        inputs = {"dataset": tmp_path, "checkpoint": ROOT / "orchestrator" / "embedded" / "base"}
+        inputs = {"dataset": tmp_path, "checkpoint": ROOT / "orchestrator" / "engines" / "embedded" / "base"}
         command = engines.get("embedded").train(asked, inputs, tmp_path, tmp_path / "x-step00000001-state")
         args = parser.parse_args(command.argv[3:])
         assert args.max_train_steps == asked.training.steps

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.engines import bake, gen_step
+from orchestrator.engines.sdscripts import bake, render_program
 from orchestrator.errors import StepFailed
 from orchestrator.models import places
 from orchestrator.weights.families import deltas, kinds
@@ -174,12 +174,12 @@ def test_the_step_draws_with_the_baked_file_and_removes_it(tmp_path: Path) -> No
     for code in (0, 3):
         argv = [sys.executable, "-c", program, str(code)]
         (tmp_path / "request.json").write_text(json.dumps({**request, "argv": argv}), "utf-8")
-        assert gen_step.main([str(tmp_path / "request.json")]) == code
+        assert render_program.main([str(tmp_path / "request.json")]) == code
         assert int((tmp_path / "size").read_text("utf-8")) > 500
         assert not temporary.exists()
     (tmp_path / "model.ckpt").touch()
     (tmp_path / "request.json").write_text(
         json.dumps({**request, "checkpoint": str(tmp_path / "model.ckpt"), "argv": []}), "utf-8"
     )
-    assert gen_step.main([str(tmp_path / "request.json")]) == 1
+    assert render_program.main([str(tmp_path / "request.json")]) == 1
     assert not temporary.exists()

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.engines import events
-from orchestrator.engines.progress import Reader, read
+from orchestrator.engines.sdscripts import tensorboard
+from orchestrator.engines.sdscripts.output_parser import Reader, read
 from orchestrator.system.process import Progress
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def test_whatever_tqdm_prints_is_read_back(done: int, total: int, loss: float) -
 def test_losses_and_rates_come_from_the_event_files() -> None:
     if not SAMPLES.is_dir():
         pytest.skip("the samples of real output (shared/samples) are not here")
-    found = events.history(SAMPLES / "tensorboard")
+    found = tensorboard.history(SAMPLES / "tensorboard")
     assert [one["step"] for one in found] == [1, 2, 3, 4, 5, 6]
     assert found[0]["loss"] == pytest.approx(1.098282)
     assert found[2]["lr_unet"] == pytest.approx(5e-5)  # half of a cosine from 1e-4
@@ -236,7 +236,7 @@ def test_a_cut_event_file_gives_what_is_whole(tmp_path: Path) -> None:
     lengths = []
     for size in (0, 5, 100, 600, len(whole) - 1, len(whole)):
         cut.write_bytes(whole[:size])
-        lengths.append(len(events.history(tmp_path)))
+        lengths.append(len(tensorboard.history(tmp_path)))
     assert lengths == sorted(lengths)
     assert lengths[0] == 0
     assert lengths[-1] == 6
@@ -263,13 +263,13 @@ def test_numbers_that_are_none_are_passed_over(line: str) -> None:
 
 @given(st.binary(max_size=400))
 def test_no_event_file_breaks_the_reader(data: bytes) -> None:
-    found = list(events._event(data)) if _parses(data) else []
+    found = list(tensorboard._event(data)) if _parses(data) else []
     assert all(isinstance(tag, str) for _, _, tag, _ in found)
 
 
 def _parses(data: bytes) -> bool:
     try:
-        list(events._event(data))
+        list(tensorboard._event(data))
     except (IndexError, ValueError, struct.error):
         return False
     return True

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator.engines import embedded, readback, sdscripts
+from orchestrator.engines import embedded
+from orchestrator.engines.sdscripts import engine, result_checks
 from orchestrator.recipe import Expect, Recipe, loader
 from orchestrator.weights.io import saved
 
@@ -56,7 +57,7 @@ def log(name: str) -> str:
 
 
 def judged(tmp_path: Path, recipe: Recipe, text: str | None = None) -> str:
-    problems = sdscripts.finished(recipe, tmp_path, log(recipe.name) if text is None else text)
+    problems = engine.finished(recipe, tmp_path, log(recipe.name) if text is None else text)
     return "\n".join(str(problem) for problem in problems)
 
 
@@ -137,10 +138,10 @@ def test_the_step_count_of_a_resumed_training_is_what_the_trainer_makes_of_it() 
     """1000 steps of 205 batches an epoch: resumed at 400, five epochs end at 1025, which it calls 820."""
     log = "import network module: x\n  num batches per epoch / x: 205\n  total optimization steps / x: 1000\n"
     log += "skipping {} steps / x\n"
-    assert readback._counted(log.format(400), 1000) == 820
-    assert readback._counted(log.format(200), 1000) == 1000  # still in the first epoch
-    assert readback._counted(log.format(990), 1000) == 205
-    assert readback._counted(log.replace("skipping", "x"), 1000) == 1000
+    assert result_checks._counted(log.format(400), 1000) == 820
+    assert result_checks._counted(log.format(200), 1000) == 1000  # still in the first epoch
+    assert result_checks._counted(log.format(990), 1000) == 205
+    assert result_checks._counted(log.replace("skipping", "x"), 1000) == 1000
 
 
 def test_a_log_without_model_saved(tmp_path: Path) -> None:
@@ -193,7 +194,7 @@ def test_states_that_were_lost_at_the_same_step_are_all_kept(tmp_path: Path) -> 
 
 def test_the_embedded_engine_is_judged_by_its_own_bases_sizes(tmp_path: Path) -> None:
     recipe = loader.recipe(ROOT / "recipes", "krnk-locon", "demo").recipe
-    base = ROOT / "orchestrator" / "embedded" / "base"
+    base = ROOT / "orchestrator" / "engines" / "embedded" / "base"
     command = embedded.train(recipe, {"dataset": tmp_path, "checkpoint": base}, tmp_path, None)
     said = json.loads(command.files["expected.json"])
     assert said["text encoder modules"] < 72

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.engines import checkout, embedded, sdscripts, states
+from orchestrator.engines import embedded
+from orchestrator.engines.sdscripts import checkout, engine, training_states
 from orchestrator.errors import RecipeError
 from orchestrator.recipe import loader
 from orchestrator.system import settings
@@ -35,7 +36,7 @@ def test_the_newest_complete_state_is_chosen(tmp_path: Path) -> None:
     state(tmp_path, "krnk-step00000200-state", 200)
     last = state(tmp_path, "krnk-step00001000-state", 1000)
     state(tmp_path, "krnk-step00000400-state", 400)
-    assert sdscripts.checkpoint(tmp_path) == (last, 1000)
+    assert engine.checkpoint(tmp_path) == (last, 1000)
 
 
 @pytest.mark.parametrize("name", ["random_states_0.pkl", "optimizer.bin", "model.safetensors", "train_state.json"])
@@ -43,9 +44,9 @@ def test_a_state_without_one_of_its_files_does_not_count(tmp_path: Path, name: s
     good = state(tmp_path, "krnk-step00000200-state", 200)
     bad = state(tmp_path, "krnk-step00000400-state", 400)
     (bad / name).unlink()
-    assert states.newest(tmp_path) == (good, 200)
+    assert training_states.newest(tmp_path) == (good, 200)
     (bad / name).write_bytes(b"")
-    assert states.newest(tmp_path) == (good, 200)
+    assert training_states.newest(tmp_path) == (good, 200)
 
 
 @pytest.mark.parametrize("cut", [0, 7, 8, 30, -1])
@@ -53,7 +54,7 @@ def test_a_state_with_cut_weights_does_not_count(tmp_path: Path, cut: int) -> No
     only = state(tmp_path, "krnk-step00000200-state", 200)
     file = only / "model.safetensors"
     file.write_bytes(file.read_bytes()[:cut])
-    assert states.newest(tmp_path) is None
+    assert training_states.newest(tmp_path) is None
 
 
 @pytest.mark.parametrize("name", ["random_states_0.pkl", "optimizer.bin", "scheduler.bin"])
@@ -61,7 +62,7 @@ def test_a_state_with_a_cut_file_does_not_count(tmp_path: Path, name: str) -> No
     good = state(tmp_path, "krnk-step00000200-state", 200)
     file = state(tmp_path, "krnk-step00000400-state", 400) / name
     file.write_bytes(file.read_bytes()[:-1])
-    assert states.newest(tmp_path) == (good, 200)
+    assert training_states.newest(tmp_path) == (good, 200)
 
 
 def test_a_state_of_the_last_step_is_none_to_go_on_from(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ def test_a_state_of_the_last_step_is_none_to_go_on_from(tmp_path: Path) -> None:
     before = state(tmp_path, "krnk-step00000800-state", 800)
     state(tmp_path, "krnk-step00001000-state", 1000)
     (tmp_path / "expected.json").write_text('{"steps": 1000}', "utf-8")
-    assert sdscripts.checkpoint(tmp_path) == (before, 800)
+    assert engine.checkpoint(tmp_path) == (before, 800)
     own = tmp_path / "own"
     for step in (800, 1000):
         folder = own / f"krnk-step{step:08}-state"
@@ -84,7 +85,7 @@ def test_a_state_of_the_last_step_is_none_to_go_on_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("steps", "every", "keep", "left"), [(1000, 200, 1, [800, 1000]), (1000, 300, 1, [900])])
 def test_the_state_before_the_last_step_stays(steps: int, every: int, keep: int, left: list[int]) -> None:
     """What sd-scripts leaves: at each save it removes one state (train_util.get_remove_step_no)."""
-    kept, there = states.kept(keep, steps, every) * every - 1, set[int]()
+    kept, there = training_states.kept(keep, steps, every) * every - 1, set[int]()
     for step in range(every, steps + 1, every):
         there.add(step)
         removed = step - kept - 1
@@ -95,7 +96,7 @@ def test_the_state_before_the_last_step_stays(steps: int, every: int, keep: int,
 @pytest.mark.parametrize("text", ["{", "[]", '{"current_step": "3"}', '{"current_step": true}', '{"current_step": 0}'])
 def test_a_state_that_does_not_say_its_step_does_not_count(tmp_path: Path, text: str) -> None:
     (state(tmp_path, "krnk-step00000200-state", 200) / "train_state.json").write_text(text, "utf-8")
-    assert states.newest(tmp_path) is None
+    assert training_states.newest(tmp_path) is None
 
 
 def test_states_of_a_resumed_training_are_counted_right(tmp_path: Path) -> None:
@@ -108,19 +109,19 @@ def test_states_of_a_resumed_training_are_counted_right(tmp_path: Path) -> None:
         os.utime(file, (3000, 3000))
     attempts = [{"at": 500.0, "resumed_from": None}, {"at": 2000.0, "resumed_from": 400}]
     (tmp_path / "attempts.jsonl").write_text("\n".join(map(json.dumps, attempts)), "utf-8")
-    assert states.newest(tmp_path) == (old, 400)  # no log says how long an epoch is
+    assert training_states.newest(tmp_path) == (old, 400)  # no log says how long an epoch is
     (tmp_path / "log.txt").write_text("  num batches per epoch / 1epochのバッチ数: 205\n", "utf-8")
-    assert states.newest(tmp_path) == (new, 505)
+    assert training_states.newest(tmp_path) == (new, 505)
     recipe = loader.recipe(Path(__file__).resolve().parent.parent / "recipes", "krnk-locon").recipe
     inputs = {"dataset": tmp_path / "none", "checkpoint": Path("/m")}
-    argv = sdscripts.train(recipe, inputs, tmp_path, new).argv
+    argv = engine.train(recipe, inputs, tmp_path, new).argv
     assert argv[argv.index("--initial_step") + 1] == "505"
-    assert states.lost(505, 205) == 410
+    assert training_states.lost(505, 205) == 410
 
 
 def test_no_state_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "krnk-step00000002-state").write_text("a file", "utf-8")
-    assert sdscripts.checkpoint(tmp_path) is None
+    assert engine.checkpoint(tmp_path) is None
     assert embedded.checkpoint(tmp_path) is None
 
 

@@ -329,17 +329,17 @@ def test_every_recipe_survives_the_way_to_sd_scripts_and_back(project: Path, tmp
 def test_exported_options_are_those_of_the_pinned_parser(project: Path, tmp_path: Path) -> None:
     import tomllib  # noqa: PLC0415
 
-    from orchestrator.engines import options  # noqa: PLC0415
+    from orchestrator.engines.sdscripts import parser_options  # noqa: PLC0415
 
     space = Workspace(project)
     recipe = space.load(Wanted(("krnk-locon",)))[0].recipe
     files = export.sd_scripts(recipe, space.world, tmp_path)
     table = tomllib.loads(files["train.toml"])
-    known = options.of("train_network.py")
+    known = parser_options.of("train_network.py")
     given = {
         key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key != "text_encoder_lr"
     }
-    assert list(options.problems(known, given, "", {})) == []
+    assert list(parser_options.problems(known, given, "", {})) == []
     assert table["network_alpha"] == 64.0
     assert isinstance(table["max_train_steps"], int)
     config = tomllib.loads(files["dataset.toml"])

@@ -11,8 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import setup_sd_scripts
-from orchestrator.engines import write_tokenizer
+from orchestrator.engines.sdscripts import setup, write_tokenizer
 from orchestrator.system import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,7 +49,7 @@ def test_a_configured_folder_without_sd_scripts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(tmp_path))
-    assert setup_sd_scripts.main() == 3
+    assert setup.main() == 3
     assert "is set as the sd-scripts checkout and holds none" in capsys.readouterr().err
 
 
@@ -59,7 +58,7 @@ def test_no_git_clone_says_what_works_all_the_same(
 ) -> None:
     monkeypatch.delenv("SD_SCRIPTS_DIR", raising=False)
     monkeypatch.setattr(settings, "ROOT", tmp_path)
-    assert setup_sd_scripts.main() == 3
+    assert setup.main() == 3
     said = capsys.readouterr().err
     assert "make demo" in said
     assert "SD_SCRIPTS_DIR" in said
@@ -73,7 +72,7 @@ def test_a_configured_python_that_is_not_there(
         (tmp_path / name).touch()
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(tmp_path))
     monkeypatch.setenv("SD_SCRIPTS_PYTHON", str(tmp_path / "none"))
-    assert setup_sd_scripts.main() == 3
+    assert setup.main() == 3
     assert "is set as sd-scripts' Python and is not there" in capsys.readouterr().err
 
 

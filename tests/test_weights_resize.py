@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from weights_samples import CONV, LAYERS, LINEAR, MID, TE, UP, changes, lora, modules, read, tensors, write
 
-from orchestrator.engines.checkout import present
+from orchestrator.engines.sdscripts.checkout import present
 from orchestrator.errors import RecipeError
 from orchestrator.system.settings import sd_scripts
 from orchestrator.weights.compare import compare

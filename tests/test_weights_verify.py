@@ -231,7 +231,7 @@ def test_the_recipes_here_promise_what_can_be_checked(project: Path) -> None:
     assert known["krnk-loha"]["tensor_bytes"] == 100_893_372
     assert known["krnk-lora3x3"]["resize"]["param"] == 16
     small = loader.recipe(root, "krnk-locon", "demo").recipe
-    promised = expectation(small, project / "orchestrator" / "embedded" / "base")
+    promised = expectation(small, project / "orchestrator" / "engines" / "embedded" / "base")
     assert (promised["modules"], promised["tensor_bytes"], promised["max_train_steps"]) == (296, 935_248, 100)
     assert json.dumps(known)
 

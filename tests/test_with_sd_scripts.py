@@ -13,7 +13,7 @@ import pytest
 from weights_samples import lora
 
 from orchestrator import cli
-from orchestrator.engines import surgery
+from orchestrator.engines.sdscripts import lora_tools
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "library").mkdir()
     for name in ("train_network.py", "library/train_util.py"):
         (folder / name).touch()
-    texts = {surgery.MERGE: ("models", 'nargs="*"', MERGE), surgery.RESIZE: ("model", "default=None", RESIZE)}
+    texts = {lora_tools.MERGE: ("models", 'nargs="*"', MERGE), lora_tools.RESIZE: ("model", "default=None", RESIZE)}
     for name, (model, many, more) in texts.items():
         text = PROGRAM.replace("{model}", model).replace("{many}", many).replace("{more}", more)
         (folder / name).write_text(text, "utf-8")

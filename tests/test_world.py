@@ -21,7 +21,7 @@ from orchestrator.world.residents import known_by, resident_scene, residents
 from orchestrator.world.tokenizer import merges_of
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-BASE = REPOSITORY / "orchestrator" / "embedded" / "base"
+BASE = REPOSITORY / "orchestrator" / "engines" / "embedded" / "base"
 DATA = REPOSITORY / "data"
 
 

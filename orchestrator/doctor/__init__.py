@@ -10,7 +10,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from orchestrator import engines
-from orchestrator.doctor import files, machine, trainer
+from orchestrator.doctor import files, machine
+from orchestrator.engines.sdscripts import environment
 from orchestrator.errors import Problem, grouped
 from orchestrator.plan import Kind
 from orchestrator.weights.doctor_check import Check, State, as_json, table
@@ -114,7 +115,7 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
     asked = dict.fromkeys(recipe.engine for recipe in recipes)
     found = machine.checks(space.store, space.root, embedded="sd-scripts" not in asked)
     if "sd-scripts" in asked:
-        found += trainer.checks()
+        found += environment.checks()
     problems: list[Problem] = []
     for name in asked:
         lacking = [problem for recipe in recipes if recipe.engine == name for problem in engines.get(name).preflight(recipe)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
     from orchestrator.system.process import Command, Progress
 
-ENGINES: dict[str, str] = {"sd-scripts": "orchestrator.engines.sdscripts", "embedded": "orchestrator.engines.embedded"}
+ENGINES: dict[str, str] = {"sd-scripts": "orchestrator.engines.sdscripts.engine", "embedded": "orchestrator.engines.embedded"}
 
 
 class Engine(Protocol):

@@ -112,7 +112,7 @@ def _table(path: Path, text: str) -> dict[str, Any]:
         raise RecipeError(Problem(str(path), f"cannot be read: {error}", "mend it, or export it again")) from error
     if not isinstance(table, dict):
         raise RecipeError(Problem(str(path), "holds no settings", "a table of names and values was expected"))
-    from orchestrator.engines import options  # noqa: PLC0415 - not for a LoRA
+    from orchestrator.engines.sdscripts import parser_options as options  # noqa: PLC0415 - not for a LoRA
 
     known = {"LoRA_type", "datasets", *options.of("train_network.py"), *options.of("sdxl_train_network.py")}
     if known.isdisjoint(_names(table)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.engines import arguments, options
+from orchestrator.engines.sdscripts import arguments, parser_options
 from orchestrator.importing import Fate, Found, Note
 from orchestrator.importing.pictures import dataset
 from orchestrator.importing.training import training
@@ -174,7 +174,7 @@ def _dropout_and_preset(found: Found, left: dict[str, Any], args: dict[str, Any]
 def _others(found: Found, left: dict[str, Any]) -> dict[str, Any]:
     """Return the options that have no key of their own, checked against sd-scripts' own parser."""
     script = "sdxl_train_network.py" if found.extra.get("architecture") == "sdxl" else "train_network.py"
-    known = options.of(script)
+    known = parser_options.of(script)
     kept: dict[str, Any] = {}
     for name, value in left.items():
         if name in arguments.OWNED:
@@ -190,7 +190,7 @@ def _others(found: Found, left: dict[str, Any]) -> dict[str, Any]:
         if known.get(name) is not None and known[name].default == one:
             found.say(Fate.KEPT, name, why="it is sd-scripts' default")
             continue
-        wrong = dict(options.problems(known, {name: one}, "training.options", {}))
+        wrong = dict(parser_options.problems(known, {name: one}, "training.options", {}))
         if wrong:
             found.say(Fate.LOST, name, why=next(iter(wrong.values())))
         else:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.known import EMBEDDED_BASE
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -91,7 +92,7 @@ def _arguments() -> argparse.ArgumentParser:
     bench = verbs.add_parser("bench", help="read the pictures of what `make demo` has trained")
     bench.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: all of the demo")
     bench.add_argument("--folder", type=Path, help="files SUBJECT-ALGORITHM.safetensors at or below a folder instead")
-    bench.add_argument("--base", type=Path, default=Path(__file__).parent.parent / "embedded" / "base")
+    bench.add_argument("--base", type=Path, default=EMBEDDED_BASE)
     bench.add_argument("--seeds", type=int, default=32, help="pictures for each row")
     bench.add_argument("--clip-skip", type=int, default=1)
     bench.set_defaults(call=_bench)

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.embedded.prompts import Line
-from orchestrator.embedded.sampling import draw
+from orchestrator.engines.embedded.trainer.prompts import Line
+from orchestrator.engines.embedded.trainer.sampling import draw
 from orchestrator.world.attributes import KRNK, TYANK, Character, Scene, View
 from orchestrator.world.captions import scene_tags
 from orchestrator.world.probe import Reading, Seen, read
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from orchestrator.embedded.model import Model
+    from orchestrator.engines.embedded.trainer.model import Model
 
 STEPS: Final = 20
 SCALE: Final = 2.5

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import torch
 
-from orchestrator.embedded import model as models
-from orchestrator.embedded.bake import Baked
+from orchestrator.engines.embedded.trainer import model as models
+from orchestrator.engines.embedded.trainer.lora_baking import Baked
 from orchestrator.errors import NotReady, Problem
 from orchestrator.plan import Kind
 from orchestrator.weights.merge import merge
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from orchestrator.embedded.model import Model
+    from orchestrator.engines.embedded.trainer.model import Model
 
 LOOKS: Final = ("hair", "length", "eyes", "ears", "choker")
 SHOWN: Final = 0.85  # of the pictures show each look of the subject

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import toml
 
-from orchestrator.engines import checkout
+from orchestrator.engines.sdscripts import checkout
 from orchestrator.system import settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent

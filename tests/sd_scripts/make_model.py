@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-WRITER = Path(__file__).resolve().parent.parent.parent / "orchestrator" / "engines" / "write_tokenizer.py"
+WRITER = Path(__file__).resolve().parent.parent.parent / "orchestrator" / "engines" / "sdscripts" / "write_tokenizer.py"
 
 
 def model(folder: Path, words: Path) -> None:

@@ -21,8 +21,8 @@ import toml
 from PIL import Image
 from safetensors.numpy import load_file
 
-from orchestrator.engines import sdscripts, states
-from orchestrator.engines.progress import Reader
+from orchestrator.engines.sdscripts import engine, training_states
+from orchestrator.engines.sdscripts.output_parser import Reader
 from orchestrator.models import layers
 from orchestrator.recipe import loader
 from orchestrator.weights.families import expected_tensors
@@ -55,16 +55,16 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     recipe = loader.recipe(project.root / "recipes", name, "tiny").recipe
     assert expected_tensors.predict(recipe, layers.SD15) == expected_tensors.Predicted(BYTES[algorithm], 350, 72, 278)
     log = (train / "log.txt").read_text("utf-8")
-    assert sdscripts.finished(recipe, train, log) == []
+    assert engine.finished(recipe, train, log) == []
     assert metadata["ss_steps"] == "2"
     assert metadata["ss_seed"] == "31337"
     assert metadata["ss_clip_skip"] == "2"
     assert metadata["ss_lr_scheduler"] == "cosine_with_restarts"
-    assert metadata["ss_sd_scripts_commit_hash"] in sdscripts.version()
+    assert metadata["ss_sd_scripts_commit_hash"] in engine.version()
     assert "sshs_model_hash" in metadata
     # what the banner said was predicted by the plan: pictures, batches, epochs, modules, steps
     expected = json.loads((train / "expected.json").read_text("utf-8"))
-    reader = sdscripts.reader(recipe, train)
+    reader = engine.reader(recipe, train)
     faults = [found.fault for piece in log.splitlines() if (found := reader(piece)) is not None and found.fault]
     assert faults == []
     assert {"images", "batches per epoch", "epochs", "steps", "text encoder modules", "U-Net modules"} <= expected.keys()
@@ -75,7 +75,7 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     assert "U-Net modules 278, predicted 1" in faults[0]
     assert metadata["ss_mixed_precision"] == "no"  # whatever the user's accelerate config and shell say
     assert metadata["ss_gradient_accumulation_steps"] == "1"
-    history = sdscripts.history(train)
+    history = engine.history(train)
     assert [one["step"] for one in history] == [1, 2]
     assert all(0 < one["loss"] < 10 for one in history)
     # block weights FACE: the text encoder is zeroed; then, for networks.lora, the resize
@@ -248,7 +248,7 @@ def test_a_killed_training_goes_on_where_it_was(project: Project) -> None:
     work: Path | None = None
     deadline = time.monotonic() + 1500
     while time.monotonic() < deadline and first.poll() is None:
-        found = [path for path in (runs / name / ".partial").glob("train-*") if states.newest(path) is not None]
+        found = [path for path in (runs / name / ".partial").glob("train-*") if training_states.newest(path) is not None]
         if found:
             work = found[0]
             break
@@ -260,7 +260,7 @@ def test_a_killed_training_goes_on_where_it_was(project: Project) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child["supervisor"], signal.SIGKILL)
     time.sleep(1)
-    before = states.newest(work)
+    before = training_states.newest(work)
     assert before is not None
     done = subprocess.run(
         project.argv(*words), cwd=project.root, env=environment, text=True, capture_output=True, timeout=1800, check=False

@@ -1,0 +1,179 @@
+"""What a trained file says about itself: the ``ss_*`` keys that readers know, ``modelspec.*``, and the hashes.
+
+All values are text (``str(value)``, "None" for nothing), as sd-scripts writes them. The file never claims to come from
+sd-scripts: ``ss_sd_scripts_commit_hash`` is absent and ``modelspec.implementation`` says who made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import save as to_bytes
+
+from orchestrator.engines.embedded.trainer.cli_options import METADATA
+from orchestrator.engines.embedded.trainer.images import tag_frequency
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from orchestrator.engines.embedded.trainer.images import Group
+
+MINIMUM = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args")
+IMPLEMENTATION = "krnk embedded"
+_FROM_ARGUMENTS = (
+    "learning_rate",
+    "text_encoder_lr",
+    "unet_lr",
+    "gradient_checkpointing",
+    "gradient_accumulation_steps",
+    "max_train_steps",
+    "lr_warmup_steps",
+    "lr_scheduler",
+    "network_module",
+    "network_dim",
+    "network_alpha",
+    "network_dropout",
+    "mixed_precision",
+    "clip_skip",
+    "seed",
+    "lowram",
+    "noise_offset",
+    "training_comment",
+    "max_grad_norm",
+    "prior_loss_weight",
+    "min_snr_gamma",
+    "output_name",
+    "max_token_length",
+    "cache_latents",
+)
+
+
+def of_run(
+    args: Namespace, groups: Sequence[Group], epochs: int, optimizer: str, network_args: dict[str, str]
+) -> dict[str, str]:
+    """All keys that are known when training starts. ``args`` are those in force (steps and seed decided)."""
+    values: dict[str, Any] = {f"ss_{name}": getattr(args, name) for name in _FROM_ARGUMENTS}
+    values |= {
+        "ss_session_id": int.from_bytes(hashlib.sha256(str(time.time_ns()).encode()).digest()[:4], "big"),
+        "ss_training_started_at": time.time(),
+        "ss_num_train_images": sum(group.count() for group in groups),
+        "ss_num_validation_images": 0,
+        "ss_num_reg_images": sum(group.regularization for group in groups),
+        "ss_num_batches_per_epoch": sum(group.batches() for group in groups),
+        "ss_num_epochs": epochs,
+        "ss_v2": False,
+        "ss_base_model_version": "sd_v1",
+        "ss_debiased_estimation": args.debiased_estimation_loss,
+        "ss_full_fp16": False,
+        "ss_loss_type": "l2",
+        "ss_zero_terminal_snr": False,
+        "ss_optimizer": optimizer,
+        "ss_sd_model_name": Path(args.pretrained_model_name_or_path).name,
+        "ss_sd_model_hash": "IsADirectory",
+        "ss_new_sd_model_hash": "IsADirectory",
+        "ss_datasets": json.dumps([_dataset(group) for group in groups]),
+        "ss_tag_frequency": json.dumps(tag_frequency([picture for group in groups for picture in group.pictures])),
+        "ss_dataset_dirs": json.dumps(_folders(groups)),
+    }
+    if network_args:
+        values["ss_network_args"] = json.dumps(network_args)
+    if args.vae:
+        values["ss_vae_name"] = Path(args.vae).name
+    return {key: str(value) for key, value in values.items()}
+
+
+def of_save(args: Namespace, run: dict[str, str], steps: int, epoch: int) -> dict[str, str]:
+    """The keys of one saved file: those of the run (six with ``--no_metadata``), its position, ``modelspec.*``."""
+    now = datetime.now(UTC)
+    said = {key: run[key] for key in MINIMUM if key in run} if args.no_metadata else dict(run)
+    if not args.no_metadata:
+        said |= {"ss_steps": str(steps), "ss_epoch": str(epoch), "ss_training_finished_at": str(now.timestamp())}
+    spec: dict[str, Any] = {
+        "sai_model_spec": "1.0.1",
+        "architecture": "stable-diffusion-v1/lora",
+        "implementation": IMPLEMENTATION,
+        "title": args.metadata_title or args.output_name,
+        "date": now.replace(tzinfo=None, microsecond=0).isoformat(),
+        "prediction_type": "epsilon",
+        "encoder_layer": args.clip_skip or 1,
+    }
+    spec |= {name: value for name in METADATA if name != "title" and (value := getattr(args, f"metadata_{name}"))}
+    return said | {f"modelspec.{key}": str(value) for key, value in spec.items()}
+
+
+def with_hashes(tensors: dict[str, Tensor], said: dict[str, str]) -> dict[str, str]:
+    """The metadata with both hashes of Additional Networks, by sd-scripts' rule, for every family.
+
+    The model hash covers the tensors as safetensors lays them out; the old one covers 64 KiB from the first MiB on, and the
+    header in front of it with the ``ss_*`` keys, so nothing may be added to those afterwards.
+    """
+    data = to_bytes(tensors, {key: value for key, value in said.items() if key.startswith("ss_")})
+    start = 8 + int.from_bytes(data[:8], "little")
+    return said | {
+        "sshs_model_hash": hashlib.sha256(data[start:]).hexdigest(),
+        "sshs_legacy_hash": hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8],
+    }
+
+
+def _dataset(group: Group) -> dict[str, Any]:
+    dataset = group.dataset
+    buckets = group.by_bucket()
+    errors = [abs(picture.place.aspect_error) for picture in group.pictures]
+    return {
+        "is_dreambooth": True,
+        "batch_size_per_device": dataset.batch_size,
+        "num_train_images": group.count(),
+        "num_reg_images": group.regularization,
+        "resolution": list(dataset.buckets.resolution),
+        "enable_bucket": dataset.buckets.enabled,
+        "min_bucket_reso": dataset.buckets.smallest,
+        "max_bucket_reso": dataset.buckets.largest,
+        "tag_frequency": tag_frequency(group.pictures),
+        "bucket_info": {
+            "buckets": {
+                str(i): {"resolution": list(size), "count": len(pictures)}
+                for i, (size, pictures) in enumerate(buckets.items())
+            },
+            "mean_img_ar_error": sum(errors) / len(errors) if errors else 0,
+        },
+        "subsets": [
+            {
+                "img_count": sum(1 for picture in group.pictures if picture.subset is subset),
+                "num_repeats": subset.num_repeats,
+                "color_aug": subset.color_aug,
+                "flip_aug": subset.flip_aug,
+                "random_crop": False,
+                "shuffle_caption": subset.shuffle_caption,
+                "keep_tokens": subset.keep_tokens,
+                "caption_prefix": subset.caption_prefix,
+                "caption_suffix": subset.caption_suffix,
+                "image_dir": subset.image_dir.name,
+                "class_tokens": subset.class_tokens,
+                "is_reg": subset.is_reg,
+            }
+            for subset in dataset.subsets
+        ],
+    }
+
+
+def _folders(groups: Sequence[Group]) -> dict[str, dict[str, int]]:
+    """Folder name -> repeats and pictures; a name that comes again gets " (2)", as in sd-scripts."""
+    result: dict[str, dict[str, int]] = {}
+    for group in groups:
+        for subset in group.dataset.subsets:
+            if subset.is_reg:
+                continue
+            name, number = subset.image_dir.name, 2
+            while name in result:
+                name, number = f"{subset.image_dir.name} ({number})", number + 1
+            count = sum(1 for picture in group.pictures if picture.subset is subset)
+            result[name] = {"n_repeats": subset.num_repeats, "img_count": count}
+    return result

@@ -1,0 +1,160 @@
+"""What a training run settles before its first step: arguments, the network, how long it is, where it starts, the banner."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors.torch import load_file
+
+from orchestrator.engines.embedded.trainer import images, model, network, optimizers, target_modules, training_state
+from orchestrator.errors import Problem, RecipeError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a run is, in optimizer steps and epochs."""
+
+    steps: int
+    epochs: int
+    batches_per_epoch: int
+    accumulation: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        return math.ceil(self.batches_per_epoch / self.accumulation)
+
+
+def check(args: Namespace) -> None:
+    """Refuse arguments that cannot work together; all of them at once.
+
+    Raises:
+        RecipeError: with every problem.
+    """
+    problems: list[Problem] = []
+    for name in ("max_train_steps", "gradient_accumulation_steps", "save_every_n_steps", "save_every_n_epochs"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            problems.append(Problem(f"--{name}", f"must be at least 1, is {value}"))
+    if args.dim_from_weights and not args.network_weights:
+        problems.append(Problem("--dim_from_weights", "needs --network_weights"))
+    if (args.resume or args.initial_step) and not args.skip_until_initial_step:
+        hint = "without it sd-scripts would train all steps once more; the embedded engine refuses"
+        problems.append(Problem("--resume", "needs --skip_until_initial_step", hint))
+    if not 0 <= (args.min_timestep or 0) < (args.max_timestep or 1000) <= 1000:
+        said = f"{args.min_timestep or 0}..{args.max_timestep or 1000}"
+        problems.append(Problem("--min_timestep", f"the noise schedule has steps 0..1000, asked for {said}"))
+    if args.log_with and not args.logging_dir:
+        problems.append(Problem("--log_with", "needs --logging_dir"))
+    if args.sample_prompts and not Path(args.sample_prompts).is_file():
+        problems.append(Problem(f"--sample_prompts {args.sample_prompts}", "no such file"))
+    if problems:
+        raise RecipeError(problems)
+    optimizers.optimizer_class(args.optimizer_type)
+    network.wanted(args)
+
+
+def make_network(args: Namespace, base: model.Model) -> network.Built:
+    """Build the network on the base and load ``--network_weights`` into it; say in sd-scripts' words what was made."""
+    print(f"import network module: {args.network_module}", flush=True)
+    want = network.wanted(args)
+    weights = load_file(args.network_weights) if args.network_weights else None
+    built = network.build(base, want, weights if args.dim_from_weights else None)
+    brand = "LoRA" if args.network_module == "networks.lora" else "LyCORIS"
+    _describe(want)
+    # sd-scripts makes the modules of both halves, says so, and then applies those that it trains
+    text, unet = target_modules.find(base, network.selection(want), network.ranks(want))
+    say(f"create {brand} for Text Encoder: {len(text)} modules.")
+    say(f"create {brand} for U-Net: {len(unet)} modules.")
+    if weights is not None:
+        try:
+            built.network.load(weights)
+        except (KeyError, ValueError) as error:
+            hint = "the file was trained with another network; --dim_from_weights takes its ranks"
+            raise RecipeError(Problem(str(args.network_weights), f"does not fit this network: {error}", hint)) from error
+        print(f"load network weights from {args.network_weights}", flush=True)
+    if args.gradient_checkpointing and base.device.type != "cpu":
+        base.unet.train()
+        base.unet.enable_gradient_checkpointing()
+    return built
+
+
+def _describe(want: network.Wanted) -> None:
+    """Say rank, alpha and algorithm in the words of sd-scripts and LyCORIS."""
+    rank = network.ranks(want)
+    if want.module == "networks.lora":
+        say(f"create LoRA network. base dim (rank): {rank.dim}, alpha: {rank.alpha}")
+        if rank.conv_dim:
+            say(f"apply LoRA to Conv2d with kernel size (3,3). dim (rank): {rank.conv_dim}, alpha: {rank.conv_alpha}")
+    else:
+        say(f"Using rank adaptation algo: {want.args.get('algo', 'lora').lower()}")
+
+
+def measure(args: Namespace, groups: tuple[images.Group, ...]) -> Length:
+    """Steps, epochs and batches of the run; epochs asked for win over steps, as in sd-scripts."""
+    batches = sum(group.batches() for group in groups)
+    per_epoch = math.ceil(batches / args.gradient_accumulation_steps)
+    steps = args.max_train_steps
+    if args.max_train_epochs:
+        steps = args.max_train_epochs * per_epoch
+        print(
+            f"override steps. steps for {args.max_train_epochs} epochs is / 指定エポックまでのステップ数: {steps}", flush=True
+        )
+    return Length(steps, math.ceil(steps / per_epoch), batches, args.gradient_accumulation_steps)
+
+
+def first_step(args: Namespace, length: Length) -> int:
+    """The step to start after.
+
+    Raises:
+        RecipeError: the state belongs to other data or another seed, or there is nothing left to train.
+    """
+    start = args.initial_step or 0
+    if args.resume:
+        position = training_state.read_position(Path(args.resume))
+        if args.initial_step is None:
+            start = int(position["current_step"])
+        for name, now in (("seed", args.seed), ("batches_per_epoch", length.batches_per_epoch)):
+            if position.get(name) != now:
+                what = f"was saved with {name} {position.get(name)}, now it is {now}"
+                raise RecipeError(Problem(str(args.resume), what, "start anew without --resume"))
+    if start >= length.steps:
+        raise RecipeError(Problem("--max_train_steps", f"should be greater than initial step: {length.steps} vs {start}"))
+    return int(start)
+
+
+def report_buckets(groups: tuple[images.Group, ...]) -> None:
+    """Say how many pictures each bucket of each dataset holds."""
+    for i, group in enumerate(groups):
+        say(f"[Dataset {i}]")
+        for number, (size, members) in enumerate(group.by_bucket().items()):
+            say(f"bucket {number}: resolution {size}, count: {len(members)}")
+
+
+def banner(groups: tuple[images.Group, ...], length: Length) -> None:
+    """Print what sd-scripts prints before the first step: pictures, batches, epochs, steps."""
+    sizes = ", ".join(str(group.dataset.batch_size) for group in groups)
+    lines = (
+        "running training / 学習開始",
+        f"  num train images * repeats / 学習画像の数×繰り返し回数: {sum(group.count() for group in groups)}",
+        "  num validation images * repeats / 学習画像の数×繰り返し回数: 0",
+        f"  num reg images / 正則化画像の数: {sum(group.regularization for group in groups)}",
+        f"  num batches per epoch / 1epochのバッチ数: {length.batches_per_epoch}",
+        f"  num epochs / epoch数: {length.epochs}",
+        f"  batch size per device / バッチサイズ: {sizes}",
+        f"  gradient accumulation steps / 勾配を合計するステップ数 = {length.accumulation}",
+        f"  total optimization steps / 学習ステップ数: {length.steps}",
+    )
+    print("\n".join(lines), flush=True)
+
+
+def say(line: str) -> None:
+    """Write one line where a log belongs."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,249 @@
+"""A recipe's training as arguments of sd-scripts' train_network.py; the embedded trainer takes the same ones.
+
+What a recipe says reaches the command, zero and false included; nothing goes through --config_file, which takes anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import toml
+
+from orchestrator.engines.sdscripts import gen_img, network_args, training_states
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from orchestrator.recipe import Network, Option, Recipe, Scalar, Training
+
+DATASET, PRESET, PROMPTS, LOGS = "dataset.toml", "preset.toml", "sample_prompts.txt", "logs"
+
+# Options with a key of their own in a recipe, and those that the orchestrator sets (empty).
+OWNED = {
+    "pretrained_model_name_or_path": "base.checkpoint",
+    "vae": "base.vae",
+    "clip_skip": "base.clip_skip",
+    "v2": "base.architecture",
+    "network_module": "network.family",
+    "network_dim": "network.dim",
+    "dim_from_weights": "network.dim",
+    "network_alpha": "network.alpha",
+    "network_dropout": "network.dropout",
+    "network_args": "network.args",
+    "network_weights": "network.weights",
+    "network_train_unet_only": "training.train",
+    "network_train_text_encoder_only": "training.train",
+    "max_train_steps": "training.steps",
+    "max_train_epochs": "training.steps",
+    "optimizer_type": "training.optimizer",
+    "use_8bit_adam": "training.optimizer",
+    "use_lion_optimizer": "training.optimizer",
+    "sdpa": "training.attention",
+    "xformers": "training.attention",
+    "mem_eff_attn": "training.attention",
+    "cache_latents_to_disk": "training.cache_latents",
+    "max_data_loader_n_workers": "training.data_loader_workers",
+    "persistent_data_loader_workers": "training.persistent_workers",
+    "save_state": "training.state_every_n_steps",
+    "save_last_n_steps": "training.keep_states",
+    "save_last_n_steps_state": "training.keep_states",
+    "sample_prompts": "render.prompts",
+    "sample_every_n_epochs": "training.sample_every_n_steps",
+    "sample_sampler": "render.sampler",
+    "train_batch_size": "dataset.batch_size",
+    "color_aug": "dataset.color_aug",
+    "flip_aug": "dataset.flip_aug",
+    "random_crop": "dataset.random_crop",
+    "shuffle_caption": "dataset.shuffle_caption",
+    "keep_tokens": "dataset.keep_tokens",
+    "caption_extension": "dataset.caption_extension",
+    "caption_extention": "dataset.caption_extension",
+    "caption_dropout_rate": "dataset.caption_dropout_rate",
+    "resolution": "dataset.resolution_classes",
+    "enable_bucket": "dataset.enable_bucket",
+    "bucket_no_upscale": "dataset.bucket_no_upscale",
+    "bucket_reso_steps": "dataset.bucket_reso_steps",
+    "min_bucket_reso": "dataset.min_bucket_reso",
+    "max_bucket_reso": "dataset.max_bucket_reso",
+    "log_with": "training.wandb",
+    "wandb_api_key": "the variable WANDB_API_KEY",
+} | {
+    name: f"training.{name}"
+    for name in [
+        "learning_rate",
+        "text_encoder_lr",
+        "unet_lr",
+        "optimizer_args",
+        "lr_scheduler",
+        "lr_scheduler_num_cycles",
+        "lr_warmup_steps",
+        "seed",
+        "mixed_precision",
+        "save_precision",
+        "gradient_checkpointing",
+        "gradient_accumulation_steps",
+        "max_grad_norm",
+        "log_prefix",
+        "cache_latents",
+        "save_every_n_steps",
+        "sample_every_n_steps",
+    ]
+}
+SET_HERE = [
+    "config_file",
+    "output_config",
+    "output_dir",
+    "output_name",
+    "save_model_as",
+    "logging_dir",
+    "dataset_config",
+    "dataset_class",
+    "debug_dataset",
+    "train_data_dir",
+    "reg_data_dir",
+    "in_json",
+    "tokenizer_cache_dir",
+    "resume",
+    "initial_step",
+    "initial_epoch",
+    "skip_until_initial_step",
+    "console_log_simple",
+    "console_log_file",
+    "console_log_level",
+    "huggingface_token",
+    "huggingface_repo_id",
+    "save_state_to_huggingface",
+    "resume_from_huggingface",
+    "async_upload",
+    "no_metadata",
+    "save_state_on_train_end",
+]
+OWNED |= dict.fromkeys(SET_HERE, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """Arguments of a trainer and the texts they refer to (file name below the work folder -> content)."""
+
+    argv: tuple[str, ...]
+    files: dict[str, str] = field(default_factory=dict)
+
+
+def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None, initial: int | None = None) -> Arguments:
+    """Return the arguments of a training.
+
+    Args:
+        recipe: what to train.
+        inputs: "dataset", "checkpoint", "vae" and "weights" where the recipe has them.
+        work: folder for everything that is written; files are referred to by absolute path.
+        state: complete state to resume from.
+        initial: the step of the whole training at which it was saved, if the state itself may say otherwise.
+    """
+    training, files = recipe.training, {}
+    work = work.absolute()
+    if (inputs["dataset"] / DATASET).is_file():  # not there yet when a plan is only shown
+        from orchestrator.dataset import latent_links  # noqa: PLC0415
+        from orchestrator.dataset.sd_scripts_toml import absolute_config  # noqa: PLC0415 - it reads pictures' headers elsewhere
+
+        linked = work / latent_links.FOLDER if training.cache_latents == "disk" else None
+        files[DATASET] = absolute_config(inputs["dataset"], linked)
+    argv = ["--pretrained_model_name_or_path", str(inputs["checkpoint"])]
+    argv += ["--vae", str(inputs["vae"])] if "vae" in inputs else []
+    argv += ["--dataset_config", str(work / DATASET), "--output_dir", str(work), "--output_name", recipe.name]
+    argv += ["--save_model_as", "safetensors", "--save_precision", training.save_precision]
+    preset = ""
+    if recipe.network.preset is not None:
+        preset = str(work / PRESET)
+        files[PRESET] = toml.dumps(recipe.network.preset.model_dump(mode="json"))
+    argv += _network(recipe.network, preset, inputs)
+    if training.train != "both":
+        argv.append(f"--network_train_{training.train}_only")
+    argv += _optimizer(training)
+    argv += _how(recipe)
+    argv += _saving(training)
+    argv += ["--logging_dir", str(work / LOGS), "--log_with", "all" if training.wandb else "tensorboard"]
+    argv += ["--log_prefix", training.log_prefix or f"{recipe.name}-"]  # so that TensorBoard shows whose run it is
+    if training.sample_every_n_steps is not None and recipe.render.prompts:
+        files[PROMPTS] = gen_img.sample_prompts(recipe)
+        argv += ["--sample_prompts", str(work / PROMPTS), "--sample_sampler", recipe.render.sampler]
+        argv += ["--sample_every_n_steps", str(training.sample_every_n_steps)]
+    if state is not None:
+        # The loop restarts at 0 unless the steps of the state are skipped; without --initial_step the state says how many.
+        argv += ["--resume", str(state.absolute()), "--skip_until_initial_step"]
+        argv += ["--initial_step", str(initial)] if initial is not None else []
+    for name, value in training.options.items():
+        argv += option(name, value)
+    return Arguments(tuple(argv), files)
+
+
+def option(name: str, value: Option) -> list[str]:
+    """Return ``--name`` and its values; a switch that is false is left out (sd-scripts' switches can only be set)."""
+    if isinstance(value, bool):
+        return [f"--{name}"] if value else []
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--{name}", *(network_args.text(one) for one in values)]
+
+
+def _network(network: Network, preset: str, inputs: Mapping[str, Path]) -> list[str]:
+    argv = ["--network_module", network_args.module(network.family), "--network_dim", str(network.dim)]
+    argv += ["--network_alpha", network_args.text(network.alpha)]
+    argv += ["--network_dropout", network_args.text(network.dropout)] if network.dropout is not None else []
+    said = network_args.arguments(network, preset)
+    argv += ["--network_args", *said] if said else []
+    if network.weights:
+        argv += ["--network_weights", str(inputs.get("weights", network.weights))]
+    return argv
+
+
+def _given(name: str, value: Scalar | None) -> list[str]:
+    return [] if value is None else [f"--{name}", network_args.text(value)]
+
+
+def _optimizer(training: Training) -> list[str]:
+    argv = ["--max_train_steps", str(training.steps)]
+    for name in ("learning_rate", "text_encoder_lr", "unet_lr"):
+        argv += _given(name, getattr(training, name))
+    argv += ["--optimizer_type", training.optimizer]
+    if training.optimizer_args:
+        # Values go through ast.literal_eval there: text needs quotes, a list is a tuple.
+        argv += ["--optimizer_args", *(f"{name}={value!r}" for name, value in training.optimizer_args.items())]
+    argv += ["--lr_scheduler", training.lr_scheduler]
+    for name in ("lr_scheduler_num_cycles", "lr_warmup_steps", "max_grad_norm", "gradient_accumulation_steps"):
+        argv += _given(name, getattr(training, name))
+    return argv
+
+
+def _how(recipe: Recipe) -> list[str]:
+    """Arguments about precision, memory and data loading."""
+    training = recipe.training
+    argv = ["--seed", str(training.seed), "--mixed_precision", training.mixed_precision]
+    if recipe.base.architecture == "sd1":
+        argv += ["--clip_skip", str(recipe.base.clip_skip)]
+    argv += ["--gradient_checkpointing"] if training.gradient_checkpointing else []
+    argv += [f"--{training.attention}"] if training.attention != "none" else []
+    if training.cache_latents != "no":
+        argv += ["--cache_latents", *(["--cache_latents_to_disk"] if training.cache_latents == "disk" else [])]
+    argv += ["--max_data_loader_n_workers", str(training.data_loader_workers)]
+    argv += ["--persistent_data_loader_workers"] if training.persistent_workers else []
+    return argv
+
+
+def interval(training: Training) -> int | None:
+    """Return save_every_n_steps: sd-scripts saves a state only where it saves the LoRA too."""
+    return training.save_every_n_steps or training.state_every_n_steps
+
+
+def _saving(training: Training) -> list[str]:
+    every = interval(training)
+    if every is None or every > training.steps:
+        return []
+    argv = ["--save_every_n_steps", str(every)]
+    # sd-scripts removes the multiple of ``every`` below step - n - 1: n = keep * every - 1 leaves ``keep`` of them.
+    kept = str(training_states.kept(training.keep_states, training.steps, every) * every - 1)
+    if training.save_every_n_steps is None:  # the LoRA beside a state is not asked for; only the last is left
+        argv += ["--save_last_n_steps", kept]
+    if training.state_every_n_steps is not None:
+        argv += ["--save_state", "--save_last_n_steps_state", kept]
+    return argv

@@ -1,0 +1,115 @@
+"""A recipe's prompts as arguments of gen_img.py and as its prompt files; the embedded renderer takes the same ones."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from orchestrator.engines.sdscripts import network_args
+from orchestrator.errors import near_miss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from orchestrator.recipe import Prompt, Recipe
+
+PROMPTS = "prompts.txt"
+# gen_img.py's --sampler and train_network.py's --sample_sampler take the same names (v0.10.1).
+SAMPLERS = [
+    "ddim",
+    "pndm",
+    "lms",
+    "euler",
+    "euler_a",
+    "heun",
+    "dpm_2",
+    "dpm_2_a",
+    "dpmsolver",
+    "dpmsolver++",
+    "dpmsingle",
+    "k_lms",
+    "k_euler",
+    "k_euler_a",
+    "k_dpm_2",
+    "k_dpm_2_a",
+]
+# What a prompt file would read as something else: an option, a second line, dynamic-prompt syntax.
+_SYNTAX: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"(^|\s)--"), '" --" begins an option of a prompt line'),
+    (re.compile(r"[\r\n]"), "is more than one line"),
+    (re.compile(r"\{.*\||\}"), "{a|b} is dynamic-prompt syntax of gen_img.py"),
+    (re.compile(r"^\s*#"), "# begins a comment"),
+)
+
+
+def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, what is wrong) for prompts and samplers that the programs would misread."""
+    if recipe.render.sampler not in SAMPLERS:
+        yield "render.sampler", f'is "{recipe.render.sampler}"{near_miss(recipe.render.sampler, SAMPLERS)}'
+    texts = {"render.negative": recipe.render.negative}
+    for name, prompt in recipe.render.prompts.items():
+        texts[f"render.prompts.{name}.prompt"] = _text(recipe, prompt)
+        texts[f"render.prompts.{name}.negative"] = prompt.negative or ""
+    for where, said in texts.items():
+        for pattern, why in _SYNTAX:
+            if pattern.search(said):
+                yield where, why
+
+
+def _text(recipe: Recipe, prompt: Prompt) -> str:
+    return prompt.prompt.replace("{trigger}", ", ".join(recipe.triggers()))
+
+
+def lines(recipe: Recipe, *, names: bool) -> str:
+    """Return a prompt file: one line per prompt, every option said, the seed above all.
+
+    Without ``--d`` in each line, ``--seed`` only seeds a generator of seeds (gen_img.py 2339-2347).
+
+    Args:
+        recipe: its ``render`` table.
+        names: say ``--f PROMPT.png`` (gen_img.py; the trainer names its samples itself).
+    """
+    render, said = recipe.render, []
+    for name, prompt in render.prompts.items():
+        line = _text(recipe, prompt)
+        negative = render.negative if prompt.negative is None else prompt.negative
+        line += f" --n {negative}" if negative else ""
+        line += f" --w {prompt.width or render.width} --h {prompt.height or render.height}"
+        line += f" --d {render.seed if prompt.seed is None else prompt.seed}"
+        line += f" --s {render.steps} --l {network_args.text(render.scale)}"
+        said.append(line + (f" --f {name}.png" if names else ""))
+    return "\n".join(said) + "\n"
+
+
+def sample_prompts(recipe: Recipe) -> str:
+    """Return the text of --sample_prompts."""
+    return lines(recipe, names=False)
+
+
+def arguments(recipe: Recipe, checkpoint: Path, vae: Path | None, lora: Path | None, work: Path) -> list[str]:
+    """Return the arguments of gen_img.py.
+
+    Args:
+        recipe: its ``render`` table says what to draw.
+        checkpoint: the base model, or one with the LoRA baked in.
+        vae: separate VAE, if there is one.
+        lora: a file that networks.lora can read, or None when it is baked in.
+        work: folder with the prompt file; receives PROMPT.png.
+    """
+    render, work = recipe.render, work.absolute()
+    # Without --v1 the kind of model is guessed by the file's size.
+    argv = ["--ckpt", str(checkpoint), "--sdxl" if recipe.base.architecture == "sdxl" else "--v1"]
+    argv += ["--vae", str(vae)] if vae is not None else []
+    argv += ["--outdir", str(work), "--from_file", str(work / PROMPTS), "--W", str(render.width), "--H", str(render.height)]
+    argv += ["--steps", str(render.steps), "--scale", network_args.text(render.scale), "--sampler", render.sampler]
+    argv += ["--batch_size", str(render.batch_size), "--seed", str(render.seed)]
+    argv += ["--clip_skip", str(recipe.base.clip_skip)] if recipe.base.architecture == "sd1" else []
+    argv += ["--max_embeddings_multiples", "3", "--sdpa"]
+    argv += [f"--{render.precision}"] if render.precision != "no" else []
+    options = recipe.training.options
+    argv += [f"--{name}" for name in ("v_parameterization", "zero_terminal_snr") if options.get(name)]
+    if lora is not None:
+        argv += ["--network_module", "networks.lora", "--network_weights", str(lora)]
+        argv += ["--network_mul", network_args.text(render.multiplier)]
+    return argv

@@ -1,0 +1,228 @@
+"""The options of sd-scripts' programs: names, types, choices, defaults; from its own source, without importing it.
+
+``setup_parser`` of a script is followed through the functions it hands its parser to (by ``ast``; torch is not imported).
+The pinned release's options ship as ``pinned.json``; those of another commit are kept in the user's cache.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import json
+import os
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.engines.sdscripts import checkout
+from orchestrator.errors import near_miss
+from orchestrator.system import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+SCRIPTS = ("train_network.py", "sdxl_train_network.py", "gen_img.py", "networks/resize_lora.py", "networks/svd_merge_lora.py")
+_SHIPPED = Path(__file__).with_name("pinned.json")
+_TYPES = ("str", "int", "float", "switch", "int_or_float")
+
+
+@dataclass(frozen=True, slots=True)
+class Opt:
+    """One option of a program: ``type`` is str, int, float, switch or int_or_float; ``many`` takes a list."""
+
+    name: str
+    type: str = "str"
+    many: bool = False
+    choices: tuple[str | int | float | None, ...] = ()
+    default: str | int | float | bool | None = None
+
+
+Options = dict[str, Opt]
+
+
+def of(script: str, folder: Path | None = None) -> Options:
+    """Return the options of a script of the checkout in ``folder`` (default: the configured one).
+
+    Without a checkout, and for the pinned commit, those that ship with this project.
+    """
+    folder = folder or settings.sd_scripts()
+    return _of(script, folder, checkout.version(folder))
+
+
+@functools.lru_cache(maxsize=32)
+def _of(script: str, folder: Path, version: str) -> Options:
+    if version == checkout.PINNED:
+        return _read(_SHIPPED, script)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return _read(_cache(version), script)
+    return harvest(folder, script)
+
+
+def _read(path: Path, script: str) -> Options:
+    table = json.loads(path.read_text("utf-8"))[script]
+    return {one["name"]: Opt(**{**one, "choices": tuple(one.get("choices", ()))}) for one in table}
+
+
+def _cache(version: str) -> Path:
+    return settings.cache_folder() / f"options-{version.replace(' ', '-')}.json"
+
+
+def remember(folder: Path) -> None:
+    """Keep the options of an unmodified checkout that is not the pinned one, so that its source is read once."""
+    version = checkout.version(folder)
+    if version == checkout.PINNED or " " in version or not checkout.present(folder) or _cache(version).exists():
+        return
+    with contextlib.suppress(OSError):
+        _cache(version).parent.mkdir(parents=True, exist_ok=True)
+        draft = _cache(version).with_suffix(f".{os.getpid()}")
+        draft.write_text(dumps(folder), "utf-8")
+        draft.replace(_cache(version))
+
+
+def dumps(folder: Path) -> str:
+    """Return the options of all scripts of a checkout as JSON, as ``pinned.json`` holds them (defaults left out)."""
+    plain = asdict(Opt(""))
+    table = {
+        script: [
+            {key: value for key, value in asdict(one).items() if key == "name" or value != plain[key]}
+            for one in harvest(folder, script).values()
+        ]
+        for script in SCRIPTS
+    }
+    rows = (
+        f" {json.dumps(script)}: [\n" + ",\n".join(f"  {json.dumps(one)}" for one in rows) + "\n ]"
+        for script, rows in table.items()
+    )
+    return "{\n" + ",\n".join(rows) + "\n}\n"
+
+
+def problems(
+    options: Mapping[str, Opt], given: Mapping[str, Any], prefix: str, owned: Mapping[str, str]
+) -> Iterable[tuple[str, str]]:
+    """Yield (dotted key, what is wrong) for the extra options that a recipe gives.
+
+    Args:
+        options: what the program takes.
+        given: name -> value, as the recipe has it.
+        prefix: the table they stand in, ``training.options``.
+        owned: options that have a key of their own in a recipe: name -> that key (empty: set by the orchestrator).
+    """
+    for name, value in given.items():
+        where = f"{prefix}.{name}"
+        option = options.get(name)
+        if name in owned:
+            yield where, f"set {owned[name]} instead" if owned[name] else "is set by the orchestrator"
+        elif option is None:
+            yield where, f"is no option of this program{near_miss(name, options)}"
+        elif isinstance(value, tuple) != option.many:
+            yield where, "takes a list" if option.many else "takes one value"
+        else:
+            for one in value if isinstance(value, tuple) else (value,):
+                if said := _wrong(option, one):
+                    yield where, f"is {json.dumps(one)}; {said}"
+
+
+def _wrong(option: Opt, value: Any) -> str:
+    """Return what a value should be, or nothing if it fits."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        "switch": isinstance(value, bool),
+        "int": isinstance(value, int) and not isinstance(value, bool),
+        "float": number,
+        "int_or_float": number or isinstance(value, str),
+        "str": isinstance(value, str),
+    }
+    if not fits[option.type]:
+        words = {
+            "switch": "true or false",
+            "int": "a whole number",
+            "float": "a number",
+            "int_or_float": "a number",
+            "str": "text",
+        }
+        return f"takes {words[option.type]}"
+    if option.choices and value not in option.choices:
+        return f"takes {', '.join(str(one) for one in option.choices if one is not None)}"
+    return ""
+
+
+def harvest(folder: Path, script: str) -> Options:
+    """Read a script's options from its source. OSError or SyntaxError if it cannot be read."""
+    source = _Source(folder)
+    found: Options = {}
+    source.walk(folder / script, "setup_parser", found)
+    return found
+
+
+class _Source:
+    """Modules of a checkout, parsed once each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._modules: dict[Path, dict[str, ast.FunctionDef]] = {}
+
+    def _functions(self, path: Path) -> dict[str, ast.FunctionDef]:
+        if path not in self._modules:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what its strings look like is not our business
+                tree = ast.parse(path.read_text("utf-8"))
+            self._modules[path] = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        return self._modules[path]
+
+    def walk(self, path: Path, name: str, found: Options) -> None:
+        """Collect what the function ``name`` adds to a parser, itself and through the functions it calls."""
+        for node in ast.walk(self._functions(path)[name]):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called == "add_argument":
+                for option in _option(node):
+                    found.setdefault(option.name, option)
+            elif called.startswith("add_") and called.endswith("arguments"):
+                self.walk(self._where(path, called), called, found)
+            elif called == "setup_parser" and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+                self.walk(self._folder / f"{node.func.value.id}.py", called, found)
+
+    def _where(self, path: Path, name: str) -> Path:
+        """Return the module that defines ``name``: the one that calls it, or the one of ``library`` that has it."""
+        candidates = [path]
+        candidates += [
+            self._folder / "library" / f"{stem}.py" for stem in ("train_util", "config_util", "utils", "sdxl_train_util")
+        ]
+        candidates += sorted((self._folder / "library").glob("*.py"))
+        for one in candidates:
+            if one.is_file() and f"def {name}(" in one.read_text("utf-8") and name in self._functions(one):
+                return one
+        raise FileNotFoundError(2, f"{name} is defined nowhere in library/", str(path))
+
+
+def _option(call: ast.Call) -> Iterable[Opt]:
+    """Yield one option per ``--name`` of an ``add_argument`` call."""
+    said = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+    action = _literal(said.get("action")) or ""
+    kind = said.get("type")
+    typed = kind.id if isinstance(kind, ast.Name) else ""
+    if action in ("store_true", "store_false"):
+        typed = "switch"
+    elif typed not in _TYPES:
+        typed = "str"
+    choices = _literal(said.get("choices")) or ()
+    default = _literal(said.get("default"))
+    many = _literal(said.get("nargs")) in ("*", "+") or isinstance(_literal(said.get("nargs")), int)
+    if typed == "switch" and default is None:
+        default = False
+    for argument in call.args:
+        name = _literal(argument)
+        if isinstance(name, str) and name.startswith("--"):
+            yield Opt(name[2:], typed, many, tuple(choices), default if isinstance(default, str | int | float) else None)
+
+
+def _literal(node: ast.expr | None) -> Any:
+    """Return the value of a literal; None for what has to be computed."""
+    if node is None:
+        return None
+    with contextlib.suppress(ValueError, TypeError):
+        return ast.literal_eval(node)
+    return None
