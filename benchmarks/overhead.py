@@ -24,7 +24,7 @@ import pytest
 from benchmarks import Row
 from benchmarks.start import took
 from orchestrator import go, lanes, trace
-from orchestrator.plan import Lane
+from orchestrator.plan.planner import Lane
 from orchestrator.recipe.compose import names
 from orchestrator.workspace import Wanted, Workspace
 

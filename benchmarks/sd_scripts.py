@@ -23,7 +23,7 @@ from sd_scripts import conftest as real
 from benchmarks import NotHereError, Row
 from orchestrator import go, lanes
 from orchestrator.engines.sdscripts import checkout, engine
-from orchestrator.plan import Lane
+from orchestrator.plan.planner import Lane
 from orchestrator.system import settings
 
 STEPS = 6

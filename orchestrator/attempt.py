@@ -11,7 +11,7 @@ from orchestrator import commands, diagnose, engines, guards, leftover, turn
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.journal import Journal, complete, last_lines
-from orchestrator.plan import Kind, Plan, Step
+from orchestrator.plan.planner import Kind, Plan, Step
 from orchestrator.record import Reason, Why
 from orchestrator.system import crash_report, process
 from orchestrator.weights.io import saved

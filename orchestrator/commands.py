@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestrator import engines
 from orchestrator.models import blocks
-from orchestrator.plan import Kind, Plan, Step
+from orchestrator.plan.planner import Kind, Plan, Step
 from orchestrator.release.parameters import every
 from orchestrator.system.process import Command
 

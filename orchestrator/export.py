@@ -13,7 +13,7 @@ from orchestrator.recipe import toml
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.known import World
+    from orchestrator.plan.inputs import World
     from orchestrator.recipe import Recipe
 
 TRAIN, DATASET, PRESET = "train.toml", "dataset.toml", "preset.toml"

@@ -13,7 +13,7 @@ from orchestrator.errors import NotReady, Problem, RecipeError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.known import World
+    from orchestrator.plan.inputs import World
     from orchestrator.recipe import Recipe
 
 _PARTS: Final = 3  # owner/name/file, where file may stand in folders

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import lanes, leftover, notify, view
 from orchestrator.job import Job, Outcome, Status
-from orchestrator.plan import Kind
+from orchestrator.plan.planner import Kind
 from orchestrator.run import interruptible, run_plan
 from orchestrator.system import process
 from orchestrator.system.terminal import clean
 from orchestrator.workspace import Wanted, Workspace, final, select
 
 if TYPE_CHECKING:
-    from orchestrator.known import World
-    from orchestrator.plan import Plan, Step
+    from orchestrator.plan.inputs import World
+    from orchestrator.plan.planner import Plan, Step
     from orchestrator.store import Store
 
 

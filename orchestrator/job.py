@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.errors import Problem
-    from orchestrator.plan import Plan, Step
+    from orchestrator.plan.planner import Plan, Step
     from orchestrator.record import Reason
     from orchestrator.store import Store
     from orchestrator.system import process

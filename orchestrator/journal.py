@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import guards
-from orchestrator.plan import Kind
+from orchestrator.plan.planner import Kind
 from orchestrator.recipe import Guards
 from orchestrator.record import PROGRESS, readings
 from orchestrator.system import process
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from orchestrator.engines import Engine
     from orchestrator.job import Job
-    from orchestrator.plan import Step
+    from orchestrator.plan.planner import Step
     from orchestrator.recipe import Recipe
 
 LAST_LINES = 12

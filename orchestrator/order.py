@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.plan import Kind
+from orchestrator.plan.planner import Kind
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Plan
+    from orchestrator.plan.planner import Plan
 
 AHEAD = 2
 """A dataset goes before the CPU steps of the recipe this many places before it: the GPU works on the one between."""

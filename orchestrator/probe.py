@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
-from orchestrator.plan import Kind, canonical
+from orchestrator.plan.planner import Kind, canonical
 from orchestrator.record import host
 from orchestrator.system import process
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Plan
+    from orchestrator.plan.planner import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.record import Reason
     from orchestrator.system.process import Progress

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import engines
 from orchestrator.errors import RecipeError
-from orchestrator.plan import Kind
+from orchestrator.plan.planner import Kind
 from orchestrator.recipe import loader
 from orchestrator.record import PARTIAL, RECORD
 from orchestrator.record import load as load_record
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from orchestrator.plan import Step
+    from orchestrator.plan.planner import Step
     from orchestrator.recipe.loader import Loaded
     from orchestrator.workspace import Workspace
 

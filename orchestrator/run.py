@@ -15,7 +15,7 @@ from orchestrator.errors import Problem
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.lanes import Lanes
 from orchestrator.order import order
-from orchestrator.plan import Kind, Lane, Step
+from orchestrator.plan.planner import Kind, Lane, Step
 from orchestrator.system import process
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from orchestrator.workspace import as_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.plan import Plan
+    from orchestrator.plan.planner import Plan
     from orchestrator.recipe.loader import Loaded
     from orchestrator.record import Reason
     from orchestrator.store import Store

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import diagnose, engines, leftover
 from orchestrator.errors import Problem, StepFailed
-from orchestrator.known import Digests
-from orchestrator.plan import Kind, Plan, Step
+from orchestrator.plan.inputs import Digests
+from orchestrator.plan.planner import Kind, Plan, Step
+from orchestrator.plan.step import SCHEMA
 from orchestrator.record import BOOKKEEPING, PARTIAL, RECORD, Reason, Record, Why, drafts, host, load, sync, write
-from orchestrator.step import SCHEMA
 from orchestrator.system import lock as owner
 from orchestrator.system import process, supervisor
 

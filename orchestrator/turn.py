@@ -6,14 +6,14 @@ import contextlib
 import fcntl
 from typing import TYPE_CHECKING
 
-from orchestrator.plan import Kind
+from orchestrator.plan.planner import Kind
 from orchestrator.system import lock, process, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orchestrator.job import Job
-    from orchestrator.plan import Step
+    from orchestrator.plan.planner import Step
 
 SHARED_SECONDS = 0.1
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from orchestrator import go, grid, lanes, view
 from orchestrator.errors import Problem, RecipeError, StepFailed
 from orchestrator.job import Job, Status
-from orchestrator.plan import Kind, Plan, make_plan
+from orchestrator.plan.planner import Kind, Plan, make_plan
 from orchestrator.recipe import Recipe
 from orchestrator.release.parameters import every
 from orchestrator.report.details import VARIANTS

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.errors import Problem
-    from orchestrator.plan import Plan
+    from orchestrator.plan.planner import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.record import Reason
     from orchestrator.workspace import Workspace

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from orchestrator.plan import Plan, Step
+    from orchestrator.plan.planner import Plan, Step
     from orchestrator.record import Reason
     from orchestrator.system.process import Progress
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import guards
 from orchestrator.errors import NotReady, Problem, RecipeError
-from orchestrator.known import World
-from orchestrator.plan import Kind, Plan, make_plan
+from orchestrator.plan.inputs import World
+from orchestrator.plan.planner import Kind, Plan, make_plan
 from orchestrator.recipe import loader as load
 from orchestrator.recipe.compose import find_root
 from orchestrator.store import Store
@@ -18,7 +18,7 @@ from orchestrator.store import Store
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.plan import Step
+    from orchestrator.plan.planner import Step
     from orchestrator.recipe import Recipe
     from orchestrator.recipe.loader import Loaded
     from orchestrator.record import Reason

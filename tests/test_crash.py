@@ -15,7 +15,7 @@ from orchestrator.job import Status
 from orchestrator.system import crash_report
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Step
+    from orchestrator.plan.planner import Step
 
 
 @pytest.fixture(autouse=True)

@@ -21,14 +21,14 @@ from orchestrator.executors.parcel import Answer, Item, Missing, pack, part
 from orchestrator.executors.relay import Board
 from orchestrator.job import Job, Status
 from orchestrator.lanes import Slot
-from orchestrator.plan import Kind, Lane
+from orchestrator.plan.planner import Kind, Lane
 from orchestrator.run import run_plan
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.executors.carrier import Sender
-    from orchestrator.plan import Plan
+    from orchestrator.plan.planner import Plan
 
 
 NOT_THERE, THERE = ".shared-not-there", ".shared-x"

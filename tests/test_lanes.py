@@ -17,7 +17,7 @@ from orchestrator.attempt import execute
 from orchestrator.job import Job, Outcome, Status
 from orchestrator.lanes import Inline, Lanes, Slot
 from orchestrator.order import order
-from orchestrator.plan import Kind, Lane, Plan
+from orchestrator.plan.planner import Kind, Lane, Plan
 from orchestrator.record import Reason, Why
 from orchestrator.run import interruptible, run_plan
 from orchestrator.store import Store

@@ -13,7 +13,7 @@ import pytest
 from orchestrator import notify
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.job import Outcome, Status
-from orchestrator.plan import Kind, Lane, Step
+from orchestrator.plan.planner import Kind, Lane, Step
 from orchestrator.system import settings
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from orchestrator.job import Status
 from orchestrator.system import lock, process, supervisor
 
 if TYPE_CHECKING:
-    from orchestrator.plan import Step
+    from orchestrator.plan.planner import Step
 
 ELSEWHERE = "other-host 6f1c2d3e pid:[4026531836]"
 

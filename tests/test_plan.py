@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.plan import _HOW, Kind, Lane, Plan, Source, make_plan
+from orchestrator.plan.planner import _HOW, Kind, Lane, Plan, Source, make_plan
 from orchestrator.recipe import Training, loader
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from test_notify import FAILED, outcome
 from orchestrator import cli, manual, verbs_first, view
 from orchestrator.errors import RecipeError
 from orchestrator.job import Status
-from orchestrator.plan import Plan
+from orchestrator.plan.planner import Plan
 from orchestrator.record import Reason, Why
 from orchestrator.system import cells
 from orchestrator.system.process import Progress

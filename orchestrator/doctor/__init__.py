@@ -13,15 +13,15 @@ from orchestrator import engines
 from orchestrator.doctor import files, machine
 from orchestrator.engines.sdscripts import environment
 from orchestrator.errors import Problem, grouped
-from orchestrator.plan import Kind
+from orchestrator.plan.planner import Kind
 from orchestrator.weights.doctor_check import Check, State, as_json, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.known import World
-    from orchestrator.plan import Plan
+    from orchestrator.plan.inputs import World
+    from orchestrator.plan.planner import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.recipe.loader import Loaded
     from orchestrator.record import Reason

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from orchestrator.known import World
+    from orchestrator.plan.inputs import World
     from orchestrator.recipe import Recipe
 
 _NAMES: Final = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "lora": "a LoRA", "vae": "a VAE", "": "something else"}

@@ -17,8 +17,8 @@ from orchestrator import engines
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.executors.carrier import fetch
 from orchestrator.executors.parcel import Item, Model, Parcel, last
-from orchestrator.known import EMBEDDED_BASE, Digests, World
-from orchestrator.plan import Kind
+from orchestrator.plan.inputs import EMBEDDED_BASE, Digests, World
+from orchestrator.plan.planner import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

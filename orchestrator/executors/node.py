@@ -21,9 +21,9 @@ from orchestrator.executors.carrier import Folder, Inside
 from orchestrator.executors.parcel import Answer, Item, Missing, Model, Parcel, bundle
 from orchestrator.executors.relay import FLUSH_SECONDS, Event, Relay
 from orchestrator.job import Job, Outcome, Status
-from orchestrator.known import Digests
 from orchestrator.lanes import Slot
-from orchestrator.plan import Kind, Plan, Step
+from orchestrator.plan.inputs import Digests
+from orchestrator.plan.planner import Kind, Plan, Step
 from orchestrator.record import BOOKKEEPING, PROGRESS
 from orchestrator.store import Store
 from orchestrator.system import process

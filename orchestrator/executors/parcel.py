@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import engines
-from orchestrator.known import EMBEDDED_BASE
-from orchestrator.plan import Kind, Plan, Step
+from orchestrator.plan.inputs import EMBEDDED_BASE
+from orchestrator.plan.planner import Kind, Plan, Step
 from orchestrator.record import RECORD
 
 if TYPE_CHECKING:

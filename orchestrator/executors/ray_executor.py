@@ -21,7 +21,7 @@ from orchestrator.executors.carrier import Folder, ObjectStore
 from orchestrator.executors.parcel import Answer, Missing, pack
 from orchestrator.job import Outcome, Status
 from orchestrator.lanes import Slot
-from orchestrator.plan import Lane
+from orchestrator.plan.planner import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from orchestrator.executors.carrier import Sender
     from orchestrator.executors.parcel import Parcel
     from orchestrator.job import Job
-    from orchestrator.plan import Step
+    from orchestrator.plan.planner import Step
     from orchestrator.record import Reason
 
 TRIES = 5

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.job import Job, Outcome
-    from orchestrator.plan import Step
+    from orchestrator.plan.planner import Step
     from orchestrator.system.process import Progress
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import engines
 from orchestrator.executors.carrier import Folder, Inside
 from orchestrator.executors.parcel import bundle
-from orchestrator.plan import Kind, Plan, Step
+from orchestrator.plan.planner import Kind, Plan, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

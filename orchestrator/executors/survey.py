@@ -14,7 +14,7 @@ from orchestrator.executors.parcel import Model, pack
 if TYPE_CHECKING:
     from orchestrator.executors.carrier import Sender
     from orchestrator.job import Job
-    from orchestrator.plan import Step
+    from orchestrator.plan.planner import Step
 
 LOOK_SECONDS = 120.0
 

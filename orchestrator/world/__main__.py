@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.known import EMBEDDED_BASE
+from orchestrator.plan.inputs import EMBEDDED_BASE
 
 
 def _data(options: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ import torch
 from orchestrator.engines.embedded.trainer import model as models
 from orchestrator.engines.embedded.trainer.lora_baking import Baked
 from orchestrator.errors import NotReady, Problem
-from orchestrator.plan import Kind
+from orchestrator.plan.planner import Kind
 from orchestrator.weights.merge import merge
 from orchestrator.weights.resize import resize
 from orchestrator.workspace import Wanted, Workspace

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
-from orchestrator.step import JSON, Kind, Lane, Source, Step, canonical, make_step
+from orchestrator.plan.step import JSON, Kind, Lane, Source, Step, canonical, make_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

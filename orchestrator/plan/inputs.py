@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
 from orchestrator.errors import OrchestratorError, Problem
-from orchestrator.plan import Source, canonical
+from orchestrator.plan.planner import Source, canonical
 from orchestrator.system import allowlist, parse_cache, settings
 
 if TYPE_CHECKING:
