@@ -77,17 +77,17 @@ $(VENV)/.browser: $(VENV)/.dev
 	@touch $@
 
 test-browser: $(VENV)/.browser  ## the report in a real Chromium (Debian's: apt-get install chromium; or set CHROMIUM)
-	@$(PY) -m pytest -m browser tests/browser
+	@$(PY) -m pytest -m browser tests/report
 
 test-ray: $(VENV)/.ray  ## the Ray executor on a cluster of several nodes on this machine
-	@$(PY) -m pytest -m ray tests/cluster
+	@$(PY) -m pytest -m ray tests/run/cluster
 
 test-faults: $(VENV)/.dev  ## the long fault-injection suite: 300 kills, every write, FUZZ=100000 fuzzed files
 	@$(PY) -m pytest -m faults
 
 fuzz: $(VENV)/.dev  ## strangers' files, mutated as coverage leads: SECONDS=60 for each of four readers
 	@$(PIP) --editable '.[fuzz]'
-	@$(PY) tests/fuzz.py --atheris $(or $(SECONDS),60)
+	@$(PY) tests/support/fuzz.py --atheris $(or $(SECONDS),60)
 
 check: $(VENV)/.dev  ## lint, format, types
 	@$(PY) -m ruff check .
@@ -103,7 +103,7 @@ bench: $(VENV)/.dev  ## one table: what it costs, beside what a user would do in
 	@$(PY) -m benchmarks
 
 bench-world: $(VENV)/.dev  ## do the demo's LoRAs add their characters? (reads the pictures, not the model)
-	@$(PY) -m orchestrator.world bench
+	@$(PY) -m tools.demo_world bench
 
 $(VENV)/.docs: $(VENV)/.light
 	@echo "installing MkDocs into $(VENV)"

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import NotHereError, Row
 from benchmarks.overhead import project, trained
-from orchestrator.executors.parcel import Answer
-from orchestrator.job import Job, Outcome, Status
-from orchestrator.run import run_plan
-from orchestrator.view import Quiet
-from orchestrator.workspace import Wanted
+from orchestrator.cli.progress import Quiet
+from orchestrator.run.cluster.task import Answer
+from orchestrator.run.context import Job, Outcome, Status
+from orchestrator.run.runner import run_plan
+from orchestrator.run.workspace import Wanted
 
 if TYPE_CHECKING:
-    from orchestrator.executors.parcel import Parcel
+    from orchestrator.run.cluster.task import Parcel
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNT, SECONDS, MANY = 8, 12.0, 1000
@@ -57,7 +57,7 @@ def scheduling() -> list[Row]:
     """Walk a plan of ``MANY`` recipes over a cluster whose nodes answer at once: what the driver and Ray add to them."""
     import ray  # noqa: PLC0415
 
-    from orchestrator.executors.ray_executor import Cluster  # noqa: PLC0415
+    from orchestrator.run.cluster.ray_pool import Cluster  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder, project() as cats:
         (cats.root / "recipes" / "cat-lora.toml").unlink()

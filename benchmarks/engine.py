@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-import fakes
 import pytest
 
+import fakes
 from benchmarks import Row
 from benchmarks.overhead import project
 from orchestrator.engines.sdscripts.output_parser import Reader

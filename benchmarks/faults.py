@@ -1,7 +1,7 @@
 """Reliability in numbers: how soon a dead or lost trainer is noticed, how soon a killed run trains again, what kills cost.
 
-The orchestrator, its processes, logs and locks are the real thing; the trainer is tests/fakes.py, which speaks sd-scripts'
-grammar and behaves as badly as asked. ``make test-faults`` kills 300 times; here it is a sample.
+The orchestrator, its processes, logs and locks are the real thing; the trainer is tests/support/fakes.py, which speaks
+sd-scripts' grammar and behaves as badly as asked. ``make test-faults`` kills 300 times; here it is a sample.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import faults
 import harness
-
 from benchmarks import Row
 from benchmarks.overhead import project
 from orchestrator.system import process, supervisor

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def main(area: str, file: str) -> int:
     """Measure; 3 if what the area needs is not here."""
     tests = ROOT / "tests"
-    sys.path[1:1] = [str(tests), str(tests / "cluster")]
+    sys.path[1:1] = [str(tests), str(tests / "support")]
     try:
         rows: list[Row] = importlib.import_module(f"benchmarks.{area}").rows()
     except NotHereError as lacking:

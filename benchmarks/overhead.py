@@ -1,7 +1,7 @@
 """What the orchestrator adds: to one training, beside its bare argv; to a release of 15 recipes, beside a shell loop.
 
-The trainer is a program that sleeps as long as a training would compute (tests/fakes.py), and speaks sd-scripts' grammar;
-everything else is the real thing: processes, logs, digests, records, merges, grids, releases.
+The trainer is a program that sleeps as long as a training would compute (tests/support/fakes.py), and speaks
+sd-scripts' grammar; everything else is the real thing: processes, logs, digests, records, merges, grids, releases.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import harness
 import pytest
 
+import harness
 from benchmarks import Row
 from benchmarks.start import took
-from orchestrator import go, lanes, trace
 from orchestrator.plan.planner import Lane
 from orchestrator.recipe.compose import names
-from orchestrator.workspace import Wanted, Workspace
+from orchestrator.run import session, slots, trace
+from orchestrator.run.workspace import Wanted, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,9 +85,9 @@ def embedded() -> Row:
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("KRNK_RUNS", name)
         space = Workspace(ROOT)
         asked = Wanted(("krnk-lora3x3",), "demo")
-        go.go(space, go.Asked(asked, only=("dataset",)), quiet=True)
+        session.go(space, session.Asked(asked, only=("dataset",)), quiet=True)
         start = time.perf_counter()
-        outcomes = go.go(space, go.Asked(asked, only=("train",)), quiet=True)
+        outcomes = session.go(space, session.Asked(asked, only=("train",)), quiet=True)
         orchestrated = time.perf_counter() - start
         step = next(outcome.step for outcome in outcomes if outcome.step.name.endswith("/train"))
         folder, work = space.store.folder(step), space.store.work(step)
@@ -95,7 +95,7 @@ def embedded() -> Row:
         attempt = json.loads((folder / "attempts.jsonl").read_text("utf-8").splitlines()[-1])
         made = ("record.json", "*.safetensors", "*.jsonl", "log.txt", "*-state")
         shutil.copytree(folder, work, ignore=shutil.ignore_patterns(*made))
-        slot = lanes.lanes(trainers=go.trainers(embedded=True)).take(Lane.GPU, leased=False)  # as many threads for both
+        slot = slots.lanes(trainers=session.trainers(embedded=True)).take(Lane.GPU, leased=False)  # as many threads for both
         env = os.environ | attempt["env"] | (slot.env if slot is not None else {})
         start = time.perf_counter()
         subprocess.run(argv, cwd=attempt["cwd"], env=env, check=True, capture_output=True)

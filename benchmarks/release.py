@@ -16,9 +16,8 @@ import time
 from pathlib import Path
 
 import made_runs
-
 from benchmarks import Row
-from orchestrator import release
+from orchestrator.release import __main__ as release
 from orchestrator.weights.io.safetensors_io import Entry, canonical, encode_header
 
 MIB = {"lora3x3": 40, "locon": 203, "loha": 96}  # as the seed's card lists them

@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import made_runs
 from PIL import Image
 
+import made_runs
 from benchmarks import Row
 from orchestrator import report
 

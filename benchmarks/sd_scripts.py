@@ -21,9 +21,9 @@ import toml
 from sd_scripts import conftest as real
 
 from benchmarks import NotHereError, Row
-from orchestrator import go, lanes
 from orchestrator.engines.sdscripts import checkout, engine
 from orchestrator.plan.planner import Lane
+from orchestrator.run import session, slots
 from orchestrator.system import settings
 
 STEPS = 6
@@ -73,7 +73,7 @@ class Bench:
         folder = next(self.runs.glob("train-*"))
         argv = json.loads((folder / "record.json").read_text("utf-8"))["argv"]
         attempt = json.loads((folder / "attempts.jsonl").read_text("utf-8").splitlines()[-1])
-        slot = lanes.lanes(trainers=go.trainers(embedded=False)).take(Lane.GPU, leased=False)
+        slot = slots.lanes(trainers=session.trainers(embedded=False)).take(Lane.GPU, leased=False)
         env = self.env | attempt["env"] | (slot.env if slot is not None else {})
         work = Path(attempt["cwd"])
         work.mkdir()

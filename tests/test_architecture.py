@@ -1,95 +1,112 @@
-"""The shape of the program: arrows go downwards only, and the parent process stays light."""
+"""The shape of the program: arrows between rooms go one way, and the parent process stays light."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent.parent / "orchestrator"
-
-LAYERS = (
-    ("errors", "supervise", "cells", "terminal", "step"),
-    ("blocks", "crash", "layers", "listen", "owner", "verdict", "flags"),
-    ("recipe", "follow"),
-    ("process",),
-    ("check", "settings", "architecture", "wording", "schema", "diagnose", "fmt", "guards"),
-    ("remembered",),
-    ("parts", "dataset", "weights", "lettering", "trust"),
-    ("load", "looking"),
-    ("engines",),
-    ("plan", "grid", "embedded", "new", "importing", "export"),
-    ("record", "release"),
-    ("known", "order", "trace", "fetch_base", "leftover"),
-    ("store",),
-    ("lanes", "commands", "report"),
-    ("job",),
-    ("journal", "turn", "workspace", "notify"),
-    ("attempt", "world"),
-    ("run", "doctor", "executors"),
-    ("view",),
-    ("go", "show", "probe"),
-    ("demo", "manual", "variants", "prune"),
-    ("verbs_inspect", "verbs_shared", "with_sd_scripts"),
-    ("verbs_surgery",),
-    (
-        "verbs_run",
-        "verbs_weights",
-        "verbs_dataset",
-        "verbs_release",
-        "verbs_recipes",
-        "verbs_first",
-        "warm",
-        "setup_sd_scripts",
-    ),
-    ("cli",),
-    ("__main__",),
-)
-RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "orchestrator"
+ROOMS = [
+    "errors",
+    "system",
+    "models",
+    "recipe",
+    "weights",
+    "dataset",
+    "engines",
+    "plan",
+    "run",
+    "release",
+    "report",
+    "importers",
+    "cli",
+    "__main__",
+]
+INLINE_LIMIT = 60
+EXTRAS = {"torch", "diffusers", "transformers", "lycoris", "tensorboard", "ray", "onnxruntime", "apprise", "fsspec"}
 
 
-def modules() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*.py") if path.name != "-")
-
-
-def name_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def imports(path: Path, *, top: bool) -> set[str]:
-    """Return what a module imports, dotted; with ``top``, only what it imports when it is itself imported."""
-    found: set[str] = set()
-    tree = ast.parse(path.read_text("utf-8"))
-    nodes = list(tree.body) if top else list(ast.walk(tree))
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+@cache
+def modules() -> dict[str, Path]:
+    """Return every module of the package by its dotted name."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
 
 
-def test_every_module_has_a_layer() -> None:
-    names = {name_of(path) for path in modules()} - {"__init__"}
-    assert names <= set(RANK), f"give a layer to {names - set(RANK)}"
+def imports(path: Path) -> list[tuple[str, ast.stmt]]:
+    """Return every module that a file imports, dotted: at the top, inside functions, under TYPE_CHECKING."""
+    found: list[tuple[str, ast.stmt]] = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.append((inner if inner in modules() else node.module, node))
+    return found
 
 
-def test_arrows_go_downwards_only() -> None:
+def arrows() -> dict[str, set[str]]:
+    """Return the modules of the package that each module imports."""
+    return {name: {there for there, _ in imports(path) if there in modules()} - {name} for name, path in modules().items()}
+
+
+def room(name: str) -> str:
+    return name.split(".")[1] if "." in name else "__init__"
+
+
+def inside_functions(path: Path) -> list[ast.stmt]:
+    """Return the import statements that stand inside functions."""
+    functions = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.FunctionDef)]
+    return [node for function in functions for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def test_the_package_holds_its_rooms_and_nothing_else() -> None:
+    there = {path.stem for path in PACKAGE.iterdir() if path.name not in {"__pycache__", "py.typed", "__init__.py"}}
+    assert there == set(ROOMS)
+
+
+def test_arrows_between_rooms_go_one_way() -> None:
+    rank = {name: number for number, name in enumerate(ROOMS)}
+    up = [
+        f"{here} imports {there}"
+        for here, all_there in arrows().items()
+        for there in sorted(all_there)
+        if "." in here and "." in there and rank[room(there)] > rank[room(here)]
+    ]
+    assert up == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    try:
+        list(TopologicalSorter(arrows()).static_order())
+    except CycleError as error:
+        raise AssertionError(" -> ".join(reversed(error.args[1]))) from None
+
+
+def test_imports_inside_functions_are_for_a_fast_start_or_for_extras() -> None:
+    inside = {name: inside_functions(path) for name, path in modules().items()}
     wrong = []
-    for path in modules():
-        here = name_of(path)
-        for name in imports(path, top=True):
-            parts = name.split(".")
-            there = parts[1] if parts[0] == "orchestrator" and len(parts) > 1 else here
-            if there != here and there in RANK and here in RANK and RANK[there] >= RANK[here]:
-                wrong.append(f"{here} imports {there}")
+    for name, nodes in inside.items():
+        for node in nodes:
+            top = node.names[0].name if isinstance(node, ast.Import) else node.module or ""
+            if room(name) != "cli" and top.split(".")[0] not in EXTRAS and not name.startswith("orchestrator.run.cluster"):
+                wrong.append(f"{name}:{node.lineno} {ast.unparse(node)}")
     assert wrong == []
+    assert sum(map(len, inside.values())) <= INLINE_LIMIT
 
 
 def test_only_process_starts_processes() -> None:
-    users = {path.name for path in modules() for name in imports(path, top=False) if name.split(".")[0] == "subprocess"}
-    assert users == {"process.py"}
+    users = {name for name, path in modules().items() for there, _ in imports(path) if there.split(".")[0] == "subprocess"}
+    assert users == {"orchestrator.system.process"}
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:
@@ -101,17 +118,19 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 
 def test_planning_imports_no_torch() -> None:
     code = (
-        "import sys\nfrom orchestrator.workspace import Wanted, Workspace, as_json\n"
+        "import sys\nfrom orchestrator.run.workspace import Wanted, Workspace, as_json\n"
         "space = Workspace()\nplan = space.plan(space.load(Wanted(('all',), 'demo')))\n"
         "as_json(plan, space.store.reasons(plan), space.world)\n"
         "print([m for m in ('torch', 'diffusers', 'numpy') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
 def test_a_guard_that_finds_nothing_would_find_something(tmp_path: Path) -> None:
     bad = tmp_path / "bad.py"
-    bad.write_text("import subprocess\ndef f():\n    import torch.nn\n", "utf-8")
-    assert imports(bad, top=True) == {"subprocess"}
-    assert imports(bad, top=False) == {"subprocess", "torch.nn"}
+    bad.write_text(
+        "import subprocess\nif TYPE_CHECKING:\n    import torch\ndef f():\n    from orchestrator.cli import run\n", "utf-8"
+    )
+    assert [there for there, _ in imports(bad)] == ["subprocess", "torch", "orchestrator.cli.run"]
+    assert len(inside_functions(bad)) == 1

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import fakes
 import pytest
 from PIL import Image, ImageDraw
 
-from orchestrator import cli, manual
+import fakes
+from orchestrator import cli
+from orchestrator.cli import reference as manual
 from orchestrator.recipe import loader
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def test_what_survives_what_names_tests_that_exist(project: Path) -> None:
     rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
     assert len(rows) > 10
     for row in rows:
-        names = re.findall(r"`(?:(tests/\w+\.py)|(test_\w+))`", row.rpartition(" |")[0].rpartition(" | ")[2])
+        names = re.findall(r"`(?:(tests/[\w/]+\.py)|(test_\w+))`", row.rpartition(" |")[0].rpartition(" | ")[2])
         assert names, f"no test shows: {row}"
         for file, name in names:
             assert (project / file).is_file() if file else f"def {name}(" in known, f"{file or name} does not exist"

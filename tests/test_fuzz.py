@@ -13,15 +13,17 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import fuzz
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator import engines, journal, show
+import fuzz
+from orchestrator import engines
+from orchestrator.cli import show
 from orchestrator.errors import RecipeError, report
 from orchestrator.recipe import loader
-from orchestrator.record import Record
+from orchestrator.run import monitor
+from orchestrator.run.record import Record
 from orchestrator.system.process import Progress
 from orchestrator.system.terminal import clean
 
@@ -143,7 +145,7 @@ def test_any_output_is_read(piece: str) -> None:
     for name in engines.ENGINES:
         found = engines.get(name).read(piece)
         assert found is None or isinstance(found, Progress)
-    own = journal.read_own(f"PROGRESS {piece}")
+    own = monitor.read_own(f"PROGRESS {piece}")
     assert own is None or isinstance(own, Progress)
 
 

@@ -3,6 +3,3 @@
 Planning calls ``make_layout``, ``predict_batches``, ``epochs``, ``disk_bytes``, ``dataset_problems`` and ``source_files``,
 which read headers and texts only. The step is ``python -m orchestrator.dataset build request.json``.
 """
-
-WARM = ("PIL.Image", "PIL.ImageCms", "PIL.PngImagePlugin", "PIL.JpegImagePlugin", "orchestrator.dataset.build")
-"""What a warm process imports before it forks."""

@@ -1,8 +1,62 @@
-"""``python -m orchestrator.dataset build request.json``."""
+"""The dataset step: a request file in, a folder out, progress lines on stdout.
 
+``python -m orchestrator.dataset build request.json``
+"""
+
+from __future__ import annotations
+
+import json
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.dataset.program import run
+from pydantic import ValidationError
+
+from orchestrator.dataset.build import build
+from orchestrator.errors import OrchestratorError, Problem, RecipeError
+from orchestrator.recipe import Dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PRELOAD: Final = ("PIL.Image", "PIL.ImageCms", "PIL.PngImagePlugin", "PIL.JpegImagePlugin")
+_USAGE: Final = "usage: python -m orchestrator.dataset build REQUEST.json"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``build REQUEST.json``: {"dataset": table, "root": project folder, "output": folder}.
+
+    Prints ``PROGRESS {"done", "total", "note"}`` lines. Returns 0 only when the dataset is complete; problems go to stderr.
+    """
+    try:
+        match list(argv):
+            case ["build", request]:
+                dataset, root, output = _request(Path(request))
+                build(dataset, root, output, _progress)
+            case _:
+                raise RecipeError(Problem("orchestrator.dataset", f"takes one verb and one file, not {list(argv)}", _USAGE))
+    except OrchestratorError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _progress(done: int, total: int, note: str) -> None:
+    print("PROGRESS", json.dumps({"done": done, "total": total, "note": note}, ensure_ascii=False), flush=True)
+
+
+def _request(path: Path) -> tuple[Dataset, Path, Path]:
+    try:
+        table: Any = json.loads(path.read_text(encoding="utf-8"))
+        return Dataset.model_validate_json(json.dumps(table["dataset"])), Path(table["root"]), Path(table["output"])
+    except OSError as error:
+        raise RecipeError(Problem(str(path), f"cannot be read: {error.strerror}", _USAGE)) from error
+    except ValidationError as error:
+        problems = [Problem(f"{path}: dataset.{'.'.join(map(str, item['loc']))}", item["msg"]) for item in error.errors()]
+        raise RecipeError(problems) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecipeError(Problem(str(path), f"is no request: {error}", 'takes {"dataset", "root", "output"}')) from error
+
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

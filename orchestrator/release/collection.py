@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.release import bundle, card
-from orchestrator.release.single import read_recipe
+from orchestrator.release.recipe_release import read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.release.describe import usage
+from orchestrator.release.file_metadata import usage
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
+from orchestrator.release.block_stats import BLOCKS
 from orchestrator.release.bundle import MANIFEST, PLAIN, SUMS, digest
-from orchestrator.release.measured import BLOCKS
 from orchestrator.weights.checks import Check, Verdict
 from orchestrator.weights.io.metadata import hashes
 from orchestrator.weights.io.safetensors_io import read_header

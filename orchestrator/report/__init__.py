@@ -28,11 +28,11 @@ def write(
     Raises:
         OSError: the page cannot be written. What cannot be read is left out of the page.
     """
-    from orchestrator.report import gather, measured, page  # noqa: PLC0415 - Pillow and templates only when a page is made
+    from orchestrator.report import block_stats, collect, page  # noqa: PLC0415 - Pillow and templates only when a page is made
 
-    found = gather.gather(root, recipes, plan)
+    found = collect.gather(root, recipes, plan)
     if measure:
-        measured.complete(root, found)
+        block_stats.complete(root, found)
     out.parent.mkdir(parents=True, exist_ok=True)
     text = page.render(page.described(found, out.parent / "img"))
     draft = out.with_name(f".{out.name}.part")

@@ -6,12 +6,12 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks
-from orchestrator.release.measured import weights_of
+from orchestrator.release.block_stats import weights_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.report.gather import Member, StepView
+    from orchestrator.report.collect import Member, StepView
 
 _PROGRAM = ("python", "-m", "orchestrator")
 

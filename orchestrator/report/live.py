@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NotReady, OrchestratorError, Problem
-from orchestrator.report import gather, page
+from orchestrator.report import collect, page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +76,7 @@ class Site:
         with self._lock:
             if self._again is not None and (read := self._again()) is not None:
                 self._recipes, self._plan = read
-            found = gather.gather(self._root, self._recipes, self._plan)
+            found = collect.gather(self._root, self._recipes, self._plan)
             return page.described(found, self.folder, live=True, draw=draw)
 
     def page(self) -> bytes:

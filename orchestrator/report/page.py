@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
-from orchestrator import trace
 from orchestrator.dataset import contact_sheet
 from orchestrator.dataset.buckets import epochs as dataset_epochs
 from orchestrator.dataset.manifest import SCHEMA
-from orchestrator.record import RECORD
-from orchestrator.report import charts, details, tables
-from orchestrator.report.gather import State, read_json
-from orchestrator.report.pictures import Album
+from orchestrator.report import charts, recipe_page, tables
+from orchestrator.report.collect import State, read_json
+from orchestrator.report.images import Album
+from orchestrator.run import trace
+from orchestrator.run.record import RECORD
 
 if TYPE_CHECKING:
-    from orchestrator.report.gather import Gathered, Member, StepView
-    from orchestrator.report.pictures import Picture
+    from orchestrator.report.collect import Gathered, Member, StepView
+    from orchestrator.report.images import Picture
 
 JSON = dict[str, Any]
 
@@ -74,14 +74,14 @@ def described(found: Gathered, folder: Path, *, live: bool = False, draw: bool =
         "live": live,
         "subjects": subjects,
         "algorithms": [{"name": name, "colour": colours[name]} for name in algorithms],
-        "counts": [{"state": str(state), "word": details.WORDS[state], "count": counts[str(state)]} for state in State],
+        "counts": [{"state": str(state), "word": recipe_page.WORDS[state], "count": counts[str(state)]} for state in State],
         "total": len(found.members),
         "steps_done": sum(step.state is State.DONE for step in steps),
         "steps_total": len(steps),
         "seconds": sum(step.seconds for step in steps),
         "bytes": sum(member["bytes"] for subject in subjects for member in subject["members"]),
         "activity": [
-            details.activity(step) for step in steps if step.state in (State.RUNNING, State.FAILED, State.UNFINISHED)
+            recipe_page.activity(step) for step in steps if step.state in (State.RUNNING, State.FAILED, State.UNFINISHED)
         ],
         "timeline": timeline(steps),
         "kinds": tables.kinds(steps),
@@ -107,7 +107,7 @@ def _title(found: Gathered) -> tuple[str, str]:
 
 def _subject(name: str, members: list[Member], found: Gathered, album: Album, colours: dict[str, str]) -> JSON:
     release = members[0].recipe.release
-    described_ = [details.described(found.root, each, album, colours) for each in members]
+    described_ = [recipe_page.described(found.root, each, album, colours) for each in members]
     grid = next((step for step in found.shared if step.name == f"{name}/grid" and step.folder), None)
     curves = [
         charts.Line(
@@ -178,7 +178,7 @@ def _compare(members: list[Member], said: list[JSON]) -> JSON:
         member.recipe.algorithm: {entry["name"]: entry["picture"].url for entry in entries["pictures"]}
         for member, entries in zip(members, said, strict=True)
     }
-    return details.slider(rows, labels)
+    return recipe_page.slider(rows, labels)
 
 
 def timeline(steps: list[StepView]) -> Any:

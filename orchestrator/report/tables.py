@@ -7,13 +7,13 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks
-from orchestrator.release.measured import weights_of
+from orchestrator.release.block_stats import weights_of
 from orchestrator.report import charts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.report.gather import Member, StepView
+    from orchestrator.report.collect import Member, StepView
 
 JSON = dict[str, Any]
 

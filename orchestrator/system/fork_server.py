@@ -16,18 +16,28 @@ import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.system import supervisor
 
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def program(name: str) -> ModuleType:
+    """Import the module that ``python -m NAME`` runs: of a package, its ``__main__``. ImportError if there is none."""
+    module = importlib.import_module(name)
+    return importlib.import_module(f"{name}.__main__") if hasattr(module, "__path__") else module
+
 
 def child(request: dict[str, object]) -> int:
-    """Run ``MODULE.main(ARGV)`` as ``python -m MODULE ARGV`` would, and return its exit code."""
+    """Run ``main(ARGV)`` of the module that ``python -m MODULE ARGV`` would run, and return its exit code."""
     try:
         os.environ.update({str(key): str(value) for key, value in dict(request["env"]).items()})  # type: ignore[call-overload]
         os.chdir(str(request["cwd"]))
         argv = [str(item) for item in request["argv"]]  # type: ignore[attr-defined]
         sys.argv = [str(request["module"]), *argv]
-        code = importlib.import_module(str(request["module"])).main(argv)
+        code = program(str(request["module"])).main(argv)
     except SystemExit as ending:
         code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
     except KeyboardInterrupt:
@@ -64,7 +74,7 @@ def main() -> int:
     for line in sys.stdin:
         request = json.loads(line)
         with contextlib.suppress(ImportError):  # the child meets it again, and says it in its own log
-            for name in getattr(importlib.import_module(request["module"]), "WARM", ()):
+            for name in getattr(program(request["module"]), "PRELOAD", ()):
                 importlib.import_module(name)
         if os.getppid() != asking:
             break  # killed while we imported; the next orchestrator may have begun the same step

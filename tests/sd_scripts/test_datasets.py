@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_dataset_buckets import case, laid_out
 
+from bucket_cases import case, laid_out
 from orchestrator.dataset.buckets import predict_batches
 from orchestrator.dataset.build import build
 from orchestrator.dataset.problems import dataset_problems

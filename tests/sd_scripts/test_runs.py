@@ -188,7 +188,7 @@ def test_a_probe_times_real_steps_and_tells_what_is_left_of_all_recipes(project:
 
 
 def test_full_is_refused_before_it_fails(project: Project) -> None:
-    """LyCORIS 3.4.0 deletes the weight that its forward needs (tests/test_engines_arguments.py shows it)."""
+    """LyCORIS 3.4.0 deletes the weight that its forward needs (tests/engines/sdscripts/test_arguments.py shows it)."""
     name = written(project, "one-full", ["_algorithms/full"], "")
     done = project.call("run", name, "--profile", short(project, "one"), "--only", "train")
     assert done.returncode == 3, done.stdout

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.engines.sdscripts import engine, lora_tools
 from orchestrator.engines.sdscripts import parser_options as options
 from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed, near_miss
-from orchestrator.journal import last_lines
 from orchestrator.recipe import Resize
+from orchestrator.run.monitor import last_lines
 from orchestrator.system import settings
 from orchestrator.system.process import LOG, Command, Watch, run
 from orchestrator.weights.io import saved

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.engines.embedded.trainer.prompts import Line
 
 # What a process that forks for every step imports beforehand.
-WARM = ("orchestrator.engines.embedded.trainer.preload",)
+PRELOAD = ("orchestrator.engines.embedded.trainer.preload",)
 SWITCHES = {
     "v1": "the model is a Stable Diffusion 1.x anyway",
     "fp16": "computes in float32",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # What a process that forks for every step imports beforehand.
-WARM = ("orchestrator.engines.embedded.trainer.preload",)
+PRELOAD = ("orchestrator.engines.embedded.trainer.preload",)
 
 
 def main(argv: Sequence[str]) -> int:

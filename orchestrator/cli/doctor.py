@@ -1,0 +1,165 @@
+"""The machine by itself: Python, packages against the lock, encoding, GPU, disk, TensorBoard, locks and leases."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import locale
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.system import process, settings
+from orchestrator.weights.doctor_check import Check, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.run.store import Store
+
+_OLDEST: Final = (3, 11)
+_LITTLE_VRAM: Final = 6_000  # MiB that a training of SD1.5 with gradient checkpointing takes at batch 1
+_LITTLE_DISK: Final = 2e9
+
+
+def checks(store: Store, root: Path, *, embedded: bool) -> list[Check]:
+    """Return the checks of this machine; ``embedded``: whether only the embedded engine is asked for."""
+    return [
+        python(),
+        packages(),
+        encoding(),
+        gpu(needed=not embedded),
+        disk(store, root),
+        tensorboard(),
+        *locks(store),
+        *leases(),
+    ]
+
+
+def python() -> Check:
+    """Say which Python runs this."""
+    version = sys.version.split()[0]
+    good = sys.version_info >= _OLDEST
+    said = f"{version}, {sys.executable}"
+    return Check("python", State.OK if good else State.BAD, said, "make PYTHON=python3.11 setup", "3.11 or newer")
+
+
+def packages() -> Check:
+    """Compare the installed packages with the lock."""
+    lock = settings.ROOT / "constraints.txt"
+    if not lock.is_file():
+        return Check("packages", State.OK, "no lock beside the program (installed as a package)")
+    differ, missing, count = [], [], 0
+    for line in lock.read_text("utf-8").splitlines():
+        name, _, wanted = line.partition("==")
+        if not wanted or line.startswith("#"):
+            continue
+        count += 1
+        try:
+            installed = importlib.metadata.version(name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+            continue
+        if installed != wanted:
+            differ.append(f"{name} {installed} (lock: {wanted})")
+    if not differ:
+        absent = f", {len(missing)} of extras are not installed" if missing else ""
+        return Check("packages", State.OK, f"{count - len(missing)} as locked{absent}")
+    return Check(
+        "packages", State.WARN, ", ".join(differ), f"{sys.executable} -m pip install -c {lock} -e .", "as constraints.txt"
+    )
+
+
+def encoding() -> Check:
+    """Say whether Japanese captions and paths can be read, written and printed."""
+    said = {"files": sys.getfilesystemencoding(), "texts": locale.getpreferredencoding(do_setlocale=False)}
+    said["terminal"] = sys.stdout.encoding or "none"
+    narrow = [f"{what} {name}" for what, name in said.items() if name.lower().replace("-", "") not in ("utf8", "none")]
+    if narrow:
+        return Check("encoding", State.WARN, ", ".join(narrow), "export PYTHONUTF8=1 LC_ALL=C.UTF-8", "UTF-8")
+    return Check("encoding", State.OK, "UTF-8")
+
+
+def gpu(*, needed: bool) -> Check:
+    """Say which GPUs there are, how much of their memory is free, and the driver."""
+    query = ("nvidia-smi", "--query-gpu=name,memory.free,memory.total,driver_version", "--format=csv,noheader,nounits")
+    code, text = process.capture(query)
+    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()] if code == 0 else []
+    rows = [row for row in rows if len(row) == 4]
+    if not rows:
+        said = "none seen by nvidia-smi" if code == 127 else f"nvidia-smi: {' '.join(text.split())[:100]}"
+        state = State.WARN if needed else State.OK
+        return Check(
+            "gpu", state, said, "the embedded engine trains on the CPU:  run RECIPE --profile demo", "an NVIDIA GPU, 6 GB"
+        )
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    said = "; ".join(f"{name}, {free} of {total} MiB free, driver {driver}" for name, free, total, driver in rows)
+    said += f" (CUDA_VISIBLE_DEVICES={hidden})" if hidden else ""
+    most = max((int(row[1]) for row in rows if row[1].isdigit()), default=_LITTLE_VRAM)
+    if needed and most < _LITTLE_VRAM:
+        return Check("gpu", State.WARN, said, "nvidia-smi  shows who holds the memory", f"{_LITTLE_VRAM} MiB free")
+    return Check("gpu", State.OK, said)
+
+
+def disk(store: Store, root: Path) -> Check:
+    """Say how much the disk of the store has left."""
+    folder = store.root if store.root.exists() else root
+    free = shutil.disk_usage(folder).free
+    said = f"{free / 1e9:.1f} GB free for {store.root}"
+    return Check(
+        "disk", State.OK if free > _LITTLE_DISK else State.WARN, said, "export KRNK_RUNS=/a/larger/disk", "2 GB or more"
+    )
+
+
+def tensorboard() -> Check:
+    """Say whether curves can be looked at while a training runs."""
+    try:
+        return Check("tensorboard", State.OK, importlib.metadata.version("tensorboard"))
+    except importlib.metadata.PackageNotFoundError:
+        return Check(
+            "tensorboard",
+            State.WARN,
+            "not installed: no curves with  make tensorboard",
+            f"{sys.executable} -m pip install tensorboard",
+        )
+
+
+def locks(store: Store) -> Iterator[Check]:
+    """Yield a line for every recipe that another process works on now."""
+    for lock in sorted(store.root.glob("*/.lock")):
+        holder = _holder(lock)
+        if holder:
+            said = f"{lock.parent.name} is being worked on by {holder}"
+            yield Check(
+                "lock", State.WARN, said, "python -m orchestrator status  shows it; wait, or end that process", "nobody"
+            )
+
+
+def leases() -> Iterator[Check]:
+    """Yield a line for every GPU that a training holds now."""
+    for lease in sorted(Path(tempfile.gettempdir()).glob("krnk-gpu-*.lease")):
+        holder = _holder(lease)
+        if holder:
+            name = lease.stem.removeprefix("krnk-gpu-")
+            yield Check(
+                "GPU lease",
+                State.WARN,
+                f"GPU {name} is held by {holder}",
+                "python -m orchestrator status  shows it; a run waits for it",
+            )
+
+
+def _holder(lock: Path) -> str:
+    """Return who holds a lock, or ""; the kernel drops the locks of dead processes."""
+    try:
+        with lock.open("r+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.readline(200).strip() or "another process"
+    except OSError:
+        return ""
+    return ""

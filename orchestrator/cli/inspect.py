@@ -1,0 +1,227 @@
+"""The verbs that look at LoRA files: inspect, compare, verify. Cheap to import."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.options import AsJson, EngineName, Profile  # noqa: TC001 - typer reads them
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.system.terminal import print_json, say
+
+if TYPE_CHECKING:
+    from orchestrator.recipe import Recipe
+    from orchestrator.weights.compare import Comparison
+    from orchestrator.weights.inspect import Inspection
+    from orchestrator.weights.verify import Verification
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file (.safetensors).")]
+_WIDTH = 30
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    for verb in (inspect, compare, verify):
+        app.command()(verb)
+
+
+def inspect(
+    file: File,
+    *,
+    norms: Annotated[
+        bool, typer.Option("--norms/--no-norms", help="Also read the tensors: norms, zero blocks, hashes.")
+    ] = True,
+    json: AsJson = False,
+) -> None:
+    """Family, ranks, alphas, blocks and their norms, metadata and hashes of a LoRA."""
+    from orchestrator.weights.inspect import inspect as inspect_file  # noqa: PLC0415
+
+    found = inspect_file(file, norms=norms)
+    if json:
+        print_json(found.to_json())
+        return
+    for line in _inspection(found):
+        say(line)
+
+
+def _inspection(found: Inspection) -> list[str]:
+    told = found.to_json()
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in told["dtypes"].items())
+    lines = [
+        f"{told['path']}: {told['family']}{' (Tucker)' if told['tucker'] else ''}, {told['architecture']}",
+        f"{told['modules']} modules, {told['tensor_bytes']:,} tensor bytes, {dtypes}",
+        f"ranks   {_counted(told['ranks'])}",
+        f"alphas  {_counted(told['alphas'])}",
+    ]
+    largest = max((block["norm"] or 0.0 for block in told["blocks"].values()), default=0.0)
+    for name, block in told["blocks"].items():
+        norm = block["norm"]
+        bar = "█" * round(_WIDTH * norm / largest) if norm and largest else ""
+        shown = "zero" if block["zero"] else "" if norm is None else f"{norm:.4g}"
+        lines.append(f"  {name:<6} {block['modules']:>3} modules  {shown:>9}  {bar}")
+    if told["block_vector"] is not None:
+        marks = ",".join("-" if mark is None else f"{mark:g}" for mark in told["block_vector"])
+        lines.append(f"blocks  {marks}  {told['preset'] or 'no preset'}")
+    if told["spectrum_ratio"]:
+        lines.append(f"spectrum: smallest singular value 1/{told['spectrum_ratio']:.4g} of the largest")
+    if told["trigger_words"]:
+        lines.append(f"trigger words  {', '.join(told['trigger_words'])}")
+    lines += [f"  {name:<24} {value[:80]}" for name, value in told["training"].items()]
+    if hashes := told["hashes"]:
+        for kind in ("model", "legacy"):
+            stated = hashes[f"stated_{kind}"]
+            other = (
+                f"stated {stated[:14]}… by LyCORIS' own rule, which depends on the order of training"
+                if stated
+                else "none stated"
+            )
+            agrees = {True: "as stated", False: f"but {stated} is stated", None: other}[hashes[f"{kind}_agrees"]]
+            lines.append(f"{kind} hash  {hashes[kind]}  {agrees}")
+    return lines
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{value} ({count}x)" for value, count in counts.items()) or "none"
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A")],
+    second: Annotated[Path, typer.Argument(metavar="B")],
+    *,
+    json: AsJson = False,
+) -> None:
+    """Cosine and norm ratio of what two LoRAs change, per block and whole, across families."""
+    from orchestrator.weights.compare import compare as compare_file  # noqa: PLC0415
+
+    found = compare_file(first, second)
+    if json:
+        print_json(found.to_json())
+        return
+    _print_comparison(found)
+
+
+def _print_comparison(found: Comparison) -> None:
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("block", "cosine", "norm B / norm A", "")
+    for name, pair in (*found.blocks.items(), ("whole", found.whole)):
+        bar = "█" * round(20 * abs(pair.cosine)) if pair.cosine is not None else ""
+        table.add_row(name, _number(pair.cosine), _number(pair.norm_ratio), bar)
+    Console().print(table)
+    for side, names in (("A", found.only_first), ("B", found.only_second)):
+        if names:
+            say(f"only in {side}: {len(names)} modules, {names[0]} …")
+
+
+def _number(value: float | None) -> str:
+    return "zero" if value is None else f"{value:.6f}"
+
+
+def verify(
+    file: File,
+    *,
+    recipe: Annotated[
+        str, typer.Option(help="Check against this recipe; without it: which recipes could have made the file.")
+    ] = "",
+    profile: Profile = "",
+    engine: EngineName = "",
+    against: Annotated[Path | None, typer.Option(help="Of a release: another build of it; says what differs.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Does a file (or a release's folder or zip) hold what its recipe promises, or what made it, and which recipes fit."""
+    from orchestrator.recipe import loader  # noqa: PLC0415
+    from orchestrator.run.workspace import Workspace, find_root  # noqa: PLC0415
+    from orchestrator.weights.verify import verify as verify_file  # noqa: PLC0415
+
+    if file.is_dir() or file.suffix == ".zip":
+        from orchestrator.cli.results import verify_bundle  # noqa: PLC0415 - a release is verified as a whole
+
+        verify_bundle(file, against=against, json=json)
+        return
+    if against is not None:
+        raise RecipeError(Problem("--against", "is for releases: their folders or zips", f"compare {file} {against}"))
+    try:
+        root = find_root()
+    except RecipeError:
+        if recipe:
+            raise
+        found = verify_file(file)
+    else:
+        space = Workspace(root)
+        names = [recipe] if recipe else loader.names(space.recipes)
+        loaded, problems = loader.readable(space.recipes, names, profile, engine)
+        if recipe and problems:
+            raise RecipeError(problems)
+        known = {one.recipe.name: expectation(one.recipe, space.world.find(one.recipe.base.checkpoint)) for one in loaded}
+        found = verify_file(file, known[loaded[0].recipe.name]) if recipe else verify_file(file, candidates=known)
+        if problems:
+            say(
+                f"not compared, because they cannot be read: {len(names) - len(loaded)} recipes (list  says why)",
+                file=sys.stderr,
+            )
+    if json:
+        print_json(found.to_json())
+    else:
+        _print_verification(found, named=bool(recipe))
+    if not found.verdict.ok:
+        raise SystemExit(1)  # in every way that the command line may be called
+
+
+def _print_verification(found: Verification, *, named: bool) -> None:
+    for check in found.checks:
+        say(f"{check.verdict:<8} {check.what:<26} {check.detail}")
+    for line in found.made_by:
+        say(f"         made by                    {line}")
+    if not named:
+        say(f"fits     {', '.join(found.fits) or 'no recipe here'}")
+    say(f"\n{found.verdict}")
+
+
+def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Return what a recipe promises of its finished file, as plain JSON for :func:`orchestrator.weights.verify`.
+
+    Args:
+        recipe: what made the file.
+        checkpoint: its base model; of the embedded engine's the sizes of the layers are read.
+    """
+    from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
+
+    network, resize = recipe.network, recipe.resize
+    sized = recipe.engine == "sd-scripts" or checkpoint is not None
+    predicted = expected_tensors.predict(recipe, expected_tensors.of(recipe, checkpoint)) if sized else None
+    modules = recipe.expect.modules or (predicted.modules if predicted else None)
+    size = recipe.expect.tensor_bytes or (predicted.tensor_bytes if predicted else None)
+    pruned = recipe.block_weights is not None and recipe.merge.zeroed == "prune"
+    promised: dict[str, Any] = {
+        "family": network.family,
+        "modules": modules,
+        "tensor_bytes": None if resize or pruned else size,
+        "network_dim": network.dim,
+        "network_alpha": network.alpha,
+        "conv_dim": network.conv_dim,
+        "conv_alpha": network.conv_alpha,
+        "tucker": network.tucker,
+        "block_weights": recipe.block_weights,
+        "zeroed": recipe.merge.zeroed if recipe.block_weights is not None else None,
+        "save_precision": resize.save_precision if resize else recipe.training.save_precision,
+        "trigger_words": list(recipe.triggers()) or None,
+        "network_module": "networks.lora" if network.family == "lora" else "lycoris.kohya",
+        "max_train_steps": recipe.training.steps,
+    }
+    if resize:
+        ways = [name for name in ("sv_ratio", "sv_fro", "sv_cumulative", "size_mb") if getattr(resize, name) is not None]
+        if len(ways) > 1:
+            raise RecipeError(Problem("resize", f"has {' and '.join(ways)}", "choose one"))
+        method = ways[0] if ways else "fixed"
+        promised["resize"] = {
+            "method": method,
+            "param": getattr(resize, method) if ways else resize.new_rank,
+            "new_rank": resize.new_rank,
+            "new_conv_rank": resize.new_conv_rank,
+            "rank_rule": resize.rank_rule,
+        }
+    return {key: value for key, value in promised.items() if value is not None}

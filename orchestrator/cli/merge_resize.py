@@ -1,0 +1,205 @@
+"""The verbs merge and resize, by our own code or by the programs of sd-scripts. Cheap to import: numpy comes with a call."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.shared import AsJson, In, Out, Overwrite, Precision, progress, rule, show
+from orchestrator.errors import Problem, RecipeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.weights.families.rank_selection import Method
+
+Unmapped = Annotated[float, typer.Option(help="Weight of what is in no block, and of the blocks a short list leaves out.")]
+Presets = Annotated[Path | None, typer.Option(help="Preset file of the LoRA block weight extension (NAME:v,v,…).")]
+Tool = Annotated[str, typer.Option("--with", help="orchestrator, or sd-scripts: its own program (make setup).")]
+ToolOption = Annotated[list[str], typer.Option("--option", metavar="NAME=VALUE", help="An option of sd-scripts' program.")]
+
+
+def merge(
+    files: Annotated[
+        list[str], typer.Argument(metavar="IN… OUT", help="One file, or several as FILE:RATIO[:WEIGHTS]; last the output.")
+    ],
+    *,
+    block_weights: Annotated[
+        str, typer.Option(help="Preset name, v,v,… (26 or 17 values; SDXL 20 or 12), or FILE:NAME.")
+    ] = "",
+    prune: Annotated[bool, typer.Option("--prune", help="Drop modules of weight 0 instead of keeping zeros.")] = False,
+    unmapped: Unmapped = 1.0,
+    compat: Annotated[str, typer.Option(help="supermerger-2023: multiply what that tool did.")] = "",
+    presets: Presets = None,
+    save_precision: Annotated[str, typer.Option(help="Of several files: fp16 (the default), bf16 or fp32.")] = "",
+    sv_ratio: Annotated[float | None, typer.Option(help="Of several files: resize the sum by this ratio.")] = None,
+    tool: Tool = "orchestrator",
+    option: ToolOption = [],  # noqa: B006 - typer reads it
+    overwrite: Overwrite = False,
+    json: AsJson = False,
+) -> None:
+    """Bake block weights into a LoRA; or add several, each with a ratio and block weights of its own."""
+    if len(files) < 2:
+        raise RecipeError(Problem("merge", "needs an input and an output", "merge IN OUT --block-weights FACE"))
+    *inputs, output = files
+    if _by_sd_scripts(tool, option):
+        _none_of({"--prune": prune, "--compat": bool(compat), "--sv-ratio": sv_ratio is not None}, "svd_merge_lora.py")
+        from orchestrator.engines.sdscripts import lora_tools_run  # noqa: PLC0415
+
+        asked = lora_tools_run.Asked(save_precision or "fp16", tuple(option), overwrite=overwrite)
+        shares = _shares(inputs, block_weights, presets, unmapped)
+        with progress("svd_merge_lora.py") as told:
+            show(lora_tools_run.merge(shares, Path(output), asked, told), json=json)
+        return
+    if len(inputs) > 1 or ".safetensors:" in inputs[0]:
+        from orchestrator.models import blocks  # noqa: PLC0415
+        from orchestrator.weights import combine  # noqa: PLC0415
+
+        if block_weights or compat or prune:
+            raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
+        known = blocks.read_presets(presets) if presets else None
+        join = partial(combine.combine, [combine.parse(text) for text in inputs], unmapped=unmapped, presets=known)
+        _combine(join, Path(output), save_precision or "fp16", sv_ratio, overwrite=overwrite, json=json)
+        return
+    if not block_weights:
+        raise RecipeError(Problem("--block-weights", "is missing", "merge IN OUT --block-weights FACE"))
+    if compat not in {"", "supermerger-2023"}:
+        raise RecipeError(Problem("--compat", f"{compat!r} is unknown", "supermerger-2023"))
+    if sv_ratio is not None:
+        raise RecipeError(Problem("--sv-ratio", "is for sums of several files", "resize the merged file instead"))
+    if save_precision:
+        what = "is for sums of several files; one file keeps the type of every tensor"
+        raise RecipeError(Problem("--save-precision", what, "convert IN OUT --save-precision bf16"))
+    from orchestrator.models import blocks  # noqa: PLC0415
+    from orchestrator.weights.merge import merge as merge_file  # noqa: PLC0415
+
+    with progress("merge") as told:
+        report = merge_file(
+            Path(inputs[0]),
+            Path(output),
+            block_weights,
+            prune=prune,
+            unmapped=unmapped,
+            compat="supermerger-2023" if compat else None,
+            presets=blocks.read_presets(presets) if presets else None,
+            overwrite=overwrite,
+            progress=told,
+        )
+    show(report, json=json)
+
+
+def _by_sd_scripts(tool: str, option: list[str]) -> bool:
+    """Return whether ``--with`` names sd-scripts; RecipeError for other names, and for ``--option`` without it."""
+    if tool not in {"orchestrator", "sd-scripts"}:
+        raise RecipeError(Problem("--with", f"{tool!r} is neither orchestrator nor sd-scripts"))
+    if option and tool != "sd-scripts":
+        raise RecipeError(Problem("--option", "is for the programs of sd-scripts", "--with sd-scripts"))
+    return tool == "sd-scripts"
+
+
+def _none_of(given: dict[str, bool], program: str) -> None:
+    """Raise RecipeError for every option that is given and that sd-scripts' program has not."""
+    hint = "leave out --with sd-scripts"
+    found = [Problem(name, f"is no choice of sd-scripts' {program}", hint) for name, said in given.items() if said]
+    if found:
+        raise RecipeError(found)
+
+
+def _shares(inputs: list[str], block_weights: str, presets: Path | None, unmapped: float) -> list[Any]:
+    """Return one file with its block weights, or several as they were written, for sd-scripts' merge."""
+    from orchestrator.engines.sdscripts.lora_tools import share  # noqa: PLC0415
+    from orchestrator.models import blocks  # noqa: PLC0415
+    from orchestrator.weights.combine import parse  # noqa: PLC0415
+
+    known = blocks.read_presets(presets) if presets else None
+    if len(inputs) == 1 and ".safetensors:" not in inputs[0]:
+        if not block_weights:
+            raise RecipeError(Problem("--block-weights", "is missing", "merge IN OUT --block-weights FACE"))
+        return [share(Path(inputs[0]), 1.0, block_weights, unmapped, known)]
+    if block_weights:
+        raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
+    return [share(one.path, one.ratio, one.block_weights, unmapped, known) for one in map(parse, inputs)]
+
+
+def _combine(
+    join: Callable[..., Any], output: Path, precision: str, sv_ratio: float | None, *, overwrite: bool, json: bool
+) -> None:
+    """Write the sum that ``join`` makes, resized where a ratio is given."""
+    if sv_ratio is None:
+        show(join(output, save_precision=precision, overwrite=overwrite), json=json)
+        return
+    from orchestrator.weights.resize import resize as resize_file  # noqa: PLC0415
+
+    between = output.with_name(f".{output.stem}.sum.{os.getpid()}.safetensors")
+    try:
+        join(between, save_precision="fp32")
+        show(resize_file(between, output, param=sv_ratio, save_precision=precision, overwrite=overwrite), json=json)
+    finally:
+        between.unlink(missing_ok=True)
+
+
+def resize(
+    source: In,
+    output: Out,
+    *,
+    sv_ratio: Annotated[float | None, typer.Option(help="Keep singular values above the largest divided by this.")] = None,
+    sv_fro: Annotated[float | None, typer.Option(help="Keep this fraction of every layer's Frobenius norm.")] = None,
+    sv_cumulative: Annotated[float | None, typer.Option(help="Keep this fraction of the sum of singular values.")] = None,
+    size_mb: Annotated[float | None, typer.Option(help="Look for the sv_ratio whose tensors fit into so many MiB.")] = None,
+    new_rank: Annotated[int | None, typer.Option(help="Largest rank; without a method, the rank of every layer.")] = None,
+    new_conv_rank: Annotated[int | None, typer.Option(help="The same for convolutions; default: --new-rank.")] = None,
+    rank_rule: Annotated[str, typer.Option(help="2023 (the default) or sd-scripts-0.10 (one more in every layer).")] = "",
+    save_precision: Precision = "fp16",
+    prune: Annotated[bool, typer.Option("--prune", help="Drop zero modules instead of keeping them with rank 1.")] = False,
+    tool: Tool = "orchestrator",
+    option: ToolOption = [],  # noqa: B006 - typer reads it
+    overwrite: Overwrite = False,
+    json: AsJson = False,
+) -> None:
+    """Compress a LoRA by the rank of its layers."""
+    given: dict[Method, float | None] = {
+        "sv_ratio": sv_ratio,
+        "sv_fro": sv_fro,
+        "sv_cumulative": sv_cumulative,
+        "size_mb": size_mb,
+    }
+    asked = [(method, value) for method, value in given.items() if value is not None]
+    if len(asked) > 1:
+        named = " and ".join("--" + method.replace("_", "-") for method, _ in asked)
+        raise RecipeError(Problem("resize", f"takes one method; {named} are given", "choose one; --new-rank goes with each"))
+    if not (asked or new_rank):
+        ways = "--sv-ratio 16, --sv-fro 0.99, --sv-cumulative 0.9, --size-mb 40, --new-rank 32"
+        raise RecipeError(Problem("resize", "needs one method", ways))
+    if _by_sd_scripts(tool, option):
+        _none_of({"--prune": prune, "--size-mb": size_mb is not None}, "resize_lora.py")
+        from orchestrator.engines.sdscripts import lora_tools_run  # noqa: PLC0415
+
+        how = dict(asked) | {"new_rank": new_rank, "new_conv_rank": new_conv_rank, "rank_rule": rank_rule or None}
+        words = lora_tools_run.Asked(save_precision, tuple(option), overwrite=overwrite)
+        with progress("resize_lora.py") as told:
+            show(lora_tools_run.resize(source, output, how, words, told), json=json)
+        return
+    method, param = asked[0] if asked else ("fixed", float(new_rank or 0))
+    # One module per thread beats one module on all threads; BLAS reads this when numpy is imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from orchestrator.weights.resize import resize as resize_file  # noqa: PLC0415
+
+    with progress("resize") as told:
+        report = resize_file(
+            source,
+            output,
+            method=method,
+            param=param,
+            new_rank=new_rank,
+            new_conv_rank=new_conv_rank,
+            rank_rule=rule(rank_rule or "2023"),
+            save_precision=save_precision,
+            prune=prune,
+            overwrite=overwrite,
+            progress=told,
+        )
+    show(report, json=json)

@@ -1,0 +1,234 @@
+"""What a person sees while a plan runs: bars on a terminal, one plain line per event elsewhere."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from orchestrator.run.context import Outcome, Status
+from orchestrator.system.terminal import clean, dumps, say
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.progress import TaskID
+
+    from orchestrator.plan.planner import Plan, Step
+    from orchestrator.run.record import Reason
+    from orchestrator.system.process import Progress
+
+PLAIN_EVERY_SECONDS = 20.0
+VERBOSE_EVERY_SECONDS = 2.0
+
+
+class Form(StrEnum):
+    """How events are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How much is said while a plan runs, and in which form."""
+
+    quiet: bool = False
+    verbose: bool = False
+    form: Form = Form.TEXT
+
+
+def fit_streams() -> None:
+    """Let a terminal that cannot show a letter show ? instead of ending the program (LANG=C, a Windows code page)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person writes them: 8.2 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def ending(outcome: Outcome) -> str:
+    """Return the line that says how a step ended."""
+    text = f"{outcome.status:8} {outcome.step.name}"
+    if outcome.status is Status.DONE:
+        text += f"  {duration(outcome.seconds)}"
+    elif outcome.problem is not None:
+        text += f"  {outcome.problem.what.partition('; the last lines')[0]}"  # the summary shows them
+    return clean(text)
+
+
+class Quiet:
+    """Says nothing (``--json``)."""
+
+    def begin(self, step: Step, reason: Reason) -> None:
+        """Nothing."""
+
+    def progress(self, step: Step, progress: Progress) -> None:
+        """Nothing."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Nothing."""
+
+
+class Plain(Quiet):
+    """One line per event, for logs and pipes."""
+
+    def __init__(self, plan: Plan, stream: TextIO | None = None, *, verbose: bool = False) -> None:
+        """Count the plan's steps; write to ``stream`` (default: stderr)."""
+        self._total, self._count = len(plan.steps), 0
+        self._verbose = verbose
+        self._every = VERBOSE_EVERY_SECONDS if verbose else PLAIN_EVERY_SECONDS
+        self._stream = stream or sys.stderr
+        self._lock = threading.Lock()
+        self._spoken: dict[str, float] = {}
+
+    def _line(self, text: str) -> None:
+        with self._lock:
+            say(text, file=self._stream)
+            self._stream.flush()
+
+    def begin(self, step: Step, reason: Reason) -> None:
+        """Say that a step starts, and why."""
+        self._spoken[step.name] = time.monotonic()
+        self._line(f"start    {step.name}  ({reason})")
+
+    def progress(self, step: Step, progress: Progress) -> None:
+        """Say, now and then, how far a step is."""
+        now = time.monotonic()
+        if now - self._spoken.get(step.name, 0.0) < self._every:
+            return
+        self._spoken[step.name] = now
+        loss = f"  loss {progress.loss:.4f}" if progress.loss is not None else ""
+        self._line(f"         {step.name}  {progress.done}/{progress.total}{loss}  {progress.note}".rstrip())
+
+    def end(self, outcome: Outcome) -> None:
+        """Say how a step ended; cached ones only count."""
+        self._count += 1
+        if outcome.status is not Status.CACHED or self._verbose:
+            self._line(f"[{self._count}/{self._total}] {ending(outcome)}")
+        if self._verbose and outcome.log is not None:
+            self._line(f"         log: {outcome.log}")
+
+    def say(self, text: str) -> None:
+        """Say ``text``."""
+        self._line(text)
+
+
+class Events(Quiet):
+    """One JSON object per line on stderr, for other programs: time, event, step, and what belongs to it."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        """Write to ``stream`` (default: stderr)."""
+        self._stream = stream or sys.stderr
+        self._lock = threading.Lock()
+        self._spoken: dict[str, float] = {}
+
+    def _write(self, event: str, **said: Any) -> None:
+        with self._lock:
+            line = {"time": round(time.time(), 3), "event": event, **said}
+            print(dumps(line, None), file=self._stream, flush=True)
+
+    def begin(self, step: Step, reason: Reason) -> None:
+        """Write that a step starts, and why."""
+        self._write("begin", step=step.name, kind=str(step.kind), key=step.key, reason=str(reason))
+
+    def progress(self, step: Step, progress: Progress) -> None:
+        """Write how far a step is, at most every two seconds."""
+        now = time.monotonic()
+        if now - self._spoken.get(step.name, 0.0) < VERBOSE_EVERY_SECONDS:
+            return
+        self._spoken[step.name] = now
+        far = {"done": progress.done, "total": progress.total, "loss": progress.loss, "note": progress.note}
+        self._write("progress", step=step.name, **far)
+
+    def end(self, outcome: Outcome) -> None:
+        """Write how a step ended."""
+        problem = None
+        if outcome.problem is not None:
+            problem = {"where": outcome.problem.where, "what": outcome.problem.what, "hint": outcome.problem.hint}
+        said = {"status": str(outcome.status), "seconds": round(outcome.seconds, 3), "problem": problem}
+        self._write("end", step=outcome.step.name, **said, log=str(outcome.log) if outcome.log else None)
+
+    def say(self, text: str) -> None:
+        """Write ``text``."""
+        self._write("say", text=text)
+
+
+class Bars(Quiet):
+    """A bar per running step with loss and time left, and one over all steps."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Prepare the bars; they appear inside ``with``."""
+        from rich.console import Console  # noqa: PLC0415 - only a terminal needs rich
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: PLC0415
+
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        console = Console(stderr=True)
+        self._bars = Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console, refresh_per_second=8)
+        self._all = self._bars.add_task("all steps", total=len(plan.steps), note="")
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def begin(self, step: Step, reason: Reason) -> None:
+        """Show the step's bar."""
+        self._tasks[step.name] = self._bars.add_task(step.name, total=None, note=clean(f"({reason})"))
+
+    def progress(self, step: Step, progress: Progress) -> None:
+        """Move the step's bar."""
+        task = self._tasks.get(step.name)
+        if task is None:
+            return
+        note = f"loss {progress.loss:.4f} {progress.note}" if progress.loss is not None else progress.note
+        total = progress.total or None
+        self._bars.update(task, completed=progress.done, total=total, note=clean(note)[:60])
+
+    def end(self, outcome: Outcome) -> None:
+        """Take the bar away and leave a line."""
+        task = self._tasks.pop(outcome.step.name, None)
+        if task is not None:
+            self._bars.remove_task(task)
+        self._bars.advance(self._all)
+        if outcome.status is not Status.CACHED:
+            self._bars.console.print(ending(outcome), markup=False, highlight=False)
+
+    def say(self, text: str) -> None:
+        """Print ``text`` above the bars."""
+        self._bars.console.print(clean(text), markup=False, highlight=False)
+
+
+def choose(plan: Plan, style: Style = Style(), *, quiet: bool = False) -> Quiet:
+    """Return the view for a style and for where stderr goes. Colours: NO_COLOR and TERM=dumb are rich's to see."""
+    if quiet or style.quiet:
+        return Quiet()
+    if style.form is Form.JSON:
+        return Events()
+    if style.verbose or not sys.stderr.isatty():
+        return Plain(plan, verbose=style.verbose)
+    return Bars(plan)

@@ -1,0 +1,249 @@
+"""The verbs that write recipes: new, import, fmt, schema. Each imports what it needs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.options import AsJson  # noqa: TC001 - typer reads it
+from orchestrator.system.terminal import print_json, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.importers.new_subject import Proposal, Wish
+    from orchestrator.importers.to_recipe import Imported
+
+Images = Annotated[list[Path], typer.Option("--images", help="Folder of pictures; again for each further source.")]
+Trigger = Annotated[list[str], typer.Option(help="Word that will call the character; one for each --images.")]
+Algorithm = Annotated[list[str], typer.Option(help="lora3x3, locon, loha, …; again for more. Default: those three.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command("new")(new)
+    app.command("import")(import_)
+    app.command("fmt")(fmt)
+    app.command("schema")(schema)
+
+
+def new(
+    subject: Annotated[str, typer.Argument(help="Name of the character; becomes file names and the trigger word.")],
+    *,
+    images: Images,
+    type_: Annotated[str, typer.Option("--type", help="face, body or group; default: by the pictures.")] = "",
+    trigger: Trigger = [],  # noqa: B006 - typer reads the default
+    algorithm: Algorithm = [],  # noqa: B006
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: by the type.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="How often a picture counts; default: by the type.")] = None,
+    base: Annotated[str, typer.Option(help="Base model's file name; default: the release's.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Take what is proposed, without a question.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Look at a folder of pictures and write recipes for it.  Example: orchestrator new mimi --images pictures."""
+    from orchestrator.errors import RecipeError  # noqa: PLC0415
+    from orchestrator.importers import new_subject as new_  # noqa: PLC0415
+    from orchestrator.run.workspace import find_root  # noqa: PLC0415
+
+    try:
+        root = find_root()
+    except RecipeError:
+        root = Path.cwd()
+    asked = tuple(algorithm) or new_.ALGORITHMS
+    wish = new_.Wish(subject, tuple(images), type_, tuple(trigger), asked, steps, repeats, base)
+    proposal = new_.propose(wish, root)
+    if sys.stdin.isatty() and sys.stderr.isatty() and not (yes or json):
+        wish, proposal = _ask(wish, proposal, root)
+    written = new_.write(proposal, root)
+    problems = _problems(root, proposal.recipes)
+    if json:
+        print_json(
+            {
+                "files": [str(path) for path in written],
+                "recipes": list(proposal.recipes),
+                "notes": list(proposal.notes),
+                "problems": problems,
+            }
+        )
+    else:
+        _say_new(proposal, written, problems)
+    if problems:
+        raise typer.Exit(3)
+
+
+def _ask(wish: Wish, proposal: Proposal, root: Path) -> tuple[Wish, Proposal]:
+    """Show the proposal and let a person change type and trigger words."""
+    import dataclasses  # noqa: PLC0415
+
+    from orchestrator.importers import inspect_folder  # noqa: PLC0415
+    from orchestrator.importers import new_subject as new_  # noqa: PLC0415
+
+    for note in proposal.notes:
+        typer.echo(note, err=True)
+    seen = [inspect_folder.look(folder) for folder in wish.images]
+    kind = typer.prompt("type (face, body, group)", default=wish.type or inspect_folder.kind_of(seen), err=True)
+    triggers = [
+        typer.prompt(f"trigger word of {folder}", default=word, err=True)
+        for folder, word in zip(wish.images, new_.trigger_words(wish), strict=True)
+    ]
+    wish = dataclasses.replace(wish, type=kind, triggers=tuple(triggers))
+    return wish, new_.propose(wish, root)
+
+
+def _problems(root: Path, recipes: Sequence[str]) -> list[str]:
+    """Return what the checks of the pictures say about recipes that were just written."""
+    from orchestrator.dataset.layout import make_layout  # noqa: PLC0415
+    from orchestrator.dataset.problems import dataset_problems  # noqa: PLC0415
+    from orchestrator.recipe import loader  # noqa: PLC0415
+
+    loaded = loader.recipe(root / "recipes", recipes[0]).recipe
+    found = dataset_problems(make_layout(loaded.dataset, root), loaded.dataset, root)
+    return [str(problem) for problem in found]
+
+
+def _say_new(proposal: Proposal, written: list[Path], problems: list[str]) -> None:
+    for note in proposal.notes:
+        say(f"  {note}")
+    say()
+    for path in written:
+        say(f"wrote {path}")
+    if problems:
+        say("\n  ".join(["\nThe pictures need a hand first:", *map(str, problems)]), file=sys.stderr)
+        return
+    name = proposal.recipes[0]
+    say(
+        f"\nnext, on any machine, in about a minute:\n    python -m orchestrator run {name} --profile demo\n"
+        f"on a GPU, for real:\n    python -m orchestrator doctor {name}\n    python -m orchestrator run {name}"
+    )
+
+
+def import_(
+    source: Annotated[
+        str, typer.Argument(metavar="FILE", help="kohya_ss JSON, LoRA_Easy or sd-scripts TOML, .bat, LoRA, or a LoRA line.")
+    ],
+    *,
+    name: Annotated[str, typer.Option(help="Name of the recipe; default: what the file says.")] = "",
+    output: Annotated[Path | None, typer.Option(help="File to write; default: recipes/NAME.toml.")] = None,
+    stdout: Annotated[bool, typer.Option("--stdout", help="Print the recipe instead of writing it.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Make a recipe of settings for another program.  Example: orchestrator import old-settings.json --name mimi."""
+    from orchestrator import importers  # noqa: PLC0415
+    from orchestrator.importers import to_recipe  # noqa: PLC0415
+
+    imported = [to_recipe.recipe(found, name) for found in importers.read(source)]
+    files = [] if stdout else _write_imported(imported, output)
+    if json:
+        said = [
+            {
+                "name": one.name,
+                "recipe": one.table,
+                "settings": [
+                    {"fate": str(note.fate), "name": note.name, "where": note.where, "why": note.why} for note in one.notes
+                ],
+            }
+            for one in imported
+        ]
+        print_json({"recipes": said, "files": [str(path) for path in files]})
+        return
+    out = sys.stderr if stdout else sys.stdout
+    for one in imported:
+        if stdout:
+            say(_text(one), end="")
+        counts = ", ".join(f"{len(one.of(fate))} {fate}" for fate in importers.Fate)
+        say(f"{one.name}: {counts}", file=out)
+        for fate in reversed(importers.Fate):
+            for note in one.of(fate):
+                say(f"  {note}", file=out)
+    for path in files:
+        say(f"wrote {path}\n    python -m orchestrator doctor {path.stem}  says what it lacks here")
+
+
+def _text(one: Imported) -> str:
+    from orchestrator.recipe import toml as fmt_  # noqa: PLC0415
+
+    lost = [f"# {note}" for note in one.notes if note.fate != "kept"]
+    return "\n".join([f"# {one.table['summary']}", *lost, "", *fmt_.lines(one.table)]) + "\n"
+
+
+def _write_imported(imported: list[Imported], output: Path | None) -> list[Path]:
+    from orchestrator.errors import Problem, RecipeError  # noqa: PLC0415
+    from orchestrator.recipe import toml as fmt_  # noqa: PLC0415
+    from orchestrator.run.workspace import find_root  # noqa: PLC0415
+
+    if output is not None and len(imported) > 1:
+        raise RecipeError(
+            Problem("--output", f"{len(imported)} trainings stand in this file", "leave it out: recipes/ gets one each")
+        )
+    try:
+        folder = find_root() / "recipes"
+    except RecipeError:
+        folder = Path.cwd() / "recipes"
+    files = [output or folder / f"{one.name}.toml" for one in imported]
+    standing = [
+        Problem(str(path), "exists already", "give another --name, or move it away") for path in files if path.exists()
+    ]
+    if standing:
+        raise RecipeError(standing)
+    for path, one in zip(files, imported, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(fmt_.pretty(_text(one), path), "utf-8")
+    return files
+
+
+def fmt(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE…]", help="TOML files; default: all of recipes/.")
+    ] = None,
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Only say which files are not in form; exit code 1 if any.")] = False,
+) -> None:
+    """Put recipes into form: spaces, blank lines, the schema line for editors. Values and comments stay."""
+    from orchestrator.errors import Problem, RecipeError  # noqa: PLC0415
+    from orchestrator.recipe import toml as fmt_  # noqa: PLC0415
+    from orchestrator.run.workspace import find_root  # noqa: PLC0415
+
+    paths = files or sorted((find_root() / "recipes").rglob("*.toml"))
+    changed: list[Path] = []
+    problems: list[Problem] = []
+    for path in paths:
+        try:
+            text = path.read_text("utf-8")
+            result = fmt_.pretty(text, path)
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(Problem(str(path), f"cannot be read: {error}"))
+            continue
+        except RecipeError as error:
+            problems += error.problems
+            continue
+        if result != text:
+            changed.append(path)
+            if not check:
+                path.write_text(result, "utf-8")
+    for path in changed:
+        say(f"{'would change' if check else 'wrote'} {path}")
+    say(f"{len(paths)} files, {len(changed)} {'not in form' if check else 'changed'}", file=sys.stderr)
+    if problems:
+        raise RecipeError(problems)
+    if check and changed:
+        raise typer.Exit(1)
+
+
+def schema(
+    *,
+    write: Annotated[bool, typer.Option("--write", help="Write recipes/recipe.schema.json instead of printing.")] = False,
+) -> None:
+    """The JSON Schema of a recipe, for editors.  Example: orchestrator schema --write."""
+    from orchestrator.recipe import schema as schema_  # noqa: PLC0415
+    from orchestrator.recipe import toml as fmt_  # noqa: PLC0415
+    from orchestrator.run.workspace import find_root  # noqa: PLC0415
+
+    if write:
+        path = find_root() / "recipes" / fmt_.SCHEMA
+        path.write_text(schema_.dumps(), "utf-8")
+        say(path)
+    else:
+        print(schema_.dumps(), end="")

@@ -1,0 +1,174 @@
+"""Recipes, plans and unfinished work as text."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from typing import TYPE_CHECKING, Any, Final
+
+from orchestrator.engines.sdscripts.output_parser import Reader
+from orchestrator.models import blocks
+from orchestrator.run import failure_cause, resume, step_command
+from orchestrator.run.monitor import read_own
+from orchestrator.run.record import PARTIAL, PROGRESS, readings
+from orchestrator.run.store import LOCK
+from orchestrator.run.workspace import as_json
+from orchestrator.system import lock, process, supervisor
+from orchestrator.system.terminal import clean
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.plan.planner import Plan
+    from orchestrator.recipe.loader import Loaded
+    from orchestrator.run.record import Reason
+    from orchestrator.run.store import Store
+    from orchestrator.run.workspace import Workspace
+    from orchestrator.system.process import Progress
+
+_TAIL_BYTES: Final = 1 << 18
+
+
+def toml(loaded: Loaded, *, origin: bool = False) -> str:
+    """Return the merged recipe as TOML; with ``origin``, the file that set each value as a comment."""
+    lines: list[str] = []
+    _table(loaded.merged, (), loaded.origin if origin else None, lines)
+    return "\n".join(lines) + "\n"
+
+
+def _table(table: dict[str, Any], trail: tuple[str, ...], origin: dict[str, str] | None, lines: list[str]) -> None:
+    if trail:
+        lines += ["", f"[{'.'.join(_key(part) for part in trail)}]"]
+    for key, value in table.items():
+        if not isinstance(value, dict):
+            said = f"   # {origin.get('.'.join((*trail, key)), '')}" if origin is not None else ""
+            lines.append(f"{_key(key)} = {_value(value)}{said}")
+    for key, value in table.items():
+        if isinstance(value, dict):
+            _table(value, (*trail, key), origin, lines)
+
+
+def _key(key: str) -> str:
+    bare = key.replace("-", "").replace("_", "").isalnum() and key.isascii()
+    return key if bare else _text(key)
+
+
+def _text(text: str) -> str:
+    """Return a TOML string; what a terminal would obey (escapes, a change of direction) as its number."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_value(item) for item in value)}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str):
+        return _text(value)
+    return json.dumps(value) if isinstance(value, bool) else repr(value)
+
+
+def plan(made: Plan, reasons: dict[str, Reason | None], space: Workspace) -> str:
+    """Return a plan as a person reads it."""
+    said = as_json(made, reasons, space.world)
+    lines: list[str] = []
+    for entry in said["recipes"]:
+        recipe, predicted = made.recipes[entry["name"]], entry["predicted"]
+        lines.append(f"{recipe.name}  ({recipe.engine})")
+        lines += [f"  {step['kind']:8} {step['key'][:12]}  {step['reason'] or 'cached'}" for step in entry["steps"]]
+        lines.append(f"  {_predicted(predicted)}")
+        listed = recipe.expect.tensor_bytes
+        if listed is not None and listed != predicted["tensor_bytes"]:
+            lines.append(f"  expected {listed:,} bytes: this plan does not write the file that the recipe expects")
+        if recipe.block_weights is not None:
+            weights = blocks.parse(recipe.block_weights, recipe.base.architecture)
+            name = blocks.preset_name(weights, recipe.base.architecture)
+            lines.append(f"  block weights {name or ','.join(f'{weight:g}' for weight in weights)}")
+        lines.append("")
+    for step in said["shared"]:
+        lines.append(f"{step['name']:30} {step['key'][:12]}  {step['reason'] or 'cached'}")
+    due = sum(reason is not None for reason in reasons.values())
+    lines.append(f"{len(made.steps)} steps, {due} to run, {len(made.steps) - due} cached")
+    return clean("\n".join(lines) + "\n")
+
+
+def _predicted(predicted: dict[str, Any]) -> str:
+    size = predicted["tensor_bytes"]
+    parts = [f"{size:,} tensor bytes ({size / 2**20:.2f} MiB) in {predicted['modules']} modules"] if size else []
+    epochs = predicted["epochs"] if predicted["epochs"] is not None else "?"
+    parts.append(f"{predicted['images']} images, {predicted['train_steps']} steps, {epochs} epochs")
+    if predicted["disk_bytes"]:
+        parts.append(f"disk {predicted['disk_bytes'] / 1e9:.2f} GB")
+    return "; ".join(parts)
+
+
+def shell(made: Plan, space: Workspace) -> str:
+    """Return every command of a plan, quoted for a shell, with its folder and the files it reads."""
+    lines: list[str] = []
+    for step in made.steps:
+        command = step_command.command(step, made, space.store, space.root)
+        lines.append(f"# {step.name}")
+        lines.append(f"cd {shlex.quote(str(command.cwd))}")
+        env = " ".join(f"{key}={shlex.quote(value)}" for key, value in command.env.items())
+        lines.append(f"{env} {shlex.join(command.argv)}".strip())
+        lines.append("")
+    return "\n".join(lines)
+
+
+def unfinished(store: Store) -> list[dict[str, Any]]:
+    """Return what lies unfinished in the store: step, whether it runs, since when, how far, and what a rerun does with it."""
+    found: list[dict[str, Any]] = []
+    for work in sorted(store.root.glob(f"*/{PARTIAL}/*")):
+        if ".old-" in work.name or not work.is_dir():
+            continue
+        kind, _, key = work.name.rpartition("-")
+        running = process.alive(work)
+        who = lock.read(work / supervisor.CHILD) if running else None
+        since = process.begun(work) or work.stat().st_mtime
+        entry: dict[str, Any] = {"step": f"{work.parent.parent.name}/{kind}", "key": key, "running": running}
+        entry |= {"since": since, "process": str(who or ""), "log": str(work / process.LOG)}
+        entry["next"] = _next(work, kind, running=running)
+        progress = (_said(work) if running else {}) or next(reversed(readings(work / PROGRESS)), {})
+        found.append(entry | {name: progress.get(name) for name in ("done", "total", "loss")})
+    return found
+
+
+def _next(work: Path, kind: str, *, running: bool) -> str:
+    """Return what the next run of the same recipe does with a work folder, and why."""
+    if running:
+        holder = lock.read(work.parent.parent / LOCK)
+        return f"{holder} works on it" if holder is not None and holder.alive else "a run adopts it"
+    if process.ended_well(work):
+        return "ended while nobody watched: a run judges what it left"
+    return str(resume.reason(work, kind))
+
+
+def _said(work: Path) -> dict[str, Any]:
+    """Return how far a running child is by its own log: whoever started it may be gone, and note nothing any more."""
+    read = Reader()
+    last: Progress | None = None
+    try:
+        with (work / process.LOG).open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            begin = failure_cause.log_at(failure_cause.last_attempt(work))
+            for start in sorted({begin, max(begin, end - _TAIL_BYTES)}):  # the banner, and where it is now
+                log.seek(start)
+                for piece in re.split(rb"[\r\n]+", log.read(_TAIL_BYTES)):
+                    text = piece.decode("utf-8", "replace")
+                    last = read(text) or read_own(text) or last
+    except OSError:
+        return {}
+    return {"done": last.done, "total": last.total, "loss": last.loss} if last is not None and last.total else {}
+
+
+def unfinished_line(item: dict[str, Any]) -> str:
+    """Return one entry of ``unfinished`` as a line."""
+    state = "running   " if item["running"] else "unfinished"
+    done, total, loss = item["done"], item["total"], item["loss"]
+    far = f"{done}/{total}" if total else "no progress yet"
+    said = f"  loss {loss:.4f}" if isinstance(loss, int | float) else ""
+    who = item["process"] or f"since {lock.clock(item['since'])}"
+    return clean(f"{state}  {item['step']}  {who}  {far}{said}  {item['log']}\n            {item['next']}")

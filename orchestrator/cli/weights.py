@@ -1,0 +1,112 @@
+"""The verbs on LoRA files: convert and sweep; with those of other modules. Cheap to import: numpy comes with a call."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import Annotated, Any
+
+import typer
+
+from orchestrator.cli import inspect, merge_resize
+from orchestrator.cli.shared import AsJson, In, Out, Overwrite, Precision, RankRule, rule, show
+from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.system.terminal import print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs on LoRA files to the command line."""
+    for verb in (merge_resize.merge, merge_resize.resize, convert, sweep):
+        app.command()(verb)
+    inspect.register(app)
+
+
+def convert(
+    source: In,
+    output: Out,
+    *,
+    to: Annotated[str, typer.Option(help="plain, full, lora, diffusers, kohya, or same (precision only).")] = "same",
+    rank: Annotated[int | None, typer.Option(help="With --to lora: the rank.")] = None,
+    max_error: Annotated[float | None, typer.Option(help="With --to lora: the largest relative error of a layer.")] = None,
+    save_precision: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32; default: as it is.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Checkpoint, for families whose change depends on it.")] = None,
+    unpickle: Annotated[bool, typer.Option("--unpickle", help="Read a .ckpt or .pt with torch's weights_only.")] = False,
+    overwrite: Overwrite = False,
+    json: AsJson = False,
+) -> None:
+    """Write a LoRA in another form: plain LoCon, whole differences, LoRA, diffusers' names, another precision."""
+    from orchestrator.weights.convert import convert as convert_file  # noqa: PLC0415
+    from orchestrator.weights.io.legacy_pickle import unpickled  # noqa: PLC0415
+
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(unpickled(source, output.parent)) if unpickle else source
+        report = convert_file(
+            path,
+            output,
+            form(to),
+            rank=rank,
+            max_error=max_error,
+            save_precision=save_precision,
+            base_model=base,
+            overwrite=overwrite,
+        )
+    show(report, json=json)
+
+
+def sweep(
+    source: In,
+    *,
+    sv_ratio: Annotated[str, typer.Option(help="Ratios, as 8,16,32,64.")] = "8,16,32,64",
+    block_weights: Annotated[list[str], typer.Option(help="Also under these block weights; may be given several times.")] = [],  # noqa: B006 - typer reads it
+    new_rank: Annotated[int | None, typer.Option(help="Largest rank.")] = None,
+    rank_rule: RankRule = "2023",
+    save_precision: Precision = "fp16",
+    folder: Annotated[Path | None, typer.Option("--out", help="Write every variant into this folder.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write bytes against retained norm as an SVG.")] = None,
+    json: AsJson = False,
+) -> None:
+    """The same LoRA at several sizes: bytes and what is left of every block's norm, by one factorization."""
+    try:
+        ratios = [float(text) for text in sv_ratio.split(",")]
+    except ValueError:
+        raise RecipeError(Problem("--sv-ratio", f"{sv_ratio!r} is no list of numbers", "8,16,32,64")) from None
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from orchestrator.weights.sweep import plot as lines  # noqa: PLC0415
+    from orchestrator.weights.sweep import sweep as sweep_file  # noqa: PLC0415
+
+    found = sweep_file(
+        source,
+        ratios,
+        block_weights=block_weights or [None],
+        new_rank=new_rank,
+        rank_rule=rule(rank_rule),
+        save_precision=save_precision,
+        folder=folder,
+    )
+    if plot:
+        plot.write_text("\n".join(lines(found)) + "\n", encoding="utf-8")
+    if json:
+        print_json(found.to_json())
+        return
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("sv_ratio", "block weights", "MiB", "retained", "ranks")
+    for row in found.rows:
+        ranks = f"{row.smallest_rank}..{row.median_rank}..{row.largest_rank}"
+        size = f"{row.tensor_bytes / 2**20:.1f}"
+        table.add_row(f"{row.sv_ratio:g}", row.block_weights, size, f"{row.retained:.3%}", ranks)
+    Console().print(table)
+    share = Table("retained by block", *(f"{row.sv_ratio:g} {row.block_weights.removesuffix('-')}" for row in found.rows))
+    for name in found.rows[0].blocks:
+        share.add_row(name, *(f"{row.blocks[name]:.2%}" for row in found.rows))
+    Console().print(share)
+
+
+def form(text: str) -> Any:
+    """Return the form of that name; RecipeError for any other."""
+    known = ("same", "plain", "full", "lora", "diffusers", "kohya")
+    if text not in known:
+        raise RecipeError(Problem("--to", f"{text!r} is none of {', '.join(known)}{near_miss(text, known)}"))
+    return text

@@ -1,0 +1,235 @@
+"""What the store holds, as values: steps with their state, curves, records. Reads files, changes nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.run.record import PARTIAL, PROGRESS, RECORD, load, readings
+from orchestrator.system import process, supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from orchestrator.recipe import Recipe
+    from orchestrator.recipe.loader import Loaded
+
+JSON = dict[str, Any]
+
+POINTS = 240
+"""A curve is drawn with at most this many points; the first, the last and the extremes stay."""
+
+
+class State(StrEnum):
+    """How far a step is."""
+
+    DONE = "done"
+    OUTDATED = "outdated"
+    RUNNING = "running"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"
+    WAITING = "waiting"
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing has gone wrong."""
+        return self not in (State.FAILED, State.UNFINISHED)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is a whole result: of today, or (OUTDATED) of an earlier recipe, engine or set of pictures."""
+        return self in (State.DONE, State.OUTDATED)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One reading of a training: step, mean loss, learning rate; this step's loss and the text encoder's rate, if known."""
+
+    step: int
+    loss: float | None
+    rate: float | None
+    now: float | None = None
+    text_rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepView:
+    """One step as the page shows it. ``folder`` is where it lies, finished or not; None: nothing is there."""
+
+    name: str
+    kind: str
+    state: State
+    reason: str
+    folder: Path | None
+    record: JSON
+    curve: tuple[Point, ...]
+    done: int
+    total: int
+    tail: str
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; 0 while it is not done."""
+        return float(self.record.get("seconds") or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One recipe with its steps, by kind."""
+
+    recipe: Recipe
+    steps: dict[str, StepView]
+    predicted: JSON
+
+    @property
+    def curve(self) -> tuple[Point, ...]:
+        """The readings of its training, as far as it is."""
+        return self.steps["train"].curve if "train" in self.steps else ()
+
+    @property
+    def state(self) -> State:
+        """The state of the whole: the first of failed, running, unfinished, waiting, outdated that any step is in."""
+        states = {step.state for step in self.steps.values()}
+        for state in (State.FAILED, State.RUNNING, State.UNFINISHED, State.WAITING, State.OUTDATED):
+            if state in states:
+                return state
+        return State.DONE if states else State.WAITING
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """All that is on the page."""
+
+    members: tuple[Member, ...]
+    shared: tuple[StepView, ...]
+    root: Path
+
+    def subjects(self) -> dict[str, list[Member]]:
+        """Return the members by subject, in the order they came."""
+        found: dict[str, list[Member]] = {}
+        for member in self.members:
+            found.setdefault(member.recipe.subject, []).append(member)
+        return found
+
+    def steps(self) -> list[StepView]:
+        """Return every step once: a dataset is shared by several recipes."""
+        seen = {step.name: step for member in self.members for step in member.steps.values()}
+        return [*(seen | {step.name: step for step in self.shared}).values()]
+
+
+def gather(root: Path, recipes: Sequence[Loaded], plan: JSON | None = None) -> Gathered:
+    """Read the state of every recipe; with a plan by its keys, without by the newest folder of each step."""
+    planned = {entry["name"]: entry for entry in (plan or {}).get("recipes", [])}
+    steps: dict[str, StepView] = {}
+
+    def view(name: str, kind: str, said: JSON) -> StepView:
+        if name not in steps:
+            steps[name] = _step(root, name, kind, str(said.get("key", "")), str(said.get("reason", "")))
+        return steps[name]
+
+    members = []
+    for each in recipes:
+        entry = planned.get(each.recipe.name)
+        wanted = entry["steps"] if entry else [{"name": name, "kind": kind} for kind, name in expected(each.recipe).items()]
+        found = {said["kind"]: view(said["name"], said["kind"], said) for said in wanted}
+        members.append(Member(each.recipe, found, dict((entry or {}).get("predicted") or {})))
+    shared = [view(said["name"], said["kind"], said) for said in (plan or {}).get("shared", [])]
+    if plan is None:
+        subjects = dict.fromkeys(each.recipe.subject for each in recipes)
+        shared = [step for subject in subjects if (step := view(f"{subject}/grid", "render", {})).folder]
+    return Gathered(tuple(members), tuple(shared), root)
+
+
+def expected(recipe: Recipe) -> dict[str, str]:
+    """Return kind -> name of the steps that a recipe has."""
+    kinds = ["train"]
+    kinds += ["merge"] if recipe.block_weights is not None else []
+    kinds += ["resize"] if recipe.resize is not None else []
+    kinds += ["render"] if recipe.render.prompts else []
+    return {"dataset": f"{recipe.dataset.name}/dataset", **{kind: f"{recipe.name}/{kind}" for kind in (*kinds, "release")}}
+
+
+def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
+    owner, _, last = name.rpartition("/")
+    ending = f"{last}-{key[:12]}" if key else f"{last}-*"
+    finished = _newest(root / owner, ending)
+    working = _newest(root / owner / PARTIAL, ending)
+    before = _newest(root / owner, f"{last}-*") if working is None else None
+    again = working is not None and process.alive(working)  # a finished step that is being made anew
+    for folder, state in () if again else ((finished, State.DONE), (before, State.OUTDATED)):
+        record = load(folder / RECORD) if folder else None
+        if folder and record:
+            curve = read_curve(folder / PROGRESS) if kind == "train" else ()
+            return StepView(name, kind, state, reason, folder, asdict(record), curve, 1, 1, "")
+    if working is None:
+        return StepView(name, kind, State.WAITING, reason, None, {}, (), 0, 0, "")
+    state = State.UNFINISHED
+    if again:
+        state = State.RUNNING
+    elif read_json(working / supervisor.EXIT).get("code", 0) != 0:
+        state = State.FAILED
+    curve = read_curve(working / PROGRESS) if kind == "train" else ()
+    last_line: JSON = next(reversed(readings(working / PROGRESS)), {})
+    done, total = last_line.get("done", 0), last_line.get("total", 0)
+    tail = _tail(working / process.LOG) if state is State.FAILED else str(last_line.get("note") or "")
+    return StepView(name, kind, state, reason, working, {}, curve, done, total, tail)
+
+
+def _newest(folder: Path, pattern: str) -> Path | None:
+    found = [path for path in folder.glob(pattern) if path.is_dir() and ".old-" not in path.name]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def read_json(path: Path) -> JSON:
+    """Return a JSON object, or an empty one where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def read_curve(path: Path) -> tuple[Point, ...]:
+    """Return the readings of a training by step, the later of two at one step (after a resume), thinned to ``POINTS``."""
+    points: dict[int, Point] = {}
+    for line in readings(path):
+        step = line.get("done")
+        values = [_number(line.get(name)) for name in ("loss", "lr", "current_loss", "lr_text_encoder")]
+        if isinstance(step, int) and step > 0 and any(value is not None for value in values[:2]):
+            known = points.get(step)
+            before = (known.loss, known.rate, known.now, known.text_rate) if known else (None,) * 4
+            points[step] = Point(step, *(old if new is None else new for new, old in zip(values, before, strict=True)))
+    return thinned([points[step] for step in sorted(points)])
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def thinned(points: Sequence[Point], most: int = POINTS) -> tuple[Point, ...]:
+    """Return at most ``most`` points: of every stretch the lowest and the highest loss, and both ends."""
+    if len(points) <= most:
+        return tuple(points)
+    kept = {0, len(points) - 1}
+    stretch = len(points) / (most / 2 - 1)
+    start = 0.0
+    while start < len(points):
+        part = range(int(start), min(len(points), int(start + stretch)))
+        if part:
+            kept.add(min(part, key=lambda index: points[index].loss or 0.0))
+            kept.add(max(part, key=lambda index: points[index].loss or 0.0))
+        start += stretch
+    return tuple(points[index] for index in sorted(kept))
+
+
+def _tail(path: Path, lines: int = 12) -> str:
+    try:
+        data = path.read_bytes()[-16384:]
+    except OSError:
+        return ""
+    said = data.decode("utf-8", "replace").replace("\r", "\n").splitlines()
+    return "\n".join([line for line in said if line.strip()][-lines:])

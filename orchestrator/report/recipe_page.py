@@ -1,0 +1,180 @@
+"""One recipe on the page: pictures, curves, tables, commands."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.models import blocks
+from orchestrator.report import block_stats, charts, commands, tables
+from orchestrator.report.collect import State, read_json
+from orchestrator.report.images import SAMPLE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.report.collect import Member, StepView
+    from orchestrator.report.images import Album
+
+JSON = dict[str, Any]
+
+VARIANTS = "variants"
+"""Folder below a recipe's own: what ``orchestrator variants`` has drawn, a JSON file for each pair of axes."""
+
+WORDS = {
+    State.DONE: "done",
+    State.OUTDATED: "outdated",
+    State.RUNNING: "running",
+    State.FAILED: "failed",
+    State.UNFINISHED: "stopped",
+    State.WAITING: "waiting",
+}
+
+
+def activity(step: StepView) -> JSON:
+    """Return what is said of a step that runs or went wrong: how far, its loss, its last words."""
+    loss = next((point.loss for point in reversed(step.curve) if point.loss is not None), None)
+    said: JSON = {"name": step.name, "state": str(step.state), "word": WORDS[step.state]}
+    return said | {"done": step.done, "total": step.total, "loss": loss, "tail": step.tail}
+
+
+def described(root: Path, member: Member, album: Album, colours: dict[str, str]) -> JSON:
+    """Return what the template shows of one recipe."""
+    recipe = member.recipe
+    pictures = _pictures(member, album)
+    cover = next((entry["picture"] for entry in pictures if entry["name"] == recipe.release.cover), None)
+    curve = [(point.step, point.loss) for point in member.curve if point.loss is not None]
+    colour = colours[recipe.algorithm]
+    names = blocks.names(recipe.base.architecture)
+    stages = block_stats.stages(root, member)
+    train = member.steps.get("train")
+    return {
+        "name": recipe.name,
+        "algorithm": recipe.algorithm,
+        "summary": recipe.summary,
+        "colour": colour,
+        "state": str(member.state),
+        "word": WORDS[member.state],
+        "moves": not member.state.finished,
+        "steps": [_chip(step) for step in member.steps.values()],
+        "percent": _percent(train),
+        "cover": cover or (pictures[0]["picture"] if pictures else None),
+        "pictures": pictures,
+        "samples": _samples(member, album),
+        "variants": _variants(root, member, album),
+        "spark": charts.spark(curve, colour),
+        "loss_now": f"{curve[-1][1]:.4f}" if curve else "",
+        "loss": _losses(member, curve, colour),
+        "rate": _rates(member, colour),
+        "bytes": tables.released(member),
+        "sizes": tables.sizes(member),
+        "heat": tables.heat(member, names, stages),
+        "spectra": tables.spectra(names, stages, recipe.name),
+        "times": tables.times(member),
+        "network": tables.network(member),
+        "commands": commands.commands(root, member),
+        "failed": [activity(step) for step in member.steps.values() if step.state is State.FAILED],
+    }
+
+
+def _losses(member: Member, curve: list[tuple[int, float]], colour: str) -> Any:
+    """Return the mean loss, over each step's own where the journal has it."""
+    own = [(point.step, point.now) for point in member.curve if point.now is not None]
+    lines = [charts.Line("this step", f"{colour} faint", own)] if own else []
+    return charts.lines([*lines, charts.Line("mean", colour, curve)], _words("Mean loss", member.recipe.name, curve))
+
+
+def _rates(member: Member, colour: str) -> Any:
+    """Return the learning rate, with the text encoder's where it has its own."""
+    rates = [(point.step, point.rate) for point in member.curve if point.rate is not None]
+    text = [(point.step, point.text_rate) for point in member.curve if point.text_rate is not None]
+    lines = [charts.Line("text encoder", f"{colour} dashed", text)] if text else []
+    words = _words("Learning rate", member.recipe.name, rates)
+    return charts.lines([*lines, charts.Line("U-Net", colour, rates)] if rates else lines, words, (380, 90), zero=True)
+
+
+def _percent(step: StepView | None) -> int | None:
+    """Return how far a running training is, in percent."""
+    if step is None or step.state.finished or not step.total:
+        return None
+    return round(100 * step.done / step.total)
+
+
+def _chip(step: StepView) -> JSON:
+    return {
+        "kind": step.kind,
+        "state": str(step.state),
+        "word": WORDS[step.state],
+        "seconds": step.seconds,
+        "reason": step.reason,
+    }
+
+
+def _words(what: str, name: str, points: list[tuple[int, float]]) -> str:
+    if not points:
+        return f"{what} of {name}"
+    return f"{what} of {name}: from {charts.short(points[0][1])} to {charts.short(points[-1][1])} in {points[-1][0]} steps"
+
+
+def _pictures(member: Member, album: Album) -> list[JSON]:
+    """Return the finished file's pictures, in the order of the prompts."""
+    step = member.steps.get("render")
+    if step is None or step.folder is None or not step.state.finished:
+        return []
+    shown = [(column, album.show(step.folder / f"{column['name']}.png")) for column in member.recipe.columns()]
+    return [{**column, "picture": picture} for column, picture in shown if picture is not None]
+
+
+def slider(rows: dict[str, dict[str, str]], labels: dict[str, str]) -> JSON:
+    """Return what a slider needs: addresses by row and prompt, and the prompts that at least two rows have; {} without any.
+
+    Args:
+        rows: by what is compared (an algorithm, a ratio), the address of each prompt's picture.
+        labels: of the prompts, by name.
+    """
+    kept = {name: row for name, row in rows.items() if row}
+    shared = {name: label for name, label in labels.items() if sum(name in row for row in kept.values()) > 1}
+    return {"prompts": shared, "rows": kept} if shared else {}
+
+
+def _variants(root: Path, member: Member, album: Album) -> list[JSON]:
+    """Return what ``orchestrator variants`` has drawn of this recipe: a slider and grids for every pair of axes."""
+    found: list[JSON] = []
+    labels = {column["name"]: column["label"] for column in member.recipe.columns()}
+    for path in sorted((root / member.recipe.name / VARIANTS).glob("*.json")):
+        said = read_json(path)
+        rows: dict[str, dict[str, str]] = {}
+        for variant in said.get("variants", []):
+            shown = {name: album.show(root / variant["folder"] / f"{name}.png") for name in labels}
+            size = f" ({tables.size(variant['bytes'])})" if variant["bytes"] else ""
+            rows[variant["label"] + size] = {name: picture.url for name, picture in shown.items() if picture is not None}
+        grids = [
+            picture for name in said.get("grids", []) if (picture := album.show((path.parent / name).with_suffix(".webp")))
+        ]
+        if grids:
+            found.append({"axes": " by ".join(said["axes"]), "compare": slider(rows, labels), "grids": grids})
+    return found
+
+
+def _samples(member: Member, album: Album) -> list[JSON]:
+    """Return what was drawn while training: a row a prompt, each in step order, epochs after steps.
+
+    Trainers write NAME_000200_00_….png and NAME_e000001_00_….png; the second number is that of the prompt.
+    """
+    step = member.steps.get("train")
+    if step is None or step.folder is None:
+        return []
+    labels = [column["label"] for column in member.recipe.columns()]
+    found: dict[int, list[tuple[bool, int, Path]]] = {}
+    for path in (step.folder / "sample").glob("*.png"):
+        said = re.search(r"_(e?)(\d{6})_(\d{2})_", path.name)
+        if said:
+            found.setdefault(int(said[3]), []).append((bool(said[1]), int(said[2]), path))
+    rows = []
+    for prompt, drawn in sorted(found.items()):
+        shown = [
+            (f"{'epoch' if epoch else 'step'} {number}", album.show(path, SAMPLE)) for epoch, number, path in sorted(drawn)
+        ]
+        pictures = [{"label": label, "picture": picture} for label, picture in shown if picture is not None]
+        rows.append({"label": labels[prompt] if prompt < len(labels) else f"prompt {prompt + 1}", "pictures": pictures})
+    return rows

@@ -1,0 +1,149 @@
+"""Why a program failed: signatures in its output -> cause and fix. The first that fits names the cause.
+
+The signatures stand in ``failure_cause.toml``, in order: what is said nearer to the cause stands first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import re
+import shlex
+import signal
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TAIL_BYTES = 256 * 1024
+ATTEMPTS = "attempts.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What went wrong in a word (``name``), in a sentence, and what mends it."""
+
+    name: str
+    what: str
+    fix: str
+
+
+@functools.cache
+def signatures() -> tuple[tuple[re.Pattern[str], Cause], ...]:
+    """Return what is known: (pattern, cause), in the order of ``failure_cause.toml``."""
+    table = tomllib.loads(Path(__file__).with_name("failure_cause.toml").read_text("utf-8"))
+    return tuple(
+        (re.compile(text, re.IGNORECASE | re.MULTILINE), Cause(one["name"], one["what"], one["fix"]))
+        for one in table["cause"]
+        for text in one["texts"]
+    )
+
+
+_SIGNALS: Final = {
+    signal.SIGKILL: Cause(
+        "killed by the kernel",
+        "was killed (signal 9); if nobody did it by hand, the kernel did, because the computer's memory was full",
+        "dmesg | grep -i 'killed process'  tells; close other programs, lower dataset.batch_size and "
+        "training.data_loader_workers, or add swap; the same command resumes",
+    ),
+    signal.SIGBUS: Cause(
+        "bus error",
+        "died of a bus error (signal 7): shared memory or the disk is full",
+        "df -h /dev/shm . ; set training.data_loader_workers = 0; the same command resumes",
+    ),
+    signal.SIGSEGV: Cause(
+        "crashed",
+        "crashed (signal 11), most often in a library that does not fit this machine",
+        "make setup  installs the tested versions; python -m orchestrator doctor  compares them",
+    ),
+    signal.SIGILL: Cause(
+        "illegal instruction",
+        "used an instruction that this processor does not have (signal 4)",
+        "install builds of torch and its companions for an older processor",
+    ),
+    signal.SIGTERM: Cause("ended", "was ended by another program (signal 15)", "the same command resumes"),
+    signal.SIGHUP: Cause("hung up", "ended because its terminal was closed (signal 1)", "the same command resumes"),
+}
+
+
+def find(text: str, code: int | None = None) -> Cause | None:
+    """Return the cause that an output shows, or that the exit code does, or None.
+
+    Args:
+        text: the program's output (its end is enough), or the last lines of it.
+        code: exit code; negative: the signal that killed it.
+    """
+    lines = "\n".join(line.rpartition("\r")[2] for line in text.replace("\r\n", "\n").split("\n"))
+    joined = re.sub(r"[^\S\n]+", " ", lines)
+    flowing = re.sub(r"\s+", " ", lines)  # rich wraps one message over several lines
+    for pattern, cause in signatures():
+        found = pattern.search(joined) or pattern.search(flowing)
+        if found is not None:
+            word = found.groupdict().get("word") or "a file"
+            return Cause(cause.name, cause.what.format(word=word.strip()[:200]), cause.fix)
+    if code is not None:
+        number = -code if code < 0 else code - 128  # a shell reports 128 + signal
+        known = {int(number_): cause for number_, cause in _SIGNALS.items()}
+        return known.get(number)
+    return None
+
+
+def of_log(log: Path, code: int | None = None) -> Cause | None:
+    """Return the cause that the last attempt's part of a log file shows (at most its last 256 KiB)."""
+    at = log_at(last_attempt(log.parent))
+    try:
+        with log.open("rb") as file:
+            file.seek(max(at, log.stat().st_size - TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        text = ""
+    return find(text, code)
+
+
+def said(code: int | None, cause: Cause | None, last: Sequence[str]) -> str:
+    """Return what a person reads: how it ended, the cause, and the last lines of the output."""
+    how = "ended" if code is None else (f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}")
+    head = how if cause is None else f"{cause.what} ({cause.name}; {how})"
+    if not last:
+        return f"{head}; it printed nothing"
+    return f"{head}; the last lines of its output:\n" + "\n".join(f"      {line}" for line in last)
+
+
+def hint(cause: Cause | None, recipe: str, log: Path) -> str:
+    """Return what to do next: the fix, where the whole output is, and how to get the command to repeat by hand."""
+    lines = [] if cause is None else [cause.fix.replace("RECIPE", recipe)]
+    lines.append(f"log: {log}")
+    lines.append(f"by hand: {by_hand(log.parent)}")
+    return "\n    ".join(lines)
+
+
+def by_hand(work: Path) -> str:
+    """Return the last command that was tried in a work folder, for a shell: folder, environment, command."""
+    said = last_attempt(work)
+    argv, env, cwd = said.get("argv"), said.get("env"), said.get("cwd")
+    if not isinstance(argv, list):
+        return "python -m orchestrator plan RECIPE --argv  shows every command"
+    additions = [f"{name}={shlex.quote(str(value))}" for name, value in env.items()] if isinstance(env, dict) else []
+    command = " ".join([*(["env", *additions] if additions else []), shlex.join(map(str, argv))])
+    return f"cd {shlex.quote(cwd)} && {command}" if isinstance(cwd, str) else command
+
+
+def last_attempt(work: Path) -> dict[str, Any]:
+    """Return what was noted of the last attempt in a work folder; empty if nothing was. A torn line is passed over."""
+    with contextlib.suppress(OSError):
+        for line in reversed((work / ATTEMPTS).read_text("utf-8", "replace").splitlines()):
+            with contextlib.suppress(ValueError, RecursionError):
+                said = json.loads(line)
+                if isinstance(said, dict):
+                    return said
+    return {}
+
+
+def log_at(attempt: dict[str, Any]) -> int:
+    """Return where in the log an attempt's output begins; 0 if that was not noted."""
+    at = attempt.get("log_at")
+    return at if isinstance(at, int) and 0 <= at < 2**60 else 0

@@ -1,0 +1,151 @@
+"""Step -> command: which program does it, with which files. Says nothing about whether it is done."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, assert_never
+
+from orchestrator import engines
+from orchestrator.models import blocks
+from orchestrator.plan.planner import Kind, Plan, Step
+from orchestrator.release.a1111 import every
+from orchestrator.system.process import Command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.recipe import Recipe
+    from orchestrator.run.store import Store
+
+REQUEST = "request.json"
+
+
+def command(step: Step, plan: Plan, store: Store, root: Path, state: Path | None = None) -> Command:
+    """Return the command of a step, as it will run in the store's work folder.
+
+    Args:
+        step: what to do; the steps it needs are expected at their final folders.
+        plan: the plan that holds the step.
+        store: where results lie.
+        root: the project folder, against which a recipe's paths are read.
+        state: complete training state to resume from.
+    """
+    work = store.work(step)
+    recipe = plan.recipes.get(step.recipe)
+    if step.kind is Kind.DATASET:
+        owner = next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == step.owner)
+        asked = {"dataset": owner.dataset.model_dump(mode="json"), "root": str(root), "output": str(work)}
+        return _own("orchestrator.dataset", work, asked, "build")
+    if recipe is None:
+        return _grid(step, plan, store) if step.kind is Kind.RENDER else _collection(step, plan, store, root)
+    engine = engines.get(recipe.engine)
+    match step.kind:
+        case Kind.TRAIN:
+            inputs = {"dataset": store.folder(plan.by_name[step.needs[0]]), **_models(step)}
+            return engine.train(recipe, inputs, work, state)
+        case Kind.RENDER:
+            return engine.render(recipe, {"lora": _lora(step, plan, store), **_models(step)}, work)
+        case Kind.MERGE | Kind.RESIZE:
+            return _surgery(step, recipe, _lora(step, plan, store), work)
+        case Kind.RELEASE:
+            return _release(step, recipe, plan, store, root)
+        case _:
+            assert_never(step.kind)
+
+
+def _own(module: str, work: Path, request: dict[str, Any], *verbs: str) -> Command:
+    """Return the command of one of our own programs, which all take one request file."""
+    text = json.dumps(request, indent=1, ensure_ascii=False)
+    return Command((sys.executable, "-m", module, *verbs, str(work / REQUEST)), cwd=work, files={REQUEST: text})
+
+
+def _models(step: Step) -> dict[str, Path]:
+    return {source.role: source.path for source in step.sources}
+
+
+def _lora(step: Step, plan: Plan, store: Store) -> Path:
+    """Return the LoRA file that a step takes from the step before it."""
+    need = plan.by_name[step.needs[0]]
+    return store.folder(need) / f"{step.recipe}.safetensors"
+
+
+def _surgery(step: Step, recipe: Recipe, lora: Path, work: Path) -> Command:
+    output = work / f"{recipe.name}.safetensors"
+    if step.params["tool"] == "sd-scripts":
+        from orchestrator.engines.sdscripts import lora_tools  # noqa: PLC0415 - only for recipes that ask for it
+
+        return lora_tools.command(step.kind, recipe, lora, output, work)
+    if step.kind is Kind.MERGE:
+        weights = step.params["block_weights"]
+        params = {name: step.params[name] for name in ("block_weights", "zeroed", "unmapped", "compat")}
+        params |= {"preset": blocks.preset_name(weights, recipe.base.architecture), "compat": step.params["compat"] or None}
+    else:
+        ways = [name for name in ("sv_ratio", "sv_fro", "sv_cumulative", "size_mb") if step.params[name] is not None]
+        method = ways[0] if ways else "fixed"
+        params = {name: step.params[name] for name in ("new_rank", "new_conv_rank", "rank_rule", "save_precision")}
+        params |= {"method": method, "param": step.params[method] if ways else step.params["new_rank"]}
+    request = {"kind": str(step.kind), "input": str(lora), "output": str(output), "params": params}
+    return _own("orchestrator.weights.program", work, request)
+
+
+def _grid(step: Step, plan: Plan, store: Store) -> Command:
+    members = [plan.by_name[need] for need in step.needs]
+    recipes = [plan.recipes[member.recipe] for member in members]
+    rows = [
+        {"label": recipe.algorithm, "folder": str(store.folder(member)), "parameters": every(recipe)}
+        for recipe, member in zip(recipes, members, strict=True)
+    ]
+    work = store.work(step)
+    request: dict[str, Any] = {
+        "output": str(work),
+        "name": step.owner,
+        "rows": rows,
+        "columns": recipes[0].columns(),
+        "title": step.owner,
+    }
+    request["scale"] = max(1, 256 // recipes[0].render.width)
+    return _own("orchestrator.release.grid", work, request)
+
+
+def _records(step: Step, plan: Plan) -> list[Step]:
+    """Return all steps that stand before ``step``."""
+    return [other for other in plan.of(step.recipe) if other.name != step.name]
+
+
+def _release(step: Step, recipe: Recipe, plan: Plan, store: Store, root: Path) -> Command:
+    work = store.work(step)
+    render = next((plan.by_name[need] for need in step.needs if plan.by_name[need].kind is Kind.RENDER), None)
+    before = _records(step, plan)
+    request = {
+        "kind": "recipe",
+        "output": str(work),
+        "root": str(root),
+        "recipe": recipe.model_dump(mode="json"),
+        "lora": str(_lora(step, plan, store)),
+        "images": str(store.folder(render)) if render else None,
+        "columns": recipe.columns(),
+        "folders": {str(other.kind): str(store.folder(other)) for other in before},
+        "scale": max(1, 256 // recipe.render.width),
+    }
+    return _own("orchestrator.release", work, request)
+
+
+def _collection(step: Step, plan: Plan, store: Store, root: Path) -> Command:
+    work = store.work(step)
+    needs = [plan.by_name[need] for need in step.needs]
+    members = [
+        {"recipe": plan.recipes[need.recipe].model_dump(mode="json"), "folder": str(store.folder(need))}
+        for need in needs
+        if need.recipe
+    ]
+    grids = [str(store.folder(need)) for need in needs if not need.recipe]
+    request = {
+        "kind": "collection",
+        "output": str(work),
+        "root": str(root),
+        "name": step.params["name"],
+        "members": members,
+        "grids": grids,
+    }
+    return _own("orchestrator.release", work, request)

@@ -1,0 +1,212 @@
+"""One step from its reason to its record: run, resume, adopt, try again; every error becomes an outcome."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import engines
+from orchestrator.errors import OrchestratorError, Problem, StepFailed
+from orchestrator.plan.planner import Kind, Plan, Step
+from orchestrator.run import failure_cause, guards, resume, step_command, turn
+from orchestrator.run.context import Job, Outcome, Status
+from orchestrator.run.monitor import Journal, complete, last_lines
+from orchestrator.run.record import Reason, Why
+from orchestrator.system import crash_report, process
+from orchestrator.weights.io import saved
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.engines import Engine
+    from orchestrator.recipe import Recipe
+    from orchestrator.run.slots import Slot
+
+
+def execute(job: Job, step: Step, slot: Slot) -> Outcome:
+    """Run one step to its record. Every error becomes an outcome."""
+    begun = time.monotonic()
+    log = job.store.work(step) / process.LOG
+    reason: Reason | None = None
+    try:
+        with turn.wait(job, step) as ours:
+            if not ours:
+                return Outcome(step, Status.STOPPED)
+            reason = job.store.reason(step, job.plan, forced=step.name in job.force, verify=job.verify)
+            if reason is None:
+                return Outcome(step, Status.CACHED)
+            if job.stop.is_set() and reason.why is not Why.ADOPT:  # what runs already is ended in order
+                return Outcome(step, Status.STOPPED, reason)
+            job.view.begin(step, reason)
+            end = _attempts(job, step, reason, slot)
+        seconds = time.monotonic() - begun
+        if end.stopped:
+            return Outcome(step, Status.STOPPED, reason, seconds, log)
+        return Outcome(step, Status.DONE, reason, seconds, job.store.folder(step) / process.LOG)
+    except OrchestratorError as error:
+        return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, error.problems[0])
+    except OSError as error:
+        where = error.filename or step.name
+        problem = Problem(
+            str(where), f"{error.strerror or error}", "free the disk or mend the folder, then run the same command again"
+        )
+        return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, problem)
+    except Exception as error:  # noqa: BLE001 - one fault of ours must not end the trainings of other recipes
+        return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, crash_report.problem(error, step.name))
+
+
+def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
+    """Run the step's command, once more with the recipe's declared changes after a fault, and commit."""
+    recipe = job.plan.recipes.get(step.recipe)
+    ladder: list[dict[str, Any]] = [{}]
+    if step.kind is Kind.TRAIN and recipe is not None:
+        ladder += [dict(change) for change in recipe.guards.retry]
+    first = _rung(job.store.work(step), ladder)
+    for attempt, change in enumerate(ladder[first:], first + 1):
+        plan = _changed(job.plan, step, change) if change else job.plan
+        if attempt > first + 1:
+            _set_aside(job.store.work(step), attempt - 1)
+            reason = Reason(Why.AGAIN)  # an attempt that was adopted is over: this one runs
+        end, argv, started, at = _once(job, plan, step, reason, slot, change)
+        unseen = reason.why is Why.ENDED or (reason.why is Why.ADOPT and end.code is None)
+        if unseen and not end.stopped and not end.fault and (bad := _judge(job, plan, step, end)):
+            # What another one had left is not good: that is no reason to stop here.
+            reason = resume.reason(job.store.work(step), step.kind, recipe.engine if recipe is not None else "")
+            job.view.say(f"{step.name}: {bad[0].what}; {reason}")
+            end, argv, started, at = _once(job, plan, step, reason, slot, change)
+        if end.stopped:
+            return end
+        problems = _judge(job, plan, step, end)
+        if not problems:
+            if recipe is not None and step.kind is Kind.TRAIN:
+                _clear_latents(job.store.work(step))
+                complete(job.store.work(step), engines.get(recipe.engine).history(job.store.work(step)))
+            place = {"slot": slot.name, "waited": round(slot.waited, 3)}
+            job.store.commit(step, job.plan, argv, started, resumed_from=at, attempts=attempt, changes=change, **place)
+            return end
+        if attempt == len(ladder) or not (end.fault or any(guards.NOTHING_LEARNED in one.what for one in problems)):
+            raise StepFailed(problems)
+        job.view.say(f"{step.name}: {problems[0].what}; tries again with {json.dumps(ladder[attempt])}")
+    raise AssertionError(step.name)
+
+
+def _changed(plan: Plan, step: Step, change: dict[str, Any]) -> Plan:
+    """Return the plan with the training keys of a retry changed; keys stay: the record says what was changed."""
+    recipe = plan.recipes[step.recipe]
+    training = recipe.training.model_validate_json(json.dumps({**recipe.training.model_dump(mode="json"), **change}))
+    return Plan(plan.steps, {**plan.recipes, recipe.name: recipe.model_copy(update={"training": training})})
+
+
+def _once(  # noqa: PLR0917 - what one attempt is
+    job: Job, plan: Plan, step: Step, reason: Reason, slot: Slot, change: dict[str, Any]
+) -> tuple[process.Exit, tuple[str, ...], float, int | None]:
+    """Run or adopt the command once; return its end, argv, start and the step it was resumed from."""
+    recipe = plan.recipes.get(step.recipe)
+    engine: Engine | None = (
+        engines.get(recipe.engine) if recipe is not None and step.kind in (Kind.TRAIN, Kind.RENDER) else None
+    )
+    work = job.store.begin(step)
+    state = engine.checkpoint(work) if engine is not None and step.kind is Kind.TRAIN else None
+    command = step_command.command(step, plan, job.store, job.root, state[0] if state else None)
+    started = time.time()
+    with Journal(job, step, engine, work) as watch:
+        if recipe is not None:
+            watch.stall_seconds = recipe.guards.stall_seconds
+        if reason.why in (Why.ADOPT, Why.ENDED) and (process.alive(work) or process.ended_well(work)):
+            last = failure_cause.last_attempt(work)
+            started = process.begun(work) or started
+            end = process.adopt(work, watch, failure_cause.log_at(last))
+            argv = last.get("argv")
+            at = last.get("resumed_from")
+            return end, tuple(argv) if isinstance(argv, list) else command.argv, started, at if isinstance(at, int) else None
+        said: dict[str, Any] = {"resumed_from": state[1] if state else None, "change": change}
+        if recipe is not None and step.kind is Kind.TRAIN and recipe.training.cache_latents == "disk":
+            from orchestrator.dataset import latent_links  # noqa: PLC0415
+
+            latent_links.lay(job.store.folder(plan.by_name[step.needs[0]]), work)
+        _say_attempt(work, command, said | {"inputs": job.store.inputs(step, job.plan)})
+        command = process.Command(command.argv, command.cwd, {**command.env, **slot.env}, command.files)
+        warm = None if slot.keep or slot.leash else job.warm
+        end = process.run(command, work, watch, warm=warm, keep=slot.keep, leash=slot.leash)
+    return end, command.argv, started, state[1] if state else None
+
+
+def _rung(work: Path, ladder: list[dict[str, Any]]) -> int:
+    """Return where on the ladder of retries an earlier orchestrator stood: its states belong to that rung."""
+    last = failure_cause.last_attempt(work).get("change")
+    return ladder.index(last) if last in ladder else 0
+
+
+def _set_aside(work: Path, attempt: int) -> None:
+    """Keep what a failed attempt left, where the next one does not resume from it."""
+    _clear_latents(work)  # a VAE of another precision gives others
+    kept = saved.free(work / f"attempt-{attempt}")
+    kept.mkdir()
+    for state in [*work.glob("*-state"), *work.glob("*-state-lost*")]:
+        state.rename(kept / state.name)
+
+
+def _clear_latents(work: Path) -> None:
+    from orchestrator.dataset import latent_links  # noqa: PLC0415
+
+    latent_links.clear(work)
+
+
+def _say_attempt(work: Path, command: process.Command, more: dict[str, Any]) -> None:
+    """Note the attempt where a person, and the next orchestrator, can read it."""
+    log = work / process.LOG
+    with (work / failure_cause.ATTEMPTS).open("a", encoding="utf-8") as file:
+        said: dict[str, Any] = {"env": command.env, "log_at": log.stat().st_size if log.exists() else 0}
+        said |= {"at": time.time(), "by": os.getpid(), "argv": command.argv, "cwd": str(command.cwd)}
+        torn = file.tell() > 0 and not log.with_name(failure_cause.ATTEMPTS).read_bytes().endswith(b"\n")
+        file.write("\n" * torn + json.dumps(said | more) + "\n")
+
+
+def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]:
+    """Return why an ended step is no success; the engine's own checks are asked for trainings."""
+    log = job.store.work(step) / process.LOG
+    full = guards.no_space(log.parent)
+    if end.fault or end.code not in (0, None):
+        cause = failure_cause.of_log(log, end.code)
+        what = end.fault or failure_cause.said(end.code, cause, last_lines(log))
+        if cause is None and full:
+            what = f"{full}; {what}"
+        if end.fault and step.kind is Kind.TRAIN and (recipe := plan.recipes.get(step.recipe)) is not None:
+            what += _kept(engines.get(recipe.engine), job.store.work(step))
+        return [Problem(step.name, what, failure_cause.hint(cause, step.recipe or "RECIPE", log))]
+    recipe = plan.recipes.get(step.recipe)
+    if end.code is None and step.kind is not Kind.TRAIN:  # a training is judged by what it said and left
+        what = "ended, and nobody saw how"
+        return [Problem(step.name, f"{full}; {what}" if full else what, "run the same command again")]
+    if step.kind is Kind.TRAIN and recipe is not None:
+        text = log.read_bytes()[failure_cause.log_at(failure_cause.last_attempt(log.parent)) :].decode("utf-8", "replace")
+        return engines.get(recipe.engine).finished(recipe, job.store.work(step), text) or _look(job, step, recipe)
+    if step.kind is Kind.RENDER and recipe is not None:
+        return _look(job, step, recipe)
+    return []
+
+
+def _kept(engine: Engine, work: Path) -> str:
+    """Return what is left of a training whose loss was lost; states that hold NaN are put out of the way."""
+    state = saved.good_state(lambda: engine.checkpoint(work))
+    if state is None:
+        return "; it was stopped, and no good state had been saved"
+    return f"; it was stopped, and the last good state is kept: step {state[1]}, {state[0]}"
+
+
+def _look(job: Job, step: Step, recipe: Recipe) -> list[Problem]:
+    """Look at what a training or rendering left, by the recipe's guards; what only warns is said, not returned."""
+    files = [job.store.work(step) / name for name in step.outputs]
+    if not all(file.is_file() for file in files):
+        return []  # the store says which one is missing
+    if step.kind is Kind.TRAIN:
+        what, rule = guards.zero_delta(files[0]), recipe.guards.zero_delta
+    else:
+        plain, rule = guards.constant_images(files), recipe.guards.constant_image
+        what = f"{', '.join(plain)}: one colour all over; the VAE may give NaN in fp16 (render.precision)" if plain else ""
+    if what and rule == "warn":
+        job.view.say(f"{step.name}: {what}")
+        return []
+    return [Problem(step.name, what, f"guards decide whether this stops a run; its output: {files[0].parent}")] if what else []

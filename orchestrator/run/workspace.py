@@ -1,0 +1,183 @@
+"""One project: its recipes, its store, and what the command line asks of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import NotReady, Problem, RecipeError
+from orchestrator.plan.inputs import World
+from orchestrator.plan.planner import Kind, Plan, make_plan
+from orchestrator.recipe import loader as load
+from orchestrator.recipe.compose import find_root
+from orchestrator.run import guards
+from orchestrator.run.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.plan.planner import Step
+    from orchestrator.recipe import Recipe
+    from orchestrator.recipe.loader import Loaded
+    from orchestrator.run.record import Reason
+
+__all__ = ["ALL", "Wanted", "Workspace", "as_json", "describe", "disk", "final", "find_root", "predict", "select"]
+
+ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a command line asks for."""
+
+    names: tuple[str, ...]
+    profile: str = ""
+    engine: str = ""
+
+
+class Workspace:
+    """The project of one command."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        """Open the project at ``root`` (default: found from the current folder)."""
+        from orchestrator.system import settings  # noqa: PLC0415
+
+        self.root = root or find_root()
+        self.recipes = self.root / "recipes"
+        self.store = Store(Path(os.environ.get("KRNK_RUNS", self.root / "runs")))
+        self.world = World(self.root, self.store.digests, settings.model_folders())
+
+    def load(self, wanted: Wanted) -> list[Loaded]:
+        """Load the recipes asked for; ``all`` is every recipe of the project. RecipeError with the problems of all."""
+        loaded, problems = self.readable(wanted)
+        if problems:
+            raise RecipeError(problems)
+        return loaded
+
+    def readable(self, wanted: Wanted) -> tuple[list[Loaded], list[Problem]]:
+        """Load those of the recipes asked for that their engines accept; return them and the problems of the others."""
+        self.world.recall()
+        names: list[str] = []
+        for name in wanted.names:
+            names += load.names(self.recipes) if name == ALL else [name]
+        if not names:
+            raise RecipeError(Problem(str(self.recipes), "no recipe asked for", "python -m orchestrator list  shows them"))
+        loaded, problems = load.readable(self.recipes, list(dict.fromkeys(names)), wanted.profile, wanted.engine)
+        said = [(each, _engine_problems(each)) for each in loaded]
+        problems += [problem for _, found in said for problem in found]
+        return [each for each, found in said if not found], list(dict.fromkeys(problems))
+
+    def plan(self, loaded: Sequence[Loaded]) -> Plan:
+        """Plan loaded recipes. Pictures that cannot be read are problems of ``preflight``, not of the plan."""
+        return make_plan([each.recipe for each in loaded], self.world)
+
+    def preflight(self, plan: Plan, reasons: dict[str, Reason | None]) -> None:
+        """Check what the steps that will run need.
+
+        Raises:
+            NotReady: everything that is missing, with the next command.
+        """
+        from orchestrator.run import preflight as doctor  # noqa: PLC0415
+
+        problems = doctor.preflight(plan, reasons, self.world, self.store)
+        if problems:
+            raise NotReady(problems)
+
+
+def _engine_problems(loaded: Loaded) -> list[Problem]:
+    from orchestrator import engines  # noqa: PLC0415
+
+    return [load.placed(loaded, problem) for problem in engines.get(loaded.recipe.engine).check(loaded.recipe)]
+
+
+def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:
+    """Return the steps that ``words`` name: a step (krnk-locon/merge), a kind (merge), or a recipe.
+
+    Raises:
+        RecipeError: a word names nothing in the plan.
+    """
+    found: set[str] = set()
+    problems: list[Problem] = []
+    for word in words:
+        hits = {step.name for step in plan.steps if word in (step.name, step.kind, step.recipe, step.name.rpartition("/")[2])}
+        if not hits:
+            kinds = ", ".join(dict.fromkeys(str(step.kind) for step in plan.steps))
+            problems.append(
+                Problem(f"{option} {word}", "names no step of this plan", f"a kind ({kinds}) or a step, as `plan` lists them")
+            )
+        found |= hits
+    if problems:
+        raise RecipeError(problems)
+    return frozenset(found)
+
+
+def predict(recipe: Recipe, world: World) -> dict[str, Any]:
+    """Return what is known before anything runs: tensor bytes, modules, steps, epochs, images, disk bytes; None if unknown."""
+    from orchestrator.dataset.buckets import epochs as dataset_epochs  # noqa: PLC0415
+    from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
+
+    said = expected_tensors.predict(recipe, expected_tensors.of(recipe, world.find(recipe.base.checkpoint)))
+    seen = world.counted(recipe)
+    epochs = dataset_epochs(seen.batches_per_epoch, recipe.training) if seen.images else None
+    size = said.tensor_bytes if said is not None else None
+    return {
+        "tensor_bytes": size,
+        "modules": said.modules if said is not None else None,
+        "train_steps": recipe.training.steps,
+        "epochs": epochs,
+        "images": seen.images,
+        "disk_bytes": disk(recipe, size, seen.disk_bytes) + seen.disk_bytes if size is not None else None,
+    }
+
+
+def disk(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
+    """Return the bytes a recipe needs at most at one time, besides its dataset, which others may share: files of each step,
+    checkpoints, states, latents, rendered pictures, and 10 % for the rest.
+
+    Latents are a twelfth of their pictures: 4 numbers of 4 bytes for 64 pixels of 3 bytes; mirrored ones are kept, too.
+    """
+    from orchestrator.engines.sdscripts import training_states as engine_states  # noqa: PLC0415
+
+    training = recipe.training
+    files = 2 + (recipe.block_weights is not None) + (recipe.resize is not None)
+    if training.save_every_n_steps:
+        files += training.steps // training.save_every_n_steps
+    every = training.state_every_n_steps
+    kept = engine_states.kept(training.keep_states, training.steps, every) + 1 if every else 0
+    states = kept * guards.STATE * tensor_bytes
+    latents = dataset_bytes // 6 if training.cache_latents == "disk" else 0
+    drawn = [(one.width or recipe.render.width, one.height or recipe.render.height) for one in recipe.render.prompts.values()]
+    pictures = 3 * sum(3 * width * height for width, height in drawn)  # rendered, in a grid, in the release
+    return int((files * tensor_bytes + states + latents + pictures) * 1.1)
+
+
+def describe(step: Step, reason: Reason | None) -> dict[str, Any]:
+    """Return a step as ``plan --json`` shows it."""
+    status = "cached" if reason is None else "run"
+    said = "" if reason is None else str(reason)
+    return {
+        "name": step.name,
+        "kind": str(step.kind),
+        "key": step.key,
+        "lane": str(step.lane),
+        "status": status,
+        "reason": said,
+    }
+
+
+def as_json(plan: Plan, reasons: dict[str, Reason | None], world: World) -> dict[str, Any]:
+    """Return a plan as one JSON document."""
+    recipes = []
+    for name, recipe in plan.recipes.items():
+        steps = [describe(step, reasons[step.name]) for step in plan.of(name)]
+        recipes.append({"name": name, "steps": steps, "predicted": predict(recipe, world)})
+    return {"recipes": recipes, "shared": [describe(step, reasons[step.name]) for step in plan.shared()]}
+
+
+def final(plan: Plan, store: Store) -> list[Path]:
+    """Return the release folders of a finished plan: of all recipes together, or of the one."""
+    releases = [step for step in plan.steps if step.kind is Kind.RELEASE]
+    together = [step for step in releases if not step.recipe] or releases
+    return [store.folder(step).parent / "latest" for step in together]

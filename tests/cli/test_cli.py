@@ -1,0 +1,202 @@
+"""The command line as a user meets it: verbs, exit codes, what is printed where."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import harness
+from orchestrator import cli
+from orchestrator.system import process
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERBS = (
+    "list",
+    "show",
+    "plan",
+    "run",
+    "all",
+    "status",
+    "doctor",
+    "dataset",
+    "merge",
+    "resize",
+    "inspect",
+    "compare",
+    "verify",
+)
+VERBS += ("sweep", "report", "schema", "new", "convert", "push", "import", "fmt", "demo")
+SIZES = {"lora3x3": 311_476_924, "locon": 212_845_244, "loha": 100_893_372}
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
+    return cli.main()
+
+
+@pytest.fixture
+def here(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("KRNK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("SD_SCRIPTS_DIR", raising=False)
+    monkeypatch.delenv("SD_SCRIPTS_PYTHON", raising=False)
+    return project
+
+
+@pytest.fixture
+def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
+    made = harness.make(tmp_path / "cats", monkeypatch)
+    monkeypatch.setenv("KRNK_PROJECT", str(made.root))
+    return made
+
+
+@pytest.mark.usefixtures("here")
+def test_help_names_every_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--help") == 0
+    said = capsys.readouterr().out
+    assert [verb for verb in VERBS if f" {verb} " not in said] == []
+
+
+@pytest.mark.usefixtures("here")
+def test_list_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "list", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == 15
+    assert set(found[0]) == {"name", "subject", "algorithm", "summary"}
+
+
+def test_a_broken_recipe_hides_no_other(
+    cats: harness.Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (cats.root / "recipes" / "broken.toml").write_text("x = ", "utf-8")
+    assert call(monkeypatch, "list", "--json") == 2
+    out, err = capsys.readouterr()
+    assert len(json.loads(out)) > 0
+    assert "broken.toml" in err
+    assert call(monkeypatch, "report") == 0
+    out, err = capsys.readouterr()
+    assert "index.html" in out
+    assert "not in the report:" in err
+    assert "broken.toml" in err
+    assert call(monkeypatch, "doctor", "--json") == 3
+    checks = {check["what"]: check["state"] for check in json.loads(capsys.readouterr().out)}
+    assert [state for what, state in checks.items() if "broken.toml" in what] != []
+    assert call(monkeypatch, "plan", "all") == 2  # all were asked for
+
+
+@pytest.mark.usefixtures("here")
+def test_plan_predicts_the_exact_bytes_of_all_15_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "plan", "all", "--json") == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)["recipes"]
+    assert len(found) == 15
+    for entry in found:
+        predicted = entry["predicted"]
+        assert set(predicted) == {"tensor_bytes", "modules", "train_steps", "epochs", "images", "disk_bytes"}
+        assert (predicted["tensor_bytes"], predicted["modules"]) == (SIZES[entry["name"].rpartition("-")[2]], 350)
+        assert set(entry["steps"][0]) == {"name", "kind", "key", "lane", "status", "reason"}
+        assert {step["status"] for step in entry["steps"]} == {"run"}
+
+
+@pytest.mark.usefixtures("here")
+def test_argv_prints_commands_for_a_shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "plan", "krnk-locon", "--argv") == 0
+    said = capsys.readouterr().out
+    assert "--max_train_steps" in said
+    assert "train_network.py" in said
+    assert subprocess.run(["bash", "-n"], input=said, text=True, check=False).returncode == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_origin_says_where_a_value_comes_from(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "show", "krnk-locon", "--origin") == 0
+    lines = capsys.readouterr().out.splitlines()
+    line = next(line for line in lines if line.startswith("seed = 31337"))
+    assert line.endswith("recipes/_base/release-2023-03.toml")
+
+
+@pytest.mark.usefixtures("here")
+def test_without_sd_scripts_a_run_is_not_ready_and_says_the_second_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "run", "krnk-locon") == 3
+    said = capsys.readouterr().err
+    assert "python -m orchestrator run krnk-locon --profile demo" in said
+    assert said.rstrip().endswith("Nothing was run.")
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (("run", "krnk-lokon"), "no such recipe; did you mean krnk-locon?"),
+        (("run", "krnk-locon", "--profile", "dmeo"), "no such profile; did you mean demo?"),
+        (("run", "krnk-locon", "--engine", "embeded"), "no such engine; did you mean embedded?"),
+        (("run", "krnk-locon", "--only", "mrege"), "names no step of this plan"),
+        (("plam", "all"), "plam"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_usage_errors_exit_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], said: str
+) -> None:
+    assert call(monkeypatch, *argv) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_run_status_and_a_failure(
+    cats: harness.Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "fail"\n')
+    assert call(monkeypatch, "run", "cat-lora") == 1
+    said = capsys.readouterr().err
+    assert "cat-lora/train failed" in said
+    assert "CUDA out of memory" in said
+    assert "again: python -m orchestrator run cat-lora --only cat-lora/train" in said
+    assert call(monkeypatch, "status") == 0
+    assert capsys.readouterr().out.startswith("unfinished  cat-lora/train")
+
+
+def test_json_keeps_stdout_clean(
+    cats: harness.Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cats.recipe("cat-loha", "other")
+    assert call(monkeypatch, "all", "--json") == 0
+    outcomes = json.loads(capsys.readouterr().out)
+    assert {outcome["status"] for outcome in outcomes} == {"done"}
+    assert call(monkeypatch, "all") == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith("11 cached in ")
+    assert captured.out.strip().endswith("cats/latest")
+
+
+@pytest.mark.parametrize("executor", ["local", "inline"])
+def test_an_interrupt_ends_in_order_and_the_next_run_goes_on(cats: harness.Project, project: Path, executor: str) -> None:
+    """^C as a terminal sends it: 130, nothing left running, and the work kept."""
+    cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.5\n")
+    program = project / "tests" / "fault_run.py"
+    code = f"import signal, sys; sys.path.insert(0, {str(program.parent)!r}); import fakes\n"
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell starts background jobs with INT ignored
+    code += "from orchestrator import cli, engines\nengines.ENGINES['embedded'] = 'fakes'\n"
+    code += f"sys.argv = ['orchestrator', 'run', 'cat-lora', '--executor', {executor!r}]\nsys.exit(cli.main())\n"
+    run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env={**os.environ})
+    until = time.monotonic() + 60
+    while not list(cats.root.glob("runs/cat-lora/.partial/train-*/step0005-state")) and time.monotonic() < until:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130, said
+    assert not any(process.alive(work) for work in cats.root.glob("runs/cat-lora/.partial/train-*"))
+    assert "stopping; a training will go on from its last state" in said
+    assert "the same command goes on\n    cat-lora/train: resume at step " in said
+    assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step ")

@@ -1,0 +1,181 @@
+"""The trainer's arithmetic: by hand, and against the embedded trainer; against the real one in sd_scripts/test_datasets.py."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from bucket_cases import case, laid_out, made
+from orchestrator.dataset import buckets, sd_scripts_toml
+from orchestrator.dataset.buckets import Chooser, Fit, Prediction, predict_batches
+from orchestrator.dataset.buckets import epochs as dataset_epochs
+from orchestrator.dataset.problems import dataset_problems
+from orchestrator.dataset.sd_scripts_toml import absolute_config
+from orchestrator.engines.embedded.trainer import dataset_config, images
+from orchestrator.recipe import Dataset, Training
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.dataset.layout import Layout
+
+
+def chooser(resolution: tuple[int, int] = (512, 512), **table: Any) -> Chooser:
+    return Chooser(made(**table), resolution)
+
+
+@pytest.mark.parametrize(
+    ("size", "bucket", "resized"),
+    [
+        ((512, 512), (512, 512), (512, 512)),
+        ((128, 200), (128, 192), (128, 200)),
+        ((1024, 1024), (512, 512), (512, 512)),
+        ((1000, 600), (640, 384), (640, 384)),
+        ((600, 1000), (384, 640), (384, 640)),
+        ((700, 500), (512, 384), (538, 384)),  # 605.8 x 432.7: 576x384 is 1.5, 512x384 is 1.33, which is nearer to 1.4
+    ],
+)
+def test_without_upscaling(size: tuple[int, int], bucket: tuple[int, int], resized: tuple[int, int]) -> None:
+    assert chooser(bucket_no_upscale=True).fit(size) == Fit(bucket, resized)
+
+
+def test_pictures_the_trainer_cannot_take() -> None:
+    assert chooser(bucket_no_upscale=True).fit((63, 512)) is None
+    assert chooser(bucket_no_upscale=True).fit((10000, 60)) is None
+    assert chooser(bucket_no_upscale=True).fit((64, 64)) == Fit((64, 64), (64, 64))
+
+
+def test_predefined_buckets() -> None:
+    shapes = chooser(min_bucket_reso=256, max_bucket_reso=1024).shapes()
+    assert shapes == sorted(shapes)
+    assert (512, 512) in shapes
+    assert (256, 1024) in shapes
+    assert all(width * height <= 512 * 512 and width % 64 == height % 64 == 0 for width, height in shapes)
+    fit = chooser().fit((100, 50))
+    assert fit == Fit((704, 320), (704, 352))
+    assert fit.crop_loss == pytest.approx(1 - 320 / 352)
+    assert chooser(enable_bucket=False).fit((100, 50)) == Fit((512, 512), (1024, 512))
+
+
+def test_bounds_move_outwards() -> None:
+    assert buckets.bounds(made(min_bucket_reso=300, max_bucket_reso=1000)) == (256, 1024)
+
+
+def prediction_of(tmp_path: Path, repeats: int, steps: int, accumulation: int) -> tuple[Prediction, int]:
+    table = {
+        "sources": {"a": {"images": "a", "captions": "fixed", "trigger": "a", "repeats": repeats}},
+        "bucket_no_upscale": True,
+        "batch_size": {"default": 1, "512x512": 2},
+    }
+    dataset, plan = laid_out(tmp_path, table, {"a": [(512, 512)] * 3 + [(768, 768)] * 2})
+    prediction = predict_batches(plan, dataset)
+    training = Training(steps=steps, gradient_accumulation_steps=accumulation, optimizer="AdamW", seed=1)
+    return prediction, dataset_epochs(prediction.batches_per_epoch, training)
+
+
+def test_the_banner_by_hand(tmp_path: Path) -> None:
+    prediction, epochs = prediction_of(tmp_path, repeats=3, steps=100, accumulation=2)
+    assert prediction.images == 5
+    assert prediction.images_x_repeats == 15
+    assert prediction.batches_per_epoch == 5 + 6  # ceil(9 / 2) and 6
+    assert epochs == 17  # ceil(100 / ceil(11 / 2))
+    assert [(bucket.size, bucket.count, bucket.batches, bucket.missing) for bucket in prediction.buckets] == [
+        ((512, 512), 9, 5, 1),
+        ((768, 768), 6, 6, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("repeats", "regular", "used"),
+    [(4, [(1, 3)], [3, 3, 2]), (1, [(1, 3)], [1, 1]), (2, [(3, 3)], [3, 3]), (5, [(2, 1), (1, 1)], [6, 4])],
+)
+def test_regularization_pictures_fill_up_to_the_subject(
+    tmp_path: Path, repeats: int, regular: list[tuple[int, int]], used: list[int]
+) -> None:
+    """In turn: the first round with their own repeats, then one each, until there are as many as of the subject."""
+    sources: dict[str, Any] = {"a": {"images": "a", "captions": "fixed", "trigger": "a", "repeats": repeats}}
+    sizes = {"a": [(256, 256)] * 2}
+    for index, (own, count) in enumerate(regular):
+        sources[f"r{index}"] = {
+            "images": f"r{index}",
+            "captions": "fixed",
+            "tags": ["x"],
+            "repeats": own,
+            "regularization": True,
+        }
+        sizes[f"r{index}"] = [(256, 256)] * count
+    dataset, plan = laid_out(tmp_path, {"sources": sources, "bucket_no_upscale": True}, sizes)
+    prediction = predict_batches(plan, dataset)
+    assert prediction.images_x_repeats == 2 * repeats
+    assert prediction.regularization_x_repeats == sum(own * count for own, count in regular)
+    counted = [one.repeats for bucket in prediction.buckets for one in bucket.placed if one.folder.regularization]
+    assert counted == used
+
+
+def test_regularization_pictures_without_a_subject_in_their_class_are_left_out(tmp_path: Path) -> None:
+    table = {
+        "sources": {
+            "a": {"images": "a", "captions": "fixed", "trigger": "a"},
+            "r": {"images": "r", "captions": "fixed", "tags": ["x"], "regularization": True},
+        },
+        "bucket_no_upscale": True,
+    }
+    _, plan = laid_out(tmp_path, table, {"a": [(256, 256)], "r": [(256, 256), (700, 700)]})
+    assert [(folder.source, folder.resolution) for folder in plan.folders] == [("a", (512, 512)), ("r", (512, 512))]
+
+
+@pytest.mark.parametrize(
+    ("table", "where"),
+    [
+        ({"resolution_classes": [128]}, "dataset.min_bucket_reso"),
+        ({"resolution_classes": [2048]}, "dataset.max_bucket_reso"),
+        ({"min_bucket_reso": 32, "resolution_classes": [512]}, "dataset.min_bucket_reso"),
+        ({"bucket_no_upscale": True}, "a/001.png"),
+    ],
+)
+def test_preflight_says_where_the_trainer_would_stop(tmp_path: Path, table: dict[str, Any], where: str) -> None:
+    source = {"images": "a", "captions": "fixed", "trigger": "a"}
+    dataset, plan = laid_out(tmp_path, {"sources": {"a": source}, **table}, {"a": [(128, 128), (40, 128)]})
+    assert where in [problem.where for problem in dataset_problems(plan, dataset, tmp_path)]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32))
+def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    drawn = case(random.Random(seed))  # noqa: S311
+    folder = tmp_path_factory.mktemp("case")
+    dataset, plan = laid_out(folder, drawn.table, drawn.sizes)
+    prediction = predict_batches(plan, dataset)
+    if prediction.unplaced:
+        return  # both stop; what for is said by preflight
+    write_tree(folder, dataset, plan)
+    groups = images.find(dataset_config.read(folder / "absolute.toml", ".txt"))
+    assert sum(group.count() for group in groups) == prediction.images_x_repeats
+    assert sum(group.batches() for group in groups) == prediction.batches_per_epoch
+    theirs = sorted(
+        (group.dataset.buckets.resolution, size, len(members))
+        for group in groups
+        for size, members in group.by_bucket().items()
+    )
+    assert theirs == sorted((bucket.resolution, bucket.size, bucket.count) for bucket in prediction.buckets)
+    resized = {one.path.parent.name + "/" + one.path.name: one.place.resized for group in groups for one in group.pictures}
+    for bucket in prediction.buckets:
+        for one in bucket.placed:
+            assert resized[one.folder.path.rpartition("/")[2] + "/" + one.picture.name] == one.fit.resized
+
+
+def write_tree(folder: Path, dataset: Dataset, plan: Layout) -> None:
+    """Write the folders with empty pictures of the right sizes, and the trainer's TOML."""
+    out = folder / "out"
+    for one in plan.folders:
+        (out / one.path).mkdir(parents=True)
+        for picture in one.pictures:
+            Image.new("1", picture.size).save(out / one.path / picture.name)
+            (out / one.path / picture.name).with_suffix(".txt").write_text("words\n")
+    (out / "dataset.toml").write_text(sd_scripts_toml.text(plan, dataset))
+    (folder / "absolute.toml").write_text(absolute_config(out))

@@ -1,0 +1,202 @@
+"""The end of a training is judged by its log and by its file: names, shapes, bytes, metadata, finite numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from orchestrator.engines import embedded
+from orchestrator.engines.sdscripts import engine, result_checks
+from orchestrator.recipe import Expect, Recipe, loader
+from orchestrator.weights.io import saved
+
+ROOT = Path(__file__).resolve().parents[3]
+SAMPLES = ROOT.parent / "shared" / "samples"
+
+# How the samples were trained (shared/samples/README.md): dim = conv_dim = 2, alpha 1, no fp16, 64x64 pictures.
+NETWORK = {"dim": 2, "alpha": 1.0, "conv_dim": 2, "conv_alpha": 1.0}
+
+
+def needed() -> None:
+    """Skip a test that reads what the real trainer left."""
+    if not SAMPLES.is_dir():
+        pytest.skip("the samples of real files (shared/samples) are not here")
+
+
+def sample(name: str, **training: Any) -> Recipe:
+    """Return the recipe of a sample."""
+    needed()
+    base = loader.recipe(ROOT / "recipes", f"krnk-{name}").recipe
+    asked = {
+        "steps": 6 if name == "lora3x3" else 2,
+        "mixed_precision": "no",
+        "save_precision": "float",
+        "optimizer": "AdamW",
+        **training,
+    }
+    return base.model_copy(
+        update={
+            "name": name,
+            "network": base.network.model_copy(update=NETWORK),
+            "training": base.training.model_copy(update=asked),
+            "expect": Expect(),
+        }
+    )
+
+
+def log(name: str) -> str:
+    return "".join((SAMPLES / f"{name}.{stream}.log").read_bytes().decode("utf-8") for stream in ("stdout", "stderr"))
+
+
+def judged(tmp_path: Path, recipe: Recipe, text: str | None = None) -> str:
+    problems = engine.finished(recipe, tmp_path, log(recipe.name) if text is None else text)
+    return "\n".join(str(problem) for problem in problems)
+
+
+def put(tmp_path: Path, name: str) -> Path:
+    return Path(shutil.copyfile(SAMPLES / f"{name}.safetensors", tmp_path / f"{name}.safetensors"))
+
+
+def precision(name: str) -> str:
+    needed()
+    table, _, _ = saved.header(SAMPLES / f"{name}.safetensors")
+    return {"F32": "float", "F16": "fp16"}[str(next(iter(table.values()))["dtype"])]
+
+
+@pytest.mark.parametrize("name", ["lora3x3", "locon", "loha"])
+def test_real_files_keep_their_promise(tmp_path: Path, name: str) -> None:
+    sample(name)
+    recipe = sample(name, save_precision=precision(name))
+    put(tmp_path, name)
+    assert judged(tmp_path, recipe) == ""
+
+
+def test_every_value_that_differs_is_named(tmp_path: Path) -> None:
+    sample("locon")
+    recipe = sample("locon", save_precision=precision("locon"), seed=1, learning_rate=1e-3, lr_scheduler="constant", steps=3)
+    recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"alpha": 2.0, "conv_alpha": 2.0})})
+    put(tmp_path, "locon")
+    said = judged(tmp_path, recipe)
+    for text in (
+        "2 steps were trained, 3 asked for",
+        "ss_seed = 31337; the recipe says 1",
+        "ss_learning_rate = 0.0001; the recipe says 0.001",
+        "ss_lr_scheduler = cosine_with_restarts",
+        "ss_network_alpha = 1.0",
+        "network_args conv_alpha = 1",
+        "ss_steps = 2",
+    ):
+        assert text in said
+
+
+def test_other_tensors_than_promised(tmp_path: Path) -> None:
+    sample("locon")
+    recipe = sample("locon", save_precision=precision("locon"))
+    put(tmp_path, "locon")
+    wide = recipe.model_copy(update={"network": recipe.network.model_copy(update={"preset": None})})
+    assert "lacks 14 promised tensors" in judged(tmp_path, wide)
+    plain = recipe.model_copy(update={"network": recipe.network.model_copy(update={"tucker": False})})
+    assert "tensors that nobody promised, as lora_unet_" in judged(tmp_path, plain)
+    ranked = recipe.model_copy(update={"network": recipe.network.model_copy(update={"dim": 4})})
+    assert "tensors have other shapes" in judged(tmp_path, ranked)
+    sized = recipe.model_copy(update={"expect": Expect(tensor_bytes=5)})
+    assert "expect.tensor_bytes is 5" in judged(tmp_path, sized)
+    other = {"float": "fp16", "fp16": "float"}[precision("locon")]
+    assert "training.save_precision asks for" in judged(tmp_path, sample("locon", save_precision=other))
+
+
+def test_a_lost_loss_is_no_success_though_the_trainer_says_so(tmp_path: Path) -> None:
+    recipe = sample("lora3x3", save_precision=precision("lora3x3"))
+    put(tmp_path, "lora3x3")
+    assert "the loss is nan" in judged(tmp_path, recipe, log("nan"))
+
+
+def test_no_file_a_cut_file_and_an_old_file(tmp_path: Path) -> None:
+    recipe = sample("locon", save_precision="fp16")
+    assert "cannot be used: No such file" in judged(tmp_path, recipe)
+    file = put(tmp_path, "locon")
+    data = file.read_bytes()
+    for size in (0, 7, 100, len(data) - 1):
+        file.write_bytes(data[:size])
+        assert "cannot be used" in judged(tmp_path, recipe), size
+    file.write_bytes(data)
+    (tmp_path / "dataset.toml").touch()
+    later = file.stat().st_mtime + 100
+    os.utime(tmp_path / "dataset.toml", (later, later))
+    assert "is older than this run" in judged(tmp_path, recipe)
+
+
+def test_the_step_count_of_a_resumed_training_is_what_the_trainer_makes_of_it() -> None:
+    """1000 steps of 205 batches an epoch: resumed at 400, five epochs end at 1025, which it calls 820."""
+    log = "import network module: x\n  num batches per epoch / x: 205\n  total optimization steps / x: 1000\n"
+    log += "skipping {} steps / x\n"
+    assert result_checks._counted(log.format(400), 1000) == 820
+    assert result_checks._counted(log.format(200), 1000) == 1000  # still in the first epoch
+    assert result_checks._counted(log.format(990), 1000) == 205
+    assert result_checks._counted(log.replace("skipping", "x"), 1000) == 1000
+
+
+def test_a_log_without_model_saved(tmp_path: Path) -> None:
+    recipe = sample("locon", save_precision=precision("locon"))
+    put(tmp_path, "locon")
+    assert 'did not say "model saved."' in judged(tmp_path, recipe, log("locon").replace("model saved.", ""))
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("F32", 0x7F800000), ("F16", 0x7E00), ("BF16", 0xFF80)])
+def test_infinities_and_nan_in_the_weights_are_found(tmp_path: Path, kind: str, bits: int) -> None:
+    width = 4 if kind == "F32" else 2
+    numbers = [0, 1, 2, bits]
+    data = b"".join(number.to_bytes(width, "little") for number in numbers)
+    file = tmp_path / "x.safetensors"
+    for count, found in ((3, 0), (4, 1)):
+        table = {"a": {"dtype": kind, "shape": [count], "data_offsets": [0, count * width]}}
+        header = json.dumps(table).encode()
+        file.write_bytes(struct.pack("<Q", len(header)) + header + data[: count * width])
+        assert len(saved.lost_numbers(file)) == found
+
+
+def test_states_that_were_saved_after_the_loss_was_lost_are_put_aside(tmp_path: Path) -> None:
+    for step, value in ((10, 1.0), (20, 2.0), (30, float("nan")), (40, float("inf"))):
+        folder = tmp_path / f"x-step{step:08}-state"
+        folder.mkdir()
+        save_file({"a": np.array([0.5, value], np.float32)}, folder / "model.safetensors")
+
+    def newest() -> tuple[Path, int] | None:
+        found = sorted(tmp_path.glob("*-state"))
+        return (found[-1], int(found[-1].name[6:14])) if found else None
+
+    assert saved.good_state(newest) == (tmp_path / "x-step00000020-state", 20)
+    assert len(list(tmp_path.glob("*-state-lost"))) == 2
+    save_file({"a": np.array([np.nan], np.float16)}, tmp_path / "x-step00000020-state" / "model.safetensors")
+    save_file({"a": np.array([np.nan], np.float16)}, tmp_path / "x-step00000010-state" / "model.safetensors")
+    assert saved.good_state(newest) is None
+
+
+def test_states_that_were_lost_at_the_same_step_are_all_kept(tmp_path: Path) -> None:
+    def newest() -> tuple[Path, int] | None:
+        return next(((found, 5) for found in tmp_path.glob("*-state")), None)
+
+    for _ in range(3):
+        (tmp_path / "x-step00000005-state").mkdir()
+        save_file({"a": np.array([np.nan], np.float32)}, tmp_path / "x-step00000005-state" / "model.safetensors")
+        assert saved.good_state(newest) is None
+    names = {found.name.removeprefix("x-step00000005-state-lost") for found in tmp_path.iterdir()}
+    assert names == {"", "-2", "-3"}
+
+
+def test_the_embedded_engine_is_judged_by_its_own_bases_sizes(tmp_path: Path) -> None:
+    recipe = loader.recipe(ROOT / "recipes", "krnk-locon", "demo").recipe
+    base = ROOT / "orchestrator" / "engines" / "embedded" / "base"
+    command = embedded.train(recipe, {"dataset": tmp_path, "checkpoint": base}, tmp_path, None)
+    said = json.loads(command.files["expected.json"])
+    assert said["text encoder modules"] < 72
+    assert said["checkpoint"] == str(base)
+    assert "vae" not in " ".join(command.argv)

@@ -1,0 +1,221 @@
+"""Keys: what is in them and what is not; and how steps hang together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from orchestrator.errors import RecipeError
+from orchestrator.plan.planner import _HOW, Kind, Lane, Plan, Source, make_plan
+from orchestrator.recipe import Training, loader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.recipe import Recipe
+
+
+class Fixed:
+    """A world in which every file has the digest of its name."""
+
+    def __init__(
+        self,
+        *,
+        engine: str = "1",
+        checkpoint: str = "c",
+        where: str = "/a",
+        beside: str = "b",
+        tool: str = "",
+        picture: str = "digest",
+    ) -> None:
+        self._engine, self._checkpoint, self._where = engine, checkpoint, where
+        self._beside, self._tool, self._picture = beside, tool, picture
+
+    def pictures(self, recipe: Recipe) -> Sequence[Source]:
+        place = Path(self._where) / "1.png"
+        return [Source(f"{name}/1.png", place, f"{self._picture} of {name}") for name in recipe.dataset.sources]
+
+    def file(self, role: str, name: str, sha256: str) -> Source:
+        digest = self._checkpoint if role in ("checkpoint", "vae") else self._beside
+        return Source(role, Path(self._where) / name, sha256 or digest)
+
+    def engine(self, name: str) -> str:
+        return f"{name} {(self._tool if name == 'sd-scripts' else '') or self._engine}"
+
+
+@pytest.fixture(scope="module")
+def recipes() -> dict[str, Recipe]:
+    root = Path(__file__).resolve().parents[2] / "recipes"
+    return {name: loader.recipe(root, name).recipe for name in loader.names(root)}
+
+
+def keys(plan: Plan) -> dict[str, str]:
+    return {step.name: step.key for step in plan.steps}
+
+
+def test_the_steps_of_the_release(recipes: dict[str, Recipe]) -> None:
+    plan = make_plan(recipes.values(), Fixed())
+    counts = {kind: sum(step.kind is kind for step in plan.steps) for kind in Kind}
+    # five datasets, five grids, five resizes of lora3x3, and one release of all
+    assert counts == {"dataset": 5, "train": 15, "merge": 15, "resize": 5, "render": 15 + 5, "release": 15 + 1}
+    assert [step.name for step in plan.of("krnk-lora3x3")] == [
+        "krnk/dataset",
+        *(f"krnk-lora3x3/{kind}" for kind in ("train", "merge", "resize", "render", "release")),
+    ]
+    assert {step.kind for step in plan.steps if step.lane is Lane.GPU} == {Kind.TRAIN, Kind.RENDER}
+    assert [step.name for step in plan.shared()][-1] == "krnk_tyank/release"
+    seen: set[str] = set()
+    for step in plan.steps:
+        assert set(step.needs) <= seen
+        seen.add(step.name)
+
+
+def test_keys_do_not_know_where_things_lie_or_how_they_are_done(recipes: dict[str, Recipe]) -> None:
+    one = recipes["krnk-locon"]
+    how = one.model_copy(update={"training": one.training.model_copy(update={"data_loader_workers": 1, "log_prefix": "x"})})
+    base = keys(make_plan([one], Fixed()))
+    assert keys(make_plan([one], Fixed(where="/b"))) == base
+    assert keys(make_plan([how], Fixed()))["krnk-locon/train"] == base["krnk-locon/train"]
+
+
+@pytest.mark.parametrize(
+    ("world", "changed"), [(Fixed(engine="2"), {"train", "render"}), (Fixed(checkpoint="d"), {"train", "render"})]
+)
+def test_keys_know_what_changes_the_result(recipes: dict[str, Recipe], world: Fixed, changed: set[str]) -> None:
+    before, after = keys(make_plan([recipes["krnk-lora3x3"]], Fixed())), keys(make_plan([recipes["krnk-lora3x3"]], world))
+    assert before["krnk/dataset"] == after["krnk/dataset"]
+    for kind in changed:
+        assert before[f"krnk-lora3x3/{kind}"] != after[f"krnk-lora3x3/{kind}"]
+
+
+OTHER: dict[str, Any] = {
+    "steps": 7,
+    "learning_rate": 0.5,
+    "text_encoder_lr": 0.5,
+    "unet_lr": 0.5,
+    "optimizer": "Lion",
+    "optimizer_args": {"weight_decay": 0.5},
+    "lr_scheduler": "linear",
+    "lr_scheduler_num_cycles": 7,
+    "lr_warmup_steps": 7,
+    "seed": 7,
+    "mixed_precision": "bf16",
+    "save_precision": "bf16",
+    "gradient_checkpointing": False,
+    "gradient_accumulation_steps": 7,
+    "attention": "none",
+    "cache_latents": "memory",
+    "max_grad_norm": 0.5,
+    "train": "unet",
+    "save_every_n_steps": 7,
+    "options": {"noise_offset": 0.5},
+}
+
+
+def test_every_setting_of_a_training_is_in_its_key_but_how_it_goes_about_it(recipes: dict[str, Recipe]) -> None:
+    one = recipes["krnk-lora3x3"]
+    assert OTHER.keys() == Training.model_fields.keys() - _HOW
+    before = keys(make_plan([one], Fixed()))["krnk-lora3x3/train"]
+    for name, value in OTHER.items():
+        assert getattr(one.training, name) != value, name
+        other = one.model_copy(update={"training": one.training.model_copy(update={name: value})})
+        assert keys(make_plan([other], Fixed()))["krnk-lora3x3/train"] != before, name
+
+
+def test_start_file_triggers_tools_and_templates_are_in_the_keys_of_what_they_change(recipes: dict[str, Recipe]) -> None:
+    one = recipes["krnk-lora3x3"]
+
+    def changed(first: Recipe, second: Recipe, **other: str) -> set[str]:
+        before, after = keys(make_plan([first], Fixed())), keys(make_plan([second], Fixed(**other)))
+        return {name.rpartition("/")[2] for name in before if before[name] != after[name]}
+
+    after_training = {"merge", "resize", "render", "release"}
+    started = one.model_copy(update={"network": one.network.model_copy(update={"weights": "old.safetensors"})})
+    assert changed(started, started, beside="another") == {"train", *after_training}
+    called = one.model_copy(update={"release": one.release.model_copy(update={"keywords": ("other",)})})
+    assert changed(one, called) == {"render", "release"}
+    assert one.resize is not None
+    theirs = one.model_copy(update={"resize": one.resize.model_copy(update={"tool": "sd-scripts"})})
+    assert changed(one, theirs) == {"resize", "render", "release"}
+    with_device = theirs.model_copy(
+        update={"resize": one.resize.model_copy(update={"tool": "sd-scripts", "options": {"a": 1}})}
+    )
+    assert changed(theirs, with_device) == {"resize", "render", "release"}
+    ours = one.model_copy(update={"engine": "embedded"})
+    tool = ours.model_copy(update={"resize": theirs.resize})
+    assert changed(ours, ours, tool="2") == set()
+    assert changed(tool, tool, tool="2") == {"resize", "render", "release"}
+    own = one.model_copy(update={"release": one.release.model_copy(update={"templates": "cards"})})
+    assert changed(own, own, beside="another") == {"release"}
+
+
+RELEASED = ("release",)
+RESIZED = ("resize", "render", *RELEASED)
+MERGED = ("merge", *RESIZED)
+TRAINED = ("train", *MERGED)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "changed"),
+    [
+        ("base.vae", "", TRAINED),
+        ("base.clip_skip", 1, TRAINED),
+        ("network.dim", 7, TRAINED),
+        ("network.args", {"module_dropout": 0.1}, TRAINED),
+        ("guards.retry", ({"mixed_precision": "bf16"},), TRAINED),
+        ("guards.stall_seconds", 7, ()),
+        ("dataset.repeats", 7, ("dataset", *TRAINED)),
+        ("merge.zeroed", "prune", MERGED),
+        ("merge.unmapped", 0.5, MERGED),
+        ("merge.options", {"a": 1}, RELEASED),  # of sd-scripts' program, which is not the tool; the card has the whole recipe
+        ("resize.new_rank", 7, RESIZED),
+        ("render.seed", 7, ("render", *RELEASED)),
+        ("release.version", "7", RELEASED),
+        ("summary", "another", RELEASED),
+    ],
+)
+def test_a_setting_changes_the_steps_that_use_it_and_those_behind(
+    recipes: dict[str, Recipe], setting: str, value: Any, changed: tuple[str, ...]
+) -> None:
+    one = recipes["krnk-lora3x3"]
+    part, _, name = setting.rpartition(".")
+    other = one.model_copy(update={part: getattr(one, part).model_copy(update={name: value})} if part else {name: value})
+    before, after = keys(make_plan([one], Fixed())), keys(make_plan([other], Fixed()))
+    assert tuple(step.rpartition("/")[2] for step in before if before[step] != after[step]) == changed
+
+
+def test_architecture_pictures_and_the_version_of_a_merges_tool_are_in_keys(recipes: dict[str, Recipe]) -> None:
+    bare = recipes["krnk-lora3x3"].model_copy(update={"block_weights": None, "engine": "embedded"})
+    sdxl = bare.model_copy(update={"base": bare.base.model_copy(update={"architecture": "sdxl"})})
+    assert keys(make_plan([bare], Fixed()))["krnk-lora3x3/train"] != keys(make_plan([sdxl], Fixed()))["krnk-lora3x3/train"]
+    assert keys(make_plan([bare], Fixed()))["krnk/dataset"] != keys(make_plan([bare], Fixed(picture="other")))["krnk/dataset"]
+    one = bare.model_copy(update={"block_weights": recipes["krnk-lora3x3"].block_weights})
+    theirs = one.model_copy(update={"merge": one.merge.model_copy(update={"tool": "sd-scripts"})})
+    before, after = keys(make_plan([theirs], Fixed())), keys(make_plan([theirs], Fixed(tool="2")))
+    assert {step.rpartition("/")[2] for step in before if before[step] != after[step]} == set(MERGED)
+
+
+def test_one_block_weight_changes_the_merge_and_what_follows(recipes: dict[str, Recipe]) -> None:
+    one = recipes["krnk-lora3x3"]
+    assert isinstance(one.block_weights, tuple)
+    other = one.model_copy(update={"block_weights": (*one.block_weights[:-1], 0.5)})
+    before, after = keys(make_plan([one], Fixed())), keys(make_plan([other], Fixed()))
+    same = {name for name in before if before[name] == after[name]}
+    assert same == {"krnk/dataset", "krnk-lora3x3/train"}
+
+
+def test_the_same_plan_has_the_same_keys_in_another_process(recipes: dict[str, Recipe]) -> None:
+    """Pinned: a key that changes between versions throws away everybody's finished work, so it changes on purpose only."""
+    step = make_plan([recipes["krnk-locon"]], Fixed()).by_name["krnk-locon/merge"]
+    assert len(step.key) == 64
+    assert step.folder == f"merge-{step.key[:12]}"
+    assert make_plan([recipes["krnk-locon"]], Fixed()).by_name["krnk-locon/merge"] == step
+
+
+def test_two_contents_for_one_dataset_are_refused(recipes: dict[str, Recipe]) -> None:
+    one = recipes["krnk-locon"]
+    other = recipes["krnk-loha"].model_copy(update={"dataset": one.dataset.model_copy(update={"repeats": 9})})
+    with pytest.raises(RecipeError, match="the recipes of this run describe krnk/dataset in two ways"):
+        make_plan([one, other], Fixed())

@@ -1,0 +1,74 @@
+"""One training at several ratios, block weights or multipliers: what runs, what the grids say, what the page shows."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+import harness
+from orchestrator import report
+from orchestrator.errors import RecipeError
+from orchestrator.release import variants
+from orchestrator.release.variants import Axis
+from orchestrator.run.workspace import Wanted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
+    return harness.make(tmp_path / "project", monkeypatch)
+
+
+def test_a_training_is_drawn_at_several_ratios_and_trained_once(cats: harness.Project) -> None:
+    space = cats.space()
+    loaded = space.load(Wanted(("cat-lora",)))
+    recipe = loaded[0].recipe
+    (png,) = variants.draw(space, recipe, [Axis("sv_ratio", ("none", "4"))], quiet=True)
+    owner = cats.root / "runs" / "cat-lora"
+    assert len(list(owner.glob("train-*"))) == 1
+    assert len(list(owner.glob("resize-*"))) == 1
+    assert len(list(owner.glob("render-*"))) == 2
+    assert not list(owner.glob("release-*"))
+    with Image.open(png) as picture:
+        made = json.loads(picture.info["Pictures"])
+        rows = json.loads(picture.info["Grid"])["rows"]
+    assert [row.partition(" (")[0] for row in rows] == ["sv_ratio none", "sv_ratio 4"]
+    assert all("cat, from front" in text and "Steps: " in text for text in made.values())
+    assert len(made) == 2
+    assert cats.reasons("cat-lora")["cat-lora/render"] == "cached"  # the recipe itself is one of the variants
+
+    out = report.write(space.store.root, loaded, cats.root / "page.html", measure=False)
+    text = out.read_text("utf-8")
+    assert "At several values of sv_ratio" in text
+    assert "sv_ratio 4 (" in text
+    assert text.count("data-compare=") == 1
+
+
+def test_two_axes_give_a_grid_for_every_prompt(cats: harness.Project) -> None:
+    space = cats.space()
+    recipe = space.load(Wanted(("cat-lora",)))[0].recipe
+    axes = [Axis("block_weights", ("none", harness.WEIGHTS.strip("[]"))), Axis("multiplier", ("0.5", "1"))]
+    (png,) = variants.draw(space, recipe, axes, quiet=True)
+    assert png.name == "block_weights-multiplier-front_grid.png"
+    with Image.open(png) as picture:
+        said = json.loads(picture.info["Grid"])
+        made = json.loads(picture.info["Pictures"])
+    assert [column["label"] for column in said["columns"]] == ["multiplier 0.5", "multiplier 1"]
+    assert "<lora:cat-lora:0.5>" in made["block weights none / multiplier 0.5"]
+
+
+def test_what_cannot_be_varied_is_said_before_anything_runs(cats: harness.Project) -> None:
+    recipe = cats.space().load(Wanted(("cat-lora",)))[0].recipe
+    for axes in ([], [Axis("sv_ratio", ("x", "0.5"))], [Axis("multiplier", ("1e",))]):
+        with pytest.raises(RecipeError):
+            variants.vary(recipe, axes)
+    with pytest.raises(RecipeError) as found:
+        variants.vary(recipe, [Axis("sv_ratio", ("x", "0.5"))])
+    assert len(found.value.problems) == 2
+    assert "--sv-ratio x: is no number" in str(found.value)
+    assert not (cats.root / "runs").exists()

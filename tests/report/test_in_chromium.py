@@ -1,0 +1,260 @@
+"""The report as people see it: in a real Chromium, from disk and live."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import made_runs
+from orchestrator import report
+from orchestrator.report import live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CHROMIUM = (
+    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+try:
+    from axe_core_python.sync_playwright import Axe
+    from playwright.sync_api import sync_playwright
+except ModuleNotFoundError:
+    pytest.skip("no Playwright: pip install playwright axe-core-python", allow_module_level=True)
+if not CHROMIUM:
+    pytest.skip("no Chromium: apt-get install chromium, or set CHROMIUM", allow_module_level=True)
+
+pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]
+
+PATIENCE = 120_000  # milliseconds: the machine may be busy
+SERIOUS = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store with five finished recipes of two subjects, one training under way, and one that failed."""
+    root = tmp_path_factory.mktemp("runs")
+    subjects = ("krnk", "krnksf_tyankps")
+    made_runs.collection(
+        root, [f"{subject}-{algorithm}" for subject in subjects for algorithm in ("lora3x3", "locon", "loha")]
+    )
+    made_runs.variants(root, made_runs.loaded("krnk-lora3x3").recipe)
+    for name, code in (("tyank-locon", None), ("tyank-loha", 1)):
+        work = root / name / ".partial" / f"train-{made_runs.key(f'{name}/train')[:12]}"
+        work.mkdir(parents=True)
+        lines = [{"t": n, "done": n, "total": 100, "loss": 0.2 - n / 1000, "lr": 1e-4, "note": ""} for n in range(1, 41)]
+        (work / "progress.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n", "utf-8")
+        if code is not None:
+            (work / "exit.json").write_text(json.dumps({"code": code}), "utf-8")
+            (work / "log.txt").write_text("RuntimeError: something went wrong\n", "utf-8")
+    report.write(root, made_runs.recipes(), root / "report" / "index.html", plan=made_runs.plan_json(root))
+    few = [made_runs.loaded(name) for name in ("krnk-lora3x3", "krnk-loha", "tyank-locon", "tyank-loha")]
+    report.write(root, few, root / "report" / "few.html")
+    return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_playwright() as playwright:
+        made = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield made
+        made.close()
+
+
+class Seen:
+    """A page with what went wrong on it and what it asked for."""
+
+    def __init__(self, browser: Any, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        self.page.set_default_timeout(PATIENCE)
+        self.wrong: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda said: self.wrong.append(said.text) if said.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.wrong.append(request.url))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+
+    def scroll(self) -> None:
+        """Go down the whole page, so that every lazy picture loads."""
+        self.page.evaluate(
+            """async () => {
+                document.documentElement.style.scrollBehavior = 'auto';
+                for (const image of document.images) image.loading = 'eager';
+                for (let y = 0; y < document.documentElement.scrollHeight; y += 700) {
+                    scrollTo(0, y); await new Promise((done) => setTimeout(done, 15));
+                }
+                scrollTo(0, 0);
+            }"""
+        )
+
+
+@pytest.fixture
+def seen(browser: Any, runs: Path) -> Iterator[Seen]:
+    made = Seen(browser)
+    made.page.goto((runs / "report" / "index.html").as_uri())
+    yield made
+    made.page.close()
+
+
+def test_no_errors_no_outside_requests_and_every_picture_loads(seen: Seen, runs: Path) -> None:
+    seen.scroll()
+    seen.page.wait_for_function("[...document.images].every((image) => image.complete || !image.src)")
+    broken = seen.page.evaluate(
+        "[...document.images].filter((i) => i.getAttribute('src') && !i.naturalWidth).map((i) => i.src)"
+    )
+    assert broken == []
+    assert seen.wrong == []
+    here = (runs / "report").as_uri()
+    assert [url for url in seen.asked if not url.startswith((here, "data:"))] == []
+    assert seen.page.evaluate("document.images.length") > 40
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
+def test_axe_finds_no_serious_violation(browser: Any, runs: Path, width: int, scheme: str) -> None:
+    made = Seen(browser, width=width, scheme=scheme)
+    made.page.goto((runs / "report" / "few.html").as_uri())
+    made.page.add_style_tag(content=".subject { content-visibility: visible !important }")
+    for summary in made.page.query_selector_all("details > summary"):
+        summary.evaluate("(part) => { part.parentElement.open = true }")
+    found = Axe().run(made.page)
+    serious = [
+        (rule["id"], [node["target"] for node in rule["nodes"]][:3], rule["nodes"][0]["failureSummary"][:300])
+        for rule in found["violations"]
+        if rule["impact"] in SERIOUS
+    ]
+    assert serious == []
+    assert len(found["passes"]) > 20
+    made.page.close()
+
+
+def test_nothing_sticks_out_from_phone_to_desktop(browser: Any, runs: Path) -> None:
+    made = Seen(browser)
+    made.page.goto((runs / "report" / "index.html").as_uri())
+    made.page.add_style_tag(content=".subject { content-visibility: visible !important }")
+    for width in (320, 390, 768, 1440):
+        made.page.set_viewport_size({"width": width, "height": 900})
+        assert made.page.evaluate("document.documentElement.scrollWidth") <= width
+    made.page.close()
+
+
+def test_the_slider_moves_by_keyboard_and_by_hand(seen: Seen) -> None:
+    box = seen.page.locator("#krnk > .panel .compare")
+    box.scroll_into_view_if_needed()
+    slider = box.locator("input[type=range]")
+    slider.focus()
+    seen.page.keyboard.press("Home")
+    assert box.locator(".stage").evaluate("(stage) => stage.style.getPropertyValue('--at')") == "0%"
+    for _ in range(3):
+        seen.page.keyboard.press("ArrowRight")
+    assert slider.input_value() == "3"
+    assert "3 %" in slider.get_attribute("aria-valuetext")
+    stage = box.locator(".stage").bounding_box()
+    seen.page.mouse.move(stage["x"] + stage["width"] * 0.5, stage["y"] + 40)
+    seen.page.mouse.down()
+    seen.page.mouse.move(stage["x"] + stage["width"] * 0.8, stage["y"] + 40, steps=4)
+    seen.page.mouse.up()
+    assert 77 <= int(slider.input_value()) <= 83
+    shown = box.locator(".over").evaluate("(image) => getComputedStyle(image).clipPath")
+    assert shown.startswith("inset(0")
+
+
+def test_the_two_sides_are_chosen_by_name(seen: Seen) -> None:
+    box = seen.page.locator("#krnk > .panel .compare")
+    over = box.locator(".over")
+    before = over.get_attribute("src")
+    box.locator("[data-side=prompt]").select_option("behind")
+    assert over.get_attribute("src") != before
+    box.locator("[data-side=left]").select_option("lora3x3")
+    assert over.get_attribute("alt") == "lora3x3, from behind"
+    seen.page.wait_for_function("document.querySelector('#krnk .over').naturalWidth > 0")
+
+
+def test_two_ratios_are_compared(seen: Seen) -> None:
+    box = seen.page.locator("#r-krnk-lora3x3 .variants")
+    box.scroll_into_view_if_needed()
+    assert box.locator("[data-side=left] option").all_inner_texts() == ["sv_ratio 64 (64.0 MiB)", "sv_ratio 16 (16.0 MiB)"]
+    assert box.locator(".over").get_attribute("src") != box.locator(".under").get_attribute("src")
+    box.locator("[data-side=left]").select_option("sv_ratio 16 (16.0 MiB)")
+    assert box.locator(".over").get_attribute("src") == box.locator(".under").get_attribute("src")
+    box.locator("input[type=range]").focus()
+    seen.page.keyboard.press("End")
+    assert box.locator(".stage").evaluate("(stage) => stage.style.getPropertyValue('--at')") == "100%"
+    box.locator(".grids .zoom").click()
+    assert seen.page.locator("#viewer").evaluate("(dialog) => dialog.open")
+    assert seen.wrong == []
+
+
+def test_a_picture_opens_turns_and_closes_by_keyboard(seen: Seen) -> None:
+    first = seen.page.locator("#r-krnk-locon .strip .zoom").first
+    first.scroll_into_view_if_needed()
+    first.focus()
+    seen.page.keyboard.press("Enter")
+    viewer = seen.page.locator("#viewer")
+    assert viewer.evaluate("(dialog) => dialog.open")
+    assert "from front" in viewer.locator("p").inner_text()
+    seen.page.keyboard.press("ArrowRight")
+    assert "from side" in viewer.locator("p").inner_text()
+    seen.page.keyboard.press("ArrowLeft")
+    seen.page.keyboard.press("ArrowLeft")
+    assert "hoodie" in viewer.locator("p").inner_text()
+    seen.page.keyboard.press("Escape")
+    assert not viewer.evaluate("(dialog) => dialog.open")
+    assert first.evaluate("(button) => button === document.activeElement")
+
+
+def test_light_and_dark_can_be_switched(seen: Seen) -> None:
+    paper = "getComputedStyle(document.body).backgroundColor"
+    before = seen.page.evaluate(paper)
+    seen.page.locator("#theme").click()
+    assert seen.page.evaluate(paper) != before
+    seen.page.reload()
+    assert seen.page.evaluate(paper) != before
+    assert seen.wrong == []
+
+
+def test_a_curve_is_read_under_the_pointer(seen: Seen) -> None:
+    chart = seen.page.locator("#loss-krnk-locon svg").first
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    seen.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert "at step" in chart.locator(".read").first.inner_html()
+    assert seen.wrong == []
+
+
+def test_without_script_all_is_there(browser: Any, runs: Path) -> None:
+    page = browser.new_page(java_script_enabled=False)
+    page.set_default_timeout(PATIENCE)
+    page.goto((runs / "report" / "index.html").as_uri())
+    assert page.locator("article.member").count() == 15
+    assert page.locator("#r-krnk-locon svg.chart").count() >= 2
+    assert "something went wrong" in page.locator("#r-tyank-loha").text_content()
+    page.close()
+
+
+def test_the_live_page_refreshes_itself(browser: Any, runs: Path, tmp_path: Path) -> None:
+    site = live.Site(runs, made_runs.recipes(), tmp_path / "img", made_runs.plan_json(runs))
+    with live.server(site) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        made = Seen(browser)
+        try:
+            made.page.goto(f"http://127.0.0.1:{server.server_port}/")
+            assert "40 of 100" in made.page.locator("#summary").inner_text()
+            path = next(runs.glob("tyank-locon/.partial/train-*")) / "progress.jsonl"
+            with path.open("a") as file:
+                file.write(json.dumps({"done": 71, "total": 100, "loss": 0.0717, "lr": 1e-4}) + "\n")
+            made.page.wait_for_selector("#summary >> text=71 of 100", timeout=PATIENCE)
+            assert "0.0717" in made.page.locator("#matrix a[href='#r-tyank-locon']").inner_text()
+            made_runs.render(runs, made_runs.loaded("tyank-locon").recipe)
+            made.page.wait_for_selector("#r-tyank-locon .strip img", state="attached", timeout=PATIENCE)
+            assert made.wrong == []
+            assert all(url.startswith((f"http://127.0.0.1:{server.server_port}/", "data:")) for url in made.asked)
+        finally:
+            made.page.close()
+            server.shutdown()
+            thread.join()

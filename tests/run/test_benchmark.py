@@ -1,0 +1,124 @@
+"""The trial steps: measured by really running the trainer, remembered, and honest when they cannot be."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+import harness
+from orchestrator import cli
+from orchestrator.cli.progress import duration
+from orchestrator.dataset import largest_bucket
+from orchestrator.errors import StepFailed
+from orchestrator.run import benchmark
+from orchestrator.run.workspace import Wanted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def planned(cats: harness.Project) -> tuple[object, ...]:
+    space = cats.space()
+    plan = space.plan(space.load(Wanted(("cat-lora",))))
+    return plan.recipes["cat-lora"], plan, space
+
+
+def test_a_probe_trains_measures_and_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.4\n")
+    recipe, plan, space = planned(cats)
+    with pytest.raises(StepFailed, match="is not built yet"):
+        benchmark.measure(recipe, plan, space)  # type: ignore[arg-type]
+    cats.go("cat-lora", only=("dataset",))
+    assert benchmark.known(recipe, space) is None  # type: ignore[arg-type]
+    found = benchmark.measure(recipe, plan, space)  # type: ignore[arg-type]
+    assert found.seconds_per_step > 0.1
+    assert benchmark.known(recipe, space) == found  # type: ignore[arg-type]
+    assert not list((cats.root / "runs").glob(".probe-*"))
+
+
+def test_what_is_left_of_all_recipes_is_told_by_what_was_measured_of_their_shapes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.4\n")
+    cats.recipe("cat-twin", "twin", "[training]\nsteps = 60\nseed = 2\n[training.options]\npause = 0.4\n")
+    cats.recipe("cat-wide", "wide", "[network]\ndim = 4\n")
+    cats.recipe("cat-wider", "wider", "[network]\ndim = 4\nalpha = 2\n")
+    cats.recipe("dog-lora", "large", '[dataset]\nname = "dog"\nsizes = [96]\nresolution_classes = [96]\n')
+    cats.go("cat-lora", only=("dataset",))
+    monkeypatch.chdir(cats.root)
+    monkeypatch.delenv("KRNK_RUNS", raising=False)
+
+    def said(*argv: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
+        assert cli.main() == 0
+        return capsys.readouterr().out
+
+    assert "training takes" not in said("plan", "all")
+    text = said("probe", "cat-lora")
+    space = cats.space()
+    plan = space.plan(space.load(Wanted(("all",))))
+    reasons = space.store.reasons(plan)
+    each = benchmark.known(plan.recipes["cat-twin"], space)
+    assert each is not None
+    left = benchmark.left(plan, reasons, space)
+    assert left.seconds == pytest.approx(80 * each.seconds_per_step)
+    assert (left.known, left.unknown) == (("cat-lora", "cat-twin"), ("cat-wide", "cat-wider", "dog-lora"))
+    assert left.measure == ("cat-wide", "dog-lora")
+    line = f"training takes at most {duration(left.seconds)} for 2 recipes, one after the other; "
+    line += "not measured: cat-wide, cat-wider, dog-lora;  python -m orchestrator probe cat-wide dog-lora"
+    assert text.splitlines()[-1] == f"all recipes: {line}"
+    assert said("plan", "all").splitlines()[-1] == line
+    assert json.loads(said("plan", "all", "--json"))["left"]["unknown"] == ["cat-wide", "cat-wider", "dog-lora"]
+    work = space.store.begin(plan.by_name["cat-twin/train"])
+    (work / "step0050-state").mkdir()
+    (work / "attempts.jsonl").write_text('{"at": 0}\n', "utf-8")
+    reasons = space.store.reasons(plan)
+    assert str(reasons["cat-twin/train"]).startswith("resume at step 50; the attempt of ")
+    assert benchmark.left(plan, reasons, space).seconds == pytest.approx(30 * each.seconds_per_step)
+    reasons["cat-lora/train"] = None
+    assert benchmark.left(plan, reasons, space).seconds == pytest.approx(10 * each.seconds_per_step)
+    for content in ("{", "[]", '{"x": 1}', json.dumps({benchmark.shape(plan.recipes["cat-lora"], space): {"peak_mb": 1}})):
+        (cats.root / "runs" / benchmark.PROBES).write_text(content, "utf-8")
+        assert benchmark.left(plan, reasons, space).known == ()
+
+
+def test_only_the_largest_bucket_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    Image.new("RGB", (192, 96), (1, 2, 3)).save(cats.root / "data" / "cat" / "f04.png")
+    Image.new("RGB", (192, 192), (1, 2, 3)).save(cats.root / "data" / "cat" / "f10.png")
+    cats.recipe("cat-lora", "lora", "[dataset]\nsizes = [64, 192]\nresolution_classes = [64, 192]\n")
+    outcomes = cats.go("cat-lora", only=("dataset",))
+    space = cats.space()
+    plan = space.plan(space.load(Wanted(("cat-lora",))))
+    built = space.store.folder(plan.by_name[next(name for name in outcomes if name.endswith("dataset"))])
+    (tmp_path / "out").mkdir()
+    largest_bucket.lay(built, tmp_path / "out")
+    table = tomllib.loads((tmp_path / "out" / "dataset.toml").read_text("utf-8"))
+    ((one,),) = (table["datasets"],)
+    assert one["resolution"] == [192, 192]
+    (subset,) = one["subsets"]
+    names = {path.name for path in (tmp_path / "out" / subset["image_dir"]).iterdir()}
+    assert names == {"f10.png", "f10.txt"}
+    assert space.world.counted(plan.recipes["cat-lora"]).largest == (192, 192, 1)
+
+
+def test_a_trainer_that_fails_its_trial_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "fail"\n')
+    cats.go("cat-lora", only=("dataset",))
+    recipe, plan, space = planned(cats)
+    with pytest.raises(StepFailed, match="CUDA out of memory"):
+        benchmark.measure(recipe, plan, space)  # type: ignore[arg-type]
+
+
+def test_memory_that_is_full_spills() -> None:
+    assert benchmark.Probe(1.0, 12200, 12288).spills()
+    assert not benchmark.Probe(1.0, 8000, 12288).spills()
+    assert not benchmark.Probe(1.0, 0, 0).spills()

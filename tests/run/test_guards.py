@@ -1,0 +1,287 @@
+"""What watches a run: each guard sees what it is for, and nothing else."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+import fakes
+import harness
+from orchestrator.recipe import Guards
+from orchestrator.run import guards
+from orchestrator.run.context import Job
+from orchestrator.run.monitor import Journal, predicted
+from orchestrator.run.workspace import Wanted, Workspace, predict
+from orchestrator.system import process
+from orchestrator.system.log_tail import Listener
+from orchestrator.system.process import Command, Progress, Watch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_file_that_has_learned_nothing_is_seen_and_one_that_has_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(fakes.lora())
+    assert guards.zero_delta(file) == ""
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    up = json.loads(content[8 : 8 + length])["lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight"]["data_offsets"]
+    zeros = bytearray(content)
+    zeros[8 + length + up[0] : 8 + length + up[1]] = bytes(up[1] - up[0])
+    file.write_bytes(zeros)
+    assert guards.zero_delta(file) == "all 1 factors that begin at zero are zero still: nothing was learned"
+
+
+def test_a_header_longer_than_its_file_is_no_reason_to_read_gigabytes(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes((1 << 62).to_bytes(8, "little") + b"{}")
+    assert guards.zero_delta(file) == "its header is longer than the file"
+
+
+def test_pictures_of_one_colour(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (0, 0, 0)).save(tmp_path / "black.png")
+    picture = Image.new("RGB", (8, 8), (0, 0, 0))
+    picture.putpixel((1, 1), (1, 0, 0))
+    picture.save(tmp_path / "nearly.png")
+    assert guards.constant_images([tmp_path / "black.png", tmp_path / "nearly.png"]) == ["black.png"]
+
+
+def test_a_collapse_of_the_pace_is_said_once() -> None:
+    said: list[str] = []
+    now = [0.0]
+    pace = guards.Pace(Guards(slow_factor=3.0), said.append, lambda: now[0])
+    for step in range(60):
+        now[0] += 1.0 if step < 30 else 4.0
+        pace.step(step)
+    assert len(said) == 1
+    assert said[0].startswith("a step takes 3.")
+
+
+def test_a_collapse_of_the_pace_ends_the_run_where_the_recipe_says_so() -> None:
+    now = [0.0]
+    for rule, ends in (("warn", ""), ("stop", "the pace has collapsed (guards.slow)")):
+        pace = guards.Pace(Guards(slow=rule), lambda _: None, lambda: now[0])  # type: ignore[arg-type]
+        for step in range(60):
+            now[0] += 1.0 if step < 30 else 9.0
+            assert pace.fault == "" or step > 30
+            pace.step(step)
+        assert pace.fault == ends
+
+
+def test_a_steady_pace_is_not() -> None:
+    said: list[str] = []
+    now = [0.0]
+    pace = guards.Pace(Guards(), said.append, lambda: now[0])
+    for step in range(100):
+        now[0] += 1.0 + (step % 7) * 0.3
+        pace.step(step)
+    assert said == []
+
+
+def test_the_pace_is_compared_with_the_fastest_stretch_and_not_with_the_first() -> None:
+    said: list[str] = []
+    now = [0.0]
+    pace = guards.Pace(Guards(), said.append, lambda: now[0])
+    for step in range(60):
+        now[0] += 8.0 if step < 12 else 1.0 if step < 30 else 9.0
+        pace.step(step)
+    assert len(said) == 1
+    assert said[0].endswith("another program shares the machine")
+    assert "the fastest took 1.00 s" in said[0]
+
+
+def test_one_long_gap_is_no_collapse_of_the_pace() -> None:
+    """Samples are drawn, a state is saved, or whoever counts the steps was stopped."""
+    now = [0.0]
+    pace = guards.Pace(Guards(slow="stop"), lambda _: None, lambda: now[0])
+    for step in range(60):
+        now[0] += 600.0 if step in (20, 30, 45) else 1.0
+        pace.step(step)
+        assert pace.fault == ""
+
+
+class Training:
+    """A training under a clock of its own: its journal, and the listener that hands it what the trainer says."""
+
+    def __init__(self, cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> None:
+        cats.recipe("cat-lora", "lora", '[guards]\nslow = "stop"\n')
+        space = cats.space()
+        plan = space.plan(space.load(Wanted(("cat-lora",))))
+        self.time, self.done = 0.0, 0
+        monkeypatch.setattr(guards, "Pace", functools.partial(guards.Pace, clock=lambda: self.time))
+        job = Job(plan, space.store, space.root, cats.seen)
+        self.journal = Journal(job, plan.by_name["cat-lora/train"], None, cats.root)
+
+    def says(self, steps: int) -> list[str]:
+        """Return what the trainer prints in that many steps."""
+        self.done += steps
+        return [f'PROGRESS {{"done": {done}, "total": 900}}' for done in range(self.done - steps + 1, self.done + 1)]
+
+    def hear(self, listener: Listener, steps: int, seconds: float) -> str:
+        """Do so many steps, read as they are done; return the fault."""
+        fault = ""
+        for _ in range(steps):
+            self.time += seconds
+            fault = listener.hear(self.says(1), paused=False, behind=False) or fault
+        return fault
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
+    return Training(harness.make(tmp_path, monkeypatch), monkeypatch)
+
+
+def test_a_training_whose_pace_collapses_is_ended(training: Training) -> None:
+    with training.journal as watch:
+        listener = Listener(watch)
+        assert training.hear(listener, 20, 1.0) == ""
+        assert training.hear(listener, 20, 9.0) == "the pace has collapsed (guards.slow)"
+
+
+def test_steps_that_had_been_done_before_their_log_was_read_are_no_pace(training: Training) -> None:
+    """An adopted training: the backlog is read in no time, and in several parts where it is long."""
+    with training.journal as watch:
+        listener = Listener(watch)
+        for part in range(12):
+            training.time += 0.001
+            assert listener.hear(training.says(20), paused=False, behind=part < 11) == ""
+        assert training.hear(listener, 40, 1.0) == ""
+        assert training.hear(listener, 20, 9.0) == "the pace has collapsed (guards.slow)"
+
+
+def test_a_training_that_was_paused_has_not_become_slow(training: Training) -> None:
+    """Heat may pause it every few steps."""
+    with training.journal as watch:
+        listener = Listener(watch)
+        assert training.hear(listener, 20, 1.0) == ""
+        for _ in range(4):
+            watch.said("paused: the GPU is hot")
+            assert listener.hear(training.says(1), paused=True, behind=False) == ""  # it had been printed before
+            training.time += 600.0
+            watch.said("goes on")
+            assert training.hear(listener, 4, 1.0) == ""
+        assert training.hear(listener, 20, 1.0) == ""
+
+
+def test_a_hot_gpu_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '93, 11800, 12288'\n", "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    said: list[str] = []
+    guards.Heat(Guards(), said.append).look()
+    assert said == ["the GPU is at 93 °C (guards.max_gpu_celsius = 90); memory 11800 of 12288 MB"]
+
+
+@pytest.mark.parametrize(("rule", "ended"), [("warn", ""), ("stop", "12200 of 12288 MB of the GPU's memory are in use")])
+def test_a_full_gpu_is_said_once_and_ends_the_run_where_the_recipe_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, ended: str
+) -> None:
+    program, used, now = tmp_path / "nvidia-smi", tmp_path / "used", [0.0]
+    program.write_text(f'#!/bin/sh\nread u < \'{used}\'; echo "50, 100, 24000"; echo "60, $u, 12288"\n', "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    said: list[str] = []
+    heat = guards.Heat(Guards.model_validate({"full": rule}), said.append, lambda: now[0])
+    for megabytes, lines in ((11800, 0), (12200, 1), (12200, 1)):
+        used.write_text(f"{megabytes}\n", "utf-8")
+        now[0] += guards.HEAT_EVERY_SECONDS
+        assert heat.look() == ""
+        assert len(said) == lines
+        assert heat.fault.startswith(ended if lines else "")
+    assert said[0].startswith("12200 of 12288 MB of the GPU's memory are in use (guards.max_gpu_memory = 0.97); ")
+    assert bool(heat.fault) == (rule == "stop")
+
+
+def test_a_hot_gpu_pauses_the_run_where_the_recipe_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, degrees, now = tmp_path / "nvidia-smi", tmp_path / "degrees", [0.0]
+    program.write_text(f"#!/bin/sh\nread d < '{degrees}'; echo \"$d, 11800, 12288\"\n", "utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    heat = guards.Heat(Guards(hot="pause"), lambda _: None, lambda: now[0])
+    waits = []
+    for celsius in (80, 93, 88, 84, 88):
+        degrees.write_text(f"{celsius}\n", "utf-8")
+        now[0] += guards.HEAT_EVERY_SECONDS
+        waits.append(bool(heat.look()))
+    assert waits == [False, True, True, False, False]
+
+
+def test_low_disk(tmp_path: Path) -> None:
+    assert guards.low_disk(tmp_path, Guards(min_free_mb=0)) == ""
+    assert "MB free on the disk of" in guards.low_disk(tmp_path, Guards(min_free_mb=10**9))
+    assert guards.low_disk(tmp_path, Guards(min_free_mb=0), 10**18).endswith("and 1000000000000 MB for its next save")
+
+
+def test_a_training_waits_for_the_room_that_its_next_save_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last checkpoint of a night, too; after the last state only the file is waited for."""
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    cats.recipe("cat-lora", "lora", "[training]\nsteps = 25\nstate_every_n_steps = 10\n[guards]\nmin_free_mb = 1\n")
+    space = cats.space()
+    plan = space.plan(space.load(Wanted(("all",))))
+    size = predict(plan.recipes["cat-lora"], space.world)["tensor_bytes"]
+    free = 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    with Journal(Job(plan, space.store, space.root, cats.seen), plan.by_name["cat-lora/train"], None, tmp_path) as watch:
+        for done, needed in ((0, 7 * size), (19, 7 * size), (20, size), (25, size)):
+            watch.progress(Progress(done, 25))
+            free = guards.MB + needed - 1
+            assert watch.hold().endswith("MB for its next save"), done
+            free += 1
+            assert watch.hold() == "", done
+
+
+def test_a_step_that_recipes_share_waits_for_room_by_the_guards_of_the_recipe_that_asks_for_least(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    for name, least in (("cat-lora", 10**9), ("cat-loha", 2 * 10**9)):
+        cats.recipe(name, "lora", f"[guards]\nmin_free_mb = {least}\n")
+    space = cats.space()
+    plan = space.plan(space.load(Wanted(("all",))))
+    job = Job(plan, space.store, space.root, cats.seen)
+    with Journal(job, plan.by_name["cat/dataset"], None, tmp_path) as watch:
+        assert watch.hold is not None
+        assert watch.hold().endswith(f"waits for {10**9} MB (guards.min_free_mb)")
+        cats.recipe("cat-dora", "lora", "[guards]\nmin_free_mb = 0\n")
+        job.plan = space.plan(space.load(Wanted(("all",))))
+        assert watch.hold() == ""
+
+
+def test_a_child_is_paused_while_the_disk_is_full_and_goes_on_after(tmp_path: Path) -> None:
+    code = "import time\nfor i in range(30):\n    print(i, flush=True)\n    time.sleep(0.1)\n"
+    seen: list[float] = []
+    said: list[str] = []
+    full = threading.Event()
+    full.set()
+
+    def read(piece: str) -> None:
+        seen.append(time.monotonic())
+        if piece == "5":
+            threading.Timer(3.0, full.clear).start()
+
+    watch = Watch(read, hold=lambda: "no room" if full.is_set() and len(seen) > 5 else "", said=said.append)
+    end = process.run(Command((sys.executable, "-c", code), cwd=tmp_path), tmp_path, watch)
+    assert end.ok
+    assert said == ["paused: no room", "goes on"]
+    assert len(seen) == 30
+    assert max(later - earlier for earlier, later in itertools.pairwise(seen)) > 1.0
+
+
+def test_the_room_that_a_demo_training_waits_for_is_that_of_the_small_base(project: Path) -> None:
+    space = Workspace(project)
+    plan = space.plan(space.load(Wanted(("krnk-lora3x3",), "demo")))
+    recipe, step = plan.recipes["krnk-lora3x3"], plan.by_name["krnk-lora3x3/train"]
+    assert predicted(step, recipe) == predict(recipe, space.world)["tensor_bytes"] < 10_000_000

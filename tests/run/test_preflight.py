@@ -1,0 +1,185 @@
+"""Doctor's checks one by one; whole set-ups stand in test_broken_setups.py."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pickle
+import shutil
+import struct
+import sys
+import zipfile
+from pathlib import Path  # noqa: TC003
+from types import SimpleNamespace
+
+import pytest
+
+import harness
+from orchestrator import cli
+from orchestrator.cli import doctor
+from orchestrator.engines.sdscripts import environment
+from orchestrator.errors import Problem
+from orchestrator.run import model_files, preflight
+from orchestrator.run.record import Reason, Why
+from orchestrator.run.store import Store
+from orchestrator.run.workspace import Wanted, predict
+from orchestrator.system import process, settings
+from orchestrator.weights.doctor_check import Check, State
+from orchestrator.weights.io import pickle_scan
+
+
+def safetensors(path: Path, *names: str) -> Path:
+    header = {
+        name: {"dtype": "F16", "shape": [2], "data_offsets": [4 * index, 4 * index + 4]} for index, name in enumerate(names)
+    }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(4 * len(names)))
+    return path
+
+
+class Harm:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("true",)
+
+
+def pickled(path: Path, value: object) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(value))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (("model.diffusion_model.x", "cond_stage_model.transformer.x"), "sd1"),
+        (("model.diffusion_model.x", "cond_stage_model.model.x"), "sd2"),
+        (("model.diffusion_model.x", "conditioner.embedders.0.x"), "sdxl"),
+        (("lora_unet_x.lora_up.weight",), "lora"),
+        (("first_stage_model.encoder.x",), "vae"),
+        (("double_blocks.0.x",), ""),
+    ],
+)
+def test_architectures_are_told_apart(tmp_path: Path, names: tuple[str, ...], kind: str) -> None:
+    assert model_files.architecture(safetensors(tmp_path / "x.safetensors", *names)) == kind
+
+
+def test_a_diffusers_folder_is_read_too(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text('{"cross_attention_dim": 2048}', "utf-8")
+    assert model_files.architecture(tmp_path) == "sdxl"
+
+
+def test_pickles_are_read_and_never_run(tmp_path: Path) -> None:
+    assert pickle_scan.strange(pickled(tmp_path / "good.ckpt", {"state_dict": {"a": [1, 2.0, "x"]}})) == []
+    assert pickle_scan.strange(pickled(tmp_path / "bad.ckpt", {"state_dict": Harm()})) == [f"{os.system.__module__}.system"]
+    legacy = tmp_path / "old.pt"
+    legacy.write_bytes(pickle.dumps({"x": Harm()}, protocol=2))
+    assert pickle_scan.strange(legacy) == [f"{os.system.__module__}.system"]
+    for text in (b"", b"not a pickle", b"\x80\x04"):
+        (tmp_path / "x.ckpt").write_bytes(text)
+        with pytest.raises(ValueError, match=r"\w"):
+            pickle_scan.strange(tmp_path / "x.ckpt")
+
+
+def test_gpus_and_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "capture", lambda _argv: (0, "NVIDIA GeForce RTX 3060, 11000, 12288, 550.54\n"))
+    check = doctor.gpu(needed=True)
+    assert (check.state, check.found) == (State.OK, "NVIDIA GeForce RTX 3060, 11000 of 12288 MiB free, driver 550.54")
+    monkeypatch.setattr(process, "capture", lambda _argv: (0, "NVIDIA GeForce RTX 3060, 900, 12288, 550.54\n"))
+    assert doctor.gpu(needed=True).state is State.WARN
+    monkeypatch.setattr(
+        process, "capture", lambda _argv: (9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver")
+    )
+    assert "couldn't communicate" in doctor.gpu(needed=True).found
+    monkeypatch.setattr(process, "capture", lambda _argv: (127, "no such file"))
+    assert doctor.gpu(needed=False).state is State.OK
+
+
+def test_packages_that_differ_from_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    (tmp_path / "constraints.txt").write_text("# exact\npydantic==1.0.0\nno-such-package==1\n", "utf-8")
+    check = doctor.packages()
+    assert check.state is State.WARN
+    assert "(lock: 1.0.0)" in check.found
+    assert "pip install -c" in check.fix
+
+
+def test_locks_of_living_and_of_dead_processes(tmp_path: Path) -> None:
+    (tmp_path / "krnk-locon").mkdir()
+    lock = tmp_path / "krnk-locon" / ".lock"
+    lock.write_text("process 1 on here since then\n", "utf-8")
+    assert list(doctor.locks(Store(tmp_path))) == []
+    with lock.open("r+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        (check,) = doctor.locks(Store(tmp_path))
+    assert "process 1 on here since then" in check.found
+
+
+def test_versions_in_an_environment(tmp_path: Path) -> None:
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    (tmp_path / "pyvenv.cfg").write_text("", "utf-8")
+    (packages / "lycoris_lora-3.4.0.dist-info").mkdir()
+    (packages / "torch-2.8.0+cpu.dist-info").mkdir()
+    assert environment.site_packages(tmp_path / "bin" / "python") == packages
+    assert environment.version(packages, "lycoris_lora") == "3.4.0"
+    states = {check.what: check.state for check in environment._versions(packages)}
+    assert states == {"torch of sd-scripts": State.WARN, "LyCORIS": State.OK}
+
+
+def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, states and pictures, and the pictures of a dataset once, however many recipes share it."""
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    cats.recipe("cat-loha", "other")
+    space = cats.space()
+    plan = space.plan(space.load(Wanted(("all",))))
+    recipes = list(plan.recipes.values())
+    pictures = space.world.counted(recipes[0]).disk_bytes
+    assert pictures == 2 * (3 * 64 * 64 + 2 * 4096)
+    each = [predict(recipe, space.world)["disk_bytes"] - pictures for recipe in recipes]
+    assert all(needed > 2 * 3 * 64 * 64 for needed in each)
+    free = 0
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    for due, needed in (((), sum(each) + pictures), (("dataset",), pictures), (("train",), sum(each))):
+        kept = 0 if due == ("dataset",) else 500_000_000
+        steps = {step.name: None if due and step.kind not in due else Reason(Why.NEW) for step in plan.steps}
+        free = needed + kept - 1
+        (problem,) = preflight.preflight(plan, steps, space.world, space.store)
+        assert f"these recipes write up to {needed / 1e9:.2f} GB" in problem.what
+        assert problem.what.endswith("guards.min_free_mb keeps 0.50 GB free") == bool(kept)
+        free = needed + kept
+        assert preflight.preflight(plan, steps, space.world, space.store) == []
+
+
+def test_problems_that_recipes_share_are_said_once() -> None:
+    found = preflight.grouped(
+        [Problem(f"r{index}: optimizer", "needs a GPU", "x") for index in range(15)] + [Problem("a", "b"), Problem("a", "b")]
+    )
+    assert [problem.where for problem in found] == ["r0: optimizer and 14 more", "a"]
+
+
+def test_the_table_lines_up_in_japanese() -> None:
+    text = preflight.table([Check("データセット", State.OK, "12枚"), Check("gpu", State.BAD, "none", "buy one", "one")])
+    assert text.splitlines() == [
+        "ok       データセット  12枚",
+        "missing  gpu           none   (wanted: one)",
+        "         -> buy one",
+        "2 checks: 1 that stop a run",
+    ]
+
+
+def test_the_verb_in_json(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("KRNK_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SD_SCRIPTS_DIR", str(tmp_path / "nothing"))
+    monkeypatch.setattr(sys, "argv", ["orchestrator", "doctor", "krnk-locon", "--json"])
+    assert cli.main() == 3
+    rows = json.loads(capsys.readouterr().out)
+    assert {"what", "state", "found", "wanted", "fix"} == set(rows[0])
+    bad = [row for row in rows if row["state"] == "missing"]
+    assert any("sd-scripts is not there" in row["found"] for row in bad)
+    assert all(row["fix"] for row in bad)

@@ -1,0 +1,75 @@
+"""What `prune` would remove, what it removes, and what it never touches."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+import harness
+from orchestrator.errors import NotReady, RecipeError
+from orchestrator.run import prune
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
+    made = harness.make(tmp_path / "cats", monkeypatch)
+    made.go("cat-lora")
+    return made
+
+
+def names(cats: harness.Project) -> set[str]:
+    return {
+        one.folder.relative_to(cats.space().store.root).as_posix().rpartition("-")[0] for one in prune.stale(cats.space())[0]
+    }
+
+
+def test_what_the_recipes_ask_for_stays_and_the_rest_goes(cats: harness.Project) -> None:
+    assert prune.stale(cats.space()) == ([], [])
+    before = set(cats.root.glob("runs/*/*-*"))
+    cats.recipe("cat-lora", "lora", "[training]\nseed = 77\n")
+    assert {"cat-lora/train", "cat-lora/merge"} <= names(cats)
+    assert "cat-lora/release" not in names(cats), "the last release stays until there is another"
+    cats.go("cat-lora")
+    assert "cat-lora/release" in names(cats)
+    found, _ = prune.stale(cats.space())
+    assert {one.folder for one in found} <= before
+    assert all(one.bytes > 0 for one in found)
+    assert all(one.seconds > 0 for one in found if one.folder.name.startswith("train-"))
+    prune.remove(cats.space(), found)
+    assert prune.stale(cats.space()) == ([], [])
+    assert not any(one.folder.exists() for one in found)
+    assert set(cats.reasons("cat-lora").values()) == {"cached"}
+    assert cats.file("cat-lora").is_file()
+
+
+def test_work_begun_under_another_key_goes_too(cats: harness.Project) -> None:
+    store = cats.space().store
+    left = store.root / "cat-lora" / ".partial" / "train-0123456789ab"
+    shutil.copytree(next(store.root.glob("cat-lora/train-*")), left)
+    found, _ = prune.stale(cats.space())
+    assert [one.folder for one in found] == [left]
+    with store.lock(["cat-lora"]), pytest.raises(NotReady, match="is being worked on"):
+        prune.remove(cats.space(), found)
+    assert left.is_dir()
+
+
+def test_what_it_cannot_judge_is_left_alone(cats: harness.Project) -> None:
+    root = cats.space().store.root
+    shutil.copytree(root / "cat-lora", root / "somebody-elses", symlinks=True)
+    own = root / "cat-lora" / "notes-0123456789ab"
+    own.mkdir()
+    render = root / "cat-lora" / "render-0123456789ab"
+    render.mkdir()
+    (root / "cat-lora" / "variants").mkdir()
+    said = {"variants": [{"label": "1", "folder": render.relative_to(root).as_posix()}]}
+    (root / "cat-lora" / "variants" / "sv_ratio.json").write_text(json.dumps(said), "utf-8")
+    assert prune.stale(cats.space()) == ([], ["somebody-elses"])
+    cats.write("broken", "x = ")
+    with pytest.raises(RecipeError, match="broken"):
+        prune.stale(cats.space())

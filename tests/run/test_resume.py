@@ -1,0 +1,146 @@
+"""What a rerun does with what an attempt left behind, and why: said alike by `status`, `plan` and `run`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+import harness
+from orchestrator.cli import show
+from orchestrator.run import resume
+from orchestrator.system import process, supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from orchestrator.run.context import Outcome
+
+
+@pytest.fixture
+def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
+    made = harness.make(tmp_path / "p", monkeypatch)
+    made.write("_base/base", harness.BASE.partition("[render]")[0])
+    return made
+
+
+def work(cats: harness.Project) -> Path:
+    space = cats.space()
+    return space.store.work(space.plan(space.load(harness.Wanted(("cat-lora",)))).by_name["cat-lora/train"])
+
+
+def status(cats: harness.Project) -> list[str]:
+    return [show.unfinished_line(item) for item in show.unfinished(cats.space().store)]
+
+
+@pytest.fixture
+def running(cats: harness.Project) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a training whose orchestrator is not there: nobody notes its progress."""
+    cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.15\n")
+    cats.go("cat-lora", only=("dataset",))
+    space = cats.space()
+    plan = space.plan(space.load(harness.Wanted(("cat-lora",))))
+    folder = space.store.begin(plan.by_name["cat-lora/train"])
+    command = harness.fakes.train(plan.recipes["cat-lora"], {"dataset": cats.root}, folder, None)
+    argv = [sys.executable, supervisor.__file__, str(folder), "--", *command.argv]
+    with (folder / process.LOG).open("ab") as log:
+        child = subprocess.Popen(argv, cwd=folder, start_new_session=True, stdout=log, stderr=log)
+    until = time.monotonic() + 60
+    while not process.alive(folder) and time.monotonic() < until:
+        time.sleep(0.02)
+    yield child
+    child.kill()
+    child.wait()
+
+
+def test_status_sees_how_far_a_training_is_whose_orchestrator_is_gone(
+    cats: harness.Project, running: subprocess.Popen[bytes]
+) -> None:
+    until = time.monotonic() + 60
+    while (found := show.unfinished(cats.space().store)[0])["done"] is None and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not (work(cats) / "progress.jsonl").exists(), "nobody has noted it"
+    assert 1 <= found["done"] <= found["total"] == 20
+    line = show.unfinished_line(found)
+    assert re.match(rf"running +cat-lora/train  process {running.pid} on \S+ since [\d: -]+  \d+/20  loss 0\.1000", line), line
+    assert line.endswith("a run adopts it")
+    with cats.space().store.lock(["cat-lora"]):
+        found = show.unfinished(cats.space().store)[0]
+    assert str(found["next"]).startswith(f"process {os.getpid()} on ")
+    assert str(found["next"]).endswith(" works on it")
+
+
+def test_an_adopted_training_whose_end_nobody_sees_goes_on_from_its_state(
+    cats: harness.Project, running: subprocess.Popen[bytes]
+) -> None:
+    folder, until = work(cats), time.monotonic() + 60
+    running.kill()  # the supervisor, which would note the end
+    pid = json.loads((folder / supervisor.CHILD).read_text("utf-8"))["pid"]
+    outcomes: list[Outcome] = []
+    run = threading.Thread(target=lambda: outcomes.append(cats.go("cat-lora", only=("train",))["cat-lora/train"]))
+    run.start()
+    while not (folder / "step0005-state").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    subprocess.run(["kill", "-9", str(pid)], check=True)
+    run.join(60)
+    assert outcomes[0].status.ok, outcomes[0].problem
+    assert cats.seen.began[-1].startswith("cat-lora/train: still running: since ")
+    why = re.compile("resume at step [0-9]+; an earlier attempt was cut off: nobody saw its end")
+    assert any(why.search(text) for text in cats.seen.said), cats.seen.said
+    record = json.loads(next(cats.root.glob("runs/cat-lora/train-*/record.json")).read_text("utf-8"))
+    assert record["resumed_from"] >= 5
+
+
+def test_work_with_other_settings_is_named_whether_it_runs_or_not(
+    cats: harness.Project, running: subprocess.Popen[bytes]
+) -> None:
+    old = work(cats).name
+    cats.recipe("cat-lora", "lora", "[training]\nsteps = 21\n")
+    reason = cats.reasons("cat-lora")["cat-lora/train"]
+    assert reason.startswith(f"new: with other settings it still runs, as process {running.pid} on "), reason
+    running.kill()  # the supervisor: the trainer goes on, and is known by its own pid
+    assert cats.reasons("cat-lora")["cat-lora/train"].startswith("new: with other settings it still runs")
+    pid = json.loads((cats.root / "runs" / "cat-lora" / ".partial" / old / supervisor.CHILD).read_text("utf-8"))["pid"]
+    subprocess.run(["kill", "-9", str(pid)], check=True)
+    until = time.monotonic() + 20
+    while supervisor.started(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert cats.reasons("cat-lora")["cat-lora/train"] == f"new: {old} was begun with other settings, and stays"
+
+
+def test_a_training_without_a_complete_state_starts_again_and_says_why(cats: harness.Project) -> None:
+    cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "fail"\n')
+    cats.go("cat-lora")
+    why = r"starts again: the attempt of [\d: -]+ ended with exit code 1 and left no complete state"
+    assert re.fullmatch(why, cats.reasons("cat-lora")["cat-lora/train"])
+    (line,) = status(cats)
+    assert re.search(why + "$", line), line
+    cats.go("cat-lora")
+    assert re.fullmatch(f"cat-lora/train: {why}", cats.seen.began[0])
+
+
+def test_an_end_that_nobody_saw_is_called_so(cats: harness.Project) -> None:
+    cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
+    cats.go("cat-lora")
+    (work(cats) / supervisor.EXIT).unlink()  # a power cut: neither trainer nor supervisor could note anything
+    why = r"resume at step 10; the attempt of [\d: -]+ was cut off: nobody saw its end"
+    assert re.fullmatch(why, cats.reasons("cat-lora")["cat-lora/train"])
+    assert re.search(why + "$", status(cats)[0])
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"code": "x"}', b'{"code": 1e999}', b"\xff"])
+def test_any_note_of_an_end_is_read(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / supervisor.EXIT).write_bytes(content)
+    assert resume.how_ended(tmp_path) == ""
+
+
+def test_nothing_left_is_new(tmp_path: Path) -> None:
+    assert str(resume.reason(tmp_path / "train-000000000000", "train")) == "new"

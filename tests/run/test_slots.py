@@ -1,0 +1,284 @@
+"""Lanes, leases, and the order in which steps go: files early, a GPU that does not wait, every step judged once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import harness
+from orchestrator.plan.planner import Kind, Lane, Plan
+from orchestrator.run import slots
+from orchestrator.run.context import Job, Outcome, Status
+from orchestrator.run.order import order
+from orchestrator.run.record import Reason, Why
+from orchestrator.run.runner import interruptible, run_plan
+from orchestrator.run.slots import Inline, Lanes, Slot
+from orchestrator.run.step_runner import execute
+from orchestrator.run.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
+    return harness.make(tmp_path, monkeypatch)
+
+
+def several(cats: harness.Project, count: int) -> Plan:
+    """Return a plan of recipes that each have a dataset of their own."""
+    for index in range(count):
+        cats.recipe(f"cat-{index}", f"a{index}", f'[dataset]\nname = "cat{index}"\nrepeats = {index + 1}\n')
+    (cats.root / "recipes" / "cat-lora.toml").unlink()
+    space = cats.space()
+    return space.plan(space.load(harness.Wanted(("all",))))
+
+
+class Clock:
+    """Places in simulated time: a step takes as long as its kind, and the nearest end comes first."""
+
+    def __init__(self, seconds: dict[Kind, float], gpus: int = 1, cpus: int = 2) -> None:
+        self.seconds, self.now = seconds, 0.0
+        self.free = {Lane.GPU: gpus, Lane.CPU: cpus}
+        self.ends: list[tuple[float, Future[Any], Any, Lane]] = []
+        self.began: list[tuple[float, str]] = []
+        self.ended: dict[str, float] = {}
+
+    def take(self, lane: Lane, **_: Any) -> Slot | None:
+        if not self.free[lane]:
+            return None
+        self.free[lane] -= 1
+        return Slot(lane)
+
+    def submit(self, slot: Slot, _fn: Callable[..., Any], *args: Any) -> Future[Any]:
+        _, step = args
+        self.began.append((self.now, step.name))
+        future: Future[Any] = Future()
+        self.ends.append((self.now + self.seconds[step.kind], future, step, slot.lane))
+        return future
+
+    def step(self) -> None:
+        self.ends.sort(key=lambda end: (end[0], end[2].name))
+        self.now, future, step, lane = self.ends.pop(0)
+        self.free[lane] += 1
+        self.ended[step.name] = self.now
+        future.set_result(Outcome(step, Status.DONE))
+
+
+@pytest.fixture
+def walk(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[Plan, Clock], dict[str, int]]:
+    """Walk a plan in simulated time; return how often each step was judged."""
+    asked: dict[str, int] = {}
+
+    def reason(_store: Store, step: Any, _plan: Plan, **_: Any) -> Reason:
+        asked[step.name] = asked.get(step.name, 0) + 1
+        return Reason(Why.NEW)
+
+    def run(plan: Plan, clock: Clock) -> dict[str, int]:
+        def wait(running: dict[Future[Any], Any], **_: Any) -> Any:
+            clock.step()
+            return type("Ended", (), {"done": {future for future in running if future.done()}})
+
+        monkeypatch.setattr(Store, "reason", reason)
+        monkeypatch.setattr("orchestrator.run.runner.wait", wait)
+        outcomes = run_plan(Job(plan, Store(cats.root / "runs"), cats.root, harness.Seen()), clock)
+        assert {outcome.status for outcome in outcomes} == {Status.DONE}
+        return asked
+
+    return run
+
+
+LONG = {Kind.DATASET: 300.0, Kind.TRAIN: 1000.0, Kind.MERGE: 5.0, Kind.RESIZE: 5.0, Kind.RENDER: 60.0, Kind.RELEASE: 8.0}
+
+
+def test_the_gpu_never_waits_once_it_has_begun(cats: harness.Project, walk: Any) -> None:
+    plan, clock = several(cats, 6), Clock(LONG)
+    walk(plan, clock)
+    gpu = [(at, name) for at, name in clock.began if plan.by_name[name].lane is Lane.GPU]
+    busy = sum(LONG[plan.by_name[name].kind] for _, name in gpu)
+    first, last = gpu[0][0], max(clock.ended[name] for _, name in gpu)
+    # while one recipe is merged, the pictures of the one before it are drawn
+    assert last - first == pytest.approx(busy)
+
+
+def test_the_first_file_is_finished_after_two_trainings_and_not_at_the_end(cats: harness.Project, walk: Any) -> None:
+    plan, clock = several(cats, 6), Clock(LONG)
+    walk(plan, clock)
+    assert clock.ended["cat-0/release"] == pytest.approx(300 + 2 * 1000 + 60 + 8)
+    releases = [name for name in clock.ended if name.endswith("/release")]
+    assert releases == [f"cat-{index}/release" for index in range(6)] + ["cats/release"]
+
+
+def test_a_dataset_goes_ahead_where_one_core_has_to_do_all_else(cats: harness.Project, walk: Any) -> None:
+    """The GPU waits for none, and the first file not for more datasets than that takes."""
+    busy = {**LONG, Kind.DATASET: 500.0, Kind.MERGE: 400.0, Kind.RELEASE: 400.0}
+    plan, clock = several(cats, 8), Clock(busy, cpus=1)
+    walk(plan, clock)
+    gpu = [(at, plan.by_name[name].kind) for at, name in clock.began if plan.by_name[name].lane is Lane.GPU]
+    last = max(index for index, (_, kind) in enumerate(gpu) if kind is Kind.TRAIN)
+    assert gpu[last][0] - gpu[0][0] == pytest.approx(sum(busy[kind] for _, kind in gpu[:last]))
+    long = {**LONG, Kind.DATASET: 900.0}
+    clock = Clock(long, cpus=1)
+    walk(plan, clock)
+    assert clock.ended["cat-0/merge"] == pytest.approx(3 * 900 + 5)
+
+
+def test_every_step_is_judged_once(cats: harness.Project, walk: Any) -> None:
+    plan = several(cats, 8)
+    asked = walk(plan, Clock(LONG))
+    assert asked == dict.fromkeys(plan.by_name, 1)
+
+
+def test_two_gpus_share_the_trainings(cats: harness.Project, walk: Any) -> None:
+    one, two = Clock(LONG), Clock(LONG, gpus=2)
+    plan = several(cats, 6)
+    walk(plan, one)
+    walk(plan, two)
+    assert one.now / two.now > 1.8
+
+
+def test_a_shared_dataset_has_the_place_of_the_first_recipe_that_waits_for_it(cats: harness.Project) -> None:
+    for name in ("cat-a", "cat-z"):
+        cats.recipe(name, name[-1])
+    space = cats.space()
+    plan = space.plan(space.load(harness.Wanted(("all",))))
+    ranks = order(plan)
+    assert ranks["cat/dataset"] < ranks["cat-a/train"] < ranks["cat-a/render"] < ranks["cat-lora/train"] < ranks["cat-z/train"]
+    assert ranks["cats/release"] > ranks["cat/grid"] > ranks["cat-z/release"]
+
+
+def test_a_place_is_free_again_after_a_failure() -> None:
+    def fails(_slot: Slot) -> None:
+        raise ValueError("no")
+
+    made = Lanes(Inline(), [Slot(Lane.CPU)])
+    slot = made.take(Lane.CPU)
+    assert slot is not None
+    assert made.take(Lane.CPU) is None
+    with pytest.raises(ValueError, match="no"):
+        made.submit(slot, fails).result()
+    assert made.take(Lane.CPU) is slot
+    assert made.take(Lane.GPU) is None
+
+
+def test_the_first_interrupt_asks_a_run_in_this_thread_to_stop_and_the_second_one_ends_it(cats: harness.Project) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as it is where a shell does not start us behind "&"
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    job = Job(several(cats, 1), Store(cats.root / "runs"), cats.root, cats.seen)
+    with interruptible(job):
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.raise_signal(signal.SIGINT)
+        assert job.stop.wait(20)
+        with pytest.raises(KeyboardInterrupt):
+            Inline().submit(signal.raise_signal, signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_step_that_had_a_place_when_the_run_was_stopped_does_not_start(cats: harness.Project) -> None:
+    plan = several(cats, 1)
+    job = Job(plan, Store(cats.root / "runs"), cats.root, cats.seen)
+    job.stop.set()
+    outcome = execute(job, plan.by_name["cat0/dataset"], Slot(Lane.CPU))
+    assert (outcome.status, str(outcome.reason)) == (Status.STOPPED, "new")
+    assert not job.store.work(outcome.step).exists()
+    assert cats.seen.began == []
+
+
+def test_a_gpu_is_leased_to_one_at_a_time_across_lanes(tmp_path: Path) -> None:
+    lease = tmp_path / "gpu.lease"
+    here, there = (Lanes(Inline(), [Slot(Lane.GPU, "gpu 0", lease=lease)]) for _ in range(2))
+    slot = here.take(Lane.GPU)
+    assert slot is not None
+    assert lease.read_text("utf-8").startswith(f"process {os.getpid()} on ")
+    assert there.held_by().startswith(f"gpu 0 is held by process {os.getpid()} on {os.uname().nodename} since ")
+    assert there.take(Lane.GPU) is None
+    here.submit(slot, lambda _: None)
+    assert there.take(Lane.GPU) is not None
+
+
+def test_a_lease_that_another_user_has_made_is_taken_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = tmp_path / "gpu.lease"
+    lease.write_text("", "utf-8")
+    opened = os.open
+
+    def refused(path: Any, flags: int, mode: int = 0o777) -> int:
+        if path == lease and flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refused)
+    here, there = (Lanes(Inline(), [Slot(Lane.GPU, "gpu 0", lease=lease)]) for _ in range(2))
+    assert here.take(Lane.GPU) is not None
+    assert there.take(Lane.GPU) is None
+
+
+def test_a_child_that_goes_on_is_put_where_its_lease_is_held(tmp_path: Path) -> None:
+    files = [tmp_path / "0", tmp_path / "1"]
+    holder = Lanes(Inline(), [Slot(Lane.GPU, "gpu 1", lease=files[1])])
+    assert holder.take(Lane.GPU) is not None
+    mine = Lanes(Inline(), [Slot(Lane.GPU, f"gpu {index}", lease=file) for index, file in enumerate(files)])
+    adopted = mine.take(Lane.GPU, leased=False)
+    assert adopted is not None
+    assert adopted.name == "gpu 1"
+    other = mine.take(Lane.GPU)
+    assert other is not None
+    assert other.name == "gpu 0"
+
+
+def test_gpus_are_those_asked_for_or_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert slots.gpus("0, 2") == ["0", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-aa")
+    assert slots.gpus() == ["3", "GPU-aa"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert slots.gpus() == []
+
+
+def test_each_gpu_has_a_lane_and_each_training_on_cores_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    two = slots.lanes("0,1")
+    envs = [slot.env for slot in (two.take(Lane.GPU, leased=False), two.take(Lane.GPU, leased=False)) if slot is not None]
+    assert envs == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    assert two.take(Lane.GPU) is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    cores = slots.lanes(trainers=2)
+    slot = cores.take(Lane.GPU)
+    assert slot is not None
+    assert slot.env == {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+
+
+def test_real_trainings_on_two_places_overlap(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the two fake trainers waits, in its own process, until the other one has begun."""
+    cats.recipe("cat-loha", "other")
+    running, most = 0, 0
+    lock = threading.Lock()
+    both = threading.Event()
+
+    class Looking(harness.Seen):
+        def begin(self, step: Any, _reason: Any) -> None:
+            nonlocal running, most
+            if step.kind is Kind.TRAIN:
+                with lock:
+                    running += 1
+                    most = max(most, running)
+                    if running == 2:
+                        both.set()
+                both.wait(20)
+
+        def end(self, outcome: Any) -> None:
+            nonlocal running
+            if outcome.step.kind is Kind.TRAIN:
+                with lock:
+                    running -= 1
+
+    space = cats.space()
+    plan = space.plan(space.load(harness.Wanted(("all",))))
+    outcomes = run_plan(Job(plan, space.store, cats.root, Looking()), slots.lanes(trainers=2))
+    assert {outcome.status for outcome in outcomes} == {Status.DONE}
+    assert most == 2

@@ -1,0 +1,299 @@
+"""Kill the orchestrator, its children, or both, at random moments, and look at what lies there after every kill."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from orchestrator.errors import OrchestratorError, report
+from orchestrator.release import verify
+from orchestrator.run import session
+from orchestrator.run.record import PARTIAL, RECORD
+from orchestrator.run.workspace import Wanted, Workspace
+from orchestrator.system import process, supervisor
+from orchestrator.weights.checks import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import harness
+
+PROGRAM = Path(__file__).with_name("fault_run.py")
+VICTIMS = ("parent", "child", "both")
+PARTS = ("group", "trainer", "supervisor")
+"""What of a child is killed: everything, the program alone, or who stands beside it."""
+_FRAME = re.compile(rb"steps:[^\r\n]*?(\d+)/(\d+) \[")
+
+
+class Running(Protocol):
+    """An orchestrator as a process of its own."""
+
+    def poll(self) -> int | None:
+        """Return its exit code, or None while it runs."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. subprocess.TimeoutExpired."""
+
+
+class Forked:
+    """The orchestrator in a fork of this process: what it has to import is there, so that most kills hit its work."""
+
+    def __init__(self, root: Path, log: Path) -> None:
+        """Start ``run all`` of the project at ``root``; its output goes to ``log``."""
+        self._code: int | None = None
+        self._pid = os.fork()
+        if self._pid == 0:
+            code = 1
+            try:
+                output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+                os.dup2(output, 1)
+                os.dup2(output, 2)
+                sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8")  # not what pytest captures
+                code = run(root)
+            finally:
+                os._exit(code)
+
+    def poll(self) -> int | None:
+        """Return its exit code, or None while it runs."""
+        if self._code is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+        return self._code
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.poll() is None:
+            os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. subprocess.TimeoutExpired."""
+        until = time.monotonic() + (timeout if timeout is not None else 1e9)
+        while (code := self.poll()) is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired("orchestrator", timeout or 0.0)
+            time.sleep(0.005)
+        return code
+
+
+def run(root: Path) -> int:
+    """Do what `all` does in the project at ``root``; return the exit code."""
+    try:
+        outcomes = session.go(Workspace(root), session.Asked(Wanted(("all",))))
+    except OrchestratorError as error:
+        print(report(error), file=sys.stderr)
+        return error.exit_code
+    return 0 if all(outcome.status.ok for outcome in outcomes) else 1
+
+
+@dataclass(slots=True)
+class Killer:
+    """One project that is run and killed until it is done, again and again."""
+
+    project: harness.Project
+    rng: random.Random
+    interval: int
+    """Steps between two states of a training."""
+    forked: bool = False
+    seconds: float = 0.0
+    """How long an undisturbed run takes here."""
+    kills: list[str] = field(default_factory=list)
+    lost: int = 0
+    """The most training steps that had to be done again after one kill."""
+    adopted: int = 0
+    resumed: int = 0
+    complete: int = 0
+    """How often everything was there in the end."""
+    _finished: dict[Path, str] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> Path:
+        """The project's store."""
+        return self.project.root / "runs"
+
+    @property
+    def log(self) -> Path:
+        """What all orchestrators of this project have said."""
+        return self.project.root / "orchestrator.log"
+
+    def start(self) -> Running:
+        """Start an orchestrator."""
+        if self.forked:
+            return Forked(self.project.root, self.log)
+        with self.log.open("ab") as log:
+            return subprocess.Popen([sys.executable, str(PROGRAM), str(self.project.root)], stdout=log, stderr=log)
+
+    def works(self) -> list[Path]:
+        """Return the work folders in which a child runs."""
+        found = [path.parent for path in self.runs.glob(f"*/{PARTIAL}/*/{supervisor.CHILD}")]
+        return [work for work in found if process.alive(work)]
+
+    def kill(self, running: Running, victim: str, part: str = "") -> None:
+        """Kill ``victim``, of a child ``part`` (default: any); the orchestrator where no child is alive: every kill is one."""
+        works = self.works()
+        victim = victim if works else "parent"
+        if victim in ("parent", "both"):
+            running.kill()
+            running.wait()
+            works = self.works() if victim == "both" else []
+        part = part or self.rng.choice(PARTS)
+        for work in works:
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                child = json.loads((work / supervisor.CHILD).read_text("utf-8"))
+                if part == "group":
+                    os.killpg(int(child["supervisor"]), signal.SIGKILL)
+                else:
+                    os.kill(int(child["supervisor" if part == "supervisor" else "pid"]), signal.SIGKILL)
+        self.kills.append(victim)
+
+    def check(self) -> None:
+        """No final folder is incomplete, what was finished has not been made again, and no training lost more than it may."""
+        for folder in self.runs.glob("*/*-*"):
+            if folder.is_symlink() or not folder.is_dir():
+                continue
+            text = (folder / RECORD).read_text("utf-8")
+            for name, out in json.loads(text)["outputs"].items():
+                content = (folder / name).read_bytes()
+                assert len(content) == out["bytes"], f"{folder / name} is incomplete"
+                assert hashlib.sha256(content).hexdigest() == out["sha256"], f"{folder / name} is not what was recorded"
+            assert self._finished.setdefault(folder, text) == text, f"{folder} was made again"
+        assert all(folder.is_dir() for folder in self._finished), "a finished folder is gone"
+        for folder in (*self.runs.glob("*/train-*"), *self.runs.glob(f"*/{PARTIAL}/train-*")):
+            lost = repeated(folder)
+            assert lost <= self.interval, f"{folder}: {lost} steps were done again; a state is saved every {self.interval}"
+            self.lost = max(self.lost, lost)
+
+    def whole(self) -> None:
+        """Everything that was promised is there and right; nothing is left over."""
+        self.check()
+        for name in ("cat-lora", "cat-loha"):
+            (train,) = self.runs.glob(f"{name}/train-*")
+            assert frames(train)[-1][-1] == self.steps(train), f"{train} did not end with its last step"
+            (release,) = self.runs.glob(f"{name}/release-*")
+            bad = [check for check in verify.verify_bundle(release) if check.verdict is Verdict.FAIL]
+            assert bad == [], f"{release} does not verify: {bad}"
+            record = json.loads((train / RECORD).read_text("utf-8"))
+            self.resumed += record["resumed_from"] is not None
+        assert (self.runs / "cats" / "latest" / "cats.zip").is_file()
+        assert list(self.runs.glob(f"*/{PARTIAL}/*")) == []
+        self.complete += 1
+        self.adopted += self.log.read_text("utf-8").count("(still running: since ")
+
+    def steps(self, train: Path) -> int:
+        """Return how many steps a training was asked for."""
+        return int(json.loads((train / RECORD).read_text("utf-8"))["params"]["training"]["steps"])
+
+    def again(self) -> None:
+        """Begin anew: everything is done, so that there is nothing left to kill."""
+        shutil.rmtree(self.runs)
+        self.log.write_bytes(b"")
+        self._finished.clear()
+
+    def measure(self, limit: float) -> None:
+        """Run once without a kill, to know how long that takes on this machine."""
+        begun = time.monotonic()
+        assert self.start().wait(limit) == 0, self.said()
+        self.seconds = time.monotonic() - begun
+        self.whole()
+        self.again()
+
+    def rounds(self, kills: int, limit: float) -> None:
+        """Kill ``kills`` times, at moments that are even over a run, then let it end.
+
+        Args:
+            kills: how many, besides those that were.
+            limit: seconds after which an orchestrator that was not killed hangs.
+        """
+        until = len(self.kills) + kills
+        while len(self.kills) < until:
+            running = self.start()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(self.rng.uniform(0.02, 0.7) * self.seconds)
+            if running.poll() == 0:
+                self.whole()
+                self.again()
+                continue
+            assert running.poll() is None, self.said()
+            victim = self.rng.choice(VICTIMS)
+            while victim != "parent" and running.poll() is None and not self.works():
+                time.sleep(0.005)  # none of its children runs at this moment
+            if running.poll() is not None:
+                assert running.poll() == 0, self.said()
+                continue  # it has ended meanwhile; the next one finds nothing to do
+            self.kill(running, victim)
+            self.check()
+            running.wait(limit)  # a step of it has failed; it does what it can and ends
+            self.check()
+        assert self.start().wait(limit) == 0, self.said()
+        self.whole()
+
+    def said(self) -> str:
+        """Return the end of what the orchestrators said."""
+        return self.log.read_text("utf-8")[-4000:]
+
+    def end(self) -> None:
+        """Leave no trainer behind."""
+        for work in self.works():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                os.killpg(int(json.loads((work / supervisor.CHILD).read_text("utf-8"))["supervisor"]), signal.SIGKILL)
+
+
+def frames(train: Path) -> list[list[int]]:
+    """Return the steps that each attempt at a training has shown, in order."""
+    log = (train / process.LOG).read_bytes() if (train / process.LOG).exists() else b""
+    starts = [entry["log_at"] for entry in attempts(train)]
+    ends = [*starts[1:], len(log)]
+    shown = [
+        [(int(found[1]), int(found[2])) for found in _FRAME.finditer(log[start:end])]
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    steps = max((total for attempt in shown for _, total in attempt), default=0)
+    return [[done + steps - total for done, total in attempt] for attempt in shown]  # a resumed bar counts what is left
+
+
+def attempts(train: Path) -> list[dict[str, Any]]:
+    """Return what was noted of every attempt; a line that a kill has torn is none."""
+    found: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError):
+        for line in (train / "attempts.jsonl").read_text("utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+    return found
+
+
+def repeated(train: Path) -> int:
+    """Return the most steps that one attempt had done and the next had to do again."""
+    most, reached = 0, 0
+    for entry, shown in zip(attempts(train), frames(train), strict=True):
+        begins = entry["resumed_from"] or 0
+        most = max(most, reached - begins)
+        reached = max([begins, *shown])
+    return most
+
+
+def moments(seed: str) -> random.Random:
+    """Return what chooses moments and victims."""
+    return random.Random(seed)  # noqa: S311 - which moment, not which secret
+
+
+def killed(killer: Killer) -> Iterator[str]:
+    """Yield what a report says of a suite."""
+    counts = ", ".join(f"{killer.kills.count(victim)} {victim}" for victim in VICTIMS)
+    yield f"{len(killer.kills)} of {len(killer.kills)} kills recovered ({counts}); {killer.complete} complete releases,"
+    yield f"{killer.adopted} adoptions, {killer.resumed} resumed trainings; most steps lost by one kill: {killer.lost} of"
+    yield f"{killer.interval} that may be; an undisturbed run takes {killer.seconds:.1f} s here"

@@ -1,0 +1,122 @@
+"""A small project in a folder: two pictures, one recipe per algorithm, and the fake trainer as its engine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import fakes
+from orchestrator import engines
+from orchestrator.cli import progress
+from orchestrator.run import session as go
+from orchestrator.run.workspace import Wanted, Workspace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from orchestrator.run.context import Outcome
+
+BASE = """
+engine = "embedded"
+subject = "cat"
+[base]
+checkpoint = "base.safetensors"
+[dataset]
+name = "cat"
+sizes = [64]
+originals = false
+resolution_classes = [64]
+min_bucket_reso = 64
+[dataset.sources.cat]
+images = "data/cat"
+trigger = "cat"
+class_tokens = "cat character"
+[network]
+family = "lora"
+dim = 2
+alpha = 1
+[training]
+steps = 20
+learning_rate = 1e-4
+optimizer = "AdamW"
+seed = 1
+[training.options]
+behave = ""
+[render]
+width = 64
+height = 64
+[render.prompts.front]
+prompt = "{trigger}, from front"
+[release]
+collection = "cats"
+"""
+WEIGHTS = "[" + ",".join(["1"] * 26) + "]"
+RECIPE = 'extends = ["_base/base"]\nsummary = "a cat"\nalgorithm = "%s"\nblock_weights = ' + WEIGHTS + "\n"
+
+
+@dataclass(slots=True)
+class Seen(progress.Quiet):
+    """A view that remembers."""
+
+    began: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def begin(self, step: Any, reason: Any) -> None:
+        self.began.append(f"{step.name}: {reason}")
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@dataclass(slots=True)
+class Project:
+    """The project's folder, and what a command line would do there."""
+
+    root: Path
+    seen: Seen = field(default_factory=Seen)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / "recipes" / f"{name}.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+
+    def recipe(self, name: str, algorithm: str, more: str = "") -> None:
+        self.write(name, RECIPE % algorithm + more)
+
+    def space(self) -> Workspace:
+        return Workspace(self.root)
+
+    def go(self, *names: str, **asked: Any) -> dict[str, Outcome]:
+        self.seen = Seen()
+        return {
+            outcome.step.name: outcome for outcome in go.go(self.space(), go.Asked(Wanted(names), **asked), looking=self.seen)
+        }
+
+    def reasons(self, *names: str) -> dict[str, str]:
+        space = self.space()
+        plan = space.plan(space.load(Wanted(names)))
+        return {name: str(reason or "cached") for name, reason in space.store.reasons(plan).items()}
+
+    def file(self, name: str) -> Path:
+        """Return the one released file of a recipe."""
+        return self.root / "runs" / name / "latest" / f"{name}.safetensors"
+
+
+def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Make the project below ``root`` and put the fake trainer in the embedded engine's place."""
+    from PIL import Image  # noqa: PLC0415
+
+    monkeypatch.setitem(engines.ENGINES, "embedded", fakes.__name__)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), *sys.path]))
+    project = Project(root)
+    project.write("_base/base", BASE)
+    project.recipe("cat-lora", "lora")
+    (root / "data" / "cat").mkdir(parents=True)
+    for index, shade in enumerate(((200, 30, 30), (30, 30, 200))):
+        Image.new("RGB", (96, 96), shade).save(root / "data" / "cat" / f"f0{index}.png")
+    (root / "base.safetensors").write_bytes(fakes.checkpoint_file())
+    return project

@@ -1,0 +1,169 @@
+"""Small random LoRA files of every family, for the tests of weight surgery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from orchestrator.weights.families import deltas, kinds
+from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.io import dtypes, metadata
+from orchestrator.weights.io.safetensors_io import Body, read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.weights.io.dtypes import Floats
+
+SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
+
+TE = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+DOWN = "lora_unet_down_blocks_0_attentions_0_proj_in"
+CONV = "lora_unet_down_blocks_1_resnets_0_conv1"
+MID = "lora_unet_mid_block_attentions_0_transformer_blocks_0_ff_net_0_proj"
+UP = "lora_unet_up_blocks_1_resnets_0_conv2"
+OUT = "lora_unet_conv_out"
+LAYERS: dict[str, tuple[int, int, int | None]] = {
+    TE: (16, 8, None),
+    DOWN: (8, 12, 1),
+    CONV: (16, 8, 3),
+    MID: (16, 8, None),
+    UP: (8, 6, 3),
+    OUT: (8, 4, 3),
+}
+"""Name -> (out, in, kernel or None for a linear layer): BASE, IN01, IN04, MID, OUT03 and one in no block."""
+
+LINEAR = (
+    "lora",
+    "locon-tucker",
+    "loha",
+    "loha-tucker",
+    "lokr",
+    "lokr-decomposed",
+    "lokr-tucker",
+    "lokr-whole",
+    "full",
+    "dylora",
+)
+OTHER = ("norm", "ia3", "glora", "diag-oft", "boft", "dora")
+
+
+def sample(name: str) -> Path:
+    """Return a file of the real trainer, or skip the test."""
+    path = SAMPLES / f"{name}.safetensors"
+    if not path.exists():
+        pytest.skip(f"../shared/samples/{name}.safetensors is not here")
+    return path
+
+
+def tensors(  # noqa: PLR0911 - one shape per family
+    family: str, layer: tuple[int, int, int | None], rank: int, rng: np.random.Generator
+) -> dict[str, Floats]:
+    """Return random tensors of one module by part name, as the trainers shape them."""
+    outputs, inputs, kernel = layer
+    tail = (kernel, kernel) if kernel else ()
+    ones = (1, 1) if kernel else ()
+    flat = inputs * (kernel or 1) ** 2
+    deep = (kernel or 1) > 1
+
+    def random(*shape: int) -> Floats:
+        return (rng.standard_normal(shape) * 0.2).astype(np.float32)
+
+    alpha = {"alpha": np.array(rank / 2, np.float32)}
+    tucker = "tucker" in family and deep
+    match family:
+        case "lora" | "dylora":
+            return {"lora_up.weight": random(outputs, rank, *ones), "lora_down.weight": random(rank, inputs, *tail), **alpha}
+        case "dora":
+            return {**tensors("lora", layer, rank, rng), "dora_scale": 1 + random(outputs, 1, *ones)}
+        case "locon-tucker":
+            if not tucker:
+                return tensors("lora", layer, rank, rng)
+            parts = {"lora_up.weight": random(outputs, rank, 1, 1), "lora_down.weight": random(rank, inputs, 1, 1)}
+            return {**parts, "lora_mid.weight": random(rank, rank, *tail), **alpha}
+        case "loha" | "loha-tucker":
+            first, second = ((rank, outputs), (rank, inputs)) if tucker else ((outputs, rank), (rank, flat))
+            parts = {f"hada_w{n}_{side}": random(*shape) for n in (1, 2) for side, shape in (("a", first), ("b", second))}
+            cores = {f"hada_t{n}": random(rank, rank, *tail) for n in (1, 2)} if tucker else {}
+            return {**parts, **cores, **alpha}
+        case "full":
+            return {"diff": random(outputs, inputs, *tail), "diff_b": random(outputs)}
+        case _ if family.startswith("lokr"):
+            return {**_lokr(family, layer, rank, random), **alpha}
+        case "norm":
+            return {"w_norm": random(outputs), "b_norm": random(outputs)}
+        case "ia3":
+            return {"weight": random(1, outputs, *ones) if kernel else random(outputs), "on_input": np.array(0, np.float32)}
+        case "glora":
+            parts = {"a1.weight": random(inputs, rank, *ones), "a2.weight": random(rank, inputs, *ones)}
+            return {**parts, "b1.weight": random(outputs, rank, *ones), "b2.weight": random(rank, inputs, *tail), **alpha}
+        case "diag-oft":
+            return {"oft_blocks": random(outputs // 2, 2, 2), "alpha": np.array(0, np.float32)}
+        case "boft":
+            return {"oft_blocks": random(2, outputs // 4, 4, 4), "alpha": np.array(0, np.float32)}
+    raise AssertionError(family)
+
+
+def _lokr(family: str, layer: tuple[int, int, int | None], rank: int, random: Any) -> dict[str, Floats]:
+    outputs, inputs, kernel = layer
+    tail = (kernel, kernel) if kernel else ()
+    a, b, c, d = 2, outputs // 2, 2, inputs // 2
+    first = {"lokr_w1": random(a, c)}
+    if family == "lokr-decomposed":
+        first = {"lokr_w1_a": random(a, rank), "lokr_w1_b": random(rank, c)}
+    if family == "lokr-whole":
+        return {**first, "lokr_w2": random(b, d, *tail)}
+    if family == "lokr-tucker" and (kernel or 1) > 1:
+        return {**first, "lokr_w2_a": random(rank, b), "lokr_w2_b": random(rank, d), "lokr_t2": random(rank, rank, *tail)}
+    return {**first, "lokr_w2_a": random(b, rank), "lokr_w2_b": random(rank, d * (kernel or 1) ** 2)}
+
+
+def write(
+    path: Path, modules: Mapping[str, Mapping[str, Floats]], dtype: str = "F32", entries: Mapping[str, str] | None = None
+) -> Path:
+    """Write modules as one file; returns its path."""
+    pieces = []
+    for name, parts in modules.items():
+        for part, values in parts.items():
+            key = f"{name}.{part}"
+            pieces.append(metadata.raw(key, dtype, values.shape, dtypes.encode(values, dtype, key)))
+    metadata.write(path, pieces, entries or {})
+    return path
+
+
+def lora(path: Path, family: str = "lora", *, dtype: str = "F32", rank: int = 4, seed: int = 0, **entries: str) -> Path:
+    """Write a file with all LAYERS in one family; returns its path."""
+    rng = np.random.default_rng(seed)
+    return write(path, {name: tensors(family, layer, rank, rng) for name, layer in LAYERS.items()}, dtype, entries)
+
+
+def read(path: Path) -> dict[str, Floats]:
+    """Return all tensors of a file as float32 by key."""
+    header = read_header(path)
+    with Body(header) as body:
+        return {key: dtypes.load(body, key) for key in header.entries}
+
+
+def modules(path: Path) -> dict[str, dict[str, Floats]]:
+    """Return all tensors by module (kohya's name) and part."""
+    found = adapter(read_header(path))
+    with Body(found.header) as body:
+        return {module.kohya: dtypes.load_module(body, module) for module in found.modules}
+
+
+def changes(path: Path) -> dict[str, Floats]:
+    """Return what every module changes: its delta, by kohya's name."""
+    found = {}
+    for name, parts in modules(path).items():
+        kind = kinds.recognize({part: value.shape for part, value in parts.items()})
+        assert kind is not None
+        found[name] = deltas.delta(kind, parts)
+    return found
+
+
+def raw(path: Path) -> bytes:
+    """Return the body of a file as it is."""
+    return path.read_bytes()[read_header(path).body :]

@@ -1,0 +1,67 @@
+"""A fault of ours: a line and a file for the user, and the trainings of other recipes go on."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import harness
+from orchestrator import cli
+from orchestrator.run import step_runner
+from orchestrator.run.context import Status
+from orchestrator.system import crash_report
+
+if TYPE_CHECKING:
+    from orchestrator.plan.planner import Step
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def test_a_fault_in_one_step_is_a_failure_of_that_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    cats.recipe("cat-loha", "other")
+    look = step_runner._judge
+
+    def judge(job: object, plan: object, step: Step, end: object) -> object:
+        if step.name == "cat-lora/train":
+            raise ZeroDivisionError("a stupid mistake")
+        return look(job, plan, step, end)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(step_runner, "_judge", judge)
+    outcomes = cats.go("all")
+    failed = outcomes["cat-lora/train"]
+    assert failed.status is Status.FAILED
+    assert failed.problem is not None
+    assert failed.problem.what == "a fault of this program, not of your files: ZeroDivisionError: a stupid mistake"
+    assert outcomes["cat-loha/release"].status is Status.DONE, "the other recipe goes on"
+    kept = Path(re.findall(r"report it with (\S+);", failed.problem.hint)[0])
+    assert "in judge" in kept.read_text("utf-8")
+    monkeypatch.setattr(step_runner, "_judge", look)
+    assert cats.go("cat-lora")["cat-lora/train"].status is Status.DONE
+
+
+def test_the_command_line_shows_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> None:
+        raise IndexError("x\x1b[2J")
+
+    monkeypatch.setattr("orchestrator.recipe.compose.find_root", broken)
+    monkeypatch.setattr("sys.argv", ["orchestrator", "list"])
+    assert cli.main() == cli.FAULT
+    said = capsys.readouterr()
+    assert "Traceback" not in said.out + said.err
+    assert "a fault of this program, not of your files: IndexError" in said.err
+    assert "\x1b" not in said.err
+
+
+def test_a_disk_that_takes_no_file_still_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
+    with pytest.raises(KeyError) as raised:
+        {}["k"]
+    assert re.fullmatch(r"at test_crash_report\.py:\d+", crash_report.problem(raised.value).hint)

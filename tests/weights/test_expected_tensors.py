@@ -1,0 +1,151 @@
+"""Modules and bytes: against the released files' inventory, and against the real modules of LyCORIS."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.engines.sdscripts import network_args
+from orchestrator.errors import NotReady
+from orchestrator.models import layers
+from orchestrator.recipe import Network, Preset, Recipe, loader
+from orchestrator.weights.families import expected_tensors
+
+ROOT = Path(__file__).resolve().parents[2]
+INVENTORY = ROOT.parent / "shared" / "sd15-lora-modules.json"
+
+
+def recipe(name: str) -> Recipe:
+    return loader.recipe(ROOT / "recipes", name).recipe
+
+
+def changed(base: Recipe, **network: Any) -> Recipe:
+    return base.model_copy(update={"network": base.network.model_copy(update=network)})
+
+
+@pytest.mark.parametrize(("name", "size"), [("krnk-lora3x3", 311476924), ("krnk-locon", 212845244), ("krnk-loha", 100893372)])
+def test_the_released_sizes_are_predicted_to_the_byte(name: str, size: int) -> None:
+    said = expected_tensors.predict(recipe(name), layers.SD15)
+    assert said == expected_tensors.Predicted(size, 350, 72, 278)
+
+
+def test_lycoris_with_its_own_preset_trains_four_modules_more() -> None:
+    full = changed(recipe("krnk-locon"), tucker=False, preset=None)
+    assert expected_tensors.predict(full, layers.SD15) == expected_tensors.Predicted(313371332, 354, 72, 282)
+
+
+def test_the_modules_are_those_of_the_released_files() -> None:
+    if not INVENTORY.is_file():
+        pytest.skip("the released files' inventory (sd15-lora-modules.json) is not here")
+    for name in ("krnk-lora3x3", "krnk-locon"):
+        found = expected_tensors.modules(recipe(name), layers.SD15)
+        assert {one.name: [one.out, one.in_, one.kernel, one.conv] for one in found} == json.loads(
+            INVENTORY.read_text("utf-8")
+        )
+        assert len(found) == 350
+
+
+def test_without_conv_dim_only_the_attention_blocks_are_trained() -> None:
+    said = expected_tensors.predict(changed(recipe("krnk-lora3x3"), conv_dim=None, conv_alpha=None), layers.SD15)
+    assert said is not None
+    assert (said.text_encoder, said.unet) == (72, 192)
+
+
+def test_precision_and_halves_change_the_prediction() -> None:
+    base = recipe("krnk-lora3x3")
+    for training, size, modules in (
+        ({"save_precision": "float"}, 2 * 311476924, 350),
+        ({"train": "unet"}, None, 278),
+        ({"train": "text_encoder"}, None, 72),
+    ):
+        other = base.model_copy(update={"training": base.training.model_copy(update=training)})
+        said = expected_tensors.predict(other, layers.SD15)
+        assert said is not None
+        assert said.modules == modules
+        assert size is None or said.tensor_bytes == size
+
+
+def test_sdxl_has_722_attention_layers_and_two_text_encoders() -> None:
+    found = layers.leaves(layers.SDXL)
+    assert sum("Transformer2DModel" in leaf.classes for leaf in found) == 722
+    assert sum(leaf.module.name.startswith("lora_te1_") for leaf in found) == 72
+    assert sum(leaf.module.name.startswith("lora_te2_") for leaf in found) == 192
+    names = [leaf.module.name for leaf in found]
+    assert len(names) == len(set(names))
+    assert "lora_unet_output_blocks_5_2_conv" in names
+    assert "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k" in names
+
+
+def test_a_model_folder_gives_its_own_sizes(tmp_path: Path) -> None:
+    for part, config in (("unet", layers.SD15.unet), ("text_encoder", layers.SD15.text_encoders[0])):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text(json.dumps(config), "utf-8")
+    ours = layers.of_folder(tmp_path)
+    assert [leaf.module for leaf in layers.leaves(ours)] == [leaf.module for leaf in layers.leaves(layers.SD15)]
+    (tmp_path / "unet" / "config.json").write_text("{", "utf-8")
+    with pytest.raises(NotReady, match="config"):
+        layers.of_folder(tmp_path)
+
+
+def test_factorization_is_that_of_lycoris() -> None:
+    functional = pytest.importorskip("lycoris.functional", reason="needs lycoris-lora")
+    for dimension, factor in itertools.product((1, 4, 127, 128, 250, 320, 360, 768, 1280, 2560, 10240), (-1, 2, 4, 8, 10, 16)):
+        assert expected_tensors.factorization(dimension, factor) == functional.factorization(dimension, factor), (
+            dimension,
+            factor,
+        )
+
+
+CASES: list[dict[str, Any]] = [
+    {"family": "locon"},
+    {"family": "locon", "tucker": True},
+    {"family": "locon", "args": {"dora_wd": True}},
+    {"family": "locon", "args": {"dora_wd": True, "wd_on_output": False}},
+    {"family": "loha"},
+    {"family": "loha", "tucker": True},
+    {"family": "lokr"},
+    {"family": "lokr", "dim": 4, "conv_dim": 4, "tucker": True, "args": {"factor": 4}},
+    {"family": "lokr", "dim": 2, "conv_dim": 2, "args": {"decompose_both": True, "unbalanced_factorization": True}},
+    {"family": "lokr", "args": {"full_matrix": True}},
+    {"family": "dylora"},
+    {"family": "glora"},
+    {"family": "full", "conv_dim": None},
+    {"family": "diag-oft", "args": {"rescaled": True}},
+    {"family": "boft", "dim": 10, "conv_dim": 10, "args": {"rescaled": True}},
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(str(value) for value in case.values()))
+def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build the real modules on layers of SD1.5's shapes and compare names and shapes of what they would save."""
+    torch = pytest.importorskip("torch", reason="needs torch")
+    kohya = pytest.importorskip("lycoris.kohya", reason="needs lycoris-lora")
+    monkeypatch.setattr(kohya.logger, "disabled", True)
+    network = Network(**{"dim": 8, "alpha": 4.0, "conv_dim": 8, "preset": Preset(), **case})
+    kinds = [torch.nn.Linear(320, 640), torch.nn.Linear(768, 320, bias=False)]
+    kinds += [torch.nn.Conv2d(320, 640, 3), torch.nn.Conv2d(640, 320, 1), torch.nn.Conv2d(320, 4, 3)]
+    predicted: dict[str, tuple[int, ...]] = {}
+    for number, layer in enumerate(kinds):
+        conv = isinstance(layer, torch.nn.Conv2d)
+        out, in_ = (layer.out_channels, layer.in_channels) if conv else (layer.out_features, layer.in_features)
+        side = layer.kernel_size[0] if conv else 1
+        module = layers.Module(f"lora_unet_block_{number}", out, in_, side, conv, layer.bias is not None)
+        shapes = expected_tensors.tensors(network, module)
+        assert shapes is not None
+        predicted |= {f"{module.name}.{part}": shape for part, shape in shapes.items()}
+    unet = torch.nn.Module()
+    unet.block = type("Transformer2DModel", (torch.nn.ModuleList,), {})(kinds)
+    given = dict(one.split("=", 1) for one in network_args.arguments(network, ""))
+    net = kohya.create_network(1.0, network.dim, network.alpha, None, torch.nn.Module(), unet, **given)
+    net.apply_to(torch.nn.Module(), unet, False, True)
+    assert predicted == {name: tuple(value.shape) for name, value in net.state_dict().items()}
+
+
+def test_a_boft_that_cannot_be_split_is_not_predicted() -> None:
+    network = Network(family="boft", dim=8, alpha=1.0, conv_dim=8)
+    assert expected_tensors.tensors(network, layers.Module("x", 320, 320, 1, conv=False)) is None
+    assert expected_tensors.tensors(network, layers.Module("x", 768, 320, 1, conv=False)) is not None

@@ -1,0 +1,184 @@
+"""Every family's change of the weight, against the modules of LyCORIS themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from orchestrator.errors import RecipeError
+from orchestrator.weights.families import deltas, kinds
+from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.io import safetensors_io
+from weights_samples import CONV, LAYERS, TE, lora, sample, tensors, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+torch = pytest.importorskip("torch", reason="torch is not installed: LyCORIS cannot be asked")
+pytest.importorskip("lycoris", reason="lycoris-lora is not installed")
+
+SHAPES = {"linear": (16, 8, None), "1x1": (8, 12, 1), "3x3": (16, 8, 3)}
+
+
+def _module(algo: str, layer: tuple[int, int, int | None], **options: Any) -> Any:
+    from lycoris.modules import boft, diag_oft, full, glora, ia3, locon, loha, lokr  # noqa: PLC0415
+
+    classes = {
+        "lora": locon.LoConModule,
+        "loha": loha.LohaModule,
+        "lokr": lokr.LokrModule,
+        "full": full.FullModule,
+        "ia3": ia3.IA3Module,
+        "glora": glora.GLoRAModule,
+        "diag-oft": diag_oft.DiagOFTModule,
+        "boft": boft.ButterflyOFTModule,
+    }
+    outputs, inputs, kernel = layer
+    torch.manual_seed(7)
+    base = torch.nn.Conv2d(inputs, outputs, kernel, bias=False) if kernel else torch.nn.Linear(inputs, outputs, bias=False)
+    options = {"lora_dim": 4, "alpha": 2, **options}
+    made = classes[algo]("it", base, 1.0, **options)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+    return made.eval(), base
+
+
+def _parts(module: Any) -> dict[str, Any]:
+    return {name: value.detach().float().numpy() for name, value in module.state_dict().items()}
+
+
+def _probed(module: Any, base: Any) -> Any:
+    """What the module adds to the layer's weight, read off its output for every unit input."""
+    with torch.no_grad():
+        if isinstance(base, torch.nn.Linear):
+            unit = torch.eye(base.in_features)
+            return (module(unit) - base(unit)).T.numpy()
+        kernel = base.kernel_size
+        unit = torch.eye(base.in_channels * kernel[0] * kernel[1]).reshape(-1, base.in_channels, *kernel)
+        return (module(unit) - base(unit)).reshape(len(unit), -1).T.numpy()
+
+
+CASES = [
+    ("lora", {}),
+    ("lora", {"use_tucker": True}),
+    ("lora", {"use_scalar": True}),
+    ("lora", {"rs_lora": True}),
+    ("loha", {}),
+    ("loha", {"use_tucker": True}),
+    ("lokr", {}),
+    ("lokr", {"use_tucker": True, "lora_dim": 1, "alpha": 0.5}),
+    ("lokr", {"decompose_both": True, "lora_dim": 1, "alpha": 0.5, "factor": 4}),
+    ("lokr", {"full_matrix": True}),
+    ("lokr", {"lora_dim": 1, "alpha": 3}),
+    ("ia3", {}),
+    ("ia3", {"train_on_input": True}),
+    ("glora", {}),
+    ("diag-oft", {}),
+    ("diag-oft", {"constraint": 0.01}),
+    ("diag-oft", {"rescaled": True}),
+    ("boft", {}),
+    ("boft", {"rescaled": True}),
+    ("lora", {"weight_decompose": True}),
+    ("lora", {"weight_decompose": True, "wd_on_out": False}),
+    ("loha", {"weight_decompose": True}),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("algo", "options"), CASES, ids=str)
+def test_the_change_is_what_lycoris_computes(algo: str, options: dict[str, Any], shape: str) -> None:
+    module, base = _module(algo, SHAPES[shape], **options)
+    parts = _parts(module)
+    kind = kinds.recognize({part: value.shape for part, value in parts.items()})
+    assert kind is not None
+    weight = base.weight.detach().numpy()
+    found = deltas.delta(kind, parts, weight if kind.needs_base or "dora_scale" in parts else None)
+    np.testing.assert_allclose(found.reshape(len(weight), -1), _probed(module, base), atol=3e-6)
+
+
+def test_a_whole_difference_and_a_norm_are_stored_as_they_are() -> None:
+    rng = np.random.default_rng(1)
+    full = tensors("full", (12, 8, 3), 4, rng)
+    assert deltas.delta(Kind.FULL, full) is full["diff"]
+    norm = tensors("norm", (12, 8, None), 4, rng)
+    assert deltas.delta(Kind.NORM, norm) is norm["w_norm"]
+
+
+def test_dylora_has_the_keys_of_lora() -> None:
+    from lycoris.modules.dylora import DyLoraModule  # noqa: PLC0415
+
+    module = DyLoraModule("it", torch.nn.Conv2d(8, 12, 3, bias=False), 1.0, lora_dim=4, alpha=2, block_size=2)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    parts = _parts(module)
+    assert kinds.recognize({part: value.shape for part, value in parts.items()}) is Kind.LORA
+    up, down = torch.cat(list(module.up_list), 1), torch.cat(list(module.down_list))
+    expected = (0.5 * (up @ down)).detach().numpy()
+    np.testing.assert_allclose(deltas.delta(Kind.LORA, parts).reshape(12, -1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "tucker"), [("lora3x3", "lora", False), ("locon", "locon", True), ("loha", "loha", True)]
+)
+def test_files_of_the_real_trainer_are_recognized(name: str, family: str, *, tucker: bool) -> None:
+    found = adapter(safetensors_io.read_header(sample(name)))
+    assert (found.family, found.tucker, len(found.modules), found.architecture) == (family, tucker, 350, "sd1")
+    assert {module.rank for module in found.modules} == {2}
+
+
+@pytest.mark.parametrize(
+    ("family", "is_"),
+    [
+        ("locon-tucker", "locon"),
+        ("loha", "loha"),
+        ("lokr-tucker", "lokr"),
+        ("full", "full"),
+        ("boft", "boft"),
+        ("dora", "lora"),
+    ],
+)
+def test_a_files_family_comes_from_its_keys(tmp_path: Path, family: str, is_: str) -> None:
+    assert adapter(safetensors_io.read_header(lora(tmp_path / "a.safetensors", family))).family == is_
+
+
+def test_metadata_tell_families_with_the_same_keys_apart(tmp_path: Path) -> None:
+    entries = {"ss_network_module": "lycoris.kohya", "ss_network_args": '{"algo": "dylora"}'}
+    assert adapter(safetensors_io.read_header(lora(tmp_path / "a.safetensors", **entries))).family == "dylora"
+    entries["ss_network_args"] = "[not a table"
+    assert adapter(safetensors_io.read_header(lora(tmp_path / "b.safetensors", **entries))).family == "locon"
+
+
+def test_scale_is_alpha_over_rank_and_one_without() -> None:
+    parts = tensors("lora", LAYERS[CONV], 4, np.random.default_rng(0))
+    assert deltas.scale(Kind.LORA, parts) == 0.5
+    assert deltas.scale(Kind.LORA, {**parts, "alpha": np.array(0, np.float32)}) == 1
+    del parts["alpha"]
+    assert deltas.scale(Kind.LORA, parts) == 1
+
+
+def test_a_change_that_depends_on_the_base_says_so() -> None:
+    parts = tensors("diag-oft", LAYERS[TE], 4, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="base model"):
+        deltas.delta(Kind.DIAG_OFT, parts)
+
+
+def test_unknown_keys_and_incomplete_modules_are_all_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    parts = tensors("lora", LAYERS[TE], 4, rng)
+    half = {"lora_up.weight": parts["lora_up.weight"]}
+    twisted = {**parts, "lora_down.weight": parts["lora_down.weight"][:3]}
+    path = write(
+        tmp_path / "a.safetensors",
+        {TE: parts, "lora_unet_x": half, "lora_unet_y": twisted, "odd": {"lora_sideways": half["lora_up.weight"]}},
+    )
+    with pytest.raises(RecipeError) as caught:
+        adapter(safetensors_io.read_header(path))
+    said = str(caught.value)
+    assert "odd.lora_sideways" in said
+    assert "lora_unet_x" in said
+    assert "ranks differ" in said

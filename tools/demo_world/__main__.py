@@ -1,0 +1,114 @@
+"""``python -m tools.demo_world``: draw the demo's pictures, make the base model, read a picture, run the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.plan.inputs import EMBEDDED_BASE
+
+
+def _data(options: argparse.Namespace) -> None:
+    from tools.demo_world.demo import write_pictures  # noqa: PLC0415  Pillow only where it is needed
+
+    print(f"{write_pictures(options.out, options.size)} pictures in {options.out}")
+
+
+def _base(options: argparse.Namespace) -> None:
+    from tools.demo_world.make_base import Recipe, make_base  # noqa: PLC0415  torch only where it is needed
+
+    make_base(
+        Recipe(options.seed, options.minutes, options.pictures, options.start), options.out, options.work, options.threads
+    )
+    print(f"base model in {options.out}")
+
+
+def _names(options: argparse.Namespace) -> None:
+    from tools.demo_world.make_base import Recipe, teach_names  # noqa: PLC0415
+
+    teach_names(options.base, Recipe(options.seed, options.minutes, options.pictures), options.work, options.threads)
+    print(f"text encoder in {options.base}")
+
+
+def _probe(options: argparse.Namespace) -> None:
+    from PIL import Image  # noqa: PLC0415
+
+    from tools.demo_world.attribute_reader import read  # noqa: PLC0415
+    from tools.demo_world.attributes import parse_view  # noqa: PLC0415
+
+    view = parse_view(options.view or options.file.stem)
+    with Image.open(options.file) as picture:
+        reading = read(picture, view)
+    print(f"view {reading.view.name}, {len(reading.characters)} character(s)")
+    for seen in reading.characters:
+        print("  " + ", ".join(f"{field.name}: {getattr(seen, field.name)}" for field in fields(seen)))
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from tools.demo_world import bench_rows  # noqa: PLC0415
+
+    wishes = bench_rows.in_folder(options.folder) if options.folder else bench_rows.of_project(options.recipes)
+    setting = bench_rows.Setting(options.base, options.seeds, options.clip_skip)
+    print(bench_rows.header())
+    missed = 0
+    for result in bench_rows.table(wishes, setting, os.cpu_count() or 1):
+        print(bench_rows.line(result), flush=True)
+        missed += result.kept is False
+    print(f"\n{missed} promises missed" if missed else "\nevery promise kept")
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tools.demo_world", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    data = verbs.add_parser("data", help="draw the pictures of the demo characters")
+    data.add_argument("--out", type=Path, default=Path("data"))
+    data.add_argument("--size", type=int, default=768)
+    data.set_defaults(call=_data)
+    base = verbs.add_parser("base", help="train the small base model")
+    base.add_argument("--out", type=Path, required=True)
+    base.add_argument("--seed", type=int, default=2026)
+    base.add_argument("--minutes", type=float, default=85.0)
+    base.add_argument("--start", type=Path, metavar="FOLDER", help="go on from this base; its VAE stays as it is")
+    base.add_argument("--pictures", type=int, default=15_000)
+    base.add_argument("--threads", type=int, default=2)
+    base.add_argument("--work", type=Path, default=Path("build/world"), help="intermediate weights, about 200 MB")
+    base.set_defaults(call=_base)
+    names = verbs.add_parser("names", help="the last lesson of `base` alone: unknown names say nothing of the looks")
+    names.add_argument("--base", type=Path, required=True)
+    names.add_argument("--seed", type=int, default=2026)
+    names.add_argument("--minutes", type=float, default=8.5)
+    names.add_argument("--pictures", type=int, default=15_000, help="scenes to write captions of")
+    names.add_argument("--threads", type=int, default=2)
+    names.add_argument("--work", type=Path, default=Path("build/world"))
+    names.set_defaults(call=_names)
+    probe = verbs.add_parser("probe", help="read the attributes in a picture")
+    probe.add_argument("file", type=Path)
+    probe.add_argument("--view", help="as in a file name, for example f00; by default the file's name says it")
+    probe.set_defaults(call=_probe)
+    bench = verbs.add_parser("bench", help="read the pictures of what `make demo` has trained")
+    bench.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: all of the demo")
+    bench.add_argument("--folder", type=Path, help="files SUBJECT-ALGORITHM.safetensors at or below a folder instead")
+    bench.add_argument("--base", type=Path, default=EMBEDDED_BASE)
+    bench.add_argument("--seeds", type=int, default=32, help="pictures for each row")
+    bench.add_argument("--clip-skip", type=int, default=1)
+    bench.set_defaults(call=_bench)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb; return the exit code."""
+    options = _arguments().parse_args(arguments)
+    try:
+        options.call(options)
+    except OrchestratorError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

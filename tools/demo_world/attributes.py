@@ -1,0 +1,116 @@
+"""What a character and a scene are, and how random ones are chosen: the same seed gives the same scene."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from typing import Final
+
+from orchestrator.errors import Problem, RecipeError
+from tools.demo_world import vocabulary as words
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What makes a character this character; clothes do not."""
+
+    hair: str
+    length: str
+    eyes: str
+    ears: str
+    choker: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Character:
+    """Looks and clothes."""
+
+    looks: Looks
+    clothes: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """From where: ``framing`` f (upper body) or b (full body), ``height`` 0..2, ``angle`` 0..7, as in file names."""
+
+    framing: str
+    height: int
+    angle: int
+
+    @property
+    def name(self) -> str:
+        """The file name that the convention gives this view, without ending."""
+        return f"{self.framing}{self.height}{self.angle}"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Small differences that no caption mentions: an offset in 1/64 of the picture, and a size factor."""
+
+    x: float = 0.0
+    y: float = 0.0
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """All that the drawing shows: one or two characters, left to right."""
+
+    characters: tuple[Character, ...]
+    view: View
+    background: str = "white"
+    pose: str = "standing"
+    expression: str = "smile"
+    placement: Placement = Placement()
+
+
+KRNK: Final = Looks("black", "short", "yellow", "black", choker=True)
+TYANK: Final = Looks("brown", "long", "green", "brown", choker=False)
+HELD_OUT: Final = (KRNK, TYANK)
+
+_ANGLE_WEIGHTS: Final = (6, 2, 2, 1, 2, 1, 2, 2)
+_HEIGHT_WEIGHTS: Final = (3, 1, 1)
+
+
+def parse_view(name: str) -> View:
+    """Read a file name such as ``f00`` or ``b17``; raise RecipeError when it does not follow the convention."""
+    if len(name) >= 3 and name[0] in words.FRAMINGS and name[1] in "012" and name[2] in "01234567":
+        return View(name[0], int(name[1]), int(name[2]))
+    raise RecipeError(
+        Problem(name, "not a view", "f or b, then the height 0..2, then the angle 0..7, for example f00 or b17"),
+    )
+
+
+def random_looks(dice: random.Random) -> Looks:
+    """Choose looks that are not held out; in half of them the ears have the colour of the hair."""
+    while True:
+        hair = dice.choice(words.HAIR_COLOURS)
+        looks = Looks(
+            hair=hair,
+            length=dice.choice(words.HAIR_LENGTHS),
+            eyes=dice.choice(words.EYE_COLOURS),
+            ears=hair if dice.random() < 0.5 else dice.choice(words.EAR_COLOURS),
+            choker=dice.random() < 0.5,
+        )
+        if looks not in HELD_OUT:
+            return looks
+
+
+def random_scene(seed: int) -> Scene:
+    """Choose a scene of the world; one in five shows two characters. Never krnk's or tyank's looks."""
+    dice = random.Random(seed)  # noqa: S311  pictures, not secrets
+    count = 2 if dice.random() < 0.2 else 1
+    people = tuple(Character(random_looks(dice), dice.choice(words.CLOTHES)) for _ in range(count))
+    view = View(
+        framing=dice.choice("fb"),
+        height=dice.choices((0, 1, 2), _HEIGHT_WEIGHTS)[0],
+        angle=dice.choices(range(8), _ANGLE_WEIGHTS)[0],
+    )
+    scene = Scene(people, view)
+    return replace(
+        scene,
+        background="white" if dice.random() < 0.4 else dice.choice(words.BACKGROUNDS),
+        pose=dice.choices(words.POSES, (3, 1))[0],
+        expression=dice.choices(words.EXPRESSIONS, (5, 2, 1, 2))[0],
+        placement=Placement(dice.uniform(-1.2, 1.2), dice.uniform(-0.8, 0.8), dice.uniform(0.96, 1.04)),
+    )

@@ -1,0 +1,119 @@
+"""The base's last lesson, for the text encoder alone: a name that nobody bears says nothing of the looks.
+
+A base that knows a few names draws some of their looks for any other name too. Here the states of a caption with an unknown
+name become those of the same caption with the class word, and all other captions keep their states: both are what the text
+encoder said before the lesson began, so the U-Net need not learn again.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import dataclass, field
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, Final, cast
+
+import torch
+
+from tools.demo_world import vocabulary as words
+from tools.demo_world.captions import character_tags, scene_tags
+from tools.demo_world.named_characters import residents
+from tools.demo_world.tokenizer import LENGTH
+from tools.demo_world.train_unet import Captions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from torch import nn
+    from transformers import CLIPTextModel
+
+    from tools.demo_world.attributes import Scene
+    from tools.demo_world.base_parts import Base
+
+BATCH: Final = 24  # captions with an unknown name, and as many others
+RATE: Final = 1e-3
+NAME: Final = 0.3  # how much a name's own states count; they may differ a little, so that names can be told apart
+_LETTERS: Final = (3, 4, 4, 5, 5, 6, 6, 7, 8)
+_TAKEN: Final = {*words.words(), *words.TRIGGERS, *(name for one in residents() for name in (one.name, one.spelled))}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Token ids of a caption with names and of the same with the class word; where in it each state is found, its weight."""
+
+    named: list[int]
+    plain: list[int]
+    places: list[int]
+    weights: list[float]
+
+
+@dataclass(slots=True)
+class NamesTask:
+    """The text encoder that learns, and scenes to write captions of."""
+
+    base: Base
+    scenes: Sequence[Scene]
+    before: CLIPTextModel = field(init=False)  # the text encoder as it was
+    captions: Captions | None = None
+    dice: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        """Keep the text encoder as it is now."""
+        self.before = copy.deepcopy(self.base.text_encoder)
+        self.before.eval().requires_grad_(requires_grad=False)
+
+    @property
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Only the text encoder learns."""
+        return {"text_encoder": self.base.text_encoder}
+
+    def start(self, seed: int) -> None:
+        """Choose this worker's names and captions."""
+        self.dice = random.Random(seed)  # noqa: S311  pictures, not secrets
+        self.captions = Captions(self.base.tokenizer, seed)
+
+    def loss(self) -> torch.Tensor:
+        """Return the loss of one batch: squared error of the last two layers' states."""
+        if self.captions is None:
+            self.start(0)
+        captions = cast("Captions", self.captions)
+        pairs = [self._pair(captions, self.dice.choice(self.scenes)) for _ in range(BATCH)]
+        others = [captions.ids(self.dice.choice(self.scenes)) for _ in range(BATCH)]
+        with torch.no_grad():
+            wanted = _states(self.before, [pair.plain for pair in pairs] + others)
+        found = _states(self.base.text_encoder, [pair.named for pair in pairs] + others)
+        rows = torch.arange(2 * BATCH)[:, None]
+        places = torch.tensor([pair.places for pair in pairs] + [list(range(LENGTH))] * BATCH)
+        weights = torch.tensor([pair.weights for pair in pairs] + [[1.0] * LENGTH] * BATCH)
+        errors = ((a - b[rows, places]).square().mean(-1) * weights for a, b in zip(found, wanted, strict=True))
+        return torch.stack([error.mean() for error in errors]).sum()
+
+    def _pair(self, captions: Captions, scene: Scene) -> Pair:
+        two, dice = len(scene.characters) == 2, self.dice
+        keep = dice.choice((0.0, 0.0, 0.3))
+        tags = [tag for character in scene.characters for tag in character_tags(character) if dice.random() < keep]
+        share = dice.choice((0.7, 1.0, 1.0))
+        tags += [tag for tag in scene_tags(scene) if dice.random() < share]
+        names = [self._name() for _ in range(dice.choice((1, 2, 2, 4) if two else (1, 1, 2)))]
+        class_word = words.CLASS_WORD_TWO if two else words.CLASS_WORD
+        head = captions.of_tags([*names, class_word] if two else names)
+        plain_head, tail = captions.of_tags([class_word]), captions.of_tags(["", *tags])
+        own = len(head) - (len(plain_head) if two else 0)  # tokens that have no counterpart
+        later = len(head) - len(plain_head)
+        end = min(1 + len(head) + len(tail), LENGTH - 1)
+        places = [0, *(1 for _ in range(own)), *(place - later for place in range(1 + own, end)), *range(end, LENGTH)]
+        weights = [1.0, *(NAME for _ in range(own)), *(1.0 for _ in range(1 + own, LENGTH))]
+        return Pair(captions.padded(head + tail), captions.padded(plain_head + tail), places, weights)
+
+    def _name(self) -> str:
+        return next(name for name in self._names() if name not in _TAKEN)
+
+    def _names(self) -> Iterator[str]:
+        while True:
+            yield "".join(self.dice.choices(ascii_lowercase, k=self.dice.choice(_LETTERS)))
+
+
+def _states(encoder: CLIPTextModel, ids: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The states (captions, 77, width) for clip_skip 1 and 2."""
+    output = encoder(torch.tensor(ids), output_hidden_states=True)
+    return output.last_hidden_state, encoder.text_model.final_layer_norm(output.hidden_states[-2])
