@@ -1,0 +1,71 @@
+"""Write files whole or not at all, and digest them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DRAFT_SUFFIX = ".part"
+
+
+@contextlib.contextmanager
+def draft(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Yield a hidden path beside ``path`` for a new version of the file.
+
+    The draft replaces ``path`` when the block ends, and is deleted when the block raises. A process that is killed leaves
+    ``.NAME.PID-THREAD.part``.
+
+    Args:
+        path: the file to write. Its folder exists.
+        sync: also survive a power cut (fsync of file and folder).
+
+    Raises:
+        OSError: the draft cannot take the file's place.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{DRAFT_SUFFIX}")
+    try:
+        yield part
+        if sync:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    if sync:
+        sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str, *, sync: bool = False) -> None:
+    """Write a text file whole or not at all."""
+    with draft(path, sync=sync) as part:
+        part.write_text(text, "utf-8")
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 1, sync: bool = False) -> None:
+    """Write a JSON file whole or not at all."""
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False), sync=sync)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries safely on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
