@@ -15,7 +15,7 @@ from orchestrator.errors import Problem, RecipeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.weights.families.rank_selection import Method
+    from orchestrator.weights.families.rank_selection import RankMethod
 
 Unmapped = Annotated[float, typer.Option(help="Weight of what is in no block, and of the blocks a short list leaves out.")]
 Presets = Annotated[Path | None, typer.Option(help="Preset file of the LoRA block weight extension (NAME:v,v,…).")]
@@ -161,7 +161,7 @@ def resize(
     json: AsJson = False,
 ) -> None:
     """Compress a LoRA by the rank of its layers."""
-    given: dict[Method, float | None] = {
+    given: dict[RankMethod, float | None] = {
         "sv_ratio": sv_ratio,
         "sv_fro": sv_fro,
         "sv_cumulative": sv_cumulative,

@@ -11,8 +11,8 @@ import numpy as np
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
 from orchestrator.weights.families import deltas, low_rank
-from orchestrator.weights.families.adapter import Adapter, Module, adapter
-from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
+from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 
@@ -81,7 +81,7 @@ def combine(
     found = [adapter(read_header(ingredient.path)) for ingredient in ingredients]
     weights = _check(ingredients, found, unmapped, presets)
     dtype = dtypes.dtype_of(save_precision)
-    terms: dict[str, list[tuple[Body, Module, float]]] = {}
+    terms: dict[str, list[tuple[Body, AdapterModule, float]]] = {}
     bodies = [Body(one.header) for one in found]
     try:
         for one, body, by_block in zip(found, bodies, weights, strict=True):
@@ -143,9 +143,9 @@ def _check(
 
 
 def _module(
-    name: str, terms: Sequence[tuple[Body, Module, float]], architecture: blocks.Architecture, dtype: str
+    name: str, terms: Sequence[tuple[Body, AdapterModule, float]], architecture: blocks.Architecture, dtype: str
 ) -> tuple[list[Piece], int]:
-    if any(module.kind in (Kind.FULL, Kind.NORM) for _, module, _ in terms):
+    if any(module.kind in (ModuleKind.FULL, ModuleKind.NORM) for _, module, _ in terms):
         return _full(name, terms, dtype), 0
     ups: list[Floats] = []
     downs: list[Floats] = []
@@ -158,15 +158,15 @@ def _module(
     if len({(up.shape[0], down.shape[1]) for up, down in zip(ups, downs, strict=True)}) > 1:
         raise RecipeError(Problem(name, "has different shapes in the files", "are they for the same base?"))
     up, down = np.concatenate(ups, axis=1), np.concatenate(downs, axis=0)
-    plain = Module(name, name, None, Kind.LORA, {}, {})
+    plain = AdapterModule(name, name, None, ModuleKind.LORA, {}, {})
     return low_rank.pieces(plain, up, down, kernel, alpha=up.shape[1], dtype=dtype), up.shape[1]
 
 
-def _full(name: str, terms: Sequence[tuple[Body, Module, float]], dtype: str) -> list[Piece]:
+def _full(name: str, terms: Sequence[tuple[Body, AdapterModule, float]], dtype: str) -> list[Piece]:
     total: dict[str, Floats] = {}
     for body, module, weight in terms:
         tensors = dtypes.load_module(body, module)
-        part = "w_norm" if module.kind is Kind.NORM else "diff"
+        part = "w_norm" if module.kind is ModuleKind.NORM else "diff"
         biases: dict[str, Floats] = {bias: tensors[bias] for bias in ("diff_b", "b_norm") if bias in tensors}
         changes: dict[str, Floats] = {part: deltas.delta(module.kind, tensors), **biases}
         for key, value in changes.items():

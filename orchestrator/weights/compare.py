@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
 from orchestrator.weights.families import low_rank, norms, svd
-from orchestrator.weights.families.adapter import Adapter, Module, adapter
+from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import dtypes
 from orchestrator.weights.io.safetensors_io import Body, read_header
 
@@ -108,7 +108,7 @@ def _dependent(found: Adapter) -> list[Problem]:
     )
 
 
-Side = tuple[Body, dict[str, Module]]
+Side = tuple[Body, dict[str, AdapterModule]]
 
 
 def _pair(found: Adapter, left: Side, right: Side, name: str) -> Pair:

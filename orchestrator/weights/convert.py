@@ -16,7 +16,7 @@ from orchestrator.weights.convert_forms import Form, Task
 from orchestrator.weights.families import base_model as base
 from orchestrator.weights.families import low_rank, svd
 from orchestrator.weights.families.adapter import Adapter, adapter
-from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 
@@ -123,11 +123,11 @@ def _check(found: Adapter, to: Form, rank: int | None, max_error: float | None, 
         problems.append(
             Problem(where, f"{', '.join(dependent)} cannot become a LoRA by itself", "convert --to full --base MODEL first")
         )
-    if to == "lora" and any(module.kind is Kind.NORM for module in found.modules):
+    if to == "lora" and any(module.kind is ModuleKind.NORM for module in found.modules):
         problems.append(
             Problem(where, "holds trained norms, which are no matrices", "train without train_norm, or keep the family")
         )
-    other = sorted({str(m.kind) for m in found.modules if m.kind not in (Kind.LORA, Kind.TUCKER)})
+    other = sorted({str(m.kind) for m in found.modules if m.kind not in (ModuleKind.LORA, ModuleKind.TUCKER)})
     if to == "diffusers" and other:
         problems.append(
             Problem(where, f"diffusers' names have no place for {', '.join(other)}", "convert --to lora --rank N first")

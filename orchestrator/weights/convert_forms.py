@@ -17,8 +17,8 @@ import numpy as np
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import names
 from orchestrator.weights.families import deltas, kinds, low_rank, svd
-from orchestrator.weights.families.adapter import Adapter, Module
-from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.families.adapter import Adapter, AdapterModule
+from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft
 from orchestrator.weights.io.safetensors_io import CHUNK, Entry
 
@@ -52,8 +52,8 @@ def whole(task: Task) -> Iterator[list[Piece]]:
 
     At any time there are as many in memory as there are cores, and one that is being written.
     """
-    changed_ = [module for module in task.found.modules if module.kind not in (Kind.FULL, Kind.NORM)]
-    copied = [module for module in task.found.modules if module.kind in (Kind.FULL, Kind.NORM)]
+    changed_ = [module for module in task.found.modules if module.kind not in (ModuleKind.FULL, ModuleKind.NORM)]
+    copied = [module for module in task.found.modules if module.kind in (ModuleKind.FULL, ModuleKind.NORM)]
     with svd.one_blas_thread(), ThreadPoolExecutor(svd.cores()) as pool:
         ahead = _Ahead(partial(_difference, task), changed_, pool)
         try:
@@ -68,7 +68,9 @@ def whole(task: Task) -> Iterator[list[Piece]]:
 class _Ahead:
     """Tensors of modules in order: asking for one starts those after it."""
 
-    def __init__(self, compute: Callable[[Module], bytes], modules: Sequence[Module], pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, compute: Callable[[AdapterModule], bytes], modules: Sequence[AdapterModule], pool: ThreadPoolExecutor
+    ) -> None:
         self._compute, self._modules, self._pool = compute, modules, pool
         self._started: dict[int, Future[bytes]] = {}
 
@@ -81,7 +83,7 @@ class _Ahead:
             yield view[begin : begin + CHUNK]
 
 
-def _entry(task: Task, module: Module) -> Entry:
+def _entry(task: Task, module: AdapterModule) -> Entry:
     """Return name, type and shape of a module's whole difference, from the headers alone."""
     shape = task.base.shape(module) if task.base and module.needs_base else None
     if shape is None:
@@ -94,7 +96,7 @@ def _entry(task: Task, module: Module) -> Entry:
     return Entry(f"{module.kohya}.diff", _dtype(task, module), shape)
 
 
-def _difference(task: Task, module: Module) -> bytes:
+def _difference(task: Task, module: AdapterModule) -> bytes:
     weight = task.base.weight(module) if task.base and module.needs_base else None
     entry = _entry(task, module)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -104,13 +106,13 @@ def _difference(task: Task, module: Module) -> bytes:
     return dtypes.encode(difference, entry.dtype, entry.name)
 
 
-def changed(task: Task, module: Module) -> tuple[list[Piece], float, float]:
+def changed(task: Task, module: AdapterModule) -> tuple[list[Piece], float, float]:
     """Return a module's new pieces, the squared norm that was lost, and the whole squared norm."""
     match task.to:
         case "same":
             return _copied(task, module), 0.0, 0.0
         case "plain":
-            if module.kind is not Kind.TUCKER or module.dora:
+            if module.kind is not ModuleKind.TUCKER or module.dora:
                 return _copied(task, module), 0.0, 0.0
             return _plain(task, module), 0.0, 0.0
         case "lora":
@@ -123,12 +125,12 @@ def changed(task: Task, module: Module) -> tuple[list[Piece], float, float]:
     assert_never(task.to)
 
 
-def _dtype(task: Task, module: Module) -> str:
+def _dtype(task: Task, module: AdapterModule) -> str:
     own = {task.found.header.entries[key].dtype for part, key in module.keys.items() if part != "alpha"} & set(dtypes.FLOATING)
     return task.dtype or ("F32" if "F32" in own or "F64" in own else min(own, default="F16"))
 
 
-def _copied(task: Task, module: Module, rename: str | None = None) -> list[Piece]:
+def _copied(task: Task, module: AdapterModule, rename: str | None = None) -> list[Piece]:
     made = []
     for part, key in module.keys.items():
         entry = task.found.header.entries[key]
@@ -146,7 +148,7 @@ def _encoded(body: Body, key: str, dtype: str) -> Iterator[bytes]:
         yield dtypes.encode(dtypes.decode(chunk, body.header.entries[key].dtype), dtype, key)
 
 
-def _plain(task: Task, module: Module) -> list[Piece]:
+def _plain(task: Task, module: AdapterModule) -> list[Piece]:
     product = low_rank.product(module, dtypes.load_module(task.body, module), task.found.architecture)
     rank = product.up.shape[1]
     return low_rank.pieces(
@@ -154,7 +156,7 @@ def _plain(task: Task, module: Module) -> list[Piece]:
     )
 
 
-def _lora(task: Task, module: Module) -> tuple[list[Piece], float, float]:
+def _lora(task: Task, module: AdapterModule) -> tuple[list[Piece], float, float]:
     product = low_rank.product(module, dtypes.load_module(task.body, module), task.found.architecture)
     factored = svd.factorize(product.up, product.down)
     squares = (factored.values * product.scale) ** 2
@@ -170,7 +172,7 @@ def _lora(task: Task, module: Module) -> tuple[list[Piece], float, float]:
     return made, float(squares[rank:].sum()), whole
 
 
-def _renamed(task: Task, module: Module) -> list[Piece]:
+def _renamed(task: Task, module: AdapterModule) -> list[Piece]:
     if task.to == "kohya":
         if names.naming_of(module.name) == "kohya":
             return _copied(task, module)
@@ -183,6 +185,6 @@ def _renamed(task: Task, module: Module) -> list[Piece]:
         return made
     product = low_rank.product(module, dtypes.load_module(task.body, module), task.found.architecture)
     name = names.diffusers(module.name, task.found.architecture)
-    renamed = Module(name, module.kohya, module.block, Kind.LORA, {}, {})
+    renamed = AdapterModule(name, module.kohya, module.block, ModuleKind.LORA, {}, {})
     alpha = product.scale * product.up.shape[1]
     return low_rank.pieces(renamed, product.up, product.down, product.kernel, alpha=alpha, dtype=_dtype(task, module))

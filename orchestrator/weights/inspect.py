@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
-from orchestrator.weights.families.adapter import Adapter, Module, adapter
+from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import metadata, peft
 from orchestrator.weights.io.safetensors_io import Body, read_header
 
@@ -175,7 +175,7 @@ def _sizes(found: Adapter, body: Body) -> list[Size | None]:
     from orchestrator.weights.families import norms, svd  # noqa: PLC0415
     from orchestrator.weights.io import dtypes  # noqa: PLC0415 - numpy only where norms are asked for
 
-    def size(module: Module) -> Size:
+    def size(module: AdapterModule) -> Size:
         try:
             return norms.size(module, dtypes.load_module(body, module), found.architecture)
         except (ValueError, IndexError) as error:
@@ -185,7 +185,7 @@ def _sizes(found: Adapter, body: Body) -> list[Size | None]:
     return list(svd.each(size, found.modules))
 
 
-def _layer(body: Body, module: Module, size: Size | None) -> Layer:
+def _layer(body: Body, module: AdapterModule, size: Size | None) -> Layer:
     shape = next((shape for shape in module.shapes.values() if len(shape) == 4), None)
     stated = peft.stated_alpha(body.header.metadata, module.name, module.rank)
     alpha = _scalar(body, module.keys["alpha"]) if "alpha" in module.keys else stated

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
 from orchestrator.weights.families import kinds
-from orchestrator.weights.families.adapter import Adapter, Module, adapter
+from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import dtypes, metadata
 from orchestrator.weights.io.safetensors_io import Body, Entry, check_output, read_header
 
@@ -131,7 +131,7 @@ def merge(
     return MergeReport(found.architecture, weights, preset, unmapped, left_out, dict(counts), outside, len(pruned), hashes)
 
 
-def _weight(module: Module, by_block: Mapping[str, float], unmapped: float, compat: Compat | None) -> float:
+def _weight(module: AdapterModule, by_block: Mapping[str, float], unmapped: float, compat: Compat | None) -> float:
     if compat and module.kohya == "lora_unet_conv_in":
         return 1.0  # the tool of March 2023 did not know it
     return by_block[module.block] if module.block else unmapped
@@ -161,7 +161,7 @@ def _refusals(found: Adapter, weight_of: Mapping[str, float], *, prune: bool, co
 
 def _pieces(
     found: Adapter, body: Body, weight_of: Mapping[str, float], pruned: set[str], compat: Compat | None
-) -> Iterator[tuple[Module, Piece]]:
+) -> Iterator[tuple[AdapterModule, Piece]]:
     tables: dict[tuple[str, float], Any] = {}
     # That tool told LyCORIS files by this layer; it multiplied both factors of any other file by the whole ratio.
     lycoris = any("down_blocks_0_resnets_0_conv1" in module.kohya or module.kind != "lora" for module in found.modules)
@@ -197,7 +197,7 @@ def _scaled(body: Body, entry: Entry, factor: float, table: Any) -> Iterator[mem
         yield dtypes.scaled(chunk, entry.dtype, factor, table, entry.name)
 
 
-def _watched(pieces: Iterator[tuple[Module, Piece]], progress: Progress | None) -> Iterator[Piece]:
+def _watched(pieces: Iterator[tuple[AdapterModule, Piece]], progress: Progress | None) -> Iterator[Piece]:
     """Yield the pieces, the last one of each module made to report that the module is done."""
     all_pieces = list(pieces)
     last: dict[str, str] = {}

@@ -14,7 +14,7 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.weights.families import fitting, low_rank, rank_selection, svd
-from orchestrator.weights.families.adapter import Adapter, Module, adapter
+from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import dtypes, metadata, peft
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 
@@ -94,7 +94,7 @@ def resize(
     source: Path,
     output: Path,
     *,
-    method: rank_selection.Method = "sv_ratio",
+    method: rank_selection.RankMethod = "sv_ratio",
     param: float = 16.0,
     new_rank: int | None = None,
     new_conv_rank: int | None = None,
@@ -120,7 +120,7 @@ def resize(
         raise RecipeError(Problem("new_rank", "is missing", "a fixed rank needs one"))
     cap = rank_selection.NO_CAP if new_rank is None else new_rank
     conv_cap = cap if new_conv_rank is None else new_conv_rank
-    ask = rank_selection.Ask(method, float(param), cap, conv_cap, rank_rule, dtypes.dtype_of(save_precision), prune)
+    ask = rank_selection.RankOptions(method, float(param), cap, conv_cap, rank_rule, dtypes.dtype_of(save_precision), prune)
     found = adapter(read_header(source))
     problems = [*_nonsense(ask), *low_rank.refusals(found, "resize")]
     if problems:
@@ -154,7 +154,7 @@ def resize(
     )
 
 
-def _nonsense(ask: rank_selection.Ask) -> list[Problem]:
+def _nonsense(ask: rank_selection.RankOptions) -> list[Problem]:
     problems = [Problem(what, f"is {cap}", "use a rank of at least 1") for what, cap in ask.caps if cap < 1]
     limits = {"sv_fro": (0.0, 1.0), "sv_cumulative": (0.0, 1.0), "sv_ratio": (1.0, np.inf), "size_mb": (0.0, np.inf)}
     low, high = limits.get(ask.method, (-np.inf, np.inf))
@@ -164,7 +164,7 @@ def _nonsense(ask: rank_selection.Ask) -> list[Problem]:
     return problems
 
 
-def _one(found: Adapter, body: Body, ask: rank_selection.Ask, module: Module) -> tuple[Resized, list[Piece]]:
+def _one(found: Adapter, body: Body, ask: rank_selection.RankOptions, module: AdapterModule) -> tuple[Resized, list[Piece]]:
     product = low_rank.product(module, dtypes.load_module(body, module), found.architecture)
     smallest = 1 / ask.param if ask.method == "sv_ratio" else None
     factored = svd.factorize(product.up, product.down, smallest)
@@ -182,7 +182,7 @@ def _one(found: Adapter, body: Body, ask: rank_selection.Ask, module: Module) ->
     return result, low_rank.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=ask.dtype)
 
 
-def _metadata(found: Adapter, ask: rank_selection.Ask, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
+def _metadata(found: Adapter, ask: rank_selection.RankOptions, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
     """The entries that sd-scripts' resize writes, and one of provenance."""
     old = max((result.old_rank or 0 for result, _ in results), default=0)
     before = found.header.metadata

@@ -13,8 +13,8 @@ import numpy as np
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
 from orchestrator.weights.families import low_rank, rank_selection, svd
-from orchestrator.weights.families.adapter import Adapter, Module, adapter
-from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
+from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 
@@ -148,7 +148,7 @@ def sweep(
     return Sweep(found.header.tensor_bytes, tuple(rows))
 
 
-def _one(found: Adapter, body: Body, ask: _Ask, module: Module) -> list[_Result]:
+def _one(found: Adapter, body: Body, ask: _Ask, module: AdapterModule) -> list[_Result]:
     product = low_rank.product(module, dtypes.load_module(body, module), found.architecture)
     factored = svd.factorize(product.up, product.down, 1 / max(variant.ratio for variant in ask.variants))
     block = module.block or "other"
@@ -171,7 +171,7 @@ def _one(found: Adapter, body: Body, ask: _Ask, module: Module) -> list[_Result]
     return made
 
 
-def _rank(values: Doubles, product: low_rank.Product, weight: float, ratio: float, ask: _Ask) -> int:
+def _rank(values: Doubles, product: low_rank.LowRank, weight: float, ratio: float, ask: _Ask) -> int:
     scaled = values * weight
     return rank_selection.choose(scaled, product.full_rank, ask.cap, method="sv_ratio", param=ratio, rule=ask.rule)
 
@@ -205,7 +205,7 @@ def _metadata(found: Adapter, variant: _Variant, ask: _Ask) -> dict[str, str]:
     before = peft.without(found.header.metadata, renamed=False)
     old = max((module.rank or 0 for module in found.modules), default=0)
     comment = f"Dynamic resize with sv_ratio: {float(variant.ratio)} from {old}; {before.get('ss_training_comment', '')}"
-    if any(module.kind is not Kind.LORA for module in found.modules):
+    if any(module.kind is not ModuleKind.LORA for module in found.modules):
         before = metadata.with_algo(before, "locon")
     kept = {**before, "ss_training_comment": comment, "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic"}
     details = {"sv_ratio": variant.ratio, "block_weights": dict(variant.weights), "rank_rule": ask.rule}

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.errors import RecipeError
 from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.families.adapter import adapter
-from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import safetensors_io
 from weights_samples import CONV, LAYERS, TE, lora, sample, tensors, write
 
@@ -103,9 +103,9 @@ def test_the_change_is_what_lycoris_computes(algo: str, options: dict[str, Any],
 def test_a_whole_difference_and_a_norm_are_stored_as_they_are() -> None:
     rng = np.random.default_rng(1)
     full = tensors("full", (12, 8, 3), 4, rng)
-    assert deltas.delta(Kind.FULL, full) is full["diff"]
+    assert deltas.delta(ModuleKind.FULL, full) is full["diff"]
     norm = tensors("norm", (12, 8, None), 4, rng)
-    assert deltas.delta(Kind.NORM, norm) is norm["w_norm"]
+    assert deltas.delta(ModuleKind.NORM, norm) is norm["w_norm"]
 
 
 def test_dylora_has_the_keys_of_lora() -> None:
@@ -116,10 +116,10 @@ def test_dylora_has_the_keys_of_lora() -> None:
         for parameter in module.parameters():
             parameter.copy_(torch.randn_like(parameter))
     parts = _parts(module)
-    assert kinds.recognize({part: value.shape for part, value in parts.items()}) is Kind.LORA
+    assert kinds.recognize({part: value.shape for part, value in parts.items()}) is ModuleKind.LORA
     up, down = torch.cat(list(module.up_list), 1), torch.cat(list(module.down_list))
     expected = (0.5 * (up @ down)).detach().numpy()
-    np.testing.assert_allclose(deltas.delta(Kind.LORA, parts).reshape(12, -1), expected, atol=1e-5)
+    np.testing.assert_allclose(deltas.delta(ModuleKind.LORA, parts).reshape(12, -1), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -155,16 +155,16 @@ def test_metadata_tell_families_with_the_same_keys_apart(tmp_path: Path) -> None
 
 def test_scale_is_alpha_over_rank_and_one_without() -> None:
     parts = tensors("lora", LAYERS[CONV], 4, np.random.default_rng(0))
-    assert deltas.scale(Kind.LORA, parts) == 0.5
-    assert deltas.scale(Kind.LORA, {**parts, "alpha": np.array(0, np.float32)}) == 1
+    assert deltas.scale(ModuleKind.LORA, parts) == 0.5
+    assert deltas.scale(ModuleKind.LORA, {**parts, "alpha": np.array(0, np.float32)}) == 1
     del parts["alpha"]
-    assert deltas.scale(Kind.LORA, parts) == 1
+    assert deltas.scale(ModuleKind.LORA, parts) == 1
 
 
 def test_a_change_that_depends_on_the_base_says_so() -> None:
     parts = tensors("diag-oft", LAYERS[TE], 4, np.random.default_rng(0))
     with pytest.raises(ValueError, match="base model"):
-        deltas.delta(Kind.DIAG_OFT, parts)
+        deltas.delta(ModuleKind.DIAG_OFT, parts)
 
 
 def test_unknown_keys_and_incomplete_modules_are_all_named(tmp_path: Path) -> None:

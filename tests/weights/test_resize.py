@@ -154,7 +154,7 @@ def test_factors_whose_squares_float32_does_not_hold_are_factorized() -> None:
 @AGAIN
 @given(seed=st.integers(0, 1000), share=st.floats(0.3, 0.999))
 def test_shares_are_those_of_the_full_svd(
-    tmp_path: Path, method: rank_selection.Method, rule: rank_selection.RankRule, seed: int, share: float
+    tmp_path: Path, method: rank_selection.RankMethod, rule: rank_selection.RankRule, seed: int, share: float
 ) -> None:
     source, output = _file(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
     resize(source, output, method=method, param=share, rank_rule=rule, save_precision="fp32")
@@ -185,7 +185,7 @@ def test_the_table_of_sd_scripts_own_behaviour() -> None:
 
 FADING = (16, 8, 4, 2, 1.01, 1.0, 0.99, 0.5)
 EVEN = (1.0,) * 8
-EXECUTED: list[tuple[tuple[float, ...], int, rank_selection.Method, float, int, int]] = [
+EXECUTED: list[tuple[tuple[float, ...], int, rank_selection.RankMethod, float, int, int]] = [
     (FADING, 8, "sv_ratio", 1, 1, 2),
     (FADING, 8, "sv_ratio", 2, 1, 2),
     (FADING, 8, "sv_fro", 0.5, 1, 2),
@@ -214,7 +214,7 @@ EXECUTED: list[tuple[tuple[float, ...], int, rank_selection.Method, float, int, 
 
 @pytest.mark.parametrize(("spectrum", "full", "method", "param", "old", "new"), EXECUTED)
 def test_ranks_are_those_that_either_program_returned(  # noqa: PLR0917
-    spectrum: tuple[float, ...], full: int, method: rank_selection.Method, param: float, old: int, new: int
+    spectrum: tuple[float, ...], full: int, method: rank_selection.RankMethod, param: float, old: int, new: int
 ) -> None:
     values = np.array(spectrum)
     assert rank_selection.choose(values, full, 20, method=method, param=param, rule="2023") == old
@@ -235,11 +235,11 @@ def test_a_fixed_rank_is_that_rank_even_beyond_the_spectrum(tmp_path: Path) -> N
     assert entries["ss_network_dim"] == "6"
 
 
-@pytest.mark.parametrize("method", [svd.Method.GRAM32, svd.Method.GRAM64, svd.Method.QR])
-def test_all_ways_of_factorizing_agree(method: svd.Method) -> None:
+@pytest.mark.parametrize("method", [svd.Factorization.GRAM32, svd.Factorization.GRAM64, svd.Factorization.QR])
+def test_all_ways_of_factorizing_agree(method: svd.Factorization) -> None:
     up, down = _decaying(60, 90, 16, 5)
-    smallest = {svd.Method.GRAM32: 1 / 8, svd.Method.GRAM64: 1e-4}.get(method, 1e-4)
-    if method is svd.Method.QR:
+    smallest = {svd.Factorization.GRAM32: 1 / 8, svd.Factorization.GRAM64: 1e-4}.get(method, 1e-4)
+    if method is svd.Factorization.QR:
         down = np.concatenate([down[:15], down[:1]])  # dependent rows: no Cholesky factor
     found = svd.factorize(up, down, smallest)
     assert found.method is method

@@ -15,7 +15,7 @@ from orchestrator.weights.io import peft
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.weights.families.kinds import Kind
+    from orchestrator.weights.families.kinds import ModuleKind
     from orchestrator.weights.io.safetensors_io import Header
 
 LARGEST = 1 << 28
@@ -26,13 +26,13 @@ _MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Module:
+class AdapterModule:
     """One adapted layer: its name in the file and in kohya's naming, its kind, and its tensors by part."""
 
     name: str
     kohya: str
     block: str | None
-    kind: Kind
+    kind: ModuleKind
     keys: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
 
@@ -68,7 +68,7 @@ class Adapter:
 
     header: Header
     architecture: blocks.Architecture
-    modules: tuple[Module, ...]
+    modules: tuple[AdapterModule, ...]
 
     @property
     def family(self) -> str:
@@ -109,7 +109,7 @@ def _trained_as(header: Header) -> str:
     return "dylora" if algo == "dylora" else "locon"
 
 
-def _enormous(kind: Kind, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
+def _enormous(kind: ModuleKind, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
     """Yield a problem for factors that are small and whose product would fill the memory."""
     size = kinds.extent(kind, shapes)
     if size and size[0] * size[1] > LARGEST:
@@ -143,7 +143,7 @@ def adapter(header: Header) -> Adapter:
         wrong = kinds.misshapen(kind, shapes) or list(_enormous(kind, shapes))
         problems += [Problem(name, what) for what in wrong]
         kohya = names.kohya(name, architecture)
-        modules.append(Module(name, kohya, blocks.block_of(kohya, architecture), kind, keys, shapes))
+        modules.append(AdapterModule(name, kohya, blocks.block_of(kohya, architecture), kind, keys, shapes))
     if unknown:
         endings = sorted({key.rpartition(".")[2] for key in unknown})
         shown = ", ".join(unknown[:_SHOWN]) + (f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else "")

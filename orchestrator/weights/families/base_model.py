@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.models.blocks import Architecture
-    from orchestrator.weights.families.adapter import Module
+    from orchestrator.weights.families.adapter import AdapterModule
     from orchestrator.weights.io.dtypes import Floats
 
 _PREFIXES = (
@@ -37,17 +37,17 @@ class Base:
         self._body = Body(header)
         self._keys = {_kohya(key, architecture): key for key in header.entries if key.endswith(".weight")}
 
-    def missing(self, modules: Iterable[Module]) -> Iterator[Problem]:
+    def missing(self, modules: Iterable[AdapterModule]) -> Iterator[Problem]:
         """Yield a problem for every module whose layer is not in the checkpoint."""
         for module in modules:
             if module.kohya not in self._keys:
                 yield Problem(str(self._path), f"holds no layer for {module.kohya}", "is it the base of this LoRA?")
 
-    def shape(self, module: Module) -> tuple[int, ...]:
+    def shape(self, module: AdapterModule) -> tuple[int, ...]:
         """Return the shape of the layer's weight."""
         return self._body.header.entries[self._keys[module.kohya]].shape
 
-    def weight(self, module: Module) -> Floats:
+    def weight(self, module: AdapterModule) -> Floats:
         """Return the layer's weight as float32, (out, in) or (out, in, k, k)."""
         return dtypes.load(self._body, self._keys[module.kohya])
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.models.blocks import Architecture
-    from orchestrator.weights.families.adapter import Module
+    from orchestrator.weights.families.adapter import AdapterModule
 
 SAMPLES = 16
 """A spectrum is sampled at so many places from the first singular value to the last."""
@@ -69,7 +69,7 @@ def spectra(path: Path) -> dict[str, Any]:
     return said
 
 
-def _one(body: Body, architecture: Architecture, path: Path, module: Module) -> _Measured:
+def _one(body: Body, architecture: Architecture, path: Path, module: AdapterModule) -> _Measured:
     tensors = dtypes.load_module(body, module)
     try:
         values = norms.singular(module, tensors, architecture) if norms.finite(tensors) else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, assert_never
 import numpy as np
 
 from orchestrator.weights.families import orthogonal
-from orchestrator.weights.families.kinds import Kind, rank
+from orchestrator.weights.families.kinds import ModuleKind, rank
 
 if TYPE_CHECKING:
     from orchestrator.weights.io.dtypes import Floats
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Tensors = Mapping[str, "Floats"]
 
 
-def scale(kind: Kind, tensors: Tensors) -> float:
+def scale(kind: ModuleKind, tensors: Tensors) -> float:
     """Return alpha / rank. No alpha, or alpha 0, means rank (LyCORIS, sd-scripts networks/lora.py:69-73): 1."""
     dim = rank(kind, {part: tensor.shape for part, tensor in tensors.items()})
     alpha = float(tensors["alpha"].reshape(-1)[0]) if "alpha" in tensors else 0.0
@@ -78,26 +78,26 @@ def lokr_pair(tensors: Tensors) -> tuple[Floats, Floats, tuple[int, ...]]:
 def lora_delta(tensors: Tensors) -> Floats:
     """Scale * up down; (out, in) or (out, in, k, k). LyCORIS modules/locon.py, sd-scripts networks/lora.py."""
     up, down = lora_factors(tensors)
-    return (scale(Kind.LORA, tensors) * (up @ down)).reshape(up.shape[0], *tensors["lora_down.weight"].shape[1:])
+    return (scale(ModuleKind.LORA, tensors) * (up @ down)).reshape(up.shape[0], *tensors["lora_down.weight"].shape[1:])
 
 
 def tucker_delta(tensors: Tensors) -> Floats:
     """Scale * sum_mn up[o, m] mid[m, n] down[n, i]; (out, in, k, k). LyCORIS functional/general.py tucker_weight_from_conv."""
     folded = fold_tucker(tensors)
     up = _flat(tensors["lora_up.weight"])
-    return (scale(Kind.TUCKER, tensors) * (up @ _flat(folded))).reshape(up.shape[0], *folded.shape[1:])
+    return (scale(ModuleKind.TUCKER, tensors) * (up @ _flat(folded))).reshape(up.shape[0], *folded.shape[1:])
 
 
 def loha_delta(tensors: Tensors) -> Floats:
     """Scale * (w1_a w1_b) o (w2_a w2_b); (out, in*k*k). LyCORIS functional/loha.py."""
     a1, b1, a2, b2 = loha_pairs(tensors, tucker=False)
-    return scale(Kind.LOHA, tensors) * (a1 @ b1) * (a2 @ b2)
+    return scale(ModuleKind.LOHA, tensors) * (a1 @ b1) * (a2 @ b2)
 
 
 def loha_tucker_delta(tensors: Tensors) -> Floats:
     """The same with a core per factor, t1 and t2 (r, r, k, k); (out, in, k, k). LyCORIS 0.1 trained with t1 in both places."""
     a1, b1, a2, b2 = loha_pairs(tensors, tucker=True)
-    flat = scale(Kind.LOHA_TUCKER, tensors) * (a1 @ b1) * (a2 @ b2)
+    flat = scale(ModuleKind.LOHA_TUCKER, tensors) * (a1 @ b1) * (a2 @ b2)
     return flat.reshape(a1.shape[0], -1, *tensors["hada_t1"].shape[2:])
 
 
@@ -105,7 +105,7 @@ def lokr_delta(tensors: Tensors) -> Floats:
     """Scale * kron(w1, w2), scale 1 where both are whole; (out, in), (out, in, k, k) or (out, in*k*k). functional/lokr.py."""
     first, second, kernel = lokr_pair(tensors)
     product = np.kron(first.reshape(*first.shape, *(1 for _ in kernel)), second)
-    return scale(Kind.LOKR, tensors) * product
+    return scale(ModuleKind.LOKR, tensors) * product
 
 
 def full_delta(tensors: Tensors) -> Floats:
@@ -134,10 +134,10 @@ def glora_delta(tensors: Tensors, base: Floats) -> Floats:
     else:
         b2 = _flat(tensors["b2.weight"])
     turned = _einsum("oi...,ij->oj...", base, a1 @ a2)
-    return np.asarray(scale(Kind.GLORA, tensors) * ((b1 @ b2).reshape(base.shape) + turned), dtype=np.float32)
+    return np.asarray(scale(ModuleKind.GLORA, tensors) * ((b1 @ b2).reshape(base.shape) + turned), dtype=np.float32)
 
 
-def delta(kind: Kind, tensors: Tensors, base: Floats | None = None) -> Floats:
+def delta(kind: ModuleKind, tensors: Tensors, base: Floats | None = None) -> Floats:
     """Return the change of the layer's weight. ``base`` is the layer's own weight, for the kinds that need it.
 
     With dora_scale (either axis) the sum of base and change is normalized anew, so that needs the base too.
@@ -154,36 +154,36 @@ def delta(kind: Kind, tensors: Tensors, base: Floats | None = None) -> Floats:
     return _own(kind, tensors)
 
 
-def _based(kind: Kind, tensors: Tensors, base: Floats) -> Floats:
+def _based(kind: ModuleKind, tensors: Tensors, base: Floats) -> Floats:
     match kind:
-        case Kind.IA3:
+        case ModuleKind.IA3:
             return ia3_delta(tensors, base)
-        case Kind.GLORA:
+        case ModuleKind.GLORA:
             return glora_delta(tensors, base)
-        case Kind.DIAG_OFT:
+        case ModuleKind.DIAG_OFT:
             return orthogonal.diag_oft_delta(tensors, base)
-        case Kind.BOFT:
+        case ModuleKind.BOFT:
             return orthogonal.boft_delta(tensors, base)
         case _:
             return _own(kind, tensors).reshape(base.shape)
 
 
-def _own(kind: Kind, tensors: Tensors) -> Floats:
+def _own(kind: ModuleKind, tensors: Tensors) -> Floats:
     match kind:
-        case Kind.LORA:
+        case ModuleKind.LORA:
             return lora_delta(tensors)
-        case Kind.TUCKER:
+        case ModuleKind.TUCKER:
             return tucker_delta(tensors)
-        case Kind.LOHA:
+        case ModuleKind.LOHA:
             return loha_delta(tensors)
-        case Kind.LOHA_TUCKER:
+        case ModuleKind.LOHA_TUCKER:
             return loha_tucker_delta(tensors)
-        case Kind.LOKR:
+        case ModuleKind.LOKR:
             return lokr_delta(tensors)
-        case Kind.FULL:
+        case ModuleKind.FULL:
             return full_delta(tensors)
-        case Kind.NORM:
+        case ModuleKind.NORM:
             return norm_delta(tensors)
-        case Kind.IA3 | Kind.GLORA | Kind.DIAG_OFT | Kind.BOFT:
+        case ModuleKind.IA3 | ModuleKind.GLORA | ModuleKind.DIAG_OFT | ModuleKind.BOFT:
             raise ValueError(kind)
     assert_never(kind)

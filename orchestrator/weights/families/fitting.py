@@ -12,16 +12,16 @@ from orchestrator.weights.families import low_rank, rank_selection, svd
 from orchestrator.weights.io import dtypes
 
 if TYPE_CHECKING:
-    from orchestrator.weights.families.adapter import Adapter, Module
+    from orchestrator.weights.families.adapter import Adapter, AdapterModule
     from orchestrator.weights.families.svd import Doubles
     from orchestrator.weights.io.safetensors_io import Body
 
 _GAP = 1e-4
 
 
-def ratio(found: Adapter, body: Body, ask: rank_selection.Ask) -> float:
+def ratio(found: Adapter, body: Body, ask: rank_selection.RankOptions) -> float:
     """Return the largest sv_ratio whose file has at most ``param`` MiB of tensors."""
-    spectra: list[tuple[Doubles, low_rank.Product, Module]] = []
+    spectra: list[tuple[Doubles, low_rank.LowRank, AdapterModule]] = []
     for module in found.modules:
         product = low_rank.product(module, dtypes.load_module(body, module), found.architecture)
         spectra.append((svd.factorize(product.up, product.down).values, product.emptied(), module))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Kind(StrEnum):
+class ModuleKind(StrEnum):
     """What a module's tensors are. LoRA, plain LoCon and DyLoRA have the same keys and the same formula."""
 
     LORA = "lora"
@@ -28,52 +28,59 @@ class Kind(StrEnum):
     @property
     def low_rank(self) -> bool:
         """Whether the change is a product of thin factors that the file holds."""
-        return self in (Kind.LORA, Kind.TUCKER, Kind.LOHA, Kind.LOHA_TUCKER, Kind.LOKR)
+        return self in (ModuleKind.LORA, ModuleKind.TUCKER, ModuleKind.LOHA, ModuleKind.LOHA_TUCKER, ModuleKind.LOKR)
 
     @property
     def needs_base(self) -> bool:
         """Whether the change depends on the weight of the base model."""
-        return self in (Kind.IA3, Kind.GLORA, Kind.DIAG_OFT, Kind.BOFT)
+        return self in (ModuleKind.IA3, ModuleKind.GLORA, ModuleKind.DIAG_OFT, ModuleKind.BOFT)
 
 
-_SHAPES: tuple[tuple[Kind, frozenset[str], frozenset[str]], ...] = (
-    (Kind.TUCKER, frozenset({"lora_up.weight", "lora_down.weight", "lora_mid.weight"}), frozenset({"alpha", "dora_scale"})),
-    (Kind.LORA, frozenset({"lora_up.weight", "lora_down.weight"}), frozenset({"alpha", "dora_scale"})),
+_SHAPES: tuple[tuple[ModuleKind, frozenset[str], frozenset[str]], ...] = (
     (
-        Kind.LOHA_TUCKER,
+        ModuleKind.TUCKER,
+        frozenset({"lora_up.weight", "lora_down.weight", "lora_mid.weight"}),
+        frozenset({"alpha", "dora_scale"}),
+    ),
+    (ModuleKind.LORA, frozenset({"lora_up.weight", "lora_down.weight"}), frozenset({"alpha", "dora_scale"})),
+    (
+        ModuleKind.LOHA_TUCKER,
         frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"}),
         frozenset({"alpha", "dora_scale"}),
     ),
-    (Kind.LOHA, frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}), frozenset({"alpha", "dora_scale"})),
-    (Kind.FULL, frozenset({"diff"}), frozenset({"diff_b"})),
-    (Kind.NORM, frozenset({"w_norm"}), frozenset({"b_norm"})),
-    (Kind.IA3, frozenset({"weight", "on_input"}), frozenset()),
-    (Kind.GLORA, frozenset({"a1.weight", "a2.weight", "b1.weight", "b2.weight"}), frozenset({"bm.weight", "alpha"})),
-    (Kind.BOFT, frozenset({"oft_blocks"}), frozenset({"rescale", "alpha"})),
+    (ModuleKind.LOHA, frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}), frozenset({"alpha", "dora_scale"})),
+    (ModuleKind.FULL, frozenset({"diff"}), frozenset({"diff_b"})),
+    (ModuleKind.NORM, frozenset({"w_norm"}), frozenset({"b_norm"})),
+    (ModuleKind.IA3, frozenset({"weight", "on_input"}), frozenset()),
+    (ModuleKind.GLORA, frozenset({"a1.weight", "a2.weight", "b1.weight", "b2.weight"}), frozenset({"bm.weight", "alpha"})),
+    (ModuleKind.BOFT, frozenset({"oft_blocks"}), frozenset({"rescale", "alpha"})),
 )
 _LOKR = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "alpha", "dora_scale"})
 
 
-def recognize(shapes: Mapping[str, tuple[int, ...]]) -> Kind | None:
+def recognize(shapes: Mapping[str, tuple[int, ...]]) -> ModuleKind | None:
     """Return the kind of a module from its part names and shapes, or None where they are no family's complete set."""
     parts = frozenset(shapes)
     for kind, required, optional in _SHAPES:
         if required <= parts <= required | optional:
-            return Kind.DIAG_OFT if kind is Kind.BOFT and len(shapes["oft_blocks"]) == 3 else kind
+            return ModuleKind.DIAG_OFT if kind is ModuleKind.BOFT and len(shapes["oft_blocks"]) == 3 else kind
     first = "lokr_w1" in parts or {"lokr_w1_a", "lokr_w1_b"} <= parts
     second = "lokr_w2" in parts or {"lokr_w2_a", "lokr_w2_b"} <= parts
-    return Kind.LOKR if first and second and parts <= _LOKR else None
+    return ModuleKind.LOKR if first and second and parts <= _LOKR else None
 
 
 _RANK_PARTS = {
-    Kind.LORA: "lora_down.weight", Kind.TUCKER: "lora_down.weight", Kind.LOHA: "hada_w1_b", Kind.LOHA_TUCKER: "hada_w1_b",
-    Kind.GLORA: "a2.weight",
-}  # fmt: skip
+    ModuleKind.LORA: "lora_down.weight",
+    ModuleKind.TUCKER: "lora_down.weight",
+    ModuleKind.LOHA: "hada_w1_b",
+    ModuleKind.LOHA_TUCKER: "hada_w1_b",
+    ModuleKind.GLORA: "a2.weight",
+}
 
 
-def rank(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+def rank(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Return the rank (dim) of a module; None where it has none: full, norm, ia3, oft, and LoKr with both factors whole."""
-    if kind is Kind.LOKR:
+    if kind is ModuleKind.LOKR:
         part = next((part for part in ("lokr_w1_b", "lokr_w2_b") if part in shapes), None)
         return shapes[part][0] if part else None
     part = _RANK_PARTS.get(kind)
@@ -88,25 +95,28 @@ def _hada(number: str, *, tucker: bool) -> tuple[_Axes, ...]:
     return (((core, 0), (first, 0)), ((core, 1), (second, 0))) if tucker else (((first, 1), (second, 0)),)
 
 
-_EQUAL: dict[Kind, tuple[_Axes, ...]] = {
-    Kind.LORA: ((("lora_up.weight", 1), ("lora_down.weight", 0)),),
-    Kind.TUCKER: ((("lora_up.weight", 1), ("lora_mid.weight", 0), ("lora_mid.weight", 1), ("lora_down.weight", 0)),),
-    Kind.LOHA: (
+_EQUAL: dict[ModuleKind, tuple[_Axes, ...]] = {
+    ModuleKind.LORA: ((("lora_up.weight", 1), ("lora_down.weight", 0)),),
+    ModuleKind.TUCKER: ((("lora_up.weight", 1), ("lora_mid.weight", 0), ("lora_mid.weight", 1), ("lora_down.weight", 0)),),
+    ModuleKind.LOHA: (
         *_hada("1", tucker=False), *_hada("2", tucker=False),
         (("hada_w1_a", 0), ("hada_w2_a", 0)), (("hada_w1_b", 1), ("hada_w2_b", 1)),
     ),
-    Kind.LOHA_TUCKER: (
+    ModuleKind.LOHA_TUCKER: (
         *_hada("1", tucker=True), *_hada("2", tucker=True),
         (("hada_w1_a", 1), ("hada_w2_a", 1)), (("hada_w1_b", 1), ("hada_w2_b", 1)),
         (("hada_t1", 2), ("hada_t2", 2)), (("hada_t1", 3), ("hada_t2", 3)),
     ),
-    Kind.LOKR: ((("lokr_w1_a", 1), ("lokr_w1_b", 0)), (("lokr_t2", 0), ("lokr_w2_a", 0)), (("lokr_t2", 1), ("lokr_w2_b", 0))),
-    Kind.GLORA: (
+    ModuleKind.LOKR: (
+        (("lokr_w1_a", 1), ("lokr_w1_b", 0)),
+        (("lokr_t2", 0), ("lokr_w2_a", 0)), (("lokr_t2", 1), ("lokr_w2_b", 0)),
+    ),
+    ModuleKind.GLORA: (
         (("a1.weight", 1), ("a2.weight", 0)), (("a1.weight", 0), ("a2.weight", 1)),
         (("b1.weight", 1), ("bm.weight", 0)), (("bm.weight", 1), ("b2.weight", 0)),
     ),
-    Kind.DIAG_OFT: ((("oft_blocks", 1), ("oft_blocks", 2)),),
-    Kind.BOFT: ((("oft_blocks", 2), ("oft_blocks", 3)),),
+    ModuleKind.DIAG_OFT: ((("oft_blocks", 1), ("oft_blocks", 2)),),
+    ModuleKind.BOFT: ((("oft_blocks", 2), ("oft_blocks", 3)),),
 }  # fmt: skip
 _AXES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), (2,)),
@@ -122,7 +132,7 @@ _POINTS = ("lora_up.weight", "a1.weight", "a2.weight", "b1.weight")
 """Tensors that are 1x1 convolutions where they are convolutions."""
 
 
-def misshapen(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+def misshapen(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return what is impossible about a module's shapes: sizes that differ where they meet, or are 0."""
     axes_of = {**_AXES, **({"lokr_w2_b": (2,)} if "lokr_t2" in shapes else {})}
     problems = [
@@ -131,9 +141,9 @@ def misshapen(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         if 0 in shape or len(shape) not in axes_of.get(part, (len(shape),))
     ]
     equal = list(_EQUAL.get(kind, ()))
-    if kind is Kind.LOKR and "lokr_t2" not in shapes:
+    if kind is ModuleKind.LOKR and "lokr_t2" not in shapes:
         equal.append((("lokr_w2_a", 1), ("lokr_w2_b", 0)))
-    if kind is Kind.GLORA and "bm.weight" not in shapes:
+    if kind is ModuleKind.GLORA and "bm.weight" not in shapes:
         equal.append((("b1.weight", 1), ("b2.weight", 0)))
     for axes in equal:
         present = [(part, axis) for part, axis in axes if part in shapes]
@@ -142,7 +152,7 @@ def misshapen(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
             problems.append("ranks differ: " + ", ".join(f"{part} {shapes[part]}" for part, _ in present))
     points = (
         *_POINTS,
-        *(("lora_down.weight",) if kind is Kind.TUCKER else ()),
+        *(("lora_down.weight",) if kind is ModuleKind.TUCKER else ()),
         *(("b2.weight",) if "bm.weight" in shapes else ()),
     )
     problems += [
@@ -154,22 +164,22 @@ def misshapen(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     return problems if alpha in ((), (1,)) else [*problems, f"alpha has the shape {alpha}"]
 
 
-def extent(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:
+def extent(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:
     """Return (out, in*k*k) of the weight that sound shapes stand for; None where the base model has to say."""
 
     def flat(part: str) -> int:
         return prod(shapes[part][1:])
 
     match kind:
-        case Kind.LORA:
+        case ModuleKind.LORA:
             return shapes["lora_up.weight"][0], flat("lora_down.weight")
-        case Kind.TUCKER:
+        case ModuleKind.TUCKER:
             return shapes["lora_up.weight"][0], shapes["lora_down.weight"][1] * prod(shapes["lora_mid.weight"][2:])
-        case Kind.LOHA:
+        case ModuleKind.LOHA:
             return shapes["hada_w1_a"][0], flat("hada_w1_b")
-        case Kind.LOHA_TUCKER:
+        case ModuleKind.LOHA_TUCKER:
             return shapes["hada_w1_a"][1], shapes["hada_w1_b"][1] * prod(shapes["hada_t1"][2:])
-        case Kind.LOKR:
+        case ModuleKind.LOKR:
             first = shapes.get("lokr_w1") or (shapes["lokr_w1_a"][0], shapes["lokr_w1_b"][1])
             if "lokr_t2" in shapes:
                 rows, columns = shapes["lokr_w2_a"][1], shapes["lokr_w2_b"][1] * prod(shapes["lokr_t2"][2:])
@@ -178,7 +188,7 @@ def extent(kind: Kind, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int]
             else:
                 rows, columns = shapes["lokr_w2_a"][0], flat("lokr_w2_b")
             return first[0] * rows, first[1] * columns
-        case Kind.FULL | Kind.NORM | Kind.IA3 | Kind.GLORA | Kind.DIAG_OFT | Kind.BOFT:
+        case ModuleKind.FULL | ModuleKind.NORM | ModuleKind.IA3 | ModuleKind.GLORA | ModuleKind.DIAG_OFT | ModuleKind.BOFT:
             return None
     assert_never(kind)
 
@@ -189,7 +199,7 @@ def kernel(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     return next((shapes[part][2:] for part in parts if part in shapes), ())
 
 
-def scaled_parts(kind: Kind, parts: frozenset[str]) -> tuple[str, ...] | None:
+def scaled_parts(kind: ModuleKind, parts: frozenset[str]) -> tuple[str, ...] | None:
     """Return the tensors that have to be multiplied by w, all of them once, so that the change becomes w times itself.
 
     None: no tensor does that (rotations, and everything with dora_scale, whose norm is taken anew).
@@ -197,19 +207,19 @@ def scaled_parts(kind: Kind, parts: frozenset[str]) -> tuple[str, ...] | None:
     if "dora_scale" in parts:
         return None
     match kind:
-        case Kind.LORA | Kind.TUCKER:
+        case ModuleKind.LORA | ModuleKind.TUCKER:
             return ("lora_up.weight",)
-        case Kind.LOHA | Kind.LOHA_TUCKER:
+        case ModuleKind.LOHA | ModuleKind.LOHA_TUCKER:
             return ("hada_w1_a",)
-        case Kind.LOKR:
+        case ModuleKind.LOKR:
             return ("lokr_w1",) if "lokr_w1" in parts else ("lokr_w1_a",)
-        case Kind.FULL | Kind.NORM:
+        case ModuleKind.FULL | ModuleKind.NORM:
             return tuple(sorted(parts))
-        case Kind.IA3:
+        case ModuleKind.IA3:
             return ("weight",)
-        case Kind.GLORA:
+        case ModuleKind.GLORA:
             # two terms, W·a and b: one factor of each
             return ("a1.weight", "b1.weight")
-        case Kind.DIAG_OFT | Kind.BOFT:
+        case ModuleKind.DIAG_OFT | ModuleKind.BOFT:
             return None
     assert_never(kind)

@@ -10,14 +10,14 @@ import numpy as np
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import names
 from orchestrator.weights.families import deltas, svd
-from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from orchestrator.models.blocks import Architecture
-    from orchestrator.weights.families.adapter import Adapter, Module
+    from orchestrator.weights.families.adapter import Adapter, AdapterModule
     from orchestrator.weights.families.deltas import Tensors
     from orchestrator.weights.io.dtypes import Floats
     from orchestrator.weights.io.metadata import Piece
@@ -26,7 +26,7 @@ INFINITE = "holds numbers that are not finite, or too large to be multiplied"
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class LowRank:
     """A change scale * up down, up (out, r), down (r, in*k*k); ``kernel`` is None for a linear layer."""
 
     up: Floats
@@ -46,7 +46,7 @@ class Product:
         """How many singular values the whole matrix has."""
         return min(self.outputs, self.inputs)
 
-    def emptied(self) -> Product:
+    def emptied(self) -> LowRank:
         """Return the product without its factors, where only its sizes are needed any more."""
         nothing = np.zeros((0, 0), np.float32)
         return replace(self, up=nothing, down=nothing)
@@ -60,11 +60,11 @@ def refusals(found: Adapter, verb: str) -> Iterator[Problem]:
         yield Problem(str(found.header.path), f"holds {', '.join(stuck)}: {verb} needs low-rank products", way)
 
 
-def _stuck(module: Module) -> bool:
+def _stuck(module: AdapterModule) -> bool:
     return not module.kind.low_rank or module.dora
 
 
-def product(module: Module, tensors: Tensors, architecture: Architecture) -> Product:
+def product(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> LowRank:
     """Return the change of a low-rank module as one product, see :func:`unchecked`.
 
     Raises RecipeError where its numbers, or the products of its factors, are not finite in float32.
@@ -76,7 +76,7 @@ def product(module: Module, tensors: Tensors, architecture: Architecture) -> Pro
     return found
 
 
-def unchecked(module: Module, tensors: Tensors, architecture: Architecture) -> Product:
+def unchecked(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> LowRank:
     """Return the change of a low-rank module as one product, finite or not.
 
     LoRA as it is; Tucker with its core folded into down. LoHa's product of products becomes the column-wise and row-wise
@@ -84,13 +84,13 @@ def unchecked(module: Module, tensors: Tensors, architecture: Architecture) -> P
     where that is smaller. ``full`` is taken whole.
     """
     match module.kind:
-        case Kind.LORA | Kind.TUCKER:
-            down = deltas.fold_tucker(tensors) if module.kind is Kind.TUCKER else tensors["lora_down.weight"]
+        case ModuleKind.LORA | ModuleKind.TUCKER:
+            down = deltas.fold_tucker(tensors) if module.kind is ModuleKind.TUCKER else tensors["lora_down.weight"]
             up = tensors["lora_up.weight"].reshape(tensors["lora_up.weight"].shape[0], -1)
             size = down.shape[2:] if down.ndim > 2 else None
             return _made(up, down.reshape(down.shape[0], -1), deltas.scale(module.kind, tensors), size)
-        case Kind.LOHA | Kind.LOHA_TUCKER:
-            a1, b1, a2, b2 = deltas.loha_pairs(tensors, tucker=module.kind is Kind.LOHA_TUCKER)
+        case ModuleKind.LOHA | ModuleKind.LOHA_TUCKER:
+            a1, b1, a2, b2 = deltas.loha_pairs(tensors, tucker=module.kind is ModuleKind.LOHA_TUCKER)
             up_rank = a1.shape[1] * a2.shape[1]
             scale = deltas.scale(module.kind, tensors)
             size = kernel(module, b1.shape[1], architecture)
@@ -98,7 +98,7 @@ def unchecked(module: Module, tensors: Tensors, architecture: Architecture) -> P
                 return _made(*svd.dense_factors((a1 @ b1) * (a2 @ b2)), scale, size)
             up = (a1[:, :, None] * a2[:, None, :]).reshape(a1.shape[0], up_rank)
             return _made(up, (b1[:, None, :] * b2[None, :, :]).reshape(up_rank, -1), scale, size)
-        case Kind.LOKR | Kind.FULL:
+        case ModuleKind.LOKR | ModuleKind.FULL:
             whole = deltas.delta(module.kind, tensors)
             flat = np.ascontiguousarray(whole.reshape(whole.shape[0], -1))
             size = whole.shape[2:] if whole.ndim > 2 else kernel(module, flat.shape[1], architecture)
@@ -108,11 +108,11 @@ def unchecked(module: Module, tensors: Tensors, architecture: Architecture) -> P
             raise ValueError(message)
 
 
-def _made(up: Floats, down: Floats, scale: float, kernel: Sequence[int] | None) -> Product:
-    return Product(up, down, scale, None if kernel is None else tuple(kernel), up.shape[0], down.shape[1])
+def _made(up: Floats, down: Floats, scale: float, kernel: Sequence[int] | None) -> LowRank:
+    return LowRank(up, down, scale, None if kernel is None else tuple(kernel), up.shape[0], down.shape[1])
 
 
-def kernel(module: Module, inputs: int, architecture: Architecture) -> tuple[int, ...] | None:
+def kernel(module: AdapterModule, inputs: int, architecture: Architecture) -> tuple[int, ...] | None:
     """Return the kernel of a layer whose file holds it flat, (out, ``inputs``): as its core or its name says; None: linear.
 
     Raises RecipeError where ``inputs`` is no multiple of the kernel's size.
@@ -129,7 +129,7 @@ def kernel(module: Module, inputs: int, architecture: Architecture) -> tuple[int
 
 
 def pieces(
-    module: Module, up: Floats, down: Floats, kernel: tuple[int, ...] | None, *, alpha: float, dtype: str
+    module: AdapterModule, up: Floats, down: Floats, kernel: tuple[int, ...] | None, *, alpha: float, dtype: str
 ) -> list[Piece]:
     """Return up (out, r) and down (r, in*k*k) as the tensors of a LoRA module, with kohya's or PEFT's keys as the module has.
 
@@ -159,7 +159,7 @@ def pieces(
     return made
 
 
-def size(module: Module, product: Product, rank: int, dtype: str) -> int:
+def size(module: AdapterModule, product: LowRank, rank: int, dtype: str) -> int:
     """Return the bytes of what :func:`pieces` makes of a product at a rank."""
     alpha = int("alpha" in module.keys or names.naming_of(module.name) == "kohya")
     return dtypes.width(dtype) * (rank * (product.outputs + product.inputs) + alpha)

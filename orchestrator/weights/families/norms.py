@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orchestrator.weights.families import deltas, low_rank, svd
-from orchestrator.weights.families.kinds import Kind
+from orchestrator.weights.families.kinds import ModuleKind
 
 if TYPE_CHECKING:
     from orchestrator.models.blocks import Architecture
-    from orchestrator.weights.families.adapter import Module
+    from orchestrator.weights.families.adapter import AdapterModule
     from orchestrator.weights.families.deltas import Tensors
     from orchestrator.weights.families.svd import Doubles
     from orchestrator.weights.io.dtypes import Floats
@@ -36,7 +36,7 @@ class Size:
     before_last: float | None = None
 
 
-def size(module: Module, tensors: Tensors, architecture: Architecture) -> Size:
+def size(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> Size:
     """Measure one module; by its factors where they allow it, by the whole matrix for LoHa."""
     if not finite(tensors):
         return Size(None, zero=False, finite=False)
@@ -52,7 +52,7 @@ def size(module: Module, tensors: Tensors, architecture: Architecture) -> Size:
         return Size(
             norm, False, True, float(values[-1] / values[0]), float(values[-2] / values[0]) if len(values) > 1 else None
         )
-    if module.kind is Kind.LOKR:
+    if module.kind is ModuleKind.LOKR:
         first, second, _ = deltas.lokr_pair(tensors)
         norm = abs(deltas.scale(module.kind, tensors)) * float(np.linalg.norm(first)) * float(np.linalg.norm(second))
     else:
@@ -67,7 +67,7 @@ def finite(tensors: Tensors) -> bool:
     return all(bool(np.isfinite(tensor).all()) for tensor in tensors.values())
 
 
-def singular(module: Module, tensors: Tensors, architecture: Architecture) -> Doubles | None:
+def singular(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> Doubles | None:
     """Return the singular values of a module's change, largest first; None where it has no thin factors, or no finite ones.
 
     The tensors have to be finite.
@@ -80,28 +80,28 @@ def singular(module: Module, tensors: Tensors, architecture: Architecture) -> Do
     return svd.factorize(product.up, product.down, 1 / 100).values * abs(product.scale)
 
 
-def _certainly_zero(module: Module, tensors: Tensors) -> bool:
+def _certainly_zero(module: AdapterModule, tensors: Tensors) -> bool:
     def nothing(*parts: str) -> bool:
         return any(part in tensors and not tensors[part].any() for part in parts)
 
     if module.dora:
         return False
     match module.kind:
-        case Kind.IA3:
+        case ModuleKind.IA3:
             return nothing("weight")
-        case Kind.GLORA:
+        case ModuleKind.GLORA:
             return nothing("a1.weight", "a2.weight") and nothing("b1.weight", "b2.weight")
         case _:
             return nothing("oft_blocks") and bool(np.all(tensors.get("rescale", np.ones(1, np.float32)) == 1))
 
 
-def _thin(module: Module) -> bool:
+def _thin(module: AdapterModule) -> bool:
     """Whether products of its factors cost less than the whole matrix: LoRA and LoCon always, LoHa where r^2 is small."""
-    if module.kind in (Kind.LORA, Kind.TUCKER):
+    if module.kind in (ModuleKind.LORA, ModuleKind.TUCKER):
         return True
-    if module.kind is Kind.LOHA:
+    if module.kind is ModuleKind.LOHA:
         return 4 * (module.rank or 0) ** 2 <= min(module.shapes["hada_w1_a"][0], module.shapes["hada_w1_b"][1])
-    return module.kind is Kind.LOHA_TUCKER and 4 * (module.rank or 0) ** 2 <= module.shapes["hada_w1_a"][1]
+    return module.kind is ModuleKind.LOHA_TUCKER and 4 * (module.rank or 0) ** 2 <= module.shapes["hada_w1_a"][1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Change:
     scale: float
 
 
-def change(module: Module, tensors: Tensors, architecture: Architecture) -> Change:
+def change(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> Change:
     """Return a module's change for :func:`inner`; ValueError for the kinds that need the base."""
     if _thin(module) and not module.dora:
         product = low_rank.unchecked(module, tensors, architecture)

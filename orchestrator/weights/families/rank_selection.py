@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from orchestrator.weights.families.svd import Doubles
 
-Method = Literal["sv_ratio", "sv_fro", "sv_cumulative", "fixed", "size_mb"]
+RankMethod = Literal["sv_ratio", "sv_fro", "sv_cumulative", "fixed", "size_mb"]
 RankRule = Literal["2023", "sd-scripts-0.10"]
 
 ZERO = 1e-6
@@ -25,10 +25,10 @@ NO_CAP = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RankOptions:
     """What a resize is asked for: method and its parameter, largest ranks, rule, type of the file, zero modules dropped."""
 
-    method: Method
+    method: RankMethod
     param: float
     cap: int
     conv_cap: int
@@ -46,7 +46,7 @@ class Ask:
         return choose(values, full, self.conv_cap if conv else self.cap, method=self.method, param=self.param, rule=self.rule)
 
 
-def choose(values: Doubles, full: int, cap: int, *, method: Method, param: float, rule: RankRule) -> int:
+def choose(values: Doubles, full: int, cap: int, *, method: RankMethod, param: float, rule: RankRule) -> int:
     """Return the rank to keep of singular values in descending order.
 
     ``full`` is how many values the whole matrix has, min(out, in*k*k), of which those not listed are zero; ``cap`` is the

@@ -39,7 +39,7 @@ _SAFETY = 0.5  # measured: at most 0.07 of eps * |up|^2 |down|^2 / r, near a thr
 _BLURRED = 5e-3
 
 
-class Method(Enum):
+class Factorization(Enum):
     """How the values were found."""
 
     ZERO = auto()
@@ -53,7 +53,7 @@ class Factored:
     """Singular values of up down, largest first; by Gram matrices also L and P, which turn the factors into U S and V^T."""
 
     values: Doubles
-    method: Method
+    method: Factorization
     lower: Doubles | None = None
     turn: Doubles | None = None
 
@@ -65,20 +65,20 @@ def factorize(up: Floats, down: Floats, smallest: float | None = None) -> Factor
     None asks for all that float64 can give.
     """
     if not up.any() or not down.any():
-        return Factored(np.zeros(min(up.shape[1], up.shape[0], down.shape[1])), Method.ZERO)
+        return Factored(np.zeros(min(up.shape[1], up.shape[0], down.shape[1])), Factorization.ZERO)
     if smallest is not None and smallest >= 1 / 200 and (found := _by_gram(up, down, np.float32, smallest)):
         return found
     # sqrt(eps) is what squares can resolve at best; ask no more of them without a threshold
     if found := _by_gram(up, down, np.float64, smallest or 1e-5):
         return found
-    return Factored(np.asarray(np.linalg.svd(_core(up, down)[1], compute_uv=False), np.float64), Method.QR)
+    return Factored(np.asarray(np.linalg.svd(_core(up, down)[1], compute_uv=False), np.float64), Factorization.QR)
 
 
 def truncate(factored: Factored, up: Floats, down: Floats, rank: int) -> tuple[Floats, Floats]:
     """Return U S (out, rank) and V^T (rank, n) of the best approximation of ``rank``, with zeros beyond the product's rank."""
     rows, columns = np.zeros((up.shape[0], rank), np.float32), np.zeros((rank, down.shape[1]), np.float32)
     kept = min(rank, len(factored.values))
-    if factored.method is Method.ZERO:
+    if factored.method is Factorization.ZERO:
         return rows, columns
     if factored.lower is not None and factored.turn is not None:
         turn = factored.turn[:, :kept]
@@ -112,7 +112,7 @@ def _by_gram(up: Floats, down: Floats, precision: type[np.floating[Any]], smalle
     if _blurred(values, size, smallest, eps):
         return None
     turn = np.asarray(vectors[:, ::-1][:, :count], np.float64)
-    return Factored(values, Method.GRAM32 if precision is np.float32 else Method.GRAM64, lower, turn)
+    return Factored(values, Factorization.GRAM32 if precision is np.float32 else Factorization.GRAM64, lower, turn)
 
 
 def _blurred(values: Doubles, size: float, smallest: float, eps: float) -> bool:

@@ -16,7 +16,7 @@ from orchestrator.weights.io.safetensors_io import WIDTHS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from orchestrator.weights.families.adapter import Module
+    from orchestrator.weights.families.adapter import AdapterModule
     from orchestrator.weights.io.safetensors_io import Body
 
     Floats = NDArray[np.float32]
@@ -148,7 +148,7 @@ def load(body: Body, name: str) -> Floats:
     return decode(body.read(name), entry.dtype).reshape(entry.shape)
 
 
-def load_module(body: Body, module: Module) -> dict[str, Floats]:
+def load_module(body: Body, module: AdapterModule) -> dict[str, Floats]:
     """Read all tensors of a module as float32, by part; an alpha that only the metadata state is among them."""
     found = {part: load(body, key) for part, key in module.keys.items()}
     if "alpha" not in found and (alpha := peft.stated_alpha(body.header.metadata, module.name, module.rank)) is not None:
