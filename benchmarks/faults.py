@@ -36,7 +36,7 @@ def notice(code: str) -> float:
 
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        end = process.run(process.Command((sys.executable, "-c", code), cwd=work), work, process.Watch(read))
+        end = process.run(process.Command((sys.executable, "-c", code), cwd=work), work, process.ChildCallbacks(read))
         done = time.time()
         if end.ok:
             raise SystemExit("a child that should have failed has not")

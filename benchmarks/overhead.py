@@ -23,7 +23,7 @@ import pytest
 import harness
 from benchmarks import Row
 from benchmarks.start import took
-from orchestrator.plan.planner import Lane
+from orchestrator.plan.step import Lane
 from orchestrator.recipe.compose import names
 from orchestrator.run import session, slots, trace
 from orchestrator.run.workspace import Wanted, Workspace

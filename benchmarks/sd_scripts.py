@@ -22,7 +22,7 @@ from sd_scripts import conftest as real
 
 from benchmarks import NotHereError, Row
 from orchestrator.engines.sdscripts import checkout, engine
-from orchestrator.plan.planner import Lane
+from orchestrator.plan.step import Lane
 from orchestrator.run import session, slots
 from orchestrator.system import settings
 

@@ -120,7 +120,7 @@ def test_planning_imports_no_torch() -> None:
     code = (
         "import sys\nfrom orchestrator.run.workspace import Wanted, Workspace, as_json\n"
         "space = Workspace()\nplan = space.plan(space.load(Wanted(('all',), 'demo')))\n"
-        "as_json(plan, space.store.reasons(plan), space.world)\n"
+        "as_json(plan, space.store.reasons(plan), space.inputs)\n"
         "print([m for m in ('torch', 'diffusers', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)

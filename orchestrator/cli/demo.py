@@ -38,6 +38,6 @@ def run() -> list[Outcome]:
     outcomes = session.go(space, asked)
     plan = space.plan(loaded)
     page = space.store.root / "report" / "index.html"
-    report.write(space.store.root, loaded, page, plan=as_json(plan, space.store.reasons(plan), space.world))
+    report.write(space.store.root, loaded, page, plan=as_json(plan, space.store.reasons(plan), space.inputs))
     print(f"pictures and files: {final(plan, space.store)[0]}\nthe whole story:    {page}", file=sys.stderr)
     return outcomes

@@ -156,7 +156,7 @@ def verify(
         loaded, problems = loader.readable(space.recipes, names, profile, engine)
         if recipe and problems:
             raise RecipeError(problems)
-        known = {one.recipe.name: expectation(one.recipe, space.world.find(one.recipe.base.checkpoint)) for one in loaded}
+        known = {one.recipe.name: expectation(one.recipe, space.inputs.find(one.recipe.base.checkpoint)) for one in loaded}
         found = verify_file(file, known[loaded[0].recipe.name]) if recipe else verify_file(file, candidates=known)
         if problems:
             say(

@@ -43,7 +43,7 @@ def fetch_base(
 
     space = Workspace()
     loaded = space.load(Wanted((recipe,)))[0]
-    say(fetch.fetch(loaded.recipe, space.world, folder or space.root / "models"))
+    say(fetch.fetch(loaded.recipe, space.inputs, folder or space.root / "models"))
 
 
 def doctor(
@@ -75,7 +75,7 @@ def say_lacking(made: Plan, reasons: dict[str, Reason | None], space: Workspace,
     """Say below a plan how much this machine lacks for it; doctor says what."""
     from orchestrator.run import preflight as doctor_  # noqa: PLC0415
 
-    lacking = doctor_.preflight(made, reasons, space.world, space.store)
+    lacking = doctor_.preflight(made, reasons, space.inputs, space.store)
     count = sum(problem.where != doctor_.WITHOUT for problem in lacking)
     if count:
         said = f"not ready here: {count} thing{'s' if count > 1 else ''} to mend first"
@@ -114,7 +114,7 @@ def export(recipe: Recipe, space: Workspace, form: str, output: Path | None) -> 
 
     if form != "sd-scripts":
         raise RecipeError(Problem(f"--as {form}", f"no such form{near_miss(form, ['sd-scripts'])}", "sd-scripts"))
-    files = export_.sd_scripts(recipe, space.world, output or Path("sd-scripts"))
+    files = export_.sd_scripts(recipe, space.inputs, output or Path("sd-scripts"))
     if output is None:
         for name, text in files.items():
             print(f"# ==== {name}\n{text}")

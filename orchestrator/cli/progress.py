@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from orchestrator.plan.planner import Plan, Step
+    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.step import Step
     from orchestrator.run.record import Reason
     from orchestrator.system.process import Progress
 

@@ -78,7 +78,7 @@ def report(
             say("\n".join(["not in the report:", *map(str, problems)]), file=sys.stderr)
         told[:] = problems
         plan = space.plan(loaded)
-        return loaded, as_json(plan, space.store.reasons(plan), space.world)
+        return loaded, as_json(plan, space.store.reasons(plan), space.inputs)
 
     if live:
         from orchestrator.report.live import serve  # noqa: PLC0415

@@ -111,7 +111,7 @@ def plan(
     if argv:
         print(show_.shell(made, space), end="")
     elif json:
-        print_json(as_json(made, reasons, space.world) | {"left": asdict(benchmark.left(made, reasons, space))})
+        print_json(as_json(made, reasons, space.inputs) | {"left": asdict(benchmark.left(made, reasons, space))})
     else:
         from orchestrator.cli import machine  # noqa: PLC0415
 
@@ -119,7 +119,7 @@ def plan(
         if left := benchmark.left(made, reasons, space).told(profile, engine):
             say(left)
         machine.say_lacking(made, reasons, space, names)
-    space.world.remember()
+    space.inputs.remember()
 
 
 def run(

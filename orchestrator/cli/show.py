@@ -73,7 +73,7 @@ def _value(value: Any) -> str:
 
 def plan(made: Plan, reasons: dict[str, Reason | None], space: Workspace) -> str:
     """Return a plan as a person reads it."""
-    said = as_json(made, reasons, space.world)
+    said = as_json(made, reasons, space.inputs)
     lines: list[str] = []
     for entry in said["recipes"]:
         recipe, predicted = made.recipes[entry["name"]], entry["predicted"]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
 from orchestrator.errors import OrchestratorError, Problem
-from orchestrator.plan.planner import Source, canonical
+from orchestrator.plan.step import Source, canonical
 from orchestrator.system import allowlist, parse_cache, settings
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ class Counts:
     """Width, height and batch size of the largest bucket of the largest resolution class; empty without pictures."""
 
 
-class World:
-    """``plan.Known`` of this machine."""
+class ProjectInputs:
+    """``Inputs`` of this machine."""
 
     def __init__(self, root: Path, digests: Digests, folders: Sequence[Path] = ()) -> None:
         """Look for pictures below ``root`` and for models below ``root`` and ``folders``."""

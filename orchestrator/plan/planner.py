@@ -1,6 +1,6 @@
 """Recipes become a plan: a tuple of steps, each with the files it needs and promises, and the key that says what was asked.
 
-Pure: what comes from outside (digests of files, engine versions, the pictures of a dataset) is asked of a ``Known`` value.
+Pure: what comes from outside (digests of files, engine versions, the pictures of a dataset) is asked of a ``Inputs`` value.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
-from orchestrator.plan.step import JSON, Kind, Lane, Source, Step, canonical, make_step
+from orchestrator.plan.step import JSON, Lane, Source, Step, StepKind, make_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from orchestrator.recipe import Merge, Recipe, Resize
-
-__all__ = ["Kind", "Known", "Lane", "Plan", "Source", "Step", "canonical", "make_plan"]
 
 # What changes how a training goes about its work, and not what comes out.
 _HOW = {
@@ -59,10 +57,10 @@ class Plan:
 
     def shared(self) -> list[Step]:
         """Return the steps that belong to several recipes: grids, and the release they form together."""
-        return [step for step in self.steps if not step.recipe and step.kind is not Kind.DATASET]
+        return [step for step in self.steps if not step.recipe and step.kind is not StepKind.DATASET]
 
 
-class Known(Protocol):
+class Inputs(Protocol):
     """What planning asks about the world outside; it reads, and changes nothing."""
 
     def pictures(self, recipe: Recipe) -> Sequence[Source]:
@@ -75,7 +73,7 @@ class Known(Protocol):
         """Return the version of an engine."""
 
 
-def make_plan(recipes: Iterable[Recipe], known: Known) -> Plan:
+def make_plan(recipes: Iterable[Recipe], known: Inputs) -> Plan:
     """Plan every recipe, and, for more than one, the grids and the release that they form together.
 
     Raises:
@@ -109,12 +107,12 @@ def _unused(tool: Merge | Resize) -> set[str]:
     return set() if tool.tool == "sd-scripts" else {"options"}
 
 
-def _version(tool: Merge | Resize, known: Known) -> str:
+def _version(tool: Merge | Resize, known: Inputs) -> str:
     """Return what stands for the tool in a key: nothing for ours, whose outputs are judged by their digests."""
     return f"{tool.tool} {known.engine(tool.tool)}" if tool.tool == "sd-scripts" else ""
 
 
-def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[Step]:
+def _steps(recipe: Recipe, known: Inputs, planned: Mapping[str, Step]) -> list[Step]:
     """Return the steps of one recipe: dataset, train, merge, resize, render, release."""
     from orchestrator.dataset.sources import key_params  # noqa: PLC0415 - which planning reads anyhow
 
@@ -124,7 +122,7 @@ def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[St
     if recipe.base.vae:
         models.append(known.file("vae", recipe.base.vae, recipe.base.vae_sha256))
     asked = key_params(recipe.dataset)  # the files themselves are sources, by content
-    data = make_step(f"{recipe.dataset.name}/dataset", Kind.DATASET, asked, (), ("**/*",), sources=known.pictures(recipe))
+    data = make_step(f"{recipe.dataset.name}/dataset", StepKind.DATASET, asked, (), ("**/*",), sources=known.pictures(recipe))
     data = planned.get(data.name, data) if data.key == getattr(planned.get(data.name), "key", "") else data
 
     base = {"architecture": recipe.base.architecture, "clip_skip": recipe.base.clip_skip}
@@ -133,7 +131,7 @@ def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[St
     before = [known.file("weights", recipe.network.weights, "")] if recipe.network.weights else []
     train = make_step(
         f"{name}/train",
-        Kind.TRAIN,
+        StepKind.TRAIN,
         params,
         [data],
         (file,),
@@ -151,35 +149,43 @@ def _steps(recipe: Recipe, known: Known, planned: Mapping[str, Step]) -> list[St
             **_dump(recipe.merge, _unused(recipe.merge)),
         }
         tool = _version(recipe.merge, known)
-        last = make_step(f"{name}/merge", Kind.MERGE, params, [last], (file,), engine=tool, recipe=name)
+        last = make_step(f"{name}/merge", StepKind.MERGE, params, [last], (file,), engine=tool, recipe=name)
         steps.append(last)
     if recipe.resize is not None:
         params = _dump(recipe.resize, _unused(recipe.resize))
         tool = _version(recipe.resize, known)
-        last = make_step(f"{name}/resize", Kind.RESIZE, params, [last], (file,), engine=tool, recipe=name)
+        last = make_step(f"{name}/resize", StepKind.RESIZE, params, [last], (file,), engine=tool, recipe=name)
         steps.append(last)
     needs = [last]
     if recipe.render.prompts:
         pictures = tuple(f"{prompt}.png" for prompt in recipe.render.prompts)
         params = {"render": _dump(recipe.render), "base": base, "triggers": list(recipe.triggers())}
         render = make_step(
-            f"{name}/render", Kind.RENDER, params, [last], pictures, lane=Lane.GPU, sources=models, engine=engine, recipe=name
+            f"{name}/render",
+            StepKind.RENDER,
+            params,
+            [last],
+            pictures,
+            lane=Lane.GPU,
+            sources=models,
+            engine=engine,
+            recipe=name,
         )
         steps.append(render)
         needs.append(render)
     whole = _dump(recipe, {"guards"})
     outputs = (file, "README.md", "manifest.json", "SHA256SUMS", "**/*")
     own = _templates(recipe, known)
-    steps.append(make_step(f"{name}/release", Kind.RELEASE, {"recipe": whole}, needs, outputs, sources=own, recipe=name))
+    steps.append(make_step(f"{name}/release", StepKind.RELEASE, {"recipe": whole}, needs, outputs, sources=own, recipe=name))
     return steps
 
 
-def _templates(recipe: Recipe, known: Known) -> list[Source]:
+def _templates(recipe: Recipe, known: Inputs) -> list[Source]:
     """Return the folder of the recipe's own card templates, by its content."""
     return [known.file("templates", recipe.release.templates, "")] if recipe.release.templates else []
 
 
-def _together(recipes: list[Recipe], steps: Mapping[str, Step], known: Known) -> list[Step]:
+def _together(recipes: list[Recipe], steps: Mapping[str, Step], known: Inputs) -> list[Step]:
     """Return one grid per subject (rows: its algorithms), and the release of all."""
     grids: list[Step] = []
     for subject in dict.fromkeys(recipe.subject for recipe in recipes):
@@ -191,10 +197,10 @@ def _together(recipes: list[Recipe], steps: Mapping[str, Step], known: Known) ->
             }
             needs = [steps[f"{recipe.name}/render"] for recipe in rows]
             outputs = (f"{subject}_grid.png", f"{subject}_grid.webp")
-            grids.append(make_step(f"{subject}/grid", Kind.RENDER, params, needs, outputs))
+            grids.append(make_step(f"{subject}/grid", StepKind.RENDER, params, needs, outputs))
     name = next((recipe.release.collection for recipe in recipes if recipe.release.collection), "release")
     needs = [*(steps[f"{recipe.name}/release"] for recipe in recipes), *grids]
     promised = ("README.md", "manifest.json", "SHA256SUMS", f"{name}.zip", "*.safetensors", "**/*")
     members = {"name": name, "members": [recipe.name for recipe in recipes]}
     own = _templates(recipes[0], known)
-    return [*grids, make_step(f"{name}/release", Kind.RELEASE, members, needs, promised, sources=own)]
+    return [*grids, make_step(f"{name}/release", StepKind.RELEASE, members, needs, promised, sources=own)]

@@ -16,7 +16,7 @@ SCHEMA = 1
 JSON = dict[str, Any]
 
 
-class Kind(StrEnum):
+class StepKind(StrEnum):
     """The six kinds of step."""
 
     DATASET = "dataset"
@@ -51,7 +51,7 @@ class Step:
     """
 
     name: str
-    kind: Kind
+    kind: StepKind
     owner: str
     params: JSON
     sources: tuple[Source, ...]
@@ -74,7 +74,7 @@ def canonical(value: Any) -> bytes:
 
 def make_step(
     name: str,
-    kind: Kind,
+    kind: StepKind,
     params: JSON,
     needs: Sequence[Step],
     outputs: tuple[str, ...],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from orchestrator.recipe.base import Architecture, Family, Name, Option, Part, Scalar
+from orchestrator.recipe.base import Architecture, Family, Name, Option, Scalar, Table
 from orchestrator.recipe.dataset import CaptionPart, Colour, Dataset, Source, Vocabulary, Words
 from orchestrator.recipe.outputs import Expect, Merge, Prompt, Region, Release, Render, Resize
 from orchestrator.recipe.training import Base, Guards, Network, Preset, Training
@@ -26,7 +26,6 @@ __all__ = [
     "Name",
     "Network",
     "Option",
-    "Part",
     "Preset",
     "Prompt",
     "Recipe",
@@ -36,13 +35,14 @@ __all__ = [
     "Resize",
     "Scalar",
     "Source",
+    "Table",
     "Training",
     "Vocabulary",
     "Words",
 ]
 
 
-class Recipe(Part):
+class Recipe(Table):
     """One LoRA, from images to a released file."""
 
     name: Name

@@ -23,7 +23,7 @@ Family = Literal["lora", "locon", "loha", "lokr", "dylora", "glora", "full", "di
 Architecture = Literal["sd1", "sdxl"]
 
 
-class Part(BaseModel):
+class Table(BaseModel):
     """Base of every table of a recipe: frozen, strict, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.recipe.base import Fraction, Name, Part, Positive
+from orchestrator.recipe.base import Fraction, Name, Positive, Table
 
 CaptionPart = Literal[
     "trigger", "tags", "background", "height", "direction", "framing", "pose", "clothing", "gaze", "expression"
@@ -15,7 +15,7 @@ Words = str | dict[str, str]
 Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
-class Vocabulary(Part):
+class Vocabulary(Table):
     """The words of a caption, by the view that a file name states (f00: upper body, level, front)."""
 
     height: dict[str, str] = {}
@@ -49,7 +49,7 @@ class Vocabulary(Part):
     """The order of the parts in a caption; a part that is not listed is left out."""
 
 
-class Source(Part):
+class Source(Table):
     """One folder of original pictures."""
 
     images: str
@@ -83,7 +83,7 @@ class Source(Part):
     """Images of the class without the subject (is_reg); they take captions as any other source."""
 
 
-class Dataset(Part):
+class Dataset(Table):
     """From source images to what the trainer sees."""
 
     name: Name

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.recipe.base import Name, Option, Part, Positive, Rate
+from orchestrator.recipe.base import Name, Option, Positive, Rate, Table
 
 
-class Merge(Part):
+class Merge(Table):
     """How block weights are baked in."""
 
     zeroed: Literal["keep", "prune"] = "keep"
@@ -24,7 +24,7 @@ class Merge(Part):
     """Further options of that program (new_rank, precision, device, …), checked against its parser."""
 
 
-class Resize(Part):
+class Resize(Table):
     """Compression by rank. Exactly one of sv_ratio, sv_fro, sv_cumulative, size_mb, or new_rank alone."""
 
     sv_ratio: Annotated[float, Field(ge=1)] | None = None
@@ -43,7 +43,7 @@ class Resize(Part):
     """Further options of that program (device), checked against its parser."""
 
 
-class Prompt(Part):
+class Prompt(Table):
     """One column of the grid."""
 
     prompt: str
@@ -55,7 +55,7 @@ class Prompt(Part):
     height: Positive | None = None
 
 
-class Render(Part):
+class Render(Table):
     """Sample images of the finished file."""
 
     prompts: dict[Name, Prompt] = {}
@@ -71,7 +71,7 @@ class Render(Part):
     precision: Literal["no", "fp16", "bf16"] = "fp16"
 
 
-class Region(Part):
+class Region(Table):
     """One part of a picture with several characters (Latent Couple, regional prompter), and what stands there."""
 
     prompt: str
@@ -81,7 +81,7 @@ class Region(Part):
     label_ja: str = ""
 
 
-class Release(Part):
+class Release(Table):
     """What the file and the card say."""
 
     title: str = ""
@@ -121,7 +121,7 @@ class Release(Part):
     """Folder, relative to the project, with README.md.j2 and others to use instead of the card's own templates."""
 
 
-class Expect(Part):
+class Expect(Table):
     """What is known of a released file; checked against the plan and against the result."""
 
     tensor_bytes: Positive | None = None

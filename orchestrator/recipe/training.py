@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.recipe.base import Architecture, Family, Fraction, Option, Part, Positive, Rate, Scalar, Sha256
+from orchestrator.recipe.base import Architecture, Family, Fraction, Option, Positive, Rate, Scalar, Sha256, Table
 
 
-class Base(Part):
+class Base(Table):
     """The checkpoint that the LoRA is trained on."""
 
     architecture: Architecture = "sd1"
@@ -30,7 +30,7 @@ class Base(Part):
     """Licence of the checkpoint, as its author states it."""
 
 
-class Preset(Part):
+class Preset(Table):
     """Which modules LyCORIS trains; written to a file and passed as network_args preset=FILE."""
 
     enable_conv: bool = True
@@ -40,7 +40,7 @@ class Preset(Part):
     text_encoder_target_name: tuple[str, ...] = ()
 
 
-class Network(Part):
+class Network(Table):
     """The LoRA that is trained."""
 
     family: Family
@@ -62,7 +62,7 @@ class Network(Part):
     """Continue from this file (network_weights)."""
 
 
-class Training(Part):
+class Training(Table):
     """One run of the trainer."""
 
     steps: Positive
@@ -106,7 +106,7 @@ class Training(Part):
         return self.optimizer.lower() == "adafactor" and bool(args.get("relative_step", True) or args.get("warmup_init"))
 
 
-class Guards(Part):
+class Guards(Table):
     """What ends or delays a training that goes wrong."""
 
     stall_seconds: Positive = 900

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 
 from orchestrator.cli import progress
 from orchestrator.errors import Problem, RecipeError, StepFailed
-from orchestrator.plan.planner import Kind, Plan, make_plan
+from orchestrator.plan.planner import Plan, make_plan
+from orchestrator.plan.step import StepKind
 from orchestrator.recipe import Recipe
 from orchestrator.release import grid
 from orchestrator.release.a1111 import every
@@ -150,15 +151,15 @@ def label(axes: Sequence[Axis], values: Sequence[str]) -> str:
 
 def _draw(space: Workspace, variant: Variant, gpus: str, *, quiet: bool) -> Variant:
     """Run a variant's steps up to its pictures; those of the recipe itself, and what variants share, are not run again."""
-    whole = make_plan([variant.recipe], space.world)
-    plan = Plan(tuple(step for step in whole.steps if step.kind is not Kind.RELEASE), whole.recipes)
+    whole = make_plan([variant.recipe], space.inputs)
+    plan = Plan(tuple(step for step in whole.steps if step.kind is not StepKind.RELEASE), whole.recipes)
     reasons = space.store.reasons(plan)
     if any(reasons.values()):
         space.preflight(plan, reasons)
         with progress.choose(plan, progress.Style(), quiet=quiet) as looking:
             job = Job(plan, space.store, space.root, looking, warm=process.Warm())
             _demand(run_plan(job, slots.lanes(gpus, session.trainers(variant.recipe.engine == "embedded"))))
-    render = next(step for step in plan.steps if step.kind is Kind.RENDER)
+    render = next(step for step in plan.steps if step.kind is StepKind.RENDER)
     weights = plan.by_name[render.needs[0]]
     record = space.store.record(weights)
     size = record.outputs[f"{variant.recipe.name}.safetensors"]["bytes"] if record else 0

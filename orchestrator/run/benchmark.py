@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
-from orchestrator.plan.planner import Kind, canonical
+from orchestrator.plan.step import StepKind, canonical
 from orchestrator.run.record import host
 from orchestrator.system import process
 
@@ -101,7 +101,7 @@ def left(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -> Lef
     seconds, found, lacking = 0.0, [], {}
     for step in plan.steps:
         reason = reasons[step.name]
-        if step.kind is not Kind.TRAIN or reason is None:
+        if step.kind is not StepKind.TRAIN or reason is None:
             continue
         recipe = plan.recipes[step.recipe]
         key = shape(recipe, space) if memo else ""
@@ -134,7 +134,7 @@ def measure(recipe: Recipe, plan: Plan, space: Workspace) -> Probe:
     Raises:
         StepFailed: the dataset is not built yet, or the trainer ended before it had done its steps.
     """
-    step = next(step for step in plan.of(recipe.name) if step.kind is Kind.TRAIN)
+    step = next(step for step in plan.of(recipe.name) if step.kind is StepKind.TRAIN)
     data = space.store.folder(plan.by_name[step.needs[0]])
     if not (data / "dataset.toml").is_file():
         again = f"python -m orchestrator run {recipe.name} --only dataset"
@@ -177,7 +177,7 @@ def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) ->
         memory[:] = [max(memory[0], used), total]
         return ""
 
-    watch = process.Watch(engines.get(recipe.engine).read, progress, hold=look)
+    watch = process.ChildCallbacks(engines.get(recipe.engine).read, progress, hold=look)
     end = process.run(command, folder, watch)
     timed = sorted(done for done in frames if done >= 1)
     if not end.ok or len(timed) < 2 or timed[-1] == timed[0]:
@@ -207,10 +207,10 @@ def shape(recipe: Recipe, space: Workspace) -> str:
     training["frozen"] = [getattr(recipe.training, name) == 0 for name in _RATES]
     asked = {
         "machine": {name: said[name] for name in ("node", "gpu", "driver", "cpus")},
-        "engine": [recipe.engine, space.world.engine(recipe.engine)],
+        "engine": [recipe.engine, space.inputs.engine(recipe.engine)],
         "base": [recipe.base.architecture, recipe.base.checkpoint == "embedded"],
         "network": recipe.network.model_dump(mode="json", exclude={"alpha", "conv_alpha", "weights"}),
-        "pictures": space.world.counted(recipe).largest,
+        "pictures": space.inputs.counted(recipe).largest,
         "augmentation": [recipe.dataset.color_aug, recipe.dataset.flip_aug, recipe.dataset.random_crop],
         "training": training,
     }

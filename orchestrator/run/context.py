@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.errors import Problem
-    from orchestrator.plan.planner import Plan, Step
+    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.step import Step
     from orchestrator.run.record import Reason
     from orchestrator.run.store import Store
     from orchestrator.system import process

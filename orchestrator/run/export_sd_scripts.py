@@ -13,26 +13,26 @@ from orchestrator.recipe import toml
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.plan.inputs import World
+    from orchestrator.plan.inputs import ProjectInputs
     from orchestrator.recipe import Recipe
 
 TRAIN, DATASET, PRESET = "train.toml", "dataset.toml", "preset.toml"
 
 
-def sd_scripts(recipe: Recipe, world: World, folder: Path) -> dict[str, str]:
+def sd_scripts(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> dict[str, str]:
     """Return the files (name -> text): train.toml for --config_file, dataset.toml, and preset.toml where the recipe has one.
 
     Args:
         recipe: what to write down.
-        world: finds the models; one that is not there is written by its name.
+        inputs: finds the models; one that is not there is written by its name.
         folder: where the files will stand; everything that is written or read stands below it.
     """
-    inputs = {"dataset": folder / "dataset", "checkpoint": world.find(recipe.base.checkpoint) or Path(recipe.base.checkpoint)}
+    paths = {"dataset": folder / "dataset", "checkpoint": inputs.find(recipe.base.checkpoint) or Path(recipe.base.checkpoint)}
     if recipe.base.vae:
-        inputs["vae"] = world.find(recipe.base.vae) or Path(recipe.base.vae)
+        paths["vae"] = inputs.find(recipe.base.vae) or Path(recipe.base.vae)
     if recipe.network.weights:
-        inputs["weights"] = world.find(recipe.network.weights) or Path(recipe.network.weights)
-    made = arguments.train(recipe, inputs, folder, None)
+        paths["weights"] = inputs.find(recipe.network.weights) or Path(recipe.network.weights)
+    made = arguments.train(recipe, paths, folder, None)
     script = engine.script(recipe)
     table = _table(made.argv, parser_options.of(script))
     table["dataset_config"] = str(folder.absolute() / DATASET)
@@ -45,7 +45,7 @@ def sd_scripts(recipe: Recipe, world: World, folder: Path) -> dict[str, str]:
         *_left_out(recipe),
         "",
     ]
-    files = {TRAIN: "\n".join([*head, *toml.lines(table)]) + "\n", DATASET: _dataset(recipe, world, folder)}
+    files = {TRAIN: "\n".join([*head, *toml.lines(table)]) + "\n", DATASET: _dataset(recipe, inputs, folder)}
     if arguments.PRESET in made.files:
         files[PRESET] = made.files[arguments.PRESET]
     return files
@@ -80,9 +80,9 @@ def _typed(word: str, kind: str) -> Any:
             return word
 
 
-def _dataset(recipe: Recipe, world: World, folder: Path) -> str:
+def _dataset(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> str:
     """Return dataset.toml with the folders that ``dataset build`` will write."""
-    layout = make_layout(recipe.dataset, world.root)
+    layout = make_layout(recipe.dataset, inputs.root)
     text = sd_scripts_toml.text(layout, recipe.dataset)
     return text.replace('image_dir = "', f'image_dir = "{(folder.absolute() / "dataset").as_posix()}/')
 

@@ -13,14 +13,14 @@ from orchestrator.errors import NotReady, Problem, RecipeError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.plan.inputs import World
+    from orchestrator.plan.inputs import ProjectInputs
     from orchestrator.recipe import Recipe
 
 _PARTS: Final = 3  # owner/name/file, where file may stand in folders
 _PICKLES: Final = (".ckpt", ".pt", ".pth", ".bin")
 
 
-def fetch(recipe: Recipe, world: World, folder: Path) -> Path:
+def fetch(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> Path:
     """Return the base model's file in ``folder``, fetched unless a file of that name and digest is found already.
 
     Raises:
@@ -28,8 +28,8 @@ def fetch(recipe: Recipe, world: World, folder: Path) -> Path:
         NotReady: it could not be fetched, or is not the file that the recipe means.
     """
     base = recipe.base
-    standing = world.find(base.checkpoint)
-    if standing is not None and (not base.sha256 or world.digests.of(standing) == base.sha256):
+    standing = inputs.find(base.checkpoint)
+    if standing is not None and (not base.sha256 or inputs.digests.of(standing) == base.sha256):
         return standing
     owner, name, file = _source(recipe)
     target = folder / base.checkpoint.rpartition("/")[2]

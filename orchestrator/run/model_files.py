@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from orchestrator.plan.inputs import World
+    from orchestrator.plan.inputs import ProjectInputs
     from orchestrator.recipe import Recipe
 
 _NAMES: Final = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "lora": "a LoRA", "vae": "a VAE", "": "something else"}
@@ -32,16 +32,16 @@ def asked(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
         yield "network.weights", recipe.network.weights, ""
 
 
-def problems(recipe: Recipe, world: World) -> list[Problem]:
+def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
     """Return what is wrong with the models of a recipe: missing, broken, another file or architecture, a harmful pickle."""
     found: list[Problem] = []
     for key, name, sha256 in asked(recipe):
         where = f"{key} = {name}"
-        path = world.find(name)
+        path = inputs.find(name)
         if path is None:
-            found.append(_missing(where, name, recipe, world))
+            found.append(_missing(where, name, recipe, inputs))
             continue
-        if name != "embedded" and not allowlist.model(path, world.root, world.searched()):
+        if name != "embedded" and not allowlist.model(path, inputs.root, inputs.searched()):
             what = f"{path} lies in no folder of models, and in none that was given"
             hint = (
                 f"python -m orchestrator trust {shlex.quote(str(path.parent))}  if this recipe shall read it; or $KRNK_MODELS"
@@ -49,7 +49,7 @@ def problems(recipe: Recipe, world: World) -> list[Problem]:
             found.append(Problem(where, what, hint))
             continue
         try:
-            digest = world.digests.of(path) if sha256 else ""
+            digest = inputs.digests.of(path) if sha256 else ""
             what = "" if path.is_dir() else _unsound(path)
         except OSError as error:
             found.append(Problem(where, f"{path} cannot be read: {error.strerror}", f"chmod u+r {path}"))
@@ -65,12 +65,12 @@ def problems(recipe: Recipe, world: World) -> list[Problem]:
     return found
 
 
-def checks(recipe: Recipe, world: World) -> list[Check]:
+def checks(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
     """Return a line for every model that is sound, with a warning where it is a pickle or nobody says which file is meant."""
-    bad = {problem.where for problem in problems(recipe, world)}
+    bad = {problem.where for problem in problems(recipe, inputs)}
     found: list[Check] = []
     for key, name, sha256 in asked(recipe):
-        path = world.find(name)
+        path = inputs.find(name)
         where = f"{key} = {name}"
         if path is None or where in bad:
             continue
@@ -86,13 +86,13 @@ def checks(recipe: Recipe, world: World) -> list[Check]:
     return found
 
 
-def _missing(where: str, name: str, recipe: Recipe, world: World) -> Problem:
-    folders = world.searched()
+def _missing(where: str, name: str, recipe: Recipe, inputs: ProjectInputs) -> Problem:
+    folders = inputs.searched()
     near = [path.name for folder in folders for path in folder.glob("*.safetensors")] + [
         path.name for folder in folders for path in folder.glob("*.ckpt")
     ]
     listed = ", ".join(str(folder) for folder in folders[:_LISTED]) + (" …" if len(folders) > _LISTED else "")
-    hint = f"put it into {world.root / 'models'}, or name your model folders in $KRNK_MODELS; searched: {listed}"
+    hint = f"put it into {inputs.root / 'models'}, or name your model folders in $KRNK_MODELS; searched: {listed}"
     if recipe.base.url and where.startswith("base.checkpoint"):
         hint = f"python -m orchestrator fetch-base {recipe.name}  fetches it; or {hint}"
     close = difflib.get_close_matches(name, near, n=1, cutoff=0.8)  # another model's name is no near miss

@@ -10,12 +10,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.plan.planner import Kind
+from orchestrator.plan.step import StepKind
 from orchestrator.recipe import Guards
 from orchestrator.run import guards
 from orchestrator.run.record import PROGRESS, readings
 from orchestrator.system import process
-from orchestrator.system.process import Progress, Watch
+from orchestrator.system.process import ChildCallbacks, Progress
 from orchestrator.weights.families import expected_tensors
 from orchestrator.weights.io import saved
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.engines import Engine
-    from orchestrator.plan.planner import Step
+    from orchestrator.plan.step import Step
     from orchestrator.recipe import Recipe
     from orchestrator.run.context import Job
 
@@ -32,7 +32,7 @@ LAST_LINES = 12
 
 
 class Journal:
-    """Writes progress.jsonl and tells the view; gives the ``Watch`` for a child."""
+    """Writes progress.jsonl and tells the view; gives the ``ChildCallbacks`` for a child."""
 
     def __init__(self, job: Job, step: Step, engine: Engine | None, work: Path) -> None:
         """Write into ``work``; read the output as ``engine`` does, or as our own programs speak."""
@@ -45,7 +45,7 @@ class Journal:
         self._guards = recipe.guards if recipe is not None else None
         said = recipe.guards if recipe is not None else Guards()
         self._pace, self._heat = guards.Pace(said, self._say), guards.Heat(said, self._say)
-        training = recipe is not None and step.kind is Kind.TRAIN
+        training = recipe is not None and step.kind is StepKind.TRAIN
         self._training = recipe.training if recipe is not None and training else None
         self._bytes = predicted(step, recipe) if recipe is not None and training else 0
         self._max_loss = recipe.guards.max_loss if recipe is not None and training else None
@@ -72,9 +72,9 @@ class Journal:
         limit = f" (guards.stall_seconds = {self._guards.stall_seconds})" if self._guards is not None else ""
         self._say(f"stalled: no sign of progress for {seconds:.0f} s{limit}; log: {self._work / process.LOG}")
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> ChildCallbacks:
         self._file = (self._work / PROGRESS).open("ab", buffering=0)
-        watch = Watch(self._read, self._tell, stop=self._job.stop)
+        watch = ChildCallbacks(self._read, self._tell, stop=self._job.stop)
         watch.hold, watch.said = self._hold, self._turned
         if self._max_loss is not None:  # a training; our own steps have no even pace
             watch.now = lambda progress: self._pace.step(progress.done)

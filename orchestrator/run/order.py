@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.plan.planner import Kind
+from orchestrator.plan.step import StepKind
 
 if TYPE_CHECKING:
     from orchestrator.plan.planner import Plan
@@ -34,7 +34,7 @@ def order(plan: Plan) -> dict[str, tuple[int, int]]:
         within = position
         if step.recipe:
             first = place[step.recipe]
-        elif step.kind is Kind.DATASET:
+        elif step.kind is StepKind.DATASET:
             first = wanted.get(step.name, 0) - AHEAD
             within = position - len(plan.steps)  # before the recipe in that place, though it stands behind it in the plan
         else:

@@ -13,7 +13,7 @@ from orchestrator import engines
 from orchestrator.cli import doctor
 from orchestrator.engines.sdscripts import environment
 from orchestrator.errors import Problem, grouped
-from orchestrator.plan.planner import Kind
+from orchestrator.plan.step import StepKind
 from orchestrator.run import model_files
 from orchestrator.weights.doctor_check import Check, State, as_json, table
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.plan.inputs import World
+    from orchestrator.plan.inputs import ProjectInputs
     from orchestrator.plan.planner import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.recipe.loader import Loaded
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
 
 __all__ = ["WITHOUT", "Check", "State", "as_json", "checks", "disk_space", "models", "pictures", "preflight", "table"]
 
-_NEEDS_ENGINE = (Kind.TRAIN, Kind.RENDER)
+_NEEDS_ENGINE = (StepKind.TRAIN, StepKind.RENDER)
 WITHOUT = "without all this"
 
 
-def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, store: Store) -> list[Problem]:
+def preflight(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectInputs, store: Store) -> list[Problem]:
     """Return everything that this machine lacks for the steps that will run; empty if they can run."""
     from orchestrator.system import allowlist  # noqa: PLC0415
 
     due = [step for step in plan.steps if reasons[step.name] is not None]
     problems: list[Problem] = []
     for name in dict.fromkeys(step.recipe for step in due if step.recipe):
-        problems += allowlist.problems(plan.recipes[name], world.root)
-    owners = dict.fromkeys(step.owner for step in due if step.kind is Kind.DATASET)
+        problems += allowlist.problems(plan.recipes[name], inputs.root)
+    owners = dict.fromkeys(step.owner for step in due if step.kind is StepKind.DATASET)
     built = [next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner) for owner in owners]
     for recipe in built:
-        problems += pictures(recipe, world)
+        problems += pictures(recipe, inputs)
     needs_engine = dict.fromkeys(step.recipe for step in due if step.recipe and step.kind in _NEEDS_ENGINE)
     for name in needs_engine:
         recipe = plan.recipes[name]
         problems += engines.get(recipe.engine).preflight(recipe)
-        problems += models(recipe, world)
-    trained = [plan.recipes[step.recipe] for step in due if step.kind is Kind.TRAIN]
-    problems += disk_space(trained, built, world, store)
+        problems += models(recipe, inputs)
+    trained = [plan.recipes[step.recipe] for step in due if step.kind is StepKind.TRAIN]
+    problems += disk_space(trained, built, inputs, store)
     problems = grouped(problems)
     if needs_engine and problems and any(plan.recipes[name].engine == "sd-scripts" for name in needs_engine):
         names = " ".join(plan.recipes) if len(plan.recipes) == 1 else "all"
@@ -62,40 +62,40 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], world: World, st
     return problems
 
 
-def pictures(recipe: Recipe, world: World) -> list[Problem]:
+def pictures(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
     """Return what is wrong with the originals of a recipe's dataset."""
     from orchestrator.dataset.problems import dataset_problems  # noqa: PLC0415
     from orchestrator.system import allowlist  # noqa: PLC0415 - reads image headers
 
-    strange = allowlist.problems(recipe, world.root)
-    strange = strange or allowlist.links(recipe, [source.path for source in world.pictures(recipe)], world.root)
-    if strange or world.counted(recipe).sound:
+    strange = allowlist.problems(recipe, inputs.root)
+    strange = strange or allowlist.links(recipe, [source.path for source in inputs.pictures(recipe)], inputs.root)
+    if strange or inputs.counted(recipe).sound:
         return strange
-    return list(dataset_problems(world.layout(recipe), recipe.dataset, world.root))
+    return list(dataset_problems(inputs.layout(recipe), recipe.dataset, inputs.root))
 
 
-def models(recipe: Recipe, world: World) -> list[Problem]:
+def models(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
     """Return what is wrong with the base model, the VAE and the LoRA to go on from."""
-    return model_files.problems(recipe, world)
+    return model_files.problems(recipe, inputs)
 
 
-def disk_space(trained: list[Recipe], built: list[Recipe], world: World, store: Store) -> list[Problem]:
+def disk_space(trained: list[Recipe], built: list[Recipe], inputs: ProjectInputs, store: Store) -> list[Problem]:
     """Return a problem if the disk of the store is too small for what will be written, or cannot be written.
 
     Args:
         trained: the recipes that will be trained and what follows.
         built: one recipe of every dataset that will be built.
-        world: this machine.
+        inputs: this machine.
         store: where all of it goes.
     """
     from orchestrator.run.workspace import disk  # noqa: PLC0415
     from orchestrator.weights.families import expected_tensors  # noqa: PLC0415 - only when something will be trained
 
-    needed = sum(world.counted(recipe).disk_bytes for recipe in built)
+    needed = sum(inputs.counted(recipe).disk_bytes for recipe in built)
     for recipe in trained:
-        said = expected_tensors.predict(recipe, expected_tensors.of(recipe, world.find(recipe.base.checkpoint)))
+        said = expected_tensors.predict(recipe, expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint)))
         if said is not None and said.tensor_bytes is not None:
-            needed += disk(recipe, said.tensor_bytes, world.counted(recipe).disk_bytes)
+            needed += disk(recipe, said.tensor_bytes, inputs.counted(recipe).disk_bytes)
     folder: Path = store.root
     while not folder.exists():
         folder = folder.parent
@@ -125,25 +125,25 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
             found.append(Check(f"engine {name}", State.OK, engines.get(name).version()))
     datasets: dict[str, Recipe] = {}
     for recipe in recipes:
-        problems += models(recipe, space.world)
-        found += model_files.checks(recipe, space.world)
+        problems += models(recipe, space.inputs)
+        found += model_files.checks(recipe, space.inputs)
         if recipe.dataset.name not in datasets:
             datasets[recipe.dataset.name] = recipe
-            lacking = pictures(recipe, space.world)
+            lacking = pictures(recipe, space.inputs)
             problems += lacking
-            found += [] if lacking else _dataset(recipe, space.world)
-    problems += disk_space(recipes, list(datasets.values()), space.world, space.store)
+            found += [] if lacking else _dataset(recipe, space.inputs)
+    problems += disk_space(recipes, list(datasets.values()), space.inputs, space.store)
     found += [Check(problem.where, State.BAD, problem.what, problem.hint) for problem in grouped(problems)]
     if space.store.root.is_dir():
-        space.world.digests.save()
+        space.inputs.digests.save()
     return list(dict.fromkeys(found))
 
 
-def _dataset(recipe: Recipe, world: World) -> list[Check]:
+def _dataset(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
     """Check a dataset as ``dataset check`` does: how many pictures, what would stop the build, how much there is to know."""
     from orchestrator.dataset import lint  # noqa: PLC0415 - it decodes pictures it has not seen yet
 
-    report = lint.check(recipe.dataset, world.root, recipe.training, memory=lint.memory(world.root))
+    report = lint.check(recipe.dataset, inputs.root, recipe.training, memory=lint.memory(inputs.root))
     what = f"dataset {recipe.dataset.name}"
     found = [Check(one.where, State.BAD, one.what, one.hint) for one in report.errors()]
     said = f"{len(report.inspected.originals())} pictures, {report.inspected.prediction.images} with all sizes"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator import engines
 from orchestrator.errors import RecipeError
-from orchestrator.plan.planner import Kind
+from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader
 from orchestrator.report.recipe_page import VARIANTS
 from orchestrator.run.record import PARTIAL, RECORD
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from orchestrator.plan.planner import Step
+    from orchestrator.plan.step import Step
     from orchestrator.recipe.loader import Loaded
     from orchestrator.run.workspace import Workspace
 
-_STEP = re.compile(rf"({'|'.join(Kind)})-[0-9a-f]{{12}}(\.old-.*)?")
+_STEP = re.compile(rf"({'|'.join(StepKind)})-[0-9a-f]{{12}}(\.old-.*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def remove(space: Workspace, found: list[Stale]) -> None:
 def _asked(space: Workspace) -> Iterator[Step]:
     """Yield every step that a recipe asks for: alone and with all others, under every profile and engine."""
     names = loader.names(space.recipes)
-    space.world.recall()
+    space.inputs.recall()
     folders = (space.recipes, loader.library())
     profiles = sorted({path.stem for folder in folders for path in folder.glob("_profiles/*.toml")})
     for profile in ("", *profiles):

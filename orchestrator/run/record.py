@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.plan.planner import canonical
+from orchestrator.plan.step import canonical
 from orchestrator.system import process, supervisor
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.errors import Problem
-from orchestrator.plan.planner import Kind, Lane, Step
+from orchestrator.plan.step import Lane, Step, StepKind
 from orchestrator.run.context import Job, Outcome, Status
 from orchestrator.run.order import order
 from orchestrator.run.slots import Lanes
@@ -44,7 +44,7 @@ def run_plan(job: Job, places: Places) -> list[Outcome]:
     walk = _Walk(job)
     running: dict[Future[Outcome], Step] = {}
     said = False
-    owners = dict.fromkeys(step.owner for step in job.plan.steps if step.recipe or step.kind is Kind.RELEASE)
+    owners = dict.fromkeys(step.owner for step in job.plan.steps if step.recipe or step.kind is StepKind.RELEASE)
     with job.store.lock(owners, lambda said: _lost(job, said)):
         try:
             while True:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import progress
-from orchestrator.plan.planner import Kind
+from orchestrator.plan.step import StepKind
 from orchestrator.run import notify, resume, slots
 from orchestrator.run.context import Job, Outcome, Status
 from orchestrator.run.runner import interruptible, run_plan
@@ -18,8 +18,9 @@ from orchestrator.system import process
 from orchestrator.system.terminal import clean
 
 if TYPE_CHECKING:
-    from orchestrator.plan.inputs import World
-    from orchestrator.plan.planner import Plan, Step
+    from orchestrator.plan.inputs import ProjectInputs
+    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.step import Step
     from orchestrator.run.store import Store
 
 
@@ -60,13 +61,13 @@ def go(
         outcomes = [Outcome(step, Status.CACHED) for step in plan.steps]
         _summary(plan, space.store, outcomes, time.monotonic() - begun, quiet=quiet)
         return outcomes
-    here = {name for name in due if not asked.cluster or plan.by_name[name].kind is Kind.DATASET}
+    here = {name for name in due if not asked.cluster or plan.by_name[name].kind is StepKind.DATASET}
     space.preflight(plan, {name: due[name] if name in here else None for name in reasons})
     looking = looking or progress.choose(plan, style, quiet=quiet)
     job = Job(plan, space.store, space.root, looking, force, only, asked.keep_going, asked.verify)
     with looking:
         steps = [plan.by_name[name] for name in due]
-        outcomes = _on_cluster(job, asked, steps, space.world) if asked.cluster else _here(job, asked)
+        outcomes = _on_cluster(job, asked, steps, space.inputs) if asked.cluster else _here(job, asked)
     if unsent := notify.ended(outcomes, time.monotonic() - begun):
         looking.say(unsent)
     _summary(plan, space.store, outcomes, time.monotonic() - begun, quiet=quiet)
@@ -82,16 +83,16 @@ def _here(job: Job, asked: Asked) -> list[Outcome]:
         return run_plan(job, places)
 
 
-def _on_cluster(job: Job, asked: Asked, due: list[Step], world: World) -> list[Outcome]:
+def _on_cluster(job: Job, asked: Asked, due: list[Step], inputs: ProjectInputs) -> list[Outcome]:
     """Run on a Ray cluster, after a look at each of its nodes."""
     from orchestrator.run import workspace  # noqa: PLC0415 - only for those who have a cluster
     from orchestrator.run.cluster.ray_pool import Cluster  # noqa: PLC0415
     from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
 
     sizes = [0]
-    for recipe in {step.recipe: job.plan.recipes[step.recipe] for step in due if step.kind is Kind.TRAIN}.values():
-        said = expected_tensors.predict(recipe, expected_tensors.of(recipe, world.find(recipe.base.checkpoint)))
-        pictures = world.counted(recipe).disk_bytes  # a copy of the dataset travels with the training
+    for recipe in {step.recipe: job.plan.recipes[step.recipe] for step in due if step.kind is StepKind.TRAIN}.values():
+        said = expected_tensors.predict(recipe, expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint)))
+        pictures = inputs.counted(recipe).disk_bytes  # a copy of the dataset travels with the training
         sizes.append(pictures + (workspace.disk(recipe, said.tensor_bytes, pictures) if said is not None else 0))
     with Cluster(asked.address, asked.transport) as cluster:
         cluster.start(job, due, max(sizes))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from orchestrator.plan.planner import Lane
+from orchestrator.plan.step import Lane
 from orchestrator.system import lock
 
 if TYPE_CHECKING:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestrator import engines
 from orchestrator.models import blocks
-from orchestrator.plan.planner import Kind, Plan, Step
+from orchestrator.plan.step import Step, StepKind
 from orchestrator.release.a1111 import every
 from orchestrator.system.process import Command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orchestrator.plan.planner import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.run.store import Store
 
@@ -33,22 +34,22 @@ def command(step: Step, plan: Plan, store: Store, root: Path, state: Path | None
     """
     work = store.work(step)
     recipe = plan.recipes.get(step.recipe)
-    if step.kind is Kind.DATASET:
+    if step.kind is StepKind.DATASET:
         owner = next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == step.owner)
         asked = {"dataset": owner.dataset.model_dump(mode="json"), "root": str(root), "output": str(work)}
         return _own("orchestrator.dataset", work, asked, "build")
     if recipe is None:
-        return _grid(step, plan, store) if step.kind is Kind.RENDER else _collection(step, plan, store, root)
+        return _grid(step, plan, store) if step.kind is StepKind.RENDER else _collection(step, plan, store, root)
     engine = engines.get(recipe.engine)
     match step.kind:
-        case Kind.TRAIN:
+        case StepKind.TRAIN:
             inputs = {"dataset": store.folder(plan.by_name[step.needs[0]]), **_models(step)}
             return engine.train(recipe, inputs, work, state)
-        case Kind.RENDER:
+        case StepKind.RENDER:
             return engine.render(recipe, {"lora": _lora(step, plan, store), **_models(step)}, work)
-        case Kind.MERGE | Kind.RESIZE:
+        case StepKind.MERGE | StepKind.RESIZE:
             return _surgery(step, recipe, _lora(step, plan, store), work)
-        case Kind.RELEASE:
+        case StepKind.RELEASE:
             return _release(step, recipe, plan, store, root)
         case _:
             assert_never(step.kind)
@@ -76,7 +77,7 @@ def _surgery(step: Step, recipe: Recipe, lora: Path, work: Path) -> Command:
         from orchestrator.engines.sdscripts import lora_tools  # noqa: PLC0415 - only for recipes that ask for it
 
         return lora_tools.command(step.kind, recipe, lora, output, work)
-    if step.kind is Kind.MERGE:
+    if step.kind is StepKind.MERGE:
         weights = step.params["block_weights"]
         params = {name: step.params[name] for name in ("block_weights", "zeroed", "unmapped", "compat")}
         params |= {"preset": blocks.preset_name(weights, recipe.base.architecture), "compat": step.params["compat"] or None}
@@ -115,7 +116,7 @@ def _records(step: Step, plan: Plan) -> list[Step]:
 
 def _release(step: Step, recipe: Recipe, plan: Plan, store: Store, root: Path) -> Command:
     work = store.work(step)
-    render = next((plan.by_name[need] for need in step.needs if plan.by_name[need].kind is Kind.RENDER), None)
+    render = next((plan.by_name[need] for need in step.needs if plan.by_name[need].kind is StepKind.RENDER), None)
     before = _records(step, plan)
     request = {
         "kind": "recipe",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
-from orchestrator.plan.planner import Kind, Plan, Step
+from orchestrator.plan.planner import Plan
+from orchestrator.plan.step import Step, StepKind
 from orchestrator.run import failure_cause, guards, resume, step_command, turn
 from orchestrator.run.context import Job, Outcome, Status
 from orchestrator.run.monitor import Journal, complete, last_lines
@@ -61,7 +62,7 @@ def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
     """Run the step's command, once more with the recipe's declared changes after a fault, and commit."""
     recipe = job.plan.recipes.get(step.recipe)
     ladder: list[dict[str, Any]] = [{}]
-    if step.kind is Kind.TRAIN and recipe is not None:
+    if step.kind is StepKind.TRAIN and recipe is not None:
         ladder += [dict(change) for change in recipe.guards.retry]
     first = _rung(job.store.work(step), ladder)
     for attempt, change in enumerate(ladder[first:], first + 1):
@@ -80,7 +81,7 @@ def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
             return end
         problems = _judge(job, plan, step, end)
         if not problems:
-            if recipe is not None and step.kind is Kind.TRAIN:
+            if recipe is not None and step.kind is StepKind.TRAIN:
                 _clear_latents(job.store.work(step))
                 complete(job.store.work(step), engines.get(recipe.engine).history(job.store.work(step)))
             place = {"slot": slot.name, "waited": round(slot.waited, 3)}
@@ -105,10 +106,10 @@ def _once(  # noqa: PLR0917 - what one attempt is
     """Run or adopt the command once; return its end, argv, start and the step it was resumed from."""
     recipe = plan.recipes.get(step.recipe)
     engine: Engine | None = (
-        engines.get(recipe.engine) if recipe is not None and step.kind in (Kind.TRAIN, Kind.RENDER) else None
+        engines.get(recipe.engine) if recipe is not None and step.kind in (StepKind.TRAIN, StepKind.RENDER) else None
     )
     work = job.store.begin(step)
-    state = engine.checkpoint(work) if engine is not None and step.kind is Kind.TRAIN else None
+    state = engine.checkpoint(work) if engine is not None and step.kind is StepKind.TRAIN else None
     command = step_command.command(step, plan, job.store, job.root, state[0] if state else None)
     started = time.time()
     with Journal(job, step, engine, work) as watch:
@@ -122,7 +123,7 @@ def _once(  # noqa: PLR0917 - what one attempt is
             at = last.get("resumed_from")
             return end, tuple(argv) if isinstance(argv, list) else command.argv, started, at if isinstance(at, int) else None
         said: dict[str, Any] = {"resumed_from": state[1] if state else None, "change": change}
-        if recipe is not None and step.kind is Kind.TRAIN and recipe.training.cache_latents == "disk":
+        if recipe is not None and step.kind is StepKind.TRAIN and recipe.training.cache_latents == "disk":
             from orchestrator.dataset import latent_links  # noqa: PLC0415
 
             latent_links.lay(job.store.folder(plan.by_name[step.needs[0]]), work)
@@ -173,17 +174,17 @@ def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]
         what = end.fault or failure_cause.said(end.code, cause, last_lines(log))
         if cause is None and full:
             what = f"{full}; {what}"
-        if end.fault and step.kind is Kind.TRAIN and (recipe := plan.recipes.get(step.recipe)) is not None:
+        if end.fault and step.kind is StepKind.TRAIN and (recipe := plan.recipes.get(step.recipe)) is not None:
             what += _kept(engines.get(recipe.engine), job.store.work(step))
         return [Problem(step.name, what, failure_cause.hint(cause, step.recipe or "RECIPE", log))]
     recipe = plan.recipes.get(step.recipe)
-    if end.code is None and step.kind is not Kind.TRAIN:  # a training is judged by what it said and left
+    if end.code is None and step.kind is not StepKind.TRAIN:  # a training is judged by what it said and left
         what = "ended, and nobody saw how"
         return [Problem(step.name, f"{full}; {what}" if full else what, "run the same command again")]
-    if step.kind is Kind.TRAIN and recipe is not None:
+    if step.kind is StepKind.TRAIN and recipe is not None:
         text = log.read_bytes()[failure_cause.log_at(failure_cause.last_attempt(log.parent)) :].decode("utf-8", "replace")
         return engines.get(recipe.engine).finished(recipe, job.store.work(step), text) or _look(job, step, recipe)
-    if step.kind is Kind.RENDER and recipe is not None:
+    if step.kind is StepKind.RENDER and recipe is not None:
         return _look(job, step, recipe)
     return []
 
@@ -201,7 +202,7 @@ def _look(job: Job, step: Step, recipe: Recipe) -> list[Problem]:
     files = [job.store.work(step) / name for name in step.outputs]
     if not all(file.is_file() for file in files):
         return []  # the store says which one is missing
-    if step.kind is Kind.TRAIN:
+    if step.kind is StepKind.TRAIN:
         what, rule = guards.zero_delta(files[0]), recipe.guards.zero_delta
     else:
         plain, rule = guards.constant_images(files), recipe.guards.constant_image

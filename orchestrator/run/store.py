@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.inputs import Digests
-from orchestrator.plan.planner import Kind, Plan, Step
-from orchestrator.plan.step import SCHEMA
+from orchestrator.plan.step import SCHEMA, Step, StepKind
 from orchestrator.run import failure_cause, resume
 from orchestrator.run.record import BOOKKEEPING, PARTIAL, RECORD, Reason, Record, Why, drafts, host, load, sync, write
 from orchestrator.system import lock as owner
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from orchestrator.plan.planner import Plan
 
 
 LOCK = ".lock"
@@ -107,7 +108,7 @@ class Store:
             return Reason(Why.ENDED)
         if process.ended_well(self.work(step)) and self._other_inputs(step, plan):
             return Reason(Why.AGAIN, "its input has changed since the last attempt")
-        engine = plan.recipes[step.recipe].engine if step.kind is Kind.TRAIN else ""
+        engine = plan.recipes[step.recipe].engine if step.kind is StepKind.TRAIN else ""
         return resume.reason(self.work(step), step.kind, engine)
 
     def _ended_well(self, step: Step, plan: Plan) -> bool:
@@ -202,7 +203,7 @@ class Store:
             slot=said.get("slot", ""),
             waited=said.get("waited", 0.0),
         )
-        if step.kind is Kind.TRAIN:
+        if step.kind is StepKind.TRAIN:
             for state in work.glob("*-state"):
                 shutil.rmtree(state, ignore_errors=True)  # nothing is resumed from a finished training
             if plan.recipes[step.recipe].training.save_every_n_steps is None:
@@ -225,7 +226,7 @@ class Store:
         for name in (supervisor.CHILD, supervisor.EXIT, supervisor.LOCK):  # they kept a late supervisor from starting
             (folder / name).unlink(missing_ok=True)
         sync(folder.parent)
-        if step.kind is Kind.RELEASE:
+        if step.kind is StepKind.RELEASE:
             latest = folder.parent / "latest"
             draft = folder.parent / f".latest-{os.getpid()}-{time.time_ns()}"
             draft.symlink_to(folder.name)

@@ -6,13 +6,13 @@ import contextlib
 import fcntl
 from typing import TYPE_CHECKING
 
-from orchestrator.plan.planner import Kind
+from orchestrator.plan.step import StepKind
 from orchestrator.system import lock, process, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.plan.planner import Step
+    from orchestrator.plan.step import Step
     from orchestrator.run.context import Job
 
 SHARED_SECONDS = 0.1
@@ -28,7 +28,7 @@ def wait(job: Job, step: Step) -> Iterator[bool]:
 @contextlib.contextmanager
 def _shared(job: Job, step: Step) -> Iterator[bool]:
     """Wait until no other orchestrator works on a step that recipes share; gives False if the run is to stop meanwhile."""
-    if step.recipe or step.kind is Kind.RELEASE:
+    if step.recipe or step.kind is StepKind.RELEASE:
         yield True  # the whole run holds the recipe's lock
         return
     folder = job.store.root / step.owner

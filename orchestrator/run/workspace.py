@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NotReady, Problem, RecipeError
-from orchestrator.plan.inputs import World
-from orchestrator.plan.planner import Kind, Plan, make_plan
+from orchestrator.plan.inputs import ProjectInputs
+from orchestrator.plan.planner import Plan, make_plan
+from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader as load
 from orchestrator.recipe.compose import find_root
 from orchestrator.run import guards
@@ -18,7 +19,7 @@ from orchestrator.run.store import Store
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.plan.planner import Step
+    from orchestrator.plan.step import Step
     from orchestrator.recipe import Recipe
     from orchestrator.recipe.loader import Loaded
     from orchestrator.run.record import Reason
@@ -47,7 +48,7 @@ class Workspace:
         self.root = root or find_root()
         self.recipes = self.root / "recipes"
         self.store = Store(Path(os.environ.get("KRNK_RUNS", self.root / "runs")))
-        self.world = World(self.root, self.store.digests, settings.model_folders())
+        self.inputs = ProjectInputs(self.root, self.store.digests, settings.model_folders())
 
     def load(self, wanted: Wanted) -> list[Loaded]:
         """Load the recipes asked for; ``all`` is every recipe of the project. RecipeError with the problems of all."""
@@ -58,7 +59,7 @@ class Workspace:
 
     def readable(self, wanted: Wanted) -> tuple[list[Loaded], list[Problem]]:
         """Load those of the recipes asked for that their engines accept; return them and the problems of the others."""
-        self.world.recall()
+        self.inputs.recall()
         names: list[str] = []
         for name in wanted.names:
             names += load.names(self.recipes) if name == ALL else [name]
@@ -71,7 +72,7 @@ class Workspace:
 
     def plan(self, loaded: Sequence[Loaded]) -> Plan:
         """Plan loaded recipes. Pictures that cannot be read are problems of ``preflight``, not of the plan."""
-        return make_plan([each.recipe for each in loaded], self.world)
+        return make_plan([each.recipe for each in loaded], self.inputs)
 
     def preflight(self, plan: Plan, reasons: dict[str, Reason | None]) -> None:
         """Check what the steps that will run need.
@@ -81,7 +82,7 @@ class Workspace:
         """
         from orchestrator.run import preflight as doctor  # noqa: PLC0415
 
-        problems = doctor.preflight(plan, reasons, self.world, self.store)
+        problems = doctor.preflight(plan, reasons, self.inputs, self.store)
         if problems:
             raise NotReady(problems)
 
@@ -113,13 +114,13 @@ def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def predict(recipe: Recipe, world: World) -> dict[str, Any]:
+def predict(recipe: Recipe, inputs: ProjectInputs) -> dict[str, Any]:
     """Return what is known before anything runs: tensor bytes, modules, steps, epochs, images, disk bytes; None if unknown."""
     from orchestrator.dataset.buckets import epochs as dataset_epochs  # noqa: PLC0415
     from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
 
-    said = expected_tensors.predict(recipe, expected_tensors.of(recipe, world.find(recipe.base.checkpoint)))
-    seen = world.counted(recipe)
+    said = expected_tensors.predict(recipe, expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint)))
+    seen = inputs.counted(recipe)
     epochs = dataset_epochs(seen.batches_per_epoch, recipe.training) if seen.images else None
     size = said.tensor_bytes if said is not None else None
     return {
@@ -167,17 +168,17 @@ def describe(step: Step, reason: Reason | None) -> dict[str, Any]:
     }
 
 
-def as_json(plan: Plan, reasons: dict[str, Reason | None], world: World) -> dict[str, Any]:
+def as_json(plan: Plan, reasons: dict[str, Reason | None], inputs: ProjectInputs) -> dict[str, Any]:
     """Return a plan as one JSON document."""
     recipes = []
     for name, recipe in plan.recipes.items():
         steps = [describe(step, reasons[step.name]) for step in plan.of(name)]
-        recipes.append({"name": name, "steps": steps, "predicted": predict(recipe, world)})
+        recipes.append({"name": name, "steps": steps, "predicted": predict(recipe, inputs)})
     return {"recipes": recipes, "shared": [describe(step, reasons[step.name]) for step in plan.shared()]}
 
 
 def final(plan: Plan, store: Store) -> list[Path]:
     """Return the release folders of a finished plan: of all recipes together, or of the one."""
-    releases = [step for step in plan.steps if step.kind is Kind.RELEASE]
+    releases = [step for step in plan.steps if step.kind is StepKind.RELEASE]
     together = [step for step in releases if not step.recipe] or releases
     return [store.folder(step).parent / "latest" for step in together]

@@ -53,7 +53,7 @@ class Exit:
 
 
 @dataclass(slots=True)
-class Watch:
+class ChildCallbacks:
     """What the caller wants to know while a child runs."""
 
     read: Callable[[str], Progress | None]
@@ -123,7 +123,7 @@ def ended_well(work: Path) -> bool:
     return _json(work / supervisor.EXIT).get("code") == 0
 
 
-def adopt(work: Path, watch: Watch, start: int = 0) -> Exit:
+def adopt(work: Path, watch: ChildCallbacks, start: int = 0) -> Exit:
     """Follow a child that an earlier orchestrator started in ``work`` until it ends; read its log from ``start`` on."""
     _signal(work, signal.SIGCONT)  # the one before us may have paused it
     end = follow(work, start, watch, None)
@@ -138,7 +138,7 @@ def _json(path: Path) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def follow(work: Path, start: int, watch: Watch, helper: Starter | None) -> Exit:
+def follow(work: Path, start: int, watch: ChildCallbacks, helper: Starter | None) -> Exit:
     """Read the log until the child has ended; stop it when asked to or when its output shows a fault."""
     tail = log_tail.Tail(work / LOG, start)
     listener = log_tail.Listener(watch)
@@ -179,7 +179,7 @@ def follow(work: Path, start: int, watch: Watch, helper: Starter | None) -> Exit
     return Exit(code, fault, stopped)
 
 
-def _hold(work: Path, watch: Watch, held: str) -> str:
+def _hold(work: Path, watch: ChildCallbacks, held: str) -> str:
     """Pause the child's group when there is a reason to, let it go on when there is none; return the reason in force."""
     reason = watch.hold()
     if bool(reason) != bool(held):

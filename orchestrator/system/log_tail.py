@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.system.child import Watch
+    from orchestrator.system.child import ChildCallbacks
 
 MAX_READ = 1 << 20
 MAX_PIECE = 64 * 1024  # a megabyte without a line end is read in parts of this size
@@ -60,7 +60,7 @@ class Tail:
 class Listener:
     """Hands pieces to the reader and what it found to whoever looks on; notices when nothing goes on."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: ChildCallbacks) -> None:
         """Read and tell as ``watch`` says."""
         self._watch = watch
         self._framed = False

@@ -22,9 +22,9 @@ from orchestrator.system.child import (
     LOG,
     POLL_SECONDS,
     SAVED,
+    ChildCallbacks,
     Exit,
     Progress,
-    Watch,
     adopt,
     alive,
     begun,
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 __all__ = [
     "LOG",
     "SAVED",
+    "ChildCallbacks",
     "Command",
     "Exit",
     "Progress",
     "Warm",
-    "Watch",
     "adopt",
     "alive",
     "begun",
@@ -126,7 +126,13 @@ def _noted(work: Path) -> bool:
 
 
 def run(
-    command: Command, work: Path, watch: Watch, *, warm: Warm | None = None, keep: Iterable[int] = (), leash: bool = False
+    command: Command,
+    work: Path,
+    watch: ChildCallbacks,
+    *,
+    warm: Warm | None = None,
+    keep: Iterable[int] = (),
+    leash: bool = False,
 ) -> Exit:
     """Run ``command`` with its output in ``work/log.txt`` until it ends or must end.
 

@@ -314,7 +314,7 @@ def test_every_recipe_survives_the_way_to_sd_scripts_and_back(project: Path, tmp
     for each in space.load(Wanted(("all",))):
         recipe, folder = each.recipe, tmp_path / each.recipe.name
         folder.mkdir()
-        for name, text in export_sd_scripts.sd_scripts(recipe, space.world, folder).items():
+        for name, text in export_sd_scripts.sd_scripts(recipe, space.inputs, folder).items():
             (folder / name).write_text(text, "utf-8")
         read = importers.read(str(folder / "train.toml"))[0]
         back = to_recipe.recipe(read, recipe.name)
@@ -334,7 +334,7 @@ def test_exported_options_are_those_of_the_pinned_parser(project: Path, tmp_path
 
     space = Workspace(project)
     recipe = space.load(Wanted(("krnk-locon",)))[0].recipe
-    files = export_sd_scripts.sd_scripts(recipe, space.world, tmp_path)
+    files = export_sd_scripts.sd_scripts(recipe, space.inputs, tmp_path)
     table = tomllib.loads(files["train.toml"])
     known = parser_options.of("train_network.py")
     given = {

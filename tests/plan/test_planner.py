@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.plan.planner import _HOW, Kind, Lane, Plan, Source, make_plan
+from orchestrator.plan.planner import _HOW, Plan, make_plan
+from orchestrator.plan.step import Lane, Source, StepKind
 from orchestrator.recipe import Training, loader
 
 if TYPE_CHECKING:
@@ -57,14 +58,14 @@ def keys(plan: Plan) -> dict[str, str]:
 
 def test_the_steps_of_the_release(recipes: dict[str, Recipe]) -> None:
     plan = make_plan(recipes.values(), Fixed())
-    counts = {kind: sum(step.kind is kind for step in plan.steps) for kind in Kind}
+    counts = {kind: sum(step.kind is kind for step in plan.steps) for kind in StepKind}
     # five datasets, five grids, five resizes of lora3x3, and one release of all
     assert counts == {"dataset": 5, "train": 15, "merge": 15, "resize": 5, "render": 15 + 5, "release": 15 + 1}
     assert [step.name for step in plan.of("krnk-lora3x3")] == [
         "krnk/dataset",
         *(f"krnk-lora3x3/{kind}" for kind in ("train", "merge", "resize", "render", "release")),
     ]
-    assert {step.kind for step in plan.steps if step.lane is Lane.GPU} == {Kind.TRAIN, Kind.RENDER}
+    assert {step.kind for step in plan.steps if step.lane is Lane.GPU} == {StepKind.TRAIN, StepKind.RENDER}
     assert [step.name for step in plan.shared()][-1] == "krnk_tyank/release"
     seen: set[str] = set()
     for step in plan.steps:
@@ -81,10 +82,10 @@ def test_keys_do_not_know_where_things_lie_or_how_they_are_done(recipes: dict[st
 
 
 @pytest.mark.parametrize(
-    ("world", "changed"), [(Fixed(engine="2"), {"train", "render"}), (Fixed(checkpoint="d"), {"train", "render"})]
+    ("inputs", "changed"), [(Fixed(engine="2"), {"train", "render"}), (Fixed(checkpoint="d"), {"train", "render"})]
 )
-def test_keys_know_what_changes_the_result(recipes: dict[str, Recipe], world: Fixed, changed: set[str]) -> None:
-    before, after = keys(make_plan([recipes["krnk-lora3x3"]], Fixed())), keys(make_plan([recipes["krnk-lora3x3"]], world))
+def test_keys_know_what_changes_the_result(recipes: dict[str, Recipe], inputs: Fixed, changed: set[str]) -> None:
+    before, after = keys(make_plan([recipes["krnk-lora3x3"]], Fixed())), keys(make_plan([recipes["krnk-lora3x3"]], inputs))
     assert before["krnk/dataset"] == after["krnk/dataset"]
     for kind in changed:
         assert before[f"krnk-lora3x3/{kind}"] != after[f"krnk-lora3x3/{kind}"]

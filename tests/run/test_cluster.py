@@ -15,7 +15,7 @@ import pytest
 
 import harness
 from orchestrator.errors import NotReady, StepFailed
-from orchestrator.plan.planner import Kind, Lane
+from orchestrator.plan.step import Lane, StepKind
 from orchestrator.run.cluster import connect, node, receive
 from orchestrator.run.cluster.events import Board
 from orchestrator.run.cluster.storage import Folder, Inside, fetch
@@ -260,4 +260,4 @@ def test_a_part_holds_what_a_step_reads_and_no_more(cats: harness.Project) -> No
     assert {step.name for step in release.steps} == {step.name for step in plan.of("cat-a")}
     assert set(part(plan, plan.by_name["cats/release"]).recipes) == {"cat-a", "cat-b", "cat-lora"}
     dataset = part(plan, plan.by_name["cat/dataset"])
-    assert (len(dataset.steps), dataset.steps[0].kind) == (1, Kind.DATASET)
+    assert (len(dataset.steps), dataset.steps[0].kind) == (1, StepKind.DATASET)

@@ -25,7 +25,7 @@ from orchestrator.run.monitor import Journal, predicted
 from orchestrator.run.workspace import Wanted, Workspace, predict
 from orchestrator.system import process
 from orchestrator.system.log_tail import Listener
-from orchestrator.system.process import Command, Progress, Watch
+from orchestrator.system.process import ChildCallbacks, Command, Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -231,7 +231,7 @@ def test_a_training_waits_for_the_room_that_its_next_save_needs(tmp_path: Path, 
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 25\nstate_every_n_steps = 10\n[guards]\nmin_free_mb = 1\n")
     space = cats.space()
     plan = space.plan(space.load(Wanted(("all",))))
-    size = predict(plan.recipes["cat-lora"], space.world)["tensor_bytes"]
+    size = predict(plan.recipes["cat-lora"], space.inputs)["tensor_bytes"]
     free = 0
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     with Journal(Job(plan, space.store, space.root, cats.seen), plan.by_name["cat-lora/train"], None, tmp_path) as watch:
@@ -272,7 +272,7 @@ def test_a_child_is_paused_while_the_disk_is_full_and_goes_on_after(tmp_path: Pa
         if piece == "5":
             threading.Timer(3.0, full.clear).start()
 
-    watch = Watch(read, hold=lambda: "no room" if full.is_set() and len(seen) > 5 else "", said=said.append)
+    watch = ChildCallbacks(read, hold=lambda: "no room" if full.is_set() and len(seen) > 5 else "", said=said.append)
     end = process.run(Command((sys.executable, "-c", code), cwd=tmp_path), tmp_path, watch)
     assert end.ok
     assert said == ["paused: no room", "goes on"]
@@ -284,4 +284,4 @@ def test_the_room_that_a_demo_training_waits_for_is_that_of_the_small_base(proje
     space = Workspace(project)
     plan = space.plan(space.load(Wanted(("krnk-lora3x3",), "demo")))
     recipe, step = plan.recipes["krnk-lora3x3"], plan.by_name["krnk-lora3x3/train"]
-    assert predicted(step, recipe) == predict(recipe, space.world)["tensor_bytes"] < 10_000_000
+    assert predicted(step, recipe) == predict(recipe, space.inputs)["tensor_bytes"] < 10_000_000

@@ -286,7 +286,9 @@ def orphan(cats: harness.Project) -> tuple[threading.Thread, Path]:
     step = plan.by_name["cat-lora/train"]
     work = space.store.begin(step)
     command = harness.fakes.train(plan.recipes["cat-lora"], {"dataset": cats.root}, work, None)
-    thread = threading.Thread(target=process.run, args=(command, work, process.Watch(harness.fakes.read)), daemon=True)
+    thread = threading.Thread(
+        target=process.run, args=(command, work, process.ChildCallbacks(harness.fakes.read)), daemon=True
+    )
     thread.start()
     while not process.alive(work):
         time.sleep(0.02)

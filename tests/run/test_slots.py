@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import harness
-from orchestrator.plan.planner import Kind, Lane, Plan
+from orchestrator.plan.step import Lane, StepKind
 from orchestrator.run import slots
 from orchestrator.run.context import Job, Outcome, Status
 from orchestrator.run.order import order
@@ -25,6 +25,8 @@ from orchestrator.run.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from orchestrator.plan.planner import Plan
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def several(cats: harness.Project, count: int) -> Plan:
 class Clock:
     """Places in simulated time: a step takes as long as its kind, and the nearest end comes first."""
 
-    def __init__(self, seconds: dict[Kind, float], gpus: int = 1, cpus: int = 2) -> None:
+    def __init__(self, seconds: dict[StepKind, float], gpus: int = 1, cpus: int = 2) -> None:
         self.seconds, self.now = seconds, 0.0
         self.free = {Lane.GPU: gpus, Lane.CPU: cpus}
         self.ends: list[tuple[float, Future[Any], Any, Lane]] = []
@@ -95,7 +97,14 @@ def walk(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pl
     return run
 
 
-LONG = {Kind.DATASET: 300.0, Kind.TRAIN: 1000.0, Kind.MERGE: 5.0, Kind.RESIZE: 5.0, Kind.RENDER: 60.0, Kind.RELEASE: 8.0}
+LONG = {
+    StepKind.DATASET: 300.0,
+    StepKind.TRAIN: 1000.0,
+    StepKind.MERGE: 5.0,
+    StepKind.RESIZE: 5.0,
+    StepKind.RENDER: 60.0,
+    StepKind.RELEASE: 8.0,
+}
 
 
 def test_the_gpu_never_waits_once_it_has_begun(cats: harness.Project, walk: Any) -> None:
@@ -118,13 +127,13 @@ def test_the_first_file_is_finished_after_two_trainings_and_not_at_the_end(cats:
 
 def test_a_dataset_goes_ahead_where_one_core_has_to_do_all_else(cats: harness.Project, walk: Any) -> None:
     """The GPU waits for none, and the first file not for more datasets than that takes."""
-    busy = {**LONG, Kind.DATASET: 500.0, Kind.MERGE: 400.0, Kind.RELEASE: 400.0}
+    busy = {**LONG, StepKind.DATASET: 500.0, StepKind.MERGE: 400.0, StepKind.RELEASE: 400.0}
     plan, clock = several(cats, 8), Clock(busy, cpus=1)
     walk(plan, clock)
     gpu = [(at, plan.by_name[name].kind) for at, name in clock.began if plan.by_name[name].lane is Lane.GPU]
-    last = max(index for index, (_, kind) in enumerate(gpu) if kind is Kind.TRAIN)
+    last = max(index for index, (_, kind) in enumerate(gpu) if kind is StepKind.TRAIN)
     assert gpu[last][0] - gpu[0][0] == pytest.approx(sum(busy[kind] for _, kind in gpu[:last]))
-    long = {**LONG, Kind.DATASET: 900.0}
+    long = {**LONG, StepKind.DATASET: 900.0}
     clock = Clock(long, cpus=1)
     walk(plan, clock)
     assert clock.ended["cat-0/merge"] == pytest.approx(3 * 900 + 5)
@@ -263,7 +272,7 @@ def test_real_trainings_on_two_places_overlap(cats: harness.Project, monkeypatch
     class Looking(harness.Seen):
         def begin(self, step: Any, _reason: Any) -> None:
             nonlocal running, most
-            if step.kind is Kind.TRAIN:
+            if step.kind is StepKind.TRAIN:
                 with lock:
                     running += 1
                     most = max(most, running)
@@ -273,7 +282,7 @@ def test_real_trainings_on_two_places_overlap(cats: harness.Project, monkeypatch
 
         def end(self, outcome: Any) -> None:
             nonlocal running
-            if outcome.step.kind is Kind.TRAIN:
+            if outcome.step.kind is StepKind.TRAIN:
                 with lock:
                     running -= 1
 

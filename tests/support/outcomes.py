@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from orchestrator.errors import Problem
-from orchestrator.plan.planner import Kind, Lane, Step
+from orchestrator.plan.step import Lane, Step, StepKind
 from orchestrator.run.context import Outcome, Status
 
 
 def outcome(status: Status, problem: Problem | None = None) -> Outcome:
-    step = Step("krnk-locon/train", Kind.TRAIN, "krnk-locon", {}, (), (), (), Lane.GPU, "k" * 64, "krnk-locon")
+    step = Step("krnk-locon/train", StepKind.TRAIN, "krnk-locon", {}, (), (), (), Lane.GPU, "k" * 64, "krnk-locon")
     return Outcome(step, status, problem=problem)
 
 

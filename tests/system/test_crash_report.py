@@ -16,7 +16,7 @@ from orchestrator.run.context import Status
 from orchestrator.system import crash_report
 
 if TYPE_CHECKING:
-    from orchestrator.plan.planner import Step
+    from orchestrator.plan.step import Step
 
 
 @pytest.fixture(autouse=True)

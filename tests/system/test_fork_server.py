@@ -20,7 +20,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="n
 def ask(warm: process.Warm, work: Path, *argv: str, module: str = "orchestrator.dataset") -> process.Exit:
     work.mkdir(exist_ok=True)
     command = process.Command((sys.executable, "-m", module, *argv), cwd=work)
-    return process.run(command, work, process.Watch(lambda _: None), warm=warm)
+    return process.run(command, work, process.ChildCallbacks(lambda _: None), warm=warm)
 
 
 def server(warm: process.Warm) -> int:
@@ -94,7 +94,7 @@ def test_it_ends_with_the_orchestrator_however_that_ends(tmp_path: Path) -> None
         "import sys, time\nfrom pathlib import Path\nfrom orchestrator.system import process\n"
         "work = Path(sys.argv[1])\nwarm = process.Warm()\n"
         "command = process.Command((sys.executable, '-m', 'orchestrator.dataset', 'build', 'none.json'), cwd=work)\n"
-        "process.run(command, work, process.Watch(lambda _: None), warm=warm)\n"
+        "process.run(command, work, process.ChildCallbacks(lambda _: None), warm=warm)\n"
         "print(warm._server.pid, flush=True)\ntime.sleep(600)\n"
     )
     root = str(Path(process.__file__).resolve().parents[2])
@@ -116,7 +116,7 @@ def test_a_leash_ends_the_child_of_an_orchestrator_that_is_gone(tmp_path: Path) 
         "import os, sys\nfrom pathlib import Path\nfrom orchestrator.system import process\n"
         "work = Path(sys.argv[1])\n"
         "command = process.Command((sys.executable, '-c', 'import time; time.sleep(600)'), cwd=work)\n"
-        "process.run(command, work, process.Watch(lambda _: None), leash=True)\n"
+        "process.run(command, work, process.ChildCallbacks(lambda _: None), leash=True)\n"
     )
     root = str(Path(process.__file__).resolve().parents[2])
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "PYTHONPATH": root}) as parent:

@@ -21,7 +21,7 @@ from orchestrator.run.context import Status
 from orchestrator.system import lock, process, supervisor
 
 if TYPE_CHECKING:
-    from orchestrator.plan.planner import Step
+    from orchestrator.plan.step import Step
 
 ELSEWHERE = "other-host 6f1c2d3e pid:[4026531836]"
 
@@ -151,7 +151,7 @@ def test_a_training_that_ended_while_nobody_watched_is_not_done_again(cats: harn
     command = harness.fakes.train(plan.recipes["cat-lora"], {"dataset": cats.root}, work, None)
     noted = {"log_at": 0, "inputs": space.store.inputs(step, plan), "resumed_from": None, "argv": ["as", "it", "was"]}
     (work / "attempts.jsonl").write_text(json.dumps(noted) + '\n{"torn', "utf-8")
-    assert process.run(command, work, process.Watch(harness.fakes.read)).ok
+    assert process.run(command, work, process.ChildCallbacks(harness.fakes.read)).ok
     begun = process.begun(work)
     assert cats.reasons("cat-lora")[step.name] == "ended while nobody watched"
     assert cats.go("cat-lora", only=("train",))[step.name].status is Status.DONE
@@ -226,7 +226,7 @@ def test_an_adopted_log_is_read_from_its_attempt_on(tmp_path: Path) -> None:
     (tmp_path / process.LOG).write_text("loss nan\nof the first attempt\nloss 0.1\n", "utf-8")
     (tmp_path / supervisor.EXIT).write_text('{"code": 0}', "utf-8")
     seen: list[str] = []
-    end = process.adopt(tmp_path, process.Watch(seen.append), len("loss nan\nof the first attempt\n"))
+    end = process.adopt(tmp_path, process.ChildCallbacks(seen.append), len("loss nan\nof the first attempt\n"))
     assert (end.code, end.adopted, seen) == (0, True, ["loss 0.1"])
 
 

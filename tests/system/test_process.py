@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.system import child, log_tail, process, supervisor
-from orchestrator.system.process import Command, Exit, Progress, Watch
+from orchestrator.system.process import ChildCallbacks, Command, Exit, Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ def run(work: Path, code: str) -> tuple[Exit, list[str]]:
         pieces.append(piece)
         return Progress(fault="NaN") if "nan" in piece else None
 
-    return process.run(python(work, code), work, Watch(read)), pieces
+    return process.run(python(work, code), work, ChildCallbacks(read)), pieces
 
 
 def test_pieces_end_at_carriage_returns_too(work: Path) -> None:
@@ -81,14 +81,14 @@ def test_exit_codes(work: Path, code: str, expected: int) -> None:
 
 
 def test_a_program_that_does_not_exist_says_so(work: Path) -> None:
-    end = process.run(Command(("/no/such/program",), cwd=work), work, Watch(lambda _: None))
+    end = process.run(Command(("/no/such/program",), cwd=work), work, ChildCallbacks(lambda _: None))
     assert end == Exit(127)
     assert "cannot start /no/such/program" in (work / "log.txt").read_text("utf-8")
 
 
 def test_files_are_there_before_the_start_and_env_is_added(work: Path) -> None:
     command = python(work, "import os; print(open('a.txt').read(), os.environ['NEW'], 'PATH' in os.environ)")
-    process.run(Command(command.argv, work, {"NEW": "new"}, {"a.txt": "content"}), work, Watch(lambda _: None))
+    process.run(Command(command.argv, work, {"NEW": "new"}, {"a.txt": "content"}), work, ChildCallbacks(lambda _: None))
     assert (work / "log.txt").read_text("utf-8") == "content new True\n"
 
 
@@ -113,7 +113,7 @@ def test_stop_ends_a_group_that_ignores_term(work: Path, monkeypatch: pytest.Mon
         if "".join(said).count("up") == 2:  # both ignore TERM by now; what they print may be one piece
             watch.stop.set()
 
-    watch = Watch(read)
+    watch = ChildCallbacks(read)
     end = process.run(python(work, code), work, watch)
     assert end.stopped
     time.sleep(0.2)
@@ -132,14 +132,14 @@ def test_what_a_launcher_left_in_the_shell_does_not_reach_a_child(work: Path, mo
 
 def test_a_silent_child_is_reported_as_stalled(work: Path) -> None:
     said: list[float] = []
-    watch = Watch(lambda _: None, stalled=said.append, stall_seconds=0.3)
+    watch = ChildCallbacks(lambda _: None, stalled=said.append, stall_seconds=0.3)
     process.run(python(work, "import time; time.sleep(1.2)"), work, watch)
     assert len(said) >= 2
 
 
 def test_lines_that_are_no_frames_do_not_hide_a_stall(work: Path) -> None:
     said: list[float] = []
-    watch = Watch(lambda _: None, stalled=said.append, stall_seconds=0.3)
+    watch = ChildCallbacks(lambda _: None, stalled=said.append, stall_seconds=0.3)
     code = "import time\nprint(' 50%|xx|', flush=True)\n"
     code += "for n in range(24):\n    print('warning', n, flush=True); time.sleep(0.05)\n"
     process.run(python(work, code), work, watch)
@@ -159,10 +159,10 @@ def test_a_frame_is_read_before_the_next_one_ends_it(work: Path) -> None:
         seen.append(piece)
         return Progress(fault="lost") if "2/2" in piece else None
 
-    end = process.run(python(work, code + "time.sleep(600)\n"), work, Watch(read))
+    end = process.run(python(work, code + "time.sleep(600)\n"), work, ChildCallbacks(read))
     assert (end.fault, seen) == ("lost", ["steps: 50%|x| 1/2 [00:01<00:01]", "steps: 50%|x| 2/2 [00:01<00:01]"])
     seen.clear()
-    process.run(python(work, code + "time.sleep(0.5)\nsys.stderr.write('\\nend')\n"), work, Watch(seen.append))
+    process.run(python(work, code + "time.sleep(0.5)\nsys.stderr.write('\\nend')\n"), work, ChildCallbacks(seen.append))
     assert seen == ["steps: 50%|x| 1/2 [00:01<00:01]", "steps: 50%|x| 2/2 [00:01<00:01]", "end"]
 
 
@@ -189,11 +189,11 @@ def test_a_warm_process_runs_our_programs_and_a_crash_in_one_is_its_own(work: Pa
     request = tmp_path / "none.json"
     bad = Command((sys.executable, "-m", "orchestrator.release.grid", str(request)), cwd=work)
     try:
-        assert process.run(bad, work, Watch(lambda _: None), warm=warm).code not in (0, None)
+        assert process.run(bad, work, ChildCallbacks(lambda _: None), warm=warm).code not in (0, None)
         assert str(request) in (work / "log.txt").read_text("utf-8")
         other = tmp_path / "other"
         other.mkdir()
-        killed = Watch(lambda _: None)
+        killed = ChildCallbacks(lambda _: None)
         end = process.run(Command(bad.argv, cwd=other), other, killed, warm=warm)
         assert end.code not in (0, None)
     finally:

@@ -16,7 +16,7 @@ import torch
 from orchestrator.engines.embedded.trainer import model as models
 from orchestrator.engines.embedded.trainer.lora_baking import Baked
 from orchestrator.errors import NotReady, Problem
-from orchestrator.plan.planner import Kind
+from orchestrator.plan.step import StepKind
 from orchestrator.run.workspace import Wanted, Workspace
 from orchestrator.weights.merge import merge
 from orchestrator.weights.resize import resize
@@ -84,9 +84,11 @@ def of_project(names: Sequence[str]) -> list[Wish]:
     missing: list[Problem] = []
     for name in (name for name in plan.recipes if name.partition("-")[0] in SUBJECTS):
         steps = {step.kind: space.store.folder(step) / f"{name}.safetensors" for step in plan.of(name)}
-        files = [steps[kind] for kind in (Kind.TRAIN, Kind.MERGE, Kind.RESIZE) if kind in steps]
+        files = [steps[kind] for kind in (StepKind.TRAIN, StepKind.MERGE, StepKind.RESIZE) if kind in steps]
         if files[-1].is_file():
-            found.append(Wish(name, files[-1], steps[Kind.MERGE] if Kind.RESIZE in steps and Kind.MERGE in steps else None))
+            found.append(
+                Wish(name, files[-1], steps[StepKind.MERGE] if StepKind.RESIZE in steps and StepKind.MERGE in steps else None)
+            )
         else:
             missing.append(Problem(name, "is not trained in the demo profile", f"make {name} PROFILE=demo, or make demo"))
     if missing:

@@ -17,7 +17,7 @@ from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed, near
 from orchestrator.recipe import Resize
 from orchestrator.run.monitor import last_lines
 from orchestrator.system import settings
-from orchestrator.system.process import LOG, Command, Watch, run
+from orchestrator.system.process import LOG, ChildCallbacks, Command, run
 from orchestrator.weights.io import saved
 from orchestrator.weights.io.safetensors_io import check_output
 
@@ -183,7 +183,7 @@ def _carry_out(program: str, command: Callable[[Path, Path], Command], output: P
     with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.stem}-") as name:
         work = Path(name)
         target = work / output.name  # the program takes a title from it
-        end = run(command(target, work), work, Watch(read), leash=True)
+        end = run(command(target, work), work, ChildCallbacks(read), leash=True)
         if not end.ok:
             raise StepFailed(Problem(program, f"ended with {end.code}", "\n    ".join(last_lines(work / LOG, 6))))
         try:

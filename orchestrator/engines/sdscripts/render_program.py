@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.engines.sdscripts import gen_img
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.system import settings
-from orchestrator.system.process import Command, Progress, Watch, run
+from orchestrator.system.process import ChildCallbacks, Command, Progress, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
     """Do what a request says; return the exit code of the drawing, or of the error."""
     request = json.loads(Path(argv[0]).read_text("utf-8"))
     temporary = Path(request["temporary"])
-    watch = Watch(_show)
+    watch = ChildCallbacks(_show)
     signal.signal(signal.SIGTERM, lambda *_: watch.stop.set())
     signal.signal(signal.SIGINT, lambda *_: watch.stop.set())
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from orchestrator.engines.sdscripts import checkout, write_tokenizer
 from orchestrator.errors import NotReady, OrchestratorError, Problem
 from orchestrator.system import settings
-from orchestrator.system.process import Command, Watch, run
+from orchestrator.system.process import ChildCallbacks, Command, run
 
 if TYPE_CHECKING:
     from orchestrator.system.process import Progress
@@ -106,7 +106,7 @@ def tokenizer(python: Path) -> None:
 def _done(argv: tuple[str, ...]) -> bool:
     """Run a program with its output shown; return whether it ended well. It ends when this program does (^C)."""
     with tempfile.TemporaryDirectory() as work:
-        return run(Command(argv, settings.ROOT), Path(work), Watch(_show), leash=True).ok
+        return run(Command(argv, settings.ROOT), Path(work), ChildCallbacks(_show), leash=True).ok
 
 
 def _show(piece: str) -> Progress | None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator import engines
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
-from orchestrator.plan.inputs import EMBEDDED_BASE, Digests, World
-from orchestrator.plan.planner import Kind
+from orchestrator.plan.inputs import EMBEDDED_BASE, Digests, ProjectInputs
+from orchestrator.plan.step import StepKind
 from orchestrator.run.cluster.storage import fetch
 from orchestrator.run.cluster.task import Item, Model, Parcel, last
 
@@ -37,7 +37,7 @@ def present(model: Model, digests: Digests) -> Path | None:
     with contextlib.suppress(OrchestratorError):
         from orchestrator.system import settings  # noqa: PLC0415
 
-        found = World(Path.cwd(), digests, settings.model_folders()).find(model.name)
+        found = ProjectInputs(Path.cwd(), digests, settings.model_folders()).find(model.name)
         candidates += [found] if found is not None else []
     candidates.append(home() / "models" / model.digest / model.name.rpartition("/")[2])
     for path in candidates:
@@ -111,7 +111,7 @@ def unpack(parcel: Parcel, store: Store, root: Path) -> None:
                 _place(item, folder / item.path)
     state = [item for item in parcel.state if not item.digest]
     work = store.work(parcel.step)
-    if state and parcel.step.kind is Kind.TRAIN:
+    if state and parcel.step.kind is StepKind.TRAIN:
         engine = engines.get(parcel.plan.recipes[parcel.step.recipe].engine)
         mine = engine.checkpoint(work) if work.is_dir() else None
         if mine is None or mine[1] < parcel.state_at:

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
-from orchestrator.plan.planner import Kind, Plan, Step
+from orchestrator.plan.step import Step, StepKind
 from orchestrator.run.cluster.storage import Folder, Inside
 from orchestrator.run.cluster.task import bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from orchestrator.plan.planner import Plan
     from orchestrator.run.context import Job, Outcome
     from orchestrator.run.record import Reason
     from orchestrator.run.store import Store
@@ -68,7 +69,7 @@ class Relay:
         with self._lock:
             self._events = [event for event in self._events if event[:2] != ("progress", step.name)]
         self._note("progress", step, progress)
-        if not self.shared and step.kind is Kind.TRAIN:
+        if not self.shared and step.kind is StepKind.TRAIN:
             self._share_state(step)
 
     def end(self, outcome: Outcome) -> None:

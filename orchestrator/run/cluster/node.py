@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from orchestrator import engines
 from orchestrator.errors import Problem
 from orchestrator.plan.inputs import Digests
-from orchestrator.plan.planner import Kind, Plan, Step
+from orchestrator.plan.planner import Plan
+from orchestrator.plan.step import Step, StepKind
 from orchestrator.run.cluster import bring
 from orchestrator.run.cluster.events import FLUSH_SECONDS, Event, Relay
 from orchestrator.run.cluster.storage import Folder, Inside
@@ -160,7 +161,7 @@ def _results(outcome: Outcome, parcel: Parcel, store: Store) -> tuple[Item, ...]
         return bundle(folder, sorted(path for path in folder.iterdir()), sender)
     work = store.work(step)
     parts = [work / name for name in sorted(BOOKKEEPING & {PROGRESS, process.LOG, "attempts.jsonl"})]
-    if step.kind is Kind.TRAIN and work.is_dir():
+    if step.kind is StepKind.TRAIN and work.is_dir():
         state = engines.get(parcel.plan.recipes[step.recipe].engine).checkpoint(work)
         parts += [state[0]] if state else []
     return bundle(work, parts, sender)

@@ -12,7 +12,7 @@ from orchestrator.run.cluster.storage import Folder
 from orchestrator.run.cluster.task import Model, pack
 
 if TYPE_CHECKING:
-    from orchestrator.plan.planner import Step
+    from orchestrator.plan.step import Step
     from orchestrator.run.cluster.storage import Sender
     from orchestrator.run.context import Job
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.errors import OrchestratorError, Problem
-from orchestrator.plan.planner import Lane
+from orchestrator.plan.step import Lane
 from orchestrator.run.cluster import connect, node, node_checks, receive
 from orchestrator.run.cluster import events as relay
 from orchestrator.run.cluster.storage import Folder, ObjectStore
@@ -27,7 +27,7 @@ from orchestrator.run.slots import Slot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.plan.planner import Step
+    from orchestrator.plan.step import Step
     from orchestrator.run.cluster.storage import Sender
     from orchestrator.run.cluster.task import Parcel
     from orchestrator.run.context import Job

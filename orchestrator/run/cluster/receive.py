@@ -17,7 +17,7 @@ from orchestrator.system.process import LOG
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.plan.planner import Step
+    from orchestrator.plan.step import Step
     from orchestrator.run.context import Job, Outcome
     from orchestrator.system.process import Progress
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator import engines
 from orchestrator.plan.inputs import EMBEDDED_BASE
-from orchestrator.plan.planner import Kind, Plan, Step
+from orchestrator.plan.planner import Plan
+from orchestrator.plan.step import Step, StepKind
 from orchestrator.run.record import RECORD
 
 if TYPE_CHECKING:
@@ -85,14 +86,14 @@ class Answer:
 def part(plan: Plan, step: Step) -> Plan:
     """Return the part of a plan that one step has to know: itself, what it reads, and their recipes."""
     names = dict.fromkeys(step.needs)
-    todo = list(step.needs) if step.kind is Kind.RELEASE and step.recipe else []
+    todo = list(step.needs) if step.kind is StepKind.RELEASE and step.recipe else []
     while todo:  # a release tells the story of its recipe: every step before it
         needs = plan.by_name[todo.pop()].needs
         todo += [need for need in needs if need not in names]
         names |= dict.fromkeys(needs)
     steps = [plan.by_name[name] for name in names]
     recipes = {each.recipe: plan.recipes[each.recipe] for each in [*steps, step] if each.recipe}
-    if step.kind is Kind.DATASET:
+    if step.kind is StepKind.DATASET:
         owner = next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == step.owner)
         recipes[owner.name] = owner
     return Plan((*steps, step), recipes)
@@ -111,7 +112,7 @@ def pack(job: Job, step: Step, sender: Sender, *, models: Collection[str], ship:
     """
     sub = part(job.plan, step)
     parcel = Parcel(sub, step, str(job.root), str(job.store.root), token, step.name in job.force)
-    if step.kind is not Kind.DATASET:
+    if step.kind is not StepKind.DATASET:
         parcel = replace(parcel, models=tuple(_models(job, step, sender, models)))
     if not ship:
         return parcel
@@ -119,7 +120,7 @@ def pack(job: Job, step: Step, sender: Sender, *, models: Collection[str], ship:
     return replace(
         parcel,
         shipped=True,
-        pictures=_pictures(job, step, sender) if step.kind is Kind.DATASET else (),
+        pictures=_pictures(job, step, sender) if step.kind is StepKind.DATASET else (),
         results={other.name: _finished(job, other, sender) for other in sub.steps if other.name != step.name},
         state=state,
         state_at=at,
@@ -158,7 +159,7 @@ def _finished(job: Job, step: Step, sender: Sender) -> tuple[Item, ...]:
 
 
 def _state(job: Job, step: Step, sender: Sender) -> tuple[tuple[Item, ...], int]:
-    if step.kind is not Kind.TRAIN:
+    if step.kind is not StepKind.TRAIN:
         return (), 0
     found = engines.get(job.plan.recipes[step.recipe].engine).checkpoint(job.store.work(step))
     return (bundle(job.store.work(step), [found[0]], sender), found[1]) if found else ((), 0)
