@@ -105,7 +105,7 @@ def embedded() -> Row:
 
 def _process(root: Path, runs: Path, *argv: str) -> tuple[float, float]:
     """Return wall and processor seconds of the command line, as its own process with the fake trainer."""
-    code = "import sys; from orchestrator import cli, engines; engines.ENGINES['embedded'] = 'fakes'\n"
+    code = "import sys, fakes; from orchestrator import cli, engines; engines.ENGINES['embedded'] = fakes\n"
     code += f"sys.argv = ['orchestrator', *{argv!r}]; sys.exit(cli.main())"
     before = os.environ.get("KRNK_RUNS")
     os.environ["KRNK_RUNS"] = str(runs)

@@ -187,7 +187,7 @@ def test_an_interrupt_ends_in_order_and_the_next_run_goes_on(cats: harness.Proje
     program = project / "tests" / "fault_run.py"
     code = f"import signal, sys; sys.path.insert(0, {str(program.parent)!r}); import fakes\n"
     code += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell starts background jobs with INT ignored
-    code += "from orchestrator import cli, engines\nengines.ENGINES['embedded'] = 'fakes'\n"
+    code += "from orchestrator import cli, engines\nengines.ENGINES['embedded'] = fakes\n"
     code += f"sys.argv = ['orchestrator', 'run', 'cat-lora', '--executor', {executor!r}]\nsys.exit(cli.main())\n"
     run = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env={**os.environ})
     until = time.monotonic() + 60

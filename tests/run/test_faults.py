@@ -15,6 +15,7 @@ import pytest
 import faults
 import harness
 from orchestrator import engines
+from orchestrator.engines import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +74,7 @@ def test_most_of_three_hundred_kills_recover(killer: faults.Killer, capsys: pyte
 def test_kills_over_real_trainings_recover(
     project: harness.Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(engines.ENGINES, "embedded", "orchestrator.engines.embedded")
+    monkeypatch.setitem(engines.ENGINES, "embedded", embedded)
     base = harness.BASE.replace('[training.options]\nbehave = ""\n', "")
     project.write("_base/base", base)
     for name, algorithm in (("cat-lora", "lora"), ("cat-loha", "other")):

@@ -203,7 +203,7 @@ def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("time.time", lambda: 1.0)
     assert all(outcome.status.ok for outcome in project.go("cat-lora").values())
     monkeypatch.undo()
-    monkeypatch.setitem(harness.engines.ENGINES, "embedded", harness.fakes.__name__)
+    monkeypatch.setitem(harness.engines.ENGINES, "embedded", harness.fakes)
     assert set(project.reasons("cat-lora").values()) == {"cached"}
 
 

@@ -10,5 +10,5 @@ import faults
 from orchestrator import engines
 
 if __name__ == "__main__":
-    engines.ENGINES["embedded"] = fakes.__name__
+    engines.ENGINES["embedded"] = fakes
     sys.exit(faults.run(Path(sys.argv[1])))

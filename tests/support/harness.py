@@ -110,7 +110,7 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Make the project below ``root`` and put the fake trainer in the embedded engine's place."""
     from PIL import Image  # noqa: PLC0415
 
-    monkeypatch.setitem(engines.ENGINES, "embedded", fakes.__name__)
+    monkeypatch.setitem(engines.ENGINES, "embedded", fakes)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), *sys.path]))
     project = Project(root)
     project.write("_base/base", BASE)
