@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -13,7 +12,16 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.dataset import buckets, contact_tiles, image_headers, manifest, sd_scripts_toml
+from orchestrator.dataset import (
+    buckets,
+    contact_tiles,
+    image_headers,
+    image_io,
+    latent_links,
+    manifest,
+    naming,
+    sd_scripts_toml,
+)
 from orchestrator.dataset import problems as preflight
 from orchestrator.dataset.layout import make_layout
 from orchestrator.dataset.sources import find, key_params, source_files
@@ -27,7 +35,6 @@ if TYPE_CHECKING:
     from orchestrator.dataset.layout import Folder, Layout, Picture
     from orchestrator.recipe import Dataset
 
-MANIFEST: Final = "dataset.json"
 BUILDING: Final = "building.json"  # what a build that has not ended may have written
 SHEET: Final = "contact.webp"
 
@@ -88,7 +95,7 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
         **manifest.described(dataset, plan, prediction, captions, shown),
     }
     said["files"] = {name: (output / name).stat().st_size for name in sorted(_names(dataset, plan))}
-    (output / MANIFEST).write_bytes((json.dumps(said, ensure_ascii=False, indent=1) + "\n").encode())
+    (output / naming.MANIFEST).write_bytes((json.dumps(said, ensure_ascii=False, indent=1) + "\n").encode())
     (output / BUILDING).unlink()
     return Built(total, unchanged=False)
 
@@ -109,7 +116,7 @@ def _complete(output: Path, dataset: Dataset, root: Path) -> int | None:
     No picture is looked at, only its content's digest: what was sound with these files and values is sound.
     """
     try:
-        said = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+        said = json.loads((output / naming.MANIFEST).read_text(encoding="utf-8"))
         whole = all((output / name).stat().st_size == size for name, size in said["files"].items())
         same = whole and not find(dataset, root).problems and said["key"] == fingerprint(dataset, root)
         return int(said["images"]) if same else None
@@ -119,7 +126,7 @@ def _complete(output: Path, dataset: Dataset, root: Path) -> int | None:
 
 def _clear(output: Path) -> None:
     """Remove what an earlier build, finished or not, wrote into ``output``, and nothing else."""
-    for record in (output / MANIFEST, output / BUILDING):
+    for record in (output / naming.MANIFEST, output / BUILDING):
         try:
             names = list(json.loads(record.read_text(encoding="utf-8"))["files"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -129,18 +136,12 @@ def _clear(output: Path) -> None:
             path = output / str(name)
             if path.resolve().is_relative_to(output.resolve()):
                 path.unlink(missing_ok=True)
-                for cache in latent_caches(path):  # the trainer would believe the latents of the picture that is gone
+                for cache in latent_links.latent_caches(
+                    path
+                ):  # the trainer would believe the latents of the picture that is gone
                     cache.unlink()
                 if path.parent != output and path.parent.is_dir() and not any(path.parent.iterdir()):
                     path.parent.rmdir()
-
-
-def latent_caches(picture: Path) -> list[Path]:
-    """Return what sd-scripts' cache_latents_to_disk left beside a picture: ``f00.npz``, ``f00_0512x0512_sd.npz``."""
-    if picture.suffix != ".png":
-        return []
-    pattern = re.compile(re.escape(picture.stem) + r"(_\d+x\d+(_\w+)?)?\.npz")
-    return [path for path in picture.parent.glob("*.npz") if pattern.fullmatch(path.name)]
 
 
 def _names(dataset: Dataset, plan: Layout) -> list[str]:
@@ -167,8 +168,6 @@ def _write_pictures(
         color = dataset.sources[folder.source].background_color or dataset.background_color
         for picture in folder.pictures:
             work[picture.original, color].append((folder, picture))
-    from orchestrator.dataset import image_io  # noqa: PLC0415 - Pillow, which the parent process does not need
-
     problems: list[Problem] = []
     small: dict[contact_tiles.Key, Image] = {}
     done = 0
@@ -198,8 +197,6 @@ def _write(
     shown: dict[contact_tiles.Key, contact_tiles.Tile],
 ) -> dict[contact_tiles.Key, Image]:
     """Write one original at all its sizes; return its tiles. A plain 8-bit RGB PNG is copied for its own size."""
-    from orchestrator.dataset import image_io  # noqa: PLC0415
-
     plain = image_headers.read(source[0]).plain
     image = image_io.load(*source)  # decoded even when it is only copied: a truncated file must not pass
     small = {}
@@ -227,6 +224,6 @@ def _tagged(
     """Return role -> caption of the pictures that the tagger captions."""
     if not untagged:
         return {}
-    from orchestrator.dataset import tagger  # noqa: PLC0415 - onnxruntime is an extra
+    from orchestrator.dataset import tagger  # noqa: PLC0415 - numpy and onnxruntime, an extra
 
     return tagger.captions(dataset, root, untagged, seen)

@@ -18,7 +18,8 @@ from orchestrator.dataset.coverage import DIRECTIONS, HEIGHTS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from orchestrator.dataset.lint import Finding, Report
+    from orchestrator.dataset.lint import Report
+    from orchestrator.dataset.lint.findings import Finding
 
 JSON = dict[str, Any]
 

@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from PIL import Image
+
+from orchestrator.dataset import image_headers, image_io
+
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from PIL.Image import Image
 
     from orchestrator.dataset.buckets import Bucket, Placed, Prediction
     from orchestrator.dataset.layout import Size
@@ -69,16 +71,14 @@ def _size(bucket: Size) -> Size:
     return bucket if longest <= SIDE else (max(1, bucket[0] * SIDE // longest), max(1, bucket[1] * SIDE // longest))
 
 
-def drawn(shown: dict[Key, Tile], dataset: Dataset) -> dict[Key, Image]:
+def drawn(shown: dict[Key, Tile], dataset: Dataset) -> dict[Key, Image.Image]:
     """Return the tiles, from the originals, each decoded once; one that cannot be decoded has none."""
-    from orchestrator.dataset import image_headers, image_io  # noqa: PLC0415 - Pillow
-
     work: dict[tuple[Path, str], list[Key]] = defaultdict(list)
     for name, tile in shown.items():
         source = dataset.sources[tile.placed.folder.source]
         work[tile.placed.picture.original, source.background_color or dataset.background_color].append(name)
 
-    def one(wanted: tuple[tuple[Path, str], list[Key]]) -> dict[Key, Image]:
+    def one(wanted: tuple[tuple[Path, str], list[Key]]) -> dict[Key, Image.Image]:
         try:
             image = image_io.load(*wanted[0])
         except image_headers.UnreadableError:
@@ -89,27 +89,23 @@ def drawn(shown: dict[Key, Tile], dataset: Dataset) -> dict[Key, Image]:
         return {name: image for found in pool.map(one, work.items()) for name, image in found.items()}
 
 
-def small(image: Image, tile: Tile) -> Image:
+def small(image: Image.Image, tile: Tile) -> Image.Image:
     """Return ``image``, the tile's picture at any size, as the trainer crops it, at the tile's size."""
-    from PIL import Image as Pillow  # noqa: PLC0415
-
     fit = tile.placed.fit
     left, top = ((whole - kept) // 2 for whole, kept in zip(fit.resized, fit.bucket, strict=True))
     across, down = image.width / fit.resized[0], image.height / fit.resized[1]
     right, bottom = min((left + fit.bucket[0]) * across, image.width), min((top + fit.bucket[1]) * down, image.height)
     box = (left * across, top * down, right, bottom)
-    return image.resize((tile.width, tile.height), Pillow.Resampling.BOX, box=box, reducing_gap=2.0)
+    return image.resize((tile.width, tile.height), Image.Resampling.BOX, box=box, reducing_gap=2.0)
 
 
-def sheets(placed: dict[Key, Tile], pictures: dict[Key, Image]) -> list[Image]:
+def sheets(placed: dict[Key, Tile], pictures: dict[Key, Image.Image]) -> list[Image.Image]:
     """Return the sheets with every tile in its place; a tile without a picture stays grey."""
-    from PIL import Image as Pillow  # noqa: PLC0415
-
     result = []
     for number in range(1 + max((tile.sheet for tile in placed.values()), default=-1)):
         here = {name: tile for name, tile in placed.items() if tile.sheet == number}
         columns = min(COLUMNS, len(here)) * SIDE
-        sheet = Pillow.new("RGB", (columns, -(-len(here) // COLUMNS) * SIDE), "#dddddd")
+        sheet = Image.new("RGB", (columns, -(-len(here) // COLUMNS) * SIDE), "#dddddd")
         for name, tile in here.items():
             if name in pictures:
                 sheet.paste(pictures[name], (tile.left, tile.top))
@@ -117,6 +113,6 @@ def sheets(placed: dict[Key, Tile], pictures: dict[Key, Image]) -> list[Image]:
     return result
 
 
-def save(sheet: Image, path: Path | IO[bytes]) -> None:
+def save(sheet: Image.Image, path: Path | IO[bytes]) -> None:
     """Write a sheet as WebP: the same pixels give the same bytes."""
     sheet.save(path, "WEBP", quality=_QUALITY, method=2)

@@ -7,11 +7,11 @@ import warnings
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from PIL import Image, UnidentifiedImageError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-    from PIL.Image import Image
 
 ENDINGS: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 """What originals may be; they become PNG. sd-scripts itself lists png, jpg, jpeg, webp and bmp, each in one case only."""
@@ -82,8 +82,6 @@ def read(path: Path) -> Header:
 
 
 def _read(path: Path) -> Header:
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - the parent process plans without pictures, too
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -98,7 +96,7 @@ def _read(path: Path) -> Header:
         raise UnreadableError(f"is broken: {error}") from error
 
 
-def header(image: Image, path: Path) -> Header:
+def header(image: Image.Image, path: Path) -> Header:
     """Return the header of an image that was opened and not loaded."""
     orientation = _orientation(image)
     width, height = image.size
@@ -119,7 +117,7 @@ def header(image: Image, path: Path) -> Header:
     )
 
 
-def _orientation(image: Image) -> int:
+def _orientation(image: Image.Image) -> int:
     # Pillow decodes a whole PNG to look for EXIF behind the pixels; what stands in front of them is enough.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
@@ -127,7 +125,7 @@ def _orientation(image: Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _png_depth(image: Image, path: Path) -> int:
+def _png_depth(image: Image.Image, path: Path) -> int:
     """Return the bits of a channel as IHDR states them: Pillow shows 16-bit RGB as RGB."""
     if image.format != "PNG":
         return 8

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.dataset import sd_scripts_toml
-from orchestrator.dataset.build import MANIFEST
+from orchestrator.dataset.naming import MANIFEST
 
 
-def lay(built: Path, folder: Path) -> None:
+def link_images(built: Path, folder: Path) -> None:
     """Link the pictures of the largest bucket, with captions, below ``folder``, and write its dataset.toml.
 
     Raises:

@@ -7,10 +7,11 @@ it leaves beside them is its own, of its own VAE, and goes when it is done.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.dataset.build import MANIFEST
+from orchestrator.dataset.naming import MANIFEST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 FOLDER: Final = "latents"
 
 
-def lay(built: Path, work: Path) -> None:
+def link_images(built: Path, work: Path) -> None:
     """Link every picture and caption of a built dataset below ``work``/latents; latents that lie there already stay.
 
     Raises:
@@ -37,3 +38,11 @@ def clear(work: Path) -> None:
     """Remove the links and the latents beside them."""
     if (work / FOLDER).is_dir():
         shutil.rmtree(work / FOLDER)
+
+
+def latent_caches(picture: Path) -> list[Path]:
+    """Return what sd-scripts' cache_latents_to_disk left beside a picture: ``f00.npz``, ``f00_0512x0512_sd.npz``."""
+    if picture.suffix != ".png":
+        return []
+    pattern = re.compile(re.escape(picture.stem) + r"(_\d+x\d+(_\w+)?)?\.npz")
+    return [path for path in picture.parent.glob("*.npz") if pattern.fullmatch(path.name)]

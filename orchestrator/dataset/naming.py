@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+MANIFEST: Final = "dataset.json"
+"""Manifest of a built dataset, written last."""
 _VIEW: Final = re.compile(r"([fb])([0-2])([0-7])")
 _REPEATS: Final = re.compile(r"(\d+)_(.*)", re.DOTALL)
 _UNSAFE: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f]+')

@@ -7,14 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+from PIL import Image
+
 from orchestrator.dataset import captions as wording
+from orchestrator.dataset import image_io
 from orchestrator.errors import NotReady, Problem, StepFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from PIL.Image import Image
 
     from orchestrator.dataset.layout import Folder, Picture
     from orchestrator.recipe import Dataset
@@ -84,9 +86,7 @@ def captions(
         seen(picture.name)
         return wording.joined((own, *(tag for tag in chosen(tags, scores, dataset.tagger_threshold) if tag not in known)))
 
-    from orchestrator.dataset import image_io as pixels  # noqa: PLC0415 - Pillow
-
-    with pixels.quiet(), ThreadPoolExecutor(pixels.threads()) as pool:
+    with image_io.quiet(), ThreadPoolExecutor(image_io.threads()) as pool:
         return dict(zip(wanted, pool.map(caption, wanted.values()), strict=True))
 
 
@@ -136,23 +136,17 @@ def _session(model: Path) -> tuple[Any, int]:
     return session, shape[1]
 
 
-def _square(path: Path, color: str, side: int) -> Image:
+def _square(path: Path, color: str, side: int) -> Image.Image:
     """Return the picture in the middle of a white square of ``side`` pixels, as the taggers were trained."""
-    from PIL import Image  # noqa: PLC0415
-
-    from orchestrator.dataset import image_io as pixels  # noqa: PLC0415
-
-    image = pixels.load(path, color)
+    image = image_io.load(path, color)
     longest = max(image.size)
     square = Image.new("RGB", (longest, longest), "#ffffff")
     square.paste(image, ((longest - image.width) // 2, (longest - image.height) // 2))
     return square.resize((side, side), Image.Resampling.BICUBIC)
 
 
-def _scores(session: Any, image: Image) -> list[float]:
+def _scores(session: Any, image: Image.Image) -> list[float]:
     """Return the model's scores, 0..1, for one picture: float32 BGR 0..255, [1, side, side, 3]."""
-    import numpy as np  # noqa: PLC0415
-
     pixels = np.asarray(image, dtype=np.float32)[None, :, :, ::-1]
     output = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(pixels)})[0]
     return [float(score) for score in output[0]]

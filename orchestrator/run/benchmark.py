@@ -164,7 +164,7 @@ def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) ->
     from orchestrator.dataset import largest_bucket  # noqa: PLC0415 - only a probe needs it
 
     (folder / "dataset").mkdir()
-    largest_bucket.lay(data, folder / "dataset")
+    largest_bucket.link_images(data, folder / "dataset")
     command = engines.get(recipe.engine).train(recipe, {"dataset": folder / "dataset", **models}, folder, None)
     frames: dict[int, float] = {}
     memory = [0, 0]

@@ -142,12 +142,13 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
 def _dataset(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
     """Check a dataset as ``dataset check`` does: how many pictures, what would stop the build, how much there is to know."""
     from orchestrator.dataset import lint  # noqa: PLC0415 - it decodes pictures it has not seen yet
+    from orchestrator.dataset.lint.findings import Level  # noqa: PLC0415
 
     report = lint.check(recipe.dataset, inputs.root, recipe.training, memory=lint.memory(inputs.root))
     what = f"dataset {recipe.dataset.name}"
     found = [Check(one.where, State.BAD, one.what, one.hint) for one in report.errors()]
     said = f"{len(report.inspected.originals())} pictures, {report.inspected.prediction.images} with all sizes"
-    warnings = sum(one.level is lint.Level.WARNING for one in report.findings)
+    warnings = sum(one.level is Level.WARNING for one in report.findings)
     if warnings:
         fix = f"python -m orchestrator dataset check {recipe.name}  says which"
         return [*found, Check(what, State.WARN, f"{said}; {warnings} warning{'s' if warnings > 1 else ''}", fix)]

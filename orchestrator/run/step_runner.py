@@ -126,7 +126,7 @@ def _once(  # noqa: PLR0917 - what one attempt is
         if recipe is not None and step.kind is StepKind.TRAIN and recipe.training.cache_latents == "disk":
             from orchestrator.dataset import latent_links  # noqa: PLC0415
 
-            latent_links.lay(job.store.folder(plan.by_name[step.needs[0]]), work)
+            latent_links.link_images(job.store.folder(plan.by_name[step.needs[0]]), work)
         _say_attempt(work, command, said | {"inputs": job.store.inputs(step, job.plan)})
         command = process.Command(command.argv, command.cwd, {**command.env, **slot.env}, command.files)
         warm = None if slot.keep or slot.leash else job.warm

@@ -21,7 +21,8 @@ from orchestrator.dataset import contact_sheet, lint, tagger
 from orchestrator.dataset.buckets import predict_batches
 from orchestrator.dataset.build import build
 from orchestrator.dataset.layout import make_layout
-from orchestrator.dataset.lint import Level, clip_tokens, image_hash
+from orchestrator.dataset.lint import clip_tokens, image_hash
+from orchestrator.dataset.lint.findings import Level
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.errors import NotReady, RecipeError
 from orchestrator.importers import picture_folders

@@ -99,7 +99,7 @@ def test_only_the_largest_bucket_is_measured(tmp_path: Path, monkeypatch: pytest
     plan = space.plan(space.load(Wanted(("cat-lora",))))
     built = space.store.folder(plan.by_name[next(name for name in outcomes if name.endswith("dataset"))])
     (tmp_path / "out").mkdir()
-    largest_bucket.lay(built, tmp_path / "out")
+    largest_bucket.link_images(built, tmp_path / "out")
     table = tomllib.loads((tmp_path / "out" / "dataset.toml").read_text("utf-8"))
     ((one,),) = (table["datasets"],)
     assert one["resolution"] == [192, 192]

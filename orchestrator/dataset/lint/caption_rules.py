@@ -10,7 +10,7 @@ from orchestrator.dataset.lint import clip_tokens
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.dataset.lint import Inspected
+    from orchestrator.dataset.lint.findings import Inspected
 
 Said = tuple[str, str, str, str]
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.dataset.coverage import DIRECTIONS, HEIGHTS
-from orchestrator.dataset.lint import Level
+from orchestrator.dataset.lint.findings import Level
 from orchestrator.errors import Problem, grouped
 from orchestrator.system.terminal import say
 

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.dataset import image_headers, naming
+from PIL import Image, ImageChops, ImageOps, ImageStat
+
+from orchestrator.dataset import image_headers, image_io, naming
 from orchestrator.system import parse_cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from PIL.Image import Image
 
 _SIDE: Final = 64  # pixels of the small picture that all is measured on
 _SHIFT: Final = 3  # of those pixels: a character may stand a little beside the middle
@@ -44,8 +44,6 @@ def looks(paths: Sequence[Path], memory: Path | None = None) -> dict[Path, Look]
     keys = {path: _key(path) for path in paths}
     result = {path: known[key] for path, key in keys.items() if key in known}
     missing = [path for path in paths if path not in result]
-    from orchestrator.dataset import image_io  # noqa: PLC0415 - Pillow
-
     with image_io.quiet(), ThreadPoolExecutor(image_io.threads()) as pool:
         result |= dict(zip(missing, pool.map(look, missing), strict=True))
     if missing:
@@ -57,14 +55,10 @@ def looks(paths: Sequence[Path], memory: Path | None = None) -> dict[Path, Look]
 
 def look(path: Path) -> Look:
     """Decode one picture and measure it."""
-    from orchestrator.dataset import image_io  # noqa: PLC0415 - Pillow
-
     try:
         small = image_io.small(path, _SIDE)
     except image_headers.UnreadableError as error:
         return Look(error=str(error))
-    from PIL import Image  # noqa: PLC0415
-
     grey = small.convert("L").resize((17, 16), Image.Resampling.BOX).tobytes()
     bits = 0
     for row in range(16):
@@ -76,13 +70,11 @@ def look(path: Path) -> Look:
     return Look(f"{bits:064x}", color.hex(), round(asymmetry(small, small), 4) if front else 0.0)
 
 
-def asymmetry(image: Image, other: Image) -> float:
+def asymmetry(image: Image.Image, other: Image.Image) -> float:
     """Return how much ``image`` differs from the mirrored ``other``: 0 not at all, 1 as black from white.
 
     The mirrored picture is shifted by up to 5 % to either side, and the best match counts.
     """
-    from PIL import ImageChops, ImageOps, ImageStat  # noqa: PLC0415
-
     mirrored = ImageOps.mirror(other)
     differences = []
     for shift in range(-_SHIFT, _SHIFT + 1):

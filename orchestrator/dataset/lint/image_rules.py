@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.dataset import image_headers, naming
-from orchestrator.dataset.build import latent_caches
+from orchestrator.dataset.latent_links import latent_caches
 from orchestrator.dataset.lint.caption_rules import Said, captions, triggers
 from orchestrator.dataset.lint.image_hash import pairs
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from orchestrator.dataset.lint import Inspected
+    from orchestrator.dataset.lint.findings import Inspected
 
 _ENLARGED: Final = 1.25  # times; more is visibly soft
 _CROPPED: Final = 0.15  # share of a picture
