@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.system import process, settings
+from orchestrator.system import settings
+from orchestrator.system.gpu import query
 from orchestrator.weights.doctor_check import Check, State
 
 if TYPE_CHECKING:
@@ -85,15 +86,11 @@ def encoding() -> Check:
 
 def gpu(*, needed: bool) -> Check:
     """Say which GPUs there are, how much of their memory is free, and the driver."""
-    query = ("nvidia-smi", "--query-gpu=name,memory.free,memory.total,driver_version", "--format=csv,noheader,nounits")
-    code, text = process.capture(query)
-    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()] if code == 0 else []
-    rows = [row for row in rows if len(row) == 4]
+    rows, reason = query("name", "memory.free", "memory.total", "driver_version")
     if not rows:
-        said = "none seen by nvidia-smi" if code == 127 else f"nvidia-smi: {' '.join(text.split())[:100]}"
         state = State.WARN if needed else State.OK
         return Check(
-            "gpu", state, said, "the embedded engine trains on the CPU:  run RECIPE --profile demo", "an NVIDIA GPU, 6 GB"
+            "gpu", state, reason, "the embedded engine trains on the CPU:  run RECIPE --profile demo", "an NVIDIA GPU, 6 GB"
         )
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     said = "; ".join(f"{name}, {free} of {total} MiB free, driver {driver}" for name, free, total, driver in rows)

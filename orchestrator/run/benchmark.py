@@ -22,7 +22,7 @@ from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.step import StepKind, canonical
 from orchestrator.run.record import host
-from orchestrator.system import process
+from orchestrator.system import gpu, process
 
 if TYPE_CHECKING:
     from orchestrator.plan.planner import Plan
@@ -173,7 +173,7 @@ def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) ->
         frames.setdefault(seen.done, time.monotonic())
 
     def look() -> str:
-        used, total = _memory()
+        used, total = max(gpu.numbers("memory.used", "memory.total") or [[0, 0]])  # of the fullest GPU
         memory[:] = [max(memory[0], used), total]
         return ""
 
@@ -185,19 +185,6 @@ def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) ->
         raise StepFailed(Problem(recipe.name, "the trial steps did not end well:\n      " + "\n      ".join(tail)))
     seconds = (frames[timed[-1]] - frames[timed[0]]) / (timed[-1] - timed[0])
     return Probe(round(seconds, 4), memory[0], memory[1])
-
-
-def _memory() -> tuple[int, int]:
-    """Return used and total memory of the fullest GPU, in MB; zeros without one."""
-    query = "--query-gpu=memory.used,memory.total"
-    code, text = process.capture(("nvidia-smi", query, "--format=csv,noheader,nounits"), timeout=5.0)
-    readings: list[tuple[int, int]] = []
-    if code == 0:
-        for line in text.splitlines():
-            used, _, total = line.partition(",")
-            with contextlib.suppress(ValueError):
-                readings.append((int(used), int(total)))
-    return max(readings, default=(0, 0))
 
 
 def shape(recipe: Recipe, space: Workspace) -> str:

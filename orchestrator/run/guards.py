@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from orchestrator.system import process
+from orchestrator.system import gpu
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -112,16 +112,10 @@ class Heat:
         if self._clock() < self._next:
             return
         self._next = self._clock() + HEAT_EVERY_SECONDS
-        query = "--query-gpu=temperature.gpu,memory.used,memory.total"
-        code, text = process.capture(("nvidia-smi", query, "--format=csv,noheader,nounits"), timeout=5.0)
-        if code != 0:
+        readings = gpu.numbers("temperature.gpu", "memory.used", "memory.total")
+        if readings is None:
             self._next = float("inf")
             return
-        readings = [
-            [int(part) for part in line.split(",")]
-            for line in text.splitlines()
-            if line.replace(",", "").replace(" ", "").isdigit()
-        ]
         used, total = max((reading[1:3] for reading in readings), key=lambda one: one[0] / max(1, one[1]), default=(0, 1))
         if used > self._most * total and not self._full:
             self._full = f"{used} of {total} MB of the GPU's memory are in use"

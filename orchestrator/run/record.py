@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.plan.step import canonical
-from orchestrator.system import process, supervisor
+from orchestrator.system import gpu, process, supervisor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,17 +151,9 @@ def readings(path: Path) -> list[dict[str, Any]]:
 
 def host() -> dict[str, Any]:
     """Return what a record says of the machine."""
-    gpu, driver = _gpu()
+    name, driver = gpu.name_and_driver()
     said = {"node": platform.node(), "system": platform.platform(), "python": sys.version.split()[0]}
-    return {**said, "cpus": os.cpu_count() or 1, "gpu": gpu, "driver": driver}
-
-
-@functools.cache
-def _gpu() -> tuple[str, str]:
-    """Return name and driver of the first GPU, or two empty strings."""
-    code, text = process.capture(("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"))
-    name, _, driver = text.splitlines()[0].partition(",") if code == 0 and text else ("", "", "")
-    return name.strip(), driver.strip()
+    return {**said, "cpus": os.cpu_count() or 1, "gpu": name, "driver": driver}
 
 
 def sync(folder: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.plan.step import Lane
-from orchestrator.system import lock
+from orchestrator.system import gpu, lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,16 +122,6 @@ class Lanes:
         return ", ".join(f"{name} is held by {who or 'another program'}" for name, who in found)
 
 
-def gpus(asked: str = "") -> list[str]:
-    """Return the GPUs to use: those asked for ("0,1"), those CUDA_VISIBLE_DEVICES names, or all that the driver lists."""
-    named = asked or os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if named:
-        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
-    with contextlib.suppress(OSError):
-        return [str(index) for index, _ in enumerate(sorted(Path("/proc/driver/nvidia/gpus").iterdir()))]
-    return []
-
-
 def lanes(asked: str = "", trainers: int = 1, *, inline: bool = False) -> Lanes:
     """Return the lanes of this machine.
 
@@ -141,7 +131,7 @@ def lanes(asked: str = "", trainers: int = 1, *, inline: bool = False) -> Lanes:
         inline: run everything in this thread, one step after another.
     """
     cores = os.cpu_count() or 1
-    found = gpus(asked)
+    found = gpu.visible(asked)
     slots = [Slot(Lane.GPU, f"gpu {name}", {"CUDA_VISIBLE_DEVICES": name}, _lease_file(name)) for name in found]
     if not found:
         env = threads(max(1, cores // max(1, trainers)))

@@ -84,16 +84,16 @@ def test_pickles_are_read_and_never_run(tmp_path: Path) -> None:
 
 
 def test_gpus_and_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "capture", lambda _argv: (0, "NVIDIA GeForce RTX 3060, 11000, 12288, 550.54\n"))
+    monkeypatch.setattr(process, "capture", lambda *_: (0, "NVIDIA GeForce RTX 3060, 11000, 12288, 550.54\n"))
     check = doctor.gpu(needed=True)
     assert (check.state, check.found) == (State.OK, "NVIDIA GeForce RTX 3060, 11000 of 12288 MiB free, driver 550.54")
-    monkeypatch.setattr(process, "capture", lambda _argv: (0, "NVIDIA GeForce RTX 3060, 900, 12288, 550.54\n"))
+    monkeypatch.setattr(process, "capture", lambda *_: (0, "NVIDIA GeForce RTX 3060, 900, 12288, 550.54\n"))
     assert doctor.gpu(needed=True).state is State.WARN
     monkeypatch.setattr(
-        process, "capture", lambda _argv: (9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver")
+        process, "capture", lambda *_: (9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver")
     )
     assert "couldn't communicate" in doctor.gpu(needed=True).found
-    monkeypatch.setattr(process, "capture", lambda _argv: (127, "no such file"))
+    monkeypatch.setattr(process, "capture", lambda *_: (127, "no such file"))
     assert doctor.gpu(needed=False).state is State.OK
 
 

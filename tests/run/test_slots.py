@@ -241,14 +241,6 @@ def test_a_child_that_goes_on_is_put_where_its_lease_is_held(tmp_path: Path) -> 
     assert other.name == "gpu 0"
 
 
-def test_gpus_are_those_asked_for_or_visible(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert slots.gpus("0, 2") == ["0", "2"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-aa")
-    assert slots.gpus() == ["3", "GPU-aa"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert slots.gpus() == []
-
-
 def test_each_gpu_has_a_lane_and_each_training_on_cores_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     two = slots.lanes("0,1")

@@ -1,0 +1,56 @@
+"""GPUs: which ones to use, and the rows of nvidia-smi."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.system import gpu
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the path of a stand-in for nvidia-smi that is first in PATH."""
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path / "nvidia-smi"
+
+
+def _write(program: Path, text: str) -> None:
+    program.write_text(f"#!/bin/sh\n{text}\n", "utf-8")
+    program.chmod(0o755)
+
+
+def test_gpus_are_those_requested_or_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu.visible("0, 2") == ["0", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-aa")
+    assert gpu.visible() == ["3", "GPU-aa"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert gpu.visible() == []
+
+
+def test_each_gpu_is_a_row_of_the_requested_fields(nvidia_smi: Path) -> None:
+    _write(nvidia_smi, 'echo "Card A, 11"; echo "Card B, [N/A]"; echo warning')
+    rows, reason = gpu.query("name", "memory.used")
+    assert rows == [["Card A", "11"], ["Card B", "[N/A]"]]
+    assert reason == ""
+
+
+def test_a_gpu_that_does_not_report_a_number_is_left_out(nvidia_smi: Path) -> None:
+    _write(nvidia_smi, 'echo "50, 11"; echo "60, [N/A]"')
+    assert gpu.numbers("temperature.gpu", "memory.used") == [[50, 11]]
+
+
+def test_a_driver_that_fails_is_the_reason(nvidia_smi: Path) -> None:
+    _write(nvidia_smi, "echo NVIDIA-SMI has failed; exit 9")
+    assert gpu.query("name") == ([], "nvidia-smi: NVIDIA-SMI has failed")
+    assert gpu.numbers("memory.used") is None
+
+
+def test_without_nvidia_smi_there_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu.query("name") == ([], "none seen by nvidia-smi")
