@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from orchestrator.engines import embedded
+from orchestrator.engines.embedded import engine as embedded_engine
 from orchestrator.engines.protocol import Engine
 from orchestrator.engines.sdscripts import engine as sdscripts_engine
 
 __all__ = ["ENGINES", "Engine", "get"]
 
-ENGINES: dict[str, Engine] = {sdscripts_engine.NAME: sdscripts_engine, embedded.NAME: embedded}
+ENGINES: dict[str, Engine] = {sdscripts_engine.NAME: sdscripts_engine, embedded_engine.NAME: embedded_engine}
 
 
 def get(name: str) -> Engine:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
+from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.plan.step import Source, canonical
-from orchestrator.system import allowlist, parse_cache, settings
+from orchestrator.system import allowlist, parse_cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from orchestrator.dataset.layout import Layout
     from orchestrator.recipe import Recipe
 
-EMBEDDED_BASE = settings.ROOT / "orchestrator" / "engines" / "embedded" / "base"
 MODEL_FOLDERS = (
     "models",
     "models/Stable-diffusion",

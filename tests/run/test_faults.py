@@ -15,7 +15,7 @@ import pytest
 import faults
 import harness
 from orchestrator import engines
-from orchestrator.engines import embedded
+from orchestrator.engines.embedded import engine as embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import RecipeError
 from tools.demo_world import vocabulary
 from tools.demo_world.__main__ import main
@@ -21,7 +22,7 @@ from tools.demo_world.named_characters import known_by, resident_scene, resident
 from tools.demo_world.tokenizer import merges_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BASE = REPOSITORY / "orchestrator" / "engines" / "embedded" / "base"
+BASE = EMBEDDED_BASE
 DATA = REPOSITORY / "data"
 
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from orchestrator import weights
 from orchestrator.cli import whole
 from orchestrator.cli.inspect import expectation
+from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError, RecipeError
 from orchestrator.models import blocks
 from orchestrator.recipe import loader
@@ -231,7 +232,7 @@ def test_the_recipes_here_promise_what_can_be_checked(project: Path) -> None:
     assert known["krnk-loha"]["tensor_bytes"] == 100_893_372
     assert known["krnk-lora3x3"]["resize"]["param"] == 16
     small = loader.recipe(root, "krnk-locon", "demo").recipe
-    promised = expectation(small, project / "orchestrator" / "engines" / "embedded" / "base")
+    promised = expectation(small, EMBEDDED_BASE)
     assert (promised["modules"], promised["tensor_bytes"], promised["max_train_steps"]) == (296, 935_248, 100)
     assert json.dumps(known)
 

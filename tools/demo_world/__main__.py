@@ -8,8 +8,8 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError
-from orchestrator.plan.inputs import EMBEDDED_BASE
 
 
 def _data(options: argparse.Namespace) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import engines
+from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
-from orchestrator.plan.inputs import EMBEDDED_BASE, Digests, ProjectInputs
+from orchestrator.plan.inputs import Digests, ProjectInputs
 from orchestrator.plan.step import StepKind
 from orchestrator.run.cluster.storage import fetch
 from orchestrator.run.cluster.task import Item, Model, Parcel, last

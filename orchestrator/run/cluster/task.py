@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import engines
-from orchestrator.plan.inputs import EMBEDDED_BASE
+from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.step import Step, StepKind
 from orchestrator.run.record import RECORD

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator import engines
+from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.engines.embedded.trainer import cli_options as own
 from orchestrator.engines.sdscripts import (
     arguments,
@@ -633,7 +634,7 @@ def test_the_embedded_engine_takes_the_same_arguments(tmp_path: Path) -> None:
         asked = loader.recipe(RECIPES, name, "demo").recipe
         if asked.base.architecture != "sd1":
             continue
-        inputs = {"dataset": tmp_path, "checkpoint": ROOT / "orchestrator" / "engines" / "embedded" / "base"}
+        inputs = {"dataset": tmp_path, "checkpoint": EMBEDDED_BASE}
         command = engines.get("embedded").train(asked, inputs, tmp_path, tmp_path / "x-step00000001-state")
         args = parser.parse_args(command.argv[3:])
         assert args.max_train_steps == asked.training.steps

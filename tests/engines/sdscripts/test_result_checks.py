@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator.engines import embedded
+from orchestrator.engines.embedded import EMBEDDED_BASE
+from orchestrator.engines.embedded import engine as embedded
 from orchestrator.engines.sdscripts import engine, result_checks
 from orchestrator.recipe import Expect, Recipe, loader
 from orchestrator.weights.io import saved
@@ -194,7 +195,7 @@ def test_states_that_were_lost_at_the_same_step_are_all_kept(tmp_path: Path) -> 
 
 def test_the_embedded_engine_is_judged_by_its_own_bases_sizes(tmp_path: Path) -> None:
     recipe = loader.recipe(ROOT / "recipes", "krnk-locon", "demo").recipe
-    base = ROOT / "orchestrator" / "engines" / "embedded" / "base"
+    base = EMBEDDED_BASE
     command = embedded.train(recipe, {"dataset": tmp_path, "checkpoint": base}, tmp_path, None)
     said = json.loads(command.files["expected.json"])
     assert said["text encoder modules"] < 72

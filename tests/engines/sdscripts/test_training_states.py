@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.engines import embedded
+from orchestrator.engines.embedded import engine as embedded
 from orchestrator.engines.sdscripts import checkout, engine, training_states
 from orchestrator.errors import RecipeError
 from orchestrator.recipe import loader

@@ -1,0 +1,165 @@
+"""The embedded engine: commands of its own trainer and renderer.
+
+Both programs take sd-scripts' arguments and print its progress lines, so most of the contract is shared with that engine.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.engines.embedded.trainer import cli_options
+from orchestrator.engines.sdscripts import (
+    arguments,
+    gen_img,
+    lora_tools,
+    network_args,
+    parser_options,
+    result_checks,
+    tensorboard,
+    training_states,
+)
+from orchestrator.engines.sdscripts import engine as sdscripts
+from orchestrator.engines.sdscripts.output_parser import Reader, read
+from orchestrator.errors import Problem
+from orchestrator.system import settings
+from orchestrator.system.process import Command
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Mapping
+
+    from orchestrator.recipe import Recipe
+    from orchestrator.system.process import Progress
+
+__all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "read", "reader", "render", "train", "version"]
+
+NAME = "embedded"
+# Samplers of sd-scripts that trainer/sampling.py does not have.
+NO_SAMPLERS = ("lms", "k_lms", "dpmsolver")
+PACKAGES = ("torch", "diffusers", "transformers", "lycoris-lora")
+_IMPORTS = {"lycoris-lora": "lycoris"}
+# trainer/training_state.py renames a complete state into place. Its position is in train_state.json.
+_STATE = ("network.safetensors", "optimizer.pt", "schedule.json", "train_state.json")
+
+
+@functools.cache
+def version() -> str:
+    """Return the versions of the training packages and a digest of the trainer's source files."""
+    versions = []
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package).partition('+')[0]}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"{package} none")
+    folder = Path(__file__).with_name("trainer")
+    total = hashlib.sha256()
+    for file in sorted(folder.glob("*.py")):
+        total.update(file.name.encode() + b"\0" + file.read_bytes())
+    return ", ".join([*versions, f"programs {total.hexdigest()[:12]}"])
+
+
+@functools.cache
+def _trainer_options() -> dict[str, parser_options.Opt]:
+    """Return the options of the embedded trainer, from its own parser."""
+    actions = cli_options.parser()._actions  # noqa: SLF001 - argparse lists its options nowhere else
+    return {name: option for action in actions for name, option in _parser_options(action)}
+
+
+def _parser_options(action: argparse.Action) -> Iterator[tuple[str, parser_options.Opt]]:
+    types = {int: "int", float: "float"}
+    kind = "switch" if action.nargs == 0 else types.get(action.type, "str")  # type: ignore[call-overload]
+    for name in action.option_strings:
+        choices = tuple(action.choices) if action.choices is not None else ()
+        yield name.lstrip("-"), parser_options.Opt(name.lstrip("-"), kind, action.nargs in ("*", "+"), choices)
+
+
+def check(recipe: Recipe) -> list[Problem]:
+    """Return the recipe's problems with this engine: options, families, samplers. Starts no process."""
+    problems = [*parser_options.problems(_trainer_options(), recipe.training.options, "training.options", arguments.OWNED)]
+    problems += [*network_args.problems(recipe.network), *gen_img.problems(recipe)]
+    if recipe.render.sampler in NO_SAMPLERS:
+        problems.append(("render.sampler", f"is {recipe.render.sampler}; the embedded engine does not have it"))
+    if recipe.network.family == "full":
+        lycoris = f"lycoris-lora {network_args.LYCORIS_VERSION}"
+        what = f'is "full", which {lycoris} cannot train: it deletes the weights its forward needs'
+        problems.append(("network.family", what))
+    if recipe.base.architecture != "sd1":
+        problems.append(("base.architecture", f"is {recipe.base.architecture}; the embedded engine trains sd1"))
+    if recipe.borrows("sd-scripts"):
+        problems += lora_tools.problems(recipe)
+    return [Problem(f"{recipe.name}: {where}", what) for where, what in dict.fromkeys(problems)]
+
+
+def preflight(recipe: Recipe) -> list[Problem]:
+    """Return what this machine lacks: packages of the extra ``embedded``, and sd-scripts for recipes that use its tools."""
+    missing = [package for package in PACKAGES if importlib.util.find_spec(_IMPORTS.get(package, package)) is None]
+    problems: list[Problem] = []
+    if missing:
+        hint = "make setup  (or: pip install -e '.[embedded]')"
+        problems.append(Problem("the embedded engine", f"needs {', '.join(missing)}", hint))
+    if recipe.training.wandb and importlib.util.find_spec("wandb") is None:
+        problems.append(
+            Problem(f"{recipe.name}: training.wandb", "needs the package wandb", f"{sys.executable} -m pip install wandb")
+        )
+    if recipe.borrows("sd-scripts"):
+        reason = f"{recipe.name} uses its merge or resize (merge.tool, resize.tool); the orchestrator's own does both"
+        problems += sdscripts.missing(reason)
+    return problems
+
+
+def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
+    """Return the training command (see ``engines.Engine``)."""
+    arguments_and_files = arguments.train(recipe, inputs, work, state)
+    expected: dict[str, Any] = dict(result_checks.expected(recipe, inputs["checkpoint"], inputs["dataset"]))
+    expected["checkpoint"] = str(inputs["checkpoint"].absolute())
+    files = arguments_and_files.files | {result_checks.EXPECTED: json.dumps(expected, indent=1)}
+    return _command("train_network", list(arguments_and_files.argv), work, files)
+
+
+def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
+    """Return the command that renders the prompts. This renderer reads every LoRA family itself."""
+    argv = gen_img.arguments(recipe, inputs["checkpoint"], inputs.get("vae"), inputs["lora"], work)
+    return _command("gen_img", argv, work, {gen_img.PROMPTS: gen_img.lines(recipe, names=True)})
+
+
+def _command(program: str, argv: list[str], work: Path, files: dict[str, str]) -> Command:
+    whole = (sys.executable, "-m", f"orchestrator.engines.embedded.trainer.{program}", *argv)
+    root = str(settings.ROOT)
+    env = {"PYTHONPATH": root, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    return Command(whole, work.absolute(), env, files)
+
+
+def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # noqa: ARG001 - the Protocol's
+    """Return a reader of the output of a training in ``work``."""
+    return Reader(lambda: result_checks.read_expected(work))
+
+
+def checkpoint(work: Path) -> tuple[Path, int] | None:
+    """Return the newest complete state in ``work`` with steps left to train, and its step."""
+    steps = result_checks.read_expected(work).get("steps")
+    below = steps if isinstance(steps, int) else sys.maxsize
+    states = [
+        (step, folder)
+        for folder in work.glob("*-state")
+        if all((folder / name).is_file() for name in _STATE) and (step := training_states.step_of(folder)) is not None
+    ]
+    step, folder = max((state for state in states if state[0] < below), default=(0, None))
+    return (folder, step) if folder is not None else None
+
+
+def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
+    """Return the problems of a training that exited 0."""
+    checkpoint = result_checks.read_expected(work).get("checkpoint")
+    return result_checks.finished(recipe, work, log, Path(checkpoint) if isinstance(checkpoint, str) else None)
+
+
+def history(work: Path) -> list[dict[str, Any]]:
+    """Return loss and learning rates by step from the TensorBoard events in ``work``."""
+    return tensorboard.history(work / arguments.LOGS)
