@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import NotHereError, Row
 from benchmarks.overhead import project, trained
-from orchestrator.cli.progress import Quiet
 from orchestrator.run.cluster.task import Answer
-from orchestrator.run.context import Job, Outcome, Status
+from orchestrator.run.context import Outcome, RunContext, Silent, Status
 from orchestrator.run.runner import run_plan
-from orchestrator.run.workspace import Wanted
+from orchestrator.run.workspace import Selection
 
 if TYPE_CHECKING:
     from orchestrator.run.cluster.task import Parcel
@@ -39,11 +38,11 @@ def _trainings(nodes: int) -> float:
         (cats.root / "recipes" / "cat-lora.toml").unlink()
         for index in range(COUNT):
             cats.recipe(f"cat-{index}", f"a{index}", trained(SECONDS, index))
-        cats.go("all", only=("dataset",))
+        cats.run("all", only=("dataset",))
         made = _nodes(Path(folder), nodes, 1)
         try:
             start = time.perf_counter()
-            outcomes = cats.go("all", only=("dataset", "train"), cluster=True)
+            outcomes = cats.run("all", only=("dataset", "train"), cluster=True)
             took = time.perf_counter() - start
         finally:
             made.end()
@@ -64,8 +63,8 @@ def scheduling() -> list[Row]:
         for index in range(MANY):
             cats.recipe(f"cat-{index:04}", f"a{index}", trained(0.0, index))
         space = cats.space()
-        plan = space.plan(space.load(Wanted(("all",))))
-        job = Job(plan, space.store, cats.root, Quiet())
+        plan = space.plan(space.load(Selection(("all",))))
+        job = RunContext(plan, space.store, cats.root, Silent())
         made = _nodes(Path(folder), 2, 2)
         try:
             with Cluster() as cluster:

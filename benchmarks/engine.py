@@ -21,9 +21,9 @@ def followed(seconds: int) -> tuple[float, float]:
         steps = FRAMES * seconds
         text = f"[training]\nsteps = {steps}\n[training.options]\npause = {1 / FRAMES}\n"
         cats.recipe("cat-lora", "lora", text)
-        cats.go("cat-lora", only=("dataset",))
+        cats.run("cat-lora", only=("dataset",))
         start, before = time.perf_counter(), time.process_time()
-        cats.go("cat-lora", only=("train",))
+        cats.run("cat-lora", only=("train",))
         return time.perf_counter() - start, time.process_time() - before
 
 

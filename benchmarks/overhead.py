@@ -26,7 +26,7 @@ from benchmarks.start import took
 from orchestrator.plan.step import Lane
 from orchestrator.recipe.compose import names
 from orchestrator.run import session, slots, trace
-from orchestrator.run.workspace import Wanted, Workspace
+from orchestrator.run.workspace import Selection, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,9 +63,9 @@ def one(seconds: float = TRAINING) -> Row:
     """Measure one training, orchestrated and bare."""
     with project() as cats:
         cats.recipe("cat-lora", "lora", trained(seconds))
-        cats.go("cat-lora", only=("dataset",))
+        cats.run("cat-lora", only=("dataset",))
         start = time.perf_counter()
-        cats.go("cat-lora", only=("train",))
+        cats.run("cat-lora", only=("train",))
         orchestrated = time.perf_counter() - start
         record = json.loads(next((cats.root / "runs" / "cat-lora").glob("train-*/record.json")).read_text("utf-8"))
         asked = json.loads(record["argv"][-1])
@@ -84,10 +84,10 @@ def embedded() -> Row:
         stack.enter_context(contextlib.redirect_stderr(null))
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("KRNK_RUNS", name)
         space = Workspace(ROOT)
-        asked = Wanted(("krnk-lora3x3",), "demo")
-        session.go(space, session.Asked(asked, only=("dataset",)), quiet=True)
+        asked = Selection(("krnk-lora3x3",), "demo")
+        session.run_session(space, session.RunOptions(asked, only=("dataset",)), quiet=True)
         start = time.perf_counter()
-        outcomes = session.go(space, session.Asked(asked, only=("train",)), quiet=True)
+        outcomes = session.run_session(space, session.RunOptions(asked, only=("train",)), quiet=True)
         orchestrated = time.perf_counter() - start
         step = next(outcome.step for outcome in outcomes if outcome.step.name.endswith("/train"))
         folder, work = space.store.folder(step), space.store.work(step)
@@ -95,7 +95,9 @@ def embedded() -> Row:
         attempt = json.loads((folder / "attempts.jsonl").read_text("utf-8").splitlines()[-1])
         made = ("record.json", "*.safetensors", "*.jsonl", "log.txt", "*-state")
         shutil.copytree(folder, work, ignore=shutil.ignore_patterns(*made))
-        slot = slots.lanes(trainers=session.trainers(embedded=True)).take(Lane.GPU, leased=False)  # as many threads for both
+        slot = slots.make_pool(trainers=session.trainers(embedded=True)).take(
+            Lane.GPU, leased=False
+        )  # as many threads for both
         env = os.environ | attempt["env"] | (slot.env if slot is not None else {})
         start = time.perf_counter()
         subprocess.run(argv, cwd=attempt["cwd"], env=env, check=True, capture_output=True)
@@ -127,7 +129,7 @@ def release(count: int = 15, seconds: float = 8.0) -> list[Row]:
                 trained(seconds, index) + f'[dataset]\nname = "cat{index // 3}"\nrepeats = {1 + index // 3}\n',
             )
         start = time.perf_counter()
-        outcomes = cats.go("all", gpus="0")
+        outcomes = cats.run("all", gpus="0")
         whole = time.perf_counter() - start
         bad = [outcome.problem for outcome in outcomes.values() if not outcome.status.ok]
         if bad:

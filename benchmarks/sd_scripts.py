@@ -73,7 +73,7 @@ class Bench:
         folder = next(self.runs.glob("train-*"))
         argv = json.loads((folder / "record.json").read_text("utf-8"))["argv"]
         attempt = json.loads((folder / "attempts.jsonl").read_text("utf-8").splitlines()[-1])
-        slot = slots.lanes(trainers=session.trainers(embedded=False)).take(Lane.GPU, leased=False)
+        slot = slots.make_pool(trainers=session.trainers(embedded=False)).take(Lane.GPU, leased=False)
         env = self.env | attempt["env"] | (slot.env if slot is not None else {})
         work = Path(attempt["cwd"])
         work.mkdir()

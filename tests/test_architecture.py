@@ -121,8 +121,8 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 
 def test_planning_imports_no_torch() -> None:
     code = (
-        "import sys\nfrom orchestrator.run.workspace import Wanted, Workspace, as_json\n"
-        "space = Workspace()\nplan = space.plan(space.load(Wanted(('all',), 'demo')))\n"
+        "import sys\nfrom orchestrator.run.workspace import Selection, Workspace, as_json\n"
+        "space = Workspace()\nplan = space.plan(space.load(Selection(('all',), 'demo')))\n"
         "as_json(plan, space.store.reasons(plan), space.inputs)\n"
         "print([m for m in ('torch', 'diffusers', 'numpy') if m in sys.modules])"
     )

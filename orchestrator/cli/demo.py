@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from orchestrator import report
 from orchestrator.cli import progress
 from orchestrator.run import session
-from orchestrator.run.workspace import Wanted, Workspace, as_json, final
+from orchestrator.run.workspace import Selection, Workspace, as_json, final
+from orchestrator.system.terminal import duration
 
 if TYPE_CHECKING:
     from orchestrator.run.context import Outcome
@@ -22,20 +23,20 @@ CORE_SECONDS = 58.0
 def run() -> list[Outcome]:
     """Say what will happen and how long it takes, do it, and say where the pictures are."""
     space = Workspace()
-    asked = session.Asked(Wanted(("all",), PROFILE))
-    loaded = space.load(asked.wanted)
+    options = session.RunOptions(Selection(("all",), PROFILE))
+    loaded = space.load(options.selection)
     plan = space.plan(loaded)
     due = {step.recipe for step in plan.steps if step.recipe and space.store.reason(step, plan) is not None}
     if due:
         cores = os.cpu_count() or 1
-        said = progress.duration(len(due) * CORE_SECONDS / cores)
+        said = duration(len(due) * CORE_SECONDS / cores)
         print(
             f"{len(due)} LoRAs will be trained on this machine, each with its pictures, on a small base model that this\n"
             "project ships. "
             f"That takes about {said} on {cores} cores. ^C stops it; the same command goes on.",
             file=sys.stderr,
         )
-    outcomes = session.go(space, asked)
+    outcomes = session.run_session(space, options, progress.choose)
     plan = space.plan(loaded)
     page = space.store.root / "report" / "index.html"
     report.write(space.store.root, loaded, page, plan=as_json(plan, space.store.reasons(plan), space.inputs))

@@ -39,10 +39,10 @@ def fetch_base(
 ) -> None:
     """Fetch a recipe's base model from its public source, and check it.  Example: orchestrator fetch-base krnk-locon."""
     from orchestrator.run import fetch_base as fetch  # noqa: PLC0415
-    from orchestrator.run.workspace import Wanted, Workspace  # noqa: PLC0415
+    from orchestrator.run.workspace import Selection, Workspace  # noqa: PLC0415
 
     space = Workspace()
-    loaded = space.load(Wanted((recipe,)))[0]
+    loaded = space.load(Selection((recipe,)))[0]
     say(fetch.fetch(loaded.recipe, space.inputs, folder or space.root / "models"))
 
 
@@ -57,10 +57,10 @@ def doctor(
 ) -> None:
     """Everything that would stop or spoil a run, with the command that mends it.  Example: orchestrator doctor krnk-locon."""
     from orchestrator.run import preflight as doctor_  # noqa: PLC0415
-    from orchestrator.run.workspace import Wanted, Workspace  # noqa: PLC0415
+    from orchestrator.run.workspace import Selection, Workspace  # noqa: PLC0415
 
     space = Workspace()
-    loaded, problems = space.readable(Wanted(tuple(names or ["all"]), profile, engine))
+    loaded, problems = space.readable(Selection(tuple(names or ["all"]), profile, engine))
     checks = doctor_.checks(space, loaded)
     checks += [doctor_.Check(one.where, doctor_.State.BAD, one.what, one.hint) for one in problems]
     if json:
@@ -170,13 +170,13 @@ def probe(
     engine: Annotated[str, typer.Option(help="sd-scripts or embedded, instead of the recipe's.")] = "",
 ) -> None:
     """Train a few steps on the largest pictures: time, GPU memory.  Example: orchestrator probe krnk-locon --profile demo."""
-    from orchestrator.cli.progress import duration  # noqa: PLC0415
     from orchestrator.errors import RecipeError, StepFailed  # noqa: PLC0415
     from orchestrator.run import benchmark as probe_  # noqa: PLC0415
-    from orchestrator.run.workspace import ALL, Wanted, Workspace  # noqa: PLC0415
+    from orchestrator.run.workspace import ALL, Selection, Workspace  # noqa: PLC0415
+    from orchestrator.system.terminal import duration  # noqa: PLC0415
 
     space = Workspace()
-    plan = space.plan(space.load(Wanted(tuple(recipes), profile, engine)))
+    plan = space.plan(space.load(Selection(tuple(recipes), profile, engine)))
     space.preflight(plan, space.store.reasons(plan))
     problems: list[Problem] = []
     for asked in {probe_.shape(recipe, space): recipe for recipe in reversed(plan.recipes.values())}.values():
@@ -194,6 +194,6 @@ def probe(
     if problems:
         raise StepFailed(problems)
     with contextlib.suppress(RecipeError):  # of others; `plan all` says them
-        whole = space.plan(space.load(Wanted((ALL,), profile, engine)))
+        whole = space.plan(space.load(Selection((ALL,), profile, engine)))
         if total := probe_.left(whole, space.store.reasons(whole), space).told(profile, engine):
             say(f"all recipes: {total}")

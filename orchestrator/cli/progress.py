@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from orchestrator.run.context import Outcome, Status
-from orchestrator.system.terminal import clean, dumps, say
+from orchestrator.run.context import Outcome, Silent, Status
+from orchestrator.system.terminal import clean, dumps, duration, say
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,16 +50,6 @@ def fit_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
-def duration(seconds: float) -> str:
-    """Return seconds as a person writes them: 8.2 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def ending(outcome: Outcome) -> str:
     """Return the line that says how a step ended."""
     text = f"{outcome.status:8} {outcome.step.name}"
@@ -70,29 +60,7 @@ def ending(outcome: Outcome) -> str:
     return clean(text)
 
 
-class Quiet:
-    """Says nothing (``--json``)."""
-
-    def begin(self, step: Step, reason: Reason) -> None:
-        """Nothing."""
-
-    def progress(self, step: Step, progress: Progress) -> None:
-        """Nothing."""
-
-    def end(self, outcome: Outcome) -> None:
-        """Nothing."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Nothing."""
-
-
-class Plain(Quiet):
+class Plain(Silent):
     """One line per event, for logs and pipes."""
 
     def __init__(self, plan: Plan, stream: TextIO | None = None, *, verbose: bool = False) -> None:
@@ -136,7 +104,7 @@ class Plain(Quiet):
         self._line(text)
 
 
-class Events(Quiet):
+class Events(Silent):
     """One JSON object per line on stderr, for other programs: time, event, step, and what belongs to it."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -176,7 +144,7 @@ class Events(Quiet):
         self._write("say", text=text)
 
 
-class Bars(Quiet):
+class Bars(Silent):
     """A bar per running step with loss and time left, and one over all steps."""
 
     def __init__(self, plan: Plan) -> None:
@@ -224,10 +192,10 @@ class Bars(Quiet):
         self._bars.console.print(clean(text), markup=False, highlight=False)
 
 
-def choose(plan: Plan, style: Style = Style(), *, quiet: bool = False) -> Quiet:
+def choose(plan: Plan, style: Style = Style(), *, quiet: bool = False) -> Silent:
     """Return the view for a style and for where stderr goes. Colours: NO_COLOR and TERM=dumb are rich's to see."""
     if quiet or style.quiet:
-        return Quiet()
+        return Silent()
     if style.form is Form.JSON:
         return Events()
     if style.verbose or not sys.stderr.isatty():

@@ -16,7 +16,9 @@ from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.errors import Problem
+    from orchestrator.plan.planner import Plan
     from orchestrator.recipe.loader import Loaded
+    from orchestrator.run.context import RunObserver
 
 Out = Annotated[Path | None, typer.Option(help="Where to write the page; default: runs/report/index.html.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
@@ -66,14 +68,14 @@ def report(
 ) -> None:
     """One page about all recipes and runs: state, curves, weights, pictures. Works offline."""
     from orchestrator import report as report_  # noqa: PLC0415
-    from orchestrator.run.workspace import Wanted, Workspace, as_json  # noqa: PLC0415
+    from orchestrator.run.workspace import Selection, Workspace, as_json  # noqa: PLC0415
 
     space = Workspace()
 
     told: list[Problem] = []
 
     def read() -> tuple[list[Loaded], dict[str, Any]]:
-        loaded, problems = space.readable(Wanted(("all",), profile, ""))
+        loaded, problems = space.readable(Selection(("all",), profile, ""))
         if problems and problems != told:  # --live reads again and again
             say("\n".join(["not in the report:", *map(str, problems)]), file=sys.stderr)
         told[:] = problems
@@ -154,15 +156,20 @@ def variants(
     quiet: Quiet = False,
 ) -> None:
     """One training at several ratios, block weights or multipliers: X/Y grids, and a slider on the report's page."""
+    from orchestrator.cli import progress  # noqa: PLC0415
     from orchestrator.release import variants as variants_  # noqa: PLC0415
-    from orchestrator.run.workspace import Wanted, Workspace  # noqa: PLC0415
+    from orchestrator.run.workspace import Selection, Workspace  # noqa: PLC0415
 
     split = {name: tuple(text.split(",")) for name, text in (("sv_ratio", sv_ratio), ("multiplier", multiplier)) if text}
     given = {"block_weights": tuple(block_weights), **split}
     axes = [variants_.Axis(name, values) for name, values in given.items() if values]
     space = Workspace()
-    loaded = space.load(Wanted((recipe,), profile, engine))[0]
-    for file in variants_.draw(space, loaded.recipe, axes, gpus=gpus, quiet=quiet):
+    loaded = space.load(Selection((recipe,), profile, engine))[0]
+
+    def observe(plan: Plan) -> RunObserver:
+        return progress.choose(plan, quiet=quiet)
+
+    for file in variants_.draw(space, loaded.recipe, axes, observe, gpus=gpus):
         say(str(file))
 
 
@@ -172,10 +179,10 @@ def prune(
     json: AsJson = False,
 ) -> None:
     """Free the disk of results that no recipe asks for any more. Without --yes it only lists them."""
-    from orchestrator.cli.progress import duration  # noqa: PLC0415
     from orchestrator.run import prune as prune_  # noqa: PLC0415
     from orchestrator.run.workspace import Workspace  # noqa: PLC0415
     from orchestrator.system.lock import clock  # noqa: PLC0415
+    from orchestrator.system.terminal import duration  # noqa: PLC0415
 
     space = Workspace()
     found, strangers = prune_.stale(space)

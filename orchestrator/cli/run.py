@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from orchestrator.run.context import Outcome
-    from orchestrator.run.workspace import Wanted, Workspace
+    from orchestrator.run.workspace import Selection, Workspace
 
 STOPPED = 130
 
@@ -149,7 +149,7 @@ def run(
     if log_format not in tuple(progress.Form):
         raise OrchestratorError(Problem(f"--log-format {log_format}", "no such form", "text or json"))
     _stop_on_signals()
-    asked = session.Asked(
+    options = session.RunOptions(
         _wanted(names, profile, engine),
         tuple(only),
         tuple(force),
@@ -161,8 +161,8 @@ def run(
         address=address,
         transport=transport,
     )
-    chosen = progress.Style(quiet=quiet, verbose=verbose, form=progress.Form(log_format))
-    outcomes = session.go(_workspace(), asked, quiet=json, style=chosen)
+    style = progress.Style(quiet=quiet, verbose=verbose, form=progress.Form(log_format))
+    outcomes = session.run_session(_workspace(), options, lambda plan: progress.choose(plan, style, quiet=json), quiet=json)
     if json:
         print_json(session.as_json(outcomes))
     raise typer.Exit(_code(outcomes))
@@ -193,8 +193,8 @@ def _workspace() -> Workspace:
     return Workspace()
 
 
-def _wanted(names: list[str], profile: str, engine: str) -> Wanted:
-    from orchestrator.run.workspace import Wanted  # noqa: PLC0415
+def _wanted(names: list[str], profile: str, engine: str) -> Selection:
+    from orchestrator.run.workspace import Selection  # noqa: PLC0415
 
     if engine not in ("", "sd-scripts", "embedded"):
         raise RecipeError(
@@ -204,7 +204,7 @@ def _wanted(names: list[str], profile: str, engine: str) -> Wanted:
                 "sd-scripts or embedded",
             )
         )
-    return Wanted(tuple(names), profile, engine)
+    return Selection(tuple(names), profile, engine)
 
 
 def _stop_on_signals() -> None:

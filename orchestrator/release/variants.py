@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from orchestrator.cli import progress
 from orchestrator.errors import Problem, RecipeError, StepFailed
 from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
@@ -22,15 +21,15 @@ from orchestrator.release import grid
 from orchestrator.release.a1111 import every
 from orchestrator.report.recipe_page import VARIANTS
 from orchestrator.run import session, slots
-from orchestrator.run.context import Job, Status
+from orchestrator.run.context import RunContext, Status
 from orchestrator.run.runner import run_plan
 from orchestrator.system import process
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from orchestrator.run.context import Outcome
+    from orchestrator.run.context import Outcome, RunObserver
     from orchestrator.run.workspace import Workspace
 
 JSON = dict[str, Any]
@@ -108,7 +107,9 @@ def _number(text: str, option: str) -> float:
         raise ValueError(f"{option} {text}: is no number") from None
 
 
-def draw(space: Workspace, recipe: Recipe, axes: Sequence[Axis], *, gpus: str = "", quiet: bool = False) -> list[Path]:
+def draw(
+    space: Workspace, recipe: Recipe, axes: Sequence[Axis], observe: Callable[[Plan], RunObserver], *, gpus: str = ""
+) -> list[Path]:
     """Make every variant's file and pictures, then the grids; return the grids' PNG files.
 
     Along one axis there is one grid, variants by prompts; along two, one grid a prompt, the first axis downwards.
@@ -118,7 +119,7 @@ def draw(space: Workspace, recipe: Recipe, axes: Sequence[Axis], *, gpus: str = 
         NotReady: what the steps need is not there.
         StepFailed: what did not end well.
     """
-    drawn = [_draw(space, variant, gpus, quiet=quiet) for variant in vary(recipe, axes)]
+    drawn = [_draw(space, variant, observe, gpus) for variant in vary(recipe, axes)]
     folder = space.store.root / recipe.name / VARIANTS
     folder.mkdir(parents=True, exist_ok=True)
     stem = "-".join(axis.name for axis in axes)
@@ -149,16 +150,16 @@ def label(axes: Sequence[Axis], values: Sequence[str]) -> str:
     )
 
 
-def _draw(space: Workspace, variant: Variant, gpus: str, *, quiet: bool) -> Variant:
+def _draw(space: Workspace, variant: Variant, observe: Callable[[Plan], RunObserver], gpus: str) -> Variant:
     """Run a variant's steps up to its pictures; those of the recipe itself, and what variants share, are not run again."""
     whole = make_plan([variant.recipe], space.inputs)
     plan = Plan(tuple(step for step in whole.steps if step.kind is not StepKind.RELEASE), whole.recipes)
     reasons = space.store.reasons(plan)
     if any(reasons.values()):
         space.preflight(plan, reasons)
-        with progress.choose(plan, progress.Style(), quiet=quiet) as looking:
-            job = Job(plan, space.store, space.root, looking, warm=process.Warm())
-            _demand(run_plan(job, slots.lanes(gpus, session.trainers(variant.recipe.engine == "embedded"))))
+        with observe(plan) as observer:
+            context = RunContext(plan, space.store, space.root, observer, fork_server=process.Warm())
+            _demand(run_plan(context, slots.make_pool(gpus, session.trainers(variant.recipe.engine == "embedded"))))
     render = next(step for step in plan.steps if step.kind is StepKind.RENDER)
     weights = plan.by_name[render.needs[0]]
     record = space.store.record(weights)

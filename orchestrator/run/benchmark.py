@@ -81,7 +81,7 @@ class Left:
             profile: --profile of the command that says it, for the one that measures the others.
             engine: --engine.
         """
-        from orchestrator.cli.progress import duration  # noqa: PLC0415
+        from orchestrator.system.terminal import duration  # noqa: PLC0415
 
         said = f"training takes at most {duration(self.seconds)} for {_counted(self.known)}, one after the other"
         if not self.unknown:

@@ -1,14 +1,15 @@
-"""What a run is made of: how a step ended, who looks on, and what the steps of one run share."""
+"""The state that the steps of one run share, their outcomes, and the observer of both."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import TracebackType
 
     from orchestrator.errors import Problem
     from orchestrator.plan.planner import Plan
@@ -30,13 +31,13 @@ class Status(StrEnum):
 
     @property
     def ok(self) -> bool:
-        """Whether what the step promises is there."""
+        """Whether the step's outputs are in the store."""
         return self in (Status.DONE, Status.CACHED)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a step."""
+    """The end of one step: status, reason, duration, log, problem."""
 
     step: Step
     status: Status
@@ -46,33 +47,61 @@ class Outcome:
     problem: Problem | None = None
 
 
-class View(Protocol):
-    """Who looks on while a plan runs. Called from several threads."""
+class RunObserver(Protocol):
+    """Receives the events of a run, from several threads, between enter and exit."""
 
     def begin(self, step: Step, reason: Reason) -> None:
-        """A step starts, and why."""
+        """A step starts for a reason."""
 
     def progress(self, step: Step, progress: Progress) -> None:
-        """A running step has come so far."""
+        """A running step has reached a new point."""
 
     def end(self, outcome: Outcome) -> None:
-        """A step has ended, or needs not run."""
+        """A step has ended, or does not need to run."""
 
     def say(self, text: str) -> None:
-        """Something worth a line."""
+        """A line about a step or the whole run."""
+
+    def __enter__(self) -> Self:
+        """Start to show the run."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop to show it."""
+
+
+class Silent:
+    """The observer that shows nothing."""
+
+    def begin(self, step: Step, reason: Reason) -> None:
+        """Nothing."""
+
+    def progress(self, step: Step, progress: Progress) -> None:
+        """Nothing."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Nothing."""
 
 
 @dataclass(slots=True)
-class Job:
-    """What one run shares between its steps."""
+class RunContext:
+    """The state that the steps of one run share."""
 
     plan: Plan
     store: Store
     root: Path
-    view: View
+    observer: RunObserver
     force: frozenset[str] = frozenset()
     only: frozenset[str] | None = None
     keep_going: bool = True
     verify: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
-    warm: process.Warm | None = None
+    fork_server: process.Warm | None = None

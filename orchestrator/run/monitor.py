@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.engines import Engine
     from orchestrator.plan.step import Step
     from orchestrator.recipe import Recipe
-    from orchestrator.run.context import Job
+    from orchestrator.run.context import RunContext
 
 LAST_LINES = 12
 
@@ -34,14 +34,14 @@ LAST_LINES = 12
 class Journal:
     """Writes progress.jsonl and tells the view; gives the ``ChildCallbacks`` for a child."""
 
-    def __init__(self, job: Job, step: Step, engine: Engine | None, work: Path) -> None:
+    def __init__(self, context: RunContext, step: Step, engine: Engine | None, work: Path) -> None:
         """Write into ``work``; read the output as ``engine`` does, or as our own programs speak."""
-        self._job, self._step, self._work = job, step, work
+        self._context, self._step, self._work = context, step, work
         self._last = (-1, "")
         self._lost = False
         self._begun = time.monotonic()
         self._early = threading.Thread(target=self._read_early, daemon=True)
-        recipe = job.plan.recipes.get(step.recipe)
+        recipe = context.plan.recipes.get(step.recipe)
         self._guards = recipe.guards if recipe is not None else None
         said = recipe.guards if recipe is not None else Guards()
         self._pace, self._heat = guards.Pace(said, self._say), guards.Heat(said, self._say)
@@ -54,7 +54,7 @@ class Journal:
             self._reader = engine.reader(recipe, work) if training else engine.read
 
     def _say(self, text: str) -> None:
-        self._job.view.say(f"{self._step.name}: {text}")
+        self._context.observer.say(f"{self._step.name}: {text}")
 
     def _turned(self, text: str) -> None:
         """The child is paused, or goes on."""
@@ -63,7 +63,7 @@ class Journal:
 
     def _read_early(self) -> None:
         """Read what a trainer has saved while it leaves; what is known then need not be read when it has gone."""
-        self._job.store.digest_early(self._step)
+        self._context.store.digest_early(self._step)
         for name in self._step.outputs if self._training is not None else ():
             with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # judged at its end
                 saved.lost_numbers(self._work / name)
@@ -74,7 +74,7 @@ class Journal:
 
     def __enter__(self) -> ChildCallbacks:
         self._file = (self._work / PROGRESS).open("ab", buffering=0)
-        watch = ChildCallbacks(self._read, self._tell, stop=self._job.stop)
+        watch = ChildCallbacks(self._read, self._tell, stop=self._context.stop)
         watch.hold, watch.said = self._hold, self._turned
         if self._max_loss is not None:  # a training; our own steps have no even pace
             watch.now = lambda progress: self._pace.step(progress.done)
@@ -89,7 +89,7 @@ class Journal:
     def _hold(self) -> str:
         """Asked once a second: return why the child should wait, or ""."""
         if self._guards is None:  # a step that recipes share waits where all of them would
-            shared = min((recipe.guards for recipe in self._job.plan.recipes.values()), key=lambda one: one.min_free_mb)
+            shared = min((recipe.guards for recipe in self._context.plan.recipes.values()), key=lambda one: one.min_free_mb)
             return guards.low_disk(self._work, shared)
         save = guards.next_save(self._training, self._bytes, self._last[0]) if self._training is not None else 0
         return self._heat.look() or guards.low_disk(self._work, self._guards, save)
@@ -114,7 +114,7 @@ class Journal:
             }
             line |= {"loss": progress.loss, "lr": progress.learning_rate, "note": progress.note}
             self._write(json.dumps(line) + "\n")
-        self._job.view.progress(self._step, progress)
+        self._context.observer.progress(self._step, progress)
 
     def _write(self, line: str) -> None:
         """Add to progress.jsonl; where the disk is full, say so once: the trainer goes on, and somebody has to watch it."""

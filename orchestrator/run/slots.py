@@ -1,4 +1,4 @@
-"""Lanes: who may run at the same time. One step per GPU; beside it, CPU steps, one per core.
+"""Slots: who may run at the same time. One step per GPU; beside it, CPU steps, one per core.
 
 The interface to where work runs is ``submit(fn, *args) -> Future``: inline (tests, pdb) or threads that each wait for a child.
 """
@@ -59,7 +59,7 @@ class Slot:
     """Whether the child has to end with the process that started it, because nobody could adopt it."""
 
 
-class Lanes:
+class SlotPool:
     """The slots of this machine and who is in them."""
 
     def __init__(self, executor: Executor, slots: Sequence[Slot]) -> None:
@@ -122,7 +122,7 @@ class Lanes:
         return ", ".join(f"{name} is held by {who or 'another program'}" for name, who in found)
 
 
-def lanes(asked: str = "", trainers: int = 1, *, inline: bool = False) -> Lanes:
+def make_pool(asked: str = "", trainers: int = 1, *, inline: bool = False) -> SlotPool:
     """Return the lanes of this machine.
 
     Args:
@@ -137,7 +137,7 @@ def lanes(asked: str = "", trainers: int = 1, *, inline: bool = False) -> Lanes:
         env = threads(max(1, cores // max(1, trainers)))
         slots = [Slot(Lane.GPU, f"trainer {index}", env) for index in range(max(1, trainers))]
     slots += [Slot(Lane.CPU, f"cpu {index}") for index in range(1 if inline else cores)]
-    return Lanes(Inline() if inline else ThreadPoolExecutor(len(slots), thread_name_prefix="step"), slots)
+    return SlotPool(Inline() if inline else ThreadPoolExecutor(len(slots), thread_name_prefix="step"), slots)
 
 
 def threads(count: int) -> dict[str, str]:

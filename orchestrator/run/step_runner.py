@@ -12,7 +12,7 @@ from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.step import Step, StepKind
 from orchestrator.run import failure_cause, guards, resume, step_command, turn
-from orchestrator.run.context import Job, Outcome, Status
+from orchestrator.run.context import Outcome, RunContext, Status
 from orchestrator.run.monitor import Journal, complete, last_lines
 from orchestrator.run.record import Reason, Why
 from orchestrator.system import crash_report, process
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
     from orchestrator.run.slots import Slot
 
 
-def execute(job: Job, step: Step, slot: Slot) -> Outcome:
+def execute(context: RunContext, step: Step, slot: Slot) -> Outcome:
     """Run one step to its record. Every error becomes an outcome."""
     begun = time.monotonic()
-    log = job.store.work(step) / process.LOG
+    log = context.store.work(step) / process.LOG
     reason: Reason | None = None
     try:
-        with turn.wait(job, step) as ours:
+        with turn.wait(context, step) as ours:
             if not ours:
                 return Outcome(step, Status.STOPPED)
-            reason = job.store.reason(step, job.plan, forced=step.name in job.force, verify=job.verify)
+            reason = context.store.reason(step, context.plan, forced=step.name in context.force, verify=context.verify)
             if reason is None:
                 return Outcome(step, Status.CACHED)
-            if job.stop.is_set() and reason.why is not Why.ADOPT:  # what runs already is ended in order
+            if context.stop.is_set() and reason.why is not Why.ADOPT:  # what runs already is ended in order
                 return Outcome(step, Status.STOPPED, reason)
-            job.view.begin(step, reason)
-            end = _attempts(job, step, reason, slot)
+            context.observer.begin(step, reason)
+            end = _attempts(context, step, reason, slot)
         seconds = time.monotonic() - begun
         if end.stopped:
             return Outcome(step, Status.STOPPED, reason, seconds, log)
-        return Outcome(step, Status.DONE, reason, seconds, job.store.folder(step) / process.LOG)
+        return Outcome(step, Status.DONE, reason, seconds, context.store.folder(step) / process.LOG)
     except OrchestratorError as error:
         return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, error.problems[0])
     except OSError as error:
@@ -58,38 +58,38 @@ def execute(job: Job, step: Step, slot: Slot) -> Outcome:
         return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, crash_report.problem(error, step.name))
 
 
-def _attempts(job: Job, step: Step, reason: Reason, slot: Slot) -> process.Exit:
+def _attempts(context: RunContext, step: Step, reason: Reason, slot: Slot) -> process.Exit:
     """Run the step's command, once more with the recipe's declared changes after a fault, and commit."""
-    recipe = job.plan.recipes.get(step.recipe)
+    recipe = context.plan.recipes.get(step.recipe)
     ladder: list[dict[str, Any]] = [{}]
     if step.kind is StepKind.TRAIN and recipe is not None:
         ladder += [dict(change) for change in recipe.guards.retry]
-    first = _rung(job.store.work(step), ladder)
+    first = _rung(context.store.work(step), ladder)
     for attempt, change in enumerate(ladder[first:], first + 1):
-        plan = _changed(job.plan, step, change) if change else job.plan
+        plan = _changed(context.plan, step, change) if change else context.plan
         if attempt > first + 1:
-            _set_aside(job.store.work(step), attempt - 1)
+            _set_aside(context.store.work(step), attempt - 1)
             reason = Reason(Why.AGAIN)  # an attempt that was adopted is over: this one runs
-        end, argv, started, at = _once(job, plan, step, reason, slot, change)
+        end, argv, started, at = _once(context, plan, step, reason, slot, change)
         unseen = reason.why is Why.ENDED or (reason.why is Why.ADOPT and end.code is None)
-        if unseen and not end.stopped and not end.fault and (bad := _judge(job, plan, step, end)):
+        if unseen and not end.stopped and not end.fault and (bad := _judge(context, plan, step, end)):
             # What another one had left is not good: that is no reason to stop here.
-            reason = resume.reason(job.store.work(step), step.kind, recipe.engine if recipe is not None else "")
-            job.view.say(f"{step.name}: {bad[0].what}; {reason}")
-            end, argv, started, at = _once(job, plan, step, reason, slot, change)
+            reason = resume.reason(context.store.work(step), step.kind, recipe.engine if recipe is not None else "")
+            context.observer.say(f"{step.name}: {bad[0].what}; {reason}")
+            end, argv, started, at = _once(context, plan, step, reason, slot, change)
         if end.stopped:
             return end
-        problems = _judge(job, plan, step, end)
+        problems = _judge(context, plan, step, end)
         if not problems:
             if recipe is not None and step.kind is StepKind.TRAIN:
-                _clear_latents(job.store.work(step))
-                complete(job.store.work(step), engines.get(recipe.engine).history(job.store.work(step)))
+                _clear_latents(context.store.work(step))
+                complete(context.store.work(step), engines.get(recipe.engine).history(context.store.work(step)))
             place = {"slot": slot.name, "waited": round(slot.waited, 3)}
-            job.store.commit(step, job.plan, argv, started, resumed_from=at, attempts=attempt, changes=change, **place)
+            context.store.commit(step, context.plan, argv, started, resumed_from=at, attempts=attempt, changes=change, **place)
             return end
         if attempt == len(ladder) or not (end.fault or any(guards.NOTHING_LEARNED in one.what for one in problems)):
             raise StepFailed(problems)
-        job.view.say(f"{step.name}: {problems[0].what}; tries again with {json.dumps(ladder[attempt])}")
+        context.observer.say(f"{step.name}: {problems[0].what}; tries again with {json.dumps(ladder[attempt])}")
     raise AssertionError(step.name)
 
 
@@ -101,18 +101,18 @@ def _changed(plan: Plan, step: Step, change: dict[str, Any]) -> Plan:
 
 
 def _once(  # noqa: PLR0917 - what one attempt is
-    job: Job, plan: Plan, step: Step, reason: Reason, slot: Slot, change: dict[str, Any]
+    context: RunContext, plan: Plan, step: Step, reason: Reason, slot: Slot, change: dict[str, Any]
 ) -> tuple[process.Exit, tuple[str, ...], float, int | None]:
     """Run or adopt the command once; return its end, argv, start and the step it was resumed from."""
     recipe = plan.recipes.get(step.recipe)
     engine: Engine | None = (
         engines.get(recipe.engine) if recipe is not None and step.kind in (StepKind.TRAIN, StepKind.RENDER) else None
     )
-    work = job.store.begin(step)
+    work = context.store.begin(step)
     state = engine.checkpoint(work) if engine is not None and step.kind is StepKind.TRAIN else None
-    command = step_command.command(step, plan, job.store, job.root, state[0] if state else None)
+    command = step_command.command(step, plan, context.store, context.root, state[0] if state else None)
     started = time.time()
-    with Journal(job, step, engine, work) as watch:
+    with Journal(context, step, engine, work) as watch:
         if recipe is not None:
             watch.stall_seconds = recipe.guards.stall_seconds
         if reason.why in (Why.ADOPT, Why.ENDED) and (process.alive(work) or process.ended_well(work)):
@@ -126,10 +126,10 @@ def _once(  # noqa: PLR0917 - what one attempt is
         if recipe is not None and step.kind is StepKind.TRAIN and recipe.training.cache_latents == "disk":
             from orchestrator.dataset import latent_links  # noqa: PLC0415
 
-            latent_links.link_images(job.store.folder(plan.by_name[step.needs[0]]), work)
-        _say_attempt(work, command, said | {"inputs": job.store.inputs(step, job.plan)})
+            latent_links.link_images(context.store.folder(plan.by_name[step.needs[0]]), work)
+        _say_attempt(work, command, said | {"inputs": context.store.inputs(step, context.plan)})
         command = process.Command(command.argv, command.cwd, {**command.env, **slot.env}, command.files)
-        warm = None if slot.keep or slot.leash else job.warm
+        warm = None if slot.keep or slot.leash else context.fork_server
         end = process.run(command, work, watch, warm=warm, keep=slot.keep, leash=slot.leash)
     return end, command.argv, started, state[1] if state else None
 
@@ -165,9 +165,9 @@ def _say_attempt(work: Path, command: process.Command, more: dict[str, Any]) -> 
         file.write("\n" * torn + json.dumps(said | more) + "\n")
 
 
-def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]:
+def _judge(context: RunContext, plan: Plan, step: Step, end: process.Exit) -> list[Problem]:
     """Return why an ended step is no success; the engine's own checks are asked for trainings."""
-    log = job.store.work(step) / process.LOG
+    log = context.store.work(step) / process.LOG
     full = guards.no_space(log.parent)
     if end.fault or end.code not in (0, None):
         cause = failure_cause.of_log(log, end.code)
@@ -175,7 +175,7 @@ def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]
         if cause is None and full:
             what = f"{full}; {what}"
         if end.fault and step.kind is StepKind.TRAIN and (recipe := plan.recipes.get(step.recipe)) is not None:
-            what += _kept(engines.get(recipe.engine), job.store.work(step))
+            what += _kept(engines.get(recipe.engine), context.store.work(step))
         return [Problem(step.name, what, failure_cause.hint(cause, step.recipe or "RECIPE", log))]
     recipe = plan.recipes.get(step.recipe)
     if end.code is None and step.kind is not StepKind.TRAIN:  # a training is judged by what it said and left
@@ -183,9 +183,9 @@ def _judge(job: Job, plan: Plan, step: Step, end: process.Exit) -> list[Problem]
         return [Problem(step.name, f"{full}; {what}" if full else what, "run the same command again")]
     if step.kind is StepKind.TRAIN and recipe is not None:
         text = log.read_bytes()[failure_cause.log_at(failure_cause.last_attempt(log.parent)) :].decode("utf-8", "replace")
-        return engines.get(recipe.engine).finished(recipe, job.store.work(step), text) or _look(job, step, recipe)
+        return engines.get(recipe.engine).finished(recipe, context.store.work(step), text) or _look(context, step, recipe)
     if step.kind is StepKind.RENDER and recipe is not None:
-        return _look(job, step, recipe)
+        return _look(context, step, recipe)
     return []
 
 
@@ -197,9 +197,9 @@ def _kept(engine: Engine, work: Path) -> str:
     return f"; it was stopped, and the last good state is kept: step {state[1]}, {state[0]}"
 
 
-def _look(job: Job, step: Step, recipe: Recipe) -> list[Problem]:
+def _look(context: RunContext, step: Step, recipe: Recipe) -> list[Problem]:
     """Look at what a training or rendering left, by the recipe's guards; what only warns is said, not returned."""
-    files = [job.store.work(step) / name for name in step.outputs]
+    files = [context.store.work(step) / name for name in step.outputs]
     if not all(file.is_file() for file in files):
         return []  # the store says which one is missing
     if step.kind is StepKind.TRAIN:
@@ -208,6 +208,6 @@ def _look(job: Job, step: Step, recipe: Recipe) -> list[Problem]:
         plain, rule = guards.constant_images(files), recipe.guards.constant_image
         what = f"{', '.join(plain)}: one colour all over; the VAE may give NaN in fp16 (render.precision)" if plain else ""
     if what and rule == "warn":
-        job.view.say(f"{step.name}: {what}")
+        context.observer.say(f"{step.name}: {what}")
         return []
     return [Problem(step.name, what, f"guards decide whether this stops a run; its output: {files[0].parent}")] if what else []

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from orchestrator.recipe.loader import Loaded
     from orchestrator.run.record import Reason
 
-__all__ = ["ALL", "Wanted", "Workspace", "as_json", "describe", "disk", "final", "find_root", "predict", "select"]
+__all__ = ["ALL", "Selection", "Workspace", "as_json", "describe", "disk", "final", "find_root", "predict", "select"]
 
 ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Selection:
     """What a command line asks for."""
 
     names: tuple[str, ...]
@@ -50,14 +50,14 @@ class Workspace:
         self.store = Store(Path(os.environ.get("KRNK_RUNS", self.root / "runs")))
         self.inputs = ProjectInputs(self.root, self.store.digests, settings.model_folders())
 
-    def load(self, wanted: Wanted) -> list[Loaded]:
+    def load(self, wanted: Selection) -> list[Loaded]:
         """Load the recipes asked for; ``all`` is every recipe of the project. RecipeError with the problems of all."""
         loaded, problems = self.readable(wanted)
         if problems:
             raise RecipeError(problems)
         return loaded
 
-    def readable(self, wanted: Wanted) -> tuple[list[Loaded], list[Problem]]:
+    def readable(self, wanted: Selection) -> tuple[list[Loaded], list[Problem]]:
         """Load those of the recipes asked for that their engines accept; return them and the problems of the others."""
         self.inputs.recall()
         names: list[str] = []

@@ -36,6 +36,16 @@ def dumps(value: Any, indent: int | None = 1) -> str:
     return "".join(char if char == "\n" or harmless(char) else json.dumps(char)[1:-1] for char in text)
 
 
+def duration(seconds: float) -> str:
+    """Return seconds as a person writes them: 8.2 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON on stdout."""
     print(dumps(value))

@@ -163,7 +163,7 @@ def test_no_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_what_a_failed_step_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     made = harness.make(tmp_path / "project", monkeypatch)
     made.recipe("cat-loha", "loha", '[training.options]\nbehave = "fail"\n')
-    outcomes = made.go("cat-loha")
+    outcomes = made.run("cat-loha")
     problem = outcomes["cat-loha/train"].problem
     assert problem is not None
     what, hint = problem.what, problem.hint

@@ -17,7 +17,7 @@ from orchestrator import cli
 from orchestrator.cli import machine, progress, reference
 from orchestrator.errors import RecipeError
 from orchestrator.plan.planner import Plan
-from orchestrator.run.context import Status
+from orchestrator.run.context import Silent, Status
 from orchestrator.run.record import Reason, Why
 from orchestrator.system import cells
 from orchestrator.system.process import Progress
@@ -81,7 +81,7 @@ def test_events_as_json() -> None:
 
 def test_quiet_verbose_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan((FAILED.step,), {})
-    assert type(progress.choose(plan, progress.Style(quiet=True))) is progress.Quiet
+    assert type(progress.choose(plan, progress.Style(quiet=True))) is Silent
     assert type(progress.choose(plan, progress.Style(form=progress.Form.JSON))) is progress.Events
     assert type(progress.choose(plan)) is progress.Plain
     loud = progress.choose(plan, progress.Style(verbose=True))

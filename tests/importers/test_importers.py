@@ -15,7 +15,7 @@ from orchestrator.errors import RecipeError
 from orchestrator.importers import Fate, sd_scripts_toml, to_recipe
 from orchestrator.recipe import loader
 from orchestrator.run import export_sd_scripts
-from orchestrator.run.workspace import Wanted, Workspace
+from orchestrator.run.workspace import Selection, Workspace
 
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 GUI: dict[str, Any] = {
@@ -311,7 +311,7 @@ def test_folders_of_kohya_that_are_not_here_keep_their_words(tmp_path: Path) -> 
 
 def test_every_recipe_survives_the_way_to_sd_scripts_and_back(project: Path, tmp_path: Path) -> None:
     space = Workspace(project)
-    for each in space.load(Wanted(("all",))):
+    for each in space.load(Selection(("all",))):
         recipe, folder = each.recipe, tmp_path / each.recipe.name
         folder.mkdir()
         for name, text in export_sd_scripts.sd_scripts(recipe, space.inputs, folder).items():
@@ -333,7 +333,7 @@ def test_exported_options_are_those_of_the_pinned_parser(project: Path, tmp_path
     from orchestrator.engines.sdscripts import parser_options  # noqa: PLC0415
 
     space = Workspace(project)
-    recipe = space.load(Wanted(("krnk-locon",)))[0].recipe
+    recipe = space.load(Selection(("krnk-locon",)))[0].recipe
     files = export_sd_scripts.sd_scripts(recipe, space.inputs, tmp_path)
     table = tomllib.loads(files["train.toml"])
     known = parser_options.of("train_network.py")

@@ -13,7 +13,8 @@ from orchestrator import report
 from orchestrator.errors import RecipeError
 from orchestrator.release import variants
 from orchestrator.release.variants import Axis
-from orchestrator.run.workspace import Wanted
+from orchestrator.run.context import Silent
+from orchestrator.run.workspace import Selection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,9 +27,9 @@ def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
 
 def test_a_training_is_drawn_at_several_ratios_and_trained_once(cats: harness.Project) -> None:
     space = cats.space()
-    loaded = space.load(Wanted(("cat-lora",)))
+    loaded = space.load(Selection(("cat-lora",)))
     recipe = loaded[0].recipe
-    (png,) = variants.draw(space, recipe, [Axis("sv_ratio", ("none", "4"))], quiet=True)
+    (png,) = variants.draw(space, recipe, [Axis("sv_ratio", ("none", "4"))], lambda _: Silent())
     owner = cats.root / "runs" / "cat-lora"
     assert len(list(owner.glob("train-*"))) == 1
     assert len(list(owner.glob("resize-*"))) == 1
@@ -51,9 +52,9 @@ def test_a_training_is_drawn_at_several_ratios_and_trained_once(cats: harness.Pr
 
 def test_two_axes_give_a_grid_for_every_prompt(cats: harness.Project) -> None:
     space = cats.space()
-    recipe = space.load(Wanted(("cat-lora",)))[0].recipe
+    recipe = space.load(Selection(("cat-lora",)))[0].recipe
     axes = [Axis("block_weights", ("none", harness.WEIGHTS.strip("[]"))), Axis("multiplier", ("0.5", "1"))]
-    (png,) = variants.draw(space, recipe, axes, quiet=True)
+    (png,) = variants.draw(space, recipe, axes, lambda _: Silent())
     assert png.name == "block_weights-multiplier-front_grid.png"
     with Image.open(png) as picture:
         said = json.loads(picture.info["Grid"])
@@ -63,7 +64,7 @@ def test_two_axes_give_a_grid_for_every_prompt(cats: harness.Project) -> None:
 
 
 def test_what_cannot_be_varied_is_said_before_anything_runs(cats: harness.Project) -> None:
-    recipe = cats.space().load(Wanted(("cat-lora",)))[0].recipe
+    recipe = cats.space().load(Selection(("cat-lora",)))[0].recipe
     for axes in ([], [Axis("sv_ratio", ("x", "0.5"))], [Axis("multiplier", ("1e",))]):
         with pytest.raises(RecipeError):
             variants.vary(recipe, axes)

@@ -12,11 +12,11 @@ from PIL import Image
 
 import harness
 from orchestrator import cli
-from orchestrator.cli.progress import duration
 from orchestrator.dataset import largest_bucket
 from orchestrator.errors import StepFailed
 from orchestrator.run import benchmark
-from orchestrator.run.workspace import Wanted
+from orchestrator.run.workspace import Selection
+from orchestrator.system.terminal import duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def planned(cats: harness.Project) -> tuple[object, ...]:
     space = cats.space()
-    plan = space.plan(space.load(Wanted(("cat-lora",))))
+    plan = space.plan(space.load(Selection(("cat-lora",))))
     return plan.recipes["cat-lora"], plan, space
 
 
@@ -34,7 +34,7 @@ def test_a_probe_trains_measures_and_remembers(tmp_path: Path, monkeypatch: pyte
     recipe, plan, space = planned(cats)
     with pytest.raises(StepFailed, match="is not built yet"):
         benchmark.measure(recipe, plan, space)  # type: ignore[arg-type]
-    cats.go("cat-lora", only=("dataset",))
+    cats.run("cat-lora", only=("dataset",))
     assert benchmark.known(recipe, space) is None  # type: ignore[arg-type]
     found = benchmark.measure(recipe, plan, space)  # type: ignore[arg-type]
     assert found.seconds_per_step > 0.1
@@ -51,7 +51,7 @@ def test_what_is_left_of_all_recipes_is_told_by_what_was_measured_of_their_shape
     cats.recipe("cat-wide", "wide", "[network]\ndim = 4\n")
     cats.recipe("cat-wider", "wider", "[network]\ndim = 4\nalpha = 2\n")
     cats.recipe("dog-lora", "large", '[dataset]\nname = "dog"\nsizes = [96]\nresolution_classes = [96]\n')
-    cats.go("cat-lora", only=("dataset",))
+    cats.run("cat-lora", only=("dataset",))
     monkeypatch.chdir(cats.root)
     monkeypatch.delenv("KRNK_RUNS", raising=False)
 
@@ -63,7 +63,7 @@ def test_what_is_left_of_all_recipes_is_told_by_what_was_measured_of_their_shape
     assert "training takes" not in said("plan", "all")
     text = said("probe", "cat-lora")
     space = cats.space()
-    plan = space.plan(space.load(Wanted(("all",))))
+    plan = space.plan(space.load(Selection(("all",))))
     reasons = space.store.reasons(plan)
     each = benchmark.known(plan.recipes["cat-twin"], space)
     assert each is not None
@@ -94,9 +94,9 @@ def test_only_the_largest_bucket_is_measured(tmp_path: Path, monkeypatch: pytest
     Image.new("RGB", (192, 96), (1, 2, 3)).save(cats.root / "data" / "cat" / "f04.png")
     Image.new("RGB", (192, 192), (1, 2, 3)).save(cats.root / "data" / "cat" / "f10.png")
     cats.recipe("cat-lora", "lora", "[dataset]\nsizes = [64, 192]\nresolution_classes = [64, 192]\n")
-    outcomes = cats.go("cat-lora", only=("dataset",))
+    outcomes = cats.run("cat-lora", only=("dataset",))
     space = cats.space()
-    plan = space.plan(space.load(Wanted(("cat-lora",))))
+    plan = space.plan(space.load(Selection(("cat-lora",))))
     built = space.store.folder(plan.by_name[next(name for name in outcomes if name.endswith("dataset"))])
     (tmp_path / "out").mkdir()
     largest_bucket.link_images(built, tmp_path / "out")
@@ -112,7 +112,7 @@ def test_only_the_largest_bucket_is_measured(tmp_path: Path, monkeypatch: pytest
 def test_a_trainer_that_fails_its_trial_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cats = harness.make(tmp_path / "p", monkeypatch)
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "fail"\n')
-    cats.go("cat-lora", only=("dataset",))
+    cats.run("cat-lora", only=("dataset",))
     recipe, plan, space = planned(cats)
     with pytest.raises(StepFailed, match="CUDA out of memory"):
         benchmark.measure(recipe, plan, space)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from orchestrator.run.cluster import connect, node, receive
 from orchestrator.run.cluster.events import Board
 from orchestrator.run.cluster.storage import Folder, Inside, fetch
 from orchestrator.run.cluster.task import Answer, Item, Missing, pack, part
-from orchestrator.run.context import Job, Status
+from orchestrator.run.context import RunContext, Status
 from orchestrator.run.runner import run_plan
 from orchestrator.run.slots import Slot
 
@@ -60,10 +60,10 @@ class Distant:
         return future
 
 
-def planned(cats: harness.Project, name: str = "all") -> tuple[Job, Plan]:
+def planned(cats: harness.Project, name: str = "all") -> tuple[RunContext, Plan]:
     space = cats.space()
-    plan = space.plan(space.load(harness.Wanted((name,))))
-    return Job(plan, space.store, cats.root, harness.Seen()), plan
+    plan = space.plan(space.load(harness.Selection((name,))))
+    return RunContext(plan, space.store, cats.root, harness.RecordingObserver()), plan
 
 
 @pytest.mark.parametrize("through", ["inside", "folder"])
@@ -73,8 +73,8 @@ def test_steps_of_a_distant_node_are_those_of_this_machine(cats: harness.Project
     job, _ = planned(cats)
     outcomes = run_plan(job, Distant(Folder(url) if url else Inside(), url))
     assert {outcome.status for outcome in outcomes} == {Status.DONE}, [outcome.problem for outcome in outcomes]
-    assert {outcome.status for outcome in cats.go("all").values()} == {Status.CACHED}
-    assert {outcome.status for outcome in cats.go("all", verify=True).values()} == {Status.CACHED}
+    assert {outcome.status for outcome in cats.run("all").values()} == {Status.CACHED}
+    assert {outcome.status for outcome in cats.run("all", verify=True).values()} == {Status.CACHED}
     assert list((cats.root / "runs").glob("*/.partial/*")) == []
     if url:
         names = [path for path in (tmp_path / "depot").rglob("*") if path.is_file()]
@@ -100,7 +100,7 @@ def test_content_is_fetched_once_per_node(cats: harness.Project, tmp_path: Path,
 
 
 def test_a_model_that_the_node_lacks_is_asked_for_and_then_sent(cats: harness.Project, tmp_path: Path) -> None:
-    cats.go("cat-lora", only=("dataset",))
+    cats.run("cat-lora", only=("dataset",))
     job, plan = planned(cats)
     step = plan.by_name["cat-lora/train"]
     parcel = pack(job, step, Inside(), models=(), ship=True, token="")
@@ -168,7 +168,7 @@ def test_a_training_that_ended_badly_goes_on_from_the_state_that_was_handed_over
 
 def test_a_node_tells_what_happens_and_hands_over_states_while_it_trains(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.03\n")
-    cats.go("cat-lora", only=("dataset",))
+    cats.run("cat-lora", only=("dataset",))
     job, plan = planned(cats, "cat-lora")
     step = plan.by_name["cat-lora/train"]
     board = Board()
@@ -184,7 +184,7 @@ def test_a_node_tells_what_happens_and_hands_over_states_while_it_trains(cats: h
 
 def test_a_driver_that_stops_ends_the_step_and_its_state_comes_back(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 400\n[training.options]\npause = 0.05\n")
-    cats.go("cat-lora", only=("dataset",))
+    cats.run("cat-lora", only=("dataset",))
     job, plan = planned(cats, "cat-lora")
     step = plan.by_name["cat-lora/train"]
     seen: list[Any] = []
@@ -242,7 +242,7 @@ def test_a_node_cannot_write_outside_the_work_folder(cats: harness.Project, name
 
 
 def test_a_record_of_another_step_is_refused(cats: harness.Project) -> None:
-    cats.go("cat-lora")
+    cats.run("cat-lora")
     job, plan = planned(cats)
     other, step = plan.by_name["cat-lora/merge"], plan.by_name["cat-lora/train"]
     parcel = pack(job, plan.by_name["cat-lora/render"], Inside(), models=(), ship=True, token="")

@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.errors import RecipeError
 from orchestrator.run import fetch_base
-from orchestrator.run.workspace import Wanted, Workspace
+from orchestrator.run.workspace import Selection, Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,7 +101,7 @@ def test_it_is_fetched_checked_and_found_again(tmp_path: Path, hub: str) -> None
     assert sorted(one.name for one in path.parent.iterdir()) == ["base.safetensors"]
     count = len(Hub.asked)
     space = Workspace(tmp_path)
-    assert fetch_base.fetch(space.load(Wanted(("x",)))[0].recipe, space.inputs, tmp_path / "models") == path
+    assert fetch_base.fetch(space.load(Selection(("x",)))[0].recipe, space.inputs, tmp_path / "models") == path
     assert len(Hub.asked) == count  # it lies there already
 
 
@@ -127,7 +127,7 @@ def test_a_source_that_cannot_be_read(tmp_path: Path, url: str, said: str) -> No
     (tmp_path / "recipes" / "x.toml").write_text(RECIPE.format(url=url, sha256=""), "utf-8")
     space = Workspace(tmp_path)
     with pytest.raises(RecipeError, match=said):
-        fetch_base.fetch(space.load(Wanted(("x",)))[0].recipe, space.inputs, tmp_path / "models")
+        fetch_base.fetch(space.load(Selection(("x",)))[0].recipe, space.inputs, tmp_path / "models")
 
 
 def test_the_stand_in_is_asked_by_nobody_else(hub: str) -> None:

@@ -20,9 +20,9 @@ import fakes
 import harness
 from orchestrator.recipe import Guards
 from orchestrator.run import guards
-from orchestrator.run.context import Job
+from orchestrator.run.context import RunContext
 from orchestrator.run.monitor import Journal, predicted
-from orchestrator.run.workspace import Wanted, Workspace, predict
+from orchestrator.run.workspace import Selection, Workspace, predict
 from orchestrator.system import process
 from orchestrator.system.log_tail import Listener
 from orchestrator.system.process import ChildCallbacks, Command, Progress
@@ -118,11 +118,11 @@ class Training:
     def __init__(self, cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> None:
         cats.recipe("cat-lora", "lora", '[guards]\nslow = "stop"\n')
         space = cats.space()
-        plan = space.plan(space.load(Wanted(("cat-lora",))))
+        plan = space.plan(space.load(Selection(("cat-lora",))))
         self.time, self.done = 0.0, 0
         monkeypatch.setattr(guards, "Pace", functools.partial(guards.Pace, clock=lambda: self.time))
-        job = Job(plan, space.store, space.root, cats.seen)
-        self.journal = Journal(job, plan.by_name["cat-lora/train"], None, cats.root)
+        context = RunContext(plan, space.store, space.root, cats.observer)
+        self.journal = Journal(context, plan.by_name["cat-lora/train"], None, cats.root)
 
     def says(self, steps: int) -> list[str]:
         """Return what the trainer prints in that many steps."""
@@ -230,11 +230,13 @@ def test_a_training_waits_for_the_room_that_its_next_save_needs(tmp_path: Path, 
     cats = harness.make(tmp_path / "p", monkeypatch)
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 25\nstate_every_n_steps = 10\n[guards]\nmin_free_mb = 1\n")
     space = cats.space()
-    plan = space.plan(space.load(Wanted(("all",))))
+    plan = space.plan(space.load(Selection(("all",))))
     size = predict(plan.recipes["cat-lora"], space.inputs)["tensor_bytes"]
     free = 0
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    with Journal(Job(plan, space.store, space.root, cats.seen), plan.by_name["cat-lora/train"], None, tmp_path) as watch:
+    with Journal(
+        RunContext(plan, space.store, space.root, cats.observer), plan.by_name["cat-lora/train"], None, tmp_path
+    ) as watch:
         for done, needed in ((0, 7 * size), (19, 7 * size), (20, size), (25, size)):
             watch.progress(Progress(done, 25))
             free = guards.MB + needed - 1
@@ -250,13 +252,13 @@ def test_a_step_that_recipes_share_waits_for_room_by_the_guards_of_the_recipe_th
     for name, least in (("cat-lora", 10**9), ("cat-loha", 2 * 10**9)):
         cats.recipe(name, "lora", f"[guards]\nmin_free_mb = {least}\n")
     space = cats.space()
-    plan = space.plan(space.load(Wanted(("all",))))
-    job = Job(plan, space.store, space.root, cats.seen)
-    with Journal(job, plan.by_name["cat/dataset"], None, tmp_path) as watch:
+    plan = space.plan(space.load(Selection(("all",))))
+    context = RunContext(plan, space.store, space.root, cats.observer)
+    with Journal(context, plan.by_name["cat/dataset"], None, tmp_path) as watch:
         assert watch.hold is not None
         assert watch.hold().endswith(f"waits for {10**9} MB (guards.min_free_mb)")
         cats.recipe("cat-dora", "lora", "[guards]\nmin_free_mb = 0\n")
-        job.plan = space.plan(space.load(Wanted(("all",))))
+        context.plan = space.plan(space.load(Selection(("all",))))
         assert watch.hold() == ""
 
 
@@ -282,6 +284,6 @@ def test_a_child_is_paused_while_the_disk_is_full_and_goes_on_after(tmp_path: Pa
 
 def test_the_room_that_a_demo_training_waits_for_is_that_of_the_small_base(project: Path) -> None:
     space = Workspace(project)
-    plan = space.plan(space.load(Wanted(("krnk-lora3x3",), "demo")))
+    plan = space.plan(space.load(Selection(("krnk-lora3x3",), "demo")))
     recipe, step = plan.recipes["krnk-lora3x3"], plan.by_name["krnk-lora3x3/train"]
     assert predicted(step, recipe) == predict(recipe, space.inputs)["tensor_bytes"] < 10_000_000

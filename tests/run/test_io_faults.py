@@ -73,13 +73,13 @@ def fail_at(project: harness.Project, monkeypatch: pytest.MonkeyPatch, number: i
             patch.setattr(Path, name, failing.around(getattr(Path, name)))
         patch.setattr(Path, "open", failing.open(Path.open))
         try:
-            outcomes = project.go("cat-lora", inline=True).values()
+            outcomes = project.run("cat-lora", inline=True).values()
             said = [str(outcome.problem) for outcome in outcomes if outcome.status is Status.FAILED]
             assert all(outcome.status.ok for outcome in outcomes) or any(os.strerror(code) in text for text in said), said
         except OSError as error:
             assert error.errno == code  # noqa: PT017 - the command line turns it into a text and exit code 1
     consistent(project.root)
-    assert all(outcome.status.ok for outcome in project.go("cat-lora", inline=True).values())
+    assert all(outcome.status.ok for outcome in project.run("cat-lora", inline=True).values())
     consistent(project.root)
     return failing.count >= number
 
@@ -127,7 +127,7 @@ def disk(small: harness.Project) -> Iterator[Path]:
 def test_a_disk_may_be_full_at_any_size(small: harness.Project, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the children's writes, too. The disk gets larger until all goes well, and a rerun uses what is there."""
     monkeypatch.setattr(preflight, "disk_space", lambda *_: [])
-    assert all(outcome.status.ok for outcome in small.go("cat-lora").values())
+    assert all(outcome.status.ok for outcome in small.run("cat-lora").values())
     needed = shutil.disk_usage(disk).used
     failed = 0
     for part in range(1, 25):
@@ -135,7 +135,7 @@ def test_a_disk_may_be_full_at_any_size(small: harness.Project, disk: Path, monk
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         subprocess.run(["mount", "-o", f"remount,size={needed * part // 20}", disk], check=True)
         try:
-            outcomes = list(small.go("cat-lora").values())
+            outcomes = list(small.run("cat-lora").values())
             bad = [str(outcome.problem) for outcome in outcomes if outcome.status is Status.FAILED]
             assert all(outcome.status.ok for outcome in outcomes) or bad
             assert [text for text in bad if "No space left" not in text and "the disk is full" not in text] == []
@@ -145,7 +145,7 @@ def test_a_disk_may_be_full_at_any_size(small: harness.Project, disk: Path, monk
             failed += 1
         consistent(small.root)
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-        assert all(outcome.status.ok for outcome in small.go("cat-lora").values())
+        assert all(outcome.status.ok for outcome in small.run("cat-lora").values())
         consistent(small.root)
     assert 5 < failed < 24
 
@@ -165,22 +165,22 @@ def test_a_read_only_disk_is_an_error_that_names_it(
 
 def test_a_record_that_cannot_be_read_is_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = harness.make(tmp_path / "p", monkeypatch)
-    project.go("cat-lora")
+    project.run("cat-lora")
     record = next((tmp_path / "p" / "runs" / "cat-lora").glob(f"merge-*/{RECORD}"))
     for content in (b"", b"{", b'{"schema": 1}', b"\xff\xfe", b"[]", b'{"key": null, "schema": 99}'):
         record.write_bytes(content)
         assert project.reasons("cat-lora")["cat-lora/merge"] == "new"
-    assert project.go("cat-lora")["cat-lora/merge"].status is Status.DONE
+    assert project.run("cat-lora")["cat-lora/merge"].status is Status.DONE
     consistent(tmp_path / "p")
 
 
 def test_files_removed_or_truncated_under_us_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = harness.make(tmp_path / "p", monkeypatch)
-    project.go("cat-lora")
+    project.run("cat-lora")
     picture = next((tmp_path / "p" / "runs" / "cat").glob("dataset-*/**/*.png"))
     picture.unlink()
     assert project.reasons("cat-lora")["cat/dataset"].startswith("output damaged: ")
-    assert project.go("cat-lora")["cat/dataset"].status is Status.DONE
+    assert project.run("cat-lora")["cat/dataset"].status is Status.DONE
     assert picture.is_file()
 
 
@@ -189,7 +189,7 @@ def test_a_torn_line_in_a_progress_file_is_passed_over(tmp_path: Path, monkeypat
 
     project = harness.make(tmp_path / "p", monkeypatch)
     project.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
-    project.go("cat-lora")
+    project.run("cat-lora")
     work = next((tmp_path / "p" / "runs" / "cat-lora" / ".partial").glob("train-*"))
     with (work / "progress.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"t": 1.0, "do')
@@ -201,7 +201,7 @@ def test_a_torn_line_in_a_progress_file_is_passed_over(tmp_path: Path, monkeypat
 def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = harness.make(tmp_path / "p", monkeypatch)
     monkeypatch.setattr("time.time", lambda: 1.0)
-    assert all(outcome.status.ok for outcome in project.go("cat-lora").values())
+    assert all(outcome.status.ok for outcome in project.run("cat-lora").values())
     monkeypatch.undo()
     monkeypatch.setitem(harness.engines.ENGINES, "embedded", harness.fakes)
     assert set(project.reasons("cat-lora").values()) == {"cached"}
@@ -211,4 +211,4 @@ def test_a_read_only_folder_is_an_error_that_names_it(tmp_path: Path, monkeypatc
     project = harness.make(tmp_path / "p", monkeypatch)
     (tmp_path / "p" / "runs").write_text("a file where the folder should be", "utf-8")
     with pytest.raises(OSError, match="runs"):
-        project.go("cat-lora")
+        project.run("cat-lora")

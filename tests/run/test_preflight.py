@@ -23,7 +23,7 @@ from orchestrator.errors import Problem
 from orchestrator.run import model_files, preflight
 from orchestrator.run.record import Reason, Why
 from orchestrator.run.store import Store
-from orchestrator.run.workspace import Wanted, predict
+from orchestrator.run.workspace import Selection, predict
 from orchestrator.system import process, settings
 from orchestrator.weights.doctor_check import Check, State
 from orchestrator.weights.io import pickle_scan
@@ -134,7 +134,7 @@ def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, mon
     cats = harness.make(tmp_path / "p", monkeypatch)
     cats.recipe("cat-loha", "other")
     space = cats.space()
-    plan = space.plan(space.load(Wanted(("all",))))
+    plan = space.plan(space.load(Selection(("all",))))
     recipes = list(plan.recipes.values())
     pictures = space.inputs.counted(recipes[0]).disk_bytes
     assert pictures == 2 * (3 * 64 * 64 + 2 * 4096)

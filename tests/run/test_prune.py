@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
     made = harness.make(tmp_path / "cats", monkeypatch)
-    made.go("cat-lora")
+    made.run("cat-lora")
     return made
 
 
@@ -35,7 +35,7 @@ def test_what_the_recipes_ask_for_stays_and_the_rest_goes(cats: harness.Project)
     cats.recipe("cat-lora", "lora", "[training]\nseed = 77\n")
     assert {"cat-lora/train", "cat-lora/merge"} <= names(cats)
     assert "cat-lora/release" not in names(cats), "the last release stays until there is another"
-    cats.go("cat-lora")
+    cats.run("cat-lora")
     assert "cat-lora/release" in names(cats)
     found, _ = prune.stale(cats.space())
     assert {one.folder for one in found} <= before

@@ -34,7 +34,7 @@ def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
 
 def work(cats: harness.Project) -> Path:
     space = cats.space()
-    return space.store.work(space.plan(space.load(harness.Wanted(("cat-lora",)))).by_name["cat-lora/train"])
+    return space.store.work(space.plan(space.load(harness.Selection(("cat-lora",)))).by_name["cat-lora/train"])
 
 
 def status(cats: harness.Project) -> list[str]:
@@ -45,9 +45,9 @@ def status(cats: harness.Project) -> list[str]:
 def running(cats: harness.Project) -> Iterator[subprocess.Popen[bytes]]:
     """Start a training whose orchestrator is not there: nobody notes its progress."""
     cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.15\n")
-    cats.go("cat-lora", only=("dataset",))
+    cats.run("cat-lora", only=("dataset",))
     space = cats.space()
-    plan = space.plan(space.load(harness.Wanted(("cat-lora",))))
+    plan = space.plan(space.load(harness.Selection(("cat-lora",))))
     folder = space.store.begin(plan.by_name["cat-lora/train"])
     command = harness.fakes.train(plan.recipes["cat-lora"], {"dataset": cats.root}, folder, None)
     argv = [sys.executable, supervisor.__file__, str(folder), "--", *command.argv]
@@ -85,16 +85,16 @@ def test_an_adopted_training_whose_end_nobody_sees_goes_on_from_its_state(
     running.kill()  # the supervisor, which would note the end
     pid = json.loads((folder / supervisor.CHILD).read_text("utf-8"))["pid"]
     outcomes: list[Outcome] = []
-    run = threading.Thread(target=lambda: outcomes.append(cats.go("cat-lora", only=("train",))["cat-lora/train"]))
+    run = threading.Thread(target=lambda: outcomes.append(cats.run("cat-lora", only=("train",))["cat-lora/train"]))
     run.start()
     while not (folder / "step0005-state").exists() and time.monotonic() < until:
         time.sleep(0.02)
     subprocess.run(["kill", "-9", str(pid)], check=True)
     run.join(60)
     assert outcomes[0].status.ok, outcomes[0].problem
-    assert cats.seen.began[-1].startswith("cat-lora/train: still running: since ")
+    assert cats.observer.begun[-1].startswith("cat-lora/train: still running: since ")
     why = re.compile("resume at step [0-9]+; an earlier attempt was cut off: nobody saw its end")
-    assert any(why.search(text) for text in cats.seen.said), cats.seen.said
+    assert any(why.search(text) for text in cats.observer.messages), cats.observer.messages
     record = json.loads(next(cats.root.glob("runs/cat-lora/train-*/record.json")).read_text("utf-8"))
     assert record["resumed_from"] >= 5
 
@@ -118,18 +118,18 @@ def test_work_with_other_settings_is_named_whether_it_runs_or_not(
 
 def test_a_training_without_a_complete_state_starts_again_and_says_why(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "fail"\n')
-    cats.go("cat-lora")
+    cats.run("cat-lora")
     why = r"starts again: the attempt of [\d: -]+ ended with exit code 1 and left no complete state"
     assert re.fullmatch(why, cats.reasons("cat-lora")["cat-lora/train"])
     (line,) = status(cats)
     assert re.search(why + "$", line), line
-    cats.go("cat-lora")
-    assert re.fullmatch(f"cat-lora/train: {why}", cats.seen.began[0])
+    cats.run("cat-lora")
+    assert re.fullmatch(f"cat-lora/train: {why}", cats.observer.begun[0])
 
 
 def test_an_end_that_nobody_saw_is_called_so(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
-    cats.go("cat-lora")
+    cats.run("cat-lora")
     (work(cats) / supervisor.EXIT).unlink()  # a power cut: neither trainer nor supervisor could note anything
     why = r"resume at step 10; the attempt of [\d: -]+ was cut off: nobody saw its end"
     assert re.fullmatch(why, cats.reasons("cat-lora")["cat-lora/train"])

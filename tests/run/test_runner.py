@@ -34,10 +34,10 @@ def test_another_card_template_makes_the_card_anew(cats: harness.Project) -> Non
     folder.mkdir()
     (folder / "recipe.en.md.j2").write_text("one", "utf-8")
     cats.recipe("cat-lora", "lora", '[release]\ntemplates = "cards"\n')
-    cats.go("cat-lora")
+    cats.run("cat-lora")
     assert cats.file("cat-lora").with_name("README.md").read_text("utf-8").startswith("one")
     (folder / "recipe.en.md.j2").write_text("two", "utf-8")
-    outcomes = cats.go("cat-lora")
+    outcomes = cats.run("cat-lora")
     assert [name for name, outcome in outcomes.items() if outcome.status is Status.DONE] == ["cat-lora/release"]
     assert cats.file("cat-lora").with_name("README.md").read_text("utf-8").startswith("two")
 
@@ -52,25 +52,25 @@ def test_every_output_is_read_once_when_it_is_committed(cats: harness.Project, m
         return real(self, path, **how)
 
     monkeypatch.setattr(Store, "_digest", digest)
-    cats.go("cat-lora")
+    cats.run("cat-lora")
     assert seen
     assert len(seen) == len(set(seen))
 
 
 def test_a_recipe_runs_to_its_release_and_then_does_nothing(cats: harness.Project) -> None:
-    outcomes = cats.go("cat-lora")
+    outcomes = cats.run("cat-lora")
     assert {name: outcome.status for name, outcome in outcomes.items()} == dict.fromkeys(STEPS, Status.DONE), outcomes
     assert cats.file("cat-lora").is_file()
-    assert cats.seen.began[0] == "cat/dataset: new"
-    again = cats.go("cat-lora")
+    assert cats.observer.begun[0] == "cat/dataset: new"
+    again = cats.run("cat-lora")
     assert {outcome.status for outcome in again.values()} == {Status.CACHED}
-    assert cats.seen.began == []
+    assert cats.observer.begun == []
     assert list((cats.root / "runs").glob("*/.partial/*")) == []
 
 
 def test_one_block_weight_reruns_the_merge_and_what_follows_and_nothing_else(cats: harness.Project) -> None:
     cats.recipe("cat-loha", "other")
-    cats.go("all")
+    cats.run("all")
     cats.write("cat-lora", harness.RECIPE % "lora" + "".join(()))
     cats.recipe("cat-lora", "lora".replace("lora", "lora"))
     changed = harness.WEIGHTS.replace("[1", "[0.5", 1)
@@ -78,13 +78,13 @@ def test_one_block_weight_reruns_the_merge_and_what_follows_and_nothing_else(cat
     reasons = cats.reasons("all")
     due = {name for name, reason in reasons.items() if reason != "cached"}
     assert due == {"cat-lora/merge", "cat-lora/render", "cat-lora/release", "cat/grid", "cats/release"}
-    outcomes = cats.go("all")
+    outcomes = cats.run("all")
     assert {name for name, outcome in outcomes.items() if outcome.status is Status.DONE} == due
 
 
 def test_latents_on_disk_are_the_trainings_own_and_the_dataset_stays_as_it_is(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training]\ncache_latents = "disk"\n[training.options]\nbehave = "die"\n')
-    failed = cats.go("cat-lora")["cat-lora/train"]
+    failed = cats.run("cat-lora")["cat-lora/train"]
     assert failed.status is Status.FAILED
     built = next((cats.root / "runs" / "cat").glob("dataset-*"))
     files = {path.relative_to(built) for path in built.rglob("*")}
@@ -93,7 +93,7 @@ def test_latents_on_disk_are_the_trainings_own_and_the_dataset_stays_as_it_is(ca
     assert not any(path.suffix == ".npz" for path in files)
     work = next((cats.root / "runs" / "cat-lora" / ".partial").glob("train-*"))
     assert {path.relative_to(work / "latents").with_suffix(".png") for path in work.rglob("*.npz")} == pictures
-    assert cats.go("cat-lora")["cat-lora/train"].status is Status.DONE
+    assert cats.run("cat-lora")["cat-lora/train"].status is Status.DONE
     train = next((cats.root / "runs" / "cat-lora").glob("train-*"))
     assert f"{len(pictures)} latents" in (train / "log.txt").read_text("utf-8")
     assert not (train / "latents").exists()
@@ -102,16 +102,16 @@ def test_latents_on_disk_are_the_trainings_own_and_the_dataset_stays_as_it_is(ca
 
 def test_the_algorithms_of_a_subject_share_one_dataset_step(cats: harness.Project) -> None:
     cats.recipe("cat-loha", "other")
-    outcomes = cats.go("all")
+    outcomes = cats.run("all")
     assert [name for name in outcomes if name.endswith("/dataset")] == ["cat/dataset"]
     assert len(list((cats.root / "runs" / "cat").glob("dataset-*"))) == 1
     assert all(outcome.status is Status.DONE for outcome in outcomes.values())
 
 
 def test_a_forced_training_changes_its_bytes_and_runs_what_is_behind_it(cats: harness.Project) -> None:
-    cats.go("cat-lora")
+    cats.run("cat-lora")
     before = cats.file("cat-lora").read_bytes()
-    outcomes = cats.go("cat-lora", force=("train",))
+    outcomes = cats.run("cat-lora", force=("train",))
     assert outcomes["cat/dataset"].status is Status.CACHED
     assert outcomes["cat-lora/release"].status is Status.DONE
     assert str(outcomes["cat-lora/merge"].reason) == "input changed: cat-lora/train"
@@ -119,12 +119,12 @@ def test_a_forced_training_changes_its_bytes_and_runs_what_is_behind_it(cats: ha
 
 
 def test_a_damaged_output_is_made_again(cats: harness.Project) -> None:
-    cats.go("cat-lora")
+    cats.run("cat-lora")
     merged = next((cats.root / "runs" / "cat-lora").glob("merge-*/*.safetensors"))
     content = merged.read_bytes()
     merged.write_bytes(content[:-1])
     assert cats.reasons("cat-lora")["cat-lora/merge"] == "output damaged: cat-lora.safetensors"
-    outcomes = cats.go("cat-lora")
+    outcomes = cats.run("cat-lora")
     assert outcomes["cat-lora/merge"].status is Status.DONE
     assert merged.read_bytes() == content
     # the merge is exact, so what stands behind it sees the same bytes and is not made again
@@ -132,13 +132,13 @@ def test_a_damaged_output_is_made_again(cats: harness.Project) -> None:
 
 
 def test_a_flipped_byte_is_found_by_verify(cats: harness.Project) -> None:
-    cats.go("cat-lora")
+    cats.run("cat-lora")
     merged = next((cats.root / "runs" / "cat-lora").glob("merge-*/*.safetensors"))
     content = bytearray(merged.read_bytes())
     content[-1] ^= 1
     merged.write_bytes(content)
     assert cats.reasons("cat-lora")["cat-lora/merge"] == "cached"
-    assert cats.go("cat-lora", verify=True)["cat-lora/merge"].status is Status.DONE
+    assert cats.run("cat-lora", verify=True)["cat-lora/merge"].status is Status.DONE
 
 
 BAD = {
@@ -155,7 +155,7 @@ BAD = {
 @pytest.mark.parametrize("behave", BAD)
 def test_every_bad_end_is_a_failure_with_its_reason(cats: harness.Project, behave: str) -> None:
     cats.recipe("cat-lora", "lora", f'[training.options]\nbehave = "{behave}"\n')
-    outcomes = cats.go("cat-lora")
+    outcomes = cats.run("cat-lora")
     failed = outcomes["cat-lora/train"]
     assert failed.status is Status.FAILED
     assert failed.problem is not None
@@ -172,16 +172,16 @@ def test_every_bad_end_is_a_failure_with_its_reason(cats: harness.Project, behav
 def test_what_an_earlier_attempt_said_does_not_speak_for_this_one(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "silent"\n')
     space = cats.space()
-    work = space.store.begin(space.plan(space.load(harness.Wanted(("cat-lora",)))).by_name["cat-lora/train"])
+    work = space.store.begin(space.plan(space.load(harness.Selection(("cat-lora",)))).by_name["cat-lora/train"])
     (work / "log.txt").write_text("model saved.\n", "utf-8")
-    problem = cats.go("cat-lora")["cat-lora/train"].problem
+    problem = cats.run("cat-lora")["cat-lora/train"].problem
     assert problem is not None
     assert problem.what == BAD["silent"]
 
 
 def test_an_empty_file_is_no_output(cats: harness.Project) -> None:
     space = cats.space()
-    plan = space.plan(space.load(harness.Wanted(("cat-lora",))))
+    plan = space.plan(space.load(harness.Selection(("cat-lora",))))
     step = plan.by_name["cat-lora/train"]
     (space.store.begin(step) / "cat-lora.safetensors").touch()
     with pytest.raises(StepFailed, match=re.escape("ended well but left no cat-lora.safetensors")):
@@ -192,7 +192,7 @@ def test_an_empty_file_is_no_output(cats: harness.Project) -> None:
 
 def test_binary_output_a_line_of_a_megabyte_and_a_program_left_behind_are_survived(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "noise"\n')
-    assert cats.go("cat-lora")["cat-lora/train"].status is Status.DONE
+    assert cats.run("cat-lora")["cat-lora/train"].status is Status.DONE
     (folder,) = (cats.root / "runs" / "cat-lora").glob("train-*")
     assert (folder / "log.txt").stat().st_size > 1 << 20
     left, until = int((folder / "left").read_text("utf-8")), time.monotonic() + 20
@@ -203,7 +203,7 @@ def test_binary_output_a_line_of_a_megabyte_and_a_program_left_behind_are_surviv
 
 def test_other_recipes_go_on_when_one_fails(cats: harness.Project) -> None:
     cats.recipe("cat-bad", "bad", '[training.options]\nbehave = "fail"\n')
-    outcomes = cats.go("all")
+    outcomes = cats.run("all")
     assert outcomes["cat-bad/train"].status is Status.FAILED
     assert outcomes["cat-lora/release"].status is Status.DONE
     assert outcomes["cats/release"].status is Status.BLOCKED
@@ -211,10 +211,10 @@ def test_other_recipes_go_on_when_one_fails(cats: harness.Project) -> None:
 
 def test_a_killed_training_resumes_from_its_last_state(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
-    assert cats.go("cat-lora")["cat-lora/train"].status is Status.FAILED
+    assert cats.run("cat-lora")["cat-lora/train"].status is Status.FAILED
     reason = cats.reasons("cat-lora")["cat-lora/train"]
     assert re.fullmatch(r"resume at step 10; the attempt of [\d: -]+ was killed by signal 9", reason)
-    outcomes = cats.go("cat-lora")
+    outcomes = cats.run("cat-lora")
     assert outcomes["cat-lora/release"].status is Status.DONE
     record = json.loads(next((cats.root / "runs" / "cat-lora").glob("train-*/record.json")).read_text("utf-8"))
     assert record["resumed_from"] == 10
@@ -223,11 +223,11 @@ def test_a_killed_training_resumes_from_its_last_state(cats: harness.Project) ->
 def test_a_nan_is_tried_again_along_the_declared_ladder_and_the_record_says_so(cats: harness.Project) -> None:
     ladder = '[training.options]\nbehave = "nan"\n[guards]\nretry = [{mixed_precision = "bf16"}]\n'
     cats.recipe("cat-lora", "lora", ladder)
-    outcomes = cats.go("cat-lora")
+    outcomes = cats.run("cat-lora")
     assert outcomes["cat-lora/release"].status is Status.DONE, outcomes["cat-lora/train"].problem
     record = json.loads(next((cats.root / "runs" / "cat-lora").glob("train-*/record.json")).read_text("utf-8"))
     assert (record["attempts"], record["changes"], record["resumed_from"]) == (2, {"mixed_precision": "bf16"}, None)
-    assert any("tries again" in text for text in cats.seen.said)
+    assert any("tries again" in text for text in cats.observer.messages)
 
 
 def test_what_an_attempt_left_is_kept_apart_and_the_next_one_does_not_go_on_from_it(cats: harness.Project) -> None:
@@ -235,7 +235,7 @@ def test_what_an_attempt_left_is_kept_apart_and_the_next_one_does_not_go_on_from
     ladder = 'retry = [{mixed_precision = "fp16", seed = 3}, {mixed_precision = "bf16"}]\n'
     start = '[training]\nmixed_precision = "fp16"\n[training.options]\nbehave = "nan"\n[guards]\n'
     cats.recipe("cat-lora", "lora", start + ladder)
-    outcome = cats.go("cat-lora")["cat-lora/train"]
+    outcome = cats.run("cat-lora")["cat-lora/train"]
     assert outcome.status is Status.DONE, outcome.problem
     folder = next((cats.root / "runs" / "cat-lora").glob("train-*"))
     record = json.loads((folder / "record.json").read_text("utf-8"))
@@ -246,12 +246,12 @@ def test_what_an_attempt_left_is_kept_apart_and_the_next_one_does_not_go_on_from
 
 def test_a_file_that_learned_nothing_is_tried_again_along_the_ladder(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "zero"\n')
-    problem = cats.go("cat-lora")["cat-lora/train"].problem
+    problem = cats.run("cat-lora")["cat-lora/train"].problem
     assert problem is not None
     assert problem.what == "all 1 factors that begin at zero are zero still: nothing was learned"
     ladder = '[training.options]\nbehave = "zero"\n[guards]\nretry = [{mixed_precision = "bf16"}]\n'
     cats.recipe("cat-lora", "lora", ladder)
-    outcomes = cats.go("cat-lora")
+    outcomes = cats.run("cat-lora")
     assert outcomes["cat-lora/train"].status is Status.DONE, outcomes["cat-lora/train"].problem
     record = json.loads(next((cats.root / "runs" / "cat-lora").glob("train-*/record.json")).read_text("utf-8"))
     assert (record["attempts"], record["changes"]) == (2, {"mixed_precision": "bf16"})
@@ -261,10 +261,10 @@ def test_an_adopted_training_that_learned_nothing_is_tried_again_along_the_ladde
     ladder = 'pause = 0.05\nbehave = "zero"\n[guards]\nretry = [{mixed_precision = "bf16"}]\n'
     cats.recipe("cat-lora", "lora", "[training.options]\n" + ladder)
     thread, _ = orphan(cats)
-    outcome = cats.go("cat-lora", only=("train",))["cat-lora/train"]
+    outcome = cats.run("cat-lora", only=("train",))["cat-lora/train"]
     thread.join()
     assert outcome.status is Status.DONE, outcome.problem
-    assert any("still running" in text for text in cats.seen.began)
+    assert any("still running" in text for text in cats.observer.begun)
     folder = next((cats.root / "runs" / "cat-lora").glob("train-*"))
     assert (folder / "log.txt").read_text("utf-8").count("model saved.") == 2
     record = json.loads((folder / "record.json").read_text("utf-8"))
@@ -273,7 +273,7 @@ def test_an_adopted_training_that_learned_nothing_is_tried_again_along_the_ladde
 
 def test_an_exploding_loss_ends_the_run(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", "[guards]\nmax_loss = 0.05\n")
-    problem = cats.go("cat-lora")["cat-lora/train"].problem
+    problem = cats.run("cat-lora")["cat-lora/train"].problem
     assert problem is not None
     assert "the loss has exploded: 0.1 at step" in problem.what
 
@@ -281,8 +281,8 @@ def test_an_exploding_loss_ends_the_run(cats: harness.Project) -> None:
 def orphan(cats: harness.Project) -> tuple[threading.Thread, Path]:
     """Start the trainer as a run would, and forget it; return who waits for its end, and its folder."""
     space = cats.space()
-    plan = space.plan(space.load(harness.Wanted(("cat-lora",))))
-    cats.go("cat-lora", only=("dataset",))
+    plan = space.plan(space.load(harness.Selection(("cat-lora",))))
+    cats.run("cat-lora", only=("dataset",))
     step = plan.by_name["cat-lora/train"]
     work = space.store.begin(step)
     command = harness.fakes.train(plan.recipes["cat-lora"], {"dataset": cats.root}, work, None)
@@ -299,10 +299,10 @@ def test_a_trainer_that_outlived_its_orchestrator_is_adopted(cats: harness.Proje
     cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.15\n")
     thread, _ = orphan(cats)
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("still running: since ")
-    outcomes = cats.go("cat-lora")
+    outcomes = cats.run("cat-lora")
     thread.join()
     assert outcomes["cat-lora/release"].status is Status.DONE, outcomes
-    assert any(text.startswith("cat-lora/train: still running") for text in cats.seen.began)
+    assert any(text.startswith("cat-lora/train: still running") for text in cats.observer.begun)
     log = next((cats.root / "runs" / "cat-lora").glob("train-*/log.txt")).read_text("utf-8")
     assert log.count("model saved.") == 1
 
@@ -313,15 +313,15 @@ def test_adopting_a_training_is_no_collapse_of_its_pace(cats: harness.Project) -
     until = time.monotonic() + 60
     while not (work / "step0015-state").exists() and time.monotonic() < until:
         time.sleep(0.02)
-    outcomes = cats.go("cat-lora", only=("train",))
+    outcomes = cats.run("cat-lora", only=("train",))
     thread.join()
     assert outcomes["cat-lora/train"].status is Status.DONE, outcomes["cat-lora/train"].problem
-    assert cats.seen.began == [text for text in cats.seen.began if "still running" in text]
-    assert not any("a step takes" in text for text in cats.seen.said)
+    assert cats.observer.begun == [text for text in cats.observer.begun if "still running" in text]
+    assert not any("a step takes" in text for text in cats.observer.messages)
 
 
 def test_only_runs_one_kind_and_says_what_is_missing_before_it(cats: harness.Project) -> None:
-    outcomes = cats.go("cat-lora", only=("merge",))
+    outcomes = cats.run("cat-lora", only=("merge",))
     assert outcomes["cat/dataset"].status is Status.BLOCKED
     assert outcomes["cat/dataset"].problem is not None
     assert outcomes["cat/dataset"].problem.what == "has to run first (new)"
@@ -329,27 +329,27 @@ def test_only_runs_one_kind_and_says_what_is_missing_before_it(cats: harness.Pro
 
 
 def test_inline_runs_the_same_steps(cats: harness.Project) -> None:
-    assert all(outcome.status is Status.DONE for outcome in cats.go("cat-lora", inline=True).values())
+    assert all(outcome.status is Status.DONE for outcome in cats.run("cat-lora", inline=True).values())
 
 
 def test_a_recipe_that_another_orchestrator_works_on_is_refused(cats: harness.Project) -> None:
     with cats.space().store.lock({"cat-lora": None}), pytest.raises(NotReady, match="is being worked on by process"):
-        cats.go("cat-lora")
+        cats.run("cat-lora")
 
 
 def test_a_commit_cut_off_before_its_rename_is_finished_without_running_again(cats: harness.Project) -> None:
-    cats.go("cat-lora")
+    cats.run("cat-lora")
     space = cats.space()
-    step = space.plan(space.load(harness.Wanted(("cat-lora",)))).by_name["cat-lora/train"]
+    step = space.plan(space.load(harness.Selection(("cat-lora",)))).by_name["cat-lora/train"]
     space.store.work(step).parent.mkdir(exist_ok=True)
     space.store.folder(step).rename(space.store.work(step))
-    assert all(outcome.status is Status.CACHED for outcome in cats.go("cat-lora").values())
+    assert all(outcome.status is Status.CACHED for outcome in cats.run("cat-lora").values())
 
 
 def test_what_a_killed_commit_was_writing_does_not_come_into_the_bundle(cats: harness.Project) -> None:
-    cats.go("cat-lora")
+    cats.run("cat-lora")
     space = cats.space()
-    step = space.plan(space.load(harness.Wanted(("cat-lora",)))).by_name["cat-lora/release"]
+    step = space.plan(space.load(harness.Selection(("cat-lora",)))).by_name["cat-lora/release"]
     work = space.store.work(step)
     work.parent.mkdir(exist_ok=True)
     space.store.folder(step).rename(work)
@@ -358,7 +358,7 @@ def test_what_a_killed_commit_was_writing_does_not_come_into_the_bundle(cats: ha
     (work / supervisor.EXIT).write_text('{"code": 0}', "utf-8")
     assert cats.reasons("cat-lora")[step.name] == "ended while nobody watched"
     (work / ".cat-lora.png.part").write_bytes(b"half")
-    assert cats.go("cat-lora")[step.name].status is Status.DONE
+    assert cats.run("cat-lora")[step.name].status is Status.DONE
     checks = verify.verify_bundle(space.store.folder(step))
     assert [check for check in checks if check.verdict is Verdict.FAIL] == []
     assert not list(space.store.folder(step).glob("*4711"))

@@ -14,11 +14,11 @@ import pytest
 import harness
 from orchestrator.plan.step import Lane, StepKind
 from orchestrator.run import slots
-from orchestrator.run.context import Job, Outcome, Status
+from orchestrator.run.context import Outcome, RunContext, Status
 from orchestrator.run.order import order
 from orchestrator.run.record import Reason, Why
 from orchestrator.run.runner import interruptible, run_plan
-from orchestrator.run.slots import Inline, Lanes, Slot
+from orchestrator.run.slots import Inline, Slot, SlotPool
 from orchestrator.run.step_runner import execute
 from orchestrator.run.store import Store
 
@@ -40,7 +40,7 @@ def several(cats: harness.Project, count: int) -> Plan:
         cats.recipe(f"cat-{index}", f"a{index}", f'[dataset]\nname = "cat{index}"\nrepeats = {index + 1}\n')
     (cats.root / "recipes" / "cat-lora.toml").unlink()
     space = cats.space()
-    return space.plan(space.load(harness.Wanted(("all",))))
+    return space.plan(space.load(harness.Selection(("all",))))
 
 
 class Clock:
@@ -90,7 +90,7 @@ def walk(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pl
 
         monkeypatch.setattr(Store, "reason", reason)
         monkeypatch.setattr("orchestrator.run.runner.wait", wait)
-        outcomes = run_plan(Job(plan, Store(cats.root / "runs"), cats.root, harness.Seen()), clock)
+        outcomes = run_plan(RunContext(plan, Store(cats.root / "runs"), cats.root, harness.RecordingObserver()), clock)
         assert {outcome.status for outcome in outcomes} == {Status.DONE}
         return asked
 
@@ -157,7 +157,7 @@ def test_a_shared_dataset_has_the_place_of_the_first_recipe_that_waits_for_it(ca
     for name in ("cat-a", "cat-z"):
         cats.recipe(name, name[-1])
     space = cats.space()
-    plan = space.plan(space.load(harness.Wanted(("all",))))
+    plan = space.plan(space.load(harness.Selection(("all",))))
     ranks = order(plan)
     assert ranks["cat/dataset"] < ranks["cat-a/train"] < ranks["cat-a/render"] < ranks["cat-lora/train"] < ranks["cat-z/train"]
     assert ranks["cats/release"] > ranks["cat/grid"] > ranks["cat-z/release"]
@@ -167,7 +167,7 @@ def test_a_place_is_free_again_after_a_failure() -> None:
     def fails(_slot: Slot) -> None:
         raise ValueError("no")
 
-    made = Lanes(Inline(), [Slot(Lane.CPU)])
+    made = SlotPool(Inline(), [Slot(Lane.CPU)])
     slot = made.take(Lane.CPU)
     assert slot is not None
     assert made.take(Lane.CPU) is None
@@ -180,11 +180,11 @@ def test_a_place_is_free_again_after_a_failure() -> None:
 def test_the_first_interrupt_asks_a_run_in_this_thread_to_stop_and_the_second_one_ends_it(cats: harness.Project) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as it is where a shell does not start us behind "&"
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    job = Job(several(cats, 1), Store(cats.root / "runs"), cats.root, cats.seen)
-    with interruptible(job):
+    context = RunContext(several(cats, 1), Store(cats.root / "runs"), cats.root, cats.observer)
+    with interruptible(context):
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
         signal.raise_signal(signal.SIGINT)
-        assert job.stop.wait(20)
+        assert context.stop.wait(20)
         with pytest.raises(KeyboardInterrupt):
             Inline().submit(signal.raise_signal, signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -192,17 +192,17 @@ def test_the_first_interrupt_asks_a_run_in_this_thread_to_stop_and_the_second_on
 
 def test_a_step_that_had_a_place_when_the_run_was_stopped_does_not_start(cats: harness.Project) -> None:
     plan = several(cats, 1)
-    job = Job(plan, Store(cats.root / "runs"), cats.root, cats.seen)
-    job.stop.set()
-    outcome = execute(job, plan.by_name["cat0/dataset"], Slot(Lane.CPU))
+    context = RunContext(plan, Store(cats.root / "runs"), cats.root, cats.observer)
+    context.stop.set()
+    outcome = execute(context, plan.by_name["cat0/dataset"], Slot(Lane.CPU))
     assert (outcome.status, str(outcome.reason)) == (Status.STOPPED, "new")
-    assert not job.store.work(outcome.step).exists()
-    assert cats.seen.began == []
+    assert not context.store.work(outcome.step).exists()
+    assert cats.observer.begun == []
 
 
 def test_a_gpu_is_leased_to_one_at_a_time_across_lanes(tmp_path: Path) -> None:
     lease = tmp_path / "gpu.lease"
-    here, there = (Lanes(Inline(), [Slot(Lane.GPU, "gpu 0", lease=lease)]) for _ in range(2))
+    here, there = (SlotPool(Inline(), [Slot(Lane.GPU, "gpu 0", lease=lease)]) for _ in range(2))
     slot = here.take(Lane.GPU)
     assert slot is not None
     assert lease.read_text("utf-8").startswith(f"process {os.getpid()} on ")
@@ -223,16 +223,16 @@ def test_a_lease_that_another_user_has_made_is_taken_too(tmp_path: Path, monkeyp
         return opened(path, flags, mode)
 
     monkeypatch.setattr(os, "open", refused)
-    here, there = (Lanes(Inline(), [Slot(Lane.GPU, "gpu 0", lease=lease)]) for _ in range(2))
+    here, there = (SlotPool(Inline(), [Slot(Lane.GPU, "gpu 0", lease=lease)]) for _ in range(2))
     assert here.take(Lane.GPU) is not None
     assert there.take(Lane.GPU) is None
 
 
 def test_a_child_that_goes_on_is_put_where_its_lease_is_held(tmp_path: Path) -> None:
     files = [tmp_path / "0", tmp_path / "1"]
-    holder = Lanes(Inline(), [Slot(Lane.GPU, "gpu 1", lease=files[1])])
+    holder = SlotPool(Inline(), [Slot(Lane.GPU, "gpu 1", lease=files[1])])
     assert holder.take(Lane.GPU) is not None
-    mine = Lanes(Inline(), [Slot(Lane.GPU, f"gpu {index}", lease=file) for index, file in enumerate(files)])
+    mine = SlotPool(Inline(), [Slot(Lane.GPU, f"gpu {index}", lease=file) for index, file in enumerate(files)])
     adopted = mine.take(Lane.GPU, leased=False)
     assert adopted is not None
     assert adopted.name == "gpu 1"
@@ -243,12 +243,12 @@ def test_a_child_that_goes_on_is_put_where_its_lease_is_held(tmp_path: Path) -> 
 
 def test_each_gpu_has_a_lane_and_each_training_on_cores_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    two = slots.lanes("0,1")
+    two = slots.make_pool("0,1")
     envs = [slot.env for slot in (two.take(Lane.GPU, leased=False), two.take(Lane.GPU, leased=False)) if slot is not None]
     assert envs == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
     assert two.take(Lane.GPU) is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    cores = slots.lanes(trainers=2)
+    cores = slots.make_pool(trainers=2)
     slot = cores.take(Lane.GPU)
     assert slot is not None
     assert slot.env == {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
@@ -261,7 +261,7 @@ def test_real_trainings_on_two_places_overlap(cats: harness.Project, monkeypatch
     lock = threading.Lock()
     both = threading.Event()
 
-    class Looking(harness.Seen):
+    class Looking(harness.RecordingObserver):
         def begin(self, step: Any, _reason: Any) -> None:
             nonlocal running, most
             if step.kind is StepKind.TRAIN:
@@ -279,7 +279,7 @@ def test_real_trainings_on_two_places_overlap(cats: harness.Project, monkeypatch
                     running -= 1
 
     space = cats.space()
-    plan = space.plan(space.load(harness.Wanted(("all",))))
-    outcomes = run_plan(Job(plan, space.store, cats.root, Looking()), slots.lanes(trainers=2))
+    plan = space.plan(space.load(harness.Selection(("all",))))
+    outcomes = run_plan(RunContext(plan, space.store, cats.root, Looking()), slots.make_pool(trainers=2))
     assert {outcome.status for outcome in outcomes} == {Status.DONE}
     assert most == 2

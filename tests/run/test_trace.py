@@ -25,7 +25,7 @@ SPANS = [
 
 def test_a_run_leaves_a_span_per_step_in_its_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cats = harness.make(tmp_path, monkeypatch)
-    cats.go("cat-lora")
+    cats.run("cat-lora")
     found = trace.spans((tmp_path / "runs").glob("*/*/record.json"))
     assert [span.kind for span in found] == ["dataset", "train", "merge", "render", "release"]
     assert [span.lane for span in found] == ["cpu", "gpu", "cpu", "gpu", "cpu"]

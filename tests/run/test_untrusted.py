@@ -74,12 +74,12 @@ def test_a_run_in_a_folder_of_any_name(kind: str, tmp_path: Path, monkeypatch: p
     source = project.root / "data" / "cat"
     picture = next(source.iterdir())
     shutil.copyfile(picture, source / f"f05 {NAMES[kind].replace('/', ' ')[:200]}.png")
-    outcomes = project.go("cat-lora")
+    outcomes = project.run("cat-lora")
     assert {outcome.status for outcome in outcomes.values()} == {Status.DONE}, outcomes
     release = project.root / "runs" / "cat-lora" / "latest"
     bad = [check for check in verify.verify_bundle(release) if check.verdict is Verdict.FAIL]
     assert bad == []
-    assert {outcome.status for outcome in project.go("cat-lora").values()} == {Status.CACHED}
+    assert {outcome.status for outcome in project.run("cat-lora").values()} == {Status.CACHED}
     listed = [release / name for name in verify.read_sums(release)]
     assert [path.name for path in listed if str(tmp_path).encode() in path.read_bytes()] == []
 
@@ -110,7 +110,7 @@ def test_a_link_in_a_zip_is_not_followed(tmp_path: Path) -> None:
 def test_a_link_in_a_bundle_folder_that_leaves_it_is_no_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = harness.make(tmp_path / "p", monkeypatch)
     project.write("_base/base", harness.BASE.partition("[render]")[0])
-    project.go("cat-lora")
+    project.run("cat-lora")
     made = (project.root / "runs" / "cat-lora" / "latest").resolve()
     (tmp_path / "card").write_bytes((made / "README.md").read_bytes())
     (made / "README.md").unlink()

@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from orchestrator.cli import progress
 from orchestrator.errors import OrchestratorError, report
 from orchestrator.release import verify
 from orchestrator.run import session
 from orchestrator.run.record import PARTIAL, RECORD
-from orchestrator.run.workspace import Wanted, Workspace
+from orchestrator.run.workspace import Selection, Workspace
 from orchestrator.system import process, supervisor
 from orchestrator.weights.checks import Verdict
 
@@ -94,7 +95,7 @@ class Forked:
 def run(root: Path) -> int:
     """Do what `all` does in the project at ``root``; return the exit code."""
     try:
-        outcomes = session.go(Workspace(root), session.Asked(Wanted(("all",))))
+        outcomes = session.run_session(Workspace(root), session.RunOptions(Selection(("all",))), progress.choose)
     except OrchestratorError as error:
         print(report(error), file=sys.stderr)
         return error.exit_code

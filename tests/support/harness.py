@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import fakes
 from orchestrator import engines
-from orchestrator.cli import progress
-from orchestrator.run import session as go
-from orchestrator.run.workspace import Wanted, Workspace
+from orchestrator.run.context import Silent
+from orchestrator.run.session import RunOptions, run_session
+from orchestrator.run.workspace import Selection, Workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,17 +59,17 @@ RECIPE = 'extends = ["_base/base"]\nsummary = "a cat"\nalgorithm = "%s"\nblock_w
 
 
 @dataclass(slots=True)
-class Seen(progress.Quiet):
-    """A view that remembers."""
+class RecordingObserver(Silent):
+    """An observer that keeps the starts of steps and the messages."""
 
-    began: list[str] = field(default_factory=list)
-    said: list[str] = field(default_factory=list)
+    begun: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     def begin(self, step: Any, reason: Any) -> None:
-        self.began.append(f"{step.name}: {reason}")
+        self.begun.append(f"{step.name}: {reason}")
 
     def say(self, text: str) -> None:
-        self.said.append(text)
+        self.messages.append(text)
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class Project:
     """The project's folder, and what a command line would do there."""
 
     root: Path
-    seen: Seen = field(default_factory=Seen)
+    observer: RecordingObserver = field(default_factory=RecordingObserver)
 
     def write(self, name: str, text: str) -> None:
         path = self.root / "recipes" / f"{name}.toml"
@@ -90,15 +90,15 @@ class Project:
     def space(self) -> Workspace:
         return Workspace(self.root)
 
-    def go(self, *names: str, **asked: Any) -> dict[str, Outcome]:
-        self.seen = Seen()
-        return {
-            outcome.step.name: outcome for outcome in go.go(self.space(), go.Asked(Wanted(names), **asked), looking=self.seen)
-        }
+    def run(self, *names: str, **options: Any) -> dict[str, Outcome]:
+        """Run recipes and return the outcomes by their steps' names."""
+        self.observer = RecordingObserver()
+        outcomes = run_session(self.space(), RunOptions(Selection(names), **options), lambda _: self.observer)
+        return {outcome.step.name: outcome for outcome in outcomes}
 
     def reasons(self, *names: str) -> dict[str, str]:
         space = self.space()
-        plan = space.plan(space.load(Wanted(names)))
+        plan = space.plan(space.load(Selection(names)))
         return {name: str(reason or "cached") for name, reason in space.store.reasons(plan).items()}
 
     def file(self, name: str) -> Path:

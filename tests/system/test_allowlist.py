@@ -23,9 +23,9 @@ def test_pictures_outside_are_refused_until_given(tmp_path: Path, monkeypatch: p
     (cats.root / "data").mkdir(exist_ok=True)
     cats.write("_base/base", harness.BASE.replace("data/cat", images.format(outside=outside)))
     with pytest.raises(NotReady, match="lies outside the project, in a folder that nobody gave"):
-        cats.go("cat-lora", only=("dataset",))
+        cats.run("cat-lora", only=("dataset",))
     allowlist.add(outside)
-    assert cats.go("cat-lora", only=("dataset",))["cat/dataset"].status.ok
+    assert cats.run("cat-lora", only=("dataset",))["cat/dataset"].status.ok
 
 
 def test_a_link_inside_the_project_is_not_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +33,7 @@ def test_a_link_inside_the_project_is_not_a_way_out(tmp_path: Path, monkeypatch:
     (cats.root / "data" / "cat").rename(tmp_path / "outside")
     (cats.root / "data" / "cat").symlink_to(tmp_path / "outside")
     with pytest.raises(NotReady, match="nobody gave"):
-        cats.go("cat-lora", only=("dataset",))
+        cats.run("cat-lora", only=("dataset",))
 
 
 def test_only_folders_can_be_given(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_pattern_does_not_climb_out(tmp_path: Path, monkeypatch: pytest.Monkey
     (cats.root / "data" / "cat").rename(tmp_path / "outside")
     cats.write("_base/base", harness.BASE.replace("data/cat", images))
     with pytest.raises(NotReady, match="lies outside the project"):
-        cats.go("cat-lora", only=("dataset",))
+        cats.run("cat-lora", only=("dataset",))
 
 
 @pytest.mark.parametrize("name", ["f00.png", "f00.txt"])
@@ -63,7 +63,7 @@ def test_a_file_that_is_a_link_out_of_the_project_is_refused(
         outside.write_text("a secret", "utf-8")
     inside.symlink_to(outside)
     with pytest.raises(NotReady, match=f"{name} lies outside the project"):
-        cats.go("cat-lora", only=("dataset",))
+        cats.run("cat-lora", only=("dataset",))
 
 
 def test_models_and_templates_outside_are_refused_until_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,17 +74,17 @@ def test_models_and_templates_outside_are_refused_until_given(tmp_path: Path, mo
     (cats.root / "base.safetensors").rename(outside / "base.safetensors")
     cats.recipe("cat-lora", "lora", f'[base]\ncheckpoint = "{outside}/base.safetensors"\n')
     with pytest.raises(NotReady, match="lies in no folder of models") as refused:
-        cats.go("cat-lora")
+        cats.run("cat-lora")
     assert f"trust '{outside}'" in refused.value.problems[0].hint
     allowlist.add(outside)
-    assert cats.go("cat-lora", only=("train", "dataset"))["cat-lora/train"].status.ok
+    assert cats.run("cat-lora", only=("train", "dataset"))["cat-lora/train"].status.ok
     other = tmp_path / "templates"
     other.mkdir()
     cats.recipe(
         "cat-lora", "lora", f'[base]\ncheckpoint = "{outside}/base.safetensors"\n[release]\ntemplates = "../templates"\n'
     )
     with pytest.raises(NotReady, match=r"release\.templates"):
-        cats.go("cat-lora")
+        cats.run("cat-lora")
 
 
 @pytest.mark.parametrize("place", ["../outside", "{outside}", "link"])
@@ -102,7 +102,7 @@ def test_templates_that_nobody_gave_are_not_read_by_planning(
 
     def read() -> bool:
         space = cats.space()
-        space.plan(space.load(harness.Wanted(("cat-lora",))))
+        space.plan(space.load(harness.Selection(("cat-lora",))))
         return any("secret" in asked for asked in space.inputs.digests.asked)
 
     assert not read()
@@ -124,7 +124,7 @@ def test_a_recipe_names_no_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     cats = harness.make(tmp_path / "p", monkeypatch)
     cats.recipe("cat-lora", "lora", f'[training]\n{key} = "{value}"\n')
     with pytest.raises(RecipeError, match=f"training.{key}"):
-        cats.go("cat-lora")
+        cats.run("cat-lora")
     cats.recipe("cat-lora", "lora", '[training]\noptimizer = "torch.optim.AdamW"\n')
     assert cats.reasons("cat-lora")["cat-lora/train"] == "new"
 
@@ -133,4 +133,4 @@ def test_names_of_arguments_are_names(tmp_path: Path, monkeypatch: pytest.Monkey
     cats = harness.make(tmp_path / "p", monkeypatch)
     cats.recipe("cat-lora", "lora", '[training.optimizer_args]\n"--config_file=x" = 1\n')
     with pytest.raises(RecipeError, match="is no name of an argument"):
-        cats.go("cat-lora")
+        cats.run("cat-lora")

@@ -35,7 +35,7 @@ def test_a_fault_in_one_step_is_a_failure_of_that_step(tmp_path: Path, monkeypat
         return look(job, plan, step, end)  # type: ignore[arg-type]
 
     monkeypatch.setattr(step_runner, "_judge", judge)
-    outcomes = cats.go("all")
+    outcomes = cats.run("all")
     failed = outcomes["cat-lora/train"]
     assert failed.status is Status.FAILED
     assert failed.problem is not None
@@ -44,7 +44,7 @@ def test_a_fault_in_one_step_is_a_failure_of_that_step(tmp_path: Path, monkeypat
     kept = Path(re.findall(r"report it with (\S+);", failed.problem.hint)[0])
     assert "in judge" in kept.read_text("utf-8")
     monkeypatch.setattr(step_runner, "_judge", look)
-    assert cats.go("cat-lora")["cat-lora/train"].status is Status.DONE
+    assert cats.run("cat-lora")["cat-lora/train"].status is Status.DONE
 
 
 def test_the_command_line_shows_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

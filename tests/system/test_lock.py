@@ -117,13 +117,13 @@ def test_the_time_is_that_of_the_folder(tmp_path: Path) -> None:
 def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
     made = harness.make(tmp_path / "p", monkeypatch)
     made.write("_base/base", harness.BASE.partition("[render]")[0])
-    made.go("cat-lora", only=("dataset",))
+    made.run("cat-lora", only=("dataset",))
     return made
 
 
 def training(cats: harness.Project) -> tuple[Step, Path]:
     space = cats.space()
-    step = space.plan(space.load(harness.Wanted(("cat-lora",)))).by_name["cat-lora/train"]
+    step = space.plan(space.load(harness.Selection(("cat-lora",)))).by_name["cat-lora/train"]
     return step, space.store.begin(step)
 
 
@@ -135,10 +135,10 @@ def test_a_trainer_on_another_host_is_waited_for_until_its_heartbeat_is_stale(ca
     assert process.alive(work)
     assert cats.reasons("cat-lora")[step.name].startswith("still running: since ")
     begun = time.time()
-    outcomes = cats.go("cat-lora", only=("train",))
+    outcomes = cats.run("cat-lora", only=("train",))
     assert outcomes[step.name].status is Status.DONE, outcomes[step.name].problem
-    assert any("cat-lora/train: waits for process 4711 on other-host since " in text for text in cats.seen.said), (
-        cats.seen.said
+    assert any("cat-lora/train: waits for process 4711 on other-host since " in text for text in cats.observer.messages), (
+        cats.observer.messages
     )
     record = json.loads(next(cats.root.glob("runs/cat-lora/train-*/record.json")).read_text("utf-8"))
     assert record["started"] > begun
@@ -147,14 +147,14 @@ def test_a_trainer_on_another_host_is_waited_for_until_its_heartbeat_is_stale(ca
 def test_a_training_that_ended_while_nobody_watched_is_not_done_again(cats: harness.Project) -> None:
     step, work = training(cats)
     space = cats.space()
-    plan = space.plan(space.load(harness.Wanted(("cat-lora",))))
+    plan = space.plan(space.load(harness.Selection(("cat-lora",))))
     command = harness.fakes.train(plan.recipes["cat-lora"], {"dataset": cats.root}, work, None)
     noted = {"log_at": 0, "inputs": space.store.inputs(step, plan), "resumed_from": None, "argv": ["as", "it", "was"]}
     (work / "attempts.jsonl").write_text(json.dumps(noted) + '\n{"torn', "utf-8")
     assert process.run(command, work, process.ChildCallbacks(harness.fakes.read)).ok
     begun = process.begun(work)
     assert cats.reasons("cat-lora")[step.name] == "ended while nobody watched"
-    assert cats.go("cat-lora", only=("train",))[step.name].status is Status.DONE
+    assert cats.run("cat-lora", only=("train",))[step.name].status is Status.DONE
     folder = space.store.folder(step)
     assert (folder / "log.txt").read_text("utf-8").count("model saved.") == 1
     record = json.loads((folder / "record.json").read_text("utf-8"))
@@ -238,12 +238,12 @@ def test_a_dataset_that_another_run_builds_is_waited_for_and_named(cats: harness
     with (cats.root / "runs" / "cat" / ".shared-lock").open("a+b") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         lock.write(held.fileno(), lock.me())
-        thread = threading.Thread(target=lambda: done.append(cats.go("cat-lora", only=("dataset",))["cat/dataset"].status))
+        thread = threading.Thread(target=lambda: done.append(cats.run("cat-lora", only=("dataset",))["cat/dataset"].status))
         thread.start()
         until = time.monotonic() + 60
-        while not cats.seen.said and time.monotonic() < until:
+        while not cats.observer.messages and time.monotonic() < until:
             time.sleep(0.02)
-        assert f"cat/dataset: waits for process {os.getpid()} on " in cats.seen.said[0]
+        assert f"cat/dataset: waits for process {os.getpid()} on " in cats.observer.messages[0]
         assert not done
     thread.join(60)
     assert done == [Status.DONE]

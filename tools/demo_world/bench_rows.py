@@ -17,7 +17,7 @@ from orchestrator.engines.embedded.trainer import model as models
 from orchestrator.engines.embedded.trainer.lora_baking import Baked
 from orchestrator.errors import NotReady, Problem
 from orchestrator.plan.step import StepKind
-from orchestrator.run.workspace import Wanted, Workspace
+from orchestrator.run.workspace import Selection, Workspace
 from orchestrator.weights.merge import merge
 from orchestrator.weights.resize import resize
 from tools.demo_world import vocabulary as words
@@ -79,7 +79,7 @@ def of_project(names: Sequence[str]) -> list[Wish]:
         NotReady: a recipe has no finished file yet.
     """
     space = Workspace()
-    plan = space.plan(space.load(Wanted(tuple(names) or ("all",), "demo")))
+    plan = space.plan(space.load(Selection(tuple(names) or ("all",), "demo")))
     found: list[Wish] = []
     missing: list[Problem] = []
     for name in (name for name in plan.recipes if name.partition("-")[0] in SUBJECTS):

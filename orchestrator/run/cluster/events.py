@@ -11,12 +11,13 @@ from orchestrator import engines
 from orchestrator.plan.step import Step, StepKind
 from orchestrator.run.cluster.storage import Folder, Inside
 from orchestrator.run.cluster.task import bundle
+from orchestrator.run.context import Silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from orchestrator.plan.planner import Plan
-    from orchestrator.run.context import Job, Outcome
+    from orchestrator.run.context import Outcome, RunContext
     from orchestrator.run.record import Reason
     from orchestrator.run.store import Store
     from orchestrator.system.process import Progress
@@ -47,7 +48,7 @@ class Board:
 
 
 @dataclass(slots=True)
-class Relay:
+class Relay(Silent):
     """A view that passes on what it sees, a few times a second, and learns whether to stop."""
 
     tell: Callable[[list[Event]], bool]
@@ -95,7 +96,7 @@ class Relay:
             self._sent = state[0].name
 
     @contextlib.contextmanager
-    def to(self, job: Job) -> Iterator[None]:
+    def to(self, job: RunContext) -> Iterator[None]:
         """Pass on while the body runs; whatever is left at its end, too."""
         thread = threading.Thread(target=self._flow, args=(job,), daemon=True)
         thread.start()
@@ -106,11 +107,11 @@ class Relay:
             thread.join()
             self._flush(job)
 
-    def _flow(self, job: Job) -> None:
+    def _flow(self, job: RunContext) -> None:
         while not self._over.wait(FLUSH_SECONDS):
             self._flush(job)
 
-    def _flush(self, job: Job) -> None:
+    def _flush(self, job: RunContext) -> None:
         with self._lock:
             events, self._events = self._events, []
         if self.tell(events):

@@ -22,7 +22,7 @@ from orchestrator.run.cluster import bring
 from orchestrator.run.cluster.events import FLUSH_SECONDS, Event, Relay
 from orchestrator.run.cluster.storage import Folder, Inside
 from orchestrator.run.cluster.task import Answer, Item, Missing, Model, Parcel, bundle
-from orchestrator.run.context import Job, Outcome, Status
+from orchestrator.run.context import Outcome, RunContext, Status
 from orchestrator.run.record import BOOKKEEPING, PROGRESS
 from orchestrator.run.slots import Slot
 from orchestrator.run.step_runner import execute
@@ -123,7 +123,7 @@ def run(parcel: Parcel, tell: Callable[[list[Event]], bool], place: str) -> Answ
     _await_orphan(store.work(step))
     store.recover(step)
     relay = Relay(tell, store, plan, shared=shared, url=parcel.url)
-    job = Job(plan, store, root, relay, force=frozenset({step.name} if parcel.forced else ()))
+    job = RunContext(plan, store, root, relay, force=frozenset({step.name} if parcel.forced else ()))
     with relay.to(job):
         outcome = execute(job, step, Slot(step.lane, place, waited=parcel.waited, leash=True))
     if bring.home().is_dir():

@@ -14,7 +14,7 @@ from orchestrator.run.cluster.task import Model, pack
 if TYPE_CHECKING:
     from orchestrator.plan.step import Step
     from orchestrator.run.cluster.storage import Sender
-    from orchestrator.run.context import Job
+    from orchestrator.run.context import RunContext
 
 LOOK_SECONDS = 120.0
 
@@ -37,7 +37,7 @@ def on(ray: Any, node_id: str) -> Any:
     return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
-def survey(ray: Any, job: Job, due: list[Step], sender: Sender, token: str, disk_bytes: int) -> Seen:  # noqa: PLR0917
+def survey(ray: Any, job: RunContext, due: list[Step], sender: Sender, token: str, disk_bytes: int) -> Seen:  # noqa: PLR0917
     """Ask every node that can work what it lacks, all at once.
 
     Raises:
@@ -55,7 +55,7 @@ def survey(ray: Any, job: Job, due: list[Step], sender: Sender, token: str, disk
         try:
             answers.append((each["Resources"].get("GPU", 0.0), ray.get(ref, timeout=LOOK_SECONDS)))
         except lost:
-            job.view.say(f"{where} is gone; goes on without it")  # the cluster counts a dead node for some seconds more
+            job.observer.say(f"{where} is gone; goes on without it")  # the cluster counts a dead node for some seconds more
         except ray.exceptions.RayError as error:
             last = str(error).strip().splitlines()[-1]
             problems.append(Problem(where, f"cannot work: {last}", "install this project there: make setup"))
@@ -74,7 +74,7 @@ def survey(ray: Any, job: Job, due: list[Step], sender: Sender, token: str, disk
     return Seen(asked.versions, gpus, frozenset(lacks), all(found.shares for _, found in answers))
 
 
-def _asked(job: Job, due: list[Step], sender: Sender, token: str, disk_bytes: int) -> node.Asked:
+def _asked(job: RunContext, due: list[Step], sender: Sender, token: str, disk_bytes: int) -> node.Asked:
     recipes = {step.recipe: job.plan.recipes[step.recipe] for step in due if step.recipe and step.sources}
     models: dict[str, Model] = {}
     for step in due:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.plan.step import Step
     from orchestrator.run.cluster.storage import Sender
     from orchestrator.run.cluster.task import Parcel
-    from orchestrator.run.context import Job
+    from orchestrator.run.context import RunContext
     from orchestrator.run.record import Reason
 
 TRIES = 5
@@ -70,7 +70,7 @@ class Cluster:
         self._token = f".shared-{uuid.uuid4().hex}"
         self._ship = not self._share
         self._send: set[str] = set()
-        self._job: Job | None = None
+        self._job: RunContext | None = None
         self._board: Any = None
         self._begun: set[str] = set()
         self._live: set[str] = set()
@@ -86,7 +86,7 @@ class Cluster:
         self._pool: ThreadPoolExecutor | None = None
         self._pump: threading.Thread | None = None
 
-    def start(self, job: Job, due: list[Step], disk_bytes: int = 0) -> None:
+    def start(self, job: RunContext, due: list[Step], disk_bytes: int = 0) -> None:
         """Look at every node, then be ready for the steps of ``job``.
 
         Raises:
@@ -142,7 +142,7 @@ class Cluster:
             raise RuntimeError("start() comes first")
         return self._pool.submit(self._run, slot, *args)
 
-    def _run(self, slot: Slot, job: Job, step: Step) -> Outcome:
+    def _run(self, slot: Slot, job: RunContext, step: Step) -> Outcome:
         begun = time.monotonic()
         try:
             outcome = self._tries(slot, job, step)
@@ -155,7 +155,7 @@ class Cluster:
                 self._busy[slot.lane] -= 1
         return replace(outcome, seconds=time.monotonic() - begun)
 
-    def _tries(self, slot: Slot, job: Job, step: Step) -> Outcome:
+    def _tries(self, slot: Slot, job: RunContext, step: Step) -> Outcome:
         """Give the step to nodes until one has answered it."""
         gone = self._ray.exceptions
         dead = (gone.WorkerCrashedError, gone.NodeDiedError, gone.ObjectLostError, gone.LocalRayletDiedError)
@@ -171,7 +171,7 @@ class Cluster:
             except gone.TaskCancelledError:
                 return Outcome(step, Status.STOPPED)
             except dead as error:
-                job.view.say(f"{step.name}: its node is gone ({type(error).__name__}); another one takes over")
+                job.observer.say(f"{step.name}: its node is gone ({type(error).__name__}); another one takes over")
                 self._capacity = (0.0, self._capacity[1])
                 self._over.wait(4 * relay.FLUSH_SECONDS)  # a state that the node has sent may just be arriving
                 continue
@@ -193,7 +193,7 @@ class Cluster:
                         return node.failed(step, Problem(step.name, f"no node and not this machine has {names}"))
         return node.failed(step, Problem(step.name, f"was lost {TRIES} times", "python -m orchestrator status"))
 
-    def _ask(self, parcel: Parcel, job: Job) -> Answer | Missing:
+    def _ask(self, parcel: Parcel, job: RunContext) -> Answer | Missing:
         """Run the task and wait; a task that has not begun when the run is stopped is cancelled."""
         ray, step = self._ray, parcel.step
         cpus, gpus = (0, 1) if step.lane is Lane.GPU and self._gpus else (1, 0)
@@ -221,14 +221,14 @@ class Cluster:
                 self._hear(job, what, name, said)
             self._over.wait(relay.FLUSH_SECONDS)
 
-    def _hear(self, job: Job, what: str, name: str, said: Any) -> None:
+    def _hear(self, job: RunContext, what: str, name: str, said: Any) -> None:
         step = job.plan.by_name.get(name)
         if what == "say" or step is None:
-            job.view.say(str(said))
+            job.observer.say(str(said))
         elif what == "begin":
             self._begin(job, step, said)
         elif what == "progress":
-            job.view.progress(step, said)
+            job.observer.progress(step, said)
             with self._writing:
                 if self._ship and name in self._live:
                     receive.note(job, step, said)
@@ -237,13 +237,13 @@ class Cluster:
                 if name in self._live:
                     receive.state(job, step, said)
 
-    def _begin(self, job: Job, step: Step, reason: Reason) -> None:
+    def _begin(self, job: RunContext, step: Step, reason: Reason) -> None:
         """Say that a step has begun, once an attempt."""
         with self._lock:
             said = step.name in self._begun
             self._begun.add(step.name)
         if not said:
-            job.view.begin(step, reason)
+            job.observer.begin(step, reason)
 
     def _leave(self) -> None:
         self._over.set()

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.plan.step import Step
-    from orchestrator.run.context import Job, Outcome
+    from orchestrator.run.context import Outcome, RunContext
     from orchestrator.system.process import Progress
 
 
-def put(job: Job, step: Step, answer: Answer) -> Outcome:
+def put(job: RunContext, step: Step, answer: Answer) -> Outcome:
     """Take in a node's answer; return the outcome as it stands in the driver's store.
 
     Raises:
@@ -47,7 +47,7 @@ def put(job: Job, step: Step, answer: Answer) -> Outcome:
     return replace(answer.outcome, log=job.store.folder(step) / LOG)
 
 
-def state(job: Job, step: Step, items: tuple[Item, ...]) -> None:
+def state(job: RunContext, step: Step, items: tuple[Item, ...]) -> None:
     """Keep a training's state in the driver's work folder: complete, or not at all; older ones give way."""
     work = job.store.begin(step)
     name = items[0].path.rstrip("/")
@@ -63,7 +63,7 @@ def state(job: Job, step: Step, items: tuple[Item, ...]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def note(job: Job, step: Step, progress: Progress) -> None:
+def note(job: RunContext, step: Step, progress: Progress) -> None:
     """Write a reading of a distant step where `status` looks for it."""
     line = {"done": progress.done, "total": progress.total, "loss": progress.loss}
     with (job.store.begin(step) / PROGRESS).open("a", encoding="utf-8") as file:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from orchestrator.run.cluster.storage import Handle, Sender
-    from orchestrator.run.context import Job, Outcome
+    from orchestrator.run.context import Outcome, RunContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def part(plan: Plan, step: Step) -> Plan:
     return Plan((*steps, step), recipes)
 
 
-def pack(job: Job, step: Step, sender: Sender, *, models: Collection[str], ship: bool, token: str) -> Parcel:
+def pack(job: RunContext, step: Step, sender: Sender, *, models: Collection[str], ship: bool, token: str) -> Parcel:
     """Return the parcel of a step.
 
     Args:
@@ -127,7 +127,7 @@ def pack(job: Job, step: Step, sender: Sender, *, models: Collection[str], ship:
     )
 
 
-def _models(job: Job, step: Step, sender: Sender, missing: Collection[str]) -> Iterable[Model]:
+def _models(job: RunContext, step: Step, sender: Sender, missing: Collection[str]) -> Iterable[Model]:
     recipe = job.plan.recipes.get(step.recipe)
     names = {"checkpoint": recipe.base.checkpoint, "vae": recipe.base.vae, "weights": recipe.network.weights} if recipe else {}
     for source in step.sources:
@@ -140,7 +140,7 @@ def _models(job: Job, step: Step, sender: Sender, missing: Collection[str]) -> I
         yield Model(source.role, source.digest, path, names.get(source.role, source.path.name), items)
 
 
-def _pictures(job: Job, step: Step, sender: Sender) -> tuple[Item, ...]:
+def _pictures(job: RunContext, step: Step, sender: Sender) -> tuple[Item, ...]:
     """Return the originals by their path below the project; absolute where they lie elsewhere."""
     found = []
     for source in step.sources:
@@ -150,7 +150,7 @@ def _pictures(job: Job, step: Step, sender: Sender) -> tuple[Item, ...]:
     return tuple(found)
 
 
-def _finished(job: Job, step: Step, sender: Sender) -> tuple[Item, ...]:
+def _finished(job: RunContext, step: Step, sender: Sender) -> tuple[Item, ...]:
     folder = job.store.folder(step)
     record = job.store.record(step)
     known = {name: str(out["sha256"]) for name, out in record.outputs.items()} if record else {}
@@ -158,7 +158,7 @@ def _finished(job: Job, step: Step, sender: Sender) -> tuple[Item, ...]:
     return tuple(_item(path, folder, sender, known.get(path.relative_to(folder).as_posix(), "")) for path in files)
 
 
-def _state(job: Job, step: Step, sender: Sender) -> tuple[tuple[Item, ...], int]:
+def _state(job: RunContext, step: Step, sender: Sender) -> tuple[tuple[Item, ...], int]:
     if step.kind is not StepKind.TRAIN:
         return (), 0
     found = engines.get(job.plan.recipes[step.recipe].engine).checkpoint(job.store.work(step))

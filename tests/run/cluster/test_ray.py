@@ -44,17 +44,17 @@ def test_a_cluster_makes_what_this_machine_makes_key_by_key(
     repeats = len(transport)  # the nodes of all tests keep what they have made: ask for something else
     cats.write("_base/base", harness.BASE.replace("originals = false", f"originals = false\nrepeats = {repeats}"))
     cats.recipe("cat-loha", "other")
-    outcomes = cats.go("all", cluster=True, transport=url)
+    outcomes = cats.run("all", cluster=True, transport=url)
     assert {outcome.status for outcome in outcomes.values()} == {Status.DONE}, [o.problem for o in outcomes.values()]
-    assert len(cats.seen.began) == len(outcomes)
+    assert len(cats.observer.begun) == len(outcomes)
     made = records(cats)
     assert all(str(cats.root) not in json.dumps(record["outputs"]) for record in made.values())
-    again = cats.go("all")
+    again = cats.run("all")
     assert {outcome.status for outcome in again.values()} == {Status.CACHED}
     assert list((cats.root / "runs").glob("*/.partial/*")) == []
     assert list((cats.root / "runs").glob(".shared-*")) == []
     monkeypatch.setenv("KRNK_RUNS", str(cats.root / "local"))
-    cats.go("all")
+    cats.run("all")
     local = [json.loads(path.read_text("utf-8")) for path in (cats.root / "local").glob("*/*/record.json")]
     assert {record["name"]: record["key"] for record in local} == {name: record["key"] for name, record in made.items()}
     assert made["cat-lora/train"]["slot"].endswith((" gpu 0", "gpu 0"))
@@ -74,7 +74,7 @@ def test_a_training_whose_node_dies_goes_on_elsewhere_from_its_last_state(
         outcomes = running.result()
     cluster.add(f"new-{time.monotonic_ns()}")
     assert outcomes["cat-lora/release"].status is Status.DONE, [outcome.problem for outcome in outcomes.values()]
-    assert any("its node is gone" in text for text in cats.seen.said)
+    assert any("its node is gone" in text for text in cats.observer.messages)
     assert records(cats)["cat-lora/train"]["resumed_from"] >= 10
 
 
@@ -89,11 +89,11 @@ def test_stopping_keeps_the_state_and_the_same_command_goes_on(cats: harness.Pro
     threading.Thread(target=interrupt, daemon=True).start()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts behind "&" ignores ^C
     try:
-        outcomes = cats.go("cat-lora", cluster=True, transport="object-store")
+        outcomes = cats.run("cat-lora", cluster=True, transport="object-store")
     finally:
         signal.signal(signal.SIGINT, before)
     assert outcomes["cat-lora/train"].status is Status.STOPPED
     assert outcomes["cat-lora/release"].status is Status.STOPPED
-    outcomes = cats.go("cat-lora")
+    outcomes = cats.run("cat-lora")
     assert outcomes["cat-lora/release"].status is Status.DONE
     assert records(cats)["cat-lora/train"]["resumed_from"] >= 5

@@ -61,12 +61,12 @@ def test_a_killed_node_changes_nothing_in_what_comes_out(
         outcomes = running.result()
     real.add(f"new-{time.monotonic_ns()}")
     assert {outcome.status for outcome in outcomes.values()} == {Status.DONE}, [one.problem for one in outcomes.values()]
-    assert any("its node is gone" in text for text in cats.seen.said)
+    assert any("its node is gone" in text for text in cats.observer.messages)
     made = records(runs)
     assert any(record["resumed_from"] for record in made.values() if record["kind"] == "train")
 
     monkeypatch.setenv("KRNK_RUNS", str(tmp_path / "local"))
-    cats.go("all", inline=True)
+    cats.run("all", inline=True)
     local = records(tmp_path / "local")
     assert {name: record["key"] for name, record in local.items()} == {name: record["key"] for name, record in made.items()}
     for name in ("cat-lora", "cat-other"):
