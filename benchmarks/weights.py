@@ -41,11 +41,11 @@ def generate(path: Path) -> None:
     from orchestrator.models import layers  # noqa: PLC0415
     from orchestrator.recipe import loader  # noqa: PLC0415
     from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
-    from orchestrator.weights.io import metadata  # noqa: PLC0415
+    from orchestrator.weights.io import writer  # noqa: PLC0415
 
     recipe = loader.recipe(ROOT / "recipes", RECIPE).recipe
     rng = np.random.default_rng(31337)
-    pieces: list[metadata.Piece] = []
+    pieces: list[writer.Piece] = []
     for module in expected_tensors.modules(recipe, layers.built_in("sd1")):
         shapes = expected_tensors.tensors(recipe.network, module)
         if shapes is None:
@@ -61,12 +61,14 @@ def generate(path: Path) -> None:
         values = {"lora_up.weight": up, "lora_down.weight": down, "alpha": np.array(rank / 2, np.float32)}
         for part, shape in shapes.items():
             key = f"{module.name}.{part}"
-            pieces.append(metadata.raw(key, "F16", shape, values[part].astype(np.float16).tobytes()))
+            pieces.append(writer.raw(key, "F16", shape, values[part].astype(np.float16).tobytes()))
     size = sum(piece.entry.size for piece in pieces)
     if size != TENSOR_BYTES:
         message = f"{size:,} bytes of tensors instead of {TENSOR_BYTES:,}"
         raise SystemExit(message)
-    metadata.write(path, pieces, {"ss_network_module": "networks.lora", "ss_network_dim": "128", "ss_network_alpha": "64.0"})
+    writer.write_safetensors(
+        path, pieces, {"ss_network_module": "networks.lora", "ss_network_dim": "128", "ss_network_alpha": "64.0"}
+    )
 
 
 def run(argv: list[str], environment: dict[str, str] | None = None) -> Took:

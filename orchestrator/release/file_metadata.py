@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import Problem, StepFailed
+from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.release import scrub
-from orchestrator.weights.io.metadata import hashes
-from orchestrator.weights.io.safetensors_io import Header, canonical, encode_header
+from orchestrator.weights.io.safetensors_io import canonical
+from orchestrator.weights.io.writer import hashes, write_copy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from orchestrator.recipe import Recipe
+    from orchestrator.weights.io.safetensors_io import Header
 
 JSON = dict[str, Any]
 
@@ -27,7 +28,6 @@ COVER_SIDE = 256
 """Longest side of the cover picture in the file, in pixels: it is read with every header."""
 
 _ARCHITECTURES = {"sd1": "stable-diffusion-v1/lora", "sdxl": "stable-diffusion-xl-v1-base/lora"}
-_CHUNK = 4 * 2**20
 
 
 def usage(recipe: Recipe, columns: list[JSON]) -> str:
@@ -114,25 +114,14 @@ def write(header: Header, target: Path, said: dict[str, str]) -> JSON:
     Returns:
         sha256 of the file, model_hash (12 of it: AutoV3), legacy_hash, bytes.
     """
-    known = hashes(Header(header.path, header.entries, said, header.body))
+    known = hashes(replace(header, metadata=said))
     said = {**said, "sshs_model_hash": known.model, "sshs_legacy_hash": known.legacy}
     if list(header.entries) == [entry.name for entry in canonical(header.entries.values())]:
         said["modelspec.hash_sha256"] = f"0x{known.model}"
     else:
         said.pop("modelspec.hash_sha256", None)  # it is that of the body as it lies, which safetensors would write otherwise
-    digest, count = hashlib.sha256(), 0
-    draft = target.with_name(f".{target.name}.part")
     try:
-        with draft.open("wb") as file, header.path.open("rb") as body:
-            body.seek(header.body)
-            data = encode_header(header.entries.values(), dict(sorted(said.items())))
-            while data:
-                digest.update(data)
-                count += file.write(data)
-                data = body.read(_CHUNK)
-        draft.replace(target)
-    except OSError as error:
-        raise StepFailed(Problem(str(target), f"cannot be written: {error.strerror or error}", "is the disk full?")) from error
-    finally:
-        draft.unlink(missing_ok=True)
-    return {"sha256": digest.hexdigest(), "model_hash": known.model, "legacy_hash": known.legacy, "bytes": count}
+        sha256, count = write_copy(header, target, dict(sorted(said.items())))
+    except RecipeError as error:
+        raise StepFailed(error.problems) from error
+    return {"sha256": sha256, "model_hash": known.model, "legacy_hash": known.legacy, "bytes": count}

@@ -116,9 +116,9 @@ def _plain_copy(recipe: Recipe, output: Path, header: Header) -> str:
     if not recipe.release.plain_copy or not any(name.endswith(".lora_mid.weight") for name in header.entries):
         return ""
     from orchestrator.weights.convert import convert  # noqa: PLC0415
-    from orchestrator.weights.io.metadata import edit  # noqa: PLC0415 - numpy, which no other part of a release needs
+    from orchestrator.weights.io.writer import edit_metadata  # noqa: PLC0415 - numpy, which no other part of a release needs
 
     target = output / f"{recipe.name}{bundle.PLAIN}"
     said = convert(output / f"{recipe.name}.safetensors", target, "plain", overwrite=True)
-    edit(target, target, {"modelspec.hash_sha256": f"0x{said.hashes.model}"}, overwrite=True)
+    edit_metadata(target, target, {"modelspec.hash_sha256": f"0x{said.hashes.model}"}, overwrite=True)
     return target.name

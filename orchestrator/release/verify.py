@@ -18,8 +18,8 @@ from orchestrator.errors import OrchestratorError, Problem, RecipeError
 from orchestrator.release.block_stats import BLOCKS
 from orchestrator.release.bundle import MANIFEST, PLAIN, SUMS, digest
 from orchestrator.weights.checks import Check, Verdict
-from orchestrator.weights.io.metadata import hashes
 from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.io.writer import hashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

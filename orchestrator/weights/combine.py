@@ -13,7 +13,7 @@ from orchestrator.models import blocks
 from orchestrator.weights.families import deltas, low_rank
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.families.kinds import ModuleKind
-from orchestrator.weights.io import dtypes, metadata, peft
+from orchestrator.weights.io import dtypes, metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.weights.io.dtypes import Floats
-    from orchestrator.weights.io.metadata import Hashes, Piece
+    from orchestrator.weights.io.writer import Hashes, Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def combine(
         {"ratio": ingredient.ratio, "block_weights": by_block, "model_hash": one.header.metadata.get("sshs_model_hash")}
         for ingredient, by_block, one in zip(ingredients, weights, found, strict=True)
     ]
-    hashes = metadata.write(output, pieces, metadata.with_provenance(kept, "combine", {"inputs": details}))
+    hashes = writer.write_safetensors(output, pieces, metadata.with_provenance(kept, "combine", {"inputs": details}))
     by_name = {name: tuple(by_block[name] for by_block in weights) for name in weights[0]}
     return CombineReport(by_name, len(terms), dict(ranks), hashes)
 
@@ -178,7 +178,7 @@ def _full(name: str, terms: Sequence[tuple[Body, AdapterModule, float]], dtype: 
             if before is not None:
                 total[key] = total[key] + before.reshape(total[key].shape)
     return [
-        metadata.raw(f"{name}.{part}", dtype, value.shape, dtypes.encode(value, dtype, f"{name}.{part}"))
+        writer.raw(f"{name}.{part}", dtype, value.shape, dtypes.encode(value, dtype, f"{name}.{part}"))
         for part, value in total.items()
     ]
 

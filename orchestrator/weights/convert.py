@@ -17,13 +17,13 @@ from orchestrator.weights.families import base_model as base
 from orchestrator.weights.families import low_rank, svd
 from orchestrator.weights.families.adapter import Adapter, adapter
 from orchestrator.weights.families.kinds import ModuleKind
-from orchestrator.weights.io import dtypes, metadata, peft
+from orchestrator.weights.io import dtypes, metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.weights.io.metadata import Hashes, Piece
+    from orchestrator.weights.io.writer import Hashes, Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def convert(
                 pieces += made
                 lost, energy = lost + gone, energy + whole
         size = sum(piece.entry.size for piece in pieces)
-        hashes = metadata.write(output, pieces, _metadata(task, pieces))
+        hashes = writer.write_safetensors(output, pieces, _metadata(task, pieces))
     error = float(np.sqrt(lost / energy)) if energy else 0.0
     counted = dict(Counter(str(module.kind) for module in found.modules))
     return ConvertReport(to, counted, found.header.tensor_bytes, size, error, hashes)

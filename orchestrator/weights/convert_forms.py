@@ -19,7 +19,7 @@ from orchestrator.models import names
 from orchestrator.weights.families import deltas, kinds, low_rank, svd
 from orchestrator.weights.families.adapter import Adapter, AdapterModule
 from orchestrator.weights.families.kinds import ModuleKind
-from orchestrator.weights.io import dtypes, metadata, peft
+from orchestrator.weights.io import dtypes, peft, writer
 from orchestrator.weights.io.safetensors_io import CHUNK, Entry
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from orchestrator.weights.families.base_model import Base
-    from orchestrator.weights.io.metadata import Piece
     from orchestrator.weights.io.safetensors_io import Body
+    from orchestrator.weights.io.writer import Piece
 
 Form = Literal["same", "plain", "full", "lora", "diffusers", "kohya"]
 
@@ -57,9 +57,7 @@ def whole(task: Task) -> Iterator[list[Piece]]:
     with svd.one_blas_thread(), ThreadPoolExecutor(svd.cores()) as pool:
         ahead = _Ahead(partial(_difference, task), changed_, pool)
         try:
-            made = [
-                metadata.Piece(_entry(task, module), partial(ahead.chunks, place)) for place, module in enumerate(changed_)
-            ]
+            made = [writer.Piece(_entry(task, module), partial(ahead.chunks, place)) for place, module in enumerate(changed_)]
             yield [*made, *(piece for module in copied for piece in _copied(task, module))]
         finally:
             pool.shutdown(cancel_futures=True)
@@ -136,9 +134,9 @@ def _copied(task: Task, module: AdapterModule, rename: str | None = None) -> lis
         entry = task.found.header.entries[key]
         name = f"{rename}.{part}" if rename else key
         if task.dtype is None or entry.dtype == task.dtype or entry.dtype not in dtypes.FLOATING:
-            made.append(metadata.Piece(Entry(name, entry.dtype, entry.shape), partial(task.body.chunks, key)))
+            made.append(writer.Piece(Entry(name, entry.dtype, entry.shape), partial(task.body.chunks, key)))
         else:
-            made.append(metadata.Piece(Entry(name, task.dtype, entry.shape), partial(_encoded, task.body, key, task.dtype)))
+            made.append(writer.Piece(Entry(name, task.dtype, entry.shape), partial(_encoded, task.body, key, task.dtype)))
     return made
 
 
@@ -181,7 +179,7 @@ def _renamed(task: Task, module: AdapterModule) -> list[Piece]:
             stated = peft.stated_alpha(task.found.header.metadata, module.name, module.rank)
             alpha = np.array(module.rank if stated is None else stated, np.float32)
             dtype = _dtype(task, module)
-            made.append(metadata.raw(f"{module.kohya}.alpha", dtype, (), dtypes.encode(alpha, dtype, module.kohya)))
+            made.append(writer.raw(f"{module.kohya}.alpha", dtype, (), dtypes.encode(alpha, dtype, module.kohya)))
         return made
     product = low_rank.product(module, dtypes.load_module(task.body, module), task.found.architecture)
     name = names.diffusers(module.name, task.found.architecture)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
-from orchestrator.weights.io import metadata, peft
+from orchestrator.weights.io import metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Inspection:
 
     adapter: Adapter
     layers: tuple[Layer, ...]
-    hashes: metadata.Hashes | None
+    hashes: writer.Hashes | None
 
     @property
     def block_vector(self) -> tuple[float | None, ...] | None:
@@ -168,7 +168,7 @@ def inspect(path: Path, *, norms: bool = True) -> Inspection:
     with Body(found.header) as body:
         sizes = _sizes(found, body) if norms else [None] * len(found.modules)
         layers = tuple(_layer(body, module, size) for module, size in zip(found.modules, sizes, strict=True))
-    return Inspection(found, layers, metadata.hashes(found.header) if norms else None)
+    return Inspection(found, layers, writer.hashes(found.header) if norms else None)
 
 
 def _sizes(found: Adapter, body: Body) -> list[Size | None]:
@@ -224,7 +224,7 @@ def triggers(entries: dict[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in firsts if word))
 
 
-def hashes_json(found: metadata.Hashes) -> dict[str, Any]:
+def hashes_json(found: writer.Hashes) -> dict[str, Any]:
     """Return hashes as plain JSON."""
     return {
         "model": found.model,

@@ -16,14 +16,14 @@ from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
 from orchestrator.weights.families import kinds
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
-from orchestrator.weights.io import dtypes, metadata
+from orchestrator.weights.io import dtypes, metadata, writer
 from orchestrator.weights.io.safetensors_io import Body, Entry, check_output, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.weights.io.metadata import Hashes, Piece
+    from orchestrator.weights.io.writer import Hashes, Piece
 
     Progress = Callable[[int, int, str], None]
 
@@ -124,7 +124,7 @@ def merge(
     kept = metadata.with_provenance(found.header.metadata, "merge", details)
     with Body(found.header) as body:
         chosen = _pieces(found, body, weight_of, pruned, compat)
-        hashes = metadata.write(output, _watched(chosen, progress), kept)
+        hashes = writer.write_safetensors(output, _watched(chosen, progress), kept)
     counts = Counter(module.block for module in found.modules if module.block)
     outside = len(found.modules) - sum(counts.values())
     left_out = blocks.left_out(block_weights, found.architecture, presets=presets)
@@ -177,14 +177,14 @@ def _pieces(
         for part, key in module.keys.items():
             entry = found.header.entries[key]
             if part not in parts or factor == 1 or entry.dtype not in (*dtypes.FLOATING, "F8_E4M3", "F8_E5M2"):
-                yield module, metadata.copy(body, key)
+                yield module, writer.copy(body, key)
             elif factor == 0:
-                yield module, metadata.Piece(entry, partial(_zeros, entry.size))
+                yield module, writer.Piece(entry, partial(_zeros, entry.size))
             else:
                 if (entry.dtype, factor) not in tables:
                     tables[entry.dtype, factor] = dtypes.scale_table(entry.dtype, factor)
                 table = tables[entry.dtype, factor]
-                yield module, metadata.Piece(entry, partial(_scaled, body, entry, factor, table))
+                yield module, writer.Piece(entry, partial(_scaled, body, entry, factor, table))
 
 
 def _zeros(size: int) -> Iterator[bytes]:
@@ -205,7 +205,7 @@ def _watched(pieces: Iterator[tuple[AdapterModule, Piece]], progress: Progress |
         last[module.name] = max(last.get(module.name, ""), piece.entry.name)
     total, done = len(last), 0
 
-    def told(piece: Piece, note: str) -> Iterator[metadata.Buffer]:
+    def told(piece: Piece, note: str) -> Iterator[writer.Buffer]:
         nonlocal done
         yield from piece.chunks()
         done += 1
@@ -214,4 +214,4 @@ def _watched(pieces: Iterator[tuple[AdapterModule, Piece]], progress: Progress |
 
     for module, piece in all_pieces:
         ends = progress is not None and last[module.name] == piece.entry.name
-        yield metadata.Piece(piece.entry, partial(told, piece, module.block or "other")) if ends else piece
+        yield writer.Piece(piece.entry, partial(told, piece, module.block or "other")) if ends else piece

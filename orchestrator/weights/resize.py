@@ -15,14 +15,14 @@ import numpy as np
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.weights.families import fitting, low_rank, rank_selection, svd
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
-from orchestrator.weights.io import dtypes, metadata, peft
+from orchestrator.weights.io import dtypes, metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from orchestrator.weights.io.metadata import Hashes, Piece
+    from orchestrator.weights.io.writer import Hashes, Piece
 
     Progress = Callable[[int, int, str], None]
 
@@ -139,7 +139,7 @@ def resize(
                 results.append((result, made))
                 pieces += made
     kept = _metadata(found, ask, results)
-    hashes = metadata.write(output, pieces, kept)
+    hashes = writer.write_safetensors(output, pieces, kept)
     energy = sum(result.energy for result, _ in results)
     left = sum(result.energy * result.retained**2 for result, _ in results)
     return ResizeReport(

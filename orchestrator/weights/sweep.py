@@ -15,7 +15,7 @@ from orchestrator.models import blocks
 from orchestrator.weights.families import low_rank, rank_selection, svd
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.families.kinds import ModuleKind
-from orchestrator.weights.io import dtypes, metadata, peft
+from orchestrator.weights.io import dtypes, metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.weights.families.svd import Doubles
-    from orchestrator.weights.io.metadata import Piece
+    from orchestrator.weights.io.writer import Piece
 
 Weights = str | tuple[float, ...] | None
 
@@ -142,7 +142,7 @@ def sweep(
     for variant, chosen in zip(variants, zip(*results, strict=True), strict=True):
         rows.append(_row(variant, chosen))
         if variant.path:
-            metadata.write(
+            writer.write_safetensors(
                 variant.path, (piece for result in chosen for piece in result.pieces), _metadata(found, variant, ask)
             )
     return Sweep(found.header.tensor_bytes, tuple(rows))

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.families.adapter import adapter
-from orchestrator.weights.io import dtypes, metadata
+from orchestrator.weights.io import dtypes, writer
 from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ def write(
     for name, parts in modules.items():
         for part, values in parts.items():
             key = f"{name}.{part}"
-            pieces.append(metadata.raw(key, dtype, values.shape, dtypes.encode(values, dtype, key)))
-    metadata.write(path, pieces, entries or {})
+            pieces.append(writer.raw(key, dtype, values.shape, dtypes.encode(values, dtype, key)))
+    writer.write_safetensors(path, pieces, entries or {})
     return path
 
 

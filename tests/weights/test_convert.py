@@ -18,8 +18,8 @@ from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.inspect import inspect
 from orchestrator.weights.io.legacy_pickle import unpickled
-from orchestrator.weights.io.metadata import edit
 from orchestrator.weights.io.safetensors_io import Body, read_header
+from orchestrator.weights.io.writer import edit_metadata
 from orchestrator.weights.merge import merge
 from orchestrator.weights.resize import resize
 from weights_samples import CONV, LAYERS, LINEAR, MID, OTHER, TE, lora, modules, read, sample, tensors, write
@@ -351,7 +351,7 @@ def test_alphas_that_only_diffusers_metadata_state_are_heeded(tmp_path: Path) ->
     convert(source, peft, "diffusers", save_precision="fp32")
     path = names.diffusers(TE, "sd1").partition(".")[2]
     table = {"unet.lora_alpha": 8, "text_encoder.lora_alpha": 4, "text_encoder.alpha_pattern": {path: 12}, "unet.r": 4}
-    edit(peft, tmp_path / "stated.safetensors", {"lora_adapter_metadata": json.dumps(table)})
+    edit_metadata(peft, tmp_path / "stated.safetensors", {"lora_adapter_metadata": json.dumps(table)})
     found = compare(peft, tmp_path / "stated.safetensors")
     assert found.blocks["BASE"].norm_ratio == pytest.approx(3, rel=1e-6)
     assert found.blocks["MID"].norm_ratio == pytest.approx(2, rel=1e-6)
@@ -366,10 +366,12 @@ def test_alphas_that_only_diffusers_metadata_state_are_heeded(tmp_path: Path) ->
     assert not [key for key in read_header(output).entries if key.endswith("alpha")]
     convert(tmp_path / "stated.safetensors", output, "plain")  # nothing to fold: as it is
     assert compare(tmp_path / "stated.safetensors", output).norm_ratio == pytest.approx(1, rel=1e-5)
-    edit(tmp_path / "stated.safetensors", output, {"lora_adapter_metadata": json.dumps(table | {"unet.use_rslora": True})})
+    edit_metadata(
+        tmp_path / "stated.safetensors", output, {"lora_adapter_metadata": json.dumps(table | {"unet.use_rslora": True})}
+    )
     assert compare(tmp_path / "stated.safetensors", output).blocks["MID"].norm_ratio == pytest.approx(2, rel=1e-6)
     assert compare(tmp_path / "stated.safetensors", output).blocks["BASE"].norm_ratio == pytest.approx(1, rel=1e-6)
-    edit(peft, output, {"lora_adapter_metadata": "[]"})
+    edit_metadata(peft, output, {"lora_adapter_metadata": "[]"})
     with pytest.raises(RecipeError, match="is no table"):
         compare(output, peft)
 

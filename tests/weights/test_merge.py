@@ -14,7 +14,7 @@ from orchestrator.errors import RecipeError
 from orchestrator.models import blocks
 from orchestrator.weights.combine import Ingredient, combine
 from orchestrator.weights.families import deltas, kinds
-from orchestrator.weights.io import dtypes, metadata
+from orchestrator.weights.io import dtypes, metadata, writer
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.state_dict import load_arrays, on_arrays, save_arrays
 from orchestrator.weights.merge import merge
@@ -209,7 +209,7 @@ def test_the_header_says_what_was_done_and_its_hashes_are_true(tmp_path: Path) -
     assert noted[0]["preset"] == "FACE"
     assert noted[0]["block_weights"]["BASE"] == 0
     assert (header.metadata["ss_network_dim"], header.metadata["ssmd_rating"]) == ("4", "5")
-    hashes = metadata.hashes(header)
+    hashes = writer.hashes(header)
     assert hashes.model_agrees
     assert hashes.legacy_agrees
 

@@ -19,8 +19,8 @@ from orchestrator.system.settings import sd_scripts
 from orchestrator.weights.compare import compare
 from orchestrator.weights.families import deltas, kinds, rank_selection, svd
 from orchestrator.weights.inspect import inspect
-from orchestrator.weights.io.metadata import edit, hashes
 from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.io.writer import edit_metadata, hashes
 from orchestrator.weights.merge import merge
 from orchestrator.weights.resize import resize
 from orchestrator.weights.sweep import plot, sweep
@@ -382,7 +382,7 @@ def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
     resize(source, tmp_path / "out.safetensors", param=4)
     assert read_header(tmp_path / "out.safetensors").entries
     (tmp_path / f".told.safetensors.{os.getpid()}.part").write_bytes(b"of another")
-    edit(source, tmp_path / "told.safetensors", {"ssmd_rating": "5"})
+    edit_metadata(source, tmp_path / "told.safetensors", {"ssmd_rating": "5"})
     assert read_header(tmp_path / "told.safetensors").entries.keys() == read_header(source).entries.keys()
 
 
@@ -449,7 +449,7 @@ def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
 def test_a_loha_that_became_a_lora_says_so_in_its_arguments(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", "loha-tucker"), tmp_path / "out.safetensors"
     told = {"ss_network_args": json.dumps({"algo": "loha", "use_tucker": "True", "conv_dim": "4"})}
-    edit(source, tmp_path / "told.safetensors", told)
+    edit_metadata(source, tmp_path / "told.safetensors", told)
     resize(tmp_path / "told.safetensors", output, param=16)
     assert json.loads(read_header(output).metadata["ss_network_args"]) == {"algo": "locon", "conv_dim": "4"}
     assert inspect(output, norms=False).adapter.family == "lora"

@@ -19,9 +19,9 @@ from orchestrator.errors import OrchestratorError, RecipeError
 from orchestrator.weights.compare import compare
 from orchestrator.weights.convert import convert
 from orchestrator.weights.inspect import inspect
-from orchestrator.weights.io import dtypes, metadata, safetensors_io
-from orchestrator.weights.io.metadata import edit
+from orchestrator.weights.io import dtypes, metadata, safetensors_io, writer
 from orchestrator.weights.io.safetensors_io import Entry, canonical, encode_header, read_header
+from orchestrator.weights.io.writer import edit_metadata
 from orchestrator.weights.merge import merge
 from orchestrator.weights.resize import resize
 from weights_samples import LAYERS, LINEAR, OTHER, TE, lora, raw, read, sample, tensors, write
@@ -184,9 +184,9 @@ def test_bfloat16_rounds_as_torch_does() -> None:
 
 
 def test_hashes_are_those_of_the_real_trainer() -> None:
-    found = metadata.hashes(read_header(sample("lora3x3")))
+    found = writer.hashes(read_header(sample("lora3x3")))
     assert (found.model, found.legacy) == (found.stated_model, found.stated_legacy)
-    theirs = metadata.hashes(read_header(sample("locon")))
+    theirs = writer.hashes(read_header(sample("locon")))
     assert theirs.stated_model is not None
     assert theirs.stated_model.startswith("0x")
     assert theirs.model_agrees is None
@@ -195,7 +195,7 @@ def test_hashes_are_those_of_the_real_trainer() -> None:
 def test_hashes_do_not_depend_on_the_order_of_the_body(tmp_path: Path) -> None:
     path = lora(tmp_path / "a.safetensors", dtype="F16", ss_a="b")
     header, values = read_header(path), read(path)
-    known = metadata.hashes(header)
+    known = writer.hashes(header)
     chunks, begin, table = [], 0, {}
     for key in sorted(values, reverse=True):
         data = values[key].astype(np.float16).tobytes()
@@ -203,7 +203,7 @@ def test_hashes_do_not_depend_on_the_order_of_the_body(tmp_path: Path) -> None:
         begin += len(data)
         chunks.append(data)
     other = _made(tmp_path / "b.safetensors", {"__metadata__": header.metadata, **table}, b"".join(chunks))
-    again = metadata.hashes(read_header(other))
+    again = writer.hashes(read_header(other))
     assert (again.model, again.legacy) == (known.model, known.legacy)
     assert hashlib.sha256(raw(path)).hexdigest() == known.model
 
@@ -217,17 +217,17 @@ def test_the_legacy_hash_is_of_a_window_behind_the_header(tmp_path: Path) -> Non
     whole = safetensors_torch.save(tensors, {"ss_a": "b" * 5000})
     expected = hashlib.sha256(whole[0x100000:0x110000]).hexdigest()[:8]
     assert len(whole) > 0x110000
-    assert metadata.hashes(read_header(path)).legacy == expected
+    assert writer.hashes(read_header(path)).legacy == expected
 
 
 def test_metadata_are_edited_without_touching_the_body(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "a.safetensors", ss_old="1", drop="x"), tmp_path / "b.safetensors"
-    hashes = edit(source, output, {"ss_new": "黒", "drop": None, "ssmd_rating": "5"})
+    hashes = edit_metadata(source, output, {"ss_new": "黒", "drop": None, "ssmd_rating": "5"})
     assert raw(output) == raw(source)
     header = read_header(output)
     assert header.metadata.items() >= {"ss_old": "1", "ss_new": "黒", "ssmd_rating": "5"}.items()
     assert "drop" not in header.metadata
-    found = metadata.hashes(header)
+    found = writer.hashes(header)
     assert (found.model_agrees, found.legacy_agrees, found.model) == (True, True, hashes.model)
 
 
@@ -236,8 +236,8 @@ def test_the_input_is_never_the_output_unless_asked(tmp_path: Path) -> None:
     before = source.read_bytes()
     (tmp_path / "link.safetensors").symlink_to(source)
     for output in (source, tmp_path / "link.safetensors"):
-        for act in (merge, resize, convert, edit):
-            arguments = {merge: ("FACE",), edit: ({},)}.get(act, ())
+        for act in (merge, resize, convert, edit_metadata):
+            arguments = {merge: ("FACE",), edit_metadata: ({},)}.get(act, ())
             with pytest.raises(RecipeError, match="input itself"):
                 act(source, output, *arguments)
     assert source.read_bytes() == before
@@ -255,12 +255,12 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     def broken() -> list[bytes]:
         raise RecipeError([])
 
-    pieces = [metadata.raw("a.alpha", "F32", (), bytes(4)), metadata.Piece(Entry("b.alpha", "F32", ()), broken)]
+    pieces = [writer.raw("a.alpha", "F32", (), bytes(4)), writer.Piece(Entry("b.alpha", "F32", ()), broken)]
     with pytest.raises(RecipeError):
-        metadata.write(tmp_path / "a.safetensors", pieces, {})
-    short = [metadata.raw("a.alpha", "F32", (2,), bytes(4))]
+        writer.write_safetensors(tmp_path / "a.safetensors", pieces, {})
+    short = [writer.raw("a.alpha", "F32", (2,), bytes(4))]
     with pytest.raises(RecipeError, match="4 bytes where"):
-        metadata.write(tmp_path / "a.safetensors", short, {})
+        writer.write_safetensors(tmp_path / "a.safetensors", short, {})
     assert not list(tmp_path.iterdir())
 
 

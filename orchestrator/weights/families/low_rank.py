@@ -11,7 +11,7 @@ from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import names
 from orchestrator.weights.families import deltas, svd
 from orchestrator.weights.families.kinds import ModuleKind
-from orchestrator.weights.io import dtypes, metadata
+from orchestrator.weights.io import dtypes, writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.weights.families.adapter import Adapter, AdapterModule
     from orchestrator.weights.families.deltas import Tensors
     from orchestrator.weights.io.dtypes import Floats
-    from orchestrator.weights.io.metadata import Piece
+    from orchestrator.weights.io.writer import Piece
 
 INFINITE = "holds numbers that are not finite, or too large to be multiplied"
 
@@ -151,11 +151,11 @@ def pieces(
     if folded:
         up = up * np.float32(alpha / rank)
     made = [
-        metadata.raw(up_key, dtype, up_shape, dtypes.encode(up, dtype, up_key)),
-        metadata.raw(down_key, dtype, down_shape, dtypes.encode(down, dtype, down_key)),
+        writer.raw(up_key, dtype, up_shape, dtypes.encode(up, dtype, up_key)),
+        writer.raw(down_key, dtype, down_shape, dtypes.encode(down, dtype, down_key)),
     ]
     if not folded:
-        made.append(metadata.raw(alpha_key, dtype, (), dtypes.encode(np.array(alpha, np.float32), dtype, alpha_key)))
+        made.append(writer.raw(alpha_key, dtype, (), dtypes.encode(np.array(alpha, np.float32), dtype, alpha_key)))
     return made
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights.io import dtypes, metadata
+from orchestrator.weights.io import dtypes, writer
 from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ def save_arrays(path: Path, arrays: Mapping[str, Any], entries: Mapping[str, str
         array = np.asarray(value)
         if array.dtype not in _DTYPES:
             raise RecipeError(Problem(key, f"is of type {array.dtype}", f"use {', '.join(map(str, _DTYPES))}"))
-        pieces.append(metadata.raw(key, _DTYPES[array.dtype], array.shape, np.ascontiguousarray(array).tobytes()))
-    metadata.write(path, pieces, entries or {})
+        pieces.append(writer.raw(key, _DTYPES[array.dtype], array.shape, np.ascontiguousarray(array).tobytes()))
+    writer.write_safetensors(path, pieces, entries or {})
 
 
 def on_arrays(verb: Callable[..., Any], arrays: Mapping[str, Any], *arguments: Any, **options: Any) -> dict[str, NDArray[Any]]:
