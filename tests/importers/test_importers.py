@@ -17,7 +17,7 @@ from orchestrator.recipe import loader
 from orchestrator.run import export_sd_scripts
 from orchestrator.run.workspace import Selection, Workspace
 
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
+RECORDINGS = Path(__file__).resolve().parents[1] / "data" / "recordings"
 GUI: dict[str, Any] = {
     "LoRA_type": "LyCORIS/LoHa", "additional_parameters": "--min_timestep=100 --weighted_captions", "bucket_no_upscale": True,
     "bucket_reso_steps": 64.0, "cache_latents": True, "cache_latents_to_disk": True, "caption_extension": ".txt", "clip_skip": "2",  # noqa: E501
@@ -180,10 +180,8 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["lora3x3", "locon", "loha"])
 def test_metadata_of_the_real_trainer(tmp_path: Path, name: str) -> None:
-    if not (SAMPLES / f"{name}.safetensors").is_file():
-        pytest.skip("the samples of the real trainer are not here")
-    recipe = loaded(to_recipe.recipe(importers.read(str(SAMPLES / f"{name}.safetensors"))[0]), tmp_path)
-    assert (recipe.network.dim, recipe.network.conv_dim) == (2, 2)
+    recipe = loaded(to_recipe.recipe(importers.read(str(RECORDINGS / f"{name}.safetensors"))[0]), tmp_path)
+    assert (recipe.network.dim, recipe.network.conv_dim) == (1, 1)
     assert recipe.network.family == {"lora3x3": "lora"}.get(name, name)
     assert (recipe.training.seed, recipe.training.text_encoder_lr, recipe.training.save_precision) == (31337, 4.4e-5, "fp16")
     source = recipe.dataset.sources["krnk"]

@@ -59,9 +59,7 @@ def test_a_module_of_sdxl_has_its_block(module: str, block: str | None) -> None:
 
 
 def test_the_350_modules_of_the_release_fall_into_these_blocks() -> None:
-    listing = Path(__file__).resolve().parents[3] / "shared" / "sd15-lora-modules.json"
-    if not listing.exists():
-        pytest.skip("../shared/sd15-lora-modules.json is not here")
+    listing = Path(__file__).resolve().parents[1] / "data" / "recordings" / "sd15-lora-modules.json"
     counts = Counter(blocks.block_of(name) for name in json.loads(listing.read_text()))
     assert sum(counts.values()) == 350
     assert None not in counts

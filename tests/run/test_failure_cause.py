@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.run import failure_cause
 
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
+RECORDINGS = Path(__file__).resolve().parents[1] / "data" / "recordings"
 TEXTS = {
     "disk full": "RuntimeError: [enforce fail at inline_container.cc:603] . unexpected pos 128 vs 22",
     "quota": "OSError: [Errno 122] Disk quota exceeded: 'krnk.safetensors'",
@@ -91,9 +91,7 @@ def test_a_signal_is_a_cause(code: int, name: str) -> None:
     ("file", "name"), [("nodata.stderr.log", "no data found"), ("nan.stderr.log", "NaN loss"), ("locon.stderr.log", None)]
 )
 def test_logs_of_the_real_trainer(file: str, name: str | None) -> None:
-    if not (SAMPLES / file).is_file():
-        pytest.skip("the samples of the real trainer are not here")
-    found = failure_cause.of_log(SAMPLES / file, 0)
+    found = failure_cause.of_log(RECORDINGS / file, 0)
     assert (found.name if found else None) == name
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 
 from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.families.adapter import adapter
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from orchestrator.weights.io.dtypes import Floats
 
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
+RECORDINGS = Path(__file__).resolve().parents[1] / "data" / "recordings"
 
 TE = "lora_te_text_model_encoder_layers_0_mlp_fc1"
 DOWN = "lora_unet_down_blocks_0_attentions_0_proj_in"
@@ -52,11 +51,8 @@ OTHER = ("norm", "ia3", "glora", "diag-oft", "boft", "dora")
 
 
 def sample(name: str) -> Path:
-    """Return a file of the real trainer, or skip the test."""
-    path = SAMPLES / f"{name}.safetensors"
-    if not path.exists():
-        pytest.skip(f"../shared/samples/{name}.safetensors is not here")
-    return path
+    """Return a file that the real trainer wrote."""
+    return RECORDINGS / f"{name}.safetensors"
 
 
 def tensors(  # noqa: PLR0911 - one shape per family

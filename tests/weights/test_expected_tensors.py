@@ -16,7 +16,7 @@ from orchestrator.recipe import Network, Preset, Recipe, loader
 from orchestrator.weights.families import expected_tensors
 
 ROOT = Path(__file__).resolve().parents[2]
-INVENTORY = ROOT.parent / "shared" / "sd15-lora-modules.json"
+INVENTORY = ROOT / "tests" / "data" / "recordings" / "sd15-lora-modules.json"
 
 
 def recipe(name: str) -> Recipe:
@@ -39,8 +39,6 @@ def test_lycoris_with_its_own_preset_trains_four_modules_more() -> None:
 
 
 def test_the_modules_are_those_of_the_released_files() -> None:
-    if not INVENTORY.is_file():
-        pytest.skip("the released files' inventory (sd15-lora-modules.json) is not here")
     for name in ("krnk-lora3x3", "krnk-locon"):
         found = expected_tensors.modules(recipe(name), layers.SD15)
         assert {one.name: [one.out, one.in_, one.kernel, one.conv] for one in found} == json.loads(

@@ -16,25 +16,26 @@ from safetensors.numpy import save_file
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.engines.embedded import engine as embedded
 from orchestrator.engines.sdscripts import engine, result_checks
+from orchestrator.models import layers
 from orchestrator.recipe import Expect, Recipe, loader
 from orchestrator.weights.io import saved
 
 ROOT = Path(__file__).resolve().parents[3]
-SAMPLES = ROOT.parent / "shared" / "samples"
+RECORDINGS = ROOT / "tests" / "data" / "recordings"
 
-# How the samples were trained (shared/samples/README.md): dim = conv_dim = 2, alpha 1, no fp16, 64x64 pictures.
-NETWORK = {"dim": 2, "alpha": 1.0, "conv_dim": 2, "conv_alpha": 1.0}
+# How the recordings were trained (README.md there): dim = conv_dim = alpha = 1, computed in fp32, 64x64 images.
+NETWORK = {"dim": 1, "alpha": 1.0, "conv_dim": 1, "conv_alpha": 1.0}
 
 
-def needed() -> None:
-    """Skip a test that reads what the real trainer left."""
-    if not SAMPLES.is_dir():
-        pytest.skip("the samples of real files (shared/samples) are not here")
+@pytest.fixture(autouse=True)
+def _recorded_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sd1 have the sizes of the recordings' base model, a tenth of SD1.5's."""
+    base = layers.of_folder(RECORDINGS / "base")
+    monkeypatch.setattr(layers, "built_in", lambda _: base)
 
 
 def sample(name: str, **training: Any) -> Recipe:
-    """Return the recipe of a sample."""
-    needed()
+    """Return the recipe of a recording."""
     base = loader.recipe(ROOT / "recipes", f"krnk-{name}").recipe
     asked = {
         "steps": 6 if name == "lora3x3" else 2,
@@ -54,7 +55,7 @@ def sample(name: str, **training: Any) -> Recipe:
 
 
 def log(name: str) -> str:
-    return "".join((SAMPLES / f"{name}.{stream}.log").read_bytes().decode("utf-8") for stream in ("stdout", "stderr"))
+    return "".join((RECORDINGS / f"{name}.{stream}.log").read_bytes().decode("utf-8") for stream in ("stdout", "stderr"))
 
 
 def judged(tmp_path: Path, recipe: Recipe, text: str | None = None) -> str:
@@ -63,12 +64,11 @@ def judged(tmp_path: Path, recipe: Recipe, text: str | None = None) -> str:
 
 
 def put(tmp_path: Path, name: str) -> Path:
-    return Path(shutil.copyfile(SAMPLES / f"{name}.safetensors", tmp_path / f"{name}.safetensors"))
+    return Path(shutil.copyfile(RECORDINGS / f"{name}.safetensors", tmp_path / f"{name}.safetensors"))
 
 
 def precision(name: str) -> str:
-    needed()
-    table, _, _ = saved.header(SAMPLES / f"{name}.safetensors")
+    table, _, _ = saved.header(RECORDINGS / f"{name}.safetensors")
     return {"F32": "float", "F16": "fp16"}[str(next(iter(table.values()))["dtype"])]
 
 

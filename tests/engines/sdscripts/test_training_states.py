@@ -20,7 +20,7 @@ from orchestrator.system import settings
 
 
 def state(work: Path, name: str, step: int) -> Path:
-    """Write a state as accelerate leaves it (order and names: shared/samples/lora3x3-step00000002-state)."""
+    """Write a state as accelerate leaves it (order and names: tests/data/recordings/state)."""
     folder = work / name
     folder.mkdir(parents=True)
     (folder / "train_state.json").write_text(json.dumps({"current_epoch": 1, "current_step": step}), "utf-8")
@@ -30,6 +30,14 @@ def state(work: Path, name: str, step: int) -> Path:
         with zipfile.ZipFile(folder / other, "w") as file:  # as torch.save writes
             file.writestr("archive/data.pkl", b"x")
     return folder
+
+
+def test_states_here_hold_the_files_of_a_recorded_one(tmp_path: Path) -> None:
+    recorded = Path(__file__).resolve().parents[2] / "data" / "recordings" / "state"
+    names = {line.split()[1] for line in (recorded / "files.txt").read_text("utf-8").splitlines()}
+    written = state(tmp_path, "krnk-step00000002-state", 2)
+    assert names == {path.name for path in written.iterdir()}
+    assert json.loads((recorded / "train_state.json").read_text("utf-8")).keys() == {"current_epoch", "current_step"}
 
 
 def test_the_newest_complete_state_is_chosen(tmp_path: Path) -> None:
