@@ -18,8 +18,7 @@ from orchestrator.recipe import Resize
 from orchestrator.run.monitor import last_lines
 from orchestrator.system import settings
 from orchestrator.system.process import LOG, ChildCallbacks, Command, run
-from orchestrator.weights.io import saved
-from orchestrator.weights.io.safetensors_io import check_output
+from orchestrator.weights.io.safetensors_io import check_output, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -187,12 +186,12 @@ def _carry_out(program: str, command: Callable[[Path, Path], Command], output: P
         if not end.ok:
             raise StepFailed(Problem(program, f"ended with {end.code}", "\n    ".join(last_lines(work / LOG, 6))))
         try:
-            table, metadata, body = saved.header(target)
-        except (OSError, ValueError) as error:
+            header = read_header(target)
+        except RecipeError as error:
             lines = "\n    ".join(last_lines(work / LOG, 6))
-            raise StepFailed(Problem(program, f"wrote no whole file: {error}", lines)) from error
+            raise StepFailed(Problem(program, f"wrote no whole file: {error.problems[0].what}", lines)) from error
         target.replace(output)
-    downs = [one["shape"][0] for key, one in table.items() if key.endswith(".lora_down.weight")]
-    model_hash = str(metadata.get("sshs_model_hash", ""))
+    downs = [entry.shape[0] for key, entry in header.entries.items() if key.endswith(".lora_down.weight")]
+    model_hash = header.metadata.get("sshs_model_hash", "")
     seconds = round(time.monotonic() - begun, 3)
-    return Report(program, engine.version(), len(downs), dict(Counter(downs)), body, model_hash, seconds)
+    return Report(program, engine.version(), len(downs), dict(Counter(downs)), header.tensor_bytes, model_hash, seconds)
