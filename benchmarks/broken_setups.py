@@ -173,8 +173,10 @@ def make(root: Path) -> Project:
     (project.scripts / "library" / "train_util.py").write_text("", "utf-8")
     project.trainer("sys.exit('the set-up gives no trainer')")
     (project.scripts / ".git").mkdir()
-    (project.scripts / ".git" / "HEAD").write_text(f"{PINNED}\n", "utf-8")
-    (project.scripts / ".git" / "index").write_bytes(b"DIRC" + struct.pack(">II", 2, 0))
+    git = root / "bin" / "git"  # in front of git itself: says that the pinned commit is checked out, and clean
+    git.parent.mkdir()
+    git.write_text(f'#!/bin/sh\ncase "$*" in *rev-parse*) echo {PINNED};; esac\n', "utf-8")
+    git.chmod(0o755)
     project.packages.mkdir(parents=True)
     (root / "venv" / "pyvenv.cfg").write_text("home = /usr\n", "utf-8")
     (root / "venv" / "bin").mkdir()
@@ -376,6 +378,7 @@ def surroundings(project: Project) -> Iterator[None]:
         "SD_SCRIPTS_PYTHON": project.root / "venv" / "bin" / "python",
         "SD_SCRIPTS_TOKENIZERS": project.root / "tokenizers",
         "XDG_CONFIG_HOME": project.root / "config",
+        "PATH": f"{project.root / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "KRNK_NOTIFY": "",
     }
     before = {name: os.environ.get(name) for name in said}

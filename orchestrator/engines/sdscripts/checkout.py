@@ -1,113 +1,59 @@
-"""Which sd-scripts lies in a folder: its commit, and whether its tree was changed. Reads files; starts nothing.
-
-Git's own files are read (HEAD, refs, the index: https://git-scm.com/docs/index-format), because planning starts no process.
-"""
+"""The sd-scripts checkout: its commit, and whether its Python files were changed."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import struct
+import re
 from typing import TYPE_CHECKING
 
+from orchestrator.system import files
+from orchestrator.system.process import capture
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 PINNED = "ae72efb92babe89ff8e70f057e42db68440e8d61"
 """v0.10.1, the release that third_party/sd-scripts is pinned to."""
-_ENTRY = 62  # bytes of an index entry before its path
+PINNED_FILES = "c5b3c256084f1f10"
+"""``_files_digest`` of that release."""
 
 
 def present(folder: Path) -> bool:
-    """Return whether sd-scripts lies in ``folder``."""
+    """Return whether ``folder`` holds sd-scripts."""
     return (folder / "train_network.py").is_file() and (folder / "library" / "train_util.py").is_file()
 
 
 def version(folder: Path) -> str:
     """Return the checkout's commit, with " modified" when a tracked Python file differs from it.
 
-    Without a checkout: the pinned commit, because that is what setup will put there. Without git: a digest of the files.
+    Without a checkout: the pinned commit, which ``make setup`` fetches. Without git: a digest of the files.
     """
-    if not present(folder):
-        return PINNED
-    git = _git_folder(folder)
-    commit = _head(git) if git is not None else ""
-    if git is None or not commit:
+    return _version(folder) if present(folder) else PINNED
+
+
+@functools.cache  # two children, 5 ms each, and planning needs the version of every recipe's engine
+def _version(folder: Path) -> str:
+    if not (folder / ".git").exists():
         return f"files {_files_digest(folder)}"
-    return f"{commit} modified" if _modified(folder, git / "index") else commit
+    code, commit = _git(folder, "rev-parse", "HEAD")
+    if code == 0 and re.fullmatch(r"[0-9a-f]{40,64}", commit.strip()):
+        code, changes = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", "*.py")
+        return commit.strip() if code == 0 and not changes.strip() else f"{commit.strip()} modified"
+    digest = _files_digest(folder)
+    return PINNED if digest == PINNED_FILES else f"files {digest}"  # git is not installed
 
 
-def _git_folder(folder: Path) -> Path | None:
-    """Return the git folder of ``folder`` itself; a submodule's ``.git`` is a file that names it."""
-    git = folder / ".git"
-    if git.is_file():
-        named = git.read_text("utf-8").strip().removeprefix("gitdir:").strip()
-        git = (folder / named).resolve()
-    return git if git.is_dir() else None
-
-
-def _head(git: Path) -> str:
-    """Return the commit that is checked out, or nothing where git's files do not say."""
-    try:
-        head = (git / "HEAD").read_text("utf-8").strip()
-        if not head.startswith("ref:"):
-            return head
-        ref = head.removeprefix("ref:").strip()
-        if (git / ref).is_file():
-            return (git / ref).read_text("utf-8").strip()
-        packed = (git / "packed-refs").read_text("utf-8").splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(" ")[0] for line in packed if line.endswith(f" {ref}")), "")
-
-
-def _modified(folder: Path, index: Path) -> bool:
-    """Return whether a tracked ``.py`` file differs from the index, by size and time first, by content where those differ."""
-    try:
-        data = index.read_bytes()
-    except OSError:
-        return True
-    if data[:4] != b"DIRC" or struct.unpack(">I", data[4:8])[0] not in (2, 3):
-        return True  # index format 4 (compressed paths) is not what a fresh clone has
-    for path, size, seconds, blob in _entries(data):
-        if not path.endswith(".py"):
-            continue
-        file = folder / path
-        try:
-            stat = file.stat()
-        except OSError:
-            return True
-        if (stat.st_size & 0xFFFFFFFF, int(stat.st_mtime)) == (size, seconds):
-            continue
-        content = file.read_bytes()
-        for text in (content, content.replace(b"\r\n", b"\n")):  # git may check out with the line ends of Windows
-            if hashlib.sha1(b"blob %d\0" % len(text) + text, usedforsecurity=False).digest() == blob:
-                break
-        else:
-            return True
-    return False
-
-
-def _entries(data: bytes) -> Iterator[tuple[str, int, int, bytes]]:
-    """Yield (path, size, mtime in seconds, blob id) of every entry of an index of version 2 or 3."""
-    at = 12
-    for _ in range(struct.unpack(">I", data[8:12])[0]):
-        seconds = struct.unpack(">I", data[at + 8 : at + 12])[0]
-        size = struct.unpack(">I", data[at + 36 : at + 40])[0]
-        blob = data[at + 40 : at + 60]
-        flags = struct.unpack(">H", data[at + 60 : at + 62])[0]
-        start = at + _ENTRY + (2 if flags & 0x4000 else 0)
-        end = data.index(b"\0", start)
-        left_out = start > at + _ENTRY and struct.unpack(">H", data[at + 62 : at + 64])[0] & 0x4000  # sparse checkout
-        if not left_out:
-            yield data[start:end].decode("utf-8", "replace"), size, seconds, blob
-        at += (end - at + 8) // 8 * 8
+def _git(folder: Path, *words: str) -> tuple[int, str]:
+    """Run git on the repository in ``folder``, whatever GIT_DIR says; return exit code and output."""
+    # Without optional locks, status does not write a refreshed index back.
+    return capture(("git", "--no-optional-locks", "-C", str(folder), "--git-dir=.git", "--work-tree=.", *words))
 
 
 def _files_digest(folder: Path) -> str:
     """Return a digest of the scripts that the commands run."""
     total = hashlib.sha256()
-    files = [*folder.glob("*.py"), *folder.glob("library/*.py"), *folder.glob("networks/*.py")]
-    for file in sorted(files):
-        total.update(file.relative_to(folder).as_posix().encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    scripts = [*folder.glob("*.py"), *folder.glob("library/*.py"), *folder.glob("networks/*.py")]
+    for script in sorted(scripts):
+        total.update(script.relative_to(folder).as_posix().encode() + b"\0" + bytes.fromhex(files.sha256(script)))
     return total.hexdigest()[:16]

@@ -164,44 +164,82 @@ def clone(tmp_path: Path) -> Path:
     return folder
 
 
+def version(folder: Path) -> str:
+    """Return the version that a new process sees."""
+    checkout._version.cache_clear()
+    return checkout.version(folder)
+
+
 def test_the_version_is_the_commit(clone: Path) -> None:
     commit = git(clone, "rev-parse", "HEAD")
-    assert checkout.version(clone) == commit
+    assert version(clone) == commit
     git(clone, "pack-refs", "--all")
-    assert checkout.version(clone) == commit
+    assert version(clone) == commit
     git(clone, "checkout", "-q", "--detach")
+    assert version(clone) == commit
+
+
+def test_one_process_asks_git_for_a_version_once(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = version(clone)
+    monkeypatch.setattr(checkout, "capture", lambda *_: pytest.fail("git is asked again"))
     assert checkout.version(clone) == commit
+
+
+def test_git_of_another_repository_is_not_asked(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy inside another repository has no commit; a git hook's GIT_DIR names another repository."""
+    commit = git(clone, "rev-parse", "HEAD")
+    git(tmp_path, "init", "-q", "-b", "main")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    assert version(clone) == commit
+    monkeypatch.delenv("GIT_DIR")
+    shutil.rmtree(clone / ".git")
+    assert version(clone).startswith("files ")
+
+
+def test_reading_the_version_writes_nothing(clone: Path) -> None:
+    os.utime(clone / "train_network.py", (1000, 1000))  # status would refresh the index
+    before = (clone / ".git" / "index").read_bytes()
+    assert " " not in version(clone)
+    assert (clone / ".git" / "index").read_bytes() == before
+
+
+def test_without_git_the_files_decide(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkout, "capture", lambda *_: (127, "no such program: git"))
+    digest = version(clone)
+    assert digest.startswith("files ")
+    monkeypatch.setattr(checkout, "PINNED_FILES", digest.removeprefix("files "))
+    assert version(clone) == checkout.PINNED
 
 
 def test_a_changed_tree_says_modified(clone: Path) -> None:
     commit = git(clone, "rev-parse", "HEAD")
     (clone / "README.md").write_text("other", "utf-8")
-    assert checkout.version(clone) == commit
+    assert version(clone) == commit
     file = clone / "library" / "train_util.py"
     text = file.read_text("utf-8")
     file.write_text(text + "x = 1\n", "utf-8")
-    assert checkout.version(clone) == f"{commit} modified"
+    assert version(clone) == f"{commit} modified"
     file.write_text(text, "utf-8")  # another time, the same content
-    assert checkout.version(clone) == commit
+    assert version(clone) == commit
     file.unlink()
     (clone / "library" / "train_util.py").write_text("", "utf-8")
-    assert checkout.version(clone) == f"{commit} modified"
+    assert version(clone) == f"{commit} modified"
 
 
 def test_a_submodule_and_a_copy_without_git(clone: Path, tmp_path: Path) -> None:
     commit = git(clone, "rev-parse", "HEAD")
     (clone / ".git").rename(tmp_path / "elsewhere")
     (clone / ".git").write_text("gitdir: ../elsewhere\n", "utf-8")
-    assert checkout.version(clone) == commit
+    assert version(clone) == commit
     (clone / ".git").unlink()
-    copied = checkout.version(clone)
+    copied = version(clone)
     assert copied.startswith("files ")
     (clone / "train_network.py").write_text("y", "utf-8")
-    assert checkout.version(clone) != copied
+    assert version(clone) != copied
 
 
 def test_without_a_checkout_the_version_is_the_pinned_one(tmp_path: Path) -> None:
-    assert checkout.version(tmp_path) == checkout.PINNED
+    assert version(tmp_path) == checkout.PINNED
 
 
 def test_settings_come_from_variables_then_from_the_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
