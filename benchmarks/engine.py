@@ -9,7 +9,7 @@ import pytest
 import fakes
 from benchmarks import Row
 from benchmarks.overhead import project
-from orchestrator.engines.sdscripts.output_parser import Reader
+from orchestrator.engines.sdscripts.output_parser import OutputParser
 
 FRAMES = 50  # a second: far more than any trainer prints
 SHORT, LONG = 4, 16  # seconds of two trainings; their difference leaves out what begins and ends a step
@@ -30,7 +30,7 @@ def followed(seconds: int) -> tuple[float, float]:
 def rows() -> list[Row]:
     """Measure."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fakes, "reader", lambda _recipe, _work: Reader())
+        patch.setattr(fakes, "reader", lambda _recipe, _work: OutputParser())
         short, long = followed(SHORT), followed(LONG)
     wall, processor = (after - before for before, after in zip(short, long, strict=True))
     rate = FRAMES * (LONG - SHORT) / wall

@@ -8,7 +8,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.engines.sdscripts.output_parser import Reader
+from orchestrator.engines.sdscripts.output_parser import OutputParser
 from orchestrator.models import blocks
 from orchestrator.run import failure_cause, resume, step_command
 from orchestrator.run.monitor import read_own
@@ -148,7 +148,7 @@ def _next(work: Path, kind: str, *, running: bool) -> str:
 
 def _said(work: Path) -> dict[str, Any]:
     """Return how far a running child is by its own log: whoever started it may be gone, and note nothing any more."""
-    read = Reader()
+    read = OutputParser()
     last: Progress | None = None
     try:
         with (work / process.LOG).open("rb") as log:

@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import RecipeError
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import Guards
 from orchestrator.run import guards
@@ -18,7 +17,7 @@ from orchestrator.run.record import PROGRESS, readings
 from orchestrator.system import process
 from orchestrator.system.process import ChildCallbacks, Progress
 from orchestrator.weights.families import expected_tensors
-from orchestrator.weights.io.safetensors_io import non_finite_tensors
+from orchestrator.weights.io import saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from orchestrator.plan.step import Step
     from orchestrator.recipe import Recipe
     from orchestrator.run.context import RunContext
-
-LAST_LINES = 12
 
 
 class Journal:
@@ -66,8 +63,8 @@ class Journal:
         """Read what a trainer has saved while it leaves; what is known then need not be read when it has gone."""
         self._context.store.digest_early(self._step)
         for name in self._step.outputs if self._training is not None else ():
-            with contextlib.suppress(RecipeError):  # checked at its end
-                non_finite_tensors(self._work / name)
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # judged at its end
+                saved.lost_numbers(self._work / name)
 
     def _stalled(self, seconds: float) -> None:
         limit = f" (guards.stall_seconds = {self._guards.stall_seconds})" if self._guards is not None else ""
@@ -143,19 +140,6 @@ def read_own(piece: str) -> Progress | None:
         return Progress(int(value["done"]), int(value["total"]), note=str(value.get("note", "")))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-
-
-def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
-    """Return the last lines of a log as a person would see them: what a carriage return overwrote is left out."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 64 * 1024))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
-    clean = ("".join(char for char in line if char.isprintable() or char == "\t") for line in lines)
-    return [line[:300] for line in clean if line][-count:]
 
 
 def complete(work: Path, history: list[dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from orchestrator.system.child import ChildCallbacks
 
 MAX_READ = 1 << 20
+LAST_LINES = 12
 MAX_PIECE = 64 * 1024  # a megabyte without a line end is read in parts of this size
 _BAR = b"%|"  # in every tqdm bar: captions, latents, the drawing of samples
 
@@ -86,3 +87,16 @@ class Listener:
             self._watch.stalled(now - self._last)
             self._last = now
         return fault
+
+
+def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
+    """Return the last lines of a log, without text that a carriage return overwrote; [] for a log that cannot be read."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 64 * 1024))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    clean = ("".join(char for char in line if char.isprintable() or char == "\t") for line in lines)
+    return [line[:300] for line in clean if line][-count:]

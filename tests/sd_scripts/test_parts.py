@@ -14,7 +14,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.engines.sdscripts import engine, parser_options, write_tokenizer
+from orchestrator.engines.sdscripts import launch, parser_options, write_tokenizer
 from orchestrator.models import layers, places
 from orchestrator.system import settings
 from orchestrator.weights.compare import compare
@@ -56,7 +56,7 @@ def printed(argv: list[str], word: str) -> dict[str, Any]:
 def test_the_harvested_options_are_the_parsers_own(sd_scripts: Path) -> None:
     real = printed([str(settings.sd_scripts_python()), "-c", _REAL, str(sd_scripts)], "OPTIONS")
     for script in parser_options.SCRIPTS:
-        found = parser_options.harvest(sd_scripts, script)
+        found = parser_options.parse_options(sd_scripts, script)
         ours = {name: [one.type, one.many, list(one.choices), one.default] for name, one in found.items()}
         theirs = real[script]
         for name in ("dataset_config",):  # a Path there, text here
@@ -86,7 +86,7 @@ def test_the_tokenizer_is_clips(sd_scripts: Path, tmp_path: Path) -> None:
     assert said == {"ids": [49406, 320, 1125, 539, 320, 2368, 49407], "length": 77}
     program = "import sys, json; from library.strategy_sdxl import SdxlTokenizeStrategy as S; s = S(None, sys.argv[1]); "
     program += "print('IDS' + json.dumps([one[0, 0, :5].tolist() for one in s.tokenize('a cat')]))"
-    offline = {**os.environ, **engine.environment(tmp_path, sdxl=True)}
+    offline = {**os.environ, **launch.environment(tmp_path, sdxl=True)}
     found = subprocess.run(
         [python, "-c", program, str(tmp_path)],
         env=offline,

@@ -22,11 +22,11 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from orchestrator.engines.sdscripts import engine, training_states
-from orchestrator.engines.sdscripts.output_parser import Reader
+from orchestrator.engines.sdscripts.output_parser import OutputParser
 from orchestrator.models import layers
 from orchestrator.recipe import loader
 from orchestrator.weights.families import expected_tensors
-from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.io import saved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,8 +49,7 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     done = project.call("run", name, "--profile", "tiny")
     assert done.returncode == 0, done.stdout + done.stderr
     train = project.folder(name, "train")
-    header = read_header(train / f"{name}.safetensors")
-    tensors, metadata, body = header.entries, header.metadata, header.tensor_bytes
+    tensors, metadata, body = saved.header(train / f"{name}.safetensors")
     assert body == BYTES[algorithm]
     assert len({tensor.partition(".")[0] for tensor in tensors}) == 350
     recipe = loader.recipe(project.root / "recipes", name, "tiny").recipe
@@ -69,7 +68,7 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     faults = [found.fault for piece in log.splitlines() if (found := reader(piece)) is not None and found.fault]
     assert faults == []
     assert {"images", "batches per epoch", "epochs", "steps", "text encoder modules", "U-Net modules"} <= expected.keys()
-    drifted = Reader(lambda: expected | {"epochs": 9, "U-Net modules": 1})
+    drifted = OutputParser(lambda: expected | {"epochs": 9, "U-Net modules": 1})
     faults = [found.fault for piece in log.splitlines() if (found := drifted(piece)) is not None and found.fault]
     assert len(faults) == 1
     assert "epochs 1, predicted 9; " in faults[0] or "; epochs 1, predicted 9" in faults[0]
@@ -80,10 +79,10 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     assert [one["step"] for one in history] == [1, 2]
     assert all(0 < one["loss"] < 10 for one in history)
     # block weights FACE: the text encoder is zeroed; then, for networks.lora, the resize
-    merged = read_header(project.folder(name, "merge") / f"{name}.safetensors").metadata
+    _, merged, _ = saved.header(project.folder(name, "merge") / f"{name}.safetensors")
     assert merged["ss_network_module"] == metadata["ss_network_module"]
     if algorithm == "lora3x3":
-        small = read_header(project.folder(name, "resize") / f"{name}.safetensors").tensor_bytes
+        _, _, small = saved.header(project.folder(name, "resize") / f"{name}.safetensors")
         assert small < BYTES[algorithm]
     render = project.folder(name, "render")
     with Image.open(render / "front.png") as image:
@@ -145,8 +144,7 @@ def test_every_family_of_lycoris_trains_what_was_predicted(project: Project, fam
     recipe = loader.recipe(project.root / "recipes", name, profile).recipe
     file, said = trained(project, name, profile)
     assert "did not say" not in said
-    header = read_header(file)
-    tensors, metadata, body = header.entries, header.metadata, header.tensor_bytes
+    tensors, metadata, body = saved.header(file)
     assert expected_tensors.predict(recipe, layers.SD15) is not None
     assert (body, len(tensors) > 0) == (expected_tensors.predict(recipe, layers.SD15).tensor_bytes, True)
     assert json.loads(metadata["ss_network_args"])["algo"] == family
@@ -218,8 +216,7 @@ def test_lora_bats_other_choices(project: Project) -> None:
     del table["training"]["optimizer"]  # the recipe's own
     profile.write_text(toml.dumps(table), "utf-8")
     file, _ = trained(project, name, "own")
-    header = read_header(file)
-    tensors, metadata = header.entries, header.metadata
+    tensors, metadata, _ = saved.header(file)
     assert len({tensor.partition(".")[0] for tensor in tensors}) == 264
     assert metadata["ss_network_alpha"] == "1.0"
     assert metadata["ss_optimizer"].startswith("transformers.optimization.Adafactor(relative_step=True,scale_parameter=True")
@@ -272,7 +269,7 @@ def test_a_killed_training_goes_on_where_it_was(project: Project) -> None:
     assert len(folders) == 1, done.stdout + done.stderr
     said = record(folders[0])
     assert said["resumed_from"] == before[1]
-    metadata = read_header(folders[0] / f"{name}.safetensors").metadata
+    _, metadata, _ = saved.header(folders[0] / f"{name}.safetensors")
     assert metadata["ss_max_train_steps"] == "3"
     lines = [json.loads(line) for line in (folders[0] / "progress.jsonl").read_text("utf-8").splitlines()]
     assert max(line["done"] for line in lines) == 3

@@ -247,6 +247,7 @@ def read_progress(data: bytes, folder: Path) -> None:
     from orchestrator.cli import show  # noqa: PLC0415
     from orchestrator.recipe import loader  # noqa: PLC0415
     from orchestrator.run import failure_cause, monitor  # noqa: PLC0415
+    from orchestrator.system import log_tail  # noqa: PLC0415
 
     text = data.decode("utf-8", "replace")
     for name in engines.ENGINES:
@@ -259,7 +260,7 @@ def read_progress(data: bytes, folder: Path) -> None:
         monitor.read_own(piece)
     failure_cause.find(text)
     (folder / "log.txt").write_bytes(data)
-    monitor.last_lines(folder / "log.txt")
+    log_tail.last_lines(folder / "log.txt")
     show._said(folder)
 
 

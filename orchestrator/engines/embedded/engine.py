@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.engines.embedded.trainer import cli_options
 from orchestrator.engines.sdscripts import (
     arguments,
+    environment,
     gen_img,
     lora_tools,
     network_args,
@@ -25,8 +26,7 @@ from orchestrator.engines.sdscripts import (
     tensorboard,
     training_states,
 )
-from orchestrator.engines.sdscripts import engine as sdscripts
-from orchestrator.engines.sdscripts.output_parser import Reader, read
+from orchestrator.engines.sdscripts.output_parser import OutputParser, read
 from orchestrator.errors import Problem
 from orchestrator.system import settings
 from orchestrator.system.process import Command
@@ -66,18 +66,18 @@ def version() -> str:
 
 
 @functools.cache
-def _trainer_options() -> dict[str, parser_options.Opt]:
+def _trainer_options() -> dict[str, parser_options.ParserOption]:
     """Return the options of the embedded trainer, from its own parser."""
     actions = cli_options.parser()._actions  # noqa: SLF001 - argparse lists its options nowhere else
     return {name: option for action in actions for name, option in _parser_options(action)}
 
 
-def _parser_options(action: argparse.Action) -> Iterator[tuple[str, parser_options.Opt]]:
+def _parser_options(action: argparse.Action) -> Iterator[tuple[str, parser_options.ParserOption]]:
     types = {int: "int", float: "float"}
     kind = "switch" if action.nargs == 0 else types.get(action.type, "str")  # type: ignore[call-overload]
     for name in action.option_strings:
         choices = tuple(action.choices) if action.choices is not None else ()
-        yield name.lstrip("-"), parser_options.Opt(name.lstrip("-"), kind, action.nargs in ("*", "+"), choices)
+        yield name.lstrip("-"), parser_options.ParserOption(name.lstrip("-"), kind, action.nargs in ("*", "+"), choices)
 
 
 def check(recipe: Recipe) -> list[Problem]:
@@ -110,7 +110,7 @@ def preflight(recipe: Recipe) -> list[Problem]:
         )
     if recipe.borrows("sd-scripts"):
         reason = f"{recipe.name} uses its merge or resize (merge.tool, resize.tool); the orchestrator's own does both"
-        problems += sdscripts.missing(reason)
+        problems += environment.missing(reason)
     return problems
 
 
@@ -138,7 +138,7 @@ def _command(program: str, argv: list[str], work: Path, files: dict[str, str]) -
 
 def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # noqa: ARG001 - the Protocol's
     """Return a reader of the output of a training in ``work``."""
-    return Reader(lambda: result_checks.read_expected(work))
+    return OutputParser(lambda: result_checks.read_expected(work))
 
 
 def checkpoint(work: Path) -> tuple[Path, int] | None:

@@ -1,103 +1,150 @@
-"""sd-scripts and its environment: which commit, which packages, which tokenizers. Reads files; starts nothing."""
+"""Checks of sd-scripts on this machine: checkout, packages, tokenizers. They read files and start nothing but git."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engines.sdscripts import checkout, network_args, write_tokenizer
+from orchestrator.engines.sdscripts import checkout, network_args, parser_options, write_tokenizer
+from orchestrator.errors import Problem
 from orchestrator.system import settings
 from orchestrator.weights.doctor_check import Check, State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from orchestrator.recipe import Recipe
+
+_SETUP: Final = "make setup  fetches it; or set SD_SCRIPTS_DIR, or dir under [sd-scripts] in "
 # LyCORIS versions that were tried with sd-scripts v0.10.1.
 _GOOD: Final = ("3.4.0", "3.2.0.post2")
 _BAD: Final = "duplicated lora name: lora_unet_time_embedding_linear_1"
-_FILES: Final = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+_TOKENIZER_FILES: Final = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+# Optimizers from packages of their own, in the order in which get_optimizer of train_util.py tries the names.
+_OPTIMIZER_PACKAGES: Final = (
+    (re.compile(r"lion$"), "lion_pytorch"),
+    (re.compile(r".*8bit$|pagedadamw(32bit)?$"), "bitsandbytes"),
+    (re.compile(r"dadapt"), "dadaptation"),
+    (re.compile(r"prodigy$"), "prodigyopt"),
+    (re.compile(r".*schedulefree$"), "schedulefree"),
+)
+
+
+def missing(alternative: str) -> list[Problem]:
+    """Return problems of the checkout and of its Python; each also names the ``alternative`` that needs neither."""
+    folder, python = settings.sd_scripts(), settings.sd_scripts_python()
+    problems: list[Problem] = []
+    if not checkout.present(folder):
+        problems.append(Problem(str(folder), f"sd-scripts is not there; {alternative}", _SETUP + str(settings.config_file())))
+    else:
+        parser_options.cache_options(folder)
+    if not python.is_file():
+        hint = "make setup  builds it; or set SD_SCRIPTS_PYTHON to the Python that has sd-scripts' requirements"
+        if python != settings.ROOT / ".venv-sd-scripts" / python.relative_to(python.parent.parent):
+            setting = f"SD_SCRIPTS_PYTHON, or python under [sd-scripts] in {settings.config_file()}"
+            hint = f"correct the setting ({setting}); or remove it: make setup  builds one"
+        problems.append(Problem(str(python), f"the Python of sd-scripts is not there; {alternative}", hint))
+    return problems
+
+
+def package_problems(recipe: Recipe, packages: Path) -> Iterator[Problem]:
+    """Yield packages that the recipe needs and ``packages`` lacks, and LyCORIS versions that cannot train it."""
+    for package, why in _needed(recipe).items():
+        if not (packages / package).is_dir() and not (packages / f"{package}.py").is_file():
+            what = f"the package {package} is not there" + (f" ({why})" if why else "")
+            hint = f"{settings.sd_scripts_python()} -m pip install wandb" if package == "wandb" else "make setup"
+            yield Problem(str(packages), what, hint)
+    lycoris = version(packages, "lycoris_lora")
+    info = str(packages / f"lycoris_lora-{lycoris}.dist-info")
+    if recipe.network.family == "full" and lycoris == network_args.LYCORIS_VERSION:
+        what = f"is lycoris-lora {lycoris}, which cannot train full: it deletes the weights that its forward needs"
+        yield Problem(info, what, f"install lycoris-lora=={network_args.TRAINS_FULL} there, or train another family")
+    if recipe.network.family != "lora" and lycoris.split(".")[0].isdigit() and int(lycoris.split(".")[0]) >= 4:
+        what = f"is lycoris-lora {lycoris}, which stops in sd-scripts: duplicated lora name"
+        yield Problem(info, what, f"install lycoris-lora=={network_args.LYCORIS_VERSION} there (make setup)")
+
+
+def _needed(recipe: Recipe) -> dict[str, str]:
+    """Return the packages that a training imports, with the recipe's key that makes them necessary."""
+    needed = {"torch": "", "accelerate": "", "transformers": "", "diffusers": ""}
+    optimizer = recipe.training.optimizer
+    package = next((package for pattern, package in _OPTIMIZER_PACKAGES if pattern.match(optimizer.lower())), "")
+    if package:
+        needed[package] = f"training.optimizer = {optimizer}"
+    if recipe.training.attention == "xformers":
+        needed["xformers"] = "training.attention = xformers"
+    if recipe.training.wandb:
+        needed["wandb"] = "training.wandb = true"
+    if recipe.network.family != "lora":
+        needed["lycoris"] = f"network.family = {recipe.network.family}"
+    return needed
 
 
 def checks() -> list[Check]:
-    """Return what can be said of sd-scripts where it is there; what is missing for a recipe, its engine's preflight says."""
+    """Return the checks that doctor shows of sd-scripts; whatever is absent is a problem of preflight instead."""
     folder, python = settings.sd_scripts(), settings.sd_scripts_python()
-    found: list[Check] = []
-    if checkout.present(folder):
-        found.append(_commit(folder))
+    results = [_commit(folder)] if checkout.present(folder) else []
     packages = site_packages(python)
     if packages is not None:
-        found += _versions(packages)
-    for name, what in zip(write_tokenizer.NAMES, ("tokenizer", "SDXL's second tokenizer"), strict=True):
-        found.append(_tokenizer(settings.tokenizers() / name, what))
-    return found
+        results += _versions(packages)
+    for name, label in zip(write_tokenizer.NAMES, ("tokenizer", "SDXL's second tokenizer"), strict=True):
+        results.append(_tokenizer(settings.tokenizers() / name, label))
+    return results
 
 
 def _commit(folder: Path) -> Check:
-    version = checkout.version(folder)
-    if version == checkout.PINNED:
-        return Check("sd-scripts", State.OK, f"v0.10.1, {version[:12]}, in {folder}")
-    fix = (
-        f"git -C {folder} checkout {checkout.PINNED}"
-        if not version.endswith("modified")
-        else f"git -C {folder} diff  shows what was changed"
-    )
-    return Check("sd-scripts", State.WARN, f"{version} in {folder}", fix, f"v0.10.1, {checkout.PINNED[:12]}")
+    commit = checkout.version(folder)
+    if commit == checkout.PINNED:
+        return Check("sd-scripts", State.OK, f"v0.10.1, {commit[:12]}, in {folder}")
+    fix = f"git -C {folder} checkout {checkout.PINNED}"
+    if commit.endswith("modified"):
+        fix = f"git -C {folder} diff  shows the changes"
+    return Check("sd-scripts", State.WARN, f"{commit} in {folder}", fix, f"v0.10.1, {checkout.PINNED[:12]}")
 
 
 def site_packages(python: Path) -> Path | None:
-    """Return the packages folder of a virtual environment, or None."""
+    """Return the packages folder of the virtual environment of ``python``, or None outside of one."""
     root = python.parent.parent
-    found = (
-        [*root.glob("lib/python3*/site-packages"), *root.glob("Lib/site-packages")] if (root / "pyvenv.cfg").is_file() else []
-    )
-    return found[0] if found else None
+    if not (root / "pyvenv.cfg").is_file():
+        return None
+    return next(iter([*root.glob("lib/python3*/site-packages"), *root.glob("Lib/site-packages")]), None)
 
 
 def version(packages: Path, name: str) -> str:
     """Return the version of a package in a packages folder, or ""."""
     pattern = re.compile(rf"{re.escape(name)}-([^-]+)\.dist-info", re.IGNORECASE)
-    return next(
-        (match[1] for path in packages.glob("*.dist-info") if (match := pattern.fullmatch(path.name.replace("-", "-")))), ""
-    )
+    return next((match[1] for path in packages.glob("*.dist-info") if (match := pattern.fullmatch(path.name))), "")
 
 
 def _versions(packages: Path) -> list[Check]:
-    found: list[Check] = []
+    results: list[Check] = []
     torch = version(packages, "torch")
     if torch:
         cuda = "+cpu" not in torch
-        said = f"{torch}{'' if cuda else ': built without CUDA'}"
-        found.append(
-            Check(
-                "torch of sd-scripts",
-                State.OK if cuda else State.WARN,
-                said,
-                "make setup  installs one with CUDA",
-                "2.6 or newer, with CUDA",
-            )
-        )
+        state, built = (State.OK, "") if cuda else (State.WARN, ": built without CUDA")
+        fix = "make setup  installs one with CUDA"
+        results.append(Check("torch of sd-scripts", state, f"{torch}{built}", fix, "2.6 or newer, with CUDA"))
     lycoris = version(packages, "lycoris_lora")
     if lycoris:
-        said = lycoris if lycoris in _GOOD else f"{lycoris}: {_BAD if lycoris >= '4' else 'not tried with this sd-scripts'}"
+        state, note = State.OK, lycoris
+        if lycoris not in _GOOD:
+            state, note = State.WARN, f"{lycoris}: {_BAD if lycoris >= '4' else 'not tried with this sd-scripts'}"
         fix = f"{packages.parents[2] / 'bin' / 'python'} -m pip install lycoris-lora=={network_args.LYCORIS_VERSION}"
-        found.append(Check("LyCORIS", State.OK if lycoris in _GOOD else State.WARN, said, fix, network_args.LYCORIS_VERSION))
-    for name, why in (("xformers", 'attention = "xformers"'), ("bitsandbytes", "AdamW8bit and other 8-bit optimizers")):
-        there = version(packages, name)
-        if there:
-            found.append(Check(f"{name} of sd-scripts", State.OK, f"{there} (for {why})"))
-    return found
+        results.append(Check("LyCORIS", state, note, fix, network_args.LYCORIS_VERSION))
+    for name, purpose in (("xformers", 'attention = "xformers"'), ("bitsandbytes", "AdamW8bit and other 8-bit optimizers")):
+        installed = version(packages, name)
+        if installed:
+            results.append(Check(f"{name} of sd-scripts", State.OK, f"{installed} (for {purpose})"))
+    return results
 
 
-def _tokenizer(lying: Path, what: str) -> Check:
-    missing = [name for name in _FILES if not (lying / name).is_file()]
-    if not missing:
-        return Check(what, State.OK, f"{lying}: no network is needed")
-    said = (
-        f"not in {lying.parent}: sd-scripts fetches it at its first start"
-        if not lying.is_dir()
-        else f"{lying} lacks {', '.join(missing)}"
-    )
-    state = State.WARN if not lying.is_dir() else State.BAD
-    return Check(
-        what, state, said, f"make setup, or put {', '.join(_FILES)} into {lying}, or be online once", "to train offline"
-    )
+def _tokenizer(folder: Path, label: str) -> Check:
+    absent = [name for name in _TOKENIZER_FILES if not (folder / name).is_file()]
+    if not absent:
+        return Check(label, State.OK, f"{folder}: no network is needed")
+    state, note = State.BAD, f"{folder} lacks {', '.join(absent)}"
+    if not folder.is_dir():
+        state, note = State.WARN, f"not in {folder.parent}: sd-scripts downloads it at its first start"
+    fix = f"make setup, or put {', '.join(_TOKENIZER_FILES)} into {folder}, or be online once"
+    return Check(label, state, note, fix, "to train offline")

@@ -10,11 +10,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.engines.sdscripts import arguments, engine, network_args, parser_options
+from orchestrator.engines.sdscripts import arguments, launch, network_args, parser_options
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
 from orchestrator.system import settings
-from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.io import saved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,14 +63,18 @@ def share(
     """
     if weights is None:
         return Share(path.absolute(), ratio)
-    architecture = blocks.architecture_of({name.partition(".")[0] for name in read_header(path).entries})
+    try:
+        table, _, _ = saved.header(path)
+    except (OSError, ValueError) as error:
+        raise RecipeError(Problem(str(path), f"cannot be read: {error}")) from error
+    architecture = blocks.architecture_of({name.partition(".")[0] for name in table})
     return Share(path.absolute(), ratio, blocks.parse(weights, architecture, presets=presets, unmapped=unmapped))
 
 
 def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Yield (dotted key, what is wrong) for a recipe that asks for these programs. Starts nothing."""
     merge, resize = recipe.merge, recipe.resize
-    if recipe.block_weights is not None and merge.tool == engine.NAME:
+    if recipe.block_weights is not None and merge.tool == launch.NAME:
         if why := network_args.no_merge(recipe.network):
             yield "merge.tool", why
         ours = {"zeroed": (merge.zeroed, "keep"), "unmapped": (merge.unmapped, 1.0), "compat": (merge.compat, "")}
@@ -78,7 +82,7 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
             if value != default:
                 yield f"merge.{name}", f"is {value!r}; svd_merge_lora.py has no such choice"
         yield from parser_options.problems(parser_options.of(MERGE), merge.options, "merge.options", OWNED[MERGE])
-    if resize is not None and resize.tool == engine.NAME:
+    if resize is not None and resize.tool == launch.NAME:
         if why := network_args.no_resize(recipe.network):
             yield "resize.tool", why
         rule = rank_rule(settings.sd_scripts())
@@ -128,10 +132,10 @@ def command(kind: str, recipe: Recipe, lora: Path, output: Path, work: Path) -> 
 def refusals(lora: Path, tool: str) -> list[Problem]:
     """Return why a file is not for sd-scripts' tools: tensors that they drop, or leave as they are. Empty for plain LoRAs."""
     try:
-        header = read_header(lora)
-    except RecipeError as error:
-        return list(error.problems)
-    strange = sorted({name.partition(".")[2] for name in header.entries} - set(_KNOWN))
+        table, _, _ = saved.header(lora)
+    except (OSError, ValueError) as error:
+        return [Problem(str(lora), f"cannot be read: {error}")]
+    strange = sorted({name.partition(".")[2] for name in table} - set(_KNOWN))
     if not strange:
         return []
     spoilt = f"{tool} knows lora_up, lora_down and alpha; this file also holds {', '.join(strange[:6])}"
@@ -140,8 +144,8 @@ def refusals(lora: Path, tool: str) -> list[Problem]:
 
 def ranks(lora: Path) -> tuple[int, int]:
     """Return the largest ranks in a file: of linear and 1x1 layers, and of convolutions with a larger kernel (0: none)."""
-    entries = read_header(lora).entries
-    downs = [entry.shape for name, entry in entries.items() if name.endswith(".lora_down.weight")]
+    table, _, _ = saved.header(lora)
+    downs = [one["shape"] for name, one in table.items() if name.endswith(".lora_down.weight")]
     spread = [shape[2] > 1 if len(shape) == 4 else False for shape in downs]
     pairs = list(zip(downs, spread, strict=True))
     return max((shape[0] for shape, wide in pairs if not wide), default=0), max((s[0] for s, wide in pairs if wide), default=0)
@@ -172,7 +176,7 @@ def resize(lora: Path, output: Path, work: Path, how: Resize, known: Sequence[in
         value = getattr(how, name)
         if value is not None:
             argv += ["--dynamic_method", name, "--dynamic_param", network_args.text(value)]
-    return engine.command(RESIZE, [*argv, *_more(how.options), "--verbose"], work, {})
+    return launch.command(RESIZE, [*argv, *_more(how.options), "--verbose"], work, {})
 
 
 def merge(  # noqa: PLR0917 - what the program takes
@@ -203,7 +207,7 @@ def merge(  # noqa: PLR0917 - what the program takes
     said: dict[str, Option] = {"new_rank": known[0] or known[-1], "new_conv_rank": known[-1] or known[0], "precision": "float"}
     said |= more
     argv += ["--save_precision", precision, "--save_to", str(output)]
-    return engine.command(MERGE, [*argv, *_more(said)], work, {})
+    return launch.command(MERGE, [*argv, *_more(said)], work, {})
 
 
 def _more(said: Mapping[str, Option]) -> list[str]:

@@ -11,14 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engines.sdscripts import engine, lora_tools
+from orchestrator.engines.sdscripts import checkout, environment, lora_tools
 from orchestrator.engines.sdscripts import parser_options as options
 from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed, near_miss
 from orchestrator.recipe import Resize
-from orchestrator.run.monitor import last_lines
 from orchestrator.system import settings
+from orchestrator.system.log_tail import last_lines
 from orchestrator.system.process import LOG, ChildCallbacks, Command, run
-from orchestrator.weights.io.safetensors_io import check_output, read_header
+from orchestrator.weights.io import saved
+from orchestrator.weights.io.safetensors_io import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -144,7 +145,7 @@ def _precision(asked: Asked) -> str:
 
 def _checked(program: str, given: Sequence[str]) -> dict[str, Option]:
     """Return ``NAME=VALUE`` options as values of their types, checked against the program's own parser."""
-    missing = engine.missing("ours does without it: leave out --with sd-scripts")
+    missing = environment.missing("ours does without it: leave out --with sd-scripts")
     if missing:
         raise NotReady(missing)
     known = options.of(program)
@@ -186,12 +187,14 @@ def _carry_out(program: str, command: Callable[[Path, Path], Command], output: P
         if not end.ok:
             raise StepFailed(Problem(program, f"ended with {end.code}", "\n    ".join(last_lines(work / LOG, 6))))
         try:
-            header = read_header(target)
-        except RecipeError as error:
+            table, metadata, body = saved.header(target)
+        except (OSError, ValueError) as error:
             lines = "\n    ".join(last_lines(work / LOG, 6))
-            raise StepFailed(Problem(program, f"wrote no whole file: {error.problems[0].what}", lines)) from error
+            raise StepFailed(Problem(program, f"wrote no whole file: {error}", lines)) from error
         target.replace(output)
-    downs = [entry.shape[0] for key, entry in header.entries.items() if key.endswith(".lora_down.weight")]
-    model_hash = header.metadata.get("sshs_model_hash", "")
+    downs = [one["shape"][0] for key, one in table.items() if key.endswith(".lora_down.weight")]
+    model_hash = str(metadata.get("sshs_model_hash", ""))
     seconds = round(time.monotonic() - begun, 3)
-    return Report(program, engine.version(), len(downs), dict(Counter(downs)), header.tensor_bytes, model_hash, seconds)
+    return Report(
+        program, checkout.version(settings.sd_scripts()), len(downs), dict(Counter(downs)), body, model_hash, seconds
+    )

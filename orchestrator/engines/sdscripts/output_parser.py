@@ -47,7 +47,7 @@ _NO_PROMPTS = re.compile(r"No prompt file|sample_prompts.*(?:not found|does not 
 
 
 @dataclass(slots=True)
-class Reader:
+class OutputParser:
     """Reads one run's output: knows what the banner should say, and where a resumed bar begins.
 
     ``expected`` gives, once the banner is whole, its names ("images", "steps", "text encoder modules", …) and the values
@@ -158,4 +158,4 @@ def _noted(text: str) -> str:
 
 def read(piece: str) -> Progress | None:
     """Read one piece without knowing the run (a resumed bar counts what is left)."""
-    return Reader()(piece)
+    return OutputParser()(piece)

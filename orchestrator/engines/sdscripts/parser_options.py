@@ -10,7 +10,6 @@ import ast
 import contextlib
 import functools
 import json
-import os
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.engines.sdscripts import checkout
 from orchestrator.errors import near_miss
-from orchestrator.system import settings
+from orchestrator.system import files, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,7 +28,7 @@ _TYPES = ("str", "int", "float", "switch", "int_or_float")
 
 
 @dataclass(frozen=True, slots=True)
-class Opt:
+class ParserOption:
     """One option of a program: ``type`` is str, int, float, switch or int_or_float; ``many`` takes a list."""
 
     name: str
@@ -39,7 +38,7 @@ class Opt:
     default: str | int | float | bool | None = None
 
 
-Options = dict[str, Opt]
+Options = dict[str, ParserOption]
 
 
 def of(script: str, folder: Path | None = None) -> Options:
@@ -56,38 +55,36 @@ def _of(script: str, folder: Path, version: str) -> Options:
     if version == checkout.PINNED:
         return _read(_SHIPPED, script)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return _read(_cache(version), script)
-    return harvest(folder, script)
+        return _read(_cache_file(version), script)
+    return parse_options(folder, script)
 
 
 def _read(path: Path, script: str) -> Options:
     table = json.loads(path.read_text("utf-8"))[script]
-    return {one["name"]: Opt(**{**one, "choices": tuple(one.get("choices", ()))}) for one in table}
+    return {one["name"]: ParserOption(**{**one, "choices": tuple(one.get("choices", ()))}) for one in table}
 
 
-def _cache(version: str) -> Path:
+def _cache_file(version: str) -> Path:
     return settings.cache_folder() / f"options-{version.replace(' ', '-')}.json"
 
 
-def remember(folder: Path) -> None:
+def cache_options(folder: Path) -> None:
     """Keep the options of an unmodified checkout that is not the pinned one, so that its source is read once."""
     version = checkout.version(folder)
-    if version == checkout.PINNED or " " in version or not checkout.present(folder) or _cache(version).exists():
+    if version == checkout.PINNED or " " in version or not checkout.present(folder) or _cache_file(version).exists():
         return
     with contextlib.suppress(OSError):
-        _cache(version).parent.mkdir(parents=True, exist_ok=True)
-        draft = _cache(version).with_suffix(f".{os.getpid()}")
-        draft.write_text(dumps(folder), "utf-8")
-        draft.replace(_cache(version))
+        _cache_file(version).parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(_cache_file(version), dumps(folder))
 
 
 def dumps(folder: Path) -> str:
     """Return the options of all scripts of a checkout as JSON, as ``pinned.json`` holds them (defaults left out)."""
-    plain = asdict(Opt(""))
+    plain = asdict(ParserOption(""))
     table = {
         script: [
             {key: value for key, value in asdict(one).items() if key == "name" or value != plain[key]}
-            for one in harvest(folder, script).values()
+            for one in parse_options(folder, script).values()
         ]
         for script in SCRIPTS
     }
@@ -99,7 +96,7 @@ def dumps(folder: Path) -> str:
 
 
 def problems(
-    options: Mapping[str, Opt], given: Mapping[str, Any], prefix: str, owned: Mapping[str, str]
+    options: Mapping[str, ParserOption], given: Mapping[str, Any], prefix: str, owned: Mapping[str, str]
 ) -> Iterable[tuple[str, str]]:
     """Yield (dotted key, what is wrong) for the extra options that a recipe gives.
 
@@ -124,7 +121,7 @@ def problems(
                     yield where, f"is {json.dumps(one)}; {said}"
 
 
-def _wrong(option: Opt, value: Any) -> str:
+def _wrong(option: ParserOption, value: Any) -> str:
     """Return what a value should be, or nothing if it fits."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = {
@@ -148,7 +145,7 @@ def _wrong(option: Opt, value: Any) -> str:
     return ""
 
 
-def harvest(folder: Path, script: str) -> Options:
+def parse_options(folder: Path, script: str) -> Options:
     """Read a script's options from its source. OSError or SyntaxError if it cannot be read."""
     source = _Source(folder)
     found: Options = {}
@@ -198,7 +195,7 @@ class _Source:
         raise FileNotFoundError(2, f"{name} is defined nowhere in library/", str(path))
 
 
-def _option(call: ast.Call) -> Iterable[Opt]:
+def _option(call: ast.Call) -> Iterable[ParserOption]:
     """Yield one option per ``--name`` of an ``add_argument`` call."""
     said = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
     action = _literal(said.get("action")) or ""
@@ -216,7 +213,9 @@ def _option(call: ast.Call) -> Iterable[Opt]:
     for argument in call.args:
         name = _literal(argument)
         if isinstance(name, str) and name.startswith("--"):
-            yield Opt(name[2:], typed, many, tuple(choices), default if isinstance(default, str | int | float) else None)
+            yield ParserOption(
+                name[2:], typed, many, tuple(choices), default if isinstance(default, str | int | float) else None
+            )
 
 
 def _literal(node: ast.expr | None) -> Any:

@@ -8,17 +8,16 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engines.sdscripts import arguments, network_args, training_states
-from orchestrator.engines.sdscripts.output_parser import Reader
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.engines.sdscripts.output_parser import OutputParser
+from orchestrator.errors import Problem
 from orchestrator.weights.families import expected_tensors
-from orchestrator.weights.io.safetensors_io import non_finite_tensors, read_header
+from orchestrator.weights.io import saved
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from orchestrator.recipe import Recipe
-    from orchestrator.weights.io.safetensors_io import Header
 
 Value = int | float | str
 _PRECISION = {"float": "F32", "fp16": "F16", "bf16": "BF16"}
@@ -26,7 +25,7 @@ MANIFEST, EXPECTED = "dataset.json", "expected.json"
 
 
 def expected(recipe: Recipe, checkpoint: Path | None, dataset: Path | None) -> dict[str, Value]:
-    """Return what the banner should say, by the names of ``progress.Reader``.
+    """Return what the banner should say, by the names of ``OutputParser``.
 
     Args:
         recipe: what is trained.
@@ -78,16 +77,16 @@ def finished(recipe: Recipe, work: Path, log: str, checkpoint: Path | None) -> l
     path = work / f"{recipe.name}.safetensors"
     where, said = str(path), list(_log(log, recipe))
     try:
-        header = read_header(path)
-    except RecipeError as error:
-        reason = "; ".join(problem.what for problem in error.problems)
+        tensors, metadata, body = saved.header(path)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
         return [Problem(where, what, f"log: {work / 'log.txt'}") for what in (*said, f"cannot be used: {reason}")]
     started = work / arguments.DATASET  # written anew before every start
     if started.is_file() and path.stat().st_mtime < started.stat().st_mtime - 1:
         said.append("is older than this run: the trainer wrote nothing")
-    said += _tensors(recipe, header, checkpoint)
-    said += _metadata(recipe, header.metadata, _counted(log, recipe.training.steps))
-    if bad := non_finite_tensors(path):
+    said += _tensors(recipe, tensors, body, checkpoint)
+    said += _metadata(recipe, metadata, _counted(log, recipe.training.steps))
+    if bad := saved.lost_numbers(path):
         said.append(f"{len(bad)} tensors hold NaN or infinity, as {bad[0]}")
     return [Problem(where, what, f"log: {work / 'log.txt'}") for what in said]
 
@@ -97,7 +96,7 @@ def _log(log: str, recipe: Recipe) -> Iterator[str]:
     log = log[log.rfind("import network module: ") :] if "import network module: " in log else log
     if "model saved." not in log:
         yield 'the trainer did not say "model saved."'
-    reader, fault, steps = Reader(), "", 0
+    reader, fault, steps = OutputParser(), "", 0
     for piece in re.split(r"[\r\n]+", log):
         found = reader(piece)
         if found is not None:
@@ -108,12 +107,12 @@ def _log(log: str, recipe: Recipe) -> Iterator[str]:
         yield f"{steps} steps were trained, {recipe.training.steps} asked for"
 
 
-def _tensors(recipe: Recipe, header: Header, checkpoint: Path | None) -> Iterator[str]:
+def _tensors(recipe: Recipe, tensors: dict[str, Any], body: int, checkpoint: Path | None) -> Iterator[str]:
     """Compare names, shapes and types of the tensors with the prediction."""
-    tensors, expected = header.entries, recipe.expect.tensor_bytes
-    if expected is not None and header.tensor_bytes != expected:
-        yield f"holds {header.tensor_bytes} bytes of tensors; expect.tensor_bytes is {expected}"
-    types = sorted({entry.dtype for entry in tensors.values()})
+    asked = recipe.expect.tensor_bytes
+    if asked is not None and body != asked:
+        yield f"holds {body} bytes of tensors; expect.tensor_bytes is {asked}"
+    types = sorted({str(one["dtype"]) for one in tensors.values()})
     wanted = _PRECISION[recipe.training.save_precision]
     if types != [wanted]:
         yield f"holds {', '.join(types) or 'nothing'}; training.save_precision asks for {wanted}"
@@ -130,11 +129,11 @@ def _tensors(recipe: Recipe, header: Header, checkpoint: Path | None) -> Iterato
     if extra:
         yield f"holds {len(extra)} tensors that nobody promised, as {min(extra)}"
     other = [
-        name for name in sorted(names.keys() & tensors.keys()) if math.prod(tensors[name].shape) != math.prod(names[name])
+        name for name in sorted(names.keys() & tensors.keys()) if math.prod(tensors[name]["shape"]) != math.prod(names[name])
     ]
     if other:
-        first, shape, predicted = other[0], list(tensors[other[0]].shape), list(names[other[0]])
-        yield f"{len(other)} tensors have other shapes, as {first}: {shape}, predicted {predicted}"
+        first = other[0]
+        yield f"{len(other)} tensors have other shapes, as {first}: {tensors[first]['shape']}, predicted {list(names[first])}"
 
 
 def _counted(log: str, steps: int) -> int:

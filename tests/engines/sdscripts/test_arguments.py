@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import struct
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from orchestrator.engines.sdscripts import (
     lora_tools,
     network_args,
     parser_options,
-    render_program,
+    render_command,
     write_tokenizer,
 )
 from orchestrator.engines.sdscripts import engine as sdscripts
@@ -539,14 +538,14 @@ def test_rendering_goes_directly_where_gen_img_can_read_the_file(tmp_path: Path)
     lines = command.files["prompts.txt"].splitlines()
     assert len(lines) == len(recipe("krnk-lora3x3").render.prompts)
     assert all(" --d 31337 " in line and line.endswith(".png") for line in lines)
-    for name, how in (("krnk-locon", render_program.How.FOLD), ("krnk-loha", render_program.How.BAKE)):
+    for name, how in (("krnk-locon", render_command.LoraDelivery.FOLD), ("krnk-loha", render_command.LoraDelivery.BAKE)):
         command = sdscripts.render(recipe(name), inputs, Path("/w"))
         assert command.argv[1:3] == ("-m", "orchestrator.engines.sdscripts.render_program")
         request = json.loads(command.files["request.json"])
         assert request["how"] == how
-        assert ("--network_module" in request["argv"]) == (how is render_program.How.FOLD)
+        assert ("--network_module" in request["argv"]) == (how is render_command.LoraDelivery.FOLD)
     full = made(tmp_path, "_algorithms/locon", text='unset = ["network.preset"]\n')
-    assert render_program.how(full) is render_program.How.BAKE  # its conv_in would be passed over in silence
+    assert render_command.delivery(full) is render_command.LoraDelivery.BAKE  # its conv_in would be passed over in silence
 
 
 def test_resize_and_merge_through_sd_scripts(tmp_path: Path) -> None:
@@ -594,7 +593,8 @@ def test_the_shipped_options_are_those_of_the_checkout(monkeypatch: pytest.Monke
     folder = settings.sd_scripts()
     if checkout.version(folder) != checkout.PINNED or not checkout.present(folder):
         pytest.skip(f"the pinned sd-scripts is not in {folder}")
-    assert parser_options.dumps(folder) == (ROOT / "orchestrator" / "engines" / "pinned.json").read_text("utf-8")
+    assert checkout._files_digest(folder) == checkout.PINNED_FILES
+    assert parser_options.dumps(folder) == (ROOT / "orchestrator" / "engines" / "sdscripts" / "pinned.json").read_text("utf-8")
 
 
 def test_another_commits_options_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -604,15 +604,15 @@ def test_another_commits_options_are_read_once(tmp_path: Path, monkeypatch: pyte
         text = "def setup_parser():\n    parser.add_argument('--novelty', type=int, default=3, choices=[3, 4])\n"
         (folder / name).write_text(text, "utf-8")
     (folder / ".git").mkdir()
-    (folder / ".git" / "HEAD").write_text("0" * 39 + "1\n", "utf-8")
-    (folder / ".git" / "index").write_bytes(b"DIRC" + struct.pack(">II", 2, 0) + bytes(20))
-    novelty = parser_options.Opt("novelty", "int", choices=(3, 4), default=3)
+    clean = {"rev-parse": "0" * 39 + "1\n", "status": ""}
+    monkeypatch.setattr(checkout, "capture", lambda argv: (0, next(clean[word] for word in argv if word in clean)))
+    novelty = parser_options.ParserOption("novelty", "int", choices=(3, 4), default=3)
     assert parser_options.of("train_network.py", folder) == {"novelty": novelty}
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(folder))
     sdscripts.preflight(recipe("krnk-locon"))
     assert "novelty" in (settings.cache_folder() / f"options-{'0' * 39}1.json").read_text("utf-8")
     parser_options._of.cache_clear()
-    monkeypatch.setattr(parser_options, "harvest", lambda *_: pytest.fail("the source is read again"))
+    monkeypatch.setattr(parser_options, "parse_options", lambda *_: pytest.fail("the source is read again"))
     assert parser_options.of("train_network.py", folder) == {"novelty": novelty}
     found = list(parser_options.problems({"novelty": novelty}, {"novelty": 5, "noveltie": 3}, "x", {}))
     assert found == [

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.engines.sdscripts import tensorboard
-from orchestrator.engines.sdscripts.output_parser import Reader, read
+from orchestrator.engines.sdscripts.output_parser import OutputParser, read
 from orchestrator.system.process import Progress
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def pieces(name: str) -> list[str]:
     return [piece for text in texts for piece in re.split(r"[\r\n]+", text) if piece]
 
 
-def follow(reader: Reader, name: str) -> list[Progress]:
+def follow(reader: OutputParser, name: str) -> list[Progress]:
     return [found for piece in pieces(name) if (found := reader(piece)) is not None]
 
 
@@ -44,7 +44,7 @@ PREDICTED |= {"batches per epoch": 60, "epochs": 1}
 
 def logged(name: str, expected: dict[str, Any]) -> list[Progress]:
     """Return what a reader that expects these values finds in a whole log."""
-    reader = Reader(lambda: expected)
+    reader = OutputParser(lambda: expected)
     text = (LOGS / f"{name}.log").read_bytes().decode("utf-8")
     return [found for piece in re.split(r"[\r\n]+", text) if (found := reader(piece)) is not None]
 
@@ -80,7 +80,7 @@ def test_what_the_trainer_does_not_say_is_noted() -> None:
 
 
 def test_a_good_run_shows_every_step_and_what_was_saved() -> None:
-    reader = Reader()
+    reader = OutputParser()
     seen = follow(reader, "lora3x3")
     assert (seen[-1].done, seen[-1].total, seen[-1].loss) == (6, 6, 1.11)
     notes = [one.note for one in seen if one.note]
@@ -96,7 +96,7 @@ def test_a_good_run_shows_every_step_and_what_was_saved() -> None:
 
 
 def test_a_resumed_bar_counts_what_is_left_and_is_set_right() -> None:
-    reader = Reader()
+    reader = OutputParser()
     seen = [one for one in follow(reader, "lora3x3-resumed") if one.total]
     assert seen[0].done == 2
     assert (seen[-1].done, seen[-1].total) == (6, 6)
@@ -119,7 +119,7 @@ def test_a_resumed_bar_counts_what_is_left_and_is_set_right() -> None:
 
 def test_a_run_resumed_in_a_later_epoch_is_counted_from_where_it_was() -> None:
     """1000 steps of 205 batches an epoch, resumed at 400: the bar counts to 805, and the last epoch ends at 625 of it."""
-    reader = Reader()
+    reader = OutputParser()
     for line in ("  num batches per epoch / x: 205", "  total optimization steps / x: 1000", "skipping 400 steps / x"):
         reader(line)
     shown = [reader(f"steps:  1%|#| {done}/805 [00:01<00:05,  1.96s/it, avr_loss=0.1]") for done in (0, 1, 600, 625)]
@@ -133,35 +133,35 @@ def test_a_run_resumed_in_a_later_epoch_is_counted_from_where_it_was() -> None:
 
 @pytest.mark.parametrize("name", ["locon", "loha"])
 def test_lycoris_prints_its_modules_with_colours(name: str) -> None:
-    reader = Reader()
+    reader = OutputParser()
     follow(reader, name)
     assert reader.found["algo"] == name
     assert (reader.found["text encoder modules"], reader.found["U-Net modules"]) == (72, 278)
 
 
 def test_a_lost_loss_is_a_fault_at_its_first_frame() -> None:
-    seen = follow(Reader(), "nan")
+    seen = follow(OutputParser(), "nan")
     assert next(one for one in seen if one.fault).fault == "the loss is nan at step 2"
     assert all(one.loss is None for one in seen if one.fault)
 
 
 def test_no_data_is_a_fault() -> None:
-    assert [one.fault for one in follow(Reader(), "nodata")] == ["the trainer found no pictures"]
+    assert [one.fault for one in follow(OutputParser(), "nodata")] == ["the trainer found no pictures"]
 
 
 def test_a_banner_that_differs_from_the_plan_is_a_fault_that_names_every_value() -> None:
-    reader = Reader(values(steps=1000, images=16, epochs=9))
+    reader = OutputParser(values(steps=1000, images=16, epochs=9))
     faults = [one.fault for one in follow(reader, "locon") if one.fault]
     assert len(faults) == 1
     assert "steps 2, predicted 1000" in faults[0]
     assert "epochs 1, predicted 9" in faults[0]
     assert "images" not in faults[0]
-    same = Reader(values(steps=2, images=16, epochs=1, algo="locon"))
+    same = OutputParser(values(steps=2, images=16, epochs=1, algo="locon"))
     assert not any(one.fault for one in follow(same, "locon"))
 
 
 def test_an_earlier_attempt_in_the_same_log_does_not_count() -> None:
-    reader = Reader(values(steps=2, **{"text encoder modules": 72}))
+    reader = OutputParser(values(steps=2, **{"text encoder modules": 72}))
     seen = [*follow(reader, "locon"), *follow(reader, "locon")]
     assert not any(one.fault for one in seen)
 
@@ -207,7 +207,7 @@ def test_other_bars_are_not_the_training(piece: str) -> None:
 
 @given(st.text(max_size=300))
 def test_no_piece_breaks_the_reader(piece: str) -> None:
-    found = Reader()(piece)
+    found = OutputParser()(piece)
     assert found is None or isinstance(found, Progress)
 
 
@@ -251,7 +251,7 @@ def test_a_cut_event_file_gives_what_is_whole(tmp_path: Path) -> None:
     ],
 )
 def test_numbers_that_are_none_are_passed_over(line: str) -> None:
-    reader = Reader()
+    reader = OutputParser()
     reader(line)
     assert reader.found == {}
 
