@@ -111,7 +111,7 @@ $(VENV)/.docs: $(VENV)/.light
 	@touch $@
 
 docs: $(VENV)/.docs  ## the documentation as a site, in site/
-	@$(PY) -m orchestrator man --reference docs/reference
+	@$(PY) -m orchestrator.cli.reference docs/reference
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo "site/index.html"
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 import fakes
 from orchestrator import cli
-from orchestrator.cli import reference as manual
+from orchestrator.cli import reference
 from orchestrator.recipe import loader
 
 if TYPE_CHECKING:
@@ -138,7 +138,9 @@ def test_pages_show_commands_and_most_of_them_run() -> None:
 
 def test_what_needs_a_gpu_is_still_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """What is not run is at least spelled as the command line knows it."""
-    known = {words: {option for param in command.params for option in param.opts} for words, command in manual.verbs()}
+    known = {
+        words: {option for param in command.params for option in param.opts} for words, command in reference.all_verbs(cli.app)
+    }
     for page in PAGES:
         for one in commands(page):
             words = shlex.split(one.line) if one.needs else []
@@ -150,9 +152,9 @@ def test_what_needs_a_gpu_is_still_a_command(monkeypatch: pytest.MonkeyPatch, ca
 
 
 def test_the_reference_names_every_verb_and_key(tmp_path: Path) -> None:
-    manual.write(tmp_path)
+    reference.write(cli.app, tmp_path)
     verbs = (tmp_path / "cli.md").read_text("utf-8")
-    for words, command in manual.verbs():
+    for words, command in reference.all_verbs(cli.app):
         assert f"\n## {words}\n" in verbs
         for param in command.params:
             if param.name != "help" and param.param_type_name == "option":
@@ -180,10 +182,10 @@ def test_toml_on_the_pages_is_right() -> None:
 
 
 def test_links_between_pages_lead_somewhere() -> None:
-    reference = {"cli.md", "recipe.md"}
+    written = {"cli.md", "recipe.md"}
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+\.md)[^)]*\)", page.read_text("utf-8")):
-            assert (page.parent / target).is_file() or Path(target).name in reference, f"{page.name}: {target}"
+            assert (page.parent / target).is_file() or Path(target).name in written, f"{page.name}: {target}"
 
 
 def test_every_page_stands_in_the_navigation() -> None:

@@ -1,68 +1,47 @@
-"""The command line: verbs, errors, exit codes; no logic. Verbs import what they need when they are called."""
+"""The command line: verbs, errors, exit codes. A verb imports its program when it is called."""
 
 from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
-from typing import Any
 
 import typer
 from typer.exceptions import TyperException
-from typer.main import get_command_name, get_group
+from typer.main import get_command
 
-from orchestrator.cli import run
+from orchestrator.cli import dataset, inspect, machine, merge_resize, recipes, results, run, usage, weights
 from orchestrator.errors import OrchestratorError, report
+from orchestrator.system import crash_report
+from orchestrator.system.terminal import clean, fit_streams
 
 FAULT = 70
 """Exit code after a fault of this program itself (sysexits.h: EX_SOFTWARE)."""
-MODULES = ("recipes", "machine", "weights", "dataset", "results")
+
+app = typer.Typer(
+    cls=usage.GroupedHelp,
+    help="Character LoRAs from images to a published release. Try:  make demo",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
-def _empty(*, completion: bool = False, helping: bool = True) -> typer.Typer:
-    return typer.Typer(
-        help="Character LoRAs from images to a published release. Try:  make demo",
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        add_completion=completion,
-        add_help_option=helping,
-    )
+@app.callback()
+def _verbless(context: typer.Context, *, version: usage.Version = False) -> None:
+    del version  # printed by its callback
+    usage.help_alone(context)
 
 
-def whole() -> typer.Typer:
-    """Return the command line with all verbs."""
-    app = _empty(completion=any(name.endswith("_COMPLETE") for name in os.environ))  # a shell asks what could follow
-    run.register(app)
-    for name in MODULES:
-        import_module(f"orchestrator.cli.{name}").register(app)
-    return app
-
-
-def _asked(argv: list[str]) -> Any:
-    """Return what ``argv`` needs of the command line: one verb, where it names one, which takes a third of the time."""
-    verb = argv[0] if argv else ""
-    helping = any(word.startswith("--h") for word in argv)  # typer imports pydantic to find that nobody asked for help
-    one = _empty(helping=helping)
-    if verb in run.VERBS:
-        one.command(verb, add_help_option=helping)(run.VERBS[verb])
-        return get_group(one)
-    app = whole()
-    named = [
-        (info, info.name or get_command_name(info.callback.__name__)) for info in app.registered_commands if info.callback
-    ]
-    one.registered_commands = [info for info, name in named if name == verb]
-    return get_group(one) if one.registered_commands else app
+for _module in (recipes, run, dataset, merge_resize, weights, inspect, machine, results):
+    _module.register(app)
 
 
 def main() -> int:
-    """Run the command line; everything that goes wrong becomes a text and an exit code here."""
-    from orchestrator.cli.progress import fit_streams  # noqa: PLC0415
-    from orchestrator.system.terminal import clean  # noqa: PLC0415
-
+    """Run the command line. Errors end here as a text on stderr and an exit code."""
     fit_streams()
     try:
-        ending = _asked(sys.argv[1:])(standalone_mode=False)
+        code = get_command(app)(prog_name=usage.NAME, standalone_mode=False)
     except OrchestratorError as error:
         print(clean(report(error)), file=sys.stderr)
         return error.exit_code
@@ -79,13 +58,9 @@ def main() -> int:
         )
         return 1
     except TyperException as error:
-        from orchestrator.cli import machine  # noqa: PLC0415
-
-        print(clean(machine.usage(error, whole())), file=sys.stderr)
+        print(clean(usage.usage_error(error)), file=sys.stderr)
         return 2
-    except Exception as error:  # noqa: BLE001 - said and kept, never shown as a traceback
-        from orchestrator.system import crash_report  # noqa: PLC0415
-
+    except Exception as error:  # noqa: BLE001 - kept in a file, never shown as a traceback
         print(clean(str(crash_report.problem(error))), file=sys.stderr)
         return FAULT
-    return ending if isinstance(ending, int) else 0
+    return code if isinstance(code, int) else 0

@@ -1,23 +1,30 @@
-"""The verbs of ``dataset``: build, check, import. Cheap to import; each brings what it needs when it is called."""
+"""The verbs of ``dataset``: build, check, import."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator.cli import project
+from orchestrator.cli.options import AsJson, Name, Profile
+from orchestrator.cli.progress import progress_bar
+from orchestrator.cli.usage import IMAGES, GroupedHelp, help_alone
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
 
-Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Recipe name, or path of a TOML file.")]
-Profile = Annotated[str, typer.Option(help="Overlay from recipes/_profiles.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
-
-app = typer.Typer(help="From a folder of pictures to what the trainer sees.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    cls=GroupedHelp,
+    help="Build, check or import the images of a recipe.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+app.callback()(help_alone)
 
 
 def register(parent: typer.Typer) -> None:
@@ -26,41 +33,42 @@ def register(parent: typer.Typer) -> None:
 
 
 def _recipe(name: str, profile: str) -> tuple[Recipe, Path]:
-    """Return a recipe and the project folder it belongs to; RecipeError if it reads folders that nobody gave."""
-    from orchestrator.dataset.sources import source_files  # noqa: PLC0415
-    from orchestrator.errors import RecipeError  # noqa: PLC0415
-    from orchestrator.recipe import loader  # noqa: PLC0415
-    from orchestrator.run.workspace import find_root  # noqa: PLC0415
-    from orchestrator.system import allowlist  # noqa: PLC0415
+    """Return a recipe and its project folder.
 
-    root = find_root()
+    Raises:
+        RecipeError: the recipe is wrong, or reads folders outside the project and the allow-list.
+    """
+    from orchestrator.dataset.sources import source_files
+    from orchestrator.recipe import loader
+    from orchestrator.system import allowlist
+
+    root = project.root()
     recipe = loader.recipe(root / "recipes", name, profile).recipe
-    strange = allowlist.problems(recipe, root)
-    strange = strange or allowlist.links(recipe, [path for _, path in source_files(recipe.dataset, root)], root)
-    if strange:
-        raise RecipeError(strange)
+    problems = allowlist.problems(recipe, root)
+    problems = problems or allowlist.links(recipe, [path for _, path in source_files(recipe.dataset, root)], root)
+    if problems:
+        raise RecipeError(problems)
     return recipe, root
 
 
-@app.command("build")
+@app.command("build", rich_help_panel=IMAGES)
 def build_(
     recipe: Name,
     *,
     profile: Profile = "",
-    output: Annotated[Path | None, typer.Option(help="Folder to write to; default: build/datasets/NAME.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to write. Default: build/datasets/NAME.")] = None,
 ) -> None:
-    """Write the training folders of a recipe; nothing is written when nothing has changed."""
-    from orchestrator.dataset.build import build  # noqa: PLC0415
-    from orchestrator.dataset.lint.console import bar  # noqa: PLC0415
+    """Write the training folders of a recipe. Unchanged folders stay."""
+    from orchestrator.dataset.build import build
 
     loaded, root = _recipe(recipe, profile)
     folder = output or root / "build" / "datasets" / loaded.dataset.name
-    with bar(f"dataset {loaded.dataset.name}") as report:
-        done = build(loaded.dataset, root, folder, report)
+    with progress_bar(f"dataset {loaded.dataset.name}") as tick:
+        done = build(loaded.dataset, root, folder, tick)
     say(f"{folder}: {done.pictures} pictures{', nothing has changed' if done.unchanged else ''}")
 
 
-@app.command("check")
+@app.command("check", rich_help_panel=IMAGES)
 def check_(
     recipe: Name,
     *,
@@ -68,9 +76,12 @@ def check_(
     json: AsJson = False,
     contact: Annotated[Path | None, typer.Option(help="Also write a contact sheet to this HTML file.")] = None,
 ) -> None:
-    """Say what the trainer will see, and what is wrong with it; exit code 3 when something would stop it."""
-    from orchestrator.dataset import lint  # noqa: PLC0415
-    from orchestrator.dataset.lint import console  # noqa: PLC0415
+    """Check the images and captions of a recipe.
+
+    Prints the buckets and steps of the trainer, then the findings. The exit code is 3 after an error.
+    """
+    from orchestrator.dataset import contact_sheet, lint
+    from orchestrator.dataset.lint import console
 
     loaded, root = _recipe(recipe, profile)
     folder = root / "build" / "datasets" / loaded.dataset.name
@@ -80,32 +91,26 @@ def check_(
     else:
         console.show(loaded.dataset, report)
     if contact is not None:
-        from orchestrator.dataset import contact_sheet as sheet  # noqa: PLC0415
-
         contact.parent.mkdir(parents=True, exist_ok=True)
-        contact.write_text(sheet.page(report), encoding="utf-8")
+        contact.write_text(contact_sheet.page(report), encoding="utf-8")
         say(contact, file=sys.stderr)
     if report.errors():
         raise typer.Exit(3)
 
 
-@app.command("import")
+@app.command("import", rich_help_panel=IMAGES)
 def import_(
-    folder: Annotated[
-        Path, typer.Argument(help="kohya's N_name folders, a folder of CharFramework, or a folder of pictures.")
-    ],
+    folder: Annotated[Path, typer.Argument(help="kohya's N_name folders, a folder of CharFramework, or a folder of images.")],
     *,
-    name: Annotated[str, typer.Option(help="Name of the dataset; default: from the folder.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the dataset. Default: from the folder.")] = "",
     output: Annotated[
-        Path | None, typer.Option(help="TOML file to write, as recipes/_subjects/NAME.toml; default: stdout.")
+        Path | None, typer.Option(help="TOML file to write, as recipes/_subjects/NAME.toml. Default: stdout.")
     ] = None,
 ) -> None:
-    """Write the [dataset] part of a recipe for pictures that exist already; they are not touched."""
-    from orchestrator.errors import Problem, RecipeError  # noqa: PLC0415
-    from orchestrator.importers.picture_folders import describe  # noqa: PLC0415
-    from orchestrator.run.workspace import find_root  # noqa: PLC0415
+    """Write the [dataset] table of a recipe for existing images."""
+    from orchestrator.importers.picture_folders import describe
 
-    text = describe(folder, find_root(), name)
+    text = describe(folder, project.root(), name)
     if output is None:
         say(text, end="")
         return

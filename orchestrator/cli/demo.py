@@ -1,4 +1,4 @@
-"""``orchestrator demo``: every recipe in the demo profile, then the page with all of it."""
+"""The verb demo: every recipe in the demo profile, then the report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CORE_SECONDS = 58.0
 
 
 def run() -> list[Outcome]:
-    """Say what will happen and how long it takes, do it, and say where the pictures are."""
+    """Print the expected duration, train every recipe, and write the report."""
     space = Workspace()
     options = session.RunOptions(Selection(("all",), PROFILE))
     loaded = space.load(options.selection)
@@ -29,16 +29,15 @@ def run() -> list[Outcome]:
     due = {step.recipe for step in plan.steps if step.recipe and space.store.reason(step, plan) is not None}
     if due:
         cores = os.cpu_count() or 1
-        said = duration(len(due) * CORE_SECONDS / cores)
+        expected = duration(len(due) * CORE_SECONDS / cores)
         print(
-            f"{len(due)} LoRAs will be trained on this machine, each with its pictures, on a small base model that this\n"
-            "project ships. "
-            f"That takes about {said} on {cores} cores. ^C stops it; the same command goes on.",
+            f"{len(due)} LoRAs will be trained on this machine, on a small base model that comes with this project, and\n"
+            f"rendered. That takes about {expected} on {cores} cores. ^C stops it; the same command continues.",
             file=sys.stderr,
         )
     outcomes = session.run_session(space, options, progress.choose)
     plan = space.plan(loaded)
     page = space.store.root / "report" / "index.html"
     report.write(space.store.root, loaded, page, plan=as_json(plan, space.store.reasons(plan), space.inputs))
-    print(f"pictures and files: {final(plan, space.store)[0]}\nthe whole story:    {page}", file=sys.stderr)
+    print(f"images and files: {final(plan, space.store)[0]}\nreport:           {page}", file=sys.stderr)
     return outcomes

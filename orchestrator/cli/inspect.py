@@ -1,4 +1,4 @@
-"""The verbs that look at LoRA files: inspect, compare, verify. Cheap to import."""
+"""The verbs inspect, compare and verify."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.options import AsJson, EngineName, Profile  # noqa: TC001 - typer reads them
+from orchestrator.cli import project, results
+from orchestrator.cli.options import AsJson, EngineName, Profile
+from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.system.terminal import print_json, say
 
@@ -25,7 +27,7 @@ _WIDTH = 30
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     for verb in (inspect, compare, verify):
-        app.command()(verb)
+        app.command(rich_help_panel=LORA_FILES)(verb)
 
 
 def inspect(
@@ -36,8 +38,8 @@ def inspect(
     ] = True,
     json: AsJson = False,
 ) -> None:
-    """Family, ranks, alphas, blocks and their norms, metadata and hashes of a LoRA."""
-    from orchestrator.weights.inspect import inspect as inspect_file  # noqa: PLC0415
+    """Print ranks, blocks, metadata and hashes of a LoRA."""
+    from orchestrator.weights.inspect import inspect as inspect_file
 
     found = inspect_file(file, norms=norms)
     if json:
@@ -93,8 +95,11 @@ def compare(
     *,
     json: AsJson = False,
 ) -> None:
-    """Cosine and norm ratio of what two LoRAs change, per block and whole, across families."""
-    from orchestrator.weights.compare import compare as compare_file  # noqa: PLC0415
+    """Compare two LoRAs block by block, across families.
+
+    Prints cosine and norm ratio of their deltas.
+    """
+    from orchestrator.weights.compare import compare as compare_file
 
     found = compare_file(first, second)
     if json:
@@ -104,14 +109,13 @@ def compare(
 
 
 def _print_comparison(found: Comparison) -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich import console, table
 
-    table = Table("block", "cosine", "norm B / norm A", "")
+    blocks = table.Table("block", "cosine", "norm B / norm A", "")
     for name, pair in (*found.blocks.items(), ("whole", found.whole)):
         bar = "█" * round(20 * abs(pair.cosine)) if pair.cosine is not None else ""
-        table.add_row(name, _number(pair.cosine), _number(pair.norm_ratio), bar)
-    Console().print(table)
+        blocks.add_row(name, _number(pair.cosine), _number(pair.norm_ratio), bar)
+    console.Console().print(blocks)
     for side, names in (("A", found.only_first), ("B", found.only_second)):
         if names:
             say(f"only in {side}: {len(names)} modules, {names[0]} …")
@@ -125,33 +129,32 @@ def verify(
     file: File,
     *,
     recipe: Annotated[
-        str, typer.Option(help="Check against this recipe; without it: which recipes could have made the file.")
+        str, typer.Option(help="Recipe to check against. Default: list the recipes of the project that fit.")
     ] = "",
     profile: Profile = "",
     engine: EngineName = "",
-    against: Annotated[Path | None, typer.Option(help="Of a release: another build of it; says what differs.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Another build of the release, for a list of differences.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Does a file (or a release's folder or zip) hold what its recipe promises, or what made it, and which recipes fit."""
-    from orchestrator.recipe import loader  # noqa: PLC0415
-    from orchestrator.run.workspace import Workspace, find_root  # noqa: PLC0415
-    from orchestrator.weights.verify import verify as verify_file  # noqa: PLC0415
+    """Check a LoRA against its recipe, or a whole release.
+
+    Without --recipe it prints the origin of the file and the recipes that fit. FILE may be the folder or zip of a release.
+    """
+    from orchestrator.recipe import loader
+    from orchestrator.weights.verify import verify as verify_file
 
     if file.is_dir() or file.suffix == ".zip":
-        from orchestrator.cli.results import verify_bundle  # noqa: PLC0415 - a release is verified as a whole
-
-        verify_bundle(file, against=against, json=json)
+        results.verify_bundle(file, against=against, json=json)
         return
     if against is not None:
         raise RecipeError(Problem("--against", "is for releases: their folders or zips", f"compare {file} {against}"))
     try:
-        root = find_root()
+        space = project.workspace()
     except RecipeError:
         if recipe:
             raise
         found = verify_file(file)
     else:
-        space = Workspace(root)
         names = [recipe] if recipe else loader.names(space.recipes)
         loaded, problems = loader.readable(space.recipes, names, profile, engine)
         if recipe and problems:
@@ -188,7 +191,7 @@ def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any
         recipe: what made the file.
         checkpoint: its base model; of the embedded engine's the sizes of the layers are read.
     """
-    from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
+    from orchestrator.weights.families import expected_tensors
 
     network, resize = recipe.network, recipe.resize
     sized = recipe.engine == "sd-scripts" or checkpoint is not None

@@ -1,4 +1,4 @@
-"""The verbs merge and resize, by our own code or by the programs of sd-scripts. Cheap to import: numpy comes with a call."""
+"""The verbs merge and resize, by our own code or by the programs of sd-scripts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.shared import AsJson, In, Out, Overwrite, Precision, progress, rule, show
+from orchestrator.cli.options import AsJson, In, Out, Overwrite, Precision, check_rank_rule, print_report
+from orchestrator.cli.progress import progress_bar
+from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
@@ -17,15 +19,23 @@ if TYPE_CHECKING:
 
     from orchestrator.weights.families.rank_selection import RankMethod
 
-Unmapped = Annotated[float, typer.Option(help="Weight of what is in no block, and of the blocks a short list leaves out.")]
+Unmapped = Annotated[
+    float, typer.Option(help="Weight of modules outside all blocks, and of blocks missing from a short list.")
+]
 Presets = Annotated[Path | None, typer.Option(help="Preset file of the LoRA block weight extension (NAME:v,v,…).")]
-Tool = Annotated[str, typer.Option("--with", help="orchestrator, or sd-scripts: its own program (make setup).")]
+Tool = Annotated[str, typer.Option("--with", help="orchestrator, or sd-scripts (its own program, after make setup).")]
 ToolOption = Annotated[list[str], typer.Option("--option", metavar="NAME=VALUE", help="An option of sd-scripts' program.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    for verb in (merge, resize):
+        app.command(rich_help_panel=LORA_FILES)(verb)
 
 
 def merge(
     files: Annotated[
-        list[str], typer.Argument(metavar="IN… OUT", help="One file, or several as FILE:RATIO[:WEIGHTS]; last the output.")
+        list[str], typer.Argument(metavar="IN… OUT", help="One file, or several as FILE:RATIO[:WEIGHTS], then the output.")
     ],
     *,
     block_weights: Annotated[
@@ -33,31 +43,31 @@ def merge(
     ] = "",
     prune: Annotated[bool, typer.Option("--prune", help="Drop modules of weight 0 instead of keeping zeros.")] = False,
     unmapped: Unmapped = 1.0,
-    compat: Annotated[str, typer.Option(help="supermerger-2023: multiply what that tool did.")] = "",
+    compat: Annotated[str, typer.Option(help="supermerger-2023: multiply the same tensors as that tool.")] = "",
     presets: Presets = None,
-    save_precision: Annotated[str, typer.Option(help="Of several files: fp16 (the default), bf16 or fp32.")] = "",
-    sv_ratio: Annotated[float | None, typer.Option(help="Of several files: resize the sum by this ratio.")] = None,
+    save_precision: Annotated[str, typer.Option(help="For several files: fp16 (the default), bf16 or fp32.")] = "",
+    sv_ratio: Annotated[float | None, typer.Option(help="For several files: resize the sum by this ratio.")] = None,
     tool: Tool = "orchestrator",
-    option: ToolOption = [],  # noqa: B006 - typer reads it
+    option: ToolOption = [],
     overwrite: Overwrite = False,
     json: AsJson = False,
 ) -> None:
-    """Bake block weights into a LoRA; or add several, each with a ratio and block weights of its own."""
+    """Apply block weights to a LoRA, or add several LoRAs."""
     if len(files) < 2:
         raise RecipeError(Problem("merge", "needs an input and an output", "merge IN OUT --block-weights FACE"))
     *inputs, output = files
     if _by_sd_scripts(tool, option):
         _none_of({"--prune": prune, "--compat": bool(compat), "--sv-ratio": sv_ratio is not None}, "svd_merge_lora.py")
-        from orchestrator.engines.sdscripts import lora_tools_run  # noqa: PLC0415
+        from orchestrator.engines.sdscripts import lora_tools_run
 
         asked = lora_tools_run.Asked(save_precision or "fp16", tuple(option), overwrite=overwrite)
         shares = _shares(inputs, block_weights, presets, unmapped)
-        with progress("svd_merge_lora.py") as told:
-            show(lora_tools_run.merge(shares, Path(output), asked, told), json=json)
+        with progress_bar("svd_merge_lora.py") as tick:
+            print_report(lora_tools_run.merge(shares, Path(output), asked, tick), json=json)
         return
     if len(inputs) > 1 or ".safetensors:" in inputs[0]:
-        from orchestrator.models import blocks  # noqa: PLC0415
-        from orchestrator.weights import combine  # noqa: PLC0415
+        from orchestrator.models import blocks
+        from orchestrator.weights import combine
 
         if block_weights or compat or prune:
             raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
@@ -74,10 +84,10 @@ def merge(
     if save_precision:
         what = "is for sums of several files; one file keeps the type of every tensor"
         raise RecipeError(Problem("--save-precision", what, "convert IN OUT --save-precision bf16"))
-    from orchestrator.models import blocks  # noqa: PLC0415
-    from orchestrator.weights.merge import merge as merge_file  # noqa: PLC0415
+    from orchestrator.models import blocks
+    from orchestrator.weights.merge import merge as merge_file
 
-    with progress("merge") as told:
+    with progress_bar("merge") as tick:
         report = merge_file(
             Path(inputs[0]),
             Path(output),
@@ -87,9 +97,9 @@ def merge(
             compat="supermerger-2023" if compat else None,
             presets=blocks.read_presets(presets) if presets else None,
             overwrite=overwrite,
-            progress=told,
+            progress=tick,
         )
-    show(report, json=json)
+    print_report(report, json=json)
 
 
 def _by_sd_scripts(tool: str, option: list[str]) -> bool:
@@ -104,16 +114,16 @@ def _by_sd_scripts(tool: str, option: list[str]) -> bool:
 def _none_of(given: dict[str, bool], program: str) -> None:
     """Raise RecipeError for every option that is given and that sd-scripts' program has not."""
     hint = "leave out --with sd-scripts"
-    found = [Problem(name, f"is no choice of sd-scripts' {program}", hint) for name, said in given.items() if said]
+    found = [Problem(name, f"is not an option of sd-scripts' {program}", hint) for name, said in given.items() if said]
     if found:
         raise RecipeError(found)
 
 
 def _shares(inputs: list[str], block_weights: str, presets: Path | None, unmapped: float) -> list[Any]:
     """Return one file with its block weights, or several as they were written, for sd-scripts' merge."""
-    from orchestrator.engines.sdscripts.lora_tools import share  # noqa: PLC0415
-    from orchestrator.models import blocks  # noqa: PLC0415
-    from orchestrator.weights.combine import parse  # noqa: PLC0415
+    from orchestrator.engines.sdscripts.lora_tools import share
+    from orchestrator.models import blocks
+    from orchestrator.weights.combine import parse
 
     known = blocks.read_presets(presets) if presets else None
     if len(inputs) == 1 and ".safetensors:" not in inputs[0]:
@@ -130,14 +140,14 @@ def _combine(
 ) -> None:
     """Write the sum that ``join`` makes, resized where a ratio is given."""
     if sv_ratio is None:
-        show(join(output, save_precision=precision, overwrite=overwrite), json=json)
+        print_report(join(output, save_precision=precision, overwrite=overwrite), json=json)
         return
-    from orchestrator.weights.resize import resize as resize_file  # noqa: PLC0415
+    from orchestrator.weights.resize import resize as resize_file
 
     between = output.with_name(f".{output.stem}.sum.{os.getpid()}.safetensors")
     try:
         join(between, save_precision="fp32")
-        show(resize_file(between, output, param=sv_ratio, save_precision=precision, overwrite=overwrite), json=json)
+        print_report(resize_file(between, output, param=sv_ratio, save_precision=precision, overwrite=overwrite), json=json)
     finally:
         between.unlink(missing_ok=True)
 
@@ -146,21 +156,21 @@ def resize(
     source: In,
     output: Out,
     *,
-    sv_ratio: Annotated[float | None, typer.Option(help="Keep singular values above the largest divided by this.")] = None,
+    sv_ratio: Annotated[float | None, typer.Option(help="Keep singular values above the largest one divided by this.")] = None,
     sv_fro: Annotated[float | None, typer.Option(help="Keep this fraction of every layer's Frobenius norm.")] = None,
     sv_cumulative: Annotated[float | None, typer.Option(help="Keep this fraction of the sum of singular values.")] = None,
-    size_mb: Annotated[float | None, typer.Option(help="Look for the sv_ratio whose tensors fit into so many MiB.")] = None,
-    new_rank: Annotated[int | None, typer.Option(help="Largest rank; without a method, the rank of every layer.")] = None,
-    new_conv_rank: Annotated[int | None, typer.Option(help="The same for convolutions; default: --new-rank.")] = None,
+    size_mb: Annotated[float | None, typer.Option(help="Choose the sv_ratio for tensors of at most this many MiB.")] = None,
+    new_rank: Annotated[int | None, typer.Option(help="Largest rank. Without a method, the rank of every layer.")] = None,
+    new_conv_rank: Annotated[int | None, typer.Option(help="The same for convolutions. Default: --new-rank.")] = None,
     rank_rule: Annotated[str, typer.Option(help="2023 (the default) or sd-scripts-0.10 (one more in every layer).")] = "",
     save_precision: Precision = "fp16",
     prune: Annotated[bool, typer.Option("--prune", help="Drop zero modules instead of keeping them with rank 1.")] = False,
     tool: Tool = "orchestrator",
-    option: ToolOption = [],  # noqa: B006 - typer reads it
+    option: ToolOption = [],
     overwrite: Overwrite = False,
     json: AsJson = False,
 ) -> None:
-    """Compress a LoRA by the rank of its layers."""
+    """Compress a LoRA by reducing the rank of its layers."""
     given: dict[RankMethod, float | None] = {
         "sv_ratio": sv_ratio,
         "sv_fro": sv_fro,
@@ -176,19 +186,19 @@ def resize(
         raise RecipeError(Problem("resize", "needs one method", ways))
     if _by_sd_scripts(tool, option):
         _none_of({"--prune": prune, "--size-mb": size_mb is not None}, "resize_lora.py")
-        from orchestrator.engines.sdscripts import lora_tools_run  # noqa: PLC0415
+        from orchestrator.engines.sdscripts import lora_tools_run
 
         how = dict(asked) | {"new_rank": new_rank, "new_conv_rank": new_conv_rank, "rank_rule": rank_rule or None}
         words = lora_tools_run.Asked(save_precision, tuple(option), overwrite=overwrite)
-        with progress("resize_lora.py") as told:
-            show(lora_tools_run.resize(source, output, how, words, told), json=json)
+        with progress_bar("resize_lora.py") as tick:
+            print_report(lora_tools_run.resize(source, output, how, words, tick), json=json)
         return
     method, param = asked[0] if asked else ("fixed", float(new_rank or 0))
     # One module per thread beats one module on all threads; BLAS reads this when numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from orchestrator.weights.resize import resize as resize_file  # noqa: PLC0415
+    from orchestrator.weights.resize import resize as resize_file
 
-    with progress("resize") as told:
+    with progress_bar("resize") as tick:
         report = resize_file(
             source,
             output,
@@ -196,10 +206,10 @@ def resize(
             param=param,
             new_rank=new_rank,
             new_conv_rank=new_conv_rank,
-            rank_rule=rule(rank_rule or "2023"),
+            rank_rule=check_rank_rule(rank_rule or "2023"),
             save_precision=save_precision,
             prune=prune,
             overwrite=overwrite,
-            progress=told,
+            progress=tick,
         )
-    show(report, json=json)
+    print_report(report, json=json)

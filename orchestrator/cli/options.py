@@ -1,65 +1,101 @@
-"""Arguments and options that several verbs take, each said once. Typer reads them."""
+"""Arguments and options of several verbs. Typer reads them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from orchestrator.errors import Problem
+from orchestrator.cli import project
+from orchestrator.errors import OrchestratorError, Problem, RecipeError, near_miss
+from orchestrator.system.terminal import print_json, say
 
 
 def recipe_names(incomplete: str) -> list[str]:
-    """Return the recipes whose names begin so, for a shell's completion; nothing is loaded."""
-    from orchestrator.errors import OrchestratorError  # noqa: PLC0415
-    from orchestrator.run.workspace import find_root  # noqa: PLC0415
-
+    """Return the recipes whose names begin with ``incomplete``, for the completion of a shell. Loads none of them."""
     try:
-        found = sorted(path.stem for path in (find_root() / "recipes").glob("*.toml"))
+        names = sorted(path.stem for path in (project.root() / "recipes").glob("*.toml"))
     except (OrchestratorError, OSError):
         return []
-    return [name for name in ("all", *found) if name.startswith(incomplete)]
+    return [name for name in ("all", *names) if name.startswith(incomplete)]
 
 
+ENGINES = ("sd-scripts", "embedded")
+
+Name = Annotated[str, typer.Argument(metavar="RECIPE", help="Name or TOML file of a recipe.", autocompletion=recipe_names)]
 Names = Annotated[
     list[str],
     typer.Argument(metavar="RECIPE…", help="Recipe names, paths of TOML files, or `all`.", autocompletion=recipe_names),
 ]
 Profile = Annotated[str, typer.Option(help="Overlay from recipes/_profiles.")]
-EngineName = Annotated[str, typer.Option("--engine", help="sd-scripts or embedded, instead of the recipe's.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
-Only = Annotated[list[str], typer.Option(help="Run only this step or kind; those before it must be done.")]
-Force = Annotated[list[str], typer.Option(help="Run this step or kind again, even if it is done.")]
+EngineName = Annotated[str, typer.Option("--engine", help="sd-scripts or embedded, instead of the recipe's engine.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else there.")]
+Only = Annotated[list[str], typer.Option(help="Run only this step or kind of step. Its inputs must be done.")]
+Force = Annotated[list[str], typer.Option(help="Run this step or kind of step again, even if it is done.")]
 KeepGoing = Annotated[
-    bool, typer.Option("--keep-going/--stop-at-failure", help="After a failure, go on with what does not depend on it.")
+    bool, typer.Option("--keep-going/--stop-at-failure", help="After a failure, continue with independent steps.")
 ]
-Executor = Annotated[str, typer.Option(help="local: beside each other; inline: one after another; ray: on a Ray cluster.")]
-Address = Annotated[
-    str, typer.Option(help="Of the Ray cluster: auto, HOST:PORT; default: $RAY_ADDRESS, or this machine alone.")
-]
+Executor = Annotated[str, typer.Option(help="local: in parallel; inline: one after another; ray: on a Ray cluster.")]
+Address = Annotated[str, typer.Option(help="Ray cluster: auto or HOST:PORT. Default: $RAY_ADDRESS, or this machine alone.")]
 Transport = Annotated[
     str,
     typer.Option(help="How files reach the cluster: auto (a shared runs folder, else Ray), object-store, or s3://…, file://…"),
 ]
-Gpus = Annotated[str, typer.Option(help="GPUs to use, as 0,1; default: all.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but problems and the result.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also say what is cached, where logs are, and progress often.")]
+Gpus = Annotated[str, typer.Option(help="GPUs to use, as 0,1. Default: all.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print problems and the result only.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Also print cached steps, paths of logs, and frequent progress.")
+]
 LogFormat = Annotated[str, typer.Option(help="text, or json: one JSON object per event on stderr.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Read finished files again and compare their digests.")]
 
+In = Annotated[Path, typer.Argument(metavar="IN", help="A LoRA file (.safetensors).")]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Allow the output to be the input.")]
+RankRule = Annotated[str, typer.Option(help="2023 (as the release) or sd-scripts-0.10 (one more in every layer).")]
+Precision = Annotated[str, typer.Option(help="fp16, bf16 or fp32.")]
 
-def misplaced(executor: str, gpus: str, address: str, transport: str) -> list[Problem]:
-    """Return what is wrong with the options that say where steps run."""
-    found: list[Problem] = []
+
+def check_engine(engine: str) -> None:
+    """Raise RecipeError for the name of an unknown engine."""
+    if engine and engine not in ENGINES:
+        raise RecipeError(Problem(f"--engine {engine}", f"no such engine{near_miss(engine, ENGINES)}", " or ".join(ENGINES)))
+
+
+def executor_problems(executor: str, gpus: str, address: str, transport: str) -> list[Problem]:
+    """Return the problems of the options for executor, GPUs and cluster."""
+    problems: list[Problem] = []
     if executor not in ("local", "inline", "ray"):
-        found.append(Problem(f"--executor {executor}", "no such executor", "local, inline or ray"))
+        problems.append(Problem(f"--executor {executor}", "no such executor", "local, inline or ray"))
     if transport not in ("auto", "object-store") and "://" not in transport:
-        found.append(
+        problems.append(
             Problem(f"--transport {transport}", "no such transport", "auto, object-store, or a URL as s3://bucket/krnk")
         )
     if executor != "ray":
-        given = [f"--address {address}"] * bool(address) + [f"--transport {transport}"] * (transport != "auto")
-        found += [Problem(one, "is for a Ray cluster", "--executor ray") for one in given]
+        options = [f"--address {address}"] * bool(address) + [f"--transport {transport}"] * (transport != "auto")
+        problems += [Problem(option, "is for a Ray cluster", "--executor ray") for option in options]
     elif gpus:
-        found.append(Problem(f"--gpus {gpus}", "is for this machine alone", "ray start --num-gpus=N says it on each node"))
-    return found
+        problems.append(
+            Problem(f"--gpus {gpus}", "is for this machine alone", "ray start --num-gpus=N sets the GPUs of each node")
+        )
+    return problems
+
+
+def check_rank_rule(text: str) -> Any:
+    """Return the rank rule ``text``.
+
+    Raises:
+        RecipeError: an unknown rule.
+    """
+    if text not in {"2023", "sd-scripts-0.10"}:
+        raise RecipeError(Problem("--rank-rule", f"{text!r} is neither 2023 nor sd-scripts-0.10"))
+    return text
+
+
+def print_report(report: Any, *, json: bool) -> None:
+    """Print the table of a report, or its JSON."""
+    if json:
+        print_json(report.to_json())
+    else:
+        say("\n".join(report.table()))

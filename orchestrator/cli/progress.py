@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import sys
 import threading
 import time
@@ -14,6 +14,7 @@ from orchestrator.run.context import Outcome, Silent, Status
 from orchestrator.system.terminal import clean, dumps, duration, say
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from rich.progress import TaskID
@@ -43,13 +44,6 @@ class Style:
     form: Form = Form.TEXT
 
 
-def fit_streams() -> None:
-    """Let a terminal that cannot show a letter show ? instead of ending the program (LANG=C, a Windows code page)."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
 def ending(outcome: Outcome) -> str:
     """Return the line that says how a step ended."""
     text = f"{outcome.status:8} {outcome.step.name}"
@@ -60,7 +54,20 @@ def ending(outcome: Outcome) -> str:
     return clean(text)
 
 
-class Plain(Silent):
+@contextlib.contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Yield a callback (done, total, note) that moves a bar on stderr, and does nothing without a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total, _note: None
+        return
+    from rich import console, progress
+
+    with progress.Progress(console=console.Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total, note: bar.update(task, completed=done, total=total, description=f"{label} {note}".rstrip())
+
+
+class LineProgress(Silent):
     """One line per event, for logs and pipes."""
 
     def __init__(self, plan: Plan, stream: TextIO | None = None, *, verbose: bool = False) -> None:
@@ -104,7 +111,7 @@ class Plain(Silent):
         self._line(text)
 
 
-class Events(Silent):
+class JsonEvents(Silent):
     """One JSON object per line on stderr, for other programs: time, event, step, and what belongs to it."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -144,17 +151,22 @@ class Events(Silent):
         self._write("say", text=text)
 
 
-class Bars(Silent):
+class ProgressBars(Silent):
     """A bar per running step with loss and time left, and one over all steps."""
 
     def __init__(self, plan: Plan) -> None:
         """Prepare the bars; they appear inside ``with``."""
-        from rich.console import Console  # noqa: PLC0415 - only a terminal needs rich
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn  # noqa: PLC0415
+        from rich import console, progress
 
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        self._bars = Progress(*columns, TextColumn("{task.fields[note]}", markup=False), console=console, refresh_per_second=8)
+        columns = (
+            "{task.description}",
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[note]}", markup=False),
+        )
+        self._bars = progress.Progress(*columns, console=console.Console(stderr=True), refresh_per_second=8)
         self._all = self._bars.add_task("all steps", total=len(plan.steps), note="")
         self._tasks: dict[str, TaskID] = {}
 
@@ -197,7 +209,7 @@ def choose(plan: Plan, style: Style = Style(), *, quiet: bool = False) -> Silent
     if quiet or style.quiet:
         return Silent()
     if style.form is Form.JSON:
-        return Events()
+        return JsonEvents()
     if style.verbose or not sys.stderr.isatty():
-        return Plain(plan, verbose=style.verbose)
-    return Bars(plan)
+        return LineProgress(plan, verbose=style.verbose)
+    return ProgressBars(plan)

@@ -1,14 +1,18 @@
-"""The verbs that write recipes: new, import, fmt, schema. Each imports what it needs."""
+"""The verbs for recipe files: new, import, schema."""
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.cli.options import AsJson  # noqa: TC001 - typer reads it
+from orchestrator.cli import project
+from orchestrator.cli.options import AsJson
+from orchestrator.cli.usage import RECIPES
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
@@ -17,41 +21,39 @@ if TYPE_CHECKING:
     from orchestrator.importers.new_subject import Proposal, Wish
     from orchestrator.importers.to_recipe import Imported
 
-Images = Annotated[list[Path], typer.Option("--images", help="Folder of pictures; again for each further source.")]
-Trigger = Annotated[list[str], typer.Option(help="Word that will call the character; one for each --images.")]
-Algorithm = Annotated[list[str], typer.Option(help="lora3x3, locon, loha, …; again for more. Default: those three.")]
+Images = Annotated[list[Path], typer.Option("--images", help="Folder of images. Repeat it for every further source.")]
+Trigger = Annotated[list[str], typer.Option(help="Trigger word of the character, one for each --images.")]
+Algorithm = Annotated[list[str], typer.Option(help="lora3x3, locon, loha, … Repeat it for more. Default: those three.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    app.command("new")(new)
-    app.command("import")(import_)
-    app.command("fmt")(fmt)
-    app.command("schema")(schema)
+    app.command("new", rich_help_panel=RECIPES)(new)
+    app.command("import", rich_help_panel=RECIPES)(import_)
+    app.command("fmt", rich_help_panel=RECIPES)(fmt)
+    app.command("schema", rich_help_panel=RECIPES)(schema)
 
 
 def new(
-    subject: Annotated[str, typer.Argument(help="Name of the character; becomes file names and the trigger word.")],
+    subject: Annotated[str, typer.Argument(help="Name of the character, used for files and as trigger word.")],
     *,
     images: Images,
-    type_: Annotated[str, typer.Option("--type", help="face, body or group; default: by the pictures.")] = "",
-    trigger: Trigger = [],  # noqa: B006 - typer reads the default
-    algorithm: Algorithm = [],  # noqa: B006
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps; default: by the type.")] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="How often a picture counts; default: by the type.")] = None,
-    base: Annotated[str, typer.Option(help="Base model's file name; default: the release's.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Take what is proposed, without a question.")] = False,
+    type_: Annotated[str, typer.Option("--type", help="face, body or group. Default: from the images.")] = "",
+    trigger: Trigger = [],
+    algorithm: Algorithm = [],
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: by the type.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of every image. Default: by the type.")] = None,
+    base: Annotated[str, typer.Option(help="File name of the base model. Default: the release's.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Accept the proposal without a question.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Look at a folder of pictures and write recipes for it.  Example: orchestrator new mimi --images pictures."""
-    from orchestrator.errors import RecipeError  # noqa: PLC0415
-    from orchestrator.importers import new_subject as new_  # noqa: PLC0415
-    from orchestrator.run.workspace import find_root  # noqa: PLC0415
+    """Write recipes for a folder of images.
 
-    try:
-        root = find_root()
-    except RecipeError:
-        root = Path.cwd()
+    Example: orchestrator new mimi --images pictures
+    """
+    from orchestrator.importers import new_subject as new_
+
+    root = project.root_or_here()
     asked = tuple(algorithm) or new_.ALGORITHMS
     wish = new_.Wish(subject, tuple(images), type_, tuple(trigger), asked, steps, repeats, base)
     proposal = new_.propose(wish, root)
@@ -76,10 +78,8 @@ def new(
 
 def _ask(wish: Wish, proposal: Proposal, root: Path) -> tuple[Wish, Proposal]:
     """Show the proposal and let a person change type and trigger words."""
-    import dataclasses  # noqa: PLC0415
-
-    from orchestrator.importers import inspect_folder  # noqa: PLC0415
-    from orchestrator.importers import new_subject as new_  # noqa: PLC0415
+    from orchestrator.importers import inspect_folder
+    from orchestrator.importers import new_subject as new_
 
     for note in proposal.notes:
         typer.echo(note, err=True)
@@ -95,9 +95,9 @@ def _ask(wish: Wish, proposal: Proposal, root: Path) -> tuple[Wish, Proposal]:
 
 def _problems(root: Path, recipes: Sequence[str]) -> list[str]:
     """Return what the checks of the pictures say about recipes that were just written."""
-    from orchestrator.dataset.layout import make_layout  # noqa: PLC0415
-    from orchestrator.dataset.problems import dataset_problems  # noqa: PLC0415
-    from orchestrator.recipe import loader  # noqa: PLC0415
+    from orchestrator.dataset.layout import make_layout
+    from orchestrator.dataset.problems import dataset_problems
+    from orchestrator.recipe import loader
 
     loaded = loader.recipe(root / "recipes", recipes[0]).recipe
     found = dataset_problems(make_layout(loaded.dataset, root), loaded.dataset, root)
@@ -125,14 +125,17 @@ def import_(
         str, typer.Argument(metavar="FILE", help="kohya_ss JSON, LoRA_Easy or sd-scripts TOML, .bat, LoRA, or a LoRA line.")
     ],
     *,
-    name: Annotated[str, typer.Option(help="Name of the recipe; default: what the file says.")] = "",
-    output: Annotated[Path | None, typer.Option(help="File to write; default: recipes/NAME.toml.")] = None,
+    name: Annotated[str, typer.Option(help="Name of the recipe. Default: from the file.")] = "",
+    output: Annotated[Path | None, typer.Option(help="File to write. Default: recipes/NAME.toml.")] = None,
     stdout: Annotated[bool, typer.Option("--stdout", help="Print the recipe instead of writing it.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Make a recipe of settings for another program.  Example: orchestrator import old-settings.json --name mimi."""
-    from orchestrator import importers  # noqa: PLC0415
-    from orchestrator.importers import to_recipe  # noqa: PLC0415
+    """Turn the settings of another program into a recipe.
+
+    Example: orchestrator import old-settings.json --name mimi
+    """
+    from orchestrator import importers
+    from orchestrator.importers import to_recipe
 
     imported = [to_recipe.recipe(found, name) for found in importers.read(source)]
     files = [] if stdout else _write_imported(imported, output)
@@ -163,25 +166,20 @@ def import_(
 
 
 def _text(one: Imported) -> str:
-    from orchestrator.recipe import toml as fmt_  # noqa: PLC0415
+    from orchestrator.recipe import toml as fmt_
 
     lost = [f"# {note}" for note in one.notes if note.fate != "kept"]
     return "\n".join([f"# {one.table['summary']}", *lost, "", *fmt_.lines(one.table)]) + "\n"
 
 
 def _write_imported(imported: list[Imported], output: Path | None) -> list[Path]:
-    from orchestrator.errors import Problem, RecipeError  # noqa: PLC0415
-    from orchestrator.recipe import toml as fmt_  # noqa: PLC0415
-    from orchestrator.run.workspace import find_root  # noqa: PLC0415
+    from orchestrator.recipe import toml as fmt_
 
     if output is not None and len(imported) > 1:
         raise RecipeError(
             Problem("--output", f"{len(imported)} trainings stand in this file", "leave it out: recipes/ gets one each")
         )
-    try:
-        folder = find_root() / "recipes"
-    except RecipeError:
-        folder = Path.cwd() / "recipes"
+    folder = project.root_or_here() / "recipes"
     files = [output or folder / f"{one.name}.toml" for one in imported]
     standing = [
         Problem(str(path), "exists already", "give another --name, or move it away") for path in files if path.exists()
@@ -201,12 +199,10 @@ def fmt(
     *,
     check: Annotated[bool, typer.Option("--check", help="Only say which files are not in form; exit code 1 if any.")] = False,
 ) -> None:
-    """Put recipes into form: spaces, blank lines, the schema line for editors. Values and comments stay."""
-    from orchestrator.errors import Problem, RecipeError  # noqa: PLC0415
-    from orchestrator.recipe import toml as fmt_  # noqa: PLC0415
-    from orchestrator.run.workspace import find_root  # noqa: PLC0415
+    """Format recipes: spaces, blank lines, the schema line."""
+    from orchestrator.recipe import toml as fmt_
 
-    paths = files or sorted((find_root() / "recipes").rglob("*.toml"))
+    paths = files or sorted((project.root() / "recipes").rglob("*.toml"))
     changed: list[Path] = []
     problems: list[Problem] = []
     for path in paths:
@@ -234,15 +230,17 @@ def fmt(
 
 def schema(
     *,
-    write: Annotated[bool, typer.Option("--write", help="Write recipes/recipe.schema.json instead of printing.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write recipes/recipe.schema.json instead of printing it.")] = False,
 ) -> None:
-    """The JSON Schema of a recipe, for editors.  Example: orchestrator schema --write."""
-    from orchestrator.recipe import schema as schema_  # noqa: PLC0415
-    from orchestrator.recipe import toml as fmt_  # noqa: PLC0415
-    from orchestrator.run.workspace import find_root  # noqa: PLC0415
+    """Print the JSON Schema of a recipe, for editors.
+
+    Example: orchestrator schema --write
+    """
+    from orchestrator.recipe import schema as schema_
+    from orchestrator.recipe import toml as fmt_
 
     if write:
-        path = find_root() / "recipes" / fmt_.SCHEMA
+        path = project.root() / "recipes" / fmt_.SCHEMA
         path.write_text(schema_.dumps(), "utf-8")
         say(path)
     else:

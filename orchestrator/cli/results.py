@@ -1,7 +1,4 @@
-"""The verbs about runs and what came of them: status, trace, report, push, verify-bundle, grid, variants, prune.
-
-Imports typer only; the rest when a verb is called.
-"""
+"""The verbs for runs and their results: status, trace, report, grid, variants, verify-bundle, push, prune."""
 
 from __future__ import annotations
 
@@ -11,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.options import EngineName, Gpus, Profile, Quiet, recipe_names
-from orchestrator.system.terminal import print_json, say
+from orchestrator.cli import project
+from orchestrator.cli.options import AsJson, EngineName, Gpus, Name, Profile, Quiet
+from orchestrator.cli.usage import MACHINE, RECIPES, RELEASE
+from orchestrator.system.lock import clock
+from orchestrator.system.terminal import duration, print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.errors import Problem
@@ -20,37 +20,36 @@ if TYPE_CHECKING:
     from orchestrator.recipe.loader import Loaded
     from orchestrator.run.context import RunObserver
 
-Out = Annotated[Path | None, typer.Option(help="Where to write the page; default: runs/report/index.html.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
-Bundle = Annotated[Path, typer.Argument(help="A release: its folder or its zip.")]
+Bundle = Annotated[Path, typer.Argument(help="Folder or zip of a release.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    app.command()(status)
-    app.command()(trace)
-    app.command()(report)
-    app.command()(push)
-    app.command("verify-bundle")(verify_bundle)
-    app.command()(grid)
-    app.command()(variants)
-    app.command()(prune)
+    app.command(rich_help_panel=RECIPES)(status)
+    app.command(rich_help_panel=RECIPES)(trace)
+    app.command(rich_help_panel=RECIPES)(report)
+    app.command(rich_help_panel=RELEASE)(grid)
+    app.command(rich_help_panel=RELEASE)(variants)
+    app.command(rich_help_panel=RELEASE)(verify_bundle)
+    app.command(rich_help_panel=RELEASE)(push)
+    app.command(rich_help_panel=MACHINE)(prune)
 
 
 def trace() -> None:
-    """What ran where and when, as Chrome-trace JSON: orchestrator trace > trace.json, for Perfetto or about:tracing."""
-    from orchestrator.run import trace as trace_  # noqa: PLC0415
-    from orchestrator.run.workspace import Workspace  # noqa: PLC0415
+    """Print the timeline of all steps, as a Chrome trace.
 
-    print_json(trace_.chrome(trace_.spans(Workspace().store.root.glob("*/*/record.json"))))
+    Example: orchestrator trace > trace.json, for Perfetto or about:tracing
+    """
+    from orchestrator.run import trace as trace_
+
+    print_json(trace_.chrome(trace_.spans(project.workspace().store.root.glob("*/*/record.json"))))
 
 
 def status(*, json: AsJson = False) -> None:
-    """What runs now, since when, how far; and what was left unfinished."""
-    from orchestrator.cli import show as show_  # noqa: PLC0415
-    from orchestrator.run.workspace import Workspace  # noqa: PLC0415
+    """Show running and unfinished steps, and their progress."""
+    from orchestrator.cli import show as show_
 
-    found = show_.unfinished(Workspace().store)
+    found = show_.unfinished(project.workspace().store)
     if json:
         print_json(found)
     elif not found:
@@ -61,67 +60,72 @@ def status(*, json: AsJson = False) -> None:
 
 def report(
     *,
-    out: Out = None,
-    live: Annotated[bool, typer.Option("--live", help="Serve the page on this machine only; it refreshes itself.")] = False,
-    port: Annotated[int, typer.Option(help="Port of --live; 0: any that is free.")] = 8731,
+    out: Annotated[Path | None, typer.Option(help="File to write. Default: runs/report/index.html.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Serve the page on this machine, and refresh it during runs.")] = False,
+    port: Annotated[int, typer.Option(help="Port of --live. 0: any free port.")] = 8731,
     profile: Profile = "",
 ) -> None:
-    """One page about all recipes and runs: state, curves, weights, pictures. Works offline."""
-    from orchestrator import report as report_  # noqa: PLC0415
-    from orchestrator.run.workspace import Selection, Workspace, as_json  # noqa: PLC0415
+    """Write one offline HTML page about all recipes and runs."""
+    from orchestrator import report as report_
+    from orchestrator.run.workspace import as_json
 
-    space = Workspace()
-
-    told: list[Problem] = []
+    space = project.workspace()
+    printed: list[Problem] = []
 
     def read() -> tuple[list[Loaded], dict[str, Any]]:
-        loaded, problems = space.readable(Selection(("all",), profile, ""))
-        if problems and problems != told:  # --live reads again and again
+        loaded, problems = space.readable(project.selection(["all"], profile))
+        if problems and problems != printed:  # --live reads again and again
             say("\n".join(["not in the report:", *map(str, problems)]), file=sys.stderr)
-        told[:] = problems
+        printed[:] = problems
         plan = space.plan(loaded)
         return loaded, as_json(plan, space.store.reasons(plan), space.inputs)
 
     if live:
-        from orchestrator.report.live import serve  # noqa: PLC0415
+        from orchestrator.report.live import serve
 
         serve(space.store.root, space.recipes, read, port=port)
         return
-    loaded, said = read()
+    loaded, plan = read()
     target = out or space.store.root / "report" / "index.html"
-    report_.write(space.store.root, loaded, target, plan=said)
+    report_.write(space.store.root, loaded, target, plan=plan)
     say(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
 
 
 def push(
     bundle: Bundle,
     *,
-    repo: Annotated[str, typer.Option(help="OWNER/NAME on the Hugging Face Hub; default: what the release says.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Really upload; without it, only say what would happen.")] = False,
+    repo: Annotated[str, typer.Option(help="OWNER/NAME on the Hugging Face Hub. Default: from the release.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Upload. Without it, list the files only.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
 ) -> None:
-    """Upload a release to the Hugging Face Hub. Without --yes it only says what it would do."""
-    from orchestrator.release import push as push_  # noqa: PLC0415
+    """Upload a release to the Hugging Face Hub.
 
-    done = push_.push(bundle, repo, yes=yes, private=private)
-    say("\n".join(done.lines()))
+    Without --yes it lists the files and uploads nothing.
+    """
+    from orchestrator.release import push as push_
+
+    upload = push_.push(bundle, repo, yes=yes, private=private)
+    say("\n".join(upload.lines()))
 
 
 def verify_bundle(
     bundle: Bundle,
     *,
-    against: Annotated[Path | None, typer.Option(help="Another bundle: say what differs between the two.")] = None,
+    against: Annotated[Path | None, typer.Option(help="Another build of the release, for a list of differences.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Check every file of a release: digests, metadata, hashes, card, zip; with --against, what of a rebuild differs."""
-    from orchestrator.release import diff, verify  # noqa: PLC0415
-    from orchestrator.weights import checks as verdict  # noqa: PLC0415
+    """Check every file of a release.
+
+    Checks digests, metadata, hashes, card and zip. --against lists the differences from another build.
+    """
+    from orchestrator.release import diff, verify
+    from orchestrator.weights.checks import as_json
 
     checks = verify.verify_bundle(bundle)
     if against is not None:
         checks += diff.differences(bundle, against)
     if json:
-        print_json(verdict.as_json(checks))
+        print_json(as_json(checks))
     else:
         for check in checks:
             say(f"{check.verdict:8} {check.what}" + (f"  {check.detail}" if check.detail else ""))
@@ -130,41 +134,46 @@ def verify_bundle(
 
 
 def grid(
-    output: Annotated[Path, typer.Argument(help="Where to write: sweep.png writes sweep_grid.png and sweep_grid.webp.")],
+    output: Annotated[Path, typer.Argument(help="Name of the grid: sweep.png writes sweep_grid.png and sweep_grid.webp.")],
     *,
-    row: Annotated[list[str], typer.Option(help="LABEL=FOLDER, once a row: sv_ratio 16=sweep/16. The folders hold NAME.png.")],
-    column: Annotated[list[str], typer.Option(help="NAME or NAME=LABEL; default: every picture of the first folder.")] = [],  # noqa: B006
-    title: Annotated[str, typer.Option(help="Stands above.")] = "",
-    scale: Annotated[int, typer.Option(help="Enlarge every picture so many times.", min=1, max=16)] = 1,
+    row: Annotated[list[str], typer.Option(help="LABEL=FOLDER, once a row: sv_ratio 16=sweep/16. The folder holds NAME.png.")],
+    column: Annotated[list[str], typer.Option(help="NAME or NAME=LABEL. Default: every image of the first folder.")] = [],
+    title: Annotated[str, typer.Option(help="Title above the grid.")] = "",
+    scale: Annotated[int, typer.Option(help="Factor by which every image is enlarged.", min=1, max=16)] = 1,
 ) -> None:
-    """Arrange pictures in a labelled grid: algorithms, ratios, multipliers or block weights by prompts."""
-    from orchestrator.release import grid as grid_  # noqa: PLC0415
+    """Arrange images in a labelled grid.
+
+    Rows and columns may be algorithms, ratios, multipliers, block weights or prompts.
+    """
+    from orchestrator.release import grid as grid_
 
     files = grid_.write(output.parent, output.stem, *grid_.parse(row, column), title=title, scale=scale)
     say("\n".join(str(file) for file in files))
 
 
 def variants(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name.", autocompletion=recipe_names)],
+    recipe: Name,
     *,
     sv_ratio: Annotated[str, typer.Option(help="Compression ratios, as none,64,32,16.")] = "",
-    block_weights: Annotated[list[str], typer.Option(help="none, a preset's name or v,v,…; once each.")] = [],  # noqa: B006
-    multiplier: Annotated[str, typer.Option(help="Weights at which the LoRA is applied, as 0.5,0.75,1.")] = "",
+    block_weights: Annotated[list[str], typer.Option(help="none, the name of a preset, or v,v,… Repeat it for more.")] = [],
+    multiplier: Annotated[str, typer.Option(help="Weights of the LoRA while rendering, as 0.5,0.75,1.")] = "",
     profile: Profile = "",
     engine: EngineName = "",
     gpus: Gpus = "",
     quiet: Quiet = False,
 ) -> None:
-    """One training at several ratios, block weights or multipliers: X/Y grids, and a slider on the report's page."""
-    from orchestrator.cli import progress  # noqa: PLC0415
-    from orchestrator.release import variants as variants_  # noqa: PLC0415
-    from orchestrator.run.workspace import Selection, Workspace  # noqa: PLC0415
+    """Render one training at several ratios or weights.
+
+    Writes X/Y grids, and a slider for the page of the report.
+    """
+    from orchestrator.cli import progress
+    from orchestrator.release import variants as variants_
 
     split = {name: tuple(text.split(",")) for name, text in (("sv_ratio", sv_ratio), ("multiplier", multiplier)) if text}
-    given = {"block_weights": tuple(block_weights), **split}
-    axes = [variants_.Axis(name, values) for name, values in given.items() if values]
-    space = Workspace()
-    loaded = space.load(Selection((recipe,), profile, engine))[0]
+    values_by_axis = {"block_weights": tuple(block_weights), **split}
+    axes = [variants_.Axis(name, values) for name, values in values_by_axis.items() if values]
+    space = project.workspace()
+    loaded = space.load(project.selection([recipe], profile, engine))[0]
 
     def observe(plan: Plan) -> RunObserver:
         return progress.choose(plan, quiet=quiet)
@@ -175,16 +184,16 @@ def variants(
 
 def prune(
     *,
-    yes: Annotated[bool, typer.Option("--yes", help="Really remove; without it, only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove the results. Without it, list them only.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Free the disk of results that no recipe asks for any more. Without --yes it only lists them."""
-    from orchestrator.run import prune as prune_  # noqa: PLC0415
-    from orchestrator.run.workspace import Workspace  # noqa: PLC0415
-    from orchestrator.system.lock import clock  # noqa: PLC0415
-    from orchestrator.system.terminal import duration  # noqa: PLC0415
+    """List or remove results without a current recipe.
 
-    space = Workspace()
+    Without --yes it removes nothing.
+    """
+    from orchestrator.run import prune as prune_
+
+    space = project.workspace()
     found, strangers = prune_.stale(space)
     if yes:
         prune_.remove(space, found)

@@ -1,15 +1,17 @@
-"""The verbs that go through recipes: list, show, plan, run, all, demo. Each imports what it needs."""
+"""The verbs list, show, plan, run, all and demo."""
 
 from __future__ import annotations
 
 import inspect
 import signal
+import sys
 from dataclasses import asdict
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli import project
 from orchestrator.cli.options import (
     Address,
     AsJson,
@@ -19,6 +21,7 @@ from orchestrator.cli.options import (
     Gpus,
     KeepGoing,
     LogFormat,
+    Name,
     Names,
     Only,
     Profile,
@@ -26,63 +29,72 @@ from orchestrator.cli.options import (
     Transport,
     Verbose,
     Verify,
-    misplaced,
-    recipe_names,
+    check_engine,
+    executor_problems,
 )
+from orchestrator.cli.usage import RECIPES
 from orchestrator.errors import OrchestratorError, Problem, RecipeError, near_miss
+from orchestrator.run.context import Status
 from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from orchestrator.run.context import Outcome
-    from orchestrator.run.workspace import Selection, Workspace
+    from orchestrator.plan.planner import Plan
+    from orchestrator.run.context import Outcome, RunObserver
+    from orchestrator.run.workspace import Selection
 
 STOPPED = 130
+LISTED = ("name", "subject", "algorithm", "summary")
 
 
 def list_(*, json: AsJson = False) -> None:
-    """The recipes: name, subject, algorithm, summary."""
-    from orchestrator.recipe import compose  # noqa: PLC0415
+    """List the recipes: name, subject, algorithm, summary."""
+    from orchestrator.recipe import loader
 
-    root = compose.find_root() / "recipes"
-    found = compose.listed(root)
-    problems: list[Problem] = []
-    if found is None:
-        from orchestrator.recipe import loader  # noqa: PLC0415 - pydantic is half of the time that this verb takes
-
-        loaded, problems = loader.readable(root, loader.names(root))
-        found = [{key: getattr(each.recipe, key) for key in compose.LISTED} for each in loaded]
+    root = project.root() / "recipes"
+    loaded, problems = loader.readable(root, loader.names(root))
+    recipes = [each.recipe for each in loaded]
     if json:
-        print_json(found)
+        print_json([{key: getattr(recipe, key) for key in LISTED} for recipe in recipes])
     else:
-        width = max((len(one["name"]) for one in found), default=0)
-        for one in found:
-            say(f"{one['name']:{width}}  {one['subject']:15} {one['algorithm']:8}  {one['summary']}")
-    if problems:  # of the other recipes, which are not in the list
+        width = max((len(recipe.name) for recipe in recipes), default=0)
+        for recipe in recipes:
+            say(f"{recipe.name:{width}}  {recipe.subject:15} {recipe.algorithm:8}  {recipe.summary}")
+    if problems:  # of the other recipes
         raise RecipeError(problems)
 
 
 def show(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name.", autocompletion=recipe_names)],
+    recipe: Name,
     *,
-    origin: Annotated[bool, typer.Option("--origin", help="Say which file set each value.")] = False,
+    origin: Annotated[bool, typer.Option("--origin", help="Add the file that set each value.")] = False,
     profile: Profile = "",
     engine: EngineName = "",
-    as_: Annotated[str, typer.Option("--as", help="sd-scripts: the files that sd-scripts itself reads.")] = "",
-    output: Annotated[Path | None, typer.Option(help="With --as: folder to write them to; default: print them.")] = None,
+    as_: Annotated[str, typer.Option("--as", help="sd-scripts: the input files of sd-scripts.")] = "",
+    output: Annotated[Path | None, typer.Option(help="With --as: folder to write. Default: print the files.")] = None,
     json: AsJson = False,
 ) -> None:
-    """The merged recipe, as TOML; with --origin, where each value comes from.  Example: orchestrator show krnk-locon."""
-    from orchestrator.cli import show as show_  # noqa: PLC0415
+    """Print a merged recipe as TOML.
 
-    space = _workspace()
-    loaded = space.load(_wanted([recipe], profile, engine))[0]
+    Example: orchestrator show krnk-locon --origin
+    """
+    from orchestrator.cli import show as show_
+    from orchestrator.run import export_sd_scripts
+
+    if as_ not in ("", "sd-scripts"):
+        raise RecipeError(Problem(f"--as {as_}", f"no such form{near_miss(as_, ['sd-scripts'])}", "sd-scripts"))
+    space = project.workspace()
+    loaded = space.load(_selection([recipe], profile, engine))[0]
     if as_:
-        from orchestrator.cli import machine  # noqa: PLC0415
-
-        machine.export(loaded.recipe, space, as_, output)
+        files = export_sd_scripts.sd_scripts(loaded.recipe, space.inputs, output or Path("sd-scripts"))
+        if output is None:
+            for name, text in files.items():
+                print(f"# ==== {name}\n{text}")
+        else:
+            for path in export_sd_scripts.write(files, output):
+                say(path)
     elif json:
         print_json({"recipe": loaded.recipe.model_dump(mode="json"), "origin": loaded.origin})
     else:
@@ -94,31 +106,29 @@ def plan(
     *,
     profile: Profile = "",
     engine: EngineName = "",
-    argv: Annotated[bool, typer.Option("--argv", help="Print every command, to paste into a shell.")] = False,
+    argv: Annotated[bool, typer.Option("--argv", help="Print every command, for a shell.")] = False,
     json: AsJson = False,
-    force: Force = [],  # noqa: B006 - typer reads the default
+    force: Force = [],
     verify: Verify = False,
 ) -> None:
-    """The steps, each with the reason why it will run or "cached", and what will come out. Runs nothing."""
-    from orchestrator.cli import show as show_  # noqa: PLC0415
-    from orchestrator.run import benchmark  # noqa: PLC0415
-    from orchestrator.run.workspace import as_json, select  # noqa: PLC0415
+    """Print the steps and their reasons, without running."""
+    from orchestrator.cli import show as show_
+    from orchestrator.run import benchmark, workspace
 
-    space = _workspace()
-    loaded = space.load(_wanted(names, profile, engine))
+    space = project.workspace()
+    loaded = space.load(_selection(names, profile, engine))
     made = space.plan(loaded)
-    reasons = space.store.reasons(made, select(made, force, "--force"), verify=verify)
+    reasons = space.store.reasons(made, workspace.select(made, force, "--force"), verify=verify)
     if argv:
         print(show_.shell(made, space), end="")
     elif json:
-        print_json(as_json(made, reasons, space.inputs) | {"left": asdict(benchmark.left(made, reasons, space))})
+        print_json(workspace.as_json(made, reasons, space.inputs) | {"left": asdict(benchmark.left(made, reasons, space))})
     else:
-        from orchestrator.cli import machine  # noqa: PLC0415
-
         say(show_.plan(made, reasons, space), end="")
         if left := benchmark.left(made, reasons, space).told(profile, engine):
             say(left)
-        machine.say_lacking(made, reasons, space, names)
+        if lacking := show_.lacking(made, reasons, space, names):
+            say(lacking, file=sys.stderr)
     space.inputs.remember()
 
 
@@ -127,8 +137,8 @@ def run(
     *,
     profile: Profile = "",
     engine: EngineName = "",
-    only: Only = [],  # noqa: B006
-    force: Force = [],  # noqa: B006
+    only: Only = [],
+    force: Force = [],
     keep_going: KeepGoing = True,
     executor: Executor = "local",
     gpus: Gpus = "",
@@ -140,17 +150,20 @@ def run(
     verbose: Verbose = False,
     log_format: LogFormat = "text",
 ) -> None:
-    """Run what a recipe needs, up to its release.  Example: orchestrator run krnk-locon --profile demo."""
-    from orchestrator.cli import progress  # noqa: PLC0415
-    from orchestrator.run import session  # noqa: PLC0415
+    """Run the steps of recipes, up to their release.
 
-    if bad := misplaced(executor, gpus, address, transport):
-        raise RecipeError(bad)
+    Example: orchestrator run krnk-locon --profile demo
+    """
+    from orchestrator.cli import progress
+    from orchestrator.run import session
+
+    if problems := executor_problems(executor, gpus, address, transport):
+        raise RecipeError(problems)
     if log_format not in tuple(progress.Form):
         raise OrchestratorError(Problem(f"--log-format {log_format}", "no such form", "text or json"))
     _stop_on_signals()
     options = session.RunOptions(
-        _wanted(names, profile, engine),
+        _selection(names, profile, engine),
         tuple(only),
         tuple(force),
         keep_going=keep_going,
@@ -162,49 +175,41 @@ def run(
         transport=transport,
     )
     style = progress.Style(quiet=quiet, verbose=verbose, form=progress.Form(log_format))
-    outcomes = session.run_session(_workspace(), options, lambda plan: progress.choose(plan, style, quiet=json), quiet=json)
+
+    def observe(made: Plan) -> RunObserver:
+        return progress.choose(made, style, quiet=json)
+
+    outcomes = session.run_session(project.workspace(), options, observe, quiet=json)
     if json:
         print_json(session.as_json(outcomes))
     raise typer.Exit(_code(outcomes))
 
 
-def all_(**asked: Any) -> None:
-    """Run every recipe, and the release that they form together."""
-    run(["all"], **asked)
+def all_(**options: Any) -> None:
+    """Run every recipe, and their common release."""
+    run(["all"], **options)
 
 
-# What typer reads: the options of `run`, said once.
-_taken = inspect.signature(run)
-all_.__signature__ = _taken.replace(parameters=list(_taken.parameters.values())[1:])  # type: ignore[attr-defined]
-all_.__annotations__ = {name: said for name, said in run.__annotations__.items() if name != "names"}
+# Typer reads the options of `run` from here.
+_signature = inspect.signature(run)
+all_.__signature__ = _signature.replace(parameters=list(_signature.parameters.values())[1:])  # type: ignore[attr-defined]
+all_.__annotations__ = {name: annotation for name, annotation in run.__annotations__.items() if name != "names"}
 
 
 def demo() -> None:
-    """All recipes in small on this machine's CPU, by real training: pictures, a release folder and a page in minutes."""
-    from orchestrator.cli import demo as demo_  # noqa: PLC0415
+    """Train all recipes in small on the CPU of this machine.
+
+    Ends with images, a release folder and a report, after minutes of real training.
+    """
+    from orchestrator.cli import demo as demo_
 
     _stop_on_signals()
     raise typer.Exit(_code(demo_.run()))
 
 
-def _workspace() -> Workspace:
-    from orchestrator.run.workspace import Workspace  # noqa: PLC0415
-
-    return Workspace()
-
-
-def _wanted(names: list[str], profile: str, engine: str) -> Selection:
-    from orchestrator.run.workspace import Selection  # noqa: PLC0415
-
-    if engine not in ("", "sd-scripts", "embedded"):
-        raise RecipeError(
-            Problem(
-                f"--engine {engine}",
-                f"no such engine{near_miss(engine, ['sd-scripts', 'embedded'])}",
-                "sd-scripts or embedded",
-            )
-        )
-    return Selection(tuple(names), profile, engine)
+def _selection(names: list[str], profile: str, engine: str) -> Selection:
+    check_engine(engine)
+    return project.selection(names, profile, engine)
 
 
 def _stop_on_signals() -> None:
@@ -218,8 +223,6 @@ def _terminated(_number: int, _frame: FrameType | None) -> None:
 
 
 def _code(outcomes: list[Outcome]) -> int:
-    from orchestrator.run.context import Status  # noqa: PLC0415
-
     if any(outcome.status is Status.FAILED for outcome in outcomes):
         return 1
     if any(outcome.status is Status.STOPPED for outcome in outcomes):
@@ -240,4 +243,4 @@ VERBS: dict[str, Callable[..., None]] = {
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     for name, verb in VERBS.items():
-        app.command(name)(verb)
+        app.command(name, rich_help_panel=RECIPES)(verb)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engines.sdscripts.output_parser import OutputParser
 from orchestrator.models import blocks
-from orchestrator.run import failure_cause, resume, step_command
+from orchestrator.run import failure_cause, preflight, resume, step_command
 from orchestrator.run.monitor import read_own
 from orchestrator.run.record import PARTIAL, PROGRESS, readings
 from orchestrator.run.store import LOCK
@@ -19,6 +19,7 @@ from orchestrator.system import lock, process, supervisor
 from orchestrator.system.terminal import clean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from orchestrator.plan.planner import Plan
@@ -93,6 +94,16 @@ def plan(made: Plan, reasons: dict[str, Reason | None], space: Workspace) -> str
     due = sum(reason is not None for reason in reasons.values())
     lines.append(f"{len(made.steps)} steps, {due} to run, {len(made.steps) - due} cached")
     return clean("\n".join(lines) + "\n")
+
+
+def lacking(made: Plan, reasons: dict[str, Reason | None], space: Workspace, names: Sequence[str]) -> str:
+    """Return the number of preflight problems as a line, or "" without any."""
+    problems = preflight.preflight(made, reasons, space.inputs, space.store)
+    count = sum(problem.where != preflight.WITHOUT for problem in problems)
+    if not count:
+        return ""
+    head = f"not ready here: {count} problem{'s' if count > 1 else ''} to solve first"
+    return f"{head};  python -m orchestrator doctor {' '.join(names)}  lists them"
 
 
 def _predicted(predicted: dict[str, Any]) -> str:

@@ -1,25 +1,24 @@
-"""The verbs on LoRA files: convert and sweep; with those of other modules. Cheap to import: numpy comes with a call."""
+"""The verbs convert and sweep."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli import inspect, merge_resize
-from orchestrator.cli.shared import AsJson, In, Out, Overwrite, Precision, RankRule, rule, show
+from orchestrator.cli.options import AsJson, In, Out, Overwrite, Precision, RankRule, check_rank_rule, print_report
+from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError, near_miss
 from orchestrator.system.terminal import print_json
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs on LoRA files to the command line."""
-    for verb in (merge_resize.merge, merge_resize.resize, convert, sweep):
-        app.command()(verb)
-    inspect.register(app)
+    """Add the verbs to the command line."""
+    for verb in (convert, sweep):
+        app.command(rich_help_panel=LORA_FILES)(verb)
 
 
 def convert(
@@ -28,16 +27,16 @@ def convert(
     *,
     to: Annotated[str, typer.Option(help="plain, full, lora, diffusers, kohya, or same (precision only).")] = "same",
     rank: Annotated[int | None, typer.Option(help="With --to lora: the rank.")] = None,
-    max_error: Annotated[float | None, typer.Option(help="With --to lora: the largest relative error of a layer.")] = None,
-    save_precision: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32; default: as it is.")] = None,
-    base: Annotated[Path | None, typer.Option(help="Checkpoint, for families whose change depends on it.")] = None,
+    max_error: Annotated[float | None, typer.Option(help="With --to lora: largest relative error of a layer.")] = None,
+    save_precision: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32. Default: unchanged.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Checkpoint, for families with a delta that depends on it.")] = None,
     unpickle: Annotated[bool, typer.Option("--unpickle", help="Read a .ckpt or .pt with torch's weights_only.")] = False,
     overwrite: Overwrite = False,
     json: AsJson = False,
 ) -> None:
-    """Write a LoRA in another form: plain LoCon, whole differences, LoRA, diffusers' names, another precision."""
-    from orchestrator.weights.convert import convert as convert_file  # noqa: PLC0415
-    from orchestrator.weights.io.legacy_pickle import unpickled  # noqa: PLC0415
+    """Write a LoRA in another form or precision."""
+    from orchestrator.weights.convert import convert as convert_file
+    from orchestrator.weights.io.legacy_pickle import unpickled
 
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(unpickled(source, output.parent)) if unpickle else source
@@ -51,14 +50,14 @@ def convert(
             base_model=base,
             overwrite=overwrite,
         )
-    show(report, json=json)
+    print_report(report, json=json)
 
 
 def sweep(
     source: In,
     *,
     sv_ratio: Annotated[str, typer.Option(help="Ratios, as 8,16,32,64.")] = "8,16,32,64",
-    block_weights: Annotated[list[str], typer.Option(help="Also under these block weights; may be given several times.")] = [],  # noqa: B006 - typer reads it
+    block_weights: Annotated[list[str], typer.Option(help="Also with these block weights. Repeat it for more.")] = [],
     new_rank: Annotated[int | None, typer.Option(help="Largest rank.")] = None,
     rank_rule: RankRule = "2023",
     save_precision: Precision = "fp16",
@@ -66,42 +65,42 @@ def sweep(
     plot: Annotated[Path | None, typer.Option(help="Write bytes against retained norm as an SVG.")] = None,
     json: AsJson = False,
 ) -> None:
-    """The same LoRA at several sizes: bytes and what is left of every block's norm, by one factorization."""
+    """Print size and retained norm of a LoRA at several ratios."""
     try:
         ratios = [float(text) for text in sv_ratio.split(",")]
     except ValueError:
-        raise RecipeError(Problem("--sv-ratio", f"{sv_ratio!r} is no list of numbers", "8,16,32,64")) from None
+        raise RecipeError(Problem("--sv-ratio", f"{sv_ratio!r} is not a list of numbers", "8,16,32,64")) from None
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from orchestrator.weights.sweep import plot as lines  # noqa: PLC0415
-    from orchestrator.weights.sweep import sweep as sweep_file  # noqa: PLC0415
+    from orchestrator.weights import sweep as sweep_
 
-    found = sweep_file(
+    found = sweep_.sweep(
         source,
         ratios,
         block_weights=block_weights or [None],
         new_rank=new_rank,
-        rank_rule=rule(rank_rule),
+        rank_rule=check_rank_rule(rank_rule),
         save_precision=save_precision,
         folder=folder,
     )
     if plot:
-        plot.write_text("\n".join(lines(found)) + "\n", encoding="utf-8")
+        plot.write_text("\n".join(sweep_.plot(found)) + "\n", encoding="utf-8")
     if json:
         print_json(found.to_json())
         return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich import console, table
 
-    table = Table("sv_ratio", "block weights", "MiB", "retained", "ranks")
+    sizes = table.Table("sv_ratio", "block weights", "MiB", "retained", "ranks")
     for row in found.rows:
         ranks = f"{row.smallest_rank}..{row.median_rank}..{row.largest_rank}"
         size = f"{row.tensor_bytes / 2**20:.1f}"
-        table.add_row(f"{row.sv_ratio:g}", row.block_weights, size, f"{row.retained:.3%}", ranks)
-    Console().print(table)
-    share = Table("retained by block", *(f"{row.sv_ratio:g} {row.block_weights.removesuffix('-')}" for row in found.rows))
+        sizes.add_row(f"{row.sv_ratio:g}", row.block_weights, size, f"{row.retained:.3%}", ranks)
+    console.Console().print(sizes)
+    retained = table.Table(
+        "retained by block", *(f"{row.sv_ratio:g} {row.block_weights.removesuffix('-')}" for row in found.rows)
+    )
     for name in found.rows[0].blocks:
-        share.add_row(name, *(f"{row.blocks[name]:.2%}" for row in found.rows))
-    Console().print(share)
+        retained.add_row(name, *(f"{row.blocks[name]:.2%}" for row in found.rows))
+    console.Console().print(retained)
 
 
 def form(text: str) -> Any:

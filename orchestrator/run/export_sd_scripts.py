@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.dataset import sd_scripts_toml
 from orchestrator.dataset.layout import make_layout
 from orchestrator.engines.sdscripts import arguments, engine, parser_options
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.recipe import toml
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from orchestrator.plan.inputs import ProjectInputs
     from orchestrator.recipe import Recipe
@@ -49,6 +50,22 @@ def sd_scripts(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> dict[str,
     if arguments.PRESET in made.files:
         files[PRESET] = made.files[arguments.PRESET]
     return files
+
+
+def write(files: Mapping[str, str], folder: Path) -> list[Path]:
+    """Write the files (name -> text) into ``folder`` and return their paths.
+
+    Raises:
+        RecipeError: every file that exists already.
+    """
+    paths = [folder / name for name in files]
+    problems = [Problem(str(path), "exists already", "choose another folder") for path in paths if path.exists()]
+    if problems:
+        raise RecipeError(problems)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, text in zip(paths, files.values(), strict=True):
+        path.write_text(text, "utf-8")
+    return paths
 
 
 def _table(argv: Sequence[str], known: parser_options.Options) -> dict[str, Any]:

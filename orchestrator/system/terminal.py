@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
@@ -49,3 +51,10 @@ def duration(seconds: float) -> str:
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON on stdout."""
     print(dumps(value))
+
+
+def fit_streams() -> None:
+    """Let stdout and stderr print ? for letters outside the terminal's encoding (LANG=C)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")

@@ -133,7 +133,6 @@ COMMANDS = {
     ("show", "x", "--as", "kohya"): "--as kohya\n    no such form\n    sd-scripts\n1 problem. Nothing was run.\n",
     ("import", "nothing.json"): "nothing.json\n    no such file\n    import reads a kohya_ss JSON",
     ("fetch-base", "x"): "x: base.url\n    is not set: this base has no public source here\n",
-    ("completion", "bsh"): "bsh\n    no such shell; did you mean bash?\n    bash, zsh, fish\n",
     (
         "new",
         "my cat",

@@ -1,27 +1,25 @@
-"""What terminals get: colours, widths, letters they cannot show; help, completion, the manual page; events as JSON."""
+"""Output for terminals: colours, widths, encodings, bars, events as JSON."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from orchestrator import cli
-from orchestrator.cli import machine, progress, reference
-from orchestrator.errors import RecipeError
+from orchestrator.cli import progress
 from orchestrator.plan.planner import Plan
 from orchestrator.run.context import Silent, Status
 from orchestrator.run.record import Reason, Why
 from orchestrator.system import cells
 from orchestrator.system.process import Progress
 from outcomes import FAILED, outcome
+
+if TYPE_CHECKING:
+    import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,7 +51,7 @@ def test_no_color_and_no_unicode_reach_the_bars(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys, "stderr", Terminal(raw, encoding="ascii", errors="replace"))
     step = outcome(Status.DONE).step
-    with progress.Bars(Plan((step,), {})) as bars:
+    with progress.ProgressBars(Plan((step,), {})) as bars:
         bars.begin(step, Reason(Why.NEW))
         bars.progress(step, Progress(3, 10, 0.5))
         bars.end(outcome(Status.DONE))
@@ -66,7 +64,7 @@ def test_no_color_and_no_unicode_reach_the_bars(monkeypatch: pytest.MonkeyPatch)
 
 def test_events_as_json() -> None:
     stream = io.StringIO()
-    events = progress.Events(stream)
+    events = progress.JsonEvents(stream)
     step = FAILED.step
     events.begin(step, Reason(Why.NEW))
     events.progress(step, Progress(3, 10, 0.5))
@@ -82,8 +80,8 @@ def test_events_as_json() -> None:
 def test_quiet_verbose_and_plain(capsys: pytest.CaptureFixture[str]) -> None:
     plan = Plan((FAILED.step,), {})
     assert type(progress.choose(plan, progress.Style(quiet=True))) is Silent
-    assert type(progress.choose(plan, progress.Style(form=progress.Form.JSON))) is progress.Events
-    assert type(progress.choose(plan)) is progress.Plain
+    assert type(progress.choose(plan, progress.Style(form=progress.Form.JSON))) is progress.JsonEvents
+    assert type(progress.choose(plan)) is progress.LineProgress
     loud = progress.choose(plan, progress.Style(verbose=True))
     loud.end(outcome(Status.CACHED))
     assert "cached" in capsys.readouterr().err
@@ -96,82 +94,3 @@ def test_an_ending_is_one_line() -> None:
 
     bad = outcome(Status.FAILED, Problem("x", "the disk is full; the last lines of its output:\n      a\n      b"))
     assert progress.ending(bad).splitlines() == ["failed   krnk-locon/train  the disk is full"]
-
-
-def test_every_verb_has_help_and_most_have_an_example() -> None:
-    every = list(reference.verbs())
-    assert len(every) > 20
-    assert all(command.help for _, command in every)
-    for words in ("new", "import", "doctor", "run", "show", "fetch-base", "completion", "man"):
-        assert "Example: orchestrator" in dict(every)[words].help, words
-
-
-def test_the_manual_page() -> None:
-    page = reference.page()
-    assert page.startswith(".TH ORCHESTRATOR 1")
-    for words, _ in reference.verbs():
-        assert f".SS {words.replace('-', chr(92) + '-')}" in page
-    assert "KRNK_RUNS" in page
-    if shutil.which("groff"):
-        done = subprocess.run(["groff", "-man", "-Tutf8", "-ww"], input=page, capture_output=True, text=True, check=True)
-        assert done.stderr == ""
-
-
-@pytest.mark.parametrize("shell", reference.SHELLS)
-def test_completion_scripts(shell: str) -> None:
-    script = reference.completion(shell)
-    assert "_ORCHESTRATOR_COMPLETE" in script
-    program = shutil.which(shell)
-    if program:
-        assert subprocess.run([program, "-n"], input=script, capture_output=True, text=True, check=False).returncode == 0
-
-
-def test_completion_of_an_unknown_shell() -> None:
-    with pytest.raises(RecipeError, match="did you mean fish"):
-        reference.completion("fsh")
-
-
-def test_recipe_names_are_completed(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(project)
-    assert machine.recipe_names("krnk-l") == ["krnk-locon", "krnk-loha", "krnk-lora3x3"] or set(
-        machine.recipe_names("krnk-l")
-    ) == {
-        "krnk-locon",
-        "krnk-loha",
-        "krnk-lora3x3",
-    }
-    assert "all" in machine.recipe_names("a")
-    monkeypatch.chdir(tmp_path)
-    assert machine.recipe_names("") == []
-
-
-def test_bash_completes_recipes_for_real(project: Path) -> None:
-    env = {
-        **os.environ,
-        "COMP_WORDS": "orchestrator run tyankps-",
-        "COMP_CWORD": "2",
-        "_ORCHESTRATOR_COMPLETE": "complete_bash",
-    }
-    code = "import sys; sys.argv[0] = 'orchestrator'; from orchestrator.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=project, capture_output=True, text=True, check=False)
-    assert set(done.stdout.split()) == {"tyankps-locon", "tyankps-loha", "tyankps-lora3x3"}
-
-
-@pytest.mark.parametrize(
-    ("argv", "said"),
-    [
-        (["rnu"], "No such command 'rnu'. Did you mean 'run'?\n    python -m orchestrator --help"),
-        (
-            ["run", "krnk-locon", "--profil", "demo"],
-            "No such option: --profil; did you mean --profile?\n    python -m orchestrator run --help",
-        ),
-        (["run", "krnk-locon", "--log-format", "xml"], "--log-format xml\n    no such form\n    text or json"),
-    ],
-)
-def test_a_wrong_command_line_is_told_what_is_near(
-    argv: list[str], said: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(project)
-    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
-    assert cli.main() != 0
-    assert said in capsys.readouterr().err

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator import weights
-from orchestrator.cli import whole
+from orchestrator.cli import app
 from orchestrator.cli.inspect import expectation
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError, RecipeError
@@ -321,7 +321,7 @@ def test_a_wrong_request_ends_with_2(
 
 
 def _run(*arguments: str | Path) -> str:
-    done = CliRunner().invoke(whole(), [str(argument) for argument in arguments], catch_exceptions=False)
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -383,19 +383,19 @@ def test_a_sum_can_be_resized_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage_is_a_problem_with_a_hint(arguments: tuple[str, ...], said: str) -> None:
-    done = CliRunner().invoke(whole(), list(arguments))
+    done = CliRunner().invoke(app, list(arguments))
     assert isinstance(done.exception, OrchestratorError), done.output
     assert said in str(done.exception)
 
 
 def test_verify_ends_with_1_where_a_promise_is_broken(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
-    done = CliRunner().invoke(whole(), ["verify", str(sample("loha")), "--recipe", "krnk-loha"])
+    done = CliRunner().invoke(app, ["verify", str(sample("loha")), "--recipe", "krnk-loha"])
     assert done.exit_code == 1
     assert "FAIL     ranks" in done.stdout
     assert "PASS     tucker" in done.stdout
     with pytest.raises(RecipeError):
-        CliRunner().invoke(whole(), ["verify", str(sample("loha")), "--recipe", "krnk-lohu"], catch_exceptions=False)
+        CliRunner().invoke(app, ["verify", str(sample("loha")), "--recipe", "krnk-lohu"], catch_exceptions=False)
 
 
 def test_the_documented_examples_are_true(tmp_path: Path) -> None:

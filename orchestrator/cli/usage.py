@@ -1,0 +1,92 @@
+"""Help of the command line: verbs in groups, the version, and the text of a usage error."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from orchestrator.errors import near_miss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NAME: Final = "orchestrator"
+RECIPES, IMAGES, LORA_FILES, RELEASE, MACHINE = "Recipes and runs", "Images", "LoRA files", "Release", "This machine"
+GROUPS: Final = (RECIPES, IMAGES, LORA_FILES, RELEASE, MACHINE)
+"""Titles of the groups in ``--help``, in their order. A verb names its group as ``rich_help_panel``."""
+
+
+class GroupedHelp(TyperGroup):
+    """A group of verbs whose ``--help`` lists them under the titles of ``GROUPS``, in plain text.
+
+    Typer prints panels by rich alone, and importing rich takes longer than everything else that ``--help`` does.
+    """
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the verbs, one line each, group by group."""
+        del ctx
+        rows = [(command.rich_help_panel, words, command) for words, command in verbs(self)]
+        column = max(len(words) for _, words, _ in rows)
+        limit = formatter.width - 4 - column  # indent and gap take two each
+        for title in (*GROUPS, None):
+            lines = [
+                (words.ljust(column), command.get_short_help_str(limit)) for panel, words, command in rows if panel == title
+            ]
+            if lines:
+                with formatter.section(title or "Commands"):
+                    formatter.write_dl(lines, col_max=formatter.width)
+
+
+def verbs(group: TyperGroup, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (words, command) of every verb of a group, as ("dataset build", …), in the order of registration."""
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from verbs(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", command
+
+
+def print_version(value: bool) -> None:
+    """Print the version and end (``--version``)."""
+    if value:
+        typer.echo(f"{NAME} {installed_version()}")
+        raise typer.Exit
+
+
+def installed_version() -> str:
+    """Return the version of the installed package, or "" without one."""
+    try:
+        return version("krnk")
+    except PackageNotFoundError:
+        return ""
+
+
+Version = Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=print_version)]
+
+
+def help_alone(context: typer.Context) -> None:
+    """Print the help of a group that is called without a verb."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def usage_error(error: Exception) -> str:
+    """Return the message for a wrong command line: what is wrong, the near miss, and the command that prints the help."""
+    message = str(error)
+    names = getattr(getattr(error, "param", None), "opts", None) or [""]
+    message = f"{names[0]}: {message}" if names[0] and names[0] not in message else message
+    option = getattr(error, "option_name", None)
+    possibilities = getattr(error, "possibilities", None) or []
+    context = getattr(error, "ctx", None)
+    if isinstance(option, str) and possibilities and "did you mean" not in message.lower():
+        message += f"; did you mean {possibilities[0]}?"
+    elif isinstance(option, str) and not possibilities:
+        parameters = getattr(getattr(context, "command", None), "params", [])
+        message += near_miss(option, [name for parameter in parameters for name in parameter.opts])
+    verb = (getattr(context, "command_path", "") or "").partition(" ")[2]
+    if verb:
+        return f"{message}\n    python -m orchestrator {verb} --help  shows its options"
+    return f"{message}\n    python -m orchestrator --help  shows the verbs"
