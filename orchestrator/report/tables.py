@@ -6,9 +6,11 @@ import re
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import RecipeError
 from orchestrator.models import blocks
 from orchestrator.release.block_stats import weights_of
 from orchestrator.report import charts
+from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +55,10 @@ def _tensors(step: StepView | None) -> int:
     path = step.folder / name
     if not name or not path.is_file():
         return 0
-    with path.open("rb") as file:
-        return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
+    try:
+        return read_header(path).tensor_bytes
+    except RecipeError:
+        return 0
 
 
 def sizes(member: Member) -> JSON:

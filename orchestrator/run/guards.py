@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from orchestrator.errors import RecipeError
 from orchestrator.system import gpu
+from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,7 +25,6 @@ PACE_FRAMES = 10
 HEAT_EVERY_SECONDS = 30.0
 COOLER = 5  # degrees Celsius
 NOTHING_LEARNED = "factors that begin at zero are zero still: nothing was learned"
-MAX_HEADER = 100_000_000  # as safetensors itself bounds it
 # The factor of each family that training begins at zero: while all of them are zero, so is the delta.
 _BEGIN_AT_ZERO = ("lora_up.weight", "hada_w2_a", "lokr_w2", "lokr_w2_a", "diff", "oft_blocks", "b2.weight")
 
@@ -132,29 +132,14 @@ class Heat:
 def zero_delta(file: Path) -> str:
     """Return why a trained file holds no change at all, or "". Reads only the factors that training begins at zero."""
     try:
-        return _zero_delta(file)
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        return f"is no safetensors file that can be read: {str(error)[:120]}"
-
-
-def _zero_delta(file: Path) -> str:
-    with file.open("rb") as data:
-        length = int.from_bytes(data.read(8), "little")
-        if length > min(MAX_HEADER, file.stat().st_size):
-            return "its header is longer than the file"
-        header = json.loads(data.read(length))
-        found = 0
-        for name, info in header.items():
-            if not name.endswith(_BEGIN_AT_ZERO):
-                continue
-            found += 1
-            begin, end = info["data_offsets"]
-            if not 0 <= begin <= end <= file.stat().st_size:
-                return f"{name[:80]!r} lies outside the file"
-            data.seek(8 + length + begin)
-            if data.read(end - begin).strip(b"\0"):
+        header = read_header(file)
+        factors = [name for name in header.entries if name.endswith(_BEGIN_AT_ZERO)]
+        with Body(header) as body:
+            if any(chunk.strip(b"\0") for name in factors for chunk in body.chunks(name)):
                 return ""
-    return f"all {found} {NOTHING_LEARNED}" if found else ""
+    except RecipeError as error:
+        return "; ".join(problem.what for problem in error.problems)
+    return f"all {len(factors)} {NOTHING_LEARNED}" if factors else ""
 
 
 def constant_images(files: Iterable[Path]) -> list[str]:

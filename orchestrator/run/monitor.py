@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import RecipeError
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import Guards
 from orchestrator.run import guards
@@ -17,7 +18,7 @@ from orchestrator.run.record import PROGRESS, readings
 from orchestrator.system import process
 from orchestrator.system.process import ChildCallbacks, Progress
 from orchestrator.weights.families import expected_tensors
-from orchestrator.weights.io import saved
+from orchestrator.weights.io.safetensors_io import non_finite_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,8 +64,8 @@ class Journal:
         """Read what a trainer has saved while it leaves; what is known then need not be read when it has gone."""
         self._context.store.digest_early(self._step)
         for name in self._step.outputs if self._training is not None else ():
-            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # judged at its end
-                saved.lost_numbers(self._work / name)
+            with contextlib.suppress(RecipeError):  # checked at its end
+                non_finite_tensors(self._work / name)
 
     def _stalled(self, seconds: float) -> None:
         limit = f" (guards.stall_seconds = {self._guards.stall_seconds})" if self._guards is not None else ""

@@ -10,8 +10,11 @@ from orchestrator import engines
 from orchestrator.run import failure_cause
 from orchestrator.run.record import Reason, Why
 from orchestrator.system import lock, process, supervisor
+from orchestrator.system.files import unused_path
+from orchestrator.weights.io.safetensors_io import non_finite_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 TRAIN = "train"
@@ -37,6 +40,20 @@ def state(work: Path, engine: str = "") -> tuple[Path, int] | None:
     names = [engine] if engine else list(engines.ENGINES)
     found = [one for name in names if (one := engines.get(name).checkpoint(work)) is not None]
     return max(found, key=lambda one: one[1], default=None)
+
+
+def good_state(newest: Callable[[], tuple[Path, int] | None]) -> tuple[Path, int] | None:
+    """Return the newest state whose weights are all finite. Newer ones are renamed.
+
+    Args:
+        newest: returns the newest complete state in a work folder and its step (``Engine.checkpoint``).
+    """
+    while (latest := newest()) is not None:
+        folder = latest[0]
+        if not any(non_finite_tensors(file) for file in folder.glob("*.safetensors")):
+            return latest
+        folder.rename(unused_path(folder.with_name(f"{folder.name}-lost")))
+    return None
 
 
 def reason(work: Path, kind: str, engine: str = "") -> Reason:

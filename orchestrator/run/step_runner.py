@@ -16,8 +16,8 @@ from orchestrator.run.context import Outcome, RunContext, Status
 from orchestrator.run.monitor import Journal, complete
 from orchestrator.run.record import Reason, Why
 from orchestrator.system import crash_report, process
+from orchestrator.system.files import unused_path
 from orchestrator.system.log_tail import last_lines
-from orchestrator.weights.io import saved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,7 +144,7 @@ def _rung(work: Path, ladder: list[dict[str, Any]]) -> int:
 def _set_aside(work: Path, attempt: int) -> None:
     """Keep what a failed attempt left, where the next one does not resume from it."""
     _clear_latents(work)  # a VAE of another precision gives others
-    kept = saved.free(work / f"attempt-{attempt}")
+    kept = unused_path(work / f"attempt-{attempt}")
     kept.mkdir()
     for state in [*work.glob("*-state"), *work.glob("*-state-lost*")]:
         state.rename(kept / state.name)
@@ -192,7 +192,7 @@ def _judge(context: RunContext, plan: Plan, step: Step, end: process.Exit) -> li
 
 def _kept(engine: Engine, work: Path) -> str:
     """Return what is left of a training whose loss was lost; states that hold NaN are put out of the way."""
-    state = saved.good_state(lambda: engine.checkpoint(work))
+    state = resume.good_state(lambda: engine.checkpoint(work))
     if state is None:
         return "; it was stopped, and no good state had been saved"
     return f"; it was stopped, and the last good state is kept: step {state[1]}, {state[0]}"

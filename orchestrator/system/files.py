@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import threading
@@ -69,3 +70,9 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unused_path(path: Path) -> Path:
+    """Return ``path``, or where it exists the first of PATH-2, PATH-3, … that does not."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain((path,), numbered) if not candidate.exists())

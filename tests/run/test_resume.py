@@ -11,7 +11,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import harness
 from orchestrator.cli import show
@@ -144,3 +146,32 @@ def test_any_note_of_an_end_is_read(tmp_path: Path, content: bytes) -> None:
 
 def test_nothing_left_is_new(tmp_path: Path) -> None:
     assert str(resume.reason(tmp_path / "train-000000000000", "train")) == "new"
+
+
+def test_states_that_were_saved_after_the_loss_was_lost_are_put_aside(tmp_path: Path) -> None:
+    for step, value in ((10, 1.0), (20, 2.0), (30, float("nan")), (40, float("inf"))):
+        folder = tmp_path / f"x-step{step:08}-state"
+        folder.mkdir()
+        save_file({"a": np.array([0.5, value], np.float32)}, folder / "model.safetensors")
+
+    def newest() -> tuple[Path, int] | None:
+        found = sorted(tmp_path.glob("*-state"))
+        return (found[-1], int(found[-1].name[6:14])) if found else None
+
+    assert resume.good_state(newest) == (tmp_path / "x-step00000020-state", 20)
+    assert len(list(tmp_path.glob("*-state-lost"))) == 2
+    save_file({"a": np.array([np.nan], np.float16)}, tmp_path / "x-step00000020-state" / "model.safetensors")
+    save_file({"a": np.array([np.nan], np.float16)}, tmp_path / "x-step00000010-state" / "model.safetensors")
+    assert resume.good_state(newest) is None
+
+
+def test_states_that_were_lost_at_the_same_step_are_all_kept(tmp_path: Path) -> None:
+    def newest() -> tuple[Path, int] | None:
+        return next(((found, 5) for found in tmp_path.glob("*-state")), None)
+
+    for _ in range(3):
+        (tmp_path / "x-step00000005-state").mkdir()
+        save_file({"a": np.array([np.nan], np.float32)}, tmp_path / "x-step00000005-state" / "model.safetensors")
+        assert resume.good_state(newest) is None
+    names = {found.name.removeprefix("x-step00000005-state-lost") for found in tmp_path.iterdir()}
+    assert names == {"", "-2", "-3"}

@@ -26,7 +26,7 @@ from orchestrator.engines.sdscripts.output_parser import OutputParser
 from orchestrator.models import layers
 from orchestrator.recipe import loader
 from orchestrator.weights.families import expected_tensors
-from orchestrator.weights.io import saved
+from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,8 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     done = project.call("run", name, "--profile", "tiny")
     assert done.returncode == 0, done.stdout + done.stderr
     train = project.folder(name, "train")
-    tensors, metadata, body = saved.header(train / f"{name}.safetensors")
+    header = read_header(train / f"{name}.safetensors")
+    tensors, metadata, body = header.entries, header.metadata, header.tensor_bytes
     assert body == BYTES[algorithm]
     assert len({tensor.partition(".")[0] for tensor in tensors}) == 350
     recipe = loader.recipe(project.root / "recipes", name, "tiny").recipe
@@ -79,10 +80,10 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     assert [one["step"] for one in history] == [1, 2]
     assert all(0 < one["loss"] < 10 for one in history)
     # block weights FACE: the text encoder is zeroed; then, for networks.lora, the resize
-    _, merged, _ = saved.header(project.folder(name, "merge") / f"{name}.safetensors")
+    merged = read_header(project.folder(name, "merge") / f"{name}.safetensors").metadata
     assert merged["ss_network_module"] == metadata["ss_network_module"]
     if algorithm == "lora3x3":
-        _, _, small = saved.header(project.folder(name, "resize") / f"{name}.safetensors")
+        small = read_header(project.folder(name, "resize") / f"{name}.safetensors").tensor_bytes
         assert small < BYTES[algorithm]
     render = project.folder(name, "render")
     with Image.open(render / "front.png") as image:
@@ -144,7 +145,8 @@ def test_every_family_of_lycoris_trains_what_was_predicted(project: Project, fam
     recipe = loader.recipe(project.root / "recipes", name, profile).recipe
     file, said = trained(project, name, profile)
     assert "did not say" not in said
-    tensors, metadata, body = saved.header(file)
+    header = read_header(file)
+    tensors, metadata, body = header.entries, header.metadata, header.tensor_bytes
     assert expected_tensors.predict(recipe, layers.SD15) is not None
     assert (body, len(tensors) > 0) == (expected_tensors.predict(recipe, layers.SD15).tensor_bytes, True)
     assert json.loads(metadata["ss_network_args"])["algo"] == family
@@ -216,7 +218,8 @@ def test_lora_bats_other_choices(project: Project) -> None:
     del table["training"]["optimizer"]  # the recipe's own
     profile.write_text(toml.dumps(table), "utf-8")
     file, _ = trained(project, name, "own")
-    tensors, metadata, _ = saved.header(file)
+    header = read_header(file)
+    tensors, metadata = header.entries, header.metadata
     assert len({tensor.partition(".")[0] for tensor in tensors}) == 264
     assert metadata["ss_network_alpha"] == "1.0"
     assert metadata["ss_optimizer"].startswith("transformers.optimization.Adafactor(relative_step=True,scale_parameter=True")
@@ -269,7 +272,7 @@ def test_a_killed_training_goes_on_where_it_was(project: Project) -> None:
     assert len(folders) == 1, done.stdout + done.stderr
     said = record(folders[0])
     assert said["resumed_from"] == before[1]
-    _, metadata, _ = saved.header(folders[0] / f"{name}.safetensors")
+    metadata = read_header(folders[0] / f"{name}.safetensors").metadata
     assert metadata["ss_max_train_steps"] == "3"
     lines = [json.loads(line) for line in (folders[0] / "progress.jsonl").read_text("utf-8").splitlines()]
     assert max(line["done"] for line in lines) == 3

@@ -39,3 +39,11 @@ def test_a_draft_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 def test_sha256_is_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert files.sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_an_unused_path_is_numbered_from_two(tmp_path: Path) -> None:
+    path = tmp_path / "attempt-1"
+    assert files.unused_path(path) == path
+    path.mkdir()
+    (tmp_path / "attempt-1-2").mkdir()
+    assert files.unused_path(path) == tmp_path / "attempt-1-3"

@@ -6,13 +6,17 @@ import contextlib
 import hashlib
 import json
 import random
-from typing import TYPE_CHECKING, Any
+import struct
+import tempfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from safetensors import safe_open
 
 from orchestrator.errors import OrchestratorError, RecipeError
@@ -25,9 +29,6 @@ from orchestrator.weights.io.writer import edit_metadata
 from orchestrator.weights.merge import merge
 from orchestrator.weights.resize import resize
 from weights_samples import LAYERS, LINEAR, OTHER, TE, lora, raw, read, sample, tensors, write
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def _made(path: Path, header: bytes | dict[str, Any], body: bytes = b"", length: int | None = None) -> Path:
@@ -321,3 +322,27 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, lengt
     path = _made(tmp_path / "sound.safetensors", header + b" " * (length - len(header)))
     assert path.read_bytes()[:2] == b"\x80\x02"
     assert read_header(path).metadata == {"note": ""}
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("F64", 0xFFF << 52), ("F32", 0x7F800000), ("F16", 0x7E00), ("BF16", 0xFF80)])
+def test_infinities_and_nan_in_the_weights_are_found(tmp_path: Path, kind: str, bits: int) -> None:
+    width = safetensors_io.WIDTHS[kind]
+    numbers = [0, 1, 2, bits]
+    data = b"".join(number.to_bytes(width, "little") for number in numbers)
+    file = tmp_path / "x.safetensors"
+    for count, found in ((3, 0), (4, 1)):
+        table = {"a": {"dtype": kind, "shape": [count], "data_offsets": [0, count * width]}}
+        header = json.dumps(table).encode()
+        file.write_bytes(struct.pack("<Q", len(header)) + header + data[: count * width])
+        assert len(safetensors_io.non_finite_tensors(file)) == found
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@given(data=st.data())
+def test_non_finite_numbers_are_those_that_numpy_names(dtype: type[np.floating[Any]], data: st.DataObject) -> None:
+    values = data.draw(arrays(dtype, st.integers(1, 40)))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "x.safetensors"
+        content = {"long": np.zeros(20_000, dtype), "x": np.concatenate([np.zeros(9_000, dtype), values])}
+        safetensors.numpy.save_file(content, file)
+        assert safetensors_io.non_finite_tensors(file) == (() if np.isfinite(values).all() else ("x",))

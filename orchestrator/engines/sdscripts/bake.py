@@ -6,19 +6,20 @@ tensors are written as float32, so that nothing of a small delta is rounded away
 
 from __future__ import annotations
 
-import json
-import struct
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.models.places import places
 from orchestrator.weights.families import deltas, kinds
-from orchestrator.weights.io import saved
+from orchestrator.weights.io import dtypes, writer
+from orchestrator.weights.io.safetensors_io import Body, Entry, read_header
+from orchestrator.weights.io.state_dict import save_arrays
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from orchestrator.models.places import Place
@@ -28,28 +29,14 @@ _BIASES = ("diff_b", "b_norm")
 
 
 def lora(path: Path) -> dict[str, dict[str, Floats]]:
-    """Return a LoRA file's tensors in float32 by module and part. ValueError or OSError if it cannot be read."""
-    table, _, _ = saved.header(path)
-    found: dict[str, dict[str, Floats]] = {}
-    for name, one in table.items():
-        module, _, part = name.partition(".")
-        found.setdefault(module, {})[part] = numbers(path, one)
-    return found
-
-
-def numbers(path: Path, one: Mapping[str, Any]) -> Floats:
-    """Return one tensor of a safetensors file as float32."""
-    with path.open("rb") as file:
-        start = 8 + struct.unpack("<Q", file.read(8))[0]
-        file.seek(start + one["data_offsets"][0])
-        data = file.read(one["data_offsets"][1] - one["data_offsets"][0])
-    kind = str(one["dtype"])
-    if kind == "BF16":
-        bits = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-        return bits.view(np.float32).reshape(one["shape"])
-    if kind not in ("F16", "F32", "F64"):
-        raise ValueError(f"a tensor of type {kind} is no weight")
-    return np.frombuffer(data, f"<f{int(kind[1:]) // 8}").astype(np.float32).reshape(one["shape"])
+    """Return a LoRA file's tensors in float32 by module and part. RecipeError if it cannot be read."""
+    header = read_header(path)
+    modules: dict[str, dict[str, Floats]] = {}
+    with Body(header) as body:
+        for name in header.entries:
+            module, _, part = name.partition(".")
+            modules.setdefault(module, {})[part] = dtypes.load(body, name)
+    return modules
 
 
 def changes(modules: Mapping[str, dict[str, Floats]], where: Mapping[str, Place]) -> dict[str, list[tuple[str, str, Place]]]:
@@ -96,37 +83,28 @@ def single(base: Path, target: Path, adapter: Path, multiplier: float, *, prefix
         prefix: "unet/" or "text_encoder/" for a part of a Diffusers folder.
         strict: whether every module of the LoRA must be in ``base``.
     """
-    table, metadata, _ = saved.header(base)
-    modules, where = lora(adapter), places([prefix + name for name in table])
+    header = read_header(base)
+    modules, where = lora(adapter), places([prefix + name for name in header.entries])
     if not strict:
         modules = {name: parts for name, parts in modules.items() if f"{name}.weight" in where}
     todo = changes(modules, where)
-    order = sorted(table, key=lambda name: int(table[name]["data_offsets"][0]))
-    at, header = 0, {}
-    for name in order:
-        begin, end = table[name]["data_offsets"]
-        touched = prefix + name in todo
-        size = 4 * int(np.prod(table[name]["shape"])) if touched else end - begin
-        header[name] = {"dtype": "F32" if touched else table[name]["dtype"], "shape": table[name]["shape"]}
-        header[name]["data_offsets"] = [at, at + size]
-        at += size
-    text = json.dumps({"__metadata__": metadata, **header} if metadata else header).encode()
-    text += b" " * (-len(text) % 8)
-    with base.open("rb") as source, target.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        start = 8 + struct.unpack("<Q", source.read(8))[0]
-        for name in order:
-            begin, end = table[name]["data_offsets"]
-            source.seek(start + begin)
-            if prefix + name not in todo:
-                file.write(source.read(end - begin))
-                continue
-            weight = numbers(base, table[name]).copy()
+    with Body(header) as body:
+
+        def baked(name: str) -> Iterator[bytes]:
+            weight = dtypes.load(body, name).copy()
             for module, part, place in todo[prefix + name]:
                 third = len(weight) // 3
                 view = weight if place.third is None else weight[place.third * third : (place.third + 1) * third]
                 view[...] = changed(view, modules[module], part, multiplier)
-            file.write(weight.tobytes())
+            yield weight.tobytes()
+
+        pieces = [
+            writer.Piece(Entry(name, "F32", entry.shape), partial(baked, name))
+            if prefix + name in todo
+            else writer.copy(body, name)
+            for name, entry in header.entries.items()
+        ]
+        writer.write_in_order(target, pieces, header.metadata)
 
 
 def folder(base: Path, target: Path, adapter: Path, multiplier: float) -> None:
@@ -134,8 +112,8 @@ def folder(base: Path, target: Path, adapter: Path, multiplier: float) -> None:
     names = {"unet": "diffusion_pytorch_model.safetensors", "text_encoder": "model.safetensors"}
     known: set[str] = set()
     for part, name in names.items():
-        table, _, _ = saved.header(base / part / name)
-        known |= {key.partition(".")[0] for key in places([f"{part}/{one}" for one in table])}
+        tensors = read_header(base / part / name).entries
+        known |= {key.partition(".")[0] for key in places([f"{part}/{tensor}" for tensor in tensors])}
     if missing := sorted(lora(adapter).keys() - known):
         what = f"{len(missing)} modules of the LoRA are not in the base model, as {missing[0]}"
         raise StepFailed(Problem(str(base), what, "was it trained on another architecture?"))
@@ -152,13 +130,11 @@ def folder(base: Path, target: Path, adapter: Path, multiplier: float) -> None:
 
 def fold(source: Path, target: Path) -> None:
     """Write a Tucker LoCon as an exact plain LoRA in float32: ``lora_mid`` folded into ``lora_down``, metadata kept."""
-    from safetensors.numpy import save_file  # noqa: PLC0415
-
-    _, metadata, _ = saved.header(source)
+    metadata = read_header(source).metadata
     plain: dict[str, Floats] = {}
     for module, parts in lora(source).items():
         folded = {name: tensor for name, tensor in parts.items() if name != "lora_mid.weight"}
         if "lora_mid.weight" in parts:
             folded["lora_down.weight"] = deltas.fold_tucker(parts)
         plain |= {f"{module}.{name}": np.ascontiguousarray(tensor) for name, tensor in folded.items()}
-    save_file(plain, target, metadata={**metadata, "ss_network_module": "networks.lora"})
+    save_arrays(target, plain, {**metadata, "ss_network_module": "networks.lora"})

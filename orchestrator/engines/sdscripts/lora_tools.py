@@ -14,7 +14,7 @@ from orchestrator.engines.sdscripts import arguments, launch, network_args, pars
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
 from orchestrator.system import settings
-from orchestrator.weights.io import saved
+from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,11 +63,7 @@ def share(
     """
     if weights is None:
         return Share(path.absolute(), ratio)
-    try:
-        table, _, _ = saved.header(path)
-    except (OSError, ValueError) as error:
-        raise RecipeError(Problem(str(path), f"cannot be read: {error}")) from error
-    architecture = blocks.architecture_of({name.partition(".")[0] for name in table})
+    architecture = blocks.architecture_of({name.partition(".")[0] for name in read_header(path).entries})
     return Share(path.absolute(), ratio, blocks.parse(weights, architecture, presets=presets, unmapped=unmapped))
 
 
@@ -132,10 +128,10 @@ def command(kind: str, recipe: Recipe, lora: Path, output: Path, work: Path) -> 
 def refusals(lora: Path, tool: str) -> list[Problem]:
     """Return why a file is not for sd-scripts' tools: tensors that they drop, or leave as they are. Empty for plain LoRAs."""
     try:
-        table, _, _ = saved.header(lora)
-    except (OSError, ValueError) as error:
-        return [Problem(str(lora), f"cannot be read: {error}")]
-    strange = sorted({name.partition(".")[2] for name in table} - set(_KNOWN))
+        header = read_header(lora)
+    except RecipeError as error:
+        return list(error.problems)
+    strange = sorted({name.partition(".")[2] for name in header.entries} - set(_KNOWN))
     if not strange:
         return []
     spoilt = f"{tool} knows lora_up, lora_down and alpha; this file also holds {', '.join(strange[:6])}"
@@ -144,8 +140,8 @@ def refusals(lora: Path, tool: str) -> list[Problem]:
 
 def ranks(lora: Path) -> tuple[int, int]:
     """Return the largest ranks in a file: of linear and 1x1 layers, and of convolutions with a larger kernel (0: none)."""
-    table, _, _ = saved.header(lora)
-    downs = [one["shape"] for name, one in table.items() if name.endswith(".lora_down.weight")]
+    entries = read_header(lora).entries
+    downs = [entry.shape for name, entry in entries.items() if name.endswith(".lora_down.weight")]
     spread = [shape[2] > 1 if len(shape) == 4 else False for shape in downs]
     pairs = list(zip(downs, spread, strict=True))
     return max((shape[0] for shape, wide in pairs if not wide), default=0), max((s[0] for s, wide in pairs if wide), default=0)

@@ -18,8 +18,7 @@ from orchestrator.recipe import Resize
 from orchestrator.system import settings
 from orchestrator.system.log_tail import last_lines
 from orchestrator.system.process import LOG, ChildCallbacks, Command, run
-from orchestrator.weights.io import saved
-from orchestrator.weights.io.safetensors_io import check_output
+from orchestrator.weights.io.safetensors_io import check_output, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -187,14 +186,13 @@ def _carry_out(program: str, command: Callable[[Path, Path], Command], output: P
         if not end.ok:
             raise StepFailed(Problem(program, f"ended with {end.code}", "\n    ".join(last_lines(work / LOG, 6))))
         try:
-            table, metadata, body = saved.header(target)
-        except (OSError, ValueError) as error:
+            header = read_header(target)
+        except RecipeError as error:
             lines = "\n    ".join(last_lines(work / LOG, 6))
-            raise StepFailed(Problem(program, f"wrote no whole file: {error}", lines)) from error
+            raise StepFailed(Problem(program, f"wrote no whole file: {error.problems[0].what}", lines)) from error
         target.replace(output)
-    downs = [one["shape"][0] for key, one in table.items() if key.endswith(".lora_down.weight")]
-    model_hash = str(metadata.get("sshs_model_hash", ""))
+    downs = [entry.shape[0] for key, entry in header.entries.items() if key.endswith(".lora_down.weight")]
+    model_hash = header.metadata.get("sshs_model_hash", "")
     seconds = round(time.monotonic() - begun, 3)
-    return Report(
-        program, checkout.version(settings.sd_scripts()), len(downs), dict(Counter(downs)), body, model_hash, seconds
-    )
+    version = checkout.version(settings.sd_scripts())
+    return Report(program, version, len(downs), dict(Counter(downs)), header.tensor_bytes, model_hash, seconds)

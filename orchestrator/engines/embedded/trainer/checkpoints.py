@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import shutil
 import sys
 from datetime import datetime
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 
 from orchestrator.engines.embedded.trainer import metadata, training_state
+from orchestrator.weights.io import writer
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.engines.embedded.trainer.setup_run import Length
 
 PRECISION = {"float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, None: torch.float32}
+_SAFETENSORS = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 class Saver:
@@ -71,10 +71,11 @@ class Saver:
         print(f"\nsaving checkpoint: {file}", flush=True)
         dtype = PRECISION[self.args.save_precision]
         tensors = {key: value.cpu().to(dtype).contiguous() for key, value in self.network.saved().items()}
-        said = metadata.with_hashes(tensors, metadata.of_save(self.args, self.said, step, epoch))
-        part = file.with_name(f".{file.name}.{os.getpid()}.part")
-        save_file(tensors, part, said)
-        part.replace(file)
+        pieces = [
+            writer.raw(key, _SAFETENSORS[dtype], tuple(value.shape), value.reshape(-1).view(torch.uint8).numpy().tobytes())
+            for key, value in tensors.items()
+        ]
+        writer.write_safetensors(file, pieces, metadata.of_save(self.args, self.said, step, epoch))
 
     def _state(self, name: str, step: int, epoch: int) -> None:
         folder = self.folder / name

@@ -13,16 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save as to_bytes
-
 from orchestrator.engines.embedded.trainer.cli_options import METADATA
 from orchestrator.engines.embedded.trainer.images import tag_frequency
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
-
-    from torch import Tensor
 
     from orchestrator.engines.embedded.trainer.images import Group
 
@@ -107,20 +103,6 @@ def of_save(args: Namespace, run: dict[str, str], steps: int, epoch: int) -> dic
     }
     spec |= {name: value for name in METADATA if name != "title" and (value := getattr(args, f"metadata_{name}"))}
     return said | {f"modelspec.{key}": str(value) for key, value in spec.items()}
-
-
-def with_hashes(tensors: dict[str, Tensor], said: dict[str, str]) -> dict[str, str]:
-    """The metadata with both hashes of Additional Networks, by sd-scripts' rule, for every family.
-
-    The model hash covers the tensors as safetensors lays them out; the old one covers 64 KiB from the first MiB on, and the
-    header in front of it with the ``ss_*`` keys, so nothing may be added to those afterwards.
-    """
-    data = to_bytes(tensors, {key: value for key, value in said.items() if key.startswith("ss_")})
-    start = 8 + int.from_bytes(data[:8], "little")
-    return said | {
-        "sshs_model_hash": hashlib.sha256(data[start:]).hexdigest(),
-        "sshs_legacy_hash": hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8],
-    }
 
 
 def _dataset(group: Group) -> dict[str, Any]:
