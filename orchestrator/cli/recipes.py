@@ -18,8 +18,8 @@ from orchestrator.system.terminal import print_json, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.importers.new_subject import Proposal, Wish
-    from orchestrator.importers.to_recipe import Imported
+    from orchestrator.importers.new_subject import GeneratedRecipes, NewSubject
+    from orchestrator.importers.to_recipe import ImportedRecipe
 
 Images = Annotated[list[Path], typer.Option("--images", help="Folder of images. Repeat it for every further source.")]
 Trigger = Annotated[list[str], typer.Option(help="Trigger word of the character, one for each --images.")]
@@ -51,69 +51,66 @@ def new(
 
     Example: orchestrator new mimi --images pictures
     """
-    from orchestrator.importers import new_subject as new_
+    from orchestrator.importers import new_subject
 
     root = project.root_or_here()
-    asked = tuple(algorithm) or new_.ALGORITHMS
-    wish = new_.Wish(subject, tuple(images), type_, tuple(trigger), asked, steps, repeats, base)
-    proposal = new_.propose(wish, root)
+    algorithms = tuple(algorithm) or new_subject.ALGORITHMS
+    arguments = new_subject.NewSubject(subject, tuple(images), type_, tuple(trigger), algorithms, steps, repeats, base)
+    generated = new_subject.generate(arguments, root)
     if sys.stdin.isatty() and sys.stderr.isatty() and not (yes or json):
-        wish, proposal = _ask(wish, proposal, root)
-    written = new_.write(proposal, root)
-    problems = _problems(root, proposal.recipes)
+        generated = _confirm(arguments, generated, root)
+    written = new_subject.write(generated, root)
+    problems = _problems(root, generated.recipes)
     if json:
         print_json(
             {
                 "files": [str(path) for path in written],
-                "recipes": list(proposal.recipes),
-                "notes": list(proposal.notes),
+                "recipes": list(generated.recipes),
+                "notes": list(generated.notes),
                 "problems": problems,
             }
         )
     else:
-        _say_new(proposal, written, problems)
+        _print_new(generated, written, problems)
     if problems:
         raise typer.Exit(3)
 
 
-def _ask(wish: Wish, proposal: Proposal, root: Path) -> tuple[Wish, Proposal]:
-    """Show the proposal and let a person change type and trigger words."""
-    from orchestrator.importers import inspect_folder
-    from orchestrator.importers import new_subject as new_
+def _confirm(arguments: NewSubject, generated: GeneratedRecipes, root: Path) -> GeneratedRecipes:
+    """Show the notes, ask for type and trigger words, and generate the recipes again."""
+    from orchestrator.importers import inspect_folder, new_subject
 
-    for note in proposal.notes:
+    for note in generated.notes:
         typer.echo(note, err=True)
-    seen = [inspect_folder.look(folder) for folder in wish.images]
-    kind = typer.prompt("type (face, body, group)", default=wish.type or inspect_folder.kind_of(seen), err=True)
+    suggested = inspect_folder.suggest_type([inspect_folder.inspect(folder) for folder in arguments.images])
+    kind = typer.prompt("type (face, body, group)", default=arguments.type or suggested, err=True)
     triggers = [
         typer.prompt(f"trigger word of {folder}", default=word, err=True)
-        for folder, word in zip(wish.images, new_.trigger_words(wish), strict=True)
+        for folder, word in zip(arguments.images, new_subject.trigger_words(arguments), strict=True)
     ]
-    wish = dataclasses.replace(wish, type=kind, triggers=tuple(triggers))
-    return wish, new_.propose(wish, root)
+    return new_subject.generate(dataclasses.replace(arguments, type=kind, triggers=tuple(triggers)), root)
 
 
 def _problems(root: Path, recipes: Sequence[str]) -> list[str]:
-    """Return what the checks of the pictures say about recipes that were just written."""
+    """Return the problems of the images of recipes that were just written."""
     from orchestrator.dataset.layout import make_layout
     from orchestrator.dataset.problems import dataset_problems
     from orchestrator.recipe import loader
 
     loaded = loader.recipe(root / "recipes", recipes[0]).recipe
-    found = dataset_problems(make_layout(loaded.dataset, root), loaded.dataset, root)
-    return [str(problem) for problem in found]
+    return [str(problem) for problem in dataset_problems(make_layout(loaded.dataset, root), loaded.dataset, root)]
 
 
-def _say_new(proposal: Proposal, written: list[Path], problems: list[str]) -> None:
-    for note in proposal.notes:
+def _print_new(generated: GeneratedRecipes, written: list[Path], problems: list[str]) -> None:
+    for note in generated.notes:
         say(f"  {note}")
     say()
     for path in written:
         say(f"wrote {path}")
     if problems:
-        say("\n  ".join(["\nThe pictures need a hand first:", *map(str, problems)]), file=sys.stderr)
+        say("\n  ".join(["\nFix these problems of the images first:", *map(str, problems)]), file=sys.stderr)
         return
-    name = proposal.recipes[0]
+    name = generated.recipes[0]
     say(
         f"\nnext, on any machine, in about a minute:\n    python -m orchestrator run {name} --profile demo\n"
         f"on a GPU, for real:\n    python -m orchestrator doctor {name}\n    python -m orchestrator run {name}"
@@ -134,61 +131,44 @@ def import_(
 
     Example: orchestrator import old-settings.json --name mimi
     """
-    from orchestrator import importers
-    from orchestrator.importers import to_recipe
+    from orchestrator.importers import reader, to_recipe
+    from orchestrator.importers.notes import Disposition
 
-    imported = [to_recipe.recipe(found, name) for found in importers.read(source)]
+    imported = [to_recipe.recipe(settings, name) for settings in reader.read(source)]
     files = [] if stdout else _write_imported(imported, output)
     if json:
-        said = [
-            {
-                "name": one.name,
-                "recipe": one.table,
-                "settings": [
-                    {"fate": str(note.fate), "name": note.name, "where": note.where, "why": note.why} for note in one.notes
-                ],
-            }
-            for one in imported
-        ]
-        print_json({"recipes": said, "files": [str(path) for path in files]})
+        print_json({"recipes": [recipe.as_json() for recipe in imported], "files": [str(path) for path in files]})
         return
     out = sys.stderr if stdout else sys.stdout
-    for one in imported:
+    for recipe in imported:
         if stdout:
-            say(_text(one), end="")
-        counts = ", ".join(f"{len(one.of(fate))} {fate}" for fate in importers.Fate)
-        say(f"{one.name}: {counts}", file=out)
-        for fate in reversed(importers.Fate):
-            for note in one.of(fate):
+            say(recipe.text(), end="")
+        counts = ", ".join(f"{len(recipe.of(disposition))} {disposition}" for disposition in Disposition)
+        say(f"{recipe.name}: {counts}", file=out)
+        for disposition in reversed(Disposition):
+            for note in recipe.of(disposition):
                 say(f"  {note}", file=out)
     for path in files:
-        say(f"wrote {path}\n    python -m orchestrator doctor {path.stem}  says what it lacks here")
+        say(f"wrote {path}\n    python -m orchestrator doctor {path.stem}  lists what is missing on this machine")
 
 
-def _text(one: Imported) -> str:
-    from orchestrator.recipe import toml as fmt_
-
-    lost = [f"# {note}" for note in one.notes if note.fate != "kept"]
-    return "\n".join([f"# {one.table['summary']}", *lost, "", *fmt_.lines(one.table)]) + "\n"
-
-
-def _write_imported(imported: list[Imported], output: Path | None) -> list[Path]:
+def _write_imported(imported: list[ImportedRecipe], output: Path | None) -> list[Path]:
     from orchestrator.recipe import toml as fmt_
 
     if output is not None and len(imported) > 1:
         raise RecipeError(
-            Problem("--output", f"{len(imported)} trainings stand in this file", "leave it out: recipes/ gets one each")
+            Problem("--output", f"this file holds {len(imported)} trainings", "leave it out: each becomes a file in recipes/")
         )
     folder = project.root_or_here() / "recipes"
-    files = [output or folder / f"{one.name}.toml" for one in imported]
-    standing = [
-        Problem(str(path), "exists already", "give another --name, or move it away") for path in files if path.exists()
+    files = [output or folder / f"{recipe.name}.toml" for recipe in imported]
+    existing = [
+        Problem(str(path), "exists already", "choose another --name, or move it away") for path in files if path.exists()
     ]
-    if standing:
-        raise RecipeError(standing)
-    for path, one in zip(files, imported, strict=True):
+    if existing:
+        raise RecipeError(existing)
+    for path, recipe in zip(files, imported, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(fmt_.pretty(_text(one), path), "utf-8")
+        path.write_text(fmt_.pretty(recipe.text(), path), "utf-8")
     return files
 
 

@@ -22,7 +22,7 @@ class CaptionError(ValueError):
         self.hint = hint
 
 
-def of_view(vocabulary: Vocabulary, source: Source, trigger: str, tags: tuple[str, ...], stem: str) -> str:
+def from_view(vocabulary: Vocabulary, source: Source, trigger: str, tags: tuple[str, ...], stem: str) -> str:
     """Return the caption of the picture ``stem`` (``f12``): the parts of ``vocabulary.order`` that are not empty.
 
     Raises:
@@ -58,7 +58,7 @@ def joined(parts: Iterable[str]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def of_file(path: Path) -> str | None:
+def from_file(path: Path) -> str | None:
     """Return the first line of a caption file, which is what sd-scripts reads; None when there is no file.
 
     Raises:

@@ -164,11 +164,11 @@ def _caption(dataset: Dataset, source: Source, group: Group, path: Path) -> str 
         return source.texts[path.stem]
     match source.captions:
         case "view":
-            return captions.of_view(dataset.vocabulary, source, group.trigger, group.tags, path.stem)
+            return captions.from_view(dataset.vocabulary, source, group.trigger, group.tags, path.stem)
         case "fixed":
             return captions.fixed(group.trigger, group.tags)
         case "files":
-            text = captions.of_file(path.with_suffix(source.caption_files))
+            text = captions.from_file(path.with_suffix(source.caption_files))
             if text is None and source.reading != "kohya":  # kohya's folders fall back on their name, on purpose
                 hint = f'write it, or set dataset.sources.{group.source}.captions = "fixed": its trigger and tags'
                 raise captions.CaptionError("no such file: the picture has no caption", hint)

@@ -6,7 +6,7 @@ import re
 import shlex
 
 from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.importers import Fate, Found
+from orchestrator.importers.notes import Disposition, ImportedSettings
 
 _LINE = re.compile(r"^\s*(?:@?call\s+)?(?:\S*[\\/])?LoRA(?:\.bat)?\s+(\S.*)$", re.IGNORECASE)
 _LOGIC = re.compile(r"(Lora3x3|Lora1x1|Locon|Loha)(A1|A50p)-(AdamW8|AdaFac\w*tor)", re.IGNORECASE)
@@ -14,18 +14,18 @@ _USAGE = "LoRA LOGIC DIM LR STEPS SOURCE OUTPUT MODEL [VAE] CLIP_SKIP [WEIGHTS]"
 
 
 def is_line(text: str) -> bool:
-    """Return whether a text is one such line, with a logic that LoRA.bat knows."""
-    found = _LINE.match(text)
-    return found is not None and "\n" not in text and _LOGIC.match(found[1]) is not None
+    """Return whether a text is one LoRA line with a learning logic of LoRA.bat."""
+    match = _LINE.match(text)
+    return match is not None and "\n" not in text and _LOGIC.match(match[1]) is not None
 
 
-def lines(text: str, where: str) -> list[Found]:
-    """Read every such line of a batch file.
+def lines(text: str, where: str) -> list[ImportedSettings]:
+    """Read every LoRA line of a batch file.
 
     Raises:
-        RecipeError: a line that cannot be understood, with its number.
+        RecipeError: a malformed line, with its number.
     """
-    found: list[Found] = []
+    trainings: list[ImportedSettings] = []
     problems: list[Problem] = []
     for number, line in enumerate(text.splitlines(), 1):
         match = _LINE.match(line)
@@ -34,51 +34,50 @@ def lines(text: str, where: str) -> list[Found]:
         # shlex reads a backslash as an escape, a batch file does not.
         words = [word.strip('"') for word in shlex.split(match[1].partition(">")[0], posix=False)]
         try:
-            found.append(_read(words))
+            trainings.append(_read(words))
         except ValueError as error:
             problems.append(Problem(f"{where}, line {number}", str(error), _USAGE))
     if problems:
         raise RecipeError(problems)
-    return found
+    return trainings
 
 
-def _read(words: list[str]) -> Found:
+def _read(words: list[str]) -> ImportedSettings:
     if not 8 <= len(words) <= 10:
         raise ValueError(f"has {len(words)} arguments; LoRA.bat takes 8 to 10")
     logic, dim_, rate_, steps_, source, output, model, *rest = words
-    said = _LOGIC.fullmatch(logic)
-    if said is None:
-        known = [
-            f"{one}{alpha}-{optimizer}"
-            for one in ("Lora3x3", "Lora1x1", "Locon", "Loha")
+    match = _LOGIC.fullmatch(logic)
+    if match is None:
+        logics = [
+            f"{family}{alpha}-{optimizer}"
+            for family in ("Lora3x3", "Lora1x1", "Locon", "Loha")
             for alpha in ("A1", "A50p")
             for optimizer in ("AdamW8", "AdaFactor")
         ]
-        raise ValueError(f"{logic} is no learning logic of LoRA.bat{near_miss(logic, known)}")
-    # clip_skip is the first number of the rest: the VAE before it, the LoRA to go on from after it.
+        raise ValueError(f"{logic} is not a learning logic of LoRA.bat{near_miss(logic, logics)}")
+    # clip_skip is the first number of the rest: the VAE before it, the LoRA to continue from after it.
     skip = next((index for index, word in enumerate(rest) if word.isdigit()), None)
     if skip is None or skip > 1 or len(rest) > skip + 2:
         raise ValueError(f"{' '.join(rest)}: takes [VAE] CLIP_SKIP [WEIGHTS]")
     for what, number in (("DIM", dim_), ("LR", rate_), ("STEPS", steps_)):
         if not number.isdigit() or not int(number):
             raise ValueError(f"{what} is {number}; takes a whole number")
-    dim, rate, kind = int(dim_), int(rate_), said[1].lower()
-    alpha = 1 if said[2].lower() == "a1" else dim // 2
+    dim, rate, kind = int(dim_), int(rate_), match[1].lower()
+    alpha = 1 if match[2].lower() == "a1" else dim // 2
     if alpha < 1:
-        raise ValueError(f"DIM is {dim}: half of it is no alpha")
-    short = {"lora3x3": "lora3x3", "lora1x1": "lora1x1", "locon": "locon", "loha": "loha"}[kind]
-    found = Found(f"{output}-{short}", "CharFramework")
+        raise ValueError(f"DIM is {dim}: half of it is not a valid alpha")
+    settings = ImportedSettings(f"{output}-{kind}", "CharFramework")
     args: dict[str, object] = {} if kind == "lora1x1" else {"conv_dim": dim, "conv_alpha": alpha}
     if kind in {"locon", "loha"}:
         args |= {"algo": kind, "use_tucker": True}
-        found.extra["lycoris_2023"] = True
-        found.say(
-            Fate.CHANGED,
+        settings.extra["lycoris_2023"] = True
+        settings.note(
+            Disposition.CHANGED,
             "LyCORIS 0.1.3",
             "network.tucker, network.preset",
-            "today's LyCORIS needs to be told what it did by itself",
+            "these were its defaults; today's LyCORIS needs them set",
         )
-    found.options = {
+    settings.options = {
         "network_module": "lycoris.kohya" if kind in {"locon", "loha"} else "networks.lora",
         "network_dim": dim,
         "network_alpha": alpha,
@@ -94,19 +93,19 @@ def _read(words: list[str]) -> Found:
         "max_data_loader_n_workers": 8,
         "seed": 31337,
     }
-    if said[3].lower() == "adamw8":
+    if match[3].lower() == "adamw8":
         # set /a truncates: 44 of 100, not 44.4.
         rates = {"learning_rate": rate / 1e6, "text_encoder_lr": rate * 44 // 100 / 1e6}
-        found.options |= {"optimizer_type": "AdamW8bit", **rates, "lr_scheduler": "cosine_with_restarts"}
+        settings.options |= {"optimizer_type": "AdamW8bit", **rates, "lr_scheduler": "cosine_with_restarts"}
     else:
-        found.options |= {"optimizer_type": "adafactor"}
-        found.options["optimizer_args"] = {"relative_step": True, "scale_parameter": True, "warmup_init": False}
-        found.say(Fate.CHANGED, "LR", why="AdaFactor finds its own rate; the number was a placeholder there, too")
+        settings.options |= {"optimizer_type": "adafactor"}
+        settings.options["optimizer_args"] = {"relative_step": True, "scale_parameter": True, "warmup_init": False}
+        settings.note(Disposition.CHANGED, "LR", why="AdaFactor computes its own rate; the number was a placeholder")
     if skip == 1:
-        found.options["vae"] = rest[0]
+        settings.options["vae"] = rest[0]
     if len(rest) > skip + 1:
-        found.options["network_weights"] = rest[-1]
-    found.extra["charframework"] = source
-    found.say(Fate.CHANGED, "xformers", "training.attention", "sdpa of today's torch does the same")
-    found.options["sdpa"] = found.options.pop("xformers")
-    return found
+        settings.options["network_weights"] = rest[-1]
+    settings.extra["charframework"] = source
+    settings.note(Disposition.CHANGED, "xformers", "training.attention", "replaced by the sdpa of today's torch")
+    settings.options["sdpa"] = settings.options.pop("xformers")
+    return settings

@@ -1,4 +1,4 @@
-"""What lies in a folder of pictures: sizes, views, caption files, and what source and kind of LoRA that suggests."""
+"""Inspect a folder of images: sizes, views and caption files, and the source and type of LoRA that they suggest."""
 
 from __future__ import annotations
 
@@ -6,58 +6,83 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.dataset import image_headers, naming
+from orchestrator.dataset import captions, image_headers, naming
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.system import allowlist
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-_TALL: Final = 1.3  # height / width of half the pictures, from which on they show a whole figure
+_CAPTION_ENDINGS: Final = (".txt", ".caption")
+_TALL: Final = 1.3  # height / width from which an image shows a whole figure
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What lies in one folder of pictures."""
+class FolderSummary:
+    """Images of one folder."""
 
     folder: Path
     stems: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]
     """(width, height) in pixels, upright."""
     texts: dict[str, int]
-    """Caption files by ending."""
+    """Number of caption files by ending."""
     views: dict[str, str]
-    """f or b, of the pictures whose name states a view."""
+    """f or b by stem, of the images named by view."""
 
     @property
     def widest(self) -> int:
-        """Width of the widest picture."""
+        """Width of the widest image."""
         return max(width for width, _ in self.sizes)
 
     @property
     def framing(self) -> str:
-        """Return b where the pictures show whole figures, by name or else by shape; f otherwise."""
+        """Return b if the images show whole figures, by name or else by shape; f otherwise."""
         if self.views:
             return "b" if "b" in self.views.values() else "f"
         tall = sum(height >= _TALL * width for width, height in self.sizes)
         return "b" if 2 * tall > len(self.sizes) else "f"
 
+    def describe(self) -> str:
+        """Return one line about the folder."""
+        widths, heights = zip(*self.sizes, strict=True)
+        texts = ", ".join(f"{count} with {ending}" for ending, count in self.texts.items()) or "no caption files"
+        return (
+            f"{self.folder}: {len(self.stems)} images, {min(widths)}..{max(widths)} x {min(heights)}..{max(heights)}, "
+            f"{len(self.views)} named by view, {texts}"
+        )
 
-def look(folder: Path) -> Seen:
-    """Look at a folder: picture headers and file names; nothing is decoded or changed.
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the images of a folder by name, without those in folders below it."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in image_headers.ENDINGS)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders in a folder by name, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def count_caption_files(images: Iterable[Path]) -> Counter[str]:
+    """Return how many caption files stand beside the images, by ending."""
+    return Counter(ending for path in images for ending in _CAPTION_ENDINGS if path.with_suffix(ending).is_file())
+
+
+def inspect(folder: Path) -> FolderSummary:
+    """Inspect a folder by its image headers and file names, without decoding an image.
 
     Raises:
-        RecipeError: no such folder, no picture in it, or pictures that cannot be read.
+        RecipeError: the folder does not exist, holds no image, or holds unreadable images.
     """
     if not folder.is_dir():
-        raise RecipeError(Problem(str(folder), "is no folder", "orchestrator new SUBJECT --images DIR"))
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in image_headers.ENDINGS)
+        raise RecipeError(Problem(str(folder), "is not a folder", "orchestrator new SUBJECT --images DIR"))
+    files = image_files(folder)
     if not files:
-        below = [one.name for one in sorted(folder.iterdir()) if one.is_dir() and not one.name.startswith(".")]
-        hint = f"its folders are {', '.join(below[:5])}: name one of them, or see  dataset import" if below else ""
+        below = [path.name for path in subfolders(folder)]
+        hint = f"its folders are {', '.join(below[:5])}: choose one of them, or see  dataset import" if below else ""
         raise RecipeError(
-            Problem(str(folder), "holds no picture", hint or f"pictures end in {', '.join(sorted(image_headers.ENDINGS))}")
+            Problem(str(folder), "holds no images", hint or f"images end in {', '.join(sorted(image_headers.ENDINGS))}")
         )
     sizes: list[tuple[int, int]] = []
     problems: list[Problem] = []
@@ -70,77 +95,68 @@ def look(folder: Path) -> Seen:
         sizes.append((header.width, header.height))
     if problems:
         raise RecipeError(problems)
-    texts = Counter(ending for path in files for ending in (".txt", ".caption") if path.with_suffix(ending).is_file())
     views = {path.stem: view.framing for path in files if (view := naming.view(path.stem)) is not None}
-    return Seen(folder, tuple(path.stem for path in files), tuple(sizes), dict(texts), views)
+    return FolderSummary(folder, tuple(path.stem for path in files), tuple(sizes), dict(count_caption_files(files)), views)
 
 
-def kind_of(seen: Sequence[Seen]) -> str:
-    """Return what the pictures are proposed to become: a face, a body, or a group of several bodies."""
-    bodies = sum(one.framing == "b" for one in seen)
+def suggest_type(summaries: Sequence[FolderSummary]) -> str:
+    """Return the type of LoRA that the images suggest: a face, a body, or a group of several bodies."""
+    bodies = sum(summary.framing == "b" for summary in summaries)
     return "group" if bodies > 1 else ("body" if bodies else "face")
 
 
-def why(seen: Sequence[Seen], kind: str) -> str:
-    """Return why a type is proposed."""
-    named = any(one.views for one in seen)
-    how = "by the file names (f: upper body, b: full body)" if named else "by the shape of the pictures"
-    rule = {"face": "1000 steps, every picture 4 times", "body": "1200 steps, twice", "group": "1600 steps, once"}[kind]
-    return f"{how}; {rule}, as the release did"
+def explain_type(summaries: Sequence[FolderSummary], kind: str) -> str:
+    """Return the reason for a suggested type."""
+    named = any(summary.views for summary in summaries)
+    how = "by the file names (f: upper body, b: full body)" if named else "by the shape of the images"
+    rule = {"face": "1000 steps, every image 4 times", "body": "1200 steps, twice", "group": "1600 steps, once"}[kind]
+    return f"{how}; {rule}, as in the release"
 
 
-def says(one: Seen) -> str:
-    """Return one line about a folder."""
-    widths, heights = zip(*one.sizes, strict=True)
-    captions = ", ".join(f"{count} with {ending}" for ending, count in one.texts.items()) or "no caption files"
-    return (
-        f"{one.folder}: {len(one.stems)} pictures, {min(widths)}..{max(widths)} x {min(heights)}..{max(heights)}, "
-        f"{len(one.views)} named by view, {captions}"
-    )
-
-
-def source(one: Seen, trigger: str, root: Path, notes: list[str]) -> dict[str, Any]:
-    """Return the table of one source: where, which words, and where its captions come from."""
-    folder = one.folder.resolve()
+def source_table(summary: FolderSummary, trigger: str, root: Path, notes: list[str]) -> dict[str, Any]:
+    """Return the table of one source: its folder, words and captions. Adds the reasons to ``notes``."""
+    folder = summary.folder.resolve()
     inside = folder.is_relative_to(root.resolve())
     where = folder.relative_to(root.resolve()).as_posix() if inside else allowlist.add(folder).as_posix()
     table: dict[str, Any] = {"images": where or ".", "trigger": trigger, "class_tokens": f"{trigger} character"}
-    ending = max(one.texts, key=lambda ending: one.texts[ending], default="")
-    written = [stem for stem in one.stems if ending and (folder / f"{stem}{ending}").is_file()]
+    ending = max(summary.texts, key=lambda ending: summary.texts[ending], default="")
+    captioned = [stem for stem in summary.stems if ending and (folder / f"{stem}{ending}").is_file()]
     texts: dict[str, str] = {}
-    if 2 * len(one.views) > len(one.stems) >= 2 * len(written):
+    if 2 * len(summary.views) > len(summary.stems) >= 2 * len(captioned):
         notes.append(f"{trigger}: captions from the views in the file names")
-        if written:
-            texts = _texts([folder / f"{stem}{ending}" for stem in written])
-            notes.append(f"{trigger}: the {ending} files of {_named(written)} go into the recipe (texts)")
-        bare = [stem for stem in one.stems if stem not in one.views and stem not in texts]
-    elif written:
+        if captioned:
+            texts = _texts([folder / f"{stem}{ending}" for stem in captioned])
+            notes.append(f"{trigger}: the {ending} files of {_quoted(captioned)} go into the recipe (texts)")
+        bare = [stem for stem in summary.stems if stem not in summary.views and stem not in texts]
+    elif captioned:
         table["captions"] = "files"
         if ending != ".txt":
             table["caption_files"] = ending
         notes.append(f"{trigger}: captions from the {ending} files")
-        bare = [stem for stem in one.stems if stem not in written]
+        bare = [stem for stem in summary.stems if stem not in captioned]
     else:
         table["captions"] = "fixed"
         notes.append(
-            f"{trigger}: every caption is the trigger word; named f00 (from front), b13 … pictures get captions by view"
+            f"{trigger}: every caption is the trigger word; images named f00 (from the front), b13 … get captions by view"
         )
         bare = []
     if bare:
-        notes.append(f"{trigger}: the trigger word alone is the caption of {_named(bare)}")
+        notes.append(f"{trigger}: the trigger word alone is the caption of {_quoted(bare)}")
     texts |= dict.fromkeys(bare, trigger)
     return table | ({"texts": texts} if texts else {})
 
 
 def _texts(files: Sequence[Path]) -> dict[str, str]:
-    """Return the captions in some files by name without ending; RecipeError names every file that has none."""
-    from orchestrator.dataset import captions  # noqa: PLC0415 - only where there are both, names and texts
+    """Return the captions in some files by stem.
 
+    Raises:
+        RecipeError: every file without a caption.
+    """
     texts: dict[str, str] = {}
     problems: list[Problem] = []
     for file in files:
         try:
-            texts[file.stem] = captions.of_file(file) or ""
+            texts[file.stem] = captions.from_file(file) or ""
         except captions.CaptionError as error:
             problems.append(Problem(str(file), str(error), error.hint))
     if problems:
@@ -148,6 +164,6 @@ def _texts(files: Sequence[Path]) -> dict[str, str]:
     return texts
 
 
-def _named(stems: Sequence[str]) -> str:
-    """Return the first pictures of some, as a sentence names them."""
+def _quoted(stems: Sequence[str]) -> str:
+    """Return the first five stems in quotes, and the number of the others."""
     return ", ".join(f'"{stem}"' for stem in stems[:5]) + (f" and {len(stems) - 5} more" if len(stems) > 5 else "")

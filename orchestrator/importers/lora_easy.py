@@ -1,25 +1,26 @@
-"""LoRA_Easy_Training_Scripts: a TOML with [X_args.args] (options), [X_args.dataset_args] (dataset) and [[subsets]]."""
+"""TOML files of LoRA_Easy_Training_Scripts: [X_args.args] (options), [X_args.dataset_args] (dataset) and [[subsets]]."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.importers import Fate, Found, sd_scripts_toml
+from orchestrator.importers import sd_scripts_toml
+from orchestrator.importers.notes import Disposition, ImportedSettings
 
-_OWN = {"warmup_ratio", "tag_occurrence", "tag_file_location", "keep_tokens_separator", "name"}  # of its own interface
+_OWN = {"warmup_ratio", "tag_occurrence", "tag_file_location", "keep_tokens_separator", "name"}  # of its interface
 
 
-def looks(table: dict[str, Any]) -> bool:
-    """Return whether a table is such a file."""
+def is_lora_easy(table: dict[str, Any]) -> bool:
+    """Return whether a table has the sections of LoRA_Easy_Training_Scripts."""
     return any(
         name.endswith("_args") and isinstance(part, dict) and {"args", "dataset_args"} & set(part)
         for name, part in table.items()
     )
 
 
-def read(name: str, table: dict[str, Any]) -> Found:
-    """Read one file."""
-    found = Found(name, "LoRA_Easy_Training_Scripts")
+def read(name: str, table: dict[str, Any]) -> ImportedSettings:
+    """Read the table of one file."""
+    settings = ImportedSettings(name, "LoRA_Easy_Training_Scripts")
     dataset: dict[str, Any] = {}
     for part, inside in table.items():
         if not isinstance(inside, dict):
@@ -28,16 +29,16 @@ def read(name: str, table: dict[str, Any]) -> Found:
         for key, value in (args if isinstance(args, dict) else {}).items():
             if key in _OWN:
                 continue
-            found.options[key] = value
-        more = inside.get("dataset_args", {})
-        dataset |= more if isinstance(more, dict) else {}
+            settings.options[key] = value
+        shared = inside.get("dataset_args", {})
+        dataset |= shared if isinstance(shared, dict) else {}
         if not {"args", "dataset_args"} & set(inside) and inside and part != "subsets":
-            found.say(Fate.LOST, part, why="no known part of such a file")
+            settings.note(Disposition.LOST, part, why="not a known section of such a file")
     for key in ("network_args", "optimizer_args"):
-        if key in found.options:
-            found.options[key] = sd_scripts_toml.pairs(found.options[key])
+        if key in settings.options:
+            settings.options[key] = sd_scripts_toml.pairs(settings.options[key])
     ratio = table.get("optimizer_args", {}).get("args", {}).get("warmup_ratio")
     if isinstance(ratio, int | float) and ratio:
-        found.options["lr_warmup_steps"] = float(ratio)
-    sd_scripts_toml.datasets(found, {"datasets": [{**dataset, "subsets": table.get("subsets", [])}]})
-    return found
+        settings.options["lr_warmup_steps"] = float(ratio)
+    sd_scripts_toml.add_datasets(settings, {"datasets": [{**dataset, "subsets": table.get("subsets", [])}]})
+    return settings

@@ -1,4 +1,4 @@
-"""The ss_* metadata that sd-scripts writes into a LoRA: what was trained, as far as it says."""
+"""Read the settings of a training from the ss_* metadata that sd-scripts writes into a LoRA."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.importers import Fate, Found, words
+from orchestrator.importers.notes import Disposition, ImportedSettings, words
 from orchestrator.models import blocks
+from orchestrator.weights.io.metadata import provenance
+from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# What is a result, a log, or said elsewhere; nothing of the recipe is lost with it.
+# Results, logs, and values that other fields hold, too: without them the recipe loses nothing.
 _RESULTS: Final = words(
     "session_id training_started_at training_finished_at output_name num_train_images num_reg_images num_validation_images"
     " num_batches_per_epoch num_epochs epoch steps sd_scripts_commit_hash sd_model_hash vae_hash datasets dataset_dirs"
@@ -28,7 +30,7 @@ _DATASET: Final = words(
 )
 _RESIZED: Final = re.compile(r"Dynamic resize with (sv_ratio|sv_fro|sv_cumulative): ([\d.]+) from (\d+)")
 _SHA256: Final = re.compile(r"(?:0x)?([0-9a-f]{64})")
-# Defaults of v0.10.1: what is so, need not stand in a recipe.
+# Defaults of v0.10.1, which a recipe need not repeat.
 _DEFAULTS: Final[dict[str, Any]] = {
     "gradient_accumulation_steps": 1,
     "max_grad_norm": 1.0,
@@ -48,45 +50,48 @@ _RENAMED: Final = {"debiased_estimation": "debiased_estimation_loss"}
 _DTYPES: Final = {"F16": "fp16", "BF16": "bf16", "F32": "float"}
 
 
-def read(path: Path) -> Found:
-    """Read a LoRA's header.
+def read(path: Path) -> ImportedSettings:
+    """Read the header of a LoRA.
 
     Raises:
-        RecipeError: no sound safetensors file, or none that says how it was trained.
+        RecipeError: the file is not a valid safetensors file, or has no ss_* metadata.
     """
-    from orchestrator.weights.io.metadata import provenance  # noqa: PLC0415
-    from orchestrator.weights.io.safetensors_io import read_header  # noqa: PLC0415
-
     header = read_header(path)
-    said = {key.removeprefix("ss_"): _value(text) for key, text in header.metadata.items() if key.startswith("ss_")}
-    if "network_module" not in said:
-        hint = "many tools drop the metadata; `inspect` says what the tensors alone tell"
-        raise RecipeError(Problem(str(path), "holds no ss_* metadata: it does not say how it was trained", hint))
-    found = Found(str(said.get("output_name") or path.stem), "metadata of a LoRA")
-    for name, value in said.items():
+    fields = {key.removeprefix("ss_"): _value(text) for key, text in header.metadata.items() if key.startswith("ss_")}
+    if "network_module" not in fields:
+        hint = "many tools drop the metadata; `inspect` shows what the tensors alone hold"
+        raise RecipeError(Problem(str(path), "has no ss_* metadata, which records how a LoRA was trained", hint))
+    settings = ImportedSettings(str(fields.get("output_name") or path.stem), "metadata of a LoRA")
+    for name, value in fields.items():
         if name in _RESULTS or name in _DATASET or value is None or value is False or value == _DEFAULTS.get(name, ...):
             continue
-        found.options[_RENAMED.get(name, name)] = value
-    done = provenance(header.metadata)
-    _network(found, said, next((one for one in reversed(done) if one.get("rank_rule") in _RULES), {}))
-    _base(found, said)
-    _optimizer(found, said)
+        settings.options[_RENAMED.get(name, name)] = value
+    operations = provenance(header.metadata)
+    _network(settings, fields, next((one for one in reversed(operations) if one.get("rank_rule") in _RULES), {}))
+    _base(settings, fields)
+    _optimizer(settings, fields)
     dtypes = {entry.dtype for entry in header.entries.values()}
     precision = {_DTYPES[dtype] for dtype in dtypes if dtype in _DTYPES}
     if len(precision) == 1:
-        found.options["save_precision"] = precision.pop()
-    if isinstance(said.get("datasets"), list):
-        found.datasets = [_of_json(one) for one in said["datasets"] if isinstance(one, dict)]
+        settings.options["save_precision"] = precision.pop()
+    datasets, tags = fields.get("datasets"), fields.get("tag_frequency")
+    if isinstance(datasets, list):
+        settings.datasets = [_from_json(dataset) for dataset in datasets if isinstance(dataset, dict)]
     else:
-        found.datasets = [_of_folders(said)]
-    found.extra["tags"] = said.get("tag_frequency") if isinstance(said.get("tag_frequency"), dict) else {}
-    found.say(Fate.CHANGED, "image folders", "dataset.sources", "a file holds their names only: they are expected below data/")
-    _block_weights(found, done)
-    return found
+        settings.datasets = [_from_folders(fields)]
+    settings.extra["tags"] = tags if isinstance(tags, dict) else {}
+    settings.note(
+        Disposition.CHANGED,
+        "image folders",
+        "dataset.sources",
+        "the metadata holds their names only: they are expected below data/",
+    )
+    _block_weights(settings, operations)
+    return settings
 
 
 def _value(text: str) -> Any:
-    """Return what ``str(value)`` was made of: None, a truth value, a number, JSON, or the text."""
+    """Return the value that sd-scripts wrote by ``str``: None, a boolean, a number, JSON, or the text."""
     if text in ("None", ""):
         return None
     if text in ("True", "False"):
@@ -98,84 +103,94 @@ def _value(text: str) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 and "." not in text else value
 
 
-def _block_weights(found: Found, done: list[dict[str, Any]]) -> None:
-    """Take the block weights of a file that this program merged: what was done to it stands in its provenance."""
-    merges = [one for one in done if _are_numbers(one.get("block_weights"))]
+def _block_weights(settings: ImportedSettings, operations: list[dict[str, Any]]) -> None:
+    """Read the block weights of a file that this program merged from its provenance."""
+    merges = [operation for operation in operations if _are_numbers(operation.get("block_weights"))]
     if not merges:
-        found.say(Fate.LOST, "block weights", why="no metadata has them; `verify` reads them off the tensors")
+        settings.note(
+            Disposition.LOST, "block weights", why="the metadata does not hold them; `verify` measures them on the tensors"
+        )
     elif len(merges) > 1:
-        found.say(Fate.LOST, "block weights", "block_weights", f"{len(merges)} merges one after the other; a recipe has one")
+        settings.note(
+            Disposition.LOST,
+            "block weights",
+            "block_weights",
+            f"the file was merged {len(merges)} times; a recipe merges once",
+        )
     else:
-        (one,) = merges
-        names = blocks.names("sdxl" if found.extra.get("architecture") == "sdxl" else "sd1")
-        found.extra["block_weights"] = [float(one["block_weights"].get(name, 0)) for name in names]
-        options = {"zeroed": one.get("zeroed") == "prune" and "prune", "compat": one.get("compat")}
-        found.extra["merge"] = {key: value for key, value in options.items() if value}
-        found.say(Fate.KEPT, "block weights", "block_weights")
-    for one in done:
-        if not {"block_weights", "rank_rule"} & set(one):
-            found.say(Fate.LOST, str(one.get("operation")), why="it was done to the file by hand; no recipe does it")
+        (merge,) = merges
+        names = blocks.names("sdxl" if settings.extra.get("architecture") == "sdxl" else "sd1")
+        settings.extra["block_weights"] = [float(merge["block_weights"].get(name, 0)) for name in names]
+        options = {"zeroed": merge.get("zeroed") == "prune" and "prune", "compat": merge.get("compat")}
+        settings.extra["merge"] = {key: value for key, value in options.items() if value}
+        settings.note(Disposition.KEPT, "block weights", "block_weights")
+    for operation in operations:
+        if not {"block_weights", "rank_rule"} & set(operation):
+            why = "it was done to the file by hand; a recipe cannot do it"
+            settings.note(Disposition.LOST, str(operation.get("operation")), why=why)
 
 
 def _are_numbers(value: Any) -> bool:
-    return isinstance(value, dict) and bool(value) and all(isinstance(one, int | float) for one in value.values())
+    return isinstance(value, dict) and bool(value) and all(isinstance(weight, int | float) for weight in value.values())
 
 
-def _network(found: Found, said: dict[str, Any], resized: dict[str, Any]) -> None:
-    options = found.options
-    options["network_module"] = said["network_module"]
-    args = said.get("network_args") if isinstance(said.get("network_args"), dict) else {}
+def _network(settings: ImportedSettings, fields: dict[str, Any], resized: dict[str, Any]) -> None:
+    options = settings.options
+    options["network_module"] = fields["network_module"]
+    args = fields.get("network_args") if isinstance(fields.get("network_args"), dict) else {}
     options["network_args"] = {key: _value(str(value)) for key, value in (args or {}).items() if value is not None}
-    comment = _RESIZED.search(str(said.get("training_comment") or ""))
-    options["network_dim"] = said.get("network_dim")
-    options["network_alpha"] = said.get("network_alpha")
+    comment = _RESIZED.search(str(fields.get("training_comment") or ""))
+    options["network_dim"] = fields.get("network_dim")
+    options["network_alpha"] = fields.get("network_alpha")
     if comment is not None:
         options["network_dim"] = int(comment[3])
         alpha = options["network_args"].get("conv_alpha")
         options["network_alpha"] = alpha if isinstance(alpha, int | float) else int(comment[3])
-        rule = resized.get("rank_rule", "sd-scripts-0.10")  # of this program, or of the sd-scripts that did it
-        found.extra["resize"] = {comment[1]: float(comment[2]), "new_rank": int(comment[3]), "rank_rule": rule}
-        found.say(
-            Fate.CHANGED,
+        rule = resized.get("rank_rule", "sd-scripts-0.10")  # of this program, or of the sd-scripts that resized it
+        settings.extra["resize"] = {comment[1]: float(comment[2]), "new_rank": int(comment[3]), "rank_rule": rule}
+        settings.note(
+            Disposition.CHANGED,
             "network_alpha",
             "network.alpha",
-            "a resized file has lost its alpha; that of the convolutions is taken",
+            "resizing replaced it; that of the convolutions is used",
         )
     elif not isinstance(options["network_dim"], int):
-        found.say(Fate.LOST, "network_dim", "network.dim", f"the file says {options['network_dim']!r}; 64 stands in")
+        settings.note(
+            Disposition.LOST, "network_dim", "network.dim", f"it is {options['network_dim']!r} in the file; 64 is used"
+        )
         options["network_dim"], options["network_alpha"] = 64, 32
 
 
-def _base(found: Found, said: dict[str, Any]) -> None:
+def _base(settings: ImportedSettings, fields: dict[str, Any]) -> None:
     base: dict[str, Any] = {}
-    if said.get("sd_model_name"):
-        found.options["pretrained_model_name_or_path"] = str(said["sd_model_name"])
-    if said.get("vae_name"):
-        found.options["vae"] = str(said["vae_name"])
+    if fields.get("sd_model_name"):
+        settings.options["pretrained_model_name_or_path"] = str(fields["sd_model_name"])
+    if fields.get("vae_name"):
+        settings.options["vae"] = str(fields["vae_name"])
     for key, name in (("new_sd_model_hash", "sha256"), ("new_vae_hash", "vae_sha256")):
-        digest = _SHA256.fullmatch(str(said.get(key)))
+        digest = _SHA256.fullmatch(str(fields.get(key)))
         if digest is not None:
             base[name] = digest[1]
-            found.say(Fate.KEPT, f"ss_{key}", f"base.{name}")
-    if str(said.get("base_model_version", "")).startswith("sdxl"):
-        found.extra["architecture"] = "sdxl"
-    found.extra["base"] = base
+            settings.note(Disposition.KEPT, f"ss_{key}", f"base.{name}")
+    if str(fields.get("base_model_version", "")).startswith("sdxl"):
+        settings.extra["architecture"] = "sdxl"
+    settings.extra["base"] = base
 
 
-def _optimizer(found: Found, said: dict[str, Any]) -> None:
+def _optimizer(settings: ImportedSettings, fields: dict[str, Any]) -> None:
     """Read ``bitsandbytes.optim.adamw.AdamW8bit(weight_decay=0.1,betas=(0.9, 0.99))``."""
-    name, _, args = str(said.get("optimizer") or "AdamW").partition("(")
-    found.options["optimizer_type"] = name.rpartition(".")[2]
+    name, _, args = str(fields.get("optimizer") or "AdamW").partition("(")
+    settings.options["optimizer_type"] = name.rpartition(".")[2]
     pairs = re.findall(r"(\w+)=(\([^()]*\)|\[[^\[\]]*\]|[^,()]+)", args.removesuffix(")"))
     if pairs:
-        found.options["optimizer_args"] = {key: value.strip() for key, value in pairs}
+        settings.options["optimizer_args"] = {key: value.strip() for key, value in pairs}
 
 
-def _of_json(one: dict[str, Any]) -> dict[str, Any]:
+def _from_json(table: dict[str, Any]) -> dict[str, Any]:
     keys = ("resolution", "enable_bucket", "bucket_no_upscale", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso")
-    dataset = {key: one[key] for key in keys if one.get(key) is not None}
-    dataset["batch_size"] = one.get("batch_size_per_device", 1)
-    wanted = (
+    dataset = {key: table[key] for key in keys if table.get(key) is not None}
+    dataset["batch_size"] = table.get("batch_size_per_device", 1)
+    subset_keys = (
         "num_repeats",
         "color_aug",
         "flip_aug",
@@ -186,10 +201,10 @@ def _of_json(one: dict[str, Any]) -> dict[str, Any]:
         "is_reg",
         "img_count",
     )
-    subsets = one.get("subsets")
+    subsets = table.get("subsets")
     dataset["subsets"] = [
         {
-            **{key: subset[key] for key in wanted if subset.get(key) is not None},
+            **{key: subset[key] for key in subset_keys if subset.get(key) is not None},
             "image_dir": f"data/{subset.get('image_dir') or 'pictures'}",
         }
         for subset in (subsets if isinstance(subsets, list) else [])
@@ -198,16 +213,24 @@ def _of_json(one: dict[str, Any]) -> dict[str, Any]:
     return dataset
 
 
-def _of_folders(said: dict[str, Any]) -> dict[str, Any]:
+def _from_folders(fields: dict[str, Any]) -> dict[str, Any]:
     """Return the dataset of a file that was trained with --train_data_dir."""
-    sides = [int(side) for side in re.findall(r"\d+", str(said.get("resolution") or "512"))]
-    dataset: dict[str, Any] = {key: said[key] for key in _DATASET if said.get(key) is not None}
+    sides = [int(side) for side in re.findall(r"\d+", str(fields.get("resolution") or "512"))]
+    dataset: dict[str, Any] = {key: fields[key] for key in _DATASET if fields.get(key) is not None}
     shared = {key: dataset.pop(key) for key in list(dataset) if "bucket" not in key}
-    dataset |= {"resolution": sides[:2] if len(sides) > 1 else sides * 2, "batch_size": said.get("batch_size_per_device") or 1}
-    folders = said.get("dataset_dirs")
+    dataset |= {
+        "resolution": sides[:2] if len(sides) > 1 else sides * 2,
+        "batch_size": fields.get("batch_size_per_device") or 1,
+    }
+    folders = fields.get("dataset_dirs")
     dataset["subsets"] = [
-        {**shared, "image_dir": f"data/{name}", "num_repeats": one.get("n_repeats", 1), "img_count": one.get("img_count", 0)}
-        for name, one in (folders.items() if isinstance(folders, dict) else ())
-        if isinstance(one, dict)
+        {
+            **shared,
+            "image_dir": f"data/{name}",
+            "num_repeats": folder.get("n_repeats", 1),
+            "img_count": folder.get("img_count", 0),
+        }
+        for name, folder in (folders.items() if isinstance(folders, dict) else ())
+        if isinstance(folder, dict)
     ]
     return dataset

@@ -1,4 +1,4 @@
-"""[[datasets]] of sd-scripts -> the [dataset] of a recipe: folders as they lie there, nothing scaled."""
+"""Translate [[datasets]] of sd-scripts to the [dataset] of a recipe: the same folders, nothing scaled."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.importers import Fate, Found
-from orchestrator.importers.picture_folders import kohya as read_kohya
-from orchestrator.importers.picture_folders import numbered
+from orchestrator.importers.notes import Disposition, ImportedSettings
+from orchestrator.importers.picture_folders import kohya_source, numbered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,82 +22,82 @@ _ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
-    """The [dataset] table, the subject, and the number of steps if that can be known."""
+class ImportedDataset:
+    """The [dataset] table, the subject, and the number of steps if it can be computed."""
 
     table: dict[str, Any]
     subject: str
     steps: int | None
 
 
-def dataset(found: Found, name: str, asked: tuple[int | None, float | None]) -> Data:
-    """Return the dataset of what was found.
+def dataset(settings: ImportedSettings, name: str, length: tuple[int | None, float | None]) -> ImportedDataset:
+    """Return the dataset of imported settings.
 
     Args:
-        found: its datasets; notes are added to it.
+        settings: receives notes.
         name: of the recipe.
-        asked: max_train_steps and max_train_epochs.
+        length: max_train_steps and max_train_epochs.
     """
-    if "charframework" in found.extra:
-        return _charframework(found, name, asked[0])
+    if "charframework" in settings.extra:
+        return _charframework(settings, name, length[0])
     table: dict[str, Any] = {"name": name, "sizes": [], "originals": True}
     sides: set[int] = set()
     batches: dict[str, int] = {}
-    pictures = 0.0  # of an epoch, in batches
-    counted = bool(found.datasets)
+    batches_per_epoch = 0.0
+    counted = bool(settings.datasets)
     sources: dict[str, Any] = {}
-    for one in found.datasets:
-        width, height = _resolution(one.get("resolution", 512))
+    for group in settings.datasets:
+        width, height = _resolution(group.get("resolution", 512))
         sides |= {width, height}
-        batch = max(_fit("batch_size", one.get("batch_size")) or 1, 1)
+        batch = max(_fit("batch_size", group.get("batch_size")) or 1, 1)
         batches[f"{width}x{height}"] = batch
-        if "resolution" in one:
+        if "resolution" in group:
             square = width == height
-            why = "" if square else "there an area, here the sides of classes"
-            fate = Fate.KEPT if square else Fate.CHANGED
-            found.say(fate, f"resolution {width}x{height}", "dataset.resolution_classes", why)
-        if "batch_size" in one:
-            found.say(Fate.KEPT, "batch_size", "dataset.batch_size")
-        for subset in one["subsets"]:
-            many = _source(found, subset, sources)
-            counted = counted and many > 0
-            pictures += many / batch
+            why = "" if square else "an area in sd-scripts, the sides of classes in a recipe"
+            disposition = Disposition.KEPT if square else Disposition.CHANGED
+            settings.note(disposition, f"resolution {width}x{height}", "dataset.resolution_classes", why)
+        if "batch_size" in group:
+            settings.note(Disposition.KEPT, "batch_size", "dataset.batch_size")
+        for subset in group["subsets"]:
+            images = _source(settings, subset, sources)
+            counted = counted and images > 0
+            batches_per_epoch += images / batch
     table["resolution_classes"] = sorted(sides) or [512]
     table["batch_size"] = {"default": next(iter(batches.values()), 1), **({} if len(set(batches.values())) < 2 else batches)}
-    _shared(found, table)
+    _shared(settings, table)
     if not sources:
         sources["pictures"] = {"images": "data/pictures", "captions": "files", "trigger": name}
-        found.say(Fate.LOST, "the pictures", "dataset.sources", "no folder is named; data/pictures stands in")
+        settings.note(Disposition.LOST, "the images", "dataset.sources", "no folder is named; data/pictures is used")
     table["sources"] = sources
-    steps, epochs = asked
+    steps, epochs = length
     if epochs is not None:
-        steps = math.ceil(pictures) * int(epochs) if counted and pictures else None
+        steps = math.ceil(batches_per_epoch) * int(epochs) if counted and batches_per_epoch else None
         if steps is not None:
-            found.say(
-                Fate.CHANGED,
+            settings.note(
+                Disposition.CHANGED,
                 "max_train_epochs",
                 "training.steps",
-                f"{epochs:g} epochs of the pictures there are {steps} steps",
+                f"{epochs:g} epochs of the images in these folders are {steps} steps",
             )
     elif steps is not None:
-        found.say(Fate.KEPT, "max_train_steps", "training.steps")
-    return Data(table, re.sub(r"[^A-Za-z0-9._+-]+", "-", name), steps)
+        settings.note(Disposition.KEPT, "max_train_steps", "training.steps")
+    return ImportedDataset(table, re.sub(r"[^A-Za-z0-9._+-]+", "-", name), steps)
 
 
-def _source(found: Found, subset: dict[str, Any], sources: dict[str, Any]) -> int:
-    """Add a subset as a source; return how many pictures an epoch takes from it, 0 if that cannot be known."""
+def _source(settings: ImportedSettings, subset: dict[str, Any], sources: dict[str, Any]) -> int:
+    """Add a subset as a source; return its number of images an epoch, or 0 if they cannot be counted."""
     kohya = "parent" in subset
     folder = _path(subset["parent"] if kohya else subset.get("image_dir", "data/pictures"))
     source: dict[str, Any] = {"images": folder}
     repeats = subset.get("num_repeats")
     if kohya:
-        name, inside = _inside(found, folder, regularization=bool(subset.get("is_reg")))
-        source |= {"reading": "kohya"} | inside
+        name, words_of_folders = _kohya_words(settings, folder, regularization=bool(subset.get("is_reg")))
+        source |= {"reading": "kohya"} | words_of_folders
     else:
-        lying = re.match(r"(\d+)_(.+)", PureWindowsPath(folder).name)
-        repeats = repeats or (int(lying[1]) if lying else None)
-        words = str(subset.get("class_tokens") or (lying[2] if lying else PureWindowsPath(folder).name))
-        name = source["trigger"] = _trigger(found, folder, words)
+        numbers = re.match(r"(\d+)_(.+)", PureWindowsPath(folder).name)
+        repeats = repeats or (int(numbers[1]) if numbers else None)
+        words = str(subset.get("class_tokens") or (numbers[2] if numbers else PureWindowsPath(folder).name))
+        name = source["trigger"] = _trigger(settings, folder, words)
         source["class_tokens"] = words
     ending = str(subset.get("caption_extension") or source.pop("caption_files", ".txt"))
     if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", ending):
@@ -107,8 +106,11 @@ def _source(found: Found, subset: dict[str, Any], sources: dict[str, Any]) -> in
             source["caption_files"] = ending
     else:
         source["captions"] = "fixed"
-        found.say(
-            Fate.CHANGED, f"caption_extension {ending}", "captions", "such files do not exist: the class words are the caption"
+        settings.note(
+            Disposition.CHANGED,
+            f"caption_extension {ending}",
+            "captions",
+            "not a valid ending: the class words are the caption",
         )
     if repeats and not kohya:
         source["repeats"] = int(float(repeats))
@@ -120,31 +122,33 @@ def _source(found: Found, subset: dict[str, Any], sources: dict[str, Any]) -> in
     while key in sources:
         key += "-2"
     sources[key] = source
-    found.say(Fate.KEPT, f"pictures of {folder}", f"dataset.sources.{key}")
-    return _count(folder, kohya=kohya, repeats=int(float(repeats or 1)), said=subset.get("img_count"))
+    settings.note(Disposition.KEPT, f"images of {folder}", f"dataset.sources.{key}")
+    return _count(folder, kohya=kohya, repeats=int(float(repeats or 1)), image_count=subset.get("img_count"))
 
 
-def _inside(found: Found, folder: str, *, regularization: bool) -> tuple[str, dict[str, Any]]:
-    """Return the name of a source that holds N_name folders, and what they say: trigger, class_tokens, caption_files."""
+def _kohya_words(settings: ImportedSettings, folder: str, *, regularization: bool) -> tuple[str, dict[str, Any]]:
+    """Return name, trigger, class_tokens and caption_files of a source that holds N_name folders."""
     here = Path(folder)
     if here.is_dir() and numbered(here):
-        part = read_kohya(here, here, regularization=regularization)
-        return part.words, {key: part.table[key] for key in ("trigger", "class_tokens", "caption_files") if key in part.table}
+        source = kohya_source(here, here, regularization=regularization)
+        keys = ("trigger", "class_tokens", "caption_files")
+        return source.words, {key: source.table[key] for key in keys if key in source.table}
     name = PureWindowsPath(folder).name
     if regularization:
         return name, {}
-    why = f"its N_name folders say it, and there is none in {folder} here; the recipe's name stands in"
-    found.say(Fate.CHANGED, "trigger", "dataset.sources", why)
-    return name, {"trigger": _first(found.name)}
+    why = f"its N_name folders state it, and {folder} holds none on this machine; the recipe's name is used"
+    settings.note(Disposition.CHANGED, "trigger", "dataset.sources", why)
+    return name, {"trigger": _first_word(settings.name)}
 
 
-def _first(words: str) -> str:
+def _first_word(words: str) -> str:
     return words.split(",", maxsplit=1)[0].split(" ", maxsplit=1)[0] or "subject"
 
 
-def _count(folder: str, *, kohya: bool, repeats: int, said: Any) -> int:
-    if isinstance(said, int) and said:
-        return said * repeats
+def _count(folder: str, *, kohya: bool, repeats: int, image_count: Any) -> int:
+    """Return the images of a folder times their repeats; 0 if the folder does not exist."""
+    if isinstance(image_count, int) and image_count:
+        return image_count * repeats
     here = Path(folder)
     if not here.is_dir():
         return 0
@@ -158,43 +162,43 @@ def _count(folder: str, *, kohya: bool, repeats: int, said: Any) -> int:
     return total
 
 
-def _trigger(found: Found, folder: str, words: str) -> str:
-    """Return the word that most likely calls it: the first of the folder's words, or the tag that all its pictures have."""
-    tags = found.extra.get("tags", {})
+def _trigger(settings: ImportedSettings, folder: str, words: str) -> str:
+    """Return the most likely trigger: the tag of all images of a folder, or the first of its words."""
+    tags = settings.extra.get("tags", {})
     counts = tags.get(PureWindowsPath(folder).name) if isinstance(tags, dict) else None
     if isinstance(counts, dict) and counts:
         numbers = {tag: count for tag, count in counts.items() if isinstance(count, int)}
         most = max(numbers.values(), default=0)
         return next((str(tag).strip() for tag, count in numbers.items() if count == most), words)
-    return _first(words)
+    return _first_word(words)
 
 
-def _shared(found: Found, table: dict[str, Any]) -> None:
-    """Take what a recipe says once for all its pictures: where subsets differ, the most common, and a note."""
-    subsets = [subset for one in found.datasets for subset in one["subsets"]]
+def _shared(settings: ImportedSettings, table: dict[str, Any]) -> None:
+    """Set the values that a recipe has once for all its images: the most common one, and a note if subsets differ."""
+    subsets = [subset for group in settings.datasets for subset in group["subsets"]]
     for key in _BUCKETS:
-        _common(found, table, key, [one[key] for one in found.datasets if key in one])
+        _common(settings, table, key, [group[key] for group in settings.datasets if key in group])
     for key in (*_FLAGS, *_NUMBERS, *_SHARES):
-        _common(found, table, key, [subset[key] for subset in subsets if key in subset])
+        _common(settings, table, key, [subset[key] for subset in subsets if key in subset])
     table.setdefault("enable_bucket", False)  # sd-scripts' default; the recipe's is true
     flips = [subset["flip_aug"] for subset in subsets if isinstance(subset.get("flip_aug"), bool)]
     if flips and all(flips) and len(flips) == len(subsets):
         table["flip_aug"] = True
 
 
-def _common(found: Found, table: dict[str, Any], key: str, values: Sequence[Any]) -> None:
-    good = [value for value in (_fit(key, value) for value in values) if value is not None]
-    if not good:
+def _common(settings: ImportedSettings, table: dict[str, Any], key: str, values: Sequence[Any]) -> None:
+    valid = [value for value in (_fit(key, value) for value in values) if value is not None]
+    if not valid:
         return
-    table[key] = max(good, key=good.count)
-    if len(set(map(str, good))) > 1:
-        found.say(Fate.CHANGED, key, f"dataset.{key}", f"folders differ; {table[key]} for all")
+    table[key] = max(valid, key=valid.count)
+    if len(set(map(str, valid))) > 1:
+        settings.note(Disposition.CHANGED, key, f"dataset.{key}", f"folders differ; {table[key]} for all")
     else:
-        found.say(Fate.KEPT, key, f"dataset.{key}")
+        settings.note(Disposition.KEPT, key, f"dataset.{key}")
 
 
 def _fit(key: str, value: Any) -> Any:
-    """Return a value in the type that the recipe takes; None if it has none."""
+    """Return a value in the type of its recipe key; None if it cannot be converted."""
     if key in _FLAGS or key in ("enable_bucket", "bucket_no_upscale"):
         return value if isinstance(value, bool) else None
     try:
@@ -214,9 +218,9 @@ def _path(value: Any) -> str:
     return PureWindowsPath(str(value).strip("\"'")).as_posix()
 
 
-def _charframework(found: Found, name: str, steps: int | None) -> Data:
-    """Return the dataset that GenerateCharToml.ps1 made for a folder as 4_krnk."""
-    folder = str(found.extra["charframework"])
+def _charframework(settings: ImportedSettings, name: str, steps: int | None) -> ImportedDataset:
+    """Return the dataset that GenerateCharToml.ps1 makes for a folder such as 4_krnk."""
+    folder = str(settings.extra["charframework"])
     subject = re.sub(r"^\d+_", "", PureWindowsPath(folder).name)
     table: dict[str, Any] = {
         "name": re.sub(r"[^A-Za-z0-9._+-]+", "-", subject) or name,
@@ -229,7 +233,9 @@ def _charframework(found: Found, name: str, steps: int | None) -> Data:
         "flip_aug": True,
         "sources": {subject: {"images": f"LoRAInput/{_path(folder)}", "reading": "charframework", "captions": "files"}},
     }
-    found.say(Fate.KEPT, f"SOURCE {folder}", f"dataset.sources.{subject}")
-    found.say(Fate.KEPT, "max_train_steps", "training.steps")
-    found.say(Fate.CHANGED, "SOURCE.toml", "dataset", "what GenerateCharToml.ps1 writes; batch sizes as the release had them")
-    return Data(table, table["name"], steps)
+    settings.note(Disposition.KEPT, f"SOURCE {folder}", f"dataset.sources.{subject}")
+    settings.note(Disposition.KEPT, "max_train_steps", "training.steps")
+    settings.note(
+        Disposition.CHANGED, "SOURCE.toml", "dataset", "as GenerateCharToml.ps1 writes it; batch sizes as in the release"
+    )
+    return ImportedDataset(table, table["name"], steps)

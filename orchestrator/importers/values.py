@@ -1,4 +1,4 @@
-"""Values of other programs: numbers that are texts, lists of one, paths from Windows."""
+"""Convert values of other programs: numbers as texts, lists of one, paths from Windows."""
 
 from __future__ import annotations
 
@@ -6,30 +6,37 @@ import ast
 from pathlib import PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.importers import Fate, Found
+from orchestrator.importers.notes import Disposition, ImportedSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 def take(
-    found: Found, left: dict[str, Any], name: str, where: str, convert: Callable[[Any], Any] = lambda value: value
+    settings: ImportedSettings,
+    left: dict[str, Any],
+    name: str,
+    where: str,
+    convert: Callable[[Any], Any] = lambda value: value,
 ) -> Any:
-    """Take an option, note it as kept, and return it; None where it is not there or cannot be read."""
+    """Remove an option from ``left`` and return its converted value; None if it is absent or malformed.
+
+    A note says that it was kept at ``where``, or lost.
+    """
     if name not in left:
         return None
     value = left.pop(name)
     try:
         result = convert(value)
     except (ValueError, TypeError, SyntaxError):
-        found.say(Fate.LOST, name, why=f"{str(value)[:60]!r} cannot be read")
+        settings.note(Disposition.LOST, name, why=f"{str(value)[:60]!r} cannot be read")
         return None
-    found.say(Fate.KEPT, name, where)
+    settings.note(Disposition.KEPT, name, where)
     return result
 
 
 def number(value: Any) -> float | int:
-    """Return a number; lists of one (text_encoder_lr) are that one."""
+    """Return a number; of a list of one (text_encoder_lr) its item."""
     if isinstance(value, list):
         (value,) = value
     if isinstance(value, bool):
@@ -43,18 +50,22 @@ def number(value: Any) -> float | int:
 
 
 def whole(value: Any) -> int:
+    """Return a number without its fraction."""
     return int(float(value))
 
 
 def path(value: Any) -> str:
-    """Return a path that may have been written on Windows; of one with a drive, the file name: models are searched by name."""
+    """Return a path, possibly from Windows, with ``/``; of a path with a drive its file name.
+
+    Models are searched by name.
+    """
     text = str(value).strip("\"'")
     windows = PureWindowsPath(text)
     return windows.name if windows.drive else windows.as_posix()
 
 
 def literal(value: Any) -> Any:
-    """Return what a text stands for: a number, a truth value, or itself."""
+    """Return the Python literal in a text (a number, a boolean, a tuple), or the text."""
     if not isinstance(value, str):
         return value
     try:

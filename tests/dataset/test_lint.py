@@ -416,7 +416,7 @@ def test_import_reads_what_people_have(good: Path, tmp_path_factory: pytest.Temp
         (gui / part / name).mkdir(parents=True)
         face(3).save(gui / part / name / "a.png")
     text = picture_folders.describe(gui, root)
-    assert "# loose is not read: it says no number of repeats; move it away, or name it 1_loose" in text
+    assert "# loose is not read: it has no number of repeats; move it away, or name it 1_loose" in text
     read = tomllib.loads(text)["dataset"]
     assert read["sources"] == {
         "sks": {"images": "gui/img", "reading": "kohya", "captions": "files", "trigger": "sks"},

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import fakes
-from orchestrator import cli, engines, importers
+from orchestrator import cli, engines
 from orchestrator.errors import RecipeError
-from orchestrator.importers import Fate, sd_scripts_toml, to_recipe
+from orchestrator.importers import reader, sd_scripts_toml, to_recipe
+from orchestrator.importers.notes import Disposition
 from orchestrator.recipe import loader
 from orchestrator.run import export_sd_scripts
 from orchestrator.run.workspace import Selection, Workspace
@@ -72,7 +73,7 @@ betas = "0.9,0.99"
 LINE = "call LoRA Lora3x3A50p-AdamW8 128 100 1000 4_krnk krnk Defmix-v2.0.safetensors kl-f8-anime2.ckpt 2"
 
 
-def loaded(imported: to_recipe.Imported, folder: Path) -> Any:
+def loaded(imported: to_recipe.ImportedRecipe, folder: Path) -> Any:
     """Write what was imported, load it, and ask the engine about it."""
     from orchestrator.recipe import toml  # noqa: PLC0415
 
@@ -84,14 +85,14 @@ def loaded(imported: to_recipe.Imported, folder: Path) -> Any:
     return recipe
 
 
-def fates(imported: to_recipe.Imported) -> dict[str, str]:
-    return {note.name: str(note.fate) for note in imported.notes}
+def dispositions(imported: to_recipe.ImportedRecipe) -> dict[str, str]:
+    return {note.name: str(note.disposition) for note in imported.notes}
 
 
 def test_kohya_ss(tmp_path: Path) -> None:
     path = tmp_path / "settings.json"
     path.write_text(json.dumps(GUI), "utf-8")
-    imported = to_recipe.recipe(importers.read(str(path))[0])
+    imported = to_recipe.recipe(reader.read(str(path))[0])
     recipe = loaded(imported, tmp_path)
     assert imported.name == "cat-lora"
     assert (recipe.network.family, recipe.network.dim, recipe.network.conv_dim, recipe.network.tucker) == ("loha", 32, 8, True)
@@ -106,7 +107,7 @@ def test_kohya_ss(tmp_path: Path) -> None:
     assert recipe.dataset.batch_size == {"default": 3}
     source = recipe.dataset.sources["img"]
     assert (source.images, source.reading) == ("D:/train/img", "kohya")
-    said = fates(imported)
+    said = dispositions(imported)
     assert said["stop_text_encoder_training"] == "lost"
     assert said["save_every_n_epochs"] == "lost"
     assert said["seed"] == "changed"
@@ -116,7 +117,7 @@ def test_kohya_ss(tmp_path: Path) -> None:
 def test_lora_easy(tmp_path: Path) -> None:
     path = tmp_path / "easy.toml"
     path.write_text(EASY, "utf-8")
-    recipe = loaded(to_recipe.recipe(importers.read(str(path))[0]), tmp_path)
+    recipe = loaded(to_recipe.recipe(reader.read(str(path))[0]), tmp_path)
     assert (recipe.network.family, recipe.network.conv_dim, recipe.network.conv_alpha) == ("lora", 16, 8)
     assert recipe.training.lr_warmup_steps == 50
     assert recipe.training.optimizer_args == {"weight_decay": 0.1, "betas": (0.9, 0.99)}
@@ -138,7 +139,7 @@ def test_lora_easy(tmp_path: Path) -> None:
     ],
 )
 def test_charframework_lines(tmp_path: Path, logic: str) -> None:
-    recipe = loaded(to_recipe.recipe(importers.read(LINE.replace("Lora3x3A50p-AdamW8", logic))[0]), tmp_path)
+    recipe = loaded(to_recipe.recipe(reader.read(LINE.replace("Lora3x3A50p-AdamW8", logic))[0]), tmp_path)
     assert recipe.training.steps == 1000
     assert recipe.network.dim == 128
     assert recipe.network.alpha == (1 if "A1-" in logic else 64)
@@ -150,7 +151,7 @@ def test_charframework_lines(tmp_path: Path, logic: str) -> None:
 
 def test_charframework_trains_what_the_release_trains(project: Path) -> None:
     ours = loader.recipe(project / "recipes", "krnk-loha").recipe
-    theirs = to_recipe.recipe(importers.read(LINE.replace("Lora3x3A50p-AdamW8 128", "LohaA50p-AdamW8 32"))[0]).table
+    theirs = to_recipe.recipe(reader.read(LINE.replace("Lora3x3A50p-AdamW8 128", "LohaA50p-AdamW8 32"))[0]).table
     network = ours.network.model_dump(mode="json", exclude_unset=True)
     assert theirs["network"] == network
     for key in ("steps", "learning_rate", "text_encoder_lr", "optimizer", "lr_scheduler", "seed", "mixed_precision"):
@@ -164,7 +165,7 @@ def test_a_batch_file_gives_a_recipe_a_line(tmp_path: Path) -> None:
             "cp932"
         )
     )
-    found = [to_recipe.recipe(one) for one in importers.read(str(path))]
+    found = [to_recipe.recipe(one) for one in reader.read(str(path))]
     assert [one.name for one in found] == ["krnk-lora3x3", "krnk-locon"]
     assert found[1].table["network"]["weights"] == "顔.safetensors"
 
@@ -173,14 +174,14 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "Learn.bat"
     path.write_text("@echo off\ncall LoRA Lora3x3A50-AdamW8 128 100 1000 4_krnk krnk base.safetensors 2\n", "utf-8")
     with pytest.raises(RecipeError) as error:
-        importers.read(str(path))
+        reader.read(str(path))
     assert "line 2" in str(error.value)
     assert "did you mean Lora3x3A50p-AdamW8?" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["lora3x3", "locon", "loha"])
 def test_metadata_of_the_real_trainer(tmp_path: Path, name: str) -> None:
-    recipe = loaded(to_recipe.recipe(importers.read(str(RECORDINGS / f"{name}.safetensors"))[0]), tmp_path)
+    recipe = loaded(to_recipe.recipe(reader.read(str(RECORDINGS / f"{name}.safetensors"))[0]), tmp_path)
     assert (recipe.network.dim, recipe.network.conv_dim) == (1, 1)
     assert recipe.network.family == {"lora3x3": "lora"}.get(name, name)
     assert (recipe.training.seed, recipe.training.text_encoder_lr, recipe.training.save_precision) == (31337, 4.4e-5, "fp16")
@@ -209,7 +210,7 @@ def test_metadata_of_a_resized_file_from_2023(tmp_path: Path) -> None:
         "ss_dataset_dirs": '{"4_krnk": {"n_repeats": 4, "img_count": 15}}', "ss_output_name": "krnk", "ss_gradient_checkpointing": "True",  # noqa: E501
         "ss_full_fp16": "None", "ss_min_snr_gamma": "5.0", "ss_seed": "7", "ss_lr_scheduler": "constant", "ss_mixed_precision": "fp16",  # noqa: E501
     }  # fmt: skip
-    imported = to_recipe.recipe(importers.read(str(lora(tmp_path / "krnk.safetensors", metadata)))[0])
+    imported = to_recipe.recipe(reader.read(str(lora(tmp_path / "krnk.safetensors", metadata)))[0])
     recipe = loaded(imported, tmp_path)
     assert recipe.resize is not None
     assert (recipe.resize.sv_ratio, recipe.resize.new_rank, recipe.network.dim, recipe.network.alpha) == (16.0, 128, 128, 64)
@@ -220,7 +221,7 @@ def test_metadata_of_a_resized_file_from_2023(tmp_path: Path) -> None:
     assert recipe.base.sha256 == "a" * 64
     assert recipe.training.options == {"min_snr_gamma": 5.0}
     assert recipe.dataset.sources["krnk"].repeats == 4
-    assert fates(imported)["network_alpha"] == "changed"
+    assert dispositions(imported)["network_alpha"] == "changed"
 
 
 def test_a_file_that_this_program_made_says_how(tmp_path: Path) -> None:
@@ -236,26 +237,26 @@ def test_a_file_that_this_program_made_says_how(tmp_path: Path) -> None:
         "ss_network_args": '{"conv_dim": "8", "conv_alpha": "1"}', "ss_debiased_estimation": "True",
         "ss_training_comment": "Dynamic resize with sv_ratio: 16.0 from 8; None", "orchestrator_provenance": json.dumps(done),
     }  # fmt: skip
-    imported = to_recipe.recipe(importers.read(str(lora(tmp_path / "own.safetensors", metadata)))[0])
+    imported = to_recipe.recipe(reader.read(str(lora(tmp_path / "own.safetensors", metadata)))[0])
     recipe = loaded(imported, tmp_path)
     assert recipe.resize is not None
     assert (recipe.resize.rank_rule, recipe.resize.sv_ratio, recipe.merge.zeroed) == ("2023", 16.0, "prune")
     assert recipe.block_weights == tuple(face.values())
     assert recipe.training.options == {"debiased_estimation_loss": True}
-    assert fates(imported)["block weights"] == "kept"
+    assert dispositions(imported)["block weights"] == "kept"
 
 
 @pytest.mark.parametrize("done", ['[{"operation": "merge", "block_weights": {"BASE": "x"}, "rank_rule": 3}]', "{", "[3]"])
 def test_a_provenance_of_nonsense_is_none(tmp_path: Path, done: str) -> None:
     metadata = {"ss_network_module": "networks.lora", "ss_network_dim": "8", "orchestrator_provenance": done}
-    imported = to_recipe.recipe(importers.read(str(lora(tmp_path / "x.safetensors", metadata)))[0])
+    imported = to_recipe.recipe(reader.read(str(lora(tmp_path / "x.safetensors", metadata)))[0])
     assert loaded(imported, tmp_path).block_weights is None
-    assert fates(imported)["block weights"] == "lost"
+    assert dispositions(imported)["block weights"] == "lost"
 
 
 def test_a_file_without_metadata_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="does not say how it was trained"):
-        importers.read(str(lora(tmp_path / "x.safetensors", {"title": "x"})))
+    with pytest.raises(RecipeError, match=r"has no ss_\* metadata"):
+        reader.read(str(lora(tmp_path / "x.safetensors", {"title": "x"})))
 
 
 def test_epochs_become_steps_where_pictures_can_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,9 +266,9 @@ def test_epochs_become_steps_where_pictures_can_be_counted(tmp_path: Path, monke
         (tmp_path / "img" / "5_mimi" / f"{index}.png").write_bytes(b"x")
     table = {**GUI, "train_data_dir": "img", "max_train_steps": "", "epoch": 3, "train_batch_size": 4}
     (tmp_path / "a.json").write_text(json.dumps(table), "utf-8")
-    imported = to_recipe.recipe(importers.read("a.json")[0])
+    imported = to_recipe.recipe(reader.read("a.json")[0])
     assert imported.table["training"]["steps"] == 3 * 8  # ceil(30 / 4) batches an epoch
-    assert fates(imported)["max_train_epochs"] == "changed"
+    assert dispositions(imported)["max_train_epochs"] == "changed"
 
 
 def test_every_setting_of_kohya_ss_is_in_the_list(tmp_path: Path) -> None:
@@ -276,14 +277,14 @@ def test_every_setting_of_kohya_ss_is_in_the_list(tmp_path: Path) -> None:
         "use_wandb": True, "num_processes": 1, "model_list": "custom", "unit": 1, "loss_type": "l2",
     }  # fmt: skip
     (tmp_path / "a.json").write_text(json.dumps({**GUI, **more, "pretrained_model_name_or_path": "a/hub-name"}), "utf-8")
-    imported = to_recipe.recipe(importers.read(str(tmp_path / "a.json"))[0])
+    imported = to_recipe.recipe(reader.read(str(tmp_path / "a.json"))[0])
     assert loaded(imported, tmp_path).training.options["vae_batch_size"] == 4
-    said = fates(imported)
+    said = dispositions(imported)
     assert (said["sample_prompts"], said["sample_every_n_epochs"], said["save_state"]) == ("lost", "lost", "lost")
     assert (said["vae_batch_size"], said["loss_type"], said["log_with"]) == ("kept", "kept", "kept")
     assert (said["output_dir"], said["output_name"]) == ("changed", "changed")
     assert said["model_list, num_processes, unit, factor"] == "lost"
-    assert [note.fate for note in imported.notes if note.where == "base.checkpoint"] == [Fate.CHANGED]
+    assert [note.disposition for note in imported.notes if note.where == "base.checkpoint"] == [Disposition.CHANGED]
 
 
 def test_folders_of_kohya_say_the_words_of_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,19 +293,19 @@ def test_folders_of_kohya_say_the_words_of_their_pictures(tmp_path: Path, monkey
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "0.png").write_bytes(b"x")
     (tmp_path / "a.json").write_text(json.dumps({**GUI, "train_data_dir": "img", "reg_data_dir": "reg"}), "utf-8")
-    imported = to_recipe.recipe(importers.read("a.json")[0])
+    imported = to_recipe.recipe(reader.read("a.json")[0])
     sources = loaded(imported, tmp_path).dataset.sources
     assert (sources["mycat"].images, sources["mycat"].trigger, sources["mycat"].class_tokens) == ("img", "mycat", "mycat cat")
     assert (sources["reg"].trigger, sources["reg"].class_tokens, sources["reg"].regularization) == ("", "cat", True)
-    assert "trigger" not in fates(imported)
+    assert "trigger" not in dispositions(imported)
 
 
 def test_folders_of_kohya_that_are_not_here_keep_their_words(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(GUI), "utf-8")
-    imported = to_recipe.recipe(importers.read(str(tmp_path / "a.json"))[0])
+    imported = to_recipe.recipe(reader.read(str(tmp_path / "a.json"))[0])
     source = loaded(imported, tmp_path).dataset.sources["img"]
     assert (source.trigger, source.class_tokens) == ("cat", "")  # of "cat lora"; not the folder's "img"
-    assert fates(imported)["trigger"] == "changed"
+    assert dispositions(imported)["trigger"] == "changed"
 
 
 def test_every_recipe_survives_the_way_to_sd_scripts_and_back(project: Path, tmp_path: Path) -> None:
@@ -314,14 +315,14 @@ def test_every_recipe_survives_the_way_to_sd_scripts_and_back(project: Path, tmp
         folder.mkdir()
         for name, text in export_sd_scripts.sd_scripts(recipe, space.inputs, folder).items():
             (folder / name).write_text(text, "utf-8")
-        read = importers.read(str(folder / "train.toml"))[0]
+        read = reader.read(str(folder / "train.toml"))[0]
         back = to_recipe.recipe(read, recipe.name)
         assert back.table["network"] == recipe.network.model_dump(mode="json", exclude_unset=True)
         ours = recipe.training.model_dump(mode="json", exclude_none=True)
         for key, value in back.table["training"].items():
             if key not in ("save_every_n_steps", "options"):  # a state is saved where the LoRA is
                 assert ours[key] == value, (recipe.name, key)
-        assert back.of(Fate.LOST) == []
+        assert back.of(Disposition.LOST) == []
         assert set(back.table["dataset"]["resolution_classes"]) <= {512, 768, 1024}
 
 
@@ -371,7 +372,7 @@ def test_strange_files_never_crash(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.json"
     path.write_text(text, "utf-8")
     try:
-        imported = to_recipe.recipe(importers.read(str(path))[0])
+        imported = to_recipe.recipe(reader.read(str(path))[0])
     except RecipeError as error:
         assert error.problems  # noqa: PT017 - either is right: a recipe, or what is wrong
     else:
@@ -408,7 +409,7 @@ def test_general_settings_go_down_into_subsets(tmp_path: Path) -> None:
         "[[datasets.subsets]]\nimage_dir = 'b'\nnum_repeats = 1\nflip_aug = false\n",
         "utf-8",
     )
-    table = to_recipe.recipe(importers.read(str(path))[0]).table
+    table = to_recipe.recipe(reader.read(str(path))[0]).table
     sources = table["dataset"]["sources"]
     assert sources["krnk"]["images"] == "../LoRAInput/4_krnk/krnk girl_f0128"
     assert (sources["krnk"]["repeats"], sources["krnk"]["flip"]) == (4, True)
@@ -432,32 +433,32 @@ max_train_steps = 800
 def test_a_config_file_with_the_pictures_in_it_keeps_them(tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
     path.write_text(FLAT, "utf-8")
-    imported = to_recipe.recipe(importers.read(str(path))[0])
+    imported = to_recipe.recipe(reader.read(str(path))[0])
     assert loaded(imported, tmp_path).name == "sdcat"
     dataset = imported.table["dataset"]
     assert (dataset["resolution_classes"], dataset["batch_size"], dataset["enable_bucket"]) == ([768], {"default": 2}, True)
     img, reg = dataset["sources"].values()
     assert (img["images"], img["reading"], img["caption_files"], img["flip"]) == ("pics/img", "kohya", ".caption", True)
     assert (reg["images"], reg["regularization"]) == ("pics/reg", True)
-    assert imported.of(Fate.LOST) == []
-    assert fates(imported).get("train_data_dir") is None  # the line about the folder says it
-    assert fates(imported)["output_name"] == "kept"
+    assert imported.of(Disposition.LOST) == []
+    assert dispositions(imported).get("train_data_dir") is None  # the line about the folder says it
+    assert dispositions(imported)["output_name"] == "kept"
 
 
 def test_options_fill_what_the_dataset_configuration_leaves_open(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text(f'{FLAT}dataset_config = "data.toml"\n', "utf-8")
     (tmp_path / "data.toml").write_text("[[datasets]]\nresolution = 512\n[[datasets.subsets]]\nimage_dir = 'b'\n", "utf-8")
-    imported = to_recipe.recipe(importers.read(str(tmp_path / "settings.toml"))[0])
+    imported = to_recipe.recipe(reader.read(str(tmp_path / "settings.toml"))[0])
     dataset = imported.table["dataset"]
     assert (dataset["resolution_classes"], dataset["batch_size"], dataset["enable_bucket"]) == ([512], {"default": 2}, True)
     assert list(dataset["sources"]) == ["b"]
-    assert {note.name for note in imported.of(Fate.LOST)} == {"train_data_dir", "reg_data_dir"}  # as sd-scripts does
+    assert {note.name for note in imported.of(Disposition.LOST)} == {"train_data_dir", "reg_data_dir"}  # as sd-scripts does
 
 
 def test_a_name_on_the_command_line_wins_over_output_name(tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
     path.write_text(FLAT, "utf-8")
-    imported = to_recipe.recipe(importers.read(str(path))[0], "mimi")
+    imported = to_recipe.recipe(reader.read(str(path))[0], "mimi")
     assert imported.name == "mimi"
     assert "changed  output_name -> the recipe's name   (mimi)" in map(str, imported.notes)
 
@@ -465,14 +466,14 @@ def test_a_name_on_the_command_line_wins_over_output_name(tmp_path: Path) -> Non
 def test_a_dataset_alone_is_trained_as_the_release_was(project: Path, tmp_path: Path) -> None:
     path = tmp_path / "dataset.toml"
     path.write_text("[[datasets]]\nresolution = 512\nbatch_size = 4\n[[datasets.subsets]]\nimage_dir = '10_mimi'\n", "utf-8")
-    imported = to_recipe.recipe(importers.read(str(path))[0], "mimi")
+    imported = to_recipe.recipe(reader.read(str(path))[0], "mimi")
     recipe, ours = loaded(imported, tmp_path), loader.recipe(project / "recipes", "krnk-lora3x3").recipe
     assert (recipe.base, recipe.network, recipe.training) == (ours.base, ours.network, ours.training)
     assert (recipe.dataset.batch_size, recipe.dataset.resolution_classes) == ({"default": 4}, (512,))
     assert (recipe.dataset.sizes, recipe.dataset.color_aug, recipe.dataset.enable_bucket) == ((), False, False)
     assert (recipe.release.collection, recipe.release.source, recipe.triggers()) == ("mimi", "", ("mimi",))
-    assert fates(imported) | {"the training": "changed"} == fates(imported)
-    assert imported.of(Fate.LOST) == []
+    assert dispositions(imported) | {"the training": "changed"} == dispositions(imported)
+    assert imported.of(Disposition.LOST) == []
 
 
 def test_pairs_of_every_shape() -> None:

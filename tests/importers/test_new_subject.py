@@ -14,6 +14,7 @@ from orchestrator.dataset.layout import make_layout
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.errors import RecipeError
 from orchestrator.importers import inspect_folder, new_subject
+from orchestrator.importers.new_subject import NewSubject
 from orchestrator.recipe import loader
 
 
@@ -62,7 +63,7 @@ def test_from_an_empty_folder_to_a_plan_in_two_commands(
 
 def test_a_face_follows_the_release(empty: Path) -> None:
     pictures(empty / "a", VIEWS, (768, 768))
-    made = new_subject.propose(new_subject.Wish("mimi", (empty / "a",)), empty)
+    made = new_subject.generate(NewSubject("mimi", (empty / "a",)), empty)
     new_subject.write(made, empty)
     recipe = loader.recipe(empty / "recipes", "mimi-locon").recipe
     assert (recipe.type, recipe.training.steps, recipe.dataset.repeats) == ("face", 1000, 4)
@@ -77,8 +78,8 @@ def test_bodies_and_groups_are_seen(empty: Path) -> None:
     face = pictures(empty / "face", VIEWS)
     body = pictures(empty / "body", [name.replace("f", "b") for name in VIEWS], (96, 160))
     other = pictures(empty / "other", ["one", "two"], (90, 180))
-    assert "1200" in " ".join(new_subject.propose(new_subject.Wish("mimi", (body, face)), empty).notes)
-    made = new_subject.propose(new_subject.Wish("both", (body, other)), empty)
+    assert "1200" in " ".join(new_subject.generate(NewSubject("mimi", (body, face)), empty).notes)
+    made = new_subject.generate(NewSubject("both", (body, other)), empty)
     new_subject.write(made, empty)
     recipe = loader.recipe(empty / "recipes", "both-loha").recipe
     assert (recipe.type, recipe.training.steps, recipe.dataset.repeats) == ("group", 1600, 1)
@@ -90,7 +91,7 @@ def test_caption_files_are_used_and_gaps_are_filled(empty: Path) -> None:
     folder = pictures(empty / "a", ["x", "y", "z"])
     for name in ("x", "y"):
         (folder / f"{name}.caption").write_text("mimi, smile", "utf-8")
-    new_subject.write(new_subject.propose(new_subject.Wish("mimi", (folder,), algorithms=("loha",)), empty), empty)
+    new_subject.write(new_subject.generate(NewSubject("mimi", (folder,), algorithms=("loha",)), empty), empty)
     source = loader.recipe(empty / "recipes", "mimi-loha").recipe.dataset.sources["mimi"]
     assert (source.captions, source.caption_files, source.texts) == ("files", ".caption", {"z": "mimi"})
 
@@ -98,19 +99,19 @@ def test_caption_files_are_used_and_gaps_are_filled(empty: Path) -> None:
 def test_caption_files_of_few_pictures_are_used_too(empty: Path) -> None:
     folder = pictures(empty / "a", [f"photo {number}" for number in range(10)])
     (folder / "photo 3.txt").write_text("mimi, red ear\n", "utf-8")
-    proposal = new_subject.propose(new_subject.Wish("mimi", (folder,)), empty)
-    assert 'captions = "files"' in proposal.files["_subjects/mimi.toml"]
+    generated = new_subject.generate(NewSubject("mimi", (folder,)), empty)
+    assert 'captions = "files"' in generated.files["_subjects/mimi.toml"]
     assert any(
-        'the caption of "photo 0", "photo 1", "photo 2", "photo 4", "photo 5" and 4 more' in note for note in proposal.notes
+        'the caption of "photo 0", "photo 1", "photo 2", "photo 4", "photo 5" and 4 more' in note for note in generated.notes
     )
     named = pictures(empty / "b", VIEWS)
     (named / "f03.txt").write_text("mimi, hat\nmore\n", "utf-8")
-    new_subject.write(new_subject.propose(new_subject.Wish("momo", (named,), algorithms=("locon",)), empty), empty)
+    new_subject.write(new_subject.generate(NewSubject("momo", (named,), algorithms=("locon",)), empty), empty)
     source = loader.recipe(empty / "recipes", "momo-locon").recipe.dataset.sources["momo"]
     assert (source.captions, source.texts) == ("view", {"f03": "mimi, hat"})
     (named / "f04.txt").write_text("\n", "utf-8")
     with pytest.raises(RecipeError, match="nothing in its first line"):
-        new_subject.propose(new_subject.Wish("mumu", (named,)), empty)
+        new_subject.generate(NewSubject("mumu", (named,)), empty)
 
 
 def test_pictures_of_any_shape_train_in_every_way(empty: Path) -> None:
@@ -119,12 +120,12 @@ def test_pictures_of_any_shape_train_in_every_way(empty: Path) -> None:
     folder.mkdir()
     for number, size in enumerate([(512, 768), (768, 512), (1024, 1024), (900, 300), (832, 1216)]):
         Image.new("RGB", size, (20 * number, 60, 90)).save(folder / f"p{number}.png")
-    proposal = new_subject.propose(new_subject.Wish("mimi", (folder,), algorithms=tuple(new_subject._algorithms())), empty)
-    new_subject.write(proposal, empty)
-    assert any("the flattest one, 1 : 3.0, must be 64 high" in note for note in proposal.notes)
-    assert "mimi-boft" in proposal.recipes
-    assert "mimi-alpha1" not in proposal.recipes
-    for name in proposal.recipes:
+    generated = new_subject.generate(NewSubject("mimi", (folder,), algorithms=tuple(new_subject._algorithms())), empty)
+    new_subject.write(generated, empty)
+    assert any("the flattest one, 1 : 3.0, needs a height of 64" in note for note in generated.notes)
+    assert "mimi-boft" in generated.recipes
+    assert "mimi-alpha1" not in generated.recipes
+    for name in generated.recipes:
         for profile in ("", "demo"):
             recipe = loader.recipe(empty / "recipes", name, profile).recipe
             assert dataset_problems(make_layout(recipe.dataset, empty), recipe.dataset, empty) == [], (name, profile)
@@ -132,7 +133,7 @@ def test_pictures_of_any_shape_train_in_every_way(empty: Path) -> None:
 
 def test_the_demo_takes_recipes_with_other_settings_too(empty: Path) -> None:
     folder = pictures(empty / "a", VIEWS)
-    new_subject.write(new_subject.propose(new_subject.Wish("mimi", (folder,), algorithms=("lora3x3",)), empty), empty)
+    new_subject.write(new_subject.generate(NewSubject("mimi", (folder,), algorithms=("lora3x3",)), empty), empty)
     text = (empty / "recipes" / "mimi-lora3x3.toml").read_text("utf-8")
     text = text.replace("extends = [", 'unset = ["training.text_encoder_lr", "training.state_every_n_steps"]\nextends = [')
     more = '[network]\nweights = "old.safetensors"\n[training]\nunet_lr = 1e-4\ntrain = "unet"\nlr_warmup_steps = 100\n'
@@ -147,34 +148,34 @@ def test_the_demo_takes_recipes_with_other_settings_too(empty: Path) -> None:
 
 def test_asked_for_values_win(empty: Path) -> None:
     folder = pictures(empty / "a", VIEWS)
-    wish = new_subject.Wish("mimi", (folder,), "body", ("mmneko",), ("lokr",), 300, 7, "mine.safetensors")
-    new_subject.write(new_subject.propose(wish, empty), empty)
+    subject = NewSubject("mimi", (folder,), "body", ("mmneko",), ("lokr",), 300, 7, "mine.safetensors")
+    new_subject.write(new_subject.generate(subject, empty), empty)
     recipe = loader.recipe(empty / "recipes", "mimi-lokr").recipe
     assert (recipe.type, recipe.training.steps, recipe.dataset.repeats) == ("body", 300, 7)
     assert (recipe.base.checkpoint, recipe.base.vae, recipe.triggers()) == ("mine.safetensors", "", ("mmneko",))
 
 
 def test_a_project_may_have_parts_of_its_own(empty: Path) -> None:
-    new_subject.write(new_subject.propose(new_subject.Wish("mimi", (pictures(empty / "a", VIEWS),)), empty), empty)
+    new_subject.write(new_subject.generate(NewSubject("mimi", (pictures(empty / "a", VIEWS),)), empty), empty)
     (empty / "recipes" / "_base").mkdir()
     (empty / "recipes" / "_base" / "face.toml").write_text('type = "face"\n[training]\nsteps = 5\n', "utf-8")
     assert loader.recipe(empty / "recipes", "mimi-loha").recipe.training.steps == 5
 
 
 @pytest.mark.parametrize(
-    ("wish", "said"),
+    ("subject", "said"),
     [
-        (new_subject.Wish("my character", (Path("a"),)), "for example my-character"),
-        (new_subject.Wish("mimi", (Path("a"),), "fase"), "did you mean face?"),
-        (new_subject.Wish("mimi", (Path("a"),), algorithms=("locan",)), "did you mean locon?"),
-        (new_subject.Wish("mimi", (Path("nowhere"),)), "nowhere"),
-        (new_subject.Wish("mimi", (Path("a"),), triggers=("x", "y")), "2 words for 1 folders"),
+        (NewSubject("my character", (Path("a"),)), "for example my-character"),
+        (NewSubject("mimi", (Path("a"),), "fase"), "did you mean face?"),
+        (NewSubject("mimi", (Path("a"),), algorithms=("locan",)), "did you mean locon?"),
+        (NewSubject("mimi", (Path("nowhere"),)), "nowhere"),
+        (NewSubject("mimi", (Path("a"),), triggers=("x", "y")), "2 words for 1 folders"),
     ],
 )
-def test_what_cannot_be_is_said(empty: Path, wish: new_subject.Wish, said: str) -> None:
+def test_what_cannot_be_is_said(empty: Path, subject: NewSubject, said: str) -> None:
     pictures(empty / "a", ["f00"])
     with pytest.raises(RecipeError) as error:
-        new_subject.propose(wish, empty)
+        new_subject.generate(subject, empty)
     assert said in str(error.value)
 
 
@@ -190,13 +191,12 @@ def test_nothing_is_overwritten(empty: Path, monkeypatch: pytest.MonkeyPatch, ca
 def test_a_folder_of_folders_is_told_what_to_name(empty: Path) -> None:
     pictures(empty / "a" / "inner", ["x"])
     with pytest.raises(RecipeError, match="inner"):
-        inspect_folder.look(empty / "a")
+        inspect_folder.inspect(empty / "a")
 
 
 def test_a_common_word_is_warned_about(empty: Path) -> None:
-    made = new_subject.propose(new_subject.Wish("kitten", (pictures(empty / "a", VIEWS),)), empty)
-    assert any("means something to CLIP" in note for note in made.notes)
+    made = new_subject.generate(NewSubject("kitten", (pictures(empty / "a", VIEWS),)), empty)
+    assert any("has a meaning to CLIP" in note for note in made.notes)
     assert not any(
-        "means something to CLIP" in note
-        for note in new_subject.propose(new_subject.Wish("zqmimi", (empty / "a",)), empty).notes
+        "has a meaning to CLIP" in note for note in new_subject.generate(NewSubject("zqmimi", (empty / "a",)), empty).notes
     )
