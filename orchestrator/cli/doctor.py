@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.system import settings
 from orchestrator.system.gpu import query
-from orchestrator.weights.doctor_check import Check, State
+from orchestrator.weights.checks import Check, CheckStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,14 +45,16 @@ def python() -> Check:
     version = sys.version.split()[0]
     good = sys.version_info >= _OLDEST
     said = f"{version}, {sys.executable}"
-    return Check("python", State.OK if good else State.BAD, said, "make PYTHON=python3.11 setup", "3.11 or newer")
+    return Check(
+        "python", CheckStatus.PASS if good else CheckStatus.FAIL, said, "make PYTHON=python3.11 setup", "3.11 or newer"
+    )
 
 
 def packages() -> Check:
     """Compare the installed packages with the lock."""
     lock = settings.ROOT / "constraints.txt"
     if not lock.is_file():
-        return Check("packages", State.OK, "no lock beside the program (installed as a package)")
+        return Check("packages", CheckStatus.PASS, "no lock beside the program (installed as a package)")
     differ, missing, count = [], [], 0
     for line in lock.read_text("utf-8").splitlines():
         name, _, wanted = line.partition("==")
@@ -68,9 +70,13 @@ def packages() -> Check:
             differ.append(f"{name} {installed} (lock: {wanted})")
     if not differ:
         absent = f", {len(missing)} of extras are not installed" if missing else ""
-        return Check("packages", State.OK, f"{count - len(missing)} as locked{absent}")
+        return Check("packages", CheckStatus.PASS, f"{count - len(missing)} as locked{absent}")
     return Check(
-        "packages", State.WARN, ", ".join(differ), f"{sys.executable} -m pip install -c {lock} -e .", "as constraints.txt"
+        "packages",
+        CheckStatus.WARNING,
+        ", ".join(differ),
+        f"{sys.executable} -m pip install -c {lock} -e .",
+        "as constraints.txt",
     )
 
 
@@ -80,15 +86,15 @@ def encoding() -> Check:
     said["terminal"] = sys.stdout.encoding or "none"
     narrow = [f"{what} {name}" for what, name in said.items() if name.lower().replace("-", "") not in ("utf8", "none")]
     if narrow:
-        return Check("encoding", State.WARN, ", ".join(narrow), "export PYTHONUTF8=1 LC_ALL=C.UTF-8", "UTF-8")
-    return Check("encoding", State.OK, "UTF-8")
+        return Check("encoding", CheckStatus.WARNING, ", ".join(narrow), "export PYTHONUTF8=1 LC_ALL=C.UTF-8", "UTF-8")
+    return Check("encoding", CheckStatus.PASS, "UTF-8")
 
 
 def gpu(*, needed: bool) -> Check:
     """Say which GPUs there are, how much of their memory is free, and the driver."""
     rows, reason = query("name", "memory.free", "memory.total", "driver_version")
     if not rows:
-        state = State.WARN if needed else State.OK
+        state = CheckStatus.WARNING if needed else CheckStatus.PASS
         return Check(
             "gpu", state, reason, "the embedded engine trains on the CPU:  run RECIPE --profile demo", "an NVIDIA GPU, 6 GB"
         )
@@ -97,8 +103,8 @@ def gpu(*, needed: bool) -> Check:
     said += f" (CUDA_VISIBLE_DEVICES={hidden})" if hidden else ""
     most = max((int(row[1]) for row in rows if row[1].isdigit()), default=_LITTLE_VRAM)
     if needed and most < _LITTLE_VRAM:
-        return Check("gpu", State.WARN, said, "nvidia-smi  shows who holds the memory", f"{_LITTLE_VRAM} MiB free")
-    return Check("gpu", State.OK, said)
+        return Check("gpu", CheckStatus.WARNING, said, "nvidia-smi  shows who holds the memory", f"{_LITTLE_VRAM} MiB free")
+    return Check("gpu", CheckStatus.PASS, said)
 
 
 def disk(store: Store, root: Path) -> Check:
@@ -107,18 +113,22 @@ def disk(store: Store, root: Path) -> Check:
     free = shutil.disk_usage(folder).free
     said = f"{free / 1e9:.1f} GB free for {store.root}"
     return Check(
-        "disk", State.OK if free > _LITTLE_DISK else State.WARN, said, "export KRNK_RUNS=/a/larger/disk", "2 GB or more"
+        "disk",
+        CheckStatus.PASS if free > _LITTLE_DISK else CheckStatus.WARNING,
+        said,
+        "export KRNK_RUNS=/a/larger/disk",
+        "2 GB or more",
     )
 
 
 def tensorboard() -> Check:
     """Say whether curves can be looked at while a training runs."""
     try:
-        return Check("tensorboard", State.OK, importlib.metadata.version("tensorboard"))
+        return Check("tensorboard", CheckStatus.PASS, importlib.metadata.version("tensorboard"))
     except importlib.metadata.PackageNotFoundError:
         return Check(
             "tensorboard",
-            State.WARN,
+            CheckStatus.WARNING,
             "not installed: no curves with  make tensorboard",
             f"{sys.executable} -m pip install tensorboard",
         )
@@ -131,7 +141,11 @@ def locks(store: Store) -> Iterator[Check]:
         if holder:
             said = f"{lock.parent.name} is being worked on by {holder}"
             yield Check(
-                "lock", State.WARN, said, "python -m orchestrator status  shows it; wait, or end that process", "nobody"
+                "lock",
+                CheckStatus.WARNING,
+                said,
+                "python -m orchestrator status  shows it; wait, or end that process",
+                "nobody",
             )
 
 
@@ -143,7 +157,7 @@ def leases() -> Iterator[Check]:
             name = lease.stem.removeprefix("krnk-gpu-")
             yield Check(
                 "GPU lease",
-                State.WARN,
+                CheckStatus.WARNING,
                 f"GPU {name} is held by {holder}",
                 "python -m orchestrator status  shows it; a run waits for it",
             )

@@ -176,7 +176,7 @@ def verify(
 
 def _print_verification(found: Verification, *, named: bool) -> None:
     for check in found.checks:
-        say(f"{check.verdict:<8} {check.what:<26} {check.detail}")
+        say(f"{check.status:<8} {check.what:<26} {check.detail}")
     for line in found.made_by:
         say(f"         made by                    {line}")
     if not named:

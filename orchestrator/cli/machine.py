@@ -55,16 +55,17 @@ def doctor(
     Example: orchestrator doctor krnk-locon
     """
     from orchestrator.run import preflight as doctor_
+    from orchestrator.weights.checks import Check, CheckStatus, machine_json, machine_table
 
     space = project.workspace()
     loaded, problems = space.readable(project.selection(names or ["all"], profile, engine))
     checks = doctor_.checks(space, loaded)
-    checks += [doctor_.Check(one.where, doctor_.State.BAD, one.what, one.hint) for one in problems]
+    checks += [Check(one.where, CheckStatus.FAIL, one.what, one.hint) for one in problems]
     if json:
-        print_json([doctor_.as_json(check) for check in checks])
+        print_json([machine_json(check) for check in checks])
     else:
-        say(doctor_.table(checks), end="")
-    if not all(check.state.ok for check in checks):
+        say(machine_table(checks), end="")
+    if not all(check.status.ok for check in checks):
         raise typer.Exit(3)
 
 

@@ -128,8 +128,8 @@ def verify_bundle(
         print_json(as_json(checks))
     else:
         for check in checks:
-            say(f"{check.verdict:8} {check.what}" + (f"  {check.detail}" if check.detail else ""))
-    if not all(check.verdict.ok for check in checks):
+            say(f"{check.status:8} {check.what}" + (f"  {check.detail}" if check.detail else ""))
+    if not all(check.status.ok for check in checks):
         raise typer.Exit(1)
 
 

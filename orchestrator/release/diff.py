@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.release.verify import manifest_of, member_of, opened, read_sums, table_of
-from orchestrator.weights.checks import Check, Verdict
+from orchestrator.weights.checks import Check, CheckStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,23 +31,23 @@ def differences(first: Path, second: Path) -> list[Check]:
     for name in names:
         left, right = member_of(mine, name), member_of(other, name)
         if not left or not right:
-            checks.append(Check(f"{name}", Verdict.FAIL, "is in one of the two only"))
+            checks.append(Check(f"{name}", CheckStatus.FAIL, "is in one of the two only"))
             continue
         for part in ("recipe", "lock"):
             found = sorted(_unlike(left.get(part, {}), right.get(part, {})))
-            verdict = Verdict.UNKNOWN if found else Verdict.PASS
+            verdict = CheckStatus.UNKNOWN if found else CheckStatus.PASS
             checks.append(Check(f"{name}: same {part}", verdict, "; ".join(found[:12])))
         hashed = [str(table_of(table_of(side, "facts"), "file").get("model_hash", "")) for side in (left, right)]
         same = hashed[0] == hashed[1]
         checks.append(
             Check(
                 f"{name}: same weights",
-                Verdict.PASS if same else Verdict.UNKNOWN,
+                CheckStatus.PASS if same else CheckStatus.UNKNOWN,
                 "" if same else " and ".join(h[:12] for h in hashed),
             )
         )
     unlike = sorted(name for name in {*sums[0], *sums[1]} if sums[0].get(name) != sums[1].get(name))
-    checks.append(Check("same files", Verdict.UNKNOWN if unlike else Verdict.PASS, ", ".join(unlike)))
+    checks.append(Check("same files", CheckStatus.UNKNOWN if unlike else CheckStatus.PASS, ", ".join(unlike)))
     return checks
 
 

@@ -61,7 +61,7 @@ def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False
         raise RecipeError(
             Problem(f"--repo {name}".strip(), "names no repository", "OWNER/NAME, or set release.repository in the recipe")
         )
-    failed = [check for check in verify.verify_bundle(path) if not check.verdict.ok]
+    failed = [check for check in verify.verify_bundle(path) if not check.status.ok]
     if failed:
         hint = f"python -m orchestrator verify-bundle {path}"
         raise StepFailed([Problem(check.what, check.detail or "does not hold", hint) for check in failed])

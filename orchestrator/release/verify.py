@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
 from orchestrator.release.block_stats import BLOCKS
 from orchestrator.release.bundle import MANIFEST, PLAIN, SUMS, digest
-from orchestrator.weights.checks import Check, Verdict
+from orchestrator.weights.checks import Check, CheckStatus
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.writer import hashes
 
@@ -113,7 +113,7 @@ def _listed(folder: Path, sums: dict[str, str], manifest: JSON) -> Check:
     twin = _twin(folder, manifest)
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     extra = sorted(there - set(sums) - _BESIDE - {SUMS, twin.name if twin is not None else SUMS})
-    return Check(f"{SUMS} lists every file", Verdict.FAIL if extra else Verdict.PASS, ", ".join(extra))
+    return Check(f"{SUMS} lists every file", CheckStatus.FAIL if extra else CheckStatus.PASS, ", ".join(extra))
 
 
 def _there(path: Path) -> bool:
@@ -128,13 +128,17 @@ def _digests(folder: Path, sums: dict[str, str]) -> Iterator[Check]:
     for name, wanted in sorted(sums.items()):
         path = folder / name
         if not _there(path):
-            yield Check(name, Verdict.FAIL, "is missing")
+            yield Check(name, CheckStatus.FAIL, "is missing")
             continue
         if not path.resolve().is_relative_to(folder.resolve()):
-            yield Check(name, Verdict.FAIL, "is a link that leaves the folder")
+            yield Check(name, CheckStatus.FAIL, "is a link that leaves the folder")
             continue
         found = digest(path)["sha256"]
-        yield Check(name, Verdict.PASS) if found == wanted else Check(name, Verdict.FAIL, f"sha256 is {found}, not {wanted}")
+        yield (
+            Check(name, CheckStatus.PASS)
+            if found == wanted
+            else Check(name, CheckStatus.FAIL, f"sha256 is {found}, not {wanted}")
+        )
 
 
 def manifest_of(folder: Path) -> JSON:
@@ -150,11 +154,11 @@ def manifest_of(folder: Path) -> JSON:
 def _against_manifest(manifest: JSON, sums: dict[str, str]) -> Iterator[Check]:
     files = manifest.get("files")
     if not isinstance(files, dict):
-        yield Check(MANIFEST, Verdict.FAIL, "cannot be read")
+        yield Check(MANIFEST, CheckStatus.FAIL, "cannot be read")
         return
     wanted = {name: str(table_of(files, name).get("sha256")) for name in files}
     differing = sorted(name for name in {*wanted, *sums} - {MANIFEST} if wanted.get(name) != sums.get(name))
-    verdict = Verdict.FAIL if differing else Verdict.PASS
+    verdict = CheckStatus.FAIL if differing else CheckStatus.PASS
     yield Check(f"{MANIFEST} and {SUMS} agree", verdict, ", ".join(differing))
 
 
@@ -177,40 +181,44 @@ def _weights(path: Path, manifest: JSON) -> Iterator[Check]:
         header = read_header(path)
         known = hashes(header)
     except OrchestratorError as error:
-        yield Check(f"{name}: safetensors", Verdict.FAIL, error.problems[0].what)
+        yield Check(f"{name}: safetensors", CheckStatus.FAIL, error.problems[0].what)
         return
     said = header.metadata
     for what, agrees, stated in (
         ("model hash", known.model_agrees, known.stated_model),
         ("legacy hash", known.legacy_agrees, known.stated_legacy),
     ):
-        verdict = Verdict.UNKNOWN if agrees is None else Verdict.PASS if agrees else Verdict.FAIL
+        verdict = CheckStatus.UNKNOWN if agrees is None else CheckStatus.PASS if agrees else CheckStatus.FAIL
         yield Check(f"{name}: {what}", verdict, stated or "none is stated")
     member = member_of(manifest, name)
     facts, recipe = table_of(member, "facts"), table_of(member, "recipe")
     if not facts:
-        yield Check(f"{name}: manifest", Verdict.UNKNOWN, "says nothing of this file")
+        yield Check(f"{name}: manifest", CheckStatus.UNKNOWN, "says nothing of this file")
         return
     triggers = facts.get("triggers")
     words = ", ".join(map(str, triggers)) if isinstance(triggers, list) else ""
     stated = said.get("ssmd_keywords", "")
-    yield Check(f"{name}: trigger words", Verdict.PASS if stated == words else Verdict.FAIL, stated)
+    yield Check(f"{name}: trigger words", CheckStatus.PASS if stated == words else CheckStatus.FAIL, stated)
     size = table_of(facts, "weights").get("tensor_bytes")
     if name.endswith(PLAIN):
         folded = not any(key.endswith("lora_mid.weight") for key in header.entries)
-        yield Check(f"{name}: no Tucker cores", Verdict.PASS if folded else Verdict.FAIL)
+        yield Check(f"{name}: no Tucker cores", CheckStatus.PASS if folded else CheckStatus.FAIL)
         size = header.tensor_bytes
     yield Check(
-        f"{name}: tensor bytes", Verdict.PASS if size == header.tensor_bytes else Verdict.FAIL, f"{header.tensor_bytes:,}"
+        f"{name}: tensor bytes",
+        CheckStatus.PASS if size == header.tensor_bytes else CheckStatus.FAIL,
+        f"{header.tensor_bytes:,}",
     )
     rating = said.get("ssmd_rating", "")
-    yield Check(f"{name}: opens in Additional Networks", Verdict.PASS if rating.isdigit() else Verdict.FAIL, "ssmd_rating")
+    yield Check(
+        f"{name}: opens in Additional Networks", CheckStatus.PASS if rating.isdigit() else CheckStatus.FAIL, "ssmd_rating"
+    )
     if table_of(recipe, "release").get("scrub", True):
         from orchestrator.release import scrub  # noqa: PLC0415 - only here
 
         left = scrub.metadata({key: value for key, value in said.items() if key.startswith("ss_")})[1]
         left = [line for line in left if "folder name" not in line]  # numbered folders count as names again
-        yield Check(f"{name}: no local path in the metadata", Verdict.FAIL if left else Verdict.PASS, "; ".join(left))
+        yield Check(f"{name}: no local path in the metadata", CheckStatus.FAIL if left else CheckStatus.PASS, "; ".join(left))
 
 
 def _card(folder: Path, sums: dict[str, str]) -> Iterator[Check]:
@@ -221,7 +229,7 @@ def _card(folder: Path, sums: dict[str, str]) -> Iterator[Check]:
         text = (folder / name).read_text("utf-8", "replace") if _there(folder / name) else ""
         links = re.findall(r"\]\((?:\./)?([^)#:]+)\)", text)
         lost = sorted({link for link in links if link not in sums})
-        yield Check(f"{name}: all links lead somewhere", Verdict.FAIL if lost else Verdict.PASS, ", ".join(lost))
+        yield Check(f"{name}: all links lead somewhere", CheckStatus.FAIL if lost else CheckStatus.PASS, ", ".join(lost))
 
 
 def _zip(path: Path, sums: dict[str, str], folder: Path) -> Check:
@@ -238,5 +246,7 @@ def _zip(path: Path, sums: dict[str, str], folder: Path) -> Check:
             if SUMS in names and archive.read(names[SUMS]) != (folder / SUMS).read_bytes():
                 wrong.append(SUMS)
     except _BROKEN as error:
-        return Check(path.name, Verdict.FAIL, str(error))
-    return Check(f"{path.name} holds the same files", Verdict.FAIL if wrong else Verdict.PASS, ", ".join(sorted(wrong)))
+        return Check(path.name, CheckStatus.FAIL, str(error))
+    return Check(
+        f"{path.name} holds the same files", CheckStatus.FAIL if wrong else CheckStatus.PASS, ", ".join(sorted(wrong))
+    )

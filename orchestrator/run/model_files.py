@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.system import allowlist
-from orchestrator.weights.doctor_check import Check, State
+from orchestrator.weights.checks import Check, CheckStatus
 from orchestrator.weights.io import pickle_scan
 
 if TYPE_CHECKING:
@@ -78,11 +78,17 @@ def checks(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
         if path.suffix.lower() in pickle_scan.ENDINGS:
             said = f"{path}, {size}: a pickle, read without running it; nothing strange in it"
             found.append(
-                Check(key, State.WARN, said, "prefer a .safetensors of the same model, which cannot hold code", "safetensors")
+                Check(
+                    key,
+                    CheckStatus.WARNING,
+                    said,
+                    "prefer a .safetensors of the same model, which cannot hold code",
+                    "safetensors",
+                )
             )
         else:
             exact = f", SHA-256 {sha256[:12]} as the recipe says" if sha256 else ""
-            found.append(Check(key, State.OK, f"{path}, {size}{exact}"))
+            found.append(Check(key, CheckStatus.PASS, f"{path}, {size}{exact}"))
     return found
 
 

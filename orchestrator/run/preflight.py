@@ -15,7 +15,7 @@ from orchestrator.engines.sdscripts import environment
 from orchestrator.errors import Problem, grouped
 from orchestrator.plan.step import StepKind
 from orchestrator.run import model_files
-from orchestrator.weights.doctor_check import Check, State, as_json, table
+from orchestrator.weights.checks import Check, CheckStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from orchestrator.run.record import Reason
     from orchestrator.run.store import Store
     from orchestrator.run.workspace import Workspace
-
-__all__ = ["WITHOUT", "Check", "State", "as_json", "checks", "disk_space", "models", "pictures", "preflight", "table"]
 
 _NEEDS_ENGINE = (StepKind.TRAIN, StepKind.RENDER)
 WITHOUT = "without all this"
@@ -122,7 +120,7 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
         lacking = [problem for recipe in recipes if recipe.engine == name for problem in engines.get(name).preflight(recipe)]
         problems += lacking
         if not lacking:
-            found.append(Check(f"engine {name}", State.OK, engines.get(name).version()))
+            found.append(Check(f"engine {name}", CheckStatus.PASS, engines.get(name).version()))
     datasets: dict[str, Recipe] = {}
     for recipe in recipes:
         problems += models(recipe, space.inputs)
@@ -133,7 +131,7 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
             problems += lacking
             found += [] if lacking else _dataset(recipe, space.inputs)
     problems += disk_space(recipes, list(datasets.values()), space.inputs, space.store)
-    found += [Check(problem.where, State.BAD, problem.what, problem.hint) for problem in grouped(problems)]
+    found += [Check(problem.where, CheckStatus.FAIL, problem.what, problem.hint) for problem in grouped(problems)]
     if space.store.root.is_dir():
         space.inputs.digests.save()
     return list(dict.fromkeys(found))
@@ -146,10 +144,10 @@ def _dataset(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
 
     report = lint.check(recipe.dataset, inputs.root, recipe.training, memory=lint.memory(inputs.root))
     what = f"dataset {recipe.dataset.name}"
-    found = [Check(one.where, State.BAD, one.what, one.hint) for one in report.errors()]
+    found = [Check(one.where, CheckStatus.FAIL, one.what, one.hint) for one in report.errors()]
     said = f"{len(report.inspected.originals())} pictures, {report.inspected.prediction.images} with all sizes"
     warnings = sum(one.level is Level.WARNING for one in report.findings)
     if warnings:
         fix = f"python -m orchestrator dataset check {recipe.name}  says which"
-        return [*found, Check(what, State.WARN, f"{said}; {warnings} warning{'s' if warnings > 1 else ''}", fix)]
-    return [*found, Check(what, State.OK, said)]
+        return [*found, Check(what, CheckStatus.WARNING, f"{said}; {warnings} warning{'s' if warnings > 1 else ''}", fix)]
+    return [*found, Check(what, CheckStatus.PASS, said)]

@@ -14,7 +14,6 @@ from orchestrator.cli import progress
 from orchestrator.plan.planner import Plan
 from orchestrator.run.context import Silent, Status
 from orchestrator.run.record import Reason, Why
-from orchestrator.system import cells
 from orchestrator.system.process import Progress
 from outcomes import FAILED, outcome
 
@@ -22,15 +21,6 @@ if TYPE_CHECKING:
     import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def test_cells_of_japanese_and_of_combining_marks() -> None:
-    assert cells.width("abc") == 3
-    assert cells.width("黒猫耳") == 6
-    assert cells.width("e\u0301") == 1
-    assert cells.pad("黒猫", 6) == "黒猫  "
-    assert cells.cut("黒猫耳の顔", 7) == "黒猫耳…"
-    assert cells.cut("abc", 3) == "abc"
 
 
 def test_a_terminal_that_knows_no_japanese_is_not_the_end() -> None:

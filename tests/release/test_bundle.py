@@ -18,7 +18,7 @@ import made_runs
 from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.release import __main__ as release
 from orchestrator.release import bundle, card, diff, facts, file_metadata, scrub, verify
-from orchestrator.weights.checks import Verdict
+from orchestrator.weights.checks import CheckStatus
 from orchestrator.weights.io.safetensors_io import read_header
 
 NAMES = ["krnk-lora3x3", "krnk-locon", "krnksf_tyankps-loha"]
@@ -308,7 +308,7 @@ def test_a_bundle_verifies_as_folder_and_as_zip(runs: Path) -> None:
     made = folder(runs, "krnk_tyank")
     for path in (made, made / "krnk_tyank.zip", folder(runs, "krnk-locon")):
         checks = verify.verify_bundle(path)
-        assert [check for check in checks if check.verdict is not Verdict.PASS] == []
+        assert [check for check in checks if check.status is not CheckStatus.PASS] == []
         assert len(checks) > 15
     done = subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=made, check=False, capture_output=True)
     assert done.returncode == 0, done.stderr
@@ -318,7 +318,7 @@ def test_the_same_content_gives_the_same_zip(runs: Path, tmp_path: Path) -> None
     made_runs.collection(tmp_path, NAMES)
     one, two = folder(runs, "krnk_tyank"), folder(tmp_path, "krnk_tyank")
     assert (one / "krnk_tyank.zip").read_bytes() == (two / "krnk_tyank.zip").read_bytes()
-    differing = [check for check in diff.differences(one, two) if check.verdict is not Verdict.PASS]
+    differing = [check for check in diff.differences(one, two) if check.status is not CheckStatus.PASS]
     assert differing == []
     with zipfile.ZipFile(one / "krnk_tyank.zip") as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
@@ -332,7 +332,7 @@ def copied(runs: Path, tmp_path: Path, name: str = "krnk_tyank") -> Path:
 
 
 def failures(path: Path) -> list[str]:
-    return [check.what for check in verify.verify_bundle(path) if check.verdict is Verdict.FAIL]
+    return [check.what for check in verify.verify_bundle(path) if check.status is CheckStatus.FAIL]
 
 
 def test_one_changed_byte_is_found(runs: Path, tmp_path: Path) -> None:
@@ -573,8 +573,8 @@ def test_a_rebuild_is_compared_cause_first(runs: Path, tmp_path: Path) -> None:
     assert checks[0].what == "krnk-locon: same recipe"
     assert checks[0].detail == "training.seed: 31337 -> 7"
     assert "engine" in checks[1].detail
-    assert checks[2].verdict is Verdict.UNKNOWN
-    assert all(check.verdict.ok for check in checks)
+    assert checks[2].status is CheckStatus.UNKNOWN
+    assert all(check.status.ok for check in checks)
 
 
 def test_a_member_that_changed_after_its_release_stops_the_collection(tmp_path: Path) -> None:

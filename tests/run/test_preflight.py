@@ -25,7 +25,7 @@ from orchestrator.run.record import Reason, Why
 from orchestrator.run.store import Store
 from orchestrator.run.workspace import Selection, predict
 from orchestrator.system import process, settings
-from orchestrator.weights.doctor_check import Check, State
+from orchestrator.weights.checks import CheckStatus
 from orchestrator.weights.io import pickle_scan
 
 
@@ -86,23 +86,26 @@ def test_pickles_are_read_and_never_run(tmp_path: Path) -> None:
 def test_gpus_and_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "capture", lambda *_: (0, "NVIDIA GeForce RTX 3060, 11000, 12288, 550.54\n"))
     check = doctor.gpu(needed=True)
-    assert (check.state, check.found) == (State.OK, "NVIDIA GeForce RTX 3060, 11000 of 12288 MiB free, driver 550.54")
+    assert (check.status, check.detail) == (
+        CheckStatus.PASS,
+        "NVIDIA GeForce RTX 3060, 11000 of 12288 MiB free, driver 550.54",
+    )
     monkeypatch.setattr(process, "capture", lambda *_: (0, "NVIDIA GeForce RTX 3060, 900, 12288, 550.54\n"))
-    assert doctor.gpu(needed=True).state is State.WARN
+    assert doctor.gpu(needed=True).status is CheckStatus.WARNING
     monkeypatch.setattr(
         process, "capture", lambda *_: (9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver")
     )
-    assert "couldn't communicate" in doctor.gpu(needed=True).found
+    assert "couldn't communicate" in doctor.gpu(needed=True).detail
     monkeypatch.setattr(process, "capture", lambda *_: (127, "no such file"))
-    assert doctor.gpu(needed=False).state is State.OK
+    assert doctor.gpu(needed=False).status is CheckStatus.PASS
 
 
 def test_packages_that_differ_from_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "ROOT", tmp_path)
     (tmp_path / "constraints.txt").write_text("# exact\npydantic==1.0.0\nno-such-package==1\n", "utf-8")
     check = doctor.packages()
-    assert check.state is State.WARN
-    assert "(lock: 1.0.0)" in check.found
+    assert check.status is CheckStatus.WARNING
+    assert "(lock: 1.0.0)" in check.detail
     assert "pip install -c" in check.fix
 
 
@@ -114,7 +117,7 @@ def test_locks_of_living_and_of_dead_processes(tmp_path: Path) -> None:
     with lock.open("r+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         (check,) = doctor.locks(Store(tmp_path))
-    assert "process 1 on here since then" in check.found
+    assert "process 1 on here since then" in check.detail
 
 
 def test_versions_in_an_environment(tmp_path: Path) -> None:
@@ -125,8 +128,8 @@ def test_versions_in_an_environment(tmp_path: Path) -> None:
     (packages / "torch-2.8.0+cpu.dist-info").mkdir()
     assert environment.site_packages(tmp_path / "bin" / "python") == packages
     assert environment.version(packages, "lycoris_lora") == "3.4.0"
-    states = {check.what: check.state for check in environment._versions(packages)}
-    assert states == {"torch of sd-scripts": State.WARN, "LyCORIS": State.OK}
+    states = {check.what: check.status for check in environment._versions(packages)}
+    assert states == {"torch of sd-scripts": CheckStatus.WARNING, "LyCORIS": CheckStatus.PASS}
 
 
 def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,16 +161,6 @@ def test_problems_that_recipes_share_are_said_once() -> None:
         [Problem(f"r{index}: optimizer", "needs a GPU", "x") for index in range(15)] + [Problem("a", "b"), Problem("a", "b")]
     )
     assert [problem.where for problem in found] == ["r0: optimizer and 14 more", "a"]
-
-
-def test_the_table_lines_up_in_japanese() -> None:
-    text = preflight.table([Check("データセット", State.OK, "12枚"), Check("gpu", State.BAD, "none", "buy one", "one")])
-    assert text.splitlines() == [
-        "ok       データセット  12枚",
-        "missing  gpu           none   (wanted: one)",
-        "         -> buy one",
-        "2 checks: 1 that stop a run",
-    ]
 
 
 def test_the_verb_in_json(

@@ -16,7 +16,7 @@ from orchestrator.release import verify
 from orchestrator.run.context import Status
 from orchestrator.run.store import Store
 from orchestrator.system import process, supervisor
-from orchestrator.weights.checks import Verdict
+from orchestrator.weights.checks import CheckStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -360,5 +360,5 @@ def test_what_a_killed_commit_was_writing_does_not_come_into_the_bundle(cats: ha
     (work / ".cat-lora.png.part").write_bytes(b"half")
     assert cats.run("cat-lora")[step.name].status is Status.DONE
     checks = verify.verify_bundle(space.store.folder(step))
-    assert [check for check in checks if check.verdict is Verdict.FAIL] == []
+    assert [check for check in checks if check.status is CheckStatus.FAIL] == []
     assert not list(space.store.folder(step).glob("*4711"))

@@ -17,7 +17,7 @@ from orchestrator import cli
 from orchestrator.errors import OrchestratorError
 from orchestrator.release import verify
 from orchestrator.run.context import Status
-from orchestrator.weights.checks import Verdict
+from orchestrator.weights.checks import CheckStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,7 @@ def test_a_run_in_a_folder_of_any_name(kind: str, tmp_path: Path, monkeypatch: p
     outcomes = project.run("cat-lora")
     assert {outcome.status for outcome in outcomes.values()} == {Status.DONE}, outcomes
     release = project.root / "runs" / "cat-lora" / "latest"
-    bad = [check for check in verify.verify_bundle(release) if check.verdict is Verdict.FAIL]
+    bad = [check for check in verify.verify_bundle(release) if check.status is CheckStatus.FAIL]
     assert bad == []
     assert {outcome.status for outcome in project.run("cat-lora").values()} == {Status.CACHED}
     listed = [release / name for name in verify.read_sums(release)]
@@ -115,5 +115,5 @@ def test_a_link_in_a_bundle_folder_that_leaves_it_is_no_part_of_it(tmp_path: Pat
     (tmp_path / "card").write_bytes((made / "README.md").read_bytes())
     (made / "README.md").unlink()
     (made / "README.md").symlink_to(tmp_path / "card")
-    bad = [check.what for check in verify.verify_bundle(made) if check.verdict is Verdict.FAIL]
+    bad = [check.what for check in verify.verify_bundle(made) if check.status is CheckStatus.FAIL]
     assert bad == ["README.md"]

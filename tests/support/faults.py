@@ -24,7 +24,7 @@ from orchestrator.run import session
 from orchestrator.run.record import PARTIAL, RECORD
 from orchestrator.run.workspace import Selection, Workspace
 from orchestrator.system import process, supervisor
-from orchestrator.weights.checks import Verdict
+from orchestrator.weights.checks import CheckStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,7 +186,7 @@ class Killer:
             (train,) = self.runs.glob(f"{name}/train-*")
             assert frames(train)[-1][-1] == self.steps(train), f"{train} did not end with its last step"
             (release,) = self.runs.glob(f"{name}/release-*")
-            bad = [check for check in verify.verify_bundle(release) if check.verdict is Verdict.FAIL]
+            bad = [check for check in verify.verify_bundle(release) if check.status is CheckStatus.FAIL]
             assert bad == [], f"{release} does not verify: {bad}"
             record = json.loads((train / RECORD).read_text("utf-8"))
             self.resumed += record["resumed_from"] is not None

@@ -106,7 +106,7 @@ def test_the_header_alone_needs_no_numpy(tmp_path: Path) -> None:
 
 def test_every_promise_of_a_real_file_is_kept() -> None:
     found = verify(sample("lora3x3"), PROMISED)
-    assert {check.what: str(check.verdict) for check in found.checks if check.verdict != "PASS"} == {}
+    assert {check.what: str(check.status) for check in found.checks if check.status != "PASS"} == {}
     assert len(found.checks) == 4 + 12
     assert found.verdict == "PASS"
 
@@ -132,7 +132,7 @@ def test_every_promise_of_a_real_file_is_kept() -> None:
 def test_every_broken_promise_is_a_fail(promise: str, value: Any, what: str) -> None:
     found = verify(sample("lora3x3"), {**PROMISED, promise: value})
     assert found.verdict == "FAIL"
-    assert {check.what: str(check.verdict) for check in found.checks}[what] == "FAIL"
+    assert {check.what: str(check.status) for check in found.checks}[what] == "FAIL"
 
 
 def test_what_cannot_be_told_is_unknown(tmp_path: Path) -> None:
@@ -145,12 +145,12 @@ def test_what_cannot_be_told_is_unknown(tmp_path: Path) -> None:
         "block_weights": [0.5] * 26,
     }
     found = verify(path, promised)
-    verdicts = {check.what: str(check.verdict) for check in found.checks}
+    verdicts = {check.what: str(check.status) for check in found.checks}
     for what in ("family", "metadata: network module", "trigger words", "seven", "block weights"):
         assert verdicts[what] == "UNKNOWN"
     merge(path, tmp_path / "b.safetensors", [0.5] * 26)
     again = verify(tmp_path / "b.safetensors", promised)
-    assert {check.what: str(check.verdict) for check in again.checks}["block weights"] == "PASS"
+    assert {check.what: str(check.status) for check in again.checks}["block weights"] == "PASS"
 
 
 def test_the_release_pipeline_passes_its_own_promises_and_each_slip_fails(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_the_rank_rules_are_told_apart(tmp_path: Path) -> None:
         resize(source, output, param=16, new_rank=128, rank_rule=rule)
         for asked in ("2023", "sd-scripts-0.10"):
             promised = {"resize": {"method": "sv_ratio", "param": 16, "new_rank": 128, "rank_rule": asked}}
-            checks = {check.what: check.verdict for check in verify(output, promised).checks}
+            checks = {check.what: check.status for check in verify(output, promised).checks}
             assert checks["rank rule"].ok == (rule == asked)
 
 
@@ -202,14 +202,14 @@ def test_damaged_files_fail_and_do_not_crash(tmp_path: Path) -> None:
     path = write(tmp_path / "nan.safetensors", {TE: parts})
     found = verify(path)
     assert found.verdict == "FAIL"
-    assert [check.what for check in found.checks if not check.verdict.ok] == ["numbers"]
+    assert [check.what for check in found.checks if not check.status.ok] == ["numbers"]
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-7])
     assert verify(tmp_path / "cut.safetensors").verdict == "FAIL"
     lies = tmp_path / "lies.safetensors"
     whole = bytearray(lora(lies).read_bytes())
     whole[-1] ^= 1
     lies.write_bytes(whole)
-    assert {check.what for check in verify(lies).checks if not check.verdict.ok} >= {"model hash"}
+    assert {check.what for check in verify(lies).checks if not check.status.ok} >= {"model hash"}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
@@ -221,7 +221,7 @@ def test_what_is_not_finite_or_becomes_so_is_said_of_its_module(tmp_path: Path, 
         if name != "alpha":
             parts[name][:] = value
     path, output = write(tmp_path / "nan.safetensors", {TE: parts}), tmp_path / "out.safetensors"
-    assert [check.what for check in verify(path).checks if not check.verdict.ok] == ["numbers"]
+    assert [check.what for check in verify(path).checks if not check.status.ok] == ["numbers"]
     assert json.dumps(inspect(path).to_json(), allow_nan=False)
     works: list[Callable[[], object]] = [
         lambda: resize(path, output),

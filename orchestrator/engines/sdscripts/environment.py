@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.engines.sdscripts import checkout, network_args, parser_options, write_tokenizer
 from orchestrator.errors import Problem
 from orchestrator.system import settings
-from orchestrator.weights.doctor_check import Check, State
+from orchestrator.weights.checks import Check, CheckStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,11 +96,11 @@ def checks() -> list[Check]:
 def _commit(folder: Path) -> Check:
     commit = checkout.version(folder)
     if commit == checkout.PINNED:
-        return Check("sd-scripts", State.OK, f"v0.10.1, {commit[:12]}, in {folder}")
+        return Check("sd-scripts", CheckStatus.PASS, f"v0.10.1, {commit[:12]}, in {folder}")
     fix = f"git -C {folder} checkout {checkout.PINNED}"
     if commit.endswith("modified"):
         fix = f"git -C {folder} diff  shows the changes"
-    return Check("sd-scripts", State.WARN, f"{commit} in {folder}", fix, f"v0.10.1, {checkout.PINNED[:12]}")
+    return Check("sd-scripts", CheckStatus.WARNING, f"{commit} in {folder}", fix, f"v0.10.1, {checkout.PINNED[:12]}")
 
 
 def site_packages(python: Path) -> Path | None:
@@ -122,29 +122,29 @@ def _versions(packages: Path) -> list[Check]:
     torch = version(packages, "torch")
     if torch:
         cuda = "+cpu" not in torch
-        state, built = (State.OK, "") if cuda else (State.WARN, ": built without CUDA")
+        state, built = (CheckStatus.PASS, "") if cuda else (CheckStatus.WARNING, ": built without CUDA")
         fix = "make setup  installs one with CUDA"
         results.append(Check("torch of sd-scripts", state, f"{torch}{built}", fix, "2.6 or newer, with CUDA"))
     lycoris = version(packages, "lycoris_lora")
     if lycoris:
-        state, note = State.OK, lycoris
+        state, note = CheckStatus.PASS, lycoris
         if lycoris not in _GOOD:
-            state, note = State.WARN, f"{lycoris}: {_BAD if lycoris >= '4' else 'not tried with this sd-scripts'}"
+            state, note = CheckStatus.WARNING, f"{lycoris}: {_BAD if lycoris >= '4' else 'not tried with this sd-scripts'}"
         fix = f"{packages.parents[2] / 'bin' / 'python'} -m pip install lycoris-lora=={network_args.LYCORIS_VERSION}"
         results.append(Check("LyCORIS", state, note, fix, network_args.LYCORIS_VERSION))
     for name, purpose in (("xformers", 'attention = "xformers"'), ("bitsandbytes", "AdamW8bit and other 8-bit optimizers")):
         installed = version(packages, name)
         if installed:
-            results.append(Check(f"{name} of sd-scripts", State.OK, f"{installed} (for {purpose})"))
+            results.append(Check(f"{name} of sd-scripts", CheckStatus.PASS, f"{installed} (for {purpose})"))
     return results
 
 
 def _tokenizer(folder: Path, label: str) -> Check:
     absent = [name for name in _TOKENIZER_FILES if not (folder / name).is_file()]
     if not absent:
-        return Check(label, State.OK, f"{folder}: no network is needed")
-    state, note = State.BAD, f"{folder} lacks {', '.join(absent)}"
+        return Check(label, CheckStatus.PASS, f"{folder}: no network is needed")
+    state, note = CheckStatus.FAIL, f"{folder} lacks {', '.join(absent)}"
     if not folder.is_dir():
-        state, note = State.WARN, f"not in {folder.parent}: sd-scripts downloads it at its first start"
+        state, note = CheckStatus.WARNING, f"not in {folder.parent}: sd-scripts downloads it at its first start"
     fix = f"make setup, or put {', '.join(_TOKENIZER_FILES)} into {folder}, or be online once"
     return Check(label, state, note, fix, "to train offline")

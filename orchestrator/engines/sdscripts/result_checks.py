@@ -80,7 +80,7 @@ def finished(recipe: Recipe, work: Path, log: str, checkpoint: Path | None) -> l
     try:
         header = read_header(path)
     except RecipeError as error:
-        reason = "; ".join(problem.what for problem in error.problems)
+        reason = error.problems[0].what.removeprefix("cannot be read: ")
         return [Problem(where, what, f"log: {work / 'log.txt'}") for what in (*said, f"cannot be used: {reason}")]
     started = work / arguments.DATASET  # written anew before every start
     if started.is_file() and path.stat().st_mtime < started.stat().st_mtime - 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.weights.checks import Check, Verdict, as_json, overall
+from orchestrator.weights.checks import Check, CheckStatus, as_json, overall
 from orchestrator.weights.inspect import Inspection, inspect
 from orchestrator.weights.verify import tensor_checks
 from orchestrator.weights.verify.provenance import history
@@ -24,7 +24,7 @@ Expectation = Mapping[str, Any]
 class Verification:
     """All checks of one file, what seems to have made it, and the recipes whose promises it keeps."""
 
-    verdict: Verdict
+    verdict: CheckStatus
     checks: tuple[Check, ...]
     made_by: tuple[str, ...]
     fits: tuple[str, ...]
@@ -52,7 +52,7 @@ def verify(
         found = inspect(path)
     except OrchestratorError as error:
         return Verification(
-            Verdict.FAIL, tuple(Check("file", Verdict.FAIL, str(problem)) for problem in error.problems), (), ()
+            CheckStatus.FAIL, tuple(Check("file", CheckStatus.FAIL, str(problem)) for problem in error.problems), (), ()
         )
     checks = [*_sound(found), *(_kept(found, expectation) if expectation is not None else ())]
     fits = tuple(name for name, promised in (candidates or {}).items() if _fits(found, promised))
@@ -62,11 +62,11 @@ def verify(
 def _fits(found: Inspection, promised: Expectation) -> bool:
     """Whether nothing that was promised is broken, and at least what the tensors show is kept."""
     checks = list(_kept(found, promised))
-    return all(check.verdict.ok for check in checks) and any(check.verdict is Verdict.PASS for check in checks)
+    return all(check.status.ok for check in checks) and any(check.status is CheckStatus.PASS for check in checks)
 
 
 def _told(what: str, kept: bool | None, detail: str) -> Check:
-    return Check(what, Verdict.UNKNOWN if kept is None else Verdict.PASS if kept else Verdict.FAIL, detail)
+    return Check(what, CheckStatus.UNKNOWN if kept is None else CheckStatus.PASS if kept else CheckStatus.FAIL, detail)
 
 
 def _sound(found: Inspection) -> Iterable[Check]:
