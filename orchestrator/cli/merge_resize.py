@@ -60,19 +60,19 @@ def merge(
         _none_of({"--prune": prune, "--compat": bool(compat), "--sv-ratio": sv_ratio is not None}, "svd_merge_lora.py")
         from orchestrator.engines.sdscripts import lora_tools_run
 
-        asked = lora_tools_run.Asked(save_precision or "fp16", tuple(option), overwrite=overwrite)
-        shares = _shares(inputs, block_weights, presets, unmapped)
+        asked = lora_tools_run.ToolOptions(save_precision or "fp16", tuple(option), overwrite=overwrite)
+        ingredients = _ingredients(inputs, block_weights, presets, unmapped)
         with progress_bar("svd_merge_lora.py") as tick:
-            print_report(lora_tools_run.merge(shares, Path(output), asked, tick), json=json)
+            print_report(lora_tools_run.merge(ingredients, Path(output), asked, tick), json=json)
         return
     if len(inputs) > 1 or ".safetensors:" in inputs[0]:
         from orchestrator.models import blocks
-        from orchestrator.weights import combine
+        from orchestrator.weights import combine, ingredient
 
         if block_weights or compat or prune:
             raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
         known = blocks.read_presets(presets) if presets else None
-        join = partial(combine.combine, [combine.parse(text) for text in inputs], unmapped=unmapped, presets=known)
+        join = partial(combine.combine, [ingredient.parse(text) for text in inputs], unmapped=unmapped, presets=known)
         _combine(join, Path(output), save_precision or "fp16", sv_ratio, overwrite=overwrite, json=json)
         return
     if not block_weights:
@@ -119,20 +119,20 @@ def _none_of(given: dict[str, bool], program: str) -> None:
         raise RecipeError(found)
 
 
-def _shares(inputs: list[str], block_weights: str, presets: Path | None, unmapped: float) -> list[Any]:
+def _ingredients(inputs: list[str], block_weights: str, presets: Path | None, unmapped: float) -> list[Any]:
     """Return one file with its block weights, or several as they were written, for sd-scripts' merge."""
-    from orchestrator.engines.sdscripts.lora_tools import share
+    from orchestrator.engines.sdscripts.lora_tools import expand
     from orchestrator.models import blocks
-    from orchestrator.weights.combine import parse
+    from orchestrator.weights.ingredient import Ingredient, parse
 
     known = blocks.read_presets(presets) if presets else None
     if len(inputs) == 1 and ".safetensors:" not in inputs[0]:
         if not block_weights:
             raise RecipeError(Problem("--block-weights", "is missing", "merge IN OUT --block-weights FACE"))
-        return [share(Path(inputs[0]), 1.0, block_weights, unmapped, known)]
+        return [expand(Ingredient(Path(inputs[0]), 1.0, block_weights), unmapped, known)]
     if block_weights:
         raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
-    return [share(one.path, one.ratio, one.block_weights, unmapped, known) for one in map(parse, inputs)]
+    return [expand(parse(text), unmapped, known) for text in inputs]
 
 
 def _combine(
@@ -189,7 +189,7 @@ def resize(
         from orchestrator.engines.sdscripts import lora_tools_run
 
         how = dict(asked) | {"new_rank": new_rank, "new_conv_rank": new_conv_rank, "rank_rule": rank_rule or None}
-        words = lora_tools_run.Asked(save_precision, tuple(option), overwrite=overwrite)
+        words = lora_tools_run.ToolOptions(save_precision, tuple(option), overwrite=overwrite)
         with progress_bar("resize_lora.py") as tick:
             print_report(lora_tools_run.resize(source, output, how, words, tick), json=json)
         return

@@ -20,17 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from orchestrator.weights.ingredient import Ingredient
     from orchestrator.weights.io.dtypes import Floats
     from orchestrator.weights.io.writer import Hashes, Piece
-
-
-@dataclass(frozen=True, slots=True)
-class Ingredient:
-    """One input of a combination: a file, its ratio, and its block weights (a list, a preset, or None for all 1)."""
-
-    path: Path
-    ratio: float = 1.0
-    block_weights: str | Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,17 +173,3 @@ def _full(name: str, terms: Sequence[tuple[Body, AdapterModule, float]], dtype: 
         writer.raw(f"{name}.{part}", dtype, value.shape, dtypes.encode(value, dtype, f"{name}.{part}"))
         for part, value in total.items()
     ]
-
-
-def parse(text: str) -> Ingredient:
-    """Read ``FILE[:RATIO[:WEIGHTS]]``, as in ``a.safetensors:0.8:FACE``. Raises RecipeError for a ratio that is no number."""
-    from pathlib import Path  # noqa: PLC0415 - for typing everywhere else
-
-    head, dot, tail = text.rpartition(".safetensors")
-    if not dot:
-        raise RecipeError(Problem(text, "names no .safetensors file", "write FILE.safetensors:RATIO:WEIGHTS"))
-    ratio, _, weights = tail.removeprefix(":").partition(":")
-    try:
-        return Ingredient(Path(head + dot), float(ratio) if ratio else 1.0, weights or None)
-    except ValueError:
-        raise RecipeError(Problem(text, f"{ratio!r} is no ratio", "write FILE.safetensors:RATIO:WEIGHTS")) from None

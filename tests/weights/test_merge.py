@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import RecipeError
 from orchestrator.models import blocks
-from orchestrator.weights.combine import Ingredient, combine
+from orchestrator.weights.combine import combine
 from orchestrator.weights.families import deltas, kinds
+from orchestrator.weights.ingredient import Ingredient
 from orchestrator.weights.io import dtypes, metadata, writer
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.state_dict import load_arrays, on_arrays, save_arrays

@@ -1,19 +1,21 @@
-"""resize_lora.py and svd_merge_lora.py of sd-scripts, where a recipe or ``--with sd-scripts`` asks for them.
+"""Commands of sd-scripts' resize_lora.py and svd_merge_lora.py, for recipes and for ``--with sd-scripts``.
 
-Ours is the default. Both are refused where they would spoil a file: they know lora_down, lora_up and alpha, and nothing else.
+The orchestrator's own merge and resize are the default. Both programs know lora_down, lora_up and alpha, and nothing else:
+files that they would corrupt are rejected.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.engines.sdscripts import arguments, launch, network_args, parser_options
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
 from orchestrator.system import settings
+from orchestrator.weights.ingredient import Ingredient
 from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 
 MERGE, RESIZE = "networks/svd_merge_lora.py", "networks/resize_lora.py"
 METHODS = ("sv_ratio", "sv_fro", "sv_cumulative")
-_KNOWN = ("lora_down.weight", "lora_up.weight", "alpha")
-# Options with a place of their own (empty: set here). The words of a recipe; on the command line they begin with "--".
+_SUPPORTED = ("lora_down.weight", "lora_up.weight", "alpha")
+# Options with a recipe key of their own (empty: set by the orchestrator). On the command line they begin with "--".
 OWNED: dict[str, dict[str, str]] = {
     MERGE: {"models": "", "ratios": "", "lbws": "block_weights", "save_to": "", "save_precision": "training.save_precision"},
     RESIZE: {
@@ -40,35 +42,26 @@ OWNED: dict[str, dict[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One file of a merge: its ratio, and one weight per block (26 on SD1, 20 on SDXL; None: all 1)."""
+def expand(ingredient: Ingredient, unmapped: float, presets: Mapping[str, Sequence[float]] | None) -> Ingredient:
+    """Return an ingredient with its block weights as a list of the file's architecture (26 on SD1, 20 on SDXL).
 
-    path: Path
-    ratio: float = 1.0
-    weights: tuple[float, ...] | None = None
-
-
-def share(
-    path: Path,
-    ratio: float,
-    weights: str | Sequence[float] | None,
-    unmapped: float,
-    presets: Mapping[str, Sequence[float]] | None,
-) -> Share:
-    """Return a file with its block weights as a list: a preset or a short list becomes one of the file's architecture.
+    Args:
+        ingredient: a file with a preset, a short list or no block weights.
+        unmapped: weight of the modules that a short list leaves out.
+        presets: further presets by name.
 
     Raises:
-        RecipeError: the file cannot be read, or the weights are none.
+        RecipeError: the file cannot be read, or the weights cannot.
     """
-    if weights is None:
-        return Share(path.absolute(), ratio)
-    architecture = blocks.architecture_of({name.partition(".")[0] for name in read_header(path).entries})
-    return Share(path.absolute(), ratio, blocks.parse(weights, architecture, presets=presets, unmapped=unmapped))
+    path, weights = ingredient.path.absolute(), ingredient.block_weights
+    if weights is not None:
+        architecture = blocks.architecture_of({name.partition(".")[0] for name in read_header(path).entries})
+        weights = blocks.parse(weights, architecture, presets=presets, unmapped=unmapped)
+    return replace(ingredient, path=path, block_weights=weights)
 
 
 def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, what is wrong) for a recipe that asks for these programs. Starts nothing."""
+    """Yield (dotted key, what is wrong) for a recipe that uses these programs. Starts nothing but git."""
     merge, resize = recipe.merge, recipe.resize
     if recipe.block_weights is not None and merge.tool == launch.NAME:
         if why := network_args.no_merge(recipe.network):
@@ -85,7 +78,7 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if resize.rank_rule != rule:
             yield "resize.rank_rule", f'is "{resize.rank_rule}"; this resize_lora.py has "{rule}"'
         if resize.size_mb is not None:
-            yield "resize.size_mb", "is known to the orchestrator's own resize only"
+            yield "resize.size_mb", "is for the orchestrator's own resize only"
         yield from parser_options.problems(parser_options.of(RESIZE), resize.options, "resize.options", OWNED[RESIZE])
 
 
@@ -95,7 +88,7 @@ def rank_rule(folder: Path) -> str:
     try:
         text = (folder / RESIZE).read_text("utf-8")
     except OSError:
-        return "sd-scripts-0.10"  # what the pinned release has
+        return "sd-scripts-0.10"  # the pinned release's
     return "sd-scripts-0.10" if "index_sv_ratio(S, dynamic_param) + 1" in text else "2023"
 
 
@@ -104,107 +97,117 @@ def command(kind: str, recipe: Recipe, lora: Path, output: Path, work: Path) -> 
 
     Args:
         kind: "merge" or "resize".
-        recipe: its tables say how.
-        lora: the file to work on; looked into if it is there already.
+        recipe: its ``merge`` or ``resize`` table is used.
+        lora: the input file. It may not exist yet; if it does, its tensors are checked.
         output: the file to write.
         work: folder of the step.
 
     Raises:
-        RecipeError: the tool would spoil a file of this family, or of this content.
+        RecipeError: the tool would corrupt a file of this family, or this file.
     """
     why = network_args.no_merge(recipe.network) if kind == "merge" else network_args.no_resize(recipe.network)
     if why:
         raise RecipeError(Problem(f"{recipe.name}: {kind}.tool", why, f'leave {kind}.tool = "sd-scripts" out'))
-    known = (recipe.network.dim, recipe.network.conv_dim or recipe.network.dim)
+    file_ranks = (recipe.network.dim, recipe.network.conv_dim or recipe.network.dim)
     if kind == "merge":
         weights = blocks.parse(recipe.block_weights or (), recipe.base.architecture)
-        share = [Share(lora, 1.0, weights)]
-        return merge(share, output, work, known, recipe.training.save_precision, recipe.merge.options)
+        inputs = [Ingredient(lora, 1.0, weights)]
+        return merge(inputs, output, work, file_ranks, recipe.training.save_precision, recipe.merge.options)
     if recipe.resize is None:
         raise RecipeError(Problem(f"{recipe.name}: resize", "is missing"))
-    return resize(lora, output, work, recipe.resize, known)
+    return resize(lora, output, work, recipe.resize, file_ranks)
 
 
-def refusals(lora: Path, tool: str) -> list[Problem]:
-    """Return why a file is not for sd-scripts' tools: tensors that they drop, or leave as they are. Empty for plain LoRAs."""
+def unsupported(lora: Path, tool: str) -> list[Problem]:
+    """Return problems of a file that sd-scripts' ``tool`` would corrupt: tensors that it drops or does not resize."""
     try:
         header = read_header(lora)
     except RecipeError as error:
         return list(error.problems)
-    strange = sorted({name.partition(".")[2] for name in header.entries} - set(_KNOWN))
-    if not strange:
+    others = sorted({name.partition(".")[2] for name in header.entries} - set(_SUPPORTED))
+    if not others:
         return []
-    spoilt = f"{tool} knows lora_up, lora_down and alpha; this file also holds {', '.join(strange[:6])}"
-    return [Problem(str(lora), spoilt, "leave out --with sd-scripts: the orchestrator's own knows every family")]
+    what = f"{tool} reads lora_up, lora_down and alpha; this file also holds {', '.join(others[:6])}"
+    return [Problem(str(lora), what, "leave out --with sd-scripts: the orchestrator's own supports every family")]
 
 
 def ranks(lora: Path) -> tuple[int, int]:
     """Return the largest ranks in a file: of linear and 1x1 layers, and of convolutions with a larger kernel (0: none)."""
-    entries = read_header(lora).entries
-    downs = [entry.shape for name, entry in entries.items() if name.endswith(".lora_down.weight")]
-    spread = [shape[2] > 1 if len(shape) == 4 else False for shape in downs]
-    pairs = list(zip(downs, spread, strict=True))
-    return max((shape[0] for shape, wide in pairs if not wide), default=0), max((s[0] for s, wide in pairs if wide), default=0)
+    linear, convolution = 0, 0
+    for name, entry in read_header(lora).entries.items():
+        if name.endswith(".lora_down.weight"):
+            if len(entry.shape) == 4 and entry.shape[2] > 1:
+                convolution = max(convolution, entry.shape[0])
+            else:
+                linear = max(linear, entry.shape[0])
+    return linear, convolution
 
 
-def resize(lora: Path, output: Path, work: Path, how: Resize, known: Sequence[int]) -> Command:
+def resize(lora: Path, output: Path, work: Path, table: Resize, file_ranks: tuple[int, int]) -> Command:
     """Return the command of networks/resize_lora.py.
 
-    Its own default of --new_rank is 4, and caps every rank of a dynamic method: here it is the recipe's, or the file's.
+    The default of its --new_rank is 4, which caps the ranks of every method: here it is the recipe's, or the file's.
     --new_conv_rank caps every layer with a kernel, 1x1 included.
 
     Args:
-        lora: the file.
-        output: where to write.
-        work: folder the command runs in.
-        how: the recipe's ``resize`` table.
-        known: ranks of the file: linear layers, convolutions.
+        lora: the input file.
+        output: the file to write.
+        work: folder in which the command runs.
+        table: the recipe's ``resize`` table.
+        file_ranks: ranks of the file: linear layers, convolutions.
 
     Raises:
-        RecipeError: the file holds what the tool would spoil.
+        RecipeError: the tool would corrupt the file.
     """
-    if lora.is_file() and (found := refusals(lora, "resize_lora.py")):
+    if lora.is_file() and (found := unsupported(lora, "resize_lora.py")):
         raise RecipeError(found)
-    rank = how.new_rank or max(known)
-    argv = ["--model", str(lora), "--save_to", str(output), "--save_precision", how.save_precision]
-    argv += ["--new_rank", str(rank), "--new_conv_rank", str(how.new_conv_rank or rank)]
-    for name in METHODS:
-        value = getattr(how, name)
+    rank = table.new_rank or max(file_ranks)
+    argv = ["--model", str(lora), "--save_to", str(output), "--save_precision", table.save_precision]
+    argv += ["--new_rank", str(rank), "--new_conv_rank", str(table.new_conv_rank or rank)]
+    for method in METHODS:
+        value = getattr(table, method)
         if value is not None:
-            argv += ["--dynamic_method", name, "--dynamic_param", network_args.text(value)]
-    return launch.command(RESIZE, [*argv, *_more(how.options), "--verbose"], work, {})
+            argv += ["--dynamic_method", method, "--dynamic_param", network_args.text(value)]
+    return launch.command(RESIZE, [*argv, *_flags(table.options), "--verbose"], work, {})
 
 
-def merge(  # noqa: PLR0917 - what the program takes
-    files: Sequence[Share], output: Path, work: Path, known: Sequence[int], precision: str, more: Mapping[str, Option]
+def merge(  # noqa: PLR0917 - the program's inputs
+    ingredients: Sequence[Ingredient],
+    output: Path,
+    work: Path,
+    file_ranks: tuple[int, int],
+    precision: str,
+    options: Mapping[str, Option],
 ) -> Command:
     """Return the command of networks/svd_merge_lora.py --lbws: block weights, ratios, and a new factorization.
 
-    It is lossy (about 10 %: singular values are clamped), which is why ours is the default.
+    It is lossy (about 10 %: singular values are clamped), so the orchestrator's own merge is the default.
 
     Args:
-        files: what to add up; one file for block weights alone.
-        output: where to write.
-        work: folder the command runs in.
-        known: ranks of the files: linear layers, convolutions. The tool's own default is 4.
-        precision: save precision.
-        more: further options of the program; they win over the ranks and the precision (float) of the calculation.
+        ingredients: the files to add up, each with a list of block weights or none (see ``expand``).
+        output: the file to write.
+        work: folder in which the command runs.
+        file_ranks: ranks of the files: linear layers, convolutions. The tool's own default is 4.
+        precision: --save_precision.
+        options: further options of the program. They win over the ranks and over float as precision of the calculation.
 
     Raises:
-        RecipeError: a file holds what the tool would drop.
+        RecipeError: the tool would drop tensors of a file.
     """
-    found = [problem for one in files if one.path.is_file() for problem in refusals(one.path, "svd_merge_lora.py")]
-    if found:
+    existing = [each.path for each in ingredients if each.path.is_file()]
+    if found := [problem for path in existing for problem in unsupported(path, "svd_merge_lora.py")]:
         raise RecipeError(found)
-    argv = ["--models", *(str(one.path) for one in files), "--ratios", *(network_args.text(one.ratio) for one in files)]
-    count = max((len(one.weights) for one in files if one.weights is not None), default=0)
-    if count:  # it wants a list for each file, or for none
-        argv += ["--lbws", *(json.dumps([float(value) for value in one.weights or (1.0,) * count]) for one in files)]
-    said: dict[str, Option] = {"new_rank": known[0] or known[-1], "new_conv_rank": known[-1] or known[0], "precision": "float"}
-    said |= more
+    argv = ["--models", *(str(each.path) for each in ingredients)]
+    argv += ["--ratios", *(network_args.text(each.ratio) for each in ingredients)]
+    lists = [[float(weight) for weight in each.block_weights or ()] for each in ingredients]
+    count = max(map(len, lists), default=0)
+    if count:  # --lbws takes a list for each file, or none at all
+        argv += ["--lbws", *(json.dumps(weights or [1.0] * count) for weights in lists)]
+    linear, convolution = file_ranks
+    defaults: dict[str, Option] = {"new_rank": linear or convolution, "new_conv_rank": convolution or linear}
     argv += ["--save_precision", precision, "--save_to", str(output)]
-    return launch.command(MERGE, [*argv, *_more(said)], work, {})
+    return launch.command(MERGE, [*argv, *_flags(defaults | {"precision": "float"} | dict(options))], work, {})
 
 
-def _more(said: Mapping[str, Option]) -> list[str]:
-    return [word for name, value in said.items() for word in arguments.option(name, value)]
+def _flags(options: Mapping[str, Option]) -> list[str]:
+    return [word for name, value in options.items() for word in arguments.option(name, value)]

@@ -1,4 +1,4 @@
-"""``merge`` and ``resize`` with ``--with sd-scripts``: its own programs on any plain LoRA, and what they made of it."""
+"""Run ``merge`` and ``resize`` by sd-scripts' own programs (``--with sd-scripts``)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engines.sdscripts import checkout, environment, lora_tools
-from orchestrator.engines.sdscripts import parser_options as options
+from orchestrator.engines.sdscripts import checkout, environment, lora_tools, parser_options
 from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed, near_miss
 from orchestrator.recipe import Resize
 from orchestrator.system import settings
@@ -25,11 +24,12 @@ if TYPE_CHECKING:
 
     from orchestrator.recipe import Option, Scalar
     from orchestrator.system.process import Progress
+    from orchestrator.weights.ingredient import Ingredient
 
-    Told = Callable[[int, int, str], None]
+    Tick = Callable[[int, int, str], None]
 
 _BAR = re.compile(r"(\d+)/(\d+) \[")
-# The words of a command line for options that have a place of their own there.
+# Options with a command-line option of their own (empty: set here).
 _OWNED = {
     lora_tools.MERGE: {
         "models": "",
@@ -45,8 +45,8 @@ _OWNED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What a program of sd-scripts wrote: how many modules, their ranks with counts, bytes of the tensors, seconds it took."""
+class ToolReport:
+    """Result of a program of sd-scripts: modules, ranks with their counts, bytes of the tensors, seconds it took."""
 
     program: str
     version: str
@@ -68,99 +68,109 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the command line says of either program: precision of the file, further options as NAME=VALUE."""
+class ToolOptions:
+    """Command-line options of both programs: precision of the file, further options as NAME=VALUE."""
 
     save_precision: str = "fp16"
     options: tuple[str, ...] = ()
     overwrite: bool = False
 
 
-def merge(shares: Sequence[lora_tools.Share], output: Path, asked: Asked, told: Told | None = None) -> Report:
+def merge(ingredients: Sequence[Ingredient], output: Path, options: ToolOptions, tick: Tick | None = None) -> ToolReport:
     """Run networks/svd_merge_lora.py --lbws on one or several files.
 
+    Args:
+        ingredients: the files, each with a list of block weights or none (see ``lora_tools.expand``).
+        output: the file to write.
+        options: precision and further options.
+        tick: called with (done, total, note).
+
     Raises:
-        NotReady: no checkout, or no Python of it.
-        RecipeError: a file that it would spoil, an option that it has not, files for different bases.
-        StepFailed: it wrote no whole file.
+        NotReady: the checkout or its Python is missing.
+        RecipeError: a file that the program would corrupt, an option that it does not have, files for different bases.
+        StepFailed: the program failed, or wrote no whole file.
     """
-    more = _checked(lora_tools.MERGE, asked.options)
-    paths = [one.path for one in shares]
-    _judge(paths, output, asked, "svd_merge_lora.py")
-    if len({len(one.weights) for one in shares if one.weights is not None}) > 1:
+    program_options = _parse_options(lora_tools.MERGE, options.options)
+    paths = [each.path for each in ingredients]
+    _check_files(paths, output, options, "svd_merge_lora.py")
+    if len({len(each.block_weights) for each in ingredients if each.block_weights is not None}) > 1:
         raise RecipeError(Problem(str(paths[0]), "the files are for different base models, SD1 and SDXL"))
     ranks = [lora_tools.ranks(path) for path in paths]
-    known = (max(linear for linear, _ in ranks), max(conv for _, conv in ranks))
+    largest = (max(linear for linear, _ in ranks), max(convolution for _, convolution in ranks))
 
     def command(target: Path, work: Path) -> Command:
-        return lora_tools.merge(shares, target, work, known, _precision(asked), more)
+        return lora_tools.merge(ingredients, target, work, largest, _precision(options), program_options)
 
-    return _carry_out(lora_tools.MERGE, command, output, told)
+    return _run(lora_tools.MERGE, command, output, tick)
 
 
-def resize(source: Path, output: Path, how: Mapping[str, Any], asked: Asked, told: Told | None = None) -> Report:
+def resize(
+    source: Path, output: Path, method: Mapping[str, Any], options: ToolOptions, tick: Tick | None = None
+) -> ToolReport:
     """Run networks/resize_lora.py.
 
     Args:
-        source: the file.
-        output: where to write.
-        how: new_rank, new_conv_rank, one of sv_ratio, sv_fro, sv_cumulative; rank_rule, if one was asked for.
-        asked: precision and further options.
-        told: called with (done, total, note).
+        source: the input file.
+        output: the file to write.
+        method: new_rank, new_conv_rank, one of sv_ratio, sv_fro, sv_cumulative; rank_rule if the command line sets one.
+        options: precision and further options.
+        tick: called with (done, total, note).
 
     Raises: as ``merge``.
     """
-    more = _checked(lora_tools.RESIZE, asked.options)
+    program_options = _parse_options(lora_tools.RESIZE, options.options)
     rule = lora_tools.rank_rule(settings.sd_scripts())
-    if how.get("rank_rule") not in (None, rule):
-        raise RecipeError(Problem("--rank-rule", f"{how['rank_rule']!r} is not what this resize_lora.py does: {rule}"))
-    _judge([source], output, asked, "resize_lora.py")
-    said = {name: value for name, value in how.items() if value is not None} | {"rank_rule": rule, "options": more}
-    table = Resize.model_validate_json(json.dumps(said | {"save_precision": _precision(asked)}))
-    known = lora_tools.ranks(source)
+    if method.get("rank_rule") not in (None, rule):
+        raise RecipeError(Problem("--rank-rule", f"is {method['rank_rule']!r}; this resize_lora.py has {rule!r}"))
+    _check_files([source], output, options, "resize_lora.py")
+    fields = {name: value for name, value in method.items() if value is not None}
+    fields |= {"rank_rule": rule, "options": program_options, "save_precision": _precision(options)}
+    table = Resize.model_validate_json(json.dumps(fields))
+    ranks = lora_tools.ranks(source)
 
     def command(target: Path, work: Path) -> Command:
-        return lora_tools.resize(source.absolute(), target, work, table, known)
+        return lora_tools.resize(source.absolute(), target, work, table, ranks)
 
-    return _carry_out(lora_tools.RESIZE, command, output, told)
-
-
-def _judge(inputs: Sequence[Path], output: Path, asked: Asked, program: str) -> None:
-    """Raise RecipeError for files that the program would spoil, and for an output that stands in an input's place."""
-    check_output(output, inputs, overwrite=asked.overwrite)
-    spoilt = [problem for path in inputs for problem in lora_tools.refusals(path, program)]
-    if spoilt:
-        raise RecipeError(spoilt)
+    return _run(lora_tools.RESIZE, command, output, tick)
 
 
-def _precision(asked: Asked) -> str:
-    """Return sd-scripts' name of the precision that is asked for."""
-    text = asked.save_precision
+def _check_files(inputs: Sequence[Path], output: Path, options: ToolOptions, program: str) -> None:
+    """Raise RecipeError for files that the program would corrupt, and for an output that is an input."""
+    check_output(output, inputs, overwrite=options.overwrite)
+    problems = [problem for path in inputs for problem in lora_tools.unsupported(path, program)]
+    if problems:
+        raise RecipeError(problems)
+
+
+def _precision(options: ToolOptions) -> str:
+    """Return sd-scripts' name of the precision."""
+    text = options.save_precision
     names = {"fp32": "float", "float": "float", "fp16": "fp16", "bf16": "bf16"}
     if text not in names:
         raise RecipeError(Problem("--save-precision", f"{text!r} is none of fp16, bf16, fp32{near_miss(text, names)}"))
     return names[text]
 
 
-def _checked(program: str, given: Sequence[str]) -> dict[str, Option]:
+def _parse_options(program: str, texts: Sequence[str]) -> dict[str, Option]:
     """Return ``NAME=VALUE`` options as values of their types, checked against the program's own parser."""
-    missing = environment.missing("ours does without it: leave out --with sd-scripts")
+    missing = environment.missing("the orchestrator's own does without it: leave out --with sd-scripts")
     if missing:
         raise NotReady(missing)
-    known = options.of(program)
-    said: dict[str, Option] = {}
-    for text in given:
+    options = parser_options.of(program)
+    values: dict[str, Option] = {}
+    for text in texts:
         word, equals, value = text.partition("=")
         name = word.strip().removeprefix("--").replace("-", "_")
-        said[name] = _value(value, known[name].type if name in known else "str") if equals else True
-    wrong = list(options.problems(known, said, "--option", _OWNED[program]))
+        kind = options[name].type if name in options else "str"
+        values[name] = _value(value, kind) if equals else True
+    wrong = list(parser_options.problems(options, values, "--option", _OWNED[program]))
     if wrong:
         raise RecipeError([Problem(where.replace("option.", "option "), what) for where, what in wrong])
-    return said
+    return values
 
 
 def _value(text: str, kind: str) -> Scalar:
-    """Return the value of an option's text: what is no text is read as JSON (16, 0.5, true)."""
+    """Return an option's value: text as it is, every other type by JSON (16, 0.5, true)."""
     if kind == "str":
         return text
     try:
@@ -170,29 +180,34 @@ def _value(text: str, kind: str) -> Scalar:
     return value if isinstance(value, bool | int | float) else text
 
 
-def _carry_out(program: str, command: Callable[[Path, Path], Command], output: Path, told: Told | None) -> Report:
-    """Run a program in a folder beside the output, and put what it made in its place when it is whole."""
-    begun = time.monotonic()
+def _run(program: str, command: Callable[[Path, Path], Command], output: Path, tick: Tick | None) -> ToolReport:
+    """Run a program in a folder beside the output; a whole result replaces the output."""
+    start = time.monotonic()
 
     def read(piece: str) -> Progress | None:
-        if told is not None and (bar := _BAR.search(piece)):
-            told(int(bar[1]), int(bar[2]), "")
+        if tick is not None and (bar := _BAR.search(piece)):
+            tick(int(bar[1]), int(bar[2]), "")
         return None
 
     with tempfile.TemporaryDirectory(dir=output.absolute().parent, prefix=f".{output.stem}-") as name:
         work = Path(name)
         target = work / output.name  # the program takes a title from it
         end = run(command(target, work), work, ChildCallbacks(read), leash=True)
+        lines = "\n    ".join(last_lines(work / LOG, 6))
         if not end.ok:
-            raise StepFailed(Problem(program, f"ended with {end.code}", "\n    ".join(last_lines(work / LOG, 6))))
+            raise StepFailed(Problem(program, f"ended with {end.code}", lines))
         try:
             header = read_header(target)
         except RecipeError as error:
-            lines = "\n    ".join(last_lines(work / LOG, 6))
             raise StepFailed(Problem(program, f"wrote no whole file: {error.problems[0].what}", lines)) from error
         target.replace(output)
-    downs = [entry.shape[0] for key, entry in header.entries.items() if key.endswith(".lora_down.weight")]
-    model_hash = header.metadata.get("sshs_model_hash", "")
-    seconds = round(time.monotonic() - begun, 3)
-    version = checkout.version(settings.sd_scripts())
-    return Report(program, version, len(downs), dict(Counter(downs)), header.tensor_bytes, model_hash, seconds)
+    ranks = [entry.shape[0] for name, entry in header.entries.items() if name.endswith(".lora_down.weight")]
+    return ToolReport(
+        program,
+        checkout.version(settings.sd_scripts()),
+        len(ranks),
+        dict(Counter(ranks)),
+        header.tensor_bytes,
+        header.metadata.get("sshs_model_hash", ""),
+        round(time.monotonic() - start, 3),
+    )
