@@ -115,28 +115,24 @@ class ProjectInputs:
         self._kept: dict[str, Any] | None = None
 
     def recall(self) -> None:
-        """Take up what an earlier command has found: digests, image headers, sizes of networks, datasets."""
+        """Take up what an earlier command has found: digests, image headers, datasets."""
         from orchestrator.dataset import image_headers  # noqa: PLC0415
-        from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
 
         if self._kept is None:
             self._kept = parse_cache.recall(self._memory(), parse_cache.program(), parse_cache.Marks()) or {}
             with contextlib.suppress(LookupError, TypeError, ValueError):
                 self.digests.learn(self._kept["digests"])
                 image_headers.recall(self._kept["headers"])
-                expected_tensors.recall(self._kept["networks"])
 
     def remember(self) -> None:
         """Keep what this command has read for the next one, in the user's cache."""
         from orchestrator.dataset import image_headers  # noqa: PLC0415
-        from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
 
         if self._kept is None:
             return
         now: dict[str, dict[str, Any]] = {
             "digests": self.digests.asked,
             "headers": image_headers.learned(),
-            "networks": expected_tensors.learned(),
             "datasets": self._datasets,
         }
         both = {name: {**self._kept.get(name, {}), **said} for name, said in now.items()}

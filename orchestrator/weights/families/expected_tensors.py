@@ -6,20 +6,18 @@ LyCORIS and compare. Whatever has no exact formula here is predicted as None, ne
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
 import math
-from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from orchestrator.models import layers
-from orchestrator.models.layers import Module
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.models.layers import Model
+    from orchestrator.models.layers import Model, Module
     from orchestrator.recipe import Network, Recipe
 
 Shapes = dict[str, tuple[int, ...]]
@@ -89,48 +87,36 @@ def modules(recipe: Recipe, model: Model) -> list[Module]:
             return kept
 
 
-_SEEN: dict[str, tuple[Module | None, Predicted | None]] = {}
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """A training with the part of it that decides about tensors, by which trainings are equal."""
+
+    decisive: str
+    recipe: Recipe = field(compare=False)
+    model: Model = field(compare=False)
 
 
-def _counted(recipe: Recipe, model: Model) -> tuple[Module | None, Predicted | None]:
-    """Return ``unfit`` and ``predict`` of a network; recipes that train the same one ask only once."""
-    parts = [recipe.network.model_dump_json(), recipe.training.train, recipe.training.save_precision]
-    text = json.dumps([*parts, model.unet, model.text_encoders, model.attention], sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()
-    if key not in _SEEN:
-        _SEEN[key] = (_unfit(recipe, model), _predict(recipe, model))
-    return _SEEN[key]
-
-
-def recall(kept: Mapping[str, Sequence[Any]]) -> None:
-    """Take up what ``learned`` returned to an earlier process of the same program."""
-    for key, (unfit_, said) in kept.items():
-        _SEEN.setdefault(key, (Module(*unfit_) if unfit_ else None, Predicted(*said) if said else None))
-
-
-def learned() -> dict[str, list[Any]]:
-    """Return what was worked out so far, as JSON, by a digest of network and model."""
-    return {
-        key: [list(astuple(unfit_)) if unfit_ else None, list(astuple(said)) if said else None]
-        for key, (unfit_, said) in _SEEN.items()
-    }
+def _training(recipe: Recipe, model: Model) -> _Training:
+    network = [recipe.network.model_dump_json(), recipe.training.train, recipe.training.save_precision]
+    return _Training(json.dumps([*network, model.unet, model.text_encoders, model.attention], sort_keys=True), recipe, model)
 
 
 def predict(recipe: Recipe, model: Model) -> Predicted | None:
-    """Return what the training will write; None where a network argument has no exact formula here."""
-    return _counted(recipe, model)[1]
+    """Return what the training will write. None where a network argument has no exact formula here."""
+    return _predict(_training(recipe, model))
 
 
 def unfit(recipe: Recipe, model: Model) -> Module | None:
-    """Return a layer whose size the family cannot be built for (BOFT splits channels into blocks times a power of two)."""
-    return _counted(recipe, model)[0]
+    """Return a layer that the family cannot be built for: BOFT splits channels into blocks times a power of two."""
+    return _unfit(_training(recipe, model))
 
 
-def _predict(recipe: Recipe, model: Model) -> Predicted | None:
-    network = recipe.network
+@functools.cache
+def _predict(training: _Training) -> Predicted | None:
+    recipe, network = training.recipe, training.recipe.network
     if any(network.args.get(name) for name in _UNPREDICTED):
         return None
-    chosen = modules(recipe, model)
+    chosen = modules(recipe, training.model)
     values = 0
     for module in chosen:
         shapes = tensors(network, module)
@@ -142,8 +128,10 @@ def _predict(recipe: Recipe, model: Model) -> Predicted | None:
     return Predicted(values * size, len(chosen), text, len(chosen) - text)
 
 
-def _unfit(recipe: Recipe, model: Model) -> Module | None:
-    return next((module for module in modules(recipe, model) if tensors(recipe.network, module) is None), None)
+@functools.cache
+def _unfit(training: _Training) -> Module | None:
+    chosen = modules(training.recipe, training.model)
+    return next((module for module in chosen if tensors(training.recipe.network, module) is None), None)
 
 
 def tensors(network: Network, module: Module) -> Shapes | None:
