@@ -194,8 +194,6 @@ def resize(
             print_report(lora_tools_run.resize(source, output, how, words, tick), json=json)
         return
     method, param = asked[0] if asked else ("fixed", float(new_rank or 0))
-    # One module per thread beats one module on all threads; BLAS reads this when numpy is imported.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from orchestrator.weights.resize import resize as resize_file
 
     with progress_bar("resize") as tick:

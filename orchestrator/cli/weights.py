@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,7 +69,6 @@ def sweep(
         ratios = [float(text) for text in sv_ratio.split(",")]
     except ValueError:
         raise RecipeError(Problem("--sv-ratio", f"{sv_ratio!r} is not a list of numbers", "8,16,32,64")) from None
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from orchestrator.weights import sweep as sweep_
 
     found = sweep_.sweep(

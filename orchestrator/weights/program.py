@@ -7,7 +7,6 @@ carry {"done", "total", "note"} as JSON. Exit 0 only when the output was written
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,8 +87,6 @@ def _merge(source: Path, output: Path, params: Mapping[str, Any]) -> list[str]:
 
 
 def _resize(source: Path, output: Path, params: Mapping[str, Any]) -> list[str]:
-    # One module per thread is faster than one module on all threads; has to be said before numpy is imported.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from orchestrator.weights.resize import resize  # noqa: PLC0415 - as above
 
     report = resize(

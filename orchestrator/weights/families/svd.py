@@ -13,15 +13,15 @@ factors with the SVD of the core where Cholesky fails or even float64 would not 
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum, auto
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -136,21 +136,17 @@ def dense_factors(matrix: Floats) -> tuple[Floats, Floats]:
     return (np.eye(outputs, dtype=np.float32), matrix) if outputs <= inputs else (matrix, np.eye(inputs, dtype=np.float32))
 
 
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """Return the BLAS libraries of this process. numpy has loaded its own by now."""
+    return ThreadpoolController()
+
+
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold numpy's OpenBLAS at one thread, so that one module per thread is what runs; nothing happens under another BLAS."""
-    folder = Path(np.__file__).parents[1] / "numpy.libs"
-    for library in sorted(folder.glob("*openblas*")):
-        with contextlib.suppress(OSError, AttributeError):
-            loaded = ctypes.CDLL(str(library))
-            before = loaded.scipy_openblas_get_num_threads64_()
-            loaded.scipy_openblas_set_num_threads64_(1)
-            try:
-                yield
-            finally:
-                loaded.scipy_openblas_set_num_threads64_(before)
-            return
-    yield
+    """Hold BLAS at one thread: one module per thread is faster than one module on all threads."""
+    with _blas().limit(limits=1, user_api="blas"):
+        yield
 
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
