@@ -25,7 +25,7 @@ _TABLES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Where a picture goes: the bucket, the size it is resized to, and the share of it that is cropped away."""
+    """Bucket of an image, and the size it is resized to before the centre crop."""
 
     bucket: Size
     resized: Size
@@ -94,10 +94,10 @@ def predict_batches(layout: Layout, dataset: Dataset) -> Prediction:
     buckets: list[Bucket] = []
     unplaced: list[tuple[Folder, Picture]] = []
     for resolution, folders in layout.classes():
-        chooser = Chooser(dataset, resolution)
+        rules = BucketRules.of(dataset, resolution)
         groups: dict[Size, list[Placed]] = defaultdict(list)
         for folder, picture, repeats in _repeated(folders):
-            fit = chooser.fit(picture.size)
+            fit = rules.fit(picture.size)
             if fit is None:
                 unplaced.append((folder, picture))
             else:
@@ -129,44 +129,60 @@ def batch_size(dataset: Dataset, resolution: Size) -> int:
     return dataset.batch_size.get(f"{resolution[0]}x{resolution[1]}", dataset.batch_size.get("default", 1))
 
 
-def bounds(dataset: Dataset) -> tuple[int, int]:
-    """Return min_bucket_reso rounded down and max_bucket_reso rounded up to whole steps, as the trainer does."""
-    steps = dataset.bucket_reso_steps
-    return dataset.min_bucket_reso // steps * steps, -(-dataset.max_bucket_reso // steps) * steps
-
-
 @dataclass(frozen=True, slots=True)
-class Chooser:
-    """Chooses buckets for one resolution class."""
+class BucketRules:
+    """Bucket settings of one resolution class, by the names of a dataset configuration."""
 
-    dataset: Dataset
     resolution: Size
+    enable_bucket: bool
+    bucket_no_upscale: bool
+    min_bucket_reso: int = 256
+    max_bucket_reso: int = 1024
+    bucket_reso_steps: int = 64
+
+    @classmethod
+    def of(cls, dataset: Dataset, resolution: Size) -> BucketRules:
+        """Return the rules of a recipe's dataset."""
+        return cls(
+            resolution,
+            dataset.enable_bucket,
+            dataset.bucket_no_upscale,
+            dataset.min_bucket_reso,
+            dataset.max_bucket_reso,
+            dataset.bucket_reso_steps,
+        )
+
+    def bounds(self) -> tuple[int, int]:
+        """Return min_bucket_reso rounded down and max_bucket_reso rounded up to whole steps, as the trainer does."""
+        steps = self.bucket_reso_steps
+        return self.min_bucket_reso // steps * steps, -(-self.max_bucket_reso // steps) * steps
 
     def fit(self, size: Size) -> Fit | None:
-        """Return where a picture of ``size`` goes; None where the trainer would stop with an error."""
-        if not self.dataset.enable_bucket:
+        """Return the bucket of an image of ``size``; None if the trainer would stop with an error."""
+        if not self.enable_bucket:
             return self._cover(size, self.resolution)
-        if not self.dataset.bucket_no_upscale:
+        if not self.bucket_no_upscale:
             shapes = self.shapes()
             if not shapes:
                 return None
             ratio = size[0] / size[1]
             # min() keeps the first of equals, and the list is sorted.
-            return self._cover(size, size if size in shapes else min(shapes, key=lambda one: abs(one[0] / one[1] - ratio)))
+            nearest = min(shapes, key=lambda shape: abs(shape[0] / shape[1] - ratio))
+            return self._cover(size, size if size in shapes else nearest)
         return self._shrink(size)
 
     def shapes(self) -> list[Size]:
-        """Return the buckets there can be without bucket_no_upscale, sorted: the area of the class, sides in whole steps."""
-        step = self.dataset.bucket_reso_steps
-        least, most = bounds(self.dataset)
+        """Return the predefined buckets, sorted: at most the area of the class, sides in whole steps."""
+        step = self.bucket_reso_steps
+        least, most = self.bounds()
         area = self.resolution[0] * self.resolution[1]
         square = int(math.sqrt(area) // step) * step
-        found = {(square, square)}
+        shapes = {(square, square)}
         for width in range(least, most + 1, step):
             height = min(most, area // width // step * step) if width else 0
             if height >= least and height > 0:
-                found |= {(width, height), (height, width)}
-        return sorted(one for one in found if one[0] > 0)
+                shapes |= {(width, height), (height, width)}
+        return sorted(shape for shape in shapes if shape[0] > 0)
 
     @staticmethod
     def _cover(size: Size, bucket: Size) -> Fit:
@@ -177,7 +193,7 @@ class Chooser:
 
     def _shrink(self, size: Size) -> Fit | None:
         """Shrink to the class's area if larger, then crop to whole steps; never enlarge."""
-        step = self.dataset.bucket_reso_steps
+        step = self.bucket_reso_steps
         area = self.resolution[0] * self.resolution[1]
         resized = size
         if size[0] * size[1] > area:
@@ -198,7 +214,7 @@ class Chooser:
         return Fit(bucket, resized) if bucket[0] and bucket[1] else None
 
     def _whole(self, length: float) -> int:
-        return int(length + 0.5) // self.dataset.bucket_reso_steps * self.dataset.bucket_reso_steps
+        return int(length + 0.5) // self.bucket_reso_steps * self.bucket_reso_steps
 
 
 def _times(folders: Sequence[Folder]) -> int:
@@ -206,21 +222,26 @@ def _times(folders: Sequence[Folder]) -> int:
 
 
 def _repeated(folders: Sequence[Folder]) -> list[tuple[Folder, Picture, int]]:
-    """Return every picture of a class with its repeats.
-
-    Regularization pictures are taken in turn until they are as many as those of the subject: in the first round with their own
-    repeats, then one more each; those that are not reached are not used at all.
-    """
+    """Return every picture of a class with its repeats, regularization pictures as ``share_regularization`` counts them."""
     result = [
         (folder, picture, folder.repeats) for folder in folders if not folder.regularization for picture in folder.pictures
     ]
-    wanted = sum(repeats for _, _, repeats in result)
     pool = [(folder, picture) for folder in folders if folder.regularization for picture in folder.pictures]
-    counts: dict[int, int] = {}
-    for index in cycle(range(len(pool))):
-        if wanted <= 0:
+    shares = share_regularization([folder.repeats for folder, _ in pool], sum(repeats for _, _, repeats in result))
+    return result + [(*pair, count) for pair, count in zip(pool, shares, strict=True) if count]
+
+
+def share_regularization(repeats: Sequence[int], total: int) -> list[int]:
+    """Return the repeats of regularization images for ``total`` images of the subject, repeats included.
+
+    In the first round each image counts with its own repeats, then once more each, until they are as many as the subject's.
+    Images that are not reached have 0 and are not used.
+    """
+    shares = [0] * len(repeats)
+    for number, index in enumerate(cycle(range(len(repeats)))):
+        if total <= 0:
             break
-        share = 1 if index in counts else pool[index][0].repeats
-        counts[index] = counts.get(index, 0) + share
-        wanted -= share
-    return result + [(*pool[index], count) for index, count in counts.items()]
+        share = repeats[index] if number < len(repeats) else 1
+        shares[index] += share
+        total -= share
+    return shares

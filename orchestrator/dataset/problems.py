@@ -43,8 +43,8 @@ def _settings(layout: Layout, dataset: Dataset) -> list[Problem]:
     result: list[Problem] = []
     if not dataset.enable_bucket:
         return result
-    least, most = buckets.bounds(dataset)
     for resolution, _ in layout.classes():
+        least, most = buckets.BucketRules.of(dataset, resolution).bounds()
         name = f"{resolution[0]}x{resolution[1]}"
         if min(resolution) < least:
             what = f"is {dataset.min_bucket_reso}; the trainer refuses it with resolution class {name}"
@@ -52,7 +52,7 @@ def _settings(layout: Layout, dataset: Dataset) -> list[Problem]:
         if max(resolution) > most:
             what = f"is {dataset.max_bucket_reso}; the trainer refuses it with resolution class {name}"
             result.append(Problem("dataset.max_bucket_reso", what, f"{max(resolution)} or more"))
-    if least == 0 and not dataset.bucket_no_upscale:
+    if dataset.min_bucket_reso < dataset.bucket_reso_steps and not dataset.bucket_no_upscale:
         what = f"is {dataset.min_bucket_reso}, less than one step of {dataset.bucket_reso_steps}; the trainer divides by it"
         result.append(Problem("dataset.min_bucket_reso", what, f"at least {dataset.bucket_reso_steps}"))
     return result

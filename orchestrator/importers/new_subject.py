@@ -157,7 +157,7 @@ def _check(subject: NewSubject) -> None:
             problems.append(
                 Problem(
                     f"{what} {name}",
-                    "is used as a file name and as a word in prompts: letters, digits, - and _",
+                    "is used in file names and prompts: letters, digits, - and _",
                     f"for example {plain}",
                 )
             )

@@ -1,8 +1,10 @@
-"""The trainer's arithmetic: by hand, and against the embedded trainer; against the real one in sd_scripts/test_datasets.py."""
+"""Bucket arithmetic: by hand, against numbers recorded from sd-scripts, and through the embedded trainer's loader."""
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bucket_cases import case, laid_out, made
-from orchestrator.dataset import buckets, sd_scripts_toml
-from orchestrator.dataset.buckets import Chooser, Fit, Prediction, predict_batches
+from bucket_cases import case, laid_out, made, numbers
+from orchestrator.dataset import sd_scripts_toml
+from orchestrator.dataset.buckets import BucketRules, Fit, Prediction, predict_batches
 from orchestrator.dataset.buckets import epochs as dataset_epochs
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.dataset.sd_scripts_toml import absolute_config
@@ -20,13 +22,11 @@ from orchestrator.engines.embedded.trainer import dataset_config, images
 from orchestrator.recipe import Dataset, Training
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from orchestrator.dataset.layout import Layout
 
 
-def chooser(resolution: tuple[int, int] = (512, 512), **table: Any) -> Chooser:
-    return Chooser(made(**table), resolution)
+def rules(resolution: tuple[int, int] = (512, 512), **table: Any) -> BucketRules:
+    return BucketRules.of(made(**table), resolution)
 
 
 @pytest.mark.parametrize(
@@ -41,29 +41,29 @@ def chooser(resolution: tuple[int, int] = (512, 512), **table: Any) -> Chooser:
     ],
 )
 def test_without_upscaling(size: tuple[int, int], bucket: tuple[int, int], resized: tuple[int, int]) -> None:
-    assert chooser(bucket_no_upscale=True).fit(size) == Fit(bucket, resized)
+    assert rules(bucket_no_upscale=True).fit(size) == Fit(bucket, resized)
 
 
 def test_pictures_the_trainer_cannot_take() -> None:
-    assert chooser(bucket_no_upscale=True).fit((63, 512)) is None
-    assert chooser(bucket_no_upscale=True).fit((10000, 60)) is None
-    assert chooser(bucket_no_upscale=True).fit((64, 64)) == Fit((64, 64), (64, 64))
+    assert rules(bucket_no_upscale=True).fit((63, 512)) is None
+    assert rules(bucket_no_upscale=True).fit((10000, 60)) is None
+    assert rules(bucket_no_upscale=True).fit((64, 64)) == Fit((64, 64), (64, 64))
 
 
 def test_predefined_buckets() -> None:
-    shapes = chooser(min_bucket_reso=256, max_bucket_reso=1024).shapes()
+    shapes = rules(min_bucket_reso=256, max_bucket_reso=1024).shapes()
     assert shapes == sorted(shapes)
     assert (512, 512) in shapes
     assert (256, 1024) in shapes
     assert all(width * height <= 512 * 512 and width % 64 == height % 64 == 0 for width, height in shapes)
-    fit = chooser().fit((100, 50))
+    fit = rules().fit((100, 50))
     assert fit == Fit((704, 320), (704, 352))
     assert fit.crop_loss == pytest.approx(1 - 320 / 352)
-    assert chooser(enable_bucket=False).fit((100, 50)) == Fit((512, 512), (1024, 512))
+    assert rules(enable_bucket=False).fit((100, 50)) == Fit((512, 512), (1024, 512))
 
 
 def test_bounds_move_outwards() -> None:
-    assert buckets.bounds(made(min_bucket_reso=300, max_bucket_reso=1000)) == (256, 1024)
+    assert rules(min_bucket_reso=300, max_bucket_reso=1000).bounds() == (256, 1024)
 
 
 def prediction_of(tmp_path: Path, repeats: int, steps: int, accumulation: int) -> tuple[Prediction, int]:
@@ -144,6 +144,15 @@ def test_preflight_says_where_the_trainer_would_stop(tmp_path: Path, table: dict
     assert where in [problem.where for problem in dataset_problems(plan, dataset, tmp_path)]
 
 
+def test_sd_scripts_counted_the_same(tmp_path: Path) -> None:
+    cases = json.loads((Path(__file__).resolve().parents[1] / "data" / "buckets.json").read_text("utf-8"))["cases"]
+    assert sum(one["sd-scripts"]["reg"] > 0 for one in cases) > 8
+    assert sum(not one["table"].get("enable_bucket", True) for one in cases) > 2
+    for number, one in enumerate(cases):
+        dataset, plan = laid_out(tmp_path / str(number), one["table"], one["sizes"])
+        assert numbers(predict_batches(plan, dataset)) == one["sd-scripts"]
+
+
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32))
 def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
@@ -158,12 +167,10 @@ def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathF
     assert sum(group.count() for group in groups) == prediction.images_x_repeats
     assert sum(group.batches() for group in groups) == prediction.batches_per_epoch
     theirs = sorted(
-        (group.dataset.buckets.resolution, size, len(members))
-        for group in groups
-        for size, members in group.by_bucket().items()
+        (group.dataset.rules.resolution, size, len(members)) for group in groups for size, members in group.by_bucket().items()
     )
     assert theirs == sorted((bucket.resolution, bucket.size, bucket.count) for bucket in prediction.buckets)
-    resized = {one.path.parent.name + "/" + one.path.name: one.place.resized for group in groups for one in group.pictures}
+    resized = {one.path.parent.name + "/" + one.path.name: one.fit.resized for group in groups for one in group.pictures}
     for bucket in prediction.buckets:
         for one in bucket.placed:
             assert resized[one.folder.path.rpartition("/")[2] + "/" + one.picture.name] == one.fit.resized

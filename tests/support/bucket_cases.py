@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from orchestrator.dataset.layout import Layout, make_layout
 from orchestrator.recipe import Dataset
+from orchestrator.system import settings
 
 if TYPE_CHECKING:
     import random
-    from pathlib import Path
+    from collections.abc import Iterable
+
+    from orchestrator.dataset.buckets import Prediction
 
 
 def made(**table: Any) -> Dataset:
@@ -70,3 +76,38 @@ def case(dice: random.Random, unbucketed: float = 0.0) -> Case:
         table["enable_bucket"] = False
     sizes = {name: [(dice.randint(64, 500), dice.randint(64, 500)) for _ in range(dice.randint(1, 7))] for name in kinds}
     return Case(table, sizes, dice.randint(1, 400), dice.randint(1, 4))
+
+
+def numbers(prediction: Prediction) -> dict[str, Any]:
+    """Return a prediction as sd_scripts/count_batches.py prints sd-scripts' own numbers."""
+    images = [
+        [f"{one.folder.path}/{one.picture.name}", one.picture.caption, one.repeats, [*bucket.size], [*one.fit.resized]]
+        for bucket in prediction.buckets
+        for one in bucket.placed
+    ]
+    return {
+        "train": prediction.images_x_repeats,
+        "reg": prediction.regularization_x_repeats,
+        "batches": prediction.batches_per_epoch,
+        "buckets": sorted([list(bucket.size), bucket.count] for bucket in prediction.buckets),
+        "pictures": sorted(images, key=lambda image: image[0]),
+    }
+
+
+def ask_sd_scripts(configs: Iterable[str], checkout: Path) -> list[dict[str, Any]]:
+    """Return the numbers of sd-scripts' loader for dataset TOML files, in one process of its environment."""
+    done = subprocess.run(
+        [
+            str(settings.sd_scripts_python()),
+            str(Path(__file__).resolve().parents[1] / "sd_scripts" / "count_batches.py"),
+            *configs,
+        ],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout), "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    result: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return result

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 import embedded_tiny as tiny
-from orchestrator.engines.embedded.trainer import dataset_config, image_io, images, model
-from orchestrator.engines.embedded.trainer.buckets import Buckets, Placement
+from orchestrator.dataset.buckets import BucketRules, Fit
+from orchestrator.engines.embedded.trainer import dataset_config, image_io, images, metadata, model
 from orchestrator.engines.embedded.trainer.latents import Latents
 from orchestrator.engines.embedded.trainer.train_network import main
 from orchestrator.errors import RecipeError
@@ -40,9 +40,7 @@ def said(raised: pytest.ExceptionInfo[RecipeError]) -> str:
     ],
 )
 def test_no_upscale(size: tuple[int, int], bucket: tuple[int, int], resized: tuple[int, int]) -> None:
-    placed = Buckets((512, 512), enabled=True, no_upscale=True).place(size)
-    assert (placed.bucket, placed.resized) == (bucket, resized)
-    assert placed.aspect_error == pytest.approx(bucket[0] / bucket[1] - size[0] / size[1])
+    assert images._fit(BucketRules((512, 512), enable_bucket=True, bucket_no_upscale=True), size) == Fit(bucket, resized)
 
 
 @pytest.mark.parametrize(
@@ -54,22 +52,48 @@ def test_no_upscale(size: tuple[int, int], bucket: tuple[int, int], resized: tup
     ],
 )
 def test_predefined(size: tuple[int, int], bucket: tuple[int, int], resized: tuple[int, int]) -> None:
-    placed = Buckets((512, 512), enabled=True, no_upscale=False).place(size)
-    assert (placed.bucket, placed.resized) == (bucket, resized)
+    assert images._fit(BucketRules((512, 512), enable_bucket=True, bucket_no_upscale=False), size) == Fit(bucket, resized)
 
 
-def test_bounds_that_cannot_be() -> None:
-    assert Buckets((512, 512), enabled=True, no_upscale=False, smallest=576).problems() == [
-        "min_bucket_reso 576 must be equal or less than resolution (512, 512)"
-    ]
-    assert Buckets((512, 512), enabled=True, no_upscale=True, smallest=576).problems() == []
-    assert Buckets((64, 64), enabled=True, no_upscale=True, steps=0).problems() == [
-        "bucket_reso_steps must be at least 1, is 0"
-    ]
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            "enable_bucket = true\nmin_bucket_reso = 576",
+            "min_bucket_reso 576 must be equal or less than resolution (512, 512)",
+        ),
+        ("enable_bucket = true\nmax_bucket_reso = 448", "max_bucket_reso 448 must be equal or greater than resolution"),
+        ("enable_bucket = true\nbucket_no_upscale = true\nmin_bucket_reso = 576", ""),
+        (
+            "enable_bucket = true\nbucket_no_upscale = true\nbucket_reso_steps = 0",
+            "bucket_reso_steps must be at least 1, is 0",
+        ),
+    ],
+)
+def test_invalid_bucket_bounds(tmp_path: Path, settings: str, message: str) -> None:
+    toml = tmp_path / "set.toml"
+    toml.write_text(f"[[datasets]]\nresolution = 512\n{settings}\n[[datasets.subsets]]\nimage_dir = 'a'\n")
+    if not message:
+        assert dataset_config.read(toml, ".caption")[0].rules.min_bucket_reso == 576
+        return
+    with pytest.raises(RecipeError) as raised:
+        dataset_config.read(toml, ".caption")
+    assert message in said(raised)
+
+
+def test_metadata_records_the_mean_error_of_aspect_ratios(tmp_path: Path) -> None:
+    folders = tiny.pictures(tmp_path / "a", 1), tiny.pictures(tmp_path / "b", 1, (40, 32))
+    (group,) = groups(tiny.dataset(tmp_path / "set.toml", *folders))
+    errors = [abs(one.fit.bucket[0] / one.fit.bucket[1] - one.size[0] / one.size[1]) for one in group.pictures]
+    assert max(errors) > 0
+    assert metadata._dataset(group)["bucket_info"]["mean_img_ar_error"] == pytest.approx(sum(errors) / 2)
+
+
+def test_images_without_a_bucket() -> None:
     with pytest.raises(ValueError, match="has no bucket"):
-        Buckets((512, 512), enabled=True, no_upscale=True).place((63, 300))
+        images._fit(BucketRules((512, 512), enable_bucket=True, bucket_no_upscale=True), (63, 300))
     with pytest.raises(ValueError, match="bucketing is off"):
-        Buckets((512, 512), enabled=False, no_upscale=False).place((64, 64))
+        images._fit(BucketRules((512, 512), enable_bucket=False, bucket_no_upscale=False), (64, 64))
 
 
 def test_values_come_from_subset_dataset_general(tmp_path: Path) -> None:
@@ -79,7 +103,7 @@ def test_values_come_from_subset_dataset_general(tmp_path: Path) -> None:
         "[[datasets.subsets]]\nimage_dir = 'a'\n[[datasets.subsets]]\nimage_dir = 'b'\nnum_repeats = 7\nflip_aug = false\n"
     )
     (dataset,) = dataset_config.read(toml, ".txt")
-    assert dataset.buckets.resolution == (64, 48)
+    assert dataset.rules.resolution == (64, 48)
     assert [(s.num_repeats, s.flip_aug, s.caption_extension) for s in dataset.subsets] == [
         (5, True, ".txt"),
         (7, False, ".txt"),
@@ -149,7 +173,7 @@ def test_batches_of_an_epoch(tmp_path: Path) -> None:
     found = groups(tiny.dataset(tmp_path / "set.toml", *folders))
     batches = images.epoch_batches(found, seed=1, epoch=1)
     assert len(batches) == found[0].batches() == 3 + 2
-    assert all(len({picture.place.bucket for picture in batch}) == 1 for batch in batches)
+    assert all(len({picture.fit.bucket for picture in batch}) == 1 for batch in batches)
     shown = Counter(picture.path for batch in batches for picture in batch)
     assert set(shown.values()) == {2}
     assert len(shown) == 5
@@ -199,7 +223,7 @@ def test_captions_shuffled_dropped_prefixed(tmp_path: Path) -> None:
 def test_colors_change_a_little_and_pictures_are_cropped_in_the_middle(tmp_path: Path) -> None:
     file = tmp_path / "picture.png"
     Image.new("RGBA", (40, 40), (200, 100, 50, 0)).save(file)
-    look = image_io.load(file, Placement((32, 24), (32, 32), 0.0))
+    look = image_io.load(file, Fit((32, 24), (32, 32)))
     assert look.shape == (24, 32, 3)
     assert tuple(look[0, 0]) == (200, 100, 50)  # alpha is dropped, as sd-scripts does
     changed = [image_io.change_colors(look, seed) for seed in range(20)]

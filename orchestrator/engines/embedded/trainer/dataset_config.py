@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.engines.embedded.trainer.buckets import Buckets, Size
+from orchestrator.dataset.buckets import BucketRules
 from orchestrator.errors import Problem, RecipeError, near_miss
 
 
@@ -42,7 +42,7 @@ class Dataset:
 
     subsets: tuple[Subset, ...]
     batch_size: int
-    buckets: Buckets
+    rules: BucketRules
 
 
 _SUBSET: dict[str, tuple[type, Any]] = {
@@ -136,7 +136,7 @@ class _Reader:
         ]
         if size is None or self.problems:
             return None
-        buckets = Buckets(
+        rules = BucketRules(
             size,
             chosen["enable_bucket"],
             chosen["bucket_no_upscale"],
@@ -144,11 +144,21 @@ class _Reader:
             chosen["max_bucket_reso"],
             chosen["bucket_reso_steps"],
         )
-        for what in buckets.problems():
-            self._say(where, what)
+        self._check_rules(where, rules)
         if chosen["batch_size"] < 1:
             self._say(f"{where}.batch_size", f"must be at least 1, is {chosen['batch_size']}")
-        return Dataset(tuple(subset for subset in subsets if subset), chosen["batch_size"], buckets)
+        return Dataset(tuple(subset for subset in subsets if subset), chosen["batch_size"], rules)
+
+    def _check_rules(self, where: str, rules: BucketRules) -> None:
+        """Note what sd-scripts refuses: bounds that do not enclose the resolution, steps below 1."""
+        if rules.bucket_reso_steps < 1:
+            self._say(where, f"bucket_reso_steps must be at least 1, is {rules.bucket_reso_steps}")
+        elif rules.enable_bucket and not rules.bucket_no_upscale:
+            low, high = rules.bounds()
+            if min(rules.resolution) < low:
+                self._say(where, f"min_bucket_reso {low} must be equal or less than resolution {rules.resolution}")
+            if max(rules.resolution) > high:
+                self._say(where, f"max_bucket_reso {high} must be equal or greater than resolution {rules.resolution}")
 
     def _subset(self, where: str, table: dict[str, Any], dataset: dict[str, Any], general: dict[str, Any]) -> Subset | None:
         self._check(where, table, _SUBSET | _OWN)
@@ -160,7 +170,7 @@ class _Reader:
             values["caption_extension"] = self.caption_extension
         return Subset(image_dir=Path(table["image_dir"]), is_reg=bool(table.get("is_reg", False)), **values)
 
-    def _resolution(self, where: str, value: Any) -> Size | None:
+    def _resolution(self, where: str, value: Any) -> tuple[int, int] | None:
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return (value, value)
         if isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value):

@@ -12,20 +12,20 @@ from PIL import Image
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.engines.embedded.trainer.buckets import Placement
+    from orchestrator.dataset.buckets import Fit
 
 Pixels = NDArray[np.uint8]
 
 
-def load(path: Path, place: Placement) -> Pixels:
+def load(path: Path, fit: Fit) -> Pixels:
     """Read a picture as its bucket shows it: (height, width, 3), 0..255. The alpha channel is dropped, as sd-scripts does."""
     with Image.open(path) as file:
         image = file.convert("RGB")
-    if image.size != place.resized:
-        shrinks = image.width >= place.resized[0] and image.height >= place.resized[1]
+    if image.size != fit.resized:
+        shrinks = image.width >= fit.resized[0] and image.height >= fit.resized[1]
         # Area averaging when shrinking, Lanczos when enlarging (sd-scripts library/utils.py, resize_image).
-        image = image.resize(place.resized, Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
-    width, height = place.bucket
+        image = image.resize(fit.resized, Image.Resampling.BOX if shrinks else Image.Resampling.LANCZOS)
+    width, height = fit.bucket
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return np.asarray(image.crop((left, top, left + width, top + height)))
 

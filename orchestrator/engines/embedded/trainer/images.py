@@ -10,18 +10,20 @@ import hashlib
 import math
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from orchestrator.dataset.buckets import share_regularization
 from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from orchestrator.engines.embedded.trainer.buckets import Placement, Size
+    from orchestrator.dataset.buckets import BucketRules, Fit
+    from orchestrator.dataset.layout import Size
     from orchestrator.engines.embedded.trainer.dataset_config import Dataset, Subset
 
 ENDINGS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
@@ -29,12 +31,13 @@ ENDINGS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One training picture: its file, its caption as written, where it was put, how often an epoch shows it."""
+    """One training picture: its file, its size in pixels, its caption, its bucket, and its repeats an epoch."""
 
     path: Path
+    size: Size
     caption: str
     subset: Subset
-    place: Placement
+    fit: Fit
     repeats: int
 
 
@@ -51,7 +54,7 @@ class Group:
         """Pictures of each bucket, repeats included; buckets in order of size."""
         result: dict[Size, list[Picture]] = {}
         for picture in self.pictures:
-            result.setdefault(picture.place.bucket, []).extend([picture] * picture.repeats)
+            result.setdefault(picture.fit.bucket, []).extend([picture] * picture.repeats)
         return dict(sorted(result.items()))
 
     def batches(self) -> int:
@@ -111,28 +114,9 @@ def _group(dataset: Dataset, problems: list[Problem]) -> Group:
             continue
         seen.add((subset.image_dir, subset.is_reg))
         (reg if subset.is_reg else train).extend(_subset(dataset, subset, problems))
-    shared = _share(reg, sum(picture.repeats for picture in train))
+    shares = share_regularization([picture.repeats for picture in reg], sum(picture.repeats for picture in train))
+    shared = [replace(picture, repeats=share) for picture, share in zip(reg, shares, strict=True) if share]
     return Group(dataset, (*train, *shared), sum(picture.repeats for picture in reg))
-
-
-def _share(reg: list[Picture], wanted: int) -> list[Picture]:
-    """Repeat regularization pictures until there are as many as training pictures, in order, as sd-scripts does."""
-    counts = [0] * len(reg)
-    total = 0
-    first = True
-    while reg and total < wanted:
-        for i, picture in enumerate(reg):
-            more = picture.repeats if first else 1
-            counts[i] += more
-            total += more
-            if total >= wanted:
-                break
-        first = False
-    return [
-        Picture(picture.path, picture.caption, picture.subset, picture.place, count)
-        for picture, count in zip(reg, counts, strict=True)
-        if count
-    ]
 
 
 def _subset(dataset: Dataset, subset: Subset, problems: list[Problem]) -> list[Picture]:
@@ -146,13 +130,31 @@ def _subset(dataset: Dataset, subset: Subset, problems: list[Problem]) -> list[P
         try:
             with Image.open(path) as image:
                 size = image.size
-            place = dataset.buckets.place(size)
+            fit = _fit(dataset.rules, size)
             caption = _caption(path, subset)
         except (OSError, ValueError) as error:
             problems.append(Problem(str(path), str(error)))
             continue
-        found.append(Picture(path, caption, subset, place, subset.num_repeats))
+        found.append(Picture(path, size, caption, subset, fit, subset.num_repeats))
     return found
+
+
+def _fit(rules: BucketRules, size: Size) -> Fit:
+    """Return the bucket of an image.
+
+    Raises:
+        ValueError: a side is below one step, or the image needs a bucket and bucketing is off.
+    """
+    if not rules.enable_bucket and size != rules.resolution:
+        message = f"is {size[0]}x{size[1]}, the resolution is {rules.resolution}, and bucketing is off"
+        raise ValueError(message)
+    fit = rules.fit(size)
+    if fit is None:
+        message = (
+            f"a picture of {size[0]}x{size[1]} has no bucket: a side is below bucket_reso_steps {rules.bucket_reso_steps}"
+        )
+        raise ValueError(message)
+    return fit
 
 
 def _caption(path: Path, subset: Subset) -> str:

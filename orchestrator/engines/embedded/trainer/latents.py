@@ -49,7 +49,7 @@ class Latents:
     def _encode_all(self, keys: Sequence[tuple[Picture, bool, int | None]]) -> None:
         by_size: dict[tuple[int, int], list[tuple[Picture, bool, int | None]]] = {}
         for key in keys:
-            by_size.setdefault(key[0].place.bucket, []).append(key)
+            by_size.setdefault(key[0].fit.bucket, []).append(key)
         for (width, height), same in by_size.items():
             step = max(1, _AT_ONCE // (width * height))
             for start in range(0, len(same), step):
@@ -81,7 +81,7 @@ class Latents:
 
     def _look(self, picture: Picture, flipped: bool, color_seed: int | None) -> NDArray[np.float32]:
         if picture not in self.pixels:
-            self.pixels[picture] = image_io.load(picture.path, picture.place)
+            self.pixels[picture] = image_io.load(picture.path, picture.fit)
         look = self.pixels[picture]
         if color_seed is not None:
             look = image_io.change_colors(look, color_seed)

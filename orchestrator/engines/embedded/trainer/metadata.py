@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
+    from orchestrator.dataset.layout import Size
     from orchestrator.engines.embedded.trainer.images import Group
 
 MINIMUM = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args")
@@ -105,19 +106,23 @@ def of_save(args: Namespace, run: dict[str, str], steps: int, epoch: int) -> dic
     return said | {f"modelspec.{key}": str(value) for key, value in spec.items()}
 
 
+def _ratio(size: Size) -> float:
+    return size[0] / size[1]
+
+
 def _dataset(group: Group) -> dict[str, Any]:
     dataset = group.dataset
     buckets = group.by_bucket()
-    errors = [abs(picture.place.aspect_error) for picture in group.pictures]
+    errors = [abs(_ratio(picture.fit.bucket) - _ratio(picture.size)) for picture in group.pictures]
     return {
         "is_dreambooth": True,
         "batch_size_per_device": dataset.batch_size,
         "num_train_images": group.count(),
         "num_reg_images": group.regularization,
-        "resolution": list(dataset.buckets.resolution),
-        "enable_bucket": dataset.buckets.enabled,
-        "min_bucket_reso": dataset.buckets.smallest,
-        "max_bucket_reso": dataset.buckets.largest,
+        "resolution": list(dataset.rules.resolution),
+        "enable_bucket": dataset.rules.enable_bucket,
+        "min_bucket_reso": dataset.rules.min_bucket_reso,
+        "max_bucket_reso": dataset.rules.max_bucket_reso,
         "tag_frequency": tag_frequency(group.pictures),
         "bucket_info": {
             "buckets": {
