@@ -170,7 +170,7 @@ def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathF
         (group.dataset.rules.resolution, size, len(members)) for group in groups for size, members in group.by_bucket().items()
     )
     assert theirs == sorted((bucket.resolution, bucket.size, bucket.count) for bucket in prediction.buckets)
-    resized = {one.path.parent.name + "/" + one.path.name: one.fit.resized for group in groups for one in group.pictures}
+    resized = {one.path.parent.name + "/" + one.path.name: one.fit.resized for group in groups for one in group.images}
     for bucket in prediction.buckets:
         for one in bucket.placed:
             assert resized[one.folder.path.rpartition("/")[2] + "/" + one.picture.name] == one.fit.resized

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engines.embedded.trainer.prompts import Line
+from orchestrator.engines.embedded.trainer.prompts import PromptLine
 from orchestrator.engines.embedded.trainer.sampling import draw
 from tools.demo_world.attribute_reader import Reading, Seen, read
 from tools.demo_world.attributes import KRNK, TYANK, Character, Scene, View
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from orchestrator.engines.embedded.trainer.model import Model
+    from orchestrator.engines.embedded.trainer.model import DiffusionModel
 
 STEPS: Final = 20
 SCALE: Final = 2.5
@@ -74,9 +74,9 @@ def asks(start: str, framing: str, count: int) -> tuple[Ask, ...]:
     return tuple(found)
 
 
-def pictures(model: Model, wanted: Sequence[Ask], clip_skip: int) -> Iterator[tuple[Ask, Image.Image]]:
+def pictures(model: DiffusionModel, wanted: Sequence[Ask], clip_skip: int) -> Iterator[tuple[Ask, Image.Image]]:
     """Draw what is asked for."""
-    lines = [Line(ask.prompt, "", 64, 64, STEPS, SCALE, "ddim", ask.seed) for ask in wanted]
+    lines = [PromptLine(ask.prompt, "", 64, 64, STEPS, SCALE, "ddim", ask.seed) for ask in wanted]
     drawn = draw(model, lines, clip_skip, BATCH)
     yield from zip(wanted, (picture for _, picture in drawn), strict=True)
 
@@ -106,7 +106,7 @@ def score(reading: Reading, wanted: Sequence[Character]) -> dict[str, bool]:
             "all": all(best.values()) and result["number"]}  # fmt: skip
 
 
-def measure(model: Model, wanted: Sequence[Ask], subject: Subject, clip_skip: int) -> Row:
+def measure(model: DiffusionModel, wanted: Sequence[Ask], subject: Subject, clip_skip: int) -> Row:
     """Draw, read and count."""
     return counted(list(pictures(model, wanted, clip_skip)), subject)
 

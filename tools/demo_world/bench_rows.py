@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from orchestrator.engines.embedded.trainer import model as models
-from orchestrator.engines.embedded.trainer.lora_baking import Baked
+from orchestrator.engines.embedded.trainer.lora_baking import BakedModel
 from orchestrator.errors import NotReady, Problem
 from orchestrator.plan.step import StepKind
 from orchestrator.run.workspace import Selection, Workspace
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from orchestrator.engines.embedded.trainer.model import Model
+    from orchestrator.engines.embedded.trainer.model import DiffusionModel
 
 LOOKS: Final = ("hair", "length", "eyes", "ears", "choker")
 SHOWN: Final = 0.85  # of the pictures show each look of the subject
@@ -128,7 +128,7 @@ def _of_file(wish: Wish, setting: Setting, own: tuple[Result, Result]) -> list[R
     """All rows of one file."""
     torch.set_num_threads(1)
     model, subject = models.load(setting.base), wish.subject
-    baked = Baked(model, [wish.released])
+    baked = BakedModel(model, [wish.released])
     triggered = asks(subject.trigger, subject.framing, setting.count)
     baked.set((1.0,))
     full = measure(model, triggered, subject, setting.clip_skip)
@@ -163,7 +163,7 @@ def _shown(what: str, row: Row, subject: Subject) -> Result:
     return Result(what, row, kept, said)
 
 
-def _alone(wish: Wish, model: Model, name: str, setting: Setting) -> Result:
+def _alone(wish: Wish, model: DiffusionModel, name: str, setting: Setting) -> Result:
     one = SUBJECTS[name]
     row = measure(model, asks(one.trigger, one.framing, setting.count), one, setting.clip_skip)
     return Result(f"{wish.name}: {name} alone", row, row.rates["hair+clothes"] >= BOTH, f"alone in {BOTH:.0%}")
@@ -177,7 +177,7 @@ def _without(wish: Wish, setting: Setting) -> Result:
         file = Path(name) / wish.released.name
         merge(wish.released, file, [0.0] * 26, unmapped=0.0)
         model = models.load(setting.base)
-        Baked(model, [file]).set((1.0,))
+        BakedModel(model, [file]).set((1.0,))
         drawn = list(pictures(model, wanted, setting.clip_skip))
     same = all(a.tobytes() == b.tobytes() for (_, a), (_, b) in zip(own, drawn, strict=True))
     return Result(f"{wish.name}: block weights 0", counted(drawn, wish.subject), same, "the base's pictures, bit for bit")
@@ -189,7 +189,7 @@ def _compressed(whole: Path, wish: Wish, setting: Setting) -> list[Result]:
 
     def drawn(file: Path) -> list[tuple[Ask, Image.Image]]:
         model = models.load(setting.base)
-        Baked(model, [file]).set((1.0,))
+        BakedModel(model, [file]).set((1.0,))
         return list(pictures(model, triggered, setting.clip_skip))
 
     original = drawn(whole)

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import embedded_tiny as tiny
-from orchestrator.engines.embedded.trainer import cli_options, lora_baking, model, network, prompts, sampling
+from orchestrator.engines.embedded.trainer import cli_options, lora_baking, model, network, network_spec, prompts, sampling
 from orchestrator.engines.embedded.trainer.gen_img import main
 from orchestrator.errors import RecipeError
 
@@ -43,12 +43,12 @@ FAMILIES = {
 }
 
 
-def made(base: Path, family: str, folder: Path) -> tuple[network.Built, model.Model, Path]:
+def made(base: Path, family: str, folder: Path) -> tuple[network_spec.BuiltNetwork, model.DiffusionModel, Path]:
     """A network with random factors on a model, and its file."""
     (folder / "preset.toml").write_text(tiny.PRESET)
     words = [word.replace("preset=", f"preset={folder}/") for word in FAMILIES[family]]
     loaded = model.load(base)
-    built = network.build(loaded, network.wanted(cli_options.parse(tiny.arguments(base, base, folder, *words))))
+    built = network.build(loaded, network_spec.read(cli_options.parse(tiny.arguments(base, base, folder, *words))))
     torch.manual_seed(3)
     with torch.no_grad():
         for parameter in built.network.parameters():
@@ -104,10 +104,10 @@ def test_baked_weights_are_those_that_training_computes_with(base: Path, tmp_pat
     built, trained, file = made(base, family, tmp_path)
     built.network.train(mode=False)
     plain = model.load(base)
-    baked = lora_baking.Baked(plain, [file])
+    baked = lora_baking.BakedModel(plain, [file])
     baked.set([1.0])
 
-    def answer(of: model.Model) -> torch.Tensor:
+    def answer(of: model.DiffusionModel) -> torch.Tensor:
         torch.manual_seed(1)
         text = model.encode_text(of, model.tokens(of, ["krnk, cat ears"]), 2)
         result: torch.Tensor = of.unet(torch.randn(1, 4, 8, 8), torch.tensor([300]), text, return_dict=False)[0]
@@ -122,7 +122,7 @@ def test_two_networks_add_up_and_can_be_taken_away(base: Path, lora: Path) -> No
     loaded = model.load(base)
     layer = loaded.unet.down_blocks[0].resnets[0].conv1
     own = layer.weight.detach().clone()
-    baked = lora_baking.Baked(loaded, [lora, lora])
+    baked = lora_baking.BakedModel(loaded, [lora, lora])
     baked.set([0.25, 0.5])
     both = layer.weight.detach().clone()
     baked.set([0.75, 0.0])
@@ -151,14 +151,14 @@ def test_names_progress_and_seeds(base: Path, tmp_path: Path, capfd: pytest.Capt
     assert names[1].endswith("_001_77.png")
     assert "generating: 100%" in err
     assert "2/2 [" in err
-    assert "--sdpa: attention is PyTorch's own anyway" in err
+    assert "--sdpa: attention is PyTorch's own" in err
     assert out.endswith("done!\n")
     assert not list(tmp_path.glob(".*part"))
 
 
 @pytest.mark.parametrize("sampler", sampling.SAMPLERS)
 def test_every_sampler_draws(base: Path, sampler: str) -> None:
-    line = prompts.parse(LINE, prompts.Defaults(sampler=sampler, seed=1))
+    line = prompts.parse(LINE, prompts.PromptDefaults(sampler=sampler, seed=1))
     (image,) = sampling.draw_batch(model.load(base), [line], None, 1)
     assert image.size == (32, 32)
 
@@ -168,8 +168,8 @@ def test_every_sampler_draws(base: Path, sampler: str) -> None:
     [
         ("krnk --q 5", "--q is not an option of a prompt line here"),
         ("krnk --d x", "invalid literal"),
-        ("krnk (cat:1.2)", "brackets and | have a meaning in prompts"),
-        ("{a|b} krnk", "brackets and | have a meaning in prompts"),
+        ("krnk (cat:1.2)", "brackets and | are prompt syntax"),
+        ("{a|b} krnk", "brackets and | are prompt syntax"),
         ("krnk --f ../a.png", "--f must be a plain file name"),
         ("krnk --w 4", "a side of 4 pixels is too small"),
     ],
@@ -178,14 +178,14 @@ def test_lines_that_cannot_be_drawn(tmp_path: Path, line: str, message: str) -> 
     file = tmp_path / "prompts.txt"
     file.write_text(f"fine\n{line}\n")
     with pytest.raises(RecipeError) as raised:
-        prompts.read(file, prompts.Defaults())
+        prompts.read(file, prompts.PromptDefaults())
     assert f"{file}:2" in str(raised.value)
     assert message in str(raised.value)
 
 
 def test_a_line_of_everything() -> None:
     line = prompts.parse(
-        r"a \(b\), c--d --n bad, --w 64 --h 48 --d 7 --s 9 --l 2.5 --ss euler --am 0.5,1 --f x.png", prompts.Defaults()
+        r"a \(b\), c--d --n bad, --w 64 --h 48 --d 7 --s 9 --l 2.5 --ss euler --am 0.5,1 --f x.png", prompts.PromptDefaults()
     )
     assert (line.prompt, line.negative) == ("a (b), c--d", "bad,")
     assert (line.width, line.height, line.seed, line.steps, line.scale) == (64, 48, 7, 9, 2.5)
@@ -202,9 +202,9 @@ def test_wrong_arguments(base: Path, lora: Path, tmp_path: Path, capfd: pytest.C
         ([LINE], ("--network_weights", str(lora), "--network_mul", "1", "1"), 2, "2 multipliers for 1 networks"),
         ([f"{LINE} --am 1"], (), 2, "1 multipliers for 0 networks"),
         ([f"{LINE} --f a.png"] * 2, (), 2, "two lines write this file"),
-        (["krnk --w 33 --h 32 --s 2"], (), 2, "33x32 is no multiple of 4"),
+        (["krnk --w 33 --h 32 --s 2"], (), 2, "33x32 is not a multiple of 4"),
         ([LINE], ("--network_weights", str(alien)), 2, "the model has no such layer"),
-        ([LINE], ("--network_weights", str(odd)), 2, "tensors of no known family"),
+        ([LINE], ("--network_weights", str(odd)), 2, "tensors of an unknown family"),
         ([LINE], ("--network_weights", str(tmp_path / "none.safetensors")), 2, "cannot be read as safetensors"),
         ([LINE], ("--vae", str(tmp_path / "none")), 3, "not a VAE folder in Diffusers layout"),
     ):

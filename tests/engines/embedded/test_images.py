@@ -13,7 +13,7 @@ from PIL import Image
 import embedded_tiny as tiny
 from orchestrator.dataset.buckets import BucketRules, Fit
 from orchestrator.engines.embedded.trainer import dataset_config, image_io, images, metadata, model
-from orchestrator.engines.embedded.trainer.latents import Latents
+from orchestrator.engines.embedded.trainer.latents import LatentCache
 from orchestrator.engines.embedded.trainer.train_network import main
 from orchestrator.errors import RecipeError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def groups(toml: Path) -> tuple[images.Group, ...]:
+def groups(toml: Path) -> tuple[images.ImageGroup, ...]:
     return images.find(dataset_config.read(toml, ".caption"))
 
 
@@ -84,7 +84,7 @@ def test_invalid_bucket_bounds(tmp_path: Path, settings: str, message: str) -> N
 def test_metadata_records_the_mean_error_of_aspect_ratios(tmp_path: Path) -> None:
     folders = tiny.pictures(tmp_path / "a", 1), tiny.pictures(tmp_path / "b", 1, (40, 32))
     (group,) = groups(tiny.dataset(tmp_path / "set.toml", *folders))
-    errors = [abs(one.fit.bucket[0] / one.fit.bucket[1] - one.size[0] / one.size[1]) for one in group.pictures]
+    errors = [abs(one.fit.bucket[0] / one.fit.bucket[1] - one.size[0] / one.size[1]) for one in group.images]
     assert max(errors) > 0
     assert metadata._dataset(group)["bucket_info"]["mean_img_ar_error"] == pytest.approx(sum(errors) / 2)
 
@@ -117,8 +117,8 @@ def test_values_come_from_subset_dataset_general(tmp_path: Path) -> None:
         ("[general]\nflip_aug = 1\nbatchsize = 2\n", ["flip_aug  must be of type bool, is 1", "did you mean batch_size?"]),
         ("[[datasets]]\nresolution = '64'\n", ["resolution  must be a number or [width, height] in pixels, is '64'"]),
         ("[[datasets]]\nresolution = 64\n[[datasets.subsets]]\nnum_repeats = 2\n", ["image_dir  missing"]),
-        ("[general]\nrandom_crop = true\n", ["random_crop  not in the embedded engine"]),
-        ("[general]\nface_crop_aug_range = [1.0, 2.0]\n", ["face_crop_aug_range  not in the embedded engine"]),
+        ("[general]\nrandom_crop = true\n", ["random_crop  not supported by the embedded engine"]),
+        ("[general]\nface_crop_aug_range = [1.0, 2.0]\n", ["face_crop_aug_range  not supported by the embedded engine"]),
         ("[[datasets]]\nresolution = 64\nbatch_size = 0\n", ["batch_size  must be at least 1, is 0"]),
         ("", ["No data found"]),
         ("[general", ["cannot be read"]),
@@ -137,7 +137,7 @@ def test_no_pictures_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecipeError) as raised:
         groups(tiny.dataset(tmp_path / "set.toml", tmp_path / "empty", tmp_path / "missing"))
     assert "No data found" in said(raised)
-    assert "no pictures in this folder" in said(raised)
+    assert "no images in this folder" in said(raised)
     assert "not a folder" in said(raised)
 
 
@@ -152,8 +152,8 @@ def test_captions_or_class_tokens(tmp_path: Path) -> None:
     with_files = tiny.pictures(tmp_path / "a", 1, caption="krnk, From Side\nsecond line")
     without = tiny.pictures(tmp_path / "b", 1, caption=None)
     (group,) = groups(tiny.dataset(tmp_path / "set.toml", with_files, without))
-    assert [picture.caption for picture in group.pictures] == ["krnk, From Side", "krnk girl"]
-    assert images.tag_frequency(group.pictures) == {"a": {"krnk": 1, "from side": 1}, "b": {"krnk girl": 1}}
+    assert [image.caption for image in group.images] == ["krnk, From Side", "krnk girl"]
+    assert images.tag_frequency(group.images) == {"a": {"krnk": 1, "from side": 1}, "b": {"krnk girl": 1}}
     (with_files / "f00.txt").write_text("")
     with pytest.raises(RecipeError, match="caption file is empty"):
         groups(tmp_path / "set.toml")
@@ -165,7 +165,7 @@ def test_regularization_pictures_are_repeated_to_match(tmp_path: Path) -> None:
     toml.write_text(toml.read_text() + f"\n[[datasets.subsets]]\nimage_dir = '{reg}'\nis_reg = true\n")
     (group,) = groups(toml)
     assert group.count() == 10
-    assert [picture.repeats for picture in group.pictures if picture.subset.is_reg] == [5, 5]
+    assert [image.repeats for image in group.images if image.subset.is_reg] == [5, 5]
 
 
 def test_batches_of_an_epoch(tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_batches_of_an_epoch(tmp_path: Path) -> None:
     found = groups(tiny.dataset(tmp_path / "set.toml", *folders))
     batches = images.epoch_batches(found, seed=1, epoch=1)
     assert len(batches) == found[0].batches() == 3 + 2
-    assert all(len({picture.fit.bucket for picture in batch}) == 1 for batch in batches)
-    shown = Counter(picture.path for batch in batches for picture in batch)
+    assert all(len({image.fit.bucket for image in batch}) == 1 for batch in batches)
+    shown = Counter(image.path for batch in batches for image in batch)
     assert set(shown.values()) == {2}
     assert len(shown) == 5
     assert batches == images.epoch_batches(found, seed=1, epoch=1)
@@ -182,11 +182,11 @@ def test_batches_of_an_epoch(tmp_path: Path) -> None:
     assert batches != images.epoch_batches(found, seed=2, epoch=1)
 
 
-def drawn(tmp_path: Path, count: int = 400, **switches: str) -> list[images.Sample]:
+def drawn(tmp_path: Path, count: int = 400, **switches: str) -> list[images.ImageSample]:
     general = "".join(f"{key} = {value}\n" for key, value in switches.items())
     folder = tiny.pictures(tmp_path / "a", 1, caption="krnk, a, b, c")
     (group,) = groups(tiny.dataset(tmp_path / "set.toml", folder, general=general))
-    return [images.samples(group.pictures, 7, number, 1)[0] for number in range(count)]
+    return [images.samples(group.images, 7, number, 1)[0] for number in range(count)]
 
 
 def test_mirror_images_and_colors_are_drawn_as_often_as_they_should(tmp_path: Path) -> None:
@@ -196,9 +196,9 @@ def test_mirror_images_and_colors_are_drawn_as_often_as_they_should(tmp_path: Pa
     assert samples == drawn_again(tmp_path)
 
 
-def drawn_again(tmp_path: Path) -> list[images.Sample]:
+def drawn_again(tmp_path: Path) -> list[images.ImageSample]:
     (group,) = groups(tmp_path / "set.toml")
-    return [images.samples(group.pictures, 7, number, 1)[0] for number in range(400)]
+    return [images.samples(group.images, 7, number, 1)[0] for number in range(400)]
 
 
 def test_neither_without_the_switches(tmp_path: Path) -> None:
@@ -244,13 +244,13 @@ def test_kept_latents_and_recolored_ones(tmp_path: Path, monkeypatch: pytest.Mon
     encoded: list[int] = []
     encode: Any = base.vae.encode
     monkeypatch.setattr(base.vae, "encode", lambda batch: encoded.append(len(batch)) or encode(batch))
-    latents = Latents(base)
-    latents.keep(group.pictures)
+    latents = LatentCache(base)
+    latents.encode_unchanged(group.images)
     assert encoded == [4]
-    first = group.pictures[0]
-    plain, mirrored = images.Sample(first, "", False, None), images.Sample(first, "", True, None)
-    recolored = images.Sample(first, "", False, 3)
-    latents.recolor([plain, mirrored, recolored])
+    first = group.images[0]
+    plain, mirrored = images.ImageSample(first, "", False, None), images.ImageSample(first, "", True, None)
+    recolored = images.ImageSample(first, "", False, 3)
+    latents.encode_recolored([plain, mirrored, recolored])
     assert encoded == [4, 1]
     looks = []
     for sample in (plain, mirrored, recolored):

@@ -10,7 +10,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 import embedded_tiny as tiny
-from orchestrator.engines.embedded.trainer import cli_options, lycoris_network, model, network, stacked_network, target_modules
+from orchestrator.engines.embedded.trainer import (
+    cli_options,
+    lycoris_network,
+    model,
+    network,
+    network_spec,
+    stacked_network,
+    target_modules,
+)
 from orchestrator.engines.embedded.trainer.train_network import main
 from orchestrator.errors import RecipeError
 from orchestrator.models import layers
@@ -47,7 +55,7 @@ def asked(base: Path, *words: str, **said: Any) -> argparse.Namespace:
     return cli_options.parse(tiny.arguments(base, base / "none.toml", base / "out", *words, **said))
 
 
-def answer(loaded: model.Model, built: network.Built) -> torch.Tensor:
+def answer(loaded: model.DiffusionModel, built: network_spec.BuiltNetwork) -> torch.Tensor:
     """What the U-Net says to a fixed question through the text encoder, so that both halves count."""
     torch.manual_seed(1)
     built.network.rebuild()
@@ -56,7 +64,7 @@ def answer(loaded: model.Model, built: network.Built) -> torch.Tensor:
     return result
 
 
-def randomized(built: network.Built) -> dict[str, torch.Tensor]:
+def randomized(built: network_spec.BuiltNetwork) -> dict[str, torch.Tensor]:
     """Give every factor a value, so that nothing is zero; the file's tensors."""
     torch.manual_seed(2)
     with torch.no_grad():
@@ -75,12 +83,12 @@ def test_lean_equals_lycoris(base: Path, preset: Path, algorithm: str, tucker: s
         f"use_tucker={tucker}",
         f"preset={preset}",
     )
-    want = network.wanted(asked(base, *words, "conv_dim=3", "conv_alpha=2"))
+    want = network_spec.read(asked(base, *words, "conv_dim=3", "conv_alpha=2"))
     here, there = model.load(base), model.load(base)
     mine = network.build(here, want)
-    assert isinstance(mine.network, stacked_network.LeanNetwork)
+    assert isinstance(mine.network, stacked_network.StackedNetwork)
     tensors = randomized(mine)
-    theirs = lycoris_network.build(there, want, network.selection(want), network.ranks(want), None)
+    theirs = lycoris_network.build(there, want, None)
     own_names = {key: value.shape for key, value in theirs.network.saved().items()}
     assert {key: value.shape for key, value in tensors.items()} == own_names
     theirs.network.load(tensors)
@@ -93,10 +101,10 @@ def test_lean_equals_lycoris(base: Path, preset: Path, algorithm: str, tucker: s
 def test_networks_lora_equals_the_added_output(base: Path) -> None:
     """networks.lora with a dropout of 0.5 in evaluation adds the adapter's output; without dropout the weight is rebuilt."""
     here, there = model.load(base), model.load(base)
-    mine = network.build(here, network.wanted(asked(base, *tiny.LORA)))
+    mine = network.build(here, network_spec.read(asked(base, *tiny.LORA)))
     tensors = randomized(mine)
-    theirs = network.build(there, network.wanted(asked(base, *tiny.LORA, network_dropout=0.5)))
-    assert (mine.lean, theirs.lean) == (True, False)
+    theirs = network.build(there, network_spec.read(asked(base, *tiny.LORA, network_dropout=0.5)))
+    assert (mine.stacked, theirs.stacked) == (True, False)
     assert (theirs.text_modules, theirs.unet_modules) == (mine.text_modules, mine.unet_modules) == (12, 278)
     theirs.network.load(tensors)
     theirs.network.train(mode=False)
@@ -105,10 +113,10 @@ def test_networks_lora_equals_the_added_output(base: Path) -> None:
 
 def test_a_fresh_network_changes_nothing(base: Path) -> None:
     plain = model.load(base)
-    silent = network.Built(_Silent(), nn.ModuleList(), nn.ModuleList(), 0, 0, lean=True)
+    silent = network_spec.BuiltNetwork(_Silent(), nn.ModuleList(), nn.ModuleList(), 0, 0, stacked=True)
     expected = answer(plain, silent)
     loaded = model.load(base)
-    built = network.build(loaded, network.wanted(asked(base, *tiny.LORA)))
+    built = network.build(loaded, network_spec.read(asked(base, *tiny.LORA)))
     torch.testing.assert_close(answer(loaded, built), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -120,9 +128,9 @@ class _Silent:
 @pytest.mark.parametrize("algorithm", ["lora", "loha"])
 @pytest.mark.parametrize("tucker", [True, False])
 def test_what_is_saved_can_be_loaded(base: Path, algorithm: str, *, tucker: bool) -> None:
-    def made() -> stacked_network.LeanNetwork:
-        text, unet = target_modules.find(model.load(base), ALL, target_modules.Ranks(4, 2.0, 3, 1.0))
-        return stacked_network.LeanNetwork(text, unet, algorithm, tucker=tucker)
+    def made() -> stacked_network.StackedNetwork:
+        text, unet = target_modules.find(model.load(base), ALL, target_modules.AdapterRanks(4, 2.0, 3, 1.0))
+        return stacked_network.StackedNetwork(text, unet, algorithm, tucker=tucker)
 
     one, two = made(), made()
     for parameter in one.parameters():
@@ -133,12 +141,12 @@ def test_what_is_saved_can_be_loaded(base: Path, algorithm: str, *, tucker: bool
         two.load({key: torch.zeros(1, 1) for key in one.saved()})
 
 
-ALL = target_modules.Selection(target_modules.UNET_ATTENTION + target_modules.UNET_CONVOLUTION)
+ALL = target_modules.LayerSelection(target_modules.UNET_ATTENTION + target_modules.UNET_CONVOLUTION)
 
 
 def test_names_and_shapes_are_those_that_the_plan_predicts(base: Path) -> None:
     """The plan knows a file's layers without torch; what the engine adapts must be the same ones."""
-    text, unet = target_modules.find(model.load(base), ALL, target_modules.Ranks(4, 2.0, 4, 2.0))
+    text, unet = target_modules.find(model.load(base), ALL, target_modules.AdapterRanks(4, 2.0, 4, 2.0))
     known = {leaf.module.name for leaf in leaves(base)}
     assert {target.name for target in text + unet} <= known
     assert len(text) == 12
@@ -158,8 +166,8 @@ def test_selection_of_networks_lora_and_of_presets(base: Path) -> None:
         "full": ("--network_module", "lycoris.kohya"),
         "attn-mlp": ("--network_module", "lycoris.kohya", "--network_args", "preset=attn-mlp"),
     }.items():
-        want = network.wanted(asked(base, *words))
-        text, unet = target_modules.find(loaded, network.selection(want), network.ranks(want))
+        want = network_spec.read(asked(base, *words))
+        text, unet = target_modules.find(loaded, network_spec.selection(want), network_spec.ranks(want))
         counts[name] = (len(text), len(unet))
     assert counts == {"lora": (12, 192), "lora3x3": (12, 278), "full": (12, 282), "attn-mlp": (12, 192)}
 
@@ -198,7 +206,7 @@ def test_the_other_algorithms_train(base: Path, preset: Path, tmp_path: Path, na
 def test_lycoris_class_settings_are_put_back(base: Path, preset: Path) -> None:
     before = list(lycoris_network.LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME)
     words = ("--network_module", "lycoris.kohya", "--network_args", f"preset={preset}", "algo=lokr")
-    network.build(model.load(base), network.wanted(asked(base, *words)))
+    network.build(model.load(base), network_spec.read(asked(base, *words)))
     assert before == lycoris_network.LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME
 
 
@@ -206,4 +214,4 @@ def test_lycoris_class_settings_are_put_back(base: Path, preset: Path) -> None:
 def test_what_lycoris_cannot_train_is_refused(base: Path, algorithm: str) -> None:
     words = ("--network_module", "lycoris.kohya", "--network_args", f"algo={algorithm}")
     with pytest.raises(RecipeError, match=f"algo {algorithm} cannot be trained with lycoris-lora 3.4.0"):
-        network.build(model.load(base), network.wanted(asked(base, *words)))
+        network.build(model.load(base), network_spec.read(asked(base, *words)))

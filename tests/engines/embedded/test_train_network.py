@@ -184,7 +184,7 @@ def test_banner_and_progress(place: Place, tmp_path: Path, capfd: pytest.Capture
     assert "create LoRA for Text Encoder: 12 modules." in err
     assert "create LoRA for U-Net: 278 modules." in err
     assert "bucket 0: resolution (32, 32), count: 6" in err
-    assert "--sdpa: attention is PyTorch's own anyway" in err
+    assert "--sdpa: attention is PyTorch's own" in err
     assert "steps: 100%" in err
     assert "4/4 [" in err
     assert "avr_loss=" in err
@@ -275,10 +275,10 @@ def test_halves_that_do_not_train(place: Place, tmp_path: Path) -> None:
 
 
 def test_debiased_estimation_weighs_by_the_root_of_signal_to_noise() -> None:
-    noise = loss.Noise(torch.tensor([0.9999, 0.8, 0.2]), velocity=False)
+    noise = loss.NoiseSchedule(torch.tensor([0.9999, 0.8, 0.2]), velocity=False)
     found = loss.debiased(torch.ones(3), noise, torch.arange(3))
     assert found.tolist() == pytest.approx([1000**-0.5, 0.5, 2.0])
-    velocity = loss.debiased(torch.ones(3), loss.Noise(noise.alphas, velocity=True), torch.arange(3))
+    velocity = loss.debiased(torch.ones(3), loss.NoiseSchedule(noise.alphas, velocity=True), torch.arange(3))
     assert velocity.tolist() == pytest.approx([1 / 1001, 0.2, 0.8])
 
 

@@ -1,7 +1,7 @@
-"""The trainer's command line: sd-scripts' names, types and defaults; an unknown option is an error (exit 2).
+"""The trainer's command line, with sd-scripts' names, types and defaults.
 
-Three kinds of options: those that do here what they do there; :data:`ACCEPTED`, which mean nothing to this engine and are
-taken so that one argument list serves both; everything else, which argparse refuses.
+Options either have sd-scripts' meaning, or are in :data:`IGNORED_OPTIONS` and have no effect here, so that one argument list
+serves both engines. argparse rejects all others (exit 2).
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """An option taken for compatibility: its name, whether it is a switch, and what becomes of it here."""
+class IgnoredOption:
+    """An option of sd-scripts without effect: its name, whether it is a switch, and the reason."""
 
     name: str
     switch: bool
-    here: str
+    reason: str
 
 
-ACCEPTED = (
-    Accepted("sdpa", True, "attention is PyTorch's own anyway"),
-    Accepted("xformers", True, "attention is PyTorch's own anyway"),
-    Accepted("mem_eff_attn", True, "attention is PyTorch's own anyway"),
-    Accepted("persistent_data_loader_workers", True, "images are read once, in this process"),
-    Accepted("max_data_loader_n_workers", False, "images are read once, in this process"),
-    Accepted("lowram", True, "the model is small"),
-    Accepted("highvram", True, "the model is small"),
-    Accepted("no_half_vae", True, "the VAE always computes in float32"),
-    Accepted("cache_latents", True, "moments are kept in memory wherever the picture does not change"),
-    Accepted("vae_batch_size", False, "pictures are encoded many at once, as the memory allows"),
-    Accepted("tokenizer_cache_dir", False, "the tokenizer comes with the model folder"),
-    Accepted("console_log_simple", True, "messages are plain lines"),
-    Accepted("console_log_level", False, "messages are plain lines"),
-    Accepted("max_token_length", False, "75 tokens, the model's own length"),
+IGNORED_OPTIONS = (
+    IgnoredOption("sdpa", True, "attention is PyTorch's own"),
+    IgnoredOption("xformers", True, "attention is PyTorch's own"),
+    IgnoredOption("mem_eff_attn", True, "attention is PyTorch's own"),
+    IgnoredOption("persistent_data_loader_workers", True, "images are read once, in this process"),
+    IgnoredOption("max_data_loader_n_workers", False, "images are read once, in this process"),
+    IgnoredOption("lowram", True, "the model is small"),
+    IgnoredOption("highvram", True, "the model is small"),
+    IgnoredOption("no_half_vae", True, "the VAE always computes in float32"),
+    IgnoredOption("cache_latents", True, "latents of unchanged images stay in memory"),
+    IgnoredOption("vae_batch_size", False, "images are encoded in batches that fit into memory"),
+    IgnoredOption("tokenizer_cache_dir", False, "the tokenizer comes with the model folder"),
+    IgnoredOption("console_log_simple", True, "messages are plain lines"),
+    IgnoredOption("console_log_level", False, "messages are plain lines"),
+    IgnoredOption("max_token_length", False, "75 tokens, the model's own length"),
 )
 
 METADATA = ("title", "author", "description", "license", "tags", "usage_hint", "thumbnail", "merged_from", "trigger_phrase")
@@ -45,12 +45,12 @@ PRECISIONS = ("float", "fp16", "bf16")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the trainer's arguments; argparse exits with 2 on an unknown option or a wrong value."""
+    """Parse the trainer's arguments. argparse exits with 2 on an unknown option or a wrong value."""
     return parser().parse_args(list(argv))
 
 
 def parser() -> argparse.ArgumentParser:
-    """The trainer's argument parser. No abbreviations: ``--max_train`` must not silently mean something."""
+    """Return the trainer's argument parser. Abbreviations are off, so ``--max_train`` is an error."""
     result = argparse.ArgumentParser(
         prog="python -m orchestrator.engines.embedded.trainer.train_network",
         description="Train a LoRA (networks.lora or lycoris.kohya) on a small Stable Diffusion 1.x model in Diffusers layout.",
@@ -62,17 +62,17 @@ def parser() -> argparse.ArgumentParser:
     _length_and_saving(result)
     _loss_and_report(result)
     table = result.add_argument_group("accepted, without effect here")
-    for option in ACCEPTED:
+    for option in IGNORED_OPTIONS:
         if option.switch:
-            table.add_argument(f"--{option.name}", action="store_true", help=option.here)
+            table.add_argument(f"--{option.name}", action="store_true", help=option.reason)
         else:
-            table.add_argument(f"--{option.name}", help=option.here)
+            table.add_argument(f"--{option.name}", help=option.reason)
     return result
 
 
 def notes(args: argparse.Namespace) -> list[str]:
-    """One line for every accepted option that was given: what it does here."""
-    return [f"--{option.name}: {option.here}" for option in ACCEPTED if getattr(args, option.name)]
+    """Return one line for every ignored option in the arguments, with the reason."""
+    return [f"--{option.name}: {option.reason}" for option in IGNORED_OPTIONS if getattr(args, option.name)]
 
 
 def _model_and_data(to: argparse.ArgumentParser) -> None:
@@ -80,9 +80,9 @@ def _model_and_data(to: argparse.ArgumentParser) -> None:
     group.add_argument("--pretrained_model_name_or_path", required=True, help="model folder in Diffusers layout")
     group.add_argument("--vae", help="another VAE: a folder in Diffusers layout")
     group.add_argument("--dataset_config", required=True, help="dataset TOML of sd-scripts (DreamBooth subsets)")
-    group.add_argument("--caption_extension", default=".caption", help="where the TOML says nothing (default: .caption)")
+    group.add_argument("--caption_extension", default=".caption", help="if the TOML does not set it (default: .caption)")
     group.add_argument("--clip_skip", type=int, help="use the text encoder's n-th last hidden state")
-    group.add_argument("--prior_loss_weight", type=float, default=1.0, help="weight of regularization pictures")
+    group.add_argument("--prior_loss_weight", type=float, default=1.0, help="weight of regularization images")
 
 
 def _network(to: argparse.ArgumentParser) -> None:
@@ -93,7 +93,7 @@ def _network(to: argparse.ArgumentParser) -> None:
     group.add_argument("--network_dropout", type=float)
     group.add_argument("--network_args", nargs="*", default=[], metavar="KEY=VALUE")
     group.add_argument("--network_weights", help="start from this file")
-    group.add_argument("--dim_from_weights", action="store_true", help="take every module's rank and alpha from that file")
+    group.add_argument("--dim_from_weights", action="store_true", help="use every module's rank and alpha of that file")
     only = group.add_mutually_exclusive_group()
     only.add_argument("--network_train_unet_only", action="store_true")
     only.add_argument("--network_train_text_encoder_only", action="store_true")

@@ -1,6 +1,6 @@
-"""The dataset TOML of sd-scripts, DreamBooth form: what it may say, and the typed datasets it describes.
+"""The dataset TOML of sd-scripts in its DreamBooth form, as typed datasets.
 
-A value is looked for in the subset, then its dataset, then ``[general]``, then the default. Unknown keys, wrong types and
+A value is looked up in the subset, then its dataset, then ``[general]``, then the defaults. Unknown keys, wrong types and
 features that this engine does not have are reported all at once.
 """
 
@@ -16,8 +16,8 @@ from orchestrator.errors import Problem, RecipeError, near_miss
 
 
 @dataclass(frozen=True, slots=True)
-class Subset:
-    """One folder of pictures and how it is used."""
+class SubsetSection:
+    """One folder of images and its settings."""
 
     image_dir: Path
     num_repeats: int
@@ -37,10 +37,10 @@ class Subset:
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class DatasetSection:
     """Subsets that share a resolution and a batch size."""
 
-    subsets: tuple[Subset, ...]
+    subsets: tuple[SubsetSection, ...]
     batch_size: int
     rules: BucketRules
 
@@ -69,8 +69,8 @@ _DATASET: dict[str, tuple[type, Any]] = {
     "max_bucket_reso": (int, 1024),
     "bucket_reso_steps": (int, 64),
 }
-# Keys that sd-scripts knows and this engine does not do; a value that switches them off is harmless.
-_REFUSED = frozenset(
+# Keys of sd-scripts that this engine does not have. A value that switches them off is harmless.
+_UNSUPPORTED = frozenset(
     (
         "face_crop_aug_range",
         "random_crop",
@@ -92,8 +92,8 @@ _REFUSED = frozenset(
 )
 
 
-def read(path: Path, caption_extension: str) -> tuple[Dataset, ...]:
-    """Read and check a dataset TOML.
+def read(path: Path, caption_extension: str) -> tuple[DatasetSection, ...]:
+    """Read and validate a dataset TOML.
 
     Raises:
         RecipeError: with every problem found (unknown key, wrong type, unsupported feature, bad bounds).
@@ -102,34 +102,34 @@ def read(path: Path, caption_extension: str) -> tuple[Dataset, ...]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(Problem(str(path), f"cannot be read: {error}")) from error
-    return _Reader(path, caption_extension).datasets(document)
+    return _ConfigReader(path, caption_extension).datasets(document)
 
 
-class _Reader:
-    """Collects problems while it turns tables into datasets."""
+class _ConfigReader:
+    """Converts tables to datasets and collects problems on the way."""
 
     def __init__(self, path: Path, caption_extension: str) -> None:
         self.path = path
         self.caption_extension = caption_extension
         self.problems: list[Problem] = []
 
-    def datasets(self, document: dict[str, Any]) -> tuple[Dataset, ...]:
-        """All datasets of the document, or a RecipeError with all problems."""
+    def datasets(self, document: dict[str, Any]) -> tuple[DatasetSection, ...]:
+        """Return all datasets of the document, or raise a RecipeError with all problems."""
         for key in document.keys() - {"general", "datasets"}:
-            self._say(key, f"unknown table{near_miss(key, ('general', 'datasets'))}")
+            self._add_problem(key, f"unknown table{near_miss(key, ('general', 'datasets'))}")
         general = document.get("general", {})
         self._check("general", general, _SUBSET | _DATASET)
-        found = tuple(self._dataset(i, table, general) for i, table in enumerate(document.get("datasets", [])))
-        if not found and not self.problems:
-            self._say("datasets", "there is none: No data found")
+        datasets = tuple(self._dataset(i, table, general) for i, table in enumerate(document.get("datasets", [])))
+        if not datasets and not self.problems:
+            self._add_problem("datasets", "is missing. No data found")
         if self.problems:
             raise RecipeError(self.problems)
-        return tuple(dataset for dataset in found if dataset is not None)
+        return tuple(dataset for dataset in datasets if dataset is not None)
 
-    def _dataset(self, number: int, table: dict[str, Any], general: dict[str, Any]) -> Dataset | None:
+    def _dataset(self, number: int, table: dict[str, Any], general: dict[str, Any]) -> DatasetSection | None:
         where = f"datasets[{number}]"
         self._check(where, table, _SUBSET | _DATASET, also=("subsets",))
-        chosen = {key: table.get(key, general.get(key, default)) for key, (_, default) in _DATASET.items()}
+        values = {key: table.get(key, general.get(key, default)) for key, (_, default) in _DATASET.items()}
         size = self._resolution(where, table.get("resolution", general.get("resolution")))
         subsets = [
             self._subset(f"{where}.subsets[{i}]", subset, table, general) for i, subset in enumerate(table.get("subsets", []))
@@ -138,62 +138,66 @@ class _Reader:
             return None
         rules = BucketRules(
             size,
-            chosen["enable_bucket"],
-            chosen["bucket_no_upscale"],
-            chosen["min_bucket_reso"],
-            chosen["max_bucket_reso"],
-            chosen["bucket_reso_steps"],
+            values["enable_bucket"],
+            values["bucket_no_upscale"],
+            values["min_bucket_reso"],
+            values["max_bucket_reso"],
+            values["bucket_reso_steps"],
         )
         self._check_rules(where, rules)
-        if chosen["batch_size"] < 1:
-            self._say(f"{where}.batch_size", f"must be at least 1, is {chosen['batch_size']}")
-        return Dataset(tuple(subset for subset in subsets if subset), chosen["batch_size"], rules)
+        if values["batch_size"] < 1:
+            self._add_problem(f"{where}.batch_size", f"must be at least 1, is {values['batch_size']}")
+        return DatasetSection(tuple(subset for subset in subsets if subset), values["batch_size"], rules)
 
     def _check_rules(self, where: str, rules: BucketRules) -> None:
-        """Note what sd-scripts refuses: bounds that do not enclose the resolution, steps below 1."""
+        """Add the problems that stop sd-scripts: bounds that do not enclose the resolution, steps below 1."""
         if rules.bucket_reso_steps < 1:
-            self._say(where, f"bucket_reso_steps must be at least 1, is {rules.bucket_reso_steps}")
+            self._add_problem(where, f"bucket_reso_steps must be at least 1, is {rules.bucket_reso_steps}")
         elif rules.enable_bucket and not rules.bucket_no_upscale:
             low, high = rules.bounds()
             if min(rules.resolution) < low:
-                self._say(where, f"min_bucket_reso {low} must be equal or less than resolution {rules.resolution}")
+                self._add_problem(where, f"min_bucket_reso {low} must be equal or less than resolution {rules.resolution}")
             if max(rules.resolution) > high:
-                self._say(where, f"max_bucket_reso {high} must be equal or greater than resolution {rules.resolution}")
+                self._add_problem(where, f"max_bucket_reso {high} must be equal or greater than resolution {rules.resolution}")
 
-    def _subset(self, where: str, table: dict[str, Any], dataset: dict[str, Any], general: dict[str, Any]) -> Subset | None:
+    def _subset(
+        self, where: str, table: dict[str, Any], dataset: dict[str, Any], general: dict[str, Any]
+    ) -> SubsetSection | None:
         self._check(where, table, _SUBSET | _OWN)
         if not isinstance(table.get("image_dir"), str):
-            self._say(f"{where}.image_dir", "missing; a subset is a folder of pictures")
+            self._add_problem(f"{where}.image_dir", "missing; a subset is a folder of images")
             return None
         values = {key: table.get(key, dataset.get(key, general.get(key, default))) for key, (_, default) in _SUBSET.items()}
-        if not any("caption_extension" in place for place in (table, dataset, general)):
+        if not any("caption_extension" in level for level in (table, dataset, general)):
             values["caption_extension"] = self.caption_extension
-        return Subset(image_dir=Path(table["image_dir"]), is_reg=bool(table.get("is_reg", False)), **values)
+        return SubsetSection(image_dir=Path(table["image_dir"]), is_reg=bool(table.get("is_reg", False)), **values)
 
     def _resolution(self, where: str, value: Any) -> tuple[int, int] | None:
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return (value, value)
         if isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value):
             return (value[0], value[1])
-        self._say(f"{where}.resolution", f"must be a number or [width, height] in pixels, is {value!r}")
+        self._add_problem(f"{where}.resolution", f"must be a number or [width, height] in pixels, is {value!r}")
         return None
 
     def _check(self, where: str, table: Any, known: dict[str, tuple[type, Any]], also: tuple[str, ...] = ()) -> None:
         if not isinstance(table, dict):
-            self._say(where, "must be a table")
+            self._add_problem(where, "must be a table")
             return
         for key, value in table.items():
             if key in also or (key == "resolution" and "batch_size" in known):
                 continue
-            if key in _REFUSED:
+            if key in _UNSUPPORTED:
                 if value:
-                    self._say(f"{where}.{key}", "not in the embedded engine", "leave it out, or train with sd-scripts")
+                    self._add_problem(
+                        f"{where}.{key}", "not supported by the embedded engine", "remove it, or train with sd-scripts"
+                    )
             elif key not in known:
-                self._say(f"{where}.{key}", f"unknown key{near_miss(key, known)}")
+                self._add_problem(f"{where}.{key}", f"unknown key{near_miss(key, known)}")
             elif not _fits(value, known[key][0]):
-                self._say(f"{where}.{key}", f"must be of type {known[key][0].__name__}, is {value!r}")
+                self._add_problem(f"{where}.{key}", f"must be of type {known[key][0].__name__}, is {value!r}")
 
-    def _say(self, where: str, what: str, hint: str = "") -> None:
+    def _add_problem(self, where: str, what: str, hint: str = "") -> None:
         self.problems.append(Problem(f"{self.path}: {where}", what, hint))
 
 

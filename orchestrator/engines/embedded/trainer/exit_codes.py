@@ -1,4 +1,4 @@
-"""How the embedded programs end: errors as lines that the orchestrator reads, and the exit code."""
+"""Exit codes of the embedded programs, and errors as lines that the orchestrator reads."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def code(work: Callable[[], None]) -> int:
-    """Do ``work``; return 0, the code of the error that ended it, or 130 for an interrupt."""
+def code(program: Callable[[], None]) -> int:
+    """Run a program and return its exit code: 0, that of its error, or 130 after an interrupt."""
     try:
-        work()
+        program()
     except OrchestratorError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr, flush=True)

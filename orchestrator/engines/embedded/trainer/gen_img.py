@@ -1,51 +1,59 @@
 """The embedded renderer: a program with the arguments of sd-scripts' gen_img.py.
 
-One picture per prompt line; networks of any LoRA family are baked into the weights (so ``--network_module`` is taken, and
-nothing depends on it). Exit codes: 0 all pictures are there; 2 wrong arguments, prompts or files; 3 no such model; 130.
+It draws one image per prompt line. Networks of any LoRA family are baked into the weights, so ``--network_module`` has no
+effect. Exit codes: 0 all images are written, 2 wrong arguments, prompts or files, 3 missing model, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from PIL.PngImagePlugin import PngInfo
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from orchestrator.engines.embedded.trainer import exit_codes, prompts, threads
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.system.files import draft
+
+threads.prepare()
+
+from orchestrator.engines.embedded.trainer import model, sampling  # noqa: E402 - they import torch
+from orchestrator.engines.embedded.trainer.lora_baking import BakedModel  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.engines.embedded.trainer.prompts import Line
+    from PIL import Image
 
-# What a process that forks for every step imports beforehand.
-PRELOAD = ("orchestrator.engines.embedded.trainer.preload",)
+    from orchestrator.engines.embedded.trainer.prompts import PromptLine
+
 SWITCHES = {
-    "v1": "the model is a Stable Diffusion 1.x anyway",
+    "v1": "the model is Stable Diffusion 1.x",
     "fp16": "computes in float32",
     "bf16": "computes in float32",
-    "sdpa": "attention is PyTorch's own anyway",
-    "xformers": "attention is PyTorch's own anyway",
-    "no_half_vae": "the VAE computes in float32 anyway",
+    "sdpa": "attention is PyTorch's own",
+    "xformers": "attention is PyTorch's own",
+    "no_half_vae": "the VAE always computes in float32",
     "network_merge": "networks are always baked into the weights",
 }
 VALUES = {
-    "network_module": "every family is recognized by its keys",
-    "network_args": "everything is in the file",
+    "network_module": "every LoRA family is recognized by its keys",
+    "network_args": "the file holds all settings",
     "max_embeddings_multiples": "75 tokens, the model's own length",
     "tokenizer_cache_dir": "the tokenizer comes with the model folder",
 }
 
 
 def parser() -> argparse.ArgumentParser:
-    """The renderer's argument parser."""
+    """Return the renderer's argument parser."""
     result = argparse.ArgumentParser(
         prog="python -m orchestrator.engines.embedded.trainer.gen_img",
-        description="Draw pictures from prompt lines.",
+        description="Draw images from prompt lines.",
         allow_abbrev=False,
     )
     result.add_argument("--ckpt", required=True, help="model folder in Diffusers layout")
@@ -59,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--steps", type=int, default=50)
     result.add_argument("--scale", type=float, default=7.5)
     result.add_argument("--sampler", default="ddim")
-    result.add_argument("--seed", type=int, help="for lines without --d: this number, then counting up")
+    result.add_argument("--seed", type=int, help="seed of the first line without --d; later lines count up")
     result.add_argument("--clip_skip", type=int)
     result.add_argument("--batch_size", type=int, default=1)
     result.add_argument("--network_weights", nargs="*", default=[])
@@ -74,19 +82,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Draw with these arguments; the exit code. Torch is imported here, not before."""
+    """Draw with these arguments and return the exit code."""
     args = parser().parse_args(list(argv))
     return exit_codes.code(lambda: run(args, _lines(args)))
 
 
-def run(args: argparse.Namespace, lines: Sequence[Line]) -> None:
-    """Draw all lines into ``--outdir``; every file appears by rename, whole."""
-    threads.prepare()
-    from tqdm import tqdm  # type: ignore[import-untyped]  # noqa: PLC0415
-
-    from orchestrator.engines.embedded.trainer import model, sampling  # noqa: PLC0415
-    from orchestrator.engines.embedded.trainer.lora_baking import Baked  # noqa: PLC0415
-
+def run(args: argparse.Namespace, lines: Sequence[PromptLine]) -> None:
+    """Draw all lines into ``--outdir``. Every file is written whole or not at all."""
     threads.apply()
     for line in lines:
         sampling.check_sampler(line.sampler)
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace, lines: Sequence[Line]) -> None:
         print(f"--{name}: {(SWITCHES | VALUES)[name]}", file=sys.stderr, flush=True)
     base = model.load(Path(args.ckpt), Path(args.vae) if args.vae else None)
     print(f"device: {base.device.type}", flush=True)
-    baked = Baked(base, [Path(file) for file in args.network_weights])
+    baked = BakedModel(base, [Path(file) for file in args.network_weights])
     for file, network in zip(args.network_weights, baked.deltas, strict=True):
         print(f"import network: {file} ({len(network)} changes)", flush=True)
     folder = Path(args.outdir)
@@ -103,9 +105,9 @@ def run(args: argparse.Namespace, lines: Sequence[Line]) -> None:
     stamp = f"{datetime.now().astimezone():%Y%m%d%H%M%S}"
     with tqdm(total=len(lines), desc="generating") as bar:
         number = 0
-        for multipliers, same in _by_multipliers(lines, default):
+        for multipliers, members in _by_multipliers(lines, default):
             baked.set(multipliers)
-            for line, image in sampling.draw(base, same, args.clip_skip, args.batch_size):
+            for line, image in sampling.draw(base, members, args.clip_skip, args.batch_size):
                 number += 1
                 name = line.file or (
                     f"im_{number:06d}.png" if args.sequential_file_name else f"im_{stamp}_{number - 1:03d}_{line.seed}.png"
@@ -115,27 +117,25 @@ def run(args: argparse.Namespace, lines: Sequence[Line]) -> None:
     print("done!", flush=True)
 
 
-def parameters(line: Line, args: argparse.Namespace, multipliers: Sequence[float]) -> str:
-    """How a picture was made, in the form that web UIs read back from a PNG's ``parameters``."""
-    from orchestrator.engines.embedded.trainer.sampling import SAMPLERS  # noqa: PLC0415
-
-    facts = [
+def parameters(line: PromptLine, args: argparse.Namespace, multipliers: Sequence[float]) -> str:
+    """Return the settings of an image in the form that web UIs read back from a PNG's ``parameters``."""
+    settings = [
         f"Steps: {line.steps}",
-        f"Sampler: {SAMPLERS[line.sampler][2]}",
+        f"Sampler: {sampling.SAMPLERS[line.sampler][2]}",
         f"CFG scale: {line.scale:g}",
         f"Seed: {line.seed}",
         f"Size: {line.width}x{line.height}",
         f"Model: {Path(args.ckpt).name}",
     ]
     if args.clip_skip:
-        facts.append(f"Clip skip: {args.clip_skip}")
+        settings.append(f"Clip skip: {args.clip_skip}")
     networks = zip(args.network_weights, multipliers, strict=True)
     prompt = line.prompt + "".join(f" <lora:{Path(file).stem}:{multiplier:g}>" for file, multiplier in networks)
     negative = [f"Negative prompt: {line.negative}"] if line.negative else []
-    return "\n".join([prompt, *negative, ", ".join(facts)])
+    return "\n".join([prompt, *negative, ", ".join(settings)])
 
 
-def _lines(args: argparse.Namespace) -> tuple[Line, ...]:
+def _lines(args: argparse.Namespace) -> tuple[PromptLine, ...]:
     problems: list[Problem] = []
     if args.batch_size < 1 or args.steps < 1:
         problems.append(Problem("--batch_size/--steps", "must be at least 1"))
@@ -146,7 +146,7 @@ def _lines(args: argparse.Namespace) -> tuple[Line, ...]:
         raise RecipeError(problems)
     args.network_mul = args.network_mul or [1.0] * count
     seed = random.SystemRandom().randrange(2**32) if args.seed is None else args.seed
-    defaults = prompts.Defaults(args.W, args.H, args.steps, args.scale, args.sampler, seed)
+    defaults = prompts.PromptDefaults(args.W, args.H, args.steps, args.scale, args.sampler, seed)
     if args.from_file:
         lines = prompts.read(Path(args.from_file), defaults)
     else:
@@ -166,22 +166,21 @@ def _lines(args: argparse.Namespace) -> tuple[Line, ...]:
     return lines
 
 
-def _by_multipliers(lines: Sequence[Line], default: tuple[float, ...]) -> list[tuple[tuple[float, ...], list[Line]]]:
-    """Lines by the multipliers they are drawn at, in order of first appearance: weights are changed as rarely as possible."""
-    result: dict[tuple[float, ...], list[Line]] = {}
+def _by_multipliers(
+    lines: Sequence[PromptLine], default: tuple[float, ...]
+) -> list[tuple[tuple[float, ...], list[PromptLine]]]:
+    """Group lines by their multipliers, in order of first appearance, so that weights rarely change."""
+    result: dict[tuple[float, ...], list[PromptLine]] = {}
     for line in lines:
         result.setdefault(line.multipliers if line.multipliers is not None else default, []).append(line)
     return list(result.items())
 
 
-def _save(image: Any, path: Path, text: str) -> None:
-    from PIL.PngImagePlugin import PngInfo  # noqa: PLC0415
-
+def _save(image: Image.Image, path: Path, text: str) -> None:
     info = PngInfo()
     info.add_text("parameters", text)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    image.save(part, format="PNG", pnginfo=info)
-    part.replace(path)
+    with draft(path) as part:
+        image.save(part, format="PNG", pnginfo=info)
 
 
 if __name__ == "__main__":

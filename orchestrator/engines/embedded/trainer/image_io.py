@@ -1,4 +1,4 @@
-"""From a file to the pixels that are trained: read, resize, centre crop, change colors, flip. Numpy and Pillow only."""
+"""Pixels of training images: read, resize, centre crop, change colors, flip. Uses numpy and Pillow, not torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 
 
 def load(path: Path, fit: Fit) -> Pixels:
-    """Read a picture as its bucket shows it: (height, width, 3), 0..255. The alpha channel is dropped, as sd-scripts does."""
+    """Read an image in the size of its bucket, (height, width, 3), 0..255. Alpha is dropped, as in sd-scripts."""
     with Image.open(path) as file:
         image = file.convert("RGB")
     if image.size != fit.resized:
@@ -31,10 +31,10 @@ def load(path: Path, fit: Fit) -> Pixels:
 
 
 def change_colors(pixels: Pixels, seed: int) -> Pixels:
-    """Color augmentation: half the time a shift of the hue by at most 16 degrees, else a gamma of 0.95 to 1.05.
+    """Shift the hue by at most 16 degrees, or apply a gamma of 0.95 to 1.05, each half the time (color augmentation).
 
-    These are the strengths of March 2023 (hue +-8 in OpenCV's half degrees; gamma on values from 0 to 1). Today's
-    sd-scripts raises 0..255 to the gamma, which brightens about seven times more and was not meant.
+    These are the strengths of March 2023 (hue +-8 in OpenCV's half degrees, gamma on values from 0 to 1). Today's sd-scripts
+    raises 0..255 to the gamma, which brightens about seven times more than intended.
     """
     draw = random.Random(seed)  # noqa: S311 - a color, not a secret
     if draw.random() > 0.5:
@@ -47,7 +47,7 @@ def change_colors(pixels: Pixels, seed: int) -> Pixels:
 
 
 def normalized(pixels: Pixels) -> NDArray[np.float32]:
-    """(height, width, 3) of 0..255 -> (3, height, width) of -1..1."""
+    """Convert pixels (height, width, 3) of 0..255 to (3, height, width) of -1..1."""
     scaled = pixels.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
     result: NDArray[np.float32] = np.ascontiguousarray(scaled.transpose(2, 0, 1))
     return result

@@ -1,7 +1,7 @@
-"""The training pictures: found, captioned, placed in buckets, and handed out as batches.
+"""The training images: their files, captions and buckets, and the batches of every epoch.
 
-Everything random is drawn from generators that are seeded by (seed, purpose, number), never from a running state, so a
-resumed run sees exactly what an uninterrupted one would have seen.
+Every random choice comes from a generator that is seeded by (seed, purpose, number), never from a running state, so a resumed
+run makes the same choices as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -24,69 +24,69 @@ if TYPE_CHECKING:
 
     from orchestrator.dataset.buckets import BucketRules, Fit
     from orchestrator.dataset.layout import Size
-    from orchestrator.engines.embedded.trainer.dataset_config import Dataset, Subset
+    from orchestrator.engines.embedded.trainer.dataset_config import DatasetSection, SubsetSection
 
-ENDINGS = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One training picture: its file, its size in pixels, its caption, its bucket, and its repeats an epoch."""
+class TrainingImage:
+    """One training image: its file, size in pixels, caption as written, bucket, and repeats per epoch."""
 
     path: Path
     size: Size
     caption: str
-    subset: Subset
+    subset: SubsetSection
     fit: Fit
     repeats: int
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """A dataset with its pictures."""
+class ImageGroup:
+    """A dataset of the configuration with its images."""
 
-    dataset: Dataset
-    pictures: tuple[Picture, ...]
+    dataset: DatasetSection
+    images: tuple[TrainingImage, ...]
     regularization: int = 0
-    """Regularization pictures with num_repeats, before they are shared out; what sd-scripts' banner counts."""
+    """Regularization images with their num_repeats, as sd-scripts' banner counts them."""
 
-    def by_bucket(self) -> dict[Size, list[Picture]]:
-        """Pictures of each bucket, repeats included; buckets in order of size."""
-        result: dict[Size, list[Picture]] = {}
-        for picture in self.pictures:
-            result.setdefault(picture.fit.bucket, []).extend([picture] * picture.repeats)
+    def by_bucket(self) -> dict[Size, list[TrainingImage]]:
+        """Return the images of each bucket, repeats included, with buckets in order of size."""
+        result: dict[Size, list[TrainingImage]] = {}
+        for image in self.images:
+            result.setdefault(image.fit.bucket, []).extend([image] * image.repeats)
         return dict(sorted(result.items()))
 
     def batches(self) -> int:
-        """Batches of one epoch: each bucket is cut by itself, its last batch may be short."""
-        return sum(math.ceil(len(pictures) / self.dataset.batch_size) for pictures in self.by_bucket().values())
+        """Return the number of batches of one epoch. Each bucket is cut by itself, so its last batch may be short."""
+        return sum(math.ceil(len(images) / self.dataset.batch_size) for images in self.by_bucket().values())
 
     def count(self) -> int:
-        """Training pictures with repeats."""
-        return sum(picture.repeats for picture in self.pictures if not picture.subset.is_reg)
+        """Return the number of training images with repeats."""
+        return sum(image.repeats for image in self.images if not image.subset.is_reg)
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One picture as one batch shows it."""
+class ImageSample:
+    """One image as one batch shows it: its caption, and whether it is flipped or recolored."""
 
-    picture: Picture
+    image: TrainingImage
     caption: str
     flipped: bool
     color_seed: int | None
 
 
 def derive(seed: int, purpose: str, *numbers: int) -> int:
-    """A 63-bit seed from the run's seed, a purpose and numbers; the same on every machine."""
+    """Return a 63-bit seed from the run's seed, a purpose and numbers, the same on every machine."""
     text = ":".join((str(seed), purpose, *map(str, numbers)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def find(datasets: Sequence[Dataset]) -> tuple[Group, ...]:
-    """Find every subset's pictures and captions.
+def find(datasets: Sequence[DatasetSection]) -> tuple[ImageGroup, ...]:
+    """Find the images and captions of every subset.
 
     Raises:
-        RecipeError: a folder is missing or empty, a picture cannot be read or placed, or there is nothing to train on.
+        RecipeError: a folder is missing or empty, an image cannot be read or has no bucket, or there is nothing to train on.
     """
     problems: list[Problem] = []
     groups = tuple(_group(dataset, problems) for dataset in datasets)
@@ -95,7 +95,7 @@ def find(datasets: Sequence[Dataset]) -> tuple[Group, ...]:
             Problem(
                 "dataset",
                 "No data found. Please verify the dataset",
-                "give [[datasets.subsets]] with an image_dir that has pictures",
+                "add [[datasets.subsets]] with an image_dir that has images",
             )
         )
     if problems:
@@ -103,40 +103,40 @@ def find(datasets: Sequence[Dataset]) -> tuple[Group, ...]:
     return groups
 
 
-def _group(dataset: Dataset, problems: list[Problem]) -> Group:
-    train: list[Picture] = []
-    reg: list[Picture] = []
-    seen: set[tuple[Path, bool]] = set()
+def _group(dataset: DatasetSection, problems: list[Problem]) -> ImageGroup:
+    train: list[TrainingImage] = []
+    reg: list[TrainingImage] = []
+    folders: set[tuple[Path, bool]] = set()
     for subset in dataset.subsets:
-        if subset.num_repeats < 1 or (subset.image_dir, subset.is_reg) in seen:
-            why = "num_repeats is below 1" if subset.num_repeats < 1 else "the same folder stands twice"
-            problems.append(Problem(str(subset.image_dir), why, "sd-scripts would leave this subset out silently"))
+        if subset.num_repeats < 1 or (subset.image_dir, subset.is_reg) in folders:
+            why = "num_repeats is below 1" if subset.num_repeats < 1 else "the same folder is listed twice"
+            problems.append(Problem(str(subset.image_dir), why, "sd-scripts would skip this subset silently"))
             continue
-        seen.add((subset.image_dir, subset.is_reg))
+        folders.add((subset.image_dir, subset.is_reg))
         (reg if subset.is_reg else train).extend(_subset(dataset, subset, problems))
-    shares = share_regularization([picture.repeats for picture in reg], sum(picture.repeats for picture in train))
-    shared = [replace(picture, repeats=share) for picture, share in zip(reg, shares, strict=True) if share]
-    return Group(dataset, (*train, *shared), sum(picture.repeats for picture in reg))
+    shares = share_regularization([image.repeats for image in reg], sum(image.repeats for image in train))
+    shared = [replace(image, repeats=share) for image, share in zip(reg, shares, strict=True) if share]
+    return ImageGroup(dataset, (*train, *shared), sum(image.repeats for image in reg))
 
 
-def _subset(dataset: Dataset, subset: Subset, problems: list[Problem]) -> list[Picture]:
+def _subset(dataset: DatasetSection, subset: SubsetSection, problems: list[Problem]) -> list[TrainingImage]:
     folder = subset.image_dir
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS) if folder.is_dir() else []
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES) if folder.is_dir() else []
     if not files:
-        what = "no pictures in this folder" if folder.is_dir() else "not a folder"
+        what = "no images in this folder" if folder.is_dir() else "not a folder"
         problems.append(Problem(str(folder), f"No data found. Please verify: {what}", "build the dataset first"))
-    found: list[Picture] = []
+    images: list[TrainingImage] = []
     for path in files:
         try:
-            with Image.open(path) as image:
-                size = image.size
+            with Image.open(path) as file:
+                size = file.size
             fit = _fit(dataset.rules, size)
             caption = _caption(path, subset)
         except (OSError, ValueError) as error:
             problems.append(Problem(str(path), str(error)))
             continue
-        found.append(Picture(path, size, caption, subset, fit, subset.num_repeats))
-    return found
+        images.append(TrainingImage(path, size, caption, subset, fit, subset.num_repeats))
+    return images
 
 
 def _fit(rules: BucketRules, size: Size) -> Fit:
@@ -150,15 +150,13 @@ def _fit(rules: BucketRules, size: Size) -> Fit:
         raise ValueError(message)
     fit = rules.fit(size)
     if fit is None:
-        message = (
-            f"a picture of {size[0]}x{size[1]} has no bucket: a side is below bucket_reso_steps {rules.bucket_reso_steps}"
-        )
+        message = f"an image of {size[0]}x{size[1]} has no bucket: a side is below bucket_reso_steps {rules.bucket_reso_steps}"
         raise ValueError(message)
     return fit
 
 
-def _caption(path: Path, subset: Subset) -> str:
-    """First line of the caption file; without one the class tokens, without those an empty text."""
+def _caption(path: Path, subset: SubsetSection) -> str:
+    """Return the first line of the caption file, else the class tokens, else an empty text."""
     file = path.with_suffix(subset.caption_extension) if subset.caption_extension.startswith(".") else None
     if file is not None and file.is_file():
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -169,35 +167,35 @@ def _caption(path: Path, subset: Subset) -> str:
     return subset.class_tokens or ""
 
 
-def epoch_batches(groups: Sequence[Group], seed: int, epoch: int) -> list[list[Picture]]:
-    """The batches of one epoch in their order: buckets shuffled, cut, and all batches of all datasets shuffled."""
+def epoch_batches(groups: Sequence[ImageGroup], seed: int, epoch: int) -> list[list[TrainingImage]]:
+    """Return the batches of one epoch: each bucket shuffled and cut, then the batches of all datasets shuffled."""
     draw = random.Random(derive(seed, "epoch", epoch))  # noqa: S311 - an order, not a secret
-    batches: list[list[Picture]] = []
+    batches: list[list[TrainingImage]] = []
     for group in groups:
-        for pictures in group.by_bucket().values():
-            draw.shuffle(pictures)
+        for images in group.by_bucket().values():
+            draw.shuffle(images)
             size = group.dataset.batch_size
-            batches += [pictures[i : i + size] for i in range(0, len(pictures), size)]
+            batches += [images[i : i + size] for i in range(0, len(images), size)]
     draw.shuffle(batches)
     return batches
 
 
-def samples(batch: Sequence[Picture], seed: int, number: int, epoch: int) -> list[Sample]:
-    """Draw what batch ``number`` (counted over the whole run) does with its pictures: flip, colors, caption."""
+def samples(batch: Sequence[TrainingImage], seed: int, number: int, epoch: int) -> list[ImageSample]:
+    """Draw flip, colors and caption of every image in batch ``number`` (counted over the whole run)."""
     seeds = (derive(seed, "sample", number, i) for i in range(len(batch)))
-    draws = (random.Random(own) for own in seeds)  # noqa: S311 - a coin, not a secret
-    return [_sample(picture, draw, epoch) for picture, draw in zip(batch, draws, strict=True)]
+    draws = (random.Random(image_seed) for image_seed in seeds)  # noqa: S311 - a coin, not a secret
+    return [_sample(image, draw, epoch) for image, draw in zip(batch, draws, strict=True)]
 
 
-def _sample(picture: Picture, draw: random.Random, epoch: int) -> Sample:
-    subset = picture.subset
+def _sample(image: TrainingImage, draw: random.Random, epoch: int) -> ImageSample:
+    subset = image.subset
     flipped = draw.random() < 0.5 and subset.flip_aug
-    # sd-scripts and albumentations alike: a third of the pictures is changed at all.
+    # sd-scripts and albumentations recolor a third of the images.
     color_seed = draw.getrandbits(32) if draw.random() <= 0.33 and subset.color_aug else None
-    return Sample(picture, _written(picture.caption, subset, draw, epoch), flipped, color_seed)
+    return ImageSample(image, _shown_caption(image.caption, subset, draw, epoch), flipped, color_seed)
 
 
-def _written(caption: str, subset: Subset, draw: random.Random, epoch: int) -> str:
+def _shown_caption(caption: str, subset: SubsetSection, draw: random.Random, epoch: int) -> str:
     every = subset.caption_dropout_every_n_epochs
     if draw.random() < subset.caption_dropout_rate or (every > 0 and epoch % every == 0):
         return ""
@@ -212,10 +210,10 @@ def _written(caption: str, subset: Subset, draw: random.Random, epoch: int) -> s
     return text
 
 
-def tag_frequency(pictures: Sequence[Picture]) -> dict[str, dict[str, int]]:
-    """Folder name -> tag -> in how many pictures' captions, as sd-scripts writes it into ``ss_tag_frequency``."""
+def tag_frequency(images: Sequence[TrainingImage]) -> dict[str, dict[str, int]]:
+    """Count each tag's captions by folder name, as sd-scripts does for ``ss_tag_frequency``."""
     result: dict[str, Counter[str]] = {}
-    for picture in pictures:
-        tags = (tag.strip().lower() for tag in picture.caption.split(","))
-        result.setdefault(picture.subset.image_dir.name, Counter()).update(tag for tag in tags if tag)
+    for image in images:
+        tags = (tag.strip().lower() for tag in image.caption.split(","))
+        result.setdefault(image.subset.image_dir.name, Counter()).update(tag for tag in tags if tag)
     return {folder: dict(counts) for folder, counts in result.items()}

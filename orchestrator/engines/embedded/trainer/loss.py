@@ -1,4 +1,4 @@
-"""The training loss: predict the noise that was added to a latent, mean square, weighted per picture."""
+"""The training loss: mean square error of the predicted noise, weighted per image."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import DDPMScheduler
 from torch.nn import functional
 
 if TYPE_CHECKING:
@@ -13,31 +14,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
-    """The noise schedule: cumulative alphas (timesteps,), and whether the model predicts velocity instead of noise."""
+class NoiseSchedule:
+    """The noise schedule of a model.
+
+    Attributes:
+        alphas: cumulative products of alpha, (timesteps,).
+        velocity: the model predicts the velocity instead of the noise.
+    """
 
     alphas: Tensor
     velocity: bool
 
     @property
     def timesteps(self) -> int:
-        """Number of timesteps of the schedule (1000 on SD1.5)."""
+        """Return the number of timesteps (1000 on SD1.5)."""
         return int(self.alphas.shape[0])
 
     def add(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Latents with the noise of their timestep."""
+        """Return the latents with noise of the strength of their timestep."""
         keep, share = self._shares(timesteps)
         return keep * latents + share * noise
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the model should answer."""
+        """Return the prediction that a perfect model makes."""
         if not self.velocity:
             return noise
         keep, share = self._shares(timesteps)
         return keep * noise - share * latents
 
     def signal_to_noise(self, timesteps: Tensor) -> Tensor:
-        """Signal to noise ratio of each timestep: alpha / (1 - alpha)."""
+        """Return the signal to noise ratio of each timestep, alpha / (1 - alpha)."""
         alpha = self.alphas[timesteps]
         return alpha / (1 - alpha)
 
@@ -46,39 +52,37 @@ class Noise:
         return alpha.sqrt(), (1 - alpha).sqrt()
 
 
-def make_noise(config: dict[str, Any], device: torch.device) -> Noise:
-    """The schedule that a model's scheduler file describes."""
-    from diffusers import DDPMScheduler  # noqa: PLC0415
-
+def make_noise(config: dict[str, Any], device: torch.device) -> NoiseSchedule:
+    """Return the noise schedule that a model's scheduler file describes."""
     keys = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
     schedule = DDPMScheduler(**{key: config[key] for key in keys if config.get(key) is not None})
-    return Noise(schedule.alphas_cumprod.to(device), config.get("prediction_type") == "v_prediction")
+    return NoiseSchedule(schedule.alphas_cumprod.to(device), config.get("prediction_type") == "v_prediction")
 
 
 def draw_noise(latents: Tensor, offset: float | None) -> Tensor:
-    """Gaussian noise like the latents; with an offset, one more value per picture and channel (noise offset)."""
+    """Draw Gaussian noise in the shape of the latents, with a noise offset per image and channel if ``offset`` is set."""
     noise = torch.randn(latents.shape, device=latents.device)
     if offset:
         noise += offset * torch.randn(*latents.shape[:2], 1, 1, device=latents.device)
     return noise
 
 
-def per_picture(answer: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Mean square error of every picture of the batch (n,), times its weight."""
-    square = functional.mse_loss(answer.float(), target.float(), reduction="none")
+def per_image(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean square error of every image of the batch, (n,)."""
+    square = functional.mse_loss(prediction.float(), target.float(), reduction="none")
     return square.mean(dim=(1, 2, 3)) * weights
 
 
-def min_snr(losses: Tensor, noise: Noise, timesteps: Tensor, gamma: float) -> Tensor:
-    """Min-SNR weighting: min(snr, gamma) / snr (/ (snr + 1) for velocity)."""
+def min_snr(losses: Tensor, noise: NoiseSchedule, timesteps: Tensor, gamma: float) -> Tensor:
+    """Weight losses by min(snr, gamma) / snr, or min(snr, gamma) / (snr + 1) for velocity (Min-SNR)."""
     snr = noise.signal_to_noise(timesteps)
     return losses * snr.clamp(max=gamma) / (snr + 1 if noise.velocity else snr)
 
 
-def debiased(losses: Tensor, noise: Noise, timesteps: Tensor) -> Tensor:
-    """Debiased estimation: 1 / sqrt(snr) (1 / (snr + 1) for velocity), snr at most 1000, as sd-scripts has it.
+def debiased(losses: Tensor, noise: NoiseSchedule, timesteps: Tensor) -> Tensor:
+    """Weight losses by 1 / sqrt(snr), or 1 / (snr + 1) for velocity (debiased estimation).
 
-    Losses of the noisy end count more; there colours and places of things are decided.
+    The noisy timesteps, which decide colours and composition, count more. As in sd-scripts, snr is at most 1000.
     """
     snr = noise.signal_to_noise(timesteps).clamp(max=1000.0)
     return losses / (snr + 1 if noise.velocity else snr.sqrt())

@@ -1,7 +1,7 @@
-"""What a trained file says about itself: the ``ss_*`` keys that readers know, ``modelspec.*``, and the hashes.
+"""Metadata of a trained file: the ``ss_*`` keys that readers expect, and ``modelspec.*``.
 
-All values are text (``str(value)``, "None" for nothing), as sd-scripts writes them. The file never claims to come from
-sd-scripts: ``ss_sd_scripts_commit_hash`` is absent and ``modelspec.implementation`` says who made it.
+All values are text (``str(value)``, "None" for a missing one), as sd-scripts writes them. The file never claims to come from
+sd-scripts: ``ss_sd_scripts_commit_hash`` is absent and ``modelspec.implementation`` names this engine.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.dataset.layout import Size
-    from orchestrator.engines.embedded.trainer.images import Group
+    from orchestrator.engines.embedded.trainer.images import ImageGroup
 
 MINIMUM = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args")
 IMPLEMENTATION = "krnk embedded"
@@ -54,9 +54,9 @@ _FROM_ARGUMENTS = (
 
 
 def of_run(
-    args: Namespace, groups: Sequence[Group], epochs: int, optimizer: str, network_args: dict[str, str]
+    args: Namespace, groups: Sequence[ImageGroup], epochs: int, optimizer: str, network_args: dict[str, str]
 ) -> dict[str, str]:
-    """All keys that are known when training starts. ``args`` are those in force (steps and seed decided)."""
+    """Return the keys that are fixed when training starts. ``args`` hold the final number of steps and seed."""
     values: dict[str, Any] = {f"ss_{name}": getattr(args, name) for name in _FROM_ARGUMENTS}
     values |= {
         "ss_session_id": int.from_bytes(hashlib.sha256(str(time.time_ns()).encode()).digest()[:4], "big"),
@@ -77,7 +77,7 @@ def of_run(
         "ss_sd_model_hash": "IsADirectory",
         "ss_new_sd_model_hash": "IsADirectory",
         "ss_datasets": json.dumps([_dataset(group) for group in groups]),
-        "ss_tag_frequency": json.dumps(tag_frequency([picture for group in groups for picture in group.pictures])),
+        "ss_tag_frequency": json.dumps(tag_frequency([image for group in groups for image in group.images])),
         "ss_dataset_dirs": json.dumps(_folders(groups)),
     }
     if network_args:
@@ -87,12 +87,16 @@ def of_run(
     return {key: str(value) for key, value in values.items()}
 
 
-def of_save(args: Namespace, run: dict[str, str], steps: int, epoch: int) -> dict[str, str]:
-    """The keys of one saved file: those of the run (six with ``--no_metadata``), its position, ``modelspec.*``."""
+def of_file(args: Namespace, run_metadata: dict[str, str], steps: int, epoch: int) -> dict[str, str]:
+    """Return the keys of one saved file: the run's (six with ``--no_metadata``), its position, ``modelspec.*``."""
     now = datetime.now(UTC)
-    said = {key: run[key] for key in MINIMUM if key in run} if args.no_metadata else dict(run)
+    entries = {key: run_metadata[key] for key in MINIMUM if key in run_metadata}
     if not args.no_metadata:
-        said |= {"ss_steps": str(steps), "ss_epoch": str(epoch), "ss_training_finished_at": str(now.timestamp())}
+        entries = run_metadata | {
+            "ss_steps": str(steps),
+            "ss_epoch": str(epoch),
+            "ss_training_finished_at": str(now.timestamp()),
+        }
     spec: dict[str, Any] = {
         "sai_model_spec": "1.0.1",
         "architecture": "stable-diffusion-v1/lora",
@@ -103,17 +107,17 @@ def of_save(args: Namespace, run: dict[str, str], steps: int, epoch: int) -> dic
         "encoder_layer": args.clip_skip or 1,
     }
     spec |= {name: value for name in METADATA if name != "title" and (value := getattr(args, f"metadata_{name}"))}
-    return said | {f"modelspec.{key}": str(value) for key, value in spec.items()}
+    return entries | {f"modelspec.{key}": str(value) for key, value in spec.items()}
 
 
 def _ratio(size: Size) -> float:
     return size[0] / size[1]
 
 
-def _dataset(group: Group) -> dict[str, Any]:
+def _dataset(group: ImageGroup) -> dict[str, Any]:
     dataset = group.dataset
     buckets = group.by_bucket()
-    errors = [abs(_ratio(picture.fit.bucket) - _ratio(picture.size)) for picture in group.pictures]
+    errors = [abs(_ratio(image.fit.bucket) - _ratio(image.size)) for image in group.images]
     return {
         "is_dreambooth": True,
         "batch_size_per_device": dataset.batch_size,
@@ -123,17 +127,16 @@ def _dataset(group: Group) -> dict[str, Any]:
         "enable_bucket": dataset.rules.enable_bucket,
         "min_bucket_reso": dataset.rules.min_bucket_reso,
         "max_bucket_reso": dataset.rules.max_bucket_reso,
-        "tag_frequency": tag_frequency(group.pictures),
+        "tag_frequency": tag_frequency(group.images),
         "bucket_info": {
             "buckets": {
-                str(i): {"resolution": list(size), "count": len(pictures)}
-                for i, (size, pictures) in enumerate(buckets.items())
+                str(i): {"resolution": list(size), "count": len(images)} for i, (size, images) in enumerate(buckets.items())
             },
             "mean_img_ar_error": sum(errors) / len(errors) if errors else 0,
         },
         "subsets": [
             {
-                "img_count": sum(1 for picture in group.pictures if picture.subset is subset),
+                "img_count": sum(1 for image in group.images if image.subset is subset),
                 "num_repeats": subset.num_repeats,
                 "color_aug": subset.color_aug,
                 "flip_aug": subset.flip_aug,
@@ -151,8 +154,8 @@ def _dataset(group: Group) -> dict[str, Any]:
     }
 
 
-def _folders(groups: Sequence[Group]) -> dict[str, dict[str, int]]:
-    """Folder name -> repeats and pictures; a name that comes again gets " (2)", as in sd-scripts."""
+def _folders(groups: Sequence[ImageGroup]) -> dict[str, dict[str, int]]:
+    """Return repeats and images by folder name. A repeated name gets " (2)", as in sd-scripts."""
     result: dict[str, dict[str, int]] = {}
     for group in groups:
         for subset in group.dataset.subsets:
@@ -161,6 +164,6 @@ def _folders(groups: Sequence[Group]) -> dict[str, dict[str, int]]:
             name, number = subset.image_dir.name, 2
             while name in result:
                 name, number = f"{subset.image_dir.name} ({number})", number + 1
-            count = sum(1 for picture in group.pictures if picture.subset is subset)
+            count = sum(1 for image in group.images if image.subset is subset)
             result[name] = {"n_repeats": subset.num_repeats, "img_count": count}
     return result

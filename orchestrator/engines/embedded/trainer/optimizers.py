@@ -1,4 +1,4 @@
-"""Optimizers and learning rate schedules by sd-scripts' names."""
+"""Optimizers and learning rate schedules under sd-scripts' names."""
 
 from __future__ import annotations
 
@@ -7,41 +7,42 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.optimization import SchedulerType, get_scheduler
+from transformers.optimization import Adafactor
 
 from orchestrator.errors import Problem, RecipeError, near_miss
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from orchestrator.engines.embedded.trainer.network import Built
+    from orchestrator.engines.embedded.trainer.network_spec import BuiltNetwork
 
-# Elementwise, so a stack of layers trains exactly as its layers would one by one.
+# Elementwise, so a stack of layers trains exactly like its layers one by one.
 _ELEMENTWISE = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD, "sgdnesterov": torch.optim.SGD}
 
 
 def optimizer_class(name: str) -> str:
-    """The name in lower case.
+    """Return the name of an optimizer in lower case.
 
     Raises:
-        RecipeError: not an optimizer of this engine.
+        RecipeError: this engine does not have the optimizer.
     """
     lower = (name or "AdamW").lower()
     if lower.endswith("8bit"):
-        hint = "bitsandbytes needs a GPU; use --optimizer_type AdamW, which takes the same settings"
+        hint = "bitsandbytes needs a GPU; use --optimizer_type AdamW, which has the same settings"
         raise RecipeError(Problem("--optimizer_type", f"{name} is not in the embedded engine", hint))
     if lower not in _ELEMENTWISE and lower != "adafactor":
-        known = ["AdamW", "Adam", "SGD", "Adafactor"]
+        names = ["AdamW", "Adam", "SGD", "Adafactor"]
         raise RecipeError(
-            Problem("--optimizer_type", f"{name} is unknown{near_miss(name, known)}", f"known: {', '.join(known)}")
+            Problem("--optimizer_type", f"{name} is unknown{near_miss(name, names)}", f"known: {', '.join(names)}")
         )
     return lower
 
 
 def arguments(pairs: list[str]) -> dict[str, Any]:
-    """``key=value`` pairs with Python literals as values.
+    """Parse ``key=value`` pairs whose values are Python literals.
 
     Raises:
-        RecipeError: a pair without ``=`` or a value that is no literal.
+        RecipeError: a pair without ``=``, or a value that is not a literal.
     """
     result: dict[str, Any] = {}
     for pair in pairs:
@@ -55,14 +56,20 @@ def arguments(pairs: list[str]) -> dict[str, Any]:
     return result
 
 
-def groups(built: Built, args: Namespace, given: dict[str, str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Parameter groups and their names; a half whose rate is 0 is left out, LoRA+ ratios raise the rate of ``lora_up``."""
+def groups(built: BuiltNetwork, args: Namespace, network_args: dict[str, str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return parameter groups and their names.
+
+    A half with rate 0 has no group. LoRA+ ratios raise the rate of ``lora_up``.
+
+    Raises:
+        RecipeError: there is nothing to train.
+    """
     result: list[dict[str, Any]] = []
     names: list[str] = []
-    default = given.get("loraplus_lr_ratio")
+    default = network_args.get("loraplus_lr_ratio")
     halves = (
-        ("textencoder", built.text, args.text_encoder_lr, given.get("loraplus_text_encoder_lr_ratio", default)),
-        ("unet", built.unet, args.unet_lr, given.get("loraplus_unet_lr_ratio", default)),
+        ("textencoder", built.text, args.text_encoder_lr, network_args.get("loraplus_text_encoder_lr_ratio", default)),
+        ("unet", built.unet, args.unet_lr, network_args.get("loraplus_unet_lr_ratio", default)),
     )
     for name, half, own_rate, ratio in halves:
         rate = args.learning_rate if own_rate is None else own_rate
@@ -73,7 +80,7 @@ def groups(built: Built, args: Namespace, given: dict[str, str]) -> tuple[list[d
                 result.append({"params": members, "lr": rate * factor})
                 names.append(name + suffix)
     if not result:
-        raise RecipeError(Problem("--learning_rate", "nothing would be trained: every rate is 0 or no module was chosen"))
+        raise RecipeError(Problem("--learning_rate", "nothing would be trained: every rate is 0, or no module is selected"))
     return result, names
 
 
@@ -81,7 +88,7 @@ def make_optimizer(name: str, members: list[dict[str, Any]], extra: dict[str, An
     """Make the optimizer.
 
     Raises:
-        RecipeError: it does not take one of the arguments.
+        RecipeError: the optimizer does not have one of the arguments.
     """
     kind = optimizer_class(name)
     try:
@@ -89,16 +96,14 @@ def make_optimizer(name: str, members: list[dict[str, Any]], extra: dict[str, An
             return _adafactor(members, extra, rate)
         fused = {"fused": True} if kind in {"adamw", "adam"} else {}
         nesterov = {"nesterov": True, "momentum": 0.9} if kind == "sgdnesterov" else {}
-        made: torch.optim.Optimizer = _ELEMENTWISE[kind](members, lr=rate, **{**fused, **nesterov, **extra})
+        optimizer: torch.optim.Optimizer = _ELEMENTWISE[kind](members, lr=rate, **{**fused, **nesterov, **extra})
     except (TypeError, ValueError) as error:
         raise RecipeError(Problem("--optimizer_args", str(error))) from error
-    return made
+    return optimizer
 
 
 def _adafactor(members: list[dict[str, Any]], extra: dict[str, Any], rate: float) -> torch.optim.Optimizer:
-    """Adafactor of transformers. With ``relative_step`` (its default) it finds its own rates, as sd-scripts arranges it."""
-    from transformers.optimization import Adafactor  # noqa: PLC0415
-
+    """Make transformers' Adafactor. With ``relative_step`` (the default) it computes its own rates, as in sd-scripts."""
     relative = extra["relative_step"] = bool(extra.get("relative_step", True) or extra.get("warmup_init"))
     if relative:
         members = [{**group, "lr": None} for group in members]
@@ -107,10 +112,10 @@ def _adafactor(members: list[dict[str, Any]], extra: dict[str, Any], rate: float
 
 
 def make_schedule(args: Namespace, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """Make the learning rate schedule, or None where Adafactor finds its own rates.
+    """Make the learning rate schedule, or None where Adafactor computes its own rates.
 
     Raises:
-        RecipeError: unknown name, or a warmup that this schedule does not have.
+        RecipeError: the schedule is unknown, or has no warmup.
     """
     if optimizer.param_groups[0]["lr"] is None:
         return None
@@ -133,7 +138,7 @@ def make_schedule(args: Namespace, optimizer: torch.optim.Optimizer, steps: int)
 
 
 def warmup_steps(text: str, steps: int) -> int:
-    """Steps from ``100``, ``0.1`` or ``10%`` of the steps of the run."""
+    """Return the warmup steps from ``100``, ``0.1`` or ``10%`` of the steps of the run."""
     try:
         if text.endswith("%"):
             return int(float(text[:-1]) / 100 * steps)

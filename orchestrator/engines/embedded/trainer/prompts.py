@@ -1,7 +1,7 @@
-"""Prompt lines as gen_img.py reads them: ``prompt --n negative --w 64 --h 64 --d 1 --s 20 --l 7 --am 0.8 --f name.png``.
+"""Prompt lines in gen_img.py's syntax: ``prompt --n negative --w 64 --h 64 --d 1 --s 20 --l 7 --am 0.8 --f name.png``.
 
-One picture a line; blank lines and lines that begin with ``#`` are skipped. What gen_img.py would read as something else
-(weights in brackets, ``{a|b}``) is refused rather than drawn literally.
+Each line is one image. Blank lines and lines that begin with ``#`` are skipped. Syntax of gen_img.py that this engine does not
+have (weights in brackets, ``{a|b}``) is an error, because drawing it literally would give another image.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Defaults:
-    """What a line means where it says nothing."""
+class PromptDefaults:
+    """Settings of lines without the option."""
 
     width: int = 512
     height: int = 512
@@ -30,8 +30,13 @@ class Defaults:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One picture to draw. ``multipliers``: of the networks, in their order; None = as the command line says."""
+class PromptLine:
+    """One image to draw.
+
+    Attributes:
+        multipliers: of the networks, in their order. None means those of the command line.
+        file: name of the image file. None means a generated name.
+    """
 
     prompt: str
     negative: str
@@ -49,41 +54,40 @@ _OPTION = re.compile(r"\s--(?=[a-z]+\s)")
 _BRACKETS = re.compile(r"(?<!\\)[\[\](){}|]")
 
 
-def read(path: Path, defaults: Defaults) -> tuple[Line, ...]:
+def read(path: Path, defaults: PromptDefaults) -> tuple[PromptLine, ...]:
     """Read a file of prompt lines.
 
     Raises:
-        RecipeError: the file cannot be read, or lines are wrong (all of them are named).
+        RecipeError: the file cannot be read, or with the problems of all lines.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(Problem(str(path), f"cannot be read: {error}")) from error
-    wanted = [
-        (i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if line.strip() and not line.strip().startswith("#")
-    ]
+    stripped = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
+    prompt_lines = [(number, line) for number, line in stripped if line and not line.startswith("#")]
     problems: list[Problem] = []
-    lines: list[Line] = []
-    for count, (number, line) in enumerate(wanted):
+    lines: list[PromptLine] = []
+    for count, (number, line) in enumerate(prompt_lines):
         try:
             lines.append(parse(line, defaults, count))
         except ValueError as error:
             problems.append(Problem(f"{path}:{number}", str(error)))
-    if not wanted:
-        problems.append(Problem(str(path), "there is no prompt in this file"))
+    if not prompt_lines:
+        problems.append(Problem(str(path), "has no prompt"))
     if problems:
         raise RecipeError(problems)
     return tuple(lines)
 
 
-def parse(text: str, defaults: Defaults, count: int = 0) -> Line:
+def parse(text: str, defaults: PromptDefaults, count: int = 0) -> PromptLine:
     """Read one line. Without ``--d`` the seed is the default's plus ``count``.
 
     Raises:
-        ValueError: an unknown option, a wrong value, or syntax that this engine does not do.
+        ValueError: an unknown option, a wrong value, or syntax that this engine does not have.
     """
     prompt, *options = _OPTION.split(f" {text}")
-    line = Line(
+    line = PromptLine(
         prompt.strip(),
         "",
         defaults.width,
@@ -96,16 +100,14 @@ def parse(text: str, defaults: Defaults, count: int = 0) -> Line:
     for option in options:
         letter, _, value = option.strip().partition(" ")
         line = _with(line, letter, value.strip())
-    for words in (line.prompt, line.negative):
-        if _BRACKETS.search(words):
-            message = (
-                f"brackets and | have a meaning in prompts that the embedded engine does not do: {words!r}; write \\( \\)"
-            )
+    for part in (line.prompt, line.negative):
+        if _BRACKETS.search(part):
+            message = f"brackets and | are prompt syntax that the embedded engine does not have: {part!r}; write \\( \\)"
             raise ValueError(message)
-    return replace(line, prompt=_plain(line.prompt), negative=_plain(line.negative))
+    return replace(line, prompt=_unescape(line.prompt), negative=_unescape(line.negative))
 
 
-def _with(line: Line, letter: str, value: str) -> Line:
+def _with(line: PromptLine, letter: str, value: str) -> PromptLine:
     if letter not in _OPTIONS:
         message = f"--{letter} is not an option of a prompt line here (known: {' '.join(_OPTIONS)})"
         raise ValueError(message)
@@ -121,8 +123,8 @@ def _side(value: str) -> int:
     return side
 
 
-def _plain(words: str) -> str:
-    return re.sub(r"\\([\[\](){}|])", r"\1", words)
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([\[\](){}|])", r"\1", text)
 
 
 def _multipliers(value: str) -> tuple[float, ...]:

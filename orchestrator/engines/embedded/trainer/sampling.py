@@ -1,7 +1,7 @@
-"""Drawing pictures: many prompts at once, each from its own seed, the same whatever else is drawn with it.
+"""Drawing images: many prompts at once, each from its own seed, independent of the rest of its batch.
 
-Noise is drawn per picture on the CPU, and a batch is always filled up to its full size, so a picture does not depend on its
-company even in the last bit.
+Noise is drawn per image on the CPU, and a batch is always filled up to its full size, so an image is the same in every batch
+up to the last bit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from orchestrator.engines.embedded.trainer import model as models
+from orchestrator.engines.embedded.trainer.model import encode_text, tokens
 from orchestrator.errors import Problem, RecipeError, near_miss
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from orchestrator.engines.embedded.trainer.model import Model
-    from orchestrator.engines.embedded.trainer.prompts import Line
+    from orchestrator.engines.embedded.trainer.model import DiffusionModel
+    from orchestrator.engines.embedded.trainer.prompts import PromptLine
 
-# gen_img.py's names -> diffusers' class, its extra settings, and the name that web UIs know.
+# By gen_img.py's names: diffusers' class, its extra settings, and the name in web UIs.
 SAMPLERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "ddim": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, "DDIM"),
     "ddpm": ("DDPMScheduler", {"clip_sample": False}, "DDPM"),
@@ -43,31 +43,37 @@ _KEPT = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trai
 
 
 def check_sampler(name: str) -> None:
-    """Raise a RecipeError for a sampler that this engine does not have."""
+    """Check that this engine has a sampler.
+
+    Raises:
+        RecipeError: it does not.
+    """
     if name not in SAMPLERS:
         raise RecipeError(
             Problem("--sampler", f"{name} is unknown{near_miss(name, SAMPLERS)}", f"known: {', '.join(SAMPLERS)}")
         )
 
 
-def draw(model: Model, lines: Sequence[Line], clip_skip: int | None, batch_size: int) -> Iterator[tuple[Line, Image.Image]]:
-    """Draw every line, in order; lines that follow each other with the same size and settings share batches."""
+def draw(
+    model: DiffusionModel, lines: Sequence[PromptLine], clip_skip: int | None, batch_size: int
+) -> Iterator[tuple[PromptLine, Image.Image]]:
+    """Draw every line in order. Consecutive lines with the same size and settings share batches."""
     start = 0
     while start < len(lines):
         end = start
-        while end < len(lines) and end - start < batch_size and _together(lines[start]) == _together(lines[end]):
+        while end < len(lines) and end - start < batch_size and _batch_key(lines[start]) == _batch_key(lines[end]):
             end += 1
         batch = lines[start:end]
         yield from zip(batch, draw_batch(model, batch, clip_skip, batch_size), strict=True)
         start = end
 
 
-def _together(line: Line) -> tuple[object, ...]:
+def _batch_key(line: PromptLine) -> tuple[object, ...]:
     return (line.width, line.height, line.steps, line.scale, line.sampler)
 
 
 @torch.inference_mode()
-def draw_batch(model: Model, lines: Sequence[Line], clip_skip: int | None, size: int) -> list[Image.Image]:
+def draw_batch(model: DiffusionModel, lines: Sequence[PromptLine], clip_skip: int | None, size: int) -> list[Image.Image]:
     """Draw lines that share size, steps, scale and sampler, as one batch filled up to ``size``.
 
     Raises:
@@ -77,7 +83,7 @@ def draw_batch(model: Model, lines: Sequence[Line], clip_skip: int | None, size:
     check_sampler(first.sampler)
     cells = (first.height // model.reduction, first.width // model.reduction)
     if first.height % model.reduction or first.width % model.reduction:
-        raise RecipeError(Problem("--w/--h", f"{first.width}x{first.height} is no multiple of {model.reduction}"))
+        raise RecipeError(Problem("--w/--h", f"{first.width}x{first.height} is not a multiple of {model.reduction}"))
     filled = [*lines, *[first] * (size - len(lines))]
     scheduler = _scheduler(model, first.sampler, first.steps)
     generators = [torch.Generator("cpu").manual_seed(line.seed) for line in filled]
@@ -90,33 +96,33 @@ def draw_batch(model: Model, lines: Sequence[Line], clip_skip: int | None, size:
         text = torch.cat([_text(model, [line.negative for line in filled], clip_skip), text])
     extra = {"generator": generators} if _is_random(scheduler) else {}
     for time in scheduler.timesteps:
-        given = torch.cat([latents, latents]) if guided else latents
-        given = scheduler.scale_model_input(given, time).contiguous(memory_format=torch.channels_last)
-        answer = model.unet(given, time, text, return_dict=False)[0]
+        inputs = torch.cat([latents, latents]) if guided else latents
+        inputs = scheduler.scale_model_input(inputs, time).contiguous(memory_format=torch.channels_last)
+        prediction = model.unet(inputs, time, text, return_dict=False)[0]
         if guided:
-            without, with_prompt = answer.chunk(2)
-            answer = without + first.scale * (with_prompt - without)
-        latents = scheduler.step(answer, time, latents, return_dict=False, **extra)[0]
+            without, with_prompt = prediction.chunk(2)
+            prediction = without + first.scale * (with_prompt - without)
+        latents = scheduler.step(prediction, time, latents, return_dict=False, **extra)[0]
     decoded = model.vae.decode(latents / model.latent_scale, return_dict=False)[0]
     return [_image(value) for value in decoded[: len(lines)]]
 
 
-def _text(model: Model, captions: list[str], clip_skip: int | None) -> Tensor:
-    different = list(dict.fromkeys(captions))
-    # One at a time: what a caption becomes must not depend on how many others there are.
-    encoded = torch.cat([models.encode_text(model, models.tokens(model, [caption]), clip_skip) for caption in different])
-    return encoded[[different.index(caption) for caption in captions]]
+def _text(model: DiffusionModel, captions: list[str], clip_skip: int | None) -> Tensor:
+    unique = list(dict.fromkeys(captions))
+    # One at a time, because the states of a caption must not depend on the number of others.
+    encoded = torch.cat([encode_text(model, tokens(model, [caption]), clip_skip) for caption in unique])
+    return encoded[[unique.index(caption) for caption in captions]]
 
 
-def _scheduler(model: Model, name: str, steps: int) -> Any:
-    kind, extra, _ = SAMPLERS[name]
-    kept = {key: model.noise[key] for key in _KEPT if model.noise.get(key) is not None}
-    # steps_offset 1 is Stable Diffusion's; schedulers that do not know it ignore nothing: they are not given it.
+def _scheduler(model: DiffusionModel, name: str, steps: int) -> Any:
+    class_name, extra, _ = SAMPLERS[name]
+    settings = {key: model.noise[key] for key in _KEPT if model.noise.get(key) is not None}
+    # steps_offset 1 is Stable Diffusion's. Other schedulers do not have the setting.
     offset = {"steps_offset": 1} if name in {"ddim", "pndm"} else {}
     with warnings.catch_warnings():
-        # diffusers 0.32.1 hands tensors to numpy 2 in a way that numpy will stop taking some day; the numbers are right.
+        # diffusers 0.32.1 passes tensors to numpy 2 in a deprecated way. The numbers are right.
         warnings.filterwarnings("ignore", "__array", DeprecationWarning)
-        scheduler = getattr(diffusers, kind)(**kept, **extra, **offset)
+        scheduler = getattr(diffusers, class_name)(**settings, **extra, **offset)
         scheduler.set_timesteps(steps, device=model.device)
     return scheduler
 
@@ -130,6 +136,6 @@ def _is_random(scheduler: Any) -> bool:
 
 
 def _image(value: Tensor) -> Image.Image:
-    """(3, h, w) of -1..1 -> a picture."""
+    """Convert (3, h, w) of -1..1 to an image."""
     scaled = (value.float().cpu().clamp(-1, 1) + 1) * 127.5
     return Image.fromarray(np.asarray(scaled.round().to(torch.uint8).permute(1, 2, 0).contiguous()))

@@ -1,4 +1,4 @@
-"""What a training run settles before its first step: arguments, the network, how long it is, where it starts, the banner."""
+"""Preparation of a training run: arguments, network, length, first step, and the banner."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file
 
-from orchestrator.engines.embedded.trainer import images, model, network, optimizers, target_modules, training_state
+from orchestrator.engines.embedded.trainer import model, network, network_spec, optimizers, target_modules, training_state
 from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
+    from orchestrator.engines.embedded.trainer.images import ImageGroup
+    from orchestrator.engines.embedded.trainer.network_spec import BuiltNetwork, NetworkSpec
+
 
 @dataclass(frozen=True, slots=True)
-class Length:
-    """How long a run is, in optimizer steps and epochs."""
+class RunLength:
+    """The length of a run in optimizer steps, epochs and batches."""
 
     steps: int
     epochs: int
@@ -28,12 +31,12 @@ class Length:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch."""
+        """Return the optimizer steps of one epoch."""
         return math.ceil(self.batches_per_epoch / self.accumulation)
 
 
 def check(args: Namespace) -> None:
-    """Refuse arguments that cannot work together; all of them at once.
+    """Check values and combinations of arguments.
 
     Raises:
         RecipeError: with every problem.
@@ -46,11 +49,11 @@ def check(args: Namespace) -> None:
     if args.dim_from_weights and not args.network_weights:
         problems.append(Problem("--dim_from_weights", "needs --network_weights"))
     if (args.resume or args.initial_step) and not args.skip_until_initial_step:
-        hint = "without it sd-scripts would train all steps once more; the embedded engine refuses"
+        hint = "without it sd-scripts would train all steps again, so the embedded engine stops"
         problems.append(Problem("--resume", "needs --skip_until_initial_step", hint))
     if not 0 <= (args.min_timestep or 0) < (args.max_timestep or 1000) <= 1000:
-        said = f"{args.min_timestep or 0}..{args.max_timestep or 1000}"
-        problems.append(Problem("--min_timestep", f"the noise schedule has steps 0..1000, asked for {said}"))
+        span = f"{args.min_timestep or 0}..{args.max_timestep or 1000}"
+        problems.append(Problem("--min_timestep", f"the noise schedule has steps 0..1000, got {span}"))
     if args.log_with and not args.logging_dir:
         problems.append(Problem("--log_with", "needs --logging_dir"))
     if args.sample_prompts and not Path(args.sample_prompts).is_file():
@@ -58,26 +61,30 @@ def check(args: Namespace) -> None:
     if problems:
         raise RecipeError(problems)
     optimizers.optimizer_class(args.optimizer_type)
-    network.wanted(args)
+    network_spec.read(args)
 
 
-def make_network(args: Namespace, base: model.Model) -> network.Built:
-    """Build the network on the base and load ``--network_weights`` into it; say in sd-scripts' words what was made."""
+def make_network(args: Namespace, base: model.DiffusionModel) -> BuiltNetwork:
+    """Build the network on the base, load ``--network_weights`` into it, and log it in sd-scripts' words.
+
+    Raises:
+        RecipeError: the network cannot be built, or the weights do not match it.
+    """
     print(f"import network module: {args.network_module}", flush=True)
-    want = network.wanted(args)
+    spec = network_spec.read(args)
     weights = load_file(args.network_weights) if args.network_weights else None
-    built = network.build(base, want, weights if args.dim_from_weights else None)
+    built = network.build(base, spec, weights if args.dim_from_weights else None)
     brand = "LoRA" if args.network_module == "networks.lora" else "LyCORIS"
-    _describe(want)
-    # sd-scripts makes the modules of both halves, says so, and then applies those that it trains
-    text, unet = target_modules.find(base, network.selection(want), network.ranks(want))
-    say(f"create {brand} for Text Encoder: {len(text)} modules.")
-    say(f"create {brand} for U-Net: {len(unet)} modules.")
+    _log_ranks(spec)
+    # sd-scripts creates and logs the modules of both halves, and then applies the trained half only.
+    text, unet = target_modules.find(base, network_spec.selection(spec), network_spec.ranks(spec))
+    log(f"create {brand} for Text Encoder: {len(text)} modules.")
+    log(f"create {brand} for U-Net: {len(unet)} modules.")
     if weights is not None:
         try:
             built.network.load(weights)
         except (KeyError, ValueError) as error:
-            hint = "the file was trained with another network; --dim_from_weights takes its ranks"
+            hint = "the file was trained with another network; --dim_from_weights uses its ranks"
             raise RecipeError(Problem(str(args.network_weights), f"does not fit this network: {error}", hint)) from error
         print(f"load network weights from {args.network_weights}", flush=True)
     if args.gradient_checkpointing and base.device.type != "cpu":
@@ -86,19 +93,19 @@ def make_network(args: Namespace, base: model.Model) -> network.Built:
     return built
 
 
-def _describe(want: network.Wanted) -> None:
-    """Say rank, alpha and algorithm in the words of sd-scripts and LyCORIS."""
-    rank = network.ranks(want)
-    if want.module == "networks.lora":
-        say(f"create LoRA network. base dim (rank): {rank.dim}, alpha: {rank.alpha}")
-        if rank.conv_dim:
-            say(f"apply LoRA to Conv2d with kernel size (3,3). dim (rank): {rank.conv_dim}, alpha: {rank.conv_alpha}")
+def _log_ranks(spec: NetworkSpec) -> None:
+    """Log rank, alpha and algorithm in the words of sd-scripts and LyCORIS."""
+    ranks = network_spec.ranks(spec)
+    if spec.module == "networks.lora":
+        log(f"create LoRA network. base dim (rank): {ranks.dim}, alpha: {ranks.alpha}")
+        if ranks.conv_dim:
+            log(f"apply LoRA to Conv2d with kernel size (3,3). dim (rank): {ranks.conv_dim}, alpha: {ranks.conv_alpha}")
     else:
-        say(f"Using rank adaptation algo: {want.args.get('algo', 'lora').lower()}")
+        log(f"Using rank adaptation algo: {spec.args.get('algo', 'lora').lower()}")
 
 
-def measure(args: Namespace, groups: tuple[images.Group, ...]) -> Length:
-    """Steps, epochs and batches of the run; epochs asked for win over steps, as in sd-scripts."""
+def measure(args: Namespace, groups: tuple[ImageGroup, ...]) -> RunLength:
+    """Return the length of the run. ``--max_train_epochs`` overrides ``--max_train_steps``, as in sd-scripts."""
     batches = sum(group.batches() for group in groups)
     per_epoch = math.ceil(batches / args.gradient_accumulation_steps)
     steps = args.max_train_steps
@@ -107,39 +114,39 @@ def measure(args: Namespace, groups: tuple[images.Group, ...]) -> Length:
         print(
             f"override steps. steps for {args.max_train_epochs} epochs is / 指定エポックまでのステップ数: {steps}", flush=True
         )
-    return Length(steps, math.ceil(steps / per_epoch), batches, args.gradient_accumulation_steps)
+    return RunLength(steps, math.ceil(steps / per_epoch), batches, args.gradient_accumulation_steps)
 
 
-def first_step(args: Namespace, length: Length) -> int:
-    """The step to start after.
+def first_step(args: Namespace, length: RunLength) -> int:
+    """Return the number of steps that are done before this run.
 
     Raises:
-        RecipeError: the state belongs to other data or another seed, or there is nothing left to train.
+        RecipeError: the state belongs to other data or another seed, or no steps are left.
     """
     start = args.initial_step or 0
     if args.resume:
         position = training_state.read_position(Path(args.resume))
         if args.initial_step is None:
             start = int(position["current_step"])
-        for name, now in (("seed", args.seed), ("batches_per_epoch", length.batches_per_epoch)):
-            if position.get(name) != now:
-                what = f"was saved with {name} {position.get(name)}, now it is {now}"
+        for name, current in (("seed", args.seed), ("batches_per_epoch", length.batches_per_epoch)):
+            if position.get(name) != current:
+                what = f"was saved with {name} {position.get(name)}, now it is {current}"
                 raise RecipeError(Problem(str(args.resume), what, "start anew without --resume"))
     if start >= length.steps:
         raise RecipeError(Problem("--max_train_steps", f"should be greater than initial step: {length.steps} vs {start}"))
     return int(start)
 
 
-def report_buckets(groups: tuple[images.Group, ...]) -> None:
-    """Say how many pictures each bucket of each dataset holds."""
+def log_buckets(groups: tuple[ImageGroup, ...]) -> None:
+    """Log the number of images in each bucket of each dataset."""
     for i, group in enumerate(groups):
-        say(f"[Dataset {i}]")
+        log(f"[Dataset {i}]")
         for number, (size, members) in enumerate(group.by_bucket().items()):
-            say(f"bucket {number}: resolution {size}, count: {len(members)}")
+            log(f"bucket {number}: resolution {size}, count: {len(members)}")
 
 
-def banner(groups: tuple[images.Group, ...], length: Length) -> None:
-    """Print what sd-scripts prints before the first step: pictures, batches, epochs, steps."""
+def print_banner(groups: tuple[ImageGroup, ...], length: RunLength) -> None:
+    """Print sd-scripts' banner of images, batches, epochs and steps."""
     sizes = ", ".join(str(group.dataset.batch_size) for group in groups)
     lines = (
         "running training / 学習開始",
@@ -155,6 +162,6 @@ def banner(groups: tuple[images.Group, ...], length: Length) -> None:
     print("\n".join(lines), flush=True)
 
 
-def say(line: str) -> None:
-    """Write one line where a log belongs."""
+def log(line: str) -> None:
+    """Write one line to stderr."""
     print(line, file=sys.stderr, flush=True)

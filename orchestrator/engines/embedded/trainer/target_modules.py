@@ -1,7 +1,7 @@
-"""Which modules of a model a network is attached to, and what they are called in a LoRA file.
+"""The layers of a model that a network adapts, and their names in a LoRA file.
 
-Names follow the files of SD1.5: ``lora_unet_`` or ``lora_te_`` and the module's dotted name with underscores; the text
-encoder's always with ``text_model_``, which newer versions of transformers leave out of their own names.
+Names follow the files of SD1.5: ``lora_unet_`` or ``lora_te_`` and the module's dotted name with underscores. Names of the
+text encoder always contain ``text_model_``, which newer versions of transformers leave out of their own names.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ TEXT_ENCODER = ("CLIPAttention", "CLIPSdpaAttention", "CLIPMLP")
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """A linear or convolution layer to adapt: name in the file, the layer, rank and alpha of its adapter."""
+class TargetLayer:
+    """A linear or convolution layer to adapt: name in the file, layer, rank and alpha of its adapter."""
 
     name: str
     module: nn.Linear | nn.Conv2d
@@ -31,14 +31,14 @@ class Target:
 
     @property
     def kernel(self) -> tuple[int, int]:
-        """Kernel size; (1, 1) for a linear layer."""
+        """Return the kernel size, (1, 1) for a linear layer."""
         size = self.module.kernel_size if isinstance(self.module, nn.Conv2d) else (1, 1)
         return (int(size[0]), int(size[1]))
 
 
 @dataclass(frozen=True, slots=True)
-class Ranks:
-    """Rank and alpha of linear layers and 1x1 convolutions, and of larger convolutions (0 = leave them alone)."""
+class AdapterRanks:
+    """Rank and alpha of linear layers and 1x1 convolutions, and of larger convolutions (rank 0: not adapted)."""
 
     dim: int
     alpha: float
@@ -46,14 +46,14 @@ class Ranks:
     conv_alpha: float
 
     def of(self, module: nn.Linear | nn.Conv2d) -> tuple[int, float]:
-        """Rank and alpha for a layer."""
+        """Return rank and alpha for a layer."""
         large = isinstance(module, nn.Conv2d) and tuple(module.kernel_size) != (1, 1)
         return (self.conv_dim, self.conv_alpha) if large else (self.dim, self.alpha)
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """Module classes whose layers are adapted, and names (regular expressions from the start) of single layers."""
+class LayerSelection:
+    """Module classes whose layers are adapted, and names of single layers (patterns, matched from the start)."""
 
     unet_modules: Sequence[str]
     unet_names: Sequence[str] = ()
@@ -61,24 +61,24 @@ class Selection:
     text_names: Sequence[str] = ()
 
 
-def find(model: Any, selection: Selection, ranks: Ranks) -> tuple[list[Target], list[Target]]:
-    """Targets of the text encoder and of the U-Net, in the order of their modules.
+def find(model: Any, selection: LayerSelection, ranks: AdapterRanks) -> tuple[list[TargetLayer], list[TargetLayer]]:
+    """Return the target layers of the text encoder and of the U-Net, in the order of their modules.
 
     Raises:
-        ValueError: two targets have the same name (a selection that names a module and one inside it).
+        ValueError: two targets have the same name, because the selection names a module and one inside it.
     """
     text = list(_part("lora_te", text_root(model.text_encoder), selection.text_modules, selection.text_names, ranks))
     unet = list(_part("lora_unet", model.unet, selection.unet_modules, selection.unet_names, ranks))
     names = [target.name for target in text + unet]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        message = f"duplicated lora name: {', '.join(twice)}"
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        message = f"duplicated lora name: {', '.join(duplicates)}"
         raise ValueError(message)
     return text, unet
 
 
 def text_root(text_encoder: nn.Module) -> nn.Module:
-    """A root below which modules are called ``text_model.encoder…``, whatever the version of transformers calls them."""
+    """Return a root whose modules are named ``text_model.encoder…`` under every version of transformers."""
     if hasattr(text_encoder, "text_model"):
         return text_encoder
     root = nn.Module()
@@ -86,7 +86,9 @@ def text_root(text_encoder: nn.Module) -> nn.Module:
     return root
 
 
-def _part(prefix: str, root: nn.Module, classes: Sequence[str], names: Sequence[str], ranks: Ranks) -> Iterator[Target]:
+def _part(
+    prefix: str, root: nn.Module, classes: Sequence[str], names: Sequence[str], ranks: AdapterRanks
+) -> Iterator[TargetLayer]:
     for name, module in root.named_modules():
         single = any(re.match(pattern, name) for pattern in names)
         if type(module).__name__ in classes and not single:
@@ -96,8 +98,8 @@ def _part(prefix: str, root: nn.Module, classes: Sequence[str], names: Sequence[
             yield from _target(f"{prefix}.{name}", module, ranks)
 
 
-def _target(dotted: str, layer: nn.Module, ranks: Ranks) -> Iterator[Target]:
+def _target(dotted: str, layer: nn.Module, ranks: AdapterRanks) -> Iterator[TargetLayer]:
     if isinstance(layer, nn.Linear | nn.Conv2d):
         dim, alpha = ranks.of(layer)
         if dim > 0:
-            yield Target(dotted.replace(".", "_"), layer, dim, alpha)
+            yield TargetLayer(dotted.replace(".", "_"), layer, dim, alpha)

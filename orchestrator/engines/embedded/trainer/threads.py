@@ -1,7 +1,7 @@
-"""Threads of the embedded programs. Nothing is imported and nothing starts here.
+"""Threads of the embedded programs. Importing this module starts nothing.
 
-OpenMP's threads spin while they wait for each other; with anything else running on the machine a training of small operations
-then takes ten times as long (measured: 228 s instead of 17 s), so they are told to sleep.
+OpenMP's threads spin while they wait for each other. On a busy machine that makes a training of small operations ten times
+slower (228 s instead of 17 s measured), so they sleep instead.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import os
 
 
 def prepare() -> None:
-    """Say how OpenMP waits. Has an effect only before torch is imported; what the environment says stands."""
+    """Let OpenMP threads sleep, unless the environment sets another policy. Works only before torch is imported."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def apply() -> None:
-    """Take ``OMP_NUM_THREADS`` of this moment: a forked process has torch already, and torch read it long ago."""
-    import torch  # noqa: PLC0415
+    """Use the current ``OMP_NUM_THREADS``. A forked process inherits a torch that read the variable of its parent."""
+    import torch  # noqa: PLC0415 - after prepare()
 
-    said = os.environ.get("OMP_NUM_THREADS", "")
-    if said.isdigit() and int(said) > 0:
-        torch.set_num_threads(int(said))
+    count = os.environ.get("OMP_NUM_THREADS", "")
+    if count.isdigit() and int(count) > 0:
+        torch.set_num_threads(int(count))
