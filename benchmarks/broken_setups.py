@@ -407,7 +407,7 @@ def ask(project: Project, argv: tuple[str, ...]) -> tuple[int, str]:
 
 
 def healthy(folder: Path) -> tuple[int, str]:
-    """Ask doctor about the project as it is made: it must find nothing that stops a run."""
+    """Ask doctor about the project as it is made: it must report no error."""
     return ask(make(folder), ("doctor", "mimi-locon"))
 
 

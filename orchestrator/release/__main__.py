@@ -1,4 +1,4 @@
-"""Program: finished weights and pictures -> what people download. ``python -m orchestrator.release request.json``.
+"""Program: finished weights and images to a release. ``python -m orchestrator.release request.json``.
 
 For one recipe: the file that explains itself, its preview and sidecars, a model card, checksums and a manifest. For a
 collection: all of its members, their grids, one card in two languages, and a zip that is the same for the same content.
@@ -13,10 +13,13 @@ from typing import Any
 
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
 from orchestrator.release import collection, recipe_release
+from orchestrator.release.request import read_request, require
+from orchestrator.system.terminal import print_progress
 
+_KEYS = {"recipe": ("output", "recipe", "lora"), "collection": ("output", "name", "members")}
 PRELOAD = (
     "orchestrator.release.grid",
-    "orchestrator.weights.families.block_stats",
+    "orchestrator.release.block_stats",
     "PIL.JpegImagePlugin",
     "PIL.WebPImagePlugin",
     "huggingface_hub.repocard_data",
@@ -24,17 +27,12 @@ PRELOAD = (
 )
 
 
-def progress(done: int, total: int, note: str) -> None:
-    """Print a line that the orchestrator reads."""
-    print("PROGRESS " + json.dumps({"done": done, "total": total, "note": note}, ensure_ascii=False), flush=True)
-
-
 def main(argv: list[str]) -> int:
-    """Run one request and return the exit code: 0 only when everything is written."""
+    """Run one request and return the exit code: 0 after everything is written."""
     try:
         request = _read(Path(argv[0] if argv else "request.json"))
         release = recipe_release.release if request["kind"] == "recipe" else collection.release
-        release(request, progress)
+        release(request, print_progress)
     except OrchestratorError as error:
         print(error, file=sys.stderr, flush=True)
         return error.exit_code
@@ -42,18 +40,12 @@ def main(argv: list[str]) -> int:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        request = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(Problem(str(path), f"is no request: {error}")) from error
-    wanted = {"recipe": ("output", "recipe", "lora"), "collection": ("output", "name", "members")}
-    kind = request.get("kind") if isinstance(request, dict) else None
-    if kind not in wanted:
+    request = read_request(path)
+    kind = request.get("kind")
+    if kind not in _KEYS:
         raise RecipeError(Problem(f"{path}: kind", f'is {json.dumps(kind)}; takes "recipe" or "collection"'))
-    missing = [key for key in wanted[kind] if not request.get(key)]
-    if missing:
-        raise RecipeError([Problem(f"{path}: {key}", "is missing or empty") for key in missing])
-    return dict(request)
+    require(request, _KEYS[kind], path)
+    return request
 
 
 if __name__ == "__main__":

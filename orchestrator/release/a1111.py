@@ -1,4 +1,4 @@
-"""How a picture was made, in the text that A1111 writes into its PNG files and reads back ("PNG Info", "Send to txt2img")."""
+"""Generation parameters in the text form of A1111's PNG files ("PNG Info", "Send to txt2img")."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 
-# As A1111 names them.
+# The names in A1111.
 _SAMPLERS = {
     "euler_a": "Euler a",
     "euler": "Euler",
@@ -30,14 +30,14 @@ _SAMPLERS = {
 
 
 def parameters(recipe: Recipe, name: str, prompt: str, facts: JSON, model_hash: str = "") -> str:
-    """Return A1111's text for one picture: prompt, negative prompt, then one line of settings.
+    """Return A1111's text for one image: prompt, negative prompt, one line of settings.
 
     Args:
-        recipe: its ``render`` table says how the picture was drawn.
-        name: the prompt's name in the recipe.
-        prompt: its text, trigger words filled in.
+        recipe: the recipe of the image.
+        name: name of the prompt in the recipe.
+        prompt: text of the prompt, with its trigger words.
         facts: ``base`` (checkpoint and digest).
-        model_hash: sshs_model_hash of the LoRA; "" where it is not known yet.
+        model_hash: sshs_model_hash of the LoRA, or "" before it is computed.
     """
     render = recipe.render
     own = render.prompts.get(name)
@@ -61,7 +61,7 @@ def parameters(recipe: Recipe, name: str, prompt: str, facts: JSON, model_hash: 
     return "\n".join((first, *([f"Negative prompt: {negative}"] if negative else []), line))
 
 
-def every(recipe: Recipe) -> dict[str, str]:
-    """Return the text of each of a recipe's pictures by prompt name, from the recipe alone."""
+def parameters_by_prompt(recipe: Recipe) -> dict[str, str]:
+    """Return the text of each image of a recipe, by prompt name."""
     facts = {"base": {"checkpoint": recipe.base.checkpoint, "sha256": recipe.base.sha256}}
     return {column["name"]: parameters(recipe, column["name"], column["prompt"], facts) for column in recipe.columns()}

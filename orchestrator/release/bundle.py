@@ -1,4 +1,4 @@
-"""Manifest, checksums and zip: what makes a release checkable, and the same for the same content."""
+"""Manifest, checksums and zip of a release. The same content gives the same bytes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import os
 import shutil
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.release import scrub
+from orchestrator.system.files import draft, sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -22,10 +24,15 @@ JSON = dict[str, Any]
 SCHEMA = 1
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 PLAIN = "-plain.safetensors"
-"""Ending of an exact plain copy of a Tucker LoCon, for programs that refuse lora_mid."""
+"""Suffix of the plain copy of a Tucker LoCon, for programs that refuse lora_mid."""
+BLOCKS = "blocks.json"
+"""Name of the block statistics beside a release: {step kind: {sha256, blocks}}.
+
+It is not part of the bundle, because its last digits vary by machine.
+"""
 _CHUNK = 4 * 2**20
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
-# Packages whose version can change what comes out; asked of the installed distributions, nothing is imported.
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip
+# Packages that can change the results by their version. None is imported for it.
 _PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "lycoris-lora", "bitsandbytes", "xformers", "safetensors", "numpy",
     "pillow", "jinja2",
@@ -34,21 +41,20 @@ _PACKAGES = (
 
 def digest(path: Path) -> JSON:
     """Return ``bytes`` and ``sha256`` of a file."""
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def digests(folder: Path, names: Iterable[str], known: Mapping[str, JSON] | None = None) -> dict[str, JSON]:
-    """Return bytes and digest of files below ``folder``, sorted by name; ``known`` ones are not read again."""
-    known = known or {}
-    wanted = sorted(set(names))
-    with ThreadPoolExecutor(2) as pool:  # hashing lets go of the interpreter's lock
-        fresh = {name: pool.submit(digest, folder / name) for name in wanted if name not in known}
-        return {name: dict(known[name]) if name in known else fresh[name].result() for name in wanted}
+def digests(folder: Path, names: Iterable[str], computed: Mapping[str, JSON] | None = None) -> dict[str, JSON]:
+    """Return bytes and digest of files below ``folder``, sorted by name. Those in ``computed`` are not read again."""
+    computed = computed or {}
+    names = sorted(set(names))
+    with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter's lock
+        fresh = {name: pool.submit(digest, folder / name) for name in names if name not in computed}
+        return {name: dict(computed[name]) if name in computed else fresh[name].result() for name in names}
 
 
 def write_sums(folder: Path, files: Mapping[str, JSON]) -> None:
-    """Write SHA256SUMS, which ``sha256sum -c`` reads; the manifest is in it."""
+    """Write SHA256SUMS for ``sha256sum -c``, the manifest included."""
     lines = {name: entry["sha256"] for name, entry in files.items()}
     lines[MANIFEST] = digest(folder / MANIFEST)["sha256"]
     text = "".join(f"{lines[name]}  {name}\n" for name in sorted(lines))
@@ -56,32 +62,34 @@ def write_sums(folder: Path, files: Mapping[str, JSON]) -> None:
 
 
 def write_manifest(folder: Path, manifest: JSON) -> None:
-    """Write manifest.json: sorted, so that the same content is the same bytes."""
+    """Write manifest.json with sorted keys, so that the same content gives the same bytes."""
     text = json.dumps({"schema": SCHEMA, **manifest}, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
     (folder / MANIFEST).write_bytes(text.encode())
 
 
 def read_manifest(folder: Path) -> JSON:
-    """Read a manifest; ``StepFailed`` if there is none that can be read."""
+    """Return the manifest of a release folder.
+
+    Raises:
+        StepFailed: the manifest cannot be read.
+    """
     try:
-        found = json.loads((folder / MANIFEST).read_text("utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
     except (OSError, ValueError) as error:
         hint = "is it a release folder? run its release step again"
         raise StepFailed(Problem(str(folder / MANIFEST), f"cannot be read: {error}", hint)) from error
-    if not isinstance(found, dict):
-        raise StepFailed(Problem(str(folder / MANIFEST), "is no object"))
-    return found
+    if not isinstance(manifest, dict):
+        raise StepFailed(Problem(str(folder / MANIFEST), "is not a JSON object"))
+    return manifest
 
 
-def lock(records: Mapping[str, JSON], given: JSON | None = None) -> JSON:
-    """Return what a rebuild would have to hold still: engines, packages, digests of what came from outside, the machine.
+def lock(records: Mapping[str, JSON], overrides: JSON | None = None) -> JSON:
+    """Return the conditions of a rebuild: engines, packages, digests of the sources, the machine.
 
     Args:
-        records: of the steps, by kind.
-        given: what the orchestrator knows better; wins.
+        records: records of the steps, by kind.
+        overrides: entries of the orchestrator that replace those of the records.
     """
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - it reads folders
-
     packages: dict[str, str] = {}
     for name in _PACKAGES:
         try:
@@ -91,7 +99,7 @@ def lock(records: Mapping[str, JSON], given: JSON | None = None) -> JSON:
     train, data = records.get("train", {}), records.get("dataset", {})
     host = {key: value for key, value in train.get("host", {}).items() if key not in ("node", "packages")}
     packages |= train.get("host", {}).get("packages", {})
-    found: JSON = {
+    conditions: JSON = {
         "engine": train.get("engine", ""),
         "packages": packages,
         "sources": train.get("sources", {}),
@@ -99,41 +107,47 @@ def lock(records: Mapping[str, JSON], given: JSON | None = None) -> JSON:
         "dataset": hashlib.sha256(json.dumps(data.get("sources", {}), sort_keys=True).encode()).hexdigest() if data else "",
         "host": host,
     }
-    return dict(scrub.paths(found | (given or {})))
+    return dict(scrub.paths(conditions | (overrides or {})))
 
 
 def steps(records: Mapping[str, JSON]) -> JSON:
-    """Return key, engine, resumption and changes of each step, by kind; no time of day and no path."""
-    wanted = ("name", "key", "engine", "seconds", "resumed_from", "attempts", "changes", "inputs")
-    return {kind: scrub.paths({key: record[key] for key in wanted if key in record}) for kind, record in records.items()}
+    """Return key, engine, resumption and changes of each step, by kind, without times of day and paths."""
+    keys = ("name", "key", "engine", "seconds", "resumed_from", "attempts", "changes", "inputs")
+    return {kind: scrub.paths({key: record[key] for key in keys if key in record}) for kind, record in records.items()}
 
 
-def place(source: Path, target: Path) -> None:
-    """Put a file into the bundle: as a second name of the same bytes, or, on another file system, as a copy."""
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put a file into the bundle as a hard link, or as a copy on another file system."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:
-        draft = target.with_name(f".{target.name}.part")
-        shutil.copyfile(source, draft)
-        draft.replace(target)
+        with draft(target) as part:
+            shutil.copyfile(source, part)
 
 
 def write_zip(folder: Path, target: Path, names: Iterable[str], tick: Callable[[str], None]) -> dict[str, JSON]:
-    """Write a zip with stored files, fixed times and modes; return bytes and digest of every file, taken on the way.
+    """Write a zip of stored files, and return bytes and digest of every file.
 
-    The same files give the same bytes, on any machine.
+    Times and modes are fixed: the same files give the same bytes on any machine.
 
     Args:
-        folder: where the files lie.
+        folder: the folder of the files.
         target: the zip.
-        names: files below ``folder``; they stand in the zip below the folder NAME/.
-        tick: told the name of each file when it is in.
+        names: files below ``folder``. Their names in the zip begin with NAME/.
+        tick: called with the name of each written file.
+
+    Raises:
+        StepFailed: the zip cannot be written.
     """
-    found: dict[str, JSON] = {}
-    draft = target.with_name(f".{target.name}.part")
+    written: dict[str, JSON] = {}
     try:
-        with draft.open("wb") as raw, zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as archive, ThreadPoolExecutor(1) as pool:
+        with (
+            draft(target) as part,
+            part.open("wb") as raw,
+            zipfile.ZipFile(raw, "w", zipfile.ZIP_STORED) as archive,
+            ThreadPoolExecutor(1) as pool,
+        ):
             for name in names:
                 entry = zipfile.ZipInfo(f"{target.stem}/{name}", _EPOCH)
                 entry.external_attr = 0o644 << 16
@@ -144,14 +158,11 @@ def write_zip(folder: Path, target: Path, names: Iterable[str], tick: Callable[[
                     pending = pool.submit(sha.update, b"")
                     while data := file.read(_CHUNK):
                         pending.result()
-                        pending = pool.submit(sha.update, data)  # beside the checksum and the writing of the zip
+                        pending = pool.submit(sha.update, data)  # while the zip is written
                         into.write(data)
                     pending.result()
-                found[name] = {"bytes": size, "sha256": sha.hexdigest()}
+                written[name] = {"bytes": size, "sha256": sha.hexdigest()}
                 tick(name)
-        draft.replace(target)
     except OSError as error:
         raise StepFailed(Problem(str(target), f"cannot be written: {error.strerror or error}", "is the disk full?")) from error
-    finally:
-        draft.unlink(missing_ok=True)
-    return found
+    return written

@@ -1,4 +1,4 @@
-"""The model card: front matter for the Hugging Face Hub and a text from templates, which a recipe may replace."""
+"""Model cards: front matter for the Hugging Face Hub, and a text from templates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 _TEMPLATES = Path(__file__).with_name("templates")
-# Licences that the Hub knows by these names; any other is "other" with its name.
+# Names of licences on the Hub. All others are "other" with their name.
 _KNOWN_LICENSES = {
     "apache-2.0", "mit", "openrail", "creativeml-openrail-m", "openrail++", "bigscience-openrail-m", "cc0-1.0", "cc-by-4.0",
     "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "wtfpl", "unlicense", "gpl-3.0",
@@ -30,42 +30,42 @@ _TAGS = {
 
 
 def front_matter(recipes: list[Recipe], widgets: list[JSON]) -> str:
-    """Return the YAML that the Hub reads: languages, tags, base model, trigger words, licence, example pictures.
+    """Return the YAML for the Hub: languages, tags, base model, trigger words, licence, example images.
 
     Args:
-        recipes: those that the card is about.
-        widgets: ``{"text": prompt, "output": {"url": picture}}``; only pictures that are in the bundle.
+        recipes: recipes of the card.
+        widgets: ``{"text": prompt, "output": {"url": image}}`` for images in the bundle.
     """
     first = recipes[0]
-    said: JSON = {"language": ["en", "ja"], "pipeline_tag": "text-to-image"}
-    said["tags"] = ["text-to-image", "lora", "template:sd-lora", *_TAGS[first.base.architecture]]
-    said["tags"] += [tag for recipe in recipes for tag in (recipe.network.family, *recipe.release.tags)]
-    said["tags"] = list(dict.fromkeys(said["tags"]))
+    data: JSON = {"language": ["en", "ja"], "pipeline_tag": "text-to-image"}
+    data["tags"] = ["text-to-image", "lora", "template:sd-lora", *_TAGS[first.base.architecture]]
+    data["tags"] += [tag for recipe in recipes for tag in (recipe.network.family, *recipe.release.tags)]
+    data["tags"] = list(dict.fromkeys(data["tags"]))
     bases = sorted({hub for recipe in recipes if (hub := hub_name(recipe.base.url))})
     if bases:
-        said["base_model"] = bases[0] if len(bases) == 1 else bases
-    said["instance_prompt"] = ", ".join(first.triggers())
+        data["base_model"] = bases[0] if len(bases) == 1 else bases
+    data["instance_prompt"] = ", ".join(first.triggers())
     licence = first.release.license
     if licence.lower() in _KNOWN_LICENSES:
-        said["license"] = licence.lower()
+        data["license"] = licence.lower()
     elif licence:
-        said |= {"license": "other", "license_name": licence}
+        data |= {"license": "other", "license_name": licence}
     if widgets:
-        said["widget"] = widgets
-    return f"---\n{ModelCardData(**said).to_yaml()}\n---\n"
+        data["widget"] = widgets
+    return f"---\n{ModelCardData(**data).to_yaml()}\n---\n"
 
 
 def hub_name(url: str) -> str:
-    """Return OWNER/NAME of ``hf:owner/name/file``; "" for other sources."""
+    """Return OWNER/NAME of ``hf:owner/name/file``, or "" for other sources."""
     parts = url.removeprefix("hf:").split("/") if url.startswith("hf:") else []
     return "/".join(parts[:2]) if len(parts) >= 2 else ""
 
 
-def render(template: str, said: JSON, override: str = "", root: str = ".") -> str:
-    """Return a template's text; a folder of the recipe's own templates is asked first.
+def render(template: str, context: JSON, override: str = "", root: str = ".") -> str:
+    """Return the text of a template. The folder of the recipe's own templates comes first.
 
     Raises:
-        StepFailed: the template is missing, broken, or asks for what is not known.
+        StepFailed: a template that is missing or broken, or that reads an unknown value.
     """
     folders = [*([Path(root) / override] if override else []), _TEMPLATES]
     environment = ImmutableSandboxedEnvironment(
@@ -84,7 +84,7 @@ def render(template: str, said: JSON, override: str = "", root: str = ".") -> st
         "cell": cell,
     }
     try:
-        text = environment.get_template(template).render(**said)
+        text = environment.get_template(template).render(**context)
     except jinja2.TemplateError as error:
         where = f"{getattr(error, 'filename', None) or template}:{getattr(error, 'lineno', None) or 0}"
         raise StepFailed(Problem(where, f"{error}", "release.templates names a folder of your own templates")) from error
@@ -92,7 +92,7 @@ def render(template: str, said: JSON, override: str = "", root: str = ".") -> st
 
 
 def _tidy(text: str) -> str:
-    """Mend what templates leave behind: spaces at line ends, empty lines inside tables, headings without one before."""
+    """Remove spaces at line ends and empty lines inside tables, and put an empty line before headings."""
     lines: list[str] = []
     for line in text.splitlines():
         kept = line.rstrip()
@@ -106,14 +106,14 @@ def _tidy(text: str) -> str:
 
 
 def size(count: float) -> str:
-    """Return bytes in MiB, as the seed's card lists them; small files in KiB."""
+    """Return bytes in MiB, or in KiB below one MiB."""
     if count < 2**20:
         return f"{count / 2**10:.0f} KiB"
     return f"{count / 2**20:.1f} MiB" if count < 100 * 2**20 else f"{count / 2**20:.0f} MiB"
 
 
 def number(value: Any) -> str:
-    """Return a number without what floating point adds: 128, 0.5, 64 for 64.0."""
+    """Return a number in its shortest form: 128, 0.5, 64 for 64.0."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -139,5 +139,5 @@ def duration(seconds: float) -> str:
 
 
 def cell(text: Any) -> str:
-    """Return a text that does not break a Markdown table."""
+    """Return a text for a cell of a Markdown table."""
     return str(text).replace("|", "\\|").replace("\n", " ")

@@ -1,4 +1,4 @@
-"""The release that several recipes form together: the folder of the seed's card, and a zip of it."""
+"""The release of several recipes: a folder with their files, one card and a zip of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.release import bundle, card
-from orchestrator.release.recipe_release import read_recipe
+from orchestrator.release.request import read_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,49 +16,51 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 
-# What stands beside every LoRA, where a member has it.
+# Files beside a LoRA.
 _SIDECARS = (".png", ".json", ".civitai.info", bundle.PLAIN)
 
 
 def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
-    """Write the release of several recipes into ``request["output"]``: files, image/, README.md, checksums, manifest, zip.
+    """Write the release of several recipes into ``request["output"]``.
+
+    Writes files, image/, README.md, checksums, manifest and zip.
 
     Args:
-        request: kind "collection", output, name, members [{recipe, folder}], grids (files, or folders that hold them);
-            optional lock, root (for release.templates).
-        tick: told parts done, parts in all, and what was done.
+        request: kind "collection", output, name, members [{recipe, folder}], grids (files, or their folders),
+            and optionally lock and root (for release.templates).
+        tick: called with (parts done, all parts, name of the part).
 
     Raises:
-        OrchestratorError: every member or grid that is missing; the output is then incomplete and has no SHA256SUMS.
+        OrchestratorError: every missing member or grid. The output is then incomplete, without SHA256SUMS.
     """
     name, output = str(request["name"]), Path(request["output"])
     recipes = [read_recipe(member["recipe"], f"request: members.{number}") for number, member in enumerate(request["members"])]
     folders = [Path(member["folder"]) for member in request["members"]]
     manifests = [bundle.read_manifest(folder) for folder in folders]
-    placed, problems = _gather(recipes, folders, list(request.get("grids") or []))
+    sources, problems = _gather(recipes, folders, list(request.get("grids") or []))
     if problems:
         raise StepFailed(problems)
     (output / "image").mkdir(parents=True, exist_ok=True)
     (output / bundle.SUMS).unlink(missing_ok=True)
-    total = len(placed) + 4
-    for target, source in placed.items():
-        bundle.place(source, output / target)
-    known = {
+    total = len(sources) + 4
+    for target, source in sources.items():
+        bundle.link_or_copy(source, output / target)
+    computed = {
         f"{recipe.name}{suffix}": manifest["files"][f"{recipe.name}{suffix}"]
         for recipe, manifest in zip(recipes, manifests, strict=True)
         for suffix in (".safetensors", *_SIDECARS)
         if f"{recipe.name}{suffix}" in manifest["files"]
     }
     tick(1, total, "files")
-    text = _card(name, recipes, manifests, sorted(placed), request)
+    text = _card(name, recipes, manifests, sorted(sources), request)
     (output / "README.md").write_bytes(text.encode())
     tick(2, total, "card")
 
-    names = ["README.md", *sorted(placed)]
+    names = ["README.md", *sorted(sources)]
     manifest: JSON = {
         "kind": "collection",
         "name": name,
-        "files": bundle.digests(output, names, known),
+        "files": bundle.digests(output, names, computed),
         "members": {
             recipe.name: {key: value for key, value in manifest.items() if key not in ("files", "schema", "kind", "name")}
             for recipe, manifest in zip(recipes, manifests, strict=True)
@@ -70,50 +72,50 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
     done = 3
     tick(done, total, "checksums")
 
-    def told(file: str) -> None:
+    def tick_file(file: str) -> None:
         nonlocal done
         done += 1
         tick(min(done, total - 1), total, file)
 
-    # What the members' manifests say of their files is believed until here; the zip reads every byte anyway.
-    read = bundle.write_zip(output, output / f"{name}.zip", [*names, bundle.MANIFEST, bundle.SUMS], told)
-    changed = [file for file, entry in manifest["files"].items() if read[file] != entry]
+    # The digests in the members' manifests are checked here, because the zip reads every byte anyway.
+    written = bundle.write_zip(output, output / f"{name}.zip", [*names, bundle.MANIFEST, bundle.SUMS], tick_file)
+    changed = [file for file, entry in manifest["files"].items() if written[file] != entry]
     if changed:
         (output / bundle.SUMS).unlink()
         (output / f"{name}.zip").unlink()
         hint = "run the release steps of those recipes again (--force release)"
-        raise StepFailed([Problem(file, "is not what its recipe's manifest says", hint) for file in changed])
+        raise StepFailed([Problem(file, "differs from the manifest of its recipe", hint) for file in changed])
     tick(total, total, f"{name}.zip")
 
 
 def _gather(recipes: list[Recipe], folders: list[Path], grids: list[str]) -> tuple[dict[str, Path], list[Problem]]:
-    """Return where every file of the bundle comes from, by its name in the bundle, and what is missing."""
-    placed: dict[str, Path] = {}
+    """Return the source of every file by its name in the bundle, and a problem for every missing one."""
+    sources: dict[str, Path] = {}
     problems: list[Problem] = []
     for recipe, folder in zip(recipes, folders, strict=True):
         weights = folder / f"{recipe.name}.safetensors"
         if weights.is_file():
-            placed[weights.name] = weights
+            sources[weights.name] = weights
         else:
             problems.append(Problem(str(weights), "is missing", "run the recipe's release step again"))
         for suffix in _SIDECARS:
             if (folder / f"{recipe.name}{suffix}").is_file():
-                placed[f"{recipe.name}{suffix}"] = folder / f"{recipe.name}{suffix}"
+                sources[f"{recipe.name}{suffix}"] = folder / f"{recipe.name}{suffix}"
         for suffix in (".png", ".webp"):
             if (folder / f"{recipe.name}_grid{suffix}").is_file():
-                placed[f"image/{recipe.name}_grid{suffix}"] = folder / f"{recipe.name}_grid{suffix}"
+                sources[f"image/{recipe.name}_grid{suffix}"] = folder / f"{recipe.name}_grid{suffix}"
     for grid in map(Path, grids):
-        found = sorted(grid.glob("*_grid.*")) if grid.is_dir() else [grid]
-        for path in found:
+        images = sorted(grid.glob("*_grid.*")) if grid.is_dir() else [grid]
+        for path in images:
             if path.is_file() and path.suffix in (".png", ".webp"):
-                placed[f"image/{path.name}"] = path
-        if not any(path.is_file() for path in found):
+                sources[f"image/{path.name}"] = path
+        if not any(path.is_file() for path in images):
             problems.append(Problem(str(grid), "holds no grid", "run the grid step again"))
-    return placed, problems
+    return sources, problems
 
 
 def _card(name: str, recipes: list[Recipe], manifests: list[JSON], files: list[str], request: JSON) -> str:
-    """Return README.md: Japanese and English from the same numbers."""
+    """Return README.md in Japanese and English."""
     first = recipes[0].release
     members = [
         {"recipe": recipe, "facts": manifest.get("facts", {}), "lock": manifest.get("lock", {})}
@@ -121,7 +123,7 @@ def _card(name: str, recipes: list[Recipe], manifests: list[JSON], files: list[s
     ]
     subjects = list(dict.fromkeys(recipe.subject for recipe in recipes))
     grids = [subject for subject in subjects if f"image/{subject}_grid.png" in files]
-    said: JSON = {
+    context: JSON = {
         "name": name,
         "title": first.collection_title or name,
         "title_ja": first.collection_title_ja or first.collection_title or name,
@@ -142,13 +144,13 @@ def _card(name: str, recipes: list[Recipe], manifests: list[JSON], files: list[s
         prompts = manifest.get("facts", {}).get("prompts") or []
         if prompts and f"{recipe.name}.png" in files:
             widgets.append({"text": prompts[0]["prompt"], "output": {"url": f"{recipe.name}.png"}})
-    said["front_matter"] = card.front_matter(recipes, widgets)
-    return card.render("collection.md.j2", said, first.templates, str(request.get("root", ".")))
+    context["front_matter"] = card.front_matter(recipes, widgets)
+    return card.render("collection.md.j2", context, first.templates, str(request.get("root", ".")))
 
 
 def _common(members: list[JSON]) -> JSON:
-    """Return the training values that all members share, and for the others what each has: key -> {value: [names]}."""
-    found: JSON = {}
+    """Return the training values that all members share."""
+    common: JSON = {}
     keys = dict.fromkeys(key for member in members for key in member["facts"].get("training", {}))
     for key in keys:
         values: dict[str, list[str]] = {}
@@ -156,5 +158,5 @@ def _common(members: list[JSON]) -> JSON:
             value = member["facts"].get("training", {}).get(key)
             values.setdefault("" if value is None else str(value), []).append(member["recipe"].name)
         if len(values) == 1 and "" not in values:
-            found[key] = members[0]["facts"]["training"][key]
-    return found
+            common[key] = members[0]["facts"]["training"][key]
+    return common

@@ -1,4 +1,4 @@
-"""What of a rebuild differs: recipe, what came from outside, engine and packages, machine, and then the files."""
+"""Differences between two builds of a release."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ if TYPE_CHECKING:
 
 
 def differences(first: Path, second: Path) -> list[Check]:
-    """Say what of a rebuild differs: recipe, what came from outside, engine and packages, machine, and then the files.
+    """Compare two builds of a release: recipe, sources, engine, packages, machine, weights, files.
 
-    The cause stands before the effect. Weights that were trained anew differ in their bytes (UNKNOWN, not FAIL): a training
-    is not reproducible to the bit.
+    Causes come before effects. Different weights are UNKNOWN, not FAIL, because a training is not reproducible to the bit.
     """
     with opened(first) as one, opened(second) as two:
         mine, other = manifest_of(one), manifest_of(two)
@@ -34,9 +33,9 @@ def differences(first: Path, second: Path) -> list[Check]:
             checks.append(Check(f"{name}", CheckStatus.FAIL, "is in one of the two only"))
             continue
         for part in ("recipe", "lock"):
-            found = sorted(_unlike(left.get(part, {}), right.get(part, {})))
-            verdict = CheckStatus.UNKNOWN if found else CheckStatus.PASS
-            checks.append(Check(f"{name}: same {part}", verdict, "; ".join(found[:12])))
+            unlike = sorted(_unlike(left.get(part, {}), right.get(part, {})))
+            verdict = CheckStatus.UNKNOWN if unlike else CheckStatus.PASS
+            checks.append(Check(f"{name}: same {part}", verdict, "; ".join(unlike[:12])))
         hashed = [str(table_of(table_of(side, "facts"), "file").get("model_hash", "")) for side in (left, right)]
         same = hashed[0] == hashed[1]
         checks.append(
@@ -52,7 +51,7 @@ def differences(first: Path, second: Path) -> list[Check]:
 
 
 def _unlike(left: Any, right: Any, where: str = "") -> Iterator[str]:
-    """Yield "a.b: old -> new" for every value that differs."""
+    """Yield "a.b: old -> new" for every different value."""
     if isinstance(left, dict) and isinstance(right, dict):
         for key in {*left, *right}:
             yield from _unlike(left.get(key), right.get(key), f"{where}.{key}" if where else str(key))

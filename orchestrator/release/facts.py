@@ -1,4 +1,4 @@
-"""What a card says in numbers: read from the records of the steps and from the file itself, never from a template."""
+"""Facts of a release, from the records of its steps and from its file."""
 
 from __future__ import annotations
 
@@ -20,23 +20,31 @@ if TYPE_CHECKING:
     from orchestrator.weights.io.safetensors_io import Header
 
 JSON = dict[str, Any]
+STAGES = ("train", "merge", "resize")
+"""Kinds of the steps that write weights, in their order."""
 _DOWN = re.compile(r"\.(lora_down\.weight|hada_w1_b|lokr_w1_b|lokr_w2_b)$")
 
 
+def weights_of(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Return name and digest of the first LoRA file of a record, or two empty texts."""
+    outputs = dict(record.get("outputs") or {}).items()
+    return next(((name, str(out["sha256"])) for name, out in outputs if name.endswith(".safetensors")), ("", ""))
+
+
 def read_records(request: Mapping[str, Any]) -> dict[str, JSON]:
-    """Return the records of the steps behind a release, by kind: those in the request, else those in the steps' folders."""
+    """Return the records of a release's steps by kind, from the request, else from the folders of the steps."""
     records: dict[str, JSON] = {}
     for kind, folder in dict(request.get("folders") or {}).items():
         try:
             records[kind] = json.loads((Path(folder) / "record.json").read_text("utf-8"))
         except (OSError, ValueError):
-            continue  # a step without a record gives no numbers; the card then says nothing of it
+            continue  # the card leaves out the numbers of this step
     records.update(request.get("records") or {})
     return records
 
 
 def dataset_manifest(request: Mapping[str, Any]) -> JSON:
-    """Return the dataset step's own manifest (dataset.json), or nothing."""
+    """Return the manifest of the dataset step (dataset.json), or nothing."""
     folder = dict(request.get("folders") or {}).get("dataset")
     if folder:
         try:
@@ -47,13 +55,13 @@ def dataset_manifest(request: Mapping[str, Any]) -> JSON:
 
 
 def facts(recipe: Recipe, header: Header, records: Mapping[str, JSON], dataset: JSON) -> JSON:
-    """Return what cards, sidecars and the report say of one file. Keys are missing where nothing is known.
+    """Return the facts of one file for cards, sidecars and the report. Unknown keys are missing.
 
     ``weights`` (sizes, ranks), ``network`` and ``training`` (the train record), ``block_weights``, ``resize``, ``images``,
-    ``base``, ``seconds`` by kind, ``resumed`` (steps at which a training went on).
+    ``base``, ``seconds`` by kind, ``resumed`` (steps at which a training resumed).
     """
     train = dict(records.get("train", {}).get("params", {}))
-    found: JSON = {
+    facts: JSON = {
         "name": recipe.name,
         "subject": recipe.subject,
         "algorithm": recipe.algorithm,
@@ -72,10 +80,10 @@ def facts(recipe: Recipe, header: Header, records: Mapping[str, JSON], dataset: 
     }
     if "merge" in records:
         values = records["merge"]["params"]["block_weights"]
-        found["block_weights"] = {"name": _preset(values, recipe), "values": [f"{value:g}" for value in values]}
+        facts["block_weights"] = {"name": _preset(values, recipe), "values": [f"{value:g}" for value in values]}
     if "resize" in records:
-        found["resize"] = {key: value for key, value in records["resize"]["params"].items() if value is not None}
-    return found
+        facts["resize"] = {key: value for key, value in records["resize"]["params"].items() if value is not None}
+    return facts
 
 
 def _preset(values: list[float], recipe: Recipe) -> str:
@@ -86,11 +94,11 @@ def _preset(values: list[float], recipe: Recipe) -> str:
 
 
 def weights(header: Header) -> JSON:
-    """Return sizes, types and ranks of a file, from its header alone."""
+    """Return sizes, types and ranks of a file, from its header."""
     ranks = [entry.shape[0] for name, entry in header.entries.items() if _DOWN.search(name) and entry.shape]
     modules = {name.partition(".")[0] for name in header.entries}
     kinds = Counter(entry.dtype for entry in header.entries.values())
-    found: JSON = {
+    weights: JSON = {
         "tensor_bytes": header.tensor_bytes,
         "mib": round(header.tensor_bytes / 2**20, 2),
         "modules": len(modules),
@@ -99,28 +107,28 @@ def weights(header: Header) -> JSON:
         "tucker": any(name.endswith((".lora_mid.weight", ".hada_t1", ".lokr_t2")) for name in header.entries),
     }
     if ranks:
-        found["ranks"] = {"min": min(ranks), "max": max(ranks), "median": median(ranks), "distinct": len(set(ranks))}
-    return found
+        weights["ranks"] = {"min": min(ranks), "max": max(ranks), "median": median(ranks), "distinct": len(set(ranks))}
+    return weights
 
 
 def images(dataset: JSON) -> JSON:
-    """Return how many originals each source gave, and how many pictures were trained on in all."""
+    """Return the number of originals by source, and of all training images."""
     originals: dict[str, set[str]] = {}
-    for picture in dataset.get("pictures", []):
-        source, _, name = str(picture.get("source", "")).partition("/")
-        if not picture.get("regularization"):
+    for image in dataset.get("pictures", []):
+        source, _, name = str(image.get("source", "")).partition("/")
+        if not image.get("regularization"):
             originals.setdefault(source, set()).add(name)
     if not originals:
         return {}
     return {
         "originals": {source: len(names) for source, names in sorted(originals.items())},
         "pictures": dataset.get("images", len(dataset.get("pictures", []))),
-        "resolutions": sorted({"x".join(map(str, picture["resolution"])) for picture in dataset.get("pictures", [])}),
+        "resolutions": sorted({"x".join(map(str, image["resolution"])) for image in dataset.get("pictures", [])}),
     }
 
 
 def _dataset(record: JSON) -> JSON:
-    wanted = (
+    keys = (
         "sizes",
         "repeats",
         "color_aug",
@@ -131,20 +139,23 @@ def _dataset(record: JSON) -> JSON:
         "keep_tokens",
     )
     params = record.get("params", {})
-    return {key: params[key] for key in wanted if key in params}
+    return {key: params[key] for key in keys if key in params}
 
 
 def _base(recipe: Recipe, records: Mapping[str, JSON]) -> JSON:
     sources = records.get("train", {}).get("sources", {})
-    asked = records.get("train", {}).get("params", {}).get("base", {})
-    found: JSON = {"checkpoint": base_name(recipe.base.checkpoint), "architecture": recipe.base.architecture, **asked}
-    found |= {"url": recipe.base.url, "license": recipe.base.license, "sha256": sources.get("checkpoint", recipe.base.sha256)}
+    params = records.get("train", {}).get("params", {}).get("base", {})
+    base: JSON = {"checkpoint": base_name(recipe.base.checkpoint), "architecture": recipe.base.architecture, **params}
+    base |= {"url": recipe.base.url, "license": recipe.base.license, "sha256": sources.get("checkpoint", recipe.base.sha256)}
     vae = recipe.base.vae
     digest = sources.get("vae", recipe.base.vae_sha256) if vae else ""
-    return found | {"vae": base_name(vae) if vae else "", "vae_sha256": digest}
+    return base | {"vae": base_name(vae) if vae else "", "vae_sha256": digest}
 
 
 def date(records: Mapping[str, JSON]) -> str:
-    """Return when the training ran, in UTC; "" if no record says so. Never now: a release of the same records is the same."""
+    """Return the start of the training in UTC, or "" without a record of it.
+
+    The present time never stands in for it, because the same records give the same release.
+    """
     started = records.get("train", {}).get("started")
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(float(started))) if started else ""

@@ -1,4 +1,4 @@
-"""The metadata of a released file: what Additional Networks and other programs show when it is opened there."""
+"""Metadata of a released file, for Additional Networks and other programs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 COVER_SIDE = 256
-"""Longest side of the cover picture in the file, in pixels: it is read with every header."""
+"""Longest side of the cover image in the file, in pixels. Every reader of the header reads it."""
 
 _ARCHITECTURES = {"sd1": "stable-diffusion-v1/lora", "sdxl": "stable-diffusion-xl-v1-base/lora"}
 
 
 def usage(recipe: Recipe, columns: list[JSON]) -> str:
-    """Return the text of how to use the file: usage in both languages, keywords, example prompts, regions."""
+    """Return the usage of the file: text in both languages, keywords, example prompts, regions."""
     release = recipe.release
     lines = [text for text in (release.usage, release.usage_ja) if text]
     lines.append(f"Keywords: {', '.join(recipe.triggers())}")
@@ -46,20 +46,20 @@ def usage(recipe: Recipe, columns: list[JSON]) -> str:
 
 
 def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image | None, date: str) -> dict[str, str]:
-    """Return the ssmd_ and modelspec. entries of a release; empty ones are left out. Hashes are set by ``write``."""
+    """Return the ssmd_ and modelspec. entries of a release, without empty ones. ``write`` sets the hashes."""
     release = recipe.release
     title = release.title or recipe.name
     both = [text for text in (release.description, release.description_ja) if text]
-    how = usage(recipe, columns)
+    hint = usage(recipe, columns)
     words = ", ".join(recipe.triggers())
     tags = ", ".join(dict.fromkeys((*release.tags, recipe.type, recipe.algorithm)))
-    found = {
+    entries = {
         "ssmd_display_name": f"{title} ({recipe.algorithm})",
         "ssmd_version": release.version,
         "ssmd_keywords": words,
         "ssmd_author": release.author,
         "ssmd_source": release.source,
-        "ssmd_description": "\n\n".join((*both, how)),
+        "ssmd_description": "\n\n".join((*both, hint)),
         "ssmd_rating": str(release.rating),  # Additional Networks reads it with int(): never empty
         "ssmd_tags": tags,
         "modelspec.sai_model_spec": "1.0.1",
@@ -71,25 +71,25 @@ def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image
         "modelspec.date": date,
         "modelspec.tags": tags,
         "modelspec.trigger_phrase": words,
-        "modelspec.usage_hint": how,
+        "modelspec.usage_hint": hint,
         "modelspec.prediction_type": "epsilon",
         "modelspec.encoder_layer": str(recipe.base.clip_skip),
         "modelspec.resolution": _resolution(facts),
     }
     if cover is not None:
-        found["ssmd_cover_images"] = json.dumps([_base64(cover, "PNG")])
-        found["modelspec.thumbnail"] = "data:image/jpeg;base64," + _base64(cover, "JPEG")
-    return {key: value for key, value in found.items() if value}
+        entries["ssmd_cover_images"] = json.dumps([_base64(cover, "PNG")])
+        entries["modelspec.thumbnail"] = "data:image/jpeg;base64," + _base64(cover, "JPEG")
+    return {key: value for key, value in entries.items() if value}
 
 
 def _resolution(facts: JSON) -> str:
-    """Return the largest class that was trained; the trainer itself says 512x512 whatever the data."""
+    """Return the largest trained resolution class. The trainer writes 512x512 for all data."""
     classes: list[str] = facts.get("images", {}).get("resolutions", [])
     return max(classes, key=lambda text: math.prod(int(side) for side in text.split("x")), default="")
 
 
-def _base64(picture: Image.Image, kind: str) -> str:
-    small = picture.copy()
+def _base64(image: Image.Image, kind: str) -> str:
+    small = image.copy()
     small.thumbnail((COVER_SIDE, COVER_SIDE))
     data = io.BytesIO()
     small.save(data, kind, optimize=True, **({"quality": 88} if kind == "JPEG" else {}))
@@ -97,31 +97,33 @@ def _base64(picture: Image.Image, kind: str) -> str:
 
 
 def metadata(recipe: Recipe, header: Header, added: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the whole metadata of the released file, and what was removed from the trainer's."""
-    said, removed = dict(header.metadata), list[str]()
+    """Return the metadata of the released file, and a line for each removal from the trainer's metadata."""
+    entries, removed = dict(header.metadata), list[str]()
     if recipe.release.scrub:
-        said, removed = scrub.metadata(said)
-    kept = {key: value for key, value in said.items() if not key.startswith("ssmd_")}
+        entries, removed = scrub.metadata(entries)
+    kept = {key: value for key, value in entries.items() if not key.startswith("ssmd_")}
     return {**kept, **added}, removed
 
 
-def write(header: Header, target: Path, said: dict[str, str]) -> JSON:
-    """Write the file with new metadata, true hashes and the body's bytes unchanged; return its digests.
+def write(header: Header, target: Path, metadata: dict[str, str]) -> JSON:
+    """Write the file with new metadata, its true hashes and an unchanged body, and return its digests.
 
-    The body is read twice: once for the hashes that stand in the header, once while it is copied and the file's own
-    digest is taken.
+    The body is read twice: for the hashes in the header, and while it is copied and the file is digested.
 
     Returns:
-        sha256 of the file, model_hash (12 of it: AutoV3), legacy_hash, bytes.
+        sha256 of the file, model_hash (its first 12 digits: AutoV3), legacy_hash, bytes.
+
+    Raises:
+        StepFailed: the file cannot be written.
     """
-    known = hashes(replace(header, metadata=said))
-    said = {**said, "sshs_model_hash": known.model, "sshs_legacy_hash": known.legacy}
+    computed = hashes(replace(header, metadata=metadata))
+    metadata = {**metadata, "sshs_model_hash": computed.model, "sshs_legacy_hash": computed.legacy}
     if list(header.entries) == [entry.name for entry in canonical(header.entries.values())]:
-        said["modelspec.hash_sha256"] = f"0x{known.model}"
+        metadata["modelspec.hash_sha256"] = f"0x{computed.model}"
     else:
-        said.pop("modelspec.hash_sha256", None)  # it is that of the body as it lies, which safetensors would write otherwise
+        metadata.pop("modelspec.hash_sha256", None)  # safetensors would write this body in another order
     try:
-        sha256, count = write_copy(header, target, dict(sorted(said.items())))
+        sha256, count = write_copy(header, target, dict(sorted(metadata.items())))
     except RecipeError as error:
         raise StepFailed(error.problems) from error
-    return {"sha256": sha256, "model_hash": known.model, "legacy_hash": known.legacy, "bytes": count}
+    return {"sha256": sha256, "model_hash": computed.model, "legacy_hash": computed.legacy, "bytes": count}

@@ -1,8 +1,7 @@
-"""Program: pictures in folders -> one labelled grid, as PNG and WebP. ``python -m orchestrator.release.grid request.json``.
+"""Program: images in folders to a labelled grid (PNG, WebP). ``python -m orchestrator.release.grid request.json``.
 
-Rows and columns can be anything: algorithms by prompts, sv_ratios by prompts, multipliers by block weights. The same
-pictures and labels give the same bytes; no date is written. What each picture was made from (A1111's ``parameters`` text)
-stands in the grid's own PNG text.
+Rows and columns may be algorithms, sv_ratios, multipliers, block weights or prompts. The same images and labels give the same
+bytes, because no date is written. The PNG text of the grid holds the ``parameters`` text (A1111) of every image.
 """
 
 from __future__ import annotations
@@ -16,12 +15,16 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image, ImageDraw, PngImagePlugin
 
 from orchestrator.errors import OrchestratorError, Problem, RecipeError, StepFailed
+from orchestrator.release.a1111 import parameters_by_prompt
+from orchestrator.release.request import read_recipe, read_request, require
 from orchestrator.release.text_layout import layout
+from orchestrator.system.files import draft
+from orchestrator.system.terminal import print_progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from orchestrator.release.text_layout import Text
+    from orchestrator.release.text_layout import TextLayout
 
 PRELOAD = ("PIL.Image", "PIL.ImageDraw", "PIL.ImageFont", "PIL.PngImagePlugin", "PIL.WebPImagePlugin")
 
@@ -30,8 +33,8 @@ _GAP, _PAPER, _INK = 8, (255, 255, 255), (30, 32, 38)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row: its label, the folder that holds NAME.png for every column, and how each was made, by the column's name."""
+class GridRow:
+    """One row: label, folder with NAME.png for every column, and A1111's texts by name of the column."""
 
     label: str
     folder: Path
@@ -39,8 +42,8 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """One column: the name of its pictures, its label, and the prompt they were drawn from."""
+class GridColumn:
+    """One column: name of its images, label and prompt."""
 
     name: str
     label: str
@@ -48,63 +51,63 @@ class Column:
 
 
 def _open(path: Path) -> tuple[Image.Image, str]:
-    """Return a picture on white, and the text that says how it was made."""
+    """Return an image on white, and its ``parameters`` text."""
     with Image.open(path) as file:
-        said = str(file.info.get("parameters", ""))
-        picture = file.convert("RGBA")
-    paper = Image.new("RGBA", picture.size, (*_PAPER, 255))
-    return Image.alpha_composite(paper, picture).convert("RGB"), said
+        parameters = str(file.info.get("parameters", ""))
+        image = file.convert("RGBA")
+    paper = Image.new("RGBA", image.size, (*_PAPER, 255))
+    return Image.alpha_composite(paper, image).convert("RGB"), parameters
 
 
 def draw(
     rows: Sequence[str],
-    columns: Sequence[Column],
+    columns: Sequence[GridColumn],
     cells: Sequence[Sequence[tuple[Path, str]]],
     title: str = "",
     scale: int = 1,
 ) -> tuple[Image.Image, dict[str, str]]:
-    """Return the grid of rows by columns and, by "row / column", what each picture says of how it was made.
+    """Return the grid of rows by columns, and the ``parameters`` text of every image by "row / column".
 
     Args:
-        rows: the labels of the rows.
-        columns: names and labels.
-        cells: by row and column, a picture and how it was made (A1111's text), for those that do not say it themselves.
-        title: stands above; may be empty.
-        scale: whole factor by which every picture is enlarged.
+        rows: labels of the rows.
+        columns: names and labels of the columns.
+        cells: by row and column, an image and its A1111 text, for images without a text of their own.
+        title: text above the grid, or "".
+        scale: whole factor by which every image is enlarged.
 
     Raises:
-        StepFailed: every picture that is missing or cannot be read.
+        StepFailed: every image that is missing or cannot be read.
     """
-    pictures: list[list[Image.Image]] = []
-    made: dict[str, str] = {}
+    images: list[list[Image.Image]] = []
+    parameters: dict[str, str] = {}
     problems: list[Problem] = []
     for row, paths in zip(rows, cells, strict=True):
         line: list[Image.Image] = []
-        for column, (path, otherwise) in zip(columns, paths, strict=True):
+        for column, (path, default) in zip(columns, paths, strict=True):
             try:
-                picture, said = _open(path)
+                image, own = _open(path)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 problems.append(Problem(str(path), f"cannot be read: {error}", "run the render step again"))
                 continue
             if scale > 1:
-                picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.LANCZOS)
-            if said or otherwise:
-                made[f"{row} / {column.label}"] = said or otherwise
-            line.append(picture)
-        pictures.append(line)
+                image = image.resize((image.width * scale, image.height * scale), Image.Resampling.LANCZOS)
+            if own or default:
+                parameters[f"{row} / {column.label}"] = own or default
+            line.append(image)
+        images.append(line)
     if problems:
         raise StepFailed(problems)
-    return compose(rows, columns, title, pictures), made
+    return compose(rows, columns, title, images), parameters
 
 
-def compose(rows: Sequence[str], columns: Sequence[Column], title: str, pictures: list[list[Image.Image]]) -> Image.Image:
-    """Return the grid of ``pictures[row][column]`` with the rows' labels, the columns' labels and a title."""
-    widths = [max(line[index].width for line in pictures) for index in range(len(columns))]
-    heights = [max(picture.height for picture in line) for line in pictures]
+def compose(rows: Sequence[str], columns: Sequence[GridColumn], title: str, images: list[list[Image.Image]]) -> Image.Image:
+    """Return the grid of ``images[row][column]`` with labels and a title."""
+    widths = [max(line[index].width for line in images) for index in range(len(columns))]
+    heights = [max(image.height for image in line) for line in images]
     size = min(28, max(13, min(widths) // 12))
     heads = [layout(column.label, width - 4, size) for column, width in zip(columns, widths, strict=True)]
-    room = min(max(96, max(widths) * 2 // 3), 280)
-    sides = [layout(row, room, size, most=max(1, height // size // 2)) for row, height in zip(rows, heights, strict=True)]
+    widest = min(max(96, max(widths) * 2 // 3), 280)
+    sides = [layout(row, widest, size, most=max(1, height // size // 2)) for row, height in zip(rows, heights, strict=True)]
     side = max((text.width for text in sides), default=0)
     left = side + 2 * _GAP if side else _GAP
     whole = left + sum(widths) + _GAP * len(widths)
@@ -121,64 +124,62 @@ def compose(rows: Sequence[str], columns: Sequence[Column], title: str, pictures
         _write(pen, text, (x + width // 2, top + head - text.height), _INK, centre=True)
         x += width + _GAP
     y = top + head + _GAP
-    for text, line, tall in zip(sides, pictures, heights, strict=True):
+    for text, line, tall in zip(sides, images, heights, strict=True):
         _write(pen, text, (_GAP, y + (tall - text.height) // 2), _INK)
         x = left
-        for picture, width in zip(line, widths, strict=True):
-            canvas.paste(picture, (x + (width - picture.width) // 2, y + (tall - picture.height) // 2))
+        for image, width in zip(line, widths, strict=True):
+            canvas.paste(image, (x + (width - image.width) // 2, y + (tall - image.height) // 2))
             x += width + _GAP
         y += tall + _GAP
     return canvas
 
 
 def _write(
-    pen: ImageDraw.ImageDraw, text: Text, at: tuple[int, int], ink: tuple[int, int, int], *, centre: bool = False
+    pen: ImageDraw.ImageDraw, text: TextLayout, at: tuple[int, int], ink: tuple[int, int, int], *, centre: bool = False
 ) -> None:
     for number, line in enumerate(text.lines):
         x = at[0] - round(text.font.getlength(line) / 2) if centre else at[0]
         pen.text((x, at[1] + number * text.line_height), line, ink, font=text.font)
 
 
-def save(picture: Image.Image, path: Path, texts: dict[str, str]) -> None:
-    """Write a PNG with ``texts`` (empty ones are left out), by rename; the same picture and texts give the same bytes."""
+def save(image: Image.Image, path: Path, texts: dict[str, str]) -> None:
+    """Write a PNG with the texts that are not empty. The same image and texts give the same bytes."""
     info = PngImagePlugin.PngInfo()
     for name, text in texts.items():
         if text:
             info.add_itxt(name, text) if not text.isascii() else info.add_text(name, text)
-    draft = path.with_name(f".{path.name}.part")
-    picture.save(draft, "PNG", pnginfo=info, compress_level=6)
-    draft.replace(path)
+    with draft(path) as part:
+        image.save(part, "PNG", pnginfo=info, compress_level=6)
 
 
-def save_webp(picture: Image.Image, path: Path, quality: int = 90) -> None:
-    """Write a WebP, by rename; smaller than the format's limit of 16383 pixels a side."""
-    if max(picture.size) > WEBP_SIDE:
-        factor = WEBP_SIDE / max(picture.size)
-        picture = picture.resize((int(picture.width * factor), int(picture.height * factor)), Image.Resampling.LANCZOS)
-    draft = path.with_name(f".{path.name}.part")
-    picture.save(draft, "WEBP", quality=quality, method=4)
-    draft.replace(path)
+def save_webp(image: Image.Image, path: Path, quality: int = 90) -> None:
+    """Write a WebP, shrunk to the format's limit of 16383 pixels a side."""
+    if max(image.size) > WEBP_SIDE:
+        factor = WEBP_SIDE / max(image.size)
+        image = image.resize((int(image.width * factor), int(image.height * factor)), Image.Resampling.LANCZOS)
+    with draft(path) as part:
+        image.save(part, "WEBP", quality=quality, method=4)
 
 
-def texts(rows: Sequence[str], columns: Sequence[Column], title: str, made: dict[str, str]) -> dict[str, str]:
-    """Return the grid's PNG texts: A1111's ``parameters`` of its first picture, what stands where, and those of all."""
-    plan = {"rows": list(rows), "columns": [{"label": column.label, "prompt": column.prompt} for column in columns]}
-    found = {"parameters": next(iter(made.values()), ""), "Title": title, "Grid": json.dumps(plan, ensure_ascii=False)}
-    return found | {"Pictures": json.dumps(made, ensure_ascii=False) if made else ""}
+def texts(rows: Sequence[str], columns: Sequence[GridColumn], title: str, parameters: dict[str, str]) -> dict[str, str]:
+    """Return the PNG texts of a grid: A1111's text of the first image, the labels, and the texts of all images."""
+    labels = {"rows": list(rows), "columns": [{"label": column.label, "prompt": column.prompt} for column in columns]}
+    texts = {"parameters": next(iter(parameters.values()), ""), "Title": title, "Grid": json.dumps(labels, ensure_ascii=False)}
+    return texts | {"Pictures": json.dumps(parameters, ensure_ascii=False) if parameters else ""}
 
 
-def save_both(picture: Image.Image, output: Path, name: str, said: dict[str, str]) -> list[Path]:
-    """Write NAME_grid.png with its texts and NAME_grid.webp; return both paths."""
+def save_both(image: Image.Image, output: Path, name: str, texts: dict[str, str]) -> list[Path]:
+    """Write NAME_grid.png with its texts and NAME_grid.webp, and return both paths."""
     files = [output / f"{name}_grid.png", output / f"{name}_grid.webp"]
-    save(picture, files[0], said)
-    save_webp(picture, files[1])
+    save(image, files[0], texts)
+    save_webp(image, files[1])
     return files
 
 
 def write(
-    output: Path, name: str, rows: Sequence[Row], columns: Sequence[Column], *, title: str = "", scale: int = 1
+    output: Path, name: str, rows: Sequence[GridRow], columns: Sequence[GridColumn], *, title: str = "", scale: int = 1
 ) -> list[Path]:
-    """Draw a grid of folders and write NAME_grid.png and NAME_grid.webp into ``output``; return both paths."""
+    """Draw a grid of folders, write NAME_grid.png and NAME_grid.webp into ``output``, and return both paths."""
     cells = [[(row.folder / f"{column.name}.png", row.parameters.get(column.name, "")) for column in columns] for row in rows]
     return write_cells(output, name, [row.label for row in rows], columns, cells, title=title, scale=scale)
 
@@ -187,72 +188,63 @@ def write_cells(
     output: Path,
     name: str,
     rows: Sequence[str],
-    columns: Sequence[Column],
+    columns: Sequence[GridColumn],
     cells: Sequence[Sequence[tuple[Path, str]]],
     *,
     title: str = "",
     scale: int = 1,
 ) -> list[Path]:
-    """Draw a grid of pictures that lie anywhere (see ``draw``) and write it as ``write`` does."""
-    picture, made = draw(rows, columns, cells, title, scale)
-    return save_both(picture, output, name, texts(rows, columns, title, made))
+    """Draw a grid of any images (see ``draw``) and write it like ``write``."""
+    image, parameters = draw(rows, columns, cells, title, scale)
+    return save_both(image, output, name, texts(rows, columns, title, parameters))
 
 
-def parse(rows: Sequence[str], columns: Sequence[str] = ()) -> tuple[list[Row], list[Column]]:
-    """Read LABEL=FOLDER and NAME=LABEL as the command line takes them; without columns, all pictures of the first folder.
+def parse(rows: Sequence[str], columns: Sequence[str] = ()) -> tuple[list[GridRow], list[GridColumn]]:
+    """Read LABEL=FOLDER and NAME=LABEL of the command line. The default columns are the images of the first folder.
 
     Raises:
-        RecipeError: a row without a folder, or no picture anywhere.
+        RecipeError: a row without a folder, or no image.
     """
-    found: list[Row] = []
+    parsed: list[GridRow] = []
     problems: list[Problem] = []
     for text in rows:
         label, equals, folder = text.rpartition("=")
-        found.append(Row(label if equals else Path(text).name, Path(folder)))
+        parsed.append(GridRow(label if equals else Path(text).name, Path(folder)))
         if not Path(folder).is_dir():
-            problems.append(Problem(f"--row {text}", f"{folder} is no folder", "LABEL=FOLDER, the folder with NAME.png"))
-    if problems or not found:
+            problems.append(Problem(f"--row {text}", f"{folder} is not a folder", "LABEL=FOLDER, the folder with NAME.png"))
+    if problems or not parsed:
         raise RecipeError(problems or Problem("--row", "is missing", "LABEL=FOLDER, once a row"))
     pairs = [text.partition("=") for text in columns]
-    heads = [Column(name, label or name) for name, _, label in pairs]
-    heads = heads or [Column(path.stem, path.stem) for path in sorted(found[0].folder.glob("*.png"))]
+    heads = [GridColumn(name, label or name) for name, _, label in pairs]
+    heads = heads or [GridColumn(path.stem, path.stem) for path in sorted(parsed[0].folder.glob("*.png"))]
     if not heads:
-        raise RecipeError(Problem(str(found[0].folder), "holds no PNG picture", "--row LABEL=FOLDER"))
-    return found, heads
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        request = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(Problem(str(path), f"is no request: {error}")) from error
-    missing = (
-        [key for key in ("output", "name", "rows", "columns") if not request.get(key)] if isinstance(request, dict) else []
-    )
-    if missing or not isinstance(request, dict):
-        raise RecipeError(
-            [Problem(f"{path}: {key}", "is missing or empty") for key in missing] or Problem(str(path), "is no object")
-        )
-    return request
+        raise RecipeError(Problem(str(parsed[0].folder), "holds no PNG image", "--row LABEL=FOLDER"))
+    return parsed, heads
 
 
 def main(argv: list[str]) -> int:
-    """Run one request and return the exit code."""
+    """Run one request and return the exit code. A row may hold A1111's texts, or the recipe of its images."""
+    path = Path(argv[0] if argv else "request.json")
     try:
-        request = _read(Path(argv[0] if argv else "request.json"))
-        rows = [Row(str(row["label"]), Path(row["folder"]), row.get("parameters", {})) for row in request["rows"]]
-        columns = [Column(c["name"], c.get("label") or c["name"], c.get("prompt", "")) for c in request["columns"]]
+        request = read_request(path)
+        require(request, ("output", "name", "rows", "columns"), path)
+        rows = [GridRow(str(row["label"]), Path(row["folder"]), _parameters(row, f"{path}: rows")) for row in request["rows"]]
+        columns = [GridColumn(c["name"], c.get("label") or c["name"], c.get("prompt", "")) for c in request["columns"]]
         output = Path(request["output"])
         output.mkdir(parents=True, exist_ok=True)
-        files = write(
-            output, request["name"], rows, columns, title=request.get("title", ""), scale=int(request.get("scale", 1))
-        )
+        title, scale = request.get("title", ""), int(request.get("scale", 1))
+        files = write(output, request["name"], rows, columns, title=title, scale=scale)
     except OrchestratorError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    note = ", ".join(file.name for file in files)
-    print("PROGRESS " + json.dumps({"done": 1, "total": 1, "note": note}), flush=True)
+    print_progress(1, 1, ", ".join(file.name for file in files))
     return 0
+
+
+def _parameters(row: dict[str, Any], where: str) -> Mapping[str, str]:
+    if "recipe" in row:
+        return parameters_by_prompt(read_recipe(row["recipe"], where))
+    return dict(row.get("parameters", {}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The pictures of one release: preview and grid of its views, with A1111's ``parameters`` text in both."""
+"""Images of one release: preview and grid, with A1111's ``parameters`` text in both."""
 
 from __future__ import annotations
 
@@ -20,23 +20,31 @@ _ENLARGED_SIDE = 512  # a preview smaller than this is enlarged: web UIs show it
 
 
 def load(folder: Path, columns: list[JSON]) -> dict[str, Image.Image]:
-    """Return the pictures by prompt name; ``StepFailed`` names every one that is missing or broken."""
-    found: dict[str, Image.Image] = {}
+    """Return the rendered images by prompt name.
+
+    Raises:
+        StepFailed: every image that is missing or broken.
+    """
+    images: dict[str, Image.Image] = {}
     problems: list[Problem] = []
     for column in columns:
         path = folder / f"{column['name']}.png"
         try:
             with Image.open(path) as file:
-                found[column["name"]] = file.convert("RGB")
+                images[column["name"]] = file.convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             problems.append(Problem(str(path), f"cannot be read: {error}", "run the render step again"))
     if problems:
         raise StepFailed(problems)
-    return found
+    return images
 
 
 def cover_name(recipe: Recipe, columns: list[JSON]) -> str:
-    """Return the prompt whose picture is the preview."""
+    """Return the name of the preview's prompt.
+
+    Raises:
+        StepFailed: release.cover is not a prompt.
+    """
     names = [column["name"] for column in columns]
     if recipe.release.cover and recipe.release.cover not in names:
         what = f'is "{recipe.release.cover}"; the prompts are {", ".join(names)}'
@@ -45,30 +53,32 @@ def cover_name(recipe: Recipe, columns: list[JSON]) -> str:
 
 
 def write(
-    recipe: Recipe, columns: list[JSON], output: Path, pictures: dict[str, Image.Image], said: dict[str, str]
+    recipe: Recipe, columns: list[JSON], output: Path, images: dict[str, Image.Image], parameters: dict[str, str]
 ) -> list[str]:
-    """Write NAME.png and NAME_grid.png/.webp; return their names.
+    """Write NAME.png and NAME_grid.png/.webp, and return their names.
 
     Args:
-        recipe: whose pictures they are.
-        columns: name, label and prompt of each, in order.
+        recipe: the recipe of the images.
+        columns: name, label and prompt of each image, in order.
         output: the release folder.
-        pictures: by prompt name.
-        said: ``parameters`` text by prompt name.
+        images: images by prompt name.
+        parameters: A1111's texts by prompt name.
     """
-    chosen = cover_name(recipe, columns)
-    grid.save(enlarged(pictures[chosen]), output / f"{recipe.name}.png", {"parameters": said[chosen]})
-    row = [pictures[column["name"]] for column in columns]
-    scale = max(1, 256 // max(picture.width for picture in row))
-    heads = [grid.Column(column["name"], column.get("label") or column["name"], column["prompt"]) for column in columns]
+    cover = cover_name(recipe, columns)
+    grid.save(enlarged(images[cover]), output / f"{recipe.name}.png", {"parameters": parameters[cover]})
+    row = [images[column["name"]] for column in columns]
+    scale = max(1, 256 // max(image.width for image in row))
+    heads = [grid.GridColumn(column["name"], column.get("label") or column["name"], column["prompt"]) for column in columns]
     title = recipe.release.title or recipe.name
-    canvas = grid.compose([recipe.algorithm], heads, f"{title} ({recipe.algorithm})", [[enlarged(p, scale) for p in row]])
-    made = {f"{recipe.algorithm} / {head.label}": said[head.name] for head in heads}
-    grid.save_both(canvas, output, recipe.name, grid.texts([recipe.algorithm], heads, title, made))
+    canvas = grid.compose(
+        [recipe.algorithm], heads, f"{title} ({recipe.algorithm})", [[enlarged(image, scale) for image in row]]
+    )
+    by_cell = {f"{recipe.algorithm} / {head.label}": parameters[head.name] for head in heads}
+    grid.save_both(canvas, output, recipe.name, grid.texts([recipe.algorithm], heads, title, by_cell))
     return [f"{recipe.name}.png", f"{recipe.name}_grid.png", f"{recipe.name}_grid.webp"]
 
 
-def enlarged(picture: Image.Image, scale: int = 0) -> Image.Image:
-    """Return the picture ``scale`` times as large; 0: as often as fits into 512 pixels, at least once."""
-    scale = scale or max(1, _ENLARGED_SIDE // max(picture.size))
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.LANCZOS) if scale > 1 else picture
+def enlarged(image: Image.Image, scale: int = 0) -> Image.Image:
+    """Return an image ``scale`` times as large. 0 means the largest factor for 512 pixels."""
+    scale = scale or max(1, _ENLARGED_SIDE // max(image.size))
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.LANCZOS) if scale > 1 else image

@@ -1,4 +1,4 @@
-"""A bundle onto the Hugging Face Hub. Says what it would do unless told to do it; nothing is pushed that does not verify."""
+"""Upload a bundle to the Hugging Face Hub, after its verification."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Push:
-    """What is, or would be, uploaded."""
+class Upload:
+    """An upload, done or only planned: repository, and bytes by file."""
 
     repo: str
     files: dict[str, int]
@@ -24,35 +24,35 @@ class Push:
     url: str = ""
 
     def lines(self) -> list[str]:
-        """Return the report, a line each."""
-        said = [f"{size / 2**20:9.2f} MiB  {name}" for name, size in self.files.items()]
+        """Return the upload as lines."""
+        lines = [f"{size / 2**20:9.2f} MiB  {name}" for name, size in self.files.items()]
         total = sum(self.files.values()) / 2**20
         if self.done:
-            return [*said, f"{len(said)} files, {total:.1f} MiB uploaded to {self.url}"]
+            return [*lines, f"{len(lines)} files, {total:.1f} MiB uploaded to {self.url}"]
         return [
-            *said,
-            f"{len(said)} files, {total:.1f} MiB would be uploaded to {self.repo}",
-            "Nothing was uploaded; --yes does it.",
+            *lines,
+            f"{len(lines)} files, {total:.1f} MiB would be uploaded to {self.repo}",
+            "Nothing was uploaded; --yes uploads.",
         ]
 
 
-def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False) -> Push:
+def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False) -> Upload:
     """Upload a release folder as one commit.
 
-    The token and the address come from where huggingface_hub looks for them (HF_TOKEN, `hf auth login`, HF_ENDPOINT).
+    huggingface_hub reads token and address (HF_TOKEN, `hf auth login`, HF_ENDPOINT).
 
     Args:
         path: the release folder.
-        repo: OWNER/NAME; empty: the recipe's release.repository.
-        yes: really do it.
-        private: make a repository that does not exist yet private.
+        repo: OWNER/NAME, or "" for the recipe's release.repository.
+        yes: upload. Otherwise return the plan of it.
+        private: make a new repository private.
 
     Raises:
-        RecipeError: no bundle, or no repository is named.
-        StepFailed: the bundle does not verify, or the Hub refuses.
+        RecipeError: not a bundle, or no repository.
+        StepFailed: the bundle fails its verification, or the Hub refuses it.
     """
     if not path.is_dir():
-        raise RecipeError(Problem(str(path), "is no folder", "push takes the release folder, runs/NAME/latest"))
+        raise RecipeError(Problem(str(path), "is not a folder", "push takes the release folder, runs/NAME/latest"))
     manifest = bundle.read_manifest(path)
     members = verify.table_of(manifest, "members")
     first = verify.table_of(members, next(iter(members))) if members else manifest
@@ -67,15 +67,15 @@ def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False
         raise StepFailed([Problem(check.what, check.detail or "does not hold", hint) for check in failed])
     files = {file: (path / file).stat().st_size for file in sorted([*manifest["files"], bundle.MANIFEST, bundle.SUMS])}
     if not yes:
-        return Push(name, files, done=False)
-    return Push(name, files, done=True, url=_upload(path, name, list(files), private=private))
+        return Upload(name, files, done=False)
+    return Upload(name, files, done=True, url=_upload(path, name, list(files), private=private))
 
 
 def _upload(path: Path, name: str, files: list[str], *, private: bool) -> str:
     from huggingface_hub import CommitOperationAdd, HfApi  # noqa: PLC0415 - half a second
 
     api = HfApi()
-    with _told(name):
+    with _hub_errors(name):
         url = api.create_repo(name, private=private, exist_ok=True)
         adds = [CommitOperationAdd(path_in_repo=file, path_or_fileobj=str(path / file)) for file in files]
         api.create_commit(name, operations=adds, commit_message=f"Release {path.resolve().name}")
@@ -83,8 +83,8 @@ def _upload(path: Path, name: str, files: list[str], *, private: bool) -> str:
 
 
 @contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Turn what the Hub or the network says into a problem with a way out."""
+def _hub_errors(name: str) -> Iterator[None]:
+    """Turn errors of the Hub and the network into StepFailed."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
     from requests import RequestException  # noqa: PLC0415 - what huggingface_hub speaks through
 
@@ -93,5 +93,5 @@ def _told(name: str) -> Iterator[None]:
     except OrchestratorError:
         raise
     except (HfHubHTTPError, OfflineModeIsEnabled, RequestException, OSError, ValueError) as error:
-        what = f"the Hub did not take it: {str(error).splitlines()[0][:200]}"
+        what = f"the Hub refused it: {str(error).splitlines()[0][:200]}"
         raise StepFailed(Problem(name, what, "hf auth login, or set HF_TOKEN; then run the same command again")) from error

@@ -1,4 +1,4 @@
-"""What a release does not tell: folder names and local paths. Says what it removed, not what it was."""
+"""Remove folder names and local paths from metadata and manifests."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Starts as a path of this or another system does: /x, ~/x, C:\x, \\server, file://.
+# Local paths of any system: /x, ~/x, C:\x, \\server, file://.
 _LOCAL = re.compile(r"^(?:/|~[/\\]|[A-Za-z]:[/\\]|\\\\|file://)")
 _INSIDE = re.compile(
     r"(?<![\w:/.])(?:/(?:home|root|Users|mnt|tmp|var|opt|media|srv|data|work|workspace|content)/|[A-Za-z]:\\)[^\s\"',;]*"
 )
-# Tables whose keys are names of folders.
+# Tables with names of folders as keys.
 _FOLDERS = ("ss_tag_frequency", "ss_dataset_dirs", "ss_reg_dataset_dirs")
 
 
 def base_name(path: str) -> str:
-    """Return the last part of a path of any system; what is no path stays as it is."""
+    """Return the last part of a local path of any system, or another text unchanged."""
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1] if _LOCAL.match(path) else path
 
 
 def paths(value: Any) -> Any:
-    """Return JSON with every absolute path replaced by its last part, inside longer texts too."""
+    """Return JSON with the last part in place of every absolute path, inside longer texts too."""
     if isinstance(value, dict):
         return {key: paths(item) for key, item in value.items()}
     if isinstance(value, list):
         return [paths(item) for item in value]
     if isinstance(value, str):
-        return base_name(value) if _LOCAL.match(value) else _INSIDE.sub(lambda found: base_name(found[0]), value)
+        return base_name(value) if _LOCAL.match(value) else _INSIDE.sub(lambda match: base_name(match[0]), value)
     return value
 
 
-def metadata(said: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the trainer's metadata without folder names and local paths, and what was removed, a line each.
+def metadata(entries: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return the trainer's metadata without folder names and local paths, and a line for each removal.
 
     Folders become ``folder 1``, ``folder 2`` … everywhere alike, so counts, repeats and tag frequencies stay readable.
     """
-    names = _Folders()
+    names = _FolderAliases()
     kept: dict[str, str] = {}
     removed: list[str] = []
-    for key in sorted(said):
-        text = said[key]
+    for key in sorted(entries):
+        text = entries[key]
         value = _json(text)
         if key in _FOLDERS and isinstance(value, dict):
             kept[key] = json.dumps({names.alias(name): item for name, item in value.items()}, ensure_ascii=False)
@@ -72,18 +72,18 @@ def metadata(said: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     return kept, removed
 
 
-class _Folders:
-    """Names of folders and the numbers that stand for them."""
+class _FolderAliases:
+    """Aliases of folder names."""
 
     def __init__(self) -> None:
-        self._known: dict[str, str] = {}
+        self._aliases: dict[str, str] = {}
 
     def alias(self, name: str) -> str:
-        return self._known.setdefault(name, f"folder {len(self._known) + 1}")
+        return self._aliases.setdefault(name, f"folder {len(self._aliases) + 1}")
 
 
-def _datasets(value: list[Any], names: _Folders) -> tuple[list[Any], int]:
-    """Return ss_datasets with numbered folders, and how many names were replaced."""
+def _datasets(value: list[Any], names: _FolderAliases) -> tuple[list[Any], int]:
+    """Return ss_datasets with numbered folders, and the number of replaced names."""
     count = 0
     result: list[Any] = []
     for dataset in value:
@@ -109,7 +109,7 @@ def _datasets(value: list[Any], names: _Folders) -> tuple[list[Any], int]:
 
 
 def _json(text: str) -> Any:
-    """Return the JSON of a text; None where it is none, or deeper than can be gone through."""
+    """Return the JSON of a text, or None for another text and for nesting beyond the limit of recursion."""
     if not text.startswith(("{", "[")):
         return None
     try:

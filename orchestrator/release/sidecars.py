@@ -1,4 +1,4 @@
-"""The files that web UIs look for beside a LoRA: NAME.json (A1111, Forge) and NAME.civitai.info (model browsers)."""
+"""Sidecar files of a LoRA for web UIs: NAME.json (A1111, Forge), NAME.civitai.info (model browsers)."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 
-# The words of each program: A1111's card editor, and Civitai's base models.
+# Names of the base models in A1111's card editor and on Civitai.
 _VERSIONS = {"sd1": "SD1", "sdxl": "SDXL"}
 _BASES = {"sd1": "SD 1.5", "sdxl": "SDXL 1.0"}
 
 
 def webui(recipe: Recipe, columns: list[JSON]) -> str:
-    """Return NAME.json: what A1111 and Forge show and fill in when the card is clicked."""
+    """Return NAME.json, the text of a card in A1111 and Forge."""
     release = recipe.release
-    said = {
-        "description": "\n".join(text for text in (release.description, release.description_ja) if text),
-        "sd version": _VERSIONS[recipe.base.architecture],
-        "activation text": ", ".join(recipe.triggers()),
-        "preferred weight": release.preferred_weight,
-        "negative text": recipe.render.negative,
-        "notes": usage(recipe, columns),
-    }
-    return _text(said)
+    return _text(
+        {
+            "description": "\n".join(text for text in (release.description, release.description_ja) if text),
+            "sd version": _VERSIONS[recipe.base.architecture],
+            "activation text": ", ".join(recipe.triggers()),
+            "preferred weight": release.preferred_weight,
+            "negative text": recipe.render.negative,
+            "notes": usage(recipe, columns),
+        }
+    )
 
 
 def civitai(recipe: Recipe, columns: list[JSON], digests: JSON) -> str:
-    """Return NAME.civitai.info: names, trained words, base model and hashes, as browsers of models keep them."""
+    """Return NAME.civitai.info: names, trained words, base model and hashes."""
     release = recipe.release
     hashes = {
         "SHA256": str(digests["sha256"]).upper(),
@@ -47,17 +48,23 @@ def civitai(recipe: Recipe, columns: list[JSON], digests: JSON) -> str:
         "hashes": hashes,
         "primary": True,
     }
-    said = {
-        "name": release.version or recipe.algorithm,
-        "baseModel": _BASES[recipe.base.architecture],
-        "trainedWords": [", ".join(recipe.triggers())],
-        "description": release.description,
-        "model": {"name": f"{release.title or recipe.name} ({recipe.algorithm})", "type": "LORA", "nsfw": False, "poi": False},
-        "files": [file],
-        "images": [{"url": f"{recipe.name}.png", "meta": {"prompt": columns[0]["prompt"]}}] if columns else [],
-        "extensions": {"tags": list(release.tags)},
-    }
-    return _text(said)
+    return _text(
+        {
+            "name": release.version or recipe.algorithm,
+            "baseModel": _BASES[recipe.base.architecture],
+            "trainedWords": [", ".join(recipe.triggers())],
+            "description": release.description,
+            "model": {
+                "name": f"{release.title or recipe.name} ({recipe.algorithm})",
+                "type": "LORA",
+                "nsfw": False,
+                "poi": False,
+            },
+            "files": [file],
+            "images": [{"url": f"{recipe.name}.png", "meta": {"prompt": columns[0]["prompt"]}}] if columns else [],
+            "extensions": {"tags": list(release.tags)},
+        }
+    )
 
 
 def _text(value: JSON) -> str:

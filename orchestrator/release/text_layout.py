@@ -1,4 +1,4 @@
-"""Letters on pictures: which font can show a text, and how a label is broken into lines. Deterministic; Pillow only."""
+"""Labels on images: choose a font and break a text into lines. Deterministic, by Pillow alone."""
 
 from __future__ import annotations
 
@@ -16,21 +16,19 @@ if TYPE_CHECKING:
 
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# Where systems keep a font with Japanese; only asked when a label needs more than the Latin letters Pillow ships.
+# Fonts with Japanese. Pillow brings Latin letters of its own.
 _WIDE_FONTS = (
     "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
     "/usr/share/fonts/noto-cjk/NotoSansCJK-Regular.ttc",
     "/usr/share/fonts/truetype/fonts-japanese-gothic.ttf",
     "/usr/share/fonts/opentype/ipafont-gothic/ipag.ttf",
     "/System/Library/Fonts/ヒラギノ角ゴシック W3.ttc",
-    "C:/Windows/Fonts/YuGothM.ttc",
-    "C:/Windows/Fonts/meiryo.ttc",
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """A label laid out: its lines, its font, and the pixels it takes."""
+class TextLayout:
+    """Lines, font and size (pixels) of a label."""
 
     lines: tuple[str, ...]
     font: Font
@@ -39,12 +37,12 @@ class Text:
 
     @property
     def height(self) -> int:
-        """Pixels from the first line's top to the last line's bottom."""
+        """Height of all lines, in pixels."""
         return self.line_height * len(self.lines)
 
 
 def font(text: str, size: int) -> Font:
-    """Return a font of ``size`` pixels that can show ``text``: Pillow's own, or the system's where Pillow's has no glyphs."""
+    """Return a font of ``size`` pixels with the letters of ``text``: Pillow's own, else one of the system."""
     return _font(size, wide=any(ord(letter) > 0x2FF and not unicodedata.category(letter).startswith("P") for letter in text))
 
 
@@ -57,8 +55,15 @@ def _font(size: int, *, wide: bool) -> Font:
     return ImageFont.load_default(size)
 
 
-def layout(text: str, width: int, size: int, most: int = 3) -> Text:
-    """Break ``text`` into at most ``most`` lines of ``width`` pixels, smaller where a word is too long, "…" at the last."""
+def layout(text: str, width: int, size: int, most: int = 3) -> TextLayout:
+    """Break a text into lines. A long word shrinks the font, and "…" ends a text that does not fit.
+
+    Args:
+        text: the label.
+        width: width of a line, in pixels.
+        size: height of the letters, in pixels.
+        most: largest number of lines.
+    """
     for smaller in range(size, max(9, size * 2 // 3) - 1, -1):
         face = font(text, smaller)
         lines = list(_wrap(text, face, width))
@@ -69,7 +74,9 @@ def layout(text: str, width: int, size: int, most: int = 3) -> Text:
         lines = [part for line in _wrap(text, face, width) for part in _hard(line, face, width)]
         if len(lines) > most:
             lines = [*lines[: most - 1], _shorten(" ".join(lines[most - 1 :]), face, width)]
-    return Text(tuple(lines), face, round(smaller * 1.3), max((round(face.getlength(line)) for line in lines), default=0))
+    return TextLayout(
+        tuple(lines), face, round(smaller * 1.3), max((round(face.getlength(line)) for line in lines), default=0)
+    )
 
 
 def _wrap(text: str, face: Font, width: int) -> Iterator[str]:
@@ -86,7 +93,7 @@ def _wrap(text: str, face: Font, width: int) -> Iterator[str]:
 
 
 def _hard(line: str, face: Font, width: int) -> Iterator[str]:
-    """Cut a line without spaces (Japanese, file names) where it has to be cut."""
+    """Yield the pieces of a line without spaces (Japanese, file names)."""
     piece = ""
     for letter in line:
         if piece and face.getlength(piece + letter) > width:

@@ -1,7 +1,7 @@
-"""One training at several ratios, block weights or multipliers, drawn with the same prompts: X/Y grids, the page's slider.
+"""X/Y grids of one training at several ratios, block weights or multipliers.
 
-Every variant is the recipe with one value changed, so its steps are planned, cached and recorded as any others; what was
-trained is trained once. ``runs/RECIPE/variants/AXES.json`` says where the pictures of each variant lie.
+A variant is the recipe with one value changed. Its steps are planned, cached and recorded like all others, and the
+training runs once. ``runs/RECIPE/variants/AXES.json`` lists the folder of each variant, for the slider of the report.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import Recipe
 from orchestrator.release import grid
-from orchestrator.release.a1111 import every
+from orchestrator.release.a1111 import parameters_by_prompt
 from orchestrator.report.recipe_page import VARIANTS
 from orchestrator.run import session, slots
 from orchestrator.run.context import RunContext, Status
 from orchestrator.run.runner import run_plan
 from orchestrator.system import process
+from orchestrator.system.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,13 +36,13 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 NONE = "none"
-"""The value that leaves a step out: no compression, no block weights."""
+"""The value for no compression or no block weights."""
 _METHODS = ("sv_fro", "sv_cumulative", "size_mb")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Axis:
-    """What is varied (sv_ratio, block_weights or multiplier), and its values as they were written."""
+    """One axis (sv_ratio, block_weights or multiplier) and its values as text."""
 
     name: str
     values: tuple[str, ...]
@@ -49,7 +50,7 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Variant:
-    """The recipe with one value of every axis, and the folder of its pictures and the size of its file, once it was drawn."""
+    """A recipe with one value of every axis. Folder and size (bytes) are set after rendering."""
 
     values: tuple[str, ...]
     recipe: Recipe
@@ -58,73 +59,84 @@ class Variant:
 
 
 def vary(recipe: Recipe, axes: Sequence[Axis]) -> list[Variant]:
-    """Return one variant for every pair of values, in the order of the axes.
+    """Return the variants of all combinations of values, in the order of the axes.
 
     Raises:
-        RecipeError: no axis or more than two, no prompt to draw, or values that no recipe may have, all at once.
+        RecipeError: no axis or more than two, no prompt, or invalid values, all at once.
     """
     problems: list[Problem] = []
     if not 1 <= len(axes) <= 2:
         problems.append(
-            Problem("variants", f"varies {len(axes)} things", "one or two of --sv-ratio, --block-weights, --multiplier")
+            Problem("variants", f"has {len(axes)} axes", "one or two of --sv-ratio, --block-weights, --multiplier")
         )
     if not recipe.render.prompts:
-        problems.append(Problem(f"{recipe.name}: render.prompts", "is empty", "a variant is shown by its pictures"))
-    found: list[Variant] = []
+        problems.append(Problem(f"{recipe.name}: render.prompts", "is empty", "a variant is shown by its images"))
+    variants: list[Variant] = []
     for values in itertools.product(*(axis.values for axis in axes)):
-        said = recipe.model_dump(mode="json")
+        table = recipe.model_dump(mode="json")
         try:
             for axis, value in zip(axes, values, strict=True):
-                _set(said, axis.name, value)
-            found.append(Variant(values, Recipe.model_validate_json(json.dumps(said))))
+                _set(table, axis.name, value)
+            variants.append(Variant(values, Recipe.model_validate_json(json.dumps(table))))
         except ValidationError as error:
             problems += [Problem(f"{'.'.join(map(str, each['loc']))}", each["msg"]) for each in error.errors()]
         except ValueError as error:
             problems.append(Problem("variants", str(error)))
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
-    return found
+    return variants
 
 
-def _set(said: JSON, name: str, value: str) -> None:
-    """Change one value of a recipe's JSON; ValueError for a text that is no number where one belongs."""
+def _set(table: JSON, name: str, value: str) -> None:
+    """Change one value of a recipe's JSON. Raise ValueError for a text in place of a number."""
     if name == "sv_ratio":
         if value == NONE:
-            said["resize"] = None
+            table["resize"] = None
             return
-        said["resize"] = {**(said["resize"] or {}), **dict.fromkeys(_METHODS), "sv_ratio": _number(value, "--sv-ratio")}
+        table["resize"] = {**(table["resize"] or {}), **dict.fromkeys(_METHODS), "sv_ratio": _number(value, "--sv-ratio")}
     elif name == "multiplier":
-        said["render"]["multiplier"] = _number(value, "--multiplier")
+        table["render"]["multiplier"] = _number(value, "--multiplier")
     else:
         numbers = [float(part) for part in value.split(",")] if "," in value else None
-        said["block_weights"] = None if value == NONE else numbers or value
+        table["block_weights"] = None if value == NONE else numbers or value
 
 
 def _number(text: str, option: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"{option} {text}: is no number") from None
+        raise ValueError(f"{option} {text}: is not a number") from None
 
 
 def draw(
     space: Workspace, recipe: Recipe, axes: Sequence[Axis], observe: Callable[[Plan], RunObserver], *, gpus: str = ""
 ) -> list[Path]:
-    """Make every variant's file and pictures, then the grids; return the grids' PNG files.
+    """Make the file and the images of every variant, then the grids, and return the PNG files of the grids.
 
-    Along one axis there is one grid, variants by prompts; along two, one grid a prompt, the first axis downwards.
+    One axis gives one grid, variants by prompts. Two axes give one grid a prompt, the first axis downwards.
+
+    Args:
+        space: the project.
+        recipe: the recipe to vary.
+        axes: one or two axes.
+        observe: returns the observer of a plan.
+        gpus: GPUs to use, as "0,1". Default: all.
 
     Raises:
-        RecipeError: see ``vary``, and what planning says.
-        NotReady: what the steps need is not there.
-        StepFailed: what did not end well.
+        RecipeError: invalid axes (see ``vary``), or a recipe that cannot be planned.
+        NotReady: this machine lacks something.
+        StepFailed: failed steps.
     """
-    drawn = [_draw(space, variant, observe, gpus) for variant in vary(recipe, axes)]
+    rendered = [_render(space, variant, observe, gpus) for variant in vary(recipe, axes)]
     folder = space.store.root / recipe.name / VARIANTS
     folder.mkdir(parents=True, exist_ok=True)
     stem = "-".join(axis.name for axis in axes)
-    files = _by_prompt(recipe, axes[0], drawn, folder, stem) if len(axes) == 1 else _crossed(recipe, axes, drawn, folder, stem)
-    said = {
+    files = (
+        _by_prompt(recipe, axes[0], rendered, folder, stem)
+        if len(axes) == 1
+        else _crossed(recipe, axes, rendered, folder, stem)
+    )
+    listing = {
         "axes": [axis.name for axis in axes],
         "variants": [
             {
@@ -132,26 +144,24 @@ def draw(
                 "bytes": variant.size,
                 "folder": str(variant.folder.relative_to(space.store.root)) if variant.folder else "",
             }
-            for variant in drawn
+            for variant in rendered
         ],
         "grids": [file.name for file in files],
     }
-    draft = folder / f".{stem}.json.part"
-    draft.write_text(json.dumps(said, indent=1, ensure_ascii=False), "utf-8")
-    draft.replace(folder / f"{stem}.json")
+    write_json(folder / f"{stem}.json", listing)
     return files
 
 
 def label(axes: Sequence[Axis], values: Sequence[str]) -> str:
-    """Return what a variant is called: sv_ratio 16, or sv_ratio 16, multiplier 0.8."""
+    """Return the label of a variant: sv_ratio 16, or sv_ratio 16, multiplier 0.8."""
     return ", ".join(
         f"{axis.name.replace('_', ' ') if axis.name != 'sv_ratio' else axis.name} {value}"
         for axis, value in zip(axes, values, strict=True)
     )
 
 
-def _draw(space: Workspace, variant: Variant, observe: Callable[[Plan], RunObserver], gpus: str) -> Variant:
-    """Run a variant's steps up to its pictures; those of the recipe itself, and what variants share, are not run again."""
+def _render(space: Workspace, variant: Variant, observe: Callable[[Plan], RunObserver], gpus: str) -> Variant:
+    """Run the steps of a variant up to its images. Steps that variants share run once."""
     whole = make_plan([variant.recipe], space.inputs)
     plan = Plan(tuple(step for step in whole.steps if step.kind is not StepKind.RELEASE), whole.recipes)
     reasons = space.store.reasons(plan)
@@ -159,7 +169,7 @@ def _draw(space: Workspace, variant: Variant, observe: Callable[[Plan], RunObser
         space.preflight(plan, reasons)
         with observe(plan) as observer:
             context = RunContext(plan, space.store, space.root, observer, fork_server=process.Warm())
-            _demand(run_plan(context, slots.make_pool(gpus, session.trainers(variant.recipe.engine == "embedded"))))
+            _check(run_plan(context, slots.make_pool(gpus, session.trainers(variant.recipe.engine == "embedded"))))
     render = next(step for step in plan.steps if step.kind is StepKind.RENDER)
     weights = plan.by_name[render.needs[0]]
     record = space.store.record(weights)
@@ -167,47 +177,47 @@ def _draw(space: Workspace, variant: Variant, observe: Callable[[Plan], RunObser
     return dataclasses.replace(variant, folder=space.store.folder(render), size=int(size))
 
 
-def _demand(outcomes: list[Outcome]) -> None:
-    bad = [outcome for outcome in outcomes if not outcome.status.ok]
-    if any(outcome.status is Status.STOPPED for outcome in bad):
+def _check(outcomes: list[Outcome]) -> None:
+    failed = [outcome for outcome in outcomes if not outcome.status.ok]
+    if any(outcome.status is Status.STOPPED for outcome in failed):
         raise KeyboardInterrupt
-    if bad:
-        raise StepFailed([outcome.problem or Problem(outcome.step.name, str(outcome.status)) for outcome in bad])
+    if failed:
+        raise StepFailed([outcome.problem or Problem(outcome.step.name, str(outcome.status)) for outcome in failed])
 
 
-def _by_prompt(recipe: Recipe, axis: Axis, drawn: Sequence[Variant], folder: Path, stem: str) -> list[Path]:
+def _by_prompt(recipe: Recipe, axis: Axis, rendered: Sequence[Variant], folder: Path, stem: str) -> list[Path]:
     rows = [
-        grid.Row(
+        grid.GridRow(
             f"{label([axis], variant.values)} ({variant.size / 2**20:.1f}\N{NO-BREAK SPACE}MiB)",
             variant.folder,
-            every(variant.recipe),
+            parameters_by_prompt(variant.recipe),
         )
-        for variant in drawn
+        for variant in rendered
         if variant.folder is not None
     ]
     files = grid.write(folder, stem, rows, _columns(recipe), title=recipe.name, scale=_scale(recipe))
     return files[:1]
 
 
-def _crossed(recipe: Recipe, axes: Sequence[Axis], drawn: Sequence[Variant], folder: Path, stem: str) -> list[Path]:
+def _crossed(recipe: Recipe, axes: Sequence[Axis], rendered: Sequence[Variant], folder: Path, stem: str) -> list[Path]:
     down, across = axes
     files: list[Path] = []
     for column in _columns(recipe):
         cells = {
-            variant.values: (variant.folder / f"{column.name}.png", every(variant.recipe)[column.name])
-            for variant in drawn
+            variant.values: (variant.folder / f"{column.name}.png", parameters_by_prompt(variant.recipe)[column.name])
+            for variant in rendered
             if variant.folder is not None
         }
         rows = [label([down], [value]) for value in down.values]
-        heads = [grid.Column(value, label([across], [value]), column.prompt) for value in across.values]
+        heads = [grid.GridColumn(value, label([across], [value]), column.prompt) for value in across.values]
         paths = [[cells[row, head] for head in across.values] for row in down.values]
         title = f"{recipe.name}, {column.label}"
         files += grid.write_cells(folder, f"{stem}-{column.name}", rows, heads, paths, title=title, scale=_scale(recipe))[:1]
     return files
 
 
-def _columns(recipe: Recipe) -> list[grid.Column]:
-    return [grid.Column(**column) for column in recipe.columns()]
+def _columns(recipe: Recipe) -> list[grid.GridColumn]:
+    return [grid.GridColumn(**column) for column in recipe.columns()]
 
 
 def _scale(recipe: Recipe) -> int:

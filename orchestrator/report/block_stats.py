@@ -6,7 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.release.block_stats import BLOCKS, STAGES, weights_of
+from orchestrator.release.bundle import BLOCKS
+from orchestrator.release.facts import STAGES, weights_of
 from orchestrator.report.collect import read_json
 from orchestrator.system import process
 
@@ -46,7 +47,7 @@ def complete(root: Path, found: Gathered) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     request = folder / "request.json"
     request.write_text(json.dumps([[file, result] for result, file in wanted.items()]), "utf-8")
-    code, said = process.capture((sys.executable, "-m", "orchestrator.report.block_stats_program", str(request)), _SECONDS)
+    code, said = process.capture((sys.executable, "-m", "orchestrator.release.block_stats", str(request)), _SECONDS)
     if code != 0:
         print(f"weights could not be measured: {said.strip().splitlines()[-1:] or code}", file=sys.stderr)
 

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks
-from orchestrator.release.block_stats import weights_of
+from orchestrator.release.facts import weights_of
 
 if TYPE_CHECKING:
     from pathlib import Path

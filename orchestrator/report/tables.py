@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RecipeError
 from orchestrator.models import blocks
-from orchestrator.release.block_stats import weights_of
+from orchestrator.release.facts import weights_of
 from orchestrator.report import charts
 from orchestrator.weights.io.safetensors_io import read_header
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, assert_never
 from orchestrator import engines
 from orchestrator.models import blocks
 from orchestrator.plan.step import Step, StepKind
-from orchestrator.release.a1111 import every
 from orchestrator.system.process import Command
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _grid(step: Step, plan: Plan, store: Store) -> Command:
     members = [plan.by_name[need] for need in step.needs]
     recipes = [plan.recipes[member.recipe] for member in members]
     rows = [
-        {"label": recipe.algorithm, "folder": str(store.folder(member)), "parameters": every(recipe)}
+        {"label": recipe.algorithm, "folder": str(store.folder(member)), "recipe": recipe.model_dump(mode="json")}
         for recipe, member in zip(recipes, members, strict=True)
     ]
     work = store.work(step)

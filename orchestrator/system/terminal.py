@@ -58,3 +58,8 @@ def fit_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def print_progress(done: int, total: int, note: str) -> None:
+    """Print the progress of a step's program as a line for the orchestrator."""
+    print("PROGRESS " + json.dumps({"done": done, "total": total, "note": note}, ensure_ascii=False), flush=True)

@@ -128,7 +128,7 @@ def test_transparency_becomes_white(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     folder.mkdir()
     Image.new("RGBA", (32, 32), (0, 0, 0, 0)).save(folder / "front.png")
-    picture, _ = grid.draw([""], [grid.Column("front", "")], [[(folder / "front.png", "")]])
+    picture, _ = grid.draw([""], [grid.GridColumn("front", "")], [[(folder / "front.png", "")]])
     assert picture.getcolors() == [(picture.width * picture.height, (255, 255, 255))]
 
 
@@ -140,14 +140,14 @@ def test_a_grid_too_wide_for_webp_is_scaled(tmp_path: Path) -> None:
 
 def test_draw_says_what_is_wrong_with_a_picture(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="render step"):
-        grid.draw(["x"], [grid.Column("front", "front")], [[(tmp_path / "front.png", "")]])
+        grid.draw(["x"], [grid.GridColumn("front", "front")], [[(tmp_path / "front.png", "")]])
 
 
 def test_rows_and_columns_are_read_from_the_command_line(folders: dict[str, Path]) -> None:
     rows, columns = grid.parse([f"sv_ratio=16={folders['locon']}", str(folders["lora3x3"])])
     assert [row.label for row in rows] == ["sv_ratio=16", "lora3x3"]
     assert [column.name for column in columns] == sorted(NAMES)
-    assert grid.parse([str(folders["locon"])], ["side=from the side"])[1] == [grid.Column("side", "from the side")]
+    assert grid.parse([str(folders["locon"])], ["side=from the side"])[1] == [grid.GridColumn("side", "from the side")]
 
 
 @pytest.mark.parametrize("rows", [[], ["x=/nowhere"]])

@@ -156,7 +156,7 @@ def test_a_refusal_says_the_way_out(hub: Hub, bundle: Path) -> None:
     hub.refuse = True
     done = run(hub, "push", str(bundle), "--repo", "someone/cats", "--yes")
     assert done.returncode != 0
-    assert "the Hub did not take it: 401" in done.stderr
+    assert "the Hub refused it: 401" in done.stderr
     assert "hf auth login" in done.stderr
     assert "hf_test" not in done.stderr + done.stdout
 

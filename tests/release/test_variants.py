@@ -63,7 +63,7 @@ def test_two_axes_give_a_grid_for_every_prompt(cats: harness.Project) -> None:
     assert "<lora:cat-lora:0.5>" in made["block weights none / multiplier 0.5"]
 
 
-def test_what_cannot_be_varied_is_said_before_anything_runs(cats: harness.Project) -> None:
+def test_invalid_values_are_errors_before_anything_runs(cats: harness.Project) -> None:
     recipe = cats.space().load(Selection(("cat-lora",)))[0].recipe
     for axes in ([], [Axis("sv_ratio", ("x", "0.5"))], [Axis("multiplier", ("1e",))]):
         with pytest.raises(RecipeError):
@@ -71,5 +71,5 @@ def test_what_cannot_be_varied_is_said_before_anything_runs(cats: harness.Projec
     with pytest.raises(RecipeError) as found:
         variants.vary(recipe, [Axis("sv_ratio", ("x", "0.5"))])
     assert len(found.value.problems) == 2
-    assert "--sv-ratio x: is no number" in str(found.value)
+    assert "--sv-ratio x: is not a number" in str(found.value)
     assert not (cats.root / "runs").exists()

@@ -14,7 +14,8 @@ from PIL import Image
 import made_runs
 from orchestrator import report
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.report import block_stats_program, charts, collect, commands, live, page, tables
+from orchestrator.release.block_stats import main as measure
+from orchestrator.report import charts, collect, commands, live, page, tables
 from orchestrator.system import supervisor
 from orchestrator.weights.families import block_stats
 
@@ -211,7 +212,7 @@ def test_what_cannot_be_measured_says_why_and_the_others_are_measured(tmp_path: 
     good = made_runs.lora(tmp_path / "x.safetensors", made_runs.loaded("krnk-locon").recipe)
     wanted = [[str(tmp_path / "broken.safetensors"), str(tmp_path / "a.json")], [str(good), str(tmp_path / "b.json")]]
     (tmp_path / "request.json").write_text(json.dumps(wanted), "utf-8")
-    assert block_stats_program.main([str(tmp_path / "request.json")]) == 0
+    assert measure([str(tmp_path / "request.json")]) == 0
     assert "header" in json.loads((tmp_path / "a.json").read_text("utf-8"))["error"]
     assert json.loads((tmp_path / "b.json").read_text("utf-8"))["blocks"]["BASE"]["modules"] == 1
 
