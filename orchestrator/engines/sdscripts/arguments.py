@@ -1,6 +1,6 @@
-"""A recipe's training as arguments of sd-scripts' train_network.py; the embedded trainer takes the same ones.
+"""Arguments of a training for sd-scripts' train_network.py and for the embedded trainer.
 
-What a recipe says reaches the command, zero and false included; nothing goes through --config_file, which takes anything.
+Every value of a recipe reaches the command, zero and false included. Nothing goes through --config_file, which takes any key.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import toml
 
+from orchestrator.dataset import latent_links
+from orchestrator.dataset.sd_scripts_toml import absolute_config
 from orchestrator.engines.sdscripts import gen_img, network_args, training_states
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 DATASET, PRESET, PROMPTS, LOGS = "dataset.toml", "preset.toml", "sample_prompts.txt", "logs"
 
-# Options with a key of their own in a recipe, and those that the orchestrator sets (empty).
+# Options with a recipe key of their own, and options that the orchestrator sets (empty).
 OWNED = {
     "pretrained_model_name_or_path": "base.checkpoint",
     "vae": "base.vae",
@@ -125,7 +127,7 @@ OWNED |= dict.fromkeys(SET_HERE, "")
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """Arguments of a trainer and the texts they refer to (file name below the work folder -> content)."""
+    """Arguments of a trainer, and the texts they refer to by their names below the work folder."""
 
     argv: tuple[str, ...]
     files: dict[str, str] = field(default_factory=dict)
@@ -137,16 +139,13 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     Args:
         recipe: what to train.
         inputs: "dataset", "checkpoint", "vae" and "weights" where the recipe has them.
-        work: folder for everything that is written; files are referred to by absolute path.
+        work: folder for everything that the trainer writes. Files are referred to by absolute paths.
         state: complete state to resume from.
-        initial: the step of the whole training at which it was saved, if the state itself may say otherwise.
+        initial: the step of the whole training at which it was saved, if the state itself may count otherwise.
     """
     training, files = recipe.training, {}
     work = work.absolute()
-    if (inputs["dataset"] / DATASET).is_file():  # not there yet when a plan is only shown
-        from orchestrator.dataset import latent_links  # noqa: PLC0415
-        from orchestrator.dataset.sd_scripts_toml import absolute_config  # noqa: PLC0415 - it reads pictures' headers elsewhere
-
+    if (inputs["dataset"] / DATASET).is_file():  # absent while a plan is only shown
         linked = work / latent_links.FOLDER if training.cache_latents == "disk" else None
         files[DATASET] = absolute_config(inputs["dataset"], linked)
     argv = ["--pretrained_model_name_or_path", str(inputs["checkpoint"])]
@@ -161,16 +160,16 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     if training.train != "both":
         argv.append(f"--network_train_{training.train}_only")
     argv += _optimizer(training)
-    argv += _how(recipe)
+    argv += _compute(recipe)
     argv += _saving(training)
     argv += ["--logging_dir", str(work / LOGS), "--log_with", "all" if training.wandb else "tensorboard"]
-    argv += ["--log_prefix", training.log_prefix or f"{recipe.name}-"]  # so that TensorBoard shows whose run it is
+    argv += ["--log_prefix", training.log_prefix or f"{recipe.name}-"]  # TensorBoard shows it as the run's name
     if training.sample_every_n_steps is not None and recipe.render.prompts:
         files[PROMPTS] = gen_img.sample_prompts(recipe)
         argv += ["--sample_prompts", str(work / PROMPTS), "--sample_sampler", recipe.render.sampler]
         argv += ["--sample_every_n_steps", str(training.sample_every_n_steps)]
     if state is not None:
-        # The loop restarts at 0 unless the steps of the state are skipped; without --initial_step the state says how many.
+        # The loop restarts at 0 unless the state's steps are skipped. Without --initial_step its own count is used.
         argv += ["--resume", str(state.absolute()), "--skip_until_initial_step"]
         argv += ["--initial_step", str(initial)] if initial is not None else []
     for name, value in training.options.items():
@@ -179,44 +178,44 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
 
 
 def option(name: str, value: Option) -> list[str]:
-    """Return ``--name`` and its values; a switch that is false is left out (sd-scripts' switches can only be set)."""
+    """Return ``--name`` and its values, or nothing for a switch that is false (sd-scripts' switches can only be set)."""
     if isinstance(value, bool):
         return [f"--{name}"] if value else []
     values = value if isinstance(value, tuple) else (value,)
-    return [f"--{name}", *(network_args.text(one) for one in values)]
+    return [f"--{name}", *(network_args.text(item) for item in values)]
 
 
 def _network(network: Network, preset: str, inputs: Mapping[str, Path]) -> list[str]:
     argv = ["--network_module", network_args.module(network.family), "--network_dim", str(network.dim)]
     argv += ["--network_alpha", network_args.text(network.alpha)]
     argv += ["--network_dropout", network_args.text(network.dropout)] if network.dropout is not None else []
-    said = network_args.arguments(network, preset)
-    argv += ["--network_args", *said] if said else []
+    args = network_args.arguments(network, preset)
+    argv += ["--network_args", *args] if args else []
     if network.weights:
         argv += ["--network_weights", str(inputs.get("weights", network.weights))]
     return argv
 
 
-def _given(name: str, value: Scalar | None) -> list[str]:
+def _optional(name: str, value: Scalar | None) -> list[str]:
     return [] if value is None else [f"--{name}", network_args.text(value)]
 
 
 def _optimizer(training: Training) -> list[str]:
     argv = ["--max_train_steps", str(training.steps)]
     for name in ("learning_rate", "text_encoder_lr", "unet_lr"):
-        argv += _given(name, getattr(training, name))
+        argv += _optional(name, getattr(training, name))
     argv += ["--optimizer_type", training.optimizer]
     if training.optimizer_args:
-        # Values go through ast.literal_eval there: text needs quotes, a list is a tuple.
+        # sd-scripts reads values by ast.literal_eval: text needs quotes, a list is a tuple.
         argv += ["--optimizer_args", *(f"{name}={value!r}" for name, value in training.optimizer_args.items())]
     argv += ["--lr_scheduler", training.lr_scheduler]
     for name in ("lr_scheduler_num_cycles", "lr_warmup_steps", "max_grad_norm", "gradient_accumulation_steps"):
-        argv += _given(name, getattr(training, name))
+        argv += _optional(name, getattr(training, name))
     return argv
 
 
-def _how(recipe: Recipe) -> list[str]:
-    """Arguments about precision, memory and data loading."""
+def _compute(recipe: Recipe) -> list[str]:
+    """Return the arguments for precision, memory and data loading."""
     training = recipe.training
     argv = ["--seed", str(training.seed), "--mixed_precision", training.mixed_precision]
     if recipe.base.architecture == "sd1":
@@ -231,7 +230,7 @@ def _how(recipe: Recipe) -> list[str]:
 
 
 def interval(training: Training) -> int | None:
-    """Return save_every_n_steps: sd-scripts saves a state only where it saves the LoRA too."""
+    """Return --save_every_n_steps: sd-scripts saves a state only together with the LoRA."""
     return training.save_every_n_steps or training.state_every_n_steps
 
 
@@ -242,7 +241,7 @@ def _saving(training: Training) -> list[str]:
     argv = ["--save_every_n_steps", str(every)]
     # sd-scripts removes the multiple of ``every`` below step - n - 1: n = keep * every - 1 leaves ``keep`` of them.
     kept = str(training_states.kept(training.keep_states, training.steps, every) * every - 1)
-    if training.save_every_n_steps is None:  # the LoRA beside a state is not asked for; only the last is left
+    if training.save_every_n_steps is None:  # LoRAs beside states are not in the recipe: keep as few as possible
         argv += ["--save_last_n_steps", kept]
     if training.state_every_n_steps is not None:
         argv += ["--save_state", "--save_last_n_steps_state", kept]

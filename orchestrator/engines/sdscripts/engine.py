@@ -113,5 +113,5 @@ def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
 
 def history(work: Path) -> list[dict[str, Any]]:
     """Return loss and learning rates by step from the TensorBoard events in ``work``."""
-    shifts = training_states.shifts(work)
-    return tensorboard.history(work / arguments.LOGS, lambda when: training_states.shift_at(shifts, when))
+    attempts = training_states.shifts(work)
+    return tensorboard.history(work / arguments.LOGS, lambda when: training_states.shift_at(attempts, when))

@@ -1,4 +1,4 @@
-"""The read-back contract: what the trainer says and writes is compared with the recipe and with the plan's prediction."""
+"""Comparison of a training's log and file with the recipe and with the plan's prediction."""
 
 from __future__ import annotations
 
@@ -26,86 +26,88 @@ MANIFEST, EXPECTED = "dataset.json", "expected.json"
 
 
 def expected(recipe: Recipe, checkpoint: Path | None, dataset: Path | None) -> dict[str, Value]:
-    """Return what the banner should say, by the names of ``OutputParser``.
+    """Return the values that the trainer's banner should show, by the names of ``OutputParser``.
 
     Args:
-        recipe: what is trained.
-        checkpoint: the base model (the embedded engine's decides about modules).
-        dataset: the built dataset; its dataset.json holds the trainer's numbers as they were predicted.
+        recipe: the training's recipe.
+        checkpoint: the base model if its own layers decide about modules (embedded engine).
+        dataset: the built dataset. Its dataset.json holds the predicted numbers of images and batches.
     """
     network, training = recipe.network, recipe.training
-    said: dict[str, Value] = {"steps": training.steps, "gradient accumulation": training.gradient_accumulation_steps or 1}
+    accumulation = training.gradient_accumulation_steps or 1
+    values: dict[str, Value] = {"steps": training.steps, "gradient accumulation": accumulation}
     if network.family == "lora":
-        said |= {"dim": network.dim, "alpha": float(network.alpha)}
+        values |= {"dim": network.dim, "alpha": float(network.alpha)}
         if network.conv_dim is not None:
             # networks/lora.py 435-442: without conv_alpha it is 1
-            said |= {"conv_dim": network.conv_dim, "conv_alpha": float(network.conv_alpha or 1)}
+            values |= {"conv_dim": network.conv_dim, "conv_alpha": float(network.conv_alpha or 1)}
     else:
-        said["algo"] = network.family
-    # The trainer makes modules for both and applies those it trains (train_network.py 704-707).
+        values["algo"] = network.family
+    # The trainer creates modules for both and applies those that it trains (train_network.py 704-707).
     both = recipe.model_copy(update={"training": training.model_copy(update={"train": "both"})})
     predicted = expected_tensors.predict(both, expected_tensors.of(recipe, checkpoint))
     if predicted is not None:
-        said |= {"text encoder modules": predicted.text_encoder, "U-Net modules": predicted.unet}
-    return said | (_dataset(dataset / MANIFEST, training.steps, training.gradient_accumulation_steps or 1) if dataset else {})
+        values |= {"text encoder modules": predicted.text_encoder, "U-Net modules": predicted.unet}
+    return values | (_dataset(dataset / MANIFEST, training.steps, accumulation) if dataset else {})
 
 
 def _dataset(manifest: Path, steps: int, accumulation: int) -> dict[str, Value]:
-    """Return pictures x repeats, batches and epochs as the dataset step predicted them."""
+    """Return images x repeats, batches and epochs from the predictions of the dataset step."""
     try:
-        said = json.loads(manifest.read_text("utf-8"))
-        images, regularization = int(said["images_x_repeats"]), int(said["regularization_x_repeats"])
-        batches = int(said["batches_per_epoch"])
+        fields = json.loads(manifest.read_text("utf-8"))
+        images, regularization = int(fields["images_x_repeats"]), int(fields["regularization_x_repeats"])
+        batches = int(fields["batches_per_epoch"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    found: dict[str, Value] = {"images": images, "regularization": regularization, "batches per epoch": batches}
+    values: dict[str, Value] = {"images": images, "regularization": regularization, "batches per epoch": batches}
     if batches:
-        found["epochs"] = math.ceil(steps / math.ceil(batches / accumulation))
-    return found
+        values["epochs"] = math.ceil(steps / math.ceil(batches / accumulation))
+    return values
 
 
 def read_expected(work: Path) -> dict[str, Value]:
-    """Return what ``expected`` said when the training in ``work`` was started; empty if nothing was written."""
+    """Return the values of ``expected`` at the start of the training in ``work``, or {} without a valid file."""
     try:
-        said = json.loads((work / EXPECTED).read_text("utf-8"))
+        values = json.loads((work / EXPECTED).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def finished(recipe: Recipe, work: Path, log: str, checkpoint: Path | None) -> list[Problem]:
-    """Return why a training that exited 0 is no success; all reasons."""
+    """Return the reasons why a training that exited 0 failed."""
     path = work / f"{recipe.name}.safetensors"
-    where, said = str(path), list(_log(log, recipe))
+    where, hint = str(path), f"log: {work / 'log.txt'}"
+    reasons = list(_log(log, recipe))
     try:
         header = read_header(path)
     except RecipeError as error:
         reason = error.problems[0].what.removeprefix("cannot be read: ")
-        return [Problem(where, what, f"log: {work / 'log.txt'}") for what in (*said, f"cannot be used: {reason}")]
-    started = work / arguments.DATASET  # written anew before every start
+        return [Problem(where, text, hint) for text in (*reasons, f"cannot be used: {reason}")]
+    started = work / arguments.DATASET  # rewritten before every start
     if started.is_file() and path.stat().st_mtime < started.stat().st_mtime - 1:
-        said.append("is older than this run: the trainer wrote nothing")
-    said += _tensors(recipe, header, checkpoint)
-    said += _metadata(recipe, header.metadata, _counted(log, recipe.training.steps))
+        reasons.append("is older than this run: the trainer wrote no file")
+    reasons += _tensors(recipe, header, checkpoint)
+    reasons += _metadata(recipe, header.metadata, _trainer_steps(log, recipe.training.steps))
     if bad := non_finite_tensors(path):
-        said.append(f"{len(bad)} tensors hold NaN or infinity, as {bad[0]}")
-    return [Problem(where, what, f"log: {work / 'log.txt'}") for what in said]
+        reasons.append(f"{len(bad)} tensors hold NaN or infinity, as {bad[0]}")
+    return [Problem(where, reason, hint) for reason in reasons]
 
 
 def _log(log: str, recipe: Recipe) -> Iterator[str]:
-    """Yield what is wrong with the last attempt in a log: no success, other step count, lost loss."""
+    """Yield the problems of the last attempt in a log: no success, another step count, a loss that is not finite."""
     log = log[log.rfind("import network module: ") :] if "import network module: " in log else log
     if "model saved." not in log:
-        yield 'the trainer did not say "model saved."'
-    reader, fault, steps = OutputParser(), "", 0
+        yield 'the log lacks "model saved."'
+    parser, fault, steps = OutputParser(), "", 0
     for piece in re.split(r"[\r\n]+", log):
-        found = reader(piece)
-        if found is not None:
-            fault, steps = found.fault or fault, max(steps, found.done)
+        progress = parser(piece)
+        if progress is not None:
+            fault, steps = progress.fault or fault, max(steps, progress.done)
     if fault:
         yield fault
     elif steps != recipe.training.steps:
-        yield f"{steps} steps were trained, {recipe.training.steps} asked for"
+        yield f"{steps} steps were trained; training.steps is {recipe.training.steps}"
 
 
 def _tensors(recipe: Recipe, header: Header, checkpoint: Path | None) -> Iterator[str]:
@@ -114,9 +116,9 @@ def _tensors(recipe: Recipe, header: Header, checkpoint: Path | None) -> Iterato
     if expected is not None and header.tensor_bytes != expected:
         yield f"holds {header.tensor_bytes} bytes of tensors; expect.tensor_bytes is {expected}"
     types = sorted({entry.dtype for entry in tensors.values()})
-    wanted = _PRECISION[recipe.training.save_precision]
-    if types != [wanted]:
-        yield f"holds {', '.join(types) or 'nothing'}; training.save_precision asks for {wanted}"
+    dtype = _PRECISION[recipe.training.save_precision]
+    if types != [dtype]:
+        yield f"holds {', '.join(types) or 'nothing'}; training.save_precision asks for {dtype}"
     model = expected_tensors.of(recipe, checkpoint)
     if expected_tensors.predict(recipe, model) is None:
         return
@@ -126,33 +128,33 @@ def _tensors(recipe: Recipe, header: Header, checkpoint: Path | None) -> Iterato
         names |= {f"{module.name}.{suffix}": shape for suffix, shape in shapes.items()}
     missing, extra = names.keys() - tensors.keys(), tensors.keys() - names.keys()
     if missing:
-        yield f"lacks {len(missing)} promised tensors, as {min(missing)}"
+        yield f"lacks {len(missing)} expected tensors, as {min(missing)}"
     if extra:
-        yield f"holds {len(extra)} tensors that nobody promised, as {min(extra)}"
+        yield f"holds {len(extra)} unexpected tensors, as {min(extra)}"
     other = [
         name for name in sorted(names.keys() & tensors.keys()) if math.prod(tensors[name].shape) != math.prod(names[name])
     ]
     if other:
         first, shape, predicted = other[0], list(tensors[other[0]].shape), list(names[other[0]])
-        yield f"{len(other)} tensors have other shapes, as {first}: {shape}, predicted {predicted}"
+        yield f"{len(other)} tensors have other shapes than expected, as {first}: {shape}, expected {predicted}"
 
 
-def _counted(log: str, steps: int) -> int:
-    """Return ss_steps of a training of ``steps``: as the trainer counts after it was resumed (see states.py)."""
+def _trainer_steps(log: str, steps: int) -> int:
+    """Return ss_steps of a training of ``steps`` by the trainer's own count (see ``training_states``)."""
     last = log[log.rfind("import network module: ") :]
     skipped, batches = re.search(r"^skipping (\d+) steps", last, re.MULTILINE), training_states.BATCHES.search(last)
     if skipped is None or batches is None:
         return steps
-    begun, length = int(skipped[1]), int(batches[1])
-    gone = training_states.lost(begun, length)
-    return min(steps, math.ceil(steps / length) * length - gone) if gone else steps
+    start, epoch = int(skipped[1]), int(batches[1])
+    lost = training_states.lost(start, epoch)
+    return min(steps, math.ceil(steps / epoch) * epoch - lost) if lost else steps
 
 
-def _metadata(recipe: Recipe, metadata: dict[str, str], counted: int) -> Iterator[str]:
-    """Compare what the file says of itself with the recipe."""
+def _metadata(recipe: Recipe, metadata: dict[str, str], steps: int) -> Iterator[str]:
+    """Compare the file's metadata with the recipe."""
     network, training = recipe.network, recipe.training
-    asked: dict[str, Any] = {
-        "ss_steps": counted,
+    values: dict[str, Any] = {
+        "ss_steps": steps,
         "ss_max_train_steps": training.steps,
         "ss_network_module": network_args.module(network.family),
         "ss_network_dim": network.dim,
@@ -163,31 +165,31 @@ def _metadata(recipe: Recipe, metadata: dict[str, str], counted: int) -> Iterato
         "ss_output_name": recipe.name,
     }
     if training.learning_rate is not None:
-        asked["ss_learning_rate"] = training.learning_rate
+        values["ss_learning_rate"] = training.learning_rate
     if training.text_encoder_lr is not None:
-        asked["ss_text_encoder_lr"] = training.text_encoder_lr
+        values["ss_text_encoder_lr"] = training.text_encoder_lr
     if recipe.base.architecture == "sd1":
-        asked["ss_clip_skip"] = recipe.base.clip_skip
+        values["ss_clip_skip"] = recipe.base.clip_skip
     if training.relative_step:
-        del asked["ss_lr_scheduler"]  # replaced there by adafactor's own
-    for name, value in asked.items():
-        said = metadata.get(name)
-        if said is not None and not _same(said, value):
-            yield f"says {name} = {said}; the recipe says {value}"
+        del values["ss_lr_scheduler"]  # the trainer replaces it by adafactor's own
+    for name, value in values.items():
+        text = metadata.get(name)
+        if text is not None and not _same(text, value):
+            yield f"has {name} = {text}; the recipe has {value}"
     try:
         args = json.loads(metadata.get("ss_network_args", "{}"))
     except ValueError:
         args = {}
-    for one in network_args.arguments(network, ""):
-        name, _, value = one.partition("=")
+    for argument in network_args.arguments(network, ""):
+        name, _, value = argument.partition("=")
         if name in args and not _same(str(args[name]), value):
-            yield f"says network_args {name} = {args[name]}; the recipe says {value}"
+            yield f"has network_args {name} = {args[name]}; the recipe has {value}"
 
 
-def _same(said: str, value: Any) -> bool:
-    """Return whether metadata (always text) means the value; lists of one count as their member."""
-    said = said.strip("[]")
+def _same(text: str, value: Any) -> bool:
+    """Return whether a text of the metadata means the value. A list of one item counts as the item."""
+    text = text.strip("[]")
     try:
-        return math.isclose(float(said), float(value), rel_tol=1e-9)
+        return math.isclose(float(text), float(value), rel_tol=1e-9)
     except (TypeError, ValueError):
-        return said == str(value)
+        return text == str(value)

@@ -2,7 +2,7 @@
 
 Format: records of an 8-byte little-endian length, its 4-byte checksum, the data and its checksum (TFRecord); the data is a
 protocol-buffer Event (wall_time 1, step 2, summary 5), its summary a list of values (tag 1, simple_value 2, tensor 8).
-A file that is cut off gives what is whole.
+A cut-off file yields its whole records.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _MAX_RECORD = 64 << 20
 
 
 def history(folder: Path, shift: Callable[[float], int] = lambda _: 0) -> list[dict[str, Any]]:
-    """Return one entry a step, in order: step, loss, average_loss, lr_unet, lr_text_encoder (those that were logged).
+    """Return one entry a step, in order: step, loss, average_loss, lr_unet, lr_text_encoder (if logged).
 
-    Several runs (a resumed training) lie in several folders; a later file's value of a step stands.
+    The runs of a resumed training have a folder each. A later file's value of a step wins.
 
     Args:
         folder: --logging_dir of the training.
-        shift: time -> how many steps the trainer's counter lacked then (states.shift_at).
+        shift: time -> steps that the trainer's counter had lost (``training_states.shift_at``).
     """
     steps: dict[int, dict[str, Any]] = {}
     for file in sorted(folder.rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns):
@@ -38,7 +38,7 @@ def history(folder: Path, shift: Callable[[float], int] = lambda _: 0) -> list[d
 
 
 def scalars(path: Path) -> Iterator[tuple[float, int, str, float]]:
-    """Yield (seconds since 1970, step, tag, value) of every scalar in an event file, up to where it is cut off."""
+    """Yield (seconds since 1970, step, tag, value) of every scalar in an event file, up to a cut-off record."""
     data = path.read_bytes()
     at = 0
     while at + 12 <= len(data):
@@ -69,20 +69,20 @@ def _event(data: bytes) -> Iterator[tuple[float, int, str, float]]:
 
 
 def _value(data: bytes) -> Iterator[tuple[str, float]]:
-    tag, found = "", None
+    tag, scalar = "", None
     for number, value in _fields(data):
         if number == 1 and isinstance(value, bytes):
             tag = value.decode("utf-8")
         elif number == 2 and isinstance(value, float):
-            found = value
+            scalar = value
         elif number == 8 and isinstance(value, bytes):  # newer writers: a tensor with one float
-            floats = [one for field, one in _fields(value) if field == 5]
+            floats = [item for field, item in _fields(value) if field == 5]
             if len(floats) == 1 and isinstance(floats[0], bytes) and len(floats[0]) == 4:
-                found = struct.unpack("<f", floats[0])[0]
+                scalar = struct.unpack("<f", floats[0])[0]
             elif len(floats) == 1 and isinstance(floats[0], float):
-                found = floats[0]
-    if tag and found is not None:
-        yield tag, found
+                scalar = floats[0]
+    if tag and scalar is not None:
+        yield tag, scalar
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:

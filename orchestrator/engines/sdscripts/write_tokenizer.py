@@ -1,8 +1,8 @@
-"""Write CLIP's tokenizers as sd-scripts looks for them, from the vocabulary that the package open_clip_torch ships.
+"""Write CLIP's tokenizers for sd-scripts, from the vocabulary in the package open_clip_torch.
 
-A program of its own, for sd-scripts' Python: ``python write_tokenizer.py FOLDER``. Nothing is downloaded, torch is not
-imported. sd-scripts loads FOLDER/NAME and never touches the network (library/strategy_base.py 54-71). SDXL's second text
-encoder has the same vocabulary; its other padding sd-scripts sets itself (library/strategy_sdxl.py 26).
+A program for sd-scripts' Python: ``python write_tokenizer.py FOLDER``. It downloads nothing and does not import torch.
+sd-scripts loads FOLDER/NAME and stays offline (library/strategy_base.py 54-71). SDXL's second text encoder has the same
+vocabulary; sd-scripts sets its other padding itself (library/strategy_sdxl.py 26).
 """
 
 from __future__ import annotations
@@ -15,28 +15,32 @@ from pathlib import Path
 
 NAMES = ("openai_clip-vit-large-patch14", "laion_CLIP-ViT-bigG-14-laion2B-39B-b160k")  # the second one is SDXL's
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
-MERGES = 49152 - 256 - 2  # of the file's lines; then 2 x 256 bytes, the merges and 2 specials make 49408
+MERGES = 49152 - 256 - 2  # lines of the file; with 2 x 256 bytes and 2 special tokens that makes 49408
 
 
 def characters() -> list[str]:
-    """Return the printable character that stands for each of the 256 bytes, in the order of CLIP's vocabulary."""
+    """Return the printable character of each of the 256 bytes, in the order of CLIP's vocabulary."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]
 
 
 def write(folder: Path) -> None:
-    """Write the tokenizer: bytes, bytes at the end of a word, merges, two specials. FileNotFoundError without its package."""
-    found = importlib.util.find_spec("open_clip")
-    if found is None or found.origin is None:
+    """Write a tokenizer: bytes, bytes at the end of a word, merges, two special tokens.
+
+    Raises:
+        FileNotFoundError: the package open_clip_torch is not installed.
+    """
+    spec = importlib.util.find_spec("open_clip")
+    if spec is None or spec.origin is None:
         raise FileNotFoundError(2, "the package open_clip_torch is not there", VOCABULARY)
-    text = gzip.decompress((Path(found.origin).parent / VOCABULARY).read_bytes()).decode("utf-8")
+    text = gzip.decompress((Path(spec.origin).parent / VOCABULARY).read_bytes()).decode("utf-8")
     merges = text.split("\n")[1 : MERGES + 1]
-    words = [*characters(), *(one + "</w>" for one in characters()), *("".join(merge.split()) for merge in merges)]
+    words = [*characters(), *(character + "</w>" for character in characters()), *("".join(merge.split()) for merge in merges)]
     words += ["<|startoftext|>", "<|endoftext|>"]
     end = dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>")
     specials = {"bos_token": "<|startoftext|>", **end}
-    # Without model_max_length the length becomes 1e30 and padding breaks.
+    # Without model_max_length the length is 1e30 and padding fails.
     config = {**specials, "model_max_length": 77, "do_lower_case": True, "tokenizer_class": "CLIPTokenizer"}
     files = {
         "vocab.json": json.dumps({word: number for number, word in enumerate(words)}),

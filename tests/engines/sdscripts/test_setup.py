@@ -50,7 +50,7 @@ def test_a_configured_folder_without_sd_scripts(
 ) -> None:
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(tmp_path))
     assert setup.main() == 3
-    assert "is set as the sd-scripts checkout and holds none" in capsys.readouterr().err
+    assert "is set as the sd-scripts checkout but does not hold it" in capsys.readouterr().err
 
 
 def test_no_git_clone_says_what_works_all_the_same(
@@ -73,7 +73,7 @@ def test_a_configured_python_that_is_not_there(
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(tmp_path))
     monkeypatch.setenv("SD_SCRIPTS_PYTHON", str(tmp_path / "none"))
     assert setup.main() == 3
-    assert "is set as sd-scripts' Python and is not there" in capsys.readouterr().err
+    assert "is set as sd-scripts' Python but does not exist" in capsys.readouterr().err
 
 
 def test_the_tokenizer_is_written_from_the_shipped_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
