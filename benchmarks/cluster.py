@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks import NotHereError, Row
 from benchmarks.overhead import project, trained
-from orchestrator.run.cluster.task import Answer
+from orchestrator.run.cluster.task import TaskResult
 from orchestrator.run.context import Outcome, RunContext, Silent, Status
 from orchestrator.run.runner import run_plan
 from orchestrator.run.workspace import Selection
 
 if TYPE_CHECKING:
-    from orchestrator.run.cluster.task import Parcel
+    from orchestrator.run.cluster.task import NodeTask
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNT, SECONDS, MANY = 8, 12.0, 1000
@@ -56,7 +56,7 @@ def scheduling() -> list[Row]:
     """Walk a plan of ``MANY`` recipes over a cluster whose nodes answer at once: what the driver and Ray add to them."""
     import ray  # noqa: PLC0415
 
-    from orchestrator.run.cluster.ray_pool import Cluster  # noqa: PLC0415
+    from orchestrator.run.cluster.ray_pool import RayPool  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as folder, project() as cats:
         (cats.root / "recipes" / "cat-lora.toml").unlink()
@@ -67,12 +67,12 @@ def scheduling() -> list[Row]:
         job = RunContext(plan, space.store, cats.root, Silent())
         made = _nodes(Path(folder), 2, 2)
         try:
-            with Cluster() as cluster:
-                cluster.start(job, list(plan.steps[:8]))
-                cluster._task = ray.remote(_at_once)  # noqa: SLF001 - everything but the work itself
-                ray.get([cluster._task.remote(None, None) for _ in range(8)])  # noqa: SLF001 - the workers have started
+            with RayPool() as pool:
+                pool.start(job, list(plan.steps[:8]))
+                pool._task = ray.remote(_at_once)  # noqa: SLF001 - everything but the work itself
+                ray.get([pool._task.remote(None, None) for _ in range(8)])  # noqa: SLF001 - the workers have started
                 start = time.perf_counter()
-                outcomes = run_plan(job, cluster)
+                outcomes = run_plan(job, pool)
                 took = time.perf_counter() - start
         finally:
             made.end()
@@ -83,8 +83,8 @@ def scheduling() -> list[Row]:
     ]
 
 
-def _at_once(parcel: Parcel | None, _board: Any) -> Answer | None:
-    return Answer(Outcome(parcel.step, Status.DONE), "node") if parcel is not None else None
+def _at_once(task: NodeTask | None, _queue: Any) -> TaskResult | None:
+    return TaskResult(Outcome(task.step, Status.DONE), "node") if task is not None else None
 
 
 def rows() -> list[Row]:

@@ -38,9 +38,9 @@ KeepGoing = Annotated[
 ]
 Executor = Annotated[str, typer.Option(help="local: in parallel; inline: one after another; ray: on a Ray cluster.")]
 Address = Annotated[str, typer.Option(help="Ray cluster: auto or HOST:PORT. Default: $RAY_ADDRESS, or this machine alone.")]
-Transport = Annotated[
+Storage = Annotated[
     str,
-    typer.Option(help="How files reach the cluster: auto (a shared runs folder, else Ray), object-store, or s3://…, file://…"),
+    typer.Option(help="URL through which files reach the cluster: s3://…, sftp://…, file://…. Default: a shared runs folder."),
 ]
 Gpus = Annotated[str, typer.Option(help="GPUs to use, as 0,1. Default: all.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print problems and the result only.")]
@@ -63,17 +63,15 @@ def check_engine(engine: str) -> None:
         raise RecipeError(Problem(f"--engine {engine}", f"no such engine{near_miss(engine, ENGINES)}", " or ".join(ENGINES)))
 
 
-def executor_problems(executor: str, gpus: str, address: str, transport: str) -> list[Problem]:
+def executor_problems(executor: str, gpus: str, address: str, storage: str) -> list[Problem]:
     """Return the problems of the options for executor, GPUs and cluster."""
     problems: list[Problem] = []
     if executor not in ("local", "inline", "ray"):
         problems.append(Problem(f"--executor {executor}", "no such executor", "local, inline or ray"))
-    if transport not in ("auto", "object-store") and "://" not in transport:
-        problems.append(
-            Problem(f"--transport {transport}", "no such transport", "auto, object-store, or a URL as s3://bucket/krnk")
-        )
+    if storage and "://" not in storage:
+        problems.append(Problem(f"--storage {storage}", "is not a URL", "name one as s3://bucket/krnk or sftp://HOST/FOLDER"))
     if executor != "ray":
-        options = [f"--address {address}"] * bool(address) + [f"--transport {transport}"] * (transport != "auto")
+        options = [f"--address {address}"] * bool(address) + [f"--storage {storage}"] * bool(storage)
         problems += [Problem(option, "is for a Ray cluster", "--executor ray") for option in options]
     elif gpus:
         problems.append(

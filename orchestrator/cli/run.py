@@ -26,7 +26,7 @@ from orchestrator.cli.options import (
     Only,
     Profile,
     Quiet,
-    Transport,
+    Storage,
     Verbose,
     Verify,
     check_engine,
@@ -143,7 +143,7 @@ def run(
     executor: Executor = "local",
     gpus: Gpus = "",
     address: Address = "",
-    transport: Transport = "auto",
+    storage: Storage = "",
     verify: Verify = False,
     json: AsJson = False,
     quiet: Quiet = False,
@@ -157,7 +157,7 @@ def run(
     from orchestrator.cli import progress
     from orchestrator.run import session
 
-    if problems := executor_problems(executor, gpus, address, transport):
+    if problems := executor_problems(executor, gpus, address, storage):
         raise RecipeError(problems)
     if log_format not in tuple(progress.Form):
         raise OrchestratorError(Problem(f"--log-format {log_format}", "no such form", "text or json"))
@@ -172,7 +172,7 @@ def run(
         verify=verify,
         cluster=executor == "ray",
         address=address,
-        transport=transport,
+        storage=storage,
     )
     style = progress.Style(quiet=quiet, verbose=verbose, form=progress.Form(log_format))
 

@@ -42,7 +42,8 @@ class RunOptions:
     cluster: bool = False
     """Run on a Ray cluster instead of this machine."""
     address: str = ""
-    transport: str = "auto"
+    storage: str = ""
+    """URL through which files reach the cluster; empty: a runs folder that all nodes share."""
 
 
 def run_session(
@@ -97,7 +98,7 @@ def _here(context: RunContext, options: RunOptions) -> list[Outcome]:
 
 def _on_cluster(context: RunContext, options: RunOptions, due: list[Step], inputs: ProjectInputs) -> list[Outcome]:
     """Run on a Ray cluster, after a check of each of its nodes."""
-    from orchestrator.run.cluster.ray_pool import Cluster  # noqa: PLC0415 - an extra
+    from orchestrator.run.cluster.ray_pool import RayPool  # noqa: PLC0415 - an extra
 
     sizes = [0]
     for name in dict.fromkeys(step.recipe for step in due if step.kind is StepKind.TRAIN):
@@ -105,9 +106,9 @@ def _on_cluster(context: RunContext, options: RunOptions, due: list[Step], input
         size = expected_tensors.predict(recipe, expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint)))
         dataset_bytes = inputs.counted(recipe).disk_bytes  # a copy of the dataset travels with the training
         sizes.append(dataset_bytes + (disk(recipe, size.tensor_bytes, dataset_bytes) if size is not None else 0))
-    with Cluster(options.address, options.transport) as cluster:
-        cluster.start(context, due, max(sizes))
-        return run_plan(context, cluster)
+    with RayPool(options.address, options.storage) as pool:
+        pool.start(context, due, max(sizes))
+        return run_plan(context, pool)
 
 
 def trainers(embedded: bool) -> int:

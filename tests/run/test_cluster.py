@@ -1,4 +1,4 @@
-"""Steps on nodes that share nothing with the driver, without a cluster: parcels, carriers, states, what comes back."""
+"""Steps on a node through a shared runs folder or a storage, without a cluster: tasks, states, results."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import pytest
 
 import harness
 from orchestrator.errors import NotReady, StepFailed
+from orchestrator.plan.inputs import Digests
 from orchestrator.plan.step import Lane, StepKind
-from orchestrator.run.cluster import connect, node, receive
-from orchestrator.run.cluster.events import Board
-from orchestrator.run.cluster.storage import Folder, Inside, fetch
-from orchestrator.run.cluster.task import Answer, Item, Missing, pack, part
+from orchestrator.run.cluster import connect, node
+from orchestrator.run.cluster.events import EventQueue
+from orchestrator.run.cluster.storage import Storage
+from orchestrator.run.cluster.task import ModelInput, TaskResult, make_task, store_result, sub_plan
 from orchestrator.run.context import RunContext, Status
 from orchestrator.run.runner import run_plan
 from orchestrator.run.slots import Slot
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.plan.planner import Plan
-    from orchestrator.run.cluster.storage import Sender
 
 
-NOT_THERE, THERE = ".shared-not-there", ".shared-x"
+NOT_THERE, THERE, TOKEN = ".shared-not-there", ".shared-x", ".shared-token"
 
 
 @pytest.fixture
@@ -40,23 +40,28 @@ def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
     return harness.make(tmp_path / "project", monkeypatch)
 
 
-class Distant:
-    """Places on one node that does not share the runs folder: everything travels, one step at a time."""
+@pytest.fixture
+def depot(tmp_path: Path) -> Storage:
+    storage = Storage(f"file://{tmp_path / 'depot'}")
+    storage.write(TOKEN, b"")
+    return storage
 
-    def __init__(self, sender: Sender, url: str = "") -> None:
-        self.sender, self.url = sender, url
-        self.board = Board()
+
+class Distant:
+    """A slot pool of one node that shares no folder with the driver: files go through a storage, one step at a time."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.queue = EventQueue()
 
     def take(self, lane: Lane, **_: Any) -> Slot:
         return Slot(lane)
 
     def submit(self, _slot: Slot, _fn: Any, *args: Any) -> Future[Any]:
-        job, step = args
+        context, step = args
         future: Future[Any] = Future()
-        parcel = pack(job, step, self.sender, models={source.digest for source in step.sources}, ship=True, token="")
-        answer = node.run(dataclasses.replace(parcel, url=self.url), self.board.tell, "there gpu 0")
-        assert isinstance(answer, Answer)
-        future.set_result(receive.put(job, step, answer))
+        result = node.run(make_task(context, step, TOKEN, self.storage), self.queue.put, "there gpu 0")
+        future.set_result(store_result(context, step, result, self.storage))
         return future
 
 
@@ -66,137 +71,191 @@ def planned(cats: harness.Project, name: str = "all") -> tuple[RunContext, Plan]
     return RunContext(plan, space.store, cats.root, harness.RecordingObserver()), plan
 
 
-@pytest.mark.parametrize("through", ["inside", "folder"])
-def test_steps_of_a_distant_node_are_those_of_this_machine(cats: harness.Project, tmp_path: Path, through: str) -> None:
+def test_steps_of_a_distant_node_are_those_of_this_machine(cats: harness.Project, depot: Storage, tmp_path: Path) -> None:
     cats.recipe("cat-loha", "other")
-    url = f"file://{tmp_path / 'depot'}" if through == "folder" else ""
-    job, _ = planned(cats)
-    outcomes = run_plan(job, Distant(Folder(url) if url else Inside(), url))
+    context, _ = planned(cats)
+    outcomes = run_plan(context, Distant(depot))
     assert {outcome.status for outcome in outcomes} == {Status.DONE}, [outcome.problem for outcome in outcomes]
     assert {outcome.status for outcome in cats.run("all").values()} == {Status.CACHED}
     assert {outcome.status for outcome in cats.run("all", verify=True).values()} == {Status.CACHED}
     assert list((cats.root / "runs").glob("*/.partial/*")) == []
-    if url:
-        names = [path for path in (tmp_path / "depot").rglob("*") if path.is_file()]
-        assert names
-        assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in names)
+    depot.delete(TOKEN)
+    names = [path for path in (tmp_path / "depot").rglob("*") if path.is_file()]
+    assert names
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in names)  # no state is left
 
 
-def test_content_is_fetched_once_per_node(cats: harness.Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched: list[str] = []
+def test_content_is_fetched_once_per_node(cats: harness.Project, depot: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[tuple[str, Path]] = []
+    download = Storage.download
 
-    def counting(handle: Any, digest: str, target: Path) -> None:
-        fetched.append(digest)
-        fetch(handle, digest, target)
+    def counting(self: Storage, digest: str, target: Path) -> None:
+        if not target.is_relative_to(cats.root):  # the driver takes every result
+            fetched.append((digest, target))
+        download(self, digest, target)
 
-    monkeypatch.setattr("orchestrator.run.cluster.bring.fetch", counting)
+    monkeypatch.setattr(Storage, "download", counting)
     cats.recipe("cat-loha", "other")
-    job, _ = planned(cats)
-    run_plan(job, Distant(Inside()))
-    assert len(fetched) == len(set(fetched))
+    context, _ = planned(cats)
+    run_plan(context, Distant(depot))
+    assert fetched
+    assert len(fetched) == len({digest for digest, _ in fetched})
     base = hashlib.sha256((cats.root / "base.safetensors").read_bytes()).hexdigest()
-    # the fake trainer needs no base at the driver's path; the node finds it there, and fetches none
-    assert base not in fetched
+    # the node finds the base model at the driver's path
+    assert base not in {digest for digest, _ in fetched}
 
 
-def test_a_model_that_the_node_lacks_is_asked_for_and_then_sent(cats: harness.Project, tmp_path: Path) -> None:
+def test_a_node_that_lost_its_folder_fetches_results_again(
+    cats: harness.Project, depot: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cats.run("cat-lora", only=("dataset", "train"))
+    context, plan = planned(cats, "cat-lora")
+    step = plan.by_name["cat-lora/merge"]
+    result = node.run(make_task(context, step, TOKEN, depot), EventQueue().put, "there")
+    assert result.outcome.status is Status.DONE
+    shutil.rmtree(tmp_path / "node" / "runs")
+    again = node.run(make_task(context, step, TOKEN, depot), EventQueue().put, "there")
+    assert again.outcome.status is Status.DONE
+    assert again.files.keys() == result.files.keys()
+
+
+def test_a_model_that_the_node_lacks_is_fetched(
+    cats: harness.Project, depot: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cats.run("cat-lora", only=("dataset",))
-    job, plan = planned(cats)
+    context, plan = planned(cats)
     step = plan.by_name["cat-lora/train"]
-    parcel = pack(job, step, Inside(), models=(), ship=True, token="")
-    elsewhere = dataclasses.replace(
-        parcel, models=tuple(dataclasses.replace(m, path="/nowhere/x", name="x") for m in parcel.models)
-    )
-    board = Board()
-    assert node.run(elsewhere, board.tell, "there") == Missing((step.sources[0].digest,))
-    sent = pack(job, step, Inside(), models={step.sources[0].digest}, ship=True, token="")
-    models = tuple(
-        dataclasses.replace(model, path="/nowhere/base.safetensors", name="base.safetensors") for model in sent.models
-    )
-    answer = node.run(dataclasses.replace(sent, models=models), board.tell, "there")
-    assert isinstance(answer, Answer)
-    assert answer.outcome.status is Status.DONE
+    task = make_task(context, step, TOKEN, depot)
+    models = tuple(dataclasses.replace(model, path="/nowhere/base.safetensors", name="x") for model in task.models)
+    lacking = dataclasses.replace(task, models=tuple(dataclasses.replace(model, files={}) for model in models))
+    result = node.run(lacking, EventQueue().put, "there")
+    assert result.outcome.problem is not None
+    assert result.outcome.problem.what == "has no x"
+    result = node.run(dataclasses.replace(task, models=models), EventQueue().put, "there")
+    assert result.outcome.status is Status.DONE
     kept = tmp_path / "node" / "models" / step.sources[0].digest / "base.safetensors"
     assert kept.read_bytes() == (cats.root / "base.safetensors").read_bytes()
 
 
-def test_a_node_that_does_not_see_the_runs_folder_says_so(cats: harness.Project) -> None:
-    job, plan = planned(cats)
-    parcel = pack(job, plan.by_name["cat/dataset"], Inside(), models=(), ship=False, token=NOT_THERE)
-    assert node.run(parcel, Board().tell, "there") == Missing(runs=True)
+def test_a_model_folder_is_fetched_with_its_paths(cats: harness.Project, depot: Storage, tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere" / "base"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "unet" / "config.json").write_text("{}", "utf-8")
+    (folder / "model_index.json").write_text("[]", "utf-8")
+    digests = Digests(tmp_path / "digests.json")
+    files = depot.put(folder.parent, [folder])
+    assert set(files) == {"base/", "base/unet/config.json", "base/model_index.json"}
+    model = ModelInput("checkpoint", digests.of(folder), "/nowhere/base", "base", files)
+    assert node._model(model, digests, depot) == tmp_path / "node" / "models" / model.digest / "base"
 
 
-def test_a_node_with_another_engine_refuses_the_step_and_says_both_versions(cats: harness.Project) -> None:
-    job, plan = planned(cats)
-    parcel = pack(job, plan.by_name["cat-lora/train"], Inside(), models=(), ship=True, token="")
-    answer = node.run(dataclasses.replace(parcel, version="2"), Board().tell, "there")
-    assert isinstance(answer, Answer)
-    assert (answer.outcome.status, answer.files) == (Status.FAILED, ())
-    assert answer.outcome.problem is not None
-    assert "is 1 on this node; the plan was made for 2" in answer.outcome.problem.what
+def test_a_node_without_the_runs_folder_fails_the_step(cats: harness.Project) -> None:
+    context, plan = planned(cats)
+    result = node.run(make_task(context, plan.by_name["cat/dataset"], NOT_THERE), EventQueue().put, "there")
+    assert result.outcome.status is Status.FAILED
+    assert result.outcome.problem is not None
+    assert "does not see the runs folder" in result.outcome.problem.what
+    assert "--storage s3://bucket/krnk" in result.outcome.problem.hint
+
+
+def test_a_node_is_checked_before_anything_runs(cats: harness.Project, depot: Storage) -> None:
+    context, plan = planned(cats)
+    models = make_task(context, plan.by_name["cat-lora/train"], "").models
+    runs, recipes = str(context.store.root), tuple(context.plan.recipes.values())
+    context.store.root.mkdir()
+    (context.store.root / THERE).touch()
+    query = node.NodeQuery(recipes, {"embedded": "1"}, models, runs, THERE, "", 0)
+    assert node.check(query) == []
+    assert node.check(dataclasses.replace(query, url=depot.url, token=TOKEN)) == []
+    lost = tuple(dataclasses.replace(model, path="/nowhere/x", name="x") for model in models)
+    problems = node.check(
+        dataclasses.replace(query, models=lost, token=NOT_THERE, disk_bytes=1 << 62, versions={"embedded": "2"})
+    )
+    texts = "\n".join(str(problem) for problem in problems)
+    for text in ("does not see the runs folder", "has no x", "free in", "is 1 on this node; the plan was made for 2"):
+        assert text in texts
+    stranger = node.check(dataclasses.replace(query, url=depot.url, token=NOT_THERE))
+    assert [problem.what for problem in stranger] == ["is not the folder that the driver writes to"]
+
+
+def test_a_node_with_another_engine_refuses_the_step_and_names_both_versions(cats: harness.Project, depot: Storage) -> None:
+    context, plan = planned(cats)
+    task = make_task(context, plan.by_name["cat-lora/train"], THERE)
+    context.store.root.mkdir(exist_ok=True)
+    (context.store.root / THERE).touch()
+    result = node.run(dataclasses.replace(task, version="2"), EventQueue().put, "there")
+    assert (result.outcome.status, result.files) == (Status.FAILED, {})
+    assert result.outcome.problem is not None
+    assert "is 1 on this node; the plan was made for 2" in result.outcome.problem.what
 
 
 def test_a_shared_folder_is_used_as_it_is(cats: harness.Project) -> None:
-    job, plan = planned(cats)
-    job.store.root.mkdir()
-    (job.store.root / ".shared-x").touch()
-    parcel = pack(job, plan.by_name["cat/dataset"], Inside(), models=(), ship=False, token=THERE)
-    answer = node.run(parcel, Board().tell, "there cpu 1")
-    assert isinstance(answer, Answer)
-    assert (answer.outcome.status, answer.files) == (Status.DONE, ())
+    context, plan = planned(cats)
+    context.store.root.mkdir()
+    (context.store.root / THERE).touch()
+    result = node.run(make_task(context, plan.by_name["cat/dataset"], THERE), EventQueue().put, "there cpu 1")
+    assert (result.outcome.status, result.files) == (Status.DONE, {})
     assert cats.reasons("cat-lora")["cat/dataset"] == "cached"
 
 
 def test_a_training_that_ended_badly_goes_on_from_the_state_that_was_handed_over(
-    cats: harness.Project, tmp_path: Path
+    cats: harness.Project, depot: Storage, tmp_path: Path
 ) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
-    job, _ = planned(cats, "cat-lora")
-    failed = {outcome.step.name: outcome for outcome in run_plan(job, Distant(Inside()))}["cat-lora/train"]
+    context, _ = planned(cats, "cat-lora")
+    failed = {outcome.step.name: outcome for outcome in run_plan(context, Distant(depot))}["cat-lora/train"]
     assert failed.status is Status.FAILED
     assert failed.problem is not None
     assert str(cats.root / "runs") in failed.problem.hint
     reason = cats.reasons("cat-lora")["cat-lora/train"]
     assert re.fullmatch(r"resume at step 10; the attempt of [\d: -]+ has left no result", reason), reason
     shutil.rmtree(tmp_path / "node")  # another node takes over
-    job, _ = planned(cats, "cat-lora")
-    outcomes = {outcome.step.name: outcome for outcome in run_plan(job, Distant(Inside()))}
+    context, _ = planned(cats, "cat-lora")
+    outcomes = {outcome.step.name: outcome for outcome in run_plan(context, Distant(depot))}
     assert outcomes["cat-lora/release"].status is Status.DONE
     record = json.loads(next((cats.root / "runs" / "cat-lora").glob("train-*/record.json")).read_text("utf-8"))
     assert record["resumed_from"] == 10
 
 
-def test_a_node_tells_what_happens_and_hands_over_states_while_it_trains(cats: harness.Project) -> None:
+def test_a_node_sends_events_and_uploads_states_while_it_trains(cats: harness.Project, depot: Storage, tmp_path: Path) -> None:
     cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.03\n")
     cats.run("cat-lora", only=("dataset",))
-    job, plan = planned(cats, "cat-lora")
+    context, plan = planned(cats, "cat-lora")
     step = plan.by_name["cat-lora/train"]
-    board = Board()
-    node.run(pack(job, step, Inside(), models=(), ship=True, token=""), board.tell, "there")
-    events = board.take(stop=False)
+    queue = EventQueue()
+    result = node.run(make_task(context, step, TOKEN, depot), queue.put, "there")
+    events = queue.take(stop=False)
     assert events[0][:2] == ("begin", step.name)
     assert [event[2].total for event in events if event[0] == "progress"][-1] == 20
-    states = [event[2] for event in events if event[0] == "state"]
-    assert states
-    receive.state(job, step, states[-1])
+    at, files = depot.state(step)
+    assert at in {5, 10, 15}
+    depot.get(files, context.store.begin(step))  # as another node does
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step ")
+    store_result(context, step, result, depot)
+    assert depot.state(step) == (0, {})
 
 
-def test_a_driver_that_stops_ends_the_step_and_its_state_comes_back(cats: harness.Project) -> None:
+def test_a_state_of_this_machine_goes_on_there(cats: harness.Project, depot: Storage) -> None:
+    cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
+    cats.run("cat-lora")
+    context, plan = planned(cats, "cat-lora")
+    step = plan.by_name["cat-lora/train"]
+    make_task(context, step, TOKEN, depot)
+    assert depot.state(step)[0] == 10
+    outcomes = {outcome.step.name: outcome for outcome in run_plan(context, Distant(depot))}
+    assert outcomes["cat-lora/release"].status is Status.DONE
+    record = json.loads(next((cats.root / "runs" / "cat-lora").glob("train-*/record.json")).read_text("utf-8"))
+    assert record["resumed_from"] == 10
+
+
+def test_a_driver_that_stops_ends_the_step_and_its_state_comes_back(cats: harness.Project, depot: Storage) -> None:
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 400\n[training.options]\npause = 0.05\n")
     cats.run("cat-lora", only=("dataset",))
-    job, plan = planned(cats, "cat-lora")
+    context, plan = planned(cats, "cat-lora")
     step = plan.by_name["cat-lora/train"]
-    seen: list[Any] = []
-
-    def tell(events: list[Any]) -> bool:
-        seen.extend(events)
-        return any(event[0] == "state" for event in seen)
-
-    answer = node.run(pack(job, step, Inside(), models=(), ship=True, token=""), tell, "there")
-    assert isinstance(answer, Answer)
-    assert answer.outcome.status is Status.STOPPED
-    receive.put(job, step, answer)
+    result = node.run(make_task(context, step, TOKEN, depot), lambda _: depot.state(step)[0] > 0, "there")
+    assert result.outcome.status is Status.STOPPED
+    store_result(context, step, result, depot)
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step ")
 
 
@@ -213,51 +272,66 @@ def test_a_driver_outside_the_cluster_is_told_to_join_it() -> None:
         connect.join("ray://192.0.2.1:10001")
 
 
-def test_a_folder_that_cannot_be_reached_is_said_with_its_address(tmp_path: Path) -> None:
+def test_a_storage_that_cannot_be_reached_is_named_by_its_url(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x", "utf-8")
-    folder = Folder(f"file://{tmp_path / 'file'}")
-    with pytest.raises(NotReady, match="every node must be able to write there"):
-        folder.leave("token")
-    good = Folder(f"file://{tmp_path / 'depot'}")
-    good.leave("token")
-    assert good.sees("token") == []
-    assert "is not the folder that the driver writes to" in good.sees("other")[0].what
-    good.clear("token")
+    bad = Storage(f"file://{tmp_path / 'file'}")
+    with pytest.raises(StepFailed, match="every node must be able to write there"):
+        bad.write("token", b"")
+    good = Storage(f"file://{tmp_path / 'depot'}")
+    good.write("token", b"x")
+    assert (good.read("token"), good.read("other")) == (b"x", None)
+    good.delete("token")
+    good.delete("token")
     assert list((tmp_path / "depot").iterdir()) == []
 
 
 def test_content_that_changed_on_its_way_is_refused(tmp_path: Path) -> None:
+    storage = Storage(f"file://{tmp_path / 'depot'}")
+    (tmp_path / "file").write_text("this", "utf-8")
+    digest = storage.put(tmp_path, [tmp_path / "file"])["file"]
+    (tmp_path / "depot" / digest[:2] / digest).write_text("other", "utf-8")
     with pytest.raises(StepFailed, match="arrived with digest"):
-        fetch(b"other", hashlib.sha256(b"this").hexdigest(), tmp_path / "file")
-    assert list(tmp_path.iterdir()) == []
+        storage.get({"a": digest}, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/outside", "a/../../b"])
-def test_a_node_cannot_write_outside_the_work_folder(cats: harness.Project, name: str) -> None:
-    job, plan = planned(cats)
+def test_a_node_cannot_write_outside_the_work_folder(cats: harness.Project, depot: Storage, name: str) -> None:
+    context, plan = planned(cats)
     step = plan.by_name["cat/dataset"]
     outcome = node.failed(step, node.Problem("x", "y"))
     with pytest.raises(StepFailed, match="handed over a file called"):
-        receive.put(job, step, Answer(outcome, "there", (Item(name, "00", b""),)))
+        store_result(context, step, TaskResult(outcome, "there", {name: "00"}), depot)
 
 
-def test_a_record_of_another_step_is_refused(cats: harness.Project) -> None:
+def test_a_record_of_another_step_is_refused(cats: harness.Project, depot: Storage) -> None:
     cats.run("cat-lora")
-    job, plan = planned(cats)
+    context, plan = planned(cats)
     other, step = plan.by_name["cat-lora/merge"], plan.by_name["cat-lora/train"]
-    parcel = pack(job, plan.by_name["cat-lora/render"], Inside(), models=(), ship=True, token="")
+    task = make_task(context, plan.by_name["cat-lora/render"], TOKEN, depot)
     outcome = dataclasses.replace(node.failed(step, node.Problem("x", "y")), status=Status.DONE, problem=None)
     with pytest.raises(StepFailed, match="a record of another step"):
-        receive.put(job, step, Answer(outcome, "there", parcel.results[other.name]))
+        store_result(context, step, TaskResult(outcome, "there", task.results[other.name]), depot)
+
+
+def test_a_result_without_an_output_of_its_record_is_refused(cats: harness.Project, depot: Storage) -> None:
+    cats.run("cat-lora")
+    context, plan = planned(cats)
+    step = plan.by_name["cat-lora/merge"]
+    files = make_task(context, plan.by_name["cat-lora/render"], TOKEN, depot).results[step.name]
+    outcome = dataclasses.replace(node.failed(step, node.Problem("x", "y")), status=Status.DONE, problem=None)
+    files = {name: digest for name, digest in files.items() if not name.endswith(".safetensors")}
+    with pytest.raises(StepFailed, match="did not hand over"):
+        store_result(context, step, TaskResult(outcome, "there", files), depot)
 
 
 def test_a_part_holds_what_a_step_reads_and_no_more(cats: harness.Project) -> None:
     for name in ("cat-a", "cat-b"):
         cats.recipe(name, name[-1])
     _, plan = planned(cats)
-    assert [step.name for step in part(plan, plan.by_name["cat-a/merge"]).steps] == ["cat-a/train", "cat-a/merge"]
-    release = part(plan, plan.by_name["cat-a/release"])
+    assert [step.name for step in sub_plan(plan, plan.by_name["cat-a/merge"]).steps] == ["cat-a/train", "cat-a/merge"]
+    release = sub_plan(plan, plan.by_name["cat-a/release"])
     assert {step.name for step in release.steps} == {step.name for step in plan.of("cat-a")}
-    assert set(part(plan, plan.by_name["cats/release"]).recipes) == {"cat-a", "cat-b", "cat-lora"}
-    dataset = part(plan, plan.by_name["cat/dataset"])
+    assert set(sub_plan(plan, plan.by_name["cats/release"]).recipes) == {"cat-a", "cat-b", "cat-lora"}
+    dataset = sub_plan(plan, plan.by_name["cat/dataset"])
     assert (len(dataset.steps), dataset.steps[0].kind) == (1, StepKind.DATASET)

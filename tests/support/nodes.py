@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from pathlib import Path
@@ -12,11 +13,19 @@ LOOPBACK = "127.0.0.1"
 TESTS = Path(__file__).resolve().parents[1]
 
 
-def saved(runs: Path, step: int = 1) -> bool:
-    """Return whether the driver keeps a state of a running training, of ``step`` or later."""
-    with contextlib.suppress(OSError):  # a folder that is just being renamed
-        states = [str(path) for path in runs.glob("*/.partial/train-*/*-state")]
-        return any(int(digits) >= step for state in states for digits in re.findall(r"(\d+)-state$", state))
+def saved(folder: Path, step: int = 1) -> bool:
+    """Return whether a running training has saved a state of ``step`` or later.
+
+    Args:
+        folder: holds the project, whose runs folder is shared, or the storage ``depot``.
+        step: the step of the training.
+    """
+    with contextlib.suppress(OSError, ValueError):  # a folder that is just being renamed
+        if (folder / "depot").is_dir():
+            states = [path for path in (folder / "depot" / "states").rglob("*") if path.suffix == ".json"]
+            return any(json.loads(path.read_text("utf-8"))["step"] >= step for path in states)
+        found = [str(path) for path in (folder / "project" / "runs").glob("*/.partial/train-*/*-state")]
+        return any(int(digits) >= step for state in found for digits in re.findall(r"(\d+)-state$", state))
     return False
 
 

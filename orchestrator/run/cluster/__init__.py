@@ -1,6 +1,6 @@
-"""Where steps run when one machine is not enough: a Ray cluster whose nodes share the runs folder, or none.
+"""Run steps on a Ray cluster, through a shared runs folder or a storage URL.
 
-``parcel`` says what a step needs and what came of it, by content digest; ``carrier`` brings content from here to there;
-``node`` is what runs on a node, ``bring`` what it keeps there; ``joining`` joins a cluster, ``survey`` looks
-at every node of it before anything runs; ``ray_executor`` offers the cluster's places to ``run.run_plan``.
+``ray_pool`` offers the cluster's slots to ``runner.run_plan``; ``connect`` joins a cluster; ``node_checks`` checks every node
+before anything runs. ``task`` describes a step for a node, ``node`` runs it there, ``events`` streams its events back.
+``storage`` exchanges files by content digest with nodes that do not share the runs folder.
 """

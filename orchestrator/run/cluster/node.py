@@ -1,36 +1,39 @@
-"""What runs on a node: look whether it can, bring in what a step needs, run the step as it would run anywhere, hand back.
+"""Check a node and run steps on it.
 
-What arrived is kept below $KRNK_NODE (default ~/.cache/krnk-node) by content digest, so it is fetched once per node. The
-folder may be deleted at any time.
+With a storage, models and results are kept below $KRNK_NODE (default ~/.cache/krnk-node), so that a node fetches each once.
+The folder may be deleted at any time.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import platform
 import shutil
-import threading
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import engines
-from orchestrator.errors import Problem
-from orchestrator.plan.inputs import Digests
+from orchestrator.engines.embedded import EMBEDDED_BASE
+from orchestrator.errors import OrchestratorError, Problem, StepFailed
+from orchestrator.plan.inputs import Digests, ProjectInputs
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.step import Step, StepKind
-from orchestrator.run.cluster import bring
-from orchestrator.run.cluster.events import FLUSH_SECONDS, Event, Relay
-from orchestrator.run.cluster.storage import Folder, Inside
-from orchestrator.run.cluster.task import Answer, Item, Missing, Model, Parcel, bundle
+from orchestrator.run.cluster.events import FLUSH_SECONDS, Event, NodeObserver
+from orchestrator.run.cluster.storage import HINT, Storage
+from orchestrator.run.cluster.task import ModelInput, NodeTask, TaskResult
 from orchestrator.run.context import Outcome, RunContext, Status
-from orchestrator.run.record import BOOKKEEPING, PROGRESS
+from orchestrator.run.record import PROGRESS, RECORD
 from orchestrator.run.slots import Slot
 from orchestrator.run.step_runner import execute
 from orchestrator.run.store import Store
-from orchestrator.system import process
+from orchestrator.system import files, process, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from orchestrator.recipe import Recipe
 
@@ -38,55 +41,44 @@ ORPHAN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the driver wants to know of a node before anything runs."""
+class NodeQuery:
+    """What the driver asks a node before anything runs."""
 
     recipes: tuple[Recipe, ...]
     versions: dict[str, str]
-    models: tuple[Model, ...]
+    models: tuple[ModelInput, ...]
     runs: str
     token: str
     url: str
     disk_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a node says of itself."""
-
-    node: str
-    problems: tuple[Problem, ...]
-    lacks: tuple[str, ...]
-    shares: bool
+def home() -> Path:
+    """Return the node's own folder."""
+    return Path(os.environ.get("KRNK_NODE") or Path.home() / ".cache" / "krnk-node").resolve()
 
 
-def look(asked: Asked) -> Found:
-    """Return what this node lacks: engine and its version, what the engine needs, disk, models (those can be sent)."""
-    node = platform.node()
-    problems: list[Problem] = []
-    for name, version in asked.versions.items():
-        problems += _other(name, version)
-    for recipe in asked.recipes:
+def check(query: NodeQuery) -> list[Problem]:
+    """Check engines and their versions, files that the engines need, disk, models, and the way that files travel."""
+    node = f"node {platform.node()}"
+    problems = [problem for name, version in query.versions.items() for problem in _other_version(name, version)]
+    for recipe in query.recipes:
         found = engines.get(recipe.engine).preflight(recipe)
-        problems += [Problem(f"node {node}: {problem.where}", problem.what, problem.hint) for problem in found]
-    if asked.url:
-        problems += [replace(one, where=f"node {node}: {one.where}") for one in Folder(asked.url).sees(asked.token)]
-    shares = (Path(asked.runs) / asked.token).exists()
-    folder = Path(asked.runs) if shares else bring.home()
+        problems += [replace(problem, where=f"{node}: {problem.where}") for problem in found]
+    problems += _unreachable(query.runs, query.token, query.url)
+    folder = home() if query.url else Path(query.runs)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
-    if free < asked.disk_bytes:
-        what = f"{free / 1e9:.1f} GB free in {folder}; a step writes up to {asked.disk_bytes / 1e9:.1f} GB"
-        problems.append(Problem(f"node {node}", what, "free some, or set KRNK_NODE there to a folder on a larger disk"))
-    digests = Digests(bring.home() / "digests.json")
-    lacks = tuple(model.digest for model in asked.models if bring.present(model, digests) is None)
-    if bring.home().is_dir():
-        digests.save()
-    return Found(node, tuple(dict.fromkeys(problems)), lacks, shares)
+    if free < query.disk_bytes:
+        what = f"{free / 1e9:.1f} GB free in {folder}; a step writes up to {query.disk_bytes / 1e9:.1f} GB"
+        problems.append(Problem(node, what, "free some, or set KRNK_NODE there to a folder on a larger disk"))
+    if not query.url:
+        digests = Digests(home() / "digests.json")
+        problems += [_lacking(model) for model in query.models if find_model(model, digests) is None]
+    return list(dict.fromkeys(problems))
 
 
-def _other(engine: str, version: str) -> list[Problem]:
-    """Return the problem that this node's engine is not the one that the plan was made for."""
+def _other_version(engine: str, version: str) -> list[Problem]:
     here = engines.get(engine).version()
     if here == version:
         return []
@@ -94,79 +86,168 @@ def _other(engine: str, version: str) -> list[Problem]:
     return [Problem(f"node {platform.node()}", what, "install the same versions there: make setup")]
 
 
-def run(parcel: Parcel, tell: Callable[[list[Event]], bool], place: str) -> Answer | Missing:
-    """Run one step here.
+def _unreachable(runs: str, token: str, url: str) -> list[Problem]:
+    """Return the problem that this node does not see the driver's runs folder or storage."""
+    node = f"node {platform.node()}"
+    if not url:
+        hint = "mount it there under the same path, or name a storage: --storage s3://bucket/krnk"
+        return [] if Path(runs, token).exists() else [Problem(node, f"does not see the runs folder {runs}", hint)]
+    try:
+        found = Storage(url).read(token) is not None
+    except StepFailed as error:
+        return [replace(problem, where=f"{node}: {problem.where}") for problem in error.problems]
+    return [] if found else [Problem(f"{node}: {url}", "is not the folder that the driver writes to", HINT)]
+
+
+def _lacking(model: ModelInput) -> Problem:
+    hint = "copy it there, or name a storage that sends it: --storage s3://bucket/krnk"
+    return Problem(f"node {platform.node()}", f"has no {model.name}", hint)
+
+
+def find_model(model: ModelInput, digests: Digests) -> Path | None:
+    """Return a model's path on this node: the driver's, that of its name, or a downloaded one; None if it is not here."""
+    candidates = [Path(model.path) if model.path else EMBEDDED_BASE]
+    with contextlib.suppress(OrchestratorError):
+        named = ProjectInputs(Path.cwd(), digests, settings.model_folders()).find(model.name)
+        candidates += [named] if named is not None else []
+    candidates.append(home() / "models" / model.digest / Path(model.path).name)
+    for path in candidates:
+        with contextlib.suppress(OSError):
+            if path.exists() and digests.of(path) == model.digest:
+                return path
+    return None
+
+
+def run(task: NodeTask, send: Callable[[list[Event]], bool], slot: str) -> TaskResult:
+    """Run one step on this node.
 
     Args:
-        parcel: the step and what it needs.
-        tell: takes what has happened, returns whether the driver wants the step to stop.
-        place: how the trace calls this place, as "node-7 gpu 0".
+        task: the step and its inputs.
+        send: takes events, returns whether the driver wants the step to stop.
+        slot: name of the slot in a trace, as "node-7 gpu 0".
     """
-    shared = bool(parcel.token) and (Path(parcel.runs) / parcel.token).exists()
-    if not shared and not parcel.shipped:
-        return Missing(runs=True)
-    if parcel.version and (other := _other(parcel.plan.recipes[parcel.step.recipe].engine, parcel.version)):
-        return Answer(failed(parcel.step, other[0]), platform.node())  # it has joined after the look at every node
-    digests = Digests(bring.home() / "digests.json")
-    paths = {model.role: bring.model(model, digests) for model in parcel.models}
-    lacking = tuple(model.digest for model in parcel.models if paths[model.role] is None)
-    if lacking:
-        return Missing(lacking)
-    step = parcel.step
-    sources = tuple(replace(source, path=paths.get(source.role) or source.path) for source in step.sources)
-    step = replace(step, sources=sources)
-    plan = Plan((*(each for each in parcel.plan.steps if each.name != step.name), step), parcel.plan.recipes)
-    root = Path(parcel.root) if shared else bring.home() / "projects" / step.key
-    store = Store(Path(parcel.runs) if shared else bring.home() / "runs")
-    if not shared:
-        bring.unpack(parcel, store, root)
+    # checked again: a node may have joined after the check of every node
+    problems = _unreachable(task.runs, task.token, task.url)
+    if task.version:
+        problems += _other_version(task.plan.recipes[task.step.recipe].engine, task.version)
+    storage = Storage(task.url) if task.url else None
+    digests = Digests(home() / "digests.json")
+    paths = {model.role: _model(model, digests, storage) for model in task.models}
+    problems += [_lacking(model) for model in task.models if paths[model.role] is None]
+    if problems:
+        return TaskResult(failed(task.step, problems[0]), platform.node())
+    step = replace(
+        task.step, sources=tuple(replace(source, path=paths.get(source.role) or source.path) for source in task.step.sources)
+    )
+    plan = Plan((*(each for each in task.plan.steps if each.name != step.name), step), task.plan.recipes)
+    store = Store(Path(task.runs) if storage is None else home() / "runs")
+    root = Path(task.root) if storage is None else home() / "projects" / step.key
+    observer = NodeObserver(send)
+    if storage is not None:
+        _download(task, storage, store, root)
+        if step.kind is StepKind.TRAIN:
+            observer.after_progress = _StateUpload(storage, plan, step, store.work(step))
     _await_orphan(store.work(step))
     store.recover(step)
-    relay = Relay(tell, store, plan, shared=shared, url=parcel.url)
-    job = RunContext(plan, store, root, relay, force=frozenset({step.name} if parcel.forced else ()))
-    with relay.to(job):
-        outcome = execute(job, step, Slot(step.lane, place, waited=parcel.waited, leash=True))
-    if bring.home().is_dir():
+    context = RunContext(plan, store, root, observer, force=frozenset({step.name} if task.forced else ()))
+    with observer.sending(context):
+        outcome = execute(context, step, Slot(step.lane, slot, waited=task.waited, leash=True))
+    if home().is_dir():
         digests.save()
-    if shared:
-        return Answer(replace(outcome, step=parcel.step), platform.node())
-    return Answer(_here(outcome, parcel, store), platform.node(), _results(outcome, parcel, store))
+    if storage is None:
+        return TaskResult(replace(outcome, step=task.step), platform.node())
+    return TaskResult(_with_driver_paths(outcome, task, store), platform.node(), _upload(outcome, plan, step, store, storage))
 
 
-def _here(outcome: Outcome, parcel: Parcel, store: Store) -> Outcome:
-    """Return the outcome as the driver has to read it: with its own paths."""
-    mine, theirs = str(store.root), parcel.runs
+@dataclass(frozen=True, slots=True)
+class _StateUpload:
+    """Upload a training's newest state, so that another node can resume from it."""
+
+    storage: Storage
+    plan: Plan
+    step: Step
+    work: Path
+
+    def __call__(self) -> None:
+        with contextlib.suppress(OSError, StepFailed):  # the trainer has just replaced it by a newer one, or no network
+            self.storage.put_state(self.step, engines.get(self.plan.recipes[self.step.recipe].engine), self.work)
+
+
+def _model(model: ModelInput, digests: Digests, storage: Storage | None) -> Path | None:
+    """Return a model's path on this node, downloaded if it was uploaded."""
+    path = find_model(model, digests)
+    if path is None and storage is not None and model.files:
+        with _exclusive(model.digest):
+            if find_model(model, digests) is None:
+                storage.get(model.files, home() / "models" / model.digest)
+        path = find_model(model, digests)
+    return path
+
+
+@contextlib.contextmanager
+def _exclusive(name: str) -> Iterator[None]:
+    """Let one worker of this node at a time fetch the same content."""
+    folder = home() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / name).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _download(task: NodeTask, storage: Storage, store: Store, root: Path) -> None:
+    """Fetch images, the finished steps that the step reads, and the state to resume from."""
+    outside = [path for path in task.images if path.startswith("/")]
+    for path in outside:
+        if not Path(path).is_file():
+            what = "lies outside the project and is not on this node"
+            raise StepFailed(Problem(path, what, "move the images below the project folder"))
+    storage.get({path: digest for path, digest in task.images.items() if path not in outside}, root)
+    for name, found in task.results.items():
+        each = task.plan.by_name[name]
+        folder = store.folder(each)
+        with _exclusive(each.folder):
+            record = folder / RECORD
+            if not record.is_file() or files.sha256(record) != found[RECORD]:
+                shutil.rmtree(folder, ignore_errors=True)
+                storage.get(found, folder)
+    if task.step.kind is StepKind.TRAIN:
+        at, state = storage.state(task.step)
+        own = engines.get(task.plan.recipes[task.step.recipe].engine).checkpoint(store.work(task.step))
+        if at > (own[1] if own else 0):
+            storage.get(state, store.begin(task.step))
+
+
+def _upload(outcome: Outcome, plan: Plan, step: Step, store: Store, storage: Storage) -> dict[str, str]:
+    """Upload the finished folder; of a step that has not ended well, its log and its last state."""
+    if outcome.status.ok:
+        folder = store.folder(step)
+        return storage.put(folder, sorted(folder.iterdir()))
+    work = store.work(step)
+    parts = [work / name for name in ("attempts.jsonl", process.LOG, PROGRESS)]
+    if step.kind is StepKind.TRAIN and work.is_dir():
+        engine = engines.get(plan.recipes[step.recipe].engine)
+        storage.put_state(step, engine, work)
+        state = engine.checkpoint(work)
+        parts += [state[0]] if state else []
+    return storage.put(work, parts)
+
+
+def _with_driver_paths(outcome: Outcome, task: NodeTask, store: Store) -> Outcome:
+    mine, theirs = str(store.root), task.runs
     problem = outcome.problem
     if problem is not None:
         problem = Problem(*(text.replace(mine, theirs) for text in (problem.where, problem.what, problem.hint)))
     log = Path(str(outcome.log).replace(mine, theirs)) if outcome.log is not None else None
-    return replace(outcome, step=parcel.step, problem=problem, log=log)
+    return replace(outcome, step=task.step, problem=problem, log=log)
 
 
 def _await_orphan(work: Path) -> None:
     """Wait for the child of a worker that has just died on this machine: its leash is ending it."""
-    gone = threading.Event()
-    waited = 0.0
-    while process.alive(work) and waited < ORPHAN_SECONDS:
-        gone.wait(FLUSH_SECONDS)
-        waited += FLUSH_SECONDS
-
-
-def _results(outcome: Outcome, parcel: Parcel, store: Store) -> tuple[Item, ...]:
-    """Return the finished folder; of a step that has not ended well, its log and its last state."""
-    sender = Folder(parcel.url) if parcel.url else Inside()
-    step = parcel.step
-    if outcome.status.ok:
-        folder = store.folder(step)
-        return bundle(folder, sorted(path for path in folder.iterdir()), sender)
-    work = store.work(step)
-    parts = [work / name for name in sorted(BOOKKEEPING & {PROGRESS, process.LOG, "attempts.jsonl"})]
-    if step.kind is StepKind.TRAIN and work.is_dir():
-        state = engines.get(parcel.plan.recipes[step.recipe].engine).checkpoint(work)
-        parts += [state[0]] if state else []
-    return bundle(work, parts, sender)
+    end = time.monotonic() + ORPHAN_SECONDS
+    while process.alive(work) and time.monotonic() < end:
+        time.sleep(FLUSH_SECONDS)
 
 
 def failed(step: Step, problem: Problem) -> Outcome:
-    """Return the outcome of a step that never got as far as its own outcome."""
+    """Return the outcome of a step that failed before it had one of its own."""
     return Outcome(step, Status.FAILED, problem=problem)

@@ -1,4 +1,4 @@
-"""A look at every node of a Ray cluster before anything runs: what it lacks, what has to be sent to it."""
+"""Check every node of a Ray cluster before anything runs."""
 
 from __future__ import annotations
 
@@ -8,28 +8,21 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import engines
 from orchestrator.errors import NotReady, Problem
 from orchestrator.run.cluster import node
-from orchestrator.run.cluster.storage import Folder
-from orchestrator.run.cluster.task import Model, pack
+from orchestrator.run.cluster.task import ModelInput, make_task
 
 if TYPE_CHECKING:
     from orchestrator.plan.step import Step
-    from orchestrator.run.cluster.storage import Sender
     from orchestrator.run.context import RunContext
 
-LOOK_SECONDS = 120.0
+CHECK_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the cluster has: its GPUs, the models (by digest) that some node lacks, whether all see the runs folder.
-
-    ``versions`` are those of the engines that the plan was made for, by their names.
-    """
+class ClusterReport:
+    """The engines' versions that the plan was made for, and the cluster's GPUs."""
 
     versions: dict[str, str]
     gpus: float
-    lacks: frozenset[str]
-    shares: bool
 
 
 def on(ray: Any, node_id: str) -> Any:
@@ -37,50 +30,43 @@ def on(ray: Any, node_id: str) -> Any:
     return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
 
 
-def survey(ray: Any, job: RunContext, due: list[Step], sender: Sender, token: str, disk_bytes: int) -> Seen:  # noqa: PLR0917
-    """Ask every node that can work what it lacks, all at once.
+def check_nodes(ray: Any, context: RunContext, due: list[Step], token: str, url: str, disk_bytes: int) -> ClusterReport:  # noqa: PLR0917
+    """Check all nodes that can work, at the same time.
 
     Raises:
-        NotReady: what the nodes lack and cannot be sent.
+        NotReady: the problems of the nodes.
     """
-    asked = _asked(job, due, sender, token, disk_bytes)
+    query = _query(context, due, token, url, disk_bytes)
     working = [each for each in ray.nodes() if each["Alive"] and {"CPU", "GPU"} & each["Resources"].keys()]
-    look = ray.remote(num_cpus=0, max_retries=0)(node.look)
-    refs = [look.options(scheduling_strategy=on(ray, each["NodeID"])).remote(asked) for each in working]
+    task = ray.remote(num_cpus=0, max_retries=0)(node.check)
+    refs = [task.options(scheduling_strategy=on(ray, each["NodeID"])).remote(query) for each in working]
     problems: list[Problem] = []
-    answers: list[tuple[float, node.Found]] = []
+    reports: list[tuple[float, list[Problem]]] = []
     lost = (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError)
     for each, ref in zip(working, refs, strict=True):
         where = f"node {each['NodeManagerHostname']}"
         try:
-            answers.append((each["Resources"].get("GPU", 0.0), ray.get(ref, timeout=LOOK_SECONDS)))
-        except lost:
-            job.observer.say(f"{where} is gone; goes on without it")  # the cluster counts a dead node for some seconds more
+            reports.append((each["Resources"].get("GPU", 0.0), ray.get(ref, timeout=CHECK_SECONDS)))
+        except lost:  # Ray lists a dead node for some seconds more
+            context.observer.say(f"{where} is gone; goes on without it")
         except ray.exceptions.RayError as error:
             last = str(error).strip().splitlines()[-1]
             problems.append(Problem(where, f"cannot work: {last}", "install this project there: make setup"))
-    gpus = sum(own for own, _ in answers)
-    lacks: set[str] = set()
-    for own, found in answers:
-        if gpus == 0 or own > 0:
-            problems += found.problems
-            lacks |= set(found.lacks)
-    if not answers and not problems:
+    gpus = sum(own for own, _ in reports)
+    problems += [problem for own, found in reports for problem in found if gpus == 0 or own > 0]
+    if not reports and not problems:
         problems.append(Problem("cluster", "no node has a processor to give", "ray start --num-cpus=2 on a machine that has"))
-    if gpus == 0 and "sd-scripts" in asked.versions:
+    if gpus == 0 and "sd-scripts" in query.versions:
         problems.append(Problem("cluster", "no node has a GPU", "ray start --num-gpus=1 on a machine that has one"))
     if problems:
         raise NotReady(list(dict.fromkeys(problems)))
-    return Seen(asked.versions, gpus, frozenset(lacks), all(found.shares for _, found in answers))
+    return ClusterReport(query.versions, gpus)
 
 
-def _asked(job: RunContext, due: list[Step], sender: Sender, token: str, disk_bytes: int) -> node.Asked:
-    recipes = {step.recipe: job.plan.recipes[step.recipe] for step in due if step.recipe and step.sources}
-    models: dict[str, Model] = {}
-    for step in due:
-        for model in pack(job, step, sender, models=(), ship=False, token="").models:
-            models[model.digest] = model
+def _query(context: RunContext, due: list[Step], token: str, url: str, disk_bytes: int) -> node.NodeQuery:
+    recipes = {step.recipe: context.plan.recipes[step.recipe] for step in due if step.recipe and step.sources}
+    models: dict[str, ModelInput] = {model.digest: model for step in due for model in make_task(context, step, token).models}
     chosen = {(recipe.engine, recipe.network.family): recipe for recipe in recipes.values()}
     versions: dict[str, str] = {name: engines.get(name).version() for name in {recipe.engine for recipe in recipes.values()}}
-    runs, url = str(job.store.root), sender.url if isinstance(sender, Folder) else ""
-    return node.Asked(tuple(chosen.values()), versions, tuple(models.values()), runs, token, url, disk_bytes)
+    runs = str(context.store.root)
+    return node.NodeQuery(tuple(chosen.values()), versions, tuple(models.values()), runs, token, url, disk_bytes)

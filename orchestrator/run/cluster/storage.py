@@ -1,150 +1,161 @@
-"""How content travels between the driver and the nodes: through Ray's object store, or through a folder that fsspec can reach.
-
-What is sent becomes a handle; whoever holds the handle can fetch the content, and checks its digest.
-"""
+"""Exchange files by content digest through a folder that every node reaches: s3://, sftp://, file://."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import json
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Protocol, assert_never
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import NotReady, Problem, StepFailed
+from orchestrator.errors import Problem, StepFailed
+from orchestrator.run.record import RECORD
+from orchestrator.system import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping
 
-PIECE = 64 << 20  # bytes in one object: a base model of 4 GB is sent in 64 of them
+    from orchestrator.engines import Engine
+    from orchestrator.plan.step import Step
 
-_HINT = "every node must be able to write there; s3:// needs pip install s3fs, gs:// gcsfs"
+HINT = "every node must be able to write there; s3:// needs pip install s3fs, gs:// gcsfs, sftp:// paramiko"
 
-Handle = bytes | str | tuple[Any, ...]
-"""The content itself, the address of a file, or references into Ray's object store, one per piece."""
-
-
-class Sender(Protocol):
-    """Makes content fetchable."""
-
-    def send(self, path: Path, digest: str) -> Handle:
-        """Return a handle for the content of ``path``."""
+Digests = dict[str, str]
+"""SHA-256 of files by their paths below a folder; a path that ends in "/" is a folder, and its digest is empty."""
 
 
-class Inside:
-    """Sends content inside the message: for what a node hands back."""
-
-    def send(self, path: Path, digest: str) -> Handle:  # noqa: ARG002 - one of three
-        """Return the content."""
-        return path.read_bytes()
-
-
-class ObjectStore:
-    """Sends content through Ray's object store, each digest once."""
-
-    def __init__(self) -> None:
-        """Nothing has been sent yet."""
-        self._sent: dict[str, tuple[Any, ...]] = {}
-        self._lock = threading.Lock()
-
-    def send(self, path: Path, digest: str) -> Handle:
-        """Return references to the pieces of the content."""
-        import ray  # noqa: PLC0415 - only where there is a cluster
-
-        with self._lock:
-            if digest not in self._sent:
-                with path.open("rb") as file:
-                    self._sent[digest] = tuple(ray.put(piece) for piece in iter(lambda: file.read(PIECE), b""))
-            return self._sent[digest]
-
-
-class Folder:
-    """Sends content through a folder that everybody can reach: s3://, gs://, file:// …; each digest once."""
+class Storage:
+    """A folder below a URL: files by digest, and a few small files by name."""
 
     def __init__(self, url: str) -> None:
-        """Use ``url``, anything fsspec understands; s3:// and gs:// need s3fs and gcsfs."""
+        """Use ``url``, any that fsspec understands; s3:// and gs:// need s3fs and gcsfs."""
         self.url = url.rstrip("/")
+        self._uploaded: set[str] = set()
 
-    def leave(self, name: str) -> None:
-        """Leave an empty file there, for the nodes to see.
+    def put(self, folder: Path, parts: Iterable[Path], known: Mapping[str, str] | None = None) -> Digests:
+        """Upload files and whole folders below ``folder``; content that is there already is not sent again.
+
+        Args:
+            folder: the folder that paths are relative to.
+            parts: the files and folders. Missing ones are passed over.
+            known: digests that need not be computed, by path.
 
         Raises:
-            NotReady: the folder cannot be written.
+            StepFailed: the storage cannot be written.
         """
-        try:
-            with _storage(self.url) as (system, folder):
-                system.makedirs(folder, exist_ok=True)
-                system.pipe_file(f"{folder}/{name}", b"")
-        except StepFailed as error:
-            raise NotReady(error.problems) from error
+        found: Digests = {}
+        for part in parts:
+            if part.is_dir():  # a state may be a folder without files
+                found[f"{part.relative_to(folder).as_posix()}/"] = ""
+            inside = sorted(part.rglob("*")) if part.is_dir() else [part]
+            for path in (path for path in inside if path.is_file()):
+                name = path.relative_to(folder).as_posix()
+                found[name] = (known or {}).get(name) or files.sha256(path)
+                self._upload(path, found[name])
+        return found
 
-    def sees(self, name: str) -> list[Problem]:
-        """Return the problem that the file which the driver has left there is not to be seen from here."""
-        try:
-            with _storage(self.url) as (system, folder):
-                found = system.exists(f"{folder}/{name}")
-        except StepFailed as error:
-            return list(error.problems)
-        return [] if found else [Problem(self.url, "is not the folder that the driver writes to", _HINT)]
+    def _upload(self, path: Path, digest: str) -> None:
+        if digest in self._uploaded:
+            return
+        name = f"{digest[:2]}/{digest}"
+        with _file_system(self.url) as (system, root):
+            if not system.exists(f"{root}/{name}"):
+                self._write(system, f"{root}/{name}", lambda draft: system.put_file(str(path), draft))
+        self._uploaded.add(digest)
 
-    def clear(self, name: str) -> None:
-        """Take away the file that ``leave`` has left; what was sent stays, for the next run."""
-        with _storage(self.url) as (system, folder):
-            system.rm_file(f"{folder}/{name}")
+    @staticmethod
+    def _write(system: Any, target: str, write: Any) -> None:
+        """Write under another name first: a reader sees the whole file or none."""
+        draft = f"{target}.{os.getpid()}-{threading.get_ident()}"
+        system.makedirs(target.rpartition("/")[0], exist_ok=True)
+        write(draft)
+        system.mv(draft, target)
 
-    def send(self, path: Path, digest: str) -> Handle:
-        """Return the address of the content, uploaded unless it is there: first under another name, then by a move."""
-        with _storage(self.url) as (system, folder):
-            target = f"{folder}/{digest[:2]}/{digest}"
-            if not system.exists(target):
-                draft = f"{target}.{os.getpid()}-{threading.get_ident()}"
-                system.makedirs(f"{folder}/{digest[:2]}", exist_ok=True)
-                system.put_file(str(path), draft)
-                system.mv(draft, target)
-        return f"{self.url}/{digest[:2]}/{digest}"
+    def download(self, digest: str, target: Path) -> None:
+        """Write the content of a digest to a file.
+
+        Raises:
+            StepFailed: the storage cannot be read, or its content has another digest.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.draft(target) as draft:
+            with _file_system(self.url) as (system, root):
+                system.get_file(f"{root}/{digest[:2]}/{digest}", str(draft))
+            if (actual := files.sha256(draft)) != digest:
+                what = f"arrived with digest {actual}, sent was {digest}"
+                raise StepFailed(Problem(str(target), what, "run the same command again"))
+
+    def get(self, digests: Digests, folder: Path) -> None:
+        """Write files below a folder, the record last: it is true only once everything else is there.
+
+        Raises:
+            StepFailed: the storage cannot be read, or a path leads out of the folder.
+        """
+        for path, digest in sorted(digests.items(), key=lambda item: item[0] == RECORD):
+            if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+                raise StepFailed(Problem(self.url, f"a node handed over a file called {path!r}"))
+            if digest:
+                self.download(digest, folder / path)
+            else:
+                (folder / path).mkdir(parents=True, exist_ok=True)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a small file; None if there is none.
+
+        Raises:
+            StepFailed: the storage cannot be read.
+        """
+        with _file_system(self.url) as (system, root):
+            return bytes(system.cat_file(f"{root}/{name}")) if system.exists(f"{root}/{name}") else None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file.
+
+        Raises:
+            StepFailed: the storage cannot be written.
+        """
+        with _file_system(self.url) as (system, root):
+            self._write(system, f"{root}/{name}", lambda draft: system.pipe_file(draft, data))
+
+    def delete(self, name: str) -> None:
+        """Delete a small file if it is there. StepFailed if the storage cannot be written."""
+        with _file_system(self.url) as (system, root):
+            if system.exists(f"{root}/{name}"):
+                system.rm_file(f"{root}/{name}")
+
+    def state(self, step: Step) -> tuple[int, Digests]:
+        """Return the newest state of an unfinished training: its training step and files; 0 if there is none."""
+        text = self.read(state_name(step))
+        if text is None:
+            return 0, {}
+        state = json.loads(text)
+        return int(state["step"]), state["files"]
+
+    def put_state(self, step: Step, engine: Engine, work: Path) -> None:
+        """Upload the newest complete state in a work folder, unless the storage has it or a later one."""
+        state = engine.checkpoint(work)
+        if state is None or state[1] <= self.state(step)[0]:
+            return
+        found = {"step": state[1], "files": self.put(work, [state[0]])}
+        self.write(state_name(step), json.dumps(found).encode())
+
+
+def state_name(step: Step) -> str:
+    """Return the name of the small file that lists the files of a training's newest state."""
+    return f"states/{step.owner}/{step.folder}.json"
 
 
 @contextlib.contextmanager
-def _storage(url: str) -> Iterator[tuple[Any, str]]:
-    """Yield the file system and the path of an address.
+def _file_system(url: str) -> Iterator[tuple[Any, str]]:
+    """Yield the file system and the path of a URL.
 
     Raises:
-        StepFailed: whatever goes wrong there; every kind of storage has errors of its own.
+        StepFailed: anything that goes wrong there. Every kind of storage has errors of its own.
     """
     try:
-        import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415 - only for those who name a folder
+        import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415 - only for those who name a URL
 
         yield fsspec.core.url_to_fs(url)
     except Exception as error:
-        raise StepFailed(Problem(url, f"{type(error).__name__}: {error}", _HINT)) from error
-
-
-def fetch(handle: Handle, digest: str, target: Path) -> None:
-    """Write what ``handle`` stands for to ``target``, by rename.
-
-    Raises:
-        StepFailed: what arrived has another digest.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name[:80]}.{os.getpid()}-{threading.get_ident()}")
-    match handle:
-        case bytes():
-            draft.write_bytes(handle)
-        case str():
-            with _storage(handle) as (system, path):
-                system.get_file(path, str(draft))
-        case tuple():
-            import ray  # noqa: PLC0415
-
-            with draft.open("wb") as file:
-                for piece in handle:
-                    file.write(ray.get(piece))
-        case _:
-            assert_never(handle)
-    with draft.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != digest:
-        draft.unlink()
-        raise StepFailed(Problem(str(target), f"arrived with digest {found}, sent was {digest}", "run the same command again"))
-    draft.replace(target)
+        raise StepFailed(Problem(url, f"{type(error).__name__}: {error}", HINT)) from error

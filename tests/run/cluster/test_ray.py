@@ -1,4 +1,4 @@
-"""The Ray executor on a real cluster of two nodes: shared runs folder or none, a node killed mid-run, ^C."""
+"""The Ray executor on a real cluster of two nodes: shared runs folder or storage, a node killed mid-run, ^C."""
 
 from __future__ import annotations
 
@@ -36,15 +36,19 @@ def records(project: harness.Project) -> dict[str, dict[str, Any]]:
     return {record["name"]: record for record in found}
 
 
-@pytest.mark.parametrize("transport", ["auto", "object-store", "file"])
+def url(through: str, folder: Path) -> str:
+    """Return the storage of a test; none for a shared runs folder."""
+    return f"file://{folder / 'depot'}" if through == "storage" else ""
+
+
+@pytest.mark.parametrize("through", ["shared folder", "storage"])
 def test_a_cluster_makes_what_this_machine_makes_key_by_key(
-    cats: harness.Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, transport: str
+    cats: harness.Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through: str
 ) -> None:
-    url = transport if transport != "file" else f"file://{tmp_path / 'depot'}"
-    repeats = len(transport)  # the nodes of all tests keep what they have made: ask for something else
+    repeats = len(through)  # the nodes of all tests keep what they have made: ask for something else
     cats.write("_base/base", harness.BASE.replace("originals = false", f"originals = false\nrepeats = {repeats}"))
     cats.recipe("cat-loha", "other")
-    outcomes = cats.run("all", cluster=True, transport=url)
+    outcomes = cats.run("all", cluster=True, storage=url(through, tmp_path))
     assert {outcome.status for outcome in outcomes.values()} == {Status.DONE}, [o.problem for o in outcomes.values()]
     assert len(cats.observer.begun) == len(outcomes)
     made = records(cats)
@@ -60,14 +64,14 @@ def test_a_cluster_makes_what_this_machine_makes_key_by_key(
     assert made["cat-lora/train"]["slot"].endswith((" gpu 0", "gpu 0"))
 
 
-@pytest.mark.parametrize("transport", ["auto", "object-store"])
+@pytest.mark.parametrize("through", ["shared folder", "storage"])
 def test_a_training_whose_node_dies_goes_on_elsewhere_from_its_last_state(
-    cats: harness.Project, cluster: Any, transport: str
+    cats: harness.Project, cluster: Any, tmp_path: Path, through: str
 ) -> None:
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 40\n[training.options]\npause = 0.25\n")
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(cats.go, "cat-lora", cluster=True, transport=transport)
-        while not saved(cats.root / "runs", 10):
+        running = pool.submit(cats.run, "cat-lora", cluster=True, storage=url(through, tmp_path))
+        while not saved(tmp_path, 10):
             assert not running.done(), running.result()
             time.sleep(0.05)
         cluster.kill(cluster.training())
@@ -78,18 +82,18 @@ def test_a_training_whose_node_dies_goes_on_elsewhere_from_its_last_state(
     assert records(cats)["cat-lora/train"]["resumed_from"] >= 10
 
 
-def test_stopping_keeps_the_state_and_the_same_command_goes_on(cats: harness.Project) -> None:
+def test_stopping_keeps_the_state_and_the_same_command_goes_on(cats: harness.Project, tmp_path: Path) -> None:
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 60\n[training.options]\npause = 0.2\n")
 
     def interrupt() -> None:
-        while not saved(cats.root / "runs", 5):
+        while not saved(tmp_path, 5):
             time.sleep(0.05)
         _thread.interrupt_main()
 
     threading.Thread(target=interrupt, daemon=True).start()
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts behind "&" ignores ^C
     try:
-        outcomes = cats.run("cat-lora", cluster=True, transport="object-store")
+        outcomes = cats.run("cat-lora", cluster=True, storage=url("storage", tmp_path))
     finally:
         signal.signal(signal.SIGINT, before)
     assert outcomes["cat-lora/train"].status is Status.STOPPED

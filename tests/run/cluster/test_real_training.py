@@ -53,8 +53,8 @@ def test_a_killed_node_changes_nothing_in_what_comes_out(
     pytest.importorskip("lycoris", reason="needs the embedded engine")
     runs = cats.root / "runs"
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(cats.go, "all", cluster=True, transport="object-store")
-        while not saved(runs):
+        running = pool.submit(cats.run, "all", cluster=True, storage=f"file://{tmp_path / 'depot'}")
+        while not saved(tmp_path):
             assert not running.done(), running.result()
             time.sleep(0.05)
         real.kill(real.training())
