@@ -238,7 +238,7 @@ def lock(project: Project) -> None:
     folder = project.root / "runs" / "mimi-locon"
     folder.mkdir(parents=True)
     file = (folder / ".lock").open("w+", encoding="utf-8")
-    owner.write(file.fileno(), replace(owner.me(), host="otherhost", pid=4242))
+    owner.write(file.fileno(), replace(owner.current_process(), host="otherhost", pid=4242))
     fcntl.flock(file, fcntl.LOCK_EX)
     project.held.append(file)
 

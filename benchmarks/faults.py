@@ -17,7 +17,7 @@ import faults
 import harness
 from benchmarks import Row
 from benchmarks.overhead import project
-from orchestrator.system import process, supervisor
+from orchestrator.system import child, process, supervisor
 
 KILLS, TIMES = 20, 5
 DIES = "import os, time; print('up', flush=True); time.sleep(0.3); os.kill(os.getpid(), 9)"
@@ -28,15 +28,15 @@ def notice(code: str) -> float:
     """Return the seconds between a child's end, or the moment when it prints NaN, and the time the runner has done with it."""
     said: list[float] = []
 
-    def read(piece: str) -> process.Progress | None:
+    def read(piece: str) -> child.Progress | None:
         if not piece.startswith("nan at "):
             return None
         said.append(float(piece.removeprefix("nan at ")))
-        return process.Progress(fault="the loss is nan")
+        return child.Progress(fault="the loss is nan")
 
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        end = process.run(process.Command((sys.executable, "-c", code), cwd=work), work, process.ChildCallbacks(read))
+        end = process.run(process.Command((sys.executable, "-c", code), cwd=work), work, child.ChildCallbacks(read))
         done = time.time()
         if end.ok:
             raise SystemExit("a child that should have failed has not")

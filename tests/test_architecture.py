@@ -107,9 +107,9 @@ def test_imports_inside_functions_are_for_a_fast_start_or_for_extras() -> None:
     assert sum(map(len, inside.values())) <= INLINE_LIMIT
 
 
-def test_only_process_starts_processes() -> None:
+def test_only_the_system_room_starts_processes() -> None:
     users = {name for name, path in modules().items() for there, _ in imports(path) if there.split(".")[0] == "subprocess"}
-    assert users == {"orchestrator.system.process"}
+    assert users == {"orchestrator.system.process", "orchestrator.system.fork_server"}
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:

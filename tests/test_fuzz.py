@@ -24,7 +24,7 @@ from orchestrator.errors import RecipeError, report
 from orchestrator.recipe import loader
 from orchestrator.run import monitor
 from orchestrator.run.record import Record
-from orchestrator.system.process import Progress
+from orchestrator.system.child import Progress
 from orchestrator.system.terminal import clean
 
 PROJECT = Path(__file__).resolve().parent.parent

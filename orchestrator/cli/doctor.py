@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import locale
 import os
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.system import settings
 from orchestrator.system.gpu import query
+from orchestrator.system.lock import held_by
 from orchestrator.weights.checks import Check, CheckStatus
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def tensorboard() -> Check:
 def locks(store: Store) -> Iterator[Check]:
     """Yield a line for every recipe that another process works on now."""
     for lock in sorted(store.root.glob("*/.lock")):
-        holder = _holder(lock)
+        holder = held_by(lock)
         if holder:
             said = f"{lock.parent.name} is being worked on by {holder}"
             yield Check(
@@ -152,7 +152,7 @@ def locks(store: Store) -> Iterator[Check]:
 def leases() -> Iterator[Check]:
     """Yield a line for every GPU that a training holds now."""
     for lease in sorted(Path(tempfile.gettempdir()).glob("krnk-gpu-*.lease")):
-        holder = _holder(lease)
+        holder = held_by(lease)
         if holder:
             name = lease.stem.removeprefix("krnk-gpu-")
             yield Check(
@@ -161,16 +161,3 @@ def leases() -> Iterator[Check]:
                 f"GPU {name} is held by {holder}",
                 "python -m orchestrator status  shows it; a run waits for it",
             )
-
-
-def _holder(lock: Path) -> str:
-    """Return who holds a lock, or ""; the kernel drops the locks of dead processes."""
-    try:
-        with lock.open("r+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return file.readline(200).strip() or "another process"
-    except OSError:
-        return ""
-    return ""

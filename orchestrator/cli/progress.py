@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.plan.planner import Plan
     from orchestrator.plan.step import Step
     from orchestrator.run.record import Reason
-    from orchestrator.system.process import Progress
+    from orchestrator.system.child import Progress
 
 PLAIN_EVERY_SECONDS = 20.0
 VERBOSE_EVERY_SECONDS = 2.0

@@ -11,7 +11,7 @@ import typer
 from orchestrator.cli import project
 from orchestrator.cli.options import AsJson, EngineName, Gpus, Name, Profile, Quiet
 from orchestrator.cli.usage import MACHINE, RECIPES, RELEASE
-from orchestrator.system.lock import clock
+from orchestrator.system.lock import format_time
 from orchestrator.system.terminal import duration, print_json, say
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def prune(
         return
     for one in found:
         took = f"took {duration(one.seconds)}" if one.seconds else "never ended"
-        say(f"{one.bytes / 1e6:10,.1f} MB  {clock(one.at)}  {took:18}  {one.folder}")
+        say(f"{one.bytes / 1e6:10,.1f} MB  {format_time(one.at)}  {took:18}  {one.folder}")
     if strangers:
         say(f"left alone, for no recipe here has these names: {', '.join(strangers)}", file=sys.stderr)
     what = f"{len(found)} folders, {total / 1e6:,.1f} MB"

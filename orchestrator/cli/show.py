@@ -15,7 +15,7 @@ from orchestrator.run.monitor import read_own
 from orchestrator.run.record import PARTIAL, PROGRESS, readings
 from orchestrator.run.store import LOCK
 from orchestrator.run.workspace import as_json
-from orchestrator.system import lock, process, supervisor
+from orchestrator.system import child, lock, supervisor
 from orchestrator.system.terminal import clean
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.run.record import Reason
     from orchestrator.run.store import Store
     from orchestrator.run.workspace import Workspace
-    from orchestrator.system.process import Progress
+    from orchestrator.system.child import Progress
 
 _TAIL_BYTES: Final = 1 << 18
 
@@ -136,11 +136,11 @@ def unfinished(store: Store) -> list[dict[str, Any]]:
         if ".old-" in work.name or not work.is_dir():
             continue
         kind, _, key = work.name.rpartition("-")
-        running = process.alive(work)
+        running = child.alive(work)
         who = lock.read(work / supervisor.CHILD) if running else None
-        since = process.begun(work) or work.stat().st_mtime
+        since = child.started_at(work) or work.stat().st_mtime
         entry: dict[str, Any] = {"step": f"{work.parent.parent.name}/{kind}", "key": key, "running": running}
-        entry |= {"since": since, "process": str(who or ""), "log": str(work / process.LOG)}
+        entry |= {"since": since, "process": str(who or ""), "log": str(work / child.LOG)}
         entry["next"] = _next(work, kind, running=running)
         progress = (_said(work) if running else {}) or next(reversed(readings(work / PROGRESS)), {})
         found.append(entry | {name: progress.get(name) for name in ("done", "total", "loss")})
@@ -152,7 +152,7 @@ def _next(work: Path, kind: str, *, running: bool) -> str:
     if running:
         holder = lock.read(work.parent.parent / LOCK)
         return f"{holder} works on it" if holder is not None and holder.alive else "a run adopts it"
-    if process.ended_well(work):
+    if child.ended_well(work):
         return "ended while nobody watched: a run judges what it left"
     return str(resume.reason(work, kind))
 
@@ -162,7 +162,7 @@ def _said(work: Path) -> dict[str, Any]:
     read = OutputParser()
     last: Progress | None = None
     try:
-        with (work / process.LOG).open("rb") as log:
+        with (work / child.LOG).open("rb") as log:
             end = log.seek(0, os.SEEK_END)
             begin = failure_cause.log_at(failure_cause.last_attempt(work))
             for start in sorted({begin, max(begin, end - _TAIL_BYTES)}):  # the banner, and where it is now
@@ -181,5 +181,5 @@ def unfinished_line(item: dict[str, Any]) -> str:
     done, total, loss = item["done"], item["total"], item["loss"]
     far = f"{done}/{total}" if total else "no progress yet"
     said = f"  loss {loss:.4f}" if isinstance(loss, int | float) else ""
-    who = item["process"] or f"since {lock.clock(item['since'])}"
+    who = item["process"] or f"since {lock.format_time(item['since'])}"
     return clean(f"{state}  {item['step']}  {who}  {far}{said}  {item['log']}\n            {item['next']}")

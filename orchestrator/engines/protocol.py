@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from orchestrator.errors import Problem
     from orchestrator.recipe import Recipe
-    from orchestrator.system.process import Command, Progress
+    from orchestrator.system.child import Progress
+    from orchestrator.system.process import Command
 
 
 class Engine(Protocol):

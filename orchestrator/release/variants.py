@@ -23,8 +23,8 @@ from orchestrator.report.recipe_page import VARIANTS
 from orchestrator.run import session, slots
 from orchestrator.run.context import RunContext, Status
 from orchestrator.run.runner import run_plan
-from orchestrator.system import process
 from orchestrator.system.files import write_json
+from orchestrator.system.fork_server import ForkServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -168,7 +168,7 @@ def _render(space: Workspace, variant: Variant, observe: Callable[[Plan], RunObs
     if any(reasons.values()):
         space.preflight(plan, reasons)
         with observe(plan) as observer:
-            context = RunContext(plan, space.store, space.root, observer, fork_server=process.Warm())
+            context = RunContext(plan, space.store, space.root, observer, fork_server=ForkServer())
             _check(run_plan(context, slots.make_pool(gpus, session.trainers(variant.recipe.engine == "embedded"))))
     render = next(step for step in plan.steps if step.kind is StepKind.RENDER)
     weights = plan.by_name[render.needs[0]]

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.run.record import PARTIAL, PROGRESS, RECORD, load, readings
-from orchestrator.system import process, supervisor
+from orchestrator.system import child, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +159,7 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
     finished = _newest(root / owner, ending)
     working = _newest(root / owner / PARTIAL, ending)
     before = _newest(root / owner, f"{last}-*") if working is None else None
-    again = working is not None and process.alive(working)  # a finished step that is being made anew
+    again = working is not None and child.alive(working)  # a finished step that is being made anew
     for folder, state in () if again else ((finished, State.DONE), (before, State.OUTDATED)):
         record = load(folder / RECORD) if folder else None
         if folder and record:
@@ -175,7 +175,7 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
     curve = read_curve(working / PROGRESS) if kind == "train" else ()
     last_line: JSON = next(reversed(readings(working / PROGRESS)), {})
     done, total = last_line.get("done", 0), last_line.get("total", 0)
-    tail = _tail(working / process.LOG) if state is State.FAILED else str(last_line.get("note") or "")
+    tail = _tail(working / child.LOG) if state is State.FAILED else str(last_line.get("note") or "")
     return StepView(name, kind, state, reason, working, {}, curve, done, total, tail)
 
 

@@ -22,14 +22,14 @@ from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.step import StepKind, canonical
 from orchestrator.run.record import host
-from orchestrator.system import gpu, process
+from orchestrator.system import child, gpu, process
 
 if TYPE_CHECKING:
     from orchestrator.plan.planner import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.run.record import Reason
     from orchestrator.run.workspace import Workspace
-    from orchestrator.system.process import Progress
+    from orchestrator.system.child import Progress
 
 STEPS = 4  # the first one compiles, allocates and warms up; the others are timed
 # What of a training changes what is trained, or what is kept of it, and not how long a step takes.
@@ -177,11 +177,11 @@ def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) ->
         memory[:] = [max(memory[0], used), total]
         return ""
 
-    watch = process.ChildCallbacks(engines.get(recipe.engine).read, progress, hold=look)
+    watch = child.ChildCallbacks(engines.get(recipe.engine).read, progress, pause_reason=look)
     end = process.run(command, folder, watch)
     timed = sorted(done for done in frames if done >= 1)
     if not end.ok or len(timed) < 2 or timed[-1] == timed[0]:
-        tail = (folder / process.LOG).read_text("utf-8", "replace").splitlines()[-6:]
+        tail = (folder / child.LOG).read_text("utf-8", "replace").splitlines()[-6:]
         raise StepFailed(Problem(recipe.name, "the trial steps did not end well:\n      " + "\n      ".join(tail)))
     seconds = (frames[timed[-1]] - frames[timed[0]]) / (timed[-1] - timed[0])
     return Probe(round(seconds, 4), memory[0], memory[1])

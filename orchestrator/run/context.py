@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from orchestrator.plan.step import Step
     from orchestrator.run.record import Reason
     from orchestrator.run.store import Store
-    from orchestrator.system import process
-    from orchestrator.system.process import Progress
+    from orchestrator.system.child import Progress
+    from orchestrator.system.fork_server import ForkServer
 
 
 class Status(StrEnum):
@@ -104,4 +104,4 @@ class RunContext:
     keep_going: bool = True
     verify: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
-    fork_server: process.Warm | None = None
+    fork_server: ForkServer | None = None

@@ -15,8 +15,8 @@ from orchestrator.plan.step import StepKind
 from orchestrator.recipe import Guards
 from orchestrator.run import guards
 from orchestrator.run.record import PROGRESS, readings
-from orchestrator.system import process
-from orchestrator.system.process import ChildCallbacks, Progress
+from orchestrator.system import child
+from orchestrator.system.child import ChildCallbacks, Progress
 from orchestrator.weights.families import expected_tensors
 from orchestrator.weights.io.safetensors_io import non_finite_tensors
 
@@ -69,14 +69,14 @@ class Journal:
 
     def _stalled(self, seconds: float) -> None:
         limit = f" (guards.stall_seconds = {self._guards.stall_seconds})" if self._guards is not None else ""
-        self._say(f"stalled: no sign of progress for {seconds:.0f} s{limit}; log: {self._work / process.LOG}")
+        self._say(f"stalled: no sign of progress for {seconds:.0f} s{limit}; log: {self._work / child.LOG}")
 
     def __enter__(self) -> ChildCallbacks:
         self._file = (self._work / PROGRESS).open("ab", buffering=0)
         watch = ChildCallbacks(self._read, self._tell, stop=self._context.stop)
-        watch.hold, watch.said = self._hold, self._turned
+        watch.pause_reason, watch.notify = self._hold, self._turned
         if self._max_loss is not None:  # a training; our own steps have no even pace
-            watch.now = lambda progress: self._pace.step(progress.done)
+            watch.latest = lambda progress: self._pace.step(progress.done)
         watch.stalled = self._stalled
         return watch
 
@@ -102,7 +102,7 @@ class Journal:
         return replace(found, fault=ours) if found is not None and not found.fault and ours else found
 
     def _tell(self, progress: Progress) -> None:
-        if progress.note == process.SAVED and self._early.ident is None:  # a trainer takes a second to leave
+        if progress.note == child.SAVED and self._early.ident is None:  # a trainer takes a second to leave
             self._early.start()
         if (progress.done, progress.note) != self._last:
             self._last = (progress.done, progress.note)

@@ -16,7 +16,7 @@ from orchestrator.recipe import loader
 from orchestrator.report.recipe_page import VARIANTS
 from orchestrator.run.record import PARTIAL, RECORD
 from orchestrator.run.record import load as load_record
-from orchestrator.system import process
+from orchestrator.system import child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +60,7 @@ def stale(space: Workspace) -> tuple[list[Stale], list[str]]:
             strangers.append(owner.name)
             continue
         kept |= _of_variants(owner) | {owner / name for name in _linked(owner / "latest")}
-        found += [_measured(path) for path in folders if path not in kept and not process.alive(path)]
+        found += [_measured(path) for path in folders if path not in kept and not child.alive(path)]
     return sorted(found, key=lambda one: -one.bytes), strangers
 
 

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.plan.step import canonical
-from orchestrator.system import gpu, process, supervisor
+from orchestrator.system import child, gpu, supervisor
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ RECORD, PARTIAL, PROGRESS = "record.json", ".partial", "progress.jsonl"
 BOOKKEEPING = {
     RECORD,
     PROGRESS,
-    process.LOG,
+    child.LOG,
     supervisor.CHILD,
     supervisor.EXIT,
     supervisor.LOCK,

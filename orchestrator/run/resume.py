@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator import engines
 from orchestrator.run import failure_cause
 from orchestrator.run.record import Reason, Why
-from orchestrator.system import lock, process, supervisor
+from orchestrator.system import child, lock, supervisor
 from orchestrator.system.files import unused_path
 from orchestrator.weights.io.safetensors_io import non_finite_tensors
 
@@ -24,7 +24,7 @@ def how_ended(work: Path) -> str:
     """Return how the last child in ``work`` ended, as "the attempt of 10:12 was killed by signal 9"; "" if none was begun."""
     last = failure_cause.last_attempt(work)
     at = last.get("at")
-    when = f"the attempt of {lock.clock(at)}" if isinstance(at, int | float) else "an earlier attempt"
+    when = f"the attempt of {lock.format_time(at)}" if isinstance(at, int | float) else "an earlier attempt"
     code: object = None
     with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
         code = json.loads((work / supervisor.EXIT).read_text("utf-8")).get("code")
@@ -71,7 +71,7 @@ def others(work: Path) -> str:
     kind = work.name.rpartition("-")[0]
     found = [path for path in sorted(work.parent.glob(f"{kind}-*")) if path != work and ".old-" not in path.name]
     for path in found:
-        if process.alive(path):
+        if child.alive(path):
             who = lock.read(path / supervisor.CHILD)
             return f"with other settings it still runs, as {who or 'another process'}"
     begun = [path.name for path in found if how_ended(path)]

@@ -16,7 +16,7 @@ from orchestrator.run.context import Outcome, RunContext, Status
 from orchestrator.run.order import order
 from orchestrator.run.slots import SlotPool
 from orchestrator.run.step_runner import execute
-from orchestrator.system import process
+from orchestrator.system import child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -172,7 +172,7 @@ class _Schedule:
         for lane, heap in self._ready.items():
             while heap:
                 _, since, step = heap[0]
-                slot = slots.take(lane, leased=not process.alive(self._context.store.work(step)))
+                slot = slots.take(lane, leased=not child.alive(self._context.store.work(step)))
                 if slot is None:
                     break
                 slot.waited = time.time() - since

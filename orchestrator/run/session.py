@@ -14,7 +14,7 @@ from orchestrator.run import notify, resume, slots
 from orchestrator.run.context import Outcome, RunContext, Silent, Status
 from orchestrator.run.runner import interruptible, run_plan
 from orchestrator.run.workspace import Selection, Workspace, disk, final, select
-from orchestrator.system import process
+from orchestrator.system.fork_server import ForkServer
 from orchestrator.system.terminal import clean, duration
 from orchestrator.weights.families import expected_tensors
 
@@ -90,7 +90,7 @@ def run_session(
 def _here(context: RunContext, options: RunOptions) -> list[Outcome]:
     """Run on this machine."""
     embedded = all(recipe.engine == "embedded" for recipe in context.plan.recipes.values())
-    context.fork_server = process.Warm()
+    context.fork_server = ForkServer()
     pool = slots.make_pool(options.gpus, trainers(embedded), inline=options.inline)
     with interruptible(context) if options.inline else contextlib.nullcontext():
         return run_plan(context, pool)

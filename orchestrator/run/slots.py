@@ -6,7 +6,6 @@ The interface to where work runs is ``submit(fn, *args) -> Future``: inline (tes
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import tempfile
 import threading
@@ -105,13 +104,11 @@ class SlotPool:
             descriptor = os.open(slot.lease, os.O_RDWR | os.O_CREAT, 0o666)
         except PermissionError:  # another user's file in a shared /tmp; to lock it, reading is enough
             descriptor = os.open(slot.lease, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if lock.try_lock(descriptor) is False:
             os.close(descriptor)
             return False
         with contextlib.suppress(OSError):
-            lock.write(descriptor, lock.me())
+            lock.write(descriptor, lock.current_process())
         slot.keep = (descriptor,)
         return True
 

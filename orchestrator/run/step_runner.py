@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -11,30 +12,33 @@ from orchestrator import engines
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.step import Step, StepKind
-from orchestrator.run import failure_cause, guards, resume, step_command, turn
+from orchestrator.run import failure_cause, guards, resume, step_command
 from orchestrator.run.context import Outcome, RunContext, Status
 from orchestrator.run.monitor import Journal, complete
 from orchestrator.run.record import Reason, Why
-from orchestrator.system import crash_report, process
+from orchestrator.system import child, crash_report, lock, process
 from orchestrator.system.files import unused_path
 from orchestrator.system.log_tail import last_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from orchestrator.engines import Engine
     from orchestrator.recipe import Recipe
     from orchestrator.run.slots import Slot
 
+SHARED_LOCK = ".shared-lock"
+
 
 def execute(context: RunContext, step: Step, slot: Slot) -> Outcome:
     """Run one step to its record. Every error becomes an outcome."""
     begun = time.monotonic()
-    log = context.store.work(step) / process.LOG
+    log = context.store.work(step) / child.LOG
     reason: Reason | None = None
     try:
-        with turn.wait(context, step) as ours:
-            if not ours:
+        with _exclusive(context, step) as exclusive:
+            if not exclusive:
                 return Outcome(step, Status.STOPPED)
             reason = context.store.reason(step, context.plan, forced=step.name in context.force, verify=context.verify)
             if reason is None:
@@ -46,7 +50,7 @@ def execute(context: RunContext, step: Step, slot: Slot) -> Outcome:
         seconds = time.monotonic() - begun
         if end.stopped:
             return Outcome(step, Status.STOPPED, reason, seconds, log)
-        return Outcome(step, Status.DONE, reason, seconds, context.store.folder(step) / process.LOG)
+        return Outcome(step, Status.DONE, reason, seconds, context.store.folder(step) / child.LOG)
     except OrchestratorError as error:
         return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, error.problems[0])
     except OSError as error:
@@ -59,7 +63,24 @@ def execute(context: RunContext, step: Step, slot: Slot) -> Outcome:
         return Outcome(step, Status.FAILED, reason, time.monotonic() - begun, log, crash_report.problem(error, step.name))
 
 
-def _attempts(context: RunContext, step: Step, reason: Reason, slot: Slot) -> process.Exit:
+@contextlib.contextmanager
+def _exclusive(context: RunContext, step: Step) -> Iterator[bool]:
+    """Keep other orchestrators and hosts from a step. Yields False if the run is to stop before the step is free."""
+
+    def say(holder: object, why: str) -> None:
+        context.observer.say(f"{step.name}: waits for {holder}{why}")
+
+    held: contextlib.AbstractContextManager[bool] = contextlib.nullcontext(True)  # the run holds the locks of its recipes
+    if not step.recipe and step.kind is not StepKind.RELEASE:
+        path = context.store.root / step.owner / SHARED_LOCK
+        held = lock.wait_for_lock(path, context.stop, lambda holder: say(holder, ", which works on it for another recipe"))
+    stale = f"; without a sign of life for {lock.STALE_SECONDS:.0f} s it counts as dead"
+    with held as ours:
+        work = context.store.work(step)
+        yield ours and child.wait_for_remote(work, context.stop, lambda holder: say(holder, stale))
+
+
+def _attempts(context: RunContext, step: Step, reason: Reason, slot: Slot) -> child.Exit:
     """Run the step's command, once more with the recipe's declared changes after a fault, and commit."""
     recipe = context.plan.recipes.get(step.recipe)
     ladder: list[dict[str, Any]] = [{}]
@@ -103,7 +124,7 @@ def _changed(plan: Plan, step: Step, change: dict[str, Any]) -> Plan:
 
 def _once(  # noqa: PLR0917 - what one attempt is
     context: RunContext, plan: Plan, step: Step, reason: Reason, slot: Slot, change: dict[str, Any]
-) -> tuple[process.Exit, tuple[str, ...], float, int | None]:
+) -> tuple[child.Exit, tuple[str, ...], float, int | None]:
     """Run or adopt the command once; return its end, argv, start and the step it was resumed from."""
     recipe = plan.recipes.get(step.recipe)
     engine: Engine | None = (
@@ -116,10 +137,10 @@ def _once(  # noqa: PLR0917 - what one attempt is
     with Journal(context, step, engine, work) as watch:
         if recipe is not None:
             watch.stall_seconds = recipe.guards.stall_seconds
-        if reason.why in (Why.ADOPT, Why.ENDED) and (process.alive(work) or process.ended_well(work)):
+        if reason.why in (Why.ADOPT, Why.ENDED) and (child.alive(work) or child.ended_well(work)):
             last = failure_cause.last_attempt(work)
-            started = process.begun(work) or started
-            end = process.adopt(work, watch, failure_cause.log_at(last))
+            started = child.started_at(work) or started
+            end = child.adopt(work, watch, failure_cause.log_at(last))
             argv = last.get("argv")
             at = last.get("resumed_from")
             return end, tuple(argv) if isinstance(argv, list) else command.argv, started, at if isinstance(at, int) else None
@@ -130,8 +151,8 @@ def _once(  # noqa: PLR0917 - what one attempt is
             latent_links.link_images(context.store.folder(plan.by_name[step.needs[0]]), work)
         _say_attempt(work, command, said | {"inputs": context.store.inputs(step, context.plan)})
         command = process.Command(command.argv, command.cwd, {**command.env, **slot.env}, command.files)
-        warm = None if slot.keep or slot.leash else context.fork_server
-        end = process.run(command, work, watch, warm=warm, keep=slot.keep, leash=slot.leash)
+        fork_server = None if slot.keep or slot.leash else context.fork_server
+        end = process.run(command, work, watch, fork_server=fork_server, keep=slot.keep, leash=slot.leash)
     return end, command.argv, started, state[1] if state else None
 
 
@@ -158,7 +179,7 @@ def _clear_latents(work: Path) -> None:
 
 def _say_attempt(work: Path, command: process.Command, more: dict[str, Any]) -> None:
     """Note the attempt where a person, and the next orchestrator, can read it."""
-    log = work / process.LOG
+    log = work / child.LOG
     with (work / failure_cause.ATTEMPTS).open("a", encoding="utf-8") as file:
         said: dict[str, Any] = {"env": command.env, "log_at": log.stat().st_size if log.exists() else 0}
         said |= {"at": time.time(), "by": os.getpid(), "argv": command.argv, "cwd": str(command.cwd)}
@@ -166,9 +187,9 @@ def _say_attempt(work: Path, command: process.Command, more: dict[str, Any]) -> 
         file.write("\n" * torn + json.dumps(said | more) + "\n")
 
 
-def _judge(context: RunContext, plan: Plan, step: Step, end: process.Exit) -> list[Problem]:
+def _judge(context: RunContext, plan: Plan, step: Step, end: child.Exit) -> list[Problem]:
     """Return why an ended step is no success; the engine's own checks are asked for trainings."""
-    log = context.store.work(step) / process.LOG
+    log = context.store.work(step) / child.LOG
     full = guards.no_space(log.parent)
     if end.fault or end.code not in (0, None):
         cause = failure_cause.of_log(log, end.code)

@@ -20,8 +20,8 @@ from orchestrator.plan.inputs import Digests
 from orchestrator.plan.step import SCHEMA, Step, StepKind
 from orchestrator.run import failure_cause, resume
 from orchestrator.run.record import BOOKKEEPING, PARTIAL, RECORD, Reason, Record, Why, drafts, host, load, sync, write
+from orchestrator.system import child, supervisor
 from orchestrator.system import lock as owner
-from orchestrator.system import process, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,8 +75,8 @@ class Store:
     def reason(self, step: Step, plan: Plan, *, forced: bool = False, verify: bool = False) -> Reason | None:
         """Return why a step has to run, judged by what lies in the store now; None if it is done."""
         work = self.work(step)
-        if work.is_dir() and process.alive(work):
-            return Reason(Why.ADOPT, f"since {owner.clock(process.begun(work) or 0.0)}")
+        if work.is_dir() and child.alive(work):
+            return Reason(Why.ADOPT, f"since {owner.format_time(child.started_at(work) or 0.0)}")
         if forced:
             return Reason(Why.FORCED)
         record = self.record(step)
@@ -106,7 +106,7 @@ class Store:
     def _unfinished(self, step: Step, plan: Plan) -> Reason:
         if self._ended_well(step, plan):
             return Reason(Why.ENDED)
-        if process.ended_well(self.work(step)) and self._other_inputs(step, plan):
+        if child.ended_well(self.work(step)) and self._other_inputs(step, plan):
             return Reason(Why.AGAIN, "its input has changed since the last attempt")
         engine = plan.recipes[step.recipe].engine if step.kind is StepKind.TRAIN else ""
         return resume.reason(self.work(step), step.kind, engine)
@@ -114,7 +114,7 @@ class Store:
     def _ended_well(self, step: Step, plan: Plan) -> bool:
         """Return whether the step's command ended well on the inputs of today, and nobody was there to commit it."""
         work = self.work(step)
-        if not process.ended_well(work) or not all(any(work.glob(pattern)) for pattern in step.outputs):
+        if not child.ended_well(work) or not all(any(work.glob(pattern)) for pattern in step.outputs):
             return False
         return not self._other_inputs(step, plan)
 
@@ -166,7 +166,7 @@ class Store:
         for pattern in step.outputs:
             files = sorted(path for path in work.glob(pattern) if path.is_file() and path.name not in BOOKKEEPING)
             if not any(path.stat().st_size for path in files):
-                missing.append(Problem(step.name, f"ended well but left no {pattern}", f"its output: {work / process.LOG}"))
+                missing.append(Problem(step.name, f"ended well but left no {pattern}", f"its output: {work / child.LOG}"))
             for path in files:
                 if (name := path.relative_to(work).as_posix()) in outputs:
                     continue  # another pattern has met it

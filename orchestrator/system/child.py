@@ -1,4 +1,7 @@
-"""One running child, whoever started it: what it says, whether it should wait or end, and how it ended."""
+"""A running child: its progress, the reasons to pause or stop it, and its exit.
+
+A child outlives the orchestrator that started it. The next orchestrator finds it by ``child.json`` and adopts it.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,11 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.system import lock, log_tail, supervisor
+from orchestrator.system import lock, supervisor
+from orchestrator.system.log_tail import BAR, LogTail, StallDetector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,8 +24,11 @@ if TYPE_CHECKING:
 LOG = "log.txt"
 POLL_SECONDS = 0.05
 SAVED = "the model is saved"
-"""The note of a progress that says: the promised file is whole; what is left of the child is its end."""
+"""Note of a progress that was read after the output file was written: the child is about to exit."""
 GRACE_SECONDS = supervisor.GRACE_SECONDS
+_HOLD_SECONDS = 1.0
+_REMOTE_SECONDS = 1.0
+_MOST_MISSES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +41,31 @@ class Progress:
     learning_rate: float | None = None
     note: str = ""
     fault: str = ""
-    """Not empty: the output shows that the run is lost (NaN, no data found); stop it at once."""
+    """Not empty: the output shows that the run is lost (NaN, no data found) and the child has to be stopped."""
+
+
+@dataclass(slots=True)
+class ChildCallbacks:
+    """Functions that are called while a child runs, and the limits that they are called at."""
+
+    read: Callable[[str], Progress | None]
+    """Parse one piece of the log."""
+    progress: Callable[[Progress], None] = lambda _: None
+    latest: Callable[[Progress], None] = lambda _: None
+    """Called after ``progress`` with the newest progress whenever the log was read to its end."""
+    stalled: Callable[[float], None] = lambda _: None
+    """Called after each ``stall_seconds`` without progress (before the first progress: without any output)."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    stall_seconds: float = 900.0
+    pause_reason: Callable[[], str] = lambda: ""
+    """Called about once a second. The child is paused for as long as a reason is returned (the disk is nearly full)."""
+    notify: Callable[[str], None] = lambda _: None
+    """Called when the child is paused or continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a child ended: its exit code (negative: a signal; None: nobody saw), and why we ended it, if we did."""
+    """End of a child: its exit code (negative: a signal, None: unknown), and why it was ended, if it was."""
 
     code: int | None
     fault: str = ""
@@ -48,30 +74,12 @@ class Exit:
 
     @property
     def ok(self) -> bool:
-        """Whether the child ended by itself with exit code 0 (an unseen end is judged by the outputs alone)."""
+        """True if the child ended by itself with exit code 0 or an unknown one. Its outputs are checked in any case."""
         return self.code in (0, None) and not self.fault and not self.stopped
 
 
-@dataclass(slots=True)
-class ChildCallbacks:
-    """What the caller wants to know while a child runs."""
-
-    read: Callable[[str], Progress | None]
-    progress: Callable[[Progress], None] = lambda _: None
-    now: Callable[[Progress], None] = lambda _: None
-    """Told, after ``progress``, the newest frame whenever the log was read to its end: how far the child is at this moment."""
-    stalled: Callable[[float], None] = lambda _: None
-    """Told after ``stall_seconds`` without a frame of progress (before the first one: without any output), again and again."""
-    stop: threading.Event = field(default_factory=threading.Event)
-    stall_seconds: float = 900.0
-    hold: Callable[[], str] = lambda: ""
-    """Asked about once a second: a reason to pause the child (the disk is nearly full) until it is gone."""
-    said: Callable[[str], None] = lambda _: None
-    """Told when the child is paused, and when it goes on."""
-
-
 class Starter(Protocol):
-    """The supervisor as the process that started it sees it (``subprocess.Popen``)."""
+    """The supervisor as seen by the process that started it (``subprocess.Popen``)."""
 
     def poll(self) -> int | None:
         """Return its exit code, or None while it runs."""
@@ -80,111 +88,167 @@ class Starter(Protocol):
         """Wait for its end and return its exit code."""
 
 
+class LogWatcher:
+    """Passes pieces of a log to the callbacks and detects a stall."""
+
+    def __init__(self, callbacks: ChildCallbacks) -> None:
+        """Parse by ``callbacks.read``."""
+        self._callbacks = callbacks
+        self._stall = StallDetector(callbacks.stall_seconds)
+
+    def feed(self, pieces: list[str], *, paused: bool, behind: bool) -> str:
+        """Parse new pieces of the log.
+
+        Args:
+            pieces: text since the last call.
+            paused: the child is paused, so that silence is not a stall.
+            behind: the log holds more than was read, so that the newest progress is not the latest.
+
+        Returns:
+            The fault that the pieces show, or "".
+        """
+        fault, newest = "", None
+        for piece in pieces:
+            progress = self._callbacks.read(piece)
+            if progress is not None:
+                self._callbacks.progress(progress)
+                fault, newest = progress.fault or fault, progress
+            self._stall.note(progress=progress is not None or BAR in piece)
+        if newest is not None and not behind:
+            self._callbacks.latest(newest)
+        if seconds := self._stall.stalled(paused=paused):
+            self._callbacks.stalled(seconds)
+        return fault
+
+
 def alive(work: Path, now: float | None = None) -> bool:
     """Return whether the child that was started in ``work`` still runs (pid and start time), or its supervisor does.
 
-    Of a child on another host (``now``: the folder's time, see ``owner.read``) only the supervisor's heartbeat is known.
+    Of a child on another host only the supervisor's heartbeat is known.
+
+    Args:
+        work: the step's work folder.
+        now: the folder's time (``lock.now``), for a child on another host.
     """
-    child = _json(work / supervisor.CHILD)
-    if _elsewhere(child):
-        who = lock.read(work / supervisor.CHILD, now)
-        return who is not None and who.alive and not (work / supervisor.EXIT).exists()
+    note = _json(work / supervisor.CHILD)
+    if _is_remote(note):
+        holder = lock.read(work / supervisor.CHILD, now)
+        return holder is not None and holder.alive and not (work / supervisor.EXIT).exists()
     for key in ("supervisor", "pid"):
-        pid = child.get(key)
-        if isinstance(pid, int) and pid > 0 and supervisor.started(pid) == child.get(f"{key}_started") != "":
+        pid = note.get(key)
+        if isinstance(pid, int) and pid > 0 and supervisor.started(pid) == note.get(f"{key}_started") != "":
             return True
     return False
 
 
-def elsewhere(work: Path) -> bool:
+def is_remote(work: Path) -> bool:
     """Return whether the child in ``work`` was started on another host, whose processes cannot be seen from here."""
-    return _elsewhere(_json(work / supervisor.CHILD))
+    return _is_remote(_json(work / supervisor.CHILD))
 
 
-def _elsewhere(child: dict[str, object]) -> bool:
-    return "place" in child and child["place"] != supervisor.place()
+def _is_remote(note: dict[str, object]) -> bool:
+    return "place" in note and note["place"] != supervisor.host_id()
 
 
-def distant(work: Path) -> lock.Owner | None:
-    """Return who runs a child in ``work`` on another host now; None if nobody does."""
-    if not elsewhere(work) or not alive(work, lock.now(work)):
+def remote_owner(work: Path) -> lock.LockHolder | None:
+    """Return the supervisor on another host whose child runs in ``work`` now, or None."""
+    if not is_remote(work) or not alive(work, lock.now(work)):
         return None
     return lock.read(work / supervisor.CHILD, lock.now(work))
 
 
-def begun(work: Path) -> float | None:
-    """Return when the child in ``work`` was started, in seconds since the epoch; None if that is not known."""
+def wait_for_remote(work: Path, stop: threading.Event, waiting: Callable[[lock.LockHolder], None]) -> bool:
+    """Wait while a child on another host works in ``work``.
+
+    Its orchestrator may be gone: the child runs for as long as its supervisor shows signs of life, and nothing here can end
+    it. A work folder without a sign of life for ``lock.STALE_SECONDS`` is taken over.
+
+    Args:
+        work: the step's work folder.
+        stop: ends the wait.
+        waiting: called once with the remote supervisor if there is one.
+
+    Returns:
+        False if ``stop`` was set before the folder was free.
+    """
+    waits = False
+    while holder := remote_owner(work):
+        if not waits:
+            waiting(holder)
+            waits = True
+        if stop.wait(_REMOTE_SECONDS):
+            return False
+    if is_remote(work):
+        (work / supervisor.CHILD).unlink(missing_ok=True)  # its supervisor, should it come back, ends itself
+    return True
+
+
+def started_at(work: Path) -> float | None:
+    """Return the start time of the child in ``work`` in seconds since the epoch, or None if it is unknown."""
     at = _json(work / supervisor.CHILD).get("at")
     return float(at) if isinstance(at, int | float) else None
 
 
 def ended_well(work: Path) -> bool:
-    """Return whether a child in ``work`` ended with exit code 0 while nobody watched."""
+    """Return whether the supervisor noted exit code 0 for a child in ``work``."""
     return _json(work / supervisor.EXIT).get("code") == 0
 
 
-def adopt(work: Path, watch: ChildCallbacks, start: int = 0) -> Exit:
-    """Follow a child that an earlier orchestrator started in ``work`` until it ends; read its log from ``start`` on."""
-    _signal(work, signal.SIGCONT)  # the one before us may have paused it
-    end = follow(work, start, watch, None)
-    return Exit(end.code, end.fault, end.stopped, adopted=True)
+def adopt(work: Path, callbacks: ChildCallbacks, start: int = 0) -> Exit:
+    """Wait for a child that an earlier orchestrator started in ``work``, and read its log from byte ``start`` on."""
+    _signal(work, signal.SIGCONT)  # the earlier orchestrator may have paused it
+    return replace(wait(work, start, callbacks, None), adopted=True)
 
 
-def _json(path: Path) -> dict[str, object]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def wait(work: Path, start: int, callbacks: ChildCallbacks, helper: Starter | None) -> Exit:
+    """Read the log until the child has ended.
 
+    The child is stopped when ``callbacks.stop`` is set or when its output shows a fault.
 
-def follow(work: Path, start: int, watch: ChildCallbacks, helper: Starter | None) -> Exit:
-    """Read the log until the child has ended; stop it when asked to or when its output shows a fault."""
-    tail = log_tail.Tail(work / LOG, start)
-    listener = log_tail.Listener(watch)
-    fault, stopped, ending = "", False, 0.0
-    last_asked = time.monotonic()
-    held = ""
-    gone = 0
+    Args:
+        work: the step's work folder.
+        start: the byte of the log to read from.
+        callbacks: functions to call on progress.
+        helper: the supervisor, if this process started it.
+    """
+    tail, watcher = LogTail(work / LOG, start), LogWatcher(callbacks)
+    fault, stopped, ending_since = "", False, 0.0
+    last_check, pause_reason, misses = time.monotonic(), "", 0
     try:
         while True:
             pieces = tail.pieces()
             over = _over(work, helper)
             if not over and helper is None and not alive(work):
-                gone += 1  # a supervisor that was killed leaves no exit.json; look again, it may just be writing it
-                over = gone > 5
+                misses += 1  # a supervisor that was killed leaves no exit.json, but this one may just be writing it
+                over = misses > _MOST_MISSES
             if over:
-                while more := tail.pieces():
-                    pieces += more
-                pieces += tail.last()
-            fault = listener.hear(pieces, paused=bool(held), behind=tail.behind) or fault
+                pieces += tail.rest()
+            fault = watcher.feed(pieces, paused=bool(pause_reason), behind=tail.behind) or fault
+            if over:
+                return Exit(_code(work, helper), fault, stopped)
             now = time.monotonic()
-            if over:
-                break
-            if now - last_asked > 1.0:
-                last_asked = now
-                held = "" if ending else _hold(work, watch, held)
-            if not ending and (fault or watch.stop.is_set()):
-                stopped = watch.stop.is_set() and not fault
+            if now - last_check > _HOLD_SECONDS:
+                last_check = now
+                pause_reason = "" if ending_since else _pause(work, callbacks, pause_reason)
+            if not ending_since and (fault or callbacks.stop.is_set()):
+                stopped = callbacks.stop.is_set() and not fault
                 if _signal(work, signal.SIGTERM):  # it may not have noted its pid yet
-                    ending = now
-                    _signal(work, signal.SIGCONT)  # a paused child hears TERM only when it goes on
-            elif ending and now - ending > GRACE_SECONDS:
+                    ending_since = now
+                    _signal(work, signal.SIGCONT)  # a paused child receives TERM only when it continues
+            elif ending_since and now - ending_since > GRACE_SECONDS:
                 _signal(work, signal.SIGKILL)
             if not pieces:
                 time.sleep(POLL_SECONDS)
-        code = _code(work, helper)
     finally:
         tail.close()
-    return Exit(code, fault, stopped)
 
 
-def _hold(work: Path, watch: ChildCallbacks, held: str) -> str:
-    """Pause the child's group when there is a reason to, let it go on when there is none; return the reason in force."""
-    reason = watch.hold()
-    if bool(reason) != bool(held):
+def _pause(work: Path, callbacks: ChildCallbacks, before: str) -> str:
+    """Pause or continue the child's group as ``callbacks.pause_reason`` demands, and return the reason in force."""
+    reason = callbacks.pause_reason()
+    if bool(reason) != bool(before):
         _signal(work, signal.SIGSTOP if reason else signal.SIGCONT)
-        watch.said(f"paused: {reason}" if reason else "goes on")
+        callbacks.notify(f"paused: {reason}" if reason else "continues")
     return reason
 
 
@@ -194,7 +258,7 @@ def _over(work: Path, helper: Starter | None) -> bool:
 
 
 def _code(work: Path, helper: Starter | None) -> int | None:
-    """Return the exit code that was noted, or the supervisor's own where none was noted; None: nobody saw."""
+    """Return the noted exit code, else the supervisor's own if that shows a failure, else None."""
     code = _json(work / supervisor.EXIT).get("code")
     own = helper.wait() if helper is not None else 0
     if isinstance(code, int):
@@ -203,13 +267,21 @@ def _code(work: Path, helper: Starter | None) -> int | None:
 
 
 def _signal(work: Path, number: signal.Signals) -> bool:
-    """Send a signal to the whole group of the child in ``work``; return whether there was one to hear it."""
-    child = _json(work / supervisor.CHILD)
-    pid = child.get("supervisor")
-    group = pid if isinstance(pid, int) and pid > 1 else None  # killpg(1) is kill(-1): every process there is
-    if group is None or _elsewhere(child) or not alive(work):
+    """Send a signal to the whole group of the child in ``work``, and return whether that group exists."""
+    note = _json(work / supervisor.CHILD)
+    pid = note.get("supervisor")
+    group = pid if isinstance(pid, int) and pid > 1 else None  # killpg(1) is kill(-1): every process of the machine
+    if group is None or _is_remote(note) or not alive(work):
         return False
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
         return True
     return False
+
+
+def _json(path: Path) -> dict[str, object]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

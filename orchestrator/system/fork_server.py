@@ -1,9 +1,9 @@
-"""A process that has already imported what our own steps need, and forks one child for each.
+"""A process that has imported the packages of our own steps and forks one child for each step.
 
 ``python -m orchestrator.system.fork_server`` reads one JSON request a line from stdin and ends with it. A request holds
-work, cwd, log (paths), env, module and argv; the answer is a line with the pid of the supervisor.
-Every child gets a session and a supervisor of its own, as if it had been started afresh; a crash in one is that one's alone.
-Only imports happen here, never tensor work: a thread pool does not survive a fork.
+work, cwd, log (paths), env, module and argv. The answer is a line with the pid of the supervisor. Every child gets a session
+and a supervisor of its own, as if it had been started afresh, so that a crash ends one step only. The server imports modules
+and computes nothing: a thread pool does not survive a fork.
 """
 
 from __future__ import annotations
@@ -13,15 +13,71 @@ import importlib
 import json
 import os
 import signal
+import subprocess
 import sys
+import threading
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.system import supervisor
+from orchestrator.system import child, settings, supervisor
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+
+class ForkServer:
+    """The fork server of one orchestrator. It starts at the first request and ends with the orchestrator."""
+
+    def __init__(self) -> None:
+        """Prepare without starting anything."""
+        self._server: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+
+    def start(self, argv: tuple[str, ...], cwd: Path, work: Path, env: dict[str, str]) -> bool:
+        """Run ``python -m MODULE …`` (``argv``) in ``cwd`` with its log in ``work``, and return whether it started."""
+        request = {"work": str(work), "cwd": str(cwd), "log": str(work / child.LOG), "env": env}
+        request |= {"module": argv[2], "argv": argv[3:]}
+        with self._lock:
+            if self._server is None or self._server.poll() is not None:
+                self._end()
+                self._server = subprocess.Popen(
+                    (sys.executable, "-m", "orchestrator.system.fork_server"),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                    cwd=settings.ROOT,
+                )
+            requests, answers = self._server.stdin, self._server.stdout
+            if requests is None or answers is None:
+                return False
+            with contextlib.suppress(BrokenPipeError):
+                requests.write(json.dumps(request) + "\n")
+                requests.flush()
+            pid = answers.readline().strip()  # the first request waits for the imports. "" if the server is gone
+            while pid and not _noted(work) and supervisor.started(int(pid)):
+                time.sleep(child.POLL_SECONDS)
+            return _noted(work)
+
+    def close(self) -> None:
+        """End the server. Its children go on."""
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
+        if self._server is not None:
+            for pipe in (self._server.stdin, self._server.stdout):
+                with contextlib.suppress(BrokenPipeError):
+                    if pipe is not None:
+                        pipe.close()
+            self._server.wait()
+            self._server = None
+
+
+def _noted(work: Path) -> bool:
+    return any((work / name).exists() for name in (supervisor.CHILD, supervisor.EXIT))
 
 
 def program(name: str) -> ModuleType:
@@ -30,7 +86,7 @@ def program(name: str) -> ModuleType:
     return importlib.import_module(f"{name}.__main__") if hasattr(module, "__path__") else module
 
 
-def child(request: dict[str, object]) -> int:
+def run_child(request: dict[str, object]) -> int:
     """Run ``main(ARGV)`` of the module that ``python -m MODULE ARGV`` would run, and return its exit code."""
     try:
         os.environ.update({str(key): str(value) for key, value in dict(request["env"]).items()})  # type: ignore[call-overload]
@@ -38,8 +94,8 @@ def child(request: dict[str, object]) -> int:
         argv = [str(item) for item in request["argv"]]  # type: ignore[attr-defined]
         sys.argv = [str(request["module"]), *argv]
         code = program(str(request["module"])).main(argv)
-    except SystemExit as ending:
-        code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except KeyboardInterrupt:
         code = 130
     except BaseException:  # noqa: BLE001 - the last frame of this process: say it all, then end with 1
@@ -61,22 +117,22 @@ def start(request: dict[str, object]) -> int:
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    code = supervisor.watch(Path(str(request["work"])), lambda: child(request))
+    code = supervisor.watch(Path(str(request["work"])), lambda: run_child(request))
     os._exit(code & 0xFF)
 
 
 def main() -> int:
-    """Serve until stdin closes, which it does when the orchestrator ends, however it ends."""
+    """Serve requests until stdin closes, as it does when the orchestrator ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the orchestrator's to answer
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for supervisors: the kernel reaps them
-    asking = os.getppid()
-    answers, sys.stdout = sys.stdout, sys.stderr  # what an import prints is no answer
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors
+    orchestrator_pid = os.getppid()
+    answers, sys.stdout = sys.stdout, sys.stderr  # output of an import is not an answer
     for line in sys.stdin:
         request = json.loads(line)
-        with contextlib.suppress(ImportError):  # the child meets it again, and says it in its own log
+        with contextlib.suppress(ImportError):  # the child fails by it again, with its own log
             for name in getattr(program(request["module"]), "PRELOAD", ()):
                 importlib.import_module(name)
-        if os.getppid() != asking:
+        if os.getppid() != orchestrator_pid:
             break  # killed while we imported; the next orchestrator may have begun the same step
         sys.stderr.flush()
         print(start(request), file=answers, flush=True)

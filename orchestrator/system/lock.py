@@ -1,8 +1,8 @@
-"""Who works on something: host, process, since when; and whether that is still so.
+"""Lock files and the processes that hold them, on one host or on several that share a folder.
 
-On the same host a process is known by its pid and its start time. On another host that shares the runs folder nothing is
-known but when the owner last touched its file, which it does every few seconds; after ``STALE_SECONDS`` without that it
-counts as dead. Clocks of such hosts need not agree: a decision takes the time from the shared folder itself.
+On the same host a process is identified by its pid and its start time. Of a process on another host only the time is known at
+which it last touched its file, which it does every few seconds. After ``STALE_SECONDS`` without that it counts as dead. The
+clocks of such hosts need not agree: a decision takes the time from the shared folder itself.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STALE_SECONDS: Final = 60.0  # twelve heartbeats
+POLL_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
-    """A process that has put its name into a file."""
+class LockHolder:
+    """A process whose name stands in a file."""
 
     host: str
-    place: str
-    """Where its pid means something: boot, namespace and host (``supervise.place``)."""
+    host_id: str
+    """Boot, pid namespace and host that its pid belongs to (``supervisor.host_id``)."""
     pid: int
     started: str
     """Its start time as the kernel counts it."""
@@ -44,61 +45,70 @@ class Owner:
 
     @property
     def here(self) -> bool:
-        """Whether it is, or was, a process of this host."""
-        return self.place == supervisor.place()
+        """True if it is, or was, a process of this host."""
+        return self.host_id == supervisor.host_id()
 
     @property
     def alive(self) -> bool:
-        """Whether it still works."""
+        """True if it still runs."""
         if self.here:
             return supervisor.started(self.pid) == self.started != ""
         return abs(self.age) < STALE_SECONDS
 
     def __str__(self) -> str:
-        """Return it as a message names it: process, host, since when, and the heartbeat where that is all we know."""
+        """Return process, host and start for messages, with the last heartbeat if the host is another one."""
         beat = "" if self.here else f", last sign of life {self.age:.0f} s ago"
-        return f"process {self.pid} on {self.host} since {clock(self.since)}{beat}"
+        return f"process {self.pid} on {self.host} since {format_time(self.since)}{beat}"
 
 
-def me() -> Owner:
+def current_process() -> LockHolder:
     """Return this process."""
     pid = os.getpid()
-    return Owner(os.uname().nodename, supervisor.place(), pid, supervisor.started(pid), time.time())
+    return LockHolder(os.uname().nodename, supervisor.host_id(), pid, supervisor.started(pid), time.time())
 
 
-def write(descriptor: int, who: Owner) -> None:
-    """Replace the content of an open file by ``who``: a line for people, a line for programs."""
-    said = {"host": who.host, "place": who.place, "pid": who.pid, "started": who.started, "since": who.since}
+def write(descriptor: int, holder: LockHolder) -> None:
+    """Replace the content of an open file by ``holder``: a line for people, a line for programs."""
+    fields = {
+        "host": holder.host,
+        "place": holder.host_id,
+        "pid": holder.pid,
+        "started": holder.started,
+        "since": holder.since,
+    }
+    text = f"process {holder.pid} on {holder.host} since {format_time(holder.since)}\n{json.dumps(fields)}\n"
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"process {who.pid} on {who.host} since {clock(who.since)}\n{json.dumps(said)}\n".encode(), 0)
+    os.pwrite(descriptor, text.encode(), 0)
 
 
-def read(path: Path, now: float | None = None) -> Owner | None:
-    """Return who has put its name into a file, by ``write`` or as a child.json; None if nobody has, or it cannot be read.
+def read(path: Path, now: float | None = None) -> LockHolder | None:
+    """Return the process named in a lock file or a child.json, or None if it names none or cannot be read.
 
     Args:
         path: the file.
-        now: the time its age is counted from; default: this host's clock.
+        now: the time that its age is counted from. Default: this host's clock.
     """
     try:
         with path.open("rb") as file:  # a network file system asks its server when a file is opened
             text = file.read(1 << 16).decode("utf-8", "replace")
             beat = os.fstat(file.fileno()).st_mtime
-        said = json.loads(text if text.startswith("{") else text.partition("\n")[2])
-        return _owner(said, (time.time() if now is None else now) - beat)
+        fields = json.loads(text if text.startswith("{") else text.partition("\n")[2])
+        return _holder(fields, (time.time() if now is None else now) - beat)
     except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError):
         return None
 
 
-def _owner(said: dict[str, Any], age: float) -> Owner:
-    pid, started = ("pid", "started") if "started" in said else ("supervisor", "supervisor_started")
-    since = float(said["since"] if "since" in said else said["at"])
-    place = str(said["place"]) if "place" in said else supervisor.place()
-    return Owner(str(said.get("host", os.uname().nodename)), place, int(said[pid]), str(said[started]), since, age)
+def _holder(fields: dict[str, Any], age: float) -> LockHolder:
+    pid, started = ("pid", "started") if "started" in fields else ("supervisor", "supervisor_started")
+    since = float(fields["since"] if "since" in fields else fields["at"])
+    host_id = str(fields["place"]) if "place" in fields else supervisor.host_id()
+    return LockHolder(
+        str(fields.get("host", os.uname().nodename)), host_id, int(fields[pid]), str(fields[started]), since, age
+    )
 
 
 def now(folder: Path) -> float:
-    """Return the time by the clock that gives the files in ``folder`` their times; by our own where it cannot be written."""
+    """Return the time by the clock that stamps the files in ``folder``, or by our own if it cannot be written."""
     with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-") as file:
         file.write(b".")
         file.flush()
@@ -107,14 +117,14 @@ def now(folder: Path) -> float:
 
 
 class Heartbeat:
-    """Touches files every few seconds, in a thread, until it is left; tells when one of them names another owner."""
+    """Touches files every few seconds in a thread, and reports when one of them names another holder."""
 
     def __init__(self, paths: Sequence[Path], lost: Callable[[str], None]) -> None:
-        """Prepare; ``lost`` is told once who has taken a file over."""
+        """Prepare. ``lost`` is called once with the process that has taken a file over."""
         self._paths, self._lost = paths, lost
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        self._me = me()
+        self._me = current_process()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -127,9 +137,9 @@ class Heartbeat:
     def _beat(self) -> None:
         while not self._end.wait(supervisor.BEAT_SECONDS):
             for path in self._paths:
-                found = read(path)
-                if found is not None and (found.place, found.pid) != (self._me.place, self._me.pid):
-                    self._lost(f"{path.parent.name} has been taken over by {found}")
+                holder = read(path)
+                if holder is not None and (holder.host_id, holder.pid) != (self._me.host_id, self._me.pid):
+                    self._lost(f"{path.parent.name} has been taken over by {holder}")
                     return
                 with contextlib.suppress(OSError):
                     os.utime(path)
@@ -137,15 +147,16 @@ class Heartbeat:
 
 @contextlib.contextmanager
 def hold(paths: Sequence[Path], lost: Callable[[str], None]) -> Iterator[None]:
-    """Hold lock files: against this host by the kernel, which lets go of them when this process ends, against others that
-    share the folder by a heartbeat.
+    """Hold lock files, by the kernel on this host and by a heartbeat on others that share the folder.
+
+    The kernel releases a lock when its process ends.
 
     Args:
-        paths: lock files; their folders are made.
-        lost: told once when another host has taken a lock over, because this one gave no sign of life.
+        paths: lock files. Their folders are made.
+        lost: called once when another host has taken a lock over because this one showed no sign of life.
 
     Raises:
-        NotReady: another process has one of them; says which, where and since when.
+        NotReady: another process holds one of them. The problem names the process.
     """
     with contextlib.ExitStack() as stack:
         problems: list[Problem] = []
@@ -162,26 +173,72 @@ def hold(paths: Sequence[Path], lost: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _take(path: Path, stack: contextlib.ExitStack) -> str:
-    """Lock a file until ``stack`` ends and put our name into it; return "" or who has it."""
-    file = stack.enter_context(path.open("a+b"))
+@contextlib.contextmanager
+def wait_for_lock(path: Path, stop: threading.Event, waiting: Callable[[str], None]) -> Iterator[bool]:
+    """Hold one lock file after waiting for the process that holds it now.
+
+    Args:
+        path: the lock file. Its folder is made.
+        stop: ends the wait.
+        waiting: called once with the holder if there is one.
+
+    Yields:
+        True with the lock, False if ``stop`` was set before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        waits = False
+        while try_lock(file.fileno()) is False:
+            if not waits:
+                waiting(str(read(path) or "another run"))
+                waits = True
+            if stop.wait(POLL_SECONDS):
+                yield False
+                return
+        write(file.fileno(), current_process())
+        yield True
+        file.truncate(0)
+
+
+def try_lock(descriptor: int, *, shared: bool = False) -> bool | None:
+    """Lock an open file without waiting.
+
+    Returns:
+        True with the lock, False if another process holds it, None on a file system without locks.
+    """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        locked = True
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def held_by(path: Path) -> str:
+    """Return the first line of a file that another process of this host has locked, or ""."""
+    with contextlib.suppress(OSError), path.open("r+", encoding="utf-8") as file:
+        if try_lock(file.fileno(), shared=True) is False:
+            return file.readline(200).strip() or "another process"
+    return ""
+
+
+def _take(path: Path, stack: contextlib.ExitStack) -> str:
+    """Lock a file until ``stack`` ends and write our name into it. Return "" or the present holder."""
+    file = stack.enter_context(path.open("a+b"))
+    locked = try_lock(file.fileno())
+    if locked is False:
         return str(read(path, now(path.parent)) or "another process")
-    except OSError:  # a file system without locks
-        locked = False
     before = read(path, now(path.parent))
     if before is not None and before.alive and not (locked and before.here):  # a lock may not reach as far as the folder
         return str(before)
-    write(file.fileno(), me())
+    write(file.fileno(), current_process())
     stack.callback(file.truncate, 0)
     return ""
 
 
-def clock(seconds: float) -> str:
-    """Return a time as messages show it; what no calendar holds (a record may claim anything) as its number."""
+def format_time(seconds: float) -> str:
+    """Return a time for messages, or the plain number if no calendar holds it (a record may claim anything)."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     except (OverflowError, ValueError, OSError):

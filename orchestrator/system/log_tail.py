@@ -1,4 +1,4 @@
-"""The log of a running child: its pieces as they come, what they show, and when nothing comes any more."""
+"""The end of a growing log: new pieces, stalls, and the last lines."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.system.child import ChildCallbacks
-
 MAX_READ = 1 << 20
-LAST_LINES = 12
 MAX_PIECE = 64 * 1024  # a megabyte without a line end is read in parts of this size
-_BAR = b"%|"  # in every tqdm bar: captions, latents, the drawing of samples
+LAST_LINES = 12
+BAR = "%|"
+"""Part of every tqdm bar: captions, latents, samples."""
 
 
-class Tail:
-    """Reads what was added to a log, as text between line ends and carriage returns.
+class LogTail:
+    """Reads text that was added to a log, split at line ends and carriage returns.
 
-    A progress frame is ended by the next one's carriage return, a step later: a whole one at the end is read at once.
+    A tqdm bar is ended by the carriage return of the next one, a step later. A whole bar at the end is read at once.
     """
 
     _ends = re.compile(rb"[\r\n]+")
 
     def __init__(self, path: Path, start: int) -> None:
-        """Read the file from ``start`` (bytes) on."""
+        """Read the file from byte ``start`` on."""
         self._file = path.open("rb")
         self._file.seek(start)
         self._rest = self._shown = b""
         self.behind = False
-        """Whether there was more in the file than was read at once the last time."""
+        """True if the file held more than the last call has read."""
 
     def pieces(self) -> list[str]:
-        """Return what was added since the last time."""
+        """Return the pieces that were added since the last call."""
         data = self._file.read(MAX_READ)
         self.behind = len(data) == MAX_READ
         *whole, self._rest = self._ends.split(self._rest + data)
@@ -43,54 +42,49 @@ class Tail:
         while len(self._rest) > MAX_PIECE:
             whole.append(self._rest[:MAX_PIECE])
             self._rest = self._rest[MAX_PIECE:]
-        if not data and self._rest != self._shown and _BAR in self._rest and self._rest.endswith(b"]"):
+        if not data and self._rest != self._shown and BAR.encode() in self._rest and self._rest.endswith(b"]"):
             self._shown = self._rest
             whole.append(self._rest)
         return [piece.decode("utf-8", "replace") for piece in whole if piece]
 
-    def last(self) -> list[str]:
-        """Return the unfinished piece at the end."""
-        rest, self._rest = self._rest, b""
-        return [rest.decode("utf-8", "replace")] if rest and rest != self._shown else []
+    def rest(self) -> list[str]:
+        """Return all that is left in a log that grows no more, with the unfinished piece at its end."""
+        pieces: list[str] = []
+        while more := self.pieces():
+            pieces += more
+        unfinished, self._rest = self._rest, b""
+        return [*pieces, unfinished.decode("utf-8", "replace")] if unfinished not in (b"", self._shown) else pieces
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
 
-class Listener:
-    """Hands pieces to the reader and what it found to whoever looks on; notices when nothing goes on."""
+class StallDetector:
+    """Detects that a log shows no progress any more."""
 
-    def __init__(self, watch: ChildCallbacks) -> None:
-        """Read and tell as ``watch`` says."""
-        self._watch = watch
-        self._framed = False
+    def __init__(self, limit: float) -> None:
+        """Report a stall after each ``limit`` seconds."""
+        self._limit = limit
+        self._in_progress = False
         self._last = time.monotonic()
 
-    def hear(self, pieces: list[str], *, paused: bool, behind: bool) -> str:
-        """Read what was said since the last time, if anything; return the fault that it shows, or ""."""
-        fault, now, newest = "", time.monotonic(), None
-        for piece in pieces:
-            found = self._watch.read(piece)
-            if found is not None:
-                self._watch.progress(found)
-                fault, newest = found.fault or fault, found
-            frame = found is not None or "%|" in piece
-            self._framed |= frame
-            if frame or not self._framed:  # once there were frames, other lines do not show that it goes on
-                self._last = now
-        if newest is not None and not behind:
-            self._watch.now(newest)
-        if paused:
-            self._last = now
-        elif now - self._last > self._watch.stall_seconds:
-            self._watch.stalled(now - self._last)
-            self._last = now
-        return fault
+    def note(self, *, progress: bool) -> None:
+        """Take up one piece. After the first progress, other lines do not show that the work continues."""
+        self._in_progress |= progress
+        if progress or not self._in_progress:
+            self._last = time.monotonic()
+
+    def stalled(self, *, paused: bool) -> float:
+        """Return the seconds since the last progress if they exceed the limit, else 0. A pause is not a stall."""
+        seconds = time.monotonic() - self._last
+        if paused or seconds > self._limit:
+            self._last += seconds
+        return seconds if seconds > self._limit and not paused else 0.0
 
 
 def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
-    """Return the last lines of a log, without text that a carriage return overwrote; [] for a log that cannot be read."""
+    """Return the last lines of a log as a terminal shows them: text that a carriage return overwrote is left out."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 64 * 1024))
@@ -98,5 +92,5 @@ def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
     except OSError:
         return []
     lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
-    clean = ("".join(char for char in line if char.isprintable() or char == "\t") for line in lines)
-    return [line[:300] for line in clean if line][-count:]
+    printable = ("".join(char for char in line if char.isprintable() or char == "\t") for line in lines)
+    return [line[:300] for line in printable if line][-count:]

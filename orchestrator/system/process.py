@@ -1,63 +1,29 @@
-"""The only door to another program: one command, its output in a file, its progress, its end.
+"""Run other programs: the only module that starts a command.
 
-The child's output goes straight to ``log.txt`` in the work folder and is read from there, and a small supervisor in the
-child's own session notes how it ended in ``exit.json``. So a child outlives the orchestrator, and the next orchestrator
-reads on where the last one stopped (``adopt``).
+The child writes to ``log.txt`` in the work folder, which is read from there. A small supervisor in the child's own session
+notes its exit in ``exit.json``. So a child outlives the orchestrator, and the next one reads on where the last one stopped
+(``child.adopt``).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.system import settings, supervisor
-from orchestrator.system.child import (
-    LOG,
-    POLL_SECONDS,
-    SAVED,
-    ChildCallbacks,
-    Exit,
-    Progress,
-    adopt,
-    alive,
-    begun,
-    distant,
-    elsewhere,
-    ended_well,
-    follow,
-)
+from orchestrator.system import supervisor
+from orchestrator.system.child import LOG, Exit, wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = [
-    "LOG",
-    "SAVED",
-    "ChildCallbacks",
-    "Command",
-    "Exit",
-    "Progress",
-    "Warm",
-    "adopt",
-    "alive",
-    "begun",
-    "capture",
-    "distant",
-    "elsewhere",
-    "ended_well",
-    "run",
-]
+    from orchestrator.system.child import ChildCallbacks
+    from orchestrator.system.fork_server import ForkServer
 
-
-# What `accelerate launch` and torchrun leave in a shell would make a child one of many, or change its settings unasked.
+# Variables of `accelerate launch` and torchrun would make a child one of many, or change its settings.
 _LAUNCHED = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "FORK_LAUNCHED")
 
 
@@ -72,65 +38,12 @@ class Command:
     """Texts to write into the work folder before the start (dataset TOML, preset, prompts): name -> content."""
 
 
-class Warm:
-    """The warm process of one orchestrator: started at the first request, gone when the orchestrator is."""
-
-    def __init__(self) -> None:
-        """Prepare; nothing is started yet."""
-        self._server: subprocess.Popen[str] | None = None
-        self._lock = threading.Lock()
-
-    def start(self, command: Command, work: Path, env: dict[str, str]) -> bool:
-        """Ask the warm process to run ``command`` (``python -m MODULE …``) in ``work``; return whether it started."""
-        request = {"work": str(work), "cwd": str(command.cwd), "log": str(work / LOG), "env": env}
-        request |= {"module": command.argv[2], "argv": command.argv[3:]}
-        with self._lock:
-            if self._server is None or self._server.poll() is not None:
-                self._let_go()
-                self._server = subprocess.Popen(
-                    (sys.executable, "-m", "orchestrator.system.fork_server"),
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    start_new_session=True,
-                    cwd=settings.ROOT,
-                )
-            asking, answers = self._server.stdin, self._server.stdout
-            if asking is None or answers is None:
-                return False
-            with contextlib.suppress(BrokenPipeError):
-                asking.write(json.dumps(request) + "\n")
-                asking.flush()
-            pid = answers.readline().strip()  # the first request waits for the imports; "" when the process is gone
-            while pid and not _noted(work) and supervisor.started(int(pid)):
-                time.sleep(POLL_SECONDS)
-            return _noted(work)
-
-    def close(self) -> None:
-        """End the warm process; children it has started go on."""
-        with self._lock:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        if self._server is not None:
-            for pipe in (self._server.stdin, self._server.stdout):
-                with contextlib.suppress(BrokenPipeError):
-                    if pipe is not None:
-                        pipe.close()
-            self._server.wait()
-            self._server = None
-
-
-def _noted(work: Path) -> bool:
-    return any((work / name).exists() for name in (supervisor.CHILD, supervisor.EXIT))
-
-
 def run(
     command: Command,
     work: Path,
-    watch: ChildCallbacks,
+    callbacks: ChildCallbacks,
     *,
-    warm: Warm | None = None,
+    fork_server: ForkServer | None = None,
     keep: Iterable[int] = (),
     leash: bool = False,
 ) -> Exit:
@@ -139,8 +52,8 @@ def run(
     Args:
         command: what to run; its ``files`` are written into ``work`` first.
         work: an existing folder; ``child.json`` and ``exit.json`` of an earlier child there are replaced.
-        watch: who reads the output and may stop the run.
-        warm: where given, commands of the form ``python -m orchestrator.X`` are forked from it.
+        callbacks: functions that read the output and may stop the run.
+        fork_server: forks commands of the form ``python -m orchestrator.X``.
         keep: file descriptors (leases) that stay open as long as the child lives.
         leash: end the child when this process is gone, because no later one could adopt it.
 
@@ -155,8 +68,9 @@ def run(
         start = log.seek(0, os.SEEK_END)
         helper: subprocess.Popen[bytes] | None = None
         held, holder = os.pipe() if leash else (None, None)
-        if warm is not None and command.argv[:2] == (sys.executable, "-m") and command.argv[2].startswith("orchestrator."):
-            if not warm.start(command, work, env):
+        ours = command.argv[:2] == (sys.executable, "-m") and command.argv[2].startswith("orchestrator.")
+        if fork_server is not None and ours:
+            if not fork_server.start(command.argv, command.cwd, work, env):
                 log.write(b"the step could not be started\n")  # OSError where that is because nothing can be written here
                 log.flush()
                 return Exit(1)
@@ -174,7 +88,7 @@ def run(
                 pass_fds=(*keep, *(() if held is None else (held,))),
             )
     try:
-        return follow(work, start, watch, helper)
+        return wait(work, start, callbacks, helper)
     finally:
         for descriptor in (held, holder):
             if descriptor is not None:
@@ -186,7 +100,7 @@ def _inherited() -> dict[str, str]:
 
 
 def capture(argv: tuple[str, ...], timeout: float = 20.0) -> tuple[int, str]:
-    """Run a short command and return exit code and output (127 and the reason if it cannot be run); for doctor's questions."""
+    """Run a short command and return exit code and output, or 127 and the reason if it cannot be run."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -31,8 +31,8 @@ BEAT_SECONDS = 5.0
 TAKEN = 75  # exit code of a supervisor that found another one in its folder (EX_TEMPFAIL)
 
 
-def place() -> str:
-    """Return where a pid means something: this boot of this kernel, this namespace of pids, a host of this name."""
+def host_id() -> str:
+    """Return what identifies the range of pids: boot of the kernel, pid namespace, host name."""
     boot = pids = ""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
@@ -145,7 +145,7 @@ def watch(work: Path, child: Callable[[], int], leash: int | None = None) -> int
             os._exit(code & 0xFF)
     me = os.getpid()
     said: dict[str, object] = {"supervisor": me, "supervisor_started": started(me), "pid": pid, "pid_started": started(pid)}
-    said |= {"at": time.time(), "host": os.uname().nodename, "place": place()}
+    said |= {"at": time.time(), "host": os.uname().nodename, "place": host_id()}
     try:
         _note(work / CHILD, said)
     except OSError as error:  # nobody could find this child again

@@ -14,7 +14,7 @@ import pytest
 
 import harness
 from orchestrator import cli
-from orchestrator.system import process
+from orchestrator.system import child
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,7 +196,7 @@ def test_an_interrupt_ends_in_order_and_the_next_run_goes_on(cats: harness.Proje
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 130, said
-    assert not any(process.alive(work) for work in cats.root.glob("runs/cat-lora/.partial/train-*"))
+    assert not any(child.alive(work) for work in cats.root.glob("runs/cat-lora/.partial/train-*"))
     assert "stopping; a training will go on from its last state" in said
     assert "the same command goes on\n    cat-lora/train: resume at step " in said
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step ")

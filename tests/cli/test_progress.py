@@ -14,7 +14,7 @@ from orchestrator.cli import progress
 from orchestrator.plan.planner import Plan
 from orchestrator.run.context import Silent, Status
 from orchestrator.run.record import Reason, Why
-from orchestrator.system.process import Progress
+from orchestrator.system.child import Progress
 from outcomes import FAILED, outcome
 
 if TYPE_CHECKING:

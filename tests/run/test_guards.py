@@ -24,8 +24,8 @@ from orchestrator.run.context import RunContext
 from orchestrator.run.monitor import Journal, predicted
 from orchestrator.run.workspace import Selection, Workspace, predict
 from orchestrator.system import process
-from orchestrator.system.log_tail import Listener
-from orchestrator.system.process import ChildCallbacks, Command, Progress
+from orchestrator.system.child import ChildCallbacks, LogWatcher, Progress
+from orchestrator.system.process import Command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,7 +113,7 @@ def test_one_long_gap_is_no_collapse_of_the_pace() -> None:
 
 
 class Training:
-    """A training under a clock of its own: its journal, and the listener that hands it what the trainer says."""
+    """A training under a clock of its own: its journal, and the watcher that hands it what the trainer says."""
 
     def __init__(self, cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> None:
         cats.recipe("cat-lora", "lora", '[guards]\nslow = "stop"\n')
@@ -129,12 +129,12 @@ class Training:
         self.done += steps
         return [f'PROGRESS {{"done": {done}, "total": 900}}' for done in range(self.done - steps + 1, self.done + 1)]
 
-    def hear(self, listener: Listener, steps: int, seconds: float) -> str:
+    def feed(self, watcher: LogWatcher, steps: int, seconds: float) -> str:
         """Do so many steps, read as they are done; return the fault."""
         fault = ""
         for _ in range(steps):
             self.time += seconds
-            fault = listener.hear(self.says(1), paused=False, behind=False) or fault
+            fault = watcher.feed(self.says(1), paused=False, behind=False) or fault
         return fault
 
 
@@ -145,34 +145,34 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
 
 def test_a_training_whose_pace_collapses_is_ended(training: Training) -> None:
     with training.journal as watch:
-        listener = Listener(watch)
-        assert training.hear(listener, 20, 1.0) == ""
-        assert training.hear(listener, 20, 9.0) == "the pace has collapsed (guards.slow)"
+        watcher = LogWatcher(watch)
+        assert training.feed(watcher, 20, 1.0) == ""
+        assert training.feed(watcher, 20, 9.0) == "the pace has collapsed (guards.slow)"
 
 
 def test_steps_that_had_been_done_before_their_log_was_read_are_no_pace(training: Training) -> None:
     """An adopted training: the backlog is read in no time, and in several parts where it is long."""
     with training.journal as watch:
-        listener = Listener(watch)
+        watcher = LogWatcher(watch)
         for part in range(12):
             training.time += 0.001
-            assert listener.hear(training.says(20), paused=False, behind=part < 11) == ""
-        assert training.hear(listener, 40, 1.0) == ""
-        assert training.hear(listener, 20, 9.0) == "the pace has collapsed (guards.slow)"
+            assert watcher.feed(training.says(20), paused=False, behind=part < 11) == ""
+        assert training.feed(watcher, 40, 1.0) == ""
+        assert training.feed(watcher, 20, 9.0) == "the pace has collapsed (guards.slow)"
 
 
 def test_a_training_that_was_paused_has_not_become_slow(training: Training) -> None:
     """Heat may pause it every few steps."""
     with training.journal as watch:
-        listener = Listener(watch)
-        assert training.hear(listener, 20, 1.0) == ""
+        watcher = LogWatcher(watch)
+        assert training.feed(watcher, 20, 1.0) == ""
         for _ in range(4):
-            watch.said("paused: the GPU is hot")
-            assert listener.hear(training.says(1), paused=True, behind=False) == ""  # it had been printed before
+            watch.notify("paused: the GPU is hot")
+            assert watcher.feed(training.says(1), paused=True, behind=False) == ""  # it had been printed before
             training.time += 600.0
-            watch.said("goes on")
-            assert training.hear(listener, 4, 1.0) == ""
-        assert training.hear(listener, 20, 1.0) == ""
+            watch.notify("continues")
+            assert training.feed(watcher, 4, 1.0) == ""
+        assert training.feed(watcher, 20, 1.0) == ""
 
 
 def test_a_hot_gpu_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,9 +240,9 @@ def test_a_training_waits_for_the_room_that_its_next_save_needs(tmp_path: Path, 
         for done, needed in ((0, 7 * size), (19, 7 * size), (20, size), (25, size)):
             watch.progress(Progress(done, 25))
             free = guards.MB + needed - 1
-            assert watch.hold().endswith("MB for its next save"), done
+            assert watch.pause_reason().endswith("MB for its next save"), done
             free += 1
-            assert watch.hold() == "", done
+            assert watch.pause_reason() == "", done
 
 
 def test_a_step_that_recipes_share_waits_for_room_by_the_guards_of_the_recipe_that_asks_for_least(
@@ -255,11 +255,11 @@ def test_a_step_that_recipes_share_waits_for_room_by_the_guards_of_the_recipe_th
     plan = space.plan(space.load(Selection(("all",))))
     context = RunContext(plan, space.store, space.root, cats.observer)
     with Journal(context, plan.by_name["cat/dataset"], None, tmp_path) as watch:
-        assert watch.hold is not None
-        assert watch.hold().endswith(f"waits for {10**9} MB (guards.min_free_mb)")
+        assert watch.pause_reason is not None
+        assert watch.pause_reason().endswith(f"waits for {10**9} MB (guards.min_free_mb)")
         cats.recipe("cat-dora", "lora", "[guards]\nmin_free_mb = 0\n")
         context.plan = space.plan(space.load(Selection(("all",))))
-        assert watch.hold() == ""
+        assert watch.pause_reason() == ""
 
 
 def test_a_child_is_paused_while_the_disk_is_full_and_goes_on_after(tmp_path: Path) -> None:
@@ -274,10 +274,10 @@ def test_a_child_is_paused_while_the_disk_is_full_and_goes_on_after(tmp_path: Pa
         if piece == "5":
             threading.Timer(3.0, full.clear).start()
 
-    watch = ChildCallbacks(read, hold=lambda: "no room" if full.is_set() and len(seen) > 5 else "", said=said.append)
+    watch = ChildCallbacks(read, pause_reason=lambda: "no room" if full.is_set() and len(seen) > 5 else "", notify=said.append)
     end = process.run(Command((sys.executable, "-c", code), cwd=tmp_path), tmp_path, watch)
     assert end.ok
-    assert said == ["paused: no room", "goes on"]
+    assert said == ["paused: no room", "continues"]
     assert len(seen) == 30
     assert max(later - earlier for earlier, later in itertools.pairwise(seen)) > 1.0
 

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 import harness
 from orchestrator.cli import show
 from orchestrator.run import resume
-from orchestrator.system import process, supervisor
+from orchestrator.system import child, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,13 +53,13 @@ def running(cats: harness.Project) -> Iterator[subprocess.Popen[bytes]]:
     folder = space.store.begin(plan.by_name["cat-lora/train"])
     command = harness.fakes.train(plan.recipes["cat-lora"], {"dataset": cats.root}, folder, None)
     argv = [sys.executable, supervisor.__file__, str(folder), "--", *command.argv]
-    with (folder / process.LOG).open("ab") as log:
-        child = subprocess.Popen(argv, cwd=folder, start_new_session=True, stdout=log, stderr=log)
+    with (folder / child.LOG).open("ab") as log:
+        process = subprocess.Popen(argv, cwd=folder, start_new_session=True, stdout=log, stderr=log)
     until = time.monotonic() + 60
-    while not process.alive(folder) and time.monotonic() < until:
+    while not child.alive(folder) and time.monotonic() < until:
         time.sleep(0.02)
-    yield child
-    child.kill()
+    yield process
+    process.kill()
     child.wait()
 
 

@@ -15,7 +15,7 @@ from orchestrator.errors import NotReady, StepFailed
 from orchestrator.release import verify
 from orchestrator.run.context import Status
 from orchestrator.run.store import Store
-from orchestrator.system import process, supervisor
+from orchestrator.system import child, process, supervisor
 from orchestrator.weights.checks import CheckStatus
 
 if TYPE_CHECKING:
@@ -286,11 +286,9 @@ def orphan(cats: harness.Project) -> tuple[threading.Thread, Path]:
     step = plan.by_name["cat-lora/train"]
     work = space.store.begin(step)
     command = harness.fakes.train(plan.recipes["cat-lora"], {"dataset": cats.root}, work, None)
-    thread = threading.Thread(
-        target=process.run, args=(command, work, process.ChildCallbacks(harness.fakes.read)), daemon=True
-    )
+    thread = threading.Thread(target=process.run, args=(command, work, child.ChildCallbacks(harness.fakes.read)), daemon=True)
     thread.start()
-    while not process.alive(work):
+    while not child.alive(work):
         time.sleep(0.02)
     return thread, work
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
-from orchestrator.system.process import Command, Progress
+from orchestrator.system.child import Progress
+from orchestrator.system.process import Command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -23,7 +23,7 @@ from orchestrator.release import verify
 from orchestrator.run import session
 from orchestrator.run.record import PARTIAL, RECORD
 from orchestrator.run.workspace import Selection, Workspace
-from orchestrator.system import process, supervisor
+from orchestrator.system import child, supervisor
 from orchestrator.weights.checks import CheckStatus
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Killer:
     def works(self) -> list[Path]:
         """Return the work folders in which a child runs."""
         found = [path.parent for path in self.runs.glob(f"*/{PARTIAL}/*/{supervisor.CHILD}")]
-        return [work for work in found if process.alive(work)]
+        return [work for work in found if child.alive(work)]
 
     def kill(self, running: Running, victim: str, part: str = "") -> None:
         """Kill ``victim``, of a child ``part`` (default: any); the orchestrator where no child is alive: every kill is one."""
@@ -256,7 +256,7 @@ class Killer:
 
 def frames(train: Path) -> list[list[int]]:
     """Return the steps that each attempt at a training has shown, in order."""
-    log = (train / process.LOG).read_bytes() if (train / process.LOG).exists() else b""
+    log = (train / child.LOG).read_bytes() if (train / child.LOG).exists() else b""
     starts = [entry["log_at"] for entry in attempts(train)]
     ends = [*starts[1:], len(log)]
     shown = [

@@ -311,16 +311,16 @@ def read_record(data: bytes, folder: Path) -> None:
     from orchestrator.report import collect  # noqa: PLC0415
     from orchestrator.run import failure_cause, record, trace  # noqa: PLC0415
     from orchestrator.run.store import Store  # noqa: PLC0415
-    from orchestrator.system import lock, process, supervisor  # noqa: PLC0415
+    from orchestrator.system import child, lock, supervisor  # noqa: PLC0415
 
     work = folder / "runs" / "x" / ".partial" / "train-000000000000"
     work.mkdir(parents=True, exist_ok=True)
     for name in (supervisor.CHILD, supervisor.EXIT, failure_cause.ATTEMPTS, "record.json", "progress.jsonl", "expected.json"):
         (work / name).write_bytes(data)
     (work / "log.txt").write_bytes(data)
-    process.alive(work)
-    process.begun(work)
-    process.ended_well(work)
+    child.alive(work)
+    child.started_at(work)
+    child.ended_well(work)
     failure_cause.of_log(work / "log.txt")
     failure_cause.by_hand(work)
     for found in (lock.read(work / supervisor.CHILD), lock.read(work / "log.txt")):

@@ -18,7 +18,7 @@ import pytest
 import harness
 from orchestrator.errors import NotReady
 from orchestrator.run.context import Status
-from orchestrator.system import lock, process, supervisor
+from orchestrator.system import child, lock, process, supervisor
 
 if TYPE_CHECKING:
     from orchestrator.plan.step import Step
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 ELSEWHERE = "other-host 6f1c2d3e pid:[4026531836]"
 
 
-def forged(age: float, **more: Any) -> lock.Owner:
-    said = replace(lock.me(), host="other-host", place=ELSEWHERE, pid=4711, since=time.time() - 3600)
+def forged(age: float, **more: Any) -> lock.LockHolder:
+    said = replace(lock.current_process(), host="other-host", host_id=ELSEWHERE, pid=4711, since=time.time() - 3600)
     return replace(said, age=age, **more)
 
 
-def put(path: Path, who: lock.Owner) -> None:
+def put(path: Path, who: lock.LockHolder) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         lock.write(file.fileno(), who)
@@ -69,10 +69,10 @@ def test_a_lock_of_another_host_without_a_sign_of_life_is_taken_over_and_cleared
 
 
 def test_a_name_of_this_host_is_no_longer_alive_when_its_process_is_gone_or_is_another(tmp_path: Path) -> None:
-    assert lock.me().alive
-    assert not replace(lock.me(), started="1").alive
-    assert not replace(lock.me(), pid=2**22 + 1).alive
-    put(tmp_path / ".lock", replace(lock.me(), started="1"))
+    assert lock.current_process().alive
+    assert not replace(lock.current_process(), started="1").alive
+    assert not replace(lock.current_process(), pid=2**22 + 1).alive
+    put(tmp_path / ".lock", replace(lock.current_process(), started="1"))
     with lock.hold([tmp_path / ".lock"], nobody):
         pass
 
@@ -129,10 +129,10 @@ def training(cats: harness.Project) -> tuple[Step, Path]:
 
 def test_a_trainer_on_another_host_is_waited_for_until_its_heartbeat_is_stale(cats: harness.Project) -> None:
     step, work = training(cats)
-    child = {"supervisor": 4711, "supervisor_started": "1", "pid": 4712, "pid_started": "1", "at": time.time() - 600}
-    (work / supervisor.CHILD).write_text(json.dumps(child | {"host": "other-host", "place": ELSEWHERE}), "utf-8")
+    note = {"supervisor": 4711, "supervisor_started": "1", "pid": 4712, "pid_started": "1", "at": time.time() - 600}
+    (work / supervisor.CHILD).write_text(json.dumps(note | {"host": "other-host", "place": ELSEWHERE}), "utf-8")
     os.utime(work / supervisor.CHILD, (time.time() - lock.STALE_SECONDS + 4,) * 2)
-    assert process.alive(work)
+    assert child.alive(work)
     assert cats.reasons("cat-lora")[step.name].startswith("still running: since ")
     begun = time.time()
     outcomes = cats.run("cat-lora", only=("train",))
@@ -151,8 +151,8 @@ def test_a_training_that_ended_while_nobody_watched_is_not_done_again(cats: harn
     command = harness.fakes.train(plan.recipes["cat-lora"], {"dataset": cats.root}, work, None)
     noted = {"log_at": 0, "inputs": space.store.inputs(step, plan), "resumed_from": None, "argv": ["as", "it", "was"]}
     (work / "attempts.jsonl").write_text(json.dumps(noted) + '\n{"torn', "utf-8")
-    assert process.run(command, work, process.ChildCallbacks(harness.fakes.read)).ok
-    begun = process.begun(work)
+    assert process.run(command, work, child.ChildCallbacks(harness.fakes.read)).ok
+    begun = child.started_at(work)
     assert cats.reasons("cat-lora")[step.name] == "ended while nobody watched"
     assert cats.run("cat-lora", only=("train",))[step.name].status is Status.DONE
     folder = space.store.folder(step)
@@ -181,7 +181,7 @@ def supervised(work: Path, child: str, beat: float = 5.0) -> subprocess.Popen[by
 def test_a_supervisor_that_was_thought_dead_ends_its_child(tmp_path: Path) -> None:
     with supervised(tmp_path, "import time; time.sleep(600)", beat=0.05) as running:
         until = time.monotonic() + 60
-        while not process.alive(tmp_path) and time.monotonic() < until:
+        while not child.alive(tmp_path) and time.monotonic() < until:
             time.sleep(0.01)
         pid = json.loads((tmp_path / supervisor.CHILD).read_text("utf-8"))["pid"]
         put(tmp_path / "new", forged(0.0))
@@ -223,10 +223,10 @@ def test_what_a_child_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
 
 
 def test_an_adopted_log_is_read_from_its_attempt_on(tmp_path: Path) -> None:
-    (tmp_path / process.LOG).write_text("loss nan\nof the first attempt\nloss 0.1\n", "utf-8")
+    (tmp_path / child.LOG).write_text("loss nan\nof the first attempt\nloss 0.1\n", "utf-8")
     (tmp_path / supervisor.EXIT).write_text('{"code": 0}', "utf-8")
     seen: list[str] = []
-    end = process.adopt(tmp_path, process.ChildCallbacks(seen.append), len("loss nan\nof the first attempt\n"))
+    end = child.adopt(tmp_path, child.ChildCallbacks(seen.append), len("loss nan\nof the first attempt\n"))
     assert (end.code, end.adopted, seen) == (0, True, ["loss 0.1"])
 
 
@@ -237,7 +237,7 @@ def test_a_dataset_that_another_run_builds_is_waited_for_and_named(cats: harness
     done: list[Status] = []
     with (cats.root / "runs" / "cat" / ".shared-lock").open("a+b") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        lock.write(held.fileno(), lock.me())
+        lock.write(held.fileno(), lock.current_process())
         thread = threading.Thread(target=lambda: done.append(cats.run("cat-lora", only=("dataset",))["cat/dataset"].status))
         thread.start()
         until = time.monotonic() + 60

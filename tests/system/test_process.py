@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.system import child, log_tail, process, supervisor
-from orchestrator.system.process import ChildCallbacks, Command, Exit, Progress
+from orchestrator.system.child import ChildCallbacks, Exit, Progress
+from orchestrator.system.fork_server import ForkServer
+from orchestrator.system.process import Command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,7 +61,7 @@ def test_a_megabyte_without_a_line_end_is_read_in_parts(work: Path) -> None:
 
 def test_a_log_that_is_longer_than_one_reading_is_behind_until_its_end(work: Path) -> None:
     (work / "log.txt").write_bytes(b"a line\n" * (log_tail.MAX_READ // 5))
-    tail = log_tail.Tail(work / "log.txt", 0)
+    tail = log_tail.LogTail(work / "log.txt", 0)
     found: list[tuple[int, bool]] = []
     while pieces := tail.pieces():
         found.append((len(pieces), tail.behind))
@@ -175,29 +177,29 @@ def test_the_child_outlives_its_supervisor_and_its_end_is_noticed(work: Path) ->
 
 
 def test_alive_asks_for_the_start_time_too(work: Path) -> None:
-    assert not process.alive(work)
+    assert not child.alive(work)
     (work / supervisor.CHILD).write_text(f'{{"pid": {os.getpid()}, "pid_started": "1"}}', "utf-8")
-    assert not process.alive(work)
+    assert not child.alive(work)
     (work / supervisor.CHILD).write_text(
         f'{{"pid": {os.getpid()}, "pid_started": "{supervisor.started(os.getpid())}"}}', "utf-8"
     )
-    assert process.alive(work)
+    assert child.alive(work)
 
 
 def test_a_warm_process_runs_our_programs_and_a_crash_in_one_is_its_own(work: Path, tmp_path: Path) -> None:
-    warm = process.Warm()
+    fork_server = ForkServer()
     request = tmp_path / "none.json"
     bad = Command((sys.executable, "-m", "orchestrator.release.grid", str(request)), cwd=work)
     try:
-        assert process.run(bad, work, ChildCallbacks(lambda _: None), warm=warm).code not in (0, None)
+        assert process.run(bad, work, ChildCallbacks(lambda _: None), fork_server=fork_server).code not in (0, None)
         assert str(request) in (work / "log.txt").read_text("utf-8")
         other = tmp_path / "other"
         other.mkdir()
         killed = ChildCallbacks(lambda _: None)
-        end = process.run(Command(bad.argv, cwd=other), other, killed, warm=warm)
+        end = process.run(Command(bad.argv, cwd=other), other, killed, fork_server=fork_server)
         assert end.code not in (0, None)
     finally:
-        warm.close()
+        fork_server.close()
 
 
 def test_a_note_that_names_the_first_process_signals_nobody(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestrator.recipe import Recipe
-    from orchestrator.system.process import Command, Progress
+    from orchestrator.system.child import Progress
+    from orchestrator.system.process import Command
 
 __all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "read", "reader", "render", "train", "version"]
 

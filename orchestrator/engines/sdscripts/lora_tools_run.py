@@ -15,15 +15,16 @@ from orchestrator.engines.sdscripts import checkout, environment, lora_tools, pa
 from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed, near_miss
 from orchestrator.recipe import Resize
 from orchestrator.system import settings
+from orchestrator.system.child import LOG, ChildCallbacks
 from orchestrator.system.log_tail import last_lines
-from orchestrator.system.process import LOG, ChildCallbacks, Command, run
+from orchestrator.system.process import Command, run
 from orchestrator.weights.io.safetensors_io import check_output, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from orchestrator.recipe import Option, Scalar
-    from orchestrator.system.process import Progress
+    from orchestrator.system.child import Progress
     from orchestrator.weights.ingredient import Ingredient
 
     Tick = Callable[[int, int, str], None]

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.system.process import SAVED, Progress
+from orchestrator.system.child import SAVED, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

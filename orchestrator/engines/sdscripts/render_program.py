@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.engines.sdscripts import bake
 from orchestrator.engines.sdscripts.render_command import LoraDelivery
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
-from orchestrator.system.process import ChildCallbacks, Command, Progress, run
+from orchestrator.system.child import ChildCallbacks, Progress
+from orchestrator.system.process import Command, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from orchestrator.engines.sdscripts import checkout, write_tokenizer
 from orchestrator.errors import NotReady, OrchestratorError, Problem
 from orchestrator.system import settings
-from orchestrator.system.process import ChildCallbacks, Command, run
+from orchestrator.system.child import ChildCallbacks
+from orchestrator.system.process import Command, run
 
 if TYPE_CHECKING:
-    from orchestrator.system.process import Progress
+    from orchestrator.system.child import Progress
 
 LOCK, CUDA = "requirements-sd-scripts.txt", "requirements-sd-scripts-cuda.txt"
 SUBMODULE = "third_party/sd-scripts"

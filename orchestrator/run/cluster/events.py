@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.plan.step import Step
     from orchestrator.run.context import RunContext
     from orchestrator.run.record import Reason
-    from orchestrator.system.process import Progress
+    from orchestrator.system.child import Progress
 
 FLUSH_SECONDS = 0.25
 Event = tuple[str, str, Any]

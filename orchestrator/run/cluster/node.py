@@ -30,7 +30,7 @@ from orchestrator.run.record import PROGRESS, RECORD
 from orchestrator.run.slots import Slot
 from orchestrator.run.step_runner import execute
 from orchestrator.run.store import Store
-from orchestrator.system import files, process, settings
+from orchestrator.system import child, files, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -223,7 +223,7 @@ def _upload(outcome: Outcome, plan: Plan, step: Step, store: Store, storage: Sto
         folder = store.folder(step)
         return storage.put(folder, sorted(folder.iterdir()))
     work = store.work(step)
-    parts = [work / name for name in ("attempts.jsonl", process.LOG, PROGRESS)]
+    parts = [work / name for name in ("attempts.jsonl", child.LOG, PROGRESS)]
     if step.kind is StepKind.TRAIN and work.is_dir():
         engine = engines.get(plan.recipes[step.recipe].engine)
         storage.put_state(step, engine, work)
@@ -244,7 +244,7 @@ def _with_driver_paths(outcome: Outcome, task: NodeTask, store: Store) -> Outcom
 def _await_orphan(work: Path) -> None:
     """Wait for the child of a worker that has just died on this machine: its leash is ending it."""
     end = time.monotonic() + ORPHAN_SECONDS
-    while process.alive(work) and time.monotonic() < end:
+    while child.alive(work) and time.monotonic() < end:
         time.sleep(FLUSH_SECONDS)
 
 

@@ -14,7 +14,7 @@ from orchestrator.plan.planner import Plan
 from orchestrator.plan.step import Step, StepKind
 from orchestrator.run.cluster.storage import state_name
 from orchestrator.run.record import RECORD
-from orchestrator.system.process import LOG
+from orchestrator.system.child import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

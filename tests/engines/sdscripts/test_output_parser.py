@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.engines.sdscripts import tensorboard
 from orchestrator.engines.sdscripts.output_parser import OutputParser, read
-from orchestrator.system.process import Progress
+from orchestrator.system.child import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
