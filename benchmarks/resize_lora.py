@@ -13,6 +13,7 @@ from benchmarks import NotHereError, Row, weights
 from orchestrator.system import settings
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.options import ResizeOptions
 from orchestrator.weights.resize import resize
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def theirs(source: Path, output: Path) -> weights.Took:
 
 def agreement(source: Path, other: Path, ours: Path) -> list[Row]:
     """Return how many modules have another rank than theirs under their rule, and what each file loses above the optimum."""
-    resize(source, ours, param=16, new_rank=128, rank_rule="sd-scripts-0.10")
+    resize(source, ours, ResizeOptions(param=16, new_rank=128, rank_rule="sd-scripts-0.10"))
     ranks, own = ({module.name: module.rank for module in adapter(read_header(path)).modules} for path in (other, ours))
     losses = [excess(source, path) for path in (other, ours)]
     return [

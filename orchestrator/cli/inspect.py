@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,6 @@ from orchestrator.errors import Problem, RecipeError
 from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
-    from orchestrator.recipe import Recipe
     from orchestrator.weights.compare import Comparison
     from orchestrator.weights.inspect import Inspection
     from orchestrator.weights.verify import Verification
@@ -141,6 +140,7 @@ def verify(
     Without --recipe it prints the origin of the file and the recipes that fit. FILE may be the folder or zip of a release.
     """
     from orchestrator.recipe import loader
+    from orchestrator.weights.verify import expectation
     from orchestrator.weights.verify import verify as verify_file
 
     if file.is_dir() or file.suffix == ".zip":
@@ -182,49 +182,3 @@ def _print_verification(found: Verification, *, named: bool) -> None:
     if not named:
         say(f"fits     {', '.join(found.fits) or 'no recipe here'}")
     say(f"\n{found.verdict}")
-
-
-def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any]:
-    """Return what a recipe promises of its finished file, as plain JSON for :func:`orchestrator.weights.verify`.
-
-    Args:
-        recipe: what made the file.
-        checkpoint: its base model; of the embedded engine's the sizes of the layers are read.
-    """
-    from orchestrator.weights.families import expected_tensors
-
-    network, resize = recipe.network, recipe.resize
-    sized = recipe.engine == "sd-scripts" or checkpoint is not None
-    predicted = expected_tensors.predict(recipe, expected_tensors.of(recipe, checkpoint)) if sized else None
-    modules = recipe.expect.modules or (predicted.modules if predicted else None)
-    size = recipe.expect.tensor_bytes or (predicted.tensor_bytes if predicted else None)
-    pruned = recipe.block_weights is not None and recipe.merge.zeroed == "prune"
-    promised: dict[str, Any] = {
-        "family": network.family,
-        "modules": modules,
-        "tensor_bytes": None if resize or pruned else size,
-        "network_dim": network.dim,
-        "network_alpha": network.alpha,
-        "conv_dim": network.conv_dim,
-        "conv_alpha": network.conv_alpha,
-        "tucker": network.tucker,
-        "block_weights": recipe.block_weights,
-        "zeroed": recipe.merge.zeroed if recipe.block_weights is not None else None,
-        "save_precision": resize.save_precision if resize else recipe.training.save_precision,
-        "trigger_words": list(recipe.triggers()) or None,
-        "network_module": "networks.lora" if network.family == "lora" else "lycoris.kohya",
-        "max_train_steps": recipe.training.steps,
-    }
-    if resize:
-        ways = [name for name in ("sv_ratio", "sv_fro", "sv_cumulative", "size_mb") if getattr(resize, name) is not None]
-        if len(ways) > 1:
-            raise RecipeError(Problem("resize", f"has {' and '.join(ways)}", "choose one"))
-        method = ways[0] if ways else "fixed"
-        promised["resize"] = {
-            "method": method,
-            "param": getattr(resize, method) if ways else resize.new_rank,
-            "new_rank": resize.new_rank,
-            "new_conv_rank": resize.new_conv_rank,
-            "rank_rule": resize.rank_rule,
-        }
-    return {key: value for key, value in promised.items() if value is not None}

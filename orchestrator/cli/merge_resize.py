@@ -13,11 +13,13 @@ from orchestrator.cli.options import AsJson, In, Out, Overwrite, Precision, chec
 from orchestrator.cli.progress import progress_bar
 from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.system import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.weights.families.rank_selection import RankMethod
+    from orchestrator.recipe.outputs import RankMethod
+    from orchestrator.weights.options import Zeroed
 
 Unmapped = Annotated[
     float, typer.Option(help="Weight of modules outside all blocks, and of blocks missing from a short list.")
@@ -86,15 +88,13 @@ def merge(
         raise RecipeError(Problem("--save-precision", what, "convert IN OUT --save-precision bf16"))
     from orchestrator.models import blocks
     from orchestrator.weights.merge import merge as merge_file
+    from orchestrator.weights.options import MergeOptions
 
     with progress_bar("merge") as tick:
         report = merge_file(
             Path(inputs[0]),
             Path(output),
-            block_weights,
-            prune=prune,
-            unmapped=unmapped,
-            compat="supermerger-2023" if compat else None,
+            MergeOptions(block_weights, _zeroed(prune), unmapped, "supermerger-2023" if compat else None),
             presets=blocks.read_presets(presets) if presets else None,
             overwrite=overwrite,
             progress=tick,
@@ -142,12 +142,14 @@ def _combine(
     if sv_ratio is None:
         print_report(join(output, save_precision=precision, overwrite=overwrite), json=json)
         return
+    from orchestrator.weights.options import ResizeOptions
     from orchestrator.weights.resize import resize as resize_file
 
     between = output.with_name(f".{output.stem}.sum.{os.getpid()}.safetensors")
     try:
         join(between, save_precision="fp32")
-        print_report(resize_file(between, output, param=sv_ratio, save_precision=precision, overwrite=overwrite), json=json)
+        options = ResizeOptions(method="sv_ratio", param=sv_ratio, save_precision=precision)
+        print_report(resize_file(between, output, options, overwrite=overwrite), json=json)
     finally:
         between.unlink(missing_ok=True)
 
@@ -171,43 +173,40 @@ def resize(
     json: AsJson = False,
 ) -> None:
     """Compress a LoRA by reducing the rank of its layers."""
-    given: dict[RankMethod, float | None] = {
+    values: dict[RankMethod, float | None] = {
         "sv_ratio": sv_ratio,
         "sv_fro": sv_fro,
         "sv_cumulative": sv_cumulative,
         "size_mb": size_mb,
     }
-    asked = [(method, value) for method, value in given.items() if value is not None]
-    if len(asked) > 1:
-        named = " and ".join("--" + method.replace("_", "-") for method, _ in asked)
+    methods = [(name, value) for name, value in values.items() if value is not None]
+    if len(methods) > 1:
+        named = " and ".join("--" + name.replace("_", "-") for name, _ in methods)
         raise RecipeError(Problem("resize", f"takes one method; {named} are given", "choose one; --new-rank goes with each"))
-    if not (asked or new_rank):
+    if not (methods or new_rank):
         ways = "--sv-ratio 16, --sv-fro 0.99, --sv-cumulative 0.9, --size-mb 40, --new-rank 32"
         raise RecipeError(Problem("resize", "needs one method", ways))
+    from orchestrator.weights.options import ResizeOptions
+
+    method, param = methods[0] if methods else ("fixed", float(new_rank or 0))
     if _by_sd_scripts(tool, option):
         _none_of({"--prune": prune, "--size-mb": size_mb is not None}, "resize_lora.py")
-        from orchestrator.engines.sdscripts import lora_tools_run
+        from orchestrator.engines.sdscripts import lora_tools, lora_tools_run
 
-        how = dict(asked) | {"new_rank": new_rank, "new_conv_rank": new_conv_rank, "rank_rule": rank_rule or None}
-        words = lora_tools_run.ToolOptions(save_precision, tuple(option), overwrite=overwrite)
+        rule = check_rank_rule(rank_rule or lora_tools.rank_rule(settings.sd_scripts()))
+        options = ResizeOptions(new_rank, new_conv_rank, rule, save_precision, method, param)
+        tool_options = lora_tools_run.ToolOptions(save_precision, tuple(option), overwrite=overwrite)
         with progress_bar("resize_lora.py") as tick:
-            print_report(lora_tools_run.resize(source, output, how, words, tick), json=json)
+            print_report(lora_tools_run.resize(source, output, options, tool_options, tick), json=json)
         return
-    method, param = asked[0] if asked else ("fixed", float(new_rank or 0))
     from orchestrator.weights.resize import resize as resize_file
 
+    rule = check_rank_rule(rank_rule or "2023")
+    options = ResizeOptions(new_rank, new_conv_rank, rule, save_precision, method, param, _zeroed(prune))
     with progress_bar("resize") as tick:
-        report = resize_file(
-            source,
-            output,
-            method=method,
-            param=param,
-            new_rank=new_rank,
-            new_conv_rank=new_conv_rank,
-            rank_rule=check_rank_rule(rank_rule or "2023"),
-            save_precision=save_precision,
-            prune=prune,
-            overwrite=overwrite,
-            progress=tick,
-        )
+        report = resize_file(source, output, options, overwrite=overwrite, progress=tick)
     print_report(report, json=json)
+
+
+def _zeroed(prune: bool) -> Zeroed:
+    return "prune" if prune else "keep"

@@ -8,6 +8,11 @@ from pydantic import Field
 
 from orchestrator.recipe.base import Name, Option, Positive, Rate, Table
 
+RankMethod = Literal["sv_ratio", "sv_fro", "sv_cumulative", "size_mb", "fixed"]
+"""Methods that choose the ranks of a resize. All but ``fixed`` are keys of the recipe's table."""
+RANK_KEYS: tuple[RankMethod, ...] = ("sv_ratio", "sv_fro", "sv_cumulative", "size_mb")
+RankRule = Literal["2023", "sd-scripts-0.10"]
+
 
 class Merge(Table):
     """How block weights are baked in."""
@@ -35,12 +40,17 @@ class Resize(Table):
     new_rank: Positive | None = None
     """Cap of every rank."""
     new_conv_rank: Positive | None = None
-    rank_rule: Literal["2023", "sd-scripts-0.10"] = "2023"
+    rank_rule: RankRule = "2023"
     save_precision: Literal["float", "fp16", "bf16"] = "fp16"
     tool: Literal["orchestrator", "sd-scripts"] = "orchestrator"
     """sd-scripts: networks/resize_lora.py, which takes minutes."""
     options: dict[str, Option] = {}
     """Further options of that program (device), checked against its parser."""
+
+    def methods(self) -> dict[RankMethod, float]:
+        """Return the values of the methods that are set. A sound table has at most one."""
+        values = {name: getattr(self, name) for name in RANK_KEYS}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 class Prompt(Table):

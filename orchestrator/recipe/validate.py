@@ -169,10 +169,10 @@ def _surgery(recipe: Recipe) -> Iterator[Finding]:
         yield "resize", f"a {network.family} has no single pair of factors to compress; lora and locon do"
     elif network.tucker:
         yield "resize", "a Tucker LoCon has three factors; compressing it needs `convert --to plain` first"
-    ways = [name for name in ("sv_ratio", "sv_fro", "sv_cumulative", "size_mb") if getattr(resize, name) is not None]
-    if len(ways) > 1:
-        yield "resize", f"takes one of {', '.join(ways)}"
-    if not ways and resize.new_rank is None:
+    methods = resize.methods()
+    if len(methods) > 1:
+        yield "resize", f"takes one of {', '.join(methods)}"
+    if not methods and resize.new_rank is None:
         yield "resize", "says neither sv_ratio, sv_fro, sv_cumulative, size_mb nor new_rank"
     if resize.options and resize.tool != "sd-scripts":
         yield "resize.options", 'are those of sd-scripts; set resize.tool = "sd-scripts", or leave them out'

@@ -17,6 +17,7 @@ from orchestrator.errors import Problem, RecipeError, StepFailed
 from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import Recipe
+from orchestrator.recipe.outputs import RANK_KEYS
 from orchestrator.release import grid
 from orchestrator.release.a1111 import parameters_by_prompt
 from orchestrator.report.recipe_page import VARIANTS
@@ -37,7 +38,6 @@ JSON = dict[str, Any]
 
 NONE = "none"
 """The value for no compression or no block weights."""
-_METHODS = ("sv_fro", "sv_cumulative", "size_mb")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def _set(table: JSON, name: str, value: str) -> None:
         if value == NONE:
             table["resize"] = None
             return
-        table["resize"] = {**(table["resize"] or {}), **dict.fromkeys(_METHODS), "sv_ratio": _number(value, "--sv-ratio")}
+        table["resize"] = {**(table["resize"] or {}), **dict.fromkeys(RANK_KEYS), "sv_ratio": _number(value, "--sv-ratio")}
     elif name == "multiplier":
         table["render"]["multiplier"] = _number(value, "--multiplier")
     else:

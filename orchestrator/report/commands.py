@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks
+from orchestrator.recipe.outputs import RANK_KEYS
 from orchestrator.release.facts import weights_of
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def _surgery(step: StepView, source: str) -> list[str]:
         argv += ["--prune"] if params["zeroed"] == "prune" else []
         argv += ["--unmapped", f"{params['unmapped']:g}"] if params["unmapped"] != 1 else []
         return argv + (["--compat", params["compat"]] if params["compat"] else [])
-    given = ("sv_ratio", "sv_fro", "sv_cumulative", "size_mb", "new_rank", "new_conv_rank", "rank_rule", "save_precision")
-    for option in given:
+    for option in (*RANK_KEYS, "new_rank", "new_conv_rank", "rank_rule", "save_precision"):
         value = params.get(option)
         if value is not None:
             argv += [f"--{option.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestrator import engines
-from orchestrator.models import blocks
 from orchestrator.plan.step import Step, StepKind
 from orchestrator.system.process import Command
+from orchestrator.weights.options import MergeOptions, ResizeOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,15 +77,10 @@ def _surgery(step: Step, recipe: Recipe, lora: Path, work: Path) -> Command:
         from orchestrator.engines.sdscripts import lora_tools  # noqa: PLC0415 - only for recipes that ask for it
 
         return lora_tools.command(step.kind, recipe, lora, output, work)
-    if step.kind is StepKind.MERGE:
-        weights = step.params["block_weights"]
-        params = {name: step.params[name] for name in ("block_weights", "zeroed", "unmapped", "compat")}
-        params |= {"preset": blocks.preset_name(weights, recipe.base.architecture), "compat": step.params["compat"] or None}
+    if step.kind is StepKind.MERGE or recipe.resize is None:
+        params = asdict(MergeOptions.of_recipe(recipe))
     else:
-        ways = [name for name in ("sv_ratio", "sv_fro", "sv_cumulative", "size_mb") if step.params[name] is not None]
-        method = ways[0] if ways else "fixed"
-        params = {name: step.params[name] for name in ("new_rank", "new_conv_rank", "rank_rule", "save_precision")}
-        params |= {"method": method, "param": step.params[method] if ways else step.params["new_rank"]}
+        params = asdict(ResizeOptions.of_table(recipe.resize))
     request = {"kind": str(step.kind), "input": str(lora), "output": str(output), "params": params}
     return _own("orchestrator.weights.program", work, request)
 

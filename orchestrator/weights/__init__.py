@@ -3,10 +3,11 @@
 >>> from orchestrator.weights.compare import compare
 >>> from orchestrator.weights.io.safetensors_io import read_header
 >>> from orchestrator.weights.merge import merge
+>>> from orchestrator.weights.options import MergeOptions
 >>> from orchestrator.weights.families.adapter import adapter
 >>> adapter(read_header(EXAMPLE)).family
 'lora'
->>> report = merge(EXAMPLE, OUTPUT, "FACE")
+>>> report = merge(EXAMPLE, OUTPUT, MergeOptions("FACE"))
 >>> report.preset, report.weights[:3]
 ('FACE', (0.0, 1.0, 1.0))
 >>> compare(EXAMPLE, EXAMPLE).cosine

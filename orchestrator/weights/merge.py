@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.weights.io.writer import Hashes, Piece
+    from orchestrator.weights.options import Compat, MergeOptions
 
     Progress = Callable[[int, int, str], None]
 
-Compat = Literal["supermerger-2023"]
 _CONSTANT = ("alpha", "on_input")
 
 
@@ -82,26 +82,27 @@ def explained(unmapped: float, left_out: Sequence[str]) -> str:
 def merge(
     source: Path,
     output: Path,
-    block_weights: str | Sequence[float],
+    options: MergeOptions,
     *,
-    preset: str | None = None,
-    prune: bool = False,
-    unmapped: float = 1.0,
-    compat: Compat | None = None,
     presets: Mapping[str, Sequence[float]] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> MergeReport:
     """Write ``source`` with every module multiplied by the weight of its block to ``output``.
 
-    ``preset`` is the name to report for a list of weights.
-    ``unmapped`` is the weight of what is in no block and of the blocks that a short list leaves out. A weight of 0 keeps the
-    module with zeroed tensors, as the release has it, or drops it with ``prune``. ``compat="supermerger-2023"`` multiplies
-    what that tool multiplied, so that its fractional results can be rebuilt.
+    Args:
+        source: a LoRA file.
+        output: the file to write.
+        options: block weights, and what they mean for modules of weight 0 and outside all blocks.
+        presets: further presets by name.
+        overwrite: whether ``output`` may be ``source``.
+        progress: called with (modules done, all modules, block).
 
-    Raises RecipeError with every problem, and nothing is written: unknown keys, families that cannot be scaled, overflow.
+    Raises:
+        RecipeError: with every problem, and nothing is written. Unknown keys, families that cannot be scaled, overflow.
     """
     check_output(output, [source], overwrite=overwrite)
+    block_weights, unmapped, compat, prune = options.block_weights, options.unmapped, options.compat, options.zeroed == "prune"
     found = adapter(read_header(source))
     weights = blocks.parse(block_weights, found.architecture, presets=presets, unmapped=unmapped)
     by_block = dict(zip(blocks.names(found.architecture), weights, strict=True))
@@ -111,13 +112,13 @@ def merge(
         raise RecipeError(problems)
     pruned = {module.name for module in found.modules if prune and weight_of[module.name] == 0}
     named = block_weights if isinstance(block_weights, str) and "," not in block_weights else None
-    preset = preset or named or blocks.preset_name(weights, found.architecture)
+    preset = options.preset or named or blocks.preset_name(weights, found.architecture)
     preset = preset and preset.rpartition(":")[2]  # of FILE:NAME, the name
     details: dict[str, Any] = {
         "block_weights": by_block,
         "preset": preset,
         "unmapped": unmapped,
-        "zeroed": "prune" if prune else "keep",
+        "zeroed": options.zeroed,
     }
     if compat:
         details["compat"] = compat

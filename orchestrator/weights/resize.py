@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights.families import fitting, low_rank, rank_selection, svd
+from orchestrator.errors import RecipeError
+from orchestrator.weights.families import low_rank, rank_selection, svd
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import dtypes, metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
+from orchestrator.weights.options import NO_CAP, ResizeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,52 +94,39 @@ class ResizeReport:
 def resize(
     source: Path,
     output: Path,
+    options: ResizeOptions,
     *,
-    method: rank_selection.RankMethod = "sv_ratio",
-    param: float = 16.0,
-    new_rank: int | None = None,
-    new_conv_rank: int | None = None,
-    rank_rule: rank_selection.RankRule = "2023",
-    save_precision: str = "fp16",
-    prune: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ResizeReport:
     """Write ``source`` compressed to ``output``.
 
-    ``method`` and ``param`` are those of :func:`ranks.choose`; ``size_mb`` looks for the
-    sv_ratio whose tensors fit ``param`` MiB.
-    ``new_rank`` caps linear layers (default: no cap), ``new_conv_rank`` (default: the same) every convolution, 1x1 too, as
-    sd-scripts does; ``fixed`` gives every layer these ranks.
-    Zero modules stay with rank 1 and zeros, as in the release, or go with ``prune``.
+    The method ``size_mb`` searches the sv_ratio whose tensors fit into that many MiB.
 
-    Raises RecipeError, and nothing is written: unknown keys, families whose change is no low-rank product (full, norm,
-    ia3, glora, oft, dora_scale), parameters that make no sense.
+    Raises:
+        RecipeError: nothing is written. Unknown keys, families whose change is not a low-rank product (full, norm, ia3,
+            glora, oft, dora_scale), impossible options.
     """
     check_output(output, [source], overwrite=overwrite)
-    if method == "fixed" and new_rank is None:
-        raise RecipeError(Problem("new_rank", "is missing", "a fixed rank needs one"))
-    cap = rank_selection.NO_CAP if new_rank is None else new_rank
-    conv_cap = cap if new_conv_rank is None else new_conv_rank
-    ask = rank_selection.RankOptions(method, float(param), cap, conv_cap, rank_rule, dtypes.dtype_of(save_precision), prune)
+    dtype = dtypes.dtype_of(options.save_precision)
     found = adapter(read_header(source))
-    problems = [*_nonsense(ask), *low_rank.refusals(found, "resize")]
+    problems = [*options.problems(), *low_rank.refusals(found, "resize")]
     if problems:
         raise RecipeError(problems)
     threshold = None
     with Body(found.header) as body:
-        if method == "size_mb":
-            threshold = fitting.ratio(found, body, ask)
-            ask = replace(ask, method="sv_ratio", param=threshold)
+        if options.method == "size_mb":
+            threshold = rank_selection.ratio_for_size(found, body, options)
+            options = replace(options, method="sv_ratio", param=threshold)
         results, pieces = [], []
-        made_all = svd.each(partial(_one, found, body, ask), found.modules)
+        made_all = svd.each(partial(_one, found, body, options, dtype), found.modules)
         for done, (result, made) in enumerate(made_all, start=1):
             if progress:
                 progress(done, len(found.modules), result.block or "other")
             if made:
                 results.append((result, made))
                 pieces += made
-    kept = _metadata(found, ask, results)
+    kept = _metadata(found, options, results)
     hashes = writer.write_safetensors(output, pieces, kept)
     energy = sum(result.energy for result, _ in results)
     left = sum(result.energy * result.retained**2 for result, _ in results)
@@ -154,53 +142,48 @@ def resize(
     )
 
 
-def _nonsense(ask: rank_selection.RankOptions) -> list[Problem]:
-    problems = [Problem(what, f"is {cap}", "use a rank of at least 1") for what, cap in ask.caps if cap < 1]
-    limits = {"sv_fro": (0.0, 1.0), "sv_cumulative": (0.0, 1.0), "sv_ratio": (1.0, np.inf), "size_mb": (0.0, np.inf)}
-    low, high = limits.get(ask.method, (-np.inf, np.inf))
-    if not (low < ask.param <= high or (ask.method == "sv_ratio" and ask.param == 1)):
-        hint = f"use a number above {low:g}" + (f", at most {high:g}" if np.isfinite(high) else "")
-        problems.append(Problem(ask.method, f"is {ask.param}", hint))
-    return problems
-
-
-def _one(found: Adapter, body: Body, ask: rank_selection.RankOptions, module: AdapterModule) -> tuple[Resized, list[Piece]]:
+def _one(found: Adapter, body: Body, options: ResizeOptions, dtype: str, module: AdapterModule) -> tuple[Resized, list[Piece]]:
     product = low_rank.product(module, dtypes.load_module(body, module), found.architecture)
-    smallest = 1 / ask.param if ask.method == "sv_ratio" else None
+    smallest = 1 / options.param if options.method == "sv_ratio" else None
     factored = svd.factorize(product.up, product.down, smallest)
     values = factored.values
-    rank = ask.rank(values, product.full_rank, conv=product.kernel is not None)
+    rank = rank_selection.layer_rank(options, values, product.full_rank, conv=product.kernel is not None)
     squares = values**2
     energy = float(squares.sum())
     retained = float(np.sqrt(squares[:rank].sum() / energy)) if energy else 1.0
     result = Resized(
         module.name, module.block, module.rank, rank, retained, energy * product.scale**2, factored.method.name.lower()
     )
-    if ask.prune and energy == 0:
+    if options.zeroed == "prune" and energy == 0:
         return result, []
     up, down = svd.truncate(factored, product.up, product.down, rank)
-    return result, low_rank.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=ask.dtype)
+    return result, low_rank.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=dtype)
 
 
-def _metadata(found: Adapter, ask: rank_selection.RankOptions, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
+def _metadata(found: Adapter, options: ResizeOptions, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
     """The entries that sd-scripts' resize writes, and one of provenance."""
     old = max((result.old_rank or 0 for result, _ in results), default=0)
     before = found.header.metadata
     changed = metadata.with_algo(before, "locon") if _converted(found) else dict(before)
     changed = peft.without(changed, renamed=False)
     comment = before.get("ss_training_comment", "")
-    if ask.method == "fixed":
-        conv = "" if ask.cap == ask.conv_cap else f" (conv: {ask.conv_cap})"
-        changed["ss_training_comment"] = f"dimension is resized from {old} to {ask.cap}{conv}; {comment}"
-        changed["ss_network_dim"] = str(ask.cap)
+    if options.method == "fixed":
+        conv = "" if options.cap == options.conv_cap else f" (conv: {options.conv_cap})"
+        changed["ss_training_comment"] = f"dimension is resized from {old} to {options.cap}{conv}; {comment}"
+        changed["ss_network_dim"] = str(options.cap)
         scale = next((low_rank.stated_alpha(made) for _, made in reversed(results)), None)
         changed["ss_network_alpha"] = "None" if scale is None else str(scale)
     else:
-        changed["ss_training_comment"] = f"Dynamic resize with {ask.method}: {ask.param} from {old}; {comment}"
+        changed["ss_training_comment"] = f"Dynamic resize with {options.method}: {float(options.param)} from {old}; {comment}"
         changed["ss_network_dim"] = changed["ss_network_alpha"] = "Dynamic"
-    caps = {what: None if cap == rank_selection.NO_CAP else cap for what, cap in ask.caps}
-    details: dict[str, Any] = {"method": ask.method, "param": ask.param, **caps, "rank_rule": ask.rule}
-    details["zeroed"] = "prune" if ask.prune else "keep"
+    details: dict[str, Any] = {
+        "method": options.method,
+        "param": float(options.param),
+        "new_rank": options.new_rank,
+        "new_conv_rank": None if options.conv_cap == NO_CAP else options.conv_cap,
+        "rank_rule": options.rank_rule,
+        "zeroed": options.zeroed,
+    }
     if _converted(found):
         details["converted"] = ", ".join(_converted(found))
     return metadata.with_provenance(changed, "resize", details)

@@ -17,11 +17,13 @@ from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapte
 from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
+from orchestrator.weights.options import NO_CAP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from orchestrator.recipe.outputs import RankRule
     from orchestrator.weights.families.svd import Doubles
     from orchestrator.weights.io.writer import Piece
 
@@ -80,7 +82,7 @@ class _Variant:
 class _Ask:
     variants: tuple[_Variant, ...]
     cap: int
-    rule: rank_selection.RankRule
+    rule: RankRule
     dtype: str
 
 
@@ -100,7 +102,7 @@ def sweep(
     *,
     block_weights: Sequence[Weights] = (None,),
     new_rank: int | None = None,
-    rank_rule: rank_selection.RankRule = "2023",
+    rank_rule: RankRule = "2023",
     save_precision: str = "fp16",
     unmapped: float = 1.0,
     folder: Path | None = None,
@@ -133,9 +135,7 @@ def sweep(
                 check_output(path, [source])
             whole = {**dict(zip(order, values, strict=True)), "other": unmapped}
             variants.append(_Variant(ratio, name, whole, label, path))
-    ask = _Ask(
-        tuple(variants), rank_selection.NO_CAP if new_rank is None else new_rank, rank_rule, dtypes.dtype_of(save_precision)
-    )
+    ask = _Ask(tuple(variants), NO_CAP if new_rank is None else new_rank, rank_rule, dtypes.dtype_of(save_precision))
     with Body(found.header) as body:
         results = list(svd.each(partial(_one, found, body, ask), found.modules))
     rows = []

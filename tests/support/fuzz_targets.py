@@ -176,6 +176,7 @@ def read_header(data: bytes, folder: Path) -> None:
     from orchestrator.weights.inspect import inspect  # noqa: PLC0415
     from orchestrator.weights.io import safetensors_io as files  # noqa: PLC0415
     from orchestrator.weights.merge import merge  # noqa: PLC0415
+    from orchestrator.weights.options import MergeOptions, ResizeOptions  # noqa: PLC0415
     from orchestrator.weights.resize import resize  # noqa: PLC0415
     from orchestrator.weights.sweep import sweep  # noqa: PLC0415
     from orchestrator.weights.verify import verify as verify_file  # noqa: PLC0415
@@ -192,9 +193,9 @@ def read_header(data: bytes, folder: Path) -> None:
     made = folder / "made.safetensors"
     verify_file(path)
     for work in (
-        lambda: merge(path, made, [0.5] * 9 + [1.5] * 8, overwrite=True),
-        lambda: merge(path, made, [0.5] * 17 + [1.5] * 9, overwrite=True),
-        lambda: resize(path, made, overwrite=True),
+        lambda: merge(path, made, MergeOptions([0.5] * 9 + [1.5] * 8), overwrite=True),
+        lambda: merge(path, made, MergeOptions([0.5] * 17 + [1.5] * 9), overwrite=True),
+        lambda: resize(path, made, ResizeOptions(), overwrite=True),
         lambda: convert(path, made, "plain", overwrite=True),
         lambda: convert(path, made, "full", overwrite=True),
         lambda: convert(path, made, "lora", rank=2, overwrite=True),

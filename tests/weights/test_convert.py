@@ -21,6 +21,7 @@ from orchestrator.weights.io.legacy_pickle import unpickled
 from orchestrator.weights.io.safetensors_io import Body, read_header
 from orchestrator.weights.io.writer import edit_metadata
 from orchestrator.weights.merge import merge
+from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
 from weights_samples import CONV, LAYERS, LINEAR, MID, OTHER, TE, lora, modules, read, sample, tensors, write
 
@@ -130,7 +131,7 @@ def test_with_the_base_every_family_becomes_whole_differences_and_can_be_merged(
     for name, change in _changes(source, weights_).items():
         np.testing.assert_allclose(after[name], change, rtol=1e-5, atol=1e-6)
     half = tmp_path / "half.safetensors"
-    merge(output, half, [0.5] * 26)
+    merge(output, half, MergeOptions([0.5] * 26))
     np.testing.assert_allclose(_changes(half)[MID], 0.5 * after[MID], rtol=1e-6)
 
 
@@ -159,7 +160,7 @@ def test_names_go_to_diffusers_and_back(tmp_path: Path, family: str) -> None:
         assert compare(source, path).cosine == pytest.approx(1, abs=1e-6)
         assert compare(source, path).norm_ratio == pytest.approx(1, abs=1e-6)
     merged = tmp_path / "merged.safetensors"
-    merge(there, merged, [0.5] * 26, unmapped=0.5)
+    merge(there, merged, MergeOptions([0.5] * 26, unmapped=0.5))
     assert compare(source, merged).norm_ratio == pytest.approx(0.5)
 
 
@@ -319,7 +320,7 @@ def test_a_file_is_exactly_like_itself_and_its_opposite(tmp_path: Path, family: 
     same = compare(source, source)
     assert (same.cosine, same.norm_ratio) == (1.0, 1.0)
     assert all(pair.cosine == 1.0 for pair in (*same.blocks.values(), *same.modules))
-    merge(source, output, [-0.5] * 26, unmapped=-0.5)
+    merge(source, output, MergeOptions([-0.5] * 26, unmapped=-0.5))
     turned = compare(source, output)
     assert turned.cosine == pytest.approx(-1)
     assert turned.norm_ratio == pytest.approx(0.5)
@@ -327,7 +328,7 @@ def test_a_file_is_exactly_like_itself_and_its_opposite(tmp_path: Path, family: 
 
 def test_modules_of_one_file_alone_count_as_nothing_in_the_other(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
-    merge(source, output, [0.0] + [1.0] * 25, prune=True)
+    merge(source, output, MergeOptions([0.0] + [1.0] * 25, zeroed="prune"))
     found = compare(source, output)
     assert found.only_first == (TE,)
     assert found.blocks["BASE"].cosine is None
@@ -358,7 +359,7 @@ def test_alphas_that_only_diffusers_metadata_state_are_heeded(tmp_path: Path) ->
     assert inspect(tmp_path / "stated.safetensors").to_json()["alphas"] == {"8": 5, "12": 1}
     for act in (
         lambda: convert(tmp_path / "stated.safetensors", output, "kohya"),
-        lambda: resize(tmp_path / "stated.safetensors", output, param=1000, save_precision="fp32"),
+        lambda: resize(tmp_path / "stated.safetensors", output, ResizeOptions(param=1000, save_precision="fp32")),
     ):
         act()
         assert compare(tmp_path / "stated.safetensors", output).norm_ratio == pytest.approx(1, rel=1e-5)
@@ -389,11 +390,11 @@ def test_pefts_own_files_have_their_alphas_in_a_file_beside_them(tmp_path: Path)
         (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}), "utf-8")
         np.testing.assert_allclose(_changes(source)[name], scale * up @ down, rtol=1e-6)
         for act in (
-            lambda: merge(source, output, "ALL"),
+            lambda: merge(source, output, MergeOptions("ALL")),
             lambda: convert(source, output, "kohya"),
             lambda: convert(source, output, "diffusers"),
             lambda: convert(source, output, "lora", rank=4),
-            lambda: resize(source, output, param=1e6, save_precision="fp32"),
+            lambda: resize(source, output, ResizeOptions(param=1e6, save_precision="fp32")),
         ):
             act()
             np.testing.assert_allclose(_changes(output)[name], scale * up @ down, rtol=1e-3, atol=1e-5)

@@ -19,6 +19,7 @@ from orchestrator.weights.io import dtypes, metadata, writer
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.state_dict import load_arrays, on_arrays, save_arrays
 from orchestrator.weights.merge import merge
+from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
 from weights_samples import (
     CONV,
@@ -60,7 +61,7 @@ def _list(**by_block: float) -> list[float]:
 @given(weight=a_weight, seed=st.integers(0, 9))
 def test_the_change_becomes_w_times_itself(tmp_path: Path, family: str, weight: float, seed: int) -> None:
     source, output = lora(tmp_path / "in.safetensors", family, seed=seed), tmp_path / "out.safetensors"
-    merge(source, output, [weight] * 26, unmapped=weight)
+    merge(source, output, MergeOptions([weight] * 26, unmapped=weight))
     after = changes(output)
     for name, before in changes(source).items():
         expected = weight * before
@@ -73,9 +74,9 @@ def test_the_change_becomes_w_times_itself(tmp_path: Path, family: str, weight: 
 def test_merging_twice_is_merging_by_the_product(tmp_path: Path, family: str, first: float, second: float) -> None:
     source = lora(tmp_path / "in.safetensors", family)
     one, two, once = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "once"))
-    merge(source, one, [first] * 26)
-    merge(one, two, [second] * 26)
-    merge(source, once, [first * second] * 26)
+    merge(source, one, MergeOptions([first] * 26))
+    merge(one, two, MergeOptions([second] * 26))
+    merge(source, once, MergeOptions([first * second] * 26))
     expected = changes(once)
     for name, change in changes(two).items():
         np.testing.assert_allclose(change, expected[name], rtol=1e-5, atol=1e-7)
@@ -86,7 +87,7 @@ def test_merging_twice_is_merging_by_the_product(tmp_path: Path, family: str, fi
 @given(weight=a_weight.filter(bool))
 def test_one_tensor_per_module_is_multiplied_and_rounded_once(tmp_path: Path, dtype: str, weight: float) -> None:
     source, output = lora(tmp_path / "in.safetensors", dtype=dtype), tmp_path / "out.safetensors"
-    merge(source, output, [weight] * 26)
+    merge(source, output, MergeOptions([weight] * 26))
     after = read(output)
     for key, before in read(source).items():
         scaled = key.endswith("lora_up.weight") and not key.startswith(OUT)
@@ -99,14 +100,14 @@ def test_one_tensor_per_module_is_multiplied_and_rounded_once(tmp_path: Path, dt
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
 def test_a_weight_of_one_is_identical_bit_for_bit(tmp_path: Path, family: str, dtype: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", family, dtype=dtype), tmp_path / "out.safetensors"
-    merge(source, output, "ALL")
+    merge(source, output, MergeOptions("ALL"))
     assert raw(output) == raw(source)
 
 
 def test_every_block_gets_its_own_weight_and_the_rest_the_option(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     given_ = {"BASE": 0.5, "IN01": -1.0, "IN04": 0.25, "MID": 2.0, "OUT03": 0.0}
-    report = merge(source, output, _list(**given_), unmapped=0.125)
+    report = merge(source, output, MergeOptions(_list(**given_), unmapped=0.125))
     before, after = changes(source), changes(output)
     for name, block in BLOCK.items():
         np.testing.assert_allclose(after[name], given_[block] * before[name], rtol=1e-6, atol=1e-9)
@@ -124,12 +125,12 @@ def test_every_block_gets_its_own_weight_and_the_rest_the_option(tmp_path: Path)
 def test_zero_keeps_zeroed_tensors_with_their_alpha_or_prunes_them(tmp_path: Path) -> None:
     source, kept, pruned = (tmp_path / f"{name}.safetensors" for name in ("in", "kept", "pruned"))
     lora(source, "loha-tucker", dtype="F16")
-    merge(source, kept, _list(BASE=0))
+    merge(source, kept, MergeOptions(_list(BASE=0)))
     assert read_header(kept).tensor_bytes == read_header(source).tensor_bytes
     for key, values in read(kept).items():
         if key.startswith(TE):
             assert values.any() == key.endswith(".alpha")
-    report = merge(source, pruned, _list(BASE=0), prune=True)
+    report = merge(source, pruned, MergeOptions(_list(BASE=0), zeroed="prune"))
     assert report.pruned == 1
     assert set(modules(pruned)) == set(LAYERS) - {TE}
 
@@ -138,17 +139,17 @@ def test_zero_keeps_zeroed_tensors_with_their_alpha_or_prunes_them(tmp_path: Pat
 def test_what_no_tensor_scales_is_refused_with_the_way_out(tmp_path: Path, family: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
     with pytest.raises(RecipeError, match="convert --to full") as caught:
-        merge(source, output, "BODY_HALF")
+        merge(source, output, MergeOptions("BODY_HALF"))
     assert "prune drops" in str(caught.value)
     assert not output.exists()
-    merge(source, output, _list(BASE=0), prune=True)
+    merge(source, output, MergeOptions(_list(BASE=0), zeroed="prune"))
     assert TE not in modules(output)
 
 
 @pytest.mark.parametrize("family", ["ia3", "glora"])
 def test_ia3_and_glora_scale_with_the_base(tmp_path: Path, family: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
-    merge(source, output, [0.5] * 26)
+    merge(source, output, MergeOptions([0.5] * 26))
     before, after = modules(source)[MID], modules(output)[MID]
     kind = kinds.recognize({part: value.shape for part, value in before.items()})
     assert kind is not None
@@ -159,7 +160,7 @@ def test_ia3_and_glora_scale_with_the_base(tmp_path: Path, family: str) -> None:
 @pytest.mark.parametrize(("family", "power"), [("lora", 2.0), ("locon-tucker", 1.5), ("loha", 2.0), ("loha-tucker", 3.0)])
 def test_compat_has_the_powers_of_supermerger(tmp_path: Path, family: str, power: float) -> None:
     source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
-    merge(source, output, [0.25] * 26, compat="supermerger-2023")
+    merge(source, output, MergeOptions([0.25] * 26, compat="supermerger-2023"))
     before, after = changes(source)[CONV], changes(output)[CONV]
     np.testing.assert_allclose(after, 0.25**power * before, rtol=1e-5, atol=1e-7)
 
@@ -169,15 +170,15 @@ def test_supermerger_did_not_know_conv_in(tmp_path: Path, compat: Compat | None,
     name = "lora_unet_conv_in"
     layers = {name: tensors("lora", (8, 4, 3), 2, np.random.default_rng(0))}
     source, output = write(tmp_path / "in.safetensors", layers), tmp_path / "out.safetensors"
-    merge(source, output, [0.25] * 26, compat=compat)
+    merge(source, output, MergeOptions([0.25] * 26, compat=compat))
     np.testing.assert_allclose(changes(output)[name], factor * changes(source)[name], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("prune", "zeroed"), [(False, "keep"), (True, "prune")])
 def test_a_merge_and_a_resize_note_what_became_of_zeroed_modules(tmp_path: Path, *, prune: bool, zeroed: str) -> None:
     source, merged, resized = (tmp_path / f"{name}.safetensors" for name in ("in", "merged", "resized"))
-    merge(lora(source), merged, _list(BASE=0), prune=prune)
-    resize(merged, resized, param=16, prune=prune)
+    merge(lora(source), merged, MergeOptions(_list(BASE=0), zeroed="prune" if prune else "keep"))
+    resize(merged, resized, ResizeOptions(param=16, zeroed="prune" if prune else "keep"))
     noted = metadata.provenance(read_header(resized).metadata)
     assert [(entry["operation"], entry["zeroed"]) for entry in noted] == [("merge", zeroed), ("resize", zeroed)]
 
@@ -185,7 +186,7 @@ def test_a_merge_and_a_resize_note_what_became_of_zeroed_modules(tmp_path: Path,
 def test_compat_refuses_what_that_tool_could_not(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors")
     with pytest.raises(RecipeError, match="negative"):
-        merge(source, tmp_path / "out.safetensors", [-1.0] * 26, compat="supermerger-2023")
+        merge(source, tmp_path / "out.safetensors", MergeOptions([-1.0] * 26, compat="supermerger-2023"))
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
@@ -195,15 +196,15 @@ def test_numbers_that_do_not_fit_are_an_error_and_leave_nothing(tmp_path: Path, 
     write(source, {TE: {**parts, "lora_up.weight": parts["lora_up.weight"] * 10}}, dtype)
     output.write_bytes(b"as it was")
     with pytest.raises(RecipeError, match="range"):
-        merge(source, output, [3.4e38] * 26)
+        merge(source, output, MergeOptions([3.4e38] * 26))
     assert output.read_bytes() == b"as it was"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.safetensors", "out.safetensors"]
 
 
 def test_the_header_says_what_was_done_and_its_hashes_are_true(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", ss_network_dim="4", ssmd_rating="5"), tmp_path / "out.safetensors"
-    merge(source, output, "FACE")
-    merge(output, tmp_path / "again.safetensors", _list(MID=0.5))
+    merge(source, output, MergeOptions("FACE"))
+    merge(output, tmp_path / "again.safetensors", MergeOptions(_list(MID=0.5)))
     header = read_header(tmp_path / "again.safetensors")
     noted = metadata.provenance(header.metadata)
     assert [entry["operation"] for entry in noted] == ["merge", "merge"]
@@ -218,13 +219,18 @@ def test_the_header_says_what_was_done_and_its_hashes_are_true(tmp_path: Path) -
 def test_the_same_merge_gives_the_same_bytes(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors", "lokr")
     for name in ("a", "b"):
-        merge(source, tmp_path / f"{name}.safetensors", "FACE")
+        merge(source, tmp_path / f"{name}.safetensors", MergeOptions("FACE"))
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
 def test_progress_ends_with_all_modules(tmp_path: Path) -> None:
     told: list[tuple[int, int, str]] = []
-    merge(lora(tmp_path / "in.safetensors"), tmp_path / "o.safetensors", "FACE", progress=lambda *seen: told.append(seen))
+    merge(
+        lora(tmp_path / "in.safetensors"),
+        tmp_path / "o.safetensors",
+        MergeOptions("FACE"),
+        progress=lambda *seen: told.append(seen),
+    )
     assert [done for done, _, _ in told] == [1, 2, 3, 4, 5, 6]
     assert {total for _, total, _ in told} == {6}
 
@@ -232,7 +238,7 @@ def test_progress_ends_with_all_modules(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["lora3x3", "locon", "loha"])
 def test_the_real_trainers_files_lose_what_face_leaves_out(tmp_path: Path, name: str) -> None:
     output = tmp_path / "out.safetensors"
-    report = merge(sample(name), output, "FACE")
+    report = merge(sample(name), output, MergeOptions("FACE"))
     assert (sum(report.modules.values()), report.outside) == (350, 0)
     assert read_header(output).tensor_bytes == read_header(sample(name)).tensor_bytes
     before, after = modules(sample(name)), modules(output)
@@ -248,7 +254,7 @@ def _same_or_zero(before: Mapping[str, Floats], after: Mapping[str, Floats], wei
 
 def test_a_list_of_17_says_what_becomes_of_the_others(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
-    report = merge(source, output, [0.5] * 17, unmapped=0.0)
+    report = merge(source, output, MergeOptions([0.5] * 17, unmapped=0.0))
     assert dict(zip(blocks.SD1, report.weights, strict=True))["IN06"] == 0
     assert not changes(output)[OUT].any()
 
@@ -257,7 +263,7 @@ def test_a_preset_file_gives_the_preset_its_name(tmp_path: Path) -> None:
     presets = tmp_path / "lbw.txt"
     presets.write_text("SOFT:" + ",".join(["0.5"] * 26) + "\n", encoding="utf-8")
     output = tmp_path / "out.safetensors"
-    report = merge(lora(tmp_path / "in.safetensors"), output, f"{presets}:SOFT")
+    report = merge(lora(tmp_path / "in.safetensors"), output, MergeOptions(f"{presets}:SOFT"))
     assert report.preset == "SOFT"
     assert json.dumps(report.to_json())
 
@@ -326,22 +332,22 @@ def test_sdxl_has_lists_of_20_and_12(tmp_path: Path, *, short: bool) -> None:
     write(source, {name: tensors("lora", (8, 8, None), 2, rng) for name in SDXL})
     order = blocks.SDXL_SHORT if short else blocks.SDXL
     given_ = [0.25 * (1 + position) for position in range(len(order))]
-    report = merge(source, output, given_, unmapped=0.125)
+    report = merge(source, output, MergeOptions(given_, unmapped=0.125))
     assert (report.architecture, len(report.weights), report.outside) == ("sdxl", 20, 1)
     before, after = changes(source), changes(output)
     for name, block in SDXL.items():
         weight = dict(zip(order, given_, strict=True)).get(block, 0.125)
         np.testing.assert_allclose(after[name], weight * before[name], rtol=1e-5, atol=1e-7)
     with pytest.raises(RecipeError, match="is a preset of"):
-        merge(source, output, "FACE")
+        merge(source, output, MergeOptions("FACE"))
 
 
 def test_verbs_work_on_state_dicts_too(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", dtype="F16"), tmp_path / "out.safetensors"
     arrays = load_arrays(source)
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
-    merged = on_arrays(merge, arrays, "FACE")
-    merge(source, output, "FACE")
+    merged = on_arrays(merge, arrays, MergeOptions("FACE"))
+    merge(source, output, MergeOptions("FACE"))
     for key, values in load_arrays(output).items():
         np.testing.assert_array_equal(merged[key], values)
     again = tmp_path / "again.safetensors"
@@ -352,7 +358,7 @@ def test_verbs_work_on_state_dicts_too(tmp_path: Path) -> None:
 
 
 def test_a_short_list_names_the_blocks_that_it_leaves_out(tmp_path: Path) -> None:
-    report = merge(lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors", [0.5] * 17, unmapped=0.0)
+    report = merge(lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors", MergeOptions([0.5] * 17, unmapped=0.0))
     left_out = ("IN00", "IN03", "IN06", "IN09", "IN10", "IN11", "OUT00", "OUT01", "OUT02")
     assert report.left_out == report.to_json()["left_out"] == left_out
     rows = report.table()

@@ -22,6 +22,7 @@ from orchestrator.weights.inspect import inspect
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.writer import edit_metadata, hashes
 from orchestrator.weights.merge import merge
+from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
 from orchestrator.weights.sweep import plot, sweep
 from weights_samples import CONV, LAYERS, LINEAR, MID, TE, UP, changes, lora, modules, read, tensors, write
@@ -75,7 +76,7 @@ def test_ranks_are_those_of_the_full_svd(  # noqa: PLR0917
     tmp_path: Path, rule: rank_selection.RankRule, dtype: str, seed: int, ratio: float, cap: int
 ) -> None:
     source, output = _file(tmp_path / "in.safetensors", seed=seed, dtype=dtype), tmp_path / "out.safetensors"
-    resize(source, output, param=ratio, new_rank=cap, rank_rule=rule, save_precision="fp32")
+    resize(source, output, ResizeOptions(param=ratio, new_rank=cap, rank_rule=rule, save_precision="fp32"))
     before, after = modules(source), modules(output)
     for name, parts in after.items():
         up, down = (
@@ -91,7 +92,7 @@ def test_ranks_are_those_of_the_full_svd(  # noqa: PLR0917
 @given(seed=st.integers(0, 1000), ratio=st.floats(2, 300))
 def test_the_error_is_what_was_cut_off(tmp_path: Path, seed: int, ratio: float) -> None:
     source, output = _file(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
-    report = resize(source, output, param=ratio, save_precision="fp32")
+    report = resize(source, output, ResizeOptions(param=ratio, save_precision="fp32"))
     before, after = modules(source), modules(output)
     lost = energy = 0.0
     for name, parts in after.items():
@@ -157,7 +158,7 @@ def test_shares_are_those_of_the_full_svd(
     tmp_path: Path, method: rank_selection.RankMethod, rule: rank_selection.RankRule, seed: int, share: float
 ) -> None:
     source, output = _file(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
-    resize(source, output, method=method, param=share, rank_rule=rule, save_precision="fp32")
+    resize(source, output, ResizeOptions(method=method, param=share, rank_rule=rule, save_precision="fp32"))
     before, after = modules(source), modules(output)
     for name, parts in after.items():
         values = np.linalg.svd(_whole(before[name]).astype(np.float64), compute_uv=False)
@@ -225,7 +226,7 @@ def test_ranks_are_those_that_either_program_returned(  # noqa: PLR0917
 
 def test_a_fixed_rank_is_that_rank_even_beyond_the_spectrum(tmp_path: Path) -> None:
     source, output = _file(tmp_path / "in.safetensors", rank=4), tmp_path / "out.safetensors"
-    resize(source, output, method="fixed", new_rank=6, new_conv_rank=5, save_precision="fp32")
+    resize(source, output, ResizeOptions(method="fixed", new_rank=6, new_conv_rank=5, save_precision="fp32"))
     before, after = modules(source), modules(output)
     for name, parts in after.items():
         assert parts["lora_down.weight"].shape[0] == (6 if LAYERS[name][2] is None else 5)
@@ -255,14 +256,14 @@ def test_all_ways_of_factorizing_agree(method: svd.Factorization) -> None:
 def test_a_zero_product_stays_as_rank_one_of_zeros_or_goes(tmp_path: Path) -> None:
     source, merged, output = (tmp_path / f"{name}.safetensors" for name in ("in", "merged", "out"))
     _file(source, dtype="F16")
-    merge(source, merged, [0.0] + [1.0] * 25)
-    resize(merged, output, param=16)
+    merge(source, merged, MergeOptions([0.0] + [1.0] * 25))
+    resize(merged, output, ResizeOptions(param=16))
     parts = modules(output)[TE]
     assert parts["lora_up.weight"].shape == (40, 1)
     assert not parts["lora_up.weight"].any()
     assert not parts["lora_down.weight"].any()
     assert float(parts["alpha"]) == 0.5
-    report = resize(merged, output, param=16, prune=True)
+    report = resize(merged, output, ResizeOptions(param=16, zeroed="prune"))
     assert report.pruned == 1
     assert TE not in modules(output)
 
@@ -270,13 +271,13 @@ def test_a_zero_product_stays_as_rank_one_of_zeros_or_goes(tmp_path: Path) -> No
 @pytest.mark.parametrize("family", ["locon-tucker", "loha", "loha-tucker", "lokr", "lokr-tucker", "lokr-whole"])
 def test_other_families_are_converted_with_the_error_said(tmp_path: Path, family: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", family, rank=2), tmp_path / "out.safetensors"
-    exact = resize(source, output, param=1e6, save_precision="fp32")
+    exact = resize(source, output, ResizeOptions(param=1e6, save_precision="fp32"))
     before, after = modules(source), modules(output)
     for name, parts in after.items():
         np.testing.assert_allclose(_whole(parts), _whole(before[name]), rtol=1e-3, atol=1e-5)
         assert parts["lora_down.weight"].ndim == (2 if LAYERS[name][2] is None else 4)
     assert exact.relative_error < 1e-3
-    coarse = resize(source, output, method="fixed", new_rank=1, save_precision="fp32")
+    coarse = resize(source, output, ResizeOptions(method="fixed", new_rank=1, save_precision="fp32"))
     assert sum(coarse.converted.values()) >= (2 if family == "locon-tucker" else 6)
     lost = sum(np.linalg.norm(_whole(before[name]) - _whole(parts)) ** 2 for name, parts in modules(output).items())
     whole = sum(np.linalg.norm(_whole(parts)) ** 2 for parts in before.values())
@@ -287,7 +288,7 @@ def test_other_families_are_converted_with_the_error_said(tmp_path: Path, family
 def test_what_is_no_thin_product_is_refused(tmp_path: Path, family: str) -> None:
     output = tmp_path / "out.safetensors"
     with pytest.raises(RecipeError, match="low-rank"):
-        resize(lora(tmp_path / "in.safetensors", family), output)
+        resize(lora(tmp_path / "in.safetensors", family), output, ResizeOptions())
     assert not output.exists()
 
 
@@ -296,7 +297,7 @@ def test_what_is_no_thin_product_is_refused(tmp_path: Path, family: str) -> None
 def test_a_target_size_is_kept_and_used(tmp_path: Path, seed: int, share: float) -> None:
     source, output = _file(tmp_path / "in.safetensors", seed=seed, dtype="F16"), tmp_path / "out.safetensors"
     size = share * read_header(source).tensor_bytes
-    report = resize(source, output, method="size_mb", param=size / 2**20)
+    report = resize(source, output, ResizeOptions(method="size_mb", param=size / 2**20))
     assert report.bytes_after == read_header(output).tensor_bytes <= size
     if report.bytes_after < read_header(source).tensor_bytes:
         assert report.threshold is not None
@@ -310,7 +311,7 @@ def test_what_is_retained_is_measured_on_the_change_itself(tmp_path: Path) -> No
     rng = np.random.default_rng(3)
     one, other = (tensors("lora", LAYERS[name], 4, rng) for name in (TE, MID))
     source = write(tmp_path / "in.safetensors", {TE: one, MID: {**other, "alpha": np.array(40, np.float32)}})
-    report = resize(source, tmp_path / "out.safetensors", method="fixed", new_rank=1, save_precision="float")
+    report = resize(source, tmp_path / "out.safetensors", ResizeOptions(method="fixed", new_rank=1, save_precision="float"))
     before, after = changes(source), changes(tmp_path / "out.safetensors")
     energy = [sum(float(np.square(change).sum()) for change in found.values()) for found in (before, after)]
     assert report.retained == pytest.approx((energy[1] / energy[0]) ** 0.5, rel=1e-5)
@@ -323,8 +324,8 @@ def test_zero_modules_that_are_pruned_leave_room_for_the_others(tmp_path: Path) 
         modules_[name] = {part: values * (part == "alpha") for part, values in modules_[name].items()}
     source = write(tmp_path / "in.safetensors", modules_, "F16")
     size = sum(2 * values.size for name in modules_ if name not in (CONV, UP) for values in modules_[name].values()) / 2**20
-    kept = resize(source, tmp_path / "kept.safetensors", method="size_mb", param=size)
-    pruned = resize(source, tmp_path / "pruned.safetensors", method="size_mb", param=size, prune=True)
+    kept = resize(source, tmp_path / "kept.safetensors", ResizeOptions(method="size_mb", param=size))
+    pruned = resize(source, tmp_path / "pruned.safetensors", ResizeOptions(method="size_mb", param=size, zeroed="prune"))
     assert (pruned.pruned, pruned.retained) == (2, pytest.approx(1, abs=1e-3))
     assert kept.retained < pruned.retained
 
@@ -332,18 +333,18 @@ def test_zero_modules_that_are_pruned_leave_room_for_the_others(tmp_path: Path) 
 def test_what_makes_no_sense_is_said_all_at_once(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     with pytest.raises(RecipeError) as caught:
-        resize(source, output, method="sv_fro", param=1.5, new_rank=0, new_conv_rank=-1)
+        resize(source, output, ResizeOptions(method="sv_fro", param=1.5, new_rank=0, new_conv_rank=-1))
     assert [problem.where for problem in caught.value.problems] == ["new_rank", "new_conv_rank", "sv_fro"]
     with pytest.raises(RecipeError, match="too small"):
-        resize(source, output, method="size_mb", param=1e-5)
+        resize(source, output, ResizeOptions(method="size_mb", param=1e-5))
     with pytest.raises(RecipeError, match="save_precision"):
-        resize(source, output, save_precision="fp17")
+        resize(source, output, ResizeOptions(save_precision="fp17"))
     assert not output.exists()
 
 
 def test_metadata_are_those_of_sd_scripts(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors", ss_training_comment="None", ss_network_dim="4", ssmd_tags="a, b")
-    resize(source, tmp_path / "out.safetensors", param=16)
+    resize(source, tmp_path / "out.safetensors", ResizeOptions(param=16))
     entries = read_header(tmp_path / "out.safetensors").metadata
     assert entries["ss_training_comment"] == "Dynamic resize with sv_ratio: 16.0 from 4; None"
     assert (entries["ss_network_dim"], entries["ss_network_alpha"], entries["ssmd_tags"]) == ("Dynamic", "Dynamic", "a, b")
@@ -379,7 +380,7 @@ def test_a_sweep_keeps_to_the_rank_asked_for(tmp_path: Path, new_rank: int | Non
 def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors", "lora", rank=4)
     (tmp_path / f".out.safetensors.{os.getpid()}.part").write_bytes(b"of a process that had the same number")
-    resize(source, tmp_path / "out.safetensors", param=4)
+    resize(source, tmp_path / "out.safetensors", ResizeOptions(param=4))
     assert read_header(tmp_path / "out.safetensors").entries
     (tmp_path / f".told.safetensors.{os.getpid()}.part").write_bytes(b"of another")
     edit_metadata(source, tmp_path / "told.safetensors", {"ssmd_rating": "5"})
@@ -393,8 +394,8 @@ def test_a_sweep_is_so_many_resizes(tmp_path: Path) -> None:
     assert [(row.sv_ratio, row.block_weights) for row in found.rows] == [(r, b) for b in ("-", "FACE") for r in (4, 16, 64)]
     for row in found.rows:
         alone, merged = tmp_path / "alone.safetensors", tmp_path / "merged.safetensors"
-        merge(source, merged, "ALL" if row.block_weights == "-" else "FACE")
-        report = resize(merged, alone, param=row.sv_ratio)
+        merge(source, merged, MergeOptions("ALL" if row.block_weights == "-" else "FACE"))
+        report = resize(merged, alone, ResizeOptions(param=row.sv_ratio))
         assert row.path is not None
         assert (row.tensor_bytes, read_header(row.path).tensor_bytes) == (report.bytes_after, report.bytes_after)
         assert row.retained == pytest.approx(report.retained, abs=1e-6)
@@ -435,7 +436,7 @@ def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(library.parent)}
     done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    resize(source, ours, param=16, new_rank=128, rank_rule="sd-scripts-0.10", save_precision="fp32")
+    resize(source, ours, ResizeOptions(param=16, new_rank=128, rank_rule="sd-scripts-0.10", save_precision="fp32"))
     one, other = modules(theirs), modules(ours)
     assert {key: value.shape for key, value in read(theirs).items()} == {key: value.shape for key, value in read(ours).items()}
     for name in LAYERS:
@@ -450,6 +451,6 @@ def test_a_loha_that_became_a_lora_says_so_in_its_arguments(tmp_path: Path) -> N
     source, output = lora(tmp_path / "in.safetensors", "loha-tucker"), tmp_path / "out.safetensors"
     told = {"ss_network_args": json.dumps({"algo": "loha", "use_tucker": "True", "conv_dim": "4"})}
     edit_metadata(source, tmp_path / "told.safetensors", told)
-    resize(tmp_path / "told.safetensors", output, param=16)
+    resize(tmp_path / "told.safetensors", output, ResizeOptions(param=16))
     assert json.loads(read_header(output).metadata["ss_network_args"]) == {"algo": "locon", "conv_dim": "4"}
     assert inspect(output, norms=False).adapter.family == "lora"

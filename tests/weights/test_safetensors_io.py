@@ -27,6 +27,7 @@ from orchestrator.weights.io import dtypes, metadata, safetensors_io, writer
 from orchestrator.weights.io.safetensors_io import Entry, canonical, encode_header, read_header
 from orchestrator.weights.io.writer import edit_metadata
 from orchestrator.weights.merge import merge
+from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
 from weights_samples import LAYERS, LINEAR, OTHER, TE, lora, raw, read, sample, tensors, write
 
@@ -118,7 +119,7 @@ def test_no_damage_to_a_header_ends_in_anything_but_an_error_or_a_sound_file(tmp
         changed[data.draw(st.integers(0, length - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "changed.safetensors"
     path.write_bytes(bytes(changed[: data.draw(st.sampled_from([len(changed), length, length - 1]))]))
-    for act in (read_header, inspect, lambda file: merge(file, tmp_path / "out.safetensors", "FACE")):
+    for act in (read_header, inspect, lambda file: merge(file, tmp_path / "out.safetensors", MergeOptions("FACE"))):
         with contextlib.suppress(OrchestratorError):
             act(path)
 
@@ -238,18 +239,18 @@ def test_the_input_is_never_the_output_unless_asked(tmp_path: Path) -> None:
     (tmp_path / "link.safetensors").symlink_to(source)
     for output in (source, tmp_path / "link.safetensors"):
         for act in (merge, resize, convert, edit_metadata):
-            arguments = {merge: ("FACE",), edit_metadata: ({},)}.get(act, ())
+            arguments = {merge: (MergeOptions("FACE"),), resize: (ResizeOptions(),), edit_metadata: ({},)}.get(act, ())
             with pytest.raises(RecipeError, match="input itself"):
                 act(source, output, *arguments)
     assert source.read_bytes() == before
-    merge(source, source, [0.5] * 26, overwrite=True)
+    merge(source, source, MergeOptions([0.5] * 26), overwrite=True)
     assert source.read_bytes() != before
 
 
 @pytest.mark.parametrize(("name", "said"), [("a.ckpt", "not a name"), ("no/where.safetensors", "does not exist")])
 def test_an_output_that_cannot_be_is_refused_first(tmp_path: Path, name: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
-        merge(lora(tmp_path / "a.safetensors"), tmp_path / name, "FACE")
+        merge(lora(tmp_path / "a.safetensors"), tmp_path / name, MergeOptions("FACE"))
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -281,8 +282,8 @@ def test_shapes_that_do_not_fit_are_problems_not_crashes(tmp_path: Path, data: s
     for act in (
         inspect,
         lambda file: compare(file, file),
-        lambda file: merge(file, out, [0.5] * 26),
-        lambda file: resize(file, out),
+        lambda file: merge(file, out, MergeOptions([0.5] * 26)),
+        lambda file: resize(file, out, ResizeOptions()),
         lambda file: convert(file, out, "full"),
         lambda file: convert(file, out, "lora", rank=2),
         lambda file: convert(file, out, "diffusers"),

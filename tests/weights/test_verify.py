@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from orchestrator import weights
 from orchestrator.cli import app
-from orchestrator.cli.inspect import expectation
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError, RecipeError
 from orchestrator.models import blocks
@@ -27,9 +26,10 @@ from orchestrator.weights.convert import convert
 from orchestrator.weights.inspect import inspect
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.merge import merge
+from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
 from orchestrator.weights.sweep import sweep
-from orchestrator.weights.verify import verify
+from orchestrator.weights.verify import expectation, verify
 from weights_samples import LAYERS, TE, lora, modules, read, sample, tensors, write
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_zero_blocks_show_the_preset(tmp_path: Path, preset: str, family: str) -
     names_ += [f"lora_unet_down_blocks_{level}_downsamplers_0_conv" for level in range(3)]
     names_ += [f"lora_unet_up_blocks_{level}_resnets_{index}_time_emb_proj" for level in range(4) for index in range(3)]
     write(source, {name: tensors(family, shape, 2, rng) for name in names_})
-    merge(source, output, preset)
+    merge(source, output, MergeOptions(preset))
     found = inspect(output)
     assert found.preset == preset
     vector = found.block_vector
@@ -148,7 +148,7 @@ def test_what_cannot_be_told_is_unknown(tmp_path: Path) -> None:
     verdicts = {check.what: str(check.status) for check in found.checks}
     for what in ("family", "metadata: network module", "trigger words", "seven", "block weights"):
         assert verdicts[what] == "UNKNOWN"
-    merge(path, tmp_path / "b.safetensors", [0.5] * 26)
+    merge(path, tmp_path / "b.safetensors", MergeOptions([0.5] * 26))
     again = verify(tmp_path / "b.safetensors", promised)
     assert {check.what: str(check.status) for check in again.checks}["block weights"] == "PASS"
 
@@ -157,8 +157,8 @@ def test_the_release_pipeline_passes_its_own_promises_and_each_slip_fails(tmp_pa
     merged, resized = (tmp_path / f"{name}.safetensors" for name in ("merged", "resized"))
     promised = {**PROMISED, "tensor_bytes": None, "block_weights": "FACE"}
     promised["resize"] = {"method": "sv_ratio", "param": 16.0, "new_rank": 128, "rank_rule": "2023"}
-    merge(sample("lora3x3"), merged, "FACE")
-    resize(merged, resized, param=16, new_rank=128)
+    merge(sample("lora3x3"), merged, MergeOptions("FACE"))
+    resize(merged, resized, ResizeOptions(param=16, new_rank=128))
     found = verify(resized, promised)
     assert found.verdict == "PASS", found.to_json()
     assert any("FACE" in line for line in found.made_by)
@@ -174,7 +174,9 @@ def test_a_resize_before_the_merge_fails(tmp_path: Path) -> None:
         source = wide
         for operation in order.split()[0], "merge" if order.startswith("resize") else "resize":
             output = tmp_path / f"{order} {operation}.safetensors"
-            merge(source, output, "FACE") if operation == "merge" else resize(source, output, param=4, new_rank=128)
+            merge(source, output, MergeOptions("FACE")) if operation == "merge" else resize(
+                source, output, ResizeOptions(param=4, new_rank=128)
+            )
             source = output
         verdicts[order] = verify(source, promised).verdict
     assert verdicts == {"merge first": "PASS", "resize first": "FAIL"}
@@ -189,7 +191,7 @@ def test_the_rank_rules_are_told_apart(tmp_path: Path) -> None:
         made[name.replace("conv", "to_q")] = {**parts, "alpha": np.array(6, np.float32)}
     source, output = write(tmp_path / "in.safetensors", made), tmp_path / "out.safetensors"
     for rule in ("2023", "sd-scripts-0.10"):
-        resize(source, output, param=16, new_rank=128, rank_rule=rule)
+        resize(source, output, ResizeOptions(param=16, new_rank=128, rank_rule=rule))
         for asked in ("2023", "sd-scripts-0.10"):
             promised = {"resize": {"method": "sv_ratio", "param": 16, "new_rank": 128, "rank_rule": asked}}
             checks = {check.what: check.status for check in verify(output, promised).checks}
@@ -224,8 +226,8 @@ def test_what_is_not_finite_or_becomes_so_is_said_of_its_module(tmp_path: Path, 
     assert [check.what for check in verify(path).checks if not check.status.ok] == ["numbers"]
     assert json.dumps(inspect(path).to_json(), allow_nan=False)
     works: list[Callable[[], object]] = [
-        lambda: resize(path, output),
-        lambda: resize(path, output, method="size_mb", param=1),
+        lambda: resize(path, output, ResizeOptions()),
+        lambda: resize(path, output, ResizeOptions(method="size_mb", param=1)),
         lambda: convert(path, output, "lora", rank=2),
         lambda: convert(path, output, "full"),
     ]
@@ -299,8 +301,8 @@ def test_a_resize_step_is_a_process_of_its_own(tmp_path: Path) -> None:
         ({"kind": "mix"}, "neither merge nor resize"),
         ({"params": {"block_weight": 1}}, "did you mean block_weights"),
         ({"params": {"block_weights": [1.0] * 26, "zeroed": "burn"}}, "neither keep nor prune"),
-        ({"output": ""}, "is no path"),
-        ({"more": 1}, "is no request"),
+        ({"output": ""}, "is not a path"),
+        ({"more": 1}, "is not a request"),
         ({"params": {"block_weights": [1.0] * 3}}, "3 values"),
         ({"input": "missing.safetensors"}, "cannot be read"),
     ],
@@ -373,7 +375,7 @@ def test_a_sum_can_be_resized_at_once(tmp_path: Path) -> None:
         (("merge", "a.safetensors", "b.safetensors"), "--block-weights"),
         (("merge", "a.safetensors", "b.safetensors", "--block-weights", "FACE", "--compat", "x"), "unknown"),
         (("merge", "a.safetensors:1", "c.safetensors:2", "b.safetensors", "--block-weights", "FACE"), "after their names"),
-        (("merge", "a.safetensors:x", "b.safetensors"), "no ratio"),
+        (("merge", "a.safetensors:x", "b.safetensors"), "is not a ratio"),
         (("resize", "a.safetensors", "b.safetensors"), "one method"),
         (("resize", "a.safetensors", "b.safetensors", "--sv-ratio", "2", "--sv-fro", "0.5"), "one method"),
         (("resize", "a.safetensors", "b.safetensors", "--sv-ratio", "2", "--rank-rule", "2022"), "2023"),

@@ -19,6 +19,7 @@ from orchestrator.errors import NotReady, Problem
 from orchestrator.plan.step import StepKind
 from orchestrator.run.workspace import Selection, Workspace
 from orchestrator.weights.merge import merge
+from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
 from tools.demo_world import vocabulary as words
 from tools.demo_world.bench import SUBJECTS, Ask, Row, Subject, asks, counted, measure, pictures
@@ -175,7 +176,7 @@ def _without(wish: Wish, setting: Setting) -> Result:
     own = list(pictures(models.load(setting.base), wanted, setting.clip_skip))
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / wish.released.name
-        merge(wish.released, file, [0.0] * 26, unmapped=0.0)
+        merge(wish.released, file, MergeOptions([0.0] * 26, unmapped=0.0))
         model = models.load(setting.base)
         BakedModel(model, [file]).set((1.0,))
         drawn = list(pictures(model, wanted, setting.clip_skip))
@@ -198,7 +199,7 @@ def _compressed(whole: Path, wish: Wish, setting: Setting) -> list[Result]:
     with tempfile.TemporaryDirectory() as name:
         for ratio in RATIOS:
             file = Path(name) / f"{ratio:g}.safetensors"
-            resize(whole, file, param=ratio)
+            resize(whole, file, ResizeOptions(param=ratio))
             smaller = drawn(file)
             row = counted(smaller, wish.subject)
             alike = mean(_alike(a, b) for (_, a), (_, b) in zip(original, smaller, strict=True))

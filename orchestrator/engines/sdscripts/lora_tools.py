@@ -17,16 +17,16 @@ from orchestrator.models import blocks
 from orchestrator.system import settings
 from orchestrator.weights.ingredient import Ingredient
 from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.options import ResizeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.recipe import Option, Recipe, Resize
+    from orchestrator.recipe import Option, Recipe
     from orchestrator.system.process import Command
 
 MERGE, RESIZE = "networks/svd_merge_lora.py", "networks/resize_lora.py"
-METHODS = ("sv_ratio", "sv_fro", "sv_cumulative")
 _SUPPORTED = ("lora_down.weight", "lora_up.weight", "alpha")
 # Options with a recipe key of their own (empty: set by the orchestrator). On the command line they begin with "--".
 OWNED: dict[str, dict[str, str]] = {
@@ -115,7 +115,7 @@ def command(kind: str, recipe: Recipe, lora: Path, output: Path, work: Path) -> 
         return merge(inputs, output, work, file_ranks, recipe.training.save_precision, recipe.merge.options)
     if recipe.resize is None:
         raise RecipeError(Problem(f"{recipe.name}: resize", "is missing"))
-    return resize(lora, output, work, recipe.resize, file_ranks)
+    return resize(lora, output, work, ResizeOptions.of_table(recipe.resize), file_ranks, recipe.resize.options)
 
 
 def unsupported(lora: Path, tool: str) -> list[Problem]:
@@ -143,7 +143,14 @@ def ranks(lora: Path) -> tuple[int, int]:
     return linear, convolution
 
 
-def resize(lora: Path, output: Path, work: Path, table: Resize, file_ranks: tuple[int, int]) -> Command:
+def resize(  # noqa: PLR0917 - the program's inputs
+    lora: Path,
+    output: Path,
+    work: Path,
+    options: ResizeOptions,
+    file_ranks: tuple[int, int],
+    program_options: Mapping[str, Option],
+) -> Command:
     """Return the command of networks/resize_lora.py.
 
     The default of its --new_rank is 4, which caps the ranks of every method: here it is the recipe's, or the file's.
@@ -153,22 +160,21 @@ def resize(lora: Path, output: Path, work: Path, table: Resize, file_ranks: tupl
         lora: the input file.
         output: the file to write.
         work: folder in which the command runs.
-        table: the recipe's ``resize`` table.
+        options: method, ranks and precision.
         file_ranks: ranks of the file: linear layers, convolutions.
+        program_options: further options of the program.
 
     Raises:
         RecipeError: the tool would corrupt the file.
     """
     if lora.is_file() and (found := unsupported(lora, "resize_lora.py")):
         raise RecipeError(found)
-    rank = table.new_rank or max(file_ranks)
-    argv = ["--model", str(lora), "--save_to", str(output), "--save_precision", table.save_precision]
-    argv += ["--new_rank", str(rank), "--new_conv_rank", str(table.new_conv_rank or rank)]
-    for method in METHODS:
-        value = getattr(table, method)
-        if value is not None:
-            argv += ["--dynamic_method", method, "--dynamic_param", network_args.text(value)]
-    return launch.command(RESIZE, [*argv, *_flags(table.options), "--verbose"], work, {})
+    rank = options.new_rank or max(file_ranks)
+    argv = ["--model", str(lora), "--save_to", str(output), "--save_precision", options.save_precision]
+    argv += ["--new_rank", str(rank), "--new_conv_rank", str(options.new_conv_rank or rank)]
+    if options.method != "fixed":
+        argv += ["--dynamic_method", options.method, "--dynamic_param", network_args.text(options.param)]
+    return launch.command(RESIZE, [*argv, *_flags(program_options), "--verbose"], work, {})
 
 
 def merge(  # noqa: PLR0917 - the program's inputs

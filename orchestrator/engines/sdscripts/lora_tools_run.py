@@ -7,13 +7,12 @@ import re
 import tempfile
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engines.sdscripts import checkout, environment, lora_tools, parser_options
 from orchestrator.errors import NotReady, Problem, RecipeError, StepFailed, near_miss
-from orchestrator.recipe import Resize
 from orchestrator.system import settings
 from orchestrator.system.child import LOG, ChildCallbacks
 from orchestrator.system.log_tail import last_lines
@@ -21,11 +20,12 @@ from orchestrator.system.process import Command, run
 from orchestrator.weights.io.safetensors_io import check_output, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from orchestrator.recipe import Option, Scalar
     from orchestrator.system.child import Progress
     from orchestrator.weights.ingredient import Ingredient
+    from orchestrator.weights.options import ResizeOptions
 
     Tick = Callable[[int, int, str], None]
 
@@ -106,14 +106,14 @@ def merge(ingredients: Sequence[Ingredient], output: Path, options: ToolOptions,
 
 
 def resize(
-    source: Path, output: Path, method: Mapping[str, Any], options: ToolOptions, tick: Tick | None = None
+    source: Path, output: Path, resize_options: ResizeOptions, options: ToolOptions, tick: Tick | None = None
 ) -> ToolReport:
     """Run networks/resize_lora.py.
 
     Args:
         source: the input file.
         output: the file to write.
-        method: new_rank, new_conv_rank, one of sv_ratio, sv_fro, sv_cumulative; rank_rule if the command line sets one.
+        resize_options: method and ranks.
         options: precision and further options.
         tick: called with (done, total, note).
 
@@ -121,16 +121,16 @@ def resize(
     """
     program_options = _parse_options(lora_tools.RESIZE, options.options)
     rule = lora_tools.rank_rule(settings.sd_scripts())
-    if method.get("rank_rule") not in (None, rule):
-        raise RecipeError(Problem("--rank-rule", f"is {method['rank_rule']!r}; this resize_lora.py has {rule!r}"))
+    if resize_options.rank_rule != rule:
+        raise RecipeError(Problem("--rank-rule", f"is {resize_options.rank_rule!r}; this resize_lora.py has {rule!r}"))
+    if problems := list(resize_options.problems()):
+        raise RecipeError(problems)
     _check_files([source], output, options, "resize_lora.py")
-    fields = {name: value for name, value in method.items() if value is not None}
-    fields |= {"rank_rule": rule, "options": program_options, "save_precision": _precision(options)}
-    table = Resize.model_validate_json(json.dumps(fields))
+    resize_options = replace(resize_options, save_precision=_precision(options))
     ranks = lora_tools.ranks(source)
 
     def command(target: Path, work: Path) -> Command:
-        return lora_tools.resize(source.absolute(), target, work, table, ranks)
+        return lora_tools.resize(source.absolute(), target, work, resize_options, ranks, program_options)
 
     return _run(lora_tools.RESIZE, command, output, tick)
 

@@ -6,44 +6,32 @@ which keeps one more in every layer that is not zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, assert_never
+from dataclasses import replace
+from typing import TYPE_CHECKING, assert_never
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from orchestrator.weights.families.svd import Doubles
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.weights.families import low_rank, svd
+from orchestrator.weights.io import dtypes
 
-RankMethod = Literal["sv_ratio", "sv_fro", "sv_cumulative", "fixed", "size_mb"]
-RankRule = Literal["2023", "sd-scripts-0.10"]
+if TYPE_CHECKING:
+    from orchestrator.recipe.outputs import RankMethod, RankRule
+    from orchestrator.weights.families.adapter import Adapter, AdapterModule
+    from orchestrator.weights.families.svd import Doubles
+    from orchestrator.weights.io.safetensors_io import Body
+    from orchestrator.weights.options import ResizeOptions
 
 ZERO = 1e-6
 """A largest singular value at or below this is a zero layer, of rank 1 (resize_lora.py MIN_SV)."""
 
+_GAP = 1e-4
 
-NO_CAP = 1 << 30
 
-
-@dataclass(frozen=True, slots=True)
-class RankOptions:
-    """What a resize is asked for: method and its parameter, largest ranks, rule, type of the file, zero modules dropped."""
-
-    method: RankMethod
-    param: float
-    cap: int
-    conv_cap: int
-    rule: RankRule
-    dtype: str
-    prune: bool
-
-    @property
-    def caps(self) -> tuple[tuple[str, int], ...]:
-        """The largest ranks by their names."""
-        return (("new_rank", self.cap), ("new_conv_rank", self.conv_cap))
-
-    def rank(self, values: Doubles, full: int, *, conv: bool) -> int:
-        """Return the rank of one layer, as :func:`choose` does."""
-        return choose(values, full, self.conv_cap if conv else self.cap, method=self.method, param=self.param, rule=self.rule)
+def layer_rank(options: ResizeOptions, values: Doubles, full: int, *, conv: bool) -> int:
+    """Return the rank of one layer under the options of a resize, as :func:`choose` does."""
+    cap = options.conv_cap if conv else options.cap
+    return choose(values, full, cap, method=options.method, param=options.param, rule=options.rank_rule)
 
 
 def choose(values: Doubles, full: int, cap: int, *, method: RankMethod, param: float, rule: RankRule) -> int:
@@ -78,3 +66,44 @@ def choose(values: Doubles, full: int, cap: int, *, method: RankMethod, param: f
 
 def _first(cumulative: Doubles, target: float) -> int:
     return min(int(np.searchsorted(cumulative, target)), len(cumulative) - 1) + 1
+
+
+def ratio_for_size(adapter: Adapter, body: Body, options: ResizeOptions) -> float:
+    """Return the largest sv_ratio whose file has at most ``options.param`` MiB of tensors.
+
+    Raises:
+        RecipeError: even rank 1 everywhere is larger.
+    """
+    dtype = dtypes.dtype_of(options.save_precision)
+    spectra: list[tuple[Doubles, low_rank.LowRank, AdapterModule]] = []
+    for module in adapter.modules:
+        product = low_rank.product(module, dtypes.load_module(body, module), adapter.architecture)
+        spectra.append((svd.factorize(product.up, product.down).values, product.emptied(), module))
+
+    def size(threshold: float) -> int:
+        total, candidate = 0, replace(options, method="sv_ratio", param=threshold)
+        for values, product, module in spectra:
+            rank = layer_rank(candidate, values, product.full_rank, conv=product.kernel is not None)
+            if options.zeroed == "keep" or values.any():
+                total += low_rank.size(module, product, rank, dtype)
+        return total
+
+    limit = options.param * 2**20
+    candidates = np.unique(np.concatenate([values[0] / values[values > ZERO] for values, _, _ in spectra]))
+    if size(1.0) > limit:
+        smallest = f"{options.param:g} MiB is too small: rank 1 everywhere needs {size(1.0) / 2**20:.2f}"
+        raise RecipeError(Problem("size_mb", smallest, "prune zero blocks, or allow more"))
+    low, high = 0, len(candidates) - 1
+    # Values strictly above the threshold are kept, so the ratio of a value itself still leaves it out.
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if size(float(candidates[middle])) <= limit else (low, middle - 1)
+    if not len(candidates):
+        return 1.0
+    beyond = float(candidates[-1]) * 1.001
+    if size(beyond) <= limit:
+        return beyond
+    # Between two values, and not too near to either: the file's own factorization may see them a little differently.
+    while low > 0 and candidates[low] / candidates[low - 1] < 1 + _GAP:
+        low -= 1
+    return float(np.sqrt(candidates[low] * candidates[low - 1])) if low else 1.0

@@ -56,7 +56,8 @@ def on_arrays(verb: Callable[..., Any], arrays: Mapping[str, Any], *arguments: A
     """Apply a verb that takes an input and an output path (merge, resize, convert) to a state dict; return the new one.
 
     >>> from orchestrator.weights.merge import merge
-    >>> half = on_arrays(merge, load_arrays(EXAMPLE), [0.5] * 26)
+    >>> from orchestrator.weights.options import MergeOptions
+    >>> half = on_arrays(merge, load_arrays(EXAMPLE), MergeOptions([0.5] * 26))
     >>> sorted(half) == sorted(load_arrays(EXAMPLE))
     True
     """

@@ -7,15 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import OrchestratorError, Problem, RecipeError
 from orchestrator.weights.checks import Check, CheckStatus, as_json, overall
+from orchestrator.weights.families import expected_tensors
 from orchestrator.weights.inspect import Inspection, inspect
+from orchestrator.weights.options import ResizeOptions
 from orchestrator.weights.verify import tensor_checks
 from orchestrator.weights.verify.provenance import history
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from orchestrator.recipe import Recipe
 
 Expectation = Mapping[str, Any]
 
@@ -93,3 +97,46 @@ def _kept(found: Inspection, promised: Expectation) -> Iterable[Check]:
             yield _told(what, *answer)
     for key in known.keys() - tensor_checks.KEYS:
         yield _told(key, None, "not a promise that can be checked in a file")
+
+
+def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any]:
+    """Return what a recipe promises of its finished file, as plain JSON for :func:`verify`.
+
+    Args:
+        recipe: what made the file.
+        checkpoint: its base model; of the embedded engine's the sizes of the layers are read.
+    """
+    network, resize = recipe.network, recipe.resize
+    sized = recipe.engine == "sd-scripts" or checkpoint is not None
+    predicted = expected_tensors.predict(recipe, expected_tensors.of(recipe, checkpoint)) if sized else None
+    modules = recipe.expect.modules or (predicted.modules if predicted else None)
+    size = recipe.expect.tensor_bytes or (predicted.tensor_bytes if predicted else None)
+    pruned = recipe.block_weights is not None and recipe.merge.zeroed == "prune"
+    promised: dict[str, Any] = {
+        "family": network.family,
+        "modules": modules,
+        "tensor_bytes": None if resize or pruned else size,
+        "network_dim": network.dim,
+        "network_alpha": network.alpha,
+        "conv_dim": network.conv_dim,
+        "conv_alpha": network.conv_alpha,
+        "tucker": network.tucker,
+        "block_weights": recipe.block_weights,
+        "zeroed": recipe.merge.zeroed if recipe.block_weights is not None else None,
+        "save_precision": resize.save_precision if resize else recipe.training.save_precision,
+        "trigger_words": list(recipe.triggers()) or None,
+        "network_module": "networks.lora" if network.family == "lora" else "lycoris.kohya",
+        "max_train_steps": recipe.training.steps,
+    }
+    if resize:
+        if len(methods := resize.methods()) > 1:
+            raise RecipeError(Problem("resize", f"has {' and '.join(methods)}", "choose one"))
+        options = ResizeOptions.of_table(resize)
+        promised["resize"] = {
+            "method": options.method,
+            "param": options.param,
+            "new_rank": options.new_rank,
+            "new_conv_rank": options.new_conv_rank,
+            "rank_rule": options.rank_rule,
+        }
+    return {key: value for key, value in promised.items() if value is not None}

@@ -25,8 +25,9 @@ from orchestrator.engines.sdscripts import (
 )
 from orchestrator.engines.sdscripts import engine as sdscripts
 from orchestrator.errors import RecipeError
-from orchestrator.recipe import Network, Recipe, Resize, loader
+from orchestrator.recipe import Network, Recipe, loader
 from orchestrator.system import settings
+from orchestrator.weights.options import ResizeOptions
 
 if TYPE_CHECKING:
     from orchestrator.system.process import Command
@@ -581,11 +582,11 @@ def test_resize_and_merge_through_sd_scripts(tmp_path: Path) -> None:
 
 def test_a_file_that_the_tools_would_spoil_is_refused(tmp_path: Path) -> None:
     recordings = ROOT / "tests" / "data" / "recordings"
-    how = Resize(sv_ratio=16.0, rank_rule="sd-scripts-0.10")
-    lora_tools.resize(recordings / "lora3x3.safetensors", tmp_path / "x", tmp_path, how, (1, 1))
+    options = ResizeOptions(method="sv_ratio", param=16.0, rank_rule="sd-scripts-0.10")
+    lora_tools.resize(recordings / "lora3x3.safetensors", tmp_path / "x", tmp_path, options, (1, 1), {})
     for name, part in (("locon", "lora_mid.weight"), ("loha", "hada_t1")):
         with pytest.raises(RecipeError, match=part):
-            lora_tools.resize(recordings / f"{name}.safetensors", tmp_path / "x", tmp_path, how, (1, 1))
+            lora_tools.resize(recordings / f"{name}.safetensors", tmp_path / "x", tmp_path, options, (1, 1), {})
 
 
 def test_the_shipped_options_are_those_of_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
