@@ -1,7 +1,8 @@
-"""The output of the trainers (sd-scripts' and the embedded one, which prints the same): progress, banner, faults.
+"""Parser of the trainers' output: progress, banner, faults.
 
-Pieces are what stands between line ends or carriage returns. Grammar: sd-scripts v0.10.1 train_network.py 987-1000
-(banner), 1300-1316 (checkpoints), 1357 and 1508 (tqdm), train_util.py (messages); LyCORIS 3.4.0 kohya.py (modules).
+The embedded trainer prints what sd-scripts prints. A piece is the text between two line ends or carriage returns.
+Grammar: sd-scripts v0.10.1 train_network.py 987-1000 (banner), 1300-1316 (checkpoints), 1357 and 1508 (tqdm), train_util.py
+(messages); LyCORIS 3.4.0 kohya.py (modules).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _BANNER = {
     "gradient accumulation": re.compile(r"^\s*gradient accumulation steps [^=]*= (\d{1,18})$"),
     "steps": re.compile(r"^\s*total optimization steps [^:]*: (\d{1,18})$"),
 }
-_BEFORE = {"text encoder modules", "U-Net modules", "dim", "alpha", "conv_dim", "conv_alpha", "algo"}  # said before the banner
+_BEFORE_BANNER = {"text encoder modules", "U-Net modules", "dim", "alpha", "conv_dim", "conv_alpha", "algo"}
 _NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![.\w])"
 _TEXT_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for Text Encoder: (\d{1,18}) modules")
 _UNET_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for U-Net: (\d{1,18}) modules")
@@ -48,18 +49,18 @@ _NO_PROMPTS = re.compile(r"No prompt file|sample_prompts.*(?:not found|does not 
 
 @dataclass(slots=True)
 class OutputParser:
-    """Reads one run's output: knows what the banner should say, and where a resumed bar begins.
+    """Parses one run's output, with the banner's expected values and the offset of a resumed bar.
 
-    ``expected`` gives, once the banner is whole, its names ("images", "steps", "text encoder modules", …) and the values
-    the first piece after a whole banner that differs becomes a ``fault``, so the run is stopped within its first minute.
+    ``expected`` is called when the banner is complete and returns its values by name ("images", "steps", "text encoder
+    modules", …). A banner that differs is a ``fault``, so that the run is stopped within its first minute.
     """
 
     expected: Callable[[], Mapping[str, int | float | str]] = dict
-    found: dict[str, int | float | str] = field(default_factory=dict)
+    values: dict[str, int | float | str] = field(default_factory=dict)
     last: Progress = field(default_factory=Progress)
 
     def __call__(self, piece: str) -> Progress | None:
-        """Read one piece; return what it shows, or None."""
+        """Return the progress in one piece of output, or None."""
         text = _ANSI.sub("", piece)
         if (bar := self._bar(text)) is not None:
             self.last = bar
@@ -72,12 +73,12 @@ class OutputParser:
         if _NO_PROMPTS.search(text):
             return self._fault("the trainer cannot read the sample prompts")
         if self._banner(text):
-            return self._compare() if "steps" in self.found else None
-        note = _noted(text)
+            return self._compare() if "steps" in self.values else None
+        note = _saved_note(text)
         return self._note(note) if note else None
 
     def _bar(self, text: str) -> Progress | None:
-        """Read the last progress frame of a piece; frames of other bars (captions, loading) are only signs of life."""
+        """Return the last progress frame of a piece, or None for other bars (captions, loading)."""
         if "%|" not in text:
             return None
         frames = list(_BAR.finditer(text[-2000:]))  # several may be glued together
@@ -85,22 +86,22 @@ class OutputParser:
         if frame is None or not frame["desc"].strip().endswith(("steps", "generating")):  # training, the embedded renderer
             return None
         done, total = int(frame["done"]), int(frame["total"])
-        planned = self.found.get("steps")
-        skipped = self.found.get("skipped")
+        planned = self.values.get("steps")
+        skipped = self.values.get("skipped")
         if isinstance(planned, int) and isinstance(skipped, int):
-            # A resumed bar counts from 0, to a total that is too large in a later epoch, and beyond the end (states.py).
+            # A resumed bar counts from 0, in a later epoch to a total that is too large (see training_states).
             done, total = min(done + skipped, planned), planned
         elif isinstance(planned, int) and planned > total:
             done, total = done + planned - total, planned
-        said = _LOSS.search(frame["post"])
-        if said is None:
+        match = _LOSS.search(frame["post"])
+        if match is None:
             return Progress(done, total, self.last.loss)
         try:
-            loss = float(said.group(1))
+            loss = float(match.group(1))
         except ValueError:
             loss = math.nan
         if not math.isfinite(loss):
-            return Progress(done, total, None, fault=f"the loss is {said.group(1)} at step {done}")
+            return Progress(done, total, None, fault=f"the loss is {match.group(1)} at step {done}")
         return Progress(done, total, loss)
 
     def _note(self, note: str) -> Progress:
@@ -111,42 +112,42 @@ class OutputParser:
         return Progress(self.last.done, self.last.total, self.last.loss, fault=fault)
 
     def _banner(self, text: str) -> bool:
-        """Note what a piece says about the run; return whether it was the banner's last line."""
-        if _BEGIN.match(text):  # an earlier attempt may stand before it in the log
-            self.found.clear()
+        """Keep the values that a piece states about the run; return whether it was the banner's last line."""
+        if _BEGIN.match(text):  # the log may begin with an earlier attempt
+            self.values.clear()
         for name, pattern in _BANNER.items():
             if match := pattern.match(text):
-                self.found[name] = int(match.group(1))
+                self.values[name] = int(match.group(1))
                 return name == "steps"
         if match := _SKIPPED.search(text):
-            self.found["skipped"] = int(match.group(1))
+            self.values["skipped"] = int(match.group(1))
         elif match := _TEXT_MODULES.search(text):  # all text encoders together (networks/lora.py 1035)
-            self.found["text encoder modules"] = int(match.group(1))
+            self.values["text encoder modules"] = int(match.group(1))
         elif match := _UNET_MODULES.search(text):
-            self.found["U-Net modules"] = int(match.group(1))
+            self.values["U-Net modules"] = int(match.group(1))
         elif match := _DIM.search(text):
-            self.found |= {"dim": int(match.group(1)), "alpha": float(match.group(2))}
+            self.values |= {"dim": int(match.group(1)), "alpha": float(match.group(2))}
         elif match := _CONV.search(text):
-            self.found |= {"conv_dim": int(match.group(1)), "conv_alpha": float(match.group(2))}
+            self.values |= {"conv_dim": int(match.group(1)), "conv_alpha": float(match.group(2))}
         elif match := _ALGO.search(text):
-            self.found["algo"] = match.group(1)
+            self.values["algo"] = match.group(1)
         return False
 
     def _compare(self) -> Progress | None:
-        """Return a fault that names every value in which the banner differs from the prediction."""
+        """Return a fault that names every value of the banner that differs from the prediction."""
         wrong = [
-            f"{name} {self.found[name]}, predicted {value}"
+            f"{name} {self.values[name]}, predicted {value}"
             for name, value in self.expected().items()
-            if name in self.found and self.found[name] != value
+            if name in self.values and self.values[name] != value
         ]
         if wrong:
-            return self._fault("the trainer does something else than the plan says: " + "; ".join(wrong))
-        unsaid = sorted((self.expected().keys() & (_BANNER.keys() | _BEFORE)) - self.found.keys())
-        return self._note(f"the trainer did not say: {', '.join(unsaid)}") if unsaid else None
+            return self._fault("the trainer's settings differ from the plan: " + "; ".join(wrong))
+        missing = sorted((self.expected().keys() & (_BANNER.keys() | _BEFORE_BANNER)) - self.values.keys())
+        return self._note(f"missing in the trainer's output: {', '.join(missing)}") if missing else None
 
 
-def _noted(text: str) -> str:
-    """Return what a piece says was saved, or ""."""
+def _saved_note(text: str) -> str:
+    """Return a note of the file or state that a piece reports as saved, or ""."""
     if _ENDED.search(text):
         return SAVED
     if saved := _SAVED.search(text):
@@ -157,5 +158,5 @@ def _noted(text: str) -> str:
 
 
 def read(piece: str) -> Progress | None:
-    """Read one piece without knowing the run (a resumed bar counts what is left)."""
+    """Return the progress in one piece of an unknown run (a resumed bar counts the steps that are left)."""
     return OutputParser()(piece)
