@@ -19,52 +19,52 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """What a module must offer to be an engine."""
+    """Functions of an engine's module."""
 
     NAME: str
 
     def version(self) -> str:
-        """Return what identifies the engine in keys: a commit (and "modified"), or package versions."""
+        """Return the engine's identity in keys: a commit (and "modified"), or package versions."""
 
     def check(self, recipe: Recipe) -> list[Problem]:
-        """Return the recipe's problems that only this engine knows: options, families, architectures. Starts nothing."""
+        """Return the recipe's problems with this engine: options, families, architectures. Starts no trainer."""
 
     def preflight(self, recipe: Recipe) -> list[Problem]:
-        """Return what this machine lacks for this recipe: checkout, environment, packages, GPU. Starts nothing."""
+        """Return what this machine lacks for the recipe: checkout, environment, packages, GPU. Starts no trainer."""
 
     def train(self, recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
         """Return the training command.
 
         Args:
-            recipe: what to train.
+            recipe: the training's recipe.
             inputs: "dataset" (folder with dataset.toml), "checkpoint", "vae" (if the recipe has one).
             work: folder that receives NAME.safetensors, states, logs.
-            state: complete state folder to resume from, as ``checkpoint(work)`` returned it.
+            state: complete state folder to resume from, of ``checkpoint(work)``.
         """
 
     def render(self, recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
         """Return the command that draws the recipe's prompts to work/PROMPT.png.
 
         Args:
-            recipe: its ``render`` table says what to draw.
+            recipe: its ``render`` table is used.
             inputs: "lora" (the finished file), "checkpoint", "vae".
-            work: folder that receives the pictures.
+            work: folder that receives the images.
         """
 
     def read(self, piece: str) -> Progress | None:
-        """Read one piece of output (text between line ends or carriage returns)."""
+        """Return the progress in one piece of output (text between line ends or carriage returns), or None."""
 
     def reader(self, recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:
-        """Return a reader of one run's output, which knows the prediction and where a resumed bar begins.
+        """Return a parser of one run's output, with its predicted banner and the offset of a resumed bar.
 
-        A banner that differs from the prediction is a ``fault``. ``read`` is the same without that knowledge.
+        A banner that differs from the prediction is a ``fault``. ``read`` parses without prediction and offset.
         """
 
     def checkpoint(self, work: Path) -> tuple[Path, int] | None:
-        """Return the newest complete state in ``work`` and the step it was saved at."""
+        """Return the newest complete state in ``work`` with steps left to train, and its step."""
 
     def finished(self, recipe: Recipe, work: Path, log: str) -> list[Problem]:
-        """Return why a training that exited 0 is no success: messages, file, keys, shapes, metadata that differ."""
+        """Return the reasons why a training that exited 0 failed: its log, file, tensor names, shapes, metadata."""
 
     def history(self, work: Path) -> list[dict[str, Any]]:
         """Return loss and learning rates by step from the TensorBoard events in ``work`` (step, loss, lr_unet, …)."""

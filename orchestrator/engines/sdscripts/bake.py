@@ -1,7 +1,7 @@
-"""A LoRA of any family baked into a copy of a base model: W + multiplier * delta in float32, tensor by tensor.
+"""Bake a LoRA of any family into a copy of a base model: W + multiplier * delta, in float32.
 
 The base is a single safetensors file in the original naming (SD1, SDXL) or a folder in Diffusers layout (SD1). Changed
-tensors are written as float32, so that nothing of a small delta is rounded away in an fp16 base.
+tensors are written as float32, so that an fp16 base does not round small deltas away.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ _BIASES = ("diff_b", "b_norm")
 
 
 def lora(path: Path) -> dict[str, dict[str, Floats]]:
-    """Return a LoRA file's tensors in float32 by module and part. RecipeError if it cannot be read."""
+    """Return a LoRA file's tensors in float32, by module and by the rest of their names.
+
+    Raises:
+        RecipeError: it cannot be read.
+    """
     header = read_header(path)
     modules: dict[str, dict[str, Floats]] = {}
     with Body(header) as body:
@@ -39,41 +43,41 @@ def lora(path: Path) -> dict[str, dict[str, Floats]]:
     return modules
 
 
-def changes(modules: Mapping[str, dict[str, Floats]], where: Mapping[str, Place]) -> dict[str, list[tuple[str, str, Place]]]:
-    """Return what changes: tensor -> (module, "weight" or "bias", place).
+def changes(modules: Mapping[str, dict[str, Floats]], base: Mapping[str, Place]) -> dict[str, list[tuple[str, str, Place]]]:
+    """Return the changes of a base model: tensor -> (module, "weight" or "bias", its slice of the tensor).
 
     Raises:
-        StepFailed: the LoRA names layers that the model does not have.
+        StepFailed: the model lacks layers of the LoRA.
     """
-    found: dict[str, list[tuple[str, str, Place]]] = {}
+    by_tensor: dict[str, list[tuple[str, str, Place]]] = {}
     missing = []
     for module, parts in modules.items():
         for part in ("weight", *(["bias"] if any(bias in parts for bias in _BIASES) else [])):
-            place = where.get(f"{module}.{part}")
-            if place is None:
+            base_slice = base.get(f"{module}.{part}")
+            if base_slice is None:
                 missing.append(f"{module}.{part}")
             else:
-                found.setdefault(place.tensor, []).append((module, part, place))
+                by_tensor.setdefault(base_slice.tensor, []).append((module, part, base_slice))
     if missing:
         what = f"{len(missing)} layers of the LoRA are not in the base model, as {missing[0]}"
         raise StepFailed(Problem("bake", what, "was it trained on another architecture?"))
-    return found
+    return by_tensor
 
 
 def changed(base: Floats, parts: Mapping[str, Floats], part: str, multiplier: float) -> Floats:
-    """Return ``base`` + multiplier * what a module changes of it."""
+    """Return ``base`` + multiplier * the delta of a module's weight or bias."""
     if part == "bias":
-        change = next(parts[name] for name in _BIASES if name in parts)
+        delta = next(parts[name] for name in _BIASES if name in parts)
     else:
         kind = kinds.recognize({name: tensor.shape for name, tensor in parts.items()})
         if kind is None:
             raise ValueError(f"tensors of no known family: {', '.join(sorted(parts))}")
-        change = deltas.delta(kind, parts, base)
-    return np.asarray(base + np.float32(multiplier) * change.reshape(base.shape), dtype=np.float32)
+        delta = deltas.delta(kind, parts, base)
+    return np.asarray(base + np.float32(multiplier) * delta.reshape(base.shape), dtype=np.float32)
 
 
 def single(base: Path, target: Path, adapter: Path, multiplier: float, *, prefix: str = "", strict: bool = True) -> None:
-    """Write ``base`` with a LoRA baked in to ``target``; tensors that it does not touch are copied byte for byte.
+    """Write ``base`` with a LoRA baked in to ``target``. Tensors that do not change are copied byte for byte.
 
     Args:
         base: a safetensors model, or one part of a Diffusers folder.
@@ -84,23 +88,23 @@ def single(base: Path, target: Path, adapter: Path, multiplier: float, *, prefix
         strict: whether every module of the LoRA must be in ``base``.
     """
     header = read_header(base)
-    modules, where = lora(adapter), places([prefix + name for name in header.entries])
+    modules, slices = lora(adapter), places([prefix + name for name in header.entries])
     if not strict:
-        modules = {name: parts for name, parts in modules.items() if f"{name}.weight" in where}
-    todo = changes(modules, where)
+        modules = {name: parts for name, parts in modules.items() if f"{name}.weight" in slices}
+    by_tensor = changes(modules, slices)
     with Body(header) as body:
 
         def baked(name: str) -> Iterator[bytes]:
             weight = dtypes.load(body, name).copy()
-            for module, part, place in todo[prefix + name]:
+            for module, part, base_slice in by_tensor[prefix + name]:
                 third = len(weight) // 3
-                view = weight if place.third is None else weight[place.third * third : (place.third + 1) * third]
+                view = weight if base_slice.third is None else weight[base_slice.third * third :][:third]
                 view[...] = changed(view, modules[module], part, multiplier)
             yield weight.tobytes()
 
         pieces = [
             writer.Piece(Entry(name, "F32", entry.shape), partial(baked, name))
-            if prefix + name in todo
+            if prefix + name in by_tensor
             else writer.copy(body, name)
             for name, entry in header.entries.items()
         ]
@@ -108,22 +112,22 @@ def single(base: Path, target: Path, adapter: Path, multiplier: float, *, prefix
 
 
 def folder(base: Path, target: Path, adapter: Path, multiplier: float) -> None:
-    """Write a Diffusers folder with a LoRA baked into U-Net and text encoder; everything else is linked to ``base``."""
+    """Write a Diffusers folder with a LoRA baked into U-Net and text encoder. Other files are links to those of ``base``."""
     names = {"unet": "diffusion_pytorch_model.safetensors", "text_encoder": "model.safetensors"}
-    known: set[str] = set()
+    modules: set[str] = set()
     for part, name in names.items():
         tensors = read_header(base / part / name).entries
-        known |= {key.partition(".")[0] for key in places([f"{part}/{tensor}" for tensor in tensors])}
-    if missing := sorted(lora(adapter).keys() - known):
+        modules |= {key.partition(".")[0] for key in places([f"{part}/{tensor}" for tensor in tensors])}
+    if missing := sorted(lora(adapter).keys() - modules):
         what = f"{len(missing)} modules of the LoRA are not in the base model, as {missing[0]}"
         raise StepFailed(Problem(str(base), what, "was it trained on another architecture?"))
     for path in base.rglob("*"):
-        place = target / path.relative_to(base)
+        link = target / path.relative_to(base)
         if path.is_dir():
-            place.mkdir(parents=True, exist_ok=True)
+            link.mkdir(parents=True, exist_ok=True)
         elif path.suffix in (".json", ".txt") or path.parent.name not in names:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.symlink_to(path.resolve())
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path.resolve())
     for part, name in names.items():
         single(base / part / name, target / part / name, adapter, multiplier, prefix=f"{part}/", strict=False)
 

@@ -1,6 +1,6 @@
-"""What sd-scripts' trainer refuses after minutes, or passes over in silence: combinations that are each known here beforehand.
+"""Combinations that sd-scripts' trainer rejects after minutes, or ignores in silence.
 
-Read in sd-scripts v0.10.1 (library/train_util.py: get_optimizer, get_scheduler_fix, verify_training_args) and tried there.
+Source: sd-scripts v0.10.1 (library/train_util.py: get_optimizer, get_scheduler_fix, verify_training_args). Each was tried.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from orchestrator.recipe import Recipe
 
-Finding = tuple[str, str]  # dotted key, what is wrong
+Violation = tuple[str, str]  # dotted key, what is wrong
 
-# transformers' SchedulerType without reduce_lr_on_plateau, which would be called wrongly, and diffusers' piecewise_constant.
+# transformers' SchedulerType without reduce_lr_on_plateau, which the trainer calls wrongly; diffusers' piecewise_constant.
 SCHEDULES = (
     "linear",
     "cosine",
@@ -35,11 +35,11 @@ SCHEDULES = (
 _OPTIONS = "training.options"
 
 
-def problems(recipe: Recipe) -> Iterator[Finding]:
-    """Yield (dotted key, what is wrong) for everything in a recipe with which the trainer would stop, or do something else."""
+def problems(recipe: Recipe) -> Iterator[Violation]:
+    """Yield (dotted key, what is wrong) for every value with which the trainer would stop or do something else."""
     training = recipe.training
     if recipe.network.family != "lora" and not any(network_args.rates(training)):
-        what = "is 0 for all that is trained; LyCORIS leaves out what has no rate: nothing is left"
+        what = "is 0 for all trained parts; LyCORIS drops parts without a rate, so nothing would be trained"
         yield "training.learning_rate", what
     layer = expected_tensors.unfit(recipe, expected_tensors.of(recipe))
     if layer is not None:
@@ -50,27 +50,27 @@ def problems(recipe: Recipe) -> Iterator[Finding]:
         yield "dataset.bucket_reso_steps", f"is {recipe.dataset.bucket_reso_steps}; the trainer takes multiples of {step} only"
     blocks = 23 if recipe.base.architecture == "sdxl" else 25  # networks/lora.py get_block_dims_and_alphas
     for name in network_args.BLOCK_LISTS:
-        said = recipe.network.args.get(name)
-        if isinstance(said, str) and len(said.split(",")) != blocks:
-            yield f"network.args.{name}", f"has {len(said.split(','))} values; {recipe.base.architecture} takes {blocks}"
+        values = recipe.network.args.get(name)
+        if isinstance(values, str) and (count := len(values.split(","))) != blocks:
+            yield f"network.args.{name}", f"has {count} values; {recipe.base.architecture} takes {blocks}"
     yield from _schedule(recipe)
     yield from _states(recipe)
     yield from _options(recipe)
 
 
-def _schedule(recipe: Recipe) -> Iterator[Finding]:
+def _schedule(recipe: Recipe) -> Iterator[Violation]:
     training = recipe.training
     name, other = training.lr_scheduler, training.options.get("lr_scheduler_type")
     if name not in SCHEDULES:
         yield "training.lr_scheduler", f'is "{name}"{near_miss(name, SCHEDULES)}'
     if name == "adafactor" and not training.relative_step:
-        yield "training.lr_scheduler", 'is "adafactor", which only the optimizer Adafactor has, with relative_step = true'
+        yield "training.lr_scheduler", 'is "adafactor", which needs the optimizer Adafactor with relative_step = true'
     if training.lr_warmup_steps and (other or training.relative_step):
-        whose = f"lr_scheduler_type {other}" if other else "Adafactor with relative_step"
-        yield "training.lr_warmup_steps", f"is {training.lr_warmup_steps}; {whose} takes none"
+        scheduler = f"lr_scheduler_type {other}" if other else "Adafactor with relative_step"
+        yield "training.lr_warmup_steps", f"is {training.lr_warmup_steps}; {scheduler} takes none"
 
 
-def _states(recipe: Recipe) -> Iterator[Finding]:
+def _states(recipe: Recipe) -> Iterator[Violation]:
     training, key = recipe.training, "training.state_every_n_steps"
     if training.state_every_n_steps is None:
         return
@@ -79,14 +79,14 @@ def _states(recipe: Recipe) -> Iterator[Finding]:
     if training.optimizer.lower().endswith("schedulefree"):
         yield (
             key,
-            f"{training.optimizer} has no schedule to save: its states are not complete, none is resumed from; leave it out",
+            f"{training.optimizer} has no schedule to save, so its states are incomplete and none is resumed; leave it out",
         )
     elif (other := training.options.get("lr_scheduler_type")) or training.lr_scheduler not in training_states.ENDS_AT_ZERO:
-        said = f'lr_scheduler = "{training.lr_scheduler}"' if not other else f'options.lr_scheduler_type = "{other}"'
-        what = f"is set with {said}: sd-scripts v0.10.1 would train up to an epoch too long when it is resumed"
+        schedule = f'lr_scheduler = "{training.lr_scheduler}"' if not other else f'options.lr_scheduler_type = "{other}"'
+        what = f"is set with {schedule}: sd-scripts v0.10.1 would train up to an epoch too long when it is resumed"
         yield key, f"{what}; leave it out, or choose {' or '.join(training_states.ENDS_AT_ZERO)}, which end at 0"
     if (training.gradient_accumulation_steps or 1) > 1:
-        what = "sd-scripts v0.10.1 takes batches for steps when it resumes with gradient_accumulation_steps"
+        what = "sd-scripts v0.10.1 counts batches as steps when it resumes with gradient_accumulation_steps"
         yield key, f"{what}; leave one of them out"
     every = training.save_every_n_steps
     if every is not None and training.state_every_n_steps != every:
@@ -94,31 +94,31 @@ def _states(recipe: Recipe) -> Iterator[Finding]:
         yield key, f"{what} (training.save_every_n_steps)"
 
 
-def _options(recipe: Recipe) -> Iterator[Finding]:
-    training, network, given = recipe.training, recipe.network, recipe.training.options
-    for one, needs in (
+def _options(recipe: Recipe) -> Iterator[Violation]:
+    training, network, options = recipe.training, recipe.network, recipe.training.options
+    for option, needs in (
         ("adaptive_noise_scale", "noise_offset"),
         ("scale_v_pred_loss_like_noise_pred", "v_parameterization"),
     ):
-        if given.get(one) and not given.get(needs):
-            yield f"{_OPTIONS}.{one}", f"needs {_OPTIONS}.{needs}"
-    if given.get("v_pred_like_loss") and given.get("v_parameterization"):
+        if options.get(option) and not options.get(needs):
+            yield f"{_OPTIONS}.{option}", f"needs {_OPTIONS}.{needs}"
+    if options.get("v_pred_like_loss") and options.get("v_parameterization"):
         yield f"{_OPTIONS}.v_pred_like_loss", "is for a model without v_parameterization"
     for precision in ("fp16", "bf16"):
-        if given.get(f"full_{precision}") and training.mixed_precision != precision:
+        if options.get(f"full_{precision}") and training.mixed_precision != precision:
             yield f"{_OPTIONS}.full_{precision}", f'needs training.mixed_precision = "{precision}"'
-    if given.get("fused_backward_pass") and training.optimizer.lower() != "adafactor":
+    if options.get("fused_backward_pass") and training.optimizer.lower() != "adafactor":
         yield f"{_OPTIONS}.fused_backward_pass", "is for the optimizer Adafactor"
-    if given.get("sample_at_first") and training.sample_every_n_steps is None:
-        yield f"{_OPTIONS}.sample_at_first", "needs training.sample_every_n_steps: without it there is no file of prompts"
-    if given.get("cache_text_encoder_outputs") and training.train != "unet":
+    if options.get("sample_at_first") and training.sample_every_n_steps is None:
+        yield f"{_OPTIONS}.sample_at_first", "needs training.sample_every_n_steps: without it there is no prompt file"
+    if options.get("cache_text_encoder_outputs") and training.train != "unet":
         yield f"{_OPTIONS}.cache_text_encoder_outputs", 'needs training.train = "unet"'
-    if given.get("base_weights") and network.family == "lora" and network.conv_dim is None:
-        what = "with networks.lora makes the training take the 3x3 convolutions too"
+    if options.get("base_weights") and network.family == "lora" and network.conv_dim is None:
+        what = "with networks.lora also trains the 3x3 convolutions"
         yield f"{_OPTIONS}.base_weights", f"{what}; set network.conv_dim, or leave it out"
-    for one, what in (
-        ("validation_split", "takes pictures away from those that the plan counts; keep pictures back by hand instead"),
-        ("cache_text_encoder_outputs_to_disk", "would write beside pictures that other trainings share; leave out _to_disk"),
+    for option, what in (
+        ("validation_split", "removes images from those that the plan counts; hold images back by hand instead"),
+        ("cache_text_encoder_outputs_to_disk", "would write beside images that other trainings share; leave out _to_disk"),
     ):
-        if given.get(one):
-            yield f"{_OPTIONS}.{one}", what
+        if options.get(option):
+            yield f"{_OPTIONS}.{option}", what

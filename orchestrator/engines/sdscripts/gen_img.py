@@ -1,4 +1,4 @@
-"""A recipe's prompts as arguments of gen_img.py and as its prompt files; the embedded renderer takes the same ones."""
+"""Arguments and prompt files of gen_img.py, which the embedded renderer takes too."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SAMPLERS = [
     "k_dpm_2",
     "k_dpm_2_a",
 ]
-# What a prompt file would read as something else: an option, a second line, dynamic-prompt syntax.
+# Texts that a prompt file would read as something else: an option, a second line, dynamic-prompt syntax.
 _SYNTAX: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(^|\s)--"), '" --" begins an option of a prompt line'),
     (re.compile(r"[\r\n]"), "is more than one line"),
@@ -51,9 +51,9 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     for name, prompt in recipe.render.prompts.items():
         texts[f"render.prompts.{name}.prompt"] = _text(recipe, prompt)
         texts[f"render.prompts.{name}.negative"] = prompt.negative or ""
-    for where, said in texts.items():
+    for where, text in texts.items():
         for pattern, why in _SYNTAX:
-            if pattern.search(said):
+            if pattern.search(text):
                 yield where, why
 
 
@@ -62,15 +62,15 @@ def _text(recipe: Recipe, prompt: Prompt) -> str:
 
 
 def lines(recipe: Recipe, *, names: bool) -> str:
-    """Return a prompt file: one line per prompt, every option said, the seed above all.
+    """Return a prompt file: one line per prompt with all its options, the seed included.
 
     Without ``--d`` in each line, ``--seed`` only seeds a generator of seeds (gen_img.py 2339-2347).
 
     Args:
-        recipe: its ``render`` table.
-        names: say ``--f PROMPT.png`` (gen_img.py; the trainer names its samples itself).
+        recipe: its ``render`` table is used.
+        names: add ``--f PROMPT.png`` (gen_img.py; the trainer names its samples itself).
     """
-    render, said = recipe.render, []
+    render, result = recipe.render, []
     for name, prompt in render.prompts.items():
         line = _text(recipe, prompt)
         negative = render.negative if prompt.negative is None else prompt.negative
@@ -78,8 +78,8 @@ def lines(recipe: Recipe, *, names: bool) -> str:
         line += f" --w {prompt.width or render.width} --h {prompt.height or render.height}"
         line += f" --d {render.seed if prompt.seed is None else prompt.seed}"
         line += f" --s {render.steps} --l {network_args.text(render.scale)}"
-        said.append(line + (f" --f {name}.png" if names else ""))
-    return "\n".join(said) + "\n"
+        result.append(line + (f" --f {name}.png" if names else ""))
+    return "\n".join(result) + "\n"
 
 
 def sample_prompts(recipe: Recipe) -> str:
@@ -91,14 +91,14 @@ def arguments(recipe: Recipe, checkpoint: Path, vae: Path | None, lora: Path | N
     """Return the arguments of gen_img.py.
 
     Args:
-        recipe: its ``render`` table says what to draw.
+        recipe: its ``render`` table is used.
         checkpoint: the base model, or one with the LoRA baked in.
-        vae: separate VAE, if there is one.
+        vae: a separate VAE, or None.
         lora: a file that networks.lora can read, or None when it is baked in.
         work: folder with the prompt file; receives PROMPT.png.
     """
     render, work = recipe.render, work.absolute()
-    # Without --v1 the kind of model is guessed by the file's size.
+    # Without --v1 the program guesses the kind of model by the file's size.
     argv = ["--ckpt", str(checkpoint), "--sdxl" if recipe.base.architecture == "sdxl" else "--v1"]
     argv += ["--vae", str(vae)] if vae is not None else []
     argv += ["--outdir", str(work), "--from_file", str(work / PROMPTS), "--W", str(render.width), "--H", str(render.height)]

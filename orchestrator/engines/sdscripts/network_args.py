@@ -1,7 +1,7 @@
-"""What each network family takes as network_args, and what it can do: resume, be continued, be resized by sd-scripts.
+"""network_args of each network family, and its limits: resume, continue, resize and merge by sd-scripts.
 
-Read in networks/lora.py of sd-scripts v0.10.1 (create_network) and lycoris/kohya.py 3.4.0 (create_network); which state
-dicts load back into their own modules was measured with LyCORIS 3.4.0 and is measured again by the tests.
+Sources: networks/lora.py of sd-scripts v0.10.1 and lycoris/kohya.py 3.4.0 (create_network). Whether a state dict loads back
+into its own modules was measured with LyCORIS 3.4.0; the tests measure it again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LYCORIS_VERSION = "3.4.0"
 """4.0.0 and 4.1.3 stop in sd-scripts with "duplicated lora name: lora_unet_time_embedding_linear_1" (default preset)."""
 
 TRAINS_FULL = "3.2.0.post2"
-"""Trains the family full, which 3.4.0 does not: there, apply_to deletes the layer's weight and forward asks for it."""
+"""Trains the family full, which 3.4.0 does not: its apply_to deletes the layer's weight, which forward needs."""
 
 _BOTH = {
     "rank_dropout": "fraction",
@@ -54,7 +54,7 @@ _KINDS = {
     "fraction": "a number from 0 to 1",
     "text": "text",
 }
-# dylora, diag-oft and boft have a bypass in LyCORIS 3.4.0 too; it stops at the first step with a matrix of another shape.
+# dylora, diag-oft and boft have a bypass in LyCORIS 3.4.0 too, which fails at the first step with a matrix of another shape.
 _BYPASS = ("locon", "loha", "lokr", "glora")
 
 
@@ -64,25 +64,25 @@ def module(family: str) -> str:
 
 
 def rates(training: Training) -> list[float]:
-    """Return the learning rates of what is trained; none where the optimizer finds its own."""
+    """Return the learning rates of the trained parts (1.0 for an optimizer that finds its own)."""
     general = training.learning_rate
     text = general if training.text_encoder_lr is None else training.text_encoder_lr
     unet = general if training.unet_lr is None else training.unet_lr
-    asked = {"both": (text, unet), "text_encoder": (text,), "unet": (unet,)}[training.train]
-    return [1.0 if rate is None else rate for rate in asked]
+    trained = {"both": (text, unet), "text_encoder": (text,), "unet": (unet,)}[training.train]
+    return [1.0 if rate is None else rate for rate in trained]
 
 
 def problems(network: Network) -> Iterator[tuple[str, str]]:
     """Yield (dotted key, what is wrong) for the network arguments of a recipe."""
-    known = ARGS[network.family]
+    kinds = ARGS[network.family]
     for name, value in network.args.items():
         where = f"network.args.{name}"
-        if name not in known:
+        if name not in kinds:
             others = [family for family, args in ARGS.items() if name in args]
-            for_others = f" ({', '.join(others)} does)" if others else near_miss(name, known)
+            for_others = f" ({', '.join(others)} does)" if others else near_miss(name, kinds)
             yield where, f"{network.family} takes no such argument{for_others}"
-        elif not _fits(known[name], value):
-            yield where, f"is {value!r}; takes {_KINDS[known[name]]}"
+        elif not _fits(kinds[name], value):
+            yield where, f"is {value!r}; takes {_KINDS[kinds[name]]}"
     if network.weights and (why := no_continue(network)):
         yield "network.weights", why
     if network.bypass and network.family not in _BYPASS:
@@ -98,24 +98,24 @@ def problems(network: Network) -> Iterator[tuple[str, str]]:
 
 
 def _ignored(network: Network) -> Iterator[tuple[str, str]]:
-    """Yield what LyCORIS and networks.lora take and then make nothing of (measured: the tests train with each)."""
+    """Yield arguments that LyCORIS and networks.lora accept but ignore (measured: the tests train with each)."""
     family, args = network.family, network.args
     if network.dropout and family != "lora" and not network.bypass:
         instead = "set network.bypass = true" if family in _BYPASS else f"{family} has none; leave it out"
         yield "network.dropout", f"is {network.dropout}; LyCORIS drops nothing out when it rebuilds weights: {instead}"
-    passed_over = {
+    ignored = {
         "boft": (False, ""),
         "dylora": (False, ""),
         "glora": (False, " without bypass"),
         "lokr": (True, " with bypass"),
     }
-    bypass, how = passed_over.get(family, (None, ""))
+    bypass, condition = ignored.get(family, (None, ""))
     if args.get("rank_dropout") and network.bypass is bypass:
-        yield "network.args.rank_dropout", f"is {args['rank_dropout']}; {family}{how} makes nothing of it"
+        yield "network.args.rank_dropout", f"is {args['rank_dropout']}; {family}{condition} ignores it"
     if family == "lora" and not any(name in args for name in ("block_dims", *_WEIGHTS)):
         for name in BLOCK_LISTS[1:]:
             if name in args:
-                yield f"network.args.{name}", "is passed over without network.args.block_dims"
+                yield f"network.args.{name}", "is ignored without network.args.block_dims"
 
 
 def _fits(kind: str, value: Scalar) -> bool:
@@ -132,7 +132,7 @@ def _fits(kind: str, value: Scalar) -> bool:
 
 
 def text(value: Scalar) -> str:
-    """Return a value as sd-scripts' programs read it: True, 64, 4.4e-05."""
+    """Return a value in the form that sd-scripts' programs read: True, 64, 4.4e-05."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     return str(value)
@@ -145,30 +145,30 @@ def arguments(network: Network, preset: str) -> list[str]:
         network: the recipe's table.
         preset: path of the preset file, if the network has one.
     """
-    said: dict[str, Scalar] = {}
+    args: dict[str, Scalar] = {}
     if network.family == "lora":
         # Without conv_dim, networks.lora trains no 3x3 convolution.
-        said |= {} if network.conv_dim is None else {"conv_dim": network.conv_dim}
+        args |= {} if network.conv_dim is None else {"conv_dim": network.conv_dim}
     elif network.family != "full":
-        # Without conv_dim, LyCORIS takes network_dim: only 0 leaves the convolutions alone.
-        said["conv_dim"] = network.conv_dim or 0
+        # Without conv_dim, LyCORIS uses network_dim: only 0 excludes the convolutions.
+        args["conv_dim"] = network.conv_dim or 0
     if network.conv_alpha is not None:
-        said["conv_alpha"] = network.conv_alpha
+        args["conv_alpha"] = network.conv_alpha
     if network.family != "lora":
-        said["algo"] = network.family
-        said |= {"use_tucker": True} if network.tucker else {}
-        said |= {"bypass_mode": True} if network.bypass else {}
-        said |= {"preset": preset} if preset else {}
-    # kohya.py hands decompose_both on as text, and "False" is true: what is off is left out.
-    said |= {name: value for name, value in network.args.items() if not (name == "decompose_both" and value is False)}
-    return [f"{name}={text(value)}" for name, value in said.items()]
+        args["algo"] = network.family
+        args |= {"use_tucker": True} if network.tucker else {}
+        args |= {"bypass_mode": True} if network.bypass else {}
+        args |= {"preset": preset} if preset else {}
+    # kohya.py passes decompose_both on as text, and "False" is true there: leave it out when it is off.
+    args |= {name: value for name, value in network.args.items() if not (name == "decompose_both" and value is False)}
+    return [f"{name}={text(value)}" for name, value in args.items()]
 
 
 def no_resume(network: Network) -> str:
-    """Return why a state of this network cannot be resumed, or nothing if it can.
+    """Return why a state of this network cannot be resumed, or "" if it can.
 
-    accelerate saves what ``state_dict()`` returns and loads it into the parameters; some modules of LyCORIS 3.4.0 save
-    themselves under other names, or folded.
+    accelerate saves ``state_dict()`` and loads it into the parameters. Some modules of LyCORIS 3.4.0 save themselves under
+    other names, or folded.
     """
     if network.family == "dylora":
         return "LyCORIS saves a DyLoRA joined and cannot load it back into its blocks"
@@ -178,27 +178,27 @@ def no_resume(network: Network) -> str:
 
 
 def no_continue(network: Network) -> str:
-    """Return why a training cannot go on from a file of this network (network.weights), or nothing if it can."""
+    """Return why a training cannot continue a file of this network (network.weights), or "" if it can."""
     if network.family == "dylora":
-        return "LyCORIS loads nothing of a DyLoRA file, and says nothing"
+        return "LyCORIS loads nothing of a DyLoRA file, without a message"
     return ""
 
 
 def no_resize(network: Network) -> str:
-    """Return why sd-scripts' resize_lora.py would spoil a file of this network, or nothing if it works."""
+    """Return why sd-scripts' resize_lora.py would corrupt a file of this network, or "" if it works."""
     if network.family not in ("lora", "locon"):
-        return f"resize_lora.py passes {network.family} through unresized and says otherwise in the metadata"
+        return f"resize_lora.py does not resize {network.family}, but its metadata claims that it did"
     if network.tucker:
-        return "resize_lora.py resizes up and down of a Tucker LoCon and leaves lora_mid: the file is corrupt"
+        return "resize_lora.py resizes lora_up and lora_down of a Tucker LoCon but not lora_mid: the file is corrupt"
     if network.args.get("dora_wd"):
         return "resize_lora.py copies dora_scale, which belongs to the unresized weight"
     return ""
 
 
 def no_merge(network: Network) -> str:
-    """Return why sd-scripts' svd_merge_lora.py --lbws would spoil a file of this network, or nothing if it works."""
+    """Return why sd-scripts' svd_merge_lora.py --lbws would corrupt a file of this network, or "" if it works."""
     if network.family not in ("lora", "locon") or network.args.get("dora_wd"):
-        return f"svd_merge_lora.py reads only lora_up and lora_down; what makes up a {network.family} is dropped"
+        return f"svd_merge_lora.py reads only lora_up and lora_down; it drops the other tensors of a {network.family}"
     if network.tucker:
         return "svd_merge_lora.py drops lora_mid of a Tucker LoCon"
     return ""

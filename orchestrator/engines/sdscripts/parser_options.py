@@ -1,7 +1,7 @@
-"""The options of sd-scripts' programs: names, types, choices, defaults; from its own source, without importing it.
+"""Options of sd-scripts' programs (names, types, choices, defaults), read from its source.
 
-``setup_parser`` of a script is followed through the functions it hands its parser to (by ``ast``; torch is not imported).
-The pinned release's options ship as ``pinned.json``; those of another commit are kept in the user's cache.
+``setup_parser`` of a script is followed by ``ast`` through the functions that add options, so torch is not imported. The
+pinned release's options ship as ``pinned.json``; those of another commit are kept in the user's cache.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Options = dict[str, ParserOption]
 def of(script: str, folder: Path | None = None) -> Options:
     """Return the options of a script of the checkout in ``folder`` (default: the configured one).
 
-    Without a checkout, and for the pinned commit, those that ship with this project.
+    The pinned commit's options, also used without a checkout, ship with this project.
     """
     folder = folder or settings.sd_scripts()
     return _of(script, folder, checkout.version(folder))
@@ -61,7 +61,7 @@ def _of(script: str, folder: Path, version: str) -> Options:
 
 def _read(path: Path, script: str) -> Options:
     table = json.loads(path.read_text("utf-8"))[script]
-    return {one["name"]: ParserOption(**{**one, "choices": tuple(one.get("choices", ()))}) for one in table}
+    return {row["name"]: ParserOption(**{**row, "choices": tuple(row.get("choices", ()))}) for row in table}
 
 
 def _cache_file(version: str) -> Path:
@@ -69,7 +69,7 @@ def _cache_file(version: str) -> Path:
 
 
 def cache_options(folder: Path) -> None:
-    """Keep the options of an unmodified checkout that is not the pinned one, so that its source is read once."""
+    """Cache the options of an unmodified checkout of another commit, so that its source is parsed once."""
     version = checkout.version(folder)
     if version == checkout.PINNED or " " in version or not checkout.present(folder) or _cache_file(version).exists():
         return
@@ -79,50 +79,50 @@ def cache_options(folder: Path) -> None:
 
 
 def dumps(folder: Path) -> str:
-    """Return the options of all scripts of a checkout as JSON, as ``pinned.json`` holds them (defaults left out)."""
+    """Return the options of all scripts of a checkout in the form of ``pinned.json`` (JSON without default values)."""
     plain = asdict(ParserOption(""))
     table = {
         script: [
-            {key: value for key, value in asdict(one).items() if key == "name" or value != plain[key]}
-            for one in parse_options(folder, script).values()
+            {key: value for key, value in asdict(option).items() if key == "name" or value != plain[key]}
+            for option in parse_options(folder, script).values()
         ]
         for script in SCRIPTS
     }
     rows = (
-        f" {json.dumps(script)}: [\n" + ",\n".join(f"  {json.dumps(one)}" for one in rows) + "\n ]"
+        f" {json.dumps(script)}: [\n" + ",\n".join(f"  {json.dumps(row)}" for row in rows) + "\n ]"
         for script, rows in table.items()
     )
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
 
 def problems(
-    options: Mapping[str, ParserOption], given: Mapping[str, Any], prefix: str, owned: Mapping[str, str]
+    options: Mapping[str, ParserOption], values: Mapping[str, Any], prefix: str, owned: Mapping[str, str]
 ) -> Iterable[tuple[str, str]]:
-    """Yield (dotted key, what is wrong) for the extra options that a recipe gives.
+    """Yield (dotted key, what is wrong) for the further options of a recipe.
 
     Args:
-        options: what the program takes.
-        given: name -> value, as the recipe has it.
-        prefix: the table they stand in, ``training.options``.
-        owned: options that have a key of their own in a recipe: name -> that key (empty: set by the orchestrator).
+        options: the program's options.
+        values: name -> value from the recipe.
+        prefix: their table in the recipe, ``training.options``.
+        owned: options with a recipe key of their own: name -> that key (empty: set by the orchestrator).
     """
-    for name, value in given.items():
+    for name, value in values.items():
         where = f"{prefix}.{name}"
         option = options.get(name)
         if name in owned:
             yield where, f"set {owned[name]} instead" if owned[name] else "is set by the orchestrator"
         elif option is None:
-            yield where, f"is no option of this program{near_miss(name, options)}"
+            yield where, f"is not an option of this program{near_miss(name, options)}"
         elif isinstance(value, tuple) != option.many:
             yield where, "takes a list" if option.many else "takes one value"
         else:
-            for one in value if isinstance(value, tuple) else (value,):
-                if said := _wrong(option, one):
-                    yield where, f"is {json.dumps(one)}; {said}"
+            for item in value if isinstance(value, tuple) else (value,):
+                if rule := _mismatch(option, item):
+                    yield where, f"is {json.dumps(item)}; {rule}"
 
 
-def _wrong(option: ParserOption, value: Any) -> str:
-    """Return what a value should be, or nothing if it fits."""
+def _mismatch(option: ParserOption, value: Any) -> str:
+    """Return the rule that a value breaks, or "" if it fits."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = {
         "switch": isinstance(value, bool),
@@ -141,16 +141,15 @@ def _wrong(option: ParserOption, value: Any) -> str:
         }
         return f"takes {words[option.type]}"
     if option.choices and value not in option.choices:
-        return f"takes {', '.join(str(one) for one in option.choices if one is not None)}"
+        return f"takes {', '.join(str(choice) for choice in option.choices if choice is not None)}"
     return ""
 
 
 def parse_options(folder: Path, script: str) -> Options:
     """Read a script's options from its source. OSError or SyntaxError if it cannot be read."""
-    source = _Source(folder)
-    found: Options = {}
-    source.walk(folder / script, "setup_parser", found)
-    return found
+    options: Options = {}
+    _Source(folder).walk(folder / script, "setup_parser", options)
+    return options
 
 
 class _Source:
@@ -163,51 +162,51 @@ class _Source:
     def _functions(self, path: Path) -> dict[str, ast.FunctionDef]:
         if path not in self._modules:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what its strings look like is not our business
+                warnings.simplefilter("ignore")  # of its string escapes
                 tree = ast.parse(path.read_text("utf-8"))
             self._modules[path] = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
         return self._modules[path]
 
-    def walk(self, path: Path, name: str, found: Options) -> None:
-        """Collect what the function ``name`` adds to a parser, itself and through the functions it calls."""
+    def walk(self, path: Path, name: str, options: Options) -> None:
+        """Collect the options that the function ``name`` adds to a parser, itself and through the functions it calls."""
         for node in ast.walk(self._functions(path)[name]):
             if not isinstance(node, ast.Call):
                 continue
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called == "add_argument":
                 for option in _option(node):
-                    found.setdefault(option.name, option)
+                    options.setdefault(option.name, option)
             elif called.startswith("add_") and called.endswith("arguments"):
-                self.walk(self._where(path, called), called, found)
+                self.walk(self._where(path, called), called, options)
             elif called == "setup_parser" and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
-                self.walk(self._folder / f"{node.func.value.id}.py", called, found)
+                self.walk(self._folder / f"{node.func.value.id}.py", called, options)
 
     def _where(self, path: Path, name: str) -> Path:
-        """Return the module that defines ``name``: the one that calls it, or the one of ``library`` that has it."""
+        """Return the module that defines ``name``: the calling module, or one of ``library``."""
         candidates = [path]
         candidates += [
             self._folder / "library" / f"{stem}.py" for stem in ("train_util", "config_util", "utils", "sdxl_train_util")
         ]
         candidates += sorted((self._folder / "library").glob("*.py"))
-        for one in candidates:
-            if one.is_file() and f"def {name}(" in one.read_text("utf-8") and name in self._functions(one):
-                return one
-        raise FileNotFoundError(2, f"{name} is defined nowhere in library/", str(path))
+        for module in candidates:
+            if module.is_file() and f"def {name}(" in module.read_text("utf-8") and name in self._functions(module):
+                return module
+        raise FileNotFoundError(2, f"{name} is not defined in library/", str(path))
 
 
 def _option(call: ast.Call) -> Iterable[ParserOption]:
     """Yield one option per ``--name`` of an ``add_argument`` call."""
-    said = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
-    action = _literal(said.get("action")) or ""
-    kind = said.get("type")
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+    action = _literal(keywords.get("action")) or ""
+    kind = keywords.get("type")
     typed = kind.id if isinstance(kind, ast.Name) else ""
     if action in ("store_true", "store_false"):
         typed = "switch"
     elif typed not in _TYPES:
         typed = "str"
-    choices = _literal(said.get("choices")) or ()
-    default = _literal(said.get("default"))
-    many = _literal(said.get("nargs")) in ("*", "+") or isinstance(_literal(said.get("nargs")), int)
+    choices = _literal(keywords.get("choices")) or ()
+    default = _literal(keywords.get("default"))
+    many = _literal(keywords.get("nargs")) in ("*", "+") or isinstance(_literal(keywords.get("nargs")), int)
     if typed == "switch" and default is None:
         default = False
     for argument in call.args:
@@ -219,7 +218,7 @@ def _option(call: ast.Call) -> Iterable[ParserOption]:
 
 
 def _literal(node: ast.expr | None) -> Any:
-    """Return the value of a literal; None for what has to be computed."""
+    """Return the value of a literal, or None for any other expression."""
     if node is None:
         return None
     with contextlib.suppress(ValueError, TypeError):

@@ -318,11 +318,11 @@ def wrong(tmp_path: Path, text: str, part: str = "_algorithms/locon", engine: st
         ('[render.prompts.a]\nprompt = "{x|y}"\n', "dynamic-prompt syntax"),
         ("[training]\nsave_every_n_steps = 100\n", "every 100 steps"),
         ('[training]\nlr_scheduler = "cosine"\n', "up to an epoch too long when it is resumed"),
-        ("[training]\ngradient_accumulation_steps = 2\n", "takes batches for steps"),
-        ("[training]\nlearning_rate = 0.0\ntext_encoder_lr = 0.0\n", "LyCORIS leaves out what has no rate"),
+        ("[training]\ngradient_accumulation_steps = 2\n", "counts batches as steps"),
+        ("[training]\nlearning_rate = 0.0\ntext_encoder_lr = 0.0\n", "LyCORIS drops parts without a rate"),
         ('[training]\nlr_scheduler = "cosin"\n', "did you mean cosine?"),
-        ('[training]\nlr_scheduler = "adafactor"\n', "only the optimizer Adafactor has"),
-        ('[training]\noptimizer = "AdamWScheduleFree"\n', "none is resumed from"),
+        ('[training]\nlr_scheduler = "adafactor"\n', "needs the optimizer Adafactor"),
+        ('[training]\noptimizer = "AdamWScheduleFree"\n', "none is resumed"),
         ('[training.options]\nlr_scheduler_type = "CosineAnnealingLR"\n', "up to an epoch too long when it is resumed"),
         ('[training]\nlr_warmup_steps = 10\n[training.options]\nlr_scheduler_type = "StepLR"\n', "StepLR takes none"),
         ("[training.options]\nadaptive_noise_scale = 0.1\n", "needs training.options.noise_offset"),
@@ -331,7 +331,7 @@ def wrong(tmp_path: Path, text: str, part: str = "_algorithms/locon", engine: st
         ("[training.options]\nfused_backward_pass = true\n", "is for the optimizer Adafactor"),
         ("[training.options]\nsample_at_first = true\n", "needs training.sample_every_n_steps"),
         ("[training.options]\nsample_every_n_epochs = 1\n", "set training.sample_every_n_steps instead"),
-        ("[training.options]\nvalidation_split = 0.2\n", "takes pictures away from those that the plan counts"),
+        ("[training.options]\nvalidation_split = 0.2\n", "removes images from those that the plan counts"),
         ("[training.options]\nv2 = true\n", "set base.architecture instead"),
         ("[training.options]\ndim_from_weights = true\n", "set network.dim instead"),
         ("[dataset]\nbucket_reso_steps = 32\n", "multiples of 64 only"),
@@ -352,7 +352,7 @@ def test_sdxls_text_encoder_outputs_are_kept_in_memory_and_only_where_they_do_no
     for train, option, expected in (
         ("unet", "cache_text_encoder_outputs", ""),
         ("both", "cache_text_encoder_outputs", 'needs training.train = "unet"'),
-        ("unet", "cache_text_encoder_outputs_to_disk", "beside pictures that other trainings share"),
+        ("unet", "cache_text_encoder_outputs_to_disk", "beside images that other trainings share"),
     ):
         more = f'\n[training]\ntrain = "{train}"\n[training.options]\n{option} = true\n'
         path.write_text(text.replace("extends = [", 'unset = ["training.text_encoder_lr"]\nextends = [') + more, "utf-8")
@@ -366,7 +366,7 @@ def test_networks_lora_takes_lists_of_its_blocks_beside_block_dims_only(tmp_path
     ones = ",".join("1" * 25)
     assert "25 values" not in wrong(tmp_path, f'[network.args]\nblock_dims = "{ones}"\nblock_alphas = "{ones}"\n', part)
     assert "has 2 values; sd1 takes 25" in wrong(tmp_path, '[network.args]\nblock_dims = "4,4"\n', part)
-    assert "passed over without" in wrong(tmp_path, f'[network.args]\nconv_block_dims = "{ones}"\n', part)
+    assert "ignored without" in wrong(tmp_path, f'[network.args]\nconv_block_dims = "{ones}"\n', part)
     text = '[training.options]\nbase_weights = ["x.safetensors"]\n'
     assert "takes the 3x3" not in wrong(tmp_path, text, part)
     assert "take the 3x3 convolutions too" in wrong(tmp_path, text, "_algorithms/lora1x1")
@@ -546,7 +546,7 @@ def test_rendering_goes_directly_where_gen_img_can_read_the_file(tmp_path: Path)
         assert request["how"] == how
         assert ("--network_module" in request["argv"]) == (how is render_command.LoraDelivery.FOLD)
     full = made(tmp_path, "_algorithms/locon", text='unset = ["network.preset"]\n')
-    assert render_command.delivery(full) is render_command.LoraDelivery.BAKE  # its conv_in would be passed over in silence
+    assert render_command.delivery(full) is render_command.LoraDelivery.BAKE  # gen_img.py would skip its conv_in in silence
 
 
 def test_resize_and_merge_through_sd_scripts(tmp_path: Path) -> None:
@@ -580,7 +580,7 @@ def test_resize_and_merge_through_sd_scripts(tmp_path: Path) -> None:
             lora_tools.command("merge", made(tmp_path, part), Path("/a"), Path("/b"), Path("/w"))
 
 
-def test_a_file_that_the_tools_would_spoil_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_the_tools_would_corrupt_is_rejected(tmp_path: Path) -> None:
     recordings = ROOT / "tests" / "data" / "recordings"
     options = ResizeOptions(method="sv_ratio", param=16.0, rank_rule="sd-scripts-0.10")
     lora_tools.resize(recordings / "lora3x3.safetensors", tmp_path / "x", tmp_path, options, (1, 1), {})
@@ -618,7 +618,7 @@ def test_another_commits_options_are_read_once(tmp_path: Path, monkeypatch: pyte
     found = list(parser_options.problems({"novelty": novelty}, {"novelty": 5, "noveltie": 3}, "x", {}))
     assert found == [
         ("x.novelty", "is 5; takes 3, 4"),
-        ("x.noveltie", "is no option of this program; did you mean novelty?"),
+        ("x.noveltie", "is not an option of this program; did you mean novelty?"),
     ]
 
 
