@@ -83,7 +83,7 @@ def report(
     if live:
         from orchestrator.report.live import serve
 
-        serve(space.store.root, space.recipes, read, port=port)
+        serve(space.store.root, read, port)
         return
     loaded, plan = read()
     target = out or space.store.root / "report" / "index.html"

@@ -1,8 +1,11 @@
-"""One HTML page about all recipes and runs, made from what lies on the disk: works offline, shows to a friend."""
+"""Write one offline HTML page about all recipes and runs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+from orchestrator.report import block_stats, collect, page
+from orchestrator.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,28 +17,31 @@ __all__ = ["write"]
 
 
 def write(
-    root: Path, recipes: Sequence[Loaded], out: Path, *, plan: dict[str, Any] | None = None, measure: bool = True
+    root: Path,
+    recipes: Sequence[Loaded],
+    out: Path,
+    *,
+    plan: dict[str, Any] | None = None,
+    measure: bool = True,
+    live: bool = False,
 ) -> Path:
-    """Write the page to ``out`` and its pictures to the folder ``img`` beside it; return ``out``.
+    """Write the page to ``out`` and its images to the folder ``img`` beside it; return ``out``.
 
     Args:
-        root: the store (runs/); it is only read, but for remembered measures of weights in root/report/measured.
-        recipes: what to show, in this order within their subjects.
+        root: the store (runs/). It is only read, except for block statistics in root/report/measured.
+        recipes: the recipes to show, in this order within their subjects.
         out: the HTML file.
-        plan: what ``plan --json`` prints, for keys, reasons and predicted sizes; None: the newest record of each step counts.
+        plan: the output of ``plan --json``, for keys, reasons and predicted sizes. Without it, the newest record of each step
+            counts.
         measure: measure weight files that were not measured before, in one child process.
+        live: let the page fetch itself every few seconds (see ``live``).
 
     Raises:
-        OSError: the page cannot be written. What cannot be read is left out of the page.
+        OSError: the page cannot be written. Files that cannot be read are left out of the page.
     """
-    from orchestrator.report import block_stats, collect, page  # noqa: PLC0415 - Pillow and templates only when a page is made
-
-    found = collect.gather(root, recipes, plan)
+    data = collect.collect(root, recipes, plan)
     if measure:
-        block_stats.complete(root, found)
+        block_stats.complete(root, data)
     out.parent.mkdir(parents=True, exist_ok=True)
-    text = page.render(page.described(found, out.parent / "img"))
-    draft = out.with_name(f".{out.name}.part")
-    draft.write_text(text, "utf-8")
-    draft.replace(out)
+    files.write_text(out, page.render(page.context(data, out.parent / "img", live=live)))
     return out

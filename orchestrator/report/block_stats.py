@@ -14,7 +14,7 @@ from orchestrator.system import process
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.report.collect import Gathered, Member
+    from orchestrator.report.collect import Member, ReportData
 
 JSON = dict[str, Any]
 
@@ -32,7 +32,7 @@ def stages(root: Path, member: Member) -> dict[str, JSON]:
     return found
 
 
-def complete(root: Path, found: Gathered) -> None:
+def complete(root: Path, found: ReportData) -> None:
     """Measure every finished file that was not measured yet, in one child (numpy has no place in this process)."""
     wanted: dict[str, str] = {}
     for member in found.members:

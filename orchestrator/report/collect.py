@@ -101,8 +101,8 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
-    """All that is on the page."""
+class ReportData:
+    """The recipes and steps of the page."""
 
     members: tuple[Member, ...]
     shared: tuple[StepView, ...]
@@ -121,7 +121,7 @@ class Gathered:
         return [*(seen | {step.name: step for step in self.shared}).values()]
 
 
-def gather(root: Path, recipes: Sequence[Loaded], plan: JSON | None = None) -> Gathered:
+def collect(root: Path, recipes: Sequence[Loaded], plan: JSON | None = None) -> ReportData:
     """Read the state of every recipe; with a plan by its keys, without by the newest folder of each step."""
     planned = {entry["name"]: entry for entry in (plan or {}).get("recipes", [])}
     steps: dict[str, StepView] = {}
@@ -141,7 +141,7 @@ def gather(root: Path, recipes: Sequence[Loaded], plan: JSON | None = None) -> G
     if plan is None:
         subjects = dict.fromkeys(each.recipe.subject for each in recipes)
         shared = [step for subject in subjects if (step := view(f"{subject}/grid", "render", {})).folder]
-    return Gathered(tuple(members), tuple(shared), root)
+    return ReportData(tuple(members), tuple(shared), root)
 
 
 def expected(recipe: Recipe) -> dict[str, str]:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from orchestrator.system import files
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
@@ -23,7 +25,7 @@ _QUALITY = 82
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PageImage:
     """A picture on the page: its address, seen from the page, and its size in pixels."""
 
     url: str
@@ -38,7 +40,7 @@ class Album:
     folder: Path
     _todo: dict[str, tuple[Path, Callable[[Path, Path], None]]] = field(default_factory=dict)
 
-    def show(self, path: Path, side: int = SIDE) -> Picture | None:
+    def show(self, path: Path, side: int = SIDE) -> PageImage | None:
         """Return where the page will find this picture, at most ``side`` pixels long; None if it cannot be read."""
         try:
             stat = path.stat()
@@ -49,16 +51,16 @@ class Album:
         if path.suffix == ".webp":  # a grid: as it is, encoding it again would cost more than all other pictures
             name = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:20] + ".webp"
             self._todo[name] = (path, _copy)
-            return Picture(f"{self.folder.name}/{name}", width, height)
+            return PageImage(f"{self.folder.name}/{name}", width, height)
         factor = side / max(width, height)
         factor = max(1, int(factor)) if factor >= 1 else factor
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
         known = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{size}"
         name = hashlib.sha256(known.encode()).hexdigest()[:20] + ".webp"
         self._todo[name] = (path, lambda source, target: _save(source, target, size))
-        return Picture(f"{self.folder.name}/{name}", *size)
+        return PageImage(f"{self.folder.name}/{name}", *size)
 
-    def sheet(self, paths: Sequence[Path]) -> Picture | None:
+    def sheet(self, paths: Sequence[Path]) -> PageImage | None:
         """Return one picture with all of ``paths`` as tiles, twelve in a row at most."""
         if not paths:
             return None
@@ -67,7 +69,7 @@ class Album:
         columns = min(12, len(paths))
         size = (columns * TILE, -(-len(paths) // columns) * TILE)
         self._todo[name] = (paths[0], lambda _, target: _tiles(paths, target, size))
-        return Picture(f"{self.folder.name}/{name}", *size)
+        return PageImage(f"{self.folder.name}/{name}", *size)
 
     def make(self) -> None:
         """Write what is missing, on two threads: Pillow lets go of the interpreter's lock."""
@@ -83,9 +85,8 @@ class Album:
 
 
 def _copy(source: Path, target: Path) -> None:
-    draft = target.with_name(f".{target.name}.part")
-    shutil.copyfile(source, draft)
-    draft.replace(target)
+    with files.draft(target) as draft:
+        shutil.copyfile(source, draft)
 
 
 def _save(source: Path, target: Path, size: tuple[int, int]) -> None:
@@ -113,6 +114,5 @@ def _tiles(paths: Sequence[Path], target: Path, size: tuple[int, int]) -> None:
 
 
 def _write(picture: Image.Image, target: Path) -> None:
-    draft = target.with_name(f".{target.name}.part")
-    picture.save(draft, "WEBP", quality=_QUALITY, method=1)
-    draft.replace(target)
+    with files.draft(target) as draft:
+        picture.save(draft, "WEBP", quality=_QUALITY, method=1)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,8 +21,8 @@ from orchestrator.run import trace
 from orchestrator.run.record import RECORD
 
 if TYPE_CHECKING:
-    from orchestrator.report.collect import Gathered, Member, StepView
-    from orchestrator.report.images import Picture
+    from orchestrator.report.collect import Member, ReportData, StepView
+    from orchestrator.report.images import PageImage
 
 JSON = dict[str, Any]
 
@@ -40,15 +38,6 @@ def render(said: JSON) -> str:
     return _environment().get_template("page.html.j2").render(**said, style=style, script=script)
 
 
-def moving(said: JSON) -> JSON:
-    """Return the version and the parts of the page that change while a step runs, by element id."""
-    parts = {name: _environment().get_template(f"{name}.html.j2").render(**said) for name in ("summary", "matrix")}
-    for member in (member for subject in said["subjects"] for member in subject["members"]):
-        if member["loss"] and member["moves"]:
-            parts[f"loss-{member['name']}"] = _environment().get_template("loss.html.j2").render(member=member)
-    return {"version": said["version"], "parts": parts}
-
-
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -62,20 +51,20 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def described(found: Gathered, folder: Path, *, live: bool = False, draw: bool = True) -> JSON:
-    """Return what the template shows. Pictures go to ``folder``; without ``draw`` none is made (for a refresh)."""
+def context(data: ReportData, folder: Path, *, live: bool = False) -> JSON:
+    """Return the context of the template, and write the images that are missing to ``folder``."""
     album = Album(folder)
-    algorithms = list(dict.fromkeys(member.recipe.algorithm for member in found.members))
+    algorithms = list(dict.fromkeys(member.recipe.algorithm for member in data.members))
     colours = {algorithm: f"a{number % 6}" for number, algorithm in enumerate(algorithms)}
-    subjects = [_subject(name, members, found, album, colours) for name, members in found.subjects().items()]
-    steps = found.steps()
-    counts = Counter(str(member.state) for member in found.members)
-    said: JSON = {
+    subjects = [_subject(name, members, data, album, colours) for name, members in data.subjects().items()]
+    steps = data.steps()
+    counts = Counter(str(member.state) for member in data.members)
+    values: JSON = {
         "live": live,
         "subjects": subjects,
         "algorithms": [{"name": name, "colour": colours[name]} for name in algorithms],
         "counts": [{"state": str(state), "word": recipe_page.WORDS[state], "count": counts[str(state)]} for state in State],
-        "total": len(found.members),
+        "total": len(data.members),
         "steps_done": sum(step.state is State.DONE for step in steps),
         "steps_total": len(steps),
         "seconds": sum(step.seconds for step in steps),
@@ -86,29 +75,21 @@ def described(found: Gathered, folder: Path, *, live: bool = False, draw: bool =
         "timeline": timeline(steps),
         "kinds": tables.kinds(steps),
         "made": time.strftime("%Y-%m-%d %H:%M", time.localtime()),
-        "version": version(found),
-        "title": _title(found),
+        "title": _title(data),
     }
-    if draw:
-        album.make()
-    return said
+    album.make()
+    return values
 
 
-def version(found: Gathered) -> str:
-    """Return a text that changes when a step appears or ends: the page then shows more than its curves."""
-    states = [(step.name, str(step.state), step.record.get("key", "")) for step in found.steps()]
-    return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:12]
-
-
-def _title(found: Gathered) -> tuple[str, str]:
-    release = next((member.recipe.release for member in found.members if member.recipe.release.collection_title), None)
+def _title(data: ReportData) -> tuple[str, str]:
+    release = next((member.recipe.release for member in data.members if member.recipe.release.collection_title), None)
     return (release.collection_title, release.collection_title_ja) if release else ("LoRA report", "")
 
 
-def _subject(name: str, members: list[Member], found: Gathered, album: Album, colours: dict[str, str]) -> JSON:
+def _subject(name: str, members: list[Member], report: ReportData, album: Album, colours: dict[str, str]) -> JSON:
     release = members[0].recipe.release
-    described_ = [recipe_page.described(found.root, each, album, colours) for each in members]
-    grid = next((step for step in found.shared if step.name == f"{name}/grid" and step.folder), None)
+    contexts = [recipe_page.context(report.root, each, album, colours) for each in members]
+    grid = next((step for step in report.shared if step.name == f"{name}/grid" and step.folder), None)
     curves = [
         charts.Line(
             member.recipe.algorithm,
@@ -118,7 +99,7 @@ def _subject(name: str, members: list[Member], found: Gathered, album: Album, co
         for member in members
     ]
     drawn = [curve for curve in curves if curve.points]
-    data = members[0].steps.get("dataset")
+    dataset = members[0].steps.get("dataset")
     return {
         "name": name,
         "title": release.title or name,
@@ -126,12 +107,12 @@ def _subject(name: str, members: list[Member], found: Gathered, album: Album, co
         "description": release.description,
         "description_ja": release.description_ja,
         "triggers": members[0].recipe.triggers(),
-        "members": described_,
+        "members": contexts,
         "loss": charts.lines(drawn, _loss_words(name, drawn), (500, 230)) if len(drawn) > 1 else "",
-        "sheet": _sheet(data, album),
-        "contact": _contact(data, members, album),
+        "sheet": _sheet(dataset, album),
+        "contact": _contact(dataset, members, album),
         "grid": _grid(grid, name, album),
-        "compare": _compare(members, described_),
+        "compare": _compare(members, contexts),
     }
 
 
@@ -140,13 +121,13 @@ def _loss_words(name: str, curves: list[charts.Line]) -> str:
     return f"Mean loss of {name} over the training steps, first to last: {ends}"
 
 
-def _grid(step: StepView | None, name: str, album: Album) -> Picture | None:
+def _grid(step: StepView | None, name: str, album: Album) -> PageImage | None:
     if step is None or step.folder is None:
         return None
     return album.show(step.folder / f"{name}_grid.webp")
 
 
-def _sheet(step: StepView | None, album: Album) -> Picture | None:
+def _sheet(step: StepView | None, album: Album) -> PageImage | None:
     """Return all originals of a dataset as one picture."""
     if step is None or step.folder is None:
         return None

@@ -38,8 +38,8 @@ def activity(step: StepView) -> JSON:
     return said | {"done": step.done, "total": step.total, "loss": loss, "tail": step.tail}
 
 
-def described(root: Path, member: Member, album: Album, colours: dict[str, str]) -> JSON:
-    """Return what the template shows of one recipe."""
+def context(root: Path, member: Member, album: Album, colours: dict[str, str]) -> JSON:
+    """Return the template's context of one recipe."""
     recipe = member.recipe
     pictures = _pictures(member, album)
     cover = next((entry["picture"] for entry in pictures if entry["name"] == recipe.release.cover), None)
@@ -55,7 +55,6 @@ def described(root: Path, member: Member, album: Album, colours: dict[str, str])
         "colour": colour,
         "state": str(member.state),
         "word": WORDS[member.state],
-        "moves": not member.state.finished,
         "steps": [_chip(step) for step in member.steps.values()],
         "percent": _percent(train),
         "cover": cover or (pictures[0]["picture"] if pictures else None),

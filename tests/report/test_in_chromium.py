@@ -237,14 +237,15 @@ def test_without_script_all_is_there(browser: Any, runs: Path) -> None:
 
 
 def test_the_live_page_refreshes_itself(browser: Any, runs: Path, tmp_path: Path) -> None:
-    site = live.Site(runs, made_runs.recipes(), tmp_path / "img", made_runs.plan_json(runs))
-    with live.server(site) as server:
+    write = live.writer(runs, lambda: (made_runs.recipes(), made_runs.plan_json(runs)))
+    with live.server(write, tmp_path) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         made = Seen(browser)
         try:
             made.page.goto(f"http://127.0.0.1:{server.server_port}/")
             assert "40 of 100" in made.page.locator("#summary").inner_text()
+            made.page.locator("#r-krnk-locon details").evaluate("(part) => { part.open = true }")
             path = next(runs.glob("tyank-locon/.partial/train-*")) / "progress.jsonl"
             with path.open("a") as file:
                 file.write(json.dumps({"done": 71, "total": 100, "loss": 0.0717, "lr": 1e-4}) + "\n")
@@ -252,6 +253,7 @@ def test_the_live_page_refreshes_itself(browser: Any, runs: Path, tmp_path: Path
             assert "0.0717" in made.page.locator("#matrix a[href='#r-tyank-locon']").inner_text()
             made_runs.render(runs, made_runs.loaded("tyank-locon").recipe)
             made.page.wait_for_selector("#r-tyank-locon .strip img", state="attached", timeout=PATIENCE)
+            assert made.page.locator("#r-krnk-locon details").evaluate("(part) => part.open")  # it has not changed
             assert made.wrong == []
             assert all(url.startswith((f"http://127.0.0.1:{server.server_port}/", "data:")) for url in made.asked)
         finally:

@@ -136,7 +136,7 @@ def test_the_page_shows_what_the_trainer_saw(runs: Path, html: str) -> None:
 
 
 def test_the_commands_of_weight_surgery_are_verbs_that_anybody_can_call(runs: Path) -> None:
-    found = collect.gather(runs, loaded(), plan(runs))
+    found = collect.collect(runs, loaded(), plan(runs))
     member = next(member for member in found.members if member.recipe.name == "krnk-lora3x3")
     said = {entry["name"]: entry["text"] for entry in commands.commands(runs, member)}
     merge, resize = (said[f"krnk-lora3x3/{kind}"].split() for kind in ("merge", "resize"))
@@ -158,7 +158,7 @@ def test_the_slider_knows_the_pictures_of_every_algorithm(html: str) -> None:
 
 
 def test_blocks_show_what_the_merge_took_away(runs: Path) -> None:
-    found = collect.gather(runs, loaded(), plan(runs))
+    found = collect.collect(runs, loaded(), plan(runs))
     member = next(member for member in found.members if member.recipe.name == "krnk-locon")
     from orchestrator.report import block_stats as measured  # noqa: PLC0415
 
@@ -197,7 +197,7 @@ def test_a_release_brings_its_measures_so_that_a_report_measures_nothing(
     from orchestrator.system import process  # noqa: PLC0415
 
     made_runs.released(tmp_path, "krnk-lora3x3")
-    found = collect.gather(tmp_path, loaded(), made_runs.plan_json(tmp_path))
+    found = collect.collect(tmp_path, loaded(), made_runs.plan_json(tmp_path))
     monkeypatch.setattr(process, "capture", lambda *_: pytest.fail("a child was started"))
     measured.complete(tmp_path, found)
     member = next(member for member in found.members if member.recipe.name == "krnk-lora3x3")
@@ -225,7 +225,7 @@ def test_an_empty_store_gives_a_page_too(tmp_path: Path) -> None:
 
 
 def test_without_a_plan_the_newest_records_count(runs: Path) -> None:
-    found = collect.gather(runs, loaded())
+    found = collect.collect(runs, loaded())
     assert {str(member.state) for member in found.members} == {"done"}
     assert [step.name for step in found.shared] == ["krnk/grid"]
 
@@ -235,13 +235,13 @@ def test_other_keys_are_other_work(runs: Path, tmp_path: Path) -> None:
     for entry in said["recipes"]:
         for step in entry["steps"]:
             step["key"] = "f" * 64
-    found = collect.gather(runs, loaded(), said)
+    found = collect.collect(runs, loaded(), said)
     assert {str(member.state) for member in found.members} == {"outdated"}
     assert not any(step.state is collect.State.DONE for step in found.members[0].steps.values())
     text = " ".join(Page(report.write(runs, loaded(), tmp_path / "page.html", plan=said).read_text("utf-8")).words)
     assert "3 outdated" in text
     assert found.members[0].curve
-    assert {str(member.state) for member in collect.gather(tmp_path, loaded(), said).members} == {"waiting"}
+    assert {str(member.state) for member in collect.collect(tmp_path, loaded(), said).members} == {"waiting"}
 
 
 def test_the_lanes_show_the_newest_run_by_place(tmp_path: Path) -> None:
@@ -275,7 +275,7 @@ def broken_runs(tmp_path: Path, code: int | None) -> Path:
 @pytest.mark.parametrize(("code", "state"), [(1, "failed"), (-9, "failed"), (None, "unfinished")])
 def test_unfinished_work_is_shown_with_how_far_it_came(tmp_path: Path, code: int | None, state: str) -> None:
     broken_runs(tmp_path, code)
-    found = collect.gather(tmp_path, loaded(), plan(tmp_path))
+    found = collect.collect(tmp_path, loaded(), plan(tmp_path))
     step = next(step for step in found.steps() if step.name == "krnk-locon/train")
     assert str(step.state) == state
     assert (step.done, step.total) == (40, 100)
@@ -290,11 +290,11 @@ def test_a_finished_training_that_is_made_again_runs(tmp_path: Path) -> None:
     work = broken_runs(tmp_path, None)
     folder = made_runs.folder(tmp_path, "krnk-locon/train")
     made_runs.record(folder, "krnk-locon/train", "train", {}, seconds=100.0)
-    steps = {step.name: step for step in collect.gather(tmp_path, loaded(), plan(tmp_path)).steps()}
+    steps = {step.name: step for step in collect.collect(tmp_path, loaded(), plan(tmp_path)).steps()}
     assert steps["krnk-locon/train"].state is collect.State.DONE
     child = {"pid": os.getpid(), "supervisor": os.getpid(), "supervisor_started": supervisor.started(os.getpid()), "at": 1.0}
     (work / supervisor.CHILD).write_text(json.dumps(child), "utf-8")
-    steps = {step.name: step for step in collect.gather(tmp_path, loaded(), plan(tmp_path)).steps()}
+    steps = {step.name: step for step in collect.collect(tmp_path, loaded(), plan(tmp_path)).steps()}
     assert steps["krnk-locon/train"].state is collect.State.RUNNING
     assert (steps["krnk-locon/train"].done, steps["krnk-locon/train"].total) == (40, 100)
 
@@ -319,7 +319,7 @@ def test_samples_are_in_step_order(tmp_path: Path) -> None:
         "krnk-locon_000020_00_20260101_1.png",
     ):
         made_runs.picture(work / "sample" / name, "krnk", 1, 64)
-    said = page.described(collect.gather(tmp_path, loaded(), plan(tmp_path)), tmp_path / "img")
+    said = page.context(collect.collect(tmp_path, loaded(), plan(tmp_path)), tmp_path / "img")
     samples = said["subjects"][0]["members"][1]["samples"]
     rows = {row["label"]: [entry["label"] for entry in row["pictures"]] for row in samples}
     assert rows == {"from front": ["step 20", "step 40"], "from side": ["step 20"]}
@@ -383,8 +383,8 @@ def test_times_and_sizes_read_well() -> None:
 @pytest.fixture
 def serving(tmp_path: Path) -> Iterator[tuple[int, Path]]:
     broken_runs(tmp_path, 1)
-    site = live.Site(tmp_path, loaded(), tmp_path / "pictures" / "img", plan(tmp_path))
-    with live.server(site) as server:
+    write = live.writer(tmp_path, lambda: (loaded(), plan(tmp_path)))
+    with live.server(write, tmp_path / "page") as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield server.server_port, tmp_path
@@ -398,31 +398,28 @@ def ask(port: int, path: str, host: str = "") -> tuple[int, bytes, dict[str, str
     answer = connection.getresponse()
     data = answer.read()
     connection.close()
-    return answer.status, data, dict(answer.getheaders())
+    return answer.status, data, {name.title(): value for name, value in answer.getheaders()}
 
 
 def test_the_live_page_reads_recipes_again_when_they_change(tmp_path: Path) -> None:
-    recipes = tmp_path / "recipes"
-    recipes.mkdir()
-    (recipes / "a.toml").write_text("x")
-    found: list[Any] = []
-    calls: list[int] = []
+    recipes, page_ = loaded(), tmp_path / "page" / "index.html"
 
     def read() -> live.Read:
-        calls.append(1)
-        if "wrong" in (recipes / "a.toml").read_text():
+        if not recipes:
             raise RecipeError(Problem("a.toml", "is wrong"))
-        return found, {}
+        return list(recipes), {}
 
-    changes = live.Changes(recipes, read)
-    site = live.Site(tmp_path / "runs", loaded(), tmp_path / "img", None, changes)
-    assert b"krnk-locon" in site.page()
-    assert not calls
-    for text, seen in (("wrong", True), ("right again", False)):
-        (recipes / "a.toml").write_text(text)
-        os.utime(recipes / "a.toml", ns=(0, len(text)))
-        assert (b"krnk-locon" in site.page()) is seen
-    assert len(calls) == 2
+    write = live.writer(tmp_path / "runs", read)
+    write(page_)
+    assert "krnk-locon" in page_.read_text("utf-8")
+    every = recipes.copy()
+    recipes.clear()  # a mistake: the page stays as it was
+    write(page_)
+    assert "krnk-locon" in page_.read_text("utf-8")
+    recipes.append(every[0])
+    write(page_)
+    assert "krnk-lora3x3" in page_.read_text("utf-8")
+    assert "krnk-locon" not in page_.read_text("utf-8")
 
 
 def test_the_live_page_follows_the_files(serving: tuple[int, Path]) -> None:
@@ -430,25 +427,33 @@ def test_the_live_page_follows_the_files(serving: tuple[int, Path]) -> None:
     status, data, headers = ask(port, "/")
     assert status == 200
     assert b'data-live="1"' in data
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in headers["Content-Security-Policy"]
-    before = json.loads(ask(port, "/refresh.json")[1])
-    assert "40 of 100" in before["parts"]["summary"]
+    assert b"40 of 100" in data
     path = next(root.glob("krnk-locon/.partial/train-*")) / "progress.jsonl"
     with path.open("a") as file:
         file.write("\n" + json.dumps({"done": 55, "total": 100, "loss": 0.05, "lr": 1e-4}) + "\n")
-    after = json.loads(ask(port, "/refresh.json")[1])
-    assert "55 of 100" in after["parts"]["summary"]
-    assert "now 0.0500" in after["parts"]["loss-krnk-locon"]
-    assert after["version"] == before["version"]
+    data = ask(port, "/")[1]
+    assert b"55 of 100" in data
+    assert b"now 0.0500" in data
+    assert re.findall(rb'src="(img/[0-9a-f]+\.webp)"', data) == []
     made_runs.render(root, made_runs.loaded("krnk-loha").recipe)
-    assert json.loads(ask(port, "/refresh.json")[1])["version"] != before["version"]
-    urls = re.findall(rb'src="(img/[0-9a-f]+\.webp)"', ask(port, "/")[1])
+    urls = re.findall(rb'src="(img/[0-9a-f]+\.webp)"', ask(port, "/index.html")[1])
     assert urls
     assert ask(port, "/" + urls[0].decode())[2]["Content-Type"] == "image/webp"
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/img/../secret", "/img/x.webp", "/%2e%2e/etc/passwd", "/img/" + "0" * 20 + ".webp"]
+    "path",
+    [
+        "/nothing",
+        "/img/",
+        "/img/../secret",
+        "/img/x.webp",
+        "/%2e%2e/etc/passwd",
+        "/img/" + "0" * 20 + ".webp",
+        "/..//etc/passwd",
+    ],
 )
 def test_nothing_else_is_served(serving: tuple[int, Path], path: str) -> None:
     assert ask(serving[0], path)[0] == 404
@@ -459,5 +464,5 @@ def test_other_names_for_this_machine_are_refused(serving: tuple[int, Path]) -> 
 
 
 def test_it_listens_on_loopback_only(serving: tuple[int, Path], tmp_path: Path) -> None:
-    with live.server(live.Site(tmp_path, [], tmp_path / "img")) as server:
+    with live.server(lambda _: None, tmp_path) as server:
         assert server.server_address[0] == "127.0.0.1"

@@ -223,7 +223,7 @@ def render(runs: Path, recipe: Recipe) -> Path:
 
 def variants(runs: Path, recipe: Recipe, ratios: tuple[int, ...] = (64, 16)) -> Path:
     """Write what ``orchestrator variants`` leaves: pictures of the recipe at several ratios, their grid, where they lie."""
-    heads = [grid.Column(**column) for column in recipe.columns()]
+    heads = [grid.GridColumn(**column) for column in recipe.columns()]
     said = []
     for step, ratio in enumerate(ratios):
         place = folder(runs, f"{recipe.name}/ratio{ratio}")
@@ -232,7 +232,7 @@ def variants(runs: Path, recipe: Recipe, ratios: tuple[int, ...] = (64, 16)) -> 
         said.append({"label": f"sv_ratio {ratio}", "bytes": ratio * 2**20, "folder": str(place.relative_to(runs))})
     target = runs / recipe.name / "variants"
     target.mkdir()
-    rows = [grid.Row(each["label"], runs / each["folder"]) for each in said]
+    rows = [grid.GridRow(each["label"], runs / each["folder"]) for each in said]
     grid.write(target, "sv_ratio", rows, heads)
     text = json.dumps({"axes": ["sv_ratio"], "variants": said, "grids": ["sv_ratio_grid.png"]})
     (target / "sv_ratio.json").write_text(text, "utf-8")

@@ -2,6 +2,9 @@
 // Everything here makes the page nicer; without it, text, pictures, charts and tables are all there.
 const $ = (selector, from = document) => from.querySelector(selector);
 const $$ = (selector, from = document) => [...from.querySelectorAll(selector)];
+// The parts that a live page swaps; as the server wrote them, before this script touches any.
+const parts = (page) => $$("main > section:not(.subject), .subject > *", page);
+let shown = parts(document).map((part) => part.outerHTML);
 
 $("#theme").addEventListener("click", () => {
   const root = document.documentElement;
@@ -10,7 +13,7 @@ $("#theme").addEventListener("click", () => {
   try { localStorage.setItem("theme", root.dataset.theme); } catch { /* no storage: until the page is closed */ }
 });
 
-for (const box of $$("[data-compare]")) {
+const compare = (box) => {
   const said = JSON.parse(box.dataset.compare);
   const stage = $(".stage", box);
   const range = $("input", box);
@@ -37,7 +40,8 @@ for (const box of $$("[data-compare]")) {
   stage.addEventListener("dragstart", (event) => event.preventDefault());
   draw();
   move(range.value);
-}
+};
+$$("[data-compare]").forEach(compare);
 
 const viewer = $("#viewer");
 let row = [];
@@ -99,15 +103,19 @@ document.addEventListener("pointermove", (event) => {
 });
 
 if (document.body.dataset.live) {
-  const shown = new Map();
   const refresh = async () => {
     try {
-      const answer = await fetch("refresh.json", { cache: "no-store" });
-      const said = await answer.json();
-      if (said.version !== document.body.dataset.version && !viewer.open) { location.reload(); return; }
-      for (const [id, html] of Object.entries(said.parts)) {
-        const part = document.getElementById(id);
-        if (part && shown.get(id) !== html) { part.innerHTML = html; shown.set(id, html); }
+      const answer = await fetch(location.pathname, { cache: "no-store" });
+      const fresh = parts(new DOMParser().parseFromString(await answer.text(), "text/html"));
+      const old = parts(document);
+      if (!viewer.open) {
+        if (fresh.length !== old.length) { location.reload(); return; }
+        fresh.forEach((part, number) => {
+          if (part.outerHTML === shown[number]) return;
+          shown[number] = part.outerHTML;
+          old[number].replaceWith(part);
+          $$("[data-compare]", part).forEach(compare);
+        });
       }
       $(".live").style.opacity = 1;
     } catch {
