@@ -65,7 +65,7 @@ def build_(
     folder = output or root / "build" / "datasets" / loaded.dataset.name
     with progress_bar(f"dataset {loaded.dataset.name}") as tick:
         done = build(loaded.dataset, root, folder, tick)
-    say(f"{folder}: {done.pictures} pictures{', nothing has changed' if done.unchanged else ''}")
+    say(f"{folder}: {done.images} images{', nothing has changed' if done.unchanged else ''}")
 
 
 @app.command("check", rich_help_panel=IMAGES)
@@ -89,7 +89,7 @@ def check_(
     if json:
         print_json(report.as_json())
     else:
-        console.show(loaded.dataset, report)
+        console.show(report)
     if contact is not None:
         contact.parent.mkdir(parents=True, exist_ok=True)
         contact.write_text(contact_sheet.page(report), encoding="utf-8")

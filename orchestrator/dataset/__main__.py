@@ -1,4 +1,4 @@
-"""The dataset step: a request file in, a folder out, progress lines on stdout.
+"""Run the dataset step: a request file in, a folder out, progress lines on stdout.
 
 ``python -m orchestrator.dataset build request.json``
 """
@@ -26,7 +26,7 @@ _USAGE: Final = "usage: python -m orchestrator.dataset build REQUEST.json"
 def main(argv: Sequence[str]) -> int:
     """Run ``build REQUEST.json``: {"dataset": table, "root": project folder, "output": folder}.
 
-    Prints ``PROGRESS {"done", "total", "note"}`` lines. Returns 0 only when the dataset is complete; problems go to stderr.
+    Prints ``PROGRESS {"done", "total", "note"}`` lines. Returns 0 only if the dataset is complete. Problems go to stderr.
     """
     try:
         match list(argv):
@@ -55,7 +55,7 @@ def _request(path: Path) -> tuple[Dataset, Path, Path]:
         problems = [Problem(f"{path}: dataset.{'.'.join(map(str, item['loc']))}", item["msg"]) for item in error.errors()]
         raise RecipeError(problems) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise RecipeError(Problem(str(path), f"is no request: {error}", 'takes {"dataset", "root", "output"}')) from error
+        raise RecipeError(Problem(str(path), f"is not a request: {error}", 'takes {"dataset", "root", "output"}')) from error
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The trainer's own arithmetic, offline: which bucket, how many batches, how many epochs.
+"""Predict the trainer's buckets, batches and epochs.
 
-Written from what sd-scripts v0.10.1 prints and does (library/train_util.py, BucketManager and DreamBoothDataset), and checked
-against it and against the embedded trainer by tests; neither shares a line with this module.
+Written from the behaviour of sd-scripts v0.10.1 (library/train_util.py, BucketManager and DreamBoothDataset). Tests compare it
+with sd-scripts' own numbers (tests/data/buckets.json).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.dataset.layout import Folder, Layout, Picture, Size
+    from orchestrator.dataset.layout import DatasetImage, Layout, Size, TrainingFolder
     from orchestrator.recipe import Dataset, Training
 
 _TABLES: Final = {
@@ -32,16 +32,16 @@ class Fit:
 
     @property
     def crop_loss(self) -> float:
-        """Share of the resized picture, 0..1, that the bucket cuts off."""
+        """Share of the resized image, 0..1, that the crop removes."""
         return 1 - self.bucket[0] * self.bucket[1] / (self.resized[0] * self.resized[1])
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """One picture in its bucket; ``repeats`` as the trainer ends up with for regularization pictures."""
+class BucketedImage:
+    """One image in its bucket. ``repeats`` of regularization images are those that the trainer computes."""
 
-    folder: Folder
-    picture: Picture
+    folder: TrainingFolder
+    image: DatasetImage
     fit: Fit
     repeats: int
 
@@ -53,11 +53,11 @@ class Bucket:
     resolution: Size
     size: Size
     batch_size: int
-    placed: tuple[Placed, ...]
+    images: tuple[BucketedImage, ...]
 
     @property
     def count(self) -> int:
-        return sum(one.repeats for one in self.placed)
+        return sum(image.repeats for image in self.images)
 
     @property
     def batches(self) -> int:
@@ -65,54 +65,54 @@ class Bucket:
 
     @property
     def missing(self) -> int:
-        """Places of the last batch that stay empty."""
+        """Number of images that the last batch lacks."""
         return self.batches * self.batch_size - self.count
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the trainer will print: "num train images * repeats", "num reg images", "num batches per epoch"."""
+    """Numbers that the trainer will print: "num train images * repeats", "num reg images", "num batches per epoch"."""
 
     images: int
-    """Pictures in the built folders, regularization included."""
+    """Images in the built folders, regularization included."""
     images_x_repeats: int
     regularization_x_repeats: int
     batches_per_epoch: int
     buckets: tuple[Bucket, ...]
-    unplaced: tuple[tuple[Folder, Picture], ...]
-    """Pictures at which the trainer would stop: a side smaller than bucket_reso_steps, or too extreme an aspect ratio."""
+    unbucketed: tuple[tuple[TrainingFolder, DatasetImage], ...]
+    """Images at which the trainer would stop: a side below bucket_reso_steps, or an extreme aspect ratio."""
 
     @property
     def largest(self) -> Bucket | None:
-        """The largest bucket of the largest resolution class with pictures of the subject: what takes most time and memory."""
-        trained = [one for one in self.buckets if any(not placed.folder.regularization for placed in one.placed)]
-        return max(trained, key=lambda one: (math.prod(one.resolution), math.prod(one.size)), default=None)
+        """The largest bucket of the largest resolution class with images of the subject; it takes most time and memory."""
+        trained = [bucket for bucket in self.buckets if any(not image.folder.regularization for image in bucket.images)]
+        return max(trained, key=lambda bucket: (math.prod(bucket.resolution), math.prod(bucket.size)), default=None)
 
 
 def predict_batches(layout: Layout, dataset: Dataset) -> Prediction:
     """Return the trainer's numbers for ``layout``."""
     buckets: list[Bucket] = []
-    unplaced: list[tuple[Folder, Picture]] = []
+    unbucketed: list[tuple[TrainingFolder, DatasetImage]] = []
     for resolution, folders in layout.classes():
         rules = BucketRules.of(dataset, resolution)
-        groups: dict[Size, list[Placed]] = defaultdict(list)
-        for folder, picture, repeats in _repeated(folders):
-            fit = rules.fit(picture.size)
+        groups: dict[Size, list[BucketedImage]] = defaultdict(list)
+        for folder, image, repeats in _repeated(folders):
+            fit = rules.fit(image.size)
             if fit is None:
-                unplaced.append((folder, picture))
+                unbucketed.append((folder, image))
             else:
-                groups[fit.bucket].append(Placed(folder, picture, fit, repeats))
+                groups[fit.bucket].append(BucketedImage(folder, image, fit, repeats))
         size_of_batch = batch_size(dataset, resolution)
-        buckets += [Bucket(resolution, size, size_of_batch, tuple(placed)) for size, placed in sorted(groups.items())]
+        buckets += [Bucket(resolution, size, size_of_batch, tuple(images)) for size, images in sorted(groups.items())]
     train = [folder for folder in layout.folders if not folder.regularization]
     regularization = [folder for folder in layout.folders if folder.regularization]
     return Prediction(
-        images=sum(len(folder.pictures) for folder in layout.folders),
-        images_x_repeats=_times(train),
-        regularization_x_repeats=_times(regularization),
+        images=sum(len(folder.images) for folder in layout.folders),
+        images_x_repeats=_with_repeats(train),
+        regularization_x_repeats=_with_repeats(regularization),
         batches_per_epoch=sum(bucket.batches for bucket in buckets),
         buckets=tuple(buckets),
-        unplaced=tuple(unplaced),
+        unbucketed=tuple(unbucketed),
     )
 
 
@@ -199,7 +199,7 @@ class BucketRules:
         if size[0] * size[1] > area:
             ratio = size[0] / size[1]
             width = math.sqrt(area * ratio)
-            # Either side may be the one that is whole steps; the one whose shape is nearer to the picture's wins.
+            # Either side can be cut to whole steps; the shape nearer to the image's wins.
             by_width = self._whole(width)
             by_height = self._whole(area / width)
             if by_width == 0 or by_height == 0 or self._whole(by_width / ratio) == 0:
@@ -217,16 +217,14 @@ class BucketRules:
         return int(length + 0.5) // self.bucket_reso_steps * self.bucket_reso_steps
 
 
-def _times(folders: Sequence[Folder]) -> int:
-    return sum(folder.repeats * len(folder.pictures) for folder in folders)
+def _with_repeats(folders: Sequence[TrainingFolder]) -> int:
+    return sum(folder.repeats * len(folder.images) for folder in folders)
 
 
-def _repeated(folders: Sequence[Folder]) -> list[tuple[Folder, Picture, int]]:
-    """Return every picture of a class with its repeats, regularization pictures as ``share_regularization`` counts them."""
-    result = [
-        (folder, picture, folder.repeats) for folder in folders if not folder.regularization for picture in folder.pictures
-    ]
-    pool = [(folder, picture) for folder in folders if folder.regularization for picture in folder.pictures]
+def _repeated(folders: Sequence[TrainingFolder]) -> list[tuple[TrainingFolder, DatasetImage, int]]:
+    """Return every image of a class with its repeats, those of regularization images by ``share_regularization``."""
+    result = [(folder, image, folder.repeats) for folder in folders if not folder.regularization for image in folder.images]
+    pool = [(folder, image) for folder in folders if folder.regularization for image in folder.images]
     shares = share_regularization([folder.repeats for folder, _ in pool], sum(repeats for _, _, repeats in result))
     return result + [(*pair, count) for pair, count in zip(pool, shares, strict=True) if count]
 

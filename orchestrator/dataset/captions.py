@@ -1,4 +1,4 @@
-"""Captions from what a file name states; nobody tags by hand."""
+"""Write captions from file names, caption files, or the words of a source."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class CaptionError(ValueError):
-    """A caption that cannot be made; the text says why, ``hint`` what to do."""
+    """A missing or malformed caption. ``hint`` is the remedy."""
 
     def __init__(self, what: str, hint: str) -> None:
-        """Take what is wrong and how to mend it."""
+        """Take the problem and its remedy."""
         super().__init__(what)
         self.hint = hint
 
 
 def from_view(vocabulary: Vocabulary, source: Source, trigger: str, tags: tuple[str, ...], stem: str) -> str:
-    """Return the caption of the picture ``stem`` (``f12``): the parts of ``vocabulary.order`` that are not empty.
+    """Return the caption of the image ``stem`` (``f12``): the non-empty parts of ``vocabulary.order``.
 
     Raises:
         CaptionError: the name states no view, or the vocabulary has no entry for it.
@@ -49,31 +49,31 @@ def from_view(vocabulary: Vocabulary, source: Source, trigger: str, tags: tuple[
 
 
 def fixed(trigger: str, tags: tuple[str, ...]) -> str:
-    """Return the caption that all pictures of a source share."""
+    """Return the caption that all images of a source share."""
     return joined((trigger, *tags))
 
 
 def joined(parts: Iterable[str]) -> str:
-    """Join what is not empty with ", "."""
+    """Join the non-empty parts with ", "."""
     return ", ".join(part for part in parts if part)
 
 
 def from_file(path: Path) -> str | None:
-    """Return the first line of a caption file, which is what sd-scripts reads; None when there is no file.
+    """Return the first line of a caption file, the only one that sd-scripts reads; None if there is no file.
 
     Raises:
-        CaptionError: no UTF-8, or nothing in the first line (sd-scripts stops, or trains without words).
+        CaptionError: the file is not UTF-8, or its first line is empty (sd-scripts stops, or trains without words).
     """
     try:
         lines = path.read_bytes().decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise CaptionError(f"cannot be read: {error.strerror}", "mend its permissions") from error
+        raise CaptionError(f"cannot be read: {error.strerror}", "fix its permissions") from error
     except UnicodeDecodeError as error:
         raise CaptionError(f"is not UTF-8 (byte {error.start})", "save it as UTF-8") from error
     if not lines or not lines[0].strip():
-        raise CaptionError("has nothing in its first line, the only one that is read", "write the tags there")
+        raise CaptionError("has an empty first line, the only one that is read", "write the tags there")
     return lines[0].strip()
 
 

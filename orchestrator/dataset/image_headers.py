@@ -1,4 +1,4 @@
-"""Image headers: size, orientation and what kind of file it is, without decoding a pixel."""
+"""Read image headers: size, orientation and format, without decoding a pixel."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 from PIL import Image, UnidentifiedImageError
 
+from orchestrator.system import parse_cache
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 ENDINGS: Final = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-"""What originals may be; they become PNG. sd-scripts itself lists png, jpg, jpeg, webp and bmp, each in one case only."""
+"""Endings of originals, which become PNG. sd-scripts itself reads png, jpg, jpeg, webp and bmp, each in one case only."""
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-"""What a picture may be inside, whatever its ending: other readers of Pillow start programs (EPS) or are seldom tested."""
+"""Formats of originals, whatever their ending. Pillow's other readers start programs (EPS) or are rarely tested."""
 _ORIENTATION: Final = 0x0112  # EXIF tag
 _TURNED: Final = (5, 6, 7, 8)  # orientations that swap width and height
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
-    """What the first bytes of a picture say; ``width`` and ``height`` in pixels, upright."""
+class ImageHeader:
+    """Header of an image; ``width`` and ``height`` in pixels, upright."""
 
     width: int
     height: int
@@ -38,73 +40,72 @@ class Header:
 
     @property
     def plain(self) -> bool:
-        """Whether the file can be trained on as it is: 8-bit RGB PNG, upright, opaque, sRGB."""
+        """True if the file can be trained on unchanged: 8-bit RGB PNG, upright, opaque, sRGB."""
         special = self.profile or self.transparent or self.animated or self.deep or self.orientation != 1
         return self.format == "PNG" and self.mode == "RGB" and not special
 
 
 class UnreadableError(ValueError):
-    """A file that is no picture, or a broken one; the text says how."""
+    """A file that is not an image, or a broken image."""
 
 
-_seen: dict[tuple[str, int, int, int], Header] = {}
-_asked: dict[tuple[str, int, int, int], Header] = {}
-_SETTLED_NS: Final = 2_000_000_000  # a file changed a moment ago may change again within the same tick of its clock
+_headers: dict[tuple[str, int, int, int], ImageHeader] = {}
+_used: dict[tuple[str, int, int, int], ImageHeader] = {}
 
 
-def recall(kept: Mapping[str, Sequence[Any]]) -> None:
-    """Take up what ``learned`` returned to an earlier process."""
-    for path, (size, mtime, inode, *said) in kept.items():
-        _seen.setdefault((path, size, mtime, inode), Header(*said))
+def load_cache(headers: Mapping[str, Sequence[Any]]) -> None:
+    """Load the headers that ``dump_cache`` returned to an earlier process."""
+    for path, (size, mtime, inode, *fields) in headers.items():
+        _headers.setdefault((path, size, mtime, inode), ImageHeader(*fields))
 
 
-def learned() -> dict[str, list[Any]]:
-    """Return the headers that this process was asked for, as JSON; those of files that have just changed are left out."""
-    settled = time.time_ns() - _SETTLED_NS
-    return {key[0]: [*key[1:], *astuple(_asked[key])] for key in sorted(_asked) if key[2] < settled}
+def dump_cache() -> dict[str, list[Any]]:
+    """Return the headers that this process has used as JSON, without those of files that have just changed."""
+    settled = time.time_ns() - parse_cache.SETTLED_NS
+    return {key[0]: [*key[1:], *astuple(_used[key])] for key in sorted(_used) if key[2] < settled}
 
 
-def read(path: Path) -> Header:
-    """Read the header of ``path``; remembered by path, size, mtime and inode.
+def read(path: Path) -> ImageHeader:
+    """Read the header of ``path``, once for each path, size, mtime and inode.
 
     Raises:
-        UnreadableError: no picture, a broken header, or too many pixels.
+        UnreadableError: the file is not an image, its header is broken, or it has too many pixels.
     """
     try:
         state = path.stat()
     except OSError as error:
         raise UnreadableError(f"cannot be read: {error.strerror}") from error
     key = (str(path), state.st_size, state.st_mtime_ns, state.st_ino)
-    if key not in _seen:
-        _seen[key] = _read(path)
-    _asked[key] = _seen[key]
-    return _asked[key]
+    if key not in _headers:
+        _headers[key] = _read(path)
+    _used[key] = _headers[key]
+    return _headers[key]
 
 
-def _read(path: Path) -> Header:
+def _read(path: Path) -> ImageHeader:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning)  # damaged EXIF; the picture is what counts
+            warnings.filterwarnings("ignore", category=UserWarning)  # damaged EXIF: only the image counts
             with Image.open(path, formats=FORMATS) as image:
                 return header(image, path)
     except UnidentifiedImageError as error:
-        raise UnreadableError("is no picture" if path.stat().st_size else "is empty: 0 bytes") from error
+        raise UnreadableError("is not an image" if path.stat().st_size else "is empty: 0 bytes") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableError(f"has more than {(Image.MAX_IMAGE_PIXELS or 0) // 10**6} million pixels") from error
     except (OSError, SyntaxError, ValueError, KeyError, EOFError) as error:  # what Pillow's plugins raise for broken files
         raise UnreadableError(f"is broken: {error}") from error
 
 
-def header(image: Image.Image, path: Path) -> Header:
-    """Return the header of an image that was opened and not loaded."""
+def header(image: Image.Image, path: Path) -> ImageHeader:
+    """Return the header of an image that is open and not loaded."""
     orientation = _orientation(image)
     width, height = image.size
     if orientation in _TURNED:
         width, height = height, width
     if not (width > 0 and height > 0):
         raise UnreadableError("has no pixels")
-    return Header(
+    return ImageHeader(
         width=width,
         height=height,
         format=image.format or "",
@@ -112,13 +113,13 @@ def header(image: Image.Image, path: Path) -> Header:
         orientation=orientation,
         profile=bool(image.info.get("icc_profile")),
         transparent=image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info,
-        animated=image.format != "MPO" and bool(getattr(image, "is_animated", False)),  # MPO: a photo and its preview
+        animated=image.format != "MPO" and bool(getattr(image, "is_animated", False)),  # MPO is a photo and its preview
         deep=image.mode.startswith(("I", "F")) or _png_depth(image, path) > 8,
     )
 
 
 def _orientation(image: Image.Image) -> int:
-    # Pillow decodes a whole PNG to look for EXIF behind the pixels; what stands in front of them is enough.
+    # Pillow decodes a whole PNG to find EXIF behind the pixels; EXIF in front of them is enough.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     value = image.getexif().get(_ORIENTATION, 1)
@@ -126,7 +127,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _png_depth(image: Image.Image, path: Path) -> int:
-    """Return the bits of a channel as IHDR states them: Pillow shows 16-bit RGB as RGB."""
+    """Return the bits of a channel from IHDR: Pillow shows 16-bit RGB as RGB."""
     if image.format != "PNG":
         return 8
     with path.open("rb") as file:

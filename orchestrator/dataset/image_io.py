@@ -1,4 +1,4 @@
-"""Pixels: any original to upright, opaque, 8-bit sRGB, and smaller without artefacts."""
+"""Decode originals to upright, opaque, 8-bit sRGB; scale and save them."""
 
 from __future__ import annotations
 
@@ -30,47 +30,47 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_UP: Final = b"\x02"  # the filter type in front of a row
+_UP: Final = b"\x02"  # filter type in front of a row
 _COMPRESSION: Final = 1  # with runs only (Z_RLE) as small as level 4 on drawings, in a quarter of the time of level 6
 
 
 def load(path: Path, background: str) -> Image.Image:
-    """Return the picture as 8-bit RGB in sRGB, upright, on ``background`` (``#rrggbb``) where it is transparent.
+    """Return the image as 8-bit RGB in sRGB, upright, its transparent parts on ``background`` (``#rrggbb``).
 
     Raises:
-        headers.UnreadableError: broken or truncated.
+        image_headers.UnreadableError: broken or truncated.
     """
     with _open(path) as image:
-        what = image_headers.header(image, path)
+        header = image_headers.header(image, path)
         image.load()
-        return _plain(image, what, background)
+        return _plain(image, header, background)
 
 
-def small(path: Path, side: int) -> Image.Image:
-    """Return the picture as RGB at ``side`` x ``side`` pixels, for measuring: its shape and ICC profile are left aside.
+def thumbnail(path: Path, side: int) -> Image.Image:
+    """Return the image as RGB at ``side`` x ``side`` pixels, for measuring, without its shape and ICC profile.
 
     Raises:
-        headers.UnreadableError: broken or truncated.
+        image_headers.UnreadableError: broken or truncated.
     """
     with _open(path) as image:
-        what = image_headers.header(image, path)
+        header = image_headers.header(image, path)
         if image.format == "JPEG":
             image.draft("RGB", (side * 4, side * 4))  # decodes an eighth, a quarter or a half of the pixels
         image.load()
         factor = max(1, min(image.width, image.height) // (side * 2))
         reduced = image.reduce(factor) if factor > 1 and image.mode in {"RGB", "L", "RGBA"} else image
         reduced.info.pop("icc_profile", None)
-        return _plain(reduced, what, "#ffffff").resize((side, side), Image.Resampling.BOX)
+        return _plain(reduced, header, "#ffffff").resize((side, side), Image.Resampling.BOX)
 
 
-def threads() -> int:
-    """Return how many threads serve: Pillow lets go of the interpreter's lock while it decodes, scales and encodes."""
+def thread_count() -> int:
+    """Return the number of useful threads. Pillow releases the interpreter's lock to decode, scale and encode."""
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Pillow's warnings still, as the headers have been judged; around a thread pool: filters belong to the process."""
+def without_warnings() -> Iterator[None]:
+    """Silence Pillow's warnings, as the headers are checked already. Enclose a thread pool: filters belong to the process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -78,7 +78,7 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
-    """Open a picture and say Pillow's errors as ours."""
+    """Open an image and translate Pillow's errors."""
     try:
         with Image.open(path, formats=image_headers.FORMATS) as image:
             yield image
@@ -89,16 +89,16 @@ def _open(path: Path) -> Iterator[Image.Image]:
 
 
 def resized(image: Image.Image, size: Size, downscale: str) -> Image.Image:
-    """Return ``image`` at ``size`` (width, height), which is never larger."""
-    # 3.0: averages whole pixels first where at least three go into one; Pillow calls the result hardly distinguishable
+    """Return ``image`` at ``size`` (width, height), which is not larger."""
+    # 3.0: averages whole pixels first if at least three become one; Pillow calls the result hardly distinguishable
     return image if image.size == size else image.resize(size, _FILTERS[downscale], reducing_gap=3.0)
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write an RGB image as PNG without any metadata: the same pixels give the same bytes.
+    """Write an RGB image as PNG without metadata. The same pixels give the same bytes.
 
-    By hand (PNG specification, 3rd edition), because Pillow tries five filters for every row: each row as its difference from
-    the one above is as small on drawings, in three fifths of the time.
+    By hand (PNG specification, 3rd edition), because Pillow tries five filters for every row. The difference from the row
+    above is as small on drawings, in three fifths of the time.
     """
     above = Image.new("RGB", image.size)
     above.paste(image, (0, 1))
@@ -114,31 +114,31 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
-def _plain(image: Image.Image, what: image_headers.Header, background: str) -> Image.Image:
+def _plain(image: Image.Image, header: image_headers.ImageHeader, background: str) -> Image.Image:
     profile = image.info.get("icc_profile")
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image)
-    if what.transparent:
+    if header.transparent:
         image = image.convert("RGBA")
     elif image.mode not in {"RGB", "L", "CMYK"}:
         image = image.convert("RGB")
     if profile:
         image = _srgb(image, profile)
-    if what.transparent:
+    if header.transparent:
         image = Image.alpha_composite(Image.new("RGBA", image.size, background), image.convert("RGBA"))
     image = image.convert("RGB")
-    return image.transpose(_UPRIGHT[what.orientation]) if what.orientation in _UPRIGHT else image
+    return image.transpose(_UPRIGHT[header.orientation]) if header.orientation in _UPRIGHT else image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return 16-bit grey as 8-bit grey; 65535 becomes 255."""
+    """Return 16-bit grey as 8-bit grey: 65535 becomes 255."""
     if image.mode == "F":
-        raise image_headers.UnreadableError("has floating-point pixels, whose white is not known; save it with 8 or 16 bits")
+        raise image_headers.UnreadableError("has floating-point pixels of unknown range; save it with 8 or 16 bits")
     return image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
 
 
 def _srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Return ``image`` converted from its ICC profile; as it is when the profile does not fit the pixels."""
+    """Return ``image`` converted from its ICC profile, or unchanged if the profile does not fit the pixels."""
     mode = "RGBA" if image.mode == "RGBA" else "RGB"
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

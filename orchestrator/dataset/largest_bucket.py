@@ -1,4 +1,4 @@
-"""The largest bucket of a built dataset as a dataset of its own, to measure what a step of it costs."""
+"""Link the largest bucket of a built dataset as a dataset of its own, to measure the cost of a step."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from orchestrator.dataset.naming import MANIFEST
 
 
 def link_images(built: Path, folder: Path) -> None:
-    """Link the pictures of the largest bucket, with captions, below ``folder``, and write its dataset.toml.
+    """Link the images of the largest bucket, with captions, below ``folder``, and write its dataset.toml.
 
     Raises:
         OSError: the dataset cannot be read, or ``folder`` cannot be written.
-        ValueError: it has no pictures.
-        KeyError: its manifest is not what a build writes.
+        ValueError: it has no images.
+        KeyError: its manifest lacks a key.
     """
-    said: list[dict[str, Any]] = json.loads((built / MANIFEST).read_text("utf-8"))["pictures"]
+    images: list[dict[str, Any]] = json.loads((built / MANIFEST).read_text("utf-8"))["pictures"]
     table = tomllib.loads((built / sd_scripts_toml.FILE).read_text("utf-8"))
-    first = max((one for one in said if not one["regularization"]), key=_size)
-    chosen = [Path(one["file"]) for one in said if _size(one) == _size(first) and one["bucket"] == first["bucket"]]
-    for picture in chosen:
-        for name in (picture, picture.with_suffix(table["general"]["caption_extension"])):
+    first = max((image for image in images if not image["regularization"]), key=_size)
+    same = [image for image in images if _size(image) == _size(first) and image["bucket"] == first["bucket"]]
+    chosen = [Path(image["file"]) for image in same]
+    for path in chosen:
+        for name in (path, path.with_suffix(table["general"]["caption_extension"])):
             if (built / name).exists():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).symlink_to(built.absolute() / name)
-    parents = {picture.parent.as_posix() for picture in chosen}
-    (one,) = (one for one in table["datasets"] if one["resolution"] == first["resolution"])
-    one["subsets"] = [subset for subset in one["subsets"] if subset["image_dir"] in parents]
-    (folder / sd_scripts_toml.FILE).write_text(sd_scripts_toml.dump({"general": table["general"], "datasets": [one]}), "utf-8")
+    parents = {path.parent.as_posix() for path in chosen}
+    (dataset,) = (dataset for dataset in table["datasets"] if dataset["resolution"] == first["resolution"])
+    dataset["subsets"] = [subset for subset in dataset["subsets"] if subset["image_dir"] in parents]
+    (folder / sd_scripts_toml.FILE).write_text(
+        sd_scripts_toml.dump({"general": table["general"], "datasets": [dataset]}), "utf-8"
+    )
 
 
-def _size(picture: dict[str, Any]) -> tuple[int, int]:
-    return math.prod(picture["resolution"]), math.prod(picture["bucket"])
+def _size(image: dict[str, Any]) -> tuple[int, int]:
+    return math.prod(image["resolution"]), math.prod(image["bucket"])

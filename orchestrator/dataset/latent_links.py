@@ -1,7 +1,7 @@
-"""Latents on disk: sd-scripts writes them beside the pictures, and a built dataset is never changed.
+"""Link a built dataset for a training with latents on disk (training.cache_latents = "disk").
 
-So a training that asks for them (training.cache_latents = "disk") sees links to the pictures, in its own work folder: what
-it leaves beside them is its own, of its own VAE, and goes when it is done.
+sd-scripts writes latents beside the images, and a built dataset is never changed. So the training reads links in its own work
+folder. The latents beside them belong to its VAE and are deleted with the links.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ FOLDER: Final = "latents"
 
 
 def link_images(built: Path, work: Path) -> None:
-    """Link every picture and caption of a built dataset below ``work``/latents; latents that lie there already stay.
+    """Link every image and caption of a built dataset below ``work``/latents. Latents in that folder stay.
 
     Raises:
         OSError: the dataset cannot be read, or the work folder cannot be written.
-        ValueError: the dataset's manifest is not what a build writes.
+        ValueError: the dataset's manifest is not JSON.
     """
     for name in json.loads((built / MANIFEST).read_text("utf-8"))["files"]:
         link, target = work / FOLDER / name, built.absolute() / name
@@ -40,9 +40,9 @@ def clear(work: Path) -> None:
         shutil.rmtree(work / FOLDER)
 
 
-def latent_caches(picture: Path) -> list[Path]:
-    """Return what sd-scripts' cache_latents_to_disk left beside a picture: ``f00.npz``, ``f00_0512x0512_sd.npz``."""
-    if picture.suffix != ".png":
+def latent_caches(image: Path) -> list[Path]:
+    """Return the files of sd-scripts' cache_latents_to_disk beside an image: ``f00.npz``, ``f00_0512x0512_sd.npz``."""
+    if image.suffix != ".png":
         return []
-    pattern = re.compile(re.escape(picture.stem) + r"(_\d+x\d+(_\w+)?)?\.npz")
-    return [path for path in picture.parent.glob("*.npz") if pattern.fullmatch(path.name)]
+    pattern = re.compile(re.escape(image.stem) + r"(_\d+x\d+(_\w+)?)?\.npz")
+    return [path for path in image.parent.glob("*.npz") if pattern.fullmatch(path.name)]

@@ -1,4 +1,4 @@
-"""What a dataset says about itself, as plain JSON: the same for a check and for a built folder (dataset.json)."""
+"""Describe a dataset as JSON, for a check and for a built folder (dataset.json)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.dataset.coverage import coverage
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.dataset.buckets import Bucket, Placed, Prediction
+    from orchestrator.dataset.buckets import Bucket, BucketedImage, Prediction
     from orchestrator.dataset.layout import Layout
     from orchestrator.recipe import Dataset
 
@@ -21,21 +21,21 @@ SCHEMA: Final = 3
 """Raise it when the same request gives other bytes."""
 
 
-def described(
+def describe(
     dataset: Dataset,
     layout: Layout,
     prediction: Prediction,
     captions: Mapping[str, str],
-    shown: Mapping[contact_tiles.Key, contact_tiles.Tile],
+    tiles: Mapping[contact_tiles.Key, contact_tiles.Tile],
 ) -> JSON:
-    """Return numbers, buckets, pictures (by bucket, then by file), coverage and tag frequencies.
+    """Return numbers, buckets, images (by bucket, then by file), coverage and tag frequencies.
 
     Args:
         dataset: the recipe's table.
         layout: its folders.
         prediction: the trainer's numbers for them.
-        captions: role -> caption, where it is not in the layout: what a tagger wrote.
-        shown: where a contact sheet shows which picture.
+        captions: role -> caption of a tagger, for images without one in the layout.
+        tiles: positions of the images on a contact sheet.
     """
     return {
         "name": dataset.name,
@@ -45,23 +45,23 @@ def described(
         "batches_per_epoch": prediction.batches_per_epoch,
         "buckets": [_bucket(bucket) for bucket in prediction.buckets],
         "pictures": [
-            _picture(bucket, one, captions, shown.get(contact_tiles.key(one)))
+            _image(bucket, image, captions, tiles.get(contact_tiles.key(image)))
             for bucket in prediction.buckets
-            for one in contact_tiles.ordered(bucket)
+            for image in contact_tiles.ordered(bucket)
         ],
-        "coverage": [one.as_json() for one in coverage(layout, dataset)],
-        "tags": dict(tags(prediction, captions).most_common()),
+        "coverage": [table.as_json() for table in coverage(layout, dataset)],
+        "tags": dict(count_tags(prediction, captions).most_common()),
     }
 
 
-def tags(prediction: Prediction, captions: Mapping[str, str]) -> Counter[str]:
-    """Return how many trained pictures (with repeats) carry each tag."""
+def count_tags(prediction: Prediction, captions: Mapping[str, str]) -> Counter[str]:
+    """Return the number of trained images (with repeats) with each tag."""
     counter: Counter[str] = Counter()
     for bucket in prediction.buckets:
-        for one in bucket.placed:
-            caption = captions.get(one.picture.role, one.picture.caption) or ""
+        for bucketed in bucket.images:
+            caption = captions.get(bucketed.image.role, bucketed.image.caption) or ""
             for tag in dict.fromkeys(tag.strip() for tag in caption.split(",") if tag.strip()):
-                counter[tag] += one.repeats
+                counter[tag] += bucketed.repeats
     return counter
 
 
@@ -70,27 +70,27 @@ def _bucket(bucket: Bucket) -> JSON:
         "resolution": list(bucket.resolution),
         "size": list(bucket.size),
         "batch_size": bucket.batch_size,
-        "pictures": len(bucket.placed),
+        "pictures": len(bucket.images),
         "count": bucket.count,
         "batches": bucket.batches,
         "missing": bucket.missing,
     }
 
 
-def _picture(bucket: Bucket, one: Placed, captions: Mapping[str, str], tile: contact_tiles.Tile | None) -> JSON:
+def _image(bucket: Bucket, bucketed: BucketedImage, captions: Mapping[str, str], tile: contact_tiles.Tile | None) -> JSON:
     return {
-        "file": "/".join(contact_tiles.key(one)),
-        "source": one.picture.role,
-        "original_size": list(one.picture.original_size),
-        "size": list(one.picture.size),
-        "caption": captions.get(one.picture.role, one.picture.caption),
-        "class_tokens": one.folder.class_tokens or one.folder.source,
+        "file": "/".join(contact_tiles.key(bucketed)),
+        "source": bucketed.image.role,
+        "original_size": list(bucketed.image.original_size),
+        "size": list(bucketed.image.size),
+        "caption": captions.get(bucketed.image.role, bucketed.image.caption),
+        "class_tokens": bucketed.folder.class_tokens or bucketed.folder.source,
         "resolution": list(bucket.resolution),
         "bucket": list(bucket.size),
         "tile": tile.as_json() if tile else None,
-        "resized": list(one.fit.resized),
-        "crop_loss": round(one.fit.crop_loss, 6),
-        "repeats": one.repeats,
-        "flip": one.folder.flip,
-        "regularization": one.folder.regularization,
+        "resized": list(bucketed.fit.resized),
+        "crop_loss": round(bucketed.fit.crop_loss, 6),
+        "repeats": bucketed.repeats,
+        "flip": bucketed.folder.flip,
+        "regularization": bucketed.folder.regularization,
     }

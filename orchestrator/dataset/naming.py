@@ -1,4 +1,7 @@
-"""Names that carry meaning: views (``f00``), CharFramework's folders and kohya's (facts: Zuntan03/CharFramework's README)."""
+"""Parse and write the names of images and folders: views (``f00``), CharFramework's folders and kohya's.
+
+The rules of CharFramework are those of its README (Zuntan03/CharFramework).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ _LONGEST: Final = 100  # characters of a folder name; 255 bytes are the limit of
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """From where a picture shows the character: ``framing`` f or b, ``height`` 0..2, ``direction`` 0..7, as digits."""
+    """View of the character: ``framing`` f or b, ``height`` 0..2, ``direction`` 0..7, as digits."""
 
     framing: str
     height: str
@@ -25,7 +28,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class FolderName:
-    """What ``kuroneko girl, short hair, choker_noflip_f0768`` says."""
+    """Fields of a folder name such as ``kuroneko girl, short hair, choker_noflip_f0768``."""
 
     class_tokens: str
     trigger: str
@@ -34,22 +37,22 @@ class FolderName:
 
 
 def view(stem: str) -> View | None:
-    """Read a view off a file name without ending: ``f00``, ``b17_2``; None when the name states none."""
-    found = _VIEW.match(stem)
-    return View(*found.groups()) if found else None
+    """Return the view in a file name without ending (``f00``, ``b17_2``); None if it states none."""
+    match = _VIEW.match(stem)
+    return View(*match.groups()) if match else None
 
 
 def repeats(name: str) -> tuple[int | None, str]:
     """Split ``4_krnk`` into 4 and ``krnk``; (None, name) without a number in front."""
-    found = _REPEATS.fullmatch(name)
-    return (int(found[1]), found[2]) if found else (None, name)
+    match = _REPEATS.fullmatch(name)
+    return (int(match[1]), match[2]) if match else (None, name)
 
 
 def charframework(name: str) -> FolderName:
-    """Read a folder name of CharFramework.
+    """Parse a folder name of CharFramework.
 
-    Class tokens reach to the first ``_`` or ``,``; the trigger is their first word; what follows up to the ``_`` are
-    further tags; ``_flip_`` and ``_noflip_`` anywhere decide about flips, the second wins.
+    Class tokens reach to the first ``_`` or ``,``; the trigger is their first word. Further tags follow up to the ``_``.
+    ``_flip_`` and ``_noflip_`` anywhere decide about flips; the second wins.
     """
     words, _, _ = name.partition("_")
     class_tokens, _, further = words.partition(",")

@@ -1,4 +1,4 @@
-"""What would stop a run, found quickly: nothing is decoded."""
+"""Find problems of a dataset without decoding an image."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _BLOCK: Final = 4096
 
 
 def dataset_problems(layout: Layout, dataset: Dataset, root: Path) -> list[Problem]:
-    """Return every problem at which the build or the trainer would stop, or train something else in silence."""
-    return [*layout.problems, *_settings(layout, dataset), *_unplaced(layout, dataset, root), *_tagger(dataset, root)]
+    """Return the problems that stop the build or the trainer, or silently change the training."""
+    return [*layout.problems, *_settings(layout, dataset), *_unbucketed(layout, dataset, root), *_tagger(dataset, root)]
 
 
 def disk_bytes(layout: Layout) -> int:
-    """Return the most that the built folders can take: PNGs as large as their pixels, which noise would be, and captions.
+    """Return an upper bound of the size of the built folders: uncompressed PNGs and captions.
 
     Drawings take a fifth to a third of it. Every file fills whole blocks of the file system.
     """
     most = 0
     for folder in layout.folders:
-        for picture in folder.pictures:
-            pixels = 3 * picture.size[0] * picture.size[1]
-            if picture.size == picture.original_size:  # may be copied as it is, with all that its file holds
+        for image in folder.images:
+            pixels = 3 * image.size[0] * image.size[1]
+            if image.size == image.original_size:  # may be copied unchanged, with all data of its file
                 with contextlib.suppress(OSError):
-                    pixels = max(pixels, picture.original.stat().st_size)
+                    pixels = max(pixels, image.original.stat().st_size)
             most += pixels + 2 * _BLOCK
     return most
 
 
 def _settings(layout: Layout, dataset: Dataset) -> list[Problem]:
-    """Say the trainer's own assertions about the bucket range."""
+    """Return the failed assertions of the trainer about the bucket range."""
     result: list[Problem] = []
     if not dataset.enable_bucket:
         return result
@@ -47,10 +47,10 @@ def _settings(layout: Layout, dataset: Dataset) -> list[Problem]:
         least, most = buckets.BucketRules.of(dataset, resolution).bounds()
         name = f"{resolution[0]}x{resolution[1]}"
         if min(resolution) < least:
-            what = f"is {dataset.min_bucket_reso}; the trainer refuses it with resolution class {name}"
+            what = f"is {dataset.min_bucket_reso}; the trainer rejects it with resolution class {name}"
             result.append(Problem("dataset.min_bucket_reso", what, f"{min(resolution)} or less"))
         if max(resolution) > most:
-            what = f"is {dataset.max_bucket_reso}; the trainer refuses it with resolution class {name}"
+            what = f"is {dataset.max_bucket_reso}; the trainer rejects it with resolution class {name}"
             result.append(Problem("dataset.max_bucket_reso", what, f"{max(resolution)} or more"))
     if dataset.min_bucket_reso < dataset.bucket_reso_steps and not dataset.bucket_no_upscale:
         what = f"is {dataset.min_bucket_reso}, less than one step of {dataset.bucket_reso_steps}; the trainer divides by it"
@@ -58,15 +58,15 @@ def _settings(layout: Layout, dataset: Dataset) -> list[Problem]:
     return result
 
 
-def _unplaced(layout: Layout, dataset: Dataset, root: Path) -> list[Problem]:
+def _unbucketed(layout: Layout, dataset: Dataset, root: Path) -> list[Problem]:
     sizes: dict[Path, list[str]] = {}
-    for _, picture in buckets.predict_batches(layout, dataset).unplaced:
-        sizes.setdefault(picture.original, []).append(f"{picture.size[0]}x{picture.size[1]}")
+    for _, image in buckets.predict_batches(layout, dataset).unbucketed:
+        sizes.setdefault(image.original, []).append(f"{image.size[0]}x{image.size[1]}")
     result = []
-    for original, said in sizes.items():
+    for original, names in sizes.items():
         where = original.relative_to(root).as_posix() if original.is_relative_to(root) else str(original)
-        what = f"fits no bucket at {', '.join(said)}: sides are cut to multiples of {dataset.bucket_reso_steps}"
-        result.append(Problem(where, what, "leave these sizes out, or crop the picture"))
+        what = f"fits no bucket at {', '.join(names)}: sides are cut to multiples of {dataset.bucket_reso_steps}"
+        result.append(Problem(where, what, "remove these sizes, or crop the image"))
     return result
 
 

@@ -1,4 +1,4 @@
-"""dataset.toml as sd-scripts reads it (schema: library/config_util.py), and with absolute folders for a trainer."""
+"""Write dataset.toml for sd-scripts (schema: library/config_util.py)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from orchestrator.dataset import buckets
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.dataset.layout import Folder, Layout
+    from orchestrator.dataset.layout import Layout, TrainingFolder
     from orchestrator.recipe import Dataset
 
 FILE: Final = "dataset.toml"
 
 
 def text(layout: Layout, dataset: Dataset) -> str:
-    """Return dataset.toml: one [[datasets]] a resolution class, one subset a folder, ``image_dir`` relative to the file."""
+    """Return dataset.toml: one [[datasets]] per resolution class, one subset per folder.
+
+    ``image_dir`` is relative to the file.
+    """
     general: dict[str, Any] = {
         "caption_extension": dataset.caption_extension,
         "color_aug": dataset.color_aug,
@@ -44,11 +47,11 @@ def text(layout: Layout, dataset: Dataset) -> str:
         }
         for resolution, folders in layout.classes()
     ]
-    # The library that sd-scripts parses with writes it, too.
+    # By the library that sd-scripts parses it with.
     return dump({"general": general, "datasets": classes})
 
 
-def _subset(folder: Folder) -> dict[str, Any]:
+def _subset(folder: TrainingFolder) -> dict[str, Any]:
     subset: dict[str, Any] = {
         "image_dir": folder.path,
         "class_tokens": folder.class_tokens or folder.source,
@@ -60,19 +63,19 @@ def _subset(folder: Folder) -> dict[str, Any]:
     return subset
 
 
-def absolute_config(folder: Path, pictures: Path | None = None) -> str:
-    """Return the text of ``folder``/dataset.toml with absolute ``image_dir``, for a trainer that runs elsewhere.
+def absolute_config(folder: Path, images: Path | None = None) -> str:
+    """Return the text of ``folder``/dataset.toml with absolute ``image_dir``, for a trainer in another work folder.
 
-    ``pictures``: where the same folders of pictures stand, if not in ``folder``.
+    ``images`` is the parent of the same training folders, if they are not in ``folder``.
     """
     table = tomllib.loads((folder / FILE).read_text(encoding="utf-8"))
-    for one in table["datasets"]:
-        for subset in one["subsets"]:
-            subset["image_dir"] = ((pictures or folder).absolute() / subset["image_dir"]).as_posix()
+    for dataset in table["datasets"]:
+        for subset in dataset["subsets"]:
+            subset["image_dir"] = ((images or folder).absolute() / subset["image_dir"]).as_posix()
     return dump(table)
 
 
 def dump(table: dict[str, Any]) -> str:
     """Return the text of a dataset.toml."""
-    # Table by table, because toml writes arrays of tables first and people read [general] first.
+    # Table by table, because toml writes arrays of tables before [general].
     return "\n".join(toml.dumps({key: table[key]}) for key in ("general", "datasets"))

@@ -1,4 +1,4 @@
-"""Which files a dataset is made of: every source's pictures, found and given the words of their folder."""
+"""Scan the folders of a dataset's sources for originals, and read the words of folder names."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _MAGIC: Final = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """One picture of a source. ``role`` names it in keys and manifests: source and file, never a path of this machine."""
+    """One image of a source. ``role`` is its name in keys and manifests: source and file, without a path of this machine."""
 
     role: str
     path: Path
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Pictures that share words and settings: one source, or one folder of a source that is read as it is."""
+class ImageGroup:
+    """Images that share words and settings: one source, or one folder of a source that is read unchanged."""
 
     source: str
     originals: tuple[Original, ...]
@@ -37,15 +37,15 @@ class Group:
     tags: tuple[str, ...]
     repeats: int
     flip: bool
-    flip_said: bool | None
-    """What the recipe or the folder's name says about flips; None: nothing."""
+    explicit_flip: bool | None
+    """Flips as set by the recipe or the folder's name; None if neither sets them."""
     folder: str = ""
-    """Name of the folder that is read as it is; empty: pictures to downscale."""
+    """Name of the folder that is read unchanged; empty for images to downscale."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """What lies among the pictures and is not read, why, and what to do."""
+    """File or folder among the images that is not read, the reason, and the remedy."""
 
     path: Path
     why: str
@@ -53,32 +53,32 @@ class Ignored:
 
 
 @dataclass(slots=True)
-class Found:
-    """What was found, and what is wrong with it."""
+class SourceScan:
+    """Result of a scan."""
 
-    groups: list[Group] = field(default_factory=list)
+    groups: list[ImageGroup] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
 
 
-def find(dataset: Dataset, root: Path) -> Found:
-    """Return the groups of all sources, in the recipe's order; problems for what is missing. Reads folders, no file."""
-    found = Found()
+def scan(dataset: Dataset, root: Path) -> SourceScan:
+    """Return the groups of all sources, in the recipe's order. Reads folders, but no file."""
+    result = SourceScan()
     for name, source in dataset.sources.items():
         match source.reading:
             case "pictures":
-                _pictures(found, dataset, name, source, root)
+                _images(result, dataset, name, source, root)
             case "charframework":
-                _charframework(found, dataset, name, source, root)
+                _charframework(result, dataset, name, source, root)
             case "kohya":
-                _kohya(found, dataset, name, source, root)
-    return found
+                _kohya(result, dataset, name, source, root)
+    return result
 
 
 def source_files(dataset: Dataset, root: Path) -> list[tuple[str, Path]]:
-    """Return (role, path) of every file that the result depends on: originals, caption files, the tagger's model and tags."""
+    """Return (role, path) of every file that a build reads: originals, caption files, the tagger's model and tags."""
     result: list[tuple[str, Path]] = []
-    for group in find(dataset, root).groups:
+    for group in scan(dataset, root).groups:
         source = dataset.sources[group.source]
         for original in group.originals:
             result.append((original.role, original.path))
@@ -92,16 +92,16 @@ def source_files(dataset: Dataset, root: Path) -> list[tuple[str, Path]]:
 
 
 def key_params(dataset: Dataset) -> dict[str, Any]:
-    """Return the dataset's values as JSON for a key: without where the pictures lie, as they are known by role and content."""
-    said: dict[str, Any] = dataset.model_dump(mode="json")
-    for source in said["sources"].values():
+    """Return the dataset's values as JSON for a key, without the folders of images: role and content identify them."""
+    params: dict[str, Any] = dataset.model_dump(mode="json")
+    for source in params["sources"].values():
         images = Path(source.pop("images"))
         if source["reading"] == "charframework":
-            source["images"] = images.name  # it states the repeats: 4_krnk
-    return said
+            source["images"] = images.name  # it contains the repeats: 4_krnk
+    return params
 
 
-def _pictures(found: Found, dataset: Dataset, name: str, source: Source, root: Path) -> None:
+def _images(result: SourceScan, dataset: Dataset, name: str, source: Source, root: Path) -> None:
     where = f"dataset.sources.{name}.images"
     if _MAGIC.search(source.images) and not (root / source.images).is_dir():
         start = root / _MAGIC.split(source.images)[0].rpartition("/")[0]
@@ -110,101 +110,108 @@ def _pictures(found: Found, dataset: Dataset, name: str, source: Source, root: P
     else:
         start = root / source.images
         if not start.is_dir():
-            found.problems.append(Problem(where, f"no folder {source.images}", f"put the pictures there, or change {where}"))
+            result.problems.append(Problem(where, f"no folder {source.images}", f"put the images there, or change {where}"))
             return
-        files = _entries(found, start, where)
-        for folder in _entries(found, start, where, folders=True):
-            inside = sum(path.suffix.lower() in image_headers.ENDINGS for path in _entries(found, folder, where))
+        files = _entries(result, start, where)
+        for folder in _entries(result, start, where, folders=True):
+            inside = sum(path.suffix.lower() in image_headers.ENDINGS for path in _entries(result, folder, where))
             if inside:
-                why = f"is ignored, a folder below with {inside} picture{'s' if inside > 1 else ''}"
-                found.ignored.append(Ignored(folder, why, f'to read them, too: {where} = "{source.images}/**/*"'))
-    originals = _chosen(found, name, start, files)
+                why = f"is ignored, a subfolder with {inside} image{'s' if inside > 1 else ''}"
+                result.ignored.append(Ignored(folder, why, f'to read it, too: {where} = "{source.images}/**/*"'))
+    originals = _originals(result, name, start, files)
     if not originals:
-        found.problems.append(
-            Problem(where, f"no picture in {source.images}", f"read are {', '.join(sorted(image_headers.ENDINGS))}")
+        result.problems.append(
+            Problem(where, f"no images in {source.images}", f"images end in {', '.join(sorted(image_headers.ENDINGS))}")
         )
         return
     class_tokens = source.class_tokens or source.trigger
     repeats = source.repeats or dataset.repeats
     flip = dataset.flip_aug if source.flip is None else source.flip
-    found.groups.append(Group(name, originals, class_tokens, source.trigger, source.tags, repeats, flip, source.flip))
+    result.groups.append(ImageGroup(name, originals, class_tokens, source.trigger, source.tags, repeats, flip, source.flip))
 
 
-def _charframework(found: Found, dataset: Dataset, name: str, source: Source, root: Path) -> None:
+def _charframework(result: SourceScan, dataset: Dataset, name: str, source: Source, root: Path) -> None:
     repeats, _ = naming.repeats((root / source.images).name)
-    for folder, originals in _folders(found, name, source, root):
+    for folder, originals in _folders(result, name, source, root):
         words = naming.charframework(folder)
-        said = words.flip if source.flip is None else source.flip
-        group = Group(
+        flip = words.flip if source.flip is None else source.flip
+        group = ImageGroup(
             source=name,
             originals=originals,
             class_tokens=source.class_tokens or words.class_tokens,
             trigger=source.trigger or words.trigger,
             tags=source.tags or words.tags,
             repeats=source.repeats or repeats or dataset.repeats,
-            flip=dataset.flip_aug if said is None else said,
-            flip_said=said,
+            flip=dataset.flip_aug if flip is None else flip,
+            explicit_flip=flip,
             folder=folder,
         )
-        found.groups.append(group)
+        result.groups.append(group)
 
 
-def _kohya(found: Found, dataset: Dataset, name: str, source: Source, root: Path) -> None:
-    for folder, originals in _folders(found, name, source, root):
+def _kohya(result: SourceScan, dataset: Dataset, name: str, source: Source, root: Path) -> None:
+    for folder, originals in _folders(result, name, source, root):
         repeats, words = naming.repeats(folder)
         where = f"{source.images}/{folder}"
         if repeats is None:
             what = "has no number of repeats in front; sd-scripts ignores it"
-            found.problems.append(Problem(where, what, f"name it 1_{folder}, or move it away"))
+            result.problems.append(Problem(where, what, f"name it 1_{folder}, or move it away"))
             continue
         if repeats < 1:
-            why = "is ignored, as by sd-scripts: it says 0 repeats"
-            found.ignored.append(Ignored(root / where, why, f"to train on it, name it 1_{words}"))
+            why = "is ignored, as by sd-scripts: its name has 0 repeats"
+            result.ignored.append(Ignored(root / where, why, f"to train on it, name it 1_{words}"))
             continue
         flip = dataset.flip_aug if source.flip is None else source.flip
         class_tokens = source.class_tokens or words
-        said = source.flip
-        count = source.repeats or repeats
-        found.groups.append(Group(name, originals, class_tokens, source.trigger, source.tags, count, flip, said, folder))
+        group = ImageGroup(
+            source=name,
+            originals=originals,
+            class_tokens=class_tokens,
+            trigger=source.trigger,
+            tags=source.tags,
+            repeats=source.repeats or repeats,
+            flip=flip,
+            explicit_flip=source.flip,
+            folder=folder,
+        )
+        result.groups.append(group)
 
 
-def _folders(found: Found, name: str, source: Source, root: Path) -> list[tuple[str, tuple[Original, ...]]]:
-    """Return the folders with pictures below a source's folder, by name."""
+def _folders(result: SourceScan, name: str, source: Source, root: Path) -> list[tuple[str, tuple[Original, ...]]]:
+    """Return the folders with images in a source's folder, by name."""
     where = f"dataset.sources.{name}.images"
     start = root / source.images
     if not start.is_dir():
-        found.problems.append(Problem(where, f"no folder {source.images}", f"put the folders there, or change {where}"))
+        result.problems.append(Problem(where, f"no folder {source.images}", f"put the folders there, or change {where}"))
         return []
-    result = []
-    for path in _entries(found, start, where):
+    folders = []
+    for path in _entries(result, start, where):
         if path.suffix.lower() in image_headers.ENDINGS:
-            found.ignored.append(
-                Ignored(path, "is ignored: it lies beside the folders of pictures", "move it into one of them")
-            )
-    for folder in _entries(found, start, where, folders=True):
-        originals = _chosen(found, name, start, _entries(found, folder, where))
+            result.ignored.append(Ignored(path, "is ignored: it is beside the folders of images", "move it into one of them"))
+    for folder in _entries(result, start, where, folders=True):
+        originals = _originals(result, name, start, _entries(result, folder, where))
         if originals:
-            result.append((folder.name, originals))
-    if not result:
-        found.problems.append(Problem(where, f"no folder with pictures in {source.images}", "it holds folders of pictures"))
-    return result
+            folders.append((folder.name, originals))
+    if not folders:
+        result.problems.append(Problem(where, f"no folder with images in {source.images}", "it contains folders of images"))
+    return folders
 
 
-def _entries(found: Found, folder: Path, where: str, *, folders: bool = False) -> list[Path]:
-    """Return what stands in ``folder``, by name: folders, or everything else, links to nowhere included."""
+def _entries(result: SourceScan, folder: Path, where: str, *, folders: bool = False) -> list[Path]:
+    """Return the entries of ``folder``, by name: its folders, or everything else with broken links."""
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir() == folders and not path.name.startswith("."))
     except OSError as error:
-        found.problems.append(Problem(where, f"{folder} cannot be read: {error.strerror}", "mend its permissions"))
+        result.problems.append(Problem(where, f"{folder} cannot be read: {error.strerror}", "fix its permissions"))
         return []
 
 
-def _chosen(found: Found, name: str, start: Path, files: list[Path]) -> tuple[Original, ...]:
-    chosen = []
+def _originals(result: SourceScan, name: str, start: Path, files: list[Path]) -> tuple[Original, ...]:
+    originals = []
     for path in files:
         if path.suffix.lower() in image_headers.ENDINGS:
-            chosen.append(Original(f"{name}/{path.relative_to(start).as_posix()}", path))
+            originals.append(Original(f"{name}/{path.relative_to(start).as_posix()}", path))
         elif path.suffix.lower() not in _COMPANIONS:
-            hint = f"read are {', '.join(sorted(image_headers.ENDINGS))}; save it as one of them"
-            found.ignored.append(Ignored(path, "is ignored: no picture by its ending", hint))
-    return tuple(chosen)
+            hint = f"save it as one of {', '.join(sorted(image_headers.ENDINGS))}"
+            result.ignored.append(Ignored(path, "is ignored: not an image by its ending", hint))
+    return tuple(originals)

@@ -1,4 +1,4 @@
-"""Captions by a WD14-style ONNX tagger, for pictures whose names state no view. Needs the extra ``tagger`` (onnxruntime)."""
+"""Caption images by a WD14-style ONNX tagger. Needs the extra ``tagger`` (onnxruntime)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from orchestrator.dataset.layout import Folder, Picture
+    from orchestrator.dataset.layout import DatasetImage, TrainingFolder
     from orchestrator.recipe import Dataset
 
 TAGS: Final = "selected_tags.csv"
@@ -57,41 +57,41 @@ class Tag:
 
 
 def captions(
-    dataset: Dataset, root: Path, wanted: dict[str, tuple[Folder, Picture]], seen: Callable[[str], None]
+    dataset: Dataset, root: Path, images: dict[str, tuple[TrainingFolder, DatasetImage]], report: Callable[[str], None]
 ) -> dict[str, str]:
-    """Return role -> caption: trigger and the source's tags, then what the model sees above the threshold, surest first.
+    """Return role -> caption: trigger and tags of the source, then the model's tags above the threshold, the best first.
 
-    One thread a picture: the sums inside the model then do not depend on the number of cores. ``seen`` is called with the name
-    of every picture that is done.
+    One thread per image: the sums inside the model then do not depend on the number of cores. ``report`` is called with the
+    name of every finished image.
 
     Raises:
         NotReady: the extra or the model's files are missing.
-        StepFailed: the model is not of this kind.
+        StepFailed: the model is not a WD14-style tagger.
     """
     model = root / dataset.tagger_model
     tags = read_tags(model.with_name(TAGS))
     session, side = _session(model)
     blocked = {plain(tag) for tag in dataset.tag_blacklist}
 
-    def caption(one: tuple[Folder, Picture]) -> str:
-        folder, picture = one
+    def caption(item: tuple[TrainingFolder, DatasetImage]) -> str:
+        folder, image = item
         source = dataset.sources[folder.source]
         color = source.background_color or dataset.background_color
-        scores = _scores(session, _square(picture.original, color, side))
+        scores = _scores(session, _square(image.original, color, side))
         if len(scores) != len(tags):
-            what = f"says {len(scores)} scores for {len(tags)} tags in {TAGS}"
-            raise StepFailed(Problem(str(model), what, "they do not belong together"))
+            what = f"returns {len(scores)} scores for {len(tags)} tags in {TAGS}"
+            raise StepFailed(Problem(str(model), what, "use the tag list of this model"))
         own = wording.fixed(folder.trigger, source.tags)
-        known = {plain(tag) for tag in own.split(",")} | blocked
-        seen(picture.name)
-        return wording.joined((own, *(tag for tag in chosen(tags, scores, dataset.tagger_threshold) if tag not in known)))
+        excluded = {plain(tag) for tag in own.split(",")} | blocked
+        report(image.name)
+        return wording.joined((own, *(tag for tag in chosen(tags, scores, dataset.tagger_threshold) if tag not in excluded)))
 
-    with image_io.quiet(), ThreadPoolExecutor(image_io.threads()) as pool:
-        return dict(zip(wanted, pool.map(caption, wanted.values()), strict=True))
+    with image_io.without_warnings(), ThreadPoolExecutor(image_io.thread_count()) as pool:
+        return dict(zip(images, pool.map(caption, images.values()), strict=True))
 
 
 def chosen(tags: list[Tag], scores: list[float], threshold: float) -> list[str]:
-    """Return the general tags with at least ``threshold`` (0..1), surest first, as words."""
+    """Return the general tags with a score of at least ``threshold`` (0..1), the best first, as words."""
     pairs = [
         (score, tag.name) for tag, score in zip(tags, scores, strict=True) if tag.category == _GENERAL and score >= threshold
     ]
@@ -105,20 +105,20 @@ def plain(tag: str) -> str:
 
 
 def read_tags(path: Path) -> list[Tag]:
-    """Read the tag list of a model: CSV with ``name`` and ``category``, one line an output."""
+    """Read the tag list of a model: CSV with ``name`` and ``category``, one line per output."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return [Tag(row["name"], row["category"]) for row in csv.DictReader(file)]
     except OSError as error:
         raise NotReady(
-            Problem(str(path), f"cannot be read: {error.strerror}", "it stands beside the tagger's ONNX file")
+            Problem(str(path), f"cannot be read: {error.strerror}", "it belongs beside the tagger's ONNX file")
         ) from error
     except KeyError as error:
         raise NotReady(Problem(str(path), f"has no column {error}", "columns tag_id,name,category,count")) from error
 
 
 def _session(model: Path) -> tuple[Any, int]:
-    """Return an inference session and the side of the square it takes."""
+    """Return an inference session and the side of its square input in pixels."""
     try:
         import onnxruntime  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -128,8 +128,8 @@ def _session(model: Path) -> tuple[Any, int]:
     options.intra_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no base class but this one
-        raise NotReady(Problem(str(model), f"is no usable ONNX model: {error}", "set dataset.tagger_model")) from error
+    except Exception as error:  # onnxruntime's errors share no other base class
+        raise NotReady(Problem(str(model), f"is not a usable ONNX model: {error}", "set dataset.tagger_model")) from error
     shape = session.get_inputs()[0].shape
     if len(shape) != 4 or shape[3] != 3 or not isinstance(shape[1], int) or shape[1] != shape[2]:
         raise StepFailed(Problem(str(model), f"takes {shape}, not [n, side, side, 3] as WD14 taggers do", "use another model"))
@@ -137,7 +137,7 @@ def _session(model: Path) -> tuple[Any, int]:
 
 
 def _square(path: Path, color: str, side: int) -> Image.Image:
-    """Return the picture in the middle of a white square of ``side`` pixels, as the taggers were trained."""
+    """Return the image in the middle of a white square of ``side`` pixels, as in the training of the taggers."""
     image = image_io.load(path, color)
     longest = max(image.size)
     square = Image.new("RGB", (longest, longest), "#ffffff")
@@ -146,7 +146,7 @@ def _square(path: Path, color: str, side: int) -> Image.Image:
 
 
 def _scores(session: Any, image: Image.Image) -> list[float]:
-    """Return the model's scores, 0..1, for one picture: float32 BGR 0..255, [1, side, side, 3]."""
+    """Return the model's scores, 0..1, for one image. Its input is float32 BGR 0..255, [1, side, side, 3]."""
     pixels = np.asarray(image, dtype=np.float32)[None, :, :, ::-1]
     output = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(pixels)})[0]
     return [float(score) for score in output[0]]

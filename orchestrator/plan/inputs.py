@@ -122,7 +122,7 @@ class ProjectInputs:
             self._kept = parse_cache.recall(self._memory(), parse_cache.program(), parse_cache.Marks()) or {}
             with contextlib.suppress(LookupError, TypeError, ValueError):
                 self.digests.learn(self._kept["digests"])
-                image_headers.recall(self._kept["headers"])
+                image_headers.load_cache(self._kept["headers"])
 
     def remember(self) -> None:
         """Keep what this command has read for the next one, in the user's cache."""
@@ -132,7 +132,7 @@ class ProjectInputs:
             return
         now: dict[str, dict[str, Any]] = {
             "digests": self.digests.asked,
-            "headers": image_headers.learned(),
+            "headers": image_headers.dump_cache(),
             "datasets": self._datasets,
         }
         both = {name: {**self._kept.get(name, {}), **said} for name, said in now.items()}

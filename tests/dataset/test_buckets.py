@@ -113,7 +113,7 @@ def test_regularization_pictures_fill_up_to_the_subject(
     prediction = predict_batches(plan, dataset)
     assert prediction.images_x_repeats == 2 * repeats
     assert prediction.regularization_x_repeats == sum(own * count for own, count in regular)
-    counted = [one.repeats for bucket in prediction.buckets for one in bucket.placed if one.folder.regularization]
+    counted = [one.repeats for bucket in prediction.buckets for one in bucket.images if one.folder.regularization]
     assert counted == used
 
 
@@ -160,7 +160,7 @@ def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("case")
     dataset, plan = laid_out(folder, drawn.table, drawn.sizes)
     prediction = predict_batches(plan, dataset)
-    if prediction.unplaced:
+    if prediction.unbucketed:
         return  # both stop; what for is said by preflight
     write_tree(folder, dataset, plan)
     groups = images.find(dataset_config.read(folder / "absolute.toml", ".txt"))
@@ -172,8 +172,8 @@ def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathF
     assert theirs == sorted((bucket.resolution, bucket.size, bucket.count) for bucket in prediction.buckets)
     resized = {one.path.parent.name + "/" + one.path.name: one.fit.resized for group in groups for one in group.images}
     for bucket in prediction.buckets:
-        for one in bucket.placed:
-            assert resized[one.folder.path.rpartition("/")[2] + "/" + one.picture.name] == one.fit.resized
+        for one in bucket.images:
+            assert resized[one.folder.path.rpartition("/")[2] + "/" + one.image.name] == one.fit.resized
 
 
 def write_tree(folder: Path, dataset: Dataset, plan: Layout) -> None:
@@ -181,7 +181,7 @@ def write_tree(folder: Path, dataset: Dataset, plan: Layout) -> None:
     out = folder / "out"
     for one in plan.folders:
         (out / one.path).mkdir(parents=True)
-        for picture in one.pictures:
+        for picture in one.images:
             Image.new("1", picture.size).save(out / one.path / picture.name)
             (out / one.path / picture.name).with_suffix(".txt").write_text("words\n")
     (out / "dataset.toml").write_text(sd_scripts_toml.text(plan, dataset))

@@ -122,13 +122,13 @@ def test_the_number_of_cores_and_the_name_of_the_folder_change_no_byte(
     (project_folder / "data").rename(project_folder / "moved")
     trees = []
     for cores, name in ((1, "data"), (2, "deep/er"), (7, "data")):
-        monkeypatch.setattr(image_io, "threads", lambda cores=cores: cores)
+        monkeypatch.setattr(image_io, "thread_count", lambda cores=cores: cores)
         (project_folder / name).parent.mkdir(exist_ok=True)
         last = next(
             path for path in (project_folder / "moved", project_folder / "data", project_folder / "deep/er") if path.exists()
         )
         last.rename(project_folder / name)
-        image_headers._seen.clear()
+        image_headers._headers.clear()
         table = made(**{**TABLE, "sources": {"krnk": {**TABLE["sources"]["krnk"], "images": name}}})
         build(table, project_folder, project_folder / f"out{cores}", silent)
         trees.append(tree(project_folder / f"out{cores}"))
@@ -197,7 +197,7 @@ def test_a_layout_with_problems_writes_nothing(project_folder: Path, capsys: pyt
     assert not (project_folder / "out").exists()
     request.write_text("{")
     assert main(["build", str(request)]) == RecipeError.exit_code
-    assert "is no request" in capsys.readouterr().err
+    assert "is not a request" in capsys.readouterr().err
     assert main(["bild"]) == RecipeError.exit_code
 
 
@@ -332,7 +332,7 @@ def test_a_picture_too_large_to_be_true(tmp_path: Path, monkeypatch: pytest.Monk
     for most in (80_000, 40_000):  # a warning above the limit, an error above twice of it
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
         (tmp_path / "f00.png").touch()
-        image_headers._seen.clear()
+        image_headers._headers.clear()
         with pytest.raises(image_headers.UnreadableError, match="million pixels"):
             image_headers.read(tmp_path / "f00.png")
 
@@ -375,10 +375,10 @@ def test_broken_pictures_give_one_kind_of_error(tmp_path: Path) -> None:
             del damaged[dice.randrange(1, len(damaged)) :]
         path = tmp_path / f"picture.{form.lower()}"
         path.write_bytes(damaged)
-        image_headers._seen.clear()
+        image_headers._headers.clear()
         try:
             image_headers.read(path)
-            with image_io.quiet():
+            with image_io.without_warnings():
                 image_io.load(path, WHITE)
             outcomes.add("read")
         except image_headers.UnreadableError as error:

@@ -82,17 +82,17 @@ def test_captions_follow_the_fixed_order(tmp_path: Path) -> None:
     source = {"images": "data", "trigger": "krnk", "class_tokens": "krnk girl", "tags": ["choker"]}
     plan = make_layout(made(sources={"krnk": source}), tmp_path)
     assert plan.problems == ()
-    assert {one.name: one.caption for one in plan.folders[0].pictures} == {
+    assert {one.name: one.caption for one in plan.folders[0].images} == {
         "f00.png": "krnk, choker, white background, from front, upper body, standing, looking at viewer, smile",
         "b14_again.png": "krnk, choker, white background, from above, from behind, full body, standing, looking away",
     }
     reordered = {**VOCABULARY, "order": ["framing", "trigger"]}
     plan = make_layout(made(sources={"krnk": source}, vocabulary=reordered), tmp_path)
-    assert plan.folders[0].pictures[1].caption == "upper body, krnk"
+    assert plan.folders[0].images[1].caption == "upper body, krnk"
     plan = make_layout(
         made(sources={"krnk": {**source, "background": "black background", "texts": {"f00": "by hand"}}}), tmp_path
     )
-    assert [one.caption for one in plan.folders[0].pictures] == [
+    assert [one.caption for one in plan.folders[0].images] == [
         "krnk, choker, black background, from above, from behind, full body, standing, looking away",
         "by hand",
     ]
@@ -103,10 +103,10 @@ def test_sizes_never_enlarge_and_never_train_one_size_twice(tmp_path: Path) -> N
     picture(tmp_path / "data" / "f01.png", (128, 200))
     sources = {"krnk": {"images": "data", "class_tokens": "krnk girl", "trigger": "krnk"}}
     odd = make_layout(made(sources=sources, sizes=[75], originals=False), tmp_path)
-    heights = [one.size[1] for folder in odd.folders for one in folder.pictures]
+    heights = [one.size[1] for folder in odd.folders for one in folder.images]
     assert heights == [38, 117], "37.5 and 117.2: to the nearest pixel"
     plan = make_layout(made(sources=sources, sizes=[64, 128, 192, 512], resolution_classes=[128, 256]), tmp_path)
-    shown = {folder.path: {one.name: one.size for one in folder.pictures} for folder in plan.folders}
+    shown = {folder.path: {one.name: one.size for one in folder.images} for folder in plan.folders}
     assert shown == {
         "1_krnk/krnk girl_f0064": {"f00.png": (64, 32), "f01.png": (64, 100)},
         "1_krnk/krnk girl_f0128": {"f00.png": (128, 64)},
@@ -118,7 +118,7 @@ def test_sizes_never_enlarge_and_never_train_one_size_twice(tmp_path: Path) -> N
     small = made(sources=sources, sizes=[200], originals=False)
     assert [problem.where for problem in make_layout(small, tmp_path).problems] == ["data/f01.png"]
     exact = make_layout(made(sources=sources, sizes=[128], originals=False), tmp_path)
-    assert [one.size for folder in exact.folders for one in folder.pictures] == [(128, 64), (128, 200)]
+    assert [one.size for folder in exact.folders for one in folder.images] == [(128, 64), (128, 200)]
 
 
 def test_folders_of_charframework_and_kohya_are_read_as_they_are(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_folders_of_charframework_and_kohya_are_read_as_they_are(tmp_path: Path)
         ("4_k/krnk girl, choker_f0128", 4, True, "krnk girl"),
         ("4_k/krnk girl, choker_noflip_f0256", 4, False, "krnk girl"),
     ]
-    assert plan.folders[0].pictures[0].caption == (
+    assert plan.folders[0].images[0].caption == (
         "krnk, choker, white background, from front, upper body, standing, looking at viewer, smile"
     )
     picture(tmp_path / "kohya" / "3_sks cat" / "any.jpg").with_suffix(".caption").write_text("sks, a cat\n")
@@ -140,7 +140,7 @@ def test_folders_of_charframework_and_kohya_are_read_as_they_are(tmp_path: Path)
     source = {"images": "kohya", "reading": "kohya", "captions": "files", "caption_files": ".caption"}
     plan = make_layout(made(sources={"k": source}), tmp_path)
     assert [(one.path, one.repeats, one.class_tokens) for one in plan.folders] == [("3_k/3_sks cat", 3, "sks cat")]
-    assert [one.caption for one in plan.folders[0].pictures] == ["sks, a cat", None]
+    assert [one.caption for one in plan.folders[0].images] == ["sks, a cat", None]
     assert [str(problem.where) for problem in plan.problems] == ["kohya/cats"]
 
 
@@ -165,15 +165,15 @@ def test_every_problem_at_once_with_file_names(tmp_path: Path) -> None:
     said = {problem.where: problem.what for problem in make_layout(made(sources=table), tmp_path).problems}
     assert "has the same name as data/F00.jpg" in said["data/f00.png"]
     assert "states no view" in said["data/portrait.png"]
-    assert "no picture" in said["data/f01.png"]
-    assert "broken" in said["data/f02.png"] or "no picture" in said["data/f02.png"]
+    assert "not an image" in said["data/f01.png"]
+    assert "broken" in said["data/f02.png"] or "not an image" in said["data/f02.png"]
     assert "cannot be read" in said["data/f03.png"]
-    assert "dataset.sources.krnk holds, too" in said["dataset.sources.again.images"]
+    assert "dataset.sources.krnk contains, too" in said["dataset.sources.again.images"]
     assert "no such file" in said["texts/a.txt"]
     assert "not UTF-8" in said["texts/b.txt"]
-    assert "nothing in its first line" in said["texts/c.txt"]
+    assert "empty first line" in said["texts/c.txt"]
     assert said["dataset.sources.none.images"] == "no folder nowhere"
-    assert "no picture" in said["dataset.sources.empty.images"]
+    assert "no images" in said["dataset.sources.empty.images"]
 
 
 def test_sources_name_every_file_that_matters(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_the_release_has_the_folders_of_its_author(project: Path) -> None:
     recipe = loader.recipe(project / "recipes", "krnksf_tyankps-lora3x3").recipe
     plan = make_layout(recipe.dataset, project)
     assert dataset_problems(plan, recipe.dataset, project) == []
-    assert {folder.source: len(folder.pictures) for folder in plan.folders} == {
+    assert {folder.source: len(folder.images) for folder in plan.folders} == {
         "krnk": 15,
         "krnksf": 12,
         "tyank": 12,

@@ -21,7 +21,7 @@ from orchestrator.dataset import contact_sheet, lint, tagger
 from orchestrator.dataset.buckets import predict_batches
 from orchestrator.dataset.build import build
 from orchestrator.dataset.layout import make_layout
-from orchestrator.dataset.lint import clip_tokens, image_hash
+from orchestrator.dataset.lint import clip_tokens, console, image_hash
 from orchestrator.dataset.lint.findings import Level
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.errors import NotReady, RecipeError
@@ -70,11 +70,11 @@ def good(tmp_path: Path) -> Path:
 SOURCE: dict[str, Any] = {"images": "data", "trigger": "krnk", "class_tokens": "krnk girl"}
 
 
-def said(report: lint.Report, level: Level = Level.WARNING) -> list[str]:
+def said(report: lint.LintReport, level: Level = Level.WARNING) -> list[str]:
     return [f"{one.where}: {one.what}" for one in report.findings if one.level is level]
 
 
-def check(root: Path, **table: Any) -> lint.Report:
+def check(root: Path, **table: Any) -> lint.LintReport:
     source = {**SOURCE, **table.pop("source", {})}
     return lint.check(made(sources={"krnk": source}, vocabulary=VIEWS, **table), root)
 
@@ -100,7 +100,7 @@ def test_the_release_has_no_warning(project: Path) -> None:
         ("f02.png", "JPEG", "is JPEG inside"),
         ("f02.jpg", "CMYK", "has CMYK colours"),
         ("f02.webp", "animated", "is animated"),
-        ("f02.gif", "GIF", "is ignored: no picture by its ending"),
+        ("f02.gif", "GIF", "is ignored: not an image by its ending"),
         ("f02.png", "truncated", "cannot be decoded"),
     ],
 )
@@ -131,10 +131,10 @@ def test_what_lies_beside_the_pictures_is_named(good: Path) -> None:
     sheer.putalpha(128)
     sheer.save(good / "data" / "f04.png")
     report = check(good, sizes=[48, 128, 256], source={"background_color": "#000000"})
-    assert "data/more: is ignored, a folder below with 1 picture" in said(report)
+    assert "data/more: is ignored, a subfolder with 1 image" in said(report)
     assert "data/f03.png: is empty: 0 bytes" in said(report, Level.ERROR)
     notes = said(report, Level.NOTE)
-    assert "data/f04.png: is transparent; it stands on #000000" in notes
+    assert "data/f04.png: is transparent; its background becomes #000000" in notes
     assert "data/f00.png: is 96 wide, too small to be trained at 128, 256: nothing is enlarged" in notes
     folders = good / "kohya"
     for name in ("2_cat", "0_off"):
@@ -142,18 +142,16 @@ def test_what_lies_beside_the_pictures_is_named(good: Path) -> None:
         face(42).save(folders / name / "a.png")
     face(43).save(folders / "b.png")
     found = said(check(good, source={"images": "kohya", "reading": "kohya", "captions": "files"}))
-    assert "kohya/0_off: is ignored, as by sd-scripts: it says 0 repeats" in found
-    assert "kohya/b.png: is ignored: it lies beside the folders of pictures" in found
+    assert "kohya/0_off: is ignored, as by sd-scripts: its name has 0 repeats" in found
+    assert "kohya/b.png: is ignored: it is beside the folders of images" in found
 
 
 def test_what_many_pictures_share_is_said_once(good: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from orchestrator.dataset.lint import console  # noqa: PLC0415
-
     for name in ("f02", "f03", "f04"):
         face(50 + int(name[1:])).convert("CMYK").save(good / "data" / f"{name}.jpg")
     report = check(good)
     assert len([text for text in said(report) if "CMYK" in text]) == 3
-    console.show(report.inspected.dataset, report)
+    console.show(report)
     lines = [line for line in capsys.readouterr().out.splitlines() if "CMYK" in line]
     assert lines == ["warning data/f02.jpg and 2 more  has CMYK colours, made for print; they become sRGB"]
 
@@ -174,9 +172,7 @@ def test_one_name_at_several_sizes_is_no_copy_in_folders_read_as_they_are(tmp_pa
 def test_endings_that_sd_scripts_would_not_see(good: Path) -> None:
     face(9).save(good / "data" / "f02.Png", "PNG")
     report = check(good)
-    assert "data/f02.Png: ends in .Png, which sd-scripts itself would not see; the build makes a PNG of it" in said(
-        report, Level.NOTE
-    )
+    assert "data/f02.Png: ends in .Png, which sd-scripts ignores; the build makes a PNG of it" in said(report, Level.NOTE)
 
 
 def test_captions(good: Path) -> None:
@@ -187,15 +183,15 @@ def test_captions(good: Path) -> None:
     found = said(check(good, source={"captions": "files"}))
     assert 'data/f01.png: its caption lacks the trigger word "krnk"' in found
     assert "data/f00.txt: has several lines; only the first is trained" in found
-    assert "data/f07.txt: is a caption without a picture of that name" in found
+    assert "data/f07.txt: is a caption without an image of that name" in found
     assert [text for text in found if "data/f10.png" in text] == [
-        f"data/f10.png: its caption takes {2 + 80 + 1} tokens; what follows the 75th is cut off"
+        f"data/f10.png: its caption has {2 + 80 + 1} tokens; those after the 75th are cut off"
     ]
     (good / "data" / "f01.txt").write_text("")
     broken = check(good, source={"captions": "files"})
-    assert "data/f01.txt: has nothing in its first line, the only one that is read" in said(broken, Level.ERROR)
-    assert [text for text in said(broken) if "without a picture" in text] == [
-        "data/f07.txt: is a caption without a picture of that name"
+    assert "data/f01.txt: has an empty first line, the only one that is read" in said(broken, Level.ERROR)
+    assert [text for text in said(broken) if "without an image" in text] == [
+        "data/f07.txt: is a caption without an image of that name"
     ]
     empty = check(good, source={"captions": "fixed", "trigger": "", "class_tokens": "girl"})
     assert said(empty, Level.ERROR) == [f"data/{name}.png: has an empty caption" for name in ("f00", "f01", "f10")]
@@ -205,7 +201,7 @@ def test_kohya_pictures_without_captions_are_named(tmp_path: Path) -> None:
     (tmp_path / "data" / "2_sks girl").mkdir(parents=True)
     face(1).save(tmp_path / "data" / "2_sks girl" / "a.png")
     found = said(check(tmp_path, source={"reading": "kohya", "captions": "files", "class_tokens": "", "trigger": ""}))
-    assert 'data/2_sks girl/a.png: has no caption; the trainer takes "sks girl"' in found
+    assert 'data/2_sks girl/a.png: has no caption; the trainer uses "sks girl"' in found
 
 
 def test_latent_caches_of_pictures_that_changed(good: Path) -> None:
@@ -217,7 +213,7 @@ def test_latent_caches_of_pictures_that_changed(good: Path) -> None:
     assert said(lint.check(table, good, built=out)) == []
     os.utime(folder / "f00_0096x0096_sd.npz", ns=(0, 0))
     cache = "out/1_krnk/krnk girl_original/f00_0096x0096_sd.npz"
-    stale = f"{cache}: is a latent cache older than its picture; the trainer would believe it"
+    stale = f"{cache}: is a latent cache older than its image; the trainer would use it"
     assert said(lint.check(table, good, built=out)) == [stale]
     face(60).save(good / "data" / "f00.png")
     build(table, good, out, lambda *_: None)
@@ -270,9 +266,7 @@ def test_regularization_pictures_that_are_never_reached(good: Path) -> None:
         face(50 + index).save(good / "reg" / f"{index}.png")
     table = {"krnk": SOURCE, "reg": {"images": "reg", "captions": "fixed", "tags": ["girl"], "regularization": True}}
     report = lint.check(made(sources=table, vocabulary=VIEWS), good)
-    assert said(report) == [
-        "class 256x256: 5 regularization pictures with repeats for 3 of the subject: the rest is never used"
-    ]
+    assert said(report) == ["class 256x256: 5 regularization images with repeats for 3 of the subject: the rest is never used"]
 
 
 def test_trigger_words_that_collide_or_mean_something(good: Path) -> None:
@@ -282,7 +276,7 @@ def test_trigger_words_that_collide_or_mean_something(good: Path) -> None:
     report = lint.check(made(sources=table, vocabulary=VIEWS), good)
     assert any(text.startswith('dataset.sources.a.trigger: "cat" is a single token of CLIP') for text in said(report))
     notes = said(report, Level.NOTE)
-    assert any('"cat" (cat) is how "catkin girl" begins' in text for text in notes)
+    assert any('"cat" (cat) is the beginning of "catkin girl"' in text for text in notes)
     assert any('"catkin girl" reads cat|kin|girl and ends in the common word "girl"' in text for text in notes)
 
 
@@ -291,10 +285,10 @@ def test_trigger_words_that_collide_or_mean_something(good: Path) -> None:
     [
         ("krnk", None, ""),
         ("shortcat", Level.NOTE, '"shortcat" reads short|cat and ends in the common word "cat", after "short"'),
-        ("catkrnk", Level.NOTE, '"catkrnk" reads cat|kr|nk and holds the common word "cat"'),
+        ("catkrnk", Level.NOTE, '"catkrnk" reads cat|kr|nk and contains the common word "cat"'),
         ("黒猫", Level.NOTE, '"黒猫" is 6 tokens of single bytes: the base model cannot read its letters'),
-        ("sks", Level.WARNING, '"sks" is a single token of CLIP: the base model may know it as something'),
-        ("Krnk, krnk", Level.WARNING, '"Krnk" and "krnk" are the same to CLIP, which reads no capitals'),
+        ("sks", Level.WARNING, '"sks" is a single token of CLIP: the base model may know it'),
+        ("Krnk, krnk", Level.WARNING, '"Krnk" and "krnk" are the same to CLIP, which ignores capitals'),
     ],
 )
 def test_what_a_trigger_is_to_the_text_encoder(good: Path, trigger: str, level: Level | None, expected: str) -> None:
@@ -310,7 +304,7 @@ def test_the_recipes_own_token_limit_counts(good: Path) -> None:
             training = Training(steps=1, optimizer="AdamW", seed=1, options={"max_token_length": own})
             found = [one for one in lint.check(table, good, training).findings if "tokens" in one.what]
             assert bool(found) == (length + 1 > own)
-            hint = f"training.options.max_token_length = {most} takes it" if most else "225 is the most"
+            hint = f"training.options.max_token_length = {most} is long enough" if most else "225 is the limit"
             assert {one.hint for one in found} <= {hint}
 
 
@@ -318,7 +312,7 @@ def test_tokens_are_those_of_the_tokenizer_that_trains() -> None:
     """The Rust tokenizers library, set up as transformers sets up CLIP's."""
     rust = pytest.importorskip("tokenizers")
     merges = list(clip_tokens._ranks())
-    alphabet = list(clip_tokens._alphabet().values())
+    alphabet = list(clip_tokens.byte_characters().values())
     pieces = [*alphabet, *(f"{one}</w>" for one in alphabet), *("".join(pair) for pair in merges)]
     vocabulary = {piece: index for index, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
     assert len(vocabulary) == 49408
@@ -344,13 +338,13 @@ def test_a_second_check_decodes_nothing(good: Path, monkeypatch: pytest.MonkeyPa
     table = made(sources={"krnk": SOURCE}, vocabulary=VIEWS)
     first = lint.check(table, good, memory=cache).as_json()
     seen: list[str] = []
-    real = image_hash.look
+    real = image_hash.hash_image
 
-    def spy(path: Path) -> image_hash.Look:
+    def spy(path: Path) -> image_hash.ImageHash:
         seen.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(image_hash, "look", spy)
+    monkeypatch.setattr(image_hash, "hash_image", spy)
     assert lint.check(table, good, memory=cache).as_json() == first
     assert seen == []
     face(70).save(good / "data" / "f01.png")
@@ -385,8 +379,8 @@ def test_import_reads_what_people_have(good: Path, tmp_path_factory: pytest.Temp
     again = make_layout(made(**read), root)
     assert again.problems == ()
     assert predict_batches(again, made(**read)).images_x_repeats == predict_batches(plain, table).images_x_repeats
-    captions = [{one.name: one.caption for one in folder.pictures} for folder in again.folders]
-    assert captions == [{one.name: one.caption for one in folder.pictures} for folder in plain.folders]
+    captions = [{one.name: one.caption for one in folder.images} for folder in again.folders]
+    assert captions == [{one.name: one.caption for one in folder.images} for folder in plain.folders]
     kohya = root / "kohya"
     (kohya / "10_sks girl").mkdir(parents=True)
     (kohya / "rest").mkdir()
@@ -559,7 +553,7 @@ def test_the_verbs(run: Any, tmp_path: Path) -> None:
     shown = run("check", "krnk-locon")
     assert "num batches per epoch       210" in shown.stdout
     assert "num epochs                  5   for 1000 steps" in shown.stdout
-    for expected in ("51 pictures", "51 pictures, nothing has changed"):
+    for expected in ("51 images", "51 images, nothing has changed"):
         built = run("build", "krnk-locon", "--profile", "demo")
         assert built.exit_code == 0, built.output
         assert built.stdout.strip().endswith(expected)

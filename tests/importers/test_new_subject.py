@@ -110,7 +110,7 @@ def test_caption_files_of_few_pictures_are_used_too(empty: Path) -> None:
     source = loader.recipe(empty / "recipes", "momo-locon").recipe.dataset.sources["momo"]
     assert (source.captions, source.texts) == ("view", {"f03": "mimi, hat"})
     (named / "f04.txt").write_text("\n", "utf-8")
-    with pytest.raises(RecipeError, match="nothing in its first line"):
+    with pytest.raises(RecipeError, match="an empty first line"):
         new_subject.generate(NewSubject("mumu", (named,)), empty)
 
 

@@ -130,7 +130,7 @@ def test_the_page_shows_what_the_trainer_saw(runs: Path, html: str) -> None:
         assert sheet.size == (6 * 96, 96)
     words = " ".join(Page(html).words)
     assert "num epochs of krnk-loha 84" in words
-    assert "krnk, upper body: pictures by height and direction" in words
+    assert "krnk, upper body: images by height and direction" in words
     assert "krnk, simple background, white background, from above, from front" in words
     assert len(re.findall(r'<i role="img" aria-label="f\d0.png"', html)) == 6
 

@@ -7,6 +7,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
+from orchestrator.dataset.lint.clip_tokens import byte_characters
 from tools.demo_world import vocabulary
 
 if TYPE_CHECKING:
@@ -15,13 +16,6 @@ if TYPE_CHECKING:
 START: Final = "<|startoftext|>"
 END: Final = "<|endoftext|>"
 LENGTH: Final = 77
-
-
-def byte_symbols() -> tuple[str, ...]:
-    """Return the 256 characters that stand for the bytes, in the order of GPT-2 and CLIP: printable ones for themselves."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return (*(chr(byte) for byte in printable), *(chr(256 + index) for index in range(len(others))))
 
 
 def merges_of(words: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -48,7 +42,7 @@ def _merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
 def write_tokenizer(folder: Path) -> int:
     """Write vocab.json, merges.txt and the two config files of a CLIPTokenizer to ``folder``; return the number of tokens."""
     folder.mkdir(parents=True, exist_ok=True)
-    symbols = byte_symbols()
+    symbols = tuple(byte_characters().values())
     merges = merges_of(vocabulary.words())
     tokens = [*symbols, *(f"{symbol}</w>" for symbol in symbols), *dict.fromkeys(a + b for a, b in merges), START, END]
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}

@@ -1,4 +1,4 @@
-"""The rules of ``dataset check`` about words: captions and triggers. Each yields (level, where, what, hint)."""
+"""Rules of ``dataset check`` for captions and trigger words."""
 
 from __future__ import annotations
 
@@ -6,67 +6,59 @@ from typing import TYPE_CHECKING
 
 from orchestrator.dataset import image_headers
 from orchestrator.dataset.lint import clip_tokens
+from orchestrator.dataset.lint.findings import Finding, Level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orchestrator.dataset.lint.findings import Inspected
 
-Said = tuple[str, str, str, str]
 
-
-def captions(seen: Inspected) -> Iterator[Said]:
-    """Captions that are missing, lack the trigger, are cut, or belong to no picture."""
-    for name in dict.fromkeys(folder.source for folder in seen.layout.folders):
-        if seen.dataset.sources[name].captions == "files":
-            yield from _orphans(seen, name)
-    for folder, picture in seen.originals().values():
-        where, source = seen.shown(picture.original), seen.dataset.sources[folder.source]
+def captions(inspected: Inspected) -> Iterator[Finding]:
+    """Find captions that are missing, lack the trigger, are cut off, or belong to no image."""
+    for name in dict.fromkeys(folder.source for folder in inspected.layout.folders):
+        if inspected.dataset.sources[name].captions == "files":
+            yield from _orphans(inspected, name)
+    for folder, image in inspected.originals().values():
+        where, source = inspected.display(image.original), inspected.dataset.sources[folder.source]
         if source.captions == "files":
-            text = picture.original.with_suffix(source.caption_files)
-            if (
-                text.is_file()
-                and len([line for line in text.read_text(encoding="utf-8-sig").splitlines() if line.strip()]) > 1
-            ):
-                yield "warning", seen.shown(text), "has several lines; only the first is trained", "join them with commas"
-        if picture.caption is None:
+            file = image.original.with_suffix(source.caption_files)
+            if file.is_file() and sum(bool(line.strip()) for line in file.read_text("utf-8-sig").splitlines()) > 1:
+                what = "has several lines; only the first is trained"
+                yield Finding(Level.WARNING, inspected.display(file), what, "join them with commas")
+        if image.caption is None:
             if not folder.tagger:
-                what = f'has no caption; the trainer takes "{folder.class_tokens or folder.source}"'
-                yield "warning", where, what, f"write a {source.caption_files} of its name beside it"
+                what = f'has no caption; the trainer uses "{folder.class_tokens or folder.source}"'
+                yield Finding(Level.WARNING, where, what, f"write a {source.caption_files} of its name beside it")
             continue
-        if not picture.caption.strip():
-            yield "error", where, "has an empty caption", f"dataset.sources.{folder.source}: trigger, tags, vocabulary"
-        elif not folder.regularization and not _tags(folder.trigger) <= _words(picture.caption):
-            yield (
-                "warning",
-                where,
-                f'its caption lacks the trigger word "{folder.trigger}"',
-                f"it says: {picture.caption[:80]}",
-            )
-        length = clip_tokens.count(picture.caption)
-        if length > seen.tokens:
-            most = clip_tokens.limit(length)
-            hint = f"training.options.max_token_length = {most} takes it" if most else f"{clip_tokens.LIMITS[-1]} is the most"
-            yield (
-                "warning",
-                where,
-                f"its caption takes {length} tokens; what follows the {seen.tokens}th is cut off",
-                hint,
-            )
+        if not image.caption.strip():
+            hint = f"dataset.sources.{folder.source}: trigger, tags, vocabulary"
+            yield Finding(Level.ERROR, where, "has an empty caption", hint)
+        elif not folder.regularization and not _tags(folder.trigger) <= _words(image.caption):
+            what = f'its caption lacks the trigger word "{folder.trigger}"'
+            yield Finding(Level.WARNING, where, what, f"the caption is: {image.caption[:80]}")
+        tokens = clip_tokens.count(image.caption)
+        if tokens > inspected.tokens:
+            limit = clip_tokens.limit(tokens)
+            fits = f"training.options.max_token_length = {limit} is long enough"
+            what = f"its caption has {tokens} tokens; those after the {inspected.tokens}th are cut off"
+            yield Finding(Level.WARNING, where, what, fits if limit else f"{clip_tokens.LIMITS[-1]} is the limit")
 
 
-def _orphans(seen: Inspected, source: str) -> Iterator[Said]:
-    """Caption files beside the source's pictures whose picture is not there."""
-    ending = seen.dataset.sources[source].caption_files
-    for folder in sorted({picture.original.parent for place, picture in seen.originals().values() if place.source == source}):
-        files = list(folder.iterdir())
+def _orphans(inspected: Inspected, source: str) -> Iterator[Finding]:
+    """Find caption files of a source without an image."""
+    ending = inspected.dataset.sources[source].caption_files
+    parents = {image.original.parent for folder, image in inspected.originals().values() if folder.source == source}
+    for parent in sorted(parents):
+        files = list(parent.iterdir())
         stems = {path.stem for path in files if path.suffix.lower() in image_headers.ENDINGS}
         for path in sorted(path for path in files if path.suffix == ending and path.stem not in stems):
-            yield "warning", seen.shown(path), "is a caption without a picture of that name", "rename it, or move it away"
+            what = "is a caption without an image of that name"
+            yield Finding(Level.WARNING, inspected.display(path), what, "rename it, or move it away")
 
 
 def _tags(words: str) -> set[str]:
-    """Return what stands between the commas; a trigger may be several tags."""
+    """Return the words between commas; a trigger may be several tags."""
     return {tag.strip() for tag in words.split(",") if tag.strip()}
 
 
@@ -76,32 +68,34 @@ def _words(caption: str) -> set[str]:
     return tags | {word for tag in tags for word in tag.split()}
 
 
-def triggers(seen: Inspected) -> Iterator[Said]:
-    """Trigger words as the text encoder reads them."""
+def triggers(inspected: Inspected) -> Iterator[Finding]:
+    """Find trigger words that the text encoder may confuse."""
     words = {
         word: folder.source
-        for folder in seen.layout.folders
+        for folder in inspected.layout.folders
         if not folder.regularization
         for word in sorted(_tags(folder.trigger))
     }
     pieces = {word: [piece.removesuffix(clip_tokens.END) for piece in clip_tokens.split(word)] for word in words}
     for word, source in words.items():
         where, own = f"dataset.sources.{source}.trigger", pieces[word]
-        shown = "|".join(own)
-        known = [piece for piece in own if clip_tokens.common(piece)]
+        split = "|".join(own)
+        common = [piece for piece in own if clip_tokens.common(piece)]
         if len(own) == 1:
-            hint = "letters without vowels are rarely words"
-            yield "warning", where, f'"{word}" is a single token of CLIP: the base model may know it as something', hint
-        elif not shown.isascii():
-            hint = "write it in Latin letters"
-            yield "note", where, f'"{word}" is {len(own)} tokens of single bytes: the base model cannot read its letters', hint
-        elif known and known[-1] == own[-1]:
-            before = "".join(f', after "{piece}"' for piece in known[:-1])
-            yield "note", where, f'"{word}" reads {shown} and ends in the common word "{own[-1]}"{before}', ""
-        elif known:
-            yield "note", where, f'"{word}" reads {shown} and holds the common word "{known[0]}"', ""
+            what = f'"{word}" is a single token of CLIP: the base model may know it'
+            yield Finding(Level.WARNING, where, what, "letters without vowels are rarely words")
+        elif not split.isascii():
+            what = f'"{word}" is {len(own)} tokens of single bytes: the base model cannot read its letters'
+            yield Finding(Level.NOTE, where, what, "write it in Latin letters")
+        elif common and common[-1] == own[-1]:
+            before = "".join(f', after "{piece}"' for piece in common[:-1])
+            yield Finding(Level.NOTE, where, f'"{word}" reads {split} and ends in the common word "{own[-1]}"{before}')
+        elif common:
+            yield Finding(Level.NOTE, where, f'"{word}" reads {split} and contains the common word "{common[0]}"')
         for other, parts in pieces.items():
             if other != word and parts == own:
-                yield "warning", where, f'"{word}" and "{other}" are the same to CLIP, which reads no capitals', "rename one"
+                what = f'"{word}" and "{other}" are the same to CLIP, which ignores capitals'
+                yield Finding(Level.WARNING, where, what, "rename one")
             elif other != word and parts[: len(own)] == own:
-                yield "note", where, f'"{word}" ({shown}) is how "{other}" begins: each calls a little of the other', ""
+                what = f'"{word}" ({split}) is the beginning of "{other}": each triggers the other a little'
+                yield Finding(Level.NOTE, where, what)

@@ -1,6 +1,6 @@
-"""CLIP's tokens: how long a caption is for the text encoder, and what it makes of a trigger word.
+"""Count and split the CLIP tokens of captions and trigger words.
 
-Byte-pair encoding as OpenAI's CLIP does it; the merges are CLIP's own (clip_merges.txt, MIT licence, named in the file).
+Byte-pair encoding of OpenAI's CLIP, with CLIP's own merges (clip_merges.txt, MIT licence, named in the file).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 LIMITS: Final = (75, 150, 225)
-"""What max_token_length lets through: tokens of a caption without its start and end mark."""
+"""Values of max_token_length: tokens of a caption without its start and end mark."""
 _MERGES: Final = Path(__file__).with_name("clip_merges.txt")
 END: Final = "</w>"
 """The end of a word's last piece."""
@@ -27,30 +27,31 @@ _WORDS: Final = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+
 def split(text: str) -> list[str]:
     """Return the tokens of ``text`` as pieces; the last piece of a word ends in ``</w>``."""
     cleaned = " ".join(text.split()).lower()
-    return [piece for found in _WORDS.findall(cleaned) for word in _numerals(found) for piece in _pieces(word)]
+    return [piece for run in _WORDS.findall(cleaned) for word in _numerals(run) for piece in _pieces(word)]
 
 
 def count(text: str) -> int:
-    """Return how many of the 75 tokens (150, 225 with max_token_length) a caption takes."""
+    """Return the number of tokens of a caption."""
     return len(split(text))
 
 
 def limit(tokens: int) -> int | None:
     """Return the smallest of 75, 150, 225 that holds ``tokens``; None when none does."""
-    return next((one for one in LIMITS if tokens <= one), None)
+    return next((most for most in LIMITS if tokens <= most), None)
 
 
 def common(piece: str, most: int = 20_000) -> bool:
-    """Return whether a piece is a word of its own that means something in a picture.
+    """Return whether a piece is a common word.
 
-    Four letters and more: CLIP learned it early. Of three letters most early pieces are endings; those are listed.
+    Pieces of four letters and more are words if CLIP learned them early. Most early pieces of three letters are endings, so
+    the words of three letters are listed.
     """
     word = piece.removesuffix(END)
     return bool(_SHORT.fullmatch(word)) or (len(word) >= 4 and _ranks().get(_last_merge(word + END), most) < most)
 
 
 def _numerals(word: str) -> list[str]:
-    """Split ``a½b`` into its letters and each numeral: CLIP counts ½ and ① as digits, ``re`` as letters."""
+    """Split ``a½b`` into letters and numerals: CLIP counts ½ and ① as digits, ``re`` as letters."""
     if not any(letter.isnumeric() and not letter.isdecimal() and not letter.isalpha() for letter in word):
         return [word]
     runs = [(alphabetic, "".join(run)) for alphabetic, run in groupby(word, str.isalpha)]
@@ -59,7 +60,7 @@ def _numerals(word: str) -> list[str]:
 
 @lru_cache(maxsize=65536)
 def _pieces(word: str) -> tuple[str, ...]:
-    alphabet = _alphabet()
+    alphabet = byte_characters()
     letters = [alphabet[byte] for byte in word.encode()]
     parts = [*letters[:-1], letters[-1] + END]
     ranks = _ranks()
@@ -93,8 +94,12 @@ def _last_merge(piece: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _alphabet() -> dict[int, str]:
-    """Return a printable character for every byte: itself where it is printable Latin-1, else one from 256 upwards."""
+def byte_characters() -> dict[int, str]:
+    """Return a printable character for every byte, in the order of CLIP's vocabulary.
+
+    A byte that is printable in Latin-1 stands for itself, each other one for a character from 256 upwards.
+    ``engines/sdscripts/write_tokenizer.py`` repeats this, as it runs in sd-scripts' Python without this package.
+    """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + index) for index, byte in enumerate(others)}

@@ -1,73 +1,88 @@
-"""A check, and a build's progress, for people at a terminal."""
+"""Print a dataset check on a terminal."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.dataset.coverage import DIRECTIONS, HEIGHTS
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.dataset.coverage import DIRECTIONS, HEIGHT_NAMES, HEIGHTS
 from orchestrator.dataset.lint.findings import Level
 from orchestrator.errors import Problem, grouped
 from orchestrator.system.terminal import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from orchestrator.dataset.lint import Report
-    from orchestrator.recipe import Dataset
+    from orchestrator.dataset.buckets import Prediction
+    from orchestrator.dataset.coverage import Coverage
+    from orchestrator.dataset.lint import LintReport
 
 _TAGS: Final = 12
+_WIDTH: Final = 100
 
 
-@contextmanager
-def bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Give a report function: a progress bar on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total, _note: None
-        return
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(label, total=None)
-        yield lambda done, total, _note: progress.update(task, completed=done, total=total)
-
-
-def show(dataset: Dataset, report: Report) -> None:
-    """Print a check: numbers, buckets, coverage, findings."""
+def show(report: LintReport) -> None:
+    """Print the numbers, buckets, coverage, tags and findings of a check."""
     prediction = report.inspected.prediction
-    say(f"dataset {dataset.name}")
+    say(f"dataset {report.inspected.dataset.name}")
     say(f"  num train images * repeats  {prediction.images_x_repeats}")
     say(f"  num reg images              {prediction.regularization_x_repeats}")
     say(f"  num batches per epoch       {prediction.batches_per_epoch}")
     if report.steps:
         say(f"  num epochs                  {report.epochs}   for {report.steps} steps")
-    say("\n  class        bucket       pictures  with repeats  batches  crop loss")
-    for bucket in prediction.buckets:
-        loss = max(one.fit.crop_loss for one in bucket.placed)
-        names = "x".join(map(str, bucket.resolution)), "x".join(map(str, bucket.size))
-        of = f"{bucket.batches} of {bucket.batch_size}"
-        say(f"  {names[0]:<11}  {names[1]:<11}  {len(bucket.placed):>8}  {bucket.count:>12}  {of:>7}  {loss:>8.1%}")
-    for one in report.inspected.coverage:
-        say(
-            f"\n  {one.source}, {'upper' if one.framing == 'f' else 'full'} body      {'  '.join(DIRECTIONS)}   (m: by a flip)"
-        )
-        for height, name in zip(HEIGHTS, ("level", "from above", "from below"), strict=True):
-            cells = (str(one.counts.get((height, way), "m" if (height, way) in one.mirrored else ".")) for way in DIRECTIONS)
-            say(f"    {name:<20}{'  '.join(cells)}")
+    _print(_buckets(prediction))
+    for coverage in report.inspected.coverage:
+        say(f"\n  {coverage.source}, {'upper' if coverage.framing == 'f' else 'full'} body   (m: by a flip)")
+        _print(_views(coverage))
     tags = report.tags().most_common()
     if tags:
         rest = f", and {len(tags) - _TAGS} more" if len(tags) > _TAGS else ""
         say(f"\n  tags, with repeats: {', '.join(f'{tag} {count}' for tag, count in tags[:_TAGS])}{rest}")
     if report.errors():
-        say("\n  (what has an error is left out of these numbers)")
+        say("\n  (images with an error are left out of these numbers)")
+    _print_findings(report)
+
+
+def _buckets(prediction: Prediction) -> Table:
+    table = Table("class", "bucket", box=None)
+    for name in ("images", "with repeats", "batches", "crop loss"):
+        table.add_column(name, justify="right")
+    for bucket in prediction.buckets:
+        loss = max(image.fit.crop_loss for image in bucket.images)
+        names = "x".join(map(str, bucket.resolution)), "x".join(map(str, bucket.size))
+        batches = f"{bucket.batches} of {bucket.batch_size}"
+        table.add_row(*names, str(len(bucket.images)), str(bucket.count), batches, f"{loss:.1%}")
+    return table
+
+
+def _views(coverage: Coverage) -> Table:
+    table = Table("", box=None)
+    for direction in DIRECTIONS:
+        table.add_column(direction, justify="right")
+    for height, name in zip(HEIGHTS, HEIGHT_NAMES, strict=True):
+        views = [(height, direction) for direction in DIRECTIONS]
+        cells = (str(coverage.counts.get(view, "m" if view in coverage.mirrored else ".")) for view in views)
+        table.add_row(name, *cells)
+    return table
+
+
+def _print(table: Table) -> None:
+    console = Console(width=_WIDTH, markup=False, highlight=False)
+    with console.capture() as capture:
+        console.print(table)
+    say()
+    for line in capture.get().splitlines():
+        say(f" {line.rstrip()}")
+
+
+def _print_findings(report: LintReport) -> None:
     if report.findings:
         say()
     for level in Level:
-        found = [Problem(one.where, one.what, one.hint) for one in report.findings if one.level is level]
-        for problem in grouped(found):
+        problems = [
+            Problem(finding.where, finding.what, finding.hint) for finding in report.findings if finding.level is level
+        ]
+        for problem in grouped(problems):
             say(f"{level.value:<8}{problem.where}  {problem.what}")
             if problem.hint:
                 say(f"          {problem.hint}")

@@ -1,4 +1,4 @@
-"""Findings of ``dataset check``, and what its rules inspect."""
+"""Findings of ``dataset check`` and the data that its rules inspect."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from orchestrator.dataset.buckets import Prediction
     from orchestrator.dataset.coverage import Coverage
-    from orchestrator.dataset.layout import Folder, Layout, Picture
-    from orchestrator.dataset.lint.image_hash import Look
+    from orchestrator.dataset.layout import DatasetImage, Layout, TrainingFolder
+    from orchestrator.dataset.lint.image_hash import ImageHash
     from orchestrator.recipe import Dataset
 
 
 class Level(Enum):
-    """How bad a finding is: an error stops the build or the trainer."""
+    """Severity of a finding. An error stops the build or the trainer."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -26,7 +26,7 @@ class Level(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to know about a dataset."""
+    """One finding about a dataset."""
 
     level: Level
     where: str
@@ -36,24 +36,24 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """All that the rules look at."""
+    """Dataset with everything that the rules inspect."""
 
     dataset: Dataset
     root: Path
     layout: Layout
     prediction: Prediction
-    looks: dict[Path, Look]
+    hashes: dict[Path, ImageHash]
     """By original."""
     coverage: tuple[Coverage, ...]
     tokens: int
-    """So many tokens of a caption are read: 75, or the recipe's max_token_length."""
+    """Tokens of a caption that the text encoder reads: 75, or the recipe's max_token_length."""
     built: Path | None
-    """Where the dataset has been built, maybe of other pictures."""
+    """Folder of an earlier build, possibly of other images."""
 
-    def originals(self) -> dict[str, tuple[Folder, Picture]]:
-        """Return role -> one of its places, the largest size last."""
-        return {picture.role: (folder, picture) for folder in self.layout.folders for picture in folder.pictures}
+    def originals(self) -> dict[str, tuple[TrainingFolder, DatasetImage]]:
+        """Return role -> one of the folders with the image, the one with the largest size."""
+        return {image.role: (folder, image) for folder in self.layout.folders for image in folder.images}
 
-    def shown(self, path: Path) -> str:
-        """Return a path as people know it: below the project folder where it is."""
+    def display(self, path: Path) -> str:
+        """Return a path for messages: relative to the project folder if it is below it."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)

@@ -1,4 +1,4 @@
-"""The rules of ``dataset check``: each looks at a whole dataset and yields (level, where, what, hint)."""
+"""Rules of ``dataset check`` for images, and the list of all rules."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.dataset import image_headers, naming
 from orchestrator.dataset.latent_links import latent_caches
-from orchestrator.dataset.lint.caption_rules import Said, captions, triggers
-from orchestrator.dataset.lint.image_hash import pairs
+from orchestrator.dataset.lint.caption_rules import captions, triggers
+from orchestrator.dataset.lint.findings import Finding, Level
+from orchestrator.dataset.lint.image_hash import near_copies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from orchestrator.dataset.lint.findings import Inspected
 
 _ENLARGED: Final = 1.25  # times; more is visibly soft
-_CROPPED: Final = 0.15  # share of a picture
+_CROPPED: Final = 0.15  # share of an image
 _EXTREME: Final = 3.0  # width to height, or height to width
-_ASYMMETRIC: Final = 0.06  # looks.asymmetry; 0.01 to 0.045 are the demo's symmetric characters with a tail
+_ASYMMETRIC: Final = 0.06  # image_hash.asymmetry; 0.01 to 0.045 are the demo's symmetric characters with a tail
 _ENDINGS: Final = {
     "PNG": (".png",),
     "JPEG": (".jpg", ".jpeg"),
@@ -31,170 +32,139 @@ _ENDINGS: Final = {
 _SD_SCRIPTS: Final = tuple(ending for lower in (".png", ".jpg", ".jpeg", ".webp", ".bmp") for ending in (lower, lower.upper()))
 
 
-def files(seen: Inspected) -> Iterator[Said]:
-    """Broken files, wrong endings, and files that would be lost without a word."""
-    for role, (folder, picture) in seen.originals().items():
-        path, where = picture.original, seen.shown(picture.original)
-        error = seen.looks[path].error
+def files(inspected: Inspected) -> Iterator[Finding]:
+    """Find broken files, wrong endings, and files that are silently ignored."""
+    for role, (folder, image) in inspected.originals().items():
+        path, where = image.original, inspected.display(image.original)
+        error = inspected.hashes[path].error
         if error:
-            yield "error", where, error, "replace it, or move it away"
+            yield Finding(Level.ERROR, where, error, "replace it, or move it away")
         header = image_headers.read(path)
         if path.suffix.lower() not in _ENDINGS.get(header.format, (path.suffix.lower(),)):
-            yield (
-                "warning",
-                where,
-                f"is {header.format} inside, whatever its ending says",
-                "rename it; the build reads it rightly",
-            )
+            what = f"is {header.format} inside, in spite of its ending"
+            yield Finding(Level.WARNING, where, what, "rename it; the build reads it correctly")
         if header.mode == "CMYK":
-            yield (
-                "warning",
-                where,
-                "has CMYK colours, made for print; they become sRGB",
-                "save it as RGB to choose the colours yourself",
-            )
+            what = "has CMYK colours, made for print; they become sRGB"
+            yield Finding(Level.WARNING, where, what, "save it as RGB to choose the colours yourself")
         if header.transparent:
-            color = seen.dataset.sources[folder.source].background_color or seen.dataset.background_color
-            yield "note", where, f"is transparent; it stands on {color}", f"dataset.sources.{folder.source}.background_color"
+            color = inspected.dataset.sources[folder.source].background_color or inspected.dataset.background_color
+            what = f"is transparent; its background becomes {color}"
+            yield Finding(Level.NOTE, where, what, f"dataset.sources.{folder.source}.background_color")
         if header.animated:
-            yield "warning", where, "is animated; only its first frame is used", "save the frame you mean"
-        if path.suffix not in _SD_SCRIPTS:
-            yield (
-                "note",
-                where,
-                f"ends in {path.suffix}, which sd-scripts itself would not see; the build makes a PNG of it",
-                "",
+            yield Finding(
+                Level.WARNING, where, "is animated; only its first frame is used", "save the right frame as an image"
             )
+        if path.suffix not in _SD_SCRIPTS:
+            yield Finding(Level.NOTE, where, f"ends in {path.suffix}, which sd-scripts ignores; the build makes a PNG of it")
         if role.count("\n"):
-            yield "error", where, "has a line break in its name", "rename it"
-    for one in seen.layout.ignored:
-        yield "warning", seen.shown(one.path), one.why, one.hint
+            yield Finding(Level.ERROR, where, "has a line break in its name", "rename it")
+    for ignored in inspected.layout.ignored:
+        yield Finding(Level.WARNING, inspected.display(ignored.path), ignored.why, ignored.hint)
 
 
-def caches(seen: Inspected) -> Iterator[Said]:
-    """Latent caches in the built folder that are older than their pictures: the trainer checks their size only."""
-    for folder in seen.layout.folders if seen.built is not None else ():
-        for picture in folder.pictures:
-            path = (seen.built or seen.root) / folder.path / picture.name
-            stale = [
-                cache for cache in latent_caches(path) if path.exists() and cache.stat().st_mtime_ns < path.stat().st_mtime_ns
-            ]
-            for cache in stale:
-                yield (
-                    "warning",
-                    seen.shown(cache),
-                    "is a latent cache older than its picture; the trainer would believe it",
-                    "delete it",
-                )
+def caches(inspected: Inspected) -> Iterator[Finding]:
+    """Find latent caches in the built folder that are older than their images; the trainer checks their size only."""
+    if inspected.built is None:
+        return
+    for folder in inspected.layout.folders:
+        for image in folder.images:
+            path = inspected.built / folder.path / image.name
+            for cache in latent_caches(path):
+                if path.exists() and cache.stat().st_mtime_ns < path.stat().st_mtime_ns:
+                    what = "is a latent cache older than its image; the trainer would use it"
+                    yield Finding(Level.WARNING, inspected.display(cache), what, "delete it")
 
 
-def sizes(seen: Inspected) -> Iterator[Said]:
-    """Pictures that are enlarged, cropped or out of shape, and batches that stay half empty."""
+def sizes(inspected: Inspected) -> Iterator[Finding]:
+    """Find images that are enlarged, cropped or of an extreme shape, and batches that stay half empty."""
     worst: dict[Path, tuple[float, str]] = defaultdict(lambda: (0.0, ""))
     enlarged: dict[Path, tuple[float, str]] = defaultdict(lambda: (0.0, ""))
-    for bucket in seen.prediction.buckets:
+    for bucket in inspected.prediction.buckets:
         size = f"{bucket.size[0]}x{bucket.size[1]}"
-        for placed in bucket.placed:
-            original = placed.picture.original
+        for bucketed in bucket.images:
+            original = bucketed.image.original
             where = f"class {bucket.resolution[0]}x{bucket.resolution[1]}, bucket {size}"
-            worst[original] = max(worst[original], (placed.fit.crop_loss, where))
-            times = placed.fit.resized[0] / placed.picture.size[0]
+            worst[original] = max(worst[original], (bucketed.fit.crop_loss, where))
+            times = bucketed.fit.resized[0] / bucketed.image.size[0]
             enlarged[original] = max(enlarged[original], (times, where))
         if bucket.missing:
             batches = f"{bucket.batches} batches of {bucket.batch_size}"
-            what = f"{bucket.count} pictures with repeats in {batches}: the last lacks {bucket.missing}"
-            yield "note", f"bucket {size} of {bucket.resolution[0]}x{bucket.resolution[1]}", what, ""
+            what = f"{bucket.count} images with repeats in {batches}: the last lacks {bucket.missing}"
+            yield Finding(Level.NOTE, f"bucket {size} of {bucket.resolution[0]}x{bucket.resolution[1]}", what)
     for path, (loss, where) in worst.items():
         if loss > _CROPPED:
-            yield (
-                "warning",
-                seen.shown(path),
-                f"loses {loss:.0%} of its area at its edges ({where})",
-                f"crop it to multiples of {seen.dataset.bucket_reso_steps}",
-            )
+            what = f"loses {loss:.0%} of its area at its edges ({where})"
+            hint = f"crop it to multiples of {inspected.dataset.bucket_reso_steps}"
+            yield Finding(Level.WARNING, inspected.display(path), what, hint)
     for path, (times, where) in enlarged.items():
         if times > _ENLARGED:
-            hint = "use a larger picture, or dataset.bucket_no_upscale = true"
-            yield "warning", seen.shown(path), f"is too small for its class: enlarged {times:.1f} times ({where})", hint
-    for folder, picture in seen.originals().values():
-        width, height = picture.original_size
-        source = seen.dataset.sources[folder.source]
-        larger = [size for size in (seen.dataset.sizes if source.sizes is None else source.sizes) if size > width]
+            what = f"is too small for its class: enlarged {times:.1f} times ({where})"
+            hint = "use a larger image, or dataset.bucket_no_upscale = true"
+            yield Finding(Level.WARNING, inspected.display(path), what, hint)
+    for folder, image in inspected.originals().values():
+        width, height = image.original_size
+        source = inspected.dataset.sources[folder.source]
+        larger = [size for size in (inspected.dataset.sizes if source.sizes is None else source.sizes) if size > width]
         if larger and source.reading == "pictures" and not folder.regularization:
             what = f"is {width} wide, too small to be trained at {', '.join(map(str, larger))}: nothing is enlarged"
-            yield "note", seen.shown(picture.original), what, ""
+            yield Finding(Level.NOTE, inspected.display(image.original), what)
         if max(width / height, height / width) > _EXTREME:
-            yield "warning", seen.shown(picture.original), f"{width}x{height} is an extreme shape", "crop it, or cut it in two"
+            what = f"{width}x{height} is an extreme shape"
+            yield Finding(Level.WARNING, inspected.display(image.original), what, "crop it, or cut it in two")
 
 
-def copies(seen: Inspected) -> Iterator[Said]:
-    """Nearly the same picture twice; one name at several sizes, in folders that are read as they are, is meant so."""
-    named = {picture.original: (folder.source, picture.name) for folder, picture in seen.originals().values()}
+def copies(inspected: Inspected) -> Iterator[Finding]:
+    """Find near copies, except one name at several sizes in folders that are read unchanged."""
+    names = {image.original: (folder.source, image.name) for folder, image in inspected.originals().values()}
     others: dict[Path, list[Path]] = defaultdict(list)
-    for first, second in pairs(seen.looks):
-        if named[first] != named[second]:
+    for first, second in near_copies(inspected.hashes):
+        if names[first] != names[second]:
             others[second].append(first)
     for path, same in others.items():
         more = f" and {len(same) - 1} more" if len(same) > 1 else ""
-        yield (
-            "warning",
-            seen.shown(path),
-            f"looks nearly the same as {seen.shown(same[0])}{more}",
-            "keep one; to raise its share set `repeats` of its source",
-        )
+        what = f"looks nearly the same as {inspected.display(same[0])}{more}"
+        hint = "keep one; to raise its share set `repeats` of its source"
+        yield Finding(Level.WARNING, inspected.display(path), what, hint)
 
 
-def flips(seen: Inspected) -> Iterator[Said]:
-    """Flips of a character whose left differs from its right, measured on the front views."""
+def flips(inspected: Inspected) -> Iterator[Finding]:
+    """Find flips of characters whose left and right differ, measured on the front views."""
     fronts: dict[str, set[Path]] = defaultdict(set)
-    for folder, picture in seen.originals().values():
-        view = naming.view(picture.name)
-        if (
-            folder.flip
-            and not folder.regularization
-            and view
-            and view.direction == "0"
-            and not seen.looks[picture.original].error
-        ):
-            fronts[folder.source].add(picture.original)
+    for folder, image in inspected.originals().values():
+        view = naming.view(image.name)
+        front = view is not None and view.direction == "0" and not inspected.hashes[image.original].error
+        if folder.flip and not folder.regularization and front:
+            fronts[folder.source].add(image.original)
     for source, paths in fronts.items():
-        mean = sum(seen.looks[path].asymmetry for path in paths) / len(paths)
+        mean = sum(inspected.hashes[path].asymmetry for path in paths) / len(paths)
         if mean > _ASYMMETRIC:
             what = f"flips are on, and its front views differ by {mean:.1%} from their mirror image (limit {_ASYMMETRIC:.0%})"
-            yield (
-                "warning",
-                f"dataset.sources.{source}",
-                what,
-                f"set dataset.sources.{source}.flip = false, or keep it if that is the pose only",
-            )
+            hint = f"set dataset.sources.{source}.flip = false, or keep it if only the pose differs"
+            yield Finding(Level.WARNING, f"dataset.sources.{source}", what, hint)
 
 
-def views(seen: Inspected) -> Iterator[Said]:
-    """Views of the convention without a picture; of others than the subject none is missed."""
-    others = {folder.source for folder in seen.layout.folders if folder.regularization}
-    for one in seen.coverage:
-        missing = () if one.source in others else one.missing()
+def views(inspected: Inspected) -> Iterator[Finding]:
+    """Find views of the subject without an image."""
+    regularization = {folder.source for folder in inspected.layout.folders if folder.regularization}
+    for coverage in inspected.coverage:
+        missing = () if coverage.source in regularization else coverage.missing()
         if missing:
-            name = {"f": "upper body", "b": "full body"}[one.framing]
-            yield "note", f"dataset.sources.{one.source}", f"{name}: no picture from {', '.join(missing)}", ""
+            name = {"f": "upper body", "b": "full body"}[coverage.framing]
+            yield Finding(Level.NOTE, f"dataset.sources.{coverage.source}", f"{name}: no image from {', '.join(missing)}")
 
 
-def regularization(seen: Inspected) -> Iterator[Said]:
-    """Regularization pictures that are never reached."""
-    for resolution, members in seen.layout.classes():
-        train = sum(one.repeats * len(one.pictures) for one in members if not one.regularization)
-        pool = sum(one.repeats * len(one.pictures) for one in members if one.regularization)
+def unused_regularization(inspected: Inspected) -> Iterator[Finding]:
+    """Find regularization images that the trainer never reaches."""
+    for resolution, folders in inspected.layout.classes():
+        train = sum(folder.repeats * len(folder.images) for folder in folders if not folder.regularization)
+        pool = sum(folder.repeats * len(folder.images) for folder in folders if folder.regularization)
         if pool > train:
-            what = f"{pool} regularization pictures with repeats for {train} of the subject: the rest is never used"
-            yield (
-                "warning",
-                f"class {resolution[0]}x{resolution[1]}",
-                what,
-                "lower the repeats of the regularization sources, raise the subject's, or use fewer",
-            )
+            what = f"{pool} regularization images with repeats for {train} of the subject: the rest is never used"
+            hint = "lower the repeats of the regularization sources, raise the subject's, or use fewer"
+            yield Finding(Level.WARNING, f"class {resolution[0]}x{resolution[1]}", what, hint)
 
 
-RULES: Final[tuple[Callable[[Inspected], Iterator[Said]], ...]] = (
+RULES: Final[tuple[Callable[[Inspected], Iterator[Finding]], ...]] = (
     files,
     caches,
     captions,
@@ -203,5 +173,5 @@ RULES: Final[tuple[Callable[[Inspected], Iterator[Said]], ...]] = (
     copies,
     flips,
     views,
-    regularization,
+    unused_regularization,
 )

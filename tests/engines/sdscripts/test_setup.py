@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from orchestrator.dataset.lint import clip_tokens
 from orchestrator.engines.sdscripts import setup, write_tokenizer
 from orchestrator.system import settings
 
@@ -88,6 +89,7 @@ def test_the_tokenizer_is_written_from_the_shipped_vocabulary(tmp_path: Path, mo
     words = json.loads((folder / "vocab.json").read_text("utf-8"))
     assert len(words) == 49408
     assert (words["!"], words["!</w>"], words["<|endoftext|>"]) == (0, 256, 49407)
+    assert write_tokenizer.characters() == list(clip_tokens.byte_characters().values())
     assert len(set(write_tokenizer.characters())) == 256
     assert json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["model_max_length"] == 77
     assert not folder.with_name(f"{folder.name}.part").exists()
