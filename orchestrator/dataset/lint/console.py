@@ -30,6 +30,7 @@ def show(report: LintReport) -> None:
     say(f"  num batches per epoch       {prediction.batches_per_epoch}")
     if report.steps:
         say(f"  num epochs                  {report.epochs}   for {report.steps} steps")
+    say()
     _print(_buckets(prediction))
     for coverage in report.inspected.coverage:
         say(f"\n  {coverage.source}, {'upper' if coverage.framing == 'f' else 'full'} body   (m: by a flip)")
@@ -70,7 +71,6 @@ def _print(table: Table) -> None:
     console = Console(width=_WIDTH, markup=False, highlight=False)
     with console.capture() as capture:
         console.print(table)
-    say()
     for line in capture.get().splitlines():
         say(f" {line.rstrip()}")
 
