@@ -369,7 +369,7 @@ def test_networks_lora_takes_lists_of_its_blocks_beside_block_dims_only(tmp_path
     assert "ignored without" in wrong(tmp_path, f'[network.args]\nconv_block_dims = "{ones}"\n', part)
     text = '[training.options]\nbase_weights = ["x.safetensors"]\n'
     assert "takes the 3x3" not in wrong(tmp_path, text, part)
-    assert "take the 3x3 convolutions too" in wrong(tmp_path, text, "_algorithms/lora1x1")
+    assert "also trains the 3x3 convolutions" in wrong(tmp_path, text, "_algorithms/lora1x1")
 
 
 @pytest.mark.parametrize(
