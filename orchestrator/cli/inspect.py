@@ -16,7 +16,7 @@ from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.weights.compare import Comparison
-    from orchestrator.weights.inspect import Inspection
+    from orchestrator.weights.inspection import Inspection
     from orchestrator.weights.verify import Verification
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file (.safetensors).")]
@@ -38,9 +38,12 @@ def inspect(
     json: AsJson = False,
 ) -> None:
     """Print ranks, blocks, metadata and hashes of a LoRA."""
-    from orchestrator.weights.inspect import inspect as inspect_file
+    if norms:
+        from orchestrator.weights.inspect import inspect as inspect_file
+    else:
+        from orchestrator.weights.inspection import inspect_header as inspect_file
 
-    found = inspect_file(file, norms=norms)
+    found = inspect_file(file)
     if json:
         print_json(found.to_json())
         return

@@ -18,7 +18,7 @@ from orchestrator.errors import RecipeError
 from orchestrator.system.settings import sd_scripts
 from orchestrator.weights.compare import compare
 from orchestrator.weights.families import deltas, kinds, rank_selection, svd
-from orchestrator.weights.inspect import inspect
+from orchestrator.weights.inspection import inspect_header
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.writer import edit_metadata, hashes
 from orchestrator.weights.merge import merge
@@ -453,4 +453,4 @@ def test_a_loha_that_became_a_lora_says_so_in_its_arguments(tmp_path: Path) -> N
     edit_metadata(source, tmp_path / "told.safetensors", told)
     resize(tmp_path / "told.safetensors", output, ResizeOptions(param=16))
     assert json.loads(read_header(output).metadata["ss_network_args"]) == {"algo": "locon", "conv_dim": "4"}
-    assert inspect(output, norms=False).adapter.family == "lora"
+    assert inspect_header(output).adapter.family == "lora"

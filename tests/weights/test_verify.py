@@ -96,8 +96,8 @@ def test_norms_are_those_of_the_whole_matrices(tmp_path: Path) -> None:
 def test_the_header_alone_needs_no_numpy(tmp_path: Path) -> None:
     path = lora(tmp_path / "a.safetensors", dtype="BF16")
     code = (
-        "import sys; from pathlib import Path; from orchestrator.weights.inspect import inspect;"
-        f"found = inspect(Path({str(path)!r}), norms=False);"
+        "import sys; from pathlib import Path; from orchestrator.weights.inspection import inspect_header;"
+        f"found = inspect_header(Path({str(path)!r}));"
         "print(found.to_json()['alphas']); print('numpy' in sys.modules)"
     )
     done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)

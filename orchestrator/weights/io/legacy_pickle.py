@@ -9,10 +9,24 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NotReady, Problem, RecipeError
+from orchestrator.weights.io import writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+_DTYPES = {
+    "torch.float16": "F16",
+    "torch.bfloat16": "BF16",
+    "torch.float32": "F32",
+    "torch.float64": "F64",
+    "torch.int64": "I64",
+    "torch.int32": "I32",
+    "torch.int16": "I16",
+    "torch.int8": "I8",
+    "torch.uint8": "U8",
+    "torch.bool": "BOOL",
+}
 
 
 @contextlib.contextmanager
@@ -23,8 +37,7 @@ def unpickled(source: Path, folder: Path) -> Iterator[Path]:
     Raises NotReady without torch, RecipeError for a file that holds anything else.
     """
     try:
-        import torch  # noqa: PLC0415 - only for this request
-        from safetensors.torch import save_file  # noqa: PLC0415
+        import torch  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise NotReady(Problem("torch", "is not installed", "reading pickles needs it: make setup-embedded")) from error
     try:
@@ -39,7 +52,20 @@ def unpickled(source: Path, folder: Path) -> Iterator[Path]:
         raise RecipeError(Problem(str(source), "holds other things than tensors", "only a state dict can be converted"))
     path = folder / f".{source.stem}.{os.getpid()}.safetensors"
     try:
-        save_file({str(key): value.contiguous().clone() for key, value in tensors.items()}, path)
+        pieces = [
+            writer.raw(
+                str(key), _dtype(source, value), tuple(value.shape), value.reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
+            for key, value in tensors.items()
+        ]
+        writer.write_in_order(path, pieces, {})
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _dtype(source: Path, tensor: Any) -> str:
+    name = str(tensor.dtype)
+    if name not in _DTYPES:
+        raise RecipeError(Problem(str(source), f"holds tensors of type {name}", f"supported: {', '.join(_DTYPES)}"))
+    return _DTYPES[name]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
 from orchestrator.weights.checks import Check, CheckStatus, as_json, overall
 from orchestrator.weights.families import expected_tensors
-from orchestrator.weights.inspect import Inspection, inspect
+from orchestrator.weights.inspect import inspect
 from orchestrator.weights.options import ResizeOptions
 from orchestrator.weights.verify import tensor_checks
 from orchestrator.weights.verify.provenance import history
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.recipe import Recipe
+    from orchestrator.weights.inspection import Inspection
 
 Expectation = Mapping[str, Any]
 

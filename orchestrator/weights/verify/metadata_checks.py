@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from orchestrator.weights.inspect import Inspection
+    from orchestrator.weights.inspection import Inspection
 
 Answer = tuple[bool | None, str]
 

@@ -12,7 +12,7 @@ from orchestrator.weights.verify import tensor_checks
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.weights.inspect import Inspection
+    from orchestrator.weights.inspection import Inspection
 
 
 def history(found: Inspection) -> Iterator[str]:

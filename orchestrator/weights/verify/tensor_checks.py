@@ -13,7 +13,7 @@ from orchestrator.weights.verify import metadata_checks
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from orchestrator.weights.inspect import Inspection, Layer
+    from orchestrator.weights.inspection import Inspection, Layer
 
 Answer = tuple[bool | None, str]
 

@@ -1,0 +1,222 @@
+"""Describe a LoRA file: family, ranks, alphas, blocks and their norms, metadata, hashes. No numpy."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.models import blocks
+from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
+from orchestrator.weights.io import metadata, peft, writer
+from orchestrator.weights.io.safetensors_io import Body, read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from orchestrator.weights.families.norms import Size
+
+_TRAINING = [
+    "network_module",
+    "network_dim",
+    "network_alpha",
+    "network_args",
+    "learning_rate",
+    "unet_lr",
+    "text_encoder_lr",
+    "optimizer",
+    "lr_scheduler",
+    "max_train_steps",
+    "steps",
+    "epoch",
+    "num_epochs",
+    "seed",
+    "clip_skip",
+    "mixed_precision",
+    "base_model_version",
+    "sd_model_name",
+    "training_comment",
+    "sd_scripts_commit_hash",
+]
+_RARE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One module: block, kind, rank, alpha, kernel size, and its measures where norms were asked for."""
+
+    name: str
+    block: str
+    kind: str
+    rank: int | None
+    alpha: float | None
+    convolution: bool
+    size: Size | None
+
+    @property
+    def zero(self) -> bool | None:
+        """Whether it changes nothing; None: not measured."""
+        return None if self.size is None else self.size.zero
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a file is, from its header or from all of it."""
+
+    adapter: Adapter
+    layers: tuple[Layer, ...]
+    hashes: writer.Hashes | None
+
+    @property
+    def block_vector(self) -> tuple[float | None, ...] | None:
+        """Per block 1 (something is there), 0 (all zero), None (no module); None altogether without norms."""
+        if any(layer.size is None for layer in self.layers):
+            return None
+        zero: dict[str, bool] = {}
+        for layer in self.layers:
+            zero[layer.block] = zero.get(layer.block, True) and bool(layer.zero)
+        return tuple(None if name not in zero else float(not zero[name]) for name in blocks.names(self.adapter.architecture))
+
+    @property
+    def preset(self) -> str | None:
+        """The preset whose zeros are this file's; where the header says which one was merged, that one."""
+        vector = self.block_vector
+        if vector is None:
+            return None
+        fitting = [
+            name
+            for name, weights in blocks.PRESETS[self.adapter.architecture].items()
+            if all(mark is None or bool(mark) == bool(weight) for mark, weight in zip(vector, weights, strict=True))
+        ]
+        stated = [
+            entry.get("preset")
+            for entry in metadata.provenance(self.adapter.header.metadata)
+            if entry.get("operation") == "merge"
+        ]
+        return next((name for name in fitting if name in stated), fitting[0] if fitting else None)
+
+    @property
+    def trigger_words(self) -> tuple[str, ...]:
+        """Words the metadata give as triggers, or the tags that every training caption had, most frequent first."""
+        return triggers(self.adapter.header.metadata)
+
+    @property
+    def spectrum_ratio(self) -> float | None:
+        """The largest ratio of first to last singular value over all modules that are not zero."""
+        lasts = [layer.size.last for layer in self.layers if layer.size and layer.size.last]
+        return 1 / min(lasts) if lasts else None
+
+    def block_norms(self) -> dict[str, float | None]:
+        """Frobenius norm of every block that has modules; None where it depends on the base model or was not measured."""
+        found: dict[str, float | None] = {}
+        for name in (*blocks.names(self.adapter.architecture), "other"):
+            sizes = [layer.size.norm if layer.size else None for layer in self.layers if layer.block == name]
+            if sizes:
+                known = [size for size in sizes if size is not None]
+                found[name] = math.sqrt(math.fsum(size**2 for size in known)) if len(known) == len(sizes) else None
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON."""
+        norms = self.block_norms()
+        counted = Counter(layer.block for layer in self.layers)
+        found = self.adapter
+        return {
+            "path": str(found.header.path),
+            "family": found.family,
+            "tucker": found.tucker,
+            "architecture": found.architecture,
+            "naming": found.naming,
+            "modules": len(self.layers),
+            "kinds": dict(Counter(layer.kind for layer in self.layers)),
+            "tensors": len(found.header.entries),
+            "tensor_bytes": found.header.tensor_bytes,
+            "dtypes": found.dtypes,
+            "ranks": _counts(layer.rank for layer in self.layers),
+            "ranks_linear": _counts(layer.rank for layer in self.layers if not layer.convolution),
+            "ranks_convolution": _counts(layer.rank for layer in self.layers if layer.convolution),
+            "alphas": _counts(layer.alpha for layer in self.layers),
+            "blocks": {
+                name: {"modules": counted[name], "norm": norm, "zero": self._zero(name)} for name, norm in norms.items()
+            },
+            "block_vector": self.block_vector,
+            "preset": self.preset,
+            "spectrum_ratio": self.spectrum_ratio,
+            "trigger_words": self.trigger_words,
+            "training": training(found.header.metadata),
+            "provenance": metadata.provenance(found.header.metadata),
+            "metadata": found.header.metadata,
+            "hashes": None if self.hashes is None else hashes_json(self.hashes),
+        }
+
+    def _zero(self, block: str) -> bool | None:
+        marks = [layer.zero for layer in self.layers if layer.block == block]
+        return None if None in marks else all(marks)
+
+
+def inspect_header(path: Path) -> Inspection:
+    """Return an inspection without norms, zeros and hashes: only the header and the alphas are read.
+
+    Raises:
+        RecipeError: the file is not a sound LoRA file.
+    """
+    found = adapter(read_header(path))
+    with Body(found.header) as body:
+        return Inspection(found, tuple(layer(body, module, None) for module in found.modules), None)
+
+
+def layer(body: Body, module: AdapterModule, size: Size | None) -> Layer:
+    """Return a module as a layer, with its alpha and the given measures."""
+    shape = next((shape for shape in module.shapes.values() if len(shape) == 4), None)
+    stated = peft.stated_alpha(body.header.metadata, module.name, module.rank)
+    alpha = _scalar(body, module.keys["alpha"]) if "alpha" in module.keys else stated
+    return Layer(module.name, module.block or "other", str(module.kind), module.rank, alpha, shape is not None, size)
+
+
+def _scalar(body: Body, key: str) -> float:
+    """Read one number without numpy."""
+    data, dtype = bytes(body.read(key)), body.header.entries[key].dtype
+    if dtype == "BF16":
+        data, dtype = b"\0\0" + data, "F32"
+    code = {"F16": "e", "F32": "f", "F64": "d", "I64": "q", "I32": "i", "I16": "h", "U8": "B", "I8": "b"}.get(dtype)
+    return float(struct.unpack("<" + code, data)[0]) if code else math.nan
+
+
+def _counts(values: Iterable[float | None]) -> dict[str, int]:
+    counted = Counter(value for value in values if value is not None)
+    return {f"{value:g}": count for value, count in sorted(counted.items())[:_RARE]}
+
+
+def training(entries: dict[str, str]) -> dict[str, str]:
+    """Return the training settings among the metadata, without their ss_ prefix."""
+    return {name: entries[f"ss_{name}"] for name in _TRAINING if f"ss_{name}" in entries}
+
+
+def triggers(entries: dict[str, str]) -> tuple[str, ...]:
+    """Return trigger words from modelspec.trigger_phrase, ssmd_keywords, or the first tag of every training folder."""
+    for key in ("modelspec.trigger_phrase", "ssmd_keywords"):
+        if entries.get(key, "").strip():
+            return tuple(word.strip() for word in entries[key].split(",") if word.strip())
+    try:
+        folders = json.loads(entries.get("ss_tag_frequency", "{}"))
+        firsts = [next(iter(tags), "").strip() for tags in folders.values()]
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return ()
+    return tuple(dict.fromkeys(word for word in firsts if word))
+
+
+def hashes_json(found: writer.Hashes) -> dict[str, Any]:
+    """Return hashes as plain JSON."""
+    return {
+        "model": found.model,
+        "legacy": found.legacy,
+        "stated_model": found.stated_model,
+        "stated_legacy": found.stated_legacy,
+        "stated_by_lycoris": found.stated_by_lycoris,
+        "model_agrees": found.model_agrees,
+        "legacy_agrees": found.legacy_agrees,
+    }
