@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import engines
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError, Problem
-from orchestrator.plan.step import Source, canonical
-from orchestrator.system import allowlist, parse_cache
+from orchestrator.plan.step import Source
+from orchestrator.system import allowlist
+from orchestrator.system.digests import Digests, canonical_json
+from orchestrator.system.parse_cache import ParseCache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,51 +38,7 @@ MODEL_FOLDERS = (
 )
 
 
-MANY = 20_000  # files that are remembered
-
-
-class Digests:
-    """SHA-256 of files, remembered in one JSON file by (path, size, mtime_ns, inode)."""
-
-    def __init__(self, memo: Path) -> None:
-        """Read what is remembered in ``memo``; an unreadable memo is an empty one."""
-        self._memo = memo
-        self._changed = False
-        self._known: dict[str, str] = {}
-        self.asked: dict[str, str] = {}
-        """What this command needed."""
-        with contextlib.suppress(OSError, ValueError):
-            known = json.loads(memo.read_text("utf-8"))
-            if isinstance(known, dict):
-                self._known = {str(key): str(value) for key, value in known.items()}
-
-    def of(self, path: Path) -> str:
-        """Return the digest of a file, or of a folder: that of its files' names and digests. OSError if unreadable."""
-        state = path.stat()
-        if stat.S_ISDIR(state.st_mode):
-            files = sorted(part for part in path.rglob("*") if part.is_file())
-            return hashlib.sha256(canonical([[str(part.relative_to(path)), self.of(part)] for part in files])).hexdigest()
-        key = f"{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}|{state.st_ino}"  # noqa: PTH100 - keeps links
-        if key not in self._known:
-            with path.open("rb") as file:
-                self._known[key] = hashlib.file_digest(file, "sha256").hexdigest()
-            self._changed = True
-        self.asked[key] = self._known[key]
-        return self._known[key]
-
-    def learn(self, known: dict[str, str]) -> None:
-        """Take up what was remembered elsewhere."""
-        self._known = {**known, **self._known}
-
-    def save(self) -> None:
-        """Write what was learned, by rename; losing it costs time only."""
-        if not self._changed:
-            return
-        self._changed = False
-        draft = self._memo.with_name(f"{self._memo.name}.{os.getpid()}")
-        with contextlib.suppress(OSError):
-            draft.write_text(json.dumps(self._known, indent=0), "utf-8")
-            draft.replace(self._memo)
+MANY = 20_000  # files whose digests are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +68,7 @@ class ProjectInputs:
         self._datasets: dict[str, list[Any]] = {}
         self._layouts: dict[str, Layout] = {}
         self.problems: list[Problem] = []
+        self._cache = ParseCache(str(root), "pictures and models")
         self._kept: dict[str, Any] | None = None
 
     def recall(self) -> None:
@@ -119,9 +76,9 @@ class ProjectInputs:
         from orchestrator.dataset import image_headers  # noqa: PLC0415
 
         if self._kept is None:
-            self._kept = parse_cache.recall(self._memory(), parse_cache.program(), parse_cache.Marks()) or {}
+            self._kept = self._cache.get()
             with contextlib.suppress(LookupError, TypeError, ValueError):
-                self.digests.learn(self._kept["digests"])
+                self.digests.add(self._kept["digests"])
                 image_headers.load_cache(self._kept["headers"])
 
     def remember(self) -> None:
@@ -131,17 +88,14 @@ class ProjectInputs:
         if self._kept is None:
             return
         now: dict[str, dict[str, Any]] = {
-            "digests": self.digests.asked,
+            "digests": self.digests.used,
             "headers": image_headers.dump_cache(),
             "datasets": self._datasets,
         }
         both = {name: {**self._kept.get(name, {}), **said} for name, said in now.items()}
         if both != self._kept:
             few = all(len(said) < MANY for said in both.values())  # what is gone or has changed is left behind now and then
-            parse_cache.keep(self._memory(), parse_cache.program(), {}, both if few else now)
-
-    def _memory(self) -> Path | None:
-        return parse_cache.place(str(self.root), "pictures and models")
+            self._cache.put(both if few else now)
 
     def pictures(self, recipe: Recipe) -> Sequence[Source]:
         """Return every original of the recipe's dataset with its digest; problems are kept in ``problems``."""
@@ -178,7 +132,7 @@ class ProjectInputs:
                 ]
                 for source in self.pictures(recipe)
             ]
-            key = hashlib.sha256(canonical([asked, files])).hexdigest()
+            key = hashlib.sha256(canonical_json([asked, files])).hexdigest()
             kept = (self._kept or {}).get("datasets", {}).get(key)
             if kept is None:
                 layout = self.layout(recipe)

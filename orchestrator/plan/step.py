@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from orchestrator.system.digests import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,11 +68,6 @@ class Step:
         return f"{self.name.rpartition('/')[2]}-{self.key[:12]}"
 
 
-def canonical(value: Any) -> bytes:
-    """Return ``value`` as JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
 def make_step(
     name: str,
     kind: StepKind,
@@ -93,6 +89,6 @@ def make_step(
         "sources": sorted([source.role, source.digest] for source in sources),
         "needs": [step.key for step in needs],
     }
-    key = hashlib.sha256(canonical(asked)).hexdigest()
+    key = hashlib.sha256(canonical_json(asked)).hexdigest()
     names = tuple(step.name for step in needs)
     return Step(name, kind, name.rpartition("/")[0], params, tuple(sources), names, outputs, lane, key, recipe)

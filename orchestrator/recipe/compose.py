@@ -8,21 +8,17 @@ algorithm, type or name is WORD.
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.system import parse_cache, settings
-from orchestrator.system.parse_cache import ABSENT, Marks
+from orchestrator.errors import Problem, near_miss
+from orchestrator.system import settings
 
 MAX_BYTES = 1 << 20  # a recipe of a megabyte is not a recipe
 MAX_DEPTH = 24
-LISTED = ("name", "subject", "algorithm", "summary")
-"""What `list` says of a recipe."""
 Table = dict[str, Any]
 
 
@@ -31,38 +27,13 @@ class Reading:
     """What is collected while the files of one recipe are read."""
 
     root: Path
-    marks: Marks
     problems: list[Problem] = field(default_factory=list)
     merged: Table = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
-    looked: dict[str, str] = field(default_factory=dict)
-    """Marks of all files that were read, and of those that would have been, had they been there."""
 
     def say(self, where: str | Path, what: str, hint: str = "") -> None:
         """Note a problem."""
         self.problems.append(Problem(str(where), what, hint))
-
-    def there(self, path: Path) -> bool:
-        """Return whether ``path`` is a file; it is marked in any case."""
-        mark = self.looked[str(path)] = self.marks[str(path)]
-        return mark != ABSENT and path.is_file()
-
-
-def find_root(start: Path | None = None) -> Path:
-    """Return the project folder: $KRNK_PROJECT, or the nearest folder at or above ``start`` that holds ``recipes/``.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    named = os.environ.get("KRNK_PROJECT")
-    if named:
-        return Path(named).resolve()
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / "recipes").is_dir():
-            return folder
-    hint = "go to the folder that holds recipes/, or set KRNK_PROJECT to it"
-    raise RecipeError(Problem(str(here), "no recipes/ folder here or above", hint))
 
 
 def names(root: Path) -> list[str]:
@@ -70,24 +41,9 @@ def names(root: Path) -> list[str]:
     return sorted(path.stem for path in root.glob("*.toml"))
 
 
-def place(root: Path, path: Path, profile: str = "", engine: str = "") -> Path | None:
-    """Return where the recipe at ``path``, laid over so, is remembered; None for paths that depend on the current folder."""
-    if not (root.is_absolute() and path.is_absolute()):
-        return None
-    return parse_cache.place(str(path), str(root), str(library()), profile, engine)
-
-
-def listed(root: Path) -> list[dict[str, str]] | None:
-    """Return what `list` says of every recipe, if all are remembered: without the import of pydantic."""
-    marks, program = Marks(), parse_cache.program()
-    found = [parse_cache.recall(place(root, root / f"{name}.toml"), program, marks) for name in names(root)]
-    return [{key: str(one[key]) for key in LISTED} for one in found if one is not None] if None not in found else None
-
-
 def parse(reading: Reading, path: Path) -> Table:
     """Read one TOML file; a problem instead of an exception for what cannot be read."""
     try:
-        reading.there(path)
         data = path.read_bytes()
         if len(data) > MAX_BYTES:
             reading.say(path, f"{len(data)} bytes; a recipe has at most {MAX_BYTES}")
@@ -165,7 +121,7 @@ def _roots(root: Path) -> tuple[Path, ...]:
 
 
 def _part(reading: Reading, name: str) -> Path | None:
-    return next((path for each in _roots(reading.root) if reading.there(path := each / f"{name}.toml")), None)
+    return next((path for each in _roots(reading.root) if (path := each / f"{name}.toml").is_file()), None)
 
 
 def _parts(root: Path) -> list[str]:

@@ -16,8 +16,6 @@ from orchestrator.recipe import compose as parts
 from orchestrator.recipe.compose import MAX_BYTES, Reading, Table, library, names
 from orchestrator.recipe.messages import drop, partial, wording
 from orchestrator.recipe.validate import check
-from orchestrator.system import parse_cache
-from orchestrator.system.parse_cache import Marks
 
 __all__ = ["MAX_BYTES", "Loaded", "library", "names", "placed", "readable", "recipe", "recipes"]
 
@@ -51,10 +49,9 @@ def readable(root: Path, wanted: list[str], profile: str = "", engine: str = "")
     """Load the recipes that can be loaded; return them and the problems of the others."""
     loaded: list[Loaded] = []
     problems: list[Problem] = []
-    marks, program = Marks(), parse_cache.program()
     for name in wanted:
         try:
-            loaded.append(_recipe(root, name, profile, engine, marks, program))
+            loaded.append(recipe(root, name, profile, engine))
         except RecipeError as error:
             problems += [problem for problem in error.problems if problem not in problems]
     return loaded, problems
@@ -72,18 +69,9 @@ def recipe(root: Path, name: str, profile: str = "", engine: str = "") -> Loaded
     Raises:
         RecipeError: every problem found, each with the file that set the value; nothing was run.
     """
-    return _recipe(root, name, profile, engine, Marks(), parse_cache.program())
-
-
-def _recipe(root: Path, name: str, profile: str, engine: str, marks: Marks, program: str) -> Loaded:  # noqa: PLR0917
     path = Path(name) if name.endswith(".toml") else root / f"{name}.toml"
-    file = parts.place(root, path, profile, engine)
-    kept = parse_cache.recall(file, program, marks)
-    if kept is not None:
-        text = str(kept["text"])
-        return Loaded(Recipe.model_validate_json(text), path, dict(kept["origin"]), json.loads(text))
-    reading = Reading(root, marks)
-    if not reading.there(path):
+    reading = Reading(root)
+    if not path.is_file():
         known = names(root)
         raise RecipeError(
             Problem(str(path), f"no such recipe{near_miss(name, known)}", "python -m orchestrator list  shows the recipes")
@@ -98,10 +86,6 @@ def _recipe(root: Path, name: str, profile: str, engine: str, marks: Marks, prog
     result, problems = _validate(reading, path)
     if result is None or problems:
         raise RecipeError(problems)
-    if not marks.fresh.intersection(reading.looked):
-        said = {name_: getattr(result, name_) for name_ in parts.LISTED}
-        said |= {"text": json.dumps(reading.merged), "origin": reading.origin}
-        parse_cache.keep(file, program, reading.looked, said)
     return Loaded(result, path, reading.origin, reading.merged)
 
 

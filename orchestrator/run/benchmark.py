@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
-from orchestrator.plan.step import StepKind, canonical
+from orchestrator.plan.step import StepKind
 from orchestrator.run.record import host
 from orchestrator.system import child, gpu, process
+from orchestrator.system.digests import canonical_json
 
 if TYPE_CHECKING:
     from orchestrator.plan.planner import Plan
@@ -201,7 +202,7 @@ def shape(recipe: Recipe, space: Workspace) -> str:
         "augmentation": [recipe.dataset.color_aug, recipe.dataset.flip_aug, recipe.dataset.random_crop],
         "training": training,
     }
-    return hashlib.sha256(canonical(asked)).hexdigest()[:16]
+    return hashlib.sha256(canonical_json(asked)).hexdigest()[:16]
 
 
 def _memo(space: Workspace) -> dict[str, Any]:

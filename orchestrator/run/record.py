@@ -13,8 +13,8 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.plan.step import canonical
 from orchestrator.system import child, gpu, supervisor
+from orchestrator.system.digests import canonical_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,7 +89,7 @@ class Record:
 
     def digest(self) -> str:
         """Return one digest of all outputs: what a step behind this one remembers."""
-        return hashlib.sha256(canonical({name: out["sha256"] for name, out in self.outputs.items()})).hexdigest()
+        return hashlib.sha256(canonical_json({name: out["sha256"] for name, out in self.outputs.items()})).hexdigest()
 
 
 _TEXTS = ("key", "kind", "name", "engine", "lane", "slot")

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
-from orchestrator.plan.inputs import Digests
 from orchestrator.plan.step import SCHEMA, Step, StepKind
 from orchestrator.run import failure_cause, resume
 from orchestrator.run.record import BOOKKEEPING, PARTIAL, RECORD, Reason, Record, Why, drafts, host, load, sync, write
 from orchestrator.system import child, supervisor
 from orchestrator.system import lock as owner
+from orchestrator.system.digests import Digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

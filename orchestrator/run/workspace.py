@@ -12,7 +12,6 @@ from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader as load
-from orchestrator.recipe.compose import find_root
 from orchestrator.run import guards
 from orchestrator.run.store import Store
 
@@ -27,6 +26,23 @@ if TYPE_CHECKING:
 __all__ = ["ALL", "Selection", "Workspace", "as_json", "describe", "disk", "final", "find_root", "predict", "select"]
 
 ALL = "all"
+
+
+def find_root(start: Path | None = None) -> Path:
+    """Return the project folder: $KRNK_PROJECT, or the nearest folder at or above ``start`` that holds ``recipes/``.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    named = os.environ.get("KRNK_PROJECT")
+    if named:
+        return Path(named).resolve()
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "recipes").is_dir():
+            return folder
+    hint = "go to the folder that holds recipes/, or set KRNK_PROJECT to it"
+    raise RecipeError(Problem(str(here), "no recipes/ folder here or above", hint))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
-"""What earlier commands have read, kept with a mark of every file it was read from: one mark differs, and it is read again.
+"""Results of an earlier command, kept as small JSON files in the user's cache folder.
 
-Small JSON files in the user's cache, replaced by rename. They may be deleted at any time; losing them costs time only.
+They may be deleted at any time, which costs time only.
 """
 
 from __future__ import annotations
@@ -9,47 +9,49 @@ import contextlib
 import hashlib
 import json
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.system import settings
+from orchestrator.system.files import write_text
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SETTLED_NS = 2_000_000_000
-"""A file changed less than this before it was read is not trusted: its next change could bear the same time."""
-ABSENT = ""
+
+class ParseCache:
+    """One JSON object in the user's cache folder, valid for one version of the code that computed it."""
+
+    def __init__(self, *name: str, version: str = "") -> None:
+        """Open the cache called ``name``, such as a project folder and a purpose.
+
+        Args:
+            name: identifies the file.
+            version: of the code that computes the object. Default: the package's Python files, by size and time.
+        """
+        self._version = version or _package_version()
+        self._file: Path | None = None
+        with contextlib.suppress(RuntimeError):  # no home folder
+            digest = hashlib.sha256(repr(name).encode()).hexdigest()[:32]
+            self._file = settings.cache_folder() / "read" / f"{digest}.json"
+
+    def get(self) -> dict[str, Any]:
+        """Return the object, or {} if there is none of this version."""
+        if self._file is not None:
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+                content = json.loads(self._file.read_bytes())
+                if content["version"] == self._version and isinstance(content["value"], dict):
+                    return content["value"]
+        return {}
+
+    def put(self, value: dict[str, Any]) -> None:
+        """Replace the object. A cache folder that cannot be written is left as it is."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                write_text(self._file, json.dumps({"version": self._version, "value": value}, ensure_ascii=False))
 
 
-class Marks(dict[str, str]):
-    """Marks of files as one command sees them: taken before the first reading, each once.
-
-    ``fresh`` are the paths that are not trusted yet.
-    """
-
-    def __init__(self) -> None:
-        """Nothing has been looked at."""
-        super().__init__()
-        self.fresh: set[str] = set()
-        self._now = time.time_ns()
-
-    def __missing__(self, path: str) -> str:
-        """Return size, times and inode of a file (or folder: its entries), ABSENT for what cannot be looked at."""
-        try:
-            state = os.stat(path)  # noqa: PTH116 - called hundreds of times
-        except OSError:
-            mark = ABSENT
-        else:
-            mark = f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {state.st_dev}"
-            if max(state.st_mtime_ns, state.st_ctime_ns) > self._now - SETTLED_NS:
-                self.fresh.add(path)
-        self[path] = mark
-        return mark
-
-
-def program() -> str:
-    """Return what identifies the code that reads recipes and pictures: an answer of another version is none."""
+def _package_version() -> str:
     files: list[tuple[str, int, int]] = []
     for folder, _, names in os.walk(settings.ROOT / "orchestrator"):
         paths = [f"{folder}/{name}" for name in names if name.endswith(".py")]
@@ -57,11 +59,13 @@ def program() -> str:
     return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
 
 
-def place(*asked: str) -> Path | None:
-    """Return the file in which the answer to a question is kept; None where nothing can be kept."""
-    with contextlib.suppress(RuntimeError):  # no home folder
-        return settings.cache_folder() / "read" / f"{hashlib.sha256(repr(asked).encode()).hexdigest()[:32]}.json"
-    return None
+class Marks(dict[str, str]):
+    """Unused."""
+
+
+def place(*name: str) -> Path | None:
+    """Return the file of the cache called ``name``."""
+    return ParseCache(*name, version="-")._file  # noqa: SLF001
 
 
 def recall(file: Path | None, program_: str, marks: Marks) -> dict[str, Any] | None:

@@ -15,7 +15,6 @@ import pytest
 
 import harness
 from orchestrator.errors import NotReady, StepFailed
-from orchestrator.plan.inputs import Digests
 from orchestrator.plan.step import Lane, StepKind
 from orchestrator.run.cluster import connect, node
 from orchestrator.run.cluster.events import EventQueue
@@ -24,6 +23,7 @@ from orchestrator.run.cluster.task import ModelInput, TaskResult, make_task, sto
 from orchestrator.run.context import RunContext, Status
 from orchestrator.run.runner import run_plan
 from orchestrator.run.slots import Slot
+from orchestrator.system.digests import Digests
 
 if TYPE_CHECKING:
     from pathlib import Path

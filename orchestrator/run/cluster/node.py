@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from orchestrator import engines
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
-from orchestrator.plan.inputs import Digests, ProjectInputs
+from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.step import Step, StepKind
 from orchestrator.run.cluster.events import FLUSH_SECONDS, Event, NodeObserver
@@ -31,6 +31,7 @@ from orchestrator.run.slots import Slot
 from orchestrator.run.step_runner import execute
 from orchestrator.run.store import Store
 from orchestrator.system import child, files, settings
+from orchestrator.system.digests import Digests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

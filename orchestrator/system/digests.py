@@ -1,0 +1,65 @@
+"""SHA-256 digests of files and folders, kept so that a file of 4 GB is read once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.system import files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return ``value`` as JSON with sorted keys and no spaces, so that equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class Digests:
+    """SHA-256 of files, kept in one JSON file by (path, size, mtime_ns, inode)."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the digests kept in ``path``. An unreadable file counts as empty."""
+        self._path = path
+        self._changed = False
+        self._digests: dict[str, str] = {}
+        self.used: dict[str, str] = {}
+        """Digests that this process needed, by the same keys."""
+        with contextlib.suppress(OSError, ValueError):
+            content = json.loads(path.read_text("utf-8"))
+            if isinstance(content, dict):
+                self._digests = {str(key): str(value) for key, value in content.items()}
+
+    def of(self, path: Path) -> str:
+        """Return the digest of a file, or of a folder: that of its files' names and digests.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        state = path.stat()
+        if stat.S_ISDIR(state.st_mode):
+            inside = sorted(part for part in path.rglob("*") if part.is_file())
+            listing = [[str(part.relative_to(path)), self.of(part)] for part in inside]
+            return hashlib.sha256(canonical_json(listing)).hexdigest()
+        key = f"{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}|{state.st_ino}"  # noqa: PTH100 - keeps links
+        if key not in self._digests:
+            self._digests[key] = files.sha256(path)
+            self._changed = True
+        self.used[key] = self._digests[key]
+        return self._digests[key]
+
+    def add(self, digests: dict[str, str]) -> None:
+        """Add digests that were kept elsewhere. Those of this file count more."""
+        self._digests = {**digests, **self._digests}
+
+    def save(self) -> None:
+        """Write the digests if there are new ones. Losing the file costs time only."""
+        if self._changed:
+            self._changed = False
+            with contextlib.suppress(OSError):
+                files.write_json(self._path, self._digests, indent=0)
