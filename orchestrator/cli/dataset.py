@@ -85,7 +85,7 @@ def check_(
 
     loaded, root = _recipe(recipe, profile)
     folder = root / "build" / "datasets" / loaded.dataset.name
-    report = lint.check(loaded.dataset, root, loaded.training, memory=lint.memory(root), built=folder)
+    report = lint.check(loaded.dataset, root, loaded.training, cache=lint.hash_cache(root), built=folder)
     if json:
         print_json(report.as_json())
     else:

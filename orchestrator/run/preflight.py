@@ -142,7 +142,7 @@ def _dataset(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
     from orchestrator.dataset import lint  # noqa: PLC0415 - it decodes pictures it has not seen yet
     from orchestrator.dataset.lint.findings import Level  # noqa: PLC0415
 
-    report = lint.check(recipe.dataset, inputs.root, recipe.training, memory=lint.memory(inputs.root))
+    report = lint.check(recipe.dataset, inputs.root, recipe.training, cache=lint.hash_cache(inputs.root))
     what = f"dataset {recipe.dataset.name}"
     found = [Check(one.where, CheckStatus.FAIL, one.what, one.hint) for one in report.errors()]
     said = f"{len(report.inspected.originals())} pictures, {report.inspected.prediction.images} with all sizes"

@@ -17,6 +17,9 @@ from orchestrator.system.files import write_text
 if TYPE_CHECKING:
     from pathlib import Path
 
+SETTLED_NS = 2_000_000_000
+"""A file that changed less than this before it was read is not cached: its next change could have the same time."""
+
 
 class ParseCache:
     """One JSON object in the user's cache folder, valid for one version of the code that computed it."""
@@ -57,38 +60,3 @@ def _package_version() -> str:
         paths = [f"{folder}/{name}" for name in names if name.endswith(".py")]
         files += [(path, (state := os.stat(path)).st_size, state.st_mtime_ns) for path in paths]  # noqa: PTH116
     return hashlib.sha256(repr(sorted(files)).encode()).hexdigest()
-
-
-class Marks(dict[str, str]):
-    """Unused."""
-
-
-def place(*name: str) -> Path | None:
-    """Return the file of the cache called ``name``."""
-    return ParseCache(*name, version="-")._file  # noqa: SLF001
-
-
-def recall(file: Path | None, program_: str, marks: Marks) -> dict[str, Any] | None:
-    """Return what was kept in ``file``, if everything it was read from still bears the same mark."""
-    if file is None:
-        return None
-    try:
-        kept = json.loads(file.read_bytes())
-        if kept["program"] != program_ or any(marks[path] != mark for path, mark in kept["marks"].items()):
-            return None
-        said = kept["said"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-    return said if isinstance(said, dict) else None
-
-
-def keep(file: Path | None, program_: str, marks: dict[str, str], said: dict[str, Any]) -> None:
-    """Keep an answer with the marks of what it was read from."""
-    if file is None:
-        return
-    text = json.dumps({"program": program_, "marks": marks, "said": said}, ensure_ascii=False)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, "utf-8")
-        draft.replace(file)

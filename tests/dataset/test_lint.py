@@ -334,9 +334,9 @@ def test_tokens_are_those_of_the_tokenizer_that_trains() -> None:
 
 
 def test_a_second_check_decodes_nothing(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = good / "cache" / "looks.json"
+    cache = lint.hash_cache(good)
     table = made(sources={"krnk": SOURCE}, vocabulary=VIEWS)
-    first = lint.check(table, good, memory=cache).as_json()
+    first = lint.check(table, good, cache=cache).as_json()
     seen: list[str] = []
     real = image_hash.hash_image
 
@@ -345,13 +345,13 @@ def test_a_second_check_decodes_nothing(good: Path, monkeypatch: pytest.MonkeyPa
         return real(path)
 
     monkeypatch.setattr(image_hash, "hash_image", spy)
-    assert lint.check(table, good, memory=cache).as_json() == first
+    assert lint.check(table, good, cache=cache).as_json() == first
     assert seen == []
     face(70).save(good / "data" / "f01.png")
-    lint.check(table, good, memory=cache)
+    lint.check(table, good, cache=cache)
     assert seen == ["f01.png"]
-    cache.write_text("{ broken")
-    assert lint.check(table, good, memory=cache).errors() == []
+    cache.put({"broken": [1, 2, 3, 4, 5]})
+    assert lint.check(table, good, cache=cache).errors() == []
     assert len(seen) == 4
 
 

@@ -10,9 +10,9 @@ from orchestrator.dataset.coverage import coverage
 from orchestrator.dataset.layout import make_layout
 from orchestrator.dataset.lint import clip_tokens
 from orchestrator.dataset.lint.findings import Finding, Inspected, Level
-from orchestrator.dataset.lint.image_hash import hash_images
+from orchestrator.dataset.lint.image_hash import VERSION, hash_images
 from orchestrator.dataset.lint.image_rules import RULES
-from orchestrator.system import parse_cache
+from orchestrator.system.parse_cache import ParseCache
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -55,21 +55,26 @@ class LintReport:
         return {**table, "steps": self.steps, "epochs": self.epochs, "findings": findings}
 
 
-def memory(root: Path) -> Path | None:
+def hash_cache(root: Path) -> ParseCache:
     """Return the file in the user's cache that holds the image hashes of a project."""
-    return parse_cache.place(str(root), "looks of pictures")
+    return ParseCache(str(root), "looks of pictures", version=VERSION)
 
 
 def check(
-    dataset: Dataset, root: Path, training: Training | None = None, *, memory: Path | None = None, built: Path | None = None
+    dataset: Dataset,
+    root: Path,
+    training: Training | None = None,
+    *,
+    cache: ParseCache | None = None,
+    built: Path | None = None,
 ) -> LintReport:
-    """Check ``dataset`` with every rule. Each original is decoded once, or not at all if ``memory`` holds its hash.
+    """Check ``dataset`` with every rule. Each original is decoded once, or not at all if ``cache`` holds its hash.
 
     Args:
         dataset: the recipe's table.
         root: the project folder that its sources are relative to.
         training: for steps and epochs; without it both are 0.
-        memory: file with the hashes of unchanged images; see ``memory``.
+        cache: hashes of unchanged images (``hash_cache``).
         built: folder of an earlier build, searched for latent caches older than their images.
     """
     layout = make_layout(dataset, root)
@@ -81,7 +86,7 @@ def check(
         root=root,
         layout=layout,
         prediction=prediction,
-        hashes=hash_images(paths, memory),
+        hashes=hash_images(paths, cache),
         coverage=coverage(layout, dataset),
         tokens=tokens if isinstance(tokens, int) else clip_tokens.LIMITS[0],
         built=built,

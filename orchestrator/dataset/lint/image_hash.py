@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Final
 from PIL import Image, ImageChops, ImageOps, ImageStat
 
 from orchestrator.dataset import image_headers, image_io, naming
-from orchestrator.system import parse_cache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from orchestrator.system.parse_cache import ParseCache
+
 _SIDE: Final = 64  # pixels of the thumbnail that is measured
 _SHIFT: Final = 3  # of those pixels: a character may stand a little beside the middle
 _SAME_BITS: Final = 6  # of 256: more than a JPEG of the same image differs, less than another pose
 _SAME_COLOR: Final = 4.0  # mean difference of 8x8 colours, 0..255
-_VERSION: Final = "looks 2"  # raise it when the same image gives another hash
+VERSION: Final = "looks 2"  # raise it when the same image gives another hash
 _MANY: Final = 100_000
 
 
@@ -38,18 +39,18 @@ class ImageHash:
     """Reason why the image cannot be decoded; the other fields are then empty."""
 
 
-def hash_images(paths: Sequence[Path], memory: Path | None = None) -> dict[Path, ImageHash]:
-    """Hash every image on all cores. Unchanged images with a hash in the file ``memory`` are not decoded again."""
-    cached = _load(memory)
+def hash_images(paths: Sequence[Path], cache: ParseCache | None = None) -> dict[Path, ImageHash]:
+    """Hash every image on all cores. Unchanged images with a hash in ``cache`` are not decoded again."""
+    cached = _load(cache)
     keys = {path: _key(path) for path in paths}
     result = {path: cached[key] for path, key in keys.items() if key in cached}
     missing = [path for path in paths if path not in result]
     with image_io.without_warnings(), ThreadPoolExecutor(image_io.thread_count()) as pool:
         result |= dict(zip(missing, pool.map(hash_image, missing), strict=True))
-    if missing:
+    if missing and cache is not None:
         # A cache that has grown large is begun anew, without the images that are gone.
         hashes = (cached if len(cached) < _MANY else {}) | {keys[path]: result[path] for path in paths}
-        parse_cache.keep(memory, _VERSION, {}, {key: astuple(one) for key, one in hashes.items()})
+        cache.put({key: astuple(image_hash) for key, image_hash in hashes.items()})
     return result
 
 
@@ -105,8 +106,8 @@ def _key(path: Path) -> str:
     return f"{path}|{state.st_size}|{state.st_mtime_ns}"
 
 
-def _load(memory: Path | None) -> dict[str, ImageHash]:
-    fields = parse_cache.recall(memory, _VERSION, parse_cache.Marks()) or {}
+def _load(cache: ParseCache | None) -> dict[str, ImageHash]:
+    fields = cache.get() if cache is not None else {}
     with contextlib.suppress(TypeError):
         return {key: ImageHash(*values) for key, values in fields.items()}
     return {}
