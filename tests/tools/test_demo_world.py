@@ -16,9 +16,9 @@ from tools.demo_world.__main__ import main
 from tools.demo_world.attribute_reader import read
 from tools.demo_world.attributes import HELD_OUT, KRNK, TYANK, Character, Scene, View, parse_view, random_scene
 from tools.demo_world.captions import caption, thinned_caption, view_tags
-from tools.demo_world.demo import pictures
+from tools.demo_world.demo import demo_images
 from tools.demo_world.draw import draw
-from tools.demo_world.named_characters import known_by, resident_scene, residents
+from tools.demo_world.named_characters import by_appearance, named_characters, named_scene
 from tools.demo_world.tokenizer import merges_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -62,38 +62,42 @@ def test_thinned_captions_leave_out_only_what_a_character_is() -> None:
 
 def test_residents_are_called_by_name_alone_and_in_pairs() -> None:
     dice = random.Random(1)  # noqa: S311
-    found = [resident_scene(seed) for seed in range(200)]
+    found = [named_scene(seed) for seed in range(200)]
     one = next(scene for scene in found if len(scene.characters) == 1)
     two = next(scene for scene in found if len(scene.characters) == 2)
-    assert all(character.looks in known_by() for scene in found for character in scene.characters)
-    assert two.characters[0].looks != two.characters[1].looks
+    assert all(character.appearance in by_appearance() for scene in found for character in scene.characters)
+    assert two.characters[0].appearance != two.characters[1].appearance
     assert thinned_caption(one, dice, ["bado"]).startswith("bado, ")
     assert thinned_caption(two, dice, ["bado", "fizu"]).startswith("bado, fizu, two characters, ")
 
 
-def test_muon_makes_steps_orthogonal() -> None:
+def test_muon_steps_are_orthogonal_for_matrices_and_convolutions() -> None:
     torch = pytest.importorskip("torch", reason="needs torch")
-    muon = pytest.importorskip("tools.demo_world.muon")
-    matrices = torch.randn(3, 16, 40, generator=torch.Generator().manual_seed(1))
-    first, _, last = torch.linalg.svd(matrices, full_matrices=False)
-    found = muon.orthogonal(matrices)
-    assert torch.linalg.svdvals(found).sub(0.9).abs().max() < 0.3
-    assert torch.linalg.svdvals(found - first @ last).max() < 0.4
-    tall, wide = torch.nn.Parameter(matrices[0].T.clone()), torch.nn.Parameter(matrices[0].clone())
-    tall.grad, wide.grad = matrices[1].T.clone(), matrices[1].clone()
-    muon.Muon([tall, wide], lr=0.1).step()
-    assert torch.allclose(tall.T, wide)
-    assert not torch.allclose(wide, matrices[0])
+    hogwild = pytest.importorskip("tools.demo_world.hogwild")
+    weights, gradients = torch.randn(2, 16, 10, 2, 2, generator=torch.Generator().manual_seed(1)).unbind()
+    convolution = torch.nn.Parameter(weights.contiguous(memory_format=torch.channels_last))
+    wide = torch.nn.Parameter(hogwild.as_matrix(weights).clone())
+    tall = torch.nn.Parameter(hogwild.as_matrix(weights).T.clone())
+    convolution.grad, wide.grad, tall.grad = gradients, hogwild.as_matrix(gradients), hogwild.as_matrix(gradients).T
+    hogwild.MatrixMuon([convolution, wide, tall], 0.1).step()
+    step = (hogwild.as_matrix(weights) * (1 - 0.1 * 1e-3) - wide) / (0.1 * 0.2 * 40**0.5)
+    first, _, last = torch.linalg.svd(hogwild.as_matrix(gradients), full_matrices=False)
+    assert torch.linalg.svdvals(step).sub(0.9).abs().max() < 0.35
+    assert torch.linalg.svdvals(step - first @ last).max() < 0.4
+    assert torch.allclose(hogwild.as_matrix(convolution), wide)
+    assert torch.allclose(tall.T, wide, atol=1e-3)
+    with pytest.raises(ValueError, match="channels-last"):
+        hogwild.MatrixMuon([torch.nn.Parameter(weights)], 0.1)
 
 
-def test_a_base_to_go_on_from_says_how_it_was_made(tmp_path: Path) -> None:
+def test_a_base_to_continue_from_has_a_card_of_its_training(tmp_path: Path) -> None:
     card = pytest.importorskip("tools.demo_world.card")
     rows = card.table_of(BASE)
     assert rows[0].startswith("| VAE | 2,000 | 31 |")
-    made = card.card(7, 5, (*rows, card.Course(5, [(50, 0.3), (100, 0.2)]).row("last")), started=True)
+    made = card.card(7, 5, (*rows, card.LearningCurve(5, [(50, 0.3), (100, 0.2)]).row("last")), started=True)
     assert "--seed 7 --minutes 5 --start FOLDER" in made
     assert all(row in made for row in rows)
-    with pytest.raises(RecipeError, match="does not say how this base was made"):
+    with pytest.raises(RecipeError, match="does not describe the training of this base"):
         card.table_of(tmp_path)
 
 
@@ -119,11 +123,11 @@ def test_a_name_that_is_no_view_is_refused() -> None:
 
 
 def test_the_demo_characters_are_held_out() -> None:
-    seen = {character.looks for seed in range(3000) for character in random_scene(seed).characters}
+    seen = {character.appearance for seed in range(3000) for character in random_scene(seed).characters}
     assert len(seen) > 500
     assert not seen & set(HELD_OUT)
-    assert not {resident.looks for resident in residents()} & set(HELD_OUT)
-    taken = {word for resident in residents() for word in (resident.name,)} | set(vocabulary.words())
+    assert not {named.appearance for named in named_characters()} & set(HELD_OUT)
+    taken = {word for named in named_characters() for word in (named.name,)} | set(vocabulary.words())
     assert not taken & set(vocabulary.TRIGGERS)
 
 
@@ -133,15 +137,15 @@ def test_every_word_becomes_one_token() -> None:
 
 
 def test_data_is_what_the_program_draws() -> None:
-    assert sorted(f"{picture.folder}/{picture.name}.png" for picture in pictures()) == sorted(
+    assert sorted(f"{picture.folder}/{picture.name}.png" for picture in demo_images()) == sorted(
         file.relative_to(DATA).as_posix() for file in DATA.rglob("*.png")
     )
-    chosen = pictures()[20]
+    chosen = demo_images()[20]
     with Image.open(DATA / chosen.folder / f"{chosen.name}.png") as shipped:
         assert shipped.size == (768, 768)
         assert np.abs(np.asarray(shipped, dtype=float) - np.asarray(draw(chosen.scene, 768), dtype=float)).mean() < 0.5
     counts = {
-        folder: sum(picture.folder == folder for picture in pictures()) for folder in ("krnk", "tyank", "krnksf", "tyankps")
+        folder: sum(picture.folder == folder for picture in demo_images()) for folder in ("krnk", "tyank", "krnksf", "tyankps")
     }
     assert counts == {"krnk": 15, "tyank": 12, "krnksf": 12, "tyankps": 12}
 
@@ -153,16 +157,16 @@ def test_the_probe_reads_drawn_pictures() -> None:
         reading = read(draw(scene), scene.view)
         right.setdefault("count", []).append(len(reading.characters) == len(scene.characters))
         for character, seen in zip(scene.characters, reading.characters, strict=False):
-            looks = character.looks
+            appearance = character.appearance
             wanted = {
-                "hair": looks.hair,
-                "length": looks.length,
-                "ears": looks.ears,
-                "choker": looks.choker,
+                "hair": appearance.hair,
+                "length": appearance.length,
+                "ears": appearance.ears,
+                "choker": appearance.choker,
                 "clothes": character.clothes,
             }
             if scene.expression != "closed eyes":
-                wanted["eyes"] = looks.eyes
+                wanted["eyes"] = appearance.eyes
             for name, value in wanted.items():
                 if getattr(seen, name) is not None:
                     right.setdefault(name, []).append(getattr(seen, name) == value)
@@ -216,7 +220,7 @@ def test_a_caption_with_unknown_names_is_laid_beside_the_same_with_the_class_wor
         pair = task._pair(task.captions, scene)
         named = [place for place in range(77) if pair.weights[place] < 1]
         assert named[0] == 1
-        assert all(pair.named[place] == pair.plain[pair.places[place]] for place in range(77) if place not in named)
+        assert all(pair.named[place] == pair.plain[pair.positions[place]] for place in range(77) if place not in named)
         assert base.tokenizer.convert_ids_to_tokens([pair.plain[1]]) == ["two</w>" if people == 2 else "character</w>"]
 
 
@@ -249,5 +253,5 @@ def test_the_base_makes_little_of_a_name_that_nobody_bears() -> None:
         states = base_parts.encode_text(base, [f"{name}, {rest}" for name in ("character", *names)], 1)
         return float((states[1:, 40:] - states[0, 40:]).square().mean())
 
-    known = away([resident.name for resident in residents()])
+    known = away([named.name for named in named_characters()])
     assert away([*vocabulary.TRIGGERS, "wexqa", "omphil", "jurr"]) < known / 3

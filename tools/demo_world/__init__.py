@@ -1,1 +1,1 @@
-"""A small cartoon world of cat-eared characters: what it can show, with which captions, and a base model that knows it."""
+"""A small cartoon world of cat-eared characters: its drawings, their captions, and the base model trained on them."""

@@ -1,4 +1,4 @@
-"""``python -m tools.demo_world``: draw the demo's pictures, make the base model, read a picture, run the benchmark."""
+"""``python -m tools.demo_world``: draw the demo's images, train the base model, read an image, run the benchmark."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from orchestrator.errors import OrchestratorError
 
 
 def _data(options: argparse.Namespace) -> None:
-    from tools.demo_world.demo import write_pictures  # noqa: PLC0415  Pillow only where it is needed
+    from tools.demo_world.demo import write_images  # noqa: PLC0415 - a verb imports only what it uses
 
-    print(f"{write_pictures(options.out, options.size)} pictures in {options.out}")
+    print(f"{write_images(options.out, options.size)} images in {options.out}")
 
 
 def _base(options: argparse.Namespace) -> None:
-    from tools.demo_world.make_base import Recipe, make_base  # noqa: PLC0415  torch only where it is needed
+    from tools.demo_world.make_base import BaseTraining, make_base  # noqa: PLC0415 - torch
 
-    make_base(
-        Recipe(options.seed, options.minutes, options.pictures, options.start), options.out, options.work, options.threads
-    )
+    training = BaseTraining(options.seed, options.minutes, options.pictures, options.start)
+    make_base(training, options.out, options.work, options.threads)
     print(f"base model in {options.out}")
 
 
 def _names(options: argparse.Namespace) -> None:
-    from tools.demo_world.make_base import Recipe, teach_names  # noqa: PLC0415
+    from tools.demo_world.make_base import BaseTraining, teach_names  # noqa: PLC0415 - torch
 
-    teach_names(options.base, Recipe(options.seed, options.minutes, options.pictures), options.work, options.threads)
+    training = BaseTraining(options.seed, options.minutes, options.pictures)
+    teach_names(options.base, training, options.work, options.threads)
     print(f"text encoder in {options.base}")
 
 
@@ -41,30 +41,30 @@ def _probe(options: argparse.Namespace) -> None:
     from tools.demo_world.attributes import parse_view  # noqa: PLC0415
 
     view = parse_view(options.view or options.file.stem)
-    with Image.open(options.file) as picture:
-        reading = read(picture, view)
+    with Image.open(options.file) as image:
+        reading = read(image, view)
     print(f"view {reading.view.name}, {len(reading.characters)} character(s)")
-    for seen in reading.characters:
-        print("  " + ", ".join(f"{field.name}: {getattr(seen, field.name)}" for field in fields(seen)))
+    for character in reading.characters:
+        print("  " + ", ".join(f"{field.name}: {getattr(character, field.name)}" for field in fields(character)))
 
 
 def _bench(options: argparse.Namespace) -> None:
     from tools.demo_world import bench_rows  # noqa: PLC0415
 
-    wishes = bench_rows.in_folder(options.folder) if options.folder else bench_rows.of_project(options.recipes)
-    setting = bench_rows.Setting(options.base, options.seeds, options.clip_skip)
+    files = bench_rows.in_folder(options.folder) if options.folder else bench_rows.of_project(options.recipes)
+    settings = bench_rows.BenchSettings(options.base, options.seeds, options.clip_skip)
     print(bench_rows.header())
     missed = 0
-    for result in bench_rows.table(wishes, setting, os.cpu_count() or 1):
-        print(bench_rows.line(result), flush=True)
-        missed += result.kept is False
+    for row in bench_rows.table(files, settings, os.cpu_count() or 1):
+        print(bench_rows.line(row), flush=True)
+        missed += row.kept is False
     print(f"\n{missed} promises missed" if missed else "\nevery promise kept")
 
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tools.demo_world", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    data = verbs.add_parser("data", help="draw the pictures of the demo characters")
+    data = verbs.add_parser("data", help="draw the images of the demo characters")
     data.add_argument("--out", type=Path, default=Path("data"))
     data.add_argument("--size", type=int, default=768)
     data.set_defaults(call=_data)
@@ -72,35 +72,35 @@ def _arguments() -> argparse.ArgumentParser:
     base.add_argument("--out", type=Path, required=True)
     base.add_argument("--seed", type=int, default=2026)
     base.add_argument("--minutes", type=float, default=85.0)
-    base.add_argument("--start", type=Path, metavar="FOLDER", help="go on from this base; its VAE stays as it is")
+    base.add_argument("--start", type=Path, metavar="FOLDER", help="continue from this base; its VAE stays as it is")
     base.add_argument("--pictures", type=int, default=15_000)
     base.add_argument("--threads", type=int, default=2)
     base.add_argument("--work", type=Path, default=Path("build/world"), help="intermediate weights, about 200 MB")
     base.set_defaults(call=_base)
-    names = verbs.add_parser("names", help="the last lesson of `base` alone: unknown names say nothing of the looks")
+    names = verbs.add_parser("names", help="the last stage of `base` alone: unknown names do not fix the appearance")
     names.add_argument("--base", type=Path, required=True)
     names.add_argument("--seed", type=int, default=2026)
     names.add_argument("--minutes", type=float, default=8.5)
-    names.add_argument("--pictures", type=int, default=15_000, help="scenes to write captions of")
+    names.add_argument("--pictures", type=int, default=15_000, help="scenes to caption")
     names.add_argument("--threads", type=int, default=2)
     names.add_argument("--work", type=Path, default=Path("build/world"))
     names.set_defaults(call=_names)
-    probe = verbs.add_parser("probe", help="read the attributes in a picture")
+    probe = verbs.add_parser("probe", help="read the attributes in an image")
     probe.add_argument("file", type=Path)
-    probe.add_argument("--view", help="as in a file name, for example f00; by default the file's name says it")
+    probe.add_argument("--view", help="as in a file name, for example f00; default: the file's name")
     probe.set_defaults(call=_probe)
-    bench = verbs.add_parser("bench", help="read the pictures of what `make demo` has trained")
+    bench = verbs.add_parser("bench", help="measure the LoRA files that `make demo` has trained")
     bench.add_argument("recipes", nargs="*", metavar="RECIPE", help="default: all of the demo")
-    bench.add_argument("--folder", type=Path, help="files SUBJECT-ALGORITHM.safetensors at or below a folder instead")
+    bench.add_argument("--folder", type=Path, help="measure files SUBJECT-ALGORITHM.safetensors below a folder instead")
     bench.add_argument("--base", type=Path, default=EMBEDDED_BASE)
-    bench.add_argument("--seeds", type=int, default=32, help="pictures for each row")
+    bench.add_argument("--seeds", type=int, default=32, help="images per row")
     bench.add_argument("--clip-skip", type=int, default=1)
     bench.set_defaults(call=_bench)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one verb; return the exit code."""
+    """Run one verb and return the exit code."""
     options = _arguments().parse_args(arguments)
     try:
         options.call(options)

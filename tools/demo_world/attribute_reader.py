@@ -1,7 +1,7 @@
-"""Reads attributes out of a 64x64 picture by colours and places. It looks at the picture alone, never at a model or a prompt.
+"""Reading of character attributes from a 64x64 image, by the colours at known positions.
 
-Only the view is told (the tags of height, direction and framing); the angle within a direction, the number of characters
-and small offsets are found by laying the silhouettes of the drawing program over the picture.
+The reader gets the image and the tags of its view (height, direction, framing), never a model or a prompt. It fits the
+silhouettes of the drawing program to find the angle within a direction, the number of characters and small offsets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tools.demo_world import vocabulary as words
 from tools.demo_world.attributes import View
 from tools.demo_world.draw import GRID
 from tools.demo_world.palette import EYES, HAIR, SKIN
-from tools.demo_world.templates import Layout, Template, layout
+from tools.demo_world.templates import CharacterMasks, ViewMasks, view_masks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
     from tools.demo_world.palette import Rgb
 
-FAR: Final = 110.0  # a colour farther than this from all it could be is none of them
+FAR: Final = 110.0  # a colour farther than this from all candidates matches none of them
 _CHOKER: Final = (214, 28, 44)
 _SHIFTS: Final = (-2, -1, 0, 1, 2)
-_CELLS: Final = 4  # fewer cells than this show nothing
+_CELLS: Final = 4  # an attribute with fewer cells is hidden
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What a picture shows of one character; None: hidden in this view; "": to be seen, and like nothing in the world."""
+class CharacterReading:
+    """Attributes of one character in an image. None means hidden in this view, "" visible but unlike every known value."""
 
     hair: str | None
     length: str | None
@@ -44,65 +44,71 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What a picture shows: the view that fits best, and its characters from left to right."""
+class ImageReading:
+    """The view that fits an image best, and its characters from left to right."""
 
     view: View
-    characters: tuple[Seen, ...]
+    characters: tuple[CharacterReading, ...]
 
 
-def read(picture: Image.Image, view: View, count: int | None = None) -> Reading:
-    """Read a picture; ``view`` may be any of its direction; without ``count`` the probe decides between one and two."""
-    small = picture.convert("RGB")
+def read(image: Image.Image, view: View, count: int | None = None) -> ImageReading:
+    """Read an image.
+
+    Args:
+        image: any size; it is reduced to 64x64.
+        view: any view with the direction of the image.
+        count: number of characters. None lets the reader decide between one and two.
+    """
+    small = image.convert("RGB")
     if small.size != (GRID, GRID):
         small = small.resize((GRID, GRID), 4)  # 4: box
     pixels = np.asarray(small, dtype=np.int16)
     angles = [angle for angle in range(8) if _same(angle, view.angle)]
     counts = (1, 2) if count is None else (count,)
     views = [(View(view.framing, view.height, angle), people) for angle in angles for people in counts]
-    best, people = max(views, key=lambda fit: _fit(pixels, layout(*fit), (0, 0)))
-    shift = max(((x, y) for x in _SHIFTS for y in _SHIFTS), key=lambda by: _fit(pixels, layout(best, people), by))
+    best, people = max(views, key=lambda fit: _fit(pixels, view_masks(*fit), (0, 0)))
+    shift = max(((x, y) for x in _SHIFTS for y in _SHIFTS), key=lambda by: _fit(pixels, view_masks(best, people), by))
     moved = np.roll(pixels, (-shift[1], -shift[0]), axis=(0, 1))
-    return Reading(best, tuple(_character(moved, template) for template in layout(best, people).templates))
+    return ImageReading(best, tuple(_character(moved, masks) for masks in view_masks(best, people).characters))
 
 
 def _same(angle: int, other: int) -> bool:
-    """Whether two angles have the same tags: direction and gaze."""
+    """Return whether two angles have the same tags for direction and gaze."""
     return (words.DIRECTIONS[angle], words.GAZES[angle]) == (words.DIRECTIONS[other], words.GAZES[other])
 
 
-def _fit(pixels: NDArray[np.int16], wanted: Layout, shift: tuple[int, int]) -> float:
-    """How well silhouette and skin lie over the picture, 0..2."""
+def _fit(pixels: NDArray[np.int16], masks: ViewMasks, shift: tuple[int, int]) -> float:
+    """Return the overlap of silhouette and skin with the image, 0..2."""
     corner = np.median(pixels[:3].reshape(-1, 3), axis=0)
     figure = np.abs(pixels - corner).max(axis=2) > 28
     skin = (np.abs(pixels - np.asarray(SKIN)).max(axis=2) < 40) & figure
     roll = (shift[1], shift[0])
     return sum(
-        float((mine & ours).sum() / max(1, (mine | ours).sum()))
-        for mine, ours in ((figure, np.roll(wanted.figure, roll, (0, 1))), (skin, np.roll(wanted.skin, roll, (0, 1))))
+        float((actual & expected).sum() / max(1, (actual | expected).sum()))
+        for actual, expected in ((figure, np.roll(masks.figure, roll, (0, 1))), (skin, np.roll(masks.skin, roll, (0, 1))))
     )
 
 
-def _character(pixels: NDArray[np.int16], template: Template) -> Seen:
-    hair = _nearest(pixels[template.hair], HAIR)
-    return Seen(
+def _character(pixels: NDArray[np.int16], masks: CharacterMasks) -> CharacterReading:
+    hair = _nearest(pixels[masks.hair], HAIR)
+    return CharacterReading(
         hair=hair,
-        length=_length(pixels[template.long], hair),
-        eyes=_nearest(pixels[template.eyes], EYES),
-        ears=_nearest(pixels[template.ears], HAIR),
-        choker=_choker(pixels[template.choker]),
-        clothes=_clothes(pixels, template),
+        length=_length(pixels[masks.long], hair),
+        eyes=_nearest(pixels[masks.eyes], EYES),
+        ears=_nearest(pixels[masks.ears], HAIR),
+        choker=_choker(pixels[masks.choker]),
+        clothes=_clothes(pixels, masks),
     )
 
 
-def _nearest(cells: NDArray[np.int16], known: Mapping[str, Rgb]) -> str | None:
-    """The colour that most cells are nearest to, "" if there is none; cells far from all of them have no vote."""
+def _nearest(cells: NDArray[np.int16], colours: Mapping[str, Rgb]) -> str | None:
+    """Return the colour nearest to most cells, or "" if none is. Cells far from all colours have no vote."""
     if len(cells) < _CELLS:
         return None
-    table = np.asarray(list(known.values()), dtype=np.float64)
+    table = np.asarray(list(colours.values()), dtype=np.float64)
     away = np.linalg.norm(cells[:, None, :] - table[None], axis=2)
     votes = np.bincount(away.argmin(axis=1)[away.min(axis=1) < FAR], minlength=len(table))
-    return list(known)[int(votes.argmax())] if votes.max() >= max(2, len(cells) // 4) else ""
+    return list(colours)[int(votes.argmax())] if votes.max() >= max(2, len(cells) // 4) else ""
 
 
 def _length(cells: NDArray[np.int16], hair: str | None) -> str | None:
@@ -118,10 +124,10 @@ def _choker(cells: NDArray[np.int16]) -> bool | None:
     return bool((np.linalg.norm(cells - np.asarray(_CHOKER), axis=1) < FAR).mean() > 0.4)
 
 
-def _clothes(pixels: NDArray[np.int16], template: Template) -> str | None:
-    if template.body.sum() < 4 * _CELLS:
+def _clothes(pixels: NDArray[np.int16], masks: CharacterMasks) -> str | None:
+    if masks.body.sum() < 4 * _CELLS:
         return None
-    seen = pixels[template.body]
-    away = {name: float(np.abs(seen - look[template.body]).mean()) for name, look in template.clothes.items()}
+    body = pixels[masks.body]
+    away = {name: float(np.abs(body - clothes[masks.body]).mean()) for name, clothes in masks.clothes.items()}
     best = min(away, key=lambda name: away[name])
     return best if away[best] < FAR / 2 else ""

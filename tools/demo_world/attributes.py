@@ -1,4 +1,4 @@
-"""What a character and a scene are, and how random ones are chosen: the same seed gives the same scene."""
+"""Characters, views and scenes of the world, and random scenes by seed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tools.demo_world import vocabulary as words
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
-    """What makes a character this character; clothes do not."""
+class Appearance:
+    """The attributes that identify a character."""
 
     hair: str
     length: str
@@ -23,15 +23,15 @@ class Looks:
 
 @dataclass(frozen=True, slots=True)
 class Character:
-    """Looks and clothes."""
+    """A character with its clothes."""
 
-    looks: Looks
+    appearance: Appearance
     clothes: str
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """From where: ``framing`` f (upper body) or b (full body), ``height`` 0..2, ``angle`` 0..7, as in file names."""
+    """The camera: ``framing`` f (upper body) or b (full body), ``height`` 0..2, ``angle`` 0..7, as in file names."""
 
     framing: str
     height: int
@@ -39,13 +39,13 @@ class View:
 
     @property
     def name(self) -> str:
-        """The file name that the convention gives this view, without ending."""
+        """Return the file name of this view, without suffix."""
         return f"{self.framing}{self.height}{self.angle}"
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """Small differences that no caption mentions: an offset in 1/64 of the picture, and a size factor."""
+class Jitter:
+    """Small differences that no caption mentions: an offset in 1/64 of the image, and a size factor."""
 
     x: float = 0.0
     y: float = 0.0
@@ -54,18 +54,18 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """All that the drawing shows: one or two characters, left to right."""
+    """The content of a drawing, with one or two characters from left to right."""
 
     characters: tuple[Character, ...]
     view: View
     background: str = "white"
     pose: str = "standing"
     expression: str = "smile"
-    placement: Placement = Placement()
+    jitter: Jitter = Jitter()
 
 
-KRNK: Final = Looks("black", "short", "yellow", "black", choker=True)
-TYANK: Final = Looks("brown", "long", "green", "brown", choker=False)
+KRNK: Final = Appearance("black", "short", "yellow", "black", choker=True)
+TYANK: Final = Appearance("brown", "long", "green", "brown", choker=False)
 HELD_OUT: Final = (KRNK, TYANK)
 
 _ANGLE_WEIGHTS: Final = (6, 2, 2, 1, 2, 1, 2, 2)
@@ -73,7 +73,11 @@ _HEIGHT_WEIGHTS: Final = (3, 1, 1)
 
 
 def parse_view(name: str) -> View:
-    """Read a file name such as ``f00`` or ``b17``; raise RecipeError when it does not follow the convention."""
+    """Read a file name such as ``f00`` or ``b17``.
+
+    Raises:
+        RecipeError: the name does not follow the convention.
+    """
     if len(name) >= 3 and name[0] in words.FRAMINGS and name[1] in "012" and name[2] in "01234567":
         return View(name[0], int(name[1]), int(name[2]))
     raise RecipeError(
@@ -81,26 +85,26 @@ def parse_view(name: str) -> View:
     )
 
 
-def random_looks(dice: random.Random) -> Looks:
-    """Choose looks that are not held out; in half of them the ears have the colour of the hair."""
+def random_appearance(dice: random.Random) -> Appearance:
+    """Choose an appearance that is not held out. Half of them have ears in the colour of the hair."""
     while True:
         hair = dice.choice(words.HAIR_COLOURS)
-        looks = Looks(
+        appearance = Appearance(
             hair=hair,
             length=dice.choice(words.HAIR_LENGTHS),
             eyes=dice.choice(words.EYE_COLOURS),
             ears=hair if dice.random() < 0.5 else dice.choice(words.EAR_COLOURS),
             choker=dice.random() < 0.5,
         )
-        if looks not in HELD_OUT:
-            return looks
+        if appearance not in HELD_OUT:
+            return appearance
 
 
 def random_scene(seed: int) -> Scene:
-    """Choose a scene of the world; one in five shows two characters. Never krnk's or tyank's looks."""
-    dice = random.Random(seed)  # noqa: S311  pictures, not secrets
+    """Choose a scene. One in five shows two characters, never with the appearance of krnk or tyank."""
+    dice = random.Random(seed)  # noqa: S311 - images, not secrets
     count = 2 if dice.random() < 0.2 else 1
-    people = tuple(Character(random_looks(dice), dice.choice(words.CLOTHES)) for _ in range(count))
+    people = tuple(Character(random_appearance(dice), dice.choice(words.CLOTHES)) for _ in range(count))
     view = View(
         framing=dice.choice("fb"),
         height=dice.choices((0, 1, 2), _HEIGHT_WEIGHTS)[0],
@@ -112,5 +116,5 @@ def random_scene(seed: int) -> Scene:
         background="white" if dice.random() < 0.4 else dice.choice(words.BACKGROUNDS),
         pose=dice.choices(words.POSES, (3, 1))[0],
         expression=dice.choices(words.EXPRESSIONS, (5, 2, 1, 2))[0],
-        placement=Placement(dice.uniform(-1.2, 1.2), dice.uniform(-0.8, 0.8), dice.uniform(0.96, 1.04)),
+        jitter=Jitter(dice.uniform(-1.2, 1.2), dice.uniform(-0.8, 0.8), dice.uniform(0.96, 1.04)),
     )

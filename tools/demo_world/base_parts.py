@@ -1,4 +1,4 @@
-"""The architecture of the base: SD1.5 in small, with the same blocks, so that every key has the name it has there."""
+"""The architecture of the base model: a small SD1.5 with the same blocks, so that every key has the same name."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tools.demo_world.tokenizer import LENGTH, write_tokenizer
 if TYPE_CHECKING:
     from pathlib import Path
 
-PICTURE: Final = 64  # pixels a side
-LATENT: Final = 16
+IMAGE_SIZE: Final = 64  # pixels per side
+LATENT_SIZE: Final = 16
 WIDTH: Final = 64  # of the text encoder
-LATENT_SCALE: Final = 0.18215  # SD1.5's number; the VAE is scaled to fit it, because other programs hard-code it
-LARGE: Final = 30_000  # weights that ship are rounded, those of tensors with more values than this coarsely
+LATENT_SCALE: Final = 0.18215  # SD1.5's, because other programs hard-code it; the VAE is scaled to fit
+LARGE: Final = 30_000  # values; larger tensors are rounded coarsely
 COARSE: Final = 0.62
 FINE: Final = 0.1
 
@@ -33,11 +33,11 @@ VAE: Final[dict[str, Any]] = {
     "layers_per_block": 1,
     "norm_num_groups": 8,
     "latent_channels": 4,
-    "sample_size": PICTURE,
+    "sample_size": IMAGE_SIZE,
     "scaling_factor": LATENT_SCALE,
 }
 UNET: Final[dict[str, Any]] = {
-    "sample_size": LATENT,
+    "sample_size": LATENT_SIZE,
     "in_channels": 4,
     "out_channels": 4,
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
@@ -60,7 +60,7 @@ SCHEDULER: Final[dict[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class BaseParts:
     """The parts of a base model, in fp32."""
 
     tokenizer: CLIPTokenizer
@@ -70,8 +70,8 @@ class Base:
     scheduler: DDIMScheduler
 
 
-def new_base(folder: Path, seed: int) -> Base:
-    """Return a base with random weights; its tokenizer is written to ``folder``/tokenizer."""
+def new_base(folder: Path, seed: int) -> BaseParts:
+    """Return a base with random weights, and write its tokenizer to ``folder``/tokenizer."""
     torch.manual_seed(seed)
     tokens = write_tokenizer(folder / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
@@ -88,14 +88,14 @@ def new_base(folder: Path, seed: int) -> Base:
         eos_token_id=tokens - 1,
         pad_token_id=tokens - 1,
     )
-    return Base(
+    return BaseParts(
         tokenizer, CLIPTextModel(config), UNet2DConditionModel(**UNET), AutoencoderKL(**VAE), DDIMScheduler(**SCHEDULER)
     )
 
 
-def load_base(folder: Path) -> Base:
+def load_base(folder: Path) -> BaseParts:
     """Load a base from a folder in Diffusers layout, in fp32."""
-    return Base(
+    return BaseParts(
         CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32),
         UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False),
@@ -104,8 +104,8 @@ def load_base(folder: Path) -> Base:
     )
 
 
-def save_base(base: Base, folder: Path) -> None:
-    """Write a base in Diffusers layout, weights in fp16; those of text encoder and U-Net rounded."""
+def save_base(base: BaseParts, folder: Path) -> None:
+    """Write a base in Diffusers layout, in fp16, with rounded weights of text encoder and U-Net."""
     for name, part in (("text_encoder", base.text_encoder), ("unet", base.unet), ("vae", base.vae)):
         save_part(name, part, folder)
     write_tokenizer(folder / "tokenizer")
@@ -140,8 +140,7 @@ def save_part(name: str, part: Any, folder: Path) -> None:
 def rounded(value: torch.Tensor) -> torch.Tensor:
     """Round a matrix or convolution to multiples of a power of two, about COARSE or (small ones) FINE of its deviation.
 
-    That changes no picture visibly, and a repository packs it to less than half: no other steps need fewer bits for their
-    error.
+    No image changes visibly, and the file compresses to less than half.
     """
     if value.ndim < 2:
         return value
@@ -150,14 +149,14 @@ def rounded(value: torch.Tensor) -> torch.Tensor:
     return (value / step).round() * step
 
 
-def encode_text(base: Base, captions: list[str], clip_skip: int) -> torch.Tensor:
-    """Return the text encoder's states (captions, 77, WIDTH); ``clip_skip`` 1 is the last layer, 2 the one before it."""
+def encode_text(base: BaseParts, captions: list[str], clip_skip: int) -> torch.Tensor:
+    """Return the text encoder's states (captions, 77, WIDTH) of the ``clip_skip``-th last layer."""
     ids = base.tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
     return text_states(base.text_encoder, ids, clip_skip)
 
 
 def text_states(encoder: CLIPTextModel, ids: torch.Tensor, clip_skip: int) -> torch.Tensor:
-    """The same from token ids (captions, 77)."""
+    """Return the text encoder's states for token ids (captions, 77)."""
     output = encoder(ids, output_hidden_states=clip_skip > 1)
     if clip_skip == 1:
         last: torch.Tensor = output.last_hidden_state

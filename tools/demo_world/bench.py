@@ -1,4 +1,4 @@
-"""One row of the benchmark: asked for, drawn, read by the probe, counted. What rows there are: promises.py."""
+"""Measurement of one benchmark row: prompts are drawn, their images read, and right attributes counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engines.embedded.trainer.prompts import PromptLine
 from orchestrator.engines.embedded.trainer.sampling import draw
-from tools.demo_world.attribute_reader import Reading, Seen, read
+from tools.demo_world.attribute_reader import CharacterReading, ImageReading, read
 from tools.demo_world.attributes import KRNK, TYANK, Character, Scene, View
 from tools.demo_world.captions import scene_tags
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 STEPS: Final = 20
 SCALE: Final = 2.5
 BATCH: Final = 8
-ATTRIBUTES: Final = tuple(field.name for field in fields(Seen))
+ATTRIBUTES: Final = tuple(field.name for field in fields(CharacterReading))
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """What a LoRA is asked for: trigger words, framing, and the characters that should appear; no clothes: any will do."""
+class BenchSubject:
+    """The subject of a LoRA: trigger words, framing, and the expected characters (empty clothes: any)."""
 
     trigger: str
     framing: str
     characters: tuple[Character, ...]
 
 
-SUBJECTS: Final[Mapping[str, Subject]] = {
-    "krnk": Subject("krnk", "f", (Character(KRNK, ""),)),
-    "tyank": Subject("tyank", "f", (Character(TYANK, ""),)),
-    "krnksf": Subject("krnksf, krnk", "b", (Character(KRNK, "school uniform"),)),
-    "tyankps": Subject("tyankps, tyank", "b", (Character(TYANK, "plugsuit"),)),
-    "krnksf_tyankps": Subject(
+SUBJECTS: Final[Mapping[str, BenchSubject]] = {
+    "krnk": BenchSubject("krnk", "f", (Character(KRNK, ""),)),
+    "tyank": BenchSubject("tyank", "f", (Character(TYANK, ""),)),
+    "krnksf": BenchSubject("krnksf, krnk", "b", (Character(KRNK, "school uniform"),)),
+    "tyankps": BenchSubject("tyankps, tyank", "b", (Character(TYANK, "plugsuit"),)),
+    "krnksf_tyankps": BenchSubject(
         "krnksf, tyankps, krnk, tyank, two characters", "b", (Character(KRNK, "school uniform"), Character(TYANK, "plugsuit"))
     ),
 }
@@ -47,80 +47,86 @@ _VIEWS: Final = ((0, 0), (0, 0), (0, 2), (1, 0), (2, 0), (0, 4), (0, 0), (0, 6))
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """Pictures asked for and how often each attribute was the subject's; ``all``: every one that can be seen."""
+class AttributeRates:
+    """Number of images, and the share in which each attribute is the subject's (``all``: every visible one)."""
 
-    pictures: int
+    images: int
     rates: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One picture: what is asked for, from which view, with which seed."""
+class BenchPrompt:
+    """One image to draw: prompt, view and seed."""
 
     prompt: str
     view: View
     seed: int
 
 
-def asks(start: str, framing: str, count: int) -> tuple[Ask, ...]:
-    """Return prompts that begin with ``start`` (trigger or class word) in all the views, each with a seed of its own."""
-    found = []
+def bench_prompts(start: str, framing: str, count: int) -> tuple[BenchPrompt, ...]:
+    """Return prompts that begin with ``start`` (trigger or class word), in all views, each with its own seed."""
+    prompts = []
     for number in range(count):
         height, angle = _VIEWS[number % len(_VIEWS)]
         view = View(framing, height, angle)
         tags = scene_tags(Scene((Character(KRNK, ""),), view))
-        found.append(Ask(", ".join((start, *tags)), view, 9000 + number))
-    return tuple(found)
+        prompts.append(BenchPrompt(", ".join((start, *tags)), view, 9000 + number))
+    return tuple(prompts)
 
 
-def pictures(model: DiffusionModel, wanted: Sequence[Ask], clip_skip: int) -> Iterator[tuple[Ask, Image.Image]]:
-    """Draw what is asked for."""
-    lines = [PromptLine(ask.prompt, "", 64, 64, STEPS, SCALE, "ddim", ask.seed) for ask in wanted]
+def images(model: DiffusionModel, prompts: Sequence[BenchPrompt], clip_skip: int) -> Iterator[tuple[BenchPrompt, Image.Image]]:
+    """Draw the prompts."""
+    lines = [PromptLine(prompt.prompt, "", 64, 64, STEPS, SCALE, "ddim", prompt.seed) for prompt in prompts]
     drawn = draw(model, lines, clip_skip, BATCH)
-    yield from zip(wanted, (picture for _, picture in drawn), strict=True)
+    yield from zip(prompts, (image for _, image in drawn), strict=True)
 
 
-def matches(seen: Seen, wanted: Character) -> dict[str, bool]:
-    """Compare what was seen with what was wanted, attribute by attribute, as far as it can be seen."""
-    looks = wanted.looks
-    right = {"hair": looks.hair, "length": looks.length, "eyes": looks.eyes, "ears": looks.ears, "choker": looks.choker}
-    if wanted.clothes:
-        right["clothes"] = wanted.clothes
-    return {name: getattr(seen, name) == value for name, value in right.items() if getattr(seen, name) is not None}
+def matches(reading: CharacterReading, expected: Character) -> dict[str, bool]:
+    """Compare the visible attributes of a character with the expected ones."""
+    appearance = expected.appearance
+    values = {
+        "hair": appearance.hair,
+        "length": appearance.length,
+        "eyes": appearance.eyes,
+        "ears": appearance.ears,
+        "choker": appearance.choker,
+    }
+    if expected.clothes:
+        values["clothes"] = expected.clothes
+    return {name: getattr(reading, name) == value for name, value in values.items() if getattr(reading, name) is not None}
 
 
-def score(reading: Reading, wanted: Sequence[Character]) -> dict[str, bool]:
-    """Compare one picture with the characters wanted in it, whichever side they stand on."""
-    result = {"number": len(reading.characters) == len(wanted)}
-    orders = [tuple(wanted), tuple(reversed(wanted))]
+def score(reading: ImageReading, expected: Sequence[Character]) -> dict[str, bool]:
+    """Compare one image with the expected characters, in either order."""
+    result = {"number": len(reading.characters) == len(expected)}
+    orders = [tuple(expected), tuple(reversed(expected))]
     scores = []
     for order in orders:
-        found: dict[str, bool] = {}
-        for seen, character in zip(reading.characters, order, strict=False):
-            for name, right in matches(seen, character).items():
-                found[name] = found.get(name, True) and right
-        scores.append(found)
-    best = max(scores, key=lambda found: sum(found.values()))
+        right: dict[str, bool] = {}
+        for shown, character in zip(reading.characters, order, strict=False):
+            for name, matched in matches(shown, character).items():
+                right[name] = right.get(name, True) and matched
+        scores.append(right)
+    best = max(scores, key=lambda right: sum(right.values()))
     return {**result, **best, "hair+clothes": all(best.get(name, True) for name in ("hair", "clothes")) and result["number"],
             "all": all(best.values()) and result["number"]}  # fmt: skip
 
 
-def measure(model: DiffusionModel, wanted: Sequence[Ask], subject: Subject, clip_skip: int) -> Row:
-    """Draw, read and count."""
-    return counted(list(pictures(model, wanted, clip_skip)), subject)
+def measure(model: DiffusionModel, prompts: Sequence[BenchPrompt], subject: BenchSubject, clip_skip: int) -> AttributeRates:
+    """Draw prompts and return the rates of right attributes."""
+    return rates_of(list(images(model, prompts, clip_skip)), subject)
 
 
-def counted(drawn: Iterable[tuple[Ask, Image.Image]], subject: Subject) -> Row:
-    """Read and count pictures that are drawn already."""
-    return count_up(score(read(picture, ask.view), subject.characters) for ask, picture in drawn)
+def rates_of(drawn: Iterable[tuple[BenchPrompt, Image.Image]], subject: BenchSubject) -> AttributeRates:
+    """Return the rates of right attributes in drawn images."""
+    return rates(score(read(image, prompt.view), subject.characters) for prompt, image in drawn)
 
 
-def count_up(scores: Iterable[Mapping[str, bool]]) -> Row:
-    """Turn scores of pictures into rates."""
+def rates(scores: Iterable[Mapping[str, bool]]) -> AttributeRates:
+    """Return the share of images in which each attribute is right."""
     right: Counter[str] = Counter()
     total: Counter[str] = Counter()
-    for one in scores:
-        right.update(name for name, value in one.items() if value)
-        total.update(one.keys())
-    return Row(max(total.values(), default=0), {name: right[name] / count for name, count in total.items()})
+    for score_of_image in scores:
+        right.update(name for name, value in score_of_image.items() if value)
+        total.update(score_of_image.keys())
+    return AttributeRates(max(total.values(), default=0), {name: right[name] / count for name, count in total.items()})

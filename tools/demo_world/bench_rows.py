@@ -1,4 +1,4 @@
-"""What the demo's LoRAs promise of their pictures, one row each: who appears, what leaks, what weights and compression do."""
+"""The benchmark table of the demo's LoRAs: attributes, leaks, block weights and compression, each with a limit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
 from tools.demo_world import vocabulary as words
-from tools.demo_world.bench import SUBJECTS, Ask, Row, Subject, asks, counted, measure, pictures
+from tools.demo_world.bench import (
+    SUBJECTS,
+    AttributeRates,
+    BenchPrompt,
+    BenchSubject,
+    bench_prompts,
+    images,
+    measure,
+    rates_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,32 +40,32 @@ if TYPE_CHECKING:
 
     from orchestrator.engines.embedded.trainer.model import DiffusionModel
 
-LOOKS: Final = ("hair", "length", "eyes", "ears", "choker")
-SHOWN: Final = 0.85  # of the pictures show each look of the subject
-DRESSED: Final = 0.80  # of a body LoRA's pictures show the clothes
-BOTH: Final = 0.60  # of a group's pictures show everyone who was asked for
+APPEARANCE: Final = ("hair", "length", "eyes", "ears", "choker")
+SHOWN: Final = 0.85  # of the images show each attribute of the subject
+DRESSED: Final = 0.80  # of a body LoRA's images show the clothes
+BOTH: Final = 0.60  # of a group's images show both characters
 LEAK: Final = 0.15  # more than the base's own rate, in prompts without the trigger word
 RATIOS: Final = (64.0, 32.0, 16.0, 8.0)
-_UNTOUCHED: Final = 8  # pictures compared byte by byte
+_UNTOUCHED: Final = 8  # images compared bit for bit
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """One recipe to measure: its released file, and the file before compression (None: it is not compressed)."""
+class BenchFile:
+    """One LoRA file to measure, and the file before compression (None: not compressed)."""
 
     name: str
     released: Path
     whole: Path | None = None
 
     @property
-    def subject(self) -> Subject:
-        """Who is asked for."""
+    def subject(self) -> BenchSubject:
+        """Return the subject of the file."""
         return SUBJECTS[self.name.partition("-")[0]]
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """The base, how many pictures a row has, and which layer of the text encoder speaks."""
+class BenchSettings:
+    """Base model, images per row, and layer of the text encoder."""
 
     base: Path
     count: int
@@ -64,180 +73,189 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """One row of the table; ``kept`` is None where nothing is promised, ``note`` says what was."""
+class BenchRow:
+    """One row of the table. ``kept`` is None without a limit, ``note`` describes the limit."""
 
-    what: str
-    row: Row
+    label: str
+    measured: AttributeRates
     kept: bool | None = None
     note: str = ""
 
 
-def of_project(names: Sequence[str]) -> list[Wish]:
-    """Return what the demo profile of this project has trained; ``names`` are recipes, none: all of them.
+def of_project(names: Sequence[str]) -> list[BenchFile]:
+    """Return the files that the demo profile of this project has trained (no names: of all recipes).
 
     Raises:
-        NotReady: a recipe has no finished file yet.
+        NotReady: a recipe has no finished file.
     """
     space = Workspace()
     plan = space.plan(space.load(Selection(tuple(names) or ("all",), "demo")))
-    found: list[Wish] = []
+    files: list[BenchFile] = []
     missing: list[Problem] = []
     for name in (name for name in plan.recipes if name.partition("-")[0] in SUBJECTS):
-        steps = {step.kind: space.store.folder(step) / f"{name}.safetensors" for step in plan.of(name)}
-        files = [steps[kind] for kind in (StepKind.TRAIN, StepKind.MERGE, StepKind.RESIZE) if kind in steps]
-        if files[-1].is_file():
-            found.append(
-                Wish(name, files[-1], steps[StepKind.MERGE] if StepKind.RESIZE in steps and StepKind.MERGE in steps else None)
-            )
+        outputs = {step.kind: space.store.folder(step) / f"{name}.safetensors" for step in plan.of(name)}
+        stages = [outputs[kind] for kind in (StepKind.TRAIN, StepKind.MERGE, StepKind.RESIZE) if kind in outputs]
+        compressed = StepKind.RESIZE in outputs and StepKind.MERGE in outputs
+        if stages[-1].is_file():
+            files.append(BenchFile(name, stages[-1], outputs[StepKind.MERGE] if compressed else None))
         else:
             missing.append(Problem(name, "is not trained in the demo profile", f"make {name} PROFILE=demo, or make demo"))
     if missing:
         raise NotReady(missing)
-    return found
+    return files
 
 
-def in_folder(folder: Path) -> list[Wish]:
-    """Return the files SUBJECT-ALGORITHM.safetensors at or below a folder."""
+def in_folder(folder: Path) -> list[BenchFile]:
+    """Return the files SUBJECT-ALGORITHM.safetensors below a folder."""
     files = sorted(folder.rglob("*.safetensors"))
-    return [Wish(file.stem, file) for file in files if file.stem.partition("-")[0] in SUBJECTS]
+    return [BenchFile(file.stem, file) for file in files if file.stem.partition("-")[0] in SUBJECTS]
 
 
-def table(wishes: Sequence[Wish], setting: Setting, processes: int) -> Iterator[Result]:
-    """Measure every file; rows of one file come together, as soon as it is done."""
+def table(files: Sequence[BenchFile], settings: BenchSettings, processes: int) -> Iterator[BenchRow]:
+    """Measure every file, and yield its rows when they are complete."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        names = list(dict.fromkeys(wish.name.partition("-")[0] for wish in wishes))
-        own = dict(zip(names, pool.map(_of_base, names, [setting] * len(names)), strict=True))
+        names = list(dict.fromkeys(file.name.partition("-")[0] for file in files))
+        base_rows = dict(zip(names, pool.map(_of_base, names, [settings] * len(names)), strict=True))
         for name in names:
-            yield from own[name]
-        jobs = [(wish, setting, own[wish.name.partition("-")[0]]) for wish in wishes]
+            yield from base_rows[name]
+        jobs = [(file, settings, base_rows[file.name.partition("-")[0]]) for file in files]
         for rows in pool.map(_of_file, *zip(*jobs, strict=True)):
             yield from rows
 
 
-def _of_base(name: str, setting: Setting) -> tuple[Result, Result]:
-    """The base's own rates: with the class word, which is chance, and with the trigger word, which it does not know."""
+def _of_base(name: str, settings: BenchSettings) -> tuple[BenchRow, BenchRow]:
+    """Measure the base with the class word, which gives chance, and with the trigger word, which is unknown to it."""
     torch.set_num_threads(1)
-    model, subject = models.load(setting.base), SUBJECTS[name]
-    chance = measure(model, asks(_class_word(subject), subject.framing, setting.count), subject, setting.clip_skip)
-    trigger = measure(model, asks(subject.trigger, subject.framing, setting.count), subject, setting.clip_skip)
-    kept = _looks(trigger) <= _looks(chance) + LEAK
-    return Result(f"{name}: no LoRA", chance), Result(f"{name}: no LoRA, trigger", trigger, kept, "looks at chance")
+    model, subject = models.load(settings.base), SUBJECTS[name]
+    chance = measure(model, _prompts(_class_word(subject), subject, settings), subject, settings.clip_skip)
+    trigger = measure(model, _prompts(subject.trigger, subject, settings), subject, settings.clip_skip)
+    kept = _mean_rate(trigger) <= _mean_rate(chance) + LEAK
+    return (
+        BenchRow(f"{name}: no LoRA", chance),
+        BenchRow(f"{name}: no LoRA, trigger", trigger, kept, "appearance at chance"),
+    )
 
 
-def _of_file(wish: Wish, setting: Setting, own: tuple[Result, Result]) -> list[Result]:
-    """All rows of one file."""
+def _of_file(file: BenchFile, settings: BenchSettings, base_rows: tuple[BenchRow, BenchRow]) -> list[BenchRow]:
+    """Measure all rows of one file."""
     torch.set_num_threads(1)
-    model, subject = models.load(setting.base), wish.subject
-    baked = BakedModel(model, [wish.released])
-    triggered = asks(subject.trigger, subject.framing, setting.count)
+    model, subject = models.load(settings.base), file.subject
+    baked = BakedModel(model, [file.released])
+    triggered = _prompts(subject.trigger, subject, settings)
     baked.set((1.0,))
-    full = measure(model, triggered, subject, setting.clip_skip)
-    rows = [_shown(f"{wish.name}: trigger", full, subject)]
-    plain = measure(model, asks(_class_word(subject), subject.framing, setting.count), subject, setting.clip_skip)
-    leaks = {name: plain.rates[name] - own[0].row.rates.get(name, 0.0) for name in LOOKS if name in plain.rates}
+    full = measure(model, triggered, subject, settings.clip_skip)
+    rows = [_full_weight(f"{file.name}: trigger", full, subject)]
+    plain = measure(model, _prompts(_class_word(subject), subject, settings), subject, settings.clip_skip)
+    chance = base_rows[0].measured.rates
+    leaks = {name: plain.rates[name] - chance.get(name, 0.0) for name in APPEARANCE if name in plain.rates}
     worst = max(leaks, key=lambda name: leaks[name])
-    said = f"at most {LEAK:.0%} over the base; {worst} {leaks[worst]:+.0%}"
-    rows.append(Result(f"{wish.name}: no trigger", plain, leaks[worst] <= LEAK, said))
+    note = f"at most {LEAK:.0%} over the base; {worst} {leaks[worst]:+.0%}"
+    rows.append(BenchRow(f"{file.name}: no trigger", plain, leaks[worst] <= LEAK, note))
     if len(subject.characters) > 1:
-        rows += [_alone(wish, model, name, setting) for name in ("krnksf", "tyankps")]
+        rows += [_alone(file, model, name, settings) for name in ("krnksf", "tyankps")]
     baked.set((0.5,))
-    half = measure(model, triggered, subject, setting.clip_skip)
-    low, high = sorted((_looks(own[1].row), _looks(full)))
-    rows.append(Result(f"{wish.name}: at 0.5", half, low <= _looks(half) <= high, "between"))
-    rows.append(_without(wish, setting))
-    if wish.whole is not None:
-        rows += _compressed(wish.whole, wish, setting)
+    half = measure(model, triggered, subject, settings.clip_skip)
+    low, high = sorted((_mean_rate(base_rows[1].measured), _mean_rate(full)))
+    rows.append(BenchRow(f"{file.name}: at 0.5", half, low <= _mean_rate(half) <= high, "between"))
+    rows.append(_without(file, settings))
+    if file.whole is not None:
+        rows += _compressed(file.whole, file, settings)
     return rows
 
 
-def _shown(what: str, row: Row, subject: Subject) -> Result:
-    """The promise of a file at full weight."""
+def _full_weight(label: str, measured: AttributeRates, subject: BenchSubject) -> BenchRow:
+    """Compare a file at full weight with the limits."""
     if len(subject.characters) > 1:
-        return Result(what, row, row.rates["hair+clothes"] >= BOTH, f"both in {BOTH:.0%}")
-    least = min(LOOKS, key=lambda name: row.rates.get(name, 1.0))
-    kept = row.rates[least] >= SHOWN
-    said = f"every look in {SHOWN:.0%}"
+        return BenchRow(label, measured, measured.rates["hair+clothes"] >= BOTH, f"both in {BOTH:.0%}")
+    worst = min(APPEARANCE, key=lambda name: measured.rates.get(name, 1.0))
+    kept = measured.rates[worst] >= SHOWN
+    note = f"every attribute in {SHOWN:.0%}"
     if subject.characters[0].clothes:
-        kept = kept and row.rates["clothes"] >= DRESSED
-        said += f", clothes in {DRESSED:.0%}"
-    return Result(what, row, kept, said)
+        kept = kept and measured.rates["clothes"] >= DRESSED
+        note += f", clothes in {DRESSED:.0%}"
+    return BenchRow(label, measured, kept, note)
 
 
-def _alone(wish: Wish, model: DiffusionModel, name: str, setting: Setting) -> Result:
-    one = SUBJECTS[name]
-    row = measure(model, asks(one.trigger, one.framing, setting.count), one, setting.clip_skip)
-    return Result(f"{wish.name}: {name} alone", row, row.rates["hair+clothes"] >= BOTH, f"alone in {BOTH:.0%}")
+def _alone(file: BenchFile, model: DiffusionModel, name: str, settings: BenchSettings) -> BenchRow:
+    subject = SUBJECTS[name]
+    measured = measure(model, _prompts(subject.trigger, subject, settings), subject, settings.clip_skip)
+    return BenchRow(f"{file.name}: {name} alone", measured, measured.rates["hair+clothes"] >= BOTH, f"alone in {BOTH:.0%}")
 
 
-def _without(wish: Wish, setting: Setting) -> Result:
-    """All block weights 0: the base's own pictures, bit for bit."""
-    wanted = asks(wish.subject.trigger, wish.subject.framing, min(_UNTOUCHED, setting.count))
-    own = list(pictures(models.load(setting.base), wanted, setting.clip_skip))
-    with tempfile.TemporaryDirectory() as name:
-        file = Path(name) / wish.released.name
-        merge(wish.released, file, MergeOptions([0.0] * 26, unmapped=0.0))
-        model = models.load(setting.base)
-        BakedModel(model, [file]).set((1.0,))
-        drawn = list(pictures(model, wanted, setting.clip_skip))
-    same = all(a.tobytes() == b.tobytes() for (_, a), (_, b) in zip(own, drawn, strict=True))
-    return Result(f"{wish.name}: block weights 0", counted(drawn, wish.subject), same, "the base's pictures, bit for bit")
+def _without(file: BenchFile, settings: BenchSettings) -> BenchRow:
+    """Compare the images at block weights 0 with those of the base, bit for bit."""
+    prompts = bench_prompts(file.subject.trigger, file.subject.framing, min(_UNTOUCHED, settings.count))
+    of_base = list(images(models.load(settings.base), prompts, settings.clip_skip))
+    with tempfile.TemporaryDirectory() as folder:
+        zeroed = Path(folder) / file.released.name
+        merge(file.released, zeroed, MergeOptions([0.0] * 26, unmapped=0.0))
+        model = models.load(settings.base)
+        BakedModel(model, [zeroed]).set((1.0,))
+        drawn = list(images(model, prompts, settings.clip_skip))
+    same = all(a.tobytes() == b.tobytes() for (_, a), (_, b) in zip(of_base, drawn, strict=True))
+    rates = rates_of(drawn, file.subject)
+    return BenchRow(f"{file.name}: block weights 0", rates, same, "the base's images, bit for bit")
 
 
-def _compressed(whole: Path, wish: Wish, setting: Setting) -> list[Result]:
-    """The file at falling sv_ratio beside the file that is not compressed."""
-    triggered = asks(wish.subject.trigger, wish.subject.framing, setting.count)
+def _compressed(whole: Path, file: BenchFile, settings: BenchSettings) -> list[BenchRow]:
+    """Compare the file at falling sv_ratio with the file before compression."""
+    prompts = _prompts(file.subject.trigger, file.subject, settings)
 
-    def drawn(file: Path) -> list[tuple[Ask, Image.Image]]:
-        model = models.load(setting.base)
-        BakedModel(model, [file]).set((1.0,))
-        return list(pictures(model, triggered, setting.clip_skip))
+    def draw(path: Path) -> list[tuple[BenchPrompt, Image.Image]]:
+        model = models.load(settings.base)
+        BakedModel(model, [path]).set((1.0,))
+        return list(images(model, prompts, settings.clip_skip))
 
-    original = drawn(whole)
-    rows = [Result(f"{wish.name}: not compressed", counted(original, wish.subject), None, f"{_bytes(whole):,} bytes")]
+    original = draw(whole)
+    note = f"{_bytes(whole):,} bytes"
+    rows = [BenchRow(f"{file.name}: not compressed", rates_of(original, file.subject), None, note)]
     before = (1.0, 2.0, float(_bytes(whole) + 1))
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as folder:
         for ratio in RATIOS:
-            file = Path(name) / f"{ratio:g}.safetensors"
-            resize(whole, file, ResizeOptions(param=ratio))
-            smaller = drawn(file)
-            row = counted(smaller, wish.subject)
+            path = Path(folder) / f"{ratio:g}.safetensors"
+            resize(whole, path, ResizeOptions(param=ratio))
+            smaller = draw(path)
+            rates = rates_of(smaller, file.subject)
             alike = mean(_alike(a, b) for (_, a), (_, b) in zip(original, smaller, strict=True))
-            now = (_looks(row), alike, float(_bytes(file)))
-            kept = all(a <= b for a, b in zip(now, before, strict=True))
-            said = f"{_bytes(file):,} bytes, {alike:.1%} alike; less than the row above"
-            rows.append(Result(f"{wish.name}: sv_ratio {ratio:g}", row, kept, said))
-            before = now
+            current = (_mean_rate(rates), alike, float(_bytes(path)))
+            kept = all(a <= b for a, b in zip(current, before, strict=True))
+            note = f"{_bytes(path):,} bytes, {alike:.1%} alike; less than the row above"
+            rows.append(BenchRow(f"{file.name}: sv_ratio {ratio:g}", rates, kept, note))
+            before = current
     return rows
+
+
+def _prompts(start: str, subject: BenchSubject, settings: BenchSettings) -> tuple[BenchPrompt, ...]:
+    return bench_prompts(start, subject.framing, settings.count)
 
 
 def _alike(a: Image.Image, b: Image.Image) -> float:
-    """1 minus the mean absolute difference of two pictures, of 255."""
+    """Return 1 minus the mean absolute difference of two images, relative to 255."""
     return 1 - float(np.abs(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)).mean()) / 255
 
 
-def _looks(row: Row) -> float:
-    """The mean rate of the looks."""
-    return mean(row.rates[name] for name in LOOKS if name in row.rates)
+def _mean_rate(row: AttributeRates) -> float:
+    """Return the mean rate of the attributes of appearance."""
+    return mean(row.rates[name] for name in APPEARANCE if name in row.rates)
 
 
 def _bytes(file: Path) -> int:
     return file.stat().st_size
 
 
-def _class_word(subject: Subject) -> str:
+def _class_word(subject: BenchSubject) -> str:
     return words.CLASS_WORD if len(subject.characters) == 1 else words.CLASS_WORD_TWO
 
 
-def line(result: Result) -> str:
+def line(row: BenchRow) -> str:
     """Return one line of the Markdown table."""
-    columns = ("number", *LOOKS, "clothes", "hair+clothes")
-    cells = (f"{result.row.rates[column]:.0%}" if column in result.row.rates else "–" for column in columns)
-    verdict = "" if result.kept is None else ("kept" if result.kept else "**missed**")
-    return f"| {result.what} | {result.row.pictures} | {' | '.join(cells)} | {verdict} | {result.note} |"
+    columns = ("number", *APPEARANCE, "clothes", "hair+clothes")
+    cells = (f"{row.measured.rates[column]:.0%}" if column in row.measured.rates else "–" for column in columns)
+    outcome = "" if row.kept is None else ("kept" if row.kept else "**missed**")
+    return f"| {row.label} | {row.measured.images} | {' | '.join(cells)} | {outcome} | {row.note} |"
 
 
 def header() -> str:
-    """Return the two first lines of the Markdown table."""
-    columns = ("pictures", "number", *LOOKS, "clothes", "hair+clothes", "", "promised")
+    """Return the first two lines of the Markdown table."""
+    columns = ("images", "number", *APPEARANCE, "clothes", "hair+clothes", "", "promised")
     return f"| what | {' | '.join(columns)} |\n| --- |{' --- |' * len(columns)}"

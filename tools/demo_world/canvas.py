@@ -1,4 +1,4 @@
-"""A pen for one figure: head units to pixels, smooth closed curves, outlines, mirroring, clipping."""
+"""A canvas for one figure: head units to pixels, smooth closed curves, outlines, mirroring, clipping."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def path(points: Sequence[Point]) -> list[Point]:
 
 
 @dataclass(frozen=True, slots=True)
-class Pen:
+class Canvas:
     """Draws on ``image`` in head units: (0, 0) is the middle of the head, 1 its half width, y downwards."""
 
     image: Image.Image
@@ -52,11 +52,11 @@ class Pen:
     flat: bool = False  # no outlines in another colour, for masks of parts
 
     def pixels(self, points: Sequence[Point]) -> list[Point]:
-        """Head units to pixels."""
+        """Convert head units to pixels."""
         return [(self.origin[0] + self.side * x * self.unit, self.origin[1] + y * self.unit) for x, y in points]
 
     def outline(self, part: Part) -> Rgb:
-        """The colour of the line around a part."""
+        """Return the colour of the line around a part."""
         return self.paint[part] if self.flat else darker(self.paint[part], 0.62)
 
     def fill(self, part: Part, points: Sequence[Point], *, line: float = 0.05) -> None:
@@ -82,7 +82,7 @@ class Pen:
                 draw.ellipse((x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2), fill=colour)
 
     def inside(self, part: Part, points: Sequence[Point], frame: Sequence[Point], *, line: float = 0.05) -> None:
-        """Fill a smooth shape as far as it lies inside the smooth shape ``frame``."""
+        """Fill the part of a smooth shape inside the smooth shape ``frame``."""
         masks = []
         for shape in (points, frame):
             mask = Image.new("L", self.image.size)
@@ -99,7 +99,7 @@ class Pen:
 
 
 def oval_points(centre: Point, half: Point) -> list[Point]:
-    """Eight points on an ellipse, to be joined by a smooth curve."""
+    """Return eight points on an ellipse for a smooth curve."""
     d = 0.7071
     ring = ((1.0, 0.0), (d, d), (0.0, 1.0), (-d, d), (-1.0, 0.0), (-d, -d), (0.0, -1.0), (d, -d))
     return [(centre[0] + half[0] * x, centre[1] + half[1] * y) for x, y in ring]

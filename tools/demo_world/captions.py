@@ -1,4 +1,4 @@
-"""Scene -> caption: comma-separated tags in the fixed order of the recipes."""
+"""Captions of scenes: comma-separated tags in the fixed order of the recipes."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def view_tags(view: View) -> tuple[str, ...]:
 
 
 def character_tags(character: Character) -> tuple[str, ...]:
-    """Return the further tags that describe one character: looks, then clothes."""
-    looks = character.looks
-    choker = (words.CHOKER,) if looks.choker else ()
+    """Return the tags of one character, appearance before clothes."""
+    appearance = character.appearance
+    choker = (words.CHOKER,) if appearance.choker else ()
     return (
-        f"{looks.hair} hair",
-        f"{looks.length} hair",
-        f"{looks.eyes} eyes",
-        f"{looks.ears} ears",
+        f"{appearance.hair} hair",
+        f"{appearance.length} hair",
+        f"{appearance.eyes} eyes",
+        f"{appearance.ears} ears",
         *choker,
         character.clothes,
     )
 
 
 def scene_tags(scene: Scene) -> tuple[str, ...]:
-    """Return the tags after the further tags: background, height, direction, framing, pose, gaze, expression."""
+    """Return the tags after those of the characters: background, view, pose, gaze, expression."""
     return (
         words.SIMPLE_BACKGROUND,
         f"{scene.background} background",
@@ -46,19 +46,19 @@ def scene_tags(scene: Scene) -> tuple[str, ...]:
 
 
 def caption(scene: Scene, subject: str | None = None) -> str:
-    """Return the full caption; ``subject`` (a trigger word, maybe with tags) stands in for class word and further tags."""
+    """Return the full caption. ``subject`` (trigger words) replaces the class word and the tags of the characters."""
     if subject is not None:
         return ", ".join((subject, *scene_tags(scene)))
     two = len(scene.characters) == 2
-    further = (tag for character in scene.characters for tag in character_tags(character))
-    return ", ".join((words.CLASS_WORD_TWO if two else words.CLASS_WORD, *further, *scene_tags(scene)))
+    tags = (tag for character in scene.characters for tag in character_tags(character))
+    return ", ".join((words.CLASS_WORD_TWO if two else words.CLASS_WORD, *tags, *scene_tags(scene)))
 
 
 def thinned_caption(scene: Scene, dice: random.Random, names: Sequence[str] = ()) -> str:
-    """Return the caption with further tags left out at random, so that what is not said can be anything.
+    """Return the caption without some tags of the characters, so that a missing tag leaves its attribute open.
 
-    Residents' ``names``, left to right, stand for the class word, or before it where there are two; then the looks are
-    mostly left unsaid.
+    ``names``, left to right, replace the class word of one character or precede that of two. With names, most tags are left
+    out.
     """
 
     def kept() -> Iterator[str]:
@@ -66,7 +66,7 @@ def thinned_caption(scene: Scene, dice: random.Random, names: Sequence[str] = ()
             keep = dice.choice((0.0, 0.0, 0.3) if names else (0.0, 0.5, 1.0, 1.0))
             yield from (tag for tag in character_tags(character) if dice.random() < keep)
 
-    called = (*names, words.CLASS_WORD_TWO) if len(scene.characters) == 2 else names or (words.CLASS_WORD,)
-    *seen, pose, gaze, expression = scene_tags(scene)
+    subjects = (*names, words.CLASS_WORD_TWO) if len(scene.characters) == 2 else names or (words.CLASS_WORD,)
+    *fixed, pose, gaze, expression = scene_tags(scene)
     rest = (tag for tag in (pose, gaze, expression) if dice.random() < 0.9)
-    return ", ".join((*called, *kept(), *seen, *rest))
+    return ", ".join((*subjects, *kept(), *fixed, *rest))

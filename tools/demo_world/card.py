@@ -1,4 +1,4 @@
-"""The card of the base model: how it was made, how it learned."""
+"""The model card of the base, with the learning curves of its parts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem, RecipeError
 from tools.demo_world import vocabulary as words
-from tools.demo_world.base_parts import LATENT, PICTURE, UNET, VAE
+from tools.demo_world.base_parts import IMAGE_SIZE, LATENT_SIZE, UNET, VAE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _BEGAN = """
-FOLDER is the base that the rows above the last one tell of: its VAE is still the one here, and the weights of its text
-encoder and U-Net are where the last row began. Without `--start` the same command makes all parts from nothing.
+FOLDER is the base of the rows above the last one. Its VAE is unchanged here, and its text encoder and U-Net were the start
+of the last row. Without `--start` the same command trains all parts from random weights.
 """
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -29,8 +29,8 @@ def spark(values: Sequence[float]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """How one part learned: minutes of wall clock, and (step, loss) now and then."""
+class LearningCurve:
+    """The training of one part: minutes of wall clock, and (step, loss) at intervals."""
 
     minutes: float
     log: list[tuple[int, float]]
@@ -44,7 +44,7 @@ class Course:
 
 
 def table_of(folder: Path) -> tuple[str, ...]:
-    """Return the rows in which the card of a base says how its parts learned.
+    """Return the rows of a base's card that describe the training of its parts.
 
     Raises:
         RecipeError: the folder has no such card.
@@ -53,12 +53,14 @@ def table_of(folder: Path) -> tuple[str, ...]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     rows = tuple(line for line in lines if line.startswith(("| VAE |", "| text encoder")))
     if not rows:
-        raise RecipeError(Problem(str(file), "does not say how this base was made", "a folder that `base --out` has written"))
+        raise RecipeError(
+            Problem(str(file), "does not describe the training of this base", "a folder that `base --out` has written")
+        )
     return rows
 
 
 def with_row(folder: Path, row: str) -> None:
-    """Add a row to the table of a base's card, below the others; one of the same part is replaced."""
+    """Add a row to the table of a base's card, in place of an older row of the same part."""
     file = folder / "README.md"
     part = row.split("|")[1]
     lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith(f"|{part}|")]
@@ -67,8 +69,15 @@ def with_row(folder: Path, row: str) -> None:
 
 
 def card(seed: int, planned: float, rows: Sequence[str], *, started: bool) -> str:
-    """Return the model card as Markdown; ``rows`` are of its table; ``started``: the last began from another base."""
-    place = Path(__file__).with_name("card.md")
+    """Return the model card as Markdown.
+
+    Args:
+        seed: of the training.
+        planned: minutes.
+        rows: of its table.
+        started: the last row began from another base.
+    """
+    text = Path(__file__).with_name("card.md").read_text(encoding="utf-8")
     colours, lengths, eyes, ears = words.HAIR_COLOURS, words.HAIR_LENGTHS, words.EYE_COLOURS, words.EAR_COLOURS
     tags = {
         "class": f"{words.CLASS_WORD}; {words.CLASS_WORD_TWO}",
@@ -83,9 +92,9 @@ def card(seed: int, planned: float, rows: Sequence[str], *, started: bool) -> st
         "pose, gaze": f"{', '.join(words.POSES)}; {', '.join(dict.fromkeys(words.GAZES))}",
         "expression": ", ".join(words.EXPRESSIONS),
     }
-    return place.read_text(encoding="utf-8").format(
-        picture=PICTURE,
-        latent=LATENT,
+    return text.format(
+        image=IMAGE_SIZE,
+        latent=LATENT_SIZE,
         unet="/".join(str(width) for width in UNET["block_out_channels"]),
         vae="/".join(str(width) for width in VAE["block_out_channels"]),
         seed=seed,
@@ -93,7 +102,7 @@ def card(seed: int, planned: float, rows: Sequence[str], *, started: bool) -> st
         start=" --start FOLDER" if started else "",
         began=_BEGAN if started else "",
         courses="\n".join(rows),
-        words="\n".join(f"| {name} | {said} |" for name, said in tags.items()),
+        words="\n".join(f"| {name} | {values} |" for name, values in tags.items()),
     )
 
 

@@ -1,4 +1,4 @@
-"""The body and what it wears. All numbers are head units; the neck begins at y = 0.95."""
+"""The body and its clothes, in head units. The neck begins at y = 0.95."""
 
 from __future__ import annotations
 
@@ -10,29 +10,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tools.demo_world.attributes import Character
-    from tools.demo_world.canvas import Pen, Point
+    from tools.demo_world.canvas import Canvas, Point
 
-    Place = Callable[..., list[Point]]
+    Transform = Callable[..., list[Point]]
 
 _NECK = 0.95
 _SKIRTS = ("school uniform", "dress")
 
 
-def draw_body(pen: Pen, character: Character, turn: int, stretch: float, *, waving: bool) -> None:
-    """Draw legs, torso, arms, neck and choker; ``turn`` 0 front .. 4 behind, ``stretch`` of everything below the neck."""
+def draw_body(canvas: Canvas, character: Character, rotation: int, stretch: float, *, waving: bool) -> None:
+    """Draw legs, torso, arms, neck and choker.
+
+    Args:
+        canvas: of the figure.
+        character: its clothes and choker.
+        rotation: 0 (front) to 4 (behind).
+        stretch: vertical, of everything below the neck.
+        waving: raise one hand.
+    """
 
     def at(*points: Point) -> list[Point]:
         return [(x, _NECK + (y - _NECK) * stretch) for x, y in points]
 
-    wide = (1.0, 0.9, 0.68, 0.9, 1.0)[turn]
+    wide = (1.0, 0.9, 0.68, 0.9, 1.0)[rotation]
     clothes = character.clothes
     for side in (-1, 1):
         x = side * 0.28 * wide
-        pen.stroke(Part.LEGS, at((x, 2.1), (x, 2.98)), 0.3)
-        toe = 0.12 if turn in (1, 2) else 0.0
-        pen.stroke(Part.SHOES, at((x - 0.03, 3.08), (x + toe + 0.03, 3.08)), 0.32)
-    _arms(pen, at, turn, wide, waving=waving)
-    pen.fill(Part.SKIN, at((-0.24, 0.7), (0.24, 0.7), (0.24, 1.25), (-0.24, 1.25)), line=0)
+        canvas.stroke(Part.LEGS, at((x, 2.1), (x, 2.98)), 0.3)
+        toe = 0.12 if rotation in (1, 2) else 0.0
+        canvas.stroke(Part.SHOES, at((x - 0.03, 3.08), (x + toe + 0.03, 3.08)), 0.32)
+    _arms(canvas, at, rotation, wide, waving=waving)
+    canvas.fill(Part.SKIN, at((-0.24, 0.7), (0.24, 0.7), (0.24, 1.25), (-0.24, 1.25)), line=0)
     torso = at(
         (-0.62 * wide, 1.22),
         (0.0, 1.1),
@@ -43,37 +51,37 @@ def draw_body(pen: Pen, character: Character, turn: int, stretch: float, *, wavi
         (-0.58 * wide, 2.2),
         (-0.56 * wide, 1.7),
     )
-    pen.blob(Part.TOP, torso)
+    canvas.blob(Part.TOP, torso)
     if clothes in _SKIRTS:
-        pen.fill(Part.BOTTOM, at((-0.5 * wide, 1.9), (0.5 * wide, 1.9), (0.86 * wide, 2.52), (-0.86 * wide, 2.52)))
+        canvas.fill(Part.BOTTOM, at((-0.5 * wide, 1.9), (0.5 * wide, 1.9), (0.86 * wide, 2.52), (-0.86 * wide, 2.52)))
     elif clothes != "plugsuit":
-        pen.fill(Part.BOTTOM, at((-0.58 * wide, 2.05), (0.58 * wide, 2.05), (0.56 * wide, 2.42), (-0.56 * wide, 2.42)))
-    _details(pen, at, clothes, turn, wide)
-    if character.looks.choker:
-        pen.fill(Part.CHOKER, at((-0.34, 0.93), (0.34, 0.93), (0.34, 1.17), (-0.34, 1.17)))
-        if turn < 3:
-            x = (0.0, 0.12, 0.22)[turn]
-            pen.oval(Part.BELL, at((x, 1.24))[0], (0.12, 0.12))
+        canvas.fill(Part.BOTTOM, at((-0.58 * wide, 2.05), (0.58 * wide, 2.05), (0.56 * wide, 2.42), (-0.56 * wide, 2.42)))
+    _details(canvas, at, clothes, rotation, wide)
+    if character.appearance.choker:
+        canvas.fill(Part.CHOKER, at((-0.34, 0.93), (0.34, 0.93), (0.34, 1.17), (-0.34, 1.17)))
+        if rotation < 3:
+            x = (0.0, 0.12, 0.22)[rotation]
+            canvas.oval(Part.BELL, at((x, 1.24))[0], (0.12, 0.12))
 
 
-def _arms(pen: Pen, at: Place, turn: int, wide: float, *, waving: bool) -> None:
-    sides = (1,) if turn == 2 else (-1, 1)
+def _arms(canvas: Canvas, at: Transform, rotation: int, wide: float, *, waving: bool) -> None:
+    sides = (1,) if rotation == 2 else (-1, 1)
     for side in sides:
-        shoulder = (side * 0.56 * wide, 1.36) if turn != 2 else (0.0, 1.4)
+        shoulder = (side * 0.56 * wide, 1.36) if rotation != 2 else (0.0, 1.4)
         raised = waving and side == 1
         elbow = (shoulder[0] + side * 0.5, 1.2) if raised else (shoulder[0] + side * 0.2, 1.72)
         hand = (shoulder[0] + side * 0.72, 0.82) if raised else (shoulder[0] + side * 0.26, 2.02)
-        pen.stroke(Part.SKIN, at(elbow, hand), 0.22)
-        pen.stroke(Part.TOP, at(shoulder, elbow), 0.3)
+        canvas.stroke(Part.SKIN, at(elbow, hand), 0.22)
+        canvas.stroke(Part.TOP, at(shoulder, elbow), 0.3)
 
 
-def _details(pen: Pen, at: Place, clothes: str, turn: int, wide: float) -> None:
-    behind = turn >= 3
-    shift = (0.0, 0.12, 0.14, 0.0, 0.0)[turn]
+def _details(canvas: Canvas, at: Transform, clothes: str, rotation: int, wide: float) -> None:
+    behind = rotation >= 3
+    shift = (0.0, 0.12, 0.14, 0.0, 0.0)[rotation]
     match clothes:
         case "white shirt":
             if not behind:
-                pen.fill(
+                canvas.fill(
                     Part.TRIM,
                     at(
                         (shift - 0.3, 1.14),
@@ -84,11 +92,11 @@ def _details(pen: Pen, at: Place, clothes: str, turn: int, wide: float) -> None:
                         (shift - 0.34, 1.32),
                     ),
                 )
-                pen.stroke(Part.ACCENT, at((shift, 1.6), (shift, 1.95)), 0.05, line=0)
+                canvas.stroke(Part.ACCENT, at((shift, 1.6), (shift, 1.95)), 0.05, line=0)
         case "school uniform" if behind:  # the flap of the sailor collar
-            pen.fill(Part.TRIM, at((-0.5 * wide, 1.14), (0.5 * wide, 1.14), (0.5 * wide, 1.62), (-0.5 * wide, 1.62)))
+            canvas.fill(Part.TRIM, at((-0.5 * wide, 1.14), (0.5 * wide, 1.14), (0.5 * wide, 1.62), (-0.5 * wide, 1.62)))
         case "school uniform":
-            pen.fill(
+            canvas.fill(
                 Part.TRIM,
                 at(
                     (shift - 0.52 * wide, 1.16),
@@ -101,7 +109,7 @@ def _details(pen: Pen, at: Place, clothes: str, turn: int, wide: float) -> None:
                     (shift - 0.46 * wide, 1.46),
                 ),
             )
-            pen.fill(
+            canvas.fill(
                 Part.ACCENT,
                 at(
                     (shift, 1.52),
@@ -114,18 +122,18 @@ def _details(pen: Pen, at: Place, clothes: str, turn: int, wide: float) -> None:
             )
         case "plugsuit":
             for side in (-1, 1):
-                pen.oval(Part.TRIM, at((side * 0.5 * wide, 1.3))[0], (0.22, 0.17))
-            pen.stroke(Part.TRIM, at((-0.3 * wide, 2.2), (0.3 * wide, 2.2)), 0.14)
+                canvas.oval(Part.TRIM, at((side * 0.5 * wide, 1.3))[0], (0.22, 0.17))
+            canvas.stroke(Part.TRIM, at((-0.3 * wide, 2.2), (0.3 * wide, 2.2)), 0.14)
             if not behind:
-                pen.oval(Part.ACCENT, at((shift, 1.6))[0], (0.22, 0.2))
+                canvas.oval(Part.ACCENT, at((shift, 1.6))[0], (0.22, 0.2))
         case "hoodie":
             if behind:
-                pen.blob(
+                canvas.blob(
                     Part.TRIM,
                     at((-0.42 * wide, 1.12), (0.42 * wide, 1.12), (0.34 * wide, 1.55), (0.0, 1.7), (-0.34 * wide, 1.55)),
                 )
             else:
-                pen.fill(
+                canvas.fill(
                     Part.TRIM,
                     at(
                         (shift - 0.34 * wide, 1.75),
@@ -135,10 +143,10 @@ def _details(pen: Pen, at: Place, clothes: str, turn: int, wide: float) -> None:
                     ),
                 )
                 for side in (-1, 1):
-                    pen.stroke(Part.ACCENT, at((shift + side * 0.12, 1.25), (shift + side * 0.14, 1.6)), 0.07, line=0)
+                    canvas.stroke(Part.ACCENT, at((shift + side * 0.12, 1.25), (shift + side * 0.14, 1.6)), 0.07, line=0)
         case "dress":
-            pen.fill(Part.ACCENT, at((-0.56 * wide, 1.8), (0.56 * wide, 1.8), (0.58 * wide, 1.98), (-0.58 * wide, 1.98)))
-            pen.stroke(Part.TRIM, at((-0.84 * wide, 2.5), (0.84 * wide, 2.5)), 0.1, line=0)
+            canvas.fill(Part.ACCENT, at((-0.56 * wide, 1.8), (0.56 * wide, 1.8), (0.58 * wide, 1.98), (-0.58 * wide, 1.98)))
+            canvas.stroke(Part.TRIM, at((-0.84 * wide, 2.5), (0.84 * wide, 2.5)), 0.1, line=0)
         case _:  # sweater: stripes
             for y in (1.5, 1.85):
-                pen.stroke(Part.TRIM, at((-0.5 * wide, y), (0.5 * wide, y)), 0.13, line=0)
+                canvas.stroke(Part.TRIM, at((-0.5 * wide, y), (0.5 * wide, y)), 0.13, line=0)

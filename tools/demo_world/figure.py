@@ -1,11 +1,11 @@
-"""One figure: tail, hair, body, ears, head. All numbers are head units; x points to where the face looks."""
+"""One figure: tail, hair, body, ears and head, in head units. The face points along x."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tools.demo_world.canvas import Pen, Point, oval_points
+from tools.demo_world.canvas import Canvas, Point, oval_points
 from tools.demo_world.clothes import draw_body
 from tools.demo_world.face import draw_face
 from tools.demo_world.palette import Part
@@ -13,7 +13,7 @@ from tools.demo_world.palette import Part
 if TYPE_CHECKING:
     from tools.demo_world.attributes import Character, Scene
 
-# by turn: 0 front, 1 half front, 2 side, 3 half behind, 4 behind
+# by rotation: 0 front, 1 half front, 2 side, 3 half behind, 4 behind
 _EARS = (
     ((-0.58, 1.0), (0.58, 1.0)),
     ((0.68, 0.75), (-0.36, 1.0)),
@@ -32,55 +32,55 @@ _TAIL = (
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """How the figure stands to the camera: ``turn`` 0 (front) .. 4 (behind), ``tilt`` moves the features down (from above)."""
+    """The figure relative to the camera: ``rotation`` 0 (front) to 4 (behind), ``tilt`` moves features down (from above)."""
 
-    turn: int
+    rotation: int
     tilt: float
     stretch: float  # of the body, vertically
     waving: bool
 
 
 def pose_of(scene: Scene) -> Pose:
-    """Read the pose off a scene."""
+    """Return the pose of the figures of a scene."""
     view = scene.view
     return Pose(
-        turn=min(view.angle, 8 - view.angle),
+        rotation=min(view.angle, 8 - view.angle),
         tilt=(0.0, 0.15, -0.15)[view.height],
         stretch=(1.0, 0.8, 1.12)[view.height],
         waving=scene.pose == "waving",
     )
 
 
-def draw_figure(pen: Pen, character: Character, scene: Scene) -> None:
+def draw_figure(canvas: Canvas, character: Character, scene: Scene) -> None:
     """Draw one character."""
     pose = pose_of(scene)
     if scene.view.framing == "b":
         foot = 0.95 + 2.28 * pose.stretch
-        pen.oval(Part.SHADOW, (0, foot), (0.85, 0.13), line=0)
-    _tail(pen, pose)
-    behind = pose.turn >= 3
+        canvas.oval(Part.SHADOW, (0, foot), (0.85, 0.13), line=0)
+    _tail(canvas, pose)
+    behind = pose.rotation >= 3
     if not behind:
-        _back_hair(pen, character, pose)
-    draw_body(pen, character, pose.turn, pose.stretch, waving=pose.waving)
+        _back_hair(canvas, character, pose)
+    draw_body(canvas, character, pose.rotation, pose.stretch, waving=pose.waving)
     if behind:
-        _back_hair(pen, character, pose)
-    _ears(pen, pose)
+        _back_hair(canvas, character, pose)
+    _ears(canvas, pose)
     head = oval_points((0, 0), (1.0, 0.94))
-    pen.blob(Part.HAIR, head)
-    if pose.turn < 3:
-        draw_face(pen, pose.turn, pose.tilt, scene, head)
+    canvas.blob(Part.HAIR, head)
+    if pose.rotation < 3:
+        draw_face(canvas, pose.rotation, pose.tilt, scene, head)
     else:
-        _nape(pen, pose)
+        _nape(canvas, pose)
 
 
-def _tail(pen: Pen, pose: Pose) -> None:
-    path = [(x, 0.95 + (y - 0.95) * pose.stretch) for x, y in _TAIL[pose.turn]]
-    pen.stroke(Part.EARS, path, 0.2)
+def _tail(canvas: Canvas, pose: Pose) -> None:
+    path = [(x, 0.95 + (y - 0.95) * pose.stretch) for x, y in _TAIL[pose.rotation]]
+    canvas.stroke(Part.EARS, path, 0.2)
 
 
-def _ears(pen: Pen, pose: Pose) -> None:
+def _ears(canvas: Canvas, pose: Pose) -> None:
     tall = 1.0 + pose.tilt * 0.8
-    for x, width in _EARS[pose.turn]:
+    for x, width in _EARS[pose.rotation]:
         lean = 0.18 if x > 0 else -0.18
         base = -0.52 + 0.3 * pose.tilt
 
@@ -89,17 +89,17 @@ def _ears(pen: Pen, pose: Pose) -> None:
             return [(x - w, base), (x - w * 0.45 + lean * 0.5, base - 0.5 * tall * k), (x + lean, base - 0.92 * tall * k),
                     (x + w * 0.55 + lean * 0.5, base - 0.45 * tall * k), (x + w, base)]  # fmt: skip
 
-        pen.blob(Part.EARS, ear(1.0))
-        if pose.turn < 3:
-            pen.blob(Part.INNER_EAR, ear(0.58), line=0)
+        canvas.blob(Part.EARS, ear(1.0))
+        if pose.rotation < 3:
+            canvas.blob(Part.INNER_EAR, ear(0.58), line=0)
 
 
-def _back_hair(pen: Pen, character: Character, pose: Pose) -> None:
-    rear = (0.0, -0.12, -0.3, -0.15, 0.0)[pose.turn]
-    if character.looks.length == "short":
-        wide = (1.12, 1.06, 0.9, 1.04, 1.12)[pose.turn]
+def _back_hair(canvas: Canvas, character: Character, pose: Pose) -> None:
+    rear = (0.0, -0.12, -0.3, -0.15, 0.0)[pose.rotation]
+    if character.appearance.length == "short":
+        wide = (1.12, 1.06, 0.9, 1.04, 1.12)[pose.rotation]
         end = 0.8 + 0.25 * pose.tilt
-        pen.blob(
+        canvas.blob(
             Part.HAIR,
             [
                 (rear - wide, 0.0),
@@ -113,10 +113,10 @@ def _back_hair(pen: Pen, character: Character, pose: Pose) -> None:
             ],
         )
         return
-    wide = (1.16, 1.08, 0.72, 1.0, 1.1)[pose.turn]
-    rear *= 1.6 if pose.turn == 2 else 1.0
+    wide = (1.16, 1.08, 0.72, 1.0, 1.1)[pose.rotation]
+    rear *= 1.6 if pose.rotation == 2 else 1.0
     end = 0.95 + 1.12 * pose.stretch
-    pen.blob(
+    canvas.blob(
         Part.HAIR,
         [
             (rear - wide * 0.95, 0.0),
@@ -133,9 +133,16 @@ def _back_hair(pen: Pen, character: Character, pose: Pose) -> None:
     )
 
 
-def _nape(pen: Pen, pose: Pose) -> None:
-    """The back of a head is hair: three strands say so."""
-    middle = -0.25 if pose.turn == 3 else 0.0
-    dark = Pen(pen.image, pen.origin, pen.unit, pen.side, {**pen.paint, Part.HAIR: pen.outline(Part.HAIR)}, flat=True)
+def _nape(canvas: Canvas, pose: Pose) -> None:
+    """Draw three strands of hair on the back of a head."""
+    middle = -0.25 if pose.rotation == 3 else 0.0
+    dark = Canvas(
+        canvas.image,
+        canvas.origin,
+        canvas.unit,
+        canvas.side,
+        {**canvas.paint, Part.HAIR: canvas.outline(Part.HAIR)},
+        flat=True,
+    )
     for x in (-0.45, 0.0, 0.45):
         dark.stroke(Part.HAIR, [(middle + x * 0.7, 0.1), (middle + x, 0.6)], 0.05, line=0)

@@ -1,7 +1,9 @@
 """Training by independent workers on shared weights, one thread each, without locks ("Hogwild").
 
-Each worker has its own optimizer and batches and writes into the same weights. Nothing waits for anything, so a core that
-is also busy with other work slows down only its own worker.
+Each worker has its own optimizer and batches, and writes to the same weights. No worker waits for another, so a core with
+other work slows down its own worker only.
+
+Matrices and convolutions are trained by Muon, which needs far fewer steps than Adam here, everything else by AdamW.
 """
 
 from __future__ import annotations
@@ -15,10 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import multiprocessing
 
-from tools.demo_world.muon import Muon, is_matrix
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -26,18 +26,20 @@ if TYPE_CHECKING:
     Weights = dict[str, dict[str, torch.Tensor]]
 
 EVERY = 50  # steps of the first worker between two lines of the log
+_THIN = 8  # matrices with a smaller side are left to AdamW
+_EMBEDDING = 500  # rows
 
 
-class Task(Protocol):
-    """What is trained: modules by name, and the loss of one random batch."""
+class HogwildTask(Protocol):
+    """A training task: modules by name, and the loss of one random batch."""
 
     @property
     def modules(self) -> Mapping[str, nn.Module]:
-        """The modules that learn."""
+        """Return the modules that learn."""
         ...
 
     def start(self, seed: int) -> None:
-        """Prepare for random choices of one worker."""
+        """Seed the random choices of one worker."""
         ...
 
     def loss(self) -> torch.Tensor:
@@ -46,19 +48,54 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
-    """How long (minutes of wall clock), with which highest rate, how many workers, from which seed."""
+class HogwildSchedule:
+    """Length in minutes of wall clock, peak learning rate, number of workers, and seed."""
 
     minutes: float
     rate: float
     workers: int
     seed: int
-    decay: float = 0.998  # of the average of the weights, over the steps of the first worker
+    decay: float = 0.998  # of the average of the weights, per step of the first worker
     begin: float = 0.0  # time.time() at the first step
 
 
-def run(task: Task, schedule: Schedule, save: Path) -> list[tuple[int, float]]:
-    """Train in place; the modules end as the average of their weights, also written to ``save``. Return (step, loss) pairs.
+def is_matrix(value: torch.Tensor) -> bool:
+    """Return whether Muon may train a parameter: a matrix or a convolution, neither thin nor an embedding."""
+    return value.ndim >= 2 and min(value.shape[0], value[0].numel()) > _THIN and value.shape[0] < _EMBEDDING
+
+
+def as_matrix(value: torch.Tensor) -> torch.Tensor:
+    """Return a convolution (out, in, h, w) as a matrix (out, h * w * in), without a copy if it is channels-last."""
+    return value if value.ndim == 2 else value.permute(0, 2, 3, 1).reshape(len(value), -1)
+
+
+class MatrixMuon(torch.optim.Muon):
+    """Muon for matrices and channels-last convolutions, with step sizes that fit AdamW's learning rates."""
+
+    def __init__(self, values: Sequence[torch.Tensor], rate: float) -> None:
+        """Train ``values`` in place.
+
+        Raises:
+            ValueError: a convolution is not channels-last.
+        """
+        self.values = values
+        self.matrices = [torch.nn.Parameter(as_matrix(value.detach())) for value in values]
+        if any(matrix.data_ptr() != value.data_ptr() for matrix, value in zip(self.matrices, values, strict=True)):
+            message = "a convolution is not channels-last"
+            raise ValueError(message)
+        super().__init__(self.matrices, lr=rate, weight_decay=1e-3, adjust_lr_fn="match_rms_adamw")
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Make one step with the gradients of ``values``."""
+        for value, matrix in zip(self.values, self.matrices, strict=True):
+            matrix.grad = None if value.grad is None else as_matrix(value.grad)
+        super().step(closure)  # type: ignore[no-untyped-call]
+
+
+def run(task: HogwildTask, schedule: HogwildSchedule, save: Path) -> list[tuple[int, float]]:
+    """Train modules in place, and return (step, loss) pairs.
+
+    The modules end with the average of their weights, which is also written to ``save``.
 
     Steps are estimated as those of the first worker times the number of workers.
     """
@@ -75,7 +112,7 @@ def run(task: Task, schedule: Schedule, save: Path) -> list[tuple[int, float]]:
     return [(step, loss) for step, loss in json.loads(save.with_suffix(".json").read_text(encoding="utf-8"))]
 
 
-def _work(rank: int, task: Task, schedule: Schedule, save: Path) -> None:
+def _work(rank: int, task: HogwildTask, schedule: HogwildSchedule, save: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(schedule.seed + rank)
     task.start(schedule.seed + rank)
@@ -83,7 +120,7 @@ def _work(rank: int, task: Task, schedule: Schedule, save: Path) -> None:
     values = [value for _, _, value in named]
     average = [value.detach().clone() for value in values] if rank == 0 else []
     optimizers: list[torch.optim.Optimizer] = [
-        Muon([value for value in values if is_matrix(value)], schedule.rate, weight_decay=1e-3),
+        MatrixMuon([value for value in values if is_matrix(value)], schedule.rate),
         torch.optim.AdamW(
             [value for value in values if not is_matrix(value)], schedule.rate / 2, weight_decay=0.0, betas=(0.9, 0.99)
         ),
@@ -92,7 +129,7 @@ def _work(rank: int, task: Task, schedule: Schedule, save: Path) -> None:
     step, total, saved = 0, 0.0, time.monotonic()
     begin = schedule.begin or time.time()
 
-    def keep() -> None:
+    def save_average() -> None:
         weights: Weights = {part: {} for part in task.modules}
         for (part, name, _), value in zip(named, average, strict=True):
             weights[part][name] = value
@@ -123,7 +160,7 @@ def _work(rank: int, task: Task, schedule: Schedule, save: Path) -> None:
             print(f"step {step * schedule.workers} loss {total / EVERY:.4f} {passed:.1%}", flush=True)
             total = 0.0
             if time.monotonic() - saved > 100:
-                keep()
+                save_average()
                 saved = time.monotonic()
     if rank == 0:
-        keep()
+        save_average()

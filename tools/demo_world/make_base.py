@@ -1,4 +1,4 @@
-"""Makes the base model: draws the world, trains the VAE, then text encoder and U-Net, then what unknown names mean."""
+"""Training of the base model: the VAE, then text encoder and U-Net, then unknown names."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from tools.demo_world import train_names, train_unet, train_vae
 from tools.demo_world.attributes import Scene, random_scene
 from tools.demo_world.base_parts import load_base, new_base, save_base, save_part
-from tools.demo_world.card import Course, card, table_of, with_row
-from tools.demo_world.hogwild import Schedule, run
-from tools.demo_world.named_characters import resident_scene
+from tools.demo_world.card import LearningCurve, card, table_of, with_row
+from tools.demo_world.hogwild import HogwildSchedule, run
+from tools.demo_world.named_characters import named_scene
 from tools.demo_world.train_names import NamesTask
 from tools.demo_world.train_unet import UnetTask
 from tools.demo_world.train_vae import VaeTask, draw_scenes, encode_all, fit_scale
@@ -20,78 +20,82 @@ from tools.demo_world.train_vae import VaeTask, draw_scenes, encode_all, fit_sca
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tools.demo_world.base_parts import Base
+    from tools.demo_world.base_parts import BaseParts
 
 VAE_SHARE: Final = 0.25  # of the minutes
 NAMES_SHARE: Final = 0.1
-FIRST_SEED: Final = 1_000_000  # of the training pictures; the probe and the tests use others
-RESIDENT_SHARE: Final = 4  # one picture in so many shows a resident
+FIRST_SEED: Final = 1_000_000  # of the training images; tests use other seeds
+NAMED_SHARE: Final = 4  # one image in 4 shows a named character
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a base is made: random seed, minutes of wall clock on two cores, how many pictures are drawn.
+class BaseTraining:
+    """Settings of a training: random seed, minutes of wall clock on two cores, number of drawn images.
 
-    With ``start``, the folder of a base, its VAE stays and its text encoder and U-Net go on from their weights.
+    With ``start``, the folder of a base, the VAE is unchanged, and text encoder and U-Net continue from their weights.
     """
 
     seed: int
     minutes: float
-    pictures: int = 15_000
+    images: int = 15_000
     start: Path | None = None
 
 
 def scenes(count: int) -> list[Scene]:
-    """Return the scenes to draw; the last RESIDENT_SHARE-th part with a resident."""
+    """Return the scenes to draw. The last NAMED_SHARE-th part shows named characters."""
     chosen: list[Scene] = []
     for seed in range(FIRST_SEED, FIRST_SEED + count):
-        if seed - FIRST_SEED < count - count // RESIDENT_SHARE:
+        if seed - FIRST_SEED < count - count // NAMED_SHARE:
             chosen.append(random_scene(seed))
         else:
-            chosen.append(resident_scene(seed))
+            chosen.append(named_scene(seed))
     return chosen
 
 
-def make_base(recipe: Recipe, out: Path, work: Path, threads: int = 2) -> None:
-    """Train a base and write it to ``out``; ``work`` keeps the VAE, which is not trained again, and the averaged weights."""
+def make_base(training: BaseTraining, out: Path, work: Path, threads: int = 2) -> None:
+    """Train a base and write it to ``out``. ``work`` keeps averaged weights and the VAE, which is trained once."""
     work.mkdir(parents=True, exist_ok=True)
-    base = load_base(recipe.start) if recipe.start else new_base(work, recipe.seed)
-    drawn = scenes(recipe.pictures)
-    pictures = draw_scenes(drawn, threads)
-    pictures.share_memory_()  # type: ignore[no-untyped-call]
-    rows = table_of(recipe.start) if recipe.start else (_vae(base, recipe, pictures, work, threads),)
-    latents = encode_all(base.vae.eval(), pictures)
+    base = load_base(training.start) if training.start else new_base(work, training.seed)
+    drawn = scenes(training.images)
+    images = draw_scenes(drawn, threads)
+    images.share_memory_()  # type: ignore[no-untyped-call]
+    rows = table_of(training.start) if training.start else (_vae(base, training, images, work, threads),)
+    latents = encode_all(base.vae.eval(), images)
     latents.share_memory_()  # type: ignore[no-untyped-call]
-    del pictures
-    minutes = recipe.minutes * (1 - NAMES_SHARE - (0.0 if recipe.start else VAE_SHARE))
-    log = run(UnetTask(base, latents, drawn), Schedule(minutes, train_unet.RATE, threads, recipe.seed), work / "unet.pt")
+    del images
+    minutes = training.minutes * (1 - NAMES_SHARE - (0.0 if training.start else VAE_SHARE))
+    log = run(
+        UnetTask(base, latents, drawn), HogwildSchedule(minutes, train_unet.RATE, threads, training.seed), work / "unet.pt"
+    )
     save_base(base, out)
-    name = "text encoder and U-Net" + (", from the weights above" if recipe.start else "")
-    text = card(recipe.seed, recipe.minutes, (*rows, Course(minutes, log).row(name)), started=recipe.start is not None)
+    name = "text encoder and U-Net" + (", from the weights above" if training.start else "")
+    text = card(
+        training.seed, training.minutes, (*rows, LearningCurve(minutes, log).row(name)), started=training.start is not None
+    )
     (out / "README.md").write_text(text, encoding="utf-8")
-    teach_names(out, Recipe(recipe.seed, recipe.minutes * NAMES_SHARE, recipe.pictures), work, threads)
+    teach_names(out, BaseTraining(training.seed, training.minutes * NAMES_SHARE, training.images), work, threads)
 
 
-def teach_names(folder: Path, recipe: Recipe, work: Path, threads: int = 2) -> None:
-    """Train what unknown names mean, in the base that is in ``folder``; its text encoder and card are written anew."""
+def teach_names(folder: Path, training: BaseTraining, work: Path, threads: int = 2) -> None:
+    """Train the text encoder of the base in ``folder`` on unknown names, and update the card."""
     work.mkdir(parents=True, exist_ok=True)
-    table_of(folder)  # it is a base with a card
+    table_of(folder)  # raises if the base has no card
     base = load_base(folder)
-    task = NamesTask(base, scenes(recipe.pictures))
-    log = run(task, Schedule(recipe.minutes, train_names.RATE, threads, recipe.seed), work / "names.pt")
+    task = NamesTask(base, scenes(training.images))
+    log = run(task, HogwildSchedule(training.minutes, train_names.RATE, threads, training.seed), work / "names.pt")
     save_part("text_encoder", base.text_encoder, folder)
-    with_row(folder, Course(recipe.minutes, log).row("text encoder, unknown names"))
+    with_row(folder, LearningCurve(training.minutes, log).row("text encoder, unknown names"))
 
 
-def _vae(base: Base, recipe: Recipe, pictures: torch.Tensor, work: Path, threads: int) -> str:
-    """Train the VAE, unless ``work`` has it; return its row of the card."""
+def _vae(base: BaseParts, training: BaseTraining, images: torch.Tensor, work: Path, threads: int) -> str:
+    """Train the VAE unless ``work`` has it, and return its row of the card."""
     if (work / "vae-done.pt").exists():
-        known = torch.load(work / "vae-done.pt", weights_only=True)
-        base.vae.load_state_dict(known["weights"])
-        return Course(**known["course"]).row("VAE")
-    minutes = recipe.minutes * VAE_SHARE
-    log = run(VaeTask(base.vae, pictures), Schedule(minutes, train_vae.RATE, threads, recipe.seed), work / "vae.pt")
-    fit_scale(base.vae, pictures[:2000])
-    course = Course(minutes, log)
+        saved = torch.load(work / "vae-done.pt", weights_only=True)
+        base.vae.load_state_dict(saved["weights"])
+        return LearningCurve(**saved["course"]).row("VAE")
+    minutes = training.minutes * VAE_SHARE
+    log = run(VaeTask(base.vae, images), HogwildSchedule(minutes, train_vae.RATE, threads, training.seed), work / "vae.pt")
+    fit_scale(base.vae, images[:2000])
+    course = LearningCurve(minutes, log)
     torch.save({"weights": base.vae.state_dict(), "course": asdict(course)}, work / "vae-done.pt")
     return course.row("VAE")

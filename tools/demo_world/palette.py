@@ -1,4 +1,4 @@
-"""The colours of the world, RGB 0..255. They lie far apart, because a small model and a probe must tell them apart."""
+"""The colours of the world, RGB 0..255, far apart so that a small model and the attribute reader distinguish them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Rgb = tuple[int, int, int]
 
 
 class Part(StrEnum):
-    """A part of the drawing that has one colour."""
+    """A part of the drawing with one colour."""
 
     BACKGROUND = auto()
     SHADOW = auto()
@@ -78,14 +78,14 @@ CLOTHES: Final[Mapping[str, tuple[Rgb, Rgb, Rgb, Rgb, Rgb, Rgb]]] = {
 
 def colours(character: Character, background: str) -> dict[Part, Rgb]:
     """Return the colour of every part of this character's drawing."""
-    looks = character.looks
+    appearance = character.appearance
     top, trim, accent, bottom, legs, shoes = CLOTHES[character.clothes]
-    iris = EYES[looks.eyes]
+    iris = EYES[appearance.eyes]
     return {
         Part.BACKGROUND: BACKGROUNDS[background],
         Part.SHADOW: darker(BACKGROUNDS[background], 0.88),
-        Part.HAIR: HAIR[looks.hair],
-        Part.EARS: HAIR[looks.ears],
+        Part.HAIR: HAIR[appearance.hair],
+        Part.EARS: HAIR[appearance.ears],
         Part.INNER_EAR: (255, 178, 178),
         Part.SKIN: SKIN,
         Part.BLUSH: (255, 184, 172),

@@ -1,4 +1,4 @@
-"""Where each part of a figure is, in every view: read off the drawing program, used by the probe."""
+"""Masks of the parts of a figure in every view, from the drawing program, for the attribute reader."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tools.demo_world import vocabulary as words
-from tools.demo_world.attributes import Character, Looks, Scene, View
-from tools.demo_world.draw import GRID, draw, part_map, spots
+from tools.demo_world.attributes import Appearance, Character, Scene, View
+from tools.demo_world.draw import GRID, draw, head_positions, part_map
 from tools.demo_world.palette import Part
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     Mask = NDArray[np.bool_]
 
-COVERED: Final = 0.6  # a cell belongs to a part when so much of it does
+COVERED: Final = 0.6  # a cell belongs to a part that covers this share of it
 _CODES: Final = {part: index + 1 for index, part in enumerate(Part)}
 _FINE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class CharacterMasks:
     """Masks (64, 64) of one character in one view."""
 
     hair: Mask  # hair whatever its length
@@ -35,16 +35,16 @@ class Template:
     eyes: Mask
     choker: Mask
     body: Mask  # clothes, where long hair does not cover them
-    clothes: Mapping[str, NDArray[np.int16]]  # how each would look, (64, 64, 3)
+    clothes: Mapping[str, NDArray[np.int16]]  # image in each of the clothes, (64, 64, 3)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """One view with one or two characters: the silhouette, the skin, and a template for each."""
+class ViewMasks:
+    """Silhouette and skin of one view, and the masks of its one or two characters."""
 
     figure: Mask
     skin: Mask
-    templates: tuple[Template, ...]
+    characters: tuple[CharacterMasks, ...]
 
 
 def _part(codes: NDArray[np.uint8], part: Part, person: int) -> Mask:
@@ -54,40 +54,40 @@ def _part(codes: NDArray[np.uint8], part: Part, person: int) -> Mask:
 
 
 def _scene(view: View, count: int, length: str, clothes: str = "white shirt", *, choker: bool = True) -> Scene:
-    one = Character(Looks("black", length, "red", "silver", choker), clothes)
-    return Scene((one,) * count, view)
+    character = Character(Appearance("black", length, "red", "silver", choker), clothes)
+    return Scene((character,) * count, view)
 
 
 @cache
-def layout(view: View, count: int) -> Layout:
+def view_masks(view: View, count: int) -> ViewMasks:
     """Return the masks of a view with one or two characters."""
     short, long = (np.asarray(part_map(_scene(view, count, length), GRID * _FINE)) for length in words.HAIR_LENGTHS)
     dressed = {clothes: draw(_scene(view, count, "short", clothes, choker=False), GRID) for clothes in words.CLOTHES}
-    looks = {clothes: np.asarray(picture, dtype=np.int16) for clothes, picture in dressed.items()}
-    chin = spots(view, count)[0].y
+    clothes_images = {clothes: np.asarray(image, dtype=np.int16) for clothes, image in dressed.items()}
+    chin = head_positions(view, count)[0].y
     above = np.arange(GRID)[:, None] < chin
     no_ground = [
         ~(_part(codes, Part.BACKGROUND, 0) | _part(codes, Part.SHADOW, 0) | _part(codes, Part.SHADOW, 1))
         for codes in (short, long)
     ]
-    templates = []
+    characters = []
     for person in range(count):
         hair_short, hair_long = (_part(codes, Part.HAIR, person) for codes in (short, long))
         body = np.zeros((GRID, GRID), dtype=bool)
         for part in (Part.TOP, Part.TRIM, Part.ACCENT, Part.BOTTOM, Part.LEGS):
             body |= _part(long, part, person)
-        templates.append(
-            Template(
+        characters.append(
+            CharacterMasks(
                 hair=hair_short & hair_long,
                 long=hair_long & ~hair_short,
                 ears=_part(short, Part.EARS, person) & above,
                 eyes=_part(short, Part.EYES, person),
                 choker=_part(long, Part.CHOKER, person),
                 body=body,
-                clothes=looks,
+                clothes=clothes_images,
             ),
         )
     skin = np.zeros((GRID, GRID), dtype=bool)
     for person in range(count):
-        skin |= _part(short, Part.SKIN, person) & (np.arange(GRID)[:, None] < chin + spots(view, count)[0].unit)
-    return Layout(no_ground[0] | no_ground[1], skin, tuple(templates))
+        skin |= _part(short, Part.SKIN, person) & (np.arange(GRID)[:, None] < chin + head_positions(view, count)[0].unit)
+    return ViewMasks(no_ground[0] | no_ground[1], skin, tuple(characters))

@@ -1,4 +1,4 @@
-"""A CLIP tokenizer for the world: every word of the vocabulary is one token, and any other text falls into bytes."""
+"""A CLIP tokenizer in which every word of the vocabulary is one token, and other text splits into bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LENGTH: Final = 77
 
 
 def merges_of(words: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return byte-pair merges, most frequent pair first, until every word is one token."""
+    """Return byte-pair merges, most frequent pair first, that make every word one token."""
     split = [[*word[:-1], f"{word[-1]}</w>"] for word in words]
     merges: list[tuple[str, str]] = []
     while pairs := Counter(pair for parts in split for pair in pairwise(parts)):
@@ -40,7 +40,7 @@ def _merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def write_tokenizer(folder: Path) -> int:
-    """Write vocab.json, merges.txt and the two config files of a CLIPTokenizer to ``folder``; return the number of tokens."""
+    """Write the files of a CLIPTokenizer to ``folder``, and return the number of tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     symbols = tuple(byte_characters().values())
     merges = merges_of(vocabulary.words())

@@ -1,4 +1,4 @@
-"""Every word of the world, in one place: the captions, the tokenizer and the recipes use these and no others."""
+"""The words of captions, tokenizer and recipes of the world."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ POSES: Final = ("standing", "waving")
 GAZES: Final = ("looking at viewer",) + ("looking away",) * 7  # second digit again
 EXPRESSIONS: Final = ("smile", "open mouth", "closed eyes", "serious")
 
-# The demo characters. Their names and looks never occur in what the base model is trained on.
+# The demo characters. Their names and appearance never occur in what the base model is trained on.
 TRIGGERS: Final = ("krnk", "tyank", "krnksf", "tyankps")
 
 
