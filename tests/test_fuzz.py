@@ -22,7 +22,7 @@ from orchestrator import engines
 from orchestrator.cli import show
 from orchestrator.errors import RecipeError, report
 from orchestrator.recipe import loader
-from orchestrator.run import monitor
+from orchestrator.run import progress_log
 from orchestrator.run.record import Record
 from orchestrator.system.child import Progress
 from orchestrator.system.terminal import clean
@@ -145,7 +145,7 @@ def test_any_output_is_read(piece: str) -> None:
     for name in engines.ENGINES:
         found = engines.get(name).read(piece)
         assert found is None or isinstance(found, Progress)
-    own = monitor.read_own(f"PROGRESS {piece}")
+    own = progress_log.read_own(f"PROGRESS {piece}")
     assert own is None or isinstance(own, Progress)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator import report
 from orchestrator.cli import progress
 from orchestrator.run import session
+from orchestrator.run.paths import REPORT
 from orchestrator.run.workspace import Selection, Workspace, as_json, final
 from orchestrator.system.terminal import duration
 
@@ -37,7 +38,7 @@ def run() -> list[Outcome]:
         )
     outcomes = session.run_session(space, options, progress.choose)
     plan = space.plan(loaded)
-    page = space.store.root / "report" / "index.html"
+    page = space.store.root / REPORT / "index.html"
     report.write(space.store.root, loaded, page, plan=as_json(plan, space.store.reasons(plan), space.inputs))
     print(f"images and files: {final(plan, space.store)[0]}\nreport:           {page}", file=sys.stderr)
     return outcomes

@@ -41,15 +41,17 @@ def trace() -> None:
     Example: orchestrator trace > trace.json, for Perfetto or about:tracing
     """
     from orchestrator.run import trace as trace_
+    from orchestrator.run.paths import RECORD
 
-    print_json(trace_.chrome(trace_.spans(project.workspace().store.root.glob("*/*/record.json"))))
+    print_json(trace_.chrome(trace_.spans(project.workspace().store.root.glob(f"*/*/{RECORD}"))))
 
 
 def status(*, json: AsJson = False) -> None:
     """Show running and unfinished steps, and their progress."""
     from orchestrator.cli import show as show_
+    from orchestrator.run import resume
 
-    found = show_.unfinished(project.workspace().store)
+    found = resume.unfinished(project.workspace().store.root)
     if json:
         print_json(found)
     elif not found:
@@ -67,6 +69,7 @@ def report(
 ) -> None:
     """Write one offline HTML page about all recipes and runs."""
     from orchestrator import report as report_
+    from orchestrator.run.paths import REPORT
     from orchestrator.run.workspace import as_json
 
     space = project.workspace()
@@ -86,7 +89,7 @@ def report(
         serve(space.store.root, read, port)
         return
     loaded, plan = read()
-    target = out or space.store.root / "report" / "index.html"
+    target = out or space.store.root / REPORT / "index.html"
     report_.write(space.store.root, loaded, target, plan=plan)
     say(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
 

@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import shlex
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.engines.sdscripts.output_parser import OutputParser
 from orchestrator.models import blocks
-from orchestrator.run import failure_cause, preflight, resume, step_command
-from orchestrator.run.monitor import read_own
-from orchestrator.run.record import PARTIAL, PROGRESS, readings
-from orchestrator.run.store import LOCK
+from orchestrator.run import preflight, step_command
 from orchestrator.run.workspace import as_json
-from orchestrator.system import child, lock, supervisor
+from orchestrator.system import lock
 from orchestrator.system.terminal import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from orchestrator.plan.planner import Plan
     from orchestrator.recipe.loader import Loaded
     from orchestrator.run.record import Reason
-    from orchestrator.run.store import Store
     from orchestrator.run.workspace import Workspace
-    from orchestrator.system.child import Progress
-
-_TAIL_BYTES: Final = 1 << 18
 
 
 def toml(loaded: Loaded, *, origin: bool = False) -> str:
@@ -127,52 +116,6 @@ def shell(made: Plan, space: Workspace) -> str:
         lines.append(f"{env} {shlex.join(command.argv)}".strip())
         lines.append("")
     return "\n".join(lines)
-
-
-def unfinished(store: Store) -> list[dict[str, Any]]:
-    """Return what lies unfinished in the store: step, whether it runs, since when, how far, and what a rerun does with it."""
-    found: list[dict[str, Any]] = []
-    for work in sorted(store.root.glob(f"*/{PARTIAL}/*")):
-        if ".old-" in work.name or not work.is_dir():
-            continue
-        kind, _, key = work.name.rpartition("-")
-        running = child.alive(work)
-        who = lock.read(work / supervisor.CHILD) if running else None
-        since = child.started_at(work) or work.stat().st_mtime
-        entry: dict[str, Any] = {"step": f"{work.parent.parent.name}/{kind}", "key": key, "running": running}
-        entry |= {"since": since, "process": str(who or ""), "log": str(work / child.LOG)}
-        entry["next"] = _next(work, kind, running=running)
-        progress = (_said(work) if running else {}) or next(reversed(readings(work / PROGRESS)), {})
-        found.append(entry | {name: progress.get(name) for name in ("done", "total", "loss")})
-    return found
-
-
-def _next(work: Path, kind: str, *, running: bool) -> str:
-    """Return what the next run of the same recipe does with a work folder, and why."""
-    if running:
-        holder = lock.read(work.parent.parent / LOCK)
-        return f"{holder} works on it" if holder is not None and holder.alive else "a run adopts it"
-    if child.ended_well(work):
-        return "ended while nobody watched: a run judges what it left"
-    return str(resume.reason(work, kind))
-
-
-def _said(work: Path) -> dict[str, Any]:
-    """Return how far a running child is by its own log: whoever started it may be gone, and note nothing any more."""
-    read = OutputParser()
-    last: Progress | None = None
-    try:
-        with (work / child.LOG).open("rb") as log:
-            end = log.seek(0, os.SEEK_END)
-            begin = failure_cause.log_at(failure_cause.last_attempt(work))
-            for start in sorted({begin, max(begin, end - _TAIL_BYTES)}):  # the banner, and where it is now
-                log.seek(start)
-                for piece in re.split(rb"[\r\n]+", log.read(_TAIL_BYTES)):
-                    text = piece.decode("utf-8", "replace")
-                    last = read(text) or read_own(text) or last
-    except OSError:
-        return {}
-    return {"done": last.done, "total": last.total, "loss": last.loss} if last is not None and last.total else {}
 
 
 def unfinished_line(item: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks
 from orchestrator.release.scrub import base_name
+from orchestrator.run.paths import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +37,7 @@ def read_records(request: Mapping[str, Any]) -> dict[str, JSON]:
     records: dict[str, JSON] = {}
     for kind, folder in dict(request.get("folders") or {}).items():
         try:
-            records[kind] = json.loads((Path(folder) / "record.json").read_text("utf-8"))
+            records[kind] = json.loads((Path(folder) / RECORD).read_text("utf-8"))
         except (OSError, ValueError):
             continue  # the card leaves out the numbers of this step
     records.update(request.get("records") or {})

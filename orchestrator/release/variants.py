@@ -20,9 +20,9 @@ from orchestrator.recipe import Recipe
 from orchestrator.recipe.outputs import RANK_KEYS
 from orchestrator.release import grid
 from orchestrator.release.a1111 import parameters_by_prompt
-from orchestrator.report.recipe_page import VARIANTS
 from orchestrator.run import session, slots
 from orchestrator.run.context import RunContext, Status
+from orchestrator.run.paths import VARIANTS
 from orchestrator.run.runner import run_plan
 from orchestrator.system.files import write_json
 from orchestrator.system.fork_server import ForkServer

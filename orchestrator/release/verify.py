@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
 from orchestrator.release import scrub
 from orchestrator.release.bundle import BLOCKS, MANIFEST, PLAIN, SUMS, digest
+from orchestrator.run.paths import BOOKKEEPING
 from orchestrator.weights.checks import Check, CheckStatus
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.writer import hashes
@@ -41,7 +42,7 @@ _BROKEN = (
     lzma.LZMAError,
 )
 # Files of the store and of a run in the folder of a release. They are not part of it.
-_BESIDE = {BLOCKS, "record.json", "log.txt", "progress.jsonl", "request.json", "attempts.jsonl", "child.json", "exit.json"}
+_BESIDE = BOOKKEEPING | {BLOCKS}
 
 
 def verify_bundle(path: Path) -> list[Check]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.release.bundle import BLOCKS
 from orchestrator.release.facts import STAGES, weights_of
 from orchestrator.report.collect import read_json
+from orchestrator.run.paths import MEASURED, REPORT, REQUEST
 from orchestrator.system import process
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def complete(root: Path, found: ReportData) -> None:
                 wanted.setdefault(str(_remembered(root, digest)), str(file))
     if not wanted:
         return
-    folder = root / "report" / "measured"
+    folder = root / REPORT / MEASURED
     folder.mkdir(parents=True, exist_ok=True)
-    request = folder / "request.json"
+    request = folder / REQUEST
     request.write_text(json.dumps([[file, result] for result, file in wanted.items()]), "utf-8")
     code, said = process.capture((sys.executable, "-m", "orchestrator.release.block_stats", str(request)), _SECONDS)
     if code != 0:
@@ -70,4 +71,4 @@ def _brought(member: Member) -> JSON:
 
 
 def _remembered(root: Path, digest: str) -> Path:
-    return root / "report" / "measured" / f"{digest}.json"
+    return root / REPORT / MEASURED / f"{digest}.json"

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.run.record import PARTIAL, PROGRESS, RECORD, load, readings
+from orchestrator.run.paths import LOG, PARTIAL, PROGRESS, RECORD, is_replaced
+from orchestrator.run.progress_log import readings
+from orchestrator.run.record import load
 from orchestrator.system import child, supervisor
 
 if TYPE_CHECKING:
@@ -175,12 +177,12 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
     curve = read_curve(working / PROGRESS) if kind == "train" else ()
     last_line: JSON = next(reversed(readings(working / PROGRESS)), {})
     done, total = last_line.get("done", 0), last_line.get("total", 0)
-    tail = _tail(working / child.LOG) if state is State.FAILED else str(last_line.get("note") or "")
+    tail = _tail(working / LOG) if state is State.FAILED else str(last_line.get("note") or "")
     return StepView(name, kind, state, reason, working, {}, curve, done, total, tail)
 
 
 def _newest(folder: Path, pattern: str) -> Path | None:
-    found = [path for path in folder.glob(pattern) if path.is_dir() and ".old-" not in path.name]
+    found = [path for path in folder.glob(pattern) if path.is_dir() and not is_replaced(path)]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 

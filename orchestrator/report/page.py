@@ -18,7 +18,7 @@ from orchestrator.report import charts, recipe_page, tables
 from orchestrator.report.collect import State, read_json
 from orchestrator.report.images import Album
 from orchestrator.run import trace
-from orchestrator.run.record import RECORD
+from orchestrator.run.paths import RECORD
 
 if TYPE_CHECKING:
     from orchestrator.report.collect import Member, ReportData, StepView

@@ -9,6 +9,7 @@ from orchestrator.models import blocks
 from orchestrator.report import block_stats, charts, commands, tables
 from orchestrator.report.collect import State, read_json
 from orchestrator.report.images import SAMPLE
+from orchestrator.run.paths import VARIANTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from orchestrator.report.images import Album
 
 JSON = dict[str, Any]
-
-VARIANTS = "variants"
-"""Folder below a recipe's own: what ``orchestrator variants`` has drawn, a JSON file for each pair of axes."""
 
 WORDS = {
     State.DONE: "done",

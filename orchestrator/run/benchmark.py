@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import shutil
 import tempfile
 import time
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.step import StepKind
+from orchestrator.run.paths import BENCHMARKS, LOG
 from orchestrator.run.record import host
-from orchestrator.system import child, gpu, process
+from orchestrator.system import child, files, gpu, process
 from orchestrator.system.digests import canonical_json
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 STEPS = 4  # the first one compiles, allocates and warms up; the others are timed
 # What of a training changes what is trained, or what is kept of it, and not how long a step takes.
-PROBES = "probes.json"
 _SAME_TIME: tuple[str, ...] = (
     "steps",
     "seed",
@@ -155,9 +154,7 @@ def measure(recipe: Recipe, plan: Plan, space: Workspace) -> Probe:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     memo = {**_memo(space), shape(recipe, space): asdict(probe)}
-    draft = space.store.root / f"{PROBES}.{os.getpid()}"
-    draft.write_text(json.dumps(memo, indent=1), "utf-8")
-    draft.replace(space.store.root / PROBES)
+    files.write_json(space.store.root / BENCHMARKS, memo)
     return probe
 
 
@@ -182,7 +179,7 @@ def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) ->
     end = process.run(command, folder, watch)
     timed = sorted(done for done in frames if done >= 1)
     if not end.ok or len(timed) < 2 or timed[-1] == timed[0]:
-        tail = (folder / child.LOG).read_text("utf-8", "replace").splitlines()[-6:]
+        tail = (folder / LOG).read_text("utf-8", "replace").splitlines()[-6:]
         raise StepFailed(Problem(recipe.name, "the trial steps did not end well:\n      " + "\n      ".join(tail)))
     seconds = (frames[timed[-1]] - frames[timed[0]]) / (timed[-1] - timed[0])
     return Probe(round(seconds, 4), memory[0], memory[1])
@@ -207,7 +204,7 @@ def shape(recipe: Recipe, space: Workspace) -> str:
 
 def _memo(space: Workspace) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads((space.store.root / PROBES).read_text("utf-8"))
+        found = json.loads((space.store.root / BENCHMARKS).read_text("utf-8"))
         if isinstance(found, dict):
             return found
     return {}

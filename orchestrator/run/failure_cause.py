@@ -5,22 +5,20 @@ The signatures stand in ``failure_cause.toml``, in order: what is said nearer to
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import re
-import shlex
 import signal
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.run.attempt_log import by_hand, last_attempt, log_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TAIL_BYTES = 256 * 1024
-ATTEMPTS = "attempts.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +102,8 @@ def of_log(log: Path, code: int | None = None) -> Cause | None:
     return find(text, code)
 
 
-def said(code: int | None, cause: Cause | None, last: Sequence[str]) -> str:
-    """Return what a person reads: how it ended, the cause, and the last lines of the output."""
+def format_failure(code: int | None, cause: Cause | None, last: Sequence[str]) -> str:
+    """Format a failure for people: exit, cause, and the last lines of the output."""
     how = "ended" if code is None else (f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}")
     head = how if cause is None else f"{cause.what} ({cause.name}; {how})"
     if not last:
@@ -119,31 +117,3 @@ def hint(cause: Cause | None, recipe: str, log: Path) -> str:
     lines.append(f"log: {log}")
     lines.append(f"by hand: {by_hand(log.parent)}")
     return "\n    ".join(lines)
-
-
-def by_hand(work: Path) -> str:
-    """Return the last command that was tried in a work folder, for a shell: folder, environment, command."""
-    said = last_attempt(work)
-    argv, env, cwd = said.get("argv"), said.get("env"), said.get("cwd")
-    if not isinstance(argv, list):
-        return "python -m orchestrator plan RECIPE --argv  shows every command"
-    additions = [f"{name}={shlex.quote(str(value))}" for name, value in env.items()] if isinstance(env, dict) else []
-    command = " ".join([*(["env", *additions] if additions else []), shlex.join(map(str, argv))])
-    return f"cd {shlex.quote(cwd)} && {command}" if isinstance(cwd, str) else command
-
-
-def last_attempt(work: Path) -> dict[str, Any]:
-    """Return what was noted of the last attempt in a work folder; empty if nothing was. A torn line is passed over."""
-    with contextlib.suppress(OSError):
-        for line in reversed((work / ATTEMPTS).read_text("utf-8", "replace").splitlines()):
-            with contextlib.suppress(ValueError, RecursionError):
-                said = json.loads(line)
-                if isinstance(said, dict):
-                    return said
-    return {}
-
-
-def log_at(attempt: dict[str, Any]) -> int:
-    """Return where in the log an attempt's output begins; 0 if that was not noted."""
-    at = attempt.get("log_at")
-    return at if isinstance(at, int) and 0 <= at < 2**60 else 0

@@ -49,7 +49,7 @@ def no_space(folder: Path) -> str:
     return f"No space left on the disk of {folder}" if shutil.disk_usage(folder).free < FULL else ""
 
 
-class Pace:
+class ThroughputGuard:
     """Notices steps that have become much slower than they were. One long gap is none: a save, samples, a short pause."""
 
     def __init__(self, guards: Guards, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -86,7 +86,7 @@ class Pace:
         self._frames.clear()
 
 
-class Heat:
+class GpuGuard:
     """Notices a hot or full GPU; asks nvidia-smi now and then, and no more once there is none."""
 
     def __init__(self, guards: Guards, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -101,7 +101,7 @@ class Heat:
         """Why the run is to be ended: a GPU is full, and the recipe says stop."""
         return f"{self._full} (guards.full)" if self._full and self._stops else ""
 
-    def look(self) -> str:
+    def pause_reason(self) -> str:
         """Ask, if it is time to; return why the run should wait, or ""."""
         self._ask()
         if not self._hot or self._rule == "warn":

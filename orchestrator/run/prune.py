@@ -13,8 +13,7 @@ from orchestrator import engines
 from orchestrator.errors import RecipeError
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader
-from orchestrator.report.recipe_page import VARIANTS
-from orchestrator.run.record import PARTIAL, RECORD
+from orchestrator.run.paths import LATEST, PARTIAL, RECORD, VARIANTS
 from orchestrator.run.record import load as load_record
 from orchestrator.system import child
 
@@ -59,7 +58,7 @@ def stale(space: Workspace) -> tuple[list[Stale], list[str]]:
         if folders and owner.name not in owners:
             strangers.append(owner.name)
             continue
-        kept |= _of_variants(owner) | {owner / name for name in _linked(owner / "latest")}
+        kept |= _of_variants(owner) | {owner / name for name in _linked(owner / LATEST)}
         found += [_measured(path) for path in folders if path not in kept and not child.alive(path)]
     return sorted(found, key=lambda one: -one.bytes), strangers
 
@@ -75,7 +74,7 @@ def remove(space: Workspace, found: list[Stale]) -> None:
             (one.folder / RECORD).unlink(missing_ok=True)
             shutil.rmtree(one.folder)
         for owner in owners:
-            link = space.store.root / owner / "latest"
+            link = space.store.root / owner / LATEST
             if link.is_symlink() and not link.exists():
                 link.unlink()
 

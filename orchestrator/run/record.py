@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -13,24 +12,11 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.system import child, gpu, supervisor
+from orchestrator.system import gpu
 from orchestrator.system.digests import canonical_json
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-RECORD, PARTIAL, PROGRESS = "record.json", ".partial", "progress.jsonl"
-# What is about the work, and no output of it.
-BOOKKEEPING = {
-    RECORD,
-    PROGRESS,
-    child.LOG,
-    supervisor.CHILD,
-    supervisor.EXIT,
-    supervisor.LOCK,
-    "request.json",
-    "attempts.jsonl",
-}
 
 
 class Why(StrEnum):
@@ -134,52 +120,8 @@ def _output(name: str, out: object) -> bool:
     return inside and isinstance(out, dict) and isinstance(out.get("sha256"), str) and isinstance(out.get("bytes"), int)
 
 
-def readings(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a progress.jsonl that have whole numbers as ``done`` and ``total``; torn ones are passed over."""
-    found: list[dict[str, Any]] = []
-    try:
-        text = path.read_text("utf-8", "replace")
-    except OSError:
-        return []
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            value = json.loads(line)
-            if isinstance(value, dict) and all(isinstance(value.get(name), int) for name in ("done", "total")):
-                found.append(value)
-    return found
-
-
 def host() -> dict[str, Any]:
     """Return what a record says of the machine."""
     name, driver = gpu.name_and_driver()
     said = {"node": platform.node(), "system": platform.platform(), "python": sys.version.split()[0]}
     return {**said, "cpus": os.cpu_count() or 1, "gpu": name, "driver": driver}
-
-
-def sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def drafts(folder: Path) -> list[Path]:
-    """Return what writers who were killed, or whose disk was full, left: drafts of the store's own files, hidden ``.part``."""
-    found = []
-    for path in folder.iterdir():
-        ours = path.name not in BOOKKEEPING and path.name.removeprefix(".").rpartition(".")[0] in BOOKKEEPING
-        if ours or (path.name.startswith(".") and path.suffix == ".part"):
-            found.append(path)
-    return sorted(found)
-
-
-def write(path: Path, value: Any) -> None:
-    """Write JSON so that it is there whole or not at all, also after a power cut."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    sync(path.parent)

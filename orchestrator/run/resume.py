@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING
+import os
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator import engines
-from orchestrator.run import failure_cause
+from orchestrator.engines.sdscripts.output_parser import OutputParser
+from orchestrator.run.attempt_log import last_attempt, log_at
+from orchestrator.run.paths import CHILD, EXIT, LOCK, LOG, PARTIAL, PROGRESS, is_replaced
+from orchestrator.run.progress_log import read_own, readings
 from orchestrator.run.record import Reason, Why
-from orchestrator.system import child, lock, supervisor
+from orchestrator.system import child, lock
 from orchestrator.system.files import unused_path
 from orchestrator.weights.io.safetensors_io import non_finite_tensors
 
@@ -17,20 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from orchestrator.system.child import Progress
+
 TRAIN = "train"
+_TAIL_BYTES: Final = 1 << 18
 
 
 def how_ended(work: Path) -> str:
     """Return how the last child in ``work`` ended, as "the attempt of 10:12 was killed by signal 9"; "" if none was begun."""
-    last = failure_cause.last_attempt(work)
+    last = last_attempt(work)
     at = last.get("at")
     when = f"the attempt of {lock.format_time(at)}" if isinstance(at, int | float) else "an earlier attempt"
     code: object = None
     with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
-        code = json.loads((work / supervisor.EXIT).read_text("utf-8")).get("code")
+        code = json.loads((work / EXIT).read_text("utf-8")).get("code")
     if isinstance(code, int):
         return f"{when} {'was killed by signal' if code < 0 else 'ended with exit code'} {abs(code)}"
-    if (work / supervisor.CHILD).exists():
+    if (work / CHILD).exists():
         return f"{when} was cut off: nobody saw its end"
     return f"{when} has left no result" if last else ""
 
@@ -69,10 +77,56 @@ def reason(work: Path, kind: str, engine: str = "") -> Reason:
 def others(work: Path) -> str:
     """Return what is known of work on the same step with other settings, in a folder of another key; "" if there is none."""
     kind = work.name.rpartition("-")[0]
-    found = [path for path in sorted(work.parent.glob(f"{kind}-*")) if path != work and ".old-" not in path.name]
+    found = [path for path in sorted(work.parent.glob(f"{kind}-*")) if path != work and not is_replaced(path)]
     for path in found:
         if child.alive(path):
-            who = lock.read(path / supervisor.CHILD)
+            who = lock.read(path / CHILD)
             return f"with other settings it still runs, as {who or 'another process'}"
     begun = [path.name for path in found if how_ended(path)]
     return f"{begun[-1]} was begun with other settings, and stays" if begun else ""
+
+
+def unfinished(root: Path) -> list[dict[str, Any]]:
+    """Return the unfinished work below ``runs/``: step, process, progress, and what the next run does with it."""
+    entries: list[dict[str, Any]] = []
+    for work in sorted(root.glob(f"*/{PARTIAL}/*")):
+        if is_replaced(work) or not work.is_dir():
+            continue
+        kind, _, key = work.name.rpartition("-")
+        running = child.alive(work)
+        holder = lock.read(work / CHILD) if running else None
+        since = child.started_at(work) or work.stat().st_mtime
+        entry: dict[str, Any] = {"step": f"{work.parent.parent.name}/{kind}", "key": key, "running": running}
+        entry |= {"since": since, "process": str(holder or ""), "log": str(work / LOG)}
+        entry["next"] = _next(work, kind, running=running)
+        progress = (_progress(work) if running else {}) or next(reversed(readings(work / PROGRESS)), {})
+        entries.append(entry | {name: progress.get(name) for name in ("done", "total", "loss")})
+    return entries
+
+
+def _next(work: Path, kind: str, *, running: bool) -> str:
+    """Return what the next run of the same recipe does with a work folder, and why."""
+    if running:
+        holder = lock.read(work.parent.parent / LOCK)
+        return f"{holder} works on it" if holder is not None and holder.alive else "a run adopts it"
+    if child.ended_well(work):
+        return "ended while nobody watched: a run judges what it left"
+    return str(reason(work, kind))
+
+
+def _progress(work: Path) -> dict[str, Any]:
+    """Return the progress of a running child by its log, because no orchestrator may be there to write progress.jsonl."""
+    parse = OutputParser()
+    last: Progress | None = None
+    try:
+        with (work / LOG).open("rb") as log:
+            end = log.seek(0, os.SEEK_END)
+            begin = log_at(last_attempt(work))
+            for start in sorted({begin, max(begin, end - _TAIL_BYTES)}):  # the banner, and where it is now
+                log.seek(start)
+                for piece in re.split(rb"[\r\n]+", log.read(_TAIL_BYTES)):
+                    text = piece.decode("utf-8", "replace")
+                    last = parse(text) or read_own(text) or last
+    except OSError:
+        return {}
+    return {"done": last.done, "total": last.total, "loss": last.loss} if last is not None and last.total else {}

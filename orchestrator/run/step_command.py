@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestrator import engines
 from orchestrator.plan.step import Step, StepKind
+from orchestrator.run.paths import REQUEST
 from orchestrator.system.process import Command
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from orchestrator.plan.planner import Plan
     from orchestrator.recipe import Recipe
     from orchestrator.run.store import Store
-
-REQUEST = "request.json"
 
 
 def command(step: Step, plan: Plan, store: Store, root: Path, state: Path | None = None) -> Command:

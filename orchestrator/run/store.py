@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import shutil
 import time
@@ -17,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.step import SCHEMA, Step, StepKind
-from orchestrator.run import failure_cause, resume
-from orchestrator.run.record import BOOKKEEPING, PARTIAL, RECORD, Reason, Record, Why, drafts, host, load, sync, write
-from orchestrator.system import child, supervisor
-from orchestrator.system import lock as owner
+from orchestrator.run import paths, resume
+from orchestrator.run.attempt_log import last_attempt
+from orchestrator.run.record import Reason, Record, Why, host, load
+from orchestrator.system import child, files, lock
 from orchestrator.system.digests import Digests
 
 if TYPE_CHECKING:
@@ -29,9 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.plan.planner import Plan
-
-
-LOCK = ".lock"
+    from orchestrator.run.attempt_log import Attempt
 
 
 class Store:
@@ -40,7 +37,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         """Use ``root``; nothing is created before a run."""
         self.root = root
-        self.digests = Digests(root / "digests.json")
+        self.digests = Digests(root / paths.DIGESTS)
         self._early: dict[tuple[str, int, int, int], str] = {}
 
     def folder(self, step: Step) -> Path:
@@ -49,14 +46,14 @@ class Store:
 
     def work(self, step: Step) -> Path:
         """Return where the step is worked on; found again by its key."""
-        return self.root / step.owner / PARTIAL / step.folder
+        return self.root / step.owner / paths.PARTIAL / step.folder
 
     def record(self, step: Step) -> Record | None:
         """Return the record of a finished step; None if there is none that can be read and is this step's."""
         return self._read(self.folder(step), step)
 
     def _read(self, folder: Path, step: Step) -> Record | None:
-        record = load(folder / RECORD)
+        record = load(folder / paths.RECORD)
         return record if record is not None and record.key == step.key and record.schema == SCHEMA else None
 
     def damage(self, step: Step, record: Record, *, verify: bool = False) -> str:
@@ -66,7 +63,7 @@ class Store:
             try:
                 if (folder / name).stat().st_size != out["bytes"]:
                     return name
-                if verify and self._digest(folder / name) != out["sha256"]:
+                if verify and files.sha256(folder / name) != out["sha256"]:
                     return name
             except OSError:
                 return name
@@ -76,7 +73,7 @@ class Store:
         """Return why a step has to run, judged by what lies in the store now; None if it is done."""
         work = self.work(step)
         if work.is_dir() and child.alive(work):
-            return Reason(Why.ADOPT, f"since {owner.format_time(child.started_at(work) or 0.0)}")
+            return Reason(Why.ADOPT, f"since {lock.format_time(child.started_at(work) or 0.0)}")
         if forced:
             return Reason(Why.FORCED)
         record = self.record(step)
@@ -120,7 +117,7 @@ class Store:
 
     def _other_inputs(self, step: Step, plan: Plan) -> bool:
         """Return whether the last attempt at a step worked on other inputs than are recorded now."""
-        return bool(failure_cause.last_attempt(self.work(step)).get("inputs") != self.inputs(step, plan))
+        return bool(last_attempt(self.work(step)).get("inputs") != self.inputs(step, plan))
 
     def inputs(self, step: Step, plan: Plan) -> dict[str, str | None]:
         """Return the digests of what a step reads from other steps, as they are recorded now."""
@@ -128,8 +125,8 @@ class Store:
         return {need: record.digest() if record is not None else None for need, record in records.items()}
 
     def begin(self, step: Step) -> Path:
-        """Return the step's work folder, with whatever an earlier attempt left in it."""
-        gitignore = self.root / ".gitignore"
+        """Return the step's work folder, with the files of earlier attempts in it."""
+        gitignore = self.root / paths.GITIGNORE
         if not gitignore.exists():
             self.root.mkdir(parents=True, exist_ok=True)
             gitignore.write_text("*\n", "utf-8")
@@ -138,44 +135,42 @@ class Store:
         return work
 
     def digest_early(self, step: Step) -> None:
-        """Read, and put safely on the disk, outputs that are whole already; ``commit`` finds their digests remembered."""
-        with contextlib.suppress(OSError):  # whatever it is, commit meets it again and says so
+        """Digest outputs that are complete before their program has ended, so that ``commit`` need not."""
+        with contextlib.suppress(OSError):  # commit reads the file again and reports the error
             for path in (self.work(step) / name for name in step.outputs):
                 if path.is_file():
-                    place = _place(path)
-                    self._early[place] = self._digest(path, sync=True)
+                    fingerprint = _fingerprint(path)
+                    self._early[fingerprint] = _synced_digest(path)
 
-    def commit(self, step: Step, plan: Plan, argv: tuple[str, ...], started: float, **said: Any) -> Record:
-        """Check the promised outputs, write the record, and let the folder appear by rename.
+    def commit(
+        self,
+        step: Step,
+        plan: Plan,
+        attempt: Attempt,
+        *,
+        attempts: int = 1,
+        changes: dict[str, Any] | None = None,
+        slot: str = "",
+        waited: float = 0.0,
+    ) -> Record:
+        """Check the outputs, write the record, and rename the work folder to its final name.
 
         Args:
             step: the step that has ended well.
-            plan: where the steps it needs stand.
-            argv: the command that ran.
-            started: when, in seconds since the epoch.
-            said: resumed_from, attempts, changes (what a retry changed), slot, waited.
+            plan: the plan with the steps that it needs.
+            attempt: the run of its command that ended well.
+            attempts: number of that attempt.
+            changes: training keys that a retry changed.
+            slot: name of the slot it ran in.
+            waited: seconds it was ready before it got the slot.
 
         Raises:
-            StepFailed: a promised output is missing or empty.
+            StepFailed: an output is missing or empty, or the record of a needed step is gone.
         """
         work = self.work(step)
-        for draft in drafts(work):  # of writers who were killed: a bundle holds nothing that its SHA256SUMS does not list
+        for draft in _drafts(work):  # a bundle holds only files that its SHA256SUMS lists
             shutil.rmtree(draft) if draft.is_dir() and not draft.is_symlink() else draft.unlink(missing_ok=True)
-        outputs: dict[str, dict[str, Any]] = {}
-        missing: list[Problem] = []
-        for pattern in step.outputs:
-            files = sorted(path for path in work.glob(pattern) if path.is_file() and path.name not in BOOKKEEPING)
-            if not any(path.stat().st_size for path in files):
-                missing.append(Problem(step.name, f"ended well but left no {pattern}", f"its output: {work / child.LOG}"))
-            for path in files:
-                if (name := path.relative_to(work).as_posix()) in outputs:
-                    continue  # another pattern has met it
-                outputs[name] = {
-                    "sha256": self._early.pop(_place(path), "") or self._digest(path, sync=True),
-                    "bytes": path.stat().st_size,
-                }
-        if missing:
-            raise StepFailed(missing)
+        outputs = self._outputs(step)
         inputs: dict[str, str] = {}
         for need, digest in self.inputs(step, plan).items():
             if digest is None:
@@ -191,66 +186,99 @@ class Store:
             sources={source.role: source.digest for source in step.sources},
             inputs=inputs,
             outputs=outputs,
-            argv=list(argv),
-            started=started,
-            seconds=round(time.time() - started, 3),
-            resumed_from=said.get("resumed_from"),
-            attempts=said.get("attempts", 1),
-            changes=dict(said.get("changes", {})),
+            argv=list(attempt.argv),
+            started=attempt.started,
+            seconds=round(time.time() - attempt.started, 3),
+            resumed_from=attempt.resumed_from,
+            attempts=attempts,
+            changes=changes or {},
             engine=f"{engine} {engines.get(engine).version()}" if engine else "",
             host=host(),
             lane=step.lane,
-            slot=said.get("slot", ""),
-            waited=said.get("waited", 0.0),
+            slot=slot,
+            waited=waited,
         )
         if step.kind is StepKind.TRAIN:
-            for state in work.glob("*-state"):
-                shutil.rmtree(state, ignore_errors=True)  # nothing is resumed from a finished training
-            if plan.recipes[step.recipe].training.save_every_n_steps is None:
-                for beside in work.glob(f"{step.recipe}-step*.safetensors"):
-                    beside.unlink(missing_ok=True)  # sd-scripts saves a state only together with the LoRA
-        write(work / RECORD, dataclasses.asdict(record))
-        self._appear(step)
+            _remove_states(work, step.recipe, keep_files=plan.recipes[step.recipe].training.save_every_n_steps is not None)
+        files.write_json(work / paths.RECORD, dataclasses.asdict(record), sync=True)
+        self._publish(step)
         return record
 
-    def _appear(self, step: Step) -> None:
+    def _outputs(self, step: Step) -> dict[str, dict[str, Any]]:
+        """Return digest and size of every output in the work folder; StepFailed if one is missing or empty."""
+        work = self.work(step)
+        outputs: dict[str, dict[str, Any]] = {}
+        missing: list[Problem] = []
+        for pattern in step.outputs:
+            matches = sorted(path for path in work.glob(pattern) if path.is_file() and path.name not in paths.BOOKKEEPING)
+            if not any(path.stat().st_size for path in matches):
+                missing.append(Problem(step.name, f"ended well but left no {pattern}", f"its output: {work / paths.LOG}"))
+            for path in matches:
+                name = path.relative_to(work).as_posix()
+                if name not in outputs:
+                    digest = self._early.pop(_fingerprint(path), "") or _synced_digest(path)
+                    outputs[name] = {"sha256": digest, "bytes": path.stat().st_size}
+        if missing:
+            raise StepFailed(missing)
+        return outputs
+
+    def _publish(self, step: Step) -> None:
         """Rename the work folder to its final name; an earlier result of the same key gives way first."""
         work, folder = self.work(step), self.folder(step)
         if folder.exists():
-            old = work.with_name(f"{work.name}.old-{time.time_ns()}")
+            old = paths.replaced(work, time.time_ns())
             folder.rename(old)
             work.rename(folder)
             shutil.rmtree(old, ignore_errors=True)
         else:
             work.rename(folder)
-        for name in (supervisor.CHILD, supervisor.EXIT, supervisor.LOCK):  # they kept a late supervisor from starting
+        for name in (paths.CHILD, paths.EXIT, paths.CHILD_LOCK):  # they kept a late supervisor from starting
             (folder / name).unlink(missing_ok=True)
-        sync(folder.parent)
+        files.sync_folder(folder.parent)
         if step.kind is StepKind.RELEASE:
-            latest = folder.parent / "latest"
-            draft = folder.parent / f".latest-{os.getpid()}-{time.time_ns()}"
-            draft.symlink_to(folder.name)
-            draft.replace(latest)
+            with files.draft(folder.parent / paths.LATEST) as link:
+                link.unlink(missing_ok=True)
+                link.symlink_to(folder.name)
 
     def recover(self, step: Step) -> bool:
         """Finish a commit that a crash cut off between record and rename; return whether there was one."""
         if self._read(self.work(step), step) is None:
             return False
-        self._appear(step)
+        self._publish(step)
         return True
 
-    def _digest(self, path: Path, *, sync: bool = False) -> str:
-        with path.open("rb") as file:
-            if sync:
-                os.fsync(file.fileno())
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
     def lock(self, owners: Iterable[str], lost: Callable[[str], None] = lambda _: None) -> AbstractContextManager[None]:
-        """Hold the locks of several owners (``owner.hold``). NotReady if another orchestrator works on one of them."""
-        return owner.hold([self.root / name / LOCK for name in sorted(owners)], lost)
+        """Hold the locks of several owners (``lock.hold``). NotReady if another orchestrator works on one of them."""
+        return lock.hold([self.root / name / paths.LOCK for name in sorted(owners)], lost)
 
 
-def _place(path: Path) -> tuple[str, int, int, int]:
-    """Return what tells one content of a file from the next: path, size, time, inode."""
+def _fingerprint(path: Path) -> tuple[str, int, int, int]:
+    """Return path, size, time and inode of a file: they change with its content."""
     stat = path.stat()
     return str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def _synced_digest(path: Path) -> str:
+    """Put a file safely on the disk and return its SHA-256."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return files.sha256(path)
+
+
+def _drafts(work: Path) -> list[Path]:
+    """Return the drafts that killed writers left: of the store's own files (NAME.PID), and hidden ``.part`` files."""
+    drafts = []
+    for path in work.iterdir():
+        ours = path.name not in paths.BOOKKEEPING and path.name.removeprefix(".").rpartition(".")[0] in paths.BOOKKEEPING
+        if ours or (path.name.startswith(".") and path.suffix == files.DRAFT_SUFFIX):
+            drafts.append(path)
+    return sorted(drafts)
+
+
+def _remove_states(work: Path, recipe: str, *, keep_files: bool) -> None:
+    """Remove the training states, and the files that sd-scripts saves beside each state unless the recipe wants them."""
+    for state in work.glob("*-state"):
+        shutil.rmtree(state, ignore_errors=True)
+    if not keep_files:
+        for file in work.glob(f"{recipe}-step*.safetensors"):
+            file.unlink(missing_ok=True)

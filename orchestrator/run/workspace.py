@@ -12,7 +12,7 @@ from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader as load
-from orchestrator.run import guards
+from orchestrator.run import guards, paths
 from orchestrator.run.store import Store
 
 if TYPE_CHECKING:
@@ -197,4 +197,4 @@ def final(plan: Plan, store: Store) -> list[Path]:
     """Return the release folders of a finished plan: of all recipes together, or of the one."""
     releases = [step for step in plan.steps if step.kind is StepKind.RELEASE]
     together = [step for step in releases if not step.recipe] or releases
-    return [store.folder(step).parent / "latest" for step in together]
+    return [store.folder(step).parent / paths.LATEST for step in together]

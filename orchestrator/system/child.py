@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOG = "log.txt"
+ATTEMPTS = "attempts.jsonl"
+REQUEST = "request.json"
 POLL_SECONDS = 0.05
 SAVED = "the model is saved"
 """Note of a progress that was read after the output file was written: the child is about to exit."""

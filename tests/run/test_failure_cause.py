@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.run import failure_cause
+from orchestrator.run import attempt_log, failure_cause, paths
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "data" / "recordings"
 TEXTS = {
@@ -105,20 +105,20 @@ def test_only_the_last_attempt_is_judged(tmp_path: Path) -> None:
         {"argv": ["a"], "log_at": 0},
         {"argv": ["python", "a b.py"], "cwd": "/x y", "env": {"A": "1 2"}, "log_at": before},
     ]
-    (tmp_path / failure_cause.ATTEMPTS).write_text("".join(json.dumps(one) + "\n" for one in attempts), "utf-8")
+    (tmp_path / paths.ATTEMPTS).write_text("".join(json.dumps(one) + "\n" for one in attempts), "utf-8")
     found = failure_cause.of_log(log, 1)
     assert found is not None
     assert found.name == "disk full"
-    assert failure_cause.by_hand(tmp_path) == "cd '/x y' && env A='1 2' python 'a b.py'"
+    assert attempt_log.by_hand(tmp_path) == "cd '/x y' && env A='1 2' python 'a b.py'"
 
 
 def test_the_text_a_person_reads() -> None:
     cause = failure_cause.find(TEXTS["out of GPU memory"], 1)
-    said = failure_cause.said(1, cause, ["first", "second"])
+    said = failure_cause.format_failure(1, cause, ["first", "second"])
     assert said == (
         "the GPU's memory is full (out of GPU memory; ended with exit code 1); the last lines of its output:\n      first\n      second"  # noqa: E501
     )
-    assert failure_cause.said(1, None, []) == "ended with exit code 1; it printed nothing"
+    assert failure_cause.format_failure(1, None, []) == "ended with exit code 1; it printed nothing"
 
 
 def test_a_hint_names_the_recipe(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import harness
 from orchestrator.recipe import Guards
 from orchestrator.run import guards
 from orchestrator.run.context import RunContext
-from orchestrator.run.monitor import Journal, predicted
+from orchestrator.run.monitor import StepMonitor, predicted
 from orchestrator.run.workspace import Selection, Workspace, predict
 from orchestrator.system import process
 from orchestrator.system.child import ChildCallbacks, LogWatcher, Progress
@@ -61,7 +61,7 @@ def test_pictures_of_one_colour(tmp_path: Path) -> None:
 def test_a_collapse_of_the_pace_is_said_once() -> None:
     said: list[str] = []
     now = [0.0]
-    pace = guards.Pace(Guards(slow_factor=3.0), said.append, lambda: now[0])
+    pace = guards.ThroughputGuard(Guards(slow_factor=3.0), said.append, lambda: now[0])
     for step in range(60):
         now[0] += 1.0 if step < 30 else 4.0
         pace.step(step)
@@ -72,7 +72,7 @@ def test_a_collapse_of_the_pace_is_said_once() -> None:
 def test_a_collapse_of_the_pace_ends_the_run_where_the_recipe_says_so() -> None:
     now = [0.0]
     for rule, ends in (("warn", ""), ("stop", "the pace has collapsed (guards.slow)")):
-        pace = guards.Pace(Guards(slow=rule), lambda _: None, lambda: now[0])  # type: ignore[arg-type]
+        pace = guards.ThroughputGuard(Guards(slow=rule), lambda _: None, lambda: now[0])  # type: ignore[arg-type]
         for step in range(60):
             now[0] += 1.0 if step < 30 else 9.0
             assert pace.fault == "" or step > 30
@@ -83,7 +83,7 @@ def test_a_collapse_of_the_pace_ends_the_run_where_the_recipe_says_so() -> None:
 def test_a_steady_pace_is_not() -> None:
     said: list[str] = []
     now = [0.0]
-    pace = guards.Pace(Guards(), said.append, lambda: now[0])
+    pace = guards.ThroughputGuard(Guards(), said.append, lambda: now[0])
     for step in range(100):
         now[0] += 1.0 + (step % 7) * 0.3
         pace.step(step)
@@ -93,7 +93,7 @@ def test_a_steady_pace_is_not() -> None:
 def test_the_pace_is_compared_with_the_fastest_stretch_and_not_with_the_first() -> None:
     said: list[str] = []
     now = [0.0]
-    pace = guards.Pace(Guards(), said.append, lambda: now[0])
+    pace = guards.ThroughputGuard(Guards(), said.append, lambda: now[0])
     for step in range(60):
         now[0] += 8.0 if step < 12 else 1.0 if step < 30 else 9.0
         pace.step(step)
@@ -105,7 +105,7 @@ def test_the_pace_is_compared_with_the_fastest_stretch_and_not_with_the_first() 
 def test_one_long_gap_is_no_collapse_of_the_pace() -> None:
     """Samples are drawn, a state is saved, or whoever counts the steps was stopped."""
     now = [0.0]
-    pace = guards.Pace(Guards(slow="stop"), lambda _: None, lambda: now[0])
+    pace = guards.ThroughputGuard(Guards(slow="stop"), lambda _: None, lambda: now[0])
     for step in range(60):
         now[0] += 600.0 if step in (20, 30, 45) else 1.0
         pace.step(step)
@@ -113,21 +113,21 @@ def test_one_long_gap_is_no_collapse_of_the_pace() -> None:
 
 
 class Training:
-    """A training under a clock of its own: its journal, and the watcher that hands it what the trainer says."""
+    """A training under a clock of its own: its monitor, and the watcher that hands it what the trainer says."""
 
     def __init__(self, cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> None:
         cats.recipe("cat-lora", "lora", '[guards]\nslow = "stop"\n')
         space = cats.space()
         plan = space.plan(space.load(Selection(("cat-lora",))))
         self.time, self.done = 0.0, 0
-        monkeypatch.setattr(guards, "Pace", functools.partial(guards.Pace, clock=lambda: self.time))
+        monkeypatch.setattr(guards, "ThroughputGuard", functools.partial(guards.ThroughputGuard, clock=lambda: self.time))
         context = RunContext(plan, space.store, space.root, cats.observer)
-        self.journal = Journal(context, plan.by_name["cat-lora/train"], None, cats.root)
+        self.monitor = StepMonitor(context, plan.by_name["cat-lora/train"], cats.root)
 
     def says(self, steps: int) -> list[str]:
         """Return what the trainer prints in that many steps."""
         self.done += steps
-        return [f'PROGRESS {{"done": {done}, "total": 900}}' for done in range(self.done - steps + 1, self.done + 1)]
+        return [f"steps: {done}/900 avr_loss=0.1" for done in range(self.done - steps + 1, self.done + 1)]
 
     def feed(self, watcher: LogWatcher, steps: int, seconds: float) -> str:
         """Do so many steps, read as they are done; return the fault."""
@@ -144,7 +144,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
 
 
 def test_a_training_whose_pace_collapses_is_ended(training: Training) -> None:
-    with training.journal as watch:
+    with training.monitor as watch:
         watcher = LogWatcher(watch)
         assert training.feed(watcher, 20, 1.0) == ""
         assert training.feed(watcher, 20, 9.0) == "the pace has collapsed (guards.slow)"
@@ -152,7 +152,7 @@ def test_a_training_whose_pace_collapses_is_ended(training: Training) -> None:
 
 def test_steps_that_had_been_done_before_their_log_was_read_are_no_pace(training: Training) -> None:
     """An adopted training: the backlog is read in no time, and in several parts where it is long."""
-    with training.journal as watch:
+    with training.monitor as watch:
         watcher = LogWatcher(watch)
         for part in range(12):
             training.time += 0.001
@@ -163,7 +163,7 @@ def test_steps_that_had_been_done_before_their_log_was_read_are_no_pace(training
 
 def test_a_training_that_was_paused_has_not_become_slow(training: Training) -> None:
     """Heat may pause it every few steps."""
-    with training.journal as watch:
+    with training.monitor as watch:
         watcher = LogWatcher(watch)
         assert training.feed(watcher, 20, 1.0) == ""
         for _ in range(4):
@@ -181,7 +181,7 @@ def test_a_hot_gpu_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     said: list[str] = []
-    guards.Heat(Guards(), said.append).look()
+    guards.GpuGuard(Guards(), said.append).pause_reason()
     assert said == ["the GPU is at 93 °C (guards.max_gpu_celsius = 90); memory 11800 of 12288 MB"]
 
 
@@ -194,11 +194,11 @@ def test_a_full_gpu_is_said_once_and_ends_the_run_where_the_recipe_says_so(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     said: list[str] = []
-    heat = guards.Heat(Guards.model_validate({"full": rule}), said.append, lambda: now[0])
+    heat = guards.GpuGuard(Guards.model_validate({"full": rule}), said.append, lambda: now[0])
     for megabytes, lines in ((11800, 0), (12200, 1), (12200, 1)):
         used.write_text(f"{megabytes}\n", "utf-8")
         now[0] += guards.HEAT_EVERY_SECONDS
-        assert heat.look() == ""
+        assert heat.pause_reason() == ""
         assert len(said) == lines
         assert heat.fault.startswith(ended if lines else "")
     assert said[0].startswith("12200 of 12288 MB of the GPU's memory are in use (guards.max_gpu_memory = 0.97); ")
@@ -210,12 +210,12 @@ def test_a_hot_gpu_pauses_the_run_where_the_recipe_says_so(tmp_path: Path, monke
     program.write_text(f"#!/bin/sh\nread d < '{degrees}'; echo \"$d, 11800, 12288\"\n", "utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    heat = guards.Heat(Guards(hot="pause"), lambda _: None, lambda: now[0])
+    heat = guards.GpuGuard(Guards(hot="pause"), lambda _: None, lambda: now[0])
     waits = []
     for celsius in (80, 93, 88, 84, 88):
         degrees.write_text(f"{celsius}\n", "utf-8")
         now[0] += guards.HEAT_EVERY_SECONDS
-        waits.append(bool(heat.look()))
+        waits.append(bool(heat.pause_reason()))
     assert waits == [False, True, True, False, False]
 
 
@@ -234,8 +234,8 @@ def test_a_training_waits_for_the_room_that_its_next_save_needs(tmp_path: Path, 
     size = predict(plan.recipes["cat-lora"], space.inputs)["tensor_bytes"]
     free = 0
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    with Journal(
-        RunContext(plan, space.store, space.root, cats.observer), plan.by_name["cat-lora/train"], None, tmp_path
+    with StepMonitor(
+        RunContext(plan, space.store, space.root, cats.observer), plan.by_name["cat-lora/train"], tmp_path
     ) as watch:
         for done, needed in ((0, 7 * size), (19, 7 * size), (20, size), (25, size)):
             watch.progress(Progress(done, 25))
@@ -254,7 +254,7 @@ def test_a_step_that_recipes_share_waits_for_room_by_the_guards_of_the_recipe_th
     space = cats.space()
     plan = space.plan(space.load(Selection(("all",))))
     context = RunContext(plan, space.store, space.root, cats.observer)
-    with Journal(context, plan.by_name["cat/dataset"], None, tmp_path) as watch:
+    with StepMonitor(context, plan.by_name["cat/dataset"], tmp_path) as watch:
         assert watch.pause_reason is not None
         assert watch.pause_reason().endswith(f"waits for {10**9} MB (guards.min_free_mb)")
         cats.recipe("cat-dora", "lora", "[guards]\nmin_free_mb = 0\n")

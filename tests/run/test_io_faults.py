@@ -16,7 +16,7 @@ import harness
 from orchestrator import cli
 from orchestrator.run import preflight
 from orchestrator.run.context import Status
-from orchestrator.run.record import RECORD
+from orchestrator.run.paths import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -186,6 +186,7 @@ def test_files_removed_or_truncated_under_us_are_noticed(tmp_path: Path, monkeyp
 
 def test_a_torn_line_in_a_progress_file_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator.cli import show  # noqa: PLC0415
+    from orchestrator.run import resume  # noqa: PLC0415
 
     project = harness.make(tmp_path / "p", monkeypatch)
     project.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
@@ -193,7 +194,7 @@ def test_a_torn_line_in_a_progress_file_is_passed_over(tmp_path: Path, monkeypat
     work = next((tmp_path / "p" / "runs" / "cat-lora" / ".partial").glob("train-*"))
     with (work / "progress.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"t": 1.0, "do')
-    found = show.unfinished(project.space().store)
+    found = resume.unfinished(project.root / "runs")
     assert [(item["step"], item["running"], item["done"]) for item in found] == [("cat-lora/train", False, 11)]
     assert show.unfinished_line(found[0]).startswith("unfinished  cat-lora/train  since ")
 

@@ -40,7 +40,7 @@ def work(cats: harness.Project) -> Path:
 
 
 def status(cats: harness.Project) -> list[str]:
-    return [show.unfinished_line(item) for item in show.unfinished(cats.space().store)]
+    return [show.unfinished_line(item) for item in resume.unfinished(cats.root / "runs")]
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_status_sees_how_far_a_training_is_whose_orchestrator_is_gone(
     cats: harness.Project, running: subprocess.Popen[bytes]
 ) -> None:
     until = time.monotonic() + 60
-    while (found := show.unfinished(cats.space().store)[0])["done"] is None and time.monotonic() < until:
+    while (found := resume.unfinished(cats.root / "runs")[0])["done"] is None and time.monotonic() < until:
         time.sleep(0.05)
     assert not (work(cats) / "progress.jsonl").exists(), "nobody has noted it"
     assert 1 <= found["done"] <= found["total"] == 20
@@ -75,7 +75,7 @@ def test_status_sees_how_far_a_training_is_whose_orchestrator_is_gone(
     assert re.match(rf"running +cat-lora/train  process {running.pid} on \S+ since [\d: -]+  \d+/20  loss 0\.1000", line), line
     assert line.endswith("a run adopts it")
     with cats.space().store.lock(["cat-lora"]):
-        found = show.unfinished(cats.space().store)[0]
+        found = resume.unfinished(cats.root / "runs")[0]
     assert str(found["next"]).startswith(f"process {os.getpid()} on ")
     assert str(found["next"]).endswith(" works on it")
 

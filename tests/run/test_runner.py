@@ -6,16 +6,17 @@ import json
 import re
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 import harness
 from orchestrator.errors import NotReady, StepFailed
 from orchestrator.release import verify
+from orchestrator.run.attempt_log import Attempt
 from orchestrator.run.context import Status
-from orchestrator.run.store import Store
-from orchestrator.system import child, process, supervisor
+from orchestrator.system import child, files, process, supervisor
+from orchestrator.system.child import Exit
 from orchestrator.weights.checks import CheckStatus
 
 if TYPE_CHECKING:
@@ -43,18 +44,18 @@ def test_another_card_template_makes_the_card_anew(cats: harness.Project) -> Non
 
 
 def test_every_output_is_read_once_when_it_is_committed(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Path] = []
-    real = Store._digest
+    digested: list[Path] = []
+    real = files.sha256
 
-    def digest(self: Store, path: Path, **how: Any) -> str:
+    def sha256(path: Path) -> str:
         if path.parent.name.startswith("release-"):
-            seen.append(path)
-        return real(self, path, **how)
+            digested.append(path)
+        return real(path)
 
-    monkeypatch.setattr(Store, "_digest", digest)
+    monkeypatch.setattr(files, "sha256", sha256)
     cats.run("cat-lora")
-    assert seen
-    assert len(seen) == len(set(seen))
+    assert digested
+    assert len(digested) == len(set(digested))
 
 
 def test_a_recipe_runs_to_its_release_and_then_does_nothing(cats: harness.Project) -> None:
@@ -185,7 +186,7 @@ def test_an_empty_file_is_no_output(cats: harness.Project) -> None:
     step = plan.by_name["cat-lora/train"]
     (space.store.begin(step) / "cat-lora.safetensors").touch()
     with pytest.raises(StepFailed, match=re.escape("ended well but left no cat-lora.safetensors")):
-        space.store.commit(step, plan, (), 0.0)
+        space.store.commit(step, plan, Attempt((), None, 0.0, Exit(0)))
     assert space.store.work(step).is_dir()
     assert not space.store.folder(step).exists()
 

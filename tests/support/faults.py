@@ -21,7 +21,7 @@ from orchestrator.cli import progress
 from orchestrator.errors import OrchestratorError, report
 from orchestrator.release import verify
 from orchestrator.run import session
-from orchestrator.run.record import PARTIAL, RECORD
+from orchestrator.run.paths import PARTIAL, RECORD
 from orchestrator.run.workspace import Selection, Workspace
 from orchestrator.system import child, supervisor
 from orchestrator.weights.checks import CheckStatus

@@ -245,9 +245,8 @@ def make_progress(rng: random.Random) -> bytes:
 def read_progress(data: bytes, folder: Path) -> None:
     """Read it as every engine does, as our own programs' output, as a log, and as a whole training's."""
     from orchestrator import engines  # noqa: PLC0415
-    from orchestrator.cli import show  # noqa: PLC0415
     from orchestrator.recipe import loader  # noqa: PLC0415
-    from orchestrator.run import failure_cause, monitor  # noqa: PLC0415
+    from orchestrator.run import failure_cause, progress_log, resume  # noqa: PLC0415
     from orchestrator.system import log_tail  # noqa: PLC0415
 
     text = data.decode("utf-8", "replace")
@@ -258,11 +257,11 @@ def read_progress(data: bytes, folder: Path) -> None:
             engine.read(piece)
             reader(piece)
     for piece in text.splitlines():
-        monitor.read_own(piece)
+        progress_log.read_own(piece)
     failure_cause.find(text)
     (folder / "log.txt").write_bytes(data)
     log_tail.last_lines(folder / "log.txt")
-    show._said(folder)
+    resume._progress(folder)
 
 
 def make_record(rng: random.Random) -> bytes:
@@ -310,27 +309,26 @@ def read_record(data: bytes, folder: Path) -> None:
     """Read it as every kind of note in a work folder, and as a lock."""
     from orchestrator.cli import show  # noqa: PLC0415
     from orchestrator.report import collect  # noqa: PLC0415
-    from orchestrator.run import failure_cause, record, trace  # noqa: PLC0415
-    from orchestrator.run.store import Store  # noqa: PLC0415
+    from orchestrator.run import attempt_log, failure_cause, paths, progress_log, record, resume, trace  # noqa: PLC0415
     from orchestrator.system import child, lock, supervisor  # noqa: PLC0415
 
     work = folder / "runs" / "x" / ".partial" / "train-000000000000"
     work.mkdir(parents=True, exist_ok=True)
-    for name in (supervisor.CHILD, supervisor.EXIT, failure_cause.ATTEMPTS, "record.json", "progress.jsonl", "expected.json"):
+    for name in (supervisor.CHILD, supervisor.EXIT, paths.ATTEMPTS, "record.json", "progress.jsonl", "expected.json"):
         (work / name).write_bytes(data)
     (work / "log.txt").write_bytes(data)
     child.alive(work)
     child.started_at(work)
     child.ended_well(work)
     failure_cause.of_log(work / "log.txt")
-    failure_cause.by_hand(work)
+    attempt_log.by_hand(work)
     for found in (lock.read(work / supervisor.CHILD), lock.read(work / "log.txt")):
         str(found)
-    for each in show.unfinished(Store(folder / "runs")):
+    for each in resume.unfinished(folder / "runs"):
         show.unfinished_line(each)
     if (known := record.load(work / "record.json")) is not None:
         known.digest()
-    record.readings(work / "progress.jsonl")
+    progress_log.readings(work / "progress.jsonl")
     trace.chrome(trace.spans([work / "record.json"]))
     collect._step(folder / "runs", "x/train", "train", "", "")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engines.sdscripts import gen_img, launch
 from orchestrator.system import settings
+from orchestrator.system.child import REQUEST
 from orchestrator.system.process import Command
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
 
 PROGRAM = "orchestrator.engines.sdscripts.render_program"
-REQUEST, TEMPORARY = "request.json", "temporary"
+TEMPORARY = "temporary"
 
 
 class LoraDelivery(StrEnum):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.engines.sdscripts import arguments, network_args, training_states
 from orchestrator.engines.sdscripts.output_parser import OutputParser
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.system.child import LOG
 from orchestrator.weights.families import expected_tensors
 from orchestrator.weights.io.safetensors_io import non_finite_tensors, read_header
 
@@ -77,7 +78,7 @@ def read_expected(work: Path) -> dict[str, Value]:
 def finished(recipe: Recipe, work: Path, log: str, checkpoint: Path | None) -> list[Problem]:
     """Return the reasons why a training that exited 0 failed."""
     path = work / f"{recipe.name}.safetensors"
-    where, hint = str(path), f"log: {work / 'log.txt'}"
+    where, hint = str(path), f"log: {work / LOG}"
     reasons = list(_log(log, recipe))
     try:
         header = read_header(path)

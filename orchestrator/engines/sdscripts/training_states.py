@@ -15,6 +15,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import RecipeError
+from orchestrator.system.child import ATTEMPTS, LOG
 from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ _FILES = ("model.safetensors", "optimizer.bin", "scheduler.bin", LAST_FILE)
 
 ENDS_AT_ZERO = ("cosine_with_restarts", "linear")
 """Schedules whose rate is 0 from the last step on (diffusers/optimization.py)."""
-ATTEMPTS, LOG = "attempts.jsonl", "log.txt"
 BATCHES = re.compile(r"num batches per epoch [^:\n]*: (\d+)")
 
 

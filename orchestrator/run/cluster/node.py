@@ -26,7 +26,7 @@ from orchestrator.run.cluster.events import FLUSH_SECONDS, Event, NodeObserver
 from orchestrator.run.cluster.storage import HINT, Storage
 from orchestrator.run.cluster.task import ModelInput, NodeTask, TaskResult
 from orchestrator.run.context import Outcome, RunContext, Status
-from orchestrator.run.record import PROGRESS, RECORD
+from orchestrator.run.paths import PROGRESS, RECORD
 from orchestrator.run.slots import Slot
 from orchestrator.run.step_runner import execute
 from orchestrator.run.store import Store

@@ -24,7 +24,7 @@ from orchestrator.run.cluster.events import FLUSH_SECONDS, EventQueue
 from orchestrator.run.cluster.storage import Storage
 from orchestrator.run.cluster.task import NodeTask, TaskResult, make_task, store_result
 from orchestrator.run.context import Outcome, Status
-from orchestrator.run.record import PROGRESS
+from orchestrator.run.paths import PROGRESS
 from orchestrator.run.slots import Slot
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, StepFailed
-from orchestrator.run.record import RECORD
+from orchestrator.run.paths import RECORD
 from orchestrator.system import files
 
 if TYPE_CHECKING:

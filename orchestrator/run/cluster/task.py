@@ -13,7 +13,7 @@ from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.step import Step, StepKind
 from orchestrator.run.cluster.storage import state_name
-from orchestrator.run.record import RECORD
+from orchestrator.run.paths import RECORD
 from orchestrator.system.child import LOG
 
 if TYPE_CHECKING:
