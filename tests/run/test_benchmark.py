@@ -14,7 +14,7 @@ import harness
 from orchestrator import cli
 from orchestrator.dataset import largest_bucket
 from orchestrator.errors import StepFailed
-from orchestrator.run import benchmark
+from orchestrator.run import benchmark, paths
 from orchestrator.run.workspace import Selection
 from orchestrator.system.terminal import duration
 
@@ -85,7 +85,7 @@ def test_what_is_left_of_all_recipes_is_told_by_what_was_measured_of_their_shape
     reasons["cat-lora/train"] = None
     assert benchmark.left(plan, reasons, space).seconds == pytest.approx(10 * each.seconds_per_step)
     for content in ("{", "[]", '{"x": 1}', json.dumps({benchmark.shape(plan.recipes["cat-lora"], space): {"peak_mb": 1}})):
-        (cats.root / "runs" / benchmark.PROBES).write_text(content, "utf-8")
+        (cats.root / "runs" / paths.BENCHMARKS).write_text(content, "utf-8")
         assert benchmark.left(plan, reasons, space).known == ()
 
 

@@ -27,14 +27,14 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_fault_in_one_step_is_a_failure_of_that_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cats = harness.make(tmp_path / "p", monkeypatch)
     cats.recipe("cat-loha", "other")
-    look = step_runner._judge
+    real = step_runner._check_result
 
-    def judge(job: object, plan: object, step: Step, end: object) -> object:
+    def check(context: object, plan: object, step: Step, end: object) -> object:
         if step.name == "cat-lora/train":
             raise ZeroDivisionError("a stupid mistake")
-        return look(job, plan, step, end)  # type: ignore[arg-type]
+        return real(context, plan, step, end)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(step_runner, "_judge", judge)
+    monkeypatch.setattr(step_runner, "_check_result", check)
     outcomes = cats.run("all")
     failed = outcomes["cat-lora/train"]
     assert failed.status is Status.FAILED
@@ -42,8 +42,8 @@ def test_a_fault_in_one_step_is_a_failure_of_that_step(tmp_path: Path, monkeypat
     assert failed.problem.what == "a fault of this program, not of your files: ZeroDivisionError: a stupid mistake"
     assert outcomes["cat-loha/release"].status is Status.DONE, "the other recipe goes on"
     kept = Path(re.findall(r"report it with (\S+);", failed.problem.hint)[0])
-    assert "in judge" in kept.read_text("utf-8")
-    monkeypatch.setattr(step_runner, "_judge", look)
+    assert "in check" in kept.read_text("utf-8")
+    monkeypatch.setattr(step_runner, "_check_result", real)
     assert cats.run("cat-lora")["cat-lora/train"].status is Status.DONE
 
 
