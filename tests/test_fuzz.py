@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 
 import fuzz
 from orchestrator import engines
-from orchestrator.cli import show
 from orchestrator.errors import RecipeError, report
-from orchestrator.recipe import loader
+from orchestrator.recipe import loader, toml
 from orchestrator.run import progress_log
 from orchestrator.run.record import Record
 from orchestrator.system.child import Progress
@@ -56,7 +55,7 @@ def paths(table: dict[str, Any], trail: tuple[str, ...] = ()) -> list[tuple[str,
     return found
 
 
-def toml(table: dict[str, Any]) -> str:
+def written(table: dict[str, Any]) -> str:
     """Write TOML; None, which TOML has not, leaves its key out."""
 
     def drop(value: Any) -> Any:
@@ -64,9 +63,7 @@ def toml(table: dict[str, Any]) -> str:
             return {key: drop(item) for key, item in value.items() if item is not None}
         return [drop(item) for item in value if item is not None] if isinstance(value, list) else value
 
-    lines: list[str] = []
-    show._table(drop(table), (), None, lines)
-    return "\n".join(lines)
+    return "\n".join(toml.lines(drop(table)))
 
 
 def fuzzed(target: str, count: int) -> str:
@@ -109,7 +106,7 @@ def test_a_recipe_with_any_values_is_loaded_or_refused(whole: dict[str, Any], tm
             case "drop":
                 del target[last]
     file = tmp_path / "fuzzed.toml"
-    file.write_text(toml(table), "utf-8", errors="replace")
+    file.write_text(written(table), "utf-8", errors="replace")
     try:
         recipe = loader.recipe(tmp_path, "fuzzed").recipe
     except RecipeError as error:

@@ -13,6 +13,7 @@ from orchestrator.cli.options import AsJson, EngineName, Name, Names, Profile, r
 from orchestrator.cli.usage import MACHINE
 from orchestrator.errors import Problem, RecipeError, StepFailed
 from orchestrator.system.terminal import duration, print_json, say
+from orchestrator.weights.checks import Check, CheckStatus, machine_json, machine_table
 
 
 def register(app: typer.Typer) -> None:
@@ -54,13 +55,12 @@ def doctor(
 
     Example: orchestrator doctor krnk-locon
     """
-    from orchestrator.run import preflight as doctor_
-    from orchestrator.weights.checks import Check, CheckStatus, machine_json, machine_table
+    from orchestrator.cli import doctor as doctor_
 
     space = project.workspace()
     loaded, problems = space.readable(project.selection(names or ["all"], profile, engine))
     checks = doctor_.checks(space, loaded)
-    checks += [Check(one.where, CheckStatus.FAIL, one.what, one.hint) for one in problems]
+    checks += [Check(problem.where, CheckStatus.FAIL, problem.what, problem.hint) for problem in problems]
     if json:
         print_json([machine_json(check) for check in checks])
     else:

@@ -80,7 +80,7 @@ def show(
 
     Example: orchestrator show krnk-locon --origin
     """
-    from orchestrator.cli import show as show_
+    from orchestrator.recipe import toml
     from orchestrator.run import export_sd_scripts
 
     if as_ not in ("", "sd-scripts"):
@@ -98,7 +98,7 @@ def show(
     elif json:
         print_json({"recipe": loaded.recipe.model_dump(mode="json"), "origin": loaded.origin})
     else:
-        print(show_.toml(loaded, origin=origin), end="")
+        print("\n".join(toml.lines(loaded.merged, loaded.origin if origin else None)))
 
 
 def plan(

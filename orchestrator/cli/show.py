@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -16,49 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.plan.planner import Plan
-    from orchestrator.recipe.loader import Loaded
     from orchestrator.run.record import Reason
     from orchestrator.run.workspace import Workspace
-
-
-def toml(loaded: Loaded, *, origin: bool = False) -> str:
-    """Return the merged recipe as TOML; with ``origin``, the file that set each value as a comment."""
-    lines: list[str] = []
-    _table(loaded.merged, (), loaded.origin if origin else None, lines)
-    return "\n".join(lines) + "\n"
-
-
-def _table(table: dict[str, Any], trail: tuple[str, ...], origin: dict[str, str] | None, lines: list[str]) -> None:
-    if trail:
-        lines += ["", f"[{'.'.join(_key(part) for part in trail)}]"]
-    for key, value in table.items():
-        if not isinstance(value, dict):
-            said = f"   # {origin.get('.'.join((*trail, key)), '')}" if origin is not None else ""
-            lines.append(f"{_key(key)} = {_value(value)}{said}")
-    for key, value in table.items():
-        if isinstance(value, dict):
-            _table(value, (*trail, key), origin, lines)
-
-
-def _key(key: str) -> str:
-    bare = key.replace("-", "").replace("_", "").isalnum() and key.isascii()
-    return key if bare else _text(key)
-
-
-def _text(text: str) -> str:
-    """Return a TOML string; what a terminal would obey (escapes, a change of direction) as its number."""
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(_value(item) for item in value)}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_key(key)} = {_value(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, str):
-        return _text(value)
-    return json.dumps(value) if isinstance(value, bool) else repr(value)
 
 
 def plan(made: Plan, reasons: dict[str, Reason | None], space: Workspace) -> str:

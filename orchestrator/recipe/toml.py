@@ -21,45 +21,43 @@ _DIRECTIVE: Final = "#:schema"
 
 
 def lines(table: dict[str, Any], origin: dict[str, str] | None = None, trail: tuple[str, ...] = ()) -> list[str]:
-    """Return a table as lines of TOML; with ``origin`` (dotted key -> file), each value's file as a comment."""
-    said: list[str] = []
-    plain = {name: one for name, one in table.items() if not isinstance(one, dict)}
-    if trail and (plain or not table):
-        said += ["", f"[{'.'.join(key(part) for part in trail)}]"]
-    for name, one in plain.items():
-        note = f"   # {origin.get('.'.join((*trail, name)), '')}" if origin is not None else ""
-        said.append(f"{key(name)} = {value(one)}{note}")
-    for name, one in table.items():
-        if isinstance(one, dict):
-            said += lines(one, origin, (*trail, name))
-    return said
+    """Return a table as lines of TOML. With ``origin`` (dotted key -> file), the file of each value is a comment."""
+    result = ["", f"[{'.'.join(map(key, trail))}]"] if trail else []
+    for name, item in table.items():
+        if not isinstance(item, dict):
+            comment = f"   # {origin.get('.'.join((*trail, name)), '')}" if origin is not None else ""
+            result.append(f"{key(name)} = {value(item)}{comment}")
+    for name, item in table.items():
+        if isinstance(item, dict):
+            result += lines(item, origin, (*trail, name))
+    return result
 
 
 def key(name: str) -> str:
-    """Return a key as TOML writes it, quoted where it must be."""
+    """Return a key of TOML, quoted where necessary."""
     bare = name.replace("-", "").replace("_", "").isalnum() and name.isascii()
     return name if bare else _quoted(name)
 
 
-def value(one: Any) -> str:
-    """Return a value as TOML writes it; inner tables on one line."""
-    match one:
+def value(item: Any) -> str:
+    """Return a value of TOML, with inner tables on one line."""
+    match item:
         case bool():
-            return "true" if one else "false"
+            return "true" if item else "false"
         case str():
-            return _quoted(one)
+            return _quoted(item)
         case list() | tuple():
-            return f"[{', '.join(value(item) for item in one)}]"
+            return f"[{', '.join(map(value, item))}]"
         case dict():
-            return "{" + ", ".join(f"{key(name)} = {value(item)}" for name, item in one.items()) + "}"
-        case float():
-            return repr(one).replace("e-0", "e-").replace("e+", "e")
+            return "{" + ", ".join(f"{key(name)} = {value(inner)}" for name, inner in item.items()) + "}"
         case _:
-            return str(one)
+            return repr(item)
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """Return a string of TOML. Characters that could steer a terminal are escaped."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
 
 
 def schema_line(path: Path) -> str:

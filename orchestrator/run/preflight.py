@@ -1,7 +1,4 @@
-"""What would stop or spoil a run, found before it starts: where, what, and the command that mends it.
-
-``preflight`` is the part that a plan's steps need (``run`` stops at it); ``checks`` is everything, for ``doctor``.
-"""
+"""Problems of this machine that would stop the steps of a plan: where, what, and the command that solves it."""
 
 from __future__ import annotations
 
@@ -10,24 +7,19 @@ import shutil
 from typing import TYPE_CHECKING
 
 from orchestrator import engines
-from orchestrator.cli import doctor
-from orchestrator.engines.sdscripts import environment
 from orchestrator.errors import Problem, grouped
 from orchestrator.plan.step import StepKind
 from orchestrator.run import model_files
-from orchestrator.weights.checks import Check, CheckStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from orchestrator.plan.inputs import ProjectInputs
     from orchestrator.plan.planner import Plan
     from orchestrator.recipe import Recipe
-    from orchestrator.recipe.loader import Loaded
     from orchestrator.run.record import Reason
     from orchestrator.run.store import Store
-    from orchestrator.run.workspace import Workspace
 
 _NEEDS_ENGINE = (StepKind.TRAIN, StepKind.RENDER)
 WITHOUT = "without all this"
@@ -106,48 +98,3 @@ def disk_space(trained: list[Recipe], built: list[Recipe], inputs: ProjectInputs
     what = f"{free / 1e9:.2f} GB free; these recipes write up to {needed / 1e9:.2f} GB"
     what += f", and guards.min_free_mb keeps {least / 1e9:.2f} GB free" if least else ""
     return [Problem(str(folder), what, "free some, or set KRNK_RUNS to a folder on a larger disk")]
-
-
-def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
-    """Return every check of this machine and of what the recipes need, each once."""
-    recipes = [each.recipe for each in loaded]
-    asked = dict.fromkeys(recipe.engine for recipe in recipes)
-    found = doctor.checks(space.store, space.root, embedded="sd-scripts" not in asked)
-    if "sd-scripts" in asked:
-        found += environment.checks()
-    problems: list[Problem] = []
-    for name in asked:
-        lacking = [problem for recipe in recipes if recipe.engine == name for problem in engines.get(name).preflight(recipe)]
-        problems += lacking
-        if not lacking:
-            found.append(Check(f"engine {name}", CheckStatus.PASS, engines.get(name).version()))
-    datasets: dict[str, Recipe] = {}
-    for recipe in recipes:
-        problems += models(recipe, space.inputs)
-        found += model_files.checks(recipe, space.inputs)
-        if recipe.dataset.name not in datasets:
-            datasets[recipe.dataset.name] = recipe
-            lacking = pictures(recipe, space.inputs)
-            problems += lacking
-            found += [] if lacking else _dataset(recipe, space.inputs)
-    problems += disk_space(recipes, list(datasets.values()), space.inputs, space.store)
-    found += [Check(problem.where, CheckStatus.FAIL, problem.what, problem.hint) for problem in grouped(problems)]
-    if space.store.root.is_dir():
-        space.inputs.digests.save()
-    return list(dict.fromkeys(found))
-
-
-def _dataset(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
-    """Check a dataset as ``dataset check`` does: how many pictures, what would stop the build, how much there is to know."""
-    from orchestrator.dataset import lint  # noqa: PLC0415 - it decodes pictures it has not seen yet
-    from orchestrator.dataset.lint.findings import Level  # noqa: PLC0415
-
-    report = lint.check(recipe.dataset, inputs.root, recipe.training, cache=lint.hash_cache(inputs.root))
-    what = f"dataset {recipe.dataset.name}"
-    found = [Check(one.where, CheckStatus.FAIL, one.what, one.hint) for one in report.errors()]
-    said = f"{len(report.inspected.originals())} pictures, {report.inspected.prediction.images} with all sizes"
-    warnings = sum(one.level is Level.WARNING for one in report.findings)
-    if warnings:
-        fix = f"python -m orchestrator dataset check {recipe.name}  says which"
-        return [*found, Check(what, CheckStatus.WARNING, f"{said}; {warnings} warning{'s' if warnings > 1 else ''}", fix)]
-    return [*found, Check(what, CheckStatus.PASS, said)]

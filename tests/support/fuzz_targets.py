@@ -92,8 +92,7 @@ def paths(table: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
 
 def make_recipe(rng: random.Random) -> bytes:
     """Return a whole recipe with a few keys set to anything, added or dropped; now and then with torn bytes too."""
-    from orchestrator.cli import show  # noqa: PLC0415 - atheris wants to see the import
-    from orchestrator.recipe import loader  # noqa: PLC0415
+    from orchestrator.recipe import loader, toml  # noqa: PLC0415 - atheris wants to see the import
 
     name = rng.choice(("krnk-lora3x3", "krnk-locon", "krnksf_tyankps-loha"))
     if name not in _WHOLE:
@@ -111,9 +110,7 @@ def make_recipe(rng: random.Random) -> bytes:
                 above[word(rng)] = value(rng)
             case _:
                 del above[key]
-    lines: list[str] = []
-    show._table(_without_none(table), (), None, lines)
-    text = "\n".join(lines).encode("utf-8", "replace")
+    text = "\n".join(toml.lines(_without_none(table))).encode("utf-8", "replace")
     return torn(rng, text) if rng.random() < 0.2 else text
 
 
