@@ -1,6 +1,6 @@
-"""How long datasets take to build, to predict and to check; wall clock, and processor time.
+"""Measure the time to build, predict and check datasets: wall clock and processor time.
 
-Originals are random drawings with flat areas, lines and soft noise, as PNG: what a character's pictures are like.
+Originals are random drawings with flat areas, lines and soft noise, as PNG, similar to images of a character.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ trigger = "krnk"
 class_tokens = "krnk girl"
 captions = "fixed"
 """
-MANY = 2000  # pictures of 512 x 512 for the check
+MANY = 2000  # images of 512 x 512 for the check
 NOISE = Image.effect_noise((1024, 1024), 12).convert("RGB")
 
 
@@ -66,18 +66,18 @@ def timed(label: str, limit: float, work: Callable[[], object]) -> Row:
 
 def table(folder: str, *sizes: int) -> Dataset:
     """Return a dataset of one source."""
-    said = {
+    values = {
         "name": "one",
         "sources": {"a": {"images": folder, "trigger": "krnk", "class_tokens": "krnk girl", "captions": "fixed"}},
         "sizes": sizes,
         "bucket_no_upscale": True,
         "batch_size": {"default": 1, "512x512": 2},
     }
-    return Dataset.model_validate_json(json.dumps(said))
+    return Dataset.model_validate_json(json.dumps(values))
 
 
 def command(label: str, limit: float, root: Path, *words: str) -> Row:
-    """Run ``dataset …`` as a user does, its start included; the best of three where it is short."""
+    """Run ``dataset …`` as a user does, its start included; the best of three if it is short."""
     argv = [sys.executable, "-m", "orchestrator", "dataset", *words]
     env = {"KRNK_PROJECT": str(root), "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(root / "cache")}
     wall, cpu = min(took(argv, root, **env) for _ in range(3 if limit < 1 else 1))
@@ -85,7 +85,7 @@ def command(label: str, limit: float, root: Path, *words: str) -> Row:
 
 
 def project(root: Path, *names: str) -> None:
-    """Make ``root`` a project with a recipe of the release's settings for each folder of pictures."""
+    """Make ``root`` a project with a recipe of the release's settings for each folder of images."""
     shutil.copytree(ROOT / "recipes", root / "recipes")
     for name in names:
         (root / "recipes" / f"{name}.toml").write_text(RECIPE.format(name=name), "utf-8")
@@ -123,6 +123,6 @@ def rows() -> list[Row]:
             timed(f"check again, nothing changed, {MANY} images", 10, check),
             command("27 originals x 6 sizes", 3, root, "build", "few"),
             command("nothing changed", 0.3, root, "build", "few"),
-            command(f"nothing seen before, {MANY} images", 10, root, "check", "many"),
+            command(f"without a cache, {MANY} images", 10, root, "check", "many"),
             command(f"nothing changed, {MANY} images", 10, root, "check", "many"),
         ]

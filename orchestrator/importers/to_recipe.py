@@ -50,8 +50,8 @@ class ImportedRecipe:
 
 def recipe(settings: ImportedSettings, name: str = "") -> ImportedRecipe:
     """Make a recipe of imported settings."""
-    left = {key: value for key, value in settings.options.items() if value is not None}
-    output_name = str(left.pop("output_name", ""))
+    remaining = {key: value for key, value in settings.options.items() if value is not None}
+    output_name = str(remaining.pop("output_name", ""))
     settings.name = output_name or settings.name
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", name or settings.name).strip("-._+") or "imported"
     if output_name:
@@ -66,19 +66,19 @@ def recipe(settings: ImportedSettings, name: str = "") -> ImportedRecipe:
         release = {"collection": data.subject, "collection_title": f"LoRAs of {data.subject}", "title": data.subject}
         table |= {"dataset": data.table, "release": release}
     else:
-        table |= _whole(settings, left, name)
+        table |= _whole(settings, remaining, name)
     touched = {note.name for note in settings.notes if note.disposition is not Disposition.KEPT}
     notes = [note for note in settings.notes if note.disposition is not Disposition.KEPT or note.name not in touched]
     return ImportedRecipe(name, table, tuple(notes))
 
 
-def _whole(settings: ImportedSettings, left: dict[str, Any], name: str) -> dict[str, Any]:
+def _whole(settings: ImportedSettings, remaining: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the tables of a recipe that extends nothing."""
-    network, family = _network(settings, left)
-    base = _base(settings, left)
-    data = dataset(settings, name, _steps_of(left))
-    training_table = training(settings, left, data.steps)
-    training_table["options"] = _other_options(settings, left)
+    network, family = _network(settings, remaining)
+    base = _base(settings, remaining)
+    data = dataset(settings, name, _steps_of(remaining))
+    training_table = training(settings, remaining, data.steps)
+    training_table["options"] = _other_options(settings, remaining)
     algorithm = {"lora": "lora3x3" if "conv_dim" in network else "lora1x1"}.get(family, family)
     table: dict[str, Any] = {
         "subject": data.subject,
@@ -92,9 +92,9 @@ def _whole(settings: ImportedSettings, left: dict[str, Any], name: str) -> dict[
     return table | {key: settings.extra[key] for key in ("block_weights", "merge", "resize") if settings.extra.get(key)}
 
 
-def _base(settings: ImportedSettings, left: dict[str, Any]) -> dict[str, Any]:
+def _base(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, Any]:
     sdxl = settings.extra.get("architecture") == "sdxl"
-    checkpoint = take(settings, left, "pretrained_model_name_or_path", "base.checkpoint", path)
+    checkpoint = take(settings, remaining, "pretrained_model_name_or_path", "base.checkpoint", path)
     if not checkpoint:
         checkpoint = "Defmix-v2.0.safetensors"
         settings.note(Disposition.LOST, "the base model", "base.checkpoint", "none is named; the release's is used")
@@ -106,21 +106,21 @@ def _base(settings: ImportedSettings, left: dict[str, Any]) -> dict[str, Any]:
             f"{checkpoint!r} is not a file name: name a file in your model folders",
         )
     base: dict[str, Any] = {"architecture": "sdxl" if sdxl else "sd1", "checkpoint": checkpoint}
-    vae = take(settings, left, "vae", "base.vae", path)
+    vae = take(settings, remaining, "vae", "base.vae", path)
     if vae:
         base["vae"] = vae
-    skip = take(settings, left, "clip_skip", "base.clip_skip", whole)
+    skip = take(settings, remaining, "clip_skip", "base.clip_skip", whole)
     if skip and not sdxl:
         base["clip_skip"] = skip
     for name in ("v2", "v_parameterization"):
-        if left.pop(name, False):
+        if remaining.pop(name, False):
             settings.note(Disposition.LOST, name, why="recipes cover SD1 and SDXL only")
     return base
 
 
-def _network(settings: ImportedSettings, left: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    module = str(left.pop("network_module", "networks.lora"))
-    args = left.pop("network_args", {})
+def _network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    module = str(remaining.pop("network_module", "networks.lora"))
+    args = remaining.pop("network_args", {})
     args = dict(args) if isinstance(args, dict) else {}
     family = "lora"
     if module == "lycoris.kohya":
@@ -137,8 +137,8 @@ def _network(settings: ImportedSettings, left: dict[str, Any]) -> tuple[dict[str
     else:
         settings.note(Disposition.KEPT, "network_module", f"network.family = {family}")
     network: dict[str, Any] = {"family": family}
-    network["dim"] = take(settings, left, "network_dim", "network.dim", whole) or 4
-    network["alpha"] = take(settings, left, "network_alpha", "network.alpha", number) or 1
+    network["dim"] = take(settings, remaining, "network_dim", "network.dim", whole) or 4
+    network["alpha"] = take(settings, remaining, "network_alpha", "network.alpha", number) or 1
     args.pop("algo", None)
     for key in ("conv_dim", "conv_alpha"):
         value = take(settings, args, key, f"network.{key}", whole if key == "conv_dim" else number)
@@ -153,28 +153,28 @@ def _network(settings: ImportedSettings, left: dict[str, Any]) -> tuple[dict[str
         value = take(settings, args, key, f"network.{where}", literal)
         if value:
             network[where] = value
-    _dropout_and_preset(settings, left, args, network)
+    _dropout_and_preset(settings, remaining, args, network)
     rest = {key: literal(value) for key, value in args.items() if value not in ("", None)}
     if rest:
         network["args"] = rest
         for key in rest:
             settings.note(Disposition.KEPT, key, f"network.args.{key}")
-    weights = take(settings, left, "network_weights", "network.weights", path)
+    weights = take(settings, remaining, "network_weights", "network.weights", path)
     if weights:
         network["weights"] = weights
     return network, family
 
 
-def _steps_of(left: dict[str, Any]) -> tuple[int | None, float | None]:
+def _steps_of(remaining: dict[str, Any]) -> tuple[int | None, float | None]:
     """Return max_train_steps and max_train_epochs, which overrides the steps in sd-scripts."""
-    steps, epochs = left.pop("max_train_steps", None), left.pop("max_train_epochs", None)
+    steps, epochs = remaining.pop("max_train_steps", None), remaining.pop("max_train_epochs", None)
     return (whole(steps) if steps else None, float(epochs) if epochs else None)
 
 
 def _dropout_and_preset(
-    settings: ImportedSettings, left: dict[str, Any], args: dict[str, Any], network: dict[str, Any]
+    settings: ImportedSettings, remaining: dict[str, Any], args: dict[str, Any], network: dict[str, Any]
 ) -> None:
-    dropout = take(settings, left, "network_dropout", "network.dropout", number)
+    dropout = take(settings, remaining, "network_dropout", "network.dropout", number)
     if dropout:
         network["dropout"] = dropout
     preset = args.pop("preset", None)
@@ -187,12 +187,12 @@ def _dropout_and_preset(
         settings.note(Disposition.LOST, f"preset {preset}", "network.preset", "write its modules into [network.preset]")
 
 
-def _other_options(settings: ImportedSettings, left: dict[str, Any]) -> dict[str, Any]:
+def _other_options(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, Any]:
     """Return the options without a key in recipes, checked against sd-scripts' own parser."""
     script = "sdxl_train_network.py" if settings.extra.get("architecture") == "sdxl" else "train_network.py"
     options = parser_options.of(script)
     kept: dict[str, Any] = {}
-    for name, value in left.items():
+    for name, value in remaining.items():
         if name in arguments.OWNED:
             where = arguments.OWNED[name]
             if where:

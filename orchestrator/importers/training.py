@@ -25,7 +25,7 @@ _WHOLE: Final = (
 )
 
 
-def training(settings: ImportedSettings, left: dict[str, Any], steps: int | None) -> dict[str, Any]:
+def training(settings: ImportedSettings, remaining: dict[str, Any], steps: int | None) -> dict[str, Any]:
     """Return the [training] table."""
     table: dict[str, Any] = {"steps": steps or _DEFAULT_STEPS}
     if steps is None:
@@ -35,20 +35,20 @@ def training(settings: ImportedSettings, left: dict[str, Any], steps: int | None
             "training.steps",
             f"it is not set, or images could not be counted; {_DEFAULT_STEPS} is used",
         )
-    if left.get("log_prefix") == f"{settings.name}-":
-        del left["log_prefix"]  # a recipe without one gives the same
+    if remaining.get("log_prefix") == f"{settings.name}-":
+        del remaining["log_prefix"]  # a recipe without one gives the same
     for name in _SAME:
         convert: Callable[[Any], Any] = (
             whole if name in _WHOLE else (number if name.endswith(("lr", "rate", "norm")) else lambda value: value)
         )
-        value = take(settings, left, name, f"training.{name}", convert)
+        value = take(settings, remaining, name, f"training.{name}", convert)
         if value is not None and value != "":
             table[name] = value
     if "seed" not in table:
         table["seed"] = 1
         settings.note(Disposition.CHANGED, "seed", "training.seed", "it was random; a recipe fixes it")
-    table["optimizer"] = _optimizer(settings, left)
-    args = left.pop("optimizer_args", None)
+    table["optimizer"] = _optimizer(settings, remaining)
+    args = remaining.pop("optimizer_args", None)
     if isinstance(args, dict) and args:
         read = {key: literal(value) for key, value in args.items()}
         table["optimizer_args"] = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
@@ -67,13 +67,13 @@ def training(settings: ImportedSettings, left: dict[str, Any], steps: int | None
             "training.learning_rate",
             "it is not set; the U-Net's, or sd-scripts' default, is used",
         )
-    _warmup(settings, left, table)
-    _execution(settings, left, table)
+    _warmup(settings, remaining, table)
+    _execution(settings, remaining, table)
     return table
 
 
-def _warmup(settings: ImportedSettings, left: dict[str, Any], training: dict[str, Any]) -> None:
-    warmup = left.pop("lr_warmup_steps", None)
+def _warmup(settings: ImportedSettings, remaining: dict[str, Any], training: dict[str, Any]) -> None:
+    warmup = remaining.pop("lr_warmup_steps", None)
     if warmup:
         # A float is a ratio there, an integer a number of steps.
         count = float(warmup)
@@ -90,53 +90,53 @@ def _warmup(settings: ImportedSettings, left: dict[str, Any], training: dict[str
         )
 
 
-def _execution(settings: ImportedSettings, left: dict[str, Any], training: dict[str, Any]) -> None:
+def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: dict[str, Any]) -> None:
     """Translate the trained parts, attention, caches, data loading and saving."""
-    unet, text = left.pop("network_train_unet_only", False), left.pop("network_train_text_encoder_only", False)
+    unet, text = remaining.pop("network_train_unet_only", False), remaining.pop("network_train_text_encoder_only", False)
     if unet or text:
         training["train"] = "unet" if unet else "text_encoder"
         training.pop("text_encoder_lr" if unet else "unet_lr", None)
         settings.note(Disposition.KEPT, "network_train_…_only", "training.train")
-    attention = [name for name in ("xformers", "sdpa", "mem_eff_attn") if left.pop(name, False)]
+    attention = [name for name in ("xformers", "sdpa", "mem_eff_attn") if remaining.pop(name, False)]
     training["attention"] = {"xformers": "xformers", "sdpa": "sdpa"}.get(attention[0] if attention else "", "sdpa")
     settings.note(
         Disposition.KEPT if training["attention"] in attention else Disposition.CHANGED,
         attention[0] if attention else "attention",
         "training.attention",
     )
-    disk, memory = left.pop("cache_latents_to_disk", False), left.pop("cache_latents", False)
+    disk, memory = remaining.pop("cache_latents_to_disk", False), remaining.pop("cache_latents", False)
     if disk or memory:
         training["cache_latents"] = "disk" if disk else "memory"
         settings.note(Disposition.KEPT, "cache_latents", "training.cache_latents")
-    workers = take(settings, left, "max_data_loader_n_workers", "training.data_loader_workers", whole)
+    workers = take(settings, remaining, "max_data_loader_n_workers", "training.data_loader_workers", whole)
     training["data_loader_workers"] = 2 if workers is None else workers
-    if left.pop("persistent_data_loader_workers", False) and training["data_loader_workers"]:
+    if remaining.pop("persistent_data_loader_workers", False) and training["data_loader_workers"]:
         training["persistent_workers"] = True
         settings.note(Disposition.KEPT, "persistent_data_loader_workers", "training.persistent_workers")
-    if left.pop("save_state", False):
+    if remaining.pop("save_state", False):
         every = training.get("save_every_n_steps")
         training["state_every_n_steps"] = every
         why = "" if every else "a recipe saves states every N steps"
         settings.note(Disposition.KEPT if every else Disposition.LOST, "save_state", "training.state_every_n_steps", why)
     for name in ("save_last_n_steps", "save_last_n_steps_state"):
-        if left.pop(name, None) is not None:
+        if remaining.pop(name, None) is not None:
             settings.note(
                 Disposition.CHANGED, name, "training.keep_states", "a recipe counts states, not steps; its default is used"
             )
-    log = left.pop("log_with", None)
+    log = remaining.pop("log_with", None)
     if log:
         training["wandb"] = True if log != "tensorboard" else None
         settings.note(Disposition.KEPT, "log_with", "training.wandb" if training["wandb"] else "")
-    if left.get("max_train_epochs") is None and left.pop("save_every_n_epochs", None):
+    if remaining.get("max_train_epochs") is None and remaining.pop("save_every_n_epochs", None):
         settings.note(Disposition.LOST, "save_every_n_epochs", why="recipes count steps: training.save_every_n_steps")
 
 
-def _optimizer(settings: ImportedSettings, left: dict[str, Any]) -> str:
-    if left.pop("use_8bit_adam", False):
-        left["optimizer_type"] = "AdamW8bit"
-    if left.pop("use_lion_optimizer", False):
-        left["optimizer_type"] = "Lion"
-    name = take(settings, left, "optimizer_type", "training.optimizer", str)
+def _optimizer(settings: ImportedSettings, remaining: dict[str, Any]) -> str:
+    if remaining.pop("use_8bit_adam", False):
+        remaining["optimizer_type"] = "AdamW8bit"
+    if remaining.pop("use_lion_optimizer", False):
+        remaining["optimizer_type"] = "Lion"
+    name = take(settings, remaining, "optimizer_type", "training.optimizer", str)
     if not name:
         settings.note(Disposition.CHANGED, "optimizer_type", "training.optimizer", "AdamW, sd-scripts' default")
     return name or "AdamW"

@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 def take(
     settings: ImportedSettings,
-    left: dict[str, Any],
+    remaining: dict[str, Any],
     name: str,
     where: str,
     convert: Callable[[Any], Any] = lambda value: value,
 ) -> Any:
-    """Remove an option from ``left`` and return its converted value; None if it is absent or malformed.
+    """Remove an option from ``remaining`` and return its converted value; None if it is absent or malformed.
 
     A note says that it was kept at ``where``, or lost.
     """
-    if name not in left:
+    if name not in remaining:
         return None
-    value = left.pop(name)
+    value = remaining.pop(name)
     try:
         result = convert(value)
     except (ValueError, TypeError, SyntaxError):
