@@ -1,4 +1,6 @@
-"""Measure the time to build, predict and check datasets: wall clock and processor time.
+"""Measure the time to build, predict and check datasets.
+
+Wall clock and processor time.
 
 Originals are random drawings with flat areas, lines and soft noise, as PNG, similar to images of a character.
 """
@@ -77,7 +79,10 @@ def table(folder: str, *sizes: int) -> Dataset:
 
 
 def command(label: str, limit: float, root: Path, *words: str) -> Row:
-    """Run ``dataset …`` as a user does, its start included; the best of three if it is short."""
+    """Run ``dataset …`` as a user does, its start included.
+
+    The best of three if it is short.
+    """
     argv = [sys.executable, "-m", "orchestrator", "dataset", *words]
     env = {"KRNK_PROJECT": str(root), "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(root / "cache")}
     wall, cpu = min(took(argv, root, **env) for _ in range(3 if limit < 1 else 1))
@@ -85,7 +90,7 @@ def command(label: str, limit: float, root: Path, *words: str) -> Row:
 
 
 def project(root: Path, *names: str) -> None:
-    """Make ``root`` a project with a recipe of the release's settings for each folder of images."""
+    """Make ``root`` a project with a recipe for each image folder."""
     shutil.copytree(ROOT / "recipes", root / "recipes")
     for name in names:
         (root / "recipes" / f"{name}.toml").write_text(RECIPE.format(name=name), "utf-8")

@@ -77,7 +77,7 @@ def new(
 
 
 def _confirm(arguments: NewSubject, generated: GeneratedRecipes, root: Path) -> GeneratedRecipes:
-    """Show the notes, ask for type and trigger words, and generate the recipes again."""
+    """Ask for type and trigger words, and generate the recipes again."""
     from orchestrator.importers import inspect_folder, new_subject
 
     for note in generated.notes:

@@ -1,4 +1,4 @@
-"""Run the dataset step: a request file in, a folder out, progress lines on stdout.
+"""Run the dataset step: read a request, write a folder.
 
 ``python -m orchestrator.dataset build request.json``
 """
@@ -24,7 +24,9 @@ _USAGE: Final = "usage: python -m orchestrator.dataset build REQUEST.json"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``build REQUEST.json``: {"dataset": table, "root": project folder, "output": folder}.
+    """Run ``build REQUEST.json``.
+
+    The request is {"dataset": table, "root": project folder, "output": folder}.
 
     Prints ``PROGRESS {"done", "total", "note"}`` lines. Returns 0 only if the dataset is complete. Problems go to stderr.
     """

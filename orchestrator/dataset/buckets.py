@@ -25,7 +25,7 @@ _TABLES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Bucket of an image, and the size it is resized to before the centre crop."""
+    """Bucket of an image, and its size before the centre crop."""
 
     bucket: Size
     resized: Size
@@ -38,7 +38,10 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class BucketedImage:
-    """One image in its bucket. ``repeats`` of regularization images are those that the trainer computes."""
+    """One image in its bucket.
+
+    ``repeats`` of regularization images are those that the trainer computes.
+    """
 
     folder: TrainingFolder
     image: DatasetImage
@@ -71,7 +74,10 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Numbers that the trainer will print: "num train images * repeats", "num reg images", "num batches per epoch"."""
+    """Numbers that the trainer will print.
+
+    "num train images * repeats", "num reg images", "num batches per epoch".
+    """
 
     images: int
     """Images in the built folders, regularization included."""
@@ -84,7 +90,7 @@ class Prediction:
 
     @property
     def largest(self) -> Bucket | None:
-        """The largest bucket of the largest resolution class with images of the subject; it takes most time and memory."""
+        """Largest bucket of the largest class with images of the subject."""
         trained = [bucket for bucket in self.buckets if any(not image.folder.regularization for image in bucket.images)]
         return max(trained, key=lambda bucket: (math.prod(bucket.resolution), math.prod(bucket.size)), default=None)
 
@@ -117,13 +123,16 @@ def predict_batches(layout: Layout, dataset: Dataset) -> Prediction:
 
 
 def epochs(batches_per_epoch: int, training: Training) -> int:
-    """Return "num epochs"; 0 when there is nothing to train on."""
+    """Return "num epochs", 0 without batches."""
     updates = -(-batches_per_epoch // (training.gradient_accumulation_steps or 1))
     return -(-training.steps // updates) if updates else 0
 
 
 def batch_size(dataset: Dataset, resolution: Size) -> int:
-    """Return the batch size of a resolution class: by its name as WxH, else ``default``, else 1."""
+    """Return the batch size of a resolution class.
+
+    By its name as WxH, else ``default``, else 1.
+    """
     if dataset.batch_table != "own":
         return _TABLES[dataset.batch_table].get(resolution, 1)
     return dataset.batch_size.get(f"{resolution[0]}x{resolution[1]}", dataset.batch_size.get("default", 1))
@@ -131,7 +140,7 @@ def batch_size(dataset: Dataset, resolution: Size) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BucketRules:
-    """Bucket settings of one resolution class, by the names of a dataset configuration."""
+    """Bucket settings of one resolution class."""
 
     resolution: Size
     enable_bucket: bool
@@ -153,12 +162,15 @@ class BucketRules:
         )
 
     def bounds(self) -> tuple[int, int]:
-        """Return min_bucket_reso rounded down and max_bucket_reso rounded up to whole steps, as the trainer does."""
+        """Return the smallest and largest side of buckets in pixels.
+
+        min_bucket_reso is rounded down and max_bucket_reso up to whole steps, as by the trainer.
+        """
         steps = self.bucket_reso_steps
         return self.min_bucket_reso // steps * steps, -(-self.max_bucket_reso // steps) * steps
 
     def fit(self, size: Size) -> Fit | None:
-        """Return the bucket of an image of ``size``; None if the trainer would stop with an error."""
+        """Return the bucket of an image, None if the trainer rejects it."""
         if not self.enable_bucket:
             return self._cover(size, self.resolution)
         if not self.bucket_no_upscale:
@@ -172,7 +184,10 @@ class BucketRules:
         return self._shrink(size)
 
     def shapes(self) -> list[Size]:
-        """Return the predefined buckets, sorted: at most the area of the class, sides in whole steps."""
+        """Return the predefined buckets, sorted.
+
+        They have at most the area of the class, and sides in whole steps.
+        """
         step = self.bucket_reso_steps
         least, most = self.bounds()
         area = self.resolution[0] * self.resolution[1]
@@ -192,7 +207,7 @@ class BucketRules:
         return Fit(bucket, (int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)))
 
     def _shrink(self, size: Size) -> Fit | None:
-        """Shrink to the class's area if larger, then crop to whole steps; never enlarge."""
+        """Shrink to the area of the class, then crop to whole steps."""
         step = self.bucket_reso_steps
         area = self.resolution[0] * self.resolution[1]
         resized = size
@@ -222,7 +237,7 @@ def _with_repeats(folders: Sequence[TrainingFolder]) -> int:
 
 
 def _repeated(folders: Sequence[TrainingFolder]) -> list[tuple[TrainingFolder, DatasetImage, int]]:
-    """Return every image of a class with its repeats, those of regularization images by ``share_regularization``."""
+    """Return every image of a class with its repeats."""
     result = [(folder, image, folder.repeats) for folder in folders if not folder.regularization for image in folder.images]
     pool = [(folder, image) for folder in folders if folder.regularization for image in folder.images]
     shares = share_regularization([folder.repeats for folder, _ in pool], sum(repeats for _, _, repeats in result))
@@ -230,7 +245,9 @@ def _repeated(folders: Sequence[TrainingFolder]) -> list[tuple[TrainingFolder, D
 
 
 def share_regularization(repeats: Sequence[int], total: int) -> list[int]:
-    """Return the repeats of regularization images for ``total`` images of the subject, repeats included.
+    """Return the repeats of regularization images.
+
+    ``total`` is the number of images of the subject, repeats included.
 
     In the first round each image counts with its own repeats, then once more each, until they are as many as the subject's.
     Images that are not reached have 0 and are not used.

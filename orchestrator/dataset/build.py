@@ -1,4 +1,4 @@
-"""Build a dataset: folders of images and captions, dataset.toml and a manifest."""
+"""Build a dataset: image folders, dataset.toml and a manifest."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ SHEET: Final = "contact.webp"
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """Number of images of a built dataset, and whether it was there already."""
+    """Number of images of a build. ``unchanged`` if it wrote nothing."""
 
     images: int
     unchanged: bool
 
 
 def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int, str], None]) -> BuildResult:
-    """Write the dataset to ``output``, or nothing if ``output`` holds the same dataset already.
+    """Write the dataset to ``output``, unless it is there already.
 
     Args:
         dataset: the recipe's table.
@@ -102,14 +102,16 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
 
 
 def fingerprint(dataset: Dataset, root: Path) -> str:
-    """Return the SHA-256 over the dataset's values and the content of every file it depends on."""
+    """Return the SHA-256 of the values and files of a dataset."""
     digests = [[role, sha256(path)] for role, path in source_files(dataset, root)]
     values = {"schema": manifest.SCHEMA, "dataset": key_params(dataset), "sources": sorted(digests)}
     return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _count_unchanged(output: Path, dataset: Dataset, root: Path) -> int | None:
-    """Return the number of images in ``output`` if it is this dataset, every file with its recorded size; else None.
+    """Return the number of images if ``output`` is this dataset.
+
+    None if it is another dataset, or if a file has not its recorded size.
 
     Images are digested and not decoded: they were decoded when the same files were built with the same values.
     """
@@ -123,7 +125,7 @@ def _count_unchanged(output: Path, dataset: Dataset, root: Path) -> int | None:
 
 
 def _clear(output: Path) -> None:
-    """Remove the files of an earlier build, finished or not, from ``output``, and nothing else."""
+    """Remove the files of an earlier build, finished or not."""
     for record in (output / naming.MANIFEST, output / BUILDING):
         try:
             names = list(json.loads(record.read_text(encoding="utf-8"))["files"])
@@ -158,7 +160,7 @@ def _write_images(
     report: Callable[[int, str], None],
     tiles: dict[contact_tiles.Key, contact_tiles.Tile],
 ) -> dict[contact_tiles.Key, Image]:
-    """Write every image and return the pixels of the tiles. Each original is decoded once, for all its sizes."""
+    """Write every image and return the pixels of the tiles."""
     work: dict[tuple[Path, str], list[tuple[TrainingFolder, DatasetImage]]] = defaultdict(list)
     for folder in layout.folders:
         color = dataset.sources[folder.source].background_color or dataset.background_color
@@ -192,7 +194,10 @@ def _write(
     output: Path,
     tiles: dict[contact_tiles.Key, contact_tiles.Tile],
 ) -> dict[contact_tiles.Key, Image]:
-    """Write one original at all its sizes and return its tiles. A plain 8-bit RGB PNG is copied at its own size."""
+    """Write one original at all its sizes and return its tiles.
+
+    A plain 8-bit RGB PNG is copied at its own size.
+    """
     plain = image_headers.read(source[0]).plain
     pixels = image_io.load(*source)  # also of an original that is only copied, to find truncated files
     drawn = {}
@@ -209,7 +214,7 @@ def _write(
 
 
 def _untagged(layout: Layout) -> dict[str, tuple[TrainingFolder, DatasetImage]]:
-    """Return role -> one folder and image, for the images that the tagger captions."""
+    """Return role -> one folder and image, for the tagger."""
     tagged = {image.role: (folder, image) for folder in layout.folders if folder.tagger for image in folder.images}
     return {role: pair for role, pair in tagged.items() if pair[1].caption is None}
 

@@ -23,7 +23,9 @@ class CaptionError(ValueError):
 
 
 def from_view(vocabulary: Vocabulary, source: Source, trigger: str, tags: tuple[str, ...], stem: str) -> str:
-    """Return the caption of the image ``stem`` (``f12``): the non-empty parts of ``vocabulary.order``.
+    """Return the caption of an image named by view (``f12``).
+
+    It has the non-empty parts of ``vocabulary.order``.
 
     Raises:
         CaptionError: the name states no view, or the vocabulary has no entry for it.
@@ -59,7 +61,9 @@ def joined(parts: Iterable[str]) -> str:
 
 
 def from_file(path: Path) -> str | None:
-    """Return the first line of a caption file, the only one that sd-scripts reads; None if there is no file.
+    """Return the first line of a caption file, None without a file.
+
+    sd-scripts reads this line only.
 
     Raises:
         CaptionError: the file is not UTF-8, or its first line is empty (sd-scripts stops, or trains without words).

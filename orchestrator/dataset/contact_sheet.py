@@ -1,4 +1,6 @@
-"""Write contact sheets as HTML: every training image with its caption, by bucket; tag frequencies; coverage.
+"""Write contact sheets of datasets as HTML.
+
+A sheet shows every training image with its caption, by bucket, the frequencies of tags, and the coverage of views.
 
 A sheet is made from a manifest (``manifest.describe``, dataset.json) and the addresses of its sheets of tiles.
 """
@@ -30,7 +32,10 @@ _FRAMINGS: Final = {"f": "upper body", "b": "full body"}
 
 
 def page(report: LintReport) -> str:
-    """Return an HTML page with every image and the findings, without other files. Decodes every original once."""
+    """Return an HTML page with every image and the findings.
+
+    It needs no other file. Every original is decoded once.
+    """
     tiles = contact_tiles.arrange(report.inspected.prediction)
     sheets = []
     for image in contact_tiles.paste_sheets(tiles, contact_tiles.draw_tiles(tiles, report.inspected.dataset)):

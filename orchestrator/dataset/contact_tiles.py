@@ -1,4 +1,4 @@
-"""Draw tiles of the training images, cropped to their buckets, on sheets of many tiles."""
+"""Draw tiles of training images, cropped to their buckets."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def ordered(bucket: Bucket) -> list[BucketedImage]:
 
 
 def key(image: BucketedImage) -> Key:
-    """Return the folder and name of an image, which are unique; an original has an image for each size."""
+    """Return the folder and name of an image."""
     return image.folder.path, image.image.name
 
 
@@ -75,7 +75,10 @@ def _size(bucket: Size) -> Size:
 
 
 def draw_tiles(tiles: dict[Key, Tile], dataset: Dataset) -> dict[Key, Image.Image]:
-    """Return the pixels of the tiles. Each original is decoded once; broken ones have no tile."""
+    """Return the pixels of the tiles.
+
+    Each original is decoded once. Broken ones have no tile.
+    """
     work: dict[tuple[Path, str], list[Key]] = defaultdict(list)
     for name, tile in tiles.items():
         source = dataset.sources[tile.image.folder.source]
@@ -94,7 +97,10 @@ def draw_tiles(tiles: dict[Key, Tile], dataset: Dataset) -> dict[Key, Image.Imag
 
 
 def crop(pixels: Image.Image, tile: Tile) -> Image.Image:
-    """Return the pixels of a tile: its image (at any size) cropped as the trainer crops it, at the size of the tile."""
+    """Return the pixels of a tile, cropped as by the trainer.
+
+    ``pixels`` is the image of the tile at any size.
+    """
     fit = tile.image.fit
     left, top = ((whole - kept) // 2 for whole, kept in zip(fit.resized, fit.bucket, strict=True))
     across, down = pixels.width / fit.resized[0], pixels.height / fit.resized[1]
@@ -104,7 +110,10 @@ def crop(pixels: Image.Image, tile: Tile) -> Image.Image:
 
 
 def paste_sheets(tiles: dict[Key, Tile], drawn: dict[Key, Image.Image]) -> list[Image.Image]:
-    """Return the sheets with every tile at its position; a tile without pixels stays grey."""
+    """Return the sheets with every tile at its position.
+
+    A tile without pixels stays grey.
+    """
     result = []
     for number in range(1 + max((tile.sheet for tile in tiles.values()), default=-1)):
         here = {name: tile for name, tile in tiles.items() if tile.sheet == number}

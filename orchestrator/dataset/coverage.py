@@ -1,4 +1,4 @@
-"""Count the views of a character that the images show, by height and direction."""
+"""Count the views of a character, by height and direction."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Coverage:
 
 
 def coverage(layout: Layout, dataset: Dataset) -> tuple[Coverage, ...]:
-    """Return the coverage of every source with captions by view, for each framing."""
+    """Return the coverage of every source with captions by view."""
     shown: dict[tuple[str, str], dict[tuple[str, str], set[str]]] = defaultdict(lambda: defaultdict(set))
     flips: dict[str, bool] = {}
     for folder in layout.folders:

@@ -1,4 +1,4 @@
-"""Read image headers: size, orientation and format, without decoding a pixel."""
+"""Read image headers: size, orientation and format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TURNED: Final = (5, 6, 7, 8)  # orientations that swap width and height
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """Header of an image; ``width`` and ``height`` in pixels, upright."""
+    """Header of an image. ``width`` and ``height`` in pixels, upright."""
 
     width: int
     height: int
@@ -40,7 +40,10 @@ class ImageHeader:
 
     @property
     def plain(self) -> bool:
-        """True if the file can be trained on unchanged: 8-bit RGB PNG, upright, opaque, sRGB."""
+        """True if the file can be trained on unchanged.
+
+        That is an 8-bit RGB PNG, upright, opaque, sRGB.
+        """
         special = self.profile or self.transparent or self.animated or self.deep or self.orientation != 1
         return self.format == "PNG" and self.mode == "RGB" and not special
 
@@ -60,7 +63,10 @@ def load_cache(headers: Mapping[str, Sequence[Any]]) -> None:
 
 
 def dump_cache() -> dict[str, list[Any]]:
-    """Return the headers that this process has used as JSON, without those of files that have just changed."""
+    """Return the headers that this process has used, as JSON.
+
+    Files that have just changed are left out.
+    """
     settled = time.time_ns() - parse_cache.SETTLED_NS
     return {key[0]: [*key[1:], *astuple(_used[key])] for key in sorted(_used) if key[2] < settled}
 

@@ -1,4 +1,4 @@
-"""Decode originals to upright, opaque, 8-bit sRGB; scale and save them."""
+"""Decode, scale and save images as opaque 8-bit sRGB."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ _COMPRESSION: Final = 1  # with runs only (Z_RLE) as small as level 4 on drawing
 
 
 def load(path: Path, background: str) -> Image.Image:
-    """Return the image as 8-bit RGB in sRGB, upright, its transparent parts on ``background`` (``#rrggbb``).
+    """Return the image as 8-bit RGB in sRGB, upright.
+
+    Its transparent parts show ``background`` (``#rrggbb``).
 
     Raises:
         image_headers.UnreadableError: broken or truncated.
@@ -47,7 +49,9 @@ def load(path: Path, background: str) -> Image.Image:
 
 
 def thumbnail(path: Path, side: int) -> Image.Image:
-    """Return the image as RGB at ``side`` x ``side`` pixels, for measuring, without its shape and ICC profile.
+    """Return the image as RGB at ``side`` x ``side`` pixels.
+
+    For measuring: its shape and ICC profile are ignored.
 
     Raises:
         image_headers.UnreadableError: broken or truncated.
@@ -64,13 +68,19 @@ def thumbnail(path: Path, side: int) -> Image.Image:
 
 
 def thread_count() -> int:
-    """Return the number of useful threads. Pillow releases the interpreter's lock to decode, scale and encode."""
+    """Return the number of useful threads.
+
+    Pillow releases the interpreter's lock to decode, scale and encode.
+    """
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Silence Pillow's warnings, as the headers are checked already. Enclose a thread pool: filters belong to the process."""
+    """Silence Pillow's warnings, as the headers are checked already.
+
+    Enclose a thread pool: filters belong to the process.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -95,7 +105,9 @@ def resized(image: Image.Image, size: Size, downscale: str) -> Image.Image:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write an RGB image as PNG without metadata. The same pixels give the same bytes.
+    """Write an RGB image as PNG without metadata.
+
+    The same pixels give the same bytes.
 
     By hand (PNG specification, 3rd edition), because Pillow tries five filters for every row. The difference from the row
     above is as small on drawings, in three fifths of the time.
@@ -138,7 +150,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Return ``image`` converted from its ICC profile, or unchanged if the profile does not fit the pixels."""
+    """Return ``image`` converted from its ICC profile to sRGB."""
     mode = "RGBA" if image.mode == "RGBA" else "RGB"
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

@@ -1,4 +1,4 @@
-"""Link the largest bucket of a built dataset as a dataset of its own, to measure the cost of a step."""
+"""Make the largest bucket of a built dataset a dataset of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from orchestrator.dataset.naming import MANIFEST
 
 
 def link_images(built: Path, folder: Path) -> None:
-    """Link the images of the largest bucket, with captions, below ``folder``, and write its dataset.toml.
+    """Link the images of the largest bucket below ``folder``.
+
+    Their captions are linked, too, and a dataset.toml is written.
 
     Raises:
         OSError: the dataset cannot be read, or ``folder`` cannot be written.

@@ -1,4 +1,6 @@
-"""Link a built dataset for a training with latents on disk (training.cache_latents = "disk").
+"""Link a built dataset for a training with latents on disk.
+
+See training.cache_latents = "disk".
 
 sd-scripts writes latents beside the images, and a built dataset is never changed. So the training reads links in its own work
 folder. The latents beside them belong to its VAE and are deleted with the links.
@@ -20,7 +22,9 @@ FOLDER: Final = "latents"
 
 
 def link_images(built: Path, work: Path) -> None:
-    """Link every image and caption of a built dataset below ``work``/latents. Latents in that folder stay.
+    """Link every image and caption below ``work``/latents.
+
+    Latents in that folder stay.
 
     Raises:
         OSError: the dataset cannot be read, or the work folder cannot be written.
@@ -41,7 +45,7 @@ def clear(work: Path) -> None:
 
 
 def latent_caches(image: Path) -> list[Path]:
-    """Return the files of sd-scripts' cache_latents_to_disk beside an image: ``f00.npz``, ``f00_0512x0512_sd.npz``."""
+    """Return the latent caches of sd-scripts beside an image."""
     if image.suffix != ".png":
         return []
     pattern = re.compile(re.escape(image.stem) + r"(_\d+x\d+(_\w+)?)?\.npz")

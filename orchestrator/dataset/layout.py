@@ -1,4 +1,4 @@
-"""Lay out a dataset: its folders, sizes and captions, from headers and texts only."""
+"""Lay out a dataset: its folders, sizes and captions."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class TrainingFolder:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Whole dataset: folders by resolution class, then in the order of the recipe."""
+    """Folders of a dataset, by resolution class, then by source."""
 
     folders: tuple[TrainingFolder, ...]
     problems: tuple[Problem, ...]
@@ -62,7 +62,7 @@ class Layout:
     ignored: tuple[Ignored, ...]
 
     def classes(self) -> tuple[tuple[Size, tuple[TrainingFolder, ...]], ...]:
-        """Return the resolution classes with their folders; each becomes one [[datasets]]."""
+        """Return the resolution classes with their folders."""
         grouped: dict[Size, list[TrainingFolder]] = defaultdict(list)
         for folder in self.folders:
             grouped[folder.resolution].append(folder)
@@ -70,7 +70,9 @@ class Layout:
 
 
 def make_layout(dataset: Dataset, root: Path) -> Layout:
-    """Lay out ``dataset``, its sources relative to the project folder ``root``.
+    """Lay out a dataset for the project folder ``root``.
+
+    Its sources are relative to ``root``.
 
     Reads image headers and caption texts only. ``Layout.problems`` holds the problems of the user's files.
     """
@@ -127,7 +129,7 @@ def _folders(dataset: Dataset, group: ImageGroup, root: Path, problems: list[Pro
 
 
 def _read(group: ImageGroup, source: Source, dataset: Dataset, root: Path, problems: list[Problem]) -> list[DatasetImage]:
-    """Return the images of a group at their own size, and add a problem for each unusable one."""
+    """Return the images of a group at their own size."""
     stems: dict[str, Original] = {}
     result: list[DatasetImage] = []
     for original in group.originals:
@@ -177,7 +179,10 @@ def _caption(dataset: Dataset, source: Source, group: ImageGroup, path: Path) ->
 
 
 def _split(dataset: Dataset, group: ImageGroup, parent: str, name: str, images: list[DatasetImage]) -> list[TrainingFolder]:
-    """Return one folder for each resolution class among ``images``; of several classes each adds its size to the name."""
+    """Return one folder for each resolution class among ``images``.
+
+    Of several classes each adds its size to the name.
+    """
     classes: dict[Size, list[DatasetImage]] = defaultdict(list)
     for image in images:
         classes[_class(dataset, image.size)].append(image)
@@ -201,7 +206,10 @@ def _split(dataset: Dataset, group: ImageGroup, parent: str, name: str, images: 
 
 
 def _class(dataset: Dataset, size: Size) -> Size:
-    """Return the resolution class of a size: for each side the smallest class that contains it, or the largest."""
+    """Return the resolution class of a size.
+
+    For each side it is the smallest class that contains it, or the largest.
+    """
 
     def side(length: int) -> int:
         return min((most for most in dataset.resolution_classes if length <= most), default=max(dataset.resolution_classes))
@@ -210,7 +218,7 @@ def _class(dataset: Dataset, size: Size) -> Size:
 
 
 def _scaled(image: DatasetImage, width: int) -> DatasetImage:
-    """Return ``image`` downscaled to ``width``, its height rounded to the nearest pixel."""
+    """Return ``image`` downscaled to ``width``."""
     original, height = image.original_size
     scaled = max(1, (2 * height * width + original) // (2 * original))
     return replace(image, size=(width, scaled))
@@ -223,7 +231,10 @@ def _framing(images: Iterable[DatasetImage]) -> str:
 
 
 def _shared_originals(groups: list[ImageGroup], root: Path) -> list[Problem]:
-    """Return a problem for each pair of sources with the same file: sd-scripts reads a folder listed twice once."""
+    """Return a problem for each pair of sources with the same file.
+
+    sd-scripts reads a folder once, even if it is listed twice.
+    """
     owner: dict[str, str] = {}
     folders: dict[Path, str] = {}
     problems: dict[tuple[str, str], Problem] = {}

@@ -1,4 +1,4 @@
-"""Describe a dataset as JSON, for a check and for a built folder (dataset.json)."""
+"""Describe a dataset as JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def describe(
     captions: Mapping[str, str],
     tiles: Mapping[contact_tiles.Key, contact_tiles.Tile],
 ) -> JSON:
-    """Return numbers, buckets, images (by bucket, then by file), coverage and tag frequencies.
+    """Return numbers, buckets, images, coverage and tags as JSON.
+
+    Images are sorted by bucket, then by file.
 
     Args:
         dataset: the recipe's table.

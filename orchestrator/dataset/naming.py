@@ -1,4 +1,6 @@
-"""Parse and write the names of images and folders: views (``f00``), CharFramework's folders and kohya's.
+"""Parse and write the names of images and folders.
+
+Images are named by view (``f00``), folders by CharFramework's or kohya's rules.
 
 The rules of CharFramework are those of its README (Zuntan03/CharFramework).
 """
@@ -19,7 +21,10 @@ _LONGEST: Final = 100  # characters of a folder name; 255 bytes are the limit of
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """View of the character: ``framing`` f or b, ``height`` 0..2, ``direction`` 0..7, as digits."""
+    """View of the character, as digits.
+
+    ``framing`` is f or b, ``height`` 0..2, ``direction`` 0..7.
+    """
 
     framing: str
     height: str
@@ -28,7 +33,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class FolderName:
-    """Fields of a folder name such as ``kuroneko girl, short hair, choker_noflip_f0768``."""
+    """Fields of a folder name of CharFramework.
+
+    For example ``kuroneko girl, short hair, choker_noflip_f0768``.
+    """
 
     class_tokens: str
     trigger: str
@@ -37,13 +45,16 @@ class FolderName:
 
 
 def view(stem: str) -> View | None:
-    """Return the view in a file name without ending (``f00``, ``b17_2``); None if it states none."""
+    """Return the view in a file name without ending, None without one."""
     match = _VIEW.match(stem)
     return View(*match.groups()) if match else None
 
 
 def repeats(name: str) -> tuple[int | None, str]:
-    """Split ``4_krnk`` into 4 and ``krnk``; (None, name) without a number in front."""
+    """Split ``4_krnk`` into 4 and ``krnk``.
+
+    The number is None if the name has none.
+    """
     match = _REPEATS.fullmatch(name)
     return (int(match[1]), match[2]) if match else (None, name)
 
@@ -62,7 +73,10 @@ def charframework(name: str) -> FolderName:
 
 
 def folder(words: str, tags: tuple[str, ...], flip: bool | None, ending: str) -> str:
-    """Return a folder name of CharFramework: ``folder("krnk girl", (), None, "f0512")`` is ``krnk girl_f0512``."""
+    """Return a folder name of CharFramework.
+
+    ``folder("krnk girl", (), None, "f0512")`` is ``krnk girl_f0512``.
+    """
     plain = _safe(words.partition(",")[0]) or "pictures"
     full = ", ".join((plain, *(_safe(tag) for tag in tags)))
     marker = {None: "", True: "_flip", False: "_noflip"}[flip]

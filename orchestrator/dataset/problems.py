@@ -18,12 +18,17 @@ _BLOCK: Final = 4096
 
 
 def dataset_problems(layout: Layout, dataset: Dataset, root: Path) -> list[Problem]:
-    """Return the problems that stop the build or the trainer, or silently change the training."""
+    """Return the problems that stop the build or the trainer.
+
+    Also those that silently change the training.
+    """
     return [*layout.problems, *_settings(layout, dataset), *_unbucketed(layout, dataset, root), *_tagger(dataset, root)]
 
 
 def disk_bytes(layout: Layout) -> int:
-    """Return an upper bound of the size of the built folders: uncompressed PNGs and captions.
+    """Return an upper bound of the size of the built folders.
+
+    PNGs count uncompressed.
 
     Drawings take a fifth to a third of it. Every file fills whole blocks of the file system.
     """

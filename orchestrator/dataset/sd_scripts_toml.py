@@ -19,7 +19,9 @@ FILE: Final = "dataset.toml"
 
 
 def text(layout: Layout, dataset: Dataset) -> str:
-    """Return dataset.toml: one [[datasets]] per resolution class, one subset per folder.
+    """Return dataset.toml.
+
+    It has one [[datasets]] per resolution class and one subset per folder.
 
     ``image_dir`` is relative to the file.
     """
@@ -64,7 +66,9 @@ def _subset(folder: TrainingFolder) -> dict[str, Any]:
 
 
 def absolute_config(folder: Path, images: Path | None = None) -> str:
-    """Return the text of ``folder``/dataset.toml with absolute ``image_dir``, for a trainer in another work folder.
+    """Return ``folder``/dataset.toml with absolute ``image_dir``.
+
+    For a trainer in another work folder.
 
     ``images`` is the parent of the same training folders, if they are not in ``folder``.
     """

@@ -1,4 +1,4 @@
-"""Scan the folders of a dataset's sources for originals, and read the words of folder names."""
+"""Scan the source folders of a dataset for originals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _MAGIC: Final = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """One image of a source. ``role`` is its name in keys and manifests: source and file, without a path of this machine."""
+    """One image of a source.
+
+    ``role`` is its name in keys and manifests: source and file, without a path of this machine.
+    """
 
     role: str
     path: Path
@@ -28,7 +31,10 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class ImageGroup:
-    """Images that share words and settings: one source, or one folder of a source that is read unchanged."""
+    """Images that share words and settings.
+
+    They are one source, or one folder of a source that is read unchanged.
+    """
 
     source: str
     originals: tuple[Original, ...]
@@ -45,7 +51,7 @@ class ImageGroup:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """File or folder among the images that is not read, the reason, and the remedy."""
+    """File or folder that is not read, the reason, and the remedy."""
 
     path: Path
     why: str
@@ -62,7 +68,7 @@ class SourceScan:
 
 
 def scan(dataset: Dataset, root: Path) -> SourceScan:
-    """Return the groups of all sources, in the recipe's order. Reads folders, but no file."""
+    """Return the images of all sources, in the recipe's order."""
     result = SourceScan()
     for name, source in dataset.sources.items():
         match source.reading:
@@ -76,7 +82,7 @@ def scan(dataset: Dataset, root: Path) -> SourceScan:
 
 
 def source_files(dataset: Dataset, root: Path) -> list[tuple[str, Path]]:
-    """Return (role, path) of every file that a build reads: originals, caption files, the tagger's model and tags."""
+    """Return (role, path) of every file that a build reads."""
     result: list[tuple[str, Path]] = []
     for group in scan(dataset, root).groups:
         source = dataset.sources[group.source]
@@ -92,7 +98,10 @@ def source_files(dataset: Dataset, root: Path) -> list[tuple[str, Path]]:
 
 
 def key_params(dataset: Dataset) -> dict[str, Any]:
-    """Return the dataset's values as JSON for a key, without the folders of images: role and content identify them."""
+    """Return the dataset's values as JSON for a key.
+
+    Without the folders of images, as role and content identify them.
+    """
     params: dict[str, Any] = dataset.model_dump(mode="json")
     for source in params["sources"].values():
         images = Path(source.pop("images"))
@@ -198,7 +207,10 @@ def _folders(result: SourceScan, name: str, source: Source, root: Path) -> list[
 
 
 def _entries(result: SourceScan, folder: Path, where: str, *, folders: bool = False) -> list[Path]:
-    """Return the entries of ``folder``, by name: its folders, or everything else with broken links."""
+    """Return the folders, or the other entries, of ``folder``.
+
+    By name, with broken links.
+    """
     try:
         return sorted(path for path in folder.iterdir() if path.is_dir() == folders and not path.name.startswith("."))
     except OSError as error:

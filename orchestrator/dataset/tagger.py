@@ -1,4 +1,7 @@
-"""Caption images by a WD14-style ONNX tagger. Needs the extra ``tagger`` (onnxruntime)."""
+"""Caption images by a WD14-style ONNX tagger.
+
+It needs the extra ``tagger`` (onnxruntime).
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,9 @@ class Tag:
 def captions(
     dataset: Dataset, root: Path, images: dict[str, tuple[TrainingFolder, DatasetImage]], report: Callable[[str], None]
 ) -> dict[str, str]:
-    """Return role -> caption: trigger and tags of the source, then the model's tags above the threshold, the best first.
+    """Return role -> caption of the images.
+
+    A caption has the trigger and tags of the source, then the model's tags above the threshold, the best first.
 
     One thread per image: the sums inside the model then do not depend on the number of cores. ``report`` is called with the
     name of every finished image.
@@ -91,7 +96,7 @@ def captions(
 
 
 def chosen(tags: list[Tag], scores: list[float], threshold: float) -> list[str]:
-    """Return the general tags with a score of at least ``threshold`` (0..1), the best first, as words."""
+    """Return the general tags above a threshold, as words."""
     pairs = [
         (score, tag.name) for tag, score in zip(tags, scores, strict=True) if tag.category == _GENERAL and score >= threshold
     ]
@@ -99,13 +104,19 @@ def chosen(tags: list[Tag], scores: list[float], threshold: float) -> list[str]:
 
 
 def plain(tag: str) -> str:
-    """Return a tag as words: ``looking_at_viewer`` becomes ``looking at viewer``; smileys stay."""
+    """Return a tag as words.
+
+    ``looking_at_viewer`` becomes ``looking at viewer``; smileys stay.
+    """
     tag = tag.strip()
     return tag if tag in _SMILEYS else tag.replace("_", " ")
 
 
 def read_tags(path: Path) -> list[Tag]:
-    """Read the tag list of a model: CSV with ``name`` and ``category``, one line per output."""
+    """Read the tag list of a model.
+
+    It is a CSV with ``name`` and ``category``, one line per output.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return [Tag(row["name"], row["category"]) for row in csv.DictReader(file)]
@@ -137,7 +148,10 @@ def _session(model: Path) -> tuple[Any, int]:
 
 
 def _square(path: Path, color: str, side: int) -> Image.Image:
-    """Return the image in the middle of a white square of ``side`` pixels, as in the training of the taggers."""
+    """Return the image in the middle of a white square.
+
+    The taggers were trained on such squares, of ``side`` pixels.
+    """
     image = image_io.load(path, color)
     longest = max(image.size)
     square = Image.new("RGB", (longest, longest), "#ffffff")
@@ -146,7 +160,10 @@ def _square(path: Path, color: str, side: int) -> Image.Image:
 
 
 def _scores(session: Any, image: Image.Image) -> list[float]:
-    """Return the model's scores, 0..1, for one image. Its input is float32 BGR 0..255, [1, side, side, 3]."""
+    """Return the model's scores, 0..1, for one image.
+
+    Its input is float32 BGR 0..255, [1, side, side, 3].
+    """
     pixels = np.asarray(image, dtype=np.float32)[None, :, :, ::-1]
     output = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(pixels)})[0]
     return [float(score) for score in output[0]]

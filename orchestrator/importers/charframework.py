@@ -1,4 +1,7 @@
-"""CharFramework's ``call LoRA LOGIC DIM LR STEPS SOURCE OUTPUT MODEL [VAE] CLIP_SKIP [WEIGHTS]`` (its README and LoRA.bat)."""
+"""Read the LoRA lines of CharFramework's batch files.
+
+``call LoRA LOGIC DIM LR STEPS SOURCE OUTPUT MODEL [VAE] CLIP_SKIP [WEIGHTS]`` (its README and LoRA.bat).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ _USAGE = "LoRA LOGIC DIM LR STEPS SOURCE OUTPUT MODEL [VAE] CLIP_SKIP [WEIGHTS]"
 
 
 def is_line(text: str) -> bool:
-    """Return whether a text is one LoRA line with a learning logic of LoRA.bat."""
+    """Return True for one LoRA line with a logic of LoRA.bat."""
     match = _LINE.match(text)
     return match is not None and "\n" not in text and _LOGIC.match(match[1]) is not None
 

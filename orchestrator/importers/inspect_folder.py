@@ -1,4 +1,4 @@
-"""Inspect a folder of images: sizes, views and caption files, and the source and type of LoRA that they suggest."""
+"""Inspect a folder of images and suggest a source for it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FolderSummary:
 
     @property
     def framing(self) -> str:
-        """Return b if the images show whole figures, by name or else by shape; f otherwise."""
+        """Return b if the images show whole figures, else f."""
         if self.views:
             return "b" if "b" in self.views.values() else "f"
         tall = sum(height >= _TALL * width for width, height in self.sizes)
@@ -55,7 +55,7 @@ class FolderSummary:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the images of a folder by name, without those in folders below it."""
+    """Return the images of a folder by name, without subfolders."""
     return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in image_headers.ENDINGS)
 
 
@@ -65,12 +65,14 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def count_caption_files(images: Iterable[Path]) -> Counter[str]:
-    """Return how many caption files stand beside the images, by ending."""
+    """Return the number of caption files of images, by ending."""
     return Counter(ending for path in images for ending in _CAPTION_ENDINGS if path.with_suffix(ending).is_file())
 
 
 def inspect(folder: Path) -> FolderSummary:
-    """Inspect a folder by its image headers and file names, without decoding an image.
+    """Inspect a folder by its image headers and file names.
+
+    No image is decoded.
 
     Raises:
         RecipeError: the folder does not exist, holds no image, or holds unreadable images.
@@ -100,7 +102,7 @@ def inspect(folder: Path) -> FolderSummary:
 
 
 def suggest_type(summaries: Sequence[FolderSummary]) -> str:
-    """Return the type of LoRA that the images suggest: a face, a body, or a group of several bodies."""
+    """Return the type of LoRA that the images suggest."""
     bodies = sum(summary.framing == "b" for summary in summaries)
     return "group" if bodies > 1 else ("body" if bodies else "face")
 
@@ -114,7 +116,10 @@ def explain_type(summaries: Sequence[FolderSummary], kind: str) -> str:
 
 
 def source_table(summary: FolderSummary, trigger: str, root: Path, notes: list[str]) -> dict[str, Any]:
-    """Return the table of one source: its folder, words and captions. Adds the reasons to ``notes``."""
+    """Return the table of one source: its folder, words and captions.
+
+    Adds the reasons to ``notes``.
+    """
     folder = summary.folder.resolve()
     inside = folder.is_relative_to(root.resolve())
     where = folder.relative_to(root.resolve()).as_posix() if inside else allowlist.add(folder).as_posix()

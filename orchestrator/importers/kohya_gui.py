@@ -128,12 +128,15 @@ def _remaining(settings: ImportedSettings, values: dict[str, Any]) -> None:
 
 
 def _is_set(value: Any) -> bool:
-    """Return whether the GUI passed a value on: it left out "", false and every zero."""
+    """Return True if the GUI passed a value on.
+
+    It left out "", false and every zero.
+    """
     return value not in ("", None, False, 0, [], {})
 
 
 def _number(value: Any) -> Any:
-    """Return the number in a text, and 64.0 as 64; other values unchanged."""
+    """Return the number in a text, and 64.0 as 64."""
     if isinstance(value, str):
         try:
             value = float(value) if value.strip() else value

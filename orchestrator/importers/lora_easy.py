@@ -1,4 +1,7 @@
-"""TOML files of LoRA_Easy_Training_Scripts: [X_args.args] (options), [X_args.dataset_args] (dataset) and [[subsets]]."""
+"""Read TOML files of LoRA_Easy_Training_Scripts.
+
+[X_args.args] are options, [X_args.dataset_args] and [[subsets]] the dataset.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ _OWN = {"warmup_ratio", "tag_occurrence", "tag_file_location", "keep_tokens_sepa
 
 
 def is_lora_easy(table: dict[str, Any]) -> bool:
-    """Return whether a table has the sections of LoRA_Easy_Training_Scripts."""
+    """Return True if a table has the sections of LoRA_Easy."""
     return any(
         name.endswith("_args") and isinstance(part, dict) and {"args", "dataset_args"} & set(part)
         for name, part in table.items()

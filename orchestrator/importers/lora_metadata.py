@@ -1,4 +1,7 @@
-"""Read the settings of a training from the ss_* metadata that sd-scripts writes into a LoRA."""
+"""Read the settings of a training from the metadata of a LoRA.
+
+sd-scripts writes them as ss_*.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +94,10 @@ def read(path: Path) -> ImportedSettings:
 
 
 def _value(text: str) -> Any:
-    """Return the value that sd-scripts wrote by ``str``: None, a boolean, a number, JSON, or the text."""
+    """Return the value that sd-scripts wrote by ``str``.
+
+    None, a boolean, a number, JSON, or the text.
+    """
     if text in ("None", ""):
         return None
     if text in ("True", "False"):
@@ -104,7 +110,7 @@ def _value(text: str) -> Any:
 
 
 def _block_weights(settings: ImportedSettings, operations: list[dict[str, Any]]) -> None:
-    """Read the block weights of a file that this program merged from its provenance."""
+    """Read the block weights of a merge from the provenance."""
     merges = [operation for operation in operations if _are_numbers(operation.get("block_weights"))]
     if not merges:
         settings.note(
@@ -178,7 +184,10 @@ def _base(settings: ImportedSettings, fields: dict[str, Any]) -> None:
 
 
 def _optimizer(settings: ImportedSettings, fields: dict[str, Any]) -> None:
-    """Read ``bitsandbytes.optim.adamw.AdamW8bit(weight_decay=0.1,betas=(0.9, 0.99))``."""
+    """Read the optimizer and its arguments.
+
+    ``bitsandbytes.optim.adamw.AdamW8bit(weight_decay=0.1,betas=(0.9, 0.99))``.
+    """
     name, _, args = str(fields.get("optimizer") or "AdamW").partition("(")
     settings.options["optimizer_type"] = name.rpartition(".")[2]
     pairs = re.findall(r"(\w+)=(\([^()]*\)|\[[^\[\]]*\]|[^,()]+)", args.removesuffix(")"))

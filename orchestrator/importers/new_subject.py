@@ -34,7 +34,7 @@ _RELEASE_ONLY: Final = ("release.source", "release.version", "release.listed_siz
 
 @dataclass(frozen=True, slots=True)
 class NewSubject:
-    """Arguments of ``new``; empty ones are suggested from the images."""
+    """Arguments of ``new``. Empty ones are suggested from the images."""
 
     name: str
     images: tuple[Path, ...]
@@ -48,7 +48,10 @@ class NewSubject:
 
 @dataclass(frozen=True, slots=True)
 class GeneratedRecipes:
-    """Files to write (path below recipes/ -> text), names of the recipes, and notes on the reasons for their values."""
+    """Files to write, names of the recipes, and notes on their values.
+
+    ``files`` maps a path below recipes/ to a text.
+    """
 
     files: dict[str, str]
     recipes: tuple[str, ...]
@@ -111,7 +114,10 @@ def generate(subject: NewSubject, root: Path) -> GeneratedRecipes:
 
 
 def _sizes(summaries: Sequence[FolderSummary], notes: list[str]) -> list[int]:
-    """Return the widths in pixels that the images can be scaled down to. Adds the reason to ``notes``."""
+    """Return the widths in pixels to scale images down to.
+
+    Adds the reason to ``notes``.
+    """
     widest = max(summary.widest for summary in summaries)
     flattest = min(height / width for summary in summaries for width, height in summary.sizes)
     sizes = [width for width in SIZES if width < widest and width * flattest >= STEP]
@@ -124,7 +130,9 @@ def _sizes(summaries: Sequence[FolderSummary], notes: list[str]) -> list[int]:
 
 
 def write(generated: GeneratedRecipes, root: Path) -> list[Path]:
-    """Write the files below ``root/recipes`` (and the schema, for editors); return their paths.
+    """Write the files below ``root/recipes`` and return their paths.
+
+    Also the schema, for editors.
 
     Raises:
         RecipeError: one of them exists. Nothing was written.
@@ -184,14 +192,20 @@ def _check(subject: NewSubject) -> None:
 
 
 def _algorithms() -> dict[str, dict[str, Any]]:
-    """Return the parts that define a network, by name; alpha1 and adafactor only change one."""
+    """Return the parts that define a network, by name.
+
+    alpha1 and adafactor only change one.
+    """
     files = sorted((compose.library() / "_algorithms").glob("*.toml"))
     tables = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in files}
     return {name: table for name, table in tables.items() if "family" in table.get("network", {})}
 
 
 def trigger_words(subject: NewSubject) -> list[str]:
-    """Return one trigger word per folder: as given, or else the subject and the names of further folders."""
+    """Return one trigger word per folder.
+
+    As given, or else the subject and the names of further folders.
+    """
     if len(subject.triggers) == len(subject.images):
         return list(subject.triggers)
     words = [subject.triggers[0] if subject.triggers else subject.name.lower()]

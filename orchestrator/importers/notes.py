@@ -1,4 +1,7 @@
-"""Settings read from another program, with a note on each: kept, changed or lost."""
+"""Settings of another program, with a note on each.
+
+A note says whether the setting was kept, changed or lost.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ class Disposition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One setting: its name in the other program, its disposition, its key in the recipe, and the reason."""
+    """Note on one setting.
+
+    Its name in the other program, its disposition, its key in the recipe, and the reason.
+    """
 
     disposition: Disposition
     name: str

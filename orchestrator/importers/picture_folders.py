@@ -1,4 +1,4 @@
-"""Describe folders of images as the [dataset] part of a recipe (``dataset import``)."""
+"""Describe folders of images as the [dataset] of a recipe."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IMAGES: Final = ("img", "image", "images")  # folders that kohya's GUI makes be
 
 @dataclass(frozen=True, slots=True)
 class FolderSource:
-    """One source: its words, the values of its table, and comments on its folders."""
+    """One source: its words, its table, and comments on its folders."""
 
     words: str
     table: dict[str, Any]
@@ -29,7 +29,9 @@ class FolderSource:
 
 
 def describe(folder: Path, root: Path, name: str = "") -> str:
-    """Return TOML that describes ``folder`` unchanged: a dataset with its sources, for a recipe to extend.
+    """Return TOML that describes ``folder`` as a dataset.
+
+    The folder is used unchanged, and a recipe extends the text.
 
     Args:
         folder: kohya's (holds folders named N_name, or ``img`` and ``reg`` with such folders), CharFramework's (``4_krnk``,
@@ -78,7 +80,7 @@ def numbered(folder: Path) -> list[Path]:
 
 
 def kohya_source(folder: Path, root: Path, *, regularization: bool) -> FolderSource:
-    """Return the source for a folder with ``numbered`` folders; its words are those of the first."""
+    """Return the source for a folder with ``numbered`` folders."""
     chosen = numbered(folder)
     words = [naming.repeats(path.name)[1] for path in chosen]
     # An image without a caption is trained with its folder's words: captions = "files" keeps that.
@@ -126,7 +128,10 @@ def _relative(folder: Path, root: Path) -> str:
 
 
 def _captions(files: list[Path]) -> dict[str, Any]:
-    """Return the origin of captions: files if most images have one, else the view if most names state one, else fixed."""
+    """Return the origin of captions.
+
+    Files if most images have one, else the view if most names state one, else fixed.
+    """
     ending = _caption_ending(files)
     if ending and 2 * sum(path.with_suffix(ending).is_file() for path in files) > len(files):
         return {"captions": "files"} | ({} if ending == ".txt" else {"caption_files": ending})
@@ -134,7 +139,7 @@ def _captions(files: list[Path]) -> dict[str, Any]:
 
 
 def _caption_ending(files: list[Path]) -> str:
-    """Return the most common ending of caption files; empty without any."""
+    """Return the most common ending of caption files, "" without any."""
     endings = count_caption_files(files)
     return endings.most_common(1)[0][0] if endings else ""
 

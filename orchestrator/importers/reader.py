@@ -1,4 +1,7 @@
-"""Choose the reader of a settings file: kohya_ss, LoRA_Easy, sd-scripts, CharFramework, or the metadata of a LoRA."""
+"""Read settings of another program by the reader for the file.
+
+kohya_ss, LoRA_Easy, sd-scripts, CharFramework, or the metadata of a LoRA.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +81,7 @@ def _table(path: Path, text: str) -> dict[str, Any]:
 
 
 def _names(table: dict[str, Any], depth: int = 3) -> set[str]:
-    """Return the keys of a table and of the tables inside it, ``depth`` levels deep."""
+    """Return the keys of a table and of the tables inside it."""
     # LoRA_Easy's options stand two levels below the top.
     inner = [value for value in table.values() if isinstance(value, dict)] if depth > 1 else []
     return set(table).union(*(_names(value, depth - 1) for value in inner))

@@ -1,4 +1,4 @@
-"""Translate [[datasets]] of sd-scripts to the [dataset] of a recipe: the same folders, nothing scaled."""
+"""Translate [[datasets]] of sd-scripts to [dataset] of a recipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 @dataclass(frozen=True, slots=True)
 class ImportedDataset:
-    """The [dataset] table, the subject, and the number of steps if it can be computed."""
+    """The [dataset] table, the subject, and the number of steps.
+
+    ``steps`` is None if it cannot be computed.
+    """
 
     table: dict[str, Any]
     subject: str
@@ -85,7 +88,10 @@ def dataset(settings: ImportedSettings, name: str, length: tuple[int | None, flo
 
 
 def _source(settings: ImportedSettings, subset: dict[str, Any], sources: dict[str, Any]) -> int:
-    """Add a subset as a source; return its number of images an epoch, or 0 if they cannot be counted."""
+    """Add a subset as a source and return its images per epoch.
+
+    0 if they cannot be counted.
+    """
     kohya = "parent" in subset
     folder = _path(subset["parent"] if kohya else subset.get("image_dir", "data/pictures"))
     source: dict[str, Any] = {"images": folder}
@@ -127,7 +133,10 @@ def _source(settings: ImportedSettings, subset: dict[str, Any], sources: dict[st
 
 
 def _kohya_words(settings: ImportedSettings, folder: str, *, regularization: bool) -> tuple[str, dict[str, Any]]:
-    """Return name, trigger, class_tokens and caption_files of a source that holds N_name folders."""
+    """Return name and words of a source that holds N_name folders.
+
+    The words are trigger, class_tokens and caption_files.
+    """
     here = Path(folder)
     if here.is_dir() and numbered(here):
         source = kohya_source(here, here, regularization=regularization)
@@ -146,7 +155,10 @@ def _first_word(words: str) -> str:
 
 
 def _count(folder: str, *, kohya: bool, repeats: int, image_count: Any) -> int:
-    """Return the images of a folder times their repeats; 0 if the folder does not exist."""
+    """Return the images of a folder times their repeats.
+
+    0 if the folder does not exist.
+    """
     if isinstance(image_count, int) and image_count:
         return image_count * repeats
     here = Path(folder)
@@ -163,7 +175,10 @@ def _count(folder: str, *, kohya: bool, repeats: int, image_count: Any) -> int:
 
 
 def _trigger(settings: ImportedSettings, folder: str, words: str) -> str:
-    """Return the most likely trigger: the tag of all images of a folder, or the first of its words."""
+    """Return the most likely trigger.
+
+    The tag of all images of a folder, or the first of its words.
+    """
     tags = settings.extra.get("tags", {})
     counts = tags.get(PureWindowsPath(folder).name) if isinstance(tags, dict) else None
     if isinstance(counts, dict) and counts:
@@ -174,7 +189,10 @@ def _trigger(settings: ImportedSettings, folder: str, words: str) -> str:
 
 
 def _shared(settings: ImportedSettings, table: dict[str, Any]) -> None:
-    """Set the values that a recipe has once for all its images: the most common one, and a note if subsets differ."""
+    """Set the values that a recipe has once for all its images.
+
+    The most common value is used, and a note is added if subsets differ.
+    """
     subsets = [subset for group in settings.datasets for subset in group["subsets"]]
     for key in _BUCKETS:
         _common(settings, table, key, [group[key] for group in settings.datasets if key in group])
@@ -198,7 +216,7 @@ def _common(settings: ImportedSettings, table: dict[str, Any], key: str, values:
 
 
 def _fit(key: str, value: Any) -> Any:
-    """Return a value in the type of its recipe key; None if it cannot be converted."""
+    """Return a value in the type of its recipe key, or None."""
     if key in _FLAGS or key in ("enable_bucket", "bucket_no_upscale"):
         return value if isinstance(value, bool) else None
     try:
@@ -219,7 +237,7 @@ def _path(value: Any) -> str:
 
 
 def _charframework(settings: ImportedSettings, name: str, steps: int | None) -> ImportedDataset:
-    """Return the dataset that GenerateCharToml.ps1 makes for a folder such as 4_krnk."""
+    """Return the dataset of GenerateCharToml.ps1 for a folder."""
     folder = str(settings.extra["charframework"])
     subject = re.sub(r"^\d+_", "", PureWindowsPath(folder).name)
     table: dict[str, Any] = {

@@ -1,4 +1,7 @@
-"""TOML files of sd-scripts: --config_file (flat, or in sections without meaning) and --dataset_config."""
+"""Read the TOML files of sd-scripts.
+
+--config_file (flat, or in sections without meaning) and --dataset_config.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ _OPTIONS |= {"train_batch_size": "batch_size", "caption_extention": "caption_ext
 
 
 def read(path: Path, table: dict[str, Any]) -> ImportedSettings:
-    """Read a TOML file of sd-scripts, and the dataset configuration that it names, if that exists."""
+    """Read a TOML file of sd-scripts.
+
+    Also the dataset configuration that it names, if that exists.
+    """
     settings = ImportedSettings(path.stem, "sd-scripts TOML")
     if "datasets" in table:
         add_datasets(settings, table)
@@ -40,7 +46,10 @@ def read(path: Path, table: dict[str, Any]) -> ImportedSettings:
 
 
 def _add_images(settings: ImportedSettings, folder: Path) -> None:
-    """Move the options about images into datasets, as defaults of a dataset configuration or in place of one."""
+    """Move the options about images into datasets.
+
+    They are defaults of a dataset configuration, or replace one.
+    """
     options = settings.options
     shared = {key: options.pop(name) for name, key in _OPTIONS.items() if options.get(name) not in (None, "")}
     train, regularization, config = (options.pop(name, None) for name in ("train_data_dir", "reg_data_dir", "dataset_config"))
@@ -72,7 +81,7 @@ def _preset(settings: ImportedSettings, folder: Path) -> None:
 
 
 def pairs(value: Any) -> dict[str, Any]:
-    """Return ``key=value`` texts as a table; a table unchanged."""
+    """Return ``key=value`` texts as a table."""
     if isinstance(value, dict):
         return value
     items = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
@@ -80,7 +89,9 @@ def pairs(value: Any) -> dict[str, Any]:
 
 
 def add_folders(settings: ImportedSettings, shared: dict[str, Any], train: Any, regularization: Any) -> None:
-    """Add the dataset of a training without a dataset configuration: folders that hold folders named N_name.
+    """Add the dataset of a training without a dataset configuration.
+
+    Its folders hold folders named N_name.
 
     Args:
         settings: receives the dataset.
@@ -97,7 +108,9 @@ def add_folders(settings: ImportedSettings, shared: dict[str, Any], train: Any, 
 
 
 def add_datasets(settings: ImportedSettings, table: dict[str, Any], shared: dict[str, Any] | None = None) -> None:
-    """Add a dataset configuration, the values of [general] and [[datasets]] copied into its subsets.
+    """Add a dataset configuration.
+
+    The values of [general] and [[datasets]] are copied into its subsets.
 
     ``shared`` are the defaults of values that the configuration leaves open.
     """

@@ -1,4 +1,4 @@
-"""Translate options of train_network.py and datasets of sd-scripts to the tables of a recipe."""
+"""Make a recipe of imported settings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PRESET_2023: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ImportedRecipe:
-    """Name and tables of a recipe, and a note on every setting it was made from."""
+    """Name and tables of a recipe, and a note on every setting."""
 
     name: str
     table: dict[str, Any]
@@ -39,7 +39,10 @@ class ImportedRecipe:
         return [note for note in self.notes if note.disposition is disposition]
 
     def text(self) -> str:
-        """Return the recipe as TOML; what was changed or lost stands in comments."""
+        """Return the recipe as TOML.
+
+        Comments list the changed and lost settings.
+        """
         comments = [f"# {note}" for note in self.notes if note.disposition is not Disposition.KEPT]
         return "\n".join([f"# {self.table['summary']}", *comments, "", *toml.lines(self.table)]) + "\n"
 
@@ -166,7 +169,10 @@ def _network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dic
 
 
 def _steps_of(remaining: dict[str, Any]) -> tuple[int | None, float | None]:
-    """Return max_train_steps and max_train_epochs, which overrides the steps in sd-scripts."""
+    """Return max_train_steps and max_train_epochs.
+
+    The epochs override the steps in sd-scripts.
+    """
     steps, epochs = remaining.pop("max_train_steps", None), remaining.pop("max_train_epochs", None)
     return (whole(steps) if steps else None, float(epochs) if epochs else None)
 
@@ -188,7 +194,7 @@ def _dropout_and_preset(
 
 
 def _other_options(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, Any]:
-    """Return the options without a key in recipes, checked against sd-scripts' own parser."""
+    """Return the options without a key in recipes."""
     script = "sdxl_train_network.py" if settings.extra.get("architecture") == "sdxl" else "train_network.py"
     options = parser_options.of(script)
     kept: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Translate options of train_network.py to the [training] table of a recipe."""
+"""Translate options of train_network.py to [training]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convert values of other programs: numbers as texts, lists of one, paths from Windows."""
+"""Convert values of other programs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def take(
     where: str,
     convert: Callable[[Any], Any] = lambda value: value,
 ) -> Any:
-    """Remove an option from ``remaining`` and return its converted value; None if it is absent or malformed.
+    """Remove an option and return its converted value.
+
+    None if it is absent or malformed.
 
     A note says that it was kept at ``where``, or lost.
     """
@@ -36,7 +38,10 @@ def take(
 
 
 def number(value: Any) -> float | int:
-    """Return a number; of a list of one (text_encoder_lr) its item."""
+    """Return a number, and the number in a list of one.
+
+    text_encoder_lr is such a list.
+    """
     if isinstance(value, list):
         (value,) = value
     if isinstance(value, bool):
@@ -55,7 +60,9 @@ def whole(value: Any) -> int:
 
 
 def path(value: Any) -> str:
-    """Return a path, possibly from Windows, with ``/``; of a path with a drive its file name.
+    """Return a path, possibly from Windows, with ``/``.
+
+    Of a path with a drive only the file name is returned.
 
     Models are searched by name.
     """
@@ -65,7 +72,7 @@ def path(value: Any) -> str:
 
 
 def literal(value: Any) -> Any:
-    """Return the Python literal in a text (a number, a boolean, a tuple), or the text."""
+    """Return the Python literal in a text, or the text."""
     if not isinstance(value, str):
         return value
     try:

@@ -1,4 +1,4 @@
-"""Check a dataset with every rule before a GPU is used (``dataset check``)."""
+"""Check a dataset with every rule (``dataset check``)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LintReport:
-    """Result of a check. ``epochs`` and ``steps`` are those of the recipe's training."""
+    """Result of a check."""
 
     inspected: Inspected
     findings: tuple[Finding, ...]
@@ -45,7 +45,10 @@ class LintReport:
         return manifest.count_tags(self.inspected.prediction, {})
 
     def as_json(self, tiles: Mapping[contact_tiles.Key, contact_tiles.Tile] | None = None) -> dict[str, Any]:
-        """Return the report as JSON; ``tiles`` are the positions of the images on a contact sheet."""
+        """Return the report as JSON.
+
+        ``tiles`` are the positions of the images on a contact sheet.
+        """
         inspected = self.inspected
         findings = [
             {"level": finding.level.value, "where": finding.where, "what": finding.what, "hint": finding.hint}
@@ -56,7 +59,7 @@ class LintReport:
 
 
 def hash_cache(root: Path) -> ParseCache:
-    """Return the file in the user's cache that holds the image hashes of a project."""
+    """Return the cache of the image hashes of a project."""
     return ParseCache(str(root), "looks of pictures", version=VERSION)
 
 
@@ -68,7 +71,9 @@ def check(
     cache: ParseCache | None = None,
     built: Path | None = None,
 ) -> LintReport:
-    """Check ``dataset`` with every rule. Each original is decoded once, or not at all if ``cache`` holds its hash.
+    """Check a dataset with every rule.
+
+    Each original is decoded once, or not at all if ``cache`` holds its hash.
 
     Args:
         dataset: the recipe's table.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def captions(inspected: Inspected) -> Iterator[Finding]:
-    """Find captions that are missing, lack the trigger, are cut off, or belong to no image."""
+    """Find captions that are missing, wrong, cut off or unused."""
     for name in dict.fromkeys(folder.source for folder in inspected.layout.folders):
         if inspected.dataset.sources[name].captions == "files":
             yield from _orphans(inspected, name)
@@ -58,7 +58,7 @@ def _orphans(inspected: Inspected, source: str) -> Iterator[Finding]:
 
 
 def _tags(words: str) -> set[str]:
-    """Return the words between commas; a trigger may be several tags."""
+    """Return the words between commas."""
     return {tag.strip() for tag in words.split(",") if tag.strip()}
 
 

@@ -25,7 +25,10 @@ _WORDS: Final = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d|[^\W\d_]+|\d|(?:[^\s\w]|_)+
 
 
 def split(text: str) -> list[str]:
-    """Return the tokens of ``text`` as pieces; the last piece of a word ends in ``</w>``."""
+    """Return the tokens of ``text`` as pieces.
+
+    The last piece of a word ends in ``</w>``.
+    """
     cleaned = " ".join(text.split()).lower()
     return [piece for run in _WORDS.findall(cleaned) for word in _numerals(run) for piece in _pieces(word)]
 
@@ -36,12 +39,12 @@ def count(text: str) -> int:
 
 
 def limit(tokens: int) -> int | None:
-    """Return the smallest of 75, 150, 225 that holds ``tokens``; None when none does."""
+    """Return the smallest limit that holds ``tokens``, None if none does."""
     return next((most for most in LIMITS if tokens <= most), None)
 
 
 def common(piece: str, most: int = 20_000) -> bool:
-    """Return whether a piece is a common word.
+    """Return True if a piece is a common word.
 
     Pieces of four letters and more are words if CLIP learned them early. Most early pieces of three letters are endings, so
     the words of three letters are listed.
@@ -51,7 +54,10 @@ def common(piece: str, most: int = 20_000) -> bool:
 
 
 def _numerals(word: str) -> list[str]:
-    """Split ``a½b`` into letters and numerals: CLIP counts ½ and ① as digits, ``re`` as letters."""
+    """Split ``a½b`` into letters and numerals.
+
+    CLIP counts ½ and ① as digits, ``re`` as letters.
+    """
     if not any(letter.isnumeric() and not letter.isdecimal() and not letter.isalpha() for letter in word):
         return [word]
     runs = [(alphabetic, "".join(run)) for alphabetic, run in groupby(word, str.isalpha)]
@@ -95,7 +101,9 @@ def _last_merge(piece: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=1)
 def byte_characters() -> dict[int, str]:
-    """Return a printable character for every byte, in the order of CLIP's vocabulary.
+    """Return a printable character for every byte.
+
+    In the order of CLIP's vocabulary.
 
     A byte that is printable in Latin-1 stands for itself, each other one for a character from 256 upwards.
     ``engines/sdscripts/write_tokenizer.py`` repeats this, as it runs in sd-scripts' Python without this package.

@@ -51,9 +51,9 @@ class Inspected:
     """Folder of an earlier build, possibly of other images."""
 
     def originals(self) -> dict[str, tuple[TrainingFolder, DatasetImage]]:
-        """Return role -> one of the folders with the image, the one with the largest size."""
+        """Return role -> folder and image of the largest size."""
         return {image.role: (folder, image) for folder in self.layout.folders for image in folder.images}
 
     def display(self, path: Path) -> str:
-        """Return a path for messages: relative to the project folder if it is below it."""
+        """Return a path as text, relative to the project if below it."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)

@@ -1,4 +1,4 @@
-"""Hash decoded images to find copies, and measure the asymmetry of front views."""
+"""Hash images to find copies and measure their asymmetry."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ class ImageHash:
 
 
 def hash_images(paths: Sequence[Path], cache: ParseCache | None = None) -> dict[Path, ImageHash]:
-    """Hash every image on all cores. Unchanged images with a hash in ``cache`` are not decoded again."""
+    """Hash every image on all cores.
+
+    Unchanged images with a hash in ``cache`` are not decoded again.
+    """
     cached = _load(cache)
     keys = {path: _key(path) for path in paths}
     result = {path: cached[key] for path, key in keys.items() if key in cached}
@@ -72,7 +75,9 @@ def hash_image(path: Path) -> ImageHash:
 
 
 def asymmetry(image: Image.Image, other: Image.Image) -> float:
-    """Return the difference of ``image`` and the mirrored ``other``: 0 for equal, 1 for black and white.
+    """Return the difference of ``image`` and the mirrored ``other``.
+
+    It is 0 for equal images, 1 for black and white.
 
     The mirror image is shifted by up to 5 % to either side; the best match counts.
     """

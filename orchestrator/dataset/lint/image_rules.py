@@ -63,7 +63,10 @@ def files(inspected: Inspected) -> Iterator[Finding]:
 
 
 def caches(inspected: Inspected) -> Iterator[Finding]:
-    """Find latent caches in the built folder that are older than their images; the trainer checks their size only."""
+    """Find latent caches that are older than their images.
+
+    The trainer checks their size only.
+    """
     if inspected.built is None:
         return
     for folder in inspected.layout.folders:
@@ -76,7 +79,7 @@ def caches(inspected: Inspected) -> Iterator[Finding]:
 
 
 def sizes(inspected: Inspected) -> Iterator[Finding]:
-    """Find images that are enlarged, cropped or of an extreme shape, and batches that stay half empty."""
+    """Find enlarged, cropped and extreme images, and unfilled batches."""
     worst: dict[Path, tuple[float, str]] = defaultdict(lambda: (0.0, ""))
     enlarged: dict[Path, tuple[float, str]] = defaultdict(lambda: (0.0, ""))
     for bucket in inspected.prediction.buckets:
@@ -114,7 +117,10 @@ def sizes(inspected: Inspected) -> Iterator[Finding]:
 
 
 def copies(inspected: Inspected) -> Iterator[Finding]:
-    """Find near copies, except one name at several sizes in folders that are read unchanged."""
+    """Find near copies.
+
+    One name at several sizes is allowed in folders that are read unchanged.
+    """
     names = {image.original: (folder.source, image.name) for folder, image in inspected.originals().values()}
     others: dict[Path, list[Path]] = defaultdict(list)
     for first, second in near_copies(inspected.hashes):
@@ -128,7 +134,7 @@ def copies(inspected: Inspected) -> Iterator[Finding]:
 
 
 def flips(inspected: Inspected) -> Iterator[Finding]:
-    """Find flips of characters whose left and right differ, measured on the front views."""
+    """Find flips of asymmetric characters."""
     fronts: dict[str, set[Path]] = defaultdict(set)
     for folder, image in inspected.originals().values():
         view = naming.view(image.name)
