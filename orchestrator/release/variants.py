@@ -168,7 +168,7 @@ def _render(space: Workspace, variant: Variant, observe: Callable[[Plan], RunObs
     if any(reasons.values()):
         space.preflight(plan, reasons)
         with observe(plan) as observer:
-            context = RunContext(plan, space.store, space.root, observer, fork_server=ForkServer())
+            context = RunContext(plan, space.store, space.root, observer, fork_server=ForkServer(), reasons=reasons)
             _check(run_plan(context, slots.make_pool(gpus, session.trainers(variant.recipe.engine == "embedded"))))
     render = next(step for step in plan.steps if step.kind is StepKind.RENDER)
     weights = plan.by_name[render.needs[0]]

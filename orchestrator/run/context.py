@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -105,3 +106,10 @@ class RunContext:
     verify: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
     fork_server: ForkServer | None = None
+    reasons: Mapping[str, Reason | None] = field(default_factory=dict)
+    """The reasons before the run, by step: None for a cached step. A missing step counts as due."""
+
+    def reason(self, step: Step) -> Reason | None:
+        """Return why a step has to run now, or None if it is finished. A commit that a crash cut off is completed first."""
+        self.store.recover(step)
+        return self.store.reason(step, self.plan, forced=step.name in self.force, verify=self.verify)

@@ -1,4 +1,4 @@
-"""Walk a plan: cached, adopted, resumed or run; a failed step blocks those behind it, the others go on."""
+"""Run a plan: steps in order of priority, each in a slot of its lane. A failed step blocks only those that need it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from orchestrator.errors import Problem
 from orchestrator.plan.step import Lane, Step, StepKind
 from orchestrator.run.context import Outcome, RunContext, Status
-from orchestrator.run.order import order
 from orchestrator.run.slots import SlotPool
 from orchestrator.run.step_runner import execute
 from orchestrator.system import child
@@ -21,43 +20,46 @@ from orchestrator.system import child
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from orchestrator.plan.planner import Plan
     from orchestrator.run.slots import Slot
 
 POLL_SECONDS = 0.5
+AHEAD = 2
+"""A dataset precedes the CPU steps of the recipe this many positions before it: the GPU works on the recipe between."""
 
 
 class Slots(Protocol):
-    """Where steps run: the lanes of this machine, or those of a cluster."""
+    """Pool of slots: those of this machine, or of a cluster."""
 
     def take(self, lane: Lane, *, leased: bool = True) -> Slot | None:
-        """Return a free place in a lane, marked busy, or None."""
+        """Return a free slot of a lane, marked busy, or None."""
 
     def submit(self, slot: Slot, fn: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Run ``fn(*args, slot)`` there and free the place when it has ended."""
+        """Run ``fn(*args, slot)`` in the slot, and free it afterwards."""
 
 
 def run_plan(context: RunContext, slots: Slots) -> list[Outcome]:
-    """Run what has to run; return one outcome per step, in the plan's order.
+    """Run the steps that have to run. Return one outcome per step, in the plan's order.
 
-    ^C (or SIGTERM, which the command line turns into it) starts nothing new, ends the children in order and keeps their work.
+    ^C (or SIGTERM, which the command line turns into it) starts no more steps, ends the children and keeps their work.
     """
     schedule = _Schedule(context)
     running: dict[Future[Outcome], Step] = {}
-    said = False
+    reported = False
     owners = dict.fromkeys(step.owner for step in context.plan.steps if step.recipe or step.kind is StepKind.RELEASE)
-    with context.store.lock(owners, lambda said: _lost(context, said)):
+    with context.store.lock(owners, lambda holder: _lost(context, holder)):
         try:
             while True:
-                schedule.settle()
+                schedule.resolve()
                 for step, slot in schedule.starts(slots):
                     running[slots.submit(slot, execute, context, step)] = step
                 if not running:
-                    if not schedule.anything_ready():
+                    if not schedule.has_ready():
                         break
-                    if not said:
-                        held = slots.held_by() if isinstance(slots, SlotPool) else ""
-                        context.observer.say(f"waiting: {held or 'another program holds the GPU'}")
-                        said = True
+                    if not reported:
+                        holders = slots.held_by() if isinstance(slots, SlotPool) else ""
+                        context.observer.say(f"waiting: {holders or 'another program holds the GPU'}")
+                        reported = True
                     time.sleep(POLL_SECONDS)
                     continue
                 for future in wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED).done:
@@ -79,107 +81,140 @@ def run_plan(context: RunContext, slots: Slots) -> list[Outcome]:
 
 def _stop(context: RunContext) -> None:
     context.stop.set()
-    context.observer.say("stopping; a training will go on from its last state (again ^C: at once)")
+    context.observer.say("stopping; a training will resume from its last state (again ^C: at once)")
+
+
+def _lost(context: RunContext, holder: str) -> None:
+    """Stop because another host has taken over a lock: this one was suspended and counted as dead."""
+    context.observer.say(f"stopping: {holder}")
+    context.stop.set()
 
 
 @contextlib.contextmanager
 def interruptible(context: RunContext) -> Iterator[None]:
-    """Let ^C (and what the command line turns into it) ask a run to stop whose steps work in this thread; again: at once.
+    """Let the first ^C (or a signal that the command line turns into it) stop a run in this thread, the second end it.
 
-    Raised where such a step waits for its child, KeyboardInterrupt would leave the child behind.
+    Raised where a step in this thread waits for its child, KeyboardInterrupt would leave the child behind.
     """
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: answer for number in numbers if callable(answer := signal.getsignal(number))}
+    before = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
 
     def restore() -> None:
-        for number, answer in before.items():
-            signal.signal(number, answer)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    def ask(*_: object) -> None:
+    def request_stop(*_: object) -> None:
         restore()
-        threading.Thread(target=_stop, args=(context,)).start()  # this thread may hold, just now, a lock that it needs
+        threading.Thread(target=_stop, args=(context,)).start()  # this thread may hold a lock that _stop needs
 
     for number in before:
-        signal.signal(number, ask)
+        signal.signal(number, request_stop)
     try:
         yield
     finally:
         restore()
 
 
-def _lost(context: RunContext, said: str) -> None:
-    """Another host thinks us dead (this one was suspended): leave the rest to it."""
-    context.observer.say(f"stopping: {said}")
-    context.stop.set()
-
-
 class _Schedule:
-    """Which steps have ended, which could start, and in which order. Every step is judged once, when its turn has come."""
+    """Steps that have ended, that are ready, and that wait for others."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._ranks = order(context.plan)
+        self._priorities = priorities(context.plan)
         self._missing = {step.name: len(step.needs) for step in context.plan.steps}
-        self._behind: dict[str, list[Step]] = {step.name: [] for step in context.plan.steps}
+        self._dependents: dict[str, list[Step]] = {step.name: [] for step in context.plan.steps}
         for step in context.plan.steps:
             for need in step.needs:
-                self._behind[need].append(step)
-        self._fresh = [step for step in context.plan.steps if not step.needs]
+                self._dependents[need].append(step)
+        self._unresolved = [step for step in context.plan.steps if not step.needs]
         self._ready: dict[Lane, list[tuple[tuple[int, int], float, Step]]] = {lane: [] for lane in Lane}
         self.outcomes: dict[str, Outcome] = {}
 
     def end(self, step: Step, outcome: Outcome) -> None:
-        """Note how a step ended; those that waited for nothing else can be judged now."""
+        """Note the outcome of a step. Steps that need no other one can be resolved now."""
         self.outcomes[step.name] = outcome
         self._context.observer.end(outcome)
-        for after in self._behind[step.name]:
-            self._missing[after.name] -= 1
-            if not self._missing[after.name]:
-                self._fresh.append(after)
+        for dependent in self._dependents[step.name]:
+            self._missing[dependent.name] -= 1
+            if not self._missing[dependent.name]:
+                self._unresolved.append(dependent)
 
-    def settle(self) -> None:
-        """Give the outcome of every step that needs no work, and line up the others, each in its lane."""
+    def resolve(self) -> None:
+        """End every step that needs no work, and queue the others in their lanes."""
         if self._context.stop.is_set():
-            for heap in self._ready.values():
-                while heap:
-                    self.end(heap[0][2], Outcome(heapq.heappop(heap)[2], Status.STOPPED))
-        while self._fresh:
-            step = self._fresh.pop(0)
-            outcome = self._judge(step)
+            for queue in self._ready.values():
+                while queue:
+                    step = heapq.heappop(queue)[2]
+                    self.end(step, Outcome(step, Status.STOPPED))
+        while self._unresolved:
+            step = self._unresolved.pop(0)
+            outcome = self._resolve(step)
             if outcome is None:
-                heapq.heappush(self._ready[step.lane], (self._ranks[step.name], time.time(), step))
+                heapq.heappush(self._ready[step.lane], (self._priorities[step.name], time.time(), step))
             else:
                 self.end(step, outcome)
 
-    def _judge(self, step: Step) -> Outcome | None:
-        """Return the outcome of a step that needs no work: cached, blocked, not asked for, stopped; None if it has to run."""
+    def _resolve(self, step: Step) -> Outcome | None:
+        """Return the outcome of a step that is blocked, cached or stopped, or None if it has to run.
+
+        A step that seemed due before the run may be cached by now: it is asked for its reason again under its lock.
+        """
         context = self._context
-        bad = next((need for need in step.needs if not self.outcomes[need].status.ok), None)
-        if bad is not None:
-            return Outcome(step, Status.BLOCKED, problem=Problem(step.name, f"waits for {bad}"))
-        context.store.recover(step)
-        reason = context.store.reason(step, context.plan, forced=step.name in context.force, verify=context.verify)
-        if reason is None:
+        failed = next((need for need in step.needs if not self.outcomes[need].status.ok), None)
+        if failed is not None:
+            return Outcome(step, Status.BLOCKED, problem=Problem(step.name, f"waits for {failed}"))
+        if step.name in context.reasons and context.reasons[step.name] is None:
             return Outcome(step, Status.CACHED)
         if context.only is not None and step.name not in context.only:
+            reason = context.reason(step)
+            if reason is None:
+                return Outcome(step, Status.CACHED)
             problem = Problem(step.name, f"has to run first ({reason})", "leave out --only")
             return Outcome(step, Status.BLOCKED, reason, problem=problem)
-        return Outcome(step, Status.STOPPED, reason) if context.stop.is_set() else None
+        return Outcome(step, Status.STOPPED, context.reasons.get(step.name)) if context.stop.is_set() else None
 
     def starts(self, slots: Slots) -> list[tuple[Step, Slot]]:
-        """Return the steps that can start now, each with its place; the first in line goes first."""
-        found: list[tuple[Step, Slot]] = []
-        for lane, heap in self._ready.items():
-            while heap:
-                _, since, step = heap[0]
+        """Return the steps that can start now with their slots, by priority."""
+        starts: list[tuple[Step, Slot]] = []
+        for lane, queue in self._ready.items():
+            while queue:
+                _, since, step = queue[0]
                 slot = slots.take(lane, leased=not child.alive(self._context.store.work(step)))
                 if slot is None:
                     break
                 slot.waited = time.time() - since
-                heapq.heappop(heap)
-                found.append((step, slot))
-        return found
+                heapq.heappop(queue)
+                starts.append((step, slot))
+        return starts
 
-    def anything_ready(self) -> bool:
-        """Return whether a step waits for nothing but a place."""
+    def has_ready(self) -> bool:
+        """Return whether a step waits for nothing but a slot."""
         return any(self._ready.values())
+
+
+def priorities(plan: Plan) -> dict[str, tuple[int, int]]:
+    """Return the priority of every step: in each lane the lowest ready one starts first.
+
+    A recipe is followed to its end before the next one starts (a render precedes the next training), so that finished files
+    appear early and one after another. Only datasets go ahead, so that a training finds its own ready. A step that several
+    recipes share has the position of the first recipe that waits for it (dataset), or of the last one that it needs (grid,
+    release of all).
+    """
+    positions = {name: index for index, name in enumerate(plan.recipes)}
+    first_user: dict[str, int] = {}
+    for step in plan.steps:
+        for need in step.needs:
+            if step.recipe:
+                first_user[need] = min(first_user.get(need, len(positions)), positions[step.recipe])
+    ranks: dict[str, tuple[int, int]] = {}
+    for index, step in enumerate(plan.steps):
+        within = index
+        if step.recipe:
+            position = positions[step.recipe]
+        elif step.kind is StepKind.DATASET:
+            position = first_user.get(step.name, 0) - AHEAD
+            within = index - len(plan.steps)  # before the recipe of that position, though it stands behind it in the plan
+        else:
+            position = max((ranks[need][0] for need in step.needs), default=0)
+        ranks[step.name] = (position, within)
+    return ranks

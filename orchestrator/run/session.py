@@ -77,7 +77,9 @@ def run_session(
         return outcomes
     here = {name for name in due if not options.cluster or plan.by_name[name].kind is StepKind.DATASET}
     space.preflight(plan, {name: due[name] if name in here else None for name in reasons})
-    context = RunContext(plan, space.store, space.root, observe(plan), force, only, options.keep_going, options.verify)
+    context = RunContext(
+        plan, space.store, space.root, observe(plan), force, only, options.keep_going, options.verify, reasons=reasons
+    )
     with context.observer:
         steps = [plan.by_name[name] for name in due]
         outcomes = _on_cluster(context, options, steps, space.inputs) if options.cluster else _here(context, options)

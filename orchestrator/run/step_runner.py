@@ -39,8 +39,7 @@ def execute(context: RunContext, step: Step, slot: Slot) -> Outcome:
         with _exclusive(context, step) as exclusive:
             if not exclusive:
                 return Outcome(step, Status.STOPPED)
-            context.store.recover(step)
-            reason = context.store.reason(step, context.plan, forced=step.name in context.force, verify=context.verify)
+            reason = context.reason(step)
             if reason is None:
                 return Outcome(step, Status.CACHED)
             if context.stop.is_set() and reason.why is not Why.ADOPT:  # a running child is adopted and ended in order

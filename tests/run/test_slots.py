@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import threading
+from collections import Counter
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,8 @@ import harness
 from orchestrator.plan.step import Lane, StepKind
 from orchestrator.run import slots
 from orchestrator.run.context import Outcome, RunContext, Status
-from orchestrator.run.order import order
 from orchestrator.run.record import Reason, Why
-from orchestrator.run.runner import interruptible, run_plan
+from orchestrator.run.runner import interruptible, priorities, run_plan
 from orchestrator.run.slots import Inline, Slot, SlotPool
 from orchestrator.run.step_runner import execute
 from orchestrator.run.store import Store
@@ -139,10 +139,38 @@ def test_a_dataset_goes_ahead_where_one_core_has_to_do_all_else(cats: harness.Pr
     assert clock.ended["cat-0/merge"] == pytest.approx(3 * 900 + 5)
 
 
-def test_every_step_is_judged_once(cats: harness.Project, walk: Any) -> None:
-    plan = several(cats, 8)
-    asked = walk(plan, Clock(LONG))
-    assert asked == dict.fromkeys(plan.by_name, 1)
+def test_a_reason_is_determined_before_the_run_and_under_the_lock_of_its_step(
+    cats: harness.Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: Counter[str] = Counter()
+    real = Store.reason
+
+    def reason(store: Store, step: Any, plan: Plan, **options: Any) -> Reason | None:
+        calls[step.name] += 1
+        return real(store, step, plan, **options)
+
+    monkeypatch.setattr(Store, "reason", reason)
+    steps = cats.run("cat-lora")
+    assert calls == dict.fromkeys(steps, 2)
+    calls.clear()
+    cats.run("cat-lora", only=("dataset",), force=("dataset",))
+    assert calls == dict.fromkeys(steps, 2)
+    calls.clear()
+    assert {outcome.status for outcome in cats.run("cat-lora").values()} == {Status.CACHED}
+    assert calls == dict.fromkeys(steps, 1)
+
+
+def test_the_schedule_itself_asks_for_no_reason(cats: harness.Project, walk: Any) -> None:
+    assert walk(several(cats, 8), Clock(LONG)) == {}
+
+
+def test_a_step_whose_input_is_rebuilt_the_same_is_cached(cats: harness.Project) -> None:
+    cats.run("cat-lora")
+    outcomes = cats.run("cat-lora", force=("dataset",))
+    assert outcomes["cat/dataset"].status is Status.DONE
+    assert {outcome.status for name, outcome in outcomes.items() if name != "cat/dataset"} == {Status.CACHED}
+    outcomes = cats.run("cat-lora", force=("dataset",), only=("dataset",))
+    assert {outcome.status for name, outcome in outcomes.items() if name != "cat/dataset"} == {Status.CACHED}
 
 
 def test_two_gpus_share_the_trainings(cats: harness.Project, walk: Any) -> None:
@@ -158,7 +186,7 @@ def test_a_shared_dataset_has_the_place_of_the_first_recipe_that_waits_for_it(ca
         cats.recipe(name, name[-1])
     space = cats.space()
     plan = space.plan(space.load(harness.Selection(("all",))))
-    ranks = order(plan)
+    ranks = priorities(plan)
     assert ranks["cat/dataset"] < ranks["cat-a/train"] < ranks["cat-a/render"] < ranks["cat-lora/train"] < ranks["cat-z/train"]
     assert ranks["cats/release"] > ranks["cat/grid"] > ranks["cat-z/release"]
 

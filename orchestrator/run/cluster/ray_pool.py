@@ -147,6 +147,8 @@ class RayPool:
 
     def _run_until_answered(self, slot: Slot, context: RunContext, step: Step) -> Outcome:
         """Give the step to nodes until one of them returns a result."""
+        if context.reason(step) is None:
+            return Outcome(step, Status.CACHED)
         exceptions = self._ray.exceptions
         dead = (
             exceptions.WorkerCrashedError,
