@@ -373,7 +373,7 @@ def test_alphas_that_only_diffusers_metadata_state_are_heeded(tmp_path: Path) ->
     assert compare(tmp_path / "stated.safetensors", output).blocks["MID"].norm_ratio == pytest.approx(2, rel=1e-6)
     assert compare(tmp_path / "stated.safetensors", output).blocks["BASE"].norm_ratio == pytest.approx(1, rel=1e-6)
     edit_metadata(peft, output, {"lora_adapter_metadata": "[]"})
-    with pytest.raises(RecipeError, match="is no table"):
+    with pytest.raises(RecipeError, match="is not a table"):
         compare(output, peft)
 
 
@@ -399,5 +399,5 @@ def test_pefts_own_files_have_their_alphas_in_a_file_beside_them(tmp_path: Path)
             act()
             np.testing.assert_allclose(_changes(output)[name], scale * up @ down, rtol=1e-3, atol=1e-5)
     (folder / "adapter_config.json").write_text("[]", "utf-8")
-    with pytest.raises(RecipeError, match="is no table"):
+    with pytest.raises(RecipeError, match="is not a table"):
         adapter(read_header(source))

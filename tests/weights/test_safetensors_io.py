@@ -45,8 +45,8 @@ def _tensor(begin: int, end: int, shape: list[Any] | None = None, dtype: str = "
 @pytest.mark.parametrize(
     ("header", "body", "length", "said"),
     [
-        ({}, b"", 2**63, "says its header has"),
-        ({}, b"", 2**40, "says its header has"),
+        ({}, b"", 2**63, "states a header of"),
+        ({}, b"", 2**40, "states a header of"),
         (b"not json", b"", None, "not JSON"),
         (b"\xff\xfe", b"", None, "not JSON"),
         (b"[" * 60000, b"", None, "not JSON"),
@@ -72,8 +72,8 @@ def _tensor(begin: int, end: int, shape: list[Any] | None = None, dtype: str = "
         ({"a": {"dtype": "F16", "shape": [1], "data_offsets": [0]}}, b"12", None, "impossible offsets"),
         ({"a": {"dtype": "F16", "shape": [1]}}, b"12", None, "not described"),
         ({"a": 3}, b"", None, "not described"),
-        ({"__metadata__": {"a": 1}}, b"", None, "not texts"),
-        ({"__metadata__": []}, b"", None, "not texts"),
+        ({"__metadata__": {"a": 1}}, b"", None, "not text"),
+        ({"__metadata__": []}, b"", None, "not text"),
     ],
 )
 def test_a_broken_header_is_an_error_that_says_what(
@@ -296,7 +296,7 @@ def test_shapes_that_do_not_fit_are_problems_not_crashes(tmp_path: Path, data: s
 def test_a_pickle_with_another_name_is_called_one(tmp_path: Path, begin: bytes) -> None:
     path = tmp_path / "renamed.safetensors"
     path.write_bytes(begin + bytes(64))
-    with pytest.raises(RecipeError, match="is a pickle of torch, whatever its name says"):
+    with pytest.raises(RecipeError, match="is a pickle of torch, despite its name"):
         read_header(path)
 
 

@@ -1,6 +1,6 @@
-"""Tensor bytes as numbers and back, and the exact table by which 16-bit tensors are scaled.
+"""Convert tensor bytes to numbers and back, and scale 16-bit tensors by an exact table.
 
-numpy has no bfloat16: such tensors are read by widening their bits and written by rounding to the nearest, ties to even.
+numpy has no bfloat16. Such tensors are read by widening their bits and written by rounding to the nearest, ties to even.
 """
 
 from __future__ import annotations
@@ -35,28 +35,30 @@ _NUMPY: Final[dict[str, Any]] = {
 
 _BITS = np.arange(65536, dtype=np.uint32).astype(np.uint16)
 _HALF_TABLE: Final[Floats] = _BITS.view(np.float16).astype(np.float32)
-
-
 _STEP = 1 << 15
 
 
-def _looked_up(table: NDArray[T], places: NDArray[np.uint16]) -> NDArray[T]:
-    """Return ``table[places]``, piece by piece: numpy widens all places first, and those of one piece stay in the cache."""
-    found = np.empty(len(places), table.dtype)
-    for begin in range(0, len(places), _STEP):
-        np.take(table, places[begin : begin + _STEP], mode="wrap", out=found[begin : begin + _STEP])
-    return found
+def _take(table: NDArray[T], indices: NDArray[np.uint16]) -> NDArray[T]:
+    """Return ``table[indices]``, computed in chunks: numpy widens all indices first, and a chunk's stay in the cache."""
+    values = np.empty(len(indices), table.dtype)
+    for begin in range(0, len(indices), _STEP):
+        np.take(table, indices[begin : begin + _STEP], mode="wrap", out=values[begin : begin + _STEP])
+    return values
 
 
 def width(dtype: str) -> int:
-    """Return the bytes of one number of a type."""
+    """Return the bytes of one number of a safetensors type."""
     return WIDTHS[dtype]
 
 
 def dtype_of(precision: str) -> str:
-    """Return the safetensors type of a precision's name; RecipeError for any other."""
+    """Return the safetensors type of a precision.
+
+    Raises:
+        RecipeError: an unknown precision.
+    """
     if precision not in PRECISIONS:
-        raise RecipeError(Problem("save_precision", f"{precision!r} is none of {', '.join(PRECISIONS)}"))
+        raise RecipeError(Problem("save_precision", f"{precision!r} is not one of {', '.join(PRECISIONS)}"))
     return PRECISIONS[precision]
 
 
@@ -64,21 +66,27 @@ def decode(data: Buffer, dtype: str) -> Floats:
     """Return raw little-endian bytes of one tensor as a flat float32 array."""
     if dtype == "F16":
         # numpy converts halves by its own arithmetic, slowest where they are subnormal, as small weights are
-        return _looked_up(_HALF_TABLE, np.frombuffer(data, np.uint16))
+        return _take(_HALF_TABLE, np.frombuffer(data, np.uint16))
     if dtype == "BF16":
         return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
     if dtype not in _NUMPY:
         raise RecipeError(
             Problem("dtype", f"{dtype} tensors cannot be computed with", "convert them to fp16, bf16 or fp32 first")
         )
-    with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and found to be
+    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, and are reported later
         return np.frombuffer(data, _NUMPY[dtype]).astype(np.float32)
 
 
 def encode(values: NDArray[Any], dtype: str, where: str) -> bytes:
     """Return numbers as the bytes of a tensor of ``dtype``, each rounded once.
 
-    Raises RecipeError naming ``where`` if a finite number does not fit the type.
+    Args:
+        values: numbers of any shape.
+        dtype: a safetensors type.
+        where: the tensor's name for the error.
+
+    Raises:
+        RecipeError: a finite number does not fit the type.
     """
     flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
     if dtype == "F16":
@@ -92,11 +100,11 @@ def encode(values: NDArray[Any], dtype: str, where: str) -> bytes:
     else:
         result, overflow = flat.astype(_NUMPY[dtype]), False
     if overflow:
-        raise overflowing(where, dtype)
+        raise overflow_error(where, dtype)
     return result.tobytes()
 
 
-def overflowing(where: str, dtype: str) -> RecipeError:
+def overflow_error(where: str, dtype: str) -> RecipeError:
     """Return the error for numbers that do not fit their type."""
     return RecipeError(Problem(where, f"would hold numbers beyond the range of {dtype}", "use --save-precision fp32 or bf16"))
 
@@ -108,9 +116,10 @@ def _to_bfloat16(flat: Floats) -> NDArray[np.uint16]:
 
 
 def scale_table(dtype: str, weight: float) -> NDArray[np.uint16] | None:
-    """Return for every one of the 65,536 values of a 16-bit type the value times ``weight``; None for wider types.
+    """Return all 65,536 values of a 16-bit type times ``weight``, as bits. None for wider types.
 
-    Multiplied in float32 and rounded once, so a lookup is exact; several times faster than numpy's half arithmetic.
+    The products are computed in float32 and rounded once, so a lookup is exact. It is several times faster than numpy's
+    half arithmetic.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         if dtype == "F16":
@@ -121,20 +130,31 @@ def scale_table(dtype: str, weight: float) -> NDArray[np.uint16] | None:
 
 
 def scaled(data: Buffer, dtype: str, weight: float, table: NDArray[np.uint16] | None, where: str) -> memoryview:
-    """Return the bytes of a tensor times ``weight``, by ``table`` where there is one (see :func:`scale_table`)."""
+    """Return the bytes of a tensor times ``weight``.
+
+    Args:
+        data: the tensor's bytes.
+        dtype: its type.
+        weight: the factor.
+        table: the products of 16-bit types (see :func:`scale_table`). None for wider types.
+        where: the tensor's name for the error.
+
+    Raises:
+        RecipeError: a product does not fit the type.
+    """
     if table is None:
         values = np.frombuffer(data, _NUMPY[dtype])
         with np.errstate(over="ignore", invalid="ignore"):
             product = (values * np.asarray(weight, dtype=values.dtype)).astype(values.dtype)
         if abs(weight) > 1 and bool(np.any(np.isinf(product) & np.isfinite(values))):
-            raise overflowing(where, dtype)
+            raise overflow_error(where, dtype)
         return _bytes(product)
     source = np.frombuffer(data, np.uint16)
-    found = _looked_up(table, source)
+    product = _take(table, source)
     infinite = 0x7C00 if dtype == "F16" else 0x7F80
-    if abs(weight) > 1 and bool(np.any(((found & 0x7FFF) == infinite) & ((source & 0x7FFF) < infinite))):
-        raise overflowing(where, dtype)
-    return _bytes(found)
+    if abs(weight) > 1 and bool(np.any(((product & 0x7FFF) == infinite) & ((source & 0x7FFF) < infinite))):
+        raise overflow_error(where, dtype)
+    return _bytes(product)
 
 
 def _bytes(values: NDArray[Any]) -> memoryview:
@@ -149,8 +169,8 @@ def load(body: Body, name: str) -> Floats:
 
 
 def load_module(body: Body, module: AdapterModule) -> dict[str, Floats]:
-    """Read all tensors of a module as float32, by part; an alpha that only the metadata state is among them."""
-    found = {part: load(body, key) for part, key in module.keys.items()}
-    if "alpha" not in found and (alpha := peft.stated_alpha(body.header.metadata, module.name, module.rank)) is not None:
-        found["alpha"] = np.array(alpha, np.float32)
-    return found
+    """Read all tensors of a module as float32, by part, including an alpha that stands in the metadata only."""
+    tensors = {part: load(body, key) for part, key in module.keys.items()}
+    if "alpha" not in tensors and (alpha := peft.stated_alpha(body.header.metadata, module.name, module.rank)) is not None:
+        tensors["alpha"] = np.array(alpha, np.float32)
+    return tensors

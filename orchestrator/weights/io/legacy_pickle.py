@@ -1,4 +1,4 @@
-"""Old LoRA files that are pickles: read only on request, with torch's weights_only, and handed on as safetensors."""
+"""Read old LoRA files that are pickles, with torch's weights_only, as safetensors. Only on request."""
 
 from __future__ import annotations
 
@@ -31,10 +31,13 @@ _DTYPES = {
 
 @contextlib.contextmanager
 def unpickled(source: Path, folder: Path) -> Iterator[Path]:
-    """Yield a temporary safetensors file in ``folder`` with the tensors of a .ckpt or .pt; it is gone afterwards.
+    """Yield a temporary safetensors file in ``folder`` with the tensors of a .ckpt or .pt file.
 
-    Only tensors in plain containers are accepted (weights_only); anything else in the pickle is refused, not run.
-    Raises NotReady without torch, RecipeError for a file that holds anything else.
+    Only tensors in plain containers are accepted (weights_only). Anything else in the pickle is refused, not run.
+
+    Raises:
+        NotReady: torch is not installed.
+        RecipeError: the file holds anything else.
     """
     try:
         import torch  # noqa: PLC0415 - an extra
@@ -45,11 +48,11 @@ def unpickled(source: Path, folder: Path) -> Iterator[Path]:
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f"asks to run {named[1]}" if named else str(error).partition("\n")[0][:120]
-        hint = "nothing of it was run; do not open it with a program that reads pickles whole"
+        hint = "nothing of it was run; do not open it with a program that unpickles files"
         raise RecipeError(Problem(str(source), f"cannot be read as tensors alone: {what}", hint)) from error
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise RecipeError(Problem(str(source), "holds other things than tensors", "only a state dict can be converted"))
+        raise RecipeError(Problem(str(source), "holds other objects than tensors", "only a state dict can be converted"))
     path = folder / f".{source.stem}.{os.getpid()}.safetensors"
     try:
         pieces = [

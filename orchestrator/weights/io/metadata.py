@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PROVENANCE = "orchestrator_provenance"
-"""Header key: a JSON list of what was done to the tensors, oldest first. Neither hash depends on it."""
+"""Header key: a JSON list of operations on the tensors, oldest first. Neither hash depends on it."""
 
 
 def with_provenance(metadata: Mapping[str, str], operation: str, details: Mapping[str, Any]) -> dict[str, str]:
-    """Return ``metadata`` with one more entry in the provenance list. No time, no path: equal inputs give equal bytes."""
+    """Return ``metadata`` with a further entry in the provenance list. No time, no path: equal inputs give equal bytes."""
     return {
         **metadata,
         PROVENANCE: json.dumps([*provenance(metadata), {"operation": operation, **details}], ensure_ascii=False),
@@ -21,9 +21,9 @@ def with_provenance(metadata: Mapping[str, str], operation: str, details: Mappin
 
 
 def with_algo(metadata: Mapping[str, str], algo: str | None) -> dict[str, str]:
-    """Return ``metadata`` for a file without Tucker cores, whose LyCORIS algorithm is ``algo`` now (None: as before).
+    """Return ``metadata`` for a file without Tucker cores whose LyCORIS algorithm is ``algo`` (None: as before).
 
-    Only what ss_network_args say already is changed; what is no JSON table stays.
+    Only existing keys of ss_network_args change. Text that is not a JSON table stays.
     """
     try:
         arguments = json.loads(metadata.get("ss_network_args", ""))
@@ -38,9 +38,9 @@ def with_algo(metadata: Mapping[str, str], algo: str | None) -> dict[str, str]:
 
 
 def provenance(metadata: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return what earlier operations noted, oldest first; what is no such list counts as nothing."""
+    """Return the entries of earlier operations, oldest first. Text that is not such a list counts as none."""
     try:
-        found = json.loads(metadata.get(PROVENANCE, "[]"))
+        entries = json.loads(metadata.get(PROVENANCE, "[]"))
     except (ValueError, RecursionError):
         return []
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []

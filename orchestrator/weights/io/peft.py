@@ -1,4 +1,4 @@
-"""What diffusers and PEFT note beside the tensors: the alphas, which those do not hold.
+"""Read the alphas that diffusers and PEFT store beside the tensors.
 
 ``lora_adapter_metadata`` is a JSON table of {component}.lora_alpha, .r, .alpha_pattern, .rank_pattern, .use_rslora (diffusers
 0.34 and later, loaders/lora_base.py _pack_dict_with_prefix). PEFT's own files, whose names begin with base_model, have the
@@ -28,11 +28,13 @@ _SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora")
 
 
 def stated_alpha(metadata: Mapping[str, str], module: str, rank: int | None) -> float | None:
-    """Return the alpha that the metadata state for a module's path (unet.down_blocks.0…); None where they state none.
+    """Return the alpha in the metadata for a module's path (unet.down_blocks.0…), or None.
 
-    Rank-stabilized files divide it by the root of the rank; here it is the alpha that comes to the same divided by the rank.
+    Rank-stabilized files divide it by the root of the rank. Their alpha is multiplied by that root here, so that alpha / rank
+    is their scale too.
 
-    Raises RecipeError where the table is none, or its alpha is no number: a wrong scale would be silent.
+    Raises:
+        RecipeError: the entry is not a table, or its alpha is not a number. A wrong scale would be silent.
     """
     if KEY not in metadata:
         return None
@@ -42,42 +44,45 @@ def stated_alpha(metadata: Mapping[str, str], module: str, rank: int | None) -> 
         raise RecipeError(Problem(KEY, "is not JSON", "the alphas of this file are not known")) from error
     component, _, path = module.replace(_PEFT, "base_model.", 1).partition(".")
     if not isinstance(table, dict):
-        raise RecipeError(Problem(KEY, "is no table", "the alphas of this file are not known"))
+        raise RecipeError(Problem(KEY, "is not a table", "the alphas of this file are not known"))
     patterns = table.get(f"{component}.alpha_pattern") or {}
     named = patterns.items() if isinstance(patterns, dict) else ()
     alpha = next((value for name, value in named if f".{path}".endswith(f".{name}")), table.get(f"{component}.lora_alpha"))
     if alpha is None:
         return None
     if not isinstance(alpha, int | float) or isinstance(alpha, bool):
-        raise RecipeError(Problem(f"{KEY}: {component}.lora_alpha", f"{str(alpha)[:40]!r} is no number"))
+        raise RecipeError(Problem(f"{KEY}: {component}.lora_alpha", f"{str(alpha)[:40]!r} is not a number"))
     return float(alpha) * (math.sqrt(rank) if rank and table.get(f"{component}.use_rslora") is True else 1.0)
 
 
 def with_config(header: Header, modules: Iterable[str]) -> Header:
-    """Return the header of a file of PEFT's own names with the settings of adapter_config.json among its metadata.
+    """Return the header of a file with PEFT's own names, with the settings of adapter_config.json in its metadata.
 
-    So they stay with the file, whatever folder its changed copies go to. Raises RecipeError for one that is no such table.
+    There they stay with the file's changed copies, whatever their folder.
+
+    Raises:
+        RecipeError: adapter_config.json is not a JSON table.
     """
-    beside = header.path.with_name(CONFIG)
-    if KEY in header.metadata or not any(module.startswith(_PEFT) for module in modules) or not beside.is_file():
+    config = header.path.with_name(CONFIG)
+    if KEY in header.metadata or not any(module.startswith(_PEFT) for module in modules) or not config.is_file():
         return header
     try:
-        with beside.open(encoding="utf-8") as file:
+        with config.open(encoding="utf-8") as file:
             table = json.loads(file.read(_LONGEST))
     except (OSError, ValueError, RecursionError) as error:
         raise RecipeError(
-            Problem(str(beside), "cannot be read as JSON", f"{header.path.name} has its alphas there")
+            Problem(str(config), "cannot be read as JSON", f"{header.path.name} has its alphas there")
         ) from error
     if not isinstance(table, dict):
-        raise RecipeError(Problem(str(beside), "is no table", f"{header.path.name} has its alphas there"))
-    said = {f"base_model.{name}": table[name] for name in _SETTINGS if name in table}
-    return replace(header, metadata={**header.metadata, KEY: json.dumps(said)})
+        raise RecipeError(Problem(str(config), "is not a table", f"{header.path.name} has its alphas there"))
+    settings = {f"base_model.{name}": table[name] for name in _SETTINGS if name in table}
+    return replace(header, metadata={**header.metadata, KEY: json.dumps(settings)})
 
 
 def without(metadata: Mapping[str, str], *, renamed: bool) -> dict[str, str]:
-    """Return ``metadata`` without that table: for a file whose ranks and alphas are others now.
+    """Return ``metadata`` without the table of alphas, for a file whose ranks and alphas have changed.
 
-    PEFT's own names, where they stay, get an empty one: an adapter_config.json beside the file is not for it any more.
+    A file that keeps PEFT's own names gets an empty table: an adapter_config.json beside it no longer describes it.
     """
     kept = {key: value for key, value in metadata.items() if key != KEY}
     return kept | {KEY: "{}"} if not renamed and '"base_model.' in metadata.get(KEY, "") else kept

@@ -1,4 +1,4 @@
-"""What a pickled checkpoint would call when it is loaded; it is read opcode by opcode and nothing is run."""
+"""List the calls that a pickled checkpoint makes when it is loaded, by its opcodes. Nothing is run."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _MOST: Final = 2_000_000  # opcodes; a checkpoint's table of contents has some t
 
 
 def strange(path: Path) -> list[str]:
-    """Return the functions and classes in a pickle that no checkpoint needs, as ``posix.system``; empty for a usual one.
+    """Return the functions and classes in a pickle that checkpoints do not need, such as ``posix.system``.
 
     Raises:
-        ValueError: it is no pickle that torch writes, or a broken one.
+        ValueError: the file is not a pickle of torch, or broken.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -40,32 +40,32 @@ def strange(path: Path) -> list[str]:
                 names = [name for name in archive.namelist() if name.endswith("data.pkl")]
                 if not names:
                     raise ValueError("is a zip without data.pkl")
-                found: set[str] = set()
+                imports: set[str] = set()
                 for name in names:
                     with archive.open(name) as file:
-                        found |= _called(file)  # type: ignore[arg-type]
-                return sorted(found)
+                        imports |= _imports(file)  # type: ignore[arg-type]
+                return sorted(imports)
         with path.open("rb") as file:
-            return sorted(_called(file))
+            return sorted(_imports(file))
     except (zipfile.BadZipFile, OSError, EOFError, IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"is broken: {error}") from error
 
 
-def _called(file: BinaryIO) -> set[str]:
-    """Return what one pickle imports that is not familiar."""
+def _imports(file: BinaryIO) -> set[str]:
+    """Return the unfamiliar imports of one pickle."""
     texts: list[str] = []
-    found: set[str] = set()
+    imports: set[str] = set()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
         if count > _MOST:
             raise ValueError("has more opcodes than a checkpoint")
         if opcode.name == "GLOBAL":
-            found.add(str(argument).replace(" ", ".", 1))
+            imports.add(str(argument).replace(" ", ".", 1))
         elif opcode.name == "STACK_GLOBAL" and len(texts) >= 2:
-            found.add(f"{texts[-2]}.{texts[-1]}")
+            imports.add(f"{texts[-2]}.{texts[-1]}")
         elif "UNICODE" in opcode.name or "STRING" in opcode.name:
             texts = [*texts[-3:], str(argument)]
     return {
         name
-        for name in found
-        if name not in _HARMLESS and name.split(".")[0].lstrip("_") not in {one.lstrip("_") for one in _FAMILIAR}
+        for name in imports
+        if name not in _HARMLESS and name.split(".")[0].lstrip("_") not in {package.lstrip("_") for package in _FAMILIAR}
     }

@@ -1,6 +1,6 @@
-"""Safetensors files as untrusted input and as careful output: headers that are checked, bodies that are streamed.
+"""Read safetensors files as untrusted input: headers are checked, bodies are streamed.
 
-No numpy here: what only reads a header stays cheap. Format: https://huggingface.co/docs/safetensors (8 bytes of length,
+No numpy, so that reading a header stays cheap. Format: https://huggingface.co/docs/safetensors (8 bytes of length,
 a JSON header, the body).
 """
 
@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import os
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 MAX_HEADER = 32 * 2**20
-"""The longest header that is read; the format allows 100 MB, a LoRA with a cover picture needs about one."""
+"""Longest header that is read. The format allows 100 MB, and a LoRA with a cover image needs about 1 MB."""
 
 CHUNK = 4 * 2**20
 MAX_DIMENSIONS = 8
 _PICKLED = (b"PK\x03\x04", b"\x80\x02")
 _UNPICKLE = "a pickle can run any program when it is read; convert --unpickle reads it with torch's weights_only"
 
-# In the order by which safetensors sorts a body: the last first, names ascending within a type.
+# In the order by which safetensors sorts a body: last first, names ascending within a type.
 _BY_WIDTH = (
     (1, "BOOL U8 I8 F8_E5M2 F8_E4M3"),
     (2, "I16 U16 F16 BF16"),
@@ -43,7 +44,7 @@ _SCANNED = 1 << 14  # measured: the fastest of 16 KiB to 4 MiB
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor of a file: its name, type, shape, and where in the body its bytes lie."""
+    """A tensor of a file: name, type, shape, and range of its bytes in the body."""
 
     name: str
     dtype: str
@@ -59,7 +60,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself: entries by name in the order of the body, metadata, and where the body starts."""
+    """Header of a file: entries by name in the order of the body, metadata, and offset of the body."""
 
     path: Path
     entries: dict[str, Entry]
@@ -68,16 +69,17 @@ class Header:
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of all tensors together: what the README of the release calls the size."""
+        """Bytes of all tensors together, the size in the release's README."""
         return sum(entry.size for entry in self.entries.values())
 
 
 def read_header(path: Path) -> Header:
     """Read and check the header of ``path`` without touching the body.
 
-    Raises RecipeError (where, what, hint) for anything that is not a sound safetensors file: pickles, lengths beyond the
-    file, broken or deeply nested JSON, duplicate keys, unknown types, negative or absurd shapes, offsets that overlap,
-    leave gaps or end outside the file.
+    Raises:
+        RecipeError: the file is not a sound safetensors file: a pickle, a length beyond the file, broken or deeply nested
+            JSON, duplicate keys, unknown types, negative or absurd shapes, offsets that overlap, leave gaps or end outside
+            the file.
     """
     if path.suffix.lower() in {".ckpt", ".pt", ".pth", ".bin"}:
         raise _bad(path, "is not a safetensors file", _UNPICKLE)
@@ -86,12 +88,12 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             begin, first = file.read(8), file.read(1)
             if begin.startswith(_PICKLED) and first != b"{":  # a header may well be 0x…0280 bytes long
-                raise _bad(path, "is a pickle of torch, whatever its name says", _UNPICKLE)
+                raise _bad(path, "is a pickle of torch, despite its name", _UNPICKLE)
             length = int.from_bytes(begin, "little")
             if size < 8 or length > size - 8:
                 if first and first != b"{":  # as the JSON of a header begins
-                    raise _bad(path, "is not a safetensors file", "LoRAs and their like end in .safetensors")
-                raise _bad(path, f"says its header has {length} bytes; the file has {size}", "was the download cut short?")
+                    raise _bad(path, "is not a safetensors file", "LoRA files end in .safetensors")
+                raise _bad(path, f"states a header of {length} bytes in a file of {size}", "was the download cut short?")
             if length > MAX_HEADER:
                 raise _bad(path, f"has a header of {length} bytes; at most {MAX_HEADER} are read")
             raw = first[:length] + file.read(max(length - 1, 0))
@@ -100,13 +102,13 @@ def read_header(path: Path) -> Header:
     table = _json(path, raw)
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _bad(path, "has metadata that are not texts")
+        raise _bad(path, "has metadata that are not text")
     entries = [_entry(path, name, fields) for name, fields in table.items()]
     entries.sort(key=lambda entry: (entry.begin, entry.end))
     end = 0
     for entry in entries:
         if entry.begin != end:
-            raise _bad(path, f"{entry.name!r} starts at {entry.begin} of the body, where {end} was due")
+            raise _bad(path, f"{entry.name!r} starts at {entry.begin} of the body instead of {end}")
         end = entry.end
     if end != size - 8 - length:
         raise _bad(
@@ -120,16 +122,15 @@ def _bad(path: Path, what: str, hint: str = "") -> RecipeError:
 
 
 def _json(path: Path, raw: bytes) -> dict[str, Any]:
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            seen: set[str] = set()
-            twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        table = dict(pairs)
+        if len(table) != len(pairs):
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
             raise _bad(path, f"names {twice!r} twice in its header")
-        return found
+        return table
 
     try:
-        table = json.loads(raw.decode("utf-8"), object_pairs_hook=once)
+        table = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise _bad(path, f"has a header that is not JSON: {str(error)[:120]}", "is it a safetensors file at all?") from error
     if not isinstance(table, dict):
@@ -137,7 +138,7 @@ def _json(path: Path, raw: bytes) -> dict[str, Any]:
     return table
 
 
-def _whole(value: object) -> bool:
+def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
@@ -147,9 +148,9 @@ def _entry(path: Path, name: str, fields: object) -> Entry:
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in WIDTHS:
         raise _bad(path, f"{name!r} has the unknown type {str(dtype)[:20]!r}", f"known: {', '.join(WIDTHS)}")
-    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(map(_whole, shape)):
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(map(_is_size, shape)):
         raise _bad(path, f"{name!r} has an impossible shape: {str(shape)[:60]}")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_whole, offsets)):
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
         raise _bad(path, f"{name!r} has impossible offsets: {str(offsets)[:60]}")
     entry = Entry(name, dtype, tuple(shape), *offsets)
     if entry.end - entry.begin != entry.size:
@@ -158,7 +159,7 @@ def _entry(path: Path, name: str, fields: object) -> Entry:
 
 
 class Body:
-    """The tensors of one file, read when asked for; use it in a ``with`` statement."""
+    """Tensors of one file, read on demand. Use it in a ``with`` statement."""
 
     def __init__(self, header: Header) -> None:
         """Open the file of ``header``."""
@@ -197,7 +198,7 @@ class Body:
 def non_finite_tensors(path: Path) -> tuple[str, ...]:
     """Return the tensors of a file that hold NaN or infinity, in the order of the body.
 
-    One content of a file is read once, whoever asks.
+    The result is cached until the file changes.
 
     Raises:
         RecipeError: the file is not a sound safetensors file.
@@ -238,11 +239,11 @@ def _bit_patterns(dtype: str) -> tuple[int, int, int]:
 
 def canonical(entries: Iterable[Entry]) -> list[Entry]:
     """Return ``entries`` in the order in which safetensors writes them, with offsets to match."""
-    placed, begin = [], 0
+    ordered, begin = [], 0
     for entry in sorted(entries, key=lambda entry: (-_RANKS[entry.dtype], entry.name)):
-        placed.append(Entry(entry.name, entry.dtype, entry.shape, begin, begin + entry.size))
+        ordered.append(Entry(entry.name, entry.dtype, entry.shape, begin, begin + entry.size))
         begin += entry.size
-    return placed
+    return ordered
 
 
 def encode_header(entries: Iterable[Entry], metadata: Mapping[str, str] | None) -> bytes:
@@ -256,10 +257,14 @@ def encode_header(entries: Iterable[Entry], metadata: Mapping[str, str] | None) 
 
 
 def check_output(path: Path, inputs: Iterable[Path], *, overwrite: bool = False) -> None:
-    """Refuse an output that is one of the inputs (unless ``overwrite``), has the wrong suffix or no folder to stand in."""
+    """Check the path of an output.
+
+    Raises:
+        RecipeError: it is one of the inputs (without ``overwrite``), has the wrong suffix, or its folder does not exist.
+    """
     if path.suffix != ".safetensors":
-        raise _bad(path, "is not a name for a safetensors file", "end the output's name in .safetensors")
+        raise _bad(path, "is not a name of a safetensors file", "end the output's name in .safetensors")
     if not path.parent.is_dir():
-        raise _bad(path, "stands in a folder that does not exist", f"mkdir -p {path.parent}")
+        raise _bad(path, "is in a folder that does not exist", f"mkdir -p {path.parent}")
     if not overwrite and path.exists() and any(source.exists() and path.samefile(source) for source in inputs):
-        raise _bad(path, "is the input itself", "choose another output, or say --overwrite")
+        raise _bad(path, "is the input itself", "choose another output, or add --overwrite")

@@ -1,4 +1,4 @@
-"""The verbs on state dicts: arrays in memory instead of files."""
+"""Apply the verbs to state dicts: arrays in memory instead of files."""
 
 from __future__ import annotations
 
@@ -26,22 +26,23 @@ _DTYPES: dict[np.dtype[Any], str] = {
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a file by key: float16, float32 and float64 as they are, everything else as float32."""
+    """Return the tensors of a file by key: float16, float32, float64 and int64 as they are, all others as float32."""
     header = read_header(path)
-    kept = {name: dtype for dtype, name in _DTYPES.items()}
+    numpy_types = {name: dtype for dtype, name in _DTYPES.items()}
     with Body(header) as body:
         return {
-            key: np.frombuffer(body.read(key), kept[entry.dtype]).reshape(entry.shape)
-            if entry.dtype in kept
+            key: np.frombuffer(body.read(key), numpy_types[entry.dtype]).reshape(entry.shape)
+            if entry.dtype in numpy_types
             else dtypes.load(body, key)
             for key, entry in header.entries.items()
         }
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any], entries: Mapping[str, str] | None = None) -> None:
-    """Write arrays (or CPU tensors of torch) by key, with ``entries`` as metadata; both hashes are set.
+    """Write arrays (or CPU tensors of torch) by key, with ``entries`` as metadata and both hashes.
 
-    Raises RecipeError for types that are neither float16, float32, float64 nor int64 (turn bfloat16 into float32 first).
+    Raises:
+        RecipeError: a type is neither float16, float32, float64 nor int64 (convert bfloat16 to float32 first).
     """
     pieces = []
     for key, value in arrays.items():
@@ -53,7 +54,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Any], entries: Mapping[str, str
 
 
 def on_arrays(verb: Callable[..., Any], arrays: Mapping[str, Any], *arguments: Any, **options: Any) -> dict[str, NDArray[Any]]:
-    """Apply a verb that takes an input and an output path (merge, resize, convert) to a state dict; return the new one.
+    """Apply a verb with an input and an output path (merge, resize, convert) to a state dict and return the new one.
 
     >>> from orchestrator.weights.merge import merge
     >>> from orchestrator.weights.options import MergeOptions

@@ -39,7 +39,7 @@ _IN_FLIGHT = 6
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One tensor to write: its entry (offsets are ignored) and a function that yields its bytes."""
+    """A tensor to write: its entry (offsets are ignored) and a function that yields its bytes."""
 
     entry: Entry
     chunks: Callable[[], Iterable[Buffer]]
@@ -47,7 +47,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Hashes:
-    """The two hashes by sd-scripts' rule, and what the header states (None: nothing)."""
+    """Both hashes by sd-scripts' rule, and those that the header states (None: none)."""
 
     model: str
     legacy: str
@@ -56,22 +56,22 @@ class Hashes:
 
     @property
     def model_agrees(self) -> bool | None:
-        """Whether the stated model hash is true; None where none is stated, or LyCORIS' own kind (0x…), another rule."""
+        """Whether the stated model hash is true. None: none is stated, or one by LyCORIS' own rule (0x…)."""
         return None if self.stated_model is None or self.stated_by_lycoris else self.stated_model == self.model
 
     @property
     def stated_by_lycoris(self) -> bool:
-        """Whether the stated model hash is LyCORIS' own: of the tensors in the order of training, which no file keeps."""
+        """Whether the stated model hash is by LyCORIS' rule, over the tensors in training order, which files do not keep."""
         return (self.stated_model or "").startswith("0x")
 
     @property
     def legacy_agrees(self) -> bool | None:
-        """Whether the stated legacy hash is true; None where none is stated."""
+        """Whether the stated legacy hash is true. None: none is stated."""
         return None if self.stated_legacy is None else self.stated_legacy == self.legacy
 
 
 class _Digest:
-    """Both hashes of a body that goes by in canonical order."""
+    """Both hashes of a body that is streamed in canonical order."""
 
     def __init__(self, entries: Iterable[Entry], metadata: Mapping[str, str]) -> None:
         self.model = hashlib.sha256()
@@ -92,7 +92,7 @@ class _Digest:
 
 
 def hashes(header: Header) -> Hashes:
-    """Compute both hashes of a file and set them beside those that its header states. Reads the whole body."""
+    """Return both hashes of a file, computed from the whole body, and those that its header states."""
     order = canonical(header.entries.values())
     digest = _Digest(order, header.metadata)
     with Body(header) as body:
@@ -104,7 +104,7 @@ def hashes(header: Header) -> Hashes:
 
 
 def copy(body: Body, name: str) -> Piece:
-    """Return the piece that is one tensor of another file, unchanged."""
+    """Return a tensor of another file as a piece, unchanged."""
     return Piece(body.header.entries[name], lambda: body.chunks(name))
 
 
