@@ -40,12 +40,12 @@ def _recipe(name: str, profile: str) -> tuple[Recipe, Path]:
     """
     from orchestrator.dataset.sources import source_files
     from orchestrator.recipe import loader
-    from orchestrator.system import allowlist
+    from orchestrator.run.preflight import outside_links, outside_paths
 
     root = project.root()
     recipe = loader.recipe(root / "recipes", name, profile).recipe
-    problems = allowlist.problems(recipe, root)
-    problems = problems or allowlist.links(recipe, [path for _, path in source_files(recipe.dataset, root)], root)
+    problems = outside_paths(recipe, root)
+    problems = problems or outside_links(recipe, [path for _, path in source_files(recipe.dataset, root)], root)
     if problems:
         raise RecipeError(problems)
     return recipe, root

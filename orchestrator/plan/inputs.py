@@ -14,6 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
+from orchestrator.dataset import image_headers
+from orchestrator.dataset.buckets import predict_batches
+from orchestrator.dataset.layout import make_layout
+from orchestrator.dataset.problems import dataset_problems
+from orchestrator.dataset.problems import disk_bytes as dataset_disk_bytes
+from orchestrator.dataset.sources import source_files
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.plan.step import Source
@@ -73,8 +79,6 @@ class ProjectInputs:
 
     def recall(self) -> None:
         """Take up what an earlier command has found: digests, image headers, datasets."""
-        from orchestrator.dataset import image_headers  # noqa: PLC0415
-
         if self._kept is None:
             self._kept = self._cache.get()
             with contextlib.suppress(LookupError, TypeError, ValueError):
@@ -83,8 +87,6 @@ class ProjectInputs:
 
     def remember(self) -> None:
         """Keep what this command has read for the next one, in the user's cache."""
-        from orchestrator.dataset import image_headers  # noqa: PLC0415
-
         if self._kept is None:
             return
         now: dict[str, dict[str, Any]] = {
@@ -99,8 +101,6 @@ class ProjectInputs:
 
     def pictures(self, recipe: Recipe) -> Sequence[Source]:
         """Return every original of the recipe's dataset with its digest; problems are kept in ``problems``."""
-        from orchestrator.dataset.sources import source_files  # noqa: PLC0415 - it may read image headers
-
         self.recall()
         asked = recipe.dataset.model_dump_json()
         if asked not in self._pictures:
@@ -117,10 +117,6 @@ class ProjectInputs:
 
     def counted(self, recipe: Recipe) -> Counts:
         """Return how many images a recipe trains on; remembered by the dataset's settings and the content of its files."""
-        from orchestrator.dataset.buckets import predict_batches  # noqa: PLC0415
-        from orchestrator.dataset.problems import dataset_problems  # noqa: PLC0415
-        from orchestrator.dataset.problems import disk_bytes as dataset_disk_bytes  # noqa: PLC0415
-
         asked = recipe.dataset.model_dump_json()
         if asked not in self._counts:
             real = {folder: os.path.realpath(folder) for folder in {source.path.parent for source in self.pictures(recipe)}}
@@ -148,8 +144,6 @@ class ProjectInputs:
 
     def layout(self, recipe: Recipe) -> Layout:
         """Return the training folders that a recipe's pictures become; recipes of one dataset share the answer."""
-        from orchestrator.dataset.layout import make_layout  # noqa: PLC0415
-
         self.recall()
         asked = recipe.dataset.model_dump_json()
         if asked not in self._layouts:
@@ -176,7 +170,7 @@ class ProjectInputs:
         path = self.find(name)
         if path is None:
             return Source(role, Path(name), sha256 or f"missing:{name}")
-        if role == "templates" and not allowlist.given(path.resolve(), self.root):
+        if role == "templates" and not allowlist.is_allowed(path.resolve(), self.root):
             return Source(role, path, f"outside:{name}")
         return Source(role, path, self.digests.of(path))
 

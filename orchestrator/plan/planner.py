@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from orchestrator.dataset.sources import key_params
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
 from orchestrator.plan.step import JSON, Lane, Source, Step, StepKind, make_step
@@ -114,8 +115,6 @@ def _version(tool: Merge | Resize, known: Inputs) -> str:
 
 def _steps(recipe: Recipe, known: Inputs, planned: Mapping[str, Step]) -> list[Step]:
     """Return the steps of one recipe: dataset, train, merge, resize, render, release."""
-    from orchestrator.dataset.sources import key_params  # noqa: PLC0415 - which planning reads anyhow
-
     name, file = recipe.name, f"{recipe.name}.safetensors"
     engine = f"{recipe.engine} {known.engine(recipe.engine)}"
     models = [known.file("checkpoint", recipe.base.checkpoint, recipe.base.sha256)]

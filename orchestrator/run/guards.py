@@ -9,6 +9,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import RecipeError
+from orchestrator.plan.estimate import STATE_FACTOR
 from orchestrator.system import gpu
 from orchestrator.weights.io.safetensors_io import Body, read_header
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from orchestrator.recipe import Guards, Training
 
 MB = 1_000_000
-STATE = 6  # a state in weights of 16 bits: the weights and two moments of AdamW, in fp32 (8-bit optimizers need less)
 FULL = 64 * 1024  # bytes: a block or two of a file system
 PACE_FRAMES = 10
 HEAT_EVERY_SECONDS = 30.0
@@ -41,7 +41,7 @@ def low_disk(folder: Path, guards: Guards, save: int = 0) -> str:
 def next_save(training: Training, tensor_bytes: int, done: int) -> int:
     """Return the most bytes that a training writes when it next saves: its file, and a state if one is still to come."""
     every = training.state_every_n_steps
-    return tensor_bytes * (1 + (STATE if every and done // every < training.steps // every else 0))
+    return tensor_bytes * (1 + (STATE_FACTOR if every and done // every < training.steps // every else 0))
 
 
 def no_space(folder: Path) -> str:

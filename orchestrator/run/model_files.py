@@ -41,7 +41,7 @@ def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
         if path is None:
             found.append(_missing(where, name, recipe, inputs))
             continue
-        if name != "embedded" and not allowlist.model(path, inputs.root, inputs.searched()):
+        if name != "embedded" and not allowlist.is_allowed_model(path, inputs.root, inputs.searched()):
             what = f"{path} lies in no folder of models, and in none that was given"
             hint = (
                 f"python -m orchestrator trust {shlex.quote(str(path.parent))}  if this recipe shall read it; or $KRNK_MODELS"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator import engines
+from orchestrator.dataset.problems import dataset_problems
 from orchestrator.errors import Problem, grouped
+from orchestrator.plan import estimate
 from orchestrator.plan.step import StepKind
 from orchestrator.run import model_files
+from orchestrator.system import allowlist
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
 
     from orchestrator.plan.inputs import ProjectInputs
     from orchestrator.plan.planner import Plan
@@ -22,17 +26,16 @@ if TYPE_CHECKING:
     from orchestrator.run.store import Store
 
 _NEEDS_ENGINE = (StepKind.TRAIN, StepKind.RENDER)
+_PATTERN = re.compile(r"[*?\[]")
 WITHOUT = "without all this"
 
 
 def preflight(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectInputs, store: Store) -> list[Problem]:
     """Return everything that this machine lacks for the steps that will run; empty if they can run."""
-    from orchestrator.system import allowlist  # noqa: PLC0415
-
     due = [step for step in plan.steps if reasons[step.name] is not None]
     problems: list[Problem] = []
     for name in dict.fromkeys(step.recipe for step in due if step.recipe):
-        problems += allowlist.problems(plan.recipes[name], inputs.root)
+        problems += outside_paths(plan.recipes[name], inputs.root)
     owners = dict.fromkeys(step.owner for step in due if step.kind is StepKind.DATASET)
     built = [next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner) for owner in owners]
     for recipe in built:
@@ -52,15 +55,39 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectI
     return problems
 
 
+def outside_paths(recipe: Recipe, root: Path) -> list[Problem]:
+    """Return the problems of images, tagger and templates outside the project that are not on the allow-list."""
+    paths = {f"dataset.sources.{name}.images": source.images for name, source in recipe.dataset.sources.items()}
+    paths |= {"dataset.tagger_model": recipe.dataset.tagger_model, "release.templates": recipe.release.templates}
+    problems: list[Problem] = []
+    for key, text in paths.items():
+        plain = _PATTERN.split(text)[0]
+        where = (root / Path(plain).expanduser()).resolve()
+        if ".." in Path(text[len(plain) :]).parts:
+            what = f"{text} is outside the project, or may be: it has .. after a pattern"
+            problems.append(Problem(key, what, "name the folder itself, without a pattern before .."))
+        elif text and not allowlist.is_allowed(where, root):
+            problems.append(allowlist.problem(key, text, where))
+    return problems
+
+
+def outside_links(recipe: Recipe, files: Iterable[Path], root: Path) -> list[Problem]:
+    """Return the problems of images and captions behind a link to a folder that is not on the allow-list."""
+    folders: dict[Path, Path] = {}
+    problems: list[Problem] = []
+    for file in files:
+        real = file.resolve() if file.is_symlink() else folders.setdefault(file.parent, file.parent.resolve()) / file.name
+        if not allowlist.is_allowed(real, root):
+            problems.append(allowlist.problem(f"dataset {recipe.dataset.name}", str(file), real))
+    return problems
+
+
 def pictures(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
     """Return what is wrong with the originals of a recipe's dataset."""
-    from orchestrator.dataset.problems import dataset_problems  # noqa: PLC0415
-    from orchestrator.system import allowlist  # noqa: PLC0415 - reads image headers
-
-    strange = allowlist.problems(recipe, inputs.root)
-    strange = strange or allowlist.links(recipe, [source.path for source in inputs.pictures(recipe)], inputs.root)
-    if strange or inputs.counted(recipe).sound:
-        return strange
+    outside = outside_paths(recipe, inputs.root)
+    outside = outside or outside_links(recipe, [source.path for source in inputs.pictures(recipe)], inputs.root)
+    if outside or inputs.counted(recipe).sound:
+        return outside
     return list(dataset_problems(inputs.layout(recipe), recipe.dataset, inputs.root))
 
 
@@ -78,14 +105,11 @@ def disk_space(trained: list[Recipe], built: list[Recipe], inputs: ProjectInputs
         inputs: this machine.
         store: where all of it goes.
     """
-    from orchestrator.run.workspace import disk  # noqa: PLC0415
-    from orchestrator.weights.families import expected_tensors  # noqa: PLC0415 - only when something will be trained
-
     needed = sum(inputs.counted(recipe).disk_bytes for recipe in built)
     for recipe in trained:
-        said = expected_tensors.predict(recipe, expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint)))
-        if said is not None and said.tensor_bytes is not None:
-            needed += disk(recipe, said.tensor_bytes, inputs.counted(recipe).disk_bytes)
+        predicted = estimate.tensors(recipe, inputs)
+        if predicted is not None:
+            needed += estimate.disk_bytes(recipe, predicted.tensor_bytes, inputs.counted(recipe).disk_bytes)
     folder: Path = store.root
     while not folder.exists():
         folder = folder.parent

@@ -9,14 +9,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.plan import estimate
 from orchestrator.plan.step import StepKind
 from orchestrator.run import notify, resume, slots
 from orchestrator.run.context import Outcome, RunContext, Silent, Status
 from orchestrator.run.runner import interruptible, run_plan
-from orchestrator.run.workspace import Selection, Workspace, disk, final, select
+from orchestrator.run.workspace import Selection, Workspace, final, select
 from orchestrator.system.fork_server import ForkServer
 from orchestrator.system.terminal import clean, duration
-from orchestrator.weights.families import expected_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,9 +105,11 @@ def _on_cluster(context: RunContext, options: RunOptions, due: list[Step], input
     sizes = [0]
     for name in dict.fromkeys(step.recipe for step in due if step.kind is StepKind.TRAIN):
         recipe = context.plan.recipes[name]
-        size = expected_tensors.predict(recipe, expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint)))
+        size = estimate.tensors(recipe, inputs)
         dataset_bytes = inputs.counted(recipe).disk_bytes  # a copy of the dataset travels with the training
-        sizes.append(dataset_bytes + (disk(recipe, size.tensor_bytes, dataset_bytes) if size is not None else 0))
+        sizes.append(
+            dataset_bytes + (estimate.disk_bytes(recipe, size.tensor_bytes, dataset_bytes) if size is not None else 0)
+        )
     with RayPool(options.address, options.storage) as pool:
         pool.start(context, due, max(sizes))
         return run_plan(context, pool)

@@ -7,23 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import engines
 from orchestrator.errors import NotReady, Problem, RecipeError
+from orchestrator.plan import estimate
 from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader as load
-from orchestrator.run import guards, paths
+from orchestrator.run import paths, preflight
 from orchestrator.run.store import Store
+from orchestrator.system import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.plan.step import Step
-    from orchestrator.recipe import Recipe
     from orchestrator.recipe.loader import Loaded
     from orchestrator.run.record import Reason
 
-__all__ = ["ALL", "Selection", "Workspace", "as_json", "describe", "disk", "final", "find_root", "predict", "select"]
+__all__ = ["ALL", "Selection", "Workspace", "as_json", "describe", "final", "find_root", "select"]
 
 ALL = "all"
 
@@ -59,8 +61,6 @@ class Workspace:
 
     def __init__(self, root: Path | None = None) -> None:
         """Open the project at ``root`` (default: found from the current folder)."""
-        from orchestrator.system import settings  # noqa: PLC0415
-
         self.root = root or find_root()
         self.recipes = self.root / "recipes"
         self.store = Store(Path(os.environ.get("KRNK_RUNS", self.root / "runs")))
@@ -96,16 +96,12 @@ class Workspace:
         Raises:
             NotReady: everything that is missing, with the next command.
         """
-        from orchestrator.run import preflight as doctor  # noqa: PLC0415
-
-        problems = doctor.preflight(plan, reasons, self.inputs, self.store)
+        problems = preflight.preflight(plan, reasons, self.inputs, self.store)
         if problems:
             raise NotReady(problems)
 
 
 def _engine_problems(loaded: Loaded) -> list[Problem]:
-    from orchestrator import engines  # noqa: PLC0415
-
     return [load.placed(loaded, problem) for problem in engines.get(loaded.recipe.engine).check(loaded.recipe)]
 
 
@@ -130,46 +126,6 @@ def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def predict(recipe: Recipe, inputs: ProjectInputs) -> dict[str, Any]:
-    """Return what is known before anything runs: tensor bytes, modules, steps, epochs, images, disk bytes; None if unknown."""
-    from orchestrator.dataset.buckets import epochs as dataset_epochs  # noqa: PLC0415
-    from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
-
-    said = expected_tensors.predict(recipe, expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint)))
-    seen = inputs.counted(recipe)
-    epochs = dataset_epochs(seen.batches_per_epoch, recipe.training) if seen.images else None
-    size = said.tensor_bytes if said is not None else None
-    return {
-        "tensor_bytes": size,
-        "modules": said.modules if said is not None else None,
-        "train_steps": recipe.training.steps,
-        "epochs": epochs,
-        "images": seen.images,
-        "disk_bytes": disk(recipe, size, seen.disk_bytes) + seen.disk_bytes if size is not None else None,
-    }
-
-
-def disk(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
-    """Return the bytes a recipe needs at most at one time, besides its dataset, which others may share: files of each step,
-    checkpoints, states, latents, rendered pictures, and 10 % for the rest.
-
-    Latents are a twelfth of their pictures: 4 numbers of 4 bytes for 64 pixels of 3 bytes; mirrored ones are kept, too.
-    """
-    from orchestrator.engines.sdscripts import training_states as engine_states  # noqa: PLC0415
-
-    training = recipe.training
-    files = 2 + (recipe.block_weights is not None) + (recipe.resize is not None)
-    if training.save_every_n_steps:
-        files += training.steps // training.save_every_n_steps
-    every = training.state_every_n_steps
-    kept = engine_states.kept(training.keep_states, training.steps, every) + 1 if every else 0
-    states = kept * guards.STATE * tensor_bytes
-    latents = dataset_bytes // 6 if training.cache_latents == "disk" else 0
-    drawn = [(one.width or recipe.render.width, one.height or recipe.render.height) for one in recipe.render.prompts.values()]
-    pictures = 3 * sum(3 * width * height for width, height in drawn)  # rendered, in a grid, in the release
-    return int((files * tensor_bytes + states + latents + pictures) * 1.1)
-
-
 def describe(step: Step, reason: Reason | None) -> dict[str, Any]:
     """Return a step as ``plan --json`` shows it."""
     status = "cached" if reason is None else "run"
@@ -189,7 +145,7 @@ def as_json(plan: Plan, reasons: dict[str, Reason | None], inputs: ProjectInputs
     recipes = []
     for name, recipe in plan.recipes.items():
         steps = [describe(step, reasons[step.name]) for step in plan.of(name)]
-        recipes.append({"name": name, "steps": steps, "predicted": predict(recipe, inputs)})
+        recipes.append({"name": name, "steps": steps, "predicted": estimate.predict(recipe, inputs)})
     return {"recipes": recipes, "shared": [describe(step, reasons[step.name]) for step in plan.shared()]}
 
 

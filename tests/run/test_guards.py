@@ -18,11 +18,12 @@ from PIL import Image
 
 import fakes
 import harness
+from orchestrator.plan import estimate
 from orchestrator.recipe import Guards
 from orchestrator.run import guards
 from orchestrator.run.context import RunContext
 from orchestrator.run.monitor import StepMonitor, predicted
-from orchestrator.run.workspace import Selection, Workspace, predict
+from orchestrator.run.workspace import Selection, Workspace
 from orchestrator.system import process
 from orchestrator.system.child import ChildCallbacks, LogWatcher, Progress
 from orchestrator.system.process import Command
@@ -231,7 +232,7 @@ def test_a_training_waits_for_the_room_that_its_next_save_needs(tmp_path: Path, 
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 25\nstate_every_n_steps = 10\n[guards]\nmin_free_mb = 1\n")
     space = cats.space()
     plan = space.plan(space.load(Selection(("all",))))
-    size = predict(plan.recipes["cat-lora"], space.inputs)["tensor_bytes"]
+    size = estimate.predict(plan.recipes["cat-lora"], space.inputs)["tensor_bytes"]
     free = 0
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     with StepMonitor(
@@ -286,4 +287,4 @@ def test_the_room_that_a_demo_training_waits_for_is_that_of_the_small_base(proje
     space = Workspace(project)
     plan = space.plan(space.load(Selection(("krnk-lora3x3",), "demo")))
     recipe, step = plan.recipes["krnk-lora3x3"], plan.by_name["krnk-lora3x3/train"]
-    assert predicted(step, recipe) == predict(recipe, space.inputs)["tensor_bytes"] < 10_000_000
+    assert predicted(step, recipe) == estimate.predict(recipe, space.inputs)["tensor_bytes"] < 10_000_000

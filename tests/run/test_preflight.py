@@ -20,10 +20,11 @@ from orchestrator import cli
 from orchestrator.cli import doctor
 from orchestrator.engines.sdscripts import environment
 from orchestrator.errors import Problem
+from orchestrator.plan import estimate
 from orchestrator.run import model_files, preflight
 from orchestrator.run.record import Reason, Why
 from orchestrator.run.store import Store
-from orchestrator.run.workspace import Selection, predict
+from orchestrator.run.workspace import Selection
 from orchestrator.system import process, settings
 from orchestrator.weights.checks import CheckStatus
 from orchestrator.weights.io import pickle_scan
@@ -141,7 +142,7 @@ def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, mon
     recipes = list(plan.recipes.values())
     pictures = space.inputs.counted(recipes[0]).disk_bytes
     assert pictures == 2 * (3 * 64 * 64 + 2 * 4096)
-    each = [predict(recipe, space.inputs)["disk_bytes"] - pictures for recipe in recipes]
+    each = [estimate.predict(recipe, space.inputs)["disk_bytes"] - pictures for recipe in recipes]
     assert all(needed > 2 * 3 * 64 * 64 for needed in each)
     free = 0
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))

@@ -1,4 +1,4 @@
-"""A recipe from a stranger reads no pictures outside the project unless they were given."""
+"""A recipe from a stranger reads no pictures outside the project unless the folder is on the allow-list."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_pictures_outside_are_refused_until_given(tmp_path: Path, monkeypatch: p
     (cats.root / "data" / "cat").rename(outside)
     (cats.root / "data").mkdir(exist_ok=True)
     cats.write("_base/base", harness.BASE.replace("data/cat", images.format(outside=outside)))
-    with pytest.raises(NotReady, match="lies outside the project, in a folder that nobody gave"):
+    with pytest.raises(NotReady, match="is outside the project and not on the allow-list"):
         cats.run("cat-lora", only=("dataset",))
     allowlist.add(outside)
     assert cats.run("cat-lora", only=("dataset",))["cat/dataset"].status.ok
@@ -32,12 +32,12 @@ def test_a_link_inside_the_project_is_not_a_way_out(tmp_path: Path, monkeypatch:
     cats = harness.make(tmp_path / "p", monkeypatch)
     (cats.root / "data" / "cat").rename(tmp_path / "outside")
     (cats.root / "data" / "cat").symlink_to(tmp_path / "outside")
-    with pytest.raises(NotReady, match="nobody gave"):
+    with pytest.raises(NotReady, match="not on the allow-list"):
         cats.run("cat-lora", only=("dataset",))
 
 
-def test_only_folders_can_be_given(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="is no folder"):
+def test_only_folders_can_be_allowed(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="is not a folder"):
         allowlist.add(tmp_path / "none")
 
 
@@ -46,7 +46,7 @@ def test_a_pattern_does_not_climb_out(tmp_path: Path, monkeypatch: pytest.Monkey
     cats = harness.make(tmp_path / "p", monkeypatch)
     (cats.root / "data" / "cat").rename(tmp_path / "outside")
     cats.write("_base/base", harness.BASE.replace("data/cat", images))
-    with pytest.raises(NotReady, match="lies outside the project"):
+    with pytest.raises(NotReady, match="is outside the project"):
         cats.run("cat-lora", only=("dataset",))
 
 
@@ -62,7 +62,7 @@ def test_a_file_that_is_a_link_out_of_the_project_is_refused(
     else:
         outside.write_text("a secret", "utf-8")
     inside.symlink_to(outside)
-    with pytest.raises(NotReady, match=f"{name} lies outside the project"):
+    with pytest.raises(NotReady, match=f"{name} is outside the project"):
         cats.run("cat-lora", only=("dataset",))
 
 

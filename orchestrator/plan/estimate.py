@@ -1,0 +1,57 @@
+"""Estimates made before anything runs: sizes, modules, epochs, disk space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.dataset.buckets import epochs as dataset_epochs
+from orchestrator.engines.sdscripts import training_states
+from orchestrator.weights.families import expected_tensors
+
+if TYPE_CHECKING:
+    from orchestrator.plan.inputs import ProjectInputs
+    from orchestrator.recipe import Recipe
+
+STATE_FACTOR = 6
+"""Bytes of a state per byte of 16-bit weights: the weights and two moments of AdamW in fp32 (8-bit optimizers need less)."""
+
+
+def tensors(recipe: Recipe, inputs: ProjectInputs) -> expected_tensors.Predicted | None:
+    """Return the tensors that a training of the recipe saves, or None if its base model or family hides them."""
+    model = expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint))
+    return expected_tensors.predict(recipe, model)
+
+
+def predict(recipe: Recipe, inputs: ProjectInputs) -> dict[str, Any]:
+    """Return tensor bytes, modules, steps, epochs, images and disk bytes of a recipe, None for each unknown one."""
+    predicted = tensors(recipe, inputs)
+    dataset = inputs.counted(recipe)
+    size = predicted.tensor_bytes if predicted is not None else None
+    return {
+        "tensor_bytes": size,
+        "modules": predicted.modules if predicted is not None else None,
+        "train_steps": recipe.training.steps,
+        "epochs": dataset_epochs(dataset.batches_per_epoch, recipe.training) if dataset.images else None,
+        "images": dataset.images,
+        "disk_bytes": disk_bytes(recipe, size, dataset.disk_bytes) + dataset.disk_bytes if size is not None else None,
+    }
+
+
+def disk_bytes(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
+    """Return the most bytes that a recipe needs at one time, without its dataset, which recipes may share.
+
+    These are the files of each step, checkpoints, states, latents and rendered images, and 10 % for the rest. Latents take a
+    twelfth of their images (4 numbers of 4 bytes for 64 pixels of 3 bytes), twice with mirrored ones.
+    """
+    training = recipe.training
+    files = 2 + (recipe.block_weights is not None) + (recipe.resize is not None)
+    if training.save_every_n_steps:
+        files += training.steps // training.save_every_n_steps
+    every = training.state_every_n_steps
+    kept = training_states.kept(training.keep_states, training.steps, every) + 1 if every else 0
+    states = kept * STATE_FACTOR * tensor_bytes
+    latents = dataset_bytes // 6 if training.cache_latents == "disk" else 0
+    render = recipe.render
+    sizes = [(prompt.width or render.width, prompt.height or render.height) for prompt in render.prompts.values()]
+    images = 3 * sum(3 * width * height for width, height in sizes)  # rendered, in a grid, in the release
+    return int((files * tensor_bytes + states + latents + images) * 1.1)
