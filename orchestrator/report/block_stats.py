@@ -1,4 +1,7 @@
-"""Measures of weight files: a release brings its own; others are made by a child and remembered in runs/report/measured."""
+"""Read or measure the block statistics of LoRA files.
+
+A release brings its own. Those of other files are measured by a child and kept in runs/report/measured.
+"""
 
 from __future__ import annotations
 
@@ -23,52 +26,52 @@ _SECONDS = 600.0
 
 
 def stages(root: Path, member: Member) -> dict[str, JSON]:
-    """Return the blocks of a recipe's file after each step, by name; empty where it was not measured."""
-    found: dict[str, JSON] = {kind: {} for kind in STAGES}
-    brought = _brought(member)
+    """Return the block statistics of a recipe's file after each step, by block; empty for files not measured."""
+    blocks: dict[str, JSON] = {kind: {} for kind in STAGES}
+    released = _released(member)
     for kind, (_, digest) in _files(member).items():
-        said = brought.get(kind) or {}
-        said = said if said.get("sha256") == digest else read_json(_remembered(root, digest))
-        found[kind] = said.get("blocks") or {}
-    return found
+        stats = released.get(kind) or {}
+        stats = stats if stats.get("sha256") == digest else read_json(_measured(root, digest))
+        blocks[kind] = stats.get("blocks") or {}
+    return blocks
 
 
-def complete(root: Path, found: ReportData) -> None:
-    """Measure every finished file that was not measured yet, in one child (numpy has no place in this process)."""
-    wanted: dict[str, str] = {}
-    for member in found.members:
-        brought = _brought(member)
+def complete(root: Path, data: ReportData) -> None:
+    """Measure all finished files without statistics, in one child: this process does not import numpy."""
+    sources: dict[str, str] = {}  # by result
+    for member in data.members:
+        released = _released(member)
         for kind, (file, digest) in _files(member).items():
-            known = (brought.get(kind) or {}).get("sha256") == digest or _remembered(root, digest).exists()
-            if not known and file.is_file():
-                wanted.setdefault(str(_remembered(root, digest)), str(file))
-    if not wanted:
+            measured = (released.get(kind) or {}).get("sha256") == digest or _measured(root, digest).exists()
+            if not measured and file.is_file():
+                sources.setdefault(str(_measured(root, digest)), str(file))
+    if not sources:
         return
     folder = root / REPORT / MEASURED
     folder.mkdir(parents=True, exist_ok=True)
     request = folder / REQUEST
-    request.write_text(json.dumps([[file, result] for result, file in wanted.items()]), "utf-8")
-    code, said = process.capture((sys.executable, "-m", "orchestrator.release.block_stats", str(request)), _SECONDS)
+    request.write_text(json.dumps([[file, result] for result, file in sources.items()]), "utf-8")
+    code, output = process.capture((sys.executable, "-m", "orchestrator.release.block_stats", str(request)), _SECONDS)
     if code != 0:
-        print(f"weights could not be measured: {said.strip().splitlines()[-1:] or code}", file=sys.stderr)
+        print(f"weights could not be measured: {output.strip().splitlines()[-1:] or code}", file=sys.stderr)
 
 
 def _files(member: Member) -> dict[str, tuple[Path, str]]:
     """Return the LoRA file of each finished step and its digest, by kind."""
-    found: dict[str, tuple[Path, str]] = {}
+    by_kind: dict[str, tuple[Path, str]] = {}
     for kind in STAGES:
         step = member.steps.get(kind)
         if step is not None and step.folder is not None and step.state.finished:
             name, digest = weights_of(step.record)
             if name:
-                found[kind] = (step.folder / name, digest)
-    return found
+                by_kind[kind] = (step.folder / name, digest)
+    return by_kind
 
 
-def _brought(member: Member) -> JSON:
+def _released(member: Member) -> JSON:
     release = member.steps.get("release")
     return read_json(release.folder / BLOCKS) if release is not None and release.folder is not None else {}
 
 
-def _remembered(root: Path, digest: str) -> Path:
+def _measured(root: Path, digest: str) -> Path:
     return root / REPORT / MEASURED / f"{digest}.json"

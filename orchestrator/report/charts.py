@@ -1,4 +1,7 @@
-"""Charts as SVG, made here: no library, no script needed, readable in light and dark, with a text that says what they show."""
+"""Draw charts as SVG.
+
+Each needs neither library nor script, is readable in light and dark, and has a text that describes it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _WIDTH, _WIDE, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 1120, 52, 12, 10, 26
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One curve: its label, its colour class, and its points (x, y)."""
+    """One curve: label, colour class, and points (x, y)."""
 
     label: str
     colour: str
@@ -51,11 +54,11 @@ def short(value: float) -> str:
 def lines(
     curves: Sequence[Line], label: str, size: tuple[int, int] = (380, 170), *, zero: bool = False, unit: str = "step"
 ) -> Markup:
-    """Return a line chart; ``label`` is read to those who do not see it. Empty without points.
+    """Return a line chart; empty without points.
 
     Args:
         curves: all on the same axes.
-        label: what the chart shows, as a sentence.
+        label: a sentence that describes the chart, for screen readers.
         size: width and height of the drawing; letters are 13 high.
         zero: begin the vertical axis at 0.
         unit: name of the horizontal axis.
@@ -83,7 +86,7 @@ def lines(
     parts += [
         f'<text x="{x_at(value):.1f}" y="{height - 8}" text-anchor="middle">{short(value)}</text>'
         for value in ticks(left, right, width // 90)
-        if value == int(value)  # there is no half a step
+        if value == int(value)  # steps are whole
     ]
     for curve in curves:
         path = " ".join(f"{x_at(x):.1f},{y_at(y):.1f}" for x, y in curve.points)
@@ -97,9 +100,9 @@ def lines(
         "unit": unit,
         "curves": [{"label": curve.label, "points": [[x, _round(y)] for x, y in curve.points]} for curve in curves],
     }
-    said = escape(json.dumps(data, separators=(",", ":")))
+    text = escape(json.dumps(data, separators=(",", ":")))
     return Markup(  # noqa: S704 - every text in it is escaped
-        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}" data-chart="{said}">'
+        f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}" data-chart="{text}">'
         f"{''.join(parts)}</svg>"
     )
 
@@ -124,7 +127,7 @@ def spark(points: Sequence[tuple[float, float]], colour: str) -> Markup:
 
 
 def timeline(rows: Sequence[dict[str, Any]], label: str) -> Markup:
-    """Return lanes (as ``trace.lanes`` gives them) over a common time axis, a bar a step."""
+    """Return lanes (see ``trace.lanes``) over a common time axis, with one bar per step."""
     if not rows:
         return Markup()
     whole = max(bar["start"] + bar["seconds"] for row in rows for bar in row["bars"]) or 1.0
@@ -138,13 +141,13 @@ def timeline(rows: Sequence[dict[str, Any]], label: str) -> Markup:
     step = next((step for step in _ROUND if whole / step <= 10), _ROUND[-1] * math.ceil(whole / _ROUND[-1] / 10))
     for value in range(0, int(whole) + 1, step):
         parts.append(f'<line class="grid" x1="{x_at(value):.1f}" x2="{x_at(value):.1f}" y1="4" y2="{height - 24}"/>')
-        said = f"{value // 3600}:{value // 60 % 60:02}" if step >= 60 else f"{value // 60}:{value % 60:02}"
+        mark = f"{value // 3600}:{value // 60 % 60:02}" if step >= 60 else f"{value // 60}:{value % 60:02}"
         unit = (" h" if step >= 60 else " min") if not value else ""
-        parts.append(f'<text x="{x_at(value):.1f}" y="{height - 8}" text-anchor="middle">{said}{unit}</text>')
+        parts.append(f'<text x="{x_at(value):.1f}" y="{height - 8}" text-anchor="middle">{mark}{unit}</text>')
     for number, row in enumerate(rows):
         y = number * row_height + 6
-        said = f"{row['name']} {row['busy']:.0%}"
-        parts.append(f'<text x="{left - 8}" y="{y + 16}" text-anchor="end">{escape(said)}</text>')
+        name = f"{row['name']} {row['busy']:.0%}"
+        parts.append(f'<text x="{left - 8}" y="{y + 16}" text-anchor="end">{escape(name)}</text>')
         for bar in row["bars"]:
             start, end = x_at(bar["start"]), x_at(bar["start"] + bar["seconds"])
             waited = f", waited {clock(bar['waited'])}" if bar["waited"] >= 1 else ""
@@ -160,19 +163,19 @@ def timeline(rows: Sequence[dict[str, Any]], label: str) -> Markup:
 
 
 def spectra(blocks: Iterable[tuple[str, Sequence[float]]], label: str, floor: float = -2.5) -> Markup:
-    """Return singular values as a map: a column a block, from the first value (top) to the last, dark where they are small.
+    """Return a map of singular values: one column per block, the largest on top, dark where they are small.
 
     Args:
         blocks: name and log10 of the singular values over the first; empty for blocks without any.
-        label: what the map shows, as a sentence.
-        floor: what counts as nothing.
+        label: a sentence that describes the map.
+        floor: log10 of the share that counts as zero.
     """
     columns = list(blocks)
     most = max((len(values) for _, values in columns), default=0)
     if not most:
         return Markup()
     wide, tall = _WIDTH / len(columns), 7
-    shades: dict[int, list[str]] = {}  # one path a shade: hundreds of rectangles would weigh more than all else on the page
+    shades: dict[int, list[str]] = {}  # one path per shade: hundreds of rectangles would be most of the page's bytes
     for number, (_, values) in enumerate(columns):
         for row, value in enumerate(values):
             shade = max(1, round(_SHADES * (1 - max(value, floor) / floor)))

@@ -1,4 +1,4 @@
-"""What the store holds, as values: steps with their state, curves, records. Reads files, changes nothing."""
+"""Collect the data of the report from the store: steps with state, curve and record."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 POINTS = 240
-"""A curve is drawn with at most this many points; the first, the last and the extremes stay."""
+"""Most points of a drawn curve. The first, the last and the extremes stay."""
 
 
 class State(StrEnum):
-    """How far a step is."""
+    """The state of a step."""
 
     DONE = "done"
     OUTDATED = "outdated"
@@ -38,18 +38,18 @@ class State(StrEnum):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing has gone wrong."""
+        """True unless the step failed or was stopped."""
         return self not in (State.FAILED, State.UNFINISHED)
 
     @property
     def finished(self) -> bool:
-        """Whether there is a whole result: of today, or (OUTDATED) of an earlier recipe, engine or set of pictures."""
+        """True for a whole result, also for one (OUTDATED) of an earlier recipe, engine or set of images."""
         return self in (State.DONE, State.OUTDATED)
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One reading of a training: step, mean loss, learning rate; this step's loss and the text encoder's rate, if known."""
+    """One reading of a training: step, mean loss, learning rate, this step's own loss, the text encoder's rate."""
 
     step: int
     loss: float | None
@@ -60,7 +60,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class StepView:
-    """One step as the page shows it. ``folder`` is where it lies, finished or not; None: nothing is there."""
+    """One step on the page. ``folder`` is its finished folder or its work folder, None if it has neither."""
 
     name: str
     kind: str
@@ -75,13 +75,13 @@ class StepView:
 
     @property
     def seconds(self) -> float:
-        """How long it took; 0 while it is not done."""
+        """Duration in seconds; 0 for an unfinished step."""
         return float(self.record.get("seconds") or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One recipe with its steps, by kind."""
+    """One recipe and its steps by kind."""
 
     recipe: Recipe
     steps: dict[str, StepView]
@@ -89,12 +89,12 @@ class Member:
 
     @property
     def curve(self) -> tuple[Point, ...]:
-        """The readings of its training, as far as it is."""
+        """The readings of its training."""
         return self.steps["train"].curve if "train" in self.steps else ()
 
     @property
     def state(self) -> State:
-        """The state of the whole: the first of failed, running, unfinished, waiting, outdated that any step is in."""
+        """The first of failed, running, unfinished, waiting, outdated that any step has, else done."""
         states = {step.state for step in self.steps.values()}
         for state in (State.FAILED, State.RUNNING, State.UNFINISHED, State.WAITING, State.OUTDATED):
             if state in states:
@@ -111,35 +111,38 @@ class ReportData:
     root: Path
 
     def subjects(self) -> dict[str, list[Member]]:
-        """Return the members by subject, in the order they came."""
-        found: dict[str, list[Member]] = {}
+        """Return the members by subject, in their order."""
+        by_subject: dict[str, list[Member]] = {}
         for member in self.members:
-            found.setdefault(member.recipe.subject, []).append(member)
-        return found
+            by_subject.setdefault(member.recipe.subject, []).append(member)
+        return by_subject
 
     def steps(self) -> list[StepView]:
-        """Return every step once: a dataset is shared by several recipes."""
-        seen = {step.name: step for member in self.members for step in member.steps.values()}
-        return [*(seen | {step.name: step for step in self.shared}).values()]
+        """Return every step once: several recipes share a dataset."""
+        by_name = {step.name: step for member in self.members for step in member.steps.values()}
+        return [*(by_name | {step.name: step for step in self.shared}).values()]
 
 
 def collect(root: Path, recipes: Sequence[Loaded], plan: JSON | None = None) -> ReportData:
-    """Read the state of every recipe; with a plan by its keys, without by the newest folder of each step."""
+    """Read the state of every recipe: with a plan by its keys, without one by the newest folder of each step."""
     planned = {entry["name"]: entry for entry in (plan or {}).get("recipes", [])}
     steps: dict[str, StepView] = {}
 
-    def view(name: str, kind: str, said: JSON) -> StepView:
+    def view(name: str, kind: str, planned_step: JSON) -> StepView:
         if name not in steps:
-            steps[name] = _step(root, name, kind, str(said.get("key", "")), str(said.get("reason", "")))
+            key, reason = str(planned_step.get("key", "")), str(planned_step.get("reason", ""))
+            steps[name] = _step(root, name, kind, key, reason)
         return steps[name]
 
     members = []
     for each in recipes:
         entry = planned.get(each.recipe.name)
-        wanted = entry["steps"] if entry else [{"name": name, "kind": kind} for kind, name in expected(each.recipe).items()]
-        found = {said["kind"]: view(said["name"], said["kind"], said) for said in wanted}
-        members.append(Member(each.recipe, found, dict((entry or {}).get("predicted") or {})))
-    shared = [view(said["name"], said["kind"], said) for said in (plan or {}).get("shared", [])]
+        if entry:
+            views = {step["kind"]: view(step["name"], step["kind"], step) for step in entry["steps"]}
+        else:
+            views = {kind: view(name, kind, {}) for kind, name in expected(each.recipe).items()}
+        members.append(Member(each.recipe, views, dict((entry or {}).get("predicted") or {})))
+    shared = [view(step["name"], step["kind"], step) for step in (plan or {}).get("shared", [])]
     if plan is None:
         subjects = dict.fromkeys(each.recipe.subject for each in recipes)
         shared = [step for subject in subjects if (step := view(f"{subject}/grid", "render", {})).folder]
@@ -147,7 +150,7 @@ def collect(root: Path, recipes: Sequence[Loaded], plan: JSON | None = None) -> 
 
 
 def expected(recipe: Recipe) -> dict[str, str]:
-    """Return kind -> name of the steps that a recipe has."""
+    """Return the names of a recipe's steps by kind."""
     kinds = ["train"]
     kinds += ["merge"] if recipe.block_weights is not None else []
     kinds += ["resize"] if recipe.resize is not None else []
@@ -182,28 +185,31 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
 
 
 def _newest(folder: Path, pattern: str) -> Path | None:
-    found = [path for path in folder.glob(pattern) if path.is_dir() and not is_replaced(path)]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    folders = [path for path in folder.glob(pattern) if path.is_dir() and not is_replaced(path)]
+    return max(folders, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def read_json(path: Path) -> JSON:
-    """Return a JSON object, or an empty one where there is none that can be read."""
+    """Return the JSON object in a file; empty if it cannot be read."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def read_curve(path: Path) -> tuple[Point, ...]:
-    """Return the readings of a training by step, the later of two at one step (after a resume), thinned to ``POINTS``."""
+    """Return the readings of a training by step, thinned to ``POINTS``.
+
+    A training that was resumed has some steps twice; the later reading counts.
+    """
     points: dict[int, Point] = {}
     for line in readings(path):
         step = line.get("done")
         values = [_number(line.get(name)) for name in ("loss", "lr", "current_loss", "lr_text_encoder")]
         if isinstance(step, int) and step > 0 and any(value is not None for value in values[:2]):
-            known = points.get(step)
-            before = (known.loss, known.rate, known.now, known.text_rate) if known else (None,) * 4
+            point = points.get(step)
+            before = (point.loss, point.rate, point.now, point.text_rate) if point else (None,) * 4
             points[step] = Point(step, *(old if new is None else new for new, old in zip(values, before, strict=True)))
     return thinned([points[step] for step in sorted(points)])
 
@@ -213,7 +219,7 @@ def _number(value: Any) -> float | None:
 
 
 def thinned(points: Sequence[Point], most: int = POINTS) -> tuple[Point, ...]:
-    """Return at most ``most`` points: of every stretch the lowest and the highest loss, and both ends."""
+    """Return at most ``most`` points: both ends, and the lowest and highest loss of every stretch."""
     if len(points) <= most:
         return tuple(points)
     kept = {0, len(points) - 1}
@@ -233,5 +239,5 @@ def _tail(path: Path, lines: int = 12) -> str:
         data = path.read_bytes()[-16384:]
     except OSError:
         return ""
-    said = data.decode("utf-8", "replace").replace("\r", "\n").splitlines()
-    return "\n".join([line for line in said if line.strip()][-lines:])
+    text = data.decode("utf-8", "replace").replace("\r", "\n").splitlines()
+    return "\n".join([line for line in text if line.strip()][-lines:])

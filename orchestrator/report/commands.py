@@ -1,4 +1,7 @@
-"""The commands of finished steps as a shell takes them: a trainer's own; for weight surgery the verb that does the same."""
+"""Show the commands of finished steps as a shell takes them.
+
+A training has the trainer's own command, a merge or resize the verb that does the same.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +21,25 @@ _PROGRAM = ("python", "-m", "orchestrator")
 
 
 def commands(root: Path, member: Member) -> list[dict[str, str]]:
-    """Return name and text of each finished step's command, with paths seen from the project's folder."""
-    found: list[dict[str, str]] = []
+    """Return name and text of each finished step's command, with paths relative to the project's folder."""
+    shown: list[dict[str, str]] = []
     weights = ""  # the newest LoRA file on the way
     for step in member.steps.values():
         if not step.record:
             continue
         argv = _surgery(step, weights) if step.kind in ("merge", "resize") and weights else []
         text = shlex.join(argv or [str(part) for part in step.record.get("argv", [])]).replace("/.partial/", "/")
-        for place in dict.fromkeys((str(root.resolve().parent), str(root.parent))):
-            if len(place) > 1:
-                text = text.replace(f"{place}/", "")
-        found.append({"name": step.name, "text": text})
+        for folder in dict.fromkeys((str(root.resolve().parent), str(root.parent))):
+            if len(folder) > 1:
+                text = text.replace(f"{folder}/", "")
+        shown.append({"name": step.name, "text": text})
         name = weights_of(step.record)[0]
         weights = str(step.folder / name) if step.folder is not None and name and step.kind != "release" else weights
-    return found
+    return shown
 
 
 def _surgery(step: StepView, source: str) -> list[str]:
-    """Return the verb that does what a merge or resize step did; nothing for one of sd-scripts, whose own command says all."""
+    """Return the verb that repeats a merge or resize step; empty for a program of sd-scripts: its own command is complete."""
     params: dict[str, Any] = step.record.get("params") or {}
     name = weights_of(step.record)[0]
     if params.get("tool") != "orchestrator" or not name:

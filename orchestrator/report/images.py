@@ -1,4 +1,4 @@
-"""Pictures for the page: WebP beside it, made once for each content."""
+"""Write the images of the page: WebP files beside it, each content once."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIDE = 512
-"""Longest side of a picture on the page, in pixels; smaller ones are enlarged by a whole factor."""
+"""Longest side of an image on the page, in pixels. Smaller images are enlarged by a whole factor."""
 SAMPLE = 256
-"""The same for what was drawn while training: there may be hundreds."""
+"""Longest side of an image drawn during training: there may be hundreds."""
 TILE = 96
 _QUALITY = 82
 
 
 @dataclass(frozen=True, slots=True)
 class PageImage:
-    """A picture on the page: its address, seen from the page, and its size in pixels."""
+    """An image on the page: URL relative to the page, and size in pixels."""
 
     url: str
     width: int
@@ -35,52 +35,52 @@ class PageImage:
 
 @dataclass(slots=True)
 class Album:
-    """All pictures of a page. ``show`` only notes a picture; ``make`` writes those that are not there."""
+    """The images of a page. ``show`` notes an image, ``make`` writes the missing ones."""
 
     folder: Path
     _todo: dict[str, tuple[Path, Callable[[Path, Path], None]]] = field(default_factory=dict)
 
     def show(self, path: Path, side: int = SIDE) -> PageImage | None:
-        """Return where the page will find this picture, at most ``side`` pixels long; None if it cannot be read."""
+        """Return the image on the page, at most ``side`` pixels long; None if it cannot be read."""
         try:
             stat = path.stat()
             with Image.open(path) as image:
                 width, height = image.size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             return None
-        if path.suffix == ".webp":  # a grid: as it is, encoding it again would cost more than all other pictures
+        if path.suffix == ".webp":  # a grid: to encode it again would cost more than all other images
             name = hashlib.sha256(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:20] + ".webp"
             self._todo[name] = (path, _copy)
             return PageImage(f"{self.folder.name}/{name}", width, height)
         factor = side / max(width, height)
         factor = max(1, int(factor)) if factor >= 1 else factor
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        known = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{size}"
-        name = hashlib.sha256(known.encode()).hexdigest()[:20] + ".webp"
+        identity = f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{size}"
+        name = hashlib.sha256(identity.encode()).hexdigest()[:20] + ".webp"
         self._todo[name] = (path, lambda source, target: _save(source, target, size))
         return PageImage(f"{self.folder.name}/{name}", *size)
 
     def sheet(self, paths: Sequence[Path]) -> PageImage | None:
-        """Return one picture with all of ``paths`` as tiles, twelve in a row at most."""
+        """Return one image with all of ``paths`` as tiles, at most twelve in a row."""
         if not paths:
             return None
-        known = "|".join(f"{path}{path.stat().st_mtime_ns}" for path in paths)
-        name = hashlib.sha256(known.encode()).hexdigest()[:20] + ".webp"
+        identity = "|".join(f"{path}{path.stat().st_mtime_ns}" for path in paths)
+        name = hashlib.sha256(identity.encode()).hexdigest()[:20] + ".webp"
         columns = min(12, len(paths))
         size = (columns * TILE, -(-len(paths) // columns) * TILE)
         self._todo[name] = (paths[0], lambda _, target: _tiles(paths, target, size))
         return PageImage(f"{self.folder.name}/{name}", *size)
 
     def make(self) -> None:
-        """Write what is missing, on two threads: Pillow lets go of the interpreter's lock."""
+        """Write the missing images, on two threads: Pillow releases the interpreter's lock."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(2) as pool:
             todo = [
-                (source, self.folder / name, how)
-                for name, (source, how) in self._todo.items()
+                (source, self.folder / name, write)
+                for name, (source, write) in self._todo.items()
                 if not (self.folder / name).exists()
             ]
-            for future in [pool.submit(how, source, target) for source, target, how in todo]:
+            for future in [pool.submit(write, source, target) for source, target, write in todo]:
                 future.result()
 
 
@@ -91,8 +91,8 @@ def _copy(source: Path, target: Path) -> None:
 
 def _save(source: Path, target: Path, size: tuple[int, int]) -> None:
     with Image.open(source) as image:
-        picture = image.convert("RGB")
-    _write(picture if picture.size == size else picture.resize(size, Image.Resampling.LANCZOS), target)
+        rgb = image.convert("RGB")
+    _write(rgb if rgb.size == size else rgb.resize(size, Image.Resampling.LANCZOS), target)
 
 
 def _tiles(paths: Sequence[Path], target: Path, size: tuple[int, int]) -> None:
@@ -100,19 +100,14 @@ def _tiles(paths: Sequence[Path], target: Path, size: tuple[int, int]) -> None:
     columns = size[0] // TILE
     for number, path in enumerate(paths):
         with Image.open(path) as image:
-            picture = image.convert("RGB")
-        factor = TILE / max(picture.size)
-        picture = picture.resize(
-            (max(1, round(picture.width * factor)), max(1, round(picture.height * factor))), Image.Resampling.LANCZOS
-        )
-        corner = (
-            number % columns * TILE + (TILE - picture.width) // 2,
-            number // columns * TILE + (TILE - picture.height) // 2,
-        )
-        canvas.paste(picture, corner)
+            rgb = image.convert("RGB")
+        factor = TILE / max(rgb.size)
+        tile = rgb.resize((max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor))), Image.Resampling.LANCZOS)
+        left, top = number % columns * TILE, number // columns * TILE
+        canvas.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
     _write(canvas, target)
 
 
-def _write(picture: Image.Image, target: Path) -> None:
+def _write(image: Image.Image, target: Path) -> None:
     with files.draft(target) as draft:
-        picture.save(draft, "WEBP", quality=_QUALITY, method=1)
+        image.save(draft, "WEBP", quality=_QUALITY, method=1)

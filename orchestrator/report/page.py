@@ -1,4 +1,4 @@
-"""The page: from what was gathered to what the template shows."""
+"""Build the page from the collected data and its template."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_REST = 600.0  # seconds without any step: what came before was another run
+_REST = 600.0  # seconds without a step that separate two runs
 _SHEET = 48  # originals on one contact sheet
 
 
-def render(said: JSON) -> str:
-    """Return the HTML: style and script are in it, pictures beside it."""
+def render(values: JSON) -> str:
+    """Return the HTML of a context, with style and script in it and images beside it."""
     style = (_TEMPLATES / "page.css").read_text("utf-8") + contact_sheet.STYLE
     script = (_TEMPLATES / "page.js").read_text("utf-8")
-    return _environment().get_template("page.html.j2").render(**said, style=style, script=script)
+    return _environment().get_template("page.html.j2").render(**values, style=style, script=script)
 
 
 @functools.cache
@@ -128,45 +128,46 @@ def _grid(step: StepView | None, name: str, album: Album) -> PageImage | None:
 
 
 def _sheet(step: StepView | None, album: Album) -> PageImage | None:
-    """Return all originals of a dataset as one picture."""
+    """Return all originals of a dataset as one image."""
     if step is None or step.folder is None:
         return None
     largest: dict[str, JSON] = {}
-    for picture in read_json(step.folder / "dataset.json").get("pictures", []):
-        known = largest.get(picture.get("source", ""))
-        if not picture.get("regularization") and (known is None or known["size"] < picture["size"]):
-            largest[picture["source"]] = picture
-    chosen = [picture for picture in largest.values() if (step.folder / picture["file"]).is_file()][:_SHEET]
-    return album.sheet([step.folder / picture["file"] for picture in chosen])
+    for image in read_json(step.folder / "dataset.json").get("pictures", []):
+        other = largest.get(image.get("source", ""))
+        if not image.get("regularization") and (other is None or other["size"] < image["size"]):
+            largest[image["source"]] = image
+    files = [step.folder / image["file"] for image in largest.values()]
+    return album.sheet([file for file in files if file.is_file()][:_SHEET])
 
 
 def _contact(step: StepView | None, members: list[Member], album: Album) -> Markup:
-    """Return the dataset's contact sheet: what the trainer sees of it, by bucket."""
+    """Return the dataset's contact sheet: the trainer's images by bucket."""
     sheet = album.show(step.folder / "contact.webp") if step is not None and step.folder is not None else None
     if step is None or step.folder is None or sheet is None:
         return Markup("")
-    said = read_json(step.folder / "dataset.json")
-    if said.get("schema") != SCHEMA:
+    manifest = read_json(step.folder / "dataset.json")
+    if manifest.get("schema") != SCHEMA:
         return Markup("")
-    epochs = {member.recipe.name: dataset_epochs(said["batches_per_epoch"], member.recipe.training) for member in members}
-    return Markup(contact_sheet.sheet(said, [sheet.url], epochs))  # noqa: S704 - it escapes every text
+    batches = manifest["batches_per_epoch"]
+    epochs = {member.recipe.name: dataset_epochs(batches, member.recipe.training) for member in members}
+    return Markup(contact_sheet.sheet(manifest, [sheet.url], epochs))  # noqa: S704 - it escapes every text
 
 
-def _compare(members: list[Member], said: list[JSON]) -> JSON:
-    """Return what the slider needs: the pictures of every prompt by algorithm, where at least two have them."""
-    labels = {entry["name"]: entry["label"] for member in said for entry in member["pictures"]}
+def _compare(members: list[Member], contexts: list[JSON]) -> JSON:
+    """Return the slider's context: the images of every prompt by algorithm, where at least two have them."""
+    labels = {entry["name"]: entry["label"] for each in contexts for entry in each["pictures"]}
     rows = {
         member.recipe.algorithm: {entry["name"]: entry["picture"].url for entry in entries["pictures"]}
-        for member, entries in zip(members, said, strict=True)
+        for member, entries in zip(members, contexts, strict=True)
     }
     return recipe_page.slider(rows, labels)
 
 
 def timeline(steps: list[StepView]) -> Any:
-    """Return what ran where and when in the newest run, by lane: the steps up to which nothing rested for ``_REST``."""
-    found = trace.spans(step.folder / RECORD for step in steps if step.folder is not None and step.state.finished)
+    """Return a chart of the newest run by lane: the last steps without a gap of ``_REST`` between them."""
+    spans = trace.spans(step.folder / RECORD for step in steps if step.folder is not None and step.state.finished)
     newest: list[trace.Span] = []
-    for span in reversed(found):
+    for span in reversed(spans):
         if newest and min(later.started for later in newest) - max(span.ended, 0) > _REST:
             break
         newest.append(span)

@@ -1,4 +1,4 @@
-"""One recipe on the page: pictures, curves, tables, commands."""
+"""Build the context of one recipe: images, curves, tables, commands."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ WORDS = {
 
 
 def activity(step: StepView) -> JSON:
-    """Return what is said of a step that runs or went wrong: how far, its loss, its last words."""
+    """Return progress, loss and last output of a step that runs or went wrong."""
     loss = next((point.loss for point in reversed(step.curve) if point.loss is not None), None)
-    said: JSON = {"name": step.name, "state": str(step.state), "word": WORDS[step.state]}
-    return said | {"done": step.done, "total": step.total, "loss": loss, "tail": step.tail}
+    values: JSON = {"name": step.name, "state": str(step.state), "word": WORDS[step.state]}
+    return values | {"done": step.done, "total": step.total, "loss": loss, "tail": step.tail}
 
 
 def context(root: Path, member: Member, album: Album, colours: dict[str, str]) -> JSON:
@@ -75,14 +75,14 @@ def context(root: Path, member: Member, album: Album, colours: dict[str, str]) -
 
 
 def _losses(member: Member, curve: list[tuple[int, float]], colour: str) -> Any:
-    """Return the mean loss, over each step's own where the journal has it."""
+    """Return a chart of the mean loss, over each step's own loss if it was recorded."""
     own = [(point.step, point.now) for point in member.curve if point.now is not None]
     lines = [charts.Line("this step", f"{colour} faint", own)] if own else []
     return charts.lines([*lines, charts.Line("mean", colour, curve)], _words("Mean loss", member.recipe.name, curve))
 
 
 def _rates(member: Member, colour: str) -> Any:
-    """Return the learning rate, with the text encoder's where it has its own."""
+    """Return a chart of the learning rate, with the text encoder's own rate if it has one."""
     rates = [(point.step, point.rate) for point in member.curve if point.rate is not None]
     text = [(point.step, point.text_rate) for point in member.curve if point.text_rate is not None]
     lines = [charts.Line("text encoder", f"{colour} dashed", text)] if text else []
@@ -91,7 +91,7 @@ def _rates(member: Member, colour: str) -> Any:
 
 
 def _percent(step: StepView | None) -> int | None:
-    """Return how far a running training is, in percent."""
+    """Return the progress of a running training in percent."""
     if step is None or step.state.finished or not step.total:
         return None
     return round(100 * step.done / step.total)
@@ -114,7 +114,7 @@ def _words(what: str, name: str, points: list[tuple[int, float]]) -> str:
 
 
 def _pictures(member: Member, album: Album) -> list[JSON]:
-    """Return the finished file's pictures, in the order of the prompts."""
+    """Return the finished file's images, in the order of the prompts."""
     step = member.steps.get("render")
     if step is None or step.folder is None or not step.state.finished:
         return []
@@ -123,11 +123,11 @@ def _pictures(member: Member, album: Album) -> list[JSON]:
 
 
 def slider(rows: dict[str, dict[str, str]], labels: dict[str, str]) -> JSON:
-    """Return what a slider needs: addresses by row and prompt, and the prompts that at least two rows have; {} without any.
+    """Return a slider's context: image URLs by row and prompt, and the prompts of at least two rows; {} without any.
 
     Args:
-        rows: by what is compared (an algorithm, a ratio), the address of each prompt's picture.
-        labels: of the prompts, by name.
+        rows: URL of each prompt's image, by the compared thing (an algorithm, a ratio).
+        labels: labels of the prompts, by name.
     """
     kept = {name: row for name, row in rows.items() if row}
     shared = {name: label for name, label in labels.items() if sum(name in row for row in kept.values()) > 1}
@@ -135,40 +135,40 @@ def slider(rows: dict[str, dict[str, str]], labels: dict[str, str]) -> JSON:
 
 
 def _variants(root: Path, member: Member, album: Album) -> list[JSON]:
-    """Return what ``orchestrator variants`` has drawn of this recipe: a slider and grids for every pair of axes."""
-    found: list[JSON] = []
+    """Return the images that ``orchestrator variants`` drew of this recipe: a slider and grids for every pair of axes."""
+    entries: list[JSON] = []
     labels = {column["name"]: column["label"] for column in member.recipe.columns()}
     for path in sorted((root / member.recipe.name / VARIANTS).glob("*.json")):
-        said = read_json(path)
+        drawn = read_json(path)
         rows: dict[str, dict[str, str]] = {}
-        for variant in said.get("variants", []):
+        for variant in drawn.get("variants", []):
             shown = {name: album.show(root / variant["folder"] / f"{name}.png") for name in labels}
             size = f" ({tables.size(variant['bytes'])})" if variant["bytes"] else ""
             rows[variant["label"] + size] = {name: picture.url for name, picture in shown.items() if picture is not None}
         grids = [
-            picture for name in said.get("grids", []) if (picture := album.show((path.parent / name).with_suffix(".webp")))
+            picture for name in drawn.get("grids", []) if (picture := album.show((path.parent / name).with_suffix(".webp")))
         ]
         if grids:
-            found.append({"axes": " by ".join(said["axes"]), "compare": slider(rows, labels), "grids": grids})
-    return found
+            entries.append({"axes": " by ".join(drawn["axes"]), "compare": slider(rows, labels), "grids": grids})
+    return entries
 
 
 def _samples(member: Member, album: Album) -> list[JSON]:
-    """Return what was drawn while training: a row a prompt, each in step order, epochs after steps.
+    """Return the images drawn during training: one row per prompt, in the order of steps, then epochs.
 
-    Trainers write NAME_000200_00_….png and NAME_e000001_00_….png; the second number is that of the prompt.
+    Trainers write NAME_000200_00_….png and NAME_e000001_00_….png. The second number is the prompt's.
     """
     step = member.steps.get("train")
     if step is None or step.folder is None:
         return []
     labels = [column["label"] for column in member.recipe.columns()]
-    found: dict[int, list[tuple[bool, int, Path]]] = {}
+    by_prompt: dict[int, list[tuple[bool, int, Path]]] = {}
     for path in (step.folder / "sample").glob("*.png"):
-        said = re.search(r"_(e?)(\d{6})_(\d{2})_", path.name)
-        if said:
-            found.setdefault(int(said[3]), []).append((bool(said[1]), int(said[2]), path))
+        match = re.search(r"_(e?)(\d{6})_(\d{2})_", path.name)
+        if match:
+            by_prompt.setdefault(int(match[3]), []).append((bool(match[1]), int(match[2]), path))
     rows = []
-    for prompt, drawn in sorted(found.items()):
+    for prompt, drawn in sorted(by_prompt.items()):
         shown = [
             (f"{'epoch' if epoch else 'step'} {number}", album.show(path, SAMPLE)) for epoch, number, path in sorted(drawn)
         ]

@@ -1,4 +1,4 @@
-"""The numbers of the page: sizes, times, heat maps."""
+"""Build the tables of the page: sizes, times, heat maps."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def _file(step: StepView | None) -> int:
 
 
 def released(member: Member) -> int:
-    """Return the size of the last file there is: released, compressed, merged or trained."""
+    """Return the size of the last existing file: released, compressed, merged or trained."""
     for kind in ("release", "resize", "merge", "train"):
-        if found := _file(member.steps.get(kind)):
-            return found
+        if count := _file(member.steps.get(kind)):
+            return count
     return 0
 
 
 def _tensors(step: StepView | None) -> int:
-    """Return the bytes of the tensors in a finished step's LoRA file, without the header, whose metadata vary; 0: no file."""
+    """Return the bytes of the tensors in a finished step's LoRA file, without its header; 0 without a file."""
     if step is None or step.folder is None or not step.state.finished:
         return 0
     name = weights_of(step.record)[0]
@@ -64,7 +64,7 @@ def _tensors(step: StepView | None) -> int:
 def sizes(member: Member) -> JSON:
     """Return rows of label, bytes and share of the largest: tensors as predicted and after each step, files as released.
 
-    ``exact``: what was trained has to the byte the size that the plan predicts. The card of an earlier release lists files.
+    ``exact``: the trained tensors have to the byte the size that the plan predicts. Cards of earlier releases list files.
     """
     rows: list[tuple[str, int]] = [("predicted", int(member.predicted.get("tensor_bytes") or 0))]
     rows += [(word, _tensors(member.steps.get(kind))) for kind, word in _STAGES.items()]
@@ -75,10 +75,10 @@ def sizes(member: Member) -> JSON:
         rows.append(("listed before", int(float(listed[1]) * _UNITS[listed[2]])))
     rows = [(label, count) for label, count in rows if count]
     most = max((count for _, count in rows), default=1)
-    said = [
+    shown = [
         {"label": label, "bytes": count, "text": size(count), "share": round(100 * count / most, 1)} for label, count in rows
     ]
-    return {"rows": said, "exact": exact}
+    return {"rows": shown, "exact": exact}
 
 
 def times(member: Member) -> list[JSON]:
@@ -112,13 +112,13 @@ def kinds(steps: Sequence[StepView]) -> list[JSON]:
 
 
 def network(member: Member) -> list[tuple[str, str]]:
-    """Return what was trained, as pairs of words; from the record where there is one, else from the recipe."""
+    """Return the training's settings as pairs of words, from the record if there is one, else from the recipe."""
     record = member.steps["train"].record if "train" in member.steps else {}
     params = record.get("params", {})
     net = params.get("network") or member.recipe.network.model_dump(mode="json")
     run = params.get("training") or member.recipe.training.model_dump(mode="json")
     conv = f" / {net['conv_dim']}" if net.get("conv_dim") else ""
-    found = [
+    rows = [
         ("network", f"{net['family']}{' (Tucker)' if net.get('tucker') else ''}"),
         ("dim", f"{net['dim']}{conv}"),
         ("steps", f"{run['steps']}"),
@@ -129,8 +129,8 @@ def network(member: Member) -> list[tuple[str, str]]:
         ("engine", str(record.get("engine", "")).partition(" ")[0] or member.recipe.engine),
     ]
     if record.get("resumed_from") is not None:
-        found.append(("resumed at", f"step {record['resumed_from']}"))
-    return [(word, value) for word, value in found if value]
+        rows.append(("resumed at", f"step {record['resumed_from']}"))
+    return [(word, value) for word, value in rows if value]
 
 
 def heat(member: Member, names: Sequence[str], stages: dict[str, JSON]) -> JSON:
@@ -139,7 +139,7 @@ def heat(member: Member, names: Sequence[str], stages: dict[str, JSON]) -> JSON:
     Shades run from 0 to 1 of the largest norm (of the largest weight) of the table.
     """
     rows: list[JSON] = []
-    norms = {kind: {name: (found.get(name) or {}).get("norm") for name in names} for kind, found in stages.items() if found}
+    norms = {kind: {name: (stats.get(name) or {}).get("norm") for name in names} for kind, stats in stages.items() if stats}
     most = max((value for row in norms.values() for value in row.values() if value), default=0.0)
 
     def add(label: str, kind: str, texts: dict[str, str], shades: dict[str, float]) -> None:
@@ -163,7 +163,7 @@ def heat(member: Member, names: Sequence[str], stages: dict[str, JSON]) -> JSON:
         ranks = {name: block["ranks"] for name, block in stages[kind].items() if block.get("ranks") and name in names}
         if ranks:
             top = max(
-                rank[2] for found in (stages["train"], stages["resize"]) for b in found.values() if (rank := b.get("ranks"))
+                rank[2] for stats in (stages["train"], stages["resize"]) for b in stats.values() if (rank := b.get("ranks"))
             )
             texts = {n: f"{low}" if low == high else f"{low}–{high}" for n, (low, _, high) in ranks.items()}
             add(f"rank, {_STAGES[kind]}", "rank", texts, {n: middle / top for n, (_, middle, _) in ranks.items()})
@@ -171,13 +171,13 @@ def heat(member: Member, names: Sequence[str], stages: dict[str, JSON]) -> JSON:
 
 
 def spectra(names: Sequence[str], stages: dict[str, JSON], name: str) -> list[JSON]:
-    """Return a map of singular values before and after compression, where they were measured."""
-    found = []
+    """Return maps of singular values before and after compression, if they were measured."""
+    maps = []
     for kind in ("train", "merge", "resize"):
         columns = [(block, (stages[kind].get(block) or {}).get("spectrum") or []) for block in names]
         if kind == "merge" and stages["resize"]:
             continue
         if any(values for _, values in columns):
             label = f"Singular values of {name}, {_STAGES[kind]}, by block, as shares of the largest"
-            found.append({"label": _STAGES[kind], "chart": charts.spectra(columns, label)})
-    return found
+            maps.append({"label": _STAGES[kind], "chart": charts.spectra(columns, label)})
+    return maps

@@ -1,4 +1,4 @@
-"""How the driver joins a Ray cluster: one that runs, or one of this machine alone."""
+"""Join a running Ray cluster, or start one of this machine alone."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def join(address: str) -> tuple[Any, bool]:
         address: as ``ray.init`` takes it: auto or HOST:PORT. The driver's machine has to be a node of the cluster.
 
     Returns:
-        Ray, and whether it was joined here, so that it is to be left at the end.
+        The module ray, and whether this call joined the cluster (then the caller leaves it).
 
     Raises:
         NotReady: Ray is not installed, or no cluster answers.
     """
     where = address or os.environ.get("RAY_ADDRESS", "")
-    if "://" in where:  # Ray's client: its tasks could not tell the driver how far they are
-        raise NotReady(Problem(f"--address {where}", "a driver outside the cluster is not served", HINT))
+    if "://" in where:  # Ray's client: tasks could not send progress
+        raise NotReady(Problem(f"--address {where}", "the machine that gives the command must be a node of the cluster", HINT))
     host, _, port = where.rpartition(":")
     if port.isdigit() and not _answers(host, int(port)):  # Ray would try for many minutes
-        what = f"nothing answers there within {ANSWER_SECONDS:.0f} s; name the one that ray start has printed, or auto"
+        what = f"nothing answers there within {ANSWER_SECONDS:.0f} s; use the address that ray start printed, or auto"
         raise NotReady(Problem(f"--address {where}", what, HINT))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not where or host in LOOPBACK:

@@ -64,8 +64,8 @@ def check(query: NodeQuery) -> list[Problem]:
     node = f"node {platform.node()}"
     problems = [problem for name, version in query.versions.items() for problem in _other_version(name, version)]
     for recipe in query.recipes:
-        found = engines.get(recipe.engine).preflight(recipe)
-        problems += [replace(problem, where=f"{node}: {problem.where}") for problem in found]
+        of_engine = engines.get(recipe.engine).preflight(recipe)
+        problems += [replace(problem, where=f"{node}: {problem.where}") for problem in of_engine]
     problems += _unreachable(query.runs, query.token, query.url)
     folder = home() if query.url else Path(query.runs)
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,10 +94,10 @@ def _unreachable(runs: str, token: str, url: str) -> list[Problem]:
         hint = "mount it there under the same path, or name a storage: --storage s3://bucket/krnk"
         return [] if Path(runs, token).exists() else [Problem(node, f"does not see the runs folder {runs}", hint)]
     try:
-        found = Storage(url).read(token) is not None
+        written = Storage(url).read(token) is not None
     except StepFailed as error:
         return [replace(problem, where=f"{node}: {problem.where}") for problem in error.problems]
-    return [] if found else [Problem(f"{node}: {url}", "is not the folder that the driver writes to", HINT)]
+    return [] if written else [Problem(f"{node}: {url}", "is not the folder that the driver writes to", HINT)]
 
 
 def _lacking(model: ModelInput) -> Problem:
@@ -203,14 +203,14 @@ def _download(task: NodeTask, storage: Storage, store: Store, root: Path) -> Non
             what = "lies outside the project and is not on this node"
             raise StepFailed(Problem(path, what, "move the images below the project folder"))
     storage.get({path: digest for path, digest in task.images.items() if path not in outside}, root)
-    for name, found in task.results.items():
+    for name, digests in task.results.items():
         each = task.plan.by_name[name]
         folder = store.folder(each)
         with _exclusive(each.folder):
             record = folder / RECORD
-            if not record.is_file() or files.sha256(record) != found[RECORD]:
+            if not record.is_file() or files.sha256(record) != digests[RECORD]:
                 shutil.rmtree(folder, ignore_errors=True)
-                storage.get(found, folder)
+                storage.get(digests, folder)
     if task.step.kind is StepKind.TRAIN:
         at, state = storage.state(task.step)
         own = engines.get(task.plan.recipes[task.step.recipe].engine).checkpoint(store.work(task.step))

@@ -53,7 +53,7 @@ def check_nodes(ray: Any, context: RunContext, due: list[Step], token: str, url:
             last = str(error).strip().splitlines()[-1]
             problems.append(Problem(where, f"cannot work: {last}", "install this project there: make setup"))
     gpus = sum(own for own, _ in reports)
-    problems += [problem for own, found in reports for problem in found if gpus == 0 or own > 0]
+    problems += [problem for own, of_node in reports for problem in of_node if gpus == 0 or own > 0]
     if not reports and not problems:
         problems.append(Problem("cluster", "no node has a processor to give", "ray start --num-cpus=2 on a machine that has"))
     if gpus == 0 and "sd-scripts" in query.versions:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HINT = "every node must be able to write there; s3:// needs pip install s3fs, gs:// gcsfs, sftp:// paramiko"
 
-Digests = dict[str, str]
+FileDigests = dict[str, str]
 """SHA-256 of files by their paths below a folder; a path that ends in "/" is a folder, and its digest is empty."""
 
 
@@ -33,27 +33,27 @@ class Storage:
         self.url = url.rstrip("/")
         self._uploaded: set[str] = set()
 
-    def put(self, folder: Path, parts: Iterable[Path], known: Mapping[str, str] | None = None) -> Digests:
+    def put(self, folder: Path, parts: Iterable[Path], computed: Mapping[str, str] | None = None) -> FileDigests:
         """Upload files and whole folders below ``folder``; content that is there already is not sent again.
 
         Args:
             folder: the folder that paths are relative to.
             parts: the files and folders. Missing ones are passed over.
-            known: digests that need not be computed, by path.
+            computed: digests that are computed already, by path.
 
         Raises:
             StepFailed: the storage cannot be written.
         """
-        found: Digests = {}
+        digests: FileDigests = {}
         for part in parts:
             if part.is_dir():  # a state may be a folder without files
-                found[f"{part.relative_to(folder).as_posix()}/"] = ""
+                digests[f"{part.relative_to(folder).as_posix()}/"] = ""
             inside = sorted(part.rglob("*")) if part.is_dir() else [part]
             for path in (path for path in inside if path.is_file()):
                 name = path.relative_to(folder).as_posix()
-                found[name] = (known or {}).get(name) or files.sha256(path)
-                self._upload(path, found[name])
-        return found
+                digests[name] = (computed or {}).get(name) or files.sha256(path)
+                self._upload(path, digests[name])
+        return digests
 
     def _upload(self, path: Path, digest: str) -> None:
         if digest in self._uploaded:
@@ -86,7 +86,7 @@ class Storage:
                 what = f"arrived with digest {actual}, sent was {digest}"
                 raise StepFailed(Problem(str(target), what, "run the same command again"))
 
-    def get(self, digests: Digests, folder: Path) -> None:
+    def get(self, digests: FileDigests, folder: Path) -> None:
         """Write files below a folder, the record last: it is true only once everything else is there.
 
         Raises:
@@ -124,7 +124,7 @@ class Storage:
             if system.exists(f"{root}/{name}"):
                 system.rm_file(f"{root}/{name}")
 
-    def state(self, step: Step) -> tuple[int, Digests]:
+    def state(self, step: Step) -> tuple[int, FileDigests]:
         """Return the newest state of an unfinished training: its training step and files; 0 if there is none."""
         text = self.read(state_name(step))
         if text is None:
@@ -137,8 +137,8 @@ class Storage:
         state = engine.checkpoint(work)
         if state is None or state[1] <= self.state(step)[0]:
             return
-        found = {"step": state[1], "files": self.put(work, [state[0]])}
-        self.write(state_name(step), json.dumps(found).encode())
+        listing = {"step": state[1], "files": self.put(work, [state[0]])}
+        self.write(state_name(step), json.dumps(listing).encode())
 
 
 def state_name(step: Step) -> str:
@@ -154,7 +154,7 @@ def _file_system(url: str) -> Iterator[tuple[Any, str]]:
         StepFailed: anything that goes wrong there. Every kind of storage has errors of its own.
     """
     try:
-        import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415 - only for those who name a URL
+        import fsspec  # type: ignore[import-untyped]  # noqa: PLC0415 - needed with a storage only
 
         yield fsspec.core.url_to_fs(url)
     except Exception as error:

@@ -19,7 +19,7 @@ from orchestrator.system.child import LOG
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.run.cluster.storage import Digests, Storage
+    from orchestrator.run.cluster.storage import FileDigests, Storage
     from orchestrator.run.context import Outcome, RunContext
 
 
@@ -31,7 +31,7 @@ class ModelInput:
     digest: str
     path: str
     name: str
-    files: Digests = field(default_factory=dict)
+    files: FileDigests = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class NodeTask:
     version: str = ""
     """The engine's version that the plan was made for, where the step has an engine."""
     models: tuple[ModelInput, ...] = ()
-    images: Digests = field(default_factory=dict)
+    images: FileDigests = field(default_factory=dict)
     """The images of a dataset by their paths below the project; absolute paths of images elsewhere."""
-    results: dict[str, Digests] = field(default_factory=dict)
+    results: dict[str, FileDigests] = field(default_factory=dict)
     """The files of the finished steps that this one reads, by the steps' names."""
 
 
@@ -63,7 +63,7 @@ class TaskResult:
 
     outcome: Outcome
     node: str
-    files: Digests = field(default_factory=dict)
+    files: FileDigests = field(default_factory=dict)
 
 
 def sub_plan(plan: Plan, step: Step) -> Plan:
@@ -116,27 +116,27 @@ def _models(context: RunContext, step: Step, storage: Storage | None) -> Iterato
     for source in step.sources:
         shipped = source.path == EMBEDDED_BASE  # every node has it
         path = "" if shipped else str(source.path)
-        files: Digests = {}
+        files: FileDigests = {}
         if storage is not None and not shipped:
             files = storage.put(source.path.parent, [source.path], {source.path.name: source.digest})
         yield ModelInput(source.role, source.digest, path, names.get(source.role, source.path.name), files)
 
 
-def _images(context: RunContext, step: Step, storage: Storage) -> Digests:
-    found: Digests = {}
+def _images(context: RunContext, step: Step, storage: Storage) -> FileDigests:
+    digests: FileDigests = {}
     for source in step.sources:
         if source.path.is_relative_to(context.root):
             name = source.path.relative_to(context.root).as_posix()
-            found |= storage.put(context.root, [source.path], {name: source.digest})
+            digests |= storage.put(context.root, [source.path], {name: source.digest})
         else:
-            found[str(source.path)] = source.digest
-    return found
+            digests[str(source.path)] = source.digest
+    return digests
 
 
-def _result(context: RunContext, step: Step, storage: Storage) -> Digests:
+def _result(context: RunContext, step: Step, storage: Storage) -> FileDigests:
     folder, record = context.store.folder(step), context.store.record(step)
-    known = {name: str(output["sha256"]) for name, output in record.outputs.items()} if record else {}
-    return storage.put(folder, sorted(folder.iterdir()), known)
+    recorded = {name: str(output["sha256"]) for name, output in record.outputs.items()} if record else {}
+    return storage.put(folder, sorted(folder.iterdir()), recorded)
 
 
 def store_result(context: RunContext, step: Step, result: TaskResult, storage: Storage | None) -> Outcome:
