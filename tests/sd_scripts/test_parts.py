@@ -1,4 +1,4 @@
-"""What this project says about sd-scripts, against the checkout itself: options, names, tokenizer, resize."""
+"""This project's copies of sd-scripts' facts, against the checkout: options, names, tokenizer, resize."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ print("OPTIONS" + json.dumps(found))
 
 
 def printed(argv: list[str], word: str) -> dict[str, Any]:
-    """Run a program of sd-scripts' environment and return the JSON it prints after ``word``."""
+    """Run a program with sd-scripts' Python and return the JSON that it prints after ``word``."""
+    # Isolated: with the project's folder in its path, our package tools would hide sd-scripts' folder of that name.
+    argv = [str(settings.sd_scripts_python()), "-I", *argv]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=600, check=False, cwd=ROOT)
     lines = [line for line in done.stdout.splitlines() if line.startswith(word)]
     assert lines, done.stderr[-2000:]
@@ -53,11 +55,11 @@ def printed(argv: list[str], word: str) -> dict[str, Any]:
     return table
 
 
-def test_the_harvested_options_are_the_parsers_own(sd_scripts: Path) -> None:
-    real = printed([str(settings.sd_scripts_python()), "-c", _REAL, str(sd_scripts)], "OPTIONS")
+def test_the_parsed_options_are_the_parsers_own(sd_scripts: Path) -> None:
+    real = printed(["-c", _REAL, str(sd_scripts)], "OPTIONS")
     for script in parser_options.SCRIPTS:
-        found = parser_options.parse_options(sd_scripts, script)
-        ours = {name: [one.type, one.many, list(one.choices), one.default] for name, one in found.items()}
+        options = parser_options.parse_options(sd_scripts, script)
+        ours = {name: [each.type, each.many, list(each.choices), each.default] for name, each in options.items()}
         theirs = real[script]
         for name in ("dataset_config",):  # a Path there, text here
             if name in theirs:
@@ -68,7 +70,7 @@ def test_the_harvested_options_are_the_parsers_own(sd_scripts: Path) -> None:
 def test_names_and_sizes_of_sd1_and_sdxl_are_those_of_sd_scripts(sd_scripts: Path, random_sd15: Path) -> None:
     config = random_sd15 / "base_sd15" / "unet" / "config.json"
     program = ROOT / "tests" / "sd_scripts" / "names.py"
-    real = printed([str(settings.sd_scripts_python()), str(program), str(sd_scripts), str(config)], "NAMES")
+    real = printed([str(program), str(sd_scripts), str(config)], "NAMES")
     where = places.places([f"model.diffusion_model.{name}" for name in real["sd1"]])
     for original, diffusers in real["sd1"].items():
         stem, _, part = diffusers.rpartition(".")
@@ -82,12 +84,12 @@ def test_the_tokenizer_is_clips(sd_scripts: Path, tmp_path: Path) -> None:
     subprocess.run([python, write_tokenizer.__file__, str(tmp_path)], check=True, capture_output=True, timeout=120)
     program = "import sys, json; from transformers import CLIPTokenizer; t = CLIPTokenizer.from_pretrained(sys.argv[1]); "
     program += "print('IDS' + json.dumps({'ids': t('a photo of a cat').input_ids, 'length': t.model_max_length}))"
-    said = printed([python, "-c", program, str(tmp_path / write_tokenizer.NAMES[0])], "IDS")
-    assert said == {"ids": [49406, 320, 1125, 539, 320, 2368, 49407], "length": 77}
+    encoded = printed(["-c", program, str(tmp_path / write_tokenizer.NAMES[0])], "IDS")
+    assert encoded == {"ids": [49406, 320, 1125, 539, 320, 2368, 49407], "length": 77}
     program = "import sys, json; from library.strategy_sdxl import SdxlTokenizeStrategy as S; s = S(None, sys.argv[1]); "
     program += "print('IDS' + json.dumps([one[0, 0, :5].tolist() for one in s.tokenize('a cat')]))"
     offline = {**os.environ, **launch.environment(tmp_path, sdxl=True)}
-    found = subprocess.run(
+    done = subprocess.run(
         [python, "-c", program, str(tmp_path)],
         env=offline,
         cwd=sd_scripts,
@@ -97,11 +99,11 @@ def test_the_tokenizer_is_clips(sd_scripts: Path, tmp_path: Path) -> None:
         timeout=120,
     )
     assert offline["HF_HUB_OFFLINE"] == "1"
-    assert found.stdout.rpartition("IDS")[2].strip() == "[[49406, 320, 2368, 49407, 49407], [49406, 320, 2368, 49407, 0]]"
+    assert done.stdout.rpartition("IDS")[2].strip() == "[[49406, 320, 2368, 49407, 49407], [49406, 320, 2368, 49407, 0]]"
 
 
 def small_lora(path: Path) -> Path:
-    """Write a plain LoRA of rank 16 whose singular values fade; one module of the text encoder, one of the middle block."""
+    """Write a plain LoRA of rank 16 whose singular values fade: one module of the text encoder, one of the middle block."""
     random = np.random.default_rng(1)
     layers_ = {f"lora_unet_down_blocks_0_attentions_{number}_proj_in": shape for number, shape in enumerate(_SHAPES)}
     layers_ |= {
@@ -157,13 +159,13 @@ def test_our_resize_and_sd_scripts_keep_the_same_ranks_with_the_0_10_rule(tmp_pa
             up, down = file[f"{stem}.lora_up.weight"].reshape(-1, rank), file[name].reshape(rank, -1)
             delta.append(file[f"{stem}.alpha"] / rank * up @ down)
         np.testing.assert_allclose(delta[0], delta[1], rtol=0, atol=1e-4 * float(np.abs(delta[0]).max()))
-    said = [safe_open(path, "numpy").metadata() for path in (theirs, ours)]
+    metadata = [safe_open(path, "numpy").metadata() for path in (theirs, ours)]
     for entry in ("ss_training_comment", "ss_network_dim", "ss_network_alpha"):
-        assert said[0][entry] == said[1][entry]
+        assert metadata[0][entry] == metadata[1][entry]
 
 
 @pytest.mark.usefixtures("sd_scripts")
-def test_sd_scripts_merge_knows_the_same_blocks_and_loses_some_of_them(tmp_path: Path) -> None:
+def test_sd_scripts_merge_changes_the_same_blocks_with_losses(tmp_path: Path) -> None:
     source, theirs, ours = (tmp_path / f"{name}.safetensors" for name in ("lora", "theirs", "ours"))
     small_lora(source)
     how = ("--block-weights", "FACE")
@@ -171,8 +173,8 @@ def test_sd_scripts_merge_knows_the_same_blocks_and_loses_some_of_them(tmp_path:
         "merge", str(source), str(theirs), *how, "--save-precision", "fp32", "--with", "sd-scripts", "--option", "no_metadata"
     )
     verb("merge", str(source), str(ours), *how)
-    found = compare(theirs, ours).blocks
+    pairs = compare(theirs, ours).blocks
     for side in ("first", "second"):
-        assert {name for name, pair in found.items() if not getattr(pair, side)} == {"BASE", "IN05", "MID"}  # 0 in FACE
-    cosines = [pair.cosine for pair in found.values() if pair.second]
+        assert {name for name, pair in pairs.items() if not getattr(pair, side)} == {"BASE", "IN05", "MID"}  # 0 in FACE
+    cosines = [pair.cosine for pair in pairs.values() if pair.second]
     assert all(0.8 < cosine < 0.9999 for cosine in cosines), cosines

@@ -1,0 +1,94 @@
+"""Recipes that the trainer would reject late or train otherwise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine_recipes import RECIPES, problems
+from orchestrator.engines.sdscripts import engine as sdscripts
+from orchestrator.recipe import loader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("no_checkout")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[training.options]\nmin_snr_gama = 5.0\n", "did you mean min_snr_gamma?"),
+        ('[training.options]\nmin_snr_gamma = "5"\n', "takes a number"),
+        ("[training.options]\nnoise_offset = true\n", "takes a number"),
+        ("[training.options]\nmax_token_length = 75\n", "takes 150, 225"),
+        ('[training.options]\nloss_type = "l3"\n', "takes l1, l2, huber, smooth_l1"),
+        ("[training.options]\nlowram = 1\n", "takes true or false"),
+        ('[training.options]\nbase_weights = "x"\n', "takes a list"),
+        ("[training.options]\nlearning_rate = 1.0\n", "set training.learning_rate instead"),
+        ('[training.options]\nconfig_file = "x.toml"\n', "is set by the orchestrator"),
+        ("[network.args]\nfactor = 8\n", "locon takes no such argument (lokr does)"),
+        ('[network.args]\nrank_dropout = "0.1"\n', "takes a number from 0 to 1"),
+        ("[network.args]\ndora_wd = true\n", "bypass mode does not build"),
+        ('[render]\nsampler = "euler-a"\n', "did you mean euler_a?"),
+        ('[render.prompts.a]\nprompt = "x --w 9"\n', "begins an option"),
+        ('[render.prompts.a]\nprompt = "{x|y}"\n', "dynamic-prompt syntax"),
+        ("[training]\nsave_every_n_steps = 100\n", "every 100 steps"),
+        ('[training]\nlr_scheduler = "cosine"\n', "up to an epoch too long when it is resumed"),
+        ("[training]\ngradient_accumulation_steps = 2\n", "counts batches as steps"),
+        ("[training]\nlearning_rate = 0.0\ntext_encoder_lr = 0.0\n", "LyCORIS drops parts without a rate"),
+        ('[training]\nlr_scheduler = "cosin"\n', "did you mean cosine?"),
+        ('[training]\nlr_scheduler = "adafactor"\n', "needs the optimizer Adafactor"),
+        ('[training]\noptimizer = "AdamWScheduleFree"\n', "none is resumed"),
+        ('[training.options]\nlr_scheduler_type = "CosineAnnealingLR"\n', "up to an epoch too long when it is resumed"),
+        ('[training]\nlr_warmup_steps = 10\n[training.options]\nlr_scheduler_type = "StepLR"\n', "StepLR takes none"),
+        ("[training.options]\nadaptive_noise_scale = 0.1\n", "needs training.options.noise_offset"),
+        ("[training.options]\nscale_v_pred_loss_like_noise_pred = true\n", "needs training.options.v_parameterization"),
+        ("[training.options]\nfull_bf16 = true\n", 'needs training.mixed_precision = "bf16"'),
+        ("[training.options]\nfused_backward_pass = true\n", "is for the optimizer Adafactor"),
+        ("[training.options]\nsample_at_first = true\n", "needs training.sample_every_n_steps"),
+        ("[training.options]\nsample_every_n_epochs = 1\n", "set training.sample_every_n_steps instead"),
+        ("[training.options]\nvalidation_split = 0.2\n", "removes images from those that the plan counts"),
+        ("[training.options]\nv2 = true\n", "set base.architecture instead"),
+        ("[training.options]\ndim_from_weights = true\n", "set network.dim instead"),
+        ("[dataset]\nbucket_reso_steps = 32\n", "multiples of 64 only"),
+        ("[network]\nbypass = false\ndropout = 0.1\n", "set network.bypass = true"),
+        ('[base]\ncheckpoint = "embedded"\n', "the embedded base is of a size"),
+        ('[merge]\ntool = "sd-scripts"\n', "drops lora_mid"),
+        ('[merge]\ntool = "sd-scripts"\n[merge.options]\ndevise = "cuda"\n', "did you mean device?"),
+        ('[merge]\ntool = "sd-scripts"\nzeroed = "prune"\n', "svd_merge_lora.py has no such choice"),
+    ],
+)
+def test_values_that_the_trainer_would_misuse_are_rejected(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in problems(tmp_path, text)
+
+
+def test_sdxls_text_encoder_outputs_are_cached_in_memory_for_an_untrained_text_encoder(tmp_path: Path) -> None:
+    text = (RECIPES / "examples" / "krnk-sdxl.toml").read_text("utf-8")
+    path = tmp_path / "krnk-sdxl.toml"
+    for train, option, expected in (
+        ("unet", "cache_text_encoder_outputs", ""),
+        ("both", "cache_text_encoder_outputs", 'needs training.train = "unet"'),
+        ("unet", "cache_text_encoder_outputs_to_disk", "beside images that other trainings share"),
+    ):
+        more = f'\n[training]\ntrain = "{train}"\n[training.options]\n{option} = true\n'
+        path.write_text(text.replace("extends = [", 'unset = ["training.text_encoder_lr"]\nextends = [') + more, "utf-8")
+        reasons = sdscripts.check(loader.recipe(RECIPES, str(path)).recipe)
+        assert expected in "\n".join(map(str, reasons))
+        assert bool(reasons) == bool(expected)
+
+
+def test_networks_lora_takes_other_block_lists_only_with_block_dims(tmp_path: Path) -> None:
+    part = "_algorithms/lora3x3"
+    ones = ",".join("1" * 25)
+    assert "25 values" not in problems(tmp_path, f'[network.args]\nblock_dims = "{ones}"\nblock_alphas = "{ones}"\n', part)
+    assert "has 2 values; sd1 takes 25" in problems(tmp_path, '[network.args]\nblock_dims = "4,4"\n', part)
+    assert "ignored without" in problems(tmp_path, f'[network.args]\nconv_block_dims = "{ones}"\n', part)
+    text = '[training.options]\nbase_weights = ["x.safetensors"]\n'
+    assert "3x3 convolutions" not in problems(tmp_path, text, part)
+    assert "also trains the 3x3 convolutions" in problems(tmp_path, text, "_algorithms/lora1x1")
+
+
+def test_a_boft_that_lycoris_cannot_build_is_rejected(tmp_path: Path) -> None:
+    assert "boft cannot split 320 channels" in problems(tmp_path, "[network]\ndim = 8\nconv_dim = 8\n", "_algorithms/boft")

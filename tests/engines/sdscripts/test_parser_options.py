@@ -1,0 +1,53 @@
+"""Options read from sd-scripts' source."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine_recipes import ROOT, load
+from orchestrator.engines.sdscripts import (
+    checkout,
+    parser_options,
+)
+from orchestrator.engines.sdscripts import engine as sdscripts
+from orchestrator.system import settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("no_checkout")
+
+
+def test_the_shipped_options_are_those_of_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SD_SCRIPTS_DIR")
+    folder = settings.sd_scripts()
+    if checkout.version(folder) != checkout.PINNED or not checkout.present(folder):
+        pytest.skip(f"the pinned sd-scripts is not in {folder}")
+    assert checkout._files_digest(folder) == checkout.PINNED_FILES
+    assert parser_options.dumps(folder) == (ROOT / "orchestrator" / "engines" / "sdscripts" / "pinned.json").read_text("utf-8")
+
+
+def test_another_commits_options_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "other"
+    for name in (*parser_options.SCRIPTS, "library/train_util.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        text = "def setup_parser():\n    parser.add_argument('--novelty', type=int, default=3, choices=[3, 4])\n"
+        (folder / name).write_text(text, "utf-8")
+    (folder / ".git").mkdir()
+    clean = {"rev-parse": "0" * 39 + "1\n", "status": ""}
+    monkeypatch.setattr(checkout, "capture", lambda argv: (0, next(clean[word] for word in argv if word in clean)))
+    novelty = parser_options.ParserOption("novelty", "int", choices=(3, 4), default=3)
+    assert parser_options.of("train_network.py", folder) == {"novelty": novelty}
+    monkeypatch.setenv("SD_SCRIPTS_DIR", str(folder))
+    sdscripts.preflight(load("krnk-locon"))
+    assert "novelty" in (settings.cache_folder() / f"options-{'0' * 39}1.json").read_text("utf-8")
+    parser_options._of.cache_clear()
+    monkeypatch.setattr(parser_options, "parse_options", lambda *_: pytest.fail("the source is parsed again"))
+    assert parser_options.of("train_network.py", folder) == {"novelty": novelty}
+    problems = list(parser_options.problems({"novelty": novelty}, {"novelty": 5, "noveltie": 3}, "x", {}))
+    assert problems == [
+        ("x.novelty", "is 5; takes 3, 4"),
+        ("x.noveltie", "is not an option of this program; did you mean novelty?"),
+    ]
