@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 import fakes
 from orchestrator import engines
 from orchestrator.run.context import Silent
@@ -108,10 +110,7 @@ class Project:
 
 def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Make the project below ``root`` and put the fake trainer in the embedded engine's place."""
-    from PIL import Image  # noqa: PLC0415
-
-    monkeypatch.setitem(engines.ENGINES, "embedded", fakes)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), *sys.path]))
+    use_fake_trainer(root, monkeypatch)
     project = Project(root)
     project.write("_base/base", BASE)
     project.recipe("cat-lora", "lora")
@@ -120,3 +119,9 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
         Image.new("RGB", (96, 96), shade).save(root / "data" / "cat" / f"f0{index}.png")
     (root / "base.safetensors").write_bytes(fakes.checkpoint_file())
     return project
+
+
+def use_fake_trainer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the fake trainer in the embedded engine's place, here and in children."""
+    monkeypatch.setitem(engines.ENGINES, "embedded", fakes)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), *sys.path]))

@@ -1,0 +1,66 @@
+"""The store: a runs folder of an earlier version stays valid."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import harness
+from orchestrator import engines
+from orchestrator.run.context import Status
+from orchestrator.run.workspace import Selection, Workspace
+
+BEFORE = Path(__file__).parents[1] / "data" / "runs-before"
+# The keys of commit f63c771 for the engine version "stand-in".
+KEYS = {
+    "krnk/dataset": "4e9b05980ef36b231668ae38619190d7f53295408099a44eff8799ff4f923f87",
+    "krnk-locon/train": "6c4a1d83193358e498716abe2dad7620f03f5d11b0ea4cd98fbb1d4d41eeb739",
+    "krnk-locon/merge": "ca1db06cfaff3c66198ea1819850bd5c5d22425be23a4cf2896549e5707d6b73",
+    "krnk-locon/render": "21ddb8cbf7851ef8282658b52d9e28ca0f6ab577acded77119b1e4b1a8cc267f",
+    "krnk-locon/release": "3e9c0abfcbb3a0a5a47c7c579474b01de451849c89a7cbff0c4fa105dcfe6ba4",
+}
+
+
+@pytest.fixture
+def before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
+    """A copy, with new times and in another folder, of a project that an earlier version has run."""
+    root = tmp_path / "project"
+    shutil.copytree(BEFORE, root, symlinks=True, copy_function=shutil.copyfile)
+    harness.use_fake_trainer(root, monkeypatch)
+    return harness.Project(root)
+
+
+def test_steps_of_an_earlier_version_are_cached(before: harness.Project) -> None:
+    assert set(before.reasons("cat-lora").values()) == {"cached"}
+    outcomes = before.run("cat-lora", verify=True)
+    assert len(outcomes) == 5
+    assert {outcome.status for outcome in outcomes.values()} == {Status.CACHED}
+    assert before.observer.begun == []
+
+
+def test_a_step_after_one_of_an_earlier_version_runs(before: harness.Project) -> None:
+    shutil.rmtree(next((before.root / "runs" / "cat-lora").glob("release-*")))
+    outcomes = before.run("cat-lora")
+    assert [name for name, outcome in outcomes.items() if outcome.status is Status.DONE] == ["cat-lora/release"]
+    assert before.file("cat-lora").is_file()
+
+
+def test_a_new_record_has_the_fields_of_an_earlier_one_in_the_same_order(before: harness.Project) -> None:
+    (path,) = (before.root / "runs" / "cat-lora").glob("train-*/record.json")
+    earlier = json.loads(path.read_text("utf-8"))
+    assert before.run("cat-lora", force=("train",))["cat-lora/train"].status is Status.DONE
+    now = json.loads(path.read_text("utf-8"))
+    assert list(now) == list(earlier)
+    same = ("schema", "key", "kind", "name", "params", "sources", "inputs", "engine", "lane")
+    assert {name: now[name] for name in same} == {name: earlier[name] for name in same}
+    assert {name: list(output) for name, output in now["outputs"].items()} == {"cat-lora.safetensors": ["sha256", "bytes"]}
+
+
+def test_the_keys_of_sd_scripts_steps_stay(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines.get("sd-scripts"), "version", lambda: "stand-in")
+    space = Workspace(project)
+    plan = space.plan(space.load(Selection(("krnk-locon",))))
+    assert {step.name: step.key for step in plan.steps} == KEYS
