@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.cli import project, results
 from orchestrator.cli.options import AsJson, EngineName, Profile
+from orchestrator.cli.progress import print_table
 from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.weights.compare import Comparison
-    from orchestrator.weights.inspection import Inspection
     from orchestrator.weights.verify import Verification
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file (.safetensors).")]
@@ -38,43 +38,39 @@ def inspect(
     json: AsJson = False,
 ) -> None:
     """Print ranks, blocks, metadata and hashes of a LoRA."""
-    if norms:
-        from orchestrator.weights.inspect import inspect as inspect_file
-    else:
-        from orchestrator.weights.inspection import inspect_header as inspect_file
+    from orchestrator.weights import inspect as inspect_
+    from orchestrator.weights import inspection as inspection_
 
-    found = inspect_file(file)
+    inspection = inspect_.inspect(file) if norms else inspection_.inspect_header(file)
     if json:
-        print_json(found.to_json())
-        return
-    for line in _inspection(found):
-        say(line)
+        print_json(inspection.to_json())
+    else:
+        say("\n".join(_inspection(inspection.to_json())))
 
 
-def _inspection(found: Inspection) -> list[str]:
-    told = found.to_json()
-    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in told["dtypes"].items())
+def _inspection(table: dict[str, Any]) -> list[str]:
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in table["dtypes"].items())
     lines = [
-        f"{told['path']}: {told['family']}{' (Tucker)' if told['tucker'] else ''}, {told['architecture']}",
-        f"{told['modules']} modules, {told['tensor_bytes']:,} tensor bytes, {dtypes}",
-        f"ranks   {_counted(told['ranks'])}",
-        f"alphas  {_counted(told['alphas'])}",
+        f"{table['path']}: {table['family']}{' (Tucker)' if table['tucker'] else ''}, {table['architecture']}",
+        f"{table['modules']} modules, {table['tensor_bytes']:,} tensor bytes, {dtypes}",
+        f"ranks   {_counted(table['ranks'])}",
+        f"alphas  {_counted(table['alphas'])}",
     ]
-    largest = max((block["norm"] or 0.0 for block in told["blocks"].values()), default=0.0)
-    for name, block in told["blocks"].items():
+    largest = max((block["norm"] or 0.0 for block in table["blocks"].values()), default=0.0)
+    for name, block in table["blocks"].items():
         norm = block["norm"]
-        bar = "█" * round(_WIDTH * norm / largest) if norm and largest else ""
+        bar = _bar(_WIDTH, norm / largest) if norm and largest else ""
         shown = "zero" if block["zero"] else "" if norm is None else f"{norm:.4g}"
         lines.append(f"  {name:<6} {block['modules']:>3} modules  {shown:>9}  {bar}")
-    if told["block_vector"] is not None:
-        marks = ",".join("-" if mark is None else f"{mark:g}" for mark in told["block_vector"])
-        lines.append(f"blocks  {marks}  {told['preset'] or 'no preset'}")
-    if told["spectrum_ratio"]:
-        lines.append(f"spectrum: smallest singular value 1/{told['spectrum_ratio']:.4g} of the largest")
-    if told["trigger_words"]:
-        lines.append(f"trigger words  {', '.join(told['trigger_words'])}")
-    lines += [f"  {name:<24} {value[:80]}" for name, value in told["training"].items()]
-    if hashes := told["hashes"]:
+    if table["block_vector"] is not None:
+        marks = ",".join("-" if mark is None else f"{mark:g}" for mark in table["block_vector"])
+        lines.append(f"blocks  {marks}  {table['preset'] or 'no preset'}")
+    if table["spectrum_ratio"]:
+        lines.append(f"spectrum: smallest singular value 1/{table['spectrum_ratio']:.4g} of the largest")
+    if table["trigger_words"]:
+        lines.append(f"trigger words  {', '.join(table['trigger_words'])}")
+    lines += [f"  {name:<24} {value[:80]}" for name, value in table["training"].items()]
+    if hashes := table["hashes"]:
         for kind in ("model", "legacy"):
             stated = hashes[f"stated_{kind}"]
             other = (
@@ -101,26 +97,26 @@ def compare(
 
     Prints cosine and norm ratio of their deltas.
     """
-    from orchestrator.weights.compare import compare as compare_file
+    from orchestrator.weights.compare import compare as compare_files
 
-    found = compare_file(first, second)
+    comparison = compare_files(first, second)
     if json:
-        print_json(found.to_json())
-        return
-    _print_comparison(found)
+        print_json(comparison.to_json())
+    else:
+        _print_comparison(comparison)
 
 
-def _print_comparison(found: Comparison) -> None:
-    from rich import console, table
-
-    blocks = table.Table("block", "cosine", "norm B / norm A", "")
-    for name, pair in (*found.blocks.items(), ("whole", found.whole)):
-        bar = "█" * round(20 * abs(pair.cosine)) if pair.cosine is not None else ""
-        blocks.add_row(name, _number(pair.cosine), _number(pair.norm_ratio), bar)
-    console.Console().print(blocks)
-    for side, names in (("A", found.only_first), ("B", found.only_second)):
+def _print_comparison(comparison: Comparison) -> None:
+    pairs = (*comparison.blocks.items(), ("whole", comparison.whole))
+    rows = [(name, _number(pair.cosine), _number(pair.norm_ratio), _bar(20, abs(pair.cosine or 0.0))) for name, pair in pairs]
+    print_table(("block", "cosine", "norm B / norm A", ""), rows)
+    for side, names in (("A", comparison.only_first), ("B", comparison.only_second)):
         if names:
             say(f"only in {side}: {len(names)} modules, {names[0]} …")
+
+
+def _bar(width: int, share: float) -> str:
+    return "█" * round(width * share)
 
 
 def _number(value: float | None) -> str:
@@ -143,8 +139,7 @@ def verify(
     Without --recipe it prints the origin of the file and the recipes that fit. FILE may be the folder or zip of a release.
     """
     from orchestrator.recipe import loader
-    from orchestrator.weights.verify import expectation
-    from orchestrator.weights.verify import verify as verify_file
+    from orchestrator.weights import verify as verify_
 
     if file.is_dir() or file.suffix == ".zip":
         results.verify_bundle(file, against=against, json=json)
@@ -156,32 +151,31 @@ def verify(
     except RecipeError:
         if recipe:
             raise
-        found = verify_file(file)
+        verification = verify_.verify(file)
     else:
         names = [recipe] if recipe else loader.names(space.recipes)
         loaded, problems = loader.readable(space.recipes, names, profile, engine)
         if recipe and problems:
             raise RecipeError(problems)
-        known = {one.recipe.name: expectation(one.recipe, space.inputs.find(one.recipe.base.checkpoint)) for one in loaded}
-        found = verify_file(file, known[loaded[0].recipe.name]) if recipe else verify_file(file, candidates=known)
+        recipes = [each.recipe for each in loaded]
+        expected = {each.name: verify_.expectation(each, space.inputs.find(each.base.checkpoint)) for each in recipes}
+        expectation = expected[recipes[0].name] if recipe else None
+        verification = verify_.verify(file, expectation, candidates=None if recipe else expected)
         if problems:
-            say(
-                f"not compared, because they cannot be read: {len(names) - len(loaded)} recipes (list  says why)",
-                file=sys.stderr,
-            )
+            say(f"not compared: {len(names) - len(loaded)} unreadable recipes (see  list)", file=sys.stderr)
     if json:
-        print_json(found.to_json())
+        print_json(verification.to_json())
     else:
-        _print_verification(found, named=bool(recipe))
-    if not found.verdict.ok:
+        _print_verification(verification, named=bool(recipe))
+    if not verification.verdict.ok:
         raise SystemExit(1)  # in every way that the command line may be called
 
 
-def _print_verification(found: Verification, *, named: bool) -> None:
-    for check in found.checks:
+def _print_verification(verification: Verification, *, named: bool) -> None:
+    for check in verification.checks:
         say(f"{check.status:<8} {check.what:<26} {check.detail}")
-    for line in found.made_by:
+    for line in verification.made_by:
         say(f"         made by                    {line}")
     if not named:
-        say(f"fits     {', '.join(found.fits) or 'no recipe here'}")
-    say(f"\n{found.verdict}")
+        say(f"fits     {', '.join(verification.fits) or 'no recipe here'}")
+    say(f"\n{verification.verdict}")

@@ -12,6 +12,7 @@ from orchestrator.cli import project
 from orchestrator.cli.options import AsJson, EngineName, Name, Names, Profile, recipe_names
 from orchestrator.cli.usage import MACHINE
 from orchestrator.errors import Problem, RecipeError, StepFailed
+from orchestrator.system import allowlist
 from orchestrator.system.terminal import duration, print_json, say
 from orchestrator.weights.checks import Check, CheckStatus, machine_json, machine_table
 
@@ -74,9 +75,7 @@ def trust(folder: Annotated[Path, typer.Argument(help="A folder of images outsid
 
     Example: orchestrator trust ~/pictures
     """
-    from orchestrator.system import allowlist as trust_
-
-    say(f"recipes may read {trust_.add(folder)}")
+    say(f"recipes may read {allowlist.add(folder)}")
 
 
 def probe(

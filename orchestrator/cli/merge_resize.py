@@ -13,7 +13,10 @@ from orchestrator.cli.options import AsJson, In, Out, Overwrite, Precision, chec
 from orchestrator.cli.progress import progress_bar
 from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.models import blocks
 from orchestrator.system import settings
+from orchestrator.weights.ingredient import Ingredient, parse
+from orchestrator.weights.options import MergeOptions, ResizeOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,13 +71,12 @@ def merge(
             print_report(lora_tools_run.merge(ingredients, Path(output), asked, tick), json=json)
         return
     if len(inputs) > 1 or ".safetensors:" in inputs[0]:
-        from orchestrator.models import blocks
-        from orchestrator.weights import combine, ingredient
+        from orchestrator.weights import combine
 
         if block_weights or compat or prune:
             raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
         known = blocks.read_presets(presets) if presets else None
-        join = partial(combine.combine, [ingredient.parse(text) for text in inputs], unmapped=unmapped, presets=known)
+        join = partial(combine.combine, [parse(text) for text in inputs], unmapped=unmapped, presets=known)
         _combine(join, Path(output), save_precision or "fp16", sv_ratio, overwrite=overwrite, json=json)
         return
     if not block_weights:
@@ -86,9 +88,7 @@ def merge(
     if save_precision:
         what = "is for sums of several files; one file keeps the type of every tensor"
         raise RecipeError(Problem("--save-precision", what, "convert IN OUT --save-precision bf16"))
-    from orchestrator.models import blocks
     from orchestrator.weights.merge import merge as merge_file
-    from orchestrator.weights.options import MergeOptions
 
     with progress_bar("merge") as tick:
         report = merge_file(
@@ -122,8 +122,6 @@ def _none_of(given: dict[str, bool], program: str) -> None:
 def _ingredients(inputs: list[str], block_weights: str, presets: Path | None, unmapped: float) -> list[Any]:
     """Return one file with its block weights, or several as they were written, for sd-scripts' merge."""
     from orchestrator.engines.sdscripts.lora_tools import expand
-    from orchestrator.models import blocks
-    from orchestrator.weights.ingredient import Ingredient, parse
 
     known = blocks.read_presets(presets) if presets else None
     if len(inputs) == 1 and ".safetensors:" not in inputs[0]:
@@ -142,7 +140,6 @@ def _combine(
     if sv_ratio is None:
         print_report(join(output, save_precision=precision, overwrite=overwrite), json=json)
         return
-    from orchestrator.weights.options import ResizeOptions
     from orchestrator.weights.resize import resize as resize_file
 
     between = output.with_name(f".{output.stem}.sum.{os.getpid()}.safetensors")
@@ -186,8 +183,6 @@ def resize(
     if not (methods or new_rank):
         ways = "--sv-ratio 16, --sv-fro 0.99, --sv-cumulative 0.9, --size-mb 40, --new-rank 32"
         raise RecipeError(Problem("resize", "needs one method", ways))
-    from orchestrator.weights.options import ResizeOptions
-
     method, param = methods[0] if methods else ("fixed", float(new_rank or 0))
     if _by_sd_scripts(tool, option):
         _none_of({"--prune": prune, "--size-mb": size_mb is not None}, "resize_lora.py")

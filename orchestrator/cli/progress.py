@@ -1,4 +1,4 @@
-"""What a person sees while a plan runs: bars on a terminal, one plain line per event elsewhere."""
+"""Progress of a run: bars on a terminal, lines or JSON elsewhere."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from orchestrator.run.context import Outcome, Silent, Status
 from orchestrator.system.terminal import clean, dumps, duration, say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
+    import rich.progress
     from rich.progress import TaskID
 
     from orchestrator.plan.planner import Plan
@@ -29,7 +30,7 @@ VERBOSE_EVERY_SECONDS = 2.0
 
 
 class Form(StrEnum):
-    """How events are written."""
+    """Form of the events."""
 
     TEXT = "text"
     JSON = "json"
@@ -37,7 +38,7 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How much is said while a plan runs, and in which form."""
+    """Amount and form of the output during a run."""
 
     quiet: bool = False
     verbose: bool = False
@@ -45,7 +46,7 @@ class Style:
 
 
 def ending(outcome: Outcome) -> str:
-    """Return the line that says how a step ended."""
+    """Return the end of a step as one line."""
     text = f"{outcome.status:8} {outcome.step.name}"
     if outcome.status is Status.DONE:
         text += f"  {duration(outcome.seconds)}"
@@ -56,28 +57,41 @@ def ending(outcome: Outcome) -> str:
 
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Yield a callback (done, total, note) that moves a bar on stderr, and does nothing without a terminal."""
+    """Yield a callback (done, total, note) for a bar on stderr. Without a terminal it does nothing."""
     if not sys.stderr.isatty():
         yield lambda _done, _total, _note: None
         return
+    with _bars(transient=True) as bars:
+        task = bars.add_task(label, total=None, note="")
+        yield lambda done, total, note: bars.update(task, completed=done, total=total, note=clean(note)[:60])
+
+
+def _bars(*, transient: bool = False) -> rich.progress.Progress:
+    """Return empty bars for stderr, without their thread."""
     from rich import console, progress
 
-    with progress.Progress(console=console.Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total, note: bar.update(task, completed=done, total=total, description=f"{label} {note}".rstrip())
+    columns = (
+        "{task.description}",
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("{task.fields[note]}", markup=False),
+    )
+    return progress.Progress(*columns, console=console.Console(stderr=True), refresh_per_second=8, transient=transient)
 
 
 class LineProgress(Silent):
     """One line per event, for logs and pipes."""
 
     def __init__(self, plan: Plan, stream: TextIO | None = None, *, verbose: bool = False) -> None:
-        """Count the plan's steps; write to ``stream`` (default: stderr)."""
+        """Count the steps of a plan, and write to ``stream`` (default: stderr)."""
         self._total, self._count = len(plan.steps), 0
         self._verbose = verbose
         self._every = VERBOSE_EVERY_SECONDS if verbose else PLAIN_EVERY_SECONDS
         self._stream = stream or sys.stderr
         self._lock = threading.Lock()
-        self._spoken: dict[str, float] = {}
+        self._printed: dict[str, float] = {}
 
     def _line(self, text: str) -> None:
         with self._lock:
@@ -85,21 +99,21 @@ class LineProgress(Silent):
             self._stream.flush()
 
     def begin(self, step: Step, reason: Reason) -> None:
-        """Say that a step starts, and why."""
-        self._spoken[step.name] = time.monotonic()
+        """Print the start of a step and its reason."""
+        self._printed[step.name] = time.monotonic()
         self._line(f"start    {step.name}  ({reason})")
 
     def progress(self, step: Step, progress: Progress) -> None:
-        """Say, now and then, how far a step is."""
+        """Print the progress of a step at intervals."""
         now = time.monotonic()
-        if now - self._spoken.get(step.name, 0.0) < self._every:
+        if now - self._printed.get(step.name, 0.0) < self._every:
             return
-        self._spoken[step.name] = now
+        self._printed[step.name] = now
         loss = f"  loss {progress.loss:.4f}" if progress.loss is not None else ""
         self._line(f"         {step.name}  {progress.done}/{progress.total}{loss}  {progress.note}".rstrip())
 
     def end(self, outcome: Outcome) -> None:
-        """Say how a step ended; cached ones only count."""
+        """Print the end of a step. Cached steps only count."""
         self._count += 1
         if outcome.status is not Status.CACHED or self._verbose:
             self._line(f"[{self._count}/{self._total}] {ending(outcome)}")
@@ -107,44 +121,44 @@ class LineProgress(Silent):
             self._line(f"         log: {outcome.log}")
 
     def say(self, text: str) -> None:
-        """Say ``text``."""
+        """Print ``text``."""
         self._line(text)
 
 
 class JsonEvents(Silent):
-    """One JSON object per line on stderr, for other programs: time, event, step, and what belongs to it."""
+    """One JSON object per event on stderr, for other programs."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         """Write to ``stream`` (default: stderr)."""
         self._stream = stream or sys.stderr
         self._lock = threading.Lock()
-        self._spoken: dict[str, float] = {}
+        self._printed: dict[str, float] = {}
 
-    def _write(self, event: str, **said: Any) -> None:
+    def _write(self, event: str, **fields: Any) -> None:
         with self._lock:
-            line = {"time": round(time.time(), 3), "event": event, **said}
+            line = {"time": round(time.time(), 3), "event": event, **fields}
             print(dumps(line, None), file=self._stream, flush=True)
 
     def begin(self, step: Step, reason: Reason) -> None:
-        """Write that a step starts, and why."""
+        """Write the start of a step and its reason."""
         self._write("begin", step=step.name, kind=str(step.kind), key=step.key, reason=str(reason))
 
     def progress(self, step: Step, progress: Progress) -> None:
-        """Write how far a step is, at most every two seconds."""
+        """Write the progress of a step, at most every two seconds."""
         now = time.monotonic()
-        if now - self._spoken.get(step.name, 0.0) < VERBOSE_EVERY_SECONDS:
+        if now - self._printed.get(step.name, 0.0) < VERBOSE_EVERY_SECONDS:
             return
-        self._spoken[step.name] = now
-        far = {"done": progress.done, "total": progress.total, "loss": progress.loss, "note": progress.note}
-        self._write("progress", step=step.name, **far)
+        self._printed[step.name] = now
+        fields = {"done": progress.done, "total": progress.total, "loss": progress.loss, "note": progress.note}
+        self._write("progress", step=step.name, **fields)
 
     def end(self, outcome: Outcome) -> None:
-        """Write how a step ended."""
+        """Write the end of a step."""
         problem = None
         if outcome.problem is not None:
             problem = {"where": outcome.problem.where, "what": outcome.problem.what, "hint": outcome.problem.hint}
-        said = {"status": str(outcome.status), "seconds": round(outcome.seconds, 3), "problem": problem}
-        self._write("end", step=outcome.step.name, **said, log=str(outcome.log) if outcome.log else None)
+        fields = {"status": str(outcome.status), "seconds": round(outcome.seconds, 3), "problem": problem}
+        self._write("end", step=outcome.step.name, **fields, log=str(outcome.log) if outcome.log else None)
 
     def say(self, text: str) -> None:
         """Write ``text``."""
@@ -155,18 +169,8 @@ class ProgressBars(Silent):
     """A bar per running step with loss and time left, and one over all steps."""
 
     def __init__(self, plan: Plan) -> None:
-        """Prepare the bars; they appear inside ``with``."""
-        from rich import console, progress
-
-        columns = (
-            "{task.description}",
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeElapsedColumn(),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[note]}", markup=False),
-        )
-        self._bars = progress.Progress(*columns, console=console.Console(stderr=True), refresh_per_second=8)
+        """Prepare the bars. They appear inside ``with``."""
+        self._bars = _bars()
         self._all = self._bars.add_task("all steps", total=len(plan.steps), note="")
         self._tasks: dict[str, TaskID] = {}
 
@@ -191,7 +195,7 @@ class ProgressBars(Silent):
         self._bars.update(task, completed=progress.done, total=total, note=clean(note)[:60])
 
     def end(self, outcome: Outcome) -> None:
-        """Take the bar away and leave a line."""
+        """Replace the bar of the step by a line."""
         task = self._tasks.pop(outcome.step.name, None)
         if task is not None:
             self._bars.remove_task(task)
@@ -205,7 +209,7 @@ class ProgressBars(Silent):
 
 
 def choose(plan: Plan, style: Style = Style(), *, quiet: bool = False) -> Silent:
-    """Return the view for a style and for where stderr goes. Colours: NO_COLOR and TERM=dumb are rich's to see."""
+    """Return the observer for a style and for stderr. rich follows NO_COLOR and TERM=dumb."""
     if quiet or style.quiet:
         return Silent()
     if style.form is Form.JSON:
@@ -213,3 +217,13 @@ def choose(plan: Plan, style: Style = Style(), *, quiet: bool = False) -> Silent
     if style.verbose or not sys.stderr.isatty():
         return LineProgress(plan, verbose=style.verbose)
     return ProgressBars(plan)
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on stdout."""
+    from rich import console, table
+
+    printed = table.Table(*headers)
+    for row in rows:
+        printed.add_row(*row)
+    console.Console().print(printed)

@@ -58,9 +58,11 @@ def new(
     arguments = new_subject.NewSubject(subject, tuple(images), type_, tuple(trigger), algorithms, steps, repeats, base)
     generated = new_subject.generate(arguments, root)
     if sys.stdin.isatty() and sys.stderr.isatty() and not (yes or json):
-        generated = _confirm(arguments, generated, root)
+        suggested, words = new_subject.suggested_type(arguments), new_subject.trigger_words(arguments)
+        arguments = _confirm(arguments, generated, suggested, words)
+        generated = new_subject.generate(arguments, root)
     written = new_subject.write(generated, root)
-    problems = _problems(root, generated.recipes)
+    problems = [str(problem) for problem in new_subject.image_problems(generated, root)]
     if json:
         print_json(
             {
@@ -76,29 +78,16 @@ def new(
         raise typer.Exit(3)
 
 
-def _confirm(arguments: NewSubject, generated: GeneratedRecipes, root: Path) -> GeneratedRecipes:
-    """Ask for type and trigger words, and generate the recipes again."""
-    from orchestrator.importers import inspect_folder, new_subject
-
+def _confirm(arguments: NewSubject, generated: GeneratedRecipes, suggested: str, words: Sequence[str]) -> NewSubject:
+    """Print the notes, and return the arguments with the answers for type and trigger words."""
     for note in generated.notes:
         typer.echo(note, err=True)
-    suggested = inspect_folder.suggest_type([inspect_folder.inspect(folder) for folder in arguments.images])
-    kind = typer.prompt("type (face, body, group)", default=arguments.type or suggested, err=True)
+    kind = typer.prompt("type (face, body, group)", default=suggested, err=True)
     triggers = [
         typer.prompt(f"trigger word of {folder}", default=word, err=True)
-        for folder, word in zip(arguments.images, new_subject.trigger_words(arguments), strict=True)
+        for folder, word in zip(arguments.images, words, strict=True)
     ]
-    return new_subject.generate(dataclasses.replace(arguments, type=kind, triggers=tuple(triggers)), root)
-
-
-def _problems(root: Path, recipes: Sequence[str]) -> list[str]:
-    """Return the problems of the images of recipes that were just written."""
-    from orchestrator.dataset.layout import make_layout
-    from orchestrator.dataset.problems import dataset_problems
-    from orchestrator.recipe import loader
-
-    loaded = loader.recipe(root / "recipes", recipes[0]).recipe
-    return [str(problem) for problem in dataset_problems(make_layout(loaded.dataset, root), loaded.dataset, root)]
+    return dataclasses.replace(arguments, type=kind, triggers=tuple(triggers))
 
 
 def _print_new(generated: GeneratedRecipes, written: list[Path], problems: list[str]) -> None:
@@ -131,8 +120,7 @@ def import_(
 
     Example: orchestrator import old-settings.json --name mimi
     """
-    from orchestrator.importers import reader, to_recipe
-    from orchestrator.importers.notes import Disposition
+    from orchestrator.importers import notes, reader, to_recipe
 
     imported = [to_recipe.recipe(settings, name) for settings in reader.read(source)]
     files = [] if stdout else _write_imported(imported, output)
@@ -143,9 +131,9 @@ def import_(
     for recipe in imported:
         if stdout:
             say(recipe.text(), end="")
-        counts = ", ".join(f"{len(recipe.of(disposition))} {disposition}" for disposition in Disposition)
+        counts = ", ".join(f"{len(recipe.of(disposition))} {disposition}" for disposition in notes.Disposition)
         say(f"{recipe.name}: {counts}", file=out)
-        for disposition in reversed(Disposition):
+        for disposition in reversed(notes.Disposition):
             for note in recipe.of(disposition):
                 say(f"  {note}", file=out)
     for path in files:
@@ -217,10 +205,10 @@ def schema(
     Example: orchestrator schema --write
     """
     from orchestrator.recipe import schema as schema_
-    from orchestrator.recipe import toml as fmt_
+    from orchestrator.recipe.toml import SCHEMA
 
     if write:
-        path = project.root() / "recipes" / fmt_.SCHEMA
+        path = project.root() / "recipes" / SCHEMA
         path.write_text(schema_.dumps(), "utf-8")
         say(path)
     else:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli import project
+from orchestrator.cli import progress, project
 from orchestrator.cli.options import AsJson, EngineName, Gpus, Name, Profile, Quiet
 from orchestrator.cli.usage import MACHINE, RECIPES, RELEASE
+from orchestrator.run.paths import RECORD, REPORT
 from orchestrator.system.lock import format_time
-from orchestrator.system.terminal import duration, print_json, say
+from orchestrator.system.terminal import clean, duration, print_json, say
+from orchestrator.weights.checks import as_json as checks_json
 
 if TYPE_CHECKING:
     from orchestrator.errors import Problem
@@ -41,23 +43,32 @@ def trace() -> None:
     Example: orchestrator trace > trace.json, for Perfetto or about:tracing
     """
     from orchestrator.run import trace as trace_
-    from orchestrator.run.paths import RECORD
 
     print_json(trace_.chrome(trace_.spans(project.workspace().store.root.glob(f"*/*/{RECORD}"))))
 
 
 def status(*, json: AsJson = False) -> None:
     """Show running and unfinished steps, and their progress."""
-    from orchestrator.cli import show as show_
     from orchestrator.run import resume
 
-    found = resume.unfinished(project.workspace().store.root)
+    steps = resume.unfinished(project.workspace().store.root)
     if json:
-        print_json(found)
-    elif not found:
-        say("Nothing runs, and nothing was left unfinished.")
-    for item in [] if json else found:
-        say(show_.unfinished_line(item))
+        print_json(steps)
+        return
+    if not steps:
+        say("No step is running or unfinished.")
+    for step in steps:
+        say(unfinished_line(step))
+
+
+def unfinished_line(step: dict[str, Any]) -> str:
+    """Return one step of ``resume.unfinished`` as two lines."""
+    state = "running   " if step["running"] else "unfinished"
+    done, total, loss = step["done"], step["total"], step["loss"]
+    progress = f"{done}/{total}" if total else "no progress yet"
+    progress += f"  loss {loss:.4f}" if isinstance(loss, int | float) else ""
+    process = step["process"] or f"since {format_time(step['since'])}"
+    return clean(f"{state}  {step['step']}  {process}  {progress}  {step['log']}\n            {step['next']}")
 
 
 def report(
@@ -69,7 +80,7 @@ def report(
 ) -> None:
     """Write one offline HTML page about all recipes and runs."""
     from orchestrator import report as report_
-    from orchestrator.run.paths import REPORT
+    from orchestrator.report import live as live_
     from orchestrator.run.workspace import as_json
 
     space = project.workspace()
@@ -84,9 +95,7 @@ def report(
         return loaded, as_json(plan, space.store.reasons(plan), space.inputs)
 
     if live:
-        from orchestrator.report.live import serve
-
-        serve(space.store.root, read, port)
+        live_.serve(space.store.root, read, port)
         return
     loaded, plan = read()
     target = out or space.store.root / REPORT / "index.html"
@@ -122,13 +131,12 @@ def verify_bundle(
     Checks digests, metadata, hashes, card and zip. --against lists the differences from another build.
     """
     from orchestrator.release import diff, verify
-    from orchestrator.weights.checks import as_json
 
     checks = verify.verify_bundle(bundle)
     if against is not None:
         checks += diff.differences(bundle, against)
     if json:
-        print_json(as_json(checks))
+        print_json(checks_json(checks))
     else:
         for check in checks:
             say(f"{check.status:8} {check.what}" + (f"  {check.detail}" if check.detail else ""))
@@ -169,7 +177,6 @@ def variants(
 
     Writes X/Y grids, and a slider for the page of the report.
     """
-    from orchestrator.cli import progress
     from orchestrator.release import variants as variants_
 
     split = {name: tuple(text.split(",")) for name, text in (("sv_ratio", sv_ratio), ("multiplier", multiplier)) if text}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli import project
+from orchestrator.cli import progress, project
 from orchestrator.cli.options import (
     Address,
     AsJson,
@@ -154,7 +154,6 @@ def run(
 
     Example: orchestrator run krnk-locon --profile demo
     """
-    from orchestrator.cli import progress
     from orchestrator.run import session
 
     if problems := executor_problems(executor, gpus, address, storage):

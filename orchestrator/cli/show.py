@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.models import blocks
 from orchestrator.run import preflight, step_command
 from orchestrator.run.workspace import as_json
-from orchestrator.system import lock
 from orchestrator.system.terminal import clean
 
 if TYPE_CHECKING:
@@ -74,13 +73,3 @@ def shell(made: Plan, space: Workspace) -> str:
         lines.append(f"{env} {shlex.join(command.argv)}".strip())
         lines.append("")
     return "\n".join(lines)
-
-
-def unfinished_line(item: dict[str, Any]) -> str:
-    """Return one entry of ``unfinished`` as a line."""
-    state = "running   " if item["running"] else "unfinished"
-    done, total, loss = item["done"], item["total"], item["loss"]
-    far = f"{done}/{total}" if total else "no progress yet"
-    said = f"  loss {loss:.4f}" if isinstance(loss, int | float) else ""
-    who = item["process"] or f"since {lock.format_time(item['since'])}"
-    return clean(f"{state}  {item['step']}  {who}  {far}{said}  {item['log']}\n            {item['next']}")

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.options import AsJson, In, Out, Overwrite, Precision, RankRule, check_rank_rule, print_report
+from orchestrator.cli.progress import print_table
 from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError, near_miss
 from orchestrator.system.terminal import print_json
+from orchestrator.weights.io.legacy_pickle import unpickled
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +37,6 @@ def convert(
 ) -> None:
     """Write a LoRA in another form or precision."""
     from orchestrator.weights.convert import convert as convert_file
-    from orchestrator.weights.io.legacy_pickle import unpickled
 
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(unpickled(source, output.parent)) if unpickle else source
@@ -71,7 +72,7 @@ def sweep(
         raise RecipeError(Problem("--sv-ratio", f"{sv_ratio!r} is not a list of numbers", "8,16,32,64")) from None
     from orchestrator.weights import sweep as sweep_
 
-    found = sweep_.sweep(
+    result = sweep_.sweep(
         source,
         ratios,
         block_weights=block_weights or [None],
@@ -81,29 +82,33 @@ def sweep(
         folder=folder,
     )
     if plot:
-        plot.write_text("\n".join(sweep_.plot(found)) + "\n", encoding="utf-8")
+        plot.write_text("\n".join(sweep_.plot(result)) + "\n", encoding="utf-8")
     if json:
-        print_json(found.to_json())
+        print_json(result.to_json())
         return
-    from rich import console, table
-
-    sizes = table.Table("sv_ratio", "block weights", "MiB", "retained", "ranks")
-    for row in found.rows:
-        ranks = f"{row.smallest_rank}..{row.median_rank}..{row.largest_rank}"
-        size = f"{row.tensor_bytes / 2**20:.1f}"
-        sizes.add_row(f"{row.sv_ratio:g}", row.block_weights, size, f"{row.retained:.3%}", ranks)
-    console.Console().print(sizes)
-    retained = table.Table(
-        "retained by block", *(f"{row.sv_ratio:g} {row.block_weights.removesuffix('-')}" for row in found.rows)
-    )
-    for name in found.rows[0].blocks:
-        retained.add_row(name, *(f"{row.blocks[name]:.2%}" for row in found.rows))
-    console.Console().print(retained)
+    sizes = [
+        (
+            f"{row.sv_ratio:g}",
+            row.block_weights,
+            f"{row.tensor_bytes / 2**20:.1f}",
+            f"{row.retained:.3%}",
+            f"{row.smallest_rank}..{row.median_rank}..{row.largest_rank}",
+        )
+        for row in result.rows
+    ]
+    print_table(("sv_ratio", "block weights", "MiB", "retained", "ranks"), sizes)
+    variants = [f"{row.sv_ratio:g} {row.block_weights.removesuffix('-')}" for row in result.rows]
+    blocks = [(name, *(f"{row.blocks[name]:.2%}" for row in result.rows)) for name in result.rows[0].blocks]
+    print_table(("retained by block", *variants), blocks)
 
 
 def form(text: str) -> Any:
-    """Return the form of that name; RecipeError for any other."""
-    known = ("same", "plain", "full", "lora", "diffusers", "kohya")
-    if text not in known:
-        raise RecipeError(Problem("--to", f"{text!r} is none of {', '.join(known)}{near_miss(text, known)}"))
+    """Return the form ``text`` of ``--to``.
+
+    Raises:
+        RecipeError: an unknown form.
+    """
+    forms = ("same", "plain", "full", "lora", "diffusers", "kohya")
+    if text not in forms:
+        raise RecipeError(Problem("--to", f"{text!r} is none of {', '.join(forms)}{near_miss(text, forms)}"))
     return text

@@ -11,10 +11,12 @@ import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.dataset.layout import make_layout
 from orchestrator.dataset.lint import clip_tokens
+from orchestrator.dataset.problems import dataset_problems
 from orchestrator.errors import Problem, RecipeError, near_miss
 from orchestrator.importers import inspect_folder
-from orchestrator.recipe import compose, schema, toml
+from orchestrator.recipe import compose, loader, schema, toml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,6 +201,17 @@ def _algorithms() -> dict[str, dict[str, Any]]:
     files = sorted((compose.library() / "_algorithms").glob("*.toml"))
     tables = {path.stem: tomllib.loads(path.read_text("utf-8")) for path in files}
     return {name: table for name, table in tables.items() if "family" in table.get("network", {})}
+
+
+def suggested_type(subject: NewSubject) -> str:
+    """Return the type of a subject, or the one that its images suggest."""
+    return subject.type or inspect_folder.suggest_type([inspect_folder.inspect(folder) for folder in subject.images])
+
+
+def image_problems(generated: GeneratedRecipes, root: Path) -> list[Problem]:
+    """Return the problems of the images of written recipes."""
+    dataset = loader.recipe(root / "recipes", generated.recipes[0]).recipe.dataset
+    return list(dataset_problems(make_layout(dataset, root), dataset, root))
 
 
 def trigger_words(subject: NewSubject) -> list[str]:

@@ -185,7 +185,7 @@ def test_files_removed_or_truncated_under_us_are_noticed(tmp_path: Path, monkeyp
 
 
 def test_a_torn_line_in_a_progress_file_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestrator.cli import show  # noqa: PLC0415
+    from orchestrator.cli import results  # noqa: PLC0415
     from orchestrator.run import resume  # noqa: PLC0415
 
     project = harness.make(tmp_path / "p", monkeypatch)
@@ -196,7 +196,7 @@ def test_a_torn_line_in_a_progress_file_is_passed_over(tmp_path: Path, monkeypat
         file.write('{"t": 1.0, "do')
     found = resume.unfinished(project.root / "runs")
     assert [(item["step"], item["running"], item["done"]) for item in found] == [("cat-lora/train", False, 11)]
-    assert show.unfinished_line(found[0]).startswith("unfinished  cat-lora/train  since ")
+    assert results.unfinished_line(found[0]).startswith("unfinished  cat-lora/train  since ")
 
 
 def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

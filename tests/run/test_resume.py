@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import harness
-from orchestrator.cli import show
+from orchestrator.cli import results
 from orchestrator.run import resume
 from orchestrator.system import child, supervisor
 
@@ -40,7 +40,7 @@ def work(cats: harness.Project) -> Path:
 
 
 def status(cats: harness.Project) -> list[str]:
-    return [show.unfinished_line(item) for item in resume.unfinished(cats.root / "runs")]
+    return [results.unfinished_line(item) for item in resume.unfinished(cats.root / "runs")]
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_status_sees_how_far_a_training_is_whose_orchestrator_is_gone(
         time.sleep(0.05)
     assert not (work(cats) / "progress.jsonl").exists(), "nobody has noted it"
     assert 1 <= found["done"] <= found["total"] == 20
-    line = show.unfinished_line(found)
+    line = results.unfinished_line(found)
     assert re.match(rf"running +cat-lora/train  process {running.pid} on \S+ since [\d: -]+  \d+/20  loss 0\.1000", line), line
     assert line.endswith("a run adopts it")
     with cats.space().store.lock(["cat-lora"]):

@@ -304,7 +304,7 @@ def make_record(rng: random.Random) -> bytes:
 
 def read_record(data: bytes, folder: Path) -> None:
     """Read it as every kind of note in a work folder, and as a lock."""
-    from orchestrator.cli import show  # noqa: PLC0415
+    from orchestrator.cli import results  # noqa: PLC0415
     from orchestrator.report import collect  # noqa: PLC0415
     from orchestrator.run import attempt_log, failure_cause, paths, progress_log, record, resume, trace  # noqa: PLC0415
     from orchestrator.system import child, lock, supervisor  # noqa: PLC0415
@@ -322,7 +322,7 @@ def read_record(data: bytes, folder: Path) -> None:
     for found in (lock.read(work / supervisor.CHILD), lock.read(work / "log.txt")):
         str(found)
     for each in resume.unfinished(folder / "runs"):
-        show.unfinished_line(each)
+        results.unfinished_line(each)
     if (known := record.load(work / "record.json")) is not None:
         known.digest()
     progress_log.readings(work / "progress.jsonl")
