@@ -60,7 +60,7 @@ def running(cats: harness.Project) -> Iterator[subprocess.Popen[bytes]]:
         time.sleep(0.02)
     yield process
     process.kill()
-    child.wait()
+    process.wait()
 
 
 def test_status_sees_how_far_a_training_is_whose_orchestrator_is_gone(
