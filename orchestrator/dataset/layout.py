@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from orchestrator.dataset.sources import Ignored, ImageGroup, Original
+    from orchestrator.dataset.sources import Ignored, Original, OriginalGroup
     from orchestrator.recipe import Dataset, Source
 
 Size = tuple[int, int]  # width, height in pixels
@@ -93,7 +93,7 @@ def make_layout(dataset: Dataset, root: Path) -> Layout:
     return Layout(tuple(kept), tuple(dict.fromkeys(problems)), tuple(scan.ignored))
 
 
-def _folders(dataset: Dataset, group: ImageGroup, root: Path, problems: list[Problem]) -> list[TrainingFolder]:
+def _folders(dataset: Dataset, group: OriginalGroup, root: Path, problems: list[Problem]) -> list[TrainingFolder]:
     """Return the folders of one group, one for each size and resolution class."""
     source = dataset.sources[group.source]
     images = _read(group, source, dataset, root, problems)
@@ -128,7 +128,7 @@ def _folders(dataset: Dataset, group: ImageGroup, root: Path, problems: list[Pro
     return result
 
 
-def _read(group: ImageGroup, source: Source, dataset: Dataset, root: Path, problems: list[Problem]) -> list[DatasetImage]:
+def _read(group: OriginalGroup, source: Source, dataset: Dataset, root: Path, problems: list[Problem]) -> list[DatasetImage]:
     """Return the images of a group at their own size."""
     stems: dict[str, Original] = {}
     result: list[DatasetImage] = []
@@ -158,7 +158,7 @@ def _read(group: ImageGroup, source: Source, dataset: Dataset, root: Path, probl
     return result
 
 
-def _caption(dataset: Dataset, source: Source, group: ImageGroup, path: Path) -> str | None:
+def _caption(dataset: Dataset, source: Source, group: OriginalGroup, path: Path) -> str | None:
     if path.stem in source.texts:
         return source.texts[path.stem]
     match source.captions:
@@ -178,7 +178,7 @@ def _caption(dataset: Dataset, source: Source, group: ImageGroup, path: Path) ->
             return None
 
 
-def _split(dataset: Dataset, group: ImageGroup, parent: str, name: str, images: list[DatasetImage]) -> list[TrainingFolder]:
+def _split(dataset: Dataset, group: OriginalGroup, parent: str, name: str, images: list[DatasetImage]) -> list[TrainingFolder]:
     """Return one folder for each resolution class among ``images``.
 
     Of several classes each adds its size to the name.
@@ -230,7 +230,7 @@ def _framing(images: Iterable[DatasetImage]) -> str:
     return views.pop() if len(views) == 1 else ""
 
 
-def _shared_originals(groups: list[ImageGroup], root: Path) -> list[Problem]:
+def _shared_originals(groups: list[OriginalGroup], root: Path) -> list[Problem]:
     """Return a problem for each pair of sources with the same file.
 
     sd-scripts reads a folder once, even if it is listed twice.

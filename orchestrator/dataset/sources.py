@@ -30,8 +30,8 @@ class Original:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageGroup:
-    """Images that share words and settings.
+class OriginalGroup:
+    """Originals that share words and settings.
 
     They are one source, or one folder of a source that is read unchanged.
     """
@@ -62,7 +62,7 @@ class Ignored:
 class SourceScan:
     """Result of a scan."""
 
-    groups: list[ImageGroup] = field(default_factory=list)
+    groups: list[OriginalGroup] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     ignored: list[Ignored] = field(default_factory=list)
 
@@ -136,7 +136,7 @@ def _images(result: SourceScan, dataset: Dataset, name: str, source: Source, roo
     class_tokens = source.class_tokens or source.trigger
     repeats = source.repeats or dataset.repeats
     flip = dataset.flip_aug if source.flip is None else source.flip
-    result.groups.append(ImageGroup(name, originals, class_tokens, source.trigger, source.tags, repeats, flip, source.flip))
+    result.groups.append(OriginalGroup(name, originals, class_tokens, source.trigger, source.tags, repeats, flip, source.flip))
 
 
 def _charframework(result: SourceScan, dataset: Dataset, name: str, source: Source, root: Path) -> None:
@@ -144,7 +144,7 @@ def _charframework(result: SourceScan, dataset: Dataset, name: str, source: Sour
     for folder, originals in _folders(result, name, source, root):
         words = naming.charframework(folder)
         flip = words.flip if source.flip is None else source.flip
-        group = ImageGroup(
+        group = OriginalGroup(
             source=name,
             originals=originals,
             class_tokens=source.class_tokens or words.class_tokens,
@@ -172,7 +172,7 @@ def _kohya(result: SourceScan, dataset: Dataset, name: str, source: Source, root
             continue
         flip = dataset.flip_aug if source.flip is None else source.flip
         class_tokens = source.class_tokens or words
-        group = ImageGroup(
+        group = OriginalGroup(
             source=name,
             originals=originals,
             class_tokens=class_tokens,

@@ -14,7 +14,7 @@ from PIL import Image
 
 from bucket_cases import case, laid_out, made, numbers
 from orchestrator.dataset import sd_scripts_toml
-from orchestrator.dataset.buckets import BucketRules, Fit, Prediction, predict_batches
+from orchestrator.dataset.buckets import BucketRules, Fit, Prediction, batch_size, predict_batches
 from orchestrator.dataset.buckets import epochs as dataset_epochs
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.dataset.sd_scripts_toml import absolute_config
@@ -186,3 +186,10 @@ def write_tree(folder: Path, dataset: Dataset, plan: Layout) -> None:
             (out / one.path / picture.name).with_suffix(".txt").write_text("words\n")
     (out / "dataset.toml").write_text(sd_scripts_toml.text(plan, dataset))
     (folder / "absolute.toml").write_text(absolute_config(out))
+
+
+def test_the_table_for_12_gb() -> None:
+    table = made(batch_table="12GB", batch_size={"default": 7})
+    sizes = {size: batch_size(table, size) for size in ((512, 512), (512, 768), (768, 768), (1024, 512), (1024, 1024))}
+    assert sizes == {(512, 512): 4, (512, 768): 3, (768, 768): 2, (1024, 512): 2, (1024, 1024): 1}
+    assert batch_size(made(batch_size={"default": 7}), (512, 512)) == 7

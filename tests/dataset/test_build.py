@@ -1,46 +1,32 @@
-"""The step's program: pixels, files, and doing nothing when nothing has changed."""
+"""The build: files, digests, and a second build without changes."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import random
-import struct
 import tomllib
-import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image
 
+from dataset_cases import noise, silent
 from orchestrator.dataset import image_headers, image_io
 from orchestrator.dataset.__main__ import main
 from orchestrator.dataset.build import build
 from orchestrator.dataset.layout import make_layout
 from orchestrator.dataset.problems import disk_bytes
 from orchestrator.dataset.sd_scripts_toml import absolute_config
-from orchestrator.dataset.sources import key_params
 from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.recipe import Dataset
-
-WHITE = "#ffffff"
 
 
 def made(**table: Any) -> Dataset:
     return Dataset.model_validate_json(
         json.dumps({"name": "one", "bucket_no_upscale": True, "bucket_reso_steps": 8, "min_bucket_reso": 8, **table})
     )
-
-
-def noise(width: int, height: int, channels: int = 3, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
-
-
-def silent(_done: int, _total: int, _note: str) -> None:
-    """Report nothing."""
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -136,16 +122,6 @@ def test_the_number_of_cores_and_the_name_of_the_folder_change_no_byte(
     assert len(trees[0]) == 3 * 3 * 2 + 3  # pictures and captions; dataset.toml, dataset.json, contact.webp
 
 
-def test_a_folder_of_charframework_is_another_one_when_its_repeats_change() -> None:
-    """Its name states them: 4_krnk. Elsewhere the place of the pictures is no part of what was asked."""
-    reading = {"reading": "charframework"}
-    four, eight, elsewhere = (
-        key_params(made(sources={"k": {"images": images, **reading}})) for images in ("a/4_krnk", "a/8_krnk", "b/4_krnk")
-    )
-    assert four == elsewhere != eight
-    assert key_params(made(sources={"k": {"images": "a"}})) == key_params(made(sources={"k": {"images": "b"}}))
-
-
 def test_nothing_is_written_when_nothing_has_changed(project_folder: Path) -> None:
     out = project_folder / "out"
     assert not build(made(**TABLE), project_folder, out, silent).unchanged
@@ -211,132 +187,6 @@ def test_truncated_pictures_fail_together_by_name(project_folder: Path) -> None:
     assert not (project_folder / "out" / "dataset.json").exists()
 
 
-def loaded(
-    image: Image.Image, tmp_path: Path, form: str = "PNG", background: str = WHITE, **options: Any
-) -> np.ndarray[Any, Any]:
-    path = tmp_path / f"picture.{form.lower()}"
-    image.save(path, form, **options)
-    return np.asarray(image_io.load(path, background))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
-    upright = noise(6, 4)
-    back = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[orientation]  # the transposition that undoes the tag
-    stored = Image.fromarray(upright)
-    stored = stored if back is None else stored.transpose(Image.Transpose(back))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    assert np.array_equal(loaded(stored, tmp_path, exif=exif), upright)
-    header = image_headers.read(tmp_path / "picture.png")
-    assert (header.width, header.height) == (6, 4)
-
-
-def test_alpha_shows_the_background(tmp_path: Path) -> None:
-    image = Image.new("RGBA", (4, 4), (200, 100, 0, 0))
-    image.putpixel((1, 1), (200, 100, 0, 255))
-    image.putpixel((2, 2), (0, 0, 0, 128))
-    for background, empty, half in ((WHITE, 255, 127), ("#000000", 0, 0)):
-        seen = loaded(image, tmp_path, background=background)
-        assert seen[0, 0].tolist() == [empty] * 3
-        assert seen[1, 1].tolist() == [200, 100, 0]
-        assert abs(int(seen[2, 2, 0]) - half) <= 1
-
-
-def test_palettes_grey_and_sixteen_bits(tmp_path: Path) -> None:
-    colors = Image.new("P", (2, 1))
-    colors.putpalette([255, 0, 0, 0, 0, 255])
-    colors.putpixel((1, 0), 1)
-    assert loaded(colors, tmp_path).tolist() == [[[255, 0, 0], [0, 0, 255]]]
-    assert loaded(colors, tmp_path, transparency=1, background="#00ff00").tolist() == [[[255, 0, 0], [0, 255, 0]]]
-    deep = Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16))
-    assert loaded(deep, tmp_path)[0, :, 0].tolist() == [0, 1, 128, 255]
-    assert image_headers.read(tmp_path / "picture.png").deep
-    assert loaded(Image.new("L", (1, 1), 77), tmp_path).tolist() == [[[77, 77, 77]]]
-    assert loaded(Image.new("1", (1, 1), 1), tmp_path).tolist() == [[[255, 255, 255]]]
-    with pytest.raises(image_headers.UnreadableError, match="floating-point"):
-        loaded(Image.new("F", (1, 1)), tmp_path, "TIFF")
-
-
-def test_sixteen_bit_colour_is_not_copied(tmp_path: Path) -> None:
-    """Pillow opens it as RGB; the trainer would, too, but other readers do not."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    row = b"\0" + struct.pack(">3H", 65535, 32896, 0)
-    data = (
-        chunk(b"IHDR", struct.pack(">2I5B", 1, 1, 16, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
-    )
-    path = tmp_path / "deep.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
-    header = image_headers.read(path)
-    assert header.deep
-    assert not header.plain
-    assert np.asarray(image_io.load(path, WHITE)).tolist() == [[[255, 128, 0]]]
-
-
-def test_icc_profiles_become_srgb(tmp_path: Path) -> None:
-    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    assert loaded(Image.new("RGB", (1, 1), (10, 200, 90)), tmp_path, icc_profile=lab).tolist() == [[[10, 200, 90]]]
-    swapped = _with_red_and_green_swapped(lab)
-    assert loaded(Image.new("RGB", (1, 1), (250, 0, 0)), tmp_path, icc_profile=swapped)[0, 0].tolist() == [0, 250, 0]
-    alpha = Image.new("RGBA", (1, 1), (250, 0, 0, 255))
-    assert loaded(alpha, tmp_path, icc_profile=swapped)[0, 0].tolist() == [0, 250, 0]
-    assert loaded(Image.new("RGB", (1, 1), (10, 200, 90)), tmp_path, icc_profile=b"broken").tolist() == [[[10, 200, 90]]]
-    assert not image_headers.read(tmp_path / "picture.png").plain
-
-
-def _with_red_and_green_swapped(profile: bytes) -> bytes:
-    """Return a profile in which what is called red is green: the two tags change names."""
-    count = int.from_bytes(profile[128:132], "big")
-    table = bytearray(profile)
-    names = {b"rXYZ": b"gXYZ", b"gXYZ": b"rXYZ"}
-    for index in range(count):
-        at = 132 + 12 * index
-        table[at : at + 4] = names.get(bytes(table[at : at + 4]), bytes(table[at : at + 4]))
-    return bytes(table)
-
-
-def test_cmyk_and_animations(tmp_path: Path) -> None:
-    assert loaded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), tmp_path, "JPEG")[0, 0, 0] > 200
-    first, second = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
-    seen = loaded(first, tmp_path, "WEBP", save_all=True, append_images=[second], lossless=True)
-    assert seen[0, 0].tolist() == [255, 0, 0]
-    assert image_headers.read(tmp_path / "picture.webp").animated
-
-
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 9), (7, 1), (33, 20), (96, 64)])
-def test_a_picture_is_written_as_it_is(tmp_path: Path, width: int, height: int) -> None:
-    image_io.save(Image.fromarray(noise(width, height)), tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as image:
-        image.verify()
-    with Image.open(tmp_path / "a.png") as image:
-        assert (image.mode, image.info) == ("RGB", {})
-        assert np.array_equal(np.asarray(image), noise(width, height))
-    assert image_headers.read(tmp_path / "a.png").plain
-
-
-@pytest.mark.parametrize("way", ["lanczos", "area"])
-def test_downscaling_averages_and_does_not_pick(way: str) -> None:
-    """A picture that drops pixels makes stripes out of a fine pattern; one that averages makes it even."""
-    stripes = np.zeros((120, 120, 3), np.uint8)
-    stripes[:, ::2] = 255
-    small = np.asarray(image_io.resized(Image.fromarray(stripes), (40, 40), way)).astype(int)
-    assert abs(small[:, 2:-2].mean() - 127.5) < 4
-    assert small[:, 2:-2].std() < 45
-
-
-def test_a_picture_too_large_to_be_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.new("1", (300, 300)).save(tmp_path / "f00.png")
-    for most in (80_000, 40_000):  # a warning above the limit, an error above twice of it
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
-        (tmp_path / "f00.png").touch()
-        image_headers._headers.clear()
-        with pytest.raises(image_headers.UnreadableError, match="million pixels"):
-            image_headers.read(tmp_path / "f00.png")
-
-
 def test_digests_of_what_is_copied(project_folder: Path) -> None:
     """A JPEG becomes a PNG with exactly the pixels that Pillow decodes."""
     source = Image.fromarray(noise(96, 80, seed=5))
@@ -347,51 +197,3 @@ def test_digests_of_what_is_copied(project_folder: Path) -> None:
     with Image.open(project_folder / "out/1_krnk/krnk girl_original/f02.png") as built, Image.open(data) as decoded:
         one, other = (hashlib.sha256(image.convert("RGB").tobytes()).hexdigest() for image in (built, decoded))
     assert one == other
-
-
-def test_broken_pictures_give_one_kind_of_error(tmp_path: Path) -> None:
-    """Random damage in headers and data: a picture is read, or it is said to be unreadable; nothing else is raised."""
-    dice = random.Random(3)  # noqa: S311
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    whole: list[tuple[str, bytes]] = []
-    for form, options in (
-        ("PNG", {"exif": exif}),
-        ("JPEG", {"exif": exif}),
-        ("JPEG", {"progressive": True}),
-        ("WEBP", {}),
-        ("BMP", {}),
-    ):
-        data = io.BytesIO()
-        Image.fromarray(noise(50, 40)).save(data, form, **options)
-        whole.append((form, data.getvalue()))
-    outcomes = set()
-    for _ in range(600):
-        form, data_of = dice.choice(whole)
-        damaged = bytearray(data_of)
-        for _ in range(dice.choice((1, 2, 8))):
-            damaged[dice.randrange(min(len(damaged), dice.choice((64, 400, len(damaged)))))] = dice.randrange(256)
-        if dice.random() < 0.3:
-            del damaged[dice.randrange(1, len(damaged)) :]
-        path = tmp_path / f"picture.{form.lower()}"
-        path.write_bytes(damaged)
-        image_headers._headers.clear()
-        try:
-            image_headers.read(path)
-            with image_io.without_warnings():
-                image_io.load(path, WHITE)
-            outcomes.add("read")
-        except image_headers.UnreadableError as error:
-            outcomes.add(str(error).split()[0])
-    assert {"read", "is", "cannot"} <= outcomes
-
-
-def test_a_program_in_a_picture_is_not_run(tmp_path: Path) -> None:
-    """Pillow hands EPS to Ghostscript, whatever the file is called."""
-    path = tmp_path / "f00.png"
-    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
-    with Image.open(path) as image:
-        assert image.format == "EPS"
-    for read in (image_headers.read, lambda one: image_io.load(one, WHITE)):
-        with pytest.raises(image_headers.UnreadableError):
-            read(path)

@@ -1,0 +1,36 @@
+"""Hashes of images and their cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.dataset import lint
+from orchestrator.dataset.lint import image_hash
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+from dataset_cases import SOURCE, VIEWS, face, made
+
+
+def test_a_second_check_decodes_nothing(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = lint.hash_cache(good)
+    table = made(sources={"krnk": SOURCE}, vocabulary=VIEWS)
+    first = lint.check(table, good, cache=cache).as_json()
+    seen: list[str] = []
+    real = image_hash.hash_image
+
+    def spy(path: Path) -> image_hash.ImageHash:
+        seen.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(image_hash, "hash_image", spy)
+    assert lint.check(table, good, cache=cache).as_json() == first
+    assert seen == []
+    face(70).save(good / "data" / "f01.png")
+    lint.check(table, good, cache=cache)
+    assert seen == ["f01.png"]
+    cache.put({"broken": [1, 2, 3, 4, 5]})
+    assert lint.check(table, good, cache=cache).errors() == []
+    assert len(seen) == 4

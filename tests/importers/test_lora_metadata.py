@@ -1,0 +1,96 @@
+"""Metadata of LoRA files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fakes
+from import_cases import dispositions, loaded
+from orchestrator.errors import RecipeError
+from orchestrator.importers import reader, to_recipe
+
+RECORDINGS = Path(__file__).resolve().parents[1] / "data" / "recordings"
+
+
+@pytest.mark.parametrize("name", ["lora3x3", "locon", "loha"])
+def test_metadata_of_the_real_trainer(tmp_path: Path, name: str) -> None:
+    recipe = loaded(to_recipe.recipe(reader.read(str(RECORDINGS / f"{name}.safetensors"))[0]), tmp_path)
+    assert (recipe.network.dim, recipe.network.conv_dim) == (1, 1)
+    assert recipe.network.family == {"lora3x3": "lora"}.get(name, name)
+    assert (recipe.training.seed, recipe.training.text_encoder_lr, recipe.training.save_precision) == (31337, 4.4e-5, "fp16")
+    source = recipe.dataset.sources["krnk"]
+    assert (source.trigger, source.class_tokens, source.repeats, source.flip) == ("krnk", "krnk girl", 4, True)
+
+
+def lora(path: Path, metadata: dict[str, str]) -> Path:
+    data = fakes.lora()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = metadata
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+    return path
+
+
+def test_metadata_of_a_resized_file_from_2023(tmp_path: Path) -> None:
+    metadata = {
+        "ss_network_module": "networks.lora", "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic",
+        "ss_network_args": '{"conv_dim": "128", "conv_alpha": "64"}', "ss_training_comment": "Dynamic resize with sv_ratio: 16.0 from 128; None",  # noqa: E501
+        "ss_optimizer": "bitsandbytes.optim.adamw.AdamW8bit(weight_decay=0.1,betas=(0.9, 0.99))", "ss_max_train_steps": "1000",
+        "ss_learning_rate": "0.0001", "ss_sd_model_name": "base.safetensors", "ss_new_sd_model_hash": "a" * 64,
+        "ss_resolution": "(512, 512)", "ss_batch_size_per_device": "2", "ss_enable_bucket": "True", "ss_color_aug": "False",
+        "ss_dataset_dirs": '{"4_krnk": {"n_repeats": 4, "img_count": 15}}', "ss_output_name": "krnk", "ss_gradient_checkpointing": "True",  # noqa: E501
+        "ss_full_fp16": "None", "ss_min_snr_gamma": "5.0", "ss_seed": "7", "ss_lr_scheduler": "constant", "ss_mixed_precision": "fp16",  # noqa: E501
+    }  # fmt: skip
+    imported = to_recipe.recipe(reader.read(str(lora(tmp_path / "krnk.safetensors", metadata)))[0])
+    recipe = loaded(imported, tmp_path)
+    assert recipe.resize is not None
+    assert (recipe.resize.sv_ratio, recipe.resize.new_rank, recipe.network.dim, recipe.network.alpha) == (16.0, 128, 128, 64)
+    assert (recipe.training.optimizer, recipe.training.optimizer_args) == (
+        "AdamW8bit",
+        {"weight_decay": 0.1, "betas": (0.9, 0.99)},
+    )
+    assert recipe.base.sha256 == "a" * 64
+    assert recipe.training.options == {"min_snr_gamma": 5.0}
+    assert recipe.dataset.sources["krnk"].repeats == 4
+    assert dispositions(imported)["network_alpha"] == "changed"
+
+
+def test_a_file_that_this_program_made_says_how(tmp_path: Path) -> None:
+    from orchestrator.models import blocks  # noqa: PLC0415
+
+    face = dict.fromkeys(blocks.names("sd1"), 1.0) | {"BASE": 0.0, "MID": 0.5}
+    done: list[dict[str, Any]] = [
+        {"operation": "merge", "block_weights": face, "preset": "X", "unmapped": 1.0, "zeroed": "prune"},
+        {"operation": "resize", "method": "sv_ratio", "param": 16.0, "new_rank": 8, "rank_rule": "2023", "zeroed": "keep"},
+    ]
+    metadata = {
+        "ss_network_module": "networks.lora", "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic",
+        "ss_network_args": '{"conv_dim": "8", "conv_alpha": "1"}', "ss_debiased_estimation": "True",
+        "ss_training_comment": "Dynamic resize with sv_ratio: 16.0 from 8; None", "orchestrator_provenance": json.dumps(done),
+    }  # fmt: skip
+    imported = to_recipe.recipe(reader.read(str(lora(tmp_path / "own.safetensors", metadata)))[0])
+    recipe = loaded(imported, tmp_path)
+    assert recipe.resize is not None
+    assert (recipe.resize.rank_rule, recipe.resize.sv_ratio, recipe.merge.zeroed) == ("2023", 16.0, "prune")
+    assert recipe.block_weights == tuple(face.values())
+    assert recipe.training.options == {"debiased_estimation_loss": True}
+    assert dispositions(imported)["block weights"] == "kept"
+
+
+@pytest.mark.parametrize("done", ['[{"operation": "merge", "block_weights": {"BASE": "x"}, "rank_rule": 3}]', "{", "[3]"])
+def test_a_provenance_of_nonsense_is_none(tmp_path: Path, done: str) -> None:
+    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": "8", "orchestrator_provenance": done}
+    imported = to_recipe.recipe(reader.read(str(lora(tmp_path / "x.safetensors", metadata)))[0])
+    assert loaded(imported, tmp_path).block_weights is None
+    assert dispositions(imported)["block weights"] == "lost"
+
+
+def test_a_file_without_metadata_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"has no ss_\* metadata"):
+        reader.read(str(lora(tmp_path / "x.safetensors", {"title": "x"})))

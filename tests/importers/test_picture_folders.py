@@ -1,0 +1,101 @@
+"""``dataset import``: folders of images become a [dataset] table."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.dataset.buckets import predict_batches
+from orchestrator.dataset.build import build
+from orchestrator.dataset.layout import make_layout
+from orchestrator.errors import RecipeError
+from orchestrator.importers import picture_folders
+
+if TYPE_CHECKING:
+    from pathlib import Path
+from dataset_cases import SOURCE, VIEWS, face, made
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    for index, name in enumerate(("f00", "f01", "f10")):
+        face(index).save(tmp_path / "data" / f"{name}.png")
+    return tmp_path
+
+
+def test_import_reads_what_people_have(good: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.mktemp("root")
+    table = made(sources={"krnk": {**SOURCE, "repeats": 4}}, vocabulary=VIEWS, sizes=[64])
+    build(table, good, root / "tree", lambda *_: None)
+    plain = make_layout(table, good)
+    text = picture_folders.describe(root / "tree" / "4_krnk", root)
+    read = tomllib.loads(text)["dataset"]
+    assert read == {
+        "name": "krnk",
+        "sources": {"krnk": {"images": "tree/4_krnk", "reading": "charframework", "captions": "files"}},
+    }
+    again = make_layout(made(**read), root)
+    assert again.problems == ()
+    assert predict_batches(again, made(**read)).images_x_repeats == predict_batches(plain, table).images_x_repeats
+    captions = [{one.name: one.caption for one in folder.images} for folder in again.folders]
+    assert captions == [{one.name: one.caption for one in folder.images} for folder in plain.folders]
+    kohya = root / "kohya"
+    (kohya / "10_sks girl").mkdir(parents=True)
+    (kohya / "rest").mkdir()
+    face(1).save(kohya / "10_sks girl" / "a.png")
+    face(2).save(kohya / "rest" / "b.png")
+    (kohya / "10_sks girl" / "a.caption").write_text("sks girl")
+    text = picture_folders.describe(kohya, root, "mine")
+    assert tomllib.loads(text)["dataset"] == {
+        "name": "mine",
+        "sources": {
+            "mine": {
+                "images": "kohya",
+                "reading": "kohya",
+                "captions": "files",
+                "caption_files": ".caption",
+                "trigger": "sks",
+                "class_tokens": "sks girl",
+            }
+        },
+    }
+    assert (
+        tomllib.loads(picture_folders.describe(good / "data", root))["dataset"]["sources"]["data"]["images"]
+        == (good / "data").as_posix()
+    )
+    gui = root / "gui"
+    for part, name in (("img", "10_sks girl"), ("img", "5_sks girl smile"), ("img", "loose"), ("reg", "1_girl")):
+        (gui / part / name).mkdir(parents=True)
+        face(3).save(gui / part / name / "a.png")
+    text = picture_folders.describe(gui, root)
+    assert "# loose is not read: it has no number of repeats; move it away, or name it 1_loose" in text
+    read = tomllib.loads(text)["dataset"]
+    assert read["sources"] == {
+        "sks": {"images": "gui/img", "reading": "kohya", "captions": "files", "trigger": "sks"},
+        "reg": {
+            "images": "gui/reg",
+            "reading": "kohya",
+            "captions": "files",
+            "regularization": True,
+            "class_tokens": "girl",
+        },
+    }
+    (gui / "img" / "loose" / "a.png").unlink()
+    plan = make_layout(made(**read), root)
+    assert plan.problems == ()
+    seen = [(folder.class_tokens, folder.repeats, folder.regularization) for folder in plan.folders]
+    assert seen == [("sks girl", 10, False), ("sks girl smile", 5, False), ("girl", 1, True)]
+    loose = root / "loose"
+    for name in ("mimi", "momo"):
+        (loose / name).mkdir(parents=True)
+        face(4).save(loose / name / "f00.png")
+    assert tomllib.loads(picture_folders.describe(loose, root))["dataset"]["sources"] == {
+        name: {"images": f"loose/{name}", "trigger": name, "class_tokens": name} for name in ("mimi", "momo")
+    }
+    (root / "nothing").mkdir()
+    for wrong in (root / "nothing", root / "nowhere"):
+        with pytest.raises(RecipeError):
+            picture_folders.describe(wrong, root)

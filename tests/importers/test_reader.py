@@ -1,0 +1,72 @@
+"""Files that are not settings, and the verb ``import``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from import_cases import GUI
+from orchestrator import cli
+from orchestrator.errors import RecipeError
+from orchestrator.importers import reader, to_recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1, 2]", '"x"', '{"LoRA_type": 3, "network_args": 4, "max_resolution": [], "seed": {}}']
+)
+def test_strange_files_never_crash(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text, "utf-8")
+    try:
+        imported = to_recipe.recipe(reader.read(str(path))[0])
+    except RecipeError as error:
+        assert error.problems  # noqa: PT017 - either is right: a recipe, or what is wrong
+    else:
+        assert imported.table["network"]["family"] == "lora"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.json", '{"a": 1}'),
+        ("x.json", "{}"),
+        ("x.toml", "a = 1\n"),
+        ("x.toml", 'extends = ["_base/face"]\n[network]\ndim = 1\n'),
+    ],
+)
+def test_a_file_without_a_known_setting_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(text, "utf-8")
+    monkeypatch.setattr(sys, "argv", ["orchestrator", "import", name])
+    assert cli.main() == 2
+    said = capsys.readouterr().err
+    assert f"{name}\n    holds no setting of " in said
+    assert "python -m orchestrator import --help" in said
+    assert not (tmp_path / "recipes").exists()
+
+
+def test_the_verb_writes_reports_and_never_overwrites(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings.json").write_text(json.dumps(GUI), "utf-8")
+    monkeypatch.setattr(sys, "argv", ["orchestrator", "import", "settings.json", "--name", "mimi"])
+    assert cli.main() == 0
+    said = capsys.readouterr().out
+    assert "lost     save_every_n_epochs" in said
+    assert "kept     network_dim -> network.dim" in said
+    assert (tmp_path / "recipes" / "mimi.toml").is_file()
+    assert cli.main() == 2
+    assert "exists already" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["orchestrator", "import", "settings.json", "--name", "mimi2", "--json"])
+    assert cli.main() == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["recipes"][0]["name"] == "mimi2"
