@@ -21,7 +21,7 @@ from dataset_cases import face
 
 @pytest.fixture
 def run(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Return a function that runs ``dataset …`` in a project of its own with the demo's recipes and pictures."""
+    """Return a function that runs ``dataset …`` in a project of its own with the demo's recipes and images."""
     for name in ("recipes", "data/krnk", "data/others"):
         shutil.copytree(project / name, tmp_path / "project" / name)
     monkeypatch.setenv("KRNK_PROJECT", str(tmp_path / "project"))
@@ -51,7 +51,7 @@ def test_the_verbs(run: Any, tmp_path: Path) -> None:
     assert isinstance(run("import", folder, "--output", str(target)).exception, RecipeError)
 
 
-def test_check_ends_with_3_when_something_would_stop_it(run: Any, tmp_path: Path) -> None:
+def test_check_exits_with_3_after_an_error(run: Any, tmp_path: Path) -> None:
     recipe = tmp_path / "project" / "mine.toml"
     recipe.write_text(
         'extends = ["_base/release-2023-03", "_algorithms/locon", "_subjects/krnk"]\nsummary = "s"\n'
@@ -62,7 +62,7 @@ def test_check_ends_with_3_when_something_would_stop_it(run: Any, tmp_path: Path
     assert "no folder no" in result.stdout
 
 
-def test_a_strangers_recipe_reads_no_folder_outside_the_project(run: Any, tmp_path: Path) -> None:
+def test_a_recipe_reads_no_folder_outside_the_project(run: Any, tmp_path: Path) -> None:
     (tmp_path / "private").mkdir()
     face(1).save(tmp_path / "private" / "f00.png")
     recipe = tmp_path / "project" / "mine.toml"

@@ -44,7 +44,7 @@ def test_without_upscaling(size: tuple[int, int], bucket: tuple[int, int], resiz
     assert rules(bucket_no_upscale=True).fit(size) == Fit(bucket, resized)
 
 
-def test_pictures_the_trainer_cannot_take() -> None:
+def test_images_without_a_bucket() -> None:
     assert rules(bucket_no_upscale=True).fit((63, 512)) is None
     assert rules(bucket_no_upscale=True).fit((10000, 60)) is None
     assert rules(bucket_no_upscale=True).fit((64, 64)) == Fit((64, 64), (64, 64))
@@ -94,7 +94,7 @@ def test_the_banner_by_hand(tmp_path: Path) -> None:
     ("repeats", "regular", "used"),
     [(4, [(1, 3)], [3, 3, 2]), (1, [(1, 3)], [1, 1]), (2, [(3, 3)], [3, 3]), (5, [(2, 1), (1, 1)], [6, 4])],
 )
-def test_regularization_pictures_fill_up_to_the_subject(
+def test_regularization_images_are_repeated_up_to_the_subject(
     tmp_path: Path, repeats: int, regular: list[tuple[int, int]], used: list[int]
 ) -> None:
     """In turn: the first round with their own repeats, then one each, until there are as many as of the subject."""
@@ -117,7 +117,7 @@ def test_regularization_pictures_fill_up_to_the_subject(
     assert counted == used
 
 
-def test_regularization_pictures_without_a_subject_in_their_class_are_left_out(tmp_path: Path) -> None:
+def test_regularization_images_without_a_subject_in_their_class_are_dropped(tmp_path: Path) -> None:
     table = {
         "sources": {
             "a": {"images": "a", "captions": "fixed", "trigger": "a"},
@@ -138,7 +138,7 @@ def test_regularization_pictures_without_a_subject_in_their_class_are_left_out(t
         ({"bucket_no_upscale": True}, "a/001.png"),
     ],
 )
-def test_preflight_says_where_the_trainer_would_stop(tmp_path: Path, table: dict[str, Any], where: str) -> None:
+def test_problems_name_the_settings_that_stop_the_trainer(tmp_path: Path, table: dict[str, Any], where: str) -> None:
     source = {"images": "a", "captions": "fixed", "trigger": "a"}
     dataset, plan = laid_out(tmp_path, {"sources": {"a": source}, **table}, {"a": [(128, 128), (40, 128)]})
     assert where in [problem.where for problem in dataset_problems(plan, dataset, tmp_path)]
@@ -161,7 +161,7 @@ def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathF
     dataset, plan = laid_out(folder, drawn.table, drawn.sizes)
     prediction = predict_batches(plan, dataset)
     if prediction.unbucketed:
-        return  # both stop; what for is said by preflight
+        return  # both stop, and preflight reports the reason
     write_tree(folder, dataset, plan)
     groups = images.find(dataset_config.read(folder / "absolute.toml", ".txt"))
     assert sum(group.count() for group in groups) == prediction.images_x_repeats
@@ -177,13 +177,13 @@ def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathF
 
 
 def write_tree(folder: Path, dataset: Dataset, plan: Layout) -> None:
-    """Write the folders with empty pictures of the right sizes, and the trainer's TOML."""
+    """Write the folders with empty images of the right sizes, and the trainer's TOML."""
     out = folder / "out"
     for one in plan.folders:
         (out / one.path).mkdir(parents=True)
-        for picture in one.images:
-            Image.new("1", picture.size).save(out / one.path / picture.name)
-            (out / one.path / picture.name).with_suffix(".txt").write_text("words\n")
+        for image in one.images:
+            Image.new("1", image.size).save(out / one.path / image.name)
+            (out / one.path / image.name).with_suffix(".txt").write_text("words\n")
     (out / "dataset.toml").write_text(sd_scripts_toml.text(plan, dataset))
     (folder / "absolute.toml").write_text(absolute_config(out))
 

@@ -33,14 +33,14 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_the_most_that_a_build_takes_is_known_before(project_folder: Path) -> None:
-    said = disk_bytes(make_layout(made(**TABLE), project_folder))
+def test_disk_bytes_is_an_upper_bound(project_folder: Path) -> None:
+    bound = disk_bytes(make_layout(made(**TABLE), project_folder))
     build(made(**TABLE), project_folder, project_folder / "out", silent)
     folders = [path for path in (project_folder / "out").rglob("*") if path.suffix in {".png", ".txt"}]
-    pictures = sum(path.stat().st_size for path in folders if path.suffix == ".png")
+    images = sum(path.stat().st_size for path in folders if path.suffix == ".png")
     blocks = sum(-(-path.stat().st_size // 4096) * 4096 for path in folders)
     assert len(folders) == 2 * 3 * 3
-    assert pictures < blocks <= said < 2 * pictures + len(folders) * 4096, "noise takes about what is said"
+    assert images < blocks <= bound < 2 * images + len(folders) * 4096, "noise takes about the bound"
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_the_number_of_cores_and_the_name_of_the_folder_change_no_byte(
         build(table, project_folder, project_folder / f"out{cores}", silent)
         trees.append(tree(project_folder / f"out{cores}"))
     assert trees[0] == trees[1] == trees[2]
-    assert len(trees[0]) == 3 * 3 * 2 + 3  # pictures and captions; dataset.toml, dataset.json, contact.webp
+    assert len(trees[0]) == 3 * 3 * 2 + 3  # images and captions; dataset.toml, dataset.json, contact.webp
 
 
 def test_nothing_is_written_when_nothing_has_changed(project_folder: Path) -> None:
@@ -162,12 +162,12 @@ def test_an_interrupted_build_is_not_taken_for_done(project_folder: Path) -> Non
 def test_a_layout_with_problems_writes_nothing(project_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (project_folder / "data/portrait.png").write_bytes((project_folder / "data/f00.png").read_bytes())
     request = project_folder / "request.json"
-    asked = {
+    values = {
         "dataset": made(**TABLE).model_dump(mode="json"),
         "root": str(project_folder),
         "output": str(project_folder / "out"),
     }
-    request.write_text(json.dumps(asked))
+    request.write_text(json.dumps(values))
     assert main(["build", str(request)]) == RecipeError.exit_code
     assert "data/portrait.png" in capsys.readouterr().err
     assert not (project_folder / "out").exists()
@@ -177,7 +177,7 @@ def test_a_layout_with_problems_writes_nothing(project_folder: Path, capsys: pyt
     assert main(["bild"]) == RecipeError.exit_code
 
 
-def test_truncated_pictures_fail_together_by_name(project_folder: Path) -> None:
+def test_every_truncated_image_is_reported(project_folder: Path) -> None:
     for name in ("f00", "f04"):
         path = project_folder / "data" / f"{name}.png"
         path.write_bytes(path.read_bytes()[:-4000])

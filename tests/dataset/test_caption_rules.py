@@ -12,45 +12,45 @@ from orchestrator.recipe import Training
 
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import SOURCE, VIEWS, check, face, made, said
+from dataset_cases import SOURCE, VIEWS, check, face, made, texts_of
 
 
 def test_captions(good: Path) -> None:
     texts = {"f00": "krnk, a cat", "f01": "a dog", "f10": "krnk, " + "word, " * 40}
     for name, text in texts.items():
         (good / "data" / f"{name}.txt").write_text(f"{text}\nsecond line\n" if name == "f00" else text)
-    (good / "data" / "f07.txt").write_text("nobody")
-    found = said(check(good, source={"captions": "files"}))
-    assert 'data/f01.png: its caption lacks the trigger word "krnk"' in found
-    assert "data/f00.txt: has several lines; only the first is trained" in found
-    assert "data/f07.txt: is a caption without an image of that name" in found
-    assert [text for text in found if "data/f10.png" in text] == [
+    (good / "data" / "f07.txt").write_text("unused")
+    findings = texts_of(check(good, source={"captions": "files"}))
+    assert 'data/f01.png: its caption lacks the trigger word "krnk"' in findings
+    assert "data/f00.txt: has several lines; only the first is trained" in findings
+    assert "data/f07.txt: is a caption without an image of that name" in findings
+    assert [text for text in findings if "data/f10.png" in text] == [
         f"data/f10.png: its caption has {2 + 80 + 1} tokens; those after the 75th are cut off"
     ]
     (good / "data" / "f01.txt").write_text("")
     broken = check(good, source={"captions": "files"})
-    assert "data/f01.txt: has an empty first line, the only one that is read" in said(broken, Level.ERROR)
-    assert [text for text in said(broken) if "without an image" in text] == [
+    assert "data/f01.txt: has an empty first line, the only one that is read" in texts_of(broken, Level.ERROR)
+    assert [text for text in texts_of(broken) if "without an image" in text] == [
         "data/f07.txt: is a caption without an image of that name"
     ]
     empty = check(good, source={"captions": "fixed", "trigger": "", "class_tokens": "girl"})
-    assert said(empty, Level.ERROR) == [f"data/{name}.png: has an empty caption" for name in ("f00", "f01", "f10")]
+    assert texts_of(empty, Level.ERROR) == [f"data/{name}.png: has an empty caption" for name in ("f00", "f01", "f10")]
 
 
-def test_kohya_pictures_without_captions_are_named(tmp_path: Path) -> None:
+def test_kohya_images_without_captions_are_reported(tmp_path: Path) -> None:
     (tmp_path / "data" / "2_sks girl").mkdir(parents=True)
     face(1).save(tmp_path / "data" / "2_sks girl" / "a.png")
-    found = said(check(tmp_path, source={"reading": "kohya", "captions": "files", "class_tokens": "", "trigger": ""}))
-    assert 'data/2_sks girl/a.png: has no caption; the trainer uses "sks girl"' in found
+    findings = texts_of(check(tmp_path, source={"reading": "kohya", "captions": "files", "class_tokens": "", "trigger": ""}))
+    assert 'data/2_sks girl/a.png: has no caption; the trainer uses "sks girl"' in findings
 
 
-def test_trigger_words_that_collide_or_mean_something(good: Path) -> None:
+def test_trigger_words_that_collide_or_are_common(good: Path) -> None:
     table = {"a": {**SOURCE, "trigger": "cat"}, "b": {**SOURCE, "images": "more", "trigger": "catkin girl"}}
     (good / "more").mkdir()
     face(30).save(good / "more" / "f00.png")
     report = lint.check(made(sources=table, vocabulary=VIEWS), good)
-    assert any(text.startswith('dataset.sources.a.trigger: "cat" is a single token of CLIP') for text in said(report))
-    notes = said(report, Level.NOTE)
+    assert any(text.startswith('dataset.sources.a.trigger: "cat" is a single token of CLIP') for text in texts_of(report))
+    notes = texts_of(report, Level.NOTE)
     assert any('"cat" (cat) is the beginning of "catkin girl"' in text for text in notes)
     assert any('"catkin girl" reads cat|kin|girl and ends in the common word "girl"' in text for text in notes)
 
@@ -66,18 +66,18 @@ def test_trigger_words_that_collide_or_mean_something(good: Path) -> None:
         ("Krnk, krnk", Level.WARNING, '"Krnk" and "krnk" are the same to CLIP, which ignores capitals'),
     ],
 )
-def test_what_a_trigger_is_to_the_text_encoder(good: Path, trigger: str, level: Level | None, expected: str) -> None:
+def test_tokens_of_a_trigger_word(good: Path, trigger: str, level: Level | None, expected: str) -> None:
     report = check(good, source={"trigger": trigger})
     about = [one for one in report.findings if one.where == "dataset.sources.krnk.trigger"]
     assert [(one.level, one.what) for one in about][:1] == ([(level, expected)] if level else [])
 
 
-def test_the_recipes_own_token_limit_counts(good: Path) -> None:
+def test_the_token_limit_of_the_recipe_is_used(good: Path) -> None:
     for length, most in ((100, 150), (160, 225), (230, None)):
         table = made(sources={"krnk": {**SOURCE, "captions": "fixed", "tags": ["a"] * (length // 2)}}, vocabulary=VIEWS)
         for own in (75, 150, 225):
             training = Training(steps=1, optimizer="AdamW", seed=1, options={"max_token_length": own})
-            found = [one for one in lint.check(table, good, training).findings if "tokens" in one.what]
-            assert bool(found) == (length + 1 > own)
+            findings = [one for one in lint.check(table, good, training).findings if "tokens" in one.what]
+            assert bool(findings) == (length + 1 > own)
             hint = f"training.options.max_token_length = {most} is long enough" if most else "225 is the limit"
-            assert {one.hint for one in found} <= {hint}
+            assert {one.hint for one in findings} <= {hint}

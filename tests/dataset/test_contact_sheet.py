@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 from dataset_cases import check
 
 
-def test_the_contact_sheet_shows_what_the_trainer_sees(good: Path) -> None:
+def test_the_contact_sheet_shows_the_training_images(good: Path) -> None:
     report = check(good, sizes=[64], batch_size={"default": 2}, flip_aug=True)
     page = contact_sheet.page(report)
     assert page.count("<li title=") == page.count('<i role="img"') == 6

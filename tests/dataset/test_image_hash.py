@@ -18,19 +18,19 @@ def test_a_second_check_decodes_nothing(good: Path, monkeypatch: pytest.MonkeyPa
     cache = lint.hash_cache(good)
     table = made(sources={"krnk": SOURCE}, vocabulary=VIEWS)
     first = lint.check(table, good, cache=cache).as_json()
-    seen: list[str] = []
+    decoded: list[str] = []
     real = image_hash.hash_image
 
     def spy(path: Path) -> image_hash.ImageHash:
-        seen.append(path.name)
+        decoded.append(path.name)
         return real(path)
 
     monkeypatch.setattr(image_hash, "hash_image", spy)
     assert lint.check(table, good, cache=cache).as_json() == first
-    assert seen == []
+    assert decoded == []
     face(70).save(good / "data" / "f01.png")
     lint.check(table, good, cache=cache)
-    assert seen == ["f01.png"]
+    assert decoded == ["f01.png"]
     cache.put({"broken": [1, 2, 3, 4, 5]})
     assert lint.check(table, good, cache=cache).errors() == []
-    assert len(seen) == 4
+    assert len(decoded) == 4

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WHITE = "#ffffff"
 
 
-def test_a_picture_too_large_to_be_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_with_too_many_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("1", (300, 300)).save(tmp_path / "f00.png")
     for most in (80_000, 40_000):  # a warning above the limit, an error above twice of it
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", most)
@@ -28,8 +28,8 @@ def test_a_picture_too_large_to_be_true(tmp_path: Path, monkeypatch: pytest.Monk
             image_headers.read(tmp_path / "f00.png")
 
 
-def test_broken_pictures_give_one_kind_of_error(tmp_path: Path) -> None:
-    """Random damage in headers and data: a picture is read, or it is said to be unreadable; nothing else is raised."""
+def test_broken_images_raise_one_error_type(tmp_path: Path) -> None:
+    """Damage headers and data at random: reading succeeds or raises UnreadableError."""
     dice = random.Random(3)  # noqa: S311
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -52,7 +52,7 @@ def test_broken_pictures_give_one_kind_of_error(tmp_path: Path) -> None:
             damaged[dice.randrange(min(len(damaged), dice.choice((64, 400, len(damaged)))))] = dice.randrange(256)
         if dice.random() < 0.3:
             del damaged[dice.randrange(1, len(damaged)) :]
-        path = tmp_path / f"picture.{form.lower()}"
+        path = tmp_path / f"image.{form.lower()}"
         path.write_bytes(damaged)
         image_headers._headers.clear()
         try:
@@ -65,7 +65,7 @@ def test_broken_pictures_give_one_kind_of_error(tmp_path: Path) -> None:
     assert {"read", "is", "cannot"} <= outcomes
 
 
-def test_a_program_in_a_picture_is_not_run(tmp_path: Path) -> None:
+def test_a_program_in_an_image_is_not_run(tmp_path: Path) -> None:
     """Pillow hands EPS to Ghostscript, whatever the file is called."""
     path = tmp_path / "f00.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")

@@ -22,7 +22,7 @@ WHITE = "#ffffff"
 def loaded(
     image: Image.Image, tmp_path: Path, form: str = "PNG", background: str = WHITE, **options: Any
 ) -> np.ndarray[Any, Any]:
-    path = tmp_path / f"picture.{form.lower()}"
+    path = tmp_path / f"image.{form.lower()}"
     image.save(path, form, **options)
     return np.asarray(image_io.load(path, background))
 
@@ -36,7 +36,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     assert np.array_equal(loaded(stored, tmp_path, exif=exif), upright)
-    header = image_headers.read(tmp_path / "picture.png")
+    header = image_headers.read(tmp_path / "image.png")
     assert (header.width, header.height) == (6, 4)
 
 
@@ -45,10 +45,10 @@ def test_alpha_shows_the_background(tmp_path: Path) -> None:
     image.putpixel((1, 1), (200, 100, 0, 255))
     image.putpixel((2, 2), (0, 0, 0, 128))
     for background, empty, half in ((WHITE, 255, 127), ("#000000", 0, 0)):
-        seen = loaded(image, tmp_path, background=background)
-        assert seen[0, 0].tolist() == [empty] * 3
-        assert seen[1, 1].tolist() == [200, 100, 0]
-        assert abs(int(seen[2, 2, 0]) - half) <= 1
+        pixels = loaded(image, tmp_path, background=background)
+        assert pixels[0, 0].tolist() == [empty] * 3
+        assert pixels[1, 1].tolist() == [200, 100, 0]
+        assert abs(int(pixels[2, 2, 0]) - half) <= 1
 
 
 def test_palettes_grey_and_sixteen_bits(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_palettes_grey_and_sixteen_bits(tmp_path: Path) -> None:
     assert loaded(colors, tmp_path, transparency=1, background="#00ff00").tolist() == [[[255, 0, 0], [0, 255, 0]]]
     deep = Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16))
     assert loaded(deep, tmp_path)[0, :, 0].tolist() == [0, 1, 128, 255]
-    assert image_headers.read(tmp_path / "picture.png").deep
+    assert image_headers.read(tmp_path / "image.png").deep
     assert loaded(Image.new("L", (1, 1), 77), tmp_path).tolist() == [[[77, 77, 77]]]
     assert loaded(Image.new("1", (1, 1), 1), tmp_path).tolist() == [[[255, 255, 255]]]
     with pytest.raises(image_headers.UnreadableError, match="floating-point"):
@@ -92,7 +92,7 @@ def test_icc_profiles_become_srgb(tmp_path: Path) -> None:
     alpha = Image.new("RGBA", (1, 1), (250, 0, 0, 255))
     assert loaded(alpha, tmp_path, icc_profile=swapped)[0, 0].tolist() == [0, 250, 0]
     assert loaded(Image.new("RGB", (1, 1), (10, 200, 90)), tmp_path, icc_profile=b"broken").tolist() == [[[10, 200, 90]]]
-    assert not image_headers.read(tmp_path / "picture.png").plain
+    assert not image_headers.read(tmp_path / "image.png").plain
 
 
 def _with_red_and_green_swapped(profile: bytes) -> bytes:
@@ -109,13 +109,13 @@ def _with_red_and_green_swapped(profile: bytes) -> bytes:
 def test_cmyk_and_animations(tmp_path: Path) -> None:
     assert loaded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), tmp_path, "JPEG")[0, 0, 0] > 200
     first, second = Image.new("RGB", (4, 4), "red"), Image.new("RGB", (4, 4), "blue")
-    seen = loaded(first, tmp_path, "WEBP", save_all=True, append_images=[second], lossless=True)
-    assert seen[0, 0].tolist() == [255, 0, 0]
-    assert image_headers.read(tmp_path / "picture.webp").animated
+    pixels = loaded(first, tmp_path, "WEBP", save_all=True, append_images=[second], lossless=True)
+    assert pixels[0, 0].tolist() == [255, 0, 0]
+    assert image_headers.read(tmp_path / "image.webp").animated
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 9), (7, 1), (33, 20), (96, 64)])
-def test_a_picture_is_written_as_it_is(tmp_path: Path, width: int, height: int) -> None:
+def test_saved_pixels_are_unchanged(tmp_path: Path, width: int, height: int) -> None:
     image_io.save(Image.fromarray(noise(width, height)), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         image.verify()
@@ -127,7 +127,7 @@ def test_a_picture_is_written_as_it_is(tmp_path: Path, width: int, height: int) 
 
 @pytest.mark.parametrize("way", ["lanczos", "area"])
 def test_downscaling_averages_and_does_not_pick(way: str) -> None:
-    """A picture that drops pixels makes stripes out of a fine pattern; one that averages makes it even."""
+    """Dropped pixels would make stripes of a fine pattern. Averaging makes it even."""
     stripes = np.zeros((120, 120, 3), np.uint8)
     stripes[:, ::2] = 255
     small = np.asarray(image_io.resized(Image.fromarray(stripes), (40, 40), way)).astype(int)

@@ -58,7 +58,7 @@ def test_sizes_never_enlarge_and_never_train_one_size_twice(tmp_path: Path) -> N
     assert [one.size for folder in exact.folders for one in folder.images] == [(128, 64), (128, 200)]
 
 
-def test_folders_of_charframework_and_kohya_are_read_as_they_are(tmp_path: Path) -> None:
+def test_folders_of_charframework_and_kohya_are_read_unchanged(tmp_path: Path) -> None:
     for size, flip in ((128, ""), (256, "_noflip")):
         draw(tmp_path / "4_krnk" / f"krnk girl, choker{flip}_f{size:04d}" / "f00.png", (size, size))
     source = {"images": "4_krnk", "reading": "charframework"}
@@ -86,7 +86,7 @@ def test_every_problem_at_once_with_file_names(tmp_path: Path) -> None:
     draw(data / "f00.png")
     draw(data / "F00.jpg")
     draw(data / "portrait.png")
-    (data / "f01.png").write_bytes(b"not a picture")
+    (data / "f01.png").write_bytes(b"not an image")
     (data / "f02.png").write_bytes((data / "f00.png").read_bytes()[:20])
     (data / "f03.png").symlink_to(data / "moved away.png")
     draw(tmp_path / "texts" / "a.png")
@@ -99,18 +99,18 @@ def test_every_problem_at_once_with_file_names(tmp_path: Path) -> None:
         "none": {"images": "nowhere"},
         "empty": {"images": "nothing/*.png"},
     }
-    said = {problem.where: problem.what for problem in make_layout(described(sources=table), tmp_path).problems}
-    assert "has the same name as data/F00.jpg" in said["data/f00.png"]
-    assert "states no view" in said["data/portrait.png"]
-    assert "not an image" in said["data/f01.png"]
-    assert "broken" in said["data/f02.png"] or "not an image" in said["data/f02.png"]
-    assert "cannot be read" in said["data/f03.png"]
-    assert "dataset.sources.krnk contains, too" in said["dataset.sources.again.images"]
-    assert "no such file" in said["texts/a.txt"]
-    assert "not UTF-8" in said["texts/b.txt"]
-    assert "empty first line" in said["texts/c.txt"]
-    assert said["dataset.sources.none.images"] == "no folder nowhere"
-    assert "no images" in said["dataset.sources.empty.images"]
+    problems = {problem.where: problem.what for problem in make_layout(described(sources=table), tmp_path).problems}
+    assert "has the same name as data/F00.jpg" in problems["data/f00.png"]
+    assert "states no view" in problems["data/portrait.png"]
+    assert "not an image" in problems["data/f01.png"]
+    assert "broken" in problems["data/f02.png"] or "not an image" in problems["data/f02.png"]
+    assert "cannot be read" in problems["data/f03.png"]
+    assert "dataset.sources.krnk contains, too" in problems["dataset.sources.again.images"]
+    assert "no such file" in problems["texts/a.txt"]
+    assert "not UTF-8" in problems["texts/b.txt"]
+    assert "empty first line" in problems["texts/c.txt"]
+    assert problems["dataset.sources.none.images"] == "no folder nowhere"
+    assert "no images" in problems["dataset.sources.empty.images"]
 
 
 def test_the_release_has_the_folders_of_its_author(project: Path) -> None:

@@ -24,5 +24,5 @@ def test_the_release_has_no_warning(project: Path) -> None:
     recipe = loader.recipe(project / "recipes", "krnk-loha").recipe
     report = lint.check(recipe.dataset, project, recipe.training)
     assert [one for one in report.findings if one.level is not Level.NOTE] == []
-    seen = report.as_json()
-    assert (seen["images_x_repeats"], seen["batches_per_epoch"], seen["epochs"], seen["steps"]) == (360, 210, 5, 1000)
+    table = report.as_json()
+    assert (table["images_x_repeats"], table["batches_per_epoch"], table["epochs"], table["steps"]) == (360, 210, 5, 1000)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 from dataset_cases import described, draw
 
 
-def test_the_toml_is_what_sd_scripts_takes(tmp_path: Path) -> None:
+def test_dataset_toml_for_sd_scripts(tmp_path: Path) -> None:
     for name, size in (("f00", 64), ("f01", 300)):
         draw(tmp_path / "data" / f"{name}.png", (size, size))
         draw(tmp_path / "reg" / f"{name}.png", (size, size))

@@ -46,16 +46,16 @@ def test_charframework_trains_what_the_release_trains(project: Path) -> None:
         assert theirs["training"][key] == getattr(ours.training, key)
 
 
-def test_a_batch_file_gives_a_recipe_a_line(tmp_path: Path) -> None:
+def test_a_batch_file_gives_one_recipe_per_line(tmp_path: Path) -> None:
     path = tmp_path / "Learn.bat"
     path.write_bytes(
         f"@echo off\r\nrem call LoRA nonsense\r\n{LINE}\r\n{LINE.replace('Lora3x3', 'Locon')} 顔.safetensors\r\n".encode(
             "cp932"
         )
     )
-    found = [to_recipe.recipe(one) for one in reader.read(str(path))]
-    assert [one.name for one in found] == ["krnk-lora3x3", "krnk-locon"]
-    assert found[1].table["network"]["weights"] == "顔.safetensors"
+    recipes = [to_recipe.recipe(settings) for settings in reader.read(str(path))]
+    assert [recipe.name for recipe in recipes] == ["krnk-lora3x3", "krnk-locon"]
+    assert recipes[1].table["network"]["weights"] == "顔.safetensors"
 
 
 def test_a_bad_line_is_named(tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ def test_kohya_ss(tmp_path: Path) -> None:
     assert recipe.dataset.batch_size == {"default": 3}
     source = recipe.dataset.sources["img"]
     assert (source.images, source.reading) == ("D:/train/img", "kohya")
-    said = dispositions(imported)
-    assert said["stop_text_encoder_training"] == "lost"
-    assert said["save_every_n_epochs"] == "lost"
-    assert said["seed"] == "changed"
-    assert said["max_grad_norm"] == "changed"
+    outcomes = dispositions(imported)
+    assert outcomes["stop_text_encoder_training"] == "lost"
+    assert outcomes["save_every_n_epochs"] == "lost"
+    assert outcomes["seed"] == "changed"
+    assert outcomes["max_grad_norm"] == "changed"
 
 
-def test_epochs_become_steps_where_pictures_can_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epochs_become_steps_if_images_can_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "img" / "5_mimi").mkdir(parents=True)
     for index in range(6):
@@ -60,9 +60,9 @@ def test_every_setting_of_kohya_ss_is_in_the_list(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps({**GUI, **more, "pretrained_model_name_or_path": "a/hub-name"}), "utf-8")
     imported = to_recipe.recipe(reader.read(str(tmp_path / "a.json"))[0])
     assert loaded(imported, tmp_path).training.options["vae_batch_size"] == 4
-    said = dispositions(imported)
-    assert (said["sample_prompts"], said["sample_every_n_epochs"], said["save_state"]) == ("lost", "lost", "lost")
-    assert (said["vae_batch_size"], said["loss_type"], said["log_with"]) == ("kept", "kept", "kept")
-    assert (said["output_dir"], said["output_name"]) == ("changed", "changed")
-    assert said["model_list, num_processes, unit, factor"] == "lost"
+    outcomes = dispositions(imported)
+    assert (outcomes["sample_prompts"], outcomes["sample_every_n_epochs"], outcomes["save_state"]) == ("lost", "lost", "lost")
+    assert (outcomes["vae_batch_size"], outcomes["loss_type"], outcomes["log_with"]) == ("kept", "kept", "kept")
+    assert (outcomes["output_dir"], outcomes["output_name"]) == ("changed", "changed")
+    assert outcomes["model_list, num_processes, unit, factor"] == "lost"
     assert [note.disposition for note in imported.notes if note.where == "base.checkpoint"] == [Disposition.CHANGED]

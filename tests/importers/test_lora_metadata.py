@@ -61,7 +61,7 @@ def test_metadata_of_a_resized_file_from_2023(tmp_path: Path) -> None:
     assert dispositions(imported)["network_alpha"] == "changed"
 
 
-def test_a_file_that_this_program_made_says_how(tmp_path: Path) -> None:
+def test_provenance_of_this_program_becomes_merge_and_resize(tmp_path: Path) -> None:
     from orchestrator.models import blocks  # noqa: PLC0415
 
     face = dict.fromkeys(blocks.names("sd1"), 1.0) | {"BASE": 0.0, "MID": 0.5}
@@ -84,13 +84,13 @@ def test_a_file_that_this_program_made_says_how(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("done", ['[{"operation": "merge", "block_weights": {"BASE": "x"}, "rank_rule": 3}]', "{", "[3]"])
-def test_a_provenance_of_nonsense_is_none(tmp_path: Path, done: str) -> None:
+def test_malformed_provenance_is_ignored(tmp_path: Path, done: str) -> None:
     metadata = {"ss_network_module": "networks.lora", "ss_network_dim": "8", "orchestrator_provenance": done}
     imported = to_recipe.recipe(reader.read(str(lora(tmp_path / "x.safetensors", metadata)))[0])
     assert loaded(imported, tmp_path).block_weights is None
     assert dispositions(imported)["block weights"] == "lost"
 
 
-def test_a_file_without_metadata_says_so(tmp_path: Path) -> None:
+def test_a_file_without_metadata_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"has no ss_\* metadata"):
         reader.read(str(lora(tmp_path / "x.safetensors", {"title": "x"})))

@@ -1,4 +1,4 @@
-"""From a folder of pictures to recipes that load."""
+"""Recipes of a new subject, from folders of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from orchestrator.importers.new_subject import NewSubject
 from orchestrator.recipe import loader
 
 
-def pictures(folder: Path, names: list[str], size: tuple[int, int] = (96, 96)) -> Path:
+def draw_images(folder: Path, names: list[str], size: tuple[int, int] = (96, 96)) -> Path:
     folder.mkdir(parents=True)
     for index, name in enumerate(names):
         Image.new("RGB", size, (20 * index % 255, 60, 90)).save(folder / f"{name}.png")
@@ -44,10 +44,10 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_from_an_empty_folder_to_a_plan_in_two_commands(
     empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures(empty / "pictures", VIEWS)
+    draw_images(empty / "pictures", VIEWS)
     assert call(monkeypatch, "new", "mimi", "--images", "pictures", "--yes") == 0
-    said = capsys.readouterr().out
-    assert "python -m orchestrator run mimi-lora3x3 --profile demo" in said
+    output = capsys.readouterr().out
+    assert "python -m orchestrator run mimi-lora3x3 --profile demo" in output
     assert call(monkeypatch, "plan", "mimi-lora3x3", "--profile", "demo", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert [step["kind"] for step in plan["recipes"][0]["steps"]] == [
@@ -62,7 +62,7 @@ def test_from_an_empty_folder_to_a_plan_in_two_commands(
 
 
 def test_a_face_follows_the_release(empty: Path) -> None:
-    pictures(empty / "a", VIEWS, (768, 768))
+    draw_images(empty / "a", VIEWS, (768, 768))
     made = new_subject.generate(NewSubject("mimi", (empty / "a",)), empty)
     new_subject.write(made, empty)
     recipe = loader.recipe(empty / "recipes", "mimi-locon").recipe
@@ -74,10 +74,10 @@ def test_a_face_follows_the_release(empty: Path) -> None:
     assert recipe.release.collection == "mimi"
 
 
-def test_bodies_and_groups_are_seen(empty: Path) -> None:
-    face = pictures(empty / "face", VIEWS)
-    body = pictures(empty / "body", [name.replace("f", "b") for name in VIEWS], (96, 160))
-    other = pictures(empty / "other", ["one", "two"], (90, 180))
+def test_bodies_and_groups_are_recognized(empty: Path) -> None:
+    face = draw_images(empty / "face", VIEWS)
+    body = draw_images(empty / "body", [name.replace("f", "b") for name in VIEWS], (96, 160))
+    other = draw_images(empty / "other", ["one", "two"], (90, 180))
     assert "1200" in " ".join(new_subject.generate(NewSubject("mimi", (body, face)), empty).notes)
     made = new_subject.generate(NewSubject("both", (body, other)), empty)
     new_subject.write(made, empty)
@@ -88,7 +88,7 @@ def test_bodies_and_groups_are_seen(empty: Path) -> None:
 
 
 def test_caption_files_are_used_and_gaps_are_filled(empty: Path) -> None:
-    folder = pictures(empty / "a", ["x", "y", "z"])
+    folder = draw_images(empty / "a", ["x", "y", "z"])
     for name in ("x", "y"):
         (folder / f"{name}.caption").write_text("mimi, smile", "utf-8")
     new_subject.write(new_subject.generate(NewSubject("mimi", (folder,), algorithms=("loha",)), empty), empty)
@@ -96,15 +96,15 @@ def test_caption_files_are_used_and_gaps_are_filled(empty: Path) -> None:
     assert (source.captions, source.caption_files, source.texts) == ("files", ".caption", {"z": "mimi"})
 
 
-def test_caption_files_of_few_pictures_are_used_too(empty: Path) -> None:
-    folder = pictures(empty / "a", [f"photo {number}" for number in range(10)])
+def test_caption_files_of_a_few_images_are_used(empty: Path) -> None:
+    folder = draw_images(empty / "a", [f"photo {number}" for number in range(10)])
     (folder / "photo 3.txt").write_text("mimi, red ear\n", "utf-8")
     generated = new_subject.generate(NewSubject("mimi", (folder,)), empty)
     assert 'captions = "files"' in generated.files["_subjects/mimi.toml"]
     assert any(
         'the caption of "photo 0", "photo 1", "photo 2", "photo 4", "photo 5" and 4 more' in note for note in generated.notes
     )
-    named = pictures(empty / "b", VIEWS)
+    named = draw_images(empty / "b", VIEWS)
     (named / "f03.txt").write_text("mimi, hat\nmore\n", "utf-8")
     new_subject.write(new_subject.generate(NewSubject("momo", (named,), algorithms=("locon",)), empty), empty)
     source = loader.recipe(empty / "recipes", "momo-locon").recipe.dataset.sources["momo"]
@@ -114,7 +114,7 @@ def test_caption_files_of_few_pictures_are_used_too(empty: Path) -> None:
         new_subject.generate(NewSubject("mumu", (named,)), empty)
 
 
-def test_pictures_of_any_shape_train_in_every_way(empty: Path) -> None:
+def test_images_of_any_shape_suit_every_algorithm(empty: Path) -> None:
     """Every algorithm that `new` offers writes a recipe that loads, at full size and in the demo; no size fits no bucket."""
     folder = empty / "a"
     folder.mkdir()
@@ -132,7 +132,7 @@ def test_pictures_of_any_shape_train_in_every_way(empty: Path) -> None:
 
 
 def test_the_demo_takes_recipes_with_other_settings_too(empty: Path) -> None:
-    folder = pictures(empty / "a", VIEWS)
+    folder = draw_images(empty / "a", VIEWS)
     new_subject.write(new_subject.generate(NewSubject("mimi", (folder,), algorithms=("lora3x3",)), empty), empty)
     text = (empty / "recipes" / "mimi-lora3x3.toml").read_text("utf-8")
     text = text.replace("extends = [", 'unset = ["training.text_encoder_lr", "training.state_every_n_steps"]\nextends = [')
@@ -146,8 +146,8 @@ def test_the_demo_takes_recipes_with_other_settings_too(empty: Path) -> None:
     assert small.training.optimizer_args == {}
 
 
-def test_asked_for_values_win(empty: Path) -> None:
-    folder = pictures(empty / "a", VIEWS)
+def test_arguments_override_suggestions(empty: Path) -> None:
+    folder = draw_images(empty / "a", VIEWS)
     subject = NewSubject("mimi", (folder,), "body", ("mmneko",), ("lokr",), 300, 7, "mine.safetensors")
     new_subject.write(new_subject.generate(subject, empty), empty)
     recipe = loader.recipe(empty / "recipes", "mimi-lokr").recipe
@@ -156,14 +156,14 @@ def test_asked_for_values_win(empty: Path) -> None:
 
 
 def test_a_project_may_have_parts_of_its_own(empty: Path) -> None:
-    new_subject.write(new_subject.generate(NewSubject("mimi", (pictures(empty / "a", VIEWS),)), empty), empty)
+    new_subject.write(new_subject.generate(NewSubject("mimi", (draw_images(empty / "a", VIEWS),)), empty), empty)
     (empty / "recipes" / "_base").mkdir()
     (empty / "recipes" / "_base" / "face.toml").write_text('type = "face"\n[training]\nsteps = 5\n', "utf-8")
     assert loader.recipe(empty / "recipes", "mimi-loha").recipe.training.steps == 5
 
 
 @pytest.mark.parametrize(
-    ("subject", "said"),
+    ("subject", "message"),
     [
         (NewSubject("my character", (Path("a"),)), "for example my-character"),
         (NewSubject("mimi", (Path("a"),), "fase"), "did you mean face?"),
@@ -172,15 +172,15 @@ def test_a_project_may_have_parts_of_its_own(empty: Path) -> None:
         (NewSubject("mimi", (Path("a"),), triggers=("x", "y")), "2 words for 1 folders"),
     ],
 )
-def test_what_cannot_be_is_said(empty: Path, subject: NewSubject, said: str) -> None:
-    pictures(empty / "a", ["f00"])
+def test_invalid_arguments_are_reported(empty: Path, subject: NewSubject, message: str) -> None:
+    draw_images(empty / "a", ["f00"])
     with pytest.raises(RecipeError) as error:
         new_subject.generate(subject, empty)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_nothing_is_overwritten(empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pictures(empty / "a", VIEWS)
+    draw_images(empty / "a", VIEWS)
     assert call(monkeypatch, "new", "mimi", "--images", "a", "--yes") == 0
     before = (empty / "recipes" / "mimi-loha.toml").read_text("utf-8")
     assert call(monkeypatch, "new", "mimi", "--images", "a", "--yes") == 2
@@ -188,14 +188,14 @@ def test_nothing_is_overwritten(empty: Path, monkeypatch: pytest.MonkeyPatch, ca
     assert (empty / "recipes" / "mimi-loha.toml").read_text("utf-8") == before
 
 
-def test_a_folder_of_folders_is_told_what_to_name(empty: Path) -> None:
-    pictures(empty / "a" / "inner", ["x"])
+def test_a_folder_of_folders_names_its_subfolders(empty: Path) -> None:
+    draw_images(empty / "a" / "inner", ["x"])
     with pytest.raises(RecipeError, match="inner"):
         inspect_folder.inspect(empty / "a")
 
 
 def test_a_common_word_is_warned_about(empty: Path) -> None:
-    made = new_subject.generate(NewSubject("kitten", (pictures(empty / "a", VIEWS),)), empty)
+    made = new_subject.generate(NewSubject("kitten", (draw_images(empty / "a", VIEWS),)), empty)
     assert any("has a meaning to CLIP" in note for note in made.notes)
     assert not any(
         "has a meaning to CLIP" in note for note in new_subject.generate(NewSubject("zqmimi", (empty / "a",)), empty).notes

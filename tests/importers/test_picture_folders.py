@@ -26,7 +26,7 @@ def good(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_import_reads_what_people_have(good: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_folders_of_every_program_are_described(good: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     root = tmp_path_factory.mktemp("root")
     table = made(sources={"krnk": {**SOURCE, "repeats": 4}}, vocabulary=VIEWS, sizes=[64])
     build(table, good, root / "tree", lambda *_: None)
@@ -86,8 +86,8 @@ def test_import_reads_what_people_have(good: Path, tmp_path_factory: pytest.Temp
     (gui / "img" / "loose" / "a.png").unlink()
     plan = make_layout(made(**read), root)
     assert plan.problems == ()
-    seen = [(folder.class_tokens, folder.repeats, folder.regularization) for folder in plan.folders]
-    assert seen == [("sks girl", 10, False), ("sks girl smile", 5, False), ("girl", 1, True)]
+    folders = [(folder.class_tokens, folder.repeats, folder.regularization) for folder in plan.folders]
+    assert folders == [("sks girl", 10, False), ("sks girl smile", 5, False), ("girl", 1, True)]
     loose = root / "loose"
     for name in ("mimi", "momo"):
         (loose / name).mkdir(parents=True)

@@ -40,16 +40,16 @@ def test_strange_files_never_crash(tmp_path: Path, text: str) -> None:
         ("x.toml", 'extends = ["_base/face"]\n[network]\ndim = 1\n'),
     ],
 )
-def test_a_file_without_a_known_setting_is_refused(
+def test_a_file_without_a_known_setting_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, text: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text(text, "utf-8")
     monkeypatch.setattr(sys, "argv", ["orchestrator", "import", name])
     assert cli.main() == 2
-    said = capsys.readouterr().err
-    assert f"{name}\n    holds no setting of " in said
-    assert "python -m orchestrator import --help" in said
+    output = capsys.readouterr().err
+    assert f"{name}\n    holds no setting of " in output
+    assert "python -m orchestrator import --help" in output
     assert not (tmp_path / "recipes").exists()
 
 
@@ -60,9 +60,9 @@ def test_the_verb_writes_reports_and_never_overwrites(
     (tmp_path / "settings.json").write_text(json.dumps(GUI), "utf-8")
     monkeypatch.setattr(sys, "argv", ["orchestrator", "import", "settings.json", "--name", "mimi"])
     assert cli.main() == 0
-    said = capsys.readouterr().out
-    assert "lost     save_every_n_epochs" in said
-    assert "kept     network_dim -> network.dim" in said
+    output = capsys.readouterr().out
+    assert "lost     save_every_n_epochs" in output
+    assert "kept     network_dim -> network.dim" in output
     assert (tmp_path / "recipes" / "mimi.toml").is_file()
     assert cli.main() == 2
     assert "exists already" in capsys.readouterr().err

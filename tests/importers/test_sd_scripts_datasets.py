@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_folders_of_kohya_say_the_words_of_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_kohya_give_trigger_and_class_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("img/10_mycat cat", "reg/1_cat"):
         (tmp_path / name).mkdir(parents=True)
@@ -27,7 +27,7 @@ def test_folders_of_kohya_say_the_words_of_their_pictures(tmp_path: Path, monkey
     assert "trigger" not in dispositions(imported)
 
 
-def test_folders_of_kohya_that_are_not_here_keep_their_words(tmp_path: Path) -> None:
+def test_missing_folders_of_kohya_use_the_name_of_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(GUI), "utf-8")
     imported = to_recipe.recipe(reader.read(str(tmp_path / "a.json"))[0])
     source = loaded(imported, tmp_path).dataset.sources["img"]

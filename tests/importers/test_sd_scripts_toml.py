@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_general_settings_go_down_into_subsets(tmp_path: Path) -> None:
+def test_subsets_inherit_general_settings(tmp_path: Path) -> None:
     path = tmp_path / "dataset.toml"
     path.write_text(
         "[general]\nflip_aug = true\nnum_repeats = 4\n[[datasets]]\nresolution = [512, 512]\nbatch_size = 4\n"
@@ -42,7 +42,7 @@ max_train_steps = 800
 """
 
 
-def test_a_config_file_with_the_pictures_in_it_keeps_them(tmp_path: Path) -> None:
+def test_a_config_file_with_image_folders_keeps_them(tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
     path.write_text(FLAT, "utf-8")
     imported = to_recipe.recipe(reader.read(str(path))[0])
@@ -57,7 +57,7 @@ def test_a_config_file_with_the_pictures_in_it_keeps_them(tmp_path: Path) -> Non
     assert dispositions(imported)["output_name"] == "kept"
 
 
-def test_options_fill_what_the_dataset_configuration_leaves_open(tmp_path: Path) -> None:
+def test_options_are_defaults_of_the_dataset_configuration(tmp_path: Path) -> None:
     (tmp_path / "settings.toml").write_text(f'{FLAT}dataset_config = "data.toml"\n', "utf-8")
     (tmp_path / "data.toml").write_text("[[datasets]]\nresolution = 512\n[[datasets.subsets]]\nimage_dir = 'b'\n", "utf-8")
     imported = to_recipe.recipe(reader.read(str(tmp_path / "settings.toml"))[0])
@@ -75,7 +75,7 @@ def test_a_name_on_the_command_line_wins_over_output_name(tmp_path: Path) -> Non
     assert "changed  output_name -> the recipe's name   (mimi)" in map(str, imported.notes)
 
 
-def test_a_dataset_alone_is_trained_as_the_release_was(project: Path, tmp_path: Path) -> None:
+def test_a_dataset_alone_uses_the_training_of_the_release(project: Path, tmp_path: Path) -> None:
     path = tmp_path / "dataset.toml"
     path.write_text("[[datasets]]\nresolution = 512\nbatch_size = 4\n[[datasets.subsets]]\nimage_dir = '10_mimi'\n", "utf-8")
     imported = to_recipe.recipe(reader.read(str(path))[0], "mimi")

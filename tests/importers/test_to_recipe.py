@@ -10,7 +10,7 @@ from orchestrator.run import export_sd_scripts
 from orchestrator.run.workspace import Selection, Workspace
 
 
-def test_every_recipe_survives_the_way_to_sd_scripts_and_back(project: Path, tmp_path: Path) -> None:
+def test_every_recipe_survives_export_and_import(project: Path, tmp_path: Path) -> None:
     space = Workspace(project)
     for each in space.load(Selection(("all",))):
         recipe, folder = each.recipe, tmp_path / each.recipe.name
@@ -37,11 +37,11 @@ def test_exported_options_are_those_of_the_pinned_parser(project: Path, tmp_path
     recipe = space.load(Selection(("krnk-locon",)))[0].recipe
     files = export_sd_scripts.sd_scripts(recipe, space.inputs, tmp_path)
     table = tomllib.loads(files["train.toml"])
-    known = parser_options.of("train_network.py")
+    options = parser_options.of("train_network.py")
     given = {
         key: tuple(value) if isinstance(value, list) else value for key, value in table.items() if key != "text_encoder_lr"
     }
-    assert list(parser_options.problems(known, given, "", {})) == []
+    assert list(parser_options.problems(options, given, "", {})) == []
     assert table["network_alpha"] == 64.0
     assert isinstance(table["max_train_steps"], int)
     config = tomllib.loads(files["dataset.toml"])

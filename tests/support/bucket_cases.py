@@ -27,7 +27,7 @@ def made(**table: Any) -> Dataset:
 
 
 def laid_out(folder: Path, table: dict[str, Any], sizes: dict[str, list[tuple[int, int]]]) -> tuple[Dataset, Layout]:
-    """Write pictures of ``sizes`` for each source of ``table`` and lay them out."""
+    """Write images of ``sizes`` for each source of ``table`` and lay them out."""
     for source, members in sizes.items():
         (folder / source).mkdir(parents=True)
         for index, size in enumerate(members):
@@ -38,7 +38,7 @@ def laid_out(folder: Path, table: dict[str, Any], sizes: dict[str, list[tuple[in
 
 @dataclass(frozen=True)
 class Case:
-    """One random dataset: its table, and the sizes of the pictures of each source."""
+    """One random dataset: its table, and the sizes of the images of each source."""
 
     table: dict[str, Any]
     sizes: dict[str, list[tuple[int, int]]]

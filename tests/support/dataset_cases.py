@@ -50,7 +50,7 @@ def face(seed: int, side: int = 96) -> Image.Image:
 SOURCE: dict[str, Any] = {"images": "data", "trigger": "krnk", "class_tokens": "krnk girl"}
 
 
-def said(report: lint.LintReport, level: Level = Level.WARNING) -> list[str]:
+def texts_of(report: lint.LintReport, level: Level = Level.WARNING) -> list[str]:
     return [f"{one.where}: {one.what}" for one in report.findings if one.level is level]
 
 
