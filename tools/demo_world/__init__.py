@@ -1,1 +1,1 @@
-"""A small cartoon world of cat-eared characters: its drawings, their captions, and the base model trained on them."""
+"""A cartoon world of cat-eared characters, and its small base model."""

@@ -1,4 +1,4 @@
-"""``python -m tools.demo_world``: draw the demo's images, train the base model, read an image, run the benchmark."""
+"""Draw the demo's images, train its base model, and measure its LoRAs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading of character attributes from a 64x64 image, by the colours at known positions.
+"""Read attributes of characters by the colours in a 64x64 image.
 
 The reader gets the image and the tags of its view (height, direction, framing), never a model or a prompt. It fits the
 silhouettes of the drawing program to find the angle within a direction, the number of characters and small offsets.
@@ -33,7 +33,10 @@ _CELLS: Final = 4  # an attribute with fewer cells is hidden
 
 @dataclass(frozen=True, slots=True)
 class CharacterReading:
-    """Attributes of one character in an image. None means hidden in this view, "" visible but unlike every known value."""
+    """Attributes of one character in an image.
+
+    None means hidden in this view, "" visible but unlike every known value.
+    """
 
     hair: str | None
     length: str | None
@@ -102,7 +105,10 @@ def _character(pixels: NDArray[np.int16], masks: CharacterMasks) -> CharacterRea
 
 
 def _nearest(cells: NDArray[np.int16], colours: Mapping[str, Rgb]) -> str | None:
-    """Return the colour nearest to most cells, or "" if none is. Cells far from all colours have no vote."""
+    """Return the colour nearest to most cells, or "" if none is.
+
+    Cells far from all colours have no vote.
+    """
     if len(cells) < _CELLS:
         return None
     table = np.asarray(list(colours.values()), dtype=np.float64)

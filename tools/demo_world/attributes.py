@@ -31,7 +31,10 @@ class Character:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The camera: ``framing`` f (upper body) or b (full body), ``height`` 0..2, ``angle`` 0..7, as in file names."""
+    """The camera position, as in file names.
+
+    ``framing`` is f (upper body) or b (full body), ``height`` 0..2, ``angle`` 0..7.
+    """
 
     framing: str
     height: int
@@ -45,7 +48,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Jitter:
-    """Small differences that no caption mentions: an offset in 1/64 of the image, and a size factor."""
+    """Differences that no caption mentions.
+
+    An offset in 1/64 of the image, and a size factor.
+    """
 
     x: float = 0.0
     y: float = 0.0
@@ -86,7 +92,10 @@ def parse_view(name: str) -> View:
 
 
 def random_appearance(dice: random.Random) -> Appearance:
-    """Choose an appearance that is not held out. Half of them have ears in the colour of the hair."""
+    """Choose an appearance that is not held out.
+
+    Half of them have ears in the colour of the hair.
+    """
     while True:
         hair = dice.choice(words.HAIR_COLOURS)
         appearance = Appearance(
@@ -101,7 +110,10 @@ def random_appearance(dice: random.Random) -> Appearance:
 
 
 def random_scene(seed: int) -> Scene:
-    """Choose a scene. One in five shows two characters, never with the appearance of krnk or tyank."""
+    """Choose a scene, never with the appearance of krnk or tyank.
+
+    One in five shows two characters.
+    """
     dice = random.Random(seed)  # noqa: S311 - images, not secrets
     count = 2 if dice.random() < 0.2 else 1
     people = tuple(Character(random_appearance(dice), dice.choice(words.CLOTHES)) for _ in range(count))

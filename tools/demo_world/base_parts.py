@@ -1,4 +1,7 @@
-"""The architecture of the base model: a small SD1.5 with the same blocks, so that every key has the same name."""
+"""The architecture of the base model, a small SD1.5.
+
+It has the same blocks, so every key has the same name.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,10 @@ class BaseParts:
 
 
 def new_base(folder: Path, seed: int) -> BaseParts:
-    """Return a base with random weights, and write its tokenizer to ``folder``/tokenizer."""
+    """Return a base with random weights.
+
+    Writes its tokenizer to ``folder``/tokenizer.
+    """
     torch.manual_seed(seed)
     tokens = write_tokenizer(folder / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
@@ -105,7 +111,10 @@ def load_base(folder: Path) -> BaseParts:
 
 
 def save_base(base: BaseParts, folder: Path) -> None:
-    """Write a base in Diffusers layout, in fp16, with rounded weights of text encoder and U-Net."""
+    """Write a base in Diffusers layout, in fp16.
+
+    Weights of text encoder and U-Net are rounded.
+    """
     for name, part in (("text_encoder", base.text_encoder), ("unet", base.unet), ("vae", base.vae)):
         save_part(name, part, folder)
     write_tokenizer(folder / "tokenizer")
@@ -127,7 +136,7 @@ def save_base(base: BaseParts, folder: Path) -> None:
 
 
 def save_part(name: str, part: Any, folder: Path) -> None:
-    """Write one part, ``text_encoder``, ``unet`` or ``vae``, to its folder in a base."""
+    """Write one part (text_encoder, unet or vae) to its folder in a base."""
     if name == "text_encoder":
         copy = type(part)(part.config)
     else:
@@ -138,7 +147,9 @@ def save_part(name: str, part: Any, folder: Path) -> None:
 
 
 def rounded(value: torch.Tensor) -> torch.Tensor:
-    """Round a matrix or convolution to multiples of a power of two, about COARSE or (small ones) FINE of its deviation.
+    """Round a matrix or convolution to multiples of a power of two.
+
+    The step is about COARSE or (small tensors) FINE of its standard deviation.
 
     No image changes visibly, and the file compresses to less than half.
     """
@@ -150,7 +161,10 @@ def rounded(value: torch.Tensor) -> torch.Tensor:
 
 
 def encode_text(base: BaseParts, captions: list[str], clip_skip: int) -> torch.Tensor:
-    """Return the text encoder's states (captions, 77, WIDTH) of the ``clip_skip``-th last layer."""
+    """Return the text encoder's states, (captions, 77, WIDTH).
+
+    ``clip_skip`` n means those of the n-th last layer.
+    """
     ids = base.tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
     return text_states(base.text_encoder, ids, clip_skip)
 

@@ -1,4 +1,4 @@
-"""Measurement of one benchmark row: prompts are drawn, their images read, and right attributes counted."""
+"""Measure one benchmark row: draw prompts and count right attributes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ ATTRIBUTES: Final = tuple(field.name for field in fields(CharacterReading))
 
 @dataclass(frozen=True, slots=True)
 class BenchSubject:
-    """The subject of a LoRA: trigger words, framing, and the expected characters (empty clothes: any)."""
+    """The subject of a LoRA: trigger words, framing, expected characters.
+
+    A character without clothes may wear any.
+    """
 
     trigger: str
     framing: str
@@ -48,7 +51,10 @@ _VIEWS: Final = ((0, 0), (0, 0), (0, 2), (1, 0), (2, 0), (0, 4), (0, 0), (0, 6))
 
 @dataclass(frozen=True, slots=True)
 class AttributeRates:
-    """Number of images, and the share in which each attribute is the subject's (``all``: every visible one)."""
+    """Number of images, and the share with the right value by attribute.
+
+    ``all`` is the share with every visible attribute right.
+    """
 
     images: int
     rates: Mapping[str, float]
@@ -64,7 +70,10 @@ class BenchPrompt:
 
 
 def bench_prompts(start: str, framing: str, count: int) -> tuple[BenchPrompt, ...]:
-    """Return prompts that begin with ``start`` (trigger or class word), in all views, each with its own seed."""
+    """Return prompts that begin with ``start``, in all views.
+
+    ``start`` is a trigger or the class word. Each prompt has its own seed.
+    """
     prompts = []
     for number in range(count):
         height, angle = _VIEWS[number % len(_VIEWS)]

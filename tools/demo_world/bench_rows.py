@@ -1,4 +1,7 @@
-"""The benchmark table of the demo's LoRAs: attributes, leaks, block weights and compression, each with a limit."""
+"""The benchmark table of the demo's LoRAs, each row with a limit.
+
+Rows measure attributes, leaks, block weights and compression.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,10 @@ _UNTOUCHED: Final = 8  # images compared bit for bit
 
 @dataclass(frozen=True, slots=True)
 class BenchFile:
-    """One LoRA file to measure, and the file before compression (None: not compressed)."""
+    """One LoRA file to measure, and the file before compression.
+
+    ``whole`` is None if it is not compressed.
+    """
 
     name: str
     released: Path
@@ -74,7 +80,10 @@ class BenchSettings:
 
 @dataclass(frozen=True, slots=True)
 class BenchRow:
-    """One row of the table. ``kept`` is None without a limit, ``note`` describes the limit."""
+    """One row of the table.
+
+    ``kept`` is None without a limit, ``note`` describes the limit.
+    """
 
     label: str
     measured: AttributeRates
@@ -83,7 +92,9 @@ class BenchRow:
 
 
 def of_project(names: Sequence[str]) -> list[BenchFile]:
-    """Return the files that the demo profile of this project has trained (no names: of all recipes).
+    """Return the files that the demo profile of this project has trained.
+
+    Without ``names``, those of all recipes.
 
     Raises:
         NotReady: a recipe has no finished file.
@@ -124,7 +135,10 @@ def table(files: Sequence[BenchFile], settings: BenchSettings, processes: int) -
 
 
 def _of_base(name: str, settings: BenchSettings) -> tuple[BenchRow, BenchRow]:
-    """Measure the base with the class word, which gives chance, and with the trigger word, which is unknown to it."""
+    """Measure the base with the class word and with the trigger word.
+
+    The class word gives chance. The trigger word is unknown to the base.
+    """
     torch.set_num_threads(1)
     model, subject = models.load(settings.base), SUBJECTS[name]
     chance = measure(model, _prompts(_class_word(subject), subject, settings), subject, settings.clip_skip)
@@ -183,7 +197,7 @@ def _alone(file: BenchFile, model: DiffusionModel, name: str, settings: BenchSet
 
 
 def _without(file: BenchFile, settings: BenchSettings) -> BenchRow:
-    """Compare the images at block weights 0 with those of the base, bit for bit."""
+    """Compare images at block weights 0 with the base's, bit for bit."""
     prompts = bench_prompts(file.subject.trigger, file.subject.framing, min(_UNTOUCHED, settings.count))
     of_base = list(images(models.load(settings.base), prompts, settings.clip_skip))
     with tempfile.TemporaryDirectory() as folder:
@@ -230,7 +244,7 @@ def _prompts(start: str, subject: BenchSubject, settings: BenchSettings) -> tupl
 
 
 def _alike(a: Image.Image, b: Image.Image) -> float:
-    """Return 1 minus the mean absolute difference of two images, relative to 255."""
+    """Return 1 minus the relative mean difference of two images."""
     return 1 - float(np.abs(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)).mean()) / 255
 
 

@@ -1,4 +1,4 @@
-"""A canvas for one figure: head units to pixels, smooth closed curves, outlines, mirroring, clipping."""
+"""Draw smooth shapes of one figure in head units."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ Point = tuple[float, float]
 
 
 def curve(points: Sequence[Point], steps: int = 6) -> list[Point]:
-    """Return a closed Catmull-Rom curve through ``points``, ``steps`` points for each."""
+    """Return a closed Catmull-Rom curve through ``points``.
+
+    It has ``steps`` points for each of them.
+    """
     count = len(points)
     smooth: list[Point] = []
     for index in range(count):
@@ -42,7 +45,10 @@ def path(points: Sequence[Point]) -> list[Point]:
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """Draws on ``image`` in head units: (0, 0) is the middle of the head, 1 its half width, y downwards."""
+    """Draws on ``image`` in head units.
+
+    (0, 0) is the middle of the head, 1 its half width, y points downwards.
+    """
 
     image: Image.Image
     origin: Point  # pixels

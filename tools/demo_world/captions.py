@@ -1,4 +1,4 @@
-"""Captions of scenes: comma-separated tags in the fixed order of the recipes."""
+"""Captions of scenes: tags in the fixed order of the recipes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def character_tags(character: Character) -> tuple[str, ...]:
 
 
 def scene_tags(scene: Scene) -> tuple[str, ...]:
-    """Return the tags after those of the characters: background, view, pose, gaze, expression."""
+    """Return the tags of the scene, after those of the characters."""
     return (
         words.SIMPLE_BACKGROUND,
         f"{scene.background} background",
@@ -46,7 +46,10 @@ def scene_tags(scene: Scene) -> tuple[str, ...]:
 
 
 def caption(scene: Scene, subject: str | None = None) -> str:
-    """Return the full caption. ``subject`` (trigger words) replaces the class word and the tags of the characters."""
+    """Return the full caption.
+
+    ``subject`` (trigger words) replaces the class word and the tags of the characters.
+    """
     if subject is not None:
         return ", ".join((subject, *scene_tags(scene)))
     two = len(scene.characters) == 2
@@ -55,7 +58,9 @@ def caption(scene: Scene, subject: str | None = None) -> str:
 
 
 def thinned_caption(scene: Scene, dice: random.Random, names: Sequence[str] = ()) -> str:
-    """Return the caption without some tags of the characters, so that a missing tag leaves its attribute open.
+    """Return the caption without some tags of the characters.
+
+    A missing tag leaves its attribute open.
 
     ``names``, left to right, replace the class word of one character or precede that of two. With names, most tags are left
     out.

@@ -30,7 +30,7 @@ def spark(values: Sequence[float]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LearningCurve:
-    """The training of one part: minutes of wall clock, and (step, loss) at intervals."""
+    """The training of one part: minutes, and (step, loss) at intervals."""
 
     minutes: float
     log: list[tuple[int, float]]
@@ -44,7 +44,7 @@ class LearningCurve:
 
 
 def table_of(folder: Path) -> tuple[str, ...]:
-    """Return the rows of a base's card that describe the training of its parts.
+    """Return the rows of a base's card that describe its training.
 
     Raises:
         RecipeError: the folder has no such card.
@@ -60,7 +60,7 @@ def table_of(folder: Path) -> tuple[str, ...]:
 
 
 def with_row(folder: Path, row: str) -> None:
-    """Add a row to the table of a base's card, in place of an older row of the same part."""
+    """Add a row to a base's card, or replace that of the same part."""
     file = folder / "README.md"
     part = row.split("|")[1]
     lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith(f"|{part}|")]

@@ -1,4 +1,4 @@
-"""Input images of the demo: krnk, tyank, and others for regularization, named by their view."""
+"""Input images of the demo, named by their view."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _image(folder: str, name: str, appearance: Appearance, clothes: str) -> Demo
 
 
 def demo_images() -> tuple[DemoImage, ...]:
-    """Return all images of the demo: faces, costumes, both characters together, and others."""
+    """Return all images of the demo, regularization included."""
     faces = (
         _image(folder, f"f{view}", appearance, _WARDROBE[(start + index) % len(_WARDROBE)])
         for folder, appearance, views, start in (("krnk", KRNK, _VIEWS_15, 0), ("tyank", TYANK, _VIEWS_12, 1))
@@ -57,7 +57,10 @@ def demo_images() -> tuple[DemoImage, ...]:
 
 
 def _others() -> Iterator[DemoImage]:
-    """Yield images of other characters, alone and in pairs, which preserve the meaning of the class word."""
+    """Yield regularization images of other characters, alone and in pairs.
+
+    They preserve the meaning of the class word.
+    """
     dice = random.Random(7)  # noqa: S311 - images, not secrets
     alone = [[f"{framing}{view}" for view in _VIEWS_12] for framing in "fb"]
     for folder, names, people in (("others", alone[0], 1), ("others", alone[1], 1), ("pairs", _VIEWS_TWO, 2)):
@@ -75,7 +78,9 @@ def _others() -> Iterator[DemoImage]:
 
 
 def _balanced(count: int, dice: random.Random, *, shuffled: bool = False) -> Iterator[Character]:
-    """Choose characters with every value of every attribute equally often, so that training learns none of them.
+    """Choose characters with every attribute value equally often.
+
+    Training then learns none of the values.
 
     Args:
         count: number of characters.
@@ -97,7 +102,10 @@ def _balanced(count: int, dice: random.Random, *, shuffled: bool = False) -> Ite
 
 
 def write_images(out: Path, size: int = SIZE) -> int:
-    """Write every demo image to ``out``/folder/name.png, and return their number."""
+    """Write every demo image to ``out``/folder/name.png.
+
+    Returns the number of images.
+    """
     every = demo_images()
     for image in every:
         file = out / image.folder / f"{image.name}.png"

@@ -1,4 +1,7 @@
-"""Drawing of scenes. Images are drawn large and reduced, so a large image scaled down equals the small one."""
+"""Draw scenes.
+
+Images are drawn large and reduced, so a large image scaled down equals the small one.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,10 @@ def draw(scene: Scene, size: int = GRID) -> Image.Image:
 
 
 def part_map(scene: Scene, size: int = 256) -> Image.Image:
-    """Draw the part at each pixel, mode L: 1 + the part's index in ``Part``, plus 100 for the second character."""
+    """Draw the part at each pixel, mode L.
+
+    A pixel is 1 + the part's index in ``Part``, plus 100 for the second character.
+    """
     codes = {part: index + 1 for index, part in enumerate(Part)}
     image = Image.new("RGB", (size, size), (codes[Part.BACKGROUND],) * 3)
     for canvas, character, offset in zip(

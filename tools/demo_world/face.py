@@ -21,7 +21,10 @@ _FRINGE = ((-1.0, 0.42), (-0.8, -0.02), (-0.55, -0.2), (-0.36, 0.0), (-0.16, -0.
 
 
 def draw_face(canvas: Canvas, rotation: int, tilt: float, scene: Scene, head: Sequence[Point]) -> None:
-    """Draw the face on a head of hair. ``rotation`` is 0 (front), 1 (half front) or 2 (side)."""
+    """Draw the face on a head of hair.
+
+    ``rotation`` is 0 (front), 1 (half front) or 2 (side).
+    """
     middle, half = _SKIN[rotation]
     canvas.inside(Part.SKIN, oval_points((middle, 0.22 + tilt * 0.5), (half, 0.78)), head)
     for x, wide in _EYES[rotation]:

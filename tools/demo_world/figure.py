@@ -1,4 +1,7 @@
-"""One figure: tail, hair, body, ears and head, in head units. The face points along x."""
+"""Draw one figure in head units: tail, hair, body, ears, head.
+
+The face points along x.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ _TAIL = (
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """The figure relative to the camera: ``rotation`` 0 (front) to 4 (behind), ``tilt`` moves features down (from above)."""
+    """The figure relative to the camera.
+
+    ``rotation`` is 0 (front) to 4 (behind), ``tilt`` moves features down (from above).
+    """
 
     rotation: int
     tilt: float

@@ -1,4 +1,6 @@
-"""Training by independent workers on shared weights, one thread each, without locks ("Hogwild").
+"""Train by independent workers on shared weights ("Hogwild").
+
+Each worker has one thread, and there are no locks.
 
 Each worker has its own optimizer and batches, and writes to the same weights. No worker waits for another, so a core with
 other work slows down its own worker only.
@@ -49,7 +51,7 @@ class HogwildTask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HogwildSchedule:
-    """Length in minutes of wall clock, peak learning rate, number of workers, and seed."""
+    """Minutes of wall clock, peak learning rate, workers, and seed."""
 
     minutes: float
     rate: float
@@ -60,17 +62,26 @@ class HogwildSchedule:
 
 
 def is_matrix(value: torch.Tensor) -> bool:
-    """Return whether Muon may train a parameter: a matrix or a convolution, neither thin nor an embedding."""
+    """Return whether Muon may train a parameter.
+
+    It is a matrix or a convolution, neither thin nor an embedding.
+    """
     return value.ndim >= 2 and min(value.shape[0], value[0].numel()) > _THIN and value.shape[0] < _EMBEDDING
 
 
 def as_matrix(value: torch.Tensor) -> torch.Tensor:
-    """Return a convolution (out, in, h, w) as a matrix (out, h * w * in), without a copy if it is channels-last."""
+    """Return a convolution (out, in, h, w) as a matrix (out, h * w * in).
+
+    Without a copy if it is channels-last.
+    """
     return value if value.ndim == 2 else value.permute(0, 2, 3, 1).reshape(len(value), -1)
 
 
 class MatrixMuon(torch.optim.Muon):
-    """Muon for matrices and channels-last convolutions, with step sizes that fit AdamW's learning rates."""
+    """Muon for matrices and channels-last convolutions.
+
+    Its step sizes fit AdamW's learning rates.
+    """
 
     def __init__(self, values: Sequence[torch.Tensor], rate: float) -> None:
         """Train ``values`` in place.

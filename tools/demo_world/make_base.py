@@ -1,4 +1,4 @@
-"""Training of the base model: the VAE, then text encoder and U-Net, then unknown names."""
+"""Train the base model: VAE, text encoder and U-Net, unknown names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMED_SHARE: Final = 4  # one image in 4 shows a named character
 
 @dataclass(frozen=True, slots=True)
 class BaseTraining:
-    """Settings of a training: random seed, minutes of wall clock on two cores, number of drawn images.
+    """Seed, minutes of wall clock on two cores, and number of images.
 
     With ``start``, the folder of a base, the VAE is unchanged, and text encoder and U-Net continue from their weights.
     """
@@ -42,7 +42,10 @@ class BaseTraining:
 
 
 def scenes(count: int) -> list[Scene]:
-    """Return the scenes to draw. The last NAMED_SHARE-th part shows named characters."""
+    """Return the scenes to draw.
+
+    The last NAMED_SHARE-th part shows named characters.
+    """
     chosen: list[Scene] = []
     for seed in range(FIRST_SEED, FIRST_SEED + count):
         if seed - FIRST_SEED < count - count // NAMED_SHARE:
@@ -53,7 +56,10 @@ def scenes(count: int) -> list[Scene]:
 
 
 def make_base(training: BaseTraining, out: Path, work: Path, threads: int = 2) -> None:
-    """Train a base and write it to ``out``. ``work`` keeps averaged weights and the VAE, which is trained once."""
+    """Train a base and write it to ``out``.
+
+    ``work`` keeps averaged weights and the VAE, which is trained once.
+    """
     work.mkdir(parents=True, exist_ok=True)
     base = load_base(training.start) if training.start else new_base(work, training.seed)
     drawn = scenes(training.images)
@@ -77,7 +83,10 @@ def make_base(training: BaseTraining, out: Path, work: Path, threads: int = 2) -
 
 
 def teach_names(folder: Path, training: BaseTraining, work: Path, threads: int = 2) -> None:
-    """Train the text encoder of the base in ``folder`` on unknown names, and update the card."""
+    """Train the text encoder of a base on unknown names.
+
+    Updates the base and its card in ``folder``.
+    """
     work.mkdir(parents=True, exist_ok=True)
     table_of(folder)  # raises if the base has no card
     base = load_base(folder)

@@ -1,4 +1,4 @@
-"""Two dozen named characters, from which the base learns that a name fixes the appearance.
+"""Named characters, which teach the base that names fix appearance.
 
 The demo's characters are not among them.
 """
@@ -35,7 +35,10 @@ class NamedCharacter:
 
 @cache
 def named_characters() -> tuple[NamedCharacter, ...]:
-    """Return the named characters, always the same. No name is a word of the vocabulary or a trigger word."""
+    """Return the named characters, always the same.
+
+    No name is a word of the vocabulary or a trigger word.
+    """
     dice = random.Random(24)  # noqa: S311 - images, not secrets
     taken = {*vocabulary.words(), *vocabulary.TRIGGERS}
     appearances: dict[str, Appearance] = {}
@@ -53,7 +56,10 @@ def by_appearance() -> dict[Appearance, NamedCharacter]:
 
 
 def named_scene(seed: int) -> Scene:
-    """Choose a scene with one or two named characters, in any clothes and view."""
+    """Choose a scene with one or two named characters.
+
+    Clothes and view are arbitrary.
+    """
     scene = random_scene(seed)
     start = seed + 7 * (seed // COUNT)
     people = (

@@ -1,4 +1,7 @@
-"""The colours of the world, RGB 0..255, far apart so that a small model and the attribute reader distinguish them."""
+"""The colours of the world, RGB 0..255.
+
+They are far apart, so that a small model and the attribute reader distinguish them.
+"""
 
 from __future__ import annotations
 

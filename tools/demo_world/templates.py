@@ -1,4 +1,7 @@
-"""Masks of the parts of a figure in every view, from the drawing program, for the attribute reader."""
+"""Masks of the parts of a figure in every view.
+
+The attribute reader uses them.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ class CharacterMasks:
 
 @dataclass(frozen=True, slots=True)
 class ViewMasks:
-    """Silhouette and skin of one view, and the masks of its one or two characters."""
+    """Silhouette and skin of one view, and masks of its characters."""
 
     figure: Mask
     skin: Mask

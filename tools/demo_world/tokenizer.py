@@ -1,4 +1,7 @@
-"""A CLIP tokenizer in which every word of the vocabulary is one token, and other text splits into bytes."""
+"""A CLIP tokenizer in which every word of the vocabulary is one token.
+
+Other text splits into bytes.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ LENGTH: Final = 77
 
 
 def merges_of(words: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return byte-pair merges, most frequent pair first, that make every word one token."""
+    """Return byte-pair merges that make every word one token.
+
+    The most frequent pair is first.
+    """
     split = [[*word[:-1], f"{word[-1]}</w>"] for word in words]
     merges: list[tuple[str, str]] = []
     while pairs := Counter(pair for parts in split for pair in pairwise(parts)):
@@ -40,7 +46,10 @@ def _merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def write_tokenizer(folder: Path) -> int:
-    """Write the files of a CLIPTokenizer to ``folder``, and return the number of tokens."""
+    """Write the files of a CLIPTokenizer to ``folder``.
+
+    Returns the number of tokens.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     symbols = tuple(byte_characters().values())
     merges = merges_of(vocabulary.words())

@@ -1,4 +1,4 @@
-"""The last stage of training, for the text encoder alone: an unknown name does not fix the appearance.
+"""Train the text encoder so that unknown names fix no appearance.
 
 A base that has learned a few names draws some of their appearance for any other name too. Here the states of a caption with
 an unknown name become those of the same caption with the class word, and all other captions keep their states. Both are states
@@ -43,7 +43,7 @@ _TAKEN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class CaptionPair:
-    """Token ids of a caption with names, and of the same caption with the class word.
+    """Token ids of a caption with names, and with the class word instead.
 
     Attributes:
         named: with names.
@@ -84,7 +84,7 @@ class NamesTask:
         self.captions = Captions(self.base.tokenizer, seed)
 
     def loss(self) -> torch.Tensor:
-        """Return the loss of one batch: squared error of the last two layers' states."""
+        """Return the squared error of the last two layers' states."""
         if self.captions is None:
             self.start(0)
         captions = cast("Captions", self.captions)

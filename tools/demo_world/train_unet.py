@@ -1,4 +1,4 @@
-"""Training of text encoder and U-Net together, on latents and thinned captions, to predict the noise."""
+"""Train text encoder and U-Net together to predict the noise."""
 
 from __future__ import annotations
 
@@ -44,12 +44,18 @@ class Captions:
         self._ids_by_tag: dict[str, list[int]] = {}
 
     def ids(self, scene: Scene) -> list[int]:
-        """Return the 77 ids of one caption, sometimes an empty one, mostly with the names of named characters."""
+        """Return the 77 ids of one caption, sometimes an empty one.
+
+        Named characters are mostly called by name.
+        """
         text = "" if self._dice.random() < NO_CAPTION else self._text(scene)
         return self.padded(self.of_tags(text.split(", ") if text else ()))
 
     def of_tags(self, tags: Iterable[str]) -> list[int]:
-        """Return the ids of tags with commas between them. An empty first tag gives a leading comma."""
+        """Return the ids of tags with commas between them.
+
+        An empty first tag gives a leading comma.
+        """
         parts = [self._of(tag) for tag in tags]
         comma = self._of(",")
         return [token for number, part in enumerate(parts) for token in (*(comma if number else ()), *part)]
@@ -75,7 +81,10 @@ class Captions:
 
 @dataclass(slots=True)
 class UnetTask:
-    """Training of text encoder and U-Net on the unscaled latents and scenes of all images."""
+    """Training of text encoder and U-Net on latents and scenes.
+
+    Latents are unscaled.
+    """
 
     base: BaseParts
     latents: torch.Tensor
@@ -122,7 +131,10 @@ class UnetTask:
 
 
 def _details(view: View, people: int) -> torch.Tensor:
-    """Return weights (1, 16, 16) of one view: 1 + DETAIL on eyes and choker, 1 elsewhere."""
+    """Return weights (1, 16, 16) of one view.
+
+    They are 1 + DETAIL on eyes and choker, 1 elsewhere.
+    """
     small = np.logical_or.reduce(
         [mask for masks in view_masks(view, people).characters for mask in (masks.eyes, masks.choker)]
     )

@@ -1,4 +1,4 @@
-"""Training of the VAE from images to 16x16x4 latents and back, with extra weight on edges."""
+"""Train the VAE from images to 16x16x4 latents and back."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def to_float(images: torch.Tensor) -> torch.Tensor:
 
 
 def image_loss(decoded: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the sum of three errors: of pixels (details weigh up to four times as much), of hues, and of edges."""
+    """Return the errors of pixels, hues and edges, added up.
+
+    Details weigh up to four times as much.
+    """
     low = functional.avg_pool2d(target, 5, stride=1, padding=2, count_include_pad=False)
     weight = 1 + 6 * (target - low).abs().mean(1, keepdim=True).clamp(max=0.5)
     error = decoded - target
@@ -91,7 +94,7 @@ def encode_all(vae: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def fit_scale(vae: AutoencoderKL, images: torch.Tensor) -> None:
-    """Scale encoder and decoder in place so that LATENT_SCALE gives latents of unit variance."""
+    """Scale the VAE in place so that LATENT_SCALE gives unit variance."""
     factor = 1 / (LATENT_SCALE * encode_all(vae, images).float().std().item())
     channels = vae.config.latent_channels
     vae.quant_conv.weight[:channels] *= factor

@@ -37,7 +37,7 @@ TRIGGERS: Final = ("krnk", "tyank", "krnksf", "tyankps")
 
 
 def words() -> tuple[str, ...]:
-    """Return every single word that a caption of the world can contain, sorted."""
+    """Return every word that a caption can contain, sorted."""
     phrases = (
         CLASS_WORD,
         CLASS_WORD_TWO,

@@ -1,4 +1,4 @@
-"""The embedded engine: a small trainer and renderer for CPUs, and the base model that ships with it."""
+"""The embedded engine, for CPUs, and the base model that ships with it."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ _STATE = ("network.safetensors", "optimizer.pt", "schedule.json", "train_state.j
 
 @functools.cache
 def version() -> str:
-    """Return the versions of the training packages and a digest of the trainer's source files."""
+    """Return the versions of packages and of the trainer's source files."""
     versions = []
     for package in PACKAGES:
         try:
@@ -81,7 +81,10 @@ def _parser_options(action: argparse.Action) -> Iterator[tuple[str, parser_optio
 
 
 def check(recipe: Recipe) -> list[Problem]:
-    """Return the recipe's problems with this engine: options, families, samplers. Starts no process."""
+    """Return the recipe's problems with this engine.
+
+    Checks options, families and samplers. Starts no process.
+    """
     problems = [*parser_options.problems(_trainer_options(), recipe.training.options, "training.options", arguments.OWNED)]
     problems += [*network_args.problems(recipe.network), *gen_img.problems(recipe)]
     if recipe.render.sampler in NO_SAMPLERS:
@@ -98,7 +101,7 @@ def check(recipe: Recipe) -> list[Problem]:
 
 
 def preflight(recipe: Recipe) -> list[Problem]:
-    """Return what this machine lacks: packages of the extra ``embedded``, and sd-scripts for recipes that use its tools."""
+    """Return the packages and tools that this machine lacks for a recipe."""
     missing = [package for package in PACKAGES if importlib.util.find_spec(_IMPORTS.get(package, package)) is None]
     problems: list[Problem] = []
     if missing:
@@ -124,7 +127,10 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
 
 
 def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
-    """Return the command that renders the prompts. This renderer reads every LoRA family itself."""
+    """Return the command that renders the prompts.
+
+    This renderer reads every LoRA family itself.
+    """
     argv = gen_img.arguments(recipe, inputs["checkpoint"], inputs.get("vae"), inputs["lora"], work)
     return _command("gen_img", argv, work, {gen_img.PROMPTS: gen_img.lines(recipe, names=True)})
 
@@ -142,7 +148,10 @@ def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # n
 
 
 def checkpoint(work: Path) -> tuple[Path, int] | None:
-    """Return the newest complete state in ``work`` with steps left to train, and its step."""
+    """Return the newest complete state with steps left to train.
+
+    Its step is the second value.
+    """
     steps = result_checks.read_expected(work).get("steps")
     below = steps if isinstance(steps, int) else sys.maxsize
     states = [
@@ -161,5 +170,5 @@ def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
 
 
 def history(work: Path) -> list[dict[str, Any]]:
-    """Return loss and learning rates by step from the TensorBoard events in ``work``."""
+    """Return loss and learning rates by step from the TensorBoard events."""
     return tensorboard.history(work / arguments.LOGS)

@@ -1,4 +1,4 @@
-"""The embedded engine's trainer and renderer, with the arguments of sd-scripts' train_network.py and gen_img.py.
+"""Trainer and renderer with the arguments of sd-scripts' programs.
 
 They use diffusers, transformers and lycoris-lora on a CPU or a GPU. ``train_network`` and ``gen_img`` are programs for
 ``python -m`` with a ``main(argv) -> int``. Importing them starts no thread and computes nothing, so a fork server can import

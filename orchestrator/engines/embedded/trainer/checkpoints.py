@@ -19,7 +19,10 @@ PRECISION = {"float": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 
 class CheckpointSaver:
-    """Writes files under sd-scripts' names: ``name-step00000010.safetensors``, its ``-state/``, ``name.safetensors``."""
+    """Saves checkpoints and states under sd-scripts' names.
+
+    These are ``name-step00000010.safetensors``, its ``-state/``, and ``name.safetensors``.
+    """
 
     def __init__(self, run: TrainingRun, run_metadata: dict[str, str], length: RunLength) -> None:
         self.run = run
@@ -31,7 +34,7 @@ class CheckpointSaver:
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def after_step(self, step: int, epoch: int) -> None:
-        """Save the files due after this step, and remove those older than ``save_last_n_steps``."""
+        """Save the files due after this step, and remove outdated ones."""
         args = self.args
         if not args.save_every_n_steps or step % args.save_every_n_steps:
             return
@@ -42,7 +45,10 @@ class CheckpointSaver:
         self._remove_old(step, args.save_last_n_steps, ".safetensors")
 
     def after_epoch(self, step: int, epoch: int) -> None:
-        """Save the files due after this epoch. The last epoch ends with the final file instead."""
+        """Save the files due after this epoch.
+
+        The last epoch ends with the final file instead.
+        """
         args = self.args
         if args.save_every_n_epochs and epoch % args.save_every_n_epochs == 0 and epoch < self.length.epochs:
             self._write(f"{args.output_name}-{epoch:06d}", step, epoch)

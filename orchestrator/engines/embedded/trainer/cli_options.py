@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class IgnoredOption:
-    """An option of sd-scripts without effect: its name, whether it is a switch, and the reason."""
+    """An option of sd-scripts without effect here, and the reason."""
 
     name: str
     switch: bool
@@ -45,12 +45,18 @@ PRECISIONS = ("float", "fp16", "bf16")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the trainer's arguments. argparse exits with 2 on an unknown option or a wrong value."""
+    """Parse the trainer's arguments.
+
+    argparse exits with 2 on an unknown option or a wrong value.
+    """
     return parser().parse_args(list(argv))
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the trainer's argument parser. Abbreviations are off, so ``--max_train`` is an error."""
+    """Return the trainer's argument parser.
+
+    Abbreviations are off, so ``--max_train`` is an error.
+    """
     result = argparse.ArgumentParser(
         prog="python -m orchestrator.engines.embedded.trainer.train_network",
         description="Train a LoRA (networks.lora or lycoris.kohya) on a small Stable Diffusion 1.x model in Diffusers layout.",
@@ -71,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def notes(args: argparse.Namespace) -> list[str]:
-    """Return one line for every ignored option in the arguments, with the reason."""
+    """Return one line with the reason for every ignored option."""
     return [f"--{option.name}: {option.reason}" for option in IGNORED_OPTIONS if getattr(args, option.name)]
 
 

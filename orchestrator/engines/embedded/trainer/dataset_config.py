@@ -1,4 +1,4 @@
-"""The dataset TOML of sd-scripts in its DreamBooth form, as typed datasets.
+"""Read sd-scripts' dataset TOML (DreamBooth form) as typed datasets.
 
 A value is looked up in the subset, then its dataset, then ``[general]``, then the defaults. Unknown keys, wrong types and
 features that this engine does not have are reported all at once.
@@ -114,7 +114,11 @@ class _ConfigReader:
         self.problems: list[Problem] = []
 
     def datasets(self, document: dict[str, Any]) -> tuple[DatasetSection, ...]:
-        """Return all datasets of the document, or raise a RecipeError with all problems."""
+        """Return all datasets of the document.
+
+        Raises:
+            RecipeError: with all problems.
+        """
         for key in document.keys() - {"general", "datasets"}:
             self._add_problem(key, f"unknown table{near_miss(key, ('general', 'datasets'))}")
         general = document.get("general", {})
@@ -150,7 +154,10 @@ class _ConfigReader:
         return DatasetSection(tuple(subset for subset in subsets if subset), values["batch_size"], rules)
 
     def _check_rules(self, where: str, rules: BucketRules) -> None:
-        """Add the problems that stop sd-scripts: bounds that do not enclose the resolution, steps below 1."""
+        """Add the bucket settings that stop sd-scripts.
+
+        These are bounds that do not enclose the resolution, and steps below 1.
+        """
         if rules.bucket_reso_steps < 1:
             self._add_problem(where, f"bucket_reso_steps must be at least 1, is {rules.bucket_reso_steps}")
         elif rules.enable_bucket and not rules.bucket_no_upscale:

@@ -1,4 +1,4 @@
-"""Exit codes of the embedded programs, and errors as lines that the orchestrator reads."""
+"""Exit codes and error lines of the embedded programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def code(program: Callable[[], None]) -> int:
-    """Run a program and return its exit code: 0, that of its error, or 130 after an interrupt."""
+    """Run a program and return its exit code.
+
+    It is 0, that of an OrchestratorError, or 130 after an interrupt.
+    """
     try:
         program()
     except OrchestratorError as error:

@@ -1,4 +1,4 @@
-"""The factors of LoRA, LoCon and LoHa deltas: names, shapes and first values, in a stack and in a file.
+"""Shapes of the factors of LoRA, LoCon and LoHa, in stacks and in files.
 
 In a stack, kernels are in the order (out, height, width, in), because channels-last convolutions use it.
 """
@@ -47,15 +47,19 @@ class FactorShape:
 
 
 def form_of(algorithm: str, tucker: bool, kernel: tuple[int, int]) -> FactorForm:
-    """Return the form of an algorithm ("lora" or "loha") on a layer. Tucker needs a kernel larger than 1x1."""
+    """Return the form of an algorithm ("lora" or "loha") on a layer.
+
+    Tucker needs a kernel larger than 1x1.
+    """
     if tucker and kernel != (1, 1):
         return FactorForm.TUCKER_LORA if algorithm == "lora" else FactorForm.TUCKER_LOHA
     return FactorForm.LORA if algorithm == "lora" else FactorForm.LOHA
 
 
 def factors(shape: FactorShape) -> dict[str, tuple[tuple[int, ...], float]]:
-    """Return the shape of each factor in the stack, and the width of its first values, by its name in the file.
+    """Return shape and first values of each factor by its name in the file.
 
+    The shape is that in the stack, without the stack's own dimension. A width gives the first values.
     A positive width is the deviation of a normal distribution (LoHa, as LyCORIS 3.4.0), a negative one the bound of a uniform
     distribution (Kaiming with a = sqrt 5: 1 / sqrt(fan in)), and 0 means zeros.
     """
@@ -92,7 +96,10 @@ def factors(shape: FactorShape) -> dict[str, tuple[tuple[int, ...], float]]:
 
 
 def to_file(shape: FactorShape, name: str, value: Tensor) -> Tensor:
-    """Return a factor as files store it: kernels (out, in, height, width), and up and down of a convolution as kernels too."""
+    """Return a factor as files store it.
+
+    Kernels are (out, in, height, width). Up and down of a convolution are kernels too.
+    """
     r, k = shape.dim, shape.kernel
     if not shape.is_conv:
         return value.clone()
@@ -112,7 +119,9 @@ def to_file(shape: FactorShape, name: str, value: Tensor) -> Tensor:
 
 
 def from_file(shape: FactorShape, name: str, value: Tensor) -> Tensor:
-    """Return a factor of a file as the stack stores it, the inverse of :func:`to_file`.
+    """Return a factor of a file as the stack stores it.
+
+    This is the inverse of :func:`to_file`.
 
     Raises:
         ValueError: the tensor has another shape.

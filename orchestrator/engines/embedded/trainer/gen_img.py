@@ -1,4 +1,4 @@
-"""The embedded renderer: a program with the arguments of sd-scripts' gen_img.py.
+"""The embedded renderer, with the arguments of sd-scripts' gen_img.py.
 
 It draws one image per prompt line. Networks of any LoRA family are baked into the weights, so ``--network_module`` has no
 effect. Exit codes: 0 all images are written, 2 wrong arguments, prompts or files, 3 missing model, 130 interrupted.
@@ -88,7 +88,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run(args: argparse.Namespace, lines: Sequence[PromptLine]) -> None:
-    """Draw all lines into ``--outdir``. Every file is written whole or not at all."""
+    """Draw all lines into ``--outdir``.
+
+    Every file is written whole or not at all.
+    """
     threads.apply()
     for line in lines:
         sampling.check_sampler(line.sampler)
@@ -118,7 +121,10 @@ def run(args: argparse.Namespace, lines: Sequence[PromptLine]) -> None:
 
 
 def parameters(line: PromptLine, args: argparse.Namespace, multipliers: Sequence[float]) -> str:
-    """Return the settings of an image in the form that web UIs read back from a PNG's ``parameters``."""
+    """Return the settings of an image for a PNG's ``parameters``.
+
+    Web UIs read them back in this form.
+    """
     settings = [
         f"Steps: {line.steps}",
         f"Sampler: {sampling.SAMPLERS[line.sampler][2]}",
@@ -169,7 +175,10 @@ def _lines(args: argparse.Namespace) -> tuple[PromptLine, ...]:
 def _by_multipliers(
     lines: Sequence[PromptLine], default: tuple[float, ...]
 ) -> list[tuple[tuple[float, ...], list[PromptLine]]]:
-    """Group lines by their multipliers, in order of first appearance, so that weights rarely change."""
+    """Group lines by their multipliers, in order of first appearance.
+
+    This way weights rarely change.
+    """
     result: dict[tuple[float, ...], list[PromptLine]] = {}
     for line in lines:
         result.setdefault(line.multipliers if line.multipliers is not None else default, []).append(line)

@@ -1,4 +1,4 @@
-"""Pixels of training images: read, resize, centre crop, change colors, flip. Uses numpy and Pillow, not torch."""
+"""Read, resize, crop and recolor images with numpy and Pillow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ Pixels = NDArray[np.uint8]
 
 
 def load(path: Path, fit: Fit) -> Pixels:
-    """Read an image in the size of its bucket, (height, width, 3), 0..255. Alpha is dropped, as in sd-scripts."""
+    """Read an image in the size of its bucket, (height, width, 3), 0..255.
+
+    Alpha is dropped, as in sd-scripts.
+    """
     with Image.open(path) as file:
         image = file.convert("RGB")
     if image.size != fit.resized:
@@ -31,7 +34,9 @@ def load(path: Path, fit: Fit) -> Pixels:
 
 
 def change_colors(pixels: Pixels, seed: int) -> Pixels:
-    """Shift the hue by at most 16 degrees, or apply a gamma of 0.95 to 1.05, each half the time (color augmentation).
+    """Shift the hue, or apply a gamma, each half the time.
+
+    The hue moves by at most 16 degrees, the gamma is 0.95 to 1.05 (color augmentation).
 
     These are the strengths of March 2023 (hue +-8 in OpenCV's half degrees, gamma on values from 0 to 1). Today's sd-scripts
     raises 0..255 to the gamma, which brightens about seven times more than intended.
@@ -47,7 +52,7 @@ def change_colors(pixels: Pixels, seed: int) -> Pixels:
 
 
 def normalized(pixels: Pixels) -> NDArray[np.float32]:
-    """Convert pixels (height, width, 3) of 0..255 to (3, height, width) of -1..1."""
+    """Convert pixels to floats (3, height, width) of -1..1."""
     scaled = pixels.astype(np.float32) / np.float32(127.5) - np.float32(1.0)
     result: NDArray[np.float32] = np.ascontiguousarray(scaled.transpose(2, 0, 1))
     return result

@@ -1,4 +1,4 @@
-"""The training images: their files, captions and buckets, and the batches of every epoch.
+"""Training images with captions and buckets, and batches of every epoch.
 
 Every random choice comes from a generator that is seeded by (seed, purpose, number), never from a running state, so a resumed
 run makes the same choices as an uninterrupted one.
@@ -31,7 +31,10 @@ SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
 
 @dataclass(frozen=True, slots=True)
 class TrainingImage:
-    """One training image: its file, size in pixels, caption as written, bucket, and repeats per epoch."""
+    """One training image: file, size, caption, bucket, repeats per epoch.
+
+    The size is in pixels. The caption is that of the file.
+    """
 
     path: Path
     size: Size
@@ -51,14 +54,17 @@ class ImageGroup:
     """Regularization images with their num_repeats, as sd-scripts' banner counts them."""
 
     def by_bucket(self) -> dict[Size, list[TrainingImage]]:
-        """Return the images of each bucket, repeats included, with buckets in order of size."""
+        """Return the images of each bucket with repeats, in order of bucket size."""
         result: dict[Size, list[TrainingImage]] = {}
         for image in self.images:
             result.setdefault(image.fit.bucket, []).extend([image] * image.repeats)
         return dict(sorted(result.items()))
 
     def batches(self) -> int:
-        """Return the number of batches of one epoch. Each bucket is cut by itself, so its last batch may be short."""
+        """Return the number of batches of one epoch.
+
+        Each bucket is cut by itself, so its last batch may be short.
+        """
         return sum(math.ceil(len(images) / self.dataset.batch_size) for images in self.by_bucket().values())
 
     def count(self) -> int:
@@ -68,7 +74,7 @@ class ImageGroup:
 
 @dataclass(frozen=True, slots=True)
 class ImageSample:
-    """One image as one batch shows it: its caption, and whether it is flipped or recolored."""
+    """One image in one batch, with its caption, mirroring and recoloring."""
 
     image: TrainingImage
     caption: str
@@ -77,7 +83,10 @@ class ImageSample:
 
 
 def derive(seed: int, purpose: str, *numbers: int) -> int:
-    """Return a 63-bit seed from the run's seed, a purpose and numbers, the same on every machine."""
+    """Return a 63-bit seed from the run's seed, a purpose and numbers.
+
+    It is the same on every machine.
+    """
     text = ":".join((str(seed), purpose, *map(str, numbers)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
@@ -156,7 +165,7 @@ def _fit(rules: BucketRules, size: Size) -> Fit:
 
 
 def _caption(path: Path, subset: SubsetSection) -> str:
-    """Return the first line of the caption file, else the class tokens, else an empty text."""
+    """Return the caption file's first line, the class tokens, or ""."""
     file = path.with_suffix(subset.caption_extension) if subset.caption_extension.startswith(".") else None
     if file is not None and file.is_file():
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -168,7 +177,10 @@ def _caption(path: Path, subset: SubsetSection) -> str:
 
 
 def epoch_batches(groups: Sequence[ImageGroup], seed: int, epoch: int) -> list[list[TrainingImage]]:
-    """Return the batches of one epoch: each bucket shuffled and cut, then the batches of all datasets shuffled."""
+    """Return the shuffled batches of one epoch.
+
+    Each bucket is shuffled and cut, then the batches of all datasets are shuffled.
+    """
     draw = random.Random(derive(seed, "epoch", epoch))  # noqa: S311 - an order, not a secret
     batches: list[list[TrainingImage]] = []
     for group in groups:
@@ -181,7 +193,10 @@ def epoch_batches(groups: Sequence[ImageGroup], seed: int, epoch: int) -> list[l
 
 
 def samples(batch: Sequence[TrainingImage], seed: int, number: int, epoch: int) -> list[ImageSample]:
-    """Draw flip, colors and caption of every image in batch ``number`` (counted over the whole run)."""
+    """Draw flip, colors and caption of every image in a batch.
+
+    ``number`` counts batches over the whole run.
+    """
     seeds = (derive(seed, "sample", number, i) for i in range(len(batch)))
     draws = (random.Random(image_seed) for image_seed in seeds)  # noqa: S311 - a coin, not a secret
     return [_sample(image, draw, epoch) for image, draw in zip(batch, draws, strict=True)]
@@ -211,7 +226,7 @@ def _shown_caption(caption: str, subset: SubsetSection, draw: random.Random, epo
 
 
 def tag_frequency(images: Sequence[TrainingImage]) -> dict[str, dict[str, int]]:
-    """Count each tag's captions by folder name, as sd-scripts does for ``ss_tag_frequency``."""
+    """Count each tag's captions by folder name (``ss_tag_frequency``)."""
     result: dict[str, Counter[str]] = {}
     for image in images:
         tags = (tag.strip().lower() for tag in image.caption.split(","))

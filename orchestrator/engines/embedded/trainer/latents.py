@@ -1,7 +1,7 @@
-"""Latents of the training images. Unchanged images are encoded once, recolored images for every use.
+"""Cached latents of the training images.
 
-The cache holds mean and deviation of the VAE's distribution, and every step draws from them, so a cached image behaves exactly
-like one that is encoded at every step.
+Unchanged images are encoded once, recolored images for every use. The cache holds mean and deviation of the VAE's
+distribution, and every step draws from them, so a cached image behaves exactly like one that is encoded at every step.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LatentCache:
         self.recolored: dict[tuple[TrainingImage, bool, int], Tensor] = {}
 
     def encode_unchanged(self, images: Sequence[TrainingImage]) -> None:
-        """Encode every image, and its mirror image where its subset has ``flip_aug``.
+        """Encode every image, and its mirror image for ``flip_aug``.
 
         Order and batches are always the same, because the last bit of a convolution may depend on its batch.
         """
@@ -45,7 +45,10 @@ class LatentCache:
         )
 
     def encode_recolored(self, samples: Iterable[ImageSample]) -> None:
-        """Encode the recolored images of the coming batches in place of earlier ones."""
+        """Encode the recolored images of the coming batches.
+
+        They replace those of earlier batches.
+        """
         self.recolored.clear()
         keys = {(s.image, s.flipped, s.color_seed): None for s in samples if s.color_seed is not None}
         self._encode_all(list(keys))
@@ -60,7 +63,10 @@ class LatentCache:
                 self._encode(same[start : start + step])
 
     def batch(self, samples: Sequence[ImageSample]) -> Tensor:
-        """Draw the scaled latents of a batch, (n, 4, h, w), with the global torch generator."""
+        """Draw the scaled latents of a batch, (n, 4, h, w).
+
+        Uses the global torch generator.
+        """
         moments = torch.stack([self._moments(sample) for sample in samples])
         mean, deviation = moments.unbind(1)
         drawn = mean + deviation * torch.randn(mean.shape, device=mean.device)

@@ -1,4 +1,7 @@
-"""The training run from arguments to saved files. :func:`run` prepares it, :class:`TrainingLoop` makes the steps."""
+"""Run a training from its arguments to the saved files.
+
+:func:`run` prepares the run, :class:`TrainingLoop` makes the steps.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ _ENCODE_AHEAD = 32
 
 @dataclass(frozen=True, slots=True)
 class PlannedBatch:
-    """One batch of the run: its number over the whole run, its epoch (from 1), its images."""
+    """One batch of the run.
+
+    Its number counts over the whole run, its epoch from 1.
+    """
 
     number: int
     epoch: int
@@ -102,7 +108,7 @@ def run(args: Namespace) -> None:
 
 
 class TrainingLoop:
-    """The steps of a run, their progress, and the files and reports that are due on the way."""
+    """The steps of a run, with the files and reports due on the way."""
 
     def __init__(
         self, run: TrainingRun, length: setup_run.RunLength, saver: CheckpointSaver, reporter: TrainingReporter
@@ -151,7 +157,10 @@ class TrainingLoop:
         self.reporter.close()
 
     def _batches(self, groups: tuple[ImageGroup, ...], start: int) -> Iterator[PlannedBatch]:
-        """Yield the batches after step ``start``. Recolored images are encoded in fixed chunks of batches."""
+        """Yield the batches after step ``start``.
+
+        Recolored images are encoded in fixed chunks of batches.
+        """
         per_epoch, accumulation = self.length.batches_per_epoch, self.length.accumulation
         epochs_done, steps_done = divmod(start, self.length.steps_per_epoch)
         first = epochs_done * per_epoch + steps_done * accumulation
@@ -198,7 +207,10 @@ class TrainingLoop:
         return float(mean.detach())
 
     def _encode_text(self, captions: list[str]) -> Tensor:
-        """Encode each caption of a batch once. The run keeps the states where the text encoder does not train."""
+        """Encode each caption of a batch once.
+
+        The run keeps the states where the text encoder does not train.
+        """
         base, skip, states = self.run.model, self.run.args.clip_skip, self.run.text_states
         unique = list(dict.fromkeys(captions))
         if self.run.built.text_modules:
@@ -223,7 +235,7 @@ class TrainingLoop:
         run.optimizer.zero_grad(set_to_none=True)
 
     def _average_loss(self, number: int, batch_loss: float, step: int) -> float:
-        """Record the loss of batch ``number``, and return the average over the last epoch's worth of batches.
+        """Record a batch's loss and return the average over the last epoch.
 
         Raises:
             StepFailed: the loss is not finite, so training on would only write a broken file.

@@ -1,4 +1,4 @@
-"""Networks baked into a model: every layer's weight is W + sum(multiplier * delta), in float32.
+"""Bake networks into a model: W + sum(multiplier * delta), in float32.
 
 The deltas come from :mod:`orchestrator.weights.families.deltas`, which computes them for every LoRA family. They are computed
 once, and a change of multipliers is an addition. With all multipliers 0 the weights are the base's own, bit for bit.
@@ -30,7 +30,7 @@ _BIAS = ("diff_b", "b_norm")
 
 @dataclass(frozen=True, slots=True)
 class LayerDelta:
-    """The delta of one network for one parameter of a layer (``weight`` or ``bias``)."""
+    """The delta of one network for a layer's ``weight`` or ``bias``."""
 
     layer: nn.Module
     parameter: str

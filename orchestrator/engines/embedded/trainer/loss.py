@@ -1,4 +1,4 @@
-"""The training loss: mean square error of the predicted noise, weighted per image."""
+"""The loss: mean square error of the predicted noise, by image."""
 
 from __future__ import annotations
 
@@ -60,7 +60,10 @@ def make_noise(config: dict[str, Any], device: torch.device) -> NoiseSchedule:
 
 
 def draw_noise(latents: Tensor, offset: float | None) -> Tensor:
-    """Draw Gaussian noise in the shape of the latents, with a noise offset per image and channel if ``offset`` is set."""
+    """Draw Gaussian noise in the shape of the latents.
+
+    ``offset`` adds one more value per image and channel (noise offset).
+    """
     noise = torch.randn(latents.shape, device=latents.device)
     if offset:
         noise += offset * torch.randn(*latents.shape[:2], 1, 1, device=latents.device)
@@ -74,13 +77,18 @@ def per_image(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 
 
 def min_snr(losses: Tensor, noise: NoiseSchedule, timesteps: Tensor, gamma: float) -> Tensor:
-    """Weight losses by min(snr, gamma) / snr, or min(snr, gamma) / (snr + 1) for velocity (Min-SNR)."""
+    """Weight losses by min(snr, gamma) / snr (Min-SNR).
+
+    For velocity the divisor is snr + 1.
+    """
     snr = noise.signal_to_noise(timesteps)
     return losses * snr.clamp(max=gamma) / (snr + 1 if noise.velocity else snr)
 
 
 def debiased(losses: Tensor, noise: NoiseSchedule, timesteps: Tensor) -> Tensor:
-    """Weight losses by 1 / sqrt(snr), or 1 / (snr + 1) for velocity (debiased estimation).
+    """Weight losses by 1 / sqrt(snr) (debiased estimation).
+
+    For velocity the weight is 1 / (snr + 1).
 
     The noisy timesteps, which decide colours and composition, count more. As in sd-scripts, snr is at most 1000.
     """

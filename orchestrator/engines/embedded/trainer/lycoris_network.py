@@ -1,4 +1,6 @@
-"""Networks on the modules of lycoris-lora 3.4.0: all of its algorithms, and the options that stacks do not have.
+"""Networks on the modules of lycoris-lora 3.4.0.
+
+They cover all algorithms and options that stacks do not have.
 
 Under mixed precision LoRA and LoCon run in bypass mode (the adapter's output is added), because rebuilding the weight in half
 precision rounds most of a small delta away.
@@ -70,7 +72,9 @@ class LycorisNetwork(nn.Module):
 
 
 def build(model: DiffusionModel, spec: NetworkSpec, weights: Mapping[str, Tensor] | None) -> BuiltNetwork:
-    """Attach a LyCORIS network to the model. Ranks and alphas come from ``weights`` if given.
+    """Attach a LyCORIS network to the model.
+
+    Ranks and alphas come from ``weights`` if given.
 
     Raises:
         ValueError: the algorithm is unknown, or lycoris-lora cannot train it.

@@ -1,4 +1,4 @@
-"""Metadata of a trained file: the ``ss_*`` keys that readers expect, and ``modelspec.*``.
+"""Metadata of a trained file: ``ss_*`` keys and ``modelspec.*``.
 
 All values are text (``str(value)``, "None" for a missing one), as sd-scripts writes them. The file never claims to come from
 sd-scripts: ``ss_sd_scripts_commit_hash`` is absent and ``modelspec.implementation`` names this engine.
@@ -56,7 +56,10 @@ _FROM_ARGUMENTS = (
 def of_run(
     args: Namespace, groups: Sequence[ImageGroup], epochs: int, optimizer: str, network_args: dict[str, str]
 ) -> dict[str, str]:
-    """Return the keys that are fixed when training starts. ``args`` hold the final number of steps and seed."""
+    """Return the keys that are fixed when training starts.
+
+    ``args`` hold the final number of steps and seed.
+    """
     values: dict[str, Any] = {f"ss_{name}": getattr(args, name) for name in _FROM_ARGUMENTS}
     values |= {
         "ss_session_id": int.from_bytes(hashlib.sha256(str(time.time_ns()).encode()).digest()[:4], "big"),
@@ -88,7 +91,10 @@ def of_run(
 
 
 def of_file(args: Namespace, run_metadata: dict[str, str], steps: int, epoch: int) -> dict[str, str]:
-    """Return the keys of one saved file: the run's (six with ``--no_metadata``), its position, ``modelspec.*``."""
+    """Return all keys of one saved file.
+
+    They are the run's (six with ``--no_metadata``), its position, and ``modelspec.*``.
+    """
     now = datetime.now(UTC)
     entries = {key: run_metadata[key] for key in MINIMUM if key in run_metadata}
     if not args.no_metadata:
@@ -155,7 +161,10 @@ def _dataset(group: ImageGroup) -> dict[str, Any]:
 
 
 def _folders(groups: Sequence[ImageGroup]) -> dict[str, dict[str, int]]:
-    """Return repeats and images by folder name. A repeated name gets " (2)", as in sd-scripts."""
+    """Return repeats and images by folder name.
+
+    A repeated name gets " (2)", as in sd-scripts.
+    """
     result: dict[str, dict[str, int]] = {}
     for group in groups:
         for subset in group.dataset.subsets:

@@ -22,7 +22,7 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 @dataclass(frozen=True, slots=True)
 class DiffusionModel:
-    """The parts of a Stable Diffusion model, frozen (no gradients), in float32."""
+    """The frozen parts of a Stable Diffusion model, in float32."""
 
     tokenizer: Any
     text_encoder: Any
@@ -33,12 +33,12 @@ class DiffusionModel:
 
     @property
     def reduction(self) -> int:
-        """Return the pixels per latent cell along a side (8 on SD1.5, fewer on the shipped base)."""
+        """Return the pixels per latent cell along a side (8 on SD1.5)."""
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
     def layout(self) -> torch.memory_format:
-        """Return the memory format of the U-Net's kernels, which its inputs should share."""
+        """Return the memory format of the U-Net's kernels and inputs."""
         last = self.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
         return torch.channels_last if last else torch.contiguous_format
 
@@ -49,7 +49,9 @@ class DiffusionModel:
 
 
 def load(folder: Path, vae: Path | None = None, *, device: torch.device | None = None) -> DiffusionModel:
-    """Load a model folder onto a device (default: CUDA if available, else the CPU).
+    """Load a model folder onto a device.
+
+    The default is CUDA if available, else the CPU.
 
     Raises:
         NotReady: the folder is not a Stable Diffusion 1.x model in Diffusers layout.
@@ -75,7 +77,7 @@ def load(folder: Path, vae: Path | None = None, *, device: torch.device | None =
 
 
 def _noise_config(folder: Path) -> dict[str, Any]:
-    """Return the settings in the scheduler's file: betas, prediction type, number of timesteps."""
+    """Return the scheduler's settings: betas, prediction type, timesteps."""
     config, _ = DDPMScheduler.load_config(folder / "scheduler", return_unused_kwargs=True)
     return dict(config)
 

@@ -1,4 +1,4 @@
-"""Building the network that is trained, on the fastest modules that can train it.
+"""Build the network on the fastest modules that can train it.
 
 ``networks.lora`` and LyCORIS' lora, locon and loha run on :mod:`stacked_network` in float32. Dropout, DoRA, a trained scalar,
 mixed precision and LyCORIS' other algorithms run on the modules of lycoris-lora, under the same names.

@@ -1,4 +1,4 @@
-"""The network that ``--network_module``, ``--network_dim`` and ``--network_args`` describe.
+"""The network that the ``--network_*`` arguments describe.
 
 A :class:`NetworkSpec` holds the arguments, and the functions here derive ranks, layers and algorithm from it with the defaults
 of sd-scripts' ``networks.lora`` and of LyCORIS. A :class:`BuiltNetwork` is the result of building it.
@@ -106,7 +106,7 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True)
 class BuiltNetwork:
-    """A network on a model, its two halves for the optimizer, and the number of modules in each half."""
+    """A network on a model, with its halves and their numbers of modules."""
 
     network: AdapterNetwork
     text: nn.ModuleList
@@ -145,12 +145,15 @@ def read(args: Any) -> NetworkSpec:
 
 
 def flag(text: str | None) -> bool:
-    """Return whether a network argument switches its feature on, by LyCORIS' rule."""
+    """Return whether a network argument is on, by LyCORIS' rule."""
     return (text or "").strip().lower() in {"true", "1", "yes", "on", "t", "y"}
 
 
 def ranks(spec: NetworkSpec) -> AdapterRanks:
-    """Return ranks and alphas with the defaults of the network module. Alpha 0 means the rank."""
+    """Return ranks and alphas with the defaults of the network module.
+
+    Alpha 0 means the rank.
+    """
     lora = spec.module == "networks.lora"
     conv_dim = int(spec.args.get("conv_dim", 0 if lora else spec.dim))
     conv_alpha = float(spec.args.get("conv_alpha", 1.0 if lora else spec.alpha))
@@ -160,7 +163,10 @@ def ranks(spec: NetworkSpec) -> AdapterRanks:
 
 
 def selection(spec: NetworkSpec) -> LayerSelection:
-    """Return the layers to adapt: sd-scripts' choice for networks.lora, the preset's for LyCORIS."""
+    """Return the layers that the network adapts.
+
+    They are sd-scripts' choice for networks.lora and the preset's for LyCORIS.
+    """
     if spec.module == "networks.lora":
         convolutions = UNET_CONVOLUTION if "conv_dim" in spec.args else ()
         return LayerSelection(UNET_ATTENTION + convolutions)
@@ -174,7 +180,9 @@ def selection(spec: NetworkSpec) -> LayerSelection:
 
 
 def preset(spec: NetworkSpec) -> dict[str, Any]:
-    """Return the preset's table: of a TOML file, or of LyCORIS by name. ``full`` is empty.
+    """Return the preset's table, from a TOML file or LyCORIS.
+
+    That of ``full`` is empty.
 
     Raises:
         RecipeError: the file cannot be read, or LyCORIS has no preset of this name.
@@ -193,13 +201,13 @@ def preset(spec: NetworkSpec) -> dict[str, Any]:
 
 
 def algorithm(spec: NetworkSpec) -> str:
-    """Return the name of LyCORIS' algorithm, ``lora`` for networks.lora and LoCon."""
+    """Return LyCORIS' algorithm, ``lora`` for networks.lora and LoCon."""
     name = spec.args.get("algo", "lora").lower()
     return "lora" if name == "locon" else name
 
 
 def is_tucker(spec: NetworkSpec) -> bool:
-    """Return whether kernels larger than 1x1 are factored by a Tucker decomposition."""
+    """Return whether larger kernels have a Tucker decomposition."""
     return any(flag(spec.args.get(key)) for key in ("use_tucker", "use_cp", "use_conv_cp"))
 
 

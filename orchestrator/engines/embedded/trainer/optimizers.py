@@ -103,7 +103,10 @@ def make_optimizer(name: str, members: list[dict[str, Any]], extra: dict[str, An
 
 
 def _adafactor(members: list[dict[str, Any]], extra: dict[str, Any], rate: float) -> torch.optim.Optimizer:
-    """Make transformers' Adafactor. With ``relative_step`` (the default) it computes its own rates, as in sd-scripts."""
+    """Make transformers' Adafactor.
+
+    With ``relative_step`` (the default) it computes its own rates, as in sd-scripts.
+    """
     relative = extra["relative_step"] = bool(extra.get("relative_step", True) or extra.get("warmup_init"))
     if relative:
         members = [{**group, "lr": None} for group in members]
@@ -112,7 +115,7 @@ def _adafactor(members: list[dict[str, Any]], extra: dict[str, Any], rate: float
 
 
 def make_schedule(args: Namespace, optimizer: torch.optim.Optimizer, steps: int) -> Any:
-    """Make the learning rate schedule, or None where Adafactor computes its own rates.
+    """Make the learning rate schedule, or None for Adafactor's own rates.
 
     Raises:
         RecipeError: the schedule is unknown, or has no warmup.
@@ -138,7 +141,10 @@ def make_schedule(args: Namespace, optimizer: torch.optim.Optimizer, steps: int)
 
 
 def warmup_steps(text: str, steps: int) -> int:
-    """Return the warmup steps from ``100``, ``0.1`` or ``10%`` of the steps of the run."""
+    """Return the warmup steps from ``100``, ``0.1`` or ``10%``.
+
+    Ratios and percentages are of the steps of the run.
+    """
     try:
         if text.endswith("%"):
             return int(float(text[:-1]) / 100 * steps)

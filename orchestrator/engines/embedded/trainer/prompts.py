@@ -1,4 +1,6 @@
-"""Prompt lines in gen_img.py's syntax: ``prompt --n negative --w 64 --h 64 --d 1 --s 20 --l 7 --am 0.8 --f name.png``.
+"""Prompt lines in gen_img.py's syntax.
+
+An example: ``prompt --n negative --w 64 --h 64 --d 1 --s 20 --l 7 --am 0.8 --f name.png``.
 
 Each line is one image. Blank lines and lines that begin with ``#`` are skipped. Syntax of gen_img.py that this engine does not
 have (weights in brackets, ``{a|b}``) is an error, because drawing it literally would give another image.

@@ -1,4 +1,4 @@
-"""Reports of a training run: scalars for TensorBoard and W&B, and sample images."""
+"""Scalars for TensorBoard and W&B, and sample images of a training."""
 
 from __future__ import annotations
 
@@ -88,7 +88,10 @@ class TrainingReporter:
 
 
 def _wandb(args: Namespace) -> Any:
-    """Return a W&B run with sd-scripts' names for project and run, or None. Key and mode come from the environment."""
+    """Start a W&B run under sd-scripts' names, if requested.
+
+    Key and mode come from the environment.
+    """
     if args.log_with not in ("wandb", "all"):
         return None
     init = importlib.import_module("wandb").init  # not a dependency: users of W&B install it

@@ -1,4 +1,4 @@
-"""Drawing images: many prompts at once, each from its own seed, independent of the rest of its batch.
+"""Draw images of many prompts at once, each from its own seed.
 
 Noise is drawn per image on the CPU, and a batch is always filled up to its full size, so an image is the same in every batch
 up to the last bit.
@@ -57,7 +57,10 @@ def check_sampler(name: str) -> None:
 def draw(
     model: DiffusionModel, lines: Sequence[PromptLine], clip_skip: int | None, batch_size: int
 ) -> Iterator[tuple[PromptLine, Image.Image]]:
-    """Draw every line in order. Consecutive lines with the same size and settings share batches."""
+    """Draw every line in order.
+
+    Consecutive lines with the same size and settings share batches.
+    """
     start = 0
     while start < len(lines):
         end = start
@@ -74,7 +77,9 @@ def _batch_key(line: PromptLine) -> tuple[object, ...]:
 
 @torch.inference_mode()
 def draw_batch(model: DiffusionModel, lines: Sequence[PromptLine], clip_skip: int | None, size: int) -> list[Image.Image]:
-    """Draw lines that share size, steps, scale and sampler, as one batch filled up to ``size``.
+    """Draw lines of equal settings as one batch filled up to ``size``.
+
+    The lines share size, steps, scale and sampler.
 
     Raises:
         RecipeError: the size does not fit the model, or the sampler is unknown.

@@ -1,4 +1,4 @@
-"""Preparation of a training run: arguments, network, length, first step, and the banner."""
+"""Prepare a run: arguments, network, length, first step, banner."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def check(args: Namespace) -> None:
 
 
 def make_network(args: Namespace, base: model.DiffusionModel) -> BuiltNetwork:
-    """Build the network on the base, load ``--network_weights`` into it, and log it in sd-scripts' words.
+    """Build the network, load ``--network_weights``, and log both.
+
+    The log has sd-scripts' words.
 
     Raises:
         RecipeError: the network cannot be built, or the weights do not match it.
@@ -105,7 +107,10 @@ def _log_ranks(spec: NetworkSpec) -> None:
 
 
 def measure(args: Namespace, groups: tuple[ImageGroup, ...]) -> RunLength:
-    """Return the length of the run. ``--max_train_epochs`` overrides ``--max_train_steps``, as in sd-scripts."""
+    """Return the length of the run.
+
+    ``--max_train_epochs`` overrides ``--max_train_steps``, as in sd-scripts.
+    """
     batches = sum(group.batches() for group in groups)
     per_epoch = math.ceil(batches / args.gradient_accumulation_steps)
     steps = args.max_train_steps

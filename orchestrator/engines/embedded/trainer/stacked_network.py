@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 
 def _initial(count: int, size: tuple[int, ...], width: float) -> Tensor:
-    """Return ``count`` stacked factors with first values of ``width`` (see :func:`factor_shapes.factors`)."""
+    """Return ``count`` stacked factors with their first values.
+
+    :func:`factor_shapes.factors` explains ``width``.
+    """
     stacked = torch.zeros(count, *size)
     if width > 0:
         return stacked.normal_(std=width)
@@ -63,7 +66,7 @@ class LayerStack(nn.Module):
         return result
 
     def rebuild(self) -> None:
-        """Set every layer's weight from the current factors, differentiable by them."""
+        """Set every layer's weight, differentiable by the factors."""
         weights = self._weights()
         shape = self.shape
         if not shape.is_conv:
@@ -94,7 +97,10 @@ class LayerStack(nn.Module):
                 assert_never(self.shape.form)
 
     def _tucker(self, core: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        """Multiply up (n, out, r), core (n, r, area, r) and down (n, r, in) to (n, out, area * in)."""
+        """Multiply the three factors of a Tucker decomposition.
+
+        Up is (n, out, r), core (n, r, area, r), down (n, r, in), the result (n, out, area * in).
+        """
         n, r, area, _ = core.shape
         left = torch.bmm(up, core.reshape(n, r, area * r)).view(n, self.shape.out * area, r)
         return torch.bmm(left, down).view(n, self.shape.out, area * self.shape.into)
@@ -134,7 +140,10 @@ class StackedNetwork(nn.Module):
         self.unet = nn.ModuleList(stacks(unet, algorithm, tucker=tucker))
 
     def rebuild(self) -> None:
-        """Rebuild every layer's weight. Runs once before each forward pass of the model."""
+        """Rebuild every layer's weight.
+
+        Runs once before each forward pass of the model.
+        """
         for stack in (*self.text, *self.unet):
             stack.rebuild()
 

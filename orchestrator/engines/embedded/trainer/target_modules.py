@@ -1,4 +1,4 @@
-"""The layers of a model that a network adapts, and their names in a LoRA file.
+"""The layers that a network adapts, and their names in a LoRA file.
 
 Names follow the files of SD1.5: ``lora_unet_`` or ``lora_te_`` and the module's dotted name with underscores. Names of the
 text encoder always contain ``text_model_``, which newer versions of transformers leave out of their own names.
@@ -22,7 +22,7 @@ TEXT_ENCODER = ("CLIPAttention", "CLIPSdpaAttention", "CLIPMLP")
 
 @dataclass(frozen=True, slots=True)
 class TargetLayer:
-    """A linear or convolution layer to adapt: name in the file, layer, rank and alpha of its adapter."""
+    """A layer to adapt, with name, rank and alpha of its adapter."""
 
     name: str
     module: nn.Linear | nn.Conv2d
@@ -38,7 +38,10 @@ class TargetLayer:
 
 @dataclass(frozen=True, slots=True)
 class AdapterRanks:
-    """Rank and alpha of linear layers and 1x1 convolutions, and of larger convolutions (rank 0: not adapted)."""
+    """Ranks and alphas of layers, and of convolutions beyond 1x1.
+
+    Rank 0 means not adapted.
+    """
 
     dim: int
     alpha: float
@@ -53,7 +56,10 @@ class AdapterRanks:
 
 @dataclass(frozen=True, slots=True)
 class LayerSelection:
-    """Module classes whose layers are adapted, and names of single layers (patterns, matched from the start)."""
+    """Module classes whose layers are adapted, and single layers by name.
+
+    Names are patterns, matched from the start.
+    """
 
     unet_modules: Sequence[str]
     unet_names: Sequence[str] = ()
@@ -62,7 +68,7 @@ class LayerSelection:
 
 
 def find(model: Any, selection: LayerSelection, ranks: AdapterRanks) -> tuple[list[TargetLayer], list[TargetLayer]]:
-    """Return the target layers of the text encoder and of the U-Net, in the order of their modules.
+    """Return the target layers of the text encoder and of the U-Net.
 
     Raises:
         ValueError: two targets have the same name, because the selection names a module and one inside it.
@@ -78,7 +84,10 @@ def find(model: Any, selection: LayerSelection, ranks: AdapterRanks) -> tuple[li
 
 
 def text_root(text_encoder: nn.Module) -> nn.Module:
-    """Return a root whose modules are named ``text_model.encoder…`` under every version of transformers."""
+    """Return a root whose modules are named ``text_model.encoder…``.
+
+    Names do not depend on the version of transformers.
+    """
     if hasattr(text_encoder, "text_model"):
         return text_encoder
     root = nn.Module()

@@ -1,4 +1,4 @@
-"""Writing torch tensors as safetensors files, without a second copy of them in memory."""
+"""Write torch tensors as safetensors files without copying them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _DTYPES: Final = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "B
 
 
 def write_lora(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a LoRA file whole or not at all, with both hashes of Additional Networks in its metadata.
+    """Write a LoRA file whole or not at all, with its hashes.
+
+    The hashes of Additional Networks are added to the metadata.
 
     Raises:
         RecipeError: the file cannot be written.

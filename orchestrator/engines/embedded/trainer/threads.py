@@ -10,12 +10,18 @@ import os
 
 
 def prepare() -> None:
-    """Let OpenMP threads sleep, unless the environment sets another policy. Works only before torch is imported."""
+    """Let OpenMP threads sleep, unless the environment sets a policy.
+
+    Works only before torch is imported.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def apply() -> None:
-    """Use the current ``OMP_NUM_THREADS``. A forked process inherits a torch that read the variable of its parent."""
+    """Use the current ``OMP_NUM_THREADS``.
+
+    A forked process inherits a torch that read the variable of its parent.
+    """
     import torch  # noqa: PLC0415 - after prepare()
 
     count = os.environ.get("OMP_NUM_THREADS", "")

@@ -1,4 +1,4 @@
-"""The embedded trainer: a program with the arguments of sd-scripts' train_network.py.
+"""The embedded trainer, with sd-scripts' train_network.py's arguments.
 
 Exit codes: 0 trained and saved, 1 stopped (the loss is not a number), 2 wrong arguments, dataset or model, 130 interrupted.
 Unlike in sd-scripts, a dataset without images and a loss that is not a number are failures.

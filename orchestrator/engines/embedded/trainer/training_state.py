@@ -1,4 +1,4 @@
-"""The state of a training on disk, from which a run resumes as if it had never stopped.
+"""The state of a training on disk, from which a run resumes.
 
 A state is a folder that appears by rename when all its files are written and synced, so an existing state is complete.
 Random numbers need no saving: each step seeds its own from the run's seed and the step's number.
@@ -30,7 +30,10 @@ WEIGHTS, OPTIMIZER, SCHEDULE, POSITION = "network.safetensors", "optimizer.pt", 
 def save(
     folder: Path, network: AdapterNetwork, optimizer: torch.optim.Optimizer, schedule: Any, position: dict[str, Any]
 ) -> None:
-    """Write a state. An older state of this name is replaced when the new one is complete."""
+    """Write a state.
+
+    An older state of this name is replaced when the new one is complete.
+    """
     with files.draft(folder) as draft:
         draft.mkdir()
         # The parameters themselves, because LyCORIS modules rename or fold tensors in their state dict.
@@ -46,7 +49,9 @@ def save(
 
 
 def read_position(folder: Path) -> dict[str, Any]:
-    """Return the position of a state: current_epoch, current_step, seed, batches_per_epoch.
+    """Return the position of a state.
+
+    It has current_epoch, current_step, seed and batches_per_epoch.
 
     Raises:
         RecipeError: the folder is not a state of this engine.
@@ -75,7 +80,11 @@ def restore(folder: Path, network: AdapterNetwork, optimizer: torch.optim.Optimi
 
 
 def _restore_parameters(network: AdapterNetwork, saved: dict[str, Tensor]) -> None:
-    """Copy saved parameters into the network. ValueError where names or shapes differ."""
+    """Copy saved parameters into the network.
+
+    Raises:
+        ValueError: names or shapes differ.
+    """
     parameters = dict(network.named_parameters())
     if {name: value.shape for name, value in saved.items()} != {name: value.shape for name, value in parameters.items()}:
         message = f"{len(saved)} parameters were saved, the network has {len(parameters)}, or their shapes differ"
@@ -86,5 +95,8 @@ def _restore_parameters(network: AdapterNetwork, saved: dict[str, Tensor]) -> No
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the schedule's counters and rates. Its functions are rebuilt from the arguments."""
+    """Return the schedule's counters and rates.
+
+    Its functions are rebuilt from the arguments.
+    """
     return {key: value for key, value in state.items() if isinstance(value, int | float | str | list)}
