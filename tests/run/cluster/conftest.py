@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, loopback only, each with a folder of its own; all skipped without Ray."""
+"""A storage in a folder, and a Ray cluster of two nodes on this machine, loopback only, each with a folder of its own."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import harness
+from distant import TOKEN
 from nodes import Nodes
+from orchestrator.run.cluster.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +33,16 @@ def real(cluster: Nodes) -> Iterator[Nodes]:
     cluster.join()
     yield cluster
     cluster.join(worker_process_setup_hook="workers.fake_engine")
+
+
+@pytest.fixture
+def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
+    monkeypatch.setenv("KRNK_NODE", str(tmp_path / "node"))
+    return harness.make(tmp_path / "project", monkeypatch)
+
+
+@pytest.fixture
+def depot(tmp_path: Path) -> Storage:
+    storage = Storage(f"file://{tmp_path / 'depot'}")
+    storage.write(TOKEN, b"")
+    return storage

@@ -1,4 +1,4 @@
-"""Steps on a node through a shared runs folder or a storage, without a cluster: tasks, states, results."""
+"""Steps on a node, through a shared runs folder or a storage, without a cluster."""
 
 from __future__ import annotations
 
@@ -7,68 +7,23 @@ import hashlib
 import json
 import re
 import shutil
-import socket
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
-
-import harness
-from orchestrator.errors import NotReady, StepFailed
-from orchestrator.plan.step import Lane, StepKind
-from orchestrator.run.cluster import connect, node
+from distant import NOT_THERE, THERE, TOKEN, Distant, planned
+from orchestrator.run.cluster import node
 from orchestrator.run.cluster.events import EventQueue
 from orchestrator.run.cluster.storage import Storage
-from orchestrator.run.cluster.task import ModelInput, TaskResult, make_task, store_result, sub_plan
-from orchestrator.run.context import RunContext, Status
+from orchestrator.run.cluster.task import ModelInput, make_task, store_result
+from orchestrator.run.context import Status
 from orchestrator.run.runner import run_plan
-from orchestrator.run.slots import Slot
 from orchestrator.system.digests import Digests
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.plan.planner import Plan
+    import pytest
 
-
-NOT_THERE, THERE, TOKEN = ".shared-not-there", ".shared-x", ".shared-token"
-
-
-@pytest.fixture
-def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
-    monkeypatch.setenv("KRNK_NODE", str(tmp_path / "node"))
-    return harness.make(tmp_path / "project", monkeypatch)
-
-
-@pytest.fixture
-def depot(tmp_path: Path) -> Storage:
-    storage = Storage(f"file://{tmp_path / 'depot'}")
-    storage.write(TOKEN, b"")
-    return storage
-
-
-class Distant:
-    """A slot pool of one node that shares no folder with the driver: files go through a storage, one step at a time."""
-
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-        self.queue = EventQueue()
-
-    def take(self, lane: Lane, **_: Any) -> Slot:
-        return Slot(lane)
-
-    def submit(self, _slot: Slot, _fn: Any, *args: Any) -> Future[Any]:
-        context, step = args
-        future: Future[Any] = Future()
-        result = node.run(make_task(context, step, TOKEN, self.storage), self.queue.put, "there gpu 0")
-        future.set_result(store_result(context, step, result, self.storage))
-        return future
-
-
-def planned(cats: harness.Project, name: str = "all") -> tuple[RunContext, Plan]:
-    space = cats.space()
-    plan = space.plan(space.load(harness.Selection((name,))))
-    return RunContext(plan, space.store, cats.root, harness.RecordingObserver()), plan
+    import harness
 
 
 def test_steps_of_a_distant_node_are_those_of_this_machine(cats: harness.Project, depot: Storage, tmp_path: Path) -> None:
@@ -235,19 +190,6 @@ def test_a_node_sends_events_and_uploads_states_while_it_trains(cats: harness.Pr
     assert depot.state(step) == (0, {})
 
 
-def test_a_state_of_this_machine_goes_on_there(cats: harness.Project, depot: Storage) -> None:
-    cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
-    cats.run("cat-lora")
-    context, plan = planned(cats, "cat-lora")
-    step = plan.by_name["cat-lora/train"]
-    make_task(context, step, TOKEN, depot)
-    assert depot.state(step)[0] == 10
-    outcomes = {outcome.step.name: outcome for outcome in run_plan(context, Distant(depot))}
-    assert outcomes["cat-lora/release"].status is Status.DONE
-    record = json.loads(next((cats.root / "runs" / "cat-lora").glob("train-*/record.json")).read_text("utf-8"))
-    assert record["resumed_from"] == 10
-
-
 def test_a_driver_that_stops_ends_the_step_and_its_state_comes_back(cats: harness.Project, depot: Storage) -> None:
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 400\n[training.options]\npause = 0.05\n")
     cats.run("cat-lora", only=("dataset",))
@@ -257,81 +199,3 @@ def test_a_driver_that_stops_ends_the_step_and_its_state_comes_back(cats: harnes
     assert result.outcome.status is Status.STOPPED
     store_result(context, step, result, depot)
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step ")
-
-
-def test_an_address_where_nothing_answers_is_said_at_once() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, not listening: nobody else gets it, and nothing answers
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(NotReady, match="nothing answers there"):
-            connect.join(address)
-
-
-def test_a_driver_outside_the_cluster_is_told_to_join_it() -> None:
-    with pytest.raises(NotReady, match="ray start --address=HOST:6379"):
-        connect.join("ray://192.0.2.1:10001")
-
-
-def test_a_storage_that_cannot_be_reached_is_named_by_its_url(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x", "utf-8")
-    bad = Storage(f"file://{tmp_path / 'file'}")
-    with pytest.raises(StepFailed, match="every node must be able to write there"):
-        bad.write("token", b"")
-    good = Storage(f"file://{tmp_path / 'depot'}")
-    good.write("token", b"x")
-    assert (good.read("token"), good.read("other")) == (b"x", None)
-    good.delete("token")
-    good.delete("token")
-    assert list((tmp_path / "depot").iterdir()) == []
-
-
-def test_content_that_changed_on_its_way_is_refused(tmp_path: Path) -> None:
-    storage = Storage(f"file://{tmp_path / 'depot'}")
-    (tmp_path / "file").write_text("this", "utf-8")
-    digest = storage.put(tmp_path, [tmp_path / "file"])["file"]
-    (tmp_path / "depot" / digest[:2] / digest).write_text("other", "utf-8")
-    with pytest.raises(StepFailed, match="arrived with digest"):
-        storage.get({"a": digest}, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["../outside", "/etc/outside", "a/../../b"])
-def test_a_node_cannot_write_outside_the_work_folder(cats: harness.Project, depot: Storage, name: str) -> None:
-    context, plan = planned(cats)
-    step = plan.by_name["cat/dataset"]
-    outcome = node.failed(step, node.Problem("x", "y"))
-    with pytest.raises(StepFailed, match="handed over a file called"):
-        store_result(context, step, TaskResult(outcome, "there", {name: "00"}), depot)
-
-
-def test_a_record_of_another_step_is_refused(cats: harness.Project, depot: Storage) -> None:
-    cats.run("cat-lora")
-    context, plan = planned(cats)
-    other, step = plan.by_name["cat-lora/merge"], plan.by_name["cat-lora/train"]
-    task = make_task(context, plan.by_name["cat-lora/render"], TOKEN, depot)
-    outcome = dataclasses.replace(node.failed(step, node.Problem("x", "y")), status=Status.DONE, problem=None)
-    with pytest.raises(StepFailed, match="a record of another step"):
-        store_result(context, step, TaskResult(outcome, "there", task.results[other.name]), depot)
-
-
-def test_a_result_without_an_output_of_its_record_is_refused(cats: harness.Project, depot: Storage) -> None:
-    cats.run("cat-lora")
-    context, plan = planned(cats)
-    step = plan.by_name["cat-lora/merge"]
-    files = make_task(context, plan.by_name["cat-lora/render"], TOKEN, depot).results[step.name]
-    outcome = dataclasses.replace(node.failed(step, node.Problem("x", "y")), status=Status.DONE, problem=None)
-    files = {name: digest for name, digest in files.items() if not name.endswith(".safetensors")}
-    with pytest.raises(StepFailed, match="did not hand over"):
-        store_result(context, step, TaskResult(outcome, "there", files), depot)
-
-
-def test_a_part_holds_what_a_step_reads_and_no_more(cats: harness.Project) -> None:
-    for name in ("cat-a", "cat-b"):
-        cats.recipe(name, name[-1])
-    _, plan = planned(cats)
-    assert [step.name for step in sub_plan(plan, plan.by_name["cat-a/merge"]).steps] == ["cat-a/train", "cat-a/merge"]
-    release = sub_plan(plan, plan.by_name["cat-a/release"])
-    assert {step.name for step in release.steps} == {step.name for step in plan.of("cat-a")}
-    assert set(sub_plan(plan, plan.by_name["cats/release"]).recipes) == {"cat-a", "cat-b", "cat-lora"}
-    dataset = sub_plan(plan, plan.by_name["cat/dataset"])
-    assert (len(dataset.steps), dataset.steps[0].kind) == (1, StepKind.DATASET)

@@ -1,0 +1,80 @@
+"""States and curves of steps, from the files of a store."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+import made_runs
+from orchestrator import report
+from orchestrator.report import collect
+from orchestrator.system import supervisor
+from report_store import Page, broken_runs, loaded, plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_without_a_plan_the_newest_records_count(runs: Path) -> None:
+    found = collect.collect(runs, loaded())
+    assert {str(member.state) for member in found.members} == {"done"}
+    assert [step.name for step in found.shared] == ["krnk/grid"]
+
+
+def test_other_keys_are_other_work(runs: Path, tmp_path: Path) -> None:
+    said = plan(runs)
+    for entry in said["recipes"]:
+        for step in entry["steps"]:
+            step["key"] = "f" * 64
+    found = collect.collect(runs, loaded(), said)
+    assert {str(member.state) for member in found.members} == {"outdated"}
+    assert not any(step.state is collect.State.DONE for step in found.members[0].steps.values())
+    text = " ".join(Page(report.write(runs, loaded(), tmp_path / "page.html", plan=said).read_text("utf-8")).words)
+    assert "3 outdated" in text
+    assert found.members[0].curve
+    assert {str(member.state) for member in collect.collect(tmp_path, loaded(), said).members} == {"waiting"}
+
+
+@pytest.mark.parametrize(("code", "state"), [(1, "failed"), (-9, "failed"), (None, "unfinished")])
+def test_unfinished_work_is_shown_with_how_far_it_came(tmp_path: Path, code: int | None, state: str) -> None:
+    broken_runs(tmp_path, code)
+    found = collect.collect(tmp_path, loaded(), plan(tmp_path))
+    step = next(step for step in found.steps() if step.name == "krnk-locon/train")
+    assert str(step.state) == state
+    assert (step.done, step.total) == (40, 100)
+    assert len(step.curve) == 40
+    text = report.write(tmp_path, loaded(), tmp_path / "page.html", plan=plan(tmp_path)).read_text("utf-8")
+    if state == "failed":
+        assert "&lt;b&gt;RuntimeError&lt;/b&gt;: no memory" in text
+    assert "<b>RuntimeError" not in text
+
+
+def test_a_finished_training_that_is_made_again_runs(tmp_path: Path) -> None:
+    work = broken_runs(tmp_path, None)
+    folder = made_runs.folder(tmp_path, "krnk-locon/train")
+    made_runs.record(folder, "krnk-locon/train", "train", {}, seconds=100.0)
+    steps = {step.name: step for step in collect.collect(tmp_path, loaded(), plan(tmp_path)).steps()}
+    assert steps["krnk-locon/train"].state is collect.State.DONE
+    child = {"pid": os.getpid(), "supervisor": os.getpid(), "supervisor_started": supervisor.started(os.getpid()), "at": 1.0}
+    (work / supervisor.CHILD).write_text(json.dumps(child), "utf-8")
+    steps = {step.name: step for step in collect.collect(tmp_path, loaded(), plan(tmp_path)).steps()}
+    assert steps["krnk-locon/train"].state is collect.State.RUNNING
+    assert (steps["krnk-locon/train"].done, steps["krnk-locon/train"].total) == (40, 100)
+
+
+def test_a_resumed_curve_has_each_step_once(tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    steps = [*range(1, 31), *range(21, 41)]
+    path.write_text("".join(json.dumps({"done": n, "total": 40, "loss": 1 / n, "lr": None}) + "\n" for n in steps), "utf-8")
+    assert [point.step for point in collect.read_curve(path)] == list(range(1, 41))
+
+
+def test_long_curves_keep_their_ends_and_extremes() -> None:
+    points = [collect.Point(n, 0.1 + (5.0 if n == 5003 else 0.0), 1e-4) for n in range(10000)]
+    kept = collect.thinned(points)
+    assert len(kept) <= collect.POINTS + 2
+    assert (kept[0].step, kept[-1].step) == (0, 9999)
+    assert max(point.loss or 0 for point in kept) == 5.1
