@@ -13,9 +13,9 @@ import numpy as np
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.weights import convert_forms
 from orchestrator.weights.convert_forms import Form, Task
-from orchestrator.weights.families import base_model as base
 from orchestrator.weights.families import low_rank, svd
 from orchestrator.weights.families.adapter import Adapter, adapter
+from orchestrator.weights.families.base_model import BaseModel
 from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
@@ -82,7 +82,7 @@ def convert(
     found = adapter(read_header(source))
     dtype = dtypes.dtype_of(save_precision) if save_precision else None
     with contextlib.ExitStack() as stack:
-        opened = base.Base(base_model, found.architecture) if base_model else None
+        opened = BaseModel(base_model, found.architecture) if base_model else None
         if opened:
             stack.callback(opened.close)
         _check(found, to, rank, max_error, opened)
@@ -102,7 +102,7 @@ def convert(
     return ConvertReport(to, counted, found.header.tensor_bytes, size, error, hashes)
 
 
-def _check(found: Adapter, to: Form, rank: int | None, max_error: float | None, opened: base.Base | None) -> None:
+def _check(found: Adapter, to: Form, rank: int | None, max_error: float | None, opened: BaseModel | None) -> None:
     problems = []
     where = str(found.header.path)
     if to == "lora":

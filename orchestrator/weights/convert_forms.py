@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
-    from orchestrator.weights.families.base_model import Base
+    from orchestrator.weights.families.base_model import BaseModel
     from orchestrator.weights.io.safetensors_io import Body
     from orchestrator.weights.io.writer import Piece
 
@@ -40,7 +40,7 @@ class Task:
     to: Form
     found: Adapter
     body: Body
-    base: Base | None
+    base: BaseModel | None
     rank: int | None
     max_error: float | None
     dtype: str | None

@@ -140,7 +140,7 @@ def test_without_the_base_they_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="--base"):
         convert(source, output, "full")
     small = write(tmp_path / "base.safetensors", {"unet.conv_out": {"weight": np.ones((8, 4, 3, 3), np.float32)}})
-    with pytest.raises(RecipeError, match="holds no layer"):
+    with pytest.raises(RecipeError, match="has no layer"):
         convert(source, output, "full", base_model=small)
     assert not output.exists()
 

@@ -313,7 +313,7 @@ def test_small_factors_of_an_enormous_weight_are_refused(tmp_path: Path, parts: 
     module = {name: np.zeros(shape, np.float16) for name, shape in parts.items()}
     path = write(tmp_path / "bomb.safetensors", {"lora_unet_conv_in": module})
     for act in (inspect, lambda file: convert(file, tmp_path / "out.safetensors", "full")):
-        with pytest.raises(RecipeError, match="stands for a weight of"):
+        with pytest.raises(RecipeError, match="expands to a weight of"):
             act(path)
 
 

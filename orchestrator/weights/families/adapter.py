@@ -1,4 +1,4 @@
-"""What a header alone says of a LoRA file: its modules, their kinds, ranks and blocks."""
+"""Group a LoRA file's header into modules with their kinds, ranks and blocks. No numpy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.weights.io.safetensors_io import Header
 
 LARGEST = 1 << 28
-"""Numbers of the largest weight that a module may stand for; the largest layer of SD1 and SDXL has 33,177,600."""
+"""Size of the largest weight that a module may expand to. The largest layer of SD1 and SDXL has 33,177,600 numbers."""
 
 _SHOWN = 8
 _MOST = 20
@@ -27,7 +27,7 @@ _MOST = 20
 
 @dataclass(frozen=True, slots=True)
 class AdapterModule:
-    """One adapted layer: its name in the file and in kohya's naming, its kind, and its tensors by part."""
+    """An adapted layer: its name in the file and in kohya's naming, its kind, and its tensors by part."""
 
     name: str
     kohya: str
@@ -38,27 +38,27 @@ class AdapterModule:
 
     @property
     def parts(self) -> frozenset[str]:
-        """The names of its tensors, without the module's."""
+        """Names of its tensors, without the module's."""
         return frozenset(self.keys)
 
     @property
     def rank(self) -> int | None:
-        """Rank (dim); None where the kind has none."""
+        """Rank (dim). None: the kind has none."""
         return kinds.rank(self.kind, self.shapes)
 
     @property
     def dora(self) -> bool:
-        """Whether the weight's norm is stored apart (DoRA)."""
+        """Whether the weight's norm is stored separately (DoRA)."""
         return "dora_scale" in self.keys
 
     @property
     def needs_base(self) -> bool:
-        """Whether its change of the weight depends on the base model's."""
+        """Whether its delta depends on the base model's weight."""
         return self.kind.needs_base or self.dora
 
     @property
     def title(self) -> str:
-        """What the module is, in words."""
+        """Kind of the module for messages."""
         return f"{self.kind}{' with dora_scale' if self.dora else ''}"
 
 
@@ -72,34 +72,34 @@ class Adapter:
 
     @property
     def family(self) -> str:
-        """What the file is: lora, locon, loha, lokr, dylora, glora, full, norm, ia3, diag-oft, boft, or `mixed`.
+        """Family of the file: lora, locon, loha, lokr, dylora, glora, full, norm, ia3, diag-oft, boft, or `mixed`.
 
-        Keys decide; where LoRA, LoCon and DyLoRA have the same keys, the metadata do, and lora is what it is without any.
+        Keys decide. Where LoRA, LoCon and DyLoRA have the same keys, the metadata decide, and without metadata it is lora.
         """
-        found = {str(module.kind).partition(" ")[0] for module in self.modules}
-        if "norm" in found and len(found) > 1:
-            found.discard("norm")  # train_norm stands beside every family
-        if found <= {"lora", "locon"}:
-            return "locon" if "locon" in found else _trained_as(self.header)
-        return found.pop() if len(found) == 1 else "mixed"
+        families = {str(module.kind).partition(" ")[0] for module in self.modules}
+        if "norm" in families and len(families) > 1:
+            families.discard("norm")  # train_norm goes with every family
+        if families <= {"lora", "locon"}:
+            return "locon" if "locon" in families else _trained_family(self.header)
+        return families.pop() if len(families) == 1 else "mixed"
 
     @property
     def tucker(self) -> bool:
-        """Whether any convolution has a core of its own (lora_mid, hada_t1, lokr_t2)."""
+        """Whether any convolution has a core tensor (lora_mid, hada_t1, lokr_t2)."""
         return any(not {"lora_mid.weight", "hada_t1", "lokr_t2"}.isdisjoint(module.keys) for module in self.modules)
 
     @property
     def naming(self) -> names.Naming:
-        """Whose names the file uses: kohya's, or PEFT's where any module has them."""
+        """Naming of the file: PEFT's if any module has it, else kohya's."""
         return "peft" if any(names.naming_of(module.name) == "peft" for module in self.modules) else "kohya"
 
     @property
     def dtypes(self) -> dict[str, int]:
-        """How many tensors there are of each type."""
+        """Number of tensors of each type."""
         return dict(Counter(entry.dtype for entry in self.header.entries.values()))
 
 
-def _trained_as(header: Header) -> str:
+def _trained_family(header: Header) -> str:
     if header.metadata.get("ss_network_module") != "lycoris.kohya":
         return "lora"
     try:
@@ -109,38 +109,42 @@ def _trained_as(header: Header) -> str:
     return "dylora" if algo == "dylora" else "locon"
 
 
-def _enormous(kind: ModuleKind, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
-    """Yield a problem for factors that are small and whose product would fill the memory."""
+def _oversized(kind: ModuleKind, shapes: dict[str, tuple[int, ...]]) -> Iterator[str]:
+    """Yield a problem for small factors whose product would fill the memory."""
     size = kinds.extent(kind, shapes)
     if size and size[0] * size[1] > LARGEST:
-        yield f"stands for a weight of {size[0]:,} x {size[1]:,}; no layer has more than {LARGEST:,} numbers"
+        yield f"expands to a weight of {size[0]:,} x {size[1]:,}; no layer has more than {LARGEST:,} numbers"
 
 
 def adapter(header: Header) -> Adapter:
     """Group the tensors of a header into modules.
 
-    Raises RecipeError naming every key that no family has and every module whose tensors are incomplete; a file that is no
-    LoRA at all (a checkpoint, say) is refused this way.
+    Raises:
+        RecipeError: keys of no family, or modules whose tensors are incomplete. That includes files that are not LoRAs, such
+            as checkpoints.
     """
     groups: dict[str, dict[str, str]] = {}
-    problems, unknown = [], []
+    problems: list[Problem] = []
+    unknown: list[str] = []
     for key in header.entries:
-        found = names.split(key)
-        if found is None:
+        split = names.split(key)
+        if split is None:
             unknown.append(key)
-        elif found[1] in groups.setdefault(found[0], {}):
-            problems.append(Problem(found[0], f"has {found[1]} twice: {groups[found[0]][found[1]]}, {key}"))
+            continue
+        name, part = split
+        if part in groups.setdefault(name, {}):
+            problems.append(Problem(name, f"has {part} twice: {groups[name][part]}, {key}"))
         else:
-            groups[found[0]][found[1]] = key
+            groups[name][part] = key
     architecture = blocks.architecture_of(groups)
     modules = []
     for name, keys in sorted(groups.items()):
         shapes = {part: header.entries[key].shape for part, key in keys.items()}
         kind = kinds.recognize(shapes)
         if kind is None:
-            problems.append(Problem(name, f"has {', '.join(sorted(keys))}: no family's complete set"))
+            problems.append(Problem(name, f"has {', '.join(sorted(keys))}: not the complete set of any family"))
             continue
-        wrong = kinds.misshapen(kind, shapes) or list(_enormous(kind, shapes))
+        wrong = kinds.misshapen(kind, shapes) or list(_oversized(kind, shapes))
         problems += [Problem(name, what) for what in wrong]
         kohya = names.kohya(name, architecture)
         modules.append(AdapterModule(name, kohya, blocks.block_of(kohya, architecture), kind, keys, shapes))
@@ -150,11 +154,11 @@ def adapter(header: Header) -> Adapter:
         hint = (
             "is it a LoRA? a checkpoint has such keys" if not groups else near_miss(endings[0], names.PARTS).removeprefix("; ")
         )
-        problems.append(Problem(str(header.path), f"keys of no known family: {shown}", hint))
+        problems.append(Problem(str(header.path), f"has keys of no family: {shown}", hint))
     if not problems and not modules:
-        problems.append(Problem(str(header.path), "holds no LoRA module at all"))
+        problems.append(Problem(str(header.path), "holds no LoRA module"))
     if problems:
         raise RecipeError(
-            problems[:20] + ([Problem("…", f"{len(problems) - 20} more problems")] if len(problems) > 20 else [])
+            problems[:_MOST] + ([Problem("…", f"{len(problems) - _MOST} more problems")] if len(problems) > _MOST else [])
         )
     return Adapter(peft.with_config(header, groups), architecture, tuple(modules))

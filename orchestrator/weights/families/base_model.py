@@ -1,4 +1,4 @@
-"""The weights of a base model's layers, by kohya's names, for the families whose change depends on them."""
+"""Read the weights of a base model's layers, for the families whose delta depends on them."""
 
 from __future__ import annotations
 
@@ -27,21 +27,25 @@ _PREFIXES = (
 )
 
 
-class Base:
-    """A checkpoint (Stability's or diffusers' names) or a U-Net or text encoder of diffusers, as one safetensors file."""
+class BaseModel:
+    """A checkpoint in Stability's or diffusers' naming, or a U-Net or text encoder of diffusers, as one safetensors file."""
 
     def __init__(self, path: Path, architecture: Architecture) -> None:
-        """Read the header of ``path``; RecipeError where that is unsound."""
+        """Read the header of ``path``.
+
+        Raises:
+            RecipeError: the header is unsound.
+        """
         self._path = path
         header = read_header(path)
         self._body = Body(header)
         self._keys = {_kohya(key, architecture): key for key in header.entries if key.endswith(".weight")}
 
     def missing(self, modules: Iterable[AdapterModule]) -> Iterator[Problem]:
-        """Yield a problem for every module whose layer is not in the checkpoint."""
+        """Yield a problem for every module whose layer the checkpoint lacks."""
         for module in modules:
             if module.kohya not in self._keys:
-                yield Problem(str(self._path), f"holds no layer for {module.kohya}", "is it the base of this LoRA?")
+                yield Problem(str(self._path), f"has no layer for {module.kohya}", "is it the base of this LoRA?")
 
     def shape(self, module: AdapterModule) -> tuple[int, ...]:
         """Return the shape of the layer's weight."""

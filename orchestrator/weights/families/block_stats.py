@@ -1,4 +1,4 @@
-"""A LoRA file by block: its norm, its ranks, and how fast its singular values fall. One factorization a module."""
+"""Measure a LoRA file by block: norm, ranks, and decay of the singular values, by one factorization per module."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from orchestrator.weights.families.adapter import AdapterModule
 
 SAMPLES = 16
-"""A spectrum is sampled at so many places from the first singular value to the last."""
+"""Number of samples of a spectrum, from the first singular value to the last."""
 _FLOOR = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """One module: its norm (None: it depends on the base model), whether it is zero, log10 s/s0 at SAMPLES places or []."""
+    """A module's norm (None: it depends on the base model), whether it is zero, and SAMPLES of log10 s/s0, or none."""
 
     norm: float | None
     zero: bool
@@ -40,36 +40,34 @@ class _Measured:
 def spectra(path: Path) -> dict[str, Any]:
     """Return {block: {modules, norm, zero, ranks: [least, median, most], spectrum: [log10 s/s0, …]}} of a LoRA file.
 
-    ``norm`` is the Frobenius norm of the block's change, ``spectrum`` the mean over its modules; both are missing where the
+    ``norm`` is the Frobenius norm of the block's delta, ``spectrum`` the mean over its modules. Both are missing where the
     family does not give them (LoHa of a usual rank has no thin factors).
 
     Raises:
-        RecipeError: the file is no sound LoRA file.
+        RecipeError: the file is not a sound LoRA file.
     """
-    found = adapter(read_header(path))
-    with Body(found.header) as body:
-        measured = list(svd.each(partial(_one, body, found.architecture, path), found.modules))
-    said: dict[str, Any] = {}
-    for name in (*blocks.names(found.architecture), "other"):
-        here = [
-            (module, one) for module, one in zip(found.modules, measured, strict=True) if (module.block or "other") == name
-        ]
-        if not here:
+    file = adapter(read_header(path))
+    with Body(file.header) as body:
+        measured = list(svd.each(partial(_measure, body, file.architecture, path), file.modules))
+    by_block: dict[str, Any] = {}
+    for name in (*blocks.names(file.architecture), "other"):
+        members = [pair for pair in zip(file.modules, measured, strict=True) if (pair[0].block or "other") == name]
+        if not members:
             continue
-        block: dict[str, Any] = {"modules": len(here), "zero": all(one.zero for _, one in here)}
-        sizes = [one.norm for _, one in here if one.norm is not None]
-        block["norm"] = float(f"{math.sqrt(math.fsum(size**2 for size in sizes)):.5g}") if len(sizes) == len(here) else None
-        ranks = [module.rank for module, _ in here if module.rank is not None]
+        block: dict[str, Any] = {"modules": len(members), "zero": all(measure.zero for _, measure in members)}
+        sizes = [measure.norm for _, measure in members if measure.norm is not None]
+        block["norm"] = float(f"{math.sqrt(math.fsum(size**2 for size in sizes)):.5g}") if len(sizes) == len(members) else None
+        ranks = [module.rank for module, _ in members if module.rank is not None]
         if ranks:
             block["ranks"] = [min(ranks), median(ranks), max(ranks)]
-        curves = [one.spectrum for _, one in here if one.spectrum]
+        curves = [measure.spectrum for _, measure in members if measure.spectrum]
         if curves:
             block["spectrum"] = [round(math.fsum(values) / len(curves), 3) for values in zip(*curves, strict=True)]
-        said[name] = block
-    return said
+        by_block[name] = block
+    return by_block
 
 
-def _one(body: Body, architecture: Architecture, path: Path, module: AdapterModule) -> _Measured:
+def _measure(body: Body, architecture: Architecture, path: Path, module: AdapterModule) -> _Measured:
     tensors = dtypes.load_module(body, module)
     try:
         values = norms.singular(module, tensors, architecture) if norms.finite(tensors) else None
@@ -80,7 +78,7 @@ def _one(body: Body, architecture: Architecture, path: Path, module: AdapterModu
         raise RecipeError(Problem(str(path), f"{module.name}: its factors do not fit together")) from error
     if not len(values) or values[0] <= 0:
         return _Measured(0.0, zero=True, spectrum=[])
-    places = np.linspace(0, len(values) - 1, SAMPLES)
+    positions = np.linspace(0, len(values) - 1, SAMPLES)
     ratios = np.log10(np.maximum(values / values[0], _FLOOR))
-    curve = [float(value) for value in np.interp(places, np.arange(len(values)), ratios)]
+    curve = [float(value) for value in np.interp(positions, np.arange(len(values)), ratios)]
     return _Measured(float(np.sqrt(np.sum(values**2))), zero=False, spectrum=curve)

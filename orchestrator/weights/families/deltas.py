@@ -1,8 +1,8 @@
-"""What change of the weight each family stands for: one function per family.
+"""Compute the delta of a layer's weight, by one function per family.
 
 ``delta`` functions take float32 tensors by part name and return the change of the layer's weight, (out, in) or
-(out, in, k, k); a flat (out, in*k*k) where the file does not say the kernel. Scale is alpha / rank, 1 without alpha.
-Source of every formula: LyCORIS 3.4.0 modules and functional, with their defects left out (alpha / rank applied once).
+(out, in, k, k), or a flat (out, in*k*k) where the file does not contain the kernel's size. Scale is alpha / rank, 1 without
+alpha. Source of every formula: LyCORIS 3.4.0 modules and functional, without their defects (alpha / rank is applied once).
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def fold_tucker(tensors: Tensors) -> Floats:
 
 
 def lora_factors(tensors: Tensors) -> tuple[Floats, Floats]:
-    """LoRA, LoCon, DyLoRA: up (out, r) or (out, r, 1, 1) and down (r, in) or (r, in, k, k) as two matrices."""
+    """Return up (out, r) and down (r, in*k*k) of LoRA, LoCon and DyLoRA as two matrices."""
     return _flat(tensors["lora_up.weight"]), _flat(tensors["lora_down.weight"])
 
 
 def loha_pairs(tensors: Tensors, *, tucker: bool) -> tuple[Floats, Floats, Floats, Floats]:
-    """LoHa's four factors as matrices a1 (out, r), b1 (r, in*k*k), a2, b2: the change is scale * (a1 b1) o (a2 b2).
+    """Return LoHa's factors as matrices a1 (out, r), b1 (r, in*k*k), a2, b2. The delta is scale * (a1 b1) o (a2 b2).
 
     Tucker: a is stored (r, out), b (r, in), and t (r, r, k, k) is folded into b: sum_j t[i, j] b[j] (functional/loha.py).
     """
@@ -63,7 +63,7 @@ def loha_pairs(tensors: Tensors, *, tucker: bool) -> tuple[Floats, Floats, Float
 
 
 def lokr_pair(tensors: Tensors) -> tuple[Floats, Floats, tuple[int, ...]]:
-    """LoKr's two Kronecker factors w1 (a, c) and w2 (b, d*k*k), and the kernel that the file shows: () or (k, k)."""
+    """Return LoKr's Kronecker factors w1 (a, c) and w2 (b, d, *kernel), and the kernel in the file: () or (k, k)."""
     first = tensors["lokr_w1"] if "lokr_w1" in tensors else tensors["lokr_w1_a"] @ tensors["lokr_w1_b"]
     if "lokr_w2" in tensors:
         second = tensors["lokr_w2"]
@@ -76,50 +76,53 @@ def lokr_pair(tensors: Tensors) -> tuple[Floats, Floats, tuple[int, ...]]:
 
 
 def lora_delta(tensors: Tensors) -> Floats:
-    """Scale * up down; (out, in) or (out, in, k, k). LyCORIS modules/locon.py, sd-scripts networks/lora.py."""
+    """Return scale * up down, (out, in) or (out, in, k, k). LyCORIS modules/locon.py, sd-scripts networks/lora.py."""
     up, down = lora_factors(tensors)
     return (scale(ModuleKind.LORA, tensors) * (up @ down)).reshape(up.shape[0], *tensors["lora_down.weight"].shape[1:])
 
 
 def tucker_delta(tensors: Tensors) -> Floats:
-    """Scale * sum_mn up[o, m] mid[m, n] down[n, i]; (out, in, k, k). LyCORIS functional/general.py tucker_weight_from_conv."""
+    """Return scale * sum_mn up[o, m] mid[m, n] down[n, i], (out, in, k, k). LyCORIS functional/general.py."""
     folded = fold_tucker(tensors)
     up = _flat(tensors["lora_up.weight"])
     return (scale(ModuleKind.TUCKER, tensors) * (up @ _flat(folded))).reshape(up.shape[0], *folded.shape[1:])
 
 
 def loha_delta(tensors: Tensors) -> Floats:
-    """Scale * (w1_a w1_b) o (w2_a w2_b); (out, in*k*k). LyCORIS functional/loha.py."""
+    """Return scale * (w1_a w1_b) o (w2_a w2_b), (out, in*k*k). LyCORIS functional/loha.py."""
     a1, b1, a2, b2 = loha_pairs(tensors, tucker=False)
     return scale(ModuleKind.LOHA, tensors) * (a1 @ b1) * (a2 @ b2)
 
 
 def loha_tucker_delta(tensors: Tensors) -> Floats:
-    """The same with a core per factor, t1 and t2 (r, r, k, k); (out, in, k, k). LyCORIS 0.1 trained with t1 in both places."""
+    """Return LoHa with a core per factor, t1 and t2 (r, r, k, k), as (out, in, k, k). LyCORIS 0.1 used t1 for both."""
     a1, b1, a2, b2 = loha_pairs(tensors, tucker=True)
     flat = scale(ModuleKind.LOHA_TUCKER, tensors) * (a1 @ b1) * (a2 @ b2)
     return flat.reshape(a1.shape[0], -1, *tensors["hada_t1"].shape[2:])
 
 
 def lokr_delta(tensors: Tensors) -> Floats:
-    """Scale * kron(w1, w2), scale 1 where both are whole; (out, in), (out, in, k, k) or (out, in*k*k). functional/lokr.py."""
+    """Return scale * kron(w1, w2), scale 1 where both are whole. LyCORIS functional/lokr.py.
+
+    The shape is (out, in), (out, in, k, k) or (out, in*k*k).
+    """
     first, second, kernel = lokr_pair(tensors)
     product = np.kron(first.reshape(*first.shape, *(1 for _ in kernel)), second)
     return scale(ModuleKind.LOKR, tensors) * product
 
 
 def full_delta(tensors: Tensors) -> Floats:
-    """The stored difference itself, in the weight's shape; the bias' is diff_b. LyCORIS modules/full.py."""
+    """Return the stored difference, in the weight's shape. The bias has diff_b. LyCORIS modules/full.py."""
     return tensors["diff"]
 
 
 def norm_delta(tensors: Tensors) -> Floats:
-    """The stored difference of a norm's weight, (n,); the bias' is b_norm. LyCORIS modules/norms.py."""
+    """Return the stored difference of a norm's weight, (n,). The bias has b_norm. LyCORIS modules/norms.py."""
     return tensors["w_norm"]
 
 
 def ia3_delta(tensors: Tensors, base: Floats) -> Floats:
-    """``base`` times weight along its inputs (on_input) or outputs; the base's shape. LyCORIS modules/ia3.py."""
+    """Return ``base`` times the weight along its inputs (on_input) or outputs. LyCORIS modules/ia3.py."""
     factor = tensors["weight"].reshape(-1)
     on_input = bool(tensors["on_input"].reshape(-1)[0])
     tail = (1,) * (base.ndim - 2)
@@ -127,21 +130,27 @@ def ia3_delta(tensors: Tensors, base: Floats) -> Floats:
 
 
 def glora_delta(tensors: Tensors, base: Floats) -> Floats:
-    """Scale * (W a1 a2 + b1 b2), both products low-rank; the base's shape. LyCORIS modules/glora.py."""
+    """Return scale * (W a1 a2 + b1 b2) in the base's shape. Both products are low-rank. LyCORIS modules/glora.py."""
     a1, a2, b1 = (_flat(tensors[part]) for part in ("a1.weight", "a2.weight", "b1.weight"))
     if "bm.weight" in tensors:
         b2 = _flat(_einsum("mnhw,ni->mihw", tensors["bm.weight"], _flat(tensors["b2.weight"])))
     else:
         b2 = _flat(tensors["b2.weight"])
-    turned = _einsum("oi...,ij->oj...", base, a1 @ a2)
-    return np.asarray(scale(ModuleKind.GLORA, tensors) * ((b1 @ b2).reshape(base.shape) + turned), dtype=np.float32)
+    product = _einsum("oi...,ij->oj...", base, a1 @ a2)
+    return np.asarray(scale(ModuleKind.GLORA, tensors) * ((b1 @ b2).reshape(base.shape) + product), dtype=np.float32)
 
 
 def delta(kind: ModuleKind, tensors: Tensors, base: Floats | None = None) -> Floats:
-    """Return the change of the layer's weight. ``base`` is the layer's own weight, for the kinds that need it.
+    """Return the change of a layer's weight.
 
-    With dora_scale (either axis) the sum of base and change is normalized anew, so that needs the base too.
-    Raises ValueError where the base is needed and absent.
+    Args:
+        kind: the module's kind.
+        tensors: its tensors by part.
+        base: the layer's own weight. Needed by some kinds, and with dora_scale (either axis), which normalizes the sum of
+            base and change.
+
+    Raises:
+        ValueError: ``base`` is needed and missing.
     """
     if kind.needs_base or "dora_scale" in tensors:
         if base is None:

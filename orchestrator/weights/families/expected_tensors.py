@@ -1,7 +1,7 @@
-"""What a recipe's network will hold: its modules, their tensors, their bytes; known before anything is trained.
+"""Predict the modules, tensors and bytes of a recipe's network before it is trained. No numpy.
 
-Shapes follow networks/lora.py of sd-scripts v0.10.1 and the modules of LyCORIS 3.4.0; tests build the real modules of
-LyCORIS and compare. Whatever has no exact formula here is predicted as None, never guessed.
+Shapes follow networks/lora.py of sd-scripts v0.10.1 and the modules of LyCORIS 3.4.0. Tests build LyCORIS' real modules and
+compare. A network without an exact formula here is predicted as None, never guessed.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _TEXT = ("CLIPAttention", "CLIPSdpaAttention", "CLIPMLP")
 # The preset "full" of LyCORIS 3.4.0, as far as it names modules of SD1 and SDXL.
 _FULL_NAMES = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
 _BYTES = {"float": 4, "fp16": 2, "bf16": 2}
-# network_args that change which tensors there are in a way that has no formula here.
+# network_args that change the tensors and have no formula here.
 _UNPREDICTED = frozenset({"train_norm", "block_dims", "conv_block_dims", "down_lr_weight", "mid_lr_weight", "up_lr_weight"})
 
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """What a training will write: the sum of its tensors' bytes, and how many modules, by text encoder and U-Net."""
+    """Predicted file of a training: bytes of its tensors, and number of modules, in the text encoder and the U-Net."""
 
     tensor_bytes: int
     modules: int
@@ -45,8 +45,8 @@ class Predicted:
 def of(recipe: Recipe, checkpoint: Path | None = None) -> Model:
     """Return the model whose layers the recipe trains.
 
-    sd-scripts builds SD1.5 or SDXL at their real sizes, whatever the checkpoint; the embedded engine takes the sizes of
-    the model folder.
+    sd-scripts builds SD1.5 or SDXL at their real sizes for any checkpoint. The embedded engine takes the sizes of the model
+    folder.
 
     Raises:
         NotReady: the embedded engine's model folder has no readable configuration.
@@ -59,13 +59,13 @@ def of(recipe: Recipe, checkpoint: Path | None = None) -> Model:
 def modules(recipe: Recipe, model: Model) -> list[Module]:
     """Return the layers that the recipe's network trains, text encoders first."""
     network = recipe.network
-    found = layers.leaves(model)
+    leaves = layers.leaves(model)
     convolutions = network.conv_dim is not None
     if network.family == "lora":
         classes = (*_TRANSFORMER, *(_CONVOLUTION if convolutions else ()), *_TEXT)
-        chosen = layers.select(found, classes)
+        chosen = layers.select(leaves, classes)
     elif network.preset is None:
-        chosen = layers.select(found, (*_TRANSFORMER, *_CONVOLUTION, *_TEXT), _FULL_NAMES)
+        chosen = layers.select(leaves, (*_TRANSFORMER, *_CONVOLUTION, *_TEXT), _FULL_NAMES)
         convolutions = convolutions or network.family == "full"
     else:
         preset = network.preset
@@ -75,7 +75,7 @@ def modules(recipe: Recipe, model: Model) -> list[Module]:
         )
         chosen = []
         for text, classes, names in parts:
-            chosen += layers.select([leaf for leaf in found if leaf.module.text is text], classes, names)
+            chosen += layers.select([leaf for leaf in leaves if leaf.module.text is text], classes, names)
         convolutions = preset.enable_conv and (convolutions or network.family == "full")
     kept = [module for module in chosen if module.kernel == 1 or convolutions]
     match recipe.training.train:
@@ -102,7 +102,7 @@ def _training(recipe: Recipe, model: Model) -> _Training:
 
 
 def predict(recipe: Recipe, model: Model) -> Predicted | None:
-    """Return what the training will write. None where a network argument has no exact formula here."""
+    """Return the predicted file of a training. None: a network argument has no exact formula here."""
     return _predict(_training(recipe, model))
 
 
@@ -135,7 +135,7 @@ def _unfit(training: _Training) -> Module | None:
 
 
 def tensors(network: Network, module: Module) -> Shapes | None:
-    """Return the tensors (suffix -> shape) of one module of a network; None where a layer's size does not fit the family."""
+    """Return a module's tensors (suffix -> shape). None: the layer's size does not fit the family."""
     large = module.kernel > 1
     rank = (network.conv_dim or network.dim) if large else network.dim
     square = (module.kernel, module.kernel) if module.conv else ()
@@ -183,7 +183,7 @@ def _decomposed(network: Network, module: Module, shapes: Shapes | None) -> Shap
 
 
 def factorization(dimension: int, factor: int) -> tuple[int, int]:
-    """Return the two factors that LyCORIS splits a dimension into: nearest to each other, the first at most ``factor``."""
+    """Return the factors into which LyCORIS splits a dimension: nearest to each other, the first at most ``factor``."""
     if factor > 0 and dimension % factor == 0:
         return min(factor, dimension // factor), max(factor, dimension // factor)
     limit = factor if factor > 0 else dimension
@@ -221,11 +221,11 @@ def _lokr(network: Network, module: Module, rank: int) -> Shapes:
 
 def _power2(dimension: int, factor: int) -> tuple[int, int] | None:
     """Return (block size, a power of two) whose product is ``dimension``: the largest even block of at most ``factor``."""
-    found = None
+    split = None
     for block in range(2, min(factor, dimension) + 1, 2):
         if dimension % block == 0 and (dimension // block).bit_count() == 1:
-            found = (block, dimension // block)
-    return found
+            split = (block, dimension // block)
+    return split
 
 
 def _oft(network: Network, module: Module, rank: int) -> Shapes | None:

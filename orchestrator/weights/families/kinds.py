@@ -1,4 +1,4 @@
-"""Which families of LoRA files there are and how each is recognized: keys and shapes alone, no numbers, no numpy."""
+"""Recognize the kind of a LoRA module by its keys and shapes. No numpy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class ModuleKind(StrEnum):
-    """What a module's tensors are. LoRA, plain LoCon and DyLoRA have the same keys and the same formula."""
+    """Kind of a module's tensors. LoRA, plain LoCon and DyLoRA have the same keys and the same formula."""
 
     LORA = "lora"
     TUCKER = "locon tucker"
@@ -27,12 +27,12 @@ class ModuleKind(StrEnum):
 
     @property
     def low_rank(self) -> bool:
-        """Whether the change is a product of thin factors that the file holds."""
+        """Whether the delta is a product of thin factors in the file."""
         return self in (ModuleKind.LORA, ModuleKind.TUCKER, ModuleKind.LOHA, ModuleKind.LOHA_TUCKER, ModuleKind.LOKR)
 
     @property
     def needs_base(self) -> bool:
-        """Whether the change depends on the weight of the base model."""
+        """Whether the delta depends on the weight of the base model."""
         return self in (ModuleKind.IA3, ModuleKind.GLORA, ModuleKind.DIAG_OFT, ModuleKind.BOFT)
 
 
@@ -59,7 +59,7 @@ _LOKR = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", 
 
 
 def recognize(shapes: Mapping[str, tuple[int, ...]]) -> ModuleKind | None:
-    """Return the kind of a module from its part names and shapes, or None where they are no family's complete set."""
+    """Return the kind of a module by its part names and shapes. None: they are not the complete set of any family."""
     parts = frozenset(shapes)
     for kind, required, optional in _SHAPES:
         if required <= parts <= required | optional:
@@ -79,7 +79,7 @@ _RANK_PARTS = {
 
 
 def rank(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """Return the rank (dim) of a module; None where it has none: full, norm, ia3, oft, and LoKr with both factors whole."""
+    """Return the rank (dim) of a module. None: full, norm, ia3, oft, and LoKr with both factors whole."""
     if kind is ModuleKind.LOKR:
         part = next((part for part in ("lokr_w1_b", "lokr_w2_b") if part in shapes), None)
         return shapes[part][0] if part else None
@@ -126,14 +126,14 @@ _AXES: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("a1.weight", "a2.weight", "b1.weight", "b2.weight"), (2, 3, 4, 5)),
     "oft_blocks": (3, 4), "diff": (1, 2, 3, 4, 5), "w_norm": (1,), "b_norm": (1,), "diff_b": (1,),
 }  # fmt: skip
-"""How many axes a tensor may have, where not any number will do."""
+"""Allowed numbers of axes of a tensor. Tensors that are not listed may have any."""
 
 _POINTS = ("lora_up.weight", "a1.weight", "a2.weight", "b1.weight")
-"""Tensors that are 1x1 convolutions where they are convolutions."""
+"""Tensors that are linear or 1x1 convolutions."""
 
 
 def misshapen(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return what is impossible about a module's shapes: sizes that differ where they meet, or are 0."""
+    """Return the problems of a module's shapes: sizes that do not match, or are 0."""
     axes_of = {**_AXES, **({"lokr_w2_b": (2,)} if "lokr_t2" in shapes else {})}
     problems = [
         f"{part} has the shape {shape}"
@@ -147,7 +147,7 @@ def misshapen(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> list[s
         equal.append((("b1.weight", 1), ("b2.weight", 0)))
     for axes in equal:
         present = [(part, axis) for part, axis in axes if part in shapes]
-        short = any(len(shapes[part]) <= axis for part, axis in present)  # said already
+        short = any(len(shapes[part]) <= axis for part, axis in present)  # reported above
         if not short and len({shapes[part][axis] for part, axis in present}) > 1:
             problems.append("ranks differ: " + ", ".join(f"{part} {shapes[part]}" for part, _ in present))
     points = (
@@ -156,7 +156,7 @@ def misshapen(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> list[s
         *(("b2.weight",) if "bm.weight" in shapes else ()),
     )
     problems += [
-        f"{part} has the shape {shapes[part]}, which is no 1x1 convolution"
+        f"{part} has the shape {shapes[part]}, which is not a 1x1 convolution"
         for part in points
         if set(shapes.get(part, ())[2:]) - {1}
     ]
@@ -165,7 +165,7 @@ def misshapen(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> list[s
 
 
 def extent(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:
-    """Return (out, in*k*k) of the weight that sound shapes stand for; None where the base model has to say."""
+    """Return (out, in*k*k) of a module's weight, by its sound shapes. None: only the base model has it."""
 
     def flat(part: str) -> int:
         return prod(shapes[part][1:])
@@ -194,15 +194,15 @@ def extent(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int
 
 
 def kernel(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the kernel that a module's own tensors show; () for a linear layer, and for flat LoHa and LoKr."""
+    """Return the kernel in a module's tensors, () for a linear layer and for flat LoHa and LoKr."""
     parts = ("lora_mid.weight", "hada_t1", "lokr_t2", "lora_down.weight", "lokr_w2", "lokr_w2_b")
     return next((shapes[part][2:] for part in parts if part in shapes), ())
 
 
 def scaled_parts(kind: ModuleKind, parts: frozenset[str]) -> tuple[str, ...] | None:
-    """Return the tensors that have to be multiplied by w, all of them once, so that the change becomes w times itself.
+    """Return the tensors to multiply by w so that the delta is multiplied by w.
 
-    None: no tensor does that (rotations, and everything with dora_scale, whose norm is taken anew).
+    None: no tensor does that (rotations, and all kinds with dora_scale, which normalizes the sum).
     """
     if "dora_scale" in parts:
         return None

@@ -1,4 +1,4 @@
-"""Every low-rank family as one product of two thin matrices, and thin matrices as LoRA tensors."""
+"""Convert every low-rank family to a product of two thin matrices, and thin matrices to LoRA tensors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INFINITE = "holds numbers that are not finite, or too large to be multiplied"
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """A change scale * up down, up (out, r), down (r, in*k*k); ``kernel`` is None for a linear layer."""
+    """A delta scale * up down, with up (out, r) and down (r, in*k*k). ``kernel`` is None for a linear layer."""
 
     up: Floats
     down: Floats
@@ -38,50 +38,46 @@ class LowRank:
 
     @property
     def finite(self) -> bool:
-        """Whether all numbers of its factors are finite."""
+        """Whether all numbers of the factors are finite."""
         return bool(np.isfinite(self.up).all() and np.isfinite(self.down).all())
 
     @property
     def full_rank(self) -> int:
-        """How many singular values the whole matrix has."""
+        """Number of singular values of the whole matrix."""
         return min(self.outputs, self.inputs)
 
     def emptied(self) -> LowRank:
-        """Return the product without its factors, where only its sizes are needed any more."""
-        nothing = np.zeros((0, 0), np.float32)
-        return replace(self, up=nothing, down=nothing)
+        """Return the product without its factors, for callers that need its sizes only."""
+        empty = np.zeros((0, 0), np.float32)
+        return replace(self, up=empty, down=empty)
 
 
 def refusals(found: Adapter, verb: str) -> Iterator[Problem]:
-    """Yield a problem if any module is no low-rank product: those cannot be resized, or concatenated."""
-    stuck = sorted({module.title for module in found.modules if _stuck(module)})
-    if stuck:
-        way = "convert --to lora makes a LoRA of it" if stuck == ["full"] else "convert --to full, then --to lora"
-        yield Problem(str(found.header.path), f"holds {', '.join(stuck)}: {verb} needs low-rank products", way)
-
-
-def _stuck(module: AdapterModule) -> bool:
-    return not module.kind.low_rank or module.dora
+    """Yield a problem if any module is not a low-rank product, which can be neither resized nor concatenated."""
+    unsupported = sorted({module.title for module in found.modules if not module.kind.low_rank or module.dora})
+    if unsupported:
+        way = "convert --to lora makes a LoRA of it" if unsupported == ["full"] else "convert --to full, then --to lora"
+        yield Problem(str(found.header.path), f"holds {', '.join(unsupported)}; {verb} needs low-rank products", way)
 
 
 def product(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> LowRank:
-    """Return the change of a low-rank module as one product, see :func:`unchecked`.
+    """Return the delta of a low-rank module as one product (see :func:`unchecked`).
 
-    Raises RecipeError where its numbers, or the products of its factors, are not finite in float32.
+    Raises:
+        RecipeError: its numbers, or the products of its factors, are not finite in float32.
     """
     with np.errstate(over="ignore", invalid="ignore"):
-        found = unchecked(module, tensors, architecture)
-    if not (found.finite and np.isfinite(found.scale)):
-        raise RecipeError(Problem(module.name, INFINITE, "was it trained into NaN? an earlier checkpoint may be sound"))
-    return found
+        result = unchecked(module, tensors, architecture)
+    if not (result.finite and np.isfinite(result.scale)):
+        raise RecipeError(Problem(module.name, INFINITE, "did the loss become NaN? an earlier checkpoint may be sound"))
+    return result
 
 
 def unchecked(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> LowRank:
-    """Return the change of a low-rank module as one product, finite or not.
+    """Return the delta of a low-rank module as one product, finite or not.
 
-    LoRA as it is; Tucker with its core folded into down. LoHa's product of products becomes the column-wise and row-wise
-    Kronecker product of its factors, of rank r^2; LoKr's Kronecker product that of its factors; both as the whole matrix
-    where that is smaller. ``full`` is taken whole.
+    LoRA stays as it is, and Tucker's core is folded into down. LoHa becomes the column-wise and row-wise Kronecker products
+    of its factors, of rank r^2, or the whole matrix where that is smaller. LoKr and ``full`` become the whole matrix.
     """
     match module.kind:
         case ModuleKind.LORA | ModuleKind.TUCKER:
@@ -104,7 +100,7 @@ def unchecked(module: AdapterModule, tensors: Tensors, architecture: Architectur
             size = whole.shape[2:] if whole.ndim > 2 else kernel(module, flat.shape[1], architecture)
             return _made(*svd.dense_factors(flat), 1.0, size)
         case _:
-            message = f"{module.kind} is no low-rank product"
+            message = f"{module.kind} is not a low-rank product"
             raise ValueError(message)
 
 
@@ -113,28 +109,38 @@ def _made(up: Floats, down: Floats, scale: float, kernel: Sequence[int] | None) 
 
 
 def kernel(module: AdapterModule, inputs: int, architecture: Architecture) -> tuple[int, ...] | None:
-    """Return the kernel of a layer whose file holds it flat, (out, ``inputs``): as its core or its name says; None: linear.
+    """Return the kernel of a layer whose tensors are flat, by its core or its name. None: linear.
 
-    Raises RecipeError where ``inputs`` is no multiple of the kernel's size.
+    Args:
+        module: the module.
+        inputs: columns of its flat weight.
+        architecture: decides about names.
+
+    Raises:
+        RecipeError: ``inputs`` is not a multiple of the kernel's size.
     """
     if "hada_t1" in module.shapes:
-        found: tuple[int, ...] | None = module.shapes["hada_t1"][2:]
+        shape: tuple[int, ...] | None = module.shapes["hada_t1"][2:]
     else:
         size = names.kernel(module.kohya, architecture)
-        found = None if size is None else (size, size)
-    if inputs % int(np.prod(found or (), dtype=int)):
-        shown = "x".join(map(str, found or ()))
-        raise RecipeError(Problem(module.name, f"has {inputs} inputs, which are no {shown} kernels", "is the file damaged?"))
-    return found
+        shape = None if size is None else (size, size)
+    if inputs % int(np.prod(shape or (), dtype=int)):
+        shown = "x".join(map(str, shape or ()))
+        raise RecipeError(
+            Problem(module.name, f"has {inputs} inputs, not a multiple of a {shown} kernel", "is the file damaged?")
+        )
+    return shape
 
 
 def pieces(
     module: AdapterModule, up: Floats, down: Floats, kernel: tuple[int, ...] | None, *, alpha: float, dtype: str
 ) -> list[Piece]:
-    """Return up (out, r) and down (r, in*k*k) as the tensors of a LoRA module, with kohya's or PEFT's keys as the module has.
+    """Return up (out, r) and down (r, in*k*k) as the tensors of a LoRA module, in the naming of ``module``.
 
-    A zero product becomes zeros in both factors. PEFT's names have no alpha: there alpha / rank is multiplied into up.
-    Raises RecipeError where a number is not finite, or does not fit ``dtype``.
+    A zero product becomes zeros in both factors. PEFT's naming has no alpha, so alpha / rank is multiplied into up.
+
+    Raises:
+        RecipeError: a number is not finite, or does not fit ``dtype``.
     """
     if not (np.isfinite(up).all() and np.isfinite(down).all()):
         raise RecipeError(Problem(module.name, INFINITE))
@@ -160,7 +166,7 @@ def pieces(
 
 
 def size(module: AdapterModule, product: LowRank, rank: int, dtype: str) -> int:
-    """Return the bytes of what :func:`pieces` makes of a product at a rank."""
+    """Return the bytes of the tensors of :func:`pieces` for a product at a rank."""
     alpha = int("alpha" in module.keys or names.naming_of(module.name) == "kohya")
     return dtypes.width(dtype) * (rank * (product.outputs + product.inputs) + alpha)
 

@@ -1,4 +1,4 @@
-"""How large a module's change is, whether it is zero, and the inner product of two changes of any families."""
+"""Measure a module's delta: norm, zero, and inner products of deltas of any families."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Frobenius norm of the change (None: it depends on the base model), whether it is zero, whether all is finite.
+    """Size of a delta.
 
-    Where it is not finite, neither is the norm: None. That may be the numbers of the file, or what they come to in float32.
-
-    ``last`` and ``before_last`` are the last two singular values over the first, for LoRA and LoCon that are not zero.
+    Attributes:
+        norm: Frobenius norm. None: it depends on the base model, or is not finite.
+        zero: whether the delta is zero.
+        finite: whether the numbers of the file and the norm in float32 are finite.
+        last: last singular value over the first, for LoRA and LoCon that are not zero.
+        before_last: the last but one over the first.
     """
 
     norm: float | None
@@ -37,7 +40,7 @@ class Size:
 
 
 def size(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> Size:
-    """Measure one module; by its factors where they allow it, by the whole matrix for LoHa."""
+    """Measure one module by its factors, or by the whole matrix for LoHa of a high rank."""
     if not finite(tensors):
         return Size(None, zero=False, finite=False)
     if module.needs_base:
@@ -68,9 +71,9 @@ def finite(tensors: Tensors) -> bool:
 
 
 def singular(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> Doubles | None:
-    """Return the singular values of a module's change, largest first; None where it has no thin factors, or no finite ones.
+    """Return the singular values of a module's delta, largest first. None: it has no thin factors, or no finite ones.
 
-    The tensors have to be finite.
+    The tensors must be finite.
     """
     if module.needs_base or not _thin(module):
         return None
@@ -81,22 +84,22 @@ def singular(module: AdapterModule, tensors: Tensors, architecture: Architecture
 
 
 def _certainly_zero(module: AdapterModule, tensors: Tensors) -> bool:
-    def nothing(*parts: str) -> bool:
+    def zero(*parts: str) -> bool:
         return any(part in tensors and not tensors[part].any() for part in parts)
 
     if module.dora:
         return False
     match module.kind:
         case ModuleKind.IA3:
-            return nothing("weight")
+            return zero("weight")
         case ModuleKind.GLORA:
-            return nothing("a1.weight", "a2.weight") and nothing("b1.weight", "b2.weight")
+            return zero("a1.weight", "a2.weight") and zero("b1.weight", "b2.weight")
         case _:
-            return nothing("oft_blocks") and bool(np.all(tensors.get("rescale", np.ones(1, np.float32)) == 1))
+            return zero("oft_blocks") and bool(np.all(tensors.get("rescale", np.ones(1, np.float32)) == 1))
 
 
 def _thin(module: AdapterModule) -> bool:
-    """Whether products of its factors cost less than the whole matrix: LoRA and LoCon always, LoHa where r^2 is small."""
+    """Whether products of the factors cost less than the whole matrix: LoRA and LoCon always, LoHa where r^2 is small."""
     if module.kind in (ModuleKind.LORA, ModuleKind.TUCKER):
         return True
     if module.kind is ModuleKind.LOHA:
@@ -106,7 +109,7 @@ def _thin(module: AdapterModule) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of the weight as a matrix (out, in*k*k): thin factors, or whole."""
+    """A delta as a matrix (out, in*k*k): thin factors, or whole."""
 
     up: Floats
     down: Floats | None
@@ -114,7 +117,11 @@ class Change:
 
 
 def change(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> Change:
-    """Return a module's change for :func:`inner`; ValueError for the kinds that need the base."""
+    """Return a module's delta for :func:`inner`.
+
+    Raises:
+        ValueError: the kind needs the base model.
+    """
     if _thin(module) and not module.dora:
         product = low_rank.unchecked(module, tensors, architecture)
         return Change(product.up, product.down, product.scale)
@@ -122,27 +129,27 @@ def change(module: AdapterModule, tensors: Tensors, architecture: Architecture) 
     return Change(whole.reshape(whole.shape[0], -1), None, 1.0)
 
 
-def shape(one: Change) -> tuple[int, int]:
+def shape(change: Change) -> tuple[int, int]:
     """Return (out, in*k*k)."""
-    return one.up.shape[0], (one.up if one.down is None else one.down).shape[1]
+    return change.up.shape[0], (change.up if change.down is None else change.down).shape[1]
 
 
-def inner(one: Change, other: Change) -> float:
-    """Return the inner product of two changes of the same shape; two thin products never become whole matrices."""
-    if one.down is None and other.down is None:
-        return float(np.einsum("ij,ij->i", one.up, other.up).sum(dtype=np.float64))
-    if one.down is None:
-        return inner(other, one)
-    if other.down is None:
-        narrow = one.up.T @ other.up
-        return one.scale * other.scale * _dot(narrow, one.down)
-    return one.scale * other.scale * _dot(_product(one.up.T, other.up), _product(one.down, other.down.T))
+def inner(first: Change, second: Change) -> float:
+    """Return the inner product of two deltas of the same shape. Two thin products never become whole matrices."""
+    if first.down is None and second.down is None:
+        return float(np.einsum("ij,ij->i", first.up, second.up).sum(dtype=np.float64))
+    if first.down is None:
+        return inner(second, first)
+    if second.down is None:
+        narrow = first.up.T @ second.up
+        return first.scale * second.scale * _dot(narrow, first.down)
+    return first.scale * second.scale * _dot(_product(first.up.T, second.up), _product(first.down, second.down.T))
 
 
 def _product(left: Floats, right: Floats) -> Floats:
-    """Return left @ right; never by syrk (numpy takes it for X.T @ X), which rounds unlike a product of copies."""
+    """Return left @ right, never by syrk (numpy's choice for X.T @ X), which rounds unlike a product of copies."""
     return left @ (right.copy() if np.shares_memory(left, right) else right)
 
 
-def _dot(one: Floats, other: Floats) -> float:
-    return float(np.einsum("ij,ij->", one, other, dtype=np.float64))
+def _dot(first: Floats, second: Floats) -> float:
+    return float(np.einsum("ij,ij->", first, second, dtype=np.float64))

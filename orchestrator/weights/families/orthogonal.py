@@ -1,7 +1,7 @@
-"""Families that are no sum of a fixed change: rotations (diag-oft, boft) and weight decomposition (DoRA).
+"""Compute the deltas of rotations (diag-oft, boft) and of weight decomposition (DoRA), which depend on the base.
 
 Source: LyCORIS 3.4.0 modules/diag_oft.py, boft.py and locon.py apply_weight_decompose. diag-oft's own delta with `rescale`
-breaks on its shapes there; here it is what its merged weight minus the base is.
+fails on its shapes there. Here it is the merged weight minus the base.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def rotations(tensors: Mapping[str, Floats], outputs: int) -> Floats:
-    """Cayley transforms of ``oft_blocks``, any leading axes, (…, n, n): R = (I + Q)(I - Q)^-1 with Q = B - B^T.
+    """Return the Cayley transforms R = (I + Q)(I - Q)^-1 of ``oft_blocks`` (…, n, n), with Q = B - B^T.
 
     ``alpha`` holds the constraint: the norm of all Q together is at most alpha * outputs, where alpha > 0.
     """
@@ -28,16 +28,16 @@ def rotations(tensors: Mapping[str, Floats], outputs: int) -> Floats:
     if limit > 0 and norm > limit:
         skew = skew * (limit / norm)
     identity = np.eye(blocks.shape[-1])
-    turned: Floats = np.matmul(identity + skew, np.linalg.inv(identity - skew)).astype(np.float32)
-    return turned
+    result: Floats = np.matmul(identity + skew, np.linalg.inv(identity - skew)).astype(np.float32)
+    return result
 
 
 def diag_oft_delta(tensors: Mapping[str, Floats], base: Floats) -> Floats:
-    """Rescale * (R - I) W + (rescale - 1) W, with R block-diagonal over the outputs; the base's shape."""
-    turn = rotations(tensors, base.shape[0])
-    count, size, _ = turn.shape
+    """Return rescale * (R - I) W + (rescale - 1) W in the base's shape, with R block-diagonal over the outputs."""
+    rotation = rotations(tensors, base.shape[0])
+    count, size, _ = rotation.shape
     grouped = base.reshape(count, size, -1)
-    change = np.einsum("knm,knr->kmr", turn - np.eye(size, dtype=np.float32), grouped, optimize=True).reshape(base.shape)
+    change = np.einsum("knm,knr->kmr", rotation - np.eye(size, dtype=np.float32), grouped, optimize=True).reshape(base.shape)
     if "rescale" in tensors:
         rescale = tensors["rescale"].reshape(-1, *(1,) * (base.ndim - 1))
         change = rescale * (change + base) - base
@@ -45,23 +45,23 @@ def diag_oft_delta(tensors: Mapping[str, Floats], base: Floats) -> Floats:
 
 
 def boft_delta(tensors: Mapping[str, Floats], base: Floats) -> Floats:
-    """Rescale * (R_m … R_1 W) - W: block rotations with a butterfly permutation around each; the base's shape."""
-    turn = rotations(tensors, base.shape[0])
-    levels, _, size, _ = turn.shape
-    turned: Floats = base.reshape(base.shape[0], -1)
+    """Return rescale * (R_m … R_1 W) - W in the base's shape: block rotations, each within a butterfly permutation."""
+    rotation = rotations(tensors, base.shape[0])
+    levels, _, size, _ = rotation.shape
+    rotated: Floats = base.reshape(base.shape[0], -1)
     for level in range(levels):
         reach = 2**level * (size // 2)
-        mixed = turned.reshape(-1, 2, reach, turned.shape[1]).swapaxes(1, 2).reshape(-1, size, turned.shape[1])
-        mixed = np.matmul(turn[level], mixed)
-        turned = mixed.reshape(-1, reach, 2, turned.shape[1]).swapaxes(1, 2).reshape(turned.shape)
-    turned = turned.reshape(base.shape)
+        mixed = rotated.reshape(-1, 2, reach, rotated.shape[1]).swapaxes(1, 2).reshape(-1, size, rotated.shape[1])
+        mixed = np.matmul(rotation[level], mixed)
+        rotated = mixed.reshape(-1, reach, 2, rotated.shape[1]).swapaxes(1, 2).reshape(rotated.shape)
+    rotated = rotated.reshape(base.shape)
     if "rescale" in tensors:
-        turned = turned * tensors["rescale"].reshape(-1, *(1,) * (base.ndim - 1))
-    return np.asarray(turned - base, dtype=np.float32)
+        rotated = rotated * tensors["rescale"].reshape(-1, *(1,) * (base.ndim - 1))
+    return np.asarray(rotated - base, dtype=np.float32)
 
 
 def dora(base: Floats, change: Floats, magnitude: Floats) -> Floats:
-    """Return dora_scale * (W + change) / norm(W + change) - W; norms per output or input, as dora_scale's shape says."""
+    """Return dora_scale * (W + change) / norm(W + change) - W, with norms per output or input by dora_scale's shape."""
     total = base + change.reshape(base.shape)
     tail = (1,) * (base.ndim - 2)
     per_output = magnitude.ndim < 2 or magnitude.shape[1] == 1

@@ -1,7 +1,7 @@
-"""How many singular values are kept: the methods of sd-scripts' resize_lora.py, under both of its rules.
+"""Choose ranks by the methods of sd-scripts' resize_lora.py, under both of its rules.
 
-``2023`` is the rule of the release (sd-scripts aee343a9 and again v0.11); ``sd-scripts-0.10`` is that of v0.5.3 to v0.10.1,
-which keeps one more in every layer that is not zero.
+``2023`` is the rule of the release (sd-scripts aee343a9 and again v0.11). ``sd-scripts-0.10`` is that of v0.5.3 to v0.10.1,
+which keeps one more singular value in every layer that is not zero.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from orchestrator.weights.options import ResizeOptions
 
 ZERO = 1e-6
-"""A largest singular value at or below this is a zero layer, of rank 1 (resize_lora.py MIN_SV)."""
+"""Largest singular value of a zero layer, which gets rank 1 (resize_lora.py MIN_SV)."""
 
 _GAP = 1e-4
 
 
 def layer_rank(options: ResizeOptions, values: Doubles, full: int, *, conv: bool) -> int:
-    """Return the rank of one layer under the options of a resize, as :func:`choose` does."""
+    """Return the rank of one layer by the options of a resize (see :func:`choose`)."""
     cap = options.conv_cap if conv else options.cap
     return choose(values, full, cap, method=options.method, param=options.param, rule=options.rank_rule)
 
@@ -37,9 +37,16 @@ def layer_rank(options: ResizeOptions, values: Doubles, full: int, *, conv: bool
 def choose(values: Doubles, full: int, cap: int, *, method: RankMethod, param: float, rule: RankRule) -> int:
     """Return the rank to keep of singular values in descending order.
 
-    ``full`` is how many values the whole matrix has, min(out, in*k*k), of which those not listed are zero; ``cap`` is the
-    largest rank allowed. sv_ratio keeps what is strictly above the largest / ``param``; sv_cumulative the first that add up
-    to the fraction ``param`` of their sum; sv_fro the same of the Frobenius norm; fixed keeps ``cap``.
+    sv_ratio keeps the values above the largest / ``param``, sv_cumulative the first that add up to the fraction ``param`` of
+    their sum, sv_fro the same of the Frobenius norm, and fixed keeps ``cap``.
+
+    Args:
+        values: the singular values. Those of the whole matrix that are not listed are zero.
+        full: number of values of the whole matrix, min(out, in*k*k).
+        cap: the largest rank allowed.
+        method: how to choose.
+        param: its parameter.
+        rule: the rule of which resize_lora.py.
     """
     if len(values) == 0 or values[0] <= ZERO:
         return 1
@@ -103,7 +110,7 @@ def ratio_for_size(adapter: Adapter, body: Body, options: ResizeOptions) -> floa
     beyond = float(candidates[-1]) * 1.001
     if size(beyond) <= limit:
         return beyond
-    # Between two values, and not too near to either: the file's own factorization may see them a little differently.
+    # Between two values, not too near to either: the factorization of the written file differs a little.
     while low > 0 and candidates[low] / candidates[low - 1] < 1 + _GAP:
         low -= 1
     return float(np.sqrt(candidates[low] * candidates[low - 1])) if low else 1.0

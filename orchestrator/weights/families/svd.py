@@ -1,13 +1,13 @@
-"""The singular values of a product of thin factors, and its best approximation of a rank, never forming the product.
+"""Compute the singular values of a product of thin factors, and its best approximation of a rank, without the product.
 
 W = up down with up (out, r) and down (r, n). With down down^T = L L^T (Cholesky), W = (up L) Q with Q = L^-1 down, whose rows
 are orthonormal; so the eigenvalues of L^T (up^T up) L are the squares of W's singular values, its eigenvectors P give
 up' = up L P (= U S) and down' = P^T L^-1 down (= V^T). Gram matrices in float32, everything of the rank's size in float64.
 
 Where that loses precision: squares halve the digits. A Gram matrix in float32 is wrong by about eps * |up|^2 |down|^2, so
-singular values below s0 / 500 drown, less if the factors are much larger than their product. Therefore the threshold that
-is asked for decides: Gram matrices in float64 where it is small or where a value is too near to it to tell, and QR of both
-factors with the SVD of the core where Cholesky fails or even float64 would not do.
+singular values below s0 / 500 are lost in noise, or larger ones if the factors are much larger than their product. So the
+caller's threshold decides: Gram matrices in float64 where it is small or too near to a value, and QR of both factors with the
+SVD of the core where Cholesky fails or even float64 is not enough.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _BLURRED = 5e-3
 
 
 class Factorization(Enum):
-    """How the values were found."""
+    """Algorithm that computed the singular values."""
 
     ZERO = auto()
     GRAM32 = auto()
@@ -50,27 +50,29 @@ class Factorization(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Factored:
-    """Singular values of up down, largest first; by Gram matrices also L and P, which turn the factors into U S and V^T."""
+    """Singular values of up down, largest first, and by Gram matrices also L and P, for U S and V^T."""
 
     values: Doubles
     method: Factorization
     lower: Doubles | None = None
-    turn: Doubles | None = None
+    vectors: Doubles | None = None
 
 
 def factorize(up: Floats, down: Floats, smallest: float | None = None) -> Factored:
-    """Return the singular values of up (out, r) times down (r, n), min(r, out, n) of them.
+    """Return the min(r, out, n) singular values of up (out, r) times down (r, n).
 
-    ``smallest`` is the smallest fraction of the largest value that has to be told apart from its neighbours (1 / sv_ratio);
-    None asks for all that float64 can give.
+    Args:
+        up: left factor.
+        down: right factor.
+        smallest: smallest fraction of the largest value that must be exact (1 / sv_ratio). None: float64's best.
     """
     if not up.any() or not down.any():
         return Factored(np.zeros(min(up.shape[1], up.shape[0], down.shape[1])), Factorization.ZERO)
-    if smallest is not None and smallest >= 1 / 200 and (found := _by_gram(up, down, np.float32, smallest)):
-        return found
-    # sqrt(eps) is what squares can resolve at best; ask no more of them without a threshold
-    if found := _by_gram(up, down, np.float64, smallest or 1e-5):
-        return found
+    if smallest is not None and smallest >= 1 / 200 and (factored := _by_gram(up, down, np.float32, smallest)):
+        return factored
+    # squares resolve sqrt(eps) at best, so without a threshold 1e-5 is enough
+    if factored := _by_gram(up, down, np.float64, smallest or 1e-5):
+        return factored
     return Factored(np.asarray(np.linalg.svd(_core(up, down)[1], compute_uv=False), np.float64), Factorization.QR)
 
 
@@ -80,20 +82,20 @@ def truncate(factored: Factored, up: Floats, down: Floats, rank: int) -> tuple[F
     kept = min(rank, len(factored.values))
     if factored.method is Factorization.ZERO:
         return rows, columns
-    if factored.lower is not None and factored.turn is not None:
-        turn = factored.turn[:, :kept]
-        np.matmul(up, (factored.lower @ turn).astype(np.float32), out=rows[:, :kept])
-        np.matmul(np.linalg.solve(factored.lower.T, turn).T.astype(np.float32), down, out=columns[:kept])
+    if factored.lower is not None and factored.vectors is not None:
+        vectors = factored.vectors[:, :kept]
+        np.matmul(up, (factored.lower @ vectors).astype(np.float32), out=rows[:, :kept])
+        np.matmul(np.linalg.solve(factored.lower.T, vectors).T.astype(np.float32), down, out=columns[:kept])
         return rows, columns
-    (first, core, second) = _core(up, down)
-    turn, values, back = np.linalg.svd(core, full_matrices=False)
-    rows[:, :kept] = first @ (turn[:, :kept] * values[:kept])
-    columns[:kept] = back[:kept] @ second.T
+    first, core, second = _core(up, down)
+    left, values, right = np.linalg.svd(core, full_matrices=False)
+    rows[:, :kept] = first @ (left[:, :kept] * values[:kept])
+    columns[:kept] = right[:kept] @ second.T
     return rows, columns
 
 
 def _by_gram(up: Floats, down: Floats, precision: type[np.floating[Any]], smallest: float) -> Factored | None:
-    """Return what Gram matrices of ``precision`` tell; None where they cannot tell ``smallest`` times the largest value."""
+    """Return the values by Gram matrices of ``precision``. None: they cannot resolve ``smallest`` times the largest value."""
     eps = float(np.finfo(precision).eps)
     up, down = up.astype(precision, copy=False), down.astype(precision, copy=False)
     outer, inner = (down @ down.T).astype(np.float64), (up.T @ up).astype(np.float64)
@@ -111,12 +113,12 @@ def _by_gram(up: Floats, down: Floats, precision: type[np.floating[Any]], smalle
     size = float(np.trace(outer)) * float(np.trace(inner)) / len(outer)
     if _blurred(values, size, smallest, eps):
         return None
-    turn = np.asarray(vectors[:, ::-1][:, :count], np.float64)
-    return Factored(values, Factorization.GRAM32 if precision is np.float32 else Factorization.GRAM64, lower, turn)
+    ordered = np.asarray(vectors[:, ::-1][:, :count], np.float64)
+    return Factored(values, Factorization.GRAM32 if precision is np.float32 else Factorization.GRAM64, lower, ordered)
 
 
 def _blurred(values: Doubles, size: float, smallest: float, eps: float) -> bool:
-    """Whether the error of the squares, ``eps`` times ``size``, hides what lies near ``smallest`` times the largest value."""
+    """Whether the error of the squares, ``eps`` times ``size``, hides values near ``smallest`` times the largest value."""
     threshold = float(values[0]) * smallest
     if threshold == 0:
         return True
@@ -150,9 +152,9 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Map over ``items`` with one thread per core and BLAS at one thread; results in order, an error as it comes.
+    """Map over ``items`` with one thread per core and BLAS at one thread. Results come in order.
 
-    numpy warns of no overflow: what comes of a stranger's numbers is looked at, and said of the module.
+    numpy's overflow warnings are off: infinities from untrusted numbers are reported per module.
     """
 
     def quiet(item: T) -> R:
@@ -164,5 +166,5 @@ def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return max(1, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
