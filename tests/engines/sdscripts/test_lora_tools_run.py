@@ -1,6 +1,6 @@
-"""`merge` and `resize` with `--with sd-scripts`, by stand-ins of its programs that note what they were given.
+"""`merge` and `resize` with `--with sd-scripts`, by stand-ins of its programs that record their arguments.
 
-What the real programs make of real files: tests/sd_scripts.
+The real programs on real files: tests/sd_scripts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def setup_parser():
     return parser
 if __name__ == "__main__":
     args = vars(setup_parser().parse_args())
-    with open(os.environ["SAID"], "w") as file:
+    with open(os.environ["ARGUMENTS"], "w") as file:
         json.dump(args, file)
     print("\\r 50%|#####     | 1/2 [00:00<00:00]", end="", file=sys.stderr)
     if args["device"] == "broken":
@@ -54,8 +54,8 @@ RESIZE = """parser.add_argument("--verbose", action="store_true")
 
 
 @pytest.fixture
-def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put stand-ins of the two programs into a checkout; return where they note their arguments."""
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put stand-ins of the two programs into a checkout; return the file that records their arguments."""
     folder = tmp_path / "sd-scripts"
     (folder / "networks").mkdir(parents=True)
     (folder / "library").mkdir()
@@ -67,9 +67,9 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).write_text(text, "utf-8")
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(folder))
     monkeypatch.setenv("SD_SCRIPTS_PYTHON", sys.executable)
-    monkeypatch.setenv("SAID", str(tmp_path / "said.json"))
+    monkeypatch.setenv("ARGUMENTS", str(tmp_path / "arguments.json"))
     monkeypatch.chdir(tmp_path)
-    return tmp_path / "said.json"
+    return tmp_path / "arguments.json"
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
@@ -77,13 +77,13 @@ def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
     return cli.main()
 
 
-def noted(said: Path) -> dict[str, Any]:
-    table: dict[str, Any] = json.loads(said.read_text("utf-8"))
+def arguments(recorded: Path) -> dict[str, Any]:
+    table: dict[str, Any] = json.loads(recorded.read_text("utf-8"))
     return table
 
 
 def test_block_weights_of_one_file(
-    said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = lora(tmp_path / "in.safetensors", rank=8)
     assert call(monkeypatch, "merge", "in.safetensors", "out.safetensors", "--block-weights", "FACE", "--json") == 0
@@ -91,36 +91,40 @@ def test_block_weights_of_one_file(
     assert report["program"] == "networks/svd_merge_lora.py"
     assert report["ranks"] == {"8": report["modules"]}
     assert (tmp_path / "out.safetensors").read_bytes() == source.read_bytes()
-    found = noted(said)
-    assert (found["models"], found["ratios"]) == ([str(source)], [1.0])
-    assert [len(json.loads(one)) for one in found["lbws"]] == [26]
-    assert (found["new_rank"], found["new_conv_rank"], found["precision"]) == (8, 8, "float")  # its own default is 4
-    assert (found["save_precision"], found["no_metadata"], found["device"]) == ("fp16", False, None)
+    values = arguments(recorded)
+    assert (values["models"], values["ratios"]) == ([str(source)], [1.0])
+    assert [len(json.loads(weights)) for weights in values["lbws"]] == [26]
+    assert (values["new_rank"], values["new_conv_rank"], values["precision"]) == (8, 8, "float")  # its own default is 4
+    assert (values["save_precision"], values["no_metadata"], values["device"]) == ("fp16", False, None)
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
 
-def test_a_sum_with_every_option(said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sum_with_every_option(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lora(tmp_path / "a.safetensors", rank=4)
     lora(tmp_path / "b.safetensors", rank=8, seed=1)
     words = ("--option", "new_rank=16", "--option", "--no-metadata", "--option", "device=cuda", "--option", "precision=bf16")
     files = ("a.safetensors:0.5:FACE", "b.safetensors:-1", "out.safetensors")
     assert call(monkeypatch, "merge", *files, "--save-precision", "fp32", *words) == 0
-    found = noted(said)
-    assert found["ratios"] == [0.5, -1.0]
-    assert json.loads(found["lbws"][0])[:2] == [0.0, 1.0]
-    assert json.loads(found["lbws"][1]) == [1.0] * 26
-    assert (found["new_rank"], found["new_conv_rank"], found["save_precision"]) == (16, 8, "float")
-    assert (found["no_metadata"], found["device"], found["precision"]) == (True, "cuda", "bf16")
+    values = arguments(recorded)
+    assert values["ratios"] == [0.5, -1.0]
+    assert json.loads(values["lbws"][0])[:2] == [0.0, 1.0]
+    assert json.loads(values["lbws"][1]) == [1.0] * 26
+    assert (values["new_rank"], values["new_conv_rank"], values["save_precision"]) == (16, 8, "float")
+    assert (values["no_metadata"], values["device"], values["precision"]) == (True, "cuda", "bf16")
 
 
-def test_a_resize_keeps_the_ranks_that_a_method_asks_for(said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resize_keeps_the_ranks_of_its_method(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lora(tmp_path / "in.safetensors", rank=8)
     assert call(monkeypatch, "resize", "in.safetensors", "out.safetensors", "--sv-fro", "0.9", "--option", "device=cuda") == 0
-    found = noted(said)
-    assert (found["dynamic_method"], found["dynamic_param"], found["verbose"]) == ("sv_fro", 0.9, True)
-    assert (found["new_rank"], found["new_conv_rank"], found["device"]) == (8, 8, "cuda")
+    values = arguments(recorded)
+    assert (values["dynamic_method"], values["dynamic_param"], values["verbose"]) == ("sv_fro", 0.9, True)
+    assert (values["new_rank"], values["new_conv_rank"], values["device"]) == (8, 8, "cuda")
     assert call(monkeypatch, "resize", "in.safetensors", "out.safetensors", "--new-rank", "2", "--new-conv-rank", "1") == 0
-    assert (noted(said)["dynamic_method"], noted(said)["new_rank"], noted(said)["new_conv_rank"]) == (None, 2, 1)
+    assert (arguments(recorded)["dynamic_method"], arguments(recorded)["new_rank"], arguments(recorded)["new_conv_rank"]) == (
+        None,
+        2,
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,8 +144,8 @@ def test_a_resize_keeps_the_ranks_that_a_method_asks_for(said: Path, tmp_path: P
         ("merge", "", "--block-weights"),
     ],
 )
-@pytest.mark.usefixtures("said")
-def test_what_the_programs_have_not_is_refused(  # noqa: PLR0917 - fixtures
+@pytest.mark.usefixtures("recorded")
+def test_options_that_the_programs_lack_are_rejected(  # noqa: PLR0917 - fixtures
     verb: str,
     words: str,
     expected: str,
@@ -157,29 +161,29 @@ def test_what_the_programs_have_not_is_refused(  # noqa: PLR0917 - fixtures
 
 @pytest.mark.parametrize("family", ["locon-tucker", "loha", "lokr", "full"])
 @pytest.mark.parametrize("verb", ["merge", "resize"])
-def test_files_that_they_would_spoil_are_refused_with_what_would_be_lost(  # noqa: PLR0917 - fixtures
+def test_files_that_they_would_corrupt_are_rejected(  # noqa: PLR0917 - fixtures
     verb: str,
     family: str,
-    said: Path,
+    recorded: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lora(tmp_path / "in.safetensors", family)
-    how = {"merge": ("--block-weights", "FACE"), "resize": ("--sv-ratio", "8")}[verb]
-    assert call(monkeypatch, verb, "in.safetensors", "out.safetensors", *how) == 2
+    method = {"merge": ("--block-weights", "FACE"), "resize": ("--sv-ratio", "8")}[verb]
+    assert call(monkeypatch, verb, "in.safetensors", "out.safetensors", *method) == 2
     error = capsys.readouterr().err
     part = {"locon-tucker": "lora_mid", "loha": "hada_w1_a", "lokr": "lokr_w", "full": "diff"}[family]
     assert part in error
     assert "leave out --with sd-scripts" in error
-    assert not said.exists()
+    assert not recorded.exists()
 
 
 @pytest.mark.parametrize(
     ("device", "expected"), [("broken", "RuntimeError: no such device"), ("short", "wrote no whole file")]
 )
-@pytest.mark.usefixtures("said")
-def test_a_program_that_fails_leaves_what_was_there(
+@pytest.mark.usefixtures("recorded")
+def test_a_program_that_fails_keeps_the_old_output(
     device: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lora(tmp_path / "in.safetensors")
@@ -191,7 +195,7 @@ def test_a_program_that_fails_leaves_what_was_there(
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
 
-def test_without_a_checkout_it_says_what_is_missing(
+def test_without_a_checkout_the_message_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(tmp_path / "none"))
@@ -202,8 +206,8 @@ def test_without_a_checkout_it_says_what_is_missing(
     assert "leave out --with sd-scripts" in error
 
 
-@pytest.mark.usefixtures("said")
-def test_the_tool_and_its_options_are_names_that_exist(
+@pytest.mark.usefixtures("recorded")
+def test_unknown_tools_and_options_without_one_are_rejected(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words, expected in (("--with sd-script", "neither orchestrator nor"), ("--option device=cuda", "--with sd-scripts")):
