@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
+from orchestrator.dataset import largest_bucket
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.step import StepKind
 from orchestrator.run.paths import BENCHMARKS, LOG
 from orchestrator.run.record import host
 from orchestrator.system import child, files, gpu, process
 from orchestrator.system.digests import canonical_json
+from orchestrator.system.terminal import duration
 
 if TYPE_CHECKING:
     from orchestrator.plan.planner import Plan
@@ -81,8 +83,6 @@ class Left:
             profile: --profile of the command that says it, for the one that measures the others.
             engine: --engine.
         """
-        from orchestrator.system.terminal import duration  # noqa: PLC0415
-
         said = f"training takes at most {duration(self.seconds)} for {_counted(self.known)}, one after the other"
         if not self.unknown:
             return said if self.known else ""
@@ -159,8 +159,6 @@ def measure(recipe: Recipe, plan: Plan, space: Workspace) -> Probe:
 
 
 def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) -> Probe:
-    from orchestrator.dataset import largest_bucket  # noqa: PLC0415 - only a probe needs it
-
     (folder / "dataset").mkdir()
     largest_bucket.link_images(data, folder / "dataset")
     command = engines.get(recipe.engine).train(recipe, {"dataset": folder / "dataset", **models}, folder, None)

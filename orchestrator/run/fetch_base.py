@@ -1,14 +1,16 @@
-"""Fetch a base model from its public source: to one side, checked, then renamed; nothing half is ever found by a run."""
+"""Fetch a base model from its public source. It gets its name only after its digest was checked."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
 from typing import TYPE_CHECKING, Final
 
+from requests import RequestException
+
 from orchestrator.errors import NotReady, Problem, RecipeError
+from orchestrator.system import files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,41 +23,39 @@ _PICKLES: Final = (".ckpt", ".pt", ".pth", ".bin")
 
 
 def fetch(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> Path:
-    """Return the base model's file in ``folder``, fetched unless a file of that name and digest is found already.
+    """Return the base model's file, fetched into ``folder`` unless a model folder has a file of that name and digest.
 
     Raises:
-        RecipeError: the recipe names no source, or one that cannot be read.
-        NotReady: it could not be fetched, or is not the file that the recipe means.
+        RecipeError: the recipe has no source, or an invalid one.
+        NotReady: the file cannot be fetched, or has another digest than the recipe.
     """
     base = recipe.base
-    standing = inputs.find(base.checkpoint)
-    if standing is not None and (not base.sha256 or inputs.digests.of(standing) == base.sha256):
-        return standing
+    present = inputs.find(base.checkpoint)
+    if present is not None and (not base.sha256 or inputs.digests.of(present) == base.sha256):
+        return present
     owner, name, file = _source(recipe)
     target = folder / base.checkpoint.rpartition("/")[2]
     draft = folder / f".fetch-{target.name}"
     draft.mkdir(parents=True, exist_ok=True)
     if target.suffix.lower() in _PICKLES:
-        print(
-            f"{target.name} is a pickle, which can hold code; it is looked through before anything loads it", file=sys.stderr
-        )
-    got = _download(f"{owner}/{name}", file, draft)
-    digest = _digest(got)
+        print(f"{target.name} is a pickle, which can hold code; it is scanned before anything loads it", file=sys.stderr)
+    fetched = _download(f"{owner}/{name}", file, draft)
+    digest = files.sha256(fetched)
     if base.sha256 and digest != base.sha256:
         shutil.rmtree(draft)
         raise NotReady(
             Problem(
                 f"base.checkpoint = {base.checkpoint}",
-                f"what {base.url} gives is another file: SHA-256 {digest}",
-                f"the recipe wants {base.sha256}; ask where that one is published, or change base.sha256",
+                f"{base.url} is another file: SHA-256 {digest}",
+                f"the recipe expects {base.sha256}; ask where that file is published, or change base.sha256",
             )
         )
     if target.exists():
-        raise NotReady(Problem(str(target), "is there already and is another file", "move it away, then fetch again"))
-    got.replace(target)
+        raise NotReady(Problem(str(target), "exists already and is another file", "move it away, then fetch again"))
+    fetched.replace(target)
     shutil.rmtree(draft)
     if not base.sha256:
-        print(f'to make sure of this file from now on, set in [base]:\n    sha256 = "{digest}"', file=sys.stderr)
+        print(f'to pin this file, set in [base]:\n    sha256 = "{digest}"', file=sys.stderr)
     return target
 
 
@@ -71,7 +71,7 @@ def _source(recipe: Recipe) -> tuple[str, str, str]:
 
 
 def _download(repository: str, file: str, folder: Path) -> Path:
-    """Fetch one file through huggingface_hub, which resumes what was cut off."""
+    """Fetch one file through huggingface_hub, which resumes an interrupted download."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import hf_hub_download  # noqa: PLC0415 - slow to import
     from huggingface_hub.errors import (  # noqa: PLC0415
@@ -82,35 +82,29 @@ def _download(repository: str, file: str, folder: Path) -> Path:
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
     )
-    from requests import RequestException  # noqa: PLC0415
 
     where = f"hf:{repository}/{file}"
     try:
         return folder / os.path.relpath(hf_hub_download(repository, file, local_dir=folder), folder)
     except GatedRepoError as error:
         hint = f"accept its terms at https://huggingface.co/{repository}, then  hf auth login"
-        raise NotReady(Problem(where, "is only given to people who accepted its terms", hint)) from error
+        raise NotReady(Problem(where, "is available only to people who accepted its terms", hint)) from error
     except RepositoryNotFoundError as error:
         raise NotReady(
             Problem(where, "no such repository, or a private one", "check base.url;  hf auth login  for a private one")
         ) from error
     except LocalEntryNotFoundError as error:  # stands before EntryNotFoundError, whose child it is
         raise NotReady(
-            Problem(where, "cannot be reached", "check the network and HF_HUB_OFFLINE; the same command goes on")
+            Problem(where, "cannot be reached", "check the network and HF_HUB_OFFLINE; the same command resumes")
         ) from error
     except EntryNotFoundError as error:
         raise NotReady(Problem(where, "no such file in the repository", "check base.url")) from error
     except OfflineModeIsEnabled as error:
         raise NotReady(Problem(where, "cannot be fetched: HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE")) from error
     except (HfHubHTTPError, RequestException) as error:
-        said = f"could not be fetched: {str(error).splitlines()[0][:200]}"
-        raise NotReady(Problem(where, said, "the same command goes on where it ended")) from error
+        what = f"could not be fetched: {str(error).splitlines()[0][:200]}"
+        raise NotReady(Problem(where, what, "the same command resumes")) from error
     except OSError as error:
         raise NotReady(
             Problem(str(error.filename or folder), f"{error.strerror or error}", "free the disk or mend the folder")
         ) from error
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

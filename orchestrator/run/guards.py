@@ -8,6 +8,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from orchestrator.errors import RecipeError
 from orchestrator.plan.estimate import STATE_FACTOR
 from orchestrator.system import gpu
@@ -144,8 +146,6 @@ def zero_delta(file: Path) -> str:
 
 def constant_images(files: Iterable[Path]) -> list[str]:
     """Return the names of the pictures that have one colour all over."""
-    from PIL import Image  # noqa: PLC0415 - the parent process needs no pictures but here
-
     found: list[str] = []
     for file in files:
         with Image.open(file) as picture:

@@ -11,6 +11,7 @@ from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.system import allowlist
 from orchestrator.weights.checks import Check, CheckStatus
 from orchestrator.weights.io import pickle_scan
+from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,8 +122,6 @@ def _unsound(path: Path) -> str:
             return str(error)
         return f"is a pickle that would call {', '.join(strange[:3])} when loaded: do not load it" if strange else ""
     if ending == ".safetensors":
-        from orchestrator.weights.io.safetensors_io import read_header  # noqa: PLC0415
-
         try:
             read_header(path)
         except OrchestratorError as error:
@@ -151,8 +150,6 @@ def architecture(path: Path) -> str | None:
         return {768: "sd1", 1024: "sd2", 2048: "sdxl"}.get(unet.get("cross_attention_dim"))
     if path.suffix.lower() != ".safetensors":
         return None
-    from orchestrator.weights.io.safetensors_io import read_header  # noqa: PLC0415
-
     names = read_header(path).entries
     if any(name.startswith(("lora_unet_", "lora_te", "lycoris_")) for name in names):
         return "lora"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.plan import estimate
 from orchestrator.plan.step import StepKind
 from orchestrator.run import notify, resume, slots
+from orchestrator.run.cluster.ray_pool import RayPool
 from orchestrator.run.context import Outcome, RunContext, Silent, Status
 from orchestrator.run.runner import interruptible, run_plan
 from orchestrator.run.workspace import Selection, Workspace, final, select
@@ -100,8 +101,6 @@ def _here(context: RunContext, options: RunOptions) -> list[Outcome]:
 
 def _on_cluster(context: RunContext, options: RunOptions, due: list[Step], inputs: ProjectInputs) -> list[Outcome]:
     """Run on a Ray cluster, after a check of each of its nodes."""
-    from orchestrator.run.cluster.ray_pool import RayPool  # noqa: PLC0415 - an extra
-
     sizes = [0]
     for name in dict.fromkeys(step.recipe for step in due if step.kind is StepKind.TRAIN):
         recipe = context.plan.recipes[name]

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, assert_never
 
 from orchestrator import engines
+from orchestrator.engines.sdscripts import lora_tools
 from orchestrator.plan.step import Step, StepKind
 from orchestrator.run.paths import REQUEST
 from orchestrator.system.process import Command
@@ -73,8 +74,6 @@ def _lora(step: Step, plan: Plan, store: Store) -> Path:
 def _surgery(step: Step, recipe: Recipe, lora: Path, work: Path) -> Command:
     output = work / f"{recipe.name}.safetensors"
     if step.params["tool"] == "sd-scripts":
-        from orchestrator.engines.sdscripts import lora_tools  # noqa: PLC0415 - only for recipes that ask for it
-
         return lora_tools.command(step.kind, recipe, lora, output, work)
     if step.kind is StepKind.MERGE or recipe.resize is None:
         params = asdict(MergeOptions.of_recipe(recipe))
