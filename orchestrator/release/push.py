@@ -6,6 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from requests import RequestException  # huggingface_hub raises it
+
 from orchestrator.errors import OrchestratorError, Problem, RecipeError, StepFailed
 from orchestrator.release import bundle, verify
 
@@ -72,8 +76,6 @@ def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False
 
 
 def _upload(path: Path, name: str, files: list[str], *, private: bool) -> str:
-    from huggingface_hub import CommitOperationAdd, HfApi  # noqa: PLC0415 - half a second
-
     api = HfApi()
     with _hub_errors(name):
         url = api.create_repo(name, private=private, exist_ok=True)
@@ -85,9 +87,6 @@ def _upload(path: Path, name: str, files: list[str], *, private: bool) -> str:
 @contextmanager
 def _hub_errors(name: str) -> Iterator[None]:
     """Turn errors of the Hub and the network into StepFailed."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
-    from requests import RequestException  # noqa: PLC0415 - what huggingface_hub speaks through
-
     try:
         yield
     except OrchestratorError:
