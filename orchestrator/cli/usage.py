@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -58,6 +57,8 @@ def print_version(value: bool) -> None:
 
 def installed_version() -> str:
     """Return the version of the installed package, or "" without one."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("krnk")
     except PackageNotFoundError:
