@@ -38,17 +38,10 @@ def _recipe(name: str, profile: str) -> tuple[Recipe, Path]:
     Raises:
         RecipeError: the recipe is wrong, or reads folders outside the project and the allow-list.
     """
-    from orchestrator.dataset.sources import source_files
-    from orchestrator.recipe import loader
-    from orchestrator.run.preflight import outside_links, outside_paths
+    from orchestrator.run import preflight
 
     root = project.root()
-    recipe = loader.recipe(root / "recipes", name, profile).recipe
-    problems = outside_paths(recipe, root)
-    problems = problems or outside_links(recipe, [path for _, path in source_files(recipe.dataset, root)], root)
-    if problems:
-        raise RecipeError(problems)
-    return recipe, root
+    return preflight.load_allowed(root, name, profile), root
 
 
 @app.command("build", rich_help_panel=IMAGES)

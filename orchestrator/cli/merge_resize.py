@@ -62,13 +62,14 @@ def merge(
         raise RecipeError(Problem("merge", "needs an input and an output", "merge IN OUT --block-weights FACE"))
     *inputs, output = files
     if _by_sd_scripts(tool, option):
-        _none_of({"--prune": prune, "--compat": bool(compat), "--sv-ratio": sv_ratio is not None}, "svd_merge_lora.py")
-        from orchestrator.engines.sdscripts import lora_tools_run
+        _reject({"--prune": prune, "--compat": bool(compat), "--sv-ratio": sv_ratio is not None}, "svd_merge_lora.py")
+        from orchestrator.engines.sdscripts import lora_tools, lora_tools_run
 
-        asked = lora_tools_run.ToolOptions(save_precision or "fp16", tuple(option), overwrite=overwrite)
-        ingredients = _ingredients(inputs, block_weights, presets, unmapped)
+        options = lora_tools_run.ToolOptions(save_precision or "fp16", tuple(option), overwrite=overwrite)
+        known = blocks.read_presets(presets) if presets else None
+        ingredients = [lora_tools.expand(each, unmapped, known) for each in _ingredients(inputs, block_weights)]
         with progress_bar("svd_merge_lora.py") as tick:
-            print_report(lora_tools_run.merge(ingredients, Path(output), asked, tick), json=json)
+            print_report(lora_tools_run.merge(ingredients, Path(output), options, tick), json=json)
         return
     if len(inputs) > 1 or ".safetensors:" in inputs[0]:
         from orchestrator.weights import combine
@@ -103,7 +104,11 @@ def merge(
 
 
 def _by_sd_scripts(tool: str, option: list[str]) -> bool:
-    """Return whether ``--with`` names sd-scripts; RecipeError for other names, and for ``--option`` without it."""
+    """Return whether ``--with`` names sd-scripts.
+
+    Raises:
+        RecipeError: another name, or ``--option`` without sd-scripts.
+    """
     if tool not in {"orchestrator", "sd-scripts"}:
         raise RecipeError(Problem("--with", f"{tool!r} is neither orchestrator nor sd-scripts"))
     if option and tool != "sd-scripts":
@@ -111,32 +116,29 @@ def _by_sd_scripts(tool: str, option: list[str]) -> bool:
     return tool == "sd-scripts"
 
 
-def _none_of(given: dict[str, bool], program: str) -> None:
-    """Raise RecipeError for every option that is given and that sd-scripts' program has not."""
+def _reject(options: dict[str, bool], program: str) -> None:
+    """Raise RecipeError for every option in use that a program of sd-scripts does not have."""
     hint = "leave out --with sd-scripts"
-    found = [Problem(name, f"is not an option of sd-scripts' {program}", hint) for name, said in given.items() if said]
-    if found:
-        raise RecipeError(found)
+    problems = [Problem(name, f"is not an option of sd-scripts' {program}", hint) for name, used in options.items() if used]
+    if problems:
+        raise RecipeError(problems)
 
 
-def _ingredients(inputs: list[str], block_weights: str, presets: Path | None, unmapped: float) -> list[Any]:
-    """Return one file with its block weights, or several as they were written, for sd-scripts' merge."""
-    from orchestrator.engines.sdscripts.lora_tools import expand
-
-    known = blocks.read_presets(presets) if presets else None
+def _ingredients(inputs: list[str], block_weights: str) -> list[Ingredient]:
+    """Return one file with its block weights, or several with their own, for the merge of sd-scripts."""
     if len(inputs) == 1 and ".safetensors:" not in inputs[0]:
         if not block_weights:
             raise RecipeError(Problem("--block-weights", "is missing", "merge IN OUT --block-weights FACE"))
-        return [expand(Ingredient(Path(inputs[0]), 1.0, block_weights), unmapped, known)]
+        return [Ingredient(Path(inputs[0]), 1.0, block_weights)]
     if block_weights:
         raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
-    return [expand(parse(text), unmapped, known) for text in inputs]
+    return [parse(text) for text in inputs]
 
 
 def _combine(
     join: Callable[..., Any], output: Path, precision: str, sv_ratio: float | None, *, overwrite: bool, json: bool
 ) -> None:
-    """Write the sum that ``join`` makes, resized where a ratio is given."""
+    """Write the sum of ``join``, resized by a ratio if there is one."""
     if sv_ratio is None:
         print_report(join(output, save_precision=precision, overwrite=overwrite), json=json)
         return
@@ -185,7 +187,7 @@ def resize(
         raise RecipeError(Problem("resize", "needs one method", ways))
     method, param = methods[0] if methods else ("fixed", float(new_rank or 0))
     if _by_sd_scripts(tool, option):
-        _none_of({"--prune": prune, "--size-mb": size_mb is not None}, "resize_lora.py")
+        _reject({"--prune": prune, "--size-mb": size_mb is not None}, "resize_lora.py")
         from orchestrator.engines.sdscripts import lora_tools, lora_tools_run
 
         rule = check_rank_rule(rank_rule or lora_tools.rank_rule(settings.sd_scripts()))

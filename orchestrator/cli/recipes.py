@@ -205,10 +205,9 @@ def schema(
     Example: orchestrator schema --write
     """
     from orchestrator.recipe import schema as schema_
-    from orchestrator.recipe.toml import SCHEMA
 
     if write:
-        path = project.root() / "recipes" / SCHEMA
+        path = project.root() / "recipes" / schema_.FILE
         path.write_text(schema_.dumps(), "utf-8")
         say(path)
     else:

@@ -74,13 +74,12 @@ def unfinished_line(step: dict[str, Any]) -> str:
 def report(
     *,
     out: Annotated[Path | None, typer.Option(help="File to write. Default: runs/report/index.html.")] = None,
-    live: Annotated[bool, typer.Option("--live", help="Serve the page on this machine, and refresh it during runs.")] = False,
+    serve: Annotated[bool, typer.Option("--live", help="Serve the page on this machine, and refresh it during runs.")] = False,
     port: Annotated[int, typer.Option(help="Port of --live. 0: any free port.")] = 8731,
     profile: Profile = "",
 ) -> None:
     """Write one offline HTML page about all recipes and runs."""
-    from orchestrator import report as report_
-    from orchestrator.report import live as live_
+    from orchestrator.report import live, write
     from orchestrator.run.workspace import as_json
 
     space = project.workspace()
@@ -94,12 +93,12 @@ def report(
         plan = space.plan(loaded)
         return loaded, as_json(plan, space.store.reasons(plan), space.inputs)
 
-    if live:
-        live_.serve(space.store.root, read, port)
+    if serve:
+        live.serve(space.store.root, read, port)
         return
     loaded, plan = read()
     target = out or space.store.root / REPORT / "index.html"
-    report_.write(space.store.root, loaded, target, plan=plan)
+    write(space.store.root, loaded, target, plan=plan)
     say(f"{target}  {target.stat().st_size / 1e6:.1f} MB")
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import signal
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,25 +78,18 @@ def show(
 
     Example: orchestrator show krnk-locon --origin
     """
-    from orchestrator.recipe import toml
-    from orchestrator.run import export_sd_scripts
+    from orchestrator.cli import show as show_
 
     if as_ not in ("", "sd-scripts"):
         raise RecipeError(Problem(f"--as {as_}", f"no such form{near_miss(as_, ['sd-scripts'])}", "sd-scripts"))
     space = project.workspace()
     loaded = space.load(_selection([recipe], profile, engine))[0]
     if as_:
-        files = export_sd_scripts.sd_scripts(loaded.recipe, space.inputs, output or Path("sd-scripts"))
-        if output is None:
-            for name, text in files.items():
-                print(f"# ==== {name}\n{text}")
-        else:
-            for path in export_sd_scripts.write(files, output):
-                say(path)
+        show_.export(loaded.recipe, space, output)
     elif json:
         print_json({"recipe": loaded.recipe.model_dump(mode="json"), "origin": loaded.origin})
     else:
-        print("\n".join(toml.lines(loaded.merged, loaded.origin if origin else None)))
+        print(show_.merged(loaded, origin=origin))
 
 
 def plan(
@@ -113,22 +104,17 @@ def plan(
 ) -> None:
     """Print the steps and their reasons, without running."""
     from orchestrator.cli import show as show_
-    from orchestrator.run import benchmark, workspace
 
     space = project.workspace()
-    loaded = space.load(_selection(names, profile, engine))
-    made = space.plan(loaded)
-    reasons = space.store.reasons(made, workspace.select(made, force, "--force"), verify=verify)
+    selection = _selection(names, profile, engine)
+    steps = space.plan(space.load(selection))
+    reasons = show_.select_reasons(steps, space, force, verify=verify)
     if argv:
-        print(show_.shell(made, space), end="")
+        print(show_.shell(steps, space), end="")
     elif json:
-        print_json(workspace.as_json(made, reasons, space.inputs) | {"left": asdict(benchmark.left(made, reasons, space))})
+        print_json(show_.plan_json(steps, reasons, space))
     else:
-        say(show_.plan(made, reasons, space), end="")
-        if left := benchmark.left(made, reasons, space).told(profile, engine):
-            say(left)
-        if lacking := show_.lacking(made, reasons, space, names):
-            say(lacking, file=sys.stderr)
+        show_.print_plan(steps, reasons, space, selection)
     space.inputs.remember()
 
 

@@ -1,29 +1,72 @@
-"""Recipes, plans and unfinished work as text."""
+"""Recipes and plans as text, for the verbs show and plan."""
 
 from __future__ import annotations
 
 import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks
-from orchestrator.run import preflight, step_command
-from orchestrator.run.workspace import as_json
-from orchestrator.system.terminal import clean
+from orchestrator.recipe import toml
+from orchestrator.run import benchmark, export_sd_scripts, preflight, step_command
+from orchestrator.run.workspace import as_json, select
+from orchestrator.system.terminal import clean, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.plan.planner import Plan
+    from orchestrator.recipe import Recipe
+    from orchestrator.recipe.loader import Loaded
     from orchestrator.run.record import Reason
-    from orchestrator.run.workspace import Workspace
+    from orchestrator.run.workspace import Selection, Workspace
 
 
-def plan(made: Plan, reasons: dict[str, Reason | None], space: Workspace) -> str:
-    """Return a plan as a person reads it."""
-    said = as_json(made, reasons, space.inputs)
+def merged(loaded: Loaded, *, origin: bool = False) -> str:
+    """Return a merged recipe as TOML. With ``origin``, the file of each value is a comment."""
+    return "\n".join(toml.lines(loaded.merged, loaded.origin if origin else None))
+
+
+def export(recipe: Recipe, space: Workspace, output: Path | None) -> None:
+    """Write the input files of sd-scripts into a folder and print their paths, or print the files."""
+    files = export_sd_scripts.sd_scripts(recipe, space.inputs, output or Path("sd-scripts"))
+    if output is None:
+        for name, text in files.items():
+            print(f"# ==== {name}\n{text}")
+    else:
+        for path in export_sd_scripts.write(files, output):
+            say(path)
+
+
+def select_reasons(plan: Plan, space: Workspace, force: Sequence[str], *, verify: bool) -> dict[str, Reason | None]:
+    """Return the reason of every step. Steps of ``--force`` run again."""
+    return space.store.reasons(plan, select(plan, force, "--force"), verify=verify)
+
+
+def plan_json(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -> dict[str, Any]:
+    """Return a plan and its estimated duration as JSON."""
+    return as_json(plan, reasons, space.inputs) | {"left": asdict(benchmark.left(plan, reasons, space))}
+
+
+def print_plan(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, selection: Selection) -> None:
+    """Print a plan, its estimated duration, and on stderr the number of preflight problems."""
+    say(plan_text(plan, reasons, space), end="")
+    if left := benchmark.left(plan, reasons, space).told(selection.profile, selection.engine):
+        say(left)
+    problems = preflight.preflight(plan, reasons, space.inputs, space.store)
+    if count := sum(problem.where != preflight.WITHOUT for problem in problems):
+        head = f"not ready here: {count} problem{'s' if count > 1 else ''} to solve first"
+        say(f"{head};  python -m orchestrator doctor {' '.join(selection.names)}  lists them", file=sys.stderr)
+
+
+def plan_text(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -> str:
+    """Return a plan as text."""
+    table = as_json(plan, reasons, space.inputs)
     lines: list[str] = []
-    for entry in said["recipes"]:
-        recipe, predicted = made.recipes[entry["name"]], entry["predicted"]
+    for entry in table["recipes"]:
+        recipe, predicted = plan.recipes[entry["name"]], entry["predicted"]
         lines.append(f"{recipe.name}  ({recipe.engine})")
         lines += [f"  {step['kind']:8} {step['key'][:12]}  {step['reason'] or 'cached'}" for step in entry["steps"]]
         lines.append(f"  {_predicted(predicted)}")
@@ -35,21 +78,11 @@ def plan(made: Plan, reasons: dict[str, Reason | None], space: Workspace) -> str
             name = blocks.preset_name(weights, recipe.base.architecture)
             lines.append(f"  block weights {name or ','.join(f'{weight:g}' for weight in weights)}")
         lines.append("")
-    for step in said["shared"]:
+    for step in table["shared"]:
         lines.append(f"{step['name']:30} {step['key'][:12]}  {step['reason'] or 'cached'}")
     due = sum(reason is not None for reason in reasons.values())
-    lines.append(f"{len(made.steps)} steps, {due} to run, {len(made.steps) - due} cached")
+    lines.append(f"{len(plan.steps)} steps, {due} to run, {len(plan.steps) - due} cached")
     return clean("\n".join(lines) + "\n")
-
-
-def lacking(made: Plan, reasons: dict[str, Reason | None], space: Workspace, names: Sequence[str]) -> str:
-    """Return the number of preflight problems as a line, or "" without any."""
-    problems = preflight.preflight(made, reasons, space.inputs, space.store)
-    count = sum(problem.where != preflight.WITHOUT for problem in problems)
-    if not count:
-        return ""
-    head = f"not ready here: {count} problem{'s' if count > 1 else ''} to solve first"
-    return f"{head};  python -m orchestrator doctor {' '.join(names)}  lists them"
 
 
 def _predicted(predicted: dict[str, Any]) -> str:
@@ -62,11 +95,11 @@ def _predicted(predicted: dict[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def shell(made: Plan, space: Workspace) -> str:
-    """Return every command of a plan, quoted for a shell, with its folder and the files it reads."""
+def shell(plan: Plan, space: Workspace) -> str:
+    """Return every command of a plan, quoted for a shell, with its folder."""
     lines: list[str] = []
-    for step in made.steps:
-        command = step_command.command(step, made, space.store, space.root)
+    for step in plan.steps:
+        command = step_command.command(step, plan, space.store, space.root)
         lines.append(f"# {step.name}")
         lines.append(f"cd {shlex.quote(str(command.cwd))}")
         env = " ".join(f"{key}={shlex.quote(value)}" for key, value in command.env.items())

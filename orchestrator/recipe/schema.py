@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from orchestrator import recipe
 
+FILE: Final = "recipe.schema.json"
 _TABLES = ("__init__", "base", "dataset", "outputs", "training")
 _ALSO: Final[dict[str, Any]] = {
     "extends": {

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from orchestrator import engines
 from orchestrator.dataset.problems import dataset_problems
-from orchestrator.errors import Problem, grouped
+from orchestrator.dataset.sources import source_files
+from orchestrator.errors import Problem, RecipeError, grouped
 from orchestrator.plan import estimate
 from orchestrator.plan.step import StepKind
+from orchestrator.recipe import loader
 from orchestrator.run import model_files
 from orchestrator.system import allowlist
 
@@ -80,6 +82,20 @@ def outside_links(recipe: Recipe, files: Iterable[Path], root: Path) -> list[Pro
         if not allowlist.is_allowed(real, root):
             problems.append(allowlist.problem(f"dataset {recipe.dataset.name}", str(file), real))
     return problems
+
+
+def load_allowed(root: Path, name: str, profile: str = "") -> Recipe:
+    """Return a recipe of a project.
+
+    Raises:
+        RecipeError: the recipe is wrong, or reads folders outside the project and the allow-list.
+    """
+    recipe = loader.recipe(root / "recipes", name, profile).recipe
+    problems = outside_paths(recipe, root)
+    problems = problems or outside_links(recipe, [path for _, path in source_files(recipe.dataset, root)], root)
+    if problems:
+        raise RecipeError(problems)
+    return recipe
 
 
 def pictures(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
