@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import Row
+from orchestrator.models import registry
 from orchestrator.weights.io.safetensors_io import read_header
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +39,6 @@ def generate(path: Path) -> None:
     """Write the file: down as the trainers initialize it, up with directions that decay as after training."""
     import numpy as np  # noqa: PLC0415 - in a process of its own: a child's peak memory starts with its parent's
 
-    from orchestrator.models import layers  # noqa: PLC0415
     from orchestrator.recipe import loader  # noqa: PLC0415
     from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
     from orchestrator.weights.io import writer  # noqa: PLC0415
@@ -46,7 +46,7 @@ def generate(path: Path) -> None:
     recipe = loader.recipe(ROOT / "recipes", RECIPE).recipe
     rng = np.random.default_rng(31337)
     pieces: list[writer.Piece] = []
-    for module in expected_tensors.modules(recipe, layers.built_in("sd1")):
+    for module in expected_tensors.modules(recipe, registry.ARCHITECTURES["sd1"].model):
         shapes = expected_tensors.tensors(recipe.network, module)
         if shapes is None:
             message = f"{module.name} has no formula"

@@ -1,14 +1,22 @@
-"""Keys of LoRA files: which module and which part a key belongs to, in kohya's and in PEFT's naming."""
+"""Names of modules: in LoRA files (kohya, PEFT), in diffusers, and in base models.
+
+sd-scripts names SDXL's U-Net modules as Stability's code does (input_blocks_4_1_…) and SD1's as diffusers does
+(down_blocks_1_attentions_0_…). Sources: diffusers' convert_diffusers_to_original_sdxl.py, sd-scripts v0.10.1
+library/sdxl_model_util.py make_unet_conversion_map.
+"""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.models import compvis
+from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
-    from orchestrator.models.blocks import Architecture
+    from collections.abc import Iterable
+
+    from orchestrator.models.registry import ArchitectureName
 
 Naming = Literal["kohya", "peft"]
 
@@ -19,7 +27,7 @@ PARTS = (
     *("diff", "diff_b", "w_norm", "b_norm", "on_input", "oft_blocks", "rescale"),
     *("a1.weight", "a2.weight", "b1.weight", "b2.weight", "bm.weight", "weight"),
 )
-"""What the trainers call the tensors of a module (LyCORIS 3.4.0 modules/*.py weight_list)."""
+"""Names of a module's tensors in files of the trainers (LyCORIS 3.4.0 modules/*.py weight_list)."""
 
 _ALIASES = {
     "lora_A.weight": "lora_down.weight",
@@ -53,6 +61,39 @@ _THREE_BY_THREE = re.compile(
     r"_(?:conv1|conv2|(?:down|up)samplers_\d+_conv|conv_in|conv_out|in_layers_2|out_layers_3|op|conv)$"
 )
 _ONE_BY_ONE = re.compile(r"_(?:conv_shortcut|skip_connection)$")
+_ALONE = {
+    "input_blocks_0_0": "conv_in",
+    "out_0": "conv_norm_out",
+    "out_2": "conv_out",
+    "time_embed_0": "time_embedding_linear_1",
+    "time_embed_2": "time_embedding_linear_2",
+    "label_emb_0_0": "add_embedding_linear_1",
+    "label_emb_0_2": "add_embedding_linear_2",
+}
+_RESNET = {
+    "in_layers_0": "norm1",
+    "in_layers_2": "conv1",
+    "emb_layers_1": "time_emb_proj",
+    "out_layers_0": "norm2",
+    "out_layers_3": "conv2",
+    "skip_connection": "conv_shortcut",
+}
+_MIDDLE = {"0": "resnets_0", "1": "attentions_0", "2": "resnets_1"}
+_BACK = {there: here for here, there in (_ALONE | _RESNET).items()}
+_BACK_MIDDLE = {there: here for here, there in _MIDDLE.items()}
+_UNET = "lora_unet_"
+_BASE_PREFIXES = (
+    ("model.diffusion_model.", _UNET),
+    ("cond_stage_model.transformer.", "lora_te_"),
+    ("conditioner.embedders.0.transformer.", "lora_te1_"),
+    ("unet/", _UNET),
+    ("text_encoder/", "lora_te_"),
+    ("unet.", _UNET),
+    ("text_encoder.", "lora_te_"),
+    ("text_model.", "lora_te_text_model_"),
+)
+_OPEN_CLIP_LAYERS = "conditioner.embedders.1.model.transformer.resblocks."
+_OPEN_CLIP = {"attn.out_proj": "self_attn_out_proj", "mlp.c_fc": "mlp_fc1", "mlp.c_proj": "mlp_fc2"}
 
 
 def split(key: str) -> tuple[str, str] | None:
@@ -74,8 +115,8 @@ def naming_of(module: str) -> Naming:
     return "kohya" if module.startswith(("lora_", "lycoris_")) else "peft"
 
 
-def kohya(module: str, architecture: Architecture) -> str:
-    """Return a module's name as sd-scripts writes it: lora_unet_…, lora_te_…; on SDXL lora_te1_… and compvis' blocks.
+def kohya(module: str, architecture: ArchitectureName) -> str:
+    """Return the name of a module in files of sd-scripts: lora_unet_…, lora_te_… (SDXL: lora_te1_… and Stability's blocks).
 
     >>> kohya("unet.down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_out.0", "sd1")
     'lora_unet_down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_out_0'
@@ -85,17 +126,18 @@ def kohya(module: str, architecture: Architecture) -> str:
             if module.startswith(root):
                 module = prefix + module[len(root) :]
         if not module.startswith("lora_"):
-            module = "lora_unet_" + module
+            module = _UNET + module
     name = module.replace(".", "_")
-    if architecture == "sdxl":
-        name = name.replace("lora_te_", "lora_te1_", 1)
-        if name.startswith("lora_unet_"):
-            name = "lora_unet_" + compvis.from_diffusers(name.removeprefix("lora_unet_"))
+    entry = ARCHITECTURES[architecture]
+    for usual, here in entry.text_prefixes:
+        name = name.replace(usual, here, 1)
+    if entry.stability_names and name.startswith(_UNET):
+        name = _UNET + from_diffusers(name.removeprefix(_UNET))
     return name
 
 
-def diffusers(module: str, architecture: Architecture) -> str:
-    """Return a module's path in diffusers; compvis names of SDXL are mapped to the blocks that they are there.
+def diffusers(module: str, architecture: ArchitectureName) -> str:
+    """Return the path of a module in diffusers.
 
     >>> diffusers("lora_unet_output_blocks_2_2_conv", "sdxl")
     'unet.up_blocks.0.upsamplers.0.conv'
@@ -106,8 +148,8 @@ def diffusers(module: str, architecture: Architecture) -> str:
     for prefix, root in (("lora_te1_", "text_encoder."), ("lora_te2_", "text_encoder_2."), ("lora_te_", "text_encoder.")):
         if module.startswith(prefix):
             return root + _dotted(module.removeprefix(prefix))
-    name = module.removeprefix("lora_unet_")
-    return "unet." + _dotted(compvis.to_diffusers(name) if architecture == "sdxl" else name)
+    name = module.removeprefix(_UNET)
+    return "unet." + _dotted(to_diffusers(name) if ARCHITECTURES[architecture].stability_names else name)
 
 
 def _dotted(name: str) -> str:
@@ -117,15 +159,110 @@ def _dotted(name: str) -> str:
     return ".".join(word for word in words if word)
 
 
-def kernel(module: str, architecture: Architecture) -> int | None:
+def kernel(module: str, architecture: ArchitectureName) -> int | None:
     """Return the kernel size of the layer that a kohya name stands for: 3, 1, or None for a linear layer.
 
     SD1 projects into and out of its transformers by 1x1 convolutions, SDXL by linear layers.
     """
-    if not module.startswith("lora_unet_"):
+    if not module.startswith(_UNET):
         return None
     if _THREE_BY_THREE.search(module):
         return 3
-    if _ONE_BY_ONE.search(module) or (architecture == "sd1" and re.search(r"_attentions_\d+_proj_(?:in|out)$", module)):
+    if _ONE_BY_ONE.search(module) or (
+        ARCHITECTURES[architecture].conv_projections and re.search(r"_attentions_\d+_proj_(?:in|out)$", module)
+    ):
         return 1
     return None
+
+
+def to_diffusers(name: str) -> str:
+    """Return the diffusers name of a layer; any other name as it is.
+
+    >>> to_diffusers("output_blocks_2_2_conv"), to_diffusers("middle_block_1_proj_in")
+    ('up_blocks_0_upsamplers_0_conv', 'mid_block_attentions_0_proj_in')
+    """
+    if name in _ALONE:
+        return _ALONE[name]
+    if match := re.fullmatch(r"middle_block_([012])_(.+)", name):
+        return f"mid_block_{_MIDDLE[match[1]]}_{_RESNET.get(match[2], match[2])}"
+    if not (match := re.fullmatch(r"(input|output)_blocks_(\d+)_(\d)_(.+)", name)):
+        return name
+    number, index, rest = int(match[2]), int(match[3]), match[4]
+    part = "resnets" if index == 0 else "attentions"
+    if match[1] == "input":
+        level, layer = divmod(number - 1, 3)
+        return f"down_blocks_{level}_" + (
+            "downsamplers_0_conv" if rest == "op" else f"{part}_{layer}_{_RESNET.get(rest, rest)}"
+        )
+    level, layer = divmod(number, 3)
+    return f"up_blocks_{level}_" + ("upsamplers_0_conv" if rest == "conv" else f"{part}_{layer}_{_RESNET.get(rest, rest)}")
+
+
+def from_diffusers(name: str) -> str:
+    """Return Stability's name of an SDXL layer; any other name as it is.
+
+    >>> from_diffusers("up_blocks_0_upsamplers_0_conv"), from_diffusers("mid_block_attentions_0_proj_in")
+    ('output_blocks_2_2_conv', 'middle_block_1_proj_in')
+    """
+    if name in _ALONE.values():
+        return _BACK[name]
+    if match := re.fullmatch(r"mid_block_(resnets_[01]|attentions_0)_(.+)", name):
+        return f"middle_block_{_BACK_MIDDLE[match[1]]}_{_BACK.get(match[2], match[2])}"
+    if match := re.fullmatch(r"(down|up)_blocks_(\d)_(down|up)samplers_0_conv", name):
+        level = int(match[2])
+        return f"input_blocks_{3 * level + 3}_0_op" if match[1] == "down" else f"output_blocks_{3 * level + 2}_2_conv"
+    if match := re.fullmatch(r"(down|up)_blocks_(\d)_(resnets|attentions)_(\d)_(.+)", name):
+        side, first = ("input", 1) if match[1] == "down" else ("output", 0)
+        index = 0 if match[3] == "resnets" else 1
+        return f"{side}_blocks_{3 * int(match[2]) + int(match[4]) + first}_{index}_{_BACK.get(match[5], match[5])}"
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSlice:
+    """The tensor of a base model that holds a module's weight or bias, or one third of it (OpenCLIP joins q, k and v)."""
+
+    tensor: str
+    third: int | None = None
+
+
+def base_slices(tensors: Iterable[str], architecture: ArchitectureName | None = None) -> dict[str, TensorSlice]:
+    """Return the slice of a base model for each "MODULE.weight" and "MODULE.bias", with kohya's names of modules.
+
+    Args:
+        tensors: names of the model's tensors: a checkpoint (Stability's names), a Diffusers folder as "unet/NAME" and
+            "text_encoder/NAME", or one U-Net or text encoder of diffusers.
+        architecture: of the model. Default: SDXL if there are two text encoders, else SD1.
+    """
+    tensors = list(tensors)
+    if architecture is None:
+        architecture = "sdxl" if any(name.startswith("conditioner.") for name in tensors) else "sd1"
+    slices: dict[str, TensorSlice] = {}
+    for name in tensors:
+        stem, _, part = name.rpartition(".")
+        if name.startswith(_OPEN_CLIP_LAYERS):
+            slices |= _open_clip(name)
+        elif stem:
+            slices[f"{_base_module(stem, architecture)}.{part}"] = TensorSlice(name)
+    return slices
+
+
+def _base_module(stem: str, architecture: ArchitectureName) -> str:
+    prefix, root = next((entry for entry in _BASE_PREFIXES if stem.startswith(entry[0])), ("", _UNET))
+    tail = stem.removeprefix(prefix).replace(".", "_")
+    if prefix == "text_encoder/" and not tail.startswith("text_model_"):
+        tail = f"text_model_{tail}"
+    if root == _UNET and not ARCHITECTURES[architecture].stability_names:
+        tail = to_diffusers(tail)
+    return kohya(root + tail, architecture)
+
+
+def _open_clip(name: str) -> dict[str, TensorSlice]:
+    """Return the modules of SDXL's second text encoder in one tensor of OpenCLIP."""
+    number, _, inner = name.removeprefix(_OPEN_CLIP_LAYERS).partition(".")
+    root = f"lora_te2_text_model_encoder_layers_{number}"
+    if inner in ("attn.in_proj_weight", "attn.in_proj_bias"):
+        part = inner.rpartition("_")[2]
+        return {f"{root}_self_attn_{letter}_proj.{part}": TensorSlice(name, third) for third, letter in enumerate("qkv")}
+    stem, _, part = inner.rpartition(".")
+    return {f"{root}_{_OPEN_CLIP[stem]}.{part}": TensorSlice(name)} if stem in _OPEN_CLIP else {}

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from orchestrator.recipe.base import Architecture, Family, Name, Option, Scalar, Table
+from orchestrator.recipe.base import Family, Name, Option, Scalar, Table
 from orchestrator.recipe.dataset import CaptionPart, Colour, Dataset, Source, Vocabulary, Words
 from orchestrator.recipe.outputs import Expect, Merge, Prompt, Region, Release, Render, Resize
 from orchestrator.recipe.training import Base, Guards, Network, Preset, Training
 
 __all__ = [
-    "Architecture",
     "Base",
     "CaptionPart",
     "Colour",

@@ -20,7 +20,6 @@ Scalar = bool | int | float | str
 Option = Scalar | tuple[Scalar, ...]
 
 Family = Literal["lora", "locon", "loha", "lokr", "dylora", "glora", "full", "diag-oft", "boft"]
-Architecture = Literal["sd1", "sdxl"]
 
 
 class Table(BaseModel):

@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.recipe.base import Architecture, Family, Fraction, Option, Positive, Rate, Scalar, Sha256, Table
+from orchestrator.models.registry import ArchitectureName
+from orchestrator.recipe.base import Family, Fraction, Option, Positive, Rate, Scalar, Sha256, Table
 
 
 class Base(Table):
     """The checkpoint that the LoRA is trained on."""
 
-    architecture: Architecture = "sd1"
+    architecture: ArchitectureName = "sd1"
     """Chooses train_network.py or sdxl_train_network.py, and the block tables."""
     checkpoint: str
     """File name searched in the configured model folders, a path, or `embedded` for the base this project ships."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.models import blocks
+from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +122,7 @@ def _training(recipe: Recipe) -> Iterator[Finding]:
         yield "training.text_encoder_lr", 'training.train = "unet" leaves the text encoder alone'
     if training.train == "text_encoder" and training.unet_lr:
         yield "training.unet_lr", 'training.train = "text_encoder" leaves the U-Net alone'
-    if recipe.base.architecture == "sdxl" and recipe.base.clip_skip != 1:
+    if not ARCHITECTURES[recipe.base.architecture].clip_skip and recipe.base.clip_skip != 1:
         yield "base.clip_skip", "SDXL takes the text encoders' last but one layer always; remove it"
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from orchestrator.models.registry import ArchitectureName
     from orchestrator.weights.ingredient import Ingredient
     from orchestrator.weights.io.dtypes import Floats
     from orchestrator.weights.io.writer import Hashes, Piece
@@ -135,7 +136,7 @@ def _check(
 
 
 def _module(
-    name: str, terms: Sequence[tuple[Body, AdapterModule, float]], architecture: blocks.Architecture, dtype: str
+    name: str, terms: Sequence[tuple[Body, AdapterModule, float]], architecture: ArchitectureName, dtype: str
 ) -> tuple[list[Piece], int]:
     if any(module.kind in (ModuleKind.FULL, ModuleKind.NORM) for _, module, _ in terms):
         return _full(name, terms, dtype), 0

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.models import blocks
+from orchestrator.models import blocks, registry
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, read_header
@@ -89,7 +89,7 @@ class Inspection:
             return None
         fitting = [
             name
-            for name, weights in blocks.PRESETS[self.adapter.architecture].items()
+            for name, weights in registry.ARCHITECTURES[self.adapter.architecture].presets.items()
             if all(mark is None or bool(mark) == bool(weight) for mark, weight in zip(vector, weights, strict=True))
         ]
         stated = [

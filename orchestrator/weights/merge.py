@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from orchestrator.models.registry import ArchitectureName
     from orchestrator.weights.io.writer import Hashes, Piece
     from orchestrator.weights.options import Compat, MergeOptions
 
@@ -35,7 +36,7 @@ _CONSTANT = ("alpha", "on_input")
 class MergeReport:
     """What a merge did: the weight of every block, how many modules it met, and the hashes of the output."""
 
-    architecture: blocks.Architecture
+    architecture: ArchitectureName
     weights: tuple[float, ...]
     preset: str | None
     unmapped: float

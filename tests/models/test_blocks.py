@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.models import blocks
+from orchestrator.models import blocks, registry, sd1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from orchestrator.models.registry import ArchitectureName
 
 
 @pytest.mark.parametrize(
@@ -70,24 +72,22 @@ def test_the_350_modules_of_the_release_fall_into_these_blocks() -> None:
 
 def test_architectures_are_told_apart() -> None:
     assert (
-        blocks.architecture_of(["lora_te_text_model_encoder_layers_0_mlp_fc1", "lora_unet_mid_block_attentions_0_proj_in"])
+        registry.of_modules(["lora_te_text_model_encoder_layers_0_mlp_fc1", "lora_unet_mid_block_attentions_0_proj_in"])
         == "sd1"
     )
-    assert blocks.architecture_of(["lora_unet_input_blocks_4_1_proj_in"]) == "sdxl"
-    assert blocks.architecture_of(["lora_te2_text_model_encoder_layers_0_mlp_fc1"]) == "sdxl"
-    assert blocks.architecture_of(["unet.down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q"]) == "sdxl"
+    assert registry.of_modules(["lora_unet_input_blocks_4_1_proj_in"]) == "sdxl"
+    assert registry.of_modules(["lora_te2_text_model_encoder_layers_0_mlp_fc1"]) == "sdxl"
+    assert registry.of_modules(["unet.down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q"]) == "sdxl"
 
 
-@pytest.mark.parametrize(
-    "text", ["FACE", "NAME:" + ",".join(map(str, blocks.FACE)), ",".join(map(str, blocks.FACE)), blocks.FACE]
-)
+@pytest.mark.parametrize("text", ["FACE", "NAME:" + ",".join(map(str, sd1.FACE)), ",".join(map(str, sd1.FACE)), sd1.FACE])
 def test_four_ways_to_say_face(text: str | Sequence[float]) -> None:
-    assert blocks.parse(text) == blocks.FACE
+    assert blocks.parse(text) == sd1.FACE
     assert blocks.preset_name(blocks.parse(text)) == "FACE"
 
 
 def test_what_face_and_body_keep() -> None:
-    kept = {name: [b for b, w in zip(blocks.SD1, blocks.parse(name), strict=True) if w] for name in ("FACE", "BODY")}
+    kept = {name: [b for b, w in zip(sd1.BLOCKS, blocks.parse(name), strict=True) if w] for name in ("FACE", "BODY")}
     assert " ".join(kept["FACE"]) == "IN00 IN01 IN02 IN03 IN04 IN08 OUT00 OUT02 OUT03 OUT04 OUT06 OUT07 OUT08 OUT11"
     assert " ".join(kept["BODY"]) == "IN00 IN01 IN02 IN04 IN08 OUT02 OUT03 OUT04 OUT05 OUT06 OUT07 OUT08 OUT11"
 
@@ -124,7 +124,7 @@ def test_a_preset_file_of_the_extension(tmp_path: Path) -> None:
         ("missing.txt:HALF", "sd1", "cannot be read"),
     ],
 )
-def test_what_is_wrong_is_said(weights: str | Sequence[float], architecture: blocks.Architecture, said: str) -> None:
+def test_what_is_wrong_is_said(weights: str | Sequence[float], architecture: ArchitectureName, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         blocks.parse(weights, architecture)
 

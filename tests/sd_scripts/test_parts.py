@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from orchestrator.engines.sdscripts import launch, parser_options, write_tokenizer
-from orchestrator.models import layers, places
+from orchestrator.models import layers, names, sdxl
 from orchestrator.system import settings
 from orchestrator.weights.compare import compare
 
@@ -71,12 +71,12 @@ def test_names_and_sizes_of_sd1_and_sdxl_are_those_of_sd_scripts(sd_scripts: Pat
     config = random_sd15 / "base_sd15" / "unet" / "config.json"
     program = ROOT / "tests" / "sd_scripts" / "names.py"
     real = printed([str(program), str(sd_scripts), str(config)], "NAMES")
-    where = places.places([f"model.diffusion_model.{name}" for name in real["sd1"]])
+    where = names.base_slices([f"model.diffusion_model.{name}" for name in real["sd1"]])
     for original, diffusers in real["sd1"].items():
         stem, _, part = diffusers.rpartition(".")
         assert where[f"lora_unet_{stem.replace('.', '_')}.{part}"].tensor == f"model.diffusion_model.{original}"
-    unet = [leaf for leaf in layers.leaves(layers.SDXL) if not leaf.module.text]
-    assert {leaf.dotted: [leaf.module.out, leaf.module.in_, leaf.module.kernel] for leaf in unet} == real["sdxl"]
+    unet = [layer for layer in layers.layers(sdxl.MODEL) if not layer.text]
+    assert {layer.dotted: [layer.out, layer.in_, layer.kernel] for layer in unet} == real["sdxl"]
 
 
 def test_the_tokenizer_is_clips(sd_scripts: Path, tmp_path: Path) -> None:

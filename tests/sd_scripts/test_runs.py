@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 from orchestrator.engines.sdscripts import engine, training_states
 from orchestrator.engines.sdscripts.output_parser import OutputParser
-from orchestrator.models import layers
+from orchestrator.models import sd1
 from orchestrator.recipe import loader
 from orchestrator.weights.families import expected_tensors
 from orchestrator.weights.io.safetensors_io import read_header
@@ -54,7 +54,7 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     assert body == BYTES[algorithm]
     assert len({tensor.partition(".")[0] for tensor in tensors}) == 350
     recipe = loader.recipe(project.root / "recipes", name, "tiny").recipe
-    assert expected_tensors.predict(recipe, layers.SD15) == expected_tensors.Predicted(BYTES[algorithm], 350, 72, 278)
+    assert expected_tensors.predict(recipe, sd1.MODEL) == expected_tensors.Predicted(BYTES[algorithm], 350, 72, 278)
     log = (train / "log.txt").read_text("utf-8")
     assert engine.finished(recipe, train, log) == []
     assert metadata["ss_steps"] == "2"
@@ -147,8 +147,8 @@ def test_every_family_of_lycoris_trains_what_was_predicted(project: Project, fam
     assert "missing in the trainer's output" not in said
     header = read_header(file)
     tensors, metadata, body = header.entries, header.metadata, header.tensor_bytes
-    assert expected_tensors.predict(recipe, layers.SD15) is not None
-    assert (body, len(tensors) > 0) == (expected_tensors.predict(recipe, layers.SD15).tensor_bytes, True)
+    assert expected_tensors.predict(recipe, sd1.MODEL) is not None
+    assert (body, len(tensors) > 0) == (expected_tensors.predict(recipe, sd1.MODEL).tensor_bytes, True)
     assert json.loads(metadata["ss_network_args"])["algo"] == family
 
 

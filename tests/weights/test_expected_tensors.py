@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.engines.sdscripts import network_args
 from orchestrator.errors import NotReady
-from orchestrator.models import layers
+from orchestrator.models import layers, sd1, sdxl
 from orchestrator.recipe import Network, Preset, Recipe, loader
 from orchestrator.weights.families import expected_tensors
 
@@ -29,18 +29,18 @@ def changed(base: Recipe, **network: Any) -> Recipe:
 
 @pytest.mark.parametrize(("name", "size"), [("krnk-lora3x3", 311476924), ("krnk-locon", 212845244), ("krnk-loha", 100893372)])
 def test_the_released_sizes_are_predicted_to_the_byte(name: str, size: int) -> None:
-    said = expected_tensors.predict(recipe(name), layers.SD15)
+    said = expected_tensors.predict(recipe(name), sd1.MODEL)
     assert said == expected_tensors.Predicted(size, 350, 72, 278)
 
 
 def test_lycoris_with_its_own_preset_trains_four_modules_more() -> None:
     full = changed(recipe("krnk-locon"), tucker=False, preset=None)
-    assert expected_tensors.predict(full, layers.SD15) == expected_tensors.Predicted(313371332, 354, 72, 282)
+    assert expected_tensors.predict(full, sd1.MODEL) == expected_tensors.Predicted(313371332, 354, 72, 282)
 
 
 def test_the_modules_are_those_of_the_released_files() -> None:
     for name in ("krnk-lora3x3", "krnk-locon"):
-        found = expected_tensors.modules(recipe(name), layers.SD15)
+        found = expected_tensors.modules(recipe(name), sd1.MODEL)
         assert {one.name: [one.out, one.in_, one.kernel, one.conv] for one in found} == json.loads(
             INVENTORY.read_text("utf-8")
         )
@@ -48,7 +48,7 @@ def test_the_modules_are_those_of_the_released_files() -> None:
 
 
 def test_without_conv_dim_only_the_attention_blocks_are_trained() -> None:
-    said = expected_tensors.predict(changed(recipe("krnk-lora3x3"), conv_dim=None, conv_alpha=None), layers.SD15)
+    said = expected_tensors.predict(changed(recipe("krnk-lora3x3"), conv_dim=None, conv_alpha=None), sd1.MODEL)
     assert said is not None
     assert (said.text_encoder, said.unet) == (72, 192)
 
@@ -61,32 +61,32 @@ def test_precision_and_halves_change_the_prediction() -> None:
         ({"train": "text_encoder"}, None, 72),
     ):
         other = base.model_copy(update={"training": base.training.model_copy(update=training)})
-        said = expected_tensors.predict(other, layers.SD15)
+        said = expected_tensors.predict(other, sd1.MODEL)
         assert said is not None
         assert said.modules == modules
         assert size is None or said.tensor_bytes == size
 
 
 def test_sdxl_has_722_attention_layers_and_two_text_encoders() -> None:
-    found = layers.leaves(layers.SDXL)
-    assert sum("Transformer2DModel" in leaf.classes for leaf in found) == 722
-    assert sum(leaf.module.name.startswith("lora_te1_") for leaf in found) == 72
-    assert sum(leaf.module.name.startswith("lora_te2_") for leaf in found) == 192
-    names = [leaf.module.name for leaf in found]
+    found = layers.layers(sdxl.MODEL)
+    assert sum("Transformer2DModel" in layer.classes for layer in found) == 722
+    assert sum(layer.name.startswith("lora_te1_") for layer in found) == 72
+    assert sum(layer.name.startswith("lora_te2_") for layer in found) == 192
+    names = [layer.name for layer in found]
     assert len(names) == len(set(names))
     assert "lora_unet_output_blocks_5_2_conv" in names
     assert "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k" in names
 
 
 def test_a_model_folder_gives_its_own_sizes(tmp_path: Path) -> None:
-    for part, config in (("unet", layers.SD15.unet), ("text_encoder", layers.SD15.text_encoders[0])):
+    for part, config in (("unet", sd1.MODEL.unet), ("text_encoder", sd1.MODEL.text_encoders[0])):
         (tmp_path / part).mkdir()
         (tmp_path / part / "config.json").write_text(json.dumps(config), "utf-8")
-    ours = layers.of_folder(tmp_path)
-    assert [leaf.module for leaf in layers.leaves(ours)] == [leaf.module for leaf in layers.leaves(layers.SD15)]
+    ours = sd1.folder_model(tmp_path)
+    assert list(layers.layers(ours)) == list(layers.layers(sd1.MODEL))
     (tmp_path / "unet" / "config.json").write_text("{", "utf-8")
     with pytest.raises(NotReady, match="config"):
-        layers.of_folder(tmp_path)
+        sd1.folder_model(tmp_path)
 
 
 def test_factorization_is_that_of_lycoris() -> None:
@@ -131,7 +131,7 @@ def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch:
         conv = isinstance(layer, torch.nn.Conv2d)
         out, in_ = (layer.out_channels, layer.in_channels) if conv else (layer.out_features, layer.in_features)
         side = layer.kernel_size[0] if conv else 1
-        module = layers.Module(f"lora_unet_block_{number}", out, in_, side, conv, layer.bias is not None)
+        module = layers.Layer(f"lora_unet_block_{number}", out, in_, side, conv, layer.bias is not None)
         shapes = expected_tensors.tensors(network, module)
         assert shapes is not None
         predicted |= {f"{module.name}.{part}": shape for part, shape in shapes.items()}
@@ -145,5 +145,5 @@ def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch:
 
 def test_a_boft_that_cannot_be_split_is_not_predicted() -> None:
     network = Network(family="boft", dim=8, alpha=1.0, conv_dim=8)
-    assert expected_tensors.tensors(network, layers.Module("x", 320, 320, 1, conv=False)) is None
-    assert expected_tensors.tensors(network, layers.Module("x", 768, 320, 1, conv=False)) is not None
+    assert expected_tensors.tensors(network, layers.Layer("x", 320, 320, 1, conv=False)) is None
+    assert expected_tensors.tensors(network, layers.Layer("x", 768, 320, 1, conv=False)) is not None

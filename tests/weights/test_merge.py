@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import RecipeError
-from orchestrator.models import blocks
+from orchestrator.models import blocks, sd1, sdxl
 from orchestrator.weights.combine import combine
 from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.ingredient import Ingredient
@@ -53,7 +53,7 @@ a_weight = st.floats(-2, 2, width=32).filter(lambda weight: abs(weight) > 1e-3 o
 
 
 def _list(**by_block: float) -> list[float]:
-    return [by_block.get(name, 1.0) for name in blocks.SD1]
+    return [by_block.get(name, 1.0) for name in sd1.BLOCKS]
 
 
 @pytest.mark.parametrize("family", [*LINEAR, "norm"])
@@ -243,7 +243,7 @@ def test_the_real_trainers_files_lose_what_face_leaves_out(tmp_path: Path, name:
     assert read_header(output).tensor_bytes == read_header(sample(name)).tensor_bytes
     before, after = modules(sample(name)), modules(output)
     for module, parts in after.items():
-        weight = dict(zip(blocks.SD1, blocks.FACE, strict=True))[blocks.block_of(module) or ""]
+        weight = dict(zip(sd1.BLOCKS, sd1.FACE, strict=True))[blocks.block_of(module) or ""]
         _same_or_zero(before[module], parts, weight)
 
 
@@ -255,7 +255,7 @@ def _same_or_zero(before: Mapping[str, Floats], after: Mapping[str, Floats], wei
 def test_a_list_of_17_says_what_becomes_of_the_others(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     report = merge(source, output, MergeOptions([0.5] * 17, unmapped=0.0))
-    assert dict(zip(blocks.SD1, report.weights, strict=True))["IN06"] == 0
+    assert dict(zip(sd1.BLOCKS, report.weights, strict=True))["IN06"] == 0
     assert not changes(output)[OUT].any()
 
 
@@ -282,7 +282,7 @@ def test_a_combination_is_the_weighted_sum(tmp_path: Path) -> None:
     for name in LAYERS:
         expected = 0
         for path, ratio, share in zip(files, ratios, shares, strict=True):
-            weight = dict(zip(blocks.SD1, share, strict=True)).get(BLOCK.get(name, ""), 1.0)
+            weight = dict(zip(sd1.BLOCKS, share, strict=True)).get(BLOCK.get(name, ""), 1.0)
             change = changes(path)[name]
             expected = expected + ratio * weight * change.reshape(len(change), -1)
         np.testing.assert_allclose(after[name].reshape(len(after[name]), -1), expected, rtol=1e-4, atol=1e-6)
@@ -330,7 +330,7 @@ def test_sdxl_has_lists_of_20_and_12(tmp_path: Path, *, short: bool) -> None:
     rng = np.random.default_rng(0)
     source, output = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     write(source, {name: tensors("lora", (8, 8, None), 2, rng) for name in SDXL})
-    order = blocks.SDXL_SHORT if short else blocks.SDXL
+    order = sdxl.SHORT_BLOCKS if short else sdxl.BLOCKS
     given_ = [0.25 * (1 + position) for position in range(len(order))]
     report = merge(source, output, MergeOptions(given_, unmapped=0.125))
     assert (report.architecture, len(report.weights), report.outside) == ("sdxl", 20, 1)

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from orchestrator.models import blocks
+from orchestrator.models import sd1
 from orchestrator.recipe import Resize, loader
 from orchestrator.recipe.outputs import RANK_KEYS, RankMethod
 from orchestrator.weights.options import NO_CAP, MergeOptions, ResizeOptions
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_the_request_of_a_merge_step() -> None:
     recipe = loader.recipe(ROOT / "recipes", "krnk-lora3x3").recipe
     assert asdict(MergeOptions.of_recipe(recipe)) == {
-        "block_weights": list(blocks.FACE),
+        "block_weights": list(sd1.FACE),
         "zeroed": "keep",
         "unmapped": 1.0,
         "compat": None,

@@ -18,7 +18,7 @@ from orchestrator import weights
 from orchestrator.cli import app
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError, RecipeError
-from orchestrator.models import blocks
+from orchestrator.models import registry, sd1
 from orchestrator.recipe import loader
 from orchestrator.weights import program
 from orchestrator.weights.compare import compare
@@ -79,7 +79,7 @@ def test_zero_blocks_show_the_preset(tmp_path: Path, preset: str, family: str) -
     assert found.preset == preset
     vector = found.block_vector
     assert vector is not None
-    expected = [float(weight != 0) for weight in blocks.PRESETS["sd1"][preset]]
+    expected = [float(weight != 0) for weight in registry.ARCHITECTURES["sd1"].presets[preset]]
     assert [mark for mark in vector if mark is not None] == [mark for position, mark in enumerate(expected) if position != 1]
 
 
@@ -267,12 +267,12 @@ def _request(folder: Path, **request: Any) -> str:
 
 def test_a_merge_step_tells_its_progress_and_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
-    params = {"block_weights": list(blocks.FACE), "preset": "FACE", "zeroed": "prune", "unmapped": 0.0, "compat": None}
+    params = {"block_weights": list(sd1.FACE), "preset": "FACE", "zeroed": "prune", "unmapped": 0.0, "compat": None}
     assert program.main([_request(tmp_path, kind="merge", input=str(source), output=str(output), params=params)]) == 0
     lines = capsys.readouterr().out.splitlines()
     told = [json.loads(line.removeprefix("PROGRESS ")) for line in lines if line.startswith("PROGRESS ")]
     assert told[-1]["done"] == told[-1]["total"] == 3
-    assert [line.split()[0] for line in lines[len(told) :][:26]] == list(blocks.SD1)
+    assert [line.split()[0] for line in lines[len(told) :][:26]] == list(sd1.BLOCKS)
     assert output.exists()
 
 

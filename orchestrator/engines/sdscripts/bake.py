@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orchestrator.errors import Problem, StepFailed
-from orchestrator.models.places import places
+from orchestrator.models.names import base_slices
 from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.io import dtypes, writer
 from orchestrator.weights.io.safetensors_io import Body, Entry, read_header
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from orchestrator.models.places import Place
+    from orchestrator.models.names import TensorSlice
     from orchestrator.weights.io.dtypes import Floats
 
 _BIASES = ("diff_b", "b_norm")
@@ -43,13 +43,15 @@ def lora(path: Path) -> dict[str, dict[str, Floats]]:
     return modules
 
 
-def changes(modules: Mapping[str, dict[str, Floats]], base: Mapping[str, Place]) -> dict[str, list[tuple[str, str, Place]]]:
+def changes(
+    modules: Mapping[str, dict[str, Floats]], base: Mapping[str, TensorSlice]
+) -> dict[str, list[tuple[str, str, TensorSlice]]]:
     """Return the changes of a base model: tensor -> (module, "weight" or "bias", its slice of the tensor).
 
     Raises:
         StepFailed: the model lacks layers of the LoRA.
     """
-    by_tensor: dict[str, list[tuple[str, str, Place]]] = {}
+    by_tensor: dict[str, list[tuple[str, str, TensorSlice]]] = {}
     missing = []
     for module, parts in modules.items():
         for part in ("weight", *(["bias"] if any(bias in parts for bias in _BIASES) else [])):
@@ -88,7 +90,7 @@ def single(base: Path, target: Path, adapter: Path, multiplier: float, *, prefix
         strict: whether every module of the LoRA must be in ``base``.
     """
     header = read_header(base)
-    modules, slices = lora(adapter), places([prefix + name for name in header.entries])
+    modules, slices = lora(adapter), base_slices([prefix + name for name in header.entries])
     if not strict:
         modules = {name: parts for name, parts in modules.items() if f"{name}.weight" in slices}
     by_tensor = changes(modules, slices)
@@ -117,7 +119,7 @@ def folder(base: Path, target: Path, adapter: Path, multiplier: float) -> None:
     modules: set[str] = set()
     for part, name in names.items():
         tensors = read_header(base / part / name).entries
-        modules |= {key.partition(".")[0] for key in places([f"{part}/{tensor}" for tensor in tensors])}
+        modules |= {key.partition(".")[0] for key in base_slices([f"{part}/{tensor}" for tensor in tensors])}
     if missing := sorted(lora(adapter).keys() - modules):
         what = f"{len(missing)} modules of the LoRA are not in the base model, as {missing[0]}"
         raise StepFailed(Problem(str(base), what, "was it trained on another architecture?"))

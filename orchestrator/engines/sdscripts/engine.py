@@ -24,6 +24,7 @@ from orchestrator.engines.sdscripts import (
 from orchestrator.engines.sdscripts.launch import NAME
 from orchestrator.engines.sdscripts.output_parser import OutputParser, read
 from orchestrator.errors import Problem
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.system import settings
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def version() -> str:
 
 def script(recipe: Recipe) -> str:
     """Return the training script of the recipe's architecture."""
-    return "sdxl_train_network.py" if recipe.base.architecture == "sdxl" else "train_network.py"
+    return ARCHITECTURES[recipe.base.architecture].trainer_script
 
 
 def check(recipe: Recipe) -> list[Problem]:

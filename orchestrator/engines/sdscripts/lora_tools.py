@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engines.sdscripts import arguments, launch, network_args, parser_options
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.models import blocks
+from orchestrator.models import blocks, registry
 from orchestrator.system import settings
 from orchestrator.weights.ingredient import Ingredient
 from orchestrator.weights.io.safetensors_io import read_header
@@ -55,7 +55,7 @@ def expand(ingredient: Ingredient, unmapped: float, presets: Mapping[str, Sequen
     """
     path, weights = ingredient.path.absolute(), ingredient.block_weights
     if weights is not None:
-        architecture = blocks.architecture_of({name.partition(".")[0] for name in read_header(path).entries})
+        architecture = registry.of_modules({name.partition(".")[0] for name in read_header(path).entries})
         weights = blocks.parse(weights, architecture, presets=presets, unmapped=unmapped)
     return replace(ingredient, path=path, block_weights=weights)
 

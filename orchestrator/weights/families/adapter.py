@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.models import blocks, names
+from orchestrator.models import blocks, names, registry
 from orchestrator.weights.families import kinds
 from orchestrator.weights.io import peft
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from orchestrator.models.registry import ArchitectureName
     from orchestrator.weights.families.kinds import ModuleKind
     from orchestrator.weights.io.safetensors_io import Header
 
@@ -67,7 +68,7 @@ class Adapter:
     """A whole LoRA file: header, base architecture, modules in the order of their names."""
 
     header: Header
-    architecture: blocks.Architecture
+    architecture: ArchitectureName
     modules: tuple[AdapterModule, ...]
 
     @property
@@ -136,7 +137,7 @@ def adapter(header: Header) -> Adapter:
             problems.append(Problem(name, f"has {part} twice: {groups[name][part]}, {key}"))
         else:
             groups[name][part] = key
-    architecture = blocks.architecture_of(groups)
+    architecture = registry.of_modules(groups)
     modules = []
     for name, keys in sorted(groups.items()):
         shapes = {part: header.entries[key].shape for part, key in keys.items()}

@@ -20,7 +20,7 @@ from orchestrator.weights.io.safetensors_io import Body, read_header
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.models.blocks import Architecture
+    from orchestrator.models.registry import ArchitectureName
     from orchestrator.weights.families.adapter import AdapterModule
 
 SAMPLES = 16
@@ -67,7 +67,7 @@ def spectra(path: Path) -> dict[str, Any]:
     return by_block
 
 
-def _measure(body: Body, architecture: Architecture, path: Path, module: AdapterModule) -> _Measured:
+def _measure(body: Body, architecture: ArchitectureName, path: Path, module: AdapterModule) -> _Measured:
     tensors = dtypes.load_module(body, module)
     try:
         values = norms.singular(module, tensors, architecture) if norms.finite(tensors) else None

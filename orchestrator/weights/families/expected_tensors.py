@@ -12,12 +12,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.models import layers
+from orchestrator.models import layers, registry, sd1
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.models.layers import Model, Module
+    from orchestrator.models.layers import Layer, Model
     from orchestrator.recipe import Network, Recipe
 
 Shapes = dict[str, tuple[int, ...]]
@@ -52,20 +52,20 @@ def of(recipe: Recipe, checkpoint: Path | None = None) -> Model:
         NotReady: the embedded engine's model folder has no readable configuration.
     """
     if recipe.engine == "embedded" and checkpoint is not None and checkpoint.is_dir():
-        return layers.of_folder(checkpoint)
-    return layers.built_in(recipe.base.architecture)
+        return sd1.folder_model(checkpoint)
+    return registry.ARCHITECTURES[recipe.base.architecture].model
 
 
-def modules(recipe: Recipe, model: Model) -> list[Module]:
+def modules(recipe: Recipe, model: Model) -> list[Layer]:
     """Return the layers that the recipe's network trains, text encoders first."""
     network = recipe.network
-    leaves = layers.leaves(model)
+    candidates = layers.layers(model)
     convolutions = network.conv_dim is not None
     if network.family == "lora":
         classes = (*_TRANSFORMER, *(_CONVOLUTION if convolutions else ()), *_TEXT)
-        chosen = layers.select(leaves, classes)
+        chosen = layers.select(candidates, classes)
     elif network.preset is None:
-        chosen = layers.select(leaves, (*_TRANSFORMER, *_CONVOLUTION, *_TEXT), _FULL_NAMES)
+        chosen = layers.select(candidates, (*_TRANSFORMER, *_CONVOLUTION, *_TEXT), _FULL_NAMES)
         convolutions = convolutions or network.family == "full"
     else:
         preset = network.preset
@@ -75,7 +75,7 @@ def modules(recipe: Recipe, model: Model) -> list[Module]:
         )
         chosen = []
         for text, classes, names in parts:
-            chosen += layers.select([leaf for leaf in leaves if leaf.module.text is text], classes, names)
+            chosen += layers.select([layer for layer in candidates if layer.text is text], classes, names)
         convolutions = preset.enable_conv and (convolutions or network.family == "full")
     kept = [module for module in chosen if module.kernel == 1 or convolutions]
     match recipe.training.train:
@@ -98,7 +98,7 @@ class _Training:
 
 def _training(recipe: Recipe, model: Model) -> _Training:
     network = [recipe.network.model_dump_json(), recipe.training.train, recipe.training.save_precision]
-    return _Training(json.dumps([*network, model.unet, model.text_encoders, model.attention], sort_keys=True), recipe, model)
+    return _Training(json.dumps([*network, model.key()]), recipe, model)
 
 
 def predict(recipe: Recipe, model: Model) -> Predicted | None:
@@ -106,7 +106,7 @@ def predict(recipe: Recipe, model: Model) -> Predicted | None:
     return _predict(_training(recipe, model))
 
 
-def unfit(recipe: Recipe, model: Model) -> Module | None:
+def unfit(recipe: Recipe, model: Model) -> Layer | None:
     """Return a layer that the family cannot be built for: BOFT splits channels into blocks times a power of two."""
     return _unfit(_training(recipe, model))
 
@@ -129,12 +129,12 @@ def _predict(training: _Training) -> Predicted | None:
 
 
 @functools.cache
-def _unfit(training: _Training) -> Module | None:
+def _unfit(training: _Training) -> Layer | None:
     chosen = modules(training.recipe, training.model)
     return next((module for module in chosen if tensors(training.recipe.network, module) is None), None)
 
 
-def tensors(network: Network, module: Module) -> Shapes | None:
+def tensors(network: Network, module: Layer) -> Shapes | None:
     """Return a module's tensors (suffix -> shape). None: the layer's size does not fit the family."""
     large = module.kernel > 1
     rank = (network.conv_dim or network.dim) if large else network.dim
@@ -173,7 +173,7 @@ def tensors(network: Network, module: Module) -> Shapes | None:
     return _decomposed(network, module, shapes)
 
 
-def _decomposed(network: Network, module: Module, shapes: Shapes | None) -> Shapes | None:
+def _decomposed(network: Network, module: Layer, shapes: Shapes | None) -> Shapes | None:
     """Add DoRA's magnitudes where the network has them."""
     if shapes is not None and network.args.get("dora_wd") and network.family in {"locon", "loha", "lokr"}:
         ones = (1, 1) if module.conv else ()
@@ -198,7 +198,7 @@ def factorization(dimension: int, factor: int) -> tuple[int, int]:
     return min(best), max(best)
 
 
-def _lokr(network: Network, module: Module, rank: int) -> Shapes:
+def _lokr(network: Network, module: Layer, rank: int) -> Shapes:
     factor = int(network.args.get("factor", -1))
     full = bool(network.args.get("full_matrix"))
     (in_m, in_n), (out_l, out_k) = factorization(module.in_, factor), factorization(module.out, factor)
@@ -228,7 +228,7 @@ def _power2(dimension: int, factor: int) -> tuple[int, int] | None:
     return split
 
 
-def _oft(network: Network, module: Module, rank: int) -> Shapes | None:
+def _oft(network: Network, module: Layer, rank: int) -> Shapes | None:
     if network.family == "diag-oft":
         size, count = factorization(module.out, rank)
         shapes: Shapes = {"oft_blocks": (count, size, size), "alpha": ()}

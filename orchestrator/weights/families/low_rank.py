@@ -16,7 +16,7 @@ from orchestrator.weights.io import dtypes, writer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from orchestrator.models.blocks import Architecture
+    from orchestrator.models.registry import ArchitectureName
     from orchestrator.weights.families.adapter import Adapter, AdapterModule
     from orchestrator.weights.families.deltas import Tensors
     from orchestrator.weights.io.dtypes import Floats
@@ -60,7 +60,7 @@ def refusals(found: Adapter, verb: str) -> Iterator[Problem]:
         yield Problem(str(found.header.path), f"holds {', '.join(unsupported)}; {verb} needs low-rank products", way)
 
 
-def product(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> LowRank:
+def product(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> LowRank:
     """Return the delta of a low-rank module as one product (see :func:`unchecked`).
 
     Raises:
@@ -73,7 +73,7 @@ def product(module: AdapterModule, tensors: Tensors, architecture: Architecture)
     return result
 
 
-def unchecked(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> LowRank:
+def unchecked(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> LowRank:
     """Return the delta of a low-rank module as one product, finite or not.
 
     LoRA stays as it is, and Tucker's core is folded into down. LoHa becomes the column-wise and row-wise Kronecker products
@@ -108,7 +108,7 @@ def _made(up: Floats, down: Floats, scale: float, kernel: Sequence[int] | None) 
     return LowRank(up, down, scale, None if kernel is None else tuple(kernel), up.shape[0], down.shape[1])
 
 
-def kernel(module: AdapterModule, inputs: int, architecture: Architecture) -> tuple[int, ...] | None:
+def kernel(module: AdapterModule, inputs: int, architecture: ArchitectureName) -> tuple[int, ...] | None:
     """Return the kernel of a layer whose tensors are flat, by its core or its name. None: linear.
 
     Args:

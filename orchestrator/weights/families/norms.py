@@ -11,7 +11,7 @@ from orchestrator.weights.families import deltas, low_rank, svd
 from orchestrator.weights.families.kinds import ModuleKind
 
 if TYPE_CHECKING:
-    from orchestrator.models.blocks import Architecture
+    from orchestrator.models.registry import ArchitectureName
     from orchestrator.weights.families.adapter import AdapterModule
     from orchestrator.weights.families.deltas import Tensors
     from orchestrator.weights.families.svd import Doubles
@@ -39,7 +39,7 @@ class Size:
     before_last: float | None = None
 
 
-def size(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> Size:
+def size(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> Size:
     """Measure one module by its factors, or by the whole matrix for LoHa of a high rank."""
     if not finite(tensors):
         return Size(None, zero=False, finite=False)
@@ -70,7 +70,7 @@ def finite(tensors: Tensors) -> bool:
     return all(bool(np.isfinite(tensor).all()) for tensor in tensors.values())
 
 
-def singular(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> Doubles | None:
+def singular(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> Doubles | None:
     """Return the singular values of a module's delta, largest first. None: it has no thin factors, or no finite ones.
 
     The tensors must be finite.
@@ -116,7 +116,7 @@ class Change:
     scale: float
 
 
-def change(module: AdapterModule, tensors: Tensors, architecture: Architecture) -> Change:
+def change(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> Change:
     """Return a module's delta for :func:`inner`.
 
     Raises:

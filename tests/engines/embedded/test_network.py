@@ -21,7 +21,7 @@ from orchestrator.engines.embedded.trainer import (
 )
 from orchestrator.engines.embedded.trainer.train_network import main
 from orchestrator.errors import RecipeError
-from orchestrator.models import layers
+from orchestrator.models import layers, sd1
 
 if TYPE_CHECKING:
     import argparse
@@ -147,14 +147,14 @@ ALL = target_modules.LayerSelection(target_modules.UNET_ATTENTION + target_modul
 def test_names_and_shapes_are_those_that_the_plan_predicts(base: Path) -> None:
     """The plan knows a file's layers without torch; what the engine adapts must be the same ones."""
     text, unet = target_modules.find(model.load(base), ALL, target_modules.AdapterRanks(4, 2.0, 4, 2.0))
-    known = {leaf.module.name for leaf in leaves(base)}
+    known = {layer.name for layer in leaves(base)}
     assert {target.name for target in text + unet} <= known
     assert len(text) == 12
     assert len(unet) == 278
 
 
 def leaves(base: Path) -> Any:
-    return layers.leaves(layers.of_folder(base))
+    return layers.layers(sd1.folder_model(base))
 
 
 def test_selection_of_networks_lora_and_of_presets(base: Path) -> None:

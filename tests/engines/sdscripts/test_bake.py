@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from orchestrator.engines.sdscripts import bake
 from orchestrator.errors import StepFailed
-from orchestrator.models import places
+from orchestrator.models.names import base_slices
 from orchestrator.weights.families import deltas, kinds
 
 if TYPE_CHECKING:
@@ -143,9 +143,9 @@ def test_folding_a_tucker_locon_changes_nothing(tmp_path: Path) -> None:
 
 def test_sdxls_second_text_encoder_has_joined_tensors() -> None:
     root = "conditioner.embedders.1.model.transformer.resblocks.3"
-    names = ["conditioner.embedders.0.transformer.text_model.encoder.layers.0.mlp.fc1.weight", f"{root}.attn.in_proj_weight"]
-    names += [f"{root}.mlp.c_fc.weight", "model.diffusion_model.input_blocks.4.1.proj_in.weight"]
-    slices = places.places(names)
+    tensors = ["conditioner.embedders.0.transformer.text_model.encoder.layers.0.mlp.fc1.weight", f"{root}.attn.in_proj_weight"]
+    tensors += [f"{root}.mlp.c_fc.weight", "model.diffusion_model.input_blocks.4.1.proj_in.weight"]
+    slices = base_slices(tensors)
     layer = "lora_te2_text_model_encoder_layers_3"
     assert [slices[f"{layer}_self_attn_{letter}_proj.weight"].third for letter in "qkv"] == [0, 1, 2]
     assert slices[f"{layer}_mlp_fc1.weight"].tensor.endswith("c_fc.weight")

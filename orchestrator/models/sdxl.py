@@ -1,0 +1,87 @@
+"""SDXL: a U-Net of three levels, whose modules LoRA files name as Stability does, CLIP-L and OpenCLIP bigG."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from orchestrator.models import unet_blocks
+from orchestrator.models.architecture import Architecture
+from orchestrator.models.layers import Layer, Model, resnet, transformer, unet_layer
+from orchestrator.models.sd1 import CLIP_L
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCKS = ("BASE", *(f"IN{i:02}" for i in range(9)), "MID", *(f"OUT{i:02}" for i in range(9)))
+SHORT_BLOCKS = ("BASE", "IN04", "IN05", "IN07", "IN08", "MID", *(f"OUT{i:02}" for i in range(6)))
+_CLIP_G = {"num_hidden_layers": 32, "hidden_size": 1280, "intermediate_size": 5120}
+_RESNET = ("in_layers.2", "emb_layers.1", "out_layers.3", "skip_connection")
+_OWN_NAMES = re.compile(
+    r"lora_te[12]_|text_encoder_2_|te[12]_text_model|_(?:input_blocks|output_blocks|middle_block)_\d|label_emb|add_embedding"
+    r"|_transformer_blocks_[1-9]"
+)
+
+
+def _unet_layers(model: Model) -> Iterator[Layer]:
+    """Yield the layers inside modules that a preset names by class, in the naming of Stability's code."""
+    unet = model.unet
+    widths, time, layers = list(unet["block_out_channels"]), 4 * unet["block_out_channels"][0], unet["layers_per_block"]
+    depth, count = list(unet["transformer_layers_per_block"]), len(unet["block_out_channels"])
+    skips, width, block = [widths[0]], widths[0], 1
+    for number in range(count):
+        for _ in range(layers):
+            yield from resnet(f"input_blocks.{block}.0", widths[number], width, time, _RESNET)
+            width = widths[number]
+            if depth[number]:
+                yield from transformer(model, f"input_blocks.{block}.1", width, depth[number])
+            skips.append(width)
+            block += 1
+        if number < count - 1:
+            yield unet_layer(f"input_blocks.{block}.0.op", width, width, "Downsample2D", kernel=3)
+            skips.append(width)
+            block += 1
+    yield from resnet("middle_block.0", width, width, time, _RESNET)
+    yield from transformer(model, "middle_block.1", width, depth[-1])
+    yield from resnet("middle_block.2", width, width, time, _RESNET)
+    block = 0
+    for back in reversed(range(count)):
+        for layer in range(layers + 1):
+            yield from resnet(f"output_blocks.{block}.0", widths[back], width + skips.pop(), time, _RESNET)
+            width = widths[back]
+            if depth[back]:
+                yield from transformer(model, f"output_blocks.{block}.1", width, depth[back])
+            if back and layer == layers:
+                index = 2 if depth[back] else 1
+                yield unet_layer(f"output_blocks.{block}.{index}.conv", width, width, "Upsample2D", kernel=3)
+            block += 1
+
+
+MODEL = Model(
+    {
+        "block_out_channels": (320, 640, 1280),
+        "layers_per_block": 2,
+        "cross_attention_dim": 2048,
+        "down_block_types": ("DownBlock2D", *("CrossAttnDownBlock2D",) * 2),
+        "up_block_types": (*("CrossAttnUpBlock2D",) * 2, "UpBlock2D"),
+        "transformer_layers_per_block": (0, 2, 10),
+        "use_linear_projection": True,
+    },
+    (CLIP_L, _CLIP_G),
+    _unet_layers,
+)
+
+ARCHITECTURE = Architecture(
+    name="sdxl",
+    title="SDXL",
+    trainer_script="sdxl_train_network.py",
+    model=MODEL,
+    blocks=BLOCKS,
+    short_blocks=SHORT_BLOCKS,
+    presets={"ALL": (1.0,) * len(BLOCKS)},
+    block_of=unet_blocks.block_of,
+    own_names=_OWN_NAMES,
+    text_prefixes=(("lora_te_", "lora_te1_"),),
+    stability_names=True,
+    clip_skip=False,
+)

@@ -1,0 +1,30 @@
+"""Blocks of the U-Nets of Stable Diffusion, by the names of their modules.
+
+Source: the table that sd-scripts, sd-webui-lora-block-weight and SuperMerger share.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TEXT_ENCODER = re.compile(r"(?:^|_)(?:lora_te\d?|text_encoder(?:_2)?|te[12]?)_|text_model_|embedders_|transformer_resblocks_")
+_DIFFUSERS = re.compile(r"(?:^|_)(up|down)_blocks_(\d+)_(resnets|attentions|upsamplers|downsamplers)_(\d+)(?:_|$)")
+_STABILITY = re.compile(r"(?:^|_)(input|output)_blocks_(\d+)_")
+_MIDDLE = re.compile(r"(?:^|_)(?:mid_block|middle_block)_")
+_CONV_IN = re.compile(r"(?:^|_)conv_in$")
+
+
+def block_of(name: str) -> str | None:
+    """Return the block of a module name with underscores (BASE, IN00, MID, OUT00), or None if it belongs to none."""
+    if _TEXT_ENCODER.search(name):
+        return "BASE"
+    if match := _DIFFUSERS.search(name):
+        side, level, part, index = match[1], int(match[2]), match[3], int(match[4])
+        if side == "down":
+            return f"IN{3 * (level + 1) if part == 'downsamplers' else 3 * level + index + 1:02}"
+        return f"OUT{3 * level + 2 if part == 'upsamplers' else 3 * level + index:02}"
+    if match := _STABILITY.search(name):
+        return f"{'IN' if match[1] == 'input' else 'OUT'}{int(match[2]):02}"
+    if _MIDDLE.search(name):
+        return "MID"
+    return "IN00" if _CONV_IN.search(name) else None
