@@ -305,12 +305,12 @@ SETUPS = (
     Setup("no pictures", ("no folder pictures",), lambda p: shutil.rmtree(p.root / "pictures")),
     Setup(
         "captions promised and not there",
-        ("f00.txt", "no such file: the picture has no caption"),
+        ("f00.txt", "no such file: the image has no caption"),
         lambda p: p.change('trigger = "mimi"', 'trigger = "mimi"\ncaptions = "files"'),
     ),
     Setup(
         "a picture that is none",
-        ("f03.png", "is no picture"),
+        ("f03.png", "is not an image"),
         lambda p: (p.root / "pictures" / "f03.png").write_text("hello") and None,
     ),
     Setup(

@@ -30,7 +30,6 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("new", rich_help_panel=RECIPES)(new)
     app.command("import", rich_help_panel=RECIPES)(import_)
-    app.command("fmt", rich_help_panel=RECIPES)(fmt)
     app.command("schema", rich_help_panel=RECIPES)(schema)
 
 
@@ -141,7 +140,7 @@ def import_(
 
 
 def _write_imported(imported: list[ImportedRecipe], output: Path | None) -> list[Path]:
-    from orchestrator.recipe import toml as fmt_
+    from orchestrator.recipe import toml
 
     if output is not None and len(imported) > 1:
         raise RecipeError(
@@ -156,44 +155,8 @@ def _write_imported(imported: list[ImportedRecipe], output: Path | None) -> list
         raise RecipeError(existing)
     for path, recipe in zip(files, imported, strict=True):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(fmt_.pretty(recipe.text(), path), "utf-8")
+        path.write_text(toml.with_schema(recipe.text(), path), "utf-8")
     return files
-
-
-def fmt(
-    files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE…]", help="TOML files; default: all of recipes/.")
-    ] = None,
-    *,
-    check: Annotated[bool, typer.Option("--check", help="Only say which files are not in form; exit code 1 if any.")] = False,
-) -> None:
-    """Format recipes: spaces, blank lines, the schema line."""
-    from orchestrator.recipe import toml as fmt_
-
-    paths = files or sorted((project.root() / "recipes").rglob("*.toml"))
-    changed: list[Path] = []
-    problems: list[Problem] = []
-    for path in paths:
-        try:
-            text = path.read_text("utf-8")
-            result = fmt_.pretty(text, path)
-        except (OSError, UnicodeDecodeError) as error:
-            problems.append(Problem(str(path), f"cannot be read: {error}"))
-            continue
-        except RecipeError as error:
-            problems += error.problems
-            continue
-        if result != text:
-            changed.append(path)
-            if not check:
-                path.write_text(result, "utf-8")
-    for path in changed:
-        say(f"{'would change' if check else 'wrote'} {path}")
-    say(f"{len(paths)} files, {len(changed)} {'not in form' if check else 'changed'}", file=sys.stderr)
-    if problems:
-        raise RecipeError(problems)
-    if check and changed:
-        raise typer.Exit(1)
 
 
 def schema(

@@ -148,13 +148,13 @@ def write(generated: GeneratedRecipes, root: Path) -> list[Path]:
     if existing:
         raise RecipeError(existing)
     recipes.mkdir(parents=True, exist_ok=True)
-    if not (recipes / toml.SCHEMA).exists():
-        (recipes / toml.SCHEMA).write_text(schema.dumps(), "utf-8")
+    if not (recipes / schema.FILE).exists():
+        (recipes / schema.FILE).write_text(schema.dumps(), "utf-8")
     written: list[Path] = []
     for name, text in generated.files.items():
         path = recipes / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(toml.pretty(text, path), "utf-8")
+        path.write_text(toml.with_schema(text, path), "utf-8")
         written.append(path)
     return written
 

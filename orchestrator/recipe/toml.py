@@ -1,23 +1,16 @@
-"""Recipes as text: tables to TOML, and the form that ``orchestrator fmt`` gives to files people wrote.
-
-Formatting touches spaces, blank lines and line ends only. Values and comments stay as they are, so that a block-weight
-table that was lined up by hand stays lined up; what the file means is compared before and after.
-"""
+"""Write recipes as TOML."""
 
 from __future__ import annotations
 
 import json
 import os
-import tomllib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.recipe import schema
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SCHEMA: Final = "recipe.schema.json"
-_DIRECTIVE: Final = "#:schema"
 
 
 def lines(table: dict[str, Any], origin: dict[str, str] | None = None, trail: tuple[str, ...] = ()) -> list[str]:
@@ -60,94 +53,13 @@ def _quoted(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
 
 
-def schema_line(path: Path) -> str:
-    """Return the ``#:schema`` line of a recipe: the path of the schema beside or above it; "" if there is none near."""
-    for above in path.resolve().parents[:3]:
-        if (above / SCHEMA).is_file():
-            return f"{_DIRECTIVE} {os.path.relpath(above / SCHEMA, path.resolve().parent).replace(os.sep, '/')}"
-    return ""
+def with_schema(text: str, path: Path) -> str:
+    """Return a recipe's text with the ``#:schema`` line for editors.
 
-
-def pretty(text: str, path: Path) -> str:
-    """Return a recipe's text in form: schema line first, one blank line before a table, ``key = value``, LF.
-
-    Args:
-        text: what the file holds.
-        path: where it stands; for the schema line and for problems.
-
-    Raises:
-        RecipeError: it is not TOML, or (never seen) the form would change what it means.
+    The line holds the path of the schema beside ``path`` or up to two folders above it. Without a schema there is no line.
     """
-    before = _meaning(text, path)
-    body = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    out: list[str] = []
-    for statement in _statements(body.split("\n")):
-        first = statement[0].strip()
-        if first.startswith(_DIRECTIVE):
-            continue
-        if not first:
-            if out and out[-1]:
-                out.append("")
-            continue
-        if first.startswith("["):
-            at = len(out)
-            while at and out[at - 1].startswith("#"):
-                at -= 1  # comments right above a table belong to it
-            if at and out[at - 1]:
-                out.insert(at, "")
-            out.append(first)
-        elif first.startswith("#"):
-            out.append(first)
-        else:
-            out += [_spaced(statement[0].strip()), *statement[1:]] if len(statement) > 1 else [_spaced(first)]
-    while out and not out[-1]:
-        out.pop()
-    directive = schema_line(path)
-    result = "\n".join([*([directive] if directive else []), *out]) + "\n"
-    if _meaning(result, path) != before:
-        raise RecipeError(Problem(str(path), "formatting would change what it means", "nothing was written; please report it"))
-    return result
-
-
-def _meaning(text: str, path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text.removeprefix("\ufeff"))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(Problem(str(path), f"is not TOML: {error}", "mend that line, then format again")) from error
-
-
-def _statements(source: list[str]) -> list[list[str]]:
-    """Group lines into statements: one line each, or a value that goes on over several lines (kept as they are)."""
-    found: list[list[str]] = []
-    at = 0
-    while at < len(source):
-        end = at + 1
-        first = source[at].strip()
-        if first and not first.startswith(("#", "[")):
-            while end < len(source) and not _whole("\n".join(source[at:end])):
-                end += 1
-        found.append(source[at:end])
-        at = end
-    return found
-
-
-def _whole(text: str) -> bool:
-    """Return whether ``text`` is TOML by itself: a value that goes on is not."""
-    try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return False
-    return True
-
-
-def _spaced(line: str) -> str:
-    """Return ``key = value`` with one space on either side of the first = outside quotes."""
-    quote = ""
-    for index, char in enumerate(line):
-        if quote:
-            quote = "" if char == quote else quote
-        elif char in "\"'":
-            quote = char
-        elif char == "=":
-            return f"{line[:index].rstrip()} = {line[index + 1 :].lstrip()}"
-    return line
+    folder = path.resolve().parent
+    for above in path.resolve().parents[:3]:
+        if (above / schema.FILE).is_file():
+            return f"#:schema {os.path.relpath(above / schema.FILE, folder).replace(os.sep, '/')}\n{text}"
+    return text

@@ -1,26 +1,23 @@
-"""The form of recipes, and the schema that editors use."""
+"""Recipes as TOML, and the schema for editors."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tomllib
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator import cli
-from orchestrator.errors import RecipeError
 from orchestrator.recipe import loader, schema, toml
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-UGLY = '\ufeff\r\n\r\na  =1\r\n\r\n\r\n\r\nb="""x\r\n  y = 2\r\n"""\r\n# about t\r\n[t]\r\n"a=b"=3 # kept   as it is\r\nc=[1,\r\n   2]   \r\n\r\n'  # noqa: E501
-NEAT = 'a = 1\n\nb = """x\n  y = 2\n"""\n\n# about t\n[t]\n"a=b" = 3 # kept   as it is\nc = [1,\n   2]\n'
+    import pytest
+
 VALUES = st.recursive(
     st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1, max_size=6), inner, max_size=3),
@@ -33,22 +30,12 @@ def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
     return cli.main()
 
 
-def test_the_form(tmp_path: Path) -> None:
-    assert toml.pretty(UGLY, tmp_path / "x.toml").replace("   2]   ", "   2]") == NEAT
-    assert toml.pretty(NEAT, tmp_path / "x.toml") == NEAT
-
-
 def test_the_schema_line_points_at_the_schema(tmp_path: Path) -> None:
-    (tmp_path / toml.SCHEMA).write_text("{}", "utf-8")
-    (tmp_path / "_base").mkdir()
-    once = toml.pretty("a = 1\n", tmp_path / "_base" / "x.toml")
-    assert once == f"#:schema ../{toml.SCHEMA}\na = 1\n"
-    assert toml.pretty(once, tmp_path / "x.toml") == f"#:schema {toml.SCHEMA}\na = 1\n"
-
-
-def test_what_is_no_toml_is_not_touched(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="is not TOML"):
-        toml.pretty("a = = 1\n", tmp_path / "x.toml")
+    path = tmp_path / "_base" / "x.toml"
+    assert toml.with_schema("a = 1\n", path) == "a = 1\n"
+    (tmp_path / schema.FILE).write_text("{}", "utf-8")
+    assert toml.with_schema("a = 1\n", path) == f"#:schema ../{schema.FILE}\na = 1\n"
+    assert toml.with_schema("a = 1\n", tmp_path / "x.toml") == f"#:schema {schema.FILE}\na = 1\n"
 
 
 @settings(max_examples=40, deadline=None)
@@ -58,30 +45,17 @@ def test_what_is_written_reads_back(table: dict[str, object]) -> None:
     assert tomllib.loads(text) == table
 
 
-def test_every_recipe_here_is_in_form(project: Path) -> None:
+def test_every_recipe_here_names_its_schema(project: Path) -> None:
     files = [path for path in (project / "recipes").rglob("*.toml") if "examples" not in path.parts]
     assert len(files) > 30
-    wrong = [str(path) for path in files if toml.pretty(path.read_text("utf-8"), path) != path.read_text("utf-8")]
-    assert wrong == [], "python -m orchestrator fmt  puts them into form"
-
-
-def test_the_verb_checks_and_writes(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(project / "recipes", tmp_path / "recipes")
-    monkeypatch.setenv("KRNK_PROJECT", str(tmp_path))
-    path = tmp_path / "recipes" / "krnk-loha.toml"
-    before = tomllib.loads(path.read_text("utf-8"))
-    path.write_text(path.read_text("utf-8").replace(" = ", "="), "utf-8")
-    assert call(monkeypatch, "fmt", "--check", str(path)) == 1
-    assert "would change" in capsys.readouterr().out
-    assert call(monkeypatch, "fmt", str(path)) == 0
-    assert call(monkeypatch, "fmt", "--check", str(path)) == 0
-    assert tomllib.loads(path.read_text("utf-8")) == before
+    texts = {path: path.read_bytes().decode("utf-8") for path in files}
+    wrong = [str(path) for path, text in texts.items() if not text.startswith(toml.with_schema("", path))]
+    wrong += [str(path) for path, text in texts.items() if "\r" in text or "\t" in text or " \n" in text]
+    assert wrong == []
 
 
 def test_the_schema_beside_the_recipes_is_today_s(project: Path) -> None:
-    standing = (project / "recipes" / toml.SCHEMA).read_text("utf-8")
+    standing = (project / "recipes" / schema.FILE).read_text("utf-8")
     assert standing == schema.dumps(), "python -m orchestrator schema --write"
 
 
