@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-
 def lines(table: dict[str, Any], origin: dict[str, str] | None = None, trail: tuple[str, ...] = ()) -> list[str]:
     """Return a table as lines of TOML. With ``origin`` (dotted key -> file), the file of each value is a comment."""
     result = ["", f"[{'.'.join(map(key, trail))}]"] if trail else []
