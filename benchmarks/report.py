@@ -20,9 +20,9 @@ from benchmarks import Row
 from orchestrator import report
 
 
-def page(place: Path) -> list[Row]:
+def page(folder: Path) -> list[Row]:
     """Make the runs, then the page of them, twice."""
-    runs = place / "runs"
+    runs = folder / "runs"
     recipes = made_runs.recipes()
     with contextlib.redirect_stdout(io.StringIO()):
         made_runs.collection(runs, [each.recipe.name for each in recipes])
@@ -30,25 +30,25 @@ def page(place: Path) -> list[Row]:
         with Image.open(path) as image:
             noisy = Image.effect_noise((512, 512), 40).convert("RGB")
             Image.blend(image.convert("RGB").resize((512, 512)), noisy, 0.25).save(path)
-    said = made_runs.plan_json(runs)
+    plan = made_runs.plan_json(runs)
     out = runs / "report" / "index.html"
     times, processor = [], []
     for _ in range(2):
         start, used = time.perf_counter(), time.process_time()
-        report.write(runs, recipes, out, plan=said)
+        report.write(runs, recipes, out, plan=plan)
         times.append(time.perf_counter() - start)
         processor.append(time.process_time() - used)
     size = sum(path.stat().st_size for path in (out, *(out.parent / "img").iterdir())) / 1e6
-    found = [
+    rows = [
         Row("report of 15 recipes, first time", times[0], 5.0, processor=processor[0]),
         Row("report again", times[1], 5.0, processor=processor[1]),
         Row("report, size", size, 15.0, "MB"),
     ]
     painted = first_paint(out)
     if painted is None:
-        return found
+        return rows
     beside = "PerformancePaintTiming, from disk, the slowest of three"
-    return [*found, Row("first paint in headless Chromium", painted, 1.0, beside=beside)]
+    return [*rows, Row("first paint in headless Chromium", painted, 1.0, beside=beside)]
 
 
 def first_paint(path: Path) -> float | None:
@@ -74,5 +74,5 @@ def first_paint(path: Path) -> float | None:
 
 def rows() -> list[Row]:
     """Measure."""
-    with tempfile.TemporaryDirectory(prefix="bench-report-") as place:
-        return page(Path(place))
+    with tempfile.TemporaryDirectory(prefix="bench-report-") as folder:
+        return page(Path(folder))

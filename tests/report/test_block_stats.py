@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_blocks_show_what_the_merge_took_away(runs: Path) -> None:
-    found = collect.collect(runs, loaded(), plan(runs))
-    member = next(member for member in found.members if member.recipe.name == "krnk-locon")
+def test_blocks_show_the_zeros_of_a_merge(runs: Path) -> None:
+    data = collect.collect(runs, loaded(), plan(runs))
+    member = next(member for member in data.members if member.recipe.name == "krnk-locon")
     stages = measured.stages(runs, member)
     assert stages["train"]["BASE"]["norm"] > 0
     assert stages["merge"]["BASE"]["norm"] == 0
@@ -42,32 +42,30 @@ def made_names() -> tuple[str, ...]:
 
 def test_spectra_fall_and_begin_at_the_largest(tmp_path: Path) -> None:
     recipe = made_runs.loaded("krnk-lora3x3").recipe
-    said = block_stats.spectra(made_runs.lora(tmp_path / "x.safetensors", recipe, rank=8))
-    for block in said.values():
+    stats = block_stats.spectra(made_runs.lora(tmp_path / "x.safetensors", recipe, rank=8))
+    for block in stats.values():
         assert block["spectrum"][0] == 0
         assert block["spectrum"] == sorted(block["spectrum"], reverse=True)
         assert block["ranks"] == [8, 8, 8]
 
 
-def test_a_release_brings_its_measures_so_that_a_report_measures_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_statistics_of_a_release_are_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made_runs.released(tmp_path, "krnk-lora3x3")
-    found = collect.collect(tmp_path, loaded(), made_runs.plan_json(tmp_path))
+    data = collect.collect(tmp_path, loaded(), made_runs.plan_json(tmp_path))
     monkeypatch.setattr(process, "capture", lambda *_: pytest.fail("a child was started"))
-    measured.complete(tmp_path, found)
-    member = next(member for member in found.members if member.recipe.name == "krnk-lora3x3")
+    measured.complete(tmp_path, data)
+    member = next(member for member in data.members if member.recipe.name == "krnk-lora3x3")
     stages = measured.stages(tmp_path, member)
     assert stages["train"]["IN01"]["ranks"] == [4, 4, 4]
     assert stages["resize"]["IN01"]["ranks"] == [2, 2, 2]
     assert stages["resize"]["BASE"]["norm"] == 0
 
 
-def test_what_cannot_be_measured_says_why_and_the_others_are_measured(tmp_path: Path) -> None:
+def test_an_unsound_file_has_its_error_and_the_others_are_measured(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     good = made_runs.lora(tmp_path / "x.safetensors", made_runs.loaded("krnk-locon").recipe)
-    wanted = [[str(tmp_path / "broken.safetensors"), str(tmp_path / "a.json")], [str(good), str(tmp_path / "b.json")]]
-    (tmp_path / "request.json").write_text(json.dumps(wanted), "utf-8")
+    request = [[str(tmp_path / "broken.safetensors"), str(tmp_path / "a.json")], [str(good), str(tmp_path / "b.json")]]
+    (tmp_path / "request.json").write_text(json.dumps(request), "utf-8")
     assert measure([str(tmp_path / "request.json")]) == 0
     assert "header" in json.loads((tmp_path / "a.json").read_text("utf-8"))["error"]
     assert json.loads((tmp_path / "b.json").read_text("utf-8"))["blocks"]["BASE"]["modules"] == 1

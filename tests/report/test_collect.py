@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 
 def test_without_a_plan_the_newest_records_count(runs: Path) -> None:
-    found = collect.collect(runs, loaded())
-    assert {str(member.state) for member in found.members} == {"done"}
-    assert [step.name for step in found.shared] == ["krnk/grid"]
+    data = collect.collect(runs, loaded())
+    assert {str(member.state) for member in data.members} == {"done"}
+    assert [step.name for step in data.shared] == ["krnk/grid"]
 
 
 def test_other_keys_are_other_work(runs: Path, tmp_path: Path) -> None:
-    said = plan(runs)
-    for entry in said["recipes"]:
+    planned = plan(runs)
+    for entry in planned["recipes"]:
         for step in entry["steps"]:
             step["key"] = "f" * 64
-    found = collect.collect(runs, loaded(), said)
-    assert {str(member.state) for member in found.members} == {"outdated"}
-    assert not any(step.state is collect.State.DONE for step in found.members[0].steps.values())
-    text = " ".join(Page(report.write(runs, loaded(), tmp_path / "page.html", plan=said).read_text("utf-8")).words)
+    data = collect.collect(runs, loaded(), planned)
+    assert {str(member.state) for member in data.members} == {"outdated"}
+    assert not any(step.state is collect.State.DONE for step in data.members[0].steps.values())
+    text = " ".join(Page(report.write(runs, loaded(), tmp_path / "page.html", plan=planned).read_text("utf-8")).words)
     assert "3 outdated" in text
-    assert found.members[0].curve
-    assert {str(member.state) for member in collect.collect(tmp_path, loaded(), said).members} == {"waiting"}
+    assert data.members[0].curve
+    assert {str(member.state) for member in collect.collect(tmp_path, loaded(), planned).members} == {"waiting"}
 
 
 @pytest.mark.parametrize(("code", "state"), [(1, "failed"), (-9, "failed"), (None, "unfinished")])
-def test_unfinished_work_is_shown_with_how_far_it_came(tmp_path: Path, code: int | None, state: str) -> None:
+def test_unfinished_work_is_shown_with_its_progress(tmp_path: Path, code: int | None, state: str) -> None:
     broken_runs(tmp_path, code)
-    found = collect.collect(tmp_path, loaded(), plan(tmp_path))
-    step = next(step for step in found.steps() if step.name == "krnk-locon/train")
+    data = collect.collect(tmp_path, loaded(), plan(tmp_path))
+    step = next(step for step in data.steps() if step.name == "krnk-locon/train")
     assert str(step.state) == state
     assert (step.done, step.total) == (40, 100)
     assert len(step.curve) == 40
@@ -52,7 +52,7 @@ def test_unfinished_work_is_shown_with_how_far_it_came(tmp_path: Path, code: int
     assert "<b>RuntimeError" not in text
 
 
-def test_a_finished_training_that_is_made_again_runs(tmp_path: Path) -> None:
+def test_a_finished_training_that_is_repeated_is_running(tmp_path: Path) -> None:
     work = broken_runs(tmp_path, None)
     folder = made_runs.folder(tmp_path, "krnk-locon/train")
     made_runs.record(folder, "krnk-locon/train", "train", {}, seconds=100.0)

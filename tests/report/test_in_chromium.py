@@ -66,18 +66,20 @@ def browser() -> Iterator[Any]:
         made.close()
 
 
-class Seen:
-    """A page with what went wrong on it and what it asked for."""
+class BrowserPage:
+    """A page, its errors and its requests."""
 
     def __init__(self, browser: Any, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
         self.page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
         self.page.set_default_timeout(PATIENCE)
-        self.wrong: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda said: self.wrong.append(said.text) if said.type in ("error", "warning") else None)
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.wrong.append(request.url))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.page.on(
+            "console", lambda message: self.errors.append(message.text) if message.type in ("error", "warning") else None
+        )
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.errors.append(request.url))
+        self.page.on("request", lambda request: self.requests.append(request.url))
 
     def scroll(self) -> None:
         """Go down the whole page, so that every lazy picture loads."""
@@ -94,46 +96,46 @@ class Seen:
 
 
 @pytest.fixture
-def seen(browser: Any, runs: Path) -> Iterator[Seen]:
-    made = Seen(browser)
+def tab(browser: Any, runs: Path) -> Iterator[BrowserPage]:
+    made = BrowserPage(browser)
     made.page.goto((runs / "report" / "index.html").as_uri())
     yield made
     made.page.close()
 
 
-def test_no_errors_no_outside_requests_and_every_picture_loads(seen: Seen, runs: Path) -> None:
-    seen.scroll()
-    seen.page.wait_for_function("[...document.images].every((image) => image.complete || !image.src)")
-    broken = seen.page.evaluate(
+def test_no_errors_no_outside_requests_and_every_picture_loads(tab: BrowserPage, runs: Path) -> None:
+    tab.scroll()
+    tab.page.wait_for_function("[...document.images].every((image) => image.complete || !image.src)")
+    broken = tab.page.evaluate(
         "[...document.images].filter((i) => i.getAttribute('src') && !i.naturalWidth).map((i) => i.src)"
     )
     assert broken == []
-    assert seen.wrong == []
+    assert tab.errors == []
     here = (runs / "report").as_uri()
-    assert [url for url in seen.asked if not url.startswith((here, "data:"))] == []
-    assert seen.page.evaluate("document.images.length") > 40
+    assert [url for url in tab.requests if not url.startswith((here, "data:"))] == []
+    assert tab.page.evaluate("document.images.length") > 40
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
 def test_axe_finds_no_serious_violation(browser: Any, runs: Path, width: int, scheme: str) -> None:
-    made = Seen(browser, width=width, scheme=scheme)
+    made = BrowserPage(browser, width=width, scheme=scheme)
     made.page.goto((runs / "report" / "few.html").as_uri())
     made.page.add_style_tag(content=".subject { content-visibility: visible !important }")
     for summary in made.page.query_selector_all("details > summary"):
         summary.evaluate("(part) => { part.parentElement.open = true }")
-    found = Axe().run(made.page)
+    results = Axe().run(made.page)
     serious = [
         (rule["id"], [node["target"] for node in rule["nodes"]][:3], rule["nodes"][0]["failureSummary"][:300])
-        for rule in found["violations"]
+        for rule in results["violations"]
         if rule["impact"] in SERIOUS
     ]
     assert serious == []
-    assert len(found["passes"]) > 20
+    assert len(results["passes"]) > 20
     made.page.close()
 
 
 def test_nothing_sticks_out_from_phone_to_desktop(browser: Any, runs: Path) -> None:
-    made = Seen(browser)
+    made = BrowserPage(browser)
     made.page.goto((runs / "report" / "index.html").as_uri())
     made.page.add_style_tag(content=".subject { content-visibility: visible !important }")
     for width in (320, 390, 768, 1440):
@@ -142,88 +144,88 @@ def test_nothing_sticks_out_from_phone_to_desktop(browser: Any, runs: Path) -> N
     made.page.close()
 
 
-def test_the_slider_moves_by_keyboard_and_by_hand(seen: Seen) -> None:
-    box = seen.page.locator("#krnk > .panel .compare")
+def test_the_slider_moves_by_keyboard_and_by_hand(tab: BrowserPage) -> None:
+    box = tab.page.locator("#krnk > .panel .compare")
     box.scroll_into_view_if_needed()
     slider = box.locator("input[type=range]")
     slider.focus()
-    seen.page.keyboard.press("Home")
+    tab.page.keyboard.press("Home")
     assert box.locator(".stage").evaluate("(stage) => stage.style.getPropertyValue('--at')") == "0%"
     for _ in range(3):
-        seen.page.keyboard.press("ArrowRight")
+        tab.page.keyboard.press("ArrowRight")
     assert slider.input_value() == "3"
     assert "3 %" in slider.get_attribute("aria-valuetext")
     stage = box.locator(".stage").bounding_box()
-    seen.page.mouse.move(stage["x"] + stage["width"] * 0.5, stage["y"] + 40)
-    seen.page.mouse.down()
-    seen.page.mouse.move(stage["x"] + stage["width"] * 0.8, stage["y"] + 40, steps=4)
-    seen.page.mouse.up()
+    tab.page.mouse.move(stage["x"] + stage["width"] * 0.5, stage["y"] + 40)
+    tab.page.mouse.down()
+    tab.page.mouse.move(stage["x"] + stage["width"] * 0.8, stage["y"] + 40, steps=4)
+    tab.page.mouse.up()
     assert 77 <= int(slider.input_value()) <= 83
     shown = box.locator(".over").evaluate("(image) => getComputedStyle(image).clipPath")
     assert shown.startswith("inset(0")
 
 
-def test_the_two_sides_are_chosen_by_name(seen: Seen) -> None:
-    box = seen.page.locator("#krnk > .panel .compare")
+def test_the_two_sides_are_chosen_by_name(tab: BrowserPage) -> None:
+    box = tab.page.locator("#krnk > .panel .compare")
     over = box.locator(".over")
     before = over.get_attribute("src")
     box.locator("[data-side=prompt]").select_option("behind")
     assert over.get_attribute("src") != before
     box.locator("[data-side=left]").select_option("lora3x3")
     assert over.get_attribute("alt") == "lora3x3, from behind"
-    seen.page.wait_for_function("document.querySelector('#krnk .over').naturalWidth > 0")
+    tab.page.wait_for_function("document.querySelector('#krnk .over').naturalWidth > 0")
 
 
-def test_two_ratios_are_compared(seen: Seen) -> None:
-    box = seen.page.locator("#r-krnk-lora3x3 .variants")
+def test_two_ratios_are_compared(tab: BrowserPage) -> None:
+    box = tab.page.locator("#r-krnk-lora3x3 .variants")
     box.scroll_into_view_if_needed()
     assert box.locator("[data-side=left] option").all_inner_texts() == ["sv_ratio 64 (64.0 MiB)", "sv_ratio 16 (16.0 MiB)"]
     assert box.locator(".over").get_attribute("src") != box.locator(".under").get_attribute("src")
     box.locator("[data-side=left]").select_option("sv_ratio 16 (16.0 MiB)")
     assert box.locator(".over").get_attribute("src") == box.locator(".under").get_attribute("src")
     box.locator("input[type=range]").focus()
-    seen.page.keyboard.press("End")
+    tab.page.keyboard.press("End")
     assert box.locator(".stage").evaluate("(stage) => stage.style.getPropertyValue('--at')") == "100%"
     box.locator(".grids .zoom").click()
-    assert seen.page.locator("#viewer").evaluate("(dialog) => dialog.open")
-    assert seen.wrong == []
+    assert tab.page.locator("#viewer").evaluate("(dialog) => dialog.open")
+    assert tab.errors == []
 
 
-def test_a_picture_opens_turns_and_closes_by_keyboard(seen: Seen) -> None:
-    first = seen.page.locator("#r-krnk-locon .strip .zoom").first
+def test_a_picture_opens_turns_and_closes_by_keyboard(tab: BrowserPage) -> None:
+    first = tab.page.locator("#r-krnk-locon .strip .zoom").first
     first.scroll_into_view_if_needed()
     first.focus()
-    seen.page.keyboard.press("Enter")
-    viewer = seen.page.locator("#viewer")
+    tab.page.keyboard.press("Enter")
+    viewer = tab.page.locator("#viewer")
     assert viewer.evaluate("(dialog) => dialog.open")
     assert "from front" in viewer.locator("p").inner_text()
-    seen.page.keyboard.press("ArrowRight")
+    tab.page.keyboard.press("ArrowRight")
     assert "from side" in viewer.locator("p").inner_text()
-    seen.page.keyboard.press("ArrowLeft")
-    seen.page.keyboard.press("ArrowLeft")
+    tab.page.keyboard.press("ArrowLeft")
+    tab.page.keyboard.press("ArrowLeft")
     assert "hoodie" in viewer.locator("p").inner_text()
-    seen.page.keyboard.press("Escape")
+    tab.page.keyboard.press("Escape")
     assert not viewer.evaluate("(dialog) => dialog.open")
     assert first.evaluate("(button) => button === document.activeElement")
 
 
-def test_light_and_dark_can_be_switched(seen: Seen) -> None:
+def test_light_and_dark_can_be_switched(tab: BrowserPage) -> None:
     paper = "getComputedStyle(document.body).backgroundColor"
-    before = seen.page.evaluate(paper)
-    seen.page.locator("#theme").click()
-    assert seen.page.evaluate(paper) != before
-    seen.page.reload()
-    assert seen.page.evaluate(paper) != before
-    assert seen.wrong == []
+    before = tab.page.evaluate(paper)
+    tab.page.locator("#theme").click()
+    assert tab.page.evaluate(paper) != before
+    tab.page.reload()
+    assert tab.page.evaluate(paper) != before
+    assert tab.errors == []
 
 
-def test_a_curve_is_read_under_the_pointer(seen: Seen) -> None:
-    chart = seen.page.locator("#loss-krnk-locon svg").first
+def test_a_curve_is_read_under_the_pointer(tab: BrowserPage) -> None:
+    chart = tab.page.locator("#loss-krnk-locon svg").first
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
-    seen.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert "at step" in chart.locator(".read").first.inner_html()
-    assert seen.wrong == []
+    assert tab.errors == []
 
 
 def test_without_script_all_is_there(browser: Any, runs: Path) -> None:
@@ -241,7 +243,7 @@ def test_the_live_page_refreshes_itself(browser: Any, runs: Path, tmp_path: Path
     with live.server(write, tmp_path) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        made = Seen(browser)
+        made = BrowserPage(browser)
         try:
             made.page.goto(f"http://127.0.0.1:{server.server_port}/")
             assert "40 of 100" in made.page.locator("#summary").inner_text()
@@ -254,8 +256,8 @@ def test_the_live_page_refreshes_itself(browser: Any, runs: Path, tmp_path: Path
             made_runs.render(runs, made_runs.loaded("tyank-locon").recipe)
             made.page.wait_for_selector("#r-tyank-locon .strip img", state="attached", timeout=PATIENCE)
             assert made.page.locator("#r-krnk-locon details").evaluate("(part) => part.open")  # it has not changed
-            assert made.wrong == []
-            assert all(url.startswith((f"http://127.0.0.1:{server.server_port}/", "data:")) for url in made.asked)
+            assert made.errors == []
+            assert all(url.startswith((f"http://127.0.0.1:{server.server_port}/", "data:")) for url in made.requests)
         finally:
             made.page.close()
             server.shutdown()

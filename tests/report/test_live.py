@@ -99,7 +99,7 @@ def test_nothing_else_is_served(serving: tuple[int, Path], path: str) -> None:
     assert ask(serving[0], path)[0] == 404
 
 
-def test_other_names_for_this_machine_are_refused(serving: tuple[int, Path]) -> None:
+def test_other_host_names_are_refused(serving: tuple[int, Path]) -> None:
     assert ask(serving[0], "/", host="evil.example:80")[0] == 403
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_every_picture_lies_beside_the_page_and_nothing_is_asked_of_a_network(runs: Path, html: str) -> None:
-    found = Page(html)
-    assert len(found.urls) > 30
-    for url in found.urls:
+def test_every_image_lies_beside_the_page_and_no_url_leads_outside(runs: Path, html: str) -> None:
+    parsed = Page(html)
+    assert len(parsed.urls) > 30
+    for url in parsed.urls:
         if url == "data:,":
             continue
         assert re.fullmatch(r"img/[0-9a-f]{20}\.webp", url), url
@@ -31,12 +31,12 @@ def test_every_picture_lies_beside_the_page_and_nothing_is_asked_of_a_network(ru
     assert outside == []
 
 
-def test_pictures_have_words_and_ids_are_unique(html: str) -> None:
-    found = Page(html)
-    assert all("alt" in image for image in found.images)
-    assert len(set(found.ids)) == len(found.ids)
-    for anchor in found.anchors:
-        assert anchor.removeprefix("#") in found.ids
+def test_images_have_texts_and_ids_are_unique(html: str) -> None:
+    parsed = Page(html)
+    assert all("alt" in image for image in parsed.images)
+    assert len(set(parsed.ids)) == len(parsed.ids)
+    for anchor in parsed.anchors:
+        assert anchor.removeprefix("#") in parsed.ids
 
 
 def test_the_page_shows_state_curves_sizes_blocks_and_commands(html: str) -> None:
@@ -62,7 +62,7 @@ def test_the_page_shows_state_curves_sizes_blocks_and_commands(html: str) -> Non
     assert "Singular values of krnk-lora3x3, compressed" in html
 
 
-def test_the_page_shows_what_the_trainer_saw(runs: Path, html: str) -> None:
+def test_the_page_shows_the_trainers_images(runs: Path, html: str) -> None:
     """The dataset's contact sheet: every picture by bucket, with caption; coverage; tags. Its tiles lie in one file."""
     addresses = re.findall(r'class="contact" style="--sheet-0:url\((img/[0-9a-f]{20}\.webp)\);"', html)
     assert len(addresses) == 1
@@ -75,11 +75,11 @@ def test_the_page_shows_what_the_trainer_saw(runs: Path, html: str) -> None:
     assert len(re.findall(r'<i role="img" aria-label="f\d0.png"', html)) == 6
 
 
-def test_the_slider_knows_the_pictures_of_every_algorithm(html: str) -> None:
-    (said,) = (json.loads(text) for text in re.findall(r"data-compare='([^']*)'", html))
-    assert set(said["rows"]) == {"lora3x3", "locon", "loha"}
-    for row in said["rows"].values():
-        assert set(row) == set(said["prompts"]) == set(made_runs.loaded("krnk-locon").recipe.render.prompts)
+def test_the_slider_has_the_images_of_every_algorithm(html: str) -> None:
+    (values,) = (json.loads(text) for text in re.findall(r"data-compare='([^']*)'", html))
+    assert set(values["rows"]) == {"lora3x3", "locon", "loha"}
+    for row in values["rows"].values():
+        assert set(row) == set(values["prompts"]) == set(made_runs.loaded("krnk-locon").recipe.render.prompts)
 
 
 def test_an_empty_store_gives_a_page_too(tmp_path: Path) -> None:
@@ -89,12 +89,12 @@ def test_an_empty_store_gives_a_page_too(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_the_lanes_show_the_newest_run_by_place(tmp_path: Path) -> None:
+def test_the_timeline_shows_the_newest_run_by_lane(tmp_path: Path) -> None:
     def step(name: str, started: float, slot: str, waited: float = 0.0) -> collect.StepView:
         folder = made_runs.folder(tmp_path, name)
         when: dict[str, Any] = {"lane": slot.partition(" ")[0], "slot": slot, "started": started, "waited": waited}
-        said = made_runs.record(folder, name, "train", {}, seconds=100.0, **when)
-        return collect.StepView(name, "train", collect.State.DONE, "", folder, said, (), 1, 1, "")
+        recorded = made_runs.record(folder, name, "train", {}, seconds=100.0, **when)
+        return collect.StepView(name, "train", collect.State.DONE, "", folder, recorded, (), 1, 1, "")
 
     drawn = page.timeline(
         [step("old/train", 1000.0, "gpu 0"), step("a/train", 9000.0, "gpu 0"), step("b/train", 9100.0, "cpu 0", waited=60.0)]
@@ -123,7 +123,7 @@ def test_samples_are_in_step_order(tmp_path: Path) -> None:
         "krnk-locon_000020_00_20260101_1.png",
     ):
         made_runs.picture(work / "sample" / name, "krnk", 1, 64)
-    said = page.context(collect.collect(tmp_path, loaded(), plan(tmp_path)), tmp_path / "img")
-    samples = said["subjects"][0]["members"][1]["samples"]
+    values = page.context(collect.collect(tmp_path, loaded(), plan(tmp_path)), tmp_path / "img")
+    samples = values["subjects"][0]["members"][1]["samples"]
     rows = {row["label"]: [entry["label"] for entry in row["pictures"]] for row in samples}
     assert rows == {"from front": ["step 20", "step 40"], "from side": ["step 20"]}

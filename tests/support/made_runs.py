@@ -87,7 +87,7 @@ def lora(path: Path, recipe: Recipe, rank: int = 4, weights: tuple[float, ...] |
                 and order[blocks.block_of(key.partition(".")[0]) or "BASE"] == 0
             ):
                 tensors[key] = np.zeros_like(tensor)
-    said = {
+    metadata = {
         "ss_network_module": "networks.lora" if recipe.network.family == "lora" else "lycoris.kohya",
         "ss_network_dim": str(recipe.network.dim),
         "ss_network_args": json.dumps({"conv_dim": "128", "preset": "/home/someone/runs/krnk/preset.toml"}),
@@ -99,7 +99,7 @@ def lora(path: Path, recipe: Recipe, rank: int = 4, weights: tuple[float, ...] |
         "modelspec.implementation": "diffusers",
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata=said)
+    save_file(tensors, path, metadata=metadata)
     return path
 
 
@@ -110,9 +110,9 @@ def picture(path: Path, subject: str, number: int, side: int = 128) -> None:
         "RGB", (side * 2, side * 2), [(255, 255, 255), (188, 222, 250), (252, 208, 222), (200, 238, 196)][number % 4]
     )
     pen = ImageDraw.Draw(canvas)
-    for place, name in enumerate(subject.split("_")):
+    for index, name in enumerate(subject.split("_")):
         ink = INKS[name]
-        x = side * (0.5 + place) if "_" in subject else side
+        x = side * (0.5 + index) if "_" in subject else side
         x += (number - 3) * side * 0.05
         r = side * 0.42 if "_" in subject else side * 0.6
         y = side * 1.15
@@ -224,17 +224,17 @@ def render(runs: Path, recipe: Recipe) -> Path:
 def variants(runs: Path, recipe: Recipe, ratios: tuple[int, ...] = (64, 16)) -> Path:
     """Write what ``orchestrator variants`` leaves: pictures of the recipe at several ratios, their grid, where they lie."""
     heads = [grid.GridColumn(**column) for column in recipe.columns()]
-    said = []
+    drawn = []
     for step, ratio in enumerate(ratios):
-        place = folder(runs, f"{recipe.name}/ratio{ratio}")
+        images = folder(runs, f"{recipe.name}/ratio{ratio}")
         for number, column in enumerate(heads):
-            picture(place / f"{column.name}.png", recipe.subject, number + step)
-        said.append({"label": f"sv_ratio {ratio}", "bytes": ratio * 2**20, "folder": str(place.relative_to(runs))})
+            picture(images / f"{column.name}.png", recipe.subject, number + step)
+        drawn.append({"label": f"sv_ratio {ratio}", "bytes": ratio * 2**20, "folder": str(images.relative_to(runs))})
     target = runs / recipe.name / "variants"
     target.mkdir()
-    rows = [grid.GridRow(each["label"], runs / each["folder"]) for each in said]
+    rows = [grid.GridRow(each["label"], runs / each["folder"]) for each in drawn]
     grid.write(target, "sv_ratio", rows, heads)
-    text = json.dumps({"axes": ["sv_ratio"], "variants": said, "grids": ["sv_ratio_grid.png"]})
+    text = json.dumps({"axes": ["sv_ratio"], "variants": drawn, "grids": ["sv_ratio_grid.png"]})
     (target / "sv_ratio.json").write_text(text, "utf-8")
     return target
 
@@ -268,20 +268,20 @@ def request(runs: Path, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def call(program: Any, path: Path, asked: dict[str, Any]) -> int:
+def call(program: Any, path: Path, values: dict[str, Any]) -> int:
     """Write a request and run a program on it, in this process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asked), "utf-8")
+    path.write_text(json.dumps(values), "utf-8")
     return int(program.main([str(path)]))
 
 
 def released(runs: Path, name: str) -> Path:
     """Make everything of one recipe up to its release, and return the release folder."""
     recipe = loaded(name).recipe
-    asked = request(runs, recipe)
-    assert call(release, runs / ".requests" / f"{name}.json", asked) == 0
-    target = Path(asked["output"])
-    record(target, f"{name}/release", "release", {"recipe": asked["recipe"]}, seconds=0.9)
+    values = request(runs, recipe)
+    assert call(release, runs / ".requests" / f"{name}.json", values) == 0
+    target = Path(values["output"])
+    record(target, f"{name}/release", "release", {"recipe": values["recipe"]}, seconds=0.9)
     return target
 
 
@@ -289,7 +289,7 @@ def subject_grid(runs: Path, subject: str, names: list[str]) -> Path:
     target = folder(runs, f"{subject}/grid")
     members = [loaded(name).recipe for name in names]
     rows = [{"label": recipe.algorithm, "folder": str(folder(runs, f"{recipe.name}/render"))} for recipe in members]
-    asked = {
+    values = {
         "output": str(target),
         "name": subject,
         "rows": rows,
@@ -297,7 +297,7 @@ def subject_grid(runs: Path, subject: str, names: list[str]) -> Path:
         "title": subject,
         "scale": 2,
     }
-    assert call(grid, runs / ".requests" / f"{subject}.json", asked) == 0
+    assert call(grid, runs / ".requests" / f"{subject}.json", values) == 0
     record(target, f"{subject}/grid", "render", {}, seconds=0.4)
     return target
 
@@ -310,8 +310,8 @@ def collection(runs: Path, names: list[str]) -> Path:
         subjects.setdefault(loaded(name).recipe.subject, []).append(name)
     grids = [str(subject_grid(runs, subject, group)) for subject, group in subjects.items()]
     target = folder(runs, "krnk_tyank/release")
-    asked = {"kind": "collection", "output": str(target), "name": "krnk_tyank", "members": members, "grids": grids}
-    assert call(release, runs / ".requests" / "collection.json", asked) == 0
+    values = {"kind": "collection", "output": str(target), "name": "krnk_tyank", "members": members, "grids": grids}
+    assert call(release, runs / ".requests" / "collection.json", values) == 0
     record(target, "krnk_tyank/release", "release", {"name": "krnk_tyank", "members": names}, seconds=3.0)
     return target
 
@@ -325,15 +325,15 @@ def plan_json(runs: Path) -> dict[str, Any]:
         status, reason = ("cached", "") if done else ("run", "new")
         return {"name": name, "kind": kind, "key": key(name), "lane": "cpu", "status": status, "reason": reason}
 
-    said = []
+    recipes_ = []
     for each in recipes():
         recipe = each.recipe
         kinds = ["train", "merge", *(["resize"] if recipe.resize else []), "render", "release"]
         steps = [step(f"{recipe.dataset.name}/dataset", "dataset"), *(step(f"{recipe.name}/{kind}", kind) for kind in kinds)]
         predicted = {"tensor_bytes": recipe.expect.tensor_bytes, "modules": 350, "train_steps": recipe.training.steps}
-        said.append(
+        recipes_.append(
             {"name": recipe.name, "steps": steps, "predicted": predicted | {"epochs": 10, "images": 105, "disk_bytes": 1}}
         )
     subjects = dict.fromkeys(each.recipe.subject for each in recipes())
     grids = [step(f"{subject}/grid", "render") for subject in subjects]
-    return {"recipes": said, "shared": [*grids, step("krnk_tyank/release", "release")]}
+    return {"recipes": recipes_, "shared": [*grids, step("krnk_tyank/release", "release")]}

@@ -24,8 +24,8 @@ def saved(folder: Path, step: int = 1) -> bool:
         if (folder / "depot").is_dir():
             states = [path for path in (folder / "depot" / "states").rglob("*") if path.suffix == ".json"]
             return any(json.loads(path.read_text("utf-8"))["step"] >= step for path in states)
-        found = [str(path) for path in (folder / "project" / "runs").glob("*/.partial/train-*/*-state")]
-        return any(int(digits) >= step for state in found for digits in re.findall(r"(\d+)-state$", state))
+        folders = [str(path) for path in (folder / "project" / "runs").glob("*/.partial/train-*/*-state")]
+        return any(int(digits) >= step for state in folders for digits in re.findall(r"(\d+)-state$", state))
     return False
 
 
@@ -47,12 +47,12 @@ class Nodes:
         env = {"KRNK_NODE": str(self.folder / name)}
         return {"env_vars": env, "object_store_memory": 100 << 20, "node_ip_address": LOOPBACK}
 
-    def _start(self, name: str, **said: Any) -> Any:
+    def _start(self, name: str, **resources: Any) -> Any:
         """Start a node; Ray gives one 30 s, which a busy machine may need more than once."""
         for _ in range(2):
             with contextlib.suppress(Exception):
-                return self.cluster.add_node(**said, **self._own(name))
-        return self.cluster.add_node(**said, **self._own(name))
+                return self.cluster.add_node(**resources, **self._own(name))
+        return self.cluster.add_node(**resources, **self._own(name))
 
     def add(self, name: str, cpus: int = 2) -> None:
         self.nodes.append(self._start(name, num_cpus=cpus, num_gpus=1))

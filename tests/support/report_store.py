@@ -51,16 +51,16 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        said = dict(attrs)
+        values = dict(attrs)
         if tag == "img":
-            self.images.append(said)
+            self.images.append(values)
         self.urls += [value for key, value in attrs if key in ("src", "data-full", "poster", "action") and value]
-        if tag in ("link", "script") and said.get("href"):
-            self.urls.append(str(said["href"]))
+        if tag in ("link", "script") and values.get("href"):
+            self.urls.append(str(values["href"]))
         if tag == "a":
-            self.anchors.append(str(said.get("href")))
-        if said.get("id"):
-            self.ids.append(str(said["id"]))
+            self.anchors.append(str(values.get("href")))
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)

@@ -145,19 +145,19 @@ def read(path: Path) -> dict[str, Floats]:
 
 def modules(path: Path) -> dict[str, dict[str, Floats]]:
     """Return all tensors by module (kohya's name) and part."""
-    found = adapter(read_header(path))
-    with Body(found.header) as body:
-        return {module.kohya: dtypes.load_module(body, module) for module in found.modules}
+    whole = adapter(read_header(path))
+    with Body(whole.header) as body:
+        return {module.kohya: dtypes.load_module(body, module) for module in whole.modules}
 
 
 def changes(path: Path) -> dict[str, Floats]:
     """Return what every module changes: its delta, by kohya's name."""
-    found = {}
+    by_module = {}
     for name, parts in modules(path).items():
         kind = kinds.recognize({part: value.shape for part, value in parts.items()})
         assert kind is not None
-        found[name] = deltas.delta(kind, parts)
-    return found
+        by_module[name] = deltas.delta(kind, parts)
+    return by_module
 
 
 def raw(path: Path) -> bytes:

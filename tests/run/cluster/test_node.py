@@ -153,9 +153,7 @@ def test_a_shared_folder_is_used_as_it_is(cats: harness.Project) -> None:
     assert cats.reasons("cat-lora")["cat/dataset"] == "cached"
 
 
-def test_a_training_that_ended_badly_goes_on_from_the_state_that_was_handed_over(
-    cats: harness.Project, depot: Storage, tmp_path: Path
-) -> None:
+def test_a_failed_training_resumes_from_its_uploaded_state(cats: harness.Project, depot: Storage, tmp_path: Path) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
     context, _ = planned(cats, "cat-lora")
     failed = {outcome.step.name: outcome for outcome in run_plan(context, Distant(depot))}["cat-lora/train"]
@@ -190,7 +188,7 @@ def test_a_node_sends_events_and_uploads_states_while_it_trains(cats: harness.Pr
     assert depot.state(step) == (0, {})
 
 
-def test_a_driver_that_stops_ends_the_step_and_its_state_comes_back(cats: harness.Project, depot: Storage) -> None:
+def test_a_driver_that_stops_gets_the_state_back(cats: harness.Project, depot: Storage) -> None:
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 400\n[training.options]\npause = 0.05\n")
     cats.run("cat-lora", only=("dataset",))
     context, plan = planned(cats, "cat-lora")

@@ -32,8 +32,8 @@ def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Any) -> harne
 
 
 def records(project: harness.Project) -> dict[str, dict[str, Any]]:
-    found = [json.loads(path.read_text("utf-8")) for path in (project.root / "runs").glob("*/*/record.json")]
-    return {record["name"]: record for record in found}
+    all_records = [json.loads(path.read_text("utf-8")) for path in (project.root / "runs").glob("*/*/record.json")]
+    return {record["name"]: record for record in all_records}
 
 
 def url(through: str, folder: Path) -> str:
@@ -65,7 +65,7 @@ def test_a_cluster_makes_what_this_machine_makes_key_by_key(
 
 
 @pytest.mark.parametrize("through", ["shared folder", "storage"])
-def test_a_training_whose_node_dies_goes_on_elsewhere_from_its_last_state(
+def test_a_training_of_a_dead_node_resumes_elsewhere_from_its_last_state(
     cats: harness.Project, cluster: Any, tmp_path: Path, through: str
 ) -> None:
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 40\n[training.options]\npause = 0.25\n")
@@ -82,7 +82,7 @@ def test_a_training_whose_node_dies_goes_on_elsewhere_from_its_last_state(
     assert records(cats)["cat-lora/train"]["resumed_from"] >= 10
 
 
-def test_stopping_keeps_the_state_and_the_same_command_goes_on(cats: harness.Project, tmp_path: Path) -> None:
+def test_stopping_keeps_the_state_and_the_same_command_resumes(cats: harness.Project, tmp_path: Path) -> None:
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 60\n[training.options]\npause = 0.2\n")
 
     def interrupt() -> None:

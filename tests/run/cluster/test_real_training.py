@@ -42,8 +42,8 @@ def cats(tmp_path: Path) -> harness.Project:
 
 
 def records(runs: Path) -> dict[str, dict[str, Any]]:
-    found = [json.loads(path.read_text("utf-8")) for path in runs.glob("*/*/record.json")]
-    return {record["name"]: record for record in found}
+    all_records = [json.loads(path.read_text("utf-8")) for path in runs.glob("*/*/record.json")]
+    return {record["name"]: record for record in all_records}
 
 
 def test_a_killed_node_changes_nothing_in_what_comes_out(

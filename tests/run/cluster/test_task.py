@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.run.cluster.storage import Storage
 
 
-def test_a_state_of_this_machine_goes_on_there(cats: harness.Project, depot: Storage) -> None:
+def test_a_state_of_this_machine_is_uploaded_and_resumed(cats: harness.Project, depot: Storage) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
     cats.run("cat-lora")
     context, plan = planned(cats, "cat-lora")
@@ -64,7 +64,7 @@ def test_a_result_without_an_output_of_its_record_is_refused(cats: harness.Proje
         store_result(context, step, TaskResult(outcome, "there", files), depot)
 
 
-def test_a_part_holds_what_a_step_reads_and_no_more(cats: harness.Project) -> None:
+def test_a_sub_plan_holds_the_steps_that_a_step_reads(cats: harness.Project) -> None:
     for name in ("cat-a", "cat-b"):
         cats.recipe(name, name[-1])
     _, plan = planned(cats)
