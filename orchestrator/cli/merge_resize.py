@@ -66,8 +66,8 @@ def merge(
         from orchestrator.engines.sdscripts import lora_tools, lora_tools_run
 
         options = lora_tools_run.ToolOptions(save_precision or "fp16", tuple(option), overwrite=overwrite)
-        known = blocks.read_presets(presets) if presets else None
-        ingredients = [lora_tools.expand(each, unmapped, known) for each in _ingredients(inputs, block_weights)]
+        tables = blocks.read_presets(presets) if presets else None
+        ingredients = [lora_tools.expand(each, unmapped, tables) for each in _ingredients(inputs, block_weights)]
         with progress_bar("svd_merge_lora.py") as tick:
             print_report(lora_tools_run.merge(ingredients, Path(output), options, tick), json=json)
         return
@@ -76,8 +76,8 @@ def merge(
 
         if block_weights or compat or prune:
             raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
-        known = blocks.read_presets(presets) if presets else None
-        join = partial(combine.combine, [parse(text) for text in inputs], unmapped=unmapped, presets=known)
+        tables = blocks.read_presets(presets) if presets else None
+        join = partial(combine.combine, [parse(text) for text in inputs], unmapped=unmapped, presets=tables)
         _combine(join, Path(output), save_precision or "fp16", sv_ratio, overwrite=overwrite, json=json)
         return
     if not block_weights:
@@ -138,7 +138,7 @@ def _ingredients(inputs: list[str], block_weights: str) -> list[Ingredient]:
 def _combine(
     join: Callable[..., Any], output: Path, precision: str, sv_ratio: float | None, *, overwrite: bool, json: bool
 ) -> None:
-    """Write the sum of ``join``, resized by a ratio if there is one."""
+    """Write the sum of ``join``, resized by ``sv_ratio`` if set."""
     if sv_ratio is None:
         print_report(join(output, save_precision=precision, overwrite=overwrite), json=json)
         return
@@ -157,7 +157,7 @@ def resize(
     source: In,
     output: Out,
     *,
-    sv_ratio: Annotated[float | None, typer.Option(help="Keep singular values above the largest one divided by this.")] = None,
+    sv_ratio: Annotated[float | None, typer.Option(help="Keep singular values above the largest divided by this.")] = None,
     sv_fro: Annotated[float | None, typer.Option(help="Keep this fraction of every layer's Frobenius norm.")] = None,
     sv_cumulative: Annotated[float | None, typer.Option(help="Keep this fraction of the sum of singular values.")] = None,
     size_mb: Annotated[float | None, typer.Option(help="Choose the sv_ratio for tensors of at most this many MiB.")] = None,

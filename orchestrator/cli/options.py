@@ -69,7 +69,7 @@ def executor_problems(executor: str, gpus: str, address: str, storage: str) -> l
     if executor not in ("local", "inline", "ray"):
         problems.append(Problem(f"--executor {executor}", "no such executor", "local, inline or ray"))
     if storage and "://" not in storage:
-        problems.append(Problem(f"--storage {storage}", "is not a URL", "name one as s3://bucket/krnk or sftp://HOST/FOLDER"))
+        problems.append(Problem(f"--storage {storage}", "is not a URL", "for example s3://bucket/krnk or sftp://HOST/FOLDER"))
     if executor != "ray":
         options = [f"--address {address}"] * bool(address) + [f"--storage {storage}"] * bool(storage)
         problems += [Problem(option, "is for a Ray cluster", "--executor ray") for option in options]

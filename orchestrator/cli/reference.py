@@ -117,7 +117,7 @@ def recipes() -> str:
 
 
 def _takes(field: dict[str, Any]) -> str:
-    """Return what a field takes, in words, from its schema."""
+    """Return the type of a field in words, from its schema."""
     if "$ref" in field:
         return f"table {field['$ref'].rpartition('/')[2]}"
     if "enum" in field:

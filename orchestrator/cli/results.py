@@ -203,18 +203,20 @@ def prune(
     from orchestrator.run import prune as prune_
 
     space = project.workspace()
-    found, strangers = prune_.stale(space)
+    stale, foreign = prune_.stale(space)
     if yes:
-        prune_.remove(space, found)
-    total = sum(one.bytes for one in found)
+        prune_.remove(space, stale)
+    total = sum(folder.bytes for folder in stale)
     if json:
-        folders = [{"folder": str(one.folder), "bytes": one.bytes, "at": one.at, "seconds": one.seconds} for one in found]
-        print_json({"folders": folders, "bytes": total, "removed": yes, "left_alone": strangers})
+        keys = ("bytes", "at", "seconds")
+        folders = [{"folder": str(each.folder), **{key: getattr(each, key) for key in keys}} for each in stale]
+        print_json({"folders": folders, "bytes": total, "removed": yes, "left_alone": foreign})
         return
-    for one in found:
-        took = f"took {duration(one.seconds)}" if one.seconds else "never ended"
-        say(f"{one.bytes / 1e6:10,.1f} MB  {format_time(one.at)}  {took:18}  {one.folder}")
-    if strangers:
-        say(f"left alone, for no recipe here has these names: {', '.join(strangers)}", file=sys.stderr)
-    what = f"{len(found)} folders, {total / 1e6:,.1f} MB"
-    say(f"removed {what}" if yes else f"{what} that no recipe asks for" + ("; prune --yes  removes them" if found else ""))
+    for each in stale:
+        took = f"took {duration(each.seconds)}" if each.seconds else "unfinished"
+        say(f"{each.bytes / 1e6:10,.1f} MB  {format_time(each.at)}  {took:18}  {each.folder}")
+    if foreign:
+        say(f"kept, because no recipe here has these names: {', '.join(foreign)}", file=sys.stderr)
+    what = f"{len(stale)} folders, {total / 1e6:,.1f} MB"
+    hint = "; prune --yes  removes them" if stale else ""
+    say(f"removed {what}" if yes else f"{what} without a current recipe{hint}")

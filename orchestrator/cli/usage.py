@@ -75,7 +75,7 @@ def help_alone(context: typer.Context) -> None:
 
 
 def usage_error(error: Exception) -> str:
-    """Return the message for a wrong command line: what is wrong, the near miss, and the command that prints the help."""
+    """Return the message for a wrong command line: problem, near miss, and the command for help."""
     message = str(error)
     names = getattr(getattr(error, "param", None), "opts", None) or [""]
     message = f"{names[0]}: {message}" if names[0] and names[0] not in message else message

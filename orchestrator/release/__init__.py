@@ -1,1 +1,1 @@
-"""Finished weights and pictures become what people download: bundles, cards, grids, checksums."""
+"""Releases of finished weights and images: bundles, cards, grids, checksums."""

@@ -18,9 +18,9 @@ def differences(first: Path, second: Path) -> list[Check]:
 
     Causes come before effects. Different weights are UNKNOWN, not FAIL, because a training is not reproducible to the bit.
     """
-    with opened(first) as one, opened(second) as two:
-        mine, other = manifest_of(one), manifest_of(two)
-        sums = (read_sums(one), read_sums(two))
+    with opened(first) as left_folder, opened(second) as right_folder:
+        mine, other = manifest_of(left_folder), manifest_of(right_folder)
+        sums = (read_sums(left_folder), read_sums(right_folder))
     checks: list[Check] = []
     names = (
         [str(mine.get("name"))]
@@ -30,7 +30,7 @@ def differences(first: Path, second: Path) -> list[Check]:
     for name in names:
         left, right = member_of(mine, name), member_of(other, name)
         if not left or not right:
-            checks.append(Check(f"{name}", CheckStatus.FAIL, "is in one of the two only"))
+            checks.append(Check(f"{name}", CheckStatus.FAIL, "is in only one of the builds"))
             continue
         for part in ("recipe", "lock"):
             unlike = sorted(_unlike(left.get(part, {}), right.get(part, {})))

@@ -49,7 +49,7 @@ class Axis:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Variant:
+class RecipeVariant:
     """A recipe with one value of every axis. Folder and size (bytes) are set after rendering."""
 
     values: tuple[str, ...]
@@ -58,7 +58,7 @@ class Variant:
     size: int = 0
 
 
-def vary(recipe: Recipe, axes: Sequence[Axis]) -> list[Variant]:
+def vary(recipe: Recipe, axes: Sequence[Axis]) -> list[RecipeVariant]:
     """Return the variants of all combinations of values, in the order of the axes.
 
     Raises:
@@ -71,13 +71,13 @@ def vary(recipe: Recipe, axes: Sequence[Axis]) -> list[Variant]:
         )
     if not recipe.render.prompts:
         problems.append(Problem(f"{recipe.name}: render.prompts", "is empty", "a variant is shown by its images"))
-    variants: list[Variant] = []
+    variants: list[RecipeVariant] = []
     for values in itertools.product(*(axis.values for axis in axes)):
         table = recipe.model_dump(mode="json")
         try:
             for axis, value in zip(axes, values, strict=True):
                 _set(table, axis.name, value)
-            variants.append(Variant(values, Recipe.model_validate_json(json.dumps(table))))
+            variants.append(RecipeVariant(values, Recipe.model_validate_json(json.dumps(table))))
         except ValidationError as error:
             problems += [Problem(f"{'.'.join(map(str, each['loc']))}", each["msg"]) for each in error.errors()]
         except ValueError as error:
@@ -160,7 +160,7 @@ def label(axes: Sequence[Axis], values: Sequence[str]) -> str:
     )
 
 
-def _render(space: Workspace, variant: Variant, observe: Callable[[Plan], RunObserver], gpus: str) -> Variant:
+def _render(space: Workspace, variant: RecipeVariant, observe: Callable[[Plan], RunObserver], gpus: str) -> RecipeVariant:
     """Run the steps of a variant up to its images. Steps that variants share run once."""
     whole = make_plan([variant.recipe], space.inputs)
     plan = Plan(tuple(step for step in whole.steps if step.kind is not StepKind.RELEASE), whole.recipes)
@@ -185,7 +185,7 @@ def _check(outcomes: list[Outcome]) -> None:
         raise StepFailed([outcome.problem or Problem(outcome.step.name, str(outcome.status)) for outcome in failed])
 
 
-def _by_prompt(recipe: Recipe, axis: Axis, rendered: Sequence[Variant], folder: Path, stem: str) -> list[Path]:
+def _by_prompt(recipe: Recipe, axis: Axis, rendered: Sequence[RecipeVariant], folder: Path, stem: str) -> list[Path]:
     rows = [
         grid.GridRow(
             f"{label([axis], variant.values)} ({variant.size / 2**20:.1f}\N{NO-BREAK SPACE}MiB)",
@@ -199,7 +199,7 @@ def _by_prompt(recipe: Recipe, axis: Axis, rendered: Sequence[Variant], folder: 
     return files[:1]
 
 
-def _crossed(recipe: Recipe, axes: Sequence[Axis], rendered: Sequence[Variant], folder: Path, stem: str) -> list[Path]:
+def _crossed(recipe: Recipe, axes: Sequence[Axis], rendered: Sequence[RecipeVariant], folder: Path, stem: str) -> list[Path]:
     down, across = axes
     files: list[Path] = []
     for column in _columns(recipe):

@@ -1,3 +1,5 @@
+"""The grid program: labels, parameters, requests."""
+
 from __future__ import annotations
 
 import json
@@ -6,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image, PngImagePlugin
 
+import made_runs
 from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.release import grid
-from orchestrator.release.text_layout import layout
+from orchestrator.release.a1111 import parameters_by_prompt
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +33,7 @@ def folders(tmp_path: Path) -> dict[str, Path]:
 def request(tmp_path: Path, folders: dict[str, Path], **more: object) -> Path:
     rows = [{"label": name, "folder": str(folder)} for name, folder in folders.items()]
     columns = [{"name": name, "label": f"from {name}", "prompt": f"krnk, from {name}"} for name in NAMES]
-    asked = {
+    table = {
         "output": str(tmp_path / "out"),
         "name": "krnk",
         "rows": rows,
@@ -40,11 +43,11 @@ def request(tmp_path: Path, folders: dict[str, Path], **more: object) -> Path:
         **more,
     }
     path = tmp_path / "request.json"
-    path.write_text(json.dumps(asked), "utf-8")
+    path.write_text(json.dumps(table), "utf-8")
     return path
 
 
-def test_pictures_that_do_not_say_how_they_were_made_are_told_by_the_request(tmp_path: Path, folders: dict[str, Path]) -> None:
+def test_images_without_parameters_take_those_of_the_request(tmp_path: Path, folders: dict[str, Path]) -> None:
     own = PngImagePlugin.PngInfo()
     own.add_text("parameters", "of its own")
     Image.new("RGB", (64, 64)).save(folders["locon"] / "side.png", pnginfo=own)
@@ -54,13 +57,13 @@ def test_pictures_that_do_not_say_how_they_were_made_are_told_by_the_request(tmp
     ]
     assert grid.main([str(request(tmp_path, folders, rows=rows))]) == 0
     with Image.open(tmp_path / "out" / "krnk_grid.png") as picture:
-        said = json.loads(picture.info["Pictures"])
+        parameters = json.loads(picture.info["Pictures"])
         assert picture.info["parameters"] == "lora3x3 front"
-    assert said["locon / from side"] == "of its own"
-    assert said["locon / from behind"] == "locon behind"
+    assert parameters["locon / from side"] == "of its own"
+    assert parameters["locon / from behind"] == "locon behind"
 
 
-def test_every_picture_stands_in_its_row_and_column(tmp_path: Path, folders: dict[str, Path]) -> None:
+def test_every_image_is_in_its_row_and_column(tmp_path: Path, folders: dict[str, Path]) -> None:
     assert grid.main([str(request(tmp_path, folders))]) == 0
     with Image.open(tmp_path / "out" / "krnk_grid.png") as picture:
         colours = picture.convert("RGB").getcolors(1 << 20) or []
@@ -74,16 +77,16 @@ def test_every_picture_stands_in_its_row_and_column(tmp_path: Path, folders: dic
         assert rightmost > picture.width - 20
 
 
-def test_the_same_pictures_give_the_same_bytes(tmp_path: Path, folders: dict[str, Path]) -> None:
+def test_the_same_images_give_the_same_bytes(tmp_path: Path, folders: dict[str, Path]) -> None:
     path = request(tmp_path, folders)
-    seen = []
+    results = []
     for _ in range(2):
         assert grid.main([str(path)]) == 0
-        seen.append([(tmp_path / "out" / f"krnk_grid.{kind}").read_bytes() for kind in ("png", "webp")])
-    assert seen[0] == seen[1]
+        results.append([(tmp_path / "out" / f"krnk_grid.{kind}").read_bytes() for kind in ("png", "webp")])
+    assert results[0] == results[1]
 
 
-def test_the_png_says_what_it_shows(tmp_path: Path, folders: dict[str, Path]) -> None:
+def test_the_png_holds_labels_and_parameters(tmp_path: Path, folders: dict[str, Path]) -> None:
     for folder in folders.values():
         grid.save(Image.new("RGB", (64, 64)), folder / "side.png", {"parameters": "krnk, from side\nSteps: 28"})
     assert grid.main([str(request(tmp_path, folders))]) == 0
@@ -92,36 +95,21 @@ def test_the_png_says_what_it_shows(tmp_path: Path, folders: dict[str, Path]) ->
         assert json.loads(picture.info["Pictures"])["locon / from side"].endswith("Steps: 28")
 
 
-def test_every_missing_picture_is_named_at_once(
+def test_every_missing_image_is_named_at_once(
     tmp_path: Path, folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folders["locon"] / "side.png").unlink()
     (folders["lora3x3"] / "front.png").write_bytes(b"no picture")
     assert grid.main([str(request(tmp_path, folders))]) == 1
-    said = capsys.readouterr().err
-    assert "locon/side.png" in said
-    assert "lora3x3/front.png" in said
+    err = capsys.readouterr().err
+    assert "locon/side.png" in err
+    assert "lora3x3/front.png" in err
     assert not (tmp_path / "out" / "krnk_grid.png").exists()
 
 
 @pytest.mark.parametrize("broken", [{"rows": []}, {"columns": []}, {"name": ""}])
-def test_a_request_without_content_is_refused(tmp_path: Path, folders: dict[str, Path], broken: dict[str, object]) -> None:
+def test_a_request_without_content_is_an_error(tmp_path: Path, folders: dict[str, Path], broken: dict[str, object]) -> None:
     assert grid.main([str(request(tmp_path, folders, **broken))]) == 2
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["from front, looking at viewer and waving with open mouth", "a_name_without_any_space_" * 3, "横から見た黒猫耳の顔" * 4],
-)
-def test_labels_keep_to_their_width(text: str) -> None:
-    found = layout(text, 128, 16)
-    assert 1 <= len(found.lines) <= 3
-    assert found.width <= 128
-    assert found.lines[0][:4] == text[:4]
-
-
-def test_a_label_without_letters_takes_no_room() -> None:
-    assert layout("", 128, 16).lines == ()
 
 
 def test_transparency_becomes_white(tmp_path: Path) -> None:
@@ -138,7 +126,7 @@ def test_a_grid_too_wide_for_webp_is_scaled(tmp_path: Path) -> None:
         assert picture.width == grid.WEBP_SIDE
 
 
-def test_draw_says_what_is_wrong_with_a_picture(tmp_path: Path) -> None:
+def test_a_missing_image_names_the_render_step(tmp_path: Path) -> None:
     with pytest.raises(StepFailed, match="render step"):
         grid.draw(["x"], [grid.GridColumn("front", "front")], [[(tmp_path / "front.png", "")]])
 
@@ -151,12 +139,20 @@ def test_rows_and_columns_are_read_from_the_command_line(folders: dict[str, Path
 
 
 @pytest.mark.parametrize("rows", [[], ["x=/nowhere"]])
-def test_rows_without_pictures_are_refused(rows: list[str]) -> None:
+def test_rows_without_images_are_an_error(rows: list[str]) -> None:
     with pytest.raises(RecipeError):
         grid.parse(rows)
 
 
-def test_a_label_is_not_broken_at_a_no_break_space() -> None:
-    whole = layout("sv_ratio 16 (1.1\N{NO-BREAK SPACE}MiB)", 110, 15)
-    assert whole.lines == ("sv_ratio 16", "(1.1\N{NO-BREAK SPACE}MiB)")
-    assert layout("", 100, 15).lines == ()
+def test_a_row_with_a_recipe_takes_the_parameters_of_its_prompts(tmp_path: Path, folders: dict[str, Path]) -> None:
+    recipe = next(each.recipe for each in made_runs.recipes() if each.recipe.algorithm == "locon")
+    columns = recipe.columns()[:2]
+    for column in columns:
+        Image.new("RGB", (64, 64)).save(folders["locon"] / f"{column['name']}.png")
+    rows = [{"label": "locon", "folder": str(folders["locon"]), "recipe": recipe.model_dump(mode="json")}]
+    assert grid.main([str(request(tmp_path, folders, rows=rows, columns=columns))]) == 0
+    with Image.open(tmp_path / "out" / "krnk_grid.png") as picture:
+        parameters = json.loads(picture.info["Pictures"])
+    expected = parameters_by_prompt(recipe)
+    assert parameters == {f"locon / {column['label']}": expected[column["name"]] for column in columns}
+    assert f"<lora:{recipe.name}:" in picture.info["parameters"]
