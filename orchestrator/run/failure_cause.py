@@ -1,6 +1,6 @@
-"""Why a program failed: signatures in its output -> cause and fix. The first that fits names the cause.
+"""Causes of a program's failure, with fixes, by signatures in its output.
 
-The signatures stand in ``failure_cause.toml``, in order: what is said nearer to the cause stands first.
+``failure_cause.toml`` lists the signatures. The first match names the cause, so more specific ones stand first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TAIL_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What went wrong in a word (``name``), in a sentence, and what mends it."""
+    """A cause of failure: its name, a sentence, and the fix."""
 
     name: str
     what: str
@@ -32,20 +32,20 @@ class Cause:
 
 @functools.cache
 def signatures() -> tuple[tuple[re.Pattern[str], Cause], ...]:
-    """Return what is known: (pattern, cause), in the order of ``failure_cause.toml``."""
+    """Return patterns and causes, in the order of ``failure_cause.toml``."""
     table = tomllib.loads(Path(__file__).with_name("failure_cause.toml").read_text("utf-8"))
     return tuple(
-        (re.compile(text, re.IGNORECASE | re.MULTILINE), Cause(one["name"], one["what"], one["fix"]))
-        for one in table["cause"]
-        for text in one["texts"]
+        (re.compile(text, re.IGNORECASE | re.MULTILINE), Cause(entry["name"], entry["what"], entry["fix"]))
+        for entry in table["cause"]
+        for text in entry["texts"]
     )
 
 
 _SIGNALS: Final = {
     signal.SIGKILL: Cause(
         "killed by the kernel",
-        "was killed (signal 9); if nobody did it by hand, the kernel did, because the computer's memory was full",
-        "dmesg | grep -i 'killed process'  tells; close other programs, lower dataset.batch_size and "
+        "was killed (signal 9); unless it was killed by hand, the kernel did it because the computer's memory was full",
+        "dmesg | grep -i 'killed process'  shows it; close other programs, lower dataset.batch_size and "
         "training.data_loader_workers, or add swap; the same command resumes",
     ),
     signal.SIGBUS: Cause(
@@ -69,7 +69,7 @@ _SIGNALS: Final = {
 
 
 def find(text: str, code: int | None = None) -> Cause | None:
-    """Return the cause that an output shows, or that the exit code does, or None.
+    """Return the cause that the output or the exit code shows, or None.
 
     Args:
         text: the program's output (its end is enough), or the last lines of it.
@@ -79,19 +79,18 @@ def find(text: str, code: int | None = None) -> Cause | None:
     joined = re.sub(r"[^\S\n]+", " ", lines)
     flowing = re.sub(r"\s+", " ", lines)  # rich wraps one message over several lines
     for pattern, cause in signatures():
-        found = pattern.search(joined) or pattern.search(flowing)
-        if found is not None:
-            word = found.groupdict().get("word") or "a file"
+        match = pattern.search(joined) or pattern.search(flowing)
+        if match is not None:
+            word = match.groupdict().get("word") or "a file"
             return Cause(cause.name, cause.what.format(word=word.strip()[:200]), cause.fix)
     if code is not None:
         number = -code if code < 0 else code - 128  # a shell reports 128 + signal
-        known = {int(number_): cause for number_, cause in _SIGNALS.items()}
-        return known.get(number)
+        return next((cause for known, cause in _SIGNALS.items() if known == number), None)
     return None
 
 
 def of_log(log: Path, code: int | None = None) -> Cause | None:
-    """Return the cause that the last attempt's part of a log file shows (at most its last 256 KiB)."""
+    """Return the cause that the last attempt's part of a log shows (at most its last 256 KiB)."""
     at = log_at(last_attempt(log.parent))
     try:
         with log.open("rb") as file:
@@ -112,7 +111,7 @@ def format_failure(code: int | None, cause: Cause | None, last: Sequence[str]) -
 
 
 def hint(cause: Cause | None, recipe: str, log: Path) -> str:
-    """Return what to do next: the fix, where the whole output is, and how to get the command to repeat by hand."""
+    """Return the next actions: the fix, the log, and the command to repeat by hand."""
     lines = [] if cause is None else [cause.fix.replace("RECIPE", recipe)]
     lines.append(f"log: {log}")
     lines.append(f"by hand: {by_hand(log.parent)}")

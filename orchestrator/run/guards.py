@@ -1,4 +1,4 @@
-"""What watches a run beside its own output (disk, pace, heat), and looks at what it left (zero deltas, empty pictures)."""
+"""Guards of a run: disk, throughput and GPU while it runs, zero deltas and plain images after it."""
 
 from __future__ import annotations
 
@@ -26,47 +26,53 @@ FULL = 64 * 1024  # bytes: a block or two of a file system
 PACE_FRAMES = 10
 HEAT_EVERY_SECONDS = 30.0
 COOLER = 5  # degrees Celsius
-NOTHING_LEARNED = "factors that begin at zero are zero still: nothing was learned"
-# The factor of each family that training begins at zero: while all of them are zero, so is the delta.
+NOTHING_LEARNED = "factors that begin at zero are still zero: nothing was learned"
+# The factor of each family that starts at zero: the delta is zero as long as all of them are.
 _BEGIN_AT_ZERO = ("lora_up.weight", "hada_w2_a", "lokr_w2", "lokr_w2_a", "diff", "oft_blocks", "b2.weight")
 
 
 def low_disk(folder: Path, guards: Guards, save: int = 0) -> str:
-    """Return why a run that writes to ``folder`` should wait, or "". ``save``: the bytes that it writes next."""
+    """Return why a run should wait before it writes to ``folder``, or "".
+
+    Args:
+        folder: the folder to write to.
+        guards: the recipe's limits.
+        save: bytes of the next save.
+    """
     free = shutil.disk_usage(folder).free
     if free >= guards.min_free_mb * MB + save:
         return ""
-    wanted = f"{guards.min_free_mb} MB (guards.min_free_mb)" + (f" and {save / MB:.0f} MB for its next save" if save else "")
-    return f"{free / MB:.0f} MB free on the disk of {folder}; waits for {wanted}"
+    needed = f"{guards.min_free_mb} MB (guards.min_free_mb)" + (f" and {save / MB:.0f} MB for its next save" if save else "")
+    return f"{free / MB:.0f} MB free on the disk of {folder}; waits for {needed}"
 
 
 def next_save(training: Training, tensor_bytes: int, done: int) -> int:
-    """Return the most bytes that a training writes when it next saves: its file, and a state if one is still to come."""
+    """Return the most bytes of a training's next save: its file, and a state unless the last one is saved."""
     every = training.state_every_n_steps
     return tensor_bytes * (1 + (STATE_FACTOR if every and done // every < training.steps // every else 0))
 
 
 def no_space(folder: Path) -> str:
-    """Return that the disk of ``folder`` is full, which what failed there may have been unable to write down, or ""."""
+    """Return a message if the disk of ``folder`` is full, or "". A program may have been unable to log that."""
     return f"No space left on the disk of {folder}" if shutil.disk_usage(folder).free < FULL else ""
 
 
 class ThroughputGuard:
-    """Notices steps that have become much slower than they were. One long gap is none: a save, samples, a short pause."""
+    """Detects that steps have become much slower. A single long gap (a save, samples, a pause) does not count."""
 
     def __init__(self, guards: Guards, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        """Tell ``say`` once for every time the pace collapses."""
+        """Call ``say`` once for each collapse of the pace."""
         self._factor, self._say, self._clock = guards.slow_factor, say, clock
         self._frames: deque[tuple[float, int]] = deque(maxlen=PACE_FRAMES)
         self._best, self._slow, self._stops = 0.0, False, guards.slow == "stop"
 
     @property
     def fault(self) -> str:
-        """Why the run is to be ended: its pace has collapsed, and the recipe says stop."""
+        """The fault that ends the run, if the pace has collapsed and the recipe stops then, or ""."""
         return "the pace has collapsed (guards.slow)" if self._slow and self._stops else ""
 
     def step(self, done: int) -> None:
-        """Note that ``done`` steps have been done now: at this moment, and not at some time before."""
+        """Note that ``done`` steps are done at this moment."""
         if self._frames and done <= self._frames[-1][1]:
             return
         self._frames.append((self._clock(), done))
@@ -84,15 +90,15 @@ class ThroughputGuard:
         self._slow = slow
 
     def interrupted(self) -> None:
-        """Measure anew from the next step on: the run was paused, or goes on."""
+        """Measure anew from the next step on, because the run was paused or continues."""
         self._frames.clear()
 
 
 class GpuGuard:
-    """Notices a hot or full GPU; asks nvidia-smi now and then, and no more once there is none."""
+    """Detects a hot or full GPU by nvidia-smi, which it stops to call once that fails."""
 
     def __init__(self, guards: Guards, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        """Tell ``say`` when a GPU gets hotter, and once when it gets fuller, than the recipe allows."""
+        """Call ``say`` when a GPU becomes hotter than the recipe allows, and once when it becomes fuller."""
         self._limit, self._say, self._clock = guards.max_gpu_celsius, say, clock
         self._next, self._hot = 0.0, False
         self._rule = guards.hot
@@ -100,17 +106,17 @@ class GpuGuard:
 
     @property
     def fault(self) -> str:
-        """Why the run is to be ended: a GPU is full, and the recipe says stop."""
+        """The fault that ends the run, if a GPU is full and the recipe stops then, or ""."""
         return f"{self._full} (guards.full)" if self._full and self._stops else ""
 
     def pause_reason(self) -> str:
-        """Ask, if it is time to; return why the run should wait, or ""."""
-        self._ask()
+        """Return why the run should wait, or "". Query the GPU if the last time was long enough ago."""
+        self._query()
         if not self._hot or self._rule == "warn":
             return ""
         return f"the GPU is hotter than {self._limit} °C (guards.max_gpu_celsius); waits until it is {COOLER} °C below"
 
-    def _ask(self) -> None:
+    def _query(self) -> None:
         if self._clock() < self._next:
             return
         self._next = self._clock() + HEAT_EVERY_SECONDS
@@ -118,12 +124,10 @@ class GpuGuard:
         if readings is None:
             self._next = float("inf")
             return
-        used, total = max((reading[1:3] for reading in readings), key=lambda one: one[0] / max(1, one[1]), default=(0, 1))
+        used, total = max((reading[1:3] for reading in readings), key=lambda pair: pair[0] / max(1, pair[1]), default=(0, 1))
         if used > self._most * total and not self._full:
             self._full = f"{used} of {total} MB of the GPU's memory are in use"
-            self._say(
-                f"{self._full} (guards.max_gpu_memory = {self._most:g}); what does not fit may go to RAM, many times slower"
-            )
+            self._say(f"{self._full} (guards.max_gpu_memory = {self._most:g}); the rest may go to RAM, many times slower")
         hottest = max((reading[0] for reading in readings), default=0)
         if hottest > self._limit and not self._hot:
             memory = ", ".join(f"{reading[1]} of {reading[2]} MB" for reading in readings)
@@ -132,7 +136,7 @@ class GpuGuard:
 
 
 def zero_delta(file: Path) -> str:
-    """Return why a trained file holds no change at all, or "". Reads only the factors that training begins at zero."""
+    """Return why a trained file holds no change at all, or "". Read only the factors that start at zero."""
     try:
         header = read_header(file)
         factors = [name for name in header.entries if name.endswith(_BEGIN_AT_ZERO)]
@@ -145,11 +149,11 @@ def zero_delta(file: Path) -> str:
 
 
 def constant_images(files: Iterable[Path]) -> list[str]:
-    """Return the names of the pictures that have one colour all over."""
-    found: list[str] = []
+    """Return the names of the images of a single colour."""
+    names: list[str] = []
     for file in files:
-        with Image.open(file) as picture:
-            extrema = picture.convert("RGB").getextrema()
+        with Image.open(file) as image:
+            extrema = image.convert("RGB").getextrema()
         if all(isinstance(band, tuple) and band[0] == band[1] for band in extrema):
-            found.append(file.name)
-    return found
+            names.append(file.name)
+    return names

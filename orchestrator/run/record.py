@@ -1,4 +1,4 @@
-"""Records: what is known of a finished step, and why an unfinished one has to run."""
+"""Records of finished steps, and the reasons for which steps run."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Why(StrEnum):
-    """Why a step has to run."""
+    """Kinds of reasons."""
 
     NEW = "new"
     AGAIN = "starts again"
     RESUME = "resume"
     ADOPT = "still running"
-    ENDED = "ended while nobody watched"
+    ENDED = "finished while no orchestrator was running"
     INPUT_CHANGED = "input changed"
     OUTPUT_DAMAGED = "output damaged"
     FORCED = "forced"
@@ -34,12 +34,12 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a step runs, with what says it: a step's name, a file, how the last attempt ended."""
+    """Reason for which a step runs. The detail is a step, a file, or the end of the last attempt."""
 
     why: Why
     detail: str = ""
     done: int = 0
-    """Of a training that is resumed: the step of the state that it goes on from."""
+    """Step of the state that a training resumes from."""
 
     def __str__(self) -> str:
         if self.why is Why.RESUME:
@@ -49,7 +49,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of a finished step."""
+    """One finished step: its key, inputs, outputs, command and circumstances."""
 
     schema: int
     key: str
@@ -69,12 +69,12 @@ class Record:
     host: dict[str, Any]
     lane: str = ""
     slot: str = ""
-    """The place in the lane, as "gpu 0"; on a cluster with the node's name before it."""
+    """Name of the slot, as "gpu 0", on a cluster with the node's name before it."""
     waited: float = 0.0
-    """Seconds between the time the step could have run and its start."""
+    """Seconds between readiness and start."""
 
     def digest(self) -> str:
-        """Return one digest of all outputs: what a step behind this one remembers."""
+        """Return one digest of all outputs, which the records of dependent steps hold."""
         return hashlib.sha256(canonical_json({name: out["sha256"] for name, out in self.outputs.items()})).hexdigest()
 
 
@@ -85,43 +85,44 @@ _LATEST = 1e12  # seconds since 1970: the year 33658
 
 
 def load(path: Path) -> Record | None:
-    """Return the record in a file; None where there is none, or where it is not what ``write`` has written.
+    """Return the record in a file, or None without a valid one.
 
-    Whoever holds the folder can write anything there: names of outputs that leave it are no record.
+    Records are untrusted: a record with an output outside its folder is invalid.
     """
     try:
         record = Record(**json.loads(path.read_text("utf-8")))
-        return record if _sound(record) else None
+        return record if _is_valid(record) else None
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
-def _sound(record: Record) -> bool:
-    """Return whether every field is of its type."""
+def _is_valid(record: Record) -> bool:
+    """Return whether every field has its type and every output lies in the folder."""
     plain = all(isinstance(getattr(record, name), str) for name in _TEXTS)
     plain = plain and all(isinstance(getattr(record, name), dict) for name in _TABLES)
-    plain = plain and all(_number(getattr(record, name)) for name in _NUMBERS)
+    plain = plain and all(_is_number(getattr(record, name)) for name in _NUMBERS)
     counts: tuple[object, ...] = (record.schema, record.attempts, record.resumed_from)
     argv: object = record.argv
     if not plain or not isinstance(argv, list) or not all(isinstance(count, int | None) for count in counts):
         return False
-    if not all(isinstance(text, str) for said in (record.sources, record.inputs) for text in said.values()):
+    digests = (*record.sources.values(), *record.inputs.values())
+    if not all(isinstance(digest, str) for digest in digests):
         return False
-    return all(_output(name, out) for name, out in record.outputs.items())
+    return all(_is_output(name, out) for name, out in record.outputs.items())
 
 
-def _number(value: object) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and abs(value) < _LATEST
 
 
-def _output(name: str, out: object) -> bool:
+def _is_output(name: str, out: object) -> bool:
     parts = PurePosixPath(name).parts
     inside = bool(parts) and ".." not in parts and not name.startswith("/") and "\0" not in name
     return inside and isinstance(out, dict) and isinstance(out.get("sha256"), str) and isinstance(out.get("bytes"), int)
 
 
 def host() -> dict[str, Any]:
-    """Return what a record says of the machine."""
+    """Return the description of this machine for a record."""
     name, driver = gpu.name_and_driver()
-    said = {"node": platform.node(), "system": platform.platform(), "python": sys.version.split()[0]}
-    return {**said, "cpus": os.cpu_count() or 1, "gpu": name, "driver": driver}
+    system = {"node": platform.node(), "system": platform.platform(), "python": sys.version.split()[0]}
+    return {**system, "cpus": os.cpu_count() or 1, "gpu": name, "driver": driver}

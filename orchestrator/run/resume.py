@@ -1,4 +1,4 @@
-"""What an attempt left behind: how it ended, what a rerun does with it, and what was begun with other settings."""
+"""Unfinished work: the end of its last attempt, the states to resume from, the work of other settings."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _TAIL_BYTES: Final = 1 << 18
 
 
 def how_ended(work: Path) -> str:
-    """Return how the last child in ``work`` ended, as "the attempt of 10:12 was killed by signal 9"; "" if none was begun."""
-    last = last_attempt(work)
-    at = last.get("at")
+    """Return the end of the last attempt, as "the attempt of 10:12 was killed by signal 9", or "" without one."""
+    attempt = last_attempt(work)
+    at = attempt.get("at")
     when = f"the attempt of {lock.format_time(at)}" if isinstance(at, int | float) else "an earlier attempt"
     code: object = None
     with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
@@ -39,15 +39,15 @@ def how_ended(work: Path) -> str:
     if isinstance(code, int):
         return f"{when} {'was killed by signal' if code < 0 else 'ended with exit code'} {abs(code)}"
     if (work / CHILD).exists():
-        return f"{when} was cut off: nobody saw its end"
-    return f"{when} has left no result" if last else ""
+        return f"{when} was interrupted, and its exit code is unknown"
+    return f"{when} has left no result" if attempt else ""
 
 
-def state(work: Path, engine: str = "") -> tuple[Path, int] | None:
-    """Return the newest complete state of a training in ``work`` and its step; of any engine, where none is named."""
+def newest_state(work: Path, engine: str = "") -> tuple[Path, int] | None:
+    """Return the newest complete state of a training in ``work`` and its step. Default: of any engine."""
     names = [engine] if engine else list(engines.ENGINES)
-    found = [one for name in names if (one := engines.get(name).checkpoint(work)) is not None]
-    return max(found, key=lambda one: one[1], default=None)
+    states = [state for name in names if (state := engines.get(name).checkpoint(work)) is not None]
+    return max(states, key=lambda state: state[1], default=None)
 
 
 def good_state(newest: Callable[[], tuple[Path, int] | None]) -> tuple[Path, int] | None:
@@ -65,24 +65,24 @@ def good_state(newest: Callable[[], tuple[Path, int] | None]) -> tuple[Path, int
 
 
 def reason(work: Path, kind: str, engine: str = "") -> Reason:
-    """Return why, and from where, a step that is not done runs, by what lies in its work folder."""
+    """Return why an unfinished step runs, and from which state, by its work folder."""
     ended = how_ended(work)
-    if kind == TRAIN and work.is_dir() and (complete := state(work, engine)) is not None:
-        return Reason(Why.RESUME, f"step {complete[1]}" + (f"; {ended}" if ended else ""), complete[1])
+    if kind == TRAIN and work.is_dir() and (state := newest_state(work, engine)) is not None:
+        return Reason(Why.RESUME, f"step {state[1]}" + (f"; {ended}" if ended else ""), state[1])
     if ended:
         return Reason(Why.AGAIN, ended + (" and left no complete state" if kind == TRAIN else ""))
     return Reason(Why.NEW, others(work))
 
 
 def others(work: Path) -> str:
-    """Return what is known of work on the same step with other settings, in a folder of another key; "" if there is none."""
+    """Describe work on the same step with other settings, in a folder of another key, or return "" without any."""
     kind = work.name.rpartition("-")[0]
-    found = [path for path in sorted(work.parent.glob(f"{kind}-*")) if path != work and not is_replaced(path)]
-    for path in found:
+    folders = [path for path in sorted(work.parent.glob(f"{kind}-*")) if path != work and not is_replaced(path)]
+    for path in folders:
         if child.alive(path):
-            who = lock.read(path / CHILD)
-            return f"with other settings it still runs, as {who or 'another process'}"
-    begun = [path.name for path in found if how_ended(path)]
+            holder = lock.read(path / CHILD)
+            return f"with other settings it still runs, as {holder or 'another process'}"
+    begun = [path.name for path in folders if how_ended(path)]
     return f"{begun[-1]} was begun with other settings, and stays" if begun else ""
 
 
@@ -110,7 +110,7 @@ def _next(work: Path, kind: str, *, running: bool) -> str:
         holder = lock.read(work.parent.parent / LOCK)
         return f"{holder} works on it" if holder is not None and holder.alive else "a run adopts it"
     if child.ended_well(work):
-        return "ended while nobody watched: a run judges what it left"
+        return f"{Why.ENDED}: a run checks its outputs"
     return str(reason(work, kind))
 
 

@@ -140,7 +140,7 @@ def _summary(plan: Plan, store: Store, outcomes: list[Outcome], seconds: float, 
             again = f"python -m orchestrator run {recipes} --only {outcome.step.name}"
             print(f"    again: {again} (with the same --profile and --engine)", file=sys.stderr)
     if counts[Status.STOPPED]:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; the same command resumes", file=sys.stderr)
         for step in (outcome.step for outcome in outcomes if outcome.status is Status.STOPPED):
             if (work := store.work(step)).is_dir():
                 print(clean(f"    {step.name}: {resume.reason(work, step.kind)}"), file=sys.stderr)

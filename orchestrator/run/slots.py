@@ -1,6 +1,6 @@
-"""Slots: who may run at the same time. One step per GPU; beside it, CPU steps, one per core.
+"""Slots for steps that run at the same time: one per GPU, and one per core for CPU steps.
 
-The interface to where work runs is ``submit(fn, *args) -> Future``: inline (tests, pdb) or threads that each wait for a child.
+Steps run inline (tests, pdb) or in threads that each wait for a child.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 class Executor(Protocol):
-    """Where functions run."""
+    """Runs functions."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run ``fn(*args)`` and return its future."""
 
 
 class Inline:
-    """Runs in this thread, at once: for tests and pdb."""
+    """Runs functions at once in this thread, for tests and pdb."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run now; an error is kept in the future, an interrupt is the caller's."""
+        """Run now. The future holds an error, an interrupt reaches the caller."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -43,23 +43,23 @@ class Inline:
 
 @dataclass(slots=True)
 class Slot:
-    """One place in a lane: what the child's environment says, and the lease it keeps open."""
+    """One slot of a lane: environment of its child, and the lease that the child keeps open."""
 
     lane: Lane
     name: str = ""
-    """What a trace calls it: "gpu 0", "cpu 1"."""
+    """Name in the trace: "gpu 0", "cpu 1"."""
     env: dict[str, str] = field(default_factory=dict)
     lease: Path | None = None
     keep: tuple[int, ...] = ()
     busy: bool = False
     waited: float = 0.0
-    """Seconds that the step in it was ready before it got the place."""
+    """Seconds that its step was ready before it got the slot."""
     leash: bool = False
-    """Whether the child has to end with the process that started it, because nobody could adopt it."""
+    """True if the child has to end with the process that started it, because no later one could adopt it."""
 
 
 class SlotPool:
-    """The slots of this machine and who is in them."""
+    """The slots of this machine."""
 
     def __init__(self, executor: Executor, slots: Sequence[Slot]) -> None:
         """Use ``slots`` on ``executor``, which must be able to run as many functions at once."""
@@ -77,7 +77,7 @@ class SlotPool:
             return slot
 
     def _held(self, free: list[Slot]) -> Slot | None:
-        """Return a place whose lease somebody holds (the child that goes on), or any."""
+        """Return a free slot with a lease held elsewhere (by the child that is adopted), or any free one."""
         for slot in free:
             if not self._lease(slot):
                 return slot
@@ -85,7 +85,7 @@ class SlotPool:
         return free[0] if free else None
 
     def submit(self, slot: Slot, fn: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Run ``fn(*args, slot)`` and free the slot when it has ended."""
+        """Run ``fn(*args, slot)`` and free the slot afterwards."""
         return self._executor.submit(self._run, slot, fn, args)
 
     def _run(self, slot: Slot, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -97,7 +97,7 @@ class SlotPool:
                 slot.busy = False
 
     def _lease(self, slot: Slot) -> bool:
-        """Take the GPU's lease. The child inherits it, so it is held for as long as a trainer lives, whoever started it."""
+        """Take the GPU's lease. The child inherits it and holds it for its whole life."""
         if slot.lease is None:
             return True
         try:
@@ -113,10 +113,10 @@ class SlotPool:
         return True
 
     def held_by(self) -> str:
-        """Return who holds the leases of the places that are not ours, as a message says it."""
+        """Return the holders of the leases that this pool has not taken, for a message."""
         others = [slot for slot in self._slots if slot.lease is not None and not slot.busy]
-        found = [(slot.name, lock.read(slot.lease)) for slot in others if slot.lease is not None]
-        return ", ".join(f"{name} is held by {who or 'another program'}" for name, who in found)
+        holders = [(slot.name, lock.read(slot.lease)) for slot in others if slot.lease is not None]
+        return ", ".join(f"{name} is held by {holder or 'another program'}" for name, holder in holders)
 
 
 def make_pool(asked: str = "", trainers: int = 1, *, inline: bool = False) -> SlotPool:

@@ -1,7 +1,7 @@
-"""The store: what was done, under which key, with which result. ``runs/OWNER/STEP-KEY/``.
+"""Store of finished steps and their records, one folder per key: ``runs/OWNER/STEP-KEY/``.
 
-Work happens in ``runs/OWNER/.partial/STEP-KEY/`` and appears by rename, with ``record.json`` written last. This is the
-only module that says that a step is done.
+Steps run in ``runs/OWNER/.partial/STEP-KEY/``. A finished one gets its record last and its final name by rename.
+No other module decides whether a step is done.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ class Store:
     """All finished and unfinished work below one folder."""
 
     def __init__(self, root: Path) -> None:
-        """Use ``root``; nothing is created before a run."""
+        """Use ``root``. Nothing is created before a run."""
         self.root = root
         self.digests = Digests(root / paths.DIGESTS)
         self._early: dict[tuple[str, int, int, int], str] = {}
 
     def folder(self, step: Step) -> Path:
-        """Return where the finished step lies."""
+        """Return the folder of the finished step."""
         return self.root / step.owner / step.folder
 
     def work(self, step: Step) -> Path:
-        """Return where the step is worked on; found again by its key."""
+        """Return the work folder of the step, which later runs find by its key."""
         return self.root / step.owner / paths.PARTIAL / step.folder
 
     def record(self, step: Step) -> Record | None:
-        """Return the record of a finished step; None if there is none that can be read and is this step's."""
+        """Return the record of a finished step, or None without a valid one of its key."""
         return self._read(self.folder(step), step)
 
     def _read(self, folder: Path, step: Step) -> Record | None:
@@ -70,7 +70,7 @@ class Store:
         return ""
 
     def reason(self, step: Step, plan: Plan, *, forced: bool = False, verify: bool = False) -> Reason | None:
-        """Return why a step has to run, judged by what lies in the store now; None if it is done."""
+        """Return why a step has to run, by the present state of the store, or None if it is done."""
         work = self.work(step)
         if work.is_dir() and child.alive(work):
             return Reason(Why.ADOPT, f"since {lock.format_time(child.started_at(work) or 0.0)}")
@@ -89,16 +89,16 @@ class Store:
     def reasons(self, plan: Plan, force: frozenset[str] = frozenset(), *, verify: bool = False) -> dict[str, Reason | None]:
         """Return for every step of a plan why it will run, or None if it is cached.
 
-        A step behind one that will run is expected to run too; the runner asks again when its turn has come.
+        A step after one that will run counts as due. The step runner checks that again under the lock of the step.
         """
-        found: dict[str, Reason | None] = {}
+        reasons: dict[str, Reason | None] = {}
         for step in plan.steps:
             reason = self.reason(step, plan, forced=step.name in force, verify=verify)
             if reason is None:
-                ahead = next((need for need in step.needs if found[need] is not None), None)
+                ahead = next((need for need in step.needs if reasons[need] is not None), None)
                 reason = Reason(Why.INPUT_CHANGED, ahead) if ahead is not None else None
-            found[step.name] = reason
-        return found
+            reasons[step.name] = reason
+        return reasons
 
     def _unfinished(self, step: Step, plan: Plan) -> Reason:
         if self._ended_well(step, plan):
@@ -109,18 +109,18 @@ class Store:
         return resume.reason(self.work(step), step.kind, engine)
 
     def _ended_well(self, step: Step, plan: Plan) -> bool:
-        """Return whether the step's command ended well on the inputs of today, and nobody was there to commit it."""
+        """Return whether the step's command ended well on today's inputs and was not committed."""
         work = self.work(step)
         if not child.ended_well(work) or not all(any(work.glob(pattern)) for pattern in step.outputs):
             return False
         return not self._other_inputs(step, plan)
 
     def _other_inputs(self, step: Step, plan: Plan) -> bool:
-        """Return whether the last attempt at a step worked on other inputs than are recorded now."""
+        """Return whether the last attempt at a step read other inputs than are recorded now."""
         return bool(last_attempt(self.work(step)).get("inputs") != self.inputs(step, plan))
 
     def inputs(self, step: Step, plan: Plan) -> dict[str, str | None]:
-        """Return the digests of what a step reads from other steps, as they are recorded now."""
+        """Return the digests of the needed steps, as they are recorded now."""
         records = {need: self.record(plan.by_name[need]) for need in step.needs}
         return {need: record.digest() if record is not None else None for need, record in records.items()}
 
@@ -241,14 +241,14 @@ class Store:
                 link.symlink_to(folder.name)
 
     def recover(self, step: Step) -> bool:
-        """Finish a commit that a crash cut off between record and rename; return whether there was one."""
+        """Finish a commit that a crash interrupted between record and rename. Return whether there was one."""
         if self._read(self.work(step), step) is None:
             return False
         self._publish(step)
         return True
 
     def lock(self, owners: Iterable[str], lost: Callable[[str], None] = lambda _: None) -> AbstractContextManager[None]:
-        """Hold the locks of several owners (``lock.hold``). NotReady if another orchestrator works on one of them."""
+        """Hold the locks of several owners (``lock.hold``). Raise NotReady if another orchestrator holds one of them."""
         return lock.hold([self.root / name / paths.LOCK for name in sorted(owners)], lost)
 
 

@@ -198,5 +198,5 @@ def test_an_interrupt_ends_in_order_and_the_next_run_goes_on(cats: harness.Proje
     assert run.returncode == 130, said
     assert not any(child.alive(work) for work in cats.root.glob("runs/cat-lora/.partial/train-*"))
     assert "stopping; a training will resume from its last state" in said
-    assert "the same command goes on\n    cat-lora/train: resume at step " in said
+    assert "the same command resumes\n    cat-lora/train: resume at step " in said
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step ")

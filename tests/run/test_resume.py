@@ -95,7 +95,7 @@ def test_an_adopted_training_whose_end_nobody_sees_goes_on_from_its_state(
     run.join(60)
     assert outcomes[0].status.ok, outcomes[0].problem
     assert cats.observer.begun[-1].startswith("cat-lora/train: still running: since ")
-    why = re.compile("resume at step [0-9]+; an earlier attempt was cut off: nobody saw its end")
+    why = re.compile("resume at step [0-9]+; an earlier attempt was interrupted, and its exit code is unknown")
     assert any(why.search(text) for text in cats.observer.messages), cats.observer.messages
     record = json.loads(next(cats.root.glob("runs/cat-lora/train-*/record.json")).read_text("utf-8"))
     assert record["resumed_from"] >= 5
@@ -133,7 +133,7 @@ def test_an_end_that_nobody_saw_is_called_so(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
     cats.run("cat-lora")
     (work(cats) / supervisor.EXIT).unlink()  # a power cut: neither trainer nor supervisor could note anything
-    why = r"resume at step 10; the attempt of [\d: -]+ was cut off: nobody saw its end"
+    why = r"resume at step 10; the attempt of [\d: -]+ was interrupted, and its exit code is unknown"
     assert re.fullmatch(why, cats.reasons("cat-lora")["cat-lora/train"])
     assert re.search(why + "$", status(cats)[0])
 

@@ -249,7 +249,7 @@ def test_a_file_that_learned_nothing_is_tried_again_along_the_ladder(cats: harne
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "zero"\n')
     problem = cats.run("cat-lora")["cat-lora/train"].problem
     assert problem is not None
-    assert problem.what == "all 1 factors that begin at zero are zero still: nothing was learned"
+    assert problem.what == "all 1 factors that begin at zero are still zero: nothing was learned"
     ladder = '[training.options]\nbehave = "zero"\n[guards]\nretry = [{mixed_precision = "bf16"}]\n'
     cats.recipe("cat-lora", "lora", ladder)
     outcomes = cats.run("cat-lora")
@@ -355,7 +355,7 @@ def test_what_a_killed_commit_was_writing_does_not_come_into_the_bundle(cats: ha
     (work / "record.json").rename(work / ".record.json.4711")
     (work / "exit.json.4711").write_text("{", "utf-8")
     (work / supervisor.EXIT).write_text('{"code": 0}', "utf-8")
-    assert cats.reasons("cat-lora")[step.name] == "ended while nobody watched"
+    assert cats.reasons("cat-lora")[step.name] == "finished while no orchestrator was running"
     (work / ".cat-lora.png.part").write_bytes(b"half")
     assert cats.run("cat-lora")[step.name].status is Status.DONE
     checks = verify.verify_bundle(space.store.folder(step))

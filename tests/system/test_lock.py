@@ -153,7 +153,7 @@ def test_a_training_that_ended_while_nobody_watched_is_not_done_again(cats: harn
     (work / "attempts.jsonl").write_text(json.dumps(noted) + '\n{"torn', "utf-8")
     assert process.run(command, work, child.ChildCallbacks(harness.fakes.read)).ok
     begun = child.started_at(work)
-    assert cats.reasons("cat-lora")[step.name] == "ended while nobody watched"
+    assert cats.reasons("cat-lora")[step.name] == "finished while no orchestrator was running"
     assert cats.run("cat-lora", only=("train",))[step.name].status is Status.DONE
     folder = space.store.folder(step)
     assert (folder / "log.txt").read_text("utf-8").count("model saved.") == 1
