@@ -1,4 +1,6 @@
-"""Weight surgery on LoRA files: one module per verb, each with a function of its name.
+"""Work on LoRA files: merge, resize, convert, compare, inspect, sweep, combine, verify.
+
+Each verb is a module with a function of its name:
 
 >>> from orchestrator.weights.compare import compare
 >>> from orchestrator.weights.io.safetensors_io import read_header
@@ -13,6 +15,6 @@
 >>> compare(EXAMPLE, EXAMPLE).cosine
 1.0
 
-Every verb takes paths (``arrays.on_arrays`` applies it to a state dict instead), writes by a temporary file and rename, and
-raises RecipeError with all problems when a file is not what it should be. Nothing imports torch.
+Every verb takes paths (``io.state_dict.on_arrays`` applies it to a state dict), writes its output whole or not at all, and
+raises RecipeError with all problems of a file. Nothing imports torch, except to read pickles.
 """

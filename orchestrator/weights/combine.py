@@ -1,4 +1,4 @@
-"""Several LoRA files as one, each with a ratio and block weights: exact, by setting their factors side by side."""
+"""Add several LoRA files, each with a ratio and block weights, exactly, by concatenating their factors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CombineReport:
-    """What a combination made: the weight of every block in every file, how many modules, their ranks, and the hashes."""
+    """Result of a combination: the weight of every block in every file, number of modules, their ranks, and the hashes."""
 
     weights: dict[str, tuple[float, ...]]
     modules: int
@@ -64,72 +64,81 @@ def combine(
 ) -> CombineReport:
     """Write the weighted sum of several files to ``output``.
 
-    LoRA, LoCon (Tucker is folded), LoHa and LoKr become LoRA modules whose rank is the sum of their ranks; a module that any
-    file holds as a full difference becomes one. The sum is exact but for the rounding to ``save_precision``; resize it
-    afterwards if the ranks are too high. Modules of weight 0 take no part.
+    LoRA, LoCon (Tucker is folded), LoHa and LoKr become LoRA modules whose rank is the sum of their ranks. A module that is
+    a full difference in any file becomes one. The sum is exact but for the rounding to ``save_precision``. Resize it if the
+    ranks are too high. Modules of weight 0 are left out.
 
-    Raises RecipeError: different base architectures, families that are no fixed sum, layers of different shapes.
+    Raises:
+        RecipeError: different base architectures, families whose delta depends on the base, layers of different shapes.
     """
     check_output(output, [ingredient.path for ingredient in ingredients], overwrite=overwrite)
-    found = [adapter(read_header(ingredient.path)) for ingredient in ingredients]
-    weights = _check(ingredients, found, unmapped, presets)
+    adapters = [adapter(read_header(ingredient.path)) for ingredient in ingredients]
+    weights = _block_weights(ingredients, adapters, unmapped, presets)
     dtype = dtypes.dtype_of(save_precision)
     terms: dict[str, list[tuple[Body, AdapterModule, float]]] = {}
-    bodies = [Body(one.header) for one in found]
+    bodies = [Body(lora.header) for lora in adapters]
     try:
-        for one, body, by_block in zip(found, bodies, weights, strict=True):
-            for module in one.modules:
+        for lora, body, by_block in zip(adapters, bodies, weights, strict=True):
+            for module in lora.modules:
                 weight = by_block[module.block or "other"]
                 if weight:
                     terms.setdefault(module.kohya, []).append((body, module, weight))
         pieces: list[Piece] = []
         ranks: Counter[int] = Counter()
         for name, chosen in sorted(terms.items()):
-            made, rank = _module(name, chosen, found[0].architecture, dtype)
+            made, rank = _module(name, chosen, adapters[0].architecture, dtype)
             pieces += made
             ranks[rank] += 1
     finally:
         for body in bodies:
             body.__exit__(None, None, None)
     if not pieces:
-        raise RecipeError(Problem(str(output), "would hold no module at all", "every weight is 0"))
-    kept = metadata.with_algo(peft.without(found[0].header.metadata, renamed=True), "full" if 0 in ranks else "locon")
+        raise RecipeError(Problem(str(output), "would hold no module", "every weight is 0"))
+    kept = metadata.with_algo(peft.without(adapters[0].header.metadata, renamed=True), "full" if 0 in ranks else "locon")
     kept["ss_network_dim"] = kept["ss_network_alpha"] = str(next(iter(ranks))) if len(ranks) == 1 else "Dynamic"
     details = [
-        {"ratio": ingredient.ratio, "block_weights": by_block, "model_hash": one.header.metadata.get("sshs_model_hash")}
-        for ingredient, by_block, one in zip(ingredients, weights, found, strict=True)
+        {"ratio": ingredient.ratio, "block_weights": by_block, "model_hash": lora.header.metadata.get("sshs_model_hash")}
+        for ingredient, by_block, lora in zip(ingredients, weights, adapters, strict=True)
     ]
     hashes = writer.write_safetensors(output, pieces, metadata.with_provenance(kept, "combine", {"inputs": details}))
     by_name = {name: tuple(by_block[name] for by_block in weights) for name in weights[0]}
     return CombineReport(by_name, len(terms), dict(ranks), hashes)
 
 
-def _check(
+def _block_weights(
     ingredients: Sequence[Ingredient],
-    found: Sequence[Adapter],
+    adapters: Sequence[Adapter],
     unmapped: float,
     presets: Mapping[str, Sequence[float]] | None,
 ) -> list[dict[str, float]]:
-    """Return per file the weight of every block, of the rest as "other"; raise every problem."""
+    """Return for each file the weight of every block, and of all other modules as "other".
+
+    Raises:
+        RecipeError: with every problem.
+    """
     problems = []
-    for one in found:
-        stuck = sorted({module.title for module in one.modules if module.needs_base})
-        if stuck:
+    for lora in adapters:
+        dependent = sorted({module.title for module in lora.modules if module.needs_base})
+        if dependent:
             problems.append(
                 Problem(
-                    str(one.header.path), f"holds {', '.join(stuck)}, which cannot be added", "convert --to full --base MODEL"
+                    str(lora.header.path),
+                    f"holds {', '.join(dependent)}, which cannot be added",
+                    "convert --to full --base MODEL",
                 )
             )
-        if one.architecture != found[0].architecture:
-            problems.append(Problem(str(one.header.path), f"is for {one.architecture}, the first for {found[0].architecture}"))
+        if lora.architecture != adapters[0].architecture:
+            problems.append(
+                Problem(str(lora.header.path), f"is for {lora.architecture}, the first for {adapters[0].architecture}")
+            )
     if problems:
         raise RecipeError(problems)
     weights = []
-    for ingredient, one in zip(ingredients, found, strict=True):
-        order = blocks.names(one.architecture)
+    for ingredient, lora in zip(ingredients, adapters, strict=True):
+        order = blocks.names(lora.architecture)
         values = (1.0,) * len(order)
         if ingredient.block_weights is not None:
-            values = blocks.parse(ingredient.block_weights, one.architecture, presets=presets, unmapped=unmapped)
+            values = blocks.parse(ingredient.block_weights, lora.architecture, presets=presets, unmapped=unmapped)
         by_block = {name: ingredient.ratio * value for name, value in zip(order, values, strict=True)}
         weights.append({**by_block, "other": ingredient.ratio * unmapped})
     return weights

@@ -1,4 +1,4 @@
-"""How close two LoRA files are: cosine and norm ratio of their changes, per module, block and whole, across families."""
+"""Compare the deltas of two LoRA files across families: cosine and norm ratio, per module, per block and as a whole."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from orchestrator.weights.io import dtypes
 from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Inner products of one module's changes in both files; 0 where a file has no such module."""
+    """Inner products of a module's deltas in two files, 0 where a file lacks the module."""
 
     name: str
     block: str
@@ -31,18 +31,18 @@ class Pair:
 
     @property
     def cosine(self) -> float | None:
-        """Cosine of the angle between the changes; None where either is zero."""
+        """Cosine of the angle between the deltas. None: either is zero."""
         return _cosine(self.product, self.first, self.second)
 
     @property
     def norm_ratio(self) -> float | None:
-        """Norm of the second over norm of the first; None where the first is zero."""
+        """Norm of the second delta over norm of the first. None: the first is zero."""
         return math.sqrt(self.second / self.first) if self.first else None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two files: the whole, every block, every module, and the modules that only one of them has."""
+    """Comparison of two files: as a whole, per block, per module, and the modules that only one of them has."""
 
     whole: Pair
     blocks: dict[str, Pair]
@@ -52,12 +52,12 @@ class Comparison:
 
     @property
     def cosine(self) -> float | None:
-        """Cosine of the whole changes; modules of one file alone count as zero in the other."""
+        """Cosine of the whole deltas. A module that a file lacks counts as zero."""
         return self.whole.cosine
 
     @property
     def norm_ratio(self) -> float | None:
-        """Norm of the second file's change over the first's."""
+        """Norm of the second file's delta over the first's."""
         return self.whole.norm_ratio
 
     def to_json(self) -> dict[str, Any]:
@@ -73,22 +73,22 @@ class Comparison:
 
 
 def compare(first: Path, second: Path) -> Comparison:
-    """Compare the changes that two files make to the weights, whatever their families, ranks, names and precisions.
+    """Compare the deltas of two files of any families, ranks, names and precisions.
 
-    Raises RecipeError for files whose change depends on the base model, for different base architectures, and for modules
-    whose layers have different shapes.
+    Raises:
+        RecipeError: a delta depends on the base model, the base architectures differ, or the shapes of a layer.
     """
-    one, other = adapter(read_header(first)), adapter(read_header(second))
-    problems = [problem for found in (one, other) for problem in _dependent(found)]
-    if one.architecture != other.architecture:
-        what = f"is for {other.architecture}; {first} is for {one.architecture}"
+    one, two = adapter(read_header(first)), adapter(read_header(second))
+    problems = [problem for lora in (one, two) for problem in _dependent(lora)]
+    if one.architecture != two.architecture:
+        what = f"is for {two.architecture}; {first} is for {one.architecture}"
         problems.append(Problem(str(second), what, "only LoRAs of the same base can be compared"))
     if problems:
         raise RecipeError(problems)
     left = {module.kohya: module for module in one.modules}
-    right = {module.kohya: module for module in other.modules}
-    with Body(one.header) as body, Body(other.header) as other_body:
-        work = partial(_pair, one, (body, left), (other_body, right))
+    right = {module.kohya: module for module in two.modules}
+    with Body(one.header) as body, Body(two.header) as second_body:
+        work = partial(_pair, one.architecture, (body, left), (second_body, right))
         pairs = tuple(svd.each(work, sorted(left.keys() | right.keys())))
     order = [*blocks.names(one.architecture), "other"]
     return Comparison(
@@ -100,34 +100,32 @@ def compare(first: Path, second: Path) -> Comparison:
     )
 
 
-def _dependent(found: Adapter) -> list[Problem]:
-    stuck = sorted({module.title for module in found.modules if module.needs_base})
-    hint = "convert --to full --base MODEL first"
-    return (
-        [Problem(str(found.header.path), f"the change of {', '.join(stuck)} depends on the base model", hint)] if stuck else []
-    )
+def _dependent(lora: Adapter) -> Iterator[Problem]:
+    if dependent := sorted({module.title for module in lora.modules if module.needs_base}):
+        what = f"the delta of {', '.join(dependent)} depends on the base model"
+        yield Problem(str(lora.header.path), what, "convert --to full --base MODEL first")
 
 
 Side = tuple[Body, dict[str, AdapterModule]]
 
 
-def _pair(found: Adapter, left: Side, right: Side, name: str) -> Pair:
+def _pair(architecture: blocks.Architecture, left: Side, right: Side, name: str) -> Pair:
     changes = []
     for body, modules in (left, right):
         module = modules.get(name)
         tensors = dtypes.load_module(body, module) if module else {}
-        changes.append(norms.change(module, tensors, found.architecture) if module else None)
-    one, other = changes
-    block = blocks.block_of(name, found.architecture) or "other"
-    if one and other and norms.shape(one) != norms.shape(other):
-        raise RecipeError(Problem(name, f"changes {norms.shape(one)} in one file and {norms.shape(other)} in the other"))
+        changes.append(norms.change(module, tensors, architecture) if module else None)
+    first, second = changes
+    block = blocks.block_of(name, architecture) or "other"
+    if first and second and norms.shape(first) != norms.shape(second):
+        raise RecipeError(Problem(name, f"is {norms.shape(first)} in one file and {norms.shape(second)} in the other"))
     products = (
-        norms.inner(one, other) if one and other else 0.0,
-        norms.inner(one, one) if one else 0.0,
-        norms.inner(other, other) if other else 0.0,
+        norms.inner(first, second) if first and second else 0.0,
+        norms.inner(first, first) if first else 0.0,
+        norms.inner(second, second) if second else 0.0,
     )
     if not all(math.isfinite(value) for value in products):
-        raise RecipeError(Problem(name, low_rank.INFINITE, "verify says of a file whether its numbers are finite"))
+        raise RecipeError(Problem(name, low_rank.INFINITE, "verify checks whether the numbers of a file are finite"))
     return Pair(name, block, *products)
 
 

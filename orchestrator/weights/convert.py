@@ -1,4 +1,4 @@
-"""From one form of LoRA file to another: Tucker to plain, any family to full or LoRA, names of kohya and diffusers."""
+"""Convert LoRA files: Tucker to plain, any family to full or LoRA, and between kohya's and diffusers' naming."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ConvertReport:
-    """What a conversion did: how many modules of which kind, tensor bytes, and for approximations the relative error."""
+    """Result of a conversion: modules by kind, tensor bytes, and the relative error of an approximation."""
 
     to: Form
     kinds: dict[str, int]
@@ -71,40 +71,48 @@ def convert(
 ) -> ConvertReport:
     """Write ``source`` in another form to ``output``.
 
-    ``plain`` folds Tucker cores, exactly; ``full`` stores every change whole (ia3, glora, oft and dora_scale need
-    ``base_model``, a safetensors checkpoint); ``lora`` is the best LoRA of ``rank``, or with at most the relative
-    ``max_error`` per module; ``diffusers`` and ``kohya`` change names (diffusers has no alpha: it is folded); ``same``
-    changes only the precision, as ``save_precision`` does everywhere (default: each tensor's own).
+    Args:
+        source: a LoRA file.
+        output: the file to write.
+        to: ``plain`` folds Tucker cores, exactly. ``full`` stores every delta whole. ``lora`` is the best LoRA of ``rank`` or
+            ``max_error``. ``diffusers`` and ``kohya`` change names (diffusers has no alpha, so it is folded). ``same``
+            changes the precision only.
+        rank: rank of every module.
+        max_error: largest relative error of a module.
+        save_precision: type of the tensors. None: each tensor's own.
+        base_model: a safetensors checkpoint, for ``full`` from ia3, glora, oft and dora_scale.
+        overwrite: whether ``output`` may be ``source``.
 
-    Raises RecipeError, and nothing is written, for anything that cannot be done exactly as asked.
+    Raises:
+        RecipeError: nothing is written. The conversion is impossible, or not exact.
     """
     check_output(output, [source, *([base_model] if base_model else [])], overwrite=overwrite)
-    found = adapter(read_header(source))
+    lora = adapter(read_header(source))
     dtype = dtypes.dtype_of(save_precision) if save_precision else None
     with contextlib.ExitStack() as stack:
-        opened = BaseModel(base_model, found.architecture) if base_model else None
-        if opened:
-            stack.callback(opened.close)
-        _check(found, to, rank, max_error, opened)
-        task = Task(to, found, stack.enter_context(Body(found.header)), opened, rank, max_error, dtype)
+        base = BaseModel(base_model, lora.architecture) if base_model else None
+        if base:
+            stack.callback(base.close)
+        _check(lora, to, rank, max_error, base)
+        task = Task(to, lora, stack.enter_context(Body(lora.header)), base, rank, max_error, dtype)
         pieces: list[Piece] = []
         lost = energy = 0.0
         if to == "full":
             pieces = stack.enter_context(convert_forms.whole(task))
         else:
-            for made, gone, whole in svd.each(partial(convert_forms.changed, task), found.modules):
+            for made, module_lost, module_energy in svd.each(partial(convert_forms.changed, task), lora.modules):
                 pieces += made
-                lost, energy = lost + gone, energy + whole
+                lost, energy = lost + module_lost, energy + module_energy
         size = sum(piece.entry.size for piece in pieces)
         hashes = writer.write_safetensors(output, pieces, _metadata(task, pieces))
     error = float(np.sqrt(lost / energy)) if energy else 0.0
-    counted = dict(Counter(str(module.kind) for module in found.modules))
-    return ConvertReport(to, counted, found.header.tensor_bytes, size, error, hashes)
+    counted = dict(Counter(str(module.kind) for module in lora.modules))
+    return ConvertReport(to, counted, lora.header.tensor_bytes, size, error, hashes)
 
 
-def _check(found: Adapter, to: Form, rank: int | None, max_error: float | None, opened: BaseModel | None) -> None:
+def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, base: BaseModel | None) -> None:
     problems = []
-    where = str(found.header.path)
+    where = str(lora.header.path)
     if to == "lora":
         if (rank is None) == (max_error is None):
             problems.append(Problem("--to lora", "needs either a rank or a largest error", "--rank 16, or --max-error 0.05"))
@@ -114,35 +122,35 @@ def _check(found: Adapter, to: Form, rank: int | None, max_error: float | None, 
             problems.append(Problem("--max-error", f"is {max_error}", "use a fraction between 0 and 1"))
     elif rank is not None or max_error is not None:
         problems.append(Problem(f"--to {to}", "takes no rank and no error", "use --to lora"))
-    dependent = sorted({module.title for module in found.modules if module.needs_base})
-    if dependent and to == "full" and opened is None:
+    dependent = sorted({module.title for module in lora.modules if module.needs_base})
+    if dependent and to == "full" and base is None:
         problems.append(
-            Problem(where, f"the change of {', '.join(dependent)} depends on the base model", "name it with --base")
+            Problem(where, f"the delta of {', '.join(dependent)} depends on the base model", "name it with --base")
         )
     if dependent and to in {"lora", "diffusers"}:
         problems.append(
             Problem(where, f"{', '.join(dependent)} cannot become a LoRA by itself", "convert --to full --base MODEL first")
         )
-    if to == "lora" and any(module.kind is ModuleKind.NORM for module in found.modules):
+    if to == "lora" and any(module.kind is ModuleKind.NORM for module in lora.modules):
         problems.append(
-            Problem(where, "holds trained norms, which are no matrices", "train without train_norm, or keep the family")
+            Problem(where, "holds trained norms, which are not matrices", "train without train_norm, or keep the family")
         )
-    other = sorted({str(m.kind) for m in found.modules if m.kind not in (ModuleKind.LORA, ModuleKind.TUCKER)})
-    if to == "diffusers" and other:
+    others = sorted({str(m.kind) for m in lora.modules if m.kind not in (ModuleKind.LORA, ModuleKind.TUCKER)})
+    if to == "diffusers" and others:
         problems.append(
-            Problem(where, f"diffusers' names have no place for {', '.join(other)}", "convert --to lora --rank N first")
+            Problem(where, f"diffusers' naming has no keys for {', '.join(others)}", "convert --to lora --rank N first")
         )
-    if to == "plain" and peft.KEY in found.header.metadata and found.naming == "peft" and found.tucker:
+    if to == "plain" and peft.KEY in lora.header.metadata and lora.naming == "peft" and lora.tucker:
         problems.append(Problem(where, f"folding would count the alphas of {peft.KEY} twice", "convert --to kohya first"))
-    if opened:
-        problems += opened.missing(module for module in found.modules if module.needs_base)
+    if base:
+        problems += base.missing(module for module in lora.modules if module.needs_base)
     if problems:
         raise RecipeError(problems)
 
 
 def _metadata(task: Task, pieces: list[Piece]) -> dict[str, str]:
-    kept = dict(task.found.header.metadata)
-    if task.to not in {"same", "plain"}:  # those keep the modules that its alphas are for
+    kept = dict(task.lora.header.metadata)
+    if task.to not in {"same", "plain"}:  # those keep the modules of its alphas
         kept = peft.without(kept, renamed=task.to != "lora")
     if task.to in {"plain", "full", "lora", "diffusers"}:
         kept = metadata.with_algo(kept, {"full": "full", "lora": "locon"}.get(task.to))

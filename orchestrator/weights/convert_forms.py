@@ -1,6 +1,6 @@
-"""One module of a file in another form: plain, whole, of another rank, under other names.
+"""Convert one module of a file: to plain, to a whole difference, to another rank, to other names.
 
-Whole differences are six times as large as the LoRA they come from, so they are computed while they are written.
+Whole differences are six times as large as their LoRA, so they are computed while they are written.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ Form = Literal["same", "plain", "full", "lora", "diffusers", "kohya"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is asked of every module: the form, from which file, with which base, to which rank or error, in which type."""
+    """Task of every module: target form, source file, base model, rank or error, and type."""
 
     to: Form
-    found: Adapter
+    lora: Adapter
     body: Body
     base: BaseModel | None
     rank: int | None
@@ -48,23 +48,23 @@ class Task:
 
 @contextlib.contextmanager
 def whole(task: Task) -> Iterator[list[Piece]]:
-    """Yield the pieces of a file of whole differences, each computed when it is written, and the next ones meanwhile.
+    """Yield the pieces of a file of whole differences. Each is computed when it is written, and the next ones meanwhile.
 
-    At any time there are as many in memory as there are cores, and one that is being written.
+    At most one per core is in memory, and the one that is being written.
     """
-    changed_ = [module for module in task.found.modules if module.kind not in (ModuleKind.FULL, ModuleKind.NORM)]
-    copied = [module for module in task.found.modules if module.kind in (ModuleKind.FULL, ModuleKind.NORM)]
+    computed = [module for module in task.lora.modules if module.kind not in (ModuleKind.FULL, ModuleKind.NORM)]
+    copied = [module for module in task.lora.modules if module.kind in (ModuleKind.FULL, ModuleKind.NORM)]
     with svd.one_blas_thread(), ThreadPoolExecutor(svd.cores()) as pool:
-        ahead = _Ahead(partial(_difference, task), changed_, pool)
+        ahead = _Ahead(partial(_difference, task), computed, pool)
         try:
-            made = [writer.Piece(_entry(task, module), partial(ahead.chunks, place)) for place, module in enumerate(changed_)]
+            made = [writer.Piece(_entry(task, module), partial(ahead.chunks, index)) for index, module in enumerate(computed)]
             yield [*made, *(piece for module in copied for piece in _copied(task, module))]
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 class _Ahead:
-    """Tensors of modules in order: asking for one starts those after it."""
+    """Tensors of modules in order. Reading one starts the computation of the next ones."""
 
     def __init__(
         self, compute: Callable[[AdapterModule], bytes], modules: Sequence[AdapterModule], pool: ThreadPoolExecutor
@@ -72,24 +72,24 @@ class _Ahead:
         self._compute, self._modules, self._pool = compute, modules, pool
         self._started: dict[int, Future[bytes]] = {}
 
-    def chunks(self, place: int) -> Iterator[memoryview]:
-        for next_ in range(place, min(place + svd.cores(), len(self._modules))):
+    def chunks(self, index: int) -> Iterator[memoryview]:
+        for next_ in range(index, min(index + svd.cores(), len(self._modules))):
             if next_ not in self._started:
                 self._started[next_] = self._pool.submit(self._compute, self._modules[next_])
-        view = memoryview(self._started.pop(place).result())
+        view = memoryview(self._started.pop(index).result())
         for begin in range(0, len(view), CHUNK):
             yield view[begin : begin + CHUNK]
 
 
 def _entry(task: Task, module: AdapterModule) -> Entry:
-    """Return name, type and shape of a module's whole difference, from the headers alone."""
+    """Return name, type and shape of a module's whole difference, by the headers alone."""
     shape = task.base.shape(module) if task.base and module.needs_base else None
     if shape is None:
         size = kinds.extent(module.kind, module.shapes)
         if size is None:
             message = f"{module.kind} has no shape without a base"
             raise ValueError(message)
-        kernel = kinds.kernel(module.shapes) or low_rank.kernel(module, size[1], task.found.architecture) or ()
+        kernel = kinds.kernel(module.shapes) or low_rank.kernel(module, size[1], task.lora.architecture) or ()
         shape = (size[0], size[1] // math.prod(kernel), *kernel)
     return Entry(f"{module.kohya}.diff", _dtype(task, module), shape)
 
@@ -105,7 +105,7 @@ def _difference(task: Task, module: AdapterModule) -> bytes:
 
 
 def changed(task: Task, module: AdapterModule) -> tuple[list[Piece], float, float]:
-    """Return a module's new pieces, the squared norm that was lost, and the whole squared norm."""
+    """Return a module's new pieces, the lost squared norm, and the whole squared norm."""
     match task.to:
         case "same":
             return _copied(task, module), 0.0, 0.0
@@ -124,14 +124,14 @@ def changed(task: Task, module: AdapterModule) -> tuple[list[Piece], float, floa
 
 
 def _dtype(task: Task, module: AdapterModule) -> str:
-    own = {task.found.header.entries[key].dtype for part, key in module.keys.items() if part != "alpha"} & set(dtypes.FLOATING)
+    own = {task.lora.header.entries[key].dtype for part, key in module.keys.items() if part != "alpha"} & set(dtypes.FLOATING)
     return task.dtype or ("F32" if "F32" in own or "F64" in own else min(own, default="F16"))
 
 
 def _copied(task: Task, module: AdapterModule, rename: str | None = None) -> list[Piece]:
     made = []
     for part, key in module.keys.items():
-        entry = task.found.header.entries[key]
+        entry = task.lora.header.entries[key]
         name = f"{rename}.{part}" if rename else key
         if task.dtype is None or entry.dtype == task.dtype or entry.dtype not in dtypes.FLOATING:
             made.append(writer.Piece(Entry(name, entry.dtype, entry.shape), partial(task.body.chunks, key)))
@@ -147,7 +147,7 @@ def _encoded(body: Body, key: str, dtype: str) -> Iterator[bytes]:
 
 
 def _plain(task: Task, module: AdapterModule) -> list[Piece]:
-    product = low_rank.product(module, dtypes.load_module(task.body, module), task.found.architecture)
+    product = low_rank.product(module, dtypes.load_module(task.body, module), task.lora.architecture)
     rank = product.up.shape[1]
     return low_rank.pieces(
         module, product.up, product.down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module)
@@ -155,7 +155,7 @@ def _plain(task: Task, module: AdapterModule) -> list[Piece]:
 
 
 def _lora(task: Task, module: AdapterModule) -> tuple[list[Piece], float, float]:
-    product = low_rank.product(module, dtypes.load_module(task.body, module), task.found.architecture)
+    product = low_rank.product(module, dtypes.load_module(task.body, module), task.lora.architecture)
     factored = svd.factorize(product.up, product.down)
     squares = (factored.values * product.scale) ** 2
     whole = float(squares.sum())
@@ -176,13 +176,13 @@ def _renamed(task: Task, module: AdapterModule) -> list[Piece]:
             return _copied(task, module)
         made = _copied(task, module, rename=module.kohya)
         if "alpha" not in module.keys and module.rank:
-            stated = peft.stated_alpha(task.found.header.metadata, module.name, module.rank)
+            stated = peft.stated_alpha(task.lora.header.metadata, module.name, module.rank)
             alpha = np.array(module.rank if stated is None else stated, np.float32)
             dtype = _dtype(task, module)
             made.append(writer.raw(f"{module.kohya}.alpha", dtype, (), dtypes.encode(alpha, dtype, module.kohya)))
         return made
-    product = low_rank.product(module, dtypes.load_module(task.body, module), task.found.architecture)
-    name = names.diffusers(module.name, task.found.architecture)
+    product = low_rank.product(module, dtypes.load_module(task.body, module), task.lora.architecture)
+    name = names.diffusers(module.name, task.lora.architecture)
     renamed = AdapterModule(name, module.kohya, module.block, ModuleKind.LORA, {}, {})
     alpha = product.scale * product.up.shape[1]
     return low_rank.pieces(renamed, product.up, product.down, product.kernel, alpha=alpha, dtype=_dtype(task, module))

@@ -29,7 +29,7 @@ def parse(text: str) -> Ingredient:
     """
     head, dot, tail = text.rpartition(".safetensors")
     if not dot:
-        raise RecipeError(Problem(text, "names no .safetensors file", "write FILE.safetensors:RATIO:WEIGHTS"))
+        raise RecipeError(Problem(text, "is not a .safetensors file", "write FILE.safetensors:RATIO:WEIGHTS"))
     ratio, _, weights = tail.removeprefix(":").partition(":")
     try:
         return Ingredient(Path(head + dot), float(ratio) if ratio else 1.0, weights or None)

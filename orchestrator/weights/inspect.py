@@ -1,4 +1,4 @@
-"""Inspect a LoRA file with all its numbers: norms, zero modules and hashes beside what the header holds."""
+"""Inspect a LoRA file with all its numbers: norms, zero modules and hashes."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 def inspect(path: Path) -> Inspection:
-    """Return the inspection of a file. ``inspection.inspect_header`` leaves the numbers out.
+    """Return the inspection of a file. ``inspection.inspect_header`` reads the header only.
 
     Raises:
         RecipeError: the file is not a sound LoRA file.
     """
-    found = adapter(read_header(path))
-    with Body(found.header) as body:
-        sizes = svd.each(partial(_size, found, body), found.modules)
-        layers = tuple(layer(body, module, size) for module, size in zip(found.modules, sizes, strict=True))
-    return Inspection(found, layers, writer.hashes(found.header))
+    lora = adapter(read_header(path))
+    with Body(lora.header) as body:
+        sizes = svd.each(partial(_size, lora, body), lora.modules)
+        layers = tuple(layer(body, module, size) for module, size in zip(lora.modules, sizes, strict=True))
+    return Inspection(lora, layers, writer.hashes(lora.header))
 
 
-def _size(found: Adapter, body: Body, module: AdapterModule) -> Size:
+def _size(lora: Adapter, body: Body, module: AdapterModule) -> Size:
     try:
-        return norms.size(module, dtypes.load_module(body, module), found.architecture)
+        return norms.size(module, dtypes.load_module(body, module), lora.architecture)
     except (ValueError, IndexError) as error:
         what = f"{module.name}: its factors do not fit together ({', '.join(map(str, module.shapes.values()))})"
-        raise RecipeError(Problem(str(found.header.path), what)) from error
+        raise RecipeError(Problem(str(lora.header.path), what)) from error

@@ -47,7 +47,7 @@ _RARE = 64
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One module: block, kind, rank, alpha, kernel size, and its measures where norms were asked for."""
+    """A module: block, kind, rank, alpha, whether it is a convolution, and its size if measured."""
 
     name: str
     block: str
@@ -59,13 +59,13 @@ class Layer:
 
     @property
     def zero(self) -> bool | None:
-        """Whether it changes nothing; None: not measured."""
+        """Whether its delta is zero. None: not measured."""
         return None if self.size is None else self.size.zero
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a file is, from its header or from all of it."""
+    """Description of a file, by its header alone or by all its numbers."""
 
     adapter: Adapter
     layers: tuple[Layer, ...]
@@ -73,7 +73,7 @@ class Inspection:
 
     @property
     def block_vector(self) -> tuple[float | None, ...] | None:
-        """Per block 1 (something is there), 0 (all zero), None (no module); None altogether without norms."""
+        """For each block 1 (not zero), 0 (all zero) or None (no module). None without norms."""
         if any(layer.size is None for layer in self.layers):
             return None
         zero: dict[str, bool] = {}
@@ -83,7 +83,7 @@ class Inspection:
 
     @property
     def preset(self) -> str | None:
-        """The preset whose zeros are this file's; where the header says which one was merged, that one."""
+        """Preset with the zeros of this file, preferably the one of a merge in the header."""
         vector = self.block_vector
         if vector is None:
             return None
@@ -101,41 +101,42 @@ class Inspection:
 
     @property
     def trigger_words(self) -> tuple[str, ...]:
-        """Words the metadata give as triggers, or the tags that every training caption had, most frequent first."""
+        """Trigger words in the metadata, or the first tag of each training folder."""
         return triggers(self.adapter.header.metadata)
 
     @property
     def spectrum_ratio(self) -> float | None:
-        """The largest ratio of first to last singular value over all modules that are not zero."""
+        """Largest ratio of first to last singular value over all modules that are not zero."""
         lasts = [layer.size.last for layer in self.layers if layer.size and layer.size.last]
         return 1 / min(lasts) if lasts else None
 
     def block_norms(self) -> dict[str, float | None]:
-        """Frobenius norm of every block that has modules; None where it depends on the base model or was not measured."""
-        found: dict[str, float | None] = {}
+        """Frobenius norm of every block with modules. None: it depends on the base model, or was not measured."""
+        norms: dict[str, float | None] = {}
         for name in (*blocks.names(self.adapter.architecture), "other"):
             sizes = [layer.size.norm if layer.size else None for layer in self.layers if layer.block == name]
             if sizes:
-                known = [size for size in sizes if size is not None]
-                found[name] = math.sqrt(math.fsum(size**2 for size in known)) if len(known) == len(sizes) else None
-        return found
+                measured = [size for size in sizes if size is not None]
+                complete = len(measured) == len(sizes)
+                norms[name] = math.sqrt(math.fsum(size**2 for size in measured)) if complete else None
+        return norms
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON."""
         norms = self.block_norms()
         counted = Counter(layer.block for layer in self.layers)
-        found = self.adapter
+        lora = self.adapter
         return {
-            "path": str(found.header.path),
-            "family": found.family,
-            "tucker": found.tucker,
-            "architecture": found.architecture,
-            "naming": found.naming,
+            "path": str(lora.header.path),
+            "family": lora.family,
+            "tucker": lora.tucker,
+            "architecture": lora.architecture,
+            "naming": lora.naming,
             "modules": len(self.layers),
             "kinds": dict(Counter(layer.kind for layer in self.layers)),
-            "tensors": len(found.header.entries),
-            "tensor_bytes": found.header.tensor_bytes,
-            "dtypes": found.dtypes,
+            "tensors": len(lora.header.entries),
+            "tensor_bytes": lora.header.tensor_bytes,
+            "dtypes": lora.dtypes,
             "ranks": _counts(layer.rank for layer in self.layers),
             "ranks_linear": _counts(layer.rank for layer in self.layers if not layer.convolution),
             "ranks_convolution": _counts(layer.rank for layer in self.layers if layer.convolution),
@@ -147,9 +148,9 @@ class Inspection:
             "preset": self.preset,
             "spectrum_ratio": self.spectrum_ratio,
             "trigger_words": self.trigger_words,
-            "training": training(found.header.metadata),
-            "provenance": metadata.provenance(found.header.metadata),
-            "metadata": found.header.metadata,
+            "training": training(lora.header.metadata),
+            "provenance": metadata.provenance(lora.header.metadata),
+            "metadata": lora.header.metadata,
             "hashes": None if self.hashes is None else hashes_json(self.hashes),
         }
 
@@ -164,9 +165,9 @@ def inspect_header(path: Path) -> Inspection:
     Raises:
         RecipeError: the file is not a sound LoRA file.
     """
-    found = adapter(read_header(path))
-    with Body(found.header) as body:
-        return Inspection(found, tuple(layer(body, module, None) for module in found.modules), None)
+    lora = adapter(read_header(path))
+    with Body(lora.header) as body:
+        return Inspection(lora, tuple(layer(body, module, None) for module in lora.modules), None)
 
 
 def layer(body: Body, module: AdapterModule, size: Size | None) -> Layer:
@@ -197,7 +198,7 @@ def training(entries: dict[str, str]) -> dict[str, str]:
 
 
 def triggers(entries: dict[str, str]) -> tuple[str, ...]:
-    """Return trigger words from modelspec.trigger_phrase, ssmd_keywords, or the first tag of every training folder."""
+    """Return the trigger words of modelspec.trigger_phrase, ssmd_keywords, or the first tag of every training folder."""
     for key in ("modelspec.trigger_phrase", "ssmd_keywords"):
         if entries.get(key, "").strip():
             return tuple(word.strip() for word in entries[key].split(",") if word.strip())
@@ -209,14 +210,14 @@ def triggers(entries: dict[str, str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in firsts if word))
 
 
-def hashes_json(found: writer.Hashes) -> dict[str, Any]:
+def hashes_json(hashes: writer.Hashes) -> dict[str, Any]:
     """Return hashes as plain JSON."""
     return {
-        "model": found.model,
-        "legacy": found.legacy,
-        "stated_model": found.stated_model,
-        "stated_legacy": found.stated_legacy,
-        "stated_by_lycoris": found.stated_by_lycoris,
-        "model_agrees": found.model_agrees,
-        "legacy_agrees": found.legacy_agrees,
+        "model": hashes.model,
+        "legacy": hashes.legacy,
+        "stated_model": hashes.stated_model,
+        "stated_legacy": hashes.stated_legacy,
+        "stated_by_lycoris": hashes.stated_by_lycoris,
+        "model_agrees": hashes.model_agrees,
+        "legacy_agrees": hashes.legacy_agrees,
     }

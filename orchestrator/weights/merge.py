@@ -1,6 +1,6 @@
-"""Baking block weights into a LoRA file: each module's change becomes w times itself, for every family that can.
+"""Merge block weights into a LoRA file: each module's delta is multiplied by the weight of its block.
 
-One factor per module is multiplied, in float32 and rounded once; alpha stays, and a weight of 1 copies bytes. The body streams
+One factor per module is multiplied in float32 and rounded once. Alpha stays, and a weight of 1 copies bytes. The body streams
 from file to file, so memory does not grow with it.
 """
 
@@ -34,7 +34,7 @@ _CONSTANT = ("alpha", "on_input")
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """What a merge did: the weight of every block, how many modules it met, and the hashes of the output."""
+    """Result of a merge: the weight of every block, the number of its modules, and the hashes of the output."""
 
     architecture: ArchitectureName
     weights: tuple[float, ...]
@@ -47,13 +47,13 @@ class MergeReport:
     hashes: Hashes
 
     def table(self) -> list[str]:
-        """Return one line per block, what was applied outside of them, and what ``unmapped`` means."""
+        """Return one line per block, the weight outside all blocks, and the meaning of ``unmapped``."""
         rows = [
             f"{name:<6} {weight:>8.4g}  {self.modules.get(name, 0):>3} modules{'  unmapped' if name in self.left_out else ''}"
             for name, weight in zip(blocks.names(self.architecture), self.weights, strict=True)
         ]
         rows.append(f"{'other':<6} {self.unmapped:>8.4g}  {self.outside:>3} modules  unmapped")
-        rows.append(explained(self.unmapped, self.left_out))
+        rows.append(explain_unmapped(self.unmapped, self.left_out))
         rows.append(f"block weights {self.preset or 'of no preset'}; model hash {self.hashes.model[:12]}")
         return [*rows, f"{self.pruned} modules pruned"] if self.pruned else rows
 
@@ -72,12 +72,12 @@ class MergeReport:
         }
 
 
-def explained(unmapped: float, left_out: Sequence[str]) -> str:
-    """Say which modules have the weight ``unmapped``, and what other weights of theirs would do."""
+def explain_unmapped(unmapped: float, left_out: Sequence[str]) -> str:
+    """Return which modules have the weight ``unmapped``, and the effect of other weights."""
     named = f"; blocks that the short list leaves out: {', '.join(left_out)}" if left_out else ""
     means = {1.0: "as trained; --unmapped 0 removes them", 0.0: "removed; --unmapped 1, the default, leaves them as trained"}
     meaning = means.get(unmapped, "the default, 1, leaves them as trained; 0 removes them")
-    return f"unmapped {unmapped:g} (conv_out, time embedding: in no block{named}): {meaning}"
+    return f"unmapped {unmapped:g} (conv_out, time embedding: outside all blocks{named}): {meaning}"
 
 
 def merge(
@@ -94,7 +94,7 @@ def merge(
     Args:
         source: a LoRA file.
         output: the file to write.
-        options: block weights, and what they mean for modules of weight 0 and outside all blocks.
+        options: block weights, and the treatment of modules of weight 0 and outside all blocks.
         presets: further presets by name.
         overwrite: whether ``output`` may be ``source``.
         progress: called with (modules done, all modules, block).
@@ -104,16 +104,16 @@ def merge(
     """
     check_output(output, [source], overwrite=overwrite)
     block_weights, unmapped, compat, prune = options.block_weights, options.unmapped, options.compat, options.zeroed == "prune"
-    found = adapter(read_header(source))
-    weights = blocks.parse(block_weights, found.architecture, presets=presets, unmapped=unmapped)
-    by_block = dict(zip(blocks.names(found.architecture), weights, strict=True))
-    weight_of = {module.name: _weight(module, by_block, unmapped, compat) for module in found.modules}
-    problems = list(_refusals(found, weight_of, prune=prune, compat=compat))
+    lora = adapter(read_header(source))
+    weights = blocks.parse(block_weights, lora.architecture, presets=presets, unmapped=unmapped)
+    by_block = dict(zip(blocks.names(lora.architecture), weights, strict=True))
+    weight_of = {module.name: _weight(module, by_block, unmapped, compat) for module in lora.modules}
+    problems = list(_refusals(lora, weight_of, prune=prune, compat=compat))
     if problems:
         raise RecipeError(problems)
-    pruned = {module.name for module in found.modules if prune and weight_of[module.name] == 0}
+    pruned = {module.name for module in lora.modules if prune and weight_of[module.name] == 0}
     named = block_weights if isinstance(block_weights, str) and "," not in block_weights else None
-    preset = options.preset or named or blocks.preset_name(weights, found.architecture)
+    preset = options.preset or named or blocks.preset_name(weights, lora.architecture)
     preset = preset and preset.rpartition(":")[2]  # of FILE:NAME, the name
     details: dict[str, Any] = {
         "block_weights": by_block,
@@ -123,61 +123,63 @@ def merge(
     }
     if compat:
         details["compat"] = compat
-    kept = metadata.with_provenance(found.header.metadata, "merge", details)
-    with Body(found.header) as body:
-        chosen = _pieces(found, body, weight_of, pruned, compat)
-        hashes = writer.write_safetensors(output, _watched(chosen, progress), kept)
-    counts = Counter(module.block for module in found.modules if module.block)
-    outside = len(found.modules) - sum(counts.values())
-    left_out = blocks.left_out(block_weights, found.architecture, presets=presets)
-    return MergeReport(found.architecture, weights, preset, unmapped, left_out, dict(counts), outside, len(pruned), hashes)
+    kept = metadata.with_provenance(lora.header.metadata, "merge", details)
+    with Body(lora.header) as body:
+        chosen = _pieces(lora, body, weight_of, pruned, compat)
+        hashes = writer.write_safetensors(output, _with_progress(chosen, progress), kept)
+    counts = Counter(module.block for module in lora.modules if module.block)
+    outside = len(lora.modules) - sum(counts.values())
+    left_out = blocks.left_out(block_weights, lora.architecture, presets=presets)
+    return MergeReport(lora.architecture, weights, preset, unmapped, left_out, dict(counts), outside, len(pruned), hashes)
 
 
 def _weight(module: AdapterModule, by_block: Mapping[str, float], unmapped: float, compat: Compat | None) -> float:
     if compat and module.kohya == "lora_unet_conv_in":
-        return 1.0  # the tool of March 2023 did not know it
+        return 1.0  # the tool of March 2023 did not have it
     return by_block[module.block] if module.block else unmapped
 
 
-def _refusals(found: Adapter, weight_of: Mapping[str, float], *, prune: bool, compat: Compat | None) -> Iterator[Problem]:
-    stuck = [
+def _refusals(lora: Adapter, weight_of: Mapping[str, float], *, prune: bool, compat: Compat | None) -> Iterator[Problem]:
+    unsupported = [
         module
-        for module in found.modules
+        for module in lora.modules
         if weight_of[module.name] != 1
         and not (prune and weight_of[module.name] == 0)
         and kinds.scaled_parts(module.kind, module.parts) is None
     ]
-    if stuck:
-        named = ", ".join(sorted({module.title for module in stuck}))
-        zero = "; prune drops blocks of weight 0 exactly" if any(weight_of[module.name] == 0 for module in stuck) else ""
+    if unsupported:
+        named = ", ".join(sorted({module.title for module in unsupported}))
+        zero = "; prune drops blocks of weight 0 exactly" if any(weight_of[module.name] == 0 for module in unsupported) else ""
         hint = f"convert --to full --base MODEL makes it a file that can be scaled{zero}"
-        yield Problem(str(found.header.path), f"{len(stuck)} modules ({named}) cannot be scaled by multiplying a tensor", hint)
-    odd = {entry.dtype for entry in found.header.entries.values() if entry.dtype.startswith("F8")}
+        yield Problem(
+            str(lora.header.path), f"{len(unsupported)} modules ({named}) cannot be scaled by multiplying a tensor", hint
+        )
+    odd = {entry.dtype for entry in lora.header.entries.values() if entry.dtype.startswith("F8")}
     if odd and any(weight not in (0, 1) for weight in weight_of.values()):
         yield Problem(
-            str(found.header.path), f"{', '.join(odd)} tensors cannot be scaled", "convert --save-precision fp16 first"
+            str(lora.header.path), f"{', '.join(odd)} tensors cannot be scaled", "convert --save-precision fp16 first"
         )
     if compat and any(weight < 0 for weight in weight_of.values()):
-        yield Problem("block_weights", "negative weights ended that tool with an error", "leave out --compat")
+        yield Problem("block_weights", "negative weights are an error in that tool", "leave out --compat")
 
 
 def _pieces(
-    found: Adapter, body: Body, weight_of: Mapping[str, float], pruned: set[str], compat: Compat | None
+    lora: Adapter, body: Body, weight_of: Mapping[str, float], pruned: set[str], compat: Compat | None
 ) -> Iterator[tuple[AdapterModule, Piece]]:
     tables: dict[tuple[str, float], Any] = {}
-    # That tool told LyCORIS files by this layer; it multiplied both factors of any other file by the whole ratio.
-    lycoris = any("down_blocks_0_resnets_0_conv1" in module.kohya or module.kind != "lora" for module in found.modules)
-    for module in found.modules:
+    # That tool recognized LyCORIS files by this layer. It multiplied both factors of any other file by the whole ratio.
+    lycoris = any("down_blocks_0_resnets_0_conv1" in module.kohya or module.kind != "lora" for module in lora.modules)
+    for module in lora.modules:
         weight = weight_of[module.name]
         if module.name in pruned:
             continue
         parts = kinds.scaled_parts(module.kind, module.parts) or ()
         if weight == 0 or compat:
-            # The tools of the release zeroed every tensor; so a zeroed module shows nothing of what it had learned.
+            # The tools of the release zeroed every tensor, so that nothing of a zeroed module is left.
             parts = tuple(part for part in module.keys if part not in _CONSTANT)
         factor = math.sqrt(abs(weight)) if compat and lycoris else weight
         for part, key in module.keys.items():
-            entry = found.header.entries[key]
+            entry = lora.header.entries[key]
             if part not in parts or factor == 1 or entry.dtype not in (*dtypes.FLOATING, "F8_E4M3", "F8_E5M2"):
                 yield module, writer.copy(body, key)
             elif factor == 0:
@@ -199,15 +201,15 @@ def _scaled(body: Body, entry: Entry, factor: float, table: Any) -> Iterator[mem
         yield dtypes.scaled(chunk, entry.dtype, factor, table, entry.name)
 
 
-def _watched(pieces: Iterator[tuple[AdapterModule, Piece]], progress: Progress | None) -> Iterator[Piece]:
-    """Yield the pieces, the last one of each module made to report that the module is done."""
+def _with_progress(pieces: Iterator[tuple[AdapterModule, Piece]], progress: Progress | None) -> Iterator[Piece]:
+    """Yield the pieces. The last one of each module reports that the module is done."""
     all_pieces = list(pieces)
     last: dict[str, str] = {}
     for module, piece in all_pieces:
         last[module.name] = max(last.get(module.name, ""), piece.entry.name)
     total, done = len(last), 0
 
-    def told(piece: Piece, note: str) -> Iterator[writer.Buffer]:
+    def reported(piece: Piece, note: str) -> Iterator[writer.Buffer]:
         nonlocal done
         yield from piece.chunks()
         done += 1
@@ -216,4 +218,4 @@ def _watched(pieces: Iterator[tuple[AdapterModule, Piece]], progress: Progress |
 
     for module, piece in all_pieces:
         ends = progress is not None and last[module.name] == piece.entry.name
-        yield writer.Piece(piece.entry, partial(told, piece, module.block or "other")) if ends else piece
+        yield writer.Piece(piece.entry, partial(reported, piece, module.block or "other")) if ends else piece

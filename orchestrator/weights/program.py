@@ -1,4 +1,4 @@
-"""One merge or resize step of a pipeline: ``python -m orchestrator.weights.program request.json``.
+"""Run one merge or resize step: ``python -m orchestrator.weights.program request.json``.
 
 The request is {"kind": "merge" | "resize", "input": path, "output": path, "params": {…}}. Lines that start with ``PROGRESS ``
 carry {"done", "total", "note"} as JSON. Exit 0 only when the output was written; 2 for a problem of the request or the input.
@@ -61,10 +61,10 @@ def _request(path: Path) -> dict[str, Any]:
         problems.append(Problem(f"{path}: kind", f"{request['kind']!r} is neither merge nor resize"))
     kind = request["kind"] if request["kind"] in _OPTIONS else "resize"
     options, required = _OPTIONS[kind]
-    known = [field.name for field in fields(options)]
+    keys = [field.name for field in fields(options)]
     params = request["params"] if isinstance(request["params"], dict) else {}
     problems += [
-        Problem(f"{path}: params.{name}", f"unknown key{near_miss(name, known)}") for name in params if name not in known
+        Problem(f"{path}: params.{name}", f"unknown key{near_miss(name, keys)}") for name in params if name not in keys
     ]
     problems += [Problem(f"{path}: params.{name}", "is missing") for name in required if name not in params]
     if params.get("zeroed", "keep") not in {"keep", "prune"}:

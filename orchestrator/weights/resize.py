@@ -1,7 +1,7 @@
-"""Low-rank compression of a LoRA file: the ranks of sd-scripts' resize_lora.py, without its full matrices.
+"""Compress a LoRA file by rank, with the ranks of sd-scripts' resize_lora.py and without its full matrices.
 
-Each module becomes the best approximation of its chosen rank; up holds U S, down holds V^T, and alpha changes with the rank so
-that alpha / rank stays. LoRA and LoCon keep their form, Tucker LoCon is folded first, exactly; LoHa and LoKr become LoRA.
+Each module becomes the best approximation of its chosen rank. up holds U S, down holds V^T, and alpha changes with the rank so
+that alpha / rank stays. LoRA and LoCon keep their form, Tucker LoCon is folded first, exactly, LoHa and LoKr become LoRA.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Resized:
-    """One module after a resize: old and new rank, how much of its Frobenius norm is left, and how its values were found."""
+    """A resized module: old and new rank, retained share of its Frobenius norm, and algorithm of the factorization."""
 
     name: str
     block: str | None
@@ -43,7 +43,7 @@ class Resized:
 
 @dataclass(frozen=True, slots=True)
 class ResizeReport:
-    """What a resize did, module by module, and to the whole."""
+    """Result of a resize, per module and as a whole."""
 
     modules: tuple[Resized, ...]
     pruned: int
@@ -56,11 +56,11 @@ class ResizeReport:
 
     @property
     def relative_error(self) -> float:
-        """Norm of what was left out, relative to the norm of the whole change."""
+        """Norm of the error relative to the norm of the whole delta."""
         return float(np.sqrt(max(0.0, 1 - self.retained**2)))
 
     def table(self) -> list[str]:
-        """Return the summary in lines: bytes, ranks, what is left of the norm, and what was converted."""
+        """Return the summary in lines: bytes, ranks, retained norm, and converted modules."""
         kept = sorted(module.rank for module in self.modules) or [0]
         lines = [
             f"{self.bytes_before:,} -> {self.bytes_after:,} tensor bytes",
@@ -69,7 +69,7 @@ class ResizeReport:
         ]
         if self.bytes_after > self.bytes_before:
             more = self.bytes_after / self.bytes_before
-            why = "its own family holds the change in fewer numbers than a LoRA does" if self.converted else "nothing was cut"
+            why = "its own family needs fewer numbers than a LoRA" if self.converted else "no rank was cut"
             lines.append(f"{more:.1f} times as large as before: {why}; a smaller ratio or --new-rank cuts more")
         if self.threshold is not None:
             lines.append(f"sv_ratio {self.threshold:.6g} fits the size")
@@ -109,32 +109,32 @@ def resize(
     """
     check_output(output, [source], overwrite=overwrite)
     dtype = dtypes.dtype_of(options.save_precision)
-    found = adapter(read_header(source))
-    problems = [*options.problems(), *low_rank.refusals(found, "resize")]
+    lora = adapter(read_header(source))
+    problems = [*options.problems(), *low_rank.refusals(lora, "resize")]
     if problems:
         raise RecipeError(problems)
     threshold = None
-    with Body(found.header) as body:
+    with Body(lora.header) as body:
         if options.method == "size_mb":
-            threshold = rank_selection.ratio_for_size(found, body, options)
+            threshold = rank_selection.ratio_for_size(lora, body, options)
             options = replace(options, method="sv_ratio", param=threshold)
         results, pieces = [], []
-        made_all = svd.each(partial(_one, found, body, options, dtype), found.modules)
-        for done, (result, made) in enumerate(made_all, start=1):
+        resized = svd.each(partial(_resize_module, lora, body, options, dtype), lora.modules)
+        for done, (result, made) in enumerate(resized, start=1):
             if progress:
-                progress(done, len(found.modules), result.block or "other")
+                progress(done, len(lora.modules), result.block or "other")
             if made:
                 results.append((result, made))
                 pieces += made
-    kept = _metadata(found, options, results)
+    kept = _metadata(lora, options, results)
     hashes = writer.write_safetensors(output, pieces, kept)
     energy = sum(result.energy for result, _ in results)
     left = sum(result.energy * result.retained**2 for result, _ in results)
     return ResizeReport(
         tuple(result for result, _ in results),
-        len(found.modules) - len(results),
-        _converted(found),
-        found.header.tensor_bytes,
+        len(lora.modules) - len(results),
+        _converted(lora),
+        lora.header.tensor_bytes,
         sum(piece.entry.size for piece in pieces),
         float(np.sqrt(left / energy)) if energy else 1.0,
         threshold,
@@ -142,8 +142,10 @@ def resize(
     )
 
 
-def _one(found: Adapter, body: Body, options: ResizeOptions, dtype: str, module: AdapterModule) -> tuple[Resized, list[Piece]]:
-    product = low_rank.product(module, dtypes.load_module(body, module), found.architecture)
+def _resize_module(
+    lora: Adapter, body: Body, options: ResizeOptions, dtype: str, module: AdapterModule
+) -> tuple[Resized, list[Piece]]:
+    product = low_rank.product(module, dtypes.load_module(body, module), lora.architecture)
     smallest = 1 / options.param if options.method == "sv_ratio" else None
     factored = svd.factorize(product.up, product.down, smallest)
     values = factored.values
@@ -160,11 +162,11 @@ def _one(found: Adapter, body: Body, options: ResizeOptions, dtype: str, module:
     return result, low_rank.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=dtype)
 
 
-def _metadata(found: Adapter, options: ResizeOptions, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
-    """The entries that sd-scripts' resize writes, and one of provenance."""
+def _metadata(lora: Adapter, options: ResizeOptions, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
+    """Return the metadata with the entries of sd-scripts' resize, and one of provenance."""
     old = max((result.old_rank or 0 for result, _ in results), default=0)
-    before = found.header.metadata
-    changed = metadata.with_algo(before, "locon") if _converted(found) else dict(before)
+    before = lora.header.metadata
+    changed = metadata.with_algo(before, "locon") if _converted(lora) else dict(before)
     changed = peft.without(changed, renamed=False)
     comment = before.get("ss_training_comment", "")
     if options.method == "fixed":
@@ -184,14 +186,14 @@ def _metadata(found: Adapter, options: ResizeOptions, results: list[tuple[Resize
         "rank_rule": options.rank_rule,
         "zeroed": options.zeroed,
     }
-    if _converted(found):
-        details["converted"] = ", ".join(_converted(found))
+    if _converted(lora):
+        details["converted"] = ", ".join(_converted(lora))
     return metadata.with_provenance(changed, "resize", details)
 
 
-def _converted(found: Adapter) -> dict[str, int]:
+def _converted(lora: Adapter) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for module in found.modules:
+    for module in lora.modules:
         if module.kind != "lora":
             counts[str(module.kind)] = counts.get(str(module.kind), 0) + 1
     return counts

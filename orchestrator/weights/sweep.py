@@ -1,4 +1,4 @@
-"""The same file at several sizes: what each sv_ratio and block weight would cost in bytes and in norm, factorized once."""
+"""Predict bytes and norm of a file for several sv_ratios and block weights, by one factorization per module."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Weights = str | tuple[float, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One variant: tensor bytes, the share of the Frobenius norm that is left (whole and by block), ranks, its file if any."""
+    """A variant: tensor bytes, retained share of the Frobenius norm (whole and by block), ranks, and its file if written."""
 
     sv_ratio: float
     block_weights: str
@@ -79,7 +79,7 @@ class _Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ask:
+class _SweepOptions:
     variants: tuple[_Variant, ...]
     cap: int
     rule: RankRule
@@ -87,7 +87,7 @@ class _Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class _Result:
+class _ModuleVariant:
     block: str
     rank: int
     size: int
@@ -107,25 +107,27 @@ def sweep(
     unmapped: float = 1.0,
     folder: Path | None = None,
 ) -> Sweep:
-    """Return what every pair of sv_ratio and block weights makes of ``source``; in ``folder`` also as files.
+    """Return a variant of ``source`` for every pair of sv_ratio and block weights. With ``folder``, write it too.
 
-    Each module is factorized once, whatever the number of variants: weights scale a spectrum, ratios cut it.
-    Raises RecipeError as :func:`orchestrator.weights.resize` does.
+    Each module is factorized once for all variants: weights scale a spectrum, ratios cut it.
+
+    Raises:
+        RecipeError: as :func:`orchestrator.weights.resize.resize`.
     """
-    found = adapter(read_header(source))
+    lora = adapter(read_header(source))
     problems = [Problem("--sv-ratio", f"is {ratio}", "use numbers above 1") for ratio in sv_ratios if not 1 < ratio < math.inf]
     if new_rank is not None and new_rank < 1:
         problems.append(Problem("--new-rank", f"is {new_rank}", "use a rank of at least 1, or leave it out"))
-    problems += low_rank.refusals(found, "sweep")
+    problems += low_rank.refusals(lora, "sweep")
     if problems or not sv_ratios:
-        raise RecipeError(problems or [Problem("--sv-ratio", "names no ratio", "--sv-ratio 8,16,32,64")])
-    order = blocks.names(found.architecture)
+        raise RecipeError(problems or [Problem("--sv-ratio", "has no ratio", "--sv-ratio 8,16,32,64")])
+    order = blocks.names(lora.architecture)
     variants: list[_Variant] = []
     for weights in block_weights:
-        values = (1.0,) * len(order) if weights is None else blocks.parse(weights, found.architecture, unmapped=unmapped)
+        values = (1.0,) * len(order) if weights is None else blocks.parse(weights, lora.architecture, unmapped=unmapped)
         name = "-" if weights is None else (weights if isinstance(weights, str) and "," not in weights else None)
-        name = name or blocks.preset_name(values, found.architecture) or ",".join(f"{value:g}" for value in values)
-        short = re.sub(r"[,/\\]", "_", name.rpartition(":")[2])[:40]  # a preset's name may be any text
+        name = name or blocks.preset_name(values, lora.architecture) or ",".join(f"{value:g}" for value in values)
+        short = re.sub(r"[,/\\]", "_", name.rpartition(":")[2])[:40]  # the name of a preset may be any text
         for ratio in sv_ratios:
             label = f"{source.stem}{'' if weights is None else f'-{short}'}-sv{ratio:g}"
             same = sum(variant.label == label for variant in variants)  # two lists may differ where the label is cut
@@ -135,50 +137,56 @@ def sweep(
                 check_output(path, [source])
             whole = {**dict(zip(order, values, strict=True)), "other": unmapped}
             variants.append(_Variant(ratio, name, whole, label, path))
-    ask = _Ask(tuple(variants), NO_CAP if new_rank is None else new_rank, rank_rule, dtypes.dtype_of(save_precision))
-    with Body(found.header) as body:
-        results = list(svd.each(partial(_one, found, body, ask), found.modules))
+    options = _SweepOptions(
+        tuple(variants), NO_CAP if new_rank is None else new_rank, rank_rule, dtypes.dtype_of(save_precision)
+    )
+    with Body(lora.header) as body:
+        results = list(svd.each(partial(_module_variants, lora, body, options), lora.modules))
     rows = []
     for variant, chosen in zip(variants, zip(*results, strict=True), strict=True):
         rows.append(_row(variant, chosen))
         if variant.path:
             writer.write_safetensors(
-                variant.path, (piece for result in chosen for piece in result.pieces), _metadata(found, variant, ask)
+                variant.path, (piece for result in chosen for piece in result.pieces), _metadata(lora, variant, options)
             )
-    return Sweep(found.header.tensor_bytes, tuple(rows))
+    return Sweep(lora.header.tensor_bytes, tuple(rows))
 
 
-def _one(found: Adapter, body: Body, ask: _Ask, module: AdapterModule) -> list[_Result]:
-    product = low_rank.product(module, dtypes.load_module(body, module), found.architecture)
-    factored = svd.factorize(product.up, product.down, 1 / max(variant.ratio for variant in ask.variants))
+def _module_variants(lora: Adapter, body: Body, options: _SweepOptions, module: AdapterModule) -> list[_ModuleVariant]:
+    product = low_rank.product(module, dtypes.load_module(body, module), lora.architecture)
+    factored = svd.factorize(product.up, product.down, 1 / max(variant.ratio for variant in options.variants))
     block = module.block or "other"
-    chosen = [_rank(factored.values, product, abs(variant.weights[block]), variant.ratio, ask) for variant in ask.variants]
-    written = any(variant.path for variant in ask.variants)
+    chosen = [
+        _rank(factored.values, product, abs(variant.weights[block]), variant.ratio, options) for variant in options.variants
+    ]
+    written = any(variant.path for variant in options.variants)
     up, down = svd.truncate(factored, product.up, product.down, max(chosen)) if written else (product.up, product.down)
     squares = (factored.values * product.scale) ** 2
     made = []
-    for variant, rank in zip(ask.variants, chosen, strict=True):
+    for variant, rank in zip(options.variants, chosen, strict=True):
         weight = variant.weights[block]
         pieces: list[Piece] = []
         if variant.path:
-            # the largest rank holds the smaller ones: singular vectors are in order
+            # singular vectors are ordered, so the largest rank contains the smaller ones
             thin = (np.float32(weight) * up[:, :rank], down[:rank] * np.float32(weight != 0))
-            pieces = low_rank.pieces(module, *thin, product.kernel, alpha=product.scale * rank, dtype=ask.dtype)
-        size = low_rank.size(module, product, rank, ask.dtype)
+            pieces = low_rank.pieces(module, *thin, product.kernel, alpha=product.scale * rank, dtype=options.dtype)
+        size = low_rank.size(module, product, rank, options.dtype)
         made.append(
-            _Result(block, rank, size, float(squares.sum()) * weight**2, float(squares[:rank].sum()) * weight**2, pieces)
+            _ModuleVariant(
+                block, rank, size, float(squares.sum()) * weight**2, float(squares[:rank].sum()) * weight**2, pieces
+            )
         )
     return made
 
 
-def _rank(values: Doubles, product: low_rank.LowRank, weight: float, ratio: float, ask: _Ask) -> int:
+def _rank(values: Doubles, product: low_rank.LowRank, weight: float, ratio: float, options: _SweepOptions) -> int:
     scaled = values * weight
-    return rank_selection.choose(scaled, product.full_rank, ask.cap, method="sv_ratio", param=ratio, rule=ask.rule)
+    return rank_selection.choose(scaled, product.full_rank, options.cap, method="sv_ratio", param=ratio, rule=options.rule)
 
 
-def _row(variant: _Variant, results: Iterable[_Result]) -> Row:
+def _row(variant: _Variant, results: Iterable[_ModuleVariant]) -> Row:
     results = list(results)
-    found = sorted(result.rank for result in results)
+    ranks = sorted(result.rank for result in results)
     return Row(
         variant.ratio,
         variant.name,
@@ -188,35 +196,35 @@ def _row(variant: _Variant, results: Iterable[_Result]) -> Row:
             name: _share(result for result in results if result.block == name)
             for name in dict.fromkeys(r.block for r in results)
         },
-        found[0],
-        found[len(found) // 2],
-        found[-1],
+        ranks[0],
+        ranks[len(ranks) // 2],
+        ranks[-1],
         variant.path,
     )
 
 
-def _share(results: Iterable[_Result]) -> float:
+def _share(results: Iterable[_ModuleVariant]) -> float:
     results = list(results)
     whole = math.fsum(result.energy for result in results)
     return math.sqrt(math.fsum(result.left for result in results) / whole) if whole else 1.0
 
 
-def _metadata(found: Adapter, variant: _Variant, ask: _Ask) -> dict[str, str]:
-    before = peft.without(found.header.metadata, renamed=False)
-    old = max((module.rank or 0 for module in found.modules), default=0)
+def _metadata(lora: Adapter, variant: _Variant, options: _SweepOptions) -> dict[str, str]:
+    before = peft.without(lora.header.metadata, renamed=False)
+    old = max((module.rank or 0 for module in lora.modules), default=0)
     comment = f"Dynamic resize with sv_ratio: {float(variant.ratio)} from {old}; {before.get('ss_training_comment', '')}"
-    if any(module.kind is not ModuleKind.LORA for module in found.modules):
+    if any(module.kind is not ModuleKind.LORA for module in lora.modules):
         before = metadata.with_algo(before, "locon")
     kept = {**before, "ss_training_comment": comment, "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic"}
-    details = {"sv_ratio": variant.ratio, "block_weights": dict(variant.weights), "rank_rule": ask.rule}
+    details = {"sv_ratio": variant.ratio, "block_weights": dict(variant.weights), "rank_rule": options.rule}
     return metadata.with_provenance(kept, "sweep", details)
 
 
-def plot(found: Sweep) -> Iterator[str]:
-    """Yield the lines of an SVG: bytes (MiB) against the share of the norm that is left, thin lines per block."""
+def plot(result: Sweep) -> Iterator[str]:
+    """Yield the lines of an SVG: bytes (MiB) against the retained share of the norm, with thin lines per block."""
     width, height, edge = 640, 400, 56
-    largest = max((row.tensor_bytes for row in found.rows), default=1) or 1
-    lowest = min((share for row in found.rows for share in (row.retained, *row.blocks.values())), default=0.0)
+    largest = max((row.tensor_bytes for row in result.rows), default=1) or 1
+    lowest = min((share for row in result.rows for share in (row.retained, *row.blocks.values())), default=0.0)
     lowest = min(lowest, 0.999)
 
     def point(size: int, share: float) -> str:
@@ -228,8 +236,8 @@ def plot(found: Sweep) -> Iterator[str]:
     yield f'<path d="M{edge},{edge} V{height - edge} H{width - edge}" stroke="black" fill="none"/>'
     yield f'<text x="{width // 2}" y="{height - 16}" text-anchor="middle">tensor bytes, up to {largest / 2**20:.1f} MiB</text>'
     yield f'<text x="{edge}" y="{edge - 12}">Frobenius norm retained, {lowest:.3%} to 100 %</text>'
-    for name in dict.fromkeys(row.block_weights for row in found.rows):
-        rows = sorted((row for row in found.rows if row.block_weights == name), key=lambda row: row.tensor_bytes)
+    for name in dict.fromkeys(row.block_weights for row in result.rows):
+        rows = sorted((row for row in result.rows if row.block_weights == name), key=lambda row: row.tensor_bytes)
         for block in rows[0].blocks:
             line = " ".join(point(row.tensor_bytes, row.blocks[block]) for row in rows)
             yield f'<polyline points="{line}" fill="none" stroke="#9aa" stroke-width="1"><title>{block}</title></polyline>'

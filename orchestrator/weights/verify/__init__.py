@@ -1,4 +1,4 @@
-"""Does a file hold what its recipe promises, or, without one: what made it, and which recipes here it fits."""
+"""Verify a LoRA file against its recipe's promises, or find its origin and the recipes that it fits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Expectation = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """All checks of one file, what seems to have made it, and the recipes whose promises it keeps."""
+    """Checks of one file, its probable origin, and the recipes whose promises it keeps."""
 
     verdict: CheckStatus
     checks: tuple[Check, ...]
@@ -46,66 +46,72 @@ class Verification:
 def verify(
     path: Path, expectation: Expectation | None = None, *, candidates: Mapping[str, Expectation] | None = None
 ) -> Verification:
-    """Check ``path`` against ``expectation``, or only for soundness, and say which of ``candidates`` it fits.
+    """Check a file. A damaged file is a FAIL, not an error.
 
-    ``expectation`` is plain JSON: family, modules, tensor_bytes, network_dim, network_alpha, conv_dim, conv_alpha, tucker,
-    block_weights (a list or preset name), zeroed (keep, prune), resize ({"method", "param", "new_rank",
-    "rank_rule"}), save_precision, trigger_words,
-    network_module, max_train_steps; what is absent or None is not promised. A damaged file is a FAIL, not an error.
+    Args:
+        path: the file.
+        expectation: plain JSON: family, modules, tensor_bytes, network_dim, network_alpha, conv_dim, conv_alpha, tucker,
+            block_weights (a list or preset name), zeroed (keep, prune), resize ({"method", "param", "new_rank",
+            "rank_rule"}), save_precision, trigger_words, network_module, max_train_steps. A key that is missing or None is
+            not promised. None: only the file's soundness is checked.
+        candidates: expectations by recipe, for the recipes that the file fits.
     """
     try:
-        found = inspect(path)
+        inspection = inspect(path)
     except OrchestratorError as error:
         return Verification(
             CheckStatus.FAIL, tuple(Check("file", CheckStatus.FAIL, str(problem)) for problem in error.problems), (), ()
         )
-    checks = [*_sound(found), *(_kept(found, expectation) if expectation is not None else ())]
-    fits = tuple(name for name, promised in (candidates or {}).items() if _fits(found, promised))
-    return Verification(overall(checks), tuple(checks), tuple(history(found)), fits)
+    checks = [*_sound(inspection), *(_kept(inspection, expectation) if expectation is not None else ())]
+    fits = tuple(name for name, promises in (candidates or {}).items() if _fits(inspection, promises))
+    return Verification(overall(checks), tuple(checks), tuple(history(inspection)), fits)
 
 
-def _fits(found: Inspection, promised: Expectation) -> bool:
-    """Whether nothing that was promised is broken, and at least what the tensors show is kept."""
-    checks = list(_kept(found, promised))
+def _fits(inspection: Inspection, expectation: Expectation) -> bool:
+    """Whether no promise is broken, and at least one is kept."""
+    checks = list(_kept(inspection, expectation))
     return all(check.status.ok for check in checks) and any(check.status is CheckStatus.PASS for check in checks)
 
 
-def _told(what: str, kept: bool | None, detail: str) -> Check:
+def _check(what: str, kept: bool | None, detail: str) -> Check:
     return Check(what, CheckStatus.UNKNOWN if kept is None else CheckStatus.PASS if kept else CheckStatus.FAIL, detail)
 
 
-def _sound(found: Inspection) -> Iterable[Check]:
-    modules = len(found.layers)
-    yield _told("file", True, f"{len(found.adapter.header.entries)} tensors in {modules} modules, header sound")
-    broken = [layer.name for layer in found.layers if layer.size and not layer.size.finite]
-    yield _told("numbers", not broken, f"not finite: {', '.join(broken[:4])}" if broken else "all finite")
-    odd = [layer.name for layer in found.layers if layer.alpha is not None and not math.isfinite(layer.alpha)]
+def _sound(inspection: Inspection) -> Iterable[Check]:
+    modules = len(inspection.layers)
+    yield _check("file", True, f"{len(inspection.adapter.header.entries)} tensors in {modules} modules, header sound")
+    broken = [layer.name for layer in inspection.layers if layer.size and not layer.size.finite]
+    yield _check("numbers", not broken, f"not finite: {', '.join(broken[:4])}" if broken else "all finite")
+    odd = [layer.name for layer in inspection.layers if layer.alpha is not None and not math.isfinite(layer.alpha)]
     if odd:
-        yield _told("alphas", False, f"not finite: {', '.join(odd[:4])}")
-    hashes = found.hashes
+        yield _check("alphas", False, f"not finite: {', '.join(odd[:4])}")
+    hashes = inspection.hashes
     if hashes:
         stated = f"stated {hashes.stated_model[:12]}" if hashes.stated_model else "none stated"
-        rule = " by LyCORIS' own rule, which depends on the order of training" if hashes.stated_by_lycoris else ""
-        yield _told("model hash", hashes.model_agrees, f"{hashes.model[:12]}…, {stated}{rule}")
-        yield _told("legacy hash", hashes.legacy_agrees, f"{hashes.legacy}, stated {hashes.stated_legacy or 'none'}")
+        rule = " by LyCORIS' own rule, which depends on the training order" if hashes.stated_by_lycoris else ""
+        yield _check("model hash", hashes.model_agrees, f"{hashes.model[:12]}…, {stated}{rule}")
+        yield _check("legacy hash", hashes.legacy_agrees, f"{hashes.legacy}, stated {hashes.stated_legacy or 'none'}")
 
 
-def _kept(found: Inspection, promised: Expectation) -> Iterable[Check]:
-    known = {key: value for key, value in promised.items() if value is not None}
-    for what, question in tensor_checks.QUESTIONS.items():
-        answer = question(found, known)
-        if answer is not None:
-            yield _told(what, *answer)
-    for key in known.keys() - tensor_checks.KEYS:
-        yield _told(key, None, "not a promise that can be checked in a file")
+def _kept(inspection: Inspection, expectation: Expectation) -> Iterable[Check]:
+    promises = {key: value for key, value in expectation.items() if value is not None}
+    for what, check in tensor_checks.CHECKS.items():
+        result = check(inspection, promises)
+        if result is not None:
+            yield _check(what, *result)
+    for key in promises.keys() - tensor_checks.KEYS:
+        yield _check(key, None, "cannot be checked in a file")
 
 
 def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any]:
-    """Return what a recipe promises of its finished file, as plain JSON for :func:`verify`.
+    """Return the promises of a recipe about its finished file, as plain JSON for :func:`verify`.
 
     Args:
-        recipe: what made the file.
-        checkpoint: its base model; of the embedded engine's the sizes of the layers are read.
+        recipe: the recipe of the file.
+        checkpoint: its base model. The embedded engine's model folder decides about the sizes of the layers.
+
+    Raises:
+        RecipeError: the resize has two methods.
     """
     network, resize = recipe.network, recipe.resize
     sized = recipe.engine == "sd-scripts" or checkpoint is not None
@@ -113,7 +119,7 @@ def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any
     modules = recipe.expect.modules or (predicted.modules if predicted else None)
     size = recipe.expect.tensor_bytes or (predicted.tensor_bytes if predicted else None)
     pruned = recipe.block_weights is not None and recipe.merge.zeroed == "prune"
-    promised: dict[str, Any] = {
+    promises: dict[str, Any] = {
         "family": network.family,
         "modules": modules,
         "tensor_bytes": None if resize or pruned else size,
@@ -133,11 +139,11 @@ def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any
         if len(methods := resize.methods()) > 1:
             raise RecipeError(Problem("resize", f"has {' and '.join(methods)}", "choose one"))
         options = ResizeOptions.of_table(resize)
-        promised["resize"] = {
+        promises["resize"] = {
             "method": options.method,
             "param": options.param,
             "new_rank": options.new_rank,
             "new_conv_rank": options.new_conv_rank,
             "rank_rule": options.rank_rule,
         }
-    return {key: value for key, value in promised.items() if value is not None}
+    return {key: value for key, value in promises.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The promises that metadata keep or break, each as one question."""
+"""Check the promises of a recipe that metadata keep or break."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ if TYPE_CHECKING:
 
     from orchestrator.weights.inspection import Inspection
 
-Answer = tuple[bool | None, str]
+Result = tuple[bool | None, str]
 
 
-def stated(key: str, name: str) -> Callable[[Inspection, Mapping[str, Any]], Answer | None]:
-    """Return the question whether the metadata entry ``name`` is what the promise ``key`` says; Dynamic after a resize."""
+def entry(key: str, name: str) -> Callable[[Inspection, Mapping[str, Any]], Result | None]:
+    """Return the check that the metadata entry ``name`` equals the promise ``key``, or Dynamic after a resize."""
 
-    def question(found: Inspection, promised: Mapping[str, Any]) -> Answer | None:
-        if key not in promised:
+    def check(inspection: Inspection, promises: Mapping[str, Any]) -> Result | None:
+        if key not in promises:
             return None
-        have = found.adapter.header.metadata.get(name)
-        if have is None:
+        stated = inspection.adapter.header.metadata.get(name)
+        if stated is None:
             return None, f"no {name} in the metadata"
-        want = "Dynamic" if key in {"network_dim", "network_alpha"} and promised.get("resize") else promised[key]
-        same = have == str(want) or (isinstance(want, int | float) and _number(have) == float(want))
-        return same, f"{name} is {have}" + ("" if same else f", promised {want}")
+        expected = "Dynamic" if key in {"network_dim", "network_alpha"} and promises.get("resize") else promises[key]
+        same = stated == str(expected) or (isinstance(expected, int | float) and _number(stated) == float(expected))
+        return same, f"{name} is {stated}" + ("" if same else f", promised {expected}")
 
-    return question
+    return check
 
 
 def _number(text: str) -> float | None:
@@ -35,25 +35,25 @@ def _number(text: str) -> float | None:
         return None
 
 
-def comment(found: Inspection, promised: Mapping[str, Any]) -> Answer | None:
-    """Whether ss_training_comment tells of the resize, as sd-scripts writes it."""
-    resize = promised.get("resize")
+def comment(inspection: Inspection, promises: Mapping[str, Any]) -> Result | None:
+    """Check that ss_training_comment contains the resize, as sd-scripts writes it."""
+    resize = promises.get("resize")
     if not resize:
         return None
-    comment = found.adapter.header.metadata.get("ss_training_comment")
+    comment = inspection.adapter.header.metadata.get("ss_training_comment")
     if comment is None:
         return None, "no ss_training_comment in the metadata"
     return "resize" in comment, comment[:80]
 
 
-def words(found: Inspection, promised: Mapping[str, Any]) -> Answer | None:
-    """Whether every trigger word is among the words or training tags of the metadata."""
-    if "trigger_words" not in promised:
+def words(inspection: Inspection, promises: Mapping[str, Any]) -> Result | None:
+    """Check that every trigger word is among the words or training tags of the metadata."""
+    if "trigger_words" not in promises:
         return None
-    want = promised["trigger_words"]
-    words = [word.strip() for word in (want.split(",") if isinstance(want, str) else want) if word.strip()]
-    if not found.trigger_words and "ss_tag_frequency" not in found.adapter.header.metadata:
+    expected = promises["trigger_words"]
+    words = [word.strip() for word in (expected.split(",") if isinstance(expected, str) else expected) if word.strip()]
+    if not inspection.trigger_words and "ss_tag_frequency" not in inspection.adapter.header.metadata:
         return None, "no words in the metadata"
-    seen = found.adapter.header.metadata.get("ss_tag_frequency", "")
-    missing = [word for word in words if word not in found.trigger_words and f'"{word}"' not in seen]
+    tags = inspection.adapter.header.metadata.get("ss_tag_frequency", "")
+    missing = [word for word in words if word not in inspection.trigger_words and f'"{word}"' not in tags]
     return not missing, f"missing: {', '.join(missing)}" if missing else ", ".join(words)

@@ -1,4 +1,4 @@
-"""What a file shows of how it was made."""
+"""Describe the origin of a file by its tensors and metadata."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from orchestrator.weights.inspection import Inspection
 
 
-def history(found: Inspection) -> Iterator[str]:
-    """Yield what the file shows of how it was made: family and dims, blocks, compression, and what its header notes."""
-    adapter = found.adapter
-    ranks = Counter(layer.rank for layer in tensor_checks.ranked(found))
+def history(inspection: Inspection) -> Iterator[str]:
+    """Yield the origin of a file in lines: family and dims, blocks, compression, and the entries of its header."""
+    adapter = inspection.adapter
+    ranks = Counter(layer.rank for layer in tensor_checks.ranked(inspection))
     tucker = " with Tucker convolutions" if adapter.tucker else ""
     yield f"{adapter.family}{tucker}, {adapter.architecture}, rank {tensor_checks.spread(ranks)}"
-    threes = {layer.name for layer in found.layers if tensor_checks.three(layer, found)}
-    unblocked = [layer.name for layer in found.layers if layer.block == "other"]
+    threes = {layer.name for layer in inspection.layers if tensor_checks.is_3x3(layer, inspection)}
+    unblocked = [layer.name for layer in inspection.layers if layer.block == "other"]
     reach = "3x3 convolutions too" if threes else "linear layers and 1x1 convolutions only"
-    yield f"{len(found.layers)} modules: {reach}" + (
+    yield f"{len(inspection.layers)} modules: {reach}" + (
         f", {len(unblocked)} outside the blocks (LyCORIS 0.1.4 or later)" if unblocked else ""
     )
-    if (vector := found.block_vector) and 0.0 in vector:
+    if (vector := inspection.block_vector) and 0.0 in vector:
         zero = [name for name, mark in zip(blocks.names(adapter.architecture), vector, strict=True) if mark == 0]
-        yield f"block weights: {found.preset or 'no preset'}; zero in {', '.join(zero)}"
-    if len(ranks) > 2 and found.spectrum_ratio:
-        alike = sum(1 for layer in found.layers if layer.zero and layer.rank == 1)
+        yield f"block weights: {inspection.preset or 'no preset'}; zero in {', '.join(zero)}"
+    if len(ranks) > 2 and inspection.spectrum_ratio:
+        alike = sum(1 for layer in inspection.layers if layer.zero and layer.rank == 1)
         merged = f"; {alike} zero modules of rank 1: merged before it was resized" if alike else ""
-        yield f"resized by a dynamic method: values down to 1/{found.spectrum_ratio:.4g} of the largest are kept{merged}"
+        yield f"resized by a dynamic method: values down to 1/{inspection.spectrum_ratio:.4g} of the largest are kept{merged}"
     if module := adapter.header.metadata.get("ss_network_module"):
         yield f"trained with {module}, dim {adapter.header.metadata.get('ss_network_dim', '?')}"
     for entry in metadata.provenance(adapter.header.metadata):
