@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from orchestrator.models.registry import ArchitectureName
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -109,7 +111,7 @@ def _dependent(lora: Adapter) -> Iterator[Problem]:
 Side = tuple[Body, dict[str, AdapterModule]]
 
 
-def _pair(architecture: blocks.Architecture, left: Side, right: Side, name: str) -> Pair:
+def _pair(architecture: ArchitectureName, left: Side, right: Side, name: str) -> Pair:
     changes = []
     for body, modules in (left, right):
         module = modules.get(name)
