@@ -24,13 +24,22 @@ class Engine(Protocol):
     NAME: str
 
     def version(self) -> str:
-        """Return the engine's identity in keys: a commit (and "modified"), or package versions."""
+        """Return the engine's identity in keys.
+
+        A commit (with "modified" for a changed tree), or the versions of packages.
+        """
 
     def check(self, recipe: Recipe) -> list[Problem]:
-        """Return the recipe's problems with this engine: options, families, architectures. Starts no trainer."""
+        """Return the recipe's problems with this engine.
+
+        Options, families and architectures are checked. Starts no trainer.
+        """
 
     def preflight(self, recipe: Recipe) -> list[Problem]:
-        """Return what this machine lacks for the recipe: checkout, environment, packages, GPU. Starts no trainer."""
+        """Return this machine's problems with the recipe.
+
+        Checkout, environment, packages and GPU are checked. Starts no trainer.
+        """
 
     def train(self, recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
         """Return the training command.
@@ -52,19 +61,33 @@ class Engine(Protocol):
         """
 
     def read(self, piece: str) -> Progress | None:
-        """Return the progress in one piece of output (text between line ends or carriage returns), or None."""
+        """Return the progress in one piece of output, or None.
+
+        A piece is the text between two line ends or carriage returns.
+        """
 
     def reader(self, recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:
-        """Return a parser of one run's output, with its predicted banner and the offset of a resumed bar.
+        """Return a parser of one run's output.
+
+        It compares the banner with the prediction and offsets a resumed bar.
 
         A banner that differs from the prediction is a ``fault``. ``read`` parses without prediction and offset.
         """
 
     def checkpoint(self, work: Path) -> tuple[Path, int] | None:
-        """Return the newest complete state in ``work`` with steps left to train, and its step."""
+        """Return the newest state in ``work`` to resume from, and its step.
+
+        It is complete and has steps left to train.
+        """
 
     def finished(self, recipe: Recipe, work: Path, log: str) -> list[Problem]:
-        """Return the reasons why a training that exited 0 failed: its log, file, tensor names, shapes, metadata."""
+        """Return the reasons why a training that exited 0 failed.
+
+        Log, file, tensor names, shapes and metadata are checked.
+        """
 
     def history(self, work: Path) -> list[dict[str, Any]]:
-        """Return loss and learning rates by step from the TensorBoard events in ``work`` (step, loss, lr_unet, …)."""
+        """Return loss and learning rates by step (step, loss, lr_unet, …).
+
+        Source: the TensorBoard events in ``work``.
+        """

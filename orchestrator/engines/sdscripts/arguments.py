@@ -1,4 +1,4 @@
-"""Arguments of a training for sd-scripts' train_network.py and for the embedded trainer.
+"""Arguments of sd-scripts' train_network.py and the embedded trainer.
 
 Every value of a recipe reaches the command, zero and false included. Nothing goes through --config_file, which takes any key.
 """
@@ -127,7 +127,10 @@ OWNED |= dict.fromkeys(SET_HERE, "")
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """Arguments of a trainer, and the texts they refer to by their names below the work folder."""
+    """Arguments of a trainer, and the texts that they refer to.
+
+    ``files`` maps names below the work folder to texts.
+    """
 
     argv: tuple[str, ...]
     files: dict[str, str] = field(default_factory=dict)
@@ -178,7 +181,10 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
 
 
 def option(name: str, value: Option) -> list[str]:
-    """Return ``--name`` and its values, or nothing for a switch that is false (sd-scripts' switches can only be set)."""
+    """Return ``--name`` and its values, or nothing for a false switch.
+
+    sd-scripts' switches can only be set.
+    """
     if isinstance(value, bool):
         return [f"--{name}"] if value else []
     values = value if isinstance(value, tuple) else (value,)
@@ -230,7 +236,10 @@ def _compute(recipe: Recipe) -> list[str]:
 
 
 def interval(training: Training) -> int | None:
-    """Return --save_every_n_steps: sd-scripts saves a state only together with the LoRA."""
+    """Return --save_every_n_steps.
+
+    sd-scripts saves a state only together with the LoRA.
+    """
     return training.save_every_n_steps or training.state_every_n_steps
 
 

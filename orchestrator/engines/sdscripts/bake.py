@@ -1,4 +1,4 @@
-"""Bake a LoRA of any family into a copy of a base model: W + multiplier * delta, in float32.
+"""Bake a LoRA into a copy of a base model: W + multiplier * delta.
 
 The base is a single safetensors file in the original naming (SD1, SDXL) or a folder in Diffusers layout (SD1). Changed
 tensors are written as float32, so that an fp16 base does not round small deltas away.
@@ -29,7 +29,7 @@ _BIASES = ("diff_b", "b_norm")
 
 
 def lora(path: Path) -> dict[str, dict[str, Floats]]:
-    """Return a LoRA file's tensors in float32, by module and by the rest of their names.
+    """Return a LoRA file's tensors in float32, by module and suffix.
 
     Raises:
         RecipeError: it cannot be read.
@@ -46,7 +46,9 @@ def lora(path: Path) -> dict[str, dict[str, Floats]]:
 def changes(
     modules: Mapping[str, dict[str, Floats]], base: Mapping[str, TensorSlice]
 ) -> dict[str, list[tuple[str, str, TensorSlice]]]:
-    """Return the changes of a base model: tensor -> (module, "weight" or "bias", its slice of the tensor).
+    """Return the changes of a base model by tensor.
+
+    A change is (module, "weight" or "bias", its slice of the tensor).
 
     Raises:
         StepFailed: the model lacks layers of the LoRA.
@@ -79,7 +81,9 @@ def changed(base: Floats, parts: Mapping[str, Floats], part: str, multiplier: fl
 
 
 def single(base: Path, target: Path, adapter: Path, multiplier: float, *, prefix: str = "", strict: bool = True) -> None:
-    """Write ``base`` with a LoRA baked in to ``target``. Tensors that do not change are copied byte for byte.
+    """Write ``base`` with a LoRA baked in to ``target``.
+
+    Tensors that do not change are copied byte for byte.
 
     Args:
         base: a safetensors model, or one part of a Diffusers folder.
@@ -114,7 +118,10 @@ def single(base: Path, target: Path, adapter: Path, multiplier: float, *, prefix
 
 
 def folder(base: Path, target: Path, adapter: Path, multiplier: float) -> None:
-    """Write a Diffusers folder with a LoRA baked into U-Net and text encoder. Other files are links to those of ``base``."""
+    """Write a Diffusers folder with a LoRA baked in.
+
+    U-Net and text encoder are written, other files are links to those of ``base``.
+    """
     names = {"unet": "diffusion_pytorch_model.safetensors", "text_encoder": "model.safetensors"}
     modules: set[str] = set()
     for part, name in names.items():
@@ -135,7 +142,10 @@ def folder(base: Path, target: Path, adapter: Path, multiplier: float) -> None:
 
 
 def fold(source: Path, target: Path) -> None:
-    """Write a Tucker LoCon as an exact plain LoRA in float32: ``lora_mid`` folded into ``lora_down``, metadata kept."""
+    """Write a Tucker LoCon as an exact plain LoRA in float32.
+
+    ``lora_mid`` is folded into ``lora_down``; metadata are kept.
+    """
     metadata = read_header(source).metadata
     plain: dict[str, Floats] = {}
     for module, parts in lora(source).items():

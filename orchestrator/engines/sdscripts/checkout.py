@@ -1,4 +1,4 @@
-"""The sd-scripts checkout: its commit, and whether its Python files were changed."""
+"""The sd-scripts checkout: its commit, and changes in it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def present(folder: Path) -> bool:
 
 
 def version(folder: Path) -> str:
-    """Return the checkout's commit, with " modified" when a tracked Python file differs from it.
+    """Return the checkout's commit.
+
+    A tracked Python file that differs from it adds " modified".
 
     Without a checkout: the pinned commit, which ``make setup`` fetches. Without git: a digest of the files.
     """
@@ -45,7 +47,10 @@ def _version(folder: Path) -> str:
 
 
 def _git(folder: Path, *words: str) -> tuple[int, str]:
-    """Run git on the repository in ``folder``, whatever GIT_DIR says; return exit code and output."""
+    """Run git on the repository in ``folder``, even under another GIT_DIR.
+
+    Return exit code and output.
+    """
     # Without optional locks, status does not write a refreshed index back.
     return capture(("git", "--no-optional-locks", "-C", str(folder), "--git-dir=.git", "--work-tree=.", *words))
 

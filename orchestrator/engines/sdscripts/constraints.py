@@ -1,4 +1,4 @@
-"""Combinations that sd-scripts' trainer rejects after minutes, or ignores in silence.
+"""Combinations that sd-scripts' trainer rejects late or ignores.
 
 Source: sd-scripts v0.10.1 (library/train_util.py: get_optimizer, get_scheduler_fix, verify_training_args). Each was tried.
 """
@@ -36,7 +36,10 @@ _OPTIONS = "training.options"
 
 
 def problems(recipe: Recipe) -> Iterator[Violation]:
-    """Yield (dotted key, what is wrong) for every value with which the trainer would stop or do something else."""
+    """Yield (dotted key, problem) for combinations that would not train.
+
+    The trainer would stop, or do something else.
+    """
     training = recipe.training
     if recipe.network.family != "lora" and not any(network_args.rates(training)):
         what = "is 0 for all trained parts; LyCORIS drops parts without a rate, so nothing would be trained"

@@ -1,4 +1,4 @@
-"""The engine kohya-ss/sd-scripts: run as it is, in an environment of its own."""
+"""The engine kohya-ss/sd-scripts, unmodified, in its own environment."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
 
 
 def version() -> str:
-    """Return the commit of the checkout, with "modified" when its tree is dirty; without a checkout the pinned commit."""
+    """Return the commit of the checkout (see ``checkout.version``)."""
     return checkout.version(settings.sd_scripts())
 
 
@@ -53,14 +53,14 @@ def script(recipe: Recipe) -> str:
 def check(recipe: Recipe) -> list[Problem]:
     """Return the recipe's problems with this engine. Starts nothing but git."""
     options = parser_options.of(script(recipe))
-    found = [*parser_options.problems(options, recipe.training.options, "training.options", arguments.OWNED)]
-    found += [*network_args.problems(recipe.network), *gen_img.problems(recipe), *constraints.problems(recipe)]
+    rows = [*parser_options.problems(options, recipe.training.options, "training.options", arguments.OWNED)]
+    rows += [*network_args.problems(recipe.network), *gen_img.problems(recipe), *constraints.problems(recipe)]
     if recipe.borrows(NAME):
-        found += lora_tools.problems(recipe)
+        rows += lora_tools.problems(recipe)
     if recipe.base.checkpoint == "embedded":
         what = "the embedded base is of a size that sd-scripts cannot build; name an SD1.5 or SDXL model"
-        found.append(("base.checkpoint", what))
-    return [Problem(f"{recipe.name}: {key}", what) for key, what in dict.fromkeys(found)]
+        rows.append(("base.checkpoint", what))
+    return [Problem(f"{recipe.name}: {key}", what) for key, what in dict.fromkeys(rows)]
 
 
 def preflight(recipe: Recipe) -> list[Problem]:
@@ -84,7 +84,7 @@ def preflight(recipe: Recipe) -> list[Problem]:
 
 
 def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
-    """Return the training command (see ``Engine``): one process, without `accelerate launch` and its config."""
+    """Return the training command: one process, no `accelerate launch`."""
     newest = checkpoint(work) if state is not None else None
     initial = newest[1] if newest is not None and newest[0] == state else None
     training = arguments.train(recipe, inputs, work, state, initial)
@@ -99,12 +99,12 @@ def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
 
 
 def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # noqa: ARG001 - the Protocol's
-    """Return the output parser of the training in ``work``: it compares the banner, and offsets a resumed bar."""
+    """Return the output parser of the training in ``work``."""
     return OutputParser(lambda: result_checks.read_expected(work))
 
 
 def checkpoint(work: Path) -> tuple[Path, int] | None:
-    """Return the newest complete state in ``work`` with steps left to train, and its step."""
+    """Return the newest state in ``work`` to resume from, and its step."""
     return training_states.newest(work, result_checks.read_expected(work).get("steps"))
 
 
@@ -114,6 +114,6 @@ def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
 
 
 def history(work: Path) -> list[dict[str, Any]]:
-    """Return loss and learning rates by step from the TensorBoard events in ``work``."""
+    """Return loss and learning rates by step from TensorBoard's events."""
     attempts = training_states.shifts(work)
     return tensorboard.history(work / arguments.LOGS, lambda when: training_states.shift_at(attempts, when))

@@ -1,4 +1,7 @@
-"""Checks of sd-scripts on this machine: checkout, packages, tokenizers. They read files and start nothing but git."""
+"""Checks of sd-scripts on this machine: checkout, packages, tokenizers.
+
+They read files and start nothing but git.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ _OPTIMIZER_PACKAGES: Final = (
 
 
 def missing(alternative: str) -> list[Problem]:
-    """Return problems of the checkout and of its Python; each also names the ``alternative`` that needs neither."""
+    """Return problems of the checkout and of its Python.
+
+    Each also names the ``alternative``, which needs neither.
+    """
     folder, python = settings.sd_scripts(), settings.sd_scripts_python()
     problems: list[Problem] = []
     if not checkout.present(folder):
@@ -49,7 +55,10 @@ def missing(alternative: str) -> list[Problem]:
 
 
 def package_problems(recipe: Recipe, packages: Path) -> Iterator[Problem]:
-    """Yield packages that the recipe needs and ``packages`` lacks, and LyCORIS versions that cannot train it."""
+    """Yield the environment's problems with a recipe.
+
+    Missing packages, and a LyCORIS version that cannot train it.
+    """
     for package, why in _needed(recipe).items():
         if not (packages / package).is_dir() and not (packages / f"{package}.py").is_file():
             what = f"the package {package} is not there" + (f" ({why})" if why else "")
@@ -66,7 +75,10 @@ def package_problems(recipe: Recipe, packages: Path) -> Iterator[Problem]:
 
 
 def _needed(recipe: Recipe) -> dict[str, str]:
-    """Return the packages that a training imports, with the recipe's key that makes them necessary."""
+    """Return the packages that a training imports, each with its reason.
+
+    The reason is a key of the recipe, or empty.
+    """
     needed = {"torch": "", "accelerate": "", "transformers": "", "diffusers": ""}
     optimizer = recipe.training.optimizer
     package = next((package for pattern, package in _OPTIMIZER_PACKAGES if pattern.match(optimizer.lower())), "")
@@ -82,7 +94,10 @@ def _needed(recipe: Recipe) -> dict[str, str]:
 
 
 def checks() -> list[Check]:
-    """Return the checks that doctor shows of sd-scripts; whatever is absent is a problem of preflight instead."""
+    """Return doctor's checks of the installed parts of sd-scripts.
+
+    Preflight names missing parts.
+    """
     folder, python = settings.sd_scripts(), settings.sd_scripts_python()
     results = [_commit(folder)] if checkout.present(folder) else []
     packages = site_packages(python)
@@ -104,7 +119,7 @@ def _commit(folder: Path) -> Check:
 
 
 def site_packages(python: Path) -> Path | None:
-    """Return the packages folder of the virtual environment of ``python``, or None outside of one."""
+    """Return the packages folder of a virtual environment, or None."""
     root = python.parent.parent
     if not (root / "pyvenv.cfg").is_file():
         return None

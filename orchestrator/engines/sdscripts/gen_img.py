@@ -1,4 +1,7 @@
-"""Arguments and prompt files of gen_img.py, which the embedded renderer takes too."""
+"""Arguments and prompt files of gen_img.py.
+
+The embedded renderer takes the same.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,10 @@ _SYNTAX: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, what is wrong) for prompts and samplers that the programs would misread."""
+    """Yield (dotted key, problem) for prompts and samplers.
+
+    The programs would misread them.
+    """
     if recipe.render.sampler not in SAMPLERS:
         yield "render.sampler", f'is "{recipe.render.sampler}"{near_miss(recipe.render.sampler, SAMPLERS)}'
     texts = {"render.negative": recipe.render.negative}
@@ -62,7 +68,7 @@ def _text(recipe: Recipe, prompt: Prompt) -> str:
 
 
 def lines(recipe: Recipe, *, names: bool) -> str:
-    """Return a prompt file: one line per prompt with all its options, the seed included.
+    """Return a prompt file: one line per prompt, with all its options.
 
     Without ``--d`` in each line, ``--seed`` only seeds a generator of seeds (gen_img.py 2339-2347).
 

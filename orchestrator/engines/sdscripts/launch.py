@@ -1,4 +1,4 @@
-"""Commands of sd-scripts' programs: its Python, its scripts, their environment."""
+"""Commands of sd-scripts' programs, with their environment."""
 
 from __future__ import annotations
 
@@ -54,5 +54,8 @@ def command(program: str, argv: Sequence[str], work: Path, files: Mapping[str, s
 
 
 def tokenizer_options() -> list[str]:
-    """Return the options that every program with a tokenizer takes: the tokenizers' folder, and plain log lines."""
+    """Return the options of every program that has a tokenizer.
+
+    The tokenizers' folder, and plain log lines.
+    """
     return ["--tokenizer_cache_dir", str(settings.tokenizers()), "--console_log_simple"]

@@ -1,4 +1,4 @@
-"""Commands of sd-scripts' resize_lora.py and svd_merge_lora.py, for recipes and for ``--with sd-scripts``.
+"""Commands of sd-scripts' resize_lora.py and svd_merge_lora.py.
 
 The orchestrator's own merge and resize are the default. Both programs know lora_down, lora_up and alpha, and nothing else:
 files that they would corrupt are rejected.
@@ -43,7 +43,9 @@ OWNED: dict[str, dict[str, str]] = {
 
 
 def expand(ingredient: Ingredient, unmapped: float, presets: Mapping[str, Sequence[float]] | None) -> Ingredient:
-    """Return an ingredient with its block weights as a list of the file's architecture (26 on SD1, 20 on SDXL).
+    """Return an ingredient with a list of block weights.
+
+    The list is the file's architecture's: 26 weights on SD1, 20 on SDXL.
 
     Args:
         ingredient: a file with a preset, a short list or no block weights.
@@ -61,7 +63,7 @@ def expand(ingredient: Ingredient, unmapped: float, presets: Mapping[str, Sequen
 
 
 def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, what is wrong) for a recipe that uses these programs. Starts nothing but git."""
+    """Yield (dotted key, problem) for a recipe that uses these programs."""
     merge, resize = recipe.merge, recipe.resize
     if recipe.block_weights is not None and merge.tool == launch.NAME:
         if why := network_args.no_merge(recipe.network):
@@ -84,7 +86,10 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def rank_rule(folder: Path) -> str:
-    """Return the rank rule of a checkout's resize_lora.py: v0.5.3 to v0.10 keep one singular value more."""
+    """Return the rank rule of a checkout's resize_lora.py.
+
+    v0.5.3 to v0.10 keep one singular value more.
+    """
     try:
         text = (folder / RESIZE).read_text("utf-8")
     except OSError:
@@ -119,7 +124,10 @@ def command(kind: str, recipe: Recipe, lora: Path, output: Path, work: Path) -> 
 
 
 def unsupported(lora: Path, tool: str) -> list[Problem]:
-    """Return problems of a file that sd-scripts' ``tool`` would corrupt: tensors that it drops or does not resize."""
+    """Return problems of a file that sd-scripts' ``tool`` would corrupt.
+
+    The tool drops or does not resize its tensors.
+    """
     try:
         header = read_header(lora)
     except RecipeError as error:
@@ -132,7 +140,10 @@ def unsupported(lora: Path, tool: str) -> list[Problem]:
 
 
 def ranks(lora: Path) -> tuple[int, int]:
-    """Return the largest ranks in a file: of linear and 1x1 layers, and of convolutions with a larger kernel (0: none)."""
+    """Return the largest ranks in a file.
+
+    First of linear and 1x1 layers, then of convolutions with a larger kernel (0: none).
+    """
     linear, convolution = 0, 0
     for name, entry in read_header(lora).entries.items():
         if name.endswith(".lora_down.weight"):
@@ -167,8 +178,8 @@ def resize(  # noqa: PLR0917 - the program's inputs
     Raises:
         RecipeError: the tool would corrupt the file.
     """
-    if lora.is_file() and (found := unsupported(lora, "resize_lora.py")):
-        raise RecipeError(found)
+    if lora.is_file() and (reasons := unsupported(lora, "resize_lora.py")):
+        raise RecipeError(reasons)
     rank = options.new_rank or max(file_ranks)
     argv = ["--model", str(lora), "--save_to", str(output), "--save_precision", options.save_precision]
     argv += ["--new_rank", str(rank), "--new_conv_rank", str(options.new_conv_rank or rank)]
@@ -185,7 +196,9 @@ def merge(  # noqa: PLR0917 - the program's inputs
     precision: str,
     options: Mapping[str, Option],
 ) -> Command:
-    """Return the command of networks/svd_merge_lora.py --lbws: block weights, ratios, and a new factorization.
+    """Return the command of networks/svd_merge_lora.py --lbws.
+
+    It applies block weights and ratios, and factors the result again.
 
     It is lossy (about 10 %: singular values are clamped), so the orchestrator's own merge is the default.
 
@@ -201,8 +214,8 @@ def merge(  # noqa: PLR0917 - the program's inputs
         RecipeError: the tool would drop tensors of a file.
     """
     existing = [each.path for each in ingredients if each.path.is_file()]
-    if found := [problem for path in existing for problem in unsupported(path, "svd_merge_lora.py")]:
-        raise RecipeError(found)
+    if reasons := [problem for path in existing for problem in unsupported(path, "svd_merge_lora.py")]:
+        raise RecipeError(reasons)
     argv = ["--models", *(str(each.path) for each in ingredients)]
     argv += ["--ratios", *(network_args.text(each.ratio) for each in ingredients)]
     lists = [[float(weight) for weight in each.block_weights or ()] for each in ingredients]

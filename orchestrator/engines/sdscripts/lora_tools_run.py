@@ -1,4 +1,4 @@
-"""Run ``merge`` and ``resize`` by sd-scripts' own programs (``--with sd-scripts``)."""
+"""Merge and resize by sd-scripts' programs (``--with sd-scripts``)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ _OWNED = {
 
 @dataclass(frozen=True, slots=True)
 class ToolReport:
-    """Result of a program of sd-scripts: modules, ranks with their counts, bytes of the tensors, seconds it took."""
+    """Result of a program of sd-scripts.
+
+    ``ranks`` maps a rank to its number of modules.
+    """
 
     program: str
     version: str
@@ -70,7 +73,10 @@ class ToolReport:
 
 @dataclass(frozen=True, slots=True)
 class ToolOptions:
-    """Command-line options of both programs: precision of the file, further options as NAME=VALUE."""
+    """Command-line options of both programs.
+
+    ``options`` are further options of the program, as NAME=VALUE.
+    """
 
     save_precision: str = "fp16"
     options: tuple[str, ...] = ()
@@ -136,7 +142,10 @@ def resize(
 
 
 def _check_files(inputs: Sequence[Path], output: Path, options: ToolOptions, program: str) -> None:
-    """Raise RecipeError for files that the program would corrupt, and for an output that is an input."""
+    """Raise RecipeError for inputs or an output that cannot be used.
+
+    The program would corrupt an input, or the output is an input.
+    """
     check_output(output, inputs, overwrite=options.overwrite)
     problems = [problem for path in inputs for problem in lora_tools.unsupported(path, program)]
     if problems:
@@ -153,7 +162,10 @@ def _precision(options: ToolOptions) -> str:
 
 
 def _parse_options(program: str, texts: Sequence[str]) -> dict[str, Option]:
-    """Return ``NAME=VALUE`` options as values of their types, checked against the program's own parser."""
+    """Return ``NAME=VALUE`` options as values of their types.
+
+    They are checked against the program's own parser.
+    """
     missing = environment.missing("the orchestrator's own does without it: leave out --with sd-scripts")
     if missing:
         raise NotReady(missing)
@@ -171,7 +183,7 @@ def _parse_options(program: str, texts: Sequence[str]) -> dict[str, Option]:
 
 
 def _value(text: str, kind: str) -> Scalar:
-    """Return an option's value: text as it is, every other type by JSON (16, 0.5, true)."""
+    """Return an option's value: text, or JSON (16, 0.5, true)."""
     if kind == "str":
         return text
     try:
@@ -182,7 +194,10 @@ def _value(text: str, kind: str) -> Scalar:
 
 
 def _run(program: str, command: Callable[[Path, Path], Command], output: Path, tick: Tick | None) -> ToolReport:
-    """Run a program in a folder beside the output; a whole result replaces the output."""
+    """Run a program and replace the output by its whole result.
+
+    The program writes into a folder beside the output.
+    """
     start = time.monotonic()
 
     def read(piece: str) -> Progress | None:

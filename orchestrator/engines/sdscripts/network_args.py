@@ -1,4 +1,6 @@
-"""network_args of each network family, and its limits: resume, continue, resize and merge by sd-scripts.
+"""network_args and limits of each network family.
+
+Limits: resume, continue, resize and merge by sd-scripts.
 
 Sources: networks/lora.py of sd-scripts v0.10.1 and lycoris/kohya.py 3.4.0 (create_network). Whether a state dict loads back
 into its own modules was measured with LyCORIS 3.4.0; the tests measure it again.
@@ -64,7 +66,10 @@ def module(family: str) -> str:
 
 
 def rates(training: Training) -> list[float]:
-    """Return the learning rates of the trained parts (1.0 for an optimizer that finds its own)."""
+    """Return the learning rates of the trained parts.
+
+    1.0 for an optimizer that finds its own.
+    """
     general = training.learning_rate
     text = general if training.text_encoder_lr is None else training.text_encoder_lr
     unet = general if training.unet_lr is None else training.unet_lr
@@ -98,7 +103,10 @@ def problems(network: Network) -> Iterator[tuple[str, str]]:
 
 
 def _ignored(network: Network) -> Iterator[tuple[str, str]]:
-    """Yield arguments that LyCORIS and networks.lora accept but ignore (measured: the tests train with each)."""
+    """Yield arguments that LyCORIS and networks.lora accept but ignore.
+
+    Measured: the tests train with each.
+    """
     family, args = network.family, network.args
     if network.dropout and family != "lora" and not network.bypass:
         instead = "set network.bypass = true" if family in _BYPASS else f"{family} has none; leave it out"
@@ -132,7 +140,7 @@ def _fits(kind: str, value: Scalar) -> bool:
 
 
 def text(value: Scalar) -> str:
-    """Return a value in the form that sd-scripts' programs read: True, 64, 4.4e-05."""
+    """Return a value in sd-scripts' form: True, 64, 4.4e-05."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return str(int(value))
     return str(value)
@@ -178,14 +186,14 @@ def no_resume(network: Network) -> str:
 
 
 def no_continue(network: Network) -> str:
-    """Return why a training cannot continue a file of this network (network.weights), or "" if it can."""
+    """Return why network.weights cannot be of this network, or ""."""
     if network.family == "dylora":
         return "LyCORIS loads nothing of a DyLoRA file, without a message"
     return ""
 
 
 def no_resize(network: Network) -> str:
-    """Return why sd-scripts' resize_lora.py would corrupt a file of this network, or "" if it works."""
+    """Return why resize_lora.py would corrupt this network, or ""."""
     if network.family not in ("lora", "locon"):
         return f"resize_lora.py does not resize {network.family}, but its metadata claims that it did"
     if network.tucker:
@@ -196,7 +204,7 @@ def no_resize(network: Network) -> str:
 
 
 def no_merge(network: Network) -> str:
-    """Return why sd-scripts' svd_merge_lora.py --lbws would corrupt a file of this network, or "" if it works."""
+    """Return why svd_merge_lora.py --lbws would corrupt it, or ""."""
     if network.family not in ("lora", "locon") or network.args.get("dora_wd"):
         return f"svd_merge_lora.py reads only lora_up and lora_down; it drops the other tensors of a {network.family}"
     if network.tucker:

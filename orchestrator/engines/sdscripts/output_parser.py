@@ -49,7 +49,7 @@ _NO_PROMPTS = re.compile(r"No prompt file|sample_prompts.*(?:not found|does not 
 
 @dataclass(slots=True)
 class OutputParser:
-    """Parses one run's output, with the banner's expected values and the offset of a resumed bar.
+    """Parser of one run's output.
 
     ``expected`` is called when the banner is complete and returns its values by name ("images", "steps", "text encoder
     modules", …). A banner that differs is a ``fault``, so that the run is stopped within its first minute.
@@ -78,7 +78,10 @@ class OutputParser:
         return self._note(note) if note else None
 
     def _bar(self, text: str) -> Progress | None:
-        """Return the last progress frame of a piece, or None for other bars (captions, loading)."""
+        """Return the last progress frame of a piece, or None.
+
+        Other bars (captions, loading) do not count.
+        """
         if "%|" not in text:
             return None
         frames = list(_BAR.finditer(text[-2000:]))  # several may be glued together
@@ -112,7 +115,10 @@ class OutputParser:
         return Progress(self.last.done, self.last.total, self.last.loss, fault=fault)
 
     def _banner(self, text: str) -> bool:
-        """Keep the values that a piece states about the run; return whether it was the banner's last line."""
+        """Keep the values that a piece states about the run.
+
+        Return whether it was the banner's last line.
+        """
         if _BEGIN.match(text):  # the log may begin with an earlier attempt
             self.values.clear()
         for name, pattern in _BANNER.items():
@@ -134,7 +140,7 @@ class OutputParser:
         return False
 
     def _compare(self) -> Progress | None:
-        """Return a fault that names every value of the banner that differs from the prediction."""
+        """Return a fault with every value that differs from the prediction."""
         wrong = [
             f"{name} {self.values[name]}, predicted {value}"
             for name, value in self.expected().items()
@@ -158,5 +164,8 @@ def _saved_note(text: str) -> str:
 
 
 def read(piece: str) -> Progress | None:
-    """Return the progress in one piece of an unknown run (a resumed bar counts the steps that are left)."""
+    """Return the progress in one piece of output, or None.
+
+    Without the run's banner, a resumed bar counts the steps that are left.
+    """
     return OutputParser()(piece)

@@ -1,4 +1,4 @@
-"""Options of sd-scripts' programs (names, types, choices, defaults), read from its source.
+"""Options of sd-scripts' programs, read from its source.
 
 ``setup_parser`` of a script is followed by ``ast`` through the functions that add options, so torch is not imported. The
 pinned release's options ship as ``pinned.json``; those of another commit are kept in the user's cache.
@@ -29,7 +29,10 @@ _TYPES = ("str", "int", "float", "switch", "int_or_float")
 
 @dataclass(frozen=True, slots=True)
 class ParserOption:
-    """One option of a program: ``type`` is str, int, float, switch or int_or_float; ``many`` takes a list."""
+    """One option of a program.
+
+    ``type`` is str, int, float, switch or int_or_float; ``many`` takes a list.
+    """
 
     name: str
     type: str = "str"
@@ -42,7 +45,7 @@ Options = dict[str, ParserOption]
 
 
 def of(script: str, folder: Path | None = None) -> Options:
-    """Return the options of a script of the checkout in ``folder`` (default: the configured one).
+    """Return the options of a script.
 
     The pinned commit's options, also used without a checkout, ship with this project.
     """
@@ -69,7 +72,10 @@ def _cache_file(version: str) -> Path:
 
 
 def cache_options(folder: Path) -> None:
-    """Cache the options of an unmodified checkout of another commit, so that its source is parsed once."""
+    """Cache the options of an unmodified checkout of another commit.
+
+    Its source is parsed once.
+    """
     version = checkout.version(folder)
     if version == checkout.PINNED or " " in version or not checkout.present(folder) or _cache_file(version).exists():
         return
@@ -79,7 +85,10 @@ def cache_options(folder: Path) -> None:
 
 
 def dumps(folder: Path) -> str:
-    """Return the options of all scripts of a checkout in the form of ``pinned.json`` (JSON without default values)."""
+    """Return the options of all scripts in the form of ``pinned.json``.
+
+    It is JSON without default values.
+    """
     plain = asdict(ParserOption(""))
     table = {
         script: [
@@ -146,7 +155,11 @@ def _mismatch(option: ParserOption, value: Any) -> str:
 
 
 def parse_options(folder: Path, script: str) -> Options:
-    """Read a script's options from its source. OSError or SyntaxError if it cannot be read."""
+    """Read a script's options from its source.
+
+    Raises:
+        OSError, SyntaxError: it cannot be read.
+    """
     options: Options = {}
     _Source(folder).walk(folder / script, "setup_parser", options)
     return options
@@ -168,7 +181,10 @@ class _Source:
         return self._modules[path]
 
     def walk(self, path: Path, name: str, options: Options) -> None:
-        """Collect the options that the function ``name`` adds to a parser, itself and through the functions it calls."""
+        """Collect the options that a function adds to a parser.
+
+        The functions that it calls are followed.
+        """
         for node in ast.walk(self._functions(path)[name]):
             if not isinstance(node, ast.Call):
                 continue
@@ -182,7 +198,7 @@ class _Source:
                 self.walk(self._folder / f"{node.func.value.id}.py", called, options)
 
     def _where(self, path: Path, name: str) -> Path:
-        """Return the module that defines ``name``: the calling module, or one of ``library``."""
+        """Return the module, here or in ``library``, that defines a function."""
         candidates = [path]
         candidates += [
             self._folder / "library" / f"{stem}.py" for stem in ("train_util", "config_util", "utils", "sdxl_train_util")

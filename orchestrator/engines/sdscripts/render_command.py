@@ -1,4 +1,7 @@
-"""Command of a render step: gen_img.py itself, or render_program for networks that gen_img.py cannot read."""
+"""Command of a render step: gen_img.py, or render_program.
+
+render_program serves networks that gen_img.py cannot read.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ TEMPORARY = "temporary"
 
 
 class LoraDelivery(StrEnum):
-    """How a network reaches gen_img.py: as it is, folded into a plain LoRA, or baked into the checkpoint."""
+    """Form in which a network reaches gen_img.py.
+
+    As it is, folded into a plain LoRA, or baked into the checkpoint.
+    """
 
     DIRECT = "direct"
     FOLD = "fold"

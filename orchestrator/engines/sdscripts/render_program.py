@@ -1,4 +1,4 @@
-"""Render a network that gen_img.py cannot read: fold or bake it first, draw, and clean up.
+"""Render a network that gen_img.py cannot read.
 
 ``python -m`` this module with request.json (see ``render_command``). A Tucker LoCon becomes an exact plain LoRA. Every other
 family is baked into a temporary checkpoint. Both are removed afterwards, however the drawing ended.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Carry out a request; return the exit code of gen_img.py, or of the error."""
+    """Carry out a request and return its exit code."""
     request = json.loads(Path(argv[0]).read_text("utf-8"))
     temporary = Path(request["temporary"])
     callbacks = ChildCallbacks(_show)

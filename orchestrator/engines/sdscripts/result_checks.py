@@ -1,4 +1,4 @@
-"""Comparison of a training's log and file with the recipe and with the plan's prediction."""
+"""Comparison of a training's log and file with recipe and prediction."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MANIFEST, EXPECTED = "dataset.json", "expected.json"
 
 
 def expected(recipe: Recipe, checkpoint: Path | None, dataset: Path | None) -> dict[str, Value]:
-    """Return the values that the trainer's banner should show, by the names of ``OutputParser``.
+    """Return the expected banner, by the names of ``OutputParser``.
 
     Args:
         recipe: the training's recipe.
@@ -53,7 +53,7 @@ def expected(recipe: Recipe, checkpoint: Path | None, dataset: Path | None) -> d
 
 
 def _dataset(manifest: Path, steps: int, accumulation: int) -> dict[str, Value]:
-    """Return images x repeats, batches and epochs from the predictions of the dataset step."""
+    """Return the predicted images x repeats, batches and epochs."""
     try:
         fields = json.loads(manifest.read_text("utf-8"))
         images, regularization = int(fields["images_x_repeats"]), int(fields["regularization_x_repeats"])
@@ -67,7 +67,10 @@ def _dataset(manifest: Path, steps: int, accumulation: int) -> dict[str, Value]:
 
 
 def read_expected(work: Path) -> dict[str, Value]:
-    """Return the values of ``expected`` at the start of the training in ``work``, or {} without a valid file."""
+    """Return ``expected`` from the start of the training in ``work``.
+
+    {} without a valid file.
+    """
     try:
         values = json.loads((work / EXPECTED).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -96,7 +99,10 @@ def finished(recipe: Recipe, work: Path, log: str, checkpoint: Path | None) -> l
 
 
 def _log(log: str, recipe: Recipe) -> Iterator[str]:
-    """Yield the problems of the last attempt in a log: no success, another step count, a loss that is not finite."""
+    """Yield the problems of the last attempt in a log.
+
+    No success, another step count, a loss that is not finite.
+    """
     log = log[log.rfind("import network module: ") :] if "import network module: " in log else log
     if "model saved." not in log:
         yield 'the log lacks "model saved."'
@@ -141,7 +147,10 @@ def _tensors(recipe: Recipe, header: Header, checkpoint: Path | None) -> Iterato
 
 
 def _trainer_steps(log: str, steps: int) -> int:
-    """Return ss_steps of a training of ``steps`` by the trainer's own count (see ``training_states``)."""
+    """Return ss_steps of a training by the trainer's own count.
+
+    It is lower than ``steps`` after a resume in a later epoch (see ``training_states``).
+    """
     last = log[log.rfind("import network module: ") :]
     skipped, batches = re.search(r"^skipping (\d+) steps", last, re.MULTILINE), training_states.BATCHES.search(last)
     if skipped is None or batches is None:
@@ -188,7 +197,10 @@ def _metadata(recipe: Recipe, metadata: dict[str, str], steps: int) -> Iterator[
 
 
 def _same(text: str, value: Any) -> bool:
-    """Return whether a text of the metadata means the value. A list of one item counts as the item."""
+    """Return whether a text of the metadata means the value.
+
+    A list of one item counts as the item.
+    """
     text = text.strip("[]")
     try:
         return math.isclose(float(text), float(value), rel_tol=1e-9)

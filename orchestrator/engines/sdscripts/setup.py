@@ -1,4 +1,4 @@
-"""Set up sd-scripts (``make setup``): the submodule and its environment, from the lock file.
+"""Set up sd-scripts: its submodule and environment (``make setup``).
 
 It can run again at any time. Without network or git it names what is missing, what works without it, and the next command;
 exit code 3.
@@ -28,7 +28,7 @@ _NVIDIA = ("/dev/nvidia0", "/dev/dxg")
 
 
 def main() -> int:
-    """Fetch and build the missing parts; return the exit code."""
+    """Fetch and build the missing parts, and return the exit code."""
     try:
         folder = fetch()
         python = build()
@@ -68,7 +68,9 @@ def fetch() -> Path:
 
 
 def build() -> Path:
-    """Return the Python of sd-scripts, after building `.venv-sd-scripts` if it is missing.
+    """Return the Python of sd-scripts.
+
+    Builds `.venv-sd-scripts` if it is missing.
 
     Raises:
         NotReady: the packages cannot be installed.
@@ -83,7 +85,7 @@ def build() -> Path:
             Problem(str(python), "is set as sd-scripts' Python but does not exist", "correct SD_SCRIPTS_PYTHON or the setting")
         )
     print(f"installing the environment of sd-scripts into {mark.parent} (several GB)", flush=True)
-    files = [LOCK, *([CUDA] if any(Path(one).exists() for one in _NVIDIA) else [])]
+    files = [LOCK, *([CUDA] if any(Path(device).exists() for device in _NVIDIA) else [])]
     install = (
         str(python),
         "-m",
@@ -100,7 +102,7 @@ def build() -> Path:
 
 
 def tokenizer(python: Path) -> None:
-    """Write missing tokenizers, which the first training would download otherwise."""
+    """Write missing tokenizers (or the first training downloads them)."""
     folder = settings.tokenizers()
     complete = all((folder / name).is_dir() for name in write_tokenizer.NAMES)
     if not complete and not _run((str(python), write_tokenizer.__file__, str(folder))):
@@ -108,7 +110,10 @@ def tokenizer(python: Path) -> None:
 
 
 def _run(argv: tuple[str, ...]) -> bool:
-    """Run a program with its output shown; return whether it succeeded. It ends when this program does (^C)."""
+    """Run a program, show its output, and return whether it succeeded.
+
+    It ends when this program does (^C).
+    """
     with tempfile.TemporaryDirectory() as work:
         return run(Command(argv, settings.ROOT), Path(work), ChildCallbacks(_show), leash=True).ok
 

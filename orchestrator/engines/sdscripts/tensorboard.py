@@ -20,7 +20,9 @@ _MAX_RECORD = 64 << 20
 
 
 def history(folder: Path, shift: Callable[[float], int] = lambda _: 0) -> list[dict[str, Any]]:
-    """Return one entry a step, in order: step, loss, average_loss, lr_unet, lr_text_encoder (if logged).
+    """Return one entry a step, in order.
+
+    Its keys: step, loss, average_loss, lr_unet, lr_text_encoder (if logged).
 
     The runs of a resumed training have a folder each. A later file's value of a step wins.
 
@@ -38,7 +40,10 @@ def history(folder: Path, shift: Callable[[float], int] = lambda _: 0) -> list[d
 
 
 def scalars(path: Path) -> Iterator[tuple[float, int, str, float]]:
-    """Yield (seconds since 1970, step, tag, value) of every scalar in an event file, up to a cut-off record."""
+    """Yield (seconds since 1970, step, tag, value) of an event file.
+
+    It ends at a cut-off record.
+    """
     data = path.read_bytes()
     at = 0
     while at + 12 <= len(data):
@@ -86,7 +91,7 @@ def _value(data: bytes) -> Iterator[tuple[str, float]]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | float | bytes]]:
-    """Yield (field number, value) of a protocol-buffer message: whole numbers, 32-bit floats, bytes."""
+    """Yield (field number, value) of a protocol-buffer message."""
     at = 0
     while at < len(data):
         key, at = _varint(data, at)

@@ -1,4 +1,4 @@
-"""Saved states of a trainer: completeness, and the step of the whole training.
+"""Saved states of a trainer: completeness, and step of the training.
 
 sd-scripts v0.10.1 loses count when it resumes in a later epoch: it subtracts whole epochs from its step counter
 (train_network.py 1340-1344). With 205 batches an epoch, a training resumed at step 400 calls its next step 196, names files
@@ -33,12 +33,18 @@ BATCHES = re.compile(r"num batches per epoch [^:\n]*: (\d+)")
 
 
 def lost(step: int, batches: int) -> int:
-    """Return the steps that the trainer's counter loses when it resumes at ``step``: whole epochs of ``batches``."""
+    """Return the steps that the trainer's counter loses by a resume.
+
+    Resumed at ``step``, it loses whole epochs of ``batches``.
+    """
     return step // batches * batches if batches > 0 else 0
 
 
 def shifts(work: Path) -> list[tuple[float, int]]:
-    """Return (start time, steps that the counter lost) of every attempt in ``work``, in order."""
+    """Return start time and lost steps of every attempt in ``work``.
+
+    In order of the attempts.
+    """
     try:
         lines = (work / ATTEMPTS).read_text("utf-8", "replace").splitlines()
         batches = BATCHES.findall((work / LOG).read_text("utf-8", "replace"))
@@ -56,12 +62,12 @@ def shifts(work: Path) -> list[tuple[float, int]]:
 
 
 def shift_at(attempts: list[tuple[float, int]], when: float) -> int:
-    """Return the steps that the counter of the attempt running at a time had lost (see ``shifts``)."""
+    """Return the lost steps of the attempt that ran at a time."""
     return next((shift for start, shift in reversed(attempts) if start <= when), 0)
 
 
 def step_of(folder: Path) -> int | None:
-    """Return the step in a state's train_state.json, or None without a valid one."""
+    """Return the step in a state's train_state.json, or None."""
     try:
         step = json.loads((folder / "train_state.json").read_text("utf-8"))["current_step"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -70,7 +76,7 @@ def step_of(folder: Path) -> int | None:
 
 
 def whole(path: Path) -> bool:
-    """Return whether a safetensors file is sound and as long as its header says."""
+    """Return whether a safetensors file is sound and complete."""
     try:
         read_header(path)
     except RecipeError:
@@ -79,7 +85,10 @@ def whole(path: Path) -> bool:
 
 
 def complete(folder: Path) -> bool:
-    """Return whether accelerate has written all of a state: every file, none empty or cut off."""
+    """Return whether accelerate has written all of a state.
+
+    Every file is there, none is empty or cut off.
+    """
     try:
         sizes = [(folder / name).stat().st_size for name in _FILES]
     except OSError:
@@ -90,7 +99,9 @@ def complete(folder: Path) -> bool:
 
 
 def kept(keep_states: int, steps: int, every: int) -> int:
-    """Return the number of states to keep: one more than ``keep_states`` if the last step saves one too.
+    """Return the number of states to keep.
+
+    One more than ``keep_states`` if the last step saves one too.
 
     A trainer that ends between its last state and its file leaves a state with no steps left to train, which sd-scripts
     refuses to resume (train_network.py 1252-1255): the one before is needed.
@@ -99,7 +110,10 @@ def kept(keep_states: int, steps: int, every: int) -> int:
 
 
 def newest(work: Path, steps: object = None) -> tuple[Path, int] | None:
-    """Return the complete state in ``work`` with the most steps below ``steps`` (if given), and its step of the training."""
+    """Return the complete state in ``work`` with the most steps.
+
+    Its steps are below ``steps`` if given. Also return its step of the whole training.
+    """
     attempts = shifts(work)
     below = steps if isinstance(steps, int) else sys.maxsize
     states = [

@@ -1,4 +1,4 @@
-"""Write CLIP's tokenizers for sd-scripts, from the vocabulary in the package open_clip_torch.
+"""Write CLIP's tokenizers for sd-scripts from open_clip_torch.
 
 A program for sd-scripts' Python: ``python write_tokenizer.py FOLDER``. It downloads nothing and does not import torch.
 sd-scripts loads FOLDER/NAME and stays offline (library/strategy_base.py 54-71). SDXL's second text encoder has the same
@@ -19,14 +19,16 @@ MERGES = 49152 - 256 - 2  # lines of the file; with 2 x 256 bytes and 2 special 
 
 
 def characters() -> list[str]:
-    """Return the printable character of each of the 256 bytes, in the order of CLIP's vocabulary."""
+    """Return a printable character for each byte, in CLIP's order."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + number) for number in range(len(others))]
 
 
 def write(folder: Path) -> None:
-    """Write a tokenizer: bytes, bytes at the end of a word, merges, two special tokens.
+    """Write a tokenizer's four files.
+
+    The vocabulary: bytes, bytes at the end of a word, merges, two special tokens.
 
     Raises:
         FileNotFoundError: the package open_clip_torch is not installed.
