@@ -1,9 +1,9 @@
 # ruff: noqa: S101 - a script
-"""Broken set-ups, made one after the other: does doctor, or the run, name the true cause?
+"""Broken set-ups: does doctor, or the run, name the cause?
 
-Every set-up starts from a project that works (the first line proves it), breaks one thing, and gives the command a new user
-would give. The answer counts when its text names the cause: the words of ``says`` all stand in it, and the exit code is not 0.
-The trainer is a small program in sd-scripts' place, so that its failures can be had without a GPU; everything else is real.
+Every set-up takes a working project (the first row proves it), breaks one part of it, and runs the command of a new user. It
+passes if the output holds all words of ``expected`` and the exit code is not 0. The trainer is a small program in place of
+sd-scripts, so that it can fail without a GPU. Everything else is real.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ seed = 1
 
 @dataclass(slots=True)
 class Project:
-    """A project that works, in a folder, with a sd-scripts and an environment that look as they should."""
+    """A working project in a folder, with a stand-in for sd-scripts and its environment."""
 
     root: Path
     held: list[io.TextIOWrapper] = field(default_factory=list)
@@ -110,23 +110,23 @@ class Project:
         self.recipe.write_text(text.replace(old, new), "utf-8")
 
     def trainer(self, code: str) -> None:
-        """Put a program in train_network.py's place."""
+        """Replace train_network.py by a program."""
         (self.scripts / "train_network.py").write_text(f"import os, signal, sys\n{code}\n", "utf-8")
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """One broken set-up: what is broken, what the answer must say, how it is broken, and the command."""
+    """One broken set-up: name, expected words, function that breaks the project, and command."""
 
     name: str
-    says: tuple[str, ...]
+    expected: tuple[str, ...]
     breaks: Callable[[Project], None]
     argv: tuple[str, ...] = ("doctor", "mimi-locon")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came of one set-up."""
+class SetupResult:
+    """Result of one set-up."""
 
     name: str
     named: bool
@@ -136,7 +136,7 @@ class Answer:
 
 
 def safetensors(names: dict[str, list[int]], seed: int = 0) -> bytes:
-    """Return a small sound safetensors file with fp16 tensors of these names and shapes."""
+    """Return a small safetensors file with fp16 tensors of these names and shapes."""
     header: dict[str, object] = {}
     body = b""
     for name, shape in names.items():
@@ -155,7 +155,7 @@ SD1 = {"model.diffusion_model.input_blocks.0.0.weight": [4, 4], "cond_stage_mode
 
 
 def make(root: Path) -> Project:
-    """Make the project that works."""
+    """Make the working project."""
     project = Project(root)
     pictures = root / "pictures"
     pictures.mkdir(parents=True)
@@ -171,9 +171,9 @@ def make(root: Path) -> Project:
     project.recipe.write_text(RECIPE.replace("{sha256}", digest), "utf-8")
     (project.scripts / "library").mkdir(parents=True)
     (project.scripts / "library" / "train_util.py").write_text("", "utf-8")
-    project.trainer("sys.exit('the set-up gives no trainer')")
+    project.trainer("sys.exit('this set-up has no trainer')")
     (project.scripts / ".git").mkdir()
-    git = root / "bin" / "git"  # in front of git itself: says that the pinned commit is checked out, and clean
+    git = root / "bin" / "git"  # replaces git: reports a clean checkout of the pinned commit
     git.parent.mkdir()
     git.write_text(f'#!/bin/sh\ncase "$*" in *rev-parse*) echo {PINNED};; esac\n', "utf-8")
     git.chmod(0o755)
@@ -210,7 +210,7 @@ class _Harm:
 
 
 def harmful(project: Project) -> None:
-    """Put a pickle that would run a command where the base model is expected; it is never loaded."""
+    """Replace the base model by a pickle that would run a command. It is never loaded."""
     (project.root / "models" / "base.safetensors").unlink()
     with zipfile.ZipFile(project.root / "models" / "base.ckpt", "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"state_dict": _Harm()}))
@@ -221,7 +221,7 @@ def harmful(project: Project) -> None:
 
 
 def unnamed(project: Project, names: dict[str, list[int]]) -> None:
-    """Put another file at the base's name and let the recipe accept any digest."""
+    """Replace the base model by another file, and remove its digest from the recipe."""
     (project.root / "models" / "base.safetensors").write_bytes(safetensors(names))
     lines = project.recipe.read_text("utf-8").split("\n")
     project.recipe.write_text("\n".join('sha256 = ""' if line.startswith("sha256") else line for line in lines), "utf-8")
@@ -234,7 +234,7 @@ def cut(project: Project) -> None:
 
 
 def lock(project: Project) -> None:
-    """Hold the recipe's lock, as another run of it does."""
+    """Hold the lock of the recipe like another run."""
     folder = project.root / "runs" / "mimi-locon"
     folder.mkdir(parents=True)
     file = (folder / ".lock").open("w+", encoding="utf-8")
@@ -370,8 +370,8 @@ SETUPS = (
 
 @contextlib.contextmanager
 def surroundings(project: Project) -> Iterator[None]:
-    """Point the program at the project, for as long as this lasts."""
-    said = {
+    """Point the program at the project inside the ``with`` block."""
+    variables = {
         "KRNK_PROJECT": project.root,
         "KRNK_RUNS": project.root / "runs",
         "SD_SCRIPTS_DIR": project.scripts,
@@ -381,8 +381,8 @@ def surroundings(project: Project) -> Iterator[None]:
         "PATH": f"{project.root / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "KRNK_NOTIFY": "",
     }
-    before = {name: os.environ.get(name) for name in said}
-    os.environ.update({name: str(value) for name, value in said.items()})
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update({name: str(value) for name, value in variables.items()})
     argv, here = sys.argv, Path.cwd()
     os.chdir(project.root)
     try:
@@ -397,8 +397,8 @@ def surroundings(project: Project) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def ask(project: Project, argv: tuple[str, ...]) -> tuple[int, str]:
-    """Give a command; return its exit code and all it said."""
+def run(project: Project, argv: tuple[str, ...]) -> tuple[int, str]:
+    """Run a command, and return its exit code and output."""
     out = io.StringIO()
     with surroundings(project), contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         sys.argv = ["orchestrator", *argv]
@@ -407,50 +407,50 @@ def ask(project: Project, argv: tuple[str, ...]) -> tuple[int, str]:
 
 
 def healthy(folder: Path) -> tuple[int, str]:
-    """Ask doctor about the project as it is made: it must report no error."""
-    return ask(make(folder), ("doctor", "mimi-locon"))
+    """Run doctor on the working project. It must report no error."""
+    return run(make(folder), ("doctor", "mimi-locon"))
 
 
 def build(folder: Path) -> Path:
-    """Build the dataset of a working project; return what it left, for the set-ups that fail behind it."""
+    """Build the dataset of a working project and return its folder, for set-ups that fail later."""
     project = make(folder)
-    ask(project, ("run", "mimi-locon", "--only", "dataset"))
+    run(project, ("run", "mimi-locon", "--only", "dataset"))
     return folder / "runs" / "mimi"
 
 
-def attempt(setup: Setup, folder: Path, built: Path) -> Answer:
-    """Make a project, break it, ask."""
-    begun = time.monotonic()
+def attempt(setup: Setup, folder: Path, built: Path) -> SetupResult:
+    """Make a project, break it, and run the command of the set-up."""
+    start = time.monotonic()
     project = make(folder)
     if setup.argv == RUN:
         shutil.copytree(built, folder / "runs" / "mimi")
     setup.breaks(project)
-    code, text = ask(project, setup.argv)
+    code, text = run(project, setup.argv)
     for file in project.held:
         file.close()
     flat = " ".join(text.split())
-    named = code != 0 and all(words in flat for words in setup.says)
-    telling = next(
-        (line.strip() for line in text.splitlines() if setup.says[0] in line),
+    named = code != 0 and all(words in flat for words in setup.expected)
+    line = next(
+        (line.strip() for line in text.splitlines() if setup.expected[0] in line),
         text.strip().splitlines()[-1] if text.strip() else "",
     )
-    return Answer(setup.name, named, code, telling.replace(str(folder), "…"), time.monotonic() - begun)
+    return SetupResult(setup.name, named, code, line.replace(str(folder), "…"), time.monotonic() - start)
 
 
 def rows() -> list[Row]:
-    """Make them all; say on stderr which answer did not name its cause."""
+    """Run all set-ups. Print the failed ones on stderr."""
     assert checkout.PINNED == PINNED
     with tempfile.TemporaryDirectory() as name:
         code, text = healthy(Path(name) / "healthy")
         built = build(Path(name) / "built")
-        answers = [attempt(setup, Path(name) / str(number), built) for number, setup in enumerate(SETUPS)]
-    for one in answers:
-        if not one.named:
-            print(f"MISSED {one.name:42} exit {one.code}  {one.line}", file=sys.stderr)
+        results = [attempt(setup, Path(name) / str(number), built) for number, setup in enumerate(SETUPS)]
+    for result in results:
+        if not result.named:
+            print(f"MISSED {result.name:42} exit {result.code}  {result.line}", file=sys.stderr)
     assert code == 0, text
-    lost = sum(not answer.named for answer in answers)
-    slowest = max(answers, key=lambda answer: answer.seconds)
+    missed = sum(not result.named for result in results)
+    slowest = max(results, key=lambda result: result.seconds)
     return [
-        Row(f"{len(answers)} broken set-ups: causes not named", lost, 0, unit=""),
-        Row("the slowest answer", slowest.seconds, beside=slowest.name),
+        Row(f"{len(results)} broken set-ups: causes not named", missed, 0, unit=""),
+        Row("the slowest result", slowest.seconds, beside=slowest.name),
     ]

@@ -24,7 +24,7 @@ MIB = {"lora3x3": 40, "locon": 203, "loha": 96}  # as the seed's card lists them
 
 
 def heavy(path: Path, megabytes: int) -> None:
-    """Write a LoRA file of so many MiB: LINEAR's modules with large factors of random bytes."""
+    """Write a LoRA file of ``megabytes`` MiB: the modules of LINEAR with random bytes."""
     names = [f"{name}.lora_{part}.weight" for name in made_runs.LINEAR for part in ("down", "up")]
     rows = megabytes * 2**20 // len(names) // 2 // 1024
     entries = canonical(Entry(name, "F16", (rows, 1024)) for name in names)
@@ -35,25 +35,25 @@ def heavy(path: Path, megabytes: int) -> None:
             file.write(os.urandom(1 << 20) * (rows * 2048 >> 20) + os.urandom(rows * 2048 & 0xFFFFF))
 
 
-def bundle(place: Path) -> Row:
+def bundle(folder: Path) -> Row:
     """Write the collection of 15 files."""
     members = []
     for each in made_runs.recipes():
         recipe = each.recipe
-        asked = made_runs.request(place / "runs", recipe)
-        heavy(place / "heavy" / f"{recipe.name}.safetensors", MIB[recipe.algorithm])
-        asked["lora"] = str(place / "heavy" / f"{recipe.name}.safetensors")
+        request = made_runs.request(folder / "runs", recipe)
+        heavy(folder / "heavy" / f"{recipe.name}.safetensors", MIB[recipe.algorithm])
+        request["lora"] = str(folder / "heavy" / f"{recipe.name}.safetensors")
         with contextlib.redirect_stdout(io.StringIO()):
-            if made_runs.call(release, place / "request.json", asked):
+            if made_runs.call(release, folder / "request.json", request):
                 raise SystemExit(f"{recipe.name} could not be released")
-        Path(asked["lora"]).unlink()
-        members.append({"recipe": asked["recipe"], "folder": asked["output"]})
-    out = place / "bundle"
-    asked = {"kind": "collection", "output": str(out), "name": "krnk_tyank", "members": members, "grids": []}
-    (place / "request.json").write_text(json.dumps(asked), "utf-8")
+        Path(request["lora"]).unlink()
+        members.append({"recipe": request["recipe"], "folder": request["output"]})
+    out = folder / "bundle"
+    request = {"kind": "collection", "output": str(out), "name": "krnk_tyank", "members": members, "grids": []}
+    (folder / "request.json").write_text(json.dumps(request), "utf-8")
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "orchestrator.release", str(place / "request.json")], check=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "orchestrator.release", str(folder / "request.json")], check=True, stdout=subprocess.DEVNULL
     )
     took = time.perf_counter() - start
     start = time.perf_counter()
@@ -64,5 +64,5 @@ def bundle(place: Path) -> Row:
 
 def rows() -> list[Row]:
     """Measure."""
-    with tempfile.TemporaryDirectory(prefix="bench-release-") as place:
-        return [bundle(Path(place))]
+    with tempfile.TemporaryDirectory(prefix="bench-release-") as name:
+        return [bundle(Path(name))]

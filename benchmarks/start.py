@@ -1,4 +1,4 @@
-"""How long a command takes before it does anything: whole processes, cold (first) and warm."""
+"""Start times of commands: whole processes, cold (first) and warm."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MANY = 1000
 
 
 def took(argv: list[str], folder: Path = ROOT, **env: str) -> tuple[float, float]:
-    """Return wall and processor seconds of one process; SystemExit with what it said if it fails."""
+    """Return wall and processor seconds of one process. A failure ends the program with its output."""
     nothing = subprocess.DEVNULL
     start, before = time.perf_counter(), os.times()
     done = subprocess.run(argv, cwd=folder, stdout=nothing, stderr=subprocess.PIPE, stdin=nothing, env=os.environ | env)  # noqa: PLW1510
@@ -30,7 +30,7 @@ def took(argv: list[str], folder: Path = ROOT, **env: str) -> tuple[float, float
 
 
 def many(folder: Path, count: int) -> None:
-    """Write ``count`` recipes that extend the project's parts; every fifth has a dataset of its own."""
+    """Write ``count`` recipes on top of the project's parts. Every fifth has its own dataset."""
     shutil.copytree(
         ROOT / "recipes", folder / "recipes", ignore=lambda _, names: [n for n in names if n.endswith(".toml") and "-" in n]
     )
@@ -49,32 +49,32 @@ def rows(rounds: int = 5) -> list[Row]:
     """Measure."""
     verb = [sys.executable, "-m", "orchestrator"]
     subprocess.run([sys.executable, "-m", "compileall", "-q", "orchestrator"], cwd=ROOT, check=True)  # as make setup leaves it
-    asked = [
+    commands = [
         ("--help", [*verb, "--help"], 0.30),
         ("list", [*verb, "list"], 0.35),
         ("plan all, 15 recipes", [*verb, "plan", "all"], 0.4),
     ]
     wall, processor = _median([sys.executable, "-c", "pass"], rounds)
-    found = [Row("python -c pass (for comparison)", wall, processor=processor)]
+    rows = [Row("python -c pass (for comparison)", wall, processor=processor)]
     colds = []
     for _ in range(3):
         with tempfile.TemporaryDirectory() as cache:
             colds.append(took([*verb, "plan", "all"], XDG_CACHE_HOME=cache))
-    cold, processor = (statistics.median(one[place] for one in colds) for place in (0, 1))
-    found.append(Row("plan all, 15 recipes, nothing remembered", cold, 0.6, processor=processor))
-    for what, argv, allowed in asked:
+    cold, processor = (statistics.median(times[index] for times in colds) for index in (0, 1))
+    rows.append(Row("plan all, 15 recipes, nothing remembered", cold, 0.6, processor=processor))
+    for what, argv, allowed in commands:
         wall, processor = _median(argv, rounds)
-        found.append(Row(what, wall, allowed, processor=processor))
+        rows.append(Row(what, wall, allowed, processor=processor))
     with tempfile.TemporaryDirectory() as name:
         for count, allowed in ((MANY // 2, None), (MANY, 5.0)):
             folder = Path(name) / str(count)
             folder.mkdir()
             many(folder, count)
             wall, processor = took([*verb, "plan", "all"], folder)
-            found.append(Row(f"plan all, {count} recipes", wall, allowed, processor=processor))
-    half, whole = found[-2].processor or 0.0, found[-1].processor or 0.0
-    found.append(Row(f"plan: {MANY} recipes / {MANY // 2} recipes", whole / half, 2.2, "x", "linear is 2"))
-    return found
+            rows.append(Row(f"plan all, {count} recipes", wall, allowed, processor=processor))
+    half, whole = rows[-2].processor or 0.0, rows[-1].processor or 0.0
+    rows.append(Row(f"plan: {MANY} recipes / {MANY // 2} recipes", whole / half, 2.2, "x", "linear is 2"))
+    return rows
 
 
 def _median(argv: list[str], rounds: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: verbs, exit codes, what is printed where."""
+"""The command line: verbs, exit codes, stdout and stderr."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
 @pytest.mark.usefixtures("here")
 def test_help_names_every_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "--help") == 0
-    said = capsys.readouterr().out
-    assert [verb for verb in VERBS if f" {verb} " not in said] == []
+    output = capsys.readouterr().out
+    assert [verb for verb in VERBS if f" {verb} " not in output] == []
 
 
 @pytest.mark.usefixtures("here")
 def test_list_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "list", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert len(found) == 15
-    assert set(found[0]) == {"name", "subject", "algorithm", "summary"}
+    recipes = json.loads(capsys.readouterr().out)
+    assert len(recipes) == 15
+    assert set(recipes[0]) == {"name", "subject", "algorithm", "summary"}
 
 
-def test_a_broken_recipe_hides_no_other(
+def test_a_broken_recipe_does_not_hide_others(
     cats: harness.Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (cats.root / "recipes" / "broken.toml").write_text("x = ", "utf-8")
@@ -90,7 +90,7 @@ def test_a_broken_recipe_hides_no_other(
     assert call(monkeypatch, "doctor", "--json") == 3
     checks = {check["what"]: check["state"] for check in json.loads(capsys.readouterr().out)}
     assert [state for what, state in checks.items() if "broken.toml" in what] != []
-    assert call(monkeypatch, "plan", "all") == 2  # all were asked for
+    assert call(monkeypatch, "plan", "all") == 2  # every recipe is selected
 
 
 @pytest.mark.usefixtures("here")
@@ -99,9 +99,9 @@ def test_plan_predicts_the_exact_bytes_of_all_15_files(
 ) -> None:
     assert call(monkeypatch, "plan", "all", "--json") == 0
     captured = capsys.readouterr()
-    found = json.loads(captured.out)["recipes"]
-    assert len(found) == 15
-    for entry in found:
+    recipes = json.loads(captured.out)["recipes"]
+    assert len(recipes) == 15
+    for entry in recipes:
         predicted = entry["predicted"]
         assert set(predicted) == {"tensor_bytes", "modules", "train_steps", "epochs", "images", "disk_bytes"}
         assert (predicted["tensor_bytes"], predicted["modules"]) == (SIZES[entry["name"].rpartition("-")[2]], 350)
@@ -112,14 +112,14 @@ def test_plan_predicts_the_exact_bytes_of_all_15_files(
 @pytest.mark.usefixtures("here")
 def test_argv_prints_commands_for_a_shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "plan", "krnk-locon", "--argv") == 0
-    said = capsys.readouterr().out
-    assert "--max_train_steps" in said
-    assert "train_network.py" in said
-    assert subprocess.run(["bash", "-n"], input=said, text=True, check=False).returncode == 0
+    output = capsys.readouterr().out
+    assert "--max_train_steps" in output
+    assert "train_network.py" in output
+    assert subprocess.run(["bash", "-n"], input=output, text=True, check=False).returncode == 0
 
 
 @pytest.mark.usefixtures("here")
-def test_origin_says_where_a_value_comes_from(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_origin_names_the_file_of_a_value(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "show", "krnk-locon", "--origin") == 0
     lines = capsys.readouterr().out.splitlines()
     line = next(line for line in lines if line.startswith("seed = 31337"))
@@ -127,17 +127,17 @@ def test_origin_says_where_a_value_comes_from(monkeypatch: pytest.MonkeyPatch, c
 
 
 @pytest.mark.usefixtures("here")
-def test_without_sd_scripts_a_run_is_not_ready_and_says_the_second_command(
+def test_without_sd_scripts_a_run_names_the_demo_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, "run", "krnk-locon") == 3
-    said = capsys.readouterr().err
-    assert "python -m orchestrator run krnk-locon --profile demo" in said
-    assert said.rstrip().endswith("Nothing was run.")
+    output = capsys.readouterr().err
+    assert "python -m orchestrator run krnk-locon --profile demo" in output
+    assert output.rstrip().endswith("Nothing was run.")
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "output"),
     [
         (("run", "krnk-lokon"), "no such recipe; did you mean krnk-locon?"),
         (("run", "krnk-locon", "--profile", "dmeo"), "no such profile; did you mean demo?"),
@@ -148,10 +148,10 @@ def test_without_sd_scripts_a_run_is_not_ready_and_says_the_second_command(
 )
 @pytest.mark.usefixtures("here")
 def test_usage_errors_exit_2(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], said: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: tuple[str, ...], output: str
 ) -> None:
     assert call(monkeypatch, *argv) == 2
-    assert said in capsys.readouterr().err
+    assert output in capsys.readouterr().err
 
 
 def test_run_status_and_a_failure(
@@ -159,10 +159,10 @@ def test_run_status_and_a_failure(
 ) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "fail"\n')
     assert call(monkeypatch, "run", "cat-lora") == 1
-    said = capsys.readouterr().err
-    assert "cat-lora/train failed" in said
-    assert "CUDA out of memory" in said
-    assert "again: python -m orchestrator run cat-lora --only cat-lora/train" in said
+    output = capsys.readouterr().err
+    assert "cat-lora/train failed" in output
+    assert "CUDA out of memory" in output
+    assert "again: python -m orchestrator run cat-lora --only cat-lora/train" in output
     assert call(monkeypatch, "status") == 0
     assert capsys.readouterr().out.startswith("unfinished  cat-lora/train")
 
@@ -181,7 +181,7 @@ def test_json_keeps_stdout_clean(
 
 
 @pytest.mark.parametrize("executor", ["local", "inline"])
-def test_an_interrupt_ends_in_order_and_the_next_run_goes_on(cats: harness.Project, project: Path, executor: str) -> None:
+def test_after_an_interrupt_the_next_run_resumes(cats: harness.Project, project: Path, executor: str) -> None:
     """^C as a terminal sends it: 130, nothing left running, and the work kept."""
     cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.5\n")
     program = project / "tests" / "fault_run.py"
@@ -194,9 +194,9 @@ def test_an_interrupt_ends_in_order_and_the_next_run_goes_on(cats: harness.Proje
     while not list(cats.root.glob("runs/cat-lora/.partial/train-*/step0005-state")) and time.monotonic() < until:
         time.sleep(0.05)
     run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 130, said
+    _, output = run.communicate(timeout=60)
+    assert run.returncode == 130, output
     assert not any(child.alive(work) for work in cats.root.glob("runs/cat-lora/.partial/train-*"))
-    assert "stopping; a training will resume from its last state" in said
-    assert "the same command resumes\n    cat-lora/train: resume at step " in said
+    assert "stopping; a training will resume from its last state" in output
+    assert "the same command resumes\n    cat-lora/train: resume at step " in output
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step ")

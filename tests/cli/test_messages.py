@@ -1,4 +1,4 @@
-"""Errors as people read them: every kind with its whole text. Where, what, and the next command."""
+"""Error messages, each with its whole text: where, what, and the next command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def said(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
+def run(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
     monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
     code = cli.main()
     return code, capsys.readouterr().err.replace(str(root), "ROOT")
@@ -84,11 +84,11 @@ RECIPES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes(name: str, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    text, wanted = RECIPES[name]
+    text, expected = RECIPES[name]
     (root / "recipes" / "x.toml").write_text(text, "utf-8")
-    code, answer = said(root, monkeypatch, capsys, "plan", "x")
+    code, answer = run(root, monkeypatch, capsys, "plan", "x")
     assert code == 2
-    assert answer.startswith(wanted), answer
+    assert answer.startswith(expected), answer
     assert "Nothing was run." in answer
 
 
@@ -98,7 +98,7 @@ def test_an_engines_problem_names_the_part_that_set_the_option(
     (root / "recipes" / "_base").mkdir(exist_ok=True)
     (root / "recipes" / "_base" / "p.toml").write_text("[training.options]\nmin_snr_gama = 5\n", "utf-8")
     (root / "recipes" / "x.toml").write_text(GOOD.replace("extends = [", 'extends = ["_base/p", ', 1), "utf-8")
-    code, answer = said(root, monkeypatch, capsys, "plan", "x")
+    code, answer = run(root, monkeypatch, capsys, "plan", "x")
     assert code == 2
     assert answer.startswith("ROOT/recipes/x.toml: training.options.min_snr_gama\n")
     assert "(set in ROOT/recipes/_base/p.toml)\n" in answer
@@ -107,7 +107,7 @@ def test_an_engines_problem_names_the_part_that_set_the_option(
 def test_all_problems_at_once(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     text = GOOD.replace("[dataset]", '[training]\nlearning_rat = 1\nseed = "3"\nmixed_precision = "x"\n[dataset]')
     (root / "recipes" / "x.toml").write_text(text, "utf-8")
-    code, answer = said(root, monkeypatch, capsys, "plan", "x")
+    code, answer = run(root, monkeypatch, capsys, "plan", "x")
     assert code == 2
     assert answer.endswith("3 problems. Nothing was run.\n")
 
@@ -147,19 +147,21 @@ def test_commands(
     argv: tuple[str, ...], root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (root / "recipes" / "x.toml").write_text(GOOD, "utf-8")
-    code, answer = said(root, monkeypatch, capsys, *argv)
+    code, answer = run(root, monkeypatch, capsys, *argv)
     assert code == 2
     assert answer.startswith(COMMANDS[argv]), answer
 
 
 def test_no_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    code, answer = said(tmp_path, monkeypatch, capsys, "list")
-    wanted = "ROOT\n    no recipes/ folder here or above\n    go to the folder that holds recipes/, or set KRNK_PROJECT to it\n1 problem. Nothing was run.\n"  # noqa: E501
-    assert (code, answer) == (2, wanted)
+    code, answer = run(tmp_path, monkeypatch, capsys, "list")
+    expected = "ROOT\n    no recipes/ folder here or above\n    go to the folder that holds recipes/, or set KRNK_PROJECT to it\n1 problem. Nothing was run.\n"  # noqa: E501
+    assert (code, answer) == (2, expected)
 
 
-def test_what_a_failed_step_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_step_names_cause_log_and_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     made = harness.make(tmp_path / "project", monkeypatch)
     made.recipe("cat-loha", "loha", '[training.options]\nbehave = "fail"\n')
     outcomes = made.run("cat-loha")
@@ -180,6 +182,6 @@ def test_what_a_failed_step_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     capsys.readouterr()
 
 
-def test_every_error_has_a_place_and_says_what() -> None:
+def test_a_report_holds_where_what_and_hint() -> None:
     text = report(OrchestratorError([Problem("here", "is wrong", "do this"), Problem("there", "too")]))
     assert text == "here\n    is wrong\n    do this\nthere\n    too"

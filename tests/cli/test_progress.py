@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_terminal_that_knows_no_japanese_is_not_the_end() -> None:
+def test_a_terminal_without_japanese_prints_question_marks() -> None:
     env = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT), "LC_ALL": "C"}
     argv = [sys.executable, "-m", "orchestrator", "show", "krnk-locon"]
     done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, check=False)

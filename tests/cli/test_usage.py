@@ -108,7 +108,7 @@ def test_bash_completes_recipes_for_real(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "expected"),
     [
         (["rnu"], "No such command 'rnu'. Did you mean 'run'?\n    python -m orchestrator --help"),
         (
@@ -118,10 +118,10 @@ def test_bash_completes_recipes_for_real(project: Path) -> None:
         (["run", "krnk-locon", "--log-format", "xml"], "--log-format xml\n    no such form\n    text or json"),
     ],
 )
-def test_a_wrong_command_line_is_told_what_is_near(
-    argv: list[str], said: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_wrong_command_line_names_the_near_miss(
+    argv: list[str], expected: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(project)
     monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
     assert cli.main() != 0
-    assert said in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
