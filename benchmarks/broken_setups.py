@@ -285,12 +285,12 @@ SETUPS = (
     Setup("base model cut short by a download", ("base.safetensors", "header accounts for"), cut),
     Setup(
         "another base model of the same name",
-        ("is another file: SHA-256", "the recipe wants"),
+        ("is another file: SHA-256", "the recipe expects"),
         lambda p: (p.root / "models" / "base.safetensors").write_bytes(safetensors(SD1, 7)) and None,
     ),
     Setup(
         "an SDXL model for an SD1 recipe",
-        ("is SDXL; base.architecture says SD1", 'base.architecture = "sdxl"'),
+        ("is SDXL, but base.architecture is SD1", 'base.architecture = "sdxl"'),
         lambda p: unnamed(p, {**SD1, "conditioner.embedders.0.weight": [4, 4]}),
     ),
     Setup(

@@ -54,11 +54,11 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
             result.append(Check(f"engine {name}", CheckStatus.PASS, engine.version()))
     datasets: dict[str, Recipe] = {}
     for recipe in recipes:
-        problems += preflight.models(recipe, space.inputs)
+        problems += model_files.problems(recipe, space.inputs)
         result += model_files.checks(recipe, space.inputs)
         if recipe.dataset.name not in datasets:
             datasets[recipe.dataset.name] = recipe
-            missing = preflight.pictures(recipe, space.inputs)
+            missing = preflight.images(recipe, space.inputs)
             problems += missing
             result += [] if missing else dataset(recipe, space.inputs)
     problems += preflight.disk_space(recipes, list(datasets.values()), space.inputs, space.store)

@@ -1,4 +1,4 @@
-"""``show --as sd-scripts``: a recipe as the files that sd-scripts itself reads, for people who go on without this program."""
+"""Export of a recipe to the files that sd-scripts itself reads, for ``show --as sd-scripts``."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ TRAIN, DATASET, PRESET = "train.toml", "dataset.toml", "preset.toml"
 
 
 def sd_scripts(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> dict[str, str]:
-    """Return the files (name -> text): train.toml for --config_file, dataset.toml, and preset.toml where the recipe has one.
+    """Return the files (name -> text): train.toml for --config_file, dataset.toml, and preset.toml if the recipe has one.
 
     Args:
-        recipe: what to write down.
-        inputs: finds the models; one that is not there is written by its name.
-        folder: where the files will stand; everything that is written or read stands below it.
+        recipe: the recipe to export.
+        inputs: finds the models. A missing one is written by its name.
+        folder: the folder of the files. All that sd-scripts reads and writes is below it.
     """
     paths = {"dataset": folder / "dataset", "checkpoint": inputs.find(recipe.base.checkpoint) or Path(recipe.base.checkpoint)}
     if recipe.base.vae:
         paths["vae"] = inputs.find(recipe.base.vae) or Path(recipe.base.vae)
     if recipe.network.weights:
         paths["weights"] = inputs.find(recipe.network.weights) or Path(recipe.network.weights)
-    made = arguments.train(recipe, paths, folder, None)
+    command = arguments.train(recipe, paths, folder, None)
     script = engine.script(recipe)
-    table = _table(made.argv, parser_options.of(script))
+    table = _table(command.argv, parser_options.of(script))
     table["dataset_config"] = str(folder.absolute() / DATASET)
     table["output_dir"] = str(folder.absolute() / "output")
     table["logging_dir"] = str(folder.absolute() / "logs")
     head = [
         f"# {recipe.name} for sd-scripts. In its folder:",
         f"#   accelerate launch {script} --config_file {folder.absolute() / TRAIN}",
-        f"# The pictures first:  orchestrator dataset build {recipe.name} --output {folder / 'dataset'}",
-        *_left_out(recipe),
+        f"# Build the images first:  orchestrator dataset build {recipe.name} --output {folder / 'dataset'}",
+        *_omitted(recipe),
         "",
     ]
     files = {TRAIN: "\n".join([*head, *toml.lines(table)]) + "\n", DATASET: _dataset(recipe, inputs, folder)}
-    if arguments.PRESET in made.files:
-        files[PRESET] = made.files[arguments.PRESET]
+    if arguments.PRESET in command.files:
+        files[PRESET] = command.files[arguments.PRESET]
     return files
 
 
@@ -68,20 +68,20 @@ def write(files: Mapping[str, str], folder: Path) -> list[Path]:
     return paths
 
 
-def _table(argv: Sequence[str], known: parser_options.Options) -> dict[str, Any]:
-    """Return arguments as the typed table that --config_file takes: it converts nothing by itself."""
+def _table(argv: Sequence[str], options: parser_options.Options) -> dict[str, Any]:
+    """Return arguments as the typed table for --config_file, which converts no types itself."""
     table: dict[str, Any] = {}
     name = ""
     for word in argv:
-        if word.startswith("--") and word[2:] in known:
+        if word.startswith("--") and word[2:] in options:
             name = word[2:]
-            table[name] = True if known[name].type == "switch" else ([] if known[name].many else None)
-        elif name and known[name].many:
-            table[name].append(_typed(word, known[name].type))
+            table[name] = True if options[name].type == "switch" else ([] if options[name].many else None)
+        elif name and options[name].many:
+            table[name].append(_typed(word, options[name].type))
         elif name:
-            table[name] = _typed(word, known[name].type)
+            table[name] = _typed(word, options[name].type)
     if isinstance(table.get("text_encoder_lr"), list) and len(table["text_encoder_lr"]) == 1:
-        table["text_encoder_lr"] = table["text_encoder_lr"][0]  # one value is tolerated there, and read by older versions
+        table["text_encoder_lr"] = table["text_encoder_lr"][0]  # older versions read a single value only
     return table
 
 
@@ -98,23 +98,23 @@ def _typed(word: str, kind: str) -> Any:
 
 
 def _dataset(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> str:
-    """Return dataset.toml with the folders that ``dataset build`` will write."""
+    """Return dataset.toml with the folders that ``dataset build`` writes."""
     layout = make_layout(recipe.dataset, inputs.root)
     text = sd_scripts_toml.text(layout, recipe.dataset)
     return text.replace('image_dir = "', f'image_dir = "{(folder.absolute() / "dataset").as_posix()}/')
 
 
-def _left_out(recipe: Recipe) -> list[str]:
-    """Say what of the recipe sd-scripts' trainer does not do."""
-    left = [
+def _omitted(recipe: Recipe) -> list[str]:
+    """List the parts of the recipe that are not the trainer's work."""
+    omitted = [
         name
-        for name, there in (
+        for name, present in (
             ("block_weights (merge)", recipe.block_weights is not None),
             ("resize", recipe.resize is not None),
             ("render", bool(recipe.render.prompts)),
             ("release", True),
             ("guards", True),
         )
-        if there
+        if present
     ]
-    return [f"# Not in here, because the trainer does none of it: {', '.join(left)}."]
+    return [f"# Left out, because the trainer does not do it: {', '.join(omitted)}."]

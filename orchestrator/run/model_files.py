@@ -1,4 +1,4 @@
-"""Base model, VAE and LoRAs to go on from: there, readable, the file that is meant, of the architecture that is said."""
+"""Checks of the base model, VAE and initial LoRA of a recipe: presence, digest, architecture."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _NAMES: Final = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "lora": "a LoRA", "
 _LISTED: Final = 6
 
 
-def asked(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
-    """Yield (key, file name, SHA-256 or "") of every model file that a recipe names."""
+def model_names(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """Yield key, file name and SHA-256 (or "") of each model file of a recipe."""
     yield "base.checkpoint", recipe.base.checkpoint, recipe.base.sha256
     if recipe.base.vae:
         yield "base.vae", recipe.base.vae, recipe.base.vae_sha256
@@ -34,24 +34,22 @@ def asked(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
 
 
 def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
-    """Return what is wrong with the models of a recipe: missing, broken, another file or architecture, a harmful pickle."""
+    """Return the problems of a recipe's models: missing, broken, another file or architecture, a harmful pickle."""
     found: list[Problem] = []
-    for key, name, sha256 in asked(recipe):
+    for key, name, sha256 in model_names(recipe):
         where = f"{key} = {name}"
         path = inputs.find(name)
         if path is None:
             found.append(_missing(where, name, recipe, inputs))
             continue
         if name != "embedded" and not allowlist.is_allowed_model(path, inputs.root, inputs.searched()):
-            what = f"{path} lies in no folder of models, and in none that was given"
-            hint = (
-                f"python -m orchestrator trust {shlex.quote(str(path.parent))}  if this recipe shall read it; or $KRNK_MODELS"
-            )
+            what = f"{path} is neither in a model folder nor on the allow-list"
+            hint = f"python -m orchestrator trust {shlex.quote(str(path.parent))}  if this recipe may read it; or $KRNK_MODELS"
             found.append(Problem(where, what, hint))
             continue
         try:
             digest = inputs.digests.of(path) if sha256 else ""
-            what = "" if path.is_dir() else _unsound(path)
+            what = "" if path.is_dir() else _defect(path)
         except OSError as error:
             found.append(Problem(where, f"{path} cannot be read: {error.strerror}", f"chmod u+r {path}"))
             continue
@@ -59,38 +57,38 @@ def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
             found.append(Problem(where, f"{path} {what}", _again(recipe, key)))
         elif sha256 and digest != sha256:
             found.append(
-                Problem(where, f"is another file: SHA-256 {digest}", f"the recipe wants {sha256}; {_again(recipe, key)}")
+                Problem(where, f"is another file: SHA-256 {digest}", f"the recipe expects {sha256}; {_again(recipe, key)}")
             )
         elif key == "base.checkpoint" and name != "embedded":
-            found += _other(where, path, recipe)
+            found += _other_architecture(where, path, recipe)
     return found
 
 
 def checks(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
-    """Return a line for every model that is sound, with a warning where it is a pickle or nobody says which file is meant."""
+    """Return a check for each model without a problem. A pickle gives a warning."""
     bad = {problem.where for problem in problems(recipe, inputs)}
-    found: list[Check] = []
-    for key, name, sha256 in asked(recipe):
+    passed: list[Check] = []
+    for key, name, sha256 in model_names(recipe):
         path = inputs.find(name)
         where = f"{key} = {name}"
         if path is None or where in bad:
             continue
         size = _size(path)
         if path.suffix.lower() in pickle_scan.ENDINGS:
-            said = f"{path}, {size}: a pickle, read without running it; nothing strange in it"
-            found.append(
+            detail = f"{path}, {size}: a pickle; it was scanned without running it, and calls nothing suspicious"
+            passed.append(
                 Check(
                     key,
                     CheckStatus.WARNING,
-                    said,
+                    detail,
                     "prefer a .safetensors of the same model, which cannot hold code",
                     "safetensors",
                 )
             )
         else:
-            exact = f", SHA-256 {sha256[:12]} as the recipe says" if sha256 else ""
-            found.append(Check(key, CheckStatus.PASS, f"{path}, {size}{exact}"))
-    return found
+            exact = f", SHA-256 {sha256[:12]} as in the recipe" if sha256 else ""
+            passed.append(Check(key, CheckStatus.PASS, f"{path}, {size}{exact}"))
+    return passed
 
 
 def _missing(where: str, name: str, recipe: Recipe, inputs: ProjectInputs) -> Problem:
@@ -102,18 +100,18 @@ def _missing(where: str, name: str, recipe: Recipe, inputs: ProjectInputs) -> Pr
     hint = f"put it into {inputs.root / 'models'}, or name your model folders in $KRNK_MODELS; searched: {listed}"
     if recipe.base.url and where.startswith("base.checkpoint"):
         hint = f"python -m orchestrator fetch-base {recipe.name}  fetches it; or {hint}"
-    close = difflib.get_close_matches(name, near, n=1, cutoff=0.8)  # another model's name is no near miss
+    close = difflib.get_close_matches(name, near, n=1, cutoff=0.8)  # another model's name is not a near miss
     return Problem(where, f"not found; did you mean {close[0]}?" if close else "not found", hint)
 
 
 def _again(recipe: Recipe, key: str) -> str:
     if recipe.base.url and key == "base.checkpoint":
         return f"python -m orchestrator fetch-base {recipe.name}  fetches it again"
-    return "fetch it again from where it came"
+    return "download it again from its source"
 
 
-def _unsound(path: Path) -> str:
-    """Return what is wrong with a model file by itself, or ""."""
+def _defect(path: Path) -> str:
+    """Return the defect of a model file by itself, or ""."""
     ending = path.suffix.lower()
     if ending in pickle_scan.ENDINGS:
         try:
@@ -127,21 +125,21 @@ def _unsound(path: Path) -> str:
         except OrchestratorError as error:
             return error.problems[0].what
         return ""
-    return "is no model file: .safetensors or .ckpt"
+    return "is not a model file (.safetensors or .ckpt)"
 
 
-def _other(where: str, path: Path, recipe: Recipe) -> list[Problem]:
-    """Return a problem where a checkpoint is of another architecture than the recipe says."""
+def _other_architecture(where: str, path: Path, recipe: Recipe) -> list[Problem]:
+    """Return a problem if a checkpoint has another architecture than the recipe."""
     kind = architecture(path)
     if kind in (None, recipe.base.architecture):
         return []
     hint = f'set base.architecture = "{kind}"' if kind in ("sd1", "sdxl") else "name a whole SD1 or SDXL checkpoint"
-    said = _NAMES[recipe.base.architecture]
-    return [Problem(where, f"is {_NAMES[kind or '']}; base.architecture says {said}", hint)]
+    expected = _NAMES[recipe.base.architecture]
+    return [Problem(where, f"is {_NAMES[kind or '']}, but base.architecture is {expected}", hint)]
 
 
 def architecture(path: Path) -> str | None:
-    """Return sd1, sd2, sdxl, lora, vae or "" (something else) of a checkpoint; None where that cannot be told."""
+    """Return sd1, sd2, sdxl, lora, vae or "" (another kind) for a checkpoint, or None if unknown."""
     if path.is_dir():
         try:
             unet = json.loads((path / "unet" / "config.json").read_text("utf-8"))

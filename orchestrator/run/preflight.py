@@ -33,7 +33,7 @@ WITHOUT = "without all this"
 
 
 def preflight(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectInputs, store: Store) -> list[Problem]:
-    """Return everything that this machine lacks for the steps that will run; empty if they can run."""
+    """Return all that this machine lacks for the steps that will run."""
     due = [step for step in plan.steps if reasons[step.name] is not None]
     problems: list[Problem] = []
     for name in dict.fromkeys(step.recipe for step in due if step.recipe):
@@ -41,12 +41,12 @@ def preflight(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectI
     owners = dict.fromkeys(step.owner for step in due if step.kind is StepKind.DATASET)
     built = [next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner) for owner in owners]
     for recipe in built:
-        problems += pictures(recipe, inputs)
+        problems += images(recipe, inputs)
     needs_engine = dict.fromkeys(step.recipe for step in due if step.recipe and step.kind in _NEEDS_ENGINE)
     for name in needs_engine:
         recipe = plan.recipes[name]
         problems += engines.get(recipe.engine).preflight(recipe)
-        problems += models(recipe, inputs)
+        problems += model_files.problems(recipe, inputs)
     trained = [plan.recipes[step.recipe] for step in due if step.kind is StepKind.TRAIN]
     problems += disk_space(trained, built, inputs, store)
     problems = grouped(problems)
@@ -98,8 +98,8 @@ def load_allowed(root: Path, name: str, profile: str = "") -> Recipe:
     return recipe
 
 
-def pictures(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
-    """Return what is wrong with the originals of a recipe's dataset."""
+def images(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
+    """Return the problems of the original images of a recipe's dataset."""
     outside = outside_paths(recipe, inputs.root)
     outside = outside or outside_links(recipe, [source.path for source in inputs.pictures(recipe)], inputs.root)
     if outside or inputs.counted(recipe).sound:
@@ -107,19 +107,14 @@ def pictures(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
     return list(dataset_problems(inputs.layout(recipe), recipe.dataset, inputs.root))
 
 
-def models(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
-    """Return what is wrong with the base model, the VAE and the LoRA to go on from."""
-    return model_files.problems(recipe, inputs)
-
-
 def disk_space(trained: list[Recipe], built: list[Recipe], inputs: ProjectInputs, store: Store) -> list[Problem]:
-    """Return a problem if the disk of the store is too small for what will be written, or cannot be written.
+    """Return a problem if the disk of the store is too small for the steps, or cannot be written.
 
     Args:
-        trained: the recipes that will be trained and what follows.
-        built: one recipe of every dataset that will be built.
-        inputs: this machine.
-        store: where all of it goes.
+        trained: recipes whose training and later steps will run.
+        built: one recipe of each dataset that will be built.
+        inputs: the models and images of this machine.
+        store: the store that is written to.
     """
     needed = sum(inputs.counted(recipe).disk_bytes for recipe in built)
     for recipe in trained:

@@ -1,4 +1,4 @@
-"""One project: its recipes, its store, and what the command line asks of them."""
+"""One project: its recipes, its inputs and its store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.plan import estimate
 from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
-from orchestrator.recipe import loader as load
+from orchestrator.recipe import loader
 from orchestrator.run import paths, preflight
 from orchestrator.run.store import Store
 from orchestrator.system import settings
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from orchestrator.plan.step import Step
     from orchestrator.recipe.loader import Loaded
     from orchestrator.run.record import Reason
-
-__all__ = ["ALL", "Selection", "Workspace", "as_json", "describe", "final", "find_root", "select"]
 
 ALL = "all"
 
@@ -49,7 +47,7 @@ def find_root(start: Path | None = None) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a command line asks for."""
+    """Recipes with a profile and an engine. ``all`` names every recipe of the project."""
 
     names: tuple[str, ...]
     profile: str = ""
@@ -60,41 +58,42 @@ class Workspace:
     """The project of one command."""
 
     def __init__(self, root: Path | None = None) -> None:
-        """Open the project at ``root`` (default: found from the current folder)."""
+        """Open the project at ``root``. Default: the nearest one at or above the current folder."""
         self.root = root or find_root()
         self.recipes = self.root / "recipes"
         self.store = Store(Path(os.environ.get("KRNK_RUNS", self.root / "runs")))
         self.inputs = ProjectInputs(self.root, self.store.digests, settings.model_folders())
 
-    def load(self, wanted: Selection) -> list[Loaded]:
-        """Load the recipes asked for; ``all`` is every recipe of the project. RecipeError with the problems of all."""
-        loaded, problems = self.readable(wanted)
+    def load(self, selection: Selection) -> list[Loaded]:
+        """Load the selected recipes. Raise RecipeError with the problems of all."""
+        loaded, problems = self.readable(selection)
         if problems:
             raise RecipeError(problems)
         return loaded
 
-    def readable(self, wanted: Selection) -> tuple[list[Loaded], list[Problem]]:
-        """Load those of the recipes asked for that their engines accept; return them and the problems of the others."""
+    def readable(self, selection: Selection) -> tuple[list[Loaded], list[Problem]]:
+        """Return the valid ones of the selected recipes, and the problems of the others."""
         self.inputs.recall()
         names: list[str] = []
-        for name in wanted.names:
-            names += load.names(self.recipes) if name == ALL else [name]
+        for name in selection.names:
+            names += loader.names(self.recipes) if name == ALL else [name]
         if not names:
-            raise RecipeError(Problem(str(self.recipes), "no recipe asked for", "python -m orchestrator list  shows them"))
-        loaded, problems = load.readable(self.recipes, list(dict.fromkeys(names)), wanted.profile, wanted.engine)
-        said = [(each, _engine_problems(each)) for each in loaded]
-        problems += [problem for _, found in said for problem in found]
-        return [each for each, found in said if not found], list(dict.fromkeys(problems))
+            raise RecipeError(Problem(str(self.recipes), "no recipe is selected", "python -m orchestrator list  shows them"))
+        loaded, problems = loader.readable(self.recipes, list(dict.fromkeys(names)), selection.profile, selection.engine)
+        refusals = [_engine_problems(each) for each in loaded]
+        problems += [problem for refusal in refusals for problem in refusal]
+        accepted = [each for each, refusal in zip(loaded, refusals, strict=True) if not refusal]
+        return accepted, list(dict.fromkeys(problems))
 
     def plan(self, loaded: Sequence[Loaded]) -> Plan:
-        """Plan loaded recipes. Pictures that cannot be read are problems of ``preflight``, not of the plan."""
+        """Plan loaded recipes. Unreadable images are problems of ``preflight``, not of the plan."""
         return make_plan([each.recipe for each in loaded], self.inputs)
 
     def preflight(self, plan: Plan, reasons: dict[str, Reason | None]) -> None:
-        """Check what the steps that will run need.
+        """Check the needs of the steps that will run.
 
         Raises:
-            NotReady: everything that is missing, with the next command.
+            NotReady: all that is missing, with the next command.
         """
         problems = preflight.preflight(plan, reasons, self.inputs, self.store)
         if problems:
@@ -102,16 +101,16 @@ class Workspace:
 
 
 def _engine_problems(loaded: Loaded) -> list[Problem]:
-    return [load.placed(loaded, problem) for problem in engines.get(loaded.recipe.engine).check(loaded.recipe)]
+    return [loader.placed(loaded, problem) for problem in engines.get(loaded.recipe.engine).check(loaded.recipe)]
 
 
 def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:
-    """Return the steps that ``words`` name: a step (krnk-locon/merge), a kind (merge), or a recipe.
+    """Return the steps that ``words`` select: a step (krnk-locon/merge), a kind (merge), or a recipe.
 
     Raises:
-        RecipeError: a word names nothing in the plan.
+        RecipeError: a word selects no step of the plan.
     """
-    found: set[str] = set()
+    selected: set[str] = set()
     problems: list[Problem] = []
     for word in words:
         hits = {step.name for step in plan.steps if word in (step.name, step.kind, step.recipe, step.name.rpartition("/")[2])}
@@ -120,23 +119,21 @@ def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:
             problems.append(
                 Problem(f"{option} {word}", "names no step of this plan", f"a kind ({kinds}) or a step, as `plan` lists them")
             )
-        found |= hits
+        selected |= hits
     if problems:
         raise RecipeError(problems)
-    return frozenset(found)
+    return frozenset(selected)
 
 
 def describe(step: Step, reason: Reason | None) -> dict[str, Any]:
     """Return a step as ``plan --json`` shows it."""
-    status = "cached" if reason is None else "run"
-    said = "" if reason is None else str(reason)
     return {
         "name": step.name,
         "kind": str(step.kind),
         "key": step.key,
         "lane": str(step.lane),
-        "status": status,
-        "reason": said,
+        "status": "cached" if reason is None else "run",
+        "reason": "" if reason is None else str(reason),
     }
 
 

@@ -73,7 +73,7 @@ def test_models_and_templates_outside_are_refused_until_given(tmp_path: Path, mo
     outside.mkdir()
     (cats.root / "base.safetensors").rename(outside / "base.safetensors")
     cats.recipe("cat-lora", "lora", f'[base]\ncheckpoint = "{outside}/base.safetensors"\n')
-    with pytest.raises(NotReady, match="lies in no folder of models") as refused:
+    with pytest.raises(NotReady, match="is neither in a model folder nor on the allow-list") as refused:
         cats.run("cat-lora")
     assert f"trust '{outside}'" in refused.value.problems[0].hint
     allowlist.add(outside)
