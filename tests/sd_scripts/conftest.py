@@ -1,4 +1,4 @@
-"""What the tests of the real sd-scripts need: the checkout, its environment, a random model of real size, a small project."""
+"""Fixtures of the tests with the real sd-scripts: checkout, a random model of real size, a small project."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say once why these tests were skipped."""
+    """Print once why these tests were skipped."""
     if config.getoption("markexpr") == "sd_scripts":
         skipped = [
             report.longrepr for report in terminalreporter.getreports("skipped") if isinstance(report, pytest.TestReport)
@@ -40,7 +40,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project folder with the real recipes, tiny pictures, and a profile that makes two CPU steps of a training."""
+    """A project folder with the real recipes, tiny images, and a profile that trains two steps on the CPU."""
 
     root: Path
     environment: dict[str, str]
@@ -60,14 +60,14 @@ class Project:
 
     def folder(self, recipe: str, kind: str) -> Path:
         """Return the finished step of a recipe."""
-        found = [path for path in (self.runs / recipe).glob(f"{kind}-*") if path.is_dir()]
-        assert len(found) == 1, found
-        return found[0]
+        folders = [path for path in (self.runs / recipe).glob(f"{kind}-*") if path.is_dir()]
+        assert len(folders) == 1, folders
+        return folders[0]
 
 
 @pytest.fixture(scope="session")
 def sd_scripts() -> Path:
-    """Return the checkout, or skip with one line that says what is missing."""
+    """Return the checkout, or skip with a line about the missing part."""
     folder, python = settings.sd_scripts(), settings.sd_scripts_python()
     if not checkout.present(folder):
         pytest.skip(f"no sd-scripts checkout in {folder} (make setup, or SD_SCRIPTS_DIR)")
@@ -77,7 +77,7 @@ def sd_scripts() -> Path:
 
 
 def random_model(folder: Path) -> Path:
-    """Return a folder with ``base_sd15`` and ``tokenizers``; $KRNK_TEST_SD15 if that is set, made anew where there is none."""
+    """Return a folder with ``base_sd15`` and ``tokenizers`` ($KRNK_TEST_SD15 if set), written if it is missing."""
     kept = os.environ.get("KRNK_TEST_SD15")
     folder = Path(kept) if kept else folder
     if not (folder / DONE).is_file():
@@ -94,7 +94,7 @@ def random_sd15(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def overlay(root: Path, model: Path) -> dict[str, Any]:
-    """Return the profile ``cpu`` with what makes it small: 64x64 pictures, two steps, one prompt."""
+    """Return the profile ``cpu`` made small: 64x64 images, two steps, one prompt."""
     table: dict[str, Any] = toml.loads((root / "recipes" / "_profiles" / "cpu.toml").read_text("utf-8"))
     table["unset"] = ["base.vae", "dataset.batch_size", "render.prompts"]
     table["base"] = {"checkpoint": str(model / "base_sd15")}
@@ -113,7 +113,7 @@ def project(random_sd15: Path, tmp_path_factory: pytest.TempPathFactory) -> Proj
     shutil.copytree(ROOT / "recipes", root / "recipes", dirs_exist_ok=True)
     shutil.copytree(ROOT / "data" / "krnk", root / "data" / "krnk", dirs_exist_ok=True)
     (root / "recipes" / "_profiles" / "tiny.toml").write_text(toml.dumps(overlay(root, random_sd15)), "utf-8")
-    # A global configuration and a shell in which every run would be one of four, in half precision, with four batches a step.
+    # A global configuration and a shell in which a run would be one of four, in half precision, with four batches a step.
     accelerate = root / "huggingface" / "accelerate" / "default_config.yaml"
     accelerate.parent.mkdir(parents=True, exist_ok=True)
     accelerate.write_text("distributed_type: MULTI_GPU\nnum_processes: 4\nmixed_precision: fp16\nuse_cpu: false\n", "utf-8")

@@ -1,7 +1,7 @@
-"""Print what sd-scripts makes of dataset TOML files, as one JSON line. Runs in its environment, with its checkout as cwd.
+"""Print sd-scripts' view of dataset TOML files as one JSON line. Runs in its environment, with its checkout as cwd.
 
 ``python count_batches.py dataset.toml…``: num train images, num reg images, batches per epoch, buckets with their counts, and
-for every picture its file, caption, repeats, bucket, and the size it is resized to.
+for every image its file, caption, repeats, bucket, and the size it is resized to.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Print, as JSON, what sd-scripts calls the parts of its models: run in its own environment, no weights are made.
+"""Print the names of the parts of sd-scripts' models as JSON. Runs in its environment, without weights.
 
 ``python names.py CHECKOUT UNET_CONFIG``: "sd1" maps the keys of an original SD1 checkpoint to those of diffusers;
 "sdxl" lists the linear and convolution layers inside modules that LoRA and LyCORIS name by class, with their sizes.
@@ -16,7 +16,7 @@ from diffusers import UNet2DConditionModel
 CLASSES = ("Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D")
 
 sys.path.insert(0, sys.argv[1])
-from library import model_util, sdxl_original_unet  # noqa: E402  # the checkout is known only now
+from library import model_util, sdxl_original_unet  # noqa: E402  # the path is set above
 
 with torch.device("meta"):
     unet = UNet2DConditionModel.from_config(json.loads(Path(sys.argv[2]).read_text("utf-8")))

@@ -1,4 +1,4 @@
-"""What a check predicts and a build writes, against sd-scripts' own loader: numbers, buckets, sizes and captions."""
+"""Predictions and built datasets against sd-scripts' own loader: numbers, buckets, sizes and captions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.sd_scripts
 
 
-def test_the_real_trainer_sees_what_was_predicted(sd_scripts: Path, tmp_path: Path) -> None:
+def test_the_real_trainer_loads_the_predicted_dataset(sd_scripts: Path, tmp_path: Path) -> None:
     """80 random datasets, built, through sd-scripts' loader in its own environment, in one process."""
     configs: list[str] = []
     expected: list[dict[str, Any]] = []
@@ -34,8 +34,8 @@ def test_the_real_trainer_sees_what_was_predicted(sd_scripts: Path, tmp_path: Pa
         configs.append(str(folder / "absolute.toml"))
         expected.append(numbers(predict_batches(plan, dataset)))
     assert len(expected) > 40
-    assert sum(one["reg"] > 0 for one in expected) > 10
-    found = ask_sd_scripts(configs, sd_scripts)
-    assert [one | {"pictures": []} for one in found] == [one | {"pictures": []} for one in expected]
-    for theirs, ours in zip(found, expected, strict=True):
+    assert sum(row["reg"] > 0 for row in expected) > 10
+    loaded = ask_sd_scripts(configs, sd_scripts)
+    assert [row | {"pictures": []} for row in loaded] == [row | {"pictures": []} for row in expected]
+    for theirs, ours in zip(loaded, expected, strict=True):
         assert theirs["pictures"] == ours["pictures"]

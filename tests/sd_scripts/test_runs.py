@@ -1,7 +1,7 @@
-"""The whole pipeline on the real sd-scripts, on a CPU: three algorithms of krnk at their released size, two steps each.
+"""The whole pipeline with the real sd-scripts on a CPU: three algorithms of krnk at their released size, two steps each.
 
-Slow (some minutes each on two idle cores). $KRNK_TEST_SD15 keeps the random model, $KRNK_TEST_PROJECT the project and its
-runs, so that a second run of these tests finds every step cached and only looks at the results.
+Slow: some minutes each on two idle cores. $KRNK_TEST_SD15 keeps the random model, $KRNK_TEST_PROJECT the project and its
+runs, so that a second run of these tests finds every step cached and only checks the results.
 """
 
 from __future__ import annotations
@@ -63,23 +63,23 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     assert metadata["ss_lr_scheduler"] == "cosine_with_restarts"
     assert metadata["ss_sd_scripts_commit_hash"] in engine.version()
     assert "sshs_model_hash" in metadata
-    # what the banner said was predicted by the plan: pictures, batches, epochs, modules, steps
+    # the plan predicted the banner: images, batches, epochs, modules, steps
     expected = json.loads((train / "expected.json").read_text("utf-8"))
-    reader = engine.reader(recipe, train)
-    faults = [found.fault for piece in log.splitlines() if (found := reader(piece)) is not None and found.fault]
+    parser = engine.reader(recipe, train)
+    faults = [progress.fault for piece in log.splitlines() if (progress := parser(piece)) is not None and progress.fault]
     assert faults == []
     assert {"images", "batches per epoch", "epochs", "steps", "text encoder modules", "U-Net modules"} <= expected.keys()
     drifted = OutputParser(lambda: expected | {"epochs": 9, "U-Net modules": 1})
-    faults = [found.fault for piece in log.splitlines() if (found := drifted(piece)) is not None and found.fault]
+    faults = [progress.fault for piece in log.splitlines() if (progress := drifted(piece)) is not None and progress.fault]
     assert len(faults) == 1
     assert "epochs 1, predicted 9; " in faults[0] or "; epochs 1, predicted 9" in faults[0]
     assert "U-Net modules 278, predicted 1" in faults[0]
-    assert metadata["ss_mixed_precision"] == "no"  # whatever the user's accelerate config and shell say
+    assert metadata["ss_mixed_precision"] == "no"  # despite the user's accelerate config and shell
     assert metadata["ss_gradient_accumulation_steps"] == "1"
     history = engine.history(train)
-    assert [one["step"] for one in history] == [1, 2]
-    assert all(0 < one["loss"] < 10 for one in history)
-    # block weights FACE: the text encoder is zeroed; then, for networks.lora, the resize
+    assert [entry["step"] for entry in history] == [1, 2]
+    assert all(0 < entry["loss"] < 10 for entry in history)
+    # block weights FACE zero the text encoder; for networks.lora, a resize follows
     merged = read_header(project.folder(name, "merge") / f"{name}.safetensors").metadata
     assert merged["ss_network_module"] == metadata["ss_network_module"]
     if algorithm == "lora3x3":
@@ -91,7 +91,9 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
     assert not (render / "temporary").exists()
     if algorithm == "lora3x3":  # drawn while training: after each step
         samples = sorted(path.name for path in (train / "sample").glob("*.png"))
-        assert [re.sub(r"\d{14}", "TIME", one) for one in samples] == [f"{name}_00000{n}_00_TIME_31337.png" for n in (1, 2)]
+        assert [re.sub(r"\d{14}", "TIME", sample) for sample in samples] == [
+            f"{name}_00000{n}_00_TIME_31337.png" for n in (1, 2)
+        ]
         assert project.call("report", "--profile", "tiny").returncode == 0
         page = (project.runs / "report" / "index.html").read_text("utf-8")
         assert re.findall(r"<span>step (\d)</span>", page) == ["1", "2"]
@@ -100,14 +102,14 @@ def test_an_algorithm_of_krnk_from_pictures_to_release(project: Project, algorit
 
 
 def written(project: Project, name: str, parts: list[str], text: str) -> str:
-    """Write a recipe of the release's settings, other parts and values; return its name."""
+    """Write a recipe with the release's settings, other parts and values, and return its name."""
     extends = ["_base/release-2023-03", "_subjects/krnk", *parts]
     (project.root / "recipes" / f"{name}.toml").write_text(f'extends = {json.dumps(extends)}\nsummary = "x"\n{text}', "utf-8")
     return name
 
 
 def short(project: Project, profile: str, **training: Any) -> str:
-    """Write a profile that trains one step of any recipe, without states and pictures; return its name."""
+    """Write a profile that trains one step of any recipe, without states and images, and return its name."""
     table = toml.loads((project.root / "recipes" / "_profiles" / "tiny.toml").read_text("utf-8"))
     table["unset"] += ["expect", "training.state_every_n_steps"]
     del table["render"], table["when"], table["training"]["state_every_n_steps"]
@@ -117,14 +119,14 @@ def short(project: Project, profile: str, **training: Any) -> str:
 
 
 def trained(project: Project, name: str, profile: str) -> tuple[Path, str]:
-    """Train a recipe; return its finished file and what the orchestrator said."""
+    """Train a recipe, and return its finished file and the orchestrator's output."""
     only = ("--only", "dataset", "--only", "train")
-    done = project.call("run", name, "--profile", profile, *only)  # ends with 1: what comes after was not asked for
-    said = done.stdout + done.stderr
-    (project.root / "recipes" / f"{name}.toml").unlink()  # under the other tests' profiles it may be none
+    done = project.call("run", name, "--profile", profile, *only)  # exit code 1: later steps are left out
+    output = done.stdout + done.stderr
+    (project.root / "recipes" / f"{name}.toml").unlink()  # it may be invalid under the profiles of other tests
     folders = [path for path in (project.runs / name).glob("train-*") if path.is_dir()]
-    assert len(folders) == 1, said
-    return folders[0] / f"{name}.safetensors", said
+    assert len(folders) == 1, output
+    return folders[0] / f"{name}.safetensors", output
 
 
 # BOFT builds several whole weights for each of its own: too much for the memory of a small machine.
@@ -138,13 +140,13 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_of_lycoris_trains_what_was_predicted(project: Project, family: str) -> None:
-    """The orchestrator compares every name and shape with the prediction (readback.py); here, that there was one."""
+def test_every_family_of_lycoris_trains_the_predicted_tensors(project: Project, family: str) -> None:
+    """The orchestrator compares every name and shape with the prediction (result_checks); this test, that there is one."""
     name = written(project, f"one-{family}", [f"_algorithms/{family}"], FAMILIES[family])
     profile = short(project, "one")
     recipe = loader.recipe(project.root / "recipes", name, profile).recipe
-    file, said = trained(project, name, profile)
-    assert "missing in the trainer's output" not in said
+    file, output = trained(project, name, profile)
+    assert "missing in the trainer's output" not in output
     header = read_header(file)
     tensors, metadata, body = header.entries, header.metadata, header.tensor_bytes
     assert expected_tensors.predict(recipe, sd1.MODEL) is not None
@@ -153,30 +155,27 @@ def test_every_family_of_lycoris_trains_what_was_predicted(project: Project, fam
 
 
 def test_a_training_that_drifts_from_the_plan_is_stopped_at_its_banner(project: Project) -> None:
-    """A prediction of one batch more, as a changed trainer would show it: no step is trained, and the value is named."""
+    """A prediction of one batch more stands for a changed trainer: no step is trained, and the value is named."""
     name = written(project, "one-drifted", ["_algorithms/lora1x1"], '[dataset]\nname = "drifted"\n')
     words = ("run", name, "--profile", short(project, "one"), "--only")
     project.call(*words, "dataset")
     manifest = project.folder("drifted", "dataset") / "dataset.json"
-    said = json.loads(manifest.read_text("utf-8"))
-    batches = said["batches_per_epoch"]
-    said["batches_per_epoch"] += 1 if (batches + 1) % 10 else -1  # as many digits: the file keeps its size
+    batches = json.loads(manifest.read_text("utf-8"))["batches_per_epoch"]
+    predicted = batches + (1 if (batches + 1) % 10 else -1)  # as many digits: the file keeps its size
     manifest.write_text(
-        manifest.read_text("utf-8").replace(
-            f'batches_per_epoch": {batches}', f'batches_per_epoch": {said["batches_per_epoch"]}'
-        )
+        manifest.read_text("utf-8").replace(f'batches_per_epoch": {batches}', f'batches_per_epoch": {predicted}')
     )
     done = project.call(*words, "train")
     (project.root / "recipes" / f"{name}.toml").unlink()
     assert done.returncode == 1
     work = next((project.runs / name / ".partial").glob("train-*"))
-    assert f"batches per epoch {batches}, predicted {said['batches_per_epoch']}" in done.stderr
+    assert f"batches per epoch {batches}, predicted {predicted}" in done.stderr
     log = (work / "log.txt").read_text("utf-8")
     assert "total optimization steps" in log
     assert not [piece for piece in re.split(r"[\r\n]+", log) if re.match(r"steps: +[1-9]", piece)]
 
 
-def test_a_probe_times_real_steps_and_tells_what_is_left_of_all_recipes(project: Project) -> None:
+def test_a_probe_times_real_steps_and_estimates_all_recipes(project: Project) -> None:
     name = written(project, "one-probed", ["_algorithms/locon"], "")
     profile = short(project, "one")
     project.call("run", name, "--profile", profile, "--only", "dataset")
@@ -189,8 +188,8 @@ def test_a_probe_times_real_steps_and_tells_what_is_left_of_all_recipes(project:
     assert not list(project.runs.glob(".probe-*"))
 
 
-def test_full_is_refused_before_it_fails(project: Project) -> None:
-    """LyCORIS 3.4.0 deletes the weight that its forward needs (tests/engines/sdscripts/test_arguments.py shows it)."""
+def test_full_is_rejected_before_it_fails(project: Project) -> None:
+    """LyCORIS 3.4.0 deletes the weight that its forward needs (tests/engines/sdscripts/test_network_args.py shows it)."""
     name = written(project, "one-full", ["_algorithms/full"], "")
     done = project.call("run", name, "--profile", short(project, "one"), "--only", "train")
     assert done.returncode == 3, done.stdout
@@ -198,8 +197,8 @@ def test_full_is_refused_before_it_fails(project: Project) -> None:
     assert "install lycoris-lora==3.2.0.post2 there" in done.stderr
 
 
-def test_a_training_goes_on_from_a_file(project: Project) -> None:
-    """With rates that are lost in rounding, continuing a finished LoCon gives that LoCon again, number for number."""
+def test_a_training_continues_a_file(project: Project) -> None:
+    """With rates that rounding loses, a continued LoCon equals the finished one, number for number."""
     before = project.folder("krnk-locon", "train") / "krnk-locon.safetensors"
     text = f"[network]\nweights = {json.dumps(str(before))}\n"
     name = written(project, "one-continued", ["_algorithms/locon"], text)
@@ -210,8 +209,8 @@ def test_a_training_goes_on_from_a_file(project: Project) -> None:
     assert any(np.any(value) for name, value in left.items() if name.endswith("lora_up.weight"))
 
 
-def test_lora_bats_other_choices(project: Project) -> None:
-    """Lora1x1 with alpha 1 and adafactor, which finds its own rate."""
+def test_lora1x1_with_adafactor(project: Project) -> None:
+    """Alpha is 1, and adafactor finds its own rate."""
     name = written(project, "one-1x1", ["_algorithms/lora1x1", "_algorithms/alpha1-1x1", "_algorithms/adafactor"], "")
     profile = project.root / "recipes" / "_profiles" / f"{short(project, 'own')}.toml"
     table = toml.loads(profile.read_text("utf-8"))
@@ -225,8 +224,8 @@ def test_lora_bats_other_choices(project: Project) -> None:
     assert metadata["ss_optimizer"].startswith("transformers.optimization.Adafactor(relative_step=True,scale_parameter=True")
 
 
-def test_a_killed_training_goes_on_where_it_was(project: Project) -> None:
-    """SIGKILL to the orchestrator and to the trainer; the same command resumes from the last complete state."""
+def test_a_killed_training_resumes(project: Project) -> None:
+    """After SIGKILL to orchestrator and trainer, the same command resumes from the last complete state."""
     name = "krnk-lora3x3"
     table = toml.loads((project.root / "recipes" / "_profiles" / "tiny.toml").read_text("utf-8"))
     table["unset"] += ["expect", "render"]
@@ -251,12 +250,12 @@ def test_a_killed_training_goes_on_where_it_was(project: Project) -> None:
     work: Path | None = None
     deadline = time.monotonic() + 1500
     while time.monotonic() < deadline and first.poll() is None:
-        found = [path for path in (runs / name / ".partial").glob("train-*") if training_states.newest(path) is not None]
-        if found:
-            work = found[0]
+        works = [path for path in (runs / name / ".partial").glob("train-*") if training_states.newest(path) is not None]
+        if works:
+            work = works[0]
             break
         time.sleep(0.5)
-    assert work is not None, "no complete state was seen before the training ended"
+    assert work is not None, "no complete state was there before the training ended"
     first.kill()
     first.wait()
     child = json.loads((work / "child.json").read_text("utf-8"))
@@ -270,8 +269,7 @@ def test_a_killed_training_goes_on_where_it_was(project: Project) -> None:
     )
     folders = [path for path in (runs / name).glob("train-*") if path.is_dir()]
     assert len(folders) == 1, done.stdout + done.stderr
-    said = record(folders[0])
-    assert said["resumed_from"] == before[1]
+    assert record(folders[0])["resumed_from"] == before[1]
     metadata = read_header(folders[0] / f"{name}.safetensors").metadata
     assert metadata["ss_max_train_steps"] == "3"
     lines = [json.loads(line) for line in (folders[0] / "progress.jsonl").read_text("utf-8").splitlines()]
