@@ -74,9 +74,7 @@ def _inspection(table: dict[str, Any]) -> list[str]:
         for kind in ("model", "legacy"):
             stated = hashes[f"stated_{kind}"]
             other = (
-                f"stated {stated[:14]}… by LyCORIS' own rule, which depends on the order of training"
-                if stated
-                else "none stated"
+                f"stated {stated[:14]}… by LyCORIS' own rule, which depends on the training order" if stated else "none stated"
             )
             agrees = {True: "as stated", False: f"but {stated} is stated", None: other}[hashes[f"{kind}_agrees"]]
             lines.append(f"{kind} hash  {hashes[kind]}  {agrees}")

@@ -13,7 +13,6 @@ from orchestrator.cli.progress import print_table
 from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError, near_miss
 from orchestrator.system.terminal import print_json
-from orchestrator.weights.io.legacy_pickle import unpickled
 
 
 def register(app: typer.Typer) -> None:
@@ -37,6 +36,7 @@ def convert(
 ) -> None:
     """Write a LoRA in another form or precision."""
     from orchestrator.weights.convert import convert as convert_file
+    from orchestrator.weights.io.legacy_pickle import unpickled
 
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(unpickled(source, output.parent)) if unpickle else source
@@ -110,5 +110,5 @@ def form(text: str) -> Any:
     """
     forms = ("same", "plain", "full", "lora", "diffusers", "kohya")
     if text not in forms:
-        raise RecipeError(Problem("--to", f"{text!r} is none of {', '.join(forms)}{near_miss(text, forms)}"))
+        raise RecipeError(Problem("--to", f"{text!r} is not one of {', '.join(forms)}{near_miss(text, forms)}"))
     return text
