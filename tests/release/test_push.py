@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Hub:
-    """A stand-in for the Hub on loopback, as far as one commit needs it: create, preupload, LFS, commit."""
+    """A stand-in for the Hub on loopback: create, preupload, LFS, commit."""
 
     address: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -64,8 +64,8 @@ def answers(hub: Hub) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - one branc
                 head = yaml.safe_load(json.loads(data)["content"].split("---\n")[1])
                 self.say({"errors": [] if head["instance_prompt"] else [{"message": "no prompt"}], "warnings": []})
             elif self.path.endswith("/preupload/main"):
-                wanted = json.loads(data)["files"]
-                kinds = [{"path": f["path"], "uploadMode": mode(f["path"]), "shouldIgnore": False} for f in wanted]
+                files = json.loads(data)["files"]
+                kinds = [{"path": f["path"], "uploadMode": mode(f["path"]), "shouldIgnore": False} for f in files]
                 self.say({"files": kinds})
             elif self.path.endswith("/info/lfs/objects/batch"):
                 objects = [
@@ -152,7 +152,7 @@ def test_with_yes_every_file_arrives_whole_in_one_commit(hub: Hub, bundle: Path)
     assert "record.json" not in hub.files
 
 
-def test_a_refusal_says_the_way_out(hub: Hub, bundle: Path) -> None:
+def test_a_refusal_names_the_next_command(hub: Hub, bundle: Path) -> None:
     hub.refuse = True
     done = run(hub, "push", str(bundle), "--repo", "someone/cats", "--yes")
     assert done.returncode != 0
@@ -183,9 +183,9 @@ def test_a_manifest_that_names_a_file_outside_sends_nothing(tmp_path: Path, entr
         push.push(made, "someone/cats")
 
 
-@pytest.mark.parametrize("said", [{"members": ["x"]}, {"members": {"x": 1}}, {"recipe": {"release": None}}])
-def test_a_strangers_manifest_names_no_repository(tmp_path: Path, said: dict[str, Any]) -> None:
-    (tmp_path / "manifest.json").write_text(json.dumps(said), "utf-8")
+@pytest.mark.parametrize("changes", [{"members": ["x"]}, {"members": {"x": 1}}, {"recipe": {"release": None}}])
+def test_an_untrusted_manifest_names_no_repository(tmp_path: Path, changes: dict[str, Any]) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps(changes), "utf-8")
     with pytest.raises(RecipeError, match="OWNER/NAME"):
         push.push(tmp_path)
 

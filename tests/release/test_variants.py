@@ -1,4 +1,4 @@
-"""One training at several ratios, block weights or multipliers: what runs, what the grids say, what the page shows."""
+"""X/Y grids of one training: steps, labels, the slider of the report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
     return harness.make(tmp_path / "project", monkeypatch)
 
 
-def test_a_training_is_drawn_at_several_ratios_and_trained_once(cats: harness.Project) -> None:
+def test_a_training_is_rendered_at_several_ratios_and_trained_once(cats: harness.Project) -> None:
     space = cats.space()
     loaded = space.load(Selection(("cat-lora",)))
     recipe = loaded[0].recipe
@@ -57,9 +57,9 @@ def test_two_axes_give_a_grid_for_every_prompt(cats: harness.Project) -> None:
     (png,) = variants.draw(space, recipe, axes, lambda _: Silent())
     assert png.name == "block_weights-multiplier-front_grid.png"
     with Image.open(png) as picture:
-        said = json.loads(picture.info["Grid"])
+        labels = json.loads(picture.info["Grid"])
         made = json.loads(picture.info["Pictures"])
-    assert [column["label"] for column in said["columns"]] == ["multiplier 0.5", "multiplier 1"]
+    assert [column["label"] for column in labels["columns"]] == ["multiplier 0.5", "multiplier 1"]
     assert "<lora:cat-lora:0.5>" in made["block weights none / multiplier 0.5"]
 
 
@@ -68,8 +68,8 @@ def test_invalid_values_are_errors_before_anything_runs(cats: harness.Project) -
     for axes in ([], [Axis("sv_ratio", ("x", "0.5"))], [Axis("multiplier", ("1e",))]):
         with pytest.raises(RecipeError):
             variants.vary(recipe, axes)
-    with pytest.raises(RecipeError) as found:
+    with pytest.raises(RecipeError) as error:
         variants.vary(recipe, [Axis("sv_ratio", ("x", "0.5"))])
-    assert len(found.value.problems) == 2
-    assert "--sv-ratio x: is not a number" in str(found.value)
+    assert len(error.value.problems) == 2
+    assert "--sv-ratio x: is not a number" in str(error.value)
     assert not (cats.root / "runs").exists()
