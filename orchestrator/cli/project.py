@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import RecipeError
+from orchestrator.system import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,9 +20,7 @@ def root() -> Path:
     Raises:
         RecipeError: no project here.
     """
-    from orchestrator.run.workspace import find_root
-
-    return find_root()
+    return settings.find_root()
 
 
 def root_or_here() -> Path:

@@ -28,23 +28,6 @@ if TYPE_CHECKING:
 ALL = "all"
 
 
-def find_root(start: Path | None = None) -> Path:
-    """Return the project folder: $KRNK_PROJECT, or the nearest folder at or above ``start`` that holds ``recipes/``.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    named = os.environ.get("KRNK_PROJECT")
-    if named:
-        return Path(named).resolve()
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents):
-        if (folder / "recipes").is_dir():
-            return folder
-    hint = "go to the folder that holds recipes/, or set KRNK_PROJECT to it"
-    raise RecipeError(Problem(str(here), "no recipes/ folder here or above", hint))
-
-
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Recipes with a profile and an engine. ``all`` names every recipe of the project."""
@@ -59,7 +42,7 @@ class Workspace:
 
     def __init__(self, root: Path | None = None) -> None:
         """Open the project at ``root``. Default: the nearest one at or above the current folder."""
-        self.root = root or find_root()
+        self.root = root or settings.find_root()
         self.recipes = self.root / "recipes"
         self.store = Store(Path(os.environ.get("KRNK_RUNS", self.root / "runs")))
         self.inputs = ProjectInputs(self.root, self.store.digests, settings.model_folders())

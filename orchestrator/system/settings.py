@@ -96,3 +96,22 @@ def model_folders() -> tuple[Path, ...]:
     """Return the folders, beside the project's own, in which models are looked for ($KRNK_MODELS, then the user's setting)."""
     said = [one for one in os.environ.get("KRNK_MODELS", "").split(os.pathsep) if one]
     return tuple(Path(one).expanduser().absolute() for one in [*said, *read().get("models", [])])
+
+
+def find_root(start: Path | None = None) -> Path:
+    """Return the project folder: $KRNK_PROJECT, or one with recipes/.
+
+    It is the nearest at or above ``start``.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    named = os.environ.get("KRNK_PROJECT")
+    if named:
+        return Path(named).resolve()
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        if (folder / "recipes").is_dir():
+            return folder
+    hint = "go to the folder that holds recipes/, or set KRNK_PROJECT to it"
+    raise RecipeError(Problem(str(here), "no recipes/ folder here or above", hint))

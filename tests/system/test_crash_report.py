@@ -51,7 +51,7 @@ def test_the_command_line_shows_no_traceback(monkeypatch: pytest.MonkeyPatch, ca
     def broken() -> None:
         raise IndexError("x\x1b[2J")
 
-    monkeypatch.setattr("orchestrator.run.workspace.find_root", broken)
+    monkeypatch.setattr("orchestrator.system.settings.find_root", broken)
     monkeypatch.setattr("sys.argv", ["orchestrator", "list"])
     assert cli.main() == cli.FAULT
     said = capsys.readouterr()
