@@ -13,7 +13,6 @@ Environment variables first, then ``config.toml`` in ``$XDG_CONFIG_HOME/krnk`` (
 from __future__ import annotations
 
 import os
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -83,8 +82,7 @@ def sd_scripts() -> Path:
 
 def sd_scripts_python() -> Path:
     """Return the Python that has sd-scripts' requirements: $SD_SCRIPTS_PYTHON, the user's setting, or `.venv-sd-scripts`."""
-    inside = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
-    return _sd_scripts("SD_SCRIPTS_PYTHON", "python") or ROOT / ".venv-sd-scripts" / inside
+    return _sd_scripts("SD_SCRIPTS_PYTHON", "python") or ROOT / ".venv-sd-scripts" / "bin" / "python"
 
 
 def tokenizers() -> Path:
