@@ -115,7 +115,7 @@ def plan(
         print_json(show_.plan_json(steps, reasons, space))
     else:
         show_.print_plan(steps, reasons, space, selection)
-    space.inputs.remember()
+    space.inputs.save_cache()
 
 
 def run(

@@ -25,7 +25,7 @@ def tensors(recipe: Recipe, inputs: ProjectInputs) -> expected_tensors.Predicted
 def predict(recipe: Recipe, inputs: ProjectInputs) -> dict[str, Any]:
     """Return tensor bytes, modules, steps, epochs, images and disk bytes of a recipe, None for each unknown one."""
     predicted = tensors(recipe, inputs)
-    dataset = inputs.counted(recipe)
+    dataset = inputs.counts(recipe)
     size = predicted.tensor_bytes if predicted is not None else None
     return {
         "tensor_bytes": size,
@@ -48,8 +48,8 @@ def disk_bytes(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
     if training.save_every_n_steps:
         files += training.steps // training.save_every_n_steps
     every = training.state_every_n_steps
-    kept = training_states.kept(training.keep_states, training.steps, every) + 1 if every else 0
-    states = kept * STATE_FACTOR * tensor_bytes
+    states_kept = training_states.kept(training.keep_states, training.steps, every) + 1 if every else 0
+    states = states_kept * STATE_FACTOR * tensor_bytes
     latents = dataset_bytes // 6 if training.cache_latents == "disk" else 0
     render = recipe.render
     sizes = [(prompt.width or render.width, prompt.height or render.height) for prompt in render.prompts.values()]

@@ -1,7 +1,6 @@
-"""What planning asks about the world: where models are, what files contain, which version an engine has.
+"""Files and versions that planning reads: models, images, digests, engine versions.
 
-Digests are remembered by (path, size, mtime_ns, inode), so that a 4 GB base model is read once. Reading changes nothing;
-``save`` is called by a run.
+Digests, image headers and counts are cached between commands. Planning writes nothing: a command saves the cache.
 """
 
 from __future__ import annotations
@@ -49,123 +48,124 @@ MANY = 20_000  # files whose digests are kept
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What planning has to know of a dataset: pictures in the built folders and the most they take, batches, any problem."""
+    """Numbers of a dataset: trained images, batches, bytes on disk, and whether it is sound."""
 
     images: int
     batches_per_epoch: int
     sound: bool
     disk_bytes: int
     largest: tuple[int, ...]
-    """Width, height and batch size of the largest bucket of the largest resolution class; empty without pictures."""
+    """Width, height and batch size of the largest bucket of the largest resolution class. Empty without images."""
 
 
 class ProjectInputs:
-    """``Inputs`` of this machine."""
+    """``Inputs`` of one project on this machine."""
 
     def __init__(self, root: Path, digests: Digests, folders: Sequence[Path] = ()) -> None:
-        """Look for pictures below ``root`` and for models below ``root`` and ``folders``."""
+        """Read images below ``root`` and models below ``root`` and ``folders``."""
         self.root = root
         self.digests = digests
         self._folders = (root, *(root / name for name in MODEL_FOLDERS), *folders)
         self._folders += tuple(folder / name.partition("/")[2] for folder in folders for name in MODEL_FOLDERS if "/" in name)
         self._versions: dict[str, str] = {}
-        self._pictures: dict[str, tuple[Source, ...]] = {}
+        self._images: dict[str, tuple[Source, ...]] = {}
         self._counts: dict[str, Counts] = {}
         self._datasets: dict[str, list[Any]] = {}
         self._layouts: dict[str, Layout] = {}
         self.problems: list[Problem] = []
         self._cache = ParseCache(str(root), "pictures and models")
-        self._kept: dict[str, Any] | None = None
+        self._cached: dict[str, Any] | None = None
 
-    def recall(self) -> None:
-        """Take up what an earlier command has found: digests, image headers, datasets."""
-        if self._kept is None:
-            self._kept = self._cache.get()
+    def load_cache(self) -> None:
+        """Load digests, image headers and counts of an earlier command."""
+        if self._cached is None:
+            self._cached = self._cache.get()
             with contextlib.suppress(LookupError, TypeError, ValueError):
-                self.digests.add(self._kept["digests"])
-                image_headers.load_cache(self._kept["headers"])
+                self.digests.add(self._cached["digests"])
+                image_headers.load_cache(self._cached["headers"])
 
-    def remember(self) -> None:
-        """Keep what this command has read for the next one, in the user's cache."""
-        if self._kept is None:
+    def save_cache(self) -> None:
+        """Save digests, image headers and counts for the next command."""
+        if self._cached is None:
             return
         now: dict[str, dict[str, Any]] = {
             "digests": self.digests.used,
             "headers": image_headers.dump_cache(),
             "datasets": self._datasets,
         }
-        both = {name: {**self._kept.get(name, {}), **said} for name, said in now.items()}
-        if both != self._kept:
-            few = all(len(said) < MANY for said in both.values())  # what is gone or has changed is left behind now and then
+        both = {name: {**self._cached.get(name, {}), **values} for name, values in now.items()}
+        if both != self._cached:
+            few = all(len(values) < MANY for values in both.values())  # else drop entries of files that are gone
             self._cache.put(both if few else now)
 
-    def pictures(self, recipe: Recipe) -> Sequence[Source]:
-        """Return every original of the recipe's dataset with its digest; problems are kept in ``problems``."""
-        self.recall()
-        asked = recipe.dataset.model_dump_json()
-        if asked not in self._pictures:
-            found: list[Source] = []
+    def images(self, recipe: Recipe) -> Sequence[Source]:
+        """Return every original of the recipe's dataset with its digest. ``problems`` collects unreadable files."""
+        self.load_cache()
+        settings_ = recipe.dataset.model_dump_json()
+        if settings_ not in self._images:
+            sources: list[Source] = []
             try:
                 for role, path in source_files(recipe.dataset, self.root):
-                    found.append(Source(role, path, self.digests.of(path)))
+                    sources.append(Source(role, path, self.digests.of(path)))
             except OrchestratorError as error:
                 self.problems += [problem for problem in error.problems if problem not in self.problems]
             except OSError as error:
                 self.problems.append(Problem(str(error.filename), f"cannot be read: {error.strerror}"))
-            self._pictures[asked] = tuple(found)
-        return self._pictures[asked]
+            self._images[settings_] = tuple(sources)
+        return self._images[settings_]
 
-    def counted(self, recipe: Recipe) -> Counts:
-        """Return how many images a recipe trains on; remembered by the dataset's settings and the content of its files."""
-        asked = recipe.dataset.model_dump_json()
-        if asked not in self._counts:
-            real = {folder: os.path.realpath(folder) for folder in {source.path.parent for source in self.pictures(recipe)}}
+    def counts(self, recipe: Recipe) -> Counts:
+        """Return the numbers of a recipe's dataset, cached by its settings and the content of its files."""
+        settings_ = recipe.dataset.model_dump_json()
+        if settings_ not in self._counts:
+            real = {folder: os.path.realpath(folder) for folder in {source.path.parent for source in self.images(recipe)}}
             files = [
                 [
                     source.role,
                     source.digest,
                     os.path.realpath(source.path) if source.path.is_symlink() else real[source.path.parent],
                 ]
-                for source in self.pictures(recipe)
+                for source in self.images(recipe)
             ]
-            key = hashlib.sha256(canonical_json([asked, files])).hexdigest()
-            kept = (self._kept or {}).get("datasets", {}).get(key)
-            if kept is None:
+            key = hashlib.sha256(canonical_json([settings_, files])).hexdigest()
+            numbers = (self._cached or {}).get("datasets", {}).get(key)
+            if numbers is None:
                 layout = self.layout(recipe)
-                seen = predict_batches(layout, recipe.dataset)
+                predicted = predict_batches(layout, recipe.dataset)
                 sound = not dataset_problems(layout, recipe.dataset, self.root)
-                largest = [*seen.largest.size, seen.largest.batch_size] if seen.largest else []
-                kept = [seen.images, seen.batches_per_epoch, sound, dataset_disk_bytes(layout), largest]
+                largest = [*predicted.largest.size, predicted.largest.batch_size] if predicted.largest else []
+                numbers = [predicted.images, predicted.batches_per_epoch, sound, dataset_disk_bytes(layout), largest]
             if not self.problems:
-                self._datasets[key] = kept
-            images, batches, sound, disk_bytes, largest = kept
-            self._counts[asked] = Counts(images, batches, sound, disk_bytes, tuple(largest))
-        return self._counts[asked]
+                self._datasets[key] = numbers
+            images, batches, sound, disk_bytes, largest = numbers
+            self._counts[settings_] = Counts(images, batches, sound, disk_bytes, tuple(largest))
+        return self._counts[settings_]
 
     def layout(self, recipe: Recipe) -> Layout:
-        """Return the training folders that a recipe's pictures become; recipes of one dataset share the answer."""
-        self.recall()
-        asked = recipe.dataset.model_dump_json()
-        if asked not in self._layouts:
-            self._layouts[asked] = make_layout(recipe.dataset, self.root)
-        return self._layouts[asked]
+        """Return the training folders of a recipe's images, computed once for each dataset."""
+        self.load_cache()
+        settings_ = recipe.dataset.model_dump_json()
+        if settings_ not in self._layouts:
+            self._layouts[settings_] = make_layout(recipe.dataset, self.root)
+        return self._layouts[settings_]
 
     def find(self, name: str) -> Path | None:
-        """Return where a model file or folder lies, or None. ``embedded`` is the base this project ships."""
+        """Return the path of a model file or folder, or None. ``embedded`` is the base of this project."""
         if name == "embedded":
             return EMBEDDED_BASE if EMBEDDED_BASE.is_dir() else None
         candidates = [Path(name).expanduser()] if Path(name).is_absolute() or name.startswith("~") else []
         candidates += [folder / name for folder in self._folders]
         return next((path for path in candidates if path.exists()), None)
 
-    def searched(self) -> list[Path]:
-        """Return the folders in which models are looked for."""
+    def model_folders(self) -> list[Path]:
+        """Return the existing folders that are searched for models."""
         return [folder for folder in self._folders if folder.is_dir()]
 
     def file(self, role: str, name: str, sha256: str) -> Source:
-        """Return a model file or folder of templates with its digest; where it is missing, with the stated one, or its name.
+        """Return a model file or folder of templates with its digest.
 
-        Templates that nobody gave are not read: ``preflight`` refuses them, and a folder may be as large as the disk.
+        The digest of a missing file is the stated one, or its name. Templates that are not on the allow-list are not read:
+        ``preflight`` refuses them, and a folder may be as large as the disk.
         """
         path = self.find(name)
         if path is None:
@@ -174,8 +174,8 @@ class ProjectInputs:
             return Source(role, path, f"outside:{name}")
         return Source(role, path, self.digests.of(path))
 
-    def engine(self, name: str) -> str:
-        """Return an engine's version, asked once."""
+    def engine_version(self, name: str) -> str:
+        """Return the version of an engine, computed once."""
         if name not in self._versions:
             self._versions[name] = engines.get(name).version()
         return self._versions[name]

@@ -1,4 +1,4 @@
-"""One piece of work: its kind and lane, what it is asked, needs and promises, and the key that says all of that."""
+"""A step: one piece of work, its kind, lane, parameters, needs, outputs and key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StepKind(StrEnum):
 
 
 class Lane(StrEnum):
-    """Where a step runs: one at a time per GPU, or beside others on the CPU."""
+    """Lane of a step: one step at a time per GPU, or beside others on the CPU."""
 
     GPU = "gpu"
     CPU = "cpu"
@@ -37,7 +37,7 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file or folder from outside the plan, by its role; ``digest`` is that of its content."""
+    """A file or folder from outside the plan, with the digest of its content."""
 
     role: str
     path: Path
@@ -46,9 +46,9 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One piece of work: what it is asked (``params``), what it needs, what it promises.
+    """One piece of work with its parameters, sources and outputs.
 
-    ``outputs`` are names or glob patterns below the step's folder; ``recipe`` is empty for steps that recipes share.
+    ``outputs`` are names or glob patterns below the step's folder. ``recipe`` is empty for steps that recipes share.
     """
 
     name: str
@@ -80,8 +80,8 @@ def make_step(
     engine: str = "",
     recipe: str = "",
 ) -> Step:
-    """Make a step and its key from all that changes its result; paths and thread counts stay out."""
-    asked = {
+    """Make a step and its key, from everything that changes its result. Paths and thread counts do not."""
+    key_fields = {
         "schema": SCHEMA,
         "kind": kind,
         "params": params,
@@ -89,6 +89,6 @@ def make_step(
         "sources": sorted([source.role, source.digest] for source in sources),
         "needs": [step.key for step in needs],
     }
-    key = hashlib.sha256(canonical_json(asked)).hexdigest()
+    key = hashlib.sha256(canonical_json(key_fields)).hexdigest()
     names = tuple(step.name for step in needs)
     return Step(name, kind, name.rpartition("/")[0], params, tuple(sources), names, outputs, lane, key, recipe)

@@ -190,10 +190,10 @@ def shape(recipe: Recipe, space: Workspace) -> str:
     training["frozen"] = [getattr(recipe.training, name) == 0 for name in _RATES]
     asked = {
         "machine": {name: said[name] for name in ("node", "gpu", "driver", "cpus")},
-        "engine": [recipe.engine, space.inputs.engine(recipe.engine)],
+        "engine": [recipe.engine, space.inputs.engine_version(recipe.engine)],
         "base": [recipe.base.architecture, recipe.base.checkpoint == "embedded"],
         "network": recipe.network.model_dump(mode="json", exclude={"alpha", "conv_alpha", "weights"}),
-        "pictures": space.inputs.counted(recipe).largest,
+        "pictures": space.inputs.counts(recipe).largest,
         "augmentation": [recipe.dataset.color_aug, recipe.dataset.flip_aug, recipe.dataset.random_crop],
         "training": training,
     }

@@ -42,7 +42,7 @@ def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
         if path is None:
             found.append(_missing(where, name, recipe, inputs))
             continue
-        if name != "embedded" and not allowlist.is_allowed_model(path, inputs.root, inputs.searched()):
+        if name != "embedded" and not allowlist.is_allowed_model(path, inputs.root, inputs.model_folders()):
             what = f"{path} is neither in a model folder nor on the allow-list"
             hint = f"python -m orchestrator trust {shlex.quote(str(path.parent))}  if this recipe may read it; or $KRNK_MODELS"
             found.append(Problem(where, what, hint))
@@ -92,7 +92,7 @@ def checks(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
 
 
 def _missing(where: str, name: str, recipe: Recipe, inputs: ProjectInputs) -> Problem:
-    folders = inputs.searched()
+    folders = inputs.model_folders()
     near = [path.name for folder in folders for path in folder.glob("*.safetensors")] + [
         path.name for folder in folders for path in folder.glob("*.ckpt")
     ]

@@ -101,8 +101,8 @@ def load_allowed(root: Path, name: str, profile: str = "") -> Recipe:
 def images(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
     """Return the problems of the original images of a recipe's dataset."""
     outside = outside_paths(recipe, inputs.root)
-    outside = outside or outside_links(recipe, [source.path for source in inputs.pictures(recipe)], inputs.root)
-    if outside or inputs.counted(recipe).sound:
+    outside = outside or outside_links(recipe, [source.path for source in inputs.images(recipe)], inputs.root)
+    if outside or inputs.counts(recipe).sound:
         return outside
     return list(dataset_problems(inputs.layout(recipe), recipe.dataset, inputs.root))
 
@@ -116,11 +116,11 @@ def disk_space(trained: list[Recipe], built: list[Recipe], inputs: ProjectInputs
         inputs: the models and images of this machine.
         store: the store that is written to.
     """
-    needed = sum(inputs.counted(recipe).disk_bytes for recipe in built)
+    needed = sum(inputs.counts(recipe).disk_bytes for recipe in built)
     for recipe in trained:
         predicted = estimate.tensors(recipe, inputs)
         if predicted is not None:
-            needed += estimate.disk_bytes(recipe, predicted.tensor_bytes, inputs.counted(recipe).disk_bytes)
+            needed += estimate.disk_bytes(recipe, predicted.tensor_bytes, inputs.counts(recipe).disk_bytes)
     folder: Path = store.root
     while not folder.exists():
         folder = folder.parent

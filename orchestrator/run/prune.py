@@ -82,7 +82,7 @@ def remove(space: Workspace, found: list[Stale]) -> None:
 def _asked(space: Workspace) -> Iterator[Step]:
     """Yield every step that a recipe asks for: alone and with all others, under every profile and engine."""
     names = loader.names(space.recipes)
-    space.inputs.recall()
+    space.inputs.load_cache()
     folders = (space.recipes, loader.library())
     profiles = sorted({path.stem for folder in folders for path in folder.glob("_profiles/*.toml")})
     for profile in ("", *profiles):

@@ -105,7 +105,7 @@ def _on_cluster(context: RunContext, options: RunOptions, due: list[Step], input
     for name in dict.fromkeys(step.recipe for step in due if step.kind is StepKind.TRAIN):
         recipe = context.plan.recipes[name]
         size = estimate.tensors(recipe, inputs)
-        dataset_bytes = inputs.counted(recipe).disk_bytes  # a copy of the dataset travels with the training
+        dataset_bytes = inputs.counts(recipe).disk_bytes  # a copy of the dataset travels with the training
         sizes.append(
             dataset_bytes + (estimate.disk_bytes(recipe, size.tensor_bytes, dataset_bytes) if size is not None else 0)
         )

@@ -56,7 +56,7 @@ class Workspace:
 
     def readable(self, selection: Selection) -> tuple[list[Loaded], list[Problem]]:
         """Return the valid ones of the selected recipes, and the problems of the others."""
-        self.inputs.recall()
+        self.inputs.load_cache()
         names: list[str] = []
         for name in selection.names:
             names += loader.names(self.recipes) if name == ALL else [name]

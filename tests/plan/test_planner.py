@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.plan.planner import _HOW, Plan, make_plan
+from orchestrator.plan.planner import _NOT_IN_KEY, Plan, make_plan
 from orchestrator.plan.step import Lane, Source, StepKind
 from orchestrator.recipe import Training, loader
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Fixed:
-    """A world in which every file has the digest of its name."""
+    """Inputs in which every file has the digest of its name."""
 
     def __init__(
         self,
@@ -29,20 +29,20 @@ class Fixed:
         where: str = "/a",
         beside: str = "b",
         tool: str = "",
-        picture: str = "digest",
+        image: str = "digest",
     ) -> None:
         self._engine, self._checkpoint, self._where = engine, checkpoint, where
-        self._beside, self._tool, self._picture = beside, tool, picture
+        self._beside, self._tool, self._image = beside, tool, image
 
-    def pictures(self, recipe: Recipe) -> Sequence[Source]:
-        place = Path(self._where) / "1.png"
-        return [Source(f"{name}/1.png", place, f"{self._picture} of {name}") for name in recipe.dataset.sources]
+    def images(self, recipe: Recipe) -> Sequence[Source]:
+        path = Path(self._where) / "1.png"
+        return [Source(f"{name}/1.png", path, f"{self._image} of {name}") for name in recipe.dataset.sources]
 
     def file(self, role: str, name: str, sha256: str) -> Source:
         digest = self._checkpoint if role in ("checkpoint", "vae") else self._beside
         return Source(role, Path(self._where) / name, sha256 or digest)
 
-    def engine(self, name: str) -> str:
+    def engine_version(self, name: str) -> str:
         return f"{name} {(self._tool if name == 'sd-scripts' else '') or self._engine}"
 
 
@@ -117,7 +117,7 @@ OTHER: dict[str, Any] = {
 
 def test_every_setting_of_a_training_is_in_its_key_but_how_it_goes_about_it(recipes: dict[str, Recipe]) -> None:
     one = recipes["krnk-lora3x3"]
-    assert OTHER.keys() == Training.model_fields.keys() - _HOW
+    assert OTHER.keys() == Training.model_fields.keys() - _NOT_IN_KEY
     before = keys(make_plan([one], Fixed()))["krnk-lora3x3/train"]
     for name, value in OTHER.items():
         assert getattr(one.training, name) != value, name
@@ -191,7 +191,7 @@ def test_architecture_pictures_and_the_version_of_a_merges_tool_are_in_keys(reci
     bare = recipes["krnk-lora3x3"].model_copy(update={"block_weights": None, "engine": "embedded"})
     sdxl = bare.model_copy(update={"base": bare.base.model_copy(update={"architecture": "sdxl"})})
     assert keys(make_plan([bare], Fixed()))["krnk-lora3x3/train"] != keys(make_plan([sdxl], Fixed()))["krnk-lora3x3/train"]
-    assert keys(make_plan([bare], Fixed()))["krnk/dataset"] != keys(make_plan([bare], Fixed(picture="other")))["krnk/dataset"]
+    assert keys(make_plan([bare], Fixed()))["krnk/dataset"] != keys(make_plan([bare], Fixed(image="other")))["krnk/dataset"]
     one = bare.model_copy(update={"block_weights": recipes["krnk-lora3x3"].block_weights})
     theirs = one.model_copy(update={"merge": one.merge.model_copy(update={"tool": "sd-scripts"})})
     before, after = keys(make_plan([theirs], Fixed())), keys(make_plan([theirs], Fixed(tool="2")))

@@ -106,7 +106,7 @@ def test_only_the_largest_bucket_is_measured(tmp_path: Path, monkeypatch: pytest
     (subset,) = one["subsets"]
     names = {path.name for path in (tmp_path / "out" / subset["image_dir"]).iterdir()}
     assert names == {"f10.png", "f10.txt"}
-    assert space.inputs.counted(plan.recipes["cat-lora"]).largest == (192, 192, 1)
+    assert space.inputs.counts(plan.recipes["cat-lora"]).largest == (192, 192, 1)
 
 
 def test_a_trainer_that_fails_its_trial_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

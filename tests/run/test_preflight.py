@@ -140,7 +140,7 @@ def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, mon
     space = cats.space()
     plan = space.plan(space.load(Selection(("all",))))
     recipes = list(plan.recipes.values())
-    pictures = space.inputs.counted(recipes[0]).disk_bytes
+    pictures = space.inputs.counts(recipes[0]).disk_bytes
     assert pictures == 2 * (3 * 64 * 64 + 2 * 4096)
     each = [estimate.predict(recipe, space.inputs)["disk_bytes"] - pictures for recipe in recipes]
     assert all(needed > 2 * 3 * 64 * 64 for needed in each)
