@@ -86,8 +86,8 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A")],
-    second: Annotated[Path, typer.Argument(metavar="B")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="A LoRA file (.safetensors).")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another LoRA file.")],
     *,
     json: AsJson = False,
 ) -> None:

@@ -43,7 +43,8 @@ def fetch_base(
 
 def doctor(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECIPE…]", help="Default: all recipes.", autocompletion=recipe_names)
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE…]", help="Recipe names. Default: all recipes.", autocompletion=recipe_names),
     ] = None,
     *,
     profile: Profile = "",

@@ -40,7 +40,7 @@ Executor = Annotated[str, typer.Option(help="local: in parallel; inline: one aft
 Address = Annotated[str, typer.Option(help="Ray cluster: auto or HOST:PORT. Default: $RAY_ADDRESS, or this machine alone.")]
 Storage = Annotated[
     str,
-    typer.Option(help="URL through which files reach the cluster: s3://…, sftp://…, file://…. Default: a shared runs folder."),
+    typer.Option(help="URL for files of the cluster, as s3://…, sftp://… or file://… Default: a shared runs folder."),
 ]
 Gpus = Annotated[str, typer.Option(help="GPUs to use, as 0,1. Default: all.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print problems and the result only.")]

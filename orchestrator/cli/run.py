@@ -176,15 +176,15 @@ def all_(**options: Any) -> None:
 
 
 # Typer reads the options of `run` from here.
-_signature = inspect.signature(run)
-all_.__signature__ = _signature.replace(parameters=list(_signature.parameters.values())[1:])  # type: ignore[attr-defined]
-all_.__annotations__ = {name: annotation for name, annotation in run.__annotations__.items() if name != "names"}
+_options = list(inspect.signature(run, eval_str=True).parameters.values())[1:]
+all_.__signature__ = inspect.Signature(_options)  # type: ignore[attr-defined]
+all_.__annotations__ = {option.name: option.annotation for option in _options}
 
 
 def demo() -> None:
     """Train all recipes in small on the CPU of this machine.
 
-    Ends with images, a release folder and a report, after minutes of real training.
+    Makes images, a release folder and a report by real training, in minutes.
     """
     from orchestrator.cli import demo as demo_
 

@@ -32,6 +32,21 @@ def test_every_verb_has_help_and_most_have_an_example() -> None:
         assert "Example: orchestrator" in verbs[words].help, words
 
 
+def test_every_option_has_help() -> None:
+    verbs = dict(all_verbs(cli.app))
+    bare = [
+        (words, option.name)
+        for words, command in verbs.items()
+        for option in command.params
+        if option.name != "help" and not option.help
+    ]
+    assert bare == []
+    options = [
+        {name for option in verbs[words].params for name in option.opts if name.startswith("-")} for words in ("run", "all")
+    ]
+    assert options[0] == options[1]
+
+
 def test_help_lists_every_verb_in_its_group_on_one_whole_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
