@@ -18,7 +18,6 @@ import pytest
 import harness
 from orchestrator import cli
 from orchestrator.cli import doctor
-from orchestrator.engines.sdscripts import environment
 from orchestrator.errors import Problem
 from orchestrator.plan import estimate
 from orchestrator.run import model_files, preflight
@@ -119,18 +118,6 @@ def test_locks_of_living_and_of_dead_processes(tmp_path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         (check,) = doctor.locks(Store(tmp_path))
     assert "process 1 on here since then" in check.detail
-
-
-def test_versions_in_an_environment(tmp_path: Path) -> None:
-    packages = tmp_path / "lib" / "python3.11" / "site-packages"
-    packages.mkdir(parents=True)
-    (tmp_path / "pyvenv.cfg").write_text("", "utf-8")
-    (packages / "lycoris_lora-3.4.0.dist-info").mkdir()
-    (packages / "torch-2.8.0+cpu.dist-info").mkdir()
-    assert environment.site_packages(tmp_path / "bin" / "python") == packages
-    assert environment.version(packages, "lycoris_lora") == "3.4.0"
-    states = {check.what: check.status for check in environment._versions(packages)}
-    assert states == {"torch of sd-scripts": CheckStatus.WARNING, "LyCORIS": CheckStatus.PASS}
 
 
 def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

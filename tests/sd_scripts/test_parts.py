@@ -30,7 +30,7 @@ import train_network, sdxl_train_network, gen_img
 from networks import resize_lora, svd_merge_lora
 modules = {"train_network.py": train_network, "sdxl_train_network.py": sdxl_train_network, "gen_img.py": gen_img,
            "networks/resize_lora.py": resize_lora, "networks/svd_merge_lora.py": svd_merge_lora}
-found = {}
+options = {}
 for script, module in modules.items():
     for action in module.setup_parser()._actions:
         for name in action.option_strings:
@@ -39,8 +39,8 @@ for script, module in modules.items():
                 many = action.nargs not in (None, 0, "?")
                 plain = isinstance(action.default, (str, int, float, bool, type(None)))
                 default = action.default if plain else str(action.default)
-                found.setdefault(script, {})[name[2:]] = [kind, many, list(action.choices or ()), default]
-print("OPTIONS" + json.dumps(found))
+                options.setdefault(script, {})[name[2:]] = [kind, many, list(action.choices or ()), default]
+print("OPTIONS" + json.dumps(options))
 """
 
 

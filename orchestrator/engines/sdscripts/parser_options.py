@@ -161,11 +161,11 @@ def parse_options(folder: Path, script: str) -> Options:
         OSError, SyntaxError: it cannot be read.
     """
     options: Options = {}
-    _Source(folder).walk(folder / script, "setup_parser", options)
+    _ParsedModules(folder).walk(folder / script, "setup_parser", options)
     return options
 
 
-class _Source:
+class _ParsedModules:
     """Modules of a checkout, parsed once each."""
 
     def __init__(self, folder: Path) -> None:

@@ -37,8 +37,8 @@ def test_a_cut_event_file_yields_its_whole_records(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=400))
 def test_no_event_file_breaks_the_reader(data: bytes) -> None:
-    found = list(tensorboard._event(data)) if _parses(data) else []
-    assert all(isinstance(tag, str) for _, _, tag, _ in found)
+    scalars = list(tensorboard._event(data)) if _parses(data) else []
+    assert all(isinstance(tag, str) for _, _, tag, _ in scalars)
 
 
 def _parses(data: bytes) -> bool:
