@@ -12,12 +12,9 @@ from hypothesis import strategies as st
 
 from orchestrator.errors import RecipeError
 from orchestrator.models import blocks, sd1, sdxl
-from orchestrator.weights.combine import combine
 from orchestrator.weights.families import deltas, kinds
-from orchestrator.weights.ingredient import Ingredient
 from orchestrator.weights.io import dtypes, metadata, writer
 from orchestrator.weights.io.safetensors_io import read_header
-from orchestrator.weights.io.state_dict import load_arrays, on_arrays, save_arrays
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
@@ -47,8 +44,11 @@ if TYPE_CHECKING:
     from orchestrator.weights.io.dtypes import Floats
     from orchestrator.weights.merge import Compat
 
+
 BLOCK = {TE: "BASE", DOWN: "IN01", CONV: "IN04", MID: "MID", UP: "OUT03"}
+
 AGAIN = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
 a_weight = st.floats(-2, 2, width=32).filter(lambda weight: abs(weight) > 1e-3 or weight == 0)
 
 
@@ -268,51 +268,6 @@ def test_a_preset_file_gives_the_preset_its_name(tmp_path: Path) -> None:
     assert json.dumps(report.to_json())
 
 
-def test_a_combination_is_the_weighted_sum(tmp_path: Path) -> None:
-    files = [
-        lora(tmp_path / f"{family}.safetensors", family, seed=n)
-        for n, family in enumerate(["lora", "locon-tucker", "loha", "lokr"])
-    ]
-    ratios = (1.0, 0.8, -0.5, 0.25)
-    shares = [_list(MID=0.5), _list(), _list(BASE=0), _list(OUT03=2)]
-    output = tmp_path / "sum.safetensors"
-    ingredients = [Ingredient(*parts) for parts in zip(files, ratios, shares, strict=True)]
-    combine(ingredients, output, save_precision="fp32")
-    after = changes(output)
-    for name in LAYERS:
-        expected = 0
-        for path, ratio, share in zip(files, ratios, shares, strict=True):
-            weight = dict(zip(sd1.BLOCKS, share, strict=True)).get(BLOCK.get(name, ""), 1.0)
-            change = changes(path)[name]
-            expected = expected + ratio * weight * change.reshape(len(change), -1)
-        np.testing.assert_allclose(after[name].reshape(len(after[name]), -1), expected, rtol=1e-4, atol=1e-6)
-
-
-def test_a_combination_with_a_whole_difference_is_one(tmp_path: Path) -> None:
-    first, second = lora(tmp_path / "a.safetensors", "full"), lora(tmp_path / "b.safetensors", "lora", seed=1)
-    output = tmp_path / "sum.safetensors"
-    combine([Ingredient(first, 2.0), Ingredient(second, 0.5)], output, save_precision="fp32")
-    after = modules(output)
-    for name in LAYERS:
-        expected = 2 * changes(first)[name] + 0.5 * changes(second)[name]
-        np.testing.assert_allclose(after[name]["diff"], expected, rtol=1e-5, atol=1e-7)
-        np.testing.assert_allclose(after[name]["diff_b"], 2 * modules(first)[name]["diff_b"])
-
-
-def test_a_combination_refuses_rotations(tmp_path: Path) -> None:
-    files = [lora(tmp_path / f"{family}.safetensors", family) for family in ("lora", "boft")]
-    with pytest.raises(RecipeError, match="cannot be added"):
-        combine([Ingredient(path) for path in files], tmp_path / "sum.safetensors")
-
-
-def test_a_combination_refuses_files_of_two_architectures(tmp_path: Path) -> None:
-    one = lora(tmp_path / "sd1.safetensors")
-    rng = np.random.default_rng(0)
-    other = write(tmp_path / "sdxl.safetensors", {name: tensors("lora", (8, 8, None), 2, rng) for name in SDXL})
-    with pytest.raises(RecipeError, match="is for sdxl, the first for sd1"):
-        combine([Ingredient(one), Ingredient(other)], tmp_path / "sum.safetensors")
-
-
 SDXL = {
     "lora_te1_text_model_encoder_layers_0_mlp_fc1": "BASE",
     "lora_te2_text_model_encoder_layers_0_mlp_fc1": "BASE",
@@ -342,21 +297,6 @@ def test_sdxl_has_lists_of_20_and_12(tmp_path: Path, *, short: bool) -> None:
         merge(source, output, MergeOptions("FACE"))
 
 
-def test_verbs_work_on_state_dicts_too(tmp_path: Path) -> None:
-    source, output = lora(tmp_path / "in.safetensors", dtype="F16"), tmp_path / "out.safetensors"
-    arrays = load_arrays(source)
-    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
-    merged = on_arrays(merge, arrays, MergeOptions("FACE"))
-    merge(source, output, MergeOptions("FACE"))
-    for key, values in load_arrays(output).items():
-        np.testing.assert_array_equal(merged[key], values)
-    again = tmp_path / "again.safetensors"
-    save_arrays(again, merged, {"ss_a": "b"})
-    assert raw(again) == raw(output)
-    with pytest.raises(RecipeError, match="complex"):
-        save_arrays(again, {"a.alpha": np.array(1j)})
-
-
 def test_a_short_list_names_the_blocks_that_it_leaves_out(tmp_path: Path) -> None:
     report = merge(lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors", MergeOptions([0.5] * 17, unmapped=0.0))
     left_out = ("IN00", "IN03", "IN06", "IN09", "IN10", "IN11", "OUT00", "OUT01", "OUT02")
@@ -365,15 +305,3 @@ def test_a_short_list_names_the_blocks_that_it_leaves_out(tmp_path: Path) -> Non
     assert [row.split()[0] for row in rows if row.endswith("  unmapped")] == [*left_out, "other"]
     assert "leaves out: IN00, IN03" in rows[27]
     assert "--unmapped 1, the default" in rows[27]
-
-
-def test_several_inputs_know_presets_and_say_what_was_applied(tmp_path: Path) -> None:
-    first, second, output = (tmp_path / f"{name}.safetensors" for name in ("a", "b", "out"))
-    lora(first, seed=0), lora(second, "loha", seed=1)
-    mine = {"MINE": [0.25] * 26}
-    report = combine([Ingredient(first, 2.0, "MINE"), Ingredient(second)], output, save_precision="fp32", presets=mine)
-    assert report.weights["MID"] == (0.5, 1.0)
-    assert report.weights["other"] == (2.0, 1.0)
-    assert report.table()[0].split() == ["BASE", "0.5", "1"]
-    one, other, both = (changes(path) for path in (first, second, output))
-    np.testing.assert_allclose(both[MID], 0.5 * one[MID] + other[MID], atol=1e-5)

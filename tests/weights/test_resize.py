@@ -17,22 +17,23 @@ from orchestrator.engines.sdscripts.checkout import present
 from orchestrator.errors import RecipeError
 from orchestrator.system.settings import sd_scripts
 from orchestrator.weights.compare import compare
-from orchestrator.weights.families import deltas, kinds, rank_selection, svd
+from orchestrator.weights.families import deltas, kinds, rank_selection
 from orchestrator.weights.inspection import inspect_header
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.writer import edit_metadata, hashes
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
-from orchestrator.weights.sweep import plot, sweep
-from weights_samples import CONV, LAYERS, LINEAR, MID, TE, UP, changes, lora, modules, read, tensors, write
+from weights_samples import CONV, LAYERS, MID, TE, UP, changes, lora, modules, read, tensors, write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.weights.io.dtypes import Floats
 
+
 AGAIN = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
 RULES: tuple[rank_selection.RankRule, ...] = ("2023", "sd-scripts-0.10")
 
 
@@ -106,50 +107,6 @@ def test_the_error_is_what_was_cut_off(tmp_path: Path, seed: int, ratio: float) 
     assert report.relative_error == pytest.approx(np.sqrt(lost / energy), rel=1e-2, abs=1e-5)
 
 
-def _cancelling(values: Floats, gap: float, seed: int) -> tuple[Floats, Floats]:
-    """Factors of these singular values, nearly: down's last row is its first and ``gap`` of another, which up undoes."""
-    rng = np.random.default_rng(seed)
-    up, down = (np.linalg.qr(rng.standard_normal((48, len(values))))[0] for _ in range(2))
-    up = up * values
-    up[:, -1] /= gap
-    up[:, 0] -= up[:, -1]
-    down[:, -1] = down[:, 0] + gap * down[:, -1]
-    return up.astype(np.float32), down.T.astype(np.float32)
-
-
-@pytest.mark.parametrize("gap", [0.05, 0.01, 0.001, 1e-6])
-@pytest.mark.parametrize("smallest", [1 / 2, 1 / 100])
-@pytest.mark.parametrize("seed", range(3))
-def test_factors_that_cancel_lose_no_precision(gap: float, smallest: float, seed: int) -> None:
-    """Gram matrices alone would miscount the ranks here, or give directions that are not orthonormal."""
-    up, down = _cancelling(np.append(np.geomspace(1, 0.005, 15), 1.0), gap, seed)
-    exact = np.linalg.svd(up.astype(np.float64) @ down, compute_uv=False)[:16]
-    found = svd.factorize(up, down, smallest)
-    kept = int((exact > exact[0] * smallest).sum())
-    assert int((found.values > found.values[0] * smallest).sum()) == kept
-    np.testing.assert_allclose(found.values[:kept], exact[:kept], rtol=1e-3)
-    rows = svd.truncate(found, up, down, kept)[1].astype(np.float64)
-    np.testing.assert_allclose(rows @ rows.T, np.eye(kept), atol=5e-4)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_a_value_at_the_threshold_is_told_from_it(seed: int) -> None:
-    up, down = _decaying(64, 48, 16, seed)
-    exact = np.linalg.svd(up.astype(np.float64) @ down, compute_uv=False)[:16]
-    for place in (6, 9):
-        for side in (1 - 1e-7, 1 + 1e-7):
-            smallest = float(exact[place] / exact[0] * side)
-            values = svd.factorize(up, down, smallest).values
-            assert int((values > values[0] * smallest).sum()) == place + (side < 1)
-
-
-def test_factors_whose_squares_float32_does_not_hold_are_factorized() -> None:
-    up, down = _decaying(40, 20, 8, 0)
-    pairs = [(up * factor, down / factor) for factor in (np.float32(1), np.float32(2**70))]
-    plain, far = svd.each(lambda pair: svd.factorize(*pair, 1 / 16).values, pairs)
-    np.testing.assert_allclose(far, plain, rtol=1e-4)
-
-
 @pytest.mark.parametrize("method", ["sv_fro", "sv_cumulative"])
 @pytest.mark.parametrize("rule", RULES)
 @AGAIN
@@ -168,62 +125,6 @@ def test_shares_are_those_of_the_full_svd(
         assert parts["lora_down.weight"].shape[0] == count + (rule == "sd-scripts-0.10")
 
 
-def test_the_table_of_sd_scripts_own_behaviour() -> None:
-    """Executed on v0.10.1 and read in aee343a9: see the reference this project keeps of resize_lora.py."""
-    values = np.array([16, 8, 4, 2, 1.01, 1.0, 0.99, 0.5])
-
-    def choose(found: Floats, ratio: float, rule: rank_selection.RankRule, full: int = 8, cap: int = 128) -> int:
-        return rank_selection.choose(found, full, cap, method="sv_ratio", param=ratio, rule=rule)
-
-    assert choose(values, 16, "2023") == 5
-    assert choose(values, 16, "sd-scripts-0.10") == 6
-    exact = np.ones(8)
-    assert choose(exact, 16, "sd-scripts-0.10", full=640) == 9
-    assert choose(exact, 16, "2023", full=640) == 8
-    assert choose(values, 1e9, "sd-scripts-0.10", cap=3) == 3
-    assert choose(np.full(4, 1e-7), 16, "sd-scripts-0.10") == 1
-
-
-FADING = (16, 8, 4, 2, 1.01, 1.0, 0.99, 0.5)
-EVEN = (1.0,) * 8
-EXECUTED: list[tuple[tuple[float, ...], int, rank_selection.RankMethod, float, int, int]] = [
-    (FADING, 8, "sv_ratio", 1, 1, 2),
-    (FADING, 8, "sv_ratio", 2, 1, 2),
-    (FADING, 8, "sv_fro", 0.5, 1, 2),
-    (FADING, 8, "sv_fro", 0.9, 2, 3),
-    (FADING, 8, "sv_fro", 0.98, 3, 4),
-    (FADING, 8, "sv_fro", 0.999, 7, 8),
-    (FADING, 8, "sv_cumulative", 0.3, 1, 2),
-    (FADING, 8, "sv_cumulative", 0.5, 2, 3),
-    (FADING, 8, "sv_cumulative", 0.9, 5, 6),
-    (FADING, 8, "sv_cumulative", 1.0, 7, 8),
-    (EVEN, 20, "sv_ratio", 1, 1, 2),
-    (EVEN, 20, "sv_ratio", 16, 8, 9),
-    (EVEN, 20, "sv_fro", 0.5, 2, 3),
-    (EVEN, 20, "sv_fro", 0.9, 7, 8),
-    (EVEN, 20, "sv_fro", 1.0, 8, 9),
-    (EVEN, 20, "sv_cumulative", 0.3, 3, 4),
-    (EVEN, 20, "sv_cumulative", 0.95, 8, 9),
-    (EVEN, 20, "fixed", 0, 20, 20),
-    ((0.0,) * 8, 8, "sv_ratio", 16, 1, 1),
-    ((0.0,) * 8, 8, "sv_fro", 0.9, 1, 1),
-    ((0.0,) * 8, 8, "sv_cumulative", 0.9, 1, 1),
-    ((0.0,) * 8, 8, "fixed", 0, 1, 1),
-]
-"""Spectrum, size of the full matrix, method, parameter; the ranks that rank_resize of aee343a9 and of v0.10.1 returned."""
-
-
-@pytest.mark.parametrize(("spectrum", "full", "method", "param", "old", "new"), EXECUTED)
-def test_ranks_are_those_that_either_program_returned(  # noqa: PLR0917
-    spectrum: tuple[float, ...], full: int, method: rank_selection.RankMethod, param: float, old: int, new: int
-) -> None:
-    values = np.array(spectrum)
-    assert rank_selection.choose(values, full, 20, method=method, param=param, rule="2023") == old
-    assert rank_selection.choose(values, full, 20, method=method, param=param, rule="sd-scripts-0.10") == new
-    assert rank_selection.choose(values, full, 5, method=method, param=param, rule="2023") == min(old, 5)
-    assert rank_selection.choose(values, full, 5, method=method, param=param, rule="sd-scripts-0.10") == min(new, 5)
-
-
 def test_a_fixed_rank_is_that_rank_even_beyond_the_spectrum(tmp_path: Path) -> None:
     source, output = _file(tmp_path / "in.safetensors", rank=4), tmp_path / "out.safetensors"
     resize(source, output, ResizeOptions(method="fixed", new_rank=6, new_conv_rank=5, save_precision="fp32"))
@@ -234,23 +135,6 @@ def test_a_fixed_rank_is_that_rank_even_beyond_the_spectrum(tmp_path: Path) -> N
     entries = read_header(output).metadata
     assert entries["ss_training_comment"] == "dimension is resized from 4 to 6 (conv: 5); "
     assert entries["ss_network_dim"] == "6"
-
-
-@pytest.mark.parametrize("method", [svd.Factorization.GRAM32, svd.Factorization.GRAM64, svd.Factorization.QR])
-def test_all_ways_of_factorizing_agree(method: svd.Factorization) -> None:
-    up, down = _decaying(60, 90, 16, 5)
-    smallest = {svd.Factorization.GRAM32: 1 / 8, svd.Factorization.GRAM64: 1e-4}.get(method, 1e-4)
-    if method is svd.Factorization.QR:
-        down = np.concatenate([down[:15], down[:1]])  # dependent rows: no Cholesky factor
-    found = svd.factorize(up, down, smallest)
-    assert found.method is method
-    exact = np.linalg.svd(up.astype(np.float64) @ down, compute_uv=False)[:16]
-    rank = int((exact > exact[0] * smallest).sum())
-    np.testing.assert_allclose(found.values[:rank], exact[:rank], rtol=1e-4)
-    rows, columns = svd.truncate(found, up, down, rank)
-    np.testing.assert_allclose(columns @ columns.T, np.eye(rank), atol=1e-3)
-    best = np.sqrt((exact[rank:] ** 2).sum())
-    assert np.linalg.norm(up.astype(np.float64) @ down - rows @ columns) == pytest.approx(best, rel=1e-3, abs=1e-5)
 
 
 def test_a_zero_product_stays_as_rank_one_of_zeros_or_goes(tmp_path: Path) -> None:
@@ -351,32 +235,6 @@ def test_metadata_are_those_of_sd_scripts(tmp_path: Path) -> None:
     assert hashes(read_header(tmp_path / "out.safetensors")).legacy_agrees
 
 
-def test_a_sweep_gives_every_variant_a_file_of_its_own(tmp_path: Path) -> None:
-    source = lora(tmp_path / "in.safetensors", "lora", rank=4)
-    lists = [",".join(["0.25"] * 25 + [last]) for last in ("0.5", "1")]
-    found = sweep(source, (4, 16), block_weights=lists, folder=tmp_path / "all")
-    assert len(found.rows) == len(list((tmp_path / "all").glob("*.safetensors"))) == 4
-    for rank in (0, -3):
-        with pytest.raises(RecipeError, match="--new-rank"):
-            sweep(source, (4,), new_rank=rank)
-
-
-def test_presets_of_one_name_and_of_a_path_are_swept_into_files_of_their_own(tmp_path: Path) -> None:
-    source = lora(tmp_path / "in.safetensors", "lora", rank=4)
-    for number, name in enumerate(("FACE", "FACE", "../../X")):
-        (tmp_path / f"{number}.txt").write_text(f"{name}:{','.join([f'0.{number + 1}'] * 26)}\n", "utf-8")
-    lists = [f"{tmp_path}/{number}.txt:{name}" for number, name in enumerate(("FACE", "FACE", "../../X"))]
-    found = sweep(source, (4,), block_weights=lists, folder=tmp_path / "all")
-    names = ["in-FACE-sv4.safetensors", "in-FACE-sv4-2.safetensors", "in-.._.._X-sv4.safetensors"]
-    assert [row.path for row in found.rows] == [tmp_path / "all" / name for name in names]
-
-
-@pytest.mark.parametrize(("new_rank", "largest"), [(None, 12), (1, 1), (3, 3)])
-def test_a_sweep_keeps_to_the_rank_asked_for(tmp_path: Path, new_rank: int | None, largest: int) -> None:
-    found = sweep(_file(tmp_path / "in.safetensors", dtype="F16"), (1000,), new_rank=new_rank)
-    assert found.rows[0].largest_rank == largest
-
-
 def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors", "lora", rank=4)
     (tmp_path / f".out.safetensors.{os.getpid()}.part").write_bytes(b"of a process that had the same number")
@@ -385,33 +243,6 @@ def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
     (tmp_path / f".told.safetensors.{os.getpid()}.part").write_bytes(b"of another")
     edit_metadata(source, tmp_path / "told.safetensors", {"ssmd_rating": "5"})
     assert read_header(tmp_path / "told.safetensors").entries.keys() == read_header(source).entries.keys()
-
-
-def test_a_sweep_is_so_many_resizes(tmp_path: Path) -> None:
-    source = _file(tmp_path / "in.safetensors", dtype="F16")
-    (tmp_path / "all").mkdir()
-    found = sweep(source, (4, 16, 64), block_weights=(None, "FACE"), folder=tmp_path / "all")
-    assert [(row.sv_ratio, row.block_weights) for row in found.rows] == [(r, b) for b in ("-", "FACE") for r in (4, 16, 64)]
-    for row in found.rows:
-        alone, merged = tmp_path / "alone.safetensors", tmp_path / "merged.safetensors"
-        merge(source, merged, MergeOptions("ALL" if row.block_weights == "-" else "FACE"))
-        report = resize(merged, alone, ResizeOptions(param=row.sv_ratio))
-        assert row.path is not None
-        assert (row.tensor_bytes, read_header(row.path).tensor_bytes) == (report.bytes_after, report.bytes_after)
-        assert row.retained == pytest.approx(report.retained, abs=1e-6)
-        other = modules(row.path)
-        for name, parts in modules(alone).items():
-            np.testing.assert_allclose(_whole(other[name]), _whole(parts), atol=2e-4)
-    picture = "\n".join(plot(found))
-    assert picture.startswith("<svg")
-    assert picture.count("<polyline") == 2 * (6 + 1)
-
-
-@pytest.mark.parametrize("family", [family for family in LINEAR if family not in {"full", "dylora"}])
-def test_every_thin_family_can_be_swept(tmp_path: Path, family: str) -> None:
-    found = sweep(lora(tmp_path / "in.safetensors", family, rank=2), (2, 16))
-    assert found.rows[0].tensor_bytes <= found.rows[1].tensor_bytes
-    assert found.rows[0].retained <= found.rows[1].retained <= 1
 
 
 @pytest.mark.sd_scripts

@@ -1,21 +1,15 @@
-"""Every family's change of the weight, against the modules of LyCORIS themselves."""
+"""Deltas of every family, as LyCORIS computes them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 
-from orchestrator.errors import RecipeError
 from orchestrator.weights.families import deltas, kinds
-from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.families.kinds import ModuleKind
-from orchestrator.weights.io import safetensors_io
-from weights_samples import CONV, LAYERS, TE, lora, sample, tensors, write
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from weights_samples import CONV, LAYERS, TE, tensors
 
 torch = pytest.importorskip("torch", reason="torch is not installed: LyCORIS cannot be asked")
 pytest.importorskip("lycoris", reason="lycoris-lora is not installed")
@@ -122,43 +116,6 @@ def test_dylora_has_the_keys_of_lora() -> None:
     np.testing.assert_allclose(deltas.delta(ModuleKind.LORA, parts).reshape(12, -1), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "family", "tucker", "modules"),
-    [
-        ("lora", "lora", False, 264),
-        ("lora3x3", "lora", False, 350),
-        ("locon", "locon", True, 350),
-        ("loha", "loha", True, 350),
-    ],
-)
-def test_files_of_the_real_trainer_are_recognized(name: str, family: str, *, tucker: bool, modules: int) -> None:
-    found = adapter(safetensors_io.read_header(sample(name)))
-    assert (found.family, found.tucker, len(found.modules), found.architecture) == (family, tucker, modules, "sd1")
-    assert {module.rank for module in found.modules} == {1}
-
-
-@pytest.mark.parametrize(
-    ("family", "is_"),
-    [
-        ("locon-tucker", "locon"),
-        ("loha", "loha"),
-        ("lokr-tucker", "lokr"),
-        ("full", "full"),
-        ("boft", "boft"),
-        ("dora", "lora"),
-    ],
-)
-def test_a_files_family_comes_from_its_keys(tmp_path: Path, family: str, is_: str) -> None:
-    assert adapter(safetensors_io.read_header(lora(tmp_path / "a.safetensors", family))).family == is_
-
-
-def test_metadata_tell_families_with_the_same_keys_apart(tmp_path: Path) -> None:
-    entries = {"ss_network_module": "lycoris.kohya", "ss_network_args": '{"algo": "dylora"}'}
-    assert adapter(safetensors_io.read_header(lora(tmp_path / "a.safetensors", **entries))).family == "dylora"
-    entries["ss_network_args"] = "[not a table"
-    assert adapter(safetensors_io.read_header(lora(tmp_path / "b.safetensors", **entries))).family == "locon"
-
-
 def test_scale_is_alpha_over_rank_and_one_without() -> None:
     parts = tensors("lora", LAYERS[CONV], 4, np.random.default_rng(0))
     assert deltas.scale(ModuleKind.LORA, parts) == 0.5
@@ -171,20 +128,3 @@ def test_a_change_that_depends_on_the_base_says_so() -> None:
     parts = tensors("diag-oft", LAYERS[TE], 4, np.random.default_rng(0))
     with pytest.raises(ValueError, match="base model"):
         deltas.delta(ModuleKind.DIAG_OFT, parts)
-
-
-def test_unknown_keys_and_incomplete_modules_are_all_named(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    parts = tensors("lora", LAYERS[TE], 4, rng)
-    half = {"lora_up.weight": parts["lora_up.weight"]}
-    twisted = {**parts, "lora_down.weight": parts["lora_down.weight"][:3]}
-    path = write(
-        tmp_path / "a.safetensors",
-        {TE: parts, "lora_unet_x": half, "lora_unet_y": twisted, "odd": {"lora_sideways": half["lora_up.weight"]}},
-    )
-    with pytest.raises(RecipeError) as caught:
-        adapter(safetensors_io.read_header(path))
-    said = str(caught.value)
-    assert "odd.lora_sideways" in said
-    assert "lora_unet_x" in said
-    assert "ranks differ" in said

@@ -1,0 +1,95 @@
+"""The verbs on LoRA files."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
+from orchestrator.errors import OrchestratorError, RecipeError
+from orchestrator.weights.io.safetensors_io import read_header
+from weights_samples import lora, read, sample
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _run(*arguments: str | Path) -> str:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_the_verbs_as_the_issue_writes_them(tmp_path: Path) -> None:
+    source = lora(tmp_path / "in.safetensors", "locon-tucker", dtype="F16")
+    files = [tmp_path / f"{name}.safetensors" for name in ("merged", "resized", "plain", "sum")]
+    assert "OUT11" in _run("merge", source, files[0], "--block-weights", "FACE")
+    assert "of the Frobenius norm retained" in _run("resize", files[0], files[1], "--sv-ratio", "16", "--new-rank", "128")
+    assert "exact" in _run("convert", source, files[2], "--to", "plain")
+    assert "modules" in _run("merge", f"{source}:1.0:FACE", f"{files[2]}:0.5", files[3])
+    assert "MiB" in _run("sweep", files[2], "--sv-ratio", "8,16", "--plot", tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").read_text().startswith("<svg")
+    assert "model hash" in _run("inspect", source)
+    assert "whole" in _run("compare", source, files[2])
+    assert "made by" in _run("verify", files[1])
+    assert "ranks" in _run("inspect", source, "--no-norms")
+
+
+def test_json_is_one_document_with_the_keys_of_the_issue(tmp_path: Path) -> None:
+    source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
+    told = json.loads(_run("inspect", source, "--json"))
+    wanted = {"family", "tucker", "modules", "tensor_bytes", "ranks", "blocks", "block_vector", "preset", "metadata", "hashes"}
+    assert wanted <= set(told)
+    assert set(told["blocks"]["BASE"]) == {"modules", "norm", "zero"}
+    assert {"cosine", "norm_ratio", "blocks"} <= set(json.loads(_run("compare", source, source, "--json")))
+    told = json.loads(_run("verify", source, "--json"))
+    assert set(told["checks"][0]) == {"what", "verdict", "detail"}
+    assert told["verdict"] == "PASS"
+    assert json.loads(_run("merge", source, output, "--block-weights", "FACE", "--json"))["preset"] == "FACE"
+    assert json.loads(_run("resize", source, output, "--size-mb", "1", "--json"))["ranks"]
+    assert json.loads(_run("convert", source, output, "--to", "full", "--json"))["relative_error"] == 0
+    assert len(json.loads(_run("sweep", source, "--json"))["rows"]) == 4
+
+
+def test_a_sum_can_be_resized_at_once(tmp_path: Path) -> None:
+    first, second = lora(tmp_path / "a.safetensors"), lora(tmp_path / "b.safetensors", seed=1)
+    output = tmp_path / "sum.safetensors"
+    _run("merge", f"{first}:1", f"{second}:1", output, "--sv-ratio", "4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "b.safetensors", "sum.safetensors"]
+    assert read_header(output).metadata["ss_network_dim"] == "Dynamic"
+    assert max(values.shape[0] for key, values in read(output).items() if "lora_down" in key) <= 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("merge", "a.safetensors"), "input and an output"),
+        (("merge", "a.safetensors", "b.safetensors"), "--block-weights"),
+        (("merge", "a.safetensors", "b.safetensors", "--block-weights", "FACE", "--compat", "x"), "unknown"),
+        (("merge", "a.safetensors:1", "c.safetensors:2", "b.safetensors", "--block-weights", "FACE"), "after their names"),
+        (("merge", "a.safetensors:x", "b.safetensors"), "is not a ratio"),
+        (("resize", "a.safetensors", "b.safetensors"), "one method"),
+        (("resize", "a.safetensors", "b.safetensors", "--sv-ratio", "2", "--sv-fro", "0.5"), "one method"),
+        (("resize", "a.safetensors", "b.safetensors", "--sv-ratio", "2", "--rank-rule", "2022"), "2023"),
+        (("convert", "a.safetensors", "b.safetensors", "--to", "plane"), "did you mean plain"),
+        (("sweep", "a.safetensors", "--sv-ratio", "8,x"), "list of numbers"),
+        (("inspect", "a.ckpt"), "safetensors"),
+    ],
+)
+def test_wrong_usage_is_a_problem_with_a_hint(arguments: tuple[str, ...], said: str) -> None:
+    done = CliRunner().invoke(app, list(arguments))
+    assert isinstance(done.exception, OrchestratorError), done.output
+    assert said in str(done.exception)
+
+
+def test_verify_ends_with_1_where_a_promise_is_broken(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    done = CliRunner().invoke(app, ["verify", str(sample("loha")), "--recipe", "krnk-loha"])
+    assert done.exit_code == 1
+    assert "FAIL     ranks" in done.stdout
+    assert "PASS     tucker" in done.stdout
+    with pytest.raises(RecipeError):
+        CliRunner().invoke(app, ["verify", str(sample("loha")), "--recipe", "krnk-lohu"], catch_exceptions=False)

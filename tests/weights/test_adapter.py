@@ -1,0 +1,70 @@
+"""Modules and families of a header."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from orchestrator.errors import RecipeError
+from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.io import safetensors_io
+from weights_samples import LAYERS, TE, lora, sample, tensors, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "tucker", "modules"),
+    [
+        ("lora", "lora", False, 264),
+        ("lora3x3", "lora", False, 350),
+        ("locon", "locon", True, 350),
+        ("loha", "loha", True, 350),
+    ],
+)
+def test_files_of_the_real_trainer_are_recognized(name: str, family: str, *, tucker: bool, modules: int) -> None:
+    found = adapter(safetensors_io.read_header(sample(name)))
+    assert (found.family, found.tucker, len(found.modules), found.architecture) == (family, tucker, modules, "sd1")
+    assert {module.rank for module in found.modules} == {1}
+
+
+@pytest.mark.parametrize(
+    ("family", "is_"),
+    [
+        ("locon-tucker", "locon"),
+        ("loha", "loha"),
+        ("lokr-tucker", "lokr"),
+        ("full", "full"),
+        ("boft", "boft"),
+        ("dora", "lora"),
+    ],
+)
+def test_a_files_family_comes_from_its_keys(tmp_path: Path, family: str, is_: str) -> None:
+    assert adapter(safetensors_io.read_header(lora(tmp_path / "a.safetensors", family))).family == is_
+
+
+def test_metadata_tell_families_with_the_same_keys_apart(tmp_path: Path) -> None:
+    entries = {"ss_network_module": "lycoris.kohya", "ss_network_args": '{"algo": "dylora"}'}
+    assert adapter(safetensors_io.read_header(lora(tmp_path / "a.safetensors", **entries))).family == "dylora"
+    entries["ss_network_args"] = "[not a table"
+    assert adapter(safetensors_io.read_header(lora(tmp_path / "b.safetensors", **entries))).family == "locon"
+
+
+def test_unknown_keys_and_incomplete_modules_are_all_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    parts = tensors("lora", LAYERS[TE], 4, rng)
+    half = {"lora_up.weight": parts["lora_up.weight"]}
+    twisted = {**parts, "lora_down.weight": parts["lora_down.weight"][:3]}
+    path = write(
+        tmp_path / "a.safetensors",
+        {TE: parts, "lora_unet_x": half, "lora_unet_y": twisted, "odd": {"lora_sideways": half["lora_up.weight"]}},
+    )
+    with pytest.raises(RecipeError) as caught:
+        adapter(safetensors_io.read_header(path))
+    said = str(caught.value)
+    assert "odd.lora_sideways" in said
+    assert "lora_unet_x" in said
+    assert "ranks differ" in said

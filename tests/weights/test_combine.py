@@ -1,0 +1,105 @@
+"""Sums of several files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from orchestrator.errors import RecipeError
+from orchestrator.models import sd1
+from orchestrator.weights.combine import combine
+from orchestrator.weights.ingredient import Ingredient
+from weights_samples import (
+    CONV,
+    DOWN,
+    LAYERS,
+    MID,
+    TE,
+    UP,
+    changes,
+    lora,
+    modules,
+    tensors,
+    write,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+BLOCK = {TE: "BASE", DOWN: "IN01", CONV: "IN04", MID: "MID", UP: "OUT03"}
+
+
+def _list(**by_block: float) -> list[float]:
+    return [by_block.get(name, 1.0) for name in sd1.BLOCKS]
+
+
+def test_a_combination_is_the_weighted_sum(tmp_path: Path) -> None:
+    files = [
+        lora(tmp_path / f"{family}.safetensors", family, seed=n)
+        for n, family in enumerate(["lora", "locon-tucker", "loha", "lokr"])
+    ]
+    ratios = (1.0, 0.8, -0.5, 0.25)
+    shares = [_list(MID=0.5), _list(), _list(BASE=0), _list(OUT03=2)]
+    output = tmp_path / "sum.safetensors"
+    ingredients = [Ingredient(*parts) for parts in zip(files, ratios, shares, strict=True)]
+    combine(ingredients, output, save_precision="fp32")
+    after = changes(output)
+    for name in LAYERS:
+        expected = 0
+        for path, ratio, share in zip(files, ratios, shares, strict=True):
+            weight = dict(zip(sd1.BLOCKS, share, strict=True)).get(BLOCK.get(name, ""), 1.0)
+            change = changes(path)[name]
+            expected = expected + ratio * weight * change.reshape(len(change), -1)
+        np.testing.assert_allclose(after[name].reshape(len(after[name]), -1), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_combination_with_a_whole_difference_is_one(tmp_path: Path) -> None:
+    first, second = lora(tmp_path / "a.safetensors", "full"), lora(tmp_path / "b.safetensors", "lora", seed=1)
+    output = tmp_path / "sum.safetensors"
+    combine([Ingredient(first, 2.0), Ingredient(second, 0.5)], output, save_precision="fp32")
+    after = modules(output)
+    for name in LAYERS:
+        expected = 2 * changes(first)[name] + 0.5 * changes(second)[name]
+        np.testing.assert_allclose(after[name]["diff"], expected, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(after[name]["diff_b"], 2 * modules(first)[name]["diff_b"])
+
+
+def test_a_combination_refuses_rotations(tmp_path: Path) -> None:
+    files = [lora(tmp_path / f"{family}.safetensors", family) for family in ("lora", "boft")]
+    with pytest.raises(RecipeError, match="cannot be added"):
+        combine([Ingredient(path) for path in files], tmp_path / "sum.safetensors")
+
+
+def test_a_combination_refuses_files_of_two_architectures(tmp_path: Path) -> None:
+    one = lora(tmp_path / "sd1.safetensors")
+    rng = np.random.default_rng(0)
+    other = write(tmp_path / "sdxl.safetensors", {name: tensors("lora", (8, 8, None), 2, rng) for name in SDXL})
+    with pytest.raises(RecipeError, match="is for sdxl, the first for sd1"):
+        combine([Ingredient(one), Ingredient(other)], tmp_path / "sum.safetensors")
+
+
+SDXL = {
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1": "BASE",
+    "lora_te2_text_model_encoder_layers_0_mlp_fc1": "BASE",
+    "lora_unet_input_blocks_4_1_proj_in": "IN04",
+    "lora_unet_input_blocks_6_0_op": "IN06",
+    "lora_unet_middle_block_1_proj_in": "MID",
+    "lora_unet_output_blocks_5_2_conv": "OUT05",
+    "lora_unet_output_blocks_8_0_in_layers_2": "OUT08",
+    "lora_unet_label_emb_0_0": "",
+}
+
+
+def test_several_inputs_know_presets_and_say_what_was_applied(tmp_path: Path) -> None:
+    first, second, output = (tmp_path / f"{name}.safetensors" for name in ("a", "b", "out"))
+    lora(first, seed=0), lora(second, "loha", seed=1)
+    mine = {"MINE": [0.25] * 26}
+    report = combine([Ingredient(first, 2.0, "MINE"), Ingredient(second)], output, save_precision="fp32", presets=mine)
+    assert report.weights["MID"] == (0.5, 1.0)
+    assert report.weights["other"] == (2.0, 1.0)
+    assert report.table()[0].split() == ["BASE", "0.5", "1"]
+    one, other, both = (changes(path) for path in (first, second, output))
+    np.testing.assert_allclose(both[MID], 0.5 * one[MID] + other[MID], atol=1e-5)

@@ -1,0 +1,33 @@
+"""Exact scaling and rounding of 16-bit numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from orchestrator.weights.io import dtypes
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16"])
+def test_tables_scale_every_one_of_the_65536_values(dtype: str) -> None:
+    every = np.arange(65536, dtype=np.uint32).astype(np.uint16)
+    values = dtypes.decode(every.tobytes(), dtype)
+    for weight in (0.5, -1.0, 0.3, 1e-4):
+        table = dtypes.scale_table(dtype, weight)
+        assert table is not None
+        found = dtypes.decode(table.tobytes(), dtype)
+        with np.errstate(all="ignore"):
+            exact = values * np.float32(weight)
+        expected = dtypes.decode(dtypes.encode(exact, dtype, "x"), dtype)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_bfloat16_rounds_as_torch_does() -> None:
+    torch = pytest.importorskip("torch")
+    values = np.concatenate([np.random.default_rng(0).standard_normal(5000) * 10.0**k for k in range(-40, 38, 6)]).astype(
+        np.float32
+    )
+    ours = dtypes.decode(dtypes.encode(values, "BF16", "x"), "BF16")
+    np.testing.assert_array_equal(ours, torch.from_numpy(values).to(torch.bfloat16).float().numpy())
+    halves = np.arange(65536, dtype=np.uint32).astype(np.uint16)
+    np.testing.assert_array_equal(dtypes.decode(halves.tobytes(), "F16"), halves.view(np.float16).astype(np.float32))

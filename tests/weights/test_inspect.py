@@ -1,0 +1,73 @@
+"""Inspection of a file, with and without its numbers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from orchestrator.models import registry
+from orchestrator.weights.convert import convert
+from orchestrator.weights.inspect import inspect
+from orchestrator.weights.merge import merge
+from orchestrator.weights.options import MergeOptions
+from weights_samples import LAYERS, TE, lora, modules, sample, tensors, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_inspection_of_a_real_file() -> None:
+    told = inspect(sample("lora3x3")).to_json()
+    assert json.loads(json.dumps(told)) == {**told, "block_vector": list(told["block_vector"]), "trigger_words": ["krnk"]}
+    assert (told["family"], told["tucker"], told["modules"], told["tensor_bytes"]) == ("lora", False, 350, 237_692)
+    assert (told["ranks"], told["alphas"], told["preset"]) == ({"1": 350}, {"1": 350}, "ALL")
+    assert told["blocks"]["MID"]["modules"] == 18
+    assert told["blocks"]["MID"]["norm"] > 0
+    assert told["block_vector"][1] is None
+    assert told["hashes"]["model_agrees"]
+    assert told["training"]["max_train_steps"] == "6"
+
+
+@pytest.mark.parametrize(("preset", "family"), [("FACE", "loha"), ("BODY", "lora"), ("BODY_HALF", "locon-tucker")])
+def test_zero_blocks_show_the_preset(tmp_path: Path, preset: str, family: str) -> None:
+    source, output = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    rng = np.random.default_rng(0)
+    shape = (8, 8, None)
+    names_ = ["lora_te_text_model_encoder_layers_0_mlp_fc1", "lora_unet_mid_block_attentions_0_proj_in"]
+    names_ += [f"lora_unet_down_blocks_{level}_resnets_{index}_time_emb_proj" for level in range(4) for index in range(2)]
+    names_ += [f"lora_unet_down_blocks_{level}_downsamplers_0_conv" for level in range(3)]
+    names_ += [f"lora_unet_up_blocks_{level}_resnets_{index}_time_emb_proj" for level in range(4) for index in range(3)]
+    write(source, {name: tensors(family, shape, 2, rng) for name in names_})
+    merge(source, output, MergeOptions(preset))
+    found = inspect(output)
+    assert found.preset == preset
+    vector = found.block_vector
+    assert vector is not None
+    expected = [float(weight != 0) for weight in registry.ARCHITECTURES["sd1"].presets[preset]]
+    assert [mark for mark in vector if mark is not None] == [mark for position, mark in enumerate(expected) if position != 1]
+
+
+def test_norms_are_those_of_the_whole_matrices(tmp_path: Path) -> None:
+    for family in ("lora", "locon-tucker", "loha", "loha-tucker", "lokr", "lokr-tucker", "full"):
+        source, whole = lora(tmp_path / "in.safetensors", family), tmp_path / "whole.safetensors"
+        convert(source, whole, "full", save_precision="fp32", overwrite=True)
+        norms = inspect(source).block_norms()
+        changes = {name: parts["diff"] for name, parts in modules(whole).items()}
+        assert norms["MID"] == pytest.approx(np.linalg.norm(changes[list(LAYERS)[3]]), rel=1e-5)
+        assert norms["BASE"] == pytest.approx(np.linalg.norm(changes[TE]), rel=1e-5)
+
+
+def test_the_header_alone_needs_no_numpy(tmp_path: Path) -> None:
+    path = lora(tmp_path / "a.safetensors", dtype="BF16")
+    code = (
+        "import sys; from pathlib import Path; from orchestrator.weights.inspection import inspect_header;"
+        f"found = inspect_header(Path({str(path)!r}));"
+        "print(found.to_json()['alphas']); print('numpy' in sys.modules)"
+    )
+    done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["{'2': 6}", "False"]
