@@ -1,4 +1,4 @@
-"""A Stable Diffusion 1.x model so small that it trains in a test: SD1.5's structure and names, random weights."""
+"""A tiny Stable Diffusion 1.x model with random weights, its dataset, and trainings of it in tests."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from PIL import Image, ImageDraw
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
+from orchestrator.engines.embedded.trainer import cli_options, dataset_config, network, network_spec, target_modules
+from orchestrator.engines.embedded.trainer import images as training_images
+from orchestrator.engines.embedded.trainer import model as models
+from orchestrator.engines.embedded.trainer.train_network import main
+
 if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
     from pathlib import Path
 
 WIDTH = 8
@@ -26,7 +35,7 @@ text_encoder_target_name = []
 
 
 def model(folder: Path) -> Path:
-    """Write the model in Diffusers layout; 32x32 pictures become 8x8 latents."""
+    """Write the model in Diffusers layout. 32x32 images become 8x8 latents."""
     torch.manual_seed(0)
     attention, plain = "CrossAttn{}Block2D", "{}Block2D"
     UNet2DConditionModel(
@@ -79,8 +88,8 @@ def _tokenizer(folder: Path) -> int:
     return len(words)
 
 
-def pictures(folder: Path, count: int = 3, size: tuple[int, int] = (32, 32), caption: str | None = "krnk, cat ears") -> Path:
-    """Draw a few pictures with captions."""
+def images(folder: Path, count: int = 3, size: tuple[int, int] = (32, 32), caption: str | None = "krnk, cat ears") -> Path:
+    """Draw a few images with captions."""
     folder.mkdir(parents=True)
     for i in range(count):
         image = Image.new("RGB", size, (200, 30 * i, 90))
@@ -111,20 +120,20 @@ LORA = ("--network_module", "networks.lora", "--network_args", "conv_dim=4", "co
 
 
 def locon(preset: Path, *more: str) -> tuple[str, ...]:
-    """Arguments of a Tucker LoCon over the 350 modules' kinds."""
+    """Return arguments of a Tucker LoCon over all kinds of layers."""
     args = (f"preset={preset}", "conv_dim=4", "conv_alpha=2", "use_tucker=True")
     return ("--network_module", "lycoris.kohya", "--network_args", "algo=locon", *args, *more)
 
 
 def loha(preset: Path, *more: str) -> tuple[str, ...]:
-    """Arguments of a Tucker LoHa over the same modules."""
+    """Return arguments of a Tucker LoHa over all kinds of layers."""
     args = (f"preset={preset}", "conv_dim=4", "conv_alpha=2", "use_tucker=True")
     return ("--network_module", "lycoris.kohya", "--network_args", "algo=loha", *args, *more)
 
 
 def arguments(base: Path, toml: Path, out: Path, *more: str, **options: Any) -> list[str]:
-    """Arguments of a short training; options replace these, None leaves one out."""
-    said: dict[str, Any] = {
+    """Return arguments of a short training. ``options`` replace them, None removes one."""
+    values: dict[str, Any] = {
         "pretrained_model_name_or_path": base,
         "dataset_config": toml,
         "network_dim": 4,
@@ -141,4 +150,64 @@ def arguments(base: Path, toml: Path, out: Path, *more: str, **options: Any) -> 
         "output_dir": out,
         "output_name": "krnk",
     } | options
-    return [word for name, value in said.items() if value is not None for word in (f"--{name}", str(value))] + list(more)
+    return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))] + list(more)
+
+
+class TinyTraining:
+    """A tiny model, a LyCORIS preset and a dataset."""
+
+    def __init__(self, root: Path) -> None:
+        self.base = model(root / "base")
+        self.preset = root / "preset.toml"
+        self.preset.write_text(PRESET)
+        self.folder = images(root / "krnk girl_f0032")
+        self.toml = dataset(root / "set.toml", self.folder, general="flip_aug = true\ncolor_aug = true")
+
+    def train(self, out: Path, *more: str, **options: Any) -> int:
+        return main(arguments(self.base, self.toml, out, *more, **options))
+
+
+ALL_LAYERS = target_modules.LayerSelection(target_modules.UNET_ATTENTION + target_modules.UNET_CONVOLUTION)
+
+
+def metadata(file: Path) -> dict[str, str]:
+    """Return the metadata of a LoRA file."""
+    with safe_open(file, "pt") as opened:
+        entries: dict[str, str] = opened.metadata()
+    return entries
+
+
+def groups(toml: Path) -> tuple[training_images.ImageGroup, ...]:
+    """Return the images of a dataset TOML."""
+    return training_images.find(dataset_config.read(toml, ".caption"))
+
+
+def parsed(base: Path, *words: str, **options: Any) -> argparse.Namespace:
+    """Return parsed arguments of a training without dataset."""
+    return cli_options.parse(arguments(base, base / "none.toml", base / "out", *words, **options))
+
+
+def prediction(loaded: models.DiffusionModel, built: network_spec.BuiltNetwork) -> torch.Tensor:
+    """Return the U-Net's prediction for fixed inputs and captions, which depends on both halves of a network."""
+    torch.manual_seed(1)
+    built.network.rebuild()
+    text = models.encode_text(loaded, models.tokens(loaded, ["krnk, cat ears", "a b"]), 2)
+    result: torch.Tensor = loaded.unet(torch.randn(2, 4, 8, 8), torch.tensor([500, 20]), text, return_dict=False)[0]
+    return result
+
+
+def randomized(built: network_spec.BuiltNetwork) -> dict[str, torch.Tensor]:
+    """Set every factor to random values, and return the tensors of the file."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in built.network.parameters():
+            parameter.normal_(std=0.3)
+    return built.network.saved()
+
+
+def network_file(base: Path, words: Sequence[str], file: Path) -> tuple[network_spec.BuiltNetwork, models.DiffusionModel]:
+    """Write a network with random factors, and return it with its model."""
+    loaded = models.load(base)
+    built = network.build(loaded, network_spec.read(parsed(base, *words)))
+    save_file(randomized(built), file)
+    return built, loaded
