@@ -7,10 +7,10 @@ The folder may be deleted at any time.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import platform
 import shutil
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,20 +23,23 @@ from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.step import Step, StepKind
 from orchestrator.run.cluster.events import FLUSH_SECONDS, Event, NodeObserver
+from orchestrator.run.cluster.states import TrainingStates
 from orchestrator.run.cluster.storage import HINT, Storage
 from orchestrator.run.cluster.task import ModelInput, NodeTask, TaskResult
 from orchestrator.run.context import Outcome, RunContext, Status
-from orchestrator.run.paths import PROGRESS, RECORD
+from orchestrator.run.paths import ATTEMPTS, DIGESTS, LOG, PROGRESS, RECORD
 from orchestrator.run.slots import Slot
 from orchestrator.run.step_runner import execute
 from orchestrator.run.store import Store
-from orchestrator.system import child, files, settings
+from orchestrator.system import child, files, lock, settings
 from orchestrator.system.digests import Digests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from orchestrator.recipe import Recipe
+    from orchestrator.run.cluster.storage import FileDigests
 
 ORPHAN_SECONDS = 30.0
 
@@ -74,7 +77,7 @@ def check(query: NodeQuery) -> list[Problem]:
         what = f"{free / 1e9:.1f} GB free in {folder}; a step writes up to {query.disk_bytes / 1e9:.1f} GB"
         problems.append(Problem(node, what, "free some, or set KRNK_NODE there to a folder on a larger disk"))
     if not query.url:
-        digests = Digests(home() / "digests.json")
+        digests = Digests(home() / DIGESTS)
         problems += [_lacking(model) for model in query.models if find_model(model, digests) is None]
     return list(dict.fromkeys(problems))
 
@@ -127,14 +130,16 @@ def run(task: NodeTask, send: Callable[[list[Event]], bool], slot: str) -> TaskR
         send: takes events, returns whether the driver wants the step to stop.
         slot: name of the slot in a trace, as "node-7 gpu 0".
     """
-    # checked again: a node may have joined after the check of every node
+    storage = Storage(task.url) if task.url else None
+    digests = Digests(home() / DIGESTS)
+    paths: dict[str, Path | None] = {}
+    # this node may have joined after the check of every node
     problems = _unreachable(task.runs, task.token, task.url)
     if task.version:
         problems += _other_version(task.plan.recipes[task.step.recipe].engine, task.version)
-    storage = Storage(task.url) if task.url else None
-    digests = Digests(home() / "digests.json")
-    paths = {model.role: _model(model, digests, storage) for model in task.models}
-    problems += [_lacking(model) for model in task.models if paths[model.role] is None]
+    if not problems:
+        paths = {model.role: _model(model, digests, storage) for model in task.models}
+        problems = [_lacking(model) for model in task.models if paths[model.role] is None]
     if problems:
         return TaskResult(failed(task.step, problems[0]), platform.node())
     step = replace(
@@ -144,10 +149,14 @@ def run(task: NodeTask, send: Callable[[list[Event]], bool], slot: str) -> TaskR
     store = Store(Path(task.runs) if storage is None else home() / "runs")
     root = Path(task.root) if storage is None else home() / "projects" / step.key
     observer = NodeObserver(send)
+    states = None
     if storage is not None:
-        _download(task, storage, store, root)
         if step.kind is StepKind.TRAIN:
-            observer.after_progress = _StateUpload(storage, plan, step, store.work(step))
+            states = TrainingStates(storage, step, engines.get(plan.recipes[step.recipe].engine), store.work(step))
+            observer.after_progress = states.upload
+        _download(task, storage, store, root)
+        if states is not None:
+            states.download(store)
     _await_orphan(store.work(step))
     store.recover(step)
     context = RunContext(plan, store, root, observer, force=frozenset({step.name} if task.forced else ()))
@@ -157,21 +166,8 @@ def run(task: NodeTask, send: Callable[[list[Event]], bool], slot: str) -> TaskR
         digests.save()
     if storage is None:
         return TaskResult(replace(outcome, step=task.step), platform.node())
-    return TaskResult(_with_driver_paths(outcome, task, store), platform.node(), _upload(outcome, plan, step, store, storage))
-
-
-@dataclass(frozen=True, slots=True)
-class _StateUpload:
-    """Upload a training's newest state, so that another node can resume from it."""
-
-    storage: Storage
-    plan: Plan
-    step: Step
-    work: Path
-
-    def __call__(self) -> None:
-        with contextlib.suppress(OSError, StepFailed):  # the trainer has just replaced it by a newer one, or no network
-            self.storage.put_state(self.step, engines.get(self.plan.recipes[self.step.recipe].engine), self.work)
+    uploaded = _upload(outcome, step, store, storage, states)
+    return TaskResult(_with_driver_paths(outcome, task, store), platform.node(), uploaded)
 
 
 def _model(model: ModelInput, digests: Digests, storage: Storage | None) -> Path | None:
@@ -185,18 +181,13 @@ def _model(model: ModelInput, digests: Digests, storage: Storage | None) -> Path
     return path
 
 
-@contextlib.contextmanager
-def _exclusive(name: str) -> Iterator[None]:
+def _exclusive(name: str) -> AbstractContextManager[bool]:
     """Let one worker of this node at a time fetch the same content."""
-    folder = home() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    return lock.wait_for_lock(home() / "locks" / name, threading.Event(), lambda _: None)
 
 
 def _download(task: NodeTask, storage: Storage, store: Store, root: Path) -> None:
-    """Fetch images, the finished steps that the step reads, and the state to resume from."""
+    """Fetch the images and the finished steps that the step reads."""
     outside = [path for path in task.images if path.startswith("/")]
     for path in outside:
         if not Path(path).is_file():
@@ -211,24 +202,18 @@ def _download(task: NodeTask, storage: Storage, store: Store, root: Path) -> Non
             if not record.is_file() or files.sha256(record) != digests[RECORD]:
                 shutil.rmtree(folder, ignore_errors=True)
                 storage.get(digests, folder)
-    if task.step.kind is StepKind.TRAIN:
-        at, state = storage.state(task.step)
-        own = engines.get(task.plan.recipes[task.step.recipe].engine).checkpoint(store.work(task.step))
-        if at > (own[1] if own else 0):
-            storage.get(state, store.begin(task.step))
 
 
-def _upload(outcome: Outcome, plan: Plan, step: Step, store: Store, storage: Storage) -> dict[str, str]:
+def _upload(outcome: Outcome, step: Step, store: Store, storage: Storage, states: TrainingStates | None) -> FileDigests:
     """Upload the finished folder; of a step that has not ended well, its log and its last state."""
     if outcome.status.ok:
         folder = store.folder(step)
         return storage.put(folder, sorted(folder.iterdir()))
     work = store.work(step)
-    parts = [work / name for name in ("attempts.jsonl", child.LOG, PROGRESS)]
-    if step.kind is StepKind.TRAIN and work.is_dir():
-        engine = engines.get(plan.recipes[step.recipe].engine)
-        storage.put_state(step, engine, work)
-        state = engine.checkpoint(work)
+    parts = [work / name for name in (ATTEMPTS, LOG, PROGRESS)]
+    if states is not None:
+        states.upload()
+        state = states.newest()
         parts += [state[0]] if state else []
     return storage.put(work, parts)
 

@@ -16,7 +16,6 @@ from orchestrator.system import files
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from orchestrator.engines import Engine
     from orchestrator.plan.step import Step
 
 HINT = "every node must be able to write there; s3:// needs pip install s3fs, gs:// gcsfs, sftp:// paramiko"
@@ -132,11 +131,8 @@ class Storage:
         state = json.loads(text)
         return int(state["step"]), state["files"]
 
-    def put_state(self, step: Step, engine: Engine, work: Path) -> None:
-        """Upload the newest complete state in a work folder, unless the storage has it or a later one."""
-        state = engine.checkpoint(work)
-        if state is None or state[1] <= self.state(step)[0]:
-            return
+    def put_state(self, step: Step, work: Path, state: tuple[Path, int]) -> None:
+        """Upload a training's state below its work folder, with its training step, in place of an earlier one."""
         listing = {"step": state[1], "files": self.put(work, [state[0]])}
         self.write(state_name(step), json.dumps(listing).encode())
 

@@ -101,7 +101,10 @@ def make_task(context: RunContext, step: Step, token: str, storage: Storage | No
     if storage is None:
         return task
     if step.kind is StepKind.TRAIN:
-        storage.put_state(step, engines.get(plan.recipes[step.recipe].engine), context.store.work(step))
+        work = context.store.work(step)
+        state = engines.get(plan.recipes[step.recipe].engine).checkpoint(work)
+        if state is not None and state[1] > storage.state(step)[0]:
+            storage.put_state(step, work, state)
     return replace(
         task,
         url=storage.url,
