@@ -1,4 +1,4 @@
-"""What can go wrong, said so that a person can mend it: where, what, and the next command."""
+"""Problems, and the errors that carry them to the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: ``where`` it stands, ``what`` it is, and a ``hint`` (likely cause or the next command)."""
+    """One problem: where it is, what it is, and a hint (likely cause or next command)."""
 
     where: str
     what: str
@@ -23,58 +23,58 @@ class Problem:
 
 
 def grouped(problems: Iterable[Problem], most: int = 2) -> list[Problem]:
-    """Return each problem once; what more than ``most`` places share is said of the first, with how many have it."""
-    same: dict[tuple[str, str], list[str]] = {}
+    """Return each problem once, and one problem for each text with more than ``most`` locations."""
+    locations: dict[tuple[str, str], list[str]] = {}
     for problem in problems:
-        places = same.setdefault((problem.what, problem.hint), [])
-        if problem.where not in places:
-            places.append(problem.where)
-    found: list[Problem] = []
-    for (what, hint), places in same.items():
-        if len(places) > most:
-            found.append(Problem(f"{places[0]} and {len(places) - 1} more", what, hint))
+        same = locations.setdefault((problem.what, problem.hint), [])
+        if problem.where not in same:
+            same.append(problem.where)
+    result: list[Problem] = []
+    for (text, hint), same in locations.items():
+        if len(same) > most:
+            result.append(Problem(f"{same[0]} and {len(same) - 1} more", text, hint))
         else:
-            found += [Problem(where, what, hint) for where in places]
-    return found
+            result += [Problem(where, text, hint) for where in same]
+    return result
 
 
 class OrchestratorError(Exception):
-    """An error meant for the user: one or more problems and the exit code that goes with them."""
+    """An error for the user: one or more problems, and an exit code."""
 
     exit_code = 1
 
     def __init__(self, problems: Iterable[Problem] | Problem) -> None:
-        """Take one problem or all of them."""
+        """Take one problem or several."""
         self.problems: Sequence[Problem] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 class StepFailed(OrchestratorError):
-    """A step ran and did not do what it promised."""
+    """A step ran and failed."""
 
     exit_code = 1
 
 
 class RecipeError(OrchestratorError):
-    """A recipe, an argument or an input file is wrong; nothing was run."""
+    """A recipe, an argument or an input file is wrong. Nothing was run."""
 
     exit_code = 2
 
 
 class NotReady(OrchestratorError):
-    """The machine lacks something that the recipe needs; nothing was run."""
+    """The machine lacks something that the recipe needs. Nothing was run."""
 
     exit_code = 3
 
 
-def near_miss(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the closest of ``known``, or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+def near_miss(word: str, names: Iterable[str]) -> str:
+    """Return "; did you mean X?" for the closest of ``names``, or ""."""
+    close = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def report(error: OrchestratorError) -> str:
-    """Return the text of an error: every problem with its place and hint, and how many there are."""
+    """Return the text of an error: every problem with its hint, and their number."""
     lines: list[str] = []
     for problem in error.problems:
         lines.append(f"{problem.where}\n    {problem.what}")

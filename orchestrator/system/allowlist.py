@@ -46,12 +46,12 @@ def add(folder: Path) -> Path:
 
 
 def is_allowed(path: Path, root: Path) -> bool:
-    """Return whether an absolute path lies in the project at ``root`` or in a folder on the list."""
+    """Return whether an absolute path is in the project or in a folder on the list."""
     return any(path.is_relative_to(folder) for folder in (root.resolve(), root.absolute(), *folders()))
 
 
 def is_allowed_model(path: Path, root: Path, model_folders: Iterable[Path]) -> bool:
-    """Return whether a recipe may name a model file: it is allowed, or in a model folder of this machine."""
+    """Return whether a model file is allowed or in a model folder of this machine."""
     where = Path(os.path.abspath(path))  # noqa: PTH100 - a link in a model folder was made by its owner
     return is_allowed(where, root) or any(where.is_relative_to(folder.absolute()) for folder in model_folders)
 
@@ -64,6 +64,6 @@ def problem(key: str, text: str, where: Path) -> Problem:
         text: the path as the recipe writes it.
         where: the absolute path.
     """
-    what = f"{text} is outside the project and not on the allow-list"
+    message = f"{text} is outside the project and not on the allow-list"
     folder = where if where.is_dir() else where.parent
-    return Problem(key, what, f"python -m orchestrator trust {shlex.quote(str(folder))}  allows recipes to read it")
+    return Problem(key, message, f"python -m orchestrator trust {shlex.quote(str(folder))}  allows recipes to read it")

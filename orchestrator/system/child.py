@@ -35,7 +35,7 @@ _MOST_MISSES = 5
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One reading of a running child: ``done`` of ``total`` steps, mean loss, learning rate, a note."""
+    """One reading of a running child: steps done, mean loss, learning rate, a note."""
 
     done: int = 0
     total: int = 0
@@ -48,7 +48,7 @@ class Progress:
 
 @dataclass(slots=True)
 class ChildCallbacks:
-    """Functions that are called while a child runs, and the limits that they are called at."""
+    """Functions to call while a child runs, and their limits."""
 
     read: Callable[[str], Progress | None]
     """Parse one piece of the log."""
@@ -67,7 +67,10 @@ class ChildCallbacks:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """End of a child: its exit code (negative: a signal, None: unknown), and why it was ended, if it was."""
+    """End of a child: its exit code, and the reason if it was ended.
+
+    A negative code is a signal, None an unknown code.
+    """
 
     code: int | None
     fault: str = ""
@@ -76,12 +79,15 @@ class Exit:
 
     @property
     def ok(self) -> bool:
-        """True if the child ended by itself with exit code 0 or an unknown one. Its outputs are checked in any case."""
+        """True if the child ended by itself with exit code 0 or an unknown one.
+
+        Its outputs are checked in any case.
+        """
         return self.code in (0, None) and not self.fault and not self.stopped
 
 
 class Starter(Protocol):
-    """The supervisor as seen by the process that started it (``subprocess.Popen``)."""
+    """The supervisor as seen by its starter (``subprocess.Popen``)."""
 
     def poll(self) -> int | None:
         """Return its exit code, or None while it runs."""
@@ -124,7 +130,7 @@ class LogWatcher:
 
 
 def alive(work: Path, now: float | None = None) -> bool:
-    """Return whether the child that was started in ``work`` still runs (pid and start time), or its supervisor does.
+    """Return whether the child in ``work``, or its supervisor, still runs.
 
     Of a child on another host only the supervisor's heartbeat is known.
 
@@ -144,7 +150,7 @@ def alive(work: Path, now: float | None = None) -> bool:
 
 
 def is_remote(work: Path) -> bool:
-    """Return whether the child in ``work`` was started on another host, whose processes cannot be seen from here."""
+    """Return whether the child in ``work`` was started on another host."""
     return _is_remote(_json(work / supervisor.CHILD))
 
 
@@ -186,7 +192,7 @@ def wait_for_remote(work: Path, stop: threading.Event, waiting: Callable[[lock.L
 
 
 def started_at(work: Path) -> float | None:
-    """Return the start time of the child in ``work`` in seconds since the epoch, or None if it is unknown."""
+    """Return the start of the child in ``work`` in seconds since the epoch, or None."""
     at = _json(work / supervisor.CHILD).get("at")
     return float(at) if isinstance(at, int | float) else None
 
@@ -197,7 +203,7 @@ def ended_well(work: Path) -> bool:
 
 
 def adopt(work: Path, callbacks: ChildCallbacks, start: int = 0) -> Exit:
-    """Wait for a child that an earlier orchestrator started in ``work``, and read its log from byte ``start`` on."""
+    """Wait for a child of an earlier orchestrator, and read its log from byte ``start`` on."""
     _signal(work, signal.SIGCONT)  # the earlier orchestrator may have paused it
     return replace(wait(work, start, callbacks, None), adopted=True)
 
@@ -246,7 +252,7 @@ def wait(work: Path, start: int, callbacks: ChildCallbacks, helper: Starter | No
 
 
 def _pause(work: Path, callbacks: ChildCallbacks, before: str) -> str:
-    """Pause or continue the child's group as ``callbacks.pause_reason`` demands, and return the reason in force."""
+    """Pause or continue the child's group, and return the reason in force."""
     reason = callbacks.pause_reason()
     if bool(reason) != bool(before):
         _signal(work, signal.SIGSTOP if reason else signal.SIGCONT)
@@ -260,7 +266,7 @@ def _over(work: Path, helper: Starter | None) -> bool:
 
 
 def _code(work: Path, helper: Starter | None) -> int | None:
-    """Return the noted exit code, else the supervisor's own if that shows a failure, else None."""
+    """Return the noted exit code, else that of a failed supervisor, else None."""
     code = _json(work / supervisor.EXIT).get("code")
     own = helper.wait() if helper is not None else 0
     if isinstance(code, int):
@@ -269,7 +275,7 @@ def _code(work: Path, helper: Starter | None) -> int | None:
 
 
 def _signal(work: Path, number: signal.Signals) -> bool:
-    """Send a signal to the whole group of the child in ``work``, and return whether that group exists."""
+    """Signal the whole group of the child in ``work``, and return whether it exists."""
     note = _json(work / supervisor.CHILD)
     pid = note.get("supervisor")
     group = pid if isinstance(pid, int) and pid > 1 else None  # killpg(1) is kill(-1): every process of the machine

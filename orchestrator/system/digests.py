@@ -1,4 +1,4 @@
-"""SHA-256 digests of files and folders, kept so that a file of 4 GB is read once."""
+"""SHA-256 digests of files and folders, kept between commands."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return ``value`` as JSON with sorted keys and no spaces, so that equal values give equal bytes."""
+    """Return ``value`` as JSON with sorted keys and no spaces: equal bytes for equal values."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class Digests:
-    """SHA-256 of files, kept in one JSON file by (path, size, mtime_ns, inode)."""
+    """SHA-256 of files, kept in a JSON file by (path, size, mtime_ns, inode)."""
 
     def __init__(self, path: Path) -> None:
         """Read the digests kept in ``path``. An unreadable file counts as empty."""

@@ -1,4 +1,4 @@
-"""A process that has imported the packages of our own steps and forks one child for each step.
+"""Fork a process for each of our own steps, with their packages imported.
 
 ``python -m orchestrator.system.fork_server`` reads one JSON request a line from stdin and ends with it. A request holds
 work, cwd, log (paths), env, module and argv. The answer is a line with the pid of the supervisor. Every child gets a session
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class ForkServer:
-    """The fork server of one orchestrator. It starts at the first request and ends with the orchestrator."""
+    """The fork server of one orchestrator.
+
+    It starts at the first request and ends with the orchestrator.
+    """
 
     def __init__(self) -> None:
         """Prepare without starting anything."""
@@ -36,7 +39,10 @@ class ForkServer:
         self._lock = threading.Lock()
 
     def start(self, argv: tuple[str, ...], cwd: Path, work: Path, env: dict[str, str]) -> bool:
-        """Run ``python -m MODULE …`` (``argv``) in ``cwd`` with its log in ``work``, and return whether it started."""
+        """Start ``python -m MODULE …`` (``argv``) in ``cwd``, and return whether it runs.
+
+        Its log is in ``work``.
+        """
         request = {"work": str(work), "cwd": str(cwd), "log": str(work / child.LOG), "env": env}
         request |= {"module": argv[2], "argv": argv[3:]}
         with self._lock:
@@ -81,13 +87,17 @@ def _noted(work: Path) -> bool:
 
 
 def program(name: str) -> ModuleType:
-    """Import the module that ``python -m NAME`` runs: of a package, its ``__main__``. ImportError if there is none."""
+    """Import the module that ``python -m NAME`` runs: of a package, its ``__main__``.
+
+    Raises:
+        ImportError: there is none.
+    """
     module = importlib.import_module(name)
     return importlib.import_module(f"{name}.__main__") if hasattr(module, "__path__") else module
 
 
 def run_child(request: dict[str, object]) -> int:
-    """Run ``main(ARGV)`` of the module that ``python -m MODULE ARGV`` would run, and return its exit code."""
+    """Run ``main(ARGV)`` of a request's module, and return its exit code."""
     try:
         os.environ.update({str(key): str(value) for key, value in dict(request["env"]).items()})  # type: ignore[call-overload]
         os.chdir(str(request["cwd"]))
@@ -107,7 +117,7 @@ def run_child(request: dict[str, object]) -> int:
 
 
 def start(request: dict[str, object]) -> int:
-    """Fork the supervisor of one request, whose output goes to the request's log; return its pid."""
+    """Fork the supervisor of one request with its output in the log, and return its pid."""
     if (pid := os.fork()) != 0:
         return pid
     os.setsid()
@@ -117,7 +127,7 @@ def start(request: dict[str, object]) -> int:
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    code = supervisor.watch(Path(str(request["work"])), lambda: run_child(request))
+    code = supervisor.supervise(Path(str(request["work"])), lambda: run_child(request))
     os._exit(code & 0xFF)
 
 

@@ -1,4 +1,4 @@
-"""The GPUs of this machine: which ones to use, and their state as nvidia-smi reports it."""
+"""The GPUs of this machine, as the environment and nvidia-smi report them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _NOT_INSTALLED = 127
 
 
 def visible(requested: str = "") -> list[str]:
-    """Return the GPUs to use: ``requested`` ("0,1"), those of CUDA_VISIBLE_DEVICES, or all that the driver lists."""
+    """Return the GPUs to use.
+
+    These are ``requested`` ("0,1"), those of CUDA_VISIBLE_DEVICES, or all that the driver lists.
+    """
     named = requested or os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if named:
         return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
@@ -39,7 +42,7 @@ def query(*fields: str, timeout: float = 20.0) -> tuple[list[list[str]], str]:
 
 
 def numbers(*fields: str, timeout: float = 5.0) -> list[list[int]] | None:
-    """Return whole numbers for each GPU that reports all ``fields``, or None if nvidia-smi fails."""
+    """Return whole numbers of each GPU with all ``fields``, or None if nvidia-smi fails."""
     rows, reason = query(*fields, timeout=timeout)
     return None if reason else [[int(cell) for cell in row] for row in rows if all(cell.isdigit() for cell in row)]
 

@@ -56,7 +56,7 @@ class LockHolder:
         return abs(self.age) < STALE_SECONDS
 
     def __str__(self) -> str:
-        """Return process, host and start for messages, with the last heartbeat if the host is another one."""
+        """Return process, host and start for messages, and the heartbeat on another host."""
         beat = "" if self.here else f", last sign of life {self.age:.0f} s ago"
         return f"process {self.pid} on {self.host} since {format_time(self.since)}{beat}"
 
@@ -68,7 +68,7 @@ def current_process() -> LockHolder:
 
 
 def write(descriptor: int, holder: LockHolder) -> None:
-    """Replace the content of an open file by ``holder``: a line for people, a line for programs."""
+    """Write ``holder`` into an open file: a line for people, a line for programs."""
     fields = {
         "host": holder.host,
         "place": holder.host_id,
@@ -82,7 +82,7 @@ def write(descriptor: int, holder: LockHolder) -> None:
 
 
 def read(path: Path, now: float | None = None) -> LockHolder | None:
-    """Return the process named in a lock file or a child.json, or None if it names none or cannot be read.
+    """Return the process named in a lock file or a child.json, or None.
 
     Args:
         path: the file.
@@ -108,7 +108,7 @@ def _holder(fields: dict[str, Any], age: float) -> LockHolder:
 
 
 def now(folder: Path) -> float:
-    """Return the time by the clock that stamps the files in ``folder``, or by our own if it cannot be written."""
+    """Return the time by the clock of the folder's files, or by ours if it is read-only."""
     with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-") as file:
         file.write(b".")
         file.flush()
@@ -117,7 +117,7 @@ def now(folder: Path) -> float:
 
 
 class Heartbeat:
-    """Touches files every few seconds in a thread, and reports when one of them names another holder."""
+    """Touches files in a thread, and reports a file that names another holder."""
 
     def __init__(self, paths: Sequence[Path], lost: Callable[[str], None]) -> None:
         """Prepare. ``lost`` is called once with the process that has taken a file over."""
@@ -147,7 +147,7 @@ class Heartbeat:
 
 @contextlib.contextmanager
 def hold(paths: Sequence[Path], lost: Callable[[str], None]) -> Iterator[None]:
-    """Hold lock files, by the kernel on this host and by a heartbeat on others that share the folder.
+    """Hold lock files, by the kernel on this host and by a heartbeat for others.
 
     The kernel releases a lock when its process ends.
 
@@ -238,7 +238,7 @@ def _take(path: Path, stack: contextlib.ExitStack) -> str:
 
 
 def format_time(seconds: float) -> str:
-    """Return a time for messages, or the plain number if no calendar holds it (a record may claim anything)."""
+    """Return a time for messages, or the plain number if no calendar holds it."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     except (OverflowError, ValueError, OSError):

@@ -48,7 +48,7 @@ class LogTail:
         return [piece.decode("utf-8", "replace") for piece in whole if piece]
 
     def rest(self) -> list[str]:
-        """Return all that is left in a log that grows no more, with the unfinished piece at its end."""
+        """Return the rest of a finished log, with the unfinished piece at its end."""
         pieces: list[str] = []
         while more := self.pieces():
             pieces += more
@@ -70,13 +70,13 @@ class StallDetector:
         self._last = time.monotonic()
 
     def note(self, *, progress: bool) -> None:
-        """Take up one piece. After the first progress, other lines do not show that the work continues."""
+        """Take up one piece. After the first progress, other lines count as silence."""
         self._in_progress |= progress
         if progress or not self._in_progress:
             self._last = time.monotonic()
 
     def stalled(self, *, paused: bool) -> float:
-        """Return the seconds since the last progress if they exceed the limit, else 0. A pause is not a stall."""
+        """Return the seconds since the last progress if they exceed the limit, else 0."""
         seconds = time.monotonic() - self._last
         if paused or seconds > self._limit:
             self._last += seconds
@@ -84,7 +84,7 @@ class StallDetector:
 
 
 def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
-    """Return the last lines of a log as a terminal shows them: text that a carriage return overwrote is left out."""
+    """Return the last lines of a log, without text that a carriage return overwrote."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 64 * 1024))

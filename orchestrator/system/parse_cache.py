@@ -22,7 +22,7 @@ SETTLED_NS = 2_000_000_000
 
 
 class ParseCache:
-    """One JSON object in the user's cache folder, valid for one version of the code that computed it."""
+    """One JSON object in the user's cache folder, valid for one version of the code."""
 
     def __init__(self, *name: str, version: str = "") -> None:
         """Open the cache called ``name``, such as a project folder and a purpose.
@@ -47,7 +47,7 @@ class ParseCache:
         return {}
 
     def put(self, value: dict[str, Any]) -> None:
-        """Replace the object. A cache folder that cannot be written is left as it is."""
+        """Replace the object, if the cache folder can be written."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.parent.mkdir(parents=True, exist_ok=True)

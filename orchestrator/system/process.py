@@ -29,13 +29,14 @@ _LAUNCHED = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADD
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A program to run: always a list, never a shell string. ``env`` holds additions only."""
+    """A program to run, as a list and never as a shell string."""
 
     argv: tuple[str, ...]
     cwd: Path
     env: dict[str, str] = field(default_factory=dict)
+    """Variables to add to the environment."""
     files: dict[str, str] = field(default_factory=dict)
-    """Texts to write into the work folder before the start (dataset TOML, preset, prompts): name -> content."""
+    """Texts to write into the work folder before the start: name -> content."""
 
 
 def run(
@@ -47,17 +48,18 @@ def run(
     keep: Iterable[int] = (),
     leash: bool = False,
 ) -> Exit:
-    """Run ``command`` with its output in ``work/log.txt`` until it ends or must end.
+    """Run ``command`` with its output in ``work/log.txt``, and wait for its end.
 
     Args:
-        command: what to run; its ``files`` are written into ``work`` first.
-        work: an existing folder; ``child.json`` and ``exit.json`` of an earlier child there are replaced.
+        command: the program. Its ``files`` are written into ``work`` first.
+        work: an existing folder. ``child.json`` and ``exit.json`` of an earlier child are replaced.
         callbacks: functions that read the output and may stop the run.
         fork_server: forks commands of the form ``python -m orchestrator.X``.
         keep: file descriptors (leases) that stay open as long as the child lives.
         leash: end the child when this process is gone, because no later one could adopt it.
 
-    Errors: OSError when the supervisor cannot be started or ``work`` cannot be written.
+    Raises:
+        OSError: the supervisor cannot be started, or ``work`` cannot be written.
     """
     for name in (supervisor.CHILD, supervisor.EXIT):
         (work / name).unlink(missing_ok=True)
@@ -68,8 +70,8 @@ def run(
         start = log.seek(0, os.SEEK_END)
         helper: subprocess.Popen[bytes] | None = None
         held, holder = os.pipe() if leash else (None, None)
-        ours = command.argv[:2] == (sys.executable, "-m") and command.argv[2].startswith("orchestrator.")
-        if fork_server is not None and ours:
+        own_program = command.argv[:2] == (sys.executable, "-m") and command.argv[2].startswith("orchestrator.")
+        if fork_server is not None and own_program:
             if not fork_server.start(command.argv, command.cwd, work, env):
                 log.write(b"the step could not be started\n")  # OSError where that is because nothing can be written here
                 log.flush()
@@ -100,7 +102,7 @@ def _inherited() -> dict[str, str]:
 
 
 def capture(argv: tuple[str, ...], timeout: float = 20.0) -> tuple[int, str]:
-    """Run a short command and return exit code and output, or 127 and the reason if it cannot be run."""
+    """Run a short command, and return exit code and output (127 and the reason if it cannot run)."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:

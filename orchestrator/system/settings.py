@@ -1,4 +1,4 @@
-"""What one machine's owner has set: where sd-scripts, its Python, models and tokenizers lie.
+"""Settings of this machine: paths of sd-scripts, its Python, models and tokenizers.
 
 Environment variables first, then ``config.toml`` in ``$XDG_CONFIG_HOME/krnk`` (``~/.config/krnk``)::
 
@@ -24,22 +24,22 @@ _KNOWN: dict[str, tuple[str, ...]] = {"": ("models", "notify", "sd-scripts"), "s
 
 
 def config_file() -> Path:
-    """Return where the user's settings are looked for."""
+    """Return the path of the user's settings."""
     home = os.environ.get("XDG_CONFIG_HOME")
     return (Path(home) if home else Path.home() / ".config") / "krnk" / "config.toml"
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be made again: harvested options, tokenizers."""
+    """Return the folder for caches: parsed options, tokenizers."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "krnk"
 
 
 def read() -> dict[str, Any]:
-    """Return the user's settings; empty without a file.
+    """Return the user's settings, or {} without a file.
 
     Raises:
-        RecipeError: the file is no TOML, or holds keys that mean nothing here.
+        RecipeError: the file is not TOML, or has unknown keys.
     """
     path = config_file()
     try:
@@ -51,19 +51,19 @@ def read() -> dict[str, Any]:
     problems = [
         Problem(f"{path}: {name}", f"unknown setting{near_miss(name, _KNOWN[''])}") for name in table if name not in _KNOWN[""]
     ]
-    ours = table.get("sd-scripts", {})
-    if not isinstance(ours, dict):
+    sd_scripts_table = table.get("sd-scripts", {})
+    if not isinstance(sd_scripts_table, dict):
         raise RecipeError(Problem(f"{path}: sd-scripts", "is a table with dir, python, tokenizers"))
-    for name, value in ours.items():
+    for name, value in sd_scripts_table.items():
         if name not in _KNOWN["sd-scripts"]:
             problems.append(Problem(f"{path}: sd-scripts.{name}", f"unknown setting{near_miss(name, _KNOWN['sd-scripts'])}"))
         elif not isinstance(value, str):
             problems.append(Problem(f"{path}: sd-scripts.{name}", "takes a path in quotes"))
     models = table.get("models", [])
-    if not isinstance(models, list) or not all(isinstance(one, str) for one in models):
+    if not isinstance(models, list) or not all(isinstance(folder, str) for folder in models):
         problems.append(Problem(f"{path}: models", "takes an array of folders in quotes"))
     notify = table.get("notify", [])
-    if not isinstance(notify, str) and not (isinstance(notify, list) and all(isinstance(one, str) for one in notify)):
+    if not isinstance(notify, str) and not (isinstance(notify, list) and all(isinstance(address, str) for address in notify)):
         problems.append(Problem(f"{path}: notify", "takes an address of apprise in quotes, or several in an array"))
     if problems:
         raise RecipeError(problems)
@@ -71,29 +71,41 @@ def read() -> dict[str, Any]:
 
 
 def _sd_scripts(variable: str, key: str) -> Path | None:
-    said = os.environ.get(variable) or read().get("sd-scripts", {}).get(key)
-    return Path(said).expanduser().absolute() if said else None
+    path = os.environ.get(variable) or read().get("sd-scripts", {}).get(key)
+    return Path(path).expanduser().absolute() if path else None
 
 
 def sd_scripts() -> Path:
-    """Return the sd-scripts checkout: $SD_SCRIPTS_DIR, the user's setting, or the submodule."""
+    """Return the checkout of sd-scripts.
+
+    It is $SD_SCRIPTS_DIR, the user's setting, or the submodule.
+    """
     return _sd_scripts("SD_SCRIPTS_DIR", "dir") or ROOT / "third_party" / "sd-scripts"
 
 
 def sd_scripts_python() -> Path:
-    """Return the Python that has sd-scripts' requirements: $SD_SCRIPTS_PYTHON, the user's setting, or `.venv-sd-scripts`."""
+    """Return the Python with the requirements of sd-scripts.
+
+    It is $SD_SCRIPTS_PYTHON, the user's setting, or that of ``.venv-sd-scripts``.
+    """
     return _sd_scripts("SD_SCRIPTS_PYTHON", "python") or ROOT / ".venv-sd-scripts" / "bin" / "python"
 
 
 def tokenizers() -> Path:
-    """Return the folder for --tokenizer_cache_dir: $SD_SCRIPTS_TOKENIZERS, the user's setting, or one in the user's cache."""
+    """Return the folder for --tokenizer_cache_dir.
+
+    It is $SD_SCRIPTS_TOKENIZERS, the user's setting, or a folder in the user's cache.
+    """
     return _sd_scripts("SD_SCRIPTS_TOKENIZERS", "tokenizers") or cache_folder() / "tokenizers"
 
 
 def model_folders() -> tuple[Path, ...]:
-    """Return the folders, beside the project's own, in which models are looked for ($KRNK_MODELS, then the user's setting)."""
-    said = [one for one in os.environ.get("KRNK_MODELS", "").split(os.pathsep) if one]
-    return tuple(Path(one).expanduser().absolute() for one in [*said, *read().get("models", [])])
+    """Return the folders that are searched for models, besides the project's own.
+
+    These are $KRNK_MODELS, then the user's setting.
+    """
+    named = [folder for folder in os.environ.get("KRNK_MODELS", "").split(os.pathsep) if folder]
+    return tuple(Path(folder).expanduser().absolute() for folder in [*named, *read().get("models", [])])
 
 
 def find_root(start: Path | None = None) -> Path:

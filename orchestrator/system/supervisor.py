@@ -1,12 +1,12 @@
-"""Stand beside one child and note how it ended. Runs with the standard library alone, in the child's own session.
+"""Supervise one child and note its exit. Imports the standard library only.
 
-``python -I -S supervise.py WORK [--leash FD] -- PROGRAM ARG…`` writes WORK/child.json when the child runs and
-WORK/exit.json, by rename, when it has ended, so that an orchestrator that was not there learns the exit code too. With a
-leash, a pipe whose other end the starter holds, the child is ended when the starter is gone, however it went.
+``python -I -S supervisor.py WORK [--leash FD] -- PROGRAM ARG…`` writes WORK/child.json when the child runs and
+WORK/exit.json, by rename, when it has ended, so that a later orchestrator learns the exit code too. It runs in the child's
+own session. With a leash, a pipe whose other end the starter holds, the child is ended when the starter is gone.
 
-While the child runs, child.json is touched every few seconds: where several hosts share the folder, that heartbeat is all
-that the others can know. A supervisor whose child.json names another one has been thought dead (a suspended laptop); it
-ends its child, so that two never write into one folder.
+While the child runs, child.json is touched every few seconds. Other hosts that share the folder know the child by that
+heartbeat only. A supervisor whose child.json names another one was taken for dead (a suspended laptop). It ends its child, so
+that two never write into one folder.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TAKEN = 75  # exit code of a supervisor that found another one in its folder (EX
 
 
 def host_id() -> str:
-    """Return what identifies the range of pids: boot of the kernel, pid namespace, host name."""
+    """Return an id of this host's range of pids: host name, kernel boot, pid namespace."""
     boot = pids = ""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
@@ -41,7 +41,10 @@ def host_id() -> str:
 
 
 def started(pid: int) -> str:
-    """Return when process ``pid`` started, as the kernel counts it; "" if it is gone. With the pid, an identity."""
+    """Return the start time of a process in the kernel's count, or "" if it is gone.
+
+    Pid and start time together identify a process.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
     except OSError:
@@ -52,7 +55,7 @@ def started(pid: int) -> str:
 
 
 def _started_without_proc(pid: int) -> str:
-    """Return "running" where the system has no /proc: a pid that answers, without a start time."""
+    """Return "running" for a pid that answers, on a system without /proc."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -68,8 +71,8 @@ def _note(path: Path, content: dict[str, object]) -> None:
     draft.replace(path)
 
 
-def _hold(leash: int, pid: int) -> None:
-    """Wait for the other end of the leash to be let go; then end the group, the child at the latest after the grace."""
+def _end_with_starter(leash: int, pid: int) -> None:
+    """Wait for the end of the starter, then end the group, by KILL after the grace."""
     while os.read(leash, 64):
         pass
     os.killpg(0, signal.SIGTERM)
@@ -78,40 +81,43 @@ def _hold(leash: int, pid: int) -> None:
 
 
 def _beat(work: Path, note: dict[str, object]) -> None:
-    """Touch child.json now and then, and put it back if it is gone; end the whole group when it names another supervisor."""
+    """Touch child.json every few seconds, and restore it if it is gone.
+
+    End the whole group when child.json names another supervisor.
+    """
     while True:
         time.sleep(BEAT_SECONDS)
         try:
-            said = json.loads((work / CHILD).read_text("utf-8"))
-            if any(said[name] != note[name] for name in ("supervisor", "supervisor_started", "place")):
+            current = json.loads((work / CHILD).read_text("utf-8"))
+            if any(current[name] != note[name] for name in ("supervisor", "supervisor_started", "place")):
                 _end_group(signal.SIGKILL)
             os.utime(work / CHILD)
         except FileNotFoundError:
             with contextlib.suppress(OSError):
                 _note(work / CHILD, note)
         except (OSError, ValueError, LookupError, TypeError):
-            continue  # a file server that is away for a while is no reason to end a training
+            continue  # a training survives a file server that is away for a while
 
 
 def _end_group(number: signal.Signals) -> None:
-    """Signal everything that the child has started; nothing where this process leads no group of its own."""
+    """Signal the whole group of the child, if this process leads one."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, number)
 
 
-def _alone(work: Path) -> int | None:
-    """Lock ``work`` for the life of this process; None if it is, or has just been, another supervisor's.
+def _lock(work: Path) -> int | None:
+    """Lock ``work`` for the life of this process, or return None if another supervisor has or had it.
 
-    Whoever starts a supervisor removes exit.json first. So one that comes late, because its starter was killed meanwhile,
-    sees by it that the work has been done, or by the lock file that the folder has gone to its final place.
+    The starter of a supervisor removes exit.json first. So a supervisor that is late, because its starter was killed
+    meanwhile, sees by exit.json that the work is done, or by the lock file that the folder was moved to its final path.
     """
     lock = os.open(work / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     for _ in range(20):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(0.1)  # one that has just noted its end is about to go
-        except OSError:  # a file system without locks: heartbeats have to do
+            time.sleep(0.1)  # a supervisor that has noted its end exits soon
+        except OSError:  # a file system without locks: there are heartbeats only
             return lock
         else:
             with contextlib.suppress(OSError):
@@ -121,12 +127,12 @@ def _alone(work: Path) -> int | None:
     return None
 
 
-def watch(work: Path, child: Callable[[], int], leash: int | None = None) -> int:
-    """Fork, run ``child`` in the new process, wait, and note pid and end. Returns the exit code, negative for a signal.
+def supervise(work: Path, child: Callable[[], int], leash: int | None = None) -> int:
+    """Run ``child`` in a fork and note its pid and exit. Return the exit code, negative for a signal.
 
-    The supervisor itself outlives TERM and INT that go to the whole group: it must be there to note the end.
+    The supervisor itself survives TERM and INT to the whole group, in order to note the exit.
     """
-    lock = _alone(work)
+    lock = _lock(work)
     if lock is None:
         print(f"another program works in {work}", file=sys.stderr, flush=True)
         return TAKEN
@@ -144,18 +150,18 @@ def watch(work: Path, child: Callable[[], int], leash: int | None = None) -> int
         finally:
             os._exit(code & 0xFF)
     me = os.getpid()
-    said: dict[str, object] = {"supervisor": me, "supervisor_started": started(me), "pid": pid, "pid_started": started(pid)}
-    said |= {"at": time.time(), "host": os.uname().nodename, "place": host_id()}
+    note: dict[str, object] = {"supervisor": me, "supervisor_started": started(me), "pid": pid, "pid_started": started(pid)}
+    note |= {"at": time.time(), "host": os.uname().nodename, "place": host_id()}
     try:
-        _note(work / CHILD, said)
-    except OSError as error:  # nobody could find this child again
+        _note(work / CHILD, note)
+    except OSError as error:  # without child.json the child could not be adopted
         print(f"cannot write {work / CHILD}: {error.strerror}", file=sys.stderr, flush=True)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         return 1
-    threading.Thread(target=_beat, args=(work, said), daemon=True).start()
+    threading.Thread(target=_beat, args=(work, note), daemon=True).start()
     if leash is not None:
-        threading.Thread(target=_hold, args=(leash, pid), daemon=True).start()
+        threading.Thread(target=_end_with_starter, args=(leash, pid), daemon=True).start()
     while True:
         try:
             _, status = os.waitpid(pid, 0)
@@ -163,14 +169,14 @@ def watch(work: Path, child: Callable[[], int], leash: int | None = None) -> int
         except InterruptedError:
             continue
     code = os.waitstatus_to_exitcode(status)
-    with contextlib.suppress(OSError):  # a full disk: the outputs will be judged
+    with contextlib.suppress(OSError):  # a full disk: the outputs decide
         _note(work / EXIT, {"code": code, "at": time.time()})
-    _end_group(signal.SIGTERM)  # what the child left behind: workers that would keep a GPU
+    _end_group(signal.SIGTERM)  # workers that the child left behind would keep a GPU
     return code
 
 
 def main(argv: list[str]) -> int:
-    """Run the command line described at the top of this module."""
+    """Run the command line of the module's docstring."""
     start = argv.index("--")
     work, leash, program = Path(argv[0]), int(argv[2]) if start > 1 else None, argv[start + 1 :]
 
@@ -181,7 +187,7 @@ def main(argv: list[str]) -> int:
             print(f"cannot start {program[0]}: {error.strerror}", file=sys.stderr, flush=True)
         return 127
 
-    return max(0, watch(work, replace, leash))
+    return max(0, supervise(work, replace, leash))
 
 
 if __name__ == "__main__":

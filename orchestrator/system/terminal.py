@@ -1,4 +1,4 @@
-"""Printing what strangers' files say: nothing in it may steer a terminal."""
+"""Print text and JSON without characters that steer a terminal."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # of emoji, and of 
 
 
 def harmless(char: str) -> bool:
-    """Whether a terminal only shows it: no escape, no change of direction, no lone surrogate; an ideographic space is none."""
+    """Return whether a terminal shows ``char`` and does nothing else.
+
+    Escapes, changes of direction and lone surrogates are not harmless. An ideographic space is.
+    """
     return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
 def clean(text: str) -> str:
-    """Return ``text`` without control characters; line ends and tabs stay."""
+    """Return ``text`` without control characters except line ends and tabs."""
     if text.isprintable():
         return text
     return "".join(char if char in "\n\t" or harmless(char) else "\N{REPLACEMENT CHARACTER}" for char in text)
@@ -33,7 +36,7 @@ def say(text: object = "", *, end: str = "\n", file: TextIO | None = None) -> No
 
 
 def dumps(value: Any, indent: int | None = 1) -> str:
-    """Return JSON for people and programs: letters of every language as they are, what is not printable as its number."""
+    """Return JSON with letters of every language as they are, and other characters escaped."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return "".join(char if char == "\n" or harmless(char) else json.dumps(char)[1:-1] for char in text)
 
