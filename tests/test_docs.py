@@ -1,4 +1,4 @@
-"""The documentation's commands are run, in the order of their page; its reference covers every verb and key."""
+"""Run the commands of the documentation in order, and check that its reference covers every verb and key."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "reference" not in path.parts)
 VIEWS = ["f00", "f01", "f02", "f03", "f04", "f10", "f11", "f12", "f13", "f20", "f21", "f22"]
 NEEDS = ("gpu", "network")
-# The demo profile, smaller still: the project's own part wins over the one that comes with the program.
+# A smaller demo profile. A part of the project replaces the one of the program.
 SMALLER = {"steps = 100": "steps = 2", "state_every_n_steps = 50": "", "steps = 20\nscale": "steps = 1\nscale"}
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """One command of a page: its words, the exit code it is said to have, and what it needs beyond this machine."""
+class PageCommand:
+    """One command of a page: its line, its exit code, and its needs beyond this machine."""
 
     line: str
     code: int
     needs: str
 
 
-def commands(page: Path) -> Iterator[Shown]:
-    """Yield the commands of a page's console blocks, with what the comment above a block says."""
+def commands(page: Path) -> Iterator[PageCommand]:
+    """Yield the commands in the console blocks of a page, with the marks in the comment above a block."""
     text = page.read_text("utf-8")
-    for found in re.finditer(r"((?:<!-- \w+: \w+ -->\n)*)```console\n(.*?)```", text, re.DOTALL):
-        marks = dict(re.findall(r"<!-- (\w+): (\w+) -->", found[1]))
+    for match in re.finditer(r"((?:<!-- \w+: \w+ -->\n)*)```console\n(.*?)```", text, re.DOTALL):
+        marks = dict(re.findall(r"<!-- (\w+): (\w+) -->", match[1]))
         assert set(marks) <= {"needs", "exit"}, page
         assert marks.get("needs", "gpu") in NEEDS, page
-        for line in found[2].splitlines():
+        for line in match[2].splitlines():
             if line.startswith("$ "):
-                yield Shown(line[2:], int(marks.get("exit", 0)), marks.get("needs", ""))
+                yield PageCommand(line[2:], int(marks.get("exit", 0)), marks.get("needs", ""))
 
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path) -> Path:
-    """Make a reader's folder: 12 pictures, settings and LoRAs of another program, and no GPU, sd-scripts or models."""
+    """Make the folder of a reader: 12 images, settings and LoRAs of another program, no GPU, sd-scripts or models."""
     folder = tmp_path / "own"
     (folder / "pictures").mkdir(parents=True)
     for index, name in enumerate(VIEWS):
@@ -113,40 +113,40 @@ def test_the_commands_of_a_page_run(
     pages: list[Path], own: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     page = pages[0]
-    shown = [one for each in pages for one in commands(each)]
+    shown = [command for each in pages for command in commands(each)]
     if page.name != "tutorial.md":
         assert call(monkeypatch, ["orchestrator", "new", "mimi", "--images", "pictures", "--yes"]) == 0
-    for one in shown:
-        if one.needs:
+    for command in shown:
+        if command.needs:
             continue
-        argv = shlex.split(one.line)
+        argv = shlex.split(command.line)
         if argv[0] == "ls":
-            assert list(Path(argv[1]).iterdir()), one
+            assert list(Path(argv[1]).iterdir()), command
             continue
-        assert argv[0] == "orchestrator", f"{page.name}: {one.line}: mark it with what it needs"
+        assert argv[0] == "orchestrator", f"{page.name}: {command.line}: mark its needs"
         code = call(monkeypatch, argv)
         out, err = capfd.readouterr()
-        assert code == one.code, f"{one.line}\n{out}\n{err}"
+        assert code == command.code, f"{command.line}\n{out}\n{err}"
     assert own.is_dir()
 
 
 def test_pages_show_commands_and_most_of_them_run() -> None:
-    every = [one for page in PAGES for one in commands(page)]
-    assert len(every) > 30
-    assert sum(not one.needs for one in every) > len(every) * 0.7
+    shown = [command for page in PAGES for command in commands(page)]
+    assert len(shown) > 30
+    assert sum(not command.needs for command in shown) > len(shown) * 0.7
 
 
-def test_what_needs_a_gpu_is_still_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is not run is at least spelled as the command line knows it."""
-    known = {
+def test_commands_for_a_gpu_have_known_options(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that is not run has known verbs and options."""
+    options = {
         words: {option for param in command.params for option in param.opts} for words, command in reference.all_verbs(cli.app)
     }
     for page in PAGES:
-        for one in commands(page):
-            words = shlex.split(one.line) if one.needs else []
+        for command in commands(page):
+            words = shlex.split(command.line) if command.needs else []
             if words and words[0] == "orchestrator":
-                assert words[1] in known, one
-                assert {word for word in words if word.startswith("--")} <= known[words[1]], one
+                assert words[1] in options, command
+                assert {word for word in words if word.startswith("--")} <= options[words[1]], command
     assert call(monkeypatch, ["orchestrator", "--help"]) == 0
     assert "new" in capsys.readouterr().out
 
@@ -164,8 +164,8 @@ def test_the_reference_names_every_verb_and_key(tmp_path: Path) -> None:
         assert f"| `{key}` |" in recipe
 
 
-def test_toml_on_the_pages_is_right() -> None:
-    """Every table and key that a page shows exists."""
+def test_keys_on_the_pages_exist() -> None:
+    """Every key of a page exists."""
     from orchestrator.recipe import schema  # noqa: PLC0415
 
     fields = {
@@ -181,14 +181,14 @@ def test_toml_on_the_pages_is_right() -> None:
                     assert name[1] in fields, f"{page.name}: {line}"
 
 
-def test_links_between_pages_lead_somewhere() -> None:
+def test_links_between_pages_have_targets() -> None:
     written = {"cli.md", "recipe.md"}
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+\.md)[^)]*\)", page.read_text("utf-8")):
             assert (page.parent / target).is_file() or Path(target).name in written, f"{page.name}: {target}"
 
 
-def test_every_page_stands_in_the_navigation() -> None:
+def test_every_page_is_in_the_navigation() -> None:
     navigation = (DOCS.parent / "mkdocs.yml").read_text("utf-8")
     for page in PAGES:
         assert page.relative_to(DOCS).as_posix() in navigation
@@ -200,7 +200,7 @@ def test_the_parts_that_pages_name_exist() -> None:
             assert (loader.library() / f"{part}.toml").is_file(), f"{page.name}: {part}"
 
 
-def test_what_survives_what_names_tests_that_exist(project: Path) -> None:
+def test_the_readme_names_tests_that_exist(project: Path) -> None:
     section = (project / "README.md").read_text("utf-8").partition("## What survives what")[2].partition("\n## ")[0]
     known = "\n".join(path.read_text("utf-8") for path in (project / "tests").rglob("test_*.py"))
     rows = [line for line in section.splitlines() if line.startswith("| ")][2:]

@@ -1,4 +1,7 @@
-"""The command line: verbs, errors, exit codes. A verb imports its program when it is called."""
+"""The command line: verbs, errors, exit codes.
+
+A verb imports its program when it is called.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ for _module in (recipes, run, dataset, merge_resize, weights, inspect, machine, 
 
 
 def main() -> int:
-    """Run the command line. Errors end here as a text on stderr and an exit code."""
+    """Run the command line.
+
+    Errors end here as a text on stderr and an exit code.
+    """
     fit_streams()
     try:
         code = get_command(app)(prog_name=usage.NAME, standalone_mode=False)
@@ -49,13 +55,11 @@ def main() -> int:
         print("stopped", file=sys.stderr)
         return run.STOPPED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output has closed it
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(
-            clean(f"{where}{error.strerror or error}\n    free or mend it, then run the same command again"), file=sys.stderr
-        )
+        print(clean(f"{where}{error.strerror or error}\n    fix it, then run the same command again"), file=sys.stderr)
         return 1
     except TyperException as error:
         print(clean(usage.usage_error(error)), file=sys.stderr)

@@ -37,7 +37,7 @@ _LITTLE_DISK: Final = 2e9
 
 
 def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
-    """Return the checks of this machine and of the needs of recipes, each once."""
+    """Return the checks of this machine and of recipes, each once."""
     recipes = [each.recipe for each in loaded]
     names = dict.fromkeys(recipe.engine for recipe in recipes)
     sd_scripts = "sd-scripts" in names
@@ -69,7 +69,7 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
 
 
 def dataset(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
-    """Check the dataset of a recipe like ``dataset check``: number of images, errors, number of warnings."""
+    """Check the dataset of a recipe like ``dataset check``."""
     report = lint.check(recipe.dataset, inputs.root, recipe.training, cache=lint.hash_cache(inputs.root))
     what = f"dataset {recipe.dataset.name}"
     errors = [Check(finding.where, CheckStatus.FAIL, finding.what, finding.hint) for finding in report.errors()]

@@ -1,4 +1,4 @@
-"""The verbs merge and resize, by our own code or by the programs of sd-scripts."""
+"""The verbs merge and resize, by weights/ or by sd-scripts."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _by_sd_scripts(tool: str, option: list[str]) -> bool:
 
 
 def _reject(options: dict[str, bool], program: str) -> None:
-    """Raise RecipeError for every option in use that a program of sd-scripts does not have."""
+    """Raise RecipeError for options that a program of sd-scripts lacks."""
     hint = "leave out --with sd-scripts"
     problems = [Problem(name, f"is not an option of sd-scripts' {program}", hint) for name, used in options.items() if used]
     if problems:
@@ -125,7 +125,7 @@ def _reject(options: dict[str, bool], program: str) -> None:
 
 
 def _ingredients(inputs: list[str], block_weights: str) -> list[Ingredient]:
-    """Return one file with its block weights, or several with their own, for the merge of sd-scripts."""
+    """Return the inputs of sd-scripts' merge with their block weights."""
     if len(inputs) == 1 and ".safetensors:" not in inputs[0]:
         if not block_weights:
             raise RecipeError(Problem("--block-weights", "is missing", "merge IN OUT --block-weights FACE"))

@@ -13,7 +13,7 @@ from orchestrator.system.terminal import print_json, say
 
 
 def recipe_names(incomplete: str) -> list[str]:
-    """Return the recipes whose names begin with ``incomplete``, for the completion of a shell. Loads none of them."""
+    """Return the names of recipes that begin with ``incomplete``."""
     try:
         names = sorted(path.stem for path in (project.root() / "recipes").glob("*.toml"))
     except (OrchestratorError, OSError):

@@ -57,7 +57,10 @@ def ending(outcome: Outcome) -> str:
 
 @contextlib.contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Yield a callback (done, total, note) for a bar on stderr. Without a terminal it does nothing."""
+    """Yield a callback (done, total, note) for a bar on stderr.
+
+    Without a terminal it does nothing.
+    """
     if not sys.stderr.isatty():
         yield lambda _done, _total, _note: None
         return
@@ -209,7 +212,10 @@ class ProgressBars(Silent):
 
 
 def choose(plan: Plan, style: Style = Style(), *, quiet: bool = False) -> Silent:
-    """Return the observer for a style and for stderr. rich follows NO_COLOR and TERM=dumb."""
+    """Return the observer for a style and for stderr.
+
+    rich follows NO_COLOR and TERM=dumb.
+    """
     if quiet or style.quiet:
         return Silent()
     if style.form is Form.JSON:

@@ -78,7 +78,7 @@ def new(
 
 
 def _confirm(arguments: NewSubject, generated: GeneratedRecipes, suggested: str, words: Sequence[str]) -> NewSubject:
-    """Print the notes, and return the arguments with the answers for type and trigger words."""
+    """Ask for type and trigger words, and return the new arguments."""
     for note in generated.notes:
         typer.echo(note, err=True)
     kind = typer.prompt("type (face, body, group)", default=suggested, err=True)

@@ -1,4 +1,7 @@
-"""Program: write the reference pages of the documentation. ``python -m orchestrator.cli.reference docs/reference``."""
+"""Program: write the reference pages of the documentation.
+
+``python -m orchestrator.cli.reference docs/reference``
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ _CODES: Final = {
 
 
 def write(app: typer.Typer, folder: Path) -> list[Path]:
-    """Write the reference pages of a command line and of recipes into ``folder``."""
+    """Write the reference of a command line and of recipes to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     pages = {"cli.md": commands(app), "recipe.md": recipes()}
     for name, text in pages.items():
@@ -79,7 +82,7 @@ def _metavar(argument: Any) -> str:
 
 
 def _options(command: Any) -> Iterator[tuple[str, str]]:
-    """Yield (spelling, help) of a verb's arguments and options, as in ``--help``."""
+    """Yield (spelling, help) of the arguments and options of a verb."""
     context = typer.Context(command)
     for parameter in command.params:
         if parameter.name == "help":

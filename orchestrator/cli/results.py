@@ -1,4 +1,4 @@
-"""The verbs for runs and their results: status, trace, report, grid, variants, verify-bundle, push, prune."""
+"""The verbs for runs, their results and releases."""
 
 from __future__ import annotations
 

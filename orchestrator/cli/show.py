@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 
 
 def merged(loaded: Loaded, *, origin: bool = False) -> str:
-    """Return a merged recipe as TOML. With ``origin``, the file of each value is a comment."""
+    """Return a merged recipe as TOML.
+
+    With ``origin``, the file of each value is a comment.
+    """
     return "\n".join(toml.lines(loaded.merged, loaded.origin if origin else None))
 
 
 def export(recipe: Recipe, space: Workspace, output: Path | None) -> None:
-    """Write the input files of sd-scripts into a folder and print their paths, or print the files."""
+    """Write the input files of sd-scripts into a folder, or print them."""
     files = export_sd_scripts.sd_scripts(recipe, space.inputs, output or Path("sd-scripts"))
     if output is None:
         for name, text in files.items():
@@ -51,7 +54,7 @@ def plan_json(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -
 
 
 def print_plan(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, selection: Selection) -> None:
-    """Print a plan, its estimated duration, and on stderr the number of preflight problems."""
+    """Print a plan, its duration, and the number of preflight problems."""
     say(plan_text(plan, reasons, space), end="")
     if left := benchmark.left(plan, reasons, space).told(selection.profile, selection.engine):
         say(left)

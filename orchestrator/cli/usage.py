@@ -1,4 +1,4 @@
-"""Help of the command line: verbs in groups, the version, and the text of a usage error."""
+"""Help of the command line: groups, version, usage errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GROUPS: Final = (RECIPES, IMAGES, LORA_FILES, RELEASE, MACHINE)
 
 
 class GroupedHelp(TyperGroup):
-    """A group of verbs whose ``--help`` lists them under the titles of ``GROUPS``, in plain text.
+    """A group of verbs, listed by ``--help`` under the titles of ``GROUPS``.
 
     Typer prints panels by rich alone, and importing rich takes longer than everything else that ``--help`` does.
     """
@@ -40,7 +40,7 @@ class GroupedHelp(TyperGroup):
 
 
 def verbs(group: TyperGroup, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (words, command) of every verb of a group, as ("dataset build", …), in the order of registration."""
+    """Yield (words, command) of every verb, as ("dataset build", …)."""
     for name, command in group.commands.items():
         if isinstance(command, TyperGroup):
             yield from verbs(command, f"{prefix}{name} ")
@@ -75,7 +75,7 @@ def help_alone(context: typer.Context) -> None:
 
 
 def usage_error(error: Exception) -> str:
-    """Return the message for a wrong command line: problem, near miss, and the command for help."""
+    """Return the message for a wrong command line, with the near miss."""
     message = str(error)
     names = getattr(getattr(error, "param", None), "opts", None) or [""]
     message = f"{names[0]}: {message}" if names[0] and names[0] not in message else message

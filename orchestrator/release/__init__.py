@@ -1,1 +1,1 @@
-"""Releases of finished weights and images: bundles, cards, grids, checksums."""
+"""Releases of weights and images: bundles, cards, grids, checksums."""

@@ -1,4 +1,6 @@
-"""Program: finished weights and images to a release. ``python -m orchestrator.release request.json``.
+"""Program: finished weights and images to a release.
+
+``python -m orchestrator.release request.json``
 
 For one recipe: the file that explains itself, its preview and sidecars, a model card, checksums and a manifest. For a
 collection: all of its members, their grids, one card in two languages, and a zip that is the same for the same content.

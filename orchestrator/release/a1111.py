@@ -1,4 +1,4 @@
-"""Generation parameters in the text form of A1111's PNG files ("PNG Info", "Send to txt2img")."""
+"""Generation parameters as text of A1111's PNG files ("PNG Info")."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SAMPLERS = {
 
 
 def parameters(recipe: Recipe, name: str, prompt: str, facts: JSON, model_hash: str = "") -> str:
-    """Return A1111's text for one image: prompt, negative prompt, one line of settings.
+    """Return A1111's text for one image: prompts and a line of settings.
 
     Args:
         recipe: the recipe of the image.

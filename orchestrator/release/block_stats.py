@@ -37,7 +37,10 @@ def write(output: Path, folders: Mapping[str, str], records: Mapping[str, JSON])
 
 
 def main(argv: list[str]) -> int:
-    """Measure every file of a request and return the exit code. The result of an unsound file is its error."""
+    """Measure every file of a request and return the exit code.
+
+    The result of an unsound file is its error.
+    """
     for source, result in json.loads(Path(argv[0]).read_text("utf-8")):
         write_json(Path(result), _measure(Path(source)), indent=None)
     return 0

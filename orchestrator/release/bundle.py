@@ -1,4 +1,7 @@
-"""Manifest, checksums and zip of a release. The same content gives the same bytes."""
+"""Manifest, checksums and zip of a release.
+
+The same content gives the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ def digest(path: Path) -> JSON:
 
 
 def digests(folder: Path, names: Iterable[str], computed: Mapping[str, JSON] | None = None) -> dict[str, JSON]:
-    """Return bytes and digest of files below ``folder``, sorted by name. Those in ``computed`` are not read again."""
+    """Return bytes and digest of files below ``folder``, sorted by name.
+
+    Those in ``computed`` are not read again.
+    """
     computed = computed or {}
     names = sorted(set(names))
     with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter's lock
@@ -62,7 +68,7 @@ def write_sums(folder: Path, files: Mapping[str, JSON]) -> None:
 
 
 def write_manifest(folder: Path, manifest: JSON) -> None:
-    """Write manifest.json with sorted keys, so that the same content gives the same bytes."""
+    """Write manifest.json with sorted keys, for the same bytes each time."""
     text = json.dumps({"schema": SCHEMA, **manifest}, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
     (folder / MANIFEST).write_bytes(text.encode())
 
@@ -84,7 +90,7 @@ def read_manifest(folder: Path) -> JSON:
 
 
 def lock(records: Mapping[str, JSON], overrides: JSON | None = None) -> JSON:
-    """Return the conditions of a rebuild: engines, packages, digests of the sources, the machine.
+    """Return the conditions of a rebuild: engine, packages, sources, host.
 
     Args:
         records: records of the steps, by kind.
@@ -111,13 +117,13 @@ def lock(records: Mapping[str, JSON], overrides: JSON | None = None) -> JSON:
 
 
 def steps(records: Mapping[str, JSON]) -> JSON:
-    """Return key, engine, resumption and changes of each step, by kind, without times of day and paths."""
+    """Return key, engine, resumption and changes of each step, by kind."""
     keys = ("name", "key", "engine", "seconds", "resumed_from", "attempts", "changes", "inputs")
     return {kind: scrub.paths({key: record[key] for key in keys if key in record}) for kind, record in records.items()}
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Put a file into the bundle as a hard link, or as a copy on another file system."""
+    """Put a file into the bundle as a hard link, or else as a copy."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)

@@ -1,4 +1,4 @@
-"""Model cards: front matter for the Hugging Face Hub, and a text from templates."""
+"""Model cards: front matter for the Hub and a text from templates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TAGS = {
 
 
 def front_matter(recipes: list[Recipe], widgets: list[JSON]) -> str:
-    """Return the YAML for the Hub: languages, tags, base model, trigger words, licence, example images.
+    """Return the front matter of a card as YAML for the Hub.
 
     Args:
         recipes: recipes of the card.
@@ -62,7 +62,9 @@ def hub_name(url: str) -> str:
 
 
 def render(template: str, context: JSON, override: str = "", root: str = ".") -> str:
-    """Return the text of a template. The folder of the recipe's own templates comes first.
+    """Return the text of a template.
+
+    The folder of the recipe's own templates comes first.
 
     Raises:
         StepFailed: a template that is missing or broken, or that reads an unknown value.
@@ -92,7 +94,7 @@ def render(template: str, context: JSON, override: str = "", root: str = ".") ->
 
 
 def _tidy(text: str) -> str:
-    """Remove spaces at line ends and empty lines inside tables, and put an empty line before headings."""
+    """Return a text with the blank lines that Markdown needs, and no others."""
     lines: list[str] = []
     for line in text.splitlines():
         kept = line.rstrip()

@@ -1,4 +1,4 @@
-"""The release of several recipes: a folder with their files, one card and a zip of it."""
+"""The release of several recipes: a folder, its card and its zip."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
 
 
 def _gather(recipes: list[Recipe], folders: list[Path], grids: list[str]) -> tuple[dict[str, Path], list[Problem]]:
-    """Return the source of every file by its name in the bundle, and a problem for every missing one."""
+    """Return the sources of the files by name, and the missing ones."""
     sources: dict[str, Path] = {}
     problems: list[Problem] = []
     for recipe, folder in zip(recipes, folders, strict=True):

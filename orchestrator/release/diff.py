@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def differences(first: Path, second: Path) -> list[Check]:
-    """Compare two builds of a release: recipe, sources, engine, packages, machine, weights, files.
+    """Compare two builds of a release, causes first.
 
     Causes come before effects. Different weights are UNKNOWN, not FAIL, because a training is not reproducible to the bit.
     """

@@ -27,13 +27,13 @@ _DOWN = re.compile(r"\.(lora_down\.weight|hada_w1_b|lokr_w1_b|lokr_w2_b)$")
 
 
 def weights_of(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Return name and digest of the first LoRA file of a record, or two empty texts."""
+    """Return name and digest of a record's first LoRA file, or empty texts."""
     outputs = dict(record.get("outputs") or {}).items()
     return next(((name, str(out["sha256"])) for name, out in outputs if name.endswith(".safetensors")), ("", ""))
 
 
 def read_records(request: Mapping[str, Any]) -> dict[str, JSON]:
-    """Return the records of a release's steps by kind, from the request, else from the folders of the steps."""
+    """Return the records of a release's steps by kind."""
     records: dict[str, JSON] = {}
     for kind, folder in dict(request.get("folders") or {}).items():
         try:
@@ -56,7 +56,9 @@ def dataset_manifest(request: Mapping[str, Any]) -> JSON:
 
 
 def facts(recipe: Recipe, header: Header, records: Mapping[str, JSON], dataset: JSON) -> JSON:
-    """Return the facts of one file for cards, sidecars and the report. Unknown keys are missing.
+    """Return the facts of one file for cards, sidecars and the report.
+
+    Unknown keys are missing.
 
     ``weights`` (sizes, ranks), ``network`` and ``training`` (the train record), ``block_weights``, ``resize``, ``images``,
     ``base``, ``seconds`` by kind, ``resumed`` (steps at which a training resumed).

@@ -31,7 +31,7 @@ _ARCHITECTURES = {"sd1": "stable-diffusion-v1/lora", "sdxl": "stable-diffusion-x
 
 
 def usage(recipe: Recipe, columns: list[JSON]) -> str:
-    """Return the usage of the file: text in both languages, keywords, example prompts, regions."""
+    """Return the usage of the file: both languages, keywords, prompts."""
     release = recipe.release
     lines = [text for text in (release.usage, release.usage_ja) if text]
     lines.append(f"Keywords: {', '.join(recipe.triggers())}")
@@ -46,7 +46,10 @@ def usage(recipe: Recipe, columns: list[JSON]) -> str:
 
 
 def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image | None, date: str) -> dict[str, str]:
-    """Return the ssmd_ and modelspec. entries of a release, without empty ones. ``write`` sets the hashes."""
+    """Return the ssmd_ and modelspec. entries of a release.
+
+    Empty ones are left out. ``write`` sets the hashes.
+    """
     release = recipe.release
     title = release.title or recipe.name
     both = [text for text in (release.description, release.description_ja) if text]
@@ -83,7 +86,10 @@ def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image
 
 
 def _resolution(facts: JSON) -> str:
-    """Return the largest trained resolution class. The trainer writes 512x512 for all data."""
+    """Return the largest trained resolution class.
+
+    The trainer writes 512x512 for all data.
+    """
     classes: list[str] = facts.get("images", {}).get("resolutions", [])
     return max(classes, key=lambda text: math.prod(int(side) for side in text.split("x")), default="")
 
@@ -97,7 +103,7 @@ def _base64(image: Image.Image, kind: str) -> str:
 
 
 def metadata(recipe: Recipe, header: Header, added: dict[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the metadata of the released file, and a line for each removal from the trainer's metadata."""
+    """Return the metadata of the released file, and its removals as lines."""
     entries, removed = dict(header.metadata), list[str]()
     if recipe.release.scrub:
         entries, removed = scrub.metadata(entries)
@@ -106,7 +112,7 @@ def metadata(recipe: Recipe, header: Header, added: dict[str, str]) -> tuple[dic
 
 
 def write(header: Header, target: Path, metadata: dict[str, str]) -> JSON:
-    """Write the file with new metadata, its true hashes and an unchanged body, and return its digests.
+    """Write the file with new metadata and true hashes, and return digests.
 
     The body is read twice: for the hashes in the header, and while it is copied and the file is digested.
 

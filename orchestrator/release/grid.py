@@ -1,4 +1,6 @@
-"""Program: images in folders to a labelled grid (PNG, WebP). ``python -m orchestrator.release.grid request.json``.
+"""Program: images in folders to a labelled grid (PNG, WebP).
+
+``python -m orchestrator.release.grid request.json``
 
 Rows and columns may be algorithms, sv_ratios, multipliers, block weights or prompts. The same images and labels give the same
 bytes, because no date is written. The PNG text of the grid holds the ``parameters`` text (A1111) of every image.
@@ -34,7 +36,7 @@ _GAP, _PAPER, _INK = 8, (255, 255, 255), (30, 32, 38)
 
 @dataclass(frozen=True, slots=True)
 class GridRow:
-    """One row: label, folder with NAME.png for every column, and A1111's texts by name of the column."""
+    """One row: label, folder of NAME.png, A1111's texts by column name."""
 
     label: str
     folder: Path
@@ -66,7 +68,7 @@ def draw(
     title: str = "",
     scale: int = 1,
 ) -> tuple[Image.Image, dict[str, str]]:
-    """Return the grid of rows by columns, and the ``parameters`` text of every image by "row / column".
+    """Return the grid, and the A1111 text of each image by "row / column".
 
     Args:
         rows: labels of the rows.
@@ -143,7 +145,10 @@ def _write(
 
 
 def save(image: Image.Image, path: Path, texts: dict[str, str]) -> None:
-    """Write a PNG with the texts that are not empty. The same image and texts give the same bytes."""
+    """Write a PNG with the texts that are not empty.
+
+    The same image and texts give the same bytes.
+    """
     info = PngImagePlugin.PngInfo()
     for name, text in texts.items():
         if text:
@@ -162,14 +167,14 @@ def save_webp(image: Image.Image, path: Path, quality: int = 90) -> None:
 
 
 def texts(rows: Sequence[str], columns: Sequence[GridColumn], title: str, parameters: dict[str, str]) -> dict[str, str]:
-    """Return the PNG texts of a grid: A1111's text of the first image, the labels, and the texts of all images."""
+    """Return the PNG texts of a grid: labels and A1111's texts."""
     labels = {"rows": list(rows), "columns": [{"label": column.label, "prompt": column.prompt} for column in columns]}
     texts = {"parameters": next(iter(parameters.values()), ""), "Title": title, "Grid": json.dumps(labels, ensure_ascii=False)}
     return texts | {"Pictures": json.dumps(parameters, ensure_ascii=False) if parameters else ""}
 
 
 def save_both(image: Image.Image, output: Path, name: str, texts: dict[str, str]) -> list[Path]:
-    """Write NAME_grid.png with its texts and NAME_grid.webp, and return both paths."""
+    """Write NAME_grid.png (with texts) and NAME_grid.webp."""
     files = [output / f"{name}_grid.png", output / f"{name}_grid.webp"]
     save(image, files[0], texts)
     save_webp(image, files[1])
@@ -179,7 +184,7 @@ def save_both(image: Image.Image, output: Path, name: str, texts: dict[str, str]
 def write(
     output: Path, name: str, rows: Sequence[GridRow], columns: Sequence[GridColumn], *, title: str = "", scale: int = 1
 ) -> list[Path]:
-    """Draw a grid of folders, write NAME_grid.png and NAME_grid.webp into ``output``, and return both paths."""
+    """Draw a grid of folders, and write it to ``output`` as PNG and WebP."""
     cells = [[(row.folder / f"{column.name}.png", row.parameters.get(column.name, "")) for column in columns] for row in rows]
     return write_cells(output, name, [row.label for row in rows], columns, cells, title=title, scale=scale)
 
@@ -200,7 +205,9 @@ def write_cells(
 
 
 def parse(rows: Sequence[str], columns: Sequence[str] = ()) -> tuple[list[GridRow], list[GridColumn]]:
-    """Read LABEL=FOLDER and NAME=LABEL of the command line. The default columns are the images of the first folder.
+    """Return rows of LABEL=FOLDER and columns of NAME=LABEL.
+
+    The default columns are the images of the first folder.
 
     Raises:
         RecipeError: a row without a folder, or no image.
@@ -223,7 +230,10 @@ def parse(rows: Sequence[str], columns: Sequence[str] = ()) -> tuple[list[GridRo
 
 
 def main(argv: list[str]) -> int:
-    """Run one request and return the exit code. A row may hold A1111's texts, or the recipe of its images."""
+    """Run one request and return the exit code.
+
+    A row may hold A1111's texts, or the recipe of its images.
+    """
     path = Path(argv[0] if argv else "request.json")
     try:
         request = read_request(path)

@@ -1,4 +1,4 @@
-"""Images of one release: preview and grid, with A1111's ``parameters`` text in both."""
+"""Images of one release: preview and grid, with A1111's text in both."""
 
 from __future__ import annotations
 
@@ -79,6 +79,9 @@ def write(
 
 
 def enlarged(image: Image.Image, scale: int = 0) -> Image.Image:
-    """Return an image ``scale`` times as large. 0 means the largest factor for 512 pixels."""
+    """Return an image ``scale`` times as large.
+
+    0 means the largest factor for 512 pixels.
+    """
     scale = scale or max(1, _ENLARGED_SIDE // max(image.size))
     return image.resize((image.width * scale, image.height * scale), Image.Resampling.LANCZOS) if scale > 1 else image

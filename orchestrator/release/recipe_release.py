@@ -101,7 +101,7 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
 
 
 def _plain_copy(recipe: Recipe, output: Path, header: Header) -> str:
-    """Write NAME-plain.safetensors with folded Tucker cores for release.plain_copy, and return its name or ""."""
+    """Write the plain copy for release.plain_copy, and return its name or ""."""
     if not recipe.release.plain_copy or not any(name.endswith(".lora_mid.weight") for name in header.entries):
         return ""
     target = output / f"{recipe.name}{bundle.PLAIN}"

@@ -1,4 +1,4 @@
-"""Requests of the release programs: read and check a request, and the recipes in it."""
+"""Requests of the release programs, and the recipes in them."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ _FOLDERS = ("ss_tag_frequency", "ss_dataset_dirs", "ss_reg_dataset_dirs")
 
 
 def base_name(path: str) -> str:
-    """Return the last part of a local path of any system, or another text unchanged."""
+    """Return the last part of a local path, or another text unchanged."""
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1] if _LOCAL.match(path) else path
 
 
 def paths(value: Any) -> Any:
-    """Return JSON with the last part in place of every absolute path, inside longer texts too."""
+    """Return JSON with the last part in place of every absolute path."""
     if isinstance(value, dict):
         return {key: paths(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -35,7 +35,7 @@ def paths(value: Any) -> Any:
 
 
 def metadata(entries: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the trainer's metadata without folder names and local paths, and a line for each removal.
+    """Return metadata without folder names and paths, and the removals.
 
     Folders become ``folder 1``, ``folder 2`` … everywhere alike, so counts, repeats and tag frequencies stay readable.
     """
@@ -83,7 +83,7 @@ class _FolderAliases:
 
 
 def _datasets(value: list[Any], names: _FolderAliases) -> tuple[list[Any], int]:
-    """Return ss_datasets with numbered folders, and the number of replaced names."""
+    """Return ss_datasets with numbered folders, and their number."""
     count = 0
     result: list[Any] = []
     for dataset in value:
@@ -109,7 +109,7 @@ def _datasets(value: list[Any], names: _FolderAliases) -> tuple[list[Any], int]:
 
 
 def _json(text: str) -> Any:
-    """Return the JSON of a text, or None for another text and for nesting beyond the limit of recursion."""
+    """Return the JSON of a text, or None for other or too deep texts."""
     if not text.startswith(("{", "[")):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Sidecar files of a LoRA for web UIs: NAME.json (A1111, Forge), NAME.civitai.info (model browsers)."""
+"""Sidecar files of a LoRA: NAME.json (A1111), NAME.civitai.info."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Labels on images: choose a font and break a text into lines. Deterministic, by Pillow alone."""
+"""Labels on images: choose a font and break a text into lines.
+
+Deterministic, by Pillow alone.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ class TextLayout:
 
 
 def font(text: str, size: int) -> Font:
-    """Return a font of ``size`` pixels with the letters of ``text``: Pillow's own, else one of the system."""
+    """Return a font of ``size`` pixels with the letters of ``text``."""
     return _font(size, wide=any(ord(letter) > 0x2FF and not unicodedata.category(letter).startswith("P") for letter in text))
 
 
@@ -56,7 +59,9 @@ def _font(size: int, *, wide: bool) -> Font:
 
 
 def layout(text: str, width: int, size: int, most: int = 3) -> TextLayout:
-    """Break a text into lines. A long word shrinks the font, and "…" ends a text that does not fit.
+    """Break a text into lines.
+
+    A long word shrinks the font, and "…" ends a text that does not fit.
 
     Args:
         text: the label.

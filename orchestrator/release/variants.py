@@ -1,4 +1,4 @@
-"""X/Y grids of one training at several ratios, block weights or multipliers.
+"""X/Y grids of one training at several ratios, weights or multipliers.
 
 A variant is the recipe with one value changed. Its steps are planned, cached and recorded like all others, and the
 training runs once. ``runs/RECIPE/variants/AXES.json`` lists the folder of each variant, for the slider of the report.
@@ -50,7 +50,10 @@ class Axis:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RecipeVariant:
-    """A recipe with one value of every axis. Folder and size (bytes) are set after rendering."""
+    """A recipe with one value of every axis.
+
+    Folder and size (bytes) are set after rendering.
+    """
 
     values: tuple[str, ...]
     recipe: Recipe
@@ -59,7 +62,7 @@ class RecipeVariant:
 
 
 def vary(recipe: Recipe, axes: Sequence[Axis]) -> list[RecipeVariant]:
-    """Return the variants of all combinations of values, in the order of the axes.
+    """Return the variants of all combinations of the axes' values.
 
     Raises:
         RecipeError: no axis or more than two, no prompt, or invalid values, all at once.
@@ -88,7 +91,10 @@ def vary(recipe: Recipe, axes: Sequence[Axis]) -> list[RecipeVariant]:
 
 
 def _set(table: JSON, name: str, value: str) -> None:
-    """Change one value of a recipe's JSON. Raise ValueError for a text in place of a number."""
+    """Change one value of a recipe's JSON.
+
+    Raise ValueError for a text in place of a number.
+    """
     if name == "sv_ratio":
         if value == NONE:
             table["resize"] = None
@@ -111,7 +117,7 @@ def _number(text: str, option: str) -> float:
 def draw(
     space: Workspace, recipe: Recipe, axes: Sequence[Axis], observe: Callable[[Plan], RunObserver], *, gpus: str = ""
 ) -> list[Path]:
-    """Make the file and the images of every variant, then the grids, and return the PNG files of the grids.
+    """Render every variant, and return the PNG files of the grids.
 
     One axis gives one grid, variants by prompts. Two axes give one grid a prompt, the first axis downwards.
 
@@ -153,7 +159,7 @@ def draw(
 
 
 def label(axes: Sequence[Axis], values: Sequence[str]) -> str:
-    """Return the label of a variant: sv_ratio 16, or sv_ratio 16, multiplier 0.8."""
+    """Return the label of a variant, as sv_ratio 16, multiplier 0.8."""
     return ", ".join(
         f"{axis.name.replace('_', ' ') if axis.name != 'sv_ratio' else axis.name} {value}"
         for axis, value in zip(axes, values, strict=True)
@@ -161,7 +167,10 @@ def label(axes: Sequence[Axis], values: Sequence[str]) -> str:
 
 
 def _render(space: Workspace, variant: RecipeVariant, observe: Callable[[Plan], RunObserver], gpus: str) -> RecipeVariant:
-    """Run the steps of a variant up to its images. Steps that variants share run once."""
+    """Run the steps of a variant up to its images.
+
+    Steps that variants share run once.
+    """
     whole = make_plan([variant.recipe], space.inputs)
     plan = Plan(tuple(step for step in whole.steps if step.kind is not StepKind.RELEASE), whole.recipes)
     reasons = space.store.reasons(plan)

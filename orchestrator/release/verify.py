@@ -46,7 +46,9 @@ _BESIDE = BOOKKEEPING | {BLOCKS}
 
 
 def verify_bundle(path: Path) -> list[Check]:
-    """Check every statement of a bundle (folder or zip). Nothing in it is trusted.
+    """Check every statement of a bundle (folder or zip).
+
+    Nothing in it is trusted.
 
     Raises:
         RecipeError: ``path`` is not a bundle.
@@ -68,7 +70,9 @@ def verify_bundle(path: Path) -> list[Check]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Path]:
-    """Yield the folder of a bundle. A zip is unpacked inside the ``with`` block.
+    """Yield the folder of a bundle.
+
+    A zip is unpacked inside the ``with`` block.
 
     Raises:
         RecipeError: ``path`` is not a bundle, or a zip with entries outside its folder.
@@ -113,13 +117,19 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 
 def _twin(folder: Path, manifest: JSON) -> Path | None:
-    """Return the zip of a collection, beside its files, or None. The release of one recipe has none."""
+    """Return the zip of a collection, or None.
+
+    The release of one recipe has none.
+    """
     name = f"{manifest.get('name')}.zip" if manifest.get("kind") == "collection" else ""
     return next((path for path in folder.glob("*.zip") if path.name == name and path.is_file()), None)
 
 
 def _listed(folder: Path, sums: dict[str, str], manifest: JSON) -> Check:
-    """Check that SHA256SUMS lists every file. The zip of the same files has a check of its own."""
+    """Check that SHA256SUMS lists every file.
+
+    The zip of the same files has a check of its own.
+    """
     twin = _twin(folder, manifest)
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     extra = sorted(present - set(sums) - _BESIDE - {SUMS, twin.name if twin is not None else SUMS})
@@ -127,7 +137,10 @@ def _listed(folder: Path, sums: dict[str, str], manifest: JSON) -> Check:
 
 
 def _is_file(path: Path) -> bool:
-    """Return whether this is a file. An untrusted name may be invalid for the file system."""
+    """Return whether this is a file.
+
+    An untrusted name may be invalid for the file system.
+    """
     try:
         return path.is_file()
     except OSError:
@@ -169,13 +182,13 @@ def _against_manifest(manifest: JSON, sums: dict[str, str]) -> Iterator[Check]:
 
 
 def member_of(manifest: JSON, name: str) -> JSON:
-    """Return the table of one LoRA: the manifest of a recipe, or a member of a collection."""
+    """Return the table of one LoRA in the manifest of its release."""
     stem = name.removesuffix(PLAIN).removesuffix(".safetensors")
     return manifest if manifest.get("kind") == "recipe" else table_of(table_of(manifest, "members"), stem)
 
 
 def table_of(manifest: JSON, name: str) -> JSON:
-    """Return a table of an untrusted manifest, or an empty one in place of another value."""
+    """Return a table of an untrusted manifest, or {} for another value."""
     table = manifest.get(name)
     return table if isinstance(table, dict) else {}
 
