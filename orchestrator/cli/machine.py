@@ -97,7 +97,7 @@ def probe(
     plan = space.plan(space.load(project.selection(recipes, profile, engine)))
     space.preflight(plan, space.store.reasons(plan))
     problems: list[Problem] = []
-    for recipe in {benchmark.shape(recipe, space): recipe for recipe in reversed(plan.recipes.values())}.values():
+    for recipe in {benchmark.cache_key(recipe, space): recipe for recipe in reversed(plan.recipes.values())}.values():
         try:
             cost = benchmark.measure(recipe, plan, space)
         except StepFailed as error:
@@ -112,5 +112,5 @@ def probe(
         raise StepFailed(problems)
     with contextlib.suppress(RecipeError):  # of other recipes: `plan all` prints them
         whole = space.plan(space.load(project.selection(["all"], profile, engine)))
-        if total := benchmark.left(whole, space.store.reasons(whole), space).told(profile, engine):
+        if total := benchmark.estimate(whole, space.store.reasons(whole), space).summary(profile, engine):
             say(f"all recipes: {total}")

@@ -50,13 +50,13 @@ def select_reasons(plan: Plan, space: Workspace, force: Sequence[str], *, verify
 
 def plan_json(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -> dict[str, Any]:
     """Return a plan and its estimated duration as JSON."""
-    return as_json(plan, reasons, space.inputs) | {"left": asdict(benchmark.left(plan, reasons, space))}
+    return as_json(plan, reasons, space.inputs) | {"left": asdict(benchmark.estimate(plan, reasons, space))}
 
 
 def print_plan(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, selection: Selection) -> None:
     """Print a plan, its duration, and the number of preflight problems."""
     say(plan_text(plan, reasons, space), end="")
-    if left := benchmark.left(plan, reasons, space).told(selection.profile, selection.engine):
+    if left := benchmark.estimate(plan, reasons, space).summary(selection.profile, selection.engine):
         say(left)
     problems = preflight.preflight(plan, reasons, space.inputs, space.store)
     if count := sum(problem.where != preflight.WITHOUT for problem in problems):

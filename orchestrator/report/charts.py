@@ -127,7 +127,7 @@ def spark(points: Sequence[tuple[float, float]], colour: str) -> Markup:
 
 
 def timeline(rows: Sequence[dict[str, Any]], label: str) -> Markup:
-    """Return lanes (see ``trace.lanes``) over a common time axis, with one bar per step."""
+    """Return lanes (see ``trace.rows``) over a common time axis, with one bar per step."""
     if not rows:
         return Markup()
     whole = max(bar["start"] + bar["seconds"] for row in rows for bar in row["bars"]) or 1.0

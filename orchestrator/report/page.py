@@ -171,7 +171,7 @@ def timeline(steps: list[StepView]) -> Any:
         if newest and min(later.started for later in newest) - max(span.ended, 0) > _REST:
             break
         newest.append(span)
-    rows = trace.lanes(newest)
+    rows = trace.rows(newest)
     if not rows:
         return ""
     whole = max(span.ended for span in newest) - min(span.started for span in newest)

@@ -1,7 +1,7 @@
-"""How long a training will take and how much GPU memory it needs, measured by a few real steps on its largest pictures.
+"""Measured time and GPU memory of trainings: a few real steps on the largest images.
 
-The result is remembered per machine, engine, network and shape in ``runs/probes.json``, so it is measured once, for all
-recipes that differ in nothing that costs time.
+``runs/probes.json`` keeps the result per machine, engine, network and image size, so that recipes of equal cost share one
+measurement.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from orchestrator.run.workspace import Workspace
     from orchestrator.system.child import Progress
 
-STEPS = 4  # the first one compiles, allocates and warms up; the others are timed
-# What of a training changes what is trained, or what is kept of it, and not how long a step takes.
+STEPS = 4  # the first one compiles, allocates and warms up, the others are timed
+# Training keys without influence on the time of a step.
 _SAME_TIME: tuple[str, ...] = (
     "steps",
     "seed",
@@ -52,87 +52,89 @@ _RATES = ("learning_rate", "text_encoder_lr", "unet_lr")
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """What a few steps showed: seconds a step, and the GPU's peak memory in MB (0 without a GPU)."""
+class StepCost:
+    """Measured cost of a training: seconds per step, and the GPU's peak memory in MB (0 without a GPU)."""
 
     seconds_per_step: float
     peak_mb: int
     total_mb: int
 
     def spills(self) -> bool:
-        """Whether the training fills the GPU so far that its memory may spill into RAM."""
+        """Return whether the training fills the GPU so far that its memory may spill into RAM."""
         return self.total_mb > 0 and self.peak_mb > 0.97 * self.total_mb
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """What the trainings of a plan that are still to be done will take, at most, one after the other."""
+class Estimate:
+    """Most time that the remaining trainings of a plan take, one after the other."""
 
     seconds: float
     known: tuple[str, ...]
-    """Recipes whose shape has been measured."""
+    """Measured recipes."""
     unknown: tuple[str, ...]
-    """Recipes whose shape has not."""
+    """Recipes without a measurement."""
     measure: tuple[str, ...]
-    """One recipe of each shape that has not."""
+    """One recipe for each missing measurement."""
 
-    def told(self, profile: str = "", engine: str = "") -> str:
-        """Return it as a line for people; "" where nothing has been measured or nothing is left.
+    def summary(self, profile: str = "", engine: str = "") -> str:
+        """Return the estimate as a line, or "" without a measurement.
 
         Args:
-            profile: --profile of the command that says it, for the one that measures the others.
-            engine: --engine.
+            profile: --profile for the command that measures the other recipes.
+            engine: --engine for that command.
         """
-        said = f"training takes at most {duration(self.seconds)} for {_counted(self.known)}, one after the other"
+        text = f"training takes at most {duration(self.seconds)} for {_counted(self.known)}, one after the other"
         if not self.unknown:
-            return said if self.known else ""
+            return text if self.known else ""
         command = ["python -m orchestrator probe", *self.measure]
         command += [f"--{name} {value}" for name, value in (("profile", profile), ("engine", engine)) if value]
-        return f"{said}; not measured: {', '.join(self.unknown)};  {' '.join(command)}" if self.known else ""
+        return f"{text}; not measured: {', '.join(self.unknown)};  {' '.join(command)}" if self.known else ""
 
 
 def _counted(names: tuple[str, ...]) -> str:
     return f"{len(names)} recipes" if len(names) != 1 else names[0]
 
 
-def left(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -> Left:
-    """Return what is left to train of a plan, by what was measured: whole trainings, or from their last state on."""
-    memo = _memo(space)
-    seconds, found, lacking = 0.0, [], {}
+def estimate(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -> Estimate:
+    """Estimate the remaining trainings of a plan from the measurements. Resumed ones count from their state on."""
+    costs = _read(space)
+    seconds = 0.0
+    measured: list[str] = []
+    missing: dict[str, str] = {}
     for step in plan.steps:
         reason = reasons[step.name]
         if step.kind is not StepKind.TRAIN or reason is None:
             continue
         recipe = plan.recipes[step.recipe]
-        key = shape(recipe, space) if memo else ""
-        probe = _probe(memo.get(key))
-        if probe is None:
-            lacking[recipe.name] = key
+        key = cache_key(recipe, space) if costs else ""
+        cost = _cost(costs.get(key))
+        if cost is None:
+            missing[recipe.name] = key
             continue
-        seconds += max(0, recipe.training.steps - reason.done) * probe.seconds_per_step
-        found.append(recipe.name)
-    one = {key: name for name, key in reversed(lacking.items())}
-    return Left(seconds, tuple(found), tuple(lacking), tuple(name for name in lacking if name in one.values()))
+        seconds += max(0, recipe.training.steps - reason.done) * cost.seconds_per_step
+        measured.append(recipe.name)
+    first = {key: name for name, key in reversed(missing.items())}
+    return Estimate(seconds, tuple(measured), tuple(missing), tuple(name for name in missing if name in first.values()))
 
 
-def known(recipe: Recipe, space: Workspace) -> Probe | None:
-    """Return what was measured for this recipe's shape on this machine, or None."""
-    return _probe(_memo(space).get(shape(recipe, space)))
+def measured_cost(recipe: Recipe, space: Workspace) -> StepCost | None:
+    """Return the measured cost of a recipe on this machine, or None."""
+    return _cost(_read(space).get(cache_key(recipe, space)))
 
 
-def _probe(said: Any) -> Probe | None:
-    """Return what the file of probes says of a shape; None where it says nothing of use."""
+def _cost(entry: Any) -> StepCost | None:
+    """Return an entry of the file as a cost, or None if it is invalid."""
     with contextlib.suppress(LookupError, TypeError, ValueError, OverflowError):
-        found = Probe(float(said["seconds_per_step"]), int(said["peak_mb"]), int(said["total_mb"]))
-        return found if found.seconds_per_step >= 0 and math.isfinite(found.seconds_per_step) else None
+        cost = StepCost(float(entry["seconds_per_step"]), int(entry["peak_mb"]), int(entry["total_mb"]))
+        return cost if cost.seconds_per_step >= 0 and math.isfinite(cost.seconds_per_step) else None
     return None
 
 
-def measure(recipe: Recipe, plan: Plan, space: Workspace) -> Probe:
-    """Train a few steps on the largest bucket of the recipe's dataset, in a folder that is removed afterwards.
+def measure(recipe: Recipe, plan: Plan, space: Workspace) -> StepCost:
+    """Train a few steps on the largest bucket of the recipe's dataset, in a temporary folder.
 
     Raises:
-        StepFailed: the dataset is not built yet, or the trainer ended before it had done its steps.
+        StepFailed: the dataset is not built, or the trainer ended before its last step.
     """
     step = next(step for step in plan.of(recipe.name) if step.kind is StepKind.TRAIN)
     data = space.store.folder(plan.by_name[step.needs[0]])
@@ -150,46 +152,46 @@ def measure(recipe: Recipe, plan: Plan, space: Workspace) -> Probe:
     short = recipe.model_copy(update={"training": recipe.training.model_copy(update=training)})
     folder = Path(tempfile.mkdtemp(prefix=".probe-", dir=space.store.root))
     try:
-        probe = _train(short, folder, data, {source.role: source.path for source in step.sources})
+        cost = _train(short, folder, data, {source.role: source.path for source in step.sources})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    memo = {**_memo(space), shape(recipe, space): asdict(probe)}
-    files.write_json(space.store.root / BENCHMARKS, memo)
-    return probe
+    files.write_json(space.store.root / BENCHMARKS, _read(space) | {cache_key(recipe, space): asdict(cost)})
+    return cost
 
 
-def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) -> Probe:
+def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) -> StepCost:
+    """Run the training in ``folder`` and time its steps after the first."""
     (folder / "dataset").mkdir()
     largest_bucket.link_images(data, folder / "dataset")
     command = engines.get(recipe.engine).train(recipe, {"dataset": folder / "dataset", **models}, folder, None)
     frames: dict[int, float] = {}
     memory = [0, 0]
 
-    def progress(seen: Progress) -> None:
-        frames.setdefault(seen.done, time.monotonic())
+    def note_time(progress: Progress) -> None:
+        frames.setdefault(progress.done, time.monotonic())
 
-    def look() -> str:
+    def note_memory() -> str:
         used, total = max(gpu.numbers("memory.used", "memory.total") or [[0, 0]])  # of the fullest GPU
         memory[:] = [max(memory[0], used), total]
         return ""
 
-    watch = child.ChildCallbacks(engines.get(recipe.engine).read, progress, pause_reason=look)
-    end = process.run(command, folder, watch)
+    callbacks = child.ChildCallbacks(engines.get(recipe.engine).read, note_time, pause_reason=note_memory)
+    end = process.run(command, folder, callbacks)
     timed = sorted(done for done in frames if done >= 1)
     if not end.ok or len(timed) < 2 or timed[-1] == timed[0]:
         tail = (folder / LOG).read_text("utf-8", "replace").splitlines()[-6:]
         raise StepFailed(Problem(recipe.name, "the trial steps did not end well:\n      " + "\n      ".join(tail)))
     seconds = (frames[timed[-1]] - frames[timed[0]]) / (timed[-1] - timed[0])
-    return Probe(round(seconds, 4), memory[0], memory[1])
+    return StepCost(round(seconds, 4), memory[0], memory[1])
 
 
-def shape(recipe: Recipe, space: Workspace) -> str:
-    """Return the key of what a step's time depends on: machine, engine, base, network, largest pictures, settings."""
-    said = host()
+def cache_key(recipe: Recipe, space: Workspace) -> str:
+    """Return the digest of all that the cost of a step depends on: machine, engine, base, network, image size, settings."""
+    machine = host()
     training = recipe.training.model_dump(mode="json", exclude=set(_SAME_TIME))
     training["frozen"] = [getattr(recipe.training, name) == 0 for name in _RATES]
-    asked = {
-        "machine": {name: said[name] for name in ("node", "gpu", "driver", "cpus")},
+    parameters = {
+        "machine": {name: machine[name] for name in ("node", "gpu", "driver", "cpus")},
         "engine": [recipe.engine, space.inputs.engine_version(recipe.engine)],
         "base": [recipe.base.architecture, recipe.base.checkpoint == "embedded"],
         "network": recipe.network.model_dump(mode="json", exclude={"alpha", "conv_alpha", "weights"}),
@@ -197,12 +199,13 @@ def shape(recipe: Recipe, space: Workspace) -> str:
         "augmentation": [recipe.dataset.color_aug, recipe.dataset.flip_aug, recipe.dataset.random_crop],
         "training": training,
     }
-    return hashlib.sha256(canonical_json(asked)).hexdigest()[:16]
+    return hashlib.sha256(canonical_json(parameters)).hexdigest()[:16]
 
 
-def _memo(space: Workspace) -> dict[str, Any]:
+def _read(space: Workspace) -> dict[str, Any]:
+    """Return the measurements by key. An unreadable file counts as empty."""
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads((space.store.root / BENCHMARKS).read_text("utf-8"))
-        if isinstance(found, dict):
-            return found
+        costs = json.loads((space.store.root / BENCHMARKS).read_text("utf-8"))
+        if isinstance(costs, dict):
+            return costs
     return {}

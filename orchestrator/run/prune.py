@@ -1,4 +1,4 @@
-"""What lies in the store that no recipe asks for any more: results, and work begun, under other keys than today's."""
+"""Results and unfinished work in the store that belong to no recipe any more."""
 
 from __future__ import annotations
 
@@ -30,57 +30,60 @@ _STEP = re.compile(rf"({'|'.join(StepKind)})-[0-9a-f]{{12}}(\.old-.*)?")
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """A folder of the store that no recipe asks for."""
+    """A folder of the store that belongs to no step of today's recipes."""
 
     folder: Path
     bytes: int
-    """What its files hold; links are not followed."""
+    """Size of its files, without the targets of links."""
     at: float
-    """When it was made, in seconds since the epoch."""
+    """Time of its creation in seconds since the epoch."""
     seconds: float
-    """How long its step took; 0 where it never ended."""
+    """Duration of its step, 0 if that never ended."""
 
 
 def stale(space: Workspace) -> tuple[list[Stale], list[str]]:
-    """Return the folders that no recipe of the project asks for, under any profile and engine, largest first; and owners'
-    names in the store that no recipe here has (another project's, or of recipes that are gone), which are left alone.
+    """Find the folders that belong to no recipe of the project under any profile and engine.
+
+    Returns:
+        These folders, largest first, and the owners in the store without a recipe here (of another project, or of deleted
+        recipes). Their folders are not listed.
 
     Raises:
-        RecipeError: a recipe cannot be read, so that nobody can say what it asks for.
+        RecipeError: a recipe cannot be read, so that its steps are unknown.
     """
-    steps = list(_asked(space))
+    steps = list(_all_steps(space))
     kept = {folder for step in steps for folder in (space.store.folder(step), space.store.work(step))}
     owners = {step.owner for step in steps}
-    found: list[Stale] = []
+    entries: list[Stale] = []
     strangers: list[str] = []
     for owner in sorted(path for path in space.store.root.glob("*") if path.is_dir()):
         folders = [path for path in (*owner.glob("*"), *owner.glob(f"{PARTIAL}/*")) if _STEP.fullmatch(path.name)]
         if folders and owner.name not in owners:
             strangers.append(owner.name)
             continue
-        kept |= _of_variants(owner) | {owner / name for name in _linked(owner / LATEST)}
-        found += [_measured(path) for path in folders if path not in kept and not child.alive(path)]
-    return sorted(found, key=lambda one: -one.bytes), strangers
+        kept |= _variant_folders(owner) | {owner / name for name in _linked(owner / LATEST)}
+        entries += [_measured(path) for path in folders if path not in kept and not child.alive(path)]
+    return sorted(entries, key=lambda each: -each.bytes), strangers
 
 
-def remove(space: Workspace, found: list[Stale]) -> None:
-    """Remove folders, and links that end nowhere then. NotReady: another run works on one of their recipes.
+def remove(space: Workspace, folders: list[Stale]) -> None:
+    """Remove folders, and the links to them. Raise NotReady if another run works on one of their recipes.
 
-    The record goes first: what is left of a removal that was cut off is no finished step.
+    The record is removed first, so that an interrupted removal leaves no finished step.
     """
-    owners = sorted({one.folder.relative_to(space.store.root).parts[0] for one in found})
+    owners = sorted({each.folder.relative_to(space.store.root).parts[0] for each in folders})
     with space.store.lock(owners):
-        for one in found:
-            (one.folder / RECORD).unlink(missing_ok=True)
-            shutil.rmtree(one.folder)
+        for each in folders:
+            (each.folder / RECORD).unlink(missing_ok=True)
+            shutil.rmtree(each.folder)
         for owner in owners:
             link = space.store.root / owner / LATEST
             if link.is_symlink() and not link.exists():
                 link.unlink()
 
 
-def _asked(space: Workspace) -> Iterator[Step]:
-    """Yield every step that a recipe asks for: alone and with all others, under every profile and engine."""
+def _all_steps(space: Workspace) -> Iterator[Step]:
+    """Yield the steps of each recipe, alone and with all others, under every profile and engine."""
     names = loader.names(space.recipes)
     space.inputs.load_cache()
     folders = (space.recipes, loader.library())
@@ -90,28 +93,28 @@ def _asked(space: Workspace) -> Iterator[Step]:
             loaded, problems = loader.readable(space.recipes, names, profile, engine)
             if problems and not profile and not engine:
                 raise RecipeError(problems)
-            for some in (loaded, *([one] for one in loaded)):
-                yield from _planned(space, some)
+            for together in (loaded, *([each] for each in loaded)):
+                yield from _planned(space, together)
 
 
 def _planned(space: Workspace, loaded: list[Loaded]) -> tuple[Step, ...]:
-    """Return the steps of some recipes; nothing for recipes that cannot be planned together, or not without a file."""
+    """Return the steps of recipes, or none if they cannot be planned together or lack a file."""
     with contextlib.suppress(RecipeError):
         return space.plan(loaded).steps if loaded else ()
     return ()
 
 
-def _of_variants(owner: Path) -> set[Path]:
-    """Return the folders whose pictures the grids of ``variants`` show."""
-    found: set[Path] = set()
+def _variant_folders(owner: Path) -> set[Path]:
+    """Return the folders of images that the grids of ``variants`` show."""
+    folders: set[Path] = set()
     for file in owner.glob(f"{VARIANTS}/*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
-            found |= {owner.parent / one["folder"] for one in json.loads(file.read_text("utf-8"))["variants"]}
-    return found
+            folders |= {owner.parent / variant["folder"] for variant in json.loads(file.read_text("utf-8"))["variants"]}
+    return folders
 
 
 def _linked(link: Path) -> list[str]:
-    """Return the name of the folder that ``latest`` names: the last release stays, even of an older version of the program."""
+    """Return the name of the last release, which stays even if an older version of the program made it."""
     return [str(link.readlink())] if link.is_symlink() else []
 
 

@@ -84,7 +84,7 @@ def run_session(
     with context.observer:
         steps = [plan.by_name[name] for name in due]
         outcomes = _on_cluster(context, options, steps, space.inputs) if options.cluster else _here(context, options)
-    if unsent := notify.ended(outcomes, time.monotonic() - started):
+    if unsent := notify.send(outcomes, time.monotonic() - started):
         context.observer.say(unsent)
     _summary(plan, space.store, outcomes, time.monotonic() - started, quiet=quiet)
     return outcomes

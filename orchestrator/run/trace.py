@@ -1,6 +1,6 @@
-"""What ran where and when: read from the records of finished steps, as spans, lanes for a picture, and Chrome-trace JSON.
+"""Timeline of finished steps from their records: spans, rows for a chart, Chrome-trace JSON.
 
-Chrome's about:tracing, Perfetto and Speedscope read the last.
+Chrome's about:tracing, Perfetto and Speedscope read that JSON.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One step in its lane. Times are seconds since the epoch; ``waited`` is how long it was ready before it started."""
+    """One step in its slot. ``started`` is in seconds since the epoch, ``waited`` the seconds it was ready before."""
 
     name: str
     kind: str
@@ -30,39 +30,37 @@ class Span:
 
     @property
     def ended(self) -> float:
-        """Return when it ended, in seconds since the epoch."""
+        """End in seconds since the epoch."""
         return self.started + self.seconds
 
 
 def spans(records: Iterable[Path]) -> list[Span]:
-    """Return a span for each record file that can be read, in order of their starts; others are passed over."""
-    found: list[Span] = []
-    for path in {path.resolve() for path in records}:  # `latest` is a second way to a release
-        said = load(path)
-        if said is None:
+    """Return a span for each valid record file, in order of their starts. Others are skipped."""
+    result: list[Span] = []
+    for path in {path.resolve() for path in records}:  # `latest` is a second path to a release
+        record = load(path)
+        if record is None:
             continue
-        node = str(said.host.get("node", ""))
-        span = Span(
-            said.name, said.kind, said.lane, said.slot or said.lane or said.kind, node, said.started, said.seconds, said.waited
-        )
-        found.append(span)
-    return sorted(found, key=lambda span: (span.started, span.name))
+        node, slot = str(record.host.get("node", "")), record.slot or record.lane or record.kind
+        span = Span(record.name, record.kind, record.lane, slot, node, record.started, record.seconds, record.waited)
+        result.append(span)
+    return sorted(result, key=lambda span: (span.started, span.name))
 
 
-def lanes(found: Sequence[Span]) -> list[dict[str, Any]]:
-    """Return one entry per place (GPUs first): its name, the share of the time it was busy, and its bars.
+def rows(timeline: Sequence[Span]) -> list[dict[str, Any]]:
+    """Return one entry per slot (GPUs first): its name, the share of the time it was busy, and its bars.
 
-    A bar has ``name``, ``kind``, ``start``, ``seconds``, ``waited``; ``start`` counts in seconds from the first span.
+    A bar has ``name``, ``kind``, ``start``, ``seconds`` and ``waited``. ``start`` counts in seconds from the first span.
     """
-    if not found:
+    if not timeline:
         return []
-    first = min(span.started for span in found)
-    whole = max(span.ended for span in found) - first
-    places = sorted({(span.lane != "gpu", span.node, span.slot) for span in found})
-    nodes = len({span.node for span in found})
-    rows: list[dict[str, Any]] = []
-    for other, node, slot in places:
-        mine = [span for span in found if (span.lane != "gpu", span.node, span.slot) == (other, node, slot)]
+    first = min(span.started for span in timeline)
+    whole = max(span.ended for span in timeline) - first
+    slots = sorted({(span.lane != "gpu", span.node, span.slot) for span in timeline})
+    nodes = len({span.node for span in timeline})
+    result: list[dict[str, Any]] = []
+    for other, node, slot in slots:
+        mine = [span for span in timeline if (span.lane != "gpu", span.node, span.slot) == (other, node, slot)]
         bars = [
             {
                 "name": span.name,
@@ -75,24 +73,25 @@ def lanes(found: Sequence[Span]) -> list[dict[str, Any]]:
         ]
         busy = sum(span.seconds for span in mine) / whole if whole > 0 else 1.0
         name = f"{node}: {slot}" if nodes > 1 else slot
-        rows.append({"name": name, "lane": mine[0].lane, "busy": round(min(1.0, busy), 4), "bars": bars})
-    return rows
+        result.append({"name": name, "lane": mine[0].lane, "busy": round(min(1.0, busy), 4), "bars": bars})
+    return result
 
 
-def chrome(found: Sequence[Span]) -> dict[str, Any]:
+def chrome(timeline: Sequence[Span]) -> dict[str, Any]:
     """Return the spans in Chrome's trace-event format: complete events ("X") in microseconds, one process per node."""
     events: list[dict[str, Any]] = []
-    nodes = {node: number for number, node in enumerate(sorted({span.node for span in found}), 1)}
+    nodes = {node: number for number, node in enumerate(sorted({span.node for span in timeline}), 1)}
     slots = {
-        place: number for number, place in enumerate(sorted({(span.node, span.lane != "gpu", span.slot) for span in found}), 1)
+        slot: number
+        for number, slot in enumerate(sorted({(span.node, span.lane != "gpu", span.slot) for span in timeline}), 1)
     }
     for node, number in nodes.items():
         events.append({"ph": "M", "name": "process_name", "pid": number, "tid": 0, "args": {"name": node}})
     for (node, _, slot), number in slots.items():
         args = {"name": slot}
         events.append({"ph": "M", "name": "thread_name", "pid": nodes[node], "tid": number, "args": args})
-    first = min((span.started for span in found), default=0.0)
-    for span in found:
+    first = min((span.started for span in timeline), default=0.0)
+    for span in timeline:
         event: dict[str, Any] = {"ph": "X", "name": span.name, "cat": span.kind, "pid": nodes[span.node]}
         event |= {"tid": slots[span.node, span.lane != "gpu", span.slot], "args": asdict(span)}
         event |= {"ts": round((span.started - first) * 1e6), "dur": round(span.seconds * 1e6)}

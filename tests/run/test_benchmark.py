@@ -35,10 +35,10 @@ def test_a_probe_trains_measures_and_remembers(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(StepFailed, match="is not built yet"):
         benchmark.measure(recipe, plan, space)  # type: ignore[arg-type]
     cats.run("cat-lora", only=("dataset",))
-    assert benchmark.known(recipe, space) is None  # type: ignore[arg-type]
+    assert benchmark.measured_cost(recipe, space) is None  # type: ignore[arg-type]
     found = benchmark.measure(recipe, plan, space)  # type: ignore[arg-type]
     assert found.seconds_per_step > 0.1
-    assert benchmark.known(recipe, space) == found  # type: ignore[arg-type]
+    assert benchmark.measured_cost(recipe, space) == found  # type: ignore[arg-type]
     assert not list((cats.root / "runs").glob(".probe-*"))
 
 
@@ -65,9 +65,9 @@ def test_what_is_left_of_all_recipes_is_told_by_what_was_measured_of_their_shape
     space = cats.space()
     plan = space.plan(space.load(Selection(("all",))))
     reasons = space.store.reasons(plan)
-    each = benchmark.known(plan.recipes["cat-twin"], space)
+    each = benchmark.measured_cost(plan.recipes["cat-twin"], space)
     assert each is not None
-    left = benchmark.left(plan, reasons, space)
+    left = benchmark.estimate(plan, reasons, space)
     assert left.seconds == pytest.approx(80 * each.seconds_per_step)
     assert (left.known, left.unknown) == (("cat-lora", "cat-twin"), ("cat-wide", "cat-wider", "dog-lora"))
     assert left.measure == ("cat-wide", "dog-lora")
@@ -81,12 +81,12 @@ def test_what_is_left_of_all_recipes_is_told_by_what_was_measured_of_their_shape
     (work / "attempts.jsonl").write_text('{"at": 0}\n', "utf-8")
     reasons = space.store.reasons(plan)
     assert str(reasons["cat-twin/train"]).startswith("resume at step 50; the attempt of ")
-    assert benchmark.left(plan, reasons, space).seconds == pytest.approx(30 * each.seconds_per_step)
+    assert benchmark.estimate(plan, reasons, space).seconds == pytest.approx(30 * each.seconds_per_step)
     reasons["cat-lora/train"] = None
-    assert benchmark.left(plan, reasons, space).seconds == pytest.approx(10 * each.seconds_per_step)
-    for content in ("{", "[]", '{"x": 1}', json.dumps({benchmark.shape(plan.recipes["cat-lora"], space): {"peak_mb": 1}})):
+    assert benchmark.estimate(plan, reasons, space).seconds == pytest.approx(10 * each.seconds_per_step)
+    for content in ("{", "[]", '{"x": 1}', json.dumps({benchmark.cache_key(plan.recipes["cat-lora"], space): {"peak_mb": 1}})):
         (cats.root / "runs" / paths.BENCHMARKS).write_text(content, "utf-8")
-        assert benchmark.left(plan, reasons, space).known == ()
+        assert benchmark.estimate(plan, reasons, space).known == ()
 
 
 def test_only_the_largest_bucket_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +119,6 @@ def test_a_trainer_that_fails_its_trial_says_why(tmp_path: Path, monkeypatch: py
 
 
 def test_memory_that_is_full_spills() -> None:
-    assert benchmark.Probe(1.0, 12200, 12288).spills()
-    assert not benchmark.Probe(1.0, 8000, 12288).spills()
-    assert not benchmark.Probe(1.0, 0, 0).spills()
+    assert benchmark.StepCost(1.0, 12200, 12288).spills()
+    assert not benchmark.StepCost(1.0, 8000, 12288).spills()
+    assert not benchmark.StepCost(1.0, 0, 0).spills()

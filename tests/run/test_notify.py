@@ -48,7 +48,7 @@ def test_a_failure_is_told(inbox: tuple[str, list[dict[str, Any]]], monkeypatch:
     pytest.importorskip("apprise", reason="the extra `notify` is not installed")
     address, received = inbox
     monkeypatch.setenv("KRNK_NOTIFY", address)
-    assert notify.ended([FAILED], 5.0) == ""
+    assert notify.send([FAILED], 5.0) == ""
     assert received[0]["title"] == "krnk-locon: failed"
     assert received[0]["type"] == "failure"
     assert received[0]["message"] == "1 failed in 0 min\nkrnk-locon/train: the disk is full"
@@ -60,23 +60,23 @@ def test_a_long_run_is_told_and_a_short_one_is_not(
     pytest.importorskip("apprise", reason="the extra `notify` is not installed")
     address, received = inbox
     monkeypatch.setenv("KRNK_NOTIFY", address)
-    assert notify.ended([outcome(Status.DONE)], 5.0) == ""
-    assert notify.ended([outcome(Status.CACHED)], 500.0) == ""
+    assert notify.send([outcome(Status.DONE)], 5.0) == ""
+    assert notify.send([outcome(Status.CACHED)], 500.0) == ""
     assert received == []
-    assert notify.ended([outcome(Status.DONE)], 500.0) == ""
+    assert notify.send([outcome(Status.DONE)], 500.0) == ""
     assert received[0]["title"] == "krnk-locon: done"
 
 
 def test_nobody_is_told_without_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KRNK_NOTIFY", raising=False)
     assert notify.addresses() == ()
-    assert notify.ended([FAILED], 5.0) == ""
+    assert notify.send([FAILED], 5.0) == ""
 
 
 def test_a_wrong_address_is_said_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("apprise", reason="the extra `notify` is not installed")
     monkeypatch.setenv("KRNK_NOTIFY", "nosuch://user:secret@host")
-    said = notify.ended([FAILED], 5.0)
+    said = notify.send([FAILED], 5.0)
     assert "nosuch://…" in said
     assert "secret" not in said
 

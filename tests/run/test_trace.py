@@ -35,14 +35,14 @@ def test_a_run_leaves_a_span_per_step_in_its_lane(tmp_path: Path, monkeypatch: p
 
 
 def test_lanes_have_gpus_first_and_say_how_busy_they_were() -> None:
-    rows = trace.lanes(SPANS)
+    rows = trace.rows(SPANS)
     assert [(row["name"], row["busy"]) for row in rows] == [("gpu 0", 0.6), ("cpu 0", 0.2), ("cpu 1", 0.3)]
     assert rows[0]["bars"] == [{"name": "a/train", "kind": "train", "start": 10.0, "seconds": 60.0, "waited": 0.5}]
-    assert trace.lanes([]) == []
+    assert trace.rows([]) == []
 
 
 def test_lanes_of_several_nodes_say_which_node() -> None:
-    rows = trace.lanes([*SPANS, Span("c/train", "train", "gpu", "gpu 0", "there", 110.0, 60.0)])
+    rows = trace.rows([*SPANS, Span("c/train", "train", "gpu", "gpu 0", "there", 110.0, 60.0)])
     assert [row["name"] for row in rows if row["lane"] == "gpu"] == ["here: gpu 0", "there: gpu 0"]
 
 
