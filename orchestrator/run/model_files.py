@@ -35,33 +35,33 @@ def model_names(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
 
 def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
     """Return the problems of a recipe's models: missing, broken, another file or architecture, a harmful pickle."""
-    found: list[Problem] = []
+    result: list[Problem] = []
     for key, name, sha256 in model_names(recipe):
         where = f"{key} = {name}"
         path = inputs.find(name)
         if path is None:
-            found.append(_missing(where, name, recipe, inputs))
+            result.append(_missing(where, name, recipe, inputs))
             continue
         if name != "embedded" and not allowlist.is_allowed_model(path, inputs.root, inputs.model_folders()):
             what = f"{path} is neither in a model folder nor on the allow-list"
             hint = f"python -m orchestrator trust {shlex.quote(str(path.parent))}  if this recipe may read it; or $KRNK_MODELS"
-            found.append(Problem(where, what, hint))
+            result.append(Problem(where, what, hint))
             continue
         try:
             digest = inputs.digests.of(path) if sha256 else ""
             what = "" if path.is_dir() else _defect(path)
         except OSError as error:
-            found.append(Problem(where, f"{path} cannot be read: {error.strerror}", f"chmod u+r {path}"))
+            result.append(Problem(where, f"{path} cannot be read: {error.strerror}", f"chmod u+r {path}"))
             continue
         if what:
-            found.append(Problem(where, f"{path} {what}", _again(recipe, key)))
+            result.append(Problem(where, f"{path} {what}", _again(recipe, key)))
         elif sha256 and digest != sha256:
-            found.append(
+            result.append(
                 Problem(where, f"is another file: SHA-256 {digest}", f"the recipe expects {sha256}; {_again(recipe, key)}")
             )
         elif key == "base.checkpoint" and name != "embedded":
-            found += _other_architecture(where, path, recipe)
-    return found
+            result += _other_architecture(where, path, recipe)
+    return result
 
 
 def checks(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:

@@ -100,7 +100,7 @@ class StepMonitor:
             self._file.write(line.encode())
         except OSError as error:
             if not self._lost:
-                self._say(f"{PROGRESS} lacks what is not written: {error.strerror}")
+                self._say(f"{PROGRESS} lacks lines that could not be written: {error.strerror}")
             self._lost = True
 
     def _pause_reason(self) -> str:

@@ -48,12 +48,12 @@ MEASURED: Final = "measured"
 
 
 def replaced(folder: Path, number: int) -> Path:
-    """Return where a step's folder waits for removal while a new result of the same key takes its name."""
+    """Return the folder that an earlier result is renamed to, until it is removed."""
     return folder.with_name(f"{folder.name}{_REPLACED}{number}")
 
 
 def is_replaced(folder: Path) -> bool:
-    """Return whether a folder is an earlier result that was to be removed."""
+    """Return whether a folder is an earlier result, renamed for removal."""
     return _REPLACED in folder.name
 
 

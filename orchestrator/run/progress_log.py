@@ -47,7 +47,7 @@ def complete(work: Path, history: list[dict[str, Any]]) -> None:
 
     Args:
         work: the step's folder.
-        history: what ``Engine.history`` returned: step, loss, average_loss, lr_unet, lr_text_encoder; may be empty.
+        history: result of ``Engine.history`` (step, loss, average_loss, lr_unet, lr_text_encoder), may be empty.
     """
     if not history:
         return

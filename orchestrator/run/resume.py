@@ -87,7 +87,7 @@ def others(work: Path) -> str:
 
 
 def unfinished(root: Path) -> list[dict[str, Any]]:
-    """Return the unfinished work below ``runs/``: step, process, progress, and what the next run does with it."""
+    """Return the unfinished work below ``runs/``: step, process, progress, and the next run's action."""
     entries: list[dict[str, Any]] = []
     for work in sorted(root.glob(f"*/{PARTIAL}/*")):
         if is_replaced(work) or not work.is_dir():
@@ -105,7 +105,7 @@ def unfinished(root: Path) -> list[dict[str, Any]]:
 
 
 def _next(work: Path, kind: str, *, running: bool) -> str:
-    """Return what the next run of the same recipe does with a work folder, and why."""
+    """Return the action of the next run of the same recipe for a work folder, and its reason."""
     if running:
         holder = lock.read(work.parent.parent / LOCK)
         return f"{holder} works on it" if holder is not None and holder.alive else "a run adopts it"

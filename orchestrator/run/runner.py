@@ -157,7 +157,7 @@ class _Schedule:
     def _resolve(self, step: Step) -> Outcome | None:
         """Return the outcome of a step that is blocked, cached or stopped, or None if it has to run.
 
-        A step that seemed due before the run may be cached by now: it is asked for its reason again under its lock.
+        A step that was due before the run may be cached by now. ``execute`` determines its reason again under its lock.
         """
         context = self._context
         failed = next((need for need in step.needs if not self.outcomes[need].status.ok), None)

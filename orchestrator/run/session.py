@@ -115,10 +115,10 @@ def _on_cluster(context: RunContext, options: RunOptions, due: list[Step], input
 
 
 def trainers(embedded: bool) -> int:
-    """Return how many trainings share the cores of a machine without a GPU.
+    """Return the number of trainings that share the cores of a machine without a GPU.
 
-    The embedded base is so small that one core trains nearly as fast as two: side by side, with a thread each, two trainings
-    ended after 18 s a training, one after the other with two threads after 19 to 26 s (24 steps, 2 cores, imports included).
+    The embedded base is so small that one core trains nearly as fast as two. Side by side with a thread each, two trainings
+    took 18 s a training. One after the other with two threads, they took 19 to 26 s (24 steps, 2 cores, imports included).
     """
     return max(1, os.cpu_count() or 1) if embedded else 1
 

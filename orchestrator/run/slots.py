@@ -119,18 +119,18 @@ class SlotPool:
         return ", ".join(f"{name} is held by {holder or 'another program'}" for name, holder in holders)
 
 
-def make_pool(asked: str = "", trainers: int = 1, *, inline: bool = False) -> SlotPool:
-    """Return the lanes of this machine.
+def make_pool(gpus: str = "", trainers: int = 1, *, inline: bool = False) -> SlotPool:
+    """Return the slots of this machine.
 
     Args:
-        asked: GPUs to use, as ``--gpus`` gives them.
+        gpus: GPUs to use, as in ``--gpus``. Default: all.
         trainers: without a GPU, how many trainings share the cores.
         inline: run everything in this thread, one step after another.
     """
     cores = os.cpu_count() or 1
-    found = gpu.visible(asked)
-    slots = [Slot(Lane.GPU, f"gpu {name}", {"CUDA_VISIBLE_DEVICES": name}, _lease_file(name)) for name in found]
-    if not found:
+    names = gpu.visible(gpus)
+    slots = [Slot(Lane.GPU, f"gpu {name}", {"CUDA_VISIBLE_DEVICES": name}, _lease_file(name)) for name in names]
+    if not names:
         env = threads(max(1, cores // max(1, trainers)))
         slots = [Slot(Lane.GPU, f"trainer {index}", env) for index in range(max(1, trainers))]
     slots += [Slot(Lane.CPU, f"cpu {index}") for index in range(1 if inline else cores)]

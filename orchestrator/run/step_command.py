@@ -1,4 +1,4 @@
-"""Step -> command: which program does it, with which files. Says nothing about whether it is done."""
+"""The command of each step: its program, its files and its request."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 
 def command(step: Step, plan: Plan, store: Store, root: Path, state: Path | None = None) -> Command:
-    """Return the command of a step, as it will run in the store's work folder.
+    """Return the command of a step for its work folder in the store.
 
     Args:
-        step: what to do; the steps it needs are expected at their final folders.
-        plan: the plan that holds the step.
-        store: where results lie.
-        root: the project folder, against which a recipe's paths are read.
+        step: the step. Those that it needs are expected in their final folders.
+        plan: the plan of the step.
+        store: the folders of steps.
+        root: the project folder, base of a recipe's paths.
         state: complete training state to resume from.
     """
     work = store.work(step)
     recipe = plan.recipes.get(step.recipe)
     if step.kind is StepKind.DATASET:
         owner = next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == step.owner)
-        asked = {"dataset": owner.dataset.model_dump(mode="json"), "root": str(root), "output": str(work)}
-        return _own("orchestrator.dataset", work, asked, "build")
+        request = {"dataset": owner.dataset.model_dump(mode="json"), "root": str(root), "output": str(work)}
+        return _program("orchestrator.dataset", work, request, "build")
     if recipe is None:
         return _grid(step, plan, store) if step.kind is StepKind.RENDER else _collection(step, plan, store, root)
     engine = engines.get(recipe.engine)
@@ -48,15 +48,15 @@ def command(step: Step, plan: Plan, store: Store, root: Path, state: Path | None
         case StepKind.RENDER:
             return engine.render(recipe, {"lora": _lora(step, plan, store), **_models(step)}, work)
         case StepKind.MERGE | StepKind.RESIZE:
-            return _surgery(step, recipe, _lora(step, plan, store), work)
+            return _lora_tool(step, recipe, _lora(step, plan, store), work)
         case StepKind.RELEASE:
             return _release(step, recipe, plan, store, root)
         case _:
             assert_never(step.kind)
 
 
-def _own(module: str, work: Path, request: dict[str, Any], *verbs: str) -> Command:
-    """Return the command of one of our own programs, which all take one request file."""
+def _program(module: str, work: Path, request: dict[str, Any], *verbs: str) -> Command:
+    """Return the command of one of our own programs, with its request file."""
     text = json.dumps(request, indent=1, ensure_ascii=False)
     return Command((sys.executable, "-m", module, *verbs, str(work / REQUEST)), cwd=work, files={REQUEST: text})
 
@@ -66,12 +66,12 @@ def _models(step: Step) -> dict[str, Path]:
 
 
 def _lora(step: Step, plan: Plan, store: Store) -> Path:
-    """Return the LoRA file that a step takes from the step before it."""
+    """Return the LoRA file of the step before."""
     need = plan.by_name[step.needs[0]]
     return store.folder(need) / f"{step.recipe}.safetensors"
 
 
-def _surgery(step: Step, recipe: Recipe, lora: Path, work: Path) -> Command:
+def _lora_tool(step: Step, recipe: Recipe, lora: Path, work: Path) -> Command:
     output = work / f"{recipe.name}.safetensors"
     if step.params["tool"] == "sd-scripts":
         return lora_tools.command(step.kind, recipe, lora, output, work)
@@ -80,7 +80,7 @@ def _surgery(step: Step, recipe: Recipe, lora: Path, work: Path) -> Command:
     else:
         params = asdict(ResizeOptions.of_table(recipe.resize))
     request = {"kind": str(step.kind), "input": str(lora), "output": str(output), "params": params}
-    return _own("orchestrator.weights.program", work, request)
+    return _program("orchestrator.weights.program", work, request)
 
 
 def _grid(step: Step, plan: Plan, store: Store) -> Command:
@@ -99,18 +99,18 @@ def _grid(step: Step, plan: Plan, store: Store) -> Command:
         "title": step.owner,
     }
     request["scale"] = max(1, 256 // recipes[0].render.width)
-    return _own("orchestrator.release.grid", work, request)
+    return _program("orchestrator.release.grid", work, request)
 
 
-def _records(step: Step, plan: Plan) -> list[Step]:
-    """Return all steps that stand before ``step``."""
+def _before(step: Step, plan: Plan) -> list[Step]:
+    """Return all steps before ``step`` in its recipe."""
     return [other for other in plan.of(step.recipe) if other.name != step.name]
 
 
 def _release(step: Step, recipe: Recipe, plan: Plan, store: Store, root: Path) -> Command:
     work = store.work(step)
     render = next((plan.by_name[need] for need in step.needs if plan.by_name[need].kind is StepKind.RENDER), None)
-    before = _records(step, plan)
+    before = _before(step, plan)
     request = {
         "kind": "recipe",
         "output": str(work),
@@ -122,7 +122,7 @@ def _release(step: Step, recipe: Recipe, plan: Plan, store: Store, root: Path) -
         "folders": {str(other.kind): str(store.folder(other)) for other in before},
         "scale": max(1, 256 // recipe.render.width),
     }
-    return _own("orchestrator.release", work, request)
+    return _program("orchestrator.release", work, request)
 
 
 def _collection(step: Step, plan: Plan, store: Store, root: Path) -> Command:
@@ -142,4 +142,4 @@ def _collection(step: Step, plan: Plan, store: Store, root: Path) -> Command:
         "members": members,
         "grids": grids,
     }
-    return _own("orchestrator.release", work, request)
+    return _program("orchestrator.release", work, request)
