@@ -91,11 +91,11 @@ def probe(
 
     Example: orchestrator probe krnk-locon --profile demo
     """
-    from orchestrator.run import benchmark
+    from orchestrator.run import benchmark, preflight
 
     space = project.workspace()
     plan = space.plan(space.load(project.selection(recipes, profile, engine)))
-    space.preflight(plan, space.store.reasons(plan))
+    preflight.require(plan, space.store.reasons(plan), space.inputs, space.store)
     problems: list[Problem] = []
     for recipe in {benchmark.cache_key(recipe, space): recipe for recipe in reversed(plan.recipes.values())}.values():
         try:

@@ -58,7 +58,7 @@ def print_plan(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, 
     say(plan_text(plan, reasons, space), end="")
     if left := benchmark.estimate(plan, reasons, space).summary(selection.profile, selection.engine):
         say(left)
-    problems = preflight.preflight(plan, reasons, space.inputs, space.store)
+    problems = preflight.problems(plan, reasons, space.inputs, space.store)
     if count := sum(problem.where != preflight.WITHOUT for problem in problems):
         head = f"not ready here: {count} problem{'s' if count > 1 else ''} to solve first"
         say(f"{head};  python -m orchestrator doctor {' '.join(selection.names)}  lists them", file=sys.stderr)

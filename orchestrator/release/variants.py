@@ -20,7 +20,7 @@ from orchestrator.recipe import Recipe
 from orchestrator.recipe.outputs import RANK_KEYS
 from orchestrator.release import grid
 from orchestrator.release.a1111 import parameters_by_prompt
-from orchestrator.run import session, slots
+from orchestrator.run import preflight, session, slots
 from orchestrator.run.context import RunContext, Status
 from orchestrator.run.paths import VARIANTS
 from orchestrator.run.runner import run_plan
@@ -175,7 +175,7 @@ def _render(space: Workspace, variant: RecipeVariant, observe: Callable[[Plan], 
     plan = Plan(tuple(step for step in whole.steps if step.kind is not StepKind.RELEASE), whole.recipes)
     reasons = space.store.reasons(plan)
     if any(reasons.values()):
-        space.preflight(plan, reasons)
+        preflight.require(plan, reasons, space.inputs, space.store)
         with observe(plan) as observer:
             context = RunContext(plan, space.store, space.root, observer, fork_server=ForkServer(), reasons=reasons)
             _check(run_plan(context, slots.make_pool(gpus, session.trainers(variant.recipe.engine == "embedded"))))

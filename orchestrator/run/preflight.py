@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from orchestrator import engines
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.dataset.sources import source_files
-from orchestrator.errors import Problem, RecipeError, grouped
+from orchestrator.errors import NotReady, Problem, grouped
 from orchestrator.plan import estimate
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader
@@ -32,29 +32,35 @@ _PATTERN = re.compile(r"[*?\[]")
 WITHOUT = "without all this"
 
 
-def preflight(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectInputs, store: Store) -> list[Problem]:
+def require(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectInputs, store: Store) -> None:
+    """Raise NotReady with all that this machine lacks for the steps that will run."""
+    if lacking := problems(plan, reasons, inputs, store):
+        raise NotReady(lacking)
+
+
+def problems(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectInputs, store: Store) -> list[Problem]:
     """Return all that this machine lacks for the steps that will run."""
     due = [step for step in plan.steps if reasons[step.name] is not None]
-    problems: list[Problem] = []
+    lacking: list[Problem] = []
     for name in dict.fromkeys(step.recipe for step in due if step.recipe):
-        problems += outside_paths(plan.recipes[name], inputs.root)
+        lacking += outside_paths(plan.recipes[name], inputs.root)
     owners = dict.fromkeys(step.owner for step in due if step.kind is StepKind.DATASET)
     built = [next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner) for owner in owners]
     for recipe in built:
-        problems += images(recipe, inputs)
+        lacking += images(recipe, inputs)
     needs_engine = dict.fromkeys(step.recipe for step in due if step.recipe and step.kind in _NEEDS_ENGINE)
     for name in needs_engine:
         recipe = plan.recipes[name]
-        problems += engines.get(recipe.engine).preflight(recipe)
-        problems += model_files.problems(recipe, inputs)
+        lacking += engines.get(recipe.engine).preflight(recipe)
+        lacking += model_files.problems(recipe, inputs)
     trained = [plan.recipes[step.recipe] for step in due if step.kind is StepKind.TRAIN]
-    problems += disk_space(trained, built, inputs, store)
-    problems = grouped(problems)
-    if needs_engine and problems and any(plan.recipes[name].engine == "sd-scripts" for name in needs_engine):
+    lacking += disk_space(trained, built, inputs, store)
+    lacking = grouped(lacking)
+    if needs_engine and lacking and any(plan.recipes[name].engine == "sd-scripts" for name in needs_engine):
         names = " ".join(plan.recipes) if len(plan.recipes) == 1 else "all"
         hint = f"python -m orchestrator run {names} --profile demo" if names != "all" else "make demo"
-        problems.append(Problem(WITHOUT, "the same pipeline runs on the embedded engine", hint))
-    return problems
+        lacking.append(Problem(WITHOUT, "the same pipeline runs on the embedded engine", hint))
+    return lacking
 
 
 def outside_paths(recipe: Recipe, root: Path) -> list[Problem]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.plan import estimate
 from orchestrator.plan.step import StepKind
-from orchestrator.run import notify, resume, slots
+from orchestrator.run import notify, preflight, resume, slots
 from orchestrator.run.cluster.ray_pool import RayPool
 from orchestrator.run.context import Outcome, RunContext, Silent, Status
 from orchestrator.run.runner import interruptible, run_plan
@@ -77,7 +77,8 @@ def run_session(
         _summary(plan, space.store, outcomes, time.monotonic() - started, quiet=quiet)
         return outcomes
     here = {name for name in due if not options.cluster or plan.by_name[name].kind is StepKind.DATASET}
-    space.preflight(plan, {name: due[name] if name in here else None for name in reasons})
+    local = {name: due[name] if name in here else None for name in reasons}
+    preflight.require(plan, local, space.inputs, space.store)
     context = RunContext(
         plan, space.store, space.root, observe(plan), force, only, options.keep_going, options.verify, reasons=reasons
     )

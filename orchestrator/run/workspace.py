@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
-from orchestrator.errors import NotReady, Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.plan import estimate
 from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader
-from orchestrator.run import paths, preflight
+from orchestrator.run import paths
 from orchestrator.run.store import Store
 from orchestrator.system import settings
 
@@ -71,16 +71,6 @@ class Workspace:
     def plan(self, loaded: Sequence[Loaded]) -> Plan:
         """Plan loaded recipes. Unreadable images are problems of ``preflight``, not of the plan."""
         return make_plan([each.recipe for each in loaded], self.inputs)
-
-    def preflight(self, plan: Plan, reasons: dict[str, Reason | None]) -> None:
-        """Check the needs of the steps that will run.
-
-        Raises:
-            NotReady: all that is missing, with the next command.
-        """
-        problems = preflight.preflight(plan, reasons, self.inputs, self.store)
-        if problems:
-            raise NotReady(problems)
 
 
 def _engine_problems(loaded: Loaded) -> list[Problem]:

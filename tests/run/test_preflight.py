@@ -137,11 +137,11 @@ def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, mon
         kept = 0 if due == ("dataset",) else 500_000_000
         steps = {step.name: None if due and step.kind not in due else Reason(Why.NEW) for step in plan.steps}
         free = needed + kept - 1
-        (problem,) = preflight.preflight(plan, steps, space.inputs, space.store)
+        (problem,) = preflight.problems(plan, steps, space.inputs, space.store)
         assert f"these recipes write up to {needed / 1e9:.2f} GB" in problem.what
         assert problem.what.endswith("guards.min_free_mb keeps 0.50 GB free") == bool(kept)
         free = needed + kept
-        assert preflight.preflight(plan, steps, space.inputs, space.store) == []
+        assert preflight.problems(plan, steps, space.inputs, space.store) == []
 
 
 def test_problems_that_recipes_share_are_said_once() -> None:
