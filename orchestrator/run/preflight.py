@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from orchestrator import engines
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.dataset.sources import source_files
-from orchestrator.errors import NotReady, Problem, grouped
+from orchestrator.errors import NotReady, Problem, RecipeError, grouped
 from orchestrator.plan import estimate
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader

@@ -148,7 +148,7 @@ BAD = {
     "silent": 'ended without "model saved."',
     "no file": "ended well but left no cat-lora.safetensors",
     "die": "was killed by signal 9",
-    "truncated": "says its header has",
+    "truncated": "states a header of",
     "zero": "nothing was learned",
 }
 
