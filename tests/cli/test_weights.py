@@ -23,7 +23,7 @@ def _run(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def test_the_verbs_as_the_issue_writes_them(tmp_path: Path) -> None:
+def test_every_verb_on_files(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors", "locon-tucker", dtype="F16")
     files = [tmp_path / f"{name}.safetensors" for name in ("merged", "resized", "plain", "sum")]
     assert "OUT11" in _run("merge", source, files[0], "--block-weights", "FACE")
@@ -38,16 +38,16 @@ def test_the_verbs_as_the_issue_writes_them(tmp_path: Path) -> None:
     assert "ranks" in _run("inspect", source, "--no-norms")
 
 
-def test_json_is_one_document_with_the_keys_of_the_issue(tmp_path: Path) -> None:
+def test_json_is_one_document_with_fixed_keys(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
-    told = json.loads(_run("inspect", source, "--json"))
+    table = json.loads(_run("inspect", source, "--json"))
     wanted = {"family", "tucker", "modules", "tensor_bytes", "ranks", "blocks", "block_vector", "preset", "metadata", "hashes"}
-    assert wanted <= set(told)
-    assert set(told["blocks"]["BASE"]) == {"modules", "norm", "zero"}
+    assert wanted <= set(table)
+    assert set(table["blocks"]["BASE"]) == {"modules", "norm", "zero"}
     assert {"cosine", "norm_ratio", "blocks"} <= set(json.loads(_run("compare", source, source, "--json")))
-    told = json.loads(_run("verify", source, "--json"))
-    assert set(told["checks"][0]) == {"what", "verdict", "detail"}
-    assert told["verdict"] == "PASS"
+    table = json.loads(_run("verify", source, "--json"))
+    assert set(table["checks"][0]) == {"what", "verdict", "detail"}
+    assert table["verdict"] == "PASS"
     assert json.loads(_run("merge", source, output, "--block-weights", "FACE", "--json"))["preset"] == "FACE"
     assert json.loads(_run("resize", source, output, "--size-mb", "1", "--json"))["ranks"]
     assert json.loads(_run("convert", source, output, "--to", "full", "--json"))["relative_error"] == 0
@@ -64,7 +64,7 @@ def test_a_sum_can_be_resized_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("merge", "a.safetensors"), "input and an output"),
         (("merge", "a.safetensors", "b.safetensors"), "--block-weights"),
@@ -79,10 +79,10 @@ def test_a_sum_can_be_resized_at_once(tmp_path: Path) -> None:
         (("inspect", "a.ckpt"), "safetensors"),
     ],
 )
-def test_wrong_usage_is_a_problem_with_a_hint(arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_usage_is_a_problem_with_a_hint(arguments: tuple[str, ...], message: str) -> None:
     done = CliRunner().invoke(app, list(arguments))
     assert isinstance(done.exception, OrchestratorError), done.output
-    assert said in str(done.exception)
+    assert message in str(done.exception)
 
 
 def test_verify_ends_with_1_where_a_promise_is_broken(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

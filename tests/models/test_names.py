@@ -27,7 +27,7 @@ def test_pefts_own_files_name_no_component(path: str, name: str, diffusers: str)
     assert names.diffusers(path, "sd1") == diffusers
 
 
-def test_every_name_of_the_release_goes_to_diffusers_and_back() -> None:
+def test_every_name_of_the_release_is_converted_to_diffusers_and_back() -> None:
     found = adapter(read_header(sample("lora3x3")))
     for module in found.modules:
         path = names.diffusers(module.name, "sd1")
@@ -55,7 +55,7 @@ def test_diffusers_itself_has_layers_of_these_names() -> None:
     assert not wrong
 
 
-def test_every_layer_of_an_sdxl_unet_has_a_name_of_sd_scripts_and_back() -> None:
+def test_every_layer_of_an_sdxl_unet_has_a_name_of_sd_scripts() -> None:
     pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
     small = diffusers.UNet2DConditionModel(
@@ -99,6 +99,6 @@ def test_every_layer_of_an_sdxl_unet_has_a_name_of_sd_scripts_and_back() -> None
         ("lora_unet_label_emb_0_2", "unet.add_embedding.linear_2"),
     ],
 )
-def test_names_of_sdxl_become_diffusers_paths_and_come_back(module: str, path: str) -> None:
+def test_names_of_sdxl_are_converted_to_diffusers_and_back(module: str, path: str) -> None:
     assert names.diffusers(module, "sdxl") == path
     assert names.kohya(path, "sdxl") == module

@@ -46,14 +46,14 @@ def test_a_files_family_comes_from_its_keys(tmp_path: Path, family: str, is_: st
     assert adapter(safetensors_io.read_header(lora(tmp_path / "a.safetensors", family))).family == is_
 
 
-def test_metadata_tell_families_with_the_same_keys_apart(tmp_path: Path) -> None:
+def test_metadata_distinguish_families_with_the_same_keys(tmp_path: Path) -> None:
     entries = {"ss_network_module": "lycoris.kohya", "ss_network_args": '{"algo": "dylora"}'}
     assert adapter(safetensors_io.read_header(lora(tmp_path / "a.safetensors", **entries))).family == "dylora"
     entries["ss_network_args"] = "[not a table"
     assert adapter(safetensors_io.read_header(lora(tmp_path / "b.safetensors", **entries))).family == "locon"
 
 
-def test_unknown_keys_and_incomplete_modules_are_all_named(tmp_path: Path) -> None:
+def test_unknown_keys_and_incomplete_modules_are_all_reported(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     parts = tensors("lora", LAYERS[TE], 4, rng)
     half = {"lora_up.weight": parts["lora_up.weight"]}
@@ -64,7 +64,7 @@ def test_unknown_keys_and_incomplete_modules_are_all_named(tmp_path: Path) -> No
     )
     with pytest.raises(RecipeError) as caught:
         adapter(safetensors_io.read_header(path))
-    said = str(caught.value)
-    assert "odd.lora_sideways" in said
-    assert "lora_unet_x" in said
-    assert "ranks differ" in said
+    message = str(caught.value)
+    assert "odd.lora_sideways" in message
+    assert "lora_unet_x" in message
+    assert "ranks differ" in message

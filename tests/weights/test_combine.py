@@ -93,7 +93,7 @@ SDXL = {
 }
 
 
-def test_several_inputs_know_presets_and_say_what_was_applied(tmp_path: Path) -> None:
+def test_several_inputs_take_presets_and_report_their_weights(tmp_path: Path) -> None:
     first, second, output = (tmp_path / f"{name}.safetensors" for name in ("a", "b", "out"))
     lora(first, seed=0), lora(second, "loha", seed=1)
     mine = {"MINE": [0.25] * 26}

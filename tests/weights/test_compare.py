@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
 
 def _changes(path: Path, base: dict[str, Floats] | None = None) -> dict[str, Floats]:
-    found = {}
+    deltas_by_name = {}
     for name, parts in modules(path).items():
         kind = kinds.recognize({part: value.shape for part, value in parts.items()})
         assert kind is not None
         change = deltas.delta(kind, parts, base[name] if base and (kind.needs_base or "dora_scale" in parts) else None)
-        found[name] = change.reshape(len(change), -1)
-    return found
+        deltas_by_name[name] = change.reshape(len(change), -1)
+    return deltas_by_name
 
 
 @pytest.mark.parametrize("one", ["lora", "locon-tucker", "loha", "lokr", "full"])
 @pytest.mark.parametrize("other", ["lora", "loha-tucker", "lokr-whole", "full"])
-def test_cosine_and_ratio_are_those_of_the_whole_matrices(tmp_path: Path, one: str, other: str) -> None:
+def test_cosine_and_ratio_are_those_of_whole_matrices(tmp_path: Path, one: str, other: str) -> None:
     first, second = lora(tmp_path / "a.safetensors", one), lora(tmp_path / "b.safetensors", other, seed=1)
-    found = compare(first, second)
+    deltas_by_name = compare(first, second)
     a, b = (
         np.concatenate([change.ravel() for change in _changes(path).values()]).astype(np.float64) for path in (first, second)
     )
-    assert found.cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
-    assert found.norm_ratio == pytest.approx(np.linalg.norm(b) / np.linalg.norm(a), rel=1e-5)
+    assert deltas_by_name.cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-6)
+    assert deltas_by_name.norm_ratio == pytest.approx(np.linalg.norm(b) / np.linalg.norm(a), rel=1e-5)
     a, b = _changes(first)[MID].ravel(), _changes(second)[MID].ravel()
-    assert found.blocks["MID"].cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5)
-    assert set(found.blocks) == {"BASE", "IN01", "IN04", "MID", "OUT03", "other"}
+    assert deltas_by_name.blocks["MID"].cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-5)
+    assert set(deltas_by_name.blocks) == {"BASE", "IN01", "IN04", "MID", "OUT03", "other"}
 
 
 @pytest.mark.parametrize("family", LINEAR)
@@ -57,18 +57,18 @@ def test_a_file_is_exactly_like_itself_and_its_opposite(tmp_path: Path, family: 
     assert turned.norm_ratio == pytest.approx(0.5)
 
 
-def test_modules_of_one_file_alone_count_as_nothing_in_the_other(tmp_path: Path) -> None:
+def test_a_missing_module_counts_as_zero(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     merge(source, output, MergeOptions([0.0] + [1.0] * 25, zeroed="prune"))
-    found = compare(source, output)
-    assert found.only_first == (TE,)
-    assert found.blocks["BASE"].cosine is None
-    assert found.cosine is not None
-    assert 0 < found.cosine < 1
-    assert found.cosine == pytest.approx(found.norm_ratio)
+    deltas_by_name = compare(source, output)
+    assert deltas_by_name.only_first == (TE,)
+    assert deltas_by_name.blocks["BASE"].cosine is None
+    assert deltas_by_name.cosine is not None
+    assert 0 < deltas_by_name.cosine < 1
+    assert deltas_by_name.cosine == pytest.approx(deltas_by_name.norm_ratio)
 
 
-def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
+def test_incomparable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="depends on the base"):
         compare(lora(tmp_path / "a.safetensors", "boft"), lora(tmp_path / "b.safetensors"))
     rng = np.random.default_rng(0)

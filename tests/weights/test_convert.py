@@ -1,4 +1,4 @@
-"""Conversions keep the change; names go over to diffusers and back; two files are compared across families."""
+"""Conversions keep the delta and rename modules to diffusers and back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _changes(path: Path, base: dict[str, Floats] | None = None) -> dict[str, Flo
 
 @pytest.mark.parametrize("family", LINEAR)
 @pytest.mark.parametrize("to", ["plain", "full", "same", "kohya"])
-def test_the_change_is_kept(tmp_path: Path, family: str, to: Form) -> None:
+def test_a_conversion_keeps_the_delta(tmp_path: Path, family: str, to: Form) -> None:
     source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
     report = convert(source, output, to)
     assert report.relative_error == 0
@@ -142,7 +142,7 @@ def test_without_the_base_they_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["lora", "locon-tucker"])
-def test_names_go_to_diffusers_and_back(tmp_path: Path, family: str) -> None:
+def test_names_are_converted_to_diffusers_and_back(tmp_path: Path, family: str) -> None:
     source, there, back = (tmp_path / f"{name}.safetensors" for name in ("in", "there", "back"))
     lora(source, family)
     convert(source, there, "diffusers")
@@ -170,9 +170,9 @@ def test_precision_alone(tmp_path: Path, precision: str, dtype: str) -> None:
         np.testing.assert_allclose(values, before[key], rtol={"F32": 0, "F16": 1e-3, "BF16": 8e-3}[dtype], atol=1e-6)
 
 
-def test_what_makes_no_sense_is_said(tmp_path: Path) -> None:
+def test_impossible_conversions_are_refused(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", "loha"), tmp_path / "out.safetensors"
-    for form, options, said in (
+    for form, options, message in (
         ("lora", {}, "either a rank or"),
         ("lora", {"rank": 0}, "at least 1"),
         ("lora", {"max_error": 1.5}, "fraction"),
@@ -180,6 +180,6 @@ def test_what_makes_no_sense_is_said(tmp_path: Path) -> None:
         ("diffusers", {}, "no keys for loha"),
     ):
         assert form in get_args(Form)
-        with pytest.raises(RecipeError, match=said):
+        with pytest.raises(RecipeError, match=message):
             convert(source, output, form, **options)
     assert not output.exists()

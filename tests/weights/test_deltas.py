@@ -84,7 +84,7 @@ CASES = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("algo", "options"), CASES, ids=str)
-def test_the_change_is_what_lycoris_computes(algo: str, options: dict[str, Any], shape: str) -> None:
+def test_deltas_are_those_of_lycoris(algo: str, options: dict[str, Any], shape: str) -> None:
     module, base = _module(algo, SHAPES[shape], **options)
     parts = _parts(module)
     kind = kinds.recognize({part: value.shape for part, value in parts.items()})
@@ -94,7 +94,7 @@ def test_the_change_is_what_lycoris_computes(algo: str, options: dict[str, Any],
     np.testing.assert_allclose(found.reshape(len(weight), -1), _probed(module, base), atol=3e-6)
 
 
-def test_a_whole_difference_and_a_norm_are_stored_as_they_are() -> None:
+def test_whole_differences_and_norms_are_stored_unchanged() -> None:
     rng = np.random.default_rng(1)
     full = tensors("full", (12, 8, 3), 4, rng)
     assert deltas.delta(ModuleKind.FULL, full) is full["diff"]
@@ -124,7 +124,7 @@ def test_scale_is_alpha_over_rank_and_one_without() -> None:
     assert deltas.scale(ModuleKind.LORA, parts) == 1
 
 
-def test_a_change_that_depends_on_the_base_says_so() -> None:
+def test_a_delta_without_its_base_is_an_error() -> None:
     parts = tensors("diag-oft", LAYERS[TE], 4, np.random.default_rng(0))
     with pytest.raises(ValueError, match="base model"):
         deltas.delta(ModuleKind.DIAG_OFT, parts)

@@ -1,4 +1,4 @@
-"""Modules and bytes: against the released files' inventory, and against the real modules of LyCORIS."""
+"""Predicted modules and bytes against the released files and against LyCORIS."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def changed(base: Recipe, **network: Any) -> Recipe:
 
 @pytest.mark.parametrize(("name", "size"), [("krnk-lora3x3", 311476924), ("krnk-locon", 212845244), ("krnk-loha", 100893372)])
 def test_the_released_sizes_are_predicted_to_the_byte(name: str, size: int) -> None:
-    said = expected_tensors.predict(recipe(name), sd1.MODEL)
-    assert said == expected_tensors.Predicted(size, 350, 72, 278)
+    message = expected_tensors.predict(recipe(name), sd1.MODEL)
+    assert message == expected_tensors.Predicted(size, 350, 72, 278)
 
 
 def test_lycoris_with_its_own_preset_trains_four_modules_more() -> None:
@@ -48,9 +48,9 @@ def test_the_modules_are_those_of_the_released_files() -> None:
 
 
 def test_without_conv_dim_only_the_attention_blocks_are_trained() -> None:
-    said = expected_tensors.predict(changed(recipe("krnk-lora3x3"), conv_dim=None, conv_alpha=None), sd1.MODEL)
-    assert said is not None
-    assert (said.text_encoder, said.unet) == (72, 192)
+    message = expected_tensors.predict(changed(recipe("krnk-lora3x3"), conv_dim=None, conv_alpha=None), sd1.MODEL)
+    assert message is not None
+    assert (message.text_encoder, message.unet) == (72, 192)
 
 
 def test_precision_and_halves_change_the_prediction() -> None:
@@ -61,10 +61,10 @@ def test_precision_and_halves_change_the_prediction() -> None:
         ({"train": "text_encoder"}, None, 72),
     ):
         other = base.model_copy(update={"training": base.training.model_copy(update=training)})
-        said = expected_tensors.predict(other, sd1.MODEL)
-        assert said is not None
-        assert said.modules == modules
-        assert size is None or said.tensor_bytes == size
+        message = expected_tensors.predict(other, sd1.MODEL)
+        assert message is not None
+        assert message.modules == modules
+        assert size is None or message.tensor_bytes == size
 
 
 def test_sdxl_has_722_attention_layers_and_two_text_encoders() -> None:

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 
 def test_inspection_of_a_real_file() -> None:
-    told = inspect(sample("lora3x3")).to_json()
-    assert json.loads(json.dumps(told)) == {**told, "block_vector": list(told["block_vector"]), "trigger_words": ["krnk"]}
-    assert (told["family"], told["tucker"], told["modules"], told["tensor_bytes"]) == ("lora", False, 350, 237_692)
-    assert (told["ranks"], told["alphas"], told["preset"]) == ({"1": 350}, {"1": 350}, "ALL")
-    assert told["blocks"]["MID"]["modules"] == 18
-    assert told["blocks"]["MID"]["norm"] > 0
-    assert told["block_vector"][1] is None
-    assert told["hashes"]["model_agrees"]
-    assert told["training"]["max_train_steps"] == "6"
+    table = inspect(sample("lora3x3")).to_json()
+    assert json.loads(json.dumps(table)) == {**table, "block_vector": list(table["block_vector"]), "trigger_words": ["krnk"]}
+    assert (table["family"], table["tucker"], table["modules"], table["tensor_bytes"]) == ("lora", False, 350, 237_692)
+    assert (table["ranks"], table["alphas"], table["preset"]) == ({"1": 350}, {"1": 350}, "ALL")
+    assert table["blocks"]["MID"]["modules"] == 18
+    assert table["blocks"]["MID"]["norm"] > 0
+    assert table["block_vector"][1] is None
+    assert table["hashes"]["model_agrees"]
+    assert table["training"]["max_train_steps"] == "6"
 
 
 @pytest.mark.parametrize(("preset", "family"), [("FACE", "loha"), ("BODY", "lora"), ("BODY_HALF", "locon-tucker")])
@@ -44,15 +44,15 @@ def test_zero_blocks_show_the_preset(tmp_path: Path, preset: str, family: str) -
     names_ += [f"lora_unet_up_blocks_{level}_resnets_{index}_time_emb_proj" for level in range(4) for index in range(3)]
     write(source, {name: tensors(family, shape, 2, rng) for name in names_})
     merge(source, output, MergeOptions(preset))
-    found = inspect(output)
-    assert found.preset == preset
-    vector = found.block_vector
+    inspection = inspect(output)
+    assert inspection.preset == preset
+    vector = inspection.block_vector
     assert vector is not None
     expected = [float(weight != 0) for weight in registry.ARCHITECTURES["sd1"].presets[preset]]
     assert [mark for mark in vector if mark is not None] == [mark for position, mark in enumerate(expected) if position != 1]
 
 
-def test_norms_are_those_of_the_whole_matrices(tmp_path: Path) -> None:
+def test_norms_are_those_of_whole_matrices(tmp_path: Path) -> None:
     for family in ("lora", "locon-tucker", "loha", "loha-tucker", "lokr", "lokr-tucker", "full"):
         source, whole = lora(tmp_path / "in.safetensors", family), tmp_path / "whole.safetensors"
         convert(source, whole, "full", save_precision="fp32", overwrite=True)
@@ -66,8 +66,8 @@ def test_the_header_alone_needs_no_numpy(tmp_path: Path) -> None:
     path = lora(tmp_path / "a.safetensors", dtype="BF16")
     code = (
         "import sys; from pathlib import Path; from orchestrator.weights.inspection import inspect_header;"
-        f"found = inspect_header(Path({str(path)!r}));"
-        "print(found.to_json()['alphas']); print('numpy' in sys.modules)"
+        f"inspection = inspect_header(Path({str(path)!r}));"
+        "print(inspection.to_json()['alphas']); print('numpy' in sys.modules)"
     )
     done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["{'2': 6}", "False"]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), family=st.sampled_from([*LINEAR, *OTHER]))
-def test_shapes_that_do_not_fit_are_problems_not_crashes(tmp_path: Path, data: st.DataObject, family: str) -> None:
+def test_mismatched_shapes_are_problems_not_crashes(tmp_path: Path, data: st.DataObject, family: str) -> None:
     parts = tensors(family, data.draw(st.sampled_from(list(LAYERS.values()))), 2, np.random.default_rng(0))
     part = data.draw(st.sampled_from(sorted(parts)))
     shape = tuple(data.draw(st.lists(st.integers(0, 4), max_size=4)))

@@ -59,7 +59,7 @@ def _list(**by_block: float) -> list[float]:
 @pytest.mark.parametrize("family", [*LINEAR, "norm"])
 @AGAIN
 @given(weight=a_weight, seed=st.integers(0, 9))
-def test_the_change_becomes_w_times_itself(tmp_path: Path, family: str, weight: float, seed: int) -> None:
+def test_the_delta_is_multiplied_by_the_weight(tmp_path: Path, family: str, weight: float, seed: int) -> None:
     source, output = lora(tmp_path / "in.safetensors", family, seed=seed), tmp_path / "out.safetensors"
     merge(source, output, MergeOptions([weight] * 26, unmapped=weight))
     after = changes(output)
@@ -106,11 +106,11 @@ def test_a_weight_of_one_is_identical_bit_for_bit(tmp_path: Path, family: str, d
 
 def test_every_block_gets_its_own_weight_and_the_rest_the_option(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
-    given_ = {"BASE": 0.5, "IN01": -1.0, "IN04": 0.25, "MID": 2.0, "OUT03": 0.0}
-    report = merge(source, output, MergeOptions(_list(**given_), unmapped=0.125))
+    weights_by_block = {"BASE": 0.5, "IN01": -1.0, "IN04": 0.25, "MID": 2.0, "OUT03": 0.0}
+    report = merge(source, output, MergeOptions(_list(**weights_by_block), unmapped=0.125))
     before, after = changes(source), changes(output)
     for name, block in BLOCK.items():
-        np.testing.assert_allclose(after[name], given_[block] * before[name], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(after[name], weights_by_block[block] * before[name], rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(after[OUT], 0.125 * before[OUT], rtol=1e-6)
     assert report.outside == 1
     rows = report.table()
@@ -136,7 +136,7 @@ def test_zero_keeps_zeroed_tensors_with_their_alpha_or_prunes_them(tmp_path: Pat
 
 
 @pytest.mark.parametrize("family", ["diag-oft", "boft", "dora"])
-def test_what_no_tensor_scales_is_refused_with_the_way_out(tmp_path: Path, family: str) -> None:
+def test_families_that_cannot_be_scaled_are_refused_with_a_hint(tmp_path: Path, family: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
     with pytest.raises(RecipeError, match="convert --to full") as caught:
         merge(source, output, MergeOptions("BODY_HALF"))
@@ -166,7 +166,7 @@ def test_compat_has_the_powers_of_supermerger(tmp_path: Path, family: str, power
 
 
 @pytest.mark.parametrize(("compat", "factor"), [(None, 0.25), ("supermerger-2023", 1.0)])
-def test_supermerger_did_not_know_conv_in(tmp_path: Path, compat: Compat | None, factor: float) -> None:
+def test_supermerger_leaves_conv_in_alone(tmp_path: Path, compat: Compat | None, factor: float) -> None:
     name = "lora_unet_conv_in"
     layers = {name: tensors("lora", (8, 4, 3), 2, np.random.default_rng(0))}
     source, output = write(tmp_path / "in.safetensors", layers), tmp_path / "out.safetensors"
@@ -175,7 +175,7 @@ def test_supermerger_did_not_know_conv_in(tmp_path: Path, compat: Compat | None,
 
 
 @pytest.mark.parametrize(("prune", "zeroed"), [(False, "keep"), (True, "prune")])
-def test_a_merge_and_a_resize_note_what_became_of_zeroed_modules(tmp_path: Path, *, prune: bool, zeroed: str) -> None:
+def test_provenance_records_the_treatment_of_zeroed_modules(tmp_path: Path, *, prune: bool, zeroed: str) -> None:
     source, merged, resized = (tmp_path / f"{name}.safetensors" for name in ("in", "merged", "resized"))
     merge(lora(source), merged, MergeOptions(_list(BASE=0), zeroed="prune" if prune else "keep"))
     resize(merged, resized, ResizeOptions(param=16, zeroed="prune" if prune else "keep"))
@@ -183,14 +183,14 @@ def test_a_merge_and_a_resize_note_what_became_of_zeroed_modules(tmp_path: Path,
     assert [(entry["operation"], entry["zeroed"]) for entry in noted] == [("merge", zeroed), ("resize", zeroed)]
 
 
-def test_compat_refuses_what_that_tool_could_not(tmp_path: Path) -> None:
+def test_compat_refuses_negative_weights(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors")
     with pytest.raises(RecipeError, match="negative"):
         merge(source, tmp_path / "out.safetensors", MergeOptions([-1.0] * 26, compat="supermerger-2023"))
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
-def test_numbers_that_do_not_fit_are_an_error_and_leave_nothing(tmp_path: Path, dtype: str) -> None:
+def test_overflow_is_an_error_and_writes_nothing(tmp_path: Path, dtype: str) -> None:
     source, output = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     parts = tensors("lora", LAYERS[TE], 4, np.random.default_rng(0))
     write(source, {TE: {**parts, "lora_up.weight": parts["lora_up.weight"] * 10}}, dtype)
@@ -201,7 +201,7 @@ def test_numbers_that_do_not_fit_are_an_error_and_leave_nothing(tmp_path: Path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.safetensors", "out.safetensors"]
 
 
-def test_the_header_says_what_was_done_and_its_hashes_are_true(tmp_path: Path) -> None:
+def test_the_header_records_the_merge_and_true_hashes(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", ss_network_dim="4", ssmd_rating="5"), tmp_path / "out.safetensors"
     merge(source, output, MergeOptions("FACE"))
     merge(output, tmp_path / "again.safetensors", MergeOptions(_list(MID=0.5)))
@@ -224,19 +224,19 @@ def test_the_same_merge_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_progress_ends_with_all_modules(tmp_path: Path) -> None:
-    told: list[tuple[int, int, str]] = []
+    calls: list[tuple[int, int, str]] = []
     merge(
         lora(tmp_path / "in.safetensors"),
         tmp_path / "o.safetensors",
         MergeOptions("FACE"),
-        progress=lambda *seen: told.append(seen),
+        progress=lambda *call: calls.append(call),
     )
-    assert [done for done, _, _ in told] == [1, 2, 3, 4, 5, 6]
-    assert {total for _, total, _ in told} == {6}
+    assert [done for done, _, _ in calls] == [1, 2, 3, 4, 5, 6]
+    assert {total for _, total, _ in calls} == {6}
 
 
 @pytest.mark.parametrize("name", ["lora3x3", "locon", "loha"])
-def test_the_real_trainers_files_lose_what_face_leaves_out(tmp_path: Path, name: str) -> None:
+def test_face_zeroes_the_blocks_of_real_files(tmp_path: Path, name: str) -> None:
     output = tmp_path / "out.safetensors"
     report = merge(sample(name), output, MergeOptions("FACE"))
     assert (sum(report.modules.values()), report.outside) == (350, 0)
@@ -252,7 +252,7 @@ def _same_or_zero(before: Mapping[str, Floats], after: Mapping[str, Floats], wei
         np.testing.assert_array_equal(values, before[part] if weight or part == "alpha" else 0 * before[part])
 
 
-def test_a_list_of_17_says_what_becomes_of_the_others(tmp_path: Path) -> None:
+def test_a_list_of_17_reports_the_weight_of_the_other_blocks(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     report = merge(source, output, MergeOptions([0.5] * 17, unmapped=0.0))
     assert dict(zip(sd1.BLOCKS, report.weights, strict=True))["IN06"] == 0
@@ -286,12 +286,12 @@ def test_sdxl_has_lists_of_20_and_12(tmp_path: Path, *, short: bool) -> None:
     source, output = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     write(source, {name: tensors("lora", (8, 8, None), 2, rng) for name in SDXL})
     order = sdxl.SHORT_BLOCKS if short else sdxl.BLOCKS
-    given_ = [0.25 * (1 + position) for position in range(len(order))]
-    report = merge(source, output, MergeOptions(given_, unmapped=0.125))
+    weights_by_block = [0.25 * (1 + position) for position in range(len(order))]
+    report = merge(source, output, MergeOptions(weights_by_block, unmapped=0.125))
     assert (report.architecture, len(report.weights), report.outside) == ("sdxl", 20, 1)
     before, after = changes(source), changes(output)
     for name, block in SDXL.items():
-        weight = dict(zip(order, given_, strict=True)).get(block, 0.125)
+        weight = dict(zip(order, weights_by_block, strict=True)).get(block, 0.125)
         np.testing.assert_allclose(after[name], weight * before[name], rtol=1e-5, atol=1e-7)
     with pytest.raises(RecipeError, match="is a preset of"):
         merge(source, output, MergeOptions("FACE"))

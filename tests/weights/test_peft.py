@@ -38,7 +38,7 @@ def _changes(path: Path, base: dict[str, Floats] | None = None) -> dict[str, Flo
     return found
 
 
-def test_alphas_that_only_diffusers_metadata_state_are_heeded(tmp_path: Path) -> None:
+def test_alphas_in_diffusers_metadata_are_used(tmp_path: Path) -> None:
     source, peft, output = (tmp_path / f"{name}.safetensors" for name in ("in", "peft", "out"))
     lora(source)  # alpha is half the rank
     convert(source, peft, "diffusers", save_precision="fp32")
@@ -69,7 +69,7 @@ def test_alphas_that_only_diffusers_metadata_state_are_heeded(tmp_path: Path) ->
         compare(output, peft)
 
 
-def test_pefts_own_files_have_their_alphas_in_a_file_beside_them(tmp_path: Path) -> None:
+def test_alphas_in_adapter_config_are_used(tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     folder.mkdir()
     source, output = folder / "adapter_model.safetensors", folder / "changed.safetensors"

@@ -24,14 +24,14 @@ def _request(folder: Path, **request: Any) -> str:
     return str(path)
 
 
-def test_a_merge_step_tells_its_progress_and_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_merge_step_prints_its_progress_and_its_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     params = {"block_weights": list(sd1.FACE), "preset": "FACE", "zeroed": "prune", "unmapped": 0.0, "compat": None}
     assert program.main([_request(tmp_path, kind="merge", input=str(source), output=str(output), params=params)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    told = [json.loads(line.removeprefix("PROGRESS ")) for line in lines if line.startswith("PROGRESS ")]
-    assert told[-1]["done"] == told[-1]["total"] == 3
-    assert [line.split()[0] for line in lines[len(told) :][:26]] == list(sd1.BLOCKS)
+    progress = [json.loads(line.removeprefix("PROGRESS ")) for line in lines if line.startswith("PROGRESS ")]
+    assert progress[-1]["done"] == progress[-1]["total"] == 3
+    assert [line.split()[0] for line in lines[len(progress) :][:26]] == list(sd1.BLOCKS)
     assert output.exists()
 
 
@@ -55,7 +55,7 @@ def test_a_resize_step_is_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"kind": "mix"}, "neither merge nor resize"),
         ({"params": {"block_weight": 1}}, "did you mean block_weights"),
@@ -67,12 +67,12 @@ def test_a_resize_step_is_a_process_of_its_own(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_request_ends_with_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
 ) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     request = {"kind": "merge", "input": str(source), "output": str(output), "params": {"block_weights": [1.0] * 26}, **change}
     assert program.main([_request(tmp_path, **request)]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not output.exists()
     assert program.main([]) == 2
     assert program.main([str(tmp_path / "none.json")]) == 2

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from orchestrator.weights.io.dtypes import Floats
 
 
-def test_the_table_of_sd_scripts_own_behaviour() -> None:
+def test_ranks_of_both_rules_on_short_spectra() -> None:
     """Executed on v0.10.1 and read in aee343a9: see the reference this project keeps of resize_lora.py."""
     values = np.array([16, 8, 4, 2, 1.01, 1.0, 0.99, 0.5])
 
-    def choose(found: Floats, ratio: float, rule: rank_selection.RankRule, full: int = 8, cap: int = 128) -> int:
-        return rank_selection.choose(found, full, cap, method="sv_ratio", param=ratio, rule=rule)
+    def choose(values: Floats, ratio: float, rule: rank_selection.RankRule, full: int = 8, cap: int = 128) -> int:
+        return rank_selection.choose(values, full, cap, method="sv_ratio", param=ratio, rule=rule)
 
     assert choose(values, 16, "2023") == 5
     assert choose(values, 16, "sd-scripts-0.10") == 6
@@ -61,7 +61,7 @@ EXECUTED: list[tuple[tuple[float, ...], int, rank_selection.RankMethod, float, i
 
 
 @pytest.mark.parametrize(("spectrum", "full", "method", "param", "old", "new"), EXECUTED)
-def test_ranks_are_those_that_either_program_returned(  # noqa: PLR0917
+def test_ranks_are_those_of_both_versions_of_resize_lora(  # noqa: PLR0917
     spectrum: tuple[float, ...], full: int, method: rank_selection.RankMethod, param: float, old: int, new: int
 ) -> None:
     values = np.array(spectrum)

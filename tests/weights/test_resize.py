@@ -1,4 +1,4 @@
-"""Compression: the ranks of the full matrix' SVD under both rules, and an error that is what was cut off."""
+"""Compression with the ranks of the full matrix's SVD, and a true error."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def _decaying(outputs: int, inputs: int, rank: int, seed: int, slope: float = 4.
     """Factors as training leaves them: a well-conditioned down, an up whose directions decay."""
     rng = np.random.default_rng(seed)
     up = rng.standard_normal((outputs, rank)) * np.exp(-np.arange(rank) / slope)
-    turn = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
-    return (up @ turn).astype(np.float32) * 0.05, rng.standard_normal((rank, inputs)).astype(np.float32)
+    rotation = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
+    return (up @ rotation).astype(np.float32) * 0.05, rng.standard_normal((rank, inputs)).astype(np.float32)
 
 
 def _file(path: Path, *, rank: int = 12, seed: int = 0, dtype: str = "F32", slope: float = 4.0) -> Path:
@@ -91,7 +91,7 @@ def test_ranks_are_those_of_the_full_svd(  # noqa: PLR0917
 
 @AGAIN
 @given(seed=st.integers(0, 1000), ratio=st.floats(2, 300))
-def test_the_error_is_what_was_cut_off(tmp_path: Path, seed: int, ratio: float) -> None:
+def test_the_error_is_the_norm_of_the_dropped_values(tmp_path: Path, seed: int, ratio: float) -> None:
     source, output = _file(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
     report = resize(source, output, ResizeOptions(param=ratio, save_precision="fp32"))
     before, after = modules(source), modules(output)
@@ -137,7 +137,7 @@ def test_a_fixed_rank_is_that_rank_even_beyond_the_spectrum(tmp_path: Path) -> N
     assert entries["ss_network_dim"] == "6"
 
 
-def test_a_zero_product_stays_as_rank_one_of_zeros_or_goes(tmp_path: Path) -> None:
+def test_a_zero_product_keeps_rank_one_or_is_pruned(tmp_path: Path) -> None:
     source, merged, output = (tmp_path / f"{name}.safetensors" for name in ("in", "merged", "out"))
     _file(source, dtype="F16")
     merge(source, merged, MergeOptions([0.0] + [1.0] * 25))
@@ -153,7 +153,7 @@ def test_a_zero_product_stays_as_rank_one_of_zeros_or_goes(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("family", ["locon-tucker", "loha", "loha-tucker", "lokr", "lokr-tucker", "lokr-whole"])
-def test_other_families_are_converted_with_the_error_said(tmp_path: Path, family: str) -> None:
+def test_other_families_are_converted_with_a_true_error(tmp_path: Path, family: str) -> None:
     source, output = lora(tmp_path / "in.safetensors", family, rank=2), tmp_path / "out.safetensors"
     exact = resize(source, output, ResizeOptions(param=1e6, save_precision="fp32"))
     before, after = modules(source), modules(output)
@@ -169,7 +169,7 @@ def test_other_families_are_converted_with_the_error_said(tmp_path: Path, family
 
 
 @pytest.mark.parametrize("family", ["full", "norm", "ia3", "glora", "boft", "dora"])
-def test_what_is_no_thin_product_is_refused(tmp_path: Path, family: str) -> None:
+def test_families_without_thin_factors_are_refused(tmp_path: Path, family: str) -> None:
     output = tmp_path / "out.safetensors"
     with pytest.raises(RecipeError, match="low-rank"):
         resize(lora(tmp_path / "in.safetensors", family), output, ResizeOptions())
@@ -190,7 +190,7 @@ def test_a_target_size_is_kept_and_used(tmp_path: Path, seed: int, share: float)
     assert read_header(output).metadata["ss_network_dim"] == "Dynamic"
 
 
-def test_what_is_retained_is_measured_on_the_change_itself(tmp_path: Path) -> None:
+def test_the_retained_share_is_measured_on_the_delta(tmp_path: Path) -> None:
     """Modules of different alpha / rank: the report's share is that of the changes, not of their factors."""
     rng = np.random.default_rng(3)
     one, other = (tensors("lora", LAYERS[name], 4, rng) for name in (TE, MID))
@@ -201,7 +201,7 @@ def test_what_is_retained_is_measured_on_the_change_itself(tmp_path: Path) -> No
     assert report.retained == pytest.approx((energy[1] / energy[0]) ** 0.5, rel=1e-5)
 
 
-def test_zero_modules_that_are_pruned_leave_room_for_the_others(tmp_path: Path) -> None:
+def test_pruned_zero_modules_free_bytes_for_the_others(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     modules_ = {name: tensors("lora", layer, 4, rng) for name, layer in LAYERS.items()}
     for name in (CONV, UP):
@@ -214,7 +214,7 @@ def test_zero_modules_that_are_pruned_leave_room_for_the_others(tmp_path: Path) 
     assert kept.retained < pruned.retained
 
 
-def test_what_makes_no_sense_is_said_all_at_once(tmp_path: Path) -> None:
+def test_all_impossible_options_are_reported_together(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     with pytest.raises(RecipeError) as caught:
         resize(source, output, ResizeOptions(method="sv_fro", param=1.5, new_rank=0, new_conv_rank=-1))
@@ -233,16 +233,6 @@ def test_metadata_are_those_of_sd_scripts(tmp_path: Path) -> None:
     assert entries["ss_training_comment"] == "Dynamic resize with sv_ratio: 16.0 from 4; None"
     assert (entries["ss_network_dim"], entries["ss_network_alpha"], entries["ssmd_tags"]) == ("Dynamic", "Dynamic", "a, b")
     assert hashes(read_header(tmp_path / "out.safetensors")).legacy_agrees
-
-
-def test_what_a_killed_writer_left_is_written_over(tmp_path: Path) -> None:
-    source = lora(tmp_path / "in.safetensors", "lora", rank=4)
-    (tmp_path / f".out.safetensors.{os.getpid()}.part").write_bytes(b"of a process that had the same number")
-    resize(source, tmp_path / "out.safetensors", ResizeOptions(param=4))
-    assert read_header(tmp_path / "out.safetensors").entries
-    (tmp_path / f".told.safetensors.{os.getpid()}.part").write_bytes(b"of another")
-    edit_metadata(source, tmp_path / "told.safetensors", {"ssmd_rating": "5"})
-    assert read_header(tmp_path / "told.safetensors").entries.keys() == read_header(source).entries.keys()
 
 
 @pytest.mark.sd_scripts
@@ -278,10 +268,10 @@ def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
     assert CONV in one
 
 
-def test_a_loha_that_became_a_lora_says_so_in_its_arguments(tmp_path: Path) -> None:
+def test_a_loha_converted_to_lora_changes_its_arguments(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", "loha-tucker"), tmp_path / "out.safetensors"
-    told = {"ss_network_args": json.dumps({"algo": "loha", "use_tucker": "True", "conv_dim": "4"})}
-    edit_metadata(source, tmp_path / "told.safetensors", told)
-    resize(tmp_path / "told.safetensors", output, ResizeOptions(param=16))
+    changes = {"ss_network_args": json.dumps({"algo": "loha", "use_tucker": "True", "conv_dim": "4"})}
+    edit_metadata(source, tmp_path / "edited.safetensors", changes)
+    resize(tmp_path / "edited.safetensors", output, ResizeOptions(param=16))
     assert json.loads(read_header(output).metadata["ss_network_args"]) == {"algo": "locon", "conv_dim": "4"}
     assert inspect_header(output).adapter.family == "lora"

@@ -1,4 +1,4 @@
-"""Headers as untrusted input, hashes by the trainer's rule, and outputs that appear whole or not at all."""
+"""Headers as untrusted input, and non-finite numbers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _tensor(begin: int, end: int, shape: list[Any] | None = None, dtype: str = "
 
 
 @pytest.mark.parametrize(
-    ("header", "body", "length", "said"),
+    ("header", "body", "length", "message"),
     [
         ({}, b"", 2**63, "states a header of"),
         ({}, b"", 2**40, "states a header of"),
@@ -69,11 +69,11 @@ def _tensor(begin: int, end: int, shape: list[Any] | None = None, dtype: str = "
         ({"__metadata__": []}, b"", None, "not text"),
     ],
 )
-def test_a_broken_header_is_an_error_that_says_what(
-    tmp_path: Path, header: bytes | dict[str, Any], body: bytes, length: int | None, said: str
+def test_a_broken_header_is_an_error_with_its_reason(
+    tmp_path: Path, header: bytes | dict[str, Any], body: bytes, length: int | None, message: str
 ) -> None:
     path = _made(tmp_path / "a.safetensors", header, body, length)
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         read_header(path)
 
 
@@ -104,7 +104,7 @@ def test_pickles_are_refused_with_the_reason(tmp_path: Path, suffix: str) -> Non
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_no_damage_to_a_header_ends_in_anything_but_an_error_or_a_sound_file(tmp_path: Path, data: st.DataObject) -> None:
+def test_a_damaged_header_is_an_error_or_a_sound_file(tmp_path: Path, data: st.DataObject) -> None:
     whole = lora(tmp_path / "whole.safetensors", ss_network_dim="4").read_bytes()
     length = 8 + int.from_bytes(whole[:8], "little")
     changed = bytearray(whole)
@@ -119,7 +119,7 @@ def test_no_damage_to_a_header_ends_in_anything_but_an_error_or_a_sound_file(tmp
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(raw_=st.binary(max_size=200))
-def test_random_bytes_are_no_file(tmp_path: Path, raw_: bytes) -> None:
+def test_random_bytes_are_not_a_file(tmp_path: Path, raw_: bytes) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(raw_)
     try:
@@ -130,7 +130,7 @@ def test_random_bytes_are_no_file(tmp_path: Path, raw_: bytes) -> None:
 
 
 @pytest.mark.parametrize("begin", [b"PK\x03\x04", b"\x80\x02}q\x00"])
-def test_a_pickle_with_another_name_is_called_one(tmp_path: Path, begin: bytes) -> None:
+def test_a_renamed_pickle_is_recognized(tmp_path: Path, begin: bytes) -> None:
     path = tmp_path / "renamed.safetensors"
     path.write_bytes(begin + bytes(64))
     with pytest.raises(RecipeError, match="is a pickle of torch, despite its name"):
@@ -146,7 +146,7 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, lengt
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("F64", 0xFFF << 52), ("F32", 0x7F800000), ("F16", 0x7E00), ("BF16", 0xFF80)])
-def test_infinities_and_nan_in_the_weights_are_found(tmp_path: Path, kind: str, bits: int) -> None:
+def test_infinities_and_nan_are_found(tmp_path: Path, kind: str, bits: int) -> None:
     width = safetensors_io.WIDTHS[kind]
     numbers = [0, 1, 2, bits]
     data = b"".join(number.to_bytes(width, "little") for number in numbers)
@@ -160,7 +160,7 @@ def test_infinities_and_nan_in_the_weights_are_found(tmp_path: Path, kind: str, 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @given(data=st.data())
-def test_non_finite_numbers_are_those_that_numpy_names(dtype: type[np.floating[Any]], data: st.DataObject) -> None:
+def test_non_finite_numbers_are_those_of_numpy(dtype: type[np.floating[Any]], data: st.DataObject) -> None:
     values = data.draw(arrays(dtype, st.integers(1, 40)))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.safetensors"

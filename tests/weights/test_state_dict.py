@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_verbs_work_on_state_dicts_too(tmp_path: Path) -> None:
+def test_verbs_work_on_state_dicts(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", dtype="F16"), tmp_path / "out.safetensors"
     arrays = load_arrays(source)
     assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}

@@ -17,8 +17,8 @@ def _decaying(outputs: int, inputs: int, rank: int, seed: int, slope: float = 4.
     """Factors as training leaves them: a well-conditioned down, an up whose directions decay."""
     rng = np.random.default_rng(seed)
     up = rng.standard_normal((outputs, rank)) * np.exp(-np.arange(rank) / slope)
-    turn = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
-    return (up @ turn).astype(np.float32) * 0.05, rng.standard_normal((rank, inputs)).astype(np.float32)
+    rotation = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
+    return (up @ rotation).astype(np.float32) * 0.05, rng.standard_normal((rank, inputs)).astype(np.float32)
 
 
 def _cancelling(values: Floats, gap: float, seed: int) -> tuple[Floats, Floats]:
@@ -39,26 +39,26 @@ def test_factors_that_cancel_lose_no_precision(gap: float, smallest: float, seed
     """Gram matrices alone would miscount the ranks here, or give directions that are not orthonormal."""
     up, down = _cancelling(np.append(np.geomspace(1, 0.005, 15), 1.0), gap, seed)
     exact = np.linalg.svd(up.astype(np.float64) @ down, compute_uv=False)[:16]
-    found = svd.factorize(up, down, smallest)
+    factored = svd.factorize(up, down, smallest)
     kept = int((exact > exact[0] * smallest).sum())
-    assert int((found.values > found.values[0] * smallest).sum()) == kept
-    np.testing.assert_allclose(found.values[:kept], exact[:kept], rtol=1e-3)
-    rows = svd.truncate(found, up, down, kept)[1].astype(np.float64)
+    assert int((factored.values > factored.values[0] * smallest).sum()) == kept
+    np.testing.assert_allclose(factored.values[:kept], exact[:kept], rtol=1e-3)
+    rows = svd.truncate(factored, up, down, kept)[1].astype(np.float64)
     np.testing.assert_allclose(rows @ rows.T, np.eye(kept), atol=5e-4)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_value_at_the_threshold_is_told_from_it(seed: int) -> None:
+def test_a_value_at_the_threshold_is_resolved(seed: int) -> None:
     up, down = _decaying(64, 48, 16, seed)
     exact = np.linalg.svd(up.astype(np.float64) @ down, compute_uv=False)[:16]
-    for place in (6, 9):
+    for index in (6, 9):
         for side in (1 - 1e-7, 1 + 1e-7):
-            smallest = float(exact[place] / exact[0] * side)
+            smallest = float(exact[index] / exact[0] * side)
             values = svd.factorize(up, down, smallest).values
-            assert int((values > values[0] * smallest).sum()) == place + (side < 1)
+            assert int((values > values[0] * smallest).sum()) == index + (side < 1)
 
 
-def test_factors_whose_squares_float32_does_not_hold_are_factorized() -> None:
+def test_factors_with_squares_beyond_float32_are_factorized() -> None:
     up, down = _decaying(40, 20, 8, 0)
     pairs = [(up * factor, down / factor) for factor in (np.float32(1), np.float32(2**70))]
     plain, far = svd.each(lambda pair: svd.factorize(*pair, 1 / 16).values, pairs)
@@ -66,17 +66,17 @@ def test_factors_whose_squares_float32_does_not_hold_are_factorized() -> None:
 
 
 @pytest.mark.parametrize("method", [svd.Factorization.GRAM32, svd.Factorization.GRAM64, svd.Factorization.QR])
-def test_all_ways_of_factorizing_agree(method: svd.Factorization) -> None:
+def test_all_factorizations_agree(method: svd.Factorization) -> None:
     up, down = _decaying(60, 90, 16, 5)
     smallest = {svd.Factorization.GRAM32: 1 / 8, svd.Factorization.GRAM64: 1e-4}.get(method, 1e-4)
     if method is svd.Factorization.QR:
         down = np.concatenate([down[:15], down[:1]])  # dependent rows: no Cholesky factor
-    found = svd.factorize(up, down, smallest)
-    assert found.method is method
+    factored = svd.factorize(up, down, smallest)
+    assert factored.method is method
     exact = np.linalg.svd(up.astype(np.float64) @ down, compute_uv=False)[:16]
     rank = int((exact > exact[0] * smallest).sum())
-    np.testing.assert_allclose(found.values[:rank], exact[:rank], rtol=1e-4)
-    rows, columns = svd.truncate(found, up, down, rank)
+    np.testing.assert_allclose(factored.values[:rank], exact[:rank], rtol=1e-4)
+    rows, columns = svd.truncate(factored, up, down, rank)
     np.testing.assert_allclose(columns @ columns.T, np.eye(rank), atol=1e-3)
     best = np.sqrt((exact[rank:] ** 2).sum())
     assert np.linalg.norm(up.astype(np.float64) @ down - rows @ columns) == pytest.approx(best, rel=1e-3, abs=1e-5)

@@ -26,8 +26,8 @@ def _decaying(outputs: int, inputs: int, rank: int, seed: int, slope: float = 4.
     """Factors as training leaves them: a well-conditioned down, an up whose directions decay."""
     rng = np.random.default_rng(seed)
     up = rng.standard_normal((outputs, rank)) * np.exp(-np.arange(rank) / slope)
-    turn = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
-    return (up @ turn).astype(np.float32) * 0.05, rng.standard_normal((rank, inputs)).astype(np.float32)
+    rotation = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
+    return (up @ rotation).astype(np.float32) * 0.05, rng.standard_normal((rank, inputs)).astype(np.float32)
 
 
 def _file(path: Path, *, rank: int = 12, seed: int = 0, dtype: str = "F32", slope: float = 4.0) -> Path:
@@ -68,12 +68,12 @@ def test_presets_of_one_name_and_of_a_path_are_swept_into_files_of_their_own(tmp
 
 
 @pytest.mark.parametrize(("new_rank", "largest"), [(None, 12), (1, 1), (3, 3)])
-def test_a_sweep_keeps_to_the_rank_asked_for(tmp_path: Path, new_rank: int | None, largest: int) -> None:
+def test_a_sweep_respects_the_largest_rank(tmp_path: Path, new_rank: int | None, largest: int) -> None:
     found = sweep(_file(tmp_path / "in.safetensors", dtype="F16"), (1000,), new_rank=new_rank)
     assert found.rows[0].largest_rank == largest
 
 
-def test_a_sweep_is_so_many_resizes(tmp_path: Path) -> None:
+def test_a_sweep_equals_separate_resizes(tmp_path: Path) -> None:
     source = _file(tmp_path / "in.safetensors", dtype="F16")
     (tmp_path / "all").mkdir()
     found = sweep(source, (4, 16, 64), block_weights=(None, "FACE"), folder=tmp_path / "all")

@@ -1,4 +1,4 @@
-"""What a file is, whether it holds what was promised; the pipeline's step; the command line; the documented examples."""
+"""Promises of a recipe, checked in a file."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ PROMISED: dict[str, Any] = {
 
 
 def test_every_promise_of_a_real_file_is_kept() -> None:
-    found = verify(sample("lora3x3"), PROMISED)
-    assert {check.what: str(check.status) for check in found.checks if check.status != "PASS"} == {}
-    assert len(found.checks) == 4 + 12
-    assert found.verdict == "PASS"
+    verification = verify(sample("lora3x3"), PROMISED)
+    assert {check.what: str(check.status) for check in verification.checks if check.status != "PASS"} == {}
+    assert len(verification.checks) == 4 + 12
+    assert verification.verdict == "PASS"
 
 
 @pytest.mark.parametrize(
@@ -68,45 +68,45 @@ def test_every_promise_of_a_real_file_is_kept() -> None:
     ],
 )
 def test_every_broken_promise_is_a_fail(promise: str, value: Any, what: str) -> None:
-    found = verify(sample("lora3x3"), {**PROMISED, promise: value})
-    assert found.verdict == "FAIL"
-    assert {check.what: str(check.status) for check in found.checks}[what] == "FAIL"
+    verification = verify(sample("lora3x3"), {**PROMISED, promise: value})
+    assert verification.verdict == "FAIL"
+    assert {check.what: str(check.status) for check in verification.checks}[what] == "FAIL"
 
 
-def test_what_cannot_be_told_is_unknown(tmp_path: Path) -> None:
+def test_promises_without_evidence_are_unknown(tmp_path: Path) -> None:
     path = lora(tmp_path / "a.safetensors", dtype="F16")
-    promised = {
+    promises = {
         "family": "locon",
         "network_module": "lycoris.kohya",
         "trigger_words": "krnk",
         "seven": 7,
         "block_weights": [0.5] * 26,
     }
-    found = verify(path, promised)
-    verdicts = {check.what: str(check.status) for check in found.checks}
+    verification = verify(path, promises)
+    verdicts = {check.what: str(check.status) for check in verification.checks}
     for what in ("family", "metadata: network module", "trigger words", "seven", "block weights"):
         assert verdicts[what] == "UNKNOWN"
     merge(path, tmp_path / "b.safetensors", MergeOptions([0.5] * 26))
-    again = verify(tmp_path / "b.safetensors", promised)
+    again = verify(tmp_path / "b.safetensors", promises)
     assert {check.what: str(check.status) for check in again.checks}["block weights"] == "PASS"
 
 
 def test_the_release_pipeline_passes_its_own_promises_and_each_slip_fails(tmp_path: Path) -> None:
     merged, resized = (tmp_path / f"{name}.safetensors" for name in ("merged", "resized"))
-    promised = {**PROMISED, "tensor_bytes": None, "block_weights": "FACE"}
-    promised["resize"] = {"method": "sv_ratio", "param": 16.0, "new_rank": 128, "rank_rule": "2023"}
+    promises = {**PROMISED, "tensor_bytes": None, "block_weights": "FACE"}
+    promises["resize"] = {"method": "sv_ratio", "param": 16.0, "new_rank": 128, "rank_rule": "2023"}
     merge(sample("lora3x3"), merged, MergeOptions("FACE"))
     resize(merged, resized, ResizeOptions(param=16, new_rank=128))
-    found = verify(resized, promised)
-    assert found.verdict == "PASS", found.to_json()
-    assert any("FACE" in line for line in found.made_by)
-    assert verify(merged, promised).verdict == "FAIL"  # never resized
+    verification = verify(resized, promises)
+    assert verification.verdict == "PASS", verification.to_json()
+    assert any("FACE" in line for line in verification.made_by)
+    assert verify(merged, promises).verdict == "FAIL"  # never resized
 
 
 def test_a_resize_before_the_merge_fails(tmp_path: Path) -> None:
     """Zeroed modules have rank 1 after a resize, so a higher rank shows that the merge came last."""
     wide = lora(tmp_path / "wide.safetensors", dtype="F16")
-    promised = {"block_weights": "FACE", "resize": {"method": "sv_ratio", "param": 4.0, "new_rank": 128, "rank_rule": "2023"}}
+    promises = {"block_weights": "FACE", "resize": {"method": "sv_ratio", "param": 4.0, "new_rank": 128, "rank_rule": "2023"}}
     verdicts = {}
     for order in ("merge first", "resize first"):
         source = wide
@@ -116,11 +116,11 @@ def test_a_resize_before_the_merge_fails(tmp_path: Path) -> None:
                 source, output, ResizeOptions(param=4, new_rank=128)
             )
             source = output
-        verdicts[order] = verify(source, promised).verdict
+        verdicts[order] = verify(source, promises).verdict
     assert verdicts == {"merge first": "PASS", "resize first": "FAIL"}
 
 
-def test_the_rank_rules_are_told_apart(tmp_path: Path) -> None:
+def test_the_rank_rules_are_distinguished(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     made = {}
     for name in LAYERS:
@@ -130,19 +130,19 @@ def test_the_rank_rules_are_told_apart(tmp_path: Path) -> None:
     source, output = write(tmp_path / "in.safetensors", made), tmp_path / "out.safetensors"
     for rule in ("2023", "sd-scripts-0.10"):
         resize(source, output, ResizeOptions(param=16, new_rank=128, rank_rule=rule))
-        for asked in ("2023", "sd-scripts-0.10"):
-            promised = {"resize": {"method": "sv_ratio", "param": 16, "new_rank": 128, "rank_rule": asked}}
-            checks = {check.what: check.status for check in verify(output, promised).checks}
-            assert checks["rank rule"].ok == (rule == asked)
+        for promised_rule in ("2023", "sd-scripts-0.10"):
+            promises = {"resize": {"method": "sv_ratio", "param": 16, "new_rank": 128, "rank_rule": promised_rule}}
+            checks = {check.what: check.status for check in verify(output, promises).checks}
+            assert checks["rank rule"].ok == (rule == promised_rule)
 
 
 def test_damaged_files_fail_and_do_not_crash(tmp_path: Path) -> None:
     parts = tensors("lora", LAYERS[TE], 4, np.random.default_rng(0))
     parts["lora_up.weight"][0, 0] = np.nan
     path = write(tmp_path / "nan.safetensors", {TE: parts})
-    found = verify(path)
-    assert found.verdict == "FAIL"
-    assert [check.what for check in found.checks if not check.status.ok] == ["numbers"]
+    verification = verify(path)
+    assert verification.verdict == "FAIL"
+    assert [check.what for check in verification.checks if not check.status.ok] == ["numbers"]
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-7])
     assert verify(tmp_path / "cut.safetensors").verdict == "FAIL"
     lies = tmp_path / "lies.safetensors"
@@ -155,7 +155,7 @@ def test_damaged_files_fail_and_do_not_crash(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 @pytest.mark.parametrize("family", ["lora", "locon-tucker", "loha", "lokr"])
 @pytest.mark.filterwarnings("error")
-def test_what_is_not_finite_or_becomes_so_is_said_of_its_module(tmp_path: Path, family: str, value: float) -> None:
+def test_non_finite_modules_are_reported_by_name(tmp_path: Path, family: str, value: float) -> None:
     parts = tensors(family, LAYERS[TE], 4, np.random.default_rng(0))
     for name in parts:
         if name != "alpha":
@@ -177,18 +177,18 @@ def test_what_is_not_finite_or_becomes_so_is_said_of_its_module(tmp_path: Path, 
         assert not output.exists()
 
 
-def test_the_recipes_here_promise_what_can_be_checked(project: Path) -> None:
+def test_the_promises_of_the_recipes_can_be_checked(project: Path) -> None:
     root = project / "recipes"
-    known = {name: expectation(loader.recipe(root, name).recipe) for name in loader.names(root)}
-    assert known["krnk-locon"]["tensor_bytes"] == 212_845_244
-    assert known["krnk-loha"]["tensor_bytes"] == 100_893_372
-    assert known["krnk-lora3x3"]["resize"]["param"] == 16
+    expected = {name: expectation(loader.recipe(root, name).recipe) for name in loader.names(root)}
+    assert expected["krnk-locon"]["tensor_bytes"] == 212_845_244
+    assert expected["krnk-loha"]["tensor_bytes"] == 100_893_372
+    assert expected["krnk-lora3x3"]["resize"]["param"] == 16
     small = loader.recipe(root, "krnk-locon", "demo").recipe
-    promised = expectation(small, EMBEDDED_BASE)
-    assert (promised["modules"], promised["tensor_bytes"], promised["max_train_steps"]) == (296, 935_248, 100)
-    assert json.dumps(known)
+    promises = expectation(small, EMBEDDED_BASE)
+    assert (promises["modules"], promises["tensor_bytes"], promises["max_train_steps"]) == (296, 935_248, 100)
+    assert json.dumps(expected)
 
 
-def test_without_a_recipe_the_fitting_ones_are_named() -> None:
+def test_without_a_recipe_the_fitting_ones_are_listed() -> None:
     candidates = {"this": PROMISED, "longer": {**PROMISED, "max_train_steps": 1000}, "loha": {**PROMISED, "family": "loha"}}
     assert verify(sample("lora3x3"), candidates=candidates).fits == ("this",)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,17 +50,17 @@ def test_headers_are_written_as_safetensors_writes_them(tmp_path: Path) -> None:
         assert json.loads(encoded[8:]) == json.loads(path.read_bytes()[8 : header.body])
 
 
-def test_what_is_written_can_be_read_by_safetensors(tmp_path: Path) -> None:
+def test_written_files_can_be_read_by_safetensors(tmp_path: Path) -> None:
     path = lora(tmp_path / "a.safetensors", dtype="F16", title="黒猫")
-    with safe_open(str(path), "np") as found:
-        assert found.metadata()["title"] == "黒猫"
+    with safe_open(str(path), "np") as written:
+        assert written.metadata()["title"] == "黒猫"
         for key, values in read(path).items():
-            np.testing.assert_array_equal(found.get_tensor(key).astype(np.float32), values)
+            np.testing.assert_array_equal(written.get_tensor(key).astype(np.float32), values)
 
 
 def test_hashes_are_those_of_the_real_trainer() -> None:
-    found = writer.hashes(read_header(sample("lora3x3")))
-    assert (found.model, found.legacy) == (found.stated_model, found.stated_legacy)
+    written = writer.hashes(read_header(sample("lora3x3")))
+    assert (written.model, written.legacy) == (written.stated_model, written.stated_legacy)
     theirs = writer.hashes(read_header(sample("locon")))
     assert theirs.stated_model is not None
     assert theirs.stated_model.startswith("0x")
@@ -68,7 +70,7 @@ def test_hashes_are_those_of_the_real_trainer() -> None:
 def test_hashes_do_not_depend_on_the_order_of_the_body(tmp_path: Path) -> None:
     path = lora(tmp_path / "a.safetensors", dtype="F16", ss_a="b")
     header, values = read_header(path), read(path)
-    known = writer.hashes(header)
+    before = writer.hashes(header)
     chunks, begin, table = [], 0, {}
     for key in sorted(values, reverse=True):
         data = values[key].astype(np.float16).tobytes()
@@ -77,8 +79,8 @@ def test_hashes_do_not_depend_on_the_order_of_the_body(tmp_path: Path) -> None:
         chunks.append(data)
     other = _made(tmp_path / "b.safetensors", {"__metadata__": header.metadata, **table}, b"".join(chunks))
     again = writer.hashes(read_header(other))
-    assert (again.model, again.legacy) == (known.model, known.legacy)
-    assert hashlib.sha256(raw(path)).hexdigest() == known.model
+    assert (again.model, again.legacy) == (before.model, before.legacy)
+    assert hashlib.sha256(raw(path)).hexdigest() == before.model
 
 
 def test_the_legacy_hash_is_of_a_window_behind_the_header(tmp_path: Path) -> None:
@@ -100,11 +102,11 @@ def test_metadata_are_edited_without_touching_the_body(tmp_path: Path) -> None:
     header = read_header(output)
     assert header.metadata.items() >= {"ss_old": "1", "ss_new": "黒", "ssmd_rating": "5"}.items()
     assert "drop" not in header.metadata
-    found = writer.hashes(header)
-    assert (found.model_agrees, found.legacy_agrees, found.model) == (True, True, hashes.model)
+    written = writer.hashes(header)
+    assert (written.model_agrees, written.legacy_agrees, written.model) == (True, True, hashes.model)
 
 
-def test_the_input_is_never_the_output_unless_asked(tmp_path: Path) -> None:
+def test_the_output_is_the_input_only_with_overwrite(tmp_path: Path) -> None:
     source = lora(tmp_path / "a.safetensors")
     before = source.read_bytes()
     (tmp_path / "link.safetensors").symlink_to(source)
@@ -118,13 +120,13 @@ def test_the_input_is_never_the_output_unless_asked(tmp_path: Path) -> None:
     assert source.read_bytes() != before
 
 
-@pytest.mark.parametrize(("name", "said"), [("a.ckpt", "not a name"), ("no/where.safetensors", "does not exist")])
-def test_an_output_that_cannot_be_is_refused_first(tmp_path: Path, name: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+@pytest.mark.parametrize(("name", "message"), [("a.ckpt", "not a name"), ("no/where.safetensors", "does not exist")])
+def test_an_impossible_output_is_refused_first(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         merge(lora(tmp_path / "a.safetensors"), tmp_path / name, MergeOptions("FACE"))
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     def broken() -> list[bytes]:
         raise RecipeError([])
 
@@ -135,3 +137,28 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="4 bytes where"):
         writer.write_safetensors(tmp_path / "a.safetensors", short, {})
     assert not list(tmp_path.iterdir())
+
+
+def test_the_draft_of_a_killed_writer_is_overwritten(tmp_path: Path) -> None:
+    source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
+    left = tmp_path / f".{output.name}.{os.getpid()}-{threading.get_ident()}.part"  # of a process with the same id
+    for write_output in (lambda: merge(source, output, MergeOptions([0.5] * 26)), lambda: edit_metadata(source, output, {})):
+        left.write_bytes(bytes(1_000_000))
+        write_output()
+        assert read_header(output).entries.keys() == read_header(source).entries.keys()
+        assert not left.exists()
+
+
+def test_a_file_in_a_given_order_has_these_metadata_only(tmp_path: Path) -> None:
+    pieces = [writer.raw("b", "F32", (1,), bytes(4)), writer.raw("a", "F16", (2,), b"1234"), writer.raw("c", "U8", (0,), b"")]
+    writer.write_in_order(tmp_path / "a.safetensors", pieces, {"x": "y"})
+    header = read_header(tmp_path / "a.safetensors")
+    assert (list(header.entries), header.metadata) == (["b", "a", "c"], {"x": "y"})
+    assert raw(tmp_path / "a.safetensors") == b"\0\0\0\x001234"
+
+
+def test_a_copy_has_the_same_body_and_its_own_digest(tmp_path: Path) -> None:
+    source, output = lora(tmp_path / "in.safetensors", ss_old="1"), tmp_path / "out.safetensors"
+    digest, count = writer.write_copy(read_header(source), output, {"title": "黒猫"})
+    assert (raw(output), read_header(output).metadata) == (raw(source), {"title": "黒猫"})
+    assert (digest, count) == (hashlib.sha256(output.read_bytes()).hexdigest(), output.stat().st_size)
