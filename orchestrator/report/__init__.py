@@ -25,7 +25,7 @@ def write(
     measure: bool = True,
     live: bool = False,
 ) -> Path:
-    """Write the page to ``out`` and its images to the folder ``img`` beside it; return ``out``.
+    """Write the page to ``out``, and its images to ``img`` beside it.
 
     Args:
         root: the store (runs/). It is only read, except for block statistics in root/report/measured.

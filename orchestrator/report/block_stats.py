@@ -26,7 +26,10 @@ _SECONDS = 600.0
 
 
 def stages(root: Path, member: Member) -> dict[str, JSON]:
-    """Return the block statistics of a recipe's file after each step, by block; empty for files not measured."""
+    """Return the block statistics of a recipe's file after each step.
+
+    Files that were not measured have none.
+    """
     blocks: dict[str, JSON] = {kind: {} for kind in STAGES}
     released = _released(member)
     for kind, (_, digest) in _files(member).items():
@@ -37,7 +40,10 @@ def stages(root: Path, member: Member) -> dict[str, JSON]:
 
 
 def complete(root: Path, data: ReportData) -> None:
-    """Measure all finished files without statistics, in one child: this process does not import numpy."""
+    """Measure all finished files without statistics, in one child.
+
+    This process does not import numpy.
+    """
     sources: dict[str, str] = {}  # by result
     for member in data.members:
         released = _released(member)

@@ -112,7 +112,7 @@ def _round(value: float) -> float:
 
 
 def spark(points: Sequence[tuple[float, float]], colour: str) -> Markup:
-    """Return a small curve without axes; decoration beside a number that says it."""
+    """Return a small curve without axes, beside a number that has its value."""
     if len(points) < 2:
         return Markup()
     left, right = points[0][0], points[-1][0]
@@ -127,7 +127,7 @@ def spark(points: Sequence[tuple[float, float]], colour: str) -> Markup:
 
 
 def timeline(rows: Sequence[dict[str, Any]], label: str) -> Markup:
-    """Return lanes (see ``trace.rows``) over a common time axis, with one bar per step."""
+    """Return lanes (see ``trace.rows``) over time, one bar per step."""
     if not rows:
         return Markup()
     whole = max(bar["start"] + bar["seconds"] for row in rows for bar in row["bars"]) or 1.0
@@ -163,7 +163,9 @@ def timeline(rows: Sequence[dict[str, Any]], label: str) -> Markup:
 
 
 def spectra(blocks: Iterable[tuple[str, Sequence[float]]], label: str, floor: float = -2.5) -> Markup:
-    """Return a map of singular values: one column per block, the largest on top, dark where they are small.
+    """Return a map of singular values: one column per block.
+
+    The largest is on top; small ones are dark.
 
     Args:
         blocks: name and log10 of the singular values over the first; empty for blocks without any.

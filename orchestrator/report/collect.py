@@ -1,4 +1,4 @@
-"""Collect the data of the report from the store: steps with state, curve and record."""
+"""Collect the data of the report from the store."""
 
 from __future__ import annotations
 
@@ -43,13 +43,16 @@ class State(StrEnum):
 
     @property
     def finished(self) -> bool:
-        """True for a whole result, also for one (OUTDATED) of an earlier recipe, engine or set of images."""
+        """True for a whole result, also for an outdated one."""
         return self in (State.DONE, State.OUTDATED)
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One reading of a training: step, mean loss, learning rate, this step's own loss, the text encoder's rate."""
+    """One reading of a training.
+
+    Step, mean loss, learning rate, this step's own loss, the text encoder's rate.
+    """
 
     step: int
     loss: float | None
@@ -60,7 +63,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class StepView:
-    """One step on the page. ``folder`` is its finished folder or its work folder, None if it has neither."""
+    """One step on the page.
+
+    ``folder`` is its finished folder or its work folder, None if it has neither.
+    """
 
     name: str
     kind: str
@@ -94,7 +100,10 @@ class Member:
 
     @property
     def state(self) -> State:
-        """The first of failed, running, unfinished, waiting, outdated that any step has, else done."""
+        """The worst state of its steps.
+
+        In the order failed, running, unfinished, waiting, outdated, done.
+        """
         states = {step.state for step in self.steps.values()}
         for state in (State.FAILED, State.RUNNING, State.UNFINISHED, State.WAITING, State.OUTDATED):
             if state in states:
@@ -124,7 +133,10 @@ class ReportData:
 
 
 def collect(root: Path, recipes: Sequence[Loaded], plan: JSON | None = None) -> ReportData:
-    """Read the state of every recipe: with a plan by its keys, without one by the newest folder of each step."""
+    """Read the state of every recipe.
+
+    With a plan by its keys, without one by the newest folder of each step.
+    """
     planned = {entry["name"]: entry for entry in (plan or {}).get("recipes", [])}
     steps: dict[str, StepView] = {}
 
@@ -219,7 +231,10 @@ def _number(value: Any) -> float | None:
 
 
 def thinned(points: Sequence[Point], most: int = POINTS) -> tuple[Point, ...]:
-    """Return at most ``most`` points: both ends, and the lowest and highest loss of every stretch."""
+    """Return at most ``most`` points of a curve.
+
+    Both ends stay, and the lowest and highest loss of every stretch.
+    """
     if len(points) <= most:
         return tuple(points)
     kept = {0, len(points) - 1}

@@ -21,7 +21,10 @@ _PROGRAM = ("python", "-m", "orchestrator")
 
 
 def commands(root: Path, member: Member) -> list[dict[str, str]]:
-    """Return name and text of each finished step's command, with paths relative to the project's folder."""
+    """Return name and text of each finished step's command.
+
+    Paths are relative to the project's folder.
+    """
     shown: list[dict[str, str]] = []
     weights = ""  # the newest LoRA file on the way
     for step in member.steps.values():
@@ -39,7 +42,10 @@ def commands(root: Path, member: Member) -> list[dict[str, str]]:
 
 
 def _surgery(step: StepView, source: str) -> list[str]:
-    """Return the verb that repeats a merge or resize step; empty for a program of sd-scripts: its own command is complete."""
+    """Return the verb that repeats a merge or resize step.
+
+    Empty for a program of sd-scripts: its own command is complete.
+    """
     params: dict[str, Any] = step.record.get("params") or {}
     name = weights_of(step.record)[0]
     if params.get("tool") != "orchestrator" or not name:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIDE = 512
-"""Longest side of an image on the page, in pixels. Smaller images are enlarged by a whole factor."""
+"""Longest side of an image on the page, in pixels.
+
+Smaller images are enlarged by a whole factor.
+"""
 SAMPLE = 256
 """Longest side of an image drawn during training: there may be hundreds."""
 TILE = 96
@@ -35,13 +38,21 @@ class PageImage:
 
 @dataclass(slots=True)
 class Album:
-    """The images of a page. ``show`` notes an image, ``make`` writes the missing ones."""
+    """The images of a page.
+
+    ``show`` notes an image, ``make`` writes the missing ones.
+    """
 
     folder: Path
     _todo: dict[str, tuple[Path, Callable[[Path, Path], None]]] = field(default_factory=dict)
 
     def show(self, path: Path, side: int = SIDE) -> PageImage | None:
-        """Return the image on the page, at most ``side`` pixels long; None if it cannot be read."""
+        """Return an image on the page; None if it cannot be read.
+
+        Args:
+            path: the image.
+            side: its longest side on the page, in pixels.
+        """
         try:
             stat = path.stat()
             with Image.open(path) as image:
@@ -61,7 +72,7 @@ class Album:
         return PageImage(f"{self.folder.name}/{name}", *size)
 
     def sheet(self, paths: Sequence[Path]) -> PageImage | None:
-        """Return one image with all of ``paths`` as tiles, at most twelve in a row."""
+        """Return one image with ``paths`` as tiles, at most twelve in a row."""
         if not paths:
             return None
         identity = "|".join(f"{path}{path.stat().st_mtime_ns}" for path in paths)
@@ -72,7 +83,10 @@ class Album:
         return PageImage(f"{self.folder.name}/{name}", *size)
 
     def make(self) -> None:
-        """Write the missing images, on two threads: Pillow releases the interpreter's lock."""
+        """Write the missing images, on two threads.
+
+        Pillow releases the interpreter's lock.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(2) as pool:
             todo = [

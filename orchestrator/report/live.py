@@ -1,4 +1,7 @@
-"""Serve the report on loopback. The page fetches itself every few seconds and shows the parts that have changed."""
+"""Serve the report on loopback.
+
+Its page fetches itself every few seconds and shows the parts that have changed.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +60,11 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 def server(write: Callable[[Path], None], folder: Path, port: int = 0) -> ThreadingHTTPServer:
-    """Return a server on loopback for the page that ``write`` writes below ``folder``. NotReady if the port is taken."""
+    """Return a server on loopback for the page that ``write`` writes.
+
+    Raises:
+        NotReady: the port is taken.
+    """
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, write, directory=str(folder)))
     except OSError as error:
@@ -66,7 +73,7 @@ def server(write: Callable[[Path], None], folder: Path, port: int = 0) -> Thread
 
 
 def writer(root: Path, read: Callable[[], Read]) -> Callable[[Path], None]:
-    """Return the function that writes the page of the store at ``root`` to a path."""
+    """Return a function that writes the page of a store to a path."""
     content = read()
 
     def write(path: Path) -> None:

@@ -18,7 +18,7 @@ HINT = (
 
 
 def join(address: str) -> tuple[Any, bool]:
-    """Join the cluster at ``address`` ($RAY_ADDRESS; without one, a new cluster of this machine alone).
+    """Join the cluster at ``address``, or a new one of this machine alone.
 
     Args:
         address: as ``ray.init`` takes it: auto or HOST:PORT. The driver's machine has to be a node of the cluster.

@@ -1,4 +1,4 @@
-"""Stream the events of a step from its node to the driver, and stop requests back."""
+"""Stream events from a node to the driver, and stop requests back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ Event = tuple[str, str, Any]
 
 
 class EventQueue:
-    """The events of all nodes, between them and the driver: an actor beside the driver, so that it outlives a node."""
+    """The events of all nodes.
+
+    An actor beside the driver, so that it outlives a node.
+    """
 
     def __init__(self) -> None:
         """Start empty."""
@@ -36,7 +39,11 @@ class EventQueue:
         return self._stop
 
     def take(self, stop: bool) -> list[Event]:
-        """Return the events since the last call, and note whether the run is to stop."""
+        """Return the events since the last call.
+
+        Args:
+            stop: the run is to stop.
+        """
         self._stop = self._stop or stop
         events, self._events = self._events, []
         return events
@@ -44,7 +51,10 @@ class EventQueue:
 
 @dataclass(slots=True)
 class NodeObserver(Silent):
-    """The observer on a node: sends events a few times a second, and stops the step when the driver wants it."""
+    """The observer on a node: sends events a few times a second.
+
+    It stops the step when the driver asks for it.
+    """
 
     send: Callable[[list[Event]], bool]
     """Takes events, returns whether the step is to stop."""

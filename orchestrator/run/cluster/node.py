@@ -63,7 +63,7 @@ def home() -> Path:
 
 
 def check(query: NodeQuery) -> list[Problem]:
-    """Check engines and their versions, files that the engines need, disk, models, and the way that files travel."""
+    """Check engines, disk, models, and access to the driver's files."""
     node = f"node {platform.node()}"
     problems = [problem for name, version in query.versions.items() for problem in _other_version(name, version)]
     for recipe in query.recipes:
@@ -91,7 +91,7 @@ def _other_version(engine: str, version: str) -> list[Problem]:
 
 
 def _unreachable(runs: str, token: str, url: str) -> list[Problem]:
-    """Return the problem that this node does not see the driver's runs folder or storage."""
+    """Return the problem of a node without access to the driver's files."""
     node = f"node {platform.node()}"
     if not url:
         hint = "mount it there under the same path, or name a storage: --storage s3://bucket/krnk"
@@ -109,7 +109,10 @@ def _lacking(model: ModelInput) -> Problem:
 
 
 def find_model(model: ModelInput, digests: Digests) -> Path | None:
-    """Return a model's path on this node: the driver's, that of its name, or a downloaded one; None if it is not here."""
+    """Return a model's path on this node; None if it is not here.
+
+    It is the driver's path, that of the model's name, or a downloaded file.
+    """
     candidates = [Path(model.path) if model.path else EMBEDDED_BASE]
     with contextlib.suppress(OrchestratorError):
         named = ProjectInputs(Path.cwd(), digests, settings.model_folders()).find(model.name)
@@ -205,7 +208,7 @@ def _download(task: NodeTask, storage: Storage, store: Store, root: Path) -> Non
 
 
 def _upload(outcome: Outcome, step: Step, store: Store, storage: Storage, states: TrainingStates | None) -> FileDigests:
-    """Upload the finished folder; of a step that has not ended well, its log and its last state."""
+    """Upload the finished folder; after a failure, the log and the state."""
     if outcome.status.ok:
         folder = store.folder(step)
         return storage.put(folder, sorted(folder.iterdir()))
@@ -228,7 +231,7 @@ def _with_driver_paths(outcome: Outcome, task: NodeTask, store: Store) -> Outcom
 
 
 def _await_orphan(work: Path) -> None:
-    """Wait for the child of a worker that has just died on this machine: its leash is ending it."""
+    """Wait for the child of a worker that died: its leash is ending it."""
     end = time.monotonic() + ORPHAN_SECONDS
     while child.alive(work) and time.monotonic() < end:
         time.sleep(FLUSH_SECONDS)

@@ -19,7 +19,7 @@ CHECK_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class ClusterReport:
-    """The engines' versions that the plan was made for, and the cluster's GPUs."""
+    """The engines' versions of the plan, and the cluster's GPUs."""
 
     versions: dict[str, str]
     gpus: float

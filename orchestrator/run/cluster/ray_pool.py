@@ -1,4 +1,6 @@
-"""Offer the slots of a Ray cluster: GPU steps are tasks with ``num_gpus=1``, CPU steps tasks with ``num_cpus=1``.
+"""Offer the slots of a Ray cluster.
+
+GPU steps are tasks with ``num_gpus=1``, CPU steps tasks with ``num_cpus=1``.
 
 The driver keeps the store and the order; a task runs one step on some node. When a node dies, another one takes over its step
 and resumes from the last state.
@@ -48,7 +50,10 @@ def _run_on_node(task: NodeTask, queue: Any) -> TaskResult:
 
 
 class RayPool:
-    """The slots of a Ray cluster, for ``runner.run_plan``; a context that leaves the cluster at its end."""
+    """The slots of a Ray cluster, for ``runner.run_plan``.
+
+    A context that leaves the cluster at its end.
+    """
 
     def __init__(self, address: str = "", url: str = "") -> None:
         """Join the cluster at ``address``, see ``connect.join``.
@@ -119,7 +124,10 @@ class RayPool:
         return Slot(lane)
 
     def _room(self) -> dict[Lane, int]:
-        """Return the number of slots per lane, counted again every few seconds: nodes come and go."""
+        """Return the number of slots per lane.
+
+        Counted again every few seconds: nodes come and go.
+        """
         at, room = self._capacity
         if time.monotonic() - at > REFRESH_SECONDS:
             has = self._ray.cluster_resources()
@@ -129,7 +137,13 @@ class RayPool:
         return room
 
     def submit(self, slot: Slot, fn: Callable[..., Any], *args: Any) -> Future[Any]:  # noqa: ARG002 - the node runs the same
-        """Run a step (``args`` are the run and the step) on a node; free the slot when it has ended."""
+        """Run a step on a node; free the slot when it has ended.
+
+        Args:
+            slot: the slot.
+            fn: not called, the node runs ``execute`` itself.
+            args: the run and the step.
+        """
         return self._pool.submit(self._run, slot, *args)
 
     def _run(self, slot: Slot, context: RunContext, step: Step) -> Outcome:
@@ -180,7 +194,10 @@ class RayPool:
         return node.failed(step, Problem(step.name, f"was lost {TRIES} times", "python -m orchestrator status"))
 
     def _wait(self, task: NodeTask, context: RunContext) -> TaskResult:
-        """Run the task and wait; a task that has not begun when the run is stopped is cancelled."""
+        """Run the task and wait for its result.
+
+        A task that has not begun when the run is stopped is cancelled.
+        """
         ray, step = self._ray, task.step
         cpus, gpus = (0, 1) if step.lane is Lane.GPU and self._report.gpus else (1, 0)
         with self._lock:
@@ -196,7 +213,7 @@ class RayPool:
         return result
 
     def _listen(self, context: RunContext) -> None:
-        """Pass the nodes' events to the observer, and the wish to stop to the nodes."""
+        """Pass the nodes' events to the observer, and stop requests back."""
         while not self._over.is_set():
             try:
                 events = self._ray.get(self._queue.take.remote(context.stop.is_set()))

@@ -1,4 +1,7 @@
-"""Keep the newest state of a training in the storage, so that another node can resume from it."""
+"""Keep the newest state of a training in the storage.
+
+Another node resumes from it when this one dies.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class TrainingStates:
     _uploaded: str = ""
 
     def newest(self) -> tuple[Path, int] | None:
-        """Return the newest complete state in the work folder, and its training step."""
+        """Return the newest complete state, and its training step."""
         return self.engine.checkpoint(self.work) if self.work.is_dir() else None
 
     def upload(self) -> None:

@@ -1,4 +1,4 @@
-"""Exchange files by content digest through a folder that every node reaches: s3://, sftp://, file://."""
+"""Exchange files by content digest through a URL: s3://, sftp://, file://."""
 
 from __future__ import annotations
 
@@ -21,19 +21,25 @@ if TYPE_CHECKING:
 HINT = "every node must be able to write there; s3:// needs pip install s3fs, gs:// gcsfs, sftp:// paramiko"
 
 FileDigests = dict[str, str]
-"""SHA-256 of files by their paths below a folder; a path that ends in "/" is a folder, and its digest is empty."""
+"""SHA-256 of files by their paths below a folder.
+
+A path that ends in "/" is a folder; its digest is empty.
+"""
 
 
 class Storage:
     """A folder below a URL: files by digest, and a few small files by name."""
 
     def __init__(self, url: str) -> None:
-        """Use ``url``, any that fsspec understands; s3:// and gs:// need s3fs and gcsfs."""
+        """Use a URL that fsspec understands.
+
+        s3:// and gs:// need s3fs and gcsfs.
+        """
         self.url = url.rstrip("/")
         self._uploaded: set[str] = set()
 
     def put(self, folder: Path, parts: Iterable[Path], computed: Mapping[str, str] | None = None) -> FileDigests:
-        """Upload files and whole folders below ``folder``; content that is there already is not sent again.
+        """Upload files and whole folders below ``folder``, each content once.
 
         Args:
             folder: the folder that paths are relative to.
@@ -86,7 +92,9 @@ class Storage:
                 raise StepFailed(Problem(str(target), what, "run the same command again"))
 
     def get(self, digests: FileDigests, folder: Path) -> None:
-        """Write files below a folder, the record last: it is true only once everything else is there.
+        """Write files below a folder, the record last.
+
+        A record is true only once everything else is there.
 
         Raises:
             StepFailed: the storage cannot be read, or a path leads out of the folder.
@@ -118,13 +126,17 @@ class Storage:
             self._write(system, f"{root}/{name}", lambda draft: system.pipe_file(draft, data))
 
     def delete(self, name: str) -> None:
-        """Delete a small file if it is there. StepFailed if the storage cannot be written."""
+        """Delete a small file if it is there.
+
+        Raises:
+            StepFailed: the storage cannot be written.
+        """
         with _file_system(self.url) as (system, root):
             if system.exists(f"{root}/{name}"):
                 system.rm_file(f"{root}/{name}")
 
     def state(self, step: Step) -> tuple[int, FileDigests]:
-        """Return the newest state of an unfinished training: its training step and files; 0 if there is none."""
+        """Return training step and files of a training's newest state, or 0."""
         text = self.read(state_name(step))
         if text is None:
             return 0, {}
@@ -132,13 +144,19 @@ class Storage:
         return int(state["step"]), state["files"]
 
     def put_state(self, step: Step, work: Path, state: tuple[Path, int]) -> None:
-        """Upload a training's state below its work folder, with its training step, in place of an earlier one."""
+        """Upload a training's state in place of an earlier one.
+
+        Args:
+            step: the training.
+            work: its work folder.
+            state: the state's folder in it, and its training step.
+        """
         listing = {"step": state[1], "files": self.put(work, [state[0]])}
         self.write(state_name(step), json.dumps(listing).encode())
 
 
 def state_name(step: Step) -> str:
-    """Return the name of the small file that lists the files of a training's newest state."""
+    """Return the name of the file that lists a training's newest state."""
     return f"states/{step.owner}/{step.folder}.json"
 
 

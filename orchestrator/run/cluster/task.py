@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """A base model, VAE or LoRA file: role, digest, path on the driver, name in the recipe, and its uploaded files."""
+    """A base model, VAE or LoRA file.
+
+    It has a role, a digest, the driver's path, its name in the recipe, and its uploaded files.
+    """
 
     role: str
     digest: str
@@ -43,23 +46,29 @@ class NodeTask:
     root: str
     runs: str
     token: str
-    """Name of a file that shows a node that it sees the driver's runs folder, or its storage."""
+    """Name of a file that a node sees if it sees the driver's files."""
     url: str = ""
     """The storage; empty where the runs folder is shared."""
     forced: bool = False
     waited: float = 0.0
     version: str = ""
-    """The engine's version that the plan was made for, where the step has an engine."""
+    """The engine's version of the plan, if the step has an engine."""
     models: tuple[ModelInput, ...] = ()
     images: FileDigests = field(default_factory=dict)
-    """The images of a dataset by their paths below the project; absolute paths of images elsewhere."""
+    """The images of a dataset by their paths below the project.
+
+    Images elsewhere have absolute paths.
+    """
     results: dict[str, FileDigests] = field(default_factory=dict)
-    """The files of the finished steps that this one reads, by the steps' names."""
+    """The files of the finished steps that this one reads, by step."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """The outcome of a step on a node, and the files that it uploaded (none where the runs folder is shared)."""
+    """The outcome of a step on a node, and the files that it uploaded.
+
+    There are none with a shared runs folder.
+    """
 
     outcome: Outcome
     node: str
@@ -67,7 +76,7 @@ class TaskResult:
 
 
 def sub_plan(plan: Plan, step: Step) -> Plan:
-    """Return the part of a plan that one step needs: itself, the steps that it reads, and their recipes."""
+    """Return one step, the steps that it reads, and their recipes."""
     names = dict.fromkeys(step.needs)
     todo = list(step.needs) if step.kind is StepKind.RELEASE and step.recipe else []
     while todo:  # a release describes every step of its recipe
@@ -83,7 +92,7 @@ def sub_plan(plan: Plan, step: Step) -> Plan:
 
 
 def make_task(context: RunContext, step: Step, token: str, storage: Storage | None = None) -> NodeTask:
-    """Return the task of a step; with a storage, upload the files that the step reads.
+    """Return the task of a step, and upload the files that it reads.
 
     Args:
         context: the run.
@@ -143,7 +152,7 @@ def _result(context: RunContext, step: Step, storage: Storage) -> FileDigests:
 
 
 def store_result(context: RunContext, step: Step, result: TaskResult, storage: Storage | None) -> Outcome:
-    """Take a node's files into the driver's store; return the outcome as it stands there.
+    """Take a node's files into the driver's store; return the outcome.
 
     Raises:
         StepFailed: the files are not those of the node's record, or cannot be read.
