@@ -1,14 +1,12 @@
-"""Doctor's checks one by one; whole set-ups stand in test_broken_setups.py."""
+"""Checks of models, pickles and disk before a run. Whole set-ups: tests/cli/test_broken_setups.py."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import pickle
 import shutil
 import struct
-import sys
 import zipfile
 from pathlib import Path  # noqa: TC003
 from types import SimpleNamespace
@@ -16,16 +14,11 @@ from types import SimpleNamespace
 import pytest
 
 import harness
-from orchestrator import cli
-from orchestrator.cli import doctor
 from orchestrator.errors import Problem
 from orchestrator.plan import estimate
 from orchestrator.run import model_files, preflight
 from orchestrator.run.record import Reason, Why
-from orchestrator.run.store import Store
 from orchestrator.run.workspace import Selection
-from orchestrator.system import process, settings
-from orchestrator.weights.checks import CheckStatus
 from orchestrator.weights.io import pickle_scan
 
 
@@ -61,7 +54,7 @@ def pickled(path: Path, value: object) -> Path:
         (("double_blocks.0.x",), ""),
     ],
 )
-def test_architectures_are_told_apart(tmp_path: Path, names: tuple[str, ...], kind: str) -> None:
+def test_architectures_are_distinguished(tmp_path: Path, names: tuple[str, ...], kind: str) -> None:
     assert model_files.architecture(safetensors(tmp_path / "x.safetensors", *names)) == kind
 
 
@@ -81,43 +74,6 @@ def test_pickles_are_read_and_never_run(tmp_path: Path) -> None:
         (tmp_path / "x.ckpt").write_bytes(text)
         with pytest.raises(ValueError, match=r"\w"):
             pickle_scan.strange(tmp_path / "x.ckpt")
-
-
-def test_gpus_and_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "capture", lambda *_: (0, "NVIDIA GeForce RTX 3060, 11000, 12288, 550.54\n"))
-    check = doctor.gpu(needed=True)
-    assert (check.status, check.detail) == (
-        CheckStatus.PASS,
-        "NVIDIA GeForce RTX 3060, 11000 of 12288 MiB free, driver 550.54",
-    )
-    monkeypatch.setattr(process, "capture", lambda *_: (0, "NVIDIA GeForce RTX 3060, 900, 12288, 550.54\n"))
-    assert doctor.gpu(needed=True).status is CheckStatus.WARNING
-    monkeypatch.setattr(
-        process, "capture", lambda *_: (9, "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver")
-    )
-    assert "couldn't communicate" in doctor.gpu(needed=True).detail
-    monkeypatch.setattr(process, "capture", lambda *_: (127, "no such file"))
-    assert doctor.gpu(needed=False).status is CheckStatus.PASS
-
-
-def test_packages_that_differ_from_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "ROOT", tmp_path)
-    (tmp_path / "constraints.txt").write_text("# exact\npydantic==1.0.0\nno-such-package==1\n", "utf-8")
-    check = doctor.packages()
-    assert check.status is CheckStatus.WARNING
-    assert "(lock: 1.0.0)" in check.detail
-    assert "pip install -c" in check.fix
-
-
-def test_locks_of_living_and_of_dead_processes(tmp_path: Path) -> None:
-    (tmp_path / "krnk-locon").mkdir()
-    lock = tmp_path / "krnk-locon" / ".lock"
-    lock.write_text("process 1 on here since then\n", "utf-8")
-    assert list(doctor.locks(Store(tmp_path))) == []
-    with lock.open("r+", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        (check,) = doctor.locks(Store(tmp_path))
-    assert "process 1 on here since then" in check.detail
 
 
 def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,23 +100,8 @@ def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, mon
         assert preflight.problems(plan, steps, space.inputs, space.store) == []
 
 
-def test_problems_that_recipes_share_are_said_once() -> None:
+def test_problems_that_recipes_share_are_reported_once() -> None:
     found = preflight.grouped(
         [Problem(f"r{index}: optimizer", "needs a GPU", "x") for index in range(15)] + [Problem("a", "b"), Problem("a", "b")]
     )
     assert [problem.where for problem in found] == ["r0: optimizer and 14 more", "a"]
-
-
-def test_the_verb_in_json(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(project)
-    monkeypatch.setenv("KRNK_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("SD_SCRIPTS_DIR", str(tmp_path / "nothing"))
-    monkeypatch.setattr(sys, "argv", ["orchestrator", "doctor", "krnk-locon", "--json"])
-    assert cli.main() == 3
-    rows = json.loads(capsys.readouterr().out)
-    assert {"what", "state", "found", "wanted", "fix"} == set(rows[0])
-    bad = [row for row in rows if row["state"] == "missing"]
-    assert any("sd-scripts is not there" in row["found"] for row in bad)
-    assert all(row["fix"] for row in bad)
