@@ -210,3 +210,16 @@ def test_the_readme_names_tests_that_exist(project: Path) -> None:
         assert names, f"no test shows: {row}"
         for file, name in names:
             assert (project / file).is_file() if file else f"def {name}(" in known, f"{file or name} does not exist"
+
+
+def test_the_walks_of_the_architecture_name_functions_that_exist(project: Path) -> None:
+    page = (DOCS / "architecture.md").read_text("utf-8")
+    hops = re.findall(r"`([\w/]+\.py): ([\w.]+)`", page)
+    assert len(hops) > 40
+    for file, name in hops:
+        source = (project / "orchestrator" / file).read_text("utf-8")
+        assert re.search(rf"^ *(?:def|class) {name.rpartition('.')[2]}\b", source, re.MULTILINE), f"{file}: {name}"
+    walk = page.partition("## The corridor")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| \d+ \| `([\w/]+\.py): ", walk, re.MULTILINE)
+    assert len(rows) <= 20
+    assert len(set(rows)) <= 16
