@@ -1,0 +1,44 @@
+"""Input files of sd-scripts, printed and written by ``show --as sd-scripts``."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator import cli
+from orchestrator.errors import RecipeError
+from orchestrator.run import export_sd_scripts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_existing_files_are_never_replaced(tmp_path: Path) -> None:
+    files = {"train.toml": "a = 1\n", "dataset.toml": "b = 2\n"}
+    folder = tmp_path / "new" / "folder"
+    assert export_sd_scripts.write(files, folder) == [folder / "train.toml", folder / "dataset.toml"]
+    assert (folder / "dataset.toml").read_text("utf-8") == "b = 2\n"
+    (folder / "dataset.toml").unlink()
+    with pytest.raises(RecipeError, match="exists already"):
+        export_sd_scripts.write(files, folder)
+    assert not (folder / "dataset.toml").exists()
+
+
+def test_show_writes_the_files_to_a_folder(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project)
+    argv = ["orchestrator", "show", "krnk-locon", "--as", "sd-scripts"]
+    monkeypatch.setattr(sys, "argv", argv)
+    assert cli.main() == 0
+    assert "# ==== train.toml\n" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", [*argv, "--output", str(tmp_path / "out")])
+    assert cli.main() == 0
+    paths = capsys.readouterr().out.split()
+    assert [path.rpartition("/")[2] for path in paths][:2] == ["train.toml", "dataset.toml"]
+    assert tomllib.loads((tmp_path / "out" / "train.toml").read_text("utf-8"))["dataset_config"].endswith("out/dataset.toml")
+    assert cli.main() == 2
+    assert "exists already" in capsys.readouterr().err
