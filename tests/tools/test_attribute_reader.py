@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tools.demo_world.__main__ import main
 from tools.demo_world.attribute_reader import read
-from tools.demo_world.attributes import KRNK, TYANK, Character, Scene, View, random_scene
+from tools.demo_world.attributes import KRNK, TYANK, Character, Scene, Viewpoint, random_scene
 from tools.demo_world.draw import draw
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def test_reader_finds_the_attributes_of_drawings() -> None:
 
 
 def test_reader_distinguishes_the_demo_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    both = Scene((Character(KRNK, "school uniform"), Character(TYANK, "plugsuit")), View("b", 0, 0))
+    both = Scene((Character(KRNK, "school uniform"), Character(TYANK, "plugsuit")), Viewpoint("b", 0, 0))
     draw(both, 256).save(tmp_path / "b00.png")
     assert main(["probe", str(tmp_path / "b00.png")]) == 0
     assert capsys.readouterr().out.splitlines() == [

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 
 from tools.demo_world import vocabulary
-from tools.demo_world.attributes import KRNK, Character, Scene, View, random_scene
+from tools.demo_world.attributes import KRNK, Character, Scene, Viewpoint, random_scene
 from tools.demo_world.captions import caption, thinned_caption
 
 
 def test_caption_has_the_order_of_the_recipes() -> None:
-    scene = Scene((Character(KRNK, "school uniform"),), View("b", 1, 2))
+    scene = Scene((Character(KRNK, "school uniform"),), Viewpoint("b", 1, 2))
     assert caption(scene) == (
         "character, black hair, short hair, yellow eyes, black ears, choker, school uniform, simple background, "
         "white background, from above, from side, full body, standing, looking away, smile"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tools.demo_world import vocabulary as words
-from tools.demo_world.attributes import View
+from tools.demo_world.attributes import Viewpoint
 from tools.demo_world.draw import GRID
 from tools.demo_world.palette import EYES, HAIR, SKIN
 from tools.demo_world.templates import CharacterMasks, ViewMasks, view_masks
@@ -50,11 +50,11 @@ class CharacterReading:
 class ImageReading:
     """The view that fits an image best, and its characters from left to right."""
 
-    view: View
+    view: Viewpoint
     characters: tuple[CharacterReading, ...]
 
 
-def read(image: Image.Image, view: View, count: int | None = None) -> ImageReading:
+def read(image: Image.Image, view: Viewpoint, count: int | None = None) -> ImageReading:
     """Read an image.
 
     Args:
@@ -68,7 +68,7 @@ def read(image: Image.Image, view: View, count: int | None = None) -> ImageReadi
     pixels = np.asarray(small, dtype=np.int16)
     angles = [angle for angle in range(8) if _same(angle, view.angle)]
     counts = (1, 2) if count is None else (count,)
-    views = [(View(view.framing, view.height, angle), people) for angle in angles for people in counts]
+    views = [(Viewpoint(view.framing, view.height, angle), people) for angle in angles for people in counts]
     best, people = max(views, key=lambda fit: _fit(pixels, view_masks(*fit), (0, 0)))
     shift = max(((x, y) for x in _SHIFTS for y in _SHIFTS), key=lambda by: _fit(pixels, view_masks(best, people), by))
     moved = np.roll(pixels, (-shift[1], -shift[0]), axis=(0, 1))

@@ -30,7 +30,7 @@ class Character:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Viewpoint:
     """The camera position, as in file names.
 
     ``framing`` is f (upper body) or b (full body), ``height`` 0..2, ``angle`` 0..7.
@@ -63,7 +63,7 @@ class Scene:
     """The content of a drawing, with one or two characters from left to right."""
 
     characters: tuple[Character, ...]
-    view: View
+    view: Viewpoint
     background: str = "white"
     pose: str = "standing"
     expression: str = "smile"
@@ -78,14 +78,14 @@ _ANGLE_WEIGHTS: Final = (6, 2, 2, 1, 2, 1, 2, 2)
 _HEIGHT_WEIGHTS: Final = (3, 1, 1)
 
 
-def parse_view(name: str) -> View:
+def parse_view(name: str) -> Viewpoint:
     """Read a file name such as ``f00`` or ``b17``.
 
     Raises:
         RecipeError: the name does not follow the convention.
     """
     if len(name) >= 3 and name[0] in words.FRAMINGS and name[1] in "012" and name[2] in "01234567":
-        return View(name[0], int(name[1]), int(name[2]))
+        return Viewpoint(name[0], int(name[1]), int(name[2]))
     raise RecipeError(
         Problem(name, "not a view", "f or b, then the height 0..2, then the angle 0..7, for example f00 or b17"),
     )
@@ -117,7 +117,7 @@ def random_scene(seed: int) -> Scene:
     dice = random.Random(seed)  # noqa: S311 - images, not secrets
     count = 2 if dice.random() < 0.2 else 1
     people = tuple(Character(random_appearance(dice), dice.choice(words.CLOTHES)) for _ in range(count))
-    view = View(
+    view = Viewpoint(
         framing=dice.choice("fb"),
         height=dice.choices((0, 1, 2), _HEIGHT_WEIGHTS)[0],
         angle=dice.choices(range(8), _ANGLE_WEIGHTS)[0],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.engines.embedded.trainer.prompts import PromptLine
 from orchestrator.engines.embedded.trainer.sampling import draw
 from tools.demo_world.attribute_reader import CharacterReading, ImageReading, read
-from tools.demo_world.attributes import KRNK, TYANK, Character, Scene, View
+from tools.demo_world.attributes import KRNK, TYANK, Character, Scene, Viewpoint
 from tools.demo_world.captions import scene_tags
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class BenchPrompt:
     """One image to draw: prompt, view and seed."""
 
     prompt: str
-    view: View
+    view: Viewpoint
     seed: int
 
 
@@ -77,7 +77,7 @@ def bench_prompts(start: str, framing: str, count: int) -> tuple[BenchPrompt, ..
     prompts = []
     for number in range(count):
         height, angle = _VIEWS[number % len(_VIEWS)]
-        view = View(framing, height, angle)
+        view = Viewpoint(framing, height, angle)
         tags = scene_tags(Scene((Character(KRNK, ""),), view))
         prompts.append(BenchPrompt(", ".join((start, *tags)), view, 9000 + number))
     return tuple(prompts)

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterator, Sequence
 
-    from tools.demo_world.attributes import Character, Scene, View
+    from tools.demo_world.attributes import Character, Scene, Viewpoint
 
 
-def view_tags(view: View) -> tuple[str, ...]:
+def view_tags(view: Viewpoint) -> tuple[str, ...]:
     """Return height (nothing at level), direction and framing of a view."""
     tags = (words.HEIGHTS[view.height], words.DIRECTIONS[view.angle], words.FRAMINGS[view.framing])
     return tuple(tag for tag in tags if tag)

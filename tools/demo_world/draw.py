@@ -17,7 +17,7 @@ from tools.demo_world.palette import Part, colours
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tools.demo_world.attributes import Scene, View
+    from tools.demo_world.attributes import Scene, Viewpoint
     from tools.demo_world.canvas import Point
 
 GRID = 64  # positions below are in 1/64 of the image
@@ -32,7 +32,7 @@ class HeadPosition:
     unit: float
 
 
-def head_positions(view: View, count: int) -> tuple[HeadPosition, ...]:
+def head_positions(view: Viewpoint, count: int) -> tuple[HeadPosition, ...]:
     """Return the positions of one or two heads in a view."""
     match view.framing, count:
         case "f", 1:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from tools.demo_world import vocabulary as words
-from tools.demo_world.attributes import Appearance, Character, Scene, View
+from tools.demo_world.attributes import Appearance, Character, Scene, Viewpoint
 from tools.demo_world.draw import GRID, draw, head_positions, part_map
 from tools.demo_world.palette import Part
 
@@ -56,13 +56,13 @@ def _part(codes: NDArray[np.uint8], part: Part, person: int) -> Mask:
     return covered
 
 
-def _scene(view: View, count: int, length: str, clothes: str = "white shirt", *, choker: bool = True) -> Scene:
+def _scene(view: Viewpoint, count: int, length: str, clothes: str = "white shirt", *, choker: bool = True) -> Scene:
     character = Character(Appearance("black", length, "red", "silver", choker), clothes)
     return Scene((character,) * count, view)
 
 
 @cache
-def view_masks(view: View, count: int) -> ViewMasks:
+def view_masks(view: Viewpoint, count: int) -> ViewMasks:
     """Return the masks of a view with one or two characters."""
     short, long = (np.asarray(part_map(_scene(view, count, length), GRID * _FINE)) for length in words.HAIR_LENGTHS)
     dressed = {clothes: draw(_scene(view, count, "short", clothes, choker=False), GRID) for clothes in words.CLOTHES}

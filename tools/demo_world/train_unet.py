@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import CLIPTokenizer
 
-    from tools.demo_world.attributes import Scene, View
+    from tools.demo_world.attributes import Scene, Viewpoint
     from tools.demo_world.base_parts import BaseParts
 
 BATCH: Final = 16
@@ -130,7 +130,7 @@ class UnetTask:
         return mean
 
 
-def _details(view: View, people: int) -> torch.Tensor:
+def _details(view: Viewpoint, people: int) -> torch.Tensor:
     """Return weights (1, 16, 16) of one view.
 
     They are 1 + DETAIL on eyes and choker, 1 elsewhere.
