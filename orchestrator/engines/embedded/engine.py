@@ -119,11 +119,11 @@ def preflight(recipe: Recipe) -> list[Problem]:
 
 def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
     """Return the training command (see ``engines.Engine``)."""
-    arguments_and_files = arguments.train(recipe, inputs, work, state)
+    trainer = arguments.train(recipe, inputs, work, state)
     expected: dict[str, Any] = dict(result_checks.expected(recipe, inputs["checkpoint"], inputs["dataset"]))
     expected["checkpoint"] = str(inputs["checkpoint"].absolute())
-    files = arguments_and_files.files | {result_checks.EXPECTED: json.dumps(expected, indent=1)}
-    return _command("train_network", list(arguments_and_files.argv), work, files)
+    files = trainer.files | {result_checks.EXPECTED: json.dumps(expected, indent=1)}
+    return _command("train_network", list(trainer.argv), work, files)
 
 
 def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
@@ -136,10 +136,10 @@ def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
 
 
 def _command(program: str, argv: list[str], work: Path, files: dict[str, str]) -> Command:
-    whole = (sys.executable, "-m", f"orchestrator.engines.embedded.trainer.{program}", *argv)
+    command_line = (sys.executable, "-m", f"orchestrator.engines.embedded.trainer.{program}", *argv)
     root = str(settings.ROOT)
     env = {"PYTHONPATH": root, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    return Command(whole, work.absolute(), env, files)
+    return Command(command_line, work.absolute(), env, files)
 
 
 def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # noqa: ARG001 - the Protocol's
