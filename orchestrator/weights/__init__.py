@@ -1,4 +1,4 @@
-"""Work on LoRA files: merge, resize, convert, compare, inspect, sweep, combine, verify.
+"""Work on LoRA files.
 
 Each verb is a module with a function of its name:
 

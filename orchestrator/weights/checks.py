@@ -1,4 +1,4 @@
-"""Checks of files, releases and machines, one by one: status, detail, and the command that mends it."""
+"""Checks of files, releases and machines."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MACHINE = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check: its subject, its status, what is there, the command that mends it, and what should be there."""
+    """One check: subject, status, actual state, remedy and expected state."""
 
     what: str
     status: CheckStatus
@@ -57,7 +57,7 @@ def overall(checks: Iterable[Check]) -> CheckStatus:
 
 
 def as_json(checks: Iterable[Check]) -> dict[str, Any]:
-    """Return the checks of a file or release as {verdict, checks: [{what, verdict, detail}]}."""
+    """Return the checks of a file or release as plain JSON."""
     checks = list(checks)
     rows = [{"what": check.what, "verdict": str(check.status), "detail": check.detail} for check in checks]
     return {"verdict": str(overall(checks)), "checks": rows}
@@ -75,7 +75,7 @@ def machine_json(check: Check) -> dict[str, str]:
 
 
 def machine_table(checks: Sequence[Check]) -> str:
-    """Return the checks of the machine as lines, failures last, each with its fix below it, and their count."""
+    """Return the checks of the machine as lines, failures last, with fixes."""
     order = list(_MACHINE)
     column = min(_COLUMN, max((cell_len(check.what) for check in checks), default=0))
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Add several LoRA files, each with a ratio and block weights, exactly, by concatenating their factors."""
+"""Add several LoRA files exactly, by concatenating their factors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CombineReport:
-    """Result of a combination: the weight of every block in every file, number of modules, their ranks, and the hashes."""
+    """Result of a combination: block weights by file, modules, ranks, hashes."""
 
     weights: dict[str, tuple[float, ...]]
     modules: int
@@ -36,7 +36,7 @@ class CombineReport:
     hashes: Hashes
 
     def table(self) -> list[str]:
-        """Return one line per block with the weight of every file (ratio included), and the summary in lines."""
+        """Return the weights per block (ratios included) and a summary in lines."""
         rows = [f"{name:<6} {' '.join(f'{weight:>8.4g}' for weight in row)}" for name, row in self.weights.items()]
         ranks = (
             f"{'whole differences' if rank == 0 else f'rank {rank}'}: {n} modules" for rank, n in sorted(self.ranks.items())
@@ -111,7 +111,7 @@ def _block_weights(
     unmapped: float,
     presets: Mapping[str, Sequence[float]] | None,
 ) -> list[dict[str, float]]:
-    """Return for each file the weight of every block, and of all other modules as "other".
+    """Return each file's weight by block, and of other modules as "other".
 
     Raises:
         RecipeError: with every problem.

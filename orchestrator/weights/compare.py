@@ -1,4 +1,4 @@
-"""Compare the deltas of two LoRA files across families: cosine and norm ratio, per module, per block and as a whole."""
+"""Compare the deltas of two LoRA files across families."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Inner products of a module's deltas in two files, 0 where a file lacks the module."""
+    """Inner products of a module's deltas in two files, 0 where it is missing."""
 
     name: str
     block: str
@@ -38,13 +38,13 @@ class Pair:
 
     @property
     def norm_ratio(self) -> float | None:
-        """Norm of the second delta over norm of the first. None: the first is zero."""
+        """Norm of the second delta over the first's. None: the first is zero."""
         return math.sqrt(self.second / self.first) if self.first else None
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Comparison of two files: as a whole, per block, per module, and the modules that only one of them has."""
+    """Comparison of two files: as a whole, per block and per module."""
 
     whole: Pair
     blocks: dict[str, Pair]
@@ -75,7 +75,7 @@ class Comparison:
 
 
 def compare(first: Path, second: Path) -> Comparison:
-    """Compare the deltas of two files of any families, ranks, names and precisions.
+    """Compare the deltas of two files of any families and precisions.
 
     Raises:
         RecipeError: a delta depends on the base model, the base architectures differ, or the shapes of a layer.

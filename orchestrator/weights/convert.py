@@ -1,4 +1,4 @@
-"""Convert LoRA files: Tucker to plain, any family to full or LoRA, and between kohya's and diffusers' naming."""
+"""Convert LoRA files between families, precisions and namings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ConvertReport:
-    """Result of a conversion: modules by kind, tensor bytes, and the relative error of an approximation."""
+    """Result of a conversion: modules by kind, tensor bytes, relative error."""
 
     to: Form
     kinds: dict[str, int]

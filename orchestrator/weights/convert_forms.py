@@ -1,4 +1,4 @@
-"""Convert one module of a file: to plain, to a whole difference, to another rank, to other names.
+"""Convert one module of a file to another form.
 
 Whole differences are six times as large as their LoRA, so they are computed while they are written.
 """
@@ -35,7 +35,7 @@ Form = Literal["same", "plain", "full", "lora", "diffusers", "kohya"]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Task of every module: target form, source file, base model, rank or error, and type."""
+    """Task of every module: target, source, base model, rank or error, type."""
 
     to: Form
     lora: Adapter
@@ -48,7 +48,7 @@ class Task:
 
 @contextlib.contextmanager
 def whole(task: Task) -> Iterator[list[Piece]]:
-    """Yield the pieces of a file of whole differences. Each is computed when it is written, and the next ones meanwhile.
+    """Yield the pieces of a file of whole differences, computed when written.
 
     At most one per core is in memory, and the one that is being written.
     """
@@ -64,7 +64,7 @@ def whole(task: Task) -> Iterator[list[Piece]]:
 
 
 class _Ahead:
-    """Tensors of modules in order. Reading one starts the computation of the next ones."""
+    """Tensors of modules in order. Reading one starts computing the next."""
 
     def __init__(
         self, compute: Callable[[AdapterModule], bytes], modules: Sequence[AdapterModule], pool: ThreadPoolExecutor
@@ -82,7 +82,7 @@ class _Ahead:
 
 
 def _entry(task: Task, module: AdapterModule) -> Entry:
-    """Return name, type and shape of a module's whole difference, by the headers alone."""
+    """Return name, type and shape of a module's whole difference."""
     shape = task.base.shape(module) if task.base and module.needs_base else None
     if shape is None:
         size = kinds.extent(module.kind, module.shapes)
@@ -105,7 +105,7 @@ def _difference(task: Task, module: AdapterModule) -> bytes:
 
 
 def changed(task: Task, module: AdapterModule) -> tuple[list[Piece], float, float]:
-    """Return a module's new pieces, the lost squared norm, and the whole squared norm."""
+    """Return a module's new pieces, and its lost and whole squared norm."""
     match task.to:
         case "same":
             return _copied(task, module), 0.0, 0.0

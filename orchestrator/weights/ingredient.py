@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Ingredient:
-    """One input of a combination: a file, its ratio, and its block weights (a list, a preset, or None for all 1)."""
+    """Input of a combination: file, ratio, block weights (None for all 1)."""
 
     path: Path
     ratio: float = 1.0

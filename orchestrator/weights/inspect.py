@@ -1,4 +1,4 @@
-"""Inspect a LoRA file with all its numbers: norms, zero modules and hashes."""
+"""Inspect a LoRA file with its numbers: norms, zero modules and hashes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def inspect(path: Path) -> Inspection:
-    """Return the inspection of a file. ``inspection.inspect_header`` reads the header only.
+    """Return the inspection of a file with all its numbers.
 
     Raises:
         RecipeError: the file is not a sound LoRA file.

@@ -1,4 +1,4 @@
-"""Describe a LoRA file: family, ranks, alphas, blocks and their norms, metadata, hashes. No numpy."""
+"""Describe a LoRA file. No numpy."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _RARE = 64
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A module: block, kind, rank, alpha, whether it is a convolution, and its size if measured."""
+    """A module: block, kind, rank, alpha, and its size if measured."""
 
     name: str
     block: str
@@ -73,7 +73,7 @@ class Inspection:
 
     @property
     def block_vector(self) -> tuple[float | None, ...] | None:
-        """For each block 1 (not zero), 0 (all zero) or None (no module). None without norms."""
+        """1 (not zero), 0 (zero) or None (no module) by block. None: no norms."""
         if any(layer.size is None for layer in self.layers):
             return None
         zero: dict[str, bool] = {}
@@ -83,7 +83,7 @@ class Inspection:
 
     @property
     def preset(self) -> str | None:
-        """Preset with the zeros of this file, preferably the one of a merge in the header."""
+        """Preset with the zeros of this file, preferably one in the header."""
         vector = self.block_vector
         if vector is None:
             return None
@@ -106,12 +106,12 @@ class Inspection:
 
     @property
     def spectrum_ratio(self) -> float | None:
-        """Largest ratio of first to last singular value over all modules that are not zero."""
+        """Largest ratio of first to last singular value of any module."""
         lasts = [layer.size.last for layer in self.layers if layer.size and layer.size.last]
         return 1 / min(lasts) if lasts else None
 
     def block_norms(self) -> dict[str, float | None]:
-        """Frobenius norm of every block with modules. None: it depends on the base model, or was not measured."""
+        """Frobenius norm of every block with modules. None: not measurable."""
         norms: dict[str, float | None] = {}
         for name in (*blocks.names(self.adapter.architecture), "other"):
             sizes = [layer.size.norm if layer.size else None for layer in self.layers if layer.block == name]
@@ -160,7 +160,7 @@ class Inspection:
 
 
 def inspect_header(path: Path) -> Inspection:
-    """Return an inspection without norms, zeros and hashes: only the header and the alphas are read.
+    """Return an inspection by the header and the alphas alone.
 
     Raises:
         RecipeError: the file is not a sound LoRA file.
@@ -193,12 +193,12 @@ def _counts(values: Iterable[float | None]) -> dict[str, int]:
 
 
 def training(entries: dict[str, str]) -> dict[str, str]:
-    """Return the training settings among the metadata, without their ss_ prefix."""
+    """Return the training settings in the metadata, without their ss_ prefix."""
     return {name: entries[f"ss_{name}"] for name in _TRAINING if f"ss_{name}" in entries}
 
 
 def triggers(entries: dict[str, str]) -> tuple[str, ...]:
-    """Return the trigger words of modelspec.trigger_phrase, ssmd_keywords, or the first tag of every training folder."""
+    """Return the trigger words, or the first tag of every training folder."""
     for key in ("modelspec.trigger_phrase", "ssmd_keywords"):
         if entries.get(key, "").strip():
             return tuple(word.strip() for word in entries[key].split(",") if word.strip())

@@ -1,4 +1,4 @@
-"""Merge block weights into a LoRA file: each module's delta is multiplied by the weight of its block.
+"""Merge block weights into a LoRA file.
 
 One factor per module is multiplied in float32 and rounded once. Alpha stays, and a weight of 1 copies bytes. The body streams
 from file to file, so memory does not grow with it.
@@ -34,7 +34,7 @@ _CONSTANT = ("alpha", "on_input")
 
 @dataclass(frozen=True, slots=True)
 class MergeReport:
-    """Result of a merge: the weight of every block, the number of its modules, and the hashes of the output."""
+    """Result of a merge: weights and modules by block, and the hashes."""
 
     architecture: ArchitectureName
     weights: tuple[float, ...]
@@ -47,7 +47,7 @@ class MergeReport:
     hashes: Hashes
 
     def table(self) -> list[str]:
-        """Return one line per block, the weight outside all blocks, and the meaning of ``unmapped``."""
+        """Return the weights per block and outside blocks in lines."""
         rows = [
             f"{name:<6} {weight:>8.4g}  {self.modules.get(name, 0):>3} modules{'  unmapped' if name in self.left_out else ''}"
             for name, weight in zip(blocks.names(self.architecture), self.weights, strict=True)
@@ -73,7 +73,7 @@ class MergeReport:
 
 
 def explain_unmapped(unmapped: float, left_out: Sequence[str]) -> str:
-    """Return which modules have the weight ``unmapped``, and the effect of other weights."""
+    """Return the meaning of the weight ``unmapped``, and of other weights."""
     named = f"; blocks that the short list leaves out: {', '.join(left_out)}" if left_out else ""
     means = {1.0: "as trained; --unmapped 0 removes them", 0.0: "removed; --unmapped 1, the default, leaves them as trained"}
     meaning = means.get(unmapped, "the default, 1, leaves them as trained; 0 removes them")
@@ -89,7 +89,7 @@ def merge(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> MergeReport:
-    """Write ``source`` with every module multiplied by the weight of its block to ``output``.
+    """Write ``source``, each module's delta times its block's weight.
 
     Args:
         source: a LoRA file.
@@ -202,7 +202,7 @@ def _scaled(body: Body, entry: Entry, factor: float, table: Any) -> Iterator[mem
 
 
 def _with_progress(pieces: Iterator[tuple[AdapterModule, Piece]], progress: Progress | None) -> Iterator[Piece]:
-    """Yield the pieces. The last one of each module reports that the module is done."""
+    """Yield the pieces, and report each module after its last one."""
     all_pieces = list(pieces)
     last: dict[str, str] = {}
     for module, piece in all_pieces:

@@ -1,4 +1,7 @@
-"""Options of merge and resize: of a recipe, of a step's request and of the command line alike. No numpy, no pydantic."""
+"""Options of merge and resize. No numpy, no pydantic.
+
+Recipes, requests of steps and the command line all become these.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ class ResizeOptions:
 
     @classmethod
     def of_table(cls, table: Resize) -> ResizeOptions:
-        """Return the options of a recipe's ``resize`` table, which sets one method at most."""
+        """Return the options of a recipe's ``resize`` table."""
         fixed: tuple[RankMethod, float] = ("fixed", table.new_rank or 0)
         method, param = next(iter(table.methods().items()), fixed)
         return cls(table.new_rank, table.new_conv_rank, table.rank_rule, table.save_precision, method, param)

@@ -1,4 +1,4 @@
-"""Run one merge or resize step: ``python -m orchestrator.weights.program request.json``.
+"""Run one merge or resize step, with request.json as its argument.
 
 The request is {"kind": "merge" | "resize", "input": path, "output": path, "params": {…}}. Lines that start with ``PROGRESS ``
 carry {"done", "total", "note"} as JSON. Exit 0 only when the output was written; 2 for a problem of the request or the input.
@@ -29,7 +29,7 @@ _EVERY = 10
 
 
 def main(argv: list[str]) -> int:
-    """Run the request in the file that ``argv`` names and return the exit code. The fork server calls it in a child."""
+    """Run the request in the file that ``argv`` names, for an exit code."""
     if len(argv) != 1:
         print("python -m orchestrator.weights.program REQUEST.json", file=sys.stderr)
         return 2

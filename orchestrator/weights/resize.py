@@ -1,4 +1,4 @@
-"""Compress a LoRA file by rank, with the ranks of sd-scripts' resize_lora.py and without its full matrices.
+"""Compress a LoRA file by rank, as sd-scripts' resize_lora.py.
 
 Each module becomes the best approximation of its chosen rank. up holds U S, down holds V^T, and alpha changes with the rank so
 that alpha / rank stays. LoRA and LoCon keep their form, Tucker LoCon is folded first, exactly, LoHa and LoKr become LoRA.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Resized:
-    """A resized module: old and new rank, retained share of its Frobenius norm, and algorithm of the factorization."""
+    """A resized module: ranks, retained share of its norm, and algorithm."""
 
     name: str
     block: str | None
@@ -60,7 +60,7 @@ class ResizeReport:
         return float(np.sqrt(max(0.0, 1 - self.retained**2)))
 
     def table(self) -> list[str]:
-        """Return the summary in lines: bytes, ranks, retained norm, and converted modules."""
+        """Return the summary in lines."""
         kept = sorted(module.rank for module in self.modules) or [0]
         lines = [
             f"{self.bytes_before:,} -> {self.bytes_after:,} tensor bytes",
@@ -163,7 +163,7 @@ def _resize_module(
 
 
 def _metadata(lora: Adapter, options: ResizeOptions, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
-    """Return the metadata with the entries of sd-scripts' resize, and one of provenance."""
+    """Return the metadata with sd-scripts' entries and provenance."""
     old = max((result.old_rank or 0 for result, _ in results), default=0)
     before = lora.header.metadata
     changed = metadata.with_algo(before, "locon") if _converted(lora) else dict(before)

@@ -1,4 +1,4 @@
-"""Predict bytes and norm of a file for several sv_ratios and block weights, by one factorization per module."""
+"""Predict bytes and norm of a file for several ratios and block weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Weights = str | tuple[float, ...] | None
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A variant: tensor bytes, retained share of the Frobenius norm (whole and by block), ranks, and its file if written."""
+    """A variant: tensor bytes, retained norm, ranks, and its file if written."""
 
     sv_ratio: float
     block_weights: str
@@ -107,7 +107,9 @@ def sweep(
     unmapped: float = 1.0,
     folder: Path | None = None,
 ) -> Sweep:
-    """Return a variant of ``source`` for every pair of sv_ratio and block weights. With ``folder``, write it too.
+    """Return a variant for every pair of sv_ratio and block weights.
+
+    With ``folder``, the variants are also written.
 
     Each module is factorized once for all variants: weights scale a spectrum, ratios cut it.
 
@@ -221,7 +223,7 @@ def _metadata(lora: Adapter, variant: _Variant, options: _SweepOptions) -> dict[
 
 
 def plot(result: Sweep) -> Iterator[str]:
-    """Yield the lines of an SVG: bytes (MiB) against the retained share of the norm, with thin lines per block."""
+    """Yield the lines of an SVG: MiB against retained norm, also by block."""
     width, height, edge = 640, 400, 56
     largest = max((row.tensor_bytes for row in result.rows), default=1) or 1
     lowest = min((share for row in result.rows for share in (row.retained, *row.blocks.values())), default=0.0)

@@ -1,4 +1,4 @@
-"""Group a LoRA file's header into modules with their kinds, ranks and blocks. No numpy."""
+"""Group a LoRA file's header into modules. No numpy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MOST = 20
 
 @dataclass(frozen=True, slots=True)
 class AdapterModule:
-    """An adapted layer: its name in the file and in kohya's naming, its kind, and its tensors by part."""
+    """An adapted layer: names in the file and by kohya, kind, tensors by part."""
 
     name: str
     kohya: str
@@ -65,7 +65,7 @@ class AdapterModule:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A whole LoRA file: header, base architecture, modules in the order of their names."""
+    """A LoRA file: header, base architecture, modules ordered by name."""
 
     header: Header
     architecture: ArchitectureName
@@ -73,7 +73,7 @@ class Adapter:
 
     @property
     def family(self) -> str:
-        """Family of the file: lora, locon, loha, lokr, dylora, glora, full, norm, ia3, diag-oft, boft, or `mixed`.
+        """Family of the file, as in recipes, or `mixed`.
 
         Keys decide. Where LoRA, LoCon and DyLoRA have the same keys, the metadata decide, and without metadata it is lora.
         """

@@ -1,4 +1,4 @@
-"""Read the weights of a base model's layers, for the families whose delta depends on them."""
+"""Read the weights of a base model's layers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class BaseModel:
-    """A checkpoint in Stability's or diffusers' naming, or a U-Net or text encoder of diffusers, as one safetensors file."""
+    """A base model as one safetensors file, in Stability's or diffusers' keys."""
 
     def __init__(self, path: Path, architecture: ArchitectureName) -> None:
         """Read the header of ``path``.

@@ -1,4 +1,4 @@
-"""Measure a LoRA file by block: norm, ranks, and decay of the singular values, by one factorization per module."""
+"""Measure norm, ranks and singular values of a LoRA file by block."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FLOOR = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """A module's norm (None: it depends on the base model), whether it is zero, and SAMPLES of log10 s/s0, or none."""
+    """A module's norm, whether it is zero, and samples of log10 s/s0."""
 
     norm: float | None
     zero: bool
@@ -38,10 +38,10 @@ class _Measured:
 
 
 def spectra(path: Path) -> dict[str, Any]:
-    """Return {block: {modules, norm, zero, ranks: [least, median, most], spectrum: [log10 s/s0, …]}} of a LoRA file.
+    """Return modules, norm, zero, ranks and spectrum of every block.
 
-    ``norm`` is the Frobenius norm of the block's delta, ``spectrum`` the mean over its modules. Both are missing where the
-    family does not give them (LoHa of a usual rank has no thin factors).
+    ``ranks`` are the least, the median and the largest. ``norm`` is the Frobenius norm of the block's delta, ``spectrum`` the
+    mean over its modules. Both are missing where the family does not give them (LoHa of a usual rank has no thin factors).
 
     Raises:
         RecipeError: the file is not a sound LoRA file.

@@ -22,7 +22,10 @@ Tensors = Mapping[str, "Floats"]
 
 
 def scale(kind: ModuleKind, tensors: Tensors) -> float:
-    """Return alpha / rank. No alpha, or alpha 0, means rank (LyCORIS, sd-scripts networks/lora.py:69-73): 1."""
+    """Return alpha / rank, or 1 without alpha or with alpha 0.
+
+    Source: LyCORIS, sd-scripts networks/lora.py:69-73.
+    """
     dim = rank(kind, {part: tensor.shape for part, tensor in tensors.items()})
     alpha = float(tensors["alpha"].reshape(-1)[0]) if "alpha" in tensors else 0.0
     return alpha / dim if alpha and dim else 1.0
@@ -37,17 +40,19 @@ def _flat(tensor: Floats) -> Floats:
 
 
 def fold_tucker(tensors: Tensors) -> Floats:
-    """Return ``lora_mid`` (r, r, k, k) folded into ``lora_down`` (r, in, 1, 1): (r, in, k, k), exact but for rounding."""
+    """Return ``lora_mid`` folded into ``lora_down``, (r, in, k, k)."""
     return _einsum("mnhw,ni->mihw", tensors["lora_mid.weight"], _flat(tensors["lora_down.weight"]))
 
 
 def lora_factors(tensors: Tensors) -> tuple[Floats, Floats]:
-    """Return up (out, r) and down (r, in*k*k) of LoRA, LoCon and DyLoRA as two matrices."""
+    """Return up (out, r) and down (r, in*k*k) of LoRA, LoCon and DyLoRA."""
     return _flat(tensors["lora_up.weight"]), _flat(tensors["lora_down.weight"])
 
 
 def loha_pairs(tensors: Tensors, *, tucker: bool) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return LoHa's factors as matrices a1 (out, r), b1 (r, in*k*k), a2, b2. The delta is scale * (a1 b1) o (a2 b2).
+    """Return LoHa's factors a1 (out, r), b1 (r, in*k*k), a2, b2.
+
+    The delta is scale * (a1 b1) o (a2 b2).
 
     Tucker: a is stored (r, out), b (r, in), and t (r, r, k, k) is folded into b: sum_j t[i, j] b[j] (functional/loha.py).
     """
@@ -63,7 +68,7 @@ def loha_pairs(tensors: Tensors, *, tucker: bool) -> tuple[Floats, Floats, Float
 
 
 def lokr_pair(tensors: Tensors) -> tuple[Floats, Floats, tuple[int, ...]]:
-    """Return LoKr's Kronecker factors w1 (a, c) and w2 (b, d, *kernel), and the kernel in the file: () or (k, k)."""
+    """Return LoKr's factors w1 (a, c) and w2 (b, d, *kernel), and the kernel."""
     first = tensors["lokr_w1"] if "lokr_w1" in tensors else tensors["lokr_w1_a"] @ tensors["lokr_w1_b"]
     if "lokr_w2" in tensors:
         second = tensors["lokr_w2"]
@@ -76,33 +81,33 @@ def lokr_pair(tensors: Tensors) -> tuple[Floats, Floats, tuple[int, ...]]:
 
 
 def lora_delta(tensors: Tensors) -> Floats:
-    """Return scale * up down, (out, in) or (out, in, k, k). LyCORIS modules/locon.py, sd-scripts networks/lora.py."""
+    """Return scale * up down. LyCORIS modules/locon.py, networks/lora.py."""
     up, down = lora_factors(tensors)
     return (scale(ModuleKind.LORA, tensors) * (up @ down)).reshape(up.shape[0], *tensors["lora_down.weight"].shape[1:])
 
 
 def tucker_delta(tensors: Tensors) -> Floats:
-    """Return scale * sum_mn up[o, m] mid[m, n] down[n, i], (out, in, k, k). LyCORIS functional/general.py."""
+    """Return scale * up mid down. LyCORIS functional/general.py."""
     folded = fold_tucker(tensors)
     up = _flat(tensors["lora_up.weight"])
     return (scale(ModuleKind.TUCKER, tensors) * (up @ _flat(folded))).reshape(up.shape[0], *folded.shape[1:])
 
 
 def loha_delta(tensors: Tensors) -> Floats:
-    """Return scale * (w1_a w1_b) o (w2_a w2_b), (out, in*k*k). LyCORIS functional/loha.py."""
+    """Return scale * (w1_a w1_b) o (w2_a w2_b). LyCORIS functional/loha.py."""
     a1, b1, a2, b2 = loha_pairs(tensors, tucker=False)
     return scale(ModuleKind.LOHA, tensors) * (a1 @ b1) * (a2 @ b2)
 
 
 def loha_tucker_delta(tensors: Tensors) -> Floats:
-    """Return LoHa with a core per factor, t1 and t2 (r, r, k, k), as (out, in, k, k). LyCORIS 0.1 used t1 for both."""
+    """Return LoHa with the cores t1 and t2. LyCORIS 0.1 used t1 for both."""
     a1, b1, a2, b2 = loha_pairs(tensors, tucker=True)
     flat = scale(ModuleKind.LOHA_TUCKER, tensors) * (a1 @ b1) * (a2 @ b2)
     return flat.reshape(a1.shape[0], -1, *tensors["hada_t1"].shape[2:])
 
 
 def lokr_delta(tensors: Tensors) -> Floats:
-    """Return scale * kron(w1, w2), scale 1 where both are whole. LyCORIS functional/lokr.py.
+    """Return scale * kron(w1, w2). LyCORIS functional/lokr.py.
 
     The shape is (out, in), (out, in, k, k) or (out, in*k*k).
     """
@@ -112,17 +117,17 @@ def lokr_delta(tensors: Tensors) -> Floats:
 
 
 def full_delta(tensors: Tensors) -> Floats:
-    """Return the stored difference, in the weight's shape. The bias has diff_b. LyCORIS modules/full.py."""
+    """Return the stored difference. LyCORIS modules/full.py."""
     return tensors["diff"]
 
 
 def norm_delta(tensors: Tensors) -> Floats:
-    """Return the stored difference of a norm's weight, (n,). The bias has b_norm. LyCORIS modules/norms.py."""
+    """Return the stored difference of a norm's weight, (n,)."""
     return tensors["w_norm"]
 
 
 def ia3_delta(tensors: Tensors, base: Floats) -> Floats:
-    """Return ``base`` times the weight along its inputs (on_input) or outputs. LyCORIS modules/ia3.py."""
+    """Return ``base`` times the weight, by input or output. modules/ia3.py."""
     factor = tensors["weight"].reshape(-1)
     on_input = bool(tensors["on_input"].reshape(-1)[0])
     tail = (1,) * (base.ndim - 2)
@@ -130,7 +135,7 @@ def ia3_delta(tensors: Tensors, base: Floats) -> Floats:
 
 
 def glora_delta(tensors: Tensors, base: Floats) -> Floats:
-    """Return scale * (W a1 a2 + b1 b2) in the base's shape. Both products are low-rank. LyCORIS modules/glora.py."""
+    """Return scale * (W a1 a2 + b1 b2). LyCORIS modules/glora.py."""
     a1, a2, b1 = (_flat(tensors[part]) for part in ("a1.weight", "a2.weight", "b1.weight"))
     if "bm.weight" in tensors:
         b2 = _flat(_einsum("mnhw,ni->mihw", tensors["bm.weight"], _flat(tensors["b2.weight"])))

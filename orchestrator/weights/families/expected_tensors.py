@@ -1,4 +1,4 @@
-"""Predict the modules, tensors and bytes of a recipe's network before it is trained. No numpy.
+"""Predict the modules, tensors and bytes of a recipe's network. No numpy.
 
 Shapes follow networks/lora.py of sd-scripts v0.10.1 and the modules of LyCORIS 3.4.0. Tests build LyCORIS' real modules and
 compare. A network without an exact formula here is predicted as None, never guessed.
@@ -34,7 +34,7 @@ _UNPREDICTED = frozenset({"train_norm", "block_dims", "conv_block_dims", "down_l
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """Predicted file of a training: bytes of its tensors, and number of modules, in the text encoder and the U-Net."""
+    """Predicted file of a training: bytes of its tensors, and modules."""
 
     tensor_bytes: int
     modules: int
@@ -89,7 +89,7 @@ def modules(recipe: Recipe, model: Model) -> list[Layer]:
 
 @dataclass(frozen=True, slots=True)
 class _Training:
-    """A training with the part of it that decides about tensors, by which trainings are equal."""
+    """A training, equal to others of the same network and model."""
 
     decisive: str
     recipe: Recipe = field(compare=False)
@@ -102,12 +102,15 @@ def _training(recipe: Recipe, model: Model) -> _Training:
 
 
 def predict(recipe: Recipe, model: Model) -> Predicted | None:
-    """Return the predicted file of a training. None: a network argument has no exact formula here."""
+    """Return the predicted file of a training. None: there is no formula."""
     return _predict(_training(recipe, model))
 
 
 def unfit(recipe: Recipe, model: Model) -> Layer | None:
-    """Return a layer that the family cannot be built for: BOFT splits channels into blocks times a power of two."""
+    """Return a layer that the family does not fit, or None.
+
+    BOFT splits channels into blocks times a power of two.
+    """
     return _unfit(_training(recipe, model))
 
 
@@ -135,7 +138,7 @@ def _unfit(training: _Training) -> Layer | None:
 
 
 def tensors(network: Network, module: Layer) -> Shapes | None:
-    """Return a module's tensors (suffix -> shape). None: the layer's size does not fit the family."""
+    """Return a module's tensors (suffix -> shape). None: the layer is unfit."""
     large = module.kernel > 1
     rank = (network.conv_dim or network.dim) if large else network.dim
     square = (module.kernel, module.kernel) if module.conv else ()
@@ -183,7 +186,10 @@ def _decomposed(network: Network, module: Layer, shapes: Shapes | None) -> Shape
 
 
 def factorization(dimension: int, factor: int) -> tuple[int, int]:
-    """Return the factors into which LyCORIS splits a dimension: nearest to each other, the first at most ``factor``."""
+    """Return the nearest two factors of a dimension, as LyCORIS splits it.
+
+    The first is at most ``factor``.
+    """
     if factor > 0 and dimension % factor == 0:
         return min(factor, dimension // factor), max(factor, dimension // factor)
     limit = factor if factor > 0 else dimension
@@ -220,7 +226,7 @@ def _lokr(network: Network, module: Layer, rank: int) -> Shapes:
 
 
 def _power2(dimension: int, factor: int) -> tuple[int, int] | None:
-    """Return (block size, a power of two) whose product is ``dimension``: the largest even block of at most ``factor``."""
+    """Return the largest even block up to ``factor``, and the power of two."""
     split = None
     for block in range(2, min(factor, dimension) + 1, 2):
         if dimension % block == 0 and (dimension // block).bit_count() == 1:

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class ModuleKind(StrEnum):
-    """Kind of a module's tensors. LoRA, plain LoCon and DyLoRA have the same keys and the same formula."""
+    """Kind of a module's tensors.
+
+    LoRA, plain LoCon and DyLoRA have the same keys and the same formula.
+    """
 
     LORA = "lora"
     TUCKER = "locon tucker"
@@ -59,7 +62,7 @@ _LOKR = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", 
 
 
 def recognize(shapes: Mapping[str, tuple[int, ...]]) -> ModuleKind | None:
-    """Return the kind of a module by its part names and shapes. None: they are not the complete set of any family."""
+    """Return the kind of a module by its parts. None: no complete set."""
     parts = frozenset(shapes)
     for kind, required, optional in _SHAPES:
         if required <= parts <= required | optional:
@@ -79,7 +82,7 @@ _RANK_PARTS = {
 
 
 def rank(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """Return the rank (dim) of a module. None: full, norm, ia3, oft, and LoKr with both factors whole."""
+    """Return the rank (dim) of a module. None: its kind has no rank."""
     if kind is ModuleKind.LOKR:
         part = next((part for part in ("lokr_w1_b", "lokr_w2_b") if part in shapes), None)
         return shapes[part][0] if part else None
@@ -133,7 +136,7 @@ _POINTS = ("lora_up.weight", "a1.weight", "a2.weight", "b1.weight")
 
 
 def misshapen(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return the problems of a module's shapes: sizes that do not match, or are 0."""
+    """Return the problems of a module's shapes: mismatched sizes, or zeros."""
     axes_of = {**_AXES, **({"lokr_w2_b": (2,)} if "lokr_t2" in shapes else {})}
     problems = [
         f"{part} has the shape {shape}"
@@ -165,7 +168,7 @@ def misshapen(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> list[s
 
 
 def extent(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:
-    """Return (out, in*k*k) of a module's weight, by its sound shapes. None: only the base model has it."""
+    """Return (out, in*k*k) of a module's weight. None: only the base has it."""
 
     def flat(part: str) -> int:
         return prod(shapes[part][1:])
@@ -194,13 +197,13 @@ def extent(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int
 
 
 def kernel(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the kernel in a module's tensors, () for a linear layer and for flat LoHa and LoKr."""
+    """Return the kernel in a module's tensors, () for linear and flat ones."""
     parts = ("lora_mid.weight", "hada_t1", "lokr_t2", "lora_down.weight", "lokr_w2", "lokr_w2_b")
     return next((shapes[part][2:] for part in parts if part in shapes), ())
 
 
 def scaled_parts(kind: ModuleKind, parts: frozenset[str]) -> tuple[str, ...] | None:
-    """Return the tensors to multiply by w so that the delta is multiplied by w.
+    """Return the tensors to multiply by w to multiply the delta by w.
 
     None: no tensor does that (rotations, and all kinds with dora_scale, which normalizes the sum).
     """

@@ -1,4 +1,4 @@
-"""Convert every low-rank family to a product of two thin matrices, and thin matrices to LoRA tensors."""
+"""Convert low-rank families to thin matrices, and these to LoRA tensors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ INFINITE = "holds numbers that are not finite, or too large to be multiplied"
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """A delta scale * up down, with up (out, r) and down (r, in*k*k). ``kernel`` is None for a linear layer."""
+    """A delta scale * up down, with up (out, r) and down (r, in*k*k).
+
+    ``kernel`` is None for a linear layer.
+    """
 
     up: Floats
     down: Floats
@@ -47,13 +50,13 @@ class LowRank:
         return min(self.outputs, self.inputs)
 
     def emptied(self) -> LowRank:
-        """Return the product without its factors, for callers that need its sizes only."""
+        """Return the product without its factors, with its sizes only."""
         empty = np.zeros((0, 0), np.float32)
         return replace(self, up=empty, down=empty)
 
 
 def refusals(found: Adapter, verb: str) -> Iterator[Problem]:
-    """Yield a problem if any module is not a low-rank product, which can be neither resized nor concatenated."""
+    """Yield a problem if any module is not a low-rank product."""
     unsupported = sorted({module.title for module in found.modules if not module.kind.low_rank or module.dora})
     if unsupported:
         way = "convert --to lora makes a LoRA of it" if unsupported == ["full"] else "convert --to full, then --to lora"
@@ -61,7 +64,7 @@ def refusals(found: Adapter, verb: str) -> Iterator[Problem]:
 
 
 def product(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> LowRank:
-    """Return the delta of a low-rank module as one product (see :func:`unchecked`).
+    """Return the delta of a low-rank module as a product of finite numbers.
 
     Raises:
         RecipeError: its numbers, or the products of its factors, are not finite in float32.
@@ -109,7 +112,7 @@ def _made(up: Floats, down: Floats, scale: float, kernel: Sequence[int] | None) 
 
 
 def kernel(module: AdapterModule, inputs: int, architecture: ArchitectureName) -> tuple[int, ...] | None:
-    """Return the kernel of a layer whose tensors are flat, by its core or its name. None: linear.
+    """Return the kernel of a layer with flat tensors. None: linear.
 
     Args:
         module: the module.
@@ -135,7 +138,7 @@ def kernel(module: AdapterModule, inputs: int, architecture: ArchitectureName) -
 def pieces(
     module: AdapterModule, up: Floats, down: Floats, kernel: tuple[int, ...] | None, *, alpha: float, dtype: str
 ) -> list[Piece]:
-    """Return up (out, r) and down (r, in*k*k) as the tensors of a LoRA module, in the naming of ``module``.
+    """Return up (out, r) and down (r, in*k*k) as tensors of a LoRA module.
 
     A zero product becomes zeros in both factors. PEFT's naming has no alpha, so alpha / rank is multiplied into up.
 
@@ -166,7 +169,7 @@ def pieces(
 
 
 def size(module: AdapterModule, product: LowRank, rank: int, dtype: str) -> int:
-    """Return the bytes of the tensors of :func:`pieces` for a product at a rank."""
+    """Return the bytes of the :func:`pieces` of a product at a rank."""
     alpha = int("alpha" in module.keys or names.naming_of(module.name) == "kohya")
     return dtypes.width(dtype) * (rank * (product.outputs + product.inputs) + alpha)
 

@@ -1,4 +1,4 @@
-"""Measure a module's delta: norm, zero, and inner products of deltas of any families."""
+"""Measure deltas: norm, zero, and inner products across families."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Size:
 
 
 def size(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> Size:
-    """Measure one module by its factors, or by the whole matrix for LoHa of a high rank."""
+    """Measure one module, by its factors if they are thin."""
     if not finite(tensors):
         return Size(None, zero=False, finite=False)
     if module.needs_base:
@@ -71,7 +71,9 @@ def finite(tensors: Tensors) -> bool:
 
 
 def singular(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> Doubles | None:
-    """Return the singular values of a module's delta, largest first. None: it has no thin factors, or no finite ones.
+    """Return the singular values of a module's delta, largest first.
+
+    None: it has no thin factors, or no finite ones.
 
     The tensors must be finite.
     """
@@ -99,7 +101,7 @@ def _certainly_zero(module: AdapterModule, tensors: Tensors) -> bool:
 
 
 def _thin(module: AdapterModule) -> bool:
-    """Whether products of the factors cost less than the whole matrix: LoRA and LoCon always, LoHa where r^2 is small."""
+    """Return whether products of the factors cost less than the whole matrix."""
     if module.kind in (ModuleKind.LORA, ModuleKind.TUCKER):
         return True
     if module.kind is ModuleKind.LOHA:
@@ -135,7 +137,10 @@ def shape(change: Change) -> tuple[int, int]:
 
 
 def inner(first: Change, second: Change) -> float:
-    """Return the inner product of two deltas of the same shape. Two thin products never become whole matrices."""
+    """Return the inner product of two deltas of the same shape.
+
+    Two thin products never become whole matrices.
+    """
     if first.down is None and second.down is None:
         return float(np.einsum("ij,ij->i", first.up, second.up).sum(dtype=np.float64))
     if first.down is None:
@@ -147,7 +152,10 @@ def inner(first: Change, second: Change) -> float:
 
 
 def _product(left: Floats, right: Floats) -> Floats:
-    """Return left @ right, never by syrk (numpy's choice for X.T @ X), which rounds unlike a product of copies."""
+    """Return left @ right, never by syrk, numpy's choice for X.T @ X.
+
+    It rounds unlike a product of copies.
+    """
     return left @ (right.copy() if np.shares_memory(left, right) else right)
 
 

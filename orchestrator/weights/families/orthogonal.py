@@ -1,4 +1,4 @@
-"""Compute the deltas of rotations (diag-oft, boft) and of weight decomposition (DoRA), which depend on the base.
+"""Compute the deltas of rotations (diag-oft, boft) and of DoRA.
 
 Source: LyCORIS 3.4.0 modules/diag_oft.py, boft.py and locon.py apply_weight_decompose. diag-oft's own delta with `rescale`
 fails on its shapes there. Here it is the merged weight minus the base.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def rotations(tensors: Mapping[str, Floats], outputs: int) -> Floats:
-    """Return the Cayley transforms R = (I + Q)(I - Q)^-1 of ``oft_blocks`` (…, n, n), with Q = B - B^T.
+    """Return the Cayley transforms R = (I + Q)(I - Q)^-1, with Q = B - B^T.
 
     ``alpha`` holds the constraint: the norm of all Q together is at most alpha * outputs, where alpha > 0.
     """
@@ -33,7 +33,7 @@ def rotations(tensors: Mapping[str, Floats], outputs: int) -> Floats:
 
 
 def diag_oft_delta(tensors: Mapping[str, Floats], base: Floats) -> Floats:
-    """Return rescale * (R - I) W + (rescale - 1) W in the base's shape, with R block-diagonal over the outputs."""
+    """Return rescale * (R - I) W + (rescale - 1) W, R block-diagonal."""
     rotation = rotations(tensors, base.shape[0])
     count, size, _ = rotation.shape
     grouped = base.reshape(count, size, -1)
@@ -45,7 +45,7 @@ def diag_oft_delta(tensors: Mapping[str, Floats], base: Floats) -> Floats:
 
 
 def boft_delta(tensors: Mapping[str, Floats], base: Floats) -> Floats:
-    """Return rescale * (R_m … R_1 W) - W in the base's shape: block rotations, each within a butterfly permutation."""
+    """Return rescale * (R_m … R_1 W) - W, each R in a butterfly permutation."""
     rotation = rotations(tensors, base.shape[0])
     levels, _, size, _ = rotation.shape
     rotated: Floats = base.reshape(base.shape[0], -1)
@@ -61,7 +61,10 @@ def boft_delta(tensors: Mapping[str, Floats], base: Floats) -> Floats:
 
 
 def dora(base: Floats, change: Floats, magnitude: Floats) -> Floats:
-    """Return dora_scale * (W + change) / norm(W + change) - W, with norms per output or input by dora_scale's shape."""
+    """Return dora_scale * (W + change) / norm(W + change) - W.
+
+    The norms are per output or per input, by dora_scale's shape.
+    """
     total = base + change.reshape(base.shape)
     tail = (1,) * (base.ndim - 2)
     per_output = magnitude.ndim < 2 or magnitude.shape[1] == 1

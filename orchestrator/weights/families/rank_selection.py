@@ -1,4 +1,4 @@
-"""Choose ranks by the methods of sd-scripts' resize_lora.py, under both of its rules.
+"""Choose ranks by the methods and both rules of resize_lora.py.
 
 ``2023`` is the rule of the release (sd-scripts aee343a9 and again v0.11). ``sd-scripts-0.10`` is that of v0.5.3 to v0.10.1,
 which keeps one more singular value in every layer that is not zero.
@@ -29,7 +29,7 @@ _GAP = 1e-4
 
 
 def layer_rank(options: ResizeOptions, values: Doubles, full: int, *, conv: bool) -> int:
-    """Return the rank of one layer by the options of a resize (see :func:`choose`)."""
+    """Return the rank of one layer by the options of a resize."""
     cap = options.conv_cap if conv else options.cap
     return choose(values, full, cap, method=options.method, param=options.param, rule=options.rank_rule)
 
@@ -76,7 +76,7 @@ def _first(cumulative: Doubles, target: float) -> int:
 
 
 def ratio_for_size(adapter: Adapter, body: Body, options: ResizeOptions) -> float:
-    """Return the largest sv_ratio whose file has at most ``options.param`` MiB of tensors.
+    """Return the largest sv_ratio for ``options.param`` MiB of tensors.
 
     Raises:
         RecipeError: even rank 1 everywhere is larger.

@@ -1,4 +1,4 @@
-"""Compute the singular values of a product of thin factors, and its best approximation of a rank, without the product.
+"""Factorize a product of thin factors without computing the product.
 
 W = up down with up (out, r) and down (r, n). With down down^T = L L^T (Cholesky), W = (up L) Q with Q = L^-1 down, whose rows
 are orthonormal; so the eigenvalues of L^T (up^T up) L are the squares of W's singular values, its eigenvectors P give
@@ -50,7 +50,7 @@ class Factorization(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Factored:
-    """Singular values of up down, largest first, and by Gram matrices also L and P, for U S and V^T."""
+    """Singular values of up down, largest first, and by Gram also L and P."""
 
     values: Doubles
     method: Factorization
@@ -59,7 +59,7 @@ class Factored:
 
 
 def factorize(up: Floats, down: Floats, smallest: float | None = None) -> Factored:
-    """Return the min(r, out, n) singular values of up (out, r) times down (r, n).
+    """Return the singular values of up (out, r) times down (r, n).
 
     Args:
         up: left factor.
@@ -77,7 +77,10 @@ def factorize(up: Floats, down: Floats, smallest: float | None = None) -> Factor
 
 
 def truncate(factored: Factored, up: Floats, down: Floats, rank: int) -> tuple[Floats, Floats]:
-    """Return U S (out, rank) and V^T (rank, n) of the best approximation of ``rank``, with zeros beyond the product's rank."""
+    """Return U S (out, rank) and V^T (rank, n) of the best approximation.
+
+    They are zero beyond the product's own rank.
+    """
     rows, columns = np.zeros((up.shape[0], rank), np.float32), np.zeros((rank, down.shape[1]), np.float32)
     kept = min(rank, len(factored.values))
     if factored.method is Factorization.ZERO:
@@ -95,7 +98,10 @@ def truncate(factored: Factored, up: Floats, down: Floats, rank: int) -> tuple[F
 
 
 def _by_gram(up: Floats, down: Floats, precision: type[np.floating[Any]], smallest: float) -> Factored | None:
-    """Return the values by Gram matrices of ``precision``. None: they cannot resolve ``smallest`` times the largest value."""
+    """Return the values by Gram matrices of ``precision``.
+
+    None: they cannot resolve ``smallest`` times the largest value.
+    """
     eps = float(np.finfo(precision).eps)
     up, down = up.astype(precision, copy=False), down.astype(precision, copy=False)
     outer, inner = (down @ down.T).astype(np.float64), (up.T @ up).astype(np.float64)
@@ -118,7 +124,7 @@ def _by_gram(up: Floats, down: Floats, precision: type[np.floating[Any]], smalle
 
 
 def _blurred(values: Doubles, size: float, smallest: float, eps: float) -> bool:
-    """Whether the error of the squares, ``eps`` times ``size``, hides values near ``smallest`` times the largest value."""
+    """Return whether errors hide values near ``smallest`` times the largest."""
     threshold = float(values[0]) * smallest
     if threshold == 0:
         return True
@@ -133,26 +139,26 @@ def _core(up: Floats, down: Floats) -> tuple[Doubles, Doubles, Doubles]:
 
 
 def dense_factors(matrix: Floats) -> tuple[Floats, Floats]:
-    """Return a matrix as a product whose inner size is its smaller side: the identity on that side."""
+    """Return a matrix as a product, with the identity on its smaller side."""
     outputs, inputs = matrix.shape
     return (np.eye(outputs, dtype=np.float32), matrix) if outputs <= inputs else (matrix, np.eye(inputs, dtype=np.float32))
 
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    """Return the BLAS libraries of this process. numpy has loaded its own by now."""
+    """Return the BLAS libraries of this process."""
     return ThreadpoolController()
 
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS at one thread: one module per thread is faster than one module on all threads."""
+    """Hold BLAS at one thread, for one module per thread."""
     with _blas().limit(limits=1, user_api="blas"):
         yield
 
 
 def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """Map over ``items`` with one thread per core and BLAS at one thread. Results come in order.
+    """Map over ``items`` in order, with one thread per core.
 
     numpy's overflow warnings are off: infinities from untrusted numbers are reported per module.
     """

@@ -1,4 +1,4 @@
-"""Convert tensor bytes to numbers and back, and scale 16-bit tensors by an exact table.
+"""Convert tensor bytes to numbers and back, and scale them exactly.
 
 numpy has no bfloat16. Such tensors are read by widening their bits and written by rounding to the nearest, ties to even.
 """
@@ -39,7 +39,7 @@ _STEP = 1 << 15
 
 
 def _take(table: NDArray[T], indices: NDArray[np.uint16]) -> NDArray[T]:
-    """Return ``table[indices]``, computed in chunks: numpy widens all indices first, and a chunk's stay in the cache."""
+    """Return ``table[indices]``, computed in chunks that fit the cache."""
     values = np.empty(len(indices), table.dtype)
     for begin in range(0, len(indices), _STEP):
         np.take(table, indices[begin : begin + _STEP], mode="wrap", out=values[begin : begin + _STEP])
@@ -116,7 +116,7 @@ def _to_bfloat16(flat: Floats) -> NDArray[np.uint16]:
 
 
 def scale_table(dtype: str, weight: float) -> NDArray[np.uint16] | None:
-    """Return all 65,536 values of a 16-bit type times ``weight``, as bits. None for wider types.
+    """Return all values of a 16-bit type times ``weight``, as bits, or None.
 
     The products are computed in float32 and rounded once, so a lookup is exact. It is several times faster than numpy's
     half arithmetic.
@@ -169,7 +169,7 @@ def load(body: Body, name: str) -> Floats:
 
 
 def load_module(body: Body, module: AdapterModule) -> dict[str, Floats]:
-    """Read all tensors of a module as float32, by part, including an alpha that stands in the metadata only."""
+    """Read a module's tensors as float32, by part, with a metadata alpha."""
     tensors = {part: load(body, key) for part, key in module.keys.items()}
     if "alpha" not in tensors and (alpha := peft.stated_alpha(body.header.metadata, module.name, module.rank)) is not None:
         tensors["alpha"] = np.array(alpha, np.float32)

@@ -1,4 +1,4 @@
-"""Read old LoRA files that are pickles, with torch's weights_only, as safetensors. Only on request."""
+"""Read old LoRA files that are pickles, with torch's weights_only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DTYPES = {
 
 @contextlib.contextmanager
 def unpickled(source: Path, folder: Path) -> Iterator[Path]:
-    """Yield a temporary safetensors file in ``folder`` with the tensors of a .ckpt or .pt file.
+    """Yield a temporary safetensors file with the tensors of a .ckpt or .pt.
 
     Only tensors in plain containers are accepted (weights_only). Anything else in the pickle is refused, not run.
 

@@ -1,4 +1,4 @@
-"""Read and extend the metadata of LoRA files: provenance, and the LyCORIS algorithm."""
+"""Read and extend the provenance and network arguments in metadata."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ PROVENANCE = "orchestrator_provenance"
 
 
 def with_provenance(metadata: Mapping[str, str], operation: str, details: Mapping[str, Any]) -> dict[str, str]:
-    """Return ``metadata`` with a further entry in the provenance list. No time, no path: equal inputs give equal bytes."""
+    """Return ``metadata`` with a further entry in the provenance list.
+
+    It holds no time and no path, so equal inputs give equal bytes.
+    """
     return {
         **metadata,
         PROVENANCE: json.dumps([*provenance(metadata), {"operation": operation, **details}], ensure_ascii=False),
@@ -21,7 +24,7 @@ def with_provenance(metadata: Mapping[str, str], operation: str, details: Mappin
 
 
 def with_algo(metadata: Mapping[str, str], algo: str | None) -> dict[str, str]:
-    """Return ``metadata`` for a file without Tucker cores whose LyCORIS algorithm is ``algo`` (None: as before).
+    """Return ``metadata`` without Tucker cores, for the algorithm ``algo``.
 
     Only existing keys of ss_network_args change. Text that is not a JSON table stays.
     """
@@ -38,7 +41,7 @@ def with_algo(metadata: Mapping[str, str], algo: str | None) -> dict[str, str]:
 
 
 def provenance(metadata: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return the entries of earlier operations, oldest first. Text that is not such a list counts as none."""
+    """Return the entries of earlier operations, oldest first."""
     try:
         entries = json.loads(metadata.get(PROVENANCE, "[]"))
     except (ValueError, RecursionError):

@@ -28,7 +28,7 @@ _SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora")
 
 
 def stated_alpha(metadata: Mapping[str, str], module: str, rank: int | None) -> float | None:
-    """Return the alpha in the metadata for a module's path (unet.down_blocks.0…), or None.
+    """Return the alpha in the metadata for a module's path, or None.
 
     Rank-stabilized files divide it by the root of the rank. Their alpha is multiplied by that root here, so that alpha / rank
     is their scale too.
@@ -56,7 +56,7 @@ def stated_alpha(metadata: Mapping[str, str], module: str, rank: int | None) -> 
 
 
 def with_config(header: Header, modules: Iterable[str]) -> Header:
-    """Return the header of a file with PEFT's own names, with the settings of adapter_config.json in its metadata.
+    """Return a header with the settings of adapter_config.json as metadata.
 
     There they stay with the file's changed copies, whatever their folder.
 
@@ -80,7 +80,7 @@ def with_config(header: Header, modules: Iterable[str]) -> Header:
 
 
 def without(metadata: Mapping[str, str], *, renamed: bool) -> dict[str, str]:
-    """Return ``metadata`` without the table of alphas, for a file whose ranks and alphas have changed.
+    """Return ``metadata`` without the table of alphas.
 
     A file that keeps PEFT's own names gets an empty table: an adapter_config.json beside it no longer describes it.
     """

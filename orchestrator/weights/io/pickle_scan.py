@@ -1,4 +1,4 @@
-"""List the calls that a pickled checkpoint makes when it is loaded, by its opcodes. Nothing is run."""
+"""List the calls of a pickled checkpoint by its opcodes. Nothing is run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST: Final = 2_000_000  # opcodes; a checkpoint's table of contents has some t
 
 
 def strange(path: Path) -> list[str]:
-    """Return the functions and classes in a pickle that checkpoints do not need, such as ``posix.system``.
+    """Return a pickle's functions and classes that checkpoints do not need.
 
     Raises:
         ValueError: the file is not a pickle of torch, or broken.

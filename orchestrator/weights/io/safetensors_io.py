@@ -1,4 +1,4 @@
-"""Read safetensors files as untrusted input: headers are checked, bodies are streamed.
+"""Read safetensors files as untrusted input.
 
 No numpy, so that reading a header stays cheap. Format: https://huggingface.co/docs/safetensors (8 bytes of length,
 a JSON header, the body).
@@ -44,7 +44,7 @@ _SCANNED = 1 << 14  # measured: the fastest of 16 KiB to 4 MiB
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tensor of a file: name, type, shape, and range of its bytes in the body."""
+    """A tensor of a file: name, type, shape and range in the body."""
 
     name: str
     dtype: str
@@ -60,7 +60,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Header of a file: entries by name in the order of the body, metadata, and offset of the body."""
+    """Header of a file: entries in body order, metadata, offset of the body."""
 
     path: Path
     entries: dict[str, Entry]
@@ -180,7 +180,7 @@ class Body:
         return buffer
 
     def chunks(self, name: str, size: int = CHUNK) -> Iterator[bytearray]:
-        """Yield the bytes of one tensor in pieces of at most ``size`` (a multiple of 8)."""
+        """Yield the bytes of one tensor in chunks of ``size``, a multiple of 8."""
         entry = self.header.entries[name]
         for begin in range(0, entry.size, size):
             buffer = bytearray(min(size, entry.size - begin))
@@ -196,7 +196,7 @@ class Body:
 
 
 def non_finite_tensors(path: Path) -> tuple[str, ...]:
-    """Return the tensors of a file that hold NaN or infinity, in the order of the body.
+    """Return the tensors of a file that hold NaN or infinity, in body order.
 
     The result is cached until the file changes.
 
@@ -222,7 +222,10 @@ def _non_finite_tensors(path: Path, *_content: int) -> tuple[str, ...]:
 
 
 def _finite(data: bytearray, dtype: str) -> bool:
-    """Return whether no number of a chunk has all bits of its exponent set, as NaN and infinity have."""
+    """Return whether no number of a chunk is NaN or infinite.
+
+    All bits of such a number's exponent are set.
+    """
     # Adding 1 to such an exponent carries into the sign. One addition serves all numbers of a chunk: twice as fast as numpy.
     exponents, ones, signs = _bit_patterns(dtype)
     return not ((int.from_bytes(data, "little") & exponents) + ones) & signs
@@ -230,7 +233,7 @@ def _finite(data: bytearray, dtype: str) -> bool:
 
 @functools.cache
 def _bit_patterns(dtype: str) -> tuple[int, int, int]:
-    """Return the exponent's bits, its lowest bit and the sign of every number of a chunk, as integers."""
+    """Return the bits of the exponents, their lowest bits and the signs."""
     width, exponent = WIDTHS[dtype], _EXPONENTS[dtype]
     numbers = (exponent, exponent & -exponent, 1 << (8 * width - 1))
     exponents, ones, signs = (int.from_bytes(n.to_bytes(width, "little") * (_SCANNED // width), "little") for n in numbers)
@@ -238,7 +241,7 @@ def _bit_patterns(dtype: str) -> tuple[int, int, int]:
 
 
 def canonical(entries: Iterable[Entry]) -> list[Entry]:
-    """Return ``entries`` in the order in which safetensors writes them, with offsets to match."""
+    """Return ``entries`` in safetensors' order, with offsets to match."""
     ordered, begin = [], 0
     for entry in sorted(entries, key=lambda entry: (-_RANKS[entry.dtype], entry.name)):
         ordered.append(Entry(entry.name, entry.dtype, entry.shape, begin, begin + entry.size))
@@ -247,7 +250,7 @@ def canonical(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def encode_header(entries: Iterable[Entry], metadata: Mapping[str, str] | None) -> bytes:
-    """Return the length and header as safetensors writes them: compact JSON in UTF-8, padded by spaces to 8 bytes."""
+    """Return a file's length and header: compact JSON, padded to 8 bytes."""
     table: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
     for entry in entries:
         table[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": [entry.begin, entry.end]}

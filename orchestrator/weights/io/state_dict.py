@@ -26,7 +26,7 @@ _DTYPES: dict[np.dtype[Any], str] = {
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a file by key: float16, float32, float64 and int64 as they are, all others as float32."""
+    """Return the tensors of a file by key, types unknown to numpy as float32."""
     header = read_header(path)
     numpy_types = {name: dtype for dtype, name in _DTYPES.items()}
     with Body(header) as body:
@@ -39,7 +39,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any], entries: Mapping[str, str] | None = None) -> None:
-    """Write arrays (or CPU tensors of torch) by key, with ``entries`` as metadata and both hashes.
+    """Write arrays (or CPU tensors of torch) by key, with metadata.
 
     Raises:
         RecipeError: a type is neither float16, float32, float64 nor int64 (convert bfloat16 to float32 first).
@@ -54,7 +54,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Any], entries: Mapping[str, str
 
 
 def on_arrays(verb: Callable[..., Any], arrays: Mapping[str, Any], *arguments: Any, **options: Any) -> dict[str, NDArray[Any]]:
-    """Apply a verb with an input and an output path (merge, resize, convert) to a state dict and return the new one.
+    """Apply a verb (merge, resize, convert) to a state dict.
 
     >>> from orchestrator.weights.merge import merge
     >>> from orchestrator.weights.options import MergeOptions

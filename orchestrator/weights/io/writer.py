@@ -1,4 +1,4 @@
-"""Write safetensors files whole or not at all, and hash them while they stream.
+"""Write and hash safetensors files, whole or not at all.
 
 ``sshs_model_hash`` is the SHA-256 of the body as safetensors would write it. ``sshs_legacy_hash`` is the first 8 hex digits of
 the SHA-256 of bytes 0x100000..0x110000 of a file that has the same tensors and only the ss_ metadata
@@ -39,7 +39,7 @@ _IN_FLIGHT = 6
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A tensor to write: its entry (offsets are ignored) and a function that yields its bytes."""
+    """A tensor to write: its entry, and a function that yields its bytes."""
 
     entry: Entry
     chunks: Callable[[], Iterable[Buffer]]
@@ -47,7 +47,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Hashes:
-    """Both hashes by sd-scripts' rule, and those that the header states (None: none)."""
+    """Both hashes by sd-scripts' rule, and those stated in the header."""
 
     model: str
     legacy: str
@@ -56,12 +56,12 @@ class Hashes:
 
     @property
     def model_agrees(self) -> bool | None:
-        """Whether the stated model hash is true. None: none is stated, or one by LyCORIS' own rule (0x…)."""
+        """Whether the stated model hash is true. None: none by this rule."""
         return None if self.stated_model is None or self.stated_by_lycoris else self.stated_model == self.model
 
     @property
     def stated_by_lycoris(self) -> bool:
-        """Whether the stated model hash is by LyCORIS' rule, over the tensors in training order, which files do not keep."""
+        """Whether the stated model hash is by LyCORIS' rule, in training order."""
         return (self.stated_model or "").startswith("0x")
 
     @property
@@ -92,7 +92,7 @@ class _Digest:
 
 
 def hashes(header: Header) -> Hashes:
-    """Return both hashes of a file, computed from the whole body, and those that its header states."""
+    """Return both hashes of a file, and those stated in its header."""
     order = canonical(header.entries.values())
     digest = _Digest(order, header.metadata)
     with Body(header) as body:
@@ -154,7 +154,7 @@ def write_safetensors(path: Path, pieces: Iterable[Piece], metadata: Mapping[str
 
 
 def write_in_order(path: Path, pieces: Iterable[Piece], metadata: Mapping[str, str]) -> None:
-    """Stream tensors in their given order into a new file, with these metadata and no others.
+    """Stream tensors in their order into a new file, without hashes.
 
     Raises:
         RecipeError: as :func:`write_safetensors`.

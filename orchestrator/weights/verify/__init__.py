@@ -1,4 +1,4 @@
-"""Verify a LoRA file against its recipe's promises, or find its origin and the recipes that it fits."""
+"""Verify a LoRA file against recipes, and find its origin."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Expectation = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Checks of one file, its probable origin, and the recipes whose promises it keeps."""
+    """Checks of one file, its probable origin, and the recipes that it fits."""
 
     verdict: CheckStatus
     checks: tuple[Check, ...]
@@ -104,7 +104,7 @@ def _kept(inspection: Inspection, expectation: Expectation) -> Iterable[Check]:
 
 
 def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any]:
-    """Return the promises of a recipe about its finished file, as plain JSON for :func:`verify`.
+    """Return the promises of a recipe about its finished file, for ``verify``.
 
     Args:
         recipe: the recipe of the file.

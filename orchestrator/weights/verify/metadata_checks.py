@@ -13,7 +13,10 @@ Result = tuple[bool | None, str]
 
 
 def entry(key: str, name: str) -> Callable[[Inspection, Mapping[str, Any]], Result | None]:
-    """Return the check that the metadata entry ``name`` equals the promise ``key``, or Dynamic after a resize."""
+    """Return the check of the metadata entry ``name`` by the promise ``key``.
+
+    It equals the promise, or is Dynamic after a resize.
+    """
 
     def check(inspection: Inspection, promises: Mapping[str, Any]) -> Result | None:
         if key not in promises:
@@ -36,7 +39,7 @@ def _number(text: str) -> float | None:
 
 
 def comment(inspection: Inspection, promises: Mapping[str, Any]) -> Result | None:
-    """Check that ss_training_comment contains the resize, as sd-scripts writes it."""
+    """Check that ss_training_comment contains the resize, as by sd-scripts."""
     resize = promises.get("resize")
     if not resize:
         return None
@@ -47,7 +50,7 @@ def comment(inspection: Inspection, promises: Mapping[str, Any]) -> Result | Non
 
 
 def words(inspection: Inspection, promises: Mapping[str, Any]) -> Result | None:
-    """Check that every trigger word is among the words or training tags of the metadata."""
+    """Check that every trigger word is in the metadata's words or tags."""
     if "trigger_words" not in promises:
         return None
     expected = promises["trigger_words"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def history(inspection: Inspection) -> Iterator[str]:
-    """Yield the origin of a file in lines: family and dims, blocks, compression, and the entries of its header."""
+    """Yield the origin of a file in lines."""
     adapter = inspection.adapter
     ranks = Counter(layer.rank for layer in tensor_checks.ranked(inspection))
     tucker = " with Tucker convolutions" if adapter.tucker else ""

@@ -88,7 +88,10 @@ def ranked(inspection: Inspection) -> list[Layer]:
 
 
 def is_3x3(layer: Layer, inspection: Inspection) -> bool:
-    """Return whether conv_dim applies to a layer: to 3x3 ones. sd-scripts and LyCORIS give 1x1 the linear rank."""
+    """Return whether conv_dim applies to a layer, as to 3x3 convolutions.
+
+    sd-scripts and LyCORIS give 1x1 convolutions the linear rank.
+    """
     module = next(module for module in inspection.adapter.modules if module.name == layer.name)
     return any(len(shape) == 4 and max(shape[2:]) > 1 for shape in module.shapes.values())
 
