@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine, loopback only: two nodes beside one, and what scheduling costs."""
+"""A Ray cluster on this machine, loopback only: the speed of two nodes, and the cost of scheduling."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _trainings(nodes: int) -> float:
 
 
 def scheduling() -> list[Row]:
-    """Walk a plan of ``MANY`` recipes over a cluster whose nodes answer at once: what the driver and Ray add to them."""
+    """Walk a plan of ``MANY`` recipes over nodes that answer at once: the cost of the driver and of Ray."""
     import ray  # noqa: PLC0415
 
     from orchestrator.run.cluster.ray_pool import RayPool  # noqa: PLC0415
@@ -64,15 +64,15 @@ def scheduling() -> list[Row]:
             cats.recipe(f"cat-{index:04}", f"a{index}", trained(0.0, index))
         space = cats.space()
         plan = space.plan(space.load(Selection(("all",))))
-        job = RunContext(plan, space.store, cats.root, Silent())
+        context = RunContext(plan, space.store, cats.root, Silent())
         made = _nodes(Path(folder), 2, 2)
         try:
             with RayPool() as pool:
-                pool.start(job, list(plan.steps[:8]))
+                pool.start(context, list(plan.steps[:8]))
                 pool._task = ray.remote(_at_once)  # noqa: SLF001 - everything but the work itself
                 ray.get([pool._task.remote(None, None) for _ in range(8)])  # noqa: SLF001 - the workers have started
                 start = time.perf_counter()
-                outcomes = run_plan(job, pool)
+                outcomes = run_plan(context, pool)
                 took = time.perf_counter() - start
         finally:
             made.end()
