@@ -77,8 +77,13 @@ def help_alone(context: typer.Context) -> None:
 def usage_error(error: Exception) -> str:
     """Return the message for a wrong command line, with the near miss."""
     message = str(error)
-    names = getattr(getattr(error, "param", None), "opts", None) or [""]
-    message = f"{names[0]}: {message}" if names[0] and names[0] not in message else message
+    parameter = getattr(error, "param", None)
+    names = getattr(parameter, "opts", None) or [""]
+    if message.startswith("Missing parameter"):
+        name = getattr(parameter, "metavar", None) or names[0]
+        message = f"{name if name.startswith('-') else name.upper()} is missing"
+    elif names[0] and names[0] not in message:
+        message = f"{names[0]}: {message}"
     option = getattr(error, "option_name", None)
     possibilities = getattr(error, "possibilities", None) or []
     context = getattr(error, "ctx", None)

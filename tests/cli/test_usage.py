@@ -130,6 +130,8 @@ def test_bash_completes_recipes_for_real(project: Path) -> None:
             ["run", "krnk-locon", "--profil", "demo"],
             "No such option: --profil; did you mean --profile?\n    python -m orchestrator run --help",
         ),
+        (["run"], "RECIPE… is missing\n    python -m orchestrator run --help"),
+        (["trust"], "FOLDER is missing\n    python -m orchestrator trust --help"),
         (["run", "krnk-locon", "--log-format", "xml"], "--log-format xml\n    no such form\n    text or json"),
     ],
 )
