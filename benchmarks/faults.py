@@ -1,7 +1,7 @@
-"""Reliability in numbers: how soon a dead or lost trainer is noticed, how soon a killed run trains again, what kills cost.
+"""Measure reliability: time until a dead or lost trainer is noticed, time until a killed run trains again, cost of kills.
 
-The orchestrator, its processes, logs and locks are the real thing; the trainer is tests/support/fakes.py, which speaks
-sd-scripts' grammar and behaves as badly as asked. ``make test-faults`` kills 300 times; here it is a sample.
+The orchestrator, its processes, logs and locks are the real thing; the trainer is tests/support/fakes.py, which prints
+like sd-scripts and fails on demand. ``make test-faults`` kills 300 times; here it is a sample.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ NAN = "import time; time.sleep(0.3); print(f'nan at {time.time()}', flush=True);
 
 
 def notice(code: str) -> float:
-    """Return the seconds between a child's end, or the moment when it prints NaN, and the time the runner has done with it."""
-    said: list[float] = []
+    """Return the seconds between a child's end, or its first NaN, and the return of the runner."""
+    printed: list[float] = []
 
     def read(piece: str) -> child.Progress | None:
         if not piece.startswith("nan at "):
             return None
-        said.append(float(piece.removeprefix("nan at ")))
+        printed.append(float(piece.removeprefix("nan at ")))
         return child.Progress(fault="the loss is nan")
 
     with tempfile.TemporaryDirectory() as name:
@@ -39,8 +39,8 @@ def notice(code: str) -> float:
         end = process.run(process.Command((sys.executable, "-c", code), cwd=work), work, child.ChildCallbacks(read))
         done = time.time()
         if end.ok:
-            raise SystemExit("a child that should have failed has not")
-        at = said[0] if said else float(json.loads((work / supervisor.EXIT).read_text("utf-8"))["at"])
+            raise SystemExit("a child that should have failed did not")
+        at = printed[0] if printed else float(json.loads((work / supervisor.EXIT).read_text("utf-8"))["at"])
     return done - at
 
 
@@ -54,23 +54,23 @@ def killer(cats: harness.Project, pause: float) -> faults.Killer:
 def recovery() -> float:
     """Kill everything in the middle of a training; return the seconds from the next command to the trainer's start."""
     with project() as cats:
-        one = killer(cats, 0.3)
-        running = one.start()
-        while not list(one.runs.glob("*/.partial/train-*/step0010-state")):  # the one before is whole
+        suite = killer(cats, 0.3)
+        running = suite.start()
+        while not list(suite.runs.glob("*/.partial/train-*/step0010-state")):  # the state before is complete
             time.sleep(0.05)
-        one.kill(running, "both", "group")  # of a trainer that lives on nothing has to be recovered
+        suite.kill(running, "both", "group")  # with a living trainer there is nothing to recover
         begun = time.time()
-        running = one.start()
+        running = suite.start()
         try:
             while True:
-                last = [faults.attempts(work)[-1] for work in one.runs.glob("*/.partial/train-*") if faults.attempts(work)]
+                last = [faults.attempts(work)[-1] for work in suite.runs.glob("*/.partial/train-*") if faults.attempts(work)]
                 again = [entry["at"] - begun for entry in last if entry["at"] > begun and entry["resumed_from"]]
                 if again:
                     return float(min(again))
                 time.sleep(0.01)
         finally:
-            one.kill(running, "both")
-            one.end()
+            suite.kill(running, "both")
+            suite.end()
 
 
 def rows() -> list[Row]:
@@ -79,15 +79,15 @@ def rows() -> list[Row]:
     lost = statistics.median(notice(NAN) for _ in range(TIMES))
     again = statistics.median(recovery() for _ in range(3))
     with project() as cats:
-        one = killer(cats, 0.03)
-        one.forked = True
-        one.measure(600)
-        one.rounds(KILLS, 600)
-    counts = ", ".join(f"{one.kills.count(victim)} {victim}" for victim in faults.VICTIMS)
+        suite = killer(cats, 0.03)
+        suite.forked = True
+        suite.measure(600)
+        suite.rounds(KILLS, 600)
+    counts = ", ".join(f"{suite.kills.count(victim)} {victim}" for victim in faults.VICTIMS)
     return [
         Row("a dead trainer is noticed after", dead, 5.0),
         Row("a trainer whose loss is NaN is ended after", lost, 5.0),
         Row("after a kill of everything, from the command to the trainer's start", again, 1.0),
-        Row(f"{KILLS} kills at random moments: not recovered", KILLS - len(one.kills), 0.0, unit="", beside=counts),
-        Row("most training steps done again after a kill", one.lost, one.interval, unit="steps", beside="one state"),
+        Row(f"{KILLS} kills at random moments: not recovered", KILLS - len(suite.kills), 0.0, unit="", beside=counts),
+        Row("most training steps done again after a kill", suite.lost, suite.interval, unit="steps", beside="one state"),
     ]

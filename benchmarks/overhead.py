@@ -1,7 +1,7 @@
-"""What the orchestrator adds: to one training, beside its bare argv; to a release of 15 recipes, beside a shell loop.
+"""Measure the overhead over a training's bare argv, and over a shell loop for a release of 15 recipes.
 
-The trainer is a program that sleeps as long as a training would compute (tests/support/fakes.py), and speaks
-sd-scripts' grammar; everything else is the real thing: processes, logs, digests, records, merges, grids, releases.
+The trainer is a program that sleeps as long as a training would compute (tests/support/fakes.py), and prints
+like sd-scripts. All else is real: processes, logs, digests, records, merges, grids, releases.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _row(what: str, orchestrated: float, bare: float) -> Row:
     return Row(what, orchestrated, 1.01 * bare + 1, beside=f"its argv by hand {bare:.2f} s")
 
 
-def one(seconds: float = TRAINING) -> Row:
+def training(seconds: float = TRAINING) -> Row:
     """Measure one training, orchestrated and bare."""
     with project() as cats:
         cats.recipe("cat-lora", "lora", trained(seconds))
@@ -68,9 +68,9 @@ def one(seconds: float = TRAINING) -> Row:
         cats.run("cat-lora", only=("train",))
         orchestrated = time.perf_counter() - start
         record = json.loads(next((cats.root / "runs" / "cat-lora").glob("train-*/record.json")).read_text("utf-8"))
-        asked = json.loads(record["argv"][-1])
+        request = json.loads(record["argv"][-1])
         (cats.root / "bare").mkdir()
-        argv = [*record["argv"][:-1], json.dumps(asked | {"work": str(cats.root / "bare")})]
+        argv = [*record["argv"][:-1], json.dumps(request | {"work": str(cats.root / "bare")})]
         start = time.perf_counter()
         subprocess.run(argv, check=True, capture_output=True)
         bare = time.perf_counter() - start
@@ -84,10 +84,10 @@ def embedded() -> Row:
         stack.enter_context(contextlib.redirect_stderr(null))
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("KRNK_RUNS", name)
         space = Workspace(ROOT)
-        asked = Selection(("krnk-lora3x3",), "demo")
-        session.run_session(space, session.RunOptions(asked, only=("dataset",)), quiet=True)
+        selection = Selection(("krnk-lora3x3",), "demo")
+        session.run_session(space, session.RunOptions(selection, only=("dataset",)), quiet=True)
         start = time.perf_counter()
-        outcomes = session.run_session(space, session.RunOptions(asked, only=("train",)), quiet=True)
+        outcomes = session.run_session(space, session.RunOptions(selection, only=("train",)), quiet=True)
         orchestrated = time.perf_counter() - start
         step = next(outcome.step for outcome in outcomes if outcome.step.name.endswith("/train"))
         folder, work = space.store.folder(step), space.store.work(step)
@@ -142,7 +142,7 @@ def release(count: int = 15, seconds: float = 8.0) -> list[Row]:
         again = [_process(cats.root, cats.root / "runs", "all") for _ in range(ROUNDS)]
         some = names(cats.root / "recipes")[:LOOPED]
         looped = [_process(cats.root, cats.root / "looped", "run", name, "--gpus", "0")[0] for name in some]
-    idle, processor = (statistics.median(one[place] for one in again) for place in (0, 1))
+    idle, processor = (statistics.median(training[index] for training in again) for index in (0, 1))
     return [
         Row(
             f"{count} recipes of {seconds:.0f} s, one GPU: `all`",
@@ -160,4 +160,4 @@ def release(count: int = 15, seconds: float = 8.0) -> list[Row]:
 
 def rows() -> list[Row]:
     """Measure."""
-    return [one(), embedded(), *release()]
+    return [training(), embedded(), *release()]

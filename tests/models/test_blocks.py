@@ -70,7 +70,7 @@ def test_the_350_modules_of_the_release_fall_into_these_blocks() -> None:
     assert [counts[name] for name in ("IN00", "IN03", "IN06", "IN09")] == [0, 1, 1, 1]
 
 
-def test_architectures_are_told_apart() -> None:
+def test_architectures_are_distinguished() -> None:
     assert (
         registry.of_modules(["lora_te_text_model_encoder_layers_0_mlp_fc1", "lora_unet_mid_block_attentions_0_proj_in"])
         == "sd1"

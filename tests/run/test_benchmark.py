@@ -1,4 +1,4 @@
-"""The trial steps: measured by really running the trainer, remembered, and honest when they cannot be."""
+"""Benchmark of a training: real trial steps, kept results, and failures with a reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def planned(cats: harness.Project) -> tuple[object, ...]:
     return plan.recipes["cat-lora"], plan, space
 
 
-def test_a_probe_trains_measures_and_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_trains_measures_and_keeps_the_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cats = harness.make(tmp_path / "p", monkeypatch)
     cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.4\n")
     recipe, plan, space = planned(cats)
@@ -42,7 +42,7 @@ def test_a_probe_trains_measures_and_remembers(tmp_path: Path, monkeypatch: pyte
     assert not list((cats.root / "runs").glob(".probe-*"))
 
 
-def test_what_is_left_of_all_recipes_is_told_by_what_was_measured_of_their_shapes(
+def test_the_estimate_of_all_recipes_uses_the_measurements_of_equal_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cats = harness.make(tmp_path / "p", monkeypatch)
@@ -55,13 +55,13 @@ def test_what_is_left_of_all_recipes_is_told_by_what_was_measured_of_their_shape
     monkeypatch.chdir(cats.root)
     monkeypatch.delenv("KRNK_RUNS", raising=False)
 
-    def said(*argv: str) -> str:
+    def output(*argv: str) -> str:
         monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
         assert cli.main() == 0
         return capsys.readouterr().out
 
-    assert "training takes" not in said("plan", "all")
-    text = said("probe", "cat-lora")
+    assert "training takes" not in output("plan", "all")
+    text = output("probe", "cat-lora")
     space = cats.space()
     plan = space.plan(space.load(Selection(("all",))))
     reasons = space.store.reasons(plan)
@@ -74,8 +74,8 @@ def test_what_is_left_of_all_recipes_is_told_by_what_was_measured_of_their_shape
     line = f"training takes at most {duration(left.seconds)} for 2 recipes, one after the other; "
     line += "not measured: cat-wide, cat-wider, dog-lora;  python -m orchestrator probe cat-wide dog-lora"
     assert text.splitlines()[-1] == f"all recipes: {line}"
-    assert said("plan", "all").splitlines()[-1] == line
-    assert json.loads(said("plan", "all", "--json"))["left"]["unknown"] == ["cat-wide", "cat-wider", "dog-lora"]
+    assert output("plan", "all").splitlines()[-1] == line
+    assert json.loads(output("plan", "all", "--json"))["left"]["unknown"] == ["cat-wide", "cat-wider", "dog-lora"]
     work = space.store.begin(plan.by_name["cat-twin/train"])
     (work / "step0050-state").mkdir()
     (work / "attempts.jsonl").write_text('{"at": 0}\n', "utf-8")
@@ -109,7 +109,7 @@ def test_only_the_largest_bucket_is_measured(tmp_path: Path, monkeypatch: pytest
     assert space.inputs.counts(plan.recipes["cat-lora"]).largest == (192, 192, 1)
 
 
-def test_a_trainer_that_fails_its_trial_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_trial_has_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cats = harness.make(tmp_path / "p", monkeypatch)
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "fail"\n')
     cats.run("cat-lora", only=("dataset",))

@@ -1,4 +1,4 @@
-"""Every known cause, by a text that the program in question really prints."""
+"""Every known cause of failure, by a text that the program really prints."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_text_that_rich_has_wrapped() -> None:
     assert found.name == "no data found"
 
 
-def test_what_is_named_is_quoted() -> None:
+def test_the_file_of_a_failure_is_quoted() -> None:
     found = failure_cause.find(TEXTS["missing package"])
     assert found is not None
     assert "einops" in found.what
@@ -95,7 +95,7 @@ def test_logs_of_the_real_trainer(file: str, name: str | None) -> None:
     assert (found.name if found else None) == name
 
 
-def test_only_the_last_attempt_is_judged(tmp_path: Path) -> None:
+def test_only_the_last_attempt_counts(tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     log.write_text("CUDA out of memory\n", "utf-8")
     before = log.stat().st_size
@@ -114,8 +114,8 @@ def test_only_the_last_attempt_is_judged(tmp_path: Path) -> None:
 
 def test_the_text_a_person_reads() -> None:
     cause = failure_cause.find(TEXTS["out of GPU memory"], 1)
-    said = failure_cause.format_failure(1, cause, ["first", "second"])
-    assert said == (
+    text = failure_cause.format_failure(1, cause, ["first", "second"])
+    assert text == (
         "the GPU's memory is full (out of GPU memory; ended with exit code 1); the last lines of its output:\n      first\n      second"  # noqa: E501
     )
     assert failure_cause.format_failure(1, None, []) == "ended with exit code 1; it printed nothing"

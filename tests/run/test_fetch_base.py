@@ -43,7 +43,7 @@ trigger = "x"
 class Hub(BaseHTTPRequestHandler):
     """Serves one file of one repository as the Hub does: headers first, then bytes."""
 
-    asked: ClassVar[list[str]] = []
+    requests: ClassVar[list[str]] = []
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -52,7 +52,7 @@ class Hub(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
-        self.asked.append(f"{self.command} {self.path}")
+        self.requests.append(f"{self.command} {self.path}")
         if self.path != "/cats/base/resolve/main/model/base.safetensors":
             self.send_response(404)
             code = "EntryNotFound" if self.path.startswith("/cats/base/") else "RepoNotFound"
@@ -99,10 +99,10 @@ def test_it_is_fetched_checked_and_found_again(tmp_path: Path, hub: str) -> None
     assert path == tmp_path / "models" / "base.safetensors"
     assert path.read_bytes() == BODY
     assert sorted(one.name for one in path.parent.iterdir()) == ["base.safetensors"]
-    count = len(Hub.asked)
+    count = len(Hub.requests)
     space = Workspace(tmp_path)
     assert fetch_base.fetch(space.load(Selection(("x",)))[0].recipe, space.inputs, tmp_path / "models") == path
-    assert len(Hub.asked) == count  # it lies there already
+    assert len(Hub.requests) == count  # it lies there already
 
 
 def test_another_file_is_refused(tmp_path: Path, hub: str) -> None:
@@ -112,7 +112,7 @@ def test_another_file_is_refused(tmp_path: Path, hub: str) -> None:
     assert not (tmp_path / "models" / "base.safetensors").exists()
 
 
-def test_what_is_not_there_is_said(tmp_path: Path, hub: str) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path, hub: str) -> None:
     done = fetch(tmp_path, hub, "hf:cats/base/other.safetensors")
     assert done.returncode == 3
     assert "no such file in the repository" in done.stderr
@@ -120,16 +120,16 @@ def test_what_is_not_there_is_said(tmp_path: Path, hub: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"), [("", "no public source"), ("https://x/y", "takes hf:"), ("hf:a/b/../c", "takes hf:")]
+    ("url", "message"), [("", "no public source"), ("https://x/y", "takes hf:"), ("hf:a/b/../c", "takes hf:")]
 )
-def test_a_source_that_cannot_be_read(tmp_path: Path, url: str, said: str) -> None:
+def test_a_source_that_cannot_be_read(tmp_path: Path, url: str, message: str) -> None:
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "x.toml").write_text(RECIPE.format(url=url, sha256=""), "utf-8")
     space = Workspace(tmp_path)
-    with pytest.raises(RecipeError, match=said):
+    with pytest.raises(RecipeError, match=message):
         fetch_base.fetch(space.load(Selection(("x",)))[0].recipe, space.inputs, tmp_path / "models")
 
 
-def test_the_stand_in_is_asked_by_nobody_else(hub: str) -> None:
-    assert json.dumps(Hub.asked).count("cats") == len(Hub.asked)
+def test_the_stand_in_gets_no_other_requests(hub: str) -> None:
+    assert json.dumps(Hub.requests).count("cats") == len(Hub.requests)
     assert hub.startswith("http://127.0.0.1")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_file_that_has_learned_nothing_is_seen_and_one_that_has_is_not(tmp_path: Path) -> None:
+def test_a_zero_delta_is_detected_and_a_trained_one_is_not(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     file.write_bytes(fakes.lora())
     assert guards.zero_delta(file) == ""
@@ -51,7 +51,7 @@ def test_a_header_longer_than_its_file_is_no_reason_to_read_gigabytes(tmp_path: 
     assert guards.zero_delta(file).startswith("states a header of")
 
 
-def test_pictures_of_one_colour(tmp_path: Path) -> None:
+def test_images_of_one_colour(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), (0, 0, 0)).save(tmp_path / "black.png")
     picture = Image.new("RGB", (8, 8), (0, 0, 0))
     picture.putpixel((1, 1), (1, 0, 0))
@@ -59,18 +59,18 @@ def test_pictures_of_one_colour(tmp_path: Path) -> None:
     assert guards.constant_images([tmp_path / "black.png", tmp_path / "nearly.png"]) == ["black.png"]
 
 
-def test_a_collapse_of_the_pace_is_said_once() -> None:
-    said: list[str] = []
+def test_a_collapse_of_the_pace_is_reported_once() -> None:
+    messages: list[str] = []
     now = [0.0]
-    pace = guards.ThroughputGuard(Guards(slow_factor=3.0), said.append, lambda: now[0])
+    pace = guards.ThroughputGuard(Guards(slow_factor=3.0), messages.append, lambda: now[0])
     for step in range(60):
         now[0] += 1.0 if step < 30 else 4.0
         pace.step(step)
-    assert len(said) == 1
-    assert said[0].startswith("a step takes 3.")
+    assert len(messages) == 1
+    assert messages[0].startswith("a step takes 3.")
 
 
-def test_a_collapse_of_the_pace_ends_the_run_where_the_recipe_says_so() -> None:
+def test_a_collapse_of_the_pace_ends_the_run_if_the_recipe_stops_then() -> None:
     now = [0.0]
     for rule, ends in (("warn", ""), ("stop", "the pace has collapsed (guards.slow)")):
         pace = guards.ThroughputGuard(Guards(slow=rule), lambda _: None, lambda: now[0])  # type: ignore[arg-type]
@@ -82,28 +82,28 @@ def test_a_collapse_of_the_pace_ends_the_run_where_the_recipe_says_so() -> None:
 
 
 def test_a_steady_pace_is_not() -> None:
-    said: list[str] = []
+    messages: list[str] = []
     now = [0.0]
-    pace = guards.ThroughputGuard(Guards(), said.append, lambda: now[0])
+    pace = guards.ThroughputGuard(Guards(), messages.append, lambda: now[0])
     for step in range(100):
         now[0] += 1.0 + (step % 7) * 0.3
         pace.step(step)
-    assert said == []
+    assert messages == []
 
 
 def test_the_pace_is_compared_with_the_fastest_stretch_and_not_with_the_first() -> None:
-    said: list[str] = []
+    messages: list[str] = []
     now = [0.0]
-    pace = guards.ThroughputGuard(Guards(), said.append, lambda: now[0])
+    pace = guards.ThroughputGuard(Guards(), messages.append, lambda: now[0])
     for step in range(60):
         now[0] += 8.0 if step < 12 else 1.0 if step < 30 else 9.0
         pace.step(step)
-    assert len(said) == 1
-    assert said[0].endswith("another program shares the machine")
-    assert "the fastest took 1.00 s" in said[0]
+    assert len(messages) == 1
+    assert messages[0].endswith("another program shares the machine")
+    assert "the fastest took 1.00 s" in messages[0]
 
 
-def test_one_long_gap_is_no_collapse_of_the_pace() -> None:
+def test_one_long_gap_is_not_a_collapse_of_the_pace() -> None:
     """Samples are drawn, a state is saved, or whoever counts the steps was stopped."""
     now = [0.0]
     pace = guards.ThroughputGuard(Guards(slow="stop"), lambda _: None, lambda: now[0])
@@ -125,7 +125,7 @@ class Training:
         context = RunContext(plan, space.store, space.root, cats.observer)
         self.monitor = StepMonitor(context, plan.by_name["cat-lora/train"], cats.root)
 
-    def says(self, steps: int) -> list[str]:
+    def output(self, steps: int) -> list[str]:
         """Return what the trainer prints in that many steps."""
         self.done += steps
         return [f"steps: {done}/900 avr_loss=0.1" for done in range(self.done - steps + 1, self.done + 1)]
@@ -135,7 +135,7 @@ class Training:
         fault = ""
         for _ in range(steps):
             self.time += seconds
-            fault = watcher.feed(self.says(1), paused=False, behind=False) or fault
+            fault = watcher.feed(self.output(1), paused=False, behind=False) or fault
         return fault
 
 
@@ -145,68 +145,68 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Training:
 
 
 def test_a_training_whose_pace_collapses_is_ended(training: Training) -> None:
-    with training.monitor as watch:
-        watcher = LogWatcher(watch)
+    with training.monitor as callbacks:
+        watcher = LogWatcher(callbacks)
         assert training.feed(watcher, 20, 1.0) == ""
         assert training.feed(watcher, 20, 9.0) == "the pace has collapsed (guards.slow)"
 
 
-def test_steps_that_had_been_done_before_their_log_was_read_are_no_pace(training: Training) -> None:
+def test_steps_done_before_their_log_was_read_do_not_count_for_the_pace(training: Training) -> None:
     """An adopted training: the backlog is read in no time, and in several parts where it is long."""
-    with training.monitor as watch:
-        watcher = LogWatcher(watch)
+    with training.monitor as callbacks:
+        watcher = LogWatcher(callbacks)
         for part in range(12):
             training.time += 0.001
-            assert watcher.feed(training.says(20), paused=False, behind=part < 11) == ""
+            assert watcher.feed(training.output(20), paused=False, behind=part < 11) == ""
         assert training.feed(watcher, 40, 1.0) == ""
         assert training.feed(watcher, 20, 9.0) == "the pace has collapsed (guards.slow)"
 
 
 def test_a_training_that_was_paused_has_not_become_slow(training: Training) -> None:
     """Heat may pause it every few steps."""
-    with training.monitor as watch:
-        watcher = LogWatcher(watch)
+    with training.monitor as callbacks:
+        watcher = LogWatcher(callbacks)
         assert training.feed(watcher, 20, 1.0) == ""
         for _ in range(4):
-            watch.notify("paused: the GPU is hot")
-            assert watcher.feed(training.says(1), paused=True, behind=False) == ""  # it had been printed before
+            callbacks.notify("paused: the GPU is hot")
+            assert watcher.feed(training.output(1), paused=True, behind=False) == ""  # it had been printed before
             training.time += 600.0
-            watch.notify("continues")
+            callbacks.notify("continues")
             assert training.feed(watcher, 4, 1.0) == ""
         assert training.feed(watcher, 20, 1.0) == ""
 
 
-def test_a_hot_gpu_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hot_gpu_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho '93, 11800, 12288'\n", "utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    said: list[str] = []
-    guards.GpuGuard(Guards(), said.append).pause_reason()
-    assert said == ["the GPU is at 93 °C (guards.max_gpu_celsius = 90); memory 11800 of 12288 MB"]
+    messages: list[str] = []
+    guards.GpuGuard(Guards(), messages.append).pause_reason()
+    assert messages == ["the GPU is at 93 °C (guards.max_gpu_celsius = 90); memory 11800 of 12288 MB"]
 
 
 @pytest.mark.parametrize(("rule", "ended"), [("warn", ""), ("stop", "12200 of 12288 MB of the GPU's memory are in use")])
-def test_a_full_gpu_is_said_once_and_ends_the_run_where_the_recipe_says_so(
+def test_a_full_gpu_is_reported_once_and_ends_the_run_if_the_recipe_stops_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str, ended: str
 ) -> None:
     program, used, now = tmp_path / "nvidia-smi", tmp_path / "used", [0.0]
     program.write_text(f'#!/bin/sh\nread u < \'{used}\'; echo "50, 100, 24000"; echo "60, $u, 12288"\n', "utf-8")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    said: list[str] = []
-    heat = guards.GpuGuard(Guards.model_validate({"full": rule}), said.append, lambda: now[0])
+    messages: list[str] = []
+    heat = guards.GpuGuard(Guards.model_validate({"full": rule}), messages.append, lambda: now[0])
     for megabytes, lines in ((11800, 0), (12200, 1), (12200, 1)):
         used.write_text(f"{megabytes}\n", "utf-8")
         now[0] += guards.HEAT_EVERY_SECONDS
         assert heat.pause_reason() == ""
-        assert len(said) == lines
+        assert len(messages) == lines
         assert heat.fault.startswith(ended if lines else "")
-    assert said[0].startswith("12200 of 12288 MB of the GPU's memory are in use (guards.max_gpu_memory = 0.97); ")
+    assert messages[0].startswith("12200 of 12288 MB of the GPU's memory are in use (guards.max_gpu_memory = 0.97); ")
     assert bool(heat.fault) == (rule == "stop")
 
 
-def test_a_hot_gpu_pauses_the_run_where_the_recipe_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hot_gpu_pauses_the_run_if_the_recipe_waits_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, degrees, now = tmp_path / "nvidia-smi", tmp_path / "degrees", [0.0]
     program.write_text(f"#!/bin/sh\nread d < '{degrees}'; echo \"$d, 11800, 12288\"\n", "utf-8")
     program.chmod(0o755)
@@ -237,16 +237,16 @@ def test_a_training_waits_for_the_room_that_its_next_save_needs(tmp_path: Path, 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     with StepMonitor(
         RunContext(plan, space.store, space.root, cats.observer), plan.by_name["cat-lora/train"], tmp_path
-    ) as watch:
+    ) as callbacks:
         for done, needed in ((0, 7 * size), (19, 7 * size), (20, size), (25, size)):
-            watch.progress(Progress(done, 25))
+            callbacks.progress(Progress(done, 25))
             free = guards.MB + needed - 1
-            assert watch.pause_reason().endswith("MB for its next save"), done
+            assert callbacks.pause_reason().endswith("MB for its next save"), done
             free += 1
-            assert watch.pause_reason() == "", done
+            assert callbacks.pause_reason() == "", done
 
 
-def test_a_step_that_recipes_share_waits_for_room_by_the_guards_of_the_recipe_that_asks_for_least(
+def test_a_shared_step_waits_for_the_smallest_min_free_mb_of_its_recipes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cats = harness.make(tmp_path / "p", monkeypatch)
@@ -255,32 +255,34 @@ def test_a_step_that_recipes_share_waits_for_room_by_the_guards_of_the_recipe_th
     space = cats.space()
     plan = space.plan(space.load(Selection(("all",))))
     context = RunContext(plan, space.store, space.root, cats.observer)
-    with StepMonitor(context, plan.by_name["cat/dataset"], tmp_path) as watch:
-        assert watch.pause_reason is not None
-        assert watch.pause_reason().endswith(f"waits for {10**9} MB (guards.min_free_mb)")
+    with StepMonitor(context, plan.by_name["cat/dataset"], tmp_path) as callbacks:
+        assert callbacks.pause_reason is not None
+        assert callbacks.pause_reason().endswith(f"waits for {10**9} MB (guards.min_free_mb)")
         cats.recipe("cat-dora", "lora", "[guards]\nmin_free_mb = 0\n")
         context.plan = space.plan(space.load(Selection(("all",))))
-        assert watch.pause_reason() == ""
+        assert callbacks.pause_reason() == ""
 
 
-def test_a_child_is_paused_while_the_disk_is_full_and_goes_on_after(tmp_path: Path) -> None:
+def test_a_child_is_paused_while_the_disk_is_full_and_continues_after(tmp_path: Path) -> None:
     code = "import time\nfor i in range(30):\n    print(i, flush=True)\n    time.sleep(0.1)\n"
-    seen: list[float] = []
-    said: list[str] = []
+    times: list[float] = []
+    messages: list[str] = []
     full = threading.Event()
     full.set()
 
     def read(piece: str) -> None:
-        seen.append(time.monotonic())
+        times.append(time.monotonic())
         if piece == "5":
             threading.Timer(3.0, full.clear).start()
 
-    watch = ChildCallbacks(read, pause_reason=lambda: "no room" if full.is_set() and len(seen) > 5 else "", notify=said.append)
-    end = process.run(Command((sys.executable, "-c", code), cwd=tmp_path), tmp_path, watch)
+    callbacks = ChildCallbacks(
+        read, pause_reason=lambda: "no room" if full.is_set() and len(times) > 5 else "", notify=messages.append
+    )
+    end = process.run(Command((sys.executable, "-c", code), cwd=tmp_path), tmp_path, callbacks)
     assert end.ok
-    assert said == ["paused: no room", "continues"]
-    assert len(seen) == 30
-    assert max(later - earlier for earlier, later in itertools.pairwise(seen)) > 1.0
+    assert messages == ["paused: no room", "continues"]
+    assert len(times) == 30
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) > 1.0
 
 
 def test_the_room_that_a_demo_training_waits_for_is_that_of_the_small_base(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""The disk fails at every single write in turn: an error that says where, nothing half-written, and a rerun that ends well."""
+"""Every single write fails in turn: an error with its path, nothing incomplete, and a rerun that ends well."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def fail_at(project: harness.Project, monkeypatch: pytest.MonkeyPatch, number: i
         patch.setattr(Path, "open", failing.open(Path.open))
         try:
             outcomes = project.run("cat-lora", inline=True).values()
-            said = [str(outcome.problem) for outcome in outcomes if outcome.status is Status.FAILED]
-            assert all(outcome.status.ok for outcome in outcomes) or any(os.strerror(code) in text for text in said), said
+            texts = [str(outcome.problem) for outcome in outcomes if outcome.status is Status.FAILED]
+            assert all(outcome.status.ok for outcome in outcomes) or any(os.strerror(code) in text for text in texts), texts
         except OSError as error:
             assert error.errno == code  # noqa: PT017 - the command line turns it into a text and exit code 1
     consistent(project.root)
@@ -158,12 +158,12 @@ def test_a_read_only_disk_is_an_error_that_names_it(
     for verb, code in (("run", 3), ("plan", 0), ("status", 0), ("doctor", 3)):
         monkeypatch.setattr("sys.argv", ["orchestrator", verb, *(["cat-lora"] if verb != "status" else [])])
         assert cli.main() == code, verb
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        assert code == 0 or f"{disk}" in said.out + said.err
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err
+        assert code == 0 or f"{disk}" in output.out + output.err
 
 
-def test_a_record_that_cannot_be_read_is_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_record_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = harness.make(tmp_path / "p", monkeypatch)
     project.run("cat-lora")
     record = next((tmp_path / "p" / "runs" / "cat-lora").glob(f"merge-*/{RECORD}"))
@@ -184,7 +184,7 @@ def test_files_removed_or_truncated_under_us_are_noticed(tmp_path: Path, monkeyp
     assert picture.is_file()
 
 
-def test_a_torn_line_in_a_progress_file_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_torn_line_in_a_progress_file_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator.cli import results  # noqa: PLC0415
     from orchestrator.run import resume  # noqa: PLC0415
 

@@ -44,7 +44,7 @@ def inbox() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     server.server_close()
 
 
-def test_a_failure_is_told(inbox: tuple[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_sent(inbox: tuple[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("apprise", reason="the extra `notify` is not installed")
     address, received = inbox
     monkeypatch.setenv("KRNK_NOTIFY", address)
@@ -54,7 +54,7 @@ def test_a_failure_is_told(inbox: tuple[str, list[dict[str, Any]]], monkeypatch:
     assert received[0]["message"] == "1 failed in 0 min\nkrnk-locon/train: the disk is full"
 
 
-def test_a_long_run_is_told_and_a_short_one_is_not(
+def test_a_long_run_is_sent_and_a_short_one_is_not(
     inbox: tuple[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("apprise", reason="the extra `notify` is not installed")
@@ -67,18 +67,18 @@ def test_a_long_run_is_told_and_a_short_one_is_not(
     assert received[0]["title"] == "krnk-locon: done"
 
 
-def test_nobody_is_told_without_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_sent_without_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KRNK_NOTIFY", raising=False)
     assert notify.addresses() == ()
     assert notify.send([FAILED], 5.0) == ""
 
 
-def test_a_wrong_address_is_said_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_address_is_reported_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("apprise", reason="the extra `notify` is not installed")
     monkeypatch.setenv("KRNK_NOTIFY", "nosuch://user:secret@host")
-    said = notify.send([FAILED], 5.0)
-    assert "nosuch://…" in said
-    assert "secret" not in said
+    message = notify.send([FAILED], 5.0)
+    assert "nosuch://…" in message
+    assert "secret" not in message
 
 
 def test_the_setting_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

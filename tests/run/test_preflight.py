@@ -76,7 +76,7 @@ def test_pickles_are_read_and_never_run(tmp_path: Path) -> None:
             pickle_scan.strange(tmp_path / "x.ckpt")
 
 
-def test_too_small_a_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_small_a_disk_is_reported_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files, states and pictures, and the pictures of a dataset once, however many recipes share it."""
     cats = harness.make(tmp_path / "p", monkeypatch)
     cats.recipe("cat-loha", "other")

@@ -29,7 +29,7 @@ def names(cats: harness.Project) -> set[str]:
     }
 
 
-def test_what_the_recipes_ask_for_stays_and_the_rest_goes(cats: harness.Project) -> None:
+def test_steps_of_the_recipes_stay_and_the_rest_is_removed(cats: harness.Project) -> None:
     assert prune.stale(cats.space()) == ([], [])
     before = set(cats.root.glob("runs/*/*-*"))
     cats.recipe("cat-lora", "lora", "[training]\nseed = 77\n")
@@ -48,7 +48,7 @@ def test_what_the_recipes_ask_for_stays_and_the_rest_goes(cats: harness.Project)
     assert cats.file("cat-lora").is_file()
 
 
-def test_work_begun_under_another_key_goes_too(cats: harness.Project) -> None:
+def test_work_of_another_key_is_removed_too(cats: harness.Project) -> None:
     store = cats.space().store
     left = store.root / "cat-lora" / ".partial" / "train-0123456789ab"
     shutil.copytree(next(store.root.glob("cat-lora/train-*")), left)
@@ -59,7 +59,7 @@ def test_work_begun_under_another_key_goes_too(cats: harness.Project) -> None:
     assert left.is_dir()
 
 
-def test_what_it_cannot_judge_is_left_alone(cats: harness.Project) -> None:
+def test_folders_of_unknown_owners_stay(cats: harness.Project) -> None:
     root = cats.space().store.root
     shutil.copytree(root / "cat-lora", root / "somebody-elses", symlinks=True)
     own = root / "cat-lora" / "notes-0123456789ab"
@@ -67,8 +67,8 @@ def test_what_it_cannot_judge_is_left_alone(cats: harness.Project) -> None:
     render = root / "cat-lora" / "render-0123456789ab"
     render.mkdir()
     (root / "cat-lora" / "variants").mkdir()
-    said = {"variants": [{"label": "1", "folder": render.relative_to(root).as_posix()}]}
-    (root / "cat-lora" / "variants" / "sv_ratio.json").write_text(json.dumps(said), "utf-8")
+    listing = {"variants": [{"label": "1", "folder": render.relative_to(root).as_posix()}]}
+    (root / "cat-lora" / "variants" / "sv_ratio.json").write_text(json.dumps(listing), "utf-8")
     assert prune.stale(cats.space()) == ([], ["somebody-elses"])
     cats.write("broken", "x = ")
     with pytest.raises(RecipeError, match="broken"):

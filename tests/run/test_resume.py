@@ -1,4 +1,4 @@
-"""What a rerun does with what an attempt left behind, and why: said alike by `status`, `plan` and `run`."""
+"""Actions and reasons for unfinished work, the same in `status`, `plan` and `run`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def running(cats: harness.Project) -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-def test_status_sees_how_far_a_training_is_whose_orchestrator_is_gone(
+def test_status_shows_the_progress_of_a_training_without_an_orchestrator(
     cats: harness.Project, running: subprocess.Popen[bytes]
 ) -> None:
     until = time.monotonic() + 60
@@ -80,7 +80,7 @@ def test_status_sees_how_far_a_training_is_whose_orchestrator_is_gone(
     assert str(found["next"]).endswith(" works on it")
 
 
-def test_an_adopted_training_whose_end_nobody_sees_goes_on_from_its_state(
+def test_an_adopted_training_with_an_unknown_exit_resumes_from_its_state(
     cats: harness.Project, running: subprocess.Popen[bytes]
 ) -> None:
     folder, until = work(cats), time.monotonic() + 60
@@ -118,7 +118,7 @@ def test_work_with_other_settings_is_named_whether_it_runs_or_not(
     assert cats.reasons("cat-lora")["cat-lora/train"] == f"new: {old} was begun with other settings, and stays"
 
 
-def test_a_training_without_a_complete_state_starts_again_and_says_why(cats: harness.Project) -> None:
+def test_a_training_without_a_complete_state_starts_again_with_a_reason(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "fail"\n')
     cats.run("cat-lora")
     why = r"starts again: the attempt of [\d: -]+ ended with exit code 1 and left no complete state"
@@ -129,7 +129,7 @@ def test_a_training_without_a_complete_state_starts_again_and_says_why(cats: har
     assert re.fullmatch(f"cat-lora/train: {why}", cats.observer.begun[0])
 
 
-def test_an_end_that_nobody_saw_is_called_so(cats: harness.Project) -> None:
+def test_an_unknown_exit_code_is_reported_as_such(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "die"\n')
     cats.run("cat-lora")
     (work(cats) / supervisor.EXIT).unlink()  # a power cut: neither trainer nor supervisor could note anything
@@ -144,11 +144,11 @@ def test_any_note_of_an_end_is_read(tmp_path: Path, content: bytes) -> None:
     assert resume.how_ended(tmp_path) == ""
 
 
-def test_nothing_left_is_new(tmp_path: Path) -> None:
+def test_an_empty_work_folder_is_new(tmp_path: Path) -> None:
     assert str(resume.reason(tmp_path / "train-000000000000", "train")) == "new"
 
 
-def test_states_that_were_saved_after_the_loss_was_lost_are_put_aside(tmp_path: Path) -> None:
+def test_states_with_nan_are_set_aside(tmp_path: Path) -> None:
     for step, value in ((10, 1.0), (20, 2.0), (30, float("nan")), (40, float("inf"))):
         folder = tmp_path / f"x-step{step:08}-state"
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""The runner: what runs, what is cached, what is resumed, and what is said when a step does not do what it promised."""
+"""Runner: steps that run, are cached, resume, retry, and fail with a reason."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_every_bad_end_is_a_failure_with_its_reason(cats: harness.Project, behav
         assert "CUDA out of memory" in failed.problem.what
 
 
-def test_what_an_earlier_attempt_said_does_not_speak_for_this_one(cats: harness.Project) -> None:
+def test_output_of_an_earlier_attempt_does_not_count(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "silent"\n')
     space = cats.space()
     work = space.store.begin(space.plan(space.load(harness.Selection(("cat-lora",)))).by_name["cat-lora/train"])
@@ -180,7 +180,7 @@ def test_what_an_earlier_attempt_said_does_not_speak_for_this_one(cats: harness.
     assert problem.what == BAD["silent"]
 
 
-def test_an_empty_file_is_no_output(cats: harness.Project) -> None:
+def test_an_empty_file_is_not_an_output(cats: harness.Project) -> None:
     space = cats.space()
     plan = space.plan(space.load(harness.Selection(("cat-lora",))))
     step = plan.by_name["cat-lora/train"]
@@ -221,7 +221,7 @@ def test_a_killed_training_resumes_from_its_last_state(cats: harness.Project) ->
     assert record["resumed_from"] == 10
 
 
-def test_a_nan_is_tried_again_along_the_declared_ladder_and_the_record_says_so(cats: harness.Project) -> None:
+def test_a_nan_is_retried_as_declared_and_recorded(cats: harness.Project) -> None:
     ladder = '[training.options]\nbehave = "nan"\n[guards]\nretry = [{mixed_precision = "bf16"}]\n'
     cats.recipe("cat-lora", "lora", ladder)
     outcomes = cats.run("cat-lora")
@@ -231,7 +231,7 @@ def test_a_nan_is_tried_again_along_the_declared_ladder_and_the_record_says_so(c
     assert any("tries again" in text for text in cats.observer.messages)
 
 
-def test_what_an_attempt_left_is_kept_apart_and_the_next_one_does_not_go_on_from_it(cats: harness.Project) -> None:
+def test_states_of_a_failed_attempt_are_set_aside_and_the_next_one_does_not_resume_from_them(cats: harness.Project) -> None:
     """Twice the loss is lost, and with it the state of the same step."""
     ladder = 'retry = [{mixed_precision = "fp16", seed = 3}, {mixed_precision = "bf16"}]\n'
     start = '[training]\nmixed_precision = "fp16"\n[training.options]\nbehave = "nan"\n[guards]\n'
@@ -245,7 +245,7 @@ def test_what_an_attempt_left_is_kept_apart_and_the_next_one_does_not_go_on_from
     assert kept == [["attempt-1/step0005-state-lost"], ["attempt-2/step0005-state-lost"]]
 
 
-def test_a_file_that_learned_nothing_is_tried_again_along_the_ladder(cats: harness.Project) -> None:
+def test_a_file_that_learned_nothing_is_retried(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", '[training.options]\nbehave = "zero"\n')
     problem = cats.run("cat-lora")["cat-lora/train"].problem
     assert problem is not None
@@ -258,7 +258,7 @@ def test_a_file_that_learned_nothing_is_tried_again_along_the_ladder(cats: harne
     assert (record["attempts"], record["changes"]) == (2, {"mixed_precision": "bf16"})
 
 
-def test_an_adopted_training_that_learned_nothing_is_tried_again_along_the_ladder(cats: harness.Project) -> None:
+def test_an_adopted_training_that_learned_nothing_is_retried(cats: harness.Project) -> None:
     ladder = 'pause = 0.05\nbehave = "zero"\n[guards]\nretry = [{mixed_precision = "bf16"}]\n'
     cats.recipe("cat-lora", "lora", "[training.options]\n" + ladder)
     thread, _ = orphan(cats)
@@ -306,7 +306,7 @@ def test_a_trainer_that_outlived_its_orchestrator_is_adopted(cats: harness.Proje
     assert log.count("model saved.") == 1
 
 
-def test_adopting_a_training_is_no_collapse_of_its_pace(cats: harness.Project) -> None:
+def test_adopting_a_training_is_not_a_collapse_of_its_pace(cats: harness.Project) -> None:
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 40\n[training.options]\npause = 0.1\n[guards]\nslow = 'stop'\n")
     thread, work = orphan(cats)
     until = time.monotonic() + 60
@@ -319,7 +319,7 @@ def test_adopting_a_training_is_no_collapse_of_its_pace(cats: harness.Project) -
     assert not any("a step takes" in text for text in cats.observer.messages)
 
 
-def test_only_runs_one_kind_and_says_what_is_missing_before_it(cats: harness.Project) -> None:
+def test_only_runs_one_kind_and_names_missing_steps_before_it(cats: harness.Project) -> None:
     outcomes = cats.run("cat-lora", only=("merge",))
     assert outcomes["cat/dataset"].status is Status.BLOCKED
     assert outcomes["cat/dataset"].problem is not None
@@ -345,7 +345,7 @@ def test_a_commit_cut_off_before_its_rename_is_finished_without_running_again(ca
     assert all(outcome.status is Status.CACHED for outcome in cats.run("cat-lora").values())
 
 
-def test_what_a_killed_commit_was_writing_does_not_come_into_the_bundle(cats: harness.Project) -> None:
+def test_drafts_of_a_killed_commit_do_not_enter_the_bundle(cats: harness.Project) -> None:
     cats.run("cat-lora")
     space = cats.space()
     step = space.plan(space.load(harness.Selection(("cat-lora",)))).by_name["cat-lora/release"]

@@ -1,4 +1,4 @@
-"""Lanes, leases, and the order in which steps go: files early, a GPU that does not wait, every step judged once."""
+"""Slots, leases and the order of steps: early files, a busy GPU, reasons determined twice."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ class Clock:
 @pytest.fixture
 def walk(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[Plan, Clock], dict[str, int]]:
     """Walk a plan in simulated time; return how often each step was judged."""
-    asked: dict[str, int] = {}
+    calls: dict[str, int] = {}
 
     def reason(_store: Store, step: Any, _plan: Plan, **_: Any) -> Reason:
-        asked[step.name] = asked.get(step.name, 0) + 1
+        calls[step.name] = calls.get(step.name, 0) + 1
         return Reason(Why.NEW)
 
     def run(plan: Plan, clock: Clock) -> dict[str, int]:
@@ -92,7 +92,7 @@ def walk(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pl
         monkeypatch.setattr("orchestrator.run.runner.wait", wait)
         outcomes = run_plan(RunContext(plan, Store(cats.root / "runs"), cats.root, harness.RecordingObserver()), clock)
         assert {outcome.status for outcome in outcomes} == {Status.DONE}
-        return asked
+        return calls
 
     return run
 
@@ -181,7 +181,7 @@ def test_two_gpus_share_the_trainings(cats: harness.Project, walk: Any) -> None:
     assert one.now / two.now > 1.8
 
 
-def test_a_shared_dataset_has_the_place_of_the_first_recipe_that_waits_for_it(cats: harness.Project) -> None:
+def test_a_shared_dataset_has_the_priority_of_the_first_recipe_that_waits_for_it(cats: harness.Project) -> None:
     for name in ("cat-a", "cat-z"):
         cats.recipe(name, name[-1])
     space = cats.space()
@@ -191,7 +191,7 @@ def test_a_shared_dataset_has_the_place_of_the_first_recipe_that_waits_for_it(ca
     assert ranks["cats/release"] > ranks["cat/grid"] > ranks["cat-z/release"]
 
 
-def test_a_place_is_free_again_after_a_failure() -> None:
+def test_a_slot_is_free_again_after_a_failure() -> None:
     def fails(_slot: Slot) -> None:
         raise ValueError("no")
 
@@ -218,7 +218,7 @@ def test_the_first_interrupt_asks_a_run_in_this_thread_to_stop_and_the_second_on
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_step_that_had_a_place_when_the_run_was_stopped_does_not_start(cats: harness.Project) -> None:
+def test_a_step_with_a_slot_does_not_start_in_a_stopped_run(cats: harness.Project) -> None:
     plan = several(cats, 1)
     context = RunContext(plan, Store(cats.root / "runs"), cats.root, cats.observer)
     context.stop.set()
@@ -256,7 +256,7 @@ def test_a_lease_that_another_user_has_made_is_taken_too(tmp_path: Path, monkeyp
     assert there.take(Lane.GPU) is None
 
 
-def test_a_child_that_goes_on_is_put_where_its_lease_is_held(tmp_path: Path) -> None:
+def test_an_adopted_child_gets_the_slot_of_its_lease(tmp_path: Path) -> None:
     files = [tmp_path / "0", tmp_path / "1"]
     holder = SlotPool(Inline(), [Slot(Lane.GPU, "gpu 1", lease=files[1])])
     assert holder.take(Lane.GPU) is not None
@@ -282,7 +282,7 @@ def test_each_gpu_has_a_lane_and_each_training_on_cores_its_threads(monkeypatch:
     assert slot.env == {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
 
 
-def test_real_trainings_on_two_places_overlap(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_trainings_in_two_slots_overlap(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the two fake trainers waits, in its own process, until the other one has begun."""
     cats.recipe("cat-loha", "other")
     running, most = 0, 0

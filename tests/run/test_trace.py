@@ -34,14 +34,14 @@ def test_a_run_leaves_a_span_per_step_in_its_lane(tmp_path: Path, monkeypatch: p
     assert all(0 <= span.waited < 60 for span in found)
 
 
-def test_lanes_have_gpus_first_and_say_how_busy_they_were() -> None:
+def test_rows_have_gpus_first_and_their_busy_share() -> None:
     rows = trace.rows(SPANS)
     assert [(row["name"], row["busy"]) for row in rows] == [("gpu 0", 0.6), ("cpu 0", 0.2), ("cpu 1", 0.3)]
     assert rows[0]["bars"] == [{"name": "a/train", "kind": "train", "start": 10.0, "seconds": 60.0, "waited": 0.5}]
     assert trace.rows([]) == []
 
 
-def test_lanes_of_several_nodes_say_which_node() -> None:
+def test_rows_of_several_nodes_name_the_node() -> None:
     rows = trace.rows([*SPANS, Span("c/train", "train", "gpu", "gpu 0", "there", 110.0, 60.0)])
     assert [row["name"] for row in rows if row["lane"] == "gpu"] == ["here: gpu 0", "there: gpu 0"]
 
@@ -58,7 +58,7 @@ def test_chrome_events_are_complete_and_in_microseconds() -> None:
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"name": "x", "kind": "train", "started": "soon", "seconds": 1}', '"\\u0000"']
 )
-def test_a_record_that_is_none_is_passed_over(tmp_path: Path, text: str) -> None:
+def test_an_invalid_record_is_skipped(tmp_path: Path, text: str) -> None:
     path = tmp_path / "record.json"
     path.write_text(text, "utf-8")
     assert trace.spans([path, tmp_path / "gone.json"]) == []

@@ -59,11 +59,11 @@ def test_no_token_of_the_environment_is_in_any_file_or_output(
     for argv, code in ((["all"], 1), (["run", "cat-lora", "--json"], 0), (["plan", "all", "--argv"], 0), (["report"], 0)):
         monkeypatch.setattr("sys.argv", ["orchestrator", *argv])
         assert cli.main() == code, argv
-    said = capfd.readouterr()
-    seen = [("stdout", said.out.encode()), ("stderr", said.err.encode()), *contents(tmp_path)]
-    kinds = {Path(name.partition(":")[0]).name for name, _ in seen}
+    output = capfd.readouterr()
+    written = [("stdout", output.out.encode()), ("stderr", output.err.encode()), *contents(tmp_path)]
+    kinds = {Path(name.partition(":")[0]).name for name, _ in written}
     assert {"record.json", "attempts.jsonl", "log.txt", "README.md", "manifest.json", "index.html", "digests.json"} <= kinds
-    leaks = [f"{variable} in {name}" for name, data in seen for variable, token in TOKENS.items() if token.encode() in data]
+    leaks = [f"{variable} in {name}" for name, data in written for variable, token in TOKENS.items() if token.encode() in data]
     assert leaks == []
 
 
@@ -107,7 +107,7 @@ def test_a_link_in_a_zip_is_not_followed(tmp_path: Path) -> None:
         verify.verify_bundle(tmp_path / "y.zip")
 
 
-def test_a_link_in_a_bundle_folder_that_leaves_it_is_no_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_out_of_a_bundle_folder_is_not_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = harness.make(tmp_path / "p", monkeypatch)
     project.write("_base/base", harness.BASE.partition("[render]")[0])
     project.run("cat-lora")

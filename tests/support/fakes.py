@@ -1,4 +1,4 @@
-"""A trainer that is quick, behaves as badly as asked, and speaks sd-scripts' grammar. Run as a program by the fake engine.
+"""A quick trainer that prints like sd-scripts and fails on demand. The fake engine runs it as a program.
 
 It is no stand-in for the engines' own tests: it exists so that the runner can be shown every way a trainer can end.
 """
@@ -40,18 +40,18 @@ def preflight(_recipe: Recipe) -> list[Problem]:
 
 
 def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
-    asked = {"name": recipe.name, "steps": recipe.training.steps, "work": str(work), "state": str(state or "")}
-    asked |= {"behave": recipe.training.options.get("behave", ""), "precision": recipe.training.mixed_precision}
-    asked |= {
+    request = {"name": recipe.name, "steps": recipe.training.steps, "work": str(work), "state": str(state or "")}
+    request |= {"behave": recipe.training.options.get("behave", ""), "precision": recipe.training.mixed_precision}
+    request |= {
         "pause": recipe.training.options.get("pause", 0.0),
         "dataset": sorted(path.name for path in inputs["dataset"].iterdir()),
     }
-    return Command((sys.executable, __file__, "train", json.dumps(asked)), cwd=work)
+    return Command((sys.executable, __file__, "train", json.dumps(request)), cwd=work)
 
 
 def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
-    asked = {"prompts": list(recipe.render.prompts), "work": str(work), "lora": str(inputs["lora"])}
-    return Command((sys.executable, __file__, "render", json.dumps(asked)), cwd=work)
+    request = {"prompts": list(recipe.render.prompts), "work": str(work), "lora": str(inputs["lora"])}
+    return Command((sys.executable, __file__, "render", json.dumps(request)), cwd=work)
 
 
 def read(piece: str) -> Progress | None:
@@ -84,10 +84,10 @@ def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
     return []
 
 
-def _train(asked: dict[str, object]) -> int:
-    work, behave = Path(str(asked["work"])), str(asked["behave"])
-    first = int(Path(str(asked["state"])).name[4:].partition("-")[0]) if asked["state"] else 0
-    total = int(str(asked["steps"]))
+def _train(request: dict[str, object]) -> int:
+    work, behave = Path(str(request["work"])), str(request["behave"])
+    first = int(Path(str(request["state"])).name[4:].partition("-")[0]) if request["state"] else 0
+    total = int(str(request["steps"]))
     if first >= total:  # as sd-scripts and the embedded trainer do
         print(f"AssertionError: max_train_steps should be greater than initial step: {total} vs {first}", file=sys.stderr)
         return 1
@@ -104,8 +104,8 @@ def _train(asked: dict[str, object]) -> int:
             time.sleep(600)
         (work / "left").write_text(str(left), "utf-8")
     for step in range(first + 1, total + 1):
-        time.sleep(float(str(asked["pause"])))
-        loss = "nan" if behave == "nan" and step == total // 2 and asked["precision"] != "bf16" else "0.1"
+        time.sleep(float(str(request["pause"])))
+        loss = "nan" if behave == "nan" and step == total // 2 and request["precision"] != "bf16" else "0.1"
         if behave == "nan" and loss == "nan":
             sys.stderr.write(f"\rsteps: 50%|##| {step}/{total} [00:00<00:00, 1it/s, avr_loss=nan]")
             sys.stderr.flush()
@@ -117,10 +117,10 @@ def _train(asked: dict[str, object]) -> int:
             draft.mkdir(exist_ok=True)
             if behave == "nan":
                 (draft / "model.safetensors").write_bytes(
-                    lora() if asked["precision"] != "fp16" else lora()[:-2] + b"\xff\x7f"
+                    lora() if request["precision"] != "fp16" else lora()[:-2] + b"\xff\x7f"
                 )
             draft.rename(work / f"step{step:04}-state")
-        if behave == "die" and step == total // 2 + 1 and not asked["state"]:
+        if behave == "die" and step == total // 2 + 1 and not request["state"]:
             os.kill(os.getpid(), signal.SIGKILL)
         if behave == "fail":
             print("\nRuntimeError: CUDA out of memory", file=sys.stderr)
@@ -128,22 +128,22 @@ def _train(asked: dict[str, object]) -> int:
     if behave == "silent":
         return 0
     if behave != "no file":
-        draft = work / f".{asked['name']}"
+        draft = work / f".{request['name']}"
         content = lora() if behave != "truncated" else lora()[:200]
-        if behave == "zero" and asked["precision"] != "bf16":
+        if behave == "zero" and request["precision"] != "bf16":
             content = content[: -2 * 320 * 2] + bytes(2 * 320 * 2)  # lora_up, the last tensor
         draft.write_bytes(content)
-        draft.rename(work / f"{asked['name']}.safetensors")
+        draft.rename(work / f"{request['name']}.safetensors")
     print("model saved.", flush=True)
     return 0
 
 
-def _render(asked: dict[str, object]) -> int:
+def _render(request: dict[str, object]) -> int:
     from PIL import Image  # noqa: PLC0415 - trainings need none
 
-    shade = Path(str(asked["lora"])).read_bytes()[-3:]
-    for name in list(asked["prompts"]):  # type: ignore[call-overload]
-        Image.new("RGB", (64, 64), tuple(shade)).save(Path(str(asked["work"])) / f"{name}.png")
+    shade = Path(str(request["lora"])).read_bytes()[-3:]
+    for name in list(request["prompts"]):  # type: ignore[call-overload]
+        Image.new("RGB", (64, 64), tuple(shade)).save(Path(str(request["work"])) / f"{name}.png")
     return 0
 
 

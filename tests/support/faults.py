@@ -1,4 +1,4 @@
-"""Kill the orchestrator, its children, or both, at random moments, and look at what lies there after every kill."""
+"""Kill the orchestrator, its children, or both, at random moments, and check the runs folder after every kill."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PROGRAM = Path(__file__).with_name("fault_run.py")
 VICTIMS = ("parent", "child", "both")
 PARTS = ("group", "trainer", "supervisor")
-"""What of a child is killed: everything, the program alone, or who stands beside it."""
+"""Part of a child that is killed: its whole group, the program, or its supervisor."""
 _FRAME = re.compile(rb"steps:[^\r\n]*?(\d+)/(\d+) \[")
 
 
@@ -52,7 +52,7 @@ class Running(Protocol):
 
 
 class Forked:
-    """The orchestrator in a fork of this process: what it has to import is there, so that most kills hit its work."""
+    """The orchestrator in a fork of this process: its imports are loaded, so that most kills hit its work."""
 
     def __init__(self, root: Path, log: Path) -> None:
         """Start ``run all`` of the project at ``root``; its output goes to ``log``."""
@@ -93,7 +93,7 @@ class Forked:
 
 
 def run(root: Path) -> int:
-    """Do what `all` does in the project at ``root``; return the exit code."""
+    """Run `all` in the project at ``root`` and return the exit code."""
     try:
         outcomes = session.run_session(Workspace(root), session.RunOptions(Selection(("all",))), progress.choose)
     except OrchestratorError as error:
@@ -112,14 +112,14 @@ class Killer:
     """Steps between two states of a training."""
     forked: bool = False
     seconds: float = 0.0
-    """How long an undisturbed run takes here."""
+    """Seconds of an undisturbed run on this machine."""
     kills: list[str] = field(default_factory=list)
     lost: int = 0
     """The most training steps that had to be done again after one kill."""
     adopted: int = 0
     resumed: int = 0
     complete: int = 0
-    """How often everything was there in the end."""
+    """Number of completed runs."""
     _finished: dict[Path, str] = field(default_factory=dict)
 
     @property
@@ -129,7 +129,7 @@ class Killer:
 
     @property
     def log(self) -> Path:
-        """What all orchestrators of this project have said."""
+        """Output of all orchestrators of this project."""
         return self.project.root / "orchestrator.log"
 
     def start(self) -> Running:
@@ -145,7 +145,7 @@ class Killer:
         return [work for work in found if child.alive(work)]
 
     def kill(self, running: Running, victim: str, part: str = "") -> None:
-        """Kill ``victim``, of a child ``part`` (default: any); the orchestrator where no child is alive: every kill is one."""
+        """Kill ``victim``, of a child ``part`` (default: any). Without a living child, kill the orchestrator."""
         works = self.works()
         victim = victim if works else "parent"
         if victim in ("parent", "both"):
@@ -163,7 +163,7 @@ class Killer:
         self.kills.append(victim)
 
     def check(self) -> None:
-        """No final folder is incomplete, what was finished has not been made again, and no training lost more than it may."""
+        """Assert that no final folder is incomplete, no finished step ran again, and no training lost too much."""
         for folder in self.runs.glob("*/*-*"):
             if folder.is_symlink() or not folder.is_dir():
                 continue
@@ -180,7 +180,7 @@ class Killer:
             self.lost = max(self.lost, lost)
 
     def whole(self) -> None:
-        """Everything that was promised is there and right; nothing is left over."""
+        """Assert that all outputs are complete and valid, and nothing is left over."""
         self.check()
         for name in ("cat-lora", "cat-loha"):
             (train,) = self.runs.glob(f"{name}/train-*")
@@ -196,19 +196,19 @@ class Killer:
         self.adopted += self.log.read_text("utf-8").count("(still running: since ")
 
     def steps(self, train: Path) -> int:
-        """Return how many steps a training was asked for."""
+        """Return the number of steps of a training."""
         return int(json.loads((train / RECORD).read_text("utf-8"))["params"]["training"]["steps"])
 
     def again(self) -> None:
-        """Begin anew: everything is done, so that there is nothing left to kill."""
+        """Start again in an empty store, because everything is done."""
         shutil.rmtree(self.runs)
         self.log.write_bytes(b"")
         self._finished.clear()
 
     def measure(self, limit: float) -> None:
-        """Run once without a kill, to know how long that takes on this machine."""
+        """Run once without a kill, to measure the time of a run on this machine."""
         begun = time.monotonic()
-        assert self.start().wait(limit) == 0, self.said()
+        assert self.start().wait(limit) == 0, self.output()
         self.seconds = time.monotonic() - begun
         self.whole()
         self.again()
@@ -229,26 +229,26 @@ class Killer:
                 self.whole()
                 self.again()
                 continue
-            assert running.poll() is None, self.said()
+            assert running.poll() is None, self.output()
             victim = self.rng.choice(VICTIMS)
             while victim != "parent" and running.poll() is None and not self.works():
                 time.sleep(0.005)  # none of its children runs at this moment
             if running.poll() is not None:
-                assert running.poll() == 0, self.said()
+                assert running.poll() == 0, self.output()
                 continue  # it has ended meanwhile; the next one finds nothing to do
             self.kill(running, victim)
             self.check()
             running.wait(limit)  # a step of it has failed; it does what it can and ends
             self.check()
-        assert self.start().wait(limit) == 0, self.said()
+        assert self.start().wait(limit) == 0, self.output()
         self.whole()
 
-    def said(self) -> str:
-        """Return the end of what the orchestrators said."""
+    def output(self) -> str:
+        """Return the end of the orchestrators' output."""
         return self.log.read_text("utf-8")[-4000:]
 
     def end(self) -> None:
-        """Leave no trainer behind."""
+        """End every trainer."""
         for work in self.works():
             with contextlib.suppress(OSError, ValueError, KeyError):
                 os.killpg(int(json.loads((work / supervisor.CHILD).read_text("utf-8"))["supervisor"]), signal.SIGKILL)
@@ -268,7 +268,7 @@ def frames(train: Path) -> list[list[int]]:
 
 
 def attempts(train: Path) -> list[dict[str, Any]]:
-    """Return what was noted of every attempt; a line that a kill has torn is none."""
+    """Return the entries of all attempts. Torn lines are skipped."""
     found: list[dict[str, Any]] = []
     with contextlib.suppress(OSError):
         for line in (train / "attempts.jsonl").read_text("utf-8").splitlines():
@@ -288,12 +288,12 @@ def repeated(train: Path) -> int:
 
 
 def moments(seed: str) -> random.Random:
-    """Return what chooses moments and victims."""
+    """Return the random generator for moments and victims."""
     return random.Random(seed)  # noqa: S311 - which moment, not which secret
 
 
 def killed(killer: Killer) -> Iterator[str]:
-    """Yield what a report says of a suite."""
+    """Yield the lines of a report on a suite."""
     counts = ", ".join(f"{killer.kills.count(victim)} {victim}" for victim in VICTIMS)
     yield f"{len(killer.kills)} of {len(killer.kills)} kills recovered ({counts}); {killer.complete} complete releases,"
     yield f"{killer.adopted} adoptions, {killer.resumed} resumed trainings; most steps lost by one kill: {killer.lost} of"
