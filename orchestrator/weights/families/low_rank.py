@@ -55,12 +55,12 @@ class LowRank:
         return replace(self, up=empty, down=empty)
 
 
-def refusals(found: Adapter, verb: str) -> Iterator[Problem]:
+def refusals(lora: Adapter, verb: str) -> Iterator[Problem]:
     """Yield a problem if any module is not a low-rank product."""
-    unsupported = sorted({module.title for module in found.modules if not module.kind.low_rank or module.dora})
+    unsupported = sorted({module.title for module in lora.modules if not module.kind.low_rank or module.dora})
     if unsupported:
         way = "convert --to lora makes a LoRA of it" if unsupported == ["full"] else "convert --to full, then --to lora"
-        yield Problem(str(found.header.path), f"holds {', '.join(unsupported)}; {verb} needs low-rank products", way)
+        yield Problem(str(lora.header.path), f"holds {', '.join(unsupported)}; {verb} needs low-rank products", way)
 
 
 def product(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> LowRank:

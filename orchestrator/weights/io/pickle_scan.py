@@ -10,16 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ENDINGS: Final = (".ckpt", ".pt", ".pth", ".bin")
-_FAMILIAR: Final = (
-    "torch",
-    "collections",
-    "numpy",
-    "pytorch_lightning",
-    "lightning",
-    "_codecs",
-    "omegaconf",
-    "typing",
-    "transformers",
+_FAMILIAR: Final = frozenset(
+    ["torch", "collections", "numpy", "pytorch_lightning", "lightning", "codecs", "omegaconf", "typing", "transformers"]
 )
 _HARMLESS: Final = frozenset(
     f"builtins.{name}"
@@ -64,8 +56,4 @@ def _imports(file: BinaryIO) -> set[str]:
             imports.add(f"{texts[-2]}.{texts[-1]}")
         elif "UNICODE" in opcode.name or "STRING" in opcode.name:
             texts = [*texts[-3:], str(argument)]
-    return {
-        name
-        for name in imports
-        if name not in _HARMLESS and name.split(".")[0].lstrip("_") not in {package.lstrip("_") for package in _FAMILIAR}
-    }
+    return {name for name in imports if name not in _HARMLESS and name.split(".")[0].lstrip("_") not in _FAMILIAR}
