@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.engines.embedded import engine as embedded
 from orchestrator.engines.sdscripts import engine, result_checks
-from orchestrator.models import layers, sd1
+from orchestrator.models import registry, sd1
 from orchestrator.recipe import Expect, Recipe, loader
 from orchestrator.weights.io.safetensors_io import read_header
 
@@ -27,8 +28,8 @@ NETWORK = {"dim": 1, "alpha": 1.0, "conv_dim": 1, "conv_alpha": 1.0}
 @pytest.fixture(autouse=True)
 def _recorded_base(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let sd1 have the sizes of the recordings' base model, a tenth of SD1.5's."""
-    base = sd1.folder_model(RECORDINGS / "base")
-    monkeypatch.setattr(layers, "built_in", lambda _: base)
+    small = replace(sd1.ARCHITECTURE, model=sd1.folder_model(RECORDINGS / "base"))
+    monkeypatch.setitem(registry.ARCHITECTURES, "sd1", small)
 
 
 def sample(name: str, **training: Any) -> Recipe:
