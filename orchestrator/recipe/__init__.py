@@ -1,7 +1,7 @@
-"""What a recipe is. Data only: nothing here reads a file, and nothing in a recipe names Python.
+"""The recipe as data. Nothing here reads a file, and nothing in a recipe names Python.
 
-Every model is frozen, strict and refuses unknown keys. The string below a field describes it in the JSON Schema
-(schema.py), from which editors complete; units are part of the description.
+Every table is frozen, strict and refuses unknown keys. The string below a field is its description in the JSON Schema
+(schema.py), with units. Editors complete recipes from it.
 """
 
 from __future__ import annotations
@@ -64,19 +64,22 @@ class Recipe(Table):
     expect: Expect = Expect()
 
     def borrows(self, tool: str) -> bool:
-        """Return whether the merge or the resize is done by ``tool``, as "sd-scripts"."""
+        """Return whether ``tool`` ("sd-scripts") does the merge or the resize."""
         merges = self.block_weights is not None and self.merge.tool == tool
         return merges or (self.resize is not None and self.resize.tool == tool)
 
     def triggers(self) -> tuple[str, ...]:
-        """Return the trigger words, in the order of release.keywords or of the sources; regularization calls nobody."""
+        """Return release.keywords if set, else each source's trigger word.
+
+        Regularization sources have none.
+        """
         if self.release.keywords:
             return self.release.keywords
         words = (source.trigger for source in self.dataset.sources.values() if source.trigger and not source.regularization)
         return tuple(dict.fromkeys(words))
 
     def columns(self) -> list[dict[str, str]]:
-        """Return name, label and prompt of every picture, in order; the trigger words stand where {trigger} does."""
+        """Return name, label and prompt of every sample image, with the trigger words for {trigger}."""
         words = ", ".join(self.triggers())
         return [
             {"name": name, "label": prompt.label or name, "prompt": prompt.prompt.replace("{trigger}", words)}

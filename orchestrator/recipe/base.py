@@ -1,11 +1,11 @@
-"""What every table of a recipe is made of: the frozen, strict base, and the kinds of values that fields share."""
+"""The base class of a recipe's tables, and the types of their values."""
 
 from __future__ import annotations
 
 import os
 from typing import Annotated, Literal
 
-# Before the import: looking for plugins of pydantic reads the metadata of every installed package, 30 ms for nothing.
+# Set before the import: pydantic's search for plugins reads the metadata of every installed package, which takes 30 ms.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +23,6 @@ Family = Literal["lora", "locon", "loha", "lokr", "dylora", "glora", "full", "di
 
 
 class Table(BaseModel):
-    """Base of every table of a recipe: frozen, strict, unknown keys refused."""
+    """Base of every table of a recipe: frozen and strict, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")

@@ -1,8 +1,8 @@
-"""The files of a recipe, found and laid over each other: parents first, left to right, each value with the file that set it.
+"""Compose a recipe from its files: parents first, left to right, then profiles.
 
-Parts are looked for in the project, then among those that come with this program. Tables merge, arrays and scalars replace.
-``unset = ["a.b"]`` takes an inherited key away again. A profile may hold ``[when.WORD]`` tables: for recipes whose subject,
-algorithm, type or name is WORD.
+Parts are files of the project or of this program, in this order. Tables merge, arrays and scalars replace, and each value is
+kept with the file that set it. ``unset = ["a.b"]`` removes an inherited key. A profile may have ``[when.WORD]`` tables for
+recipes whose subject, algorithm, type or name is WORD.
 """
 
 from __future__ import annotations
@@ -19,53 +19,56 @@ from orchestrator.system import settings
 
 MAX_BYTES = 1 << 20  # a recipe of a megabyte is not a recipe
 MAX_DEPTH = 24
-Table = dict[str, Any]
+TomlTable = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Reading:
-    """What is collected while the files of one recipe are read."""
+class Composition:
+    """A recipe while its files are merged, with the problems so far."""
 
     root: Path
     problems: list[Problem] = field(default_factory=list)
-    merged: Table = field(default_factory=dict)
+    merged: TomlTable = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
 
-    def say(self, where: str | Path, what: str, hint: str = "") -> None:
-        """Note a problem."""
-        self.problems.append(Problem(str(where), what, hint))
+    def add_problem(self, where: str | Path, message: str, hint: str = "") -> None:
+        """Add a problem."""
+        self.problems.append(Problem(str(where), message, hint))
 
 
 def names(root: Path) -> list[str]:
-    """Return the names of all recipes below ``root`` (parts, in folders that begin with ``_``, cannot be run)."""
+    """Return the names of all recipes below ``root``. Parts are in folders that begin with ``_``."""
     return sorted(path.stem for path in root.glob("*.toml"))
 
 
-def parse(reading: Reading, path: Path) -> Table:
-    """Read one TOML file; a problem instead of an exception for what cannot be read."""
+def parse(composition: Composition, path: Path) -> TomlTable:
+    """Read one TOML file. A file that cannot be read becomes a problem."""
     try:
         data = path.read_bytes()
         if len(data) > MAX_BYTES:
-            reading.say(path, f"{len(data)} bytes; a recipe has at most {MAX_BYTES}")
+            composition.add_problem(path, f"{len(data)} bytes; a recipe has at most {MAX_BYTES}")
             return {}
         table = _toml(data)
         if _deep(table):
-            reading.say(path, f"is nested more than {MAX_DEPTH} deep")
+            composition.add_problem(path, f"is nested more than {MAX_DEPTH} deep")
             return {}
-        return dict(table)  # what is taken out of a table, `extends`, stands at its top
+        return dict(table)  # a copy: _strings removes keys at the top of a table
     except OSError as error:
-        reading.say(path, f"cannot be read: {error.strerror}")
+        composition.add_problem(path, f"cannot be read: {error.strerror}")
     except UnicodeDecodeError as error:
-        reading.say(path, f"is not UTF-8 (byte {error.start})", "save it as UTF-8")
+        composition.add_problem(path, f"is not UTF-8 (byte {error.start})", "save it as UTF-8")
     except tomllib.TOMLDecodeError as error:
-        reading.say(path, f"is not TOML: {error}")
+        composition.add_problem(path, f"is not TOML: {error}")
     except RecursionError:
-        reading.say(path, "is nested too deeply")
+        composition.add_problem(path, "is nested too deeply")
     return {}
 
 
-def _deep(table: Table) -> bool:
-    """Return whether tables or arrays stand more than MAX_DEPTH inside each other (dotted keys need no recursion to parse)."""
+def _deep(table: TomlTable) -> bool:
+    """Return whether tables or arrays are nested deeper than MAX_DEPTH.
+
+    Dotted keys can do so without recursion in the parser.
+    """
     level: list[Any] = [table]
     for _ in range(MAX_DEPTH):
         level = [inner for value in level for inner in (value.values() if isinstance(value, dict) else value)]
@@ -76,105 +79,107 @@ def _deep(table: Table) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _toml(data: bytes) -> Table:
-    """Parse a file's content, once for all recipes that extend it."""
+def _toml(data: bytes) -> TomlTable:
+    """Parse the content of a file, once for all recipes that extend it."""
     return tomllib.loads(data.decode("utf-8-sig"))
 
 
 @functools.lru_cache(maxsize=1024)
 def _inside(root: Path, name: str) -> bool:
-    """Return whether the part called ``name`` would lie below ``root``."""
+    """Return whether a part of that name is below ``root``."""
     return (root / f"{name}.toml").resolve().is_relative_to(root.resolve())
 
 
-def read(reading: Reading, path: Path, trail: tuple[Path, ...] = ()) -> None:
-    """Merge the parents of ``path``, then ``path`` itself."""
+def read(composition: Composition, path: Path, trail: tuple[Path, ...] = ()) -> None:
+    """Merge the parents of a file, then the file."""
     if path in trail:
-        circle = " -> ".join(part.stem for part in (*trail[trail.index(path) :], path))
-        reading.say(path, f"extends itself: {circle}")
+        circle = " -> ".join(file.stem for file in (*trail[trail.index(path) :], path))
+        composition.add_problem(path, f"extends itself: {circle}")
         return
     if len(trail) >= MAX_DEPTH:
-        reading.say(path, f"extends more than {MAX_DEPTH} files deep")
+        composition.add_problem(path, f"extends more than {MAX_DEPTH} files deep")
         return
-    table = parse(reading, path)
-    for parent in _strings(reading, path, table, "extends"):
-        found = _part(reading, parent)
-        if not all(_inside(root, parent) for root in _roots(reading.root)):
-            reading.say(path, f"extends {parent!r}: parts are files of {reading.root}")
-        elif found is None:
-            reading.say(path, f"extends {parent!r}: no such part{near_miss(parent, _parts(reading.root))}")
+    table = parse(composition, path)
+    for parent in _strings(composition, path, table, "extends"):
+        part = _part(composition, parent)
+        if not all(_inside(root, parent) for root in _roots(composition.root)):
+            composition.add_problem(path, f"extends {parent!r}: parts are files of {composition.root}")
+        elif part is None:
+            composition.add_problem(path, f"extends {parent!r}: no such part{near_miss(parent, _parts(composition.root))}")
         else:
-            read(reading, found, (*trail, path))
-    _lay(reading, table, path)
+            read(composition, part, (*trail, path))
+    _apply(composition, table, path)
 
 
 @functools.cache
 def library() -> Path:
-    """Return the folder of the parts that come with this program: the checkout's recipes, or those that were installed."""
+    """Return the folder of this program's parts: the checkout's recipes, or the installed ones."""
     beside = settings.ROOT / "recipes"
     return beside if beside.is_dir() else Path(sys.prefix) / "share" / "krnk" / "recipes"
 
 
 def _roots(root: Path) -> tuple[Path, ...]:
-    """Return where parts are looked for: the project, then the library, so that a project can have its own."""
+    """Return the folders of parts: the project, then the library."""
     return (root, library()) if library().is_dir() else (root,)
 
 
-def _part(reading: Reading, name: str) -> Path | None:
-    return next((path for each in _roots(reading.root) if (path := each / f"{name}.toml").is_file()), None)
+def _part(composition: Composition, name: str) -> Path | None:
+    return next((path for each in _roots(composition.root) if (path := each / f"{name}.toml").is_file()), None)
 
 
 def _parts(root: Path) -> list[str]:
-    """Return the names of all parts and recipes that can be extended; of the library only the parts."""
-    known = [part.relative_to(root).with_suffix("").as_posix() for part in root.rglob("*.toml")]
-    return known + [part.relative_to(library()).with_suffix("").as_posix() for part in library().glob("_*/*.toml")]
+    """Return the names of all parts and recipes of the project, and of the library's parts."""
+    own = [part.relative_to(root).with_suffix("").as_posix() for part in root.rglob("*.toml")]
+    return own + [part.relative_to(library()).with_suffix("").as_posix() for part in library().glob("_*/*.toml")]
 
 
-def overlay(reading: Reading, profile: str) -> None:
-    """Lay a profile over what was read, its ``when`` tables last."""
-    path = _part(reading, f"_profiles/{profile}")
+def overlay(composition: Composition, profile: str) -> None:
+    """Apply a profile, its ``when`` tables last."""
+    path = _part(composition, f"_profiles/{profile}")
     if path is None:
-        known = sorted({part.stem for root in _roots(reading.root) for part in root.glob("_profiles/*.toml")})
-        path = reading.root / "_profiles" / f"{profile}.toml"
-        reading.say(path, f"no such profile{near_miss(profile, known)}", f"profiles here: {', '.join(known) or 'none'}")
+        profiles = sorted({part.stem for root in _roots(composition.root) for part in root.glob("_profiles/*.toml")})
+        path = composition.root / "_profiles" / f"{profile}.toml"
+        composition.add_problem(
+            path, f"no such profile{near_miss(profile, profiles)}", f"profiles here: {', '.join(profiles) or 'none'}"
+        )
         return
-    table = parse(reading, path)
+    table = parse(composition, path)
     when = table.pop("when", {})
-    _lay(reading, table, path)
-    words = [reading.merged.get(key) for key in ("type", "algorithm", "subject", "name")]
+    _apply(composition, table, path)
+    words = [composition.merged.get(key) for key in ("type", "algorithm", "subject", "name")]
     if not isinstance(when, dict):
-        reading.say(path, "when: takes tables, as [when.loha.training]")
+        composition.add_problem(path, "when: takes tables, as [when.loha.training]")
         return
     for word in dict.fromkeys(words):
         extra = when.get(word) if isinstance(word, str) else None
         if isinstance(extra, dict):
-            _lay(reading, extra, path)
+            _apply(composition, extra, path)
 
 
-def _strings(reading: Reading, path: Path, table: Table, key: str) -> list[str]:
-    """Take ``key`` out of ``table`` as a list of strings."""
+def _strings(composition: Composition, path: Path, table: TomlTable, key: str) -> list[str]:
+    """Remove ``key`` from ``table`` and return its list of strings."""
     value = table.pop(key, [])
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        reading.say(path, f"{key}: takes an array of strings")
+        composition.add_problem(path, f"{key}: takes an array of strings")
         return []
     return value
 
 
-def _lay(reading: Reading, table: Table, path: Path) -> None:
-    """Take away what ``table`` unsets, then merge it over what is there."""
-    for dotted in _strings(reading, path, table, "unset"):
+def _apply(composition: Composition, table: TomlTable, path: Path) -> None:
+    """Remove the keys that ``table`` unsets, then merge it over the recipe."""
+    for dotted in _strings(composition, path, table, "unset"):
         *above, last = dotted.split(".")
-        target: Any = reading.merged
-        for part in above:
-            target = target.get(part, {}) if isinstance(target, dict) else {}
+        target: Any = composition.merged
+        for key in above:
+            target = target.get(key, {}) if isinstance(target, dict) else {}
         if isinstance(target, dict):
             target.pop(last, None)
-    _merge(reading.merged, table, (), str(path), reading.origin)
+    _merge(composition.merged, table, (), str(path), composition.origin)
 
 
-def _merge(into: Table, table: Table, trail: tuple[str, ...], file: str, origin: dict[str, str]) -> None:
+def _merge(into: TomlTable, table: TomlTable, trail: tuple[str, ...], file: str, origin: dict[str, str]) -> None:
     for key, value in table.items():
         where = (*trail, key)
         if isinstance(value, dict) and isinstance(into.get(key), dict):

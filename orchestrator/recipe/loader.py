@@ -1,4 +1,4 @@
-"""How files become one recipe: parts laid over each other, the origin of every value, all problems at once."""
+"""Load recipes from their files, with the origin of every value and all problems at once."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.recipe import Recipe
-from orchestrator.recipe import compose as parts
-from orchestrator.recipe.compose import MAX_BYTES, Reading, Table, library, names
-from orchestrator.recipe.messages import drop, partial, wording
+from orchestrator.recipe import Recipe, compose
+from orchestrator.recipe.compose import MAX_BYTES, Composition, TomlTable, library, names
+from orchestrator.recipe.messages import describe, drop, partial
 from orchestrator.recipe.validate import check
 
-__all__ = ["MAX_BYTES", "Loaded", "library", "names", "placed", "readable", "recipe", "recipes"]
+__all__ = ["MAX_BYTES", "Loaded", "library", "locate", "names", "readable", "recipe", "recipes"]
 
 _PATHS = {
     "base": ("checkpoint", "vae"),
@@ -29,27 +28,31 @@ _PATHS = {
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A recipe with the file that set each of its values (``origin[dotted key] = path``)."""
+    """A recipe with the file that set each value (``origin[dotted key] = path``)."""
 
     recipe: Recipe
     path: Path
     origin: dict[str, str]
-    merged: Table
+    merged: TomlTable
 
 
-def recipes(root: Path, wanted: list[str], profile: str = "", engine: str = "") -> list[Loaded]:
-    """Load several recipes; ``RecipeError`` with the problems of all of them."""
-    loaded, problems = readable(root, wanted, profile, engine)
+def recipes(root: Path, selected: list[str], profile: str = "", engine: str = "") -> list[Loaded]:
+    """Load several recipes.
+
+    Raises:
+        RecipeError: the problems of all of them.
+    """
+    loaded, problems = readable(root, selected, profile, engine)
     if problems:
         raise RecipeError(problems)
     return loaded
 
 
-def readable(root: Path, wanted: list[str], profile: str = "", engine: str = "") -> tuple[list[Loaded], list[Problem]]:
-    """Load the recipes that can be loaded; return them and the problems of the others."""
+def readable(root: Path, selected: list[str], profile: str = "", engine: str = "") -> tuple[list[Loaded], list[Problem]]:
+    """Return the recipes that can be loaded, and the problems of the others."""
     loaded: list[Loaded] = []
     problems: list[Problem] = []
-    for name in wanted:
+    for name in selected:
         try:
             loaded.append(recipe(root, name, profile, engine))
         except RecipeError as error:
@@ -58,7 +61,7 @@ def readable(root: Path, wanted: list[str], profile: str = "", engine: str = "")
 
 
 def recipe(root: Path, name: str, profile: str = "", engine: str = "") -> Loaded:
-    """Load one recipe by name or path, with an optional profile and engine laid over it.
+    """Load one recipe by name or path, with an optional profile and engine.
 
     Args:
         root: the recipes folder.
@@ -67,47 +70,47 @@ def recipe(root: Path, name: str, profile: str = "", engine: str = "") -> Loaded
         engine: replaces the recipe's engine.
 
     Raises:
-        RecipeError: every problem found, each with the file that set the value; nothing was run.
+        RecipeError: every problem, each with the file that set the value.
     """
     path = Path(name) if name.endswith(".toml") else root / f"{name}.toml"
-    reading = Reading(root)
+    composition = Composition(root)
     if not path.is_file():
-        known = names(root)
+        existing = names(root)
         raise RecipeError(
-            Problem(str(path), f"no such recipe{near_miss(name, known)}", "python -m orchestrator list  shows the recipes")
+            Problem(str(path), f"no such recipe{near_miss(name, existing)}", "python -m orchestrator list  shows the recipes")
         )
-    parts.read(reading, path)
-    _say_name(reading, path)
+    compose.read(composition, path)
+    _set_name(composition, path)
     if profile:
-        parts.overlay(reading, profile)
+        compose.overlay(composition, profile)
     if engine:
-        reading.merged["engine"] = engine
-        reading.origin["engine"] = "--engine"
-    result, problems = _validate(reading, path)
+        composition.merged["engine"] = engine
+        composition.origin["engine"] = "--engine"
+    result, problems = _validate(composition, path)
     if result is None or problems:
         raise RecipeError(problems)
-    return Loaded(result, path, reading.origin, reading.merged)
+    return Loaded(result, path, composition.origin, composition.merged)
 
 
-def _say_name(reading: Reading, path: Path) -> None:
-    reading.merged.setdefault("name", path.stem)
-    reading.origin.setdefault("name", str(path))
+def _set_name(composition: Composition, path: Path) -> None:
+    composition.merged.setdefault("name", path.stem)
+    composition.origin.setdefault("name", str(path))
 
 
-def _validate(reading: Reading, path: Path) -> tuple[Recipe | None, list[Problem]]:
-    """Validate the types, then, with what is wrong taken out, the combinations; return both kinds of problems.
+def _validate(composition: Composition, path: Path) -> tuple[Recipe | None, list[Problem]]:
+    """Validate types, then combinations of the sound values. Return the problems of both.
 
-    Where a file could not be read, what is missing may stand in it: neither that nor combinations are judged.
+    After a file that could not be read, missing keys and combinations are not reported: the file may hold the keys.
     """
-    problems = list(reading.problems)
-    _portable(reading.merged)
+    problems = list(composition.problems)
+    _portable(composition.merged)
     try:
         # Through JSON, because strict Python mode refuses a list where a tuple is meant.
-        text = json.dumps(reading.merged)
+        text = json.dumps(composition.merged)
     except (TypeError, ValueError) as error:
         return None, [
             *problems,
-            Problem(str(path), f"holds a value that is no JSON: {error}", "dates and inf are not recipe values"),
+            Problem(str(path), f"has a value that is not JSON: {error}", "dates and inf are not recipe values"),
         ]
     try:
         result: Recipe | None = Recipe.model_validate_json(text)
@@ -115,33 +118,33 @@ def _validate(reading: Reading, path: Path) -> tuple[Recipe | None, list[Problem
         result = None
         remaining = json.loads(text)
         for item in error.errors():
-            if reading.problems and item["type"] == "missing":
+            if composition.problems and item["type"] == "missing":
                 continue
             loc = tuple(part for part in item["loc"])
-            key, what = wording(reading.merged, loc, item)
-            problems.append(Problem(_where(path, key), what, _set_in(reading.origin, path, key)))
+            key, message = describe(composition.merged, loc, item)
+            problems.append(Problem(_where(path, key), message, _set_in(composition.origin, path, key)))
             drop(remaining, loc)
-        judged = partial(remaining)
+        checked = partial(remaining)
     else:
-        judged = result
-    if judged is not None and not reading.problems:
-        known = {problem.where for problem in problems}
-        for key, what in check(judged):
+        checked = result
+    if checked is not None and not composition.problems:
+        reported = {problem.where for problem in problems}
+        for key, message in check(checked):
             where = _where(path, key)
-            if where not in known:
-                problems.append(Problem(where, what, _set_in(reading.origin, path, key)))
+            if where not in reported:
+                problems.append(Problem(where, message, _set_in(composition.origin, path, key)))
     return result, list(dict.fromkeys(problems))
 
 
-def _portable(merged: Table) -> None:
-    """Turn the backslashes of paths that were written on Windows into what every system reads."""
+def _portable(merged: TomlTable) -> None:
+    """Replace the backslashes of paths that were written on Windows."""
     if os.sep == "\\":
         return
-    found: list[tuple[Any, tuple[str, ...]]] = [(merged.get(table), keys) for table, keys in _PATHS.items()]
+    tables: list[tuple[Any, tuple[str, ...]]] = [(merged.get(name), keys) for name, keys in _PATHS.items()]
     data = merged.get("dataset")
     sources = data.get("sources") if isinstance(data, dict) else None
-    found += [(source, ("images",)) for source in (sources.values() if isinstance(sources, dict) else ())]
-    for table, keys in found:
+    tables += [(source, ("images",)) for source in (sources.values() if isinstance(sources, dict) else ())]
+    for table, keys in tables:
         for key in keys:
             if isinstance(table, dict) and isinstance(table.get(key), str):
                 table[key] = table[key].replace("\\", "/")
@@ -151,8 +154,8 @@ def _where(path: Path, key: str) -> str:
     return f"{path}: {key}"
 
 
-def placed(loaded: Loaded, problem: Problem) -> Problem:
-    """Return an engine's problem ("NAME: dotted key") with the recipe's file, and the file that set the value."""
+def locate(loaded: Loaded, problem: Problem) -> Problem:
+    """Return an engine's problem ("NAME: dotted key") with the recipe's file as location."""
     name, _, key = problem.where.partition(": ")
     if name != loaded.recipe.name or not key:
         return problem
@@ -160,11 +163,11 @@ def placed(loaded: Loaded, problem: Problem) -> Problem:
 
 
 def _set_in(origin: dict[str, str], path: Path, key: str) -> str:
-    """Return which file set ``key``, or a table above it, unless it is the recipe itself."""
-    parts = key.split(".")
-    while parts:
-        file = origin.get(".".join(parts))
+    """Return the file that set ``key`` or a table above it, or "" for the recipe itself."""
+    words = key.split(".")
+    while words:
+        file = origin.get(".".join(words))
         if file is not None:
             return "" if file == str(path) else f"(set in {file})"
-        parts.pop()
+        words.pop()
     return ""

@@ -1,19 +1,21 @@
-"""What pydantic found wrong, in the words of a recipe."""
+"""Turn pydantic's errors into messages about a recipe."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import near_miss
 from orchestrator.recipe import Recipe
 
-Table = dict[str, Any]
+if TYPE_CHECKING:
+    from orchestrator.recipe.compose import TomlTable
+
 Loc = tuple[int | str, ...]
 
-# What stands in for required values that are missing or wrong, so that the combinations of the others can be judged.
+# Stand-ins for missing or wrong required values, so that combinations of the others can be checked.
 _STAND_INS: dict[tuple[str, ...], Any] = {
     ("summary",): "",
     ("subject",): "x",
@@ -29,8 +31,8 @@ _STAND_INS: dict[tuple[str, ...], Any] = {
 }
 
 
-def partial(remaining: Table) -> Recipe | None:
-    """Return a recipe with stand-ins for what is missing; None if its combinations cannot be judged."""
+def partial(remaining: TomlTable) -> Recipe | None:
+    """Return a recipe with stand-ins for missing values, or None if others are wrong."""
     try:
         return Recipe.model_validate_json(json.dumps(remaining))
     except ValidationError as error:
@@ -45,12 +47,12 @@ def partial(remaining: Table) -> Recipe | None:
     return Recipe.model_validate_json(json.dumps(remaining))
 
 
-def wording(merged: Table, loc: Loc, item: Any) -> tuple[str, str]:
-    """Return the dotted key and what is wrong with it, for one of pydantic's errors."""
+def describe(merged: TomlTable, loc: Loc, item: Any) -> tuple[str, str]:
+    """Return the dotted key of one of pydantic's errors, and a message."""
     names_ = [part for part in loc if isinstance(part, str)]
     value: Any = merged
     dotted: list[str] = []
-    for part in loc:  # union members add parts to loc that stand in no file
+    for part in loc:  # union members add parts to loc that no file has
         inside = value.get(part) if isinstance(value, dict) else _item(value, part)
         if inside is not None:
             value = inside
@@ -60,16 +62,16 @@ def wording(merged: Table, loc: Loc, item: Any) -> tuple[str, str]:
     key = ".".join(dotted or names_)
     match item["type"]:
         case "extra_forbidden":
-            what = f"unknown key{near_miss(str(loc[-1]), _keys(loc[:-1]))}"
+            message = f"unknown key{near_miss(str(loc[-1]), _keys(loc[:-1]))}"
         case "missing":
-            what = "is missing"
+            message = "is missing"
         case "literal_error":
             options = item["ctx"]["expected"].replace("'", "")
-            what = f"is {json.dumps(value)}; takes {options}"
+            message = f"is {json.dumps(value)}; takes {options}"
         case _:
-            said = item["msg"].removeprefix("Input ").removeprefix("should ").removeprefix("be ")
-            what = f"is {json.dumps(value, ensure_ascii=False)[:80]}; should be {said}"
-    return key, what
+            expected = item["msg"].removeprefix("Input ").removeprefix("should ").removeprefix("be ")
+            message = f"is {json.dumps(value, ensure_ascii=False)[:80]}; should be {expected}"
+    return key, message
 
 
 def _item(value: Any, part: int | str) -> Any:
@@ -82,24 +84,24 @@ def _keys(loc: Loc) -> list[str]:
     for part in loc:
         info = model.model_fields.get(str(part)) if model is not None else None
         if info is None:
-            continue  # a name inside a table of tables: the model stays that of the values
+            continue  # a name inside a table of tables keeps the model of the values
         model = _model(info.annotation)
     return list(model.model_fields) if model is not None else []
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    """Find the recipe part inside an annotation such as ``dict[str, Source]`` or ``Resize | None``."""
+    """Return the table inside an annotation such as ``dict[str, Source]``, or None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for inner in getattr(annotation, "__args__", ()):
-        found = _model(inner)
-        if found is not None:
-            return found
+        model = _model(inner)
+        if model is not None:
+            return model
     return None
 
 
 def drop(table: Any, loc: Loc) -> None:
-    """Remove what stands at ``loc``; of an array, the whole array."""
+    """Remove the value at ``loc``, or the whole array around it."""
     for index, part in enumerate(loc):
         if not isinstance(table, dict) or part not in table:
             return

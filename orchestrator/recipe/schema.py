@@ -1,8 +1,8 @@
-"""The JSON Schema of recipe files, from the recipe model: what editors complete and check while a recipe is written.
+"""The JSON Schema of recipe files, from which editors complete and check recipes.
 
-A file may leave out everything (what it extends may say it), and may hold ``extends``, ``unset`` and, as a profile, ``when``;
-so nothing is required, at any level. Unknown keys stay errors. Descriptions are the strings below the model's fields, read
-from its source (having pydantic read them would cost every command its time), and those of ``schema.toml``.
+Nothing is required at any level, because a file may get every key from the parts that it extends. A file may also have
+``extends``, ``unset`` and, as a profile, ``when``. Unknown keys stay errors. Descriptions are the strings below fields, read
+from the source (use_attribute_docstrings of pydantic costs every command 30 ms), and those of ``schema.toml``.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def document() -> dict[str, Any]:
 
 
 def descriptions() -> tuple[dict[str, str], dict[str, list[Any]]]:
-    """Return what is said of every field (``Training.steps`` -> text), and the examples of some."""
+    """Return the description of every field (``Training.steps`` -> text), and examples."""
     more = tomllib.loads(Path(__file__).with_name("schema.toml").read_text("utf-8"))
     examples = more.pop("examples")
-    said = {f"{part}.{field}": text for part, fields in more.items() for field, text in fields.items()}
+    extra = {f"{part}.{field}": text for part, fields in more.items() for field, text in fields.items()}
     sources = [Path(recipe.__file__).with_name(f"{name}.py") for name in _TABLES]
     parts = (part for source in sources for part in ast.parse(source.read_text("utf-8")).body)
     own = {
@@ -69,9 +69,9 @@ def descriptions() -> tuple[dict[str, str], dict[str, list[Any]]]:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
     }
-    return said | own, examples
+    return extra | own, examples
 
 
 def dumps() -> str:
-    """Return the schema as the file beside the recipes holds it."""
+    """Return the text of the schema file beside the recipes."""
     return json.dumps(document(), indent=1, ensure_ascii=False, sort_keys=True) + "\n"

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 def lines(table: dict[str, Any], origin: dict[str, str] | None = None, trail: tuple[str, ...] = ()) -> list[str]:
-    """Return a table as lines of TOML. With ``origin`` (dotted key -> file), the file of each value is a comment."""
+    """Return a table as lines of TOML.
+
+    Args:
+        table: nested tables of values.
+        origin: dotted key -> file that set the value, for a comment behind it.
+        trail: keys above ``table``.
+    """
     result = ["", f"[{'.'.join(map(key, trail))}]"] if trail else []
     for name, item in table.items():
         if not isinstance(item, dict):

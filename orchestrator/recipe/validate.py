@@ -1,4 +1,4 @@
-"""Combinations of recipe values that cannot work, found without an engine, a GPU or a file."""
+"""Find combinations of recipe values that cannot work, without an engine or a file."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ if TYPE_CHECKING:
 
     from orchestrator.recipe import Recipe
 
-Finding = tuple[str, str]  # dotted key, what is wrong
+Conflict = tuple[str, str]  # dotted key, message
 
 _TUCKER = ("locon", "loha", "lokr")
 _RESIZABLE = ("lora", "locon", "dylora")
 _NONLINEAR = ("diag-oft", "boft")
 
 
-def check(recipe: Recipe) -> list[Finding]:
-    """Return every impossible combination as (dotted key, what is wrong)."""
+def check(recipe: Recipe) -> list[Conflict]:
+    """Return every impossible combination as (dotted key, message)."""
     return [*_strings(recipe), *_network(recipe), *_training(recipe), *_dataset(recipe), *_surgery(recipe), *_render(recipe)]
 
 
-def _strings(recipe: Recipe) -> Iterator[Finding]:
-    """Find values that a trainer would read as options of its own; recipes may come from strangers."""
+def _strings(recipe: Recipe) -> Iterator[Conflict]:
+    """Find values that a trainer would read as options. Recipes may come from strangers."""
     training, network = recipe.training, recipe.network
-    said: dict[str, object] = {
+    values: dict[str, object] = {
         f"training.{key}": getattr(training, key) for key in ("optimizer", "lr_scheduler", "log_prefix")
     }
-    said |= {f"training.options.{key}": value for key, value in training.options.items()}
-    said |= {f"training.optimizer_args.{key}": value for key, value in training.optimizer_args.items()}
-    said |= {f"network.args.{key}": value for key, value in network.args.items()}
-    said |= {"base.checkpoint": recipe.base.checkpoint, "base.vae": recipe.base.vae, "network.weights": network.weights}
-    said["render.sampler"] = recipe.render.sampler
-    said |= {f"merge.options.{key}": value for key, value in recipe.merge.options.items()}
-    said |= {f"resize.options.{key}": value for key, value in (recipe.resize.options if recipe.resize else {}).items()}
-    for key, value in said.items():
+    values |= {f"training.options.{key}": value for key, value in training.options.items()}
+    values |= {f"training.optimizer_args.{key}": value for key, value in training.optimizer_args.items()}
+    values |= {f"network.args.{key}": value for key, value in network.args.items()}
+    values |= {"base.checkpoint": recipe.base.checkpoint, "base.vae": recipe.base.vae, "network.weights": network.weights}
+    values["render.sampler"] = recipe.render.sampler
+    values |= {f"merge.options.{key}": value for key, value in recipe.merge.options.items()}
+    values |= {f"resize.options.{key}": value for key, value in (recipe.resize.options if recipe.resize else {}).items()}
+    for key, value in values.items():
         for text in value if isinstance(value, tuple) else (value,):
             if isinstance(text, str) and text.startswith("-"):
                 yield key, f"is {text!r}; a value that begins with - would be read as an option"
@@ -51,14 +51,14 @@ _IMPORTED: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "transformers
 _IMPORTED += ("prodigyplus", "lion_pytorch", "schedulefree", "pytorch_optimizer", "came_pytorch", "adv_optm", "heavyball")
 
 
-def _python(recipe: Recipe) -> Iterator[Finding]:
-    """Find values with which a trainer would import what it likes: nothing in a recipe names Python but an optimizer."""
+def _python(recipe: Recipe) -> Iterator[Conflict]:
+    """Find values that make a trainer import a module. Only an optimizer may."""
     training = recipe.training
-    said: dict[str, object] = {"training.optimizer": training.optimizer, "training.lr_scheduler": training.lr_scheduler}
-    said["training.options.lr_scheduler_type"] = training.options.get("lr_scheduler_type", "")
-    for key, value in said.items():
+    values: dict[str, object] = {"training.optimizer": training.optimizer, "training.lr_scheduler": training.lr_scheduler}
+    values["training.options.lr_scheduler_type"] = training.options.get("lr_scheduler_type", "")
+    for key, value in values.items():
         if not isinstance(value, str):
-            continue  # the trainer's own check says what it takes
+            continue  # the trainer's own check names the values that it takes
         if value and not all(part.isidentifier() for part in value.split(".")):
             yield key, f"is {value!r}; takes a name, or a class as torch.optim.AdamW"
         elif "." in value and ("._" in value or not value.startswith(tuple(f"{module}." for module in _IMPORTED))):
@@ -66,22 +66,22 @@ def _python(recipe: Recipe) -> Iterator[Finding]:
     for key, names in (("training.optimizer_args", [*training.optimizer_args]), ("network.args", [*recipe.network.args])):
         for name in names:
             if not name.isidentifier():
-                yield f"{key}.{name}", "is no name of an argument"
+                yield f"{key}.{name}", "is not the name of an argument"
 
 
-def _network(recipe: Recipe) -> Iterator[Finding]:
+def _network(recipe: Recipe) -> Iterator[Conflict]:
     network = recipe.network
     if network.conv_alpha is not None and network.conv_dim is None:
-        yield "network.conv_alpha", "stands without network.conv_dim: no convolution is trained"
+        yield "network.conv_alpha", "needs network.conv_dim: without it no convolution is trained"
     if network.conv_dim is not None and network.family == "full":
         yield "network.conv_dim", "full trains whole weights and has no rank of its own for convolutions"
     if network.tucker and network.family not in _TUCKER:
         yield "network.tucker", f"{network.family} has no Tucker convolutions; {', '.join(_TUCKER)} do"
     if network.tucker and network.conv_dim is None:
-        yield "network.tucker", "needs network.conv_dim: Tucker is about 3x3 convolutions"
+        yield "network.tucker", "needs network.conv_dim: Tucker applies to 3x3 convolutions"
     if network.family == "lora":
         if network.bypass:
-            yield "network.bypass", "is an option of LyCORIS; networks.lora always works so"
+            yield "network.bypass", "is an option of LyCORIS; networks.lora always does that"
         if network.preset is not None:
             yield "network.preset", "is an option of LyCORIS; networks.lora chooses its modules by conv_dim"
         if network.args.get("algo"):
@@ -95,11 +95,11 @@ def _network(recipe: Recipe) -> Iterator[Finding]:
                 yield f"network.args.{name}", f"set {taken[name]} instead"
 
 
-def _training(recipe: Recipe) -> Iterator[Finding]:
+def _training(recipe: Recipe) -> Iterator[Conflict]:
     training, dataset = recipe.training, recipe.dataset
     if training.cache_latents != "no" and (dataset.color_aug or dataset.random_crop):
         which = "color_aug" if dataset.color_aug else "random_crop"
-        yield "training.cache_latents", f'is "{training.cache_latents}" with dataset.{which}, which changes every picture anew'
+        yield "training.cache_latents", f'is "{training.cache_latents}" with dataset.{which}, which changes every image anew'
     if training.persistent_workers and training.data_loader_workers == 0:
         yield "training.persistent_workers", "needs training.data_loader_workers > 0"
     if training.lr_warmup_steps and training.lr_scheduler == "constant":
@@ -107,29 +107,29 @@ def _training(recipe: Recipe) -> Iterator[Finding]:
     if training.lr_warmup_steps and training.lr_warmup_steps >= training.steps:
         yield "training.lr_warmup_steps", f"is {training.lr_warmup_steps} of {training.steps} steps: the rate never gets there"
     if training.relative_step:
-        why = (
+        message = (
             "Adafactor finds its own rate and ignores this one; unset it, or set training.optimizer_args.relative_step = false"
         )
         for key in ("learning_rate", "text_encoder_lr", "unet_lr"):
             if getattr(training, key) is not None:
-                yield f"training.{key}", why
-        if training.lr_scheduler not in ("adafactor", "constant"):  # constant: nothing was asked for
-            what = f'is "{training.lr_scheduler}"; Adafactor that finds its own rate has a schedule of its own'
-            yield "training.lr_scheduler", f'{what}: set "adafactor"'
+                yield f"training.{key}", message
+        if training.lr_scheduler not in ("adafactor", "constant"):  # constant is the default
+            message = f'is "{training.lr_scheduler}"; Adafactor that finds its own rate has a schedule of its own'
+            yield "training.lr_scheduler", f'{message}: set "adafactor"'
     elif training.learning_rate is None:
         yield "training.learning_rate", "is missing"
     if training.train == "unet" and training.text_encoder_lr:
-        yield "training.text_encoder_lr", 'training.train = "unet" leaves the text encoder alone'
+        yield "training.text_encoder_lr", 'training.train = "unet" does not train the text encoder'
     if training.train == "text_encoder" and training.unet_lr:
-        yield "training.unet_lr", 'training.train = "text_encoder" leaves the U-Net alone'
+        yield "training.unet_lr", 'training.train = "text_encoder" does not train the U-Net'
     if not ARCHITECTURES[recipe.base.architecture].clip_skip and recipe.base.clip_skip != 1:
-        yield "base.clip_skip", "SDXL takes the text encoders' last but one layer always; remove it"
+        yield "base.clip_skip", "SDXL always takes the last but one layer of its text encoders; remove it"
 
 
-def _dataset(recipe: Recipe) -> Iterator[Finding]:
+def _dataset(recipe: Recipe) -> Iterator[Conflict]:
     dataset = recipe.dataset
     if not any(not source.regularization for source in dataset.sources.values()):
-        yield "dataset.sources", "no source with pictures of the subject"
+        yield "dataset.sources", "no source with images of the subject"
     if not dataset.originals and not dataset.sizes:
         yield "dataset.originals", "is false and dataset.sizes is empty: nothing to train on"
     for name in dataset.batch_size:
@@ -137,7 +137,7 @@ def _dataset(recipe: Recipe) -> Iterator[Finding]:
         if name != "default" and not (width.isdigit() and height.isdigit()):
             yield f"dataset.batch_size.{name}", "takes WIDTHxHEIGHT, as 512x768, or default"
     if "default" not in dataset.batch_size:
-        yield "dataset.batch_size", "needs `default` for the classes not listed"
+        yield "dataset.batch_size", "needs `default` for the other classes"
     if not dataset.resolution_classes or list(dataset.resolution_classes) != sorted(set(dataset.resolution_classes)):
         yield "dataset.resolution_classes", "takes sides in pixels, each once, from small to large"
     if not dataset.caption_extension.startswith("."):
@@ -149,7 +149,7 @@ def _dataset(recipe: Recipe) -> Iterator[Finding]:
             yield f"dataset.sources.{name}.captions", 'is "tagger"; set dataset.tagger_model to its ONNX file'
 
 
-def _surgery(recipe: Recipe) -> Iterator[Finding]:
+def _surgery(recipe: Recipe) -> Iterator[Conflict]:
     network, resize = recipe.network, recipe.resize
     if recipe.merge.options and recipe.merge.tool != "sd-scripts":
         yield "merge.options", 'are those of sd-scripts; set merge.tool = "sd-scripts", or leave them out'
@@ -174,15 +174,15 @@ def _surgery(recipe: Recipe) -> Iterator[Finding]:
     if len(methods) > 1:
         yield "resize", f"takes one of {', '.join(methods)}"
     if not methods and resize.new_rank is None:
-        yield "resize", "says neither sv_ratio, sv_fro, sv_cumulative, size_mb nor new_rank"
+        yield "resize", "has neither sv_ratio, sv_fro, sv_cumulative, size_mb nor new_rank"
     if resize.options and resize.tool != "sd-scripts":
         yield "resize.options", 'are those of sd-scripts; set resize.tool = "sd-scripts", or leave them out'
 
 
-def _render(recipe: Recipe) -> Iterator[Finding]:
+def _render(recipe: Recipe) -> Iterator[Conflict]:
     for key in ("width", "height"):
         sides = {f"render.{key}": getattr(recipe.render, key)}
         sides |= {f"render.prompts.{name}.{key}": getattr(prompt, key) for name, prompt in recipe.render.prompts.items()}
         for where, side in sides.items():
             if side is not None and side % 8:
-                yield where, f"is {side}; pictures have sides that are multiples of 8"
+                yield where, f"is {side}; sides of images are multiples of 8"

@@ -74,7 +74,7 @@ class Workspace:
 
 
 def _engine_problems(loaded: Loaded) -> list[Problem]:
-    return [loader.placed(loaded, problem) for problem in engines.get(loaded.recipe.engine).check(loaded.recipe)]
+    return [loader.locate(loaded, problem) for problem in engines.get(loaded.recipe.engine).check(loaded.recipe)]
 
 
 def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:

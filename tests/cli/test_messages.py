@@ -63,7 +63,7 @@ RECIPES = {
     "settings that exclude each other": (
         GOOD.replace("[dataset]", '[training]\ncache_latents = "memory"\n[dataset]'),
         (
-            'ROOT/recipes/x.toml: training.cache_latents\n    is "memory" with dataset.color_aug, which changes every picture anew\n'  # noqa: E501
+            'ROOT/recipes/x.toml: training.cache_latents\n    is "memory" with dataset.color_aug, which changes every image anew\n'  # noqa: E501
             "1 problem. Nothing was run.\n"
         ),
     ),

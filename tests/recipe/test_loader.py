@@ -140,7 +140,7 @@ def test_block_weights_of_sd15_in_an_sdxl_recipe_are_told_how_to_go(root: Path) 
 COMBINATIONS = {
     "color_aug with cached latents": (
         '[dataset]\ncolor_aug = true\n[training]\ncache_latents = "memory"\n',
-        'training.cache_latents\n    is "memory" with dataset.color_aug, which changes every picture anew',
+        'training.cache_latents\n    is "memory" with dataset.color_aug, which changes every image anew',
     ),
     "a resize of a LoHa": (
         '[network]\nfamily = "loha"\n[resize]\nsv_ratio = 16\n',
@@ -154,7 +154,7 @@ COMBINATIONS = {
     "alpha 0": ("[network]\nalpha = 0\n", "network.alpha\n    is 0; should be greater than 0"),
     "conv_alpha without conv_dim": (
         "[network]\nconv_alpha = 4\n",
-        "network.conv_alpha\n    stands without network.conv_dim: no convolution is trained",
+        "network.conv_alpha\n    needs network.conv_dim: without it no convolution is trained",
     ),
     "conv_dim of full": (
         '[network]\nfamily = "full"\nconv_dim = 4\n',
@@ -186,11 +186,11 @@ COMBINATIONS = {
     ),
     "clip_skip of SDXL": (
         '[base]\narchitecture = "sdxl"\nclip_skip = 2\n',
-        "base.clip_skip\n    SDXL takes the text encoders' last but one layer always; remove it",
+        "base.clip_skip\n    SDXL always takes the last but one layer of its text encoders; remove it",
     ),
     "a rate of what is not trained": (
         '[training]\ntrain = "text_encoder"\nunet_lr = 1e-4\n',
-        'training.unet_lr\n    training.train = "text_encoder" leaves the U-Net alone',
+        'training.unet_lr\n    training.train = "text_encoder" does not train the U-Net',
     ),
     "a tagger without a model": (
         '[dataset.sources.cat]\ncaptions = "tagger"\n',
@@ -198,15 +198,15 @@ COMBINATIONS = {
     ),
     "a picture with an odd side": (
         "[render]\nwidth = 516\n",
-        "render.width\n    is 516; pictures have sides that are multiples of 8",
+        "render.width\n    is 516; sides of images are multiples of 8",
     ),
     "a prompt with an odd side": (
         '[render.prompts.front]\nprompt = "x"\nheight = 500\n',
-        "render.prompts.front.height\n    is 500; pictures have sides that are multiples of 8",
+        "render.prompts.front.height\n    is 500; sides of images are multiples of 8",
     ),
     "a rate of an untrained text encoder": (
         '[training]\ntrain = "unet"\ntext_encoder_lr = 1e-4\n',
-        'training.text_encoder_lr\n    training.train = "unet" leaves the text encoder alone',
+        'training.text_encoder_lr\n    training.train = "unet" does not train the text encoder',
     ),
     "a warm-up of a constant rate": (
         '[training]\nlr_scheduler = "constant"\nlr_warmup_steps = 1\n',
@@ -230,7 +230,7 @@ COMBINATIONS = {
     ),
     "a batch size for one class alone": (
         "[dataset.batch_size]\n512x512 = 1\n",
-        "dataset.batch_size\n    needs `default` for the classes not listed",
+        "dataset.batch_size\n    needs `default` for the other classes",
     ),
     "neither originals nor sizes": (
         "[dataset]\noriginals = false\nsizes = []\n",
@@ -238,7 +238,7 @@ COMBINATIONS = {
     ),
     "regularization alone": (
         "[dataset.sources.cat]\nregularization = true\n",
-        "dataset.sources\n    no source with pictures of the subject\n    (set in _base/base.toml)",
+        "dataset.sources\n    no source with images of the subject\n    (set in _base/base.toml)",
     ),
     "options of a merge by our own tool": (
         "[merge]\noptions = {device = 1}\n",
@@ -250,7 +250,7 @@ COMBINATIONS = {
     ),
     "a resize that says nothing": (
         "[resize]\n",
-        "resize\n    says neither sv_ratio, sv_fro, sv_cumulative, size_mb nor new_rank",
+        "resize\n    has neither sv_ratio, sv_fro, sv_cumulative, size_mb nor new_rank",
     ),
     "block weights of OFT": (
         'block_weights = "FACE"\n[network]\nfamily = "diag-oft"\n',
@@ -286,7 +286,7 @@ def test_the_file_that_set_a_wrong_value_is_named(root: Path) -> None:
         ('extends = ["../cat"]\n', "extends '../cat': parts are files of"),
         ('extends = ["cat"]\n', "extends itself: cat -> cat"),
         ("steps = \n", "is not TOML: Invalid value (at line 1, column 9)"),
-        ("x = 2020-01-01\n", "holds a value that is no JSON"),
+        ("x = 2020-01-01\n", "has a value that is not JSON"),
         (f"x = '{'y' * loader.MAX_BYTES}'", "a recipe has at most"),
     ],
 )

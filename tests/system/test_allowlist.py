@@ -132,5 +132,5 @@ def test_a_recipe_names_no_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_names_of_arguments_are_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cats = harness.make(tmp_path / "p", monkeypatch)
     cats.recipe("cat-lora", "lora", '[training.optimizer_args]\n"--config_file=x" = 1\n')
-    with pytest.raises(RecipeError, match="is no name of an argument"):
+    with pytest.raises(RecipeError, match="is not the name of an argument"):
         cats.run("cat-lora")
