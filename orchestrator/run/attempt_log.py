@@ -1,4 +1,4 @@
-"""Attempts at a step's command, listed in ``attempts.jsonl`` of its work folder."""
+"""Attempts at a step's command, as listed in ``attempts.jsonl``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Attempt:
 
 
 def append(work: Path, command: Command, *, resumed_from: int | None, change: dict[str, Any], inputs: dict[str, Any]) -> None:
-    """Note an attempt before its command starts, for people and for the next orchestrator.
+    """Note an attempt before its command starts.
 
     Args:
         work: the step's work folder.
@@ -52,7 +52,10 @@ def append(work: Path, command: Command, *, resumed_from: int | None, change: di
 
 
 def last_attempt(work: Path) -> dict[str, Any]:
-    """Return the entry of the last attempt in a work folder; empty without one. A torn line is skipped."""
+    """Return the entry of the last attempt, or an empty one.
+
+    A torn line is skipped.
+    """
     with contextlib.suppress(OSError):
         for line in reversed((work / ATTEMPTS).read_text("utf-8", "replace").splitlines()):
             with contextlib.suppress(ValueError, RecursionError):
@@ -63,13 +66,13 @@ def last_attempt(work: Path) -> dict[str, Any]:
 
 
 def log_at(entry: dict[str, Any]) -> int:
-    """Return the offset in the log at which an attempt's output begins; 0 where the entry lacks it."""
+    """Return the offset of an attempt's output in the log. Default: 0."""
     at = entry.get("log_at")
     return at if isinstance(at, int) and 0 <= at < 2**60 else 0
 
 
 def by_hand(work: Path) -> str:
-    """Return the command of the last attempt in a work folder for a shell: folder, environment, command."""
+    """Return the last command of a work folder, for a shell."""
     entry = last_attempt(work)
     argv, env, cwd = entry.get("argv"), entry.get("env"), entry.get("cwd")
     if not isinstance(argv, list):

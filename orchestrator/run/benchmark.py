@@ -1,4 +1,4 @@
-"""Measured time and GPU memory of trainings: a few real steps on the largest images.
+"""Time and GPU memory of trainings, measured by a few real steps.
 
 ``runs/probes.json`` keeps the result per machine, engine, network and image size, so that recipes of equal cost share one
 measurement.
@@ -53,20 +53,23 @@ _RATES = ("learning_rate", "text_encoder_lr", "unet_lr")
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """Measured cost of a training: seconds per step, and the GPU's peak memory in MB (0 without a GPU)."""
+    """Measured cost of a training.
+
+    Seconds per step, and peak and total memory of the GPU in MB (0 without a GPU).
+    """
 
     seconds_per_step: float
     peak_mb: int
     total_mb: int
 
     def spills(self) -> bool:
-        """Return whether the training fills the GPU so far that its memory may spill into RAM."""
+        """Return whether the GPU's memory may spill into RAM."""
         return self.total_mb > 0 and self.peak_mb > 0.97 * self.total_mb
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Most time that the remaining trainings of a plan take, one after the other."""
+    """Most time for the remaining trainings of a plan, in sequence."""
 
     seconds: float
     known: tuple[str, ...]
@@ -96,7 +99,10 @@ def _counted(names: tuple[str, ...]) -> str:
 
 
 def estimate(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -> Estimate:
-    """Estimate the remaining trainings of a plan from the measurements. Resumed ones count from their state on."""
+    """Estimate the time of the remaining trainings of a plan.
+
+    Resumed trainings count from their state on.
+    """
     costs = _read(space)
     seconds = 0.0
     measured: list[str] = []
@@ -131,7 +137,7 @@ def _cost(entry: Any) -> StepCost | None:
 
 
 def measure(recipe: Recipe, plan: Plan, space: Workspace) -> StepCost:
-    """Train a few steps on the largest bucket of the recipe's dataset, in a temporary folder.
+    """Measure a few training steps on the dataset's largest bucket.
 
     Raises:
         StepFailed: the dataset is not built, or the trainer ended before its last step.
@@ -186,7 +192,10 @@ def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) ->
 
 
 def cache_key(recipe: Recipe, space: Workspace) -> str:
-    """Return the digest of all that the cost of a step depends on: machine, engine, base, network, image size, settings."""
+    """Return the digest of all parameters that a step's cost depends on.
+
+    These are machine, engine, base, network, image size and training settings.
+    """
     machine = host()
     training = recipe.training.model_dump(mode="json", exclude=set(_SAME_TIME))
     training["frozen"] = [getattr(recipe.training, name) == 0 for name in _RATES]

@@ -1,4 +1,4 @@
-"""The state that the steps of one run share, their outcomes, and the observer of both."""
+"""Shared state of one run, outcomes of its steps, and its observer."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Outcome:
 
 
 class RunObserver(Protocol):
-    """Receives the events of a run, from several threads, between enter and exit."""
+    """Receives the events of a run, from several threads."""
 
     def begin(self, step: Step, reason: Reason) -> None:
         """A step starts for a reason."""
@@ -110,6 +110,9 @@ class RunContext:
     """The reasons before the run, by step: None for a cached step. A missing step counts as due."""
 
     def reason(self, step: Step) -> Reason | None:
-        """Return why a step has to run now, or None if it is finished. A commit that a crash cut off is completed first."""
+        """Return why a step has to run now, or None if it is finished.
+
+        A commit that a crash interrupted is completed first.
+        """
         self.store.recover(step)
         return self.store.reason(step, self.plan, forced=step.name in self.force, verify=self.verify)

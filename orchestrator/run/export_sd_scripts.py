@@ -1,4 +1,4 @@
-"""Export of a recipe to the files that sd-scripts itself reads, for ``show --as sd-scripts``."""
+"""Export of a recipe to the files of sd-scripts itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ TRAIN, DATASET, PRESET = "train.toml", "dataset.toml", "preset.toml"
 
 
 def sd_scripts(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> dict[str, str]:
-    """Return the files (name -> text): train.toml for --config_file, dataset.toml, and preset.toml if the recipe has one.
+    """Return the text of each file by its name.
+
+    These are train.toml for --config_file, dataset.toml, and preset.toml if the recipe has one.
 
     Args:
         recipe: the recipe to export.
@@ -69,7 +71,7 @@ def write(files: Mapping[str, str], folder: Path) -> list[Path]:
 
 
 def _table(argv: Sequence[str], options: parser_options.Options) -> dict[str, Any]:
-    """Return arguments as the typed table for --config_file, which converts no types itself."""
+    """Return arguments as a typed table, as --config_file needs it."""
     table: dict[str, Any] = {}
     name = ""
     for word in argv:

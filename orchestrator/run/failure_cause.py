@@ -90,7 +90,10 @@ def find(text: str, code: int | None = None) -> Cause | None:
 
 
 def of_log(log: Path, code: int | None = None) -> Cause | None:
-    """Return the cause that the last attempt's part of a log shows (at most its last 256 KiB)."""
+    """Return the cause shown by the last attempt's part of a log.
+
+    At most the last 256 KiB are read.
+    """
     at = log_at(last_attempt(log.parent))
     try:
         with log.open("rb") as file:
@@ -102,7 +105,7 @@ def of_log(log: Path, code: int | None = None) -> Cause | None:
 
 
 def format_failure(code: int | None, cause: Cause | None, last: Sequence[str]) -> str:
-    """Format a failure for people: exit, cause, and the last lines of the output."""
+    """Format a failure: exit, cause, and the last lines of output."""
     how = "ended" if code is None else (f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}")
     head = how if cause is None else f"{cause.what} ({cause.name}; {how})"
     if not last:
@@ -111,7 +114,7 @@ def format_failure(code: int | None, cause: Cause | None, last: Sequence[str]) -
 
 
 def hint(cause: Cause | None, recipe: str, log: Path) -> str:
-    """Return the next actions: the fix, the log, and the command to repeat by hand."""
+    """Return fix, log and the command to repeat by hand."""
     lines = [] if cause is None else [cause.fix.replace("RECIPE", recipe)]
     lines.append(f"log: {log}")
     lines.append(f"by hand: {by_hand(log.parent)}")

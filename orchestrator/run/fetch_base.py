@@ -1,4 +1,7 @@
-"""Fetch a base model from its public source. It gets its name only after its digest was checked."""
+"""Fetch a base model from its public source.
+
+The file gets its name only after its digest was checked.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ _PICKLES: Final = (".ckpt", ".pt", ".pth", ".bin")
 
 
 def fetch(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> Path:
-    """Return the base model's file, fetched into ``folder`` unless a model folder has a file of that name and digest.
+    """Return the base model's file, fetched if necessary.
 
     Raises:
         RecipeError: the recipe has no source, or an invalid one.
@@ -71,7 +74,7 @@ def _source(recipe: Recipe) -> tuple[str, str, str]:
 
 
 def _download(repository: str, file: str, folder: Path) -> Path:
-    """Fetch one file through huggingface_hub, which resumes an interrupted download."""
+    """Fetch or resume one file through huggingface_hub."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import hf_hub_download  # noqa: PLC0415 - slow to import
     from huggingface_hub.errors import (  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Guards of a run: disk, throughput and GPU while it runs, zero deltas and plain images after it."""
+"""Guards: disk, throughput and GPU during a run, outputs after it."""
 
 from __future__ import annotations
 
@@ -47,18 +47,27 @@ def low_disk(folder: Path, guards: Guards, save: int = 0) -> str:
 
 
 def next_save(training: Training, tensor_bytes: int, done: int) -> int:
-    """Return the most bytes of a training's next save: its file, and a state unless the last one is saved."""
+    """Return the most bytes of a training's next save.
+
+    That is its file, and a state unless the last one is saved.
+    """
     every = training.state_every_n_steps
     return tensor_bytes * (1 + (STATE_FACTOR if every and done // every < training.steps // every else 0))
 
 
 def no_space(folder: Path) -> str:
-    """Return a message if the disk of ``folder`` is full, or "". A program may have been unable to log that."""
+    """Return a message if the disk of ``folder`` is full, or "".
+
+    The failed program may have been unable to log that.
+    """
     return f"No space left on the disk of {folder}" if shutil.disk_usage(folder).free < FULL else ""
 
 
 class ThroughputGuard:
-    """Detects that steps have become much slower. A single long gap (a save, samples, a pause) does not count."""
+    """Detects that steps have become much slower.
+
+    A single long gap (a save, samples, a pause) does not count.
+    """
 
     def __init__(self, guards: Guards, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         """Call ``say`` once for each collapse of the pace."""
@@ -68,7 +77,7 @@ class ThroughputGuard:
 
     @property
     def fault(self) -> str:
-        """The fault that ends the run, if the pace has collapsed and the recipe stops then, or ""."""
+        """The fault, if the pace has collapsed and the recipe stops then."""
         return "the pace has collapsed (guards.slow)" if self._slow and self._stops else ""
 
     def step(self, done: int) -> None:
@@ -90,15 +99,18 @@ class ThroughputGuard:
         self._slow = slow
 
     def interrupted(self) -> None:
-        """Measure anew from the next step on, because the run was paused or continues."""
+        """Measure anew from the next step on, after a pause."""
         self._frames.clear()
 
 
 class GpuGuard:
-    """Detects a hot or full GPU by nvidia-smi, which it stops to call once that fails."""
+    """Detects a hot or full GPU by nvidia-smi.
+
+    It queries no more once nvidia-smi has failed.
+    """
 
     def __init__(self, guards: Guards, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        """Call ``say`` when a GPU becomes hotter than the recipe allows, and once when it becomes fuller."""
+        """Call ``say`` when a GPU exceeds the limits of the recipe."""
         self._limit, self._say, self._clock = guards.max_gpu_celsius, say, clock
         self._next, self._hot = 0.0, False
         self._rule = guards.hot
@@ -106,11 +118,11 @@ class GpuGuard:
 
     @property
     def fault(self) -> str:
-        """The fault that ends the run, if a GPU is full and the recipe stops then, or ""."""
+        """The fault, if a GPU is full and the recipe stops then."""
         return f"{self._full} (guards.full)" if self._full and self._stops else ""
 
     def pause_reason(self) -> str:
-        """Return why the run should wait, or "". Query the GPU if the last time was long enough ago."""
+        """Return why the run should wait, or ""."""
         self._query()
         if not self._hot or self._rule == "warn":
             return ""
@@ -136,7 +148,10 @@ class GpuGuard:
 
 
 def zero_delta(file: Path) -> str:
-    """Return why a trained file holds no change at all, or "". Read only the factors that start at zero."""
+    """Return why a trained file holds no change at all, or "".
+
+    Only the factors that start at zero are read.
+    """
     try:
         header = read_header(file)
         factors = [name for name in header.entries if name.endswith(_BEGIN_AT_ZERO)]

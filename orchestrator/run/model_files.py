@@ -1,4 +1,4 @@
-"""Checks of the base model, VAE and initial LoRA of a recipe: presence, digest, architecture."""
+"""Checks of base model, VAE and initial LoRA of a recipe."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ def model_names(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
 
 
 def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
-    """Return the problems of a recipe's models: missing, broken, another file or architecture, a harmful pickle."""
+    """Return the problems of a recipe's models.
+
+    A model may be missing, broken, another file, of another architecture, or a harmful pickle.
+    """
     result: list[Problem] = []
     for key, name, sha256 in model_names(recipe):
         where = f"{key} = {name}"
@@ -65,7 +68,10 @@ def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
 
 
 def checks(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
-    """Return a check for each model without a problem. A pickle gives a warning."""
+    """Return a check for each model without a problem.
+
+    A pickle gives a warning.
+    """
     bad = {problem.where for problem in problems(recipe, inputs)}
     passed: list[Check] = []
     for key, name, sha256 in model_names(recipe):
@@ -129,7 +135,7 @@ def _defect(path: Path) -> str:
 
 
 def _other_architecture(where: str, path: Path, recipe: Recipe) -> list[Problem]:
-    """Return a problem if a checkpoint has another architecture than the recipe."""
+    """Return a problem if the architecture differs from the recipe's."""
     kind = architecture(path)
     if kind in (None, recipe.base.architecture):
         return []
@@ -139,7 +145,10 @@ def _other_architecture(where: str, path: Path, recipe: Recipe) -> list[Problem]
 
 
 def architecture(path: Path) -> str | None:
-    """Return sd1, sd2, sdxl, lora, vae or "" (another kind) for a checkpoint, or None if unknown."""
+    """Return the architecture of a checkpoint, or None if unknown.
+
+    One of sd1, sd2, sdxl, lora, vae, or "" for another kind.
+    """
     if path.is_dir():
         try:
             unet = json.loads((path / "unet" / "config.json").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Monitor of a running step: writes its progress to progress.jsonl and passes it to the observer."""
+"""Monitor of a running step: progress, guards, stalls."""
 
 from __future__ import annotations
 
@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
 
 class StepMonitor:
-    """Gives the callbacks for a step's child: they apply the recipe's guards and record its progress."""
+    """Provides the callbacks for a step's child.
+
+    They apply the recipe's guards, write progress.jsonl and call the observer.
+    """
 
     def __init__(self, context: RunContext, step: Step, work: Path) -> None:
-        """Write into ``work``. The recipe's engine parses the output of trainings and renderings."""
+        """Prepare to write progress.jsonl into ``work``."""
         self._context, self._step, self._work = context, step, work
         self._last = (-1, "")
         self._lost = False
@@ -73,7 +76,7 @@ class StepMonitor:
         self._context.observer.say(f"{self._step.name}: {text}")
 
     def _read(self, piece: str) -> Progress | None:
-        """Parse one piece of output; add the fault that a guard has found."""
+        """Parse one piece of output, and add the fault of a guard."""
         progress = self._read_piece(piece)
         if progress is None or progress.fault:
             return progress
@@ -95,7 +98,10 @@ class StepMonitor:
         self._context.observer.progress(self._step, progress)
 
     def _write(self, line: str) -> None:
-        """Add a line to progress.jsonl. A full disk is reported once and ends nothing: the trainer continues."""
+        """Add a line to progress.jsonl.
+
+        A full disk is reported once. The trainer continues.
+        """
         try:
             self._file.write(line.encode())
         except OSError as error:
@@ -129,7 +135,7 @@ class StepMonitor:
 
 
 def predicted(step: Step, recipe: Recipe) -> int:
-    """Return how many bytes of tensors a training step will save, or 0 if unknown."""
+    """Return the tensor bytes of a training's file, or 0 if unknown."""
     checkpoint = next((source.path for source in step.sources if source.role == "checkpoint"), None)
     size = expected_tensors.predict(recipe, expected_tensors.of(recipe, checkpoint))
     return size.tensor_bytes if size is not None else 0

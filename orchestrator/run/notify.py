@@ -1,4 +1,4 @@
-"""Notify by apprise (extra ``notify``) when a long run has ended or failed.
+"""Notification of the end of a long run (extra ``notify``).
 
 Set ``notify = "ntfy://my-topic"`` in the user's config.toml, or $KRNK_NOTIFY. A message that cannot be sent never changes the
 outcome of the run.
@@ -23,7 +23,7 @@ LONG_SECONDS: Final = 60.0
 
 
 def addresses() -> tuple[str, ...]:
-    """Return the addresses in $KRNK_NOTIFY (separated by spaces), else those in the user's settings."""
+    """Return the addresses of $KRNK_NOTIFY, else of the user's settings."""
     variable = os.environ.get("KRNK_NOTIFY")
     if variable is not None:
         return tuple(variable.split())
@@ -32,14 +32,17 @@ def addresses() -> tuple[str, ...]:
 
 
 def deserves_message(outcomes: Sequence[Outcome], seconds: float) -> bool:
-    """Return whether a run deserves a message: a failure, or a minute or more of work."""
+    """Return whether a run failed or worked for a minute or more."""
     if any(outcome.status is Status.FAILED for outcome in outcomes):
         return True
     return seconds >= LONG_SECONDS and any(outcome.status is not Status.CACHED for outcome in outcomes)
 
 
 def message(outcomes: Sequence[Outcome], seconds: float) -> tuple[str, str]:
-    """Return title and text of the message. The text names each failed step with the first line of its cause."""
+    """Return title and text of the message.
+
+    The text names each failed step with the first line of its cause.
+    """
     counts = Counter(outcome.status for outcome in outcomes)
     failed = [outcome for outcome in outcomes if outcome.status is Status.FAILED]
     names = sorted({outcome.step.recipe or outcome.step.owner for outcome in outcomes})
@@ -55,7 +58,10 @@ def message(outcomes: Sequence[Outcome], seconds: float) -> tuple[str, str]:
 
 
 def send(outcomes: Sequence[Outcome], seconds: float) -> str:
-    """Send the message if there is an address and the run deserves one. Return why that failed, or ""."""
+    """Send a message if the run deserves one.
+
+    Return why that failed, or "".
+    """
     targets = addresses()
     if not targets or not deserves_message(outcomes, seconds):
         return ""

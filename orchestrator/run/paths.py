@@ -48,7 +48,7 @@ MEASURED: Final = "measured"
 
 
 def replaced(folder: Path, number: int) -> Path:
-    """Return the folder that an earlier result is renamed to, until it is removed."""
+    """Return the interim name of a result that is replaced."""
     return folder.with_name(f"{folder.name}{_REPLACED}{number}")
 
 
@@ -58,5 +58,5 @@ def is_replaced(folder: Path) -> bool:
 
 
 def failed_attempt(work: Path, number: int) -> Path:
-    """Return the folder for the states of a failed attempt, out of reach of the next one."""
+    """Return the folder for the states of a failed attempt."""
     return work / f"attempt-{number}"

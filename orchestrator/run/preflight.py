@@ -1,4 +1,4 @@
-"""Problems of this machine that would stop the steps of a plan: where, what, and the command that solves it."""
+"""Problems of this machine that would stop the steps of a plan."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WITHOUT = "without all this"
 
 
 def require(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectInputs, store: Store) -> None:
-    """Raise NotReady with all that this machine lacks for the steps that will run."""
+    """Raise NotReady with all that the due steps lack."""
     if lacking := problems(plan, reasons, inputs, store):
         raise NotReady(lacking)
 
@@ -64,7 +64,10 @@ def problems(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectIn
 
 
 def outside_paths(recipe: Recipe, root: Path) -> list[Problem]:
-    """Return the problems of images, tagger and templates outside the project that are not on the allow-list."""
+    """Return the problems of paths outside project and allow-list.
+
+    Paths of images, tagger and templates are checked.
+    """
     paths = {f"dataset.sources.{name}.images": source.images for name, source in recipe.dataset.sources.items()}
     paths |= {"dataset.tagger_model": recipe.dataset.tagger_model, "release.templates": recipe.release.templates}
     problems: list[Problem] = []
@@ -80,7 +83,10 @@ def outside_paths(recipe: Recipe, root: Path) -> list[Problem]:
 
 
 def outside_links(recipe: Recipe, files: Iterable[Path], root: Path) -> list[Problem]:
-    """Return the problems of images and captions behind a link to a folder that is not on the allow-list."""
+    """Return the problems of links out of project and allow-list.
+
+    Links to images and captions are checked.
+    """
     folders: dict[Path, Path] = {}
     problems: list[Problem] = []
     for file in files:
@@ -114,7 +120,7 @@ def images(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
 
 
 def disk_space(trained: list[Recipe], built: list[Recipe], inputs: ProjectInputs, store: Store) -> list[Problem]:
-    """Return a problem if the disk of the store is too small for the steps, or cannot be written.
+    """Return a problem if the store's disk is too small or read-only.
 
     Args:
         trained: recipes whose training and later steps will run.

@@ -1,4 +1,4 @@
-"""The progress of a step: printed by our own programs, kept in ``progress.jsonl``."""
+"""Progress of steps, as printed and as kept in ``progress.jsonl``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ def read_own(piece: str) -> Progress | None:
 
 
 def readings(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a progress.jsonl whose ``done`` and ``total`` are whole numbers. Torn lines are skipped."""
+    """Return the valid lines of a progress.jsonl.
+
+    ``done`` and ``total`` of a line are whole numbers. Torn lines are skipped.
+    """
     lines: list[dict[str, Any]] = []
     try:
         text = path.read_text("utf-8", "replace")
@@ -43,7 +46,7 @@ def readings(path: Path) -> list[dict[str, Any]]:
 
 
 def complete(work: Path, history: list[dict[str, Any]]) -> None:
-    """Rewrite progress.jsonl with the loss and the learning rates of every step that the trainer logged.
+    """Rewrite progress.jsonl with the values that the trainer logged.
 
     Args:
         work: the step's folder.

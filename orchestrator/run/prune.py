@@ -1,4 +1,4 @@
-"""Results and unfinished work in the store that belong to no recipe any more."""
+"""Folders in the store that belong to no recipe any more."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ class Stale:
 
 
 def stale(space: Workspace) -> tuple[list[Stale], list[str]]:
-    """Find the folders that belong to no recipe of the project under any profile and engine.
+    """Find the folders that belong to no recipe of the project.
+
+    Every profile and engine counts.
 
     Returns:
         These folders, largest first, and the owners in the store without a recipe here (of another project, or of deleted
@@ -67,7 +69,9 @@ def stale(space: Workspace) -> tuple[list[Stale], list[str]]:
 
 
 def remove(space: Workspace, folders: list[Stale]) -> None:
-    """Remove folders, and the links to them. Raise NotReady if another run works on one of their recipes.
+    """Remove folders and the links to them.
+
+    Raises NotReady if another run works on one of their recipes.
 
     The record is removed first, so that an interrupted removal leaves no finished step.
     """
@@ -83,7 +87,10 @@ def remove(space: Workspace, folders: list[Stale]) -> None:
 
 
 def _all_steps(space: Workspace) -> Iterator[Step]:
-    """Yield the steps of each recipe, alone and with all others, under every profile and engine."""
+    """Yield the steps of all recipes under every profile and engine.
+
+    Each recipe is planned alone and with all others.
+    """
     names = loader.names(space.recipes)
     space.inputs.load_cache()
     folders = (space.recipes, loader.library())
@@ -98,7 +105,7 @@ def _all_steps(space: Workspace) -> Iterator[Step]:
 
 
 def _planned(space: Workspace, loaded: list[Loaded]) -> tuple[Step, ...]:
-    """Return the steps of recipes, or none if they cannot be planned together or lack a file."""
+    """Return the steps of recipes, or none if they cannot be planned."""
     with contextlib.suppress(RecipeError):
         return space.plan(loaded).steps if loaded else ()
     return ()
@@ -114,7 +121,7 @@ def _variant_folders(owner: Path) -> set[Path]:
 
 
 def _linked(link: Path) -> list[str]:
-    """Return the name of the last release, which stays even if an older version of the program made it."""
+    """Return the name of the last release, which always stays."""
     return [str(link.readlink())] if link.is_symlink() else []
 
 

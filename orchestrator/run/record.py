@@ -34,7 +34,10 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Reason for which a step runs. The detail is a step, a file, or the end of the last attempt."""
+    """Reason for which a step runs.
+
+    The detail is a step, a file, or the end of the last attempt.
+    """
 
     why: Why
     detail: str = ""
@@ -74,7 +77,7 @@ class Record:
     """Seconds between readiness and start."""
 
     def digest(self) -> str:
-        """Return one digest of all outputs, which the records of dependent steps hold."""
+        """Return one digest of all outputs, for dependent steps."""
         return hashlib.sha256(canonical_json({name: out["sha256"] for name, out in self.outputs.items()})).hexdigest()
 
 
@@ -97,7 +100,7 @@ def load(path: Path) -> Record | None:
 
 
 def _is_valid(record: Record) -> bool:
-    """Return whether every field has its type and every output lies in the folder."""
+    """Return whether all fields and output names are valid."""
     plain = all(isinstance(getattr(record, name), str) for name in _TEXTS)
     plain = plain and all(isinstance(getattr(record, name), dict) for name in _TABLES)
     plain = plain and all(_is_number(getattr(record, name)) for name in _NUMBERS)

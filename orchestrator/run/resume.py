@@ -1,4 +1,4 @@
-"""Unfinished work: the end of its last attempt, the states to resume from, the work of other settings."""
+"""Unfinished work: last attempts, states to resume from, next actions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _TAIL_BYTES: Final = 1 << 18
 
 
 def how_ended(work: Path) -> str:
-    """Return the end of the last attempt, as "the attempt of 10:12 was killed by signal 9", or "" without one."""
+    """Return the end of the last attempt, or "" without one.
+
+    For example "the attempt of 10:12 was killed by signal 9".
+    """
     attempt = last_attempt(work)
     at = attempt.get("at")
     when = f"the attempt of {lock.format_time(at)}" if isinstance(at, int | float) else "an earlier attempt"
@@ -44,14 +47,19 @@ def how_ended(work: Path) -> str:
 
 
 def newest_state(work: Path, engine: str = "") -> tuple[Path, int] | None:
-    """Return the newest complete state of a training in ``work`` and its step. Default: of any engine."""
+    """Return the newest complete state of a training and its step.
+
+    Default: of any engine.
+    """
     names = [engine] if engine else list(engines.ENGINES)
     states = [state for name in names if (state := engines.get(name).checkpoint(work)) is not None]
     return max(states, key=lambda state: state[1], default=None)
 
 
 def good_state(newest: Callable[[], tuple[Path, int] | None]) -> tuple[Path, int] | None:
-    """Return the newest state whose weights are all finite. Newer ones are renamed.
+    """Return the newest state whose weights are all finite.
+
+    Newer states are renamed.
 
     Args:
         newest: returns the newest complete state in a work folder and its step (``Engine.checkpoint``).
@@ -65,7 +73,7 @@ def good_state(newest: Callable[[], tuple[Path, int] | None]) -> tuple[Path, int
 
 
 def reason(work: Path, kind: str, engine: str = "") -> Reason:
-    """Return why an unfinished step runs, and from which state, by its work folder."""
+    """Return why an unfinished step runs, by its work folder."""
     ended = how_ended(work)
     if kind == TRAIN and work.is_dir() and (state := newest_state(work, engine)) is not None:
         return Reason(Why.RESUME, f"step {state[1]}" + (f"; {ended}" if ended else ""), state[1])
@@ -75,7 +83,7 @@ def reason(work: Path, kind: str, engine: str = "") -> Reason:
 
 
 def others(work: Path) -> str:
-    """Describe work on the same step with other settings, in a folder of another key, or return "" without any."""
+    """Describe work on the same step with other settings, or return ""."""
     kind = work.name.rpartition("-")[0]
     folders = [path for path in sorted(work.parent.glob(f"{kind}-*")) if path != work and not is_replaced(path)]
     for path in folders:
@@ -87,7 +95,10 @@ def others(work: Path) -> str:
 
 
 def unfinished(root: Path) -> list[dict[str, Any]]:
-    """Return the unfinished work below ``runs/``: step, process, progress, and the next run's action."""
+    """Return the unfinished work below ``runs/``.
+
+    Each entry has step, process, progress and the next run's action.
+    """
     entries: list[dict[str, Any]] = []
     for work in sorted(root.glob(f"*/{PARTIAL}/*")):
         if is_replaced(work) or not work.is_dir():
@@ -105,7 +116,7 @@ def unfinished(root: Path) -> list[dict[str, Any]]:
 
 
 def _next(work: Path, kind: str, *, running: bool) -> str:
-    """Return the action of the next run of the same recipe for a work folder, and its reason."""
+    """Return the next run's action for a work folder."""
     if running:
         holder = lock.read(work.parent.parent / LOCK)
         return f"{holder} works on it" if holder is not None and holder.alive else "a run adopts it"
@@ -115,7 +126,10 @@ def _next(work: Path, kind: str, *, running: bool) -> str:
 
 
 def _progress(work: Path) -> dict[str, Any]:
-    """Return the progress of a running child by its log, because no orchestrator may be there to write progress.jsonl."""
+    """Return the progress of a running child by its log.
+
+    Without an orchestrator, progress.jsonl is not up to date.
+    """
     parse = OutputParser()
     last: Progress | None = None
     try:

@@ -1,4 +1,7 @@
-"""Run a plan: steps in order of priority, each in a slot of its lane. A failed step blocks only those that need it."""
+"""Run a plan: steps by priority, each in a slot of its lane.
+
+A failed step blocks only those that need it.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ class Slots(Protocol):
 
 
 def run_plan(context: RunContext, slots: Slots) -> list[Outcome]:
-    """Run the steps that have to run. Return one outcome per step, in the plan's order.
+    """Run the due steps, and return an outcome per step of the plan.
 
     ^C (or SIGTERM, which the command line turns into it) starts no more steps, ends the children and keeps their work.
     """
@@ -85,14 +88,19 @@ def _stop(context: RunContext) -> None:
 
 
 def _lost(context: RunContext, holder: str) -> None:
-    """Stop because another host has taken over a lock: this one was suspended and counted as dead."""
+    """Stop the run, because another host has taken over a lock.
+
+    This host was suspended and counted as dead.
+    """
     context.observer.say(f"stopping: {holder}")
     context.stop.set()
 
 
 @contextlib.contextmanager
 def interruptible(context: RunContext) -> Iterator[None]:
-    """Let the first ^C (or a signal that the command line turns into it) stop a run in this thread, the second end it.
+    """Let the first ^C stop a run in this thread, the second end it.
+
+    Signals that the command line turns into ^C do the same.
 
     Raised where a step in this thread waits for its child, KeyboardInterrupt would leave the child behind.
     """
@@ -131,7 +139,7 @@ class _Schedule:
         self.outcomes: dict[str, Outcome] = {}
 
     def end(self, step: Step, outcome: Outcome) -> None:
-        """Note the outcome of a step. Steps that need no other one can be resolved now."""
+        """Note the outcome of a step, and release its dependents."""
         self.outcomes[step.name] = outcome
         self._context.observer.end(outcome)
         for dependent in self._dependents[step.name]:
@@ -155,7 +163,7 @@ class _Schedule:
                 self.end(step, outcome)
 
     def _resolve(self, step: Step) -> Outcome | None:
-        """Return the outcome of a step that is blocked, cached or stopped, or None if it has to run.
+        """Return the outcome of a step, or None if it has to run.
 
         A step that was due before the run may be cached by now. ``execute`` determines its reason again under its lock.
         """
@@ -193,7 +201,7 @@ class _Schedule:
 
 
 def priorities(plan: Plan) -> dict[str, tuple[int, int]]:
-    """Return the priority of every step: in each lane the lowest ready one starts first.
+    """Return the priority of every step, the lowest first in each lane.
 
     A recipe is followed to its end before the next one starts (a render precedes the next training), so that finished files
     appear early and one after another. Only datasets go ahead, so that a training finds its own ready. A step that several

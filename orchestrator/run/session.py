@@ -1,4 +1,4 @@
-"""Run recipes from options to outcomes: load, plan, preflight, run, summarize."""
+"""Sessions: load, plan, check, run and summarize recipes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def run_session(
     *,
     quiet: bool = False,
 ) -> list[Outcome]:
-    """Run the selected recipes and return one outcome per step, in the plan's order.
+    """Run the selected recipes and return one outcome per step.
 
     Args:
         space: the project.
@@ -116,7 +116,7 @@ def _on_cluster(context: RunContext, options: RunOptions, due: list[Step], input
 
 
 def trainers(embedded: bool) -> int:
-    """Return the number of trainings that share the cores of a machine without a GPU.
+    """Return the number of trainings that share the cores without a GPU.
 
     The embedded base is so small that one core trains nearly as fast as two. Side by side with a thread each, two trainings
     took 18 s a training. One after the other with two threads, they took 19 to 26 s (24 steps, 2 cores, imports included).
@@ -125,7 +125,7 @@ def trainers(embedded: bool) -> int:
 
 
 def _summary(plan: Plan, store: Store, outcomes: list[Outcome], seconds: float, *, quiet: bool) -> None:
-    """Print the numbers of outcomes, each failure with its fix, and the next command."""
+    """Print counts of outcomes, failures, and the next command."""
     if quiet:
         return
     counts = {status: sum(outcome.status is status for outcome in outcomes) for status in Status}

@@ -1,4 +1,4 @@
-"""Slots for steps that run at the same time: one per GPU, and one per core for CPU steps.
+"""Slots for steps that run at the same time: per GPU and per core.
 
 Steps run inline (tests, pdb) or in threads that each wait for a child.
 """
@@ -43,7 +43,7 @@ class Inline:
 
 @dataclass(slots=True)
 class Slot:
-    """One slot of a lane: environment of its child, and the lease that the child keeps open."""
+    """One slot of a lane: its child's environment and lease."""
 
     lane: Lane
     name: str = ""
@@ -62,13 +62,16 @@ class SlotPool:
     """The slots of this machine."""
 
     def __init__(self, executor: Executor, slots: Sequence[Slot]) -> None:
-        """Use ``slots`` on ``executor``, which must be able to run as many functions at once."""
+        """Use ``slots`` on an executor that runs as many functions at once."""
         self._executor = executor
         self._slots = list(slots)
         self._lock = threading.Lock()
 
     def take(self, lane: Lane, *, leased: bool = True) -> Slot | None:
-        """Return a free slot, leased and marked busy, or None. A child that still runs holds its lease itself."""
+        """Return a free slot, leased and marked busy, or None.
+
+        A running child holds its lease itself.
+        """
         with self._lock:
             free = [slot for slot in self._slots if slot.lane is lane and not slot.busy]
             slot = next((slot for slot in free if self._lease(slot)), None) if leased else self._held(free)
@@ -77,7 +80,10 @@ class SlotPool:
             return slot
 
     def _held(self, free: list[Slot]) -> Slot | None:
-        """Return a free slot with a lease held elsewhere (by the child that is adopted), or any free one."""
+        """Return a free slot with a lease held elsewhere, or any free one.
+
+        The child to adopt holds that lease.
+        """
         for slot in free:
             if not self._lease(slot):
                 return slot
@@ -97,7 +103,7 @@ class SlotPool:
                 slot.busy = False
 
     def _lease(self, slot: Slot) -> bool:
-        """Take the GPU's lease. The child inherits it and holds it for its whole life."""
+        """Take the GPU's lease, which the child inherits and holds."""
         if slot.lease is None:
             return True
         try:
@@ -113,7 +119,7 @@ class SlotPool:
         return True
 
     def held_by(self) -> str:
-        """Return the holders of the leases that this pool has not taken, for a message."""
+        """Return the other holders of leases, for a message."""
         others = [slot for slot in self._slots if slot.lease is not None and not slot.busy]
         holders = [(slot.name, lock.read(slot.lease)) for slot in others if slot.lease is not None]
         return ", ".join(f"{name} is held by {holder or 'another program'}" for name, holder in holders)

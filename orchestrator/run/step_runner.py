@@ -1,4 +1,7 @@
-"""Run one step to its record: resume it, adopt it, retry it. Every error becomes an outcome."""
+"""Run one step to its record: resume it, adopt it, retry it.
+
+Every error becomes an outcome.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,10 @@ def execute(context: RunContext, step: Step, slot: Slot) -> Outcome:
 
 @contextlib.contextmanager
 def _exclusive(context: RunContext, step: Step) -> Iterator[bool]:
-    """Keep other orchestrators and hosts from a step. Yields False if the run is to stop before the step is free."""
+    """Keep other orchestrators and hosts from a step.
+
+    Yields False if the run is to stop before the step is free.
+    """
 
     def say(holder: object, why: str) -> None:
         context.observer.say(f"{step.name}: waits for {holder}{why}")
@@ -82,7 +88,7 @@ def _exclusive(context: RunContext, step: Step) -> Iterator[bool]:
 
 
 def _run_with_retries(context: RunContext, step: Step, reason: Reason, slot: Slot) -> Attempt:
-    """Run the step's command until it ends well, then commit it; a fault uses up one of the recipe's retries.
+    """Run the step's command, with the recipe's retries, and commit it.
 
     Raises:
         StepFailed: the last attempt failed, or an earlier one in a way that no retry mends.
@@ -116,20 +122,29 @@ def _run_with_retries(context: RunContext, step: Step, reason: Reason, slot: Slo
 
 
 def _changes(plan: Plan, step: Step) -> list[dict[str, Any]]:
-    """Return the training keys that each attempt changes: none the first time, then the recipe's retries in order."""
+    """Return the training keys that each attempt changes.
+
+    The first one changes none, the others are the recipe's retries.
+    """
     recipe = plan.recipes.get(step.recipe)
     retries = recipe.guards.retry if recipe is not None and step.kind is StepKind.TRAIN else ()
     return [{}, *(dict(change) for change in retries)]
 
 
 def _retry_index(work: Path, changes: list[dict[str, Any]]) -> int:
-    """Return the index of the change that the last attempt ran with: the states in ``work`` belong to it."""
+    """Return the index of the change that the last attempt ran with.
+
+    The states in ``work`` belong to it.
+    """
     change = attempt_log.last_attempt(work).get("change")
     return changes.index(change) if change in changes else 0
 
 
 def _changed(plan: Plan, step: Step, change: dict[str, Any]) -> Plan:
-    """Return the plan with the training keys of a retry changed. Step keys stay: the record holds the change."""
+    """Return the plan with the training keys of a retry changed.
+
+    Step keys stay: the record holds the change.
+    """
     if not change:
         return plan
     recipe = plan.recipes[step.recipe]
@@ -138,7 +153,7 @@ def _changed(plan: Plan, step: Step, change: dict[str, Any]) -> Plan:
 
 
 def _unobserved(reason: Reason, attempt: Attempt) -> bool:
-    """Return whether an attempt ended, without a fault, while no orchestrator was running."""
+    """Return whether an attempt ended while no orchestrator was running."""
     ended = reason.why is Why.ENDED or (reason.why is Why.ADOPT and attempt.exit.code is None)
     return ended and not attempt.exit.fault
 
@@ -151,7 +166,7 @@ def _mendable(attempt: Attempt, problems: list[Problem]) -> bool:
 def _run_once(  # noqa: PLR0917 - the values of one attempt
     context: RunContext, plan: Plan, step: Step, reason: Reason, slot: Slot, change: dict[str, Any]
 ) -> Attempt:
-    """Run the step's command once, or adopt the one that runs or has ended already."""
+    """Run the step's command once, or adopt a child of an earlier run."""
     recipe = plan.recipes.get(step.recipe)
     work = context.store.begin(step)
     state = engines.get(recipe.engine).checkpoint(work) if recipe is not None and step.kind is StepKind.TRAIN else None
@@ -172,7 +187,7 @@ def _run_once(  # noqa: PLR0917 - the values of one attempt
 
 
 def _adopt(work: Path, callbacks: child.ChildCallbacks, command: process.Command, now: float) -> Attempt:
-    """Wait for the end of the last attempt that an earlier orchestrator began in ``work``."""
+    """Wait for the end of an earlier orchestrator's attempt."""
     entry = attempt_log.last_attempt(work)
     argv, resumed_from = entry.get("argv"), entry.get("resumed_from")
     started = child.started_at(work) or now
@@ -191,14 +206,14 @@ def _engine_name(plan: Plan, step: Step) -> str:
 
 
 def _keep_history(work: Path, plan: Plan, step: Step) -> None:
-    """Keep of a finished training the losses that its trainer logged, and not the latents."""
+    """Keep the losses of a finished training, but not its latents."""
     if step.kind is StepKind.TRAIN:
         latent_links.clear(work)
         progress_log.complete(work, engines.get(plan.recipes[step.recipe].engine).history(work))
 
 
 def _set_aside(work: Path, number: int) -> None:
-    """Move the states of a failed attempt to a folder where the next attempt does not resume from them."""
+    """Move a failed attempt's states out of the next one's reach."""
     latent_links.clear(work)  # a VAE of another precision gives others
     kept = unused_path(paths.failed_attempt(work, number))
     kept.mkdir()
@@ -207,7 +222,10 @@ def _set_aside(work: Path, number: int) -> None:
 
 
 def _check_result(context: RunContext, plan: Plan, step: Step, end: child.Exit) -> list[Problem]:
-    """Return the problems of an ended attempt: its exit, its log, its outputs. A stopped one has none."""
+    """Return the problems of an ended attempt.
+
+    Exit, log and outputs are checked. A stopped attempt has no problems.
+    """
     work = context.store.work(step)
     recipe = plan.recipes.get(step.recipe)
     if end.stopped:
@@ -240,7 +258,7 @@ def _failure(work: Path, recipe: Recipe | None, step: Step, end: child.Exit) -> 
 
 
 def _last_good_state(engine: Engine, work: Path) -> str:
-    """Name the newest state without NaN of a training whose loss was lost; states with NaN are renamed."""
+    """Name the newest state without NaN, and rename those with NaN."""
     state = resume.good_state(lambda: engine.checkpoint(work))
     if state is None:
         return "; it was stopped, and no good state had been saved"
@@ -248,7 +266,10 @@ def _last_good_state(engine: Engine, work: Path) -> str:
 
 
 def _check_outputs(context: RunContext, step: Step, recipe: Recipe) -> list[Problem]:
-    """Check the outputs of a training or rendering by the recipe's guards; a guard that only warns returns no problem."""
+    """Check outputs by the recipe's guards.
+
+    A guard that only warns returns no problem.
+    """
     outputs = [context.store.work(step) / name for name in step.outputs]
     if not all(file.is_file() for file in outputs):
         return []  # the store names the missing one

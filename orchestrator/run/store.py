@@ -1,4 +1,4 @@
-"""Store of finished steps and their records, one folder per key: ``runs/OWNER/STEP-KEY/``.
+"""Store of finished steps: one folder per key, with its record.
 
 Steps run in ``runs/OWNER/.partial/STEP-KEY/``. A finished one gets its record last and its final name by rename.
 No other module decides whether a step is done.
@@ -49,7 +49,7 @@ class Store:
         return self.root / step.owner / paths.PARTIAL / step.folder
 
     def record(self, step: Step) -> Record | None:
-        """Return the record of a finished step, or None without a valid one of its key."""
+        """Return the valid record of a finished step, or None."""
         return self._read(self.folder(step), step)
 
     def _read(self, folder: Path, step: Step) -> Record | None:
@@ -57,7 +57,10 @@ class Store:
         return record if record is not None and record.key == step.key and record.schema == SCHEMA else None
 
     def damage(self, step: Step, record: Record, *, verify: bool = False) -> str:
-        """Return the first output that is missing or has another size (with ``verify``: another digest), or ""."""
+        """Return the first missing or changed output, or "".
+
+        Sizes are compared, with ``verify`` also digests.
+        """
         folder = self.folder(step)
         for name, out in record.outputs.items():
             try:
@@ -70,7 +73,7 @@ class Store:
         return ""
 
     def reason(self, step: Step, plan: Plan, *, forced: bool = False, verify: bool = False) -> Reason | None:
-        """Return why a step has to run, by the present state of the store, or None if it is done."""
+        """Return why a step has to run now, or None if it is done."""
         work = self.work(step)
         if work.is_dir() and child.alive(work):
             return Reason(Why.ADOPT, f"since {lock.format_time(child.started_at(work) or 0.0)}")
@@ -87,7 +90,7 @@ class Store:
         return Reason(Why.OUTPUT_DAMAGED, damaged) if damaged else None
 
     def reasons(self, plan: Plan, force: frozenset[str] = frozenset(), *, verify: bool = False) -> dict[str, Reason | None]:
-        """Return for every step of a plan why it will run, or None if it is cached.
+        """Return the reason of each step of a plan, None if cached.
 
         A step after one that will run counts as due. The step runner checks that again under the lock of the step.
         """
@@ -109,14 +112,14 @@ class Store:
         return resume.reason(self.work(step), step.kind, engine)
 
     def _ended_well(self, step: Step, plan: Plan) -> bool:
-        """Return whether the step's command ended well on today's inputs and was not committed."""
+        """Return whether the command ended well on today's inputs."""
         work = self.work(step)
         if not child.ended_well(work) or not all(any(work.glob(pattern)) for pattern in step.outputs):
             return False
         return not self._other_inputs(step, plan)
 
     def _other_inputs(self, step: Step, plan: Plan) -> bool:
-        """Return whether the last attempt at a step read other inputs than are recorded now."""
+        """Return whether the last attempt read other inputs than today's."""
         return bool(last_attempt(self.work(step)).get("inputs") != self.inputs(step, plan))
 
     def inputs(self, step: Step, plan: Plan) -> dict[str, str | None]:
@@ -135,7 +138,7 @@ class Store:
         return work
 
     def digest_early(self, step: Step) -> None:
-        """Digest outputs that are complete before their program has ended, so that ``commit`` need not."""
+        """Digest complete outputs before their program has ended."""
         with contextlib.suppress(OSError):  # commit reads the file again and reports the error
             for path in (self.work(step) / name for name in step.outputs):
                 if path.is_file():
@@ -153,7 +156,7 @@ class Store:
         slot: str = "",
         waited: float = 0.0,
     ) -> Record:
-        """Check the outputs, write the record, and rename the work folder to its final name.
+        """Check outputs, write the record, rename the folder.
 
         Args:
             step: the step that has ended well.
@@ -205,7 +208,10 @@ class Store:
         return record
 
     def _outputs(self, step: Step) -> dict[str, dict[str, Any]]:
-        """Return digest and size of every output in the work folder; StepFailed if one is missing or empty."""
+        """Return digest and size of every output in the work folder.
+
+        Raises StepFailed if one is missing or empty.
+        """
         work = self.work(step)
         outputs: dict[str, dict[str, Any]] = {}
         missing: list[Problem] = []
@@ -223,7 +229,10 @@ class Store:
         return outputs
 
     def _publish(self, step: Step) -> None:
-        """Rename the work folder to its final name; an earlier result of the same key gives way first."""
+        """Rename the work folder to its final name.
+
+        An earlier result of the same key is removed.
+        """
         work, folder = self.work(step), self.folder(step)
         if folder.exists():
             old = paths.replaced(work, time.time_ns())
@@ -241,19 +250,25 @@ class Store:
                 link.symlink_to(folder.name)
 
     def recover(self, step: Step) -> bool:
-        """Finish a commit that a crash interrupted between record and rename. Return whether there was one."""
+        """Finish a commit that a crash interrupted before its rename.
+
+        Return whether there was one.
+        """
         if self._read(self.work(step), step) is None:
             return False
         self._publish(step)
         return True
 
     def lock(self, owners: Iterable[str], lost: Callable[[str], None] = lambda _: None) -> AbstractContextManager[None]:
-        """Hold the locks of several owners (``lock.hold``). Raise NotReady if another orchestrator holds one of them."""
+        """Hold the locks of several owners (``lock.hold``).
+
+        Raises NotReady if another orchestrator holds one of them.
+        """
         return lock.hold([self.root / name / paths.LOCK for name in sorted(owners)], lost)
 
 
 def _fingerprint(path: Path) -> tuple[str, int, int, int]:
-    """Return path, size, time and inode of a file: they change with its content."""
+    """Return path, size, time and inode, which change with the content."""
     stat = path.stat()
     return str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino
 
@@ -266,7 +281,10 @@ def _synced_digest(path: Path) -> str:
 
 
 def _drafts(work: Path) -> list[Path]:
-    """Return the drafts that killed writers left: of the store's own files (NAME.PID), and hidden ``.part`` files."""
+    """Return the drafts of killed writers.
+
+    These are NAME.PID of the store's own files, and hidden ``.part`` files.
+    """
     drafts = []
     for path in work.iterdir():
         ours = path.name not in paths.BOOKKEEPING and path.name.removeprefix(".").rpartition(".")[0] in paths.BOOKKEEPING
@@ -276,7 +294,10 @@ def _drafts(work: Path) -> list[Path]:
 
 
 def _remove_states(work: Path, recipe: str, *, keep_files: bool) -> None:
-    """Remove the training states, and the files that sd-scripts saves beside each state unless the recipe wants them."""
+    """Remove training states, and the files beside them by default.
+
+    sd-scripts saves such a file with each state.
+    """
     for state in work.glob("*-state"):
         shutil.rmtree(state, ignore_errors=True)
     if not keep_files:

@@ -1,4 +1,4 @@
-"""Timeline of finished steps from their records: spans, rows for a chart, Chrome-trace JSON.
+"""Timeline of finished steps, from their records.
 
 Chrome's about:tracing, Perfetto and Speedscope read that JSON.
 """
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One step in its slot. ``started`` is in seconds since the epoch, ``waited`` the seconds it was ready before."""
+    """One step in its slot.
+
+    ``started`` is in seconds since the epoch, ``waited`` the seconds it was ready before.
+    """
 
     name: str
     kind: str
@@ -35,7 +38,7 @@ class Span:
 
 
 def spans(records: Iterable[Path]) -> list[Span]:
-    """Return a span for each valid record file, in order of their starts. Others are skipped."""
+    """Return a span for each valid record file, by start."""
     result: list[Span] = []
     for path in {path.resolve() for path in records}:  # `latest` is a second path to a release
         record = load(path)
@@ -48,7 +51,9 @@ def spans(records: Iterable[Path]) -> list[Span]:
 
 
 def rows(timeline: Sequence[Span]) -> list[dict[str, Any]]:
-    """Return one entry per slot (GPUs first): its name, the share of the time it was busy, and its bars.
+    """Return one row per slot, GPUs first.
+
+    A row has ``name``, ``lane``, ``busy`` (the share of the time) and ``bars``.
 
     A bar has ``name``, ``kind``, ``start``, ``seconds`` and ``waited``. ``start`` counts in seconds from the first span.
     """
@@ -78,7 +83,10 @@ def rows(timeline: Sequence[Span]) -> list[dict[str, Any]]:
 
 
 def chrome(timeline: Sequence[Span]) -> dict[str, Any]:
-    """Return the spans in Chrome's trace-event format: complete events ("X") in microseconds, one process per node."""
+    """Return the spans in Chrome's trace-event format.
+
+    Complete events ("X") in microseconds, one process per node.
+    """
     events: list[dict[str, Any]] = []
     nodes = {node: number for number, node in enumerate(sorted({span.node for span in timeline}), 1)}
     slots = {

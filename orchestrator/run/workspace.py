@@ -30,7 +30,10 @@ ALL = "all"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Recipes with a profile and an engine. ``all`` names every recipe of the project."""
+    """Recipes with a profile and an engine.
+
+    ``all`` names every recipe of the project.
+    """
 
     names: tuple[str, ...]
     profile: str = ""
@@ -41,7 +44,7 @@ class Workspace:
     """The project of one command."""
 
     def __init__(self, root: Path | None = None) -> None:
-        """Open the project at ``root``. Default: the nearest one at or above the current folder."""
+        """Open the project at ``root``. Default: the nearest one above."""
         self.root = root or settings.find_root()
         self.recipes = self.root / "recipes"
         self.store = Store(Path(os.environ.get("KRNK_RUNS", self.root / "runs")))
@@ -55,7 +58,7 @@ class Workspace:
         return loaded
 
     def readable(self, selection: Selection) -> tuple[list[Loaded], list[Problem]]:
-        """Return the valid ones of the selected recipes, and the problems of the others."""
+        """Return the valid selected recipes, and the others' problems."""
         self.inputs.load_cache()
         names: list[str] = []
         for name in selection.names:
@@ -69,7 +72,10 @@ class Workspace:
         return accepted, list(dict.fromkeys(problems))
 
     def plan(self, loaded: Sequence[Loaded]) -> Plan:
-        """Plan loaded recipes. Unreadable images are problems of ``preflight``, not of the plan."""
+        """Plan loaded recipes.
+
+        Unreadable images are problems of ``preflight``, not of the plan.
+        """
         return make_plan([each.recipe for each in loaded], self.inputs)
 
 
@@ -78,7 +84,9 @@ def _engine_problems(loaded: Loaded) -> list[Problem]:
 
 
 def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:
-    """Return the steps that ``words`` select: a step (krnk-locon/merge), a kind (merge), or a recipe.
+    """Return the steps that ``words`` select.
+
+    A word is a step (krnk-locon/merge), a kind (merge), or a recipe.
 
     Raises:
         RecipeError: a word selects no step of the plan.
@@ -120,7 +128,10 @@ def as_json(plan: Plan, reasons: dict[str, Reason | None], inputs: ProjectInputs
 
 
 def final(plan: Plan, store: Store) -> list[Path]:
-    """Return the release folders of a finished plan: of all recipes together, or of the one."""
+    """Return the release folders of a finished plan.
+
+    Of all recipes together, or of the one.
+    """
     releases = [step for step in plan.steps if step.kind is StepKind.RELEASE]
     together = [step for step in releases if not step.recipe] or releases
     return [store.folder(step).parent / paths.LATEST for step in together]
