@@ -1,4 +1,4 @@
-"""The dataset of a recipe: where its pictures are, what their captions say, and how the trainer sees them."""
+"""The [dataset] of a recipe: image sources, captions, and how images are trained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
 class Vocabulary(Table):
-    """The words of a caption, by the view that a file name states (f00: upper body, level, front)."""
+    """The words of a caption, by the view in a file name (f00: upper body, level, front)."""
 
     height: dict[str, str] = {}
     """First digit: 0 level, 1 from above, 2 from below."""
@@ -29,7 +29,7 @@ class Vocabulary(Table):
     pose: Words = ""
     """Words of every view, or by the second digit (`other` for digits not listed)."""
     clothing: Words = ""
-    """As pose; what should not become part of the trigger word."""
+    """As pose; clothing that should not become part of the trigger word."""
     expression: Words = ""
     """As pose: a face is not seen from behind."""
     background: Words = ""
@@ -50,7 +50,7 @@ class Vocabulary(Table):
 
 
 class Source(Table):
-    """One folder of original pictures."""
+    """One folder of original images."""
 
     images: str
     """Folder, or glob, relative to the project; originals are never changed."""
@@ -58,9 +58,9 @@ class Source(Table):
     """pictures: downscale to `sizes`; charframework: a folder as 4_krnk with folders as `krnk girl, short hair_f0512`,
     which may contain `_flip_` or `_noflip_`, as it is; kohya: a folder with N_name folders as it is."""
     trigger: str = ""
-    """The word that will call the character; with reading = "charframework" unset: the first word of the folder."""
+    """The word for the character in prompts; with reading = "charframework" unset: the first word of the folder."""
     class_tokens: str = ""
-    """What sd-scripts uses for images without a caption file; part of the folder name."""
+    """Caption of images without a caption file; part of the folder name."""
     tags: tuple[str, ...] = ()
     """Further tags of every caption of this source."""
     repeats: Positive | None = None
@@ -72,7 +72,7 @@ class Source(Table):
     caption_files: Annotated[str, Field(pattern=r"^\.[A-Za-z0-9]{1,12}$")] = ".txt"
     """Ending of the caption files that captions = "files" reads."""
     texts: dict[str, str] = {}
-    """Whole captions by file name without ending; they win over `captions`."""
+    """Whole captions by file name without ending, instead of `captions`."""
     background: Words | None = None
     """Instead of vocabulary.background."""
     background_color: Colour | None = None
@@ -84,7 +84,7 @@ class Source(Table):
 
 
 class Dataset(Table):
-    """From source images to what the trainer sees."""
+    """From source images to training folders."""
 
     name: Name
     """Datasets with the same name and content are built once and shared by a subject's algorithms."""
@@ -94,7 +94,7 @@ class Dataset(Table):
     originals: bool = True
     """Also train on the originals."""
     downscale: Literal["lanczos", "area"] = "lanczos"
-    """Filter for downscaling; area is what sd-scripts itself uses."""
+    """Filter for downscaling; area is the filter of sd-scripts."""
     resolution_classes: tuple[Positive, ...] = (512, 768, 1024)
     """One [[datasets]] per class; each side of an image goes to the smallest class that holds it, or the largest."""
     batch_size: dict[str, Positive] = {"default": 1}
@@ -112,19 +112,19 @@ class Dataset(Table):
     max_bucket_reso: Positive = 1024
     caption_extension: str = ".txt"
     caption_dropout_rate: Fraction = 0.0
-    """Share of the steps that train a picture without its caption."""
+    """Share of the steps that train an image without its caption."""
     caption_dropout_every_n_epochs: Annotated[int, Field(ge=0)] = 0
     """Every n-th epoch without captions; 0: none."""
     caption_tag_dropout_rate: Fraction = 0.0
-    """Share of the tags that are left out, anew each time."""
+    """Share of the tags that are left out, chosen anew each time."""
     shuffle_caption: bool = False
     keep_tokens: Annotated[int, Field(ge=0)] = 0
-    """So many tags stay in front when captions are shuffled or tags dropped."""
+    """Number of tags that stay in front when captions are shuffled or tags dropped."""
     background_color: Colour = "#ffffff"
-    """Stands behind transparent originals."""
+    """Background of transparent originals."""
     vocabulary: Vocabulary = Vocabulary()
     tagger_model: str = ""
-    """ONNX file for captions = "tagger" (extra `tagger`); its selected_tags.csv stands beside it."""
+    """ONNX file for captions = "tagger" (extra `tagger`); its selected_tags.csv is beside it."""
     tagger_threshold: Fraction = 0.35
     tag_blacklist: tuple[str, ...] = ()
     """Tags that the tagger may not write."""

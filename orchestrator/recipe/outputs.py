@@ -1,4 +1,4 @@
-"""What becomes of a trained file: merged, resized, drawn with, released; and what is known of the released one."""
+"""The tables for a trained file: merge, resize, render, release, expect."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Merge(Table):
     """How block weights are baked in."""
 
     zeroed: Literal["keep", "prune"] = "keep"
-    """Modules with weight 0: zeroed tensors as in the release, or left out."""
+    """Modules with weight 0: keep zeroed tensors as in the release, or leave them out."""
     unmapped: float = 1.0
-    """Weight of modules that stand in no block (conv_out, time_embedding)."""
+    """Weight of modules outside of all blocks (conv_out, time_embedding)."""
     compat: Literal["", "supermerger-2023"] = ""
     """Reproduce that tool's powers of the weight, to rebuild old fractional releases."""
     tool: Literal["orchestrator", "sd-scripts"] = "orchestrator"
-    """sd-scripts: networks/svd_merge_lora.py --lbws, which factors anew and loses some of it."""
+    """sd-scripts: networks/svd_merge_lora.py --lbws, which factors anew and loses some precision."""
     options: dict[str, Option] = {}
     """Further options of that program (new_rank, precision, device, …), checked against its parser."""
 
@@ -82,17 +82,17 @@ class Render(Table):
 
 
 class Region(Table):
-    """One part of a picture with several characters (Latent Couple, regional prompter), and what stands there."""
+    """One part of an image with several characters (Latent Couple, regional prompter)."""
 
     prompt: str
-    """What to write for this region."""
+    """Prompt of this region."""
     label: str = ""
-    """Where it is, as `left half`; unset: the region's name."""
+    """Location, as `left half`; unset: the region's name."""
     label_ja: str = ""
 
 
 class Release(Table):
-    """What the file and the card say."""
+    """Texts of the card and the metadata, and files of the release."""
 
     title: str = ""
     title_ja: str = ""
@@ -120,9 +120,9 @@ class Release(Table):
     listed_size: str = ""
     """Size as an earlier card lists it, for comparison."""
     cover: str = ""
-    """Name of the prompt whose picture is NAME.png; unset: the first."""
+    """Name of the prompt whose image is NAME.png; unset: the first."""
     regions: dict[Name, Region] = {}
-    """For a LoRA with several characters: the prompt of each region, in order. Also drawn into the usage text."""
+    """For a LoRA with several characters: the prompt of each region, in order. Also part of the usage text."""
     civitai: bool = True
     """Write NAME.civitai.info, which browsers of models in the web UIs read."""
     repository: str = ""
@@ -132,7 +132,7 @@ class Release(Table):
 
 
 class Expect(Table):
-    """What is known of a released file; checked against the plan and against the result."""
+    """Known numbers of a released file, checked against the plan and the result."""
 
     tensor_bytes: Positive | None = None
     """Sum of the tensors' bytes after training."""

@@ -1,4 +1,4 @@
-"""The training of a recipe: the base, the network, the run, and what may go wrong in it."""
+"""The tables for training: base model, network, trainer, guards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Base(Table):
     architecture: ArchitectureName = "sd1"
     """Chooses train_network.py or sdxl_train_network.py, and the block tables."""
     checkpoint: str
-    """File name searched in the configured model folders, a path, or `embedded` for the base this project ships."""
+    """File name searched in the configured model folders, a path, or `embedded` for the base model of this project."""
     sha256: Sha256 = ""
     """SHA-256 of the checkpoint; empty: any content is accepted and its digest is recorded."""
     vae: str = ""
@@ -102,13 +102,13 @@ class Training(Table):
 
     @property
     def relative_step(self) -> bool:
-        """Whether Adafactor finds its own rates: unless relative_step is false, and always with warmup_init."""
+        """True if Adafactor finds its own rates: by default, and always with warmup_init."""
         args = self.optimizer_args
         return self.optimizer.lower() == "adafactor" and bool(args.get("relative_step", True) or args.get("warmup_init"))
 
 
 class Guards(Table):
-    """What ends or delays a training that goes wrong."""
+    """Limits that stop or pause a training."""
 
     stall_seconds: Positive = 900
     """Without a progress frame for this long, the run is reported as stalled."""
@@ -116,7 +116,7 @@ class Guards(Table):
     """A mean loss above this has exploded."""
     retry: tuple[dict[str, Scalar], ...] = ()
     """Tried once, in order, after a NaN, an explosion or a file that learned nothing: training keys to change, as
-    {mixed_precision = "bf16"}; record and card say so."""
+    {mixed_precision = "bf16"}. Record and card list them."""
     min_free_mb: Annotated[int, Field(ge=0)] = 500
     """With less free disk than this, in MB, a running training is paused until there is room again."""
     zero_delta: Literal["stop", "warn"] = "stop"
@@ -126,12 +126,12 @@ class Guards(Table):
     slow_factor: Annotated[float, Field(gt=1)] = 5.0
     """Steps this many times slower than the fastest stretch are a collapse: GPU memory may have spilled."""
     slow: Literal["stop", "warn"] = "warn"
-    """What a collapse of the pace does: end the run, which keeps its last state, or only say it."""
+    """On a collapse of the pace: stop the run, which keeps its last state, or warn."""
     max_gpu_celsius: Positive = 90
-    """A GPU hotter than this, in degrees Celsius, is hot (asked of nvidia-smi, if there is one)."""
+    """A GPU hotter than this, in degrees Celsius, is hot (as nvidia-smi reports)."""
     hot: Literal["pause", "warn"] = "warn"
-    """What heat does: pause the run until the GPU is 5 degrees below, or only say it."""
+    """On heat: pause the run until the GPU is 5 degrees below, or warn."""
     max_gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.97
-    """A GPU with more of its memory in use than this share is full: Windows and WSL then go on in RAM, many times slower."""
+    """A GPU with more than this share of its memory in use is full: Windows and WSL then use RAM, many times slower."""
     full: Literal["stop", "warn"] = "warn"
-    """What a full GPU does: end the run, which keeps its last state, or only say it."""
+    """On a full GPU: stop the run, which keeps its last state, or warn."""
