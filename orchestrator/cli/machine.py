@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,7 @@ def fetch_base(
 
     Example: orchestrator fetch-base krnk-locon
     """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # huggingface_hub reads it when it is imported
     from orchestrator.run import fetch_base as fetch
 
     space = project.workspace()

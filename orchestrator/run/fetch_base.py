@@ -10,6 +10,15 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Final
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from requests import RequestException
 
 from orchestrator.errors import NotReady, Problem, RecipeError
@@ -75,17 +84,6 @@ def _source(recipe: Recipe) -> tuple[str, str, str]:
 
 def _download(repository: str, file: str, folder: Path) -> Path:
     """Fetch or resume one file through huggingface_hub."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415 - slow to import
-    from huggingface_hub.errors import (  # noqa: PLC0415
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
     where = f"hf:{repository}/{file}"
     try:
         return folder / os.path.relpath(hf_hub_download(repository, file, local_dir=folder), folder)
