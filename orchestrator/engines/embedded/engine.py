@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.dataset import buckets
 from orchestrator.engines.embedded.trainer import cli_options
 from orchestrator.engines.sdscripts import (
     arguments,
@@ -51,7 +52,7 @@ _STATE = ("network.safetensors", "optimizer.pt", "schedule.json", "train_state.j
 
 @functools.cache
 def version() -> str:
-    """Return the versions of packages and of the trainer's source files."""
+    """Return the versions of packages, and a digest of the trainer's source files and of the bucket arithmetic."""
     versions = []
     for package in PACKAGES:
         try:
@@ -60,7 +61,7 @@ def version() -> str:
             versions.append(f"{package} none")
     folder = Path(__file__).with_name("trainer")
     total = hashlib.sha256()
-    for file in sorted(folder.glob("*.py")):
+    for file in [*sorted(folder.glob("*.py")), Path(buckets.__file__)]:
         total.update(file.name.encode() + b"\0" + file.read_bytes())
     return ", ".join([*versions, f"programs {total.hexdigest()[:12]}"])
 
