@@ -1,4 +1,4 @@
-"""The description of one architecture, which each module beside this one fills in."""
+"""The description of one architecture of base models."""
 
 from __future__ import annotations
 

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 
 
 def names(architecture: ArchitectureName) -> tuple[str, ...]:
-    """Return the names of all blocks in the order of a full list: 26 on SD1, 20 on SDXL."""
+    """Return the names of all blocks, in the order of a full list of weights."""
     return ARCHITECTURES[architecture].blocks
 
 
 def block_of(module: str, architecture: ArchitectureName = "sd1") -> str | None:
-    """Return the block of a module, or None for what belongs to none (conv_out, time and label embeddings).
+    """Return the block of a module, or None outside of all blocks.
+
+    Outside are conv_out, and time and label embeddings.
 
     ``module`` is a kohya name (lora_unet_…), a diffusers path (unet.down_blocks.0…) or a key that starts with either.
 
@@ -46,13 +48,18 @@ def parse(
     presets: Mapping[str, Sequence[float]] | None = None,
     unmapped: float = 1.0,
 ) -> tuple[float, ...]:
-    """Return one weight per block: 26 on SD1, 20 on SDXL.
+    """Return one weight for each block of the architecture.
 
-    ``weights`` is a list; a text ``v,v,…`` or ``NAME:v,v,…``; the name of a preset; or ``FILE:NAME``, a preset in a file of
-    the LoRA block weight extension. Short lists (17 on SD1, 12 on SDXL) name the blocks with attention; the others become
-    ``unmapped``: 1 leaves them as trained (SuperMerger, sd-scripts), 0 removes them (the extension).
+    Args:
+        weights: a list, a text ``v,v,…`` or ``NAME:v,v,…``, the name of a preset, or ``FILE:NAME``, a preset in a file of the
+            LoRA block weight extension.
+        architecture: of the LoRA.
+        presets: named lists besides those of the architecture.
+        unmapped: weight of the blocks that a short list leaves out. 1 keeps them as trained (SuperMerger, sd-scripts), 0
+            removes them (the extension).
 
-    Raises RecipeError with every problem of the list.
+    Raises:
+        RecipeError: every problem of the list.
 
     >>> parse("FACE")[:6]
     (0.0, 1.0, 1.0, 1.0, 1.0, 1.0)
@@ -72,8 +79,8 @@ def parse(
         raise RecipeError(problems)
     if len(values) == len(full):
         return values
-    given = dict(zip(short, values, strict=True))
-    return tuple(given.get(name, unmapped) for name in full)
+    by_name = dict(zip(short, values, strict=True))
+    return tuple(by_name.get(name, unmapped) for name in full)
 
 
 def left_out(
@@ -82,7 +89,7 @@ def left_out(
     *,
     presets: Mapping[str, Sequence[float]] | None = None,
 ) -> tuple[str, ...]:
-    """Return the blocks that a short list leaves out, so that ``unmapped`` is their weight; none for a full list.
+    """Return the blocks that a short list leaves out.
 
     >>> left_out([1.0] * 17)[:2]
     ('IN00', 'IN03')
@@ -92,22 +99,25 @@ def left_out(
 
 
 def preset_name(weights: Sequence[float], architecture: ArchitectureName = "sd1") -> str | None:
-    """Return the preset that these weights are, if any."""
+    """Return the name of the preset with these weights, or None."""
     values = tuple(float(value) for value in weights)
     return next((name for name, preset in ARCHITECTURES[architecture].presets.items() if preset == values), None)
 
 
 def read_presets(path: Path) -> dict[str, tuple[float, ...]]:
-    """Read a preset file of the LoRA block weight extension: one ``NAME:v,v,…`` a line; blank lines and ``#`` are skipped.
+    """Read a preset file of the LoRA block weight extension.
 
-    Lines that hold random or interpolated values (R, U, X, Y, Z) are not weights and are left out. Raises RecipeError where
-    the file cannot be read or a line is nothing of that kind.
+    It has one ``NAME:v,v,…`` a line. Blank lines and ``#`` are skipped, and lines with random or interpolated values (R, U, X,
+    Y, Z), which are not weights.
+
+    Raises:
+        RecipeError: the file cannot be read, or a line is not a preset.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(Problem(str(path), f"cannot be read as presets: {error}", "one NAME:v,v,… a line")) from error
-    found: dict[str, tuple[float, ...]] = {}
+    presets: dict[str, tuple[float, ...]] = {}
     problems = []
     for number, line in enumerate(lines, start=1):
         name, colon, numbers = (part.strip() for part in line.partition(":"))
@@ -115,20 +125,20 @@ def read_presets(path: Path) -> dict[str, tuple[float, ...]]:
             continue
         try:
             if not (name and colon):
-                raise ValueError(line)  # noqa: TRY301 - one answer to every line that is no preset
-            found[name] = tuple(float(number) for number in numbers.split(","))
+                raise ValueError(line)  # noqa: TRY301 - one message for every line that is not a preset
+            presets[name] = tuple(float(number) for number in numbers.split(","))
         except ValueError:
             problems.append(Problem(f"{path}:{number}", f"not a preset: {line.strip()[:60]!r}", "write NAME:v,v,…"))
     if problems:
         raise RecipeError(problems)
-    return found
+    return presets
 
 
 def _from_text(text: str, architecture: ArchitectureName, presets: Mapping[str, Sequence[float]]) -> Sequence[float]:
     text = text.strip()
-    known = {**ARCHITECTURES[architecture].presets, **presets}
-    if text in known:
-        return known[text]
+    named = {**ARCHITECTURES[architecture].presets, **presets}
+    if text in named:
+        return named[text]
     head, colon, tail = text.rpartition(":")
     if colon and "," not in tail:
         inside = read_presets(Path(head))
@@ -145,8 +155,8 @@ def _from_text(text: str, architecture: ArchitectureName, presets: Mapping[str, 
                 Problem("block_weights", f"not a number: {', '.join(map(repr, wrong))}", "v,v,… or a preset")
             ) from None
     others = [entry.title for name, entry in ARCHITECTURES.items() if name != architecture and text in entry.presets]
-    hint = f"{text} is a preset of {others[0]}" if others else f"presets: {', '.join(sorted(known))}"
-    raise RecipeError(Problem("block_weights", f"no preset is called {text!r}{near_miss(text, known)}", hint))
+    hint = f"{text} is a preset of {others[0]}" if others else f"presets: {', '.join(sorted(named))}"
+    raise RecipeError(Problem("block_weights", f"no preset is called {text!r}{near_miss(text, named)}", hint))
 
 
 def _is_number(text: str) -> bool:
@@ -159,8 +169,8 @@ def _is_number(text: str) -> bool:
 
 def _wrong_length(values: Sequence[float], architecture: ArchitectureName) -> Problem:
     full, short = ARCHITECTURES[architecture].blocks, ARCHITECTURES[architecture].short_blocks
-    what = f"{len(values)} values; {ARCHITECTURES[architecture].title} takes {len(full)} or {len(short)}"
+    message = f"{len(values)} values; {ARCHITECTURES[architecture].title} takes {len(full)} or {len(short)}"
     others = [entry for name, entry in ARCHITECTURES.items() if name != architecture]
     other = next((entry for entry in others if len(values) in (len(entry.blocks), len(entry.short_blocks))), None)
     hint = f"{len(values)} values are a list of {other.title}" if other else f"in this order: {', '.join(full)}"
-    return Problem("block_weights", what, hint)
+    return Problem("block_weights", message, hint)

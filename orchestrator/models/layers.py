@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer that can carry a LoRA: its name in LoRA files, ``out`` x ``in_`` channels, and side of the kernel."""
+    """A layer that can carry a LoRA: name, ``out`` x ``in_`` channels, side of the kernel."""
 
     name: str
     out: int
@@ -37,7 +37,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A U-Net and its text encoders: the keys of their ``config.json`` that decide about layers."""
+    """A U-Net and its text encoders, by the keys of ``config.json`` that decide about layers."""
 
     unet: Mapping[str, Any]
     text_encoders: tuple[Mapping[str, Any], ...]
@@ -54,7 +54,7 @@ _LAYERS: dict[str, tuple[Layer, ...]] = {}
 
 
 def layers(model: Model) -> tuple[Layer, ...]:
-    """Return every linear and convolution layer that a preset can name, computed once for each model."""
+    """Return every layer that a preset can name, computed once for each model."""
     key = model.key()
     if key not in _LAYERS:
         _LAYERS[key] = (*_text_encoders(model), *model.unet_layers(model))
@@ -62,7 +62,7 @@ def layers(model: Model) -> tuple[Layer, ...]:
 
 
 def select(among: Iterable[Layer], classes: Iterable[str], names: Iterable[str] = ()) -> list[Layer]:
-    """Return the layers inside a module of one of ``classes``, and those whose dotted name matches a pattern."""
+    """Return the layers inside one of ``classes``, and those with a matching dotted name."""
     inside, patterns = set(classes), [re.compile(name) for name in names]
     return [
         layer for layer in among if inside & set(layer.classes) or any(pattern.match(layer.dotted) for pattern in patterns)
@@ -93,7 +93,7 @@ def _text_encoders(model: Model) -> Iterator[Layer]:
 
 
 def per_level(value: Any, count: int) -> list[int]:
-    """Return a setting of each of ``count`` levels, which may be written once for all."""
+    """Return a setting for each of ``count`` levels. One value counts for all."""
     return list(value) if isinstance(value, list | tuple) else [value] * count
 
 

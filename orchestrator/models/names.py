@@ -79,8 +79,8 @@ _RESNET = {
     "skip_connection": "conv_shortcut",
 }
 _MIDDLE = {"0": "resnets_0", "1": "attentions_0", "2": "resnets_1"}
-_BACK = {there: here for here, there in (_ALONE | _RESNET).items()}
-_BACK_MIDDLE = {there: here for here, there in _MIDDLE.items()}
+_BACK = {diffusers_: stability for stability, diffusers_ in (_ALONE | _RESNET).items()}
+_BACK_MIDDLE = {diffusers_: stability for stability, diffusers_ in _MIDDLE.items()}
 _UNET = "lora_unet_"
 _BASE_PREFIXES = (
     ("model.diffusion_model.", _UNET),
@@ -97,7 +97,7 @@ _OPEN_CLIP = {"attn.out_proj": "self_attn_out_proj", "mlp.c_fc": "mlp_fc1", "mlp
 
 
 def split(key: str) -> tuple[str, str] | None:
-    """Return (module as the file writes it, part), or None for a key that no family has.
+    """Return module (as in the file) and part of a key, or None for a key of no family.
 
     >>> split("lora_unet_conv_in.lora_up.weight"), split("unet.conv_in.lora_B.weight")
     (('lora_unet_conv_in', 'lora_up.weight'), ('unet.conv_in', 'lora_up.weight'))
@@ -111,12 +111,12 @@ def split(key: str) -> tuple[str, str] | None:
 
 
 def naming_of(module: str) -> Naming:
-    """Tell kohya's names (lora_unet_…, no dots) from PEFT's paths."""
+    """Return the naming of a module: kohya (lora_unet_…, no dots) or PEFT (dotted)."""
     return "kohya" if module.startswith(("lora_", "lycoris_")) else "peft"
 
 
 def kohya(module: str, architecture: ArchitectureName) -> str:
-    """Return the name of a module in files of sd-scripts: lora_unet_…, lora_te_… (SDXL: lora_te1_… and Stability's blocks).
+    """Return the name of a module in files of sd-scripts (lora_unet_…, lora_te_…).
 
     >>> kohya("unet.down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_out.0", "sd1")
     'lora_unet_down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_out_0'
@@ -129,8 +129,8 @@ def kohya(module: str, architecture: ArchitectureName) -> str:
             module = _UNET + module
     name = module.replace(".", "_")
     entry = ARCHITECTURES[architecture]
-    for usual, here in entry.text_prefixes:
-        name = name.replace(usual, here, 1)
+    for usual, own in entry.text_prefixes:
+        name = name.replace(usual, own, 1)
     if entry.stability_names and name.startswith(_UNET):
         name = _UNET + from_diffusers(name.removeprefix(_UNET))
     return name
@@ -176,7 +176,7 @@ def kernel(module: str, architecture: ArchitectureName) -> int | None:
 
 
 def to_diffusers(name: str) -> str:
-    """Return the diffusers name of a layer; any other name as it is.
+    """Return the diffusers name for Stability's name of a layer, or any other name unchanged.
 
     >>> to_diffusers("output_blocks_2_2_conv"), to_diffusers("middle_block_1_proj_in")
     ('up_blocks_0_upsamplers_0_conv', 'mid_block_attentions_0_proj_in')
@@ -199,7 +199,7 @@ def to_diffusers(name: str) -> str:
 
 
 def from_diffusers(name: str) -> str:
-    """Return Stability's name of an SDXL layer; any other name as it is.
+    """Return Stability's name of an SDXL layer, or any other name unchanged.
 
     >>> from_diffusers("up_blocks_0_upsamplers_0_conv"), from_diffusers("mid_block_attentions_0_proj_in")
     ('output_blocks_2_2_conv', 'middle_block_1_proj_in')
@@ -220,14 +220,17 @@ def from_diffusers(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TensorSlice:
-    """The tensor of a base model that holds a module's weight or bias, or one third of it (OpenCLIP joins q, k and v)."""
+    """A tensor of a base model, or one third of it, with a module's weight or bias.
+
+    OpenCLIP joins the weights of q, k and v.
+    """
 
     tensor: str
     third: int | None = None
 
 
 def base_slices(tensors: Iterable[str], architecture: ArchitectureName | None = None) -> dict[str, TensorSlice]:
-    """Return the slice of a base model for each "MODULE.weight" and "MODULE.bias", with kohya's names of modules.
+    """Return the base model's slice for each "MODULE.weight" and "MODULE.bias" (kohya's names).
 
     Args:
         tensors: names of the model's tensors: a checkpoint (Stability's names), a Diffusers folder as "unet/NAME" and
@@ -258,7 +261,7 @@ def _base_module(stem: str, architecture: ArchitectureName) -> str:
 
 
 def _open_clip(name: str) -> dict[str, TensorSlice]:
-    """Return the modules of SDXL's second text encoder in one tensor of OpenCLIP."""
+    """Return the slices of SDXL's second text encoder in one tensor of OpenCLIP."""
     number, _, inner = name.removeprefix(_OPEN_CLIP_LAYERS).partition(".")
     root = f"lora_te2_text_model_encoder_layers_{number}"
     if inner in ("attn.in_proj_weight", "attn.in_proj_bias"):

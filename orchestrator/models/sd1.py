@@ -1,4 +1,4 @@
-"""SD1.5: a U-Net of four levels, whose modules LoRA files name as diffusers does, and CLIP-L."""
+"""SD1.5: a U-Net of four levels with diffusers' names in LoRA files, and CLIP-L."""
 
 from __future__ import annotations
 
