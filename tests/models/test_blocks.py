@@ -87,9 +87,9 @@ def test_four_ways_to_say_face(text: str | Sequence[float]) -> None:
 
 
 def test_what_face_and_body_keep() -> None:
-    kept = {name: [b for b, w in zip(sd1.BLOCKS, blocks.parse(name), strict=True) if w] for name in ("FACE", "BODY")}
-    assert " ".join(kept["FACE"]) == "IN00 IN01 IN02 IN03 IN04 IN08 OUT00 OUT02 OUT03 OUT04 OUT06 OUT07 OUT08 OUT11"
-    assert " ".join(kept["BODY"]) == "IN00 IN01 IN02 IN04 IN08 OUT02 OUT03 OUT04 OUT05 OUT06 OUT07 OUT08 OUT11"
+    trained = {name: [b for b, w in zip(sd1.BLOCKS, blocks.parse(name), strict=True) if w] for name in ("FACE", "BODY")}
+    assert " ".join(trained["FACE"]) == "IN00 IN01 IN02 IN03 IN04 IN08 OUT00 OUT02 OUT03 OUT04 OUT06 OUT07 OUT08 OUT11"
+    assert " ".join(trained["BODY"]) == "IN00 IN01 IN02 IN04 IN08 OUT02 OUT03 OUT04 OUT05 OUT06 OUT07 OUT08 OUT11"
 
 
 def test_a_short_list_leaves_the_other_blocks_to_the_option() -> None:
@@ -113,7 +113,7 @@ def test_a_preset_file_of_the_extension(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "architecture", "said"),
+    ("weights", "architecture", "message"),
     [
         ([1.0] * 16, "sd1", "16 values; SD1.5 takes 26 or 17"),
         ([1.0] * 20, "sd1", "20 values are a list of SDXL"),
@@ -124,8 +124,10 @@ def test_a_preset_file_of_the_extension(tmp_path: Path) -> None:
         ("missing.txt:HALF", "sd1", "cannot be read"),
     ],
 )
-def test_what_is_wrong_is_said(weights: str | Sequence[float], architecture: ArchitectureName, said: str) -> None:
-    with pytest.raises(RecipeError, match=said):
+def test_an_unsound_list_is_refused_with_a_message(
+    weights: str | Sequence[float], architecture: ArchitectureName, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
         blocks.parse(weights, architecture)
 
 

@@ -1,4 +1,4 @@
-"""The architectures: one entry each, complete, and told apart by module names."""
+"""The architectures: one entry each, complete, and identified by module names."""
 
 from __future__ import annotations
 

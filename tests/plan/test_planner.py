@@ -67,10 +67,10 @@ def test_the_steps_of_the_release(recipes: dict[str, Recipe]) -> None:
     ]
     assert {step.kind for step in plan.steps if step.lane is Lane.GPU} == {StepKind.TRAIN, StepKind.RENDER}
     assert [step.name for step in plan.shared()][-1] == "krnk_tyank/release"
-    seen: set[str] = set()
+    before: set[str] = set()
     for step in plan.steps:
-        assert set(step.needs) <= seen
-        seen.add(step.name)
+        assert set(step.needs) <= before
+        before.add(step.name)
 
 
 def test_keys_do_not_know_where_things_lie_or_how_they_are_done(recipes: dict[str, Recipe]) -> None:
@@ -138,15 +138,15 @@ def test_start_file_triggers_tools_and_templates_are_in_the_keys_of_what_they_ch
     called = one.model_copy(update={"release": one.release.model_copy(update={"keywords": ("other",)})})
     assert changed(one, called) == {"render", "release"}
     assert one.resize is not None
-    theirs = one.model_copy(update={"resize": one.resize.model_copy(update={"tool": "sd-scripts"})})
-    assert changed(one, theirs) == {"resize", "render", "release"}
-    with_device = theirs.model_copy(
+    with_sd_scripts = one.model_copy(update={"resize": one.resize.model_copy(update={"tool": "sd-scripts"})})
+    assert changed(one, with_sd_scripts) == {"resize", "render", "release"}
+    with_device = with_sd_scripts.model_copy(
         update={"resize": one.resize.model_copy(update={"tool": "sd-scripts", "options": {"a": 1}})}
     )
-    assert changed(theirs, with_device) == {"resize", "render", "release"}
-    ours = one.model_copy(update={"engine": "embedded"})
-    tool = ours.model_copy(update={"resize": theirs.resize})
-    assert changed(ours, ours, tool="2") == set()
+    assert changed(with_sd_scripts, with_device) == {"resize", "render", "release"}
+    embedded = one.model_copy(update={"engine": "embedded"})
+    tool = embedded.model_copy(update={"resize": with_sd_scripts.resize})
+    assert changed(embedded, embedded, tool="2") == set()
     assert changed(tool, tool, tool="2") == {"resize", "render", "release"}
     own = one.model_copy(update={"release": one.release.model_copy(update={"templates": "cards"})})
     assert changed(own, own, beside="another") == {"release"}
@@ -193,8 +193,8 @@ def test_architecture_pictures_and_the_version_of_a_merges_tool_are_in_keys(reci
     assert keys(make_plan([bare], Fixed()))["krnk-lora3x3/train"] != keys(make_plan([sdxl], Fixed()))["krnk-lora3x3/train"]
     assert keys(make_plan([bare], Fixed()))["krnk/dataset"] != keys(make_plan([bare], Fixed(image="other")))["krnk/dataset"]
     one = bare.model_copy(update={"block_weights": recipes["krnk-lora3x3"].block_weights})
-    theirs = one.model_copy(update={"merge": one.merge.model_copy(update={"tool": "sd-scripts"})})
-    before, after = keys(make_plan([theirs], Fixed())), keys(make_plan([theirs], Fixed(tool="2")))
+    with_sd_scripts = one.model_copy(update={"merge": one.merge.model_copy(update={"tool": "sd-scripts"})})
+    before, after = keys(make_plan([with_sd_scripts], Fixed())), keys(make_plan([with_sd_scripts], Fixed(tool="2")))
     assert {step.rpartition("/")[2] for step in before if before[step] != after[step]} == set(MERGED)
 
 

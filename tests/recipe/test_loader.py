@@ -1,4 +1,4 @@
-"""Recipes: what is in them, how they are put together, and what is said when something is wrong."""
+"""Recipes: their content, composition and error messages."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def problems(root: Path, text: str, name: str = "cat", profile: str = "") -> str:
-    """Return what is said of a recipe, with the folder's path taken out."""
+    """Return the error text of a recipe, without the path of its folder."""
     write(root, {name: text})
     with pytest.raises(RecipeError) as raised:
         loader.recipe(root, name, profile)
@@ -264,14 +264,14 @@ COMBINATIONS = {
 
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_impossible_combinations(root: Path, name: str) -> None:
-    text, said = COMBINATIONS[name]
-    assert problems(root, RECIPE + text) == f"cat.toml: {said}\n1 problem. Nothing was run."
+    text, message = COMBINATIONS[name]
+    assert problems(root, RECIPE + text) == f"cat.toml: {message}\n1 problem. Nothing was run."
 
 
 def test_the_file_that_set_a_wrong_value_is_named(root: Path) -> None:
     write(root, {"_base/wrong": 'extends = ["_base/base"]\n[training]\nseed = "3"\n'})
-    said = problems(root, RECIPE.replace("_base/base", "_base/wrong"))
-    assert said == (
+    message = problems(root, RECIPE.replace("_base/base", "_base/wrong"))
+    assert message == (
         f'cat.toml: training.seed\n    is "3"; should be a valid integer\n    (set in {root}/_base/wrong.toml)\n'.replace(
             f"{root}/", ""
         )
@@ -280,7 +280,7 @@ def test_the_file_that_set_a_wrong_value_is_named(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('extends = ["_base/bas"]\n', "extends '_base/bas': no such part; did you mean _base/base?"),
         ('extends = ["../cat"]\n', "extends '../cat': parts are files of"),
@@ -290,8 +290,8 @@ def test_the_file_that_set_a_wrong_value_is_named(root: Path) -> None:
         (f"x = '{'y' * loader.MAX_BYTES}'", "a recipe has at most"),
     ],
 )
-def test_files_that_cannot_be_put_together(root: Path, text: str, said: str) -> None:
-    assert said in problems(root, text)
+def test_files_that_cannot_be_put_together(root: Path, text: str, message: str) -> None:
+    assert message in problems(root, text)
 
 
 @pytest.mark.parametrize(
@@ -303,9 +303,9 @@ def test_files_that_cannot_be_put_together(root: Path, text: str, said: str) -> 
     ],
 )
 def test_what_could_not_be_read_is_not_called_missing(root: Path, text: str, count: int) -> None:
-    said = problems(root, text)
-    assert said.endswith(f"\n{count} problem{'s' if count > 1 else ''}. Nothing was run.")
-    assert "missing" not in said
+    message = problems(root, text)
+    assert message.endswith(f"\n{count} problem{'s' if count > 1 else ''}. Nothing was run.")
+    assert "missing" not in message
 
 
 def test_an_unknown_recipe_has_a_near_miss(root: Path) -> None:
@@ -318,5 +318,5 @@ def test_an_unknown_recipe_has_a_near_miss(root: Path) -> None:
 
 
 def test_a_missing_value_is_named(root: Path) -> None:
-    said = problems(root, 'extends = ["_base/base"]\nsummary = "x"\nalgorithm = "locon"\n')
-    assert "cat.toml: network\n    is missing" in said
+    message = problems(root, 'extends = ["_base/base"]\nsummary = "x"\nalgorithm = "locon"\n')
+    assert "cat.toml: network\n    is missing" in message

@@ -71,14 +71,14 @@ def test_every_field_is_described() -> None:
 
 
 def test_examples_and_words_belong_to_fields() -> None:
-    said, examples = schema.descriptions()
+    described, examples = schema.descriptions()
     document = schema.document()
     fields = {
         f"{title}.{name}"
         for title, model in {"Recipe": document, **document["$defs"]}.items()
         for name in model.get("properties", {})
     }
-    assert set(said) <= fields
+    assert set(described) <= fields
     assert set(examples) <= fields
 
 
@@ -89,16 +89,16 @@ def test_the_schema_knows_what_the_loader_knows(project: Path) -> None:
     def unknown(table: dict[str, object], model: dict[str, object], trail: str = "") -> list[str]:
         properties = model.get("properties", {})
         assert isinstance(properties, dict)
-        found: list[str] = []
+        unknown_keys: list[str] = []
         for key, value in table.items():
             if key in properties:
                 inner = properties[key]
                 for one in (inner, *inner.get("anyOf", ())):
                     if isinstance(value, dict) and "$ref" in one:
-                        found += unknown(value, document["$defs"][one["$ref"].rpartition("/")[2]], f"{trail}{key}.")
+                        unknown_keys += unknown(value, document["$defs"][one["$ref"].rpartition("/")[2]], f"{trail}{key}.")
             elif model.get("additionalProperties") is False:
-                found.append(trail + key)
-        return found
+                unknown_keys.append(trail + key)
+        return unknown_keys
 
     for path in sorted((project / "recipes").rglob("*.toml")):
         assert unknown(tomllib.loads(path.read_text("utf-8")), document) == [], path

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("images", ["{outside}", "../outside", "data/../../outside", "{outside}/*.png"])
-def test_pictures_outside_are_refused_until_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: str) -> None:
+def test_pictures_outside_are_refused_until_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: str) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     cats = harness.make(tmp_path / "p", monkeypatch)
     outside = tmp_path / "outside"
@@ -66,7 +66,7 @@ def test_a_file_that_is_a_link_out_of_the_project_is_refused(
         cats.run("cat-lora", only=("dataset",))
 
 
-def test_models_and_templates_outside_are_refused_until_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_and_templates_outside_are_refused_until_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     cats = harness.make(tmp_path / "p", monkeypatch)
     outside = tmp_path / "out side"
@@ -87,9 +87,9 @@ def test_models_and_templates_outside_are_refused_until_given(tmp_path: Path, mo
         cats.run("cat-lora")
 
 
-@pytest.mark.parametrize("place", ["../outside", "{outside}", "link"])
-def test_templates_that_nobody_gave_are_not_read_by_planning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+@pytest.mark.parametrize("templates", ["../outside", "{outside}", "link"])
+def test_templates_outside_the_allow_list_are_not_read_by_planning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, templates: str
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     cats = harness.make(tmp_path / "p", monkeypatch)
@@ -97,13 +97,13 @@ def test_templates_that_nobody_gave_are_not_read_by_planning(
     outside.mkdir()
     (outside / "secret").write_text("x", "utf-8")
     (cats.root / "link").symlink_to(outside)
-    name = place.format(outside=outside)
+    name = templates.format(outside=outside)
     cats.recipe("cat-lora", "lora", f'[release]\ntemplates = "{name}"\n')
 
     def read() -> bool:
         space = cats.space()
         space.plan(space.load(harness.Selection(("cat-lora",))))
-        return any("secret" in asked for asked in space.inputs.digests.used)
+        return any("secret" in key for key in space.inputs.digests.used)
 
     assert not read()
     allowlist.add(outside)

@@ -41,8 +41,8 @@ def test_a_fault_in_one_step_is_a_failure_of_that_step(tmp_path: Path, monkeypat
     assert failed.problem is not None
     assert failed.problem.what == "a fault of this program, not of your files: ZeroDivisionError: a stupid mistake"
     assert outcomes["cat-loha/release"].status is Status.DONE, "the other recipe goes on"
-    kept = Path(re.findall(r"report it with (\S+);", failed.problem.hint)[0])
-    assert "in check" in kept.read_text("utf-8")
+    report = Path(re.findall(r"report it with (\S+);", failed.problem.hint)[0])
+    assert "in check" in report.read_text("utf-8")
     monkeypatch.setattr(step_runner, "_check_result", real)
     assert cats.run("cat-lora")["cat-lora/train"].status is Status.DONE
 
@@ -54,10 +54,10 @@ def test_the_command_line_shows_no_traceback(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr("orchestrator.system.settings.find_root", broken)
     monkeypatch.setattr("sys.argv", ["orchestrator", "list"])
     assert cli.main() == cli.FAULT
-    said = capsys.readouterr()
-    assert "Traceback" not in said.out + said.err
-    assert "a fault of this program, not of your files: IndexError" in said.err
-    assert "\x1b" not in said.err
+    output = capsys.readouterr()
+    assert "Traceback" not in output.out + output.err
+    assert "a fault of this program, not of your files: IndexError" in output.err
+    assert "\x1b" not in output.err
 
 
 def test_a_disk_that_takes_no_file_still_says_where(monkeypatch: pytest.MonkeyPatch) -> None:

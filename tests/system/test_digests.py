@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def test_a_file_is_read_once_and_again_after_a_change(tmp_path: Path) -> None:
-    file, kept = tmp_path / "model", tmp_path / "digests.json"
+    file, memory = tmp_path / "model", tmp_path / "digests.json"
     file.write_bytes(b"one")
-    first = Digests(kept)
+    first = Digests(memory)
     digest = first.of(file)
     assert digest == hashlib.sha256(b"one").hexdigest()
     first.save()
-    again = Digests(kept)
+    again = Digests(memory)
     file.write_bytes(b"two")
     os.utime(file, ns=(1, 1))
     assert again.of(file) == hashlib.sha256(b"two").hexdigest()

@@ -1,4 +1,4 @@
-"""The fork server: one crash is one step's, memory does not grow, and nobody outlives the orchestrator for long."""
+"""The fork server: a crash ends one step, memory does not grow, and the server ends with the orchestrator."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_dead_server_is_replaced(tmp_path: Path) -> None:
 
 
 def test_a_step_whose_supervisor_cannot_note_anything_fails(tmp_path: Path) -> None:
-    """As on a full disk: the one who waits for the note must see that nobody is left to write it."""
+    """As on a full disk: the wait for the note ends with the supervisor that should write it."""
     fork_server = ForkServer()
     (tmp_path / "one").mkdir()
     locked = tmp_path / "one" / supervisor.LOCK
@@ -69,9 +69,9 @@ def test_a_step_whose_supervisor_cannot_note_anything_fails(tmp_path: Path) -> N
         with locked.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             assert ask(fork_server, tmp_path / "one", "build", "none.json") == child.Exit(1)
-        said = (tmp_path / "one" / child.LOG).read_text("utf-8")
-        assert "another program works in" in said
-        assert "could not be started" in said
+        log = (tmp_path / "one" / child.LOG).read_text("utf-8")
+        assert "another program works in" in log
+        assert "could not be started" in log
     finally:
         fork_server.close()
 

@@ -27,43 +27,43 @@ ELSEWHERE = "other-host 6f1c2d3e pid:[4026531836]"
 
 
 def forged(age: float, **more: Any) -> lock.LockHolder:
-    said = replace(lock.current_process(), host="other-host", host_id=ELSEWHERE, pid=4711, since=time.time() - 3600)
-    return replace(said, age=age, **more)
+    holder = replace(lock.current_process(), host="other-host", host_id=ELSEWHERE, pid=4711, since=time.time() - 3600)
+    return replace(holder, age=age, **more)
 
 
-def put(path: Path, who: lock.LockHolder) -> None:
+def put(path: Path, holder: lock.LockHolder) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        lock.write(file.fileno(), who)
-    os.utime(path, (time.time() - who.age,) * 2)
+        lock.write(file.fileno(), holder)
+    os.utime(path, (time.time() - holder.age,) * 2)
 
 
-def nobody(_: str) -> None:
+def ignore(_: str) -> None:
     pytest.fail("the lock was lost")
 
 
 def test_a_lock_of_another_host_that_gives_signs_of_life_is_respected(tmp_path: Path) -> None:
     put(tmp_path / "cat" / ".lock", forged(3.0))
-    with pytest.raises(NotReady) as refused, lock.hold([tmp_path / "cat" / ".lock"], nobody):
+    with pytest.raises(NotReady) as refused, lock.hold([tmp_path / "cat" / ".lock"], ignore):
         pass
     (problem,) = refused.value.problems
     assert problem.where == "cat"
     assert "process 4711 on other-host since " in problem.what
     assert "last sign of life 3 s ago" in problem.what
     assert "60 s counts as dead" in problem.hint
-    found = lock.read(tmp_path / "cat" / ".lock")
-    assert found is not None
-    assert found.host == "other-host", "who was refused has left its name"
+    holder = lock.read(tmp_path / "cat" / ".lock")
+    assert holder is not None
+    assert holder.host == "other-host", "the refused process has written its name"
 
 
 def test_a_lock_of_another_host_without_a_sign_of_life_is_taken_over_and_cleared_in_the_end(tmp_path: Path) -> None:
     path = tmp_path / "cat" / ".lock"
     put(path, forged(lock.STALE_SECONDS + 1))
-    with lock.hold([path], nobody):
-        found = lock.read(path)
-        assert found is not None
-        assert (found.pid, found.here, found.alive) == (os.getpid(), True, True)
-        with pytest.raises(NotReady, match=f"process {os.getpid()} on "), lock.hold([path], nobody):
+    with lock.hold([path], ignore):
+        holder = lock.read(path)
+        assert holder is not None
+        assert (holder.pid, holder.here, holder.alive) == (os.getpid(), True, True)
+        with pytest.raises(NotReady, match=f"process {os.getpid()} on "), lock.hold([path], ignore):
             pass
     assert path.read_bytes() == b""
 
@@ -73,7 +73,7 @@ def test_a_name_of_this_host_is_no_longer_alive_when_its_process_is_gone_or_is_a
     assert not replace(lock.current_process(), started="1").alive
     assert not replace(lock.current_process(), pid=2**22 + 1).alive
     put(tmp_path / ".lock", replace(lock.current_process(), started="1"))
-    with lock.hold([tmp_path / ".lock"], nobody):
+    with lock.hold([tmp_path / ".lock"], ignore):
         pass
 
 
@@ -81,11 +81,11 @@ def test_a_heartbeat_keeps_a_file_fresh_and_tells_when_another_host_has_taken_it
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "BEAT_SECONDS", 0.02)
-    path, lost, told = tmp_path / ".lock", [], threading.Event()
+    path, lost, reported = tmp_path / ".lock", [], threading.Event()
 
-    def take(said: str) -> None:
-        lost.append(said)
-        told.set()
+    def take(text: str) -> None:
+        lost.append(text)
+        reported.set()
 
     with lock.hold([path], take):
         os.utime(path, (1.0, 1.0))
@@ -94,7 +94,7 @@ def test_a_heartbeat_keeps_a_file_fresh_and_tells_when_another_host_has_taken_it
             time.sleep(0.01)
         assert path.stat().st_mtime > 1.0
         put(path, forged(0.0))
-        assert told.wait(20)
+        assert reported.wait(20)
     assert "has been taken over by process 4711 on other-host since " in lost[0]
 
 
@@ -225,9 +225,9 @@ def test_what_a_child_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
 def test_an_adopted_log_is_read_from_its_attempt_on(tmp_path: Path) -> None:
     (tmp_path / child.LOG).write_text("loss nan\nof the first attempt\nloss 0.1\n", "utf-8")
     (tmp_path / supervisor.EXIT).write_text('{"code": 0}', "utf-8")
-    seen: list[str] = []
-    end = child.adopt(tmp_path, child.ChildCallbacks(seen.append), len("loss nan\nof the first attempt\n"))
-    assert (end.code, end.adopted, seen) == (0, True, ["loss 0.1"])
+    pieces: list[str] = []
+    end = child.adopt(tmp_path, child.ChildCallbacks(pieces.append), len("loss nan\nof the first attempt\n"))
+    assert (end.code, end.adopted, pieces) == (0, True, ["loss 0.1"])
 
 
 def test_a_dataset_that_another_run_builds_is_waited_for_and_named(cats: harness.Project) -> None:

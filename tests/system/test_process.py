@@ -62,12 +62,12 @@ def test_a_megabyte_without_a_line_end_is_read_in_parts(work: Path) -> None:
 def test_a_log_that_is_longer_than_one_reading_is_behind_until_its_end(work: Path) -> None:
     (work / "log.txt").write_bytes(b"a line\n" * (log_tail.MAX_READ // 5))
     tail = log_tail.LogTail(work / "log.txt", 0)
-    found: list[tuple[int, bool]] = []
+    reads: list[tuple[int, bool]] = []
     while pieces := tail.pieces():
-        found.append((len(pieces), tail.behind))
+        reads.append((len(pieces), tail.behind))
     tail.close()
-    assert [behind for _, behind in found] == [True, False]
-    assert sum(count for count, _ in found) == log_tail.MAX_READ // 5
+    assert [behind for _, behind in reads] == [True, False]
+    assert sum(count for count, _ in reads) == log_tail.MAX_READ // 5
 
 
 def test_a_fault_in_the_output_ends_the_child_within_seconds(work: Path) -> None:
@@ -108,11 +108,11 @@ def test_stop_ends_a_group_that_ignores_term(work: Path, monkeypatch: pytest.Mon
         "print('up', flush=True)\n"
         "time.sleep(60)\n"
     )
-    said: list[str] = []
+    output: list[str] = []
 
     def read(piece: str) -> None:
-        said.append(piece)
-        if "".join(said).count("up") == 2:  # both ignore TERM by now; what they print may be one piece
+        output.append(piece)
+        if "".join(output).count("up") == 2:  # both ignore TERM by now; what they print may be one piece
             watch.stop.set()
 
     watch = ChildCallbacks(read)
@@ -133,43 +133,43 @@ def test_what_a_launcher_left_in_the_shell_does_not_reach_a_child(work: Path, mo
 
 
 def test_a_silent_child_is_reported_as_stalled(work: Path) -> None:
-    said: list[float] = []
-    watch = ChildCallbacks(lambda _: None, stalled=said.append, stall_seconds=0.3)
+    stalls: list[float] = []
+    watch = ChildCallbacks(lambda _: None, stalled=stalls.append, stall_seconds=0.3)
     process.run(python(work, "import time; time.sleep(1.2)"), work, watch)
-    assert len(said) >= 2
+    assert len(stalls) >= 2
 
 
 def test_lines_that_are_no_frames_do_not_hide_a_stall(work: Path) -> None:
-    said: list[float] = []
-    watch = ChildCallbacks(lambda _: None, stalled=said.append, stall_seconds=0.3)
+    stalls: list[float] = []
+    watch = ChildCallbacks(lambda _: None, stalled=stalls.append, stall_seconds=0.3)
     code = "import time\nprint(' 50%|xx|', flush=True)\n"
     code += "for n in range(24):\n    print('warning', n, flush=True); time.sleep(0.05)\n"
     process.run(python(work, code), work, watch)
-    assert len(said) >= 2
-    said.clear()
+    assert len(stalls) >= 2
+    stalls.clear()
     process.run(python(work, code.replace("'warning', n", "f'{n}%|xx|'")), work, watch)
-    assert said == []
+    assert stalls == []
 
 
 def test_a_frame_is_read_before_the_next_one_ends_it(work: Path) -> None:
     """A training's last frame before a long step, and a lost loss in it, is not heard of a step too late; nor heard twice."""
     code = "import sys, time\nfor n in (1, 2):\n"
     code += "    sys.stderr.write(f'\\rsteps: 50%|x| {n}/2 [00:01<00:01]'); sys.stderr.flush()\n"
-    seen: list[str] = []
+    pieces: list[str] = []
 
     def read(piece: str) -> Progress | None:
-        seen.append(piece)
+        pieces.append(piece)
         return Progress(fault="lost") if "2/2" in piece else None
 
     end = process.run(python(work, code + "time.sleep(600)\n"), work, ChildCallbacks(read))
-    assert (end.fault, seen) == ("lost", ["steps: 50%|x| 1/2 [00:01<00:01]", "steps: 50%|x| 2/2 [00:01<00:01]"])
-    seen.clear()
-    process.run(python(work, code + "time.sleep(0.5)\nsys.stderr.write('\\nend')\n"), work, ChildCallbacks(seen.append))
-    assert seen == ["steps: 50%|x| 1/2 [00:01<00:01]", "steps: 50%|x| 2/2 [00:01<00:01]", "end"]
+    assert (end.fault, pieces) == ("lost", ["steps: 50%|x| 1/2 [00:01<00:01]", "steps: 50%|x| 2/2 [00:01<00:01]"])
+    pieces.clear()
+    process.run(python(work, code + "time.sleep(0.5)\nsys.stderr.write('\\nend')\n"), work, ChildCallbacks(pieces.append))
+    assert pieces == ["steps: 50%|x| 1/2 [00:01<00:01]", "steps: 50%|x| 2/2 [00:01<00:01]", "end"]
 
 
 def test_the_child_outlives_its_supervisor_and_its_end_is_noticed(work: Path) -> None:
-    # it waits first: on a busy machine its supervisor may not have said yet who its child is
+    # it waits first: on a busy machine its supervisor may not have noted its child yet
     code = "import os, time; time.sleep(1); os.kill(os.getppid(), 9); time.sleep(0.5); print('done', flush=True)"
     end, pieces = run(work, code)
     assert end == Exit(None)

@@ -33,10 +33,10 @@ def test_mistakes_in_the_users_file_are_errors(tmp_path: Path, monkeypatch: pyte
     file.write_text('model = []\n[sd-scripts]\npyton = "/x"\ndir = 3\n', "utf-8")
     with pytest.raises(RecipeError) as caught:
         settings.read()
-    said = str(caught.value)
-    assert "did you mean models?" in said
-    assert "did you mean python?" in said
-    assert "takes a path" in said
+    text = str(caught.value)
+    assert "did you mean models?" in text
+    assert "did you mean python?" in text
+    assert "takes a path" in text
     file.write_text("x =", "utf-8")
     with pytest.raises(RecipeError, match="cannot be read"):
         settings.read()
