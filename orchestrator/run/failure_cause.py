@@ -85,7 +85,7 @@ def find(text: str, code: int | None = None) -> Cause | None:
             return Cause(cause.name, cause.what.format(word=word.strip()[:200]), cause.fix)
     if code is not None:
         number = -code if code < 0 else code - 128  # a shell reports 128 + signal
-        return next((cause for known, cause in _SIGNALS.items() if known == number), None)
+        return next((cause for number_, cause in _SIGNALS.items() if number_ == number), None)
     return None
 
 

@@ -89,7 +89,7 @@ def test_the_pace_is_compared_with_the_fastest_stretch_and_not_with_the_first() 
 
 
 def test_one_long_gap_is_not_a_collapse_of_the_pace() -> None:
-    """Samples are drawn, a state is saved, or whoever counts the steps was stopped."""
+    """Samples are drawn, a state is saved, or the orchestrator was stopped."""
     now = [0.0]
     pace = guards.ThroughputGuard(Guards(slow="stop"), lambda _: None, lambda: now[0])
     for step in range(60):

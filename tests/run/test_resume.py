@@ -45,7 +45,7 @@ def status(cats: harness.Project) -> list[str]:
 
 @pytest.fixture
 def running(cats: harness.Project) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a training whose orchestrator is not there: nobody notes its progress."""
+    """Start a training without an orchestrator, which would note its progress."""
     cats.recipe("cat-lora", "lora", "[training.options]\npause = 0.15\n")
     cats.run("cat-lora", only=("dataset",))
     space = cats.space()
@@ -69,7 +69,7 @@ def test_status_shows_the_progress_of_a_training_without_an_orchestrator(
     until = time.monotonic() + 60
     while (found := resume.unfinished(cats.root / "runs")[0])["done"] is None and time.monotonic() < until:
         time.sleep(0.05)
-    assert not (work(cats) / "progress.jsonl").exists(), "nobody has noted it"
+    assert not (work(cats) / "progress.jsonl").exists(), "no orchestrator has noted it"
     assert 1 <= found["done"] <= found["total"] == 20
     line = results.unfinished_line(found)
     assert re.match(rf"running +cat-lora/train  process {running.pid} on \S+ since [\d: -]+  \d+/20  loss 0\.1000", line), line
@@ -108,7 +108,7 @@ def test_work_with_other_settings_is_named_whether_it_runs_or_not(
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 21\n")
     reason = cats.reasons("cat-lora")["cat-lora/train"]
     assert reason.startswith(f"new: with other settings it still runs, as process {running.pid} on "), reason
-    running.kill()  # the supervisor: the trainer goes on, and is known by its own pid
+    running.kill()  # the supervisor: the trainer continues, and is found by its own pid
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("new: with other settings it still runs")
     pid = json.loads((cats.root / "runs" / "cat-lora" / ".partial" / old / supervisor.CHILD).read_text("utf-8"))["pid"]
     subprocess.run(["kill", "-9", str(pid)], check=True)

@@ -109,7 +109,7 @@ class Project:
 
 
 def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Make the project below ``root`` and put the fake trainer in the embedded engine's place."""
+    """Make the project below ``root`` and replace the embedded engine by the fake trainer."""
     use_fake_trainer(root, monkeypatch)
     project = Project(root)
     project.write("_base/base", BASE)
@@ -122,6 +122,6 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def use_fake_trainer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the fake trainer in the embedded engine's place, here and in children."""
+    """Replace the embedded engine by the fake trainer, here and in children."""
     monkeypatch.setitem(engines.ENGINES, "embedded", fakes)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), *sys.path]))
