@@ -23,7 +23,10 @@ class Problem:
 
 
 def grouped(problems: Iterable[Problem], most: int = 2) -> list[Problem]:
-    """Return each problem once, and one problem for each text with more than ``most`` locations."""
+    """Return each problem once.
+
+    Problems with the same text at more than ``most`` locations become one.
+    """
     locations: dict[tuple[str, str], list[str]] = {}
     for problem in problems:
         same = locations.setdefault((problem.what, problem.hint), [])

@@ -1,4 +1,4 @@
-"""Linear and convolution layers of a model, computed from its configuration without torch.
+"""Layers of a model, computed from its configuration without torch.
 
 Names and classes are those of the U-Nets that sd-scripts builds and of the text encoders of transformers 4.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer that can carry a LoRA: name, ``out`` x ``in_`` channels, side of the kernel."""
+    """A layer that can carry a LoRA, with its channels and kernel side."""
 
     name: str
     out: int
@@ -37,7 +37,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A U-Net and its text encoders, by the keys of ``config.json`` that decide about layers."""
+    """A U-Net and its text encoders, by the decisive keys of ``config.json``."""
 
     unet: Mapping[str, Any]
     text_encoders: tuple[Mapping[str, Any], ...]
@@ -62,7 +62,7 @@ def layers(model: Model) -> tuple[Layer, ...]:
 
 
 def select(among: Iterable[Layer], classes: Iterable[str], names: Iterable[str] = ()) -> list[Layer]:
-    """Return the layers inside one of ``classes``, and those with a matching dotted name."""
+    """Return the layers inside one of ``classes`` or with a matching name."""
     inside, patterns = set(classes), [re.compile(name) for name in names]
     return [
         layer for layer in among if inside & set(layer.classes) or any(pattern.match(layer.dotted) for pattern in patterns)

@@ -160,7 +160,7 @@ def _dotted(name: str) -> str:
 
 
 def kernel(module: str, architecture: ArchitectureName) -> int | None:
-    """Return the kernel size of the layer that a kohya name stands for: 3, 1, or None for a linear layer.
+    """Return the kernel size of a layer by its kohya name, None for a linear one.
 
     SD1 projects into and out of its transformers by 1x1 convolutions, SDXL by linear layers.
     """
@@ -176,7 +176,7 @@ def kernel(module: str, architecture: ArchitectureName) -> int | None:
 
 
 def to_diffusers(name: str) -> str:
-    """Return the diffusers name for Stability's name of a layer, or any other name unchanged.
+    """Return diffusers' name for Stability's name of a layer, others unchanged.
 
     >>> to_diffusers("output_blocks_2_2_conv"), to_diffusers("middle_block_1_proj_in")
     ('up_blocks_0_upsamplers_0_conv', 'mid_block_attentions_0_proj_in')
@@ -230,7 +230,7 @@ class TensorSlice:
 
 
 def base_slices(tensors: Iterable[str], architecture: ArchitectureName | None = None) -> dict[str, TensorSlice]:
-    """Return the base model's slice for each "MODULE.weight" and "MODULE.bias" (kohya's names).
+    """Return the base model's slice for each "MODULE.weight" and "MODULE.bias".
 
     Args:
         tensors: names of the model's tensors: a checkpoint (Stability's names), a Diffusers folder as "unet/NAME" and

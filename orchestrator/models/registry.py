@@ -1,4 +1,4 @@
-"""All architectures. A new architecture is one more module and one more entry here."""
+"""All architectures. A new one is a module and an entry here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SDXL: a U-Net of three levels with Stability's names in LoRA files, two text encoders."""
+"""SDXL: a U-Net with Stability's names in LoRA files, two text encoders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OWN_NAMES = re.compile(
 
 
 def _unet_layers(model: Model) -> Iterator[Layer]:
-    """Yield the layers of a U-Net in Stability's naming, without those outside of all classes."""
+    """Yield the layers of a U-Net in Stability's naming."""
     unet = model.unet
     widths, time, layers = list(unet["block_out_channels"]), 4 * unet["block_out_channels"][0], unet["layers_per_block"]
     depth, count = list(unet["transformer_layers_per_block"]), len(unet["block_out_channels"])

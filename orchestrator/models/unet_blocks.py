@@ -15,7 +15,7 @@ _CONV_IN = re.compile(r"(?:^|_)conv_in$")
 
 
 def block_of(name: str) -> str | None:
-    """Return the block (BASE, IN00, MID, OUT00) of a module name with underscores, or None."""
+    """Return the block of a module name with underscores, or None."""
     if _TEXT_ENCODER.search(name):
         return "BASE"
     if match := _DIFFUSERS.search(name):

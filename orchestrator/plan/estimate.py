@@ -17,13 +17,13 @@ STATE_FACTOR = 6
 
 
 def tensors(recipe: Recipe, inputs: ProjectInputs) -> expected_tensors.Predicted | None:
-    """Return the tensors that a training of the recipe saves, or None if its base model or family hides them."""
+    """Return the tensors that a training saves, or None if they cannot be predicted."""
     model = expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint))
     return expected_tensors.predict(recipe, model)
 
 
 def predict(recipe: Recipe, inputs: ProjectInputs) -> dict[str, Any]:
-    """Return tensor bytes, modules, steps, epochs, images and disk bytes of a recipe, None for each unknown one."""
+    """Return the numbers of a recipe, None for each unknown one."""
     predicted = tensors(recipe, inputs)
     dataset = inputs.counts(recipe)
     size = predicted.tensor_bytes if predicted is not None else None
@@ -38,7 +38,7 @@ def predict(recipe: Recipe, inputs: ProjectInputs) -> dict[str, Any]:
 
 
 def disk_bytes(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
-    """Return the most bytes that a recipe needs at one time, without its dataset, which recipes may share.
+    """Return the most disk bytes of a recipe at one time, without its dataset.
 
     These are the files of each step, checkpoints, states, latents and rendered images, and 10 % for the rest. Latents take a
     twelfth of their images (4 numbers of 4 bytes for 64 pixels of 3 bytes), twice with mirrored ones.

@@ -99,7 +99,10 @@ class ProjectInputs:
             self._cache.put(both if few else now)
 
     def images(self, recipe: Recipe) -> Sequence[Source]:
-        """Return every original of the recipe's dataset with its digest. ``problems`` collects unreadable files."""
+        """Return every original of the recipe's dataset with its digest.
+
+        Unreadable files are added to ``problems``.
+        """
         self.load_cache()
         settings_ = recipe.dataset.model_dump_json()
         if settings_ not in self._images:
@@ -115,7 +118,7 @@ class ProjectInputs:
         return self._images[settings_]
 
     def counts(self, recipe: Recipe) -> Counts:
-        """Return the numbers of a recipe's dataset, cached by its settings and the content of its files."""
+        """Return the numbers of a recipe's dataset, cached by settings and content."""
         settings_ = recipe.dataset.model_dump_json()
         if settings_ not in self._counts:
             real = {folder: os.path.realpath(folder) for folder in {source.path.parent for source in self.images(recipe)}}
@@ -142,7 +145,7 @@ class ProjectInputs:
         return self._counts[settings_]
 
     def layout(self, recipe: Recipe) -> Layout:
-        """Return the training folders of a recipe's images, computed once for each dataset."""
+        """Return the training folders of a recipe, computed once for each dataset."""
         self.load_cache()
         settings_ = recipe.dataset.model_dump_json()
         if settings_ not in self._layouts:
@@ -150,7 +153,10 @@ class ProjectInputs:
         return self._layouts[settings_]
 
     def find(self, name: str) -> Path | None:
-        """Return the path of a model file or folder, or None. ``embedded`` is the base of this project."""
+        """Return the path of a model file or folder, or None.
+
+        ``embedded`` is the base model of this project.
+        """
         if name == "embedded":
             return EMBEDDED_BASE if EMBEDDED_BASE.is_dir() else None
         candidates = [Path(name).expanduser()] if Path(name).is_absolute() or name.startswith("~") else []

@@ -68,7 +68,7 @@ class Inputs(Protocol):
         """Return the original images and captions of the recipe's dataset."""
 
     def file(self, role: str, name: str, sha256: str) -> Source:
-        """Return a checkpoint, VAE, LoRA file or folder of templates by the name in a recipe."""
+        """Return a model file or folder of templates by its name in a recipe."""
 
     def engine_version(self, name: str) -> str:
         """Return the version of an engine."""
@@ -103,12 +103,12 @@ def _dump(table: Any, exclude: set[str] | None = None) -> JSON:
 
 
 def _unused(tool: Merge | Resize) -> set[str]:
-    """Return the keys that do not change the result: options of sd-scripts' program if that is not the tool."""
+    """Return the keys that do not change the result: options of an unused tool."""
     return set() if tool.tool == "sd-scripts" else {"options"}
 
 
 def _version(tool: Merge | Resize, inputs: Inputs) -> str:
-    """Return the tool's part of a key: "" for our own, whose outputs are compared by their digests."""
+    """Return the tool's part of a key, "" for our own tools."""
     return f"{tool.tool} {inputs.engine_version(tool.tool)}" if tool.tool == "sd-scripts" else ""
 
 

@@ -80,7 +80,10 @@ def make_step(
     engine: str = "",
     recipe: str = "",
 ) -> Step:
-    """Make a step and its key, from everything that changes its result. Paths and thread counts do not."""
+    """Make a step and its key, from everything that changes its result.
+
+    Paths and thread counts do not.
+    """
     key_fields = {
         "schema": SCHEMA,
         "kind": kind,

@@ -1,4 +1,4 @@
-"""The recipe as data. Nothing here reads a file, and nothing in a recipe names Python.
+"""The recipe as data. Nothing in it names Python.
 
 Every table is frozen, strict and refuses unknown keys. The string below a field is its description in the JSON Schema
 (schema.py), with units. Editors complete recipes from it.
@@ -79,7 +79,10 @@ class Recipe(Table):
         return tuple(dict.fromkeys(words))
 
     def columns(self) -> list[dict[str, str]]:
-        """Return name, label and prompt of every sample image, with the trigger words for {trigger}."""
+        """Return name, label and prompt of every sample image.
+
+        {trigger} in prompts is replaced by the trigger words.
+        """
         words = ", ".join(self.triggers())
         return [
             {"name": name, "label": prompt.label or name, "prompt": prompt.prompt.replace("{trigger}", words)}

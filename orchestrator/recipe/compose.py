@@ -37,7 +37,7 @@ class Composition:
 
 
 def names(root: Path) -> list[str]:
-    """Return the names of all recipes below ``root``. Parts are in folders that begin with ``_``."""
+    """Return the names of all recipes below ``root``."""
     return sorted(path.stem for path in root.glob("*.toml"))
 
 
@@ -113,7 +113,7 @@ def read(composition: Composition, path: Path, trail: tuple[Path, ...] = ()) -> 
 
 @functools.cache
 def library() -> Path:
-    """Return the folder of this program's parts: the checkout's recipes, or the installed ones."""
+    """Return the folder of this program's own parts."""
     beside = settings.ROOT / "recipes"
     return beside if beside.is_dir() else Path(sys.prefix) / "share" / "krnk" / "recipes"
 
@@ -128,7 +128,7 @@ def _part(composition: Composition, name: str) -> Path | None:
 
 
 def _parts(root: Path) -> list[str]:
-    """Return the names of all parts and recipes of the project, and of the library's parts."""
+    """Return the names of the project's parts and recipes and the library's parts."""
     own = [part.relative_to(root).with_suffix("").as_posix() for part in root.rglob("*.toml")]
     return own + [part.relative_to(library()).with_suffix("").as_posix() for part in library().glob("_*/*.toml")]
 

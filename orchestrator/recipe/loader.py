@@ -1,4 +1,4 @@
-"""Load recipes from their files, with the origin of every value and all problems at once."""
+"""Load recipes with the origin of every value, and report all problems."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _set_name(composition: Composition, path: Path) -> None:
 
 
 def _validate(composition: Composition, path: Path) -> tuple[Recipe | None, list[Problem]]:
-    """Validate types, then combinations of the sound values. Return the problems of both.
+    """Validate types, then combinations, and return the problems of both.
 
     After a file that could not be read, missing keys and combinations are not reported: the file may hold the keys.
     """
@@ -155,7 +155,7 @@ def _where(path: Path, key: str) -> str:
 
 
 def locate(loaded: Loaded, problem: Problem) -> Problem:
-    """Return an engine's problem ("NAME: dotted key") with the recipe's file as location."""
+    """Return an engine's problem with the recipe's file as location."""
     name, _, key = problem.where.partition(": ")
     if name != loaded.recipe.name or not key:
         return problem
@@ -163,7 +163,7 @@ def locate(loaded: Loaded, problem: Problem) -> Problem:
 
 
 def _set_in(origin: dict[str, str], path: Path, key: str) -> str:
-    """Return the file that set ``key`` or a table above it, or "" for the recipe itself."""
+    """Return the file that set ``key``, or "" for the recipe itself."""
     words = key.split(".")
     while words:
         file = origin.get(".".join(words))

@@ -55,7 +55,7 @@ def document() -> dict[str, Any]:
 
 
 def descriptions() -> tuple[dict[str, str], dict[str, list[Any]]]:
-    """Return the description of every field (``Training.steps`` -> text), and examples."""
+    """Return descriptions and examples of fields (``Training.steps`` -> text)."""
     more = tomllib.loads(Path(__file__).with_name("schema.toml").read_text("utf-8"))
     examples = more.pop("examples")
     extra = {f"{part}.{field}": text for part, fields in more.items() for field, text in fields.items()}

@@ -1,4 +1,4 @@
-"""Find combinations of recipe values that cannot work, without an engine or a file."""
+"""Find combinations of recipe values that cannot work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def check(recipe: Recipe) -> list[Conflict]:
 
 
 def _strings(recipe: Recipe) -> Iterator[Conflict]:
-    """Find values that a trainer would read as options. Recipes may come from strangers."""
+    """Find values that a trainer would read as options."""
     training, network = recipe.training, recipe.network
     values: dict[str, object] = {
         f"training.{key}": getattr(training, key) for key in ("optimizer", "lr_scheduler", "log_prefix")

@@ -108,7 +108,7 @@ def _holder(fields: dict[str, Any], age: float) -> LockHolder:
 
 
 def now(folder: Path) -> float:
-    """Return the time by the clock of the folder's files, or by ours if it is read-only."""
+    """Return the time by the clock of a folder's file system, or by ours."""
     with contextlib.suppress(OSError), tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-") as file:
         file.write(b".")
         file.flush()
@@ -216,7 +216,7 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool | None:
 
 
 def held_by(path: Path) -> str:
-    """Return the first line of a file that another process of this host has locked, or ""."""
+    """Return the first line of a file locked by another process, or ""."""
     with contextlib.suppress(OSError), path.open("r+", encoding="utf-8") as file:
         if try_lock(file.fileno(), shared=True) is False:
             return file.readline(200).strip() or "another process"
@@ -224,7 +224,7 @@ def held_by(path: Path) -> str:
 
 
 def _take(path: Path, stack: contextlib.ExitStack) -> str:
-    """Lock a file until ``stack`` ends and write our name into it. Return "" or the present holder."""
+    """Lock a file until ``stack`` ends. Return "" or the present holder."""
     file = stack.enter_context(path.open("a+b"))
     locked = try_lock(file.fileno())
     if locked is False:

@@ -102,7 +102,10 @@ def _inherited() -> dict[str, str]:
 
 
 def capture(argv: tuple[str, ...], timeout: float = 20.0) -> tuple[int, str]:
-    """Run a short command, and return exit code and output (127 and the reason if it cannot run)."""
+    """Run a short command, and return its exit code and output.
+
+    These are 127 and the reason if it cannot run.
+    """
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, check=False, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -128,7 +128,7 @@ def _lock(work: Path) -> int | None:
 
 
 def supervise(work: Path, child: Callable[[], int], leash: int | None = None) -> int:
-    """Run ``child`` in a fork and note its pid and exit. Return the exit code, negative for a signal.
+    """Run ``child`` in a fork, note its pid and exit, and return the exit code.
 
     The supervisor itself survives TERM and INT to the whole group, in order to note the exit.
     """
