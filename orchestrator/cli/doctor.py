@@ -17,6 +17,7 @@ from orchestrator.dataset.lint.findings import Level
 from orchestrator.engines.sdscripts import environment
 from orchestrator.errors import Problem, grouped
 from orchestrator.run import model_files, preflight
+from orchestrator.run.paths import LOCK
 from orchestrator.system import settings
 from orchestrator.system.gpu import query
 from orchestrator.system.lock import held_by
@@ -171,7 +172,7 @@ def tensorboard() -> Check:
 
 def locks(store: Store) -> Iterator[Check]:
     """Yield a check for every recipe with a running process."""
-    for lock in sorted(store.root.glob("*/.lock")):
+    for lock in sorted(store.root.glob(f"*/{LOCK}")):
         holder = held_by(lock)
         if holder:
             detail = f"{lock.parent.name} is in use by {holder}"

@@ -16,6 +16,7 @@ from typing import Any
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
 from orchestrator.release import collection, recipe_release
 from orchestrator.release.request import read_request, require
+from orchestrator.run.paths import REQUEST
 from orchestrator.system.terminal import print_progress
 
 _KEYS = {"recipe": ("output", "recipe", "lora"), "collection": ("output", "name", "members")}
@@ -32,7 +33,7 @@ PRELOAD = (
 def main(argv: list[str]) -> int:
     """Run one request and return the exit code: 0 after everything is written."""
     try:
-        request = _read(Path(argv[0] if argv else "request.json"))
+        request = _read(Path(argv[0] if argv else REQUEST))
         release = recipe_release.release if request["kind"] == "recipe" else collection.release
         release(request, print_progress)
     except OrchestratorError as error:

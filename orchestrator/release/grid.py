@@ -20,6 +20,7 @@ from orchestrator.errors import OrchestratorError, Problem, RecipeError, StepFai
 from orchestrator.release.a1111 import parameters_by_prompt
 from orchestrator.release.request import read_recipe, read_request, require
 from orchestrator.release.text_layout import layout
+from orchestrator.run.paths import REQUEST
 from orchestrator.system.files import draft
 from orchestrator.system.terminal import print_progress
 
@@ -234,7 +235,7 @@ def main(argv: list[str]) -> int:
 
     A row may hold A1111's texts, or the recipe of its images.
     """
-    path = Path(argv[0] if argv else "request.json")
+    path = Path(argv[0] if argv else REQUEST)
     try:
         request = read_request(path)
         require(request, ("output", "name", "rows", "columns"), path)

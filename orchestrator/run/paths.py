@@ -37,7 +37,7 @@ LOCK: Final = ".lock"
 SHARED_LOCK: Final = ".shared-lock"
 LATEST: Final = "latest"
 VARIANTS: Final = "variants"
-_REPLACED: Final = ".old-"
+REPLACED: Final = ".old-"
 
 # in runs/ itself
 GITIGNORE: Final = ".gitignore"
@@ -49,12 +49,12 @@ MEASURED: Final = "measured"
 
 def replaced(folder: Path, number: int) -> Path:
     """Return the interim name of a result that is replaced."""
-    return folder.with_name(f"{folder.name}{_REPLACED}{number}")
+    return folder.with_name(f"{folder.name}{REPLACED}{number}")
 
 
 def is_replaced(folder: Path) -> bool:
     """Return whether a folder is an earlier result, renamed for removal."""
-    return _REPLACED in folder.name
+    return REPLACED in folder.name
 
 
 def failed_attempt(work: Path, number: int) -> Path:

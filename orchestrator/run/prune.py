@@ -13,7 +13,7 @@ from orchestrator import engines
 from orchestrator.errors import RecipeError
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader
-from orchestrator.run.paths import LATEST, PARTIAL, RECORD, VARIANTS
+from orchestrator.run.paths import LATEST, PARTIAL, RECORD, REPLACED, VARIANTS
 from orchestrator.run.record import load as load_record
 from orchestrator.system import child
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.recipe.loader import Loaded
     from orchestrator.run.workspace import Workspace
 
-_STEP = re.compile(rf"({'|'.join(StepKind)})-[0-9a-f]{{12}}(\.old-.*)?")
+_STEP = re.compile(rf"({'|'.join(StepKind)})-[0-9a-f]{{12}}({re.escape(REPLACED)}.*)?")
 
 
 @dataclass(frozen=True, slots=True)
