@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ModelLayer:
     """A layer that can carry a LoRA, with its channels and kernel side."""
 
     name: str
@@ -41,7 +41,7 @@ class Model:
 
     unet: Mapping[str, Any]
     text_encoders: tuple[Mapping[str, Any], ...]
-    unet_layers: Callable[[Model], Iterator[Layer]]
+    unet_layers: Callable[[Model], Iterator[ModelLayer]]
     attention: str = "CrossAttention"
     """Name of the U-Net's attention class: CrossAttention in sd-scripts, Attention in diffusers."""
 
@@ -50,10 +50,10 @@ class Model:
         return json.dumps([self.unet_layers.__module__, self.unet, self.text_encoders, self.attention], sort_keys=True)
 
 
-_LAYERS: dict[str, tuple[Layer, ...]] = {}
+_LAYERS: dict[str, tuple[ModelLayer, ...]] = {}
 
 
-def layers(model: Model) -> tuple[Layer, ...]:
+def layers(model: Model) -> tuple[ModelLayer, ...]:
     """Return every layer that a preset can name, computed once for each model."""
     key = model.key()
     if key not in _LAYERS:
@@ -61,7 +61,7 @@ def layers(model: Model) -> tuple[Layer, ...]:
     return _LAYERS[key]
 
 
-def select(among: Iterable[Layer], classes: Iterable[str], names: Iterable[str] = ()) -> list[Layer]:
+def select(among: Iterable[ModelLayer], classes: Iterable[str], names: Iterable[str] = ()) -> list[ModelLayer]:
     """Return the layers inside one of ``classes`` or with a matching name."""
     inside, patterns = set(classes), [re.compile(name) for name in names]
     return [
@@ -69,17 +69,17 @@ def select(among: Iterable[Layer], classes: Iterable[str], names: Iterable[str] 
     ]
 
 
-def unet_layer(dotted: str, out: int, in_: int, *classes: str, kernel: int = 0, bias: bool = True) -> Layer:
+def unet_layer(dotted: str, out: int, in_: int, *classes: str, kernel: int = 0, bias: bool = True) -> ModelLayer:
     """Return a layer of the U-Net. ``kernel`` 0 is a linear layer."""
     return _layer("lora_unet", dotted, out, in_, *classes, kernel=kernel, bias=bias)
 
 
-def _layer(prefix: str, dotted: str, out: int, in_: int, *classes: str, kernel: int = 0, bias: bool = True) -> Layer:
+def _layer(prefix: str, dotted: str, out: int, in_: int, *classes: str, kernel: int = 0, bias: bool = True) -> ModelLayer:
     name = f"{prefix}_{dotted}".replace(".", "_")
-    return Layer(name, out, in_, kernel or 1, kernel > 0, bias, dotted, classes)
+    return ModelLayer(name, out, in_, kernel or 1, kernel > 0, bias, dotted, classes)
 
 
-def _text_encoders(model: Model) -> Iterator[Layer]:
+def _text_encoders(model: Model) -> Iterator[ModelLayer]:
     for number, config in enumerate(model.text_encoders, 1):
         prefix = f"lora_te{number}" if len(model.text_encoders) > 1 else "lora_te"
         width, inner = config["hidden_size"], config["intermediate_size"]
@@ -97,7 +97,7 @@ def per_level(value: Any, count: int) -> list[int]:
     return list(value) if isinstance(value, list | tuple) else [value] * count
 
 
-def transformer(model: Model, root: str, width: int, layers: int) -> Iterator[Layer]:
+def transformer(model: Model, root: str, width: int, layers: int) -> Iterator[ModelLayer]:
     """Yield the layers of one Transformer2DModel."""
     kernel = 0 if model.unet.get("use_linear_projection") else 1
     yield unet_layer(f"{root}.proj_in", width, width, "Transformer2DModel", kernel=kernel)
@@ -115,7 +115,7 @@ def transformer(model: Model, root: str, width: int, layers: int) -> Iterator[La
     yield unet_layer(f"{root}.proj_out", width, width, "Transformer2DModel", kernel=kernel)
 
 
-def resnet(root: str, out: int, in_: int, time: int, names: tuple[str, ...]) -> Iterator[Layer]:
+def resnet(root: str, out: int, in_: int, time: int, names: tuple[str, ...]) -> Iterator[ModelLayer]:
     """Yield the layers of one ResnetBlock2D, called ``names`` in order of use."""
     first, middle, last, shortcut = names
     yield unet_layer(f"{root}.{first}", out, in_, "ResnetBlock2D", kernel=3)

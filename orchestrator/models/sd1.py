@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import NotReady, Problem
 from orchestrator.models import unet_blocks
 from orchestrator.models.architecture import Architecture
-from orchestrator.models.layers import Layer, Model, per_level, resnet, transformer, unet_layer
+from orchestrator.models.layers import Model, ModelLayer, per_level, resnet, transformer, unet_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ BODY = _weights("0, 1,1,1,0,1,0,0,0,1,0,0,0, 0, 0,0,1,1,1,1,1,1,1,0,0,1")
 BODY_HALF = _weights("0, 0.5,0.5,0.5,0,0,0,0,0,1,0,0,0, 0.5, 0,0,0.5,1,1,0.5,0.5,0.5,0.5,0,0,0.5")
 
 
-def _unet_layers(model: Model) -> Iterator[Layer]:
+def _unet_layers(model: Model) -> Iterator[ModelLayer]:
     """Yield the layers of a U-Net in the naming of diffusers."""
     unet = model.unet
     widths = list(unet["block_out_channels"])

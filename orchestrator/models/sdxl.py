@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.models import unet_blocks
 from orchestrator.models.architecture import Architecture
-from orchestrator.models.layers import Layer, Model, resnet, transformer, unet_layer
+from orchestrator.models.layers import Model, ModelLayer, resnet, transformer, unet_layer
 from orchestrator.models.sd1 import CLIP_L
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _OWN_NAMES = re.compile(
 )
 
 
-def _unet_layers(model: Model) -> Iterator[Layer]:
+def _unet_layers(model: Model) -> Iterator[ModelLayer]:
     """Yield the layers of a U-Net in Stability's naming."""
     unet = model.unet
     widths, time, layers = list(unet["block_out_channels"]), 4 * unet["block_out_channels"][0], unet["layers_per_block"]

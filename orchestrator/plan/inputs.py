@@ -21,7 +21,7 @@ from orchestrator.dataset.problems import disk_bytes as dataset_disk_bytes
 from orchestrator.dataset.sources import source_files
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import OrchestratorError, Problem
-from orchestrator.plan.step import Source
+from orchestrator.plan.step import StepSource
 from orchestrator.system import allowlist
 from orchestrator.system.digests import Digests, canonical_json
 from orchestrator.system.parse_cache import ParseCache
@@ -68,7 +68,7 @@ class ProjectInputs:
         self._folders = (root, *(root / name for name in MODEL_FOLDERS), *folders)
         self._folders += tuple(folder / name.partition("/")[2] for folder in folders for name in MODEL_FOLDERS if "/" in name)
         self._versions: dict[str, str] = {}
-        self._images: dict[str, tuple[Source, ...]] = {}
+        self._images: dict[str, tuple[StepSource, ...]] = {}
         self._counts: dict[str, Counts] = {}
         self._datasets: dict[str, list[Any]] = {}
         self._layouts: dict[str, Layout] = {}
@@ -98,7 +98,7 @@ class ProjectInputs:
             few = all(len(values) < MANY for values in both.values())  # else drop entries of files that are gone
             self._cache.put(both if few else now)
 
-    def images(self, recipe: Recipe) -> Sequence[Source]:
+    def images(self, recipe: Recipe) -> Sequence[StepSource]:
         """Return every original of the recipe's dataset with its digest.
 
         Unreadable files are added to ``problems``.
@@ -106,10 +106,10 @@ class ProjectInputs:
         self.load_cache()
         settings_ = recipe.dataset.model_dump_json()
         if settings_ not in self._images:
-            sources: list[Source] = []
+            sources: list[StepSource] = []
             try:
                 for role, path in source_files(recipe.dataset, self.root):
-                    sources.append(Source(role, path, self.digests.of(path)))
+                    sources.append(StepSource(role, path, self.digests.of(path)))
             except OrchestratorError as error:
                 self.problems += [problem for problem in error.problems if problem not in self.problems]
             except OSError as error:
@@ -167,7 +167,7 @@ class ProjectInputs:
         """Return the existing folders that are searched for models."""
         return [folder for folder in self._folders if folder.is_dir()]
 
-    def file(self, role: str, name: str, sha256: str) -> Source:
+    def file(self, role: str, name: str, sha256: str) -> StepSource:
         """Return a model file or folder of templates with its digest.
 
         The digest of a missing file is the stated one, or its name. Templates that are not on the allow-list are not read:
@@ -175,10 +175,10 @@ class ProjectInputs:
         """
         path = self.find(name)
         if path is None:
-            return Source(role, Path(name), sha256 or f"missing:{name}")
+            return StepSource(role, Path(name), sha256 or f"missing:{name}")
         if role == "templates" and not allowlist.is_allowed(path.resolve(), self.root):
-            return Source(role, path, f"outside:{name}")
-        return Source(role, path, self.digests.of(path))
+            return StepSource(role, path, f"outside:{name}")
+        return StepSource(role, path, self.digests.of(path))
 
     def engine_version(self, name: str) -> str:
         """Return the version of an engine, computed once."""

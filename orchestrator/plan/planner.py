@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from orchestrator.dataset.sources import key_params
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
-from orchestrator.plan.step import JSON, Lane, Source, Step, StepKind, make_step
+from orchestrator.plan.step import JSON, Lane, Step, StepKind, StepSource, make_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -64,10 +64,10 @@ class Plan:
 class Inputs(Protocol):
     """Files and versions that planning reads. It changes nothing."""
 
-    def images(self, recipe: Recipe) -> Sequence[Source]:
+    def images(self, recipe: Recipe) -> Sequence[StepSource]:
         """Return the original images and captions of the recipe's dataset."""
 
-    def file(self, role: str, name: str, sha256: str) -> Source:
+    def file(self, role: str, name: str, sha256: str) -> StepSource:
         """Return a model file or folder of templates by its name in a recipe."""
 
     def engine_version(self, name: str) -> str:
@@ -181,7 +181,7 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
     return steps
 
 
-def _templates(recipe: Recipe, inputs: Inputs) -> list[Source]:
+def _templates(recipe: Recipe, inputs: Inputs) -> list[StepSource]:
     """Return the folder of the recipe's own card templates."""
     return [inputs.file("templates", recipe.release.templates, "")] if recipe.release.templates else []
 

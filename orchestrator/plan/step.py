@@ -36,7 +36,7 @@ class Lane(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class StepSource:
     """A file or folder from outside the plan, with the digest of its content."""
 
     role: str
@@ -55,7 +55,7 @@ class Step:
     kind: StepKind
     owner: str
     params: JSON
-    sources: tuple[Source, ...]
+    sources: tuple[StepSource, ...]
     needs: tuple[str, ...]
     outputs: tuple[str, ...]
     lane: Lane
@@ -76,7 +76,7 @@ def make_step(
     outputs: tuple[str, ...],
     *,
     lane: Lane = Lane.CPU,
-    sources: Sequence[Source] = (),
+    sources: Sequence[StepSource] = (),
     engine: str = "",
     recipe: str = "",
 ) -> Step:

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.errors import RecipeError
 from orchestrator.plan.planner import _NOT_IN_KEY, Plan, make_plan
-from orchestrator.plan.step import Lane, Source, StepKind
+from orchestrator.plan.step import Lane, StepKind, StepSource
 from orchestrator.recipe import Training, loader
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ class Fixed:
         self._engine, self._checkpoint, self._where = engine, checkpoint, where
         self._beside, self._tool, self._image = beside, tool, image
 
-    def images(self, recipe: Recipe) -> Sequence[Source]:
+    def images(self, recipe: Recipe) -> Sequence[StepSource]:
         path = Path(self._where) / "1.png"
-        return [Source(f"{name}/1.png", path, f"{self._image} of {name}") for name in recipe.dataset.sources]
+        return [StepSource(f"{name}/1.png", path, f"{self._image} of {name}") for name in recipe.dataset.sources]
 
-    def file(self, role: str, name: str, sha256: str) -> Source:
+    def file(self, role: str, name: str, sha256: str) -> StepSource:
         digest = self._checkpoint if role in ("checkpoint", "vae") else self._beside
-        return Source(role, Path(self._where) / name, sha256 or digest)
+        return StepSource(role, Path(self._where) / name, sha256 or digest)
 
     def engine_version(self, name: str) -> str:
         return f"{name} {(self._tool if name == 'sd-scripts' else '') or self._engine}"

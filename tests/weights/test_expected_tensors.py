@@ -131,7 +131,7 @@ def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch:
         conv = isinstance(layer, torch.nn.Conv2d)
         out, in_ = (layer.out_channels, layer.in_channels) if conv else (layer.out_features, layer.in_features)
         side = layer.kernel_size[0] if conv else 1
-        module = layers.Layer(f"lora_unet_block_{number}", out, in_, side, conv, layer.bias is not None)
+        module = layers.ModelLayer(f"lora_unet_block_{number}", out, in_, side, conv, layer.bias is not None)
         shapes = expected_tensors.tensors(network, module)
         assert shapes is not None
         predicted |= {f"{module.name}.{part}": shape for part, shape in shapes.items()}
@@ -145,5 +145,5 @@ def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch:
 
 def test_a_boft_that_cannot_be_split_is_not_predicted() -> None:
     network = Network(family="boft", dim=8, alpha=1.0, conv_dim=8)
-    assert expected_tensors.tensors(network, layers.Layer("x", 320, 320, 1, conv=False)) is None
-    assert expected_tensors.tensors(network, layers.Layer("x", 768, 320, 1, conv=False)) is not None
+    assert expected_tensors.tensors(network, layers.ModelLayer("x", 320, 320, 1, conv=False)) is None
+    assert expected_tensors.tensors(network, layers.ModelLayer("x", 768, 320, 1, conv=False)) is not None

@@ -17,7 +17,7 @@ from orchestrator.models import layers, registry, sd1
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.models.layers import Layer, Model
+    from orchestrator.models.layers import Model, ModelLayer
     from orchestrator.recipe import Network, Recipe
 
 Shapes = dict[str, tuple[int, ...]]
@@ -56,7 +56,7 @@ def of(recipe: Recipe, checkpoint: Path | None = None) -> Model:
     return registry.ARCHITECTURES[recipe.base.architecture].model
 
 
-def modules(recipe: Recipe, model: Model) -> list[Layer]:
+def modules(recipe: Recipe, model: Model) -> list[ModelLayer]:
     """Return the layers that the recipe's network trains, text encoders first."""
     network = recipe.network
     candidates = layers.layers(model)
@@ -106,7 +106,7 @@ def predict(recipe: Recipe, model: Model) -> Predicted | None:
     return _predict(_training(recipe, model))
 
 
-def unfit(recipe: Recipe, model: Model) -> Layer | None:
+def unfit(recipe: Recipe, model: Model) -> ModelLayer | None:
     """Return a layer that the family does not fit, or None.
 
     BOFT splits channels into blocks times a power of two.
@@ -132,12 +132,12 @@ def _predict(training: _Training) -> Predicted | None:
 
 
 @functools.cache
-def _unfit(training: _Training) -> Layer | None:
+def _unfit(training: _Training) -> ModelLayer | None:
     chosen = modules(training.recipe, training.model)
     return next((module for module in chosen if tensors(training.recipe.network, module) is None), None)
 
 
-def tensors(network: Network, module: Layer) -> Shapes | None:
+def tensors(network: Network, module: ModelLayer) -> Shapes | None:
     """Return a module's tensors (suffix -> shape). None: the layer is unfit."""
     large = module.kernel > 1
     rank = (network.conv_dim or network.dim) if large else network.dim
@@ -176,7 +176,7 @@ def tensors(network: Network, module: Layer) -> Shapes | None:
     return _decomposed(network, module, shapes)
 
 
-def _decomposed(network: Network, module: Layer, shapes: Shapes | None) -> Shapes | None:
+def _decomposed(network: Network, module: ModelLayer, shapes: Shapes | None) -> Shapes | None:
     """Add DoRA's magnitudes where the network has them."""
     if shapes is not None and network.args.get("dora_wd") and network.family in {"locon", "loha", "lokr"}:
         ones = (1, 1) if module.conv else ()
@@ -204,7 +204,7 @@ def factorization(dimension: int, factor: int) -> tuple[int, int]:
     return min(best), max(best)
 
 
-def _lokr(network: Network, module: Layer, rank: int) -> Shapes:
+def _lokr(network: Network, module: ModelLayer, rank: int) -> Shapes:
     factor = int(network.args.get("factor", -1))
     full = bool(network.args.get("full_matrix"))
     (in_m, in_n), (out_l, out_k) = factorization(module.in_, factor), factorization(module.out, factor)
@@ -234,7 +234,7 @@ def _power2(dimension: int, factor: int) -> tuple[int, int] | None:
     return split
 
 
-def _oft(network: Network, module: Layer, rank: int) -> Shapes | None:
+def _oft(network: Network, module: ModelLayer, rank: int) -> Shapes | None:
     if network.family == "diag-oft":
         size, count = factorization(module.out, rank)
         shapes: Shapes = {"oft_blocks": (count, size, size), "alpha": ()}
