@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.engines.sdscripts import arguments, parser_options
+from orchestrator.importers import recipe_check
 from orchestrator.importers.notes import Disposition, ImportedSettings, Note
 from orchestrator.importers.sd_scripts_datasets import dataset
 from orchestrator.importers.training import training
@@ -70,6 +71,7 @@ def recipe(settings: ImportedSettings, name: str = "") -> ImportedRecipe:
         table |= {"dataset": data.table, "release": release}
     else:
         table |= _whole(settings, remaining, name)
+    recipe_check.make_acceptable(settings, name, table)
     touched = {note.name for note in settings.notes if note.disposition is not Disposition.KEPT}
     notes = [note for note in settings.notes if note.disposition is not Disposition.KEPT or note.name not in touched]
     return ImportedRecipe(name, table, tuple(notes))
@@ -113,7 +115,7 @@ def _base(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, An
     if vae:
         base["vae"] = vae
     skip = take(settings, remaining, "clip_skip", "base.clip_skip", whole)
-    if skip and not sdxl:
+    if skip:
         base["clip_skip"] = skip
     for name in ("v2", "v_parameterization"):
         if remaining.pop(name, False):

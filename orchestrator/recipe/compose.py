@@ -99,7 +99,11 @@ def read(composition: Composition, path: Path, trail: tuple[Path, ...] = ()) -> 
     if len(trail) >= MAX_DEPTH:
         composition.add_problem(path, f"extends more than {MAX_DEPTH} files deep")
         return
-    table = parse(composition, path)
+    merge(composition, parse(composition, path), path, trail)
+
+
+def merge(composition: Composition, table: TomlTable, path: Path, trail: tuple[Path, ...] = ()) -> None:
+    """Merge the parents of a table, then the table, as the content of ``path``."""
     for parent in _strings(composition, path, table, "extends"):
         part = _part(composition, parent)
         if not all(_inside(root, parent) for root in _roots(composition.root)):

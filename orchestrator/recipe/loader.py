@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from orchestrator.recipe.compose import MAX_BYTES, Composition, TomlTable, libra
 from orchestrator.recipe.messages import describe, drop, partial
 from orchestrator.recipe.validate import check
 
-__all__ = ["MAX_BYTES", "Loaded", "library", "locate", "names", "readable", "recipe", "recipes"]
+__all__ = ["MAX_BYTES", "Loaded", "library", "locate", "names", "of_table", "readable", "recipe", "recipes"]
 
 _PATHS = {
     "base": ("checkpoint", "vae"),
@@ -90,6 +91,21 @@ def recipe(root: Path, name: str, profile: str = "", engine: str = "") -> Loaded
     if result is None or problems:
         raise RecipeError(problems)
     return Loaded(result, path, composition.origin, composition.merged)
+
+
+def of_table(root: Path, name: str, table: TomlTable) -> tuple[Recipe | None, list[Problem]]:
+    """Validate a table that is in no file yet.
+
+    Args:
+        root: the recipes folder, for the parts that the table extends.
+        name: of the recipe; problems are located as "NAME.toml: dotted key".
+        table: the recipe. It is not changed.
+    """
+    path = Path(f"{name}.toml")
+    composition = Composition(root)
+    compose.merge(composition, copy.deepcopy(table), path)
+    _set_name(composition, path)
+    return _validate(composition, path)
 
 
 def _set_name(composition: Composition, path: Path) -> None:

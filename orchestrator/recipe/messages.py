@@ -109,3 +109,15 @@ def drop(table: Any, loc: Loc) -> None:
             del table[part]
             return
         table = table[part]
+
+
+def required(loc: Loc) -> bool:
+    """Return whether a recipe has to have the key at ``loc``."""
+    *above, last = loc
+    model: type[BaseModel] | None = Recipe
+    for part in above:
+        info = model.model_fields.get(str(part)) if model is not None else None
+        if info is not None:
+            model = _model(info.annotation)
+    field = model.model_fields.get(str(last)) if model is not None else None
+    return field is not None and field.is_required()

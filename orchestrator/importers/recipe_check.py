@@ -1,0 +1,79 @@
+"""Check an imported recipe, and leave out the settings in its way.
+
+The checks are those of the next command: the recipe's own, and its engine's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import engines
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.importers.notes import Disposition, ImportedSettings
+from orchestrator.recipe import loader
+from orchestrator.recipe.messages import required
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def make_acceptable(settings: ImportedSettings, name: str, table: dict[str, Any]) -> None:
+    """Leave out settings until every check accepts the recipe.
+
+    One at a time, because a setting without another can be the next problem, or none. A note says which, and the reason.
+
+    Args:
+        settings: receives the notes.
+        name: of the recipe.
+        table: the recipe; settings are removed from it.
+
+    Raises:
+        RecipeError: what stands in the way cannot be left out.
+    """
+    while found := problems(name, table):
+        removed = next((one for one in (_remove(table, key, what) for key, what in found) if one), None)
+        if removed is None:
+            hint = "change it in the file, or start from  python -m orchestrator new"
+            raise RecipeError([Problem(f"{settings.name}: {key}", what, hint) for key, what in found])
+        key, what = removed
+        for setting in _settings_of(settings, key) or [key]:
+            settings.note(Disposition.LOST, setting, key, what)
+
+
+def problems(name: str, table: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return (dotted key, problem) of a recipe in no file yet."""
+    recipe, found = loader.of_table(loader.library(), name, table)
+    if recipe is not None and not found:
+        found = engines.get(recipe.engine).check(recipe)
+    return [(problem.where.partition(": ")[2], problem.what) for problem in found]
+
+
+def _remove(table: dict[str, Any], key: str, what: str) -> tuple[str, str] | None:
+    """Remove a key from a table, and return it with its problem.
+
+    None if it is not there, or a recipe needs it.
+    """
+    words = key.split(".")
+    inside = table
+    for index, word in enumerate(words):
+        if word not in inside:
+            return None
+        if index == len(words) - 1 or not isinstance(inside[word], dict):
+            place = tuple(words[: index + 1])
+            if required(place):
+                return None
+            del inside[word]
+            return ".".join(place), what
+        inside = inside[word]
+    return None
+
+
+def _settings_of(settings: ImportedSettings, key: str) -> list[str]:
+    """Return the settings that a note locates at a key or below it."""
+    return list(dict.fromkeys(_names(settings, key)))
+
+
+def _names(settings: ImportedSettings, key: str) -> Iterator[str]:
+    for note in settings.notes:
+        if note.where == key or note.where.startswith(f"{key}."):
+            yield note.name
