@@ -46,7 +46,7 @@ _RARE = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class InspectedModule:
     """A module: block, kind, rank, alpha, and its size if measured."""
 
     name: str
@@ -68,7 +68,7 @@ class Inspection:
     """Description of a file, by its header alone or by all its numbers."""
 
     adapter: Adapter
-    layers: tuple[Layer, ...]
+    layers: tuple[InspectedModule, ...]
     hashes: writer.Hashes | None
 
     @property
@@ -170,12 +170,12 @@ def inspect_header(path: Path) -> Inspection:
         return Inspection(lora, tuple(layer(body, module, None) for module in lora.modules), None)
 
 
-def layer(body: Body, module: AdapterModule, size: Size | None) -> Layer:
+def layer(body: Body, module: AdapterModule, size: Size | None) -> InspectedModule:
     """Return a module as a layer, with its alpha and the given measures."""
     shape = next((shape for shape in module.shapes.values() if len(shape) == 4), None)
     stated = peft.stated_alpha(body.header.metadata, module.name, module.rank)
     alpha = _scalar(body, module.keys["alpha"]) if "alpha" in module.keys else stated
-    return Layer(module.name, module.block or "other", str(module.kind), module.rank, alpha, shape is not None, size)
+    return InspectedModule(module.name, module.block or "other", str(module.kind), module.rank, alpha, shape is not None, size)
 
 
 def _scalar(body: Body, key: str) -> float:

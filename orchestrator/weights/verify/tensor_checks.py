@@ -13,7 +13,7 @@ from orchestrator.weights.verify import metadata_checks
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from orchestrator.weights.inspection import Inspection, Layer
+    from orchestrator.weights.inspection import InspectedModule, Inspection
 
 Result = tuple[bool | None, str]
 
@@ -82,12 +82,12 @@ def _precision(inspection: Inspection, promises: Mapping[str, Any]) -> Result | 
     return set(floating) == {expected}, ", ".join(f"{count} {dtype}" for dtype, count in floating.items())
 
 
-def ranked(inspection: Inspection) -> list[Layer]:
+def ranked(inspection: Inspection) -> list[InspectedModule]:
     """Return the layers that have a rank."""
     return [layer for layer in inspection.layers if layer.rank is not None]
 
 
-def is_3x3(layer: Layer, inspection: Inspection) -> bool:
+def is_3x3(layer: InspectedModule, inspection: Inspection) -> bool:
     """Return whether conv_dim applies to a layer, as to 3x3 convolutions.
 
     sd-scripts and LyCORIS give 1x1 convolutions the linear rank.
