@@ -13,6 +13,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A file that the trainer needs beside the checkpoint, named by its option."""
+
+    option: str
+    """Option of the training script without dashes, and key of the recipe's base.files."""
+    title: str
+    """Name in messages."""
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """A kind of base model: its layers and blocks, and how the trainer treats it."""
 
@@ -27,18 +38,56 @@ class Architecture:
     blocks: tuple[str, ...]
     """Names of all blocks, in the order of a full list of block weights."""
     short_blocks: tuple[str, ...]
-    """Names of the blocks in a short list: those with attention."""
+    """Names of the blocks in a short list: those with attention. Equal to ``blocks`` where no tool has a short list."""
     presets: Mapping[str, tuple[float, ...]]
     """Named lists of block weights, one for each block."""
     block_of: Callable[[str], str | None]
     """Return the block of a module name with underscores, before it is looked up in ``blocks``."""
+    checkpoint_names: tuple[str, ...]
+    """Patterns of tensor names. All of them match in a checkpoint; a later architecture may have further ones."""
+    modelspec: str
+    """Value of modelspec.architecture before "/lora"."""
+    base_model_version: str
+    """Value of ss_base_model_version in the trainer's metadata. Empty: it depends on the options."""
+    checkpoint_title: str
+    """Name of a checkpoint in messages."""
+    civitai_base: str
+    """Name of the base model on Civitai."""
+    webui_version: str = "Unknown"
+    """Choice of "sd version" in the card editor of A1111 and Forge."""
+    hub_tags: tuple[str, ...] = ()
+    """Tags of a model card on the Hub."""
     own_names: re.Pattern[str] | None = None
-    """Matches module names that no other architecture has. None for the architecture of all other names."""
+    """Matches module names that no earlier architecture has. None for the architecture of all other names."""
+    foreign_names: re.Pattern[str] | None = None
+    """Matches module names that exclude this architecture."""
     text_prefixes: tuple[tuple[str, str], ...] = ()
     """Prefixes of text encoders in LoRA files that differ between architectures: (usual prefix, prefix here)."""
     stability_names: bool = False
     """LoRA files name U-Net layers as Stability's code does (input_blocks_4_1_…), and not as diffusers does."""
     conv_projections: bool = False
     """Transformers are entered and left by 1x1 convolutions, and not by linear layers."""
-    clip_skip: bool = True
-    """The layer of the text encoder to read can be chosen."""
+    fixed_clip_skip: str = ""
+    """The reason why the layer of the text encoder to read cannot be chosen, or ""."""
+    trainer_switches: tuple[str, ...] = ()
+    """Switches of the training script that select it."""
+    network_module: str = "networks.lora"
+    """sd-scripts' own network module for it, which the family lora stands for."""
+    block_lists: int = 0
+    """Number of values in lists of the network module such as block_dims. 0: it takes none."""
+    lycoris: tuple[str, ...] | None = None
+    """Families of LyCORIS that train it. None: all."""
+    lycoris_preset: str = ""
+    """The reason why LyCORIS needs a preset in the recipe, or ""."""
+    files: tuple[ModelFile, ...] = ()
+    """Files that the trainer needs beside the checkpoint and the VAE of ``base.vae``."""
+    needs_vae: bool = False
+    """The checkpoint holds no VAE, so that ``base.vae`` is required."""
+    bucket_step: int = 64
+    """Smallest step between bucket sides that the trainer takes, in pixels."""
+    resolution: int = 512
+    """Usual side of training images, in pixels."""
+    renderer_script: str = "gen_img.py"
+    """Script of sd-scripts that draws prompts."""
+    renderer_switches: tuple[str, ...] = ()
+    """Switches of the renderer that select it."""

@@ -36,18 +36,49 @@ class ModelLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class Targets:
+    """Classes of modules whose layers the architecture's own network module trains."""
+
+    unet: tuple[str, ...] = ("Transformer2DModel",)
+    convolutions: tuple[str, ...] = ("ResnetBlock2D", "Downsample2D", "Upsample2D")
+    """Further classes if the network trains convolutions."""
+    text: tuple[str, ...] = ("CLIPAttention", "CLIPSdpaAttention", "CLIPMLP")
+    optional: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further classes of a network argument, as train_t5xxl."""
+    excluded: str = ""
+    """Pattern of the dotted names that it leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoder:
+    """A text encoder: its layers and the keys of its ``config.json`` that decide about them."""
+
+    layers: Callable[[str, Mapping[str, Any]], Iterator[ModelLayer]]
+    """Yield the layers of an encoder from its prefix in LoRA files and its ``config``."""
+    config: Mapping[str, Any]
+    prefix: str = "lora_te"
+    lycoris_prefix: str = ""
+    """Prefix in files of LyCORIS, where it differs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """A U-Net and its text encoders, by the decisive keys of ``config.json``."""
+    """A denoising network, U-Net in all of sd-scripts, and its text encoders."""
 
     unet: Mapping[str, Any]
-    text_encoders: tuple[Mapping[str, Any], ...]
+    """Sizes of the network; for a U-Net the keys of its ``config.json`` that decide about layers."""
+    text_encoders: tuple[TextEncoder, ...]
     unet_layers: Callable[[Model], Iterator[ModelLayer]]
     attention: str = "CrossAttention"
     """Name of the U-Net's attention class: CrossAttention in sd-scripts, Attention in diffusers."""
+    targets: Targets = Targets()
+    blocks_only: bool = False
+    """Layers outside of blocks are not listed, so that a preset of names cannot be predicted."""
 
     def key(self) -> str:
         """Return a text that is equal for models with equal layers."""
-        return json.dumps([self.unet_layers.__module__, self.unet, self.text_encoders, self.attention], sort_keys=True)
+        encoders = [[encoder.layers.__qualname__, encoder.config, encoder.prefix] for encoder in self.text_encoders]
+        return json.dumps([self.unet_layers.__module__, self.unet, encoders, self.attention], sort_keys=True)
 
 
 _LAYERS: dict[str, tuple[ModelLayer, ...]] = {}
@@ -57,39 +88,26 @@ def layers(model: Model) -> tuple[ModelLayer, ...]:
     """Return every layer that a preset can name, computed once for each model."""
     key = model.key()
     if key not in _LAYERS:
-        _LAYERS[key] = (*_text_encoders(model), *model.unet_layers(model))
+        text = (one for encoder in model.text_encoders for one in encoder.layers(encoder.prefix, encoder.config))
+        _LAYERS[key] = (*text, *model.unet_layers(model))
     return _LAYERS[key]
 
 
 def select(among: Iterable[ModelLayer], classes: Iterable[str], names: Iterable[str] = ()) -> list[ModelLayer]:
     """Return the layers inside one of ``classes`` or with a matching name."""
     inside, patterns = set(classes), [re.compile(name) for name in names]
-    return [
-        layer for layer in among if inside & set(layer.classes) or any(pattern.match(layer.dotted) for pattern in patterns)
-    ]
+    return [one for one in among if inside & set(one.classes) or any(pattern.match(one.dotted) for pattern in patterns)]
 
 
 def unet_layer(dotted: str, out: int, in_: int, *classes: str, kernel: int = 0, bias: bool = True) -> ModelLayer:
     """Return a layer of the U-Net. ``kernel`` 0 is a linear layer."""
-    return _layer("lora_unet", dotted, out, in_, *classes, kernel=kernel, bias=bias)
+    return layer("lora_unet", dotted, out, in_, *classes, kernel=kernel, bias=bias)
 
 
-def _layer(prefix: str, dotted: str, out: int, in_: int, *classes: str, kernel: int = 0, bias: bool = True) -> ModelLayer:
+def layer(prefix: str, dotted: str, out: int, in_: int, *classes: str, kernel: int = 0, bias: bool = True) -> ModelLayer:
+    """Return a layer of the network or encoder with this prefix. ``kernel`` 0 is a linear layer."""
     name = f"{prefix}_{dotted}".replace(".", "_")
     return ModelLayer(name, out, in_, kernel or 1, kernel > 0, bias, dotted, classes)
-
-
-def _text_encoders(model: Model) -> Iterator[ModelLayer]:
-    for number, config in enumerate(model.text_encoders, 1):
-        prefix = f"lora_te{number}" if len(model.text_encoders) > 1 else "lora_te"
-        width, inner = config["hidden_size"], config["intermediate_size"]
-        for layer in range(config["num_hidden_layers"]):
-            root = f"text_model.encoder.layers.{layer}"
-            around = ("CLIPTextTransformer", "CLIPEncoder", "CLIPEncoderLayer")
-            for name in ("k_proj", "v_proj", "q_proj", "out_proj"):
-                yield _layer(prefix, f"{root}.self_attn.{name}", width, width, *around, "CLIPAttention")
-            yield _layer(prefix, f"{root}.mlp.fc1", inner, width, *around, "CLIPMLP")
-            yield _layer(prefix, f"{root}.mlp.fc2", width, inner, *around, "CLIPMLP")
 
 
 def per_level(value: Any, count: int) -> list[int]:

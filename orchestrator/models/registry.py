@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.models import sd1, sdxl
+from orchestrator.models import sd1, sd2, sdxl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from orchestrator.models.architecture import Architecture
 
-ArchitectureName = Literal["sd1", "sdxl"]
-ARCHITECTURES: dict[ArchitectureName, Architecture] = {"sd1": sd1.ARCHITECTURE, "sdxl": sdxl.ARCHITECTURE}
-_DEFAULT: ArchitectureName = "sd1"
+ArchitectureName = Literal["sd1", "sd2", "sdxl"]
+ARCHITECTURES: dict[ArchitectureName, Architecture] = {
+    "sd1": sd1.ARCHITECTURE,
+    "sd2": sd2.ARCHITECTURE,
+    "sdxl": sdxl.ARCHITECTURE,
+}
+DEFAULT: ArchitectureName = "sd1"
+"""The architecture of recipes and files that name none."""
 
 
 def of_modules(modules: Iterable[str]) -> ArchitectureName:
     """Return the architecture that a LoRA's module names belong to."""
     names = [module.replace(".", "_") for module in modules]
-    for architecture, entry in ARCHITECTURES.items():
-        if entry.own_names is not None and any(entry.own_names.search(name) for name in names):
+    for architecture, entry in reversed(ARCHITECTURES.items()):  # later ones share names with earlier ones
+        if entry.own_names is None or not any(entry.own_names.search(name) for name in names):
+            continue
+        if entry.foreign_names is None or not any(entry.foreign_names.search(name) for name in names):
             return architecture
-    return _DEFAULT
+    return DEFAULT
+
+
+def of_tensors(names: Iterable[str]) -> ArchitectureName | None:
+    """Return the architecture of a checkpoint with these tensors, or None."""
+    text = "\n".join(names)
+    for architecture, entry in reversed(ARCHITECTURES.items()):
+        if all(re.search(pattern, text, re.MULTILINE) for pattern in entry.checkpoint_names):
+            return architecture
+    return None

@@ -6,9 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NotReady, Problem
-from orchestrator.models import unet_blocks
+from orchestrator.models import text_encoders, unet_blocks
 from orchestrator.models.architecture import Architecture
-from orchestrator.models.layers import Model, ModelLayer, per_level, resnet, transformer, unet_layer
+from orchestrator.models.layers import Model, ModelLayer, TextEncoder, per_level, resnet, transformer, unet_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 BLOCKS = ("BASE", *(f"IN{i:02}" for i in range(12)), "MID", *(f"OUT{i:02}" for i in range(12)))
 SHORT_BLOCKS = ("BASE", "IN01", "IN02", "IN04", "IN05", "IN07", "IN08", "MID", *(f"OUT{i:02}" for i in range(3, 12)))
-CLIP_L = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
 _RESNET = ("conv1", "time_emb_proj", "conv2", "conv_shortcut")
 
 
@@ -30,7 +29,7 @@ BODY = _weights("0, 1,1,1,0,1,0,0,0,1,0,0,0, 0, 0,0,1,1,1,1,1,1,1,0,0,1")
 BODY_HALF = _weights("0, 0.5,0.5,0.5,0,0,0,0,0,1,0,0,0, 0.5, 0,0,0.5,1,1,0.5,0.5,0.5,0.5,0,0,0.5")
 
 
-def _unet_layers(model: Model) -> Iterator[ModelLayer]:
+def unet_layers(model: Model) -> Iterator[ModelLayer]:
     """Yield the layers of a U-Net in the naming of diffusers."""
     unet = model.unet
     widths = list(unet["block_out_channels"])
@@ -77,8 +76,8 @@ MODEL = Model(
         "transformer_layers_per_block": 1,
         "use_linear_projection": False,
     },
-    (CLIP_L,),
-    _unet_layers,
+    (TextEncoder(text_encoders.clip, text_encoders.CLIP_L),),
+    unet_layers,
 )
 
 
@@ -98,7 +97,8 @@ def folder_model(folder: Path) -> Model:
         if not isinstance(value, dict):
             raise NotReady(Problem(str(path), "is not a table of settings"))
         configs.append(value)
-    return Model(configs[0], (configs[1],), _unet_layers, attention="Attention")
+    encoder = TextEncoder(text_encoders.clip, configs[1])
+    return Model(configs[0], (encoder,), unet_layers, attention="Attention")
 
 
 ARCHITECTURE = Architecture(
@@ -110,6 +110,15 @@ ARCHITECTURE = Architecture(
     short_blocks=SHORT_BLOCKS,
     presets={"FACE": FACE, "BODY": BODY, "BODY_HALF": BODY_HALF, "ALL": (1.0,) * len(BLOCKS)},
     block_of=unet_blocks.block_of,
+    checkpoint_names=(r"^model\.diffusion_model\.",),
+    modelspec="stable-diffusion-v1",
+    base_model_version="sd_v1",
+    checkpoint_title="SD1",
+    civitai_base="SD 1.5",
+    webui_version="SD1",
+    hub_tags=("stable-diffusion",),
     conv_projections=True,
+    block_lists=25,
+    renderer_switches=("--v1",),
 )
 """FACE and BODY made the release. BODY_HALF is the fractional preset that no tool of its time could merge."""

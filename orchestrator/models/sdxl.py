@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from orchestrator.models import unet_blocks
+from orchestrator.models import text_encoders, unet_blocks
 from orchestrator.models.architecture import Architecture
-from orchestrator.models.layers import Model, ModelLayer, resnet, transformer, unet_layer
-from orchestrator.models.sd1 import CLIP_L
+from orchestrator.models.layers import Model, ModelLayer, TextEncoder, resnet, transformer, unet_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BLOCKS = ("BASE", *(f"IN{i:02}" for i in range(9)), "MID", *(f"OUT{i:02}" for i in range(9)))
 SHORT_BLOCKS = ("BASE", "IN04", "IN05", "IN07", "IN08", "MID", *(f"OUT{i:02}" for i in range(6)))
-_CLIP_G = {"num_hidden_layers": 32, "hidden_size": 1280, "intermediate_size": 5120}
 _RESNET = ("in_layers.2", "emb_layers.1", "out_layers.3", "skip_connection")
 _OWN_NAMES = re.compile(
     r"lora_te[12]_|text_encoder_2_|te[12]_text_model|_(?:input_blocks|output_blocks|middle_block)_\d|label_emb|add_embedding"
@@ -67,7 +65,10 @@ MODEL = Model(
         "transformer_layers_per_block": (0, 2, 10),
         "use_linear_projection": True,
     },
-    (CLIP_L, _CLIP_G),
+    (
+        TextEncoder(text_encoders.clip, text_encoders.CLIP_L, "lora_te1"),
+        TextEncoder(text_encoders.clip, text_encoders.CLIP_G, "lora_te2"),
+    ),
     _unet_layers,
 )
 
@@ -83,5 +84,16 @@ ARCHITECTURE = Architecture(
     own_names=_OWN_NAMES,
     text_prefixes=(("lora_te_", "lora_te1_"),),
     stability_names=True,
-    clip_skip=False,
+    checkpoint_names=(r"^model\.diffusion_model\.", r"^conditioner\."),
+    modelspec="stable-diffusion-xl-v1-base",
+    base_model_version="sdxl_base_v1-0",
+    checkpoint_title="SDXL",
+    civitai_base="SDXL 1.0",
+    webui_version="SDXL",
+    hub_tags=("stable-diffusion-xl",),
+    fixed_clip_skip="SDXL always takes the last but one layer of its text encoders",
+    block_lists=23,
+    bucket_step=32,
+    resolution=1024,
+    renderer_switches=("--sdxl",),
 )

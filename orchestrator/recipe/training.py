@@ -14,7 +14,7 @@ class Base(Table):
     """The checkpoint that the LoRA is trained on."""
 
     architecture: ArchitectureName = "sd1"
-    """Chooses train_network.py or sdxl_train_network.py, and the block tables."""
+    """Chooses the training script, its network module and the block tables."""
     checkpoint: str
     """File name searched in the configured model folders, a path, or `embedded` for the base model of this project."""
     sha256: Sha256 = ""

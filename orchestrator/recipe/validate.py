@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.models import blocks
+from orchestrator.models import blocks, registry
 from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -122,8 +122,9 @@ def _training(recipe: Recipe) -> Iterator[Conflict]:
         yield "training.text_encoder_lr", 'training.train = "unet" does not train the text encoder'
     if training.train == "text_encoder" and training.unet_lr:
         yield "training.unet_lr", 'training.train = "text_encoder" does not train the U-Net'
-    if not ARCHITECTURES[recipe.base.architecture].clip_skip and recipe.base.clip_skip != 1:
-        yield "base.clip_skip", "SDXL always takes the last but one layer of its text encoders; remove it"
+    fixed = ARCHITECTURES[recipe.base.architecture].fixed_clip_skip
+    if fixed and recipe.base.clip_skip != 1:
+        yield "base.clip_skip", f"{fixed}; remove it"
 
 
 def _dataset(recipe: Recipe) -> Iterator[Conflict]:
@@ -157,8 +158,9 @@ def _surgery(recipe: Recipe) -> Iterator[Conflict]:
         try:
             blocks.parse(recipe.block_weights, recipe.base.architecture)
         except OrchestratorError as error:
-            # An SDXL recipe usually has them from a part that is for SD1.5.
-            way = '; write those, or leave them out: unset = ["block_weights"]' if recipe.base.architecture == "sdxl" else ""
+            # A recipe of another architecture usually has them from a part that is for SD1.5.
+            other = recipe.base.architecture != registry.DEFAULT
+            way = '; write those, or leave them out: unset = ["block_weights"]' if other else ""
             for problem in error.problems:
                 yield "block_weights", problem.what + way
         if network.family in _NONLINEAR:

@@ -10,6 +10,7 @@ from huggingface_hub.repocard_data import ModelCardData
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from orchestrator.errors import Problem, StepFailed
+from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
@@ -23,10 +24,6 @@ _KNOWN_LICENSES = {
     "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nd-4.0", "cc-by-nc-nd-4.0", "wtfpl", "unlicense", "gpl-3.0",
     "agpl-3.0", "lgpl-3.0", "bsd-2-clause", "bsd-3-clause",
 }  # fmt: skip
-_TAGS = {
-    "sd1": ["stable-diffusion"],
-    "sdxl": ["stable-diffusion-xl"],
-}
 
 
 def front_matter(recipes: list[Recipe], widgets: list[JSON]) -> str:
@@ -38,7 +35,7 @@ def front_matter(recipes: list[Recipe], widgets: list[JSON]) -> str:
     """
     first = recipes[0]
     data: JSON = {"language": ["en", "ja"], "pipeline_tag": "text-to-image"}
-    data["tags"] = ["text-to-image", "lora", "template:sd-lora", *_TAGS[first.base.architecture]]
+    data["tags"] = ["text-to-image", "lora", "template:sd-lora", *ARCHITECTURES[first.base.architecture].hub_tags]
     data["tags"] += [tag for recipe in recipes for tag in (recipe.network.family, *recipe.release.tags)]
     data["tags"] = list(dict.fromkeys(data["tags"]))
     bases = sorted({hub for recipe in recipes if (hub := hub_name(recipe.base.url))})

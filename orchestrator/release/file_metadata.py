@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RecipeError, StepFailed
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.release import scrub
 from orchestrator.weights.io.safetensors_io import canonical
 from orchestrator.weights.io.writer import hashes, write_copy
@@ -26,8 +27,6 @@ JSON = dict[str, Any]
 
 COVER_SIDE = 256
 """Longest side of the cover image in the file, in pixels. Every reader of the header reads it."""
-
-_ARCHITECTURES = {"sd1": "stable-diffusion-v1/lora", "sdxl": "stable-diffusion-xl-v1-base/lora"}
 
 
 def usage(recipe: Recipe, columns: list[JSON]) -> str:
@@ -66,7 +65,7 @@ def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image
         "ssmd_rating": str(release.rating),  # Additional Networks reads it with int(): never empty
         "ssmd_tags": tags,
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": _ARCHITECTURES[recipe.base.architecture],
+        "modelspec.architecture": f"{ARCHITECTURES[recipe.base.architecture].modelspec}/lora",
         "modelspec.title": f"{title} ({recipe.algorithm})",
         "modelspec.description": "\n".join(both),
         "modelspec.author": release.author,

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.release.file_metadata import usage
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
 
 JSON = dict[str, Any]
-
-# Names of the base models in A1111's card editor and on Civitai.
-_VERSIONS = {"sd1": "SD1", "sdxl": "SDXL"}
-_BASES = {"sd1": "SD 1.5", "sdxl": "SDXL 1.0"}
 
 
 def webui(recipe: Recipe, columns: list[JSON]) -> str:
@@ -23,7 +20,7 @@ def webui(recipe: Recipe, columns: list[JSON]) -> str:
     return _text(
         {
             "description": "\n".join(text for text in (release.description, release.description_ja) if text),
-            "sd version": _VERSIONS[recipe.base.architecture],
+            "sd version": ARCHITECTURES[recipe.base.architecture].webui_version,
             "activation text": ", ".join(recipe.triggers()),
             "preferred weight": release.preferred_weight,
             "negative text": recipe.render.negative,
@@ -51,7 +48,7 @@ def civitai(recipe: Recipe, columns: list[JSON], digests: JSON) -> str:
     return _text(
         {
             "name": release.version or recipe.algorithm,
-            "baseModel": _BASES[recipe.base.architecture],
+            "baseModel": ARCHITECTURES[recipe.base.architecture].civitai_base,
             "trainedWords": [", ".join(recipe.triggers())],
             "description": release.description,
             "model": {

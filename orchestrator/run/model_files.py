@@ -8,6 +8,8 @@ import shlex
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.models import registry
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.system import allowlist
 from orchestrator.weights.checks import Check, CheckStatus
 from orchestrator.weights.io import pickle_scan
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.plan.inputs import ProjectInputs
     from orchestrator.recipe import Recipe
 
-_NAMES: Final = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "lora": "a LoRA", "vae": "a VAE", "": "something else"}
+_OTHERS: Final = {"lora": "a LoRA", "vae": "a VAE", "": "something else"}
 _LISTED: Final = 6
 
 
@@ -139,31 +141,33 @@ def _other_architecture(where: str, path: Path, recipe: Recipe) -> list[Problem]
     kind = architecture(path)
     if kind in (None, recipe.base.architecture):
         return []
-    hint = f'set base.architecture = "{kind}"' if kind in ("sd1", "sdxl") else "name a whole SD1 or SDXL checkpoint"
-    expected = _NAMES[recipe.base.architecture]
-    return [Problem(where, f"is {_NAMES[kind or '']}, but base.architecture is {expected}", hint)]
+    expected = ARCHITECTURES[recipe.base.architecture].checkpoint_title
+    other = next((entry for entry in ARCHITECTURES.values() if entry.name == kind), None)
+    hint = f'set base.architecture = "{kind}"' if other else f"name a whole {expected} checkpoint"
+    what = other.checkpoint_title if other else _OTHERS[kind or ""]
+    return [Problem(where, f"is {what}, but base.architecture is {expected}", hint)]
 
 
 def architecture(path: Path) -> str | None:
     """Return the architecture of a checkpoint, or None if unknown.
 
-    One of sd1, sd2, sdxl, lora, vae, or "" for another kind.
+    Instead of an architecture: lora, vae, or "" for another kind.
     """
     if path.is_dir():
         try:
             unet = json.loads((path / "unet" / "config.json").read_text("utf-8"))
         except (OSError, ValueError):
             return None
-        return {768: "sd1", 1024: "sd2", 2048: "sdxl"}.get(unet.get("cross_attention_dim"))
+        width = unet.get("cross_attention_dim")
+        widths = {entry.model.unet.get("cross_attention_dim"): name for name, entry in ARCHITECTURES.items()}
+        return widths.get(width) if width is not None else None
     if path.suffix.lower() != ".safetensors":
         return None
     names = read_header(path).entries
     if any(name.startswith(("lora_unet_", "lora_te", "lycoris_")) for name in names):
         return "lora"
-    if any(name.startswith("model.diffusion_model.") for name in names):
-        if any(name.startswith("conditioner.") for name in names):
-            return "sdxl"
-        return "sd2" if any(name.startswith("cond_stage_model.model.") for name in names) else "sd1"
+    if (kind := registry.of_tensors(names)) is not None:
+        return kind
     return "vae" if any(name.startswith(("encoder.", "first_stage_model.")) for name in names) else ""
 
 

@@ -79,7 +79,7 @@ def test_sdxl_has_722_attention_layers_and_two_text_encoders() -> None:
 
 
 def test_a_model_folder_gives_its_own_sizes(tmp_path: Path) -> None:
-    for part, config in (("unet", sd1.MODEL.unet), ("text_encoder", sd1.MODEL.text_encoders[0])):
+    for part, config in (("unet", sd1.MODEL.unet), ("text_encoder", sd1.MODEL.text_encoders[0].config)):
         (tmp_path / part).mkdir()
         (tmp_path / part / "config.json").write_text(json.dumps(config), "utf-8")
     ours = sd1.folder_model(tmp_path)

@@ -13,14 +13,18 @@ import toml
 from orchestrator.dataset import latent_links
 from orchestrator.dataset.sd_scripts_toml import absolute_config
 from orchestrator.engines.sdscripts import gen_img, network_args, training_states
+from orchestrator.models import registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from orchestrator.recipe import Network, Option, Recipe, Scalar, Training
+    from orchestrator.recipe import Option, Recipe, Scalar, Training
 
 DATASET, PRESET, PROMPTS, LOGS = "dataset.toml", "preset.toml", "sample_prompts.txt", "logs"
+
+ARCHITECTURES = ("sd1", "sdxl")
+"""Architectures whose training commands this module builds."""
 
 # Options with a recipe key of their own, and options that the orchestrator sets (empty).
 OWNED = {
@@ -151,7 +155,8 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     if (inputs["dataset"] / DATASET).is_file():  # absent while a plan is only shown
         linked = work / latent_links.FOLDER if training.cache_latents == "disk" else None
         files[DATASET] = absolute_config(inputs["dataset"], linked)
-    argv = ["--pretrained_model_name_or_path", str(inputs["checkpoint"])]
+    argv = list(registry.ARCHITECTURES[recipe.base.architecture].trainer_switches)
+    argv += ["--pretrained_model_name_or_path", str(inputs["checkpoint"])]
     argv += ["--vae", str(inputs["vae"])] if "vae" in inputs else []
     argv += ["--dataset_config", str(work / DATASET), "--output_dir", str(work), "--output_name", recipe.name]
     argv += ["--save_model_as", "safetensors", "--save_precision", training.save_precision]
@@ -159,7 +164,7 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     if recipe.network.preset is not None:
         preset = str(work / PRESET)
         files[PRESET] = toml.dumps(recipe.network.preset.model_dump(mode="json"))
-    argv += _network(recipe.network, preset, inputs)
+    argv += _network(recipe, preset, inputs)
     if training.train != "both":
         argv.append(f"--network_train_{training.train}_only")
     argv += _optimizer(training)
@@ -191,8 +196,9 @@ def option(name: str, value: Option) -> list[str]:
     return [f"--{name}", *(network_args.text(item) for item in values)]
 
 
-def _network(network: Network, preset: str, inputs: Mapping[str, Path]) -> list[str]:
-    argv = ["--network_module", network_args.module(network.family), "--network_dim", str(network.dim)]
+def _network(recipe: Recipe, preset: str, inputs: Mapping[str, Path]) -> list[str]:
+    network = recipe.network
+    argv = ["--network_module", network_args.module(recipe), "--network_dim", str(network.dim)]
     argv += ["--network_alpha", network_args.text(network.alpha)]
     argv += ["--network_dropout", network_args.text(network.dropout)] if network.dropout is not None else []
     args = network_args.arguments(network, preset)
@@ -224,7 +230,7 @@ def _compute(recipe: Recipe) -> list[str]:
     """Return the arguments for precision, memory and data loading."""
     training = recipe.training
     argv = ["--seed", str(training.seed), "--mixed_precision", training.mixed_precision]
-    if recipe.base.architecture == "sd1":
+    if not registry.ARCHITECTURES[recipe.base.architecture].fixed_clip_skip:
         argv += ["--clip_skip", str(recipe.base.clip_skip)]
     argv += ["--gradient_checkpointing"] if training.gradient_checkpointing else []
     argv += [f"--{training.attention}"] if training.attention != "none" else []

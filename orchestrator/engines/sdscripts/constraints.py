@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engines.sdscripts import network_args, training_states
 from orchestrator.errors import near_miss
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.weights.families import expected_tensors
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def problems(recipe: Recipe) -> Iterator[Violation]:
 
     The trainer would stop, or do something else.
     """
-    training = recipe.training
+    training, entry = recipe.training, ARCHITECTURES[recipe.base.architecture]
     if recipe.network.family != "lora" and not any(network_args.rates(training)):
         what = "is 0 for all trained parts; LyCORIS drops parts without a rate, so nothing would be trained"
         yield "training.learning_rate", what
@@ -48,10 +49,10 @@ def problems(recipe: Recipe) -> Iterator[Violation]:
     if layer is not None:
         what = f"{recipe.network.family} cannot split {layer.out} channels ({layer.name}) into blocks of at most this size"
         yield "network.dim", what
-    step = 32 if recipe.base.architecture == "sdxl" else 64
+    step = entry.bucket_step
     if recipe.dataset.enable_bucket and recipe.dataset.bucket_reso_steps % step:
         yield "dataset.bucket_reso_steps", f"is {recipe.dataset.bucket_reso_steps}; the trainer takes multiples of {step} only"
-    blocks = 23 if recipe.base.architecture == "sdxl" else 25  # networks/lora.py get_block_dims_and_alphas
+    blocks = entry.block_lists  # networks/lora.py get_block_dims_and_alphas
     for name in network_args.BLOCK_LISTS:
         values = recipe.network.args.get(name)
         if isinstance(values, str) and (count := len(values.split(","))) != blocks:

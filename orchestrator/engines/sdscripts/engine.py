@@ -52,6 +52,10 @@ def script(recipe: Recipe) -> str:
 
 def check(recipe: Recipe) -> list[Problem]:
     """Return the recipe's problems with this engine. Starts nothing but git."""
+    name = recipe.base.architecture
+    if name not in arguments.ARCHITECTURES:
+        what = f"is {name}; with sd-scripts this version trains {', '.join(arguments.ARCHITECTURES)}"
+        return [Problem(f"{recipe.name}: base.architecture", what)]
     options = parser_options.of(script(recipe))
     rows = [*parser_options.problems(options, recipe.training.options, "training.options", arguments.OWNED)]
     rows += [*network_args.problems(recipe.network), *gen_img.problems(recipe), *constraints.problems(recipe)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engines.sdscripts import network_args
 from orchestrator.errors import near_miss
+from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,12 +106,13 @@ def arguments(recipe: Recipe, checkpoint: Path, vae: Path | None, lora: Path | N
     """
     render, work = recipe.render, work.absolute()
     # Without --v1 the program guesses the kind of model by the file's size.
-    argv = ["--ckpt", str(checkpoint), "--sdxl" if recipe.base.architecture == "sdxl" else "--v1"]
+    entry = ARCHITECTURES[recipe.base.architecture]
+    argv = ["--ckpt", str(checkpoint), *entry.renderer_switches]
     argv += ["--vae", str(vae)] if vae is not None else []
     argv += ["--outdir", str(work), "--from_file", str(work / PROMPTS), "--W", str(render.width), "--H", str(render.height)]
     argv += ["--steps", str(render.steps), "--scale", network_args.text(render.scale), "--sampler", render.sampler]
     argv += ["--batch_size", str(render.batch_size), "--seed", str(render.seed)]
-    argv += ["--clip_skip", str(recipe.base.clip_skip)] if recipe.base.architecture == "sd1" else []
+    argv += ["--clip_skip", str(recipe.base.clip_skip)] if not entry.fixed_clip_skip else []
     argv += ["--max_embeddings_multiples", "3", "--sdpa"]
     argv += [f"--{render.precision}"] if render.precision != "no" else []
     options = recipe.training.options

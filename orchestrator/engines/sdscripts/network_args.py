@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import near_miss
+from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.recipe import Network, Scalar, Training
+    from orchestrator.recipe import Network, Recipe, Scalar, Training
 
 LYCORIS_VERSION = "3.4.0"
 """4.0.0 and 4.1.3 stop in sd-scripts with "duplicated lora name: lora_unet_time_embedding_linear_1" (default preset)."""
@@ -60,9 +61,10 @@ _KINDS = {
 _BYPASS = ("locon", "loha", "lokr", "glora")
 
 
-def module(family: str) -> str:
-    """Return --network_module of a family."""
-    return "networks.lora" if family == "lora" else "lycoris.kohya"
+def module(recipe: Recipe) -> str:
+    """Return --network_module of a recipe."""
+    own = ARCHITECTURES[recipe.base.architecture].network_module
+    return own if recipe.network.family == "lora" else "lycoris.kohya"
 
 
 def rates(training: Training) -> list[float]:

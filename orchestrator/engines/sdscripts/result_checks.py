@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.engines.sdscripts import arguments, network_args, training_states
 from orchestrator.engines.sdscripts.output_parser import OutputParser
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.system.child import LOG
 from orchestrator.weights.families import expected_tensors
 from orchestrator.weights.io.safetensors_io import non_finite_tensors, read_header
@@ -166,7 +167,7 @@ def _metadata(recipe: Recipe, metadata: dict[str, str], steps: int) -> Iterator[
     values: dict[str, Any] = {
         "ss_steps": steps,
         "ss_max_train_steps": training.steps,
-        "ss_network_module": network_args.module(network.family),
+        "ss_network_module": network_args.module(recipe),
         "ss_network_dim": network.dim,
         "ss_network_alpha": network.alpha,
         "ss_seed": training.seed,
@@ -178,7 +179,7 @@ def _metadata(recipe: Recipe, metadata: dict[str, str], steps: int) -> Iterator[
         values["ss_learning_rate"] = training.learning_rate
     if training.text_encoder_lr is not None:
         values["ss_text_encoder_lr"] = training.text_encoder_lr
-    if recipe.base.architecture == "sd1":
+    if not ARCHITECTURES[recipe.base.architecture].fixed_clip_skip:
         values["ss_clip_skip"] = recipe.base.clip_skip
     if training.relative_step:
         del values["ss_lr_scheduler"]  # the trainer replaces it by adafactor's own

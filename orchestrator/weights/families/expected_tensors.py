@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import math
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.models import layers, registry, sd1
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 
 Shapes = dict[str, tuple[int, ...]]
 
-_TRANSFORMER = ("Transformer2DModel",)
-_CONVOLUTION = ("ResnetBlock2D", "Downsample2D", "Upsample2D")
-_TEXT = ("CLIPAttention", "CLIPSdpaAttention", "CLIPMLP")
-# The preset "full" of LyCORIS 3.4.0, as far as it names modules of SD1 and SDXL.
+# The preset "full" of LyCORIS 3.4.0, as far as it names modules of the architectures.
+_FULL_CLASSES = (
+    *("Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D", "DoubleStreamBlock", "SingleStreamBlock"),
+    *("SingleDiTBlock", "MMDoubleStreamBlock", "MMSingleStreamBlock", "JointTransformerBlock", "FinalLayer"),
+)
 _FULL_NAMES = ("conv_in", "conv_out", "time_embedding.linear_1", "time_embedding.linear_2")
+_FULL_TEXT = ("CLIPAttention", "CLIPSdpaAttention", "CLIPMLP", "Gemma2Attention", "Gemma2MLP")
 _BYTES = {"float": 4, "fp16": 2, "bf16": 2}
 # network_args that change the tensors and have no formula here.
 _UNPREDICTED = frozenset({"train_norm", "block_dims", "conv_block_dims", "down_lr_weight", "mid_lr_weight", "up_lr_weight"})
@@ -62,10 +65,14 @@ def modules(recipe: Recipe, model: Model) -> list[ModelLayer]:
     candidates = layers.layers(model)
     convolutions = network.conv_dim is not None
     if network.family == "lora":
-        classes = (*_TRANSFORMER, *(_CONVOLUTION if convolutions else ()), *_TEXT)
+        targets = model.targets
+        more = (name for argument, names in targets.optional.items() if network.args.get(argument) for name in names)
+        classes = (*targets.unet, *(targets.convolutions if convolutions else ()), *targets.text, *more)
         chosen = layers.select(candidates, classes)
+        if targets.excluded:
+            chosen = [module for module in chosen if not re.search(targets.excluded, module.dotted)]
     elif network.preset is None:
-        chosen = layers.select(candidates, (*_TRANSFORMER, *_CONVOLUTION, *_TEXT), _FULL_NAMES)
+        chosen = layers.select(candidates, (*_FULL_CLASSES, *_FULL_TEXT), _FULL_NAMES)
         convolutions = convolutions or network.family == "full"
     else:
         preset = network.preset
@@ -78,6 +85,8 @@ def modules(recipe: Recipe, model: Model) -> list[ModelLayer]:
             chosen += layers.select([layer for layer in candidates if layer.text is text], classes, names)
         convolutions = preset.enable_conv and (convolutions or network.family == "full")
     kept = [module for module in chosen if module.kernel == 1 or convolutions]
+    if network.family != "lora":
+        kept = [_in_lycoris(module, model) for module in kept]
     match recipe.training.train:
         case "unet":
             return [module for module in kept if not module.text]
@@ -85,6 +94,14 @@ def modules(recipe: Recipe, model: Model) -> list[ModelLayer]:
             return [module for module in kept if module.text]
         case "both":
             return kept
+
+
+def _in_lycoris(module: ModelLayer, model: Model) -> ModelLayer:
+    """Return the layer with the name that LyCORIS gives it."""
+    for encoder in model.text_encoders:
+        if encoder.lycoris_prefix and module.name.startswith(f"{encoder.prefix}_"):
+            return replace(module, name=encoder.lycoris_prefix + module.name.removeprefix(encoder.prefix))
+    return module
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +135,8 @@ def unfit(recipe: Recipe, model: Model) -> ModelLayer | None:
 def _predict(training: _Training) -> Predicted | None:
     recipe, network = training.recipe, training.recipe.network
     if any(network.args.get(name) for name in _UNPREDICTED):
+        return None
+    if training.model.blocks_only and network.preset is not None and network.preset.unet_target_name:
         return None
     chosen = modules(recipe, training.model)
     values = 0

@@ -37,6 +37,15 @@ def test_sdxl_chooses_its_own_script_and_options(tmp_path: Path) -> None:
     assert json.loads(command.files["expected.json"])["U-Net modules"] == 722
 
 
+def test_an_architecture_without_a_command_is_refused_by_name() -> None:
+    recipe = load("krnk-locon")
+    other = recipe.model_copy(update={"base": recipe.base.model_copy(update={"architecture": "sd2"})})
+    problem, *more = sdscripts.check(other)
+    assert not more
+    assert problem.where == "krnk-locon: base.architecture"
+    assert problem.what == "is sd2; with sd-scripts this version trains sd1, sdxl"
+
+
 def test_the_environment_overrides_the_users_console_and_accelerate() -> None:
     env = sdscripts.train(load("krnk-locon"), INPUTS, Path("/w"), None).env
     assert {

@@ -1,0 +1,38 @@
+"""SD2.1: the U-Net of SD1.5 with linear projections, and OpenCLIP ViT-H without its last layer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from orchestrator.models import sd1, text_encoders
+from orchestrator.models.layers import TextEncoder
+
+_OPEN_CLIP_H = {"num_hidden_layers": 23, "hidden_size": 1024, "intermediate_size": 4096}
+
+MODEL = replace(
+    sd1.MODEL,
+    unet={**sd1.MODEL.unet, "cross_attention_dim": 1024, "use_linear_projection": True},
+    text_encoders=(TextEncoder(text_encoders.clip, _OPEN_CLIP_H),),
+)
+
+ARCHITECTURE = replace(
+    sd1.ARCHITECTURE,
+    name="sd2",
+    title="SD2",
+    model=MODEL,
+    presets={"ALL": (1.0,) * len(sd1.BLOCKS)},
+    checkpoint_names=(r"^model\.diffusion_model\.", r"^cond_stage_model\.model\."),
+    modelspec="stable-diffusion-v2-512",
+    base_model_version="sd_v2",
+    checkpoint_title="SD2",
+    civitai_base="SD 2.1",
+    webui_version="SD2",
+    own_names=re.compile(r"lora_te_text_model_encoder_layers_(?:1[2-9]|2\d)_"),
+    foreign_names=re.compile(r"^lora_te[12]_|text_encoder_2"),
+    conv_projections=False,
+    fixed_clip_skip="SD2 always takes the last but one layer of its text encoder",
+    trainer_switches=("--v2",),
+    renderer_switches=("--v2",),
+)
+"""A LoRA of the U-Net alone has the module names of SD1."""
