@@ -73,9 +73,6 @@ def plan_text(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -
         lines.append(f"{recipe.name}  ({recipe.engine})")
         lines += [f"  {step['kind']:8} {step['key'][:12]}  {step['reason'] or 'cached'}" for step in entry["steps"]]
         lines.append(f"  {_predicted(predicted)}")
-        listed = recipe.expect.tensor_bytes
-        if listed is not None and listed != predicted["tensor_bytes"]:
-            lines.append(f"  expected {listed:,} bytes: this plan does not write the file that the recipe expects")
         if recipe.block_weights is not None:
             weights = blocks.parse(recipe.block_weights, recipe.base.architecture)
             name = blocks.preset_name(weights, recipe.base.architecture)

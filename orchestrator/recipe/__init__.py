@@ -6,12 +6,16 @@ Every table is frozen, strict and refuses unknown keys. The string below a field
 
 from __future__ import annotations
 
-from typing import Literal
+import json
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.recipe.base import Family, Name, Option, Scalar, Table
 from orchestrator.recipe.dataset import CaptionPart, Colour, Dataset, Source, Vocabulary, Words
 from orchestrator.recipe.outputs import Expect, Merge, Prompt, Region, Release, Render, Resize
 from orchestrator.recipe.training import Base, Guards, Network, Preset, Training
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "Base",
@@ -67,6 +71,15 @@ class Recipe(Table):
         """Return whether ``tool`` ("sd-scripts") does the merge or the resize."""
         merges = self.block_weights is not None and self.merge.tool == tool
         return merges or (self.resize is not None and self.resize.tool == tool)
+
+    def retried(self, change: Mapping[str, Scalar]) -> Recipe:
+        """Return the recipe with the training keys of a retry changed.
+
+        Raises:
+            ValidationError: a key is not one of the training's, or its value is of another type.
+        """
+        table = {**self.training.model_dump(mode="json"), **change}
+        return self.model_copy(update={"training": Training.model_validate_json(json.dumps(table))})
 
     def triggers(self) -> tuple[str, ...]:
         """Return release.keywords if set, else each source's trigger word.

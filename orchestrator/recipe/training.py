@@ -106,6 +106,17 @@ class Training(Table):
         args = self.optimizer_args
         return self.optimizer.lower() == "adafactor" and bool(args.get("relative_step", True) or args.get("warmup_init"))
 
+    def rates(self) -> list[float]:
+        """Return the learning rates of the trained parts.
+
+        1.0 for an optimizer that finds its own.
+        """
+        general = self.learning_rate
+        text = general if self.text_encoder_lr is None else self.text_encoder_lr
+        unet = general if self.unet_lr is None else self.unet_lr
+        trained = {"both": (text, unet), "text_encoder": (text,), "unet": (unet,)}[self.train]
+        return [1.0 if rate is None else rate for rate in trained]
+
 
 class Guards(Table):
     """Limits that stop or pause a training."""

@@ -4,25 +4,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import OrchestratorError
+from pydantic import ValidationError
+
+from orchestrator.errors import OrchestratorError, near_miss
 from orchestrator.models import blocks, registry
 from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.recipe import Recipe
+    from orchestrator.recipe import Network, Recipe
 
 Conflict = tuple[str, str]  # dotted key, message
 
 _TUCKER = ("locon", "loha", "lokr")
 _RESIZABLE = ("lora", "locon", "dylora")
 _NONLINEAR = ("diag-oft", "boft")
+_WITHOUT_WEIGHTS = 'leave them out (unset = ["block_weights"]), or train another family'
 
 
 def check(recipe: Recipe) -> list[Conflict]:
     """Return every impossible combination as (dotted key, message)."""
-    return [*_strings(recipe), *_network(recipe), *_training(recipe), *_dataset(recipe), *_surgery(recipe), *_render(recipe)]
+    return [
+        *_strings(recipe),
+        *_network(recipe),
+        *_training(recipe),
+        *_dataset(recipe),
+        *_merge(recipe),
+        *_resize(recipe),
+        *_render(recipe),
+        *_retries(recipe),
+    ]
 
 
 def _strings(recipe: Recipe) -> Iterator[Conflict]:
@@ -118,6 +130,8 @@ def _training(recipe: Recipe) -> Iterator[Conflict]:
             yield "training.lr_scheduler", f'{message}: set "adafactor"'
     elif training.learning_rate is None:
         yield "training.learning_rate", "is missing"
+    if not any(training.rates()):
+        yield "training.learning_rate", "is 0 for all trained parts: nothing would be trained"
     if training.train == "unet" and training.text_encoder_lr:
         yield "training.text_encoder_lr", 'training.train = "unet" does not train the text encoder'
     if training.train == "text_encoder" and training.unet_lr:
@@ -150,26 +164,45 @@ def _dataset(recipe: Recipe) -> Iterator[Conflict]:
             yield f"dataset.sources.{name}.captions", 'is "tagger"; set dataset.tagger_model to its ONNX file'
 
 
-def _surgery(recipe: Recipe) -> Iterator[Conflict]:
-    network, resize = recipe.network, recipe.resize
+def _dora(network: Network) -> bool:
+    """Return whether the network saves dora_scale.
+
+    It normalizes the sum of weight and delta, so that no factor scales the delta alone.
+    """
+    return bool(network.args.get("dora_wd")) and network.family in _TUCKER
+
+
+def _merge(recipe: Recipe) -> Iterator[Conflict]:
+    network = recipe.network
     if recipe.merge.options and recipe.merge.tool != "sd-scripts":
         yield "merge.options", 'are those of sd-scripts; set merge.tool = "sd-scripts", or leave them out'
     if recipe.block_weights is not None:
         try:
-            blocks.parse(recipe.block_weights, recipe.base.architecture)
+            weights = [*blocks.parse(recipe.block_weights, recipe.base.architecture), recipe.merge.unmapped]
         except OrchestratorError as error:
             # A recipe of another architecture usually has them from a part that is for SD1.5.
             other = recipe.base.architecture != registry.DEFAULT
             way = '; write those, or leave them out: unset = ["block_weights"]' if other else ""
             for problem in error.problems:
                 yield "block_weights", problem.what + way
+        else:
+            left = {1, 0} if recipe.merge.zeroed == "prune" else {1}  # no tensor of such a module is multiplied
+            if _dora(network) and not left.issuperset(weights):
+                yield "block_weights", f"a {network.family} with dora_wd cannot be scaled by a tensor; {_WITHOUT_WEIGHTS}"
+            if recipe.merge.compat and any(weight < 0 for weight in weights):
+                yield "block_weights", f"negative weights are an error in {recipe.merge.compat}; leave merge.compat out"
         if network.family in _NONLINEAR:
-            way = 'leave them out (unset = ["block_weights"]), or train another family'
-            yield "block_weights", f"{network.family} cannot be scaled by a tensor; {way}"
+            yield "block_weights", f"{network.family} cannot be scaled by a tensor; {_WITHOUT_WEIGHTS}"
+
+
+def _resize(recipe: Recipe) -> Iterator[Conflict]:
+    network, resize = recipe.network, recipe.resize
     if resize is None:
         return
     if network.family not in _RESIZABLE:
         yield "resize", f"a {network.family} has no single pair of factors to compress; lora and locon do"
+    elif _dora(network):
+        yield "resize", "dora_wd saves more than a product of factors; leave one of them out"
     elif network.tucker:
         yield "resize", "a Tucker LoCon has three factors; compressing it needs `convert --to plain` first"
     methods = resize.methods()
@@ -181,7 +214,30 @@ def _surgery(recipe: Recipe) -> Iterator[Conflict]:
         yield "resize.options", 'are those of sd-scripts; set resize.tool = "sd-scripts", or leave them out'
 
 
+def _retries(recipe: Recipe) -> Iterator[Conflict]:
+    """Find retries that could not start.
+
+    They are read after a fault, hours into a training.
+    """
+    for number, change in enumerate(recipe.guards.retry, start=1):
+        where = f"guards.retry.{number}"
+        try:
+            retried = recipe.retried(change)
+        except ValidationError as error:
+            for item in error.errors():
+                key = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
+                yield where, f"changes training.{key}: {item['msg'][:1].lower()}{item['msg'][1:]}"
+            continue
+        known = {*_strings(recipe), *_training(recipe)}
+        for key, message in (*_strings(retried), *_training(retried)):
+            if (key, message) not in known:
+                yield where, f"makes {key} wrong: it {message}"
+
+
 def _render(recipe: Recipe) -> Iterator[Conflict]:
+    cover = recipe.release.cover
+    if cover and recipe.render.prompts and cover not in recipe.render.prompts:
+        yield "release.cover", f'is "{cover}"{near_miss(cover, recipe.render.prompts)}; names one of render.prompts'
     for key in ("width", "height"):
         sides = {f"render.{key}": getattr(recipe.render, key)}
         sides |= {f"render.prompts.{name}.{key}": getattr(prompt, key) for name, prompt in recipe.render.prompts.items()}

@@ -148,8 +148,7 @@ def _changed(plan: Plan, step: Step, change: dict[str, Any]) -> Plan:
     if not change:
         return plan
     recipe = plan.recipes[step.recipe]
-    training = recipe.training.model_validate_json(json.dumps({**recipe.training.model_dump(mode="json"), **change}))
-    return Plan(plan.steps, {**plan.recipes, recipe.name: recipe.model_copy(update={"training": training})})
+    return Plan(plan.steps, {**plan.recipes, recipe.name: recipe.retried(change)})
 
 
 def _unobserved(reason: Reason, attempt: Attempt) -> bool:

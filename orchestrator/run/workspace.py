@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.plan import estimate
+from orchestrator.plan import estimate, promises
 from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
@@ -66,10 +66,21 @@ class Workspace:
         if not names:
             raise RecipeError(Problem(str(self.recipes), "no recipe is selected", "python -m orchestrator list  shows them"))
         loaded, problems = loader.readable(self.recipes, list(dict.fromkeys(names)), selection.profile, selection.engine)
-        refusals = [_engine_problems(each) for each in loaded]
+        refusals = [self._refusals(each) for each in loaded]
         problems += [problem for refusal in refusals for problem in refusal]
         accepted = [each for each, refusal in zip(loaded, refusals, strict=True) if not refusal]
         return accepted, list(dict.fromkeys(problems))
+
+    def _refusals(self, loaded: Loaded) -> list[Problem]:
+        """Return the engine's problems and broken promises of a recipe."""
+        recipe = loaded.recipe
+        check = engines.get(recipe.engine).check
+        problems = check(recipe)
+        for number, change in enumerate(recipe.guards.retry, start=1):
+            new = [problem for problem in check(recipe.retried(change)) if problem not in problems]
+            problems += [Problem(problem.where, f"{problem.what} (with guards.retry.{number})") for problem in new]
+        problems = problems or list(promises.broken(recipe, self.inputs, loaded.origin))
+        return [loader.locate(loaded, problem) for problem in problems]
 
     def plan(self, loaded: Sequence[Loaded]) -> Plan:
         """Plan loaded recipes.
@@ -77,10 +88,6 @@ class Workspace:
         Unreadable images are problems of ``preflight``, not of the plan.
         """
         return make_plan([each.recipe for each in loaded], self.inputs)
-
-
-def _engine_problems(loaded: Loaded) -> list[Problem]:
-    return [loader.locate(loaded, problem) for problem in engines.get(loaded.recipe.engine).check(loaded.recipe)]
 
 
 def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:

@@ -259,6 +259,37 @@ COMBINATIONS = {
             "or train another family"
         ),
     ),
+    "a rate of 0": (
+        "[training]\nlearning_rate = 0.0\n",
+        "training.learning_rate\n    is 0 for all trained parts: nothing would be trained",
+    ),
+    "a cover that is no prompt": (
+        '[release]\ncover = "frnt"\n[render.prompts.front]\nprompt = "cat"\n',
+        'release.cover\n    is "frnt"; did you mean front?; names one of render.prompts',
+    ),
+    "a retry of an unknown key": (
+        "[guards]\nretry = [{precision = 1}]\n",
+        "guards.retry.1\n    changes training.precision: extra inputs are not permitted",
+    ),
+    "a retry with a wrong value": (
+        "[guards]\nretry = [{seed = 2}, {learning_rate = 0.0}]\n",
+        "guards.retry.2\n    makes training.learning_rate wrong: it is 0 for all trained parts: nothing would be trained",
+    ),
+    "dora and block weights": (
+        'block_weights = "FACE"\n[network.args]\ndora_wd = true\n',
+        (
+            "block_weights\n    a locon with dora_wd cannot be scaled by a tensor; "
+            'leave them out (unset = ["block_weights"]), or train another family'
+        ),
+    ),
+    "dora and resize": (
+        "[network.args]\ndora_wd = true\n[resize]\nnew_rank = 4\n",
+        "resize\n    dora_wd saves more than a product of factors; leave one of them out",
+    ),
+    "negative weights as of 2023": (
+        f'block_weights = [{", ".join(["-1"] * 26)}]\n[merge]\ncompat = "supermerger-2023"\n',
+        "block_weights\n    negative weights are an error in supermerger-2023; leave merge.compat out",
+    ),
 }
 
 

@@ -41,10 +41,7 @@ def problems(recipe: Recipe) -> Iterator[Violation]:
 
     The trainer would stop, or do something else.
     """
-    training, entry = recipe.training, ARCHITECTURES[recipe.base.architecture]
-    if recipe.network.family != "lora" and not any(network_args.rates(training)):
-        what = "is 0 for all trained parts; LyCORIS drops parts without a rate, so nothing would be trained"
-        yield "training.learning_rate", what
+    entry = ARCHITECTURES[recipe.base.architecture]
     layer = expected_tensors.unfit(recipe, expected_tensors.of(recipe))
     if layer is not None:
         what = f"{recipe.network.family} cannot split {layer.out} channels ({layer.name}) into blocks of at most this size"

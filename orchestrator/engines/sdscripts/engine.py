@@ -26,6 +26,7 @@ from orchestrator.engines.sdscripts.output_parser import OutputParser, read
 from orchestrator.errors import Problem
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.system import settings
+from orchestrator.weights.io import pickle_scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,6 +64,12 @@ def check(recipe: Recipe) -> list[Problem]:
         rows += lora_tools.problems(recipe)
     if recipe.base.checkpoint == "embedded":
         what = "the embedded base is of a size that sd-scripts cannot build; name an SD1.5 or SDXL model"
+        rows.append(("base.checkpoint", what))
+    drawn = render_command.delivery(recipe) if recipe.render.prompts else render_command.LoraDelivery.DIRECT
+    if drawn is render_command.LoraDelivery.BAKE and recipe.base.checkpoint.lower().endswith(pickle_scan.ENDINGS):
+        what = (
+            f"is a pickle; the pictures of a {recipe.network.family} are drawn with the LoRA baked into a .safetensors model"
+        )
         rows.append(("base.checkpoint", what))
     return [Problem(f"{recipe.name}: {key}", what) for key, what in dict.fromkeys(rows)]
 

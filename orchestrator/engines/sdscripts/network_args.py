@@ -16,7 +16,7 @@ from orchestrator.models.registry import ARCHITECTURES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.recipe import Network, Recipe, Scalar, Training
+    from orchestrator.recipe import Network, Recipe, Scalar
 
 LYCORIS_VERSION = "3.4.0"
 """4.0.0 and 4.1.3 stop in sd-scripts with "duplicated lora name: lora_unet_time_embedding_linear_1" (default preset)."""
@@ -65,18 +65,6 @@ def module(recipe: Recipe) -> str:
     """Return --network_module of a recipe."""
     own = ARCHITECTURES[recipe.base.architecture].network_module
     return own if recipe.network.family == "lora" else "lycoris.kohya"
-
-
-def rates(training: Training) -> list[float]:
-    """Return the learning rates of the trained parts.
-
-    1.0 for an optimizer that finds its own.
-    """
-    general = training.learning_rate
-    text = general if training.text_encoder_lr is None else training.text_encoder_lr
-    unet = general if training.unet_lr is None else training.unet_lr
-    trained = {"both": (text, unet), "text_encoder": (text,), "unet": (unet,)}[training.train]
-    return [1.0 if rate is None else rate for rate in trained]
 
 
 def problems(network: Network) -> Iterator[tuple[str, str]]:

@@ -30,14 +30,13 @@ pytestmark = pytest.mark.usefixtures("no_checkout")
         ('[training.options]\nconfig_file = "x.toml"\n', "is set by the orchestrator"),
         ("[network.args]\nfactor = 8\n", "locon takes no such argument (lokr does)"),
         ('[network.args]\nrank_dropout = "0.1"\n', "takes a number from 0 to 1"),
-        ("[network.args]\ndora_wd = true\n", "bypass mode does not build"),
+        ('unset = ["block_weights"]\n[network.args]\ndora_wd = true\n', "bypass mode does not build"),
         ('[render]\nsampler = "euler-a"\n', "did you mean euler_a?"),
         ('[render.prompts.a]\nprompt = "x --w 9"\n', "begins an option"),
         ('[render.prompts.a]\nprompt = "{x|y}"\n', "dynamic-prompt syntax"),
         ("[training]\nsave_every_n_steps = 100\n", "every 100 steps"),
         ('[training]\nlr_scheduler = "cosine"\n', "up to an epoch too long when it is resumed"),
         ("[training]\ngradient_accumulation_steps = 2\n", "counts batches as steps"),
-        ("[training]\nlearning_rate = 0.0\ntext_encoder_lr = 0.0\n", "LyCORIS drops parts without a rate"),
         ('[training]\nlr_scheduler = "cosin"\n', "did you mean cosine?"),
         ('[training]\nlr_scheduler = "adafactor"\n', "needs the optimizer Adafactor"),
         ('[training]\noptimizer = "AdamWScheduleFree"\n', "none is resumed"),
@@ -92,3 +91,10 @@ def test_networks_lora_takes_other_block_lists_only_with_block_dims(tmp_path: Pa
 
 def test_a_boft_that_lycoris_cannot_build_is_rejected(tmp_path: Path) -> None:
     assert "boft cannot split 320 channels" in problems(tmp_path, "[network]\ndim = 8\nconv_dim = 8\n", "_algorithms/boft")
+
+
+def test_a_pickle_that_the_pictures_need_baked_is_refused(tmp_path: Path) -> None:
+    text = '[base]\ncheckpoint = "old.ckpt"\n'
+    assert "drawn with the LoRA baked into a .safetensors model" in problems(tmp_path, text, "_algorithms/loha")
+    assert problems(tmp_path, text, "_algorithms/lora3x3") == ""
+    assert problems(tmp_path, 'unset = ["render"]\n' + text, "_algorithms/loha") == ""
