@@ -58,9 +58,9 @@ class Architecture:
     hub_tags: tuple[str, ...] = ()
     """Tags of a model card on the Hub."""
     own_names: re.Pattern[str] | None = None
-    """Matches module names that no earlier architecture has. None for the architecture of all other names."""
+    """Matches lines of module names that no earlier architecture has. None for the architecture of all other names."""
     foreign_names: re.Pattern[str] | None = None
-    """Matches module names that exclude this architecture."""
+    """Matches lines of module names that exclude this architecture."""
     text_prefixes: tuple[tuple[str, str], ...] = ()
     """Prefixes of text encoders in LoRA files that differ between architectures: (usual prefix, prefix here)."""
     stability_names: bool = False

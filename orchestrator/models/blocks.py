@@ -169,7 +169,8 @@ def _is_number(text: str) -> bool:
 
 def _wrong_length(values: Sequence[float], architecture: ArchitectureName) -> Problem:
     full, short = ARCHITECTURES[architecture].blocks, ARCHITECTURES[architecture].short_blocks
-    message = f"{len(values)} values; {ARCHITECTURES[architecture].title} takes {len(full)} or {len(short)}"
+    lengths = " or ".join(dict.fromkeys((str(len(full)), str(len(short)))))
+    message = f"{len(values)} values; {ARCHITECTURES[architecture].title} takes {lengths}"
     others = [entry for name, entry in ARCHITECTURES.items() if name != architecture]
     other = next((entry for entry in others if len(values) in (len(entry.blocks), len(entry.short_blocks))), None)
     hint = f"{len(values)} values are a list of {other.title}" if other else f"in this order: {', '.join(full)}"

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
     from orchestrator.models.architecture import Architecture
 
-ArchitectureName = Literal["sd1", "sd2", "sdxl"]
+ArchitectureName = Literal[
+    "sd1",
+    "sd2",
+    "sdxl",
+]
 ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "sd1": sd1.ARCHITECTURE,
     "sd2": sd2.ARCHITECTURE,
@@ -24,11 +28,11 @@ DEFAULT: ArchitectureName = "sd1"
 
 def of_modules(modules: Iterable[str]) -> ArchitectureName:
     """Return the architecture that a LoRA's module names belong to."""
-    names = [module.replace(".", "_") for module in modules]
+    names = "\n".join(sorted(module.replace(".", "_") for module in modules))
     for architecture, entry in reversed(ARCHITECTURES.items()):  # later ones share names with earlier ones
-        if entry.own_names is None or not any(entry.own_names.search(name) for name in names):
+        if entry.own_names is None or not entry.own_names.search(names):
             continue
-        if entry.foreign_names is None or not any(entry.foreign_names.search(name) for name in names):
+        if entry.foreign_names is None or not entry.foreign_names.search(names):
             return architecture
     return DEFAULT
 

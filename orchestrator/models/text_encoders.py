@@ -11,6 +11,26 @@ if TYPE_CHECKING:
 
 CLIP_L = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
 CLIP_G = {"num_hidden_layers": 32, "hidden_size": 1280, "intermediate_size": 5120}
+T5_XXL = {"num_layers": 24, "d_model": 4096, "d_ff": 10240}
+T5_CLASSES = ("T5Attention", "T5DenseGatedActDense")
+QWEN3_06B = {
+    "classes": "Qwen3",
+    "num_hidden_layers": 28,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+}
+GEMMA2_2B = {
+    "classes": "Gemma2",
+    "num_hidden_layers": 26,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+}
 
 
 def clip(prefix: str, config: Mapping[str, Any]) -> Iterator[ModelLayer]:
@@ -23,3 +43,30 @@ def clip(prefix: str, config: Mapping[str, Any]) -> Iterator[ModelLayer]:
             yield layer(prefix, f"{root}.self_attn.{name}", width, width, *around, "CLIPAttention")
         yield layer(prefix, f"{root}.mlp.fc1", inner, width, *around, "CLIPMLP")
         yield layer(prefix, f"{root}.mlp.fc2", width, inner, *around, "CLIPMLP")
+
+
+def decoder(prefix: str, config: Mapping[str, Any]) -> Iterator[ModelLayer]:
+    """Yield the layers of a language model with gated feed-forward: Qwen3, Gemma2."""
+    width, inner, family = config["hidden_size"], config["intermediate_size"], config["classes"]
+    query, key = (config[heads] * config["head_dim"] for heads in ("num_attention_heads", "num_key_value_heads"))
+    for number in range(config["num_hidden_layers"]):
+        root, attention, mlp = f"layers.{number}", f"{family}Attention", f"{family}MLP"
+        yield layer(prefix, f"{root}.self_attn.q_proj", query, width, attention, bias=False)
+        yield layer(prefix, f"{root}.self_attn.k_proj", key, width, attention, bias=False)
+        yield layer(prefix, f"{root}.self_attn.v_proj", key, width, attention, bias=False)
+        yield layer(prefix, f"{root}.self_attn.o_proj", width, query, attention, bias=False)
+        yield layer(prefix, f"{root}.mlp.gate_proj", inner, width, mlp, bias=False)
+        yield layer(prefix, f"{root}.mlp.up_proj", inner, width, mlp, bias=False)
+        yield layer(prefix, f"{root}.mlp.down_proj", width, inner, mlp, bias=False)
+
+
+def t5(prefix: str, config: Mapping[str, Any]) -> Iterator[ModelLayer]:
+    """Yield the layers of a T5EncoderModel with gated feed-forward."""
+    width, inner = config["d_model"], config["d_ff"]
+    for number in range(config["num_layers"]):
+        root, gated = f"encoder.block.{number}.layer", "T5DenseGatedActDense"
+        for name in "qkvo":
+            yield layer(prefix, f"{root}.0.SelfAttention.{name}", width, width, "T5Attention", bias=False)
+        yield layer(prefix, f"{root}.1.DenseReluDense.wi_0", inner, width, gated, bias=False)
+        yield layer(prefix, f"{root}.1.DenseReluDense.wi_1", inner, width, gated, bias=False)
+        yield layer(prefix, f"{root}.1.DenseReluDense.wo", width, inner, gated, bias=False)

@@ -1,0 +1,40 @@
+"""Blocks of diffusion transformers, by the names of their modules."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_TEXT_ENCODER = re.compile(r"^(?:lora_te\d?|text_encoders?(?:_\w+?)?)_")
+
+
+def names(counts: Mapping[str, int]) -> tuple[str, ...]:
+    """Return BASE and the blocks of each letter, in order.
+
+    >>> names({"D": 2, "S": 1})
+    ('BASE', 'D00', 'D01', 'S00')
+    """
+    return ("BASE", *(f"{letter}{number:02}" for letter, count in counts.items() for number in range(count)))
+
+
+def block_of(letters: Mapping[str, str]) -> Callable[[str], str | None]:
+    """Return a function from module names to blocks.
+
+    Args:
+        letters: letter of a block by the name of its list in the model.
+
+    >>> block_of({"double_blocks": "D"})("lora_unet_double_blocks_7_img_mlp_0")
+    'D07'
+    """
+    lists = re.compile(rf"^(?:lora_unet_|lycoris_|diffusion_model_)?({'|'.join(letters)})_(\d+)_")
+
+    def block(name: str) -> str | None:
+        if _TEXT_ENCODER.match(name):
+            return "BASE"
+        match = lists.match(name)
+        return f"{letters[match[1]]}{int(match[2]):02}" if match else None
+
+    return block
