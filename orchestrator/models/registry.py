@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.models import sd1, sd2, sdxl
+from orchestrator.models import sd1, sd2, sd3, sdxl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,11 +16,17 @@ ArchitectureName = Literal[
     "sd1",
     "sd2",
     "sdxl",
+    "sd3-medium",
+    "sd3.5-medium",
+    "sd3.5-large",
 ]
 ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "sd1": sd1.ARCHITECTURE,
     "sd2": sd2.ARCHITECTURE,
     "sdxl": sdxl.ARCHITECTURE,
+    "sd3-medium": sd3.MEDIUM,
+    "sd3.5-medium": sd3.MEDIUM_35,
+    "sd3.5-large": sd3.LARGE_35,
 }
 DEFAULT: ArchitectureName = "sd1"
 """The architecture of recipes and files that name none."""

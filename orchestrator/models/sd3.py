@@ -1,0 +1,93 @@
+"""SD3 and SD3.5: joint blocks of two streams, CLIP-L, OpenCLIP bigG and T5-XXL."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from orchestrator.models import dit_blocks, text_encoders
+from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TEXT_ENCODERS = (
+    TextEncoder(text_encoders.clip, text_encoders.CLIP_L, "lora_te1"),
+    TextEncoder(text_encoders.clip, text_encoders.CLIP_G, "lora_te2"),
+    TextEncoder(text_encoders.t5, text_encoders.T5_XXL, "lora_te3"),
+)
+_TARGETS = Targets(("SingleDiTBlock",), convolutions=(), optional={"train_t5xxl": text_encoders.T5_CLASSES})
+_FILES = (
+    ModelFile("clip_l", "the text encoder CLIP-L", required=False),  # may be in the checkpoint
+    ModelFile("clip_g", "the text encoder CLIP-G", required=False),
+    ModelFile("t5xxl", "the text encoder T5-XXL"),
+)
+
+
+def _layers(model: Model) -> Iterator[ModelLayer]:
+    """Yield the layers of an MMDiT. Its width is 64 for each block."""
+    depth, double = model.unet["depth"], model.unet["double_attention"]
+    width = 64 * depth
+    for number in range(depth):
+        for stream in ("context_block", "x_block"):
+            root = f"joint_blocks.{number}.{stream}"
+            last = stream == "context_block" and number == depth - 1  # only its keys and values are used
+            twice = stream == "x_block" and number < double
+            around = ("MMDiTBlock", "SingleDiTBlock")
+            yield unet_layer(f"{root}.attn.qkv", 3 * width, width, *around, "AttentionLinears")
+            if not last:
+                yield unet_layer(f"{root}.attn.proj", width, width, *around, "AttentionLinears")
+            if twice:
+                yield unet_layer(f"{root}.attn2.qkv", 3 * width, width, *around, "AttentionLinears")
+                yield unet_layer(f"{root}.attn2.proj", width, width, *around, "AttentionLinears")
+            if not last:
+                yield unet_layer(f"{root}.mlp.fc1", 4 * width, width, *around, "MLP")
+                yield unet_layer(f"{root}.mlp.fc2", width, 4 * width, *around, "MLP")
+            parts = 2 if last else 9 if twice else 6
+            yield unet_layer(f"{root}.adaLN_modulation.1", parts * width, width, *around)
+
+
+def _architecture(version: str, sizes: dict[str, int], tensors: str, own: str) -> Architecture:
+    name = f"sd3-{version}" if version == "medium" else f"sd3.{version}"
+    title = name.upper().replace("MEDIUM", "medium").replace("LARGE", "large")
+    blocks = dit_blocks.names({"J": sizes["depth"]})
+    model = Model(sizes, _TEXT_ENCODERS, _layers, targets=_TARGETS, blocks_only=True)
+    return Architecture(
+        name=name,
+        title=title,
+        trainer_script="sd3_train_network.py",
+        model=model,
+        blocks=blocks,
+        short_blocks=blocks,
+        presets={"ALL": (1.0,) * len(blocks)},
+        block_of=dit_blocks.block_of({"joint_blocks": "J"}),
+        checkpoint_names=(r"^(?:model\.diffusion_model\.)?joint_blocks\.0\.", tensors),
+        modelspec=f"stable-diffusion-3-{version}",
+        base_model_version=version,
+        checkpoint_title=title,
+        civitai_base="SD 3" if version == "medium" else f"SD 3.{version.replace('-', ' ').title()}",
+        hub_tags=("stable-diffusion-3",),
+        own_names=re.compile(own, re.MULTILINE),
+        fixed_clip_skip="the trainer of SD3 ignores it",
+        network_module="networks.lora_sd3",
+        lycoris=("locon",),
+        files=_FILES,
+        bucket_step=32,
+        resolution=1024,
+        renderer_script="sd3_minimal_inference.py",
+    )
+
+
+MEDIUM = _architecture(
+    "medium",
+    {"depth": 24, "double_attention": 0},
+    r"joint_blocks\.23\.",
+    r"^(?:lora_unet_|lycoris_|diffusion_model_)?joint_blocks_\d",
+)
+MEDIUM_35 = _architecture(
+    "5-medium", {"depth": 24, "double_attention": 13}, r"\.x_block\.attn2\.", r"joint_blocks_\d+_x_block_attn2_"
+)
+LARGE_35 = _architecture(
+    "5-large", {"depth": 38, "double_attention": 0}, r"joint_blocks\.37\.", r"joint_blocks_(?:2[4-9]|3\d)_"
+)
