@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.models import sd1, sd2, sd3, sdxl
+from orchestrator.models import flux, sd1, sd2, sd3, sdxl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +19,8 @@ ArchitectureName = Literal[
     "sd3-medium",
     "sd3.5-medium",
     "sd3.5-large",
+    "flux-schnell",
+    "flux",
 ]
 ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "sd1": sd1.ARCHITECTURE,
@@ -27,6 +29,8 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "sd3-medium": sd3.MEDIUM,
     "sd3.5-medium": sd3.MEDIUM_35,
     "sd3.5-large": sd3.LARGE_35,
+    "flux-schnell": flux.SCHNELL,
+    "flux": flux.DEV,
 }
 DEFAULT: ArchitectureName = "sd1"
 """The architecture of recipes and files that name none."""

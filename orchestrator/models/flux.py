@@ -1,0 +1,88 @@
+"""FLUX.1: blocks of two streams and of one, CLIP-L and T5-XXL."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.models import dit_blocks, text_encoders
+from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCKS = dit_blocks.names({"D": 19, "S": 38})
+TARGETS = Targets(
+    ("DoubleStreamBlock", "SingleStreamBlock"), convolutions=(), optional={"train_t5xxl": text_encoders.T5_CLASSES}
+)
+AE = ModelFile("ae", "the autoencoder")
+T5XXL = ModelFile("t5xxl", "the text encoder T5-XXL")
+
+
+def unet_layers(model: Model) -> Iterator[ModelLayer]:
+    """Yield the layers of the blocks."""
+    width, modulation = model.unet["width"], model.unet["modulation"]
+    for number in range(model.unet["double"]):
+        for stream in ("img", "txt"):
+            root, around = f"double_blocks.{number}.{stream}", "DoubleStreamBlock"
+            if modulation:
+                yield unet_layer(f"{root}_mod.lin", 6 * width, width, around, "Modulation")
+            yield unet_layer(f"{root}_attn.qkv", 3 * width, width, around, "SelfAttention")
+            yield unet_layer(f"{root}_attn.proj", width, width, around, "SelfAttention")
+            yield unet_layer(f"{root}_mlp.0", 4 * width, width, around)
+            yield unet_layer(f"{root}_mlp.2", width, 4 * width, around)
+    for number in range(model.unet["single"]):
+        root, around = f"single_blocks.{number}", "SingleStreamBlock"
+        yield unet_layer(f"{root}.linear1", 7 * width, width, around)
+        yield unet_layer(f"{root}.linear2", width, 5 * width, around)
+        if modulation:
+            yield unet_layer(f"{root}.modulation.lin", 3 * width, width, around, "Modulation")
+
+
+MODEL = Model(
+    {"width": 3072, "double": 19, "single": 38, "modulation": True},
+    (
+        TextEncoder(text_encoders.clip, text_encoders.CLIP_L, "lora_te1"),
+        TextEncoder(text_encoders.t5, text_encoders.T5_XXL, "lora_te3"),
+    ),
+    unet_layers,
+    targets=TARGETS,
+    blocks_only=True,
+)
+
+SCHNELL = Architecture(
+    name="flux-schnell",
+    title="FLUX.1-schnell",
+    trainer_script="flux_train_network.py",
+    model=MODEL,
+    blocks=BLOCKS,
+    short_blocks=dit_blocks.names({"D": 19}),
+    presets={"ALL": (1.0,) * len(BLOCKS)},
+    block_of=dit_blocks.block_of({"double_blocks": "D", "single_blocks": "S"}),
+    checkpoint_names=(r"^(?:model\.diffusion_model\.)?double_blocks\.0\.img_mod\.lin\.",),
+    modelspec="flux-1-schnell",
+    base_model_version="flux1",
+    checkpoint_title="FLUX.1-schnell",
+    civitai_base="Flux.1 S",
+    webui_version="Flux",
+    hub_tags=("flux",),
+    own_names=re.compile(r"^(?:lora_unet_|lycoris_|diffusion_model_)?(?:double|single)_blocks_\d", re.MULTILINE),
+    fixed_clip_skip="the trainer of FLUX ignores it",
+    network_module="networks.lora_flux",
+    lycoris=("locon", "lokr"),
+    files=(ModelFile("clip_l", "the text encoder CLIP-L"), T5XXL, AE),
+    resolution=1024,
+    renderer_script="flux_minimal_inference.py",
+)
+DEV = replace(
+    SCHNELL,
+    name="flux",
+    title="FLUX.1-dev",
+    checkpoint_names=(*SCHNELL.checkpoint_names, r"(?:^|\.)guidance_in\.in_layer\."),
+    modelspec="flux-1-dev",
+    checkpoint_title="FLUX.1-dev",
+    civitai_base="Flux.1 D",
+)
+"""LoRA files of dev and schnell have the same modules."""
