@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.models import flux, sd1, sd2, sd3, sdxl
+from orchestrator.models import chroma, flux, sd1, sd2, sd3, sdxl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +21,7 @@ ArchitectureName = Literal[
     "sd3.5-large",
     "flux-schnell",
     "flux",
+    "chroma",
 ]
 ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "sd1": sd1.ARCHITECTURE,
@@ -31,6 +32,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "sd3.5-large": sd3.LARGE_35,
     "flux-schnell": flux.SCHNELL,
     "flux": flux.DEV,
+    "chroma": chroma.ARCHITECTURE,
 }
 DEFAULT: ArchitectureName = "sd1"
 """The architecture of recipes and files that name none."""

@@ -1,0 +1,41 @@
+"""Chroma: FLUX.1 without modulation layers and CLIP, whose text encoder T5-XXL is not trained."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from orchestrator.models import flux
+from orchestrator.models.layers import Targets
+
+MODEL = replace(
+    flux.MODEL,
+    unet={**flux.MODEL.unet, "modulation": False},
+    text_encoders=(),
+    targets=Targets(flux.TARGETS.unet, convolutions=()),
+)
+
+ARCHITECTURE = replace(
+    flux.SCHNELL,
+    name="chroma",
+    title="Chroma",
+    model=MODEL,
+    checkpoint_names=(
+        r"^(?:model\.diffusion_model\.)?double_blocks\.0\.img_attn\.",
+        r"(?:^|\.)distilled_guidance_layer\.",
+    ),
+    modelspec="chroma",
+    base_model_version="chroma",
+    checkpoint_title="Chroma",
+    civitai_base="Chroma",
+    webui_version="Unknown",
+    hub_tags=("chroma",),
+    # FLUX LoRAs of some layers have these names too, but not those of both streams without modulation.
+    own_names=re.compile(r"\A(?=.*double_blocks_\d+_txt_mlp_)(?=.*single_blocks_\d+_linear1)", re.DOTALL),
+    foreign_names=re.compile(r"_mod_lin|modulation_lin|lora_te|text_encoder|_mlp_fc"),
+    fixed_clip_skip="the trainer of Chroma ignores it",
+    trainer_switches=("--model_type", "chroma", "--apply_t5_attn_mask"),
+    lycoris=("locon",),
+    files=(flux.T5XXL, flux.AE),
+    renderer_switches=("--model_type", "chroma"),
+)
