@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.models import chroma, flux, sd1, sd2, sd3, sdxl
+from orchestrator.models import chroma, flux, lumina, sd1, sd2, sd3, sdxl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,6 +22,7 @@ ArchitectureName = Literal[
     "flux-schnell",
     "flux",
     "chroma",
+    "lumina",
 ]
 ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "sd1": sd1.ARCHITECTURE,
@@ -33,6 +34,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "flux-schnell": flux.SCHNELL,
     "flux": flux.DEV,
     "chroma": chroma.ARCHITECTURE,
+    "lumina": lumina.ARCHITECTURE,
 }
 DEFAULT: ArchitectureName = "sd1"
 """The architecture of recipes and files that name none."""

@@ -1,0 +1,69 @@
+"""Lumina-Image 2.0: refiners and joint blocks, with Gemma2-2b."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from orchestrator.models import dit_blocks, text_encoders
+from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LISTS = {"context_refiner": 2, "noise_refiner": 2, "layers": 26}
+_LETTERS = {"context_refiner": "CR", "noise_refiner": "NR", "layers": "L"}
+BLOCKS = dit_blocks.names({_LETTERS[name]: count for name, count in _LISTS.items()})
+
+
+def _layers(model: Model) -> Iterator[ModelLayer]:
+    """Yield the layers of the blocks and of the final layer."""
+    width, inner, time = model.unet["width"], model.unet["inner"], model.unet["time"]
+    for blocks, count in _LISTS.items():
+        for number in range(count):
+            root, around = f"{blocks}.{number}", "JointTransformerBlock"
+            yield unet_layer(f"{root}.attention.qkv", model.unet["qkv"], width, around, "JointAttention", bias=False)
+            yield unet_layer(f"{root}.attention.out", width, width, around, "JointAttention", bias=False)
+            yield unet_layer(f"{root}.feed_forward.w1", inner, width, around, "FeedForward", bias=False)
+            yield unet_layer(f"{root}.feed_forward.w2", width, inner, around, "FeedForward", bias=False)
+            yield unet_layer(f"{root}.feed_forward.w3", inner, width, around, "FeedForward", bias=False)
+            if blocks != "context_refiner":
+                yield unet_layer(f"{root}.adaLN_modulation.1", 4 * width, time, around)
+    yield unet_layer("final_layer.linear", 64, width, "FinalLayer")
+    yield unet_layer("final_layer.adaLN_modulation.1", width, time, "FinalLayer")
+
+
+MODEL = Model(
+    {"width": 2304, "qkv": 3840, "inner": 9216, "time": 1024},
+    (TextEncoder(text_encoders.decoder, text_encoders.GEMMA2_2B, "lora_te", lycoris_prefix="lora_te1"),),
+    _layers,
+    targets=Targets(("JointTransformerBlock", "FinalLayer"), convolutions=(), text=("Gemma2Attention", "Gemma2MLP")),
+    blocks_only=True,
+)
+
+ARCHITECTURE = Architecture(
+    name="lumina",
+    title="Lumina 2",
+    trainer_script="lumina_train_network.py",
+    model=MODEL,
+    blocks=BLOCKS,
+    short_blocks=BLOCKS,
+    presets={"ALL": (1.0,) * len(BLOCKS)},
+    block_of=dit_blocks.block_of(_LETTERS),
+    checkpoint_names=(r"^(?:model\.diffusion_model\.)?context_refiner\.0\.attention\.qkv\.",),
+    modelspec="lumina-2",
+    base_model_version="lumina2",
+    checkpoint_title="Lumina 2",
+    civitai_base="Lumina",
+    hub_tags=("lumina2",),
+    own_names=re.compile(
+        r"^(?:lora_unet_|lycoris_|diffusion_model_)?(?:(?:context|noise)_refiner|layers)_\d|^lora_te1?_layers_\d", re.MULTILINE
+    ),
+    fixed_clip_skip="the trainer of Lumina ignores it",
+    network_module="networks.lora_lumina",
+    lycoris=("locon",),
+    files=(ModelFile("gemma2", "the text encoder Gemma2-2b"), ModelFile("ae", "the autoencoder")),
+    resolution=1024,
+    renderer_script="lumina_minimal_inference.py",
+)
