@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.models import chroma, flux, lumina, sd1, sd2, sd3, sdxl
+from orchestrator.models import chroma, flux, hunyuan_image, lumina, sd1, sd2, sd3, sdxl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +23,7 @@ ArchitectureName = Literal[
     "flux",
     "chroma",
     "lumina",
+    "hunyuan-image",
 ]
 ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "sd1": sd1.ARCHITECTURE,
@@ -35,6 +36,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "flux": flux.DEV,
     "chroma": chroma.ARCHITECTURE,
     "lumina": lumina.ARCHITECTURE,
+    "hunyuan-image": hunyuan_image.ARCHITECTURE,
 }
 DEFAULT: ArchitectureName = "sd1"
 """The architecture of recipes and files that name none."""

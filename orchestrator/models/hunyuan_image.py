@@ -1,0 +1,75 @@
+"""HunyuanImage-2.1: blocks of two streams and of one, whose text encoders are not trained."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from orchestrator.models import dit_blocks
+from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.layers import Model, ModelLayer, Targets, unet_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCKS = dit_blocks.names({"D": 20, "S": 40})
+
+
+def _layers(model: Model) -> Iterator[ModelLayer]:
+    """Yield the layers of the blocks and of the final layer."""
+    width = model.unet["width"]
+    for number in range(model.unet["double"]):
+        for stream in ("img", "txt"):
+            root, around = f"double_blocks.{number}.{stream}", "MMDoubleStreamBlock"
+            yield unet_layer(f"{root}_mod.linear", 6 * width, width, around, "ModulateDiT")
+            yield unet_layer(f"{root}_attn_qkv", 3 * width, width, around)
+            yield unet_layer(f"{root}_attn_proj", width, width, around)
+            yield unet_layer(f"{root}_mlp.fc1", 4 * width, width, around, "MLP")
+            yield unet_layer(f"{root}_mlp.fc2", width, 4 * width, around, "MLP")
+    for number in range(model.unet["single"]):
+        root, around = f"single_blocks.{number}", "MMSingleStreamBlock"
+        yield unet_layer(f"{root}.linear1", 7 * width, width, around)
+        yield unet_layer(f"{root}.linear2", width, 5 * width, around)
+        yield unet_layer(f"{root}.modulation.linear", 3 * width, width, around, "ModulateDiT")
+    yield unet_layer("final_layer.linear", 64, width, "FinalLayer")
+    yield unet_layer("final_layer.adaLN_modulation.1", 2 * width, width, "FinalLayer")
+
+
+MODEL = Model(
+    {"width": 3584, "double": 20, "single": 40},
+    (),
+    _layers,
+    targets=Targets(("MMDoubleStreamBlock", "MMSingleStreamBlock"), convolutions=(), text=()),
+    blocks_only=True,
+)
+
+ARCHITECTURE = Architecture(
+    name="hunyuan-image",
+    title="HunyuanImage-2.1",
+    trainer_script="hunyuan_image_train_network.py",
+    model=MODEL,
+    blocks=BLOCKS,
+    short_blocks=BLOCKS,
+    presets={"ALL": (1.0,) * len(BLOCKS)},
+    block_of=dit_blocks.block_of({"double_blocks": "D", "single_blocks": "S"}),
+    checkpoint_names=(
+        r"^(?:model\.diffusion_model\.)?double_blocks\.0\.img_mod\.linear\.",
+        r"^(?:model\.diffusion_model\.)?byt5_in\.",
+    ),
+    modelspec="hunyuan-image-2.1",
+    base_model_version="hunyuan-image-2.1",
+    checkpoint_title="HunyuanImage-2.1",
+    civitai_base="Other",
+    hub_tags=("hunyuan-image",),
+    own_names=re.compile(
+        r"double_blocks_\d+_(?:img|txt)_(?:mod_linear|mlp_fc)|single_blocks_\d+_modulation_linear"
+        r"|double_blocks_19_|single_blocks_3[89]_"
+    ),
+    fixed_clip_skip="the trainer of HunyuanImage ignores it",
+    network_module="networks.lora_hunyuan_image",
+    lycoris=("locon",),
+    files=(ModelFile("text_encoder", "the text encoder Qwen2.5-VL-7B"), ModelFile("byt5", "the text encoder ByT5")),
+    needs_vae=True,
+    resolution=2048,
+    renderer_script="hunyuan_image_minimal_inference.py",
+)
