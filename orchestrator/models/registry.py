@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.models import chroma, flux, hunyuan_image, lumina, sd1, sd2, sd3, sdxl
+from orchestrator.models import anima, chroma, flux, hunyuan_image, lumina, sd1, sd2, sd3, sdxl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,6 +24,7 @@ ArchitectureName = Literal[
     "chroma",
     "lumina",
     "hunyuan-image",
+    "anima",
 ]
 ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "sd1": sd1.ARCHITECTURE,
@@ -37,6 +38,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     "chroma": chroma.ARCHITECTURE,
     "lumina": lumina.ARCHITECTURE,
     "hunyuan-image": hunyuan_image.ARCHITECTURE,
+    "anima": anima.ARCHITECTURE,
 }
 DEFAULT: ArchitectureName = "sd1"
 """The architecture of recipes and files that name none."""

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from orchestrator.models.layers import layers
-from orchestrator.models.registry import ARCHITECTURES, ArchitectureName, of_modules
+from orchestrator.models.registry import ARCHITECTURES, ArchitectureName, of_modules, of_tensors
 
 
 def test_every_name_has_an_entry_of_that_name() -> None:
@@ -37,3 +37,38 @@ def test_sd2_has_the_layers_of_a_deeper_text_encoder_and_a_wider_attention() -> 
 def test_modules_of_no_architecture_count_as_sd1() -> None:
     assert of_modules(["lora_unet_conv_in", "x"]) == "sd1"
     assert of_modules([]) == "sd1"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "name"),
+    [
+        (["model.diffusion_model.joint_blocks.0.x", "model.diffusion_model.joint_blocks.23.x"], "sd3-medium"),
+        (["joint_blocks.0.x_block.attn2.qkv.weight", "joint_blocks.23.x"], "sd3.5-medium"),
+        (["joint_blocks.0.x", "joint_blocks.23.x", "joint_blocks.37.x"], "sd3.5-large"),
+        (["double_blocks.0.img_mod.lin.weight"], "flux-schnell"),
+        (["double_blocks.0.img_mod.lin.weight", "guidance_in.in_layer.bias"], "flux"),
+        (["double_blocks.0.img_attn.qkv.weight", "distilled_guidance_layer.in_proj.weight"], "chroma"),
+        (["model.diffusion_model.context_refiner.0.attention.qkv.weight"], "lumina"),
+        (["double_blocks.0.img_mod.linear.weight", "byt5_in.fc1.weight"], "hunyuan-image"),
+        (["net.blocks.0.cross_attn.q_proj.weight", "net.llm_adapter.embed.weight"], "anima"),
+        (["net.blocks.0.cross_attn.q_proj.weight"], None),
+    ],
+)
+def test_a_checkpoint_is_told_by_its_tensors(tensors: list[str], name: str | None) -> None:
+    assert of_tensors(tensors) == name
+
+
+@pytest.mark.parametrize(
+    ("modules", "name"),
+    [
+        (["lora_unet_single_blocks_7_linear2"], "flux"),
+        (["diffusion_model.double_blocks.0.img_attn.qkv"], "flux"),
+        (["lora_unet_double_blocks_0_txt_mlp_0", "lora_unet_single_blocks_0_linear1"], "chroma"),
+        (["diffusion_model.blocks.0.cross_attn.k_proj"], "anima"),
+        (["lora_te1_layers_27_mlp_up_proj"], "anima"),
+        (["lora_unet_layers_3_attention_qkv"], "lumina"),
+        (["lora_te1_text_model_encoder_layers_0_mlp_fc1", "lora_unet_joint_blocks_0_x_block_attn_qkv"], "sd3-medium"),
+    ],
+)
+def test_a_part_of_the_modules_tells_the_architecture(modules: list[str], name: str) -> None:
+    assert of_modules(modules) == name

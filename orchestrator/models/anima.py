@@ -1,0 +1,94 @@
+"""Anima: 28 blocks with cross-attention, an adapter of six blocks for its text, and Qwen3-0.6B."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from orchestrator.models import dit_blocks, text_encoders
+from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCKS = dit_blocks.names({"B": 28})
+_MODULATION = 256
+"""Inner width of the modulation layers."""
+
+
+def _layers(model: Model) -> Iterator[ModelLayer]:
+    """Yield the layers of the adapter, the blocks and the final layer."""
+    width, text = model.unet["width"], model.unet["text_width"]
+    for number in range(model.unet["adapter_blocks"]):
+        root, around = f"llm_adapter.blocks.{number}", "LLMAdapterTransformerBlock"
+        for attention in ("self_attn", "cross_attn"):
+            for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+                yield unet_layer(f"{root}.{attention}.{name}", text, text, around, "LLMAdapterAttention", bias=False)
+        yield unet_layer(f"{root}.mlp.0", 4 * text, text, around)
+        yield unet_layer(f"{root}.mlp.2", text, 4 * text, around)
+    for number in range(model.unet["blocks"]):
+        root = f"blocks.{number}"
+        for attention, source in (("self_attn", width), ("cross_attn", text)):
+            yield unet_layer(f"{root}.{attention}.q_proj", width, width, "Block", "Attention", bias=False)
+            yield unet_layer(f"{root}.{attention}.k_proj", width, source, "Block", "Attention", bias=False)
+            yield unet_layer(f"{root}.{attention}.v_proj", width, source, "Block", "Attention", bias=False)
+            yield unet_layer(f"{root}.{attention}.output_proj", width, width, "Block", "Attention", bias=False)
+        yield unet_layer(f"{root}.mlp.layer1", 4 * width, width, "Block", "GPT2FeedForward", bias=False)
+        yield unet_layer(f"{root}.mlp.layer2", width, 4 * width, "Block", "GPT2FeedForward", bias=False)
+        for part in ("self_attn", "cross_attn", "mlp"):
+            yield from _modulation(f"{root}.adaln_modulation_{part}", 3 * width, width, "Block")
+    yield unet_layer("final_layer.linear", 64, width, "FinalLayer", bias=False)
+    yield from _modulation("final_layer.adaln_modulation", 2 * width, width, "FinalLayer")
+
+
+def _modulation(root: str, out: int, width: int, around: str) -> Iterator[ModelLayer]:
+    yield unet_layer(f"{root}.1", _MODULATION, width, around, bias=False)
+    yield unet_layer(f"{root}.2", out, _MODULATION, around, bias=False)
+
+
+MODEL = Model(
+    {"width": 2048, "text_width": 1024, "blocks": 28, "adapter_blocks": 6},
+    (TextEncoder(text_encoders.decoder, text_encoders.QWEN3_06B, "lora_te", lycoris_prefix="lora_te1"),),
+    _layers,
+    targets=Targets(
+        ("Block", "FinalLayer"),
+        convolutions=(),
+        text=("Qwen3Attention", "Qwen3MLP"),
+        optional={"train_llm_adapter": ("LLMAdapterTransformerBlock",)},
+        excluded=r"_modulation|_norm|_embedder|final_layer",  # networks/lora_anima.py line 45
+    ),
+    blocks_only=True,
+)
+
+ARCHITECTURE = Architecture(
+    name="anima",
+    title="Anima",
+    trainer_script="anima_train_network.py",
+    model=MODEL,
+    blocks=BLOCKS,
+    short_blocks=BLOCKS,
+    presets={"ALL": (1.0,) * len(BLOCKS)},
+    block_of=dit_blocks.block_of({"blocks": "B"}),
+    checkpoint_names=(
+        r"^(?:net\.|model\.diffusion_model\.)?blocks\.0\.cross_attn\.q_proj\.",
+        r"^(?:net\.|model\.diffusion_model\.)?llm_adapter\.",
+    ),
+    modelspec="anima-preview",
+    base_model_version="anima",
+    checkpoint_title="Anima",
+    civitai_base="Other",
+    hub_tags=("anima",),
+    own_names=re.compile(
+        r"^(?:lora_unet_|lycoris_|diffusion_model_)?(?:blocks_\d|llm_adapter_)|^lora_te1?_layers_2[67]_", re.MULTILINE
+    ),
+    fixed_clip_skip="the trainer of Anima ignores it",
+    network_module="networks.lora_anima",
+    lycoris=("locon", "lokr"),
+    lycoris_preset="without one LyCORIS trains the final layer only",
+    files=(ModelFile("qwen3", "the text encoder Qwen3-0.6B"),),
+    needs_vae=True,
+    bucket_step=16,
+    resolution=1024,
+    renderer_script="anima_minimal_inference.py",
+)
