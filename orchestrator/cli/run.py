@@ -107,14 +107,16 @@ def plan(
 
     space = project.workspace()
     selection = _selection(names, profile, engine)
-    steps = space.plan(space.load(selection))
+    loaded = space.load(selection)
+    steps = space.plan(loaded)
     reasons = show_.select_reasons(steps, space, force, verify=verify)
     if argv:
         print(show_.shell(steps, space), end="")
     elif json:
-        print_json(show_.plan_json(steps, reasons, space))
+        print_json(show_.plan_json(steps, reasons, space, loaded))
     else:
         show_.print_plan(steps, reasons, space, selection)
+        show_.print_overrides(loaded, selection)
     space.inputs.save_cache()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.models import blocks
 from orchestrator.recipe import toml
 from orchestrator.run import benchmark, export_sd_scripts, preflight, step_command
-from orchestrator.run.workspace import as_json, select
+from orchestrator.run.workspace import as_json, override_lines, select
 from orchestrator.system.terminal import clean, say
 
 if TYPE_CHECKING:
@@ -48,9 +48,24 @@ def select_reasons(plan: Plan, space: Workspace, force: Sequence[str], *, verify
     return space.store.reasons(plan, select(plan, force, "--force"), verify=verify)
 
 
-def plan_json(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -> dict[str, Any]:
-    """Return a plan and its estimated duration as JSON."""
-    return as_json(plan, reasons, space.inputs) | {"left": asdict(benchmark.estimate(plan, reasons, space))}
+def plan_json(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, loaded: Sequence[Loaded]) -> dict[str, Any]:
+    """Return a plan, its duration and its profile's overrides as JSON."""
+    table = as_json(plan, reasons, space.inputs) | {"left": asdict(benchmark.estimate(plan, reasons, space))}
+    overridden = {each.recipe.name: [asdict(override) for override in each.overrides] for each in loaded}
+    for entry in table["recipes"]:
+        if overridden.get(entry["name"]):
+            entry["overrides"] = overridden[entry["name"]]
+    return table
+
+
+def print_overrides(loaded: Sequence[Loaded], selection: Selection) -> None:
+    """Print the values that the profile overrides, those of parts as a number."""
+    for line in override_lines(loaded, selection.profile):
+        say(line)
+    if parts := sum(override.of_part for each in loaded for override in each.overrides):
+        name = loaded[0].recipe.name
+        counted = f"the profile {selection.profile} overrides {parts} values of parts"
+        say(f"{counted};  python -m orchestrator show {name} --profile {selection.profile} --origin  lists them")
 
 
 def print_plan(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, selection: Selection) -> None:

@@ -7,15 +7,18 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.recipe import Recipe, compose
+from orchestrator.recipe import Recipe, compose, overrides
 from orchestrator.recipe.compose import MAX_BYTES, Composition, TomlTable, library, names
 from orchestrator.recipe.messages import describe, drop, partial
 from orchestrator.recipe.validate import check
+
+if TYPE_CHECKING:
+    from orchestrator.recipe.overrides import Override
 
 __all__ = ["MAX_BYTES", "Loaded", "library", "locate", "names", "of_table", "readable", "recipe", "recipes"]
 
@@ -35,6 +38,10 @@ class Loaded:
     path: Path
     origin: dict[str, str]
     merged: TomlTable
+    own: Loaded | None = None
+    """The recipe without the profile. None: there is no profile, or the recipe needs it to be complete."""
+    overrides: tuple[Override, ...] = ()
+    """Values that the profile overrides."""
 
 
 def recipes(root: Path, selected: list[str], profile: str = "", engine: str = "") -> list[Loaded]:
@@ -82,15 +89,35 @@ def recipe(root: Path, name: str, profile: str = "", engine: str = "") -> Loaded
         )
     compose.read(composition, path)
     _set_name(composition, path)
+    own = copy.deepcopy(composition) if profile else None
     if profile:
         compose.overlay(composition, profile)
     if engine:
         composition.merged["engine"] = engine
         composition.origin["engine"] = "--engine"
     result, problems = _validate(composition, path)
+    without, overridden = _own(own, path, profile) if own is not None else (None, [])
+    places = {problem.where for problem in problems}
+    problems += [problem for problem in overridden if problem.where not in places]
     if result is None or problems:
         raise RecipeError(problems)
-    return Loaded(result, path, composition.origin, composition.merged)
+    replaced = overrides.find(own.merged, own.origin, composition.merged) if own is not None else ()
+    return Loaded(result, path, composition.origin, composition.merged, without, replaced)
+
+
+def _own(own: Composition, path: Path, profile: str) -> tuple[Loaded | None, list[Problem]]:
+    """Validate a recipe without its profile.
+
+    Overridden values are wrong all the same. Missing ones may be the profile's to set.
+    """
+    result, problems = _validate(own, path)
+    without = f"(without --profile {profile})"
+    wrong = [
+        Problem(problem.where, problem.what, f"{problem.hint} {without}".strip())
+        for problem in problems
+        if problem.what != "is missing"
+    ]
+    return Loaded(result, path, own.origin, own.merged) if result is not None else None, wrong
 
 
 def of_table(root: Path, name: str, table: TomlTable) -> tuple[Recipe | None, list[Problem]]:

@@ -15,7 +15,7 @@ from orchestrator.run import notify, preflight, resume, slots
 from orchestrator.run.cluster.ray_pool import RayPool
 from orchestrator.run.context import Outcome, RunContext, Silent, Status
 from orchestrator.run.runner import interruptible, run_plan
-from orchestrator.run.workspace import Selection, Workspace, final, select
+from orchestrator.run.workspace import Selection, Workspace, final, override_lines, select
 from orchestrator.system.fork_server import ForkServer
 from orchestrator.system.terminal import clean, duration
 
@@ -67,7 +67,11 @@ def run_session(
         NotReady: this machine lacks something. Nothing has run.
     """
     started = time.monotonic()
-    plan = space.plan(space.load(options.selection))
+    loaded = space.load(options.selection)
+    plan = space.plan(loaded)
+    if not quiet:
+        for line in override_lines(loaded, options.selection.profile):
+            print(clean(line), file=sys.stderr)
     force = select(plan, options.force, "--force")
     only = select(plan, options.only, "--only") if options.only else None
     reasons = space.store.reasons(plan, force, verify=options.verify)

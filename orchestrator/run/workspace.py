@@ -13,7 +13,7 @@ from orchestrator.plan import estimate, promises
 from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
-from orchestrator.recipe import loader
+from orchestrator.recipe import loader, overrides
 from orchestrator.run import paths
 from orchestrator.run.store import Store
 from orchestrator.system import settings
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.run.record import Reason
 
 ALL = "all"
+WITHOUT_PROFILE = "(without --profile)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,17 @@ class Workspace:
         return accepted, list(dict.fromkeys(problems))
 
     def _refusals(self, loaded: Loaded) -> list[Problem]:
-        """Return the engine's problems and broken promises of a recipe."""
+        """Return the engine's problems and broken promises of a recipe.
+
+        Without its profile, too: what a profile overrides must not be wrong either.
+        """
+        problems = self._refused(loaded)
+        if loaded.own is not None:
+            places = {problem.where for problem in problems}
+            problems += [problem for problem in self._refused(loaded.own, WITHOUT_PROFILE) if problem.where not in places]
+        return problems
+
+    def _refused(self, loaded: Loaded, note: str = "") -> list[Problem]:
         recipe = loaded.recipe
         check = engines.get(recipe.engine).check
         problems = check(recipe)
@@ -80,7 +91,8 @@ class Workspace:
             new = [problem for problem in check(recipe.retried(change)) if problem not in problems]
             problems += [Problem(problem.where, f"{problem.what} (with guards.retry.{number})") for problem in new]
         problems = problems or list(promises.broken(recipe, self.inputs, loaded.origin))
-        return [loader.locate(loaded, problem) for problem in problems]
+        located = [loader.locate(loaded, problem) for problem in problems]
+        return [Problem(each.where, each.what, f"{each.hint} {note}".strip()) for each in located]
 
     def plan(self, loaded: Sequence[Loaded]) -> Plan:
         """Plan loaded recipes.
@@ -123,6 +135,15 @@ def describe(step: Step, reason: Reason | None) -> dict[str, Any]:
         "status": "cached" if reason is None else "run",
         "reason": "" if reason is None else str(reason),
     }
+
+
+def override_lines(loaded: Sequence[Loaded], profile: str) -> list[str]:
+    """Return the own values of recipes that a profile overrides."""
+    result: list[str] = []
+    for each in loaded:
+        if lines := overrides.lines(each.overrides, profile):
+            result += [f"{each.recipe.name}: the profile {profile} overrides", *(f"    {line}" for line in lines)]
+    return result
 
 
 def as_json(plan: Plan, reasons: dict[str, Reason | None], inputs: ProjectInputs) -> dict[str, Any]:
