@@ -1,4 +1,6 @@
-"""What it costs, beside what a user would do instead: ``python -m benchmarks [AREA…]`` (``make bench``).
+"""Costs of the program, beside those of the usual way.
+
+``python -m benchmarks [AREA…]`` (``make bench``) measures them.
 
 An area is a module of this package. Its ``rows()`` measures and returns lines of the table; it is called in a process of its
 own, with the tests' modules (fakes, harness, made_runs) in its path and nothing else running, and ended after the minutes that
@@ -28,7 +30,9 @@ AREAS = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: what was measured, beside what is allowed or what a user would do instead, in one run.
+    """One line of the table: a measurement and its limit.
+
+    Both come from one run, and so does the alternative in ``beside``.
 
     ``allowed`` is a number of the same unit, computed in the same run where it is a ratio; None: nothing was promised.
     """
@@ -44,9 +48,9 @@ class Row:
 
     @property
     def kept(self) -> bool | None:
-        """Whether the promise was kept; None without one."""
+        """Whether the promise was kept, None without one."""
         return None if self.allowed is None else self.measured <= self.allowed
 
 
 class NotHereError(Exception):
-    """What an area needs is not on this machine; the text says what, and how to get it."""
+    """This machine lacks something for an area. The text names it."""

@@ -1,4 +1,6 @@
-"""``python -m benchmarks [AREA…] [--readme] [--last]``: one table, ratios side by side, each in one run.
+"""Measure costs and print them as one table.
+
+``python -m benchmarks [AREA…] [--readme] [--last]``: ratios stand side by side, each from one run.
 
 Without names, all areas are measured. The numbers go to build/bench/results.json (machine, versions, medians); measured alone,
 an area replaces its own rows there. ``--readme`` also writes the table between the markers of README.md, and the numbers
@@ -31,7 +33,10 @@ BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
 
 
 def measure(area: str) -> dict[str, Any] | None:
-    """Return an area's rows, when and under which load they were measured; None where it cannot be. SystemExit if it fails."""
+    """Return an area's rows, time and load, or None without its needs.
+
+    SystemExit: it fails.
+    """
     print(f"measuring: {area}, {AREAS[area]} minutes at most", file=sys.stderr, flush=True)
     load, at, begun = os.getloadavg()[0], time.gmtime(), time.monotonic()
     with tempfile.TemporaryDirectory() as name:
@@ -55,7 +60,7 @@ def measure(area: str) -> dict[str, Any] | None:
 
 
 def machine() -> dict[str, Any]:
-    """Return what the numbers depend on."""
+    """Return the machine and the versions behind the numbers."""
     cpu = next(
         (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor()
     )
@@ -72,7 +77,7 @@ def _lines(path: str) -> list[str]:
 
 
 def table(told: dict[str, Any]) -> str:
-    """Return the results as Markdown: where they were measured, how many promises were kept, one table."""
+    """Return the results as Markdown: machine, kept promises, one table."""
     found, areas = told["machine"], [(area, told["areas"][area]) for area in AREAS if area in told["areas"]]
     rows = [row for _, one in areas for row in one["rows"]]
     promised = [row["kept"] for row in rows if row["kept"] is not None]
@@ -101,7 +106,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def readme(told: dict[str, Any]) -> None:
-    """Write the table between the markers of the README, and the numbers it was made of beside this program."""
+    """Write the README's table, and its numbers beside this program."""
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
     before, _, rest = text.partition(BEGIN)
@@ -113,7 +118,7 @@ def readme(told: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Measure, print and keep; 1 if a promise was not kept."""
+    """Measure, print and keep. Return 1 if a promise was not kept."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, formatter_class=form)
     parser.add_argument("areas", nargs="*", metavar="AREA", help=", ".join(AREAS))

@@ -87,7 +87,7 @@ seed = 1
 
 @dataclass(slots=True)
 class Project:
-    """A working project in a folder, with a stand-in for sd-scripts and its environment."""
+    """A working project with a stand-in for sd-scripts."""
 
     root: Path
     held: list[io.TextIOWrapper] = field(default_factory=list)
@@ -116,7 +116,10 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """One broken set-up: name, expected words, function that breaks the project, and command."""
+    """One broken set-up: name, expected words, function, and command.
+
+    The function breaks the project.
+    """
 
     name: str
     expected: tuple[str, ...]
@@ -136,7 +139,7 @@ class SetupResult:
 
 
 def safetensors(names: dict[str, list[int]], seed: int = 0) -> bytes:
-    """Return a small safetensors file with fp16 tensors of these names and shapes."""
+    """Return a small fp16 safetensors file with these names and shapes."""
     header: dict[str, object] = {}
     body = b""
     for name, shape in names.items():
@@ -210,7 +213,10 @@ class _Harm:
 
 
 def harmful(project: Project) -> None:
-    """Replace the base model by a pickle that would run a command. It is never loaded."""
+    """Replace the base model by a pickle that would run a command.
+
+    The pickle is never loaded.
+    """
     (project.root / "models" / "base.safetensors").unlink()
     with zipfile.ZipFile(project.root / "models" / "base.ckpt", "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"state_dict": _Harm()}))
@@ -221,7 +227,7 @@ def harmful(project: Project) -> None:
 
 
 def unnamed(project: Project, names: dict[str, list[int]]) -> None:
-    """Replace the base model by another file, and remove its digest from the recipe."""
+    """Replace the base model, and remove its digest from the recipe."""
     (project.root / "models" / "base.safetensors").write_bytes(safetensors(names))
     lines = project.recipe.read_text("utf-8").split("\n")
     project.recipe.write_text("\n".join('sha256 = ""' if line.startswith("sha256") else line for line in lines), "utf-8")
@@ -412,7 +418,10 @@ def healthy(folder: Path) -> tuple[int, str]:
 
 
 def build(folder: Path) -> Path:
-    """Build the dataset of a working project and return its folder, for set-ups that fail later."""
+    """Build the dataset of a working project and return its folder.
+
+    It is for set-ups that fail later.
+    """
     project = make(folder)
     run(project, ("run", "mimi-locon", "--only", "dataset"))
     return folder / "runs" / "mimi"

@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine, loopback only: the speed of two nodes, and the cost of scheduling."""
+"""Speed of two nodes of a local Ray cluster, and cost of scheduling."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _nodes(folder: Path, count: int, cpus: int) -> Any:
 
 
 def _trainings(nodes: int) -> float:
-    """Return how long the trainings of ``COUNT`` recipes take on so many nodes with one GPU each."""
+    """Return the time for ``COUNT`` trainings on so many one-GPU nodes."""
     with tempfile.TemporaryDirectory() as folder, project() as cats:
         (cats.root / "recipes" / "cat-lora.toml").unlink()
         for index in range(COUNT):
@@ -53,7 +53,10 @@ def _trainings(nodes: int) -> float:
 
 
 def scheduling() -> list[Row]:
-    """Walk a plan of ``MANY`` recipes over nodes that answer at once: the cost of the driver and of Ray."""
+    """Measure the driver and Ray on a plan of ``MANY`` recipes.
+
+    The nodes answer at once.
+    """
     import ray  # noqa: PLC0415
 
     from orchestrator.run.cluster.ray_pool import RayPool  # noqa: PLC0415

@@ -1,4 +1,7 @@
-"""What it costs to follow a trainer: reading 50 frames a second as sd-scripts prints them, in a share of one core."""
+"""Cost of following a trainer that prints 50 frames a second.
+
+The frames are those of sd-scripts, and the cost is a share of one core.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ SHORT, LONG = 4, 16  # seconds of two trainings; their difference leaves out wha
 
 
 def followed(seconds: int) -> tuple[float, float]:
-    """Return wall and processor seconds that this process spent on a training of ``seconds`` (its child's not counted)."""
+    """Return wall and processor seconds of following one training.
+
+    The training lasts ``seconds``. Its child's processor time is not counted.
+    """
     with project() as cats:
         steps = FRAMES * seconds
         text = f"[training]\nsteps = {steps}\n[training.options]\npause = {1 / FRAMES}\n"

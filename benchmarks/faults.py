@@ -1,4 +1,6 @@
-"""Measure reliability: time until a dead or lost trainer is noticed, time until a killed run trains again, cost of kills.
+"""Measure reliability: detection and recovery times, cost of kills.
+
+Detection is of a dead or lost trainer. Recovery ends when a killed run trains again.
 
 The orchestrator, its processes, logs and locks are the real thing; the trainer is tests/support/fakes.py, which prints
 like sd-scripts and fails on demand. ``make test-faults`` kills 300 times; here it is a sample.
@@ -25,7 +27,7 @@ NAN = "import time; time.sleep(0.3); print(f'nan at {time.time()}', flush=True);
 
 
 def notice(code: str) -> float:
-    """Return the seconds between a child's end, or its first NaN, and the return of the runner."""
+    """Return the seconds from a child's end or first NaN to the runner's."""
     printed: list[float] = []
 
     def read(piece: str) -> child.Progress | None:
@@ -45,14 +47,17 @@ def notice(code: str) -> float:
 
 
 def killer(cats: harness.Project, pause: float) -> faults.Killer:
-    """Return the two recipes that are killed, with a trainer that takes ``pause`` seconds a step."""
+    """Return two recipes whose trainer takes ``pause`` seconds a step."""
     cats.write("_base/base", harness.BASE.replace('behave = ""', f"pause = {pause}"))
     cats.recipe("cat-loha", "other")
     return faults.Killer(cats, faults.moments("benchmark"), interval=5)
 
 
 def recovery() -> float:
-    """Kill everything in the middle of a training; return the seconds from the next command to the trainer's start."""
+    """Kill everything in a training, and return the time to recover.
+
+    That is the seconds from the next command to the trainer's start.
+    """
     with project() as cats:
         suite = killer(cats, 0.3)
         running = suite.start()

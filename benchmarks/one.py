@@ -1,4 +1,7 @@
-"""One area, measured in this process: ``python -m benchmarks.one AREA FILE`` writes its rows to FILE as JSON."""
+"""Measure one area in this process.
+
+``python -m benchmarks.one AREA FILE`` writes the area's rows to FILE as JSON.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(area: str, file: str) -> int:
-    """Measure; 3 if what the area needs is not here."""
+    """Measure an area. Return 3 if this machine lacks something for it."""
     tests = ROOT / "tests"
     sys.path[1:1] = [str(tests), str(tests / "support")]
     try:

@@ -1,4 +1,6 @@
-"""Measure the overhead over a training's bare argv, and over a shell loop for a release of 15 recipes.
+"""Measure the overhead over bare argv and over a shell loop.
+
+The shell loop makes a release of 15 recipes.
 
 The trainer is a program that sleeps as long as a training would compute (tests/support/fakes.py), and prints
 like sd-scripts. All else is real: processes, logs, digests, records, merges, grids, releases.
@@ -40,7 +42,7 @@ ROUNDS = 5
 
 @contextlib.contextmanager
 def project() -> Iterator[harness.Project]:
-    """Make a small project with the fake trainer; output of the runs is not shown."""
+    """Make a small project with the fake trainer, and hide its output."""
     with contextlib.ExitStack() as stack:
         name = stack.enter_context(tempfile.TemporaryDirectory())
         patch = stack.enter_context(pytest.MonkeyPatch.context())
@@ -78,7 +80,10 @@ def training(seconds: float = TRAINING) -> Row:
 
 
 def embedded() -> Row:
-    """Measure one real training of the embedded engine and its bare argv, both from a cold start."""
+    """Measure a cold start of the embedded engine and of its bare argv.
+
+    Each trains once, for real.
+    """
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         null = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stderr(null))
@@ -106,7 +111,10 @@ def embedded() -> Row:
 
 
 def _process(root: Path, runs: Path, *argv: str) -> tuple[float, float]:
-    """Return wall and processor seconds of the command line, as its own process with the fake trainer."""
+    """Return wall and processor seconds of one command line.
+
+    It is a process of its own with the fake trainer.
+    """
     code = "import sys, fakes; from orchestrator import cli, engines; engines.ENGINES['embedded'] = fakes\n"
     code += f"sys.argv = ['orchestrator', *{argv!r}]; sys.exit(cli.main())"
     before = os.environ.get("KRNK_RUNS")
@@ -119,7 +127,10 @@ def _process(root: Path, runs: Path, *argv: str) -> tuple[float, float]:
 
 
 def release(count: int = 15, seconds: float = 8.0) -> list[Row]:
-    """Measure a release of ``count`` recipes with one (pretended) GPU, beside a loop that runs one command after another."""
+    """Measure a release of ``count`` recipes, beside a shell loop.
+
+    Both have one (pretended) GPU. The loop runs one command after another.
+    """
     with project() as cats:
         (cats.root / "recipes" / "cat-lora.toml").unlink()
         for index in range(count):

@@ -1,4 +1,6 @@
-"""The release of 15 files of the real sizes (random bytes, the real layout), beside ``sha256sum`` of what it holds.
+"""A release of 15 files of real size, beside ``sha256sum`` of it.
+
+The layout is real, the bytes are random.
 
 Takes a temporary folder of about 4 GB.
 """
@@ -24,7 +26,10 @@ MIB = {"lora3x3": 40, "locon": 203, "loha": 96}  # as the seed's card lists them
 
 
 def heavy(path: Path, megabytes: int) -> None:
-    """Write a LoRA file of ``megabytes`` MiB: the modules of LINEAR with random bytes."""
+    """Write a LoRA file of ``megabytes`` MiB with random bytes.
+
+    Its modules are those of LINEAR.
+    """
     names = [f"{name}.lora_{part}.weight" for name in made_runs.LINEAR for part in ("down", "up")]
     rows = megabytes * 2**20 // len(names) // 2 // 1024
     entries = canonical(Entry(name, "F16", (rows, 1024)) for name in names)

@@ -1,4 +1,7 @@
-"""The report of 15 finished recipes with 512-pixel pictures: build time, size, first paint (needs Playwright and Chromium)."""
+"""The report of 15 recipes: build time, size, first paint.
+
+The pictures have 512 pixels. First paint needs Playwright and Chromium.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,10 @@ def page(folder: Path) -> list[Row]:
 
 
 def first_paint(path: Path) -> float | None:
-    """Return the first contentful paint from disk in seconds, the slowest of three; None without Playwright or Chromium."""
+    """Return the slowest of three first contentful paints, in seconds.
+
+    The page comes from disk. None: there is no Playwright or Chromium.
+    """
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None or importlib.util.find_spec("playwright") is None:
         print("report: first paint left out, it needs Debian's chromium and Playwright (make test-browser)", file=sys.stderr)

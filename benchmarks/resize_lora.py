@@ -1,4 +1,6 @@
-"""Our resize beside sd-scripts' own resize_lora.py on the same file of 311,476,924 bytes: time, and the ranks of all modules.
+"""Our resize beside sd-scripts' resize_lora.py: time and ranks.
+
+Both read the same file of 311,476,924 bytes. The ranks of all modules are compared.
 
 Ours runs before and after theirs, so that a machine whose load changes is unfair to both alike. Theirs takes nine minutes on
 two quiet cores.
@@ -32,7 +34,10 @@ def theirs(source: Path, output: Path) -> weights.Took:
 
 
 def agreement(source: Path, other: Path, ours: Path) -> list[Row]:
-    """Return how many modules have another rank than theirs under their rule, and what each file loses above the optimum."""
+    """Return the differences in rank and in loss between the two files.
+
+    Ranks are compared under sd-scripts' rule, and each file's loss with the optimum.
+    """
     resize(source, ours, ResizeOptions(param=16, new_rank=128, rank_rule="sd-scripts-0.10"))
     ranks, own = ({module.name: module.rank for module in adapter(read_header(path)).modules} for path in (other, ours))
     losses = [excess(source, path) for path in (other, ours)]
@@ -45,7 +50,10 @@ def agreement(source: Path, other: Path, ours: Path) -> list[Row]:
 
 
 def excess(source: Path, resized: Path) -> float:
-    """Return by how many millionths of a module's norm its error exceeds that of the best matrix of its rank, at most."""
+    """Return the largest error above the optimum, in millionths.
+
+    The optimum is the best matrix of the same rank, and the unit the module's norm.
+    """
     import numpy as np  # noqa: PLC0415 - a child's peak memory starts with its parent's
 
     from orchestrator.weights.families import low_rank  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""A real training of sd-scripts on this machine's CPU, orchestrated, beside the same argv by hand.
+"""A training of sd-scripts on the CPU, orchestrated and by hand.
 
 Full-size SD1.5 with random weights ($KRNK_TEST_SD15, or made anew), networks.lora with dim 128 as krnk-lora3x3 has it.
 """
@@ -32,7 +32,10 @@ RECIPE = "krnk-lora3x3"
 
 
 def profile(root: Path, model: Path) -> dict[str, Any]:
-    """Return the tests' profile with more steps and without states, which no two runs write equally fast."""
+    """Return the tests' profile with more steps and without states.
+
+    No two runs write states equally fast.
+    """
     table = real.overlay(root, model)
     table["unset"] = ["base.vae", "dataset.batch_size", "training.state_every_n_steps", "render.prompts"]
     del table["render"], table["training"]["state_every_n_steps"]
@@ -42,7 +45,7 @@ def profile(root: Path, model: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A project with one recipe whose dataset is built, and the environment of both ways to train it."""
+    """A project with one built dataset, and the environment to train it."""
 
     root: Path
     env: dict[str, str]
@@ -52,12 +55,15 @@ class Bench:
         return self.root / "runs" / RECIPE
 
     def call(self, *only: str) -> None:
-        """Run steps of the recipe; it ends with 1, as the steps behind them have to run first."""
+        """Run steps of the recipe.
+
+        The exit code is 1, as the steps behind them have to run first.
+        """
         argv = [sys.executable, "-m", "orchestrator", "run", RECIPE, "--profile", "bench", "--only", *only]
         subprocess.run(argv, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
 
     def orchestrated(self) -> float:
-        """Train as if for the first time; return the seconds."""
+        """Train as if for the first time, and return the seconds."""
         for folder in self.runs.glob("train-*"):
             shutil.rmtree(folder)
         os.sync()
@@ -69,7 +75,10 @@ class Bench:
         return seconds
 
     def by_hand(self) -> float:
-        """Run the argv of the last training in an empty folder of the same name, with as many threads; return the seconds."""
+        """Run the argv of the last training, and return the seconds.
+
+        It runs in an empty folder of the same name, with as many threads.
+        """
         folder = next(self.runs.glob("train-*"))
         argv = json.loads((folder / "record.json").read_text("utf-8"))["argv"]
         attempt = json.loads((folder / "attempts.jsonl").read_text("utf-8").splitlines()[-1])
@@ -88,7 +97,7 @@ class Bench:
 
 
 def project(root: Path, model: Path) -> Bench:
-    """Make the project and build its dataset; what both ways import has been read once."""
+    """Make the project, build its dataset, and read both ways' imports."""
     shutil.copytree(real.ROOT / "recipes", root / "recipes")
     shutil.copytree(real.ROOT / "data" / "krnk", root / "data" / "krnk")
     (root / "recipes" / "_profiles" / "bench.toml").write_text(toml.dumps(profile(root, model)), "utf-8")
@@ -101,7 +110,10 @@ def project(root: Path, model: Path) -> Bench:
 
 
 def pairs(bench: Bench) -> Row:
-    """Measure pairs, each in the other order than the one before; what is allowed is by the medians of both."""
+    """Measure pairs in alternating order.
+
+    The limit is computed from the medians of both.
+    """
     orchestrated, bare = [], []
     for number in range(PAIRS):
         if number % 2:

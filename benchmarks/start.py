@@ -18,7 +18,10 @@ MANY = 1000
 
 
 def took(argv: list[str], folder: Path = ROOT, **env: str) -> tuple[float, float]:
-    """Return wall and processor seconds of one process. A failure ends the program with its output."""
+    """Return wall and processor seconds of one process.
+
+    SystemExit: the process failed. Its output is shown.
+    """
     nothing = subprocess.DEVNULL
     start, before = time.perf_counter(), os.times()
     done = subprocess.run(argv, cwd=folder, stdout=nothing, stderr=subprocess.PIPE, stdin=nothing, env=os.environ | env)  # noqa: PLW1510
@@ -30,7 +33,10 @@ def took(argv: list[str], folder: Path = ROOT, **env: str) -> tuple[float, float
 
 
 def many(folder: Path, count: int) -> None:
-    """Write ``count`` recipes on top of the project's parts. Every fifth has its own dataset."""
+    """Write ``count`` recipes on top of the project's parts.
+
+    Every fifth has its own dataset.
+    """
     shutil.copytree(
         ROOT / "recipes", folder / "recipes", ignore=lambda _, names: [n for n in names if n.endswith(".toml") and "-" in n]
     )

@@ -28,7 +28,7 @@ HALF = ",".join(["0.5"] * 26)
 
 @dataclass(frozen=True, slots=True)
 class Took:
-    """One process: seconds by the clock and of all processors, and the most memory it had, in MiB."""
+    """Wall and processor seconds of one process, and its peak in MiB."""
 
     seconds: float
     processor: float
@@ -36,7 +36,10 @@ class Took:
 
 
 def generate(path: Path) -> None:
-    """Write the file: down as the trainers initialize it, up with directions that decay as after training."""
+    """Write the file: down as initialized, up with decaying directions.
+
+    The decay is that of a trained file.
+    """
     import numpy as np  # noqa: PLC0415 - in a process of its own: a child's peak memory starts with its parent's
 
     from orchestrator.recipe import loader  # noqa: PLC0415
@@ -72,7 +75,7 @@ def generate(path: Path) -> None:
 
 
 def run(argv: list[str], environment: dict[str, str] | None = None) -> Took:
-    """Run a program with its output thrown away; SystemExit if it fails."""
+    """Run a program without its output. SystemExit: it fails."""
     nothing = os.open(os.devnull, os.O_RDWR)
     actions = [(os.POSIX_SPAWN_DUP2, nothing, stream) for stream in (0, 1)]
     begin = time.perf_counter()
@@ -89,7 +92,7 @@ def run(argv: list[str], environment: dict[str, str] | None = None) -> Took:
 
 
 def commands(source: Path, folder: Path) -> dict[str, list[str]]:
-    """Return what is timed, by title."""
+    """Return the timed commands by title."""
     verb = [sys.executable, "-m", "orchestrator"]
     out = str(folder / "out.safetensors")
     return {
@@ -104,7 +107,7 @@ def commands(source: Path, folder: Path) -> dict[str, list[str]]:
 
 
 def goals(rounds: list[dict[str, Took]], largest: int) -> list[Row]:
-    """Return the medians over the rounds; what is allowed is of the same round."""
+    """Return the medians over the rounds, with limits of the same round."""
 
     def paired(measured: str, *allowed: tuple[float, str], plus: float = 0.0) -> Row:
         limits = [plus + sum(factor * took[title].seconds for factor, title in allowed) for took in rounds]
