@@ -4,7 +4,7 @@
 
 An area is a module of this package. Its ``rows()`` measures and returns lines of the table; it is called in a process of its
 own, with the tests' modules (fakes, harness, made_runs) in its path and nothing else running, and ended after the minutes that
-``AREAS`` gives it. To add one: write the module, name it here.
+``AREAS`` gives it. A new area is a module here and a line in ``AREAS``.
 """
 
 from __future__ import annotations

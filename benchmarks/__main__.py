@@ -40,8 +40,8 @@ def measure(area: str) -> dict[str, Any] | None:
     print(f"measuring: {area}, {AREAS[area]} minutes at most", file=sys.stderr, flush=True)
     load, at, begun = os.getloadavg()[0], time.gmtime(), time.monotonic()
     with tempfile.TemporaryDirectory() as name:
-        told = Path(name) / "rows.json"
-        child = subprocess.Popen([sys.executable, "-m", "benchmarks.one", area, str(told)], cwd=ROOT, start_new_session=True)
+        file = Path(name) / "rows.json"
+        child = subprocess.Popen([sys.executable, "-m", "benchmarks.one", area, str(file)], cwd=ROOT, start_new_session=True)
         try:
             code = child.wait(60 * AREAS[area])
         except subprocess.TimeoutExpired:
@@ -54,7 +54,7 @@ def measure(area: str) -> dict[str, Any] | None:
             raise SystemExit(f"{area} failed")
         if code:
             return None
-        rows = json.loads(told.read_text("utf-8"))
+        rows = json.loads(file.read_text("utf-8"))
     took = round(time.monotonic() - begun, 1)
     return {"at": time.strftime("%Y-%m-%d %H:%M UTC", at), "load_before": round(load, 2), "seconds": took, "rows": rows}
 
@@ -76,23 +76,23 @@ def _lines(path: str) -> list[str]:
     return Path(path).read_text("utf-8", "replace").splitlines() if Path(path).exists() else []
 
 
-def table(told: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     """Return the results as Markdown: machine, kept promises, one table."""
-    found, areas = told["machine"], [(area, told["areas"][area]) for area in AREAS if area in told["areas"]]
-    rows = [row for _, one in areas for row in one["rows"]]
+    host, areas = results["machine"], [(area, results["areas"][area]) for area in AREAS if area in results["areas"]]
+    rows = [row for _, result in areas for row in result["rows"]]
     promised = [row["kept"] for row in rows if row["kept"] is not None]
-    loads = [one["load_before"] for _, one in areas]
-    where = f"{found['cores']} cores ({found['cpu']}), Python {found['python']}"
+    loads = [result["load_before"] for _, result in areas]
+    where = f"{host['cores']} cores ({host['cpu']}), Python {host['python']}"
     how = f"load {min(loads):.1f} to {max(loads):.1f} before each area; medians"
     lines = [
-        f"Measured {min(one['at'] for _, one in areas)} on {where}, {how}. {sum(promised)} of {len(promised)} promises kept.",
+        f"Measured {min(result['at'] for _, result in areas)} on {where}, {how}. {sum(promised)} of {len(promised)} promises kept.",
         "",
         "| what | measured | promised | beside | |",
         "| --- | ---: | ---: | --- | --- |",
     ]
-    for area, one in areas:
+    for area, result in areas:
         lines.append(f"| **{area}** | | | | |")
-        lines += [_line(row) for row in one["rows"]]
+        lines += [_line(row) for row in result["rows"]]
     return "\n".join(lines)
 
 
@@ -105,7 +105,7 @@ def _line(row: dict[str, Any]) -> str:
     return f"| {row['what']} | {row['measured']:.2f} {row['unit']} | {allowed} | {beside} | {kept} |"
 
 
-def readme(told: dict[str, Any]) -> None:
+def readme(results: dict[str, Any]) -> None:
     """Write the README's table, and its numbers beside this program."""
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
@@ -113,8 +113,8 @@ def readme(told: dict[str, Any]) -> None:
     _, _, after = rest.partition(END)
     if not rest or END not in rest:
         raise SystemExit(f"{path} has no {BEGIN} … {END}")
-    path.write_text(f"{before}{BEGIN}\n{table(told)}\n{END}{after}", "utf-8")
-    KEPT.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
+    path.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{after}", "utf-8")
+    KEPT.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
 
 
 def main() -> int:
@@ -124,34 +124,34 @@ def main() -> int:
     parser.add_argument("areas", nargs="*", metavar="AREA", help=", ".join(AREAS))
     parser.add_argument("--readme", action="store_true", help="also write the README's table")
     parser.add_argument("--last", action="store_true", help="measure nothing: the numbers of the last run")
-    asked = parser.parse_args()
-    strange = set(asked.areas) - set(AREAS)
-    if strange:
-        parser.error(f"no such area: {', '.join(sorted(strange))}")
-    last = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() and (asked.areas or asked.last) else {"areas": {}}
-    if asked.last and not last["areas"]:
+    options = parser.parse_args()
+    unknown = set(options.areas) - set(AREAS)
+    if unknown:
+        parser.error(f"no such area: {', '.join(sorted(unknown))}")
+    last = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() and (options.areas or options.last) else {"areas": {}}
+    if options.last and not last["areas"]:
         parser.error("nothing was measured yet: python -m benchmarks")
-    told = last if asked.last else {"machine": machine(), "areas": last["areas"]}
+    results = last if options.last else {"machine": machine(), "areas": last["areas"]}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     failed = []
-    for area in [] if asked.last else asked.areas or AREAS:
+    for area in [] if options.last else options.areas or AREAS:
         try:
-            found = measure(area)
-        except SystemExit as error:  # the others go on
+            result = measure(area)
+        except SystemExit as error:  # the other areas are still measured
             failed.append(str(error))
             continue
-        if found:
-            told["areas"][area] = found
-            RESULTS.write_text(json.dumps(told, indent=1) + "\n", "utf-8")  # what was measured outlives what fails after it
+        if result:
+            results["areas"][area] = result
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")  # earlier areas are kept if a later one fails
     print("\n".join(failed), file=sys.stderr)
-    if not told["areas"]:
+    if not results["areas"]:
         return 1
-    if asked.readme:
-        readme(told)
-    shown = asked.areas or list(AREAS)
-    print(table({**told, "areas": {area: one for area, one in told["areas"].items() if area in shown}}))
+    if options.readme:
+        readme(results)
+    shown = options.areas or list(AREAS)
+    print(table({**results, "areas": {area: result for area, result in results["areas"].items() if area in shown}}))
     print(f"\n{RESULTS}", file=sys.stderr)
-    return int(bool(failed) or any(row["kept"] is False for one in told["areas"].values() for row in one["rows"]))
+    return int(bool(failed) or any(row["kept"] is False for result in results["areas"].values() for row in result["rows"]))
 
 
 if __name__ == "__main__":

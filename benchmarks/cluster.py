@@ -94,6 +94,6 @@ def rows() -> list[Row]:
     """Measure. NotHereError without Ray."""
     if importlib.util.find_spec("ray") is None:
         raise NotHereError("Ray is not installed: make test-ray, or pip install '.[ray]'")
-    one, two = _trainings(1), _trainings(2)
-    ratio = Row(f"{COUNT} trainings of {SECONDS:.0f} s: two nodes / one node", two / one, 1 / 1.8, "x")
-    return [Row(f"{COUNT} trainings of {SECONDS:.0f} s on one node", one), ratio, *scheduling()]
+    single, double = _trainings(1), _trainings(2)
+    ratio = Row(f"{COUNT} trainings of {SECONDS:.0f} s: two nodes / one node", double / single, 1 / 1.8, "x")
+    return [Row(f"{COUNT} trainings of {SECONDS:.0f} s on one node", single), ratio, *scheduling()]

@@ -27,10 +27,10 @@ _ABOVE = 1.5  # what rounding the singular vectors to half precision costs
 
 def theirs(source: Path, output: Path) -> weights.Took:
     """Time sd-scripts' own tool."""
-    place = settings.sd_scripts()
-    argv = [str(settings.sd_scripts_python()), str(place / "networks" / "resize_lora.py"), "--model", str(source)]
+    checkout = settings.sd_scripts()
+    argv = [str(settings.sd_scripts_python()), str(checkout / "networks" / "resize_lora.py"), "--model", str(source)]
     argv += ["--save_to", str(output), "--save_precision", "fp16", "--new_rank", "128"]
-    return weights.run([*argv, "--dynamic_method", "sv_ratio", "--dynamic_param", "16"], {"PYTHONPATH": str(place)})
+    return weights.run([*argv, "--dynamic_method", "sv_ratio", "--dynamic_param", "16"], {"PYTHONPATH": str(checkout)})
 
 
 def agreement(source: Path, other: Path, ours: Path) -> list[Row]:
@@ -60,18 +60,18 @@ def excess(source: Path, resized: Path) -> float:
     from orchestrator.weights.io import dtypes  # noqa: PLC0415
     from orchestrator.weights.io.safetensors_io import Body  # noqa: PLC0415
 
-    found = [adapter(read_header(path)) for path in (source, resized)]
+    adapters = [adapter(read_header(path)) for path in (source, resized)]
     most = 0.0
-    with Body(found[0].header) as body, Body(found[1].header) as other:
-        for module, small in zip(found[0].modules, found[1].modules, strict=True):
-            one, two = (
-                low_rank.product(part, dtypes.load_module(place, part), found[0].architecture)
-                for place, part in ((body, module), (other, small))
+    with Body(adapters[0].header) as body, Body(adapters[1].header) as other:
+        for module, small in zip(adapters[0].modules, adapters[1].modules, strict=True):
+            before, after = (
+                low_rank.product(part, dtypes.load_module(tensors, part), adapters[0].architecture)
+                for tensors, part in ((body, module), (other, small))
             )
-            up, down = np.float64(one.scale) * one.up, one.down.astype(np.float64)
+            up, down = np.float64(before.scale) * before.up, before.down.astype(np.float64)
             values = np.linalg.svd(_core(up, down), compute_uv=False)
-            left = np.hstack([up, np.float64(-two.scale) * two.up])
-            error = np.linalg.norm(_core(left, np.vstack([down, two.down])))
+            left = np.hstack([up, np.float64(-after.scale) * after.up])
+            error = np.linalg.norm(_core(left, np.vstack([down, after.down])))
             best = np.linalg.norm(values[small.rank :])
             most = max(most, float((error - best) / np.linalg.norm(values)))
     return 1e6 * most

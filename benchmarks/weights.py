@@ -1,7 +1,7 @@
 """Weight surgery against the clock.
 
 Writes a LoRA of the release's kind (networks.lora, dim 128 and conv_dim 128 on SD1.5: 350 modules, 311,476,924 bytes of
-tensors), then times whole processes, each round in turn so that a busy machine is unfair to all alike: `import torch`, `cp`,
+tensors), then times whole processes, alternating so that a busy machine is unfair to all alike: `import torch`, `cp`,
 inspect, merge, resize, sweep of one ratio and of four. benchmarks/resize_lora.py sets sd-scripts' own tool beside them.
 """
 
@@ -56,9 +56,9 @@ def generate(path: Path) -> None:
             raise SystemExit(message)
         rank = shapes["lora_down.weight"][0]
         decay = np.exp(-np.arange(rank, dtype=np.float32) / rng.uniform(3, 14))
-        turn = np.linalg.qr(rng.standard_normal((rank, rank), dtype=np.float32))[0]
+        rotation = np.linalg.qr(rng.standard_normal((rank, rank), dtype=np.float32))[0]
         outputs = shapes["lora_up.weight"][0]
-        up = ((rng.standard_normal((outputs, rank), dtype=np.float32) * decay) @ turn) * np.float32(0.02)
+        up = ((rng.standard_normal((outputs, rank), dtype=np.float32) * decay) @ rotation) * np.float32(0.02)
         down = rng.random(shapes["lora_down.weight"], dtype=np.float32) - np.float32(0.5)
         down *= np.float32(2 / np.sqrt(down[0].size))
         values = {"lora_up.weight": up, "lora_down.weight": down, "alpha": np.array(rank / 2, np.float32)}
@@ -119,7 +119,7 @@ def goals(rounds: list[dict[str, Took]], largest: int) -> list[Row]:
         )
         return Row(measured, seconds, statistics.median(limits), beside=beside, processor=processor)
 
-    found = [
+    results = [
         paired("resize, sv_ratio 16", (1.5, "import torch"), (2, "cp")),
         paired("merge, every weight 0.5", (2, "cp"), plus=0.5),
         paired("inspect, header only", plus=0.4),
@@ -127,8 +127,8 @@ def goals(rounds: list[dict[str, Took]], largest: int) -> list[Row]:
     ]
     memory = statistics.median(took["merge, every weight 0.5"].peak for took in rounds)
     allowed = (1.2 * largest + 150e6) / 2**20
-    found.append(Row("merge, most memory", memory, allowed, "MiB", "1.2 x the largest tensor + 150 MB"))
-    return found
+    results.append(Row("merge, most memory", memory, allowed, "MiB", "1.2 x the largest tensor + 150 MB"))
+    return results
 
 
 def source() -> Path:
@@ -146,12 +146,12 @@ def rows() -> list[Row]:
     path = source()
     largest = max(entry.size for entry in read_header(path).entries.values())
     chosen = commands(path, FOLDER)
-    found = []
+    rounds = []
     for number in range(ROUNDS + 1):
         took = {title: run(argv) for title, argv in chosen.items()}
         if number:  # the first round only fills the caches
-            found.append(took)
-    return goals(found, largest)
+            rounds.append(took)
+    return goals(rounds, largest)
 
 
 if __name__ == "__main__":
