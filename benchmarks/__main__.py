@@ -83,9 +83,10 @@ def table(results: dict[str, Any]) -> str:
     promised = [row["kept"] for row in rows if row["kept"] is not None]
     loads = [result["load_before"] for _, result in areas]
     where = f"{host['cores']} cores ({host['cpu']}), Python {host['python']}"
+    when = min(result["at"] for _, result in areas)
     how = f"load {min(loads):.1f} to {max(loads):.1f} before each area; medians"
     lines = [
-        f"Measured {min(result['at'] for _, result in areas)} on {where}, {how}. {sum(promised)} of {len(promised)} promises kept.",
+        f"Measured {when} on {where}, {how}. {sum(promised)} of {len(promised)} promises kept.",
         "",
         "| what | measured | promised | beside | |",
         "| --- | ---: | ---: | --- | --- |",

@@ -202,14 +202,14 @@ def test_the_parts_that_pages_name_exist() -> None:
 
 def test_the_readme_names_tests_that_exist(project: Path) -> None:
     section = (project / "README.md").read_text("utf-8").partition("## What survives what")[2].partition("\n## ")[0]
-    known = "\n".join(path.read_text("utf-8") for path in (project / "tests").rglob("test_*.py"))
+    sources = "\n".join(path.read_text("utf-8") for path in (project / "tests").rglob("test_*.py"))
     rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
     assert len(rows) > 10
     for row in rows:
         names = re.findall(r"`(?:(tests/[\w/]+\.py)|(test_\w+))`", row.rpartition(" |")[0].rpartition(" | ")[2])
         assert names, f"no test shows: {row}"
         for file, name in names:
-            assert (project / file).is_file() if file else f"def {name}(" in known, f"{file or name} does not exist"
+            assert (project / file).is_file() if file else f"def {name}(" in sources, f"{file or name} does not exist"
 
 
 def test_the_walks_of_the_architecture_name_functions_that_exist(project: Path) -> None:

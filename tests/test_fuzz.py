@@ -84,9 +84,9 @@ def test_three_hundred_mutated_files_are_read_or_refused(target: str, tmp_path: 
 @pytest.mark.faults
 @pytest.mark.parametrize("target", fuzz.TARGETS)
 def test_a_hundred_thousand_mutated_files_are_read_or_refused(target: str, capsys: pytest.CaptureFixture[str]) -> None:
-    said = fuzzed(target, LONG)
+    summary = fuzzed(target, LONG)
     with capsys.disabled():
-        print(f"\n{said}", end="")
+        print(f"\n{summary}", end="")
 
 
 @FUZZ
@@ -110,8 +110,8 @@ def test_a_recipe_with_any_values_is_loaded_or_refused(whole: dict[str, Any], tm
     try:
         recipe = loader.recipe(tmp_path, "fuzzed").recipe
     except RecipeError as error:
-        said = clean(report(error))
-        assert "\x1b" not in said
+        text = clean(report(error))
+        assert "\x1b" not in text
         return
     assert recipe.network.dim >= 1
     for problem in engines.get(recipe.engine).check(recipe):
@@ -140,8 +140,8 @@ def test_a_toml_bomb_is_refused(tmp_path: Path) -> None:
 )
 def test_any_output_is_read(piece: str) -> None:
     for name in engines.ENGINES:
-        found = engines.get(name).read(piece)
-        assert found is None or isinstance(found, Progress)
+        progress = engines.get(name).read(piece)
+        assert progress is None or isinstance(progress, Progress)
     own = progress_log.read_own(f"PROGRESS {piece}")
     assert own is None or isinstance(own, Progress)
 

@@ -41,8 +41,8 @@ def test_every_verb_on_files(tmp_path: Path) -> None:
 def test_json_is_one_document_with_fixed_keys(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     table = json.loads(_run("inspect", source, "--json"))
-    wanted = {"family", "tucker", "modules", "tensor_bytes", "ranks", "blocks", "block_vector", "preset", "metadata", "hashes"}
-    assert wanted <= set(table)
+    keys = {"family", "tucker", "modules", "tensor_bytes", "ranks", "blocks", "block_vector", "preset", "metadata", "hashes"}
+    assert keys <= set(table)
     assert set(table["blocks"]["BASE"]) == {"modules", "norm", "zero"}
     assert {"cosine", "norm_ratio", "blocks"} <= set(json.loads(_run("compare", source, source, "--json")))
     table = json.loads(_run("verify", source, "--json"))

@@ -113,7 +113,7 @@ def test_regularization_images_are_repeated_up_to_the_subject(
     prediction = predict_batches(plan, dataset)
     assert prediction.images_x_repeats == 2 * repeats
     assert prediction.regularization_x_repeats == sum(own * count for own, count in regular)
-    counted = [one.repeats for bucket in prediction.buckets for one in bucket.images if one.folder.regularization]
+    counted = [image.repeats for bucket in prediction.buckets for image in bucket.images if image.folder.regularization]
     assert counted == used
 
 
@@ -146,11 +146,11 @@ def test_problems_name_the_settings_that_stop_the_trainer(tmp_path: Path, table:
 
 def test_sd_scripts_counted_the_same(tmp_path: Path) -> None:
     cases = json.loads((Path(__file__).resolve().parents[1] / "data" / "buckets.json").read_text("utf-8"))["cases"]
-    assert sum(one["sd-scripts"]["reg"] > 0 for one in cases) > 8
-    assert sum(not one["table"].get("enable_bucket", True) for one in cases) > 2
-    for number, one in enumerate(cases):
-        dataset, plan = laid_out(tmp_path / str(number), one["table"], one["sizes"])
-        assert numbers(predict_batches(plan, dataset)) == one["sd-scripts"]
+    assert sum(case["sd-scripts"]["reg"] > 0 for case in cases) > 8
+    assert sum(not case["table"].get("enable_bucket", True) for case in cases) > 2
+    for number, entry in enumerate(cases):
+        dataset, plan = laid_out(tmp_path / str(number), entry["table"], entry["sizes"])
+        assert numbers(predict_batches(plan, dataset)) == entry["sd-scripts"]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -170,20 +170,20 @@ def test_the_embedded_trainer_counts_the_same(tmp_path_factory: pytest.TempPathF
         (group.dataset.rules.resolution, size, len(members)) for group in groups for size, members in group.by_bucket().items()
     )
     assert theirs == sorted((bucket.resolution, bucket.size, bucket.count) for bucket in prediction.buckets)
-    resized = {one.path.parent.name + "/" + one.path.name: one.fit.resized for group in groups for one in group.images}
+    resized = {image.path.parent.name + "/" + image.path.name: image.fit.resized for group in groups for image in group.images}
     for bucket in prediction.buckets:
-        for one in bucket.images:
-            assert resized[one.folder.path.rpartition("/")[2] + "/" + one.image.name] == one.fit.resized
+        for image in bucket.images:
+            assert resized[image.folder.path.rpartition("/")[2] + "/" + image.image.name] == image.fit.resized
 
 
 def write_tree(folder: Path, dataset: Dataset, plan: Layout) -> None:
     """Write the folders with empty images of the right sizes, and the trainer's TOML."""
     out = folder / "out"
-    for one in plan.folders:
-        (out / one.path).mkdir(parents=True)
-        for image in one.images:
-            Image.new("1", image.size).save(out / one.path / image.name)
-            (out / one.path / image.name).with_suffix(".txt").write_text("words\n")
+    for source in plan.folders:
+        (out / source.path).mkdir(parents=True)
+        for image in source.images:
+            Image.new("1", image.size).save(out / source.path / image.name)
+            (out / source.path / image.name).with_suffix(".txt").write_text("words\n")
     (out / "dataset.toml").write_text(sd_scripts_toml.text(plan, dataset))
     (folder / "absolute.toml").write_text(absolute_config(out))
 

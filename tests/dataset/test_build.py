@@ -79,12 +79,12 @@ def test_the_program_writes_folders_captions_config_and_manifest(
         assert (image.mode, image.size, image.info) == ("RGB", (48, 40), {})
     manifest = json.loads(files["dataset.json"])
     assert manifest["files"] == {name: len(data) for name, data in files.items() if name != "dataset.json"}
-    entry = next(one for one in manifest["pictures"] if one["file"] == "1_krnk/krnk girl_f0048/f01.png")
+    entry = next(picture for picture in manifest["pictures"] if picture["file"] == "1_krnk/krnk girl_f0048/f01.png")
     assert entry["source"] == "krnk/f01.png"
     assert (entry["bucket"], entry["caption"], entry["original_size"]) == ([48, 40], "krnk, upper body", [96, 80])
     assert str(project_folder) not in files["dataset.json"].decode() + files["dataset.toml"].decode()
-    for one in tomllib.loads(absolute_config(out))["datasets"]:
-        for subset in one["subsets"]:
+    for dataset in tomllib.loads(absolute_config(out))["datasets"]:
+        for subset in dataset["subsets"]:
             assert list(Path(subset["image_dir"]).glob("*.png"))
 
 
@@ -195,5 +195,5 @@ def test_digests_of_what_is_copied(project_folder: Path) -> None:
     (project_folder / "data/f02.jpg").write_bytes(data.getvalue())
     build(made(**TABLE), project_folder, project_folder / "out", silent)
     with Image.open(project_folder / "out/1_krnk/krnk girl_original/f02.png") as built, Image.open(data) as decoded:
-        one, other = (hashlib.sha256(image.convert("RGB").tobytes()).hexdigest() for image in (built, decoded))
-    assert one == other
+        copied, expected = (hashlib.sha256(image.convert("RGB").tobytes()).hexdigest() for image in (built, decoded))
+    assert copied == expected

@@ -68,8 +68,8 @@ def test_trigger_words_that_collide_or_are_common(good: Path) -> None:
 )
 def test_tokens_of_a_trigger_word(good: Path, trigger: str, level: Level | None, expected: str) -> None:
     report = check(good, source={"trigger": trigger})
-    about = [one for one in report.findings if one.where == "dataset.sources.krnk.trigger"]
-    assert [(one.level, one.what) for one in about][:1] == ([(level, expected)] if level else [])
+    findings = [finding for finding in report.findings if finding.where == "dataset.sources.krnk.trigger"]
+    assert [(finding.level, finding.what) for finding in findings][:1] == ([(level, expected)] if level else [])
 
 
 def test_the_token_limit_of_the_recipe_is_used(good: Path) -> None:
@@ -77,7 +77,7 @@ def test_the_token_limit_of_the_recipe_is_used(good: Path) -> None:
         table = made(sources={"krnk": {**SOURCE, "captions": "fixed", "tags": ["a"] * (length // 2)}}, vocabulary=VIEWS)
         for own in (75, 150, 225):
             training = Training(steps=1, optimizer="AdamW", seed=1, options={"max_token_length": own})
-            findings = [one for one in lint.check(table, good, training).findings if "tokens" in one.what]
+            findings = [finding for finding in lint.check(table, good, training).findings if "tokens" in finding.what]
             assert bool(findings) == (length + 1 > own)
             hint = f"training.options.max_token_length = {most} is long enough" if most else "225 is the limit"
-            assert {one.hint for one in findings} <= {hint}
+            assert {finding.hint for finding in findings} <= {hint}

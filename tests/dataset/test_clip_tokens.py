@@ -14,7 +14,7 @@ def test_tokens_are_those_of_the_tokenizer_that_trains() -> None:
     rust = pytest.importorskip("tokenizers")
     merges = list(clip_tokens._ranks())
     alphabet = list(clip_tokens.byte_characters().values())
-    pieces = [*alphabet, *(f"{one}</w>" for one in alphabet), *("".join(pair) for pair in merges)]
+    pieces = [*alphabet, *(f"{letter}</w>" for letter in alphabet), *("".join(pair) for pair in merges)]
     vocabulary = {piece: index for index, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
     assert len(vocabulary) == 49408
     theirs = rust.Tokenizer(rust.models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token="<|endoftext|>"))  # noqa: S106

@@ -71,6 +71,6 @@ def test_a_program_in_an_image_is_not_run(tmp_path: Path) -> None:
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n")
     with Image.open(path) as image:
         assert image.format == "EPS"
-    for read in (image_headers.read, lambda one: image_io.load(one, WHITE)):
+    for read in (image_headers.read, lambda path: image_io.load(path, WHITE)):
         with pytest.raises(image_headers.UnreadableError):
             read(path)

@@ -19,7 +19,7 @@ def test_captions_follow_the_fixed_order(tmp_path: Path) -> None:
     source = {"images": "data", "trigger": "krnk", "class_tokens": "krnk girl", "tags": ["choker"]}
     plan = make_layout(described(sources={"krnk": source}), tmp_path)
     assert plan.problems == ()
-    assert {one.name: one.caption for one in plan.folders[0].images} == {
+    assert {image.name: image.caption for image in plan.folders[0].images} == {
         "f00.png": "krnk, choker, white background, from front, upper body, standing, looking at viewer, smile",
         "b14_again.png": "krnk, choker, white background, from above, from behind, full body, standing, looking away",
     }
@@ -29,7 +29,7 @@ def test_captions_follow_the_fixed_order(tmp_path: Path) -> None:
     plan = make_layout(
         described(sources={"krnk": {**source, "background": "black background", "texts": {"f00": "by hand"}}}), tmp_path
     )
-    assert [one.caption for one in plan.folders[0].images] == [
+    assert [image.caption for image in plan.folders[0].images] == [
         "krnk, choker, black background, from above, from behind, full body, standing, looking away",
         "by hand",
     ]
@@ -40,10 +40,10 @@ def test_sizes_never_enlarge_and_never_train_one_size_twice(tmp_path: Path) -> N
     draw(tmp_path / "data" / "f01.png", (128, 200))
     sources = {"krnk": {"images": "data", "class_tokens": "krnk girl", "trigger": "krnk"}}
     odd = make_layout(described(sources=sources, sizes=[75], originals=False), tmp_path)
-    heights = [one.size[1] for folder in odd.folders for one in folder.images]
+    heights = [image.size[1] for folder in odd.folders for image in folder.images]
     assert heights == [38, 117], "37.5 and 117.2: to the nearest pixel"
     plan = make_layout(described(sources=sources, sizes=[64, 128, 192, 512], resolution_classes=[128, 256]), tmp_path)
-    shown = {folder.path: {one.name: one.size for one in folder.images} for folder in plan.folders}
+    shown = {folder.path: {image.name: image.size for image in folder.images} for folder in plan.folders}
     assert shown == {
         "1_krnk/krnk girl_f0064": {"f00.png": (64, 32), "f01.png": (64, 100)},
         "1_krnk/krnk girl_f0128": {"f00.png": (128, 64)},
@@ -55,7 +55,7 @@ def test_sizes_never_enlarge_and_never_train_one_size_twice(tmp_path: Path) -> N
     small = described(sources=sources, sizes=[200], originals=False)
     assert [problem.where for problem in make_layout(small, tmp_path).problems] == ["data/f01.png"]
     exact = make_layout(described(sources=sources, sizes=[128], originals=False), tmp_path)
-    assert [one.size for folder in exact.folders for one in folder.images] == [(128, 64), (128, 200)]
+    assert [image.size for folder in exact.folders for image in folder.images] == [(128, 64), (128, 200)]
 
 
 def test_folders_of_charframework_and_kohya_are_read_unchanged(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_folders_of_charframework_and_kohya_are_read_unchanged(tmp_path: Path) -
     source = {"images": "4_krnk", "reading": "charframework"}
     plan = make_layout(described(sources={"k": source}, flip_aug=True, sizes=[64]), tmp_path)
     assert plan.problems == ()
-    assert [(one.path, one.repeats, one.flip, one.class_tokens) for one in plan.folders] == [
+    assert [(folder.path, folder.repeats, folder.flip, folder.class_tokens) for folder in plan.folders] == [
         ("4_k/krnk girl, choker_f0128", 4, True, "krnk girl"),
         ("4_k/krnk girl, choker_noflip_f0256", 4, False, "krnk girl"),
     ]
@@ -76,8 +76,8 @@ def test_folders_of_charframework_and_kohya_are_read_unchanged(tmp_path: Path) -
     draw(tmp_path / "kohya" / "cats" / "lost.png")
     source = {"images": "kohya", "reading": "kohya", "captions": "files", "caption_files": ".caption"}
     plan = make_layout(described(sources={"k": source}), tmp_path)
-    assert [(one.path, one.repeats, one.class_tokens) for one in plan.folders] == [("3_k/3_sks cat", 3, "sks cat")]
-    assert [one.caption for one in plan.folders[0].images] == ["sks, a cat", None]
+    assert [(folder.path, folder.repeats, folder.class_tokens) for folder in plan.folders] == [("3_k/3_sks cat", 3, "sks cat")]
+    assert [image.caption for image in plan.folders[0].images] == ["sks, a cat", None]
     assert [str(problem.where) for problem in plan.problems] == ["kohya/cats"]
 
 

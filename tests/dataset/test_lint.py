@@ -15,7 +15,7 @@ from dataset_cases import check
 
 def test_a_good_dataset_has_no_warning(good: Path) -> None:
     report = check(good, flip_aug=True)
-    assert [one for one in report.findings if one.level is not Level.NOTE] == []
+    assert [finding for finding in report.findings if finding.level is not Level.NOTE] == []
     assert report.errors() == []
     assert report.tags() == {"krnk": 3, "upper body": 3, "from above": 1}
 
@@ -23,6 +23,6 @@ def test_a_good_dataset_has_no_warning(good: Path) -> None:
 def test_the_release_has_no_warning(project: Path) -> None:
     recipe = loader.recipe(project / "recipes", "krnk-loha").recipe
     report = lint.check(recipe.dataset, project, recipe.training)
-    assert [one for one in report.findings if one.level is not Level.NOTE] == []
+    assert [finding for finding in report.findings if finding.level is not Level.NOTE] == []
     table = report.as_json()
     assert (table["images_x_repeats"], table["batches_per_epoch"], table["epochs"], table["steps"]) == (360, 210, 5, 1000)

@@ -12,8 +12,8 @@ from dataset_cases import described, draw
 
 
 def test_sources_name_every_file_that_matters(tmp_path: Path) -> None:
-    one = draw(tmp_path / "texts" / "a.png")
-    one.with_suffix(".txt").write_text("a\n")
+    picture = draw(tmp_path / "texts" / "a.png")
+    picture.with_suffix(".txt").write_text("a\n")
     draw(tmp_path / "deep" / "x" / "b.png")
     table = {
         "t": {"images": "texts", "captions": "files"},
@@ -22,7 +22,7 @@ def test_sources_name_every_file_that_matters(tmp_path: Path) -> None:
     roles = dict(source_files(described(sources=table, tagger_model="models/m.onnx"), tmp_path))
     assert sorted(roles) == ["g/x/b.png", "t/a.png", "t/a.txt", "tagger/model", "tagger/tags"]
     assert roles["tagger/tags"] == tmp_path / "models" / "selected_tags.csv"
-    assert roles["t/a.png"] == one
+    assert roles["t/a.png"] == picture
 
 
 def test_a_folder_of_charframework_is_another_one_when_its_repeats_change() -> None:

@@ -40,8 +40,8 @@ def test_folders_of_every_program_are_described(good: Path, tmp_path_factory: py
     again = make_layout(made(**read), root)
     assert again.problems == ()
     assert predict_batches(again, made(**read)).images_x_repeats == predict_batches(plain, table).images_x_repeats
-    captions = [{one.name: one.caption for one in folder.images} for folder in again.folders]
-    assert captions == [{one.name: one.caption for one in folder.images} for folder in plain.folders]
+    captions = [{image.name: image.caption for image in folder.images} for folder in again.folders]
+    assert captions == [{image.name: image.caption for image in folder.images} for folder in plain.folders]
     kohya = root / "kohya"
     (kohya / "10_sks girl").mkdir(parents=True)
     (kohya / "rest").mkdir()

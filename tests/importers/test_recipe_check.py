@@ -52,6 +52,6 @@ def test_settings_are_left_out_one_at_a_time(tmp_path: Path) -> None:
     result = imported(tmp_path, {})
     table = json.loads(json.dumps(result.table))
     table["network"] |= {"tucker": True}
-    found = recipe_check.problems(result.name, table)
-    assert [key for key, _ in found][:1] == ["network.tucker"]
+    problems = recipe_check.problems(result.name, table)
+    assert [key for key, _ in problems][:1] == ["network.tucker"]
     assert recipe_check.problems(result.name, result.table) == []

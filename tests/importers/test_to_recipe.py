@@ -45,4 +45,4 @@ def test_exported_options_are_those_of_the_pinned_parser(project: Path, tmp_path
     assert table["network_alpha"] == 64.0
     assert isinstance(table["max_train_steps"], int)
     config = tomllib.loads(files["dataset.toml"])
-    assert all(Path(subset["image_dir"]).is_absolute() for one in config["datasets"] for subset in one["subsets"])
+    assert all(Path(subset["image_dir"]).is_absolute() for dataset in config["datasets"] for subset in dataset["subsets"])

@@ -28,8 +28,8 @@ def test_pefts_own_files_name_no_component(path: str, name: str, diffusers: str)
 
 
 def test_every_name_of_the_release_is_converted_to_diffusers_and_back() -> None:
-    found = adapter(read_header(sample("lora3x3")))
-    for module in found.modules:
+    released = adapter(read_header(sample("lora3x3")))
+    for module in released.modules:
         path = names.diffusers(module.name, "sd1")
         assert names.kohya(path, "sd1") == module.name
     assert names.diffusers("lora_unet_up_blocks_3_attentions_2_transformer_blocks_0_attn2_to_out_0", "sd1") == (
@@ -49,8 +49,8 @@ def test_diffusers_itself_has_layers_of_these_names() -> None:
         norm_num_groups=4,
     )
     layers = {f"unet.{name}" for name, _ in small.named_modules()}
-    found = adapter(read_header(sample("lora3x3")))
-    unet = [module.name for module in found.modules if module.block != "BASE"]
+    released = adapter(read_header(sample("lora3x3")))
+    unet = [module.name for module in released.modules if module.block != "BASE"]
     wrong = [name for name in unet if names.diffusers(name, "sd1") not in layers]
     assert not wrong
 

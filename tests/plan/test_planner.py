@@ -74,10 +74,12 @@ def test_the_steps_of_the_release(recipes: dict[str, Recipe]) -> None:
 
 
 def test_keys_do_not_know_where_things_lie_or_how_they_are_done(recipes: dict[str, Recipe]) -> None:
-    one = recipes["krnk-locon"]
-    how = one.model_copy(update={"training": one.training.model_copy(update={"data_loader_workers": 1, "log_prefix": "x"})})
-    base = keys(make_plan([one], Fixed()))
-    assert keys(make_plan([one], Fixed(where="/b"))) == base
+    recipe = recipes["krnk-locon"]
+    how = recipe.model_copy(
+        update={"training": recipe.training.model_copy(update={"data_loader_workers": 1, "log_prefix": "x"})}
+    )
+    base = keys(make_plan([recipe], Fixed()))
+    assert keys(make_plan([recipe], Fixed(where="/b"))) == base
     assert keys(make_plan([how], Fixed()))["krnk-locon/train"] == base["krnk-locon/train"]
 
 
@@ -116,39 +118,39 @@ OTHER: dict[str, Any] = {
 
 
 def test_every_setting_of_a_training_is_in_its_key_but_how_it_goes_about_it(recipes: dict[str, Recipe]) -> None:
-    one = recipes["krnk-lora3x3"]
+    recipe = recipes["krnk-lora3x3"]
     assert OTHER.keys() == Training.model_fields.keys() - _NOT_IN_KEY
-    before = keys(make_plan([one], Fixed()))["krnk-lora3x3/train"]
+    before = keys(make_plan([recipe], Fixed()))["krnk-lora3x3/train"]
     for name, value in OTHER.items():
-        assert getattr(one.training, name) != value, name
-        other = one.model_copy(update={"training": one.training.model_copy(update={name: value})})
+        assert getattr(recipe.training, name) != value, name
+        other = recipe.model_copy(update={"training": recipe.training.model_copy(update={name: value})})
         assert keys(make_plan([other], Fixed()))["krnk-lora3x3/train"] != before, name
 
 
 def test_start_file_triggers_tools_and_templates_are_in_the_keys_of_what_they_change(recipes: dict[str, Recipe]) -> None:
-    one = recipes["krnk-lora3x3"]
+    recipe = recipes["krnk-lora3x3"]
 
     def changed(first: Recipe, second: Recipe, **other: str) -> set[str]:
         before, after = keys(make_plan([first], Fixed())), keys(make_plan([second], Fixed(**other)))
         return {name.rpartition("/")[2] for name in before if before[name] != after[name]}
 
     after_training = {"merge", "resize", "render", "release"}
-    started = one.model_copy(update={"network": one.network.model_copy(update={"weights": "old.safetensors"})})
+    started = recipe.model_copy(update={"network": recipe.network.model_copy(update={"weights": "old.safetensors"})})
     assert changed(started, started, beside="another") == {"train", *after_training}
-    called = one.model_copy(update={"release": one.release.model_copy(update={"keywords": ("other",)})})
-    assert changed(one, called) == {"render", "release"}
-    assert one.resize is not None
-    with_sd_scripts = one.model_copy(update={"resize": one.resize.model_copy(update={"tool": "sd-scripts"})})
-    assert changed(one, with_sd_scripts) == {"resize", "render", "release"}
+    called = recipe.model_copy(update={"release": recipe.release.model_copy(update={"keywords": ("other",)})})
+    assert changed(recipe, called) == {"render", "release"}
+    assert recipe.resize is not None
+    with_sd_scripts = recipe.model_copy(update={"resize": recipe.resize.model_copy(update={"tool": "sd-scripts"})})
+    assert changed(recipe, with_sd_scripts) == {"resize", "render", "release"}
     with_device = with_sd_scripts.model_copy(
-        update={"resize": one.resize.model_copy(update={"tool": "sd-scripts", "options": {"a": 1}})}
+        update={"resize": recipe.resize.model_copy(update={"tool": "sd-scripts", "options": {"a": 1}})}
     )
     assert changed(with_sd_scripts, with_device) == {"resize", "render", "release"}
-    embedded = one.model_copy(update={"engine": "embedded"})
+    embedded = recipe.model_copy(update={"engine": "embedded"})
     tool = embedded.model_copy(update={"resize": with_sd_scripts.resize})
     assert changed(embedded, embedded, tool="2") == set()
     assert changed(tool, tool, tool="2") == {"resize", "render", "release"}
-    own = one.model_copy(update={"release": one.release.model_copy(update={"templates": "cards"})})
+    own = recipe.model_copy(update={"release": recipe.release.model_copy(update={"templates": "cards"})})
     assert changed(own, own, beside="another") == {"release"}
 
 
@@ -180,10 +182,10 @@ TRAINED = ("train", *MERGED)
 def test_a_setting_changes_the_steps_that_use_it_and_those_behind(
     recipes: dict[str, Recipe], setting: str, value: Any, changed: tuple[str, ...]
 ) -> None:
-    one = recipes["krnk-lora3x3"]
+    recipe = recipes["krnk-lora3x3"]
     part, _, name = setting.rpartition(".")
-    other = one.model_copy(update={part: getattr(one, part).model_copy(update={name: value})} if part else {name: value})
-    before, after = keys(make_plan([one], Fixed())), keys(make_plan([other], Fixed()))
+    other = recipe.model_copy(update={part: getattr(recipe, part).model_copy(update={name: value})} if part else {name: value})
+    before, after = keys(make_plan([recipe], Fixed())), keys(make_plan([other], Fixed()))
     assert tuple(step.rpartition("/")[2] for step in before if before[step] != after[step]) == changed
 
 
@@ -192,17 +194,17 @@ def test_architecture_pictures_and_the_version_of_a_merges_tool_are_in_keys(reci
     sdxl = bare.model_copy(update={"base": bare.base.model_copy(update={"architecture": "sdxl"})})
     assert keys(make_plan([bare], Fixed()))["krnk-lora3x3/train"] != keys(make_plan([sdxl], Fixed()))["krnk-lora3x3/train"]
     assert keys(make_plan([bare], Fixed()))["krnk/dataset"] != keys(make_plan([bare], Fixed(image="other")))["krnk/dataset"]
-    one = bare.model_copy(update={"block_weights": recipes["krnk-lora3x3"].block_weights})
-    with_sd_scripts = one.model_copy(update={"merge": one.merge.model_copy(update={"tool": "sd-scripts"})})
+    recipe = bare.model_copy(update={"block_weights": recipes["krnk-lora3x3"].block_weights})
+    with_sd_scripts = recipe.model_copy(update={"merge": recipe.merge.model_copy(update={"tool": "sd-scripts"})})
     before, after = keys(make_plan([with_sd_scripts], Fixed())), keys(make_plan([with_sd_scripts], Fixed(tool="2")))
     assert {step.rpartition("/")[2] for step in before if before[step] != after[step]} == set(MERGED)
 
 
 def test_one_block_weight_changes_the_merge_and_what_follows(recipes: dict[str, Recipe]) -> None:
-    one = recipes["krnk-lora3x3"]
-    assert isinstance(one.block_weights, tuple)
-    other = one.model_copy(update={"block_weights": (*one.block_weights[:-1], 0.5)})
-    before, after = keys(make_plan([one], Fixed())), keys(make_plan([other], Fixed()))
+    recipe = recipes["krnk-lora3x3"]
+    assert isinstance(recipe.block_weights, tuple)
+    other = recipe.model_copy(update={"block_weights": (*recipe.block_weights[:-1], 0.5)})
+    before, after = keys(make_plan([recipe], Fixed())), keys(make_plan([other], Fixed()))
     same = {name for name in before if before[name] == after[name]}
     assert same == {"krnk/dataset", "krnk-lora3x3/train"}
 
@@ -216,7 +218,7 @@ def test_the_same_plan_has_the_same_keys_in_another_process(recipes: dict[str, R
 
 
 def test_two_contents_for_one_dataset_are_refused(recipes: dict[str, Recipe]) -> None:
-    one = recipes["krnk-locon"]
-    other = recipes["krnk-loha"].model_copy(update={"dataset": one.dataset.model_copy(update={"repeats": 9})})
+    locon = recipes["krnk-locon"]
+    loha = recipes["krnk-loha"].model_copy(update={"dataset": locon.dataset.model_copy(update={"repeats": 9})})
     with pytest.raises(RecipeError, match="the recipes of this run describe krnk/dataset in two ways"):
-        make_plan([one, other], Fixed())
+        make_plan([locon, loha], Fixed())

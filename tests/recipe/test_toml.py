@@ -93,9 +93,11 @@ def test_the_schema_knows_what_the_loader_knows(project: Path) -> None:
         for key, value in table.items():
             if key in properties:
                 inner = properties[key]
-                for one in (inner, *inner.get("anyOf", ())):
-                    if isinstance(value, dict) and "$ref" in one:
-                        unknown_keys += unknown(value, document["$defs"][one["$ref"].rpartition("/")[2]], f"{trail}{key}.")
+                for alternative in (inner, *inner.get("anyOf", ())):
+                    if isinstance(value, dict) and "$ref" in alternative:
+                        unknown_keys += unknown(
+                            value, document["$defs"][alternative["$ref"].rpartition("/")[2]], f"{trail}{key}."
+                        )
             elif model.get("additionalProperties") is False:
                 unknown_keys.append(trail + key)
         return unknown_keys

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 def test_the_same_content_gives_the_same_zip(runs: Path, tmp_path: Path) -> None:
     made_runs.collection(tmp_path, NAMES)
-    one, two = folder(runs, "krnk_tyank"), folder(tmp_path, "krnk_tyank")
-    assert (one / "krnk_tyank.zip").read_bytes() == (two / "krnk_tyank.zip").read_bytes()
-    differing = [check for check in diff.differences(one, two) if check.status is not CheckStatus.PASS]
+    collection, other = folder(runs, "krnk_tyank"), folder(tmp_path, "krnk_tyank")
+    assert (collection / "krnk_tyank.zip").read_bytes() == (other / "krnk_tyank.zip").read_bytes()
+    differing = [check for check in diff.differences(collection, other) if check.status is not CheckStatus.PASS]
     assert differing == []
-    with zipfile.ZipFile(one / "krnk_tyank.zip") as archive:
+    with zipfile.ZipFile(collection / "krnk_tyank.zip") as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
 

@@ -36,9 +36,9 @@ def test_a_benchmark_trains_measures_and_keeps_the_result(tmp_path: Path, monkey
         benchmark.measure(recipe, plan, space)  # type: ignore[arg-type]
     cats.run("cat-lora", only=("dataset",))
     assert benchmark.measured_cost(recipe, space) is None  # type: ignore[arg-type]
-    found = benchmark.measure(recipe, plan, space)  # type: ignore[arg-type]
-    assert found.seconds_per_step > 0.1
-    assert benchmark.measured_cost(recipe, space) == found  # type: ignore[arg-type]
+    cost = benchmark.measure(recipe, plan, space)  # type: ignore[arg-type]
+    assert cost.seconds_per_step > 0.1
+    assert benchmark.measured_cost(recipe, space) == cost  # type: ignore[arg-type]
     assert not list((cats.root / "runs").glob(".probe-*"))
 
 
@@ -101,9 +101,9 @@ def test_only_the_largest_bucket_is_measured(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "out").mkdir()
     largest_bucket.link_images(built, tmp_path / "out")
     table = tomllib.loads((tmp_path / "out" / "dataset.toml").read_text("utf-8"))
-    ((one,),) = (table["datasets"],)
-    assert one["resolution"] == [192, 192]
-    (subset,) = one["subsets"]
+    ((dataset,),) = (table["datasets"],)
+    assert dataset["resolution"] == [192, 192]
+    (subset,) = dataset["subsets"]
     names = {path.name for path in (tmp_path / "out" / subset["image_dir"]).iterdir()}
     assert names == {"f10.png", "f10.txt"}
     assert space.inputs.counts(plan.recipes["cat-lora"]).largest == (192, 192, 1)

@@ -47,30 +47,30 @@ TEXTS = {
 
 def test_every_cause_has_a_text_here() -> None:
     table = tomllib.loads(Path(failure_cause.__file__).with_name("failure_cause.toml").read_text("utf-8"))
-    assert {one["name"] for one in table["cause"]} == set(TEXTS)
+    assert {cause["name"] for cause in table["cause"]} == set(TEXTS)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_text_names_its_cause(name: str) -> None:
-    found = failure_cause.find(f"epoch 1/2\n\n{TEXTS[name]}\n  File x\n", 1)
-    assert found is not None
-    assert found.name == name
-    assert found.what
-    assert found.fix
-    assert "{word}" not in found.what
+    cause = failure_cause.find(f"epoch 1/2\n\n{TEXTS[name]}\n  File x\n", 1)
+    assert cause is not None
+    assert cause.name == name
+    assert cause.what
+    assert cause.fix
+    assert "{word}" not in cause.what
 
 
 def test_a_text_that_rich_has_wrapped() -> None:
     wrapped = "ERROR    No data\n                    found. Please verify  train_network.py:576\n"
-    found = failure_cause.find(wrapped, 0)
-    assert found is not None
-    assert found.name == "no data found"
+    cause = failure_cause.find(wrapped, 0)
+    assert cause is not None
+    assert cause.name == "no data found"
 
 
 def test_the_file_of_a_failure_is_quoted() -> None:
-    found = failure_cause.find(TEXTS["missing package"])
-    assert found is not None
-    assert "einops" in found.what
+    cause = failure_cause.find(TEXTS["missing package"])
+    assert cause is not None
+    assert "einops" in cause.what
 
 
 def test_an_unknown_failure_stays_unknown() -> None:
@@ -82,17 +82,17 @@ def test_an_unknown_failure_stays_unknown() -> None:
     ("code", "name"), [(-9, "killed by the kernel"), (137, "killed by the kernel"), (-11, "crashed"), (-7, "bus error")]
 )
 def test_a_signal_is_a_cause(code: int, name: str) -> None:
-    found = failure_cause.find("all was well", code)
-    assert found is not None
-    assert found.name == name
+    cause = failure_cause.find("all was well", code)
+    assert cause is not None
+    assert cause.name == name
 
 
 @pytest.mark.parametrize(
     ("file", "name"), [("nodata.stderr.log", "no data found"), ("nan.stderr.log", "NaN loss"), ("locon.stderr.log", None)]
 )
 def test_logs_of_the_real_trainer(file: str, name: str | None) -> None:
-    found = failure_cause.of_log(RECORDINGS / file, 0)
-    assert (found.name if found else None) == name
+    cause = failure_cause.of_log(RECORDINGS / file, 0)
+    assert (cause.name if cause else None) == name
 
 
 def test_only_the_last_attempt_counts(tmp_path: Path) -> None:
@@ -105,10 +105,10 @@ def test_only_the_last_attempt_counts(tmp_path: Path) -> None:
         {"argv": ["a"], "log_at": 0},
         {"argv": ["python", "a b.py"], "cwd": "/x y", "env": {"A": "1 2"}, "log_at": before},
     ]
-    (tmp_path / paths.ATTEMPTS).write_text("".join(json.dumps(one) + "\n" for one in attempts), "utf-8")
-    found = failure_cause.of_log(log, 1)
-    assert found is not None
-    assert found.name == "disk full"
+    (tmp_path / paths.ATTEMPTS).write_text("".join(json.dumps(attempt) + "\n" for attempt in attempts), "utf-8")
+    cause = failure_cause.of_log(log, 1)
+    assert cause is not None
+    assert cause.name == "disk full"
     assert attempt_log.by_hand(tmp_path) == "cd '/x y' && env A='1 2' python 'a b.py'"
 
 

@@ -98,7 +98,7 @@ def test_it_is_fetched_checked_and_found_again(tmp_path: Path, hub: str) -> None
     path = Path(done.stdout.strip())
     assert path == tmp_path / "models" / "base.safetensors"
     assert path.read_bytes() == BODY
-    assert sorted(one.name for one in path.parent.iterdir()) == ["base.safetensors"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["base.safetensors"]
     count = len(Hub.requests)
     space = Workspace(tmp_path)
     assert fetch_base.fetch(space.load(Selection(("x",)))[0].recipe, space.inputs, tmp_path / "models") == path

@@ -194,9 +194,9 @@ def test_a_torn_line_in_a_progress_file_is_skipped(tmp_path: Path, monkeypatch: 
     work = next((tmp_path / "p" / "runs" / "cat-lora" / ".partial").glob("train-*"))
     with (work / "progress.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"t": 1.0, "do')
-    found = resume.unfinished(project.root / "runs")
-    assert [(item["step"], item["running"], item["done"]) for item in found] == [("cat-lora/train", False, 11)]
-    assert results.unfinished_line(found[0]).startswith("unfinished  cat-lora/train  since ")
+    unfinished = resume.unfinished(project.root / "runs")
+    assert [(item["step"], item["running"], item["done"]) for item in unfinished] == [("cat-lora/train", False, 11)]
+    assert results.unfinished_line(unfinished[0]).startswith("unfinished  cat-lora/train  since ")
 
 
 def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

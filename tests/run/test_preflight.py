@@ -101,7 +101,7 @@ def test_too_small_a_disk_is_reported_before_anything_is_written(tmp_path: Path,
 
 
 def test_problems_that_recipes_share_are_reported_once() -> None:
-    found = preflight.grouped(
+    problems = preflight.grouped(
         [Problem(f"r{index}: optimizer", "needs a GPU", "x") for index in range(15)] + [Problem("a", "b"), Problem("a", "b")]
     )
-    assert [problem.where for problem in found] == ["r0: optimizer and 14 more", "a"]
+    assert [problem.where for problem in problems] == ["r0: optimizer and 14 more", "a"]

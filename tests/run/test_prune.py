@@ -25,7 +25,8 @@ def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
 
 def names(cats: harness.Project) -> set[str]:
     return {
-        one.folder.relative_to(cats.space().store.root).as_posix().rpartition("-")[0] for one in prune.stale(cats.space())[0]
+        leftover.folder.relative_to(cats.space().store.root).as_posix().rpartition("-")[0]
+        for leftover in prune.stale(cats.space())[0]
     }
 
 
@@ -37,13 +38,13 @@ def test_steps_of_the_recipes_stay_and_the_rest_is_removed(cats: harness.Project
     assert "cat-lora/release" not in names(cats), "the last release stays until there is another"
     cats.run("cat-lora")
     assert "cat-lora/release" in names(cats)
-    found, _ = prune.stale(cats.space())
-    assert {one.folder for one in found} <= before
-    assert all(one.bytes > 0 for one in found)
-    assert all(one.seconds > 0 for one in found if one.folder.name.startswith("train-"))
-    prune.remove(cats.space(), found)
+    leftovers, _ = prune.stale(cats.space())
+    assert {leftover.folder for leftover in leftovers} <= before
+    assert all(leftover.bytes > 0 for leftover in leftovers)
+    assert all(leftover.seconds > 0 for leftover in leftovers if leftover.folder.name.startswith("train-"))
+    prune.remove(cats.space(), leftovers)
     assert prune.stale(cats.space()) == ([], [])
-    assert not any(one.folder.exists() for one in found)
+    assert not any(leftover.folder.exists() for leftover in leftovers)
     assert set(cats.reasons("cat-lora").values()) == {"cached"}
     assert cats.file("cat-lora").is_file()
 
@@ -52,10 +53,10 @@ def test_work_of_another_key_is_removed_too(cats: harness.Project) -> None:
     store = cats.space().store
     left = store.root / "cat-lora" / ".partial" / "train-0123456789ab"
     shutil.copytree(next(store.root.glob("cat-lora/train-*")), left)
-    found, _ = prune.stale(cats.space())
-    assert [one.folder for one in found] == [left]
+    leftovers, _ = prune.stale(cats.space())
+    assert [leftover.folder for leftover in leftovers] == [left]
     with store.lock(["cat-lora"]), pytest.raises(NotReady, match="is being worked on"):
-        prune.remove(cats.space(), found)
+        prune.remove(cats.space(), leftovers)
     assert left.is_dir()
 
 

@@ -67,17 +67,17 @@ def test_status_shows_the_progress_of_a_training_without_an_orchestrator(
     cats: harness.Project, running: subprocess.Popen[bytes]
 ) -> None:
     until = time.monotonic() + 60
-    while (found := resume.unfinished(cats.root / "runs")[0])["done"] is None and time.monotonic() < until:
+    while (training := resume.unfinished(cats.root / "runs")[0])["done"] is None and time.monotonic() < until:
         time.sleep(0.05)
     assert not (work(cats) / "progress.jsonl").exists(), "no orchestrator has noted it"
-    assert 1 <= found["done"] <= found["total"] == 20
-    line = results.unfinished_line(found)
+    assert 1 <= training["done"] <= training["total"] == 20
+    line = results.unfinished_line(training)
     assert re.match(rf"running +cat-lora/train  process {running.pid} on \S+ since [\d: -]+  \d+/20  loss 0\.1000", line), line
     assert line.endswith("a run adopts it")
     with cats.space().store.lock(["cat-lora"]):
-        found = resume.unfinished(cats.root / "runs")[0]
-    assert str(found["next"]).startswith(f"process {os.getpid()} on ")
-    assert str(found["next"]).endswith(" works on it")
+        training = resume.unfinished(cats.root / "runs")[0]
+    assert str(training["next"]).startswith(f"process {os.getpid()} on ")
+    assert str(training["next"]).endswith(" works on it")
 
 
 def test_an_adopted_training_with_an_unknown_exit_resumes_from_its_state(
@@ -155,8 +155,8 @@ def test_states_with_nan_are_set_aside(tmp_path: Path) -> None:
         save_file({"a": np.array([0.5, value], np.float32)}, folder / "model.safetensors")
 
     def newest() -> tuple[Path, int] | None:
-        found = sorted(tmp_path.glob("*-state"))
-        return (found[-1], int(found[-1].name[6:14])) if found else None
+        states = sorted(tmp_path.glob("*-state"))
+        return (states[-1], int(states[-1].name[6:14])) if states else None
 
     assert resume.good_state(newest) == (tmp_path / "x-step00000020-state", 20)
     assert len(list(tmp_path.glob("*-state-lost"))) == 2
@@ -167,11 +167,11 @@ def test_states_with_nan_are_set_aside(tmp_path: Path) -> None:
 
 def test_states_that_were_lost_at_the_same_step_are_all_kept(tmp_path: Path) -> None:
     def newest() -> tuple[Path, int] | None:
-        return next(((found, 5) for found in tmp_path.glob("*-state")), None)
+        return next(((state, 5) for state in tmp_path.glob("*-state")), None)
 
     for _ in range(3):
         (tmp_path / "x-step00000005-state").mkdir()
         save_file({"a": np.array([np.nan], np.float32)}, tmp_path / "x-step00000005-state" / "model.safetensors")
         assert resume.good_state(newest) is None
-    names = {found.name.removeprefix("x-step00000005-state-lost") for found in tmp_path.iterdir()}
+    names = {state.name.removeprefix("x-step00000005-state-lost") for state in tmp_path.iterdir()}
     assert names == {"", "-2", "-3"}

@@ -174,11 +174,11 @@ def test_a_step_whose_input_is_rebuilt_the_same_is_cached(cats: harness.Project)
 
 
 def test_two_gpus_share_the_trainings(cats: harness.Project, walk: Any) -> None:
-    one, two = Clock(LONG), Clock(LONG, gpus=2)
+    single, double = Clock(LONG), Clock(LONG, gpus=2)
     plan = several(cats, 6)
-    walk(plan, one)
-    walk(plan, two)
-    assert one.now / two.now > 1.8
+    walk(plan, single)
+    walk(plan, double)
+    assert single.now / double.now > 1.8
 
 
 def test_a_shared_dataset_has_the_priority_of_the_first_recipe_that_waits_for_it(cats: harness.Project) -> None:

@@ -26,12 +26,12 @@ SPANS = [
 def test_a_run_leaves_a_span_per_step_in_its_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cats = harness.make(tmp_path, monkeypatch)
     cats.run("cat-lora")
-    found = trace.spans((tmp_path / "runs").glob("*/*/record.json"))
-    assert [span.kind for span in found] == ["dataset", "train", "merge", "render", "release"]
-    assert [span.lane for span in found] == ["cpu", "gpu", "cpu", "gpu", "cpu"]
-    assert all(span.slot.startswith(("cpu ", "trainer ", "gpu ")) for span in found)
-    assert all(one.started <= two.started for one, two in pairwise(found))
-    assert all(0 <= span.waited < 60 for span in found)
+    spans = trace.spans((tmp_path / "runs").glob("*/*/record.json"))
+    assert [span.kind for span in spans] == ["dataset", "train", "merge", "render", "release"]
+    assert [span.lane for span in spans] == ["cpu", "gpu", "cpu", "gpu", "cpu"]
+    assert all(span.slot.startswith(("cpu ", "trainer ", "gpu ")) for span in spans)
+    assert all(earlier.started <= later.started for earlier, later in pairwise(spans))
+    assert all(0 <= span.waited < 60 for span in spans)
 
 
 def test_rows_have_gpus_first_and_their_busy_share() -> None:

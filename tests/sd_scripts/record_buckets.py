@@ -34,7 +34,7 @@ def record(checkout: Path) -> None:
                 configs.append(str(folder / "absolute.toml"))
                 cases.append({"table": drawn.table, "sizes": drawn.sizes})
         numbers = ask_sd_scripts(configs, checkout)
-    lines = [json.dumps(one | {"sd-scripts": theirs}) for one, theirs in zip(cases, numbers, strict=True)]
+    lines = [json.dumps(case | {"sd-scripts": theirs}) for case, theirs in zip(cases, numbers, strict=True)]
     head = f'{{"command": {json.dumps(COMMAND, ensure_ascii=False)},\n"cases": [\n'
     FILE.write_text(head + ",\n".join(lines) + "\n]}\n", "utf-8")
 

@@ -112,11 +112,11 @@ def small_lora(path: Path) -> Path:
     }
     tensors: dict[str, Any] = {}
     for name, (out, in_, kernel) in layers_.items():
-        square, one = ((kernel, kernel), (1, 1)) if kernel else ((), ())
+        square, single = ((kernel, kernel), (1, 1)) if kernel else ((), ())
         fading = np.exp(-np.arange(16) / 3).astype(np.float32)
         tensors[f"{name}.lora_down.weight"] = random.standard_normal((16, in_, *square)).astype(np.float32)
         up = random.standard_normal((out, 16)).astype(np.float32) * fading
-        tensors[f"{name}.lora_up.weight"] = up.reshape(out, 16, *one)
+        tensors[f"{name}.lora_up.weight"] = up.reshape(out, 16, *single)
         tensors[f"{name}.alpha"] = np.array(8, np.float32)
     save_file(tensors, path, metadata={"ss_network_module": "networks.lora", "ss_network_dim": "16", "ss_network_alpha": "8"})
     return path

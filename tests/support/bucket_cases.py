@@ -81,9 +81,9 @@ def case(dice: random.Random, unbucketed: float = 0.0) -> Case:
 def numbers(prediction: Prediction) -> dict[str, Any]:
     """Return a prediction as sd_scripts/count_batches.py prints sd-scripts' own numbers."""
     images = [
-        [f"{one.folder.path}/{one.image.name}", one.image.caption, one.repeats, [*bucket.size], [*one.fit.resized]]
+        [f"{image.folder.path}/{image.image.name}", image.image.caption, image.repeats, [*bucket.size], [*image.fit.resized]]
         for bucket in prediction.buckets
-        for one in bucket.images
+        for image in bucket.images
     ]
     return {
         "train": prediction.images_x_repeats,

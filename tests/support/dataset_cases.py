@@ -51,7 +51,7 @@ SOURCE: dict[str, Any] = {"images": "data", "trigger": "krnk", "class_tokens": "
 
 
 def texts_of(report: lint.LintReport, level: Level = Level.WARNING) -> list[str]:
-    return [f"{one.where}: {one.what}" for one in report.findings if one.level is level]
+    return [f"{finding.where}: {finding.what}" for finding in report.findings if finding.level is level]
 
 
 def check(root: Path, **table: Any) -> lint.LintReport:

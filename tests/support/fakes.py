@@ -55,12 +55,12 @@ def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
 
 
 def read(piece: str) -> Progress | None:
-    found = _FRAME.search(piece)
-    if found is None:
+    frame = _FRAME.search(piece)
+    if frame is None:
         return None
-    loss = float(found[3])
+    loss = float(frame[3])
     fault = "the loss is nan" if loss != loss else ""  # noqa: PLR0124 - only NaN differs from itself
-    return Progress(int(found[1]), int(found[2]), loss, fault=fault)
+    return Progress(int(frame[1]), int(frame[2]), loss, fault=fault)
 
 
 def reader(_recipe: Recipe, _work: Path) -> Callable[[str], Progress | None]:
@@ -73,9 +73,9 @@ def history(_work: Path) -> list[dict[str, object]]:
 
 def checkpoint(work: Path) -> tuple[Path, int] | None:
     total = int((work / "total").read_text("utf-8") or 0) if (work / "total").exists() else sys.maxsize
-    found = {int(state.name[4:].partition("-")[0]): state for state in work.glob("step*-state")}
-    step = max((step for step in found if step < total), default=0)
-    return (found[step], step) if step else None
+    states = {int(state.name[4:].partition("-")[0]): state for state in work.glob("step*-state")}
+    step = max((step for step in states if step < total), default=0)
+    return (states[step], step) if step else None
 
 
 def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:

@@ -260,7 +260,7 @@ def frames(train: Path) -> list[list[int]]:
     starts = [entry["log_at"] for entry in attempts(train)]
     ends = [*starts[1:], len(log)]
     shown = [
-        [(int(found[1]), int(found[2])) for found in _FRAME.finditer(log[start:end])]
+        [(int(frame[1]), int(frame[2])) for frame in _FRAME.finditer(log[start:end])]
         for start, end in zip(starts, ends, strict=True)
     ]
     steps = max((total for attempt in shown for _, total in attempt), default=0)
@@ -269,12 +269,12 @@ def frames(train: Path) -> list[list[int]]:
 
 def attempts(train: Path) -> list[dict[str, Any]]:
     """Return the entries of all attempts. Torn lines are skipped."""
-    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     with contextlib.suppress(OSError):
         for line in (train / "attempts.jsonl").read_text("utf-8").splitlines():
             with contextlib.suppress(ValueError):
-                found.append(json.loads(line))
-    return found
+                entries.append(json.loads(line))
+    return entries
 
 
 def repeated(train: Path) -> int:

@@ -44,14 +44,14 @@ def plain(name: str, count: int, seed: int, first: int = 0) -> int:
     signal.signal(signal.SIGPROF, hang)
     for category in (RuntimeWarning, UserWarning):  # the kinds that Python shows
         warnings.simplefilter("error", category)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         for index in range(first, count):
             data = make(random.Random(f"{name} {seed} {index}"))  # noqa: S311 - seeded on purpose
             try:
                 signal.setitimer(
                     signal.ITIMER_PROF, LIMIT_SECONDS if index > first else 30 * LIMIT_SECONDS
                 )  # the first one imports
-                read(data, Path(place))
+                read(data, Path(folder))
                 signal.setitimer(signal.ITIMER_PROF, 0)
             except Exception as error:
                 signal.setitimer(signal.ITIMER_PROF, 0)
@@ -72,14 +72,14 @@ def guided(name: str, seconds: int, seed: int) -> int:
     import atheris  # noqa: PLC0415 - the extra `fuzz`
 
     make, read = TARGETS[name]
-    with tempfile.TemporaryDirectory() as place:
-        corpus = Path(place) / "corpus"
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus"
         corpus.mkdir()
         with atheris.instrument_imports(include=["orchestrator"]):
             for index in range(64):
                 data = make(random.Random(f"{name} {seed} {index}"))  # noqa: S311 - seeded on purpose
                 (corpus / str(index)).write_bytes(data)
-                read(data, Path(place))
+                read(data, Path(folder))
         options = [
             f"-max_total_time={seconds}",
             f"-seed={seed}",
@@ -88,7 +88,7 @@ def guided(name: str, seconds: int, seed: int) -> int:
             "-max_len=20000",
         ]
         atheris.Setup(
-            [name, str(corpus), *options, "-print_final_stats=1", "-verbosity=1"], lambda data: read(data, Path(place))
+            [name, str(corpus), *options, "-print_final_stats=1", "-verbosity=1"], lambda data: read(data, Path(folder))
         )
         atheris.Fuzz()
     return 0
@@ -102,21 +102,23 @@ def main() -> int:
     parser.add_argument("--atheris", type=int, metavar="SECONDS")
     parser.add_argument("--first", type=int, default=0, help="go on at this input")
     parser.add_argument("--seed", type=int, default=1)
-    asked = parser.parse_args()
-    strange = set(asked.targets) - set(TARGETS)
-    if strange:
-        parser.error(f"no such target: {', '.join(sorted(strange))}")
-    names = asked.targets or list(TARGETS)
+    options = parser.parse_args()
+    unknown = set(options.targets) - set(TARGETS)
+    if unknown:
+        parser.error(f"no such target: {', '.join(sorted(unknown))}")
+    names = options.targets or list(TARGETS)
     if len(names) == 1:
         return (
-            plain(names[0], asked.count, asked.seed) if asked.atheris is None else guided(names[0], asked.atheris, asked.seed)
+            plain(names[0], options.count, options.seed)
+            if options.atheris is None
+            else guided(names[0], options.atheris, options.seed)
         )
     more = (
-        ["--count", str(asked.count), "--first", str(asked.first)]
-        if asked.atheris is None
-        else ["--atheris", str(asked.atheris)]
+        ["--count", str(options.count), "--first", str(options.first)]
+        if options.atheris is None
+        else ["--atheris", str(options.atheris)]
     )
-    argv = [sys.executable, __file__, "--seed", str(asked.seed), *more]
+    argv = [sys.executable, __file__, "--seed", str(options.seed), *more]
     return max(subprocess.run([*argv, name], env=os.environ, check=False).returncode for name in names)
 
 

@@ -319,12 +319,12 @@ def read_record(data: bytes, folder: Path) -> None:
     child.ended_well(work)
     failure_cause.of_log(work / "log.txt")
     attempt_log.by_hand(work)
-    for found in (lock.read(work / supervisor.CHILD), lock.read(work / "log.txt")):
-        str(found)
+    for holder in (lock.read(work / supervisor.CHILD), lock.read(work / "log.txt")):
+        str(holder)
     for each in resume.unfinished(folder / "runs"):
         results.unfinished_line(each)
-    if (known := record.load(work / "record.json")) is not None:
-        known.digest()
+    if (earlier := record.load(work / "record.json")) is not None:
+        earlier.digest()
     progress_log.readings(work / "progress.jsonl")
     trace.chrome(trace.spans([work / "record.json"]))
     collect._step(folder / "runs", "x/train", "train", "", "")
@@ -381,13 +381,13 @@ def read_folder(data: bytes, folder: Path) -> None:
             continue  # no file system holds this name
     for reading in ("pictures", "charframework", "kohya"):
         for captions in ("view", "files") if reading == "pictures" else ("files",):
-            said = {"images": "data", "reading": reading, "captions": captions, "trigger": "cat", "class_tokens": "cat girl"}
-            asked = Dataset.model_validate_json(json.dumps({"name": "x", "sources": {"a": said}, "sizes": [8]}))
+            source = {"images": "data", "reading": reading, "captions": captions, "trigger": "cat", "class_tokens": "cat girl"}
+            dataset = Dataset.model_validate_json(json.dumps({"name": "x", "sources": {"a": source}, "sizes": [8]}))
             try:
-                source_files(asked, folder)
-                found = make_layout(asked, folder)
-                predict_batches(found, asked)
-                dataset_problems(found, asked, folder)
+                source_files(dataset, folder)
+                layout = make_layout(dataset, folder)
+                predict_batches(layout, dataset)
+                dataset_problems(layout, dataset, folder)
             except OrchestratorError:
                 continue
 
@@ -400,10 +400,10 @@ def rng_free_target(name: str) -> str:
 def make_bundle(rng: random.Random) -> bytes:
     """Return the manifest of a release, or something like it."""
     facts = {"triggers": ["cat"], "weights": {"tensor_bytes": 2}, "file": {"model_hash": "0" * 64}}
-    one = {"facts": facts, "recipe": {"release": {"scrub": True}}, "lock": {"engine": "x"}}
-    manifest: dict[str, Any] = {"kind": "recipe", "name": "cat", "files": {"cat.safetensors": {"sha256": "0" * 64}}, **one}
+    bundle = {"facts": facts, "recipe": {"release": {"scrub": True}}, "lock": {"engine": "x"}}
+    manifest: dict[str, Any] = {"kind": "recipe", "name": "cat", "files": {"cat.safetensors": {"sha256": "0" * 64}}, **bundle}
     if rng.random() < 0.5:
-        manifest |= {"kind": "collection", "members": {"cat": one}}
+        manifest |= {"kind": "collection", "members": {"cat": bundle}}
     for _ in range(rng.randrange(4)):
         above, key = rng.choice(paths(manifest))
         above[key] = value(rng)

@@ -18,7 +18,7 @@ def test_a_draft_takes_the_files_place_when_it_is_whole(tmp_path: Path, sync: bo
     path = tmp_path / "a.json"
     files.write_json(path, {"猫": 1}, sync=sync)
     assert path.read_text("utf-8") == '{\n "猫": 1\n}'
-    assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_draft_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_a_draft_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert path.read_text("utf-8") == "old"
-    assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_sha256_is_of_the_content(tmp_path: Path) -> None:

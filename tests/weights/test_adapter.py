@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     ],
 )
 def test_files_of_the_real_trainer_are_recognized(name: str, family: str, *, tucker: bool, modules: int) -> None:
-    found = adapter(safetensors_io.read_header(sample(name)))
-    assert (found.family, found.tucker, len(found.modules), found.architecture) == (family, tucker, modules, "sd1")
-    assert {module.rank for module in found.modules} == {1}
+    trained = adapter(safetensors_io.read_header(sample(name)))
+    assert (trained.family, trained.tucker, len(trained.modules), trained.architecture) == (family, tucker, modules, "sd1")
+    assert {module.rank for module in trained.modules} == {1}
 
 
 @pytest.mark.parametrize(

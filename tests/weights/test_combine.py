@@ -74,11 +74,11 @@ def test_a_combination_refuses_rotations(tmp_path: Path) -> None:
 
 
 def test_a_combination_refuses_files_of_two_architectures(tmp_path: Path) -> None:
-    one = lora(tmp_path / "sd1.safetensors")
+    sd1 = lora(tmp_path / "sd1.safetensors")
     rng = np.random.default_rng(0)
     other = write(tmp_path / "sdxl.safetensors", {name: tensors("lora", (8, 8, None), 2, rng) for name in SDXL})
     with pytest.raises(RecipeError, match="is for sdxl, the first for sd1"):
-        combine([Ingredient(one), Ingredient(other)], tmp_path / "sum.safetensors")
+        combine([Ingredient(sd1), Ingredient(other)], tmp_path / "sum.safetensors")
 
 
 SDXL = {
@@ -101,5 +101,5 @@ def test_several_inputs_take_presets_and_report_their_weights(tmp_path: Path) ->
     assert report.weights["MID"] == (0.5, 1.0)
     assert report.weights["other"] == (2.0, 1.0)
     assert report.table()[0].split() == ["BASE", "0.5", "1"]
-    one, other, both = (changes(path) for path in (first, second, output))
-    np.testing.assert_allclose(both[MID], 0.5 * one[MID] + other[MID], atol=1e-5)
+    left, right, both = (changes(path) for path in (first, second, output))
+    np.testing.assert_allclose(both[MID], 0.5 * left[MID] + right[MID], atol=1e-5)

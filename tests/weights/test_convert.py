@@ -30,13 +30,13 @@ THIN = [family for family in LINEAR if family not in {"full", "dylora"}]
 
 
 def _changes(path: Path, base: dict[str, Floats] | None = None) -> dict[str, Floats]:
-    found = {}
+    changes = {}
     for name, parts in modules(path).items():
         kind = kinds.recognize({part: value.shape for part, value in parts.items()})
         assert kind is not None
         change = deltas.delta(kind, parts, base[name] if base and (kind.needs_base or "dora_scale" in parts) else None)
-        found[name] = change.reshape(len(change), -1)
-    return found
+        changes[name] = change.reshape(len(change), -1)
+    return changes
 
 
 @pytest.mark.parametrize("family", LINEAR)
@@ -55,26 +55,26 @@ def test_a_conversion_keeps_the_delta(tmp_path: Path, family: str, to: Form) -> 
 
 def test_whole_differences_are_computed_while_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of SD1's size would be 1.9 GB in memory: no more are computed than there are cores, beside the one asked for."""
-    found = adapter(read_header(lora(tmp_path / "in.safetensors")))
+    source = adapter(read_header(lora(tmp_path / "in.safetensors")))
     computed = []
     real = deltas.delta
     monkeypatch.setattr(convert_forms.deltas, "delta", lambda kind, *rest: (computed.append(kind), real(kind, *rest))[1])
     monkeypatch.setattr(convert_forms.svd, "cores", lambda: 2)
     with (
-        Body(found.header) as body,
-        convert_forms.whole(convert_forms.Task("full", found, body, None, None, None, "F16")) as pieces,
+        Body(source.header) as body,
+        convert_forms.whole(convert_forms.Task("full", source, body, None, None, None, "F16")) as pieces,
     ):
         assert len(pieces) == 6
-        for place, piece in enumerate(pieces):
+        for index, piece in enumerate(pieces):
             assert sum(len(data) for data in piece.chunks()) == piece.entry.size
-            assert place + 1 <= len(computed) <= place + 2
+            assert index + 1 <= len(computed) <= index + 2
 
 
 def test_tucker_becomes_a_plain_locon_with_nothing_else_changed(tmp_path: Path) -> None:
     output = tmp_path / "out.safetensors"
     convert(sample("locon"), output, "plain")
-    found = adapter(read_header(output))
-    assert (found.tucker, len(found.modules)) == (False, 350)
+    converted = adapter(read_header(output))
+    assert (converted.tucker, len(converted.modules)) == (False, 350)
     before, after = read(sample("locon")), read(output)
     assert not any("lora_mid" in key for key in after)
     for key, values in after.items():

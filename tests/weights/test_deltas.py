@@ -90,8 +90,8 @@ def test_deltas_are_those_of_lycoris(algo: str, options: dict[str, Any], shape: 
     kind = kinds.recognize({part: value.shape for part, value in parts.items()})
     assert kind is not None
     weight = base.weight.detach().numpy()
-    found = deltas.delta(kind, parts, weight if kind.needs_base or "dora_scale" in parts else None)
-    np.testing.assert_allclose(found.reshape(len(weight), -1), _probed(module, base), atol=3e-6)
+    computed = deltas.delta(kind, parts, weight if kind.needs_base or "dora_scale" in parts else None)
+    np.testing.assert_allclose(computed.reshape(len(weight), -1), _probed(module, base), atol=3e-6)
 
 
 def test_whole_differences_and_norms_are_stored_unchanged() -> None:

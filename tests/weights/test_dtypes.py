@@ -15,11 +15,11 @@ def test_tables_scale_every_one_of_the_65536_values(dtype: str) -> None:
     for weight in (0.5, -1.0, 0.3, 1e-4):
         table = dtypes.scale_table(dtype, weight)
         assert table is not None
-        found = dtypes.decode(table.tobytes(), dtype)
+        decoded = dtypes.decode(table.tobytes(), dtype)
         with np.errstate(all="ignore"):
             exact = values * np.float32(weight)
         expected = dtypes.decode(dtypes.encode(exact, dtype, "x"), dtype)
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(decoded, expected)
 
 
 def test_bfloat16_rounds_as_torch_does() -> None:

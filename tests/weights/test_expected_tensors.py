@@ -40,11 +40,11 @@ def test_lycoris_with_its_own_preset_trains_four_modules_more() -> None:
 
 def test_the_modules_are_those_of_the_released_files() -> None:
     for name in ("krnk-lora3x3", "krnk-locon"):
-        found = expected_tensors.modules(recipe(name), sd1.MODEL)
-        assert {one.name: [one.out, one.in_, one.kernel, one.conv] for one in found} == json.loads(
+        modules = expected_tensors.modules(recipe(name), sd1.MODEL)
+        assert {module.name: [module.out, module.in_, module.kernel, module.conv] for module in modules} == json.loads(
             INVENTORY.read_text("utf-8")
         )
-        assert len(found) == 350
+        assert len(modules) == 350
 
 
 def test_without_conv_dim_only_the_attention_blocks_are_trained() -> None:
@@ -68,11 +68,11 @@ def test_precision_and_halves_change_the_prediction() -> None:
 
 
 def test_sdxl_has_722_attention_layers_and_two_text_encoders() -> None:
-    found = layers.layers(sdxl.MODEL)
-    assert sum("Transformer2DModel" in layer.classes for layer in found) == 722
-    assert sum(layer.name.startswith("lora_te1_") for layer in found) == 72
-    assert sum(layer.name.startswith("lora_te2_") for layer in found) == 192
-    names = [layer.name for layer in found]
+    model_layers = layers.layers(sdxl.MODEL)
+    assert sum("Transformer2DModel" in layer.classes for layer in model_layers) == 722
+    assert sum(layer.name.startswith("lora_te1_") for layer in model_layers) == 72
+    assert sum(layer.name.startswith("lora_te2_") for layer in model_layers) == 192
+    names = [layer.name for layer in model_layers]
     assert len(names) == len(set(names))
     assert "lora_unet_output_blocks_5_2_conv" in names
     assert "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k" in names
@@ -137,7 +137,7 @@ def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch:
         predicted |= {f"{module.name}.{part}": shape for part, shape in shapes.items()}
     unet = torch.nn.Module()
     unet.block = type("Transformer2DModel", (torch.nn.ModuleList,), {})(kinds)
-    given = dict(one.split("=", 1) for one in network_args.arguments(network, ""))
+    given = dict(argument.split("=", 1) for argument in network_args.arguments(network, ""))
     net = kohya.create_network(1.0, network.dim, network.alpha, None, torch.nn.Module(), unet, **given)
     net.apply_to(torch.nn.Module(), unet, False, True)
     assert predicted == {name: tuple(value.shape) for name, value in net.state_dict().items()}

@@ -73,12 +73,12 @@ def test_the_delta_is_multiplied_by_the_weight(tmp_path: Path, family: str, weig
 @given(first=a_weight, second=a_weight)
 def test_merging_twice_is_merging_by_the_product(tmp_path: Path, family: str, first: float, second: float) -> None:
     source = lora(tmp_path / "in.safetensors", family)
-    one, two, once = (tmp_path / f"{name}.safetensors" for name in ("one", "two", "once"))
-    merge(source, one, MergeOptions([first] * 26))
-    merge(one, two, MergeOptions([second] * 26))
-    merge(source, once, MergeOptions([first * second] * 26))
-    expected = changes(once)
-    for name, change in changes(two).items():
+    once, twice, direct = (tmp_path / f"{name}.safetensors" for name in ("once", "twice", "direct"))
+    merge(source, once, MergeOptions([first] * 26))
+    merge(once, twice, MergeOptions([second] * 26))
+    merge(source, direct, MergeOptions([first * second] * 26))
+    expected = changes(direct)
+    for name, change in changes(twice).items():
         np.testing.assert_allclose(change, expected[name], rtol=1e-5, atol=1e-7)
 
 

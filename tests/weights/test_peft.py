@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 
 def _changes(path: Path, base: dict[str, Floats] | None = None) -> dict[str, Floats]:
-    found = {}
+    changes = {}
     for name, parts in modules(path).items():
         kind = kinds.recognize({part: value.shape for part, value in parts.items()})
         assert kind is not None
         change = deltas.delta(kind, parts, base[name] if base and (kind.needs_base or "dora_scale" in parts) else None)
-        found[name] = change.reshape(len(change), -1)
-    return found
+        changes[name] = change.reshape(len(change), -1)
+    return changes
 
 
 def test_alphas_in_diffusers_metadata_are_used(tmp_path: Path) -> None:
@@ -45,9 +45,9 @@ def test_alphas_in_diffusers_metadata_are_used(tmp_path: Path) -> None:
     path = names.diffusers(TE, "sd1").partition(".")[2]
     table = {"unet.lora_alpha": 8, "text_encoder.lora_alpha": 4, "text_encoder.alpha_pattern": {path: 12}, "unet.r": 4}
     edit_metadata(peft, tmp_path / "stated.safetensors", {"lora_adapter_metadata": json.dumps(table)})
-    found = compare(peft, tmp_path / "stated.safetensors")
-    assert found.blocks["BASE"].norm_ratio == pytest.approx(3, rel=1e-6)
-    assert found.blocks["MID"].norm_ratio == pytest.approx(2, rel=1e-6)
+    comparison = compare(peft, tmp_path / "stated.safetensors")
+    assert comparison.blocks["BASE"].norm_ratio == pytest.approx(3, rel=1e-6)
+    assert comparison.blocks["MID"].norm_ratio == pytest.approx(2, rel=1e-6)
     assert inspect(tmp_path / "stated.safetensors").to_json()["alphas"] == {"8": 5, "12": 1}
     for act in (
         lambda: convert(tmp_path / "stated.safetensors", output, "kohya"),

@@ -193,11 +193,11 @@ def test_a_target_size_is_kept_and_used(tmp_path: Path, seed: int, share: float)
 def test_the_retained_share_is_measured_on_the_delta(tmp_path: Path) -> None:
     """Modules of different alpha / rank: the report's share is that of the changes, not of their factors."""
     rng = np.random.default_rng(3)
-    one, other = (tensors("lora", LAYERS[name], 4, rng) for name in (TE, MID))
-    source = write(tmp_path / "in.safetensors", {TE: one, MID: {**other, "alpha": np.array(40, np.float32)}})
+    linear, conv = (tensors("lora", LAYERS[name], 4, rng) for name in (TE, MID))
+    source = write(tmp_path / "in.safetensors", {TE: linear, MID: {**conv, "alpha": np.array(40, np.float32)}})
     report = resize(source, tmp_path / "out.safetensors", ResizeOptions(method="fixed", new_rank=1, save_precision="float"))
     before, after = changes(source), changes(tmp_path / "out.safetensors")
-    energy = [sum(float(np.square(change).sum()) for change in found.values()) for found in (before, after)]
+    energy = [sum(float(np.square(change).sum()) for change in deltas.values()) for deltas in (before, after)]
     assert report.retained == pytest.approx((energy[1] / energy[0]) ** 0.5, rel=1e-5)
 
 
@@ -258,14 +258,14 @@ def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
     done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     resize(source, ours, ResizeOptions(param=16, new_rank=128, rank_rule="sd-scripts-0.10", save_precision="fp32"))
-    one, other = modules(theirs), modules(ours)
+    expected, own = modules(theirs), modules(ours)
     assert {key: value.shape for key, value in read(theirs).items()} == {key: value.shape for key, value in read(ours).items()}
     for name in LAYERS:
-        np.testing.assert_allclose(_whole(other[name]), _whole(one[name]), atol=1e-5)
+        np.testing.assert_allclose(_whole(own[name]), _whole(expected[name]), atol=1e-5)
     assert compare(theirs, ours).cosine == pytest.approx(1, abs=1e-7)
     stated = [read_header(path).metadata["ss_training_comment"] for path in (theirs, ours)]
     assert stated[0] == stated[1]
-    assert CONV in one
+    assert CONV in expected
 
 
 def test_a_loha_converted_to_lora_changes_its_arguments(tmp_path: Path) -> None:

@@ -151,11 +151,11 @@ def test_infinities_and_nan_are_found(tmp_path: Path, kind: str, bits: int) -> N
     numbers = [0, 1, 2, bits]
     data = b"".join(number.to_bytes(width, "little") for number in numbers)
     file = tmp_path / "x.safetensors"
-    for count, found in ((3, 0), (4, 1)):
+    for count, affected in ((3, 0), (4, 1)):
         table = {"a": {"dtype": kind, "shape": [count], "data_offsets": [0, count * width]}}
         header = json.dumps(table).encode()
         file.write_bytes(struct.pack("<Q", len(header)) + header + data[: count * width])
-        assert len(safetensors_io.non_finite_tensors(file)) == found
+        assert len(safetensors_io.non_finite_tensors(file)) == affected
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -50,8 +50,8 @@ def _whole(parts: dict[str, Floats]) -> Floats:
 def test_a_sweep_gives_every_variant_a_file_of_its_own(tmp_path: Path) -> None:
     source = lora(tmp_path / "in.safetensors", "lora", rank=4)
     lists = [",".join(["0.25"] * 25 + [last]) for last in ("0.5", "1")]
-    found = sweep(source, (4, 16), block_weights=lists, folder=tmp_path / "all")
-    assert len(found.rows) == len(list((tmp_path / "all").glob("*.safetensors"))) == 4
+    result = sweep(source, (4, 16), block_weights=lists, folder=tmp_path / "all")
+    assert len(result.rows) == len(list((tmp_path / "all").glob("*.safetensors"))) == 4
     for rank in (0, -3):
         with pytest.raises(RecipeError, match="--new-rank"):
             sweep(source, (4,), new_rank=rank)
@@ -62,23 +62,23 @@ def test_presets_of_one_name_and_of_a_path_are_swept_into_files_of_their_own(tmp
     for number, name in enumerate(("FACE", "FACE", "../../X")):
         (tmp_path / f"{number}.txt").write_text(f"{name}:{','.join([f'0.{number + 1}'] * 26)}\n", "utf-8")
     lists = [f"{tmp_path}/{number}.txt:{name}" for number, name in enumerate(("FACE", "FACE", "../../X"))]
-    found = sweep(source, (4,), block_weights=lists, folder=tmp_path / "all")
+    result = sweep(source, (4,), block_weights=lists, folder=tmp_path / "all")
     names = ["in-FACE-sv4.safetensors", "in-FACE-sv4-2.safetensors", "in-.._.._X-sv4.safetensors"]
-    assert [row.path for row in found.rows] == [tmp_path / "all" / name for name in names]
+    assert [row.path for row in result.rows] == [tmp_path / "all" / name for name in names]
 
 
 @pytest.mark.parametrize(("new_rank", "largest"), [(None, 12), (1, 1), (3, 3)])
 def test_a_sweep_respects_the_largest_rank(tmp_path: Path, new_rank: int | None, largest: int) -> None:
-    found = sweep(_file(tmp_path / "in.safetensors", dtype="F16"), (1000,), new_rank=new_rank)
-    assert found.rows[0].largest_rank == largest
+    result = sweep(_file(tmp_path / "in.safetensors", dtype="F16"), (1000,), new_rank=new_rank)
+    assert result.rows[0].largest_rank == largest
 
 
 def test_a_sweep_equals_separate_resizes(tmp_path: Path) -> None:
     source = _file(tmp_path / "in.safetensors", dtype="F16")
     (tmp_path / "all").mkdir()
-    found = sweep(source, (4, 16, 64), block_weights=(None, "FACE"), folder=tmp_path / "all")
-    assert [(row.sv_ratio, row.block_weights) for row in found.rows] == [(r, b) for b in ("-", "FACE") for r in (4, 16, 64)]
-    for row in found.rows:
+    result = sweep(source, (4, 16, 64), block_weights=(None, "FACE"), folder=tmp_path / "all")
+    assert [(row.sv_ratio, row.block_weights) for row in result.rows] == [(r, b) for b in ("-", "FACE") for r in (4, 16, 64)]
+    for row in result.rows:
         alone, merged = tmp_path / "alone.safetensors", tmp_path / "merged.safetensors"
         merge(source, merged, MergeOptions("ALL" if row.block_weights == "-" else "FACE"))
         report = resize(merged, alone, ResizeOptions(param=row.sv_ratio))
@@ -88,13 +88,13 @@ def test_a_sweep_equals_separate_resizes(tmp_path: Path) -> None:
         other = modules(row.path)
         for name, parts in modules(alone).items():
             np.testing.assert_allclose(_whole(other[name]), _whole(parts), atol=2e-4)
-    picture = "\n".join(plot(found))
+    picture = "\n".join(plot(result))
     assert picture.startswith("<svg")
     assert picture.count("<polyline") == 2 * (6 + 1)
 
 
 @pytest.mark.parametrize("family", [family for family in LINEAR if family not in {"full", "dylora"}])
 def test_every_thin_family_can_be_swept(tmp_path: Path, family: str) -> None:
-    found = sweep(lora(tmp_path / "in.safetensors", family, rank=2), (2, 16))
-    assert found.rows[0].tensor_bytes <= found.rows[1].tensor_bytes
-    assert found.rows[0].retained <= found.rows[1].retained <= 1
+    result = sweep(lora(tmp_path / "in.safetensors", family, rank=2), (2, 16))
+    assert result.rows[0].tensor_bytes <= result.rows[1].tensor_bytes
+    assert result.rows[0].retained <= result.rows[1].retained <= 1

@@ -51,6 +51,6 @@ def test_metadata_does_not_claim_to_be_sd_scripts(trained: dict[str, Path]) -> N
 def test_metadata_records_the_mean_error_of_aspect_ratios(tmp_path: Path) -> None:
     folders = tiny.images(tmp_path / "a", 1), tiny.images(tmp_path / "b", 1, (40, 32))
     (group,) = tiny.groups(tiny.dataset(tmp_path / "set.toml", *folders))
-    errors = [abs(one.fit.bucket[0] / one.fit.bucket[1] - one.size[0] / one.size[1]) for one in group.images]
+    errors = [abs(image.fit.bucket[0] / image.fit.bucket[1] - image.size[0] / image.size[1]) for image in group.images]
     assert max(errors) > 0
     assert metadata._dataset(group)["bucket_info"]["mean_img_ar_error"] == pytest.approx(sum(errors) / 2)

@@ -60,7 +60,9 @@ def test_a_killed_node_changes_nothing_in_what_comes_out(
         real.kill(real.training())
         outcomes = running.result()
     real.add(f"new-{time.monotonic_ns()}")
-    assert {outcome.status for outcome in outcomes.values()} == {Status.DONE}, [one.problem for one in outcomes.values()]
+    assert {outcome.status for outcome in outcomes.values()} == {Status.DONE}, [
+        outcome.problem for outcome in outcomes.values()
+    ]
     assert any("its node is gone" in text for text in cats.observer.messages)
     made = records(runs)
     assert any(record["resumed_from"] for record in made.values() if record["kind"] == "train")
