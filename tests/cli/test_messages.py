@@ -75,7 +75,7 @@ RECIPES = {
         GOOD + "[training.options]\nmin_snr_gama = 5\n",
         (
             "ROOT/recipes/x.toml: training.options.min_snr_gama\n"
-            "    is not an option of this program; did you mean min_snr_gamma?\n1 problem. Nothing was run.\n"
+            "    is not an option of sd-scripts' train_network.py; did you mean min_snr_gamma?\n1 problem. Nothing was run.\n"
         ),
     ),
     "no TOML": (GOOD + "x = = 1\n", "ROOT/recipes/x.toml\n    is not TOML: Invalid value"),

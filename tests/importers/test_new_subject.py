@@ -136,7 +136,7 @@ def test_the_demo_takes_recipes_with_other_settings_too(empty: Path) -> None:
     new_subject.write(new_subject.generate(NewSubject("mimi", (folder,), algorithms=("lora3x3",)), empty), empty)
     text = (empty / "recipes" / "mimi-lora3x3.toml").read_text("utf-8")
     text = text.replace("extends = [", 'unset = ["training.text_encoder_lr", "training.state_every_n_steps"]\nextends = [')
-    more = '[network]\nweights = "old.safetensors"\n[training]\nunet_lr = 1e-4\ntrain = "unet"\nlr_warmup_steps = 100\n'
+    more = '[network]\nweights = "old.safetensors"\n[training]\nunet_lr = 1.0\ntrain = "unet"\nlr_warmup_steps = 100\n'
     more += 'lr_scheduler = "cosine"\n'
     more += 'gradient_accumulation_steps = 4\noptimizer = "Prodigy"\noptimizer_args = {d_coef = 2.0}\n'
     (empty / "recipes" / "mimi-other.toml").write_text(text + more, "utf-8")

@@ -28,7 +28,7 @@ from orchestrator.engines.sdscripts import (
     training_states,
 )
 from orchestrator.engines.sdscripts.output_parser import OutputParser, read
-from orchestrator.errors import Problem
+from orchestrator.errors import Problem, near_miss
 from orchestrator.system import settings
 from orchestrator.system.process import Command
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Mapping
 
-    from orchestrator.recipe import Recipe
+    from orchestrator.recipe import Recipe, Training
     from orchestrator.system.child import Progress
 
 __all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "read", "reader", "render", "train", "version"]
@@ -44,6 +44,9 @@ __all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "r
 NAME = "embedded"
 # Samplers of sd-scripts that trainer/sampling.py does not have.
 NO_SAMPLERS = ("lms", "k_lms", "dpmsolver")
+OPTIMIZERS = ("AdamW", "Adam", "SGD", "SGDNesterov", "Adafactor")
+# piecewise_constant of diffusers takes rules that no option of this trainer sets.
+SCHEDULES = ("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 PACKAGES = ("torch", "diffusers", "transformers", "lycoris-lora")
 _IMPORTS = {"lycoris-lora": "lycoris"}
 # trainer/training_state.py renames a complete state into place. Its position is in train_state.json.
@@ -81,12 +84,31 @@ def _parser_options(action: argparse.Action) -> Iterator[tuple[str, parser_optio
         yield name.lstrip("-"), parser_options.ParserOption(name.lstrip("-"), kind, action.nargs in ("*", "+"), choices)
 
 
+def _optimizer(training: Training) -> Iterator[tuple[str, str]]:
+    """Yield an optimizer or schedule that the embedded engine lacks."""
+    name, hint = training.optimizer, near_miss(training.optimizer, OPTIMIZERS)
+    if name.lower() not in (known.lower() for known in OPTIMIZERS):
+        hint = "; AdamW has the same settings" if name.lower() == "adamw8bit" else hint
+        yield "training.optimizer", f'is "{name}"; the embedded engine has {", ".join(OPTIMIZERS)}{hint}'
+    name = training.lr_scheduler
+    if not training.relative_step and name not in SCHEDULES:
+        yield (
+            "training.lr_scheduler",
+            f'is "{name}"; the embedded engine has {", ".join(SCHEDULES)}{near_miss(name, SCHEDULES)}',
+        )
+
+
 def check(recipe: Recipe) -> list[Problem]:
     """Return the recipe's problems with this engine.
 
     Checks options, families and samplers. Starts no process.
     """
-    problems = [*parser_options.problems(_trainer_options(), recipe.training.options, "training.options", arguments.OWNED)]
+    trainer, further = _trainer_options(), recipe.training.options
+    elsewhere = dict.fromkeys(parser_options.of("train_network.py").keys() - trainer.keys(), "sd-scripts")
+    problems = [
+        *parser_options.problems(trainer, further, "training.options", arguments.OWNED, "the embedded engine", elsewhere)
+    ]
+    problems += _optimizer(recipe.training)
     problems += [*network_args.problems(recipe.network), *gen_img.problems(recipe)]
     if recipe.render.sampler in NO_SAMPLERS:
         problems.append(("render.sampler", f"is {recipe.render.sampler}; the embedded engine does not have it"))

@@ -34,6 +34,35 @@ SCHEDULES = (
     "adafactor",
 )
 _OPTIONS = "training.options"
+# Names that the trainer reads in any case. It looks other names up in torch.optim, as they are written.
+OPTIMIZERS = (
+    "AdamW",
+    "AdamW8bit",
+    "PagedAdamW",
+    "PagedAdamW8bit",
+    "PagedAdamW32bit",
+    "Lion",
+    "Lion8bit",
+    "PagedLion8bit",
+    "SGDNesterov",
+    "SGDNesterov8bit",
+    "DAdaptation",
+    "DAdaptAdamPreprint",
+    "DAdaptAdaGrad",
+    "DAdaptAdam",
+    "DAdaptAdan",
+    "DAdaptAdanIP",
+    "DAdaptLion",
+    "DAdaptSGD",
+    "Prodigy",
+    "Adafactor",
+    "RAdamScheduleFree",
+    "AdamWScheduleFree",
+    "SGDScheduleFree",
+)
+# Without LBFGS and SparseAdam, which need a closure or sparse gradients, and Muon, which takes matrices only.
+TORCH_OPTIMIZERS = ("ASGD", "Adadelta", "Adagrad", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD")
+_LOWEST_FACTOR = 0.1  # get_optimizer warns up to here
 
 
 def problems(recipe: Recipe) -> Iterator[Violation]:
@@ -54,9 +83,33 @@ def problems(recipe: Recipe) -> Iterator[Violation]:
         values = recipe.network.args.get(name)
         if isinstance(values, str) and (count := len(values.split(","))) != blocks:
             yield f"network.args.{name}", f"has {count} values; {recipe.base.architecture} takes {blocks}"
+    yield from _optimizer(recipe)
     yield from _schedule(recipe)
     yield from _states(recipe)
     yield from _options(recipe)
+
+
+def _optimizer(recipe: Recipe) -> Iterator[Violation]:
+    """Yield an unknown optimizer, and rates that the optimizer cannot use."""
+    training = recipe.training
+    name = training.optimizer
+    if "." not in name and name.lower() not in {known.lower() for known in OPTIMIZERS} and name not in TORCH_OPTIMIZERS:
+        near = near_miss(name, (*OPTIMIZERS, *TORCH_OPTIMIZERS))
+        yield "training.optimizer", f'is "{name}", which sd-scripts does not know{near}'
+    if not name.rpartition(".")[2].lower().startswith(("prodigy", "dadapt")):
+        return
+    own = f"{name} finds its own rate; learning rates are factors of it"
+    rates = [rate for rate in training.rates() if rate]
+    key = next((key for key in ("text_encoder_lr", "unet_lr") if getattr(training, key) is not None), "learning_rate")
+    if rates and max(rates) <= _LOWEST_FACTOR:
+        key = "learning_rate" if training.learning_rate in rates else key
+        yield f"training.{key}", f"is {getattr(training, key)}: {own}, about 1; set 1.0"
+    elif len(set(rates)) > 1:
+        what = f"is {getattr(training, key)}, and learning_rate {training.learning_rate}: {own}, one for all parts"
+        yield f"training.{key}", f'{what}; leave it out: unset = ["training.{key}"]'
+    for ratio in ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"):
+        if recipe.network.args.get(ratio) not in (None, 1):
+            yield f"network.args.{ratio}", f"gives parts rates of their own: {own}, one for all parts; leave it out"
 
 
 def _schedule(recipe: Recipe) -> Iterator[Violation]:
@@ -64,6 +117,8 @@ def _schedule(recipe: Recipe) -> Iterator[Violation]:
     name, other = training.lr_scheduler, training.options.get("lr_scheduler_type")
     if name not in SCHEDULES:
         yield "training.lr_scheduler", f'is "{name}"{near_miss(name, SCHEDULES)}'
+    if name == "piecewise_constant" and not training.options.get("lr_scheduler_args"):
+        yield "training.lr_scheduler", f'is "{name}"; its rules are missing: {_OPTIONS}.lr_scheduler_args = ["step_rules=..."]'
     if name == "adafactor" and not training.relative_step:
         yield "training.lr_scheduler", 'is "adafactor", which needs the optimizer Adafactor with relative_step = true'
     if training.lr_warmup_steps and (other or training.relative_step):

@@ -57,8 +57,16 @@ def check(recipe: Recipe) -> list[Problem]:
     if name not in arguments.ARCHITECTURES:
         what = f"is {name}; with sd-scripts this version trains {', '.join(arguments.ARCHITECTURES)}"
         return [Problem(f"{recipe.name}: base.architecture", what)]
-    options = parser_options.of(script(recipe))
-    rows = [*parser_options.problems(options, recipe.training.options, "training.options", arguments.OWNED)]
+    options, program = parser_options.of(script(recipe)), f"sd-scripts' {script(recipe)}"
+    elsewhere = {
+        name: f"sd-scripts' {other}"
+        for other in parser_options.SCRIPTS
+        if other.endswith("train_network.py")
+        for name in parser_options.of(other).keys() - options.keys()
+    }
+    rows = [
+        *parser_options.problems(options, recipe.training.options, "training.options", arguments.OWNED, program, elsewhere)
+    ]
     rows += [*network_args.problems(recipe.network), *gen_img.problems(recipe), *constraints.problems(recipe)]
     if recipe.borrows(NAME):
         rows += lora_tools.problems(recipe)

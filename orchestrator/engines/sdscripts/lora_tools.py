@@ -72,7 +72,9 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
         for name, (value, default) in ours.items():
             if value != default:
                 yield f"merge.{name}", f"is {value!r}; svd_merge_lora.py has no such choice"
-        yield from parser_options.problems(parser_options.of(MERGE), merge.options, "merge.options", OWNED[MERGE])
+        yield from parser_options.problems(
+            parser_options.of(MERGE), merge.options, "merge.options", OWNED[MERGE], f"sd-scripts' {MERGE}"
+        )
     if resize is not None and resize.tool == launch.NAME:
         if why := network_args.no_resize(recipe.network):
             yield "resize.tool", why
@@ -81,7 +83,9 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
             yield "resize.rank_rule", f'is "{resize.rank_rule}"; this resize_lora.py has "{rule}"'
         if resize.size_mb is not None:
             yield "resize.size_mb", "is for the orchestrator's own resize only"
-        yield from parser_options.problems(parser_options.of(RESIZE), resize.options, "resize.options", OWNED[RESIZE])
+        yield from parser_options.problems(
+            parser_options.of(RESIZE), resize.options, "resize.options", OWNED[RESIZE], f"sd-scripts' {RESIZE}"
+        )
 
 
 @functools.cache

@@ -104,8 +104,13 @@ def dumps(folder: Path) -> str:
     return "{\n" + ",\n".join(rows) + "\n}\n"
 
 
-def problems(
-    options: Mapping[str, ParserOption], values: Mapping[str, Any], prefix: str, owned: Mapping[str, str]
+def problems(  # noqa: PLR0917 - a program, its names and its values
+    options: Mapping[str, ParserOption],
+    values: Mapping[str, Any],
+    prefix: str,
+    owned: Mapping[str, str],
+    program: str = "this program",
+    elsewhere: Mapping[str, str] = {},
 ) -> Iterable[tuple[str, str]]:
     """Yield (dotted key, what is wrong) for the further options of a recipe.
 
@@ -114,14 +119,18 @@ def problems(
         values: name -> value from the recipe.
         prefix: their table in the recipe, ``training.options``.
         owned: options with a recipe key of their own: name -> that key (empty: set by the orchestrator).
+        program: its name in messages.
+        elsewhere: options of another program only: name -> that program.
     """
     for name, value in values.items():
         where = f"{prefix}.{name}"
         option = options.get(name)
         if name in owned:
             yield where, f"set {owned[name]} instead" if owned[name] else "is set by the orchestrator"
+        elif option is None and name in elsewhere:
+            yield where, f"is an option of {elsewhere[name]}; {program} lacks it"
         elif option is None:
-            yield where, f"is not an option of this program{near_miss(name, options)}"
+            yield where, f"is not an option of {program}{near_miss(name, options)}"
         elif isinstance(value, tuple) != option.many:
             yield where, "takes a list" if option.many else "takes one value"
         else:

@@ -40,6 +40,26 @@ pytestmark = pytest.mark.usefixtures("no_checkout")
         ('[training]\nlr_scheduler = "cosin"\n', "did you mean cosine?"),
         ('[training]\nlr_scheduler = "adafactor"\n', "needs the optimizer Adafactor"),
         ('[training]\noptimizer = "AdamWScheduleFree"\n', "none is resumed"),
+        ('[training]\noptimizer = "Prodgy"\n', 'is "Prodgy", which sd-scripts does not know; did you mean Prodigy?'),
+        ('[training]\noptimizer = "adam"\n', "did you mean Adam?"),
+        ('[training]\noptimizer = "Adam8bit"\n', "did you mean AdamW8bit?"),
+        (
+            '[training]\noptimizer = "Prodigy"\nlearning_rate = 1.0\n',
+            "training.text_encoder_lr  is 4.4e-05, and learning_rate 1.0",
+        ),
+        ('[training]\noptimizer = "Prodigy"\n', "training.learning_rate  is 0.0001: Prodigy finds its own rate"),
+        (
+            (
+                "network.args.loraplus_lr_ratio = 4\n"
+                '[training]\noptimizer = "Prodigy"\nlearning_rate = 1.0\ntext_encoder_lr = 1.0\n'
+            ),
+            "network.args.loraplus_lr_ratio  gives parts rates of their own",
+        ),
+        ('[training]\nlr_scheduler = "piecewise_constant"\n', "its rules are missing"),
+        (
+            "[training.options]\ncache_text_encoder_outputs = true\n",
+            "is an option of sd-scripts' sdxl_train_network.py; sd-scripts' train_network.py lacks it",
+        ),
         ('[training.options]\nlr_scheduler_type = "CosineAnnealingLR"\n', "up to an epoch too long when it is resumed"),
         ('[training]\nlr_warmup_steps = 10\n[training.options]\nlr_scheduler_type = "StepLR"\n', "StepLR takes none"),
         ("[training.options]\nadaptive_noise_scale = 0.1\n", "needs training.options.noise_offset"),
@@ -98,3 +118,25 @@ def test_a_pickle_that_the_pictures_need_baked_is_refused(tmp_path: Path) -> Non
     assert "drawn with the LoRA baked into a .safetensors model" in problems(tmp_path, text, "_algorithms/loha")
     assert problems(tmp_path, text, "_algorithms/lora3x3") == ""
     assert problems(tmp_path, 'unset = ["render"]\n' + text, "_algorithms/loha") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[training.options]\nmultires_noise_discount = 0.2\n", "is an option of sd-scripts; the embedded engine lacks it"),
+        ("[training.options]\nmin_snr_gama = 5\n", "not an option of the embedded engine; did you mean min_snr_gamma?"),
+        ("", "the embedded engine has AdamW, Adam, SGD, SGDNesterov, Adafactor; AdamW has the same settings"),
+        ('[training]\noptimizer = "AdmW"\n', "did you mean AdamW?"),
+        (
+            '[training]\noptimizer = "AdamW"\nlr_scheduler = "inverse_sqrt"\n',
+            'training.lr_scheduler  is "inverse_sqrt"; the embed',
+        ),
+    ],
+)
+def test_what_the_embedded_engine_lacks_is_said_with_its_name(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in problems(tmp_path, text, engine="embedded")
+
+
+def test_self_adapting_optimizers_take_one_rate(tmp_path: Path) -> None:
+    text = 'unset = ["training.text_encoder_lr"]\n[training]\noptimizer = "Prodigy"\nlearning_rate = 1.0\n'
+    assert problems(tmp_path, text) == ""
