@@ -1,4 +1,7 @@
-"""What every test may use, and what none may do: write outside tmp_path, or reach a network."""
+"""Fixtures of every test, and guards against the outside.
+
+No test may write outside tmp_path or reach a network.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,10 @@ def _no_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """Put back what a run's command line answers to: it stays in this process."""
+    """Restore the signal handlers that a run's command line replaces.
+
+    The command line runs in this process.
+    """
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
     yield
     for number, answer in before.items():

@@ -1,5 +1,6 @@
-"""What strangers' files may hold: any bytes, any values. A traceback shown to a user is a failure.
+"""Files of strangers hold any bytes and values.
 
+A traceback shown to a user is a failure.
 Short here; ``make test-faults`` makes 100,000 of each kind (``FUZZ``), ``make fuzz`` is led by coverage.
 """
 
@@ -56,7 +57,7 @@ def paths(table: dict[str, Any], trail: tuple[str, ...] = ()) -> list[tuple[str,
 
 
 def written(table: dict[str, Any]) -> str:
-    """Write TOML; None, which TOML has not, leaves its key out."""
+    """Write TOML without keys whose value is None."""
 
     def drop(value: Any) -> Any:
         if isinstance(value, dict):
@@ -67,7 +68,10 @@ def written(table: dict[str, Any]) -> str:
 
 
 def fuzzed(target: str, count: int) -> str:
-    """Return what the fuzzer says of ``count`` inputs: it keeps to 1 s of processor time for one, and 500 MB."""
+    """Return the fuzzer's summary of ``count`` inputs.
+
+    It allows 1 s of processor time for each, and 500 MB.
+    """
     argv = [sys.executable, str(Path(fuzz.__file__)), target, "--count", str(count)]
     env = {**os.environ, "PYTHONPATH": str(PROJECT)}
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env)

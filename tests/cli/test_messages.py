@@ -1,4 +1,4 @@
-"""Error messages, each with its whole text: where, what, and the next command."""
+"""Whole texts of error messages: place, fault, and next command."""
 
 from __future__ import annotations
 

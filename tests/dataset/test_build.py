@@ -187,7 +187,7 @@ def test_every_truncated_image_is_reported(project_folder: Path) -> None:
     assert not (project_folder / "out" / "dataset.json").exists()
 
 
-def test_digests_of_what_is_copied(project_folder: Path) -> None:
+def test_digests_of_copied_images(project_folder: Path) -> None:
     """A JPEG becomes a PNG with exactly the pixels that Pillow decodes."""
     source = Image.fromarray(noise(96, 80, seed=5))
     data = io.BytesIO()

@@ -67,7 +67,7 @@ def test_palettes_grey_and_sixteen_bits(tmp_path: Path) -> None:
 
 
 def test_sixteen_bit_colour_is_not_copied(tmp_path: Path) -> None:
-    """Pillow opens it as RGB; the trainer would, too, but other readers do not."""
+    """Pillow and the trainer open it as RGB, but other readers do not."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -96,7 +96,7 @@ def test_icc_profiles_become_srgb(tmp_path: Path) -> None:
 
 
 def _with_red_and_green_swapped(profile: bytes) -> bytes:
-    """Return a profile in which what is called red is green: the two tags change names."""
+    """Return a profile with the tags of red and green swapped."""
     count = int.from_bytes(profile[128:132], "big")
     table = bytearray(profile)
     names = {b"rXYZ": b"gXYZ", b"gXYZ": b"rXYZ"}

@@ -37,7 +37,7 @@ def test_charframework_lines(tmp_path: Path, logic: str) -> None:
     assert recipe.base.vae == "kl-f8-anime2.ckpt"
 
 
-def test_charframework_trains_what_the_release_trains(project: Path) -> None:
+def test_charframework_trains_the_pictures_of_the_release(project: Path) -> None:
     ours = loader.recipe(project / "recipes", "krnk-loha").recipe
     theirs = to_recipe.recipe(reader.read(LINE.replace("Lora3x3A50p-AdamW8 128", "LohaA50p-AdamW8 32"))[0]).table
     network = ours.network.model_dump(mode="json", exclude_unset=True)

@@ -115,7 +115,10 @@ def test_caption_files_of_a_few_images_are_used(empty: Path) -> None:
 
 
 def test_images_of_any_shape_suit_every_algorithm(empty: Path) -> None:
-    """Every algorithm that `new` offers writes a recipe that loads, at full size and in the demo; no size fits no bucket."""
+    """Every algorithm of `new` writes a recipe that loads.
+
+    It does at full size and in the demo, and every size fits a bucket.
+    """
     folder = empty / "a"
     folder.mkdir()
     for number, size in enumerate([(512, 768), (768, 512), (1024, 1024), (900, 300), (832, 1216)]):

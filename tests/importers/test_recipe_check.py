@@ -42,7 +42,7 @@ def test_a_setting_that_the_next_command_refuses_is_lost(tmp_path: Path, setting
     assert next(note.why for note in result.notes if note.name == lost)
 
 
-def test_what_cannot_be_left_out_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_an_indispensable_setting_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="dylora takes a multiple of its block_size") as error:
         imported(tmp_path, {"LoRA_type": "LyCORIS/DyLoRA", "network_dim": 6, "conv_dim": 4})
     assert error.value.problems[0].hint

@@ -86,7 +86,7 @@ def test_four_ways_to_say_face(text: str | Sequence[float]) -> None:
     assert blocks.preset_name(blocks.parse(text)) == "FACE"
 
 
-def test_what_face_and_body_keep() -> None:
+def test_face_and_body_keep_their_blocks() -> None:
     trained = {name: [b for b, w in zip(sd1.BLOCKS, blocks.parse(name), strict=True) if w] for name in ("FACE", "BODY")}
     assert " ".join(trained["FACE"]) == "IN00 IN01 IN02 IN03 IN04 IN08 OUT00 OUT02 OUT03 OUT04 OUT06 OUT07 OUT08 OUT11"
     assert " ".join(trained["BODY"]) == "IN00 IN01 IN02 IN04 IN08 OUT02 OUT03 OUT04 OUT05 OUT06 OUT07 OUT08 OUT11"

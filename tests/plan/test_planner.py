@@ -1,4 +1,4 @@
-"""Keys: what is in them and what is not; and how steps hang together."""
+"""Keys and their content, and the order of steps."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_keys_do_not_know_where_things_lie_or_how_they_are_done(recipes: dict[st
 @pytest.mark.parametrize(
     ("inputs", "changed"), [(Fixed(engine="2"), {"train", "render"}), (Fixed(checkpoint="d"), {"train", "render"})]
 )
-def test_keys_know_what_changes_the_result(recipes: dict[str, Recipe], inputs: Fixed, changed: set[str]) -> None:
+def test_keys_change_with_the_result(recipes: dict[str, Recipe], inputs: Fixed, changed: set[str]) -> None:
     before, after = keys(make_plan([recipes["krnk-lora3x3"]], Fixed())), keys(make_plan([recipes["krnk-lora3x3"]], inputs))
     assert before["krnk/dataset"] == after["krnk/dataset"]
     for kind in changed:
@@ -127,7 +127,7 @@ def test_every_setting_of_a_training_is_in_its_key_but_how_it_goes_about_it(reci
         assert keys(make_plan([other], Fixed()))["krnk-lora3x3/train"] != before, name
 
 
-def test_start_file_triggers_tools_and_templates_are_in_the_keys_of_what_they_change(recipes: dict[str, Recipe]) -> None:
+def test_start_file_triggers_tools_and_templates_are_in_the_keys_of_their_steps(recipes: dict[str, Recipe]) -> None:
     recipe = recipes["krnk-lora3x3"]
 
     def changed(first: Recipe, second: Recipe, **other: str) -> set[str]:
@@ -200,7 +200,7 @@ def test_architecture_pictures_and_the_version_of_a_merges_tool_are_in_keys(reci
     assert {step.rpartition("/")[2] for step in before if before[step] != after[step]} == set(MERGED)
 
 
-def test_one_block_weight_changes_the_merge_and_what_follows(recipes: dict[str, Recipe]) -> None:
+def test_one_block_weight_changes_the_merge_and_later_steps(recipes: dict[str, Recipe]) -> None:
     recipe = recipes["krnk-lora3x3"]
     assert isinstance(recipe.block_weights, tuple)
     other = recipe.model_copy(update={"block_weights": (*recipe.block_weights[:-1], 0.5)})

@@ -333,7 +333,7 @@ def test_files_that_cannot_be_put_together(root: Path, text: str, message: str) 
         ('extends = ["_base/bas", "_algorithms/locon"]\nsummary = "a cat"\nnetwork.dim = "8"\n', 2),
     ],
 )
-def test_what_could_not_be_read_is_not_called_missing(root: Path, text: str, count: int) -> None:
+def test_values_of_an_unreadable_file_are_not_called_missing(root: Path, text: str, count: int) -> None:
     message = problems(root, text)
     assert message.endswith(f"\n{count} problem{'s' if count > 1 else ''}. Nothing was run.")
     assert "missing" not in message

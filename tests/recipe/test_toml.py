@@ -40,7 +40,7 @@ def test_the_schema_line_points_at_the_schema(tmp_path: Path) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text(min_size=1, max_size=8), VALUES, max_size=5))
-def test_what_is_written_reads_back(table: dict[str, object]) -> None:
+def test_written_toml_reads_back(table: dict[str, object]) -> None:
     text = "\n".join(toml.lines(table)) + "\n"
     assert tomllib.loads(text) == table
 
@@ -82,8 +82,8 @@ def test_examples_and_words_belong_to_fields() -> None:
     assert set(examples) <= fields
 
 
-def test_the_schema_knows_what_the_loader_knows(project: Path) -> None:
-    """Every key of every recipe file stands in the schema; a misspelt one does not."""
+def test_the_schema_has_the_keys_of_the_loader(project: Path) -> None:
+    """The schema has every key of every recipe file, but no misspelt one."""
     document = schema.document()
 
     def unknown(table: dict[str, object], model: dict[str, object], trail: str = "") -> list[str]:

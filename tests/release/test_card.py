@@ -47,7 +47,10 @@ def test_the_card_has_the_shape_of_the_seed(runs: Path) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "README.ja.md"])
 def test_every_number_of_a_card_comes_from_records(runs: Path, tmp_path: Path, name: str) -> None:
-    """With other records, the same recipe gives other numbers; without any, none of them."""
+    """Other records give the same recipe other numbers.
+
+    Without records there are no numbers.
+    """
     recipe = made_runs.loaded("krnk-lora3x3").recipe
     request = made_runs.request(tmp_path, recipe)
     train = json.loads((Path(request["folders"]["train"]) / "record.json").read_text("utf-8"))

@@ -63,7 +63,10 @@ def test_the_page_shows_state_curves_sizes_blocks_and_commands(html: str) -> Non
 
 
 def test_the_page_shows_the_trainers_images(runs: Path, html: str) -> None:
-    """The dataset's contact sheet: every picture by bucket, with caption; coverage; tags. Its tiles lie in one file."""
+    """The dataset's contact sheet shows pictures, coverage and tags.
+
+    Pictures are grouped by bucket, with caption. Their tiles lie in one file.
+    """
     addresses = re.findall(r'class="contact" style="--sheet-0:url\((img/[0-9a-f]{20}\.webp)\);"', html)
     assert len(addresses) == 1
     with Image.open(runs / "report" / addresses[0]) as sheet:

@@ -1,4 +1,6 @@
-"""Kill the orchestrator, its children, or both, at random moments; a rerun must end as if nothing had happened.
+"""Kill the orchestrator, its children, or both, at random moments.
+
+A rerun must end as if nothing had happened.
 
 The short version runs with every test; ``make test-faults`` does 300 kills, 30 of them over the embedded engine's real
 trainings, in about 10 minutes on 2 free cores. Seeded: ``FAULT_SEED`` chooses other moments, ``FAULT_KILLS`` how many.

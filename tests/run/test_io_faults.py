@@ -65,7 +65,10 @@ def consistent(root: Path) -> None:
 
 
 def fail_at(project: harness.Project, monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> bool:
-    """Run with the n-th write failing, then without; return whether there was an n-th write."""
+    """Run with the n-th write failing, then without.
+
+    Return whether there was an n-th write.
+    """
     shutil.rmtree(project.root / "runs", ignore_errors=True)
     failing = Failing(project.root / "runs", number, code)
     with monkeypatch.context() as patch:
@@ -106,7 +109,7 @@ def test_every_write_may_fail(small: harness.Project, monkeypatch: pytest.Monkey
 
 
 def mount(folder: Path, options: str) -> bool:
-    """Mount a file system in memory; return whether that is allowed here."""
+    """Mount a file system in memory, and return whether that is allowed."""
     folder.mkdir(exist_ok=True)
     argv = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
     return shutil.which("mount") is not None and subprocess.run(argv, capture_output=True, check=False).returncode == 0
@@ -125,7 +128,10 @@ def disk(small: harness.Project) -> Iterator[Path]:
 
 @pytest.mark.faults
 def test_a_disk_may_be_full_at_any_size(small: harness.Project, disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the children's writes, too. The disk gets larger until all goes well, and a rerun uses what is there."""
+    """The disk gets larger until the run succeeds.
+
+    It limits the children's writes, too. A rerun reuses the results on the disk.
+    """
     monkeypatch.setattr(preflight, "disk_space", lambda *_: [])
     assert all(outcome.status.ok for outcome in small.run("cat-lora").values())
     needed = shutil.disk_usage(disk).used

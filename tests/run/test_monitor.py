@@ -91,7 +91,10 @@ def test_a_training_that_was_paused_has_not_become_slow(training: Training) -> N
 
 
 def test_a_training_waits_for_the_room_that_its_next_save_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last checkpoint of a night, too; after the last state only the file is waited for."""
+    """The last checkpoint needs room, too.
+
+    After the last state the training waits for room for the file only.
+    """
     cats = harness.make(tmp_path / "p", monkeypatch)
     cats.recipe("cat-lora", "lora", "[training]\nsteps = 25\nstate_every_n_steps = 10\n[guards]\nmin_free_mb = 1\n")
     space = cats.space()

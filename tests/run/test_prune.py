@@ -1,4 +1,4 @@
-"""What `prune` would remove, what it removes, and what it never touches."""
+"""The preview of `prune`, its removals, and its exceptions."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_a_recipe_runs_to_its_release_and_then_does_nothing(cats: harness.Projec
     assert list((cats.root / "runs").glob("*/.partial/*")) == []
 
 
-def test_one_block_weight_reruns_the_merge_and_what_follows_and_nothing_else(cats: harness.Project) -> None:
+def test_one_block_weight_reruns_the_merge_and_later_steps_only(cats: harness.Project) -> None:
     cats.recipe("cat-loha", "other")
     cats.run("all")
     cats.write("cat-lora", harness.RECIPE % "lora" + "".join(()))
@@ -109,7 +109,7 @@ def test_the_algorithms_of_a_subject_share_one_dataset_step(cats: harness.Projec
     assert all(outcome.status is Status.DONE for outcome in outcomes.values())
 
 
-def test_a_forced_training_changes_its_bytes_and_runs_what_is_behind_it(cats: harness.Project) -> None:
+def test_a_forced_training_changes_its_bytes_and_reruns_later_steps(cats: harness.Project) -> None:
     cats.run("cat-lora")
     before = cats.file("cat-lora").read_bytes()
     outcomes = cats.run("cat-lora", force=("train",))
@@ -280,7 +280,10 @@ def test_an_exploding_loss_ends_the_run(cats: harness.Project) -> None:
 
 
 def orphan(cats: harness.Project) -> tuple[threading.Thread, Path]:
-    """Start the trainer as a run would, and forget it; return who waits for its end, and its folder."""
+    """Start the trainer as a run would, and forget it.
+
+    Return the thread that waits for its end, and the child's folder.
+    """
     space = cats.space()
     plan = space.plan(space.load(harness.Selection(("cat-lora",))))
     cats.run("cat-lora", only=("dataset",))

@@ -76,7 +76,7 @@ class Clock:
 
 @pytest.fixture
 def walk(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[Plan, Clock], dict[str, int]]:
-    """Walk a plan in simulated time; return how often each step was judged."""
+    """Walk a plan in simulated time, and count the checks of each step."""
     calls: dict[str, int] = {}
 
     def reason(_store: Store, step: Any, _plan: Plan, **_: Any) -> Reason:

@@ -1,4 +1,4 @@
-"""Traces: what ran where and when, from records of a real run."""
+"""Traces of a real run: spans, lanes and times from its records."""
 
 from __future__ import annotations
 

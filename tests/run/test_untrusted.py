@@ -1,4 +1,4 @@
-"""What must not get out (tokens), what must not break (names of any kind), and what must not be followed (links)."""
+"""Untrusted input: tokens stay in, names break nothing, no links."""
 
 from __future__ import annotations
 

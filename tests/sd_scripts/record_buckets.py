@@ -1,4 +1,6 @@
-"""Record what sd-scripts makes of random datasets, for tests that run without it: tests/data/buckets.json.
+"""Record sd-scripts' buckets of random datasets.
+
+tests/data/buckets.json serves the tests that run without sd-scripts.
 
 ``PYTHONPATH=.:tests/support SD_SCRIPTS_DIR=… python tests/sd_scripts/record_buckets.py``
 """

@@ -141,7 +141,10 @@ FAMILIES = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_of_lycoris_trains_the_predicted_tensors(project: Project, family: str) -> None:
-    """The orchestrator compares every name and shape with the prediction (result_checks); this test, that there is one."""
+    """There is a prediction for every family.
+
+    The orchestrator itself compares every name and shape with it (result_checks).
+    """
     name = written(project, f"one-{family}", [f"_algorithms/{family}"], FAMILIES[family])
     profile = short(project, "one")
     recipe = loader.recipe(project.root / "recipes", name, profile).recipe

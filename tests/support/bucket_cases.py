@@ -47,7 +47,10 @@ class Case:
 
 
 def case(dice: random.Random, unbucketed: float = 0.0) -> Case:
-    """Draw a dataset that the trainer takes; the share ``unbucketed`` has enable_bucket = false."""
+    """Draw a dataset that the trainer takes.
+
+    The share ``unbucketed`` has enable_bucket = false.
+    """
     step = dice.choice((8, 16, 32, 64))
     classes = sorted(dice.sample(range(64, 321, 32), dice.randint(1, 3)))
     kinds = {f"s{index}": False for index in range(dice.randint(1, 2))} | ({"reg": True} if dice.random() < 0.4 else {})

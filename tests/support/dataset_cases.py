@@ -79,7 +79,7 @@ VOCABULARY = {
 
 
 def described(**table: Any) -> Dataset:
-    """Return a dataset table; ``sources`` and what else differs from a plain one."""
+    """Return a dataset table: a plain one with ``sources`` and changes."""
     return Dataset.model_validate_json(json.dumps({"name": "one", "vocabulary": VOCABULARY, "min_bucket_reso": 64, **table}))
 
 

@@ -55,7 +55,7 @@ class Forked:
     """The orchestrator in a fork of this process: its imports are loaded, so that most kills hit its work."""
 
     def __init__(self, root: Path, log: Path) -> None:
-        """Start ``run all`` of the project at ``root``; its output goes to ``log``."""
+        """Start ``run all`` of the project at ``root``, with a log."""
         self._code: int | None = None
         self._pid = os.fork()
         if self._pid == 0:

@@ -1,4 +1,4 @@
-"""Feed strangers' files to what reads them.
+"""Feed mutated files to the program's readers.
 
 ``python tests/support/fuzz.py [TARGET…] [--count N | --atheris SECONDS] [--seed S]``
 
@@ -39,7 +39,7 @@ def peak_megabytes() -> int:
 
 
 def plain(name: str, count: int, seed: int, first: int = 0) -> int:
-    """Make and read the inputs from ``first`` up to ``count``; a finding is raised."""
+    """Read the inputs from ``first`` up to ``count``. A finding is raised."""
     make, read = TARGETS[name]
     signal.signal(signal.SIGPROF, hang)
     for category in (RuntimeWarning, UserWarning):  # the kinds that Python shows

@@ -1,7 +1,7 @@
-"""Strangers' files and what reads them: for each target, ``make`` gives an input and ``read`` lets the program read it.
+"""Fuzz targets: files of strangers and their readers.
 
-Made from sound ones by a seeded generator; the driver is fuzz.py. What ``read`` raises is what a user would see as a
-traceback.
+For each target, ``make`` gives an input and ``read`` lets the program read it. A seeded generator makes inputs from sound
+files; the driver is fuzz.py. An exception of ``read`` is a traceback to the user.
 """
 
 from __future__ import annotations
@@ -91,7 +91,10 @@ def paths(table: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
 
 
 def make_recipe(rng: random.Random) -> bytes:
-    """Return a whole recipe with a few keys set to anything, added or dropped; now and then with torn bytes too."""
+    """Return a whole recipe with a few keys changed, added or dropped.
+
+    Now and then bytes are torn, too.
+    """
     from orchestrator.recipe import loader, toml  # noqa: PLC0415 - atheris wants to see the import
 
     name = rng.choice(("krnk-lora3x3", "krnk-locon", "krnksf_tyankps-loha"))
@@ -164,7 +167,10 @@ def make_header(rng: random.Random) -> bytes:
 
 
 def read_header(data: bytes, folder: Path) -> None:
-    """Read the header, look at the file, guard it as a training's result, and operate on it; what is written is sound."""
+    """Read, inspect, guard and operate on a file, and check the output.
+
+    The guard is that of a training's result.
+    """
     from orchestrator.engines.sdscripts import training_states  # noqa: PLC0415
     from orchestrator.errors import OrchestratorError  # noqa: PLC0415
     from orchestrator.run import guards  # noqa: PLC0415
@@ -221,7 +227,10 @@ BANNER = (
 
 
 def make_progress(rng: random.Random) -> bytes:
-    """Return what a trainer may print: frames, banner, our own programs' lines, between any ends of line."""
+    """Return output like a trainer's: frames, banner, lines, any line ends.
+
+    Some lines are those of our own programs.
+    """
     pieces = []
     for _ in range(rng.randrange(1, 6)):
         left = f"steps:  {rng.choice((50, word(rng)))}%|{word(rng)}| {rng.randrange(9)}/{rng.choice(NUMBERS)} [00:01<00:01, "

@@ -76,7 +76,7 @@ class RecordingObserver(Silent):
 
 @dataclass(slots=True)
 class Project:
-    """The project's folder, and what a command line would do there."""
+    """A project's folder, with the effects of a command line on it."""
 
     root: Path
     observer: RecordingObserver = field(default_factory=RecordingObserver)

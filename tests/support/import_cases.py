@@ -29,7 +29,7 @@ LINE = "call LoRA Lora3x3A50p-AdamW8 128 100 1000 4_krnk krnk Defmix-v2.0.safete
 
 
 def loaded(imported: to_recipe.ImportedRecipe, folder: Path) -> Any:
-    """Write what was imported, load it, and ask the engine about it."""
+    """Write the imported recipe, load it, and validate it by its engine."""
     from orchestrator.recipe import toml  # noqa: PLC0415
 
     path = folder / "recipes" / f"{imported.name}.toml"

@@ -57,7 +57,10 @@ def loaded(name: str) -> loader.Loaded:
 
 
 def lora(path: Path, recipe: Recipe, rank: int = 4, weights: tuple[float, ...] | None = None) -> Path:
-    """Write a tiny LoRA of the recipe's family; ``weights`` zero the blocks that have weight 0."""
+    """Write a tiny LoRA of the recipe's family.
+
+    ``weights`` zero the blocks that have weight 0.
+    """
     dice = np.random.default_rng(7)
     tensors: dict[str, np.ndarray] = {}
 
@@ -130,7 +133,7 @@ def picture(path: Path, subject: str, number: int, side: int = 128) -> None:
 
 
 def record(folder: Path, name: str, kind: str, params: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Write record.json beside what lies in ``folder``."""
+    """Write record.json beside the files of ``folder``."""
     outputs = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -222,7 +225,10 @@ def render(runs: Path, recipe: Recipe) -> Path:
 
 
 def variants(runs: Path, recipe: Recipe, ratios: tuple[int, ...] = (64, 16)) -> Path:
-    """Write what ``orchestrator variants`` leaves: pictures of the recipe at several ratios, their grid, where they lie."""
+    """Write the files of ``orchestrator variants``: pictures, grid, list.
+
+    The pictures are the recipe's at several ratios.
+    """
     heads = [grid.GridColumn(**column) for column in recipe.columns()]
     drawn = []
     for step, ratio in enumerate(ratios):
@@ -317,7 +323,7 @@ def collection(runs: Path, names: list[str]) -> Path:
 
 
 def plan_json(runs: Path) -> dict[str, Any]:
-    """Return what ``plan --json`` would say of these runs: done where a record lies."""
+    """Return the output of ``plan --json``: a step with a record is done."""
 
     def step(name: str, kind: str) -> dict[str, Any]:
         owner, _, last = name.rpartition("/")

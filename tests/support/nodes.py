@@ -30,7 +30,7 @@ def saved(folder: Path, step: int = 1) -> bool:
 
 
 class Nodes:
-    """The cluster, and what a test may do to it."""
+    """The cluster, with the means of a test to change it."""
 
     def __init__(self, folder: Path) -> None:
         from ray._private import services  # noqa: PLC0415
@@ -48,7 +48,10 @@ class Nodes:
         return {"env_vars": env, "object_store_memory": 100 << 20, "node_ip_address": LOOPBACK}
 
     def _start(self, name: str, **resources: Any) -> Any:
-        """Start a node; Ray gives one 30 s, which a busy machine may need more than once."""
+        """Start a node, in three attempts at most.
+
+        Ray gives each 30 s, too few on a busy machine.
+        """
         for _ in range(2):
             with contextlib.suppress(Exception):
                 return self.cluster.add_node(**resources, **self._own(name))

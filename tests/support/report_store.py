@@ -38,7 +38,7 @@ def broken_runs(tmp_path: Path, code: int | None) -> Path:
 
 
 class Page(HTMLParser):
-    """Collects what a browser would ask for, the ids, and the text."""
+    """Collects a page's requests, ids and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

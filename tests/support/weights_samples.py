@@ -120,7 +120,7 @@ def _lokr(family: str, layer: tuple[int, int, int | None], rank: int, random: An
 def write(
     path: Path, modules: Mapping[str, Mapping[str, Floats]], dtype: str = "F32", entries: Mapping[str, str] | None = None
 ) -> Path:
-    """Write modules as one file; returns its path."""
+    """Write modules as one file, and return its path."""
     pieces = []
     for name, parts in modules.items():
         for part, values in parts.items():
@@ -131,7 +131,7 @@ def write(
 
 
 def lora(path: Path, family: str = "lora", *, dtype: str = "F32", rank: int = 4, seed: int = 0, **entries: str) -> Path:
-    """Write a file with all LAYERS in one family; returns its path."""
+    """Write a file with all LAYERS in one family, and return its path."""
     rng = np.random.default_rng(seed)
     return write(path, {name: tensors(family, layer, rank, rng) for name, layer in LAYERS.items()}, dtype, entries)
 
@@ -151,7 +151,7 @@ def modules(path: Path) -> dict[str, dict[str, Floats]]:
 
 
 def changes(path: Path) -> dict[str, Floats]:
-    """Return what every module changes: its delta, by kohya's name."""
+    """Return the delta of every module by kohya's name."""
     by_module = {}
     for name, parts in modules(path).items():
         kind = kinds.recognize({part: value.shape for part, value in parts.items()})

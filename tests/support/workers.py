@@ -1,4 +1,4 @@
-"""What every Ray worker of the tests does first."""
+"""Setup of every Ray worker of the tests."""
 
 from __future__ import annotations
 

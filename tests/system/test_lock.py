@@ -1,4 +1,7 @@
-"""Who works on something: by pid and start time on this host, by a heartbeat on another that shares the runs folder."""
+"""Holders of locks.
+
+On this host they are recognized by pid and start time, on another by a heartbeat.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +104,7 @@ def test_a_heartbeat_keeps_a_file_fresh_and_tells_when_another_host_has_taken_it
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"process 1 on x since then\n", b"[]", b'{"pid": "x"}', b"\xff\n{}", b"a\n[1]\n"]
 )
-def test_any_content_names_somebody_or_nobody(tmp_path: Path, content: bytes) -> None:
+def test_any_content_names_a_holder_or_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".lock").write_bytes(content)
     assert lock.read(tmp_path / ".lock") is None
     assert lock.read(tmp_path / "none") is None
@@ -144,7 +147,7 @@ def test_a_trainer_on_another_host_is_waited_for_until_its_heartbeat_is_stale(ca
     assert record["started"] > begun
 
 
-def test_a_training_that_ended_while_nobody_watched_is_not_done_again(cats: harness.Project) -> None:
+def test_a_training_that_ended_without_an_orchestrator_is_not_done_again(cats: harness.Project) -> None:
     step, work = training(cats)
     space = cats.space()
     plan = space.plan(space.load(harness.Selection(("cat-lora",))))
@@ -162,7 +165,7 @@ def test_a_training_that_ended_while_nobody_watched_is_not_done_again(cats: harn
     assert not {supervisor.CHILD, supervisor.EXIT, supervisor.LOCK} & {path.name for path in folder.iterdir()}
 
 
-def test_what_ended_unseen_on_other_inputs_runs_again(cats: harness.Project) -> None:
+def test_an_unwatched_training_on_other_inputs_runs_again(cats: harness.Project) -> None:
     step, work = training(cats)
     (work / "cat-lora.safetensors").write_bytes(harness.fakes.lora())
     (work / supervisor.EXIT).write_text('{"code": 0}', "utf-8")
@@ -203,7 +206,7 @@ def test_a_supervisor_that_comes_late_starts_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_what_a_child_leaves_behind_is_ended_with_it(tmp_path: Path) -> None:
+def test_processes_of_a_child_are_ended_with_it(tmp_path: Path) -> None:
     child = (
         "import os, sys, time\n"
         "if os.fork() == 0:\n"

@@ -1,4 +1,4 @@
-"""The door to other programs: what a child may do, and what we always learn of it."""
+"""Children: their environment, their output and their end."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_stop_ends_a_group_that_ignores_term(work: Path, monkeypatch: pytest.Mon
         assert supervisor.started(int(pid)) == ""
 
 
-def test_what_a_launcher_left_in_the_shell_does_not_reach_a_child(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_a_launcher_do_not_reach_a_child(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_MIXED_PRECISION", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.setenv(name, "4")
     monkeypatch.setenv("KEPT", "4")
@@ -152,7 +152,10 @@ def test_lines_that_are_no_frames_do_not_hide_a_stall(work: Path) -> None:
 
 
 def test_a_frame_is_read_before_the_next_one_ends_it(work: Path) -> None:
-    """A training's last frame before a long step, and a lost loss in it, is not heard of a step too late; nor heard twice."""
+    """A training's last frame before a long step is read at once.
+
+    So is a lost loss in it, and each only once.
+    """
     code = "import sys, time\nfor n in (1, 2):\n"
     code += "    sys.stderr.write(f'\\rsteps: 50%|x| {n}/2 [00:01<00:01]'); sys.stderr.flush()\n"
     pieces: list[str] = []
@@ -202,7 +205,7 @@ def test_a_warm_process_runs_our_programs_and_a_crash_in_one_is_its_own(work: Pa
         fork_server.close()
 
 
-def test_a_note_that_names_the_first_process_signals_nobody(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_that_names_the_first_process_signals_no_process(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
     monkeypatch.setattr(os, "killpg", lambda group, _: sent.append(group))
     for pid in (1, 0, -1):

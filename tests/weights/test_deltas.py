@@ -46,7 +46,10 @@ def _parts(module: Any) -> dict[str, Any]:
 
 
 def _probed(module: Any, base: Any) -> Any:
-    """What the module adds to the layer's weight, read off its output for every unit input."""
+    """The module's addition to the layer's weight.
+
+    It is computed from the output for every unit input.
+    """
     with torch.no_grad():
         if isinstance(base, torch.nn.Linear):
             unit = torch.eye(base.in_features)

@@ -119,7 +119,7 @@ CASES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(str(value) for value in case.values()))
 def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Build the real modules on layers of SD1.5's shapes and compare names and shapes of what they would save."""
+    """The real modules on layers of SD1.5 save these names and shapes."""
     torch = pytest.importorskip("torch", reason="needs torch")
     kohya = pytest.importorskip("lycoris.kohya", reason="needs lycoris-lora")
     monkeypatch.setattr(kohya.logger, "disabled", True)

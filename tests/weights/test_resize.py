@@ -237,7 +237,10 @@ def test_metadata_are_those_of_sd_scripts(tmp_path: Path) -> None:
 
 @pytest.mark.sd_scripts
 def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
-    """networks/resize_lora.py itself; only the three helpers that it imports are replaced, which need more packages."""
+    """networks/resize_lora.py itself chooses the expected ranks.
+
+    Only the three helpers that it imports are replaced. They need more packages.
+    """
     checkout = sd_scripts()
     if not present(checkout):
         pytest.skip(f"no sd-scripts checkout in {checkout} (make setup, or SD_SCRIPTS_DIR)")

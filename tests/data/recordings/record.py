@@ -157,7 +157,7 @@ def dataset(folder: Path) -> None:
 
 
 def run(checkout: Path, folder: Path, name: str) -> int:
-    """Train one run; write its two logs."""
+    """Train one run, and write its two logs."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(checkout), "PYTHONUTF8": "1"}
     argv = [sys.executable, str(HERE / "record.py"), "train", str(checkout), *arguments(name)]
     logs = [HERE / f"{name}.{stream}.log" for stream in ("stdout", "stderr")]

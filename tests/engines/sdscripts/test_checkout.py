@@ -58,7 +58,10 @@ def test_one_process_runs_git_for_a_version_once(clone: Path, monkeypatch: pytes
 
 
 def test_another_repository_does_not_matter(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy inside another repository has no commit; GIT_DIR of a git hook names another repository."""
+    """A copy inside another repository has no commit.
+
+    GIT_DIR of a git hook names another repository, too.
+    """
     commit = git(clone, "rev-parse", "HEAD")
     git(tmp_path, "init", "-q", "-b", "main")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))

@@ -55,7 +55,10 @@ RESIZE = """parser.add_argument("--verbose", action="store_true")
 
 @pytest.fixture
 def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put stand-ins of the two programs into a checkout; return the file that records their arguments."""
+    """Put stand-ins of the two programs into a checkout.
+
+    Return the file that records their arguments.
+    """
     folder = tmp_path / "sd-scripts"
     (folder / "networks").mkdir(parents=True)
     (folder / "library").mkdir()

@@ -36,7 +36,7 @@ def test_families_that_cannot_resume_are_rejected_with_states(tmp_path: Path) ->
 # Without networks.lora, sd-scripts' own: its parameters are its state.
 @pytest.mark.parametrize("family", [family for family in network_args.ARGS if family != "lora"])
 def test_the_families_that_resume_are_those_that_lycoris_loads_back(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save and load the real modules as accelerate does; no_resume agrees."""
+    """Save and load the real modules as accelerate does, like no_resume."""
     torch = pytest.importorskip("torch", reason="needs torch")
     kohya = pytest.importorskip("lycoris.kohya", reason="needs lycoris-lora")
     monkeypatch.setattr(kohya.logger, "disabled", True)

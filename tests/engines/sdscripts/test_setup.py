@@ -49,7 +49,7 @@ def test_a_configured_folder_without_sd_scripts(
     assert "is set as the sd-scripts checkout but does not hold it" in capsys.readouterr().err
 
 
-def test_without_a_git_clone_the_message_names_what_works(
+def test_without_a_git_clone_the_message_names_the_alternatives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("SD_SCRIPTS_DIR", raising=False)

@@ -88,7 +88,10 @@ def test_a_state_of_the_last_step_is_not_resumed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("steps", "every", "keep", "left"), [(1000, 200, 1, [800, 1000]), (1000, 300, 1, [900])])
 def test_the_state_before_the_last_step_stays(steps: int, every: int, keep: int, left: list[int]) -> None:
-    """What sd-scripts leaves: at each save it removes one state (train_util.get_remove_step_no)."""
+    """sd-scripts removes one state at each save.
+
+    Its rule is train_util.get_remove_step_no.
+    """
     kept, states = training_states.kept(keep, steps, every) * every - 1, set[int]()
     for step in range(every, steps + 1, every):
         states.add(step)

@@ -37,12 +37,12 @@ def records(project: harness.Project) -> dict[str, dict[str, Any]]:
 
 
 def url(through: str, folder: Path) -> str:
-    """Return the storage of a test; none for a shared runs folder."""
+    """Return the storage of a test, "" for a shared runs folder."""
     return f"file://{folder / 'depot'}" if through == "storage" else ""
 
 
 @pytest.mark.parametrize("through", ["shared folder", "storage"])
-def test_a_cluster_makes_what_this_machine_makes_key_by_key(
+def test_a_cluster_makes_the_same_results_key_by_key(
     cats: harness.Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through: str
 ) -> None:
     repeats = len(through)  # the nodes of all tests keep what they have made: ask for something else

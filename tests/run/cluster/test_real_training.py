@@ -46,7 +46,7 @@ def records(runs: Path) -> dict[str, dict[str, Any]]:
     return {record["name"]: record for record in all_records}
 
 
-def test_a_killed_node_changes_nothing_in_what_comes_out(
+def test_a_killed_node_changes_nothing_in_the_results(
     cats: harness.Project, real: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numpy = pytest.importorskip("safetensors.numpy", reason="needs safetensors and torch")
