@@ -53,6 +53,7 @@ def _inspection(table: dict[str, Any]) -> list[str]:
     lines = [
         f"{table['path']}: {table['family']}{' (Tucker)' if table['tucker'] else ''}, {table['architecture']}",
         f"{table['modules']} modules, {table['tensor_bytes']:,} tensor bytes, {dtypes}",
+        *([f"doubt   {doubt}"] if (doubt := table["recognition"]["explanation"]) else ()),
         f"ranks   {_counted(table['ranks'])}",
         f"alphas  {_counted(table['alphas'])}",
     ]
@@ -107,6 +108,8 @@ def compare(
 def _print_comparison(comparison: Comparison) -> None:
     pairs = (*comparison.blocks.items(), ("whole", comparison.whole))
     rows = [(name, _number(pair.cosine), _number(pair.norm_ratio), _bar(20, abs(pair.cosine or 0.0))) for name, pair in pairs]
+    if comparison.architecture is None:
+        say("unknown architecture: all modules are outside blocks")
     print_table(("block", "cosine", "norm B / norm A", ""), rows)
     for side, names in (("A", comparison.only_first), ("B", comparison.only_second)):
         if names:

@@ -20,21 +20,26 @@ if TYPE_CHECKING:
     from orchestrator.models.registry import ArchitectureName
 
 
-def names(architecture: ArchitectureName) -> tuple[str, ...]:
-    """Return the names of all blocks, in the order of a full list of weights."""
-    return ARCHITECTURES[architecture].blocks
+def names(architecture: ArchitectureName | None) -> tuple[str, ...]:
+    """Return the names of all blocks, in the order of a full list of weights.
+
+    An unknown architecture has none.
+    """
+    return () if architecture is None else ARCHITECTURES[architecture].blocks
 
 
-def block_of(module: str, architecture: ArchitectureName = "sd1") -> str | None:
+def block_of(module: str, architecture: ArchitectureName | None = "sd1") -> str | None:
     """Return the block of a module, or None outside of all blocks.
 
-    Outside are conv_out, and time and label embeddings.
+    Outside are all modules of an unknown architecture, conv_out, and time and label embeddings.
 
     ``module`` is a kohya name (lora_unet_…), a diffusers path (unet.down_blocks.0…) or a key that starts with either.
 
     >>> block_of("lora_unet_up_blocks_1_attentions_0_proj_in"), block_of("lora_unet_conv_out")
     ('OUT03', None)
     """
+    if architecture is None:
+        return None
     name = module.partition(".")[0] if module.startswith("lora_") else module.replace(".", "_")
     entry = ARCHITECTURES[architecture]
     block = entry.block_of(name)

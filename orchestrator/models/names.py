@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.models import unet_blocks
 from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _ENDINGS = {part: part for part in PARTS} | _ALIASES
 _LONGEST = max(ending.count(".") for ending in _ENDINGS) + 1
 _ROOTS = (
     ("base_model.model.", ""),
+    ("diffusion_model.", "lora_unet_"),
     ("unet.", "lora_unet_"),
     ("text_encoder_2.", "lora_te2_"),
     ("text_encoder.", "lora_te_"),
@@ -61,7 +63,7 @@ _THREE_BY_THREE = re.compile(
     r"_(?:conv1|conv2|(?:down|up)samplers_\d+_conv|conv_in|conv_out|in_layers_2|out_layers_3|op|conv)$"
 )
 _ONE_BY_ONE = re.compile(r"_(?:conv_shortcut|skip_connection)$")
-_ALONE = {
+ALONE = {
     "input_blocks_0_0": "conv_in",
     "out_0": "conv_norm_out",
     "out_2": "conv_out",
@@ -79,7 +81,7 @@ _RESNET = {
     "skip_connection": "conv_shortcut",
 }
 _MIDDLE = {"0": "resnets_0", "1": "attentions_0", "2": "resnets_1"}
-_BACK = {diffusers_: stability for stability, diffusers_ in (_ALONE | _RESNET).items()}
+_BACK = {diffusers_: stability for stability, diffusers_ in (ALONE | _RESNET).items()}
 _BACK_MIDDLE = {diffusers_: stability for stability, diffusers_ in _MIDDLE.items()}
 _UNET = "lora_unet_"
 _BASE_PREFIXES = (
@@ -115,8 +117,10 @@ def naming_of(module: str) -> Naming:
     return "kohya" if module.startswith(("lora_", "lycoris_")) else "peft"
 
 
-def kohya(module: str, architecture: ArchitectureName) -> str:
+def kohya(module: str, architecture: ArchitectureName | None) -> str:
     """Return the name of a module in files of sd-scripts (lora_unet_…, lora_te_…).
+
+    Without an architecture, roots and dots change alone.
 
     >>> kohya("unet.down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_out.0", "sd1")
     'lora_unet_down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_out_0'
@@ -128,9 +132,15 @@ def kohya(module: str, architecture: ArchitectureName) -> str:
         if not module.startswith("lora_"):
             module = _UNET + module
     name = module.replace(".", "_")
+    if architecture is None:
+        return name
     entry = ARCHITECTURES[architecture]
     for usual, own in entry.text_prefixes:
         name = name.replace(usual, own, 1)
+    if name.startswith("lora_te1_") and [encoder.prefix for encoder in entry.model.text_encoders] == ["lora_te"]:
+        name = name.replace("lora_te1_", "lora_te_", 1)  # diffusers and LyCORIS count a single text encoder
+    if translates(architecture) and not entry.stability_names and name.startswith(_UNET):
+        name = _UNET + to_diffusers(name.removeprefix(_UNET))  # as ComfyUI saves them
     if entry.stability_names and name.startswith(_UNET):
         name = _UNET + from_diffusers(name.removeprefix(_UNET))
     return name
@@ -152,6 +162,11 @@ def diffusers(module: str, architecture: ArchitectureName) -> str:
     return "unet." + _dotted(to_diffusers(name) if ARCHITECTURES[architecture].stability_names else name)
 
 
+def translates(architecture: ArchitectureName) -> bool:
+    """Return whether :func:`diffusers` knows the architecture: a U-Net of Stable Diffusion."""
+    return ARCHITECTURES[architecture].block_of is unet_blocks.block_of
+
+
 def _dotted(name: str) -> str:
     words: list[str] = []
     for piece in _WORDS.split(name):
@@ -159,12 +174,12 @@ def _dotted(name: str) -> str:
     return ".".join(word for word in words if word)
 
 
-def kernel(module: str, architecture: ArchitectureName) -> int | None:
+def kernel(module: str, architecture: ArchitectureName | None) -> int | None:
     """Return the kernel size of a layer by its kohya name, None for a linear one.
 
     SD1 projects into and out of its transformers by 1x1 convolutions, SDXL by linear layers.
     """
-    if not module.startswith(_UNET):
+    if architecture is None or not module.startswith(_UNET):
         return None
     if _THREE_BY_THREE.search(module):
         return 3
@@ -181,8 +196,8 @@ def to_diffusers(name: str) -> str:
     >>> to_diffusers("output_blocks_2_2_conv"), to_diffusers("middle_block_1_proj_in")
     ('up_blocks_0_upsamplers_0_conv', 'mid_block_attentions_0_proj_in')
     """
-    if name in _ALONE:
-        return _ALONE[name]
+    if name in ALONE:
+        return ALONE[name]
     if match := re.fullmatch(r"middle_block_([012])_(.+)", name):
         return f"mid_block_{_MIDDLE[match[1]]}_{_RESNET.get(match[2], match[2])}"
     if not (match := re.fullmatch(r"(input|output)_blocks_(\d+)_(\d)_(.+)", name)):
@@ -204,7 +219,7 @@ def from_diffusers(name: str) -> str:
     >>> from_diffusers("up_blocks_0_upsamplers_0_conv"), from_diffusers("mid_block_attentions_0_proj_in")
     ('output_blocks_2_2_conv', 'middle_block_1_proj_in')
     """
-    if name in _ALONE.values():
+    if name in ALONE.values():
         return _BACK[name]
     if match := re.fullmatch(r"mid_block_(resnets_[01]|attentions_0)_(.+)", name):
         return f"middle_block_{_BACK_MIDDLE[match[1]]}_{_BACK.get(match[2], match[2])}"

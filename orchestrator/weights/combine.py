@@ -117,7 +117,9 @@ def _block_weights(
         RecipeError: with every problem.
     """
     problems = []
-    for lora in adapters:
+    for ingredient, lora in zip(ingredients, adapters, strict=True):
+        if ingredient.block_weights is not None or lora.flat or lora.naming != "kohya":
+            lora.known_architecture("merge")
         dependent = sorted({module.title for module in lora.modules if module.needs_base})
         if dependent:
             problems.append(
@@ -128,9 +130,8 @@ def _block_weights(
                 )
             )
         if lora.architecture != adapters[0].architecture:
-            problems.append(
-                Problem(str(lora.header.path), f"is for {lora.architecture}, the first for {adapters[0].architecture}")
-            )
+            what = f"is for {lora.architecture or 'an unknown architecture'}, the first for "
+            problems.append(Problem(str(lora.header.path), f"{what}{adapters[0].architecture or 'an unknown architecture'}"))
     if problems:
         raise RecipeError(problems)
     weights = []
@@ -138,14 +139,15 @@ def _block_weights(
         order = blocks.names(lora.architecture)
         values = (1.0,) * len(order)
         if ingredient.block_weights is not None:
-            values = blocks.parse(ingredient.block_weights, lora.architecture, presets=presets, unmapped=unmapped)
+            architecture = lora.known_architecture("merge")
+            values = blocks.parse(ingredient.block_weights, architecture, presets=presets, unmapped=unmapped)
         by_block = {name: ingredient.ratio * value for name, value in zip(order, values, strict=True)}
         weights.append({**by_block, "other": ingredient.ratio * unmapped})
     return weights
 
 
 def _module(
-    name: str, terms: Sequence[tuple[Body, AdapterModule, float]], architecture: ArchitectureName, dtype: str
+    name: str, terms: Sequence[tuple[Body, AdapterModule, float]], architecture: ArchitectureName | None, dtype: str
 ) -> tuple[list[Piece], int]:
     if any(module.kind in (ModuleKind.FULL, ModuleKind.NORM) for _, module, _ in terms):
         return _full(name, terms, dtype), 0

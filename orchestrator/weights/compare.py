@@ -51,6 +51,7 @@ class Comparison:
     modules: tuple[Pair, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
+    architecture: ArchitectureName | None
 
     @property
     def cosine(self) -> float | None:
@@ -67,6 +68,7 @@ class Comparison:
         return {
             "cosine": self.cosine,
             "norm_ratio": self.norm_ratio,
+            "architecture": self.architecture or "unknown",
             "blocks": {name: {"cosine": pair.cosine, "norm_ratio": pair.norm_ratio} for name, pair in self.blocks.items()},
             "modules": {pair.name: {"cosine": pair.cosine, "norm_ratio": pair.norm_ratio} for pair in self.modules},
             "only_first": self.only_first,
@@ -83,7 +85,8 @@ def compare(first: Path, second: Path) -> Comparison:
     one, two = adapter(read_header(first)), adapter(read_header(second))
     problems = [problem for lora in (one, two) for problem in _dependent(lora)]
     if one.architecture != two.architecture:
-        what = f"is for {two.architecture}; {first} is for {one.architecture}"
+        unknown = "an unknown architecture"
+        what = f"is for {two.architecture or unknown}; {first} is for {one.architecture or unknown}"
         problems.append(Problem(str(second), what, "only LoRAs of the same base can be compared"))
     if problems:
         raise RecipeError(problems)
@@ -99,6 +102,7 @@ def compare(first: Path, second: Path) -> Comparison:
         pairs,
         tuple(sorted(left.keys() - right.keys())),
         tuple(sorted(right.keys() - left.keys())),
+        one.architecture,
     )
 
 
@@ -111,7 +115,7 @@ def _dependent(lora: Adapter) -> Iterator[Problem]:
 Side = tuple[Body, dict[str, AdapterModule]]
 
 
-def _pair(architecture: ArchitectureName, left: Side, right: Side, name: str) -> Pair:
+def _pair(architecture: ArchitectureName | None, left: Side, right: Side, name: str) -> Pair:
     changes = []
     for body, modules in (left, right):
         module = modules.get(name)

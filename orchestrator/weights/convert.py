@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.models import names
 from orchestrator.weights import convert_forms
 from orchestrator.weights.convert_forms import Form, Task
 from orchestrator.weights.families import low_rank, svd
@@ -90,7 +91,9 @@ def convert(
     lora = adapter(read_header(source))
     dtype = dtypes.dtype_of(save_precision) if save_precision else None
     with contextlib.ExitStack() as stack:
-        base = BaseModel(base_model, lora.architecture) if base_model else None
+        if base_model or to in {"full", "diffusers", "kohya"} or (to == "lora" and lora.flat):
+            lora.known_architecture(f"convert --to {to}")
+        base = BaseModel(base_model, lora.known_architecture("convert --base")) if base_model else None
         if base:
             stack.callback(base.close)
         _check(lora, to, rank, max_error, base)
@@ -113,6 +116,9 @@ def convert(
 def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, base: BaseModel | None) -> None:
     problems = []
     where = str(lora.header.path)
+    if to == "diffusers" and lora.architecture is not None and not names.translates(lora.architecture):
+        hint = f"convert --to same keeps its {lora.naming} names"
+        problems.append(Problem(where, f"is for {lora.recognition.title}, whose names in diffusers are not known here", hint))
     if to == "lora":
         if (rank is None) == (max_error is None):
             problems.append(Problem("--to lora", "needs either a rank or a largest error", "--rank 16, or --max-error 0.05"))

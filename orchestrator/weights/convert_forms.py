@@ -182,7 +182,7 @@ def _renamed(task: Task, module: AdapterModule) -> list[Piece]:
             made.append(writer.raw(f"{module.kohya}.alpha", dtype, (), dtypes.encode(alpha, dtype, module.kohya)))
         return made
     product = low_rank.product(module, dtypes.load_module(task.body, module), task.lora.architecture)
-    name = names.diffusers(module.name, task.lora.architecture)
+    name = names.diffusers(module.name, task.lora.known_architecture("convert --to diffusers"))
     renamed = AdapterModule(name, module.kohya, module.block, ModuleKind.LORA, {}, {})
     alpha = product.scale * product.up.shape[1]
     return low_rank.pieces(renamed, product.up, product.down, product.kernel, alpha=alpha, dtype=_dtype(task, module))

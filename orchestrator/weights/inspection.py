@@ -74,7 +74,7 @@ class Inspection:
     @property
     def block_vector(self) -> tuple[float | None, ...] | None:
         """1 (not zero), 0 (zero) or None (no module) by block. None: no norms."""
-        if any(layer.size is None for layer in self.layers):
+        if self.adapter.architecture is None or any(layer.size is None for layer in self.layers):
             return None
         zero: dict[str, bool] = {}
         for layer in self.layers:
@@ -85,11 +85,12 @@ class Inspection:
     def preset(self) -> str | None:
         """Preset with the zeros of this file, preferably one in the header."""
         vector = self.block_vector
-        if vector is None:
+        architecture = self.adapter.architecture
+        if vector is None or architecture is None or not any(mark is not None for mark in vector):
             return None
         fitting = [
             name
-            for name, weights in registry.ARCHITECTURES[self.adapter.architecture].presets.items()
+            for name, weights in registry.ARCHITECTURES[architecture].presets.items()
             if all(mark is None or bool(mark) == bool(weight) for mark, weight in zip(vector, weights, strict=True))
         ]
         stated = [
@@ -130,7 +131,8 @@ class Inspection:
             "path": str(lora.header.path),
             "family": lora.family,
             "tucker": lora.tucker,
-            "architecture": lora.architecture,
+            "architecture": lora.architecture or "unknown",
+            "recognition": lora.recognition.to_json(),
             "naming": lora.naming,
             "modules": len(self.layers),
             "kinds": dict(Counter(layer.kind for layer in self.layers)),

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int, str], None]
 
+_SHOWN = 8
 _CONSTANT = ("alpha", "on_input")
 
 
@@ -87,6 +88,7 @@ def merge(
     *,
     presets: Mapping[str, Sequence[float]] | None = None,
     overwrite: bool = False,
+    copy_unchanged: bool = False,
     progress: Progress | None = None,
 ) -> MergeReport:
     """Write ``source``, each module's delta times its block's weight.
@@ -97,23 +99,31 @@ def merge(
         options: block weights, and the treatment of modules of weight 0 and outside all blocks.
         presets: further presets by name.
         overwrite: whether ``output`` may be ``source``.
+        copy_unchanged: whether weights that apply to no module of the file give a copy, as in a step of a recipe.
         progress: called with (modules done, all modules, block).
 
     Raises:
-        RecipeError: with every problem, and nothing is written. Unknown keys, families that cannot be scaled, overflow.
+        RecipeError: with every problem, and nothing is written. Unknown keys or architecture, families that cannot be
+            scaled, overflow, weights that change nothing.
     """
     check_output(output, [source], overwrite=overwrite)
     block_weights, unmapped, compat, prune = options.block_weights, options.unmapped, options.compat, options.zeroed == "prune"
     lora = adapter(read_header(source))
-    weights = blocks.parse(block_weights, lora.architecture, presets=presets, unmapped=unmapped)
-    by_block = dict(zip(blocks.names(lora.architecture), weights, strict=True))
+    architecture = lora.known_architecture("merge")
+    weights = blocks.parse(block_weights, architecture, presets=presets, unmapped=unmapped)
+    by_block = dict(zip(blocks.names(architecture), weights, strict=True))
     weight_of = {module.name: _weight(module, by_block, unmapped, compat) for module in lora.modules}
     problems = list(_refusals(lora, weight_of, prune=prune, compat=compat))
+    changed = [name for name, weight in (*by_block.items(), ("other", unmapped)) if weight != 1]
+    if changed and not (copy_unchanged or compat) and all(weight == 1 for weight in weight_of.values()):
+        held = sorted({module.block or "other" for module in lora.modules})
+        what = f"would be copied unchanged: it has no module in {_shortened(changed)}"
+        problems.append(Problem(str(source), what, f"weigh the blocks that it has: {_shortened(held)}"))
     if problems:
         raise RecipeError(problems)
     pruned = {module.name for module in lora.modules if prune and weight_of[module.name] == 0}
     named = block_weights if isinstance(block_weights, str) and "," not in block_weights else None
-    preset = options.preset or named or blocks.preset_name(weights, lora.architecture)
+    preset = options.preset or named or blocks.preset_name(weights, architecture)
     preset = preset and preset.rpartition(":")[2]  # of FILE:NAME, the name
     details: dict[str, Any] = {
         "block_weights": by_block,
@@ -129,8 +139,12 @@ def merge(
         hashes = writer.write_safetensors(output, _with_progress(chosen, progress), kept)
     counts = Counter(module.block for module in lora.modules if module.block)
     outside = len(lora.modules) - sum(counts.values())
-    left_out = blocks.left_out(block_weights, lora.architecture, presets=presets)
-    return MergeReport(lora.architecture, weights, preset, unmapped, left_out, dict(counts), outside, len(pruned), hashes)
+    left_out = blocks.left_out(block_weights, architecture, presets=presets)
+    return MergeReport(architecture, weights, preset, unmapped, left_out, dict(counts), outside, len(pruned), hashes)
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def _weight(module: AdapterModule, by_block: Mapping[str, float], unmapped: float, compat: Compat | None) -> float:

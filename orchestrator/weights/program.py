@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         source, output, params = Path(request["input"]), Path(request["output"]), request["params"]
         report: MergeReport | ResizeReport
         if request["kind"] == "merge":
-            report = merge(source, output, MergeOptions(**params), progress=_progress("merge"))
+            report = merge(source, output, MergeOptions(**params), copy_unchanged=True, progress=_progress("merge"))
         else:
             report = resize(source, output, ResizeOptions(**params), progress=_progress("resize"))
     except OrchestratorError as error:

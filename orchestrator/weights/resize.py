@@ -110,6 +110,8 @@ def resize(
     check_output(output, [source], overwrite=overwrite)
     dtype = dtypes.dtype_of(options.save_precision)
     lora = adapter(read_header(source))
+    if lora.flat:
+        lora.known_architecture("resize of LoHa and LoKr")
     problems = [*options.problems(), *low_rank.refusals(lora, "resize")]
     if problems:
         raise RecipeError(problems)

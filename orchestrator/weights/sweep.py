@@ -123,12 +123,17 @@ def sweep(
     problems += low_rank.refusals(lora, "sweep")
     if problems or not sv_ratios:
         raise RecipeError(problems or [Problem("--sv-ratio", "has no ratio", "--sv-ratio 8,16,32,64")])
+    if lora.flat:
+        lora.known_architecture("sweep of LoHa and LoKr")
     order = blocks.names(lora.architecture)
     variants: list[_Variant] = []
     for weights in block_weights:
-        values = (1.0,) * len(order) if weights is None else blocks.parse(weights, lora.architecture, unmapped=unmapped)
-        name = "-" if weights is None else (weights if isinstance(weights, str) and "," not in weights else None)
-        name = name or blocks.preset_name(values, lora.architecture) or ",".join(f"{value:g}" for value in values)
+        values, name = (1.0,) * len(order), "-"
+        if weights is not None:
+            architecture = lora.known_architecture("sweep with block weights")
+            values = blocks.parse(weights, architecture, unmapped=unmapped)
+            named = weights if isinstance(weights, str) and "," not in weights else None
+            name = named or blocks.preset_name(values, architecture) or ",".join(f"{value:g}" for value in values)
         short = re.sub(r"[,/\\]", "_", name.rpartition(":")[2])[:40]  # the name of a preset may be any text
         for ratio in sv_ratios:
             label = f"{source.stem}{'' if weights is None else f'-{short}'}-sv{ratio:g}"

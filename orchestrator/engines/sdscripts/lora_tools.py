@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engines.sdscripts import arguments, launch, network_args, parser_options
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.models import blocks, registry
+from orchestrator.models import blocks
 from orchestrator.system import settings
+from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.ingredient import Ingredient
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.options import ResizeOptions
@@ -57,7 +58,7 @@ def expand(ingredient: Ingredient, unmapped: float, presets: Mapping[str, Sequen
     """
     path, weights = ingredient.path.absolute(), ingredient.block_weights
     if weights is not None:
-        architecture = registry.of_modules({name.partition(".")[0] for name in read_header(path).entries})
+        architecture = adapter(read_header(path)).known_architecture("merge")
         weights = blocks.parse(weights, architecture, presets=presets, unmapped=unmapped)
     return replace(ingredient, path=path, block_weights=weights)
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem, RecipeError, near_miss
 from orchestrator.models import blocks, names, registry
+from orchestrator.models.recognition import Recognition, recognize
 from orchestrator.weights.families import kinds
+from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import peft
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orchestrator.models.registry import ArchitectureName
-    from orchestrator.weights.families.kinds import ModuleKind
     from orchestrator.weights.io.safetensors_io import Header
 
 LARGEST = 1 << 28
@@ -65,11 +66,33 @@ class AdapterModule:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA file: header, base architecture, modules ordered by name."""
+    """A LoRA file: header, recognized architecture, modules ordered by name."""
 
     header: Header
-    architecture: ArchitectureName
+    recognition: Recognition
     modules: tuple[AdapterModule, ...]
+
+    @property
+    def architecture(self) -> ArchitectureName | None:
+        """Base architecture. None: unknown."""
+        return self.recognition.architecture
+
+    def known_architecture(self, verb: str) -> ArchitectureName:
+        """Return the architecture, to which every module belongs.
+
+        Raises:
+            RecipeError: it is unknown, or some modules belong to no layer of it.
+        """
+        if self.architecture is None or self.recognition.unknown:
+            titles = ", ".join(entry.title for entry in registry.ARCHITECTURES.values())
+            hint = f"{verb} needs to know every module ({titles}); inspect --json lists the unknown ones"
+            raise RecipeError(Problem(str(self.header.path), self.recognition.explain(), hint))
+        return self.architecture
+
+    @property
+    def flat(self) -> bool:
+        """Whether some modules are flat, so that their kernels follow from names alone."""
+        return any(module.kind in (ModuleKind.LOHA, ModuleKind.LOKR) for module in self.modules)
 
     @property
     def family(self) -> str:
@@ -137,8 +160,7 @@ def adapter(header: Header) -> Adapter:
             problems.append(Problem(name, f"has {part} twice: {groups[name][part]}, {key}"))
         else:
             groups[name][part] = key
-    architecture = registry.of_modules(groups)
-    modules = []
+    complete: dict[str, tuple[ModuleKind, dict[str, tuple[int, ...]]]] = {}
     for name, keys in sorted(groups.items()):
         shapes = {part: header.entries[key].shape for part, key in keys.items()}
         kind = kinds.recognize(shapes)
@@ -147,8 +169,7 @@ def adapter(header: Header) -> Adapter:
             continue
         wrong = kinds.misshapen(kind, shapes) or list(_oversized(kind, shapes))
         problems += [Problem(name, what) for what in wrong]
-        kohya = names.kohya(name, architecture)
-        modules.append(AdapterModule(name, kohya, blocks.block_of(kohya, architecture), kind, keys, shapes))
+        complete[name] = kind, shapes
     if unknown:
         endings = sorted({key.rpartition(".")[2] for key in unknown})
         shown = ", ".join(unknown[:_SHOWN]) + (f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else "")
@@ -156,10 +177,17 @@ def adapter(header: Header) -> Adapter:
             "is it a LoRA? a checkpoint has such keys" if not groups else near_miss(endings[0], names.PARTS).removeprefix("; ")
         )
         problems.append(Problem(str(header.path), f"has keys of no family: {shown}", hint))
-    if not problems and not modules:
+    if not problems and not complete:
         problems.append(Problem(str(header.path), "holds no LoRA module"))
     if problems:
         raise RecipeError(
             problems[:_MOST] + ([Problem("…", f"{len(problems) - _MOST} more problems")] if len(problems) > _MOST else [])
         )
-    return Adapter(peft.with_config(header, groups), architecture, tuple(modules))
+    sizes = {name: size for name, (kind, shapes) in complete.items() if (size := kinds.extent(kind, shapes))}
+    recognition = recognize(complete, sizes=sizes, metadata=header.metadata)
+    architecture, modules = recognition.architecture, []
+    for name, (kind, shapes) in complete.items():
+        kohya = names.kohya(name, architecture)
+        block = blocks.block_of(kohya, architecture)
+        modules.append(AdapterModule(name, kohya, block, kind, groups[name], shapes))
+    return Adapter(peft.with_config(header, groups), recognition, tuple(modules))

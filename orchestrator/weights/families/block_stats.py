@@ -67,7 +67,7 @@ def spectra(path: Path) -> dict[str, Any]:
     return by_block
 
 
-def _measure(body: Body, architecture: ArchitectureName, path: Path, module: AdapterModule) -> _Measured:
+def _measure(body: Body, architecture: ArchitectureName | None, path: Path, module: AdapterModule) -> _Measured:
     tensors = dtypes.load_module(body, module)
     try:
         values = norms.singular(module, tensors, architecture) if norms.finite(tensors) else None

@@ -63,7 +63,7 @@ def refusals(lora: Adapter, verb: str) -> Iterator[Problem]:
         yield Problem(str(lora.header.path), f"holds {', '.join(unsupported)}; {verb} needs low-rank products", way)
 
 
-def product(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> LowRank:
+def product(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName | None) -> LowRank:
     """Return the delta of a low-rank module as a product of finite numbers.
 
     Raises:
@@ -76,7 +76,7 @@ def product(module: AdapterModule, tensors: Tensors, architecture: ArchitectureN
     return result
 
 
-def unchecked(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> LowRank:
+def unchecked(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName | None) -> LowRank:
     """Return the delta of a low-rank module as one product, finite or not.
 
     LoRA stays as it is, and Tucker's core is folded into down. LoHa becomes the column-wise and row-wise Kronecker products
@@ -111,7 +111,7 @@ def _made(up: Floats, down: Floats, scale: float, kernel: Sequence[int] | None) 
     return LowRank(up, down, scale, None if kernel is None else tuple(kernel), up.shape[0], down.shape[1])
 
 
-def kernel(module: AdapterModule, inputs: int, architecture: ArchitectureName) -> tuple[int, ...] | None:
+def kernel(module: AdapterModule, inputs: int, architecture: ArchitectureName | None) -> tuple[int, ...] | None:
     """Return the kernel of a layer with flat tensors. None: linear.
 
     Args:

@@ -39,7 +39,7 @@ class Size:
     before_last: float | None = None
 
 
-def size(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> Size:
+def size(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName | None) -> Size:
     """Measure one module, by its factors if they are thin."""
     if not finite(tensors):
         return Size(None, zero=False, finite=False)
@@ -70,7 +70,7 @@ def finite(tensors: Tensors) -> bool:
     return all(bool(np.isfinite(tensor).all()) for tensor in tensors.values())
 
 
-def singular(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> Doubles | None:
+def singular(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName | None) -> Doubles | None:
     """Return the singular values of a module's delta, largest first.
 
     None: it has no thin factors, or no finite ones.
@@ -118,7 +118,7 @@ class Change:
     scale: float
 
 
-def change(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName) -> Change:
+def change(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName | None) -> Change:
     """Return a module's delta for :func:`inner`.
 
     Raises:

@@ -20,7 +20,7 @@ def history(inspection: Inspection) -> Iterator[str]:
     adapter = inspection.adapter
     ranks = Counter(layer.rank for layer in tensor_checks.ranked(inspection))
     tucker = " with Tucker convolutions" if adapter.tucker else ""
-    yield f"{adapter.family}{tucker}, {adapter.architecture}, rank {tensor_checks.spread(ranks)}"
+    yield f"{adapter.family}{tucker}, {adapter.architecture or 'unknown architecture'}, rank {tensor_checks.spread(ranks)}"
     threes = {layer.name for layer in inspection.layers if tensor_checks.is_3x3(layer, inspection)}
     unblocked = [layer.name for layer in inspection.layers if layer.block == "other"]
     reach = "3x3 convolutions too" if threes else "linear layers and 1x1 convolutions only"

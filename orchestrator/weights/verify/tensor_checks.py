@@ -140,7 +140,7 @@ def _blocks(inspection: Inspection, promises: Mapping[str, Any]) -> Result | Non
     if "block_weights" not in promises:
         return None
     try:
-        weights = blocks.parse(promises["block_weights"], inspection.adapter.architecture)
+        weights = blocks.parse(promises["block_weights"], inspection.adapter.known_architecture("a check of block weights"))
     except OrchestratorError as error:
         return False, str(error)
     vector = inspection.block_vector or ()

@@ -1,0 +1,196 @@
+"""Recognize the architecture of a LoRA file by the names of its modules.
+
+Each architecture counts the modules that belong to its layers. A module belongs to a layer of the same name whose numbers are
+not beyond the architecture's, so that smaller models of the same structure belong too. No architecture is a default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.models import names
+from orchestrator.models.layers import layers
+from orchestrator.models.registry import ARCHITECTURES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from orchestrator.models.layers import ModelLayer
+    from orchestrator.models.registry import ArchitectureName
+
+SHOWN = 3
+_NUMBER = re.compile(r"(?<=_)\d+(?=_|$)")
+_NORM = re.compile(r"(?:[a-z0-9]+_)?(?:layer_?)?norm\w*|ln\w*|in_layers_0|out_layers_0")
+_TEXT = re.compile(r"text_model_(?:embeddings_(?:token|position)_embedding|final_layer_norm)|text_projection")
+_WRAPPED = re.compile(r"^lycoris_(?!unet_|te)|^lycoris_unet_")
+_BARE_TEXT = re.compile(r"^(?:lora_unet_|lycoris_)(te[12]?)_")
+# Conventions that are named, though their modules are not read.
+_FOREIGN = (
+    (re.compile(r"transformer\.single_transformer_blocks\."), "names of diffusers for a transformer of FLUX's structure"),
+    (re.compile(r"transformer\."), "names of diffusers for a transformer (FLUX, SD3, Lumina and others)"),
+    (re.compile(r"base_model\.model\.model\.(?:layers|decoder|encoder)\."), "names of PEFT for a language model"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """The architecture of a file's modules, and the modules beside it."""
+
+    architecture: ArchitectureName | None
+    """None: the modules belong to no architecture."""
+    nearest: ArchitectureName
+    """The architecture itself, or the one with the most, or the most similar, names."""
+    modules: int
+    unknown: tuple[str, ...]
+    """Modules that belong to no layer of ``nearest``, by their names in the file."""
+
+    @property
+    def title(self) -> str:
+        """Title of the architecture for messages, or unknown."""
+        return "unknown architecture" if self.architecture is None else ARCHITECTURES[self.architecture].title
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the doubt about the file as plain JSON."""
+        return {"nearest": self.nearest, "unknown": list(self.unknown), "explanation": self.explain()}
+
+    def explain(self) -> str:
+        """Return the doubt about a file in one sentence, or ""."""
+        if not self.unknown:
+            return ""
+        shown = ", ".join(self.unknown[:SHOWN]) + (" …" if len(self.unknown) > SHOWN else "")
+        title = ARCHITECTURES[self.nearest].title
+        if self.architecture is not None:
+            return f"{len(self.unknown)} of {self.modules} modules belong to no layer of {title}: {shown}"
+        foreign = next((what for pattern, what in _FOREIGN if pattern.match(self.unknown[0])), "")
+        nearest = f"the nearest is {title}, with layers for {self.modules - len(self.unknown)} of {self.modules} modules"
+        return f"unknown architecture: {shown}{f' ({foreign})' if foreign else ''}; {nearest}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Names of an architecture's modules, numbers replaced, with the largest."""
+
+    exact: Mapping[str, ModelLayer]
+    largest: Mapping[str, tuple[int, ...]]
+    parents: Mapping[str, tuple[int, ...]]
+    text: frozenset[str]
+
+    def holds(self, name: str) -> bool:
+        """Return whether a module of this name belongs to the architecture."""
+        if name in self.exact or _within(name, self.largest):
+            return True
+        prefix = next((prefix for prefix in self.text if name.startswith(f"{prefix}_")), None)
+        if prefix and _TEXT.fullmatch(name.removeprefix(f"{prefix}_")):
+            return True
+        words = name.split("_")
+        return any(
+            _NORM.fullmatch("_".join(words[-count:])) and _within("_".join(words[:-count]), self.parents)
+            for count in range(1, min(5, len(words)))
+        )
+
+
+def _template(name: str) -> tuple[str, tuple[int, ...]]:
+    return _NUMBER.sub("#", name), tuple(map(int, _NUMBER.findall(name)))
+
+
+def _within(name: str, largest: Mapping[str, tuple[int, ...]]) -> bool:
+    template, numbers = _template(name)
+    limits = largest.get(template)
+    return limits is not None and all(number <= limit for number, limit in zip(numbers, limits, strict=True))
+
+
+def _largest(all_names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    largest: dict[str, tuple[int, ...]] = {}
+    for name in all_names:
+        template, numbers = _template(name)
+        largest[template] = tuple(map(max, numbers, largest.get(template, numbers)))
+    return largest
+
+
+@functools.cache
+def _table(architecture: ArchitectureName) -> _Table:
+    entry = ARCHITECTURES[architecture]
+    exact = {layer.name: layer for layer in layers(entry.model)}
+    parents = set()
+    for layer in exact.values():
+        prefix = layer.name.removesuffix(layer.dotted.replace(".", "_")).rstrip("_")
+        words = layer.dotted.split(".")
+        parents |= {f"{prefix}_{'_'.join(words[:count])}" if count else prefix for count in range(len(words))}
+    around = {f"lora_unet_{name}" for name in names.ALONE} if names.translates(architecture) else set()
+    if names.translates(architecture) and not entry.stability_names:
+        around = {f"lora_unet_{names.to_diffusers(name.removeprefix('lora_unet_'))}" for name in around}
+    text = frozenset(encoder.prefix for encoder in entry.model.text_encoders)
+    return _Table(exact, _largest((*exact, *around)), _largest(parents), text)
+
+
+def canonical(module: str, architecture: ArchitectureName | None) -> str:
+    """Return a module's kohya name, wrappers of LyCORIS and bare prefixes removed."""
+    name = names.kohya(module, architecture)
+    return _WRAPPED.sub("lora_unet_", _BARE_TEXT.sub(r"lora_\1_", name))
+
+
+def recognize(
+    modules: Iterable[str],
+    *,
+    sizes: Mapping[str, tuple[int, int]] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Recognition:
+    """Return the architecture to which the most modules of a file belong.
+
+    More than half of the modules must belong to it, text encoders, which architectures share, aside. Equal counts are decided
+    by the sizes of the modules, then by the names that need no translation, then by the metadata.
+
+    Args:
+        modules: names in the file.
+        sizes: (outputs, inputs) of their weights by module, as far as they are known.
+        metadata: of the file.
+    """
+    modules, sizes, metadata = list(modules), sizes or {}, metadata or {}
+    plain = {module: canonical(module, None) for module in modules}
+    best: ArchitectureName = next(iter(ARCHITECTURES))
+    score, held = (-1, 0, 0, 0, False), set[str]()
+    for architecture in ARCHITECTURES:
+        table = _table(architecture)
+        own = {module: canonical(module, architecture) for module in modules}
+        members = {module for module in modules if table.holds(own[module])}
+        fits = sum(_fits(table.exact.get(own[module]), sizes.get(module)) for module in members)
+        native = sum(own[module] == plain[module] for module in members)
+        networks = {name for name, layer in table.exact.items() if not layer.text}
+        covered = networks <= {own[module] for module in members}
+        candidate = (len(members), fits, native, _stated(architecture, metadata), covered)
+        twin = ARCHITECTURES[architecture].model == ARCHITECTURES[best].model  # FLUX.1-schnell and dev, the usual one
+        if candidate > score or (twin and candidate == score):
+            best, score, held = architecture, candidate, members
+    unknown = tuple(module for module in modules if module not in held)
+    network = [module for module in modules if not plain[module].startswith("lora_te")] or modules
+    enough = 2 * sum(module in held for module in network) > len(network)
+    nearest = best if held else _similar(plain.values())
+    return Recognition(best if enough else None, nearest, len(modules), unknown)
+
+
+def _fits(layer: ModelLayer | None, size: tuple[int, int] | None) -> bool:
+    return layer is not None and size == (layer.out, layer.in_ * layer.kernel**2)
+
+
+def _stated(architecture: ArchitectureName, metadata: Mapping[str, str]) -> int:
+    """Return how many entries of the metadata state the architecture."""
+    entry = ARCHITECTURES[architecture]
+    stated = (metadata.get("ss_base_model_version"), metadata.get("modelspec.architecture", "").partition("/")[0])
+    return sum(text == own for text, own in zip(stated, (entry.base_model_version, entry.modelspec), strict=True))
+
+
+def _similar(modules: Iterable[str]) -> ArchitectureName:
+    """Return the architecture with the name that is most like any of the modules'."""
+    first = sorted({_template(module)[0] for module in modules})[:SHOWN]
+    best, likeness = next(iter(ARCHITECTURES)), 0.0
+    for architecture in ARCHITECTURES:
+        for name in _table(architecture).largest:
+            for module in first:
+                matcher = difflib.SequenceMatcher(None, module, name, autojunk=False)
+                if matcher.real_quick_ratio() > likeness and (ratio := matcher.ratio()) > likeness:
+                    best, likeness = architecture, ratio
+    return best

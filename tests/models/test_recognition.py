@@ -1,0 +1,97 @@
+"""The architecture of a file is counted from its modules, never assumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.models import names
+from orchestrator.models.layers import layers
+from orchestrator.models.recognition import recognize
+from orchestrator.models.registry import ARCHITECTURES, ArchitectureName
+
+UNKNOWN = [f"lora_unet_strange_blocks_{number}_tangle_{part}" for number in range(6) for part in ("in", "out")]
+Q = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_layers_of_an_architecture_are_its_own(name: ArchitectureName) -> None:
+    whole = layers(ARCHITECTURES[name].model)
+    sizes = {layer.name: (layer.out, layer.in_ * layer.kernel**2) for layer in whole}
+    for chosen in (whole, [layer for layer in whole if not layer.text]):
+        recognition = recognize([layer.name for layer in chosen], sizes=sizes)
+        assert (recognition.unknown, recognition.explain()) == ((), "")
+        assert recognition.architecture is not None
+        assert name == recognition.architecture or ARCHITECTURES[recognition.architecture].model == ARCHITECTURES[name].model
+
+
+def test_the_modules_of_the_release_are_sd1_without_sizes() -> None:
+    listing = Path(__file__).resolve().parents[1] / "data" / "recordings" / "sd15-lora-modules.json"
+    assert recognize(json.loads(listing.read_text())).architecture == "sd1"
+
+
+@pytest.mark.parametrize(
+    ("modules", "architecture"),
+    [
+        (["lora_te_text_model_encoder_layers_0_mlp_fc1", "lora_unet_mid_block_attentions_0_proj_in"], "sd1"),
+        (["lora_unet_down_blocks_0_resnets_0_norm1", "lora_te_text_model_final_layer_norm"], "sd1"),
+        (["lora_te1_text_model_encoder_layers_0_mlp_fc1", "lora_unet_down_blocks_0_attentions_1_proj_in"], "sd1"),
+        (["lora_unet_conv_in"], "sd1"),
+        (["lora_unet_input_blocks_4_1_proj_in"], "sdxl"),
+        (["lora_unet_out_2", "lora_unet_label_emb_0_0", "lora_unet_input_blocks_1_0_in_layers_0"], "sdxl"),
+        (["lora_te2_text_model_encoder_layers_0_mlp_fc1"], "sdxl"),
+        (["unet.down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q"], "sdxl"),
+        (["diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q"], "sdxl"),
+        (["diffusion_model.output_blocks.11.1.transformer_blocks.0.attn1.to_q"], "sd1"),
+        ([f"base_model.model.{Q}"], "sd1"),
+        (["lora_unet_single_blocks_7_linear2"], "flux"),
+        (["diffusion_model.double_blocks.0.img_attn.qkv"], "flux"),
+        (["lora_unet_double_blocks_0_img_attn_qkv", "lora_te1_text_model_encoder_layers_0_mlp_fc1"], "flux"),
+        (["diffusion_model.blocks.0.cross_attn.k_proj"], "anima"),
+        (["lora_te1_layers_27_mlp_up_proj"], "anima"),
+        (["lora_unet_layers_3_attention_qkv"], "lumina"),
+        (["lora_te1_text_model_encoder_layers_0_mlp_fc1", "lora_unet_joint_blocks_0_x_block_attn_qkv"], "sd3-medium"),
+    ],
+)
+def test_conventions_are_distinguished(modules: list[str], architecture: ArchitectureName) -> None:
+    recognition = recognize(modules)
+    assert (recognition.architecture, recognition.unknown) == (architecture, ())
+
+
+@pytest.mark.parametrize(("inputs", "architecture"), [(768, "sd1"), (1024, "sd2"), (2048, "sdxl"), (8, "sd1")])
+def test_sizes_decide_between_equal_names(inputs: int, architecture: ArchitectureName) -> None:
+    assert recognize([f"unet.{Q}"], sizes={f"unet.{Q}": (640, inputs)}).architecture == architecture
+
+
+def test_modules_of_no_architecture_have_none() -> None:
+    recognition = recognize(UNKNOWN)
+    assert (recognition.architecture, recognition.unknown) == (None, tuple(UNKNOWN))
+    explanation = recognition.explain()
+    assert all(name in explanation for name in UNKNOWN[:3])
+    assert ARCHITECTURES[recognition.nearest].title in explanation
+    assert recognize([]).architecture is None
+
+
+def test_text_encoders_alone_do_not_decide() -> None:
+    text = [layer.name for layer in layers(ARCHITECTURES["sdxl"].model) if layer.text]
+    recognition = recognize([*text, *UNKNOWN])
+    assert (recognition.architecture, recognition.nearest) == (None, "sdxl")
+    assert f"SDXL, with layers for {len(text)} of {len(text) + len(UNKNOWN)} modules" in recognition.explain()
+
+
+def test_partly_unknown_files_name_the_rest() -> None:
+    known = [layer.name for layer in layers(ARCHITECTURES["sd1"].model)]
+    recognition = recognize([*known, "lora_unet_down_blocks_9_attentions_0_proj_in"])
+    assert recognition.architecture == "sd1"
+    assert recognition.explain() == (
+        f"1 of {len(known) + 1} modules belong to no layer of SD1.5: lora_unet_down_blocks_9_attentions_0_proj_in"
+    )
+
+
+def test_comfyui_names_become_those_of_the_trainer() -> None:
+    path = "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q"
+    assert names.kohya(path, "sdxl") == "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+    assert names.kohya(path, "sd1") == "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
+    assert names.diffusers(path, "sdxl") == "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
