@@ -119,7 +119,7 @@ def import_(
 
     Example: orchestrator import old-settings.json --name mimi
     """
-    from orchestrator.importers import notes, reader, to_recipe
+    from orchestrator.importers import leaves, notes, reader, to_recipe
 
     imported = [to_recipe.recipe(settings, name) for settings in reader.read(source)]
     files = [] if stdout else _write_imported(imported, output)
@@ -133,7 +133,7 @@ def import_(
         counts = ", ".join(f"{len(recipe.of(disposition))} {disposition}" for disposition in notes.Disposition)
         say(f"{recipe.name}: {counts}", file=out)
         for disposition in reversed(notes.Disposition):
-            for note in recipe.of(disposition):
+            for note in leaves.grouped(recipe.of(disposition)):
                 say(f"  {note}", file=out)
     for path in files:
         say(f"wrote {path}\n    python -m orchestrator doctor {path.stem}  lists what is missing on this machine")

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.importers import architectures
 from orchestrator.importers.notes import Disposition, ImportedSettings, words
 from orchestrator.models import blocks
 from orchestrator.weights.io.metadata import provenance
-from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.io.safetensors_io import Header, read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +33,12 @@ _DATASET: Final = words(
     "enable_bucket bucket_no_upscale min_bucket_reso max_bucket_reso color_aug flip_aug random_crop"
     " shuffle_caption keep_tokens"
 )
+_RESULTS_OF_DATASET: Final = words(
+    "is_dreambooth num_train_images num_reg_images tag_frequency bucket_info img_count resized_images"
+)
+_RECORD: Final = "a record of the run, or in another field, too"
 _RESIZED: Final = re.compile(r"Dynamic resize with (sv_ratio|sv_fro|sv_cumulative): ([\d.]+) from (\d+)")
+_DOWN: Final = re.compile(r"\.(lora_down\.weight|hada_w1_b|lokr_w2_b)$")
 _SHA256: Final = re.compile(r"(?:0x)?([0-9a-f]{64})")
 # Defaults of v0.10.1, which a recipe need not repeat.
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -65,12 +72,15 @@ def read(path: Path) -> ImportedSettings:
         hint = "many tools drop the metadata; `inspect` shows what the tensors alone hold"
         raise RecipeError(Problem(str(path), "has no ss_* metadata, which records how a LoRA was trained", hint))
     settings = ImportedSettings(str(fields.get("output_name") or path.stem), "metadata of a LoRA")
+    settings.leaves = _leaves(fields)
     for name, value in fields.items():
+        if name in _RESULTS:
+            settings.note(Disposition.KEPT, f"ss_{name}", why=_RECORD)
         if name in _RESULTS or name in _DATASET or value is None or value is False or value == _DEFAULTS.get(name, ...):
             continue
         settings.options[_RENAMED.get(name, name)] = value
     operations = provenance(header.metadata)
-    _network(settings, fields, next((one for one in reversed(operations) if one.get("rank_rule") in _RULES), {}))
+    _network(settings, fields, next((one for one in reversed(operations) if one.get("rank_rule") in _RULES), {}), header)
     _base(settings, fields)
     _optimizer(settings, fields)
     dtypes = {entry.dtype for entry in header.entries.values()}
@@ -79,7 +89,12 @@ def read(path: Path) -> ImportedSettings:
         settings.options["save_precision"] = precision.pop()
     datasets, tags = fields.get("datasets"), fields.get("tag_frequency")
     if isinstance(datasets, list):
-        settings.datasets = [_from_json(dataset) for dataset in datasets if isinstance(dataset, dict)]
+        settings.datasets = [
+            _from_json(dataset, f"ss_datasets[{index}]") for index, dataset in enumerate(datasets) if isinstance(dataset, dict)
+        ]
+        for leaf in settings.leaves:
+            if leaf.startswith("ss_datasets[") and leaf.rpartition(".")[2] in _RESULTS_OF_DATASET:
+                settings.note(Disposition.KEPT, leaf, why=_RECORD)
     else:
         settings.datasets = [_from_folders(fields)]
     settings.extra["tags"] = tags if isinstance(tags, dict) else {}
@@ -91,6 +106,31 @@ def read(path: Path) -> ImportedSettings:
     )
     _block_weights(settings, operations)
     return settings
+
+
+def _leaves(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of the metadata, with those of its datasets and arguments."""
+    result: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name == "network_args" and isinstance(value, dict):
+            result |= {f"ss_{name}.{key}": inner for key, inner in value.items()}
+        elif name == "datasets" and isinstance(value, list):
+            for index, dataset in enumerate(value):
+                result |= _leaves_of_dataset(f"ss_datasets[{index}]", dataset)
+        else:
+            result[f"ss_{name}"] = value
+    return result
+
+
+def _leaves_of_dataset(above: str, dataset: Any) -> dict[str, Any]:
+    if not isinstance(dataset, dict):
+        return {above: dataset}
+    result = {f"{above}.{key}": value for key, value in dataset.items() if key != "subsets"}
+    subsets = dataset.get("subsets")
+    for index, subset in enumerate(subsets if isinstance(subsets, list) else []):
+        path = f"{above}.subsets[{index}]"
+        result |= {f"{path}.{key}": value for key, value in subset.items()} if isinstance(subset, dict) else {path: subset}
+    return result
 
 
 def _value(text: str) -> Any:
@@ -125,7 +165,8 @@ def _block_weights(settings: ImportedSettings, operations: list[dict[str, Any]])
         )
     else:
         (merge,) = merges
-        names = blocks.names("sdxl" if settings.extra.get("architecture") == "sdxl" else "sd1")
+        settings.leaves["block weights"] = merge["block_weights"]
+        names = blocks.names(settings.extra["architecture"])
         settings.extra["block_weights"] = [float(merge["block_weights"].get(name, 0)) for name in names]
         options = {"zeroed": merge.get("zeroed") == "prune" and "prune", "compat": merge.get("compat")}
         settings.extra["merge"] = {key: value for key, value in options.items() if value}
@@ -140,7 +181,7 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(isinstance(weight, int | float) for weight in value.values())
 
 
-def _network(settings: ImportedSettings, fields: dict[str, Any], resized: dict[str, Any]) -> None:
+def _network(settings: ImportedSettings, fields: dict[str, Any], resized: dict[str, Any], header: Header) -> None:
     options = settings.options
     options["network_module"] = fields["network_module"]
     args = fields.get("network_args") if isinstance(fields.get("network_args"), dict) else {}
@@ -161,10 +202,18 @@ def _network(settings: ImportedSettings, fields: dict[str, Any], resized: dict[s
             "resizing replaced it; that of the convolutions is used",
         )
     elif not isinstance(options["network_dim"], int):
-        settings.note(
-            Disposition.LOST, "network_dim", "network.dim", f"it is {options['network_dim']!r} in the file; 64 is used"
-        )
-        options["network_dim"], options["network_alpha"] = 64, 32
+        # Without --network_dim, networks/lora.py takes 4; the tensors tell, except of a rank that differs by layer.
+        stated, options["network_dim"] = options["network_dim"], _rank(header) or 4
+        why = f"it is {stated} in the file; {options['network_dim']} is the most common rank of its tensors"
+        settings.note(Disposition.CHANGED, "network_dim", "network.dim", why)
+        if not isinstance(options["network_alpha"], int | float):
+            options["network_alpha"] = None
+
+
+def _rank(header: Header) -> int:
+    """Return the most common rank of the linear layers, 0 without any."""
+    ranks = Counter(min(entry.shape) for name, entry in header.entries.items() if len(entry.shape) == 2 and _DOWN.search(name))
+    return ranks.most_common(1)[0][0] if ranks else 0
 
 
 def _base(settings: ImportedSettings, fields: dict[str, Any]) -> None:
@@ -178,8 +227,12 @@ def _base(settings: ImportedSettings, fields: dict[str, Any]) -> None:
         if digest is not None:
             base[name] = digest[1]
             settings.note(Disposition.KEPT, f"ss_{key}", f"base.{name}")
-    if str(fields.get("base_model_version", "")).startswith("sdxl"):
-        settings.extra["architecture"] = "sdxl"
+    version = str(fields.get("base_model_version") or "")
+    settings.extra["architecture"] = "sd1"
+    if version.startswith("sd_v2") or fields.get("v2") is True:
+        architectures.named(settings, "sd2", "Stable Diffusion 2")
+    elif version and not version.startswith("sd_v1"):
+        architectures.named(settings, version.partition("_")[0], version)
     settings.extra["base"] = base
 
 
@@ -195,10 +248,10 @@ def _optimizer(settings: ImportedSettings, fields: dict[str, Any]) -> None:
         settings.options["optimizer_args"] = {key: value.strip() for key, value in pairs}
 
 
-def _from_json(table: dict[str, Any]) -> dict[str, Any]:
+def _from_json(table: dict[str, Any], leaf: str) -> dict[str, Any]:
     keys = ("resolution", "enable_bucket", "bucket_no_upscale", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso")
     dataset = {key: table[key] for key in keys if table.get(key) is not None}
-    dataset["batch_size"] = table.get("batch_size_per_device", 1)
+    dataset |= {"batch_size": table.get("batch_size_per_device", 1), "leaf": leaf}
     subset_keys = (
         "num_repeats",
         "color_aug",
@@ -215,8 +268,9 @@ def _from_json(table: dict[str, Any]) -> dict[str, Any]:
         {
             **{key: subset[key] for key in subset_keys if subset.get(key) is not None},
             "image_dir": f"data/{subset.get('image_dir') or 'pictures'}",
+            "leaf": f"{leaf}.subsets[{index}].image_dir",
         }
-        for subset in (subsets if isinstance(subsets, list) else [])
+        for index, subset in enumerate(subsets if isinstance(subsets, list) else [])
         if isinstance(subset, dict)
     ]
     return dataset

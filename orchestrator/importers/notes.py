@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
+
+_SECRET: Final = ("wandb_api_key", "huggingface_token")
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -34,14 +36,19 @@ class Note:
     name: str
     where: str = ""
     why: str = ""
+    values: tuple[Any, Any] | None = None
+    """Of a changed setting: the value there and the value in the recipe, if they are single values."""
 
     def __str__(self) -> str:
         arrow = f" -> {self.where}" if self.where else ""
-        return f"{self.disposition:8} {self.name}{arrow}" + (f"   ({self.why})" if self.why else "")
+        change = "" if self.values is None else f"{_text(self.values[0])} -> {_text(self.values[1])}"
+        reason = "; ".join(filter(None, (change, self.why)))
+        return f"{self.disposition:8} {self.name}{arrow}" + (f"   ({reason})" if reason else "")
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, Any]:
         """Return the note as JSON."""
-        return {"fate": str(self.disposition), "name": self.name, "where": self.where, "why": self.why}
+        change = {} if self.values is None else {"from": _plain(self.values[0]), "to": _plain(self.values[1])}
+        return {"fate": str(self.disposition), "name": self.name, "where": self.where, "why": self.why} | change
 
 
 @dataclass(slots=True)
@@ -57,7 +64,27 @@ class ImportedSettings:
     extra: dict[str, Any] = field(default_factory=dict)
     """Values without an option of train_network.py: tables of the recipe (base, resize) and hints for ``to_recipe``."""
     notes: list[Note] = field(default_factory=list)
+    leaves: dict[str, Any] = field(default_factory=dict)
+    """Every single value of the input by its path, as general_args.args.seed."""
+    origin: dict[str, str] = field(default_factory=dict)
+    """Option -> path of the leaf that set it, where the names differ."""
+    overridden: dict[str, str] = field(default_factory=dict)
+    """Path of a leaf without effect -> what overrides it."""
 
     def note(self, disposition: Disposition, name: str, where: str = "", why: str = "") -> None:
         """Add a note on a setting."""
         self.notes.append(Note(disposition, name, where, why))
+
+
+def visible(name: str, value: Any) -> Any:
+    """Return a value, or dots for a secret."""
+    return "…" if value and name.rpartition(".")[2] in _SECRET else value
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _text(value: Any) -> str:
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+    return f"{text[:57]}…" if len(text) > 60 else text or '""'

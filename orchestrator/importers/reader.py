@@ -40,7 +40,7 @@ def read(source: str) -> list[ImportedSettings]:
         return [lora_metadata.read(path)]
     text = _text(path)
     if ending == ".json":
-        return [kohya_gui.read(path.stem, _table(path, text))]
+        return [kohya_gui.read(path.stem, _table(path, text), path.parent)]
     if ending == ".toml":
         table = _table(path, text)
         return [lora_easy.read(path.stem, table) if lora_easy.is_lora_easy(table) else sd_scripts_toml.read(path, table)]

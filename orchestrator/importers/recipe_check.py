@@ -5,7 +5,7 @@ The checks are those of the next command: the recipe's own, and its engine's.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator import engines
 from orchestrator.errors import Problem, RecipeError
@@ -15,6 +15,13 @@ from orchestrator.recipe.messages import required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_NEEDED_BY: Final = {
+    "training.options.lr_scheduler_type": "training.options.lr_scheduler_args",
+    "training.lr_scheduler": "training.options.lr_scheduler_args",
+}
+_ESSENTIAL: Final = {("base", "architecture")}  # without it, the recipe would be of another model
+_OPTIONAL: Final = {("network", "args"), ("training", "options"), ("training", "optimizer_args")}
 
 
 def make_acceptable(settings: ImportedSettings, name: str, table: dict[str, Any]) -> None:
@@ -36,8 +43,15 @@ def make_acceptable(settings: ImportedSettings, name: str, table: dict[str, Any]
             hint = "change it in the file, or start from  python -m orchestrator new"
             raise RecipeError([Problem(f"{settings.name}: {key}", what, hint) for key, what in found])
         key, what = removed
-        for setting in _settings_of(settings, key) or [key]:
-            settings.note(Disposition.LOST, setting, key, what)
+        _note(settings, key, what)
+        dependent = _NEEDED_BY.get(key, "")
+        if dependent and _remove(table, dependent, what):
+            _note(settings, dependent, f"without {key} it would reach another schedule")
+
+
+def _note(settings: ImportedSettings, key: str, what: str) -> None:
+    for setting in _settings_of(settings, key) or [key]:
+        settings.note(Disposition.LOST, setting, key, what)
 
 
 def problems(name: str, table: dict[str, Any]) -> list[tuple[str, str]]:
@@ -60,9 +74,11 @@ def _remove(table: dict[str, Any], key: str, what: str) -> tuple[str, str] | Non
             return None
         if index == len(words) - 1 or not isinstance(inside[word], dict):
             place = tuple(words[: index + 1])
-            if required(place):
+            if required(place) or place in _ESSENTIAL:
                 return None
             del inside[word]
+            if not inside and place[:-1] in _OPTIONAL:
+                _remove(table, ".".join(place[:-1]), what)
             return ".".join(place), what
         inside = inside[word]
     return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.importers import epochs
 from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.importers.picture_folders import kohya_source, numbered
 
@@ -18,7 +18,13 @@ _FLAGS: Final = ("color_aug", "random_crop", "shuffle_caption")
 _NUMBERS: Final = ("keep_tokens", "caption_dropout_every_n_epochs")
 _SHARES: Final = ("caption_dropout_rate", "caption_tag_dropout_rate")
 _BUCKETS: Final = ("enable_bucket", "bucket_no_upscale", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso")
-_ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_NO_FOLDER: Final = "data/pictures"  # stands in for a training without a folder
+_OF_SOURCE: Final = {
+    "num_repeats": "repeats",
+    "class_tokens": "class_tokens",
+    "flip_aug": "flip",
+    "is_reg": "regularization",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,92 +50,117 @@ def dataset(settings: ImportedSettings, name: str, length: tuple[int | None, flo
     if "charframework" in settings.extra:
         return _charframework(settings, name, length[0])
     table: dict[str, Any] = {"name": name, "sizes": [], "originals": True}
-    sides: set[int] = set()
-    batches: dict[str, int] = {}
-    batches_per_epoch = 0.0
-    counted = bool(settings.datasets)
     sources: dict[str, Any] = {}
-    for group in settings.datasets:
-        width, height = _resolution(group.get("resolution", 512))
-        sides |= {width, height}
-        batch = max(_fit("batch_size", group.get("batch_size")) or 1, 1)
-        batches[f"{width}x{height}"] = batch
+    groups = [(group, _resolution(group.get("resolution", 512))) for group in settings.datasets]
+    batches = {f"{width}x{height}": _batch_size(group) for group, (width, height) in groups}
+    for group, (width, height) in groups:
+        square = width == height
         if "resolution" in group:
-            square = width == height
             why = "" if square else "an area in sd-scripts, the sides of classes in a recipe"
             disposition = Disposition.KEPT if square else Disposition.CHANGED
-            settings.note(disposition, f"resolution {width}x{height}", "dataset.resolution_classes", why)
+            settings.note(disposition, "resolution", "dataset.resolution_classes", why)
         if "batch_size" in group:
-            settings.note(Disposition.KEPT, "batch_size", "dataset.batch_size")
-        for subset in group["subsets"]:
-            images = _source(settings, subset, sources)
-            counted = counted and images > 0
-            batches_per_epoch += images / batch
-    table["resolution_classes"] = sorted(sides) or [512]
+            one = len(set(batches.values())) < 2
+            key = "default" if one or f"{width}x{height}" == next(iter(batches)) else f"{width}x{height}"
+            settings.note(Disposition.KEPT, _leaf(settings, group, "batch_size"), f"dataset.batch_size.{key}")
+    settings.note(Disposition.KEPT, "train_batch_size", "dataset.batch_size.default")
+    for folder, uses in _uses(settings).items():
+        _source(settings, folder, uses, sources)
+    table["resolution_classes"] = sorted({side for _, sides in groups for side in sides}) or [512]
     table["batch_size"] = {"default": next(iter(batches.values()), 1), **({} if len(set(batches.values())) < 2 else batches)}
     _shared(settings, table)
-    if not sources:
-        sources["pictures"] = {"images": "data/pictures", "captions": "files", "trigger": name}
+    if not any(not source.get("regularization") for source in sources.values()):
+        sources["pictures"] = {"images": "data/pictures", "captions": "files", "trigger": _first_word(name)}
         settings.note(Disposition.LOST, "the images", "dataset.sources", "no folder is named; data/pictures is used")
     table["sources"] = sources
-    steps, epochs = length
-    if epochs is not None:
-        steps = math.ceil(batches_per_epoch) * int(epochs) if counted and batches_per_epoch else None
-        if steps is not None:
-            settings.note(
-                Disposition.CHANGED,
-                "max_train_epochs",
-                "training.steps",
-                f"{epochs:g} epochs of the images in these folders are {steps} steps",
-            )
-    elif steps is not None:
-        settings.note(Disposition.KEPT, "max_train_steps", "training.steps")
+    steps = epochs.steps(settings, length)
     return ImportedDataset(table, re.sub(r"[^A-Za-z0-9._+-]+", "-", name), steps)
 
 
-def _source(settings: ImportedSettings, subset: dict[str, Any], sources: dict[str, Any]) -> int:
-    """Add a subset as a source and return its images per epoch.
+def _batch_size(group: dict[str, Any]) -> int:
+    return max(_fit("batch_size", group.get("batch_size")) or 1, 1)
 
-    0 if they cannot be counted.
+
+def _leaf(settings: ImportedSettings, group: dict[str, Any], key: str) -> str:
+    """Return the path of a value of one group or subset, or its key where it is inherited."""
+    path = f"{str(group.get('leaf', '')).removesuffix('.image_dir')}.{key}"
+    return path if path in settings.leaves else key
+
+
+def _uses(settings: ImportedSettings) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+    """Return the subsets of each folder, with the sides of their resolutions.
+
+    A folder in several datasets is trained at several resolutions.
     """
+    found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for group in settings.datasets:
+        side = max(_resolution(group.get("resolution", 512)))
+        for subset in group["subsets"]:
+            folder = _path(subset["parent"] if "parent" in subset else subset.get("image_dir") or _NO_FOLDER)
+            found.setdefault(folder, []).append((side, subset))
+    return found
+
+
+def _source(settings: ImportedSettings, folder: str, uses: list[tuple[int, dict[str, Any]]], sources: dict[str, Any]) -> None:
+    """Add a folder as a source, with a smaller size for each further resolution."""
+    sides = sorted({side for side, _ in uses})
+    subset = uses[-1][1] if len(sides) == 1 else max(uses, key=lambda use: use[0])[1]
     kohya = "parent" in subset
-    folder = _path(subset["parent"] if kohya else subset.get("image_dir", "data/pictures"))
     source: dict[str, Any] = {"images": folder}
     repeats = subset.get("num_repeats")
     if kohya:
         name, words_of_folders = _kohya_words(settings, folder, regularization=bool(subset.get("is_reg")))
         source |= {"reading": "kohya"} | words_of_folders
+    elif folder == _NO_FOLDER:
+        name, source["trigger"] = "pictures", _first_word(settings.name)
+        settings.note(Disposition.LOST, "the images", "dataset.sources", "no folder is named; data/pictures is used")
     else:
         numbers = re.match(r"(\d+)_(.+)", PureWindowsPath(folder).name)
-        repeats = repeats or (int(numbers[1]) if numbers else None)
         words = str(subset.get("class_tokens") or (numbers[2] if numbers else PureWindowsPath(folder).name))
         name = source["trigger"] = _trigger(settings, folder, words)
         source["class_tokens"] = words
+        repeats = repeats or 1  # a dataset configuration does not read them from the folder's name
+    key = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "source"
+    while key in sources:
+        key += "-2"
+    where = f"dataset.sources.{key}"
+    _captions(settings, subset, source, where)
+    if repeats and not kohya and folder != _NO_FOLDER:
+        source["repeats"] = max(int(float(repeats)), 1)
+    if isinstance(subset.get("flip_aug"), bool):
+        source["flip"] = subset["flip_aug"]
+    if subset.get("is_reg"):
+        source["regularization"] = True
+    if len(sides) > 1:
+        source["sizes"] = sides[:-1]
+        why = "an area in sd-scripts, widths to scale down to in a recipe"
+        settings.note(Disposition.CHANGED, "resolution", f"{where}.sizes", why)
+    sources[key] = source
+    for _, use in uses:
+        image_dir = str(use.get("leaf", "image_dir"))
+        settings.note(Disposition.KEPT, image_dir, where)
+        for setting, target in _OF_SOURCE.items():
+            if setting in use:
+                settings.note(Disposition.KEPT, _leaf(settings, use, setting), f"{where}.{target}")
+
+
+def _captions(settings: ImportedSettings, subset: dict[str, Any], source: dict[str, Any], where: str) -> None:
+    """Set the caption files of a source."""
     ending = str(subset.get("caption_extension") or source.pop("caption_files", ".txt"))
     if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", ending):
         source["captions"] = "files"
         if ending != ".txt":
             source["caption_files"] = ending
-    else:
-        source["captions"] = "fixed"
-        settings.note(
-            Disposition.CHANGED,
-            f"caption_extension {ending}",
-            "captions",
-            "not a valid ending: the class words are the caption",
-        )
-    if repeats and not kohya:
-        source["repeats"] = int(float(repeats))
-    if isinstance(subset.get("flip_aug"), bool):
-        source["flip"] = subset["flip_aug"]
-    if subset.get("is_reg"):
-        source["regularization"] = True
-    key = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_") or "source"
-    while key in sources:
-        key += "-2"
-    sources[key] = source
-    settings.note(Disposition.KEPT, f"images of {folder}", f"dataset.sources.{key}")
-    return _count(folder, kohya=kohya, repeats=int(float(repeats or 1)), image_count=subset.get("img_count"))
+        if "caption_extension" in subset:
+            target = f"{where}.caption_files" if ending != ".txt" else f"{where}.captions"
+            settings.note(Disposition.KEPT, "caption_extension", target)
+        else:
+            why = "it is not set, and sd-scripts read .caption; a recipe uses the files that exist, or .txt"
+            settings.note(Disposition.CHANGED, "caption_extension", "dataset.sources", why)
+        return
+    source["captions"] = "fixed"
+    why = "not a valid ending: the class words are the caption"
+    settings.note(Disposition.CHANGED, "caption_extension", "captions", why)
 
 
 def _kohya_words(settings: ImportedSettings, folder: str, *, regularization: bool) -> tuple[str, dict[str, Any]]:
@@ -152,26 +183,6 @@ def _kohya_words(settings: ImportedSettings, folder: str, *, regularization: boo
 
 def _first_word(words: str) -> str:
     return words.split(",", maxsplit=1)[0].split(" ", maxsplit=1)[0] or "subject"
-
-
-def _count(folder: str, *, kohya: bool, repeats: int, image_count: Any) -> int:
-    """Return the images of a folder times their repeats.
-
-    0 if the folder does not exist.
-    """
-    if isinstance(image_count, int) and image_count:
-        return image_count * repeats
-    here = Path(folder)
-    if not here.is_dir():
-        return 0
-    if not kohya:
-        return repeats * sum(path.suffix.lower() in _ENDINGS for path in here.iterdir())
-    total = 0
-    for part in here.iterdir():
-        number = re.match(r"(\d+)_", part.name)
-        if part.is_dir() and number:
-            total += int(number[1]) * sum(path.suffix.lower() in _ENDINGS for path in part.iterdir())
-    return total
 
 
 def _trigger(settings: ImportedSettings, folder: str, words: str) -> str:
@@ -209,10 +220,8 @@ def _common(settings: ImportedSettings, table: dict[str, Any], key: str, values:
     if not valid:
         return
     table[key] = max(valid, key=valid.count)
-    if len(set(map(str, valid))) > 1:
-        settings.note(Disposition.CHANGED, key, f"dataset.{key}", f"folders differ; {table[key]} for all")
-    else:
-        settings.note(Disposition.KEPT, key, f"dataset.{key}")
+    why = f"folders differ; {table[key]} for all" if len(set(map(str, valid))) > 1 else ""
+    settings.note(Disposition.CHANGED if why else Disposition.KEPT, key, f"dataset.{key}", why)
 
 
 def _fit(key: str, value: Any) -> Any:

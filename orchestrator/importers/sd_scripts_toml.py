@@ -9,7 +9,11 @@ import tomllib
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from orchestrator.engines.sdscripts import arguments, parser_options
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.importers import architectures, leaves
 from orchestrator.importers.notes import Disposition, ImportedSettings, words
+from orchestrator.importers.values import pairs
 
 # Keys that subsets inherit from [general] and [[datasets]] (library/config_util.py of v0.10.1).
 _INHERITED = words(
@@ -17,6 +21,7 @@ _INHERITED = words(
     " caption_dropout_rate caption_dropout_every_n_epochs caption_tag_dropout_rate"
 )
 _DATASET = words("batch_size bucket_no_upscale bucket_reso_steps enable_bucket max_bucket_reso min_bucket_reso resolution")
+_FOLDERS = words("conditioning_data_dir")  # of one subset
 # Options of train_network.py that are defaults of every dataset, by their name there.
 _OPTIONS = {name: name for name in (*_INHERITED, *_DATASET) if name not in ("num_repeats", "class_tokens", "batch_size")}
 _OPTIONS |= {"train_batch_size": "batch_size", "caption_extention": "caption_extension"}
@@ -29,6 +34,7 @@ def read(path: Path, table: dict[str, Any]) -> ImportedSettings:
     """
     settings = ImportedSettings(path.stem, "sd-scripts TOML")
     if "datasets" in table:
+        settings.leaves = dict(leaves.of(table))
         add_datasets(settings, table)
         settings.extra["release"] = True
         why = "this file describes a dataset only; the rest is taken from the release's faces (another choice: _base/body)"
@@ -36,16 +42,36 @@ def read(path: Path, table: dict[str, Any]) -> ImportedSettings:
         return settings
     for name, value in table.items():
         # A later section overrides an earlier one; sd-scripts drops a table inside a section, too.
-        settings.options |= value if isinstance(value, dict) else {name: value}
+        section = value if isinstance(value, dict) else {name: value}
+        for key, inner in section.items():
+            if key in settings.leaves:
+                earlier = f"{key} in an earlier section"
+                settings.leaves[earlier] = settings.leaves.pop(key)
+                settings.overridden[earlier] = "sd-scripts takes the later one"
+            settings.leaves[key] = inner
+        settings.options |= section
     for name in ("network_args", "optimizer_args"):
         if name in settings.options:
             settings.options[name] = pairs(settings.options[name])
+    settings.leaves = argument_leaves(settings.leaves)
+    if settings.options.pop("v2", False):
+        architectures.named(settings, "sd2", "Stable Diffusion 2")
+        settings.note(Disposition.KEPT, "v2", "base.architecture")
     _preset(settings, path.parent)
-    _add_images(settings, path.parent)
+    add_images(settings, path.parent)
     return settings
 
 
-def _add_images(settings: ImportedSettings, folder: Path) -> None:
+def argument_leaves(table: dict[str, Any]) -> dict[str, Any]:
+    """Return leaves with each argument of network_args and optimizer_args as one."""
+    result: dict[str, Any] = {}
+    for path, value in leaves.of(table):
+        inner = pairs(value) if path.rpartition(".")[2] in ("network_args", "optimizer_args") else {}
+        result |= {f"{path}.{name}": item for name, item in inner.items()} if inner else {path: value}
+    return result
+
+
+def add_images(settings: ImportedSettings, folder: Path) -> None:
     """Move the options about images into datasets.
 
     They are defaults of a dataset configuration, or replace one.
@@ -55,19 +81,34 @@ def _add_images(settings: ImportedSettings, folder: Path) -> None:
     train, regularization, config = (options.pop(name, None) for name in ("train_data_dir", "reg_data_dir", "dataset_config"))
     if options.pop("in_json", None):
         settings.note(Disposition.LOST, "in_json", "dataset.sources", "recipes read captions beside the images")
-    if not isinstance(config, str):
+    if not isinstance(config, str) or not config:
         add_folders(settings, shared, train, regularization)
         return
-    file = folder / PureWindowsPath(config).as_posix()
-    if file.is_file():
-        add_datasets(settings, tomllib.loads(file.read_text("utf-8-sig")), shared)
-        settings.note(Disposition.KEPT, "dataset_config", "dataset")
+    relative = PureWindowsPath(config).as_posix()
+    file = next((file for file in (folder / relative, Path(relative)) if file.is_file()), None)
+    if file is not None:
+        table = _configuration(file)
+        settings.leaves |= {f"{file.name}: {path}": value for path, value in leaves.of(table)}
+        add_datasets(settings, table, shared, f"{file.name}: ")
+        settings.note(Disposition.KEPT, "dataset_config", why="its datasets are those of the recipe")
     else:
-        add_datasets(settings, {"datasets": [{}]}, shared)
+        add_folders(settings, shared, None, None)
         settings.note(Disposition.LOST, "dataset_config", "", f"{config} does not exist")
     for name, value in (("train_data_dir", train), ("reg_data_dir", regularization)):
         if value:
             settings.note(Disposition.LOST, name, why="sd-scripts ignores it beside dataset_config")
+
+
+def _configuration(file: Path) -> dict[str, Any]:
+    """Return the content of a dataset configuration.
+
+    Raises:
+        RecipeError: it is not TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text("utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise RecipeError(Problem(str(file), f"cannot be read: {error}", "repair it, or export it again")) from error
 
 
 def _preset(settings: ImportedSettings, folder: Path) -> None:
@@ -80,14 +121,6 @@ def _preset(settings: ImportedSettings, folder: Path) -> None:
             settings.extra["preset"] = tomllib.loads(file.read_text("utf-8-sig"))
 
 
-def pairs(value: Any) -> dict[str, Any]:
-    """Return ``key=value`` texts as a table."""
-    if isinstance(value, dict):
-        return value
-    items = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
-    return dict(str(item).split("=", 1) for item in items if "=" in str(item))
-
-
 def add_folders(settings: ImportedSettings, shared: dict[str, Any], train: Any, regularization: Any) -> None:
     """Add the dataset of a training without a dataset configuration.
 
@@ -96,35 +129,55 @@ def add_folders(settings: ImportedSettings, shared: dict[str, Any], train: Any, 
     Args:
         settings: receives the dataset.
         shared: settings of all images, by the names of a dataset configuration.
-        train: --train_data_dir; empty for a training without images.
+        train: --train_data_dir; empty for a training without images, whose captions and buckets count all the same.
         regularization: --reg_data_dir.
     """
-    subsets = [{"parent": train}] if train else []
-    subsets += [{"parent": regularization, "is_reg": True}] if regularization else []
-    if subsets and "caption_extension" not in shared:
-        why = "it is not set, and sd-scripts read .caption; a recipe uses the files that exist, or .txt"
-        settings.note(Disposition.CHANGED, "caption_extension", "dataset.sources", why)
+    subsets: list[dict[str, Any]] = [{"parent": train, "leaf": "train_data_dir"} if train else {"image_dir": ""}]
+    subsets += [{"parent": regularization, "is_reg": True, "leaf": "reg_data_dir"}] if regularization else []
     add_datasets(settings, {"datasets": [{"subsets": subsets}]}, shared)
 
 
-def add_datasets(settings: ImportedSettings, table: dict[str, Any], shared: dict[str, Any] | None = None) -> None:
+def add_datasets(
+    settings: ImportedSettings, table: dict[str, Any], shared: dict[str, Any] | None = None, file: str = ""
+) -> None:
     """Add a dataset configuration.
 
-    The values of [general] and [[datasets]] are copied into its subsets.
+    The values of [general] and [[datasets]] are copied into its subsets. What a recipe has no key for becomes an option of the
+    trainer, if it has that value for all subsets: sd-scripts takes options as defaults (library/config_util.py,
+    BlueprintGenerator).
 
-    ``shared`` are the defaults of values that the configuration leaves open.
+    Args:
+        settings: receives the datasets.
+        table: the configuration.
+        shared: defaults of values that the configuration leaves open.
+        file: what stands before the paths of its leaves.
     """
     general = table.get("general", {})
     general = {**(shared or {}), **(general if isinstance(general, dict) else {})}
-    for dataset in _tables(table.get("datasets")):
+    everything: list[dict[str, Any]] = []
+    for index, dataset in enumerate(_tables(table.get("datasets"))):
         merged = {**general, **{key: value for key, value in dataset.items() if key != "subsets"}}
         kept = {key: merged[key] for key in _DATASET if key in merged}
-        inherited = {key: merged[key] for key in _INHERITED if key in merged}
-        subsets = [{**inherited, **subset} for subset in _tables(dataset.get("subsets"))]
+        kept["leaf"] = f"{file}datasets[{index}]"
+        inherited = {key: value for key, value in merged.items() if key not in _DATASET}
+        subsets = [
+            {"leaf": f"{kept['leaf']}.subsets[{number}].image_dir", **inherited, **subset}
+            for number, subset in enumerate(_tables(dataset.get("subsets")))
+        ]
+        everything += subsets
         settings.datasets.append({**kept, "subsets": subsets})
-        for key in merged:
-            if key not in _INHERITED and key not in _DATASET:
-                settings.note(Disposition.LOST, f"datasets.{key}", why="a recipe has no such setting")
+    _options_for_all(settings, everything)
+
+
+def _options_for_all(settings: ImportedSettings, subsets: list[dict[str, Any]]) -> None:
+    """Make options of settings that all subsets share and no recipe has."""
+    known = parser_options.of("train_network.py").keys() - arguments.OWNED.keys() - {*_INHERITED, *_DATASET, *_FOLDERS}
+    for key in dict.fromkeys(key for subset in subsets for key in subset if key in known):
+        values = [subset.get(key) for subset in subsets]
+        if all(value == values[0] for value in values):
+            settings.options.setdefault(key, values[0])
+        else:
+            settings.note(Disposition.LOST, key, why="a recipe has it once for all images, and these subsets differ")
 
 
 def _tables(value: Any) -> list[dict[str, Any]]:

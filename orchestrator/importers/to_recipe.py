@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.engines.sdscripts import arguments, parser_options
-from orchestrator.importers import recipe_check
+from orchestrator.engines.sdscripts import arguments, network_args, parser_options
+from orchestrator.importers import architectures, leaves, recipe_check
 from orchestrator.importers.notes import Disposition, ImportedSettings, Note
 from orchestrator.importers.sd_scripts_datasets import dataset
 from orchestrator.importers.training import training
-from orchestrator.importers.values import literal, number, path, take, whole
+from orchestrator.importers.values import argument_value, literal, number, path, take, whole
+from orchestrator.models.registry import ARCHITECTURES, DEFAULT
 from orchestrator.recipe import toml
 
 _FAMILIES: Final = ("lora", "locon", "loha", "lokr", "dylora", "glora", "full", "diag-oft", "boft")
 _LYCORIS: Final = {"dropout": "dropout", "use_tucker": "tucker", "use_cp": "tucker", "bypass_mode": "bypass"}
 _RELEASE: Final = ("_base/release-2023-03", "_base/face", "_algorithms/lora3x3")
+_OFF: Final = "off, as in a recipe without it"
 _PRESET_2023: Final = {
     "enable_conv": True,
     "unet_target_module": ["Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D"],
@@ -44,7 +46,7 @@ class ImportedRecipe:
 
         Comments list the changed and lost settings.
         """
-        comments = [f"# {note}" for note in self.notes if note.disposition is not Disposition.KEPT]
+        comments = [f"# {note}" for note in leaves.grouped(self.notes) if note.disposition is not Disposition.KEPT]
         return "\n".join([f"# {self.table['summary']}", *comments, "", *toml.lines(self.table)]) + "\n"
 
     def as_json(self) -> dict[str, Any]:
@@ -68,13 +70,13 @@ def recipe(settings: ImportedSettings, name: str = "") -> ImportedRecipe:
         data = dataset(settings, name, (None, None))
         table = {"extends": list(_RELEASE), "unset": ["dataset", "release"]} | table | {"subject": data.subject}
         release = {"collection": data.subject, "collection_title": f"LoRAs of {data.subject}", "title": data.subject}
-        table |= {"dataset": data.table, "release": release}
+        settings.extra["architecture"] = DEFAULT  # of the release
+        options = _other_options(settings, remaining)
+        table |= {"dataset": data.table} | ({"training": {"options": options}} if options else {}) | {"release": release}
     else:
         table |= _whole(settings, remaining, name)
     recipe_check.make_acceptable(settings, name, table)
-    touched = {note.name for note in settings.notes if note.disposition is not Disposition.KEPT}
-    notes = [note for note in settings.notes if note.disposition is not Disposition.KEPT or note.name not in touched]
-    return ImportedRecipe(name, table, tuple(notes))
+    return ImportedRecipe(name, table, leaves.account(settings, table))
 
 
 def _whole(settings: ImportedSettings, remaining: dict[str, Any], name: str) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def _whole(settings: ImportedSettings, remaining: dict[str, Any], name: str) -> 
 
 
 def _base(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, Any]:
-    sdxl = settings.extra.get("architecture") == "sdxl"
+    architecture = settings.extra["architecture"] = architectures.of(settings)
     checkpoint = take(settings, remaining, "pretrained_model_name_or_path", "base.checkpoint", path)
     if not checkpoint:
         checkpoint = "Defmix-v2.0.safetensors"
@@ -110,64 +112,99 @@ def _base(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, An
             "base.checkpoint",
             f"{checkpoint!r} is not a file name: name a file in your model folders",
         )
-    base: dict[str, Any] = {"architecture": "sdxl" if sdxl else "sd1", "checkpoint": checkpoint}
+    base: dict[str, Any] = {"architecture": architecture, "checkpoint": checkpoint}
     vae = take(settings, remaining, "vae", "base.vae", path)
     if vae:
         base["vae"] = vae
     skip = take(settings, remaining, "clip_skip", "base.clip_skip", whole)
     if skip:
         base["clip_skip"] = skip
-    for name in ("v2", "v_parameterization"):
-        if remaining.pop(name, False):
-            settings.note(Disposition.LOST, name, why="recipes cover SD1 and SDXL only")
     return base
 
 
 def _network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    module = str(remaining.pop("network_module", "networks.lora"))
     args = remaining.pop("network_args", {})
     args = dict(args) if isinstance(args, dict) else {}
-    family = "lora"
-    if module == "lycoris.kohya":
-        algo = str(args.pop("algo", "locon")).lower()
-        family = {"lora": "locon"}.get(algo, algo)
-    if module not in ("networks.lora", "lycoris.kohya") or family not in _FAMILIES:
-        settings.note(
-            Disposition.LOST,
-            module if family in _FAMILIES else family,
-            "network.family",
-            "recipes cannot train it; lora is used",
-        )
-        family = "lora"
-    else:
-        settings.note(Disposition.KEPT, "network_module", f"network.family = {family}")
+    family = _family(settings, str(remaining.pop("network_module", "networks.lora")), args)
     network: dict[str, Any] = {"family": family}
     network["dim"] = take(settings, remaining, "network_dim", "network.dim", whole) or 4
-    network["alpha"] = take(settings, remaining, "network_alpha", "network.alpha", number) or 1
-    args.pop("algo", None)
-    for key in ("conv_dim", "conv_alpha"):
-        value = take(settings, args, key, f"network.{key}", whole if key == "conv_dim" else number)
-        if value:
-            network[key] = value
-    if family not in ("lora", "full") and "conv_dim" not in network:
-        network["conv_dim"] = network["dim"]
-        settings.note(
-            Disposition.CHANGED, "conv_dim", "network.conv_dim", "LyCORIS uses network_dim as its default; a recipe needs it"
-        )
+    network["alpha"] = _alpha(settings, remaining, network["dim"]) or 1
+    _convolutions(settings, network, args)
     for key, where in _LYCORIS.items():
-        value = take(settings, args, key, f"network.{where}", literal)
+        value = take(settings, args, key, f"network.{where}", argument_value)
         if value:
             network[where] = value
+        elif value is not None:
+            settings.note(Disposition.KEPT, key, why=_OFF)
     _dropout_and_preset(settings, remaining, args, network)
-    rest = {key: literal(value) for key, value in args.items() if value not in ("", None)}
+    rest: dict[str, Any] = {}
+    for key, item in args.items():
+        value = _network_argument(family, key, item)
+        if value in ("", None, False) or (value == 0 and key in ("rank_dropout", "module_dropout")):
+            settings.note(Disposition.KEPT, key, why=_OFF)
+            continue
+        rest[key] = value
+        settings.note(Disposition.KEPT, key, f"network.args.{key}")
     if rest:
         network["args"] = rest
-        for key in rest:
-            settings.note(Disposition.KEPT, key, f"network.args.{key}")
     weights = take(settings, remaining, "network_weights", "network.weights", path)
     if weights:
         network["weights"] = weights
     return network, family
+
+
+def _family(settings: ImportedSettings, module: str, args: dict[str, Any]) -> str:
+    """Return the family of a network module; lora stands in for one that recipes do not train."""
+    family = "lora"
+    if module == "lycoris.kohya":
+        algo = str(args.get("algo", "locon")).lower()
+        family = {"lora": "locon"}.get(algo, algo)
+    names = ("network_module", "algo") if args.pop("algo", None) else ("network_module",)
+    if module in ("networks.lora", "lycoris.kohya") and family in _FAMILIES:
+        for name in names:
+            settings.note(Disposition.KEPT, name, "network.family")
+        return family
+    what = module if family in _FAMILIES else f"LyCORIS {family}"
+    for name in names:
+        settings.note(Disposition.LOST, name, "network.family", f"recipes cannot train {what}; lora is used")
+    for key in [*args]:
+        if key not in ("conv_dim", "conv_alpha") and not str(key).startswith("loraplus"):
+            del args[key]
+            settings.note(Disposition.LOST, key, why=f"of {what}, which recipes cannot train")
+    return "lora"
+
+
+def _convolutions(settings: ImportedSettings, network: dict[str, Any], args: dict[str, Any]) -> None:
+    """Set rank and alpha of the convolutions. 0 as rank excludes them."""
+    excluded = network["family"] != "lora" and str(args.get("conv_dim")) in ("0", "0.0")
+    for key in ("conv_dim", "conv_alpha"):
+        value = take(settings, args, key, f"network.{key}", whole if key == "conv_dim" else number)
+        if excluded:
+            settings.note(Disposition.CHANGED, key, why="rank 0: no convolutions are trained, as without it in a recipe")
+        elif value:
+            network[key] = value
+    if not excluded and network["family"] not in ("lora", "full") and "conv_dim" not in network:
+        network["conv_dim"] = network["dim"]
+        settings.note(
+            Disposition.CHANGED, "conv_dim", "network.conv_dim", "LyCORIS uses network_dim as its default; a recipe needs it"
+        )
+
+
+def _alpha(settings: ImportedSettings, remaining: dict[str, Any], dim: int) -> float | int | None:
+    value: float | int | None = take(settings, remaining, "network_alpha", "network.alpha", number)
+    if value == 0:
+        settings.note(Disposition.CHANGED, "network_alpha", "network.alpha", "sd-scripts takes the rank for 0")
+        return dim
+    return value
+
+
+def _network_argument(family: str, key: str, item: Any) -> Any:
+    """Return a network argument as a recipe takes it: a list as text."""
+    if network_args.ARGS[family].get(key) == "text":
+        return ",".join(map(str, item)) if isinstance(item, list | tuple) else str(item).strip("'")
+    value = argument_value(item)
+    whole_number = isinstance(value, float) and value.is_integer() and network_args.ARGS[family].get(key) == "whole"
+    return int(value) if whole_number else value
 
 
 def _steps_of(remaining: dict[str, Any]) -> tuple[int | None, float | None]:
@@ -191,14 +228,15 @@ def _dropout_and_preset(
     elif set(settings.extra.get("preset", {"": 0})) <= set(_PRESET_2023):
         network["preset"] = settings.extra["preset"]
         settings.note(Disposition.KEPT, "preset", "network.preset")
+    elif preset == "full":
+        settings.note(Disposition.KEPT, "preset", why="it is LyCORIS' default")
     elif preset not in (None, "full"):
-        settings.note(Disposition.LOST, f"preset {preset}", "network.preset", "write its modules into [network.preset]")
+        settings.note(Disposition.LOST, "preset", "network.preset", f"{preset}: write its modules into [network.preset]")
 
 
 def _other_options(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, Any]:
     """Return the options without a key in recipes."""
-    script = "sdxl_train_network.py" if settings.extra.get("architecture") == "sdxl" else "train_network.py"
-    options = parser_options.of(script)
+    options = parser_options.of(ARCHITECTURES[settings.extra["architecture"]].trainer_script)
     kept: dict[str, Any] = {}
     for name, value in remaining.items():
         if name in arguments.OWNED:

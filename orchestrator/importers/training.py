@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.importers.notes import Disposition, ImportedSettings, words
-from orchestrator.importers.values import literal, number, take, whole
+from orchestrator.importers.values import argument_value, number, take, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,9 @@ def training(settings: ImportedSettings, remaining: dict[str, Any], steps: int |
             f"it is not set, or images could not be counted; {_DEFAULT_STEPS} is used",
         )
     if remaining.get("log_prefix") == f"{settings.name}-":
-        del remaining["log_prefix"]  # a recipe without one gives the same
+        del remaining["log_prefix"]
+        settings.note(Disposition.KEPT, "log_prefix", why="a recipe without one gives the same")
+    _rates(settings, remaining)
     for name in _SAME:
         convert: Callable[[Any], Any] = (
             whole if name in _WHOLE else (number if name.endswith(("lr", "rate", "norm")) else lambda value: value)
@@ -44,15 +46,11 @@ def training(settings: ImportedSettings, remaining: dict[str, Any], steps: int |
         value = take(settings, remaining, name, f"training.{name}", convert)
         if value is not None and value != "":
             table[name] = value
-    if "seed" not in table:
+    if not 0 <= table.get("seed", -1) < 2**32:
         table["seed"] = 1
         settings.note(Disposition.CHANGED, "seed", "training.seed", "it was random; a recipe fixes it")
     table["optimizer"] = _optimizer(settings, remaining)
-    args = remaining.pop("optimizer_args", None)
-    if isinstance(args, dict) and args:
-        read = {key: literal(value) for key, value in args.items()}
-        table["optimizer_args"] = {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()}
-        settings.note(Disposition.KEPT, "optimizer_args", "training.optimizer_args")
+    _optimizer_args(settings, remaining.pop("optimizer_args", None), table)
     args = table.get("optimizer_args", {})
     if table["optimizer"].lower() == "adafactor" and (args.get("relative_step", True) or args.get("warmup_init")):
         table["lr_scheduler"] = "adafactor"
@@ -72,21 +70,60 @@ def training(settings: ImportedSettings, remaining: dict[str, Any], steps: int |
     return table
 
 
+def _rates(settings: ImportedSettings, remaining: dict[str, Any]) -> None:
+    """Replace lists of different rates, one for each text encoder, by the first."""
+    for name in ("text_encoder_lr", "unet_lr", "learning_rate"):
+        value = remaining.get(name)
+        if value == []:
+            del remaining[name]
+        elif isinstance(value, list) and len(set(map(str, value))) > 1:
+            remaining[name] = value[0]
+            settings.note(Disposition.CHANGED, name, f"training.{name}", "a recipe has one rate for all text encoders")
+
+
+def _optimizer_args(settings: ImportedSettings, args: Any, table: dict[str, Any]) -> None:
+    """Set the arguments of the optimizer."""
+    read: dict[str, Any] = {}
+    for key, item in (args if isinstance(args, dict) else {}).items():
+        value = argument_value(item)
+        if value is None or isinstance(value, dict | set):
+            settings.note(Disposition.LOST, f"optimizer_args.{key}", why=f"a recipe has no {value!r}")
+            continue
+        read[key] = value
+        settings.note(Disposition.KEPT, _argument(settings, key), f"training.optimizer_args.{key}")
+    if read:
+        table["optimizer_args"] = read
+        settings.note(Disposition.KEPT, "optimizer_args", "training.optimizer_args")
+
+
+def _argument(settings: ImportedSettings, key: str) -> str:
+    """Return the path of the leaf that holds an argument of the optimizer."""
+    return next((path for path in settings.leaves if path.endswith(f"optimizer_args.{key}")), f"optimizer_args.{key}")
+
+
 def _warmup(settings: ImportedSettings, remaining: dict[str, Any], training: dict[str, Any]) -> None:
     warmup = remaining.pop("lr_warmup_steps", None)
     if warmup:
         # A float is a ratio there, an integer a number of steps.
-        count = float(warmup)
-        steps = int(count if count >= 1 else count * training["steps"])
+        try:
+            count = float(warmup)
+        except (ValueError, TypeError):
+            settings.note(Disposition.LOST, "lr_warmup_steps", why=f"{str(warmup)[:60]!r} cannot be read")
+            return
+        ratio = isinstance(warmup, float) or "." in str(warmup)
+        steps = int(count * training["steps"] if ratio else count)
+        if not steps:
+            settings.note(Disposition.LOST, "lr_warmup_steps", why=f"less than one of {training['steps']} steps")
+            return
         if training.get("lr_scheduler", "constant") == "constant":
             training["lr_scheduler"] = "constant_with_warmup"
             settings.note(Disposition.CHANGED, "lr_scheduler", "training.lr_scheduler", "the constant schedule has no warm-up")
         training["lr_warmup_steps"] = steps
         settings.note(
-            Disposition.KEPT if count >= 1 else Disposition.CHANGED,
+            Disposition.CHANGED if ratio else Disposition.KEPT,
             "lr_warmup_steps",
             "training.lr_warmup_steps",
-            "" if count >= 1 else f"{steps} steps",
+            f"{count:.0%} of {training['steps']} steps" if ratio else "",
         )
 
 
@@ -96,18 +133,19 @@ def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: 
     if unet or text:
         training["train"] = "unet" if unet else "text_encoder"
         training.pop("text_encoder_lr" if unet else "unet_lr", None)
-        settings.note(Disposition.KEPT, "network_train_…_only", "training.train")
+        for name in ("network_train_unet_only", "network_train_text_encoder_only"):
+            settings.note(Disposition.KEPT, name, "training.train")
     attention = [name for name in ("xformers", "sdpa", "mem_eff_attn") if remaining.pop(name, False)]
     training["attention"] = {"xformers": "xformers", "sdpa": "sdpa"}.get(attention[0] if attention else "", "sdpa")
-    settings.note(
-        Disposition.KEPT if training["attention"] in attention else Disposition.CHANGED,
-        attention[0] if attention else "attention",
-        "training.attention",
-    )
+    for name in attention or ["attention"]:
+        kept = Disposition.KEPT if training["attention"] == name else Disposition.CHANGED
+        why = "" if attention else "it is not set; sdpa is faster, and gives the same"
+        settings.note(kept, name, "training.attention", why)
     disk, memory = remaining.pop("cache_latents_to_disk", False), remaining.pop("cache_latents", False)
     if disk or memory:
         training["cache_latents"] = "disk" if disk else "memory"
-        settings.note(Disposition.KEPT, "cache_latents", "training.cache_latents")
+        for name in ("cache_latents", "cache_latents_to_disk"):
+            settings.note(Disposition.KEPT, name, "training.cache_latents")
     workers = take(settings, remaining, "max_data_loader_n_workers", "training.data_loader_workers", whole)
     training["data_loader_workers"] = 2 if workers is None else workers
     if remaining.pop("persistent_data_loader_workers", False) and training["data_loader_workers"]:
@@ -126,7 +164,8 @@ def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: 
     log = remaining.pop("log_with", None)
     if log:
         training["wandb"] = True if log != "tensorboard" else None
-        settings.note(Disposition.KEPT, "log_with", "training.wandb" if training["wandb"] else "")
+        why = "" if training["wandb"] else "a recipe logs to TensorBoard always"
+        settings.note(Disposition.KEPT, "log_with", "training.wandb" if training["wandb"] else "", why)
     if remaining.get("max_train_epochs") is None and remaining.pop("save_every_n_epochs", None):
         settings.note(Disposition.LOST, "save_every_n_epochs", why="recipes count steps: training.save_every_n_steps")
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.importers.notes import Disposition, ImportedSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# The name of an argument begins a word, or stands behind a comma; brackets and quotes hold values.
+_ARGUMENT: Final = re.compile(r"[()\[\]{}']|(?<![^\s,;])[A-Za-z_]\w*\s*=")
 
 
 def take(
@@ -38,12 +42,12 @@ def take(
 
 
 def number(value: Any) -> float | int:
-    """Return a number, and the number in a list of one.
+    """Return a number, and the number that all values of a list have.
 
-    text_encoder_lr is such a list.
+    text_encoder_lr is such a list, with one value for each encoder.
     """
     if isinstance(value, list):
-        (value,) = value
+        (value,) = {float(item) for item in value}
     if isinstance(value, bool):
         raise TypeError(value)
     number = float(value)
@@ -79,3 +83,67 @@ def literal(value: Any) -> Any:
         return ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return value
+
+
+def argument_value(value: Any) -> Any:
+    """Return the value of one argument: a literal, a list, or a text."""
+    if isinstance(value, str):
+        text = value.strip("'")
+        value = {"true": True, "false": False}.get(text.lower(), literal(text))
+    return list(value) if isinstance(value, tuple) else value
+
+
+def pairs(value: Any) -> dict[str, Any]:
+    """Return ``key=value`` arguments in any notation as a table.
+
+    A text may separate them by spaces, commas or lines; double quotes are dropped, as kohya_ss does.
+    """
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, str):
+        return _pairs_of_text(value)
+    result: dict[str, Any] = {}
+    name = ""
+    for item in value if isinstance(value, list) else []:
+        text = str(item).replace('"', "").strip()
+        match = re.fullmatch(r"([^\s=]+)\s*=\s*(.*)", text, re.DOTALL)
+        if match is not None:
+            name = match[1]
+            result[name] = match[2]
+        elif name:  # the rest of a value that was split at its spaces
+            result[name] = f"{result[name]} {text}"
+    return result
+
+
+def _pairs_of_text(text: str) -> dict[str, Any]:
+    text = text.replace('"', "")
+    starts: list[tuple[int, int, str]] = []
+    depth, quoted = 0, False
+    for match in _ARGUMENT.finditer(text):
+        part = match[0]
+        if part == "'":
+            quoted = not quoted
+        elif part in "([{":
+            depth += 1
+        elif part in ")]}":
+            depth = max(0, depth - 1)
+        elif not depth and not quoted:
+            starts.append((match.start(), match.end(), part.removesuffix("=").strip()))
+    ends = [*(start for start, _, _ in starts), len(text)][1:]
+    return {name: text[begin:end].strip(" \t\r\n,;") for (_, begin, name), end in zip(starts, ends, strict=True)}
+
+
+def argv(text: str) -> dict[str, list[str]]:
+    """Return ``--name=value --name value value --switch`` as words by name.
+
+    Double quotes are dropped and the rest is split at spaces, as kohya_ss does.
+    """
+    options: dict[str, list[str]] = {}
+    name = ""
+    for word in text.replace('"', "").split():
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            options[name] = [value] if equals else []
+        elif name:
+            options[name].append(word)
+    return options

@@ -48,8 +48,10 @@ def test_epochs_become_steps_if_images_can_be_counted(tmp_path: Path, monkeypatc
     table = {**GUI, "train_data_dir": "img", "max_train_steps": "", "epoch": 3, "train_batch_size": 4}
     (tmp_path / "a.json").write_text(json.dumps(table), "utf-8")
     imported = to_recipe.recipe(reader.read("a.json")[0])
-    assert imported.table["training"]["steps"] == 3 * 8  # ceil(30 / 4) batches an epoch
-    assert dispositions(imported)["max_train_epochs"] == "changed"
+    assert imported.table["training"]["steps"] == 23  # ceil(30 / 4 * 3), where the trainer counts 3 * ceil(30 / 4)
+    (note,) = [note for note in imported.notes if note.name == "epoch"]
+    assert (note.disposition, note.values) == (Disposition.CHANGED, (3, 23))
+    assert "sd-scripts counts 24" in note.why
 
 
 def test_every_setting_of_kohya_ss_is_in_the_list(tmp_path: Path) -> None:
@@ -62,7 +64,8 @@ def test_every_setting_of_kohya_ss_is_in_the_list(tmp_path: Path) -> None:
     assert loaded(imported, tmp_path).training.options["vae_batch_size"] == 4
     outcomes = dispositions(imported)
     assert (outcomes["sample_prompts"], outcomes["sample_every_n_epochs"], outcomes["save_state"]) == ("lost", "lost", "lost")
-    assert (outcomes["vae_batch_size"], outcomes["loss_type"], outcomes["log_with"]) == ("kept", "kept", "kept")
+    assert (outcomes["vae_batch_size"], outcomes["loss_type"], outcomes["use_wandb"]) == ("kept", "kept", "kept")
     assert (outcomes["output_dir"], outcomes["output_name"]) == ("changed", "changed")
-    assert outcomes["model_list, num_processes, unit, factor"] == "lost"
+    assert {outcomes[name] for name in ("model_list", "num_processes", "unit")} == {"lost"}
+    assert (outcomes["factor"], outcomes["color_aug"]) == ("kept", "kept")  # the default, and off
     assert [note.disposition for note in imported.notes if note.where == "base.checkpoint"] == [Disposition.CHANGED]

@@ -58,7 +58,7 @@ def test_metadata_of_a_resized_file_from_2023(tmp_path: Path) -> None:
     assert recipe.base.sha256 == "a" * 64
     assert recipe.training.options == {"min_snr_gamma": 5.0}
     assert recipe.dataset.sources["krnk"].repeats == 4
-    assert dispositions(imported)["network_alpha"] == "changed"
+    assert dispositions(imported)["ss_network_alpha"] == "changed"
 
 
 def test_provenance_of_this_program_becomes_merge_and_resize(tmp_path: Path) -> None:

@@ -33,3 +33,21 @@ def test_missing_folders_of_kohya_use_the_name_of_the_recipe(tmp_path: Path) -> 
     source = loaded(imported, tmp_path).dataset.sources["img"]
     assert (source.trigger, source.class_tokens) == ("cat", "")  # of "cat lora"; not the folder's "img"
     assert dispositions(imported)["trigger"] == "changed"
+
+
+def test_a_folder_in_several_datasets_is_one_source_with_sizes(tmp_path: Path) -> None:
+    text = "".join(
+        f"[[datasets]]\nresolution = {side}\nbatch_size = {batch}\n[[datasets.subsets]]\nimage_dir = 'cats'\n"
+        for side, batch in ((512, 6), (832, 2), (640, 4))
+    )
+    (tmp_path / "data.toml").write_text(text, "utf-8")
+    dataset = loaded(to_recipe.recipe(reader.read(str(tmp_path / "data.toml"))[0]), tmp_path).dataset
+    (source,) = dataset.sources.values()
+    assert (source.sizes, source.repeats, dataset.resolution_classes) == ((512, 640), 1, (512, 640, 832))
+    assert [dataset.batch_size[f"{side}x{side}"] for side in (512, 640, 832)] == [6, 4, 2]
+
+
+def test_repeats_are_not_read_from_a_name_that_the_trainer_does_not_read(tmp_path: Path) -> None:
+    (tmp_path / "data.toml").write_text("[[datasets]]\n[[datasets.subsets]]\nimage_dir = '9_cat'\n", "utf-8")
+    dataset = loaded(to_recipe.recipe(reader.read(str(tmp_path / "data.toml"))[0]), tmp_path).dataset
+    assert dataset.sources["cat"].repeats == 1

@@ -53,7 +53,7 @@ def test_a_config_file_with_image_folders_keeps_them(tmp_path: Path) -> None:
     assert (img["images"], img["reading"], img["caption_files"], img["flip"]) == ("pics/img", "kohya", ".caption", True)
     assert (reg["images"], reg["regularization"]) == ("pics/reg", True)
     assert imported.of(Disposition.LOST) == []
-    assert dispositions(imported).get("train_data_dir") is None  # the line about the folder says it
+    assert (dispositions(imported)["train_data_dir"], dispositions(imported)["reg_data_dir"]) == ("kept", "kept")
     assert dispositions(imported)["output_name"] == "kept"
 
 
@@ -64,7 +64,8 @@ def test_options_are_defaults_of_the_dataset_configuration(tmp_path: Path) -> No
     dataset = imported.table["dataset"]
     assert (dataset["resolution_classes"], dataset["batch_size"], dataset["enable_bucket"]) == ([512], {"default": 2}, True)
     assert list(dataset["sources"]) == ["b"]
-    assert {note.name for note in imported.of(Disposition.LOST)} == {"train_data_dir", "reg_data_dir"}  # as sd-scripts does
+    lost = {note.name for note in imported.of(Disposition.LOST)}
+    assert lost == {"train_data_dir", "reg_data_dir", "resolution"}  # as sd-scripts does
 
 
 def test_a_name_on_the_command_line_wins_over_output_name(tmp_path: Path) -> None:
