@@ -21,6 +21,8 @@ class ModelFile:
     title: str
     """Name in messages."""
     required: bool = True
+    tensors: str = ""
+    """Pattern of a tensor name in every such file, where the trainer takes another file in silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,12 @@ class Architecture:
     """sd-scripts' own network module for it, which the family lora stands for."""
     block_lists: int = 0
     """Number of values in lists of the network module such as block_dims. 0: it takes none."""
+    ignored_options: tuple[str, ...] = ()
+    """Options that the training script accepts and ignores."""
+    swappable_blocks: int = 0
+    """Largest value of blocks_to_swap. 0: the training script has no such option."""
+    uncached_captions: tuple[str, ...] = ()
+    """Recipe keys that change captions, and so exclude cached outputs of text encoders."""
     lycoris: tuple[str, ...] | None = None
     """Families of LyCORIS that train it. None: all."""
     lycoris_preset: str = ""

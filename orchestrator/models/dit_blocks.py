@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+IGNORED_OPTIONS = (
+    *("min_snr_gamma", "noise_offset", "adaptive_noise_scale", "multires_noise_iterations", "multires_noise_discount"),
+    *("zero_terminal_snr", "v_parameterization", "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss"),
+)
+"""Options for noise and losses of diffusion, which trainers of flow matching accept and ignore."""
 _TEXT_ENCODER = re.compile(r"^(?:lora_te\d?|text_encoders?(?:_\w+?)?)_")
 
 

@@ -38,6 +38,11 @@ MODEL_FOLDERS = (
     "models/checkpoints",
     "models/VAE",
     "models/vae",
+    "models/diffusion_models",
+    "models/unet",
+    "models/text_encoders",
+    "models/text_encoder",
+    "models/clip",
     "models/Lora",
     "models/loras",
 )

@@ -119,6 +119,7 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
     models = [inputs.file("checkpoint", recipe.base.checkpoint, recipe.base.sha256)]
     if recipe.base.vae:
         models.append(inputs.file("vae", recipe.base.vae, recipe.base.vae_sha256))
+    models += [inputs.file(role, file.file, file.sha256) for role, file in sorted(recipe.base.files.items())]
     data_params = key_params(recipe.dataset)  # without the files, which are sources
     images = inputs.images(recipe)
     data = make_step(f"{recipe.dataset.name}/dataset", StepKind.DATASET, data_params, (), ("**/*",), sources=images)
@@ -173,6 +174,8 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
         steps.append(render)
         needs.append(render)
     whole = _dump(recipe, {"guards"})
+    if not recipe.base.files:
+        del whole["base"]["files"]  # keys of recipes that have none stay those of earlier versions
     outputs = (file, "README.md", "manifest.json", "SHA256SUMS", "**/*")
     templates = _templates(recipe, inputs)
     steps.append(

@@ -184,6 +184,9 @@ def _portable(merged: TomlTable) -> None:
     if os.sep == "\\":
         return
     tables: list[tuple[Any, tuple[str, ...]]] = [(merged.get(name), keys) for name, keys in _PATHS.items()]
+    base = merged.get("base")
+    more = base.get("files") if isinstance(base, dict) else None
+    tables += [(file, ("file",)) for file in (more.values() if isinstance(more, dict) else ())]
     data = merged.get("dataset")
     sources = data.get("sources") if isinstance(data, dict) else None
     tables += [(source, ("images",)) for source in (sources.values() if isinstance(sources, dict) else ())]

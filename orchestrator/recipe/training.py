@@ -10,6 +10,15 @@ from orchestrator.models.registry import ArchitectureName
 from orchestrator.recipe.base import Family, Fraction, Option, Positive, Rate, Scalar, Sha256, Table
 
 
+class BaseFile(Table):
+    """A file that the trainer needs beside the checkpoint."""
+
+    file: str
+    """File name searched in the configured model folders, or a path."""
+    sha256: Sha256 = ""
+    """SHA-256 of the file; empty: any content is accepted and its digest is recorded."""
+
+
 class Base(Table):
     """The checkpoint that the LoRA is trained on."""
 
@@ -23,6 +32,8 @@ class Base(Table):
     """Separate VAE file; empty: the one inside the checkpoint."""
     vae_sha256: Sha256 = ""
     """SHA-256 of the VAE file."""
+    files: dict[str, BaseFile] = {}
+    """Further files by their option of the training script, as qwen3 of Anima: text encoders and autoencoders."""
     clip_skip: Annotated[int, Field(ge=1, le=12)] = 1
     """Use the text encoder's output of the n-th layer from the end."""
     url: str = ""

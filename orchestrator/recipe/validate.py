@@ -47,6 +47,7 @@ def _strings(recipe: Recipe) -> Iterator[Conflict]:
     values |= {f"training.optimizer_args.{key}": value for key, value in training.optimizer_args.items()}
     values |= {f"network.args.{key}": value for key, value in network.args.items()}
     values |= {"base.checkpoint": recipe.base.checkpoint, "base.vae": recipe.base.vae, "network.weights": network.weights}
+    values |= {f"base.files.{name}": file.file for name, file in recipe.base.files.items()}
     values["render.sampler"] = recipe.render.sampler
     values |= {f"merge.options.{key}": value for key, value in recipe.merge.options.items()}
     values |= {f"resize.options.{key}": value for key, value in (recipe.resize.options if recipe.resize else {}).items()}
@@ -136,9 +137,25 @@ def _training(recipe: Recipe) -> Iterator[Conflict]:
         yield "training.text_encoder_lr", 'training.train = "unet" does not train the text encoder'
     if training.train == "text_encoder" and training.unet_lr:
         yield "training.unet_lr", 'training.train = "text_encoder" does not train the U-Net'
+    yield from _files(recipe)
     fixed = ARCHITECTURES[recipe.base.architecture].fixed_clip_skip
     if fixed and recipe.base.clip_skip != 1:
         yield "base.clip_skip", f"{fixed}; remove it"
+
+
+def _files(recipe: Recipe) -> Iterator[Conflict]:
+    """Find files that the architecture does not take, or lacks."""
+    entry = ARCHITECTURES[recipe.base.architecture]
+    files = {file.option: file for file in entry.files}
+    for name in recipe.base.files:
+        if name not in files:
+            takes = f"takes {', '.join(files)}" if files else "takes no further files"
+            yield f"base.files.{name}", f"{entry.title} {takes}{near_miss(name, files)}"
+    for name, file in files.items():
+        if file.required and name not in recipe.base.files:
+            yield f"base.files.{name}", f'is missing: {entry.title} needs {file.title}; write {name} = {{file = "…"}}'
+    if entry.needs_vae and not recipe.base.vae:
+        yield "base.vae", f"is missing: a checkpoint of {entry.title} holds no VAE"
 
 
 def _dataset(recipe: Recipe) -> Iterator[Conflict]:

@@ -33,6 +33,7 @@ def sd_scripts(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> dict[str,
     paths = {"dataset": folder / "dataset", "checkpoint": inputs.find(recipe.base.checkpoint) or Path(recipe.base.checkpoint)}
     if recipe.base.vae:
         paths["vae"] = inputs.find(recipe.base.vae) or Path(recipe.base.vae)
+    paths |= {name: inputs.find(file.file) or Path(file.file) for name, file in recipe.base.files.items()}
     if recipe.network.weights:
         paths["weights"] = inputs.find(recipe.network.weights) or Path(recipe.network.weights)
     command = arguments.train(recipe, paths, folder, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import shlex
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +32,8 @@ def model_names(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
     yield "base.checkpoint", recipe.base.checkpoint, recipe.base.sha256
     if recipe.base.vae:
         yield "base.vae", recipe.base.vae, recipe.base.vae_sha256
+    for name, file in recipe.base.files.items():
+        yield f"base.files.{name}", file.file, file.sha256
     if recipe.network.weights:
         yield "network.weights", recipe.network.weights, ""
 
@@ -66,6 +69,8 @@ def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
             )
         elif key == "base.checkpoint" and name != "embedded":
             result += _other_architecture(where, path, recipe)
+        elif key.startswith("base.files."):
+            result += _other_file(where, key, path, recipe)
     return result
 
 
@@ -146,6 +151,17 @@ def _other_architecture(where: str, path: Path, recipe: Recipe) -> list[Problem]
     hint = f'set base.architecture = "{kind}"' if other else f"name a whole {expected} checkpoint"
     what = other.checkpoint_title if other else _OTHERS[kind or ""]
     return [Problem(where, f"is {what}, but base.architecture is {expected}", hint)]
+
+
+def _other_file(where: str, key: str, path: Path, recipe: Recipe) -> list[Problem]:
+    """Return a problem if a further file lacks the tensors of its kind."""
+    files = {f"base.files.{file.option}": file for file in ARCHITECTURES[recipe.base.architecture].files}
+    expected = files.get(key)
+    if expected is None or not expected.tensors or path.suffix.lower() != ".safetensors":
+        return []
+    if any(re.search(expected.tensors, name) for name in read_header(path).entries):
+        return []
+    return [Problem(where, f"is not {expected.title}", f"name the file of {expected.title}")]
 
 
 def architecture(path: Path) -> str | None:

@@ -73,6 +73,16 @@ def test_the_steps_of_the_release(recipes: dict[str, Recipe]) -> None:
         before.add(step.name)
 
 
+def test_further_files_of_a_base_are_sources_and_in_the_key() -> None:
+    root = Path(__file__).resolve().parents[2] / "recipes"
+    recipe = loader.recipe(root, str(root / "examples" / "krnk-anima.toml")).recipe
+    plan = make_plan([recipe], Fixed())
+    train = next(step for step in plan.steps if step.kind is StepKind.TRAIN)
+    assert [source.role for source in train.sources] == ["checkpoint", "vae", "qwen3"]
+    assert [step.kind for step in plan.steps] == [StepKind.DATASET, StepKind.TRAIN, StepKind.RELEASE]
+    assert keys(make_plan([recipe], Fixed(beside="another")))["krnk-anima/train"] != train.key
+
+
 def test_keys_do_not_know_where_things_lie_or_how_they_are_done(recipes: dict[str, Recipe]) -> None:
     recipe = recipes["krnk-locon"]
     how = recipe.model_copy(

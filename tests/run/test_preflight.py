@@ -8,7 +8,7 @@ import pickle
 import shutil
 import struct
 import zipfile
-from pathlib import Path  # noqa: TC003
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,9 +16,12 @@ import pytest
 import harness
 from orchestrator.errors import Problem
 from orchestrator.plan import estimate
+from orchestrator.plan.inputs import ProjectInputs
+from orchestrator.recipe import loader
 from orchestrator.run import model_files, preflight
 from orchestrator.run.record import Reason, Why
 from orchestrator.run.workspace import Selection
+from orchestrator.system.digests import Digests
 from orchestrator.weights.io import pickle_scan
 
 
@@ -105,3 +108,17 @@ def test_problems_that_recipes_share_are_reported_once() -> None:
         [Problem(f"r{index}: optimizer", "needs a GPU", "x") for index in range(15)] + [Problem("a", "b"), Problem("a", "b")]
     )
     assert [problem.where for problem in problems] == ["r0: optimizer and 14 more", "a"]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "expected"),
+    [("model.layers.0.self_attn.q_norm.weight", ""), ("text_model.x", "is not the text encoder Qwen3-0.6B")],
+)
+def test_a_text_encoder_of_another_kind_is_refused(tmp_path: Path, tensor: str, expected: str) -> None:
+    root = Path(__file__).resolve().parents[2] / "recipes"
+    recipe = loader.recipe(root, str(root / "examples" / "krnk-anima.toml")).recipe
+    (tmp_path / "models" / "text_encoders").mkdir(parents=True)
+    safetensors(tmp_path / "models" / "text_encoders" / "qwen_3_06b_base.safetensors", tensor)
+    inputs = ProjectInputs(tmp_path, Digests(tmp_path / "digests.json"))
+    problems = [problem.what for problem in model_files.problems(recipe, inputs) if "base.files.qwen3" in problem.where]
+    assert problems == ([expected] if expected else [])

@@ -125,6 +125,7 @@ def make_task(context: RunContext, step: Step, token: str, storage: Storage | No
 def _models(context: RunContext, step: Step, storage: Storage | None) -> Iterator[ModelInput]:
     recipe = context.plan.recipes.get(step.recipe)
     names = {"checkpoint": recipe.base.checkpoint, "vae": recipe.base.vae, "weights": recipe.network.weights} if recipe else {}
+    names |= {name: file.file for name, file in recipe.base.files.items()} if recipe else {}
     for source in step.sources:
         shipped = source.path == EMBEDDED_BASE  # every node has it
         path = "" if shipped else str(source.path)
