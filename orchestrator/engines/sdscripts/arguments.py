@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DATASET, PRESET, PROMPTS, LOGS = "dataset.toml", "preset.toml", "sample_prompts.txt", "logs"
 
-ARCHITECTURES = ("sd1", "sdxl")
+ARCHITECTURES = ("sd1", "sdxl", "anima")
 """Architectures whose training commands this module builds."""
 
 # Options with a recipe key of their own, and options that the orchestrator sets (empty).
@@ -127,6 +127,7 @@ SET_HERE = [
     "save_state_on_train_end",
 ]
 OWNED |= dict.fromkeys(SET_HERE, "")
+OWNED |= {file.option: f"base.files.{file.option}" for entry in registry.ARCHITECTURES.values() for file in entry.files}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,8 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     argv = list(registry.ARCHITECTURES[recipe.base.architecture].trainer_switches)
     argv += ["--pretrained_model_name_or_path", str(inputs["checkpoint"])]
     argv += ["--vae", str(inputs["vae"])] if "vae" in inputs else []
+    for name in recipe.base.files:
+        argv += [f"--{name}", str(inputs[name])]
     argv += ["--dataset_config", str(work / DATASET), "--output_dir", str(work), "--output_name", recipe.name]
     argv += ["--save_model_as", "safetensors", "--save_precision", training.save_precision]
     preset = ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.engines.sdscripts import network_args, training_states
+from orchestrator.engines.sdscripts import gen_img, network_args, training_states
 from orchestrator.errors import near_miss
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.weights.families import expected_tensors
@@ -15,6 +15,7 @@ from orchestrator.weights.families import expected_tensors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from orchestrator.models.architecture import Architecture
     from orchestrator.recipe import Recipe
 
 Violation = tuple[str, str]  # dotted key, what is wrong
@@ -63,6 +64,8 @@ OPTIMIZERS = (
 # Without LBFGS and SparseAdam, which need a closure or sparse gradients, and Muon, which takes matrices only.
 TORCH_OPTIMIZERS = ("ASGD", "Adadelta", "Adagrad", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD")
 _LOWEST_FACTOR = 0.1  # get_optimizer warns up to here
+_MERGEABLE = "networks.lora"
+"""The network module whose files svd_merge_lora.py reads."""
 
 
 def problems(recipe: Recipe) -> Iterator[Violation]:
@@ -81,9 +84,11 @@ def problems(recipe: Recipe) -> Iterator[Violation]:
     blocks = entry.block_lists  # networks/lora.py get_block_dims_and_alphas
     for name in network_args.BLOCK_LISTS:
         values = recipe.network.args.get(name)
-        if isinstance(values, str) and (count := len(values.split(","))) != blocks:
+        if blocks and isinstance(values, str) and (count := len(values.split(","))) != blocks:
             yield f"network.args.{name}", f"has {count} values; {recipe.base.architecture} takes {blocks}"
     yield from _optimizer(recipe)
+    yield from _architecture(recipe, entry)
+    yield from _memory(recipe, entry)
     yield from _schedule(recipe)
     yield from _states(recipe)
     yield from _options(recipe)
@@ -110,6 +115,46 @@ def _optimizer(recipe: Recipe) -> Iterator[Violation]:
     for ratio in ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"):
         if recipe.network.args.get(ratio) not in (None, 1):
             yield f"network.args.{ratio}", f"gives parts rates of their own: {own}, one for all parts; leave it out"
+
+
+def _architecture(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
+    """Yield what the training script of an architecture refuses or ignores."""
+    network, options = recipe.network, recipe.training.options
+    for name in entry.ignored_options:
+        if options.get(name):
+            yield f"{_OPTIONS}.{name}", f"the trainer of {entry.title} ignores it; leave it out"
+    if network.family != "lora" and entry.lycoris is not None:
+        if network.family not in entry.lycoris:
+            yield "network.family", f"is {network.family}; of LyCORIS {', '.join(entry.lycoris)} train {entry.title}"
+        if network.preset is None and entry.lycoris_preset:
+            yield "network.preset", f"is missing: {entry.lycoris_preset}"
+    if network.conv_dim is not None and not entry.model.targets.convolutions:
+        yield "network.conv_dim", f"{entry.title} has no 3x3 convolutions; leave it out"
+    if entry.renderer_script != gen_img.SCRIPT and recipe.render.prompts:
+        what = f"this version draws nothing with {entry.title}: the recipe cannot have prompts"
+        yield "render.prompts", f'{what}; unset = ["render.prompts"]'
+    if entry.network_module != _MERGEABLE and recipe.merge.tool == "sd-scripts" and recipe.block_weights is not None:
+        yield "merge.tool", f"svd_merge_lora.py does not read LoRAs of {entry.title}; leave it out"
+
+
+def _memory(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
+    """Yield what excludes cached outputs of text encoders and moved blocks."""
+    options = recipe.training.options
+    if options.get("cache_text_encoder_outputs"):
+        values = {f"dataset.{name}": getattr(recipe.dataset, name) for name in ("shuffle_caption", "caption_dropout_rate")}
+        values |= {f"{_OPTIONS}.{name}": value for name, value in options.items()}
+        for key in entry.uncached_captions:
+            if values.get(key):
+                yield key, f"changes captions, whose outputs are cached ({_OPTIONS}.cache_text_encoder_outputs)"
+    swapped = options.get("blocks_to_swap")
+    if isinstance(swapped, int) and swapped and entry.swappable_blocks:
+        if swapped > entry.swappable_blocks:
+            yield f"{_OPTIONS}.blocks_to_swap", f"is {swapped}; {entry.title} takes at most {entry.swappable_blocks}"
+        for name in ("cpu_offload_checkpointing", "unsloth_offload_checkpointing"):
+            if options.get(name):
+                yield f"{_OPTIONS}.blocks_to_swap", f"excludes {_OPTIONS}.{name}; leave one of them out"
+    if options.get("cpu_offload_checkpointing") and options.get("unsloth_offload_checkpointing"):
+        yield f"{_OPTIONS}.unsloth_offload_checkpointing", "excludes cpu_offload_checkpointing; leave one of them out"
 
 
 def _schedule(recipe: Recipe) -> Iterator[Violation]:

@@ -60,14 +60,18 @@ def check(recipe: Recipe) -> list[Problem]:
     options, program = parser_options.of(script(recipe)), f"sd-scripts' {script(recipe)}"
     elsewhere = {
         name: f"sd-scripts' {other}"
-        for other in parser_options.SCRIPTS
+        for other in reversed(parser_options.SCRIPTS)  # the first one names it
         if other.endswith("train_network.py")
         for name in parser_options.of(other).keys() - options.keys()
     }
     rows = [
         *parser_options.problems(options, recipe.training.options, "training.options", arguments.OWNED, program, elsewhere)
     ]
-    rows += [*network_args.problems(recipe.network), *gen_img.problems(recipe), *constraints.problems(recipe)]
+    rows += [
+        *network_args.problems(recipe.network, ARCHITECTURES[recipe.base.architecture]),
+        *gen_img.problems(recipe),
+        *constraints.problems(recipe),
+    ]
     if recipe.borrows(NAME):
         rows += lora_tools.problems(recipe)
     if recipe.base.checkpoint == "embedded":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from orchestrator.recipe import Prompt, Recipe
 
-PROMPTS = "prompts.txt"
+SCRIPT, PROMPTS = "gen_img.py", "prompts.txt"
 # gen_img.py's --sampler and train_network.py's --sample_sampler take the same names (v0.10.1).
 SAMPLERS = [
     "ddim",

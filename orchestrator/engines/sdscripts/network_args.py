@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import near_miss
 from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.models.sd1 import ARCHITECTURE as SD1
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from orchestrator.models.architecture import Architecture
     from orchestrator.recipe import Network, Recipe, Scalar
 
 LYCORIS_VERSION = "3.4.0"
@@ -67,13 +69,17 @@ def module(recipe: Recipe) -> str:
     return own if recipe.network.family == "lora" else "lycoris.kohya"
 
 
-def problems(network: Network) -> Iterator[tuple[str, str]]:
+def problems(network: Network, entry: Architecture = SD1) -> Iterator[tuple[str, str]]:
     """Yield (dotted key, what is wrong) for the network arguments of a recipe."""
     kinds = ARGS[network.family]
+    if network.family == "lora":
+        without = () if entry.block_lists else (*BLOCK_LISTS, *_WEIGHTS, "block_lr_zero_threshold")
+        kinds = {name: kind for name, kind in kinds.items() if name not in without}
+        kinds |= dict.fromkeys(entry.model.targets.optional, "flag")
     for name, value in network.args.items():
         where = f"network.args.{name}"
         if name not in kinds:
-            others = [family for family, args in ARGS.items() if name in args]
+            others = [family for family, args in ARGS.items() if name in args and family != network.family]
             for_others = f" ({', '.join(others)} does)" if others else near_miss(name, kinds)
             yield where, f"{network.family} takes no such argument{for_others}"
         elif not _fits(kinds[name], value):

@@ -22,7 +22,10 @@ from orchestrator.system import files, settings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-SCRIPTS = ("train_network.py", "sdxl_train_network.py", "gen_img.py", "networks/resize_lora.py", "networks/svd_merge_lora.py")
+SCRIPTS = (
+    *("train_network.py", "sdxl_train_network.py", "anima_train_network.py"),
+    *("gen_img.py", "networks/resize_lora.py", "networks/svd_merge_lora.py"),
+)
 _SHIPPED = Path(__file__).with_name("pinned.json")
 _TYPES = ("str", "int", "float", "switch", "int_or_float")
 

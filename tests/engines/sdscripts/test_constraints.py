@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine_recipes import RECIPES, problems
+from engine_recipes import RECIPES, problems, variant
 from orchestrator.engines.sdscripts import engine as sdscripts
 from orchestrator.recipe import loader
 
@@ -140,3 +140,40 @@ def test_what_the_embedded_engine_lacks_is_said_with_its_name(tmp_path: Path, te
 def test_self_adapting_optimizers_take_one_rate(tmp_path: Path) -> None:
     text = 'unset = ["training.text_encoder_lr"]\n[training]\noptimizer = "Prodigy"\nlearning_rate = 1.0\n'
     assert problems(tmp_path, text) == ""
+
+
+def anima_problems(folder: Path, text: str) -> str:
+    recipe = variant(folder, "_algorithms/lora1x1", "_base/anima", text=text)
+    return "\n".join(map(str, sdscripts.check(recipe)))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[training.options]\nmin_snr_gamma = 5.0\n", "the trainer of Anima ignores it"),
+        ("[training.options]\nfp8_base = true\n", "the trainer of Anima ignores it"),
+        ("[training.options]\nblocks_to_swap = 27\n", "takes at most 26"),
+        ("[training.options]\nblocks_to_swap = 2\ncpu_offload_checkpointing = true\n", "excludes training.options.cpu_off"),
+        ("[training.options]\ncpu_offload_checkpointing = true\nunsloth_offload_checkpointing = true\n", "excludes cpu_off"),
+        ("[dataset]\nshuffle_caption = true\n", "changes captions"),
+        ("[training.options]\ncaption_tag_dropout_rate = 0.1\n", "changes captions"),
+        ('[training]\ntrain = "both"\n', 'needs training.train = "unet"'),
+        ('[training.options]\nqwen3 = "x"\n', "set base.files.qwen3 instead"),
+        ("[training.options]\nv2 = true\n", "set base.architecture instead"),
+        ('[network]\nfamily = "locon"\n', "LyCORIS trains the final layer only"),
+        ('[network]\nfamily = "loha"\n', "of LyCORIS locon, lokr train Anima"),
+        ("[network]\nconv_dim = 8\n", "has no 3x3 convolutions"),
+        ('[network.args]\nblock_dims = "1"\n', "takes no such argument"),
+        ('block_weights = "ALL"\n[merge]\ntool = "sd-scripts"\n', "does not read LoRAs of Anima"),
+        ('[render.prompts.a]\nprompt = "x"\n', 'unset = ["render.prompts"]'),
+        ("[dataset]\nbucket_reso_steps = 24\n", "multiples of 16 only"),
+    ],
+)
+def test_the_limits_of_another_architecture_are_checked(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in anima_problems(tmp_path, text)
+
+
+def test_the_adapter_of_anima_is_trained_by_an_argument(tmp_path: Path) -> None:
+    text = "[network.args]\ntrain_llm_adapter = true\n"
+    assert anima_problems(tmp_path, text) == ""
+    assert "takes no such argument" in problems(tmp_path, text, "_algorithms/lora1x1")

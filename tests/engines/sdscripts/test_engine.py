@@ -37,13 +37,30 @@ def test_sdxl_chooses_its_own_script_and_options(tmp_path: Path) -> None:
     assert json.loads(command.files["expected.json"])["U-Net modules"] == 722
 
 
+def test_anima_is_trained_with_its_own_script_files_and_network(tmp_path: Path) -> None:
+    recipe = load("recipes/examples/krnk-anima.toml")
+    inputs = {name: Path(f"/m/{name}.safetensors") for name in ("checkpoint", "vae", "qwen3")}
+    command = sdscripts.train(recipe, {"dataset": tmp_path, **inputs}, Path("/w"), None)
+    options = parsed(command)
+    assert sdscripts.check(recipe) == []
+    assert command.argv[1].endswith("/anima_train_network.py")
+    assert options["qwen3"] == ["/m/qwen3.safetensors"]
+    assert options["vae"] == ["/m/vae.safetensors"]
+    assert options["network_module"] == ["networks.lora_anima"]
+    assert options["timestep_sampling"] == ["sigmoid"]
+    assert {"network_train_unet_only", "cache_text_encoder_outputs", "cache_latents"} <= options.keys()
+    assert "clip_skip" not in options
+    expected = json.loads(command.files["expected.json"])
+    assert (expected["text encoder modules"], expected["U-Net modules"]) == (196, 280)
+
+
 def test_an_architecture_without_a_command_is_refused_by_name() -> None:
     recipe = load("krnk-locon")
     other = recipe.model_copy(update={"base": recipe.base.model_copy(update={"architecture": "sd2"})})
     problem, *more = sdscripts.check(other)
     assert not more
     assert problem.where == "krnk-locon: base.architecture"
-    assert problem.what == "is sd2; with sd-scripts this version trains sd1, sdxl"
+    assert problem.what == "is sd2; with sd-scripts this version trains sd1, sdxl, anima"
 
 
 def test_the_environment_overrides_the_users_console_and_accelerate() -> None:

@@ -137,6 +137,21 @@ def test_lycoris_prints_its_modules_with_colours(name: str) -> None:
     assert (parser.values["text encoder modules"], parser.values["U-Net modules"]) == (72, 278)
 
 
+def test_the_networks_of_transformers_count_each_text_encoder() -> None:
+    parser = OutputParser()
+    for line in (
+        "import network module: networks.lora_anima",
+        "create LoRA network. base dim (rank): 4, alpha: 1.0",
+        "create LoRA for Text Encoder 1:",
+        "create LoRA for Text Encoder 1: 72 modules.",
+        "create LoRA for Text Encoder 2: 168 modules.",
+        "create LoRA for Anima DiT: 280 modules.",
+        "enable LoRA for DiT: 280 modules",
+    ):
+        parser(line)
+    assert parser.values == {"dim": 4, "alpha": 1.0, "text encoder modules": 240, "U-Net modules": 280}
+
+
 def test_a_loss_that_is_not_finite_is_a_fault_at_its_first_frame() -> None:
     frames = parse(OutputParser(), "nan")
     assert next(each for each in frames if each.fault).fault == "the loss is nan at step 2"
