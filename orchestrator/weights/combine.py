@@ -100,7 +100,8 @@ def combine(
         {"ratio": ingredient.ratio, "block_weights": by_block, "model_hash": lora.header.metadata.get("sshs_model_hash")}
         for ingredient, by_block, lora in zip(ingredients, weights, adapters, strict=True)
     ]
-    hashes = writer.write_safetensors(output, pieces, metadata.with_provenance(kept, "combine", {"inputs": details}))
+    kept = metadata.with_provenance(kept, "combine", {"inputs": details})
+    hashes = writer.write_safetensors(output, pieces, kept, writer.Stated(dtype))
     by_name = {name: tuple(by_block[name] for by_block in weights) for name in weights[0]}
     return CombineReport(by_name, len(terms), dict(ranks), hashes)
 

@@ -107,7 +107,7 @@ def convert(
                 pieces += made
                 lost, energy = lost + module_lost, energy + module_energy
         size = sum(piece.entry.size for piece in pieces)
-        hashes = writer.write_safetensors(output, pieces, _metadata(task, pieces))
+        hashes = writer.write_safetensors(output, pieces, _metadata(task, pieces), writer.Stated(dtype, size))
     error = float(np.sqrt(lost / energy)) if energy else 0.0
     counted = dict(Counter(str(module.kind) for module in lora.modules))
     return ConvertReport(to, counted, lora.header.tensor_bytes, size, error, hashes)

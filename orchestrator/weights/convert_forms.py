@@ -133,7 +133,8 @@ def _copied(task: Task, module: AdapterModule, rename: str | None = None) -> lis
     for part, key in module.keys.items():
         entry = task.lora.header.entries[key]
         name = f"{rename}.{part}" if rename else key
-        if task.dtype is None or entry.dtype == task.dtype or entry.dtype not in dtypes.FLOATING:
+        floating = entry.dtype in (*dtypes.FLOATING, *dtypes.NARROW)
+        if task.dtype is None or entry.dtype == task.dtype or not floating:
             made.append(writer.Piece(Entry(name, entry.dtype, entry.shape), partial(task.body.chunks, key)))
         else:
             made.append(writer.Piece(Entry(name, task.dtype, entry.shape), partial(_encoded, task.body, key, task.dtype)))

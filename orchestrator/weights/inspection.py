@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.models import blocks, registry
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import metadata, peft, writer
-from orchestrator.weights.io.safetensors_io import Body, read_header
+from orchestrator.weights.io.safetensors_io import Body, e4m3, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -183,6 +183,10 @@ def layer(body: Body, module: AdapterModule, size: Size | None) -> InspectedModu
 def _scalar(body: Body, key: str) -> float:
     """Read one number without numpy."""
     data, dtype = bytes(body.read(key)), body.header.entries[key].dtype
+    if dtype == "F8_E4M3":
+        return e4m3(data[0])
+    if dtype == "F8_E5M2":
+        data, dtype = b"\0" + data, "F16"
     if dtype == "BF16":
         data, dtype = b"\0\0" + data, "F32"
     code = {"F16": "e", "F32": "f", "F64": "d", "I64": "q", "I32": "i", "I16": "h", "U8": "B", "I8": "b"}.get(dtype)

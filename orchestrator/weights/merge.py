@@ -168,7 +168,7 @@ def _refusals(lora: Adapter, weight_of: Mapping[str, float], *, prune: bool, com
         yield Problem(
             str(lora.header.path), f"{len(unsupported)} modules ({named}) cannot be scaled by multiplying a tensor", hint
         )
-    odd = {entry.dtype for entry in lora.header.entries.values() if entry.dtype.startswith("F8")}
+    odd = {entry.dtype for entry in lora.header.entries.values() if entry.dtype in dtypes.NARROW}
     if odd and any(weight not in (0, 1) for weight in weight_of.values()):
         yield Problem(
             str(lora.header.path), f"{', '.join(odd)} tensors cannot be scaled", "convert --save-precision fp16 first"
@@ -194,7 +194,7 @@ def _pieces(
         factor = math.sqrt(abs(weight)) if compat and lycoris else weight
         for part, key in module.keys.items():
             entry = lora.header.entries[key]
-            if part not in parts or factor == 1 or entry.dtype not in (*dtypes.FLOATING, "F8_E4M3", "F8_E5M2"):
+            if part not in parts or factor == 1 or entry.dtype not in (*dtypes.FLOATING, *dtypes.NARROW):
                 yield module, writer.copy(body, key)
             elif factor == 0:
                 yield module, writer.Piece(entry, partial(_zeros, entry.size))

@@ -129,7 +129,8 @@ def resize(
                 results.append((result, made))
                 pieces += made
     kept = _metadata(lora, options, results)
-    hashes = writer.write_safetensors(output, pieces, kept)
+    size = sum(piece.entry.size for piece in pieces)
+    hashes = writer.write_safetensors(output, pieces, kept, writer.Stated(dtype, size))
     energy = sum(result.energy for result, _ in results)
     left = sum(result.energy * result.retained**2 for result, _ in results)
     return ResizeReport(
@@ -137,7 +138,7 @@ def resize(
         len(lora.modules) - len(results),
         _converted(lora),
         lora.header.tensor_bytes,
-        sum(piece.entry.size for piece in pieces),
+        size,
         float(np.sqrt(left / energy)) if energy else 1.0,
         threshold,
         hashes,

@@ -153,9 +153,9 @@ def sweep(
     for variant, chosen in zip(variants, zip(*results, strict=True), strict=True):
         rows.append(_row(variant, chosen))
         if variant.path:
-            writer.write_safetensors(
-                variant.path, (piece for result in chosen for piece in result.pieces), _metadata(lora, variant, options)
-            )
+            pieces = (piece for result in chosen for piece in result.pieces)
+            stated = writer.Stated(options.dtype, rows[-1].tensor_bytes)
+            writer.write_safetensors(variant.path, pieces, _metadata(lora, variant, options), stated)
     return Sweep(lora.header.tensor_bytes, tuple(rows))
 
 

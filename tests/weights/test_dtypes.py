@@ -31,3 +31,12 @@ def test_bfloat16_rounds_as_torch_does() -> None:
     np.testing.assert_array_equal(ours, torch.from_numpy(values).to(torch.bfloat16).float().numpy())
     halves = np.arange(65536, dtype=np.uint32).astype(np.uint16)
     np.testing.assert_array_equal(dtypes.decode(halves.tobytes(), "F16"), halves.view(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
+def test_eight_bit_numbers_are_those_of_torch(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    every = np.arange(256, dtype=np.uint8)
+    kind = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}[dtype]
+    expected = torch.from_numpy(every).view(kind).float().numpy()
+    np.testing.assert_array_equal(dtypes.decode(every.tobytes(), dtype), expected)

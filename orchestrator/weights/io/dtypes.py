@@ -11,7 +11,7 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.weights.io import peft
-from orchestrator.weights.io.safetensors_io import WIDTHS
+from orchestrator.weights.io.safetensors_io import WIDTHS, e4m3
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,8 +33,15 @@ _NUMPY: Final[dict[str, Any]] = {
     "U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "U64": np.uint64, "BOOL": np.bool_,
 }  # fmt: skip
 
+NARROW: Final = ("F8_E4M3", "F8_E5M2")
+"""Types of 8 bits, which are read but not written."""
+
 _BITS = np.arange(65536, dtype=np.uint32).astype(np.uint16)
 _HALF_TABLE: Final[Floats] = _BITS.view(np.float16).astype(np.float32)
+_NARROW_TABLES: Final[dict[str, Floats]] = {
+    "F8_E4M3": np.array([e4m3(byte) for byte in range(256)], np.float32),
+    "F8_E5M2": (np.arange(256, dtype=np.uint16) << 8).astype(np.uint16).view(np.float16).astype(np.float32),
+}
 _STEP = 1 << 15
 
 
@@ -69,10 +76,8 @@ def decode(data: Buffer, dtype: str) -> Floats:
         return _take(_HALF_TABLE, np.frombuffer(data, np.uint16))
     if dtype == "BF16":
         return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
-    if dtype not in _NUMPY:
-        raise RecipeError(
-            Problem("dtype", f"{dtype} tensors cannot be computed with", "convert them to fp16, bf16 or fp32 first")
-        )
+    if dtype in _NARROW_TABLES:
+        return _NARROW_TABLES[dtype][np.frombuffer(data, np.uint8)]
     with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, and are reported later
         return np.frombuffer(data, _NUMPY[dtype]).astype(np.float32)
 

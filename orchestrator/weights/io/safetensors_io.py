@@ -240,6 +240,18 @@ def _bit_patterns(dtype: str) -> tuple[int, int, int]:
     return exponents, ones, signs
 
 
+def e4m3(byte: int) -> float:
+    """Return the number of one byte of F8_E4M3: no infinity, one NaN a sign.
+
+    >>> e4m3(0x7E), e4m3(0x81)
+    (448.0, -0.001953125)
+    """
+    sign, exponent, mantissa = -1.0 if byte & 0x80 else 1.0, byte >> 3 & 15, byte & 7
+    if exponent == 15 and mantissa == 7:
+        return math.nan
+    return sign * (math.ldexp(8 + mantissa, exponent - 10) if exponent else math.ldexp(mantissa, -9))
+
+
 def canonical(entries: Iterable[Entry]) -> list[Entry]:
     """Return ``entries`` in safetensors' order, with offsets to match."""
     ordered, begin = [], 0

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.system.files import draft
+from orchestrator.weights.io.metadata import provenance
 from orchestrator.weights.io.safetensors_io import (
     CHUNK,
     Body,
@@ -43,6 +44,15 @@ class Piece:
 
     entry: Entry
     chunks: Callable[[], Iterable[Buffer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """Properties of a file that a report states, to compare with its header."""
+
+    precision: str | None = None
+    """Type of all tensors of floating point. None: they may differ."""
+    tensor_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +123,10 @@ def raw(name: str, dtype: str, shape: tuple[int, ...], data: Buffer) -> Piece:
     return Piece(Entry(name, dtype, shape), lambda: (data,))
 
 
-def write_safetensors(path: Path, pieces: Iterable[Piece], metadata: Mapping[str, str]) -> Hashes:
+_NOTHING = Stated()
+
+
+def write_safetensors(path: Path, pieces: Iterable[Piece], metadata: Mapping[str, str], stated: Stated = _NOTHING) -> Hashes:
     """Stream tensors in canonical order into a new file.
 
     Both hashes are computed meanwhile and set in the header. All other metadata are kept.
@@ -122,9 +135,11 @@ def write_safetensors(path: Path, pieces: Iterable[Piece], metadata: Mapping[str
         path: the file to write. Where anything fails, it is as it was.
         pieces: its tensors, in any order. Of two with one name the last counts.
         metadata: its metadata.
+        stated: the report's statements about it.
 
     Raises:
-        RecipeError: the file cannot be written, or a tensor has another size than its shape needs.
+        RecipeError: the file cannot be written, a tensor has another size than its shape needs, or the header disagrees with
+            the report or with the newest entry of the provenance.
     """
     by_name = {piece.entry.name: piece for piece in pieces}
     order = canonical(piece.entry for piece in by_name.values())
@@ -150,7 +165,23 @@ def write_safetensors(path: Path, pieces: Iterable[Piece], metadata: Mapping[str
         model, legacy = digest.result()
         hashed = {**unhashed, "sshs_model_hash": model, "sshs_legacy_hash": legacy}
         os.pwrite(file.fileno(), encode_header(order, hashed), 0)
+        if problems := list(_disagreements(path, read_header(part), stated)):
+            raise RecipeError(problems)
     return Hashes(model, legacy, model, legacy)
+
+
+def _disagreements(path: Path, header: Header, stated: Stated) -> Iterator[Problem]:
+    """Yield a problem for each statement about a file that its header denies."""
+    dtypes = {entry.dtype for entry in header.entries.values() if entry.dtype.startswith(("F", "BF"))}
+    entries = provenance(header.metadata)
+    newest = entries[-1].get("save_precision") if entries else None
+    for source, precision in (("report", stated.precision), ("provenance", newest)):
+        if precision is not None and dtypes - {precision}:
+            what = f"would hold {', '.join(sorted(dtypes))} where its {source} states {precision}"
+            yield Problem(str(path), what, "nothing was written; report this as a defect")
+    if stated.tensor_bytes is not None and stated.tensor_bytes != header.tensor_bytes:
+        what = f"would hold {header.tensor_bytes:,} tensor bytes where its report states {stated.tensor_bytes:,}"
+        yield Problem(str(path), what, "nothing was written; report this as a defect")
 
 
 def write_in_order(path: Path, pieces: Iterable[Piece], metadata: Mapping[str, str]) -> None:
