@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.engines.sdscripts import parser_options
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers import architectures, leaves, sd_scripts_toml
 from orchestrator.importers.notes import Disposition, ImportedSettings, words
 from orchestrator.importers.values import argv, pairs
 
+_PAGE: Final = {"LoRA_type", "network_dim", "network_alpha", "text_encoder_lr", "unet_lr"}
 _CONV: Final = words("conv_dim conv_alpha")
 _DROPOUT: Final = words("rank_dropout module_dropout")
 _NATIVE: Final = words(
@@ -100,7 +102,13 @@ def read(name: str, table: dict[str, Any], folder: Path | None = None) -> Import
         name: of the file.
         table: its content.
         folder: of the file; the dataset configuration that it names can be there.
+
+    Raises:
+        RecipeError: it is of another page, or for a model that recipes do not train.
     """
+    if _PAGE.isdisjoint(table):
+        hint = "import reads those of its LoRA page, which have LoRA_type"
+        raise RecipeError(Problem(name, "these are settings for another page of kohya_ss (no LoRA)", hint))
     settings = ImportedSettings(str(table.get("output_name") or name), "kohya_ss")
     settings.leaves = _leaves(table)
     values = {key: _number(value) for key, value in table.items()}

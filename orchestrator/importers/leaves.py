@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _GRAVITY: Final = (Disposition.KEPT, Disposition.CHANGED, Disposition.LOST)
-_EMPTY: Final[tuple[Any, ...]] = (None, "", False, 0, [], {})
 _NAMES: Final = ("network.family", "training.attention", "base.architecture", "the recipe's name")  # other words there
 _CLASSES: Final = "dataset.resolution_classes"
 _OFF: Final = "off or empty there: nothing to take over"
@@ -92,8 +91,7 @@ def _checked(path: str, value: Any, note: Note | None, table: dict[str, Any], *,
     A note on all leaves of a name (not ``certain``) can be true of some of them only.
     """
     if note is None:
-        empty = any(value is one or (value == one and type(value) is type(one)) for one in _EMPTY)
-        return Note(Disposition.KEPT, path, why=_OFF) if empty else Note(Disposition.LOST, path, why=_UNREAD)
+        return Note(Disposition.KEPT, path, why=_OFF) if _empty(value) else Note(Disposition.LOST, path, why=_UNREAD)
     note = dataclasses.replace(note, name=path)
     other = note.where in _NAMES or note.where.endswith(".captions")
     found = None if other else _at(table, note.where)
@@ -113,6 +111,16 @@ def _checked(path: str, value: Any, note: Note | None, table: dict[str, Any], *,
         return note if certain else dataclasses.replace(note, disposition=Disposition.KEPT, why="")
     change = (visible(path, value), visible(path, found))
     return dataclasses.replace(note, disposition=Disposition.CHANGED, values=change)
+
+
+def _empty(value: Any) -> bool:
+    """Return whether a value is nothing: empty, off, or a zero (perhaps as text)."""
+    if isinstance(value, str) and value.strip():
+        try:
+            return float(value) == 0
+        except ValueError:
+            return False
+    return not value
 
 
 def _at(table: dict[str, Any], where: str) -> Any:

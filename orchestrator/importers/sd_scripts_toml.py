@@ -85,7 +85,9 @@ def add_images(settings: ImportedSettings, folder: Path) -> None:
         add_folders(settings, shared, train, regularization)
         return
     relative = PureWindowsPath(config).as_posix()
-    file = next((file for file in (folder / relative, Path(relative)) if file.is_file()), None)
+    # Relative to the folder in which the program was started: often one above.
+    above = (folder, Path(), *folder.resolve().parents[:3])
+    file = next((each / relative for each in above if (each / relative).is_file()), None)
     if file is not None:
         table = _configuration(file)
         settings.leaves |= {f"{file.name}: {path}": value for path, value in leaves.of(table)}

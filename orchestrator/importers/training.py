@@ -49,6 +49,10 @@ def training(settings: ImportedSettings, remaining: dict[str, Any], steps: int |
     if not 0 <= table.get("seed", -1) < 2**32:
         table["seed"] = 1
         settings.note(Disposition.CHANGED, "seed", "training.seed", "it was random; a recipe fixes it")
+    if "save_precision" not in table:
+        table["save_precision"] = "float"
+        why = "it is not set, and sd-scripts saves what it trains"
+        settings.note(Disposition.CHANGED, "save_precision", "training.save_precision", why)
     table["optimizer"] = _optimizer(settings, remaining)
     _optimizer_args(settings, remaining.pop("optimizer_args", None), table)
     args = table.get("optimizer_args", {})
@@ -132,7 +136,9 @@ def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: 
     unet, text = remaining.pop("network_train_unet_only", False), remaining.pop("network_train_text_encoder_only", False)
     if unet or text:
         training["train"] = "unet" if unet else "text_encoder"
-        training.pop("text_encoder_lr" if unet else "unet_lr", None)
+        other = "text_encoder_lr" if unet else "unet_lr"
+        if training.pop(other, None) is not None:
+            settings.note(Disposition.LOST, other, why="this part is not trained")
         for name in ("network_train_unet_only", "network_train_text_encoder_only"):
             settings.note(Disposition.KEPT, name, "training.train")
     attention = [name for name in ("xformers", "sdpa", "mem_eff_attn") if remaining.pop(name, False)]

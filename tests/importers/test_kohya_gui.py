@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from import_cases import GUI, dispositions, loaded
+from orchestrator.errors import RecipeError
 from orchestrator.importers import reader, to_recipe
 from orchestrator.importers.notes import Disposition
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_kohya_ss(tmp_path: Path) -> None:
@@ -69,3 +70,34 @@ def test_every_setting_of_kohya_ss_is_in_the_list(tmp_path: Path) -> None:
     assert {outcomes[name] for name in ("model_list", "num_processes", "unit")} == {"lost"}
     assert (outcomes["factor"], outcomes["color_aug"]) == ("kept", "kept")  # the default, and off
     assert [note.disposition for note in imported.notes if note.where == "base.checkpoint"] == [Disposition.CHANGED]
+
+
+def test_settings_of_another_page_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"learning_rate": 1e-5, "train_text_encoder": true, "epoch": 2}', "utf-8")
+    with pytest.raises(RecipeError, match="another page of kohya_ss") as error:
+        reader.read(str(tmp_path / "a.json"))
+    assert "LoRA_type" in error.value.problems[0].hint
+
+
+def test_zeros_as_text_are_off(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({**GUI, "keep_tokens": "0", "caption_dropout_every_n_epochs": "0.0"}), "utf-8")
+    outcomes = dispositions(to_recipe.recipe(reader.read(str(tmp_path / "a.json"))[0]))
+    assert (outcomes["keep_tokens"], outcomes["caption_dropout_every_n_epochs"]) == ("kept", "kept")
+
+
+def test_a_dataset_configuration_that_the_interface_names_is_read(tmp_path: Path) -> None:
+    folder = tmp_path / "test" / "config"
+    folder.mkdir(parents=True)
+    (folder / "images.toml").write_text("[[datasets]]\nbatch_size = 5\n[[datasets.subsets]]\nimage_dir = 'cats'\n", "utf-8")
+    table = {**GUI, "dataset_config": "./test/config/images.toml", "train_batch_size": 1, "train_data_dir": ""}
+    (folder / "a.json").write_text(json.dumps(table), "utf-8")
+    imported = to_recipe.recipe(reader.read(str(folder / "a.json"))[0])
+    assert list(loaded(imported, tmp_path).dataset.sources) == ["cats"]
+    assert imported.table["dataset"]["batch_size"] == {"default": 5}
+
+
+def test_a_precision_that_is_not_set_is_the_one_that_the_trainer_saves(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({**GUI, "save_precision": ""}), "utf-8")
+    imported = to_recipe.recipe(reader.read(str(tmp_path / "a.json"))[0])
+    assert loaded(imported, tmp_path).training.save_precision == "float"
+    assert dispositions(imported)["save_precision"] == "changed"
