@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, text_encoders
@@ -79,9 +78,6 @@ ARCHITECTURE = Architecture(
     checkpoint_title="Anima",
     civitai_base="Other",
     hub_tags=("anima",),
-    own_names=re.compile(
-        r"^(?:lora_unet_|lycoris_|diffusion_model_)?(?:blocks_\d|llm_adapter_)|^lora_te1?_layers_2[67]_", re.MULTILINE
-    ),
     fixed_clip_skip="the trainer of Anima ignores it",
     network_module="networks.lora_anima",
     ignored_options=(

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Mapping
 
     from orchestrator.models.layers import Model
@@ -59,10 +58,6 @@ class Architecture:
     """Choice of "sd version" in the card editor of A1111 and Forge."""
     hub_tags: tuple[str, ...] = ()
     """Tags of a model card on the Hub."""
-    own_names: re.Pattern[str] | None = None
-    """Matches lines of module names that no earlier architecture has. None for the architecture of all other names."""
-    foreign_names: re.Pattern[str] | None = None
-    """Matches lines of module names that exclude this architecture."""
     text_prefixes: tuple[tuple[str, str], ...] = ()
     """Prefixes of text encoders in LoRA files that differ between architectures: (usual prefix, prefix here)."""
     stability_names: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from orchestrator.models import flux
@@ -30,9 +29,6 @@ ARCHITECTURE = replace(
     civitai_base="Chroma",
     webui_version="Unknown",
     hub_tags=("chroma",),
-    # FLUX LoRAs of some layers have these names too, but not those of both streams without modulation.
-    own_names=re.compile(r"\A(?=.*double_blocks_\d+_txt_mlp_)(?=.*single_blocks_\d+_linear1)", re.DOTALL),
-    foreign_names=re.compile(r"_mod_lin|modulation_lin|lora_te|text_encoder|_mlp_fc"),
     fixed_clip_skip="the trainer of Chroma ignores it",
     trainer_switches=("--model_type", "chroma", "--apply_t5_attn_mask"),
     lycoris=("locon",),

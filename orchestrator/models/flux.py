@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -68,7 +67,6 @@ SCHNELL = Architecture(
     civitai_base="Flux.1 S",
     webui_version="Flux",
     hub_tags=("flux",),
-    own_names=re.compile(r"^(?:lora_unet_|lycoris_|diffusion_model_)?(?:double|single)_blocks_\d", re.MULTILINE),
     fixed_clip_skip="the trainer of FLUX ignores it",
     network_module="networks.lora_flux",
     lycoris=("locon", "lokr"),

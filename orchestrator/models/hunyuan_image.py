@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks
@@ -61,10 +60,6 @@ ARCHITECTURE = Architecture(
     checkpoint_title="HunyuanImage-2.1",
     civitai_base="Other",
     hub_tags=("hunyuan-image",),
-    own_names=re.compile(
-        r"double_blocks_\d+_(?:img|txt)_(?:mod_linear|mlp_fc)|single_blocks_\d+_modulation_linear"
-        r"|double_blocks_19_|single_blocks_3[89]_"
-    ),
     fixed_clip_skip="the trainer of HunyuanImage ignores it",
     network_module="networks.lora_hunyuan_image",
     lycoris=("locon",),

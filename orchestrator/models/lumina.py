@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, text_encoders
@@ -57,9 +56,6 @@ ARCHITECTURE = Architecture(
     checkpoint_title="Lumina 2",
     civitai_base="Lumina",
     hub_tags=("lumina2",),
-    own_names=re.compile(
-        r"^(?:lora_unet_|lycoris_|diffusion_model_)?(?:(?:context|noise)_refiner|layers)_\d|^lora_te1?_layers_\d", re.MULTILINE
-    ),
     fixed_clip_skip="the trainer of Lumina ignores it",
     network_module="networks.lora_lumina",
     lycoris=("locon",),

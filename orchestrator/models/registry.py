@@ -44,17 +44,6 @@ DEFAULT: ArchitectureName = "sd1"
 """The architecture of recipes and files that name none."""
 
 
-def of_modules(modules: Iterable[str]) -> ArchitectureName:
-    """Return the architecture that a LoRA's module names belong to."""
-    names = "\n".join(sorted(module.replace(".", "_") for module in modules))
-    for architecture, entry in reversed(ARCHITECTURES.items()):  # later ones share names with earlier ones
-        if entry.own_names is None or not entry.own_names.search(names):
-            continue
-        if entry.foreign_names is None or not entry.foreign_names.search(names):
-            return architecture
-    return DEFAULT
-
-
 def of_tensors(names: Iterable[str]) -> ArchitectureName | None:
     """Return the architecture of a checkpoint with these tensors, or None."""
     text = "\n".join(names)

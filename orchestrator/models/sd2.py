@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 from orchestrator.models import sd1, text_encoders
@@ -28,8 +27,6 @@ ARCHITECTURE = replace(
     checkpoint_title="SD2",
     civitai_base="SD 2.1",
     webui_version="SD2",
-    own_names=re.compile(r"lora_te_text_model_encoder_layers_(?:1[2-9]|2\d)_"),
-    foreign_names=re.compile(r"^lora_te[12]_|text_encoder_2", re.MULTILINE),
     conv_projections=False,
     fixed_clip_skip="SD2 always takes the last but one layer of its text encoder",
     trainer_switches=("--v2",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, text_encoders
@@ -48,7 +47,7 @@ def _layers(model: Model) -> Iterator[ModelLayer]:
             yield unet_layer(f"{root}.adaLN_modulation.1", parts * width, width, *around)
 
 
-def _architecture(version: str, sizes: dict[str, int], tensors: str, own: str) -> Architecture:
+def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architecture:
     name = f"sd3-{version}" if version == "medium" else f"sd3.{version}"
     title = name.upper().replace("MEDIUM", "medium").replace("LARGE", "large")
     blocks = dit_blocks.names({"J": sizes["depth"]})
@@ -68,7 +67,6 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str, own: str) -
         checkpoint_title=title,
         civitai_base="SD 3" if version == "medium" else f"SD 3.{version.replace('-', ' ').title()}",
         hub_tags=("stable-diffusion-3",),
-        own_names=re.compile(own, re.MULTILINE),
         fixed_clip_skip="the trainer of SD3 ignores it",
         network_module="networks.lora_sd3",
         lycoris=("locon",),
@@ -79,15 +77,6 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str, own: str) -
     )
 
 
-MEDIUM = _architecture(
-    "medium",
-    {"depth": 24, "double_attention": 0},
-    r"joint_blocks\.23\.",
-    r"^(?:lora_unet_|lycoris_|diffusion_model_)?joint_blocks_\d",
-)
-MEDIUM_35 = _architecture(
-    "5-medium", {"depth": 24, "double_attention": 13}, r"\.x_block\.attn2\.", r"joint_blocks_\d+_x_block_attn2_"
-)
-LARGE_35 = _architecture(
-    "5-large", {"depth": 38, "double_attention": 0}, r"joint_blocks\.37\.", r"joint_blocks_(?:2[4-9]|3\d)_"
-)
+MEDIUM = _architecture("medium", {"depth": 24, "double_attention": 0}, r"joint_blocks\.23\.")
+MEDIUM_35 = _architecture("5-medium", {"depth": 24, "double_attention": 13}, r"\.x_block\.attn2\.")
+LARGE_35 = _architecture("5-large", {"depth": 38, "double_attention": 0}, r"joint_blocks\.37\.")

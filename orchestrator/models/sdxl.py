@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from orchestrator.models import text_encoders, unet_blocks
@@ -15,10 +14,6 @@ if TYPE_CHECKING:
 BLOCKS = ("BASE", *(f"IN{i:02}" for i in range(9)), "MID", *(f"OUT{i:02}" for i in range(9)))
 SHORT_BLOCKS = ("BASE", "IN04", "IN05", "IN07", "IN08", "MID", *(f"OUT{i:02}" for i in range(6)))
 _RESNET = ("in_layers.2", "emb_layers.1", "out_layers.3", "skip_connection")
-_OWN_NAMES = re.compile(
-    r"lora_te[12]_|text_encoder_2_|te[12]_text_model|_(?:input_blocks|output_blocks|middle_block)_\d|label_emb|add_embedding"
-    r"|_transformer_blocks_[1-9]"
-)
 
 
 def _unet_layers(model: Model) -> Iterator[ModelLayer]:
@@ -81,7 +76,6 @@ ARCHITECTURE = Architecture(
     short_blocks=SHORT_BLOCKS,
     presets={"ALL": (1.0,) * len(BLOCKS)},
     block_of=unet_blocks.block_of,
-    own_names=_OWN_NAMES,
     text_prefixes=(("lora_te_", "lora_te1_"),),
     stability_names=True,
     checkpoint_names=(r"^model\.diffusion_model\.", r"^conditioner\."),

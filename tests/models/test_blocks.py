@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.models import blocks, registry, sd1
+from orchestrator.models import blocks, sd1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,16 +68,6 @@ def test_the_350_modules_of_the_release_fall_into_these_blocks() -> None:
     assert counts["BASE"] == 72
     assert counts["MID"] == 18
     assert [counts[name] for name in ("IN00", "IN03", "IN06", "IN09")] == [0, 1, 1, 1]
-
-
-def test_architectures_are_distinguished() -> None:
-    assert (
-        registry.of_modules(["lora_te_text_model_encoder_layers_0_mlp_fc1", "lora_unet_mid_block_attentions_0_proj_in"])
-        == "sd1"
-    )
-    assert registry.of_modules(["lora_unet_input_blocks_4_1_proj_in"]) == "sdxl"
-    assert registry.of_modules(["lora_te2_text_model_encoder_layers_0_mlp_fc1"]) == "sdxl"
-    assert registry.of_modules(["unet.down_blocks.1.attentions.0.transformer_blocks.1.attn1.to_q"]) == "sdxl"
 
 
 @pytest.mark.parametrize("text", ["FACE", "NAME:" + ",".join(map(str, sd1.FACE)), ",".join(map(str, sd1.FACE)), sd1.FACE])

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.models.registry import ARCHITECTURES, ArchitectureName, of_modules
+from orchestrator.models.recognition import recognize
+from orchestrator.models.registry import ARCHITECTURES, ArchitectureName
 from orchestrator.recipe import Recipe, loader
 from orchestrator.weights.families import expected_tensors
 
@@ -78,7 +79,7 @@ def test_the_modules_belong_to_the_architecture_and_its_blocks(name: str) -> Non
     architecture: ArchitectureName = record["architecture"]
     entry = ARCHITECTURES[architecture]
     modules = [one.name for one in expected_tensors.modules(recipe(name, 4), entry.model)]
-    assert of_modules(modules) == architecture.replace("flux-schnell", "flux")
+    assert recognize(modules).architecture == architecture.replace("flux-schnell", "flux")
     outside = [one for one in modules if entry.block_of(one) is None]
     assert all("llm_adapter" in one or "final_layer" in one for one in outside)
     assert {entry.block_of(one) for one in modules if one not in outside} == set(entry.blocks) - (

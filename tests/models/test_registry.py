@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from orchestrator.models.layers import layers
-from orchestrator.models.registry import ARCHITECTURES, ArchitectureName, of_modules, of_tensors
+from orchestrator.models.registry import ARCHITECTURES, ArchitectureName, of_tensors
 
 
 def test_every_name_has_an_entry_of_that_name() -> None:
@@ -23,7 +23,6 @@ def test_an_entry_is_complete(name: ArchitectureName) -> None:
     assert all(len(preset) == len(entry.blocks) for preset in entry.presets.values())
     of_model = {layer.name for layer in layers(entry.model)}
     assert {entry.block_of(layer) for layer in of_model} - set(entry.blocks) <= {None}
-    assert of_modules(of_model) == name or ARCHITECTURES[of_modules(of_model)].model == entry.model
 
 
 def test_sd2_has_the_layers_of_a_deeper_text_encoder_and_a_wider_attention() -> None:
@@ -32,11 +31,6 @@ def test_sd2_has_the_layers_of_a_deeper_text_encoder_and_a_wider_attention() -> 
     key = of_model["lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"]
     assert (key.out, key.in_, key.conv) == (320, 1024, False)
     assert not of_model["lora_unet_down_blocks_0_attentions_0_proj_in"].conv
-
-
-def test_modules_of_no_architecture_count_as_sd1() -> None:
-    assert of_modules(["lora_unet_conv_in", "x"]) == "sd1"
-    assert of_modules([]) == "sd1"
 
 
 @pytest.mark.parametrize(
@@ -56,19 +50,3 @@ def test_modules_of_no_architecture_count_as_sd1() -> None:
 )
 def test_a_checkpoint_is_told_by_its_tensors(tensors: list[str], name: str | None) -> None:
     assert of_tensors(tensors) == name
-
-
-@pytest.mark.parametrize(
-    ("modules", "name"),
-    [
-        (["lora_unet_single_blocks_7_linear2"], "flux"),
-        (["diffusion_model.double_blocks.0.img_attn.qkv"], "flux"),
-        (["lora_unet_double_blocks_0_txt_mlp_0", "lora_unet_single_blocks_0_linear1"], "chroma"),
-        (["diffusion_model.blocks.0.cross_attn.k_proj"], "anima"),
-        (["lora_te1_layers_27_mlp_up_proj"], "anima"),
-        (["lora_unet_layers_3_attention_qkv"], "lumina"),
-        (["lora_te1_text_model_encoder_layers_0_mlp_fc1", "lora_unet_joint_blocks_0_x_block_attn_qkv"], "sd3-medium"),
-    ],
-)
-def test_a_part_of_the_modules_tells_the_architecture(modules: list[str], name: str) -> None:
-    assert of_modules(modules) == name

@@ -11,6 +11,7 @@ from orchestrator import engines
 from orchestrator.models import blocks, dit_blocks, registry
 from orchestrator.models.architecture import Architecture
 from orchestrator.models.layers import Model, ModelLayer, Targets, unet_layer
+from orchestrator.models.recognition import recognize
 from orchestrator.plan.planner import make_plan
 from orchestrator.plan.step import StepSource
 from orchestrator.recipe import Recipe, loader
@@ -78,7 +79,7 @@ def test_a_made_up_architecture_is_planned(recipe: Recipe) -> None:
     model = expected_tensors.of(recipe)
     assert expected_tensors.predict(recipe, model) == expected_tensors.Predicted(2 * 3 * (2 * 64 + 1), 3, 0, 3)
     names = [layer.name for layer in expected_tensors.modules(recipe, model)]
-    assert registry.of_modules(["lora_unet_conv_in"]) == "sd1"
+    assert recognize(names).architecture == "made-up"
     assert [blocks.block_of(name, recipe.base.architecture) for name in names] == ["X00", "X01", "X02"]
     assert registry.of_tensors(["stages.0.mix.weight"]) == "made-up"
     assert '"baseModel": "Made-up 1"' in sidecars.civitai(recipe, [], {"sha256": "a", "model_hash": "b", "bytes": 1})
