@@ -9,11 +9,12 @@ import tomllib
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from orchestrator.engines.sdscripts import arguments, parser_options
+from orchestrator.engines.sdscripts import parser_options
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers import architectures, leaves
 from orchestrator.importers.notes import Disposition, ImportedSettings, words
 from orchestrator.importers.values import pairs
+from orchestrator.recipe import trainer_names
 
 # Keys that subsets inherit from [general] and [[datasets]] (library/config_util.py of v0.10.1).
 _INHERITED = words(
@@ -173,7 +174,7 @@ def add_datasets(
 
 def _options_for_all(settings: ImportedSettings, subsets: list[dict[str, Any]]) -> None:
     """Make options of settings that all subsets share and no recipe has."""
-    known = parser_options.of("train_network.py").keys() - arguments.OWNED.keys() - {*_INHERITED, *_DATASET, *_FOLDERS}
+    known = parser_options.of("train_network.py").keys() - trainer_names.OWNED.keys() - {*_INHERITED, *_DATASET, *_FOLDERS}
     for key in dict.fromkeys(key for subset in subsets for key in subset if key in known):
         values = [subset.get(key) for subset in subsets]
         if all(value == values[0] for value in values):

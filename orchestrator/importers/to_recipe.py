@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.engines.sdscripts import arguments, network_args, parser_options
+from orchestrator.engines.sdscripts import network_args, parser_options
 from orchestrator.importers import architectures, leaves, recipe_check
 from orchestrator.importers.notes import Disposition, ImportedSettings, Note
 from orchestrator.importers.sd_scripts_datasets import dataset
 from orchestrator.importers.training import training
 from orchestrator.importers.values import argument_value, literal, number, path, take, whole
 from orchestrator.models.registry import ARCHITECTURES, DEFAULT
-from orchestrator.recipe import toml
+from orchestrator.recipe import toml, trainer_names
 
 _FAMILIES: Final = ("lora", "locon", "loha", "lokr", "dylora", "glora", "full", "diag-oft", "boft")
 _LYCORIS: Final = {"dropout": "dropout", "use_tucker": "tucker", "use_cp": "tucker", "bypass_mode": "bypass"}
@@ -239,8 +239,8 @@ def _other_options(settings: ImportedSettings, remaining: dict[str, Any]) -> dic
     options = parser_options.of(ARCHITECTURES[settings.extra["architecture"]].trainer_script)
     kept: dict[str, Any] = {}
     for name, value in remaining.items():
-        if name in arguments.OWNED:
-            where = arguments.OWNED[name]
+        if name in trainer_names.OWNED:
+            where = trainer_names.OWNED[name]
             if where:
                 settings.note(Disposition.LOST, name, where, "it is not imported: set it there")
             else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import near_miss
-from orchestrator.recipe import Recipe
+from orchestrator.recipe import Recipe, trainer_names
 
 if TYPE_CHECKING:
     from orchestrator.recipe.compose import TomlTable
@@ -62,7 +62,7 @@ def describe(merged: TomlTable, loc: Loc, item: Any) -> tuple[str, str]:
     key = ".".join(dotted or names_)
     match item["type"]:
         case "extra_forbidden":
-            message = f"unknown key{near_miss(str(loc[-1]), _keys(loc[:-1]))}"
+            message = f"unknown key{_instead(str(loc[-1]), key) or near_miss(str(loc[-1]), _keys(loc[:-1]))}"
         case "missing":
             message = "is missing"
         case "literal_error":
@@ -72,6 +72,14 @@ def describe(merged: TomlTable, loc: Loc, item: Any) -> tuple[str, str]:
             expected = item["msg"].removeprefix("Input ").removeprefix("should ").removeprefix("be ")
             message = f"is {json.dumps(value, ensure_ascii=False)[:80]}; should be {expected}"
     return key, message
+
+
+def _instead(name: str, key: str) -> str:
+    """Return "; set KEY" for a name of the trainer or its users, or ""."""
+    known = trainer_names.recipe_key(name)
+    if known is None or known == key:
+        return ""
+    return f"; set {known}" if known else "; it is set for you, remove it"
 
 
 def _item(value: Any, part: int | str) -> Any:

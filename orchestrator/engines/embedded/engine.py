@@ -29,6 +29,7 @@ from orchestrator.engines.sdscripts import (
 )
 from orchestrator.engines.sdscripts.output_parser import OutputParser, read
 from orchestrator.errors import Problem, near_miss
+from orchestrator.recipe import trainer_names
 from orchestrator.system import settings
 from orchestrator.system.process import Command
 
@@ -106,7 +107,7 @@ def check(recipe: Recipe) -> list[Problem]:
     trainer, further = _trainer_options(), recipe.training.options
     elsewhere = dict.fromkeys(parser_options.of("train_network.py").keys() - trainer.keys(), "sd-scripts")
     problems = [
-        *parser_options.problems(trainer, further, "training.options", arguments.OWNED, "the embedded engine", elsewhere)
+        *parser_options.problems(trainer, further, "training.options", trainer_names.OWNED, "the embedded engine", elsewhere)
     ]
     problems += _optimizer(recipe.training)
     problems += [*network_args.problems(recipe.network), *gen_img.problems(recipe)]

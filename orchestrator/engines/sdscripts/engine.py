@@ -25,6 +25,7 @@ from orchestrator.engines.sdscripts.launch import NAME
 from orchestrator.engines.sdscripts.output_parser import OutputParser, read
 from orchestrator.errors import Problem
 from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.recipe import trainer_names
 from orchestrator.system import settings
 from orchestrator.weights.io import pickle_scan
 
@@ -65,7 +66,7 @@ def check(recipe: Recipe) -> list[Problem]:
         for name in parser_options.of(other).keys() - options.keys()
     }
     rows = [
-        *parser_options.problems(options, recipe.training.options, "training.options", arguments.OWNED, program, elsewhere)
+        *parser_options.problems(options, recipe.training.options, "training.options", trainer_names.OWNED, program, elsewhere)
     ]
     rows += [
         *network_args.problems(recipe.network, ARCHITECTURES[recipe.base.architecture]),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import near_miss
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.models.sd1 import ARCHITECTURE as SD1
+from orchestrator.recipe import trainer_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +80,10 @@ def problems(network: Network, entry: Architecture = SD1) -> Iterator[tuple[str,
     for name, value in network.args.items():
         where = f"network.args.{name}"
         if name not in kinds:
+            key = trainer_names.recipe_key(name)
+            if key and not key.startswith("network.args."):
+                yield where, f"set {key} instead"
+                continue
             others = [family for family, args in ARGS.items() if name in args and family != network.family]
             for_others = f" ({', '.join(others)} does)" if others else near_miss(name, kinds)
             yield where, f"{network.family} takes no such argument{for_others}"

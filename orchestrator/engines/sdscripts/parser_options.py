@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.engines.sdscripts import checkout
 from orchestrator.errors import near_miss
+from orchestrator.recipe import trainer_names
 from orchestrator.system import files, settings
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def problems(  # noqa: PLR0917 - a program, its names and its values
         option = options.get(name)
         if name in owned:
             yield where, f"set {owned[name]} instead" if owned[name] else "is set by the orchestrator"
+        elif option is None and (key := trainer_names.recipe_key(name)) and key != where:
+            yield where, f"set {key} instead"
         elif option is None and name in elsewhere:
             yield where, f"is an option of {elsewhere[name]}; {program} lacks it"
         elif option is None:

@@ -28,6 +28,8 @@ pytestmark = pytest.mark.usefixtures("no_checkout")
         ('[training.options]\nbase_weights = "x"\n', "takes a list"),
         ("[training.options]\nlearning_rate = 1.0\n", "set training.learning_rate instead"),
         ('[training.options]\nconfig_file = "x.toml"\n', "is set by the orchestrator"),
+        ("[training.options]\nrank = 8\n", "training.options.rank  set network.dim instead"),
+        ("[network.args]\nnetwork_alpha = 8\n", "network.args.network_alpha  set network.alpha instead"),
         ("[network.args]\nfactor = 8\n", "locon takes no such argument (lokr does)"),
         ('[network.args]\nrank_dropout = "0.1"\n', "takes a number from 0 to 1"),
         ('unset = ["block_weights"]\n[network.args]\ndora_wd = true\n', "bypass mode does not build"),
