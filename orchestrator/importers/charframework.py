@@ -13,6 +13,16 @@ from orchestrator.importers.notes import Disposition, ImportedSettings
 
 _LINE = re.compile(r"^\s*(?:@?call\s+)?(?:\S*[\\/])?LoRA(?:\.bat)?\s+(\S.*)$", re.IGNORECASE)
 _LOGIC = re.compile(r"(Lora3x3|Lora1x1|Locon|Loha)(A1|A50p)-(AdamW8|AdaFac\w*tor)", re.IGNORECASE)
+_WORDS = ("LOGIC", "DIM", "LR", "STEPS", "SOURCE", "OUTPUT", "MODEL", "VAE", "CLIP_SKIP", "WEIGHTS")
+_ORIGIN = {
+    "network_module": "LOGIC",
+    "network_dim": "DIM",
+    "max_train_steps": "STEPS",
+    "pretrained_model_name_or_path": "MODEL",
+    "vae": "VAE",
+    "clip_skip": "CLIP_SKIP",
+    "network_weights": "WEIGHTS",
+}
 _USAGE = "LoRA LOGIC DIM LR STEPS SOURCE OUTPUT MODEL [VAE] CLIP_SKIP [WEIGHTS]"
 
 
@@ -80,6 +90,10 @@ def _read(words: list[str]) -> ImportedSettings:
             "network.tucker, network.preset",
             "these were its defaults; today's LyCORIS needs them set",
         )
+    vae, weights = (rest[0] if skip == 1 else None), (rest[-1] if len(rest) > skip + 1 else None)
+    values = (logic, dim, rate, int(steps_), source, output, model, vae, int(rest[skip]), weights)
+    settings.leaves = {name: value for name, value in zip(_WORDS, values, strict=True) if value is not None}
+    settings.origin = dict(_ORIGIN)
     settings.options = {
         "network_module": "lycoris.kohya" if kind in {"locon", "loha"} else "networks.lora",
         "network_dim": dim,
@@ -100,14 +114,18 @@ def _read(words: list[str]) -> ImportedSettings:
         # set /a truncates: 44 of 100, not 44.4.
         rates = {"learning_rate": rate / 1e6, "text_encoder_lr": rate * 44 // 100 / 1e6}
         settings.options |= {"optimizer_type": "AdamW8bit", **rates, "lr_scheduler": "cosine_with_restarts"}
+        why = "in millionths; the text encoder has 44 % of it"
+        settings.note(Disposition.CHANGED, "LR", "training.learning_rate", why)
     else:
         settings.options |= {"optimizer_type": "adafactor"}
         settings.options["optimizer_args"] = {"relative_step": True, "scale_parameter": True, "warmup_init": False}
         settings.note(Disposition.CHANGED, "LR", why="AdaFactor computes its own rate; the number was a placeholder")
-    if skip == 1:
-        settings.options["vae"] = rest[0]
-    if len(rest) > skip + 1:
-        settings.options["network_weights"] = rest[-1]
+    if vae is not None:
+        settings.options["vae"] = vae
+    if weights is not None:
+        settings.options["network_weights"] = weights
+    settings.note(Disposition.KEPT, "LOGIC", "network.family")
+    settings.note(Disposition.KEPT, "OUTPUT", why="the recipe's name, with the family")
     settings.extra["charframework"] = source
     settings.note(Disposition.CHANGED, "xformers", "training.attention", "replaced by the sdpa of today's torch")
     settings.options["sdpa"] = settings.options.pop("xformers")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.dataset import image_headers
 from orchestrator.dataset.buckets import BucketRules, share_regularization
 from orchestrator.importers.notes import Disposition, ImportedSettings
-from orchestrator.importers.values import whole
+from orchestrator.importers.values import whole_or
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ def steps(settings: ImportedSettings, length: tuple[int | None, float | None]) -
         length: max_train_steps and max_train_epochs. The epochs override the steps in sd-scripts.
     """
     given, epochs = length
-    interface = float(settings.extra.get("interface_epochs", 0))
+    interface = whole_or(settings.extra.get("interface_epochs"), 0)
     if epochs is None and not interface:
         if given is not None:
             settings.note(Disposition.KEPT, "max_train_steps", "training.steps")
@@ -64,7 +64,7 @@ def steps(settings: ImportedSettings, length: tuple[int | None, float | None]) -
         why = f"{epochs:g} epochs of the images in these folders are {count} steps{divided}"
         settings.note(Disposition.CHANGED, "max_train_epochs", "training.steps", why)
         return count
-    by_trainer = updates * int(interface)
+    by_trainer = updates * interface
     count, formula = _by_interface(settings, interface, accumulation)
     also = "" if count == by_trainer else f"; sd-scripts counts {by_trainer} for the same epochs"
     settings.note(Disposition.CHANGED, "epoch", "training.steps", f"kohya_ss passes {formula} = {count} steps{also}")
@@ -121,10 +121,7 @@ def _bucket(group: dict[str, Any], size: Size | None) -> Size | None:
 
 
 def _whole(value: Any, default: int) -> int:
-    try:
-        return max(whole(value), 1)
-    except (ValueError, TypeError, OverflowError):
-        return default
+    return max(whole_or(value, default), 1)
 
 
 def _images(subset: dict[str, Any]) -> Iterator[_Image]:
@@ -158,7 +155,7 @@ def _size(path: Path) -> Size | None:
     return header.width, header.height
 
 
-def _by_interface(settings: ImportedSettings, epochs: float, accumulation: int) -> tuple[int, str]:
+def _by_interface(settings: ImportedSettings, epochs: int, accumulation: int) -> tuple[int, str]:
     """Return the steps that kohya_ss passes for epochs, and its formula."""
     (group,) = settings.datasets
     images = sum(
@@ -170,6 +167,6 @@ def _by_interface(settings: ImportedSettings, epochs: float, accumulation: int) 
     )
     factor = 2 if any(subset.get("is_reg") for subset in group["subsets"]) else 1
     batch = _batch_size(group)
-    count = math.ceil(images / batch / accumulation * int(epochs) * factor)
-    formula = f"ceil({images} / {batch} / {accumulation} * {int(epochs)}" + (" * 2)" if factor == 2 else ")")
+    count = math.ceil(images / batch / accumulation * epochs * factor)
+    formula = f"ceil({images} / {batch} / {accumulation} * {epochs}" + (" * 2)" if factor == 2 else ")")
     return count, formula

@@ -64,7 +64,7 @@ def _text(path: Path) -> str:
 
 def _table(path: Path, text: str) -> dict[str, Any]:
     try:
-        table = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        table = json.loads(text) if path.suffix.lower() == ".json" else _plain(tomllib.loads(text))
     except (ValueError, RecursionError) as error:
         raise RecipeError(Problem(str(path), f"cannot be read: {error}", "repair it, or export it again")) from error
     if not isinstance(table, dict):
@@ -78,6 +78,11 @@ def _table(path: Path, text: str) -> dict[str, Any]:
         )
         raise RecipeError(Problem(str(path), f"holds no setting of {programs}", hint))
     return table
+
+
+def _plain(table: dict[str, Any]) -> Any:
+    """Return a table with dates as texts, as no recipe has dates."""
+    return json.loads(json.dumps(table, default=str))
 
 
 def _names(table: dict[str, Any], depth: int = 3) -> set[str]:

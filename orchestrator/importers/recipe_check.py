@@ -5,6 +5,7 @@ The checks are those of the next command: the recipe's own, and its engine's.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator import engines
@@ -16,10 +17,13 @@ from orchestrator.recipe.messages import required
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_KEY: Final = re.compile(r"\b(?:base|dataset|network|training)(?:\.[a-z_]+)+")
 _NEEDED_BY: Final = {
     "training.options.lr_scheduler_type": "training.options.lr_scheduler_args",
     "training.lr_scheduler": "training.options.lr_scheduler_args",
+    "training.optimizer": "training.optimizer_args",
 }
+_STAND_INS: Final = {"training.optimizer": "AdamW"}
 _ESSENTIAL: Final = {("base", "architecture")}  # without it, the recipe would be of another model
 _OPTIONAL: Final = {("network", "args"), ("training", "options"), ("training", "optimizer_args")}
 
@@ -38,7 +42,12 @@ def make_acceptable(settings: ImportedSettings, name: str, table: dict[str, Any]
         RecipeError: what stands in the way cannot be left out.
     """
     while found := problems(name, table):
-        removed = next((one for one in (_remove(table, key, what) for key, what in found) if one), None)
+        # The other key of a pair, where the first has its default.
+        others = [(other, f"{key} {what}") for key, what in found for other in _KEY.findall(what)]
+        removed = next((one for one in (_remove(table, key, what) for key, what in [*found, *others]) if one), None)
+        replaced = next(((key, what) for key, what in found if key in _STAND_INS), None)
+        if removed is None and replaced is not None and _replace(table, replaced[0]):
+            removed = (replaced[0], f"{replaced[1]}; {_STAND_INS[replaced[0]]} stands in")
         if removed is None:
             hint = "change it in the file, or start from  python -m orchestrator new"
             raise RecipeError([Problem(f"{settings.name}: {key}", what, hint) for key, what in found])
@@ -46,7 +55,16 @@ def make_acceptable(settings: ImportedSettings, name: str, table: dict[str, Any]
         _note(settings, key, what)
         dependent = _NEEDED_BY.get(key, "")
         if dependent and _remove(table, dependent, what):
-            _note(settings, dependent, f"without {key} it would reach another schedule")
+            _note(settings, dependent, f"without {key} it would mean something else")
+
+
+def _replace(table: dict[str, Any], key: str) -> bool:
+    """Replace a value that a recipe needs, unless it is the stand-in already."""
+    above, _, last = key.rpartition(".")
+    if table[above].get(last) == _STAND_INS[key]:
+        return False
+    table[above][last] = _STAND_INS[key]
+    return True
 
 
 def _note(settings: ImportedSettings, key: str, what: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.importers import epochs
 from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.importers.picture_folders import kohya_source, numbered
+from orchestrator.importers.values import whole_or
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,7 +127,7 @@ def _source(settings: ImportedSettings, folder: str, uses: list[tuple[int, dict[
     where = f"dataset.sources.{key}"
     _captions(settings, subset, source, where)
     if repeats and not kohya and folder != _NO_FOLDER:
-        source["repeats"] = max(int(float(repeats)), 1)
+        source["repeats"] = max(whole_or(repeats, 1), 1)
     if isinstance(subset.get("flip_aug"), bool):
         source["flip"] = subset["flip_aug"]
     if subset.get("is_reg"):
@@ -260,7 +261,7 @@ def _charframework(settings: ImportedSettings, name: str, steps: int | None) -> 
         "flip_aug": True,
         "sources": {subject: {"images": f"LoRAInput/{_path(folder)}", "reading": "charframework", "captions": "files"}},
     }
-    settings.note(Disposition.KEPT, f"SOURCE {folder}", f"dataset.sources.{subject}")
+    settings.note(Disposition.KEPT, "SOURCE", f"dataset.sources.{subject}")
     settings.note(Disposition.KEPT, "max_train_steps", "training.steps")
     settings.note(
         Disposition.CHANGED, "SOURCE.toml", "dataset", "as GenerateCharToml.ps1 writes it; batch sizes as in the release"

@@ -14,6 +14,7 @@ from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers import architectures, leaves
 from orchestrator.importers.notes import Disposition, ImportedSettings, words
 from orchestrator.importers.values import pairs
+from orchestrator.models.registry import DEFAULT
 from orchestrator.recipe import trainer_names
 
 # Keys that subsets inherit from [general] and [[datasets]] (library/config_util.py of v0.10.1).
@@ -55,12 +56,30 @@ def read(path: Path, table: dict[str, Any]) -> ImportedSettings:
         if name in settings.options:
             settings.options[name] = pairs(settings.options[name])
     settings.leaves = argument_leaves(settings.leaves)
+    _train_type(settings)
     if settings.options.pop("v2", False):
         architectures.named(settings, "sd2", "Stable Diffusion 2")
         settings.note(Disposition.KEPT, "v2", "base.architecture")
     _preset(settings, path.parent)
     add_images(settings, path.parent)
     return settings
+
+
+def _train_type(settings: ImportedSettings) -> None:
+    """Read model_train_type, by which lora-scripts chooses the script (sd-lora, sdxl-lora, …).
+
+    Raises:
+        RecipeError: it is no training of a LoRA.
+    """
+    kind = settings.options.pop("model_train_type", None)
+    if not isinstance(kind, str) or not kind:
+        return
+    model, _, what = kind.partition("-")
+    if what != "lora":
+        hint = "import reads trainings of LoRAs"
+        raise RecipeError(Problem(settings.name, f"these are settings for {kind}, which is no training of a LoRA", hint))
+    architectures.named(settings, {"sd": DEFAULT}.get(model, model), model)
+    settings.note(Disposition.KEPT, "model_train_type", "base.architecture")
 
 
 def argument_leaves(table: dict[str, Any]) -> dict[str, Any]:

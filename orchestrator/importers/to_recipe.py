@@ -12,13 +12,14 @@ from orchestrator.importers import architectures, leaves, recipe_check
 from orchestrator.importers.notes import Disposition, ImportedSettings, Note
 from orchestrator.importers.sd_scripts_datasets import dataset
 from orchestrator.importers.training import training
-from orchestrator.importers.values import argument_value, literal, number, path, take, whole
+from orchestrator.importers.values import argument_value, literal, number, path, take, whole, whole_or
 from orchestrator.models.registry import ARCHITECTURES, DEFAULT
 from orchestrator.recipe import toml, trainer_names
 
 _FAMILIES: Final = ("lora", "locon", "loha", "lokr", "dylora", "glora", "full", "diag-oft", "boft")
 _LYCORIS: Final = {"dropout": "dropout", "use_tucker": "tucker", "use_cp": "tucker", "bypass_mode": "bypass"}
 _RELEASE: Final = ("_base/release-2023-03", "_base/face", "_algorithms/lora3x3")
+_NUMBERS: Final = re.compile(r"\s*\d+(\.\d+)?\s*(,\s*\d+(\.\d+)?\s*)*")
 _OFF: Final = "off, as in a recipe without it"
 _PRESET_2023: Final = {
     "enable_conv": True,
@@ -56,7 +57,7 @@ class ImportedRecipe:
 
 def recipe(settings: ImportedSettings, name: str = "") -> ImportedRecipe:
     """Make a recipe of imported settings."""
-    remaining = {key: value for key, value in settings.options.items() if value is not None}
+    remaining = {key: value for key, value in settings.options.items() if value not in (None, "", [])}
     output_name = str(remaining.pop("output_name", ""))
     settings.name = output_name or settings.name
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", name or settings.name).strip("-._+") or "imported"
@@ -140,6 +141,9 @@ def _network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dic
     rest: dict[str, Any] = {}
     for key, item in args.items():
         value = _network_argument(family, key, item)
+        if key in network_args.BLOCK_LISTS and not _NUMBERS.fullmatch(str(value)):
+            settings.note(Disposition.LOST, key, why=f"{str(value)[:60]!r} is no list of numbers")
+            continue
         if value in ("", None, False) or (value == 0 and key in ("rank_dropout", "module_dropout")):
             settings.note(Disposition.KEPT, key, why=_OFF)
             continue
@@ -213,7 +217,8 @@ def _steps_of(remaining: dict[str, Any]) -> tuple[int | None, float | None]:
     The epochs override the steps in sd-scripts.
     """
     steps, epochs = remaining.pop("max_train_steps", None), remaining.pop("max_train_epochs", None)
-    return (whole(steps) if steps else None, float(epochs) if epochs else None)
+    count = whole_or(steps, 0)
+    return (count if count > 0 else None, float(whole_or(epochs, 0)) or None)
 
 
 def _dropout_and_preset(
@@ -239,6 +244,8 @@ def _other_options(settings: ImportedSettings, remaining: dict[str, Any]) -> dic
     options = parser_options.of(ARCHITECTURES[settings.extra["architecture"]].trainer_script)
     kept: dict[str, Any] = {}
     for name, value in remaining.items():
+        if name not in options and not value:
+            continue  # off, whatever it is
         if name in trainer_names.OWNED:
             where = trainer_names.OWNED[name]
             if where:

@@ -111,11 +111,11 @@ def _warmup(settings: ImportedSettings, remaining: dict[str, Any], training: dic
         # A float is a ratio there, an integer a number of steps.
         try:
             count = float(warmup)
-        except (ValueError, TypeError):
+            ratio = isinstance(warmup, float) or "." in str(warmup)
+            steps = int(count * training["steps"] if ratio else count)
+        except (ValueError, TypeError, OverflowError):
             settings.note(Disposition.LOST, "lr_warmup_steps", why=f"{str(warmup)[:60]!r} cannot be read")
             return
-        ratio = isinstance(warmup, float) or "." in str(warmup)
-        steps = int(count * training["steps"] if ratio else count)
         if not steps:
             settings.note(Disposition.LOST, "lr_warmup_steps", why=f"less than one of {training['steps']} steps")
             return

@@ -34,7 +34,7 @@ def take(
     value = remaining.pop(name)
     try:
         result = convert(value)
-    except (ValueError, TypeError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, OverflowError):
         settings.note(Disposition.LOST, name, why=f"{str(value)[:60]!r} cannot be read")
         return None
     settings.note(Disposition.KEPT, name, where)
@@ -61,6 +61,14 @@ def number(value: Any) -> float | int:
 def whole(value: Any) -> int:
     """Return a number without its fraction."""
     return int(float(value))
+
+
+def whole_or(value: Any, default: int) -> int:
+    """Return a number without its fraction, or the default for what is none."""
+    try:
+        return whole(value)
+    except (ValueError, TypeError, OverflowError):
+        return default
 
 
 def path(value: Any) -> str:

@@ -73,3 +73,15 @@ name = "first"
     outcomes = dispositions(result)
     assert outcomes["optimizer_args.args.lr_scheduler_args.gamma"] == "lost"
     assert outcomes["network_args.args.network_args.algo"] == "kept"
+
+
+def test_the_training_type_of_lora_scripts_tells_the_architecture(tmp_path: Path) -> None:
+    result = imported(
+        tmp_path / "a.toml", f'model_train_type = "sdxl-lora"\n{FLAT}made = 2024-01-01\nlr_scheduler_args = []\n'
+    )
+    assert result.table["base"]["architecture"] == "sdxl"
+    outcomes = dispositions(result)
+    assert (outcomes["model_train_type"], outcomes["made"], outcomes["lr_scheduler_args"]) == ("kept", "lost", "kept")
+    assert "the architecture" not in outcomes
+    with pytest.raises(RecipeError, match="no training of a LoRA"):
+        imported(tmp_path / "b.toml", f'model_train_type = "sd-dreambooth"\n{FLAT}')

@@ -105,7 +105,11 @@ def test_a_training_without_folders_keeps_the_settings_of_its_captions(tmp_path:
 
 def test_every_word_of_a_line_is_accounted_for() -> None:
     (settings,) = reader.read(LINE)
-    assert to_recipe.recipe(settings).notes
+    result = to_recipe.recipe(settings)
+    outcomes = dispositions(result)
+    assert set(settings.leaves) == {"LOGIC", "DIM", "LR", "STEPS", "SOURCE", "OUTPUT", "MODEL", "VAE", "CLIP_SKIP"}
+    assert {name for name in settings.leaves if outcomes[name] == "kept"} == set(settings.leaves) - {"LR"}
+    assert {name: outcomes[name] for name in ("LR", "DIM")} == {"LR": "changed", "DIM": "kept"}
 
 
 @pytest.mark.parametrize(

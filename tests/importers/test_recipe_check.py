@@ -55,3 +55,32 @@ def test_settings_are_left_out_one_at_a_time(tmp_path: Path) -> None:
     problems = recipe_check.problems(result.name, table)
     assert [key for key, _ in problems][:1] == ["network.tucker"]
     assert recipe_check.problems(result.name, result.table) == []
+
+
+def test_an_optimizer_of_another_program_is_lost_with_its_arguments(tmp_path: Path) -> None:
+    result = imported(tmp_path, {"optimizer": "CustomOptimizers.Compass", "optimizer_args": "amp_fac=2"})
+    training = loaded(result, tmp_path).training
+    assert (training.optimizer, training.optimizer_args) == ("AdamW", {})
+    outcomes = dispositions(result)
+    assert (outcomes["optimizer"], outcomes["optimizer_args.amp_fac"]) == ("lost", "lost")
+
+
+def test_a_pair_of_settings_of_which_one_is_the_default(tmp_path: Path) -> None:
+    result = imported(tmp_path, {"max_bucket_reso": 128})  # below the default of min_bucket_reso
+    loaded(result, tmp_path)
+    assert dispositions(result)["max_bucket_reso"] == "lost"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"block_dims": "nan"},
+        {"lr_warmup_steps": "inf", "lr_warmup": "nan"},
+        {"clip_skip": "inf", "network_dim": "x"},
+        {"epoch": "x", "max_train_steps": "y"},
+    ],
+)
+def test_values_that_are_none_are_lost(tmp_path: Path, settings: dict[str, Any]) -> None:
+    result = imported(tmp_path, settings)
+    loaded(result, tmp_path)
+    assert {dispositions(result)[key] for key in settings} <= {"lost", "changed"}
