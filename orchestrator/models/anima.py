@@ -97,5 +97,6 @@ ARCHITECTURE = Architecture(
     needs_vae=True,
     bucket_step=16,
     resolution=1024,
+    prediction_type="",
     renderer_script="anima_minimal_inference.py",
 )

@@ -86,6 +86,10 @@ class Architecture:
     """Files that the trainer needs beside the checkpoint and the VAE of ``base.vae``."""
     needs_vae: bool = False
     """The checkpoint holds no VAE, so that ``base.vae`` is required."""
+    prediction_type: str = "epsilon"
+    """Value of modelspec.prediction_type. Empty: the entry is left out, since the specification has no name for it."""
+    tokenizers: tuple[str, ...] = ()
+    """Folders below --tokenizer_cache_dir that the programs need to run offline."""
     bucket_step: int = 64
     """Smallest step between bucket sides that the trainer takes, in pixels."""
     resolution: int = 512

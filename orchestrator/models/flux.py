@@ -69,9 +69,17 @@ SCHNELL = Architecture(
     hub_tags=("flux",),
     fixed_clip_skip="the trainer of FLUX ignores it",
     network_module="networks.lora_flux",
+    ignored_options=dit_blocks.IGNORED_OPTIONS,
+    swappable_blocks=35,
+    uncached_captions=(
+        *("dataset.shuffle_caption", "dataset.caption_dropout_rate"),
+        *("training.options.token_warmup_step", "training.options.caption_tag_dropout_rate"),
+    ),
     lycoris=("locon", "lokr"),
+    tokenizers=(text_encoders.CLIP_L_TOKENIZER, text_encoders.T5_TOKENIZER),
     files=(ModelFile("clip_l", "the text encoder CLIP-L"), T5XXL, AE),
     resolution=1024,
+    prediction_type="",
     renderer_script="flux_minimal_inference.py",
 )
 DEV = replace(

@@ -66,5 +66,6 @@ ARCHITECTURE = Architecture(
     files=(ModelFile("text_encoder", "the text encoder Qwen2.5-VL-7B"), ModelFile("byt5", "the text encoder ByT5")),
     needs_vae=True,
     resolution=2048,
+    prediction_type="",
     renderer_script="hunyuan_image_minimal_inference.py",
 )

@@ -61,5 +61,6 @@ ARCHITECTURE = Architecture(
     lycoris=("locon",),
     files=(ModelFile("gemma2", "the text encoder Gemma2-2b"), ModelFile("ae", "the autoencoder")),
     resolution=1024,
+    prediction_type="",
     renderer_script="lumina_minimal_inference.py",
 )

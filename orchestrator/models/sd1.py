@@ -119,6 +119,7 @@ ARCHITECTURE = Architecture(
     hub_tags=("stable-diffusion",),
     conv_projections=True,
     block_lists=25,
+    tokenizers=(text_encoders.CLIP_L_TOKENIZER,),
     renderer_switches=("--v1",),
 )
 """FACE and BODY made the release. BODY_HALF is the fractional preset that no tool of its time could merge."""

@@ -29,6 +29,7 @@ ARCHITECTURE = replace(
     webui_version="SD2",
     conv_projections=False,
     fixed_clip_skip="SD2 always takes the last but one layer of its text encoder",
+    tokenizers=("stabilityai_stable-diffusion-2",),
     trainer_switches=("--v2",),
     renderer_switches=("--v2",),
 )

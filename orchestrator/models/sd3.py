@@ -73,6 +73,7 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architec
         files=_FILES,
         bucket_step=32,
         resolution=1024,
+        prediction_type="",
         renderer_script="sd3_minimal_inference.py",
     )
 

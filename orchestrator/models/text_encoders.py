@@ -9,6 +9,9 @@ from orchestrator.models.layers import ModelLayer, layer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+CLIP_L_TOKENIZER = "openai_clip-vit-large-patch14"
+CLIP_G_TOKENIZER = "laion_CLIP-ViT-bigG-14-laion2B-39B-b160k"
+T5_TOKENIZER = "google_t5-v1_1-xxl"
 CLIP_L = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
 CLIP_G = {"num_hidden_layers": 32, "hidden_size": 1280, "intermediate_size": 5120}
 T5_XXL = {"num_layers": 24, "d_model": 4096, "d_ff": 10240}

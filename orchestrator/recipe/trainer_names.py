@@ -18,6 +18,7 @@ OWNED: dict[str, str] = {
     "vae": "base.vae",
     "clip_skip": "base.clip_skip",
     "v2": "base.architecture",
+    "model_type": "base.architecture",
     "network_module": "network.family",
     "network_dim": "network.dim",
     "dim_from_weights": "network.dim",
@@ -139,6 +140,7 @@ disable_mmap_load_safetensors cache_text_encoder_outputs cache_text_encoder_outp
 weighting_scheme logit_mean logit_std mode_scale blocks_to_swap llm_adapter_path llm_adapter_lr self_attn_lr
 cross_attn_lr mlp_lr mod_lr t5_tokenizer_path qwen3_max_token_length t5_max_token_length discrete_flow_shift
 timestep_sampling sigmoid_scale attn_mode split_attn vae_chunk_size vae_disable_cache unsloth_offload_checkpointing
+controlnet_model_name_or_path t5xxl_max_token_length apply_t5_attn_mask guidance_scale model_prediction_type split_mode
 """
 )
 # Arguments of --network_args, and of optimizers.

@@ -74,7 +74,7 @@ def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image
         "modelspec.tags": tags,
         "modelspec.trigger_phrase": words,
         "modelspec.usage_hint": hint,
-        "modelspec.prediction_type": "epsilon",
+        "modelspec.prediction_type": ARCHITECTURES[recipe.base.architecture].prediction_type,
         "modelspec.encoder_layer": str(recipe.base.clip_skip),
         "modelspec.resolution": _resolution(facts),
     }

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import pytest
 
 import made_runs
 from bundles import body, folder, metadata_of
+from orchestrator.recipe import loader
 from orchestrator.release import file_metadata
 from orchestrator.weights.io.safetensors_io import read_header
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_the_body_is_unchanged_and_the_hashes_are_true(runs: Path) -> None:
@@ -65,3 +65,20 @@ def test_without_scrub_the_trainers_metadata_stay(tmp_path: Path) -> None:
     kept, removed = file_metadata.metadata(open_, header, {})
     assert kept["ss_sd_model_name"].startswith("/home/someone")
     assert removed == []
+
+
+@pytest.mark.parametrize(
+    ("recipe", "architecture", "prediction"),
+    [
+        ("krnk-locon", "stable-diffusion-v1/lora", "epsilon"),
+        ("examples/krnk-sdxl", "stable-diffusion-xl-v1-base/lora", "epsilon"),
+        ("examples/krnk-flux", "flux-1-dev/lora", None),
+        ("examples/krnk-anima", "anima-preview/lora", None),
+    ],
+)
+def test_the_base_model_has_its_name_of_the_specification(recipe: str, architecture: str, prediction: str | None) -> None:
+    root = Path(__file__).resolve().parents[2] / "recipes"
+    loaded = loader.recipe(root, recipe if "/" not in recipe else str(root / f"{recipe}.toml")).recipe
+    entries = file_metadata.entries(loaded, {}, [], None, "")
+    assert entries["modelspec.architecture"] == architecture
+    assert entries.get("modelspec.prediction_type") == prediction

@@ -88,7 +88,7 @@ def test_the_tokenizer_is_clips(sd_scripts: Path, tmp_path: Path) -> None:
     assert encoded == {"ids": [49406, 320, 1125, 539, 320, 2368, 49407], "length": 77}
     program = "import sys, json; from library.strategy_sdxl import SdxlTokenizeStrategy as S; s = S(None, sys.argv[1]); "
     program += "print('IDS' + json.dumps([one[0, 0, :5].tolist() for one in s.tokenize('a cat')]))"
-    offline = {**os.environ, **launch.environment(tmp_path, sdxl=True)}
+    offline = {**os.environ, **launch.environment(tmp_path, write_tokenizer.NAMES)}
     done = subprocess.run(
         [python, "-c", program, str(tmp_path)],
         env=offline,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DATASET, PRESET, PROMPTS, LOGS = "dataset.toml", "preset.toml", "sample_prompts.txt", "logs"
 
-ARCHITECTURES = ("sd1", "sdxl", "anima")
+ARCHITECTURES = ("sd1", "sdxl", "flux-schnell", "flux", "chroma", "anima")
 """Architectures whose training commands this module builds."""
 
 

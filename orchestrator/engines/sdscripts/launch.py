@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.engines.sdscripts import write_tokenizer
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.system import settings
 from orchestrator.system.process import Command
 
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 NAME = "sd-scripts"
 
 
-def environment(tokenizers: Path, *, sdxl: bool = False) -> dict[str, str]:
+def environment(tokenizers: Path, names: Sequence[str] = write_tokenizer.NAMES[:1]) -> dict[str, str]:
     """Return the environment variables that a program of sd-scripts needs.
 
     Args:
         tokenizers: folder of the tokenizers. With all of them there, the program runs offline.
-        sdxl: whether the second tokenizer is needed too.
+        names: folders of the tokenizers that the program needs.
     """
     env = {
         "PYTHONUTF8": "1",
@@ -33,7 +34,7 @@ def environment(tokenizers: Path, *, sdxl: bool = False) -> dict[str, str]:
         "ACCELERATE_USE_FSDP": "false",
         "ACCELERATE_DYNAMO_BACKEND": "no",
     }
-    if all((tokenizers / name).is_dir() for name in write_tokenizer.NAMES[: 2 if sdxl else 1]):
+    if all((tokenizers / name).is_dir() for name in names):
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # nothing but the tokenizers is ever fetched
     return env
 
@@ -48,9 +49,20 @@ def command(program: str, argv: Sequence[str], work: Path, files: Mapping[str, s
         files: texts to write there first, by name.
     """
     python, script = settings.sd_scripts_python(), settings.sd_scripts() / program
-    sdxl = program.startswith("sdxl_") or "--sdxl" in argv
-    env = environment(settings.tokenizers(), sdxl=sdxl)
+    env = environment(settings.tokenizers(), _tokenizers(program, argv))
     return Command((str(python), str(script), *argv), work.absolute(), env, dict(files))
+
+
+def _tokenizers(program: str, argv: Sequence[str]) -> Sequence[str]:
+    """Return the folders of the tokenizers that a program needs."""
+    switches: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for entry in ARCHITECTURES.values():
+        if program == entry.trainer_script:
+            switches[entry.trainer_switches] = entry.tokenizers
+        elif program == entry.renderer_script:
+            switches[entry.renderer_switches] = entry.tokenizers
+    chosen = [own for own in switches if set(own) <= set(argv)]
+    return switches[max(chosen, key=len)] if chosen else write_tokenizer.NAMES[:1]
 
 
 def tokenizer_options() -> list[str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 SCRIPTS = (
-    *("train_network.py", "sdxl_train_network.py", "anima_train_network.py"),
+    *("train_network.py", "sdxl_train_network.py", "anima_train_network.py", "flux_train_network.py"),
     *("gen_img.py", "networks/resize_lora.py", "networks/svd_merge_lora.py"),
 )
 _SHIPPED = Path(__file__).with_name("pinned.json")

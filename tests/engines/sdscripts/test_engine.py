@@ -54,13 +54,35 @@ def test_anima_is_trained_with_its_own_script_files_and_network(tmp_path: Path) 
     assert (expected["text encoder modules"], expected["U-Net modules"]) == (196, 280)
 
 
+@pytest.mark.parametrize(
+    ("name", "files", "modules"), [("flux", ("clip_l", "t5xxl", "ae"), (72, 304)), ("chroma", ("t5xxl", "ae"), (0, 228))]
+)
+def test_flux_and_chroma_share_a_script(tmp_path: Path, name: str, files: tuple[str, ...], modules: tuple[int, int]) -> None:
+    recipe = load(f"recipes/examples/krnk-{name}.toml")
+    inputs = {key: Path(f"/m/{key}.safetensors") for key in ("checkpoint", *files)}
+    command = sdscripts.train(recipe, {"dataset": tmp_path, **inputs}, Path("/w"), None)
+    options = parsed(command)
+    assert sdscripts.check(recipe) == []
+    assert command.argv[1].endswith("/flux_train_network.py")
+    assert options["network_module"] == ["networks.lora_flux"]
+    assert {key: options[key] for key in files} == {key: [f"/m/{key}.safetensors"] for key in files}
+    assert options.get("model_type") == (["chroma"] if name == "chroma" else None)
+    assert ("apply_t5_attn_mask" in options) == (name == "chroma")
+    expected = json.loads(command.files["expected.json"])
+    assert (expected["text encoder modules"], expected["U-Net modules"]) == modules
+    for folder in ("openai_clip-vit-large-patch14", "google_t5-v1_1-xxl"):
+        assert "HF_HUB_OFFLINE" not in sdscripts.train(recipe, {"dataset": tmp_path, **inputs}, Path("/w"), None).env
+        (settings.tokenizers() / folder).mkdir(parents=True)
+    assert sdscripts.train(recipe, {"dataset": tmp_path, **inputs}, Path("/w"), None).env["HF_HUB_OFFLINE"] == "1"
+
+
 def test_an_architecture_without_a_command_is_refused_by_name() -> None:
     recipe = load("krnk-locon")
     other = recipe.model_copy(update={"base": recipe.base.model_copy(update={"architecture": "sd2"})})
     problem, *more = sdscripts.check(other)
     assert not more
     assert problem.where == "krnk-locon: base.architecture"
-    assert problem.what == "is sd2; with sd-scripts this version trains sd1, sdxl, anima"
+    assert problem.what == "is sd2; with sd-scripts this version trains sd1, sdxl, flux-schnell, flux, chroma, anima"
 
 
 def test_the_environment_overrides_the_users_console_and_accelerate() -> None:
