@@ -12,7 +12,7 @@ from orchestrator.cli.options import AsJson, In, Out, Overwrite, Precision, Rank
 from orchestrator.cli.progress import print_table
 from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.system.terminal import print_json
+from orchestrator.system.terminal import print_json, say
 
 
 def register(app: typer.Typer) -> None:
@@ -71,6 +71,7 @@ def sweep(
     except ValueError:
         raise RecipeError(Problem("--sv-ratio", f"{sv_ratio!r} is not a list of numbers", "8,16,32,64")) from None
     from orchestrator.weights import sweep as sweep_
+    from orchestrator.weights.families import low_rank
 
     result = sweep_.sweep(
         source,
@@ -97,6 +98,8 @@ def sweep(
         for row in result.rows
     ]
     print_table(("sv_ratio", "block weights", "MiB", "retained", "ranks"), sizes)
+    if result.passed:
+        say("\n".join(low_rank.explain_passed(result.passed)))
     variants = [f"{row.sv_ratio:g} {row.block_weights.removesuffix('-')}" for row in result.rows]
     blocks = [(name, *(f"{row.blocks[name]:.2%}" for row in result.rows)) for name in result.rows[0].blocks]
     print_table(("retained by block", *variants), blocks)

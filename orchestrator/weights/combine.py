@@ -150,28 +150,34 @@ def _block_weights(
 def _module(
     name: str, terms: Sequence[tuple[Body, AdapterModule, float]], architecture: ArchitectureName | None, dtype: str
 ) -> tuple[list[Piece], int]:
-    if any(module.kind in (ModuleKind.FULL, ModuleKind.NORM) for _, module, _ in terms):
+    if any(module.kind is ModuleKind.FULL or module.vector for _, module, _ in terms):
         return _full(name, terms, dtype), 0
     ups: list[Floats] = []
     downs: list[Floats] = []
-    kernel = None
+    kernel, bias = None, None
     for body, module, weight in terms:
         product = low_rank.product(module, dtypes.load_module(body, module), architecture)
         ups.append(np.float32(weight * product.scale) * product.up)
         downs.append(product.down)
         kernel = product.kernel
+        for piece in low_rank.vectors(body, module, "F32", weight):
+            value = dtypes.decode(b"".join(piece.chunks()), "F32")
+            bias = value if bias is None else bias + value
     if len({(up.shape[0], down.shape[1]) for up, down in zip(ups, downs, strict=True)}) > 1:
         raise RecipeError(Problem(name, "has different shapes in the files", "are they for the same base?"))
     up, down = np.concatenate(ups, axis=1), np.concatenate(downs, axis=0)
     plain = AdapterModule(name, name, None, ModuleKind.LORA, {}, {})
-    return low_rank.pieces(plain, up, down, kernel, alpha=up.shape[1], dtype=dtype), up.shape[1]
+    made = low_rank.pieces(plain, up, down, kernel, alpha=up.shape[1], dtype=dtype)
+    if bias is not None:
+        made.append(writer.raw(f"{name}.diff_b", dtype, bias.shape, dtypes.encode(bias, dtype, name)))
+    return made, up.shape[1]
 
 
 def _full(name: str, terms: Sequence[tuple[Body, AdapterModule, float]], dtype: str) -> list[Piece]:
     total: dict[str, Floats] = {}
     for body, module, weight in terms:
         tensors = dtypes.load_module(body, module)
-        part = "w_norm" if module.kind is ModuleKind.NORM else "diff"
+        part = {ModuleKind.NORM: "w_norm", ModuleKind.BIAS: "diff_b"}.get(module.kind, "diff")
         biases: dict[str, Floats] = {bias: tensors[bias] for bias in ("diff_b", "b_norm") if bias in tensors}
         changes: dict[str, Floats] = {part: deltas.delta(module.kind, tensors), **biases}
         for key, value in changes.items():

@@ -36,6 +36,7 @@ class ConvertReport:
     bytes_before: int
     bytes_after: int
     relative_error: float
+    passed: int
     hashes: Hashes
 
     def table(self) -> list[str]:
@@ -45,6 +46,7 @@ class ConvertReport:
             *(f"{count} modules of {kind}" for kind, count in self.kinds.items()),
             f"{self.bytes_before:,} -> {self.bytes_after:,} tensor bytes",
             exact,
+            *low_rank.explain_passed(self.passed),
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -55,6 +57,7 @@ class ConvertReport:
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "relative_error": self.relative_error,
+            "passed": self.passed,
             "model_hash": self.hashes.model,
         }
 
@@ -110,7 +113,8 @@ def convert(
         hashes = writer.write_safetensors(output, pieces, _metadata(task, pieces), writer.Stated(dtype, size))
     error = float(np.sqrt(lost / energy)) if energy else 0.0
     counted = dict(Counter(str(module.kind) for module in lora.modules))
-    return ConvertReport(to, counted, lora.header.tensor_bytes, size, error, hashes)
+    passed = low_rank.passed(lora) if to in {"lora", "full"} else 0
+    return ConvertReport(to, counted, lora.header.tensor_bytes, size, error, passed, hashes)
 
 
 def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, base: BaseModel | None) -> None:
@@ -137,15 +141,14 @@ def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, b
         problems.append(
             Problem(where, f"{', '.join(dependent)} cannot become a LoRA by itself", "convert --to full --base MODEL first")
         )
-    if to == "lora" and any(module.kind is ModuleKind.NORM for module in lora.modules):
-        problems.append(
-            Problem(where, "holds trained norms, which are not matrices", "train without train_norm, or keep the family")
-        )
-    others = sorted({str(m.kind) for m in lora.modules if m.kind not in (ModuleKind.LORA, ModuleKind.TUCKER)})
+    others = {str(m.kind) for m in lora.modules if m.kind not in (ModuleKind.LORA, ModuleKind.TUCKER)}
+    others |= {"bias" for module in lora.modules if "diff_b" in module.keys}
     if to == "diffusers" and others:
-        problems.append(
-            Problem(where, f"diffusers' naming has no keys for {', '.join(others)}", "convert --to lora --rank N first")
+        ranked = others - {"norm", "bias"}
+        hint = (
+            "convert --to lora --rank N first" if ranked else "keep kohya's names; other programs read norms and biases there"
         )
+        problems.append(Problem(where, f"diffusers' naming has no keys for {', '.join(sorted(others))}", hint))
     if to == "plain" and peft.KEY in lora.header.metadata and lora.naming == "peft" and lora.tucker:
         problems.append(Problem(where, f"folding would count the alphas of {peft.KEY} twice", "convert --to kohya first"))
     if base:

@@ -52,13 +52,14 @@ def whole(task: Task) -> Iterator[list[Piece]]:
 
     At most one per core is in memory, and the one that is being written.
     """
-    computed = [module for module in task.lora.modules if module.kind not in (ModuleKind.FULL, ModuleKind.NORM)]
-    copied = [module for module in task.lora.modules if module.kind in (ModuleKind.FULL, ModuleKind.NORM)]
+    copied = [module for module in task.lora.modules if module.kind is ModuleKind.FULL or module.vector]
+    computed = [module for module in task.lora.modules if module not in copied]
     with svd.one_blas_thread(), ThreadPoolExecutor(svd.cores()) as pool:
         ahead = _Ahead(partial(_difference, task), computed, pool)
         try:
             made = [writer.Piece(_entry(task, module), partial(ahead.chunks, index)) for index, module in enumerate(computed)]
-            yield [*made, *(piece for module in copied for piece in _copied(task, module))]
+            biases = [piece for module in computed for piece in _bias(task, module, rename=module.kohya)]
+            yield [*made, *biases, *(piece for module in copied for piece in _copied(task, module))]
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -137,25 +138,28 @@ def _copied(task: Task, module: AdapterModule, rename: str | None = None) -> lis
         if task.dtype is None or entry.dtype == task.dtype or not floating:
             made.append(writer.Piece(Entry(name, entry.dtype, entry.shape), partial(task.body.chunks, key)))
         else:
-            made.append(writer.Piece(Entry(name, task.dtype, entry.shape), partial(_encoded, task.body, key, task.dtype)))
+            chunks = partial(dtypes.encoded, task.body, key, task.dtype)
+            made.append(writer.Piece(Entry(name, task.dtype, entry.shape), chunks))
     return made
-
-
-def _encoded(body: Body, key: str, dtype: str) -> Iterator[bytes]:
-    """Yield a tensor's bytes as another type, piece by piece."""
-    for chunk in body.chunks(key):
-        yield dtypes.encode(dtypes.decode(chunk, body.header.entries[key].dtype), dtype, key)
 
 
 def _plain(task: Task, module: AdapterModule) -> list[Piece]:
     product = low_rank.product(module, dtypes.load_module(task.body, module), task.lora.architecture)
     rank = product.up.shape[1]
-    return low_rank.pieces(
+    made = low_rank.pieces(
         module, product.up, product.down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module)
     )
+    return [*made, *_bias(task, module)]
+
+
+def _bias(task: Task, module: AdapterModule, rename: str | None = None) -> list[Piece]:
+    """Return the difference of a module's bias, which every form keeps."""
+    return [piece for piece in _copied(task, module, rename) if piece.entry.name.endswith(".diff_b")]
 
 
 def _lora(task: Task, module: AdapterModule) -> tuple[list[Piece], float, float]:
+    if module.vector:
+        return _copied(task, module), 0.0, 0.0
     product = low_rank.product(module, dtypes.load_module(task.body, module), task.lora.architecture)
     factored = svd.factorize(product.up, product.down)
     squares = (factored.values * product.scale) ** 2
@@ -168,7 +172,7 @@ def _lora(task: Task, module: AdapterModule) -> tuple[list[Piece], float, float]
     rank = max(1, min(rank, product.full_rank))
     up, down = svd.truncate(factored, product.up, product.down, rank)
     made = low_rank.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module))
-    return made, float(squares[rank:].sum()), whole
+    return [*made, *_bias(task, module)], float(squares[rank:].sum()), whole
 
 
 def _renamed(task: Task, module: AdapterModule) -> list[Piece]:

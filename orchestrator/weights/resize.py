@@ -2,6 +2,7 @@
 
 Each module becomes the best approximation of its chosen rank. up holds U S, down holds V^T, and alpha changes with the rank so
 that alpha / rank stays. LoRA and LoCon keep their form, Tucker LoCon is folded first, exactly, LoHa and LoKr become LoRA.
+Norms and biases stay as they are.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class ResizeReport:
 
     modules: tuple[Resized, ...]
     pruned: int
+    passed: int
     converted: dict[str, int]
     bytes_before: int
     bytes_after: int
@@ -74,6 +76,7 @@ class ResizeReport:
         if self.threshold is not None:
             lines.append(f"sv_ratio {self.threshold:.6g} fits the size")
         lines += [f"{count} modules converted from {kind} to lora" for kind, count in self.converted.items()]
+        lines += low_rank.explain_passed(self.passed)
         return [*lines, f"{self.pruned} zero modules pruned"] if self.pruned else lines
 
     def to_json(self) -> dict[str, Any]:
@@ -85,6 +88,7 @@ class ResizeReport:
             "relative_error": self.relative_error,
             "threshold": self.threshold,
             "pruned": self.pruned,
+            "passed": self.passed,
             "converted": self.converted,
             "ranks": {module.name: module.rank for module in self.modules},
             "model_hash": self.hashes.model,
@@ -104,7 +108,7 @@ def resize(
     The method ``size_mb`` searches the sv_ratio whose tensors fit into that many MiB.
 
     Raises:
-        RecipeError: nothing is written. Unknown keys, families whose change is not a low-rank product (full, norm, ia3,
+        RecipeError: nothing is written. Unknown keys, families whose change is not a low-rank product (full, ia3,
             glora, oft, dora_scale), impossible options.
     """
     check_output(output, [source], overwrite=overwrite)
@@ -125,9 +129,9 @@ def resize(
         for done, (result, made) in enumerate(resized, start=1):
             if progress:
                 progress(done, len(lora.modules), result.block or "other")
-            if made:
+            pieces += made
+            if made and result.rank:
                 results.append((result, made))
-                pieces += made
     kept = _metadata(lora, options, results)
     size = sum(piece.entry.size for piece in pieces)
     hashes = writer.write_safetensors(output, pieces, kept, writer.Stated(dtype, size))
@@ -135,7 +139,8 @@ def resize(
     left = sum(result.energy * result.retained**2 for result, _ in results)
     return ResizeReport(
         tuple(result for result, _ in results),
-        len(lora.modules) - len(results),
+        sum(not module.vector for module in lora.modules) - len(results),
+        low_rank.passed(lora),
         _converted(lora),
         lora.header.tensor_bytes,
         size,
@@ -148,6 +153,9 @@ def resize(
 def _resize_module(
     lora: Adapter, body: Body, options: ResizeOptions, dtype: str, module: AdapterModule
 ) -> tuple[Resized, list[Piece]]:
+    if module.vector:
+        unranked = Resized(module.name, module.block, None, 0, 1.0, 0.0, "")
+        return unranked, low_rank.vectors(body, module, dtype)
     product = low_rank.product(module, dtypes.load_module(body, module), lora.architecture)
     smallest = 1 / options.param if options.method == "sv_ratio" else None
     factored = svd.factorize(product.up, product.down, smallest)
@@ -159,10 +167,11 @@ def _resize_module(
     result = Resized(
         module.name, module.block, module.rank, rank, retained, energy * product.scale**2, factored.method.name.lower()
     )
-    if options.zeroed == "prune" and energy == 0:
+    if options.zeroed == "prune" and energy == 0 and "diff_b" not in module.keys:
         return result, []
     up, down = svd.truncate(factored, product.up, product.down, rank)
-    return result, low_rank.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=dtype)
+    made = low_rank.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=dtype)
+    return result, [*made, *low_rank.vectors(body, module, dtype)]
 
 
 def _metadata(lora: Adapter, options: ResizeOptions, results: list[tuple[Resized, list[Piece]]]) -> dict[str, str]:
@@ -197,6 +206,6 @@ def _metadata(lora: Adapter, options: ResizeOptions, results: list[tuple[Resized
 def _converted(lora: Adapter) -> dict[str, int]:
     counts: dict[str, int] = {}
     for module in lora.modules:
-        if module.kind != "lora":
+        if module.kind != "lora" and not module.vector:
             counts[str(module.kind)] = counts.get(str(module.kind), 0) + 1
     return counts

@@ -63,10 +63,12 @@ class Sweep:
 
     tensor_bytes: int
     rows: tuple[Row, ...]
+    passed: int = 0
+    """Modules with norms or biases, which have no rank."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the sweep as plain JSON."""
-        return {"tensor_bytes": self.tensor_bytes, "rows": [row.to_json() for row in self.rows]}
+        return {"tensor_bytes": self.tensor_bytes, "passed": self.passed, "rows": [row.to_json() for row in self.rows]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +158,16 @@ def sweep(
             pieces = (piece for result in chosen for piece in result.pieces)
             stated = writer.Stated(options.dtype, rows[-1].tensor_bytes)
             writer.write_safetensors(variant.path, pieces, _metadata(lora, variant, options), stated)
-    return Sweep(lora.header.tensor_bytes, tuple(rows))
+    return Sweep(lora.header.tensor_bytes, tuple(rows), low_rank.passed(lora))
 
 
 def _module_variants(lora: Adapter, body: Body, options: _SweepOptions, module: AdapterModule) -> list[_ModuleVariant]:
+    extra = low_rank.vector_bytes(module, options.dtype)
+    if module.vector:
+        block = module.block or "other"
+        weights = [variant.weights[block] if variant.path else None for variant in options.variants]
+        kept = [[] if weight is None else low_rank.vectors(body, module, options.dtype, weight) for weight in weights]
+        return [_ModuleVariant(block, 0, extra, 0.0, 0.0, pieces) for pieces in kept]
     product = low_rank.product(module, dtypes.load_module(body, module), lora.architecture)
     factored = svd.factorize(product.up, product.down, 1 / max(variant.ratio for variant in options.variants))
     block = module.block or "other"
@@ -177,7 +185,8 @@ def _module_variants(lora: Adapter, body: Body, options: _SweepOptions, module: 
             # singular vectors are ordered, so the largest rank contains the smaller ones
             thin = (np.float32(weight) * up[:, :rank], down[:rank] * np.float32(weight != 0))
             pieces = low_rank.pieces(module, *thin, product.kernel, alpha=product.scale * rank, dtype=options.dtype)
-        size = low_rank.size(module, product, rank, options.dtype)
+            pieces += low_rank.vectors(body, module, options.dtype, weight)
+        size = low_rank.size(module, product, rank, options.dtype) + extra
         made.append(
             _ModuleVariant(
                 block, rank, size, float(squares.sum()) * weight**2, float(squares[:rank].sum()) * weight**2, pieces
@@ -193,7 +202,7 @@ def _rank(values: Doubles, product: low_rank.LowRank, weight: float, ratio: floa
 
 def _row(variant: _Variant, results: Iterable[_ModuleVariant]) -> Row:
     results = list(results)
-    ranks = sorted(result.rank for result in results)
+    ranks = sorted(result.rank for result in results if result.rank)
     return Row(
         variant.ratio,
         variant.name,
@@ -220,7 +229,7 @@ def _metadata(lora: Adapter, variant: _Variant, options: _SweepOptions) -> dict[
     before = peft.without(lora.header.metadata, renamed=False)
     old = max((module.rank or 0 for module in lora.modules), default=0)
     comment = f"Dynamic resize with sv_ratio: {float(variant.ratio)} from {old}; {before.get('ss_training_comment', '')}"
-    if any(module.kind is not ModuleKind.LORA for module in lora.modules):
+    if any(module.kind is not ModuleKind.LORA and not module.vector for module in lora.modules):
         before = metadata.with_algo(before, "locon")
     kept = {**before, "ss_training_comment": comment, "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic"}
     details = {"sv_ratio": variant.ratio, "block_weights": dict(variant.weights), "rank_rule": options.rule}

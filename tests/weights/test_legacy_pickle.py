@@ -24,6 +24,13 @@ def test_a_pickle_is_read_on_request_with_tensors_only(tmp_path: Path) -> None:
     with unpickled(tmp_path / "old.pt", tmp_path) as path:
         convert(path, tmp_path / "new.safetensors")
     assert set(read(tmp_path / "new.safetensors")) == set(parts)
+    torch.save(parts, tmp_path / "named.safetensors")
+    with pytest.raises(RecipeError, match="despite its name"):
+        read(tmp_path / "named.safetensors")
+    with unpickled(tmp_path / "named.safetensors", tmp_path) as path:
+        assert set(read(path)) == set(parts)
+    with pytest.raises(RecipeError, match="leave out --unpickle"), unpickled(tmp_path / "new.safetensors", tmp_path):
+        pass
     torch.save({"a": print}, tmp_path / "evil.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     for name in ("evil.pt", "list.pt"):

@@ -59,6 +59,13 @@ class AdapterModule:
         return self.kind.needs_base or self.dora
 
     @property
+    def vector(self) -> bool:
+        """Whether it changes a norm or a bias alone, which has no rank."""
+        if self.kind is ModuleKind.FULL:
+            return len(self.shapes["diff"]) == 1
+        return self.kind in (ModuleKind.NORM, ModuleKind.BIAS)
+
+    @property
     def title(self) -> str:
         """Kind of the module for messages."""
         return f"{self.kind}{' with dora_scale' if self.dora else ''}"
@@ -101,8 +108,8 @@ class Adapter:
         Keys decide. Where LoRA, LoCon and DyLoRA have the same keys, the metadata decide, and without metadata it is lora.
         """
         families = {str(module.kind).partition(" ")[0] for module in self.modules}
-        if "norm" in families and len(families) > 1:
-            families.discard("norm")  # train_norm goes with every family
+        if families - {"norm", "bias"}:
+            families -= {"norm", "bias"}  # train_norm goes with every family
         if families <= {"lora", "locon"}:
             return "locon" if "locon" in families else _trained_family(self.header)
         return families.pop() if len(families) == 1 else "mixed"

@@ -198,6 +198,8 @@ def _own(kind: ModuleKind, tensors: Tensors) -> Floats:
             return full_delta(tensors)
         case ModuleKind.NORM:
             return norm_delta(tensors)
+        case ModuleKind.BIAS:
+            return tensors["diff_b"]
         case ModuleKind.IA3 | ModuleKind.GLORA | ModuleKind.DIAG_OFT | ModuleKind.BOFT:
             raise ValueError(kind)
     assert_never(kind)

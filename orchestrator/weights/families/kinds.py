@@ -23,6 +23,7 @@ class ModuleKind(StrEnum):
     LOKR = "lokr"
     FULL = "full"
     NORM = "norm"
+    BIAS = "bias"
     IA3 = "ia3"
     GLORA = "glora"
     DIAG_OFT = "diag-oft"
@@ -43,22 +44,29 @@ _SHAPES: tuple[tuple[ModuleKind, frozenset[str], frozenset[str]], ...] = (
     (
         ModuleKind.TUCKER,
         frozenset({"lora_up.weight", "lora_down.weight", "lora_mid.weight"}),
-        frozenset({"alpha", "dora_scale"}),
+        frozenset({"alpha", "dora_scale", "diff_b"}),
     ),
-    (ModuleKind.LORA, frozenset({"lora_up.weight", "lora_down.weight"}), frozenset({"alpha", "dora_scale"})),
+    (ModuleKind.LORA, frozenset({"lora_up.weight", "lora_down.weight"}), frozenset({"alpha", "dora_scale", "diff_b"})),
     (
         ModuleKind.LOHA_TUCKER,
         frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2"}),
-        frozenset({"alpha", "dora_scale"}),
+        frozenset({"alpha", "dora_scale", "diff_b"}),
     ),
-    (ModuleKind.LOHA, frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}), frozenset({"alpha", "dora_scale"})),
+    (
+        ModuleKind.LOHA,
+        frozenset({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}),
+        frozenset({"alpha", "dora_scale", "diff_b"}),
+    ),
     (ModuleKind.FULL, frozenset({"diff"}), frozenset({"diff_b"})),
     (ModuleKind.NORM, frozenset({"w_norm"}), frozenset({"b_norm"})),
+    (ModuleKind.BIAS, frozenset({"diff_b"}), frozenset()),
     (ModuleKind.IA3, frozenset({"weight", "on_input"}), frozenset()),
     (ModuleKind.GLORA, frozenset({"a1.weight", "a2.weight", "b1.weight", "b2.weight"}), frozenset({"bm.weight", "alpha"})),
     (ModuleKind.BOFT, frozenset({"oft_blocks"}), frozenset({"rescale", "alpha"})),
 )
-_LOKR = frozenset({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "alpha", "dora_scale"})
+_LOKR = frozenset(
+    {"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2", "alpha", "dora_scale", "diff_b"}
+)
 
 
 def recognize(shapes: Mapping[str, tuple[int, ...]]) -> ModuleKind | None:
@@ -191,7 +199,9 @@ def extent(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int
             else:
                 rows, columns = shapes["lokr_w2_a"][0], flat("lokr_w2_b")
             return first[0] * rows, first[1] * columns
-        case ModuleKind.FULL | ModuleKind.NORM | ModuleKind.IA3 | ModuleKind.GLORA | ModuleKind.DIAG_OFT | ModuleKind.BOFT:
+        case ModuleKind.FULL | ModuleKind.NORM | ModuleKind.BIAS:
+            return None
+        case ModuleKind.IA3 | ModuleKind.GLORA | ModuleKind.DIAG_OFT | ModuleKind.BOFT:
             return None
     assert_never(kind)
 
@@ -209,14 +219,15 @@ def scaled_parts(kind: ModuleKind, parts: frozenset[str]) -> tuple[str, ...] | N
     """
     if "dora_scale" in parts:
         return None
+    bias = ("diff_b",) if "diff_b" in parts else ()
     match kind:
         case ModuleKind.LORA | ModuleKind.TUCKER:
-            return ("lora_up.weight",)
+            return ("lora_up.weight", *bias)
         case ModuleKind.LOHA | ModuleKind.LOHA_TUCKER:
-            return ("hada_w1_a",)
+            return ("hada_w1_a", *bias)
         case ModuleKind.LOKR:
-            return ("lokr_w1",) if "lokr_w1" in parts else ("lokr_w1_a",)
-        case ModuleKind.FULL | ModuleKind.NORM:
+            return ("lokr_w1" if "lokr_w1" in parts else "lokr_w1_a", *bias)
+        case ModuleKind.FULL | ModuleKind.NORM | ModuleKind.BIAS:
             return tuple(sorted(parts))
         case ModuleKind.IA3:
             return ("weight",)

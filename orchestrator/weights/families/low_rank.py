@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.weights.families.adapter import Adapter, AdapterModule
     from orchestrator.weights.families.deltas import Tensors
     from orchestrator.weights.io.dtypes import Floats
+    from orchestrator.weights.io.safetensors_io import Body
     from orchestrator.weights.io.writer import Piece
 
 INFINITE = "holds numbers that are not finite, or too large to be multiplied"
@@ -55,11 +56,47 @@ class LowRank:
         return replace(self, up=empty, down=empty)
 
 
+def passed(lora: Adapter) -> int:
+    """Return how many modules have a norm or a bias that no rank applies to."""
+    return sum(module.vector or "diff_b" in module.keys for module in lora.modules)
+
+
+def explain_passed(count: int) -> list[str]:
+    """Return the line of a report about norms and biases."""
+    return [f"{count} modules with norms or biases, which have no rank and stay as they are"] if count else []
+
+
+def vectors(body: Body, module: AdapterModule, dtype: str, weight: float = 1.0) -> list[Piece]:
+    """Return a module's differences of norms and biases as another type, times ``weight``."""
+    made = []
+    for part, key in module.keys.items():
+        if module.vector or part == "diff_b":
+            values = np.float32(weight) * dtypes.load(body, key)
+            made.append(writer.raw(key, dtype, values.shape, dtypes.encode(values, dtype, key)))
+    return made
+
+
+def vector_bytes(module: AdapterModule, dtype: str) -> int:
+    """Return the bytes of :func:`vectors`."""
+    sizes = (int(np.prod(shape)) for part, shape in module.shapes.items() if module.vector or part == "diff_b")
+    return dtypes.width(dtype) * sum(sizes)
+
+
 def refusals(lora: Adapter, verb: str) -> Iterator[Problem]:
-    """Yield a problem if any module is not a low-rank product."""
-    unsupported = sorted({module.title for module in lora.modules if not module.kind.low_rank or module.dora})
+    """Yield a problem if any module is not a low-rank product.
+
+    Norms and biases have no rank, and pass.
+    """
+    ranked = [module for module in lora.modules if not module.vector]
+    if not ranked:
+        yield Problem(
+            str(lora.header.path), f"holds norms and biases alone; {verb} needs low-rank products", "merge scales them"
+        )
+    unsupported = sorted({module.title for module in ranked if not module.kind.low_rank or module.dora})
     if unsupported:
-        way = "convert --to lora makes a LoRA of it" if unsupported == ["full"] else "convert --to full, then --to lora"
+        base = " --base MODEL" if any(module.needs_base for module in ranked) else ""
+        lora_ = "convert --to lora --rank N makes a LoRA of it"
+        way = lora_ if unsupported == ["full"] else f"convert --to full{base}, then --to lora --rank N"
         yield Problem(str(lora.header.path), f"holds {', '.join(unsupported)}; {verb} needs low-rank products", way)
 
 

@@ -83,12 +83,15 @@ def ratio_for_size(adapter: Adapter, body: Body, options: ResizeOptions) -> floa
     """
     dtype = dtypes.dtype_of(options.save_precision)
     spectra: list[tuple[Doubles, low_rank.LowRank, AdapterModule]] = []
+    fixed = sum(low_rank.vector_bytes(module, dtype) for module in adapter.modules)
     for module in adapter.modules:
+        if module.vector:
+            continue
         product = low_rank.product(module, dtypes.load_module(body, module), adapter.architecture)
         spectra.append((svd.factorize(product.up, product.down).values, product.emptied(), module))
 
     def size(threshold: float) -> int:
-        total, candidate = 0, replace(options, method="sv_ratio", param=threshold)
+        total, candidate = fixed, replace(options, method="sv_ratio", param=threshold)
         for values, product, module in spectra:
             rank = layer_rank(candidate, values, product.full_rank, conv=product.kernel is not None)
             if options.zeroed == "keep" or values.any():

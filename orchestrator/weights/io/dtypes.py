@@ -14,6 +14,8 @@ from orchestrator.weights.io import peft
 from orchestrator.weights.io.safetensors_io import WIDTHS, e4m3
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from orchestrator.weights.families.adapter import AdapterModule
@@ -165,6 +167,12 @@ def scaled(data: Buffer, dtype: str, weight: float, table: NDArray[np.uint16] | 
 def _bytes(values: NDArray[Any]) -> memoryview:
     view: memoryview = values.data.cast("B")
     return view
+
+
+def encoded(body: Body, name: str, dtype: str) -> Iterator[bytes]:
+    """Yield a tensor's bytes as another type, chunk by chunk."""
+    for chunk in body.chunks(name):
+        yield encode(decode(chunk, body.header.entries[name].dtype), dtype, name)
 
 
 def load(body: Body, name: str) -> Floats:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NotReady, Problem, RecipeError
 from orchestrator.weights.io import writer
+from orchestrator.weights.io.safetensors_io import PICKLED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,11 @@ def unpickled(source: Path, folder: Path) -> Iterator[Path]:
     except ImportError as error:
         raise NotReady(Problem("torch", "is not installed", "reading pickles needs it: make setup-embedded")) from error
     try:
-        loaded: Any = torch.load(source, map_location="cpu", weights_only=True)
+        with source.open("rb") as file:  # a name in .safetensors makes torch read another format
+            if not file.read(8).startswith(PICKLED):
+                raise RecipeError(Problem(str(source), "is not a pickle of torch", "leave out --unpickle"))
+            file.seek(0)
+            loaded: Any = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = f"asks to run {named[1]}" if named else str(error).partition("\n")[0][:120]

@@ -26,7 +26,7 @@ MAX_HEADER = 32 * 2**20
 
 CHUNK = 4 * 2**20
 MAX_DIMENSIONS = 8
-_PICKLED = (b"PK\x03\x04", b"\x80\x02")
+PICKLED = (b"PK\x03\x04", b"\x80\x02")
 _UNPICKLE = "a pickle can run any program when it is read; convert --unpickle reads it with torch's weights_only"
 
 # In the order by which safetensors sorts a body: last first, names ascending within a type.
@@ -87,7 +87,7 @@ def read_header(path: Path) -> Header:
         size = path.stat().st_size
         with path.open("rb") as file:
             begin, first = file.read(8), file.read(1)
-            if begin.startswith(_PICKLED) and first != b"{":  # a header may well be 0x…0280 bytes long
+            if begin.startswith(PICKLED) and first != b"{":  # a header may well be 0x…0280 bytes long
                 raise _bad(path, "is a pickle of torch, despite its name", _UNPICKLE)
             length = int.from_bytes(begin, "little")
             if size < 8 or length > size - 8:
