@@ -8,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.importers import epochs
+from orchestrator.importers.inspect_folder import image_files
 from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.importers.picture_folders import kohya_source, numbered
 from orchestrator.importers.values import whole_or
@@ -147,7 +148,14 @@ def _source(settings: ImportedSettings, folder: str, uses: list[tuple[int, dict[
 
 def _captions(settings: ImportedSettings, subset: dict[str, Any], source: dict[str, Any], where: str) -> None:
     """Set the caption files of a source."""
-    ending = str(subset.get("caption_extension") or source.pop("caption_files", ".txt"))
+    images = [] if "parent" in subset or not Path(source["images"]).is_dir() else image_files(Path(source["images"]))
+    usual = next((each for each in (".txt", ".caption") if _captioned(images, each)), ".txt")
+    ending = str(subset.get("caption_extension") or source.pop("caption_files", usual))
+    if images and not _captioned(images, ending):
+        source["captions"] = "fixed"
+        why = f"no image has a caption in {ending}: the trigger word is the caption"
+        settings.note(Disposition.CHANGED, "caption_extension", f"{where}.captions", why)
+        return
     if re.fullmatch(r"\.[A-Za-z0-9]{1,12}", ending):
         source["captions"] = "files"
         if ending != ".txt":
@@ -162,6 +170,11 @@ def _captions(settings: ImportedSettings, subset: dict[str, Any], source: dict[s
     source["captions"] = "fixed"
     why = "not a valid ending: the class words are the caption"
     settings.note(Disposition.CHANGED, "caption_extension", "captions", why)
+
+
+def _captioned(images: list[Path], ending: str) -> bool:
+    """Return whether an image has a caption file with this ending."""
+    return any(image.with_name(image.stem + ending).is_file() for image in images)
 
 
 def _kohya_words(settings: ImportedSettings, folder: str, *, regularization: bool) -> tuple[str, dict[str, Any]]:

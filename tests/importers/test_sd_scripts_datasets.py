@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from import_cases import GUI, dispositions, loaded
 from orchestrator.importers import reader, to_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_folders_of_kohya_give_trigger_and_class_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,3 +51,19 @@ def test_repeats_are_not_read_from_a_name_that_the_trainer_does_not_read(tmp_pat
     (tmp_path / "data.toml").write_text("[[datasets]]\n[[datasets.subsets]]\nimage_dir = '9_cat'\n", "utf-8")
     dataset = loaded(to_recipe.recipe(reader.read(str(tmp_path / "data.toml"))[0]), tmp_path).dataset
     assert dataset.sources["cat"].repeats == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [((), ("fixed", ".txt")), (("0.txt",), ("files", ".txt")), (("0.caption",), ("files", ".caption"))],
+)
+def test_images_without_caption_files_have_fixed_captions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: tuple[str, ...], expected: tuple[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cats").mkdir()
+    for name in ("0.png", *files):
+        (tmp_path / "cats" / name).write_bytes(b"x")
+    (tmp_path / "data.toml").write_text("[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'cats'\n", "utf-8")
+    (source,) = loaded(to_recipe.recipe(reader.read("data.toml")[0]), tmp_path).dataset.sources.values()
+    assert (source.captions, source.caption_files) == expected
