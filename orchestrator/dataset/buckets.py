@@ -124,8 +124,21 @@ def predict_batches(layout: Layout, dataset: Dataset) -> Prediction:
 
 def epochs(batches_per_epoch: int, training: Training) -> int:
     """Return "num epochs", 0 without batches."""
-    updates = -(-batches_per_epoch // (training.gradient_accumulation_steps or 1))
-    return -(-training.steps // updates) if updates else 0
+    updates = _updates(batches_per_epoch, training)
+    return -(-steps(batches_per_epoch, training) // updates) if updates else 0
+
+
+def steps(batches_per_epoch: int, training: Training) -> int:
+    """Return the steps of a training, 0 for epochs without batches.
+
+    As train_network.py: max_train_epochs * ceil(batches / gradient_accumulation_steps).
+    """
+    return training.steps or (training.epochs or 0) * _updates(batches_per_epoch, training)
+
+
+def _updates(batches_per_epoch: int, training: Training) -> int:
+    """Return the optimizer steps of an epoch."""
+    return -(-batches_per_epoch // (training.gradient_accumulation_steps or 1))
 
 
 def batch_size(dataset: Dataset, resolution: Size) -> int:

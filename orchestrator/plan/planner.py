@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Keys of [training] that do not change the trained file.
 _NOT_IN_KEY = {
+    "epochs",  # planned as steps
     "data_loader_workers",
     "persistent_workers",
     "log_prefix",
@@ -174,6 +175,7 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
         steps.append(render)
         needs.append(render)
     whole = _dump(recipe, {"guards"})
+    del whole["training"]["epochs"]
     if not recipe.base.files:
         del whole["base"]["files"]  # keys of recipes that have none stay those of earlier versions
     outputs = (file, "README.md", "manifest.json", "SHA256SUMS", "**/*")

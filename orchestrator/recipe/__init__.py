@@ -79,6 +79,8 @@ class Recipe(Table):
             ValidationError: a key is not one of the training's, or its value is of another type.
         """
         table = {**self.training.model_dump(mode="json"), **change}
+        if not table["steps"]:
+            del table["steps"]  # not counted yet: of epochs
         return self.model_copy(update={"training": Training.model_validate_json(json.dumps(table))})
 
     def triggers(self) -> tuple[str, ...]:

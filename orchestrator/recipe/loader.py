@@ -111,13 +111,14 @@ def _own(own: Composition, path: Path, profile: str) -> tuple[Loaded | None, lis
     Overridden values are wrong all the same. Missing ones may be the profile's to set.
     """
     result, problems = _validate(own, path)
+    complete = result is not None and all(problem.what != "is missing" for problem in problems)
     without = f"(without --profile {profile})"
     wrong = [
         Problem(problem.where, problem.what, f"{problem.hint} {without}".strip())
         for problem in problems
         if problem.what != "is missing"
     ]
-    return Loaded(result, path, own.origin, own.merged) if result is not None else None, wrong
+    return Loaded(result, path, own.origin, own.merged) if result is not None and complete else None, wrong
 
 
 def of_table(root: Path, name: str, table: TomlTable) -> tuple[Recipe | None, list[Problem]]:

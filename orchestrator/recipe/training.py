@@ -77,8 +77,10 @@ class Network(Table):
 class Training(Table):
     """One run of the trainer."""
 
-    steps: Positive
-    """max_train_steps: optimizer steps."""
+    steps: Positive = 0
+    """max_train_steps: optimizer steps. Exactly one of steps and epochs."""
+    epochs: Positive | None = None
+    """max_train_epochs: passes over all images with their repeats, instead of steps."""
     learning_rate: Rate | None = None
     text_encoder_lr: Rate | None = None
     unet_lr: Rate | None = None

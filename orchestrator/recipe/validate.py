@@ -13,7 +13,7 @@ from orchestrator.models.registry import ARCHITECTURES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.recipe import Network, Recipe
+    from orchestrator.recipe import Network, Recipe, Training
 
 Conflict = tuple[str, str]  # dotted key, message
 
@@ -108,17 +108,25 @@ def _network(recipe: Recipe) -> Iterator[Conflict]:
                 yield f"network.args.{name}", f"set {taken[name]} instead"
 
 
+def _length(training: Training) -> Iterator[Conflict]:
+    if training.steps and training.epochs:
+        yield "training.epochs", 'is set with training.steps; leave one of them out: unset = ["training.steps"]'
+    elif not training.steps and not training.epochs:
+        yield "training.steps", "is missing"
+    if training.lr_warmup_steps and training.lr_scheduler == "constant":
+        yield "training.lr_warmup_steps", 'the constant schedule has no warm-up; use "constant_with_warmup"'
+    if training.lr_warmup_steps and training.steps and training.lr_warmup_steps >= training.steps:
+        yield "training.lr_warmup_steps", f"is {training.lr_warmup_steps} of {training.steps} steps: the rate never gets there"
+
+
 def _training(recipe: Recipe) -> Iterator[Conflict]:
     training, dataset = recipe.training, recipe.dataset
+    yield from _length(training)
     if training.cache_latents != "no" and (dataset.color_aug or dataset.random_crop):
         which = "color_aug" if dataset.color_aug else "random_crop"
         yield "training.cache_latents", f'is "{training.cache_latents}" with dataset.{which}, which changes every image anew'
     if training.persistent_workers and training.data_loader_workers == 0:
         yield "training.persistent_workers", "needs training.data_loader_workers > 0"
-    if training.lr_warmup_steps and training.lr_scheduler == "constant":
-        yield "training.lr_warmup_steps", 'the constant schedule has no warm-up; use "constant_with_warmup"'
-    if training.lr_warmup_steps and training.lr_warmup_steps >= training.steps:
-        yield "training.lr_warmup_steps", f"is {training.lr_warmup_steps} of {training.steps} steps: the rate never gets there"
     if training.relative_step:
         message = (
             "Adafactor finds its own rate and ignores this one; unset it, or set training.optimizer_args.relative_step = false"
@@ -238,6 +246,9 @@ def _retries(recipe: Recipe) -> Iterator[Conflict]:
     """
     for number, change in enumerate(recipe.guards.retry, start=1):
         where = f"guards.retry.{number}"
+        if "epochs" in change:
+            yield where, "changes training.epochs; a retry takes steps"
+            continue
         try:
             retried = recipe.retried(change)
         except ValidationError as error:

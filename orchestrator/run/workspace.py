@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
+from orchestrator.dataset import buckets
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.plan import estimate, promises
 from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader, overrides
+from orchestrator.recipe.validate import check
 from orchestrator.run import paths
 from orchestrator.run.store import Store
 from orchestrator.system import settings
@@ -67,10 +69,40 @@ class Workspace:
         if not names:
             raise RecipeError(Problem(str(self.recipes), "no recipe is selected", "python -m orchestrator list  shows them"))
         loaded, problems = loader.readable(self.recipes, list(dict.fromkeys(names)), selection.profile, selection.engine)
+        loaded, uncounted = self._counted(loaded)
+        problems += uncounted
         refusals = [self._refusals(each) for each in loaded]
         problems += [problem for refusal in refusals for problem in refusal]
         accepted = [each for each, refusal in zip(loaded, refusals, strict=True) if not refusal]
         return accepted, list(dict.fromkeys(problems))
+
+    def _counted(self, loaded: Sequence[Loaded]) -> tuple[list[Loaded], list[Problem]]:
+        """Return recipes with epochs counted as steps, and problems.
+
+        The images of a dataset decide about the number, by the trainer's arithmetic.
+        """
+        result: list[Loaded] = []
+        problems: list[Problem] = []
+        for each in loaded:
+            own, missing = self._counted([each.own]) if each.own is not None else ([], [])
+            problems += missing
+            recipe = each.recipe
+            if recipe.training.epochs is None:
+                result.append(replace(each, own=own[0] if own else None))
+                continue
+            steps = buckets.steps(self.inputs.counts(recipe).batches_per_epoch, recipe.training)
+            if not steps:
+                where, epochs = f"{recipe.name}: training.epochs", recipe.training.epochs
+                what = f"is {epochs}; the steps cannot be counted, because the dataset has no readable images"
+                hint = f"python -m orchestrator dataset check {recipe.name}  names them"
+                problems.append(loader.locate(each, Problem(where, what, hint)))
+                continue
+            training = recipe.training.model_copy(update={"steps": steps, "epochs": None})
+            counted = replace(each, recipe=recipe.model_copy(update={"training": training}), own=own[0] if own else None)
+            conflicts = [Problem(f"{recipe.name}: {key}", message) for key, message in check(counted.recipe)]
+            problems += [loader.locate(each, problem) for problem in conflicts]
+            result.append(counted)
+        return result, problems
 
     def _refusals(self, loaded: Loaded) -> list[Problem]:
         """Return the engine's problems and broken promises of a recipe.
@@ -85,10 +117,10 @@ class Workspace:
 
     def _refused(self, loaded: Loaded, note: str = "") -> list[Problem]:
         recipe = loaded.recipe
-        check = engines.get(recipe.engine).check
-        problems = check(recipe)
+        refuse = engines.get(recipe.engine).check
+        problems = refuse(recipe)
         for number, change in enumerate(recipe.guards.retry, start=1):
-            new = [problem for problem in check(recipe.retried(change)) if problem not in problems]
+            new = [problem for problem in refuse(recipe.retried(change)) if problem not in problems]
             problems += [Problem(problem.where, f"{problem.what} (with guards.retry.{number})") for problem in new]
         problems = problems or list(promises.broken(recipe, self.inputs, loaded.origin))
         located = [loader.locate(loaded, problem) for problem in problems]
@@ -99,7 +131,10 @@ class Workspace:
 
         Unreadable images are problems of ``preflight``, not of the plan.
         """
-        return make_plan([each.recipe for each in loaded], self.inputs)
+        counted, problems = self._counted(loaded)
+        if problems:
+            raise RecipeError(problems)
+        return make_plan([each.recipe for each in counted], self.inputs)
 
 
 def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:

@@ -104,4 +104,5 @@ def check(
     ranks = {level: rank for rank, level in enumerate(Level)}
     findings.sort(key=lambda finding: ranks[finding.level])
     epochs = buckets.epochs(prediction.batches_per_epoch, training) if training else 0
-    return LintReport(inspected, tuple(findings), epochs, training.steps if training else 0)
+    steps = buckets.steps(prediction.batches_per_epoch, training) if training else 0
+    return LintReport(inspected, tuple(findings), epochs, steps)

@@ -133,7 +133,7 @@ def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any
         "save_precision": resize.save_precision if resize else recipe.training.save_precision,
         "trigger_words": list(recipe.triggers()) or None,
         "network_module": "networks.lora" if network.family == "lora" else "lycoris.kohya",
-        "max_train_steps": recipe.training.steps,
+        "max_train_steps": recipe.training.steps or None,
     }
     if resize:
         if len(methods := resize.methods()) > 1:
