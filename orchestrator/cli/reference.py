@@ -37,7 +37,7 @@ _CODES: Final = {
     "1": "a step failed",
     "2": "a recipe or the command line is wrong; nothing was run",
     "3": "the machine lacks something; nothing was run",
-    "130": "stopped by ^C, TERM or a closed terminal; the same command goes on",
+    "130": "stopped by ^C, TERM or a closed terminal; the same command resumes",
 }
 
 

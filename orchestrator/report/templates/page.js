@@ -14,16 +14,16 @@ $("#theme").addEventListener("click", () => {
 });
 
 const compare = (box) => {
-  const said = JSON.parse(box.dataset.compare);
+  const content = JSON.parse(box.dataset.compare);
   const stage = $(".stage", box);
   const range = $("input", box);
   const chosen = (side) => $(`[data-side=${side}]`, box).value;
   const draw = () => {
     for (const [side, image] of [["left", $(".over", box)], ["right", $(".under", box)]]) {
-      const url = said.rows[chosen(side)][chosen("prompt")];
+      const url = content.rows[chosen(side)][chosen("prompt")];
       image.hidden = !url;
       if (url && image.getAttribute("src") !== url) image.src = url;
-      image.alt = `${chosen(side)}, ${said.prompts[chosen("prompt")]}`;
+      image.alt = `${chosen(side)}, ${content.prompts[chosen("prompt")]}`;
     }
   };
   const move = (value) => { stage.style.setProperty("--at", `${value}%`); range.setAttribute("aria-valuetext", `${value} % ${chosen("left")}`); };
@@ -85,19 +85,19 @@ document.addEventListener("pointermove", (event) => {
   const svg = event.target.closest && event.target.closest("[data-chart]");
   for (const other of $$("[data-chart]")) if (other !== svg && $(".cross", other)) nothing(other);
   if (!svg) return;
-  const said = svg.said || (svg.said = JSON.parse(svg.dataset.chart));
-  const place = svg.getBoundingClientRect();
-  const scale = svg.viewBox.baseVal.width / place.width;
-  const [left, top, right, bottom] = said.box;
-  const x = Math.min(right, Math.max(left, (event.clientX - place.left) * scale));
-  const value = said.x[0] + ((x - left) / (right - left)) * (said.x[1] - said.x[0]);
+  const data = svg.chartData || (svg.chartData = JSON.parse(svg.dataset.chart));
+  const bounds = svg.getBoundingClientRect();
+  const scale = svg.viewBox.baseVal.width / bounds.width;
+  const [left, top, right, bottom] = data.box;
+  const x = Math.min(right, Math.max(left, (event.clientX - bounds.left) * scale));
+  const value = data.x[0] + ((x - left) / (right - left)) * (data.x[1] - data.x[0]);
   nothing(svg);
   svg.append(element("line", { class: "cross", x1: x, x2: x, y1: top, y2: bottom }));
-  said.curves.forEach((curve, number) => {
+  data.curves.forEach((curve, number) => {
     if (!curve.points.length) return;
     const near = curve.points.reduce((best, point) => (Math.abs(point[0] - value) < Math.abs(best[0] - value) ? point : best));
     const end = x > (left + right) / 2;
-    const text = `${said.curves.length > 1 ? `${curve.label} ` : ""}${near[1]} at ${said.unit} ${near[0]}`;
+    const text = `${data.curves.length > 1 ? `${curve.label} ` : ""}${near[1]} at ${data.unit} ${near[0]}`;
     svg.append(element("text", { class: "read", x: end ? x - 8 : x + 8, y: top + 14 + number * 17, "text-anchor": end ? "end" : "start" }, text));
   });
 });

@@ -48,7 +48,7 @@ def check_nodes(ray: Any, context: RunContext, due: list[Step], token: str, url:
         try:
             reports.append((each["Resources"].get("GPU", 0.0), ray.get(ref, timeout=CHECK_SECONDS)))
         except lost:  # Ray lists a dead node for some seconds more
-            context.observer.say(f"{where} is gone; goes on without it")
+            context.observer.say(f"{where} has left the cluster; the run continues without it")
         except ray.exceptions.RayError as error:
             last = str(error).strip().splitlines()[-1]
             problems.append(Problem(where, f"cannot work: {last}", "install this project there: make setup"))
