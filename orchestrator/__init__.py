@@ -1,1 +1,1 @@
-"""Character LoRAs from images to a published release: recipes become plans, plans become files."""
+"""Character LoRAs from images to a release, by recipes and plans."""

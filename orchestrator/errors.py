@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem: where it is, what it is, and a hint (likely cause or next command)."""
+    """One problem: where, what, and a hint.
+
+    The hint is a likely cause or the next command.
+    """
 
     where: str
     what: str
@@ -71,13 +74,16 @@ class NotReady(OrchestratorError):
 
 
 def near_miss(word: str, names: Iterable[str]) -> str:
-    """Return "; did you mean X?" for the closest of ``names``, or ""."""
+    """Return the closest of ``names`` as a question, or "".
+
+    The question begins with a semicolon and ends a message.
+    """
     close = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def report(error: OrchestratorError) -> str:
-    """Return the text of an error: every problem with its hint, and their number."""
+    """Return the text of an error: problems, hints and their number."""
     lines: list[str] = []
     for problem in error.problems:
         lines.append(f"{problem.where}\n    {problem.what}")

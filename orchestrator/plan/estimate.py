@@ -17,7 +17,7 @@ STATE_FACTOR = 6
 
 
 def tensors(recipe: Recipe, inputs: ProjectInputs) -> expected_tensors.Predicted | None:
-    """Return the tensors that a training saves, or None if they cannot be predicted."""
+    """Return the predicted tensors of a training, or None."""
     model = expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint))
     return expected_tensors.predict(recipe, model)
 

@@ -1,4 +1,4 @@
-"""Files and versions that planning reads: models, images, digests, engine versions.
+"""Inputs of planning: models, images, digests, engine versions.
 
 Digests, image headers and counts are cached between commands. Planning writes nothing: a command saves the cache.
 """
@@ -53,7 +53,7 @@ MANY = 20_000  # files whose digests are kept
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Numbers of a dataset: trained images, batches, bytes on disk, and whether it is sound."""
+    """Numbers of a dataset: images, batches, bytes, soundness."""
 
     images: int
     batches_per_epoch: int
@@ -123,7 +123,7 @@ class ProjectInputs:
         return self._images[settings_]
 
     def counts(self, recipe: Recipe) -> Counts:
-        """Return the numbers of a recipe's dataset, cached by settings and content."""
+        """Return a dataset's numbers, cached by settings and content."""
         settings_ = recipe.dataset.model_dump_json()
         if settings_ not in self._counts:
             real = {folder: os.path.realpath(folder) for folder in {source.path.parent for source in self.images(recipe)}}

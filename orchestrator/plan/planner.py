@@ -1,4 +1,4 @@
-"""Turn recipes into a plan: steps with their sources, needs, outputs and keys.
+"""Turn recipes into a plan: steps, sources, needs, outputs, keys.
 
 Planning computes only. Digests of files, engine versions and the images of a dataset come from ``Inputs``.
 """
@@ -104,7 +104,7 @@ def _dump(table: Any, exclude: set[str] | None = None) -> JSON:
 
 
 def _unused(tool: Merge | Resize) -> set[str]:
-    """Return the keys that do not change the result: options of an unused tool."""
+    """Return options of an unused tool, which do not change the result."""
     return set() if tool.tool == "sd-scripts" else {"options"}
 
 
@@ -114,7 +114,7 @@ def _version(tool: Merge | Resize, inputs: Inputs) -> str:
 
 
 def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[Step]:
-    """Return the steps of one recipe: dataset, train, merge, resize, render, release."""
+    """Return the steps of one recipe, from dataset to release."""
     name, file = recipe.name, f"{recipe.name}.safetensors"
     engine = f"{recipe.engine} {inputs.engine_version(recipe.engine)}"
     models = [inputs.file("checkpoint", recipe.base.checkpoint, recipe.base.sha256)]
@@ -192,7 +192,10 @@ def _templates(recipe: Recipe, inputs: Inputs) -> list[StepSource]:
 
 
 def _common_steps(recipes: list[Recipe], steps: Mapping[str, Step], inputs: Inputs) -> list[Step]:
-    """Return one grid per subject, with a row per algorithm, and the release of all."""
+    """Return a grid per subject, and the release of all recipes.
+
+    A grid has a row per algorithm.
+    """
     grids: list[Step] = []
     for subject in dict.fromkeys(recipe.subject for recipe in recipes):
         rows = [recipe for recipe in recipes if recipe.subject == subject and recipe.render.prompts]

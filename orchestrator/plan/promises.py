@@ -1,4 +1,4 @@
-"""Promises of a recipe about its files: ``expect``, and the size of a resize."""
+"""Promises of a recipe: ``expect``, and the size of a resize."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def broken(recipe: Recipe, inputs: ProjectInputs, origin: Mapping[str, str]) -> 
 
 
 def _too_small(recipe: Recipe, inputs: ProjectInputs) -> Iterator[Problem]:
-    """Yield a problem if resize.size_mb is less than all modules take at rank 1."""
+    """Yield a problem if resize.size_mb is too small for rank 1."""
     resize = recipe.resize
     if resize is None or resize.size_mb is None or recipe.merge.zeroed == "prune":  # pruned modules take nothing
         return

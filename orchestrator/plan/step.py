@@ -1,4 +1,4 @@
-"""A step: one piece of work, its kind, lane, parameters, needs, outputs and key."""
+"""A step: one piece of work with its key."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def short(value: float) -> str:
 def lines(
     curves: Sequence[Line], label: str, size: tuple[int, int] = (380, 170), *, zero: bool = False, unit: str = "step"
 ) -> Markup:
-    """Return a line chart; empty without points.
+    """Return a line chart, empty without points.
 
     Args:
         curves: all on the same axes.

@@ -81,7 +81,7 @@ class StepView:
 
     @property
     def seconds(self) -> float:
-        """Duration in seconds; 0 for an unfinished step."""
+        """Duration in seconds, 0 for an unfinished step."""
         return float(self.record.get("seconds") or 0.0)
 
 
@@ -202,7 +202,7 @@ def _newest(folder: Path, pattern: str) -> Path | None:
 
 
 def read_json(path: Path) -> JSON:
-    """Return the JSON object in a file; empty if it cannot be read."""
+    """Return the JSON object in a file, empty if it cannot be read."""
     try:
         value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -47,7 +47,7 @@ class Album:
     _todo: dict[str, tuple[Path, Callable[[Path, Path], None]]] = field(default_factory=dict)
 
     def show(self, path: Path, side: int = SIDE) -> PageImage | None:
-        """Return an image on the page; None if it cannot be read.
+        """Return an image on the page, None if it cannot be read.
 
         Args:
             path: the image.

@@ -32,7 +32,10 @@ _SHEET = 48  # originals on one contact sheet
 
 
 def render(values: JSON) -> str:
-    """Return the HTML of a context, with style and script in it and images beside it."""
+    """Return the HTML of a context, with style and script in it.
+
+    Images lie beside it.
+    """
     style = (_TEMPLATES / "page.css").read_text("utf-8") + contact_sheet.STYLE
     script = (_TEMPLATES / "page.js").read_text("utf-8")
     return _environment().get_template("page.html.j2").render(**values, style=style, script=script)
@@ -52,7 +55,10 @@ def _environment() -> jinja2.Environment:
 
 
 def context(data: ReportData, folder: Path, *, live: bool = False) -> JSON:
-    """Return the context of the template, and write the images that are missing to ``folder``."""
+    """Return the template's context.
+
+    Missing images are written to ``folder``.
+    """
     album = Album(folder)
     algorithms = list(dict.fromkeys(member.recipe.algorithm for member in data.members))
     colours = {algorithm: f"a{number % 6}" for number, algorithm in enumerate(algorithms)}
@@ -154,7 +160,10 @@ def _contact(step: StepView | None, members: list[Member], album: Album) -> Mark
 
 
 def _compare(members: list[Member], contexts: list[JSON]) -> JSON:
-    """Return the slider's context: the images of every prompt by algorithm, where at least two have them."""
+    """Return the slider's context: images of every prompt by algorithm.
+
+    A prompt needs the images of at least two algorithms.
+    """
     labels = {entry["name"]: entry["label"] for each in contexts for entry in each["pictures"]}
     rows = {
         member.recipe.algorithm: {entry["name"]: entry["picture"].url for entry in entries["pictures"]}
@@ -164,7 +173,10 @@ def _compare(members: list[Member], contexts: list[JSON]) -> JSON:
 
 
 def timeline(steps: list[StepView]) -> Any:
-    """Return a chart of the newest run by lane: the last steps without a gap of ``_REST`` between them."""
+    """Return a chart of the newest run by lane.
+
+    The run is the last steps without a gap of ``_REST`` between them.
+    """
     spans = trace.spans(step.folder / RECORD for step in steps if step.folder is not None and step.state.finished)
     newest: list[trace.Span] = []
     for span in reversed(spans):

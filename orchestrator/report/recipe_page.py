@@ -75,14 +75,14 @@ def context(root: Path, member: Member, album: Album, colours: dict[str, str]) -
 
 
 def _losses(member: Member, curve: list[tuple[int, float]], colour: str) -> Any:
-    """Return a chart of the mean loss, over each step's own loss if it was recorded."""
+    """Return a chart of the mean loss, over recorded losses of each step."""
     own = [(point.step, point.now) for point in member.curve if point.now is not None]
     lines = [charts.Line("this step", f"{colour} faint", own)] if own else []
     return charts.lines([*lines, charts.Line("mean", colour, curve)], _words("Mean loss", member.recipe.name, curve))
 
 
 def _rates(member: Member, colour: str) -> Any:
-    """Return a chart of the learning rate, with the text encoder's own rate if it has one."""
+    """Return a chart of the learning rates of U-Net and text encoder."""
     rates = [(point.step, point.rate) for point in member.curve if point.rate is not None]
     text = [(point.step, point.text_rate) for point in member.curve if point.text_rate is not None]
     lines = [charts.Line("text encoder", f"{colour} dashed", text)] if text else []
@@ -123,7 +123,9 @@ def _pictures(member: Member, album: Album) -> list[JSON]:
 
 
 def slider(rows: dict[str, dict[str, str]], labels: dict[str, str]) -> JSON:
-    """Return a slider's context: image URLs by row and prompt, and the prompts of at least two rows; {} without any.
+    """Return a slider's context, or {} without two rows.
+
+    It has image URLs by row and prompt, and the prompts that at least two rows share.
 
     Args:
         rows: URL of each prompt's image, by the compared thing (an algorithm, a ratio).
@@ -135,7 +137,10 @@ def slider(rows: dict[str, dict[str, str]], labels: dict[str, str]) -> JSON:
 
 
 def _variants(root: Path, member: Member, album: Album) -> list[JSON]:
-    """Return the images that ``orchestrator variants`` drew of this recipe: a slider and grids for every pair of axes."""
+    """Return images of ``orchestrator variants``: a slider and grids.
+
+    There is a grid for every pair of axes.
+    """
     entries: list[JSON] = []
     labels = {column["name"]: column["label"] for column in member.recipe.columns()}
     for path in sorted((root / member.recipe.name / VARIANTS).glob("*.json")):
@@ -154,7 +159,9 @@ def _variants(root: Path, member: Member, album: Album) -> list[JSON]:
 
 
 def _samples(member: Member, album: Album) -> list[JSON]:
-    """Return the images drawn during training: one row per prompt, in the order of steps, then epochs.
+    """Return the images drawn during training, one row per prompt.
+
+    A row is ordered by steps, then epochs.
 
     Trainers write NAME_000200_00_….png and NAME_e000001_00_….png. The second number is the prompt's.
     """

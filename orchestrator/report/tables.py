@@ -32,7 +32,7 @@ def size(count: float) -> str:
 
 
 def _file(step: StepView | None) -> int:
-    """Return the size of a finished step's LoRA file in bytes; 0 without one."""
+    """Return the bytes of a finished step's LoRA file, 0 without one."""
     if step is None or not step.state.finished:
         return 0
     name = weights_of(step.record)[0]
@@ -40,7 +40,10 @@ def _file(step: StepView | None) -> int:
 
 
 def released(member: Member) -> int:
-    """Return the size of the last existing file: released, compressed, merged or trained."""
+    """Return the size of the last file, from released down to trained.
+
+    The order is released, compressed, merged, trained.
+    """
     for kind in ("release", "resize", "merge", "train"):
         if count := _file(member.steps.get(kind)):
             return count
@@ -48,7 +51,7 @@ def released(member: Member) -> int:
 
 
 def _tensors(step: StepView | None) -> int:
-    """Return the bytes of the tensors in a finished step's LoRA file, without its header; 0 without a file."""
+    """Return the tensor bytes of a finished step's file, 0 without one."""
     if step is None or step.folder is None or not step.state.finished:
         return 0
     name = weights_of(step.record)[0]
@@ -62,7 +65,9 @@ def _tensors(step: StepView | None) -> int:
 
 
 def sizes(member: Member) -> JSON:
-    """Return rows of label, bytes and share of the largest: tensors as predicted and after each step, files as released.
+    """Return rows of label, bytes and share of the largest.
+
+    Tensors are as predicted and after each step, files as released.
 
     ``exact``: the trained tensors have to the byte the size that the plan predicts. Cards of earlier releases list files.
     """
@@ -82,7 +87,7 @@ def sizes(member: Member) -> JSON:
 
 
 def times(member: Member) -> list[JSON]:
-    """Return kind, seconds and share of the whole for every finished step of a recipe."""
+    """Return kind, seconds and share of each finished step of a recipe."""
     done = [step for step in member.steps.values() if step.seconds]
     whole = sum(step.seconds for step in done) or 1.0
     return [
@@ -112,7 +117,10 @@ def kinds(steps: Sequence[StepView]) -> list[JSON]:
 
 
 def network(member: Member) -> list[tuple[str, str]]:
-    """Return the training's settings as pairs of words, from the record if there is one, else from the recipe."""
+    """Return the training's settings as pairs of words.
+
+    They are those of the record if there is one, else of the recipe.
+    """
     record = member.steps["train"].record if "train" in member.steps else {}
     params = record.get("params", {})
     net = params.get("network") or member.recipe.network.model_dump(mode="json")
@@ -134,7 +142,7 @@ def network(member: Member) -> list[tuple[str, str]]:
 
 
 def heat(member: Member, names: Sequence[str], stages: dict[str, JSON]) -> JSON:
-    """Return the block table: norms after each step, the block weights between them, and the ranks.
+    """Return the block table: norms, block weights between them, ranks.
 
     Shades run from 0 to 1 of the largest norm (of the largest weight) of the table.
     """
@@ -171,7 +179,7 @@ def heat(member: Member, names: Sequence[str], stages: dict[str, JSON]) -> JSON:
 
 
 def spectra(names: Sequence[str], stages: dict[str, JSON], name: str) -> list[JSON]:
-    """Return maps of singular values before and after compression, if they were measured."""
+    """Return maps of measured singular values around the compression."""
     maps = []
     for kind in ("train", "merge", "resize"):
         columns = [(block, (stages[kind].get(block) or {}).get("spectrum") or []) for block in names]

@@ -1,4 +1,6 @@
-"""Allow-list of folders outside the project. Recipes may read nothing else.
+"""Allow-list of folders outside the project.
+
+Recipes may read nothing else.
 
 It holds one path a line, in ``folders.txt`` beside the user's config.toml.
 """
@@ -46,12 +48,15 @@ def add(folder: Path) -> Path:
 
 
 def is_allowed(path: Path, root: Path) -> bool:
-    """Return whether an absolute path is in the project or in a folder on the list."""
+    """Return whether a path is in the project or an allowed folder.
+
+    The path is absolute.
+    """
     return any(path.is_relative_to(folder) for folder in (root.resolve(), root.absolute(), *folders()))
 
 
 def is_allowed_model(path: Path, root: Path, model_folders: Iterable[Path]) -> bool:
-    """Return whether a model file is allowed or in a model folder of this machine."""
+    """Return whether a model file is allowed or in a model folder."""
     where = Path(os.path.abspath(path))  # noqa: PTH100 - a link in a model folder was made by its owner
     return is_allowed(where, root) or any(where.is_relative_to(folder.absolute()) for folder in model_folders)
 

@@ -1,4 +1,4 @@
-"""A running child: its progress, the reasons to pause or stop it, and its exit.
+"""A running child: its progress, pauses and exit.
 
 A child outlives the orchestrator that started it. The next orchestrator finds it by ``child.json`` and adopts it.
 """
@@ -35,7 +35,7 @@ _MOST_MISSES = 5
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One reading of a running child: steps done, mean loss, learning rate, a note."""
+    """One reading of a child: steps, mean loss, learning rate, note."""
 
     done: int = 0
     total: int = 0
@@ -159,7 +159,7 @@ def _is_remote(note: dict[str, object]) -> bool:
 
 
 def remote_owner(work: Path) -> lock.LockHolder | None:
-    """Return the supervisor on another host whose child runs in ``work`` now, or None."""
+    """Return the other host's supervisor of a running child, or None."""
     if not is_remote(work) or not alive(work, lock.now(work)):
         return None
     return lock.read(work / supervisor.CHILD, lock.now(work))
@@ -192,7 +192,7 @@ def wait_for_remote(work: Path, stop: threading.Event, waiting: Callable[[lock.L
 
 
 def started_at(work: Path) -> float | None:
-    """Return the start of the child in ``work`` in seconds since the epoch, or None."""
+    """Return the start of a child in seconds since the epoch, or None."""
     at = _json(work / supervisor.CHILD).get("at")
     return float(at) if isinstance(at, int | float) else None
 
@@ -203,7 +203,10 @@ def ended_well(work: Path) -> bool:
 
 
 def adopt(work: Path, callbacks: ChildCallbacks, start: int = 0) -> Exit:
-    """Wait for a child of an earlier orchestrator, and read its log from byte ``start`` on."""
+    """Wait for a child of an earlier orchestrator.
+
+    Its log is read from byte ``start`` on.
+    """
     _signal(work, signal.SIGCONT)  # the earlier orchestrator may have paused it
     return replace(wait(work, start, callbacks, None), adopted=True)
 
@@ -275,7 +278,7 @@ def _code(work: Path, helper: Starter | None) -> int | None:
 
 
 def _signal(work: Path, number: signal.Signals) -> bool:
-    """Signal the whole group of the child in ``work``, and return whether it exists."""
+    """Signal the group of a child, and return whether it exists."""
     note = _json(work / supervisor.CHILD)
     pid = note.get("supervisor")
     group = pid if isinstance(pid, int) and pid > 1 else None  # killpg(1) is kill(-1): every process of the machine

@@ -1,4 +1,4 @@
-"""Report a fault of this program in one line, with the traceback in a file."""
+"""Report a fault of this program in one line and a traceback file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.errors import Problem
 
 
 def problem(error: BaseException, where: str = "") -> Problem:
-    """Write the traceback to a new file, and return a problem that names the file."""
+    """Write the traceback to a file, and return a problem naming it."""
     trace = "".join(traceback.format_exception(error))
     content = f"{' '.join(sys.argv[:3])}\nPython {platform.python_version()} on {platform.platform()}\n\n{trace}"
     message = f"a fault of this program, not of your files: {type(error).__name__}: {str(error)[:300]}"

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return ``value`` as JSON with sorted keys and no spaces: equal bytes for equal values."""
+    """Return JSON with sorted keys and without spaces.
+
+    Equal values have equal bytes.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -36,7 +39,7 @@ class Digests:
                 self._digests = {str(key): str(value) for key, value in content.items()}
 
     def of(self, path: Path) -> str:
-        """Return the digest of a file, or of a folder: that of its files' names and digests.
+        """Return the digest of a file, or of a folder's names and digests.
 
         Raises:
             OSError: the file cannot be read.
@@ -58,7 +61,7 @@ class Digests:
         self._digests = {**digests, **self._digests}
 
     def save(self) -> None:
-        """Write the digests if there are new ones. Losing the file costs time only."""
+        """Write new digests. Losing the file costs time only."""
         if self._changed:
             self._changed = False
             with contextlib.suppress(OSError):

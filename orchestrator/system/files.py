@@ -73,6 +73,6 @@ def sha256(path: Path) -> str:
 
 
 def unused_path(path: Path) -> Path:
-    """Return ``path``, or where it exists the first of PATH-2, PATH-3, … that does not."""
+    """Return ``path``, or the first free one of PATH-2, PATH-3, …"""
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(candidate for candidate in itertools.chain((path,), numbered) if not candidate.exists())

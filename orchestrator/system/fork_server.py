@@ -39,7 +39,7 @@ class ForkServer:
         self._lock = threading.Lock()
 
     def start(self, argv: tuple[str, ...], cwd: Path, work: Path, env: dict[str, str]) -> bool:
-        """Start ``python -m MODULE …`` (``argv``) in ``cwd``, and return whether it runs.
+        """Start ``python -m MODULE …`` in ``cwd``, and return whether it runs.
 
         Its log is in ``work``.
         """
@@ -68,7 +68,7 @@ class ForkServer:
             return _noted(work)
 
     def close(self) -> None:
-        """End the server. Its children go on."""
+        """End the server. Its children continue."""
         with self._lock:
             self._end()
 
@@ -87,7 +87,7 @@ def _noted(work: Path) -> bool:
 
 
 def program(name: str) -> ModuleType:
-    """Import the module that ``python -m NAME`` runs: of a package, its ``__main__``.
+    """Import the module of ``python -m NAME``, for a package ``__main__``.
 
     Raises:
         ImportError: there is none.
@@ -117,7 +117,10 @@ def run_child(request: dict[str, object]) -> int:
 
 
 def start(request: dict[str, object]) -> int:
-    """Fork the supervisor of one request with its output in the log, and return its pid."""
+    """Fork the supervisor of one request, and return its pid.
+
+    Its output goes to the log.
+    """
     if (pid := os.fork()) != 0:
         return pid
     os.setsid()
@@ -132,7 +135,7 @@ def start(request: dict[str, object]) -> int:
 
 
 def main() -> int:
-    """Serve requests until stdin closes, as it does when the orchestrator ends."""
+    """Serve requests until stdin closes at the orchestrator's end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C is the orchestrator's to answer
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps supervisors
     orchestrator_pid = os.getppid()

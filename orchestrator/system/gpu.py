@@ -26,7 +26,7 @@ def visible(requested: str = "") -> list[str]:
 
 
 def query(*fields: str, timeout: float = 20.0) -> tuple[list[list[str]], str]:
-    """Return the values of ``fields`` for each GPU, and the reason if there are none.
+    """Return ``fields`` of each GPU, and the reason if there are none.
 
     Args:
         fields: names that ``nvidia-smi --help-query-gpu`` lists. Memory is in MiB, temperature in degrees Celsius.
@@ -42,7 +42,10 @@ def query(*fields: str, timeout: float = 20.0) -> tuple[list[list[str]], str]:
 
 
 def numbers(*fields: str, timeout: float = 5.0) -> list[list[int]] | None:
-    """Return whole numbers of each GPU with all ``fields``, or None if nvidia-smi fails."""
+    """Return whole numbers of GPUs with all ``fields``, or None.
+
+    None: nvidia-smi fails.
+    """
     rows, reason = query(*fields, timeout=timeout)
     return None if reason else [[int(cell) for cell in row] for row in rows if all(cell.isdigit() for cell in row)]
 

@@ -1,4 +1,6 @@
-"""Lock files and the processes that hold them, on one host or on several that share a folder.
+"""Lock files and their holders, on one host or several.
+
+Several hosts share a folder.
 
 On the same host a process is identified by its pid and its start time. Of a process on another host only the time is known at
 which it last touched its file, which it does every few seconds. After ``STALE_SECONDS`` without that it counts as dead. The
@@ -56,7 +58,7 @@ class LockHolder:
         return abs(self.age) < STALE_SECONDS
 
     def __str__(self) -> str:
-        """Return process, host and start for messages, and the heartbeat on another host."""
+        """Return process, host and start, and the heartbeat on another host."""
         beat = "" if self.here else f", last sign of life {self.age:.0f} s ago"
         return f"process {self.pid} on {self.host} since {format_time(self.since)}{beat}"
 
@@ -68,7 +70,7 @@ def current_process() -> LockHolder:
 
 
 def write(descriptor: int, holder: LockHolder) -> None:
-    """Write ``holder`` into an open file: a line for people, a line for programs."""
+    """Write ``holder``: a line for people, a line for programs."""
     fields = {
         "host": holder.host,
         "place": holder.host_id,
@@ -120,7 +122,7 @@ class Heartbeat:
     """Touches files in a thread, and reports a file that names another holder."""
 
     def __init__(self, paths: Sequence[Path], lost: Callable[[str], None]) -> None:
-        """Prepare. ``lost`` is called once with the process that has taken a file over."""
+        """Prepare. ``lost`` is called once with the new holder of a file."""
         self._paths, self._lost = paths, lost
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -147,7 +149,7 @@ class Heartbeat:
 
 @contextlib.contextmanager
 def hold(paths: Sequence[Path], lost: Callable[[str], None]) -> Iterator[None]:
-    """Hold lock files, by the kernel on this host and by a heartbeat for others.
+    """Hold lock files, by the kernel here and by a heartbeat elsewhere.
 
     The kernel releases a lock when its process ends.
 

@@ -17,7 +17,7 @@ BAR = "%|"
 
 
 class LogTail:
-    """Reads text that was added to a log, split at line ends and carriage returns.
+    """Reads new text of a log, split at line ends and carriage returns.
 
     A tqdm bar is ended by the carriage return of the next one, a step later. A whole bar at the end is read at once.
     """
@@ -70,13 +70,13 @@ class StallDetector:
         self._last = time.monotonic()
 
     def note(self, *, progress: bool) -> None:
-        """Take up one piece. After the first progress, other lines count as silence."""
+        """Count a piece. Other lines after the first progress are silence."""
         self._in_progress |= progress
         if progress or not self._in_progress:
             self._last = time.monotonic()
 
     def stalled(self, *, paused: bool) -> float:
-        """Return the seconds since the last progress if they exceed the limit, else 0."""
+        """Return the seconds since the last progress, 0 below the limit."""
         seconds = time.monotonic() - self._last
         if paused or seconds > self._limit:
             self._last += seconds
@@ -84,7 +84,10 @@ class StallDetector:
 
 
 def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
-    """Return the last lines of a log, without text that a carriage return overwrote."""
+    """Return the last lines of a log.
+
+    Text that a carriage return overwrote is left out.
+    """
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 64 * 1024))

@@ -1,4 +1,4 @@
-"""Results of an earlier command, kept as small JSON files in the user's cache folder.
+"""Results of earlier commands, kept in the user's cache folder.
 
 They may be deleted at any time, which costs time only.
 """
@@ -22,7 +22,7 @@ SETTLED_NS = 2_000_000_000
 
 
 class ParseCache:
-    """One JSON object in the user's cache folder, valid for one version of the code."""
+    """One JSON object in the cache folder for one version of the code."""
 
     def __init__(self, *name: str, version: str = "") -> None:
         """Open the cache called ``name``, such as a project folder and a purpose.

@@ -48,7 +48,7 @@ def run(
     keep: Iterable[int] = (),
     leash: bool = False,
 ) -> Exit:
-    """Run ``command`` with its output in ``work/log.txt``, and wait for its end.
+    """Run a command with its output in ``work/log.txt`` to its end.
 
     Args:
         command: the program. Its ``files`` are written into ``work`` first.

@@ -1,4 +1,4 @@
-"""Settings of this machine: paths of sd-scripts, its Python, models and tokenizers.
+"""Settings of this machine: sd-scripts, Python, models, tokenizers.
 
 Environment variables first, then ``config.toml`` in ``$XDG_CONFIG_HOME/krnk`` (``~/.config/krnk``)::
 
@@ -100,7 +100,7 @@ def tokenizers() -> Path:
 
 
 def model_folders() -> tuple[Path, ...]:
-    """Return the folders that are searched for models, besides the project's own.
+    """Return the folders of models besides the project's own.
 
     These are $KRNK_MODELS, then the user's setting.
     """

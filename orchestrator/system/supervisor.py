@@ -1,4 +1,6 @@
-"""Supervise one child and note its exit. Imports the standard library only.
+"""Supervise one child and note its exit.
+
+Imports the standard library only.
 
 ``python -I -S supervisor.py WORK [--leash FD] -- PROGRAM ARG…`` writes WORK/child.json when the child runs and
 WORK/exit.json, by rename, when it has ended, so that a later orchestrator learns the exit code too. It runs in the child's
@@ -32,7 +34,7 @@ TAKEN = 75  # exit code of a supervisor that found another one in its folder (EX
 
 
 def host_id() -> str:
-    """Return an id of this host's range of pids: host name, kernel boot, pid namespace."""
+    """Return an id of this host's pids: name, kernel boot, namespace."""
     boot = pids = ""
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
@@ -41,7 +43,7 @@ def host_id() -> str:
 
 
 def started(pid: int) -> str:
-    """Return the start time of a process in the kernel's count, or "" if it is gone.
+    """Return a process's start in the kernel's count, or "" if gone.
 
     Pid and start time together identify a process.
     """
@@ -72,7 +74,10 @@ def _note(path: Path, content: dict[str, object]) -> None:
 
 
 def _end_with_starter(leash: int, pid: int) -> None:
-    """Wait for the end of the starter, then end the group, by KILL after the grace."""
+    """Wait for the starter's end, then end the group.
+
+    KILL follows after the grace.
+    """
     while os.read(leash, 64):
         pass
     os.killpg(0, signal.SIGTERM)
@@ -106,7 +111,9 @@ def _end_group(number: signal.Signals) -> None:
 
 
 def _lock(work: Path) -> int | None:
-    """Lock ``work`` for the life of this process, or return None if another supervisor has or had it.
+    """Lock ``work`` for the life of this process, or return None.
+
+    None: another supervisor has or had it.
 
     The starter of a supervisor removes exit.json first. So a supervisor that is late, because its starter was killed
     meanwhile, sees by exit.json that the work is done, or by the lock file that the folder was moved to its final path.
@@ -128,7 +135,9 @@ def _lock(work: Path) -> int | None:
 
 
 def supervise(work: Path, child: Callable[[], int], leash: int | None = None) -> int:
-    """Run ``child`` in a fork, note its pid and exit, and return the exit code.
+    """Run ``child`` in a fork, and return its exit code.
+
+    Pid and exit are noted.
 
     The supervisor itself survives TERM and INT to the whole group, in order to note the exit.
     """

@@ -36,7 +36,10 @@ def say(text: object = "", *, end: str = "\n", file: TextIO | None = None) -> No
 
 
 def dumps(value: Any, indent: int | None = 1) -> str:
-    """Return JSON with letters of every language as they are, and other characters escaped."""
+    """Return JSON with the letters of every language as they are.
+
+    Other characters are escaped.
+    """
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return "".join(char if char == "\n" or harmless(char) else json.dumps(char)[1:-1] for char in text)
 
@@ -57,7 +60,7 @@ def print_json(value: Any) -> None:
 
 
 def fit_streams() -> None:
-    """Let stdout and stderr print ? for letters outside the terminal's encoding (LANG=C)."""
+    """Let streams print ? for letters outside the encoding (LANG=C)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -75,10 +75,10 @@ def test_overridden_values_are_validated(cats: harness.Project, text: str, where
     cats.write("cat-lora", recipe + text)
     with pytest.raises(RecipeError) as raised:
         Workspace(cats.root).load(Selection(("cat-lora",), "small"))
-    said = report(raised.value)
-    assert f"cat-lora.toml: {where}\n" in said
-    assert message in said
-    assert "(without --profile" in said
+    message_text = report(raised.value)
+    assert f"cat-lora.toml: {where}\n" in message_text
+    assert message in message_text
+    assert "(without --profile" in message_text
 
 
 def test_a_profile_may_set_what_a_recipe_lacks(cats: harness.Project) -> None:

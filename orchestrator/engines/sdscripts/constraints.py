@@ -118,7 +118,7 @@ def _optimizer(recipe: Recipe) -> Iterator[Violation]:
 
 
 def _architecture(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
-    """Yield what the training script of an architecture refuses or ignores."""
+    """Yield options that an architecture's script refuses or ignores."""
     network, options = recipe.network, recipe.training.options
     for name in entry.ignored_options:
         if options.get(name):
@@ -138,7 +138,7 @@ def _architecture(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
 
 
 def _memory(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
-    """Yield what excludes cached outputs of text encoders and moved blocks."""
+    """Yield options that exclude cached text outputs and moved blocks."""
     options = recipe.training.options
     if options.get("cache_text_encoder_outputs"):
         values = {f"dataset.{name}": getattr(recipe.dataset, name) for name in ("shuffle_caption", "caption_dropout_rate")}

@@ -88,7 +88,7 @@ def check(recipe: Recipe) -> list[Problem]:
 
 
 def preflight(recipe: Recipe) -> list[Problem]:
-    """Return what this machine lacks for the recipe. Starts nothing but git."""
+    """Return the machine's lacks for the recipe. Starts nothing but git."""
     problems = environment.missing("the embedded engine works without it: --profile demo")
     python = settings.sd_scripts_python()
     packages = environment.site_packages(python) if python.is_file() else None

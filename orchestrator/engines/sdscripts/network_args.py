@@ -71,7 +71,7 @@ def module(recipe: Recipe) -> str:
 
 
 def problems(network: Network, entry: Architecture = SD1) -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, what is wrong) for the network arguments of a recipe."""
+    """Yield (dotted key, problem) for a recipe's network arguments."""
     kinds = ARGS[network.family]
     if network.family == "lora":
         without = () if entry.block_lists else (*BLOCK_LISTS, *_WEIGHTS, "block_lr_zero_threshold")

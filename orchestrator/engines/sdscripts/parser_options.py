@@ -116,7 +116,7 @@ def problems(  # noqa: PLR0917 - a program, its names and its values
     program: str = "this program",
     elsewhere: Mapping[str, str] = {},
 ) -> Iterable[tuple[str, str]]:
-    """Yield (dotted key, what is wrong) for the further options of a recipe.
+    """Yield (dotted key, problem) for the further options of a recipe.
 
     Args:
         options: the program's options.

@@ -34,7 +34,7 @@ class EventQueue:
         self._stop = False
 
     def put(self, events: list[Event]) -> bool:
-        """Add events; return whether the run is to stop."""
+        """Add events, and return whether the run is to stop."""
         self._events += events
         return self._stop
 
@@ -69,7 +69,7 @@ class NodeObserver(Silent):
             self._events.append(("begin", step.name, reason))
 
     def progress(self, step: Step, progress: Progress) -> None:
-        """Note a step's progress; only the latest is sent."""
+        """Note a step's progress. Only the latest is sent."""
         with self._lock:
             self._events = [event for event in self._events if event[:2] != ("progress", step.name)]
             self._events.append(("progress", step.name, progress))

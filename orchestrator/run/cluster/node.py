@@ -46,7 +46,7 @@ ORPHAN_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class NodeQuery:
-    """What the driver asks a node before anything runs."""
+    """The driver's question to a node before a run."""
 
     recipes: tuple[Recipe, ...]
     versions: dict[str, str]
@@ -109,7 +109,7 @@ def _lacking(model: ModelInput) -> Problem:
 
 
 def find_model(model: ModelInput, digests: Digests) -> Path | None:
-    """Return a model's path on this node; None if it is not here.
+    """Return a model's path on this node, or None.
 
     It is the driver's path, that of the model's name, or a downloaded file.
     """
@@ -208,7 +208,7 @@ def _download(task: NodeTask, storage: Storage, store: Store, root: Path) -> Non
 
 
 def _upload(outcome: Outcome, step: Step, store: Store, storage: Storage, states: TrainingStates | None) -> FileDigests:
-    """Upload the finished folder; after a failure, the log and the state."""
+    """Upload the finished folder, or log and state of a failure."""
     if outcome.status.ok:
         folder = store.folder(step)
         return storage.put(folder, sorted(folder.iterdir()))

@@ -137,7 +137,7 @@ class RayPool:
         return room
 
     def submit(self, slot: Slot, fn: Callable[..., Any], *args: Any) -> Future[Any]:  # noqa: ARG002 - the node runs the same
-        """Run a step on a node; free the slot when it has ended.
+        """Run a step on a node, and free the slot at its end.
 
         Args:
             slot: the slot.

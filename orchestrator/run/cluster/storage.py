@@ -108,7 +108,7 @@ class Storage:
                 (folder / path).mkdir(parents=True, exist_ok=True)
 
     def read(self, name: str) -> bytes | None:
-        """Return a small file; None if there is none.
+        """Return a small file, or None if it does not exist.
 
         Raises:
             StepFailed: the storage cannot be read.

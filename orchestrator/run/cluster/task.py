@@ -153,7 +153,9 @@ def _result(context: RunContext, step: Step, storage: Storage) -> FileDigests:
 
 
 def store_result(context: RunContext, step: Step, result: TaskResult, storage: Storage | None) -> Outcome:
-    """Take a node's files into the driver's store; return the outcome.
+    """Take a node's files into the driver's store.
+
+    Return the outcome.
 
     Raises:
         StepFailed: the files are not those of the node's record, or cannot be read.
