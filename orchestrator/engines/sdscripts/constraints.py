@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engines.sdscripts import gen_img, network_args, training_states
 from orchestrator.errors import near_miss
+from orchestrator.models import layers
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.weights.families import expected_tensors
 
@@ -128,6 +129,11 @@ def _architecture(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
             yield "network.family", f"is {network.family}; of LyCORIS {', '.join(entry.lycoris)} train {entry.title}"
         if network.preset is None and entry.lycoris_preset:
             yield "network.preset", f"is missing: {entry.lycoris_preset}"
+    if recipe.training.train == "unet":
+        text = {name for layer in layers.layers(entry.model) if layer.text for name in layer.classes}
+        for name, classes in entry.model.targets.optional.items():
+            if network.args.get(name) and text.intersection(classes):
+                yield f"network.args.{name}", 'trains a text encoder, which training.train = "unet" excludes'
     if network.conv_dim is not None and not entry.model.targets.convolutions:
         yield "network.conv_dim", f"{entry.title} has no 3x3 convolutions; leave it out"
     if entry.renderer_script != gen_img.SCRIPT and recipe.render.prompts:

@@ -175,6 +175,16 @@ def test_the_limits_of_another_architecture_are_checked(tmp_path: Path, text: st
     assert expected in anima_problems(tmp_path, text)
 
 
+def test_t5_is_trained_with_the_text_encoders_only(tmp_path: Path) -> None:
+    text = "[network.args]\ntrain_t5xxl = true\n"
+    for train, option, expected in (("unet", "true", "which training.train"), ("both", "false", "")):
+        more = f'[training]\ntrain = "{train}"\n[training.options]\ncache_text_encoder_outputs = {option}\n'
+        recipe = variant(tmp_path, "_algorithms/lora1x1", "_base/flux", text=text + more)
+        reasons = "\n".join(map(str, sdscripts.check(recipe)))
+        assert expected in reasons
+        assert bool(reasons) == bool(expected)
+
+
 def test_the_adapter_of_anima_is_trained_by_an_argument(tmp_path: Path) -> None:
     text = "[network.args]\ntrain_llm_adapter = true\n"
     assert anima_problems(tmp_path, text) == ""
