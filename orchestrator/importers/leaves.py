@@ -99,14 +99,16 @@ def _checked(path: str, value: Any, note: Note | None, table: dict[str, Any], *,
         return note
     missing = found is None and not other and note.where.partition(".")[0] in table
     if missing and note.disposition is Disposition.KEPT:
+        if _empty(value):
+            return dataclasses.replace(note, where="", why=_OFF)
         return dataclasses.replace(note, disposition=Disposition.LOST, why=note.why or "it is left out of the recipe")
     sides = [int(side) for side in re.findall(r"\d+", str(value))]
     if note.where == _CLASSES and isinstance(found, list) and not all(side in found for side in sides):
         return dataclasses.replace(note, disposition=Disposition.LOST, where="", why="the datasets state another one")
-    if found is None or isinstance(found, dict | list | tuple) or isinstance(value, dict):
+    # A switch can choose a word or a number.
+    switch = isinstance(value, bool) is not isinstance(found, bool)
+    if found is None or switch or isinstance(found, dict | list | tuple) or isinstance(value, dict):
         return note
-    if isinstance(value, bool) is not isinstance(found, bool):
-        return note  # a switch that chooses a word or a number
     if _same(value, found):
         return note if certain else dataclasses.replace(note, disposition=Disposition.KEPT, why="")
     change = (visible(path, value), visible(path, found))

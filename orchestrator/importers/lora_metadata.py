@@ -76,6 +76,8 @@ def read(path: Path) -> ImportedSettings:
     for name, value in fields.items():
         if name in _RESULTS:
             settings.note(Disposition.KEPT, f"ss_{name}", why=_RECORD)
+        elif value is not None and value == _DEFAULTS.get(name, ...):
+            settings.note(Disposition.KEPT, f"ss_{name}", why="it is sd-scripts' default")
         if name in _RESULTS or name in _DATASET or value is None or value is False or value == _DEFAULTS.get(name, ...):
             continue
         settings.options[_RENAMED.get(name, name)] = value
@@ -93,7 +95,9 @@ def read(path: Path) -> ImportedSettings:
             _from_json(dataset, f"ss_datasets[{index}]") for index, dataset in enumerate(datasets) if isinstance(dataset, dict)
         ]
         for leaf in settings.leaves:
-            if leaf.startswith("ss_datasets[") and leaf.rpartition(".")[2] in _RESULTS_OF_DATASET:
+            if leaf.endswith("].batch_size_per_device"):
+                settings.note(Disposition.KEPT, leaf, "dataset.batch_size.default")
+            elif leaf.startswith("ss_datasets[") and leaf.rpartition(".")[2] in _RESULTS_OF_DATASET:
                 settings.note(Disposition.KEPT, leaf, why=_RECORD)
     else:
         settings.datasets = [_from_folders(fields)]

@@ -12,14 +12,18 @@ import fakes
 from import_cases import dispositions, loaded
 from orchestrator.errors import RecipeError
 from orchestrator.importers import reader, to_recipe
+from orchestrator.importers.notes import Disposition
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "data" / "recordings"
 
 
 @pytest.mark.parametrize("name", ["lora3x3", "locon", "loha"])
 def test_metadata_of_the_real_trainer(tmp_path: Path, name: str) -> None:
-    recipe = loaded(to_recipe.recipe(reader.read(str(RECORDINGS / f"{name}.safetensors"))[0]), tmp_path)
+    imported = to_recipe.recipe(reader.read(str(RECORDINGS / f"{name}.safetensors"))[0])
+    recipe = loaded(imported, tmp_path)
     assert (recipe.network.dim, recipe.network.conv_dim) == (1, 1)
+    lost = {note.name for note in imported.of(Disposition.LOST)}
+    assert lost <= {"block weights", "ss_network_args.preset"}
     assert recipe.network.family == {"lora3x3": "lora"}.get(name, name)
     assert (recipe.training.seed, recipe.training.text_encoder_lr, recipe.training.save_precision) == (31337, 4.4e-5, "fp16")
     source = recipe.dataset.sources["krnk"]
@@ -94,3 +98,34 @@ def test_malformed_provenance_is_ignored(tmp_path: Path, done: str) -> None:
 def test_a_file_without_metadata_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"has no ss_\* metadata"):
         reader.read(str(lora(tmp_path / "x.safetensors", {"title": "x"})))
+
+
+def test_every_value_of_the_datasets_is_accounted_for(tmp_path: Path) -> None:
+    subset = {"image_dir": "3_cat", "num_repeats": 3, "img_count": 9, "caption_prefix": "photo", "keep_tokens": 2}
+    datasets = [
+        {"resolution": [640, 640], "batch_size_per_device": 2, "odd": 1, "subsets": [subset], "tag_frequency": {"a": 1}}
+    ]
+    metadata = {
+        "ss_network_module": "networks.lora", "ss_network_dim": "None", "ss_network_alpha": "None", "ss_learning_rate": "1e-4",
+        "ss_datasets": json.dumps(datasets), "ss_max_train_steps": "5", "ss_new_field": "x",
+    }  # fmt: skip
+    (settings,) = reader.read(str(lora(tmp_path / "a.safetensors", metadata)))
+    imported = to_recipe.recipe(settings)
+    outcomes = dispositions(imported)
+    assert settings.leaves.keys() <= outcomes.keys()
+    assert len(imported.notes) == len(outcomes)
+    above = "ss_datasets[0].subsets[0]"
+    assert {outcomes[f"{above}.caption_prefix"], outcomes["ss_datasets[0].odd"], outcomes["ss_new_field"]} == {"lost"}
+    assert {outcomes[f"{above}.keep_tokens"], outcomes[f"{above}.image_dir"], outcomes["ss_datasets[0].resolution"]} <= {
+        "kept",
+        "changed",
+    }
+    assert outcomes["ss_network_dim"] == "changed"  # None there: the rank of the tensors
+    assert imported.table["network"]["alpha"] == 1  # the trainer's default
+
+
+@pytest.mark.parametrize("version", ["sd_v2_768_v", "flux1", "sd3m", "anima"])
+def test_files_of_models_that_no_recipe_trains_are_refused(tmp_path: Path, version: str) -> None:
+    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": "4", "ss_base_model_version": version}
+    with pytest.raises(RecipeError, match="these are settings for"):
+        reader.read(str(lora(tmp_path / "a.safetensors", metadata)))
