@@ -54,6 +54,7 @@ def _inspection(table: dict[str, Any]) -> list[str]:
         f"{table['path']}: {table['family']}{' (Tucker)' if table['tucker'] else ''}, {table['architecture']}",
         f"{table['modules']} modules, {table['tensor_bytes']:,} tensor bytes, {dtypes}",
         *([f"doubt   {doubt}"] if (doubt := table["recognition"]["explanation"]) else ()),
+        *([f"embeddings beside it: {', '.join(table['embeddings'])}"] if table["embeddings"] else ()),
         f"ranks   {_counted(table['ranks'])}",
         f"alphas  {_counted(table['alphas'])}",
     ]

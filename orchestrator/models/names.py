@@ -98,12 +98,20 @@ _OPEN_CLIP_LAYERS = "conditioner.embedders.1.model.transformer.resblocks."
 _OPEN_CLIP = {"attn.out_proj": "self_attn_out_proj", "mlp.c_fc": "mlp_fc1", "mlp.c_proj": "mlp_fc2"}
 
 
+_OLD = re.compile(r"(?P<root>.+?)(?:\.processor)?\.to_(?P<name>q|k|v|out)_lora\.(?P<side>up|down)\.weight")
+
+
 def split(key: str) -> tuple[str, str] | None:
     """Return module (as in the file) and part of a key, or None for a key of no family.
 
     >>> split("lora_unet_conv_in.lora_up.weight"), split("unet.conv_in.lora_B.weight")
     (('lora_unet_conv_in', 'lora_up.weight'), ('unet.conv_in', 'lora_up.weight'))
+    >>> split("down_blocks.0.attn1.processor.to_out_lora.up.weight")
+    ('down_blocks.0.attn1.to_out.0', 'lora_up.weight')
     """
+    if match := _OLD.fullmatch(key):  # diffusers 0.15 to 0.20, by its UNET_TO_DIFFUSERS and DIFFUSERS_OLD_TO_PEFT
+        name = f"{match['name']}_proj" if match["root"].endswith("self_attn") else f"to_{match['name']}"
+        return f"{match['root']}.{name}{'.0' if name == 'to_out' else ''}", f"lora_{match['side']}.weight"
     words = key.rsplit(".", _LONGEST)
     for first in range(1, len(words)):  # the longest ending first: `weight` alone is IA3's
         part = _ENDINGS.get(".".join(words[first:]))

@@ -89,6 +89,16 @@ def combine(
             made, rank = _module(name, chosen, adapters[0].architecture, dtype)
             pieces += made
             ranks[rank] += 1
+        bundled: dict[str, Piece] = {}
+        for lora, body in zip(adapters, bodies, strict=True):
+            for piece in low_rank.bundled(lora, body, dtype):
+                data = b"".join(piece.chunks())
+                made_ = writer.raw(piece.entry.name, piece.entry.dtype, piece.entry.shape, data)
+                if piece.entry.name in bundled and b"".join(bundled[piece.entry.name].chunks()) != data:
+                    what = "is another embedding in two of the files"
+                    raise RecipeError(Problem(piece.entry.name, what, "rename the word in one of them"))
+                bundled[piece.entry.name] = made_
+        pieces += bundled.values()
     finally:
         for body in bodies:
             body.__exit__(None, None, None)

@@ -109,6 +109,7 @@ def convert(
             for made, module_lost, module_energy in svd.each(partial(convert_forms.changed, task), lora.modules):
                 pieces += made
                 lost, energy = lost + module_lost, energy + module_energy
+        pieces += low_rank.bundled(lora, task.body, dtype)
         size = sum(piece.entry.size for piece in pieces)
         hashes = writer.write_safetensors(output, pieces, _metadata(task, pieces), writer.Stated(dtype, size))
     error = float(np.sqrt(lost / energy)) if energy else 0.0

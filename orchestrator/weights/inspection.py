@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks, registry
+from orchestrator.weights.families import foreign
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, e4m3, read_header
@@ -136,6 +137,7 @@ class Inspection:
             "naming": lora.naming,
             "modules": len(self.layers),
             "kinds": dict(Counter(layer.kind for layer in self.layers)),
+            "embeddings": sorted({name for key in lora.bundled if (name := foreign.bundled(key))}),
             "tensors": len(lora.header.entries),
             "tensor_bytes": lora.header.tensor_bytes,
             "dtypes": lora.dtypes,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
-from orchestrator.weights.families import kinds
+from orchestrator.weights.families import kinds, low_rank
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import dtypes, metadata, writer
 from orchestrator.weights.io.safetensors_io import Body, Entry, check_output, read_header
@@ -136,7 +136,8 @@ def merge(
     kept = metadata.with_provenance(lora.header.metadata, "merge", details)
     with Body(lora.header) as body:
         chosen = _pieces(lora, body, weight_of, pruned, compat)
-        hashes = writer.write_safetensors(output, _with_progress(chosen, progress), kept)
+        pieces = [*_with_progress(chosen, progress), *low_rank.bundled(lora, body)]
+        hashes = writer.write_safetensors(output, pieces, kept)
     counts = Counter(module.block for module in lora.modules if module.block)
     outside = len(lora.modules) - sum(counts.values())
     left_out = blocks.left_out(block_weights, architecture, presets=presets)

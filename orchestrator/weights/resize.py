@@ -132,9 +132,10 @@ def resize(
             pieces += made
             if made and result.rank:
                 results.append((result, made))
-    kept = _metadata(lora, options, results)
-    size = sum(piece.entry.size for piece in pieces)
-    hashes = writer.write_safetensors(output, pieces, kept, writer.Stated(dtype, size))
+        pieces += low_rank.bundled(lora, body, dtype)
+        kept = _metadata(lora, options, results)
+        size = sum(piece.entry.size for piece in pieces)
+        hashes = writer.write_safetensors(output, pieces, kept, writer.Stated(dtype, size))
     energy = sum(result.energy for result, _ in results)
     left = sum(result.energy * result.retained**2 for result, _ in results)
     return ResizeReport(

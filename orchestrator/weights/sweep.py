@@ -149,15 +149,17 @@ def sweep(
     options = _SweepOptions(
         tuple(variants), NO_CAP if new_rank is None else new_rank, rank_rule, dtypes.dtype_of(save_precision)
     )
+    rows = []
     with Body(lora.header) as body:
         results = list(svd.each(partial(_module_variants, lora, body, options), lora.modules))
-    rows = []
-    for variant, chosen in zip(variants, zip(*results, strict=True), strict=True):
-        rows.append(_row(variant, chosen))
-        if variant.path:
-            pieces = (piece for result in chosen for piece in result.pieces)
-            stated = writer.Stated(options.dtype, rows[-1].tensor_bytes)
-            writer.write_safetensors(variant.path, pieces, _metadata(lora, variant, options), stated)
+        bundled = low_rank.bundled(lora, body, options.dtype)
+        extra = sum(piece.entry.size for piece in bundled)
+        for variant, chosen in zip(variants, zip(*results, strict=True), strict=True):
+            rows.append(_row(variant, chosen, extra))
+            if variant.path:
+                pieces = [*(piece for result in chosen for piece in result.pieces), *bundled]
+                stated = writer.Stated(options.dtype, rows[-1].tensor_bytes)
+                writer.write_safetensors(variant.path, pieces, _metadata(lora, variant, options), stated)
     return Sweep(lora.header.tensor_bytes, tuple(rows), low_rank.passed(lora))
 
 
@@ -200,13 +202,13 @@ def _rank(values: Doubles, product: low_rank.LowRank, weight: float, ratio: floa
     return rank_selection.choose(scaled, product.full_rank, options.cap, method="sv_ratio", param=ratio, rule=options.rule)
 
 
-def _row(variant: _Variant, results: Iterable[_ModuleVariant]) -> Row:
+def _row(variant: _Variant, results: Iterable[_ModuleVariant], extra: int) -> Row:
     results = list(results)
     ranks = sorted(result.rank for result in results if result.rank)
     return Row(
         variant.ratio,
         variant.name,
-        sum(result.size for result in results),
+        sum(result.size for result in results) + extra,
         _share(results),
         {
             name: _share(result for result in results if result.block == name)

@@ -7,10 +7,10 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.errors import Problem, RecipeError, grouped, near_miss
 from orchestrator.models import blocks, names, registry
 from orchestrator.models.recognition import Recognition, recognize
-from orchestrator.weights.families import kinds
+from orchestrator.weights.families import foreign, kinds
 from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import peft
 
@@ -78,6 +78,8 @@ class Adapter:
     header: Header
     recognition: Recognition
     modules: tuple[AdapterModule, ...]
+    bundled: tuple[str, ...] = ()
+    """Tensors of embeddings beside the LoRA (bundle_emb), which every verb keeps."""
 
     @property
     def architecture(self) -> ArchitectureName | None:
@@ -157,7 +159,12 @@ def adapter(header: Header) -> Adapter:
     groups: dict[str, dict[str, str]] = {}
     problems: list[Problem] = []
     unknown: list[str] = []
+    if (other := foreign.describe(header)) is not None:
+        raise RecipeError(other)
+    bundled = tuple(key for key in header.entries if foreign.bundled(key))
     for key in header.entries:
+        if key in bundled:
+            continue
         split = names.split(key)
         if split is None:
             unknown.append(key)
@@ -187,6 +194,7 @@ def adapter(header: Header) -> Adapter:
     if not problems and not complete:
         problems.append(Problem(str(header.path), "holds no LoRA module"))
     if problems:
+        problems = grouped(problems)
         raise RecipeError(
             problems[:_MOST] + ([Problem("…", f"{len(problems) - _MOST} more problems")] if len(problems) > _MOST else [])
         )
@@ -197,4 +205,4 @@ def adapter(header: Header) -> Adapter:
         kohya = names.kohya(name, architecture)
         block = blocks.block_of(kohya, architecture)
         modules.append(AdapterModule(name, kohya, block, kind, groups[name], shapes))
-    return Adapter(peft.with_config(header, groups), recognition, tuple(modules))
+    return Adapter(peft.with_config(header, groups), recognition, tuple(modules), bundled)

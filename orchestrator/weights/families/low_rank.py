@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from orchestrator.models import names
 from orchestrator.weights.families import deltas, svd
 from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, writer
+from orchestrator.weights.io.safetensors_io import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -73,6 +75,19 @@ def vectors(body: Body, module: AdapterModule, dtype: str, weight: float = 1.0) 
         if module.vector or part == "diff_b":
             values = np.float32(weight) * dtypes.load(body, key)
             made.append(writer.raw(key, dtype, values.shape, dtypes.encode(values, dtype, key)))
+    return made
+
+
+def bundled(lora: Adapter, body: Body, dtype: str | None = None) -> list[Piece]:
+    """Return the embeddings beside a LoRA, as another type or as they are."""
+    made = []
+    for key in lora.bundled:
+        entry = lora.header.entries[key]
+        if dtype is None or entry.dtype not in (*dtypes.FLOATING, *dtypes.NARROW):
+            made.append(writer.copy(body, key))
+        else:
+            chunks = partial(dtypes.encoded, body, key, dtype)
+            made.append(writer.Piece(Entry(key, dtype, entry.shape), chunks))
     return made
 
 

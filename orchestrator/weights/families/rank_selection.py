@@ -84,6 +84,7 @@ def ratio_for_size(adapter: Adapter, body: Body, options: ResizeOptions) -> floa
     dtype = dtypes.dtype_of(options.save_precision)
     spectra: list[tuple[Doubles, low_rank.LowRank, AdapterModule]] = []
     fixed = sum(low_rank.vector_bytes(module, dtype) for module in adapter.modules)
+    fixed += sum(piece.entry.size for piece in low_rank.bundled(adapter, body, dtype))
     for module in adapter.modules:
         if module.vector:
             continue

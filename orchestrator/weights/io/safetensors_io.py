@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -26,6 +27,16 @@ MAX_HEADER = 32 * 2**20
 
 CHUNK = 4 * 2**20
 MAX_DIMENSIONS = 8
+_STARTS = 64
+_FORMATS = (
+    (b"GGUF", "a GGUF model"),
+    (b"\x89PNG\r\n", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"7z\xbc\xaf\x27", "a 7z archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"\x1f\x8b\x08", "a gzip archive"),
+)
+"""First bytes of other formats. None begins a safetensors file: its header would be too long."""
 PICKLED = (b"PK\x03\x04", b"\x80\x02")
 _UNPICKLE = "a pickle can run any program when it is read; convert --unpickle reads it with torch's weights_only"
 
@@ -87,6 +98,9 @@ def read_header(path: Path) -> Header:
         size = path.stat().st_size
         with path.open("rb") as file:
             begin, first = file.read(8), file.read(1)
+            if (other := _other_format(begin + first + file.read(_STARTS))) is not None:
+                raise _bad(path, *other)
+            file.seek(9)
             if begin.startswith(PICKLED) and first != b"{":  # a header may well be 0x…0280 bytes long
                 raise _bad(path, "is a pickle of torch, despite its name", _UNPICKLE)
             length = int.from_bytes(begin, "little")
@@ -115,6 +129,21 @@ def read_header(path: Path) -> Header:
             path, f"has a body of {size - 8 - length} bytes; its header accounts for {end}", "was the download cut short?"
         )
     return Header(path, {entry.name: entry for entry in entries}, metadata, 8 + length)
+
+
+def _other_format(start: bytes) -> tuple[str, str] | None:
+    """Return what a file of another format is, and the way out, by its first bytes."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not start:
+        return "is empty", "the download failed; download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS, not the file it points to", "git lfs pull brings the file; or download it by itself"
+    if text[:1] == b"<" and re.match(rb"<(?:!doctype|html|head|body|\?xml|!--|script|title)", text, re.IGNORECASE):
+        return "is a web page that was saved as a file", "the site wants a login or another address; download the file again"
+    if re.match(rb'\{\s*"(?:error|detail|message)"', text) and start[8:9] != b"{":
+        return "is a message of a web server, not a file", "the site wants a login or another address; download the file again"
+    named = next((what for begin, what in _FORMATS if start.startswith(begin) and start[8:9] != b"{"), None)
+    return None if named is None else (f"is {named}, despite its name", "LoRA files are safetensors files")
 
 
 def _bad(path: Path, what: str, hint: str = "") -> RecipeError:

@@ -1,0 +1,78 @@
+"""Name files that are not LoRA files of a supported form, in one sentence."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import Problem
+from orchestrator.models import names, registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from orchestrator.weights.io.safetensors_io import Header
+
+_INVERSION = re.compile(r"emb_params|string_to_param(?:\.\*)?|clip_[lgh]|t5\w*|<[^<>]+>|qwen\w*")
+_BUNDLED = re.compile(r"bundle_emb\.([^.]+)\.")
+# Forms of LoRA that are not read: a pattern of their keys, and what they are.
+_FORMS = (
+    (r"(?:unet|text_encoder):\d+:(?:up|down)$", "a LoRA of cloneofsimo's lora_diffusion, which numbers its layers",
+     "open it with lora_diffusion, or with its convert script to a LoRA of named layers"),
+    (r"(?:.+\.)?(?:q_layer|p_layer|lambda_layer)(?:\.|$)", "a T-LoRA of LyCORIS 4, whose rank depends on the timestep",
+     "no form of LoRA holds it; use it with LyCORIS 4"),
+    (r".+\.(?:oft_R|boft_R|boft_s)(?:\.|$)", "an OFT or BOFT of PEFT, whose rotations are stored unlike those of LyCORIS",
+     "merge it into its base with PEFT's merge_and_unload"),
+    (r"lllite_", "a ControlNet-LLLite, which changes inputs and not weights", "it works with its own extension alone"),
+    (r".*(?:prompt_embeddings|ia3_l)(?:\.|$)", "an adapter of PEFT that is not a LoRA",
+     "merge it into its base with PEFT's merge_and_unload"),
+)  # fmt: skip
+_FILES = (
+    (r"(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders)\.", "a checkpoint"),
+    (r"(?:control_model|controlnet_\w+)\.", "a ControlNet"),
+    (r"(?:image_proj|ip_adapter)\.", "an IP-Adapter"),
+    (r"(?:encoder|decoder)\.(?:conv_in|down|up|mid)", "a VAE"),
+    (r"(?:text_model|encoder\.block\.\d+|model\.layers\.\d+)\.", "a text encoder"),
+    (r"(?:down_blocks|up_blocks|transformer_blocks|double_blocks|single_blocks|joint_blocks|blocks|net)\.", "a base model"),
+    (r"linear\.\d+\.(?:weight|bias)$|\d+\.linear", "a hypernetwork"),
+)
+
+
+def bundled(key: str) -> str | None:
+    """Return the name of the embedding that a tensor beside a LoRA belongs to.
+
+    >>> bundled("bundle_emb.word.string_to_param.*")
+    'word'
+    """
+    match = _BUNDLED.match(key)
+    return match[1] if match else None
+
+
+def describe(header: Header) -> Problem | None:
+    """Return the problem of a file in another form. None: it may be a LoRA."""
+    keys, where = list(header.entries), str(header.path)
+    for pattern, what, hint in _FORMS:
+        if any(re.match(pattern, key) for key in keys):
+            return Problem(where, f"is {what}", hint)
+    if not keys or any(_of_lora(key) for key in keys):
+        return None
+    if all(_INVERSION.fullmatch(key) or bundled(key) for key in keys):
+        hint = "use it from the folder of embeddings; a LoRA file changes layers"
+        return Problem(where, "is a textual inversion (an embedding of a word), not a LoRA", hint)
+    if (kind := _kind(keys)) is None:
+        return None
+    hint = "name a LoRA file here; convert takes a base model as --base"
+    return Problem(where, f"is {kind}, not a LoRA: no tensor of it is a difference", hint)
+
+
+def _of_lora(key: str) -> bool:
+    split = names.split(key)
+    return split is not None and split[1] != "weight"
+
+
+def _kind(keys: Iterable[str]) -> str | None:
+    keys = list(keys)
+    what = next((what for pattern, what in _FILES if any(re.match(pattern, key) for key in keys)), None)
+    if what in {"a checkpoint", "a base model"} and (architecture := registry.of_tensors(keys)) is not None:
+        return f"{what} of {registry.ARCHITECTURES[architecture].title}"
+    return what
