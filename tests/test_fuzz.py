@@ -124,7 +124,7 @@ def test_a_recipe_with_any_values_is_loaded_or_refused(whole: dict[str, Any], tm
 
 @FUZZ
 @given(content=st.binary(max_size=200) | texts.map(lambda text: text.encode("utf-8", "replace")))
-def test_any_bytes_are_no_recipe_and_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_any_bytes_are_refused_as_a_recipe(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "fuzzed.toml").write_bytes(content)
     with pytest.raises(RecipeError):
         loader.recipe(tmp_path, "fuzzed")

@@ -76,10 +76,10 @@ def describe(merged: TomlTable, loc: Loc, item: Any) -> tuple[str, str]:
 
 def _instead(name: str, key: str) -> str:
     """Return "; set KEY" for a name of the trainer or its users, or ""."""
-    known = trainer_names.recipe_key(name)
-    if known is None or known == key:
+    own_key = trainer_names.recipe_key(name)
+    if own_key is None or own_key == key:
         return ""
-    return f"; set {known}" if known else "; it is set for you, remove it"
+    return f"; set {own_key}" if own_key else "; it is set for you, remove it"
 
 
 def _item(value: Any, part: int | str) -> Any:

@@ -121,7 +121,7 @@ def test_an_unsound_list_is_refused_with_a_message(
         blocks.parse(weights, architecture)
 
 
-def test_a_line_that_is_no_preset_is_named_with_its_number(tmp_path: Path) -> None:
+def test_a_line_without_a_preset_is_named_with_its_number(tmp_path: Path) -> None:
     file = tmp_path / "presets.txt"
     file.write_text("A:1,2\nnonsense\nB:1,q\n", encoding="utf-8")
     with pytest.raises(RecipeError) as caught:

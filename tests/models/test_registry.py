@@ -48,5 +48,5 @@ def test_sd2_has_the_layers_of_a_deeper_text_encoder_and_a_wider_attention() -> 
         (["net.blocks.0.cross_attn.q_proj.weight"], None),
     ],
 )
-def test_a_checkpoint_is_told_by_its_tensors(tensors: list[str], name: str | None) -> None:
+def test_a_checkpoint_is_recognized_by_its_tensors(tensors: list[str], name: str | None) -> None:
     assert of_tensors(tensors) == name

@@ -83,7 +83,7 @@ def test_further_files_of_a_base_are_sources_and_in_the_key() -> None:
     assert keys(make_plan([recipe], Fixed(beside="another")))["krnk-anima/train"] != train.key
 
 
-def test_keys_do_not_know_where_things_lie_or_how_they_are_done(recipes: dict[str, Recipe]) -> None:
+def test_keys_are_independent_of_paths_and_of_execution(recipes: dict[str, Recipe]) -> None:
     recipe = recipes["krnk-locon"]
     how = recipe.model_copy(
         update={"training": recipe.training.model_copy(update={"data_loader_workers": 1, "log_prefix": "x"})}
@@ -127,7 +127,7 @@ OTHER: dict[str, Any] = {
 }
 
 
-def test_every_setting_of_a_training_is_in_its_key_but_how_it_goes_about_it(recipes: dict[str, Recipe]) -> None:
+def test_every_setting_of_a_training_is_in_its_key_except_its_execution(recipes: dict[str, Recipe]) -> None:
     recipe = recipes["krnk-lora3x3"]
     assert OTHER.keys() == Training.model_fields.keys() - _NOT_IN_KEY
     before = keys(make_plan([recipe], Fixed()))["krnk-lora3x3/train"]

@@ -92,7 +92,7 @@ def test_all_15_recipes_load_and_hold_the_numbers_of_the_release(project: Path) 
                 assert resize is None
 
 
-def test_every_profile_lies_over_every_recipe(project: Path) -> None:
+def test_every_profile_overlays_every_recipe(project: Path) -> None:
     root = project / "recipes"
     for profile in sorted(path.stem for path in (root / "_profiles").glob("*.toml")):
         for name in loader.names(root):
@@ -113,7 +113,7 @@ def test_tables_merge_and_arrays_replace(root: Path) -> None:
     assert loaded.origin["training.seed"].endswith("base.toml")
 
 
-def test_a_profile_overlays_unsets_and_knows_the_algorithm(root: Path) -> None:
+def test_a_profile_overlays_and_unsets_by_algorithm(root: Path) -> None:
     profile = (
         'unset = ["training.learning_rate"]\n[training]\noptimizer = "Adafactor"\noptimizer_args = {relative_step = true}\n'
     )
@@ -122,7 +122,7 @@ def test_a_profile_overlays_unsets_and_knows_the_algorithm(root: Path) -> None:
     assert (recipe.network.dim, recipe.network.alpha, recipe.training.learning_rate) == (2, 4, None)
 
 
-def test_every_problem_is_said_at_once_with_file_and_near_miss(root: Path) -> None:
+def test_all_problems_are_reported_with_file_and_near_miss(root: Path) -> None:
     text = RECIPE + "block_weights = [0,1,1,1,1,1,0,0,0,1,0,0,0,0,1,0]\n[training]\nlearning_rat = 1e-3\nsteps = true\n"
     assert problems(root, text) == (
         "cat.toml: training.steps\n    is true; should be a valid integer\n"
@@ -132,7 +132,7 @@ def test_every_problem_is_said_at_once_with_file_and_near_miss(root: Path) -> No
     )
 
 
-def test_block_weights_of_sd15_in_an_sdxl_recipe_are_told_how_to_go(root: Path) -> None:
+def test_block_weights_of_sd15_in_an_sdxl_recipe_have_a_remedy(root: Path) -> None:
     text = RECIPE + f'block_weights = {[1] * 26}\n[base]\narchitecture = "sdxl"\n'
     assert '26 values; SDXL takes 20 or 12; write those, or leave them out: unset = ["block_weights"]' in problems(root, text)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_every_image_lies_beside_the_page_and_no_url_leads_outside(runs: Path, html: str) -> None:
+def test_every_image_is_beside_the_page_and_no_url_leads_outside(runs: Path, html: str) -> None:
     parsed = Page(html)
     assert len(parsed.urls) > 30
     for url in parsed.urls:

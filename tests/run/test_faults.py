@@ -90,7 +90,7 @@ def test_kills_over_real_trainings_recover(
 
 
 def test_a_finished_step_survives_a_kill_of_everything(killer: faults.Killer) -> None:
-    """The work folder of a killed training holds its states, and the next run goes on from the last one."""
+    """The work folder of a killed training holds its states, and the next run resumes from the last one."""
     run = killer.start()
     until = time.monotonic() + 60
     while not any((work / "step0005-state").exists() for work in killer.works()) and time.monotonic() < until:

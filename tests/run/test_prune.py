@@ -62,7 +62,7 @@ def test_work_of_another_key_is_removed_too(cats: harness.Project) -> None:
 
 def test_folders_of_unknown_owners_stay(cats: harness.Project) -> None:
     root = cats.space().store.root
-    shutil.copytree(root / "cat-lora", root / "somebody-elses", symlinks=True)
+    shutil.copytree(root / "cat-lora", root / "other-program", symlinks=True)
     own = root / "cat-lora" / "notes-0123456789ab"
     own.mkdir()
     render = root / "cat-lora" / "render-0123456789ab"
@@ -70,7 +70,7 @@ def test_folders_of_unknown_owners_stay(cats: harness.Project) -> None:
     (root / "cat-lora" / "variants").mkdir()
     listing = {"variants": [{"label": "1", "folder": render.relative_to(root).as_posix()}]}
     (root / "cat-lora" / "variants" / "sv_ratio.json").write_text(json.dumps(listing), "utf-8")
-    assert prune.stale(cats.space()) == ([], ["somebody-elses"])
+    assert prune.stale(cats.space()) == ([], ["other-program"])
     cats.write("broken", "x = ")
     with pytest.raises(RecipeError, match="broken"):
         prune.stale(cats.space())

@@ -202,7 +202,7 @@ def test_binary_output_a_line_of_a_megabyte_and_a_program_left_behind_are_surviv
     assert supervisor.started(left) == ""
 
 
-def test_other_recipes_go_on_when_one_fails(cats: harness.Project) -> None:
+def test_other_recipes_continue_when_one_fails(cats: harness.Project) -> None:
     cats.recipe("cat-bad", "bad", '[training.options]\nbehave = "fail"\n')
     outcomes = cats.run("all")
     assert outcomes["cat-bad/train"].status is Status.FAILED

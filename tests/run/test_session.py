@@ -1,4 +1,4 @@
-"""Sessions: what runs, and the summary for people and programs."""
+"""Sessions: runs, and their summary for people and programs."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_the_first_file_is_finished_after_two_trainings_and_not_at_the_end(cats:
     assert releases == [f"cat-{index}/release" for index in range(6)] + ["cats/release"]
 
 
-def test_a_dataset_goes_ahead_where_one_core_has_to_do_all_else(cats: harness.Project, walk: Any) -> None:
+def test_a_dataset_comes_first_on_a_single_core(cats: harness.Project, walk: Any) -> None:
     """The GPU waits for none, and the first file not for more datasets than that takes."""
     busy = {**LONG, StepKind.DATASET: 500.0, StepKind.MERGE: 400.0, StepKind.RELEASE: 400.0}
     plan, clock = several(cats, 8), Clock(busy, cpus=1)
@@ -160,7 +160,7 @@ def test_a_reason_is_determined_before_the_run_and_under_the_lock_of_its_step(
     assert calls == dict.fromkeys(steps, 1)
 
 
-def test_the_schedule_itself_asks_for_no_reason(cats: harness.Project, walk: Any) -> None:
+def test_the_schedule_itself_computes_no_reason(cats: harness.Project, walk: Any) -> None:
     assert walk(several(cats, 8), Clock(LONG)) == {}
 
 
@@ -205,7 +205,7 @@ def test_a_slot_is_free_again_after_a_failure() -> None:
     assert made.take(Lane.GPU) is None
 
 
-def test_the_first_interrupt_asks_a_run_in_this_thread_to_stop_and_the_second_one_ends_it(cats: harness.Project) -> None:
+def test_the_first_interrupt_stops_a_run_in_this_thread_and_the_second_one_ends_it(cats: harness.Project) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # as it is where a shell does not start us behind "&"
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     context = RunContext(several(cats, 1), Store(cats.root / "runs"), cats.root, cats.observer)

@@ -95,12 +95,12 @@ def guided(name: str, seconds: int, seed: int) -> int:
 
 
 def main() -> int:
-    """Fuzz the targets asked for, each in a process of its own."""
+    """Fuzz the given targets, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--atheris", type=int, metavar="SECONDS")
-    parser.add_argument("--first", type=int, default=0, help="go on at this input")
+    parser.add_argument("--first", type=int, default=0, help="start at this input")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     unknown = set(options.targets) - set(TARGETS)

@@ -61,7 +61,7 @@ def test_a_silent_child_is_reported_as_stalled(work: Path) -> None:
     assert len(stalls) >= 2
 
 
-def test_lines_that_are_no_frames_do_not_hide_a_stall(work: Path) -> None:
+def test_lines_without_a_frame_do_not_hide_a_stall(work: Path) -> None:
     stalls: list[float] = []
     watch = ChildCallbacks(lambda _: None, stalled=stalls.append, stall_seconds=0.3)
     code = "import time\nprint(' 50%|xx|', flush=True)\n"
@@ -101,7 +101,7 @@ def test_the_child_outlives_its_supervisor_and_its_end_is_noticed(work: Path) ->
     assert pieces == ["done"]
 
 
-def test_alive_asks_for_the_start_time_too(work: Path) -> None:
+def test_alive_compares_the_start_time_too(work: Path) -> None:
     assert not child.alive(work)
     (work / supervisor.CHILD).write_text(f'{{"pid": {os.getpid()}, "pid_started": "1"}}', "utf-8")
     assert not child.alive(work)

@@ -1,4 +1,4 @@
-"""A fault of ours: a line and a file for the user, and the trainings of other recipes go on."""
+"""Faults of this program: a line, a file, and runs that continue."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_fault_in_one_step_is_a_failure_of_that_step(tmp_path: Path, monkeypat
     assert failed.status is Status.FAILED
     assert failed.problem is not None
     assert failed.problem.what == "a fault of this program, not of your files: ZeroDivisionError: a stupid mistake"
-    assert outcomes["cat-loha/release"].status is Status.DONE, "the other recipe goes on"
+    assert outcomes["cat-loha/release"].status is Status.DONE, "the other recipe has stopped"
     report = Path(re.findall(r"report it with (\S+);", failed.problem.hint)[0])
     assert "in check" in report.read_text("utf-8")
     monkeypatch.setattr(step_runner, "_check_result", real)
@@ -60,7 +60,7 @@ def test_the_command_line_shows_no_traceback(monkeypatch: pytest.MonkeyPatch, ca
     assert "\x1b" not in output.err
 
 
-def test_a_disk_that_takes_no_file_still_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_full_disk_the_message_names_the_location(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
     with pytest.raises(KeyError) as raised:
         {}["k"]

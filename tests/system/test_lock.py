@@ -76,9 +76,7 @@ def test_a_name_of_this_host_is_no_longer_alive_when_its_process_is_gone_or_is_a
         pass
 
 
-def test_a_heartbeat_keeps_a_file_fresh_and_tells_when_another_host_has_taken_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_heartbeat_keeps_a_file_fresh_and_reports_a_takeover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "BEAT_SECONDS", 0.02)
     path, lost, reported = tmp_path / ".lock", [], threading.Event()
 

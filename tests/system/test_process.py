@@ -41,7 +41,7 @@ def test_exit_codes(work: Path, code: str, expected: int) -> None:
     assert run(work, code)[0] == Exit(expected)
 
 
-def test_a_program_that_does_not_exist_says_so(work: Path) -> None:
+def test_a_missing_program_is_named_in_the_log(work: Path) -> None:
     end = process.run(Command(("/no/such/program",), cwd=work), work, ChildCallbacks(lambda _: None))
     assert end == Exit(127)
     assert "cannot start /no/such/program" in (work / "log.txt").read_text("utf-8")
@@ -82,7 +82,7 @@ def test_a_warm_process_runs_our_programs_and_a_crash_in_one_is_its_own(work: Pa
         fork_server.close()
 
 
-def test_capture_says_why_a_program_cannot_be_asked() -> None:
+def test_capture_returns_the_reason_of_a_failed_start() -> None:
     code, text = process.capture(("/no/such/program",))
     assert code == 127
     assert "No such file" in text

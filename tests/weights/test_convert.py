@@ -54,7 +54,7 @@ def test_a_conversion_keeps_the_delta(tmp_path: Path, family: str, to: Form) -> 
 
 
 def test_whole_differences_are_computed_while_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of SD1's size would be 1.9 GB in memory: no more are computed than there are cores, beside the one asked for."""
+    """A file of SD1's size would be 1.9 GB in memory: no more are computed than there are cores, beside the next."""
     source = adapter(read_header(lora(tmp_path / "in.safetensors")))
     computed = []
     real = deltas.delta

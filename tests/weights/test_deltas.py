@@ -11,7 +11,7 @@ from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.families.kinds import ModuleKind
 from weights_samples import CONV, LAYERS, TE, tensors
 
-torch = pytest.importorskip("torch", reason="torch is not installed: LyCORIS cannot be asked")
+torch = pytest.importorskip("torch", reason="torch is not installed: there is no LyCORIS to compare with")
 pytest.importorskip("lycoris", reason="lycoris-lora is not installed")
 
 SHAPES = {"linear": (16, 8, None), "1x1": (8, 12, 1), "3x3": (16, 8, 3)}

@@ -88,7 +88,7 @@ def _parser_options(action: argparse.Action) -> Iterator[tuple[str, parser_optio
 def _optimizer(training: Training) -> Iterator[tuple[str, str]]:
     """Yield an optimizer or schedule that the embedded engine lacks."""
     name, hint = training.optimizer, near_miss(training.optimizer, OPTIMIZERS)
-    if name.lower() not in (known.lower() for known in OPTIMIZERS):
+    if name.lower() not in (optimizer.lower() for optimizer in OPTIMIZERS):
         hint = "; AdamW has the same settings" if name.lower() == "adamw8bit" else hint
         yield "training.optimizer", f'is "{name}"; the embedded engine has {", ".join(OPTIMIZERS)}{hint}'
     name = training.lr_scheduler

@@ -99,7 +99,11 @@ def _optimizer(recipe: Recipe) -> Iterator[Violation]:
     """Yield an unknown optimizer, and rates that the optimizer cannot use."""
     training = recipe.training
     name = training.optimizer
-    if "." not in name and name.lower() not in {known.lower() for known in OPTIMIZERS} and name not in TORCH_OPTIMIZERS:
+    if (
+        "." not in name
+        and name.lower() not in {optimizer.lower() for optimizer in OPTIMIZERS}
+        and name not in TORCH_OPTIMIZERS
+    ):
         near = near_miss(name, (*OPTIMIZERS, *TORCH_OPTIMIZERS))
         yield "training.optimizer", f'is "{name}", which sd-scripts does not know{near}'
     if not name.rpartition(".")[2].lower().startswith(("prodigy", "dadapt")):

@@ -31,8 +31,8 @@ const compare = (box) => {
   for (const select of $$("select", box)) select.addEventListener("change", draw);
   const drag = (event) => {
     if (!(event.buttons & 1)) return;
-    const place = stage.getBoundingClientRect();
-    range.value = Math.round(Math.min(100, Math.max(0, ((event.clientX - place.left) / place.width) * 100)));
+    const bounds = stage.getBoundingClientRect();
+    range.value = Math.round(Math.min(100, Math.max(0, ((event.clientX - bounds.left) / bounds.width) * 100)));
     move(range.value);
   };
   stage.addEventListener("pointerdown", drag);

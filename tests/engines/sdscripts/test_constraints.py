@@ -135,7 +135,7 @@ def test_a_pickle_that_the_pictures_need_baked_is_refused(tmp_path: Path) -> Non
         ),
     ],
 )
-def test_what_the_embedded_engine_lacks_is_said_with_its_name(tmp_path: Path, text: str, expected: str) -> None:
+def test_settings_beyond_the_embedded_engine_are_named(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in problems(tmp_path, text, engine="embedded")
 
 

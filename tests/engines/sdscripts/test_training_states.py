@@ -126,7 +126,7 @@ def test_states_of_a_resumed_training_have_their_true_step(tmp_path: Path) -> No
     assert training_states.lost(505, 205) == 410
 
 
-def test_no_state_is_no_checkpoint(tmp_path: Path) -> None:
+def test_without_a_state_there_is_no_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "krnk-step00000002-state").write_text("a file", "utf-8")
     assert engine.checkpoint(tmp_path) is None
     assert embedded.checkpoint(tmp_path) is None

@@ -12,7 +12,7 @@ from orchestrator.run.cluster import connect
 
 def test_an_address_without_a_cluster_fails_at_once() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, not listening: nobody else gets it, and nothing answers
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: no other process gets it, and nothing answers
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(NotReady, match="nothing answers there"):
             connect.join(address)
