@@ -67,6 +67,7 @@ def _inspection(table: dict[str, Any]) -> list[str]:
     if table["block_vector"] is not None:
         marks = ",".join("-" if mark is None else f"{mark:g}" for mark in table["block_vector"])
         lines.append(f"blocks  {marks}  {table['preset'] or 'no preset'}")
+    lines += table["non_finite"]
     if table["spectrum_ratio"]:
         lines.append(f"spectrum: smallest singular value 1/{table['spectrum_ratio']:.4g} of the largest")
     if table["trigger_words"]:

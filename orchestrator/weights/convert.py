@@ -19,7 +19,7 @@ from orchestrator.weights.families.adapter import Adapter, adapter
 from orchestrator.weights.families.base_model import BaseModel
 from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft, writer
-from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
+from orchestrator.weights.io.safetensors_io import Body, check_output, explain_non_finite, non_finite_tensors, read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,7 @@ class ConvertReport:
     bytes_after: int
     relative_error: float
     passed: int
+    non_finite: tuple[str, ...]
     hashes: Hashes
 
     def table(self) -> list[str]:
@@ -47,6 +48,7 @@ class ConvertReport:
             f"{self.bytes_before:,} -> {self.bytes_after:,} tensor bytes",
             exact,
             *low_rank.explain_passed(self.passed),
+            *explain_non_finite(self.non_finite),
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -58,6 +60,7 @@ class ConvertReport:
             "bytes_after": self.bytes_after,
             "relative_error": self.relative_error,
             "passed": self.passed,
+            "non_finite": self.non_finite,
             "model_hash": self.hashes.model,
         }
 
@@ -115,7 +118,7 @@ def convert(
     error = float(np.sqrt(lost / energy)) if energy else 0.0
     counted = dict(Counter(str(module.kind) for module in lora.modules))
     passed = low_rank.passed(lora) if to in {"lora", "full"} else 0
-    return ConvertReport(to, counted, lora.header.tensor_bytes, size, error, passed, hashes)
+    return ConvertReport(to, counted, lora.header.tensor_bytes, size, error, passed, non_finite_tensors(source), hashes)
 
 
 def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, base: BaseModel | None) -> None:

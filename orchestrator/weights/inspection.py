@@ -13,7 +13,7 @@ from orchestrator.models import blocks, registry
 from orchestrator.weights.families import foreign
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import metadata, peft, writer
-from orchestrator.weights.io.safetensors_io import Body, e4m3, read_header
+from orchestrator.weights.io.safetensors_io import Body, e4m3, explain_non_finite, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -150,6 +150,7 @@ class Inspection:
             },
             "block_vector": self.block_vector,
             "preset": self.preset,
+            "non_finite": explain_non_finite([layer.name for layer in self.layers if layer.size and not layer.size.finite]),
             "spectrum_ratio": self.spectrum_ratio,
             "trigger_words": self.trigger_words,
             "training": training(lora.header.metadata),

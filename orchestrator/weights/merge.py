@@ -17,7 +17,14 @@ from orchestrator.models import blocks
 from orchestrator.weights.families import kinds, low_rank
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import dtypes, metadata, writer
-from orchestrator.weights.io.safetensors_io import Body, Entry, check_output, read_header
+from orchestrator.weights.io.safetensors_io import (
+    Body,
+    Entry,
+    check_output,
+    explain_non_finite,
+    non_finite_tensors,
+    read_header,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +37,8 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int, str], None]
 
 _SHOWN = 8
+_LOSS = 0.01
+_Losses = dict[str, tuple[float, float]]
 _CONSTANT = ("alpha", "on_input")
 
 
@@ -45,6 +54,9 @@ class MergeReport:
     modules: dict[str, int]
     outside: int
     pruned: int
+    rounded: dict[str, float]
+    """Modules that the rounding of their type costs more than 1 %, with the share."""
+    non_finite: tuple[str, ...]
     hashes: Hashes
 
     def table(self) -> list[str]:
@@ -56,6 +68,12 @@ class MergeReport:
         rows.append(f"{'other':<6} {self.unmapped:>8.4g}  {self.outside:>3} modules  unmapped")
         rows.append(explain_unmapped(self.unmapped, self.left_out))
         rows.append(f"block weights {self.preset or 'of no preset'}; model hash {self.hashes.model[:12]}")
+        if self.rounded:
+            worst = max(self.rounded, key=lambda name: self.rounded[name])
+            counted = f"{len(self.rounded)} modules lose more than 1 % to the rounding of F16"
+            way = "to keep it, convert IN MID --save-precision fp32, then merge MID"
+            rows.append(f"{counted}, {worst} {self.rounded[worst]:.0%}; {way}")
+        rows += explain_non_finite(self.non_finite)
         return [*rows, f"{self.pruned} modules pruned"] if self.pruned else rows
 
     def to_json(self) -> dict[str, Any]:
@@ -69,6 +87,8 @@ class MergeReport:
             "modules": self.modules,
             "outside": self.outside,
             "pruned": self.pruned,
+            "rounded": self.rounded,
+            "non_finite": self.non_finite,
             "model_hash": self.hashes.model,
         }
 
@@ -134,14 +154,28 @@ def merge(
     if compat:
         details["compat"] = compat
     kept = metadata.with_provenance(lora.header.metadata, "merge", details)
+    losses: _Losses = {}
     with Body(lora.header) as body:
-        chosen = _pieces(lora, body, weight_of, pruned, compat)
+        chosen = _pieces(lora, body, weight_of, pruned, compat, losses=losses)
         pieces = [*_with_progress(chosen, progress), *low_rank.bundled(lora, body)]
         hashes = writer.write_safetensors(output, pieces, kept)
     counts = Counter(module.block for module in lora.modules if module.block)
     outside = len(lora.modules) - sum(counts.values())
     left_out = blocks.left_out(block_weights, architecture, presets=presets)
-    return MergeReport(architecture, weights, preset, unmapped, left_out, dict(counts), outside, len(pruned), hashes)
+    shares = {name: math.sqrt(lost / whole) for name, (lost, whole) in losses.items() if whole}
+    return MergeReport(
+        architecture,
+        weights,
+        preset,
+        unmapped,
+        left_out,
+        dict(counts),
+        outside,
+        len(pruned),
+        {name: share for name, share in sorted(shares.items()) if share > _LOSS},
+        non_finite_tensors(source),
+        hashes,
+    )
 
 
 def _shortened(names: Sequence[str]) -> str:
@@ -179,7 +213,13 @@ def _refusals(lora: Adapter, weight_of: Mapping[str, float], *, prune: bool, com
 
 
 def _pieces(
-    lora: Adapter, body: Body, weight_of: Mapping[str, float], pruned: set[str], compat: Compat | None
+    lora: Adapter,
+    body: Body,
+    weight_of: Mapping[str, float],
+    pruned: set[str],
+    compat: Compat | None,
+    *,
+    losses: _Losses,
 ) -> Iterator[tuple[AdapterModule, Piece]]:
     tables: dict[tuple[str, float], Any] = {}
     # That tool recognized LyCORIS files by this layer. It multiplied both factors of any other file by the whole ratio.
@@ -203,7 +243,10 @@ def _pieces(
                 if (entry.dtype, factor) not in tables:
                     tables[entry.dtype, factor] = dtypes.scale_table(entry.dtype, factor)
                 table = tables[entry.dtype, factor]
-                yield module, writer.Piece(entry, partial(_scaled, body, entry, factor, table))
+                yield (
+                    module,
+                    writer.Piece(entry, partial(_scaled, body, entry, factor, table, module=module.name, losses=losses)),
+                )
 
 
 def _zeros(size: int) -> Iterator[bytes]:
@@ -211,9 +254,12 @@ def _zeros(size: int) -> Iterator[bytes]:
         yield bytes(min(1 << 22, size - begin))
 
 
-def _scaled(body: Body, entry: Entry, factor: float, table: Any) -> Iterator[memoryview]:
+def _scaled(body: Body, entry: Entry, factor: float, table: Any, *, module: str, losses: _Losses) -> Iterator[memoryview]:
     for chunk in body.chunks(entry.name):
-        yield dtypes.scaled(chunk, entry.dtype, factor, table, entry.name)
+        product = dtypes.scaled(chunk, entry.dtype, factor, table, entry.name)
+        before, made = losses.get(module, (0.0, 0.0)), dtypes.rounding_loss(chunk, product, entry.dtype, factor)
+        losses[module] = before[0] + made[0], before[1] + made[1]
+        yield product
 
 
 def _with_progress(pieces: Iterator[tuple[AdapterModule, Piece]], progress: Progress | None) -> Iterator[Piece]:

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import RecipeError
+from orchestrator.weights.combine import combine
 from orchestrator.weights.compare import compare
 from orchestrator.weights.convert import convert
+from orchestrator.weights.ingredient import Ingredient
 from orchestrator.weights.inspect import inspect
 from orchestrator.weights.io import metadata, writer
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
-from weights_samples import TE, read
+from orchestrator.weights.sweep import sweep
+from weights_samples import TE, read, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,3 +80,44 @@ def test_a_false_statement_is_not_written(
         writer.write_safetensors(tmp_path / "out.safetensors", pieces, entries, stated)
     assert not list(tmp_path.iterdir())
     writer.write_safetensors(tmp_path / "out.safetensors", pieces, {}, writer.Stated("F32", 4))
+
+
+@pytest.mark.parametrize(("size", "weight", "cost"), [(1.2e-7, 0.3, True), (1e-2, 0.3, False), (1e-7, 1.0, False)])
+def test_a_merge_states_the_cost_of_its_type(tmp_path: Path, size: float, weight: float, *, cost: bool) -> None:
+    source, middle, output = (tmp_path / f"{name}.safetensors" for name in ("in", "middle", "out"))
+    up = np.full((8, 2), size, np.float32)
+    parts = {"lora_up.weight": up, "lora_down.weight": np.ones((2, 8), np.float32), "alpha": np.array(2, np.float32)}
+    write(source, {TE: parts}, dtype="F16")
+    report = merge(source, output, MergeOptions([weight] * 26))
+    assert bool(report.rounded) == cost
+    if not cost:
+        return
+    exact = np.float32(weight) * read(source)[f"{TE}.lora_up.weight"]
+    lost = np.linalg.norm(read(output)[f"{TE}.lora_up.weight"] - exact) / np.linalg.norm(exact)
+    assert report.rounded == {TE: pytest.approx(lost, rel=1e-4)}
+    assert lost > 0.3
+    assert any("--save-precision fp32" in line for line in report.table())
+    convert(source, middle, save_precision="fp32")
+    assert merge(middle, output, MergeOptions([weight] * 26)).rounded == {}
+    np.testing.assert_allclose(read(output)[f"{TE}.lora_up.weight"], exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_every_verb_mentions_numbers_that_are_not_finite(tmp_path: Path, number: float) -> None:
+    source, output = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    up = np.full((8, 2), number, np.float32)
+    parts = {"lora_up.weight": up, "lora_down.weight": np.ones((2, 8), np.float32), "alpha": np.array(2, np.float32)}
+    write(source, {TE: parts})
+    key = f"{TE}.lora_up.weight"
+    assert f"NaN or infinity in 1 tensors: {key}" in "".join(merge(source, output, MergeOptions([0.5] * 26)).table())
+    assert f"NaN or infinity in 1 tensors: {key}" in "".join(convert(source, output).table())
+    assert TE in "".join(inspect(source).to_json()["non_finite"])
+    for run in (
+        lambda: resize(source, output, ResizeOptions()),
+        lambda: sweep(source),
+        lambda: compare(source, source),
+        lambda: combine([Ingredient(source), Ingredient(source)], output),
+        lambda: convert(source, output, "full"),
+    ):
+        with pytest.raises(RecipeError, match="not finite"):
+            run()

@@ -5,6 +5,7 @@ numpy has no bfloat16. Such tensors are read by widening their bits and written 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
@@ -44,6 +45,8 @@ _NARROW_TABLES: Final[dict[str, Floats]] = {
     "F8_E4M3": np.array([e4m3(byte) for byte in range(256)], np.float32),
     "F8_E5M2": (np.arange(256, dtype=np.uint16) << 8).astype(np.uint16).view(np.float16).astype(np.float32),
 }
+_HALF_STEP = 2.0**-25
+_NEGLIGIBLE = 0.002
 _STEP = 1 << 15
 
 
@@ -162,6 +165,23 @@ def scaled(data: Buffer, dtype: str, weight: float, table: NDArray[np.uint16] | 
     if abs(weight) > 1 and bool(np.any(((product & 0x7FFF) == infinite) & ((source & 0x7FFF) < infinite))):
         raise overflow_error(where, dtype)
     return _bytes(product)
+
+
+def rounding_loss(data: Buffer, product: Buffer, dtype: str, weight: float) -> tuple[float, float]:
+    """Return the squared norms of a product's rounding error and of itself.
+
+    Only F16 has numbers so near to its smallest one that a product loses more than its last digits. Of chunks whose largest
+    number rules that out, the second norm is a lower bound.
+    """
+    if dtype != "F16":
+        return 0.0, 0.0
+    rounded = np.frombuffer(product, np.uint16)
+    largest = float(_HALF_TABLE[int((rounded & 0x7FFF).max(initial=0))])
+    if not math.isfinite(largest) or _HALF_STEP * math.sqrt(len(rounded)) < _NEGLIGIBLE * largest:
+        return 0.0, largest**2
+    exact = decode(data, dtype) * np.float32(weight)
+    error = exact - decode(product, dtype)
+    return float(np.einsum("i,i->", error, error, dtype=np.float64)), float(np.einsum("i,i->", exact, exact, dtype=np.float64))
 
 
 def _bytes(values: NDArray[Any]) -> memoryview:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -237,6 +237,12 @@ def non_finite_tensors(path: Path) -> tuple[str, ...]:
     except OSError as error:
         raise _bad(path, f"cannot be read: {error.strerror or error}") from error
     return _non_finite_tensors(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+def explain_non_finite(tensors: Sequence[str]) -> list[str]:
+    """Return the line of a report about tensors that hold NaN or infinity."""
+    shown = ", ".join(tensors[:3]) + (" …" if len(tensors) > 3 else "")
+    return [f"NaN or infinity in {len(tensors)} tensors: {shown}; an earlier checkpoint may be sound"] if tensors else []
 
 
 @functools.lru_cache(maxsize=64)
