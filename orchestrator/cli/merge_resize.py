@@ -181,7 +181,7 @@ def resize(
     methods = [(name, value) for name, value in values.items() if value is not None]
     if len(methods) > 1:
         named = " and ".join("--" + name.replace("_", "-") for name, _ in methods)
-        raise RecipeError(Problem("resize", f"takes one method; {named} are given", "choose one; --new-rank goes with each"))
+        raise RecipeError(Problem("resize", f"takes one method; {named} are given", "choose one, with or without --new-rank"))
     if not (methods or new_rank):
         ways = "--sv-ratio 16, --sv-fro 0.99, --sv-cumulative 0.9, --size-mb 40, --new-rank 32"
         raise RecipeError(Problem("resize", "needs one method", ways))

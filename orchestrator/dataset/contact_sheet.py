@@ -78,7 +78,7 @@ def _numbers(manifest: JSON, epochs: Mapping[str, int]) -> str:
         "num reg images": manifest["regularization_x_repeats"],
         "num batches per epoch": manifest["batches_per_epoch"],
     } | {f"num epochs{f' of {name}' if name else ''}": count for name, count in epochs.items()}
-    return _table("what the trainer prints", ("line", "count"), [(name, str(count)) for name, count in rows.items()])
+    return _table("output of the trainer", ("line", "count"), [(name, str(count)) for name, count in rows.items()])
 
 
 def _table(caption: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

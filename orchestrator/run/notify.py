@@ -72,7 +72,7 @@ def send(outcomes: Sequence[Outcome], seconds: float) -> str:
     service = apprise.Apprise()
     unknown = [_scheme(address) for address in targets if not service.add(address)]
     if unknown:
-        return f"no message was sent: {', '.join(unknown)} is not an address that apprise knows"
+        return f"no message was sent: {', '.join(unknown)} is not an address of an apprise service"
     title, text = message(outcomes, seconds)
     kind = apprise.NotifyType.FAILURE if title.endswith("failed") else apprise.NotifyType.SUCCESS
     if not service.notify(body=text, title=title, notify_type=kind):

@@ -105,7 +105,7 @@ def _optimizer(recipe: Recipe) -> Iterator[Violation]:
         and name not in TORCH_OPTIMIZERS
     ):
         near = near_miss(name, (*OPTIMIZERS, *TORCH_OPTIMIZERS))
-        yield "training.optimizer", f'is "{name}", which sd-scripts does not know{near}'
+        yield "training.optimizer", f'is "{name}", which sd-scripts does not have{near}'
     if not name.rpartition(".")[2].lower().startswith(("prodigy", "dadapt")):
         return
     own = f"{name} finds its own rate; learning rates are factors of it"

@@ -31,7 +31,7 @@ def join(address: str) -> tuple[Any, bool]:
     """
     where = address or os.environ.get("RAY_ADDRESS", "")
     if "://" in where:  # Ray's client: tasks could not send progress
-        raise NotReady(Problem(f"--address {where}", "the machine that gives the command must be a node of the cluster", HINT))
+        raise NotReady(Problem(f"--address {where}", "the machine of this command must be a node of the cluster", HINT))
     host, _, port = where.rpartition(":")
     if port.isdigit() and not _answers(host, int(port)):  # Ray would try for many minutes
         what = f"nothing answers there within {ANSWER_SECONDS:.0f} s; use the address that ray start printed, or auto"

@@ -173,7 +173,7 @@ def store_result(context: RunContext, step: Step, result: TaskResult, storage: S
     record = json.loads((work / RECORD).read_text("utf-8"))
     for name, output in record["outputs"].items():
         if result.files.get(name) != output["sha256"]:
-            raise StepFailed(Problem(step.name, f"{result.node} did not hand over {name} as its record says"))
+            raise StepFailed(Problem(step.name, f"{result.node} has not handed over {name} with the digest of its record"))
     if not context.store.recover(step):
         raise StepFailed(Problem(step.name, f"{result.node} handed over a record of another step"))
     if step.kind is StepKind.TRAIN:

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("no_checkout")
         ('[training]\nlr_scheduler = "cosin"\n', "did you mean cosine?"),
         ('[training]\nlr_scheduler = "adafactor"\n', "needs the optimizer Adafactor"),
         ('[training]\noptimizer = "AdamWScheduleFree"\n', "none is resumed"),
-        ('[training]\noptimizer = "Prodgy"\n', 'is "Prodgy", which sd-scripts does not know; did you mean Prodigy?'),
+        ('[training]\noptimizer = "Prodgy"\n', 'is "Prodgy", which sd-scripts does not have; did you mean Prodigy?'),
         ('[training]\noptimizer = "adam"\n', "did you mean Adam?"),
         ('[training]\noptimizer = "Adam8bit"\n', "did you mean AdamW8bit?"),
         (

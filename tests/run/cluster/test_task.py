@@ -60,7 +60,7 @@ def test_a_result_without_an_output_of_its_record_is_refused(cats: harness.Proje
     files = make_task(context, plan.by_name["cat-lora/render"], TOKEN, depot).results[step.name]
     outcome = dataclasses.replace(node.failed(step, node.Problem("x", "y")), status=Status.DONE, problem=None)
     files = {name: digest for name, digest in files.items() if not name.endswith(".safetensors")}
-    with pytest.raises(StepFailed, match="did not hand over"):
+    with pytest.raises(StepFailed, match=r"has not handed over .* with the digest of its record"):
         store_result(context, step, TaskResult(outcome, "there", files), depot)
 
 
