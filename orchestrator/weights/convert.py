@@ -38,6 +38,8 @@ class ConvertReport:
     relative_error: float
     passed: int
     non_finite: tuple[str, ...]
+    unchanged: bool
+    """No tensor has another name, type or shape than before."""
     hashes: Hashes
 
     def table(self) -> list[str]:
@@ -47,6 +49,7 @@ class ConvertReport:
             *(f"{count} modules of {kind}" for kind, count in self.kinds.items()),
             f"{self.bytes_before:,} -> {self.bytes_after:,} tensor bytes",
             exact,
+            *(["every tensor was in this form already: nothing is changed"] if self.unchanged else []),
             *low_rank.explain_passed(self.passed),
             *explain_non_finite(self.non_finite),
         ]
@@ -61,6 +64,7 @@ class ConvertReport:
             "relative_error": self.relative_error,
             "passed": self.passed,
             "non_finite": self.non_finite,
+            "unchanged": self.unchanged,
             "model_hash": self.hashes.model,
         }
 
@@ -113,12 +117,16 @@ def convert(
                 pieces += made
                 lost, energy = lost + module_lost, energy + module_energy
         pieces += low_rank.bundled(lora, task.body, dtype)
-        size = sum(piece.entry.size for piece in pieces)
+        made_entries = [piece.entry for piece in pieces]
+        size = sum(entry.size for entry in made_entries)
         hashes = writer.write_safetensors(output, pieces, _metadata(task, pieces), writer.Stated(dtype, size))
+    before, after = ({(e.name, e.dtype, e.shape) for e in entries} for entries in (lora.header.entries.values(), made_entries))
     error = float(np.sqrt(lost / energy)) if energy else 0.0
     counted = dict(Counter(str(module.kind) for module in lora.modules))
     passed = low_rank.passed(lora) if to in {"lora", "full"} else 0
-    return ConvertReport(to, counted, lora.header.tensor_bytes, size, error, passed, non_finite_tensors(source), hashes)
+    return ConvertReport(
+        to, counted, lora.header.tensor_bytes, size, error, passed, non_finite_tensors(source), before == after, hashes
+    )
 
 
 def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, base: BaseModel | None) -> None:

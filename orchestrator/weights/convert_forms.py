@@ -111,9 +111,9 @@ def changed(task: Task, module: AdapterModule) -> tuple[list[Piece], float, floa
         case "same":
             return _copied(task, module), 0.0, 0.0
         case "plain":
-            if module.kind is not ModuleKind.TUCKER or module.dora:
-                return _copied(task, module), 0.0, 0.0
-            return _plain(task, module), 0.0, 0.0
+            if module.kind is ModuleKind.TUCKER and not module.dora:
+                return _plain(task, module), 0.0, 0.0
+            return _folded(task, module) if module.tucker else _copied(task, module), 0.0, 0.0
         case "lora":
             return _lora(task, module)
         case "diffusers" | "kohya":
@@ -150,6 +150,25 @@ def _plain(task: Task, module: AdapterModule) -> list[Piece]:
         module, product.up, product.down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module)
     )
     return [*made, *_bias(task, module)]
+
+
+def _folded(task: Task, module: AdapterModule) -> list[Piece]:
+    """Return a module with its core folded into the factor of its inputs, exactly, and the factor of outputs turned."""
+    if module.kind is ModuleKind.TUCKER:
+        what = "a Tucker core beside dora_scale is not folded"
+        raise RecipeError(Problem(module.name, what, "convert --to full --base MODEL"))
+    tensors = dtypes.load_module(task.body, module)
+    if module.kind is ModuleKind.LOKR:
+        made = dict(zip(("lokr_w2_a", "lokr_w2_b"), deltas.fold_lokr(tensors), strict=True))
+    else:
+        made = dict(
+            zip(("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), deltas.loha_pairs(tensors, tucker=True), strict=True)
+        )
+    dtype, cores = _dtype(task, module), ("lokr_t2", "hada_t1", "hada_t2")
+    replaced = {module.keys[part]: value for part, value in made.items()}
+    dropped = {*replaced, *(module.keys[part] for part in cores if part in module.keys)}
+    pieces = [writer.raw(key, dtype, value.shape, dtypes.encode(value, dtype, key)) for key, value in replaced.items()]
+    return [*pieces, *(piece for piece in _copied(task, module) if piece.entry.name not in dropped)]
 
 
 def _bias(task: Task, module: AdapterModule, rename: str | None = None) -> list[Piece]:

@@ -48,6 +48,10 @@ def test_a_conversion_keeps_the_delta(tmp_path: Path, family: str, to: Form) -> 
     after = _changes(output)
     for name, change in _changes(source).items():
         np.testing.assert_allclose(after[name], change, rtol=1e-5, atol=1e-7)
+    if to == "plain":
+        assert not adapter(read_header(output)).tucker
+        assert report.unchanged == ("tucker" not in family)
+        assert any("nothing is changed" in line for line in report.table()) == report.unchanged
     if to == "full":
         assert adapter(read_header(output)).family == "full"
         assert modules(output)[CONV]["diff"].shape == (16, 8, 3, 3)

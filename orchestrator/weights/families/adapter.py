@@ -59,6 +59,11 @@ class AdapterModule:
         return self.kind.needs_base or self.dora
 
     @property
+    def tucker(self) -> bool:
+        """Whether it has a core tensor (lora_mid, hada_t1, lokr_t2)."""
+        return not {"lora_mid.weight", "hada_t1", "lokr_t2"}.isdisjoint(self.keys)
+
+    @property
     def vector(self) -> bool:
         """Whether it changes a norm or a bias alone, which has no rank."""
         if self.kind is ModuleKind.FULL:
@@ -119,7 +124,7 @@ class Adapter:
     @property
     def tucker(self) -> bool:
         """Whether any convolution has a core tensor (lora_mid, hada_t1, lokr_t2)."""
-        return any(not {"lora_mid.weight", "hada_t1", "lokr_t2"}.isdisjoint(module.keys) for module in self.modules)
+        return any(module.tucker for module in self.modules)
 
     @property
     def naming(self) -> names.Naming:

@@ -80,6 +80,11 @@ def lokr_pair(tensors: Tensors) -> tuple[Floats, Floats, tuple[int, ...]]:
     return first, second, second.shape[2:]
 
 
+def fold_lokr(tensors: Tensors) -> tuple[Floats, Floats]:
+    """Return w2_a (b, r) and w2_b (r, d*k*k) with ``lokr_t2`` folded in."""
+    return tensors["lokr_w2_a"].T, _flat(_einsum("ijhw,jr->irhw", tensors["lokr_t2"], tensors["lokr_w2_b"]))
+
+
 def lora_delta(tensors: Tensors) -> Floats:
     """Return scale * up down. LyCORIS modules/locon.py, networks/lora.py."""
     up, down = lora_factors(tensors)
