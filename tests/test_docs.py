@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-import fakes
 from orchestrator import cli
 from orchestrator.cli import reference
 from orchestrator.recipe import loader
+from weights_samples import DOWN, LAYERS, MID, TE, tensors, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path) -> Path:
         "seed": 1,
     }
     (folder / "settings.json").write_text(json.dumps(gui), "utf-8")
-    (folder / "old.safetensors").write_bytes(with_metadata(fakes.lora()))
+    old_lora(folder / "old.safetensors")
     profiles = folder / "recipes" / "_profiles"
     profiles.mkdir(parents=True)
     demo = (project / "recipes" / "_profiles" / "demo.toml").read_text("utf-8")
@@ -83,18 +84,13 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path) -> Path:
     return folder
 
 
-def with_metadata(data: bytes) -> bytes:
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    header["__metadata__"] |= {
-        "ss_network_alpha": "1",
-        "ss_max_train_steps": "10",
-        "ss_learning_rate": "0.0001",
-        "ss_seed": "1",
-    }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+def old_lora(path: Path) -> None:
+    """Write a LoRA file of three blocks with the metadata of a training."""
+    rng = np.random.default_rng(1)
+    modules = {name: tensors("lora", LAYERS[name], 2, rng) for name in (TE, DOWN, MID)}
+    training = {"ss_max_train_steps": "10", "ss_learning_rate": "0.0001", "ss_seed": "1"}
+    network = {"ss_network_module": "networks.lora", "ss_network_dim": "2", "ss_network_alpha": "1"}
+    write(path, modules, "F16", network | training)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> int:
