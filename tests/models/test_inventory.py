@@ -1,4 +1,4 @@
-"""Layers and predicted bytes against what the trainer builds at full size.
+"""Layers and predicted bytes against the trainer's own at full size.
 
 A file of ``tests/data/inventory`` records one network that the trainer created on the meta device: the number of modules, of
 values for each rank, and the SHA-256 of its sorted lines "name out in kernel" (kernel 0: linear).

@@ -82,11 +82,11 @@ def test_text_encoders_alone_do_not_decide() -> None:
 
 
 def test_partly_unknown_files_name_the_rest() -> None:
-    known = [layer.name for layer in layers(ARCHITECTURES["sd1"].model)]
-    recognition = recognize([*known, "lora_unet_down_blocks_9_attentions_0_proj_in"])
+    modules = [layer.name for layer in layers(ARCHITECTURES["sd1"].model)]
+    recognition = recognize([*modules, "lora_unet_down_blocks_9_attentions_0_proj_in"])
     assert recognition.architecture == "sd1"
     assert recognition.explain() == (
-        f"1 of {len(known) + 1} modules belong to no layer of SD1.5: lora_unet_down_blocks_9_attentions_0_proj_in"
+        f"1 of {len(modules) + 1} modules belong to no layer of SD1.5: lora_unet_down_blocks_9_attentions_0_proj_in"
     )
 
 

@@ -1,4 +1,4 @@
-"""Verbs refuse what they do not recognize, and never copy it in silence."""
+"""Refusals of files that verbs do not recognize."""
 
 from __future__ import annotations
 
