@@ -34,7 +34,7 @@ def block_of(letters: Mapping[str, str]) -> Callable[[str], str | None]:
     >>> block_of({"double_blocks": "D"})("lora_unet_double_blocks_7_img_mlp_0")
     'D07'
     """
-    lists = re.compile(rf"^(?:lora_unet_|lycoris_|diffusion_model_)?({'|'.join(letters)})_(\d+)_")
+    lists = re.compile(rf"^(?:lora_unet_|lycoris_|diffusion_model_)?({'|'.join(letters)})_(\d{{1,4}})_")
 
     def block(name: str) -> str | None:
         if _TEXT_ENCODER.match(name):

@@ -208,7 +208,7 @@ def to_diffusers(name: str) -> str:
         return ALONE[name]
     if match := re.fullmatch(r"middle_block_([012])_(.+)", name):
         return f"mid_block_{_MIDDLE[match[1]]}_{_RESNET.get(match[2], match[2])}"
-    if not (match := re.fullmatch(r"(input|output)_blocks_(\d+)_(\d)_(.+)", name)):
+    if not (match := re.fullmatch(r"(input|output)_blocks_(\d{1,4})_(\d)_(.+)", name)):
         return name
     number, index, rest = int(match[2]), int(match[3]), match[4]
     part = "resnets" if index == 0 else "attentions"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.models.registry import ArchitectureName
 
 SHOWN = 3
-_NUMBER = re.compile(r"(?<=_)\d+(?=_|$)")
+_NUMBER = re.compile(r"(?<=_)[0-9]{1,6}(?=_|$)")
 _NORM = re.compile(r"(?:[a-z0-9]+_)?(?:layer_?)?norm\w*|ln\w*|in_layers_0|out_layers_0")
 _TEXT = re.compile(r"text_model_(?:embeddings_(?:token|position)_embedding|final_layer_norm)|text_projection")
 _WRAPPED = re.compile(r"^lycoris_(?!unet_|te)|^lycoris_unet_")
@@ -100,7 +100,9 @@ def _template(name: str) -> tuple[str, tuple[int, ...]]:
 def _within(name: str, largest: Mapping[str, tuple[int, ...]]) -> bool:
     template, numbers = _template(name)
     limits = largest.get(template)
-    return limits is not None and all(number <= limit for number, limit in zip(numbers, limits, strict=True))
+    if limits is None or len(limits) != len(numbers):  # a name in a file may hold the sign of a number itself
+        return False
+    return all(number <= limit for number, limit in zip(numbers, limits, strict=True))
 
 
 def _largest(all_names: Iterable[str]) -> dict[str, tuple[int, ...]]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 _TEXT_ENCODER = re.compile(r"(?:^|_)(?:lora_te\d?|text_encoder(?:_2)?|te[12]?)_|text_model_|embedders_|transformer_resblocks_")
-_DIFFUSERS = re.compile(r"(?:^|_)(up|down)_blocks_(\d+)_(resnets|attentions|upsamplers|downsamplers)_(\d+)(?:_|$)")
-_STABILITY = re.compile(r"(?:^|_)(input|output)_blocks_(\d+)_")
+_DIFFUSERS = re.compile(r"(?:^|_)(up|down)_blocks_(\d{1,4})_(resnets|attentions|upsamplers|downsamplers)_(\d{1,4})(?:_|$)")
+_STABILITY = re.compile(r"(?:^|_)(input|output)_blocks_(\d{1,4})_")
 _MIDDLE = re.compile(r"(?:^|_)(?:mid_block|middle_block)_")
 _CONV_IN = re.compile(r"(?:^|_)conv_in$")
 

@@ -95,3 +95,11 @@ def test_comfyui_names_become_those_of_the_trainer() -> None:
     assert names.kohya(path, "sdxl") == "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
     assert names.kohya(path, "sd1") == "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
     assert names.diffusers(path, "sdxl") == "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+@pytest.mark.parametrize("number", ["#", "9" * 5000, "٣", "-1", ""])
+@pytest.mark.parametrize(
+    "root", ["lora_unet_down_blocks_{}_attentions_0_proj_in", "diffusion_model.input_blocks.{}.1.proj_in"]
+)
+def test_names_with_odd_numbers_are_unknown(root: str, number: str) -> None:
+    assert recognize([root.format(number)]).architecture is None
