@@ -36,7 +36,7 @@ def named(settings: ImportedSettings, word: str, title: str) -> None:
 
 
 def _readable() -> list[ArchitectureName]:
-    """Return the architectures that are trained, and whose model is one file as in these settings."""
+    """Return the trained architectures whose model is one file."""
     return [name for name, entry in ARCHITECTURES.items() if name in arguments.ARCHITECTURES and not entry.files]
 
 

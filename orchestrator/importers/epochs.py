@@ -80,7 +80,7 @@ def _batch_size(group: dict[str, Any]) -> int:
 
 
 def _updates(settings: ImportedSettings) -> int | None:
-    """Return the optimizer steps of one epoch, None if its images cannot be counted.
+    """Return the optimizer steps of one epoch, None without a count.
 
     Its batches come in groups of gradient_accumulation_steps; the last group can be incomplete.
     """
@@ -102,7 +102,7 @@ def _updates(settings: ImportedSettings) -> int | None:
 
 
 def _bucket(group: dict[str, Any], size: Size | None) -> Size | None:
-    """Return the bucket of an image, None for the one of all images that cannot be read."""
+    """Return the bucket of an image, None for all unreadable images."""
     sides = [int(side) for side in re.findall(r"\d+", str(group.get("resolution", 512)))] or [512]
     resolution = (sides[0], sides[1] if len(sides) > 1 else sides[0])
     if size is None or not group.get("enable_bucket"):

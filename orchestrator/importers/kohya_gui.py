@@ -243,7 +243,7 @@ def _rate(value: Any) -> float:
 
 
 def _schedule(settings: ImportedSettings, values: dict[str, Any]) -> None:
-    """Set what belongs to the schedule of the learning rate."""
+    """Set the values of the learning rate's schedule."""
     options = settings.options
     for key in ("optimizer_args", "lr_scheduler_args"):
         table = pairs(values.get(key))
@@ -291,7 +291,7 @@ def _remaining(settings: ImportedSettings, values: dict[str, Any]) -> None:
 
 
 def _additional(settings: ImportedSettings, text: Any) -> None:
-    """Read the arguments that the interface appends to the command, where they override the file."""
+    """Read the arguments that the interface appends to the command."""
     if not isinstance(text, str) or not text.strip():
         return
     known = parser_options.of("train_network.py") | parser_options.of("sdxl_train_network.py")

@@ -36,7 +36,7 @@ def of(table: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def account(settings: ImportedSettings, table: dict[str, Any]) -> tuple[Note, ...]:
-    """Return one note per leaf of the input, then those on what it leaves open.
+    """Return one note per leaf of the input, then notes on defaults.
 
     Args:
         settings: with its leaves and notes.
@@ -116,7 +116,7 @@ def _checked(path: str, value: Any, note: Note | None, table: dict[str, Any], *,
 
 
 def _empty(value: Any) -> bool:
-    """Return whether a value is nothing: empty, off, or a zero (perhaps as text)."""
+    """Return whether a value is empty, off, or zero (also as text)."""
     if isinstance(value, str) and value.strip():
         try:
             return float(value) == 0

@@ -78,7 +78,7 @@ def read(name: str, table: dict[str, Any]) -> ImportedSettings:
 
 
 def _locate(settings: ImportedSettings) -> None:
-    """Locate the values of [X_args.dataset_args] and [[subsets]], which stand elsewhere in a dataset configuration."""
+    """Locate the values of [X_args.dataset_args] and [[subsets]]."""
     for group in settings.datasets:
         for subset in group["subsets"]:
             subset["leaf"] = subset["leaf"].replace("datasets[0].", "")

@@ -113,7 +113,7 @@ def read(path: Path) -> ImportedSettings:
 
 
 def _leaves(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of the metadata, with those of its datasets and arguments."""
+    """Return the values of the metadata, its datasets and arguments."""
     result: dict[str, Any] = {}
     for name, value in fields.items():
         if name == "network_args" and isinstance(value, dict):

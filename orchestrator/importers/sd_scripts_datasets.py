@@ -84,7 +84,7 @@ def _batch_size(group: dict[str, Any]) -> int:
 
 
 def _leaf(settings: ImportedSettings, group: dict[str, Any], key: str) -> str:
-    """Return the path of a value of one group or subset, or its key where it is inherited."""
+    """Return the path of a value in a group or subset, or its key."""
     path = f"{str(group.get('leaf', '')).removesuffix('.image_dir')}.{key}"
     return path if path in settings.leaves else key
 
@@ -104,7 +104,7 @@ def _uses(settings: ImportedSettings) -> dict[str, list[tuple[int, dict[str, Any
 
 
 def _source(settings: ImportedSettings, folder: str, uses: list[tuple[int, dict[str, Any]]], sources: dict[str, Any]) -> None:
-    """Add a folder as a source, with a smaller size for each further resolution."""
+    """Add a folder as a source, with a size per further resolution."""
     sides = sorted({side for side, _ in uses})
     subset = uses[-1][1] if len(sides) == 1 else max(uses, key=lambda use: use[0])[1]
     kohya = "parent" in subset

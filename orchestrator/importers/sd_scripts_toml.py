@@ -66,7 +66,7 @@ def read(path: Path, table: dict[str, Any]) -> ImportedSettings:
 
 
 def _train_type(settings: ImportedSettings) -> None:
-    """Read model_train_type, by which lora-scripts chooses the script (sd-lora, sdxl-lora, …).
+    """Read model_train_type of lora-scripts (sd-lora, sdxl-lora, …).
 
     Raises:
         RecipeError: it is no training of a LoRA.
@@ -83,7 +83,7 @@ def _train_type(settings: ImportedSettings) -> None:
 
 
 def argument_leaves(table: dict[str, Any]) -> dict[str, Any]:
-    """Return leaves with each argument of network_args and optimizer_args as one."""
+    """Return leaves, one for each network and optimizer argument."""
     result: dict[str, Any] = {}
     for path, value in leaves.of(table):
         inner = pairs(value) if path.rpartition(".")[2] in ("network_args", "optimizer_args") else {}

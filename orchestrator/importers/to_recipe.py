@@ -158,7 +158,7 @@ def _network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dic
 
 
 def _family(settings: ImportedSettings, module: str, args: dict[str, Any]) -> str:
-    """Return the family of a network module; lora stands in for one that recipes do not train."""
+    """Return the family of a network module, lora for unsupported ones."""
     family = "lora"
     if module == "lycoris.kohya":
         algo = str(args.get("algo", "locon")).lower()

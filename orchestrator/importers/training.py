@@ -75,7 +75,7 @@ def training(settings: ImportedSettings, remaining: dict[str, Any], steps: int |
 
 
 def _rates(settings: ImportedSettings, remaining: dict[str, Any]) -> None:
-    """Replace lists of different rates, one for each text encoder, by the first."""
+    """Replace a list of rates, one per text encoder, by the first."""
     for name in ("text_encoder_lr", "unet_lr", "learning_rate"):
         value = remaining.get(name)
         if value == []:

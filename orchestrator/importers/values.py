@@ -64,7 +64,7 @@ def whole(value: Any) -> int:
 
 
 def whole_or(value: Any, default: int) -> int:
-    """Return a number without its fraction, or the default for what is none."""
+    """Return a number without its fraction, or the default."""
     try:
         return whole(value)
     except (ValueError, TypeError, OverflowError):

@@ -1,4 +1,4 @@
-"""Anima: 28 blocks with cross-attention, an adapter of six blocks for its text, and Qwen3-0.6B."""
+"""Anima: 28 blocks, a text adapter of six blocks, and Qwen3-0.6B."""
 
 from __future__ import annotations
 

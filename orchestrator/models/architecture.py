@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file that the trainer needs beside the checkpoint, named by its option."""
+    """A further file that the trainer needs, named by its option."""
 
     option: str
     """Option of the training script without dashes, and key of the recipe's base.files."""
@@ -26,7 +26,7 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A kind of base model: its layers and blocks, and how the trainer treats it."""
+    """A kind of base model: its layers, blocks and trainer settings."""
 
     name: str
     """Value of base.architecture in a recipe."""

@@ -1,4 +1,4 @@
-"""Block weights: the block of a module, named presets, and lists of weights.
+"""Block weights: blocks of modules, presets, lists of weights.
 
 A list starts with BASE (the text encoders) and follows the U-Net from IN00 to the last OUT. A short list holds the blocks with
 attention only. Recipes are checked with this module, so it needs neither torch nor numpy.

@@ -1,4 +1,7 @@
-"""Chroma: FLUX.1 without modulation layers and CLIP, whose text encoder T5-XXL is not trained."""
+"""Chroma: FLUX.1 without modulation layers and CLIP.
+
+Its text encoder T5-XXL is not trained.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""HunyuanImage-2.1: blocks of two streams and of one, whose text encoders are not trained."""
+"""HunyuanImage-2.1: blocks of two streams and of one.
+
+Its text encoders are not trained.
+"""
 
 from __future__ import annotations
 

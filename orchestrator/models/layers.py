@@ -37,7 +37,7 @@ class ModelLayer:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Classes of modules whose layers the architecture's own network module trains."""
+    """Module classes that the architecture's own network module trains."""
 
     unet: tuple[str, ...] = ("Transformer2DModel",)
     convolutions: tuple[str, ...] = ("ResnetBlock2D", "Downsample2D", "Upsample2D")
@@ -51,7 +51,7 @@ class Targets:
 
 @dataclass(frozen=True, slots=True)
 class TextEncoder:
-    """A text encoder: its layers and the keys of its ``config.json`` that decide about them."""
+    """A text encoder: its layers and their keys in ``config.json``."""
 
     layers: Callable[[str, Mapping[str, Any]], Iterator[ModelLayer]]
     """Yield the layers of an encoder from its prefix in LoRA files and its ``config``."""
@@ -105,7 +105,7 @@ def unet_layer(dotted: str, out: int, in_: int, *classes: str, kernel: int = 0, 
 
 
 def layer(prefix: str, dotted: str, out: int, in_: int, *classes: str, kernel: int = 0, bias: bool = True) -> ModelLayer:
-    """Return a layer of the network or encoder with this prefix. ``kernel`` 0 is a linear layer."""
+    """Return a layer with this prefix. ``kernel`` 0 is a linear layer."""
     name = f"{prefix}_{dotted}".replace(".", "_")
     return ModelLayer(name, out, in_, kernel or 1, kernel > 0, bias, dotted, classes)
 

@@ -1,4 +1,4 @@
-"""Names of modules: in LoRA files (kohya, PEFT), in diffusers, and in base models.
+"""Names of modules in LoRA files, diffusers and base models.
 
 sd-scripts names SDXL's U-Net modules as Stability's code does (input_blocks_4_1_…) and SD1's as diffusers does
 (down_blocks_1_attentions_0_…). Sources: diffusers' convert_diffusers_to_original_sdxl.py, sd-scripts v0.10.1
@@ -102,7 +102,7 @@ _OLD = re.compile(r"(?P<root>.+?)(?:\.processor)?\.to_(?P<name>q|k|v|out)_lora\.
 
 
 def split(key: str) -> tuple[str, str] | None:
-    """Return module (as in the file) and part of a key, or None for a key of no family.
+    """Return module and part of a key, None for a key of no family.
 
     >>> split("lora_unet_conv_in.lora_up.weight"), split("unet.conv_in.lora_B.weight")
     (('lora_unet_conv_in', 'lora_up.weight'), ('unet.conv_in', 'lora_up.weight'))
@@ -121,12 +121,12 @@ def split(key: str) -> tuple[str, str] | None:
 
 
 def naming_of(module: str) -> Naming:
-    """Return the naming of a module: kohya (lora_unet_…, no dots) or PEFT (dotted)."""
+    """Return the naming of a module: kohya (no dots) or PEFT (dotted)."""
     return "kohya" if module.startswith(("lora_", "lycoris_")) else "peft"
 
 
 def kohya(module: str, architecture: ArchitectureName | None) -> str:
-    """Return the name of a module in files of sd-scripts (lora_unet_…, lora_te_…).
+    """Return the name of a module in files of sd-scripts.
 
     Without an architecture, roots and dots change alone.
 
@@ -171,7 +171,7 @@ def diffusers(module: str, architecture: ArchitectureName) -> str:
 
 
 def translates(architecture: ArchitectureName) -> bool:
-    """Return whether :func:`diffusers` knows the architecture: a U-Net of Stable Diffusion."""
+    """Return whether :func:`diffusers` names the architecture's layers."""
     return ARCHITECTURES[architecture].block_of is unet_blocks.block_of
 
 
@@ -183,7 +183,7 @@ def _dotted(name: str) -> str:
 
 
 def kernel(module: str, architecture: ArchitectureName | None) -> int | None:
-    """Return the kernel size of a layer by its kohya name, None for a linear one.
+    """Return the kernel size of a layer by its name, None if linear.
 
     SD1 projects into and out of its transformers by 1x1 convolutions, SDXL by linear layers.
     """
@@ -199,7 +199,7 @@ def kernel(module: str, architecture: ArchitectureName | None) -> int | None:
 
 
 def to_diffusers(name: str) -> str:
-    """Return diffusers' name for Stability's name of a layer, others unchanged.
+    """Return diffusers' name for Stability's name of a layer.
 
     >>> to_diffusers("output_blocks_2_2_conv"), to_diffusers("middle_block_1_proj_in")
     ('up_blocks_0_upsamplers_0_conv', 'mid_block_attentions_0_proj_in')
@@ -243,7 +243,7 @@ def from_diffusers(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TensorSlice:
-    """A tensor of a base model, or one third of it, with a module's weight or bias.
+    """A tensor of a base model, or a third of it: one weight or bias.
 
     OpenCLIP joins the weights of q, k and v.
     """
@@ -253,7 +253,7 @@ class TensorSlice:
 
 
 def base_slices(tensors: Iterable[str], architecture: ArchitectureName | None = None) -> dict[str, TensorSlice]:
-    """Return the base model's slice for each "MODULE.weight" and "MODULE.bias".
+    """Return the base model's slice of each module's weight and bias.
 
     Args:
         tensors: names of the model's tensors: a checkpoint (Stability's names), a Diffusers folder as "unet/NAME" and
@@ -284,7 +284,7 @@ def _base_module(stem: str, architecture: ArchitectureName) -> str:
 
 
 def _open_clip(name: str) -> dict[str, TensorSlice]:
-    """Return the slices of SDXL's second text encoder in one tensor of OpenCLIP."""
+    """Return slices of SDXL's second text encoder in an OpenCLIP tensor."""
     number, _, inner = name.removeprefix(_OPEN_CLIP_LAYERS).partition(".")
     root = f"lora_te2_text_model_encoder_layers_{number}"
     if inner in ("attn.in_proj_weight", "attn.in_proj_bias"):

@@ -130,7 +130,7 @@ def _table(architecture: ArchitectureName) -> _Table:
 
 
 def canonical(module: str, architecture: ArchitectureName | None) -> str:
-    """Return a module's kohya name, wrappers of LyCORIS and bare prefixes removed."""
+    """Return a module's kohya name without wrappers of LyCORIS."""
     name = names.kohya(module, architecture)
     return _WRAPPED.sub("lora_unet_", _BARE_TEXT.sub(r"lora_\1_", name))
 
@@ -186,7 +186,7 @@ def _stated(architecture: ArchitectureName, metadata: Mapping[str, str]) -> int:
 
 
 def _similar(modules: Iterable[str]) -> ArchitectureName:
-    """Return the architecture with the name that is most like any of the modules'."""
+    """Return the architecture with the most similar module names."""
     first = sorted({_template(module)[0] for module in modules})[:SHOWN]
     best, likeness = next(iter(ARCHITECTURES)), 0.0
     for architecture in ARCHITECTURES:

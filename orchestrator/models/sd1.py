@@ -1,4 +1,4 @@
-"""SD1.5: a U-Net of four levels with diffusers' names in LoRA files, and CLIP-L."""
+"""SD1.5: a U-Net of four levels, and CLIP-L."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ MODEL = Model(
 
 
 def folder_model(folder: Path) -> Model:
-    """Read the configuration of a model folder in Diffusers layout (SD1 naming).
+    """Read the configuration of a model folder in Diffusers layout.
 
     Raises:
         NotReady: a ``config.json`` is missing or is not a JSON object.

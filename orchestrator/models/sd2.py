@@ -1,4 +1,7 @@
-"""SD2.1: the U-Net of SD1.5 with linear projections, and OpenCLIP ViT-H without its last layer."""
+"""SD2.1: the U-Net of SD1.5 with linear projections, and ViT-H.
+
+The text encoder is OpenCLIP ViT-H without its last layer.
+"""
 
 from __future__ import annotations
 

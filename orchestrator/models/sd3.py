@@ -1,4 +1,4 @@
-"""SD3 and SD3.5: joint blocks of two streams, CLIP-L, OpenCLIP bigG and T5-XXL."""
+"""SD3 and SD3.5: joint blocks, CLIP-L, OpenCLIP bigG and T5-XXL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text encoders of the architectures, with the class and layer names of transformers 4."""
+"""Text encoders, with the class and layer names of transformers 4."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def clip(prefix: str, config: Mapping[str, Any]) -> Iterator[ModelLayer]:
 
 
 def decoder(prefix: str, config: Mapping[str, Any]) -> Iterator[ModelLayer]:
-    """Yield the layers of a language model with gated feed-forward: Qwen3, Gemma2."""
+    """Yield the layers of a gated language model: Qwen3, Gemma2."""
     width, inner, family = config["hidden_size"], config["intermediate_size"], config["classes"]
     query, key = (config[heads] * config["head_dim"] for heads in ("num_attention_heads", "num_key_value_heads"))
     for number in range(config["num_hidden_layers"]):

@@ -1,4 +1,4 @@
-"""Compose a recipe from its files: parents first, left to right, then profiles.
+"""Compose a recipe: parents first, left to right, then profiles.
 
 Parts are files of the project or of this program, in this order. Tables merge, arrays and scalars replace, and each value is
 kept with the file that set it. ``unset = ["a.b"]`` removes an inherited key. A profile may have ``[when.WORD]`` tables for
@@ -103,7 +103,7 @@ def read(composition: Composition, path: Path, trail: tuple[Path, ...] = ()) -> 
 
 
 def merge(composition: Composition, table: TomlTable, path: Path, trail: tuple[Path, ...] = ()) -> None:
-    """Merge the parents of a table, then the table, as the content of ``path``."""
+    """Merge the parents of a table, then the table of ``path``."""
     for parent in _strings(composition, path, table, "extends"):
         part = _part(composition, parent)
         if not all(_inside(root, parent) for root in _roots(composition.root)):
@@ -132,7 +132,7 @@ def _part(composition: Composition, name: str) -> Path | None:
 
 
 def _parts(root: Path) -> list[str]:
-    """Return the names of the project's parts and recipes and the library's parts."""
+    """Return names of the project's files and the library's parts."""
     own = [part.relative_to(root).with_suffix("").as_posix() for part in root.rglob("*.toml")]
     return own + [part.relative_to(library()).with_suffix("").as_posix() for part in library().glob("_*/*.toml")]
 

@@ -32,7 +32,7 @@ _PATHS = {
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A recipe with the file that set each value (``origin[dotted key] = path``)."""
+    """A recipe with the file that set each value, by dotted key."""
 
     recipe: Recipe
     path: Path

@@ -32,7 +32,7 @@ _STAND_INS: dict[tuple[str, ...], Any] = {
 
 
 def partial(remaining: TomlTable) -> Recipe | None:
-    """Return a recipe with stand-ins for missing values, or None if others are wrong."""
+    """Return a recipe with stand-ins for missing values, or None."""
     try:
         return Recipe.model_validate_json(json.dumps(remaining))
     except ValidationError as error:
@@ -75,7 +75,7 @@ def describe(merged: TomlTable, loc: Loc, item: Any) -> tuple[str, str]:
 
 
 def _instead(name: str, key: str) -> str:
-    """Return "; set KEY" for a name of the trainer or its users, or ""."""
+    """Return the hint to a recipe key for a name of the trainer."""
     own_key = trainer_names.recipe_key(name)
     if own_key is None or own_key == key:
         return ""
@@ -98,7 +98,7 @@ def _keys(loc: Loc) -> list[str]:
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    """Return the table inside an annotation such as ``dict[str, Source]``, or None."""
+    """Return the table inside an annotation, or None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for inner in getattr(annotation, "__args__", ()):

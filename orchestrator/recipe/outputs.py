@@ -48,7 +48,7 @@ class Resize(Table):
     """Further options of that program (device), checked against its parser."""
 
     def methods(self) -> dict[RankMethod, float]:
-        """Return the values of the methods that are set. A sound table has at most one."""
+        """Return the values of the set methods. A valid table has one at most."""
         values = {name: getattr(self, name) for name in RANK_KEYS}
         return {name: value for name, value in values.items() if value is not None}
 

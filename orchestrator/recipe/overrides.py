@@ -46,7 +46,7 @@ def find(own: dict[str, Any], origin: Mapping[str, str], overlaid: dict[str, Any
 
 
 def lines(overrides: tuple[Override, ...], profile: str) -> list[str]:
-    """Return a line for each value that the user set and the profile overrides."""
+    """Return a line for each value of the user that the profile overrides."""
     return [
         f"{each.key}  your recipe: {each.own}; {profile}: {each.profile or 'left out'}"
         for each in overrides

@@ -1,4 +1,4 @@
-"""The JSON Schema of recipe files, from which editors complete and check recipes.
+"""The JSON Schema of recipe files, for completion in editors.
 
 Nothing is required at any level, because a file may get every key from the parts that it extends. A file may also have
 ``extends``, ``unset`` and, as a profile, ``when``. Unknown keys stay errors. Descriptions are the strings below fields, read

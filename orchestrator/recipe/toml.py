@@ -53,7 +53,7 @@ def value(item: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a string of TOML. Characters that could steer a terminal are escaped."""
+    """Return a string of TOML with control characters escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
     return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
 

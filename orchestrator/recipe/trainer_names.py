@@ -1,4 +1,4 @@
-"""Names of the trainer, of its metadata and of its users, and the recipe's keys.
+"""The recipe's keys for names of the trainer and its users.
 
 sd-scripts' parser, the ss_ names of its metadata and everyday words (rank, lr) each lead to the key that does it.
 """
@@ -252,7 +252,7 @@ _TABLES = ((FURTHER, "training.options"), (NETWORK_ARGS, "network.args"), (OPTIM
 
 
 def recipe_key(name: str) -> str | None:
-    """Return the recipe's key that does what ``name`` does elsewhere.
+    """Return the recipe's key for a name of another program.
 
     "": the orchestrator or the trainer sets it. None: the name is unknown.
     """

@@ -153,7 +153,7 @@ def _plain(task: Task, module: AdapterModule) -> list[Piece]:
 
 
 def _folded(task: Task, module: AdapterModule) -> list[Piece]:
-    """Return a module with its core folded into the factor of its inputs, exactly, and the factor of outputs turned."""
+    """Return a module with its core folded into the input factor."""
     if module.kind is ModuleKind.TUCKER:
         what = "a Tucker core beside dora_scale is not folded"
         raise RecipeError(Problem(module.name, what, "convert --to full --base MODEL"))

@@ -56,7 +56,10 @@ _STATE = ("network.safetensors", "optimizer.pt", "schedule.json", "train_state.j
 
 @functools.cache
 def version() -> str:
-    """Return the versions of packages, and a digest of the trainer's source files and of the bucket arithmetic."""
+    """Return package versions and a digest of the trainer's source files.
+
+    The bucket arithmetic of dataset/buckets.py counts as a source file.
+    """
     versions = []
     for package in PACKAGES:
         try:

@@ -105,7 +105,7 @@ class Adapter:
 
     @property
     def flat(self) -> bool:
-        """Whether some modules are flat, so that their kernels follow from names alone."""
+        """Whether some modules are flat, with kernels known by name alone."""
         return any(module.kind in (ModuleKind.LOHA, ModuleKind.LOKR) for module in self.modules)
 
     @property

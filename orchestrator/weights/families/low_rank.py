@@ -69,7 +69,7 @@ def explain_passed(count: int) -> list[str]:
 
 
 def vectors(body: Body, module: AdapterModule, dtype: str, weight: float = 1.0) -> list[Piece]:
-    """Return a module's differences of norms and biases as another type, times ``weight``."""
+    """Return the deltas of norms and biases in another dtype, weighted."""
     made = []
     for part, key in module.keys.items():
         if module.vector or part == "diff_b":

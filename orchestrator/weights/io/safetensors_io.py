@@ -132,7 +132,7 @@ def read_header(path: Path) -> Header:
 
 
 def _other_format(start: bytes) -> tuple[str, str] | None:
-    """Return what a file of another format is, and the way out, by its first bytes."""
+    """Return the format of another file by its first bytes, and a hint."""
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not start:
         return "is empty", "the download failed; download it again"
