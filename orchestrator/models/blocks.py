@@ -159,8 +159,12 @@ def _from_text(text: str, architecture: ArchitectureName, presets: Mapping[str, 
             raise RecipeError(
                 Problem("block_weights", f"not a number: {', '.join(map(repr, wrong))}", "v,v,… or a preset")
             ) from None
-    others = [entry.title for name, entry in ARCHITECTURES.items() if name != architecture and text in entry.presets]
-    hint = f"{text} is a preset of {others[0]}" if others else f"presets: {', '.join(sorted(named))}"
+    entry = ARCHITECTURES[architecture]
+    counts = " or ".join(map(str, dict.fromkeys((len(entry.blocks), len(entry.short_blocks)))))
+    lists = f"{entry.title} takes {counts} values ({entry.blocks[0]} to {entry.blocks[-1]})"
+    hint = f"{lists}, or a preset: {', '.join(sorted(named))}"
+    others = [other.title for name, other in ARCHITECTURES.items() if name != architecture and text in other.presets]
+    hint = f"{text} is a preset of {others[0]}; {hint}" if others else hint
     raise RecipeError(Problem("block_weights", f"no preset is called {text!r}{near_miss(text, named)}", hint))
 
 

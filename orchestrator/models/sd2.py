@@ -23,7 +23,6 @@ ARCHITECTURE = replace(
     name="sd2",
     title="SD2",
     model=MODEL,
-    presets={"ALL": (1.0,) * len(sd1.BLOCKS)},
     checkpoint_names=(r"^model\.diffusion_model\.", r"^cond_stage_model\.model\."),
     modelspec="stable-diffusion-v2-512",
     base_model_version="sd_v2",

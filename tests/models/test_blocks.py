@@ -107,7 +107,8 @@ def test_a_preset_file_of_the_extension(tmp_path: Path) -> None:
     [
         ([1.0] * 16, "sd1", "16 values; SD1.5 takes 26 or 17"),
         ([1.0] * 20, "sd1", "20 values are a list of SDXL"),
-        ("FACE", "sdxl", "FACE is a preset of SD1.5"),
+        ("FACE", "sdxl", r"FACE is a preset of SD1\.5; SDXL takes 20 or 12 values \(BASE to OUT08\), or a preset: ALL"),
+        ("FACE", "flux", r"takes 58 or 20 values \(BASE to S37\), or a preset: ALL"),
         ("FASE", "sd1", "did you mean FACE"),
         ("1,2,x", "sd1", "'x'"),
         ([float("nan")] * 26, "sd1", "finite"),
@@ -131,3 +132,8 @@ def test_a_line_without_a_preset_is_named_with_its_number(tmp_path: Path) -> Non
 
 def test_the_examples_in_the_documentation_are_true() -> None:
     assert doctest.testmod(blocks).failed == 0
+
+
+def test_presets_of_sd1_hold_for_sd2_whose_blocks_are_the_same() -> None:
+    assert blocks.names("sd2") == blocks.names("sd1")
+    assert blocks.parse("FACE", "sd2") == blocks.parse("FACE", "sd1")
