@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,14 +71,32 @@ class Recognition:
         return f"unknown architecture: {shown}{f' ({foreign})' if foreign else ''}; {nearest}"
 
 
-@dataclass(frozen=True, slots=True)
 class _Table:
     """Names of an architecture's modules, numbers replaced, with the largest."""
 
-    exact: Mapping[str, ModelLayer]
-    largest: Mapping[str, tuple[int, ...]]
-    parents: Mapping[str, tuple[int, ...]]
-    text: frozenset[str]
+    def __init__(self, architecture: ArchitectureName) -> None:
+        """Index the layers by name. All else is computed when a name is not among them."""
+        self._architecture = architecture
+        self.exact: Mapping[str, ModelLayer] = {layer.name: layer for layer in layers(ARCHITECTURES[architecture].model)}
+        self.text = frozenset(encoder.prefix for encoder in ARCHITECTURES[architecture].model.text_encoders)
+
+    @functools.cached_property
+    def largest(self) -> Mapping[str, tuple[int, ...]]:
+        """Largest numbers in the names of layers."""
+        around = {f"lora_unet_{name}" for name in names.ALONE} if names.translates(self._architecture) else set()
+        if names.translates(self._architecture) and not ARCHITECTURES[self._architecture].stability_names:
+            around = {f"lora_unet_{names.to_diffusers(name.removeprefix('lora_unet_'))}" for name in around}
+        return _largest((*self.exact, *around))
+
+    @functools.cached_property
+    def parents(self) -> Mapping[str, tuple[int, ...]]:
+        """Largest numbers in the names of modules around layers."""
+        parents = set()
+        for layer in self.exact.values():
+            prefix = layer.name.removesuffix(layer.dotted.replace(".", "_")).rstrip("_")
+            words = layer.dotted.split(".")
+            parents |= {f"{prefix}_{'_'.join(words[:count])}" if count else prefix for count in range(len(words))}
+        return _largest(parents)
 
     def holds(self, name: str) -> bool:
         """Return whether a module of this name belongs to the architecture."""
@@ -113,20 +132,32 @@ def _largest(all_names: Iterable[str]) -> dict[str, tuple[int, ...]]:
     return largest
 
 
+_table = functools.cache(_Table)
+
+
 @functools.cache
-def _table(architecture: ArchitectureName) -> _Table:
-    entry = ARCHITECTURES[architecture]
-    exact = {layer.name: layer for layer in layers(entry.model)}
-    parents = set()
-    for layer in exact.values():
-        prefix = layer.name.removesuffix(layer.dotted.replace(".", "_")).rstrip("_")
-        words = layer.dotted.split(".")
-        parents |= {f"{prefix}_{'_'.join(words[:count])}" if count else prefix for count in range(len(words))}
-    around = {f"lora_unet_{name}" for name in names.ALONE} if names.translates(architecture) else set()
-    if names.translates(architecture) and not entry.stability_names:
-        around = {f"lora_unet_{names.to_diffusers(name.removeprefix('lora_unet_'))}" for name in around}
-    text = frozenset(encoder.prefix for encoder in entry.model.text_encoders)
-    return _Table(exact, _largest((*exact, *around)), _largest(parents), text)
+def _roots() -> Mapping[str, frozenset[ArchitectureName]]:
+    """Return the architectures whose networks have layers below each first name."""
+    roots: dict[str, set[ArchitectureName]] = {}
+    for architecture in ARCHITECTURES:
+        for layer in _table(architecture).exact.values():
+            if not layer.text:
+                roots.setdefault(layer.dotted.partition(".")[0], set()).add(architecture)
+    translated = {architecture for architecture in ARCHITECTURES if names.translates(architecture)}
+    return {root: frozenset(found | translated if found & translated else found) for root, found in roots.items()}
+
+
+def _possible(plain: Iterable[str]) -> dict[ArchitectureName, int]:
+    """Return how many modules may belong to each architecture, by their first names.
+
+    A text encoder's module, and one below a name of no architecture, may belong to any.
+    """
+    roots = re.compile(rf"lora_unet_({'|'.join(sorted(_roots(), key=len, reverse=True))})(?:_|$)")
+    counts = Counter(match[1] if (match := roots.match(name)) else "" for name in plain)
+    return {
+        architecture: sum(count for root, count in counts.items() if not root or architecture in _roots()[root])
+        for architecture in ARCHITECTURES
+    }
 
 
 def canonical(module: str, architecture: ArchitectureName | None) -> str:
@@ -153,25 +184,35 @@ def recognize(
     """
     modules, sizes, metadata = list(modules), sizes or {}, metadata or {}
     plain = {module: canonical(module, None) for module in modules}
+    possible = _possible(plain.values())
+    first = max(possible, key=possible.__getitem__)
+    members = {first: _members(first, modules)}
     best: ArchitectureName = next(iter(ARCHITECTURES))
     score, held = (-1, 0, 0, 0, False), set[str]()
     for architecture in ARCHITECTURES:
-        table = _table(architecture)
-        own = {module: canonical(module, architecture) for module in modules}
-        members = {module for module in modules if table.holds(own[module])}
-        fits = sum(_fits(table.exact.get(own[module]), sizes.get(module)) for module in members)
-        native = sum(own[module] == plain[module] for module in members)
-        networks = {name for name, layer in table.exact.items() if not layer.text}
-        covered = networks <= {own[module] for module in members}
-        candidate = (len(members), fits, native, _stated(architecture, metadata), covered)
+        if possible[architecture] < len(members[first]):
+            continue  # without a look at its names
+        own = members.get(architecture) or _members(architecture, modules)
+        exact = _table(architecture).exact
+        fits = sum(_fits(exact.get(name), sizes.get(module)) for module, name in own.items())
+        native = sum(name == plain[module] for module, name in own.items())
+        covered = {name for name, layer in exact.items() if not layer.text} <= set(own.values())
+        candidate = (len(own), fits, native, _stated(architecture, metadata), covered)
         twin = ARCHITECTURES[architecture].model == ARCHITECTURES[best].model  # FLUX.1-schnell and dev, the usual one
         if candidate > score or (twin and candidate == score):
-            best, score, held = architecture, candidate, members
+            best, score, held = architecture, candidate, set(own)
     unknown = tuple(module for module in modules if module not in held)
     network = [module for module in modules if not plain[module].startswith("lora_te")] or modules
     enough = 2 * sum(module in held for module in network) > len(network)
     nearest = best if held else _similar(plain.values())
     return Recognition(best if enough else None, nearest, len(modules), unknown)
+
+
+def _members(architecture: ArchitectureName, modules: Iterable[str]) -> dict[str, str]:
+    """Return the modules that belong to an architecture, with their kohya names in it."""
+    table = _table(architecture)
+    own = {module: canonical(module, architecture) for module in modules}
+    return {module: name for module, name in own.items() if table.holds(name)}
 
 
 def _fits(layer: ModelLayer | None, size: tuple[int, int] | None) -> bool:

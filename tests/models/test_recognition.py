@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.models import names
+from orchestrator.models import names, recognition
 from orchestrator.models.layers import layers
 from orchestrator.models.recognition import recognize
 from orchestrator.models.registry import ARCHITECTURES, ArchitectureName
@@ -21,10 +21,10 @@ def test_the_layers_of_an_architecture_are_its_own(name: ArchitectureName) -> No
     whole = layers(ARCHITECTURES[name].model)
     sizes = {layer.name: (layer.out, layer.in_ * layer.kernel**2) for layer in whole}
     for chosen in (whole, [layer for layer in whole if not layer.text]):
-        recognition = recognize([layer.name for layer in chosen], sizes=sizes)
-        assert (recognition.unknown, recognition.explain()) == ((), "")
-        assert recognition.architecture is not None
-        assert name == recognition.architecture or ARCHITECTURES[recognition.architecture].model == ARCHITECTURES[name].model
+        found = recognize([layer.name for layer in chosen], sizes=sizes)
+        assert (found.unknown, found.explain()) == ((), "")
+        assert found.architecture is not None
+        assert name == found.architecture or ARCHITECTURES[found.architecture].model == ARCHITECTURES[name].model
 
 
 def test_the_modules_of_the_release_are_sd1_without_sizes() -> None:
@@ -56,8 +56,8 @@ def test_the_modules_of_the_release_are_sd1_without_sizes() -> None:
     ],
 )
 def test_conventions_are_distinguished(modules: list[str], architecture: ArchitectureName) -> None:
-    recognition = recognize(modules)
-    assert (recognition.architecture, recognition.unknown) == (architecture, ())
+    found = recognize(modules)
+    assert (found.architecture, found.unknown) == (architecture, ())
 
 
 @pytest.mark.parametrize(("inputs", "architecture"), [(768, "sd1"), (1024, "sd2"), (2048, "sdxl"), (8, "sd1")])
@@ -66,26 +66,26 @@ def test_sizes_decide_between_equal_names(inputs: int, architecture: Architectur
 
 
 def test_modules_of_no_architecture_have_none() -> None:
-    recognition = recognize(UNKNOWN)
-    assert (recognition.architecture, recognition.unknown) == (None, tuple(UNKNOWN))
-    explanation = recognition.explain()
+    found = recognize(UNKNOWN)
+    assert (found.architecture, found.unknown) == (None, tuple(UNKNOWN))
+    explanation = found.explain()
     assert all(name in explanation for name in UNKNOWN[:3])
-    assert ARCHITECTURES[recognition.nearest].title in explanation
+    assert ARCHITECTURES[found.nearest].title in explanation
     assert recognize([]).architecture is None
 
 
 def test_text_encoders_alone_do_not_decide() -> None:
     text = [layer.name for layer in layers(ARCHITECTURES["sdxl"].model) if layer.text]
-    recognition = recognize([*text, *UNKNOWN])
-    assert (recognition.architecture, recognition.nearest) == (None, "sdxl")
-    assert f"SDXL, with layers for {len(text)} of {len(text) + len(UNKNOWN)} modules" in recognition.explain()
+    found = recognize([*text, *UNKNOWN])
+    assert (found.architecture, found.nearest) == (None, "sdxl")
+    assert f"SDXL, with layers for {len(text)} of {len(text) + len(UNKNOWN)} modules" in found.explain()
 
 
 def test_partly_unknown_files_name_the_rest() -> None:
     modules = [layer.name for layer in layers(ARCHITECTURES["sd1"].model)]
-    recognition = recognize([*modules, "lora_unet_down_blocks_9_attentions_0_proj_in"])
-    assert recognition.architecture == "sd1"
-    assert recognition.explain() == (
+    found = recognize([*modules, "lora_unet_down_blocks_9_attentions_0_proj_in"])
+    assert found.architecture == "sd1"
+    assert found.explain() == (
         f"1 of {len(modules) + 1} modules belong to no layer of SD1.5: lora_unet_down_blocks_9_attentions_0_proj_in"
     )
 
@@ -95,6 +95,39 @@ def test_comfyui_names_become_those_of_the_trainer() -> None:
     assert names.kohya(path, "sdxl") == "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
     assert names.kohya(path, "sd1") == "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
     assert names.diffusers(path, "sdxl") == "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+MIXED = [
+    "lora_te_text_model_encoder_layers_0_mlp_fc1",
+    "lora_unet_conv_out",
+    "lora_unet_label_emb_0_0",
+    "unet.down_blocks.1.attentions.0.proj_in",
+    "diffusion_model.input_blocks.4.1.proj_in",
+    "lora_unet_double_blocks_0_img_attn_qkv",
+    "lora_unet_layers_3_attention_qkv",
+    "lora_unet_blocks_0_mlp_layer1",
+    "lora_unet_final_layer_linear",
+    "lora_unet_norm_out",
+]
+
+
+@pytest.mark.parametrize("first", range(len(MIXED)))
+def test_architectures_that_are_left_out_early_could_not_have_won(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    for count in (1, 2, 3, len(MIXED)):
+        modules = [*MIXED, *MIXED][first : first + count]
+        quick = recognize(modules)
+        with monkeypatch.context() as patch:
+            patch.setattr(recognition, "_possible", lambda plain: dict.fromkeys(ARCHITECTURES, len(list(plain))))
+            assert quick == recognize(modules)
+
+
+def test_a_file_of_sd1_needs_no_table_of_a_transformer(monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = Path(__file__).resolve().parents[1] / "data" / "recordings" / "sd15-lora-modules.json"
+    tried: list[str] = []
+    members = recognition._members
+    monkeypatch.setattr(recognition, "_members", lambda name, modules: tried.append(name) or members(name, modules))
+    recognize(json.loads(listing.read_text()))
+    assert sorted(set(tried)) == ["sd1", "sd2", "sdxl"]
 
 
 @pytest.mark.parametrize("number", ["#", "9" * 5000, "٣", "-1", ""])
