@@ -17,14 +17,8 @@ from orchestrator.models import blocks
 from orchestrator.weights.families import kinds, low_rank
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import dtypes, metadata, writer
-from orchestrator.weights.io.safetensors_io import (
-    Body,
-    Entry,
-    check_output,
-    explain_non_finite,
-    non_finite_tensors,
-    read_header,
-)
+from orchestrator.weights.io.safetensors_io import Body, Entry, check_output, explain_non_finite, read_header
+from orchestrator.weights.io.scan import ScannedBody
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -155,10 +149,11 @@ def merge(
         details["compat"] = compat
     kept = metadata.with_provenance(lora.header.metadata, "merge", details)
     losses: _Losses = {}
-    with Body(lora.header) as body:
+    with ScannedBody(lora.header) as body:
         chosen = _pieces(lora, body, weight_of, pruned, compat, losses=losses)
         pieces = [*_with_progress(chosen, progress), *low_rank.bundled(lora, body)]
         hashes = writer.write_safetensors(output, pieces, kept)
+        non_finite = body.non_finite()
     counts = Counter(module.block for module in lora.modules if module.block)
     outside = len(lora.modules) - sum(counts.values())
     left_out = blocks.left_out(block_weights, architecture, presets=presets)
@@ -173,7 +168,7 @@ def merge(
         outside,
         len(pruned),
         {name: share for name, share in sorted(shares.items()) if share > _LOSS},
-        non_finite_tensors(source),
+        non_finite,
         hashes,
     )
 

@@ -20,6 +20,7 @@ from orchestrator.errors import OrchestratorError, RecipeError
 from orchestrator.weights.inspect import inspect
 from orchestrator.weights.io import safetensors_io
 from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.io.scan import ScannedBody
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions
 from weights_samples import lora
@@ -156,6 +157,8 @@ def test_infinities_and_nan_are_found(tmp_path: Path, kind: str, bits: int) -> N
         header = json.dumps(table).encode()
         file.write_bytes(struct.pack("<Q", len(header)) + header + data[: count * width])
         assert len(safetensors_io.non_finite_tensors(file)) == affected
+        with ScannedBody(read_header(file)) as body:
+            assert len(body.non_finite()) == affected
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -166,4 +169,8 @@ def test_non_finite_numbers_are_those_of_numpy(dtype: type[np.floating[Any]], da
         file = Path(folder) / "x.safetensors"
         content = {"long": np.zeros(20_000, dtype), "x": np.concatenate([np.zeros(9_000, dtype), values])}
         safetensors.numpy.save_file(content, file)
-        assert safetensors_io.non_finite_tensors(file) == (() if np.isfinite(values).all() else ("x",))
+        affected = () if np.isfinite(values).all() else ("x",)
+        assert safetensors_io.non_finite_tensors(file) == affected
+        with ScannedBody(read_header(file)) as body:
+            assert b"".join(body.chunks("x", 1 << 10)) == content["x"].tobytes()
+            assert body.non_finite() == affected
