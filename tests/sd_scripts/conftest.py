@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import toml
 
+import small_models as small
 from orchestrator.engines.sdscripts import checkout
 from orchestrator.system import settings
 
@@ -134,3 +135,9 @@ def project(random_sd15: Path, tmp_path_factory: pytest.TempPathFactory) -> Proj
         "HF_HUB_OFFLINE": "1",
     }
     return Project(root, environment)
+
+
+@pytest.fixture(scope="session")
+def small_models(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the small models ($KRNK_TEST_SMALL if set), for ``small.model``."""
+    return small.kept(tmp_path_factory.mktemp("small"))
