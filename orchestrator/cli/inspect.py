@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file (.safetensors).")]
 _WIDTH = 30
+_UNKNOWN_ALPHAS = "not known: adapter_config.json of PEFT is not beside it; each counts as its rank"
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +57,7 @@ def _inspection(table: dict[str, Any]) -> list[str]:
         *([f"doubt   {doubt}"] if (doubt := table["recognition"]["explanation"]) else ()),
         *([f"embeddings beside it: {', '.join(table['embeddings'])}"] if table["embeddings"] else ()),
         f"ranks   {_counted(table['ranks'])}",
-        f"alphas  {_counted(table['alphas'])}",
+        f"alphas  {_UNKNOWN_ALPHAS if table['lacks_scales'] else _counted(table['alphas'])}",
     ]
     largest = max((block["norm"] or 0.0 for block in table["blocks"].values()), default=0.0)
     for name, block in table["blocks"].items():

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from orchestrator.weights.families.base_model import BaseModel
+    from orchestrator.weights.io.dtypes import Floats
     from orchestrator.weights.io.safetensors_io import Body
     from orchestrator.weights.io.writer import Piece
 
@@ -194,17 +195,30 @@ def _lora(task: Task, module: AdapterModule) -> tuple[list[Piece], float, float]
     return [*made, *_bias(task, module)], float(squares[rank:].sum()), whole
 
 
+def _to_kohya(task: Task, module: AdapterModule) -> list[Piece]:
+    """Return a module under kohya's names, with the tensors that LyCORIS loads.
+
+    LyCORIS 3.4.0 needs an alpha of every LoRA, LoHa and LoKr, and magnitudes of the shape (out, 1, …).
+    """
+    metadata, dtype = task.lora.header.metadata, _dtype(task, module)
+    peft_names = names.naming_of(module.name) == "peft"
+    rename = module.kohya if peft_names else module.name
+    replaced: dict[str, Floats] = {}
+    if peft_names and "alpha" not in module.keys and module.kind.low_rank:
+        alpha = module.rank and peft.stated_alpha(metadata, module.name, module.rank)
+        replaced["alpha"] = np.array(alpha or module.rank or 1, np.float32)
+        if module.rankless and peft.stated_scale(metadata, module.name) != 1:
+            replaced["lokr_w1"] = dtypes.load_module(task.body, module)["lokr_w1"]
+    if module.magnitude is not None:
+        replaced["dora_scale"] = dtypes.load_module(task.body, module)["dora_scale"]
+    named = {f"{rename}.{part}": value for part, value in replaced.items()}
+    made = [writer.raw(name, dtype, value.shape, dtypes.encode(value, dtype, name)) for name, value in named.items()]
+    return [*(piece for piece in _copied(task, module, rename) if piece.entry.name not in named), *made]
+
+
 def _renamed(task: Task, module: AdapterModule) -> list[Piece]:
     if task.to == "kohya":
-        if names.naming_of(module.name) == "kohya":
-            return _copied(task, module)
-        made = _copied(task, module, rename=module.kohya)
-        if "alpha" not in module.keys and module.rank:
-            stated = peft.stated_alpha(task.lora.header.metadata, module.name, module.rank)
-            alpha = np.array(module.rank if stated is None else stated, np.float32)
-            dtype = _dtype(task, module)
-            made.append(writer.raw(f"{module.kohya}.alpha", dtype, (), dtypes.encode(alpha, dtype, module.kohya)))
-        return made
+        return _to_kohya(task, module)
     product = low_rank.product(module, dtypes.load_module(task.body, module), task.lora.architecture)
     name = names.diffusers(module.name, task.lora.known_architecture("convert --to diffusers"))
     renamed = AdapterModule(name, module.kohya, module.block, ModuleKind.LORA, {}, {})

@@ -145,6 +145,7 @@ class Inspection:
             "ranks_linear": _counts(layer.rank for layer in self.layers if not layer.convolution),
             "ranks_convolution": _counts(layer.rank for layer in self.layers if layer.convolution),
             "alphas": _counts(layer.alpha for layer in self.layers),
+            "lacks_scales": peft.lacks_scales(lora.header),
             "blocks": {
                 name: {"modules": counted[name], "norm": norm, "zero": self._zero(name)} for name, norm in norms.items()
             },

@@ -52,7 +52,8 @@ def _file(path: Path, keys: list[str], shape: tuple[int, ...] = (4, 4)) -> Path:
         (["text_model.encoder.layers.0.mlp.fc1.weight"], "is a text encoder, not a LoRA"),
         (["control_model.input_blocks.0.0.weight"], "is a ControlNet, not a LoRA"),
         ([f"{MID}.lora_up.weight", f"{MID}.q_layer.weight"], "is a T-LoRA of LyCORIS 4"),
-        (["base_model.model.a.oft_R.default.weight"], "is an OFT or BOFT of PEFT"),
+        (["base_model.model.a.oft_R.default.weight"], "is a rotation of PEFT"),
+        (["base_model.model.a.boft_R", "base_model.model.a.boft_s"], "is a rotation of PEFT"),
         (["lllite_unet_input_blocks_1_1.down.0.weight"], "is a ControlNet-LLLite"),
     ],
 )

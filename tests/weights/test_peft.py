@@ -20,7 +20,7 @@ from orchestrator.weights.io.writer import edit_metadata
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
-from weights_samples import TE, lora, modules, write
+from weights_samples import CONV, TE, lora, modules, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,3 +93,19 @@ def test_alphas_in_adapter_config_are_used(tmp_path: Path) -> None:
     (folder / "adapter_config.json").write_text("[]", "utf-8")
     with pytest.raises(RecipeError, match="is not a table"):
         adapter(read_header(source))
+
+
+def test_magnitudes_get_the_shape_that_loaders_take(tmp_path: Path) -> None:
+    """Programs have written (out,) under kohya's names, where LyCORIS and ComfyUI multiply (out, out)."""
+    rng = np.random.default_rng(0)
+    parts = {"lora_up.weight": (16, 2, 1, 1), "lora_down.weight": (2, 8, 3, 3), "dora_scale": (16,)}
+    tensors_ = {part: rng.standard_normal(shape).astype(np.float32) for part, shape in parts.items()}
+    write(tmp_path / "in.safetensors", {CONV: tensors_ | {"alpha": np.array(2, np.float32)}})
+    report = convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", "kohya")
+    made = modules(tmp_path / "out.safetensors")[CONV]
+    assert made["dora_scale"].shape == (16, 1, 1, 1)
+    assert not report.unchanged
+    np.testing.assert_array_equal(made["dora_scale"].reshape(-1), tensors_["dora_scale"])
+    per_input = tensors_ | {"dora_scale": tensors_["dora_scale"][:8].reshape(1, 8, 1, 1)}
+    write(tmp_path / "in.safetensors", {CONV: per_input | {"alpha": np.array(2, np.float32)}})
+    assert convert(tmp_path / "in.safetensors", tmp_path / "out2.safetensors", "kohya").unchanged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem, RecipeError, grouped, near_miss
@@ -52,6 +53,22 @@ class AdapterModule:
     def dora(self) -> bool:
         """Whether the weight's norm is stored separately (DoRA)."""
         return "dora_scale" in self.keys
+
+    @property
+    def magnitude(self) -> tuple[int, ...] | None:
+        """Shape of its magnitudes in LyCORIS, (out, 1, …). None: they have it.
+
+        PEFT has one magnitude per output, as (out,) or (1, out, 1, 1) (peft tuners/lora/dora.py get_weight_norm).
+        """
+        shape = self.shapes.get("dora_scale")
+        if shape is None or ("lora_magnitude_vector" not in self.keys["dora_scale"] and len(shape) > 1):
+            return None
+        return prod(shape), *(1 for _ in self.shapes.get("lora_down.weight", shape + shape)[1:])
+
+    @property
+    def rankless(self) -> bool:
+        """Whether it is a LoKr of two whole matrices."""
+        return self.kind is ModuleKind.LOKR and self.rank is None
 
     @property
     def needs_base(self) -> bool:
@@ -166,6 +183,7 @@ def adapter(header: Header) -> Adapter:
     unknown: list[str] = []
     if (other := foreign.describe(header)) is not None:
         raise RecipeError(other)
+    header = peft.with_config(header)
     bundled = tuple(key for key in header.entries if foreign.bundled(key))
     for key in header.entries:
         if key in bundled:
@@ -210,4 +228,4 @@ def adapter(header: Header) -> Adapter:
         kohya = names.kohya(name, architecture)
         block = blocks.block_of(kohya, architecture)
         modules.append(AdapterModule(name, kohya, block, kind, groups[name], shapes))
-    return Adapter(peft.with_config(header, groups), recognition, tuple(modules), bundled)
+    return Adapter(header, recognition, tuple(modules), bundled)

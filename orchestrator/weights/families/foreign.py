@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem
 from orchestrator.models import names, registry
+from orchestrator.weights.io import peft
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,11 +22,15 @@ _FORMS = (
      "open it with lora_diffusion, or with its convert script to a LoRA of named layers"),
     (r"(?:.+\.)?(?:q_layer|p_layer|lambda_layer)(?:\.|$)", "a T-LoRA of LyCORIS 4, whose rank depends on the timestep",
      "no form of LoRA holds it; use it with LyCORIS 4"),
-    (r".+\.(?:oft_R|boft_R|boft_s)(?:\.|$)", "an OFT or BOFT of PEFT, whose rotations are stored unlike those of LyCORIS",
-     "merge it into its base with PEFT's merge_and_unload"),
     (r"lllite_", "a ControlNet-LLLite, which changes inputs and not weights", "it works with its own extension alone"),
-    (r".*(?:prompt_embeddings|ia3_l)(?:\.|$)", "an adapter of PEFT that is not a LoRA",
-     "merge it into its base with PEFT's merge_and_unload"),
+    (r".*prompt_embeddings(?:\.|$)", "an adapter of PEFT that is not a LoRA", peft.MERGE),
+    (r"(?:.+\.)?(oft|boft)_[Rs](?:\.|$)", "a rotation of PEFT ({}), stored unlike those of LyCORIS", peft.MERGE),
+    (r"base_model\.(?:.+\.)?(?!lora_|hada_|lokr_)([a-z0-9]+)_\w+$", "an adapter of PEFT by the method {}", peft.MERGE),
+    (r".+\.lora_B\.bias$", "a LoRA of PEFT with lora_bias, which changes biases too", peft.MERGE),
+    (r".+\.lora_E$|.+\.ranknum$", "an AdaLoRA of PEFT, which has a third factor", peft.MERGE),
+    (r".+\.lora_embedding_[AB]$", "a LoRA of PEFT on an embedding, which is not a layer of a LoRA file", peft.MERGE),
+    (r"base_model\.model\.(?!.*\.(?:lora|hada|lokr)_).+\.(?:weight|bias)$",
+     "an adapter of PEFT with whole layers beside it (modules_to_save)", peft.MERGE),
 )  # fmt: skip
 _FILES = (
     (r"(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner\.embedders)\.", "a checkpoint"),
@@ -52,8 +57,8 @@ def describe(header: Header) -> Problem | None:
     """Return the problem of a file in another form. None: it may be a LoRA."""
     keys, where = list(header.entries), str(header.path)
     for pattern, what, hint in _FORMS:
-        if any(re.match(pattern, key) for key in keys):
-            return Problem(where, f"is {what}", hint)
+        if match := next((match for key in keys if (match := re.match(pattern, key))), None):
+            return Problem(where, f"is {what.format(*(name.upper() for name in match.groups()))}", hint)
     if not keys or any(_of_lora(key) for key in keys):
         return None
     if all(_INVERSION.fullmatch(key) or bundled(key) for key in keys):

@@ -202,8 +202,17 @@ def load(body: Body, name: str) -> Floats:
 
 
 def load_module(body: Body, module: AdapterModule) -> dict[str, Floats]:
-    """Read a module's tensors as float32, by part, with a metadata alpha."""
+    """Read a module's tensors as float32, by part, with a metadata alpha.
+
+    PEFT's magnitudes get the shape (out, 1, …), as LyCORIS stores them.
+    """
     tensors = {part: load(body, key) for part, key in module.keys.items()}
-    if "alpha" not in tensors and (alpha := peft.stated_alpha(body.header.metadata, module.name, module.rank)) is not None:
+    if module.magnitude is not None:
+        tensors["dora_scale"] = tensors["dora_scale"].reshape(module.magnitude)
+    if "alpha" in tensors:
+        return tensors
+    if module.rankless:
+        tensors["lokr_w1"] = tensors["lokr_w1"] * np.float32(peft.stated_scale(body.header.metadata, module.name))
+    elif (alpha := peft.stated_alpha(body.header.metadata, module.name, module.rank)) is not None:
         tensors["alpha"] = np.array(alpha, np.float32)
     return tensors
