@@ -16,7 +16,7 @@ AREAS = {
     "overhead": 5,
     "engine": 1,
     "dataset": 1,
-    "weights": 2,
+    "weights": 4,
     "release": 1,
     "report": 2,
     "broken_setups": 1,

@@ -1,8 +1,9 @@
 """Weight surgery against the clock.
 
 Writes a LoRA of the release's kind (networks.lora, dim 128 and conv_dim 128 on SD1.5: 350 modules, 311,476,924 bytes of
-tensors), then times whole processes, alternating so that a busy machine is unfair to all alike: `import torch`, `cp`,
-inspect, merge, resize, sweep of one ratio and of four. benchmarks/resize_lora.py sets sd-scripts' own tool beside them.
+tensors) and one of FLUX.1 (dim 64: 304 modules, 612,631,136 bytes), then times whole processes, alternating so that a busy
+machine is unfair to all alike: `import torch`, `cp`, inspect, merge, resize, sweep of one ratio and of four.
+benchmarks/resize_lora.py sets sd-scripts' own tool beside them.
 """
 
 from __future__ import annotations
@@ -13,17 +14,34 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import Row
 from orchestrator.models import registry
 from orchestrator.weights.io.safetensors_io import read_header
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "build" / "bench"
 ROUNDS = 3
 RECIPE = "krnk-lora3x3"
-TENSOR_BYTES = 311_476_924
 HALF = ",".join(["0.5"] * 26)
+HALF_FLUX = ",".join(["0.5"] * len(registry.ARCHITECTURES["flux"].blocks))
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A generated LoRA file: architecture, rank and bytes of its tensors."""
+
+    architecture: registry.ArchitectureName
+    rank: int
+    tensor_bytes: int
+
+
+FILES = {"lora-128": _File("sd1", 128, 311_476_924), "flux-64": _File("flux", 64, 612_631_136)}
+"""Files by name. FLUX.1 has 304 modules without text encoders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +54,7 @@ class Took:
 
 
 def generate(path: Path) -> None:
-    """Write the file: down as initialized, up with decaying directions.
+    """Write the file of this name: down as initialized, up with decaying directions.
 
     The decay is that of a trained file.
     """
@@ -46,10 +64,16 @@ def generate(path: Path) -> None:
     from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
     from orchestrator.weights.io import writer  # noqa: PLC0415
 
+    file = FILES[path.stem]
     recipe = loader.recipe(ROOT / "recipes", RECIPE).recipe
+    convolutions = {} if file.architecture == "sd1" else {"conv_dim": None, "conv_alpha": None}
+    network = recipe.network.model_copy(update={"dim": file.rank, "alpha": file.rank / 2, **convolutions})
+    recipe = recipe.model_copy(update={"network": network})
     rng = np.random.default_rng(31337)
     pieces: list[writer.Piece] = []
-    for module in expected_tensors.modules(recipe, registry.ARCHITECTURES["sd1"].model):
+    for module in expected_tensors.modules(recipe, registry.ARCHITECTURES[file.architecture].model):
+        if module.text and file.architecture != "sd1":
+            continue
         shapes = expected_tensors.tensors(recipe.network, module)
         if shapes is None:
             message = f"{module.name} has no formula"
@@ -66,12 +90,12 @@ def generate(path: Path) -> None:
             key = f"{module.name}.{part}"
             pieces.append(writer.raw(key, "F16", shape, values[part].astype(np.float16).tobytes()))
     size = sum(piece.entry.size for piece in pieces)
-    if size != TENSOR_BYTES:
-        message = f"{size:,} bytes of tensors instead of {TENSOR_BYTES:,}"
+    if size != file.tensor_bytes:
+        message = f"{size:,} bytes of tensors instead of {file.tensor_bytes:,}"
         raise SystemExit(message)
-    writer.write_safetensors(
-        path, pieces, {"ss_network_module": "networks.lora", "ss_network_dim": "128", "ss_network_alpha": "64.0"}
-    )
+    numbers = {"ss_network_dim": str(file.rank), "ss_network_alpha": str(file.rank / 2)}
+    module_ = registry.ARCHITECTURES[file.architecture].network_module
+    writer.write_safetensors(path, pieces, {"ss_network_module": module_, **numbers})
 
 
 def run(argv: list[str], environment: dict[str, str] | None = None) -> Took:
@@ -106,8 +130,24 @@ def commands(source: Path, folder: Path) -> dict[str, list[str]]:
     }
 
 
-def goals(rounds: list[dict[str, Took]], largest: int) -> list[Row]:
-    """Return the medians over the rounds, with limits of the same round."""
+def flux_commands(source: Path, folder: Path) -> dict[str, list[str]]:
+    """Return the timed commands on the FLUX.1 file by title."""
+    verb = [sys.executable, "-m", "orchestrator"]
+    out = str(folder / "out.safetensors")
+    return {
+        "FLUX.1: merge, every weight 0.5": [*verb, "merge", str(source), out, "--block-weights", HALF_FLUX],
+        "FLUX.1: resize, sv_ratio 16": [*verb, "resize", str(source), out, "--sv-ratio", "16", "--new-rank", "64"],
+        "FLUX.1: resize, rank 32": [*verb, "resize", str(source), out, "--new-rank", "32"],
+    }
+
+
+def goals(rounds: list[dict[str, Took]], largest: Mapping[str, int]) -> list[Row]:
+    """Return the medians over the rounds, with limits of the same round.
+
+    Args:
+        rounds: measured processes by title.
+        largest: bytes of the largest tensor of each file.
+    """
 
     def paired(measured: str, *allowed: tuple[float, str], plus: float = 0.0) -> Row:
         limits = [plus + sum(factor * took[title].seconds for factor, title in allowed) for took in rounds]
@@ -124,28 +164,46 @@ def goals(rounds: list[dict[str, Took]], largest: int) -> list[Row]:
         paired("merge, every weight 0.5", (2, "cp"), plus=0.5),
         paired("inspect, header only", plus=0.4),
         paired("sweep, 4 ratios", (1.25, "sweep, 1 ratio")),
+        *(
+            per_byte(rounds, f"FLUX.1: {ours}", usual)
+            for ours, usual in (
+                ("merge, every weight 0.5", "merge, every weight 0.5"),
+                ("resize, sv_ratio 16", "resize, sv_ratio 16"),
+                ("resize, rank 32", "resize, sv_ratio 16"),
+            )
+        ),
     ]
-    memory = statistics.median(took["merge, every weight 0.5"].peak for took in rounds)
-    allowed = (1.2 * largest + 150e6) / 2**20
-    results.append(Row("merge, most memory", memory, allowed, "MiB", "1.2 x the largest tensor + 150 MB"))
+    for title in (title for title in rounds[0] if title.rpartition(": ")[2].startswith(("merge", "resize"))):
+        memory = statistics.median(took[title].peak for took in rounds)
+        allowed = (1.2 * largest["flux-64" if title.startswith("FLUX.1") else "lora-128"] + 150e6) / 2**20
+        results.append(Row(f"{title}, most memory", memory, allowed, "MiB", "1.2 x the largest tensor + 150 MB"))
     return results
 
 
-def source() -> Path:
-    """Return the file, written if it is not there yet."""
+def per_byte(rounds: list[dict[str, Took]], measured: str, usual: str) -> Row:
+    """Return a command's time, with three times SD1.5's time per byte as limit."""
+    size = FILES["flux-64"].tensor_bytes / FILES["lora-128"].tensor_bytes
+    seconds, processor = (statistics.median(getattr(took[measured], of) for took in rounds) for of in ("seconds", "processor"))
+    limit = statistics.median(3 * size * took[usual].seconds for took in rounds)
+    ratio = statistics.median(took[measured].seconds / took[usual].seconds / size for took in rounds)
+    return Row(measured, seconds, limit, beside=f"{ratio:.2f} of the time per byte of SD1.5's {usual}", processor=processor)
+
+
+def source(name: str = "lora-128") -> Path:
+    """Return a file of ``FILES``, written if it is not there yet."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / "lora-128.safetensors"
+    path = FOLDER / f"{name}.safetensors"
     if not path.exists():
-        print("writing a LoRA of 311,476,924 bytes …", file=sys.stderr)
+        print(f"writing a LoRA of {FILES[name].tensor_bytes:,} bytes …", file=sys.stderr)
         run([sys.executable, "-m", "benchmarks.weights", str(path)])
     return path
 
 
 def rows() -> list[Row]:
     """Measure."""
-    path = source()
-    largest = max(entry.size for entry in read_header(path).entries.values())
-    chosen = commands(path, FOLDER)
+    paths = {name: source(name) for name in FILES}
+    largest = {name: max(entry.size for entry in read_header(path).entries.values()) for name, path in paths.items()}
+    chosen = commands(paths["lora-128"], FOLDER) | flux_commands(paths["flux-64"], FOLDER)
     rounds = []
     for number in range(ROUNDS + 1):
         took = {title: run(argv) for title, argv in chosen.items()}

@@ -18,6 +18,7 @@ from orchestrator.weights.families import low_rank, rank_selection, svd
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import dtypes, metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
+from orchestrator.weights.io.spool import Spool
 from orchestrator.weights.options import NO_CAP, ResizeOptions
 
 if TYPE_CHECKING:
@@ -120,15 +121,16 @@ def resize(
     if problems:
         raise RecipeError(problems)
     threshold = None
-    with Body(lora.header) as body:
+    with Body(lora.header) as body, Spool(output) as spool:
         if options.method == "size_mb":
             threshold = rank_selection.ratio_for_size(lora, body, options)
             options = replace(options, method="sv_ratio", param=threshold)
         results, pieces = [], []
         resized = svd.each(partial(_resize_module, lora, body, options, dtype), lora.modules)
-        for done, (result, made) in enumerate(resized, start=1):
+        for done, (result, computed) in enumerate(resized, start=1):
             if progress:
                 progress(done, len(lora.modules), result.block or "other")
+            made = spool.keep(computed)
             pieces += made
             if made and result.rank:
                 results.append((result, made))

@@ -27,6 +27,7 @@ from orchestrator.weights.resize import resize
 from weights_samples import CONV, LAYERS, MID, TE, UP, changes, lora, modules, read, tensors, write
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from orchestrator.weights.io.dtypes import Floats
@@ -45,9 +46,51 @@ def _decaying(outputs: int, inputs: int, rank: int, seed: int, slope: float = 4.
     return (up @ rotation).astype(np.float32) * 0.05, rng.standard_normal((rank, inputs)).astype(np.float32)
 
 
-def _file(path: Path, *, rank: int = 12, seed: int = 0, dtype: str = "F32", slope: float = 4.0) -> Path:
+TRANSFORMERS: dict[str, tuple[str, ...]] = {
+    "flux": (
+        "lora_te1_text_model_encoder_layers_0_mlp_fc1",
+        "lora_unet_double_blocks_0_img_attn_qkv",
+        "lora_unet_double_blocks_18_txt_mod_lin",
+        "lora_unet_single_blocks_37_linear1",
+    ),
+    "sd3-medium": (
+        "lora_te3_encoder_block_0_layer_0_SelfAttention_q",
+        "lora_unet_joint_blocks_0_x_block_attn_qkv",
+        "lora_unet_joint_blocks_22_context_block_mlp_fc1",
+        "lora_unet_joint_blocks_23_context_block_adaLN_modulation_1",
+    ),
+    "anima": (
+        "lora_te_layers_0_mlp_up_proj",
+        "lora_unet_blocks_27_cross_attn_output_proj",
+        "lora_unet_blocks_0_mlp_layer1",
+        "lora_unet_llm_adapter_blocks_5_self_attn_q_proj",
+    ),
+    "lumina": (
+        "lora_te_layers_25_self_attn_q_proj",
+        "lora_unet_layers_0_attention_qkv",
+        "lora_unet_noise_refiner_1_adaLN_modulation_1",
+        "lora_unet_final_layer_linear",
+    ),
+    "hunyuan-image": (
+        "lora_unet_double_blocks_0_img_mlp_fc1",
+        "lora_unet_double_blocks_19_txt_attn_qkv",
+        "lora_unet_single_blocks_39_modulation_linear",
+    ),
+}
+"""Modules of each architecture, all linear."""
+
+
+def _file(
+    path: Path,
+    *,
+    rank: int = 12,
+    seed: int = 0,
+    dtype: str = "F32",
+    slope: float = 4.0,
+    layers: Mapping[str, tuple[int, int, int | None]] = LAYERS,
+) -> Path:
     made = {}
-    for number, (name, (_, _, kernel)) in enumerate(LAYERS.items()):
+    for number, (name, (_, _, kernel)) in enumerate(layers.items()):
         up, down = _decaying(40, 20 * (kernel or 1) ** 2, rank, seed + number, slope)
         tail, ones = ((kernel, kernel), (1, 1)) if kernel else ((), ())
         parts = {"lora_up.weight": up.reshape(40, rank, *ones), "lora_down.weight": down.reshape(rank, 20, *tail)}
@@ -236,7 +279,8 @@ def test_metadata_are_those_of_sd_scripts(tmp_path: Path) -> None:
 
 
 @pytest.mark.sd_scripts
-def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["sd1", *TRANSFORMERS])
+def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path, architecture: str) -> None:
     """networks/resize_lora.py itself chooses the expected ranks.
 
     Only the three helpers that it imports are replaced. They need more packages.
@@ -253,7 +297,9 @@ def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
     (library / "model_util.py").write_text("def is_safetensors(path):\n    return path.endswith('.safetensors')\n")
     (library / "utils.py").write_text("def setup_logging():\n    pass\n")
     source, theirs, ours = (tmp_path / f"{name}.safetensors" for name in ("in", "theirs", "ours"))
-    _file(source, dtype="F16")
+    layers = dict.fromkeys(TRANSFORMERS.get(architecture, ()), LAYERS[TE]) or LAYERS
+    _file(source, dtype="F16", layers=layers)
+    assert inspect_header(source).adapter.architecture == architecture
     script = checkout / "networks" / "resize_lora.py"
     argv = (sys.executable, str(script), "--model", str(source), "--save_to", str(theirs), "--save_precision", "float")
     argv = (*argv, "--new_rank", "128", "--dynamic_method", "sv_ratio", "--dynamic_param", "16")
@@ -263,12 +309,12 @@ def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path) -> None:
     resize(source, ours, ResizeOptions(param=16, new_rank=128, rank_rule="sd-scripts-0.10", save_precision="fp32"))
     expected, own = modules(theirs), modules(ours)
     assert {key: value.shape for key, value in read(theirs).items()} == {key: value.shape for key, value in read(ours).items()}
-    for name in LAYERS:
+    for name in layers:
         np.testing.assert_allclose(_whole(own[name]), _whole(expected[name]), atol=1e-5)
     assert compare(theirs, ours).cosine == pytest.approx(1, abs=1e-7)
     stated = [read_header(path).metadata["ss_training_comment"] for path in (theirs, ours)]
     assert stated[0] == stated[1]
-    assert CONV in expected
+    assert expected.keys() == layers.keys()
 
 
 def test_a_loha_converted_to_lora_changes_its_arguments(tmp_path: Path) -> None:

@@ -82,14 +82,14 @@ def ratio_for_size(adapter: Adapter, body: Body, options: ResizeOptions) -> floa
         RecipeError: even rank 1 everywhere is larger.
     """
     dtype = dtypes.dtype_of(options.save_precision)
-    spectra: list[tuple[Doubles, low_rank.LowRank, AdapterModule]] = []
     fixed = sum(low_rank.vector_bytes(module, dtype) for module in adapter.modules)
     fixed += sum(piece.entry.size for piece in low_rank.bundled(adapter, body, dtype))
-    for module in adapter.modules:
-        if module.vector:
-            continue
+
+    def spectrum(module: AdapterModule) -> tuple[Doubles, low_rank.LowRank, AdapterModule]:
         product = low_rank.product(module, dtypes.load_module(body, module), adapter.architecture)
-        spectra.append((svd.factorize(product.up, product.down).values, product.emptied(), module))
+        return svd.factorize(product.up, product.down).values, product.emptied(), module
+
+    spectra = list(svd.each(spectrum, (module for module in adapter.modules if not module.vector)))
 
     def size(threshold: float) -> int:
         total, candidate = fixed, replace(options, method="sv_ratio", param=threshold)

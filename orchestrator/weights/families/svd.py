@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -25,6 +26,7 @@ from threadpoolctl import ThreadpoolController
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
@@ -37,6 +39,7 @@ R = TypeVar("R")
 
 _SAFETY = 0.5  # measured: at most 0.07 of eps * |up|^2 |down|^2 / r, near a threshold of 1/16
 _BLURRED = 5e-3
+_AHEAD = 2
 
 
 class Factorization(Enum):
@@ -160,7 +163,8 @@ def one_blas_thread() -> Iterator[None]:
 def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Map over ``items`` in order, with one thread per core.
 
-    numpy's overflow warnings are off: infinities from untrusted numbers are reported per module.
+    Few results wait for the caller, so that memory stays small. numpy's overflow warnings are off: infinities from untrusted
+    numbers are reported per module.
     """
 
     def quiet(item: T) -> R:
@@ -168,7 +172,16 @@ def each(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             return function(item)
 
     with one_blas_thread(), ThreadPoolExecutor(cores()) as pool:
-        yield from pool.map(quiet, items)
+        waiting: deque[Future[R]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(quiet, item))
+                if len(waiting) > _AHEAD * cores():
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def cores() -> int:
