@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BLOCKS = dit_blocks.names({"B": 28})
-_MODULATION = 256
-"""Inner width of the modulation layers."""
 
 
 def _layers(model: Model) -> Iterator[ModelLayer]:
@@ -36,18 +34,18 @@ def _layers(model: Model) -> Iterator[ModelLayer]:
         yield unet_layer(f"{root}.mlp.layer1", 4 * width, width, "Block", "GPT2FeedForward", bias=False)
         yield unet_layer(f"{root}.mlp.layer2", width, 4 * width, "Block", "GPT2FeedForward", bias=False)
         for part in ("self_attn", "cross_attn", "mlp"):
-            yield from _modulation(f"{root}.adaln_modulation_{part}", 3 * width, width, "Block")
+            yield from _modulation(model, f"{root}.adaln_modulation_{part}", 3 * width, "Block")
     yield unet_layer("final_layer.linear", 64, width, "FinalLayer", bias=False)
-    yield from _modulation("final_layer.adaln_modulation", 2 * width, width, "FinalLayer")
+    yield from _modulation(model, "final_layer.adaln_modulation", 2 * width, "FinalLayer")
 
 
-def _modulation(root: str, out: int, width: int, around: str) -> Iterator[ModelLayer]:
-    yield unet_layer(f"{root}.1", _MODULATION, width, around, bias=False)
-    yield unet_layer(f"{root}.2", out, _MODULATION, around, bias=False)
+def _modulation(model: Model, root: str, out: int, around: str) -> Iterator[ModelLayer]:
+    yield unet_layer(f"{root}.1", model.unet["modulation"], model.unet["width"], around, bias=False)
+    yield unet_layer(f"{root}.2", out, model.unet["modulation"], around, bias=False)
 
 
 MODEL = Model(
-    {"width": 2048, "text_width": 1024, "blocks": 28, "adapter_blocks": 6},
+    {"width": 2048, "text_width": 1024, "modulation": 256, "blocks": 28, "adapter_blocks": 6},
     (TextEncoder(text_encoders.decoder, text_encoders.QWEN3_06B, "lora_te", lycoris_prefix="lora_te1"),),
     _layers,
     targets=Targets(

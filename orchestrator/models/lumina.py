@@ -19,8 +19,8 @@ BLOCKS = dit_blocks.names({_LETTERS[name]: count for name, count in _LISTS.items
 def _layers(model: Model) -> Iterator[ModelLayer]:
     """Yield the layers of the blocks and of the final layer."""
     width, inner, time = model.unet["width"], model.unet["inner"], model.unet["time"]
-    for blocks, count in _LISTS.items():
-        for number in range(count):
+    for blocks in _LISTS:
+        for number in range(model.unet[blocks]):
             root, around = f"{blocks}.{number}", "JointTransformerBlock"
             yield unet_layer(f"{root}.attention.qkv", model.unet["qkv"], width, around, "JointAttention", bias=False)
             yield unet_layer(f"{root}.attention.out", width, width, around, "JointAttention", bias=False)
@@ -34,7 +34,7 @@ def _layers(model: Model) -> Iterator[ModelLayer]:
 
 
 MODEL = Model(
-    {"width": 2304, "qkv": 3840, "inner": 9216, "time": 1024},
+    {"width": 2304, "qkv": 3840, "inner": 9216, "time": 1024, **_LISTS},
     (TextEncoder(text_encoders.decoder, text_encoders.GEMMA2_2B, "lora_te", lycoris_prefix="lora_te1"),),
     _layers,
     targets=Targets(("JointTransformerBlock", "FinalLayer"), convolutions=(), text=("Gemma2Attention", "Gemma2MLP")),

@@ -14,7 +14,7 @@ CLIP_G_TOKENIZER = "laion_CLIP-ViT-bigG-14-laion2B-39B-b160k"
 T5_TOKENIZER = "google_t5-v1_1-xxl"
 CLIP_L = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
 CLIP_G = {"num_hidden_layers": 32, "hidden_size": 1280, "intermediate_size": 5120}
-T5_XXL = {"num_layers": 24, "d_model": 4096, "d_ff": 10240}
+T5_XXL = {"num_layers": 24, "d_model": 4096, "d_ff": 10240, "num_heads": 64, "d_kv": 64}
 T5_CLASSES = ("T5Attention", "T5DenseGatedActDense")
 QWEN3_06B = {
     "classes": "Qwen3",
@@ -65,11 +65,12 @@ def decoder(prefix: str, config: Mapping[str, Any]) -> Iterator[ModelLayer]:
 
 def t5(prefix: str, config: Mapping[str, Any]) -> Iterator[ModelLayer]:
     """Yield the layers of a T5EncoderModel with gated feed-forward."""
-    width, inner = config["d_model"], config["d_ff"]
+    width, inner, heads = config["d_model"], config["d_ff"], config["num_heads"] * config["d_kv"]
     for number in range(config["num_layers"]):
         root, gated = f"encoder.block.{number}.layer", "T5DenseGatedActDense"
-        for name in "qkvo":
-            yield layer(prefix, f"{root}.0.SelfAttention.{name}", width, width, "T5Attention", bias=False)
+        for name in "qkv":
+            yield layer(prefix, f"{root}.0.SelfAttention.{name}", heads, width, "T5Attention", bias=False)
+        yield layer(prefix, f"{root}.0.SelfAttention.o", width, heads, "T5Attention", bias=False)
         yield layer(prefix, f"{root}.1.DenseReluDense.wi_0", inner, width, gated, bias=False)
         yield layer(prefix, f"{root}.1.DenseReluDense.wi_1", inner, width, gated, bias=False)
         yield layer(prefix, f"{root}.1.DenseReluDense.wo", width, inner, gated, bias=False)

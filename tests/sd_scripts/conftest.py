@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import toml
 import small_models as small
 from orchestrator.engines.sdscripts import checkout
 from orchestrator.system import settings
+from sd_scripts_projects import Project, SmallProject
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DONE = "complete"
@@ -37,33 +36,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         ]
         for reason in sorted({longrepr[2] for longrepr in skipped if isinstance(longrepr, tuple)}):
             terminalreporter.write_line(f"make test-sd-scripts: {reason.removeprefix('Skipped: ')}")
-
-
-@dataclass(frozen=True, slots=True)
-class Project:
-    """A project folder with the real recipes, tiny images, and a profile that trains two steps on the CPU."""
-
-    root: Path
-    environment: dict[str, str]
-
-    @property
-    def runs(self) -> Path:
-        return self.root / "runs"
-
-    def argv(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "orchestrator", *words]
-
-    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run the orchestrator to its end."""
-        return subprocess.run(
-            self.argv(*words), cwd=self.root, env=self.environment, text=True, capture_output=True, timeout=1800, check=False
-        )
-
-    def folder(self, recipe: str, kind: str) -> Path:
-        """Return the finished step of a recipe."""
-        folders = [path for path in (self.runs / recipe).glob(f"{kind}-*") if path.is_dir()]
-        assert len(folders) == 1, folders
-        return folders[0]
 
 
 @pytest.fixture(scope="session")
@@ -141,3 +113,34 @@ def project(random_sd15: Path, tmp_path_factory: pytest.TempPathFactory) -> Proj
 def small_models(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the small models ($KRNK_TEST_SMALL if set), for ``small.model``."""
     return small.kept(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def small_project(small_models: Path, tmp_path_factory: pytest.TempPathFactory) -> SmallProject:
+    root = tmp_path_factory.mktemp("small-project")
+    shutil.copytree(ROOT / "recipes", root / "recipes", dirs_exist_ok=True)
+    (root / "data" / "krnk").mkdir(parents=True)
+    for path in sorted((ROOT / "data" / "krnk").glob("f0[01]*")):
+        shutil.copy(path, root / "data" / "krnk")
+    table: dict[str, Any] = {
+        "unset": ["expect", "base.vae", "base.files", "dataset.batch_size", "training.text_encoder_lr", "render.prompts"],
+        "block_weights": "ALL",
+        "dataset": {"sizes": [64], "originals": False, "resolution_classes": [64], "repeats": 1, "batch_size": {"default": 1}},
+        "training": {"state_every_n_steps": 1, "learning_rate": 1e-3},
+        "resize": {"new_rank": 2},
+    }
+    table["dataset"] |= {"min_bucket_reso": 64, "max_bucket_reso": 64}
+    (root / "recipes" / "_small.toml").write_text(toml.dumps(table), "utf-8")
+    tokenizers = small.model(small_models, "tokenizers")
+    environment = {
+        **os.environ,
+        "HF_HOME": str(tokenizers),
+        "KRNK_PROJECT": str(root),
+        "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests" / "support"))),
+        "SD_SCRIPTS_DIR": str(settings.sd_scripts()),
+        "SD_SCRIPTS_PYTHON": str(small.python(tmp_path_factory.mktemp("python"))),
+        "SD_SCRIPTS_TOKENIZERS": str(tokenizers),
+        "KRNK_MODELS": str(small_models),
+        "HF_HUB_OFFLINE": "1",
+    }
+    return SmallProject(root, environment, small_models)

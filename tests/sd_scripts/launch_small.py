@@ -36,7 +36,7 @@ SIZES: dict[str, dict[str, str]] = {
         "TIME_EMBED_DIM = 320 * 4": "TIME_EMBED_DIM = 64 * 4",
         "num_transformer_layers=10": "num_transformer_layers=2",
     },
-    "library.sdxl_model_util": _CLIP,
+    "library.sdxl_model_util": {old: new for old, new in _CLIP.items() if old != "num_hidden_layers=12"},  # it reads the 11th
     "library.sd3_utils": _CLIP,
     "library.sd3_models": {"ch=128": "ch=32"},
     "library.strategy_sd3": {", 4096": ", 2048"},

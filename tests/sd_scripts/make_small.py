@@ -196,12 +196,12 @@ def sdxl(folder: Path) -> None:
     from library import model_util, sdxl_model_util, sdxl_original_unet  # noqa: PLC0415
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection  # noqa: PLC0415
 
-    inner: dict[str, Any] = {"intermediate_size": 64, "num_hidden_layers": 2}
-    second = CLIPTextConfig(hidden_size=1280, num_attention_heads=20, projection_dim=1280, **inner)
+    second = CLIPTextConfig(hidden_size=1280, num_attention_heads=20, intermediate_size=64, num_hidden_layers=2)
+    second.projection_dim = 1280
     with torch.device("meta"):
         unet = sdxl_original_unet.SdxlUNet2DConditionModel()
         texts = (
-            CLIPTextModel(CLIPTextConfig(hidden_size=768, num_attention_heads=12, **inner)),
+            CLIPTextModel(CLIPTextConfig(hidden_size=768, num_attention_heads=12, intermediate_size=64)),
             CLIPTextModelWithProjection(second),
         )
         vae = AutoencoderKL(**model_util.create_vae_diffusers_config())

@@ -31,7 +31,7 @@ from orchestrator.weights.io.safetensors_io import read_header
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Project
+    from sd_scripts_projects import Project
 
 pytestmark = pytest.mark.sd_scripts
 

@@ -7,9 +7,49 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.system import settings
+
+if TYPE_CHECKING:
+    from orchestrator.models.architecture import Architecture
+
+_CLIP = {"num_hidden_layers": 2, "intermediate_size": 64}
+_T5 = {"num_layers": 1, "d_ff": 64, "num_heads": 1}
+_LEVELS = {"block_out_channels": (32, 64, 64, 64)}
+_STREAMS = {"width": 256, "double": 2, "single": 2}
+_DECODER = {"intermediate_size": 64, "num_hidden_layers": 2}
+# The sizes of launch_small.py and make_small.py: of the denoising network, then of each text encoder.
+SIZES: dict[str, tuple[dict[str, Any], ...]] = {
+    "sd1": (_LEVELS, _CLIP),
+    "sd2": (_LEVELS, _CLIP),
+    "sdxl": (
+        {"block_out_channels": (64, 128, 256), "transformer_layers_per_block": (0, 2, 2)},
+        {"intermediate_size": 64},
+        _CLIP,
+    ),
+    "sd3-medium": ({"depth": 2}, _CLIP, _CLIP, _T5 | {"d_model": 2048}),
+    "sd3.5-medium": ({"depth": 2, "double_attention": 1}, _CLIP, _CLIP, _T5 | {"d_model": 2048}),
+    "sd3.5-large": ({"depth": 2}, _CLIP, _CLIP, _T5 | {"d_model": 2048}),
+    "flux-schnell": (_STREAMS, _CLIP, _T5 | {"d_model": 256}),
+    "flux": (_STREAMS, _CLIP, _T5 | {"d_model": 256}),
+    "chroma": (_STREAMS,),
+    "lumina": ({"width": 192, "qkv": 384, "inner": 768, "time": 192, "layers": 2}, _DECODER | {"hidden_size": 192}),
+    "hunyuan-image": (_STREAMS,),
+    "anima": (
+        {"width": 256, "modulation": 16, "blocks": 2, "adapter_blocks": 1},
+        {"intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32},
+    ),
+}
+# Blocks that a checkpoint of two blocks lacks.
+NAMES = {
+    "sd3-medium": (r"joint_blocks\.0\.",),
+    "sd3.5-medium": (r"joint_blocks\.0\.", r"\.x_block\.attn2\."),
+    "sd3.5-large": (r"joint_blocks\.0\.", r"\.ln_k\."),
+}
 
 HERE = Path(__file__).parent.parent / "sd_scripts"
 
@@ -54,3 +94,22 @@ def model(folder: Path, architecture: str) -> Path:
         draft.rename(target)
         shutil.rmtree(draft.parent)
     return target
+
+
+def small(architecture: Architecture) -> Architecture:
+    """Return an architecture with the sizes of its small model."""
+    unet, *texts = SIZES[architecture.name]
+    made = architecture.model
+    encoders = tuple(
+        replace(encoder, config={**encoder.config, **sizes}) for encoder, sizes in zip(made.text_encoders, texts, strict=True)
+    )
+    names = NAMES.get(architecture.name, architecture.checkpoint_names)
+    return replace(
+        architecture, checkpoint_names=names, model=replace(made, unet={**made.unet, **unet}, text_encoders=encoders)
+    )
+
+
+def use() -> None:
+    """Give every architecture of this process the sizes of its small model."""
+    for name, entry in ARCHITECTURES.items():
+        ARCHITECTURES[name] = small(entry)
