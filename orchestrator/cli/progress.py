@@ -50,6 +50,8 @@ def ending(outcome: Outcome) -> str:
     text = f"{outcome.status:8} {outcome.step.name}"
     if outcome.status is Status.DONE:
         text += f"  {duration(outcome.seconds)}"
+    elif outcome.status is Status.LINKED:
+        text += f"  {outcome.reason}"
     elif outcome.problem is not None:
         text += f"  {outcome.problem.what.partition('; the last lines')[0]}"  # the summary shows them
     return clean(text)

@@ -95,8 +95,10 @@ def plan_text(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -
         lines.append("")
     for step in table["shared"]:
         lines.append(f"{step['name']:30} {step['key'][:12]}  {step['reason'] or 'cached'}")
-    due = sum(reason is not None for reason in reasons.values())
-    lines.append(f"{len(plan.steps)} steps, {due} to run, {len(plan.steps) - due} cached")
+    cached = sum(reason is None for reason in reasons.values())
+    linked = sum(reason is not None and reason.links for reason in reasons.values())
+    due = f"{len(plan.steps) - cached - linked} to run" + (f", {linked} to link" if linked else "")
+    lines.append(f"{len(plan.steps)} steps, {due}, {cached} cached")
     return clean("\n".join(lines) + "\n")
 
 

@@ -109,7 +109,7 @@ def estimate(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) ->
     missing: dict[str, str] = {}
     for step in plan.steps:
         reason = reasons[step.name]
-        if step.kind is not StepKind.TRAIN or reason is None:
+        if step.kind is not StepKind.TRAIN or reason is None or reason.links:
             continue
         recipe = plan.recipes[step.recipe]
         key = cache_key(recipe, space) if costs else ""

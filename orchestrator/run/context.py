@@ -26,6 +26,7 @@ class Status(StrEnum):
 
     DONE = "done"
     CACHED = "cached"
+    LINKED = "linked"
     FAILED = "failed"
     BLOCKED = "blocked"
     STOPPED = "stopped"
@@ -33,7 +34,7 @@ class Status(StrEnum):
     @property
     def ok(self) -> bool:
         """Whether the step's outputs are in the store."""
-        return self in (Status.DONE, Status.CACHED)
+        return self in (Status.DONE, Status.CACHED, Status.LINKED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def require(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectInp
 
 def problems(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectInputs, store: Store) -> list[Problem]:
     """Return all that this machine lacks for the steps that will run."""
-    due = [step for step in plan.steps if reasons[step.name] is not None]
+    due = [step for step in plan.steps if (reason := reasons[step.name]) is not None and not reason.links]
     lacking: list[Problem] = []
     for name in dict.fromkeys(step.recipe for step in due if step.recipe):
         lacking += outside_paths(plan.recipes[name], inputs.root)

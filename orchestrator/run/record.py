@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -30,13 +30,15 @@ class Why(StrEnum):
     INPUT_CHANGED = "input changed"
     OUTPUT_DAMAGED = "output damaged"
     FORCED = "forced"
+    SAME = "the same as"
+    CHANGED = "changed"
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Reason for which a step runs.
 
-    The detail is a step, a file, or the end of the last attempt.
+    The detail is a step, a file, a difference, or the end of the last attempt.
     """
 
     why: Why
@@ -44,9 +46,16 @@ class Reason:
     done: int = 0
     """Step of the state that a training resumes from."""
 
+    @property
+    def links(self) -> bool:
+        """Whether the step is linked to the same step of another recipe."""
+        return self.why is Why.SAME
+
     def __str__(self) -> str:
         if self.why is Why.RESUME:
             return f"resume at {self.detail}"
+        if self.why is Why.SAME:
+            return f"{self.why} {self.detail}"
         return f"{self.why}: {self.detail}" if self.detail else str(self.why)
 
 
@@ -75,13 +84,22 @@ class Record:
     """Name of the slot, as "gpu 0", on a cluster with the node's name before it."""
     waited: float = 0.0
     """Seconds between readiness and start."""
+    linked: str = ""
+    """The step of another recipe that this one is a link to."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as it is written."""
+        fields = asdict(self)
+        if not self.linked:
+            del fields["linked"]
+        return fields
 
     def digest(self) -> str:
         """Return one digest of all outputs, for dependent steps."""
         return hashlib.sha256(canonical_json({name: out["sha256"] for name, out in self.outputs.items()})).hexdigest()
 
 
-_TEXTS = ("key", "kind", "name", "engine", "lane", "slot")
+_TEXTS = ("key", "kind", "name", "engine", "lane", "slot", "linked")
 _TABLES = ("params", "sources", "inputs", "outputs", "changes", "host")
 _NUMBERS = ("started", "seconds", "waited")
 _LATEST = 1e12  # seconds since 1970: the year 33658

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.errors import Problem
 from orchestrator.plan.step import Lane, Step, StepKind
+from orchestrator.run import sharing
 from orchestrator.run.context import Outcome, RunContext, Status
 from orchestrator.run.slots import SlotPool
 from orchestrator.run.step_runner import execute
@@ -129,12 +130,14 @@ class _Schedule:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._priorities = priorities(context.plan)
-        self._missing = {step.name: len(step.needs) for step in context.plan.steps}
+        earlier = sharing.first_of_key(context.plan.steps)  # the same step of another recipe: waited for, then linked
+        waits = {step.name: {*step.needs, *filter(None, [earlier.get(step.name)])} for step in context.plan.steps}
+        self._missing = {name: len(needs) for name, needs in waits.items()}
         self._dependents: dict[str, list[Step]] = {step.name: [] for step in context.plan.steps}
         for step in context.plan.steps:
-            for need in step.needs:
+            for need in waits[step.name]:
                 self._dependents[need].append(step)
-        self._unresolved = [step for step in context.plan.steps if not step.needs]
+        self._unresolved = [step for step in context.plan.steps if not waits[step.name]]
         self._ready: dict[Lane, list[tuple[tuple[int, int], float, Step]]] = {lane: [] for lane in Lane}
         self.outcomes: dict[str, Outcome] = {}
 
@@ -173,6 +176,8 @@ class _Schedule:
             return Outcome(step, Status.BLOCKED, problem=Problem(step.name, f"waits for {failed}"))
         if step.name in context.reasons and context.reasons[step.name] is None:
             return Outcome(step, Status.CACHED)
+        if step.name not in context.force and (reason := context.store.link(step, context.plan)) is not None:
+            return Outcome(step, Status.LINKED, reason)
         if context.only is not None and step.name not in context.only:
             reason = context.reason(step)
             if reason is None:

@@ -7,16 +7,16 @@ No other module decides whether a step is done.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.step import SCHEMA, Step, StepKind
-from orchestrator.run import paths, resume
+from orchestrator.run import changes, paths, resume, sharing
 from orchestrator.run.attempt_log import last_attempt
 from orchestrator.run.record import Reason, Record, Why, host, load
 from orchestrator.system import child, files, lock
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
     from orchestrator.plan.planner import Plan
     from orchestrator.run.attempt_log import Attempt
+
+
+Owners = Mapping[str, Sequence[str]]
+_FROM_THE_START = (Why.NEW, Why.CHANGED, Why.AGAIN)
 
 
 class Store:
@@ -72,7 +76,52 @@ class Store:
                 return name
         return ""
 
-    def reason(self, step: Step, plan: Plan, *, forced: bool = False, verify: bool = False) -> Reason | None:
+    def twin(self, step: Step, plan: Plan, owners: Owners | None = None) -> sharing.Twin | None:
+        """Return a finished step of another recipe with the same key and inputs.
+
+        Args:
+            step: a step without a result.
+            plan: its plan.
+            owners: ``sharing.owners_by_folder``. Default: every owner is looked at.
+        """
+        if not sharing.sharable(step):
+            return None
+        every = owners.get(step.folder, ()) if owners is not None else sharing.owners(self.root)
+        if not every:
+            return None
+        inputs = [self._result(plan.by_name[need], plan, owners) for need in step.needs]
+        return sharing.find(self.root, step, inputs, every)
+
+    def _result(self, step: Step, plan: Plan, owners: Owners | None) -> Record | None:
+        """Return the record of a step, or of the one that it will be linked to."""
+        if (record := self.record(step)) is not None:
+            return record
+        twin = self.twin(step, plan, owners)
+        return twin.record if twin is not None else None
+
+    def link(self, step: Step, plan: Plan) -> Reason | None:
+        """Finish a step by links to the files of its twin.
+
+        Return the reason, or None where the step has to run. Nothing is linked beside a running child.
+        """
+        work = self.work(step)
+        if self.record(step) is not None or child.alive(work) or (twin := self.twin(step, plan)) is None:
+            return None
+        inputs = {need: digest for need, digest in self.inputs(step, plan).items() if digest is not None}
+        if len(inputs) != len(step.needs):
+            return None
+        try:
+            record = sharing.link(twin, step, work, inputs)
+            files.write_json(work / paths.RECORD, record.to_json(), sync=True)
+            self._publish(step)
+        except OSError:  # a full disk, or the twin was removed: the step runs and reports what it lacks
+            shutil.rmtree(work, ignore_errors=True)
+            return None
+        return Reason(Why.SAME, twin.record.name)
+
+    def reason(
+        self, step: Step, plan: Plan, *, forced: bool = False, verify: bool = False, owners: Owners | None = None
+    ) -> Reason | None:
         """Return why a step has to run now, or None if it is done."""
         work = self.work(step)
         if work.is_dir() and child.alive(work):
@@ -81,7 +130,8 @@ class Store:
             return Reason(Why.FORCED)
         record = self.record(step)
         if record is None:
-            return self._unfinished(step, plan)
+            twin = self.twin(step, plan, owners)
+            return Reason(Why.SAME, twin.record.name) if twin is not None else self._unfinished(step, plan)
         for need in step.needs:
             other = self.record(plan.by_name[need])
             if other is None or other.digest() != record.inputs.get(need):
@@ -89,17 +139,29 @@ class Store:
         damaged = self.damage(step, record, verify=verify)
         return Reason(Why.OUTPUT_DAMAGED, damaged) if damaged else None
 
-    def reasons(self, plan: Plan, force: frozenset[str] = frozenset(), *, verify: bool = False) -> dict[str, Reason | None]:
+    def reasons(
+        self,
+        plan: Plan,
+        force: frozenset[str] = frozenset(),
+        only: frozenset[str] | None = None,
+        *,
+        verify: bool = False,
+    ) -> dict[str, Reason | None]:
         """Return the reason of each step of a plan, None if cached.
 
-        A step after one that will run counts as due. The step runner checks that again under the lock of the step.
+        A step after one that will run counts as due. The step runner checks that again under the lock of the step. Of several
+        steps with one key, only the first runs, if it is among those in ``only`` (None: all).
         """
         reasons: dict[str, Reason | None] = {}
+        first = sharing.first_of_key(plan.steps)
+        owners = sharing.owners_by_folder(self.root)
         for step in plan.steps:
-            reason = self.reason(step, plan, forced=step.name in force, verify=verify)
+            reason = self.reason(step, plan, forced=step.name in force, verify=verify, owners=owners)
             if reason is None:
                 ahead = next((need for need in step.needs if reasons[need] is not None), None)
                 reason = Reason(Why.INPUT_CHANGED, ahead) if ahead is not None else None
+            elif reason.why in _FROM_THE_START and (earlier := first.get(step.name)) is not None:
+                reason = Reason(Why.SAME, earlier) if only is None or earlier in only else reason
             reasons[step.name] = reason
         return reasons
 
@@ -109,7 +171,10 @@ class Store:
         if child.ended_well(self.work(step)) and self._other_inputs(step, plan):
             return Reason(Why.AGAIN, "its input has changed since the last attempt")
         engine = plan.recipes[step.recipe].engine if step.kind is StepKind.TRAIN else ""
-        return resume.reason(self.work(step), step.kind, engine)
+        reason = resume.reason(self.work(step), step.kind, engine)
+        if reason.why is Why.NEW and not reason.detail:
+            return changes.reason(self.root / step.owner, step, plan)
+        return reason
 
     def _ended_well(self, step: Step, plan: Plan) -> bool:
         """Return whether the command ended well on today's inputs."""
@@ -203,7 +268,7 @@ class Store:
         )
         if step.kind is StepKind.TRAIN:
             _remove_states(work, step.recipe, keep_files=plan.recipes[step.recipe].training.save_every_n_steps is not None)
-        files.write_json(work / paths.RECORD, dataclasses.asdict(record), sync=True)
+        files.write_json(work / paths.RECORD, record.to_json(), sync=True)
         self._publish(step)
         return record
 

@@ -167,7 +167,7 @@ def describe(step: Step, reason: Reason | None) -> dict[str, Any]:
         "kind": str(step.kind),
         "key": step.key,
         "lane": str(step.lane),
-        "status": "cached" if reason is None else "run",
+        "status": "cached" if reason is None else "link" if reason.links else "run",
         "reason": "" if reason is None else str(reason),
     }
 

@@ -71,7 +71,7 @@ def test_plan_as_json_holds_the_overrides(monkeypatch: pytest.MonkeyPatch, capsy
 )
 def test_overridden_values_are_validated(cats: harness.Project, text: str, where: str, message: str) -> None:
     cats.write("_profiles/small", PROFILE.replace("[", '["block_weights", "expect", ', 1) + "learning_rate = 1e-4\n")
-    recipe = harness.RECIPE.replace(f"block_weights = {harness.WEIGHTS}\n", "") % "lora"
+    recipe = harness.RECIPE.replace(f"block_weights = {harness.WEIGHTS}\n", "") % ("lora", "lora")
     cats.write("cat-lora", recipe + text)
     with pytest.raises(RecipeError) as raised:
         Workspace(cats.root).load(Selection(("cat-lora",), "small"))

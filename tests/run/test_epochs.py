@@ -23,7 +23,7 @@ def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
 
 
 def with_epochs(cats: harness.Project, more: str, head: str = EPOCHS) -> None:
-    cats.write("cat-lora", head + harness.RECIPE % "lora" + more)
+    cats.write("cat-lora", head + harness.RECIPE % ("lora", "lora") + more)
 
 
 @pytest.mark.parametrize(("batch", "accumulation", "steps"), [(1, 1, 6), (2, 1, 3), (1, 2, 3), (1, 4, 3)])

@@ -72,10 +72,10 @@ def test_a_recipe_runs_to_its_release_and_then_does_nothing(cats: harness.Projec
 def test_one_block_weight_reruns_the_merge_and_later_steps_only(cats: harness.Project) -> None:
     cats.recipe("cat-loha", "other")
     cats.run("all")
-    cats.write("cat-lora", harness.RECIPE % "lora" + "".join(()))
+    cats.write("cat-lora", harness.RECIPE % ("lora", "lora"))
     cats.recipe("cat-lora", "lora".replace("lora", "lora"))
     changed = harness.WEIGHTS.replace("[1", "[0.5", 1)
-    cats.write("cat-lora", (harness.RECIPE % "lora").replace(harness.WEIGHTS, changed))
+    cats.write("cat-lora", (harness.RECIPE % ("lora", "lora")).replace(harness.WEIGHTS, changed))
     reasons = cats.reasons("all")
     due = {name for name, reason in reasons.items() if reason != "cached"}
     assert due == {"cat-lora/merge", "cat-lora/render", "cat-lora/release", "cat/grid", "cats/release"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ prompt = "{trigger}, from front"
 collection = "cats"
 """
 WEIGHTS = "[" + ",".join(["1"] * 26) + "]"
-RECIPE = 'extends = ["_base/base"]\nsummary = "a cat"\nalgorithm = "%s"\nblock_weights = ' + WEIGHTS + "\n"
+RECIPE = 'extends = ["_base/base", "_algorithms/%s"]\nsummary = "a cat"\nalgorithm = "%s"\nblock_weights = ' + WEIGHTS + "\n"
 
 
 @dataclass(slots=True)
@@ -87,7 +88,9 @@ class Project:
         path.write_text(text, "utf-8")
 
     def recipe(self, name: str, algorithm: str, more: str = "") -> None:
-        self.write(name, RECIPE % algorithm + more)
+        """Write a recipe. Those of one algorithm have one training, if ``more`` does not change it."""
+        self.write(f"_algorithms/{algorithm}", f"[training]\nseed = {zlib.crc32(algorithm.encode())}\n")
+        self.write(name, RECIPE % (algorithm, algorithm) + more)
 
     def space(self) -> Workspace:
         return Workspace(self.root)

@@ -1,0 +1,145 @@
+"""Finished steps of other recipes with the same key: found, and linked.
+
+The key covers all that changes a result, but not names. Two recipes that differ only in prompts have one training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.plan.step import StepKind
+from orchestrator.run import paths
+from orchestrator.run.record import Record, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from orchestrator.plan.step import Step
+
+_RECIPE_KINDS = (StepKind.TRAIN, StepKind.MERGE, StepKind.RESIZE, StepKind.RENDER)
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """A finished step of another recipe that has the same key."""
+
+    folder: Path
+    record: Record
+
+
+def sharable(step: Step) -> bool:
+    """Return whether another recipe may have the same step.
+
+    A release holds its recipe's name, and a dataset is shared by its own name.
+    """
+    return bool(step.recipe) and step.kind in _RECIPE_KINDS
+
+
+def first_of_key(steps: Iterable[Step]) -> dict[str, str]:
+    """Return the earlier step with the same key of each step that has one."""
+    first: dict[str, str] = {}
+    later = {}
+    for step in steps:
+        if sharable(step) and (earlier := first.setdefault(step.key, step.name)) != step.name:
+            later[step.name] = earlier
+    return later
+
+
+def owners(root: Path) -> list[str]:
+    """Return the names of all owners below ``runs/``."""
+    with contextlib.suppress(OSError):
+        return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    return []
+
+
+def owners_by_folder(root: Path) -> Mapping[str, Sequence[str]]:
+    """Return the owners below ``runs/`` of each name of a step's folder."""
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    for owner in owners(root):
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(root / owner):
+                by_folder[entry.name].append(owner)
+    return by_folder
+
+
+def find(root: Path, step: Step, inputs: Sequence[Record | None], owners: Iterable[str]) -> Twin | None:
+    """Return a finished step of another recipe with the same key and the same inputs.
+
+    Args:
+        root: the runs folder.
+        step: the step that has no result.
+        inputs: the records of the steps that it needs, in their order.
+        owners: the recipes to look at.
+    """
+    for owner in owners:
+        folder = root / owner / step.folder
+        record = load(folder / paths.RECORD) if owner != step.owner else None
+        if record is None or record.key != step.key or not _is_whole(folder, record):
+            continue
+        theirs = [
+            _input(root, name, digest, need) for (name, digest), need in zip(record.inputs.items(), inputs, strict=False)
+        ]
+        if len(record.inputs) == len(inputs) and all(theirs):
+            return Twin(folder, record)
+    return None
+
+
+def _input(root: Path, name: str, digest: str, ours: Record | None) -> bool:
+    """Return whether a step of another recipe read the content of our step.
+
+    Its files may have other names.
+    """
+    if ours is None or ours.digest() == digest:
+        return ours is not None
+    owner, _, kind = name.rpartition("/")
+    theirs = load(root / owner / f"{kind}-{ours.key[:12]}" / paths.RECORD)
+    return theirs is not None and theirs.digest() == digest and _content(theirs) == _content(ours)
+
+
+def _content(record: Record) -> list[str]:
+    return sorted(out["sha256"] for out in record.outputs.values())
+
+
+def _is_whole(folder: Path, record: Record) -> bool:
+    try:
+        return all((folder / name).stat().st_size == out["bytes"] for name, out in record.outputs.items())
+    except OSError:
+        return False
+
+
+def link(twin: Twin, step: Step, work: Path, inputs: dict[str, str]) -> Record:
+    """Fill the work folder of a step with links to the files of another recipe.
+
+    Files that carry the other recipe's name get the name of this one. Returns the record, which is not written.
+    """
+    other = twin.record.name.rpartition("/")[0]
+    shutil.rmtree(work, ignore_errors=True)
+    for folder, _, names in os.walk(twin.folder):
+        target = work / os.path.relpath(folder, twin.folder)
+        target.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            source = Path(folder, name)
+            if name != paths.RECORD and not source.is_symlink():
+                _link(source, target / _renamed(name, other, step.recipe))
+    outputs = {_renamed(name, other, step.recipe): out for name, out in twin.record.outputs.items()}
+    return dataclasses.replace(twin.record, name=step.name, outputs=outputs, inputs=inputs, linked=twin.record.name)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make a hard link, or a copy where the disk has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _renamed(name: str, other: str, ours: str) -> str:
+    rest = name.removeprefix(other)
+    return ours + rest if rest != name and rest[:1] in ".-_" else name
