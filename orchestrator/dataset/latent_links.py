@@ -1,9 +1,9 @@
-"""Link a built dataset for a training with latents on disk.
+"""Link a built dataset for a training with caches on disk.
 
-See training.cache_latents = "disk".
+See training.cache_latents and training.cache_text_encoder_outputs = "disk".
 
-sd-scripts writes latents beside the images, and a built dataset is never changed. So the training reads links in its own work
-folder. The latents beside them belong to its VAE and are deleted with the links.
+sd-scripts writes latents and outputs of text encoders beside the images, and a built dataset is never changed. So the training
+reads links in its own work folder. The caches beside them belong to its models and are deleted with the links.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def clear(work: Path) -> None:
 
 
 def latent_caches(image: Path) -> list[Path]:
-    """Return the latent caches of sd-scripts beside an image."""
+    """Return the caches of sd-scripts, latents and text outputs, beside an image."""
     if image.suffix != ".png":
         return []
-    pattern = re.compile(re.escape(image.stem) + r"(_\d+x\d+(_\w+)?)?\.npz")
+    pattern = re.compile(re.escape(image.stem) + r"(_\d+x\d+(_\w+)?|_[a-z0-9]+_te)?\.npz")
     return [path for path in image.parent.glob("*.npz") if pattern.fullmatch(path.name)]

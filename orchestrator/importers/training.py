@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from orchestrator.engines.sdscripts import parser_options
 from orchestrator.importers.notes import Disposition, ImportedSettings, words
 from orchestrator.importers.values import argument_value, number, take, whole
+from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.recipe import trainer_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,9 +72,28 @@ def training(settings: ImportedSettings, remaining: dict[str, Any], steps: int |
             "training.learning_rate",
             "it is not set; the U-Net's, or sd-scripts' default, is used",
         )
+    _flow(settings, remaining, table)
     _warmup(settings, remaining, table)
     _execution(settings, remaining, table)
     return table
+
+
+def _flow(settings: ImportedSettings, remaining: dict[str, Any], table: dict[str, Any]) -> None:
+    """Set the options that have a typed key of the same meaning, except the script's defaults."""
+    options = parser_options.of(ARCHITECTURES[settings.extra["architecture"]].trainer_script)
+    keys = {name: name for name in trainer_names.PLAIN} | {"discrete_flow_shift": "flow_shift", "training_shift": "flow_shift"}
+    for name, key in keys.items():
+        option, value = options.get(name), remaining.get(name)
+        if option is None or value is None:
+            continue
+        if option.default == value:
+            del remaining[name]
+            settings.note(Disposition.KEPT, name, why="it is sd-scripts' default")
+            continue
+        convert: Callable[[Any], Any] = {"float": number, "int": whole}.get(option.type, lambda same: same)
+        taken = take(settings, remaining, name, f"training.{key}", convert)
+        if taken is not None:
+            table[key] = taken
 
 
 def _rates(settings: ImportedSettings, remaining: dict[str, Any]) -> None:
@@ -147,11 +169,12 @@ def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: 
         kept = Disposition.KEPT if training["attention"] == name else Disposition.CHANGED
         why = "" if attention else "it is not set; sdpa is faster, and gives the same"
         settings.note(kept, name, "training.attention", why)
-    disk, memory = remaining.pop("cache_latents_to_disk", False), remaining.pop("cache_latents", False)
-    if disk or memory:
-        training["cache_latents"] = "disk" if disk else "memory"
-        for name in ("cache_latents", "cache_latents_to_disk"):
-            settings.note(Disposition.KEPT, name, "training.cache_latents")
+    for name in ("cache_latents", "cache_text_encoder_outputs"):
+        disk, memory = remaining.pop(f"{name}_to_disk", False), remaining.pop(name, False)
+        if disk or memory:
+            training[name] = "disk" if disk else "memory"
+            for option in (name, f"{name}_to_disk"):
+                settings.note(Disposition.KEPT, option, f"training.{name}")
     workers = take(settings, remaining, "max_data_loader_n_workers", "training.data_loader_workers", whole)
     training["data_loader_workers"] = 2 if workers is None else workers
     if remaining.pop("persistent_data_loader_workers", False) and training["data_loader_workers"]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, text_encoders
-from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.architecture import CAPTION_CHANGES, Architecture, ModelFile
+from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _modulation(model: Model, root: str, out: int, around: str) -> Iterator[Mode
 
 MODEL = Model(
     {"width": 2048, "text_width": 1024, "modulation": 256, "blocks": 28, "adapter_blocks": 6},
-    (TextEncoder(text_encoders.decoder, text_encoders.QWEN3_06B, "lora_te", lycoris_prefix="lora_te1"),),
+    (TextEncoder(text_encoders.decoder, text_encoders.QWEN3_06B, "lora_te", "lora_te1", "qwen3"),),
     _layers,
     targets=Targets(
         ("Block", "FinalLayer"),
@@ -80,15 +81,14 @@ ARCHITECTURE = Architecture(
     network_module="networks.lora_anima",
     ignored_options=(
         *dit_blocks.IGNORED_OPTIONS,
+        *dit_blocks.IGNORED_RANGE,
         *("fp8_base", "fp8_base_unet", "llm_adapter_path", "llm_adapter_lr"),
         *("self_attn_lr", "cross_attn_lr", "mlp_lr", "mod_lr"),
     ),
     swappable_blocks=26,
-    uncached_captions=(
-        "dataset.shuffle_caption",
-        "training.options.token_warmup_step",
-        "training.options.caption_tag_dropout_rate",
-    ),
+    uncached_captions=tuple(key for key in CAPTION_CHANGES if key != "dataset.caption_dropout_rate"),
+    flow_shift="discrete_flow_shift",
+    layer_choice=LayerChoice(block_patterns={"B": r"blocks\.({})\..*"}, patterns="whole", excludes=True),
     lycoris=("locon", "lokr"),
     lycoris_preset="without one LyCORIS trains the final layer only",
     files=(ModelFile("qwen3", "the text encoder Qwen3-0.6B", tensors=r"(?:^|\.)layers\.0\.self_attn\.q_norm\."),),

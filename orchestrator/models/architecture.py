@@ -5,10 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.models.layer_choice import ALL_LAYERS, LayerChoice
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from orchestrator.models.layers import Model
+
+
+CAPTION_CHANGES = (
+    *("dataset.shuffle_caption", "dataset.caption_dropout_rate", "dataset.caption_dropout_every_n_epochs"),
+    *("dataset.caption_tag_dropout_rate", "training.options.caption_tag_dropout_rate", "training.options.token_warmup_step"),
+)
+"""Recipe keys that change captions at every step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +85,20 @@ class Architecture:
     """Options that the training script accepts and ignores."""
     swappable_blocks: int = 0
     """Largest value of blocks_to_swap. 0: the training script has no such option."""
-    uncached_captions: tuple[str, ...] = ()
+    uncached_captions: tuple[str, ...] = CAPTION_CHANGES
     """Recipe keys that change captions, and so exclude cached outputs of text encoders."""
+    trained_beside_cache: tuple[str, ...] = ()
+    """Text encoders that are trained although outputs are cached: only those of the others are."""
+    disk_cache_only: str = ""
+    """The reason why outputs of text encoders are cached on disk only, or ""."""
+    flow_shift: str = ""
+    """Option of the training script for the shift of flow matching, or ""."""
+    shifted_samplings: tuple[str, ...] = ("sigma", "shift")
+    """Values of timestep_sampling that use the shift."""
+    loss_weighting: bool = True
+    """weighting_scheme weights the loss, whatever model_prediction_type says. False: with sigma_scaled only."""
+    layer_choice: LayerChoice = ALL_LAYERS
+    """Arguments of its own network module that choose layers and ranks."""
     lycoris: tuple[str, ...] | None = None
     """Families of LyCORIS that train it. None: all."""
     lycoris_preset: str = ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.models import flux
+from orchestrator.models import dit_blocks, flux
 from orchestrator.models.layers import Targets
 
 MODEL = replace(
@@ -21,6 +21,8 @@ ARCHITECTURE = replace(
     flux.SCHNELL,
     name="chroma",
     title="Chroma",
+    ignored_options=(*dit_blocks.IGNORED_OPTIONS, *dit_blocks.IGNORED_RANGE),
+    trained_beside_cache=(),
     model=MODEL,
     checkpoint_names=(
         r"^(?:model\.diffusion_model\.)?double_blocks\.0\.img_attn\.",

@@ -9,10 +9,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 IGNORED_OPTIONS = (
+    *("debiased_estimation_loss", "max_token_length", "noise_offset_random_strength"),
     *("min_snr_gamma", "noise_offset", "adaptive_noise_scale", "multires_noise_iterations", "multires_noise_discount"),
     *("zero_terminal_snr", "v_parameterization", "scale_v_pred_loss_like_noise_pred", "v_pred_like_loss"),
 )
 """Options for noise and losses of diffusion, which trainers of flow matching accept and ignore."""
+IGNORED_RANGE = ("min_timestep", "max_timestep")
+"""Ignored by the trainers that draw timesteps as FLUX does."""
 _TEXT_ENCODER = re.compile(r"^(?:lora_te\d?|text_encoders?(?:_\w+?)?)_")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
 
 if TYPE_CHECKING:
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
 BLOCKS = dit_blocks.names({"D": 19, "S": 38})
 TARGETS = Targets(
     ("DoubleStreamBlock", "SingleStreamBlock"), convolutions=(), optional={"train_t5xxl": text_encoders.T5_CLASSES}
+)
+_SINGLE = {"single_dim": ("single_blocks", "linear"), "single_mod_dim": ("modulation",)}
+CHOICE = LayerChoice(
+    block_arguments={"D": "train_double_block_indices", "S": "train_single_block_indices"},
+    patterns="search",
+    dims={f"{stream}_{kind}_dim": (f"{stream}_{kind}",) for kind in ("attn", "mlp", "mod") for stream in ("img", "txt")}
+    | _SINGLE,
+    numbers=("ggpo_beta", "ggpo_sigma"),
 )
 AE = ModelFile("ae", "the autoencoder")
 T5XXL = ModelFile("t5xxl", "the text encoder T5-XXL")
@@ -44,7 +53,7 @@ MODEL = Model(
     {"width": 3072, "double": 19, "single": 38, "modulation": True},
     (
         TextEncoder(text_encoders.clip, text_encoders.CLIP_L, "lora_te1"),
-        TextEncoder(text_encoders.t5, text_encoders.T5_XXL, "lora_te3"),
+        TextEncoder(text_encoders.t5, text_encoders.T5_XXL, "lora_te3", name="t5xxl", argument="train_t5xxl"),
     ),
     unet_layers,
     targets=TARGETS,
@@ -69,12 +78,12 @@ SCHNELL = Architecture(
     hub_tags=("flux",),
     fixed_clip_skip="the trainer of FLUX ignores it",
     network_module="networks.lora_flux",
-    ignored_options=dit_blocks.IGNORED_OPTIONS,
+    ignored_options=(*dit_blocks.IGNORED_OPTIONS, *dit_blocks.IGNORED_RANGE, "guidance_scale"),
     swappable_blocks=35,
-    uncached_captions=(
-        *("dataset.shuffle_caption", "dataset.caption_dropout_rate"),
-        *("training.options.token_warmup_step", "training.options.caption_tag_dropout_rate"),
-    ),
+    trained_beside_cache=("clip_l",),
+    flow_shift="discrete_flow_shift",
+    loss_weighting=False,
+    layer_choice=CHOICE,
     lycoris=("locon", "lokr"),
     tokenizers=(text_encoders.CLIP_L_TOKENIZER, text_encoders.T5_TOKENIZER),
     files=(ModelFile("clip_l", "the text encoder CLIP-L"), T5XXL, AE),
@@ -86,6 +95,7 @@ DEV = replace(
     SCHNELL,
     name="flux",
     title="FLUX.1-dev",
+    ignored_options=(*dit_blocks.IGNORED_OPTIONS, *dit_blocks.IGNORED_RANGE),
     checkpoint_names=(*SCHNELL.checkpoint_names, r"(?:^|\.)guidance_in\.in_layer\."),
     modelspec="flux-1-dev",
     checkpoint_title="FLUX.1-dev",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks
 from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, unet_layer
 
 if TYPE_CHECKING:
@@ -65,6 +66,20 @@ ARCHITECTURE = Architecture(
     hub_tags=("hunyuan-image",),
     fixed_clip_skip="the trainer of HunyuanImage ignores it",
     network_module="networks.lora_hunyuan_image",
+    ignored_options=(
+        *dit_blocks.IGNORED_OPTIONS,
+        *dit_blocks.IGNORED_RANGE,
+        *("fp8_base", "fp8_base_unet"),  # fp8_scaled is its 8-bit mode
+    ),
+    swappable_blocks=37,
+    disk_cache_only="sd-scripts v0.10.1 cannot keep the outputs of its text encoders in memory",
+    flow_shift="discrete_flow_shift",
+    loss_weighting=False,
+    layer_choice=LayerChoice(
+        block_patterns={"D": "double_blocks_({})_", "S": "single_blocks_({})_"},
+        patterns="search",
+        numbers=("ggpo_beta", "ggpo_sigma"),
+    ),
     lycoris=("locon",),
     files=(ModelFile("text_encoder", "the text encoder Qwen2.5-VL-7B"), ModelFile("byt5", "the text encoder ByT5")),
     needs_vae=True,

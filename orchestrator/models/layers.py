@@ -59,6 +59,10 @@ class TextEncoder:
     prefix: str = "lora_te"
     lycoris_prefix: str = ""
     """Prefix in files of LyCORIS, where it differs."""
+    name: str = "clip_l"
+    """Name in a recipe's training.text_encoders."""
+    argument: str = ""
+    """Network argument that trains it too. Empty: it is trained with the others."""
 
 
 @dataclass(frozen=True, slots=True)

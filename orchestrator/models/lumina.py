@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _layers(model: Model) -> Iterator[ModelLayer]:
 
 MODEL = Model(
     {"width": 2304, "qkv": 3840, "inner": 9216, "time": 1024, **_LISTS},
-    (TextEncoder(text_encoders.decoder, text_encoders.GEMMA2_2B, "lora_te", lycoris_prefix="lora_te1"),),
+    (TextEncoder(text_encoders.decoder, text_encoders.GEMMA2_2B, "lora_te", "lora_te1", "gemma2"),),
     _layers,
     targets=Targets(("JointTransformerBlock", "FinalLayer"), convolutions=(), text=("Gemma2Attention", "Gemma2MLP")),
     blocks_only=True,
@@ -58,6 +59,14 @@ ARCHITECTURE = Architecture(
     hub_tags=("lumina2",),
     fixed_clip_skip="the trainer of Lumina ignores it",
     network_module="networks.lora_lumina",
+    ignored_options=(*dit_blocks.IGNORED_OPTIONS, *dit_blocks.IGNORED_RANGE),
+    swappable_blocks=24,
+    trained_beside_cache=("gemma2",),
+    flow_shift="discrete_flow_shift",
+    loss_weighting=False,
+    layer_choice=LayerChoice(
+        dims={"attn_dim": ("attention",), "mod_dim": ("modulation",), "refiner_dim": ("refiner",)},  # mlp_dim matches none
+    ),
     lycoris=("locon",),
     files=(ModelFile("gemma2", "the text encoder Gemma2-2b"), ModelFile("ae", "the autoencoder")),
     resolution=1024,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
 
 if TYPE_CHECKING:
@@ -13,14 +14,24 @@ if TYPE_CHECKING:
 
 _TEXT_ENCODERS = (
     TextEncoder(text_encoders.clip, text_encoders.CLIP_L, "lora_te1"),
-    TextEncoder(text_encoders.clip, text_encoders.CLIP_G, "lora_te2"),
-    TextEncoder(text_encoders.t5, text_encoders.T5_XXL, "lora_te3"),
+    TextEncoder(text_encoders.clip, text_encoders.CLIP_G, "lora_te2", name="clip_g"),
+    TextEncoder(text_encoders.t5, text_encoders.T5_XXL, "lora_te3", name="t5xxl", argument="train_t5xxl"),
 )
 _TARGETS = Targets(("SingleDiTBlock",), convolutions=(), optional={"train_t5xxl": text_encoders.T5_CLASSES})
 _FILES = (
     ModelFile("clip_l", "the text encoder CLIP-L", required=False),  # may be in the checkpoint
     ModelFile("clip_g", "the text encoder CLIP-G", required=False),
     ModelFile("t5xxl", "the text encoder T5-XXL"),
+)
+
+
+_CHOICE = LayerChoice(
+    block_arguments={"J": "train_block_indices"},
+    dims={
+        f"{stream.removesuffix('_block')}_{kind}_dim": (stream, word)
+        for stream in ("context_block", "x_block")
+        for kind, word in (("attn", "attn"), ("mlp", "mlp"), ("mod", "adaLN_modulation"))
+    },
 )
 
 
@@ -69,6 +80,11 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architec
         hub_tags=("stable-diffusion-3",),
         fixed_clip_skip="the trainer of SD3 ignores it",
         network_module="networks.lora_sd3",
+        ignored_options=(*dit_blocks.IGNORED_OPTIONS, "ip_noise_gamma", "ip_noise_gamma_random_strength"),
+        swappable_blocks=sizes["depth"] - 2,
+        trained_beside_cache=("clip_l", "clip_g"),
+        flow_shift="training_shift",
+        layer_choice=_CHOICE,
         lycoris=("locon",),
         files=_FILES,
         bucket_step=32,

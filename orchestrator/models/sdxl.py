@@ -62,7 +62,7 @@ MODEL = Model(
     },
     (
         TextEncoder(text_encoders.clip, text_encoders.CLIP_L, "lora_te1"),
-        TextEncoder(text_encoders.clip, text_encoders.CLIP_G, "lora_te2"),
+        TextEncoder(text_encoders.clip, text_encoders.CLIP_G, "lora_te2", name="clip_g"),
     ),
     _unet_layers,
 )

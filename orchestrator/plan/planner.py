@@ -28,6 +28,7 @@ _NOT_IN_KEY = {
     "keep_states",
     "state_every_n_steps",
     "sample_every_n_steps",
+    "blocks_to_swap",
 }
 
 

@@ -22,6 +22,11 @@ Option = Scalar | tuple[Scalar, ...]
 Family = Literal["lora", "locon", "loha", "lokr", "dylora", "glora", "full", "diag-oft", "boft"]
 
 
+# Markers of keys of later versions. While unset, such a key is in no dump, so that the keys of earlier steps stay.
+WhereSet = Field(exclude_if=lambda value: value is None)
+WhereFilled = Field(exclude_if=lambda value: not value)
+
+
 class Table(BaseModel):
     """Base of every table of a recipe: frozen and strict, without unknown keys."""
 

@@ -12,6 +12,13 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+PLAIN = _words(
+    """
+blocks_to_swap fp8_base torch_compile timestep_sampling sigmoid_scale guidance_scale model_prediction_type weighting_scheme
+logit_mean logit_std mode_scale
+"""
+)
+"""Options that a key of the same name sets, where the recipe has it."""
 # Options with a recipe key of their own, and options that the orchestrator sets (empty).
 OWNED: dict[str, str] = {
     "pretrained_model_name_or_path": "base.checkpoint",
@@ -60,6 +67,9 @@ OWNED: dict[str, str] = {
     "bucket_reso_steps": "dataset.bucket_reso_steps",
     "min_bucket_reso": "dataset.min_bucket_reso",
     "max_bucket_reso": "dataset.max_bucket_reso",
+    "cache_text_encoder_outputs_to_disk": "training.cache_text_encoder_outputs",
+    "discrete_flow_shift": "training.flow_shift",
+    "training_shift": "training.flow_shift",
     "log_with": "training.wandb",
     "wandb_api_key": "the variable WANDB_API_KEY",
 } | {
@@ -80,6 +90,8 @@ OWNED: dict[str, str] = {
         "max_grad_norm",
         "log_prefix",
         "cache_latents",
+        "cache_text_encoder_outputs",
+        *PLAIN,
         "save_every_n_steps",
         "sample_every_n_steps",
     ]
@@ -122,25 +134,23 @@ FURTHER = _words(
 v_parameterization metadata_title metadata_author metadata_description metadata_license metadata_tags
 metadata_usage_hint metadata_thumbnail metadata_merged_from metadata_trigger_phrase metadata_preprocessor
 metadata_is_negative_embedding cache_info caption_separator keep_tokens_separator secondary_separator enable_wildcard
-caption_prefix caption_suffix face_crop_aug_range vae_batch_size skip_cache_check resize_interpolation
-token_warmup_min token_warmup_step alpha_mask caption_dropout_every_n_epochs caption_tag_dropout_rate dataset_repeats
+caption_prefix caption_suffix face_crop_aug_range vae_batch_size skip_cache_check resize_interpolation token_warmup_min
+token_warmup_step alpha_mask caption_dropout_every_n_epochs caption_tag_dropout_rate dataset_repeats
 huggingface_repo_type huggingface_path_in_repo huggingface_repo_visibility save_every_n_epochs save_n_epoch_ratio
-save_last_n_epochs save_last_n_epochs_state max_token_length torch_compile dynamo_backend full_fp16 full_bf16 fp8_base
-ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph log_tracker_name wandb_run_name log_tracker_config log_config
-noise_offset noise_offset_random_strength multires_noise_iterations ip_noise_gamma ip_noise_gamma_random_strength
+save_last_n_epochs save_last_n_epochs_state max_token_length dynamo_backend full_fp16 full_bf16 ddp_timeout
+ddp_gradient_as_bucket_view ddp_static_graph log_tracker_name wandb_run_name log_tracker_config log_config noise_offset
+noise_offset_random_strength multires_noise_iterations ip_noise_gamma ip_noise_gamma_random_strength
 multires_noise_discount adaptive_noise_scale zero_terminal_snr min_timestep max_timestep loss_type huber_schedule
 huber_c huber_scale lowram highvram sample_at_first prior_loss_weight conditioning_data_dir masked_loss deepspeed
 zero_stage offload_optimizer_device offload_optimizer_nvme_path offload_param_device offload_param_nvme_path
 zero3_init_flag zero3_save_16bit_model fp16_master_weights_and_gradients lr_scheduler_type lr_scheduler_args
 lr_decay_steps lr_scheduler_power fused_backward_pass lr_scheduler_timescale lr_scheduler_min_lr_ratio min_snr_gamma
-scale_v_pred_loss_like_noise_pred v_pred_like_loss debiased_estimation_loss weighted_captions
-cpu_offload_checkpointing fp8_base_unet training_comment scale_weight_norms base_weights base_weights_multiplier
-no_half_vae validation_seed validation_split validate_every_n_steps validate_every_n_epochs max_validation_steps
-disable_mmap_load_safetensors cache_text_encoder_outputs cache_text_encoder_outputs_to_disk text_encoder_batch_size
-weighting_scheme logit_mean logit_std mode_scale blocks_to_swap llm_adapter_path llm_adapter_lr self_attn_lr
-cross_attn_lr mlp_lr mod_lr t5_tokenizer_path qwen3_max_token_length t5_max_token_length discrete_flow_shift
-timestep_sampling sigmoid_scale attn_mode split_attn vae_chunk_size vae_disable_cache unsloth_offload_checkpointing
-controlnet_model_name_or_path t5xxl_max_token_length apply_t5_attn_mask guidance_scale model_prediction_type split_mode
+scale_v_pred_loss_like_noise_pred v_pred_like_loss debiased_estimation_loss weighted_captions cpu_offload_checkpointing
+fp8_base_unet training_comment scale_weight_norms base_weights base_weights_multiplier no_half_vae validation_seed
+validation_split validate_every_n_steps validate_every_n_epochs max_validation_steps disable_mmap_load_safetensors
+text_encoder_batch_size llm_adapter_path llm_adapter_lr self_attn_lr cross_attn_lr mlp_lr mod_lr t5_tokenizer_path
+qwen3_max_token_length t5_max_token_length attn_mode split_attn vae_chunk_size vae_disable_cache
+unsloth_offload_checkpointing controlnet_model_name_or_path t5xxl_max_token_length apply_t5_attn_mask split_mode
 """
 )
 # Arguments of --network_args, and of optimizers.
@@ -151,6 +161,14 @@ block_alphas conv_block_dims conv_block_alphas down_lr_weight mid_lr_weight up_l
 train_norm use_scalar rs_lora dora_wd wd_on_output factor decompose_both full_matrix unbalanced_factorization
 block_size constraint rescaled
 """
+)
+NETWORK_ARGS += tuple(
+    dict.fromkeys(
+        name
+        for entry in registry.ARCHITECTURES.values()
+        for name in (*entry.layer_choice.dims, *entry.layer_choice.numbers, *entry.model.targets.optional)
+        if not name.startswith("train_t5")
+    )
 )
 OPTIMIZER_ARGS = (
     "weight_decay",
@@ -167,6 +185,15 @@ OPTIMIZER_ARGS = (
     "warmup_init",
 )
 ALIASES = {
+    "train_t5xxl": "training.text_encoders",
+    "train_blocks": "network.blocks",
+    "train_block_indices": "network.blocks",
+    "train_double_block_indices": "network.blocks",
+    "train_single_block_indices": "network.blocks",
+    "network_reg_dims": "network.layer_dims",
+    "network_reg_lrs": "network.layer_lrs",
+    "exclude_patterns": "network.exclude",
+    "include_patterns": "network.include",
     "rank": "network.dim",
     "lora_rank": "network.dim",
     "network_rank": "network.dim",

@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from orchestrator.models.registry import ArchitectureName
-from orchestrator.recipe.base import Family, Fraction, Option, Positive, Rate, Scalar, Sha256, Table
+from orchestrator.recipe.base import (
+    Family,
+    Fraction,
+    Option,
+    Positive,
+    Rate,
+    Scalar,
+    Sha256,
+    Table,
+    WhereFilled,
+    WhereSet,
+)
 
 
 class BaseFile(Table):
@@ -68,6 +79,16 @@ class Network(Table):
     bypass: bool = False
     """LyCORIS bypass_mode: add up(down(x)) instead of rebuilding the weight, which in fp16 loses most of a small delta."""
     preset: Preset | None = None
+    blocks: Annotated[tuple[str, ...], WhereFilled] = ()
+    """Blocks that sd-scripts' own network of a transformer trains, as ["D00-D09", "S12"]; empty: all."""
+    layer_dims: Annotated[dict[str, Annotated[int, Field(ge=0)]], WhereFilled] = {}
+    """Ranks by pattern (regular expression) of layer names, instead of dim; 0 leaves layers out. The first match counts."""
+    layer_lrs: Annotated[dict[str, Rate], WhereFilled] = {}
+    """Learning rates by pattern of layer names, instead of unet_lr; 0 leaves them untrained. The first match counts."""
+    exclude: Annotated[tuple[str, ...], WhereFilled] = ()
+    """Patterns of whole layer names to leave out, as ".*mlp.*"; Anima only."""
+    include: Annotated[tuple[str, ...], WhereFilled] = ()
+    """Patterns of whole layer names that are trained although they are left out by default; Anima only."""
     args: dict[str, Scalar] = {}
     """Further network_args, checked against what the family takes."""
     weights: str = ""
@@ -82,7 +103,7 @@ class Training(Table):
     epochs: Positive | None = None
     """max_train_epochs: passes over all images with their repeats, instead of steps."""
     learning_rate: Rate | None = None
-    text_encoder_lr: Rate | None = None
+    text_encoder_lr: Rate | tuple[Rate, ...] | None = None
     unet_lr: Rate | None = None
     optimizer: str
     optimizer_args: dict[str, Option] = {}
@@ -100,6 +121,40 @@ class Training(Table):
     persistent_workers: bool = False
     max_grad_norm: Rate | None = None
     train: Literal["both", "unet", "text_encoder"] = "both"
+    text_encoders: Annotated[tuple[str, ...] | None, WhereSet] = None
+    """Text encoders that are trained, as ["clip_l", "t5xxl"] on FLUX.1; unset: those that the script trains by default."""
+    cache_text_encoder_outputs: Annotated[Literal["no", "memory", "disk"], Field(exclude_if=lambda value: value == "no")] = (
+        "no"
+    )
+    """Encode captions once; excludes what changes captions, and training of the cached text encoders."""
+    blocks_to_swap: Annotated[Positive | None, WhereSet] = None
+    """Number of transformer blocks that wait in RAM: less GPU memory, more time."""
+    fp8_base: Annotated[bool, WhereFilled] = False
+    """Keep the base model in 8 bits: half the GPU memory of bf16."""
+    torch_compile: Annotated[bool, WhereFilled] = False
+    """Compile the network: a slow start, then faster steps."""
+    timestep_sampling: Annotated[
+        Literal["sigma", "uniform", "sigmoid", "shift", "flux_shift", "nextdit_shift"] | None, WhereSet
+    ] = None
+    """How flow matching draws the noise of a step; unset: as the architecture's script does."""
+    sigmoid_scale: Annotated[float | None, Field(gt=0), WhereSet] = None
+    """Spread of sigmoid, shift and flux_shift; larger is more uniform."""
+    flow_shift: Annotated[float | None, Field(gt=0), WhereSet] = None
+    """More than 1 trains noisier steps (composition), less than 1 cleaner ones (details)."""
+    guidance_scale: Annotated[Rate | None, WhereSet] = None
+    """The guidance that a distilled model (FLUX.1-dev, Chroma) is given."""
+    model_prediction_type: Annotated[Literal["raw", "additive", "sigma_scaled"] | None, WhereSet] = None
+    """How the output of the network is read."""
+    weighting_scheme: Annotated[
+        Literal["none", "uniform", "sigma_sqrt", "logit_normal", "mode", "cosmap"] | None, WhereSet
+    ] = None
+    """logit_normal and mode change the noise that sigma sampling draws, sigma_sqrt and cosmap the weight of the loss."""
+    logit_mean: Annotated[float | None, WhereSet] = None
+    """Mean of logit_normal."""
+    logit_std: Annotated[float | None, Field(gt=0), WhereSet] = None
+    """Standard deviation of logit_normal."""
+    mode_scale: Annotated[float | None, WhereSet] = None
+    """Scale of mode."""
     save_every_n_steps: Positive | None = None
     """Also save the LoRA every n steps."""
     state_every_n_steps: Positive | None = None
@@ -114,6 +169,11 @@ class Training(Table):
     """Further options of the trainer, checked against the pinned commit's own parser."""
 
     @property
+    def caches_on_disk(self) -> bool:
+        """True if the trainer writes caches beside the images."""
+        return "disk" in {self.cache_latents, self.cache_text_encoder_outputs}
+
+    @property
     def relative_step(self) -> bool:
         """True if Adafactor finds its own rates: by default, and always with warmup_init."""
         args = self.optimizer_args
@@ -125,9 +185,10 @@ class Training(Table):
         1.0 for an optimizer that finds its own.
         """
         general = self.learning_rate
-        text = general if self.text_encoder_lr is None else self.text_encoder_lr
-        unet = general if self.unet_lr is None else self.unet_lr
-        trained = {"both": (text, unet), "text_encoder": (text,), "unet": (unet,)}[self.train]
+        own = self.text_encoder_lr
+        text = own if isinstance(own, tuple) else (general if own is None else own,)
+        unet = (general if self.unet_lr is None else self.unet_lr,)
+        trained = {"both": (*text, *unet), "text_encoder": text, "unet": unet}[self.train]
         return [1.0 if rate is None else rate for rate in trained]
 
 

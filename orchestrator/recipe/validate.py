@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -84,6 +85,7 @@ def _python(recipe: Recipe) -> Iterator[Conflict]:
 
 def _network(recipe: Recipe) -> Iterator[Conflict]:
     network = recipe.network
+    yield from _patterns(network)
     if network.conv_alpha is not None and network.conv_dim is None:
         yield "network.conv_alpha", "needs network.conv_dim: without it no convolution is trained"
     if network.conv_dim is not None and network.family == "full":
@@ -106,6 +108,16 @@ def _network(recipe: Recipe) -> Iterator[Conflict]:
         for name in network.args:
             if name in taken:
                 yield f"network.args.{name}", f"set {taken[name]} instead"
+
+
+def _patterns(network: Network) -> Iterator[Conflict]:
+    """Find patterns of layers that are no regular expressions."""
+    for name in ("layer_dims", "layer_lrs", "exclude", "include"):
+        for pattern in getattr(network, name):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                yield f"network.{name}", f"{pattern!r} is not a regular expression: {error}"
 
 
 def _length(training: Training) -> Iterator[Conflict]:

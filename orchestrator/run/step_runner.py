@@ -175,7 +175,7 @@ def _run_once(  # noqa: PLR0917 - the values of one attempt
     with StepMonitor(context, step, work) as callbacks:
         if reason.why in (Why.ADOPT, Why.ENDED) and (child.alive(work) or child.ended_well(work)):
             return _adopt(work, callbacks, command, started)
-        if recipe is not None and step.kind is StepKind.TRAIN and recipe.training.cache_latents == "disk":
+        if recipe is not None and step.kind is StepKind.TRAIN and recipe.training.caches_on_disk:
             latent_links.link_images(context.store.folder(plan.by_name[step.needs[0]]), work)
         inputs = context.store.inputs(step, context.plan)
         attempt_log.append(work, command, resumed_from=resumed_from, change=change, inputs=inputs)

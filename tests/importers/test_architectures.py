@@ -46,7 +46,8 @@ def test_sdxl_of_the_interface_passes_its_own_options_on(tmp_path: Path) -> None
     settings |= {"text_encoder_lr": 0, "LoRA_type": "Standard", "clip_skip": 0}
     table = imported(tmp_path / "a.json", json.dumps({**GUI, **settings})).table
     assert table["base"]["architecture"] == "sdxl"
-    assert table["training"]["options"].keys() >= {"no_half_vae", "cache_text_encoder_outputs"}
+    assert table["training"]["options"].keys() >= {"no_half_vae"}
+    assert table["training"]["cache_text_encoder_outputs"] == "memory"
 
 
 def test_lora_easy_states_algorithm_and_architecture(tmp_path: Path) -> None:

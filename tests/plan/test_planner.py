@@ -124,6 +124,19 @@ OTHER: dict[str, Any] = {
     "train": "unet",
     "save_every_n_steps": 7,
     "options": {"noise_offset": 0.5},
+    "text_encoders": ("clip_l",),
+    "cache_text_encoder_outputs": "disk",
+    "fp8_base": True,
+    "torch_compile": True,
+    "timestep_sampling": "shift",
+    "sigmoid_scale": 0.5,
+    "flow_shift": 0.5,
+    "guidance_scale": 0.0,
+    "model_prediction_type": "raw",
+    "weighting_scheme": "mode",
+    "logit_mean": 0.0,
+    "logit_std": 0.5,
+    "mode_scale": 0.0,
 }
 
 

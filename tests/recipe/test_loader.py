@@ -138,6 +138,10 @@ def test_block_weights_of_sd15_in_an_sdxl_recipe_have_a_remedy(root: Path) -> No
 
 
 COMBINATIONS = {
+    "a pattern that is none": (
+        '[network.layer_dims]\n"(" = 4\n',
+        "network.layer_dims\n    '(' is not a regular expression: missing ), unterminated subpattern at position 0",
+    ),
     "color_aug with cached latents": (
         '[dataset]\ncolor_aug = true\n[training]\ncache_latents = "memory"\n',
         'training.cache_latents\n    is "memory" with dataset.color_aug, which changes every image anew',

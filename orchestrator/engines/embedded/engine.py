@@ -26,6 +26,7 @@ from orchestrator.engines.sdscripts import (
     result_checks,
     tensorboard,
     training_states,
+    typed_options,
 )
 from orchestrator.engines.sdscripts.output_parser import OutputParser, read
 from orchestrator.errors import Problem, near_miss
@@ -102,6 +103,17 @@ def _optimizer(training: Training) -> Iterator[tuple[str, str]]:
         )
 
 
+def _layers(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Yield choices of text encoders and layers, which only sd-scripts has."""
+    values: dict[str, Any] = {f"network.{name}": getattr(recipe.network, name) for name in network_args.CHOICES}
+    values["training.text_encoders"] = recipe.training.text_encoders is not None
+    values["training.text_encoder_lr"] = isinstance(recipe.training.text_encoder_lr, tuple)
+    for key, value in values.items():
+        if value:
+            what = "takes one rate" if key.endswith("_lr") else "does not have it; leave it out"
+            yield key, f"the embedded engine {what}"
+
+
 def check(recipe: Recipe) -> list[Problem]:
     """Return the recipe's problems with this engine.
 
@@ -112,6 +124,7 @@ def check(recipe: Recipe) -> list[Problem]:
     problems = [
         *parser_options.problems(trainer, further, "training.options", trainer_names.OWNED, "the embedded engine", elsewhere)
     ]
+    problems += [*typed_options.problems(recipe, trainer, "the embedded engine"), *_layers(recipe)]
     problems += _optimizer(recipe.training)
     problems += [*network_args.problems(recipe.network), *gen_img.problems(recipe)]
     if recipe.render.sampler in NO_SAMPLERS:

@@ -12,14 +12,14 @@ import toml
 
 from orchestrator.dataset import latent_links
 from orchestrator.dataset.sd_scripts_toml import absolute_config
-from orchestrator.engines.sdscripts import gen_img, network_args, training_states
+from orchestrator.engines.sdscripts import gen_img, network_args, training_states, typed_options
 from orchestrator.models import registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from orchestrator.recipe import Option, Recipe, Scalar, Training
+    from orchestrator.recipe import Option, Recipe, Training
 
 DATASET, PRESET, PROMPTS, LOGS = "dataset.toml", "preset.toml", "sample_prompts.txt", "logs"
 
@@ -51,7 +51,7 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     training, files = recipe.training, {}
     work = work.absolute()
     if (inputs["dataset"] / DATASET).is_file():  # absent while a plan is only shown
-        linked = work / latent_links.FOLDER if training.cache_latents == "disk" else None
+        linked = work / latent_links.FOLDER if training.caches_on_disk else None
         files[DATASET] = absolute_config(inputs["dataset"], linked)
     argv = list(registry.ARCHITECTURES[recipe.base.architecture].trainer_switches)
     argv += ["--pretrained_model_name_or_path", str(inputs["checkpoint"])]
@@ -80,7 +80,7 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
         # The loop restarts at 0 unless the state's steps are skipped. Without --initial_step its own count is used.
         argv += ["--resume", str(state.absolute()), "--skip_until_initial_step"]
         argv += ["--initial_step", str(initial)] if initial is not None else []
-    for name, value in training.options.items():
+    for name, value in (typed_options.of(recipe) | training.options).items():
         argv += option(name, value)
     return Arguments(tuple(argv), files)
 
@@ -101,15 +101,16 @@ def _network(recipe: Recipe, preset: str, inputs: Mapping[str, Path]) -> list[st
     argv = ["--network_module", network_args.module(recipe), "--network_dim", str(network.dim)]
     argv += ["--network_alpha", network_args.text(network.alpha)]
     argv += ["--network_dropout", network_args.text(network.dropout)] if network.dropout is not None else []
-    args = network_args.arguments(network, preset)
+    args = network_args.of(recipe, preset)
     argv += ["--network_args", *args] if args else []
     if network.weights:
         argv += ["--network_weights", str(inputs.get("weights", network.weights))]
     return argv
 
 
-def _optional(name: str, value: Scalar | None) -> list[str]:
-    return [] if value is None else [f"--{name}", network_args.text(value)]
+def _optional(name: str, value: Option | None) -> list[str]:
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--{name}", *(network_args.text(item) for item in values if item is not None)] if value is not None else []
 
 
 def _optimizer(training: Training) -> list[str]:

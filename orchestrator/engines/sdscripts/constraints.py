@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.engines.sdscripts import gen_img, network_args, training_states
+from orchestrator.engines.sdscripts import architecture_constraints, network_args, training_states
 from orchestrator.errors import near_miss
-from orchestrator.models import layers
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.weights.families import expected_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.models.architecture import Architecture
     from orchestrator.recipe import Recipe
 
 Violation = tuple[str, str]  # dotted key, what is wrong
@@ -65,8 +63,6 @@ OPTIMIZERS = (
 # Without LBFGS and SparseAdam, which need a closure or sparse gradients, and Muon, which takes matrices only.
 TORCH_OPTIMIZERS = ("ASGD", "Adadelta", "Adagrad", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD")
 _LOWEST_FACTOR = 0.1  # get_optimizer warns up to here
-_MERGEABLE = "networks.lora"
-"""The network module whose files svd_merge_lora.py reads."""
 
 
 def problems(recipe: Recipe) -> Iterator[Violation]:
@@ -88,8 +84,7 @@ def problems(recipe: Recipe) -> Iterator[Violation]:
         if blocks and isinstance(values, str) and (count := len(values.split(","))) != blocks:
             yield f"network.args.{name}", f"has {count} values; {recipe.base.architecture} takes {blocks}"
     yield from _optimizer(recipe)
-    yield from _architecture(recipe, entry)
-    yield from _memory(recipe, entry)
+    yield from architecture_constraints.problems(recipe)
     yield from _schedule(recipe)
     yield from _states(recipe)
     yield from _options(recipe)
@@ -120,51 +115,6 @@ def _optimizer(recipe: Recipe) -> Iterator[Violation]:
     for ratio in ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"):
         if recipe.network.args.get(ratio) not in (None, 1):
             yield f"network.args.{ratio}", f"gives parts rates of their own: {own}, one for all parts; leave it out"
-
-
-def _architecture(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
-    """Yield options that an architecture's script refuses or ignores."""
-    network, options = recipe.network, recipe.training.options
-    for name in entry.ignored_options:
-        if options.get(name):
-            yield f"{_OPTIONS}.{name}", f"the trainer of {entry.title} ignores it; leave it out"
-    if network.family != "lora" and entry.lycoris is not None:
-        if network.family not in entry.lycoris:
-            yield "network.family", f"is {network.family}; of LyCORIS {', '.join(entry.lycoris)} train {entry.title}"
-        if network.preset is None and entry.lycoris_preset:
-            yield "network.preset", f"is missing: {entry.lycoris_preset}"
-    if recipe.training.train == "unet":
-        text = {name for layer in layers.layers(entry.model) if layer.text for name in layer.classes}
-        for name, classes in entry.model.targets.optional.items():
-            if network.args.get(name) and text.intersection(classes):
-                yield f"network.args.{name}", 'trains a text encoder, which training.train = "unet" excludes'
-    if network.conv_dim is not None and not entry.model.targets.convolutions:
-        yield "network.conv_dim", f"{entry.title} has no 3x3 convolutions; leave it out"
-    if entry.renderer_script != gen_img.SCRIPT and recipe.render.prompts:
-        what = f"this version draws nothing with {entry.title}: the recipe cannot have prompts"
-        yield "render.prompts", f'{what}; unset = ["render.prompts"]'
-    if entry.network_module != _MERGEABLE and recipe.merge.tool == "sd-scripts" and recipe.block_weights is not None:
-        yield "merge.tool", f"svd_merge_lora.py does not read LoRAs of {entry.title}; leave it out"
-
-
-def _memory(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
-    """Yield options that exclude cached text outputs and moved blocks."""
-    options = recipe.training.options
-    if options.get("cache_text_encoder_outputs"):
-        values = {f"dataset.{name}": getattr(recipe.dataset, name) for name in ("shuffle_caption", "caption_dropout_rate")}
-        values |= {f"{_OPTIONS}.{name}": value for name, value in options.items()}
-        for key in entry.uncached_captions:
-            if values.get(key):
-                yield key, f"changes captions, whose outputs are cached ({_OPTIONS}.cache_text_encoder_outputs)"
-    swapped = options.get("blocks_to_swap")
-    if isinstance(swapped, int) and swapped and entry.swappable_blocks:
-        if swapped > entry.swappable_blocks:
-            yield f"{_OPTIONS}.blocks_to_swap", f"is {swapped}; {entry.title} takes at most {entry.swappable_blocks}"
-        for name in ("cpu_offload_checkpointing", "unsloth_offload_checkpointing"):
-            if options.get(name):
-                yield f"{_OPTIONS}.blocks_to_swap", f"excludes {_OPTIONS}.{name}; leave one of them out"
-    if options.get("cpu_offload_checkpointing") and options.get("unsloth_offload_checkpointing"):
-        yield f"{_OPTIONS}.unsloth_offload_checkpointing", "excludes cpu_offload_checkpointing; leave one of them out"
 
 
 def _schedule(recipe: Recipe) -> Iterator[Violation]:
@@ -222,14 +172,9 @@ def _options(recipe: Recipe) -> Iterator[Violation]:
         yield f"{_OPTIONS}.fused_backward_pass", "is for the optimizer Adafactor"
     if options.get("sample_at_first") and training.sample_every_n_steps is None:
         yield f"{_OPTIONS}.sample_at_first", "needs training.sample_every_n_steps: without it there is no prompt file"
-    if options.get("cache_text_encoder_outputs") and training.train != "unet":
-        yield f"{_OPTIONS}.cache_text_encoder_outputs", 'needs training.train = "unet"'
     if options.get("base_weights") and network.family == "lora" and network.conv_dim is None:
         what = "with networks.lora also trains the 3x3 convolutions"
         yield f"{_OPTIONS}.base_weights", f"{what}; set network.conv_dim, or leave it out"
-    for option, what in (
-        ("validation_split", "removes images from those that the plan counts; hold images back by hand instead"),
-        ("cache_text_encoder_outputs_to_disk", "would write beside images that other trainings share; leave out _to_disk"),
-    ):
-        if options.get(option):
-            yield f"{_OPTIONS}.{option}", what
+    if options.get("validation_split"):
+        what = "removes images from those that the plan counts; hold images back by hand instead"
+        yield f"{_OPTIONS}.validation_split", what

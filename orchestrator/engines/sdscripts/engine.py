@@ -20,6 +20,7 @@ from orchestrator.engines.sdscripts import (
     result_checks,
     tensorboard,
     training_states,
+    typed_options,
 )
 from orchestrator.engines.sdscripts.launch import NAME
 from orchestrator.engines.sdscripts.output_parser import OutputParser, read
@@ -69,6 +70,7 @@ def check(recipe: Recipe) -> list[Problem]:
         *parser_options.problems(options, recipe.training.options, "training.options", trainer_names.OWNED, program, elsewhere)
     ]
     rows += [
+        *typed_options.problems(recipe, options, program),
         *network_args.problems(recipe.network, ARCHITECTURES[recipe.base.architecture]),
         *gen_img.problems(recipe),
         *constraints.problems(recipe),

@@ -14,12 +14,13 @@ from orchestrator.errors import near_miss
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.models.sd1 import ARCHITECTURE as SD1
 from orchestrator.recipe import trainer_names
+from orchestrator.weights.families import layer_ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from orchestrator.models.architecture import Architecture
-    from orchestrator.recipe import Network, Recipe, Scalar
+    from orchestrator.recipe import Family, Network, Recipe, Scalar
 
 LYCORIS_VERSION = "3.4.0"
 """4.0.0 and 4.1.3 stop in sd-scripts with "duplicated lora name: lora_unet_time_embedding_linear_1" (default preset)."""
@@ -53,6 +54,8 @@ ARGS: dict[str, dict[str, str]] = {
     "diag-oft": _LYCORIS | _OFT,
     "boft": _LYCORIS | _OFT,
 }
+CHOICES = ("blocks", "layer_dims", "layer_lrs", "exclude", "include")
+"""Keys of [network] that choose layers, ranks and rates."""
 _KINDS = {
     "flag": "true or false",
     "whole": "a whole number",
@@ -70,13 +73,21 @@ def module(recipe: Recipe) -> str:
     return own if recipe.network.family == "lora" else "lycoris.kohya"
 
 
-def problems(network: Network, entry: Architecture = SD1) -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, problem) for a recipe's network arguments."""
-    kinds = ARGS[network.family]
-    if network.family == "lora":
+def taken(family: Family, entry: Architecture) -> dict[str, str]:
+    """Return the network arguments of a family on an architecture, with the kinds of their values."""
+    kinds = ARGS[family]
+    if family == "lora":
         without = () if entry.block_lists else (*BLOCK_LISTS, *_WEIGHTS, "block_lr_zero_threshold")
         kinds = {name: kind for name, kind in kinds.items() if name not in without}
-        kinds |= dict.fromkeys(entry.model.targets.optional, "flag")
+        of_text = {encoder.argument for encoder in entry.model.text_encoders}
+        kinds |= dict.fromkeys(entry.model.targets.optional.keys() - of_text, "flag")
+        kinds |= dict.fromkeys(entry.layer_choice.dims, "whole") | dict.fromkeys(entry.layer_choice.numbers, "number")
+    return kinds
+
+
+def problems(network: Network, entry: Architecture = SD1) -> Iterator[tuple[str, str]]:
+    """Yield (dotted key, problem) for a recipe's network arguments."""
+    kinds = taken(network.family, entry)
     for name, value in network.args.items():
         where = f"network.args.{name}"
         if name not in kinds:
@@ -147,8 +158,21 @@ def text(value: Scalar) -> str:
     return str(value)
 
 
+def of(recipe: Recipe, preset: str) -> list[str]:
+    """Return network_args (``key=value``) of a recipe: of its family, and of chosen layers.
+
+    Args:
+        recipe: what to train.
+        preset: path of the preset file, if the network has one.
+    """
+    more: dict[str, Scalar] = (
+        {**layer_ranks.text_arguments(recipe), **_layers(recipe)} if recipe.network.family == "lora" else {}
+    )
+    return [*arguments(recipe.network, preset), *(f"{name}={text(value)}" for name, value in more.items())]
+
+
 def arguments(network: Network, preset: str) -> list[str]:
-    """Return network_args (``key=value``) of a recipe's network.
+    """Return network_args (``key=value``) of a network's family.
 
     Args:
         network: the recipe's table.
@@ -171,6 +195,16 @@ def arguments(network: Network, preset: str) -> list[str]:
     # kohya.py passes decompose_both on as text, and "False" is true there: leave it out when it is off.
     args |= {name: value for name, value in network.args.items() if not (name == "decompose_both" and value is False)}
     return [f"{name}={text(value)}" for name, value in args.items()]
+
+
+def _layers(recipe: Recipe) -> dict[str, str]:
+    """Return the arguments that choose layers, ranks and rates."""
+    network = recipe.network
+    args, patterns = layer_ranks.arguments(recipe)
+    pairs: dict[str, Mapping[str, float]] = {"network_reg_dims": patterns, "network_reg_lrs": network.layer_lrs}
+    args |= {name: ",".join(f"{key}={text(value)}" for key, value in table.items()) for name, table in pairs.items() if table}
+    lists = {"exclude_patterns": network.exclude, "include_patterns": network.include}
+    return args | {name: repr(list(patterns)) for name, patterns in lists.items() if patterns}
 
 
 def no_resume(network: Network) -> str:

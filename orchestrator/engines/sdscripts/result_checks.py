@@ -7,7 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engines.sdscripts import arguments, network_args, training_states
+from orchestrator.engines.sdscripts import arguments, network_args, training_states, typed_options
 from orchestrator.engines.sdscripts.output_parser import OutputParser
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models.registry import ARCHITECTURES
@@ -132,7 +132,7 @@ def _tensors(recipe: Recipe, header: Header, checkpoint: Path | None) -> Iterato
         return
     names: dict[str, tuple[int, ...]] = {}
     for module in expected_tensors.modules(recipe, model):
-        shapes = expected_tensors.tensors(recipe.network, module) or {}
+        shapes = expected_tensors.of_layer(recipe, module) or {}
         names |= {f"{module.name}.{suffix}": shape for suffix, shape in shapes.items()}
     missing, extra = names.keys() - tensors.keys(), tensors.keys() - names.keys()
     if missing:
@@ -181,6 +181,7 @@ def _metadata(recipe: Recipe, metadata: dict[str, str], steps: int) -> Iterator[
         values["ss_text_encoder_lr"] = training.text_encoder_lr
     if not ARCHITECTURES[recipe.base.architecture].fixed_clip_skip:
         values["ss_clip_skip"] = recipe.base.clip_skip
+    values |= {f"ss_{name}": value for name, value in typed_options.of(recipe).items()}
     if training.relative_step:
         del values["ss_lr_scheduler"]  # the trainer replaces it by adafactor's own
     for name, value in values.items():
@@ -191,7 +192,7 @@ def _metadata(recipe: Recipe, metadata: dict[str, str], steps: int) -> Iterator[
         args = json.loads(metadata.get("ss_network_args", "{}"))
     except ValueError:
         args = {}
-    for argument in network_args.arguments(network, ""):
+    for argument in network_args.of(recipe, ""):
         name, _, value = argument.partition("=")
         if name in args and not _same(str(args[name]), value):
             yield f"has network_args {name} = {args[name]}; the recipe has {value}"
@@ -202,7 +203,12 @@ def _same(text: str, value: Any) -> bool:
 
     A list of one item counts as the item.
     """
+    if text == str(value):
+        return True
     text = text.strip("[]")
+    if isinstance(value, tuple):
+        items = text.split(",")
+        return len(items) == len(value) and all(map(_same, items, value))
     try:
         return math.isclose(float(text), float(value), rel_tol=1e-9)
     except (TypeError, ValueError):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.models import layers, registry, sd1
+from orchestrator.weights.families import layer_ranks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,11 +67,14 @@ def modules(recipe: Recipe, model: Model) -> list[ModelLayer]:
     convolutions = network.conv_dim is not None
     if network.family == "lora":
         targets = model.targets
-        more = (name for argument, names in targets.optional.items() if network.args.get(argument) for name in names)
+        arguments = layer_ranks.text_arguments(recipe) | network.args
+        more = (name for argument, names in targets.optional.items() if arguments.get(argument) for name in names)
         classes = (*targets.unet, *(targets.convolutions if convolutions else ()), *targets.text, *more)
         chosen = layers.select(candidates, classes)
         if targets.excluded:
             chosen = [module for module in chosen if not re.search(targets.excluded, module.dotted)]
+        rank = layer_ranks.ranks(recipe)
+        chosen = [module for module in chosen if rank(module)]
     elif network.preset is None:
         chosen = layers.select(candidates, (*_FULL_CLASSES, *_FULL_TEXT), _FULL_NAMES)
         convolutions = convolutions or network.family == "full"
@@ -114,8 +118,9 @@ class _Training:
 
 
 def _training(recipe: Recipe, model: Model) -> _Training:
-    network = [recipe.network.model_dump_json(), recipe.training.train, recipe.training.save_precision]
-    return _Training(json.dumps([*network, model.key()]), recipe, model)
+    training = recipe.training
+    network = [recipe.network.model_dump_json(), training.train, training.text_encoders, training.save_precision]
+    return _Training(json.dumps([*network, recipe.base.architecture, model.key()]), recipe, model)
 
 
 def predict(recipe: Recipe, model: Model) -> Predicted | None:
@@ -136,12 +141,13 @@ def _predict(training: _Training) -> Predicted | None:
     recipe, network = training.recipe, training.recipe.network
     if any(network.args.get(name) for name in _UNPREDICTED):
         return None
-    if training.model.blocks_only and network.preset is not None and network.preset.unet_target_name:
+    named = network.include or (network.preset is not None and network.preset.unet_target_name)
+    if training.model.blocks_only and named:
         return None
     chosen = modules(recipe, training.model)
     values = 0
     for module in chosen:
-        shapes = tensors(network, module)
+        shapes = of_layer(recipe, module)
         if shapes is None:
             return None
         values += sum(math.prod(shape) for shape in shapes.values())
@@ -153,7 +159,14 @@ def _predict(training: _Training) -> Predicted | None:
 @functools.cache
 def _unfit(training: _Training) -> ModelLayer | None:
     chosen = modules(training.recipe, training.model)
-    return next((module for module in chosen if tensors(training.recipe.network, module) is None), None)
+    return next((module for module in chosen if of_layer(training.recipe, module) is None), None)
+
+
+def of_layer(recipe: Recipe, module: ModelLayer) -> Shapes | None:
+    """Return a layer's tensors at the rank that the recipe gives it. None: the layer is unfit."""
+    network = recipe.network
+    rank = layer_ranks.ranks(recipe)(module)
+    return tensors(network if rank == network.dim else network.model_copy(update={"dim": rank}), module)
 
 
 def tensors(network: Network, module: ModelLayer) -> Shapes | None:

@@ -59,9 +59,13 @@ pytestmark = pytest.mark.usefixtures("no_checkout")
         ),
         ('[training]\nlr_scheduler = "piecewise_constant"\n', "its rules are missing"),
         (
-            "[training.options]\ncache_text_encoder_outputs = true\n",
-            "is an option of sd-scripts' sdxl_train_network.py; sd-scripts' train_network.py lacks it",
+            '[training]\ncache_text_encoder_outputs = "memory"\n',
+            "training.cache_text_encoder_outputs  sd-scripts' train_network.py has no such option",
         ),
+        ("[training.options]\nblocks_to_swap = 2\n", "set training.blocks_to_swap instead"),
+        ('[training.options]\ntimestep_sampling = "sigma"\n', "set training.timestep_sampling instead"),
+        ("[training]\nblocks_to_swap = 2\n", "sd-scripts' train_network.py has no such option"),
+        ("[training]\ntext_encoder_lr = [1e-5, 1e-5]\n", "has 2 rates; SD1.5 takes 1 or 1: clip_l"),
         ('[training.options]\nlr_scheduler_type = "CosineAnnealingLR"\n', "up to an epoch too long when it is resumed"),
         ('[training]\nlr_warmup_steps = 10\n[training.options]\nlr_scheduler_type = "StepLR"\n', "StepLR takes none"),
         ("[training.options]\nadaptive_noise_scale = 0.1\n", "needs training.options.noise_offset"),
@@ -89,11 +93,11 @@ def test_sdxls_text_encoder_outputs_are_cached_in_memory_for_an_untrained_text_e
     text = (RECIPES / "examples" / "krnk-sdxl.toml").read_text("utf-8")
     path = tmp_path / "krnk-sdxl.toml"
     for train, option, expected in (
-        ("unet", "cache_text_encoder_outputs", ""),
-        ("both", "cache_text_encoder_outputs", 'needs training.train = "unet"'),
-        ("unet", "cache_text_encoder_outputs_to_disk", "beside images that other trainings share"),
+        ("unet", "memory", ""),
+        ("both", "memory", "excludes training of clip_l, clip_g; set training.train"),
+        ("unet", "disk", ""),
     ):
-        more = f'\n[training]\ntrain = "{train}"\n[training.options]\n{option} = true\n'
+        more = f'\n[training]\ntrain = "{train}"\ncache_text_encoder_outputs = "{option}"\n'
         path.write_text(text.replace("extends = [", 'unset = ["training.text_encoder_lr"]\nextends = [') + more, "utf-8")
         reasons = sdscripts.check(loader.recipe(RECIPES, str(path)).recipe)
         assert expected in "\n".join(map(str, reasons))
@@ -153,13 +157,28 @@ def anima_problems(folder: Path, text: str) -> str:
     ("text", "expected"),
     [
         ("[training.options]\nmin_snr_gamma = 5.0\n", "the trainer of Anima ignores it"),
-        ("[training.options]\nfp8_base = true\n", "the trainer of Anima ignores it"),
-        ("[training.options]\nblocks_to_swap = 27\n", "takes at most 26"),
-        ("[training.options]\nblocks_to_swap = 2\ncpu_offload_checkpointing = true\n", "excludes training.options.cpu_off"),
+        ("[training]\nfp8_base = true\n", "training.fp8_base  the trainer of Anima ignores it"),
+        ("[training]\nguidance_scale = 3.5\n", "anima_train_network.py has no such option"),
+        ('[training]\ntimestep_sampling = "nextdit_shift"\n', "takes sigma, uniform, sigmoid, shift, flux_shift"),
+        ("[training]\nflow_shift = 3.0\n", 'is ignored with timestep_sampling = "sigmoid"; sigma, shift use it'),
+        ('[training]\ntimestep_sampling = "sigma"\nsigmoid_scale = 2.0\n', 'is ignored with timestep_sampling = "sigma"'),
+        ('[training]\nweighting_scheme = "mode"\n', 'which only timestep_sampling = "sigma" uses; it is "sigmoid"'),
+        ("[training]\nlogit_mean = 0.5\n", 'needs training.weighting_scheme = "logit_normal"'),
+        ("[training]\nblocks_to_swap = 27\n", "takes at most 26"),
+        ("[training]\nblocks_to_swap = 2\n[training.options]\ncpu_offload_checkpointing = true\n", "excludes training.opt"),
+        ('[training.options]\ndynamo_backend = "eager"\n', "needs training.torch_compile"),
+        ('[training]\ntrain = "both"\ntext_encoders = ["qwen"]\n', "has 'qwen'; did you mean qwen3?; Anima trains qwen3"),
+        ('[training]\ntext_encoders = ["qwen3"]\n', "which trains none; leave one of them out"),
+        ('[network]\nblocks = ["B28"]\n', "network.blocks  has 'B28'"),
+        ('[network]\nblocks = ["B00-B99999999"]\n', "network.blocks  has 'B00-B99999999'"),
+        ('[network.layer_dims]\n"a,b" = 4\n', "has a comma or ="),
+        ('[network.layer_dims]\n"mlp" = 4\n', "matches no layer; it matches the whole of a name as llm_adapter.blocks.0"),
+        ('[network]\nfamily = "locon"\nblocks = ["B00"]\n', "locon of LyCORIS chooses layers by network.preset"),
+        ('[network.args]\nexclude_patterns = ".*"\n', "set network.exclude instead"),
         ("[training.options]\ncpu_offload_checkpointing = true\nunsloth_offload_checkpointing = true\n", "excludes cpu_off"),
         ("[dataset]\nshuffle_caption = true\n", "changes captions"),
         ("[training.options]\ncaption_tag_dropout_rate = 0.1\n", "changes captions"),
-        ('[training]\ntrain = "both"\n', 'needs training.train = "unet"'),
+        ('[training]\ntrain = "both"\n', "cache_text_encoder_outputs  excludes training of qwen3"),
         ('[training.options]\nqwen3 = "x"\n', "set base.files.qwen3 instead"),
         ("[training.options]\nv2 = true\n", "set base.architecture instead"),
         ('[network]\nfamily = "locon"\n', "LyCORIS trains the final layer only"),
@@ -176,13 +195,52 @@ def test_the_limits_of_another_architecture_are_checked(tmp_path: Path, text: st
 
 
 def test_t5_is_trained_with_the_text_encoders_only(tmp_path: Path) -> None:
-    text = "[network.args]\ntrain_t5xxl = true\n"
-    for train, option, expected in (("unet", "true", "which training.train"), ("both", "false", "")):
-        more = f'[training]\ntrain = "{train}"\n[training.options]\ncache_text_encoder_outputs = {option}\n'
-        recipe = variant(tmp_path, "_algorithms/lora1x1", "_base/flux", text=text + more)
+    for train, cache, encoders, expected in (
+        ("unet", "no", '["clip_l", "t5xxl"]', "which trains none"),
+        ("both", "memory", '["clip_l", "t5xxl"]', "excludes training of t5xxl"),
+        ("both", "memory", '["clip_l"]', ""),
+        ("both", "no", '["t5xxl"]', "lacks clip_l, which the script trains in any case"),
+        ("both", "no", '["clip_l", "t5xxl"]', ""),
+    ):
+        more = f'[training]\ntrain = "{train}"\ncache_text_encoder_outputs = "{cache}"\ntext_encoders = {encoders}\n'
+        recipe = variant(tmp_path, "_algorithms/lora1x1", "_base/flux", text=more)
         reasons = "\n".join(map(str, sdscripts.check(recipe)))
         assert expected in reasons
         assert bool(reasons) == bool(expected)
+
+
+@pytest.mark.parametrize(
+    ("part", "text", "expected"),
+    [
+        ("flux", '[training]\nweighting_scheme = "cosmap"\n', 'only model_prediction_type = "sigma_scaled" uses; it is "raw"'),
+        ("flux", "[training]\nblocks_to_swap = 36\n", "takes at most 35"),
+        (
+            "flux",
+            '[base]\narchitecture = "flux-schnell"\n',
+            "training.guidance_scale  the trainer of FLUX.1-schnell ignores it",
+        ),
+        ("flux", '[network]\nexclude = ["x"]\n', "networks.lora_flux of FLUX.1-dev takes none; it takes network.blocks"),
+        ("chroma", '[training]\ntrain = "both"\n', 'Chroma trains no text encoder: set "unet"'),
+        ("sdxl", '[network]\nblocks = ["IN04"]\n', "takes none; network.args.block_dims takes 23 ranks"),
+        (
+            "sdxl",
+            '[training]\ntrain = "unet"\ncache_text_encoder_outputs = "disk"\n[dataset]\nshuffle_caption = true\n',
+            "changes",
+        ),
+    ],
+)
+def test_what_an_architecture_ignores_or_lacks_is_named(tmp_path: Path, part: str, text: str, expected: str) -> None:
+    recipe = variant(
+        tmp_path, "_algorithms/lora1x1", f"_base/{part}", text='unset = ["training.text_encoder_lr", "block_weights"]\n' + text
+    )
+    assert expected in "\n".join(map(str, sdscripts.check(recipe)))
+
+
+def test_the_embedded_engine_names_settings_of_transformers(tmp_path: Path) -> None:
+    text = '[training]\noptimizer = "AdamW"\nblocks_to_swap = 2\ntext_encoders = ["clip_l"]\n[network]\nblocks = ["B00"]\n'
+    found = problems(tmp_path, text, "_algorithms/lora1x1", engine="embedded")
+    for key in ("training.blocks_to_swap", "training.text_encoders", "network.blocks"):
+        assert f"{key}  the embedded engine" in found
 
 
 def test_the_adapter_of_anima_is_trained_by_an_argument(tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""Layers and ranks that a recipe chooses, against the real network modules of sd-scripts.
+
+The number of modules is that of create_network of sd-scripts v0.10.1 with these arguments, on layers of the full size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine_recipes import load, variant
+from orchestrator import engines
+from orchestrator.engines.sdscripts import network_args, result_checks
+from orchestrator.models.registry import ARCHITECTURES, ArchitectureName
+from orchestrator.weights.families import expected_tensors, layer_ranks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestrator.recipe import Recipe
+
+Case = tuple[ArchitectureName, dict[str, Any], dict[str, str], int, dict[int, int]]
+CASES: list[Case] = [
+    (
+        "flux",
+        {"blocks": ("D00-D02", "S05", "S07-S09")},
+        {"train_double_block_indices": "0-2", "train_single_block_indices": "5,7-9"},
+        114,
+        {4: 114},
+    ),
+    (
+        "flux",
+        {"blocks": ("S00",), "layer_dims": {"img_mlp": 2, "mlp": 0}},
+        {
+            "train_double_block_indices": "none",
+            "train_single_block_indices": "0",
+            "network_reg_dims": "img_mlp=2,mlp=0",
+        },
+        89,
+        {2: 38, 4: 51},
+    ),
+    (
+        "flux",
+        {"args": {"img_attn_dim": 0, "single_dim": 8, "single_mod_dim": 2}},
+        {"img_attn_dim": "0", "single_dim": "8", "single_mod_dim": "2"},
+        338,
+        {8: 76, 2: 38, 4: 224},
+    ),
+    (
+        "sd3-medium",
+        {"blocks": ("J00-J03", "J23"), "args": {"x_mlp_dim": 8, "context_mod_dim": 0}},
+        {"train_block_indices": "0-3,23", "x_mlp_dim": "8", "context_mod_dim": "0"},
+        306,
+        {8: 10, 4: 296},
+    ),
+    (
+        "anima",
+        {"layer_dims": {r"blocks\.(0|1)\..*": 8, ".*mlp.*": 0}, "exclude": (".*cross_attn.*",)},
+        {"network_reg_dims": r"blocks\.(0|1)\..*=8,.*mlp.*=0", "exclude_patterns": "['.*cross_attn.*']"},
+        228,
+        {8: 12, 4: 216},
+    ),
+    ("lumina", {"args": {"attn_dim": 2, "mod_dim": 0, "refiner_dim": 8}}, {"attn_dim": "2"}, 333, {2: 60, 8: 12, 4: 261}),
+    (
+        "hunyuan-image",
+        {"blocks": ("D00", "S00-S38")},
+        {"network_reg_dims": ("double_blocks_(1|2|3|4|5|6|7|8|9|10|11|12|13|14|15|16|17|18|19)_=0,single_blocks_(39)_=0")},
+        127,
+        {4: 127},
+    ),
+]
+
+
+def chosen(architecture: ArchitectureName, network: dict[str, Any]) -> Recipe:
+    base = load("krnk-lora3x3")
+    plain = {"dim": 4, "alpha": 1.0, "conv_dim": None, "conv_alpha": None, "args": {}, "preset": None}
+    return base.model_copy(
+        update={
+            "network": base.network.model_copy(update={**plain, **network}),
+            "base": base.base.model_copy(update={"architecture": architecture}),
+        }
+    )
+
+
+@pytest.mark.parametrize(("architecture", "network", "arguments", "modules", "ranks"), CASES)
+def test_chosen_layers_are_those_of_the_trainer(
+    architecture: ArchitectureName,
+    network: dict[str, Any],
+    arguments: dict[str, str],
+    modules: int,
+    ranks: dict[int, int],
+) -> None:
+    recipe, model = chosen(architecture, network), ARCHITECTURES[architecture].model
+    given = dict(argument.split("=", 1) for argument in network_args.of(recipe, ""))
+    assert arguments.items() <= given.items()
+    rank = layer_ranks.ranks(recipe)
+    counted: dict[int, int] = {}
+    for layer in expected_tensors.modules(recipe, model):
+        counted[rank(layer)] = counted.get(rank(layer), 0) + 1
+    assert counted == ranks
+    predicted = expected_tensors.predict(recipe, model)
+    assert predicted is not None
+    assert predicted.modules == modules
+    values = sum(rank(one) * (one.in_ + one.out) + 1 for one in expected_tensors.modules(recipe, model))
+    assert predicted.tensor_bytes == 2 * values
+    assert result_checks.expected(recipe, None, None)["U-Net modules"] == predicted.unet
+
+
+def test_layers_included_beyond_the_blocks_are_not_predicted() -> None:
+    recipe = chosen("anima", {"include": (r".*adaln_modulation_mlp.*",)})
+    assert expected_tensors.predict(recipe, ARCHITECTURES["anima"].model) is None
+
+
+def test_named_text_encoders_are_trained_and_predicted(tmp_path: Path) -> None:
+    text = """unset = ["training.text_encoder_lr"]
+[training]
+train = "both"
+cache_text_encoder_outputs = "no"
+text_encoders = ["clip_l", "t5xxl"]
+"""
+    recipe = variant(tmp_path, "_algorithms/lora1x1", "_base/flux", text=text)
+    assert engines.get("sd-scripts").check(recipe) == []
+    assert network_args.of(recipe, "") == ["train_t5xxl=True"]
+    predicted = expected_tensors.predict(recipe, expected_tensors.of(recipe))
+    assert predicted is not None
+    assert predicted.text_encoder == 72 + 168
+
+
+def test_every_rate_of_a_list_reaches_the_command(tmp_path: Path) -> None:
+    text = 'unset = ["block_weights"]\n[training]\ntext_encoder_lr = [1e-5, 0.0]\n'
+    recipe = variant(tmp_path, "_algorithms/lora1x1", "_base/sdxl", text=text)
+    assert engines.get("sd-scripts").check(recipe) == []
+    inputs = {"dataset": tmp_path, "checkpoint": tmp_path / "model.safetensors"}
+    command = engines.get("sd-scripts").train(recipe, inputs, tmp_path, None)
+    position = command.argv.index("--text_encoder_lr")
+    assert command.argv[position + 1 : position + 3] == ("1e-05", "0")
