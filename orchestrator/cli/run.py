@@ -98,20 +98,28 @@ def plan(
     profile: Profile = "",
     engine: EngineName = "",
     argv: Annotated[bool, typer.Option("--argv", help="Print every command, for a shell.")] = False,
+    write: Annotated[Path | None, typer.Option("--write", help="With --argv: write a folder in which they run.")] = None,
     json: AsJson = False,
     force: Force = [],
     verify: Verify = False,
 ) -> None:
     """Print the steps and their reasons, without running."""
     from orchestrator.cli import show as show_
+    from orchestrator.run import shell
 
     space = project.workspace()
     selection = _selection(names, profile, engine)
     loaded = space.load(selection)
     steps = space.plan(loaded)
     reasons = show_.select_reasons(steps, space, force, verify=verify)
-    if argv:
-        print(show_.shell(steps, space), end="")
+    if write is not None and not argv:
+        raise RecipeError(Problem("--write", "writes the commands of --argv", "add --argv"))
+    if write is not None:
+        say(shell.write(steps, space.inputs, space.root, write))
+    elif argv:
+        options = "".join(f" --{key} {value}" for key, value in (("profile", profile), ("engine", engine)) if value)
+        again = f"python -m orchestrator plan {' '.join(names)}{options} --argv"
+        print(shell.text(steps, space.store, space.root, again), end="")
     elif json:
         print_json(show_.plan_json(steps, reasons, space, loaded))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks
 from orchestrator.recipe import toml
-from orchestrator.run import benchmark, export_sd_scripts, preflight, step_command
+from orchestrator.run import benchmark, export_sd_scripts, preflight
 from orchestrator.run.workspace import as_json, override_lines, select
 from orchestrator.system.terminal import clean, say
 
@@ -110,16 +109,3 @@ def _predicted(predicted: dict[str, Any]) -> str:
     if predicted["disk_bytes"]:
         parts.append(f"disk {predicted['disk_bytes'] / 1e9:.2f} GB")
     return "; ".join(parts)
-
-
-def shell(plan: Plan, space: Workspace) -> str:
-    """Return every command of a plan, quoted for a shell, with its folder."""
-    lines: list[str] = []
-    for step in plan.steps:
-        command = step_command.command(step, plan, space.store, space.root)
-        lines.append(f"# {step.name}")
-        lines.append(f"cd {shlex.quote(str(command.cwd))}")
-        env = " ".join(f"{key}={shlex.quote(value)}" for key, value in command.env.items())
-        lines.append(f"{env} {shlex.join(command.argv)}".strip())
-        lines.append("")
-    return "\n".join(lines)

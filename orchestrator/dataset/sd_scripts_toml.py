@@ -72,10 +72,15 @@ def absolute_config(folder: Path, images: Path | None = None) -> str:
 
     ``images`` is the parent of the same training folders, if they are not in ``folder``.
     """
-    table = tomllib.loads((folder / FILE).read_text(encoding="utf-8"))
+    return absolute((folder / FILE).read_text(encoding="utf-8"), images or folder)
+
+
+def absolute(config: str, images: Path) -> str:
+    """Return a dataset.toml with ``image_dir`` below ``images``."""
+    table = tomllib.loads(config)
     for dataset in table["datasets"]:
         for subset in dataset["subsets"]:
-            subset["image_dir"] = ((images or folder).absolute() / subset["image_dir"]).as_posix()
+            subset["image_dir"] = (images.absolute() / subset["image_dir"]).as_posix()
     return dump(table)
 
 

@@ -103,8 +103,7 @@ def _typed(word: str, kind: str) -> Any:
 def _dataset(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> str:
     """Return dataset.toml with the folders that ``dataset build`` writes."""
     layout = make_layout(recipe.dataset, inputs.root)
-    text = sd_scripts_toml.text(layout, recipe.dataset)
-    return text.replace('image_dir = "', f'image_dir = "{(folder.absolute() / "dataset").as_posix()}/')
+    return sd_scripts_toml.absolute(sd_scripts_toml.text(layout, recipe.dataset), folder / "dataset")
 
 
 def _omitted(recipe: Recipe) -> list[str]:

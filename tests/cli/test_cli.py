@@ -116,6 +116,15 @@ def test_argv_prints_commands_for_a_shell(monkeypatch: pytest.MonkeyPatch, capsy
     assert "--max_train_steps" in output
     assert "train_network.py" in output
     assert subprocess.run(["bash", "-n"], input=output, text=True, check=False).returncode == 0
+    assert "plan krnk-locon --argv --write DIR" in output.splitlines()[1]
+
+
+@pytest.mark.usefixtures("here")
+def test_write_without_argv_names_the_option_that_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "plan", "krnk-locon", "--write", "x") == 2
+    assert "add --argv" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("here")
