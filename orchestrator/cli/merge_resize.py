@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.options import AsJson, In, Out, Overwrite, Precision, check_rank_rule, print_report
+from orchestrator.cli.options import AsJson, In, Order, Out, Overwrite, Precision, check_rank_rule, print_report
 from orchestrator.cli.progress import progress_bar
 from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.recipe.outputs import RankMethod
     from orchestrator.weights.options import Zeroed
 
-Unmapped = Annotated[
-    float, typer.Option(help="Weight of modules outside all blocks, and of blocks missing from a short list.")
-]
+Unmapped = Annotated[float, typer.Option(help="Weight of modules outside all blocks, and of blocks that are not given.")]
 Presets = Annotated[Path | None, typer.Option(help="Preset file of the LoRA block weight extension (NAME:v,v,…).")]
 Tool = Annotated[str, typer.Option("--with", help="orchestrator, or sd-scripts (its own program, after make setup).")]
 ToolOption = Annotated[list[str], typer.Option("--option", metavar="NAME=VALUE", help="An option of sd-scripts' program.")]
@@ -44,8 +42,9 @@ def merge(
     ],
     *,
     block_weights: Annotated[
-        str, typer.Option(help="Preset name, v,v,… (26 or 17 values; SDXL 20 or 12), or FILE:NAME.")
+        str, typer.Option(help='"BASE=0,D00-D06=0.5", preset, FILE:PRESET, or v,v,… (SD1 26 or 17 values; SDXL 20 or 12).')
     ] = "",
+    order: Order = "",
     prune: Annotated[bool, typer.Option("--prune", help="Drop modules of weight 0 instead of keeping zeros.")] = False,
     unmapped: Unmapped = 1.0,
     compat: Annotated[str, typer.Option(help="supermerger-2023: multiply the same tensors as that tool.")] = "",
@@ -67,7 +66,7 @@ def merge(
 
         options = lora_tools_run.ToolOptions(save_precision or "fp16", tuple(option), overwrite=overwrite)
         tables = blocks.read_presets(presets) if presets else None
-        ingredients = [lora_tools.expand(each, unmapped, tables) for each in _ingredients(inputs, block_weights)]
+        ingredients = [lora_tools.expand(each, unmapped, tables, order) for each in _ingredients(inputs, block_weights)]
         with progress_bar("svd_merge_lora.py") as tick:
             print_report(lora_tools_run.merge(ingredients, Path(output), options, tick), json=json)
         return
@@ -77,7 +76,7 @@ def merge(
         if block_weights or compat or prune:
             raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
         tables = blocks.read_presets(presets) if presets else None
-        join = partial(combine.combine, [parse(text) for text in inputs], unmapped=unmapped, presets=tables)
+        join = partial(combine.combine, [parse(text) for text in inputs], unmapped=unmapped, order=order, presets=tables)
         _combine(join, Path(output), save_precision or "fp16", sv_ratio, overwrite=overwrite, json=json)
         return
     if not block_weights:
@@ -95,7 +94,7 @@ def merge(
         report = merge_file(
             Path(inputs[0]),
             Path(output),
-            MergeOptions(block_weights, _zeroed(prune), unmapped, "supermerger-2023" if compat else None),
+            MergeOptions(block_weights, _zeroed(prune), unmapped, "supermerger-2023" if compat else None, order=order),
             presets=blocks.read_presets(presets) if presets else None,
             overwrite=overwrite,
             progress=tick,

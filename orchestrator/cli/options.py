@@ -53,6 +53,7 @@ Verify = Annotated[bool, typer.Option("--verify", help="Read finished files agai
 In = Annotated[Path, typer.Argument(metavar="IN", help="A LoRA file (.safetensors).")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="The file to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Allow the output to be the input.")]
+Order = Annotated[str, typer.Option(help="Order of another tool's list: lbw-61, inspire-58 (FLUX), inspire-21 (SDXL), …")]
 RankRule = Annotated[str, typer.Option(help="2023 (as the release) or sd-scripts-0.10 (one more in every layer).")]
 Precision = Annotated[str, typer.Option(help="fp16, bf16 or fp32.")]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli import progress, project
-from orchestrator.cli.options import AsJson, EngineName, Gpus, Name, Profile, Quiet
+from orchestrator.cli.options import AsJson, EngineName, Gpus, Name, Order, Profile, Quiet
 from orchestrator.cli.usage import MACHINE, RECIPES, RELEASE
 from orchestrator.run.paths import RECORD, REPORT
 from orchestrator.system.lock import format_time
@@ -165,7 +165,8 @@ def variants(
     recipe: Name,
     *,
     sv_ratio: Annotated[str, typer.Option(help="Compression ratios, as none,64,32,16.")] = "",
-    block_weights: Annotated[list[str], typer.Option(help="none, the name of a preset, or v,v,… Repeat it for more.")] = [],
+    block_weights: Annotated[list[str], typer.Option(help='none, "BASE=0,D00-D06=0.5", a preset, or v,v,… Repeat it.')] = [],
+    order: Order = "",
     multiplier: Annotated[str, typer.Option(help="Weights of the LoRA while rendering, as 0.5,0.75,1.")] = "",
     profile: Profile = "",
     engine: EngineName = "",
@@ -180,7 +181,7 @@ def variants(
 
     split = {name: tuple(text.split(",")) for name, text in (("sv_ratio", sv_ratio), ("multiplier", multiplier)) if text}
     values_by_axis = {"block_weights": tuple(block_weights), **split}
-    axes = [variants_.Axis(name, values) for name, values in values_by_axis.items() if values]
+    axes = [variants_.Axis(name, values, order) for name, values in values_by_axis.items() if values]
     space = project.workspace()
     loaded = space.load(project.selection([recipe], profile, engine))[0]
 

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.models import blocks
 from orchestrator.recipe import toml
 from orchestrator.run import benchmark, export_sd_scripts, preflight
 from orchestrator.run.workspace import as_json, override_lines, select
@@ -88,9 +87,7 @@ def plan_text(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -
         lines += [f"  {step['kind']:8} {step['key'][:12]}  {step['reason'] or 'cached'}" for step in entry["steps"]]
         lines.append(f"  {_predicted(predicted)}")
         if recipe.block_weights is not None:
-            weights = blocks.parse(recipe.block_weights, recipe.base.architecture)
-            name = blocks.preset_name(weights, recipe.base.architecture)
-            lines.append(f"  block weights {name or ','.join(f'{weight:g}' for weight in weights)}")
+            lines.append(f"  block weights {recipe.weights().text()}")
         lines.append("")
     for step in table["shared"]:
         lines.append(f"{step['name']:30} {step['key'][:12]}  {step['reason'] or 'cached'}")

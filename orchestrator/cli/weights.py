@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.options import AsJson, In, Out, Overwrite, Precision, RankRule, check_rank_rule, print_report
+from orchestrator.cli.options import AsJson, In, Order, Out, Overwrite, Precision, RankRule, check_rank_rule, print_report
 from orchestrator.cli.progress import print_table
 from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError, near_miss
@@ -58,6 +58,7 @@ def sweep(
     *,
     sv_ratio: Annotated[str, typer.Option(help="Ratios, as 8,16,32,64.")] = "8,16,32,64",
     block_weights: Annotated[list[str], typer.Option(help="Also with these block weights. Repeat it for more.")] = [],
+    order: Order = "",
     new_rank: Annotated[int | None, typer.Option(help="Largest rank.")] = None,
     rank_rule: RankRule = "2023",
     save_precision: Precision = "fp16",
@@ -77,6 +78,7 @@ def sweep(
         source,
         ratios,
         block_weights=block_weights or [None],
+        order=order,
         new_rank=new_rank,
         rank_rule=check_rank_rule(rank_rule),
         save_precision=save_precision,

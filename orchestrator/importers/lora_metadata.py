@@ -170,8 +170,10 @@ def _block_weights(settings: ImportedSettings, operations: list[dict[str, Any]])
     else:
         (merge,) = merges
         settings.leaves["block weights"] = merge["block_weights"]
+        weights = merge["block_weights"]
         names = blocks.names(settings.extra["architecture"])
-        settings.extra["block_weights"] = [float(merge["block_weights"].get(name, 0)) for name in names]
+        listed = [float(weights.get(name, 0)) for name in names]
+        settings.extra["block_weights"] = weights if set(weights) - set(names) else listed  # a list has no text encoders
         options = {"zeroed": merge.get("zeroed") == "prune" and "prune", "compat": merge.get("compat")}
         settings.extra["merge"] = {key: value for key, value in options.items() if value}
         settings.note(Disposition.KEPT, "block weights", "block_weights")

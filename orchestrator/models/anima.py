@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, text_encoders
-from orchestrator.models.architecture import CAPTION_CHANGES, Architecture, ModelFile
+from orchestrator.models.architecture import CAPTION_CHANGES, Architecture, ModelFile, Part
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
 
@@ -67,7 +67,11 @@ ARCHITECTURE = Architecture(
     blocks=BLOCKS,
     short_blocks=BLOCKS,
     presets={"ALL": (1.0,) * len(BLOCKS)},
-    block_of=dit_blocks.block_of({"blocks": "B"}),
+    block_of=dit_blocks.block_of({"blocks": "B"}, base=r"llm_adapter_"),
+    parts={
+        f"LLM{number:02}": Part("BASE", rf"(?:lora_unet_)?llm_adapter_blocks_{number}_", f"text adapter, block {number}")
+        for number in range(6)
+    },
     checkpoint_names=(
         r"^(?:net\.|model\.diffusion_model\.)?blocks\.0\.cross_attn\.q_proj\.",
         r"^(?:net\.|model\.diffusion_model\.)?llm_adapter\.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.models.layer_choice import ALL_LAYERS, LayerChoice
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from orchestrator.models.layers import Model
+    from orchestrator.models.orders import Order
 
 
 CAPTION_CHANGES = (
@@ -31,6 +32,18 @@ class ModelFile:
     required: bool = True
     tensors: str = ""
     """Pattern of a tensor name in every such file, where the trainer takes another file in silence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Modules with a name of their own in block weights, inside a block or outside of all."""
+
+    block: str
+    """The block whose weight they have where they are not named. "": they are outside of all blocks."""
+    modules: str
+    """Pattern of the beginning of their names with underscores."""
+    title: str
+    """Name in tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,12 @@ class Architecture:
     """Name of a checkpoint in messages."""
     civitai_base: str
     """Name of the base model on Civitai."""
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    """Parts that block weights can name: text encoders where there are several, and others."""
+    orders: Mapping[str, Order] = field(default_factory=dict)
+    """Orders of lists of other tools."""
+    outside: tuple[str, ...] = ()
+    """Modules of LoRA files outside of all blocks, with underscores, that ``model`` does not list."""
     webui_version: str = "Unknown"
     """Choice of "sd version" in the card editor of A1111 and Forge."""
     hub_tags: tuple[str, ...] = ()

@@ -1,21 +1,19 @@
-"""Block weights: blocks of modules, presets, lists of weights.
+"""Blocks of modules, and presets of block weights.
 
-A list starts with BASE (the text encoders) and follows the U-Net from IN00 to the last OUT. A short list holds the blocks with
-attention only. Recipes are checked with this module, so it needs neither torch nor numpy.
+Blocks start with BASE (the text encoders) and follow the network. Neither torch nor numpy is needed.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from orchestrator.models.registry import ArchitectureName
 
@@ -46,61 +44,14 @@ def block_of(module: str, architecture: ArchitectureName | None = "sd1") -> str 
     return block if block in entry.blocks else None
 
 
-def parse(
-    weights: str | Sequence[float],
-    architecture: ArchitectureName = "sd1",
-    *,
-    presets: Mapping[str, Sequence[float]] | None = None,
-    unmapped: float = 1.0,
-) -> tuple[float, ...]:
-    """Return one weight for each block of the architecture.
+def part_of(module: str, architecture: ArchitectureName) -> str | None:
+    """Return the part of a block, or outside of all, that a module belongs to.
 
-    Args:
-        weights: a list, a text ``v,v,…`` or ``NAME:v,v,…``, the name of a preset, or ``FILE:NAME``, a preset in a file of the
-            LoRA block weight extension.
-        architecture: of the LoRA.
-        presets: named lists besides those of the architecture.
-        unmapped: weight of the blocks that a short list leaves out. 1 keeps them as trained (SuperMerger, sd-scripts), 0
-            removes them (the extension).
-
-    Raises:
-        RecipeError: every problem of the list.
-
-    >>> parse("FACE")[:6]
-    (0.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    >>> part_of("lora_te3_encoder_block_0_layer_0_SelfAttention_q", "flux"), part_of("lora_unet_img_in", "flux")
+    ('TE3', 'IN')
     """
-    if isinstance(weights, str):
-        weights = _from_text(weights, architecture, presets or {})
-    values = tuple(float(value) for value in weights)
-    full, short = ARCHITECTURES[architecture].blocks, ARCHITECTURES[architecture].short_blocks
-    problems = [
-        Problem("block_weights", f"value {position + 1} is {value}", "use a finite number")
-        for position, value in enumerate(values)
-        if not math.isfinite(value)
-    ]
-    if len(values) not in (len(full), len(short)):
-        problems.append(_wrong_length(values, architecture))
-    if problems:
-        raise RecipeError(problems)
-    if len(values) == len(full):
-        return values
-    by_name = dict(zip(short, values, strict=True))
-    return tuple(by_name.get(name, unmapped) for name in full)
-
-
-def left_out(
-    weights: str | Sequence[float],
-    architecture: ArchitectureName = "sd1",
-    *,
-    presets: Mapping[str, Sequence[float]] | None = None,
-) -> tuple[str, ...]:
-    """Return the blocks that a short list leaves out.
-
-    >>> left_out([1.0] * 17)[:2]
-    ('IN00', 'IN03')
-    """
-    full = parse(weights, architecture, presets=presets, unmapped=math.nan)
-    return tuple(name for name, weight in zip(names(architecture), full, strict=True) if math.isnan(weight))
+    parts = ARCHITECTURES[architecture].parts
+    return next((name for name, part in parts.items() if re.match(part.modules, module)), None)
 
 
 def preset_name(weights: Sequence[float], architecture: ArchitectureName = "sd1") -> str | None:
@@ -137,50 +88,3 @@ def read_presets(path: Path) -> dict[str, tuple[float, ...]]:
     if problems:
         raise RecipeError(problems)
     return presets
-
-
-def _from_text(text: str, architecture: ArchitectureName, presets: Mapping[str, Sequence[float]]) -> Sequence[float]:
-    text = text.strip()
-    named = {**ARCHITECTURES[architecture].presets, **presets}
-    if text in named:
-        return named[text]
-    head, colon, tail = text.rpartition(":")
-    if colon and "," not in tail:
-        inside = read_presets(Path(head))
-        if tail.strip() in inside:
-            return inside[tail.strip()]
-        raise RecipeError(Problem("block_weights", f"{head} has no preset {tail.strip()!r}" + near_miss(tail.strip(), inside)))
-    numbers = tail if colon else text
-    if "," in numbers:
-        try:
-            return [float(number) for number in numbers.split(",")]
-        except ValueError:
-            wrong = [number.strip() for number in numbers.split(",") if not _is_number(number)]
-            raise RecipeError(
-                Problem("block_weights", f"not a number: {', '.join(map(repr, wrong))}", "v,v,… or a preset")
-            ) from None
-    entry = ARCHITECTURES[architecture]
-    counts = " or ".join(map(str, dict.fromkeys((len(entry.blocks), len(entry.short_blocks)))))
-    lists = f"{entry.title} takes {counts} values ({entry.blocks[0]} to {entry.blocks[-1]})"
-    hint = f"{lists}, or a preset: {', '.join(sorted(named))}"
-    others = [other.title for name, other in ARCHITECTURES.items() if name != architecture and text in other.presets]
-    hint = f"{text} is a preset of {others[0]}; {hint}" if others else hint
-    raise RecipeError(Problem("block_weights", f"no preset is called {text!r}{near_miss(text, named)}", hint))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _wrong_length(values: Sequence[float], architecture: ArchitectureName) -> Problem:
-    full, short = ARCHITECTURES[architecture].blocks, ARCHITECTURES[architecture].short_blocks
-    lengths = " or ".join(dict.fromkeys((str(len(full)), str(len(short)))))
-    message = f"{len(values)} values; {ARCHITECTURES[architecture].title} takes {lengths}"
-    others = [entry for name, entry in ARCHITECTURES.items() if name != architecture]
-    other = next((entry for entry in others if len(values) in (len(entry.blocks), len(entry.short_blocks))), None)
-    hint = f"{len(values)} values are a list of {other.title}" if other else f"in this order: {', '.join(full)}"
-    return Problem("block_weights", message, hint)

@@ -28,19 +28,22 @@ def names(counts: Mapping[str, int]) -> tuple[str, ...]:
     return ("BASE", *(f"{letter}{number:02}" for letter, count in counts.items() for number in range(count)))
 
 
-def block_of(letters: Mapping[str, str]) -> Callable[[str], str | None]:
+def block_of(letters: Mapping[str, str], base: str = "") -> Callable[[str], str | None]:
     """Return a function from module names to blocks.
 
     Args:
         letters: letter of a block by the name of its list in the model.
+        base: beginning of the names of modules that belong to BASE as text encoders do.
 
     >>> block_of({"double_blocks": "D"})("lora_unet_double_blocks_7_img_mlp_0")
     'D07'
     """
-    lists = re.compile(rf"^(?:lora_unet_|lycoris_|diffusion_model_)?({'|'.join(letters)})_(\d{{1,4}})_")
+    network = r"^(?:lora_unet_|lycoris_|diffusion_model_)?"
+    lists = re.compile(rf"{network}({'|'.join(letters)})_(\d{{1,4}})_")
+    beside = re.compile(network + base)
 
     def block(name: str) -> str | None:
-        if _TEXT_ENCODER.match(name):
+        if _TEXT_ENCODER.match(name) or (base and beside.match(name)):
             return "BASE"
         match = lists.match(name)
         return f"{letters[match[1]]}{int(match[2]):02}" if match else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.models import dit_blocks, text_encoders
-from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models import dit_blocks, orders, text_encoders
+from orchestrator.models.architecture import Architecture, ModelFile, Part
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BLOCKS = dit_blocks.names({"D": 19, "S": 38})
+SHORT_BLOCKS = dit_blocks.names({"D": 19})
 TARGETS = Targets(
     ("DoubleStreamBlock", "SingleStreamBlock"), convolutions=(), optional={"train_t5xxl": text_encoders.T5_CLASSES}
 )
@@ -66,9 +67,20 @@ SCHNELL = Architecture(
     trainer_script="flux_train_network.py",
     model=MODEL,
     blocks=BLOCKS,
-    short_blocks=dit_blocks.names({"D": 19}),
+    short_blocks=SHORT_BLOCKS,
     presets={"ALL": (1.0,) * len(BLOCKS)},
     block_of=dit_blocks.block_of({"double_blocks": "D", "single_blocks": "S"}),
+    parts={
+        "TE1": text_encoders.TE1,
+        "TE3": text_encoders.TE3,
+        "IN": Part("", r"(?:lora_unet_)?(?:img|txt|time|vector|guidance)_in(?:_|$)", "input layers"),
+        "OUT": Part("", r"(?:lora_unet_)?final_layer_", "final layer"),
+    },
+    orders=orders.flux(BLOCKS, SHORT_BLOCKS),
+    outside=(
+        *("img_in", "txt_in", "time_in_in_layer", "time_in_out_layer", "vector_in_in_layer", "vector_in_out_layer"),
+        *("guidance_in_in_layer", "guidance_in_out_layer", "final_layer_linear", "final_layer_adaLN_modulation_1"),
+    ),
     checkpoint_names=(r"^(?:model\.diffusion_model\.)?double_blocks\.0\.img_mod\.lin\.",),
     modelspec="flux-1-schnell",
     base_model_version="flux1",

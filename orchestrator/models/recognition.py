@@ -86,6 +86,7 @@ class _Table:
         around = {f"lora_unet_{name}" for name in names.ALONE} if names.translates(self._architecture) else set()
         if names.translates(self._architecture) and not ARCHITECTURES[self._architecture].stability_names:
             around = {f"lora_unet_{names.to_diffusers(name.removeprefix('lora_unet_'))}" for name in around}
+        around |= {f"lora_unet_{name}" for name in ARCHITECTURES[self._architecture].outside}
         return _largest((*self.exact, *around))
 
     @functools.cached_property
@@ -143,6 +144,10 @@ def _roots() -> Mapping[str, frozenset[ArchitectureName]]:
         for layer in _table(architecture).exact.values():
             if not layer.text:
                 roots.setdefault(layer.dotted.partition(".")[0], set()).add(architecture)
+    for architecture, entry in ARCHITECTURES.items():
+        for root, found in roots.items():
+            if any(f"{name}_".startswith(f"{root}_") for name in entry.outside):
+                found.add(architecture)
     translated = {architecture for architecture in ARCHITECTURES if names.translates(architecture)}
     return {root: frozenset(found | translated if found & translated else found) for root, found in roots.items()}
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NotReady, Problem
-from orchestrator.models import text_encoders, unet_blocks
+from orchestrator.models import orders, text_encoders, unet_blocks
 from orchestrator.models.architecture import Architecture
 from orchestrator.models.layers import Model, ModelLayer, TextEncoder, per_level, resnet, transformer, unet_layer
 
@@ -110,6 +110,8 @@ ARCHITECTURE = Architecture(
     short_blocks=SHORT_BLOCKS,
     presets={"FACE": FACE, "BODY": BODY, "BODY_HALF": BODY_HALF, "ALL": (1.0,) * len(BLOCKS)},
     block_of=unet_blocks.block_of,
+    parts=unet_blocks.PARTS,
+    orders=orders.unet(BLOCKS, SHORT_BLOCKS),
     checkpoint_names=(r"^model\.diffusion_model\.",),
     modelspec="stable-diffusion-v1",
     base_model_version="sd_v1",

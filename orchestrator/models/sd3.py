@@ -72,6 +72,11 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architec
         short_blocks=blocks,
         presets={"ALL": (1.0,) * len(blocks)},
         block_of=dit_blocks.block_of({"joint_blocks": "J"}),
+        parts={"TE1": text_encoders.TE1, "TE2": text_encoders.TE2, "TE3": text_encoders.TE3},
+        outside=(
+            *("x_embedder_proj", "context_embedder", "t_embedder_mlp_0", "t_embedder_mlp_2"),
+            *("y_embedder_mlp_0", "y_embedder_mlp_2", "final_layer_linear", "final_layer_adaLN_modulation_1"),
+        ),
         checkpoint_names=(r"^(?:model\.diffusion_model\.)?joint_blocks\.0\.", tensors),
         modelspec=f"stable-diffusion-3-{version}",
         base_model_version=version,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.models import text_encoders, unet_blocks
+from orchestrator.models import orders, text_encoders, unet_blocks
 from orchestrator.models.architecture import Architecture
 from orchestrator.models.layers import Model, ModelLayer, TextEncoder, resnet, transformer, unet_layer
 
@@ -76,6 +76,8 @@ ARCHITECTURE = Architecture(
     short_blocks=SHORT_BLOCKS,
     presets={"ALL": (1.0,) * len(BLOCKS)},
     block_of=unet_blocks.block_of,
+    parts={"TE1": text_encoders.TE1, "TE2": text_encoders.TE2, **unet_blocks.PARTS},
+    orders=orders.unet(BLOCKS, SHORT_BLOCKS),
     text_prefixes=(("lora_te_", "lora_te1_"),),
     stability_names=True,
     checkpoint_names=(r"^model\.diffusion_model\.", r"^conditioner\."),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.models.architecture import Part
 from orchestrator.models.layers import ModelLayer, layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+TE1 = Part("BASE", r"lora_te1?_|te1?_|text_encoder_(?!2_|3_)", "CLIP-L")
+TE2 = Part("BASE", r"lora_te2_|te2_|text_encoder_2_", "CLIP-G")
+TE3 = Part("BASE", r"lora_te3_|te3_|text_encoder_3_", "T5-XXL")
 CLIP_L_TOKENIZER = "openai_clip-vit-large-patch14"
 CLIP_G_TOKENIZER = "laion_CLIP-ViT-bigG-14-laion2B-39B-b160k"
 T5_TOKENIZER = "google_t5-v1_1-xxl"

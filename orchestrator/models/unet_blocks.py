@@ -7,6 +7,13 @@ from __future__ import annotations
 
 import re
 
+from orchestrator.models.architecture import Part
+
+PARTS = {
+    "MID0": Part("MID", r".*(?:mid_block_resnets_0|middle_block_0)_", "first ResNet"),
+    "MID1": Part("MID", r".*(?:mid_block_attentions_0|middle_block_1)_", "attention"),
+    "MID2": Part("MID", r".*(?:mid_block_resnets_1|middle_block_2)_", "second ResNet"),
+}
 _TEXT_ENCODER = re.compile(r"(?:^|_)(?:lora_te\d?|text_encoder(?:_2)?|te[12]?)_|text_model_|embedders_|transformer_resblocks_")
 _DIFFUSERS = re.compile(r"(?:^|_)(up|down)_blocks_(\d{1,4})_(resnets|attentions|upsamplers|downsamplers)_(\d{1,4})(?:_|$)")
 _STABILITY = re.compile(r"(?:^|_)(input|output)_blocks_(\d{1,4})_")

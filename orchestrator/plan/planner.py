@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.dataset.sources import key_params
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.models import blocks
 from orchestrator.plan.step import JSON, Lane, Step, StepKind, StepSource, make_step
 
 if TYPE_CHECKING:
@@ -144,11 +143,12 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
     )
     steps, last = [data, train], train
     if recipe.block_weights is not None:
-        weights = list(blocks.parse(recipe.block_weights, recipe.base.architecture))
+        weights = recipe.weights()
         params = {
-            "block_weights": weights,
+            "block_weights": weights.plain(),
             "architecture": recipe.base.architecture,
-            **_dump(recipe.merge, _unused(recipe.merge)),
+            **_dump(recipe.merge, _unused(recipe.merge) | {"order"}),
+            "unmapped": weights.outside,
         }
         tool = _version(recipe.merge, inputs)
         last = make_step(f"{name}/merge", StepKind.MERGE, params, [last], (file,), engine=tool, recipe=name)
@@ -177,6 +177,8 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
         needs.append(render)
     whole = _dump(recipe, {"guards"})
     del whole["training"]["epochs"]
+    if not recipe.merge.order:
+        del whole["merge"]["order"]
     if not recipe.base.files:
         del whole["base"]["files"]  # keys of recipes that have none stay those of earlier versions
     outputs = (file, "README.md", "manifest.json", "SHA256SUMS", "**/*")

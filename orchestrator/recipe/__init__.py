@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.recipe.base import Family, Name, Option, Scalar, Table
+from orchestrator.models import block_weights
+from orchestrator.recipe.base import Family, Name, Option, Scalar, Table, Weight
 from orchestrator.recipe.dataset import CaptionPart, Colour, Dataset, Source, Vocabulary, Words
 from orchestrator.recipe.outputs import Expect, Merge, Prompt, Region, Release, Render, Resize
 from orchestrator.recipe.training import Base, Guards, Network, Preset, Training
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from orchestrator.models.block_weights import BlockWeights
 
 __all__ = [
     "Base",
@@ -59,13 +62,23 @@ class Recipe(Table):
     network: Network
     training: Training
     guards: Guards = Guards()
-    block_weights: str | tuple[float, ...] | None = None
-    """Preset name (FACE, BODY), or the weights of BASE, IN00..OUT11: 26 or 17 values on SD1, 20 or 12 on SDXL."""
+    block_weights: str | tuple[float, ...] | dict[str, Weight] | None = None
+    """Weights by the names of blocks, {BASE = 0, "D00-D06" = 0.5}; a preset (FACE, BODY); or a list: 26 or 17 values on SD1,
+    20 or 12 on SDXL."""
     merge: Merge = Merge()
     resize: Resize | None = None
     render: Render = Render()
     release: Release = Release()
     expect: Expect = Expect()
+
+    def weights(self) -> BlockWeights:
+        """Return the weights of every block.
+
+        Raises:
+            RecipeError: every problem of the block weights.
+        """
+        merge, given = self.merge, () if self.block_weights is None else self.block_weights
+        return block_weights.parse(given, self.base.architecture, order=merge.order, unmapped=merge.unmapped)
 
     def borrows(self, tool: str) -> bool:
         """Return whether ``tool`` ("sd-scripts") does the merge or the resize."""

@@ -20,7 +20,10 @@ class Merge(Table):
     zeroed: Literal["keep", "prune"] = "keep"
     """Modules with weight 0: keep zeroed tensors as in the release, or leave them out."""
     unmapped: float = 1.0
-    """Weight of modules outside of all blocks (conv_out, time_embedding)."""
+    """Weight of all that block_weights leave out: modules outside of all blocks (conv_out, time_embedding), and blocks that a
+    short list or a table of names does not have."""
+    order: str = ""
+    """Order of a list of another tool: lbw-61, inspire-58 or inspire-20 on FLUX; lbw-20, inspire-21 and others on SDXL."""
     compat: Literal["", "supermerger-2023"] = ""
     """Reproduce that tool's powers of the weight, to rebuild old fractional releases."""
     tool: Literal["orchestrator", "sd-scripts"] = "orchestrator"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from orchestrator.errors import OrchestratorError, near_miss
-from orchestrator.models import blocks, registry
+from orchestrator.models import registry
 from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -215,13 +215,15 @@ def _merge(recipe: Recipe) -> Iterator[Conflict]:
         yield "merge.options", 'are those of sd-scripts; set merge.tool = "sd-scripts", or leave them out'
     if recipe.block_weights is not None:
         try:
-            weights = [*blocks.parse(recipe.block_weights, recipe.base.architecture), recipe.merge.unmapped]
+            parsed = recipe.weights()
+            weights = [*parsed.by_name().values(), parsed.outside]
         except OrchestratorError as error:
             # A recipe of another architecture usually has them from a part that is for SD1.5.
-            other = recipe.base.architecture != registry.DEFAULT
+            other = recipe.base.architecture != registry.DEFAULT and not isinstance(recipe.block_weights, dict)
             way = '; write those, or leave them out: unset = ["block_weights"]' if other else ""
             for problem in error.problems:
-                yield "block_weights", problem.what + way
+                key = "merge.order" if problem.where == "order" else "block_weights"
+                yield key, problem.what + (way or (f"; {problem.hint}" if problem.hint else ""))
         else:
             left = {1, 0} if recipe.merge.zeroed == "prune" else {1}  # no tensor of such a module is multiplied
             if _dora(network) and not left.issuperset(weights):

@@ -10,13 +10,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.models import blocks
+from orchestrator.models import block_weights
 from orchestrator.release.scrub import base_name
 from orchestrator.run.paths import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from orchestrator.models.block_weights import Given
     from orchestrator.recipe import Recipe
     from orchestrator.weights.io.safetensors_io import Header
 
@@ -82,18 +83,18 @@ def facts(recipe: Recipe, header: Header, records: Mapping[str, JSON], dataset: 
         "resumed": [record["resumed_from"] for record in records.values() if record.get("resumed_from") is not None],
     }
     if "merge" in records:
-        values = records["merge"]["params"]["block_weights"]
-        facts["block_weights"] = {"name": _preset(values, recipe), "values": [f"{value:g}" for value in values]}
+        facts["block_weights"] = _block_weights(records["merge"]["params"]["block_weights"], recipe)
     if "resize" in records:
         facts["resize"] = {key: value for key, value in records["resize"]["params"].items() if value is not None}
     return facts
 
 
-def _preset(values: list[float], recipe: Recipe) -> str:
-    try:
-        return blocks.preset_name(tuple(values), recipe.base.architecture) or ""
-    except ValueError:
-        return ""
+def _block_weights(given: Given, recipe: Recipe) -> JSON:
+    """Return the name and the values of block weights, or names and ranges for networks without usual lists."""
+    weights = block_weights.parse(given, recipe.base.architecture)
+    text = weights.text()
+    named = text.split(",") if "=" in text else [f"{value:g}" for value in weights.values]
+    return {"name": weights.preset or "", "values": named}
 
 
 def weights(header: Header) -> JSON:

@@ -46,6 +46,8 @@ class Axis:
 
     name: str
     values: tuple[str, ...]
+    order: str = ""
+    """Order of another tool that lists of block weights have."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,8 +81,13 @@ def vary(recipe: Recipe, axes: Sequence[Axis]) -> list[RecipeVariant]:
         table = recipe.model_dump(mode="json")
         try:
             for axis, value in zip(axes, values, strict=True):
-                _set(table, axis.name, value)
-            variants.append(RecipeVariant(values, Recipe.model_validate_json(json.dumps(table))))
+                _set(table, axis, value)
+            varied = Recipe.model_validate_json(json.dumps(table))
+            if varied.block_weights is not None:
+                varied.weights()
+            variants.append(RecipeVariant(values, varied))
+        except RecipeError as error:
+            problems += error.problems
         except ValidationError as error:
             problems += [Problem(f"{'.'.join(map(str, each['loc']))}", each["msg"]) for each in error.errors()]
         except ValueError as error:
@@ -90,21 +97,21 @@ def vary(recipe: Recipe, axes: Sequence[Axis]) -> list[RecipeVariant]:
     return variants
 
 
-def _set(table: JSON, name: str, value: str) -> None:
+def _set(table: JSON, axis: Axis, value: str) -> None:
     """Change one value of a recipe's JSON.
 
     Raise ValueError for a text in place of a number.
     """
-    if name == "sv_ratio":
+    if axis.name == "sv_ratio":
         if value == NONE:
             table["resize"] = None
             return
         table["resize"] = {**(table["resize"] or {}), **dict.fromkeys(RANK_KEYS), "sv_ratio": _number(value, "--sv-ratio")}
-    elif name == "multiplier":
+    elif axis.name == "multiplier":
         table["render"]["multiplier"] = _number(value, "--multiplier")
     else:
-        numbers = [float(part) for part in value.split(",")] if "," in value else None
-        table["block_weights"] = None if value == NONE else numbers or value
+        table["block_weights"] = None if value == NONE else value
+        table["merge"]["order"] = axis.order
 
 
 def _number(text: str, option: str) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.models import blocks
+from orchestrator.models import block_weights
 from orchestrator.recipe.outputs import RANK_KEYS
 from orchestrator.release.facts import weights_of
 
@@ -52,9 +52,8 @@ def _surgery(step: StepView, source: str) -> list[str]:
         return []
     argv = [*_PROGRAM, step.kind, source, name]
     if step.kind == "merge":
-        values = tuple(params["block_weights"])
-        preset = blocks.preset_name(values, params["architecture"])
-        argv += ["--block-weights", preset or ",".join(f"{value:g}" for value in values)]
+        weights = block_weights.parse(params["block_weights"], params["architecture"])
+        argv += ["--block-weights", weights.text()]
         argv += ["--prune"] if params["zeroed"] == "prune" else []
         argv += ["--unmapped", f"{params['unmapped']:g}"] if params["unmapped"] != 1 else []
         return argv + (["--compat", params["compat"]] if params["compat"] else [])

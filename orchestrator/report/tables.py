@@ -7,7 +7,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RecipeError
-from orchestrator.models import blocks
 from orchestrator.release.facts import weights_of
 from orchestrator.report import charts
 from orchestrator.weights.io.safetensors_io import read_header
@@ -156,7 +155,8 @@ def heat(member: Member, names: Sequence[str], stages: dict[str, JSON]) -> JSON:
 
     for kind, word in _STAGES.items():
         if kind == "merge" and member.recipe.block_weights is not None:
-            values = dict(zip(names, blocks.parse(member.recipe.block_weights, member.recipe.base.architecture), strict=True))
+            weights = member.recipe.weights().by_name()
+            values = {name: weights[name] for name in names}
             top = max(map(abs, values.values()), default=1.0) or 1.0
             add("weights", "weight", {n: f"{v:g}" for n, v in values.items()}, {n: abs(v) / top for n, v in values.items()})
         if kind in norms:

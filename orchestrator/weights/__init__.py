@@ -10,7 +10,7 @@ Each verb is a module with a function of its name:
 >>> adapter(read_header(EXAMPLE)).family
 'lora'
 >>> report = merge(EXAMPLE, OUTPUT, MergeOptions("FACE"))
->>> report.preset, report.weights[:3]
+>>> report.preset, report.weights.values[:3]
 ('FACE', (0.0, 1.0, 1.0))
 >>> compare(EXAMPLE, EXAMPLE).cosine
 1.0

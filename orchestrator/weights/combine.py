@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.models import blocks
+from orchestrator.models import block_weights
+from orchestrator.weights import weighing
 from orchestrator.weights.families import deltas, low_rank
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.families.kinds import ModuleKind
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from orchestrator.models.block_weights import BlockWeights, Given
     from orchestrator.models.registry import ArchitectureName
     from orchestrator.weights.ingredient import Ingredient
     from orchestrator.weights.io.dtypes import Floats
@@ -59,6 +61,7 @@ def combine(
     *,
     save_precision: str = "fp16",
     unmapped: float = 1.0,
+    order: str = "",
     presets: Mapping[str, Sequence[float]] | None = None,
     overwrite: bool = False,
 ) -> CombineReport:
@@ -73,14 +76,15 @@ def combine(
     """
     check_output(output, [ingredient.path for ingredient in ingredients], overwrite=overwrite)
     adapters = [adapter(read_header(ingredient.path)) for ingredient in ingredients]
-    weights = _block_weights(ingredients, adapters, unmapped, presets)
+    weights = _weights(ingredients, adapters, unmapped, order, presets)
+    tables = _tables(ingredients, weights, unmapped)
     dtype = dtypes.dtype_of(save_precision)
     terms: dict[str, list[tuple[Body, AdapterModule, float]]] = {}
     bodies = [Body(lora.header) for lora in adapters]
     try:
-        for lora, body, by_block in zip(adapters, bodies, weights, strict=True):
+        for lora, body, of, ingredient in zip(adapters, bodies, weights, ingredients, strict=True):
             for module in lora.modules:
-                weight = by_block[module.block or "other"]
+                weight = ingredient.ratio * (of.of(module.kohya, module.block) if of else unmapped)
                 if weight:
                     terms.setdefault(module.kohya, []).append((body, module, weight))
         pieces: list[Piece] = []
@@ -107,54 +111,66 @@ def combine(
     kept = metadata.with_algo(peft.without(adapters[0].header.metadata, renamed=True), "full" if 0 in ranks else "locon")
     kept["ss_network_dim"] = kept["ss_network_alpha"] = str(next(iter(ranks))) if len(ranks) == 1 else "Dynamic"
     details = [
-        {"ratio": ingredient.ratio, "block_weights": by_block, "model_hash": lora.header.metadata.get("sshs_model_hash")}
-        for ingredient, by_block, lora in zip(ingredients, weights, adapters, strict=True)
+        {"ratio": ingredient.ratio, "block_weights": table, "model_hash": lora.header.metadata.get("sshs_model_hash")}
+        for ingredient, table, lora in zip(ingredients, tables, adapters, strict=True)
     ]
     kept = metadata.with_provenance(kept, "combine", {"inputs": details})
     hashes = writer.write_safetensors(output, pieces, kept, writer.Stated(dtype))
-    by_name = {name: tuple(by_block[name] for by_block in weights) for name in weights[0]}
+    by_name = {name: tuple(table[name] for table in tables) for name in tables[0]}
     return CombineReport(by_name, len(terms), dict(ranks), hashes)
 
 
-def _block_weights(
+def _weights(
     ingredients: Sequence[Ingredient],
     adapters: Sequence[Adapter],
     unmapped: float,
+    order: str,
     presets: Mapping[str, Sequence[float]] | None,
-) -> list[dict[str, float]]:
-    """Return each file's weight by block, and of other modules as "other".
+) -> list[BlockWeights | None]:
+    """Return each file's block weights. None: all 1, for a file of an unknown architecture.
 
     Raises:
         RecipeError: with every problem.
     """
-    problems = []
+    problems: list[Problem] = []
     for ingredient, lora in zip(ingredients, adapters, strict=True):
         if ingredient.block_weights is not None or lora.flat or lora.naming != "kohya":
             lora.known_architecture("merge")
         dependent = sorted({module.title for module in lora.modules if module.needs_base})
         if dependent:
-            problems.append(
-                Problem(
-                    str(lora.header.path),
-                    f"holds {', '.join(dependent)}, which cannot be added",
-                    "convert --to full --base MODEL",
-                )
-            )
+            what = f"holds {', '.join(dependent)}, which cannot be added"
+            problems.append(Problem(str(lora.header.path), what, "convert --to full --base MODEL"))
         if lora.architecture != adapters[0].architecture:
             what = f"is for {lora.architecture or 'an unknown architecture'}, the first for "
             problems.append(Problem(str(lora.header.path), f"{what}{adapters[0].architecture or 'an unknown architecture'}"))
+    weights: list[BlockWeights | None] = []
+    for ingredient, lora in zip(ingredients, adapters, strict=True):
+        if lora.architecture is None:
+            weights.append(None)
+            continue
+        given: Given = {} if ingredient.block_weights is None else ingredient.block_weights
+        rest = 1.0 if ingredient.block_weights is None else unmapped
+        of = block_weights.parse(given, lora.architecture, order=order if given else "", presets=presets, unmapped=rest)
+        weights.append(replace(of, outside=unmapped) if not given else of)
+        if given:
+            problems += [*weighing.unreached(lora, of, weighing.weigh(lora, of)), *weighing.shifted(lora, of, order)]
     if problems:
         raise RecipeError(problems)
-    weights = []
-    for ingredient, lora in zip(ingredients, adapters, strict=True):
-        order = blocks.names(lora.architecture)
-        values = (1.0,) * len(order)
-        if ingredient.block_weights is not None:
-            architecture = lora.known_architecture("merge")
-            values = blocks.parse(ingredient.block_weights, architecture, presets=presets, unmapped=unmapped)
-        by_block = {name: ingredient.ratio * value for name, value in zip(order, values, strict=True)}
-        weights.append({**by_block, "other": ingredient.ratio * unmapped})
     return weights
+
+
+def _tables(
+    ingredients: Sequence[Ingredient], weights: Sequence[BlockWeights | None], unmapped: float
+) -> list[dict[str, float]]:
+    """Return each file's weights, ratios included, by the same names."""
+    tables = []
+    parts = dict.fromkeys(part for of in weights if of for part in of.parts)
+    for ingredient, of in zip(ingredients, weights, strict=True):
+        table = {**(of.by_name() if of else {}), "other": of.outside if of else unmapped}
+        for part in parts:
+            table.setdefault(part, table[of.block_of(part) or "other"] if of else unmapped)
+        tables.append({name: ingredient.ratio * weight for name, weight in table.items()})
+    return tables
 
 
 def _module(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from orchestrator.models.block_weights import Given
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Ingredient:
 
     path: Path
     ratio: float = 1.0
-    block_weights: str | Sequence[float] | None = None
+    block_weights: Given | None = None
 
 
 def parse(text: str) -> Ingredient:

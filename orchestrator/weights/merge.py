@@ -13,7 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.models import blocks
+from orchestrator.models import block_weights, registry
+from orchestrator.weights import weighing
 from orchestrator.weights.families import kinds, low_rank
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import dtypes, metadata, writer
@@ -24,13 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.models.registry import ArchitectureName
+    from orchestrator.models.block_weights import BlockWeights
     from orchestrator.weights.io.writer import Hashes, Piece
     from orchestrator.weights.options import Compat, MergeOptions
 
     Progress = Callable[[int, int, str], None]
 
-_SHOWN = 8
 _LOSS = 0.01
 _Losses = dict[str, tuple[float, float]]
 _CONSTANT = ("alpha", "on_input")
@@ -40,12 +40,10 @@ _CONSTANT = ("alpha", "on_input")
 class MergeReport:
     """Result of a merge: weights and modules by block, and the hashes."""
 
-    architecture: ArchitectureName
-    weights: tuple[float, ...]
+    weights: BlockWeights
     preset: str | None
-    unmapped: float
-    left_out: tuple[str, ...]
     modules: dict[str, int]
+    """Number of modules by block, and by part with a weight of its own."""
     outside: int
     pruned: int
     rounded: dict[str, float]
@@ -55,13 +53,17 @@ class MergeReport:
 
     def table(self) -> list[str]:
         """Return the weights per block and outside blocks in lines."""
+        weights = self.weights
         rows = [
-            f"{name:<6} {weight:>8.4g}  {self.modules.get(name, 0):>3} modules{'  unmapped' if name in self.left_out else ''}"
-            for name, weight in zip(blocks.names(self.architecture), self.weights, strict=True)
+            f"{name:<6} {weight:>8.4g}  {self.modules.get(name, 0):>3} modules{self._remark(name)}"
+            for name, weight in weights.by_name().items()
         ]
-        rows.append(f"{'other':<6} {self.unmapped:>8.4g}  {self.outside:>3} modules  unmapped")
-        rows.append(explain_unmapped(self.unmapped, self.left_out))
-        rows.append(f"block weights {self.preset or 'of no preset'}; model hash {self.hashes.model[:12]}")
+        rows.append(f"{'other':<6} {weights.outside:>8.4g}  {self.outside:>3} modules  unmapped")
+        rows.append(explain_unmapped(weights.outside, weights.left_out))
+        text = weights.text()
+        rows.append(
+            f"block weights {self.preset or (text if '=' in text else 'of no preset')}; model hash {self.hashes.model[:12]}"
+        )
         if self.rounded:
             worst = max(self.rounded, key=lambda name: self.rounded[name])
             counted = f"{len(self.rounded)} modules lose more than 1 % to the rounding of F16"
@@ -70,14 +72,21 @@ class MergeReport:
         rows += explain_non_finite(self.non_finite)
         return [*rows, f"{self.pruned} modules pruned"] if self.pruned else rows
 
+    def _remark(self, name: str) -> str:
+        if name in self.weights.left_out:
+            return "  unmapped"
+        part = registry.ARCHITECTURES[self.weights.architecture].parts.get(name)
+        return "" if part is None else f"  {part.title}, not counted in {part.block or 'other'}"
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON."""
         return {
-            "architecture": self.architecture,
-            "weights": dict(zip(blocks.names(self.architecture), self.weights, strict=True)),
+            "architecture": self.weights.architecture,
+            "weights": self.weights.by_name(),
+            "text": self.weights.text(),
             "preset": self.preset,
-            "unmapped": self.unmapped,
-            "left_out": self.left_out,
+            "unmapped": self.weights.outside,
+            "left_out": self.weights.left_out,
             "modules": self.modules,
             "outside": self.outside,
             "pruned": self.pruned,
@@ -89,7 +98,7 @@ class MergeReport:
 
 def explain_unmapped(unmapped: float, left_out: Sequence[str]) -> str:
     """Return the meaning of the weight ``unmapped``, and of other weights."""
-    named = f"; blocks that the short list leaves out: {', '.join(left_out)}" if left_out else ""
+    named = f"; blocks that are not given: {', '.join(left_out)}" if left_out else ""
     means = {1.0: "as trained; --unmapped 0 removes them", 0.0: "removed; --unmapped 1, the default, leaves them as trained"}
     meaning = means.get(unmapped, "the default, 1, leaves them as trained; 0 removes them")
     return f"unmapped {unmapped:g} (conv_out, time embedding: outside all blocks{named}): {meaning}"
@@ -121,28 +130,26 @@ def merge(
             scaled, overflow, weights that change nothing.
     """
     check_output(output, [source], overwrite=overwrite)
-    block_weights, unmapped, compat, prune = options.block_weights, options.unmapped, options.compat, options.zeroed == "prune"
+    given, compat, prune = options.block_weights, options.compat, options.zeroed == "prune"
     lora = adapter(read_header(source))
     architecture = lora.known_architecture("merge")
-    weights = blocks.parse(block_weights, architecture, presets=presets, unmapped=unmapped)
-    by_block = dict(zip(blocks.names(architecture), weights, strict=True))
-    weight_of = {module.name: _weight(module, by_block, unmapped, compat) for module in lora.modules}
-    problems = list(_refusals(lora, weight_of, prune=prune, compat=compat))
-    changed = [name for name, weight in (*by_block.items(), ("other", unmapped)) if weight != 1]
-    if changed and not (copy_unchanged or compat) and all(weight == 1 for weight in weight_of.values()):
-        held = sorted({module.block or "other" for module in lora.modules})
-        what = f"would be copied unchanged: it has no module in {_shortened(changed)}"
-        problems.append(Problem(str(source), what, f"weigh the blocks that it has: {_shortened(held)}"))
+    weights = block_weights.parse(given, architecture, order=options.order, presets=presets, unmapped=options.unmapped)
+    weight_of = weighing.weigh(lora, weights)
+    if compat:  # the tool of March 2023 did not have conv_in
+        weight_of |= {module.name: 1.0 for module in lora.modules if module.kohya == "lora_unet_conv_in"}
+    problems = [*_refusals(lora, weight_of, prune=prune, compat=compat), *weighing.shifted(lora, weights, options.order)]
+    if not (copy_unchanged or compat):
+        problems += weighing.unreached(lora, weights, weight_of)
     if problems:
         raise RecipeError(problems)
     pruned = {module.name for module in lora.modules if prune and weight_of[module.name] == 0}
-    named = block_weights if isinstance(block_weights, str) and "," not in block_weights else None
-    preset = options.preset or named or blocks.preset_name(weights, architecture)
+    named = given if isinstance(given, str) and not {",", "="} & set(given) else None
+    preset = options.preset or named or weights.preset
     preset = preset and preset.rpartition(":")[2]  # of FILE:NAME, the name
     details: dict[str, Any] = {
-        "block_weights": by_block,
+        "block_weights": weights.by_name(),
         "preset": preset,
-        "unmapped": unmapped,
+        "unmapped": weights.outside,
         "zeroed": options.zeroed,
     }
     if compat:
@@ -154,33 +161,18 @@ def merge(
         pieces = [*_with_progress(chosen, progress), *low_rank.bundled(lora, body)]
         hashes = writer.write_safetensors(output, pieces, kept)
         non_finite = body.non_finite()
-    counts = Counter(module.block for module in lora.modules if module.block)
-    outside = len(lora.modules) - sum(counts.values())
-    left_out = blocks.left_out(block_weights, architecture, presets=presets)
+    counts = Counter(weights.part_of(module.kohya) or module.block or "other" for module in lora.modules)
     shares = {name: math.sqrt(lost / whole) for name, (lost, whole) in losses.items() if whole}
     return MergeReport(
-        architecture,
         weights,
         preset,
-        unmapped,
-        left_out,
-        dict(counts),
-        outside,
+        {name: count for name, count in counts.items() if name != "other"},
+        counts["other"],
         len(pruned),
         {name: share for name, share in sorted(shares.items()) if share > _LOSS},
         non_finite,
         hashes,
     )
-
-
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-
-
-def _weight(module: AdapterModule, by_block: Mapping[str, float], unmapped: float, compat: Compat | None) -> float:
-    if compat and module.kohya == "lora_unet_conv_in":
-        return 1.0  # the tool of March 2023 did not have it
-    return by_block[module.block] if module.block else unmapped
 
 
 def _refusals(lora: Adapter, weight_of: Mapping[str, float], *, prune: bool, compat: Compat | None) -> Iterator[Problem]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.errors import Problem
-from orchestrator.models import blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
+    from orchestrator.models.block_weights import Given
     from orchestrator.recipe import Recipe
     from orchestrator.recipe.outputs import RankMethod, RankRule, Resize
 
@@ -37,25 +37,26 @@ class MergeOptions:
     """Options of a merge.
 
     Attributes:
-        block_weights: a weight for each block, or the name of a preset.
+        block_weights: a weight for each block, a table of names and ranges, or a text as --block-weights takes it.
         zeroed: whether modules of weight 0 keep zeroed tensors, as in the release, or are dropped.
         unmapped: weight of the modules outside all blocks, and of the blocks that a short list leaves out.
         compat: "supermerger-2023" multiplies the same tensors as that tool, so that its fractional results can be rebuilt.
         preset: name to report for a list of weights.
+        order: the other tool's order of a list.
     """
 
-    block_weights: str | Sequence[float]
+    block_weights: Given
     zeroed: Zeroed = "keep"
     unmapped: float = 1.0
     compat: Compat | None = None
     preset: str | None = None
+    order: str = ""
 
     @classmethod
     def of_recipe(cls, recipe: Recipe) -> MergeOptions:
         """Return the options of a recipe's merge step."""
-        weights = blocks.parse(recipe.block_weights or (), recipe.base.architecture)
-        merge, preset = recipe.merge, blocks.preset_name(weights, recipe.base.architecture)
-        return cls(list(weights), merge.zeroed, merge.unmapped, merge.compat or None, preset)
+        weights, merge = recipe.weights(), recipe.merge
+        return cls(weights.plain(), merge.zeroed, weights.outside, merge.compat or None, weights.preset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks
+from orchestrator.models.block_weights import parse
+from orchestrator.weights import weighing
 from orchestrator.weights.families import low_rank, rank_selection, svd
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.families.kinds import ModuleKind
@@ -23,11 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from orchestrator.models.block_weights import Given
     from orchestrator.recipe.outputs import RankRule
     from orchestrator.weights.families.svd import Doubles
     from orchestrator.weights.io.writer import Piece
-
-Weights = str | tuple[float, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,10 @@ class Sweep:
 class _Variant:
     ratio: float
     name: str
-    weights: Mapping[str, float]
+    weight_of: Mapping[str, float]
+    """Weight of each module by its name in the file."""
+    table: Mapping[str, float]
+    """Weights by block and part."""
     label: str
     path: Path | None
 
@@ -102,7 +106,8 @@ def sweep(
     source: Path,
     sv_ratios: Sequence[float] = (8, 16, 32, 64),
     *,
-    block_weights: Sequence[Weights] = (None,),
+    block_weights: Sequence[Given | None] = (None,),
+    order: str = "",
     new_rank: int | None = None,
     rank_rule: RankRule = "2023",
     save_precision: str = "fp16",
@@ -127,25 +132,30 @@ def sweep(
         raise RecipeError(problems or [Problem("--sv-ratio", "has no ratio", "--sv-ratio 8,16,32,64")])
     if lora.flat:
         lora.known_architecture("sweep of LoHa and LoKr")
-    order = blocks.names(lora.architecture)
     variants: list[_Variant] = []
-    for weights in block_weights:
-        values, name = (1.0,) * len(order), "-"
-        if weights is not None:
+    for given in block_weights:
+        name, table, weight_of = (
+            "-",
+            _ones(lora, unmapped),
+            {module.name: _unweighed(module, unmapped) for module in lora.modules},
+        )
+        if given is not None:
             architecture = lora.known_architecture("sweep with block weights")
-            values = blocks.parse(weights, architecture, unmapped=unmapped)
-            named = weights if isinstance(weights, str) and "," not in weights else None
-            name = named or blocks.preset_name(values, architecture) or ",".join(f"{value:g}" for value in values)
+            weights = parse(given, architecture, order=order, unmapped=unmapped)
+            weight_of, table = weighing.weigh(lora, weights), {**weights.by_name(), "other": weights.outside}
+            if wrong := [*weighing.unreached(lora, weights, weight_of), *weighing.shifted(lora, weights, order)]:
+                raise RecipeError(wrong)
+            named = given if isinstance(given, str) and "," not in given else None
+            name = named or weights.text()
         short = re.sub(r"[,/\\]", "_", name.rpartition(":")[2])[:40]  # the name of a preset may be any text
         for ratio in sv_ratios:
-            label = f"{source.stem}{'' if weights is None else f'-{short}'}-sv{ratio:g}"
+            label = f"{source.stem}{'' if given is None else f'-{short}'}-sv{ratio:g}"
             same = sum(variant.label == label for variant in variants)  # two lists may differ where the label is cut
             path = folder / f"{label}{f'-{same + 1}' if same else ''}.safetensors" if folder else None
             if path and folder:
                 folder.mkdir(parents=True, exist_ok=True)
                 check_output(path, [source])
-            whole = {**dict(zip(order, values, strict=True)), "other": unmapped}
-            variants.append(_Variant(ratio, name, whole, label, path))
+            variants.append(_Variant(ratio, name, weight_of, table, label, path))
     options = _SweepOptions(
         tuple(variants), NO_CAP if new_rank is None else new_rank, rank_rule, dtypes.dtype_of(save_precision)
     )
@@ -163,25 +173,35 @@ def sweep(
     return Sweep(lora.header.tensor_bytes, tuple(rows), low_rank.passed(lora))
 
 
+def _ones(lora: Adapter, unmapped: float) -> dict[str, float]:
+    return {**dict.fromkeys(blocks.names(lora.architecture), 1.0), "other": unmapped}
+
+
+def _unweighed(module: AdapterModule, unmapped: float) -> float:
+    """Return the weight of a module where no block weights are given."""
+    return 1.0 if module.block else unmapped
+
+
 def _module_variants(lora: Adapter, body: Body, options: _SweepOptions, module: AdapterModule) -> list[_ModuleVariant]:
     extra = low_rank.vector_bytes(module, options.dtype)
     if module.vector:
         block = module.block or "other"
-        weights = [variant.weights[block] if variant.path else None for variant in options.variants]
+        weights = [variant.weight_of[module.name] if variant.path else None for variant in options.variants]
         kept = [[] if weight is None else low_rank.vectors(body, module, options.dtype, weight) for weight in weights]
         return [_ModuleVariant(block, 0, extra, 0.0, 0.0, pieces) for pieces in kept]
     product = low_rank.product(module, dtypes.load_module(body, module), lora.architecture)
     factored = svd.factorize(product.up, product.down, 1 / max(variant.ratio for variant in options.variants))
     block = module.block or "other"
     chosen = [
-        _rank(factored.values, product, abs(variant.weights[block]), variant.ratio, options) for variant in options.variants
+        _rank(factored.values, product, abs(variant.weight_of[module.name]), variant.ratio, options)
+        for variant in options.variants
     ]
     written = any(variant.path for variant in options.variants)
     up, down = svd.truncate(factored, product.up, product.down, max(chosen)) if written else (product.up, product.down)
     squares = (factored.values * product.scale) ** 2
     made = []
     for variant, rank in zip(options.variants, chosen, strict=True):
-        weight = variant.weights[block]
+        weight = variant.weight_of[module.name]
         pieces: list[Piece] = []
         if variant.path:
             # singular vectors are ordered, so the largest rank contains the smaller ones
@@ -234,7 +254,7 @@ def _metadata(lora: Adapter, variant: _Variant, options: _SweepOptions) -> dict[
     if any(module.kind is not ModuleKind.LORA and not module.vector for module in lora.modules):
         before = metadata.with_algo(before, "locon")
     kept = {**before, "ss_training_comment": comment, "ss_network_dim": "Dynamic", "ss_network_alpha": "Dynamic"}
-    details = {"sv_ratio": variant.ratio, "block_weights": dict(variant.weights), "rank_rule": options.rule}
+    details = {"sv_ratio": variant.ratio, "block_weights": dict(variant.table), "rank_rule": options.rule}
     return metadata.with_provenance(kept, "sweep", details)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.models import blocks, sd1
+from orchestrator.models import block_weights, blocks, named_blocks, sd1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,22 +72,23 @@ def test_the_350_modules_of_the_release_fall_into_these_blocks() -> None:
 
 @pytest.mark.parametrize("text", ["FACE", "NAME:" + ",".join(map(str, sd1.FACE)), ",".join(map(str, sd1.FACE)), sd1.FACE])
 def test_four_ways_to_say_face(text: str | Sequence[float]) -> None:
-    assert blocks.parse(text) == sd1.FACE
-    assert blocks.preset_name(blocks.parse(text)) == "FACE"
+    assert block_weights.parse(text).values == sd1.FACE
+    assert block_weights.parse(text).preset == "FACE"
 
 
 def test_face_and_body_keep_their_blocks() -> None:
-    trained = {name: [b for b, w in zip(sd1.BLOCKS, blocks.parse(name), strict=True) if w] for name in ("FACE", "BODY")}
+    weights = {name: block_weights.parse(name).by_name() for name in ("FACE", "BODY")}
+    trained = {name: [block for block, weight in of.items() if weight] for name, of in weights.items()}
     assert " ".join(trained["FACE"]) == "IN00 IN01 IN02 IN03 IN04 IN08 OUT00 OUT02 OUT03 OUT04 OUT06 OUT07 OUT08 OUT11"
     assert " ".join(trained["BODY"]) == "IN00 IN01 IN02 IN04 IN08 OUT02 OUT03 OUT04 OUT05 OUT06 OUT07 OUT08 OUT11"
 
 
 def test_a_short_list_leaves_the_other_blocks_to_the_option() -> None:
     short = [0.5] * 17
-    assert Counter(blocks.parse(short)) == {0.5: 17, 1.0: 9}
-    assert Counter(blocks.parse(short, unmapped=0.0)) == {0.5: 17, 0.0: 9}
-    assert blocks.parse([0.5] * 12, "sdxl", unmapped=0.0)[0] == 0.5
-    assert len(blocks.parse([0.5] * 12, "sdxl")) == 20
+    assert Counter(block_weights.parse(short).values) == {0.5: 17, 1.0: 9}
+    assert Counter(block_weights.parse(short, unmapped=0.0).values) == {0.5: 17, 0.0: 9}
+    assert block_weights.parse([0.5] * 12, "sdxl", unmapped=0.0).values[0] == 0.5
+    assert len(block_weights.parse([0.5] * 12, "sdxl").values) == 20
 
 
 def test_a_preset_file_of_the_extension(tmp_path: Path) -> None:
@@ -96,10 +97,10 @@ def test_a_preset_file_of_the_extension(tmp_path: Path) -> None:
         "# mine\n\nHALF:" + ",".join(["0.5"] * 17) + "\nRANDOM:R,R,1\nALLR:" + ",".join(["1"] * 26) + "\n", encoding="utf-8"
     )
     assert set(blocks.read_presets(file)) == {"HALF", "ALLR"}
-    assert blocks.parse(f"{file}:ALLR") == (1.0,) * 26
-    assert blocks.parse("HALF", presets=blocks.read_presets(file))[1] == 1.0
+    assert block_weights.parse(f"{file}:ALLR").values == (1.0,) * 26
+    assert block_weights.parse("HALF", presets=blocks.read_presets(file)).values[1] == 1.0
     with pytest.raises(RecipeError, match="did you mean HALF"):
-        blocks.parse(f"{file}:HALV")
+        block_weights.parse(f"{file}:HALV")
 
 
 @pytest.mark.parametrize(
@@ -107,8 +108,15 @@ def test_a_preset_file_of_the_extension(tmp_path: Path) -> None:
     [
         ([1.0] * 16, "sd1", "16 values; SD1.5 takes 26 or 17"),
         ([1.0] * 20, "sd1", "20 values are a list of SDXL"),
-        ("FACE", "sdxl", r"FACE is a preset of SD1\.5; SDXL takes 20 or 12 values \(BASE to OUT08\), or a preset: ALL"),
-        ("FACE", "flux", r"takes 58 or 20 values \(BASE to S37\), or a preset: ALL"),
+        (
+            "FACE",
+            "sdxl",
+            (
+                r"FACE is a preset of SD1\.5; SDXL takes 20 or 12 values \(BASE to OUT08\), "
+                r"names as BASE=0,IN00-IN03=0\.5,OUT=1, or a preset: ALL"
+            ),
+        ),
+        ("FACE", "flux", r"takes 58 or 20 values \(BASE to S37\), names as BASE=0,D00-D03=0\.5,S=1, or a preset: ALL"),
         ("FASE", "sd1", "did you mean FACE"),
         ("1,2,x", "sd1", "'x'"),
         ([float("nan")] * 26, "sd1", "finite"),
@@ -119,7 +127,7 @@ def test_an_unsound_list_is_refused_with_a_message(
     weights: str | Sequence[float], architecture: ArchitectureName, message: str
 ) -> None:
     with pytest.raises(RecipeError, match=message):
-        blocks.parse(weights, architecture)
+        block_weights.parse(weights, architecture)
 
 
 def test_a_line_without_a_preset_is_named_with_its_number(tmp_path: Path) -> None:
@@ -131,9 +139,9 @@ def test_a_line_without_a_preset_is_named_with_its_number(tmp_path: Path) -> Non
 
 
 def test_the_examples_in_the_documentation_are_true() -> None:
-    assert doctest.testmod(blocks).failed == 0
+    assert all(doctest.testmod(module).failed == 0 for module in (blocks, block_weights, named_blocks))
 
 
 def test_presets_of_sd1_hold_for_sd2_whose_blocks_are_the_same() -> None:
     assert blocks.names("sd2") == blocks.names("sd1")
-    assert blocks.parse("FACE", "sd2") == blocks.parse("FACE", "sd1")
+    assert block_weights.parse("FACE", "sd2").values == block_weights.parse("FACE", "sd1").values

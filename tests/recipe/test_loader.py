@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.errors import RecipeError, report
+from orchestrator.models import blocks
 from orchestrator.recipe import loader
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def test_all_problems_are_reported_with_file_and_near_miss(root: Path) -> None:
     assert problems(root, text) == (
         "cat.toml: training.steps\n    is true; should be a valid integer\n"
         "cat.toml: training.learning_rat\n    unknown key; did you mean learning_rate?\n"
-        "cat.toml: block_weights\n    16 values; SD1.5 takes 26 or 17\n"
+        "cat.toml: block_weights\n    16 values; SD1.5 takes 26 or 17; in this order: "
+        f"{', '.join(blocks.names('sd1'))}\n"
         "3 problems. Nothing was run."
     )
 

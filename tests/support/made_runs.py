@@ -250,7 +250,7 @@ def request(runs: Path, recipe: Recipe) -> dict[str, Any]:
     folders = {"dataset": dataset(runs, recipe), "train": train(runs, recipe)}
     last = folders["train"]
     if recipe.block_weights is not None:
-        weights = blocks.parse(recipe.block_weights, recipe.base.architecture)
+        weights = recipe.weights().values
         target = folders["merge"] = folder(runs, f"{recipe.name}/merge")
         lora(target / f"{recipe.name}.safetensors", recipe, weights=tuple(weights))
         params = {"block_weights": list(weights), "architecture": "sd1", **recipe.merge.model_dump(mode="json")}

@@ -255,7 +255,7 @@ def _same_or_zero(before: Mapping[str, Floats], after: Mapping[str, Floats], wei
 def test_a_list_of_17_reports_the_weight_of_the_other_blocks(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     report = merge(source, output, MergeOptions([0.5] * 17, unmapped=0.0))
-    assert dict(zip(sd1.BLOCKS, report.weights, strict=True))["IN06"] == 0
+    assert report.weights.by_name()["IN06"] == 0
     assert not changes(output)[OUT].any()
 
 
@@ -288,7 +288,7 @@ def test_sdxl_has_lists_of_20_and_12(tmp_path: Path, *, short: bool) -> None:
     order = sdxl.SHORT_BLOCKS if short else sdxl.BLOCKS
     weights_by_block = [0.25 * (1 + position) for position in range(len(order))]
     report = merge(source, output, MergeOptions(weights_by_block, unmapped=0.125))
-    assert (report.architecture, len(report.weights), report.outside) == ("sdxl", 20, 1)
+    assert (report.weights.architecture, len(report.weights.values), report.outside) == ("sdxl", 20, 1)
     before, after = changes(source), changes(output)
     for name, block in SDXL.items():
         weight = dict(zip(order, weights_by_block, strict=True)).get(block, 0.125)
@@ -300,8 +300,8 @@ def test_sdxl_has_lists_of_20_and_12(tmp_path: Path, *, short: bool) -> None:
 def test_a_short_list_names_the_blocks_that_it_leaves_out(tmp_path: Path) -> None:
     report = merge(lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors", MergeOptions([0.5] * 17, unmapped=0.0))
     left_out = ("IN00", "IN03", "IN06", "IN09", "IN10", "IN11", "OUT00", "OUT01", "OUT02")
-    assert report.left_out == report.to_json()["left_out"] == left_out
+    assert report.weights.left_out == report.to_json()["left_out"] == left_out
     rows = report.table()
     assert [row.split()[0] for row in rows if row.endswith("  unmapped")] == [*left_out, "other"]
-    assert "leaves out: IN00, IN03" in rows[27]
+    assert "not given: IN00, IN03" in rows[27]
     assert "--unmapped 1, the default" in rows[27]

@@ -24,6 +24,7 @@ def test_the_request_of_a_merge_step() -> None:
         "unmapped": 1.0,
         "compat": None,
         "preset": "FACE",
+        "order": "",
     }
 
 

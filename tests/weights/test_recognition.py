@@ -109,7 +109,7 @@ def test_a_single_text_encoder_may_be_numbered(tmp_path: Path) -> None:
     parts = {name: tensors("lora", layer, 2, rng) for name, layer in LAYERS.items()}
     source, output = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     write(source, {name.replace("lora_te_", "lora_te1_"): tensors_ for name, tensors_ in parts.items()})
-    assert merge(source, output, MergeOptions([0.0] * 26, unmapped=0.0)).architecture == "sd1"
+    assert merge(source, output, MergeOptions([0.0] * 26, unmapped=0.0)).weights.architecture == "sd1"
     assert not any(value.any() for key, value in read(output).items() if not key.endswith("alpha"))
     assert any("lora_te1_" in key for key in read(output))
     assert compare(lora(tmp_path / "other.safetensors"), source).only_first == ()

@@ -6,6 +6,7 @@ files that they would corrupt are rejected.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engines.sdscripts import arguments, launch, network_args, parser_options
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.models import blocks
+from orchestrator.models import block_weights
 from orchestrator.system import settings
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.ingredient import Ingredient
@@ -43,7 +44,9 @@ OWNED: dict[str, dict[str, str]] = {
 }
 
 
-def expand(ingredient: Ingredient, unmapped: float, presets: Mapping[str, Sequence[float]] | None) -> Ingredient:
+def expand(
+    ingredient: Ingredient, unmapped: float, presets: Mapping[str, Sequence[float]] | None, order: str = ""
+) -> Ingredient:
     """Return an ingredient with a list of block weights.
 
     The list is the file's architecture's: 26 weights on SD1, 20 on SDXL.
@@ -52,15 +55,20 @@ def expand(ingredient: Ingredient, unmapped: float, presets: Mapping[str, Sequen
         ingredient: a file with a preset, a short list or no block weights.
         unmapped: weight of the modules that a short list leaves out.
         presets: further presets by name.
+        order: the other tool's order of a list.
 
     Raises:
-        RecipeError: the file cannot be read, or the weights cannot.
+        RecipeError: the file cannot be read, or the weights cannot. The program has no weights for parts of blocks.
     """
-    path, weights = ingredient.path.absolute(), ingredient.block_weights
-    if weights is not None:
-        architecture = adapter(read_header(path)).known_architecture("merge")
-        weights = blocks.parse(weights, architecture, presets=presets, unmapped=unmapped)
-    return replace(ingredient, path=path, block_weights=weights)
+    path = ingredient.path.absolute()
+    if ingredient.block_weights is None:
+        return replace(ingredient, path=path)
+    architecture = adapter(read_header(path)).known_architecture("merge")
+    weights = block_weights.parse(ingredient.block_weights, architecture, order=order, presets=presets, unmapped=unmapped)
+    if weights.parts:
+        what = f"svd_merge_lora.py has no weights for {', '.join(weights.parts)}, but for whole blocks"
+        raise RecipeError(Problem("block_weights", what, "leave out --with sd-scripts"))
+    return replace(ingredient, path=path, block_weights=weights.values)
 
 
 def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -69,6 +77,9 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.block_weights is not None and merge.tool == launch.NAME:
         if why := network_args.no_merge(recipe.network):
             yield "merge.tool", why
+        with contextlib.suppress(RecipeError):  # reported by the recipe's own check
+            if parts := recipe.weights().parts:
+                yield "block_weights", f"svd_merge_lora.py has no weights for {', '.join(parts)}, but for whole blocks"
         ours = {"zeroed": (merge.zeroed, "keep"), "unmapped": (merge.unmapped, 1.0), "compat": (merge.compat, "")}
         for name, (value, default) in ours.items():
             if value != default:
@@ -120,8 +131,7 @@ def command(kind: str, recipe: Recipe, lora: Path, output: Path, work: Path) -> 
         raise RecipeError(Problem(f"{recipe.name}: {kind}.tool", why, f'leave {kind}.tool = "sd-scripts" out'))
     file_ranks = (recipe.network.dim, recipe.network.conv_dim or recipe.network.dim)
     if kind == "merge":
-        weights = blocks.parse(recipe.block_weights or (), recipe.base.architecture)
-        inputs = [Ingredient(lora, 1.0, weights)]
+        inputs = [Ingredient(lora, 1.0, recipe.weights().values)]
         return merge(inputs, output, work, file_ranks, recipe.training.save_precision, recipe.merge.options)
     if recipe.resize is None:
         raise RecipeError(Problem(f"{recipe.name}: resize", "is missing"))

@@ -128,7 +128,7 @@ def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any
         "conv_dim": network.conv_dim,
         "conv_alpha": network.conv_alpha,
         "tucker": network.tucker,
-        "block_weights": recipe.block_weights,
+        "block_weights": None if recipe.block_weights is None else recipe.weights().plain(),
         "zeroed": recipe.merge.zeroed if recipe.block_weights is not None else None,
         "save_precision": resize.save_precision if resize else recipe.training.save_precision,
         "trigger_words": list(recipe.triggers()) or None,

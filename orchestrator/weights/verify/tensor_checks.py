@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError
-from orchestrator.models import blocks
+from orchestrator.models import block_weights, blocks
 from orchestrator.weights.io import dtypes, metadata
 from orchestrator.weights.verify import metadata_checks
 
@@ -140,14 +140,14 @@ def _blocks(inspection: Inspection, promises: Mapping[str, Any]) -> Result | Non
     if "block_weights" not in promises:
         return None
     try:
-        weights = blocks.parse(promises["block_weights"], inspection.adapter.known_architecture("a check of block weights"))
+        architecture = inspection.adapter.known_architecture("a check of block weights")
+        weights = block_weights.parse(promises["block_weights"], architecture)
     except OrchestratorError as error:
         return False, str(error)
     vector = inspection.block_vector or ()
-    order = blocks.names(inspection.adapter.architecture)
-    trios = list(zip(order, weights, vector, strict=True))
-    alive = [name for name, weight, mark in trios if weight == 0 and mark]
-    dead = [name for name, weight, mark in trios if weight != 0 and mark == 0]
+    marks = dict(zip(blocks.names(architecture), vector, strict=True))
+    alive = [name for name, mark in marks.items() if weights.most(name) == 0 and mark]
+    dead = [name for name, mark in marks.items() if weights.least(name) != 0 and mark == 0]
     if alive or dead:
         parts = [
             f"should be zero: {', '.join(alive)}" if alive else "",
@@ -159,14 +159,13 @@ def _blocks(inspection: Inspection, promises: Mapping[str, Any]) -> Result | Non
         for entry in metadata.provenance(inspection.adapter.header.metadata)
         if entry.get("operation") == "merge"
     ]
-    if any(weight not in (0, 1) for weight in weights):
-        applied = dict(zip(order, weights, strict=True))
+    if any(weight not in (0, 1) for weight in weights.by_name().values()):
         return (
             (True, "as the header states")
-            if applied in applied_before
+            if weights.by_name() in applied_before
             else (None, "zeros agree; fractions do not show in tensors")
         )
-    return True, f"zero: {', '.join(name for name, weight, mark in trios if mark == 0) or 'none'}"
+    return True, f"zero: {', '.join(name for name, mark in marks.items() if mark == 0) or 'none'}"
 
 
 def _rank_rule(inspection: Inspection, promises: Mapping[str, Any]) -> Result | None:

@@ -1,0 +1,158 @@
+"""Names and ranges of blocks, as in ``BASE=0,D00-D06=1,S=0.5``."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import Problem, RecipeError, near_miss
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from orchestrator.models.architecture import Architecture
+
+_KEY = "block_weights"
+_NUMBERED = re.compile(r"([A-Z]+)(\d+)")
+
+
+def read(text: str, entry: Architecture) -> dict[str, float]:
+    """Return the table of a text ``NAME=v,NAME-NAME=v,…``.
+
+    Raises:
+        RecipeError: with every problem.
+    """
+    table: dict[str, float] = {}
+    problems = []
+    for item in text.split(","):
+        name, equals, number = (part.strip() for part in item.partition("="))
+        try:
+            if not (name and equals):
+                raise ValueError(item)  # noqa: TRY301 - one message for all that is not NAME=v
+            weight = float(number)
+        except ValueError:
+            problems.append(Problem(_KEY, f"{item.strip()!r} is not NAME=v", f"as {example(entry)}"))
+            continue
+        if name in table:
+            problems.append(Problem(_KEY, f"{name} has two weights", "give it once"))
+        table[name] = weight
+    problems += _problems(table, entry)
+    if problems:
+        raise RecipeError(problems)
+    return table
+
+
+def expand(table: Mapping[str, float], entry: Architecture) -> dict[str, float]:
+    """Return a weight for each block and part that a table names.
+
+    Raises:
+        RecipeError: with every problem: unknown and reversed names, blocks named twice, numbers that are not finite.
+    """
+    if problems := list(_problems(table, entry)):
+        raise RecipeError(problems)
+    return {name: float(weight) for key, weight in table.items() for name in _blocks(key, entry)}
+
+
+def text(weights: Mapping[str, float], entry: Architecture) -> str:
+    """Return the weights of blocks and parts as a text of names and ranges.
+
+    >>> from orchestrator.models.registry import ARCHITECTURES
+    >>> text(dict.fromkeys(ARCHITECTURES["flux"].blocks, 0.5) | {"S00": 1.0}, ARCHITECTURES["flux"])
+    'BASE=0.5,D=0.5,S00=1,S01-S37=0.5'
+    """
+    items = []
+    for names in _groups(entry.blocks):
+        runs: list[list[str]] = []
+        for name in names:
+            if runs and weights[runs[-1][-1]] == weights[name]:
+                runs[-1].append(name)
+            else:
+                runs.append([name])
+        for run in runs:
+            whole = run == names and len(names) > 1
+            key = _letters(names[0]) if whole else run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}"
+            items.append(f"{key}={number(weights[run[0]])}")
+    return ",".join([*items, *(f"{name}={number(weights[name])}" for name in entry.parts if name in weights)])
+
+
+def number(weight: float) -> str:
+    """Return the shortest text of a weight that is read as the same number."""
+    short = f"{weight:g}"
+    return short if float(short) == weight else repr(weight)
+
+
+def example(entry: Architecture) -> str:
+    """Return an example of names for an architecture."""
+    groups = [names for names in _groups(entry.blocks) if len(names) > 1]
+    first, last = groups[0], groups[-1]
+    return f"BASE=0,{first[0]}-{first[-1] if len(first) < 4 else first[3]}=0.5" + (
+        f",{_letters(last[0])}=1" if last != first else ""
+    )
+
+
+def _groups(names: tuple[str, ...]) -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(_letters(name), []).append(name)
+    return list(groups.values())
+
+
+def _letters(name: str) -> str:
+    return name.rstrip("0123456789")
+
+
+def _problems(table: Mapping[str, float], entry: Architecture) -> Iterator[Problem]:
+    owner: dict[str, str] = {}
+    for key, weight in table.items():
+        if not math.isfinite(weight):
+            yield Problem(_KEY, f"{key} is {weight}", "use a finite number")
+        names, ends = _blocks(key, entry), _ends(key, entry)
+        unknown = [name for name in ends if name not in entry.blocks and name not in entry.parts]
+        if not names and unknown:
+            for name in unknown:
+                yield Problem(_KEY, f"{entry.title} has no block {name!r}{near_miss(name, _known(entry))}", _names(entry))
+        elif not names:
+            swapped = f"{ends[-1]}-{ends[0]}"
+            hint = f"write {swapped}" if _blocks(swapped, entry) else "name the part by itself"
+            yield Problem(_KEY, f"{key} is {'reversed' if _blocks(swapped, entry) else 'not a range of blocks'}", hint)
+        for twice in [name for name in names if name in owner]:
+            hint = f"name each block once, as {twice}=…"
+            yield Problem(_KEY, f"{twice} is in {owner[twice]} and in {key}", hint)
+            break
+        owner |= dict.fromkeys(names, key)
+
+
+def _known(entry: Architecture) -> tuple[str, ...]:
+    return (*entry.blocks, *entry.parts, *dict.fromkeys(map(_letters, (*entry.blocks, *entry.parts))))
+
+
+def _names(entry: Architecture) -> str:
+    """Return all names of an architecture for a message."""
+    groups = [names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}" for names in _groups(entry.blocks)]
+    return f"it has {', '.join([*groups, *entry.parts])}"
+
+
+def _full(name: str, entry: Architecture) -> str:
+    """Return a name as in the architecture's list: D3 is D03, M00 is MID."""
+    name = name.strip()
+    match = _NUMBERED.fullmatch(name)
+    padded = f"{match[1]}{int(match[2]):02}" if match and len(match[2]) < 5 else name
+    if name == "M00" and "MID" in entry.blocks:
+        return "MID"
+    return padded if padded in entry.blocks or padded in entry.parts else name
+
+
+def _ends(key: str, entry: Architecture) -> list[str]:
+    return [_full(part, entry) for part in key.split("-", 1)]
+
+
+def _blocks(key: str, entry: Architecture) -> list[str]:
+    """Return the blocks and parts of a name or range. Unknown and reversed ones have none."""
+    ends = _ends(key, entry)
+    for names in (entry.blocks, tuple(entry.parts)):
+        if set(ends) <= set(names):
+            return list(names[names.index(ends[0]) : names.index(ends[-1]) + 1])
+        if len(ends) == 1 and (group := [name for name in names if _letters(name) == ends[0]]):
+            return group
+    return []
