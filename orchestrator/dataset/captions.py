@@ -1,7 +1,13 @@
-"""Write captions from file names, caption files, or the words of a source."""
+"""Choose the caption of an image.
+
+The first of these that exists: the caption file beside it, ``texts`` in the recipe, the rule ``captions`` of its source, the
+trigger word with the tags. ``fixed`` reads no caption file.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from orchestrator.dataset import naming
@@ -13,6 +19,28 @@ if TYPE_CHECKING:
     from orchestrator.recipe import Source, Vocabulary, Words
 
 
+class CaptionSource(StrEnum):
+    """Origin of a caption."""
+
+    FILE = "caption file"
+    TEXTS = "texts in the recipe"
+    VIEW = "view in the file name"
+    WORDS = "trigger and tags"
+    FOLDER = "words of the folder"
+    TAGGER = "tagger"
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """Caption of an image, and its origin.
+
+    ``text`` is None where the tagger or the trainer writes it.
+    """
+
+    text: str | None
+    source: CaptionSource
+
+
 class CaptionError(ValueError):
     """A missing or malformed caption. ``hint`` is the remedy."""
 
@@ -20,6 +48,29 @@ class CaptionError(ValueError):
         """Take the problem and its remedy."""
         super().__init__(what)
         self.hint = hint
+
+
+def of_image(vocabulary: Vocabulary, source: Source, trigger: str, tags: tuple[str, ...], path: Path) -> Caption:
+    """Return the caption of an image, by the rule of this module.
+
+    Raises:
+        CaptionError: its caption file cannot be used, the vocabulary has no entry for its view, or the source has no words.
+    """
+    if source.captions != "fixed" and (text := from_file(path.with_suffix(source.caption_files))) is not None:
+        return Caption(text, CaptionSource.FILE)
+    if path.stem in source.texts:
+        return Caption(source.texts[path.stem], CaptionSource.TEXTS)
+    if source.captions == "tagger":
+        return Caption(None, CaptionSource.TAGGER)
+    if source.captions == "files" and source.reading == "kohya":  # the trainer uses the folder's words
+        return Caption(None, CaptionSource.FOLDER)
+    if source.captions == "view" and naming.view(path.stem) is not None:
+        return Caption(from_view(vocabulary, source, trigger, tags, path.stem), CaptionSource.VIEW)
+    words = fixed(trigger, tags)
+    if not words and source.captions != "fixed":
+        what = f"has no caption: no {source.caption_files} beside it, no view in its name, and its source has no trigger"
+        raise CaptionError(what, f"write {path.stem}{source.caption_files} beside it")
+    return Caption(words, CaptionSource.WORDS)
 
 
 def from_view(vocabulary: Vocabulary, source: Source, trigger: str, tags: tuple[str, ...], stem: str) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from orchestrator.dataset.captions import CaptionSource
     from orchestrator.dataset.sources import Ignored, Original, OriginalGroup
     from orchestrator.recipe import Dataset, Source
 
@@ -33,6 +34,7 @@ class DatasetImage:
     size: Size
     caption: str | None
     """None without a caption file; with captions = "tagger" the build writes one."""
+    caption_source: CaptionSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,35 +149,16 @@ def _read(group: OriginalGroup, source: Source, dataset: Dataset, root: Path, pr
             problems.append(Problem(where, str(error), "replace it, or move it away"))
             continue
         try:
-            caption = _caption(dataset, source, group, original.path)
+            caption = captions.of_image(dataset.vocabulary, source, group.trigger, group.tags, original.path)
         except captions.CaptionError as error:
-            from_file = source.captions == "files" and original.path.stem not in source.texts
-            file = _display(original.path.with_suffix(source.caption_files), root) if from_file else where
-            problems.append(Problem(file, str(error), error.hint))
+            file = original.path.with_suffix(source.caption_files)
+            problems.append(Problem(_display(file, root) if file.exists() else where, str(error), error.hint))
             continue
         size = (header.width, header.height)
-        result.append(DatasetImage(f"{original.path.stem}.png", original.role, original.path, size, size, caption))
+        result.append(
+            DatasetImage(f"{original.path.stem}.png", original.role, original.path, size, size, caption.text, caption.source)
+        )
     return result
-
-
-def _caption(dataset: Dataset, source: Source, group: OriginalGroup, path: Path) -> str | None:
-    if path.stem in source.texts:
-        return source.texts[path.stem]
-    match source.captions:
-        case "view":
-            return captions.from_view(dataset.vocabulary, source, group.trigger, group.tags, path.stem)
-        case "fixed":
-            return captions.fixed(group.trigger, group.tags)
-        case "files":
-            text = captions.from_file(path.with_suffix(source.caption_files))
-            if (
-                text is None and source.reading != "kohya"
-            ):  # the images of kohya's folders fall back on the folder's words, by design
-                hint = f'write it, or set dataset.sources.{group.source}.captions = "fixed": its trigger and tags'
-                raise captions.CaptionError("no such file: the image has no caption", hint)
-            return text
-        case "tagger":
-            return None
 
 
 def _split(dataset: Dataset, group: OriginalGroup, parent: str, name: str, images: list[DatasetImage]) -> list[TrainingFolder]:

@@ -89,7 +89,7 @@ def source_files(dataset: Dataset, root: Path) -> list[tuple[str, Path]]:
         for original in group.originals:
             result.append((original.role, original.path))
             text = original.path.with_suffix(source.caption_files)
-            if source.captions == "files" and text.is_file():
+            if source.captions != "fixed" and text.is_file():
                 result.append((original.role.removesuffix(original.path.suffix) + source.caption_files, text))
     if dataset.tagger_model and any(source.captions == "tagger" for source in dataset.sources.values()):
         model = root / dataset.tagger_model

@@ -126,47 +126,38 @@ def source_table(summary: FolderSummary, trigger: str, root: Path, notes: list[s
     table: dict[str, Any] = {"images": where or ".", "trigger": trigger, "class_tokens": f"{trigger} character"}
     ending = max(summary.texts, key=lambda ending: summary.texts[ending], default="")
     captioned = [stem for stem in summary.stems if ending and (folder / f"{stem}{ending}").is_file()]
-    texts: dict[str, str] = {}
     if 2 * len(summary.views) > len(summary.stems) >= 2 * len(captioned):
         notes.append(f"{trigger}: captions from the views in the file names")
         if captioned:
-            texts = _texts([folder / f"{stem}{ending}" for stem in captioned])
-            notes.append(f"{trigger}: the {ending} files of {_quoted(captioned)} go into the recipe (texts)")
-        bare = [stem for stem in summary.stems if stem not in summary.views and stem not in texts]
+            notes.append(f"{trigger}: {_quoted(captioned)} have a {ending} file, which comes first")
+        bare = [stem for stem in summary.stems if stem not in summary.views and stem not in captioned]
     elif captioned:
         table["captions"] = "files"
-        if ending != ".txt":
-            table["caption_files"] = ending
         notes.append(f"{trigger}: captions from the {ending} files")
         bare = [stem for stem in summary.stems if stem not in captioned]
     else:
-        table["captions"] = "fixed"
-        notes.append(
-            f"{trigger}: every caption is the trigger word; images named f00 (from the front), b13 … get captions by view"
-        )
+        table["captions"] = "files"
+        notes.append(f"{trigger}: every caption is the trigger word, until a .txt file lies beside an image")
+        notes.append(f"{trigger}: images named f00 (from the front), b13 … would get captions by view")
         bare = []
+    if captioned and ending != ".txt":
+        table["caption_files"] = ending
     if bare:
         notes.append(f"{trigger}: the trigger word alone is the caption of {_quoted(bare)}")
-    texts |= dict.fromkeys(bare, trigger)
-    return table | ({"texts": texts} if texts else {})
+    _check_captions([folder / f"{stem}{ending}" for stem in captioned])
+    return table
 
 
-def _texts(files: Sequence[Path]) -> dict[str, str]:
-    """Return the captions in some files by stem.
-
-    Raises:
-        RecipeError: every file without a caption.
-    """
-    texts: dict[str, str] = {}
+def _check_captions(files: Sequence[Path]) -> None:
+    """Raise RecipeError with every caption file that cannot be used."""
     problems: list[Problem] = []
     for file in files:
         try:
-            texts[file.stem] = captions.from_file(file) or ""
+            captions.from_file(file)
         except captions.CaptionError as error:
             problems.append(Problem(str(file), str(error), error.hint))
     if problems:
         raise RecipeError(problems)
-    return texts
 
 
 def _quoted(stems: Sequence[str]) -> str:

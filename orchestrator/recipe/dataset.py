@@ -68,11 +68,12 @@ class Source(Table):
     flip: bool | None = None
     """flip_aug of this source, false where left and right differ; unset: that of its folder's name, or dataset.flip_aug."""
     captions: Literal["view", "files", "fixed", "tagger"] = "view"
-    """view: from the file name; files: the text beside each image; fixed: trigger and tags only; tagger: WD14-style model."""
+    """Of images without caption file or text: view: from the file name; files: trigger and tags; tagger: WD14-style model;
+    fixed: trigger and tags for all, whatever lies beside."""
     caption_files: Annotated[str, Field(pattern=r"^\.[A-Za-z0-9]{1,12}$")] = ".txt"
-    """Ending of the caption files that captions = "files" reads."""
+    """Ending of the caption files beside the images. A caption file comes before everything but captions = "fixed"."""
     texts: dict[str, str] = {}
-    """Whole captions by file name without ending, instead of `captions`."""
+    """Whole captions by file name without ending, of images without a caption file."""
     background: Words | None = None
     """Instead of vocabulary.background."""
     background_color: Colour | None = None

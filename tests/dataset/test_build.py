@@ -160,7 +160,7 @@ def test_an_interrupted_build_is_not_taken_for_done(project_folder: Path) -> Non
 
 
 def test_a_layout_with_problems_writes_nothing(project_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (project_folder / "data/portrait.png").write_bytes((project_folder / "data/f00.png").read_bytes())
+    (project_folder / "data/portrait.png").write_bytes(b"not an image")
     request = project_folder / "request.json"
     values = {
         "dataset": made(**TABLE).model_dump(mode="json"),

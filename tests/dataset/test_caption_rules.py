@@ -37,6 +37,16 @@ def test_captions(good: Path) -> None:
     assert texts_of(empty, Level.ERROR) == [f"data/{name}.png: has an empty caption" for name in ("f00", "f01", "f10")]
 
 
+def test_two_captions_and_none_are_reported(good: Path) -> None:
+    (good / "data" / "f00.txt").write_text("krnk, from the file")
+    texts = {"f00": "krnk, from the recipe", "f01": "krnk, alone"}
+    findings = texts_of(check(good, source={"captions": "files", "texts": texts}))
+    both = 'has a caption in f00.txt and in dataset.sources.krnk.texts."f00"; the file is used'
+    assert [text for text in findings if "f00" in text] == [f"data/f00.png: {both}"]
+    assert not any("f01" in text for text in findings)
+    assert 'data/f10.png: has no .txt; its caption is "krnk"' in findings
+
+
 def test_kohya_images_without_captions_are_reported(tmp_path: Path) -> None:
     (tmp_path / "data" / "2_sks girl").mkdir(parents=True)
     face(1).save(tmp_path / "data" / "2_sks girl" / "a.png")

@@ -81,6 +81,31 @@ def test_folders_of_charframework_and_kohya_are_read_unchanged(tmp_path: Path) -
     assert [str(problem.where) for problem in plan.problems] == ["kohya/cats"]
 
 
+def test_a_caption_file_precedes_texts_and_view_and_words_come_last(tmp_path: Path) -> None:
+    for name in ("f00", "f01", "f02", "later"):
+        draw(tmp_path / "data" / f"{name}.png")
+    for name in ("f00", "f01"):
+        (tmp_path / "data" / f"{name}.txt").write_text(f"{name} from its file", "utf-8")
+    source = {"images": "data", "trigger": "krnk", "tags": ["hat"], "texts": {"f01": "by hand", "f02": "by hand"}}
+
+    def found(**more: object) -> dict[str, tuple[str | None, str]]:
+        (folder,) = make_layout(described(sources={"krnk": {**source, **more}}), tmp_path).folders
+        return {image.original.stem: (image.caption, str(image.caption_source)) for image in folder.images}
+
+    words = ("krnk, hat", "trigger and tags")
+    assert found() == {
+        "f00": ("f00 from its file", "caption file"),
+        "f01": ("f01 from its file", "caption file"),
+        "f02": ("by hand", "texts in the recipe"),
+        "later": words,
+    }
+    (tmp_path / "data" / "f00.txt").unlink()
+    assert found()["f00"][1] == "view in the file name"
+    assert found(captions="files")["f00"] == words
+    assert found(captions="tagger")["f00"] == (None, "tagger")
+    assert found(captions="fixed")["f01"] == ("by hand", "texts in the recipe")
+
+
 def test_every_problem_at_once_with_file_names(tmp_path: Path) -> None:
     data = tmp_path / "data"
     draw(data / "f00.png")
@@ -101,12 +126,12 @@ def test_every_problem_at_once_with_file_names(tmp_path: Path) -> None:
     }
     problems = {problem.where: problem.what for problem in make_layout(described(sources=table), tmp_path).problems}
     assert "has the same name as data/F00.jpg" in problems["data/f00.png"]
-    assert "states no view" in problems["data/portrait.png"]
+    assert "data/portrait.png" not in problems  # its caption is the trigger word
     assert "not an image" in problems["data/f01.png"]
     assert "broken" in problems["data/f02.png"] or "not an image" in problems["data/f02.png"]
     assert "cannot be read" in problems["data/f03.png"]
     assert "dataset.sources.krnk contains, too" in problems["dataset.sources.again.images"]
-    assert "no such file" in problems["texts/a.txt"]
+    assert "no .txt beside it, no view in its name, and its source has no trigger" in problems["texts/a.png"]
     assert "not UTF-8" in problems["texts/b.txt"]
     assert "empty first line" in problems["texts/c.txt"]
     assert problems["dataset.sources.none.images"] == "no folder nowhere"

@@ -84,7 +84,7 @@ def test_bodies_and_groups_are_recognized(empty: Path) -> None:
     recipe = loader.recipe(empty / "recipes", "both-loha").recipe
     assert (recipe.type, recipe.training.steps, recipe.dataset.repeats) == ("group", 1600, 1)
     assert set(recipe.dataset.sources) == {"both", "other"}
-    assert recipe.dataset.sources["other"].captions == "fixed"
+    assert recipe.dataset.sources["other"].captions == "files"
 
 
 def test_caption_files_are_used_and_gaps_are_filled(empty: Path) -> None:
@@ -93,7 +93,7 @@ def test_caption_files_are_used_and_gaps_are_filled(empty: Path) -> None:
         (folder / f"{name}.caption").write_text("mimi, smile", "utf-8")
     new_subject.write(new_subject.generate(NewSubject("mimi", (folder,), algorithms=("loha",)), empty), empty)
     source = loader.recipe(empty / "recipes", "mimi-loha").recipe.dataset.sources["mimi"]
-    assert (source.captions, source.caption_files, source.texts) == ("files", ".caption", {"z": "mimi"})
+    assert (source.captions, source.caption_files, source.texts) == ("files", ".caption", {})
 
 
 def test_caption_files_of_a_few_images_are_used(empty: Path) -> None:
@@ -108,7 +108,7 @@ def test_caption_files_of_a_few_images_are_used(empty: Path) -> None:
     (named / "f03.txt").write_text("mimi, hat\nmore\n", "utf-8")
     new_subject.write(new_subject.generate(NewSubject("momo", (named,), algorithms=("locon",)), empty), empty)
     source = loader.recipe(empty / "recipes", "momo-locon").recipe.dataset.sources["momo"]
-    assert (source.captions, source.texts) == ("view", {"f03": "mimi, hat"})
+    assert (source.captions, source.texts) == ("view", {})
     (named / "f04.txt").write_text("\n", "utf-8")
     with pytest.raises(RecipeError, match="an empty first line"):
         new_subject.generate(NewSubject("mumu", (named,)), empty)

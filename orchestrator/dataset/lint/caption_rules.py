@@ -5,25 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.dataset import image_headers
+from orchestrator.dataset.captions import CaptionSource
 from orchestrator.dataset.lint import clip_tokens
 from orchestrator.dataset.lint.findings import Finding, Level
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from orchestrator.dataset.layout import DatasetImage, TrainingFolder
     from orchestrator.dataset.lint.findings import Inspected
 
 
 def captions(inspected: Inspected) -> Iterator[Finding]:
     """Find captions that are missing, wrong, cut off or unused."""
     for name in dict.fromkeys(folder.source for folder in inspected.layout.folders):
-        if inspected.dataset.sources[name].captions == "files":
+        if inspected.dataset.sources[name].captions != "fixed":
             yield from _orphans(inspected, name)
     for folder, image in inspected.originals().values():
         where, source = inspected.display(image.original), inspected.dataset.sources[folder.source]
-        if source.captions == "files":
+        yield from _origin(inspected, folder, image)
+        if image.caption_source is CaptionSource.FILE:
             file = image.original.with_suffix(source.caption_files)
-            if file.is_file() and sum(bool(line.strip()) for line in file.read_text("utf-8-sig").splitlines()) > 1:
+            if sum(bool(line.strip()) for line in file.read_text("utf-8-sig").splitlines()) > 1:
                 what = "has several lines; only the first is trained"
                 yield Finding(Level.WARNING, inspected.display(file), what, "join them with commas")
         if image.caption is None:
@@ -43,6 +46,19 @@ def captions(inspected: Inspected) -> Iterator[Finding]:
             fits = f"training.options.max_token_length = {limit} is long enough"
             what = f"its caption has {tokens} tokens; those after the {inspected.tokens}th are cut off"
             yield Finding(Level.WARNING, where, what, fits if limit else f"{clip_tokens.LIMITS[-1]} is the limit")
+
+
+def _origin(inspected: Inspected, folder: TrainingFolder, image: DatasetImage) -> Iterator[Finding]:
+    """Find images with two captions, and images whose caption is only the source's words."""
+    source, where = inspected.dataset.sources[folder.source], inspected.display(image.original)
+    stem = image.original.stem
+    if image.caption_source is CaptionSource.FILE and stem in source.texts:
+        what = f'has a caption in {stem}{source.caption_files} and in dataset.sources.{folder.source}.texts."{stem}"'
+        yield Finding(Level.WARNING, where, f"{what}; the file is used", "remove one of them")
+    if image.caption_source is CaptionSource.WORDS and source.captions != "fixed":
+        lack = f"{source.caption_files} and view in its name" if source.captions == "view" else source.caption_files
+        what = f'has no {lack}; its caption is "{image.caption}"'
+        yield Finding(Level.WARNING, where, what, f"write {stem}{source.caption_files} beside it")
 
 
 def _orphans(inspected: Inspected, source: str) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.dataset.lint import LintReport
 
 _TAGS: Final = 12
+_CAPTIONS: Final = 30
 _WIDTH: Final = 100
 
 
@@ -35,6 +36,7 @@ def show(report: LintReport) -> None:
     for coverage in report.inspected.coverage:
         say(f"\n  {coverage.source}, {'upper' if coverage.framing == 'f' else 'full'} body   (m: by a flip)")
         _print(_views(coverage))
+    _captions(report)
     tags = report.tags().most_common()
     if tags:
         rest = f", and {len(tags) - _TAGS} more" if len(tags) > _TAGS else ""
@@ -65,6 +67,18 @@ def _views(coverage: Coverage) -> Table:
         cells = (str(coverage.counts.get(view, "m" if view in coverage.mirrored else ".")) for view in views)
         table.add_row(name, *cells)
     return table
+
+
+def _captions(report: LintReport) -> None:
+    """Print the caption of each image and its origin."""
+    images = [image for _, image in report.inspected.originals().values()]
+    table = Table("image", "caption", "from", box=None)
+    for image in images[:_CAPTIONS]:
+        table.add_row(image.original.name, image.caption or "", str(image.caption_source))
+    say("\n  captions")
+    _print(table)
+    if len(images) > _CAPTIONS:
+        say(f"  … and {len(images) - _CAPTIONS} more;  dataset check RECIPE --json  lists all")
 
 
 def _print(table: Table) -> None:
