@@ -12,7 +12,7 @@ OPTIONS := $(if $(PROFILE),--profile $(PROFILE)) $(if $(ENGINE),--engine $(ENGIN
 # The demo profile trains on the embedded engine, which needs torch in our own environment.
 READY := $(VENV)/.$(if $(or $(filter demo,$(PROFILE)),$(filter embedded,$(ENGINE))),embedded,light)
 
-.PHONY: help setup demo all plan test test-all test-sd-scripts test-browser test-ray test-faults fuzz check format bench bench-world doctor report tensorboard docs clean $(RECIPES)
+.PHONY: help setup demo all plan test test-all test-sd-scripts test-browser test-ray test-faults fuzz mutants check format bench bench-world doctor report tensorboard docs clean $(RECIPES)
 
 help:  ## this help
 	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /\t/' | expand -t 18
@@ -88,6 +88,9 @@ test-faults: $(VENV)/.dev  ## the long fault-injection suite: 300 kills, every w
 fuzz: $(VENV)/.dev  ## strangers' files, mutated as coverage leads: SECONDS=60 for each of four readers
 	@$(PIP) --editable '.[fuzz]'
 	@$(PY) tests/support/fuzz.py --atheris $(or $(SECONDS),60)
+
+mutants: $(VENV)/.dev  ## small changes of the program that no test notices: NUMBER=300 SEED=1 ONLY=weights/merge.py
+	@$(PY) tests/support/mutants.py --number $(or $(NUMBER),300) --seed $(or $(SEED),1) $(if $(ONLY),--only $(ONLY))
 
 check: $(VENV)/.dev  ## lint, format, types
 	@$(PY) -m ruff check .

@@ -20,6 +20,7 @@ from orchestrator.system.child import Exit
 from orchestrator.weights.checks import CheckStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 STEPS = ["cat/dataset", "cat-lora/train", "cat-lora/merge", "cat-lora/render", "cat-lora/release"]
@@ -119,11 +120,12 @@ def test_a_forced_training_changes_its_bytes_and_reruns_later_steps(cats: harnes
     assert cats.file("cat-lora").read_bytes() != before
 
 
-def test_a_damaged_output_is_made_again(cats: harness.Project) -> None:
+@pytest.mark.parametrize("damage", [lambda content: content[:-1], lambda content: content + b"\0"], ids=["short", "long"])
+def test_a_damaged_output_is_made_again(cats: harness.Project, damage: Callable[[bytes], bytes]) -> None:
     cats.run("cat-lora")
     merged = next((cats.root / "runs" / "cat-lora").glob("merge-*/*.safetensors"))
     content = merged.read_bytes()
-    merged.write_bytes(content[:-1])
+    merged.write_bytes(damage(content))
     assert cats.reasons("cat-lora")["cat-lora/merge"] == "output damaged: cat-lora.safetensors"
     outcomes = cats.run("cat-lora")
     assert outcomes["cat-lora/merge"].status is Status.DONE

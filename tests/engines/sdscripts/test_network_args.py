@@ -33,6 +33,17 @@ def test_families_that_cannot_resume_are_rejected_with_states(tmp_path: Path) ->
     assert "loads nothing of a DyLoRA file" in problems(tmp_path, text, "_algorithms/dylora")
 
 
+@pytest.mark.parametrize("family", [family for family in network_args.ARGS if family not in ("lora", "full")])
+def test_lycoris_trains_no_convolutions_without_conv_dim(family: str) -> None:
+    """LyCORIS would take the linear rank for them (kohya.py create_network)."""
+    assert "conv_dim=0" in network_args.arguments(Network(family=family, dim=8, alpha=4.0), "")
+
+
+def test_networks_lora_and_full_take_no_rank_of_convolutions_by_themselves() -> None:
+    for family in ("lora", "full"):
+        assert not [arg for arg in network_args.arguments(Network(family=family, dim=8, alpha=4.0), "") if "conv_dim" in arg]
+
+
 # Without networks.lora, sd-scripts' own: its parameters are its state.
 @pytest.mark.parametrize("family", [family for family in network_args.ARGS if family != "lora"])
 def test_the_families_that_resume_are_those_that_lycoris_loads_back(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
