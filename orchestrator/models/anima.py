@@ -8,6 +8,7 @@ from orchestrator.models import dit_blocks, text_encoders
 from orchestrator.models.architecture import CAPTION_CHANGES, Architecture, ModelFile, Part
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
+from orchestrator.models.renderer import Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,6 +60,20 @@ MODEL = Model(
     blocks_only=True,
 )
 
+RENDERER = Renderer(
+    script="anima_minimal_inference.py",
+    models={"checkpoint": "dit", "vae": "vae", "qwen3": "text_encoder"},
+    output="save_path",
+    lora="lora_weight",
+    multiplier="lora_multiplier",
+    line={"scale": "g", "flow_shift": "fs"},
+    precisions={"bf16": ()},
+    side_step=32,
+    unescapes=True,
+    merges=True,
+    drops_text_lora=True,
+)
+
 ARCHITECTURE = Architecture(
     name="anima",
     title="Anima",
@@ -95,10 +110,17 @@ ARCHITECTURE = Architecture(
     layer_choice=LayerChoice(block_patterns={"B": r"blocks\.({})\..*"}, patterns="whole", excludes=True),
     lycoris=("locon", "lokr"),
     lycoris_preset="without one LyCORIS trains the final layer only",
-    files=(ModelFile("qwen3", "the text encoder Qwen3-0.6B", tensors=r"(?:^|\.)layers\.0\.self_attn\.q_norm\."),),
+    files=(
+        ModelFile(
+            "qwen3",
+            "the text encoder Qwen3-0.6B",
+            tensors=r"(?:^|\.)layers\.0\.self_attn\.q_norm\.",
+            lora_prefix="lora_te",
+        ),
+    ),
     needs_vae=True,
     bucket_step=16,
     resolution=1024,
     prediction_type="",
-    renderer_script="anima_minimal_inference.py",
+    renderer=RENDERER,
 )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.models.layer_choice import ALL_LAYERS, LayerChoice
+from orchestrator.models.renderer import GEN_IMG, Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,6 +33,8 @@ class ModelFile:
     required: bool = True
     tensors: str = ""
     """Pattern of a tensor name in every such file, where the trainer takes another file in silence."""
+    lora_prefix: str = ""
+    """Prefix of its layers in LoRA files. Empty: it has no LoRA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,5 @@ class Architecture:
     """Smallest step between bucket sides that the trainer takes, in pixels."""
     resolution: int = 512
     """Usual side of training images, in pixels."""
-    renderer_script: str = "gen_img.py"
+    renderer: Renderer = GEN_IMG
     """Script of sd-scripts that draws prompts."""
-    renderer_switches: tuple[str, ...] = ()
-    """Switches of the renderer that select it."""

@@ -38,5 +38,5 @@ ARCHITECTURE = replace(
     trainer_switches=("--model_type", "chroma", "--apply_t5_attn_mask"),
     lycoris=("locon",),
     files=(flux.T5XXL, flux.AE),
-    renderer_switches=("--model_type", "chroma"),
+    renderer=replace(flux.RENDERER, switches=("--model_type", "chroma", "--apply_t5_attn_mask"), trained=()),
 )

@@ -9,6 +9,7 @@ from orchestrator.models import dit_blocks, orders, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile, Part
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
+from orchestrator.models.renderer import Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ CHOICE = LayerChoice(
     numbers=("ggpo_beta", "ggpo_sigma"),
 )
 AE = ModelFile("ae", "the autoencoder")
-T5XXL = ModelFile("t5xxl", "the text encoder T5-XXL")
+T5XXL = ModelFile("t5xxl", "the text encoder T5-XXL", lora_prefix="lora_te3")
 
 
 def unet_layers(model: Model) -> Iterator[ModelLayer]:
@@ -59,6 +60,19 @@ MODEL = Model(
     unet_layers,
     targets=TARGETS,
     blocks_only=True,
+)
+
+RENDERER = Renderer(
+    script="flux_minimal_inference.py",
+    models={"checkpoint": "ckpt_path", "clip_l": "clip_l", "t5xxl": "t5xxl", "ae": "ae"},
+    output="output_dir",
+    lora="lora_weights",
+    line={"guidance": "g", "scale": "c"},
+    precisions={precision: ("--dtype", name) for precision, name in (("no", "fp32"), ("fp16", "fp16"), ("bf16", "bf16"))},
+    side_step=16,
+    dialog=True,
+    scale_needs_negative=True,
+    trained=("apply_t5_attn_mask",),
 )
 
 SCHNELL = Architecture(
@@ -98,10 +112,10 @@ SCHNELL = Architecture(
     layer_choice=CHOICE,
     lycoris=("locon", "lokr"),
     tokenizers=(text_encoders.CLIP_L_TOKENIZER, text_encoders.T5_TOKENIZER),
-    files=(ModelFile("clip_l", "the text encoder CLIP-L"), T5XXL, AE),
+    files=(ModelFile("clip_l", "the text encoder CLIP-L", lora_prefix="lora_te1"), T5XXL, AE),
     resolution=1024,
     prediction_type="",
-    renderer_script="flux_minimal_inference.py",
+    renderer=RENDERER,
 )
 DEV = replace(
     SCHNELL,

@@ -11,6 +11,7 @@ from orchestrator.models import dit_blocks
 from orchestrator.models.architecture import Architecture, ModelFile
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, unet_layer
+from orchestrator.models.renderer import Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,18 @@ MODEL = Model(
     _layers,
     targets=Targets(("MMDoubleStreamBlock", "MMSingleStreamBlock"), convolutions=(), text=()),
     blocks_only=True,
+)
+
+RENDERER = Renderer(
+    script="hunyuan_image_minimal_inference.py",
+    models={"checkpoint": "dit", "vae": "vae", "text_encoder": "text_encoder", "byt5": "byt5"},
+    output="save_path",
+    lora="lora_weight",
+    multiplier="lora_multiplier",
+    line={"scale": "g", "flow_shift": "fs"},
+    precisions={"bf16": ()},
+    side_step=32,
+    merges=True,
 )
 
 ARCHITECTURE = Architecture(
@@ -85,5 +98,5 @@ ARCHITECTURE = Architecture(
     needs_vae=True,
     resolution=2048,
     prediction_type="",
-    renderer_script="hunyuan_image_minimal_inference.py",
+    renderer=RENDERER,
 )

@@ -8,6 +8,7 @@ from orchestrator.models import dit_blocks, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
+from orchestrator.models.renderer import Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +43,25 @@ MODEL = Model(
     blocks_only=True,
 )
 
+RENDERER = Renderer(
+    script="lumina_minimal_inference.py",
+    models={"checkpoint": "pretrained_model_name_or_path", "gemma2": "gemma2_path", "ae": "ae_path"},
+    output="output_dir",
+    lora="lora_weights",
+    # Without --offload its autoencoder stays on the CPU while the latents are on the GPU.
+    switches=("--offload",),
+    line={"scale": "g"},
+    arguments={"flow_shift": "discrete_flow_shift"},
+    precisions={
+        precision: ("--dtype", name, "--gemma2_dtype", name, "--ae_dtype", name)
+        for precision, name in (("no", "fp32"), ("fp16", "fp16"), ("bf16", "bf16"))
+    },
+    side_step=16,
+    dialog=True,
+    last_line="exit",
+    trained=("system_prompt", "gemma2_max_token_length"),
+)
+
 ARCHITECTURE = Architecture(
     name="lumina",
     title="Lumina 2",
@@ -68,8 +88,8 @@ ARCHITECTURE = Architecture(
         dims={"attn_dim": ("attention",), "mod_dim": ("modulation",), "refiner_dim": ("refiner",)},  # mlp_dim matches none
     ),
     lycoris=("locon",),
-    files=(ModelFile("gemma2", "the text encoder Gemma2-2b"), ModelFile("ae", "the autoencoder")),
+    files=(ModelFile("gemma2", "the text encoder Gemma2-2b", lora_prefix="lora_te"), ModelFile("ae", "the autoencoder")),
     resolution=1024,
     prediction_type="",
-    renderer_script="lumina_minimal_inference.py",
+    renderer=RENDERER,
 )

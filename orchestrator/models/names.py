@@ -88,6 +88,10 @@ _BASE_PREFIXES = (
     ("model.diffusion_model.", _UNET),
     ("cond_stage_model.transformer.", "lora_te_"),
     ("conditioner.embedders.0.transformer.", "lora_te1_"),
+    ("text_encoders.clip_l.transformer.", "lora_te1_"),
+    ("text_encoders.clip_g.transformer.", "lora_te2_"),
+    ("text_encoders.t5xxl.transformer.", "lora_te3_"),
+    ("net.", _UNET),
     ("unet/", _UNET),
     ("text_encoder/", "lora_te_"),
     ("unet.", _UNET),
@@ -270,6 +274,20 @@ def base_slices(tensors: Iterable[str], architecture: ArchitectureName | None = 
             slices |= _open_clip(name)
         elif stem:
             slices[f"{_base_module(stem, architecture)}.{part}"] = TensorSlice(name)
+    return slices
+
+
+def text_slices(tensors: Iterable[str], prefix: str) -> dict[str, TensorSlice]:
+    """Return a text encoder's slice of each module's weight and bias.
+
+    Args:
+        tensors: names of the encoder's tensors, in a file of its own.
+        prefix: of its modules in LoRA files, as lora_te1.
+    """
+    slices: dict[str, TensorSlice] = {}
+    for name in tensors:
+        stem, _, part = name.removeprefix("model.").rpartition(".")
+        slices[f"{prefix}_{stem.replace('.', '_')}.{part}"] = TensorSlice(name)
     return slices
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NotReady, Problem
 from orchestrator.models import orders, text_encoders, unet_blocks
 from orchestrator.models.architecture import Architecture
 from orchestrator.models.layers import Model, ModelLayer, TextEncoder, per_level, resnet, transformer, unet_layer
+from orchestrator.models.renderer import GEN_IMG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,6 +124,6 @@ ARCHITECTURE = Architecture(
     conv_projections=True,
     block_lists=25,
     tokenizers=(text_encoders.CLIP_L_TOKENIZER,),
-    renderer_switches=("--v1",),
+    renderer=replace(GEN_IMG, switches=("--v1",)),
 )
 """FACE and BODY made the release. BODY_HALF is the fractional preset that no tool of its time could merge."""

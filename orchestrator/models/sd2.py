@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from orchestrator.models import sd1, text_encoders
 from orchestrator.models.layers import TextEncoder
+from orchestrator.models.renderer import GEN_IMG
 
 _OPEN_CLIP_H = {"num_hidden_layers": 23, "hidden_size": 1024, "intermediate_size": 4096}
 
@@ -33,6 +34,6 @@ ARCHITECTURE = replace(
     fixed_clip_skip="SD2 always takes the last but one layer of its text encoder",
     tokenizers=("stabilityai_stable-diffusion-2",),
     trainer_switches=("--v2",),
-    renderer_switches=("--v2",),
+    renderer=replace(GEN_IMG, switches=("--v2",)),
 )
 """A LoRA of the U-Net alone has the module names of SD1."""

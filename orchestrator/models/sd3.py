@@ -8,6 +8,7 @@ from orchestrator.models import dit_blocks, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
+from orchestrator.models.renderer import Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,9 +20,9 @@ _TEXT_ENCODERS = (
 )
 _TARGETS = Targets(("SingleDiTBlock",), convolutions=(), optional={"train_t5xxl": text_encoders.T5_CLASSES})
 _FILES = (
-    ModelFile("clip_l", "the text encoder CLIP-L", required=False),  # may be in the checkpoint
-    ModelFile("clip_g", "the text encoder CLIP-G", required=False),
-    ModelFile("t5xxl", "the text encoder T5-XXL"),
+    ModelFile("clip_l", "the text encoder CLIP-L", required=False, lora_prefix="lora_te1"),  # may be in the checkpoint
+    ModelFile("clip_g", "the text encoder CLIP-G", required=False, lora_prefix="lora_te2"),
+    ModelFile("t5xxl", "the text encoder T5-XXL", lora_prefix="lora_te3"),
 )
 
 
@@ -56,6 +57,19 @@ def _layers(model: Model) -> Iterator[ModelLayer]:
                 yield unet_layer(f"{root}.mlp.fc2", width, 4 * width, *around, "MLP")
             parts = 2 if last else 9 if twice else 6
             yield unet_layer(f"{root}.adaLN_modulation.1", parts * width, width, *around)
+
+
+RENDERER = Renderer(
+    script="sd3_minimal_inference.py",
+    models={"checkpoint": "ckpt_path", "clip_l": "clip_l", "clip_g": "clip_g", "t5xxl": "t5xxl"},
+    output="output_dir",
+    lora="lora_weights",
+    line={"scale": "c"},
+    precisions={"no": (), "fp16": ("--fp16",), "bf16": ("--bf16",)},
+    side_step=16,
+    dialog=True,
+    trained=("apply_lg_attn_mask", "apply_t5_attn_mask"),
+)
 
 
 def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architecture:
@@ -95,7 +109,7 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architec
         bucket_step=32,
         resolution=1024,
         prediction_type="",
-        renderer_script="sd3_minimal_inference.py",
+        renderer=RENDERER,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.models import orders, text_encoders, unet_blocks
 from orchestrator.models.architecture import Architecture
 from orchestrator.models.layers import Model, ModelLayer, TextEncoder, resnet, transformer, unet_layer
+from orchestrator.models.renderer import GEN_IMG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,5 +94,5 @@ ARCHITECTURE = Architecture(
     tokenizers=(text_encoders.CLIP_L_TOKENIZER, text_encoders.CLIP_G_TOKENIZER),
     bucket_step=32,
     resolution=1024,
-    renderer_switches=("--sdxl",),
+    renderer=replace(GEN_IMG, switches=("--sdxl",)),
 )

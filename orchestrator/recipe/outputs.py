@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.recipe.base import Name, Option, Positive, Rate, Table
+from orchestrator.recipe.base import Name, Option, Positive, Rate, Table, WhereFilled, WhereSet
 
 RankMethod = Literal["sv_ratio", "sv_fro", "sv_cumulative", "size_mb", "fixed"]
 """Methods that choose the ranks of a resize. All but ``fixed`` are keys of the recipe's table."""
@@ -77,11 +77,18 @@ class Render(Table):
     height: Positive = 512
     steps: Positive = 28
     scale: Rate = 7.0
+    """Classifier-free guidance: 1 is none."""
+    guidance: Annotated[Rate | None, WhereSet] = None
+    """Distilled guidance of FLUX.1-dev and Chroma; unset: the script's own."""
+    flow_shift: Annotated[Rate | None, WhereSet] = None
+    """Shift of the timesteps of a flow matching model; unset: the script's own."""
     sampler: str = "euler_a"
     multiplier: float = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 1
     batch_size: Positive = 1
     precision: Literal["no", "fp16", "bf16"] = "fp16"
+    options: Annotated[dict[str, Option], WhereFilled] = {}
+    """Further options of the script that draws (offload, vae_chunk_size, …), checked against its parser."""
 
 
 class Region(Table):

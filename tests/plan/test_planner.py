@@ -79,7 +79,7 @@ def test_further_files_of_a_base_are_sources_and_in_the_key() -> None:
     plan = make_plan([recipe], Fixed())
     train = next(step for step in plan.steps if step.kind is StepKind.TRAIN)
     assert [source.role for source in train.sources] == ["checkpoint", "vae", "qwen3"]
-    assert [step.kind for step in plan.steps] == [StepKind.DATASET, StepKind.TRAIN, StepKind.RELEASE]
+    assert [step.kind for step in plan.steps] == [StepKind.DATASET, StepKind.TRAIN, StepKind.RENDER, StepKind.RELEASE]
     assert keys(make_plan([recipe], Fixed(beside="another")))["krnk-anima/train"] != train.key
 
 

@@ -127,6 +127,8 @@ def check(recipe: Recipe) -> list[Problem]:
     problems += [*typed_options.problems(recipe, trainer, "the embedded engine"), *_layers(recipe)]
     problems += _optimizer(recipe.training)
     problems += [*network_args.problems(recipe.network), *gen_img.problems(recipe)]
+    if recipe.render.options:
+        problems.append(("render.options", "the embedded engine draws without further options; leave it out"))
     if recipe.render.sampler in NO_SAMPLERS:
         problems.append(("render.sampler", f"is {recipe.render.sampler}; the embedded engine does not have it"))
     if recipe.network.family == "full":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.engines.sdscripts import gen_img, network_args, parser_options, typed_options
+from orchestrator.engines.sdscripts import network_args, parser_options, typed_options
 from orchestrator.errors import near_miss
 from orchestrator.models import layer_choice, layers
 from orchestrator.models.registry import ARCHITECTURES
@@ -43,7 +43,7 @@ def problems(recipe: Recipe) -> Iterator[Violation]:
 
 
 def _network(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
-    """Yield families, presets, prompts and tools that do not fit."""
+    """Yield families, presets and tools that do not fit."""
     network = recipe.network
     if network.family != "lora" and entry.lycoris is not None:
         if network.family not in entry.lycoris:
@@ -52,9 +52,6 @@ def _network(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
             yield "network.preset", f"is missing: {entry.lycoris_preset}"
     if network.conv_dim is not None and not entry.model.targets.convolutions:
         yield "network.conv_dim", f"{entry.title} has no 3x3 convolutions; leave it out"
-    if entry.renderer_script != gen_img.SCRIPT and recipe.render.prompts:
-        what = f"this version draws nothing with {entry.title}: the recipe cannot have prompts"
-        yield "render.prompts", f'{what}; unset = ["render.prompts"]'
     if entry.network_module != _MERGEABLE and recipe.merge.tool == "sd-scripts" and recipe.block_weights is not None:
         yield "merge.tool", f"svd_merge_lora.py does not read LoRAs of {entry.title}; leave it out"
 

@@ -81,19 +81,8 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
         argv += ["--resume", str(state.absolute()), "--skip_until_initial_step"]
         argv += ["--initial_step", str(initial)] if initial is not None else []
     for name, value in (typed_options.of(recipe) | training.options).items():
-        argv += option(name, value)
+        argv += network_args.option(name, value)
     return Arguments(tuple(argv), files)
-
-
-def option(name: str, value: Option) -> list[str]:
-    """Return ``--name`` and its values, or nothing for a false switch.
-
-    sd-scripts' switches can only be set.
-    """
-    if isinstance(value, bool):
-        return [f"--{name}"] if value else []
-    values = value if isinstance(value, tuple) else (value,)
-    return [f"--{name}", *(network_args.text(item) for item in values)]
 
 
 def _network(recipe: Recipe, preset: str, inputs: Mapping[str, Path]) -> list[str]:

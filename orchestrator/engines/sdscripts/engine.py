@@ -11,7 +11,6 @@ from orchestrator.engines.sdscripts import (
     checkout,
     constraints,
     environment,
-    gen_img,
     launch,
     lora_tools,
     network_args,
@@ -72,7 +71,7 @@ def check(recipe: Recipe) -> list[Problem]:
     rows += [
         *typed_options.problems(recipe, options, program),
         *network_args.problems(recipe.network, ARCHITECTURES[recipe.base.architecture]),
-        *gen_img.problems(recipe),
+        *render_command.problems(recipe),
         *constraints.problems(recipe),
     ]
     if recipe.borrows(NAME):

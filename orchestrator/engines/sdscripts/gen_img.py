@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from orchestrator.engines.sdscripts import network_args
 from orchestrator.errors import near_miss
 from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.models.renderer import SAMPLERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,25 +20,6 @@ if TYPE_CHECKING:
     from orchestrator.recipe import Prompt, Recipe
 
 SCRIPT, PROMPTS = "gen_img.py", "prompts.txt"
-# gen_img.py's --sampler and train_network.py's --sample_sampler take the same names (v0.10.1).
-SAMPLERS = [
-    "ddim",
-    "pndm",
-    "lms",
-    "euler",
-    "euler_a",
-    "heun",
-    "dpm_2",
-    "dpm_2_a",
-    "dpmsolver",
-    "dpmsolver++",
-    "dpmsingle",
-    "k_lms",
-    "k_euler",
-    "k_euler_a",
-    "k_dpm_2",
-    "k_dpm_2_a",
-]
 # Texts that a prompt file would read as something else: an option, a second line, dynamic-prompt syntax.
 _SYNTAX: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(^|\s)--"), '" --" begins an option of a prompt line'),
@@ -62,6 +44,9 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
         for pattern, why in _SYNTAX:
             if pattern.search(text):
                 yield where, why
+    for key in ("guidance", "flow_shift"):
+        if getattr(recipe.render, key) is not None:
+            yield f"render.{key}", f"{SCRIPT} has no such setting; leave it out"
 
 
 def _text(recipe: Recipe, prompt: Prompt) -> str:
@@ -107,7 +92,7 @@ def arguments(recipe: Recipe, checkpoint: Path, vae: Path | None, lora: Path | N
     render, work = recipe.render, work.absolute()
     # Without --v1 the program guesses the kind of model by the file's size.
     entry = ARCHITECTURES[recipe.base.architecture]
-    argv = ["--ckpt", str(checkpoint), *entry.renderer_switches]
+    argv = ["--ckpt", str(checkpoint), *entry.renderer.switches]
     argv += ["--vae", str(vae)] if vae is not None else []
     argv += ["--outdir", str(work), "--from_file", str(work / PROMPTS), "--W", str(render.width), "--H", str(render.height)]
     argv += ["--steps", str(render.steps), "--scale", network_args.text(render.scale), "--sampler", render.sampler]
@@ -115,9 +100,10 @@ def arguments(recipe: Recipe, checkpoint: Path, vae: Path | None, lora: Path | N
     argv += ["--clip_skip", str(recipe.base.clip_skip)] if not entry.fixed_clip_skip else []
     argv += ["--max_embeddings_multiples", "3", "--sdpa"]
     argv += [f"--{render.precision}"] if render.precision != "no" else []
-    options = recipe.training.options
-    argv += [f"--{name}" for name in ("v_parameterization", "zero_terminal_snr") if options.get(name)]
+    argv += [f"--{name}" for name in entry.renderer.trained if recipe.training.options.get(name)]
     if lora is not None:
         argv += ["--network_module", "networks.lora", "--network_weights", str(lora)]
         argv += ["--network_mul", network_args.text(render.multiplier)]
+    for name, value in render.options.items():
+        argv += network_args.option(name, value)
     return argv

@@ -59,8 +59,8 @@ def _tokenizers(program: str, argv: Sequence[str]) -> Sequence[str]:
     for entry in ARCHITECTURES.values():
         if program == entry.trainer_script:
             switches[entry.trainer_switches] = entry.tokenizers
-        elif program == entry.renderer_script:
-            switches[entry.renderer_switches] = entry.tokenizers
+        elif program == entry.renderer.script:
+            switches[entry.renderer.switches] = entry.tokenizers
     chosen = [own for own in switches if set(own) <= set(argv)]
     return switches[max(chosen, key=len)] if chosen else write_tokenizer.NAMES[:1]
 

@@ -12,7 +12,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.engines.sdscripts import arguments, launch, network_args, parser_options
+from orchestrator.engines.sdscripts import launch, network_args, parser_options
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import block_weights
 from orchestrator.system import settings
@@ -244,4 +244,4 @@ def merge(  # noqa: PLR0917 - the program's inputs
 
 
 def _flags(options: Mapping[str, Option]) -> list[str]:
-    return [word for name, value in options.items() for word in arguments.option(name, value)]
+    return [word for name, value in options.items() for word in network_args.option(name, value)]

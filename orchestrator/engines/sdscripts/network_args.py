@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from orchestrator.models.architecture import Architecture
-    from orchestrator.recipe import Family, Network, Recipe, Scalar
+    from orchestrator.recipe import Family, Network, Option, Recipe, Scalar
 
 LYCORIS_VERSION = "3.4.0"
 """4.0.0 and 4.1.3 stop in sd-scripts with "duplicated lora name: lora_unet_time_embedding_linear_1" (default preset)."""
@@ -245,3 +245,14 @@ def no_merge(network: Network) -> str:
     if network.tucker:
         return "svd_merge_lora.py drops lora_mid of a Tucker LoCon"
     return ""
+
+
+def option(name: str, value: Option) -> list[str]:
+    """Return ``--name`` and its values, or nothing for a false switch.
+
+    sd-scripts' switches can only be set.
+    """
+    if isinstance(value, bool):
+        return [f"--{name}"] if value else []
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--{name}", *(text(item) for item in values)]

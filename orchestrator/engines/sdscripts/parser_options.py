@@ -17,15 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.engines.sdscripts import checkout
 from orchestrator.errors import near_miss
+from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.models.renderer import GEN_IMG
 from orchestrator.recipe import trainer_names
 from orchestrator.system import files, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+RENDERERS = tuple(
+    dict.fromkeys(entry.renderer.script for entry in ARCHITECTURES.values() if entry.renderer.script != GEN_IMG.script)
+)
 SCRIPTS = (
     *("train_network.py", "sdxl_train_network.py", "anima_train_network.py", "flux_train_network.py"),
-    *("gen_img.py", "networks/resize_lora.py", "networks/svd_merge_lora.py"),
+    *("gen_img.py", *RENDERERS, "networks/resize_lora.py", "networks/svd_merge_lora.py"),
 )
 _SHIPPED = Path(__file__).with_name("pinned.json")
 _TYPES = ("str", "int", "float", "switch", "int_or_float")
@@ -176,7 +181,7 @@ def parse_options(folder: Path, script: str) -> Options:
         OSError, SyntaxError: it cannot be read.
     """
     options: Options = {}
-    _ParsedModules(folder).walk(folder / script, "setup_parser", options)
+    _ParsedModules(folder).walk_script(folder / script, options)
     return options
 
 
@@ -185,22 +190,33 @@ class _ParsedModules:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._modules: dict[Path, dict[str, ast.FunctionDef]] = {}
+        self._modules: dict[Path, ast.Module] = {}
 
-    def _functions(self, path: Path) -> dict[str, ast.FunctionDef]:
+    def _module(self, path: Path) -> ast.Module:
         if path not in self._modules:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of its string escapes
-                tree = ast.parse(path.read_text("utf-8"))
-            self._modules[path] = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+                self._modules[path] = ast.parse(path.read_text("utf-8"))
         return self._modules[path]
+
+    def _functions(self, path: Path) -> dict[str, ast.FunctionDef]:
+        return {node.name: node for node in self._module(path).body if isinstance(node, ast.FunctionDef)}
+
+    def walk_script(self, path: Path, options: Options) -> None:
+        """Collect the options of a script, whose main block may add them."""
+        functions = self._functions(path)
+        name = next((name for name in ("setup_parser", "parse_args") if name in functions), None)
+        self._collect(path, self._module(path) if name is None else functions[name], options)
 
     def walk(self, path: Path, name: str, options: Options) -> None:
         """Collect the options that a function adds to a parser.
 
         The functions that it calls are followed.
         """
-        for node in ast.walk(self._functions(path)[name]):
+        self._collect(path, self._functions(path)[name], options)
+
+    def _collect(self, path: Path, tree: ast.AST, options: Options) -> None:
+        for node in ast.walk(tree):
             if not isinstance(node, ast.Call):
                 continue
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

@@ -1,7 +1,7 @@
-"""Render a network that gen_img.py cannot read.
+"""Render a network that the script of sd-scripts cannot read.
 
 ``python -m`` this module with request.json (see ``render_command``). A Tucker LoCon becomes an exact plain LoRA. Every other
-family is baked into a temporary checkpoint. Both are removed afterwards, however the drawing ended.
+family is baked into temporary model files. Both are removed afterwards, however the drawing ended.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         own.mkdir()
         end = run(Command(tuple(request["argv"]), temporary.parent, request["env"]), own, callbacks)
         if not end.ok:
-            print(f"gen_img.py ended with {end.code}{' ' + end.fault if end.fault else ''}", file=sys.stderr)
+            print(f"the drawing ended with {end.code}{' ' + end.fault if end.fault else ''}", file=sys.stderr)
             return 130 if end.stopped else (end.code or 1) & 127 or 1
     except OrchestratorError as error:
         print(error, file=sys.stderr)
@@ -52,20 +52,29 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _prepare(request: Mapping[str, Any]) -> None:
-    base, lora, target = Path(request["checkpoint"]), Path(request["lora"]), Path(request["target"])
-    print(f"{request['how']}: {lora.name} -> {target.name}", flush=True)
+    lora, architecture = Path(request["lora"]), request["architecture"]
+    base = [
+        bake.BaseFile(Path(file["source"]), Path(file["target"]), file["text_prefix"]) for file in request.get("files", ())
+    ]
     try:
         if request["how"] == LoraDelivery.FOLD:
-            bake.fold(lora, target)
-        elif base.is_dir():
-            bake.folder(base, target, lora, float(request["multiplier"]))
-        elif base.suffix == ".safetensors":
-            bake.single(base, target, lora, float(request["multiplier"]))
-        else:
+            print(f"fold: {lora.name} -> {Path(request['target']).name}", flush=True)
+            bake.fold(lora, Path(request["target"]), architecture)
+            return
+        print(f"bake: {lora.name} -> {', '.join(file.source.name for file in base)}", flush=True)
+        for file in base:
             # .ckpt is a pickle: it could run anything, and is never opened here.
-            raise StepFailed(Problem(str(base), "a LoRA can be baked into a .safetensors model or a Diffusers folder only"))
+            if not file.source.is_dir() and file.source.suffix != ".safetensors":
+                what = "a LoRA can be baked into a .safetensors model or a Diffusers folder only"
+                raise StepFailed(Problem(str(file.source), what))
+        if not base[0].text_prefix and base[0].source.is_dir():
+            bake.folder(base[0].source, base[0].target, lora, float(request["multiplier"]))
+        else:
+            bake.files(base, lora, float(request["multiplier"]), architecture, request["dtype"])
     except (ValueError, KeyError) as error:
-        raise StepFailed(Problem(str(lora), f"cannot be baked into {base.name}: {error}")) from error
+        raise StepFailed(
+            Problem(str(lora), f"cannot be baked into {base[0].source.name if base else 'a LoRA'}: {error}")
+        ) from error
 
 
 def _show(piece: str) -> Progress | None:

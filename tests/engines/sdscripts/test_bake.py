@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from orchestrator.engines.sdscripts import bake
 from orchestrator.errors import StepFailed
 from orchestrator.models.names import base_slices
 from orchestrator.weights.families import deltas, kinds
+from orchestrator.weights.io import dtypes
+from orchestrator.weights.io.safetensors_io import Body, read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,11 +74,17 @@ def delta(tensors: dict[str, Any], module: str, shape: tuple[int, ...]) -> Any:
     return deltas.delta(kind, parts).reshape(shape)
 
 
+def files(folder: Path, multiplier: float) -> None:
+    """Bake lora.safetensors into base.safetensors."""
+    base_file = bake.BaseFile(folder / "base.safetensors", folder / "out.safetensors")
+    bake.files([base_file], folder / "lora.safetensors", multiplier, "sd1")
+
+
 def test_a_single_file_gets_exactly_the_deltas(tmp_path: Path) -> None:
     model, network = base(), adapter()
     save_file(model, tmp_path / "base.safetensors", metadata={"a": "b"})
     save_file(network, tmp_path / "lora.safetensors")
-    bake.single(tmp_path / "base.safetensors", tmp_path / "out.safetensors", tmp_path / "lora.safetensors", 0.5)
+    files(tmp_path, 0.5)
     baked = load_file(tmp_path / "out.safetensors")
     assert baked.keys() == model.keys()
     touched = set()
@@ -97,7 +106,7 @@ def test_an_fp16_base_keeps_small_deltas(tmp_path: Path) -> None:
     save_file({key: np.ones((4, 6), np.float16)}, tmp_path / "base.safetensors")
     small = {"lora_down.weight": np.full((1, 6), 1e-3, np.float32), "lora_up.weight": np.full((4, 1), 1e-3, np.float32)}
     save_file(lora(**{f"lora_unet_{TO_Q}": small}), tmp_path / "lora.safetensors")
-    bake.single(tmp_path / "base.safetensors", tmp_path / "out.safetensors", tmp_path / "lora.safetensors", 1.0)
+    files(tmp_path, 1.0)
     assert np.all(load_file(tmp_path / "out.safetensors")[key] > 1)  # 1 + 1e-6 is 1 in fp16
 
 
@@ -126,13 +135,62 @@ def test_layers_missing_in_the_base_are_rejected(tmp_path: Path) -> None:
     save_file({"x": numbers(2)}, tmp_path / "base.safetensors")
     save_file(adapter(), tmp_path / "lora.safetensors")
     with pytest.raises(StepFailed, match="are not in the base model"):
-        bake.single(tmp_path / "base.safetensors", tmp_path / "out.safetensors", tmp_path / "lora.safetensors", 1.0)
+        files(tmp_path, 1.0)
+
+
+def plain(rank: int, out: int, in_: int) -> dict[str, Any]:
+    return {"lora_down.weight": numbers(rank, in_), "lora_up.weight": numbers(out, rank), "alpha": np.array(1, np.float32)}
+
+
+def test_a_transformer_and_its_text_encoder_get_the_deltas_in_the_precision_of_the_images(tmp_path: Path) -> None:
+    """Anima's files: a checkpoint with net., an encoder as a folder, and LyCORIS' prefix."""
+    model = {f"net.blocks.0.mlp.layer{number}.weight": numbers(4, 6) for number in (1, 2)}
+    encoder = {"model.layers.0.mlp.up_proj.weight": numbers(4, 6), "model.norm.weight": numbers(6)}
+    save_file(model, tmp_path / "dit.safetensors")
+    (tmp_path / "qwen3").mkdir()
+    (tmp_path / "qwen3" / "config.json").write_text("{}", "utf-8")
+    save_file(encoder, tmp_path / "qwen3" / "model.safetensors")
+    save_file({"encoder.x": numbers(2)}, tmp_path / "other.safetensors")
+    network = lora(lora_unet_blocks_0_mlp_layer1=plain(2, 4, 6), lora_te1_layers_0_mlp_up_proj=plain(2, 4, 6))
+    save_file(network, tmp_path / "lora.safetensors")
+    out = tmp_path / "out"
+    base_files = [
+        bake.BaseFile(tmp_path / "dit.safetensors", out / "dit.safetensors"),
+        bake.BaseFile(tmp_path / "qwen3", out / "qwen3", "lora_te"),
+        bake.BaseFile(tmp_path / "other.safetensors", out / "other.safetensors", "lora_te3"),
+    ]
+    bake.files(base_files, tmp_path / "lora.safetensors", 0.5, "anima", "BF16")
+    with safe_open(out / "dit.safetensors", "numpy") as baked:
+        assert baked.get_slice("net.blocks.0.mlp.layer1.weight").get_dtype() == "BF16"
+        assert baked.get_slice("net.blocks.0.mlp.layer2.weight").get_dtype() == "F32"  # copied byte for byte
+    for path, key, module, before in (
+        (out / "dit.safetensors", "net.blocks.0.mlp.layer1.weight", "lora_unet_blocks_0_mlp_layer1", model),
+        (out / "qwen3" / "model.safetensors", "model.layers.0.mlp.up_proj.weight", "lora_te1_layers_0_mlp_up_proj", encoder),
+    ):
+        with Body(read_header(path)) as body:
+            after = dtypes.load(body, key)
+        np.testing.assert_allclose(
+            after, before[key] + np.float32(0.5) * delta(network, module, (4, 6)), rtol=2**-8, atol=1e-2
+        )
+        assert np.abs(after - before[key]).max() > 0.05
+    assert (out / "qwen3" / "config.json").is_symlink()
+    assert (out / "other.safetensors").is_symlink()
+    save_file(network | lora(lora_unet_blocks_7_mlp_layer1=plain(2, 4, 6)), tmp_path / "lora.safetensors")
+    with pytest.raises(StepFailed, match="lora_unet_blocks_7_mlp_layer1"):
+        bake.files(base_files, tmp_path / "lora.safetensors", 0.5, "anima", "BF16")
+
+
+def test_folding_a_locon_gives_it_the_names_of_sd_scripts(tmp_path: Path) -> None:
+    """LyCORIS numbers a single text encoder, for which the script of Anima does not look."""
+    save_file(lora(lora_te1_layers_0_mlp_up_proj=plain(2, 4, 6)), tmp_path / "lora.safetensors")
+    bake.fold(tmp_path / "lora.safetensors", tmp_path / "plain.safetensors", "anima")
+    assert {name.partition(".")[0] for name in load_file(tmp_path / "plain.safetensors")} == {"lora_te_layers_0_mlp_up_proj"}
 
 
 def test_folding_a_tucker_locon_changes_nothing(tmp_path: Path) -> None:
     network = {name: value for name, value in adapter().items() if "diff" not in name}
     save_file(network, tmp_path / "lora.safetensors", metadata={"ss_network_module": "lycoris.kohya", "ss_seed": "1"})
-    bake.fold(tmp_path / "lora.safetensors", tmp_path / "plain.safetensors")
+    bake.fold(tmp_path / "lora.safetensors", tmp_path / "plain.safetensors", "sd1")
     plain = load_file(tmp_path / "plain.safetensors")
     assert not any("lora_mid" in name for name in plain)
     for module in SINGLE:

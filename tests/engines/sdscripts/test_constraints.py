@@ -186,7 +186,6 @@ def anima_problems(folder: Path, text: str) -> str:
         ("[network]\nconv_dim = 8\n", "has no 3x3 convolutions"),
         ('[network.args]\nblock_dims = "1"\n', "takes no such argument"),
         ('block_weights = "ALL"\n[merge]\ntool = "sd-scripts"\n', "does not read LoRAs of Anima"),
-        ('[render.prompts.a]\nprompt = "x"\n', 'unset = ["render.prompts"]'),
         ("[dataset]\nbucket_reso_steps = 24\n", "multiples of 16 only"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -22,13 +22,21 @@ def test_the_step_draws_with_the_baked_file_and_removes_it(tmp_path: Path) -> No
     save_file({f"cond_stage_model.transformer.text_model.{layer}.weight": weight}, tmp_path / "base.safetensors")
     save_file({f"lora_te_text_model_{layer.replace('.', '_')}.diff": weight}, tmp_path / "lora.safetensors")
     temporary = tmp_path / "temporary"
-    program = f"import sys; from pathlib import Path; size = Path({str(temporary)!r}, 'baked.safetensors').stat().st_size; "
+    baked = temporary / "checkpoint" / "base.safetensors"
+    program = f"import sys; from pathlib import Path; size = Path({str(baked)!r}).stat().st_size; "
     program += f"Path({str(tmp_path)!r}, 'size').write_text(str(size)); print('drawn'); sys.exit(int(sys.argv[1]))"
-    request = {
+    request: dict[str, Any] = {
         "how": "bake",
-        "checkpoint": str(tmp_path / "base.safetensors"),
+        "architecture": "sd1",
+        "dtype": "F32",
+        "files": [
+            {
+                "source": str(tmp_path / "base.safetensors"),
+                "target": str(baked),
+                "text_prefix": "",
+            }
+        ],
         "lora": str(tmp_path / "lora.safetensors"),
-        "target": str(temporary / "baked.safetensors"),
         "multiplier": 1.0,
         "temporary": str(temporary),
         "env": {},
@@ -41,7 +49,8 @@ def test_the_step_draws_with_the_baked_file_and_removes_it(tmp_path: Path) -> No
         assert not temporary.exists()
     (tmp_path / "model.ckpt").touch()
     (tmp_path / "request.json").write_text(
-        json.dumps({**request, "checkpoint": str(tmp_path / "model.ckpt"), "argv": []}), "utf-8"
+        json.dumps({**request, "files": [{**request["files"][0], "source": str(tmp_path / "model.ckpt")}], "argv": []}),
+        "utf-8",
     )
     assert render_program.main([str(tmp_path / "request.json")]) == 1
     assert not temporary.exists()
