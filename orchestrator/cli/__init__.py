@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import typer
 from typer.exceptions import TyperException
@@ -14,8 +15,8 @@ from typer.main import get_command
 
 from orchestrator.cli import dataset, inspect, machine, merge_resize, recipes, results, run, usage, weights
 from orchestrator.errors import OrchestratorError, report
-from orchestrator.system import crash_report
-from orchestrator.system.terminal import clean, fit_streams
+from orchestrator.system import crash_report, settings
+from orchestrator.system.terminal import clean, fit_streams, use_commands
 
 FAULT = 70
 """Exit code after a fault of this program itself (sysexits.h: EX_SOFTWARE)."""
@@ -46,6 +47,8 @@ def main() -> int:
     Errors end here as a text on stderr and an exit code.
     """
     fit_streams()
+    here = Path.cwd()
+    use_commands(usage.command_as_typed(sys.orig_argv, here), usage.make_command(here, settings.ROOT))
     try:
         code = get_command(app)(prog_name=usage.NAME, standalone_mode=False)
     except OrchestratorError as error:

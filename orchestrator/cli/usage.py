@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
 from orchestrator.errors import near_miss
+from orchestrator.system.terminal import COMMAND
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 NAME: Final = "orchestrator"
 RECIPES, IMAGES, LORA_FILES, RELEASE, MACHINE = "Recipes and runs", "Images", "LoRA files", "Release", "This machine"
@@ -66,6 +70,29 @@ def installed_version() -> str:
 
 
 Version = Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=print_version)]
+
+
+def command_as_typed(argv: Sequence[str], here: Path) -> str:
+    """Return the program's command as it works from ``here``.
+
+    Args:
+        argv: the whole command line with its interpreter (``sys.orig_argv``).
+        here: the current folder.
+    """
+    if len(argv) > 2 and argv[1:3] == ["-m", NAME]:
+        return shlex.join([argv[0], "-m", NAME])
+    script = Path(argv[1]) if len(argv) > 1 else Path()
+    if script.name != NAME or not script.is_absolute():
+        return shlex.join([str(script)]) if script.name == NAME else COMMAND
+    if shutil.which(NAME) == str(script):
+        return NAME
+    return shlex.join([str(script.relative_to(here) if script.is_relative_to(here) else script)])
+
+
+def make_command(here: Path, root: Path) -> str:
+    """Return ``make `` as it works from ``here``, for the checkout at ``root``."""
+    elsewhere = here != root and (root / "Makefile").is_file()
+    return f"make -C {shlex.quote(str(root))} " if elsewhere else "make "
 
 
 def help_alone(context: typer.Context) -> None:

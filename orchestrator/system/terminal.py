@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from typing import TextIO
 
 
+COMMAND: Final = "python -m orchestrator"
+"""The program's command in every message."""
+MAKE: Final = re.compile(r"\bmake (?=(?:demo|setup|doctor)\b)")
+_replacements: dict[str, str] = {}
 _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # of emoji, and of Persian
 
 
@@ -23,8 +28,23 @@ def harmless(char: str) -> bool:
     return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
+def use_commands(command: str, make: str = "make ") -> None:
+    """Print these commands in messages instead of ``COMMAND`` and ``make``.
+
+    Args:
+        command: the program as the user started it.
+        make: make with the folder of the Makefile, where that is not the current one.
+    """
+    _replacements.update({COMMAND: command, "make": make})
+
+
 def clean(text: str) -> str:
-    """Return ``text`` without control characters except line ends and tabs."""
+    """Return ``text`` without control characters except line ends and tabs.
+
+    Commands in it work where the user is (``use_commands``).
+    """
+    if _replacements:
+        text = MAKE.sub(_replacements["make"], text.replace(COMMAND, _replacements[COMMAND]))
     if text.isprintable():
         return text
     return "".join(char if char in "\n\t" or harmless(char) else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -147,7 +147,7 @@ def preflight(recipe: Recipe) -> list[Problem]:
     missing = [package for package in PACKAGES if importlib.util.find_spec(_IMPORTS.get(package, package)) is None]
     problems: list[Problem] = []
     if missing:
-        hint = "make setup  (or: pip install -e '.[embedded]')"
+        hint = "make demo  installs it  (or: pip install -e '.[embedded]')"
         problems.append(Problem("the embedded engine", f"needs {', '.join(missing)}", hint))
     if recipe.training.wandb and importlib.util.find_spec("wandb") is None:
         problems.append(

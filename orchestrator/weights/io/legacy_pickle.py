@@ -43,7 +43,9 @@ def unpickled(source: Path, folder: Path) -> Iterator[Path]:
     try:
         import torch  # noqa: PLC0415 - an extra
     except ImportError as error:
-        raise NotReady(Problem("torch", "is not installed", "reading pickles needs it: make setup-embedded")) from error
+        raise NotReady(
+            Problem("torch", "is not installed", "reading pickles needs it: pip install -e '.[embedded]'")
+        ) from error
     try:
         with source.open("rb") as file:  # a name in .safetensors makes torch read another format
             if not file.read(8).startswith(PICKLED):
