@@ -42,7 +42,9 @@ def new(
     algorithm: Algorithm = [],
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: by the type.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of every image. Default: by the type.")] = None,
-    base: Annotated[str, typer.Option(help="File name of the base model. Default: the release's.")] = "",
+    base: Annotated[
+        str, typer.Option(help="File of the base model; its header tells the architecture. Default: the release's.")
+    ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Accept the proposal without a question.")] = False,
     json: AsJson = False,
 ) -> None:
@@ -53,8 +55,7 @@ def new(
     from orchestrator.importers import new_subject
 
     root = project.root_or_here()
-    algorithms = tuple(algorithm) or new_subject.ALGORITHMS
-    arguments = new_subject.NewSubject(subject, tuple(images), type_, tuple(trigger), algorithms, steps, repeats, base)
+    arguments = new_subject.NewSubject(subject, tuple(images), type_, tuple(trigger), tuple(algorithm), steps, repeats, base)
     generated = new_subject.generate(arguments, root)
     if sys.stdin.isatty() and sys.stderr.isatty() and not (yes or json):
         suggested, words = new_subject.suggested_type(arguments), new_subject.trigger_words(arguments)

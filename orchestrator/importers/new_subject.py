@@ -15,8 +15,11 @@ from orchestrator.dataset.layout import make_layout
 from orchestrator.dataset.lint import clip_tokens
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.errors import Problem, RecipeError, near_miss
-from orchestrator.importers import inspect_folder
+from orchestrator.importers import inspect_folder, new_base
+from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.recipe import compose, loader, schema, toml
+from orchestrator.system import settings
+from orchestrator.system.digests import Digests
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +45,8 @@ class NewSubject:
     images: tuple[Path, ...]
     type: str = ""
     triggers: tuple[str, ...] = ()
-    algorithms: tuple[str, ...] = ALGORITHMS
+    algorithms: tuple[str, ...] = ()
+    """Empty: those of the release, or those that train the base model."""
     steps: int | None = None
     repeats: int | None = None
     base: str = ""
@@ -78,8 +82,12 @@ def generate(subject: NewSubject, root: Path) -> GeneratedRecipes:
         for summary, trigger in zip(summaries, triggers, strict=True)
     }
     part: dict[str, Any] = {"extends": [f"_base/{kind}"], "unset": list(_RELEASE_ONLY), "subject": subject.name}
-    if subject.base:
-        part["base"] = {"checkpoint": subject.base}
+    base = new_base.of(subject.base, _inputs(root)) if subject.base else new_base.NewBase({})
+    algorithms = _trained(subject, base)
+    if base.note:
+        notes.append(base.note)
+    if base.table and not base.part:
+        part["base"] = base.table
         part["unset"] += ["base.vae", "expect"]
     dataset: dict[str, Any] = {"name": subject.name}
     sizes = _sizes(summaries, notes)
@@ -101,18 +109,40 @@ def generate(subject: NewSubject, root: Path) -> GeneratedRecipes:
     count = sum(len(summary.stems) for summary in summaries)
     head = f"# {subject.name}: {count} images. Written by `orchestrator new`; edit it as you like."
     files = {f"_subjects/{subject.name}.toml": "\n".join([head, "", *toml.lines(part)]) + "\n"}
-    names = tuple(f"{subject.name}-{algorithm}" for algorithm in subject.algorithms)
+    names = tuple(f"{subject.name}-{algorithm}" for algorithm in algorithms)
     parts = _algorithms()
-    for name, algorithm in zip(names, subject.algorithms, strict=True):
+    for name, algorithm in zip(names, algorithms, strict=True):
         table: dict[str, Any] = {
             "extends": ["_base/release-2023-03", f"_algorithms/{algorithm}", f"_subjects/{subject.name}"],
             "summary": f"{subject.name}, {algorithm}",
         }
         if "block_weights" in parts[algorithm].get("unset", []):  # the subject has them
             table["unset"] = ["block_weights"]
+        if base.part:  # after the subject, whose block weights are for SD1.5
+            table["extends"].append(base.part)
+            table |= {"unset": ["block_weights", "expect", *base.unset], "base": base.table}
+            table |= {"network": base.network} if base.network else {}
         head = f"# {subject.name} as {algorithm}.   Run:  orchestrator run {name}"
         files[f"{name}.toml"] = "\n".join([head, "", *toml.lines(table)]) + "\n"
     return GeneratedRecipes(files, names, tuple(notes))
+
+
+def _inputs(root: Path) -> ProjectInputs:
+    return ProjectInputs(root, Digests(root / "runs" / "digests.json"), settings.model_folders())
+
+
+def _trained(subject: NewSubject, base: new_base.NewBase) -> tuple[str, ...]:
+    """Return the algorithms of the recipes.
+
+    Raises:
+        RecipeError: one of them does not train the base model.
+    """
+    chosen = subject.algorithms or base.algorithms or ALGORITHMS
+    unfit = [algorithm for algorithm in chosen if base.algorithms and algorithm not in base.algorithms]
+    if unfit:
+        where = f"--algorithm {unfit[0]}"
+        raise RecipeError(Problem(where, f"does not train {subject.base} here", f"{', '.join(base.algorithms)} does"))
+    return chosen
 
 
 def _sizes(summaries: Sequence[FolderSummary], notes: list[str]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.models import dit_blocks, text_encoders
+from orchestrator.models import dit_blocks, file_kinds, text_encoders
 from orchestrator.models.architecture import CAPTION_CHANGES, Architecture, ModelFile, Part
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
@@ -110,14 +110,8 @@ ARCHITECTURE = Architecture(
     layer_choice=LayerChoice(block_patterns={"B": r"blocks\.({})\..*"}, patterns="whole", excludes=True),
     lycoris=("locon", "lokr"),
     lycoris_preset="without one LyCORIS trains the final layer only",
-    files=(
-        ModelFile(
-            "qwen3",
-            "the text encoder Qwen3-0.6B",
-            tensors=r"(?:^|\.)layers\.0\.self_attn\.q_norm\.",
-            lora_prefix="lora_te",
-        ),
-    ),
+    files=(ModelFile("qwen3", file_kinds.QWEN3, folder=True, lora_prefix="lora_te"),),
+    vae=file_kinds.QWEN_VAE,
     needs_vae=True,
     bucket_step=16,
     resolution=1024,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.models import file_kinds
 from orchestrator.models.layer_choice import ALL_LAYERS, LayerChoice
 from orchestrator.models.renderer import GEN_IMG, Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from orchestrator.models.file_kinds import FileKind
     from orchestrator.models.layers import Model
     from orchestrator.models.orders import Order
 
@@ -28,11 +30,11 @@ class ModelFile:
 
     option: str
     """Option of the training script without dashes, and key of the recipe's base.files."""
-    title: str
-    """Name in messages."""
+    kind: FileKind
+    """Its title in messages, and its tensors."""
     required: bool = True
-    tensors: str = ""
-    """Pattern of a tensor name in every such file, where the trainer takes another file in silence."""
+    folder: bool = False
+    """The trainer takes a model folder in its place."""
     lora_prefix: str = ""
     """Prefix of its layers in LoRA files. Empty: it has no LoRA."""
 
@@ -127,8 +129,12 @@ class Architecture:
     """The reason why LyCORIS needs a preset in the recipe, or ""."""
     files: tuple[ModelFile, ...] = ()
     """Files that the trainer needs beside the checkpoint and the VAE of ``base.vae``."""
+    vae: FileKind | None = file_kinds.KL_VAE
+    """Kind of the file of ``base.vae``. None: the trainer ignores it."""
     needs_vae: bool = False
     """The checkpoint holds no VAE, so that ``base.vae`` is required."""
+    takes_folder: bool = False
+    """The trainer takes models in Diffusers layout, a folder, in place of a file."""
     prediction_type: str = "epsilon"
     """Value of modelspec.prediction_type. Empty: the entry is left out, since the specification has no name for it."""
     tokenizers: tuple[str, ...] = ()

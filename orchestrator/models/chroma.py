@@ -38,5 +38,6 @@ ARCHITECTURE = replace(
     trainer_switches=("--model_type", "chroma", "--apply_t5_attn_mask"),
     lycoris=("locon",),
     files=(flux.T5XXL, flux.AE),
+    takes_folder=False,
     renderer=replace(flux.RENDERER, switches=("--model_type", "chroma", "--apply_t5_attn_mask"), trained=()),
 )

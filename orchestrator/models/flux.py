@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.models import dit_blocks, orders, text_encoders
+from orchestrator.models import dit_blocks, file_kinds, orders, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile, Part
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
@@ -27,8 +27,8 @@ CHOICE = LayerChoice(
     | _SINGLE,
     numbers=("ggpo_beta", "ggpo_sigma"),
 )
-AE = ModelFile("ae", "the autoencoder")
-T5XXL = ModelFile("t5xxl", "the text encoder T5-XXL", lora_prefix="lora_te3")
+AE = ModelFile("ae", file_kinds.AUTOENCODER)
+T5XXL = ModelFile("t5xxl", file_kinds.T5_XXL, lora_prefix="lora_te3")
 
 
 def unet_layers(model: Model) -> Iterator[ModelLayer]:
@@ -95,7 +95,9 @@ SCHNELL = Architecture(
         *("img_in", "txt_in", "time_in_in_layer", "time_in_out_layer", "vector_in_in_layer", "vector_in_out_layer"),
         *("guidance_in_in_layer", "guidance_in_out_layer", "final_layer_linear", "final_layer_adaLN_modulation_1"),
     ),
-    checkpoint_names=(r"^(?:model\.diffusion_model\.)?double_blocks\.0\.img_mod\.lin\.",),
+    checkpoint_names=(
+        r"^(?:model\.diffusion_model\.)?double_blocks\.0\.img_mod\.lin\.|^single_transformer_blocks\.0\.norm\.linear\.",
+    ),
     modelspec="flux-1-schnell",
     base_model_version="flux1",
     checkpoint_title="FLUX.1-schnell",
@@ -112,8 +114,10 @@ SCHNELL = Architecture(
     layer_choice=CHOICE,
     lycoris=("locon", "lokr"),
     tokenizers=(text_encoders.CLIP_L_TOKENIZER, text_encoders.T5_TOKENIZER),
-    files=(ModelFile("clip_l", "the text encoder CLIP-L", lora_prefix="lora_te1"), T5XXL, AE),
+    files=(ModelFile("clip_l", file_kinds.CLIP_L, lora_prefix="lora_te1"), T5XXL, AE),
     resolution=1024,
+    vae=None,
+    takes_folder=True,
     prediction_type="",
     renderer=RENDERER,
 )
@@ -122,7 +126,7 @@ DEV = replace(
     name="flux",
     title="FLUX.1-dev",
     ignored_options=(*dit_blocks.IGNORED_OPTIONS, *dit_blocks.IGNORED_RANGE),
-    checkpoint_names=(*SCHNELL.checkpoint_names, r"(?:^|\.)guidance_in\.in_layer\."),
+    checkpoint_names=(*SCHNELL.checkpoint_names, r"(?:^|\.)(?:guidance_in\.in_layer|guidance_embedder\.linear_1)\."),
     modelspec="flux-1-dev",
     checkpoint_title="FLUX.1-dev",
     civitai_base="Flux.1 D",

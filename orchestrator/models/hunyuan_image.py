@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.models import dit_blocks
+from orchestrator.models import dit_blocks, file_kinds
 from orchestrator.models.architecture import Architecture, ModelFile
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, unet_layer
@@ -94,7 +94,8 @@ ARCHITECTURE = Architecture(
         numbers=("ggpo_beta", "ggpo_sigma"),
     ),
     lycoris=("locon",),
-    files=(ModelFile("text_encoder", "the text encoder Qwen2.5-VL-7B"), ModelFile("byt5", "the text encoder ByT5")),
+    files=(ModelFile("text_encoder", file_kinds.QWEN25_VL), ModelFile("byt5", file_kinds.BYT5)),
+    vae=file_kinds.HUNYUAN_VAE,
     needs_vae=True,
     resolution=2048,
     prediction_type="",

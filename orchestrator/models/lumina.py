@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.models import dit_blocks, text_encoders
+from orchestrator.models import dit_blocks, file_kinds, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
@@ -88,8 +88,9 @@ ARCHITECTURE = Architecture(
         dims={"attn_dim": ("attention",), "mod_dim": ("modulation",), "refiner_dim": ("refiner",)},  # mlp_dim matches none
     ),
     lycoris=("locon",),
-    files=(ModelFile("gemma2", "the text encoder Gemma2-2b", lora_prefix="lora_te"), ModelFile("ae", "the autoencoder")),
+    files=(ModelFile("gemma2", file_kinds.GEMMA2, lora_prefix="lora_te"), ModelFile("ae", file_kinds.AUTOENCODER)),
     resolution=1024,
+    vae=None,
     prediction_type="",
     renderer=RENDERER,
 )

@@ -123,6 +123,7 @@ ARCHITECTURE = Architecture(
     hub_tags=("stable-diffusion",),
     conv_projections=True,
     block_lists=25,
+    takes_folder=True,
     tokenizers=(text_encoders.CLIP_L_TOKENIZER,),
     renderer=replace(GEN_IMG, switches=("--v1",)),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.models import dit_blocks, text_encoders
+from orchestrator.models import dit_blocks, file_kinds, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
@@ -20,9 +20,9 @@ _TEXT_ENCODERS = (
 )
 _TARGETS = Targets(("SingleDiTBlock",), convolutions=(), optional={"train_t5xxl": text_encoders.T5_CLASSES})
 _FILES = (
-    ModelFile("clip_l", "the text encoder CLIP-L", required=False, lora_prefix="lora_te1"),  # may be in the checkpoint
-    ModelFile("clip_g", "the text encoder CLIP-G", required=False, lora_prefix="lora_te2"),
-    ModelFile("t5xxl", "the text encoder T5-XXL", lora_prefix="lora_te3"),
+    ModelFile("clip_l", file_kinds.CLIP_L, required=False, lora_prefix="lora_te1"),  # may be in the checkpoint
+    ModelFile("clip_g", file_kinds.CLIP_G, required=False, lora_prefix="lora_te2"),
+    ModelFile("t5xxl", file_kinds.T5_XXL, lora_prefix="lora_te3"),
 )
 
 
@@ -106,6 +106,7 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architec
         layer_choice=_CHOICE,
         lycoris=("locon",),
         files=_FILES,
+        vae=file_kinds.AUTOENCODER,
         bucket_step=32,
         resolution=1024,
         prediction_type="",

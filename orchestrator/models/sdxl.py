@@ -91,6 +91,7 @@ ARCHITECTURE = Architecture(
     hub_tags=("stable-diffusion-xl",),
     fixed_clip_skip="SDXL always takes the last but one layer of its text encoders",
     block_lists=23,
+    takes_folder=True,
     tokenizers=(text_encoders.CLIP_L_TOKENIZER, text_encoders.CLIP_G_TOKENIZER),
     bucket_step=32,
     resolution=1024,

@@ -173,7 +173,10 @@ def _files(recipe: Recipe) -> Iterator[Conflict]:
             yield f"base.files.{name}", f"{entry.title} {takes}{near_miss(name, files)}"
     for name, file in files.items():
         if file.required and name not in recipe.base.files:
-            yield f"base.files.{name}", f'is missing: {entry.title} needs {file.title}; write {name} = {{file = "…"}}'
+            yield f"base.files.{name}", f'is missing: {entry.title} needs {file.kind.title}; write {name} = {{file = "…"}}'
+    if entry.vae is None and recipe.base.vae:
+        instead = next((f"base.files.{name} is {file.kind.title}" for name, file in files.items() if name == "ae"), "")
+        yield "base.vae", f"the trainer of {entry.title} ignores it; remove it{f': {instead}' if instead else ''}"
     if entry.needs_vae and not recipe.base.vae:
         yield "base.vae", f"is missing: a checkpoint of {entry.title} holds no VAE"
 

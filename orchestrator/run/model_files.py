@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
-import re
 import shlex
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import OrchestratorError, Problem
-from orchestrator.models import registry
-from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.run import model_headers
 from orchestrator.system import allowlist
 from orchestrator.weights.checks import Check, CheckStatus
 from orchestrator.weights.io import pickle_scan
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
     from orchestrator.plan.inputs import ProjectInputs
     from orchestrator.recipe import Recipe
 
-_OTHERS: Final = {"lora": "a LoRA", "vae": "a VAE", "": "something else"}
 _LISTED: Final = 6
 
 
@@ -67,10 +63,8 @@ def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
             result.append(
                 Problem(where, f"is another file: SHA-256 {digest}", f"the recipe expects {sha256}; {_again(recipe, key)}")
             )
-        elif key == "base.checkpoint" and name != "embedded":
-            result += _other_architecture(where, path, recipe)
-        elif key.startswith("base.files."):
-            result += _other_file(where, key, path, recipe)
+        elif name != "embedded":
+            result += model_headers.problems(where, key, path, recipe)
     return result
 
 
@@ -139,52 +133,6 @@ def _defect(path: Path) -> str:
             return error.problems[0].what
         return ""
     return "is not a model file (.safetensors or .ckpt)"
-
-
-def _other_architecture(where: str, path: Path, recipe: Recipe) -> list[Problem]:
-    """Return a problem if the architecture differs from the recipe's."""
-    kind = architecture(path)
-    if kind in (None, recipe.base.architecture):
-        return []
-    expected = ARCHITECTURES[recipe.base.architecture].checkpoint_title
-    other = next((entry for entry in ARCHITECTURES.values() if entry.name == kind), None)
-    hint = f'set base.architecture = "{kind}"' if other else f"name a whole {expected} checkpoint"
-    what = other.checkpoint_title if other else _OTHERS[kind or ""]
-    return [Problem(where, f"is {what}, but base.architecture is {expected}", hint)]
-
-
-def _other_file(where: str, key: str, path: Path, recipe: Recipe) -> list[Problem]:
-    """Return a problem if a further file lacks the tensors of its kind."""
-    files = {f"base.files.{file.option}": file for file in ARCHITECTURES[recipe.base.architecture].files}
-    expected = files.get(key)
-    if expected is None or not expected.tensors or path.suffix.lower() != ".safetensors":
-        return []
-    if any(re.search(expected.tensors, name) for name in read_header(path).entries):
-        return []
-    return [Problem(where, f"is not {expected.title}", f"name the file of {expected.title}")]
-
-
-def architecture(path: Path) -> str | None:
-    """Return the architecture of a checkpoint, or None if unknown.
-
-    Instead of an architecture: lora, vae, or "" for another kind.
-    """
-    if path.is_dir():
-        try:
-            unet = json.loads((path / "unet" / "config.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            return None
-        width = unet.get("cross_attention_dim")
-        widths = {entry.model.unet.get("cross_attention_dim"): name for name, entry in ARCHITECTURES.items()}
-        return widths.get(width) if width is not None else None
-    if path.suffix.lower() != ".safetensors":
-        return None
-    names = read_header(path).entries
-    if any(name.startswith(("lora_unet_", "lora_te", "lycoris_")) for name in names):
-        return "lora"
-    if (kind := registry.of_tensors(names)) is not None:
-        return kind
-    return "vae" if any(name.startswith(("encoder.", "first_stage_model.")) for name in names) else ""
 
 
 def _size(path: Path) -> str:

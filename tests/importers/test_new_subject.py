@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from headers import write
 from orchestrator import cli, engines
 from orchestrator.dataset.layout import make_layout
 from orchestrator.dataset.problems import dataset_problems
@@ -151,11 +152,61 @@ def test_the_demo_takes_recipes_with_other_settings_too(empty: Path) -> None:
 
 def test_arguments_override_suggestions(empty: Path) -> None:
     folder = draw_images(empty / "a", VIEWS)
+    write(empty / "models" / "mine.safetensors", {"model.diffusion_model.x": [2]})
     subject = NewSubject("mimi", (folder,), "body", ("mmneko",), ("lokr",), 300, 7, "mine.safetensors")
     new_subject.write(new_subject.generate(subject, empty), empty)
     recipe = loader.recipe(empty / "recipes", "mimi-lokr").recipe
     assert (recipe.type, recipe.training.steps, recipe.dataset.repeats) == ("body", 300, 7)
     assert (recipe.base.checkpoint, recipe.base.vae, recipe.triggers()) == ("mine.safetensors", "", ("mmneko",))
+
+
+BASES = {
+    "anima": {"net.blocks.0.cross_attn.q_proj.weight": [2, 2], "net.llm_adapter.x": [2]},
+    "flux": {"double_blocks.0.img_mod.lin.weight": [2, 2], "guidance_in.in_layer.weight": [2, 2]},
+    "flux-schnell": {"double_blocks.0.img_mod.lin.weight": [2, 2]},
+    "chroma": {"double_blocks.0.img_attn.x": [2], "distilled_guidance_layer.x": [2]},
+    "sdxl": {"model.diffusion_model.x": [2], "conditioner.x": [2]},
+}
+
+
+@pytest.mark.parametrize("architecture", BASES)
+def test_the_header_of_the_base_model_tells_its_architecture(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], architecture: str
+) -> None:
+    draw_images(empty / "a", VIEWS, (1024, 1024))
+    write(empty / "models" / "diffusion_models" / "mine.safetensors", BASES[architecture])
+    assert call(monkeypatch, "new", "mimi", "--images", "a", "--base", "mine.safetensors", "--yes", "--json") == 0
+    output = json.loads(capsys.readouterr().out)
+    assert any("mine.safetensors is " in note for note in output["notes"])
+    for name in output["recipes"]:
+        recipe = loader.recipe(empty / "recipes", name).recipe
+        assert (recipe.base.architecture, recipe.base.checkpoint) == (architecture, "mine.safetensors")
+        assert engines.get("sd-scripts").check(recipe) == []
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (None, "--base mine.safetensors  not found: the file tells the architecture"),
+        ({"encoder.block.0.layer.0.SelfAttention.q.weight": [4096, 4096]}, "is the text encoder T5-XXL"),
+        ({"lora_unet_x.lora_up.weight": [2]}, "is a LoRA"),
+        ({"x": [2]}, "is not the checkpoint of a known architecture"),
+    ],
+)
+def test_a_base_model_that_tells_nothing_is_refused(empty: Path, shapes: dict[str, list[int]] | None, message: str) -> None:
+    draw_images(empty / "a", VIEWS)
+    if shapes is not None:
+        write(empty / "models" / "mine.safetensors", shapes)
+    with pytest.raises(RecipeError) as error:
+        new_subject.generate(NewSubject("mimi", (empty / "a",), base="mine.safetensors"), empty)
+    assert message in str(error.value.problems[0])
+
+
+def test_an_algorithm_that_does_not_train_the_base_model_is_refused(empty: Path) -> None:
+    draw_images(empty / "a", VIEWS)
+    write(empty / "models" / "mine.safetensors", BASES["anima"])
+    with pytest.raises(RecipeError, match="lora1x1 does"):
+        new_subject.generate(NewSubject("mimi", (empty / "a",), algorithms=("loha",), base="mine.safetensors"), empty)
 
 
 def test_a_project_may_have_parts_of_its_own(empty: Path) -> None:

@@ -1,0 +1,89 @@
+"""The base model of new recipes: its architecture by the file, and the part of that architecture."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.models.registry import ARCHITECTURES, DEFAULT
+from orchestrator.recipe import compose
+from orchestrator.run import model_headers
+
+if TYPE_CHECKING:
+    from orchestrator.models.architecture import Architecture
+    from orchestrator.plan.inputs import ProjectInputs
+
+
+@dataclass(frozen=True, slots=True)
+class NewBase:
+    """The base model of new recipes."""
+
+    table: dict[str, Any]
+    """The table [base] of the recipes."""
+    part: str = ""
+    """Part of the architecture, which follows the subject. Empty: the subject's own settings hold."""
+    algorithms: tuple[str, ...] = ()
+    """Algorithms that train it. Empty: all."""
+    network: dict[str, Any] = field(default_factory=dict)
+    """The table [network] of the recipes, where that of an algorithm is for a U-Net."""
+    unset: tuple[str, ...] = ()
+    """Keys of the part that do not hold for this model."""
+    note: str = ""
+
+
+def of(name: str, inputs: ProjectInputs) -> NewBase:
+    """Return the base model of a file name, by the header of the file.
+
+    Raises:
+        RecipeError: there is no such file, or it is not a base model of a known architecture.
+    """
+    where, path = f"--base {name}", inputs.find(name)
+    if path is None:
+        folders = ", ".join(map(str, inputs.model_folders()[:4]))
+        hint = f"put it into {inputs.root / 'models'}, or name your model folders in $KRNK_MODELS; searched: {folders} …"
+        raise RecipeError(Problem(where, "not found: the file tells the architecture", hint))
+    architecture, prediction, title = model_headers.whole_checkpoint(path)
+    if architecture is None and path.suffix.lower() != ".safetensors" and path.is_file():
+        note = f"{path.name} has no header that tells its architecture: taken for {ARCHITECTURES[DEFAULT].title}"
+        return NewBase({"checkpoint": name}, note=note)
+    if architecture is None:
+        known = ", ".join(entry.title for entry in ARCHITECTURES.values())
+        what = f"{path} is {title or 'not the checkpoint of a known architecture'}"
+        raise RecipeError(Problem(where, what, f"name a whole checkpoint of {known}"))
+    entry = ARCHITECTURES[architecture]
+    table: dict[str, Any] = {"checkpoint": name}
+    if architecture == DEFAULT:
+        return NewBase(table, note=f"{path.name} is {entry.title}")
+    part = _part(entry, prediction)
+    if not part:
+        raise RecipeError(Problem(where, f"{path} is {entry.title}, for which there is no part in recipes/_base", ""))
+    settings = tomllib.loads((compose.library() / f"{part}.toml").read_text("utf-8"))
+    if settings.get("base", {}).get("architecture", architecture) != architecture:
+        table["architecture"] = architecture
+    transformer = not entry.model.targets.convolutions
+    algorithms, network = (("lora1x1",), {"dim": 16, "alpha": 16}) if transformer else ((), {})
+    unset = tuple(f"training.{key}" for key in settings.get("training", {}) if key in entry.ignored_options)
+    words = ", which predicts v by its header" if prediction == "v" else ""
+    return NewBase(table, part, algorithms, network, unset, f"{path.name} is {entry.title}{words}: the recipes extend {part}")
+
+
+def _part(entry: Architecture, prediction: str) -> str:
+    """Return the part of an architecture, or of another size of it, or ""."""
+    best = ("", 0)
+    for path in sorted((compose.library() / "_base").glob("*.toml")):
+        table = tomllib.loads(path.read_text("utf-8"))
+        parents = [tomllib.loads((compose.library() / f"{name}.toml").read_text("utf-8")) for name in table.get("extends", [])]
+        named = next(
+            (each["base"]["architecture"] for each in (table, *parents) if "architecture" in each.get("base", {})), None
+        )
+        if named not in ARCHITECTURES or ARCHITECTURES[named].trainer_script != entry.trainer_script:
+            continue
+        velocity = bool(table.get("training", {}).get("options", {}).get("v_parameterization"))
+        score = 1 + 2 * (named == entry.name) + 4 * (velocity == (prediction == "v"))
+        same_family = ARCHITECTURES[named].network_module == entry.network_module
+        same_files = {file.option for file in ARCHITECTURES[named].files} == {file.option for file in entry.files}
+        if same_family and same_files and score > best[1] and ARCHITECTURES[named].trainer_switches == entry.trainer_switches:
+            best = (f"_base/{path.stem}", score)
+    return best[0]

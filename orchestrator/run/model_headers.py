@@ -1,0 +1,173 @@
+"""Checks of model files by their headers: is each file the one that its key needs?"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import OrchestratorError, Problem
+from orchestrator.models import file_kinds, registry
+from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.weights.io.safetensors_io import read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from orchestrator.models.architecture import Architecture
+    from orchestrator.models.file_kinds import FileKind
+    from orchestrator.models.registry import ArchitectureName
+    from orchestrator.recipe import Recipe
+    from orchestrator.weights.io.safetensors_io import Header
+
+_LORA = ("lora_unet_", "lora_te", "lycoris_")
+_VELOCITY = ("v", "v_prediction", "v-prediction")
+_OPTION = "v_parameterization"
+
+
+def problems(where: str, key: str, path: Path, recipe: Recipe) -> list[Problem]:
+    """Return the problem of a sound file that is not the one its key needs.
+
+    Args:
+        where: for the message: key and name.
+        key: base.checkpoint, base.vae, base.files.NAME or network.weights.
+        path: file or folder.
+        recipe: the recipe that names it.
+    """
+    entry = ARCHITECTURES[recipe.base.architecture]
+    files = {f"base.files.{file.option}": file for file in entry.files}
+    header = read_header(path) if path.suffix.lower() == ".safetensors" and path.is_file() else None
+    if key == "base.checkpoint":
+        return _checkpoint(where, path, recipe, header)
+    if key == "base.vae" and entry.vae is not None:
+        return _of_kind(where, path, entry, entry.vae, header, folder=entry.takes_folder)
+    if key in files:
+        return _of_kind(where, path, entry, files[key].kind, header, folder=files[key].folder)
+    return []
+
+
+def _checkpoint(where: str, path: Path, recipe: Recipe, header: Header | None) -> list[Problem]:
+    """Return the problem of a checkpoint: folder, architecture, prediction."""
+    entry = ARCHITECTURES[recipe.base.architecture]
+    if path.is_dir() and not entry.takes_folder and recipe.engine == "sd-scripts":
+        return [_folder(where, entry)]
+    kind = architecture(path)
+    if kind not in {None, entry.name}:
+        other = next((other for other in ARCHITECTURES.values() if other.name == kind), None)
+        what = other.checkpoint_title if other else _title(header) or "something else"
+        hint = f'set base.architecture = "{kind}"' if other else f"name a whole {entry.checkpoint_title} checkpoint"
+        hint = _slot(entry, header, "base.checkpoint") or hint
+        return [Problem(where, f"is {what}, but base.architecture is {entry.checkpoint_title}", hint)]
+    predicted = prediction(header) if header is not None and _OPTION not in entry.ignored_options else ""
+    trained = "v" if recipe.training.options.get(_OPTION) else "epsilon"
+    if predicted in {"", trained}:
+        return []
+    if predicted == "v":
+        hint = f"set training.options.{_OPTION} = true, or extend _base/sdxl-vpred after _base/sdxl"
+        return [Problem(where, "predicts v by its header, but the recipe trains epsilon", hint)]
+    hint = f"set training.options.{_OPTION} = false, or name the v-prediction checkpoint"
+    return [Problem(where, f"predicts epsilon by its header, but training.options.{_OPTION} is set", hint)]
+
+
+def _of_kind(
+    where: str, path: Path, entry: Architecture, kind: FileKind, header: Header | None, *, folder: bool
+) -> list[Problem]:
+    """Return the problem of a file that is not of a kind."""
+    if path.is_dir():
+        if not folder:
+            return [_folder(where, entry)]
+        own = _model_type(path)
+        if kind.model_type and own not in {"", kind.model_type}:
+            return [Problem(where, f"is a folder of {own}, not {kind.title}", f"name the folder or file of {kind.title}")]
+        return []
+    if header is None or kind.matches(_shapes(header)):
+        return []
+    title = _title(header)
+    what = f"is {title}, not {kind.title}" if title else f"is not {kind.title}"
+    return [Problem(where, what, _slot(entry, header, where.partition(" = ")[0]) or f"name the file of {kind.title}")]
+
+
+def _folder(where: str, entry: Architecture) -> Problem:
+    what = f"is a folder; the trainer of {entry.title} takes one .safetensors file"
+    return Problem(where, what, "name the file in ComfyUI's or the author's layout, not the one of Diffusers")
+
+
+def _slot(entry: Architecture, header: Header | None, key: str) -> str:
+    """Return a hint to the key that such a file belongs to, or ""."""
+    shapes = _shapes(header) if header is not None else {}
+    slots = {f"base.files.{file.option}": file.kind for file in entry.files} | ({"base.vae": entry.vae} if entry.vae else {})
+    own = next((slot for slot, kind in slots.items() if shapes and kind.matches(shapes) and slot != key), "")
+    return f"it belongs to {own}; name another file here" if own else ""
+
+
+def _title(header: Header | None) -> str:
+    """Return the title of a file by its tensors, or ""."""
+    if header is None:
+        return ""
+    if any(name.startswith(_LORA) for name in header.entries):
+        return "a LoRA"
+    if (found := registry.of_tensors(header.entries)) is not None:
+        return f"a checkpoint of {ARCHITECTURES[found].checkpoint_title}"
+    kind = file_kinds.of(_shapes(header))
+    if kind is not None:
+        return kind.title
+    return "a VAE" if any(name.startswith(("encoder.", "first_stage_model.")) for name in header.entries) else ""
+
+
+def _shapes(header: Header) -> Mapping[str, tuple[int, ...]]:
+    return {name: entry.shape for name, entry in header.entries.items()}
+
+
+def _model_type(folder: Path) -> str:
+    """Return model_type of a folder's config.json, or ""."""
+    try:
+        table = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(table.get("model_type", "")) if isinstance(table, dict) else ""
+
+
+def prediction(header: Header) -> str:
+    """Return "v" or "epsilon" if the header of a checkpoint tells it, else ""."""
+    if "v_pred" in header.entries:
+        return "v"
+    stated = header.metadata.get("modelspec.prediction_type", "").lower()
+    return "v" if stated in _VELOCITY else "epsilon" if stated == "epsilon" else ""
+
+
+def architecture(path: Path) -> str | None:
+    """Return the architecture of a checkpoint, or None if unknown.
+
+    Instead of an architecture: lora, vae, or "" for another kind.
+    """
+    if path.is_dir():
+        try:
+            unet = json.loads((path / "unet" / "config.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        width = unet.get("cross_attention_dim")
+        widths = {entry.model.unet.get("cross_attention_dim"): name for name, entry in ARCHITECTURES.items()}
+        return widths.get(width) if width is not None else None
+    if path.suffix.lower() != ".safetensors":
+        return None
+    header = read_header(path)
+    title = _title(header)
+    if title == "a LoRA":
+        return "lora"
+    if (kind := registry.of_tensors(header.entries)) is not None:
+        return kind
+    return "vae" if "VAE" in title else ""
+
+
+def whole_checkpoint(path: Path) -> tuple[ArchitectureName | None, str, str]:
+    """Return architecture, prediction ("v", "epsilon" or "") and title of a base model.
+
+    The architecture is None for any other file.
+    """
+    try:
+        kind = architecture(path)
+        header = read_header(path) if path.suffix.lower() == ".safetensors" and path.is_file() else None
+    except OrchestratorError as error:
+        return None, "", error.problems[0].what
+    found = next((name for name in ARCHITECTURES if name == kind), None)
+    return found, prediction(header) if header is not None else "", "" if found else _title(header)
