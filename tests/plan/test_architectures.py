@@ -85,6 +85,13 @@ def test_a_made_up_architecture_is_planned(recipe: Recipe) -> None:
     assert '"baseModel": "Made-up 1"' in sidecars.civitai(recipe, [], {"sha256": "a", "model_hash": "b", "bytes": 1})
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "recipes" / "examples").glob("*.toml")))
+def test_the_demo_runs_every_example_on_its_own_small_model(name: str) -> None:
+    demo = loader.recipe(ROOT / "recipes", str(ROOT / "recipes" / "examples" / f"{name}.toml"), "demo").recipe
+    assert (demo.engine, demo.base.architecture, demo.base.files) == ("embedded", "sd1", {})
+    assert engines.get("embedded").check(demo) == []
+
+
 @pytest.mark.parametrize("engine", engines.ENGINES)
 def test_an_engine_refuses_it_by_name(recipe: Recipe, engine: str) -> None:
     problems = engines.get(engine).check(recipe)
