@@ -46,7 +46,10 @@ def inspect(
     if json:
         print_json(inspection.to_json())
     else:
-        say("\n".join(_inspection(inspection.to_json())))
+        from orchestrator.weights import loaders
+
+        opened = loaders.explain(loaders.of_file(inspection.adapter), inspection.adapter.architecture)
+        say("\n".join([*_inspection(inspection.to_json()), *opened]))
 
 
 def _inspection(table: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from orchestrator.recipe import toml
 from orchestrator.run import benchmark, export_sd_scripts, preflight
 from orchestrator.run.workspace import as_json, override_lines, select
 from orchestrator.system.terminal import clean, say
+from orchestrator.weights import loaders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +89,8 @@ def plan_text(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -
         lines.append(f"  {_predicted(predicted)}")
         if recipe.block_weights is not None:
             lines.append(f"  block weights {recipe.weights().text()}")
+        if unread := loaders.fewer(recipe.network, recipe.base.architecture):
+            lines.append(f"  {', '.join(loaders.of_network(recipe.network))}: not opened by {', '.join(unread)}")
         lines.append("")
     for step in table["shared"]:
         lines.append(f"{step['name']:30} {step['key'][:12]}  {step['reason'] or 'cached'}")

@@ -35,22 +35,31 @@ def convert(
     json: AsJson = False,
 ) -> None:
     """Write a LoRA in another form or precision."""
+    from orchestrator.weights import loaders
     from orchestrator.weights.convert import convert as convert_file
     from orchestrator.weights.io.legacy_pickle import unpickled
 
+    target = form(to)
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(unpickled(source, output.parent)) if unpickle else source
+        before = loaders.of_path(path)
         report = convert_file(
             path,
             output,
-            form(to),
+            target,
             rank=rank,
             max_error=max_error,
             save_precision=save_precision,
             base_model=base,
             overwrite=overwrite,
         )
-    print_report(report, json=json)
+    lost = loaders.lost(before, loaders.of_path(output))
+    if json:
+        print_json({**report.to_json(), "lost_readers": lost})
+        return
+    print_report(report, json=False)
+    if lost:
+        say("\n  ".join([f"programs that open {source.name}, and not {output.name}:", *lost]))
 
 
 def sweep(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import Problem, RecipeError, near_miss
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from orchestrator.models.architecture import Architecture
 
@@ -61,7 +61,23 @@ def text(weights: Mapping[str, float], entry: Architecture) -> str:
     >>> text(dict.fromkeys(ARCHITECTURES["flux"].blocks, 0.5) | {"S00": 1.0}, ARCHITECTURES["flux"])
     'BASE=0.5,D=0.5,S00=1,S01-S37=0.5'
     """
-    items = []
+    items = [f"{key}={number(weights[run[0]])}" for key, run in _runs(weights, entry)]
+    return ",".join([*items, *(f"{name}={number(weights[name])}" for name in entry.parts if name in weights)])
+
+
+def ranges(names: Collection[str], entry: Architecture) -> str:
+    """Return the names of blocks, with ranges.
+
+    >>> from orchestrator.models.registry import ARCHITECTURES
+    >>> ranges(("IN00", "IN09", "IN10", "IN11"), ARCHITECTURES["sd1"])
+    'IN00, IN09-IN11'
+    """
+    held = {name: float(name in names) for name in entry.blocks}
+    return ", ".join(key for key, run in _runs(held, entry) if held[run[0]])
+
+
+def _runs(weights: Mapping[str, float], entry: Architecture) -> Iterator[tuple[str, list[str]]]:
+    """Yield neighbouring blocks of the same weight, with their common name."""
     for names in _groups(entry.blocks):
         runs: list[list[str]] = []
         for name in names:
@@ -71,9 +87,7 @@ def text(weights: Mapping[str, float], entry: Architecture) -> str:
                 runs.append([name])
         for run in runs:
             whole = run == names and len(names) > 1
-            key = _letters(names[0]) if whole else run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}"
-            items.append(f"{key}={number(weights[run[0]])}")
-    return ",".join([*items, *(f"{name}={number(weights[name])}" for name in entry.parts if name in weights)])
+            yield _letters(names[0]) if whole else run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}", run
 
 
 def number(weight: float) -> str:

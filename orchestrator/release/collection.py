@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,6 +136,7 @@ def _card(name: str, recipes: list[Recipe], manifests: list[JSON], files: list[s
             word: [member for member in members if member["recipe"].algorithm == word]
             for word in dict.fromkeys(recipe.algorithm for recipe in recipes)
         },
+        "readers": _readers(members),
         "grids": grids,
         "files": files,
         "common": _common(members),
@@ -146,6 +148,17 @@ def _card(name: str, recipes: list[Recipe], manifests: list[JSON], files: list[s
             widgets.append({"text": prompts[0]["prompt"], "output": {"url": f"{recipe.name}.png"}})
     context["front_matter"] = card.front_matter(recipes, widgets)
     return card.render("collection.md.j2", context, first.templates, str(request.get("root", ".")))
+
+
+def _readers(members: list[JSON]) -> list[JSON]:
+    """Return the programs that open the files, once for all files alike."""
+    groups: dict[str, JSON] = {}
+    for member in members:
+        readers = member["facts"].get("readers") or {}
+        if readers.keys() - {"unseen"}:
+            group = groups.setdefault(json.dumps(readers, sort_keys=True), {"readers": readers, "files": []})
+            group["files"].append(member["recipe"].name)
+    return list(groups.values())
 
 
 def _common(members: list[JSON]) -> JSON:

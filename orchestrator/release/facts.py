@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.models import block_weights
 from orchestrator.release.scrub import base_name
 from orchestrator.run.paths import RECORD
+from orchestrator.weights import loaders
+from orchestrator.weights.families.adapter import adapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,8 +63,9 @@ def facts(recipe: Recipe, header: Header, records: Mapping[str, JSON], dataset: 
 
     Unknown keys are missing.
 
-    ``weights`` (sizes, ranks), ``network`` and ``training`` (the train record), ``block_weights``, ``resize``, ``images``,
-    ``base``, ``seconds`` by kind, ``resumed`` (steps at which a training resumed).
+    ``weights`` (sizes, ranks), ``readers`` (programs by their result for the file), ``network`` and ``training`` (the train
+    record), ``block_weights``, ``resize``, ``images``, ``base``, ``seconds`` by kind, ``resumed`` (steps at which a training
+    resumed).
     """
     train = dict(records.get("train", {}).get("params", {}))
     facts: JSON = {
@@ -73,6 +76,7 @@ def facts(recipe: Recipe, header: Header, records: Mapping[str, JSON], dataset: 
         "engine": records.get("train", {}).get("engine", ""),
         "triggers": list(recipe.triggers()),
         "weights": weights(header),
+        "readers": _readers(header),
         "network": train.get("network", {}),
         "training": {**train.get("training", {}), **records.get("train", {}).get("changes", {})},
         "listed_size": recipe.release.listed_size,
@@ -97,6 +101,15 @@ def _block_weights(given: Given, recipe: Recipe) -> JSON:
     return {"name": weights.preset or "", "values": named}
 
 
+def _readers(header: Header) -> JSON:
+    """Return the programs by their result, each with its version and note."""
+    by_reading: JSON = {}
+    for reader in loaders.of_file(adapter(header)):
+        note = f": {reader.note}" if reader.note else ""
+        by_reading.setdefault(reader.reading.name.lower(), []).append(f"{reader.title}{note}")
+    return by_reading
+
+
 def weights(header: Header) -> JSON:
     """Return sizes, types and ranks of a file, from its header."""
     ranks = [entry.shape[0] for name, entry in header.entries.items() if _DOWN.search(name) and entry.shape]
@@ -108,8 +121,11 @@ def weights(header: Header) -> JSON:
         "modules": len(modules),
         "tensors": len(header.entries),
         "dtype": kinds.most_common(1)[0][0] if kinds else "",
-        "tucker": any(name.endswith((".lora_mid.weight", ".hada_t1", ".lokr_t2")) for name in header.entries),
+        "cores": sorted(
+            {core.partition(".")[0] for core in loaders.CORES for name in header.entries if name.endswith(f".{core}")}
+        ),
     }
+    weights["tucker"] = bool(weights["cores"])
     if ranks:
         weights["ranks"] = {"min": min(ranks), "max": max(ranks), "median": median(ranks), "distinct": len(set(ranks))}
     return weights

@@ -19,6 +19,7 @@ from orchestrator.recipe.validate import check
 from orchestrator.run import paths
 from orchestrator.run.store import Store
 from orchestrator.system import settings
+from orchestrator.weights import loaders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -186,7 +187,9 @@ def as_json(plan: Plan, reasons: dict[str, Reason | None], inputs: ProjectInputs
     recipes = []
     for name, recipe in plan.recipes.items():
         steps = [describe(step, reasons[step.name]) for step in plan.of(name)]
-        recipes.append({"name": name, "steps": steps, "predicted": estimate.predict(recipe, inputs)})
+        unread = loaders.fewer(recipe.network, recipe.base.architecture)
+        predicted = estimate.predict(recipe, inputs)
+        recipes.append({"name": name, "steps": steps, "predicted": predicted, "not_opened_by": unread})
     return {"recipes": recipes, "shared": [describe(step, reasons[step.name]) for step in plan.shared()]}
 
 

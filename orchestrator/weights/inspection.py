@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks, registry
+from orchestrator.weights import loaders
 from orchestrator.weights.families import foreign
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import metadata, peft, writer
@@ -152,6 +153,7 @@ class Inspection:
             "block_vector": self.block_vector,
             "preset": self.preset,
             "non_finite": explain_non_finite([layer.name for layer in self.layers if layer.size and not layer.size.finite]),
+            "readers": loaders.to_json(loaders.of_file(lora)),
             "spectrum_ratio": self.spectrum_ratio,
             "trigger_words": self.trigger_words,
             "training": training(lora.header.metadata),

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.models import block_weights, registry
+from orchestrator.models import block_weights, named_blocks, registry
 from orchestrator.weights import weighing
 from orchestrator.weights.families import kinds, low_rank
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
@@ -59,7 +59,7 @@ class MergeReport:
             for name, weight in weights.by_name().items()
         ]
         rows.append(f"{'other':<6} {weights.outside:>8.4g}  {self.outside:>3} modules  unmapped")
-        rows.append(explain_unmapped(weights.outside, weights.left_out))
+        rows.append(explain_unmapped(weights))
         text = weights.text()
         rows.append(
             f"block weights {self.preset or (text if '=' in text else 'of no preset')}; model hash {self.hashes.model[:12]}"
@@ -96,12 +96,23 @@ class MergeReport:
         }
 
 
-def explain_unmapped(unmapped: float, left_out: Sequence[str]) -> str:
-    """Return the meaning of the weight ``unmapped``, and of other weights."""
-    named = f"; blocks that are not given: {', '.join(left_out)}" if left_out else ""
+def explain_unmapped(weights: BlockWeights) -> str:
+    """Return the meaning of the weight of modules and blocks that are not given."""
+    outside, entry = weights.outside, registry.ARCHITECTURES[weights.architecture]
+    layers = "conv_out, time embedding" if "MID" in entry.blocks else "input and final layers"
+    ranges, rest = named_blocks.ranges(weights.left_out, entry), ""
+    if ranges and weights.by_name()[weights.left_out[0]] == outside:
+        layers += f": outside all blocks; blocks that are not given: {ranges}"
+    else:
+        layers += ": outside all blocks"
+        rest = (
+            f"; blocks that the list has no value for have {weights.by_name()[weights.left_out[0]]:g}: {ranges}"
+            if ranges
+            else ""
+        )
     means = {1.0: "as trained; --unmapped 0 removes them", 0.0: "removed; --unmapped 1, the default, leaves them as trained"}
-    meaning = means.get(unmapped, "the default, 1, leaves them as trained; 0 removes them")
-    return f"unmapped {unmapped:g} (conv_out, time embedding: outside all blocks{named}): {meaning}"
+    meaning = means.get(outside, "the default, 1, leaves them as trained; 0 removes them")
+    return f"unmapped {outside:g} ({layers}): {meaning}{rest}"
 
 
 def merge(

@@ -1,0 +1,94 @@
+"""Who opens a file, from the table of measured loaders."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from orchestrator.recipe import loader
+from orchestrator.weights import loaders
+from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.loaders import Reading
+from weights_samples import LINEAR, OTHER, lora, sample, tensors, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMS = {"dylora": "lora", "locon-tucker": "locon tucker", "loha-tucker": "loha tucker", "lokr-tucker": "lokr tucker"}
+FORMS |= {"lokr-decomposed": "lokr", "lokr-whole": "lokr", "norm": "other", "ia3": "other"}
+
+
+def test_every_row_has_a_result_for_every_program() -> None:
+    for table in (loaders._KOHYA, loaders._DIFFUSERS):
+        assert all(len(row) == len(loaders.PROGRAMS) and set(row) <= set(loaders._CODES) for row in table.values())
+    programs = {program for program, _ in loaders.PROGRAMS}
+    assert {program for _, program in loaders._NOTES} <= programs
+    assert {form for form, _ in loaders._NOTES} <= {*loaders._KOHYA, "diffusers"}
+
+
+@pytest.mark.parametrize("family", [*LINEAR, *OTHER])
+def test_the_form_of_every_family_is_a_row(tmp_path: Path, family: str) -> None:
+    forms = loaders.forms_of(adapter(read_header(lora(tmp_path / "x.safetensors", family))))
+    assert FORMS.get(family, family) in forms
+
+
+@pytest.mark.parametrize(
+    ("forms", "program", "reading"),
+    [
+        (("lora",), "Additional Networks", Reading.READS),
+        (("lora", "conv_in"), "Additional Networks", Reading.REFUSES),
+        (("lora", "locon tucker"), "Additional Networks", Reading.WRONG),
+        (("lokr", "lokr tucker"), "Forge", Reading.REFUSES),
+        (("lokr", "lokr tucker"), "ComfyUI", Reading.PARTLY),
+        (("glora",), "A1111", Reading.REFUSES),
+        (("diag-oft",), "Forge", Reading.REFUSES),
+        (("dora",), "A1111", Reading.WRONG),
+        (("dora by input",), "A1111", Reading.READS),
+        (("other",), "A1111", Reading.UNSEEN),
+    ],
+)
+def test_the_worst_module_decides(forms: tuple[str, ...], program: str, reading: Reading) -> None:
+    (result,) = [reader for reader in loaders.readers(forms) if reader.program == program]
+    assert result.reading is reading
+
+
+def test_names_of_diffusers_are_read_by_diffusers_alone() -> None:
+    names = loaders.readers(("lora",), "diffusers")
+    assert [reader.title for reader in names if reader.reading is Reading.READS] == [
+        "diffusers (0.32.1)",
+        "diffusers (0.35.2)",
+    ]
+    lost = loaders.lost(loaders.readers(("lora",)), names)
+    assert "A1111 (fork of 2025-11) (applies nothing: none of 350 modules is found)" in lost
+    assert "ComfyUI (2025-10) (leaves out modules: 128 of 350 are found on SD1.5, 560 of 1052 on SDXL)" in lost
+    assert loaders.lost(names, names) == []
+
+
+def test_nothing_is_stated_for_files_that_were_not_tried() -> None:
+    for results in (loaders.readers(("lora",), architecture="flux"), loaders.readers(("lora",), "original")):
+        assert {reader.reading for reader in results} == {Reading.UNSEEN}
+    (line,) = loaders.explain(loaders.readers(("lora",), architecture="flux"), "flux")
+    assert "not tried for files of FLUX.1-dev" in line
+
+
+def test_a_released_file_is_explained() -> None:
+    lines = loaders.explain(loaders.of_path(sample("lora3x3")), "sd1")
+    assert lines[0].startswith("opened by  A1111 (fork of 2025-11), ComfyUI (2025-10)")
+
+
+def test_a_plan_names_the_programs_that_do_not_read_the_family(project: Path) -> None:
+    recipes = {name: loader.recipe(project / "recipes", name).recipe for name in ("krnk-lora3x3", "krnk-loha")}
+    assert loaders.fewer(recipes["krnk-lora3x3"].network, "sd1") == []
+    assert "sd-scripts (v0.10.1) (applies nothing" in json.dumps(loaders.fewer(recipes["krnk-loha"].network, "sd1"))
+    assert loaders.fewer(recipes["krnk-loha"].network, "flux") == []
+
+
+def test_ranks_that_differ_are_a_form_of_their_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    parts = {f"lora_unet_down_blocks_{n}_attentions_0_proj_in": tensors("lora", (8, 8, 1), n + 1, rng) for n in range(2)}
+    forms = loaders.forms_of(adapter(read_header(write(tmp_path / "x.safetensors", parts))))
+    assert forms == ("lora", "mixed ranks")
