@@ -25,7 +25,7 @@ def convert(
     source: In,
     output: Out,
     *,
-    to: Annotated[str, typer.Option(help="plain, full, lora, diffusers, kohya, or same (precision only).")] = "same",
+    to: Annotated[str, typer.Option(help="plain, full, lora; kohya, diffusers, peft, comfy, original; or same.")] = "same",
     rank: Annotated[int | None, typer.Option(help="With --to lora: the rank.")] = None,
     max_error: Annotated[float | None, typer.Option(help="With --to lora: largest relative error of a layer.")] = None,
     save_precision: Annotated[str | None, typer.Option(help="fp16, bf16 or fp32. Default: unchanged.")] = None,
@@ -122,7 +122,7 @@ def form(text: str) -> Any:
     Raises:
         RecipeError: an unknown form.
     """
-    forms = ("same", "plain", "full", "lora", "diffusers", "kohya")
+    forms = ("same", "plain", "full", "lora", "kohya", "diffusers", "peft", "comfy", "original")
     if text not in forms:
         raise RecipeError(Problem("--to", f"{text!r} is not one of {', '.join(forms)}{near_miss(text, forms)}"))
     return text

@@ -14,6 +14,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BLOCKS = dit_blocks.names({"B": 28})
+_ADAPTER = "llm_adapter.blocks.#"
+_ATTENTION = ("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v"), ("output_proj", "to_out.0")
+_DIFFUSERS = {
+    **{f"blocks.#.self_attn.{own}": f"transformer_blocks.#.attn1.{theirs}" for own, theirs in _ATTENTION},
+    **{f"blocks.#.cross_attn.{own}": f"transformer_blocks.#.attn2.{theirs}" for own, theirs in _ATTENTION},
+    "blocks.#.mlp.layer1": "transformer_blocks.#.ff.net.0.proj",
+    "blocks.#.mlp.layer2": "transformer_blocks.#.ff.net.2",
+    **{
+        f"blocks.#.adaln_modulation_{part}.{number}": f"transformer_blocks.#.norm{norm}.linear_{number}"
+        for norm, part in enumerate(("self_attn", "cross_attn", "mlp"), start=1)
+        for number in (1, 2)
+    },
+    **{
+        f"{_ADAPTER}.{attention}.{name}": f"text_conditioner.blocks.#.{attention}.{name}"
+        for attention in ("self_attn", "cross_attn")
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj")
+    },
+    **{f"{_ADAPTER}.mlp.{number}": f"text_conditioner.blocks.#.mlp.{number}" for number in (0, 2)},
+    "x_embedder.proj.1": "patch_embed.proj",
+    "t_embedder.1.linear_1": "time_embed.t_embedder.linear_1",
+    "t_embedder.1.linear_2": "time_embed.t_embedder.linear_2",
+    "final_layer.adaln_modulation.1": "norm_out.linear_1",
+    "final_layer.adaln_modulation.2": "norm_out.linear_2",
+    "final_layer.linear": "proj_out",
+}
+"""Sources: diffusers' _convert_non_diffusers_anima_lora_to_diffusers, ai-toolkit's extension for Anima."""
 
 
 def _layers(model: Model) -> Iterator[ModelLayer]:
@@ -48,7 +74,11 @@ def _modulation(model: Model, root: str, out: int, around: str) -> Iterator[Mode
 
 MODEL = Model(
     {"width": 2048, "text_width": 1024, "modulation": 256, "blocks": 28, "adapter_blocks": 6},
-    (TextEncoder(text_encoders.decoder, text_encoders.QWEN3_06B, "lora_te", "lora_te1", "qwen3"),),
+    (
+        TextEncoder(
+            text_encoders.decoder, text_encoders.QWEN3_06B, "lora_te", "lora_te1", "qwen3", comfy="qwen3_06b.transformer.model"
+        ),
+    ),
     _layers,
     targets=Targets(
         ("Block", "FinalLayer"),
@@ -112,6 +142,7 @@ ARCHITECTURE = Architecture(
     lycoris_preset="without one LyCORIS trains the final layer only",
     files=(ModelFile("qwen3", file_kinds.QWEN3, folder=True, lora_prefix="lora_te"),),
     vae=file_kinds.QWEN_VAE,
+    diffusers=_DIFFUSERS,
     needs_vae=True,
     bucket_step=16,
     resolution=1024,

@@ -12,6 +12,7 @@ from orchestrator.models.renderer import GEN_IMG, Renderer
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from orchestrator.models.counterparts import Table
     from orchestrator.models.file_kinds import FileKind
     from orchestrator.models.layers import Model
     from orchestrator.models.orders import Order
@@ -91,8 +92,10 @@ class Architecture:
     """Choice of "sd version" in the card editor of A1111 and Forge."""
     hub_tags: tuple[str, ...] = ()
     """Tags of a model card on the Hub."""
-    text_prefixes: tuple[tuple[str, str], ...] = ()
-    """Prefixes of text encoders in LoRA files that differ between architectures: (usual prefix, prefix here)."""
+    diffusers: Table = field(default_factory=dict)
+    """Layers of diffusers' transformer by the original's. Empty: a U-Net, whose names follow a rule."""
+    comfy: tuple[tuple[str, str], ...] = ()
+    """Parts of paths that ComfyUI names differently: (in the original, in ComfyUI)."""
     stability_names: bool = False
     """LoRA files name U-Net layers as Stability's code does (input_blocks_4_1_…), and not as diffusers does."""
     conv_projections: bool = False

@@ -10,6 +10,13 @@ from dataclasses import replace
 from orchestrator.models import dit_blocks, flux
 from orchestrator.models.layers import Targets
 
+_OUTSIDE = {"img_in": "x_embedder", "txt_in": "context_embedder", "final_layer.linear": "proj_out"}
+_DIFFUSERS = {
+    path: layer
+    for path, layer in flux.DIFFUSERS.items()
+    if path.startswith(("double_blocks", "single_blocks")) and not path.endswith(".lin")
+}
+
 MODEL = replace(
     flux.MODEL,
     unet={**flux.MODEL.unet, "modulation": False},
@@ -28,6 +35,7 @@ ARCHITECTURE = replace(
         r"^(?:model\.diffusion_model\.)?double_blocks\.0\.img_attn\.",
         r"(?:^|\.)distilled_guidance_layer\.",
     ),
+    diffusers=_DIFFUSERS | _OUTSIDE,
     modelspec="chroma",
     base_model_version="chroma",
     checkpoint_title="Chroma",

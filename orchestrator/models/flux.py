@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, file_kinds, orders, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile, Part
+from orchestrator.models.counterparts import Counterpart, qkv
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
 from orchestrator.models.renderer import Renderer
@@ -29,6 +30,36 @@ CHOICE = LayerChoice(
 )
 AE = ModelFile("ae", file_kinds.AUTOENCODER)
 T5XXL = ModelFile("t5xxl", file_kinds.T5_XXL, lora_prefix="lora_te3")
+_TRANSFORMER, _ONE, _TIME = "transformer_blocks.#", "single_transformer_blocks.#", "time_text_embed"
+SINGLE_BLOCK: dict[str, str | Counterpart] = {
+    "single_blocks.#.linear1": Counterpart((*(f"{_ONE}.attn.to_{name}" for name in "qkv"), f"{_ONE}.proj_mlp"), (1, 1, 1, 4)),
+    "single_blocks.#.linear2": f"{_ONE}.proj_out",
+}
+DIFFUSERS: dict[str, str | Counterpart] = {
+    "double_blocks.#.img_mod.lin": f"{_TRANSFORMER}.norm1.linear",
+    "double_blocks.#.img_attn.qkv": qkv(f"{_TRANSFORMER}.attn"),
+    "double_blocks.#.img_attn.proj": f"{_TRANSFORMER}.attn.to_out.0",
+    "double_blocks.#.img_mlp.0": f"{_TRANSFORMER}.ff.net.0.proj",
+    "double_blocks.#.img_mlp.2": f"{_TRANSFORMER}.ff.net.2",
+    "double_blocks.#.txt_mod.lin": f"{_TRANSFORMER}.norm1_context.linear",
+    "double_blocks.#.txt_attn.qkv": qkv(f"{_TRANSFORMER}.attn", "add_q_proj", "add_k_proj", "add_v_proj"),
+    "double_blocks.#.txt_attn.proj": f"{_TRANSFORMER}.attn.to_add_out",
+    "double_blocks.#.txt_mlp.0": f"{_TRANSFORMER}.ff_context.net.0.proj",
+    "double_blocks.#.txt_mlp.2": f"{_TRANSFORMER}.ff_context.net.2",
+    **SINGLE_BLOCK,
+    "single_blocks.#.modulation.lin": f"{_ONE}.norm.linear",
+    "img_in": "x_embedder",
+    "txt_in": "context_embedder",
+    "time_in.in_layer": f"{_TIME}.timestep_embedder.linear_1",
+    "time_in.out_layer": f"{_TIME}.timestep_embedder.linear_2",
+    "vector_in.in_layer": f"{_TIME}.text_embedder.linear_1",
+    "vector_in.out_layer": f"{_TIME}.text_embedder.linear_2",
+    "guidance_in.in_layer": f"{_TIME}.guidance_embedder.linear_1",
+    "guidance_in.out_layer": f"{_TIME}.guidance_embedder.linear_2",
+    "final_layer.linear": "proj_out",
+    "final_layer.adaLN_modulation.1": Counterpart(("norm_out.linear",), swapped=True),
+}
+"""Sources: diffusers' convert_flux_to_diffusers.py, sd-scripts' networks/convert_flux_lora.py."""
 
 
 def unet_layers(model: Model) -> Iterator[ModelLayer]:
@@ -55,7 +86,15 @@ MODEL = Model(
     {"width": 3072, "double": 19, "single": 38, "modulation": True},
     (
         TextEncoder(text_encoders.clip, text_encoders.CLIP_L, "lora_te1"),
-        TextEncoder(text_encoders.t5, text_encoders.T5_XXL, "lora_te3", name="t5xxl", argument="train_t5xxl"),
+        TextEncoder(
+            text_encoders.t5,
+            text_encoders.T5_XXL,
+            "lora_te3",
+            name="t5xxl",
+            argument="train_t5xxl",
+            component="text_encoder_2",
+            comfy="t5xxl.transformer",
+        ),
     ),
     unet_layers,
     targets=TARGETS,
@@ -112,6 +151,7 @@ SCHNELL = Architecture(
     flow_shift="discrete_flow_shift",
     loss_weighting=False,
     layer_choice=CHOICE,
+    diffusers=DIFFUSERS,
     lycoris=("locon", "lokr"),
     tokenizers=(text_encoders.CLIP_L_TOKENIZER, text_encoders.T5_TOKENIZER),
     files=(ModelFile("clip_l", file_kinds.CLIP_L, lora_prefix="lora_te1"), T5XXL, AE),

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.models import dit_blocks, file_kinds
+from orchestrator.models import dit_blocks, file_kinds, flux
 from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.counterparts import Counterpart, qkv
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, unet_layer
 from orchestrator.models.renderer import Renderer
@@ -17,6 +18,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BLOCKS = dit_blocks.names({"D": 20, "S": 40})
+_TRANSFORMER = "transformer_blocks.#"
+_DIFFUSERS: dict[str, str | Counterpart] = {
+    "double_blocks.#.img_mod.linear": f"{_TRANSFORMER}.norm1.linear",
+    "double_blocks.#.img_attn_qkv": qkv(f"{_TRANSFORMER}.attn"),
+    "double_blocks.#.img_attn_proj": f"{_TRANSFORMER}.attn.to_out.0",
+    "double_blocks.#.img_mlp.fc1": f"{_TRANSFORMER}.ff.net.0.proj",
+    "double_blocks.#.img_mlp.fc2": f"{_TRANSFORMER}.ff.net.2",
+    "double_blocks.#.txt_mod.linear": f"{_TRANSFORMER}.norm1_context.linear",
+    "double_blocks.#.txt_attn_qkv": qkv(f"{_TRANSFORMER}.attn", "add_q_proj", "add_k_proj", "add_v_proj"),
+    "double_blocks.#.txt_attn_proj": f"{_TRANSFORMER}.attn.to_add_out",
+    "double_blocks.#.txt_mlp.fc1": f"{_TRANSFORMER}.ff_context.net.0.proj",
+    "double_blocks.#.txt_mlp.fc2": f"{_TRANSFORMER}.ff_context.net.2",
+    **flux.SINGLE_BLOCK,
+    "single_blocks.#.modulation.linear": "single_transformer_blocks.#.norm.linear",
+    "final_layer.linear": "proj_out",
+    "final_layer.adaLN_modulation.1": Counterpart(("norm_out.linear",), swapped=True),
+}
+"""Source: diffusers' convert_hunyuan_image_to_diffusers.py."""
+_COMFY = (
+    *(("_attn_qkv", "_attn.qkv"), ("_attn_proj", "_attn.proj"), ("_mlp.fc1", "_mlp.0"), ("_mlp.fc2", "_mlp.2")),
+    *(("_mod.linear", "_mod.lin"), (".modulation.linear", ".modulation.lin")),
+)
+"""Source: sd-scripts' networks/convert_hunyuan_image_lora_to_comfy.py."""
 
 
 def _layers(model: Model) -> Iterator[ModelLayer]:
@@ -96,6 +120,8 @@ ARCHITECTURE = Architecture(
     lycoris=("locon",),
     files=(ModelFile("text_encoder", file_kinds.QWEN25_VL), ModelFile("byt5", file_kinds.BYT5)),
     vae=file_kinds.HUNYUAN_VAE,
+    diffusers=_DIFFUSERS,
+    comfy=_COMFY,
     needs_vae=True,
     resolution=2048,
     prediction_type="",

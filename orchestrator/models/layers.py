@@ -63,6 +63,10 @@ class TextEncoder:
     """Name in a recipe's training.text_encoders."""
     argument: str = ""
     """Network argument that trains it too. Empty: it is trained with the others."""
+    component: str = "text_encoder"
+    """Component of diffusers' pipeline."""
+    comfy: str = "clip_l.transformer"
+    """Path of its layers in ComfyUI, below text_encoders."""
 
 
 @dataclass(frozen=True, slots=True)

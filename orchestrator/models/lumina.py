@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, file_kinds, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.counterparts import Counterpart, qkv
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
 from orchestrator.models.renderer import Renderer
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
 _LISTS = {"context_refiner": 2, "noise_refiner": 2, "layers": 26}
 _LETTERS = {"context_refiner": "CR", "noise_refiner": "NR", "layers": "L"}
 BLOCKS = dit_blocks.names({_LETTERS[name]: count for name, count in _LISTS.items()})
+_DIFFUSERS: dict[str, str | Counterpart] = {
+    "final_layer.adaLN_modulation.1": "norm_out.linear_1",
+    "final_layer.linear": "norm_out.linear_2",
+}
+for _blocks in (f"{name}.#" for name in _LISTS):
+    _DIFFUSERS |= {
+        f"{_blocks}.attention.qkv": qkv(f"{_blocks}.attn", shares=(3, 1, 1)),
+        f"{_blocks}.attention.out": f"{_blocks}.attn.to_out.0",
+        **{f"{_blocks}.feed_forward.w{number}": f"{_blocks}.feed_forward.linear_{number}" for number in (1, 2, 3)},
+        f"{_blocks}.adaLN_modulation.1": f"{_blocks}.norm1.linear",
+    }
+"""Sources: diffusers' convert_lumina_to_diffusers.py and _convert_non_diffusers_lumina2_lora_to_diffusers."""
 
 
 def _layers(model: Model) -> Iterator[ModelLayer]:
@@ -37,7 +50,16 @@ def _layers(model: Model) -> Iterator[ModelLayer]:
 
 MODEL = Model(
     {"width": 2304, "qkv": 3840, "inner": 9216, "time": 1024, **_LISTS},
-    (TextEncoder(text_encoders.decoder, text_encoders.GEMMA2_2B, "lora_te", "lora_te1", "gemma2"),),
+    (
+        TextEncoder(
+            text_encoders.decoder,
+            text_encoders.GEMMA2_2B,
+            "lora_te",
+            "lora_te1",
+            "gemma2",
+            comfy="gemma2_2b.transformer.model",
+        ),
+    ),
     _layers,
     targets=Targets(("JointTransformerBlock", "FinalLayer"), convolutions=(), text=("Gemma2Attention", "Gemma2MLP")),
     blocks_only=True,
@@ -89,6 +111,7 @@ ARCHITECTURE = Architecture(
     ),
     lycoris=("locon",),
     files=(ModelFile("gemma2", file_kinds.GEMMA2, lora_prefix="lora_te"), ModelFile("ae", file_kinds.AUTOENCODER)),
+    diffusers=_DIFFUSERS,
     resolution=1024,
     vae=None,
     prediction_type="",

@@ -7,11 +7,12 @@ library/sdxl_model_util.py make_unet_conversion_map.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.models import unet_blocks
+from orchestrator.models import counterparts, unet_blocks, unet_names
 from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -47,42 +48,24 @@ _ENDINGS = {part: part for part in PARTS} | _ALIASES
 _LONGEST = max(ending.count(".") for ending in _ENDINGS) + 1
 _ROOTS = (
     ("base_model.model.", ""),
+    ("model.diffusion_model.", "lora_unet_"),
     ("diffusion_model.", "lora_unet_"),
+    ("transformer.", "lora_unet_"),
+    ("lora_transformer_", "lora_unet_"),  # OneTrainer
     ("unet.", "lora_unet_"),
+    ("text_encoders.", "lora_te_"),  # ComfyUI, followed by the encoder
+    ("text_encoder_3.", "lora_te3_"),
     ("text_encoder_2.", "lora_te2_"),
     ("text_encoder.", "lora_te_"),
     ("text_model.", "lora_te_text_model_"),
 )
-# Words of diffusers' paths that have an underscore inside; everything else splits at underscores.
-_WORDS = re.compile(
-    r"(down_blocks|up_blocks|mid_block|transformer_blocks|proj_in|proj_out|time_emb_proj|conv_shortcut|to_q|to_k|to_v|to_out"
-    r"|self_attn|q_proj|k_proj|v_proj|out_proj|text_model|final_layer_norm|layer_norm\d?|position_embedding|token_embedding"
-    r"|text_projection|conv_in|conv_out|time_embedding|add_embedding|linear_\d|norm_out|conv_norm_out|patch_embedding)"
-)
+# LyCORIS' wrapper names the component or not; a text encoder then stands below the U-Net's prefix.
+_WRAPPED = re.compile(r"^lycoris_(?!unet_|te)|^lycoris_unet_")
+_BARE_TEXT = re.compile(r"^(?:lora_unet_|lycoris_)(te[12]?)_")
 _THREE_BY_THREE = re.compile(
     r"_(?:conv1|conv2|(?:down|up)samplers_\d+_conv|conv_in|conv_out|in_layers_2|out_layers_3|op|conv)$"
 )
 _ONE_BY_ONE = re.compile(r"_(?:conv_shortcut|skip_connection)$")
-ALONE = {
-    "input_blocks_0_0": "conv_in",
-    "out_0": "conv_norm_out",
-    "out_2": "conv_out",
-    "time_embed_0": "time_embedding_linear_1",
-    "time_embed_2": "time_embedding_linear_2",
-    "label_emb_0_0": "add_embedding_linear_1",
-    "label_emb_0_2": "add_embedding_linear_2",
-}
-_RESNET = {
-    "in_layers_0": "norm1",
-    "in_layers_2": "conv1",
-    "emb_layers_1": "time_emb_proj",
-    "out_layers_0": "norm2",
-    "out_layers_3": "conv2",
-    "skip_connection": "conv_shortcut",
-}
-_MIDDLE = {"0": "resnets_0", "1": "attentions_0", "2": "resnets_1"}
-_BACK = {diffusers_: stability for stability, diffusers_ in (ALONE | _RESNET).items()}
-_BACK_MIDDLE = {diffusers_: stability for stability, diffusers_ in _MIDDLE.items()}
 _UNET = "lora_unet_"
 _BASE_PREFIXES = (
     ("model.diffusion_model.", _UNET),
@@ -130,60 +113,90 @@ def naming_of(module: str) -> Naming:
 
 
 def kohya(module: str, architecture: ArchitectureName | None) -> str:
-    """Return the name of a module in files of sd-scripts.
+    """Return the name of a module's layer in files of sd-scripts.
 
     Without an architecture, roots and dots change alone.
 
     >>> kohya("unet.down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_out.0", "sd1")
     'lora_unet_down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_out_0'
+    >>> kohya("transformer.transformer_blocks.3.attn.to_k", "flux")
+    'lora_unet_double_blocks_3_img_attn_qkv'
     """
-    if naming_of(module) == "peft":
+    return place(module, architecture)[0]
+
+
+def place(module: str, architecture: ArchitectureName | None) -> tuple[str, int | None]:
+    """Return a module's layer by kohya, and the number of its part.
+
+    None: the module is the whole layer. Diffusers divides layers that the original joins.
+
+    >>> place("transformer.transformer_blocks.3.attn.to_k", "flux")
+    ('lora_unet_double_blocks_3_img_attn_qkv', 1)
+    """
+    name = _text_layer(module, architecture) or _rooted(module)
+    if architecture is None:
+        return name, None
+    entry = ARCHITECTURES[architecture]
+    if not name.startswith(_UNET):
+        return _own_text_prefix(name, tuple(encoder.prefix for encoder in entry.model.text_encoders)), None
+    body = name.removeprefix(_UNET)
+    if translates(architecture):
+        return _UNET + (unet_names.from_diffusers(body) if entry.stability_names else unet_names.to_diffusers(body)), None
+    if found := counterparts.original(_backwards(architecture), body):
+        return _UNET + found[0], found[1]
+    for own, theirs in entry.comfy:
+        if body.endswith(ending := theirs.replace(".", "_")):
+            body = body.removesuffix(ending) + own.replace(".", "_")
+    return _UNET + body, None
+
+
+def of_diffusers_transformer(module: str, architecture: ArchitectureName) -> bool:
+    """Return whether a module has the name of a layer of diffusers' transformer."""
+    body = _rooted(module).removeprefix(_UNET)
+    found = counterparts.original(_backwards(architecture), body)
+    return found is not None and found != (body, None)
+
+
+def _rooted(module: str) -> str:
+    """Return a module's name with the prefix and the underscores of kohya."""
+    if naming_of(module) == "peft" or module.startswith("lora_transformer_"):
         for root, prefix in _ROOTS:
             if module.startswith(root):
                 module = prefix + module[len(root) :]
-        if not module.startswith("lora_"):
-            module = _UNET + module
-    name = module.replace(".", "_")
-    if architecture is None:
-        return name
-    entry = ARCHITECTURES[architecture]
-    for usual, own in entry.text_prefixes:
-        name = name.replace(usual, own, 1)
-    if name.startswith("lora_te1_") and [encoder.prefix for encoder in entry.model.text_encoders] == ["lora_te"]:
-        name = name.replace("lora_te1_", "lora_te_", 1)  # diffusers and LyCORIS count a single text encoder
-    if translates(architecture) and not entry.stability_names and name.startswith(_UNET):
-        name = _UNET + to_diffusers(name.removeprefix(_UNET))  # as ComfyUI saves them
-    if entry.stability_names and name.startswith(_UNET):
-        name = _UNET + from_diffusers(name.removeprefix(_UNET))
-    return name
+        module = module if module.startswith("lora_") else _UNET + module
+    return _WRAPPED.sub(_UNET, _BARE_TEXT.sub(r"lora_\1_", module)).replace(".", "_")
 
 
-def diffusers(module: str, architecture: ArchitectureName) -> str:
-    """Return the path of a module in diffusers.
+def _text_layer(module: str, architecture: ArchitectureName | None) -> str | None:
+    """Return kohya's name of a layer below a text encoder's path, or None."""
+    encoders = () if architecture is None else ARCHITECTURES[architecture].model.text_encoders
+    for encoder in encoders:
+        for root in (f"{encoder.component}.", f"text_encoders.{encoder.comfy}."):
+            if module.startswith(root):
+                return f"{encoder.prefix}_{module.removeprefix(root)}".replace(".", "_")
+    return None
 
-    >>> diffusers("lora_unet_output_blocks_2_2_conv", "sdxl")
-    'unet.up_blocks.0.upsamplers.0.conv'
+
+def _own_text_prefix(name: str, prefixes: tuple[str, ...]) -> str:
+    """Return a text encoder's module with the architecture's own prefix.
+
+    Other programs count the encoders: diffusers and LyCORIS a single one, OneTrainer those of FLUX.
     """
-    if module.startswith(("unet.", "text_encoder.", "text_encoder_2.")):
-        return module
-    module = kohya(module, architecture)
-    for prefix, root in (("lora_te1_", "text_encoder."), ("lora_te2_", "text_encoder_2."), ("lora_te_", "text_encoder.")):
-        if module.startswith(prefix):
-            return root + _dotted(module.removeprefix(prefix))
-    name = module.removeprefix(_UNET)
-    return "unet." + _dotted(to_diffusers(name) if ARCHITECTURES[architecture].stability_names else name)
+    match = re.match(r"lora_te(\d?)_", name)
+    if match is None or match[0][:-1] in prefixes:
+        return name
+    number = int(match[1] or 1) - 1
+    return f"{prefixes[number]}_{name[match.end() :]}" if 0 <= number < len(prefixes) else name
+
+
+@functools.cache
+def _backwards(architecture: ArchitectureName) -> dict[str, counterparts.Place]:
+    return counterparts.backwards(ARCHITECTURES[architecture].diffusers)
 
 
 def translates(architecture: ArchitectureName) -> bool:
     """Return whether :func:`diffusers` names the architecture's layers."""
     return ARCHITECTURES[architecture].block_of is unet_blocks.block_of
-
-
-def _dotted(name: str) -> str:
-    words: list[str] = []
-    for piece in _WORDS.split(name):
-        words += [piece] if _WORDS.fullmatch(piece) else piece.strip("_").split("_")
-    return ".".join(word for word in words if word)
 
 
 def kernel(module: str, architecture: ArchitectureName | None) -> int | None:
@@ -200,49 +213,6 @@ def kernel(module: str, architecture: ArchitectureName | None) -> int | None:
     ):
         return 1
     return None
-
-
-def to_diffusers(name: str) -> str:
-    """Return diffusers' name for Stability's name of a layer.
-
-    >>> to_diffusers("output_blocks_2_2_conv"), to_diffusers("middle_block_1_proj_in")
-    ('up_blocks_0_upsamplers_0_conv', 'mid_block_attentions_0_proj_in')
-    """
-    if name in ALONE:
-        return ALONE[name]
-    if match := re.fullmatch(r"middle_block_([012])_(.+)", name):
-        return f"mid_block_{_MIDDLE[match[1]]}_{_RESNET.get(match[2], match[2])}"
-    if not (match := re.fullmatch(r"(input|output)_blocks_(\d{1,4})_(\d)_(.+)", name)):
-        return name
-    number, index, rest = int(match[2]), int(match[3]), match[4]
-    part = "resnets" if index == 0 else "attentions"
-    if match[1] == "input":
-        level, layer = divmod(number - 1, 3)
-        return f"down_blocks_{level}_" + (
-            "downsamplers_0_conv" if rest == "op" else f"{part}_{layer}_{_RESNET.get(rest, rest)}"
-        )
-    level, layer = divmod(number, 3)
-    return f"up_blocks_{level}_" + ("upsamplers_0_conv" if rest == "conv" else f"{part}_{layer}_{_RESNET.get(rest, rest)}")
-
-
-def from_diffusers(name: str) -> str:
-    """Return Stability's name of an SDXL layer, or any other name unchanged.
-
-    >>> from_diffusers("up_blocks_0_upsamplers_0_conv"), from_diffusers("mid_block_attentions_0_proj_in")
-    ('output_blocks_2_2_conv', 'middle_block_1_proj_in')
-    """
-    if name in ALONE.values():
-        return _BACK[name]
-    if match := re.fullmatch(r"mid_block_(resnets_[01]|attentions_0)_(.+)", name):
-        return f"middle_block_{_BACK_MIDDLE[match[1]]}_{_BACK.get(match[2], match[2])}"
-    if match := re.fullmatch(r"(down|up)_blocks_(\d)_(down|up)samplers_0_conv", name):
-        level = int(match[2])
-        return f"input_blocks_{3 * level + 3}_0_op" if match[1] == "down" else f"output_blocks_{3 * level + 2}_2_conv"
-    if match := re.fullmatch(r"(down|up)_blocks_(\d)_(resnets|attentions)_(\d)_(.+)", name):
-        side, first = ("input", 1) if match[1] == "down" else ("output", 0)
-        index = 0 if match[3] == "resnets" else 1
-        return f"{side}_blocks_{3 * int(match[2]) + int(match[4]) + first}_{index}_{_BACK.get(match[5], match[5])}"
-    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +267,7 @@ def _base_module(stem: str, architecture: ArchitectureName) -> str:
     if prefix == "text_encoder/" and not tail.startswith("text_model_"):
         tail = f"text_model_{tail}"
     if root == _UNET and not ARCHITECTURES[architecture].stability_names:
-        tail = to_diffusers(tail)
+        tail = unet_names.to_diffusers(tail)
     return kohya(root + tail, architecture)
 
 

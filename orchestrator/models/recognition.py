@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.models import names
+from orchestrator.models import counterparts, names, unet_names
 from orchestrator.models.layers import layers
 from orchestrator.models.registry import ARCHITECTURES
 
@@ -27,8 +27,6 @@ SHOWN = 3
 _NUMBER = re.compile(r"(?<=_)[0-9]{1,6}(?=_|$)")
 _NORM = re.compile(r"(?:[a-z0-9]+_)?(?:layer_?)?norm\w*|ln\w*|in_layers_0|out_layers_0")
 _TEXT = re.compile(r"text_model_(?:embeddings_(?:token|position)_embedding|final_layer_norm)|text_projection")
-_WRAPPED = re.compile(r"^lycoris_(?!unet_|te)|^lycoris_unet_")
-_BARE_TEXT = re.compile(r"^(?:lora_unet_|lycoris_)(te[12]?)_")
 # Conventions that are named, though their modules are not read.
 _FOREIGN = (
     (re.compile(r"transformer\.single_transformer_blocks\."), "names of diffusers for a transformer of FLUX's structure"),
@@ -83,11 +81,12 @@ class _Table:
     @functools.cached_property
     def largest(self) -> Mapping[str, tuple[int, ...]]:
         """Largest numbers in the names of layers."""
-        around = {f"lora_unet_{name}" for name in names.ALONE} if names.translates(self._architecture) else set()
+        around = {f"lora_unet_{name}" for name in unet_names.ALONE} if names.translates(self._architecture) else set()
         if names.translates(self._architecture) and not ARCHITECTURES[self._architecture].stability_names:
-            around = {f"lora_unet_{names.to_diffusers(name.removeprefix('lora_unet_'))}" for name in around}
+            around = {f"lora_unet_{unet_names.to_diffusers(name.removeprefix('lora_unet_'))}" for name in around}
         around |= {f"lora_unet_{name}" for name in ARCHITECTURES[self._architecture].outside}
-        return _largest((*self.exact, *around))
+        outside = (path for path in ARCHITECTURES[self._architecture].diffusers if "#" not in path)
+        return _largest((*self.exact, *around, *(f"lora_unet_{path}".replace(".", "_") for path in outside)))
 
     @functools.cached_property
     def parents(self) -> Mapping[str, tuple[int, ...]]:
@@ -148,8 +147,18 @@ def _roots() -> Mapping[str, frozenset[ArchitectureName]]:
         for root, found in roots.items():
             if any(f"{name}_".startswith(f"{root}_") for name in entry.outside):
                 found.add(architecture)
+        for path, layer_ in entry.diffusers.items():
+            for name in (path, *counterparts.paths(layer_)):
+                roots.setdefault(name.partition(".")[0], set()).add(architecture)
+        if names.translates(architecture):
+            for name in (*unet_names.ALONE, *unet_names.ALONE.values()):
+                roots.setdefault(name, set()).add(architecture)
     translated = {architecture for architecture in ARCHITECTURES if names.translates(architecture)}
-    return {root: frozenset(found | translated if found & translated else found) for root, found in roots.items()}
+    return {
+        root: frozenset(found | translated if found & translated else found)
+        for root, found in roots.items()
+        if not _NORM.fullmatch(root)  # a norm may belong to any
+    }
 
 
 def _possible(plain: Iterable[str]) -> dict[ArchitectureName, int]:
@@ -167,8 +176,7 @@ def _possible(plain: Iterable[str]) -> dict[ArchitectureName, int]:
 
 def canonical(module: str, architecture: ArchitectureName | None) -> str:
     """Return a module's kohya name without wrappers of LyCORIS."""
-    name = names.kohya(module, architecture)
-    return _WRAPPED.sub("lora_unet_", _BARE_TEXT.sub(r"lora_\1_", name))
+    return names.kohya(module, architecture)
 
 
 def recognize(
@@ -198,8 +206,8 @@ def recognize(
         if possible[architecture] < len(members[first]):
             continue  # without a look at its names
         own = members.get(architecture) or _members(architecture, modules)
-        exact = _table(architecture).exact
-        fits = sum(_fits(exact.get(name), sizes.get(module)) for module, name in own.items())
+        exact, parts = _table(architecture).exact, ARCHITECTURES[architecture].diffusers
+        fits = sum(_fits(exact.get(name), sizes.get(module), parts) for module, name in own.items())
         native = sum(name == plain[module] for module, name in own.items())
         covered = {name for name, layer in exact.items() if not layer.text} <= set(own.values())
         candidate = (len(own), fits, native, _stated(architecture, metadata), covered)
@@ -220,8 +228,13 @@ def _members(architecture: ArchitectureName, modules: Iterable[str]) -> dict[str
     return {module: name for module, name in own.items() if table.holds(name)}
 
 
-def _fits(layer: ModelLayer | None, size: tuple[int, int] | None) -> bool:
-    return layer is not None and size == (layer.out, layer.in_ * layer.kernel**2)
+def _fits(layer: ModelLayer | None, size: tuple[int, int] | None, table: counterparts.Table) -> bool:
+    """Return whether a module has the size of its layer, or of a part of it."""
+    if layer is None or size is None or size[1] != layer.in_ * layer.kernel**2:
+        return False
+    divided = None if size[0] == layer.out else counterparts.counterpart(table, layer.dotted)
+    rows = divided.rows(layer.out) if divided else None
+    return size[0] == layer.out or any(size[0] == last - first for first, last in rows or ())
 
 
 def _stated(architecture: ArchitectureName, metadata: Mapping[str, str]) -> int:

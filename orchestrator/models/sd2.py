@@ -16,7 +16,7 @@ _OPEN_CLIP_H = {"num_hidden_layers": 23, "hidden_size": 1024, "intermediate_size
 MODEL = replace(
     sd1.MODEL,
     unet={**sd1.MODEL.unet, "cross_attention_dim": 1024, "use_linear_projection": True},
-    text_encoders=(TextEncoder(text_encoders.clip, _OPEN_CLIP_H, name="open_clip"),),
+    text_encoders=(TextEncoder(text_encoders.clip, _OPEN_CLIP_H, name="open_clip", comfy="clip_h.transformer"),),
 )
 
 ARCHITECTURE = replace(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, file_kinds, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.counterparts import Counterpart, qkv
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
 from orchestrator.models.renderer import Renderer
@@ -15,8 +16,23 @@ if TYPE_CHECKING:
 
 _TEXT_ENCODERS = (
     TextEncoder(text_encoders.clip, text_encoders.CLIP_L, "lora_te1"),
-    TextEncoder(text_encoders.clip, text_encoders.CLIP_G, "lora_te2", name="clip_g"),
-    TextEncoder(text_encoders.t5, text_encoders.T5_XXL, "lora_te3", name="t5xxl", argument="train_t5xxl"),
+    TextEncoder(
+        text_encoders.clip,
+        text_encoders.CLIP_G,
+        "lora_te2",
+        name="clip_g",
+        component="text_encoder_2",
+        comfy="clip_g.transformer",
+    ),
+    TextEncoder(
+        text_encoders.t5,
+        text_encoders.T5_XXL,
+        "lora_te3",
+        name="t5xxl",
+        argument="train_t5xxl",
+        component="text_encoder_3",
+        comfy="t5xxl.transformer",
+    ),
 )
 _TARGETS = Targets(("SingleDiTBlock",), convolutions=(), optional={"train_t5xxl": text_encoders.T5_CLASSES})
 _FILES = (
@@ -34,6 +50,40 @@ _CHOICE = LayerChoice(
         for kind, word in (("attn", "attn"), ("mlp", "mlp"), ("mod", "adaLN_modulation"))
     },
 )
+_BLOCK = "transformer_blocks.#"
+_DIFFUSERS: dict[str, str | Counterpart] = {
+    "joint_blocks.#.context_block.attn.qkv": qkv(f"{_BLOCK}.attn", "add_q_proj", "add_k_proj", "add_v_proj"),
+    "joint_blocks.#.context_block.attn.proj": f"{_BLOCK}.attn.to_add_out",
+    "joint_blocks.#.context_block.mlp.fc1": f"{_BLOCK}.ff_context.net.0.proj",
+    "joint_blocks.#.context_block.mlp.fc2": f"{_BLOCK}.ff_context.net.2",
+    "joint_blocks.#.context_block.adaLN_modulation.1": f"{_BLOCK}.norm1_context.linear",
+    "joint_blocks.#.x_block.attn.qkv": qkv(f"{_BLOCK}.attn"),
+    "joint_blocks.#.x_block.attn.proj": f"{_BLOCK}.attn.to_out.0",
+    "joint_blocks.#.x_block.attn2.qkv": qkv(f"{_BLOCK}.attn2"),
+    "joint_blocks.#.x_block.attn2.proj": f"{_BLOCK}.attn2.to_out.0",
+    "joint_blocks.#.x_block.mlp.fc1": f"{_BLOCK}.ff.net.0.proj",
+    "joint_blocks.#.x_block.mlp.fc2": f"{_BLOCK}.ff.net.2",
+    "joint_blocks.#.x_block.adaLN_modulation.1": f"{_BLOCK}.norm1.linear",
+    "context_embedder": "context_embedder",
+    "x_embedder.proj": "pos_embed.proj",
+    "t_embedder.mlp.0": "time_text_embed.timestep_embedder.linear_1",
+    "t_embedder.mlp.2": "time_text_embed.timestep_embedder.linear_2",
+    "y_embedder.mlp.0": "time_text_embed.text_embedder.linear_1",
+    "y_embedder.mlp.2": "time_text_embed.text_embedder.linear_2",
+    "final_layer.linear": "proj_out",
+    "final_layer.adaLN_modulation.1": Counterpart(("norm_out.linear",), swapped=True),
+}
+"""Sources: diffusers' convert_sd3_to_diffusers.py, ComfyUI's comfy/utils.py mmdit_to_diffusers."""
+
+
+def _diffusers(depth: int) -> dict[str, str | Counterpart]:
+    """Return the layers of a transformer of this depth.
+
+    Diffusers orders scale and shift differently where the last context ends.
+    """
+    last = f"joint_blocks.{depth - 1}.context_block.adaLN_modulation.1"
+    end = Counterpart((f"transformer_blocks.{depth - 1}.norm1_context.linear",), swapped=True)
+    return {**_DIFFUSERS, last: end}
 
 
 def _layers(model: Model) -> Iterator[ModelLayer]:
@@ -107,6 +157,7 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architec
         lycoris=("locon",),
         files=_FILES,
         vae=file_kinds.AUTOENCODER,
+        diffusers=_diffusers(sizes["depth"]),
         bucket_step=32,
         resolution=1024,
         prediction_type="",

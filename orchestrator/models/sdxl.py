@@ -64,7 +64,14 @@ MODEL = Model(
     },
     (
         TextEncoder(text_encoders.clip, text_encoders.CLIP_L, "lora_te1"),
-        TextEncoder(text_encoders.clip, text_encoders.CLIP_G, "lora_te2", name="clip_g"),
+        TextEncoder(
+            text_encoders.clip,
+            text_encoders.CLIP_G,
+            "lora_te2",
+            name="clip_g",
+            component="text_encoder_2",
+            comfy="clip_g.transformer",
+        ),
     ),
     _unet_layers,
 )
@@ -80,7 +87,6 @@ ARCHITECTURE = Architecture(
     block_of=unet_blocks.block_of,
     parts={"TE1": text_encoders.TE1, "TE2": text_encoders.TE2, **unet_blocks.PARTS},
     orders=orders.unet(BLOCKS, SHORT_BLOCKS),
-    text_prefixes=(("lora_te_", "lora_te1_"),),
     stability_names=True,
     checkpoint_names=(r"^model\.diffusion_model\.", r"^conditioner\."),
     modelspec="stable-diffusion-xl-v1-base",

@@ -140,6 +140,9 @@ def _weights(
         if dependent:
             what = f"holds {', '.join(dependent)}, which cannot be added"
             problems.append(Problem(str(lora.header.path), what, "convert --to full --base MODEL"))
+        if any(module.part is not None for module in lora.modules):
+            what = "holds parts of layers that the trainer's names join"
+            problems.append(Problem(str(lora.header.path), what, "convert --to kohya first"))
         if lora.architecture != adapters[0].architecture:
             what = f"is for {lora.architecture or 'an unknown architecture'}, the first for "
             problems.append(Problem(str(lora.header.path), f"{what}{adapters[0].architecture or 'an unknown architecture'}"))

@@ -6,24 +6,25 @@ import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.models import names
-from orchestrator.weights import convert_forms
+from orchestrator.models import conventions
+from orchestrator.weights import convert_forms, convert_names
 from orchestrator.weights.convert_forms import Form, Task
 from orchestrator.weights.families import low_rank, svd
 from orchestrator.weights.families.adapter import Adapter, adapter
 from orchestrator.weights.families.base_model import BaseModel
 from orchestrator.weights.families.kinds import ModuleKind
-from orchestrator.weights.io import dtypes, metadata, peft, writer
+from orchestrator.weights.io import dtypes, metadata, peft, stored_ranks, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, explain_non_finite, non_finite_tensors, read_header
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orchestrator.weights.convert_names import Renamed
     from orchestrator.weights.io.writer import Hashes, Piece
 
 
@@ -41,6 +42,8 @@ class ConvertReport:
     unchanged: bool
     """No tensor has another name, type or shape than before."""
     hashes: Hashes
+    renamed: Renamed | None = None
+    """Result of new names."""
 
     def table(self) -> list[str]:
         """Return the summary in lines."""
@@ -50,6 +53,7 @@ class ConvertReport:
             f"{self.bytes_before:,} -> {self.bytes_after:,} tensor bytes",
             exact,
             *(["every tensor was in this form already: nothing is changed"] if self.unchanged else []),
+            *(self.renamed.explain() if self.renamed else ()),
             *low_rank.explain_passed(self.passed),
             *explain_non_finite(self.non_finite),
         ]
@@ -66,6 +70,7 @@ class ConvertReport:
             "non_finite": self.non_finite,
             "unchanged": self.unchanged,
             "model_hash": self.hashes.model,
+            **({} if self.renamed is None else self.renamed.to_json()),
         }
 
 
@@ -86,8 +91,8 @@ def convert(
         source: a LoRA file.
         output: the file to write.
         to: ``plain`` folds Tucker cores, exactly. ``full`` stores every delta whole. ``lora`` is the best LoRA of ``rank`` or
-            ``max_error``. ``diffusers`` and ``kohya`` change names (diffusers has no alpha, so it is folded). ``same``
-            changes the precision only.
+            ``max_error``. A convention of :mod:`orchestrator.models.conventions` changes names, and splits or joins
+            layers where it has other ones. ``same`` changes the precision only.
         rank: rank of every module.
         max_error: largest relative error of a module.
         save_precision: type of the tensors. None: each tensor's own.
@@ -101,7 +106,7 @@ def convert(
     lora = adapter(read_header(source))
     dtype = dtypes.dtype_of(save_precision) if save_precision else None
     with contextlib.ExitStack() as stack:
-        if base_model or to in {"full", "diffusers", "kohya"} or (to == "lora" and lora.flat):
+        if base_model or to == "full" or to in _TARGETS or (to == "lora" and lora.flat):
             lora.known_architecture(f"convert --to {to}")
         base = BaseModel(base_model, lora.known_architecture("convert --base")) if base_model else None
         if base:
@@ -110,7 +115,10 @@ def convert(
         task = Task(to, lora, stack.enter_context(Body(lora.header)), base, rank, max_error, dtype)
         pieces: list[Piece] = []
         lost = energy = 0.0
-        if to == "full":
+        named = convert_names.renamed(lora, task.body, target, dtype) if (target := _target(to)) else None
+        if named:
+            pieces = named.pieces
+        elif to == "full":
             pieces = stack.enter_context(convert_forms.whole(task))
         else:
             for made, module_lost, module_energy in svd.each(partial(convert_forms.changed, task), lora.modules):
@@ -119,22 +127,29 @@ def convert(
         pieces += low_rank.bundled(lora, task.body, dtype)
         made_entries = [piece.entry for piece in pieces]
         size = sum(entry.size for entry in made_entries)
-        hashes = writer.write_safetensors(output, pieces, _metadata(task, pieces), writer.Stated(dtype, size))
+        hashes = writer.write_safetensors(output, pieces, _metadata(task, pieces, named), writer.Stated(dtype, size))
     before, after = ({(e.name, e.dtype, e.shape) for e in entries} for entries in (lora.header.entries.values(), made_entries))
     error = float(np.sqrt(lost / energy)) if energy else 0.0
     counted = dict(Counter(str(module.kind) for module in lora.modules))
     passed = low_rank.passed(lora) if to in {"lora", "full"} else 0
-    return ConvertReport(
-        to, counted, lora.header.tensor_bytes, size, error, passed, non_finite_tensors(source), before == after, hashes
-    )
+    sizes = (lora.header.tensor_bytes, size)
+    broken = non_finite_tensors(source)
+    return ConvertReport(to, counted, *sizes, error, passed, broken, before == after, hashes, named)
+
+
+_TARGETS: dict[str, conventions.Target] = {target: target for target in get_args(conventions.Target)}
+
+
+def _target(to: Form) -> conventions.Target | None:
+    """Return the convention that a conversion writes. None: it keeps the names."""
+    return _TARGETS.get(to)
 
 
 def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, base: BaseModel | None) -> None:
-    problems = []
+    problems: list[Problem] = []
     where = str(lora.header.path)
-    if to == "diffusers" and lora.architecture is not None and not names.translates(lora.architecture):
-        hint = f"convert --to same keeps its {lora.naming} names"
-        problems.append(Problem(where, f"is for {lora.recognition.title}, whose names in diffusers are not known here", hint))
+    if (target := _target(to)) is not None:
+        problems += convert_names.problems(lora, lora.known_architecture(f"convert --to {to}"), target)
     if to == "lora":
         if (rank is None) == (max_error is None):
             problems.append(Problem("--to lora", "needs either a rank or a largest error", "--rank 16, or --max-error 0.05"))
@@ -149,18 +164,20 @@ def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, b
         problems.append(
             Problem(where, f"the delta of {', '.join(dependent)} depends on the base model", "name it with --base")
         )
-    if dependent and to in {"lora", "diffusers"}:
+    if to == "full" and any(module.part is not None for module in lora.modules):
+        what = "holds parts of joined layers, whose difference is one tensor"
+        problems.append(Problem(where, what, "convert --to kohya first"))
+    if dependent and to in {"lora", "diffusers", "peft"}:
         problems.append(
             Problem(where, f"{', '.join(dependent)} cannot become a LoRA by itself", "convert --to full --base MODEL first")
         )
     others = {str(m.kind) for m in lora.modules if m.kind not in (ModuleKind.LORA, ModuleKind.TUCKER)}
-    others |= {"bias" for module in lora.modules if "diff_b" in module.keys}
-    if to == "diffusers" and others:
+    if to in {"diffusers", "peft"} and others:
         ranked = others - {"norm", "bias"}
         hint = (
             "convert --to lora --rank N first" if ranked else "keep kohya's names; other programs read norms and biases there"
         )
-        problems.append(Problem(where, f"diffusers' naming has no keys for {', '.join(sorted(others))}", hint))
+        problems.append(Problem(where, f"{to}'s naming has no keys for {', '.join(sorted(others))}", hint))
     if to == "plain" and peft.KEY in lora.header.metadata and lora.naming == "peft" and lora.tucker:
         problems.append(Problem(where, f"folding would count the alphas of {peft.KEY} twice", "convert --to kohya first"))
     if base:
@@ -169,11 +186,17 @@ def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, b
         raise RecipeError(problems)
 
 
-def _metadata(task: Task, pieces: list[Piece]) -> dict[str, str]:
+def _metadata(task: Task, pieces: list[Piece], named: Renamed | None) -> dict[str, str]:
     kept = dict(task.lora.header.metadata)
+    if task.to not in {"same", "plain"}:
+        kept.pop(stored_ranks.KEY, None)
+    if named and named.layers:
+        kept[stored_ranks.KEY] = stored_ranks.encode(named.layers)
     if task.to not in {"same", "plain"}:  # those keep the modules of its alphas
         kept = peft.without(kept, renamed=task.to != "lora")
-    if task.to in {"plain", "full", "lora", "diffusers"}:
+    if task.to == "diffusers" and named:
+        kept[peft.KEY] = convert_names.adapter_metadata(named)
+    if task.to in {"plain", "full", "lora", "diffusers", "peft"}:
         kept = metadata.with_algo(kept, {"full": "full", "lora": "locon"}.get(task.to))
     if task.to == "lora":
         kept["ss_network_dim"] = str(task.rank) if task.rank else "Dynamic"

@@ -15,23 +15,22 @@ from typing import TYPE_CHECKING, Literal, assert_never
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.models import names
+from orchestrator.models.conventions import Target
 from orchestrator.weights.families import deltas, kinds, low_rank, svd
-from orchestrator.weights.families.adapter import Adapter, AdapterModule
 from orchestrator.weights.families.kinds import ModuleKind
-from orchestrator.weights.io import dtypes, peft, writer
+from orchestrator.weights.io import dtypes, writer
 from orchestrator.weights.io.safetensors_io import CHUNK, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
+    from orchestrator.weights.families.adapter import Adapter, AdapterModule
     from orchestrator.weights.families.base_model import BaseModel
-    from orchestrator.weights.io.dtypes import Floats
     from orchestrator.weights.io.safetensors_io import Body
     from orchestrator.weights.io.writer import Piece
 
-Form = Literal["same", "plain", "full", "lora", "diffusers", "kohya"]
+Form = Literal["same", "plain", "full", "lora", Target]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +116,8 @@ def changed(task: Task, module: AdapterModule) -> tuple[list[Piece], float, floa
             return _folded(task, module) if module.tucker else _copied(task, module), 0.0, 0.0
         case "lora":
             return _lora(task, module)
-        case "diffusers" | "kohya":
-            return _renamed(task, module), 0.0, 0.0
-        case "full":
-            message = "whole differences are computed while they are written"
+        case "full" | "diffusers" | "kohya" | "peft" | "comfy" | "original":
+            message = f"modules do not become {task.to} one by one"
             raise ValueError(message)
     assert_never(task.to)
 
@@ -193,34 +190,3 @@ def _lora(task: Task, module: AdapterModule) -> tuple[list[Piece], float, float]
     up, down = svd.truncate(factored, product.up, product.down, rank)
     made = low_rank.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module))
     return [*made, *_bias(task, module)], float(squares[rank:].sum()), whole
-
-
-def _to_kohya(task: Task, module: AdapterModule) -> list[Piece]:
-    """Return a module under kohya's names, with the tensors that LyCORIS loads.
-
-    LyCORIS 3.4.0 needs an alpha of every LoRA, LoHa and LoKr, and magnitudes of the shape (out, 1, …).
-    """
-    metadata, dtype = task.lora.header.metadata, _dtype(task, module)
-    peft_names = names.naming_of(module.name) == "peft"
-    rename = module.kohya if peft_names else module.name
-    replaced: dict[str, Floats] = {}
-    if peft_names and "alpha" not in module.keys and module.kind.low_rank:
-        alpha = module.rank and peft.stated_alpha(metadata, module.name, module.rank)
-        replaced["alpha"] = np.array(alpha or module.rank or 1, np.float32)
-        if module.rankless and peft.stated_scale(metadata, module.name) != 1:
-            replaced["lokr_w1"] = dtypes.load_module(task.body, module)["lokr_w1"]
-    if module.magnitude is not None:
-        replaced["dora_scale"] = dtypes.load_module(task.body, module)["dora_scale"]
-    named = {f"{rename}.{part}": value for part, value in replaced.items()}
-    made = [writer.raw(name, dtype, value.shape, dtypes.encode(value, dtype, name)) for name, value in named.items()]
-    return [*(piece for piece in _copied(task, module, rename) if piece.entry.name not in named), *made]
-
-
-def _renamed(task: Task, module: AdapterModule) -> list[Piece]:
-    if task.to == "kohya":
-        return _to_kohya(task, module)
-    product = low_rank.product(module, dtypes.load_module(task.body, module), task.lora.architecture)
-    name = names.diffusers(module.name, task.lora.known_architecture("convert --to diffusers"))
-    renamed = AdapterModule(name, module.kohya, module.block, ModuleKind.LORA, {}, {})
-    alpha = product.scale * product.up.shape[1]
-    return low_rank.pieces(renamed, product.up, product.down, product.kernel, alpha=alpha, dtype=_dtype(task, module))

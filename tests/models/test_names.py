@@ -7,7 +7,7 @@ import pytest
 from orchestrator.models import names
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.io.safetensors_io import read_header
-from weights_samples import TE, sample
+from weights_samples import TE, diffusers_path, sample
 
 
 @pytest.mark.parametrize(
@@ -24,15 +24,15 @@ from weights_samples import TE, sample
 )
 def test_pefts_own_files_name_no_component(path: str, name: str, diffusers: str) -> None:
     assert names.kohya(path, "sd1") == name
-    assert names.diffusers(path, "sd1") == diffusers
+    assert diffusers_path(path, "sd1") == diffusers
 
 
 def test_every_name_of_the_release_is_converted_to_diffusers_and_back() -> None:
     released = adapter(read_header(sample("lora3x3")))
     for module in released.modules:
-        path = names.diffusers(module.name, "sd1")
+        path = diffusers_path(module.name, "sd1")
         assert names.kohya(path, "sd1") == module.name
-    assert names.diffusers("lora_unet_up_blocks_3_attentions_2_transformer_blocks_0_attn2_to_out_0", "sd1") == (
+    assert diffusers_path("lora_unet_up_blocks_3_attentions_2_transformer_blocks_0_attn2_to_out_0", "sd1") == (
         "unet.up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_out.0"
     )
 
@@ -51,7 +51,7 @@ def test_diffusers_itself_has_layers_of_these_names() -> None:
     layers = {f"unet.{name}" for name, _ in small.named_modules()}
     released = adapter(read_header(sample("lora3x3")))
     unet = [module.name for module in released.modules if module.block != "BASE"]
-    wrong = [name for name in unet if names.diffusers(name, "sd1") not in layers]
+    wrong = [name for name in unet if diffusers_path(name, "sd1") not in layers]
     assert not wrong
 
 
@@ -72,7 +72,7 @@ def test_every_layer_of_an_sdxl_unet_has_a_name_of_sd_scripts() -> None:
     )
     layers = [f"unet.{name}" for name, layer in small.named_modules() if hasattr(layer, "weight")]
     kohya = [names.kohya(layer, "sdxl") for layer in layers]
-    assert [names.diffusers(name, "sdxl") for name in kohya] == layers
+    assert [diffusers_path(name, "sdxl") for name in kohya] == layers
     assert not [name for name in kohya if "down_blocks" in name or "up_blocks" in name or "mid_block" in name]
 
 
@@ -100,5 +100,5 @@ def test_every_layer_of_an_sdxl_unet_has_a_name_of_sd_scripts() -> None:
     ],
 )
 def test_names_of_sdxl_are_converted_to_diffusers_and_back(module: str, path: str) -> None:
-    assert names.diffusers(module, "sdxl") == path
+    assert diffusers_path(module, "sdxl") == path
     assert names.kohya(path, "sdxl") == module

@@ -11,6 +11,7 @@ from orchestrator.models import names, recognition
 from orchestrator.models.layers import layers
 from orchestrator.models.recognition import recognize
 from orchestrator.models.registry import ARCHITECTURES, ArchitectureName
+from weights_samples import diffusers_path
 
 UNKNOWN = [f"lora_unet_strange_blocks_{number}_tangle_{part}" for number in range(6) for part in ("in", "out")]
 Q = "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -94,7 +95,7 @@ def test_comfyui_names_become_those_of_the_trainer() -> None:
     path = "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q"
     assert names.kohya(path, "sdxl") == "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
     assert names.kohya(path, "sd1") == "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q"
-    assert names.diffusers(path, "sdxl") == "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+    assert diffusers_path(path, "sdxl") == "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 
 
 MIXED = [

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from orchestrator.models import conventions, names
 from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.io import dtypes, writer
@@ -15,6 +16,7 @@ from orchestrator.weights.io.safetensors_io import Body, read_header
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from orchestrator.models.registry import ArchitectureName
     from orchestrator.weights.io.dtypes import Floats
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "data" / "recordings"
@@ -48,6 +50,13 @@ LINEAR = (
     "dylora",
 )
 OTHER = ("norm", "ia3", "glora", "diag-oft", "boft", "dora")
+
+
+def diffusers_path(module: str, architecture: ArchitectureName) -> str:
+    """Return the path in diffusers of a module whose layer is not divided there."""
+    made = conventions.written(names.kohya(module, architecture), architecture, "diffusers")
+    assert made is not None
+    return made.paths[0]
 
 
 def sample(name: str) -> Path:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.models import names
 from orchestrator.weights import convert_forms
 from orchestrator.weights.compare import compare
 from orchestrator.weights.convert import convert
@@ -18,7 +17,7 @@ from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.io.safetensors_io import Body, read_header
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions
-from weights_samples import CONV, LAYERS, LINEAR, MID, OTHER, TE, lora, modules, read, sample, write
+from weights_samples import CONV, LAYERS, LINEAR, MID, OTHER, TE, diffusers_path, lora, modules, read, sample, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,7 +123,7 @@ def test_with_the_base_every_family_becomes_whole_differences_and_can_be_merged(
         "lora_unet_up_blocks_1_resnets_0_conv2": "model.diffusion_model.output_blocks.3.0.out_layers.3",
         "lora_unet_conv_out": "model.diffusion_model.conv_out",
     }
-    paths = {name: names.diffusers(name, "sd1") for name in LAYERS} if naming == "diffusers" else stability
+    paths = {name: diffusers_path(name, "sd1") for name in LAYERS} if naming == "diffusers" else stability
     write(base_path, {paths[name]: {"weight": value} for name, value in weights_.items()})
     convert(source, output, "full", base_model=base_path, save_precision="fp32")
     after = _changes(output)

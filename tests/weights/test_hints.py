@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.models import names
 from orchestrator.weights.combine import combine
 from orchestrator.weights.convert import convert
 from orchestrator.weights.ingredient import Ingredient
@@ -16,7 +15,7 @@ from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
 from orchestrator.weights.sweep import sweep
-from weights_samples import LAYERS, OTHER, lora, write
+from weights_samples import LAYERS, OTHER, diffusers_path, lora, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +38,7 @@ def base(tmp_path: Path) -> Path:
     """The base model of the sample layers."""
     rng = np.random.default_rng(5)
     weights = {name: rng.standard_normal((o, i, *((k, k) if k else ()))) for name, (o, i, k) in LAYERS.items()}
-    parts = {names.diffusers(name, "sd1"): {"weight": value.astype(np.float32)} for name, value in weights.items()}
+    parts = {diffusers_path(name, "sd1"): {"weight": value.astype(np.float32)} for name, value in weights.items()}
     return write(tmp_path / "base.safetensors", parts)
 
 

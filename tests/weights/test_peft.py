@@ -20,7 +20,7 @@ from orchestrator.weights.io.writer import edit_metadata
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
-from weights_samples import CONV, TE, lora, modules, write
+from weights_samples import CONV, TE, diffusers_path, lora, modules, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def test_alphas_in_diffusers_metadata_are_used(tmp_path: Path) -> None:
     source, peft, output = (tmp_path / f"{name}.safetensors" for name in ("in", "peft", "out"))
     lora(source)  # alpha is half the rank
     convert(source, peft, "diffusers", save_precision="fp32")
-    path = names.diffusers(TE, "sd1").partition(".")[2]
+    path = diffusers_path(TE, "sd1").partition(".")[2]
     table = {"unet.lora_alpha": 8, "text_encoder.lora_alpha": 4, "text_encoder.alpha_pattern": {path: 12}, "unet.r": 4}
     edit_metadata(peft, tmp_path / "stated.safetensors", {"lora_adapter_metadata": json.dumps(table)})
     comparison = compare(peft, tmp_path / "stated.safetensors")

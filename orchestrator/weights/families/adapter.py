@@ -9,7 +9,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem, RecipeError, grouped, near_miss
-from orchestrator.models import blocks, names, registry
+from orchestrator.models import blocks, conventions, names, registry
 from orchestrator.models.recognition import Recognition, recognize
 from orchestrator.weights.families import foreign, kinds
 from orchestrator.weights.families.kinds import ModuleKind
@@ -30,7 +30,10 @@ _MOST = 20
 
 @dataclass(frozen=True, slots=True)
 class AdapterModule:
-    """An adapted layer: names in the file and by kohya, kind, tensors by part."""
+    """An adapted layer: names in the file and by kohya, kind, tensors by part.
+
+    Kohya has no name for a part of a joined layer: that is the layer's, a colon and the part's number.
+    """
 
     name: str
     kohya: str
@@ -38,6 +41,8 @@ class AdapterModule:
     kind: ModuleKind
     keys: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
+    part: int | None = None
+    """Number of the part, if the original joins the layer with others."""
 
     @property
     def parts(self) -> frozenset[str]:
@@ -149,6 +154,11 @@ class Adapter:
         return "peft" if any(names.naming_of(module.name) == "peft" for module in self.modules) else "kohya"
 
     @property
+    def conventions(self) -> dict[conventions.Convention, int]:
+        """Number of modules by the convention of their names, most frequent first."""
+        return conventions.conventions((module.name for module in self.modules), self.architecture)
+
+    @property
     def dtypes(self) -> dict[str, int]:
         """Number of tensors of each type."""
         return dict(Counter(entry.dtype for entry in self.header.entries.values()))
@@ -225,7 +235,8 @@ def adapter(header: Header) -> Adapter:
     recognition = recognize(complete, sizes=sizes, metadata=header.metadata)
     architecture, modules = recognition.architecture, []
     for name, (kind, shapes) in complete.items():
-        kohya = names.kohya(name, architecture)
-        block = blocks.block_of(kohya, architecture)
-        modules.append(AdapterModule(name, kohya, block, kind, groups[name], shapes))
+        layer, number = names.place(name, architecture)
+        block = blocks.block_of(layer, architecture)
+        kohya = layer if number is None else f"{layer}:{number}"
+        modules.append(AdapterModule(name, kohya, block, kind, groups[name], shapes, number))
     return Adapter(header, recognition, tuple(modules), bundled)

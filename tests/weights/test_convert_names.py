@@ -1,0 +1,166 @@
+"""Names of every architecture go to each convention and back, bit by bit."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+import pytest
+
+from named_lora import bits, kohya_file, layer_names, named_file, whole_deltas
+from orchestrator.errors import RecipeError
+from orchestrator.models import conventions
+from orchestrator.models.conventions import Target
+from orchestrator.models.registry import ARCHITECTURES, ArchitectureName
+from orchestrator.weights.convert import convert
+from orchestrator.weights.families.adapter import adapter
+from orchestrator.weights.io import writer
+from orchestrator.weights.io.safetensors_io import read_header
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TARGETS: tuple[Target, ...] = get_args(Target)
+DIVIDED = ("flux", "chroma", "sd3.5-medium", "lumina", "hunyuan-image")
+
+
+@pytest.mark.parametrize("target", [target for target in TARGETS if target != "kohya"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_name_goes_there_and_back(tmp_path: Path, architecture: ArchitectureName, target: Target) -> None:
+    source = kohya_file(tmp_path / "in.safetensors", architecture)
+    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    report = convert(source, there, target)
+    lora = adapter(read_header(there))
+    assert lora.architecture == adapter(read_header(source)).architecture
+    assert lora.recognition.unknown == ()
+    alike = target == "comfy" and architecture == "chroma"  # ComfyUI differs in text encoders alone
+    assert next(iter(lora.conventions)) == ("original" if alike else target)
+    convert(there, back, "kohya")
+    kept = bits(source)
+    left_out = report.renamed.left_out if report.renamed else ()
+    assert all(name.startswith("lora_te") or "llm_adapter" in name for name in left_out)
+    assert bool(left_out) == (target in ("peft", "original") and bool(ARCHITECTURES[architecture].model.text_encoders))
+    assert bits(back) == {key: value for key, value in kept.items() if key.partition(".")[0] not in left_out}
+
+
+@pytest.mark.parametrize("target", ["diffusers", "peft"])
+@pytest.mark.parametrize("architecture", [*DIVIDED, "anima", "sd1"])
+@pytest.mark.parametrize(
+    ("dtype", "alpha"), [("F16", 1.0), ("F16", 3.0), ("BF16", 0.7), ("F16", 512.0), ("F16", 2.0**-14), ("F32", 0.25)]
+)
+def test_mixed_ranks_and_alphas_come_back(
+    tmp_path: Path, architecture: ArchitectureName, target: Target, dtype: str, alpha: float
+) -> None:
+    """Alphas of which no power of two is made are folded in float32, from which the way back is exact."""
+    source = kohya_file(
+        tmp_path / "in.safetensors",
+        architecture,
+        dtype=dtype,
+        ranks=lambda number: 1 + number % 5 if dtype != "F32" else 2 ** (number % 3),
+        alpha=lambda number: alpha if number % 2 else 2.0,
+        text=False,
+    )
+    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    report = convert(source, there, target)
+    lora = adapter(read_header(there))
+    assert {module.rank for module in lora.modules} == {4 if dtype == "F32" else 5}
+    assert report.renamed is not None
+    assert report.renamed.padded > 0
+    before, after = whole_deltas(source), whole_deltas(there)
+    assert before.keys() == after.keys() | set(report.renamed.left_out)
+    for name, delta in after.items():
+        np.testing.assert_allclose(delta, before[name], rtol=2e-3, atol=1e-6 * max(1, alpha))
+    convert(there, back, "kohya")
+    assert bits(back) == {
+        key: value for key, value in bits(source).items() if key.partition(".")[0] not in report.renamed.left_out
+    }
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("target", ["diffusers", "peft", "comfy", "original"])
+@pytest.mark.parametrize("architecture", [*DIVIDED, "anima", "sdxl"])
+def test_foreign_files_become_kohya_and_come_back(
+    tmp_path: Path, architecture: ArchitectureName, target: Target, *, shared: bool
+) -> None:
+    source = named_file(tmp_path / "in.safetensors", architecture, target, shared=shared)
+    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    convert(source, there, "kohya")
+    assert set(adapter(read_header(there)).conventions) == {"kohya"}
+    before, after = whole_deltas(source), whole_deltas(there)
+    assert before.keys() == after.keys()
+    for name, delta in after.items():
+        np.testing.assert_allclose(delta, before[name], rtol=1e-6)
+    joined = {module.rank for module in adapter(read_header(there)).modules}
+    blocks = target in ("diffusers", "peft") and architecture in DIVIDED and not shared
+    assert (max(joined, key=lambda rank: rank or 0) != 4) == blocks
+    convert(there, back, target)
+    assert bits(back) == bits(source)
+
+
+def test_parts_that_are_not_trained_stay_away(tmp_path: Path) -> None:
+    source = named_file(tmp_path / "in.safetensors", "flux", "diffusers", shared=False)
+    kept = {key: value for key, value in bits(source).items() if ".to_k." not in key and "proj_mlp" not in key}
+    partly, there, back = (tmp_path / f"{name}.safetensors" for name in ("partly", "there", "back"))
+    writer.write_safetensors(partly, [writer.raw(key, *value) for key, value in kept.items()], {})
+    convert(partly, there, "kohya")
+    convert(there, back, "diffusers")
+    assert bits(back) == kept
+
+
+def test_files_that_were_changed_meanwhile_keep_their_delta(tmp_path: Path) -> None:
+    source = kohya_file(tmp_path / "in.safetensors", "flux", alpha=lambda _: 2.0, text=False)
+    there, changed, back = (tmp_path / f"{name}.safetensors" for name in ("there", "changed", "back"))
+    convert(source, there, "diffusers")
+    convert(there, changed, "lora", rank=2)
+    convert(changed, back, "kohya")
+    before, after = whole_deltas(changed), whole_deltas(back)
+    for name, delta in after.items():
+        np.testing.assert_allclose(delta, before[name], rtol=1e-3, atol=1e-3)
+
+
+def test_diffusers_finds_one_rank_and_its_metadata(tmp_path: Path) -> None:
+    source = kohya_file(tmp_path / "in.safetensors", "flux", ranks=lambda number: 1 + number % 3)
+    output = tmp_path / "out.safetensors"
+    convert(source, output, "diffusers")
+    table = json.loads(read_header(output).metadata["lora_adapter_metadata"])
+    assert (table["transformer.r"], table["transformer.lora_alpha"], table["text_encoder.r"]) == (3, 3, 3)
+    assert "transformer_blocks.0.attn.to_q" in table["transformer.target_modules"]
+
+
+def test_everything_that_is_left_out_is_named(tmp_path: Path) -> None:
+    source = kohya_file(tmp_path / "in.safetensors", "flux")
+    report = convert(source, tmp_path / "out.safetensors", "original")
+    assert any(line.startswith("left out 26 modules, which have no name") for line in report.table())
+    text = [name for name in layer_names("flux") if name.startswith("lora_te")]
+    assert report.to_json()["left_out"] == tuple(sorted(text))
+
+
+def test_text_encoders_alone_are_refused_where_they_have_no_name(tmp_path: Path) -> None:
+    source, output = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    whole = bits(kohya_file(tmp_path / "whole.safetensors", "anima"))
+    writer.write_safetensors(source, [writer.raw(key, *value) for key, value in whole.items() if "lora_te" in key], {})
+    with pytest.raises(RecipeError, match="have no name in original"):
+        convert(source, output, "original")
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "architecture", "expected"),
+    [
+        ("lora_transformer_transformer_blocks_0_attn_to_q", "flux", "onetrainer"),
+        ("lycoris_transformer_blocks_0_attn_to_q", "sd3-medium", "lycoris"),
+        ("transformer.single_transformer_blocks.0.proj_mlp", "flux", "diffusers"),
+        ("transformer_blocks.0.attn.to_q", "flux", "diffusers"),
+        ("double_blocks.0.img_attn.qkv", "flux", "original"),
+        ("diffusion_model.double_blocks.0.img_mlp.fc1", "hunyuan-image", "original"),
+        ("diffusion_model.double_blocks.0.img_mlp.0", "hunyuan-image", "comfy"),
+        ("model.diffusion_model.input_blocks.1.1.proj_in", "sd1", "original"),
+        ("text_encoders.qwen3_06b.transformer.model.layers.0.mlp.up_proj", "anima", "comfy"),
+        ("base_model.model.transformer_blocks.0.attn.to_q", "flux", "peft"),
+        ("unet.down_blocks.0.attentions.0.proj_in", "sd1", "diffusers"),
+        ("lora_unet_down_blocks_0_attentions_0_proj_in", "sd1", "kohya"),
+    ],
+)
+def test_conventions_are_recognized(module: str, architecture: ArchitectureName, expected: str) -> None:
+    assert conventions.convention(module, architecture) == expected
