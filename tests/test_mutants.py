@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from typing import TYPE_CHECKING
 
 import mutants
@@ -25,12 +24,10 @@ def test_mutants_change_one_expression_or_statement(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(mutants, "ROOT", tmp_path)
     path = tmp_path / "module.py"
     path.write_text(SOURCE, "utf-8")
-    found = [*mutants.mutants(path)]
+    found = [mutant for mutant in mutants.mutants(path) if mutant.sound]
     assert {mutant.line for mutant in found} == {4, 5, 6}  # no annotation, no docstring
     assert len({mutant.new for mutant in found}) == len(found)
-    for mutant in found:
-        ast.parse(mutant.new)
-        assert len(mutant.diff.splitlines()) == 2
+    assert {len(mutant.diff.splitlines()) for mutant in found} == {2}
     changed = "\n".join(mutant.diff for mutant in found)
     for part in ("if (name):", "    pass", "size < 3", "or (size or 4)", "((size)) < 5", "size or (5)", "<= 5", ">= 5"):
         assert part in changed, part

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import itertools
 import os
 import queue
 import random
@@ -52,12 +53,29 @@ _PLAIN = ("frozen", "slots", "strict", "encoding", "errors")
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A file with one change: the old and the new text."""
+    """A file, and the bytes of it that another text replaces."""
 
     path: Path
     line: int
-    old: str
-    new: str
+    begin: int
+    end: int
+    made: str
+
+    @property
+    def old(self) -> str:
+        """Text of the file."""
+        return (ROOT / self.path).read_text("utf-8")
+
+    @property
+    def new(self) -> str:
+        """Text of the file with the change."""
+        encoded = self.old.encode()
+        return (encoded[: self.begin] + self.made.encode() + encoded[self.end :]).decode()
+
+    @property
+    def sound(self) -> bool:
+        """Whether the changed file is another program."""
+        return ast.dump(ast.parse(self.new)) != ast.dump(ast.parse(self.old))
 
     @property
     def diff(self) -> str:
@@ -107,21 +125,16 @@ def _changes(node: ast.AST) -> Iterator[str]:
 
 
 def mutants(path: Path) -> Iterator[Mutant]:
-    """Yield every mutant of a file that still compiles."""
+    """Yield every mutant of a file."""
     text = path.read_text("utf-8")
-    encoded = text.encode()
-    starts = [0]
-    for line in encoded.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
+    starts = [0, *itertools.accumulate(len(line) for line in text.encode().splitlines(keepends=True))]
     for node in _nodes(ast.parse(text)):
         if not isinstance(node, ast.expr | ast.stmt) or node.end_lineno is None or node.end_col_offset is None:
             continue
         begin, end = starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
         for change in _changes(node):
             made = change if isinstance(node, ast.stmt) else f"({change})"
-            new = (encoded[:begin] + made.encode() + encoded[end:]).decode()
-            if ast.dump(ast.parse(new)) != ast.dump(ast.parse(text)):
-                yield Mutant(path.relative_to(ROOT), node.lineno, text, new)
+            yield Mutant(path.relative_to(ROOT), node.lineno, begin, end, made)
 
 
 def _tests(mutant: Mutant) -> Iterator[list[str]]:
@@ -171,7 +184,8 @@ def main() -> int:
     files = sorted(path for part in parts for path in ([part] if part.is_file() else part.rglob("*.py")))
     chosen = [path for path in files if path.relative_to(ROOT / "orchestrator").as_posix().startswith(options.only)]
     every = [mutant for path in chosen for mutant in mutants(path)]
-    sample = random.Random(options.seed).sample(every, min(options.number, len(every)))  # noqa: S311 - not a secret
+    random.Random(options.seed).shuffle(every)  # noqa: S311 - not a secret
+    sample = list(itertools.islice((mutant for mutant in every if mutant.sound), options.number))
     print(f"{len(sample)} of {len(every)} mutants in {len(chosen)} files, seed {options.seed}", flush=True)
     survivors = []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
