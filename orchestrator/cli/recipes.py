@@ -114,13 +114,14 @@ def import_(
     name: Annotated[str, typer.Option(help="Name of the recipe. Default: from the file.")] = "",
     output: Annotated[Path | None, typer.Option(help="File to write. Default: recipes/NAME.toml.")] = None,
     stdout: Annotated[bool, typer.Option("--stdout", help="Print the recipe instead of writing it.")] = False,
+    whole: Annotated[bool, typer.Option("--all", help="List every setting, also those kept, on its own line.")] = False,
     json: AsJson = False,
 ) -> None:
     """Turn the settings of another program into a recipe.
 
     Example: orchestrator import old-settings.json --name mimi
     """
-    from orchestrator.importers import leaves, notes, reader, to_recipe
+    from orchestrator.importers import reader, summary, to_recipe
 
     imported = [to_recipe.recipe(settings, name) for settings in reader.read(source)]
     files = [] if stdout else _write_imported(imported, output)
@@ -131,11 +132,7 @@ def import_(
     for recipe in imported:
         if stdout:
             say(recipe.text(), end="")
-        counts = ", ".join(f"{len(recipe.of(disposition))} {disposition}" for disposition in notes.Disposition)
-        say(f"{recipe.name}: {counts}", file=out)
-        for disposition in reversed(notes.Disposition):
-            for note in leaves.grouped(recipe.of(disposition)):
-                say(f"  {note}", file=out)
+        say("\n".join(summary.lines(recipe, whole=whole)), file=out)
     for path in files:
         say(f"wrote {path}\n    python -m orchestrator doctor {path.stem}  lists what is missing on this machine")
 

@@ -64,14 +64,22 @@ def account(settings: ImportedSettings, table: dict[str, Any]) -> tuple[Note, ..
     return (*noted, *(note for note in others.values() if note.disposition is not Disposition.KEPT))
 
 
-def grouped(notes: Iterable[Note]) -> list[Note]:
-    """Return one note for all that differ in their names only."""
+def grouped(notes: Iterable[Note], most: int | None = None) -> list[Note]:
+    """Return one note for all that differ in their names only.
+
+    Args:
+        notes: notes on single settings.
+        most: number of names to list; the others are counted. None: all.
+    """
     groups: dict[tuple[str, ...], list[Note]] = {}
     for note in notes:
         groups.setdefault((note.disposition, note.where, note.why, repr(note.values)), []).append(note)
-    return [
-        dataclasses.replace(same[0], name=", ".join(dict.fromkeys(note.name for note in same))) for same in groups.values()
-    ]
+    result = []
+    for same in groups.values():
+        names = list(dict.fromkeys(note.name for note in same))
+        more = f" and {len(names) - most} more" if most and len(names) > most else ""
+        result.append(dataclasses.replace(same[0], name=", ".join(names[:most]) + more))
+    return result
 
 
 def _paths(settings: ImportedSettings, last: dict[str, list[str]], name: str) -> list[str]:

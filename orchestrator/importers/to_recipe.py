@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.engines.sdscripts import network_args, parser_options
-from orchestrator.importers import architectures, leaves, recipe_check
+from orchestrator.importers import architectures, leaves, recipe_check, shorten
 from orchestrator.importers.notes import Disposition, ImportedSettings, Note
 from orchestrator.importers.sd_scripts_datasets import dataset
 from orchestrator.importers.training import training
@@ -43,12 +43,12 @@ class ImportedRecipe:
         return [note for note in self.notes if note.disposition is disposition]
 
     def text(self) -> str:
-        """Return the recipe as TOML.
+        """Return the recipe as TOML, without the values that defaults set.
 
         Comments list the changed and lost settings.
         """
         comments = [f"# {note}" for note in leaves.grouped(self.notes) if note.disposition is not Disposition.KEPT]
-        return "\n".join([f"# {self.table['summary']}", *comments, "", *toml.lines(self.table)]) + "\n"
+        return "\n".join([*comments, "", *toml.lines(shorten.shortened(self.name, self.table))]).lstrip("\n") + "\n"
 
     def as_json(self) -> dict[str, Any]:
         """Return name, tables and notes as JSON."""

@@ -20,7 +20,8 @@ def lines(table: dict[str, Any], origin: dict[str, str] | None = None, trail: tu
         origin: dotted key -> file that set the value, for a comment behind it.
         trail: keys above ``table``.
     """
-    result = ["", f"[{'.'.join(map(key, trail))}]"] if trail else []
+    implied = bool(table) and all(isinstance(item, dict) for item in table.values())  # by the tables inside
+    result = ["", f"[{'.'.join(map(key, trail))}]"] if trail and not implied else []
     for name, item in table.items():
         if not isinstance(item, dict):
             comment = f"   # {origin.get('.'.join((*trail, name)), '')}" if origin is not None else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -61,9 +62,16 @@ def test_the_verb_writes_reports_and_never_overwrites(
     monkeypatch.setattr(sys, "argv", ["orchestrator", "import", "settings.json", "--name", "mimi"])
     assert cli.main() == 0
     output = capsys.readouterr().out
-    assert "lost     save_every_n_epochs" in output
-    assert "kept     network_dim -> network.dim" in output
+    assert re.search("  lost     .*\n(?: {11}.*\n)*.*save_every_n_epochs", output)
+    assert len(output.splitlines()) <= 26  # with the lines about the file
+    assert max(map(len, output.splitlines())) < 120
     assert (tmp_path / "recipes" / "mimi.toml").is_file()
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:3], "--name", "mimi3", "--all"])
+    assert cli.main() == 0
+    output = capsys.readouterr().out
+    assert "kept     network_dim -> network.dim" in output
+    assert sum(line.startswith(("  kept ", "  changed ", "  lost ")) for line in output.splitlines()) >= len(GUI)
+    monkeypatch.setattr(sys, "argv", [*sys.argv[:3], "--name", "mimi"])
     assert cli.main() == 2
     assert "exists already" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["orchestrator", "import", "settings.json", "--name", "mimi2", "--json"])
