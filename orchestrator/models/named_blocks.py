@@ -149,7 +149,6 @@ def _names(entry: Architecture) -> str:
 
 def _full(name: str, entry: Architecture) -> str:
     """Return a name as in the architecture's list: D3 is D03, M00 is MID."""
-    name = name.strip()
     match = _NUMBERED.fullmatch(name)
     padded = f"{match[1]}{int(match[2]):02}" if match and len(match[2]) < 5 else name
     if name == "M00" and "MID" in entry.blocks:
@@ -158,7 +157,9 @@ def _full(name: str, entry: Architecture) -> str:
 
 
 def _ends(key: str, entry: Architecture) -> list[str]:
-    return [_full(part, entry) for part in key.split("-", 1)]
+    first, dash, last = (part.strip() for part in key.partition("-"))
+    last = f"{_letters(first)}{last}" if last.isdecimal() else last  # as in D00-06
+    return [_full(part, entry) for part in (first, last)[: 1 + bool(dash)]]
 
 
 def _blocks(key: str, entry: Architecture) -> list[str]:

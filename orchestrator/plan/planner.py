@@ -177,8 +177,6 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
         needs.append(render)
     whole = _dump(recipe, {"guards"})
     del whole["training"]["epochs"]
-    if not recipe.merge.order:
-        del whole["merge"]["order"]
     if not recipe.base.files:
         del whole["base"]["files"]  # keys of recipes that have none stay those of earlier versions
     outputs = (file, "README.md", "manifest.json", "SHA256SUMS", "**/*")

@@ -22,7 +22,7 @@ class Merge(Table):
     unmapped: float = 1.0
     """Weight of all that block_weights leave out: modules outside of all blocks (conv_out, time_embedding), and blocks that a
     short list or a table of names does not have."""
-    order: str = ""
+    order: Annotated[str, WhereFilled] = ""
     """Order of a list of another tool: lbw-61, inspire-58 or inspire-20 on FLUX; lbw-20, inspire-21 and others on SDXL."""
     compat: Literal["", "supermerger-2023"] = ""
     """Reproduce that tool's powers of the weight, to rebuild old fractional releases."""

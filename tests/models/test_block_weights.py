@@ -28,7 +28,8 @@ def test_named_ranges_leave_the_rest_at_1() -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["IN01-IN03=0.5", {"IN01-IN03": 0.5}, {"IN1-IN3": 0.5}, {"IN01": 0.5, "IN02": 0.5, "IN03": 0.5}]
+    "given",
+    ["IN01-IN03=0.5", " IN1 - 3 = 0.5 ", {"IN01-IN03": 0.5}, {"IN1-IN3": 0.5}, {"IN01": 0.5, "IN02": 0.5, "IN03": 0.5}],
 )
 def test_a_text_and_a_table_are_the_same(given: str | dict[str, float]) -> None:
     assert block_weights.parse(given, "sd1").values == (1.0, 1.0, 0.5, 0.5, 0.5, *[1.0] * 21)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from architecture_samples import of_architecture
 from orchestrator.errors import RecipeError
 from orchestrator.models import block_weights, blocks
-from orchestrator.models.layers import layers
 from orchestrator.models.registry import ARCHITECTURES, ArchitectureName
 from orchestrator.weights.combine import combine
 from orchestrator.weights.families import deltas, kinds
@@ -21,7 +21,7 @@ from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions
 from orchestrator.weights.sweep import sweep
-from weights_samples import LINEAR, modules, read, tensors, write
+from weights_samples import LINEAR, modules, read, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,18 +29,6 @@ if TYPE_CHECKING:
 ROUNDING = {"F16": 2.0**-11, "BF16": 2.0**-8, "F32": 2.0**-24}
 """Largest relative error of one rounding."""
 SUBNORMAL = {"F16": 2.0**-25, "BF16": 0.0, "F32": 0.0}
-
-
-def sample(path: Path, architecture: ArchitectureName, family: str = "lora", dtype: str = "F16") -> Path:
-    """Write a small file with a module in every block and part, and outside of all."""
-    chosen = {}
-    for layer in layers(ARCHITECTURES[architecture].model):
-        name = blocks.part_of(layer.name, architecture) or blocks.block_of(layer.name, architecture)
-        chosen.setdefault(name, (layer.name, (16, 8, layer.kernel if layer.conv else None)))
-    for name in ARCHITECTURES[architecture].outside[:1]:
-        chosen.setdefault("outside", (f"lora_unet_{name}", (16, 8, None)))
-    rng = np.random.default_rng(0)
-    return write(path, {name: tensors(family, shape, 2, rng) for name, shape in chosen.values()}, dtype)
 
 
 def numbers(architecture: ArchitectureName) -> dict[str, float]:
@@ -60,7 +48,7 @@ CASES = [(family, "F16") for family in (*LINEAR, "norm", "ia3", "glora")] + [
 @pytest.mark.parametrize(("family", "dtype"), CASES)
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_the_error_is_one_rounding(tmp_path: Path, architecture: ArchitectureName, family: str, dtype: str) -> None:
-    source, output = sample(tmp_path / "in.safetensors", architecture, family, dtype), tmp_path / "out.safetensors"
+    source, output = of_architecture(tmp_path / "in.safetensors", architecture, family, dtype), tmp_path / "out.safetensors"
     table = numbers(architecture)
     merge(source, output, MergeOptions(table, unmapped=0.6))
     weights = block_weights.parse(table, architecture, unmapped=0.6)
@@ -94,7 +82,7 @@ def read_bytes(path: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_verb_takes_names_and_inspect_shows_the_blocks(tmp_path: Path, architecture: ArchitectureName) -> None:
-    source, output = sample(tmp_path / "in.safetensors", architecture), tmp_path / "out.safetensors"
+    source, output = of_architecture(tmp_path / "in.safetensors", architecture), tmp_path / "out.safetensors"
     entry = ARCHITECTURES[architecture]
     last = entry.blocks[-1]
     report = merge(source, output, MergeOptions(f"BASE=0.5,{last}=0"))
@@ -112,7 +100,7 @@ def test_every_verb_takes_names_and_inspect_shows_the_blocks(tmp_path: Path, arc
 
 @pytest.mark.parametrize("architecture", [name for name, entry in ARCHITECTURES.items() if entry.parts])
 def test_a_part_has_its_own_weight_and_row(tmp_path: Path, architecture: ArchitectureName) -> None:
-    source, output = sample(tmp_path / "in.safetensors", architecture), tmp_path / "out.safetensors"
+    source, output = of_architecture(tmp_path / "in.safetensors", architecture), tmp_path / "out.safetensors"
     held = {blocks.part_of(module, architecture) for module in modules(source)} - {None}
     assert held
     for part in held:
@@ -124,7 +112,7 @@ def test_a_part_has_its_own_weight_and_row(tmp_path: Path, architecture: Archite
 
 
 def test_a_list_of_the_inspire_pack_needs_the_blocks_that_it_counts(tmp_path: Path) -> None:
-    source, output = sample(tmp_path / "in.safetensors", "flux"), tmp_path / "out.safetensors"
+    source, output = of_architecture(tmp_path / "in.safetensors", "flux"), tmp_path / "out.safetensors"
     values = [0.5, *[0.25] * 57]
     merge(source, output, MergeOptions(values, order="inspire-58"))
     kept = {name: parts for name, parts in modules(source).items() if "single_blocks_3_" not in name}
