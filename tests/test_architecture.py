@@ -27,7 +27,7 @@ ROOMS = [
     "cli",
     "__main__",
 ]
-INLINE_LIMIT = 60
+INLINE_LIMIT = 62
 EXTRA_MODULES = ("orchestrator.dataset.tagger",)  # whose own imports are an extra's
 EXTRAS = {"torch", "diffusers", "transformers", "lycoris", "tensorboard", "ray", "onnxruntime", "apprise", "fsspec"}
 

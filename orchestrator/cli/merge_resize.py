@@ -165,6 +165,9 @@ def resize(
     rank_rule: Annotated[str, typer.Option(help="2023 (the default) or sd-scripts-0.10 (one more in every layer).")] = "",
     save_precision: Precision = "fp16",
     prune: Annotated[bool, typer.Option("--prune", help="Drop zero modules instead of keeping them with rank 1.")] = False,
+    base: Annotated[
+        Path | None, typer.Option(help="Checkpoint or Diffusers folder, for DoRA and others that depend on it.")
+    ] = None,
     tool: Tool = "orchestrator",
     option: ToolOption = [],
     overwrite: Overwrite = False,
@@ -186,7 +189,7 @@ def resize(
         raise RecipeError(Problem("resize", "needs one method", ways))
     method, param = methods[0] if methods else ("fixed", float(new_rank or 0))
     if _by_sd_scripts(tool, option):
-        _reject({"--prune": prune, "--size-mb": size_mb is not None}, "resize_lora.py")
+        _reject({"--prune": prune, "--size-mb": size_mb is not None, "--base": base is not None}, "resize_lora.py")
         from orchestrator.engines.sdscripts import lora_tools, lora_tools_run
 
         rule = check_rank_rule(rank_rule or lora_tools.rank_rule(settings.sd_scripts()))
@@ -200,7 +203,7 @@ def resize(
     rule = check_rank_rule(rank_rule or "2023")
     options = ResizeOptions(new_rank, new_conv_rank, rule, save_precision, method, param, _zeroed(prune))
     with progress_bar("resize") as tick:
-        report = resize_file(source, output, options, overwrite=overwrite, progress=tick)
+        report = resize_file(source, output, options, base_model=base, overwrite=overwrite, progress=tick)
     print_report(report, json=json)
 
 

@@ -1,23 +1,27 @@
-"""The verbs convert and sweep."""
+"""The verbs convert, sweep and extract."""
 
 from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.cli.options import AsJson, In, Order, Out, Overwrite, Precision, RankRule, check_rank_rule, print_report
-from orchestrator.cli.progress import print_table
+from orchestrator.cli.progress import print_table, progress_bar
 from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError, near_miss
 from orchestrator.system.terminal import print_json, say
+from orchestrator.weights.options import ResizeOptions
+
+if TYPE_CHECKING:
+    from orchestrator.recipe.outputs import RankMethod
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    for verb in (convert, sweep):
+    for verb in (convert, sweep, extract):
         app.command(rich_help_panel=LORA_FILES)(verb)
 
 
@@ -114,6 +118,35 @@ def sweep(
     variants = [f"{row.sv_ratio:g} {row.block_weights.removesuffix('-')}" for row in result.rows]
     blocks = [(name, *(f"{row.blocks[name]:.2%}" for row in result.rows)) for name in result.rows[0].blocks]
     print_table(("retained by block", *variants), blocks)
+
+
+def extract(
+    tuned: Annotated[Path, typer.Argument(metavar="TUNED", help="The fine-tuned checkpoint: a file or a Diffusers folder.")],
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="The checkpoint that it was tuned from, in either layout.")],
+    output: Out,
+    *,
+    rank: Annotated[int | None, typer.Option(help="Rank of every layer; with --sv-ratio or --sv-fro the largest.")] = None,
+    conv_rank: Annotated[int | None, typer.Option(help="The same for 3x3 convolutions. Default: --rank.")] = None,
+    sv_ratio: Annotated[float | None, typer.Option(help="Keep singular values above the largest divided by this.")] = None,
+    sv_fro: Annotated[float | None, typer.Option(help="Keep this fraction of every layer's Frobenius norm.")] = None,
+    linear_only: Annotated[bool, typer.Option("--linear-only", help="Leave 3x3 convolutions out.")] = False,
+    save_precision: Precision = "fp16",
+    overwrite: Overwrite = False,
+    json: AsJson = False,
+) -> None:
+    """Make a LoRA of the difference of two checkpoints."""
+    if sv_ratio is not None and sv_fro is not None:
+        raise RecipeError(Problem("extract", "takes one of --sv-ratio and --sv-fro", "either also with --rank"))
+    if rank is None and sv_ratio is None and sv_fro is None:
+        raise RecipeError(Problem("extract", "needs a rank or a method", "--rank 32, or --sv-ratio 16, or --sv-fro 0.9"))
+    from orchestrator.weights.extract import extract as extract_files
+
+    methods: dict[RankMethod, float | None] = {"sv_ratio": sv_ratio, "sv_fro": sv_fro, "fixed": float(rank or 0)}
+    method, param = next((name, value) for name, value in methods.items() if value is not None)
+    options = ResizeOptions(rank, conv_rank, "2023", save_precision, method, param)
+    with progress_bar("extract") as tick:
+        report = extract_files(tuned, base, output, options, linear_only=linear_only, overwrite=overwrite, progress=tick)
+    print_report(report, json=json)
 
 
 def form(text: str) -> Any:

@@ -89,6 +89,11 @@ class _Table:
         return _largest((*self.exact, *around, *(f"lora_unet_{path}".replace(".", "_") for path in outside)))
 
     @functools.cached_property
+    def by_template(self) -> Mapping[str, ModelLayer]:
+        """Layers by name, numbers replaced."""
+        return {_template(name)[0]: layer for name, layer in self.exact.items()}
+
+    @functools.cached_property
     def parents(self) -> Mapping[str, tuple[int, ...]]:
         """Largest numbers in the names of modules around layers."""
         parents = set()
@@ -172,6 +177,24 @@ def _possible(plain: Iterable[str]) -> dict[ArchitectureName, int]:
         architecture: sum(count for root, count in counts.items() if not root or architecture in _roots()[root])
         for architecture in ARCHITECTURES
     }
+
+
+def layer(name: str, architecture: ArchitectureName) -> ModelLayer | None:
+    """Return the layer with this kohya name, in a smaller model too, or None.
+
+    >>> layer("lora_unet_double_blocks_0_img_mlp_0", "flux").dotted
+    'double_blocks.0.img_mlp.0'
+    """
+    table = _table(architecture)
+    if name in table.exact:
+        return table.exact[name]
+    return table.by_template.get(_template(name)[0]) if _within(name, table.largest) else None
+
+
+def beyond(name: str, architecture: ArchitectureName) -> bool:
+    """Return whether a name is a layer's with a number beyond the architecture."""
+    table = _table(architecture)
+    return _template(name)[0] in table.by_template and layer(name, architecture) is None
 
 
 def canonical(module: str, architecture: ArchitectureName | None) -> str:

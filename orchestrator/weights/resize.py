@@ -2,32 +2,39 @@
 
 Each module becomes the best approximation of its chosen rank. up holds U S, down holds V^T, and alpha changes with the rank so
 that alpha / rank stays. LoRA and LoCon keep their form, Tucker LoCon is folded first, exactly, LoHa and LoKr become LoRA.
-Norms and biases stay as they are.
+Norms and biases stay as they are. With the base model, DoRA and the other families whose delta depends on it are rebuilt as
+whole differences, which have a full rank, and become LoRA.
 """
 
 from __future__ import annotations
 
+import contextlib
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from orchestrator.errors import RecipeError
-from orchestrator.weights.families import low_rank, rank_selection, svd
+from orchestrator.errors import Problem, RecipeError, grouped
+from orchestrator.weights.families import deltas, low_rank, rank_selection, svd
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
+from orchestrator.weights.families.base_model import BaseModel
 from orchestrator.weights.io import dtypes, metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 from orchestrator.weights.io.spool import Spool
 from orchestrator.weights.options import NO_CAP, ResizeOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from orchestrator.weights.io.writer import Hashes, Piece
 
     Progress = Callable[[int, int, str], None]
+
+_REBUILT = "rebuilt"
+_MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,9 @@ class ResizeReport:
     bytes_after: int
     retained: float
     threshold: float | None
+    rebuilt: float | None
+    """Relative error of the modules rebuilt from the base model. None: there are none."""
+    seconds: float
     hashes: Hashes
 
     @property
@@ -77,6 +87,9 @@ class ResizeReport:
         if self.threshold is not None:
             lines.append(f"sv_ratio {self.threshold:.6g} fits the size")
         lines += [f"{count} modules converted from {kind} to lora" for kind, count in self.converted.items()]
+        if self.rebuilt is not None:
+            why = "their deltas have a full rank; a larger rank or ratio keeps more"
+            lines.append(f"rebuilt from the base in {self.seconds:.0f} s with a relative error of {self.rebuilt:.3g}: {why}")
         lines += low_rank.explain_passed(self.passed)
         return [*lines, f"{self.pruned} zero modules pruned"] if self.pruned else lines
 
@@ -88,6 +101,8 @@ class ResizeReport:
             "retained": self.retained,
             "relative_error": self.relative_error,
             "threshold": self.threshold,
+            "rebuilt_error": self.rebuilt,
+            "seconds": self.seconds,
             "pruned": self.pruned,
             "passed": self.passed,
             "converted": self.converted,
@@ -101,6 +116,7 @@ def resize(
     output: Path,
     options: ResizeOptions,
     *,
+    base_model: Path | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ResizeReport:
@@ -108,25 +124,45 @@ def resize(
 
     The method ``size_mb`` searches the sv_ratio whose tensors fit into that many MiB.
 
+    Args:
+        source: a LoRA file.
+        output: the file to write.
+        options: how ranks are chosen.
+        base_model: checkpoint or Diffusers folder from which dora_scale, oft, boft, ia3 and glora are rebuilt.
+        overwrite: whether ``output`` may be ``source``.
+        progress: called with (modules done, all modules, block).
+
     Raises:
-        RecipeError: nothing is written. Unknown keys, families whose change is not a low-rank product (full, ia3,
-            glora, oft, dora_scale), impossible options.
+        RecipeError: nothing is written. Unknown keys, families whose change is not a low-rank product (full; without the
+            base model also ia3, glora, oft, dora_scale), impossible options.
     """
-    check_output(output, [source], overwrite=overwrite)
+    begun = time.monotonic()
+    check_output(output, [source, *([base_model] if base_model else [])], overwrite=overwrite)
     dtype = dtypes.dtype_of(options.save_precision)
     lora = adapter(read_header(source))
     if lora.flat:
         lora.known_architecture("resize of LoHa and LoKr")
-    problems = [*options.problems(), *low_rank.refusals(lora, "resize")]
+    problems = [*options.problems(), *low_rank.refusals(lora, "resize", rebuilt=base_model is not None)]
+    dependent = [module for module in lora.modules if module.needs_base]
+    if dependent and base_model and options.method == "size_mb":
+        what = "is not for modules that are rebuilt from the base model"
+        problems.append(Problem("size_mb", what, "resize --base MODEL --sv-ratio 16 first, then by --size-mb"))
+    if base_model and not dependent:
+        problems.append(Problem(str(source), "holds no module that depends on the base model", "leave out --base"))
     if problems:
         raise RecipeError(problems)
     threshold = None
-    with Body(lora.header) as body, Spool(output) as spool:
+    with Body(lora.header) as body, Spool(output) as spool, contextlib.ExitStack() as stack:
+        base = BaseModel(base_model, lora.known_architecture("resize --base")) if base_model else None
+        if base:
+            stack.callback(base.close)
+            if lacking := list(base.missing(dependent)):
+                raise RecipeError(grouped(lacking)[:_MOST])
         if options.method == "size_mb":
             threshold = rank_selection.ratio_for_size(lora, body, options)
             options = replace(options, method="sv_ratio", param=threshold)
         results, pieces = [], []
-        resized = svd.each(partial(_resize_module, lora, body, options, dtype), lora.modules)
+        resized = svd.each(partial(_resize_module, lora, body, base, options, dtype), lora.modules)
         for done, (result, computed) in enumerate(resized, start=1):
             if progress:
                 progress(done, len(lora.modules), result.block or "other")
@@ -149,16 +185,28 @@ def resize(
         size,
         float(np.sqrt(left / energy)) if energy else 1.0,
         threshold,
+        _error(result for result, _ in results if result.method == _REBUILT),
+        time.monotonic() - begun,
         hashes,
     )
 
 
-def _resize_module(
-    lora: Adapter, body: Body, options: ResizeOptions, dtype: str, module: AdapterModule
+def _error(results: Iterable[Resized]) -> float | None:
+    """Return the relative error of several modules together, or None."""
+    results = list(results)
+    energy = sum(result.energy for result in results)
+    left = sum(result.energy * result.retained**2 for result in results)
+    return float(np.sqrt(max(0.0, 1 - left / energy))) if energy else None
+
+
+def _resize_module(  # noqa: PLR0917
+    lora: Adapter, body: Body, base: BaseModel | None, options: ResizeOptions, dtype: str, module: AdapterModule
 ) -> tuple[Resized, list[Piece]]:
     if module.vector:
         unranked = Resized(module.name, module.block, None, 0, 1.0, 0.0, "")
         return unranked, low_rank.vectors(body, module, dtype)
+    if base and module.needs_base:
+        return _rebuilt(body, base, options, dtype, module)
     product = low_rank.product(module, dtypes.load_module(body, module), lora.architecture)
     smallest = 1 / options.param if options.method == "sv_ratio" else None
     factored = svd.factorize(product.up, product.down, smallest)
@@ -174,6 +222,27 @@ def _resize_module(
         return result, []
     up, down = svd.truncate(factored, product.up, product.down, rank)
     made = low_rank.pieces(module, up, down, product.kernel, alpha=product.scale * rank, dtype=dtype)
+    return result, [*made, *low_rank.vectors(body, module, dtype)]
+
+
+def _rebuilt(
+    body: Body, base: BaseModel, options: ResizeOptions, dtype: str, module: AdapterModule
+) -> tuple[Resized, list[Piece]]:
+    """Return a module whose delta depends on the base model as a LoRA."""
+    tensors, weight = dtypes.load_module(body, module), base.weight(module)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        delta = deltas.delta(module.kind, tensors, weight)
+    if not np.isfinite(delta).all():
+        raise RecipeError(
+            Problem(module.name, low_rank.INFINITE, "did the loss become NaN? an earlier checkpoint may be sound")
+        )
+    kernel, flat = delta.shape[2:] or None, delta.reshape(len(delta), -1)
+    cut, rank = rank_selection.cut(flat, options, conv=kernel is not None)
+    retained = float(np.sqrt(min(1.0, np.sum(cut.values[:rank] ** 2) / cut.energy))) if cut.energy else 1.0
+    result = Resized(module.name, module.block, module.rank, rank, retained, cut.energy, _REBUILT)
+    if options.zeroed == "prune" and cut.energy == 0 and "diff_b" not in module.keys:
+        return result, []
+    made = low_rank.pieces(module, *cut.truncate(rank), kernel, alpha=rank, dtype=dtype)
     return result, [*made, *low_rank.vectors(body, module, dtype)]
 
 
@@ -209,6 +278,6 @@ def _metadata(lora: Adapter, options: ResizeOptions, results: list[tuple[Resized
 def _converted(lora: Adapter) -> dict[str, int]:
     counts: dict[str, int] = {}
     for module in lora.modules:
-        if module.kind != "lora" and not module.vector:
-            counts[str(module.kind)] = counts.get(str(module.kind), 0) + 1
+        if module.title != "lora" and not module.vector:
+            counts[module.title] = counts.get(module.title, 0) + 1
     return counts

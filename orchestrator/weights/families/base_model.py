@@ -2,56 +2,178 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from orchestrator.errors import Problem
-from orchestrator.models import names
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.models import checkpoints, recognition, registry
+from orchestrator.weights.families import kinds
+from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes
-from orchestrator.weights.io.safetensors_io import Body, read_header
+from orchestrator.weights.io.safetensors_io import Body, Entry, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from orchestrator.models.checkpoints import LayerTensor
     from orchestrator.models.registry import ArchitectureName
     from orchestrator.weights.families.adapter import AdapterModule
     from orchestrator.weights.io.dtypes import Floats
 
+_SCALES = re.compile(r"(?:^|\.)(?:scaled_fp8|(?:scale_weight|weight_scale|weight_scale_inv))$")
+_LAYOUT = "a base model is one .safetensors file, or a folder in Diffusers layout (unet/ or transformer/)"
+
 
 class BaseModel:
-    """A base model as one safetensors file, in Stability's or diffusers' keys."""
+    """A base model: one safetensors file, or a folder in Diffusers layout."""
 
-    def __init__(self, path: Path, architecture: ArchitectureName) -> None:
-        """Read the header of ``path``.
+    def __init__(self, path: Path, architecture: ArchitectureName | None = None) -> None:
+        """Read the headers of ``path``.
+
+        Args:
+            path: the model.
+            architecture: of the model. None: recognized by its tensors.
 
         Raises:
-            RecipeError: the header is unsound.
+            RecipeError: a header is unsound, no architecture has these tensors, or they are quantized.
         """
-        self._path = path
-        header = read_header(path)
-        self._body = Body(header)
-        self._slices = names.base_slices(header.entries, architecture)
+        self.path = path
+        self._bodies: dict[str, tuple[Body, Entry]] = {}
+        self._open: list[Body] = []
+        try:
+            for component, file in _files(path):
+                body = Body(read_header(file))
+                self._open.append(body)
+                for name, entry in body.header.entries.items():
+                    self._bodies[f"{component}/{name}" if component else name] = body, entry
+            self.architecture = architecture or self._recognized()
+            self._layers = checkpoints.weights(self._bodies, self.architecture)
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def title(self) -> str:
+        """Title of the architecture for messages."""
+        return registry.ARCHITECTURES[self.architecture].checkpoint_title
+
+    @property
+    def files(self) -> list[Path]:
+        """Return the files of the model, in order."""
+        return [body.header.path for body in self._open]
+
+    @property
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """Shape of the weight of each layer by kohya's name, norms included."""
+        return {layer: self._shape(layer) for layer in self._layers}
 
     def missing(self, modules: Iterable[AdapterModule]) -> Iterator[Problem]:
-        """Yield a problem for every module whose layer the checkpoint lacks."""
+        """Yield a problem for every module whose layer is not in the model, or has another shape."""
         for module in modules:
-            if f"{module.kohya}.weight" not in self._slices:
-                yield Problem(str(self._path), f"has no layer for {module.kohya}", "is it the base of this LoRA?")
+            if module.kohya not in self._layers:
+                yield Problem(str(self.path), f"has no layer for {module.kohya}", "is it the base of this LoRA?")
+            elif not _fits(module, shape := self.shape(module)):
+                sizes = ", ".join(f"{part} {size}" for part, size in module.shapes.items() if part != "alpha")
+                what = f"has {module.kohya} of the shape {shape}, which does not fit {sizes}"
+                yield Problem(str(self.path), what, "is it the base of this LoRA?")
 
     def shape(self, module: AdapterModule) -> tuple[int, ...]:
-        """Return the shape of the layer's weight."""
-        part = self._slices[f"{module.kohya}.weight"]
-        rows, *others = self._body.header.entries[part.tensor].shape
-        return (rows if part.third is None else rows // 3, *others)
+        """Return the shape of the weight that a module changes."""
+        return self._shape(module.kohya)
 
     def weight(self, module: AdapterModule) -> Floats:
-        """Return the layer's weight as float32, (out, in) or (out, in, k, k)."""
-        part = self._slices[f"{module.kohya}.weight"]
-        weight = dtypes.load(self._body, part.tensor)
-        return weight if part.third is None else np.split(weight, 3)[part.third]
+        """Return the weight that a module changes, as :meth:`layer_weight`."""
+        return self.layer_weight(module.kohya)
+
+    def layer_weight(self, layer: str) -> Floats:
+        """Return a layer's weight in float32, (out, in) or (out, in, k, k)."""
+        parts = [self._part(held) for held in self._layers[layer]]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def close(self) -> None:
-        """Close the file."""
-        self._body.__exit__(None, None, None)
+        """Close the files."""
+        for body in self._open:
+            body.__exit__(None, None, None)
+
+    def _part(self, held: LayerTensor) -> Floats:
+        body, entry = self._bodies[held.tensor]
+        weight = dtypes.load(body, entry.name)
+        return weight if held.third is None else np.split(weight, 3)[held.third]
+
+    def _part_shape(self, held: LayerTensor) -> tuple[int, ...]:
+        rows, *others = self._bodies[held.tensor][1].shape or (1,)
+        return (rows if held.third is None else rows // 3, *others)
+
+    def _shape(self, layer: str) -> tuple[int, ...]:
+        shapes = [self._part_shape(held) for held in self._layers[layer]]
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+    def _recognized(self) -> ArchitectureName:
+        if "" in {name.partition("/")[0] if "/" in name else "" for name in self._bodies}:
+            stated = registry.of_tensors(self._bodies)
+            if stated is not None:
+                return stated
+        sizes: dict[str, tuple[int, int]] = {}
+        for name, (_, entry) in self._bodies.items():
+            dotted = checkpoints.path(name)
+            if dotted is not None and dotted.endswith(".weight") and len(entry.shape) > 1:
+                sizes[dotted.removesuffix(".weight")] = entry.shape[0], int(np.prod(entry.shape[1:]))
+        if sizes:
+            found = recognition.recognize(sizes, sizes=sizes)
+            if found.architecture is not None:
+                return found.architecture
+        shown = ", ".join(list(self._bodies)[: recognition.SHOWN])
+        titles = ", ".join(dict.fromkeys(entry.checkpoint_title for entry in registry.ARCHITECTURES.values()))
+        raise RecipeError(Problem(str(self.path), f"is a base model of no known architecture: {shown}", f"known: {titles}"))
+
+    def _check(self) -> None:
+        odd = Counter(entry.dtype for _, entry in self._bodies.values() if _layer_of_bytes(entry))
+        scaled = any(_SCALES.search(name) for name in self._bodies)
+        if odd or scaled:
+            what = "FP8 with scales" if scaled else ", ".join(odd)
+            hint = "use the same model in fp16, bf16 or fp32"
+            raise RecipeError(Problem(str(self.path), f"is quantized ({what}), so its weights are not in the file", hint))
+
+
+def _fits(module: AdapterModule, shape: tuple[int, ...]) -> bool:
+    """Return whether a module may change a weight of a shape."""
+    outputs, inputs = shape[0], int(np.prod(shape[1:]))
+    match module.kind:
+        case ModuleKind.DIAG_OFT | ModuleKind.BOFT:
+            *_, count, side, _ = module.shapes["oft_blocks"]
+            return count * side == outputs
+        case ModuleKind.IA3:
+            return int(np.prod(module.shapes["weight"])) in {outputs, shape[1]}
+        case ModuleKind.GLORA:
+            return module.shapes["b1.weight"][0] == outputs and module.shapes["a1.weight"][0] == shape[1]
+        case _:
+            size = kinds.extent(module.kind, module.shapes)
+            return size is None or size == (outputs, inputs)
+
+
+def _layer_of_bytes(entry: Entry) -> bool:
+    """Return whether a weight of a layer is not of floating point."""
+    return entry.name.endswith(".weight") and len(entry.shape) > 1 and entry.dtype not in (*dtypes.FLOATING, *dtypes.NARROW)
+
+
+def _files(path: Path) -> list[tuple[str, Path]]:
+    """Return (component, file) of a model, "" for a single file.
+
+    Raises:
+        RecipeError: there is no model.
+    """
+    if not path.is_dir():
+        return [("", path)]
+    found = []
+    for component in checkpoints.COMPONENTS:
+        files = sorted((path / component).glob("*.safetensors"))
+        plain = [file for file in files if not re.search(r"\.(?:fp16|bf16|non_ema)[.-]", file.name)]
+        found += [(component, file) for file in plain or files]
+    if not any(component in {"unet", "transformer"} for component, _ in found):
+        raise RecipeError(Problem(str(path), "holds no unet/*.safetensors and no transformer/*.safetensors", _LAYOUT))
+    return found

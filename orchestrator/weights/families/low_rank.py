@@ -97,22 +97,24 @@ def vector_bytes(module: AdapterModule, dtype: str) -> int:
     return dtypes.width(dtype) * sum(sizes)
 
 
-def refusals(lora: Adapter, verb: str) -> Iterator[Problem]:
+def refusals(lora: Adapter, verb: str, *, rebuilt: bool = False) -> Iterator[Problem]:
     """Yield a problem if any module is not a low-rank product.
 
-    Norms and biases have no rank, and pass.
+    Norms and biases have no rank, and pass. With ``rebuilt``, so do modules whose delta depends on the base model.
     """
     ranked = [module for module in lora.modules if not module.vector]
     if not ranked:
         yield Problem(
             str(lora.header.path), f"holds norms and biases alone; {verb} needs low-rank products", "merge scales them"
         )
-    unsupported = sorted({module.title for module in ranked if not module.kind.low_rank or module.dora})
+    others = [module for module in ranked if module.needs_base or not module.kind.low_rank]
+    unsupported = [module for module in others if not (rebuilt and module.needs_base)]
     if unsupported:
-        base = " --base MODEL" if any(module.needs_base for module in ranked) else ""
-        lora_ = "convert --to lora --rank N makes a LoRA of it"
-        way = lora_ if unsupported == ["full"] else f"convert --to full{base}, then --to lora --rank N"
-        yield Problem(str(lora.header.path), f"holds {', '.join(unsupported)}; {verb} needs low-rank products", way)
+        way = "convert --to lora --rank N makes a LoRA of it"
+        if all(module.needs_base for module in unsupported):
+            way = "resize IN OUT --base MODEL --sv-ratio 16 rebuilds them whole and makes a LoRA of them"
+        titles = ", ".join(sorted({module.title for module in unsupported}))
+        yield Problem(str(lora.header.path), f"holds {titles}; {verb} needs low-rank products", way)
 
 
 def product(module: AdapterModule, tensors: Tensors, architecture: ArchitectureName | None) -> LowRank:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, assert_never
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.weights.families import low_rank, svd
+from orchestrator.weights.families import leading, low_rank, svd
 from orchestrator.weights.io import dtypes
 
 if TYPE_CHECKING:
     from orchestrator.recipe.outputs import RankMethod, RankRule
     from orchestrator.weights.families.adapter import Adapter, AdapterModule
+    from orchestrator.weights.families.leading import Leading
     from orchestrator.weights.families.svd import Doubles
+    from orchestrator.weights.io.dtypes import Floats
     from orchestrator.weights.io.safetensors_io import Body
     from orchestrator.weights.options import ResizeOptions
 
@@ -34,7 +36,29 @@ def layer_rank(options: ResizeOptions, values: Doubles, full: int, *, conv: bool
     return choose(values, full, cap, method=options.method, param=options.param, rule=options.rank_rule)
 
 
-def choose(values: Doubles, full: int, cap: int, *, method: RankMethod, param: float, rule: RankRule) -> int:
+def cut(matrix: Floats, options: ResizeOptions, *, conv: bool) -> tuple[Leading, int]:
+    """Return the largest singular values of a whole matrix, and its rank.
+
+    All values are computed for ``sv_cumulative`` alone, which is a fraction of their sum.
+    """
+    full, cap = min(matrix.shape), options.conv_cap if conv else options.cap
+
+    def rank(values: Doubles, energy: float) -> int:
+        return choose(values, full, cap, method=options.method, param=options.param, rule=options.rank_rule, energy=energy)
+
+    return leading.leading(matrix, rank, most=None if options.method == "sv_cumulative" else min(cap, full))
+
+
+def choose(
+    values: Doubles,
+    full: int,
+    cap: int,
+    *,
+    method: RankMethod,
+    param: float,
+    rule: RankRule,
+    energy: float | None = None,
+) -> int:
     """Return the rank to keep of singular values in descending order.
 
     sv_ratio keeps the values above the largest / ``param``, sv_cumulative the first that add up to the fraction ``param`` of
@@ -47,6 +71,7 @@ def choose(values: Doubles, full: int, cap: int, *, method: RankMethod, param: f
         method: how to choose.
         param: its parameter.
         rule: the rule of which resize_lora.py.
+        energy: squared Frobenius norm of the matrix, where only its largest values are listed.
     """
     if len(values) == 0 or values[0] <= ZERO:
         return 1
@@ -56,7 +81,7 @@ def choose(values: Doubles, full: int, cap: int, *, method: RankMethod, param: f
         case "sv_cumulative":
             count = _first(np.cumsum(values) / values.sum(), param)
         case "sv_fro":
-            count = _first(np.cumsum(values**2) / np.sum(values**2), param**2)
+            count = _first(np.cumsum(values**2) / (energy or np.sum(values**2)), param**2)
         case "fixed":
             return cap
         case _:

@@ -24,7 +24,7 @@ def with_provenance(metadata: Mapping[str, str], operation: str, details: Mappin
 
 
 def with_algo(metadata: Mapping[str, str], algo: str | None) -> dict[str, str]:
-    """Return ``metadata`` without Tucker cores, for the algorithm ``algo``.
+    """Return ``metadata`` without Tucker cores and DoRA, for ``algo``.
 
     Only existing keys of ss_network_args change. Text that is not a JSON table stays.
     """
@@ -34,7 +34,8 @@ def with_algo(metadata: Mapping[str, str], algo: str | None) -> dict[str, str]:
         return dict(metadata)
     if not isinstance(arguments, dict):
         return dict(metadata)
-    arguments = {key: value for key, value in arguments.items() if key not in {"use_tucker", "use_cp"}}
+    gone = {"use_tucker", "use_cp", *(("dora_wd", "wd_on_output") if algo else ())}
+    arguments = {key: value for key, value in arguments.items() if key not in gone}
     if algo and "algo" in arguments:
         arguments["algo"] = algo
     return {**metadata, "ss_network_args": json.dumps(arguments)}
