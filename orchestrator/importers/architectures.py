@@ -1,16 +1,22 @@
-"""Find the architecture that imported settings train."""
+"""Find the architecture that imported settings train, and its files."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+import re
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.engines.sdscripts import arguments, parser_options
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers.notes import Disposition, ImportedSettings
+from orchestrator.importers.values import path, take
 from orchestrator.models.registry import ARCHITECTURES, DEFAULT
 
 if TYPE_CHECKING:
+    from orchestrator.models.architecture import Architecture
     from orchestrator.models.registry import ArchitectureName
+
+_PLAIN = re.compile(r"[^a-z0-9]+")
 
 
 def named(settings: ImportedSettings, word: str, title: str) -> None:
@@ -24,45 +30,113 @@ def named(settings: ImportedSettings, word: str, title: str) -> None:
     Raises:
         RecipeError: no recipe trains it.
     """
-    for name, entry in ARCHITECTURES.items():
-        if name not in _readable():
-            continue
-        if word == name or entry.trainer_script == f"{word}_train_network.py":
-            settings.extra["architecture"] = name
-            return
-    read = ", ".join(ARCHITECTURES[name].title for name in _readable())
-    hint = "write the recipe by hand: python -m orchestrator schema  lists base.architecture and its keys"
-    raise RecipeError(Problem(settings.name, f"these are settings for {title}; import reads those for {read}", hint))
+    readable = [name for name in ARCHITECTURES if name in arguments.ARCHITECTURES]
+    script = f"{word}_train_network.py"
+    chosen = next((name for name in readable if name == word), None)
+    chosen = chosen or next((name for name in readable if ARCHITECTURES[name].trainer_script == script), None)
+    if chosen is None:
+        read = ", ".join(ARCHITECTURES[name].title for name in readable)
+        hint = "write the recipe by hand: python -m orchestrator schema  lists base.architecture and its keys"
+        raise RecipeError(Problem(settings.name, f"these are settings for {title}; import reads those for {read}", hint))
+    settings.extra["architecture"] = chosen
 
 
-def _readable() -> list[ArchitectureName]:
-    """Return the trained architectures whose model is one file."""
-    return [name for name, entry in ARCHITECTURES.items() if name in arguments.ARCHITECTURES and not entry.files]
+def word_of(version: str, modelspec: str) -> str:
+    """Return the name of an architecture by a LoRA's metadata.
+
+    Args:
+        version: ss_base_model_version.
+        modelspec: modelspec.architecture.
+    """
+    spec = modelspec.partition("/")[0]
+    entries = [entry for entry in ARCHITECTURES.values() if entry.base_model_version == version]
+    stated = [entry.name for entry in entries if entry.modelspec == spec] or [entry.name for entry in entries]
+    return stated[0] if stated else version.partition("_")[0]
 
 
 def of(settings: ImportedSettings) -> ArchitectureName:
-    """Return the architecture, by the options that only one script has.
+    """Return the architecture: stated, or told by module, files and options.
 
     A note says so, or that nothing tells.
     """
     if "architecture" in settings.extra:
-        found: ArchitectureName = settings.extra["architecture"]
-        return found
-    usual = DEFAULT
-    given = {name for name, value in settings.options.items() if value not in (None, False, "")}
-    known = parser_options.of(ARCHITECTURES[usual].trainer_script)
-    for name, entry in ARCHITECTURES.items():
-        if (
-            entry.files
-            or entry.trainer_script == ARCHITECTURES[usual].trainer_script
-            or entry.trainer_script not in parser_options.SCRIPTS
-        ):
-            continue
-        own = sorted(given & (parser_options.of(entry.trainer_script).keys() - known.keys()))
-        if own:
-            why = f"{entry.title}, because only {entry.trainer_script} takes {', '.join(own)}"
-            settings.note(Disposition.CHANGED, "the architecture", "base.architecture", why)
-            return name
-    why = f"the file does not state it: {ARCHITECTURES[usual].title} is assumed"
+        return _variant(settings, settings.extra["architecture"])
+    found, why = _told(settings)
     settings.note(Disposition.CHANGED, "the architecture", "base.architecture", why)
-    return usual
+    return _variant(settings, found)
+
+
+def _told(settings: ImportedSettings) -> tuple[ArchitectureName, str]:
+    """Return the architecture of a file that does not state it, and the reason."""
+    module = settings.options.get("network_module")
+    for name, entry in ARCHITECTURES.items():
+        if name in arguments.ARCHITECTURES and module == entry.network_module != ARCHITECTURES[DEFAULT].network_module:
+            return name, f"{entry.title}, because of its network module {module}"
+    given = {name for name, value in settings.options.items() if value not in (None, False, "")}
+    known = parser_options.of(ARCHITECTURES[DEFAULT].trainer_script)
+    best: tuple[int, ArchitectureName, str] = (0, DEFAULT, "")
+    for name, entry in ARCHITECTURES.items():
+        if name not in arguments.ARCHITECTURES or entry.trainer_script == ARCHITECTURES[DEFAULT].trainer_script:
+            continue
+        files = {file.option for file in entry.files}
+        own = sorted(given & ((parser_options.of(entry.trainer_script).keys() - known.keys()) | files))
+        score = len(own) - 2 * len(given & _files() - files)
+        if own and score > best[0]:
+            best = (score, name, f"{entry.title}, because {entry.trainer_script} takes {', '.join(own)}")
+    if best[0]:
+        return best[1], best[2]
+    return DEFAULT, f"the file does not state it: {ARCHITECTURES[DEFAULT].title} is assumed"
+
+
+def _files() -> set[str]:
+    return {file.option for entry in ARCHITECTURES.values() for file in entry.files}
+
+
+def _variant(settings: ImportedSettings, name: ArchitectureName) -> ArchitectureName:
+    """Return the architecture of the same script that options and file name tell."""
+    entry, options = ARCHITECTURES[name], settings.options
+    same = [
+        other
+        for other, each in ARCHITECTURES.items()
+        if other in arguments.ARCHITECTURES and each.trainer_script == entry.trainer_script
+    ]
+    switched = [other for other in same if _switched(ARCHITECTURES[other], options)]
+    if switched and _switches(ARCHITECTURES[name]) != _switches(ARCHITECTURES[switched[0]]):
+        name = switched[0]
+    file = _PLAIN.sub("", str(options.get("pretrained_model_name_or_path", "")).lower())
+    sizes = [other for other in same if _switches(ARCHITECTURES[other]) == _switches(ARCHITECTURES[name])]
+    words = {other: {_PLAIN.sub("", other), _PLAIN.sub("", ARCHITECTURES[other].modelspec)} for other in sizes}
+    fitting = [other for other in sizes if any(word in file for word in words[other])]
+    best = max(fitting, key=lambda other: max(len(word) for word in words[other] if word in file), default=name)
+    if best != name:
+        why = f"{ARCHITECTURES[best].title}, by the name of the checkpoint"
+        settings.note(Disposition.CHANGED, "the size of the model", "base.architecture", why)
+    return best
+
+
+def _switches(entry: Architecture) -> dict[str, str]:
+    """Return the switches of an architecture that take a value."""
+    words = entry.trainer_switches
+    return {word[2:]: value for word, value in itertools.pairwise(words) if not value.startswith("--")}
+
+
+def _switched(entry: Architecture, options: dict[str, Any]) -> bool:
+    switches = _switches(entry)
+    return bool(switches) and all(options.get(name) == value for name, value in switches.items())
+
+
+def base_files(settings: ImportedSettings, remaining: dict[str, Any], name: ArchitectureName) -> dict[str, Any]:
+    """Return the table base.files of an architecture's further files."""
+    files: dict[str, Any] = {}
+    for file in ARCHITECTURES[name].files:
+        value = take(settings, remaining, file.option, f"base.files.{file.option}", path)
+        if value:
+            files[file.option] = {"file": value}
+        elif file.required:
+            files[file.option] = {"file": f"{file.option}.safetensors"}
+            what = f"{file.kind.title} is not named: name its file"
+            settings.note(Disposition.LOST, file.option, f"base.files.{file.option}", what)
+    for word in ARCHITECTURES[name].trainer_switches:
+        if word.startswith("--") and remaining.pop(word[2:], None) is not None:
+            settings.note(Disposition.KEPT, word[2:], "base.architecture")
+    return files

@@ -15,6 +15,7 @@ from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers import architectures, leaves, sd_scripts_toml
 from orchestrator.importers.notes import Disposition, ImportedSettings, words
 from orchestrator.importers.values import argv, pairs
+from orchestrator.models.registry import ARCHITECTURES
 
 _PAGE: Final = {"LoRA_type", "network_dim", "network_alpha", "text_encoder_lr", "unet_lr"}
 _CONV: Final = words("conv_dim conv_alpha")
@@ -58,7 +59,7 @@ _RENAMED: Final = {
 # Read by name in this module; the other names are options of sd-scripts.
 _READ: Final = words(
     "LoRA_type max_resolution epoch lr_warmup additional_parameters sdxl v2 use_wandb LyCORIS_preset xformers"
-    " text_encoder_lr unet_lr optimizer_args lr_scheduler_args lr_scheduler_num_cycles noise_offset_type"
+    " text_encoder_lr t5xxl_lr unet_lr optimizer_args lr_scheduler_args lr_scheduler_num_cycles noise_offset_type"
 )
 # The script is chosen by the first of these that is on.
 _MODELS: Final = {
@@ -70,6 +71,11 @@ _MODELS: Final = {
     "lumina_checkbox": ("lumina", "Lumina Image 2.0"),
     "v2": ("sd2", "Stable Diffusion 2"),
 }
+# Arguments of the own network module of FLUX.1 and SD3.
+_OF_MODULE: Final = words(
+    "train_blocks split_qkv train_t5xxl img_attn_dim img_mlp_dim img_mod_dim single_dim txt_attn_dim txt_mlp_dim txt_mod_dim"
+    " single_mod_dim in_dims train_double_block_indices train_single_block_indices ggpo_sigma ggpo_beta"
+)
 _OTHER_MODELS: Final = words(
     "ae clip_l clip_g t5xxl t5xxl_lr model_type discrete_flow_shift model_prediction_type timestep_sampling split_mode"
     " train_blocks t5xxl_max_token_length enable_all_linear guidance_scale mem_eff_save apply_t5_attn_mask split_qkv"
@@ -79,7 +85,16 @@ _OTHER_MODELS: Final = words(
     " mode_scale pos_emb_random_crop_rate save_clip save_t5xxl t5xxl_device t5xxl_dtype weighting_scheme fp8_base_unet"
     " train_lora_ggpo ggpo_sigma ggpo_beta"
 )
-_OTHER_PREFIXES: Final = ("flux1_", "sd3_", "hunyuan_", "anima_", "lumina_")
+# Prefixes of the settings of one model, by its architecture's training script; the longest first.
+_OTHER_PREFIXES: Final = {
+    "flux1_": "flux",
+    "sd3_": "sd3",
+    "hunyuan_image_": "hunyuan_image",
+    "hunyuan_": "hunyuan_image",
+    "anima_": "anima",
+    "lumina_": "lumina",
+}
+_OWN_TYPES: Final = ("flux1", "sd3", "anima", "lumina", "hunyuanimage-2.1")
 # Settings of the interface or the launcher, without influence on the training.
 _INTERFACE: Final = words(
     "model_list num_cpu_threads_per_process num_processes num_machines multi_gpu gpu_ids main_process_port dynamo_backend"
@@ -119,9 +134,15 @@ def read(name: str, table: dict[str, Any], folder: Path | None = None) -> Import
         settings.note(Disposition.KEPT, chosen, "base.architecture")
     _network(settings, values)
     for key, value in values.items():
-        if key in _READ or key in _ARGUMENTS or key in _MODELS:
+        if key in _READ or key in _ARGUMENTS or key in _OF_MODULE or key in _MODELS:
             continue
-        if why := _not_passed(key, values):
+        own = _own_option(settings, key)
+        if own and _is_set(value):
+            settings.options[own] = value
+            settings.origin[own] = key
+        elif own:
+            continue
+        elif why := _not_passed(key, values):
             if _is_set(value):
                 settings.note(Disposition.LOST, key, why=why)
         elif key == "max_grad_norm" and value == 0:
@@ -132,6 +153,7 @@ def read(name: str, table: dict[str, Any], folder: Path | None = None) -> Import
         elif _is_set(value) or (key == "max_data_loader_n_workers" and value == 0):
             _set(settings, key, value)
     _rates(settings, values)
+    _t5_rate(settings, values)
     _schedule(settings, values)
     _remaining(settings, values)
     _additional(settings, values.get("additional_parameters"))
@@ -169,6 +191,17 @@ def _set(settings: ImportedSettings, key: str, value: Any) -> None:
         settings.origin[option] = key
 
 
+def _own_option(settings: ImportedSettings, key: str) -> str:
+    """Return the option of the model's own script that a setting becomes, or ""."""
+    entry = ARCHITECTURES[settings.extra["architecture"]]
+    prefix = next((prefix for prefix in _OTHER_PREFIXES if key.startswith(prefix)), "")
+    if not entry.files or (prefix and entry.trainer_script != f"{_OTHER_PREFIXES[prefix]}_train_network.py"):
+        return ""
+    option = key.removeprefix(prefix)
+    own = {file.option for file in entry.files} | parser_options.of(entry.trainer_script).keys()
+    return option if (prefix or key in _OTHER_MODELS) and option in own else ""
+
+
 def _not_passed(key: str, values: dict[str, Any]) -> str:
     """Return why the interface does not pass a setting on, or ""."""
     noise = values.get("noise_offset_type") or "Original"
@@ -176,8 +209,8 @@ def _not_passed(key: str, values: dict[str, Any]) -> str:
         return "of the interface or the launcher, without influence on the training"
     if key in _REMOVED:
         return "sd-scripts v0.10.1 has no such setting"
-    if key in _OTHER_MODELS or key.startswith(_OTHER_PREFIXES):
-        return "kohya_ss passes it on for FLUX, SD3 and other models only"
+    if key in _OTHER_MODELS or key.startswith(tuple(_OTHER_PREFIXES)):
+        return "the script of this model has no such option"
     if key.startswith("sdxl_") and values.get("sdxl") is not True:
         return "kohya_ss passes it on with sdxl only"
     if key in _NOISE and noise != _NOISE[key]:
@@ -189,12 +222,15 @@ def _network(settings: ImportedSettings, values: dict[str, Any]) -> None:
     """Set the network module and the arguments that its type passes on."""
     kind = str(values.get("LoRA_type", "Standard"))
     module, algo, passed = _TYPES.get(kind.lower(), (kind, "", ()))
+    own = ARCHITECTURES[settings.extra["architecture"]].network_module
+    if own != "networks.lora" and kind.lower() in (*_OWN_TYPES, "standard"):
+        module, passed = own, _OF_MODULE
     settings.options["network_module"] = module
     settings.origin["network_module"] = "LoRA_type"
     if "use_tucker" not in values and "use_tucker" in passed:
         passed = (*passed, "use_cp")  # its name in older versions
     args: dict[str, Any] = {}
-    for key in _ARGUMENTS & values.keys():
+    for key in (_ARGUMENTS | set(_OF_MODULE)) & values.keys():
         value = values[key]
         if key in passed or key in _PLUS:
             # LyCORIS trains convolutions at network_dim unless conv_dim is given, and kohya_ss gives it, 0 included.
@@ -236,6 +272,20 @@ def _rates(settings: ImportedSettings, values: dict[str, Any]) -> None:
             settings.note(Disposition.CHANGED, key, "training.train", "0 means there: this part is not trained")
         elif key in given:
             settings.note(Disposition.KEPT, key, why="0 for both parts means there: both are trained at learning_rate")
+
+
+def _t5_rate(settings: ImportedSettings, values: dict[str, Any]) -> None:
+    """Set the rate of T5, which the interface passes as the last one of a list."""
+    rate = values.get("t5xxl_lr")
+    if not _is_set(rate):
+        return
+    if values.get("train_t5xxl") is not True or "network_train_unet_only" in settings.options:
+        settings.note(Disposition.LOST, "t5xxl_lr", why="T5 is not trained")
+        return
+    encoders = ARCHITECTURES[settings.extra["architecture"]].model.text_encoders
+    others = settings.options.get("text_encoder_lr", values.get("learning_rate", 0))
+    settings.options["text_encoder_lr"] = [others] * (len(encoders) - 1) + [rate]
+    settings.note(Disposition.KEPT, "t5xxl_lr", "training.text_encoder_lr")
 
 
 def _rate(value: Any) -> float:
@@ -295,6 +345,7 @@ def _additional(settings: ImportedSettings, text: Any) -> None:
     if not isinstance(text, str) or not text.strip():
         return
     known = parser_options.of("train_network.py") | parser_options.of("sdxl_train_network.py")
+    known |= parser_options.of(ARCHITECTURES[settings.extra["architecture"]].trainer_script)
     for name, given in argv(text).items():
         option = known.get(name)
         if option is not None and option.many:

@@ -54,15 +54,7 @@ def read(name: str, table: dict[str, Any]) -> ImportedSettings:
             options[key] = pairs(options[key])
     if isinstance(options.get("lr_scheduler_args"), dict):
         options["lr_scheduler_args"] = [f"{key}={value}" for key, value in options["lr_scheduler_args"].items()]
-    sdxl = options.pop("sdxl", None)
-    settings.extra["architecture"] = "sd1"
-    if sdxl is True:
-        architectures.named(settings, "sdxl", "SDXL")
-    if sdxl is not None:
-        settings.note(Disposition.KEPT, "sdxl", "base.architecture")
-    if options.pop("v2", False):
-        architectures.named(settings, "sd2", "Stable Diffusion 2")
-        settings.note(Disposition.KEPT, "v2", "base.architecture")
+    _architecture(settings, table)
     network_args = options.get("network_args")
     if isinstance(network_args, dict) and "algo" in network_args and "network_module" not in options:
         algo = str(network_args["algo"]).lower()
@@ -75,6 +67,23 @@ def read(name: str, table: dict[str, Any]) -> ImportedSettings:
     sd_scripts_toml.add_datasets(settings, {"datasets": [{**dataset, "subsets": table.get("subsets", [])}]})
     _locate(settings)
     return settings
+
+
+def _architecture(settings: ImportedSettings, table: dict[str, Any]) -> None:
+    """Set the architecture that switches and sections state."""
+    options = settings.options
+    sdxl = options.pop("sdxl", None)
+    settings.extra["architecture"] = "sd1"
+    if sdxl is True:
+        architectures.named(settings, "sdxl", "SDXL")
+    if sdxl is not None:
+        settings.note(Disposition.KEPT, "sdxl", "base.architecture")
+    flux = table.get("flux_args")
+    if isinstance(flux, dict) and flux.get("args"):
+        architectures.named(settings, "flux", "FLUX.1")
+    if options.pop("v2", False):
+        architectures.named(settings, "sd2", "Stable Diffusion 2")
+        settings.note(Disposition.KEPT, "v2", "base.architecture")
 
 
 def _locate(settings: ImportedSettings) -> None:

@@ -83,7 +83,7 @@ def read(path: Path) -> ImportedSettings:
         settings.options[_RENAMED.get(name, name)] = value
     operations = provenance(header.metadata)
     _network(settings, fields, next((one for one in reversed(operations) if one.get("rank_rule") in _RULES), {}), header)
-    _base(settings, fields)
+    _base(settings, fields, header.metadata.get("modelspec.architecture", ""))
     _optimizer(settings, fields)
     dtypes = {entry.dtype for entry in header.entries.values()}
     precision = {_DTYPES[dtype] for dtype in dtypes if dtype in _DTYPES}
@@ -222,7 +222,7 @@ def _rank(header: Header) -> int:
     return ranks.most_common(1)[0][0] if ranks else 0
 
 
-def _base(settings: ImportedSettings, fields: dict[str, Any]) -> None:
+def _base(settings: ImportedSettings, fields: dict[str, Any], modelspec: str) -> None:
     base: dict[str, Any] = {}
     if fields.get("sd_model_name"):
         settings.options["pretrained_model_name_or_path"] = str(fields["sd_model_name"])
@@ -238,7 +238,7 @@ def _base(settings: ImportedSettings, fields: dict[str, Any]) -> None:
     if version.startswith("sd_v2") or fields.get("v2") is True:
         architectures.named(settings, "sd2", "Stable Diffusion 2")
     elif version and not version.startswith("sd_v1"):
-        architectures.named(settings, version.partition("_")[0], version)
+        architectures.named(settings, architectures.word_of(version, modelspec), version)
     settings.extra["base"] = base
 
 

@@ -74,11 +74,11 @@ def _train_type(settings: ImportedSettings) -> None:
     kind = settings.options.pop("model_train_type", None)
     if not isinstance(kind, str) or not kind:
         return
-    model, _, what = kind.partition("-")
-    if what != "lora":
+    if not kind.endswith("-lora"):
         hint = "import reads trainings of LoRAs"
         raise RecipeError(Problem(settings.name, f"these are settings for {kind}, which is no training of a LoRA", hint))
-    architectures.named(settings, {"sd": DEFAULT}.get(model, model), model)
+    kind = kind.removesuffix("-lora").replace("-", "_")
+    architectures.named(settings, {"sd": DEFAULT}.get(kind, kind), kind)
     settings.note(Disposition.KEPT, "model_train_type", "base.architecture")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.engines.sdscripts import network_args, parser_options
-from orchestrator.importers import architectures, leaves, recipe_check, shorten
+from orchestrator.importers import architectures, layer_choices, leaves, recipe_check, shorten
 from orchestrator.importers.notes import Disposition, ImportedSettings, Note
 from orchestrator.importers.sd_scripts_datasets import dataset
 from orchestrator.importers.training import training
@@ -82,8 +82,8 @@ def recipe(settings: ImportedSettings, name: str = "") -> ImportedRecipe:
 
 def _whole(settings: ImportedSettings, remaining: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the tables of a recipe that extends nothing."""
-    network, family = _network(settings, remaining)
     base = _base(settings, remaining)
+    network, family = _network(settings, remaining)
     data = dataset(settings, name, _steps_of(remaining))
     training_table = training(settings, remaining, data.steps)
     training_table["options"] = _other_options(settings, remaining)
@@ -117,6 +117,11 @@ def _base(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, An
     vae = take(settings, remaining, "vae", "base.vae", path)
     if vae:
         base["vae"] = vae
+    elif ARCHITECTURES[architecture].needs_vae:
+        base["vae"] = "vae.safetensors"
+        settings.note(Disposition.LOST, "vae", "base.vae", "none is named: name its file")
+    if files := architectures.base_files(settings, remaining, architecture):
+        base["files"] = files
     skip = take(settings, remaining, "clip_skip", "base.clip_skip", whole)
     if skip:
         base["clip_skip"] = skip
@@ -131,6 +136,7 @@ def _network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dic
     network["dim"] = take(settings, remaining, "network_dim", "network.dim", whole) or 4
     network["alpha"] = _alpha(settings, remaining, network["dim"]) or 1
     _convolutions(settings, network, args)
+    network |= layer_choices.network(settings, args, family)
     for key, where in _LYCORIS.items():
         value = take(settings, args, key, f"network.{where}", argument_value)
         if value:
@@ -139,8 +145,9 @@ def _network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dic
             settings.note(Disposition.KEPT, key, why=_OFF)
     _dropout_and_preset(settings, remaining, args, network)
     rest: dict[str, Any] = {}
+    kinds = network_args.taken(network["family"], ARCHITECTURES[settings.extra["architecture"]])
     for key, item in args.items():
-        value = _network_argument(family, key, item)
+        value = _network_argument(kinds, key, item)
         if key in network_args.BLOCK_LISTS and not _NUMBERS.fullmatch(str(value)):
             settings.note(Disposition.LOST, key, why=f"{str(value)[:60]!r} is no list of numbers")
             continue
@@ -164,7 +171,8 @@ def _family(settings: ImportedSettings, module: str, args: dict[str, Any]) -> st
         algo = str(args.get("algo", "locon")).lower()
         family = {"lora": "locon"}.get(algo, algo)
     names = ("network_module", "algo") if args.pop("algo", None) else ("network_module",)
-    if module in ("networks.lora", "lycoris.kohya") and family in _FAMILIES:
+    own = ARCHITECTURES[settings.extra["architecture"]].network_module
+    if module in (own, "lycoris.kohya") and family in _FAMILIES:
         for name in names:
             settings.note(Disposition.KEPT, name, "network.family")
         return family
@@ -202,12 +210,12 @@ def _alpha(settings: ImportedSettings, remaining: dict[str, Any], dim: int) -> f
     return value
 
 
-def _network_argument(family: str, key: str, item: Any) -> Any:
+def _network_argument(kinds: dict[str, str], key: str, item: Any) -> Any:
     """Return a network argument as a recipe takes it: a list as text."""
-    if network_args.ARGS[family].get(key) == "text":
+    if kinds.get(key) == "text":
         return ",".join(map(str, item)) if isinstance(item, list | tuple) else str(item).strip("'")
     value = argument_value(item)
-    whole_number = isinstance(value, float) and value.is_integer() and network_args.ARGS[family].get(key) == "whole"
+    whole_number = isinstance(value, float) and value.is_integer() and kinds.get(key) == "whole"
     return int(value) if whole_number else value
 
 

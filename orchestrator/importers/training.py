@@ -44,7 +44,7 @@ def training(settings: ImportedSettings, remaining: dict[str, Any], steps: int |
     _rates(settings, remaining)
     for name in _SAME:
         convert: Callable[[Any], Any] = (
-            whole if name in _WHOLE else (number if name.endswith(("lr", "rate", "norm")) else lambda value: value)
+            whole if name in _WHOLE else (_rate if name.endswith(("lr", "rate", "norm")) else lambda value: value)
         )
         value = take(settings, remaining, name, f"training.{name}", convert)
         if value is not None and value != "":
@@ -73,7 +73,10 @@ def training(settings: ImportedSettings, remaining: dict[str, Any], steps: int |
             "it is not set; the U-Net's, or sd-scripts' default, is used",
         )
     _flow(settings, remaining, table)
+    if "text_encoders" in settings.extra:
+        table["text_encoders"] = settings.extra["text_encoders"]
     _warmup(settings, remaining, table)
+    _trained_parts(settings, remaining, table)
     _execution(settings, remaining, table)
     return table
 
@@ -97,14 +100,23 @@ def _flow(settings: ImportedSettings, remaining: dict[str, Any], table: dict[str
 
 
 def _rates(settings: ImportedSettings, remaining: dict[str, Any]) -> None:
-    """Replace a list of rates, one per text encoder, by the first."""
+    """Leave lists of rates only where they are one per text encoder."""
+    encoders = ARCHITECTURES[settings.extra["architecture"]].model.text_encoders
     for name in ("text_encoder_lr", "unet_lr", "learning_rate"):
         value = remaining.get(name)
         if value == []:
             del remaining[name]
         elif isinstance(value, list) and len(set(map(str, value))) > 1:
+            if name == "text_encoder_lr" and len(value) == len(encoders):
+                continue
             remaining[name] = value[0]
             settings.note(Disposition.CHANGED, name, f"training.{name}", "a recipe has one rate for all text encoders")
+
+
+def _rate(value: Any) -> Any:
+    """Return a rate, or one for each text encoder."""
+    several = isinstance(value, list) and len(set(map(str, value))) > 1
+    return [number(item) for item in value] if several else number(value)
 
 
 def _optimizer_args(settings: ImportedSettings, args: Any, table: dict[str, Any]) -> None:
@@ -153,8 +165,8 @@ def _warmup(settings: ImportedSettings, remaining: dict[str, Any], training: dic
         )
 
 
-def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: dict[str, Any]) -> None:
-    """Translate the trained parts, attention, caches, data loading and saving."""
+def _trained_parts(settings: ImportedSettings, remaining: dict[str, Any], training: dict[str, Any]) -> None:
+    """Translate the trained parts."""
     unet, text = remaining.pop("network_train_unet_only", False), remaining.pop("network_train_text_encoder_only", False)
     if unet or text:
         training["train"] = "unet" if unet else "text_encoder"
@@ -163,6 +175,13 @@ def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: 
             settings.note(Disposition.LOST, other, why="this part is not trained")
         for name in ("network_train_unet_only", "network_train_text_encoder_only"):
             settings.note(Disposition.KEPT, name, "training.train")
+    elif not ARCHITECTURES[settings.extra["architecture"]].model.text_encoders:
+        training["train"] = "unet"
+        settings.note(Disposition.CHANGED, "network_train_unet_only", "training.train", "no text encoder is trained")
+
+
+def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: dict[str, Any]) -> None:
+    """Translate attention, caches, data loading and saving."""
     attention = [name for name in ("xformers", "sdpa", "mem_eff_attn") if remaining.pop(name, False)]
     training["attention"] = {"xformers": "xformers", "sdpa": "sdpa"}.get(attention[0] if attention else "", "sdpa")
     for name in attention or ["attention"]:

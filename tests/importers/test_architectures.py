@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from import_cases import GUI, dispositions
+from import_cases import GUI, dispositions, loaded
 from orchestrator.errors import RecipeError
 from orchestrator.importers import reader, to_recipe
 
@@ -32,13 +32,132 @@ def test_options_of_one_script_tell_the_architecture(tmp_path: Path, more: str, 
     assert dispositions(result)["the architecture"] == "changed"  # neither states it
 
 
-@pytest.mark.parametrize(
-    "box", ["flux1_checkbox", "sd3_checkbox", "anima_checkbox", "lumina_checkbox", "hunyuan_image_checkbox"]
-)
-def test_settings_for_models_of_several_files_are_refused(tmp_path: Path, box: str) -> None:
-    with pytest.raises(RecipeError, match="these are settings for") as error:
-        imported(tmp_path / "a.json", json.dumps({**GUI, box: True}))
-    assert error.value.problems[0].hint
+FLUX: dict[str, Any] = {
+    **GUI,
+    "flux1_checkbox": True,
+    "LoRA_type": "Flux1",
+    "pretrained_model_name_or_path": "C:\\models\\flux1-dev.safetensors",
+    "additional_parameters": "",
+    "ae": "D:/vae/ae.safetensors",
+    "clip_l": "clip_l.safetensors",
+    "t5xxl": "t5xxl_fp16.safetensors",
+    "flux1_cache_text_encoder_outputs": True,
+    "flux1_cache_text_encoder_outputs_to_disk": True,
+    "discrete_flow_shift": 3.1582,
+    "model_prediction_type": "raw",
+    "timestep_sampling": "shift",
+    "guidance_scale": 1.0,
+    "blocks_to_swap": 10,
+    "fp8_base": True,
+    "train_blocks": "all",
+    "train_double_block_indices": "0-3,7",
+    "img_mlp_dim": "4",
+    "split_qkv": False,
+    "train_t5xxl": False,
+    "apply_t5_attn_mask": True,
+    "min_snr_gamma": 0,
+    "text_encoder_lr": 0,
+    "clip_skip": 0,
+    "keep_tokens": 0,
+    "mem_eff_save": True,
+}
+
+
+def test_settings_of_flux_are_imported_as_what_they_are(tmp_path: Path) -> None:
+    result = imported(tmp_path / "a.json", json.dumps(FLUX))
+    recipe = loaded(result, tmp_path)
+    assert recipe.base.architecture == "flux"
+    assert {name: file.file for name, file in recipe.base.files.items()} == {
+        "clip_l": "clip_l.safetensors",
+        "t5xxl": "t5xxl_fp16.safetensors",
+        "ae": "ae.safetensors",
+    }
+    training, network = recipe.training, recipe.network
+    assert (training.train, training.cache_text_encoder_outputs) == ("unet", "disk")
+    assert (training.flow_shift, training.timestep_sampling, training.guidance_scale) == (3.1582, "shift", 1.0)
+    assert (training.model_prediction_type, training.blocks_to_swap, training.fp8_base) == ("raw", 10, True)
+    assert training.options["apply_t5_attn_mask"] is True
+    assert network.blocks == ("D00-D03", "D07", "S00-S37")
+    assert (network.family, network.args) == ("lora", {"img_mlp_dim": 4})
+    outcomes = dispositions(result)
+    assert outcomes["mem_eff_save"] == "lost"
+    assert {outcomes[key] for key in ("ae", "discrete_flow_shift", "train_double_block_indices", "LoRA_type")} == {"kept"}
+
+
+def test_a_trained_t5_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    changes = {"train_t5xxl": True, "text_encoder_lr": 1e-5, "t5xxl_lr": 2e-5, "train_double_block_indices": ""}
+    changes |= {"flux1_cache_text_encoder_outputs": False, "flux1_cache_text_encoder_outputs_to_disk": False}
+    recipe = loaded(imported(tmp_path / "a.json", json.dumps({**FLUX, **changes})), tmp_path)
+    assert recipe.training.text_encoders == ("clip_l", "t5xxl")
+    assert recipe.training.text_encoder_lr == (1e-5, 2e-5)
+    assert recipe.network.blocks == ()
+
+
+def test_chroma_and_schnell_are_told_by_option_and_name(tmp_path: Path) -> None:
+    changes = {"model_type": "chroma", "clip_l": "", "pretrained_model_name_or_path": "Chroma1-HD.safetensors"}
+    recipe = loaded(imported(tmp_path / "a.json", json.dumps({**FLUX, **changes})), tmp_path)
+    assert (recipe.base.architecture, set(recipe.base.files)) == ("chroma", {"t5xxl", "ae"})
+    changes = {"pretrained_model_name_or_path": "flux1-schnell.safetensors"}
+    recipe = loaded(imported(tmp_path / "b.json", json.dumps({**FLUX, **changes})), tmp_path)
+    assert (recipe.base.architecture, recipe.training.guidance_scale) == ("flux-schnell", None)
+
+
+def test_settings_of_anima_are_imported_as_what_they_are(tmp_path: Path) -> None:
+    settings = {**GUI, "anima_checkbox": True, "LoRA_type": "Anima", "additional_parameters": "", "text_encoder_lr": 0}
+    settings |= {"anima_qwen3": "qwen_3_06b_base.safetensors", "vae": "qwen_image_vae.safetensors", "clip_skip": 0}
+    settings |= {"anima_cache_text_encoder_outputs": True, "timestep_sampling": "shift", "discrete_flow_shift": 2, "ae": "old"}
+    result = imported(tmp_path / "a.json", json.dumps(settings))
+    recipe = loaded(result, tmp_path)
+    assert (recipe.base.architecture, recipe.base.vae) == ("anima", "qwen_image_vae.safetensors")
+    assert recipe.base.files["qwen3"].file == "qwen_3_06b_base.safetensors"
+    assert (recipe.training.cache_text_encoder_outputs, recipe.training.flow_shift) == ("memory", 2)
+    assert "min_snr_gamma" not in recipe.training.options
+    outcomes = dispositions(result)
+    assert (outcomes["min_snr_gamma"], outcomes["ae"], outcomes["anima_qwen3"]) == ("lost", "lost", "kept")
+
+
+def test_a_file_that_is_not_named_has_a_note(tmp_path: Path) -> None:
+    text = 'model_train_type = "flux-lora"\nnetwork_module = "networks.lora_flux"\nnetwork_train_unet_only = true\n' + FLAT
+    result = imported(tmp_path / "a.toml", text + 'network_args = ["network_reg_dims=img=4,txt=0"]\nae = "ae.safetensors"\n')
+    recipe = loaded(result, tmp_path)
+    assert (recipe.base.architecture, recipe.network.layer_dims) == ("flux", {"img": 4, "txt": 0})
+    outcomes = dispositions(result)
+    assert (outcomes["t5xxl"], outcomes["ae"], outcomes["model_train_type"]) == ("lost", "kept", "kept")
+
+
+def test_the_network_module_tells_an_architecture(tmp_path: Path) -> None:
+    text = 'network_module = "networks.lora_anima"\nnetwork_train_unet_only = true\n'
+    text += 'qwen3 = "q.safetensors"\nvae = "v.safetensors"\n'
+    result = imported(tmp_path / "a.toml", text + FLAT + "network_args = [\"exclude_patterns=['.*mlp.*']\"]\n")
+    recipe = loaded(result, tmp_path)
+    assert (recipe.base.architecture, recipe.network.exclude) == ("anima", (".*mlp.*",))
+    assert dispositions(result)["the architecture"] == "changed"
+
+
+def test_lora_easy_settings_of_flux_are_imported(tmp_path: Path) -> None:
+    text = """
+[general_args.args]
+pretrained_model_name_or_path = "flux1-dev.safetensors"
+max_train_steps = 9
+cache_text_encoder_outputs = true
+[flux_args.args]
+ae = "ae.safetensors"
+clip_l = "clip_l.safetensors"
+t5xxl = "t5.safetensors"
+timestep_sampling = "sigmoid"
+sigmoid_scale = 2.0
+discrete_flow_shift = 3.0
+[network_args.args]
+network_module = "networks.lora_flux"
+network_train_unet_only = true
+[optimizer_args.args]
+learning_rate = 1e-4
+[[subsets]]
+image_dir = "a"
+"""
+    recipe = loaded(imported(tmp_path / "a.toml", text), tmp_path)
+    assert (recipe.base.architecture, recipe.base.files["t5xxl"].file) == ("flux", "t5.safetensors")
+    assert (recipe.training.timestep_sampling, recipe.training.sigmoid_scale) == ("sigmoid", 2.0)
 
 
 def test_sdxl_of_the_interface_passes_its_own_options_on(tmp_path: Path) -> None:

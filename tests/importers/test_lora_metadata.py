@@ -124,8 +124,33 @@ def test_every_value_of_the_datasets_is_accounted_for(tmp_path: Path) -> None:
     assert imported.table["network"]["alpha"] == 1  # the trainer's default
 
 
-@pytest.mark.parametrize("version", ["sd_v2_768_v", "flux1", "sd3m", "anima"])
+@pytest.mark.parametrize("version", ["krea2", "sd3m", "z-image"])
 def test_files_of_models_that_no_recipe_trains_are_refused(tmp_path: Path, version: str) -> None:
     metadata = {"ss_network_module": "networks.lora", "ss_network_dim": "4", "ss_base_model_version": version}
     with pytest.raises(RecipeError, match="these are settings for"):
         reader.read(str(lora(tmp_path / "a.safetensors", metadata)))
+
+
+@pytest.mark.parametrize(
+    ("version", "modelspec", "module", "architecture"),
+    [
+        ("flux1", "flux-1-dev/lora", "networks.lora_flux", "flux"),
+        ("flux1", "flux-1-schnell/lora", "networks.lora_flux", "flux-schnell"),
+        ("chroma", "chroma/lora", "networks.lora_flux", "chroma"),
+        ("anima", "anima-preview/lora", "networks.lora_anima", "anima"),
+        ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora", "networks.lora", "sdxl"),
+    ],
+)
+def test_the_architecture_of_a_file_is_that_of_its_metadata(
+    tmp_path: Path, version: str, modelspec: str, module: str, architecture: str
+) -> None:
+    metadata = {
+        "ss_network_module": module,
+        "ss_network_dim": "4",
+        "ss_base_model_version": version,
+        "ss_learning_rate": "1e-4",
+    }
+    metadata |= {"modelspec.architecture": modelspec, "ss_timestep_sampling": "shift", "ss_text_encoder_lr": "[]"}
+    imported = to_recipe.recipe(reader.read(str(lora(tmp_path / "a.safetensors", metadata)))[0])
+    assert imported.table["base"]["architecture"] == architecture
+    assert imported.table["network"]["family"] == "lora"
