@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from orchestrator import cli
 from orchestrator.cli import reference
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.recipe import loader
 from weights_samples import DOWN, LAYERS, MID, TE, tensors, write
 
@@ -219,3 +220,19 @@ def test_the_walks_of_the_architecture_name_functions_that_exist(project: Path) 
     rows = re.findall(r"^\| \d+ \| `([\w/]+\.py): ", walk, re.MULTILINE)
     assert len(rows) <= 20
     assert len(set(rows)) <= 16
+
+
+def test_the_page_on_block_weights_has_the_blocks_of_every_architecture() -> None:
+    page = (DOCS / "explanation" / "block-weights.md").read_text("utf-8")
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if "|" in line]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    for entry in ARCHITECTURES.values():
+        (row,) = [row for row in cells if entry.title in row[0].split(", ") and len(row) == 5]
+        assert row[2] == str(len(entry.blocks))
+        assert row[3] == ("" if entry.short_blocks == entry.blocks else str(len(entry.short_blocks)))
+        assert row[4] == ", ".join(entry.parts)
+        letters = dict.fromkeys(name.rstrip("0123456789") for name in entry.blocks)
+        groups = [[name for name in entry.blocks if name.rstrip("0123456789") == letter] for letter in letters]
+        assert row[1] == ", ".join(names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}" for names in groups)
+        for order in entry.orders:
+            assert any(f"`{order}`" in row[0] and entry.title.partition("-")[0] in row[2] for row in cells if len(row) == 3)
