@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.models import names
+from orchestrator.models import counterparts, names, recognition
+from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from orchestrator.models.counterparts import Counterpart
     from orchestrator.models.registry import ArchitectureName
 
 COMPONENTS = ("unet", "transformer", "text_conditioner", "text_encoder", "text_encoder_2", "text_encoder_3")
@@ -45,6 +47,8 @@ class LayerTensor:
     """Number of the part that it holds: diffusers divides layers that the original joins."""
     third: int | None = None
     """Number of the third that belongs to the layer: OpenCLIP joins the weights of q, k and v."""
+    swapped: bool = False
+    """The halves of its outputs have changed places."""
 
 
 def path(tensor: str) -> str | None:
@@ -73,9 +77,17 @@ def weights(tensors: Iterable[str], architecture: ArchitectureName) -> dict[str,
         dotted = path(tensor)
         if dotted is None or not dotted.endswith(".weight"):
             continue
-        layer = names.kohya(_with_text_model(dotted.removesuffix(".weight")), architecture)
-        found.setdefault(layer, {})[0] = LayerTensor(tensor)
+        module = _with_text_model(dotted.removesuffix(".weight"))
+        layer, part = names.place(module, architecture)
+        theirs = counterpart(layer, architecture) if names.of_diffusers_transformer(module, architecture) else None
+        found.setdefault(layer, {})[part or 0] = LayerTensor(tensor, part, swapped=theirs is not None and theirs.swapped)
     return {layer: tuple(held for _, held in sorted(parts.items())) for layer, parts in found.items()}
+
+
+def counterpart(layer: str, architecture: ArchitectureName) -> Counterpart | None:
+    """Return the layers of diffusers that hold a layer by kohya, or None."""
+    own = recognition.layer(layer, architecture)
+    return None if own is None else counterparts.counterpart(ARCHITECTURES[architecture].diffusers, own.dotted)
 
 
 def _with_text_model(dotted: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from orchestrator.models import conventions
 from orchestrator.models.layers import layers
 from orchestrator.models.registry import ARCHITECTURES, ArchitectureName
 from orchestrator.weights.io import dtypes, writer
@@ -39,6 +40,8 @@ LISTS = ("double_blocks", "single_blocks", "joint_blocks", "blocks", "layers", "
 def chosen(architecture: ArchitectureName) -> list[ModelLayer]:
     """Return the network's layers of the first and the last block of each list."""
     network = [layer for layer in layers(ARCHITECTURES[architecture].model) if not layer.text]
+    if architecture == "chroma":
+        return network  # a part of it may be a part of FLUX.1
     last = {layer.dotted.split(".")[0]: layer.dotted.split(".")[1] for layer in network}
     kept = []
     for layer in network:
@@ -85,3 +88,28 @@ def save(path: Path, tensors: Mapping[str, Floats], dtype: str = "F32") -> Path:
     pieces = [writer.raw(name, dtype, value.shape, dtypes.encode(value, dtype, name)) for name, value in tensors.items()]
     writer.write_in_order(path, pieces, {})
     return path
+
+
+def save_folder(folder: Path, architecture: ArchitectureName, tensors: Mapping[str, Floats]) -> Path:
+    """Write a checkpoint in Diffusers layout, its network in two files, and return the folder."""
+    root = ROOTS.get(architecture, "")
+    made: dict[str, dict[str, Floats]] = {}
+    for layer in chosen(architecture):
+        weight = tensors[f"{root}{layer.dotted}.weight"]
+        names = conventions.written(layer.name, architecture, "diffusers")
+        assert names is not None, layer.name
+        if names.swapped:
+            weight = np.concatenate(np.split(weight, 2)[::-1])
+        rows = names.rows(len(weight))
+        assert rows is not None, layer.name
+        for path, (first, last) in zip(names.paths, rows, strict=True):
+            component, _, name = path.partition(".")
+            made.setdefault(component, {})[f"{name}.weight"] = weight[first:last]
+    if architecture.startswith("flux"):
+        guidance = np.ones((4, 4), np.float32)
+        made["transformer"]["time_text_embed.guidance_embedder.linear_1.weight"] = guidance
+    for component, own in made.items():
+        for number in range(2):
+            shard = dict(list(own.items())[number::2])
+            save(folder / component / f"diffusion_pytorch_model-0000{number + 1}-of-00002.safetensors", shard)
+    return folder

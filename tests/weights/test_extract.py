@@ -197,5 +197,23 @@ def test_half_precision_is_read(tmp_path: Path) -> None:
     assert report.architecture == "chroma"
 
 
+@pytest.mark.parametrize("architecture", [name for name in checkpoints.MARKS if name != "sdxl"])
+def test_a_diffusers_folder_gives_the_lora_of_the_original(tmp_path: Path, architecture: ArchitectureName) -> None:
+    base = checkpoints.weights(architecture)
+    tuned = checkpoints.tuned(base)
+    originals = [checkpoints.save(tmp_path / f"{name}.safetensors", each) for name, each in (("tuned", tuned), ("base", base))]
+    folders = [tmp_path / "tuned", tmp_path / "base"]
+    for folder, each in zip(folders, (tuned, base), strict=True):
+        checkpoints.save_folder(folder, architecture, each)
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    extract(*originals, first, FIXED)
+    report = extract(*folders, second, FIXED)
+    assert ARCHITECTURES[report.architecture].model == ARCHITECTURES[architecture].model
+    made, again = changes(first), changes(second)
+    assert made.keys() == again.keys()
+    for name, change in made.items():
+        np.testing.assert_allclose(again[name], change, atol=1e-4)
+
+
 def test_every_architecture_is_tried() -> None:
     assert set(checkpoints.MARKS) | {"sd1", "sd2"} == set(get_args(ArchitectureName))

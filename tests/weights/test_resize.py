@@ -221,7 +221,7 @@ def test_families_without_thin_factors_are_refused(tmp_path: Path, family: str) 
     assert not output.exists()
 
 
-FLUX = {"lora_unet_double_blocks_0_img_attn_qkv": (84, 24), "lora_unet_single_blocks_37_linear2": (24, 84)}
+FLUX = {"lora_unet_double_blocks_0_img_attn_qkv": (48, 24), "lora_unet_single_blocks_37_linear2": (24, 48)}
 
 
 def _dora(folder: Path, *, on_output: bool) -> tuple[Path, Path]:

@@ -75,20 +75,24 @@ class BaseModel:
     def missing(self, modules: Iterable[AdapterModule]) -> Iterator[Problem]:
         """Yield a problem for every module whose layer is not in the model, or has another shape."""
         for module in modules:
-            if module.kohya not in self._layers:
-                yield Problem(str(self.path), f"has no layer for {module.kohya}", "is it the base of this LoRA?")
+            if _layer(module) not in self._layers:
+                yield Problem(str(self.path), f"has no layer for {_layer(module)}", "is it the base of this LoRA?")
             elif not _fits(module, shape := self.shape(module)):
                 sizes = ", ".join(f"{part} {size}" for part, size in module.shapes.items() if part != "alpha")
-                what = f"has {module.kohya} of the shape {shape}, which does not fit {sizes}"
+                what = f"has {_layer(module)} of the shape {shape}, which does not fit {sizes}"
                 yield Problem(str(self.path), what, "is it the base of this LoRA?")
 
     def shape(self, module: AdapterModule) -> tuple[int, ...]:
         """Return the shape of the weight that a module changes."""
-        return self._shape(module.kohya)
+        shape = self._shape(_layer(module))
+        first, last = self._rows(module, shape[0])
+        return (last - first, *shape[1:])
 
     def weight(self, module: AdapterModule) -> Floats:
         """Return the weight that a module changes, as :meth:`layer_weight`."""
-        return self.layer_weight(module.kohya)
+        weight = self.layer_weight(_layer(module))
+        first, last = self._rows(module, len(weight))
+        return weight[first:last]
 
     def layer_weight(self, layer: str) -> Floats:
         """Return a layer's weight in float32, (out, in) or (out, in, k, k)."""
@@ -100,9 +104,17 @@ class BaseModel:
         for body in self._open:
             body.__exit__(None, None, None)
 
+    def _rows(self, module: AdapterModule, outputs: int) -> tuple[int, int]:
+        """Return the outputs of a layer that a module changes."""
+        joined = None if module.part is None else checkpoints.counterpart(_layer(module), self.architecture)
+        rows = None if joined is None else joined.rows(outputs)
+        return (0, outputs) if rows is None or module.part is None else rows[module.part]
+
     def _part(self, held: LayerTensor) -> Floats:
         body, entry = self._bodies[held.tensor]
         weight = dtypes.load(body, entry.name)
+        if held.swapped:
+            weight = np.concatenate(np.split(weight, 2)[::-1])
         return weight if held.third is None else np.split(weight, 3)[held.third]
 
     def _part_shape(self, held: LayerTensor) -> tuple[int, ...]:
@@ -138,6 +150,11 @@ class BaseModel:
             what = "FP8 with scales" if scaled else ", ".join(odd)
             hint = "use the same model in fp16, bf16 or fp32"
             raise RecipeError(Problem(str(self.path), f"is quantized ({what}), so its weights are not in the file", hint))
+
+
+def _layer(module: AdapterModule) -> str:
+    """Return the name of the layer that a module changes, or a part of it."""
+    return module.kohya.partition(":")[0]
 
 
 def _fits(module: AdapterModule, shape: tuple[int, ...]) -> bool:
