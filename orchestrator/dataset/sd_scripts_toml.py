@@ -78,7 +78,7 @@ def absolute_config(folder: Path, images: Path | None = None) -> str:
 def absolute(config: str, images: Path) -> str:
     """Return a dataset.toml with ``image_dir`` below ``images``."""
     table = tomllib.loads(config)
-    for dataset in table["datasets"]:
+    for dataset in table.get("datasets", []):
         for subset in dataset["subsets"]:
             subset["image_dir"] = (images.absolute() / subset["image_dir"]).as_posix()
     return dump(table)
@@ -86,5 +86,5 @@ def absolute(config: str, images: Path) -> str:
 
 def dump(table: dict[str, Any]) -> str:
     """Return the text of a dataset.toml."""
-    # Table by table, because toml writes arrays of tables before [general].
-    return "\n".join(toml.dumps({key: table[key]}) for key in ("general", "datasets"))
+    # Table by table, because toml writes arrays of tables before [general], and empty arrays into it.
+    return "\n".join(toml.dumps({key: table[key]}) for key in ("general", "datasets") if table.get(key))

@@ -103,6 +103,9 @@ def _typed(word: str, kind: str) -> Any:
 def _dataset(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> str:
     """Return dataset.toml with the folders that ``dataset build`` writes."""
     layout = make_layout(recipe.dataset, inputs.root)
+    if not layout.folders:
+        reasons = "".join(f"# {problem.where}: {problem.what}\n" for problem in layout.problems)
+        return f"# Holds no images yet.\n{reasons}{sd_scripts_toml.text(layout, recipe.dataset)}"
     return sd_scripts_toml.absolute(sd_scripts_toml.text(layout, recipe.dataset), folder / "dataset")
 
 

@@ -42,3 +42,18 @@ def test_show_writes_the_files_to_a_folder(
     assert tomllib.loads((tmp_path / "out" / "train.toml").read_text("utf-8"))["dataset_config"].endswith("out/dataset.toml")
     assert cli.main() == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_recipes_without_images_are_exported(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An imported recipe names folders that this machine need not have."""
+    text = 'extends = ["krnk-locon"]\nunset = ["dataset.sources"]\n'
+    text += '[dataset.sources.far]\nimages = "no/such/folder"\ntrigger = "x"\n'
+    (project / "recipes" / "away.toml").write_text(text, "utf-8")
+    monkeypatch.chdir(project)
+    argv = ["orchestrator", "show", "away", "--as", "sd-scripts", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", argv)
+    assert cli.main() == 0
+    dataset = (tmp_path / "out" / "dataset.toml").read_text("utf-8")
+    assert "# dataset.sources.far.images: no folder no/such/folder\n" in dataset
+    assert list(tomllib.loads(dataset)) == ["general"]
+    assert "datasets" not in tomllib.loads(dataset)["general"]
