@@ -52,10 +52,19 @@ def inspect(
         say("\n".join([*_inspection(inspection.to_json()), *opened]))
 
 
+def _conventions(counts: dict[str, int]) -> str:
+    """Return the conventions of a file's names, with counts where they are mixed."""
+    from orchestrator.models.conventions import TITLES
+
+    titles = {str(name): title for name, title in TITLES.items()}
+    return " and ".join(titles[name] + (f" ({count} modules)" if len(counts) > 1 else "") for name, count in counts.items())
+
+
 def _inspection(table: dict[str, Any]) -> list[str]:
     dtypes = ", ".join(f"{count} {dtype}" for dtype, count in table["dtypes"].items())
     lines = [
         f"{table['path']}: {table['family']}{' (Tucker)' if table['tucker'] else ''}, {table['architecture']}",
+        f"names   {_conventions(table['conventions'])}{f', by {by}' if (by := table['trainer']) else ''}",
         f"{table['modules']} modules, {table['tensor_bytes']:,} tensor bytes, {dtypes}",
         *([f"doubt   {doubt}"] if (doubt := table["recognition"]["explanation"]) else ()),
         *([f"embeddings beside it: {', '.join(table['embeddings'])}"] if table["embeddings"] else ()),

@@ -178,7 +178,7 @@ def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, b
             "convert --to lora --rank N first" if ranked else "keep kohya's names; other programs read norms and biases there"
         )
         problems.append(Problem(where, f"{to}'s naming has no keys for {', '.join(sorted(others))}", hint))
-    if to == "plain" and peft.KEY in lora.header.metadata and lora.naming == "peft" and lora.tucker:
+    if to == "plain" and peft.KEY in lora.header.metadata and lora.dotted and lora.tucker:
         problems.append(Problem(where, f"folding would count the alphas of {peft.KEY} twice", "convert --to kohya first"))
     if base:
         problems += base.missing(module for module in lora.modules if module.needs_base)

@@ -79,7 +79,8 @@ class Renamed:
             shown = ", ".join(f"{rank} ({component})" for component, rank in self.ranks.items())
             lines.append(f"{self.padded} modules are padded with zeros to one rank: {shown}")
         if self.widened:
-            lines.append(f"{self.widened} modules are in float32, where alpha / rank would be rounded otherwise")
+            what = f"{self.widened} modules have a factor in float32, where alpha / rank would lose bits otherwise"
+            lines.append(f"{what}; --save-precision fp16 rounds them once")
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -459,21 +460,14 @@ class _Job:
         folded = not any("alpha" in module.keys for module in self.layer.modules.values())
         if past is None or not folded or set(scales.values()) != {1.0}:
             return None, None
-        down, up = projections.halves(past.scale)
         made: dict[int | None, Factors] = {}
         for number, part in parts.items():
             rank = past.blocks[number] if past.blocks and number is not None and number < len(past.blocks) else past.rank
             trimmed = part.trimmed(rank)
             if trimmed is None:
                 return None, None
-            before = Factors(
-                projections.unfolded(trimmed.up, up, past.dtype, self.layer.name),
-                projections.unfolded(trimmed.down, down, past.dtype, self.layer.name),
-                trimmed.bias,
-            )
-            again = projections.folded(before, past.scale, None, self.layer.name)
-            pairs = ((again.up, trimmed.up), (again.down, trimmed.down))
-            if not all(made_.values.tobytes() == read.values.tobytes() for made_, read in pairs):
+            before = projections.unfolded(trimmed, past.scale, past.dtype, self.layer.name)
+            if before is None:
                 return None, None
             made[number] = before
         if None not in made and not past.blocks:

@@ -136,6 +136,8 @@ class Inspection:
             "architecture": lora.architecture or "unknown",
             "recognition": lora.recognition.to_json(),
             "naming": lora.naming,
+            "conventions": lora.conventions,
+            "trainer": metadata.trainer(lora.header.metadata),
             "modules": len(self.layers),
             "kinds": dict(Counter(layer.kind for layer in self.layers)),
             "embeddings": sorted({name for key in lora.bundled if (name := foreign.bundled(key))}),

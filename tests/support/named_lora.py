@@ -45,16 +45,18 @@ def kohya_file(
     ranks: Callable[[int], int] = lambda _: 4,
     alpha: Callable[[int], float] = lambda _: 1.0,
     text: bool = True,
+    outputs: int = OUTPUTS,
+    keep: Callable[[str], bool] = bool,
 ) -> Path:
-    """Write a LoRA of all layers, with the rank and the alpha of each by its number."""
+    """Write a LoRA of the layers to keep, with the rank and the alpha of each by its number."""
     rng, pieces = np.random.default_rng(7), []
     convolutions = {layer.name for layer in layers(ARCHITECTURES[architecture].model) if layer.conv}
-    for number, name in enumerate(layer_names(architecture, text=text)):
+    for number, name in enumerate(filter(keep, layer_names(architecture, text=text))):
         rank = ranks(number)
         kernel = (3, 3) if name in convolutions else ()
         values: dict[str, Any] = {
             "lora_down.weight": rng.standard_normal((rank, 6, *kernel)),
-            "lora_up.weight": rng.standard_normal((OUTPUTS, rank, *(1 for _ in kernel))),
+            "lora_up.weight": rng.standard_normal((outputs, rank, *(1 for _ in kernel))),
             "alpha": np.array(alpha(number)),
         }
         pieces += [
@@ -65,18 +67,27 @@ def kohya_file(
     return path
 
 
-def named_file(path: Path, architecture: ArchitectureName, target: Target, *, shared: bool, dtype: str = "F16") -> Path:
+def named_file(
+    path: Path,
+    architecture: ArchitectureName,
+    target: Target,
+    *,
+    shared: bool,
+    dtype: str = "F16",
+    outputs: int = OUTPUTS,
+    keep: Callable[[str], bool] = bool,
+) -> Path:
     """Write a LoRA without alphas by the names of a convention.
 
     Parts of a joined layer have one down if ``shared``.
     """
     rng, pieces = np.random.default_rng(11), []
-    for name in layer_names(architecture):
+    for name in filter(keep, layer_names(architecture)):
         made = conventions.written(name, architecture, target)
         if made is None:
             continue
         down = rng.standard_normal((4, 6))
-        for path_, (first, last) in zip(made.paths, made.rows(OUTPUTS) or (), strict=True):
+        for path_, (first, last) in zip(made.paths, made.rows(outputs) or (), strict=True):
             down = down if shared else rng.standard_normal((4, 6))
             values = {"lora_A.weight": down, "lora_B.weight": rng.standard_normal((last - first, 4))}
             pieces += [

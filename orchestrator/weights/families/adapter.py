@@ -149,9 +149,14 @@ class Adapter:
         return any(module.tucker for module in self.modules)
 
     @property
-    def naming(self) -> names.Naming:
-        """Naming of the file: PEFT's if any module has it, else kohya's."""
-        return "peft" if any(names.naming_of(module.name) == "peft" for module in self.modules) else "kohya"
+    def dotted(self) -> bool:
+        """Whether any module has a dotted path for its name, as in all conventions but those of trainers."""
+        return any(names.naming_of(module.name) == "peft" for module in self.modules)
+
+    @property
+    def naming(self) -> conventions.Convention:
+        """Convention of the most modules' names."""
+        return next(iter(self.conventions))
 
     @property
     def conventions(self) -> dict[conventions.Convention, int]:

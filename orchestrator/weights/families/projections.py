@@ -191,22 +191,35 @@ def folded(factors: Factors, scale: float, dtype: str | None, where: str) -> Fac
     Args:
         factors: of a LoRA.
         scale: alpha / rank.
-        dtype: type of the result, rounded once. None: their own, or F32 where that would lose bits.
+        dtype: type of the result, rounded once. None: their own, or F32 for the smaller one where that would lose bits, as
+            it does with the smallest numbers of F16.
         where: the module's name for errors.
     """
     down, up = halves(scale)
-    return replace(factors, up=_times(factors.up, up, dtype, where), down=_times(factors.down, down, dtype, where))
+    if dtype is not None:
+        return replace(factors, up=_times(factors.up, up, dtype, where), down=_times(factors.down, down, dtype, where))
+    made = replace(
+        factors,
+        up=_times(factors.up, up, factors.up.dtype, where, exact=True),
+        down=_times(factors.down, down, factors.down.dtype, where, exact=True),
+    )
+    if (made.up.dtype, made.down.dtype) == (factors.up.dtype, factors.down.dtype):
+        return made
+    if factors.down.bits.size <= factors.up.bits.size:
+        return replace(factors, down=_times(factors.down, scale, "F32", where))
+    return replace(factors, up=_times(factors.up, scale, "F32", where))
 
 
-def _times(tensor: Tensor, factor: float, dtype: str | None, where: str) -> Tensor:
-    if factor == 1 and dtype in (None, tensor.dtype):
+def _times(tensor: Tensor, factor: float, dtype: str, where: str, *, exact: bool = False) -> Tensor:
+    """Return a tensor times ``factor``. ``exact``: in float32 where ``dtype`` would round."""
+    if factor == 1 and dtype == tensor.dtype:
         return tensor
     with np.errstate(over="ignore", invalid="ignore"):
         product = (tensor.values.astype(np.float64) * factor).astype(np.float32)
-    if dtype is not None:
+    if not exact:
         return Tensor.of(product, dtype, where)
-    if tensor.dtype in dtypes.FLOATING and np.abs(product).max(initial=0) <= _LARGEST.get(tensor.dtype, np.inf):
-        own = Tensor.of(product, tensor.dtype, where)
+    if dtype in dtypes.FLOATING and np.abs(product).max(initial=0) <= _LARGEST.get(dtype, np.inf):
+        own = Tensor.of(product, dtype, where)
         if own.values.tobytes() == product.tobytes():
             return own
     return Tensor.of(product, "F32", where)
@@ -215,10 +228,21 @@ def _times(tensor: Tensor, factor: float, dtype: str | None, where: str) -> Tens
 _LARGEST = {"F16": 65504.0}
 
 
-def unfolded(tensor: Tensor, factor: float, dtype: str, where: str) -> Tensor:
-    """Return a tensor divided by ``factor``, as ``dtype``."""
+def unfolded(factors: Factors, scale: float, dtype: str, where: str) -> Factors | None:
+    """Return the factors that :func:`folded` makes these of. None: there are none."""
+    for down, up in (halves(scale), (scale, 1.0), (1.0, scale)):
+        before = replace(factors, up=_divided(factors.up, up, dtype, where), down=_divided(factors.down, down, dtype, where))
+        again = folded(before, scale, None, where)
+        pairs = ((again.up, factors.up), (again.down, factors.down))
+        if all(made.values.tobytes() == read.values.tobytes() for made, read in pairs):
+            return before
+    return None
+
+
+def _divided(tensor: Tensor, factor: float, dtype: str, where: str) -> Tensor:
     if factor == 1 and dtype == tensor.dtype:
         return tensor
     with np.errstate(over="ignore", invalid="ignore"):
         quotient = (tensor.values.astype(np.float64) / factor).astype(np.float32)
-    return Tensor.of(quotient, dtype, where)
+    largest = _LARGEST.get(dtype, np.inf)
+    return Tensor.of(np.clip(quotient, -largest, largest) if largest < np.inf else quotient, dtype, where)

@@ -23,6 +23,26 @@ def with_provenance(metadata: Mapping[str, str], operation: str, details: Mappin
     }
 
 
+def trainer(metadata: Mapping[str, str]) -> str:
+    """Return the program that wrote a file by its metadata, or "".
+
+    musubi-tuner writes those of sd-scripts.
+
+    >>> trainer({"ot_branch": "master"}), trainer({"software": '{"name": "ai-toolkit"}'}), trainer({})
+    ('OneTrainer', 'ai-toolkit', '')
+    """
+    if any(key.startswith("ot_") for key in metadata):
+        return "OneTrainer"
+    if "ss_network_module" in metadata:
+        return "sd-scripts or musubi-tuner"
+    try:
+        software = json.loads(metadata.get("software", "{}"))
+    except (ValueError, RecursionError):
+        return ""
+    name = software.get("name") if isinstance(software, dict) else None
+    return name[:60] if isinstance(name, str) else ""
+
+
 def with_algo(metadata: Mapping[str, str], algo: str | None) -> dict[str, str]:
     """Return ``metadata`` without Tucker cores and DoRA, for ``algo``.
 
