@@ -29,7 +29,18 @@ ROOMS = [
 ]
 INLINE_LIMIT = 62
 EXTRA_MODULES = ("orchestrator.dataset.tagger",)  # whose own imports are an extra's
-EXTRAS = {"torch", "diffusers", "transformers", "lycoris", "tensorboard", "ray", "onnxruntime", "apprise", "fsspec"}
+EXTRAS = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "tokenizers",
+    "lycoris",
+    "tensorboard",
+    "ray",
+    "onnxruntime",
+    "apprise",
+    "fsspec",
+}
 
 
 @cache

@@ -78,7 +78,9 @@ def check_(
 
     loaded, root = _recipe(recipe, profile)
     folder = root / "build" / "datasets" / loaded.dataset.name
-    report = lint.check(loaded.dataset, root, loaded.training, cache=lint.hash_cache(root), built=folder)
+    architecture = loaded.base.architecture
+    cache = lint.hash_cache(root)
+    report = lint.check(loaded.dataset, root, loaded.training, architecture=architecture, cache=cache, built=folder)
     if json:
         print_json(report.as_json())
     else:

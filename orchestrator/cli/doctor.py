@@ -71,7 +71,8 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
 
 def dataset(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
     """Check the dataset of a recipe like ``dataset check``."""
-    report = lint.check(recipe.dataset, inputs.root, recipe.training, cache=lint.hash_cache(inputs.root))
+    cache, architecture = lint.hash_cache(inputs.root), recipe.base.architecture
+    report = lint.check(recipe.dataset, inputs.root, recipe.training, architecture=architecture, cache=cache)
     what = f"dataset {recipe.dataset.name}"
     errors = [Check(finding.where, CheckStatus.FAIL, finding.what, finding.hint) for finding in report.errors()]
     counts = f"{len(report.inspected.originals())} images, {report.inspected.prediction.images} with all sizes"

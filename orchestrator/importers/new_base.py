@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.dataset.lint import token_limits
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models.registry import ARCHITECTURES, DEFAULT
 from orchestrator.recipe import compose
@@ -30,6 +31,8 @@ class NewBase:
     """The table [network] of the recipes, where that of an algorithm is for a U-Net."""
     unset: tuple[str, ...] = ()
     """Keys of the part that do not hold for this model."""
+    reads_clip: bool = True
+    """CLIP reads the captions, so that its knowledge of a trigger word counts."""
     note: str = ""
 
 
@@ -65,8 +68,11 @@ def of(name: str, inputs: ProjectInputs) -> NewBase:
     transformer = not entry.model.targets.convolutions
     algorithms, network = (("lora1x1",), {"dim": 16, "alpha": 16}) if transformer else ((), {})
     unset = tuple(f"training.{key}" for key in settings.get("training", {}) if key in entry.ignored_options)
+    reads_clip = token_limits.reads_clip(architecture)
     words = ", which predicts v by its header" if prediction == "v" else ""
-    return NewBase(table, part, algorithms, network, unset, f"{path.name} is {entry.title}{words}: the recipes extend {part}")
+    return NewBase(
+        table, part, algorithms, network, unset, reads_clip, f"{path.name} is {entry.title}{words}: the recipes extend {part}"
+    )
 
 
 def _part(entry: Architecture, prediction: str) -> str:

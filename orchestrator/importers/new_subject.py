@@ -105,7 +105,7 @@ def generate(subject: NewSubject, root: Path) -> GeneratedRecipes:
         "keywords": list(triggers),
         "usage": f"Write {', '.join(triggers)} in the prompt, at weight 1.",
     }
-    notes += _advice(summaries, triggers)
+    notes += _advice(summaries, triggers, reads_clip=base.reads_clip)
     count = sum(len(summary.stems) for summary in summaries)
     head = f"# {subject.name}: {count} images. Written by `orchestrator new`; edit it as you like."
     files = {f"_subjects/{subject.name}.toml": "\n".join([head, "", *toml.lines(part)]) + "\n"}
@@ -260,7 +260,7 @@ def trigger_words(subject: NewSubject) -> list[str]:
     return words
 
 
-def _advice(summaries: Sequence[FolderSummary], triggers: Sequence[str]) -> list[str]:
+def _advice(summaries: Sequence[FolderSummary], triggers: Sequence[str], *, reads_clip: bool) -> list[str]:
     notes: list[str] = []
     count = sum(len(summary.stems) for summary in summaries)
     if count < FEW:
@@ -268,7 +268,7 @@ def _advice(summaries: Sequence[FolderSummary], triggers: Sequence[str]) -> list
     notes += [
         f"the trigger word {word!r} has a meaning to CLIP already; an invented word is learned more easily"
         for word in triggers
-        if clip_tokens.common(clip_tokens.split(word)[0]) and len(clip_tokens.split(word)) == 1
+        if reads_clip and clip_tokens.common(clip_tokens.split(word)[0]) and len(clip_tokens.split(word)) == 1
     ]
     notes.append("flip_aug mirrors half of the images: set  flip = false  in a source whose left and right differ")
     return notes

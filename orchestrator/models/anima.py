@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, file_kinds, text_encoders
-from orchestrator.models.architecture import CAPTION_CHANGES, Architecture, ModelFile, Part
+from orchestrator.models.architecture import CAPTION_CHANGES, Architecture, CaptionLimit, ModelFile, Part
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
 from orchestrator.models.renderer import Renderer
@@ -143,6 +143,10 @@ ARCHITECTURE = Architecture(
     files=(ModelFile("qwen3", file_kinds.QWEN3, folder=True, lora_prefix="lora_te"),),
     vae=file_kinds.QWEN_VAE,
     diffusers=_DIFFUSERS,
+    caption_limits=(
+        CaptionLimit("Qwen3", 512, "qwen3_max_token_length", "qwen3_06b"),
+        text_encoders.t5_limit(512, "t5_max_token_length"),
+    ),
     needs_vae=True,
     bucket_step=16,
     resolution=1024,

@@ -26,6 +26,22 @@ CAPTION_CHANGES = (
 
 
 @dataclass(frozen=True, slots=True)
+class CaptionLimit:
+    """The number of tokens after which a text encoder's caption is cut off."""
+
+    title: str
+    """Name of the text encoder in messages."""
+    tokens: int
+    option: str
+    """Option of the training script that changes the limit, or ""."""
+    folder: str = ""
+    """Folder below configs of sd-scripts with its tokenizer.json. Empty: that of CLIP, which this program has."""
+
+
+CLIP_LIMIT = CaptionLimit("CLIP", 75, "max_token_length")
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFile:
     """A further file that the trainer needs, named by its option."""
 
@@ -140,6 +156,8 @@ class Architecture:
     """The trainer takes models in Diffusers layout, a folder, in place of a file."""
     prediction_type: str = "epsilon"
     """Value of modelspec.prediction_type. Empty: the entry is left out, since the specification has no name for it."""
+    caption_limits: tuple[CaptionLimit, ...] = (CLIP_LIMIT,)
+    """Limits of captions, for the text encoders that read whole captions and whose tokens can be counted."""
     tokenizers: tuple[str, ...] = ()
     """Folders below --tokenizer_cache_dir that the programs need to run offline."""
     bucket_step: int = 64

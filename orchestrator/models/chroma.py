@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.models import dit_blocks, flux
+from orchestrator.models import dit_blocks, flux, text_encoders
 from orchestrator.models.layers import Targets
 
 _OUTSIDE = {"img_in": "x_embedder", "txt_in": "context_embedder", "final_layer.linear": "proj_out"}
@@ -47,5 +47,6 @@ ARCHITECTURE = replace(
     lycoris=("locon",),
     files=(flux.T5XXL, flux.AE),
     takes_folder=False,
+    caption_limits=(text_encoders.t5_limit(512),),
     renderer=replace(flux.RENDERER, switches=("--model_type", "chroma", "--apply_t5_attn_mask"), trained=()),
 )

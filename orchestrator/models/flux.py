@@ -158,6 +158,7 @@ SCHNELL = Architecture(
     resolution=1024,
     vae=None,
     takes_folder=True,
+    caption_limits=(text_encoders.t5_limit(256),),
     prediction_type="",
     renderer=RENDERER,
 )
@@ -165,6 +166,7 @@ DEV = replace(
     SCHNELL,
     name="flux",
     title="FLUX.1-dev",
+    caption_limits=(text_encoders.t5_limit(512),),
     ignored_options=(*dit_blocks.IGNORED_OPTIONS, *dit_blocks.IGNORED_RANGE),
     checkpoint_names=(*SCHNELL.checkpoint_names, r"(?:^|\.)(?:guidance_in\.in_layer|guidance_embedder\.linear_1)\."),
     modelspec="flux-1-dev",

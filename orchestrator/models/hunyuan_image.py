@@ -122,6 +122,7 @@ ARCHITECTURE = Architecture(
     vae=file_kinds.HUNYUAN_VAE,
     diffusers=_DIFFUSERS,
     comfy=_COMFY,
+    caption_limits=(),
     needs_vae=True,
     resolution=2048,
     prediction_type="",

@@ -114,6 +114,7 @@ ARCHITECTURE = Architecture(
     diffusers=_DIFFUSERS,
     resolution=1024,
     vae=None,
+    caption_limits=(),  # the tokenizer of Gemma is not in sd-scripts
     prediction_type="",
     renderer=RENDERER,
 )

@@ -157,6 +157,7 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architec
         lycoris=("locon",),
         files=_FILES,
         vae=file_kinds.AUTOENCODER,
+        caption_limits=(text_encoders.t5_limit(256),),
         diffusers=_diffusers(sizes["depth"]),
         bucket_step=32,
         resolution=1024,

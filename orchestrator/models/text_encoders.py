@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.models.architecture import Part
+from orchestrator.models.architecture import CaptionLimit, Part
 from orchestrator.models.layers import ModelLayer, layer
 
 if TYPE_CHECKING:
@@ -38,6 +38,11 @@ GEMMA2_2B = {
     "num_key_value_heads": 4,
     "head_dim": 256,
 }
+
+
+def t5_limit(tokens: int, option: str = "t5xxl_max_token_length") -> CaptionLimit:
+    """Return the limit of captions of T5-XXL."""
+    return CaptionLimit("T5", tokens, option, "t5_old")
 
 
 def clip(prefix: str, config: Mapping[str, Any]) -> Iterator[ModelLayer]:

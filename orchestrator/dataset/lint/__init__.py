@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.dataset import buckets, manifest, problems
 from orchestrator.dataset.coverage import coverage
 from orchestrator.dataset.layout import make_layout
-from orchestrator.dataset.lint import clip_tokens
+from orchestrator.dataset.lint import token_limits
 from orchestrator.dataset.lint.findings import Finding, Inspected, Level
 from orchestrator.dataset.lint.image_hash import VERSION, hash_images
 from orchestrator.dataset.lint.image_rules import RULES
+from orchestrator.models.registry import DEFAULT
 from orchestrator.system.parse_cache import ParseCache
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.dataset import contact_tiles
+    from orchestrator.models.registry import ArchitectureName
     from orchestrator.recipe import Dataset, Training
 
 
@@ -68,6 +70,7 @@ def check(
     root: Path,
     training: Training | None = None,
     *,
+    architecture: ArchitectureName = DEFAULT,
     cache: ParseCache | None = None,
     built: Path | None = None,
 ) -> LintReport:
@@ -79,13 +82,13 @@ def check(
         dataset: the recipe's table.
         root: the project folder that its sources are relative to.
         training: for steps and epochs; without it both are 0.
+        architecture: of the base model, whose tokenizers count captions.
         cache: hashes of unchanged images (``hash_cache``).
         built: folder of an earlier build, searched for latent caches older than their images.
     """
     layout = make_layout(dataset, root)
     prediction = buckets.predict_batches(layout, dataset)
     paths = sorted({image.original for folder in layout.folders for image in folder.images})
-    tokens = training.options.get("max_token_length") if training else None
     inspected = Inspected(
         dataset=dataset,
         root=root,
@@ -93,7 +96,8 @@ def check(
         prediction=prediction,
         hashes=hash_images(paths, cache),
         coverage=coverage(layout, dataset),
-        tokens=tokens if isinstance(tokens, int) else clip_tokens.LIMITS[0],
+        limits=token_limits.limits(architecture, training),
+        reads_clip=token_limits.reads_clip(architecture),
         built=built,
     )
     findings = [

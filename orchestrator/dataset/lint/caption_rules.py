@@ -40,12 +40,11 @@ def captions(inspected: Inspected) -> Iterator[Finding]:
         elif not folder.regularization and not _tags(folder.trigger) <= _words(image.caption):
             what = f'its caption lacks the trigger word "{folder.trigger}"'
             yield Finding(Level.WARNING, where, what, f"the caption is: {image.caption[:80]}")
-        tokens = clip_tokens.count(image.caption)
-        if tokens > inspected.tokens:
-            limit = clip_tokens.limit(tokens)
-            fits = f"training.options.max_token_length = {limit} is long enough"
-            what = f"its caption has {tokens} tokens; those after the {inspected.tokens}th are cut off"
-            yield Finding(Level.WARNING, where, what, fits if limit else f"{clip_tokens.LIMITS[-1]} is the limit")
+        for limit in inspected.limits:
+            if (tokens := limit.count(image.caption)) > limit.tokens:
+                of = f" of {limit.limit.title}" if limit.limit.folder else ""
+                what = f"its caption has {tokens} tokens{of}; those after the {limit.tokens}th are cut off"
+                yield Finding(Level.WARNING, where, what, limit.remedy(tokens))
 
 
 def _origin(inspected: Inspected, folder: TrainingFolder, image: DatasetImage) -> Iterator[Finding]:
@@ -85,7 +84,9 @@ def _words(caption: str) -> set[str]:
 
 
 def triggers(inspected: Inspected) -> Iterator[Finding]:
-    """Find trigger words that the text encoder may confuse."""
+    """Find trigger words that CLIP may confuse."""
+    if not inspected.reads_clip:
+        return
     words = {
         word: folder.source
         for folder in inspected.layout.folders

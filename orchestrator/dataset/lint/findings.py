@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from orchestrator.dataset.coverage import Coverage
     from orchestrator.dataset.layout import DatasetImage, Layout, TrainingFolder
     from orchestrator.dataset.lint.image_hash import ImageHash
+    from orchestrator.dataset.lint.token_limits import TokenLimit
     from orchestrator.recipe import Dataset
 
 
@@ -45,8 +46,10 @@ class Inspected:
     hashes: dict[Path, ImageHash]
     """By original."""
     coverage: tuple[Coverage, ...]
-    tokens: int
-    """Tokens of a caption that the text encoder reads: 75, or the recipe's max_token_length."""
+    limits: tuple[TokenLimit, ...]
+    """Tokens that the architecture's text encoders read of a caption."""
+    reads_clip: bool
+    """CLIP reads the whole caption, so that its knowledge of a trigger word counts."""
     built: Path | None
     """Folder of an earlier build, possibly of other images."""
 
