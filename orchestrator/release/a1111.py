@@ -49,6 +49,8 @@ def parameters(recipe: Recipe, name: str, prompt: str, facts: JSON, model_hash: 
         "Steps": render.steps,
         "Sampler": _SAMPLERS.get(render.sampler, render.sampler),
         "CFG scale": f"{render.scale:g}",
+        "Distilled CFG Scale": "" if render.guidance is None else f"{render.guidance:g}",
+        "Shift": "" if render.flow_shift is None else f"{render.flow_shift:g}",
         "Seed": seed,
         "Size": f"{width}x{height}",
         "Model hash": str(base.get("sha256", ""))[:10] if not str(base.get("sha256", "")).startswith("missing") else "",

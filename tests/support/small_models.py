@@ -16,6 +16,7 @@ from orchestrator.system import settings
 
 if TYPE_CHECKING:
     from orchestrator.models.architecture import Architecture
+    from orchestrator.models.file_kinds import FileKind
 
 _CLIP = {"num_hidden_layers": 2, "intermediate_size": 64}
 _T5 = {"num_layers": 1, "d_ff": 64, "num_heads": 1}
@@ -104,9 +105,19 @@ def small(architecture: Architecture) -> Architecture:
         replace(encoder, config={**encoder.config, **sizes}) for encoder, sizes in zip(made.text_encoders, texts, strict=True)
     )
     names = NAMES.get(architecture.name, architecture.checkpoint_names)
+    files = tuple(replace(file, kind=_of_any_size(file.kind)) for file in architecture.files)
     return replace(
-        architecture, checkpoint_names=names, model=replace(made, unet={**made.unet, **unet}, text_encoders=encoders)
+        architecture,
+        checkpoint_names=names,
+        model=replace(made, unet={**made.unet, **unet}, text_encoders=encoders),
+        files=files,
+        vae=architecture.vae and _of_any_size(architecture.vae),
     )
+
+
+def _of_any_size(kind: FileKind) -> FileKind:
+    """Return a kind that a small file fits too."""
+    return replace(kind, tensors=tuple((pattern, axis, 0) for pattern, axis, _ in kind.tensors))
 
 
 def use() -> None:

@@ -81,14 +81,14 @@ def offline(tokenizers: Path, names: list[str], cache: Path) -> None:
 
     Args:
         tokenizers: folder of --tokenizer_cache_dir.
-        names: their names there, as google_t5-v1_1-xxl.
+        names: their names there, as google_t5-v1_1-xxl or, in the Hub's own layout, models--google--t5-v1_1-xxl.
         cache: folder to make.
     """
     found = {}
     for name in names:
-        organization, _, rest = name.partition("_")
-        kept = f"models--{organization}--{rest}"
-        for folder in (tokenizers / name, *sorted((tokenizers / kept / "snapshots").glob("*"))):
+        kept = name if name.startswith("models--") else f"models--{name.replace('_', '--', 1)}"
+        folders = [tokenizers / name] if kept != name else []
+        for folder in (*folders, *sorted((tokenizers / kept / "snapshots").glob("*"))):
             if folder.is_dir():
                 found[kept] = folder.resolve()
                 break

@@ -91,14 +91,15 @@ def test_a_lora_that_is_not_merged_whole_fails(tmp_path: Path) -> None:
 
 def test_tokenizers_are_shown_as_a_cache_of_the_hub(tmp_path: Path) -> None:
     """In both layouts of --tokenizer_cache_dir. With one missing the script asks the Hub."""
-    names = ["google_t5-v1_1-xxl", "google_gemma-2-2b"]
-    kept = tmp_path / "tokenizers" / "models--google--gemma-2-2b" / "snapshots" / "abc"
-    for folder, text in ((tmp_path / "tokenizers" / names[0], "t5"), (kept, "gemma")):
-        folder.mkdir(parents=True)
-        (folder / "vocabulary").write_text(text, "utf-8")
+    names = ["google_t5-v1_1-xxl", "google_gemma-2-2b", "models--google--byt5-small"]
+    folder = tmp_path / "tokenizers"
+    kept = [folder / f"models--google--{name}" / "snapshots" / "abc" for name in ("gemma-2-2b", "byt5-small")]
+    for where, text in ((folder / names[0], "t5"), (kept[0], "gemma"), (kept[1], "byt5")):
+        where.mkdir(parents=True)
+        (where / "vocabulary").write_text(text, "utf-8")
     tokenizers = {"folder": str(tmp_path / "tokenizers"), "names": names}
     assert run(tmp_path, READER, ["a cat"], tokenizers=tokenizers).returncode == 0
-    assert (tmp_path / "hub").read_text("utf-8") == "['gemma', 't5']"
+    assert (tmp_path / "hub").read_text("utf-8") == "['byt5', 'gemma', 't5']"
     tokenizers["names"] = [*names, "openai_clip-vit-large-patch14"]
     assert run(tmp_path, READER, ["a cat"], tokenizers=tokenizers).returncode == 0
     assert not (tmp_path / "hub").read_text("utf-8")
