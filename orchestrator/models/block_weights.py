@@ -122,14 +122,15 @@ def parse(
     0.5
     """
     entry = ARCHITECTURES[architecture]
-    if order and order not in entry.orders:
-        raise RecipeError(_unknown_order(order, entry))
-    if isinstance(weights, str):
+    unknown = [_unknown_order(order, entry)] if order and order not in entry.orders else []
+    if isinstance(weights, str) and not unknown:
         weights = _from_text(weights, entry, presets or {}, order)
+    if order and isinstance(weights, Mapping):
+        unordered = Problem(_KEY, f"has names, and so no order; {order} is for a list", "leave the order out")
+        raise RecipeError([*(unknown or [unordered]), *named_blocks.problems(weights, entry)])
+    if unknown:
+        raise RecipeError(unknown)
     if isinstance(weights, Mapping):
-        if order:
-            what = f"has names, and so no order; {order} is for a list"
-            raise RecipeError(Problem(_KEY, what, "leave the order out"))
         return _of_given(named_blocks.expand(weights, entry), architecture, unmapped, unmapped)
     values = tuple(float(value) for value in weights)
     names = entry.orders[order].names if order else entry.blocks if len(values) == len(entry.blocks) else entry.short_blocks
@@ -213,7 +214,11 @@ def _unknown_order(order: str, entry: Architecture) -> Problem:
         f"{entry.title} has {', '.join(entry.orders)}" if entry.orders else f"{entry.title} has none: no other tool has a list"
     )
     others = [other.title for other in ARCHITECTURES.values() if order in other.orders]
-    what = f"{order!r} is an order of {others[0]}" if others else f"{order!r} is not an order{near_miss(order, entry.orders)}"
+    what = (
+        f"{order!r} is an order of {', '.join(others)}"
+        if others
+        else f"{order!r} is not an order{near_miss(order, entry.orders)}"
+    )
     return Problem("order", what, has)
 
 

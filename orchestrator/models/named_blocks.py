@@ -24,7 +24,7 @@ def read(text: str, entry: Architecture) -> dict[str, float]:
         RecipeError: with every problem.
     """
     table: dict[str, float] = {}
-    problems = []
+    found = []
     for item in text.split(","):
         name, equals, number = (part.strip() for part in item.partition("="))
         try:
@@ -32,14 +32,14 @@ def read(text: str, entry: Architecture) -> dict[str, float]:
                 raise ValueError(item)  # noqa: TRY301 - one message for all that is not NAME=v
             weight = float(number)
         except ValueError:
-            problems.append(Problem(_KEY, f"{item.strip()!r} is not NAME=v", f"as {example(entry)}"))
+            found.append(Problem(_KEY, f"{item.strip()!r} is not NAME=v", f"as {example(entry)}"))
             continue
         if name in table:
-            problems.append(Problem(_KEY, f"{name} has two weights", "give it once"))
+            found.append(Problem(_KEY, f"{name} has two weights", "give it once"))
         table[name] = weight
-    problems += _problems(table, entry)
-    if problems:
-        raise RecipeError(problems)
+    found += problems(table, entry)
+    if found:
+        raise RecipeError(found)
     return table
 
 
@@ -49,8 +49,8 @@ def expand(table: Mapping[str, float], entry: Architecture) -> dict[str, float]:
     Raises:
         RecipeError: with every problem: unknown and reversed names, blocks named twice, numbers that are not finite.
     """
-    if problems := list(_problems(table, entry)):
-        raise RecipeError(problems)
+    if found := list(problems(table, entry)):
+        raise RecipeError(found)
     return {name: float(weight) for key, weight in table.items() for name in _blocks(key, entry)}
 
 
@@ -116,7 +116,8 @@ def _letters(name: str) -> str:
     return name.rstrip("0123456789")
 
 
-def _problems(table: Mapping[str, float], entry: Architecture) -> Iterator[Problem]:
+def problems(table: Mapping[str, float], entry: Architecture) -> Iterator[Problem]:
+    """Yield every problem of the names and weights of a table."""
     owner: dict[str, str] = {}
     for key, weight in table.items():
         if not math.isfinite(weight):

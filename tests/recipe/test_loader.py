@@ -139,6 +139,24 @@ def test_block_weights_of_sd15_in_an_sdxl_recipe_have_a_remedy(root: Path) -> No
     assert '26 values; SDXL takes 20 or 12; write those, or leave them out: unset = ["block_weights"]' in problems(root, text)
 
 
+def test_block_weights_may_be_named_or_in_the_order_of_another_tool(root: Path) -> None:
+    write(root, {"a": RECIPE + 'block_weights = {BASE = 0, "IN01-IN03" = -0.5, MID1 = 2}\n[merge]\nunmapped = 0.25\n'})
+    weights = loader.recipe(root, "a").recipe.weights()
+    given = weights.by_name()
+    assert (given["BASE"], given["IN03"], given["MID"], given["MID1"], weights.outside) == (0, -0.5, 0.25, 2, 0.25)
+    write(root, {"b": RECIPE + f'block_weights = {[0.5] * 17}\n[merge]\norder = "lbw-17"\n'})
+    weights = loader.recipe(root, "b").recipe.weights()
+    assert (weights.by_name()["IN00"], weights.by_name()["IN01"], weights.outside) == (0, 0.5, 1)
+
+
+def test_every_problem_of_named_block_weights_is_reported(root: Path) -> None:
+    text = RECIPE + 'block_weights = {BAS = 0, "IN03-IN01" = 1}\n[merge]\norder = "lbw-61"\n'
+    shown = problems(root, text)
+    for message in ("merge.order\n    'lbw-61' is an order of FLUX.1-schnell", "did you mean BASE?", "IN03-IN01 is reversed"):
+        assert message in shown
+    assert "block_weights.BASE\n" in problems(root, RECIPE + 'block_weights = {BASE = "a"}\n')
+
+
 COMBINATIONS = {
     "a pattern that is none": (
         '[network.layer_dims]\n"(" = 4\n',

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engines.sdscripts import architecture_constraints, network_args, training_states
 from orchestrator.errors import near_miss
+from orchestrator.models import blocks
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.weights.families import expected_tensors
 
@@ -83,11 +84,26 @@ def problems(recipe: Recipe) -> Iterator[Violation]:
         values = recipe.network.args.get(name)
         if blocks and isinstance(values, str) and (count := len(values.split(","))) != blocks:
             yield f"network.args.{name}", f"has {count} values; {recipe.base.architecture} takes {blocks}"
+    yield from _block_weights(recipe)
     yield from _optimizer(recipe)
     yield from architecture_constraints.problems(recipe)
     yield from _schedule(recipe)
     yield from _states(recipe)
     yield from _options(recipe)
+
+
+def _block_weights(recipe: Recipe) -> Iterator[Violation]:
+    """Yield block weights that change no layer that is trained."""
+    model = expected_tensors.of(recipe)
+    if recipe.block_weights is None or expected_tensors.predict(recipe, model) is None:
+        return
+    weights, architecture = recipe.weights(), recipe.base.architecture
+    if set(weights.by_name().values()) == {1.0} or any(weights.block_of(part) == "" for part in weights.parts):
+        return  # layers outside of blocks are not predicted
+    trained = expected_tensors.modules(recipe, model)
+    if all(weights.of(layer.name, blocks.block_of(layer.name, architecture)) == 1 for layer in trained):
+        what = "change no layer that is trained"
+        yield "block_weights", f'{what}; weigh other blocks, or leave them out: unset = ["block_weights"]'
 
 
 def _optimizer(recipe: Recipe) -> Iterator[Violation]:

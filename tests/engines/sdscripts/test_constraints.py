@@ -32,6 +32,10 @@ pytestmark = pytest.mark.usefixtures("no_checkout")
         ("[network.args]\nnetwork_alpha = 8\n", "network.args.network_alpha  set network.alpha instead"),
         ("[network.args]\nfactor = 8\n", "locon takes no such argument (lokr does)"),
         ('[network.args]\nrank_dropout = "0.1"\n', "takes a number from 0 to 1"),
+        (
+            'unset = ["training.text_encoder_lr"]\nblock_weights = {BASE = 0}\n[training]\ntrain = "unet"\n',
+            "block_weights  change no layer that is trained",
+        ),
         ('unset = ["block_weights"]\n[network.args]\ndora_wd = true\n', "bypass mode does not build"),
         ('[render]\nsampler = "euler-a"\n', "did you mean euler_a?"),
         ('[render.prompts.a]\nprompt = "x --w 9"\n', "begins an option"),
