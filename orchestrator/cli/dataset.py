@@ -57,7 +57,7 @@ def build_(
     loaded, root = _recipe(recipe, profile)
     folder = output or root / "build" / "datasets" / loaded.dataset.name
     with progress_bar(f"dataset {loaded.dataset.name}") as tick:
-        done = build(loaded.dataset, root, folder, tick)
+        done = build(loaded.dataset, root, folder, tick, loaded.training.validation)
     say(f"{folder}: {done.images} images{', nothing has changed' if done.unchanged else ''}")
 
 

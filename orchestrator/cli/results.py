@@ -164,6 +164,7 @@ def grid(
 def variants(
     recipe: Name,
     *,
+    step: Annotated[str, typer.Option(help="Saved steps, as all or 400,600,800.")] = "",
     sv_ratio: Annotated[str, typer.Option(help="Compression ratios, as none,64,32,16.")] = "",
     block_weights: Annotated[list[str], typer.Option(help='none, "BASE=0,D00-D06=0.5", a preset, or v,v,… Repeat it.')] = [],
     order: Order = "",
@@ -173,15 +174,15 @@ def variants(
     gpus: Gpus = "",
     quiet: Quiet = False,
 ) -> None:
-    """Render one training at several ratios or weights.
+    """Render one training at several steps, ratios or weights.
 
     Writes X/Y grids, and a slider for the page of the report.
     """
     from orchestrator.release import variants as variants_
 
-    split = {name: tuple(text.split(",")) for name, text in (("sv_ratio", sv_ratio), ("multiplier", multiplier)) if text}
-    values_by_axis = {"block_weights": tuple(block_weights), **split}
-    axes = [variants_.Axis(name, values, order) for name, values in values_by_axis.items() if values]
+    texts = {"step": step, "sv_ratio": sv_ratio, "multiplier": multiplier}
+    split = {name: text.split(",") if text else [] for name, text in texts.items()}
+    axes = variants_.axes({"step": split["step"], "block_weights": block_weights, **split}, order)
     space = project.workspace()
     loaded = space.load(project.selection([recipe], profile, engine))[0]
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from orchestrator.plan.planner import Plan
     from orchestrator.run.context import Outcome, RunObserver
-    from orchestrator.run.workspace import Selection
+    from orchestrator.run.workspace import Selection, Workspace
 
 STOPPED = 130
 LISTED = ("name", "subject", "algorithm", "summary")
@@ -174,10 +174,30 @@ def run(
     def observe(made: Plan) -> RunObserver:
         return progress.choose(made, style, quiet=json)
 
-    outcomes = session.run_session(project.workspace(), options, observe, quiet=json)
+    space = project.workspace()
+    outcomes = session.run_session(space, options, observe, quiet=json)
+    if not only and all(outcome.status.ok for outcome in outcomes):
+        _draw_saved_steps(space, options.selection, observe, gpus, quiet=json)
     if json:
         print_json(session.as_json(outcomes))
     raise typer.Exit(_code(outcomes))
+
+
+def _draw_saved_steps(
+    space: Workspace, selection: Selection, observe: Callable[[Plan], RunObserver], gpus: str, *, quiet: bool
+) -> None:
+    """Draw the grids of saved steps that recipes ask for (select.steps)."""
+    recipes = [each.recipe for each in space.load(selection) if each.recipe.select.steps]
+    if not recipes:
+        return
+    from orchestrator.release import variants
+
+    for recipe in recipes:
+        steps = recipe.select.steps
+        axes = variants.axes({"step": [steps] if isinstance(steps, str) else list(map(str, steps))})
+        for file in variants.draw(space, recipe, axes, observe, gpus=gpus):
+            if not quiet:
+                say(str(file))
 
 
 def all_(**options: Any) -> None:

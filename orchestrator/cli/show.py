@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.recipe import toml
 from orchestrator.run import benchmark, export_sd_scripts, preflight
 from orchestrator.run.workspace import as_json, override_lines, select
-from orchestrator.system.terminal import clean, say
+from orchestrator.system.terminal import clean, duration, say
 from orchestrator.weights import loaders
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def print_overrides(loaded: Sequence[Loaded], selection: Selection) -> None:
 
 def print_plan(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, selection: Selection) -> None:
     """Print a plan, its duration, and the number of preflight problems."""
+    for note in space.notes:
+        say(note, file=sys.stderr)
     say(plan_text(plan, reasons, space), end="")
     if left := benchmark.estimate(plan, reasons, space).summary(selection.profile, selection.engine):
         say(left)
@@ -87,6 +89,7 @@ def plan_text(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -
         lines.append(f"{recipe.name}  ({recipe.engine})")
         lines += [f"  {step['kind']:8} {step['key'][:12]}  {step['reason'] or 'cached'}" for step in entry["steps"]]
         lines.append(f"  {_predicted(predicted)}")
+        lines += _selected(recipe, predicted, space)
         if recipe.block_weights is not None:
             lines.append(f"  block weights {recipe.weights().text()}")
         if unread := loaders.fewer(recipe.network, recipe.base.architecture):
@@ -99,6 +102,23 @@ def plan_text(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -
     due = f"{len(plan.steps) - cached - linked} to run" + (f", {linked} to link" if linked else "")
     lines.append(f"{len(plan.steps)} steps, {due}, {cached} cached")
     return clean("\n".join(lines) + "\n")
+
+
+def _selected(recipe: Recipe, predicted: dict[str, Any], space: Workspace) -> list[str]:
+    """Return lines about saved steps: those that are drawn, and the released one."""
+    lines = []
+    if count := predicted["saved_steps"]:
+        seconds = benchmark.seconds_per_image(recipe, space)
+        time = (
+            f"about {duration(seconds * predicted['saved_images'])}"
+            if seconds is not None
+            else "time unknown before the first"
+        )
+        lines.append(f"  grid of {count} saved steps: {predicted['saved_images']} images, {time}")
+    if recipe.select.step is not None:
+        reason = f": {recipe.select.reason}" if recipe.select.reason else ""
+        lines.append(f"  releases step {recipe.select.step} of {recipe.training.steps}{reason}")
+    return lines
 
 
 def _predicted(predicted: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from orchestrator.dataset.build import build
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
-from orchestrator.recipe import Dataset
+from orchestrator.recipe import Dataset, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,15 +26,15 @@ _USAGE: Final = "usage: python -m orchestrator.dataset build REQUEST.json"
 def main(argv: Sequence[str]) -> int:
     """Run ``build REQUEST.json``.
 
-    The request is {"dataset": table, "root": project folder, "output": folder}.
+    The request is {"dataset": table, "validation": table or None, "root": project folder, "output": folder}.
 
     Prints ``PROGRESS {"done", "total", "note"}`` lines. Returns 0 only if the dataset is complete. Problems go to stderr.
     """
     try:
         match list(argv):
             case ["build", request]:
-                dataset, root, output = _request(Path(request))
-                build(dataset, root, output, _progress)
+                dataset, validation, root, output = _request(Path(request))
+                build(dataset, root, output, _progress, validation)
             case _:
                 raise RecipeError(Problem("orchestrator.dataset", f"takes one verb and one file, not {list(argv)}", _USAGE))
     except OrchestratorError as error:
@@ -47,10 +47,13 @@ def _progress(done: int, total: int, note: str) -> None:
     print("PROGRESS", json.dumps({"done": done, "total": total, "note": note}, ensure_ascii=False), flush=True)
 
 
-def _request(path: Path) -> tuple[Dataset, Path, Path]:
+def _request(path: Path) -> tuple[Dataset, Validation | None, Path, Path]:
     try:
         table: Any = json.loads(path.read_text(encoding="utf-8"))
-        return Dataset.model_validate_json(json.dumps(table["dataset"])), Path(table["root"]), Path(table["output"])
+        dataset = Dataset.model_validate_json(json.dumps(table["dataset"]))
+        held_out = table.get("validation")
+        validation = Validation.model_validate_json(json.dumps(held_out)) if held_out is not None else None
+        return dataset, validation, Path(table["root"]), Path(table["output"])
     except OSError as error:
         raise RecipeError(Problem(str(path), f"cannot be read: {error.strerror}", _USAGE)) from error
     except ValidationError as error:

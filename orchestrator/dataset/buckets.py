@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.dataset.layout import DatasetImage, Layout, Size, TrainingFolder
+    from orchestrator.dataset.layout import Layout
+    from orchestrator.dataset.training_folder import DatasetImage, Size, TrainingFolder
     from orchestrator.recipe import Dataset, Training
 
 _TABLES: Final = {

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from orchestrator.dataset.layout import DatasetImage, Layout, TrainingFolder
-    from orchestrator.recipe import Dataset
+    from orchestrator.dataset.layout import Layout
+    from orchestrator.dataset.training_folder import DatasetImage, TrainingFolder
+    from orchestrator.recipe import Dataset, Validation
 
 BUILDING: Final = "building.json"  # files of an unfinished build
 SHEET: Final = "contact.webp"
@@ -48,7 +49,13 @@ class BuildResult:
     unchanged: bool
 
 
-def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int, str], None]) -> BuildResult:
+def build(
+    dataset: Dataset,
+    root: Path,
+    output: Path,
+    report: Callable[[int, int, str], None],
+    validation: Validation | None = None,
+) -> BuildResult:
     """Write the dataset to ``output``, unless it is there already.
 
     Args:
@@ -56,20 +63,21 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
         root: the project folder that the sources are relative to; its files are only read.
         output: receives the folders, dataset.toml, contact.webp (a tile of every image) and, last, dataset.json.
         report: called with the number of finished images, of all images, and a note.
+        validation: chooses the images that are not trained.
 
     Raises:
         RecipeError: every problem at which the build or the trainer would stop. Nothing was written.
         StepFailed: every image that cannot be decoded.
     """
-    count = _count_unchanged(output, dataset, root)
+    count = _count_unchanged(output, dataset, root, validation)
     if count is not None:
         report(count, count, "nothing has changed")
         return BuildResult(count, unchanged=True)
-    layout = make_layout(dataset, root)
+    layout = make_layout(dataset, root, validation)
     problems = dataset_problems(layout, dataset, root)
     if problems:
         raise RecipeError(problems)
-    total = sum(len(folder.images) for folder in layout.folders)
+    total = sum(len(folder.images) for folder in layout.written())
     output.mkdir(parents=True, exist_ok=True)
     _clear(output)
     (output / BUILDING).write_text(json.dumps({"files": _names(dataset, layout)}), encoding="utf-8")
@@ -77,13 +85,13 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
     numbers = itertools.count(1)
     total += len(untagged)
     captions = _tagged(dataset, root, untagged, lambda name: report(next(numbers), total, f"caption of {name}"))
-    for folder in layout.folders:
+    for folder in layout.written():
         (output / folder.path).mkdir(parents=True, exist_ok=True)
     prediction = buckets.predict_batches(layout, dataset)
     tiles = contact_tiles.arrange(prediction, contact_tiles.MOST)
     drawn = _write_images(dataset, layout, output, lambda done, name: report(len(untagged) + done, total, name), tiles)
     contact_tiles.save(contact_tiles.paste_sheets(tiles, drawn)[0], output / SHEET)
-    for folder in layout.folders:
+    for folder in layout.written():
         for image in folder.images:
             caption = captions.get(image.role, image.caption)
             if caption is not None:
@@ -92,7 +100,7 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
     (output / sd_scripts_toml.FILE).write_bytes(sd_scripts_toml.text(layout, dataset).encode())
     table = {
         "schema": manifest.SCHEMA,
-        "key": fingerprint(dataset, root),
+        "key": fingerprint(dataset, root, validation),
         **manifest.describe(dataset, layout, prediction, captions, tiles),
     }
     table["files"] = {name: (output / name).stat().st_size for name in sorted(_names(dataset, layout))}
@@ -101,14 +109,14 @@ def build(dataset: Dataset, root: Path, output: Path, report: Callable[[int, int
     return BuildResult(total, unchanged=False)
 
 
-def fingerprint(dataset: Dataset, root: Path) -> str:
+def fingerprint(dataset: Dataset, root: Path, validation: Validation | None = None) -> str:
     """Return the SHA-256 of the values and files of a dataset."""
     digests = [[role, sha256(path)] for role, path in source_files(dataset, root)]
-    values = {"schema": manifest.SCHEMA, "dataset": key_params(dataset), "sources": sorted(digests)}
+    values = {"schema": manifest.SCHEMA, "dataset": key_params(dataset, validation), "sources": sorted(digests)}
     return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def _count_unchanged(output: Path, dataset: Dataset, root: Path) -> int | None:
+def _count_unchanged(output: Path, dataset: Dataset, root: Path, validation: Validation | None) -> int | None:
     """Return the number of images if ``output`` is this dataset.
 
     None if it is another dataset, or if a file has not its recorded size.
@@ -118,7 +126,7 @@ def _count_unchanged(output: Path, dataset: Dataset, root: Path) -> int | None:
     try:
         table = json.loads((output / naming.MANIFEST).read_text(encoding="utf-8"))
         whole = all((output / name).stat().st_size == size for name, size in table["files"].items())
-        same = whole and not scan(dataset, root).problems and table["key"] == fingerprint(dataset, root)
+        same = whole and not scan(dataset, root).problems and table["key"] == fingerprint(dataset, root, validation)
         return int(table["images"]) if same else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # missing, incomplete, or an unreadable original, which the layout reports
@@ -145,7 +153,7 @@ def _clear(output: Path) -> None:
 def _names(dataset: Dataset, layout: Layout) -> list[str]:
     """Return the files of a build except the manifest."""
     names = [sd_scripts_toml.FILE, SHEET]
-    for folder in layout.folders:
+    for folder in layout.written():
         for image in folder.images:
             names.append(f"{folder.path}/{image.name}")
             if image.caption is not None or folder.tagger:
@@ -162,7 +170,7 @@ def _write_images(
 ) -> dict[contact_tiles.Key, Image]:
     """Write every image and return the pixels of the tiles."""
     work: dict[tuple[Path, str], list[tuple[TrainingFolder, DatasetImage]]] = defaultdict(list)
-    for folder in layout.folders:
+    for folder in layout.written():
         color = dataset.sources[folder.source].background_color or dataset.background_color
         for image in folder.images:
             work[image.original, color].append((folder, image))
@@ -215,7 +223,7 @@ def _write(
 
 def _untagged(layout: Layout) -> dict[str, tuple[TrainingFolder, DatasetImage]]:
     """Return role -> one folder and image, for the tagger."""
-    tagged = {image.role: (folder, image) for folder in layout.folders if folder.tagger for image in folder.images}
+    tagged = {image.role: (folder, image) for folder in layout.written() if folder.tagger for image in folder.images}
     return {role: pair for role, pair in tagged.items() if pair[1].caption is None}
 
 

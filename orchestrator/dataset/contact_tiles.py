@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.dataset.buckets import Bucket, BucketedImage, Prediction
-    from orchestrator.dataset.layout import Size
+    from orchestrator.dataset.training_folder import Size
     from orchestrator.recipe import Dataset
 
 SIDE: Final = 96

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from orchestrator.dataset.layout import Size
+    from orchestrator.dataset.training_folder import Size
 
 _FILTERS: Final = {"lanczos": Image.Resampling.LANCZOS, "area": Image.Resampling.BOX}
 _UPRIGHT: Final = {

@@ -33,7 +33,8 @@ def link_images(built: Path, folder: Path) -> None:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).symlink_to(built.absolute() / name)
     parents = {path.parent.as_posix() for path in chosen}
-    (dataset,) = (dataset for dataset in table["datasets"] if dataset["resolution"] == first["resolution"])
+    trained = (dataset for dataset in table["datasets"] if not dataset.get("validation_split"))
+    (dataset,) = (dataset for dataset in trained if dataset["resolution"] == first["resolution"])
     dataset["subsets"] = [subset for subset in dataset["subsets"] if subset["image_dir"] in parents]
     (folder / sd_scripts_toml.FILE).write_text(
         sd_scripts_toml.dump({"general": table["general"], "datasets": [dataset]}), "utf-8"

@@ -7,51 +7,17 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from orchestrator.dataset import captions, image_headers, naming, sources
+from orchestrator.dataset import captions, hold_out, image_headers, naming, sources
+from orchestrator.dataset.training_folder import DatasetImage, TrainingFolder, by_class
 from orchestrator.errors import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from orchestrator.dataset.captions import CaptionSource
     from orchestrator.dataset.sources import Ignored, Original, OriginalGroup
-    from orchestrator.recipe import Dataset, Source
-
-Size = tuple[int, int]  # width, height in pixels
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetImage:
-    """One image in one folder of the built dataset."""
-
-    name: str
-    """File name in the folder: the original's stem with .png."""
-    role: str
-    original: Path
-    original_size: Size
-    """Upright."""
-    size: Size
-    caption: str | None
-    """None without a caption file; with captions = "tagger" the build writes one."""
-    caption_source: CaptionSource
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingFolder:
-    """One subset: images of one source and one resolution class."""
-
-    path: str
-    """Relative to the built dataset, with ``/``."""
-    source: str
-    resolution: Size
-    images: tuple[DatasetImage, ...]
-    repeats: int
-    flip: bool
-    class_tokens: str
-    trigger: str
-    regularization: bool
-    tagger: bool
+    from orchestrator.dataset.training_folder import Size
+    from orchestrator.recipe import Dataset, Source, Validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +28,22 @@ class Layout:
     problems: tuple[Problem, ...]
     """Reasons against a build: missing folders, broken headers, names without a view, two images with one stem …"""
     ignored: tuple[Ignored, ...]
+    held_out: tuple[TrainingFolder, ...] = ()
+    """Folders of the images that are validated, and not trained."""
 
     def classes(self) -> tuple[tuple[Size, tuple[TrainingFolder, ...]], ...]:
-        """Return the resolution classes with their folders."""
-        grouped: dict[Size, list[TrainingFolder]] = defaultdict(list)
-        for folder in self.folders:
-            grouped[folder.resolution].append(folder)
-        return tuple((size, tuple(folders)) for size, folders in grouped.items())
+        """Return the resolution classes with their trained folders."""
+        return by_class(self.folders)
+
+    def written(self) -> tuple[TrainingFolder, ...]:
+        """Return every folder that a build writes."""
+        return self.folders + self.held_out
 
 
-def make_layout(dataset: Dataset, root: Path) -> Layout:
+def make_layout(dataset: Dataset, root: Path, validation: Validation | None = None) -> Layout:
     """Lay out a dataset for the project folder ``root``.
 
-    Its sources are relative to ``root``.
+    Its sources are relative to ``root``. ``validation`` chooses the images that are not trained.
 
     Reads image headers and caption texts only. ``Layout.problems`` holds the problems of the user's files.
     """
@@ -89,10 +58,14 @@ def make_layout(dataset: Dataset, root: Path) -> Layout:
     }
     ranks = {size: rank for rank, size in enumerate(order)}
     folders.sort(key=lambda folder: ranks[folder.resolution])
+    held: tuple[TrainingFolder, ...] = ()
+    if validation is not None:
+        folders, held, unfit = hold_out.split(folders, validation)
+        problems += unfit
     trained = {folder.resolution for folder in folders if not folder.regularization}
     # The trainer counts a regularization image without images of the subject in its class, and never uses it.
     kept = (folder for folder in folders if folder.resolution in trained)
-    return Layout(tuple(kept), tuple(dict.fromkeys(problems)), tuple(scan.ignored))
+    return Layout(tuple(kept), tuple(dict.fromkeys(problems)), tuple(scan.ignored), held)
 
 
 def _folders(dataset: Dataset, group: OriginalGroup, root: Path, problems: list[Problem]) -> list[TrainingFolder]:

@@ -39,6 +39,11 @@ def describe(
         captions: role -> caption of a tagger, for images without one in the layout.
         tiles: positions of the images on a contact sheet.
     """
+    held_out = [
+        {"file": f"{folder.path}/{image.name}", "source": image.role, "size": list(image.size), "caption": image.caption}
+        for folder in layout.held_out
+        for image in folder.images
+    ]
     return {
         "name": dataset.name,
         "images": prediction.images,
@@ -53,6 +58,7 @@ def describe(
         ],
         "coverage": [table.as_json() for table in coverage(layout, dataset)],
         "tags": dict(count_tags(prediction, captions).most_common()),
+        **({"held_out": held_out} if held_out else {}),
     }
 
 

@@ -33,7 +33,7 @@ def disk_bytes(layout: Layout) -> int:
     Drawings take a fifth to a third of it. Every file fills whole blocks of the file system.
     """
     most = 0
-    for folder in layout.folders:
+    for folder in layout.written():
         for image in folder.images:
             pixels = 3 * image.size[0] * image.size[1]
             if image.size == image.original_size:  # may be copied unchanged, with all data of its file

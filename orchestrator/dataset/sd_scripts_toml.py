@@ -8,20 +8,31 @@ from typing import TYPE_CHECKING, Any, Final
 import toml
 
 from orchestrator.dataset import buckets
+from orchestrator.dataset.training_folder import by_class
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.dataset.layout import Layout, TrainingFolder
+    from orchestrator.dataset.layout import Layout
+    from orchestrator.dataset.training_folder import TrainingFolder
     from orchestrator.recipe import Dataset
 
 FILE: Final = "dataset.toml"
+_UNCHANGED: Final = {
+    "color_aug": False,
+    "random_crop": False,
+    "shuffle_caption": False,
+    "caption_dropout_rate": 0.0,
+    "caption_dropout_every_n_epochs": 0,
+    "caption_tag_dropout_rate": 0.0,
+}
+"""Settings of validated images: the same image and caption each time."""
 
 
 def text(layout: Layout, dataset: Dataset) -> str:
     """Return dataset.toml.
 
-    It has one [[datasets]] per resolution class and one subset per folder.
+    It has one [[datasets]] per resolution class and one subset per folder. Held-out images have [[datasets]] of their own.
 
     ``image_dir`` is relative to the file.
     """
@@ -49,6 +60,18 @@ def text(layout: Layout, dataset: Dataset) -> str:
         }
         for resolution, folders in layout.classes()
     ]
+    if layout.held_out:
+        # The trainer splits by file. A dataset of its own keeps every copy of an image on one side.
+        classes = [{**each, "validation_split": 0.0} for each in classes]
+        classes += [
+            {
+                "resolution": list(resolution),
+                "batch_size": buckets.batch_size(dataset, resolution),
+                "validation_split": 1.0,
+                "subsets": [{**_subset(folder), **_UNCHANGED} for folder in folders],
+            }
+            for resolution, folders in by_class(layout.held_out)
+        ]
     # By the library that sd-scripts parses it with.
     return dump({"general": general, "datasets": classes})
 

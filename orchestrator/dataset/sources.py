@@ -12,7 +12,7 @@ from orchestrator.dataset import image_headers, naming
 from orchestrator.errors import Problem
 
 if TYPE_CHECKING:
-    from orchestrator.recipe import Dataset, Source
+    from orchestrator.recipe import Dataset, Source, Validation
 
 _COMPANIONS: Final = frozenset({".txt", ".caption", ".npz", ".json", ".toml", ".md", ".csv", ".ini", ".db"})
 _MAGIC: Final = re.compile(r"[*?\[]")
@@ -97,8 +97,8 @@ def source_files(dataset: Dataset, root: Path) -> list[tuple[str, Path]]:
     return result
 
 
-def key_params(dataset: Dataset) -> dict[str, Any]:
-    """Return the dataset's values as JSON for a key.
+def key_params(dataset: Dataset, validation: Validation | None = None) -> dict[str, Any]:
+    """Return the dataset's values as JSON for a key, with its held-out images.
 
     Without the folders of images, as role and content identify them.
     """
@@ -107,6 +107,8 @@ def key_params(dataset: Dataset) -> dict[str, Any]:
         images = Path(source.pop("images"))
         if source["reading"] == "charframework":
             source["images"] = images.name  # it contains the repeats: 4_krnk
+    if validation is not None:
+        params["held_out"] = validation.choice()
     return params
 
 

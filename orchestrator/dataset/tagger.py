@@ -15,13 +15,14 @@ from PIL import Image
 
 from orchestrator.dataset import captions as wording
 from orchestrator.dataset import image_io
+from orchestrator.dataset.onnx_session import open_model
 from orchestrator.errors import NotReady, Problem, StepFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from orchestrator.dataset.layout import DatasetImage, TrainingFolder
+    from orchestrator.dataset.training_folder import DatasetImage, TrainingFolder
     from orchestrator.recipe import Dataset
 
 TAGS: Final = "selected_tags.csv"
@@ -73,26 +74,52 @@ def captions(
         NotReady: the extra or the model's files are missing.
         StepFailed: the model is not a WD14-style tagger.
     """
-    model = root / dataset.tagger_model
-    tags = read_tags(model.with_name(TAGS))
-    session, side = _session(model)
+    tagger = Tagger(root / dataset.tagger_model)
     blocked = {plain(tag) for tag in dataset.tag_blacklist}
 
     def caption(item: tuple[TrainingFolder, DatasetImage]) -> str:
         folder, image = item
         source = dataset.sources[folder.source]
         color = source.background_color or dataset.background_color
-        scores = _scores(session, _square(image.original, color, side))
-        if len(scores) != len(tags):
-            what = f"returns {len(scores)} scores for {len(tags)} tags in {TAGS}"
-            raise StepFailed(Problem(str(model), what, "use the tag list of this model"))
+        tags = tagger.tags(image_io.load(image.original, color), dataset.tagger_threshold)
         own = wording.fixed(folder.trigger, source.tags)
         excluded = {plain(tag) for tag in own.split(",")} | blocked
         report(image.name)
-        return wording.joined((own, *(tag for tag in chosen(tags, scores, dataset.tagger_threshold) if tag not in excluded)))
+        return wording.joined((own, *(tag for tag in tags if tag not in excluded)))
 
     with image_io.without_warnings(), ThreadPoolExecutor(image_io.thread_count()) as pool:
         return dict(zip(images, pool.map(caption, images.values()), strict=True))
+
+
+class Tagger:
+    """A WD14-style model with its tag list."""
+
+    def __init__(self, model: Path) -> None:
+        """Open the model.
+
+        Raises:
+            NotReady: the extra or the model's files are missing.
+            StepFailed: the model is not a WD14-style tagger.
+        """
+        self.model = model
+        self.list = read_tags(model.with_name(TAGS))
+        self._session, self._side = _session(model)
+
+    def tags(self, image: Image.Image, threshold: float) -> list[str]:
+        """Return the general tags of an image above a threshold, the best first.
+
+        Raises:
+            StepFailed: the tag list belongs to another model.
+        """
+        scores = _scores(self._session, _square(image, self._side))
+        if len(scores) != len(self.list):
+            what = f"returns {len(scores)} scores for {len(self.list)} tags in {TAGS}"
+            raise StepFailed(Problem(str(self.model), what, "use the tag list of this model"))
+        return chosen(self.list, scores, threshold)
+
+    def vocabulary(self) -> set[str]:
+        """Return the general tags that the model can find, as words."""
+        return {plain(tag.name) for tag in self.list if tag.category == _GENERAL}
 
 
 def chosen(tags: list[Tag], scores: list[float], threshold: float) -> list[str]:
@@ -130,29 +157,18 @@ def read_tags(path: Path) -> list[Tag]:
 
 def _session(model: Path) -> tuple[Any, int]:
     """Return an inference session and the side of its square input in pixels."""
-    try:
-        import onnxruntime  # noqa: PLC0415 - an extra
-    except ImportError as error:
-        raise NotReady(Problem("onnxruntime", "is not installed", "pip install 'krnk[tagger]'")) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no other base class
-        raise NotReady(Problem(str(model), f"is not a usable ONNX model: {error}", "set dataset.tagger_model")) from error
+    session = open_model(model, "set dataset.tagger_model", threads=1)
     shape = session.get_inputs()[0].shape
     if len(shape) != 4 or shape[3] != 3 or not isinstance(shape[1], int) or shape[1] != shape[2]:
         raise StepFailed(Problem(str(model), f"takes {shape}, not [n, side, side, 3] as WD14 taggers do", "use another model"))
     return session, shape[1]
 
 
-def _square(path: Path, color: str, side: int) -> Image.Image:
+def _square(image: Image.Image, side: int) -> Image.Image:
     """Return the image in the middle of a white square.
 
     The taggers were trained on such squares, of ``side`` pixels.
     """
-    image = image_io.load(path, color)
     longest = max(image.size)
     square = Image.new("RGB", (longest, longest), "#ffffff")
     square.paste(image, ((longest - image.width) // 2, (longest - image.height) // 2))

@@ -6,16 +6,25 @@ ones), reads the trainer's output, and knows which saved states are complete. It
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from orchestrator.errors import Problem
     from orchestrator.recipe import Recipe
     from orchestrator.system.child import Progress
     from orchestrator.system.process import Command
+
+
+@dataclass(frozen=True, slots=True)
+class RenderItem:
+    """Prompts to draw with one LoRA file, or with the bare base model."""
+
+    recipe: Recipe
+    lora: Path | None
 
 
 class Engine(Protocol):
@@ -59,6 +68,20 @@ class Engine(Protocol):
             inputs: "lora" (the finished file), "checkpoint", "vae".
             work: folder that receives the images.
         """
+
+    def render_together(self, items: Sequence[RenderItem], inputs: Mapping[str, Path], work: Path) -> Command:
+        """Return the command that draws several items in one process.
+
+        Images are work/NNN-PROMPT.png, numbered by item.
+
+        Args:
+            items: of one base model, one of ``together``'s groups.
+            inputs: "checkpoint", "vae".
+            work: folder that receives the images.
+        """
+
+    def together(self, items: Sequence[RenderItem]) -> list[list[int]]:
+        """Return the positions of items in groups that one process can draw."""
 
     def read(self, piece: str) -> Progress | None:
         """Return the progress in one piece of output, or None.

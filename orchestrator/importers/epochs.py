@@ -21,7 +21,7 @@ from orchestrator.importers.values import whole_or
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.dataset.layout import Size
+    from orchestrator.dataset.training_folder import Size
 
 _ENDINGS: Final = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _RULES: Final = {"min_bucket_reso": 256, "max_bucket_reso": 1024, "bucket_reso_steps": 64}

@@ -31,10 +31,18 @@ def predict(recipe: Recipe, inputs: ProjectInputs) -> dict[str, Any]:
         "tensor_bytes": size,
         "modules": predicted.modules if predicted is not None else None,
         "train_steps": recipe.training.steps,
+        "saved_steps": len(drawn_steps(recipe)),
+        "saved_images": len(drawn_steps(recipe)) * len(recipe.render.prompts),
         "epochs": dataset_epochs(dataset.batches_per_epoch, recipe.training) if dataset.images else None,
         "images": dataset.images,
         "disk_bytes": disk_bytes(recipe, size, dataset.disk_bytes) + dataset.disk_bytes if size is not None else None,
     }
+
+
+def drawn_steps(recipe: Recipe) -> tuple[int, ...]:
+    """Return the saved steps that `run` draws."""
+    steps = recipe.select.steps
+    return recipe.saved_steps() if steps == "all" else steps
 
 
 def disk_bytes(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
@@ -45,13 +53,15 @@ def disk_bytes(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
     """
     training = recipe.training
     files = 2 + (recipe.block_weights is not None) + (recipe.resize is not None)
-    if training.save_every_n_steps:
-        files += training.steps // training.save_every_n_steps
+    files += len(recipe.saved_steps()) - 1
+    drawn = len(drawn_steps(recipe))
+    files += drawn * ((recipe.block_weights is not None) + (recipe.resize is not None))
     every = training.state_every_n_steps
     states_kept = training_states.kept(training.keep_states, training.steps, every) + 1 if every else 0
     states = states_kept * STATE_FACTOR * tensor_bytes
     latents = dataset_bytes // 6 if training.cache_latents == "disk" else 0
     render = recipe.render
     sizes = [(prompt.width or render.width, prompt.height or render.height) for prompt in render.prompts.values()]
-    images = 3 * sum(3 * width * height for width, height in sizes)  # rendered, in a grid, in the release
+    # Rendered, in a grid, in the release. Each saved step is rendered and in a grid.
+    images = (3 + 2 * drawn) * sum(3 * width * height for width, height in sizes)
     return int((files * tensor_bytes + states + latents + images) * 1.1)

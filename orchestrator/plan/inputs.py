@@ -63,6 +63,13 @@ class Counts:
     """Width, height and batch size of the largest bucket of the largest resolution class. Empty without images."""
 
 
+def _dataset_settings(recipe: Recipe) -> str:
+    """Return all values that decide about the training folders, as text."""
+    validation = recipe.training.validation
+    held_out = validation.model_dump_json(exclude={"every_n_steps"}) if validation is not None else ""
+    return recipe.dataset.model_dump_json() + held_out
+
+
 class ProjectInputs:
     """``Inputs`` of one project on this machine."""
 
@@ -124,7 +131,7 @@ class ProjectInputs:
 
     def counts(self, recipe: Recipe) -> Counts:
         """Return a dataset's numbers, cached by settings and content."""
-        settings_ = recipe.dataset.model_dump_json()
+        settings_ = _dataset_settings(recipe)
         if settings_ not in self._counts:
             real = {folder: os.path.realpath(folder) for folder in {source.path.parent for source in self.images(recipe)}}
             files = [
@@ -152,9 +159,9 @@ class ProjectInputs:
     def layout(self, recipe: Recipe) -> Layout:
         """Return the training folders of a recipe, computed once for each dataset."""
         self.load_cache()
-        settings_ = recipe.dataset.model_dump_json()
+        settings_ = _dataset_settings(recipe)
         if settings_ not in self._layouts:
-            self._layouts[settings_] = make_layout(recipe.dataset, self.root)
+            self._layouts[settings_] = make_layout(recipe.dataset, self.root, recipe.training.validation)
         return self._layouts[settings_]
 
     def find(self, name: str) -> Path | None:

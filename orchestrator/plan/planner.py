@@ -15,6 +15,7 @@ from orchestrator.plan.step import JSON, Lane, Step, StepKind, StepSource, make_
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from orchestrator.engines.protocol import RenderItem
     from orchestrator.recipe import Merge, Recipe, Resize
 
 # Keys of [training] that do not change the trained file.
@@ -37,6 +38,8 @@ class Plan:
 
     steps: tuple[Step, ...]
     recipes: dict[str, Recipe]
+    together: dict[str, tuple[RenderItem, ...]] = field(default_factory=dict)
+    """Images that a render step draws in one process, by its name, instead of those of its recipe."""
     by_name: dict[str, Step] = field(init=False)
     _positions: dict[str, int] = field(init=False, repr=False)
     _last: dict[str, Step] = field(init=False, repr=False)
@@ -103,6 +106,16 @@ def _dump(table: Any, exclude: set[str] | None = None) -> JSON:
     return dict(table.model_dump(mode="json", exclude=exclude))
 
 
+def _leave_out_unset(params: JSON) -> None:
+    """Leave unset tables of later versions out, so that keys stay the same."""
+    if params["training"]["validation"] is None:
+        del params["training"]["validation"]
+    if "select" in params:
+        chosen = params.pop("select")
+        if chosen["step"] is not None:
+            params["select"] = {key: chosen[key] for key in ("step", "reason")}
+
+
 def _unused(tool: Merge | Resize) -> set[str]:
     """Return options of an unused tool, which do not change the result."""
     return set() if tool.tool == "sd-scripts" else {"options"}
@@ -117,17 +130,14 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
     """Return the steps of one recipe, from dataset to release."""
     name, file = recipe.name, f"{recipe.name}.safetensors"
     engine = f"{recipe.engine} {inputs.engine_version(recipe.engine)}"
-    models = [inputs.file("checkpoint", recipe.base.checkpoint, recipe.base.sha256)]
-    if recipe.base.vae:
-        models.append(inputs.file("vae", recipe.base.vae, recipe.base.vae_sha256))
-    models += [inputs.file(role, file.file, file.sha256) for role, file in sorted(recipe.base.files.items())]
-    data_params = key_params(recipe.dataset)  # without the files, which are sources
+    models = _models(recipe, inputs)
+    data_params = key_params(recipe.dataset, recipe.training.validation)  # without the files, which are sources
     images = inputs.images(recipe)
     data = make_step(f"{recipe.dataset.name}/dataset", StepKind.DATASET, data_params, (), ("**/*",), sources=images)
     data = planned.get(data.name, data) if data.key == getattr(planned.get(data.name), "key", "") else data
 
-    base = {"architecture": recipe.base.architecture, "clip_skip": recipe.base.clip_skip}
-    params: JSON = {"base": base, "network": _dump(recipe.network), "training": _dump(recipe.training, _NOT_IN_KEY)}
+    params: JSON = {"base": _base(recipe), "network": _dump(recipe.network), "training": _dump(recipe.training, _NOT_IN_KEY)}
+    _leave_out_unset(params)
     params["retry"] = list(recipe.guards.retry)
     weights_file = [inputs.file("weights", recipe.network.weights, "")] if recipe.network.weights else []
     train = make_step(
@@ -135,13 +145,15 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
         StepKind.TRAIN,
         params,
         [data],
-        (file,),
+        (file, f"{name}-step*.safetensors") if len(recipe.saved_steps()) > 1 else (file,),
         lane=Lane.GPU,
         sources=[*models, *weights_file],
         engine=engine,
         recipe=name,
     )
     steps, last = [data, train], train
+    # The file of a saved step that the first step after the training reads.
+    chosen: JSON = {"step": recipe.select.step} if recipe.step_file() != file else {}
     if recipe.block_weights is not None:
         weights = recipe.weights()
         params = {
@@ -149,34 +161,26 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
             "architecture": recipe.base.architecture,
             **_dump(recipe.merge, _unused(recipe.merge) | {"order"}),
             "unmapped": weights.outside,
+            **chosen,
         }
+        chosen = {}
         tool = _version(recipe.merge, inputs)
         last = make_step(f"{name}/merge", StepKind.MERGE, params, [last], (file,), engine=tool, recipe=name)
         steps.append(last)
     if recipe.resize is not None:
-        params = _dump(recipe.resize, _unused(recipe.resize))
+        params = {**_dump(recipe.resize, _unused(recipe.resize)), **chosen}
+        chosen = {}
         tool = _version(recipe.resize, inputs)
         last = make_step(f"{name}/resize", StepKind.RESIZE, params, [last], (file,), engine=tool, recipe=name)
         steps.append(last)
     needs = [last]
     if recipe.render.prompts:
-        rendered = tuple(f"{prompt}.png" for prompt in recipe.render.prompts)
-        params = {"render": _dump(recipe.render), "base": base, "triggers": list(recipe.triggers())}
-        render = make_step(
-            f"{name}/render",
-            StepKind.RENDER,
-            params,
-            [last],
-            rendered,
-            lane=Lane.GPU,
-            sources=models,
-            engine=engine,
-            recipe=name,
-        )
+        render = _render(recipe, models, engine, last, chosen)
         steps.append(render)
         needs.append(render)
     whole = _dump(recipe, {"guards"})
     del whole["training"]["epochs"]
+    _leave_out_unset(whole)
     if not recipe.base.files:
         del whole["base"]["files"]  # keys of recipes that have none stay those of earlier versions
     outputs = (file, "README.md", "manifest.json", "SHA256SUMS", "**/*")
@@ -185,6 +189,34 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
         make_step(f"{name}/release", StepKind.RELEASE, {"recipe": whole}, needs, outputs, sources=templates, recipe=name)
     )
     return steps
+
+
+def _models(recipe: Recipe, inputs: Inputs) -> list[StepSource]:
+    models = [inputs.file("checkpoint", recipe.base.checkpoint, recipe.base.sha256)]
+    if recipe.base.vae:
+        models.append(inputs.file("vae", recipe.base.vae, recipe.base.vae_sha256))
+    return models + [inputs.file(role, file.file, file.sha256) for role, file in sorted(recipe.base.files.items())]
+
+
+def _base(recipe: Recipe) -> JSON:
+    return {"architecture": recipe.base.architecture, "clip_skip": recipe.base.clip_skip}
+
+
+def _render(recipe: Recipe, models: list[StepSource], engine: str, last: Step | None, chosen: JSON) -> Step:
+    """Return the render step of the weights of ``last``."""
+    images = tuple(f"{prompt}.png" for prompt in recipe.render.prompts)
+    params = {"render": _dump(recipe.render), "base": _base(recipe), "triggers": list(recipe.triggers()), **chosen}
+    needs = [last] if last is not None else []
+    name = f"{recipe.name}/render"
+    return make_step(
+        name, StepKind.RENDER, params, needs, images, lane=Lane.GPU, sources=models, engine=engine, recipe=recipe.name
+    )
+
+
+def bare_render(recipe: Recipe, inputs: Inputs) -> Step:
+    """Return the step that renders a recipe's prompts without its LoRA."""
+    engine = f"{recipe.engine} {inputs.engine_version(recipe.engine)}"
+    return _render(recipe, _models(recipe, inputs), engine, None, {})
 
 
 def _templates(recipe: Recipe, inputs: Inputs) -> list[StepSource]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from orchestrator.models import block_weights
 from orchestrator.recipe.base import Family, Name, Option, Scalar, Table, Weight
 from orchestrator.recipe.dataset import CaptionPart, Colour, Dataset, Source, Vocabulary, Words
-from orchestrator.recipe.outputs import Expect, Merge, Prompt, Region, Release, Render, Resize
-from orchestrator.recipe.training import Base, Guards, Network, Preset, Training
+from orchestrator.recipe.outputs import Expect, Merge, Prompt, Region, Release, Render, Resize, Select
+from orchestrator.recipe.training import Base, Guards, Network, Preset, Training, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,9 +40,11 @@ __all__ = [
     "Render",
     "Resize",
     "Scalar",
+    "Select",
     "Source",
     "Table",
     "Training",
+    "Validation",
     "Vocabulary",
     "Words",
 ]
@@ -68,6 +70,7 @@ class Recipe(Table):
     merge: Merge = Merge()
     resize: Resize | None = None
     render: Render = Render()
+    select: Select = Select()
     release: Release = Release()
     expect: Expect = Expect()
 
@@ -95,6 +98,19 @@ class Recipe(Table):
         if not table["steps"]:
             del table["steps"]  # not counted yet: of epochs
         return self.model_copy(update={"training": Training.model_validate_json(json.dumps(table))})
+
+    def saved_steps(self) -> tuple[int, ...]:
+        """Return the steps whose files the training leaves, with its last one."""
+        every, last = self.training.save_every_n_steps, self.training.steps
+        saved = range(every, last + 1, every) if every else range(0)
+        return tuple(sorted({*(saved[-self.select.keep :] if self.select.keep else saved), last}))
+
+    def step_file(self) -> str:
+        """Return the name of the trained file that is released."""
+        step = self.select.step
+        if step is None or step == self.training.steps:
+            return f"{self.name}.safetensors"
+        return f"{self.name}-step{step:08d}.safetensors"
 
     def triggers(self) -> tuple[str, ...]:
         """Return release.keywords if set, else each source's trigger word.

@@ -91,6 +91,21 @@ class Render(Table):
     """Further options of the script that draws (offload, vae_chunk_size, …), checked against its parser."""
 
 
+class Select(Table):
+    """Saved steps of the training: those that are drawn, kept, released."""
+
+    steps: Literal["all"] | tuple[Positive, ...] = ()
+    """Saved steps that `run` draws as a grid: "all", or their numbers; unset: none."""
+    step: Positive | None = None
+    """The saved step that is merged, drawn and released; unset: the choice of the verb `select`, else the last step."""
+    reason: str = ""
+    """Why that step, for card and manifest."""
+    keep: Positive | None = None
+    """Keep the last n saved steps only; unset: all."""
+    free_prompts: Positive | None = None
+    """Prompts to draw without the trigger words, for the freedom of `select`; unset: as many as fill the last batch."""
+
+
 class Region(Table):
     """One part of an image with several characters (Latent Couple, regional prompter)."""
 

@@ -52,6 +52,10 @@ OWNED: dict[str, str] = {
     "sample_prompts": "render.prompts",
     "sample_every_n_epochs": "training.sample_every_n_steps",
     "sample_sampler": "render.sampler",
+    "validation_split": "training.validation.split",
+    "validation_seed": "training.validation.seed",
+    "validate_every_n_steps": "training.validation.every_n_steps",
+    "validate_every_n_epochs": "training.validation.every_n_steps",
     "train_batch_size": "dataset.batch_size",
     "color_aug": "dataset.color_aug",
     "flip_aug": "dataset.flip_aug",
@@ -146,8 +150,8 @@ zero_stage offload_optimizer_device offload_optimizer_nvme_path offload_param_de
 zero3_init_flag zero3_save_16bit_model fp16_master_weights_and_gradients lr_scheduler_type lr_scheduler_args
 lr_decay_steps lr_scheduler_power fused_backward_pass lr_scheduler_timescale lr_scheduler_min_lr_ratio min_snr_gamma
 scale_v_pred_loss_like_noise_pred v_pred_like_loss debiased_estimation_loss weighted_captions cpu_offload_checkpointing
-fp8_base_unet training_comment scale_weight_norms base_weights base_weights_multiplier no_half_vae validation_seed
-validation_split validate_every_n_steps validate_every_n_epochs max_validation_steps disable_mmap_load_safetensors
+fp8_base_unet training_comment scale_weight_norms base_weights base_weights_multiplier no_half_vae
+max_validation_steps disable_mmap_load_safetensors
 text_encoder_batch_size llm_adapter_path llm_adapter_lr self_attn_lr cross_attn_lr mlp_lr mod_lr t5_tokenizer_path
 qwen3_max_token_length t5_max_token_length attn_mode split_attn vae_chunk_size vae_disable_cache
 unsloth_offload_checkpointing controlnet_model_name_or_path t5xxl_max_token_length apply_t5_attn_mask split_mode

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -95,6 +95,23 @@ class Network(Table):
     """Continue from this file (network_weights)."""
 
 
+class Validation(Table):
+    """The loss on originals that are not trained. Exactly one of split and images."""
+
+    split: Annotated[float, Field(gt=0, le=0.5)] | None = None
+    """Share of each source's originals to hold out, at least one in all."""
+    images: tuple[str, ...] = ()
+    """Originals to hold out, as SOURCE/NAME without ending; * stands for any text."""
+    every_n_steps: Positive | None = None
+    """Validate every n steps; unset: where the LoRA is saved, else ten times."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of the choice of images and of the noise (validation_seed)."""
+
+    def choice(self) -> dict[str, Any]:
+        """Return the values that decide which images are held out, as JSON."""
+        return {"split": self.split, "images": list(self.images), "seed": self.seed}
+
+
 class Training(Table):
     """One run of the trainer."""
 
@@ -162,6 +179,8 @@ class Training(Table):
     keep_states: Positive = 1
     sample_every_n_steps: Positive | None = None
     """Draw the recipe's prompts while training, every n steps."""
+    validation: Validation | None = None
+    """Hold originals out and measure the loss on them."""
     log_prefix: str = ""
     wandb: bool = False
     """Log to W&B too; its key comes from the environment only."""
@@ -178,6 +197,13 @@ class Training(Table):
         """True if Adafactor finds its own rates: by default, and always with warmup_init."""
         args = self.optimizer_args
         return self.optimizer.lower() == "adafactor" and bool(args.get("relative_step", True) or args.get("warmup_init"))
+
+    @property
+    def validation_interval(self) -> int | None:
+        """Steps from one validation to the next, None without validation."""
+        if self.validation is None:
+            return None
+        return self.validation.every_n_steps or self.save_every_n_steps or max(1, self.steps // 10)
 
     def rates(self) -> list[float]:
         """Return the learning rates of the trained parts.

@@ -34,6 +34,7 @@ def check(recipe: Recipe) -> list[Conflict]:
         *_merge(recipe),
         *_resize(recipe),
         *_render(recipe),
+        *_select(recipe),
         *_retries(recipe),
     ]
 
@@ -157,10 +158,21 @@ def _training(recipe: Recipe) -> Iterator[Conflict]:
         yield "training.text_encoder_lr", 'training.train = "unet" does not train the text encoder'
     if training.train == "text_encoder" and training.unet_lr:
         yield "training.unet_lr", 'training.train = "text_encoder" does not train the U-Net'
+    yield from _validation(training)
     yield from _files(recipe)
     fixed = ARCHITECTURES[recipe.base.architecture].fixed_clip_skip
     if fixed and recipe.base.clip_skip != 1:
         yield "base.clip_skip", f"{fixed}; remove it"
+
+
+def _validation(training: Training) -> Iterator[Conflict]:
+    validation, every = training.validation, training.validation_interval
+    if validation is None or every is None:
+        return
+    if (validation.split is None) == (not validation.images):
+        yield "training.validation", "takes one of split (a share of the originals) and images (their names)"
+    if training.steps and every > training.steps:
+        yield "training.validation.every_n_steps", f"is {every} of {training.steps} steps: none would be validated"
 
 
 def _files(recipe: Recipe) -> Iterator[Conflict]:
@@ -277,6 +289,23 @@ def _retries(recipe: Recipe) -> Iterator[Conflict]:
         for key, message in (*_strings(retried), *_training(retried)):
             if (key, message) not in known:
                 yield where, f"makes {key} wrong: it {message}"
+
+
+def _select(recipe: Recipe) -> Iterator[Conflict]:
+    select, training = recipe.select, recipe.training
+    if not training.steps:  # of epochs, not counted yet
+        return
+    chosen: dict[str, tuple[int, ...]] = {"select.step": (select.step,) if select.step is not None else ()}
+    chosen["select.steps"] = select.steps if isinstance(select.steps, tuple) else ()
+    saved = recipe.saved_steps()
+    for key, steps in chosen.items():
+        missing = [step for step in steps if step not in saved]
+        if missing:
+            yield key, f"lists {', '.join(map(str, missing))}; the training saves {', '.join(map(str, saved))}"
+    if (select.steps or select.keep) and training.save_every_n_steps is None:
+        yield "select.steps" if select.steps else "select.keep", "needs training.save_every_n_steps: only the last is saved"
+    if select.steps and not recipe.render.prompts:
+        yield "select.steps", "needs render.prompts: a step is shown by its images"
 
 
 def _render(recipe: Recipe) -> Iterator[Conflict]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.dataset.buckets import epochs
 from orchestrator.models import block_weights
 from orchestrator.release.scrub import base_name
 from orchestrator.run.paths import RECORD
@@ -65,7 +66,7 @@ def facts(recipe: Recipe, header: Header, records: Mapping[str, JSON], dataset: 
 
     ``weights`` (sizes, ranks), ``readers`` (programs by their result for the file), ``network`` and ``training`` (the train
     record), ``block_weights``, ``resize``, ``images``, ``base``, ``seconds`` by kind, ``resumed`` (steps at which a training
-    resumed).
+    resumed), ``step`` (of a chosen saved step).
     """
     train = dict(records.get("train", {}).get("params", {}))
     facts: JSON = {
@@ -86,6 +87,11 @@ def facts(recipe: Recipe, header: Header, records: Mapping[str, JSON], dataset: 
         "seconds": {kind: record["seconds"] for kind, record in records.items() if record.get("seconds") is not None},
         "resumed": [record["resumed_from"] for record in records.values() if record.get("resumed_from") is not None],
     }
+    if recipe.select.step is not None:
+        steps = recipe.training.steps
+        facts["step"] = {"released": recipe.select.step, "of": steps, "reason": recipe.select.reason}
+        if (batches := dataset.get("batches_per_epoch")) and recipe.select.step:
+            facts["step"]["epoch"] = epochs(batches, recipe.training.model_copy(update={"steps": recipe.select.step}))
     if "merge" in records:
         facts["block_weights"] = _block_weights(records["merge"]["params"]["block_weights"], recipe)
     if "resize" in records:

@@ -45,7 +45,7 @@ def usage(recipe: Recipe, columns: list[JSON]) -> str:
 
 
 def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image | None, date: str) -> dict[str, str]:
-    """Return the ssmd_ and modelspec. entries of a release.
+    """Return the ssmd_ and modelspec. entries of a release, and its step.
 
     Empty ones are left out. ``write`` sets the hashes.
     """
@@ -78,6 +78,11 @@ def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image
         "modelspec.encoder_layer": str(recipe.base.clip_skip),
         "modelspec.resolution": _resolution(facts),
     }
+    if step := facts.get("step"):
+        # The trainer counts otherwise after a resume, and numbers the epochs of saved steps from 0.
+        entries |= {"ss_steps": str(step["released"]), "ss_epoch": str(step.get("epoch") or "")}
+        why = f" ({step['reason']})" if step["reason"] else ""
+        entries["ssmd_description"] += f"\n\nStep {step['released']} of {step['of']}{why}"
     if cover is not None:
         entries["ssmd_cover_images"] = json.dumps([_base64(cover, "PNG")])
         entries["modelspec.thumbnail"] = "data:image/jpeg;base64," + _base64(cover, "JPEG")

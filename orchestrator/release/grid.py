@@ -142,7 +142,9 @@ def _write(
 ) -> None:
     for number, line in enumerate(text.lines):
         x = at[0] - round(text.font.getlength(line) / 2) if centre else at[0]
-        pen.text((x, at[1] + number * text.line_height), line, ink, font=text.font)
+        # The font draws a box for a space that does not break.
+        plain = line.replace("\N{NO-BREAK SPACE}", " ")
+        pen.text((x, at[1] + number * text.line_height), plain, ink, font=text.font)
 
 
 def save(image: Image.Image, path: Path, texts: dict[str, str]) -> None:

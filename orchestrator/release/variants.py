@@ -1,4 +1,4 @@
-"""X/Y grids of one training at several ratios, weights or multipliers.
+"""X/Y grids of one training at several steps, ratios, weights, multipliers.
 
 A variant is the recipe with one value changed. Its steps are planned, cached and recorded like all others, and the
 training runs once. ``runs/RECIPE/variants/AXES.json`` lists the folder of each variant, for the slider of the report.
@@ -13,25 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from orchestrator.errors import Problem, RecipeError, StepFailed
-from orchestrator.plan.planner import Plan, make_plan
+from orchestrator.errors import Problem, RecipeError
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import Recipe
 from orchestrator.recipe.outputs import RANK_KEYS
-from orchestrator.release import grid
-from orchestrator.release.a1111 import parameters_by_prompt
-from orchestrator.run import preflight, session, slots
-from orchestrator.run.context import RunContext, Status
+from orchestrator.recipe.validate import check
+from orchestrator.release import saved_steps, variant_grids
+from orchestrator.release.variant import STEP, Axis, RecipeVariant
+from orchestrator.run.partial_run import Drawing, PartialRun, without
 from orchestrator.run.paths import VARIANTS
-from orchestrator.run.runner import run_plan
-from orchestrator.system.files import write_json
-from orchestrator.system.fork_server import ForkServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.run.context import Outcome, RunObserver
+    from orchestrator.plan.planner import Plan
+    from orchestrator.run.context import RunObserver
     from orchestrator.run.workspace import Workspace
 
 JSON = dict[str, Any]
@@ -40,40 +37,24 @@ NONE = "none"
 """The value for no compression or no block weights."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Axis:
-    """One axis (sv_ratio, block_weights or multiplier) and its values as text."""
+def axes(values: Mapping[str, Sequence[str]], order: str = "") -> list[Axis]:
+    """Return the axes that have values.
 
-    name: str
-    values: tuple[str, ...]
-    order: str = ""
-    """Order of another tool that lists of block weights have."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class RecipeVariant:
-    """A recipe with one value of every axis.
-
-    Folder and size (bytes) are set after rendering.
+    ``order`` is that of another tool in lists of block weights.
     """
-
-    values: tuple[str, ...]
-    recipe: Recipe
-    folder: Path | None = None
-    size: int = 0
+    return [Axis(name, tuple(texts), order) for name, texts in values.items() if texts]
 
 
 def vary(recipe: Recipe, axes: Sequence[Axis]) -> list[RecipeVariant]:
     """Return the variants of all combinations of the axes' values.
 
     Raises:
-        RecipeError: no axis or more than two, no prompt, or invalid values, all at once.
+        RecipeError: no axis or more than three, no prompt, or invalid values, all at once.
     """
     problems: list[Problem] = []
-    if not 1 <= len(axes) <= 2:
-        problems.append(
-            Problem("variants", f"has {len(axes)} axes", "one or two of --sv-ratio, --block-weights, --multiplier")
-        )
+    if not 1 <= len(axes) <= 3:
+        hint = "one to three of --step, --sv-ratio, --block-weights, --multiplier"
+        problems.append(Problem("variants", f"has {len(axes)} axes", hint))
     if not recipe.render.prompts:
         problems.append(Problem(f"{recipe.name}: render.prompts", "is empty", "a variant is shown by its images"))
     variants: list[RecipeVariant] = []
@@ -85,6 +66,8 @@ def vary(recipe: Recipe, axes: Sequence[Axis]) -> list[RecipeVariant]:
             varied = Recipe.model_validate_json(json.dumps(table))
             if varied.block_weights is not None:
                 varied.weights()
+            conflicts = [(key, what) for key, what in check(varied) if not key.startswith("select.")]  # see saved_steps
+            problems += [Problem(f"{recipe.name}: {key}", what) for key, what in conflicts]
             variants.append(RecipeVariant(values, varied))
         except RecipeError as error:
             problems += error.problems
@@ -107,6 +90,10 @@ def _set(table: JSON, axis: Axis, value: str) -> None:
             table["resize"] = None
             return
         table["resize"] = {**(table["resize"] or {}), **dict.fromkeys(RANK_KEYS), "sv_ratio": _number(value, "--sv-ratio")}
+    elif axis.name == STEP:
+        if not value.isdecimal():
+            raise ValueError(f"--step {value}: takes numbers of steps, or all alone")
+        table["select"]["step"] = int(value)
     elif axis.name == "multiplier":
         table["render"]["multiplier"] = _number(value, "--multiplier")
     else:
@@ -126,12 +113,13 @@ def draw(
 ) -> list[Path]:
     """Render every variant, and return the PNG files of the grids.
 
-    One axis gives one grid, variants by prompts. Two axes give one grid a prompt, the first axis downwards.
+    One axis gives one grid, variants by prompts. Two axes give one grid a prompt, the first axis downwards. A third axis is
+    part of the labels of the second.
 
     Args:
         space: the project.
         recipe: the recipe to vary.
-        axes: one or two axes.
+        axes: one to three axes; "all" of the axis step stands for every saved step.
         observe: returns the observer of a plan.
         gpus: GPUs to use, as "0,1". Default: all.
 
@@ -140,101 +128,34 @@ def draw(
         NotReady: this machine lacks something.
         StepFailed: failed steps.
     """
-    rendered = [_render(space, variant, observe, gpus) for variant in vary(recipe, axes)]
+    vary(recipe, saved_steps.predicted(recipe, axes))  # before hours of training
+    with PartialRun(space, observe, gpus) as run:
+        axes = saved_steps.listed(run, recipe, axes)
+        rendered = _render(run, vary(recipe, axes))
     folder = space.store.root / recipe.name / VARIANTS
     folder.mkdir(parents=True, exist_ok=True)
-    stem = "-".join(axis.name for axis in axes)
-    files = (
-        _by_prompt(recipe, axes[0], rendered, folder, stem)
-        if len(axes) == 1
-        else _crossed(recipe, axes, rendered, folder, stem)
-    )
-    listing = {
-        "axes": [axis.name for axis in axes],
-        "variants": [
-            {
-                "label": label(axes, variant.values),
-                "bytes": variant.size,
-                "folder": str(variant.folder.relative_to(space.store.root)) if variant.folder else "",
-            }
-            for variant in rendered
-        ],
-        "grids": [file.name for file in files],
-    }
-    write_json(folder / f"{stem}.json", listing)
-    return files
+    return variant_grids.write(recipe, axes, rendered, folder, space.store.root)
 
 
-def label(axes: Sequence[Axis], values: Sequence[str]) -> str:
-    """Return the label of a variant, as sv_ratio 16, multiplier 0.8."""
-    return ", ".join(
-        f"{axis.name.replace('_', ' ') if axis.name != 'sv_ratio' else axis.name} {value}"
-        for axis, value in zip(axes, values, strict=True)
-    )
-
-
-def _render(space: Workspace, variant: RecipeVariant, observe: Callable[[Plan], RunObserver], gpus: str) -> RecipeVariant:
-    """Run the steps of a variant up to its images.
-
-    Steps that variants share run once.
-    """
-    whole = make_plan([variant.recipe], space.inputs)
-    plan = Plan(tuple(step for step in whole.steps if step.kind is not StepKind.RELEASE), whole.recipes)
-    reasons = space.store.reasons(plan)
-    if any(reasons.values()):
-        preflight.require(plan, reasons, space.inputs, space.store)
-        with observe(plan) as observer:
-            context = RunContext(plan, space.store, space.root, observer, fork_server=ForkServer(), reasons=reasons)
-            _check(run_plan(context, slots.make_pool(gpus, session.trainers(variant.recipe.engine == "embedded"))))
+def prepare(run: PartialRun, recipe: Recipe) -> Drawing:
+    """Make the weights of a variant, and return the drawing of its prompts."""
+    plan = without(run.space.planned(recipe), StepKind.RELEASE)
+    run.run(without(plan, StepKind.RENDER))
     render = next(step for step in plan.steps if step.kind is StepKind.RENDER)
     weights = plan.by_name[render.needs[0]]
-    record = space.store.record(weights)
-    size = record.outputs[f"{variant.recipe.name}.safetensors"]["bytes"] if record else 0
-    return dataclasses.replace(variant, folder=space.store.folder(render), size=int(size))
+    name = recipe.step_file() if weights.kind is StepKind.TRAIN else f"{recipe.name}.safetensors"
+    return Drawing(recipe, plan, render, run.space.store.folder(weights) / name)
 
 
-def _check(outcomes: list[Outcome]) -> None:
-    failed = [outcome for outcome in outcomes if not outcome.status.ok]
-    if any(outcome.status is Status.STOPPED for outcome in failed):
-        raise KeyboardInterrupt
-    if failed:
-        raise StepFailed([outcome.problem or Problem(outcome.step.name, str(outcome.status)) for outcome in failed])
-
-
-def _by_prompt(recipe: Recipe, axis: Axis, rendered: Sequence[RecipeVariant], folder: Path, stem: str) -> list[Path]:
-    rows = [
-        grid.GridRow(
-            f"{label([axis], variant.values)} ({variant.size / 2**20:.1f}\N{NO-BREAK SPACE}MiB)",
-            variant.folder,
-            parameters_by_prompt(variant.recipe),
+def _render(run: PartialRun, variants: Sequence[RecipeVariant]) -> list[RecipeVariant]:
+    """Render variants, with their steps that are due."""
+    drawings = [prepare(run, variant.recipe) for variant in variants]
+    run.draw(drawings)
+    return [
+        dataclasses.replace(
+            variant,
+            folder=run.space.store.folder(drawing.step),
+            size=drawing.lora.stat().st_size if drawing.lora is not None else 0,
         )
-        for variant in rendered
-        if variant.folder is not None
+        for variant, drawing in zip(variants, drawings, strict=True)
     ]
-    files = grid.write(folder, stem, rows, _columns(recipe), title=recipe.name, scale=_scale(recipe))
-    return files[:1]
-
-
-def _crossed(recipe: Recipe, axes: Sequence[Axis], rendered: Sequence[RecipeVariant], folder: Path, stem: str) -> list[Path]:
-    down, across = axes
-    files: list[Path] = []
-    for column in _columns(recipe):
-        cells = {
-            variant.values: (variant.folder / f"{column.name}.png", parameters_by_prompt(variant.recipe)[column.name])
-            for variant in rendered
-            if variant.folder is not None
-        }
-        rows = [label([down], [value]) for value in down.values]
-        heads = [grid.GridColumn(value, label([across], [value]), column.prompt) for value in across.values]
-        paths = [[cells[row, head] for head in across.values] for row in down.values]
-        title = f"{recipe.name}, {column.label}"
-        files += grid.write_cells(folder, f"{stem}-{column.name}", rows, heads, paths, title=title, scale=_scale(recipe))[:1]
-    return files
-
-
-def _columns(recipe: Recipe) -> list[grid.GridColumn]:
-    return [grid.GridColumn(**column) for column in recipe.columns()]
-
-
-def _scale(recipe: Recipe) -> int:
-    return max(1, 256 // recipe.render.width)

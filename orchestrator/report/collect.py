@@ -51,7 +51,7 @@ class State(StrEnum):
 class Point:
     """One reading of a training.
 
-    Step, mean loss, learning rate, this step's own loss, the text encoder's rate.
+    Step, mean loss, learning rate, this step's own loss, the text encoder's rate, loss on held-out images.
     """
 
     step: int
@@ -59,6 +59,7 @@ class Point:
     rate: float | None
     now: float | None = None
     text_rate: float | None = None
+    validation: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +219,12 @@ def read_curve(path: Path) -> tuple[Point, ...]:
     points: dict[int, Point] = {}
     for line in readings(path):
         step = line.get("done")
-        values = [_number(line.get(name)) for name in ("loss", "lr", "current_loss", "lr_text_encoder")]
+        values = [_number(line.get(name)) for name in ("loss", "lr", "current_loss", "lr_text_encoder", "validation_loss")]
         if isinstance(step, int) and step > 0 and any(value is not None for value in values[:2]):
             point = points.get(step)
-            before = (point.loss, point.rate, point.now, point.text_rate) if point else (None,) * 4
+            before = (
+                (point.loss, point.rate, point.now, point.text_rate, point.validation) if point is not None else (None,) * 5
+            )
             points[step] = Point(step, *(old if new is None else new for new, old in zip(values, before, strict=True)))
     return thinned([points[step] for step in sorted(points)])
 
@@ -231,13 +234,13 @@ def _number(value: Any) -> float | None:
 
 
 def thinned(points: Sequence[Point], most: int = POINTS) -> tuple[Point, ...]:
-    """Return at most ``most`` points of a curve.
+    """Return about ``most`` points of a curve.
 
-    Both ends stay, and the lowest and highest loss of every stretch.
+    Both ends stay, every validation, and the lowest and highest loss of every stretch.
     """
     if len(points) <= most:
         return tuple(points)
-    kept = {0, len(points) - 1}
+    kept = {0, len(points) - 1} | {index for index, point in enumerate(points) if point.validation is not None}
     stretch = len(points) / (most / 2 - 1)
     start = 0.0
     while start < len(points):

@@ -75,10 +75,16 @@ def context(root: Path, member: Member, album: Album, colours: dict[str, str]) -
 
 
 def _losses(member: Member, curve: list[tuple[int, float]], colour: str) -> Any:
-    """Return a chart of the mean loss, over recorded losses of each step."""
+    """Return a chart of the mean loss over each step's, and of the validation."""
     own = [(point.step, point.now) for point in member.curve if point.now is not None]
     lines = [charts.Line("this step", f"{colour} faint", own)] if own else []
-    return charts.lines([*lines, charts.Line("mean", colour, curve)], _words("Mean loss", member.recipe.name, curve))
+    lines.append(charts.Line("mean", colour, curve))
+    validated = [(point.step, point.validation) for point in member.curve if point.validation is not None]
+    words = _words("Mean loss", member.recipe.name, curve)
+    if validated:
+        lines.append(charts.Line("held-out images", f"{colour} dashed", validated))
+        words += f"; {_words('validation loss', member.recipe.name, validated)}"
+    return charts.lines(lines, words)
 
 
 def _rates(member: Member, colour: str) -> Any:

@@ -129,6 +129,7 @@ def network(member: Member) -> list[tuple[str, str]]:
         ("network", f"{net['family']}{' (Tucker)' if net.get('tucker') else ''}"),
         ("dim", f"{net['dim']}{conv}"),
         ("steps", f"{run['steps']}"),
+        ("released step", _released_step(member)),
         ("learning rate", charts.short(run["learning_rate"]) if run.get("learning_rate") else ""),
         ("text encoder", charts.short(run["text_encoder_lr"]) if run.get("text_encoder_lr") else ""),
         ("optimizer", f"{run['optimizer']}"),
@@ -138,6 +139,13 @@ def network(member: Member) -> list[tuple[str, str]]:
     if record.get("resumed_from") is not None:
         rows.append(("resumed at", f"step {record['resumed_from']}"))
     return [(word, value) for word, value in rows if value]
+
+
+def _released_step(member: Member) -> str:
+    """Return the chosen step of the last release with its reason, or ""."""
+    record = member.steps["release"].record if "release" in member.steps else {}
+    chosen = record.get("params", {}).get("recipe", {}).get("select", {})
+    return f"{chosen['step']}{': ' if chosen.get('reason') else ''}{chosen.get('reason', '')}" if chosen.get("step") else ""
 
 
 def heat(member: Member, names: Sequence[str], stages: dict[str, JSON]) -> JSON:

@@ -22,7 +22,7 @@ from orchestrator.dataset import largest_bucket
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.step import StepKind
 from orchestrator.run.paths import BENCHMARKS, LOG
-from orchestrator.run.record import host
+from orchestrator.run.record import host, load
 from orchestrator.system import child, files, gpu, process
 from orchestrator.system.digests import canonical_json
 from orchestrator.system.terminal import duration
@@ -121,6 +121,13 @@ def estimate(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) ->
         measured.append(recipe.name)
     first = {key: name for name, key in reversed(missing.items())}
     return Estimate(seconds, tuple(measured), tuple(missing), tuple(name for name in missing if name in first.values()))
+
+
+def seconds_per_image(recipe: Recipe, space: Workspace) -> float | None:
+    """Return the time of an image by the newest record of the recipe's renders, or None."""
+    records = [record for path in (space.store.root / recipe.name).glob("render-*/record.json") if (record := load(path))]
+    newest = max(records, key=lambda record: record.started, default=None)
+    return newest.seconds / max(1, len(newest.outputs)) if newest is not None else None
 
 
 def measured_cost(recipe: Recipe, space: Workspace) -> StepCost | None:

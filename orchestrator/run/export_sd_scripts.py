@@ -102,7 +102,7 @@ def _typed(word: str, kind: str) -> Any:
 
 def _dataset(recipe: Recipe, inputs: ProjectInputs, folder: Path) -> str:
     """Return dataset.toml with the folders that ``dataset build`` writes."""
-    layout = make_layout(recipe.dataset, inputs.root)
+    layout = make_layout(recipe.dataset, inputs.root, recipe.training.validation)
     if not layout.folders:
         reasons = "".join(f"# {problem.where}: {problem.what}\n" for problem in layout.problems)
         return f"# Holds no images yet.\n{reasons}{sd_scripts_toml.text(layout, recipe.dataset)}"

@@ -129,7 +129,7 @@ class StepMonitor:
     def _read_early(self) -> None:
         """Hash outputs while the trainer shuts down, so that commit need not."""
         self._context.store.digest_early(self._step)
-        for name in self._step.outputs if self._training is not None else ():
+        for name in self._step.outputs[:1] if self._training is not None else ():
             with contextlib.suppress(RecipeError):  # checked at its end
                 non_finite_tensors(self._work / name)
 

@@ -8,6 +8,7 @@ runs/
         STEP-KEY/             finished step: the same folder with record.json
         latest                link to the last release
         variants/
+        measured-steps.json  chosen-step.json
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ LOCK: Final = ".lock"
 SHARED_LOCK: Final = ".shared-lock"
 LATEST: Final = "latest"
 VARIANTS: Final = "variants"
+CHOICE: Final = "chosen-step.json"
+STEPS: Final = "measured-steps.json"
 REPLACED: Final = ".old-"
 
 # in runs/ itself

@@ -50,7 +50,7 @@ def complete(work: Path, history: list[dict[str, Any]]) -> None:
 
     Args:
         work: the step's folder.
-        history: result of ``Engine.history`` (step, loss, average_loss, lr_unet, lr_text_encoder), may be empty.
+        history: result of ``Engine.history`` (step, loss, average_loss, lr_unet, lr_text_encoder, validation_loss), or empty.
     """
     if not history:
         return
@@ -67,5 +67,6 @@ def complete(work: Path, history: list[dict[str, Any]]) -> None:
             "lr_text_encoder": entry.get("lr_text_encoder"),
             "note": reading.get("note", ""),
         }
+        line |= {"validation_loss": entry["validation_loss"]} if "validation_loss" in entry else {}
         lines.append(json.dumps(line))
     files.write_text(path, "\n".join(lines) + "\n")

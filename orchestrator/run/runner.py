@@ -78,8 +78,6 @@ def run_plan(context: RunContext, slots: Slots) -> list[Outcome]:
         finally:
             context.stop.set()
             context.store.digests.save()
-            if context.fork_server is not None:
-                context.fork_server.close()
     return [schedule.outcomes.get(step.name) or Outcome(step, Status.STOPPED) for step in context.plan.steps]
 
 

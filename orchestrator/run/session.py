@@ -70,7 +70,7 @@ def run_session(
     loaded = space.load(options.selection)
     plan = space.plan(loaded)
     if not quiet:
-        for line in override_lines(loaded, options.selection.profile):
+        for line in [*space.notes, *override_lines(loaded, options.selection.profile)]:
             print(clean(line), file=sys.stderr)
     force = select(plan, options.force, "--force")
     only = select(plan, options.only, "--only") if options.only else None
@@ -98,9 +98,8 @@ def run_session(
 def _here(context: RunContext, options: RunOptions) -> list[Outcome]:
     """Run on this machine."""
     embedded = all(recipe.engine == "embedded" for recipe in context.plan.recipes.values())
-    context.fork_server = ForkServer()
     pool = slots.make_pool(options.gpus, trainers(embedded), inline=options.inline)
-    with interruptible(context) if options.inline else contextlib.nullcontext():
+    with ForkServer() as context.fork_server, interruptible(context) if options.inline else contextlib.nullcontext():
         return run_plan(context, pool)
 
 

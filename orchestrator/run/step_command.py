@@ -37,6 +37,8 @@ def command(step: Step, plan: Plan, store: Store, root: Path, state: Path | None
     if step.kind is StepKind.DATASET:
         owner = next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == step.owner)
         request = {"dataset": owner.dataset.model_dump(mode="json"), "root": str(root), "output": str(work)}
+        if owner.training.validation is not None:
+            request["validation"] = owner.training.validation.model_dump(mode="json")
         return _program("orchestrator.dataset", work, request, "build")
     if recipe is None:
         return _grid(step, plan, store) if step.kind is StepKind.RENDER else _collection(step, plan, store, root)
@@ -46,6 +48,8 @@ def command(step: Step, plan: Plan, store: Store, root: Path, state: Path | None
             inputs = {"dataset": store.folder(plan.by_name[step.needs[0]]), **_models(step)}
             return engine.train(recipe, inputs, work, state)
         case StepKind.RENDER:
+            if (items := plan.together.get(step.name)) is not None:
+                return engine.render_together(items, _models(step), work)
             return engine.render(recipe, {"lora": _lora(step, plan, store), **_models(step)}, work)
         case StepKind.MERGE | StepKind.RESIZE:
             return _lora_tool(step, recipe, _lora(step, plan, store), work)
@@ -68,7 +72,8 @@ def _models(step: Step) -> dict[str, Path]:
 def _lora(step: Step, plan: Plan, store: Store) -> Path:
     """Return the LoRA file of the step before."""
     need = plan.by_name[step.needs[0]]
-    return store.folder(need) / f"{step.recipe}.safetensors"
+    trained = need.kind is StepKind.TRAIN
+    return store.folder(need) / (plan.recipes[step.recipe].step_file() if trained else f"{step.recipe}.safetensors")
 
 
 def _lora_tool(step: Step, recipe: Recipe, lora: Path, work: Path) -> Command:

@@ -16,7 +16,7 @@ from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader, overrides
 from orchestrator.recipe.validate import check
-from orchestrator.run import paths
+from orchestrator.run import choice, paths
 from orchestrator.run.store import Store
 from orchestrator.system import settings
 from orchestrator.weights import loaders
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from orchestrator.plan.step import Step
+    from orchestrator.recipe import Recipe
     from orchestrator.recipe.loader import Loaded
     from orchestrator.run.record import Reason
 
@@ -53,6 +54,8 @@ class Workspace:
         self.recipes = self.root / "recipes"
         self.store = Store(Path(os.environ.get("KRNK_RUNS", self.root / "runs")))
         self.inputs = ProjectInputs(self.root, self.store.digests, settings.model_folders())
+        self.notes: list[str] = []
+        """Lines for the user about the plans, printed by the commands that make them."""
 
     def load(self, selection: Selection) -> list[Loaded]:
         """Load the selected recipes. Raise RecipeError with the problems of all."""
@@ -128,14 +131,23 @@ class Workspace:
         return [Problem(each.where, each.what, f"{each.hint} {note}".strip()) for each in located]
 
     def plan(self, loaded: Sequence[Loaded]) -> Plan:
-        """Plan loaded recipes.
+        """Plan loaded recipes, each with the saved step that ``select`` has chosen.
 
         Unreadable images are problems of ``preflight``, not of the plan.
         """
         counted, problems = self._counted(loaded)
         if problems:
             raise RecipeError(problems)
-        return make_plan([each.recipe for each in counted], self.inputs)
+        recipes = [each.recipe for each in counted]
+        plan = make_plan(recipes, self.inputs)
+        chosen = [choice.applied(recipe, plan, self.store) for recipe in recipes]
+        self.notes += [note for _, note in chosen if note and note not in self.notes]
+        with_steps = [recipe for recipe, _ in chosen]
+        return plan if with_steps == recipes else make_plan(with_steps, self.inputs)
+
+    def planned(self, recipe: Recipe) -> Plan:
+        """Plan one recipe as it is, with its epochs counted."""
+        return make_plan([recipe], self.inputs)
 
 
 def select(plan: Plan, words: Sequence[str], option: str) -> frozenset[str]:

@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from orchestrator.system import child, settings, supervisor
 
@@ -37,6 +37,12 @@ class ForkServer:
         """Prepare without starting anything."""
         self._server: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def start(self, argv: tuple[str, ...], cwd: Path, work: Path, env: dict[str, str]) -> bool:
         """Start ``python -m MODULE …`` in ``cwd``, and return whether it runs.

@@ -4,6 +4,7 @@ Environment variables first, then ``config.toml`` in ``$XDG_CONFIG_HOME/krnk`` (
 
     models = ["/data/stable-diffusion-webui"]
     notify = "ntfy://my-topic"
+    encoder = "/data/clip-vit-base-patch32"
     [sd-scripts]
     dir = "/opt/sd-scripts"
     python = "/opt/sd-scripts/venv/bin/python"
@@ -20,7 +21,10 @@ from typing import Any
 from orchestrator.errors import Problem, RecipeError, near_miss
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-_KNOWN: dict[str, tuple[str, ...]] = {"": ("models", "notify", "sd-scripts"), "sd-scripts": ("dir", "python", "tokenizers")}
+_KNOWN: dict[str, tuple[str, ...]] = {
+    "": ("models", "notify", "encoder", "sd-scripts"),
+    "sd-scripts": ("dir", "python", "tokenizers"),
+}
 
 
 def config_file() -> Path:
@@ -62,6 +66,8 @@ def read() -> dict[str, Any]:
     models = table.get("models", [])
     if not isinstance(models, list) or not all(isinstance(folder, str) for folder in models):
         problems.append(Problem(f"{path}: models", "takes an array of folders in quotes"))
+    if not isinstance(table.get("encoder", ""), str):
+        problems.append(Problem(f"{path}: encoder", "takes the folder of an ONNX image encoder in quotes"))
     notify = table.get("notify", [])
     if not isinstance(notify, str) and not (isinstance(notify, list) and all(isinstance(address, str) for address in notify)):
         problems.append(Problem(f"{path}: notify", "takes an address of apprise in quotes, or several in an array"))
@@ -106,6 +112,15 @@ def model_folders() -> tuple[Path, ...]:
     """
     named = [folder for folder in os.environ.get("KRNK_MODELS", "").split(os.pathsep) if folder]
     return tuple(Path(folder).expanduser().absolute() for folder in [*named, *read().get("models", [])])
+
+
+def encoder() -> Path | None:
+    """Return the folder of the image encoder, or None.
+
+    It is $KRNK_ENCODER, or the user's setting.
+    """
+    folder = os.environ.get("KRNK_ENCODER") or read().get("encoder", "")
+    return Path(folder).expanduser().absolute() if folder else None
 
 
 def find_root(start: Path | None = None) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.errors import RecipeError
 from orchestrator.plan.planner import _NOT_IN_KEY, Plan, make_plan
 from orchestrator.plan.step import Lane, StepKind, StepSource
-from orchestrator.recipe import Training, loader
+from orchestrator.recipe import Training, Validation, loader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,6 +123,7 @@ OTHER: dict[str, Any] = {
     "max_grad_norm": 0.5,
     "train": "unet",
     "save_every_n_steps": 7,
+    "validation": Validation(split=0.1),
     "options": {"noise_offset": 0.5},
     "text_encoders": ("clip_l",),
     "cache_text_encoder_outputs": "disk",
@@ -143,6 +144,7 @@ OTHER: dict[str, Any] = {
 def test_every_setting_of_a_training_is_in_its_key_except_its_execution(recipes: dict[str, Recipe]) -> None:
     recipe = recipes["krnk-lora3x3"]
     assert OTHER.keys() == Training.model_fields.keys() - _NOT_IN_KEY
+    assert "validation" not in make_plan([recipe], Fixed()).by_name["krnk-lora3x3/train"].params["training"]  # unset
     before = keys(make_plan([recipe], Fixed()))["krnk-lora3x3/train"]
     for name, value in OTHER.items():
         assert getattr(recipe.training, name) != value, name

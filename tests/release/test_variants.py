@@ -12,7 +12,7 @@ import harness
 from orchestrator import report
 from orchestrator.errors import RecipeError
 from orchestrator.release import variants
-from orchestrator.release.variants import Axis
+from orchestrator.release.variant import Axis
 from orchestrator.run.context import Silent
 from orchestrator.run.workspace import Selection
 
@@ -61,6 +61,53 @@ def test_two_axes_give_a_grid_for_every_prompt(cats: harness.Project) -> None:
         made = json.loads(picture.info["Pictures"])
     assert [column["label"] for column in labels["columns"]] == ["multiplier 0.5", "multiplier 1"]
     assert "<lora:cat-lora:0.5>" in made["block weights none / multiplier 0.5"]
+
+
+def test_saved_steps_are_drawn_in_one_process_and_only_once(cats: harness.Project) -> None:
+    cats.recipe("cat-saved", "lora", "[training]\nsave_every_n_steps = 8\n")
+    space = cats.space()
+    loaded = space.load(Selection(("cat-saved",)))
+    recipe = loaded[0].recipe
+    observer = harness.RecordingObserver()
+    (png,) = variants.draw(space, recipe, [Axis("step", ("all",))], lambda _: observer)
+    with Image.open(png) as picture:
+        rows = json.loads(picture.info["Grid"])["rows"]
+    assert [row.partition(" (")[0] for row in rows] == ["step 8", "step 16", "step 20"]
+    assert [text.partition(":")[0] for text in observer.begun].count("cat-saved/render") == 1
+    owner = cats.root / "runs" / "cat-saved"
+    merged = {json.loads((folder / "record.json").read_text())["params"].get("step") for folder in owner.glob("merge-*")}
+    assert merged == {8, 16, None}
+    assert cats.reasons("cat-saved")["cat-saved/render"] == "cached"  # the last step, as `run` draws it
+    train = next(owner.glob("train-*"))
+    assert set(json.loads((train / "record.json").read_text())["outputs"]) == {
+        "cat-saved.safetensors",
+        "cat-saved-step00000008.safetensors",
+        "cat-saved-step00000016.safetensors",
+    }
+
+    observer.begun.clear()
+    variants.draw(space, recipe, [Axis("step", ("all",))], lambda _: observer)
+    assert observer.begun == []
+    images = {path: path.read_bytes() for path in owner.glob("render-*/*.png")}
+    assert len(set(images.values())) == 3
+    for path in next(owner.glob("render-*")).glob("*.png"):
+        path.unlink()
+    variants.draw(space, recipe, [Axis("step", ("all",))], lambda _: observer)
+    assert observer.begun == ["cat-saved/render: output damaged: front.png"]
+    assert {path: path.read_bytes() for path in owner.glob("render-*/*.png")} == images
+
+    out = report.write(space.store.root, loaded, cats.root / "page.html", measure=False).read_text("utf-8")
+    assert "At several values of step" in out
+
+
+def test_a_step_that_was_not_saved_is_named(cats: harness.Project) -> None:
+    cats.recipe("cat-saved", "lora", "[training]\nsave_every_n_steps = 8\n")
+    space = cats.space()
+    recipe = space.load(Selection(("cat-saved",)))[0].recipe
+    with pytest.raises(RecipeError, match="--step 12  was not saved; the training of cat-saved left 8, 16, 20"):
+        variants.draw(space, recipe, [Axis("step", ("8", "12"))], lambda _: Silent())
+    with pytest.raises(RecipeError, match="takes numbers of steps, or all alone"):
+        variants.draw(space, recipe, [Axis("step", ("all", "8"))], lambda _: Silent())
 
 
 def test_invalid_values_are_errors_before_anything_runs(cats: harness.Project) -> None:

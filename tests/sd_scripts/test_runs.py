@@ -279,3 +279,22 @@ def test_a_killed_training_resumes(project: Project) -> None:
     assert max(line["done"] for line in lines) == 3
     log = (folders[0] / "log.txt").read_text("utf-8")
     assert f"skipping {before[1]} steps" in log
+
+
+def test_held_out_images_are_validated(project: Project) -> None:
+    """A dataset with validation_split = 1 trains none of its images, and the trainer measures the loss on them."""
+    text = '[dataset]\nname = "validated"\n[training.validation]\nimages = ["krnk/f00"]\nevery_n_steps = 1\n'
+    name = written(project, "one-validated", ["_algorithms/lora1x1"], text)
+    file, output = trained(project, name, short(project, "two", steps=2))
+    assert "missing in the trainer's output" not in output
+    train = file.parent
+    expected = json.loads((train / "expected.json").read_text("utf-8"))
+    manifest = json.loads((project.folder("validated", "dataset") / "dataset.json").read_text("utf-8"))
+    assert expected["validation images"] == 1
+    assert manifest["images"] == len(list((project.root / "data" / "krnk").glob("*.png"))) - 1
+    metadata = read_header(file).metadata
+    assert metadata["ss_num_validation_images"] == "1"
+    history = engine.history(train)
+    assert [entry["step"] for entry in history if 0 < entry["validation_loss"] < 10] == [1, 2]
+    log = (train / "log.txt").read_text("utf-8")
+    assert "epoch validation steps" not in log

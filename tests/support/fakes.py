@@ -19,8 +19,9 @@ from orchestrator.system.child import Progress
 from orchestrator.system.process import Command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from orchestrator.engines.protocol import RenderItem
     from orchestrator.recipe import Recipe
 
 NAME = "fake"
@@ -41,6 +42,7 @@ def preflight(_recipe: Recipe) -> list[Problem]:
 
 def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | None) -> Command:
     request = {"name": recipe.name, "steps": recipe.training.steps, "work": str(work), "state": str(state or "")}
+    request["save"] = recipe.training.save_every_n_steps or 0
     request |= {"behave": recipe.training.options.get("behave", ""), "precision": recipe.training.mixed_precision}
     request |= {
         "pause": recipe.training.options.get("pause", 0.0),
@@ -52,6 +54,19 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
 def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
     request = {"prompts": list(recipe.render.prompts), "work": str(work), "lora": str(inputs["lora"])}
     return Command((sys.executable, __file__, "render", json.dumps(request)), cwd=work)
+
+
+def together(items: Sequence[RenderItem]) -> list[list[int]]:
+    return [list(range(len(items)))]
+
+
+def render_together(items: Sequence[RenderItem], inputs: Mapping[str, Path], work: Path) -> Command:
+    images = {
+        f"{number:03d}-{name}": str(item.lora or "")
+        for number, item in enumerate(items)
+        for name in item.recipe.render.prompts
+    }
+    return Command((sys.executable, __file__, "draw", json.dumps({"images": images, "work": str(work)})), cwd=work)
 
 
 def read(piece: str) -> Progress | None:
@@ -112,6 +127,7 @@ def _train(request: dict[str, object]) -> int:
             time.sleep(60)
         sys.stderr.write(f"\rsteps: 50%|##| {step}/{total} [00:00<00:00, 1it/s, avr_loss={loss}]")
         sys.stderr.flush()
+        _save_step(request, step)
         if step % 5 == 0:
             draft = work / f".state-{os.getpid()}"
             draft.mkdir(exist_ok=True)
@@ -138,11 +154,26 @@ def _train(request: dict[str, object]) -> int:
     return 0
 
 
+def _save_step(request: dict[str, object], step: int) -> None:
+    every = int(str(request["save"]))
+    if every and step % every == 0:
+        (Path(str(request["work"])) / f"{request['name']}-step{step:08d}.safetensors").write_bytes(lora())
+
+
 def _render(request: dict[str, object]) -> int:
     from PIL import Image  # noqa: PLC0415 - trainings need none
 
     shade = Path(str(request["lora"])).read_bytes()[-3:]
     for name in list(request["prompts"]):  # type: ignore[call-overload]
+        Image.new("RGB", (64, 64), tuple(shade)).save(Path(str(request["work"])) / f"{name}.png")
+    return 0
+
+
+def _draw(request: dict[str, dict[str, str]]) -> int:
+    from PIL import Image  # noqa: PLC0415 - trainings need none
+
+    for name, file in request["images"].items():
+        shade = Path(file).read_bytes()[-3:] if file else b"\x80\x80\x80"
         Image.new("RGB", (64, 64), tuple(shade)).save(Path(str(request["work"])) / f"{name}.png")
     return 0
 
@@ -178,4 +209,4 @@ def safetensors(shapes: dict[str, list[int]], rank: int) -> bytes:
 
 if __name__ == "__main__":
     _verb, _text = sys.argv[1], sys.argv[2]
-    sys.exit({"train": _train, "render": _render}[_verb](json.loads(_text)))
+    sys.exit({"train": _train, "render": _render, "draw": _draw}[_verb](json.loads(_text)))

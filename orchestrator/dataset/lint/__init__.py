@@ -86,9 +86,9 @@ def check(
         cache: hashes of unchanged images (``hash_cache``).
         built: folder of an earlier build, searched for latent caches older than their images.
     """
-    layout = make_layout(dataset, root)
+    layout = make_layout(dataset, root, training.validation if training else None)
     prediction = buckets.predict_batches(layout, dataset)
-    paths = sorted({image.original for folder in layout.folders for image in folder.images})
+    paths = sorted({image.original for folder in layout.written() for image in folder.images})
     inspected = Inspected(
         dataset=dataset,
         root=root,

@@ -12,8 +12,8 @@ from orchestrator.dataset.lint.findings import Finding, Level
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.dataset.layout import DatasetImage, TrainingFolder
     from orchestrator.dataset.lint.findings import Inspected
+    from orchestrator.dataset.training_folder import DatasetImage, TrainingFolder
 
 
 def captions(inspected: Inspected) -> Iterator[Finding]:

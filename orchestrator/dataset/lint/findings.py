@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
     from orchestrator.dataset.buckets import Prediction
     from orchestrator.dataset.coverage import Coverage
-    from orchestrator.dataset.layout import DatasetImage, Layout, TrainingFolder
+    from orchestrator.dataset.layout import Layout
     from orchestrator.dataset.lint.image_hash import ImageHash
     from orchestrator.dataset.lint.token_limits import TokenLimit
+    from orchestrator.dataset.training_folder import DatasetImage, TrainingFolder
     from orchestrator.recipe import Dataset
 
 
@@ -55,7 +56,7 @@ class Inspected:
 
     def originals(self) -> dict[str, tuple[TrainingFolder, DatasetImage]]:
         """Return role -> folder and image of the largest size."""
-        return {image.role: (folder, image) for folder in self.layout.folders for image in folder.images}
+        return {image.role: (folder, image) for folder in self.layout.written() for image in folder.images}
 
     def display(self, path: Path) -> str:
         """Return a path as text, relative to the project if below it."""

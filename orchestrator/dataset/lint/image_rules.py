@@ -123,8 +123,13 @@ def copies(inspected: Inspected) -> Iterator[Finding]:
     """
     names = {image.original: (folder.source, image.name) for folder, image in inspected.originals().values()}
     others: dict[Path, list[Path]] = defaultdict(list)
+    held_out = {image.original for folder in inspected.layout.held_out for image in folder.images}
     for first, second in near_copies(inspected.hashes):
-        if names[first] != names[second]:
+        if (first in held_out) != (second in held_out):
+            held, trained = (first, second) if first in held_out else (second, first)
+            what = f"is held out, and looks nearly the same as {inspected.display(trained)}, which is trained"
+            yield Finding(Level.WARNING, inspected.display(held), what, "training.validation.images: hold out both")
+        elif names[first] != names[second]:
             others[second].append(first)
     for path, same in others.items():
         more = f" and {len(same) - 1} more" if len(same) > 1 else ""

@@ -36,12 +36,27 @@ from orchestrator.system.process import Command
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from orchestrator.engines.protocol import RenderItem
     from orchestrator.recipe import Recipe, Training
     from orchestrator.system.child import Progress
 
-__all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "read", "reader", "render", "train", "version"]
+__all__ = [
+    "NAME",
+    "check",
+    "checkpoint",
+    "finished",
+    "history",
+    "preflight",
+    "read",
+    "reader",
+    "render",
+    "render_together",
+    "together",
+    "train",
+    "version",
+]
 
 NAME = "embedded"
 # Samplers of sd-scripts that trainer/sampling.py does not have.
@@ -173,8 +188,25 @@ def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
 
     This renderer reads every LoRA family itself.
     """
-    argv = gen_img.arguments(recipe, inputs["checkpoint"], inputs.get("vae"), inputs["lora"], work)
+    argv = gen_img.arguments(recipe, inputs["checkpoint"], inputs.get("vae"), [inputs["lora"]], work)
     return _command("gen_img", argv, work, {gen_img.PROMPTS: gen_img.lines(recipe, names=True)})
+
+
+def together(items: Sequence[RenderItem]) -> list[list[int]]:
+    """Return the positions of items that share settings.
+
+    This renderer changes the weights between items of any LoRA family.
+    """
+    groups: dict[object, list[int]] = {}
+    for number, item in enumerate(items):
+        groups.setdefault(gen_img.settings(item.recipe), []).append(number)
+    return list(groups.values())
+
+
+def render_together(items: Sequence[RenderItem], inputs: Mapping[str, Path], work: Path) -> Command:
+    """Return the command that renders several items (see ``engines.Engine``)."""
+    argv = gen_img.arguments(items[0].recipe, inputs["checkpoint"], inputs.get("vae"), gen_img.loras(items), work)
+    return _command("gen_img", argv, work, {gen_img.PROMPTS: gen_img.lines_together(items)})
 
 
 def _command(program: str, argv: list[str], work: Path, files: dict[str, str]) -> Command:

@@ -69,7 +69,8 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
         argv.append(f"--network_train_{training.train}_only")
     argv += _optimizer(training)
     argv += _compute(recipe)
-    argv += _saving(training)
+    argv += _saving(recipe)
+    argv += _validation(training)
     argv += ["--logging_dir", str(work / LOGS), "--log_with", "all" if training.wandb else "tensorboard"]
     argv += ["--log_prefix", training.log_prefix or f"{recipe.name}-"]  # TensorBoard shows it as the run's name
     if training.sample_every_n_steps is not None and recipe.render.prompts:
@@ -131,6 +132,14 @@ def _compute(recipe: Recipe) -> list[str]:
     return argv
 
 
+def _validation(training: Training) -> list[str]:
+    """Return the arguments for held-out images, which dataset.toml lists."""
+    if training.validation is None:
+        return []
+    argv = ["--validate_every_n_steps", str(training.validation_interval), "--validation_seed", str(training.validation.seed)]
+    return [*argv, "--validate_every_n_epochs", str(training.steps + 1)]  # by default it also validates every epoch
+
+
 def interval(training: Training) -> int | None:
     """Return --save_every_n_steps.
 
@@ -139,7 +148,8 @@ def interval(training: Training) -> int | None:
     return training.save_every_n_steps or training.state_every_n_steps
 
 
-def _saving(training: Training) -> list[str]:
+def _saving(recipe: Recipe) -> list[str]:
+    training, keep = recipe.training, recipe.select.keep
     every = interval(training)
     if every is None or every > training.steps:
         return []
@@ -148,6 +158,8 @@ def _saving(training: Training) -> list[str]:
     kept = str(training_states.kept(training.keep_states, training.steps, every) * every - 1)
     if training.save_every_n_steps is None:  # LoRAs beside states are not in the recipe: keep as few as possible
         argv += ["--save_last_n_steps", kept]
+    elif keep is not None:
+        argv += ["--save_last_n_steps", str(keep * every - 1)]
     if training.state_every_n_steps is not None:
         argv += ["--save_state", "--save_last_n_steps_state", kept]
     return argv

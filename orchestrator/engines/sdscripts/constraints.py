@@ -191,6 +191,3 @@ def _options(recipe: Recipe) -> Iterator[Violation]:
     if options.get("base_weights") and network.family == "lora" and network.conv_dim is None:
         what = "with networks.lora also trains the 3x3 convolutions"
         yield f"{_OPTIONS}.base_weights", f"{what}; set network.conv_dim, or leave it out"
-    if options.get("validation_split"):
-        what = "removes images from those that the plan counts; hold images back by hand instead"
-        yield f"{_OPTIONS}.validation_split", what

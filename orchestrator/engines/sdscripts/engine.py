@@ -30,14 +30,29 @@ from orchestrator.system import settings
 from orchestrator.weights.io import pickle_scan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from orchestrator.engines.protocol import RenderItem
     from orchestrator.recipe import Recipe
     from orchestrator.system.child import Progress
     from orchestrator.system.process import Command
 
-__all__ = ["NAME", "check", "checkpoint", "finished", "history", "preflight", "read", "reader", "render", "train", "version"]
+__all__ = [
+    "NAME",
+    "check",
+    "checkpoint",
+    "finished",
+    "history",
+    "preflight",
+    "read",
+    "reader",
+    "render",
+    "render_together",
+    "together",
+    "train",
+    "version",
+]
 
 _GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
 
@@ -123,6 +138,16 @@ def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
     return render_command.command(recipe, inputs, work)
 
 
+def together(items: Sequence[RenderItem]) -> list[list[int]]:
+    """Return the positions of items that one process can draw (see ``render_command``)."""
+    return render_command.together(items)
+
+
+def render_together(items: Sequence[RenderItem], inputs: Mapping[str, Path], work: Path) -> Command:
+    """Return the command that draws several items (see ``render_command``)."""
+    return render_command.command_together(items, inputs, work)
+
+
 def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # noqa: ARG001 - the Protocol's
     """Return the output parser of the training in ``work``."""
     return OutputParser(lambda: result_checks.read_expected(work))
@@ -140,5 +165,7 @@ def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
 
 def history(work: Path) -> list[dict[str, Any]]:
     """Return loss and learning rates by step from TensorBoard's events."""
-    attempts = training_states.shifts(work)
-    return tensorboard.history(work / arguments.LOGS, lambda when: training_states.shift_at(attempts, when))
+    attempts, expected = training_states.shifts(work), result_checks.read_expected(work)
+    batches, accumulation = expected.get("batches per epoch"), expected.get("gradient accumulation")
+    first_epoch = -(-batches // accumulation) if isinstance(batches, int) and isinstance(accumulation, int) else 0
+    return tensorboard.history(work / arguments.LOGS, lambda when: training_states.shift_at(attempts, when), first_epoch)

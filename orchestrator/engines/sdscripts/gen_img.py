@@ -14,9 +14,10 @@ from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.models.renderer import SAMPLERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from orchestrator.engines.protocol import RenderItem
     from orchestrator.recipe import Prompt, Recipe
 
 SCRIPT, PROMPTS = "gen_img.py", "prompts.txt"
@@ -53,7 +54,7 @@ def _text(recipe: Recipe, prompt: Prompt) -> str:
     return prompt.prompt.replace("{trigger}", ", ".join(recipe.triggers()))
 
 
-def lines(recipe: Recipe, *, names: bool) -> str:
+def lines(recipe: Recipe, *, names: bool, prefix: str = "", multipliers: Sequence[float] = ()) -> str:
     """Return a prompt file: one line per prompt, with all its options.
 
     Without ``--d`` in each line, ``--seed`` only seeds a generator of seeds (gen_img.py 2339-2347).
@@ -61,6 +62,8 @@ def lines(recipe: Recipe, *, names: bool) -> str:
     Args:
         recipe: its ``render`` table is used.
         names: add ``--f PROMPT.png`` (gen_img.py; the trainer names its samples itself).
+        prefix: text before PROMPT.png.
+        multipliers: of the networks in their order; empty: those of the command.
     """
     render, result = recipe.render, []
     for name, prompt in render.prompts.items():
@@ -70,8 +73,39 @@ def lines(recipe: Recipe, *, names: bool) -> str:
         line += f" --w {prompt.width or render.width} --h {prompt.height or render.height}"
         line += f" --d {render.seed if prompt.seed is None else prompt.seed}"
         line += f" --s {render.steps} --l {network_args.text(render.scale)}"
-        result.append(line + (f" --f {name}.png" if names else ""))
+        line += f" --am {','.join(network_args.text(multiplier) for multiplier in multipliers)}" if multipliers else ""
+        result.append(line + (f" --f {prefix}{name}.png" if names else ""))
     return "\n".join(result) + "\n"
+
+
+def lines_together(items: Sequence[RenderItem]) -> str:
+    """Return one prompt file of several items, each with its LoRA alone.
+
+    Images are NNN-PROMPT.png by the position of the item.
+    """
+    files = loras(items)
+    texts = []
+    for number, item in enumerate(items):
+        multipliers = [item.recipe.render.multiplier if file == item.lora else 0.0 for file in files]
+        texts.append(lines(item.recipe, names=True, prefix=prefix(number), multipliers=multipliers))
+    return "".join(texts)
+
+
+def prefix(number: int) -> str:
+    """Return the beginning of the image names of an item."""
+    return f"{number:03d}-"
+
+
+def loras(items: Sequence[RenderItem]) -> list[Path]:
+    """Return the LoRA files of items, each once."""
+    return list(dict.fromkeys(item.lora for item in items if item.lora is not None))
+
+
+def settings(recipe: Recipe) -> tuple[object, ...]:
+    """Return the settings that all images of one process share."""
+    shared = recipe.render.model_dump_json(include={"sampler", "batch_size", "precision", "options"})
+    trained = ARCHITECTURES[recipe.base.architecture].renderer.trained
+    return shared, *(recipe.training.options.get(name) for name in trained)
 
 
 def sample_prompts(recipe: Recipe) -> str:
@@ -79,14 +113,14 @@ def sample_prompts(recipe: Recipe) -> str:
     return lines(recipe, names=False)
 
 
-def arguments(recipe: Recipe, checkpoint: Path, vae: Path | None, lora: Path | None, work: Path) -> list[str]:
+def arguments(recipe: Recipe, checkpoint: Path, vae: Path | None, loras: Sequence[Path], work: Path) -> list[str]:
     """Return the arguments of gen_img.py.
 
     Args:
         recipe: its ``render`` table is used.
         checkpoint: the base model, or one with the LoRA baked in.
         vae: a separate VAE, or None.
-        lora: a file that networks.lora can read, or None when it is baked in.
+        loras: files that networks.lora can read, none when it is baked in.
         work: folder with the prompt file; receives PROMPT.png.
     """
     render, work = recipe.render, work.absolute()
@@ -101,9 +135,9 @@ def arguments(recipe: Recipe, checkpoint: Path, vae: Path | None, lora: Path | N
     argv += ["--max_embeddings_multiples", "3", "--sdpa"]
     argv += [f"--{render.precision}"] if render.precision != "no" else []
     argv += [f"--{name}" for name in entry.renderer.trained if recipe.training.options.get(name)]
-    if lora is not None:
-        argv += ["--network_module", "networks.lora", "--network_weights", str(lora)]
-        argv += ["--network_mul", network_args.text(render.multiplier)]
+    if loras:
+        argv += ["--network_module", *["networks.lora"] * len(loras), "--network_weights", *map(str, loras)]
+        argv += ["--network_mul", *[network_args.text(render.multiplier)] * len(loras)]
     for name, value in render.options.items():
         argv += network_args.option(name, value)
     return argv

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 _BAR = re.compile(
     r"(?P<desc>[^:|\r\n]*?):?\s*(?P<percent>\d+)%\|[^|]*\|\s*(?P<done>\d+)/(?P<total>\d+)\s+\[[\d:]+<[\d:?]+,\s*[^,\]]+(?P<post>[^\]]*)\]"
 )
+_COUNTED = re.compile(r"(?<!validation )steps$|generating$")  # training, the embedded renderer
 _LOSS = re.compile(r"\bavr_loss=([^,\s\]]+)")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m|\[(?:0;)?\d{1,2}m(?=INFO|WARN|ERR)")
 _BANNER = {
     "images": re.compile(r"^\s*num train images \* repeats [^:]*: (\d{1,18})$"),
+    "validation images": re.compile(r"^\s*num validation images \* repeats [^:]*: (\d{1,18})$"),
     "regularization": re.compile(r"^\s*num reg images [^:]*: (\d{1,18})$"),
     "batches per epoch": re.compile(r"^\s*num batches per epoch [^:]*: (\d{1,18})$"),
     "epochs": re.compile(r"^\s*num epochs [^:]*: (\d{1,18})$"),
@@ -81,13 +83,13 @@ class OutputParser:
     def _bar(self, text: str) -> Progress | None:
         """Return the last progress frame of a piece, or None.
 
-        Other bars (captions, loading) do not count.
+        Other bars (captions, loading, validation) do not count.
         """
         if "%|" not in text:
             return None
         frames = list(_BAR.finditer(text[-2000:]))  # several may be glued together
         frame = frames[-1] if frames else None
-        if frame is None or not frame["desc"].strip().endswith(("steps", "generating")):  # training, the embedded renderer
+        if frame is None or not _COUNTED.search(frame["desc"].strip()):
             return None
         done, total = int(frame["done"]), int(frame["total"])
         planned = self.values.get("steps")

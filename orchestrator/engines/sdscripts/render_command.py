@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from orchestrator.engines.sdscripts import gen_img, inference, launch, parser_options
 from orchestrator.models import names
@@ -21,9 +21,10 @@ from orchestrator.system.process import Command
 from orchestrator.weights.families import expected_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from orchestrator.engines.protocol import RenderItem
     from orchestrator.models.renderer import Renderer
     from orchestrator.recipe import Recipe
 
@@ -147,6 +148,49 @@ def command(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
     return Command((sys.executable, "-m", PROGRAM, str(work / REQUEST)), work, env, files)
 
 
+MOST_TOGETHER: Final = 8
+"""LoRAs of one process. Each one costs memory, and time in every layer even at multiplier 0."""
+
+
+def together(items: Sequence[RenderItem]) -> list[list[int]]:
+    """Return the positions of items that one process can draw.
+
+    gen_img.py reads several LoRA files and changes their multipliers from line to line. Networks that it cannot read, and
+    other scripts, draw each LoRA in a process of its own.
+    """
+    groups: list[list[int]] = []
+    shared: dict[object, list[int]] = {}
+    for number, item in enumerate(items):
+        several = ARCHITECTURES[item.recipe.base.architecture].renderer.script == GEN_IMG.script
+        if not several or (item.lora is not None and delivery(item.recipe) is not LoraDelivery.DIRECT):
+            groups.append([number])
+            continue
+        key = gen_img.settings(item.recipe)
+        group = shared.get(key)
+        if group is None or len(gen_img.loras([items[member] for member in group])) >= MOST_TOGETHER:
+            group = shared[key] = []
+            groups.append(group)
+        group.append(number)
+    return groups
+
+
+def command_together(items: Sequence[RenderItem], inputs: Mapping[str, Path], work: Path) -> Command:
+    """Return the command that draws items of one of ``together``'s groups.
+
+    Raises:
+        ValueError: several items of a script that draws one LoRA only.
+    """
+    first = items[0].recipe
+    if ARCHITECTURES[first.base.architecture].renderer.script != GEN_IMG.script:
+        ((recipe, lora),) = ((item.recipe, item.lora) for item in items)
+        prompts = {f"{gen_img.prefix(0)}{name}": prompt for name, prompt in recipe.render.prompts.items()}
+        named = recipe.model_copy(update={"render": recipe.render.model_copy(update={"prompts": prompts})})
+        return _drawing(named, inputs, lora, work)
+    argv = gen_img.arguments(first, inputs["checkpoint"], inputs.get("vae"), gen_img.loras(items), work)
+    files = {gen_img.PROMPTS: gen_img.lines_together(items)}
+    return launch.command(gen_img.SCRIPT, argv + launch.tokenizer_options(), work, files)
+
+
 def _with_lora(recipe: Recipe) -> dict[str, str]:
     """Return the keys of model files that may have LoRA modules.
 
@@ -159,7 +203,7 @@ def _with_lora(recipe: Recipe) -> dict[str, str]:
 def _drawing(recipe: Recipe, models: Mapping[str, Path], lora: Path | None, work: Path) -> Command:
     if ARCHITECTURES[recipe.base.architecture].renderer.script != GEN_IMG.script:
         return inference.command(recipe, models, lora, work)
-    argv = gen_img.arguments(recipe, models["checkpoint"], models.get("vae"), lora, work)
+    argv = gen_img.arguments(recipe, models["checkpoint"], models.get("vae"), [lora] if lora is not None else [], work)
     files = {gen_img.PROMPTS: gen_img.lines(recipe, names=True)}
     return launch.command(gen_img.SCRIPT, argv + launch.tokenizer_options(), work, files)
 

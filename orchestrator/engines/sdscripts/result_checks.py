@@ -62,6 +62,7 @@ def _dataset(manifest: Path, steps: int, accumulation: int) -> dict[str, Value]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     values: dict[str, Value] = {"images": images, "regularization": regularization, "batches per epoch": batches}
+    values |= {"validation images": len(held_out)} if (held_out := fields.get("held_out")) else {}
     if batches:
         values["epochs"] = math.ceil(steps / math.ceil(batches / accumulation))
     return values

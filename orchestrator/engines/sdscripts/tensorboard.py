@@ -12,31 +12,59 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 _TAGS = {"loss/current": "loss", "loss/average": "average_loss", "lr/unet": "lr_unet", "lr/textencoder": "lr_text_encoder"}
+_VALIDATION = "loss/validation/step_average"
 _MAX_RECORD = 64 << 20
 
 
-def history(folder: Path, shift: Callable[[float], int] = lambda _: 0) -> list[dict[str, Any]]:
+def history(folder: Path, shift: Callable[[float], int] = lambda _: 0, first_epoch: int = 0) -> list[dict[str, Any]]:
     """Return one entry a step, in order.
 
-    Its keys: step, loss, average_loss, lr_unet, lr_text_encoder (if logged).
+    Its keys: step, loss, average_loss, lr_unet, lr_text_encoder, validation_loss (if logged).
 
     The runs of a resumed training have a folder each. A later file's value of a step wins.
 
     Args:
         folder: --logging_dir of the training.
         shift: time -> steps that the trainer's counter had lost (``training_states.shift_at``).
+        first_epoch: steps in which sd-scripts averages validations (see ``separated``), 0 for a trainer that does not.
     """
     steps: dict[int, dict[str, Any]] = {}
     for file in sorted(folder.rglob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns):
+        validated: list[tuple[int, float]] = []
         for when, counted, tag, value in scalars(file):
             name, step = _TAGS.get(tag), counted + shift(when)
+            if tag == _VALIDATION:
+                validated.append((step, value))
             if name is not None:
                 steps.setdefault(step, {"step": step})[name] = value if math.isfinite(value) else None
+        for step, value in separated(validated, first_epoch):
+            steps.setdefault(step, {"step": step})["validation_loss"] = value if math.isfinite(value) else None
     return [steps[step] for step in sorted(steps)]
+
+
+def separated(averages: Sequence[tuple[int, float]], first_epoch: int) -> list[tuple[int, float]]:
+    """Return the loss of each validation, from the averages of one run.
+
+    sd-scripts v0.10.1 appends every validation of the first epoch to one list, logs the mean of the list, and later replaces
+    only the first of them (train_util.py, LossRecorder).
+
+    Args:
+        averages: (step, logged mean) in order.
+        first_epoch: last step of the first epoch.
+    """
+    early: list[float] = []
+    result = []
+    for step, average in averages:
+        if step <= first_epoch:
+            early.append(average * (len(early) + 1) - sum(early))
+            result.append((step, early[-1]))
+        else:
+            result.append((step, average * len(early) - sum(early[1:]) if early else average))
+    return result
 
 
 def scalars(path: Path) -> Iterator[tuple[float, int, str, float]]:

@@ -100,6 +100,7 @@ def test_a_resumed_bar_that_counts_the_steps_left_is_corrected() -> None:
     assert (frames[-1].done, frames[-1].total) == (6, 6)
     assert parser.values == {
         "skipped": 2,
+        "validation images": 0,
         "dim": 1,
         "alpha": 1.0,
         "conv_dim": 1,
@@ -209,6 +210,7 @@ def test_a_rendering_counts_its_prompts() -> None:
     [
         "read caption: 100%|██████████| 4/4 [00:00<00:00, 19531.10it/s]",
         "100%|██████████| 4/4 [00:00<00:00, 85163.53it/s]",
+        "validation steps:  50%|█████     | 4/8 [00:02<00:02,  1.91it/s, val_avg_loss=0.12, timestep=200]",
         "Loading pipeline components...:  50%|█████     | 2/4 [00:00<00:00,  5.91it/s]",
         "",
         "steps: 5",

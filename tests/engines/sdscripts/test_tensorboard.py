@@ -35,6 +35,24 @@ def test_a_cut_event_file_yields_its_whole_records(tmp_path: Path) -> None:
     assert 0 < lengths[3] < 6
 
 
+@pytest.mark.parametrize("first_epoch", [0, 20, 30, 100])
+def test_the_trainers_average_of_validations_is_separated(first_epoch: int) -> None:
+    """Compare with the recorder of sd-scripts v0.10.1 (train_util.py 6668), of two losses a validation."""
+    losses = {step: (step / 7, step / 9 + 1) for step in range(10, 70, 10)}
+    kept: list[float] = []
+    logged = []
+    for step, values in losses.items():
+        for number, value in enumerate(values):
+            if step <= first_epoch or number >= len(kept):
+                kept.append(value)
+            else:
+                kept[number] = value
+        logged.append((step, sum(kept) / len(kept)))
+    separated = tensorboard.separated(logged, first_epoch)
+    assert [step for step, _ in separated] == list(losses)
+    assert [value for _, value in separated] == pytest.approx([sum(values) / 2 for values in losses.values()])
+
+
 @given(st.binary(max_size=400))
 def test_no_event_file_breaks_the_reader(data: bytes) -> None:
     scalars = list(tensorboard._event(data)) if _parses(data) else []

@@ -37,6 +37,7 @@ IGNORED_OPTIONS = (
     IgnoredOption("tokenizer_cache_dir", False, "the tokenizer comes with the model folder"),
     IgnoredOption("console_log_simple", True, "messages are plain lines"),
     IgnoredOption("console_log_level", False, "messages are plain lines"),
+    IgnoredOption("validate_every_n_epochs", False, "validation counts steps here"),
     IgnoredOption("max_token_length", False, "75 tokens, the model's own length"),
 )
 
@@ -141,6 +142,8 @@ def _length_and_saving(to: argparse.ArgumentParser) -> None:
     group.add_argument("--skip_until_initial_step", action="store_true")
     group.add_argument("--initial_step", type=int)
     group.add_argument("--no_metadata", action="store_true")
+    group.add_argument("--validate_every_n_steps", type=int, help="of the datasets with validation_split = 1")
+    group.add_argument("--validation_seed", type=int, help="seed of the noise (default: --seed)")
 
 
 def _loss_and_report(to: argparse.ArgumentParser) -> None:

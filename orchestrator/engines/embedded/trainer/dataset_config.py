@@ -38,11 +38,15 @@ class SubsetSection:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSection:
-    """Subsets that share a resolution and a batch size."""
+    """Subsets that share a resolution and a batch size.
+
+    ``validation``: they are validated, and not trained.
+    """
 
     subsets: tuple[SubsetSection, ...]
     batch_size: int
     rules: BucketRules
+    validation: bool = False
 
 
 _SUBSET: dict[str, tuple[type, Any]] = {
@@ -68,6 +72,7 @@ _DATASET: dict[str, tuple[type, Any]] = {
     "min_bucket_reso": (int, 256),
     "max_bucket_reso": (int, 1024),
     "bucket_reso_steps": (int, 64),
+    "validation_split": (float, 0.0),
 }
 # Keys of sd-scripts that this engine does not have. A value that switches them off is harmless.
 _UNSUPPORTED = frozenset(
@@ -86,7 +91,6 @@ _UNSUPPORTED = frozenset(
         "resize_interpolation",
         "cache_info",
         "network_multiplier",
-        "validation_split",
         "validation_seed",
     )
 )
@@ -151,7 +155,11 @@ class _ConfigReader:
         self._check_rules(where, rules)
         if values["batch_size"] < 1:
             self._add_problem(f"{where}.batch_size", f"must be at least 1, is {values['batch_size']}")
-        return DatasetSection(tuple(subset for subset in subsets if subset), values["batch_size"], rules)
+        if values["validation_split"] not in (0, 1):
+            hint = "0 trains all of a dataset, 1 none of it; sd-scripts would split by file"
+            self._add_problem(f"{where}.validation_split", f"is {values['validation_split']}; this engine takes 0 or 1", hint)
+        validation = values["validation_split"] == 1
+        return DatasetSection(tuple(subset for subset in subsets if subset), values["batch_size"], rules, validation)
 
     def _check_rules(self, where: str, rules: BucketRules) -> None:
         """Add the bucket settings that stop sd-scripts.

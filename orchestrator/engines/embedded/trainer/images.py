@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.dataset.buckets import BucketRules, Fit
-    from orchestrator.dataset.layout import Size
+    from orchestrator.dataset.training_folder import Size
     from orchestrator.engines.embedded.trainer.dataset_config import DatasetSection, SubsetSection
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp"))
@@ -99,7 +99,7 @@ def find(datasets: Sequence[DatasetSection]) -> tuple[ImageGroup, ...]:
     """
     problems: list[Problem] = []
     groups = tuple(_group(dataset, problems) for dataset in datasets)
-    if not problems and not any(group.count() for group in groups):
+    if not problems and not any(group.count() for group in groups if not group.dataset.validation):
         problems.append(
             Problem(
                 "dataset",
@@ -144,7 +144,8 @@ def _subset(dataset: DatasetSection, subset: SubsetSection, problems: list[Probl
         except (OSError, ValueError) as error:
             problems.append(Problem(str(path), str(error)))
             continue
-        images.append(TrainingImage(path, size, caption, subset, fit, subset.num_repeats))
+        repeats = 1 if dataset.validation else subset.num_repeats
+        images.append(TrainingImage(path, size, caption, subset, fit, repeats))
     return images
 
 

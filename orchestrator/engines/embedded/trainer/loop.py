@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import random
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from orchestrator.engines.embedded.trainer import (
     metadata,
     model,
     network_spec,
+    objective,
     optimizers,
     setup_run,
     training_state,
@@ -31,13 +31,12 @@ from orchestrator.engines.embedded.trainer.checkpoints import CheckpointSaver
 from orchestrator.engines.embedded.trainer.latents import LatentCache
 from orchestrator.engines.embedded.trainer.reports import TrainingReporter
 from orchestrator.engines.embedded.trainer.run_state import TrainingRun
+from orchestrator.engines.embedded.trainer.validation import Validator
 from orchestrator.errors import NotReady, Problem, StepFailed
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Iterator
-
-    from torch import Tensor
 
     from orchestrator.engines.embedded.trainer.images import ImageGroup, ImageSample, TrainingImage
 
@@ -72,7 +71,10 @@ def run(args: Namespace) -> None:
     for note in cli_options.notes(args):
         setup_run.log(note)
     setup_run.log(f"Loading dataset config from {args.dataset_config}")
-    groups = images.find(dataset_config.read(Path(args.dataset_config), args.caption_extension))
+    found = images.find(dataset_config.read(Path(args.dataset_config), args.caption_extension))
+    groups = tuple(group for group in found if not group.dataset.validation)
+    held_out = tuple(group for group in found if group.dataset.validation)
+    validated = sum(group.count() for group in held_out)
     setup_run.log_buckets(groups)
     base = model.load(Path(args.pretrained_model_name_or_path), Path(args.vae) if args.vae else None)
     print(f"accelerator device: {base.device.type}", flush=True)
@@ -95,15 +97,16 @@ def run(args: Namespace) -> None:
     if args.resume:
         training_state.restore(Path(args.resume), built.network, optimizer, schedule)
         print(f"resume training from state: {args.resume} at step {start}", flush=True)
-    setup_run.print_banner(groups, length)
-    run_metadata = metadata.of_run(args, groups, length.epochs, _full_name(optimizer), network_args)
+    setup_run.print_banner(groups, length, validated)
+    run_metadata = metadata.of_run(args, groups, validated, length.epochs, _full_name(optimizer), network_args)
     latents = LatentCache(base)
-    latents.encode_unchanged([image for group in groups for image in group.images])
+    latents.encode_unchanged([image for group in found for image in group.images])
     scaler = torch.amp.GradScaler(base.device.type, enabled=args.mixed_precision == "fp16")
     noise = loss.make_noise(base.noise, base.device)
     state = TrainingRun(args, base, built, optimizer, schedule, noise, latents, scaler)
     saver = CheckpointSaver(state, run_metadata, length)
-    TrainingLoop(state, length, saver, TrainingReporter(state, names)).train(groups, start)
+    loop = TrainingLoop(state, length, saver, TrainingReporter(state, names), Validator(state, held_out))
+    loop.train(groups, start)
     setup_run.log("model saved.")
 
 
@@ -111,9 +114,15 @@ class TrainingLoop:
     """The steps of a run, with the files and reports due on the way."""
 
     def __init__(
-        self, run: TrainingRun, length: setup_run.RunLength, saver: CheckpointSaver, reporter: TrainingReporter
+        self,
+        run: TrainingRun,
+        length: setup_run.RunLength,
+        saver: CheckpointSaver,
+        reporter: TrainingReporter,
+        validator: Validator,
     ) -> None:
         self.run = run
+        self.validator = validator
         self.length = length
         self.saver = saver
         self.reporter = reporter
@@ -149,6 +158,8 @@ class TrainingLoop:
             self.reporter.scalars(step, batch_loss, average_loss)
             self.reporter.samples_after_step(step)
             self.saver.after_step(step, epoch)
+            if self.validator.due(step):
+                self.reporter.validation(step, self.validator.loss(), average_loss)
             if step >= self.length.steps:
                 break
         bar.refresh()
@@ -188,40 +199,10 @@ class TrainingLoop:
         noise = loss.draw_noise(latents, args.noise_offset)
         first, end = args.min_timestep or 0, args.max_timestep or run.noise.timesteps
         timesteps = torch.randint(first, end, (len(latents),)).to(latents.device)
-        weights = [args.prior_loss_weight if sample.image.subset.is_reg else 1.0 for sample in batch.samples]
-        dtype = torch.bfloat16 if args.mixed_precision == "bf16" else torch.float16
-        autocast = torch.autocast(latents.device.type, dtype) if args.mixed_precision != "no" else nullcontext()
-        with autocast:
-            run.built.network.rebuild()
-            text = self._encode_text([sample.caption for sample in batch.samples])
-            noisy = run.noise.add(latents, noise, timesteps)
-            prediction = run.model.unet(noisy, timesteps, text, return_dict=False)[0]
-        target = run.noise.target(latents, noise, timesteps)
-        losses = loss.per_image(prediction, target, torch.tensor(weights).to(latents.device))
-        if args.min_snr_gamma:
-            losses = loss.min_snr(losses, run.noise, timesteps, args.min_snr_gamma)
-        if args.debiased_estimation_loss:
-            losses = loss.debiased(losses, run.noise, timesteps)
+        losses = objective.losses(run, batch.samples, latents, noise, timesteps)
         mean = losses.mean()
         run.scaler.scale(mean / args.gradient_accumulation_steps).backward()
         return float(mean.detach())
-
-    def _encode_text(self, captions: list[str]) -> Tensor:
-        """Encode each caption of a batch once.
-
-        The run keeps the states where the text encoder does not train.
-        """
-        base, skip, states = self.run.model, self.run.args.clip_skip, self.run.text_states
-        unique = list(dict.fromkeys(captions))
-        if self.run.built.text_modules:
-            encoded = model.encode_text(base, model.tokens(base, unique), skip)
-            return encoded[[unique.index(caption) for caption in captions]]
-        new = [caption for caption in unique if caption not in states]
-        if new:
-            with torch.no_grad():
-                encoded = model.encode_text(base, model.tokens(base, new), skip)
-            states.update(zip(new, encoded.unbind(0), strict=True))
-        return torch.stack([states[caption] for caption in captions])
 
     def _update(self) -> None:
         run, args = self.run, self.run.args

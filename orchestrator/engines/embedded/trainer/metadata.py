@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Sequence
 
-    from orchestrator.dataset.layout import Size
+    from orchestrator.dataset.training_folder import Size
     from orchestrator.engines.embedded.trainer.images import ImageGroup
 
 MINIMUM = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args")
@@ -53,19 +53,24 @@ _FROM_ARGUMENTS = (
 )
 
 
-def of_run(
-    args: Namespace, groups: Sequence[ImageGroup], epochs: int, optimizer: str, network_args: dict[str, str]
+def of_run(  # noqa: PLR0917 - the parts of a run
+    args: Namespace,
+    groups: Sequence[ImageGroup],
+    validated: int,
+    epochs: int,
+    optimizer: str,
+    network_args: dict[str, str],
 ) -> dict[str, str]:
     """Return the keys that are fixed when training starts.
 
-    ``args`` hold the final number of steps and seed.
+    ``args`` hold the final number of steps and seed, ``validated`` is the number of held-out images.
     """
     values: dict[str, Any] = {f"ss_{name}": getattr(args, name) for name in _FROM_ARGUMENTS}
     values |= {
         "ss_session_id": int.from_bytes(hashlib.sha256(str(time.time_ns()).encode()).digest()[:4], "big"),
         "ss_training_started_at": time.time(),
         "ss_num_train_images": sum(group.count() for group in groups),
-        "ss_num_validation_images": 0,
+        "ss_num_validation_images": validated,
         "ss_num_reg_images": sum(group.regularization for group in groups),
         "ss_num_batches_per_epoch": sum(group.batches() for group in groups),
         "ss_num_epochs": epochs,
@@ -83,6 +88,9 @@ def of_run(
         "ss_tag_frequency": json.dumps(tag_frequency([image for group in groups for image in group.images])),
         "ss_dataset_dirs": json.dumps(_folders(groups)),
     }
+    if validated:
+        values["ss_validation_seed"] = args.seed if args.validation_seed is None else args.validation_seed
+        values["ss_validate_every_n_steps"] = args.validate_every_n_steps
     if network_args:
         values["ss_network_args"] = json.dumps(network_args)
     if args.vae:

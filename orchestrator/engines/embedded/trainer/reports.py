@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,11 +40,20 @@ class TrainingReporter:
         for name, group in zip(self.group_names, self.run.optimizer.param_groups, strict=True):
             if group["lr"] is not None:
                 values[f"lr/{name.replace(' ', '_')}"] = group["lr"]
+        self._log(values, step)
+
+    def _log(self, values: dict[str, float], step: int) -> None:
         if self.tensorboard is not None:
             for name, value in values.items():
                 self.tensorboard.add_scalar(name, value, step)
         if self.wandb is not None:
             self.wandb.log(values, step=step)
+
+    def validation(self, step: int, loss: float, average_loss: float) -> None:
+        """Log the loss on held-out images, and its distance to the training's."""
+        print(f"validation loss {loss:.5f} at step {step}", file=sys.stderr, flush=True)
+        values = {"loss/validation/step_average": loss, "loss/validation/step_divergence": loss - average_loss}
+        self._log(values, step)
 
     def samples_at_start(self) -> None:
         """Draw the sample images due before the first step."""

@@ -42,7 +42,8 @@ def check(args: Namespace) -> None:
         RecipeError: with every problem.
     """
     problems: list[Problem] = []
-    for name in ("max_train_steps", "gradient_accumulation_steps", "save_every_n_steps", "save_every_n_epochs"):
+    names = ("max_train_steps", "gradient_accumulation_steps", "save_every_n_steps", "save_every_n_epochs")
+    for name in (*names, "validate_every_n_steps"):
         value = getattr(args, name)
         if value is not None and value < 1:
             problems.append(Problem(f"--{name}", f"must be at least 1, is {value}"))
@@ -150,13 +151,16 @@ def log_buckets(groups: tuple[ImageGroup, ...]) -> None:
             log(f"bucket {number}: resolution {size}, count: {len(members)}")
 
 
-def print_banner(groups: tuple[ImageGroup, ...], length: RunLength) -> None:
-    """Print sd-scripts' banner of images, batches, epochs and steps."""
+def print_banner(groups: tuple[ImageGroup, ...], length: RunLength, validated: int) -> None:
+    """Print sd-scripts' banner of images, batches, epochs and steps.
+
+    ``validated`` is the number of held-out images.
+    """
     sizes = ", ".join(str(group.dataset.batch_size) for group in groups)
     lines = (
         "running training / 学習開始",
         f"  num train images * repeats / 学習画像の数×繰り返し回数: {sum(group.count() for group in groups)}",
-        "  num validation images * repeats / 学習画像の数×繰り返し回数: 0",
+        f"  num validation images * repeats / 学習画像の数×繰り返し回数: {validated}",
         f"  num reg images / 正則化画像の数: {sum(group.regularization for group in groups)}",
         f"  num batches per epoch / 1epochのバッチ数: {length.batches_per_epoch}",
         f"  num epochs / epoch数: {length.epochs}",

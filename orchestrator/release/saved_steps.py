@@ -1,0 +1,82 @@
+"""The saved steps of a training, as its folder has them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import Problem, RecipeError
+from orchestrator.plan.step import StepKind
+from orchestrator.release.variant import STEP
+from orchestrator.run.partial_run import without
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from orchestrator.plan.planner import Plan
+    from orchestrator.plan.step import Step
+    from orchestrator.recipe import Recipe
+    from orchestrator.release.variant import Axis
+    from orchestrator.run.partial_run import PartialRun
+
+ALL = "all"
+_NAME = re.compile(r"-step(\d{8,})\.safetensors$")
+
+
+def found(recipe: Recipe, train: Path) -> tuple[int, ...]:
+    """Return the steps whose files lie in the folder of a finished training.
+
+    A last step that was saved twice counts once.
+    """
+    names = (path.name for path in train.glob(f"{recipe.name}-step*.safetensors"))
+    steps = {int(match[1]) for name in names if (match := _NAME.search(name))}
+    return tuple(sorted({*steps, recipe.training.steps}))
+
+
+def train_step(plan: Plan) -> Step:
+    """Return the training of a plan of one recipe."""
+    return next(step for step in plan.steps if step.kind is StepKind.TRAIN)
+
+
+def train(run: PartialRun, recipe: Recipe) -> tuple[int, ...]:
+    """Train a recipe if it is due, and return its saved steps."""
+    plan = run.space.planned(recipe)
+    run.run(without(plan, StepKind.MERGE, StepKind.RESIZE, StepKind.RENDER, StepKind.RELEASE))
+    return found(recipe, run.space.store.folder(train_step(plan)))
+
+
+def predicted(recipe: Recipe, axes: Sequence[Axis]) -> list[Axis]:
+    """Return the axes with the numbers of the steps that the training will save."""
+    steps = tuple(map(str, recipe.saved_steps()))
+    return [dataclasses.replace(axis, values=steps) if axis.values == (ALL,) and axis.name == STEP else axis for axis in axes]
+
+
+def listed(run: PartialRun, recipe: Recipe, axes: Sequence[Axis]) -> list[Axis]:
+    """Return the axes with the numbers of saved steps, after the training.
+
+    Raises:
+        RecipeError: a step was not saved.
+    """
+    if not any(axis.name == STEP for axis in axes):
+        return list(axes)
+    saved = train(run, recipe)
+    result = []
+    for axis in axes:
+        if axis.name == STEP:
+            wanted = tuple(map(str, saved)) if axis.values == (ALL,) else axis.values
+            check(recipe, [int(value) for value in wanted if value.isdecimal()], saved)
+            result.append(dataclasses.replace(axis, values=wanted))
+        else:
+            result.append(axis)
+    return result
+
+
+def check(recipe: Recipe, steps: Sequence[int], saved: Sequence[int]) -> None:
+    """Raise RecipeError for steps that were not saved."""
+    missing = [str(step) for step in steps if step not in saved]
+    if missing:
+        what = f"was not saved; the training of {recipe.name} left {', '.join(map(str, saved))}"
+        every = f"python -m orchestrator run {recipe.name} --force train  saves those of training.save_every_n_steps anew"
+        raise RecipeError([Problem(f"--step {step}", what, every) for step in missing])
