@@ -6,7 +6,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engines.sdscripts import arguments, parser_options
+from orchestrator.engines.sdscripts import parser_options
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.importers.values import path, take
@@ -30,7 +30,7 @@ def named(settings: ImportedSettings, word: str, title: str) -> None:
     Raises:
         RecipeError: no recipe trains it.
     """
-    readable = [name for name in ARCHITECTURES if name in arguments.ARCHITECTURES]
+    readable = _trained()
     script = f"{word}_train_network.py"
     chosen = next((name for name in readable if name == word), None)
     chosen = chosen or next((name for name in readable if ARCHITECTURES[name].trainer_script == script), None)
@@ -39,6 +39,11 @@ def named(settings: ImportedSettings, word: str, title: str) -> None:
         hint = "write the recipe by hand: python -m orchestrator schema  lists base.architecture and its keys"
         raise RecipeError(Problem(settings.name, f"these are settings for {title}; import reads those for {read}", hint))
     settings.extra["architecture"] = chosen
+
+
+def _trained() -> list[ArchitectureName]:
+    """Return the architectures whose training script the checkout has."""
+    return [name for name, entry in ARCHITECTURES.items() if parser_options.has(entry.trainer_script)]
 
 
 def word_of(version: str, modelspec: str) -> str:
@@ -70,13 +75,14 @@ def _told(settings: ImportedSettings) -> tuple[ArchitectureName, str]:
     """Return the architecture of a file that does not state it, and the reason."""
     module = settings.options.get("network_module")
     for name, entry in ARCHITECTURES.items():
-        if name in arguments.ARCHITECTURES and module == entry.network_module != ARCHITECTURES[DEFAULT].network_module:
+        if module == entry.network_module != ARCHITECTURES[DEFAULT].network_module:
             return name, f"{entry.title}, because of its network module {module}"
     given = {name for name, value in settings.options.items() if value not in (None, False, "")}
     known = parser_options.of(ARCHITECTURES[DEFAULT].trainer_script)
     best: tuple[int, ArchitectureName, str] = (0, DEFAULT, "")
-    for name, entry in ARCHITECTURES.items():
-        if name not in arguments.ARCHITECTURES or entry.trainer_script == ARCHITECTURES[DEFAULT].trainer_script:
+    for name in _trained():
+        entry = ARCHITECTURES[name]
+        if entry.trainer_script == ARCHITECTURES[DEFAULT].trainer_script:
             continue
         files = {file.option for file in entry.files}
         own = sorted(given & ((parser_options.of(entry.trainer_script).keys() - known.keys()) | files))
@@ -95,11 +101,7 @@ def _files() -> set[str]:
 def _variant(settings: ImportedSettings, name: ArchitectureName) -> ArchitectureName:
     """Return the architecture of the same script that options and file name tell."""
     entry, options = ARCHITECTURES[name], settings.options
-    same = [
-        other
-        for other, each in ARCHITECTURES.items()
-        if other in arguments.ARCHITECTURES and each.trainer_script == entry.trainer_script
-    ]
+    same = [other for other, each in ARCHITECTURES.items() if each.trainer_script == entry.trainer_script]
     switched = [other for other in same if _switched(ARCHITECTURES[other], options)]
     if switched and _switches(ARCHITECTURES[name]) != _switches(ARCHITECTURES[switched[0]]):
         name = switched[0]

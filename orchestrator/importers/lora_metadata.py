@@ -239,6 +239,8 @@ def _base(settings: ImportedSettings, fields: dict[str, Any], modelspec: str) ->
         architectures.named(settings, "sd2", "Stable Diffusion 2")
     elif version and not version.startswith("sd_v1"):
         architectures.named(settings, architectures.word_of(version, modelspec), version)
+    if version.startswith("sd_v") and version.endswith("_v"):
+        settings.options["v_parameterization"] = True
     settings.extra["base"] = base
 
 

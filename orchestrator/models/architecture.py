@@ -93,7 +93,7 @@ class Architecture:
     modelspec: str
     """Value of modelspec.architecture before "/lora"."""
     base_model_version: str
-    """Value of ss_base_model_version in the trainer's metadata. Empty: it depends on the options."""
+    """Value of ss_base_model_version in the trainer's metadata."""
     checkpoint_title: str
     """Name of a checkpoint in messages."""
     civitai_base: str
@@ -104,6 +104,8 @@ class Architecture:
     """Orders of lists of other tools."""
     outside: tuple[str, ...] = ()
     """Modules of LoRA files outside of all blocks, with underscores, that ``model`` does not list."""
+    v_prediction: tuple[str, str] = ("", "")
+    """``base_model_version`` and ``modelspec`` of a training with v_parameterization. Empty: the same."""
     webui_version: str = "Unknown"
     """Choice of "sd version" in the card editor of A1111 and Forge."""
     hub_tags: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.models import dit_blocks, file_kinds, flux
+from orchestrator.models import dit_blocks, file_kinds, flux, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile
 from orchestrator.models.counterparts import Counterpart, qkv
 from orchestrator.models.layer_choice import LayerChoice
@@ -118,6 +118,7 @@ ARCHITECTURE = Architecture(
         numbers=("ggpo_beta", "ggpo_sigma"),
     ),
     lycoris=("locon",),
+    tokenizers=(text_encoders.QWEN_VL_TOKENIZER, text_encoders.BYT5_TOKENIZER),
     files=(ModelFile("text_encoder", file_kinds.QWEN25_VL), ModelFile("byt5", file_kinds.BYT5)),
     vae=file_kinds.HUNYUAN_VAE,
     diffusers=_DIFFUSERS,

@@ -110,6 +110,7 @@ ARCHITECTURE = Architecture(
         dims={"attn_dim": ("attention",), "mod_dim": ("modulation",), "refiner_dim": ("refiner",)},  # mlp_dim matches none
     ),
     lycoris=("locon",),
+    tokenizers=(text_encoders.GEMMA_TOKENIZER,),
     files=(ModelFile("gemma2", file_kinds.GEMMA2, lora_prefix="lora_te"), ModelFile("ae", file_kinds.AUTOENCODER)),
     diffusers=_DIFFUSERS,
     resolution=1024,

@@ -119,6 +119,7 @@ ARCHITECTURE = Architecture(
     base_model_version="sd_v1",
     checkpoint_title="SD1",
     civitai_base="SD 1.5",
+    v_prediction=("sd_v1_v", ""),
     webui_version="SD1",
     hub_tags=("stable-diffusion",),
     conv_projections=True,

@@ -29,6 +29,7 @@ ARCHITECTURE = replace(
     base_model_version="sd_v2",
     checkpoint_title="SD2",
     civitai_base="SD 2.1",
+    v_prediction=("sd_v2_v", "stable-diffusion-v2-768-v"),
     webui_version="SD2",
     conv_projections=False,
     fixed_clip_skip="SD2 always takes the last but one layer of its text encoder",

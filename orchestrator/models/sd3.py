@@ -155,6 +155,7 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architec
         flow_shift="training_shift",
         layer_choice=_CHOICE,
         lycoris=("locon",),
+        tokenizers=(text_encoders.CLIP_L_TOKENIZER, text_encoders.CLIP_G_TOKENIZER, text_encoders.T5_TOKENIZER),
         files=_FILES,
         vae=file_kinds.AUTOENCODER,
         caption_limits=(text_encoders.t5_limit(256),),

@@ -16,6 +16,13 @@ TE3 = Part("BASE", r"lora_te3_|te3_|text_encoder_3_", "T5-XXL")
 CLIP_L_TOKENIZER = "openai_clip-vit-large-patch14"
 CLIP_G_TOKENIZER = "laion_CLIP-ViT-bigG-14-laion2B-39B-b160k"
 T5_TOKENIZER = "google_t5-v1_1-xxl"
+HUB = "models--"
+"""Start of a folder in a cache of the Hub (models--OWNER--NAME), where programs take no other path."""
+GEMMA_TOKENIZER = "models--google--gemma-2-2b"
+QWEN_VL_TOKENIZER = "models--Qwen--Qwen2.5-VL-7B-Instruct"
+BYT5_TOKENIZER = "models--google--byt5-small"
+GATED = frozenset({GEMMA_TOKENIZER})
+"""Tokenizers whose download needs an account that has accepted the licence."""
 CLIP_L = {"num_hidden_layers": 12, "hidden_size": 768, "intermediate_size": 3072}
 CLIP_G = {"num_hidden_layers": 32, "hidden_size": 1280, "intermediate_size": 5120}
 T5_XXL = {"num_layers": 24, "d_model": 4096, "d_ff": 10240, "num_heads": 64, "d_kv": 64}

@@ -66,7 +66,7 @@ class Recipe(Table):
     guards: Guards = Guards()
     block_weights: str | tuple[float, ...] | dict[str, Weight] | None = None
     """Weights by the names of blocks, {BASE = 0, "D00-D06" = 0.5}; a preset (FACE, BODY); or a list: 26 or 17 values on SD1,
-    20 or 12 on SDXL."""
+    20 or 12 on SDXL. A table of these by base.architecture serves parts."""
     merge: Merge = Merge()
     resize: Resize | None = None
     render: Render = Render()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.models.registry import ARCHITECTURES, DEFAULT
 from orchestrator.recipe import Recipe, compose, overrides
 from orchestrator.recipe.compose import MAX_BYTES, Composition, TomlTable, library, names
 from orchestrator.recipe.messages import describe, drop, partial
@@ -147,6 +148,7 @@ def _validate(composition: Composition, path: Path) -> tuple[Recipe | None, list
     After a file that could not be read, missing keys and combinations are not reported: the file may hold the keys.
     """
     problems = list(composition.problems)
+    _choose_weights(composition)
     _portable(composition.merged)
     try:
         # Through JSON, because strict Python mode refuses a list where a tuple is meant.
@@ -178,6 +180,26 @@ def _validate(composition: Composition, path: Path) -> tuple[Recipe | None, list
             if where not in reported:
                 problems.append(Problem(where, message, _set_in(composition.origin, path, key)))
     return result, list(dict.fromkeys(problems))
+
+
+def _choose_weights(composition: Composition) -> None:
+    """Replace a table of block weights by architecture by those of the recipe's.
+
+    Without an entry there are none. Weights by the names of blocks, of a later part, replace all of them.
+    """
+    merged, key = composition.merged, "block_weights"
+    table, base = merged.get(key), merged.get("base")
+    if not isinstance(table, dict) or not table.keys() & ARCHITECTURES.keys():
+        return
+    chosen = base.get("architecture", DEFAULT) if isinstance(base, dict) else DEFAULT
+    weights: Any = {name: value for name, value in table.items() if name not in ARCHITECTURES}
+    if not weights and isinstance(chosen, str) and chosen in table:
+        weights = table[chosen]
+        composition.origin[key] = composition.origin[f"{key}.{chosen}"]
+    if weights:
+        merged[key] = weights
+    else:
+        del merged[key]
 
 
 def _portable(merged: TomlTable) -> None:

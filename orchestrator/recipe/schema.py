@@ -49,6 +49,8 @@ def document() -> dict[str, Any]:
                 field["description"] = described[where]
             if where in examples:
                 field["examples"] = examples[where]
+    weights = schema["properties"]["block_weights"]["anyOf"]
+    weights.append({"type": "object", "additionalProperties": {"anyOf": [one for one in weights if one["type"] != "null"]}})
     schema["properties"] |= _ALSO
     schema["title"] = "Recipe of a character LoRA"
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -155,6 +155,9 @@ max_validation_steps disable_mmap_load_safetensors
 text_encoder_batch_size llm_adapter_path llm_adapter_lr self_attn_lr cross_attn_lr mlp_lr mod_lr t5_tokenizer_path
 qwen3_max_token_length t5_max_token_length attn_mode split_attn vae_chunk_size vae_disable_cache
 unsloth_offload_checkpointing controlnet_model_name_or_path t5xxl_max_token_length apply_t5_attn_mask split_mode
+training_shift t5xxl_device t5xxl_dtype save_clip save_t5xxl clip_l_dropout_rate clip_g_dropout_rate t5_dropout_rate
+apply_lg_attn_mask pos_emb_random_crop_rate enable_scaled_pos_embed system_prompt gemma2_max_token_length use_flash_attn
+use_sage_attn sample_batch_size fp8_scaled fp8_vl text_encoder_cpu
 """
 )
 # Arguments of --network_args, and of optimizers.

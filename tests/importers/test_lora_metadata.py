@@ -124,6 +124,13 @@ def test_every_value_of_the_datasets_is_accounted_for(tmp_path: Path) -> None:
     assert imported.table["network"]["alpha"] == 1  # the trainer's default
 
 
+def test_a_file_of_sd2_with_v_prediction_is_read(tmp_path: Path) -> None:
+    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": "4", "ss_base_model_version": "sd_v2_v"}
+    imported = to_recipe.recipe(reader.read(str(lora(tmp_path / "a.safetensors", metadata)))[0])
+    assert imported.table["base"]["architecture"] == "sd2"
+    assert imported.table["training"]["options"] == {"v_parameterization": True}
+
+
 @pytest.mark.parametrize("version", ["krea2", "sd3m", "z-image"])
 def test_files_of_models_that_no_recipe_trains_are_refused(tmp_path: Path, version: str) -> None:
     metadata = {"ss_network_module": "networks.lora", "ss_network_dim": "4", "ss_base_model_version": version}

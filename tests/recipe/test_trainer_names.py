@@ -38,8 +38,7 @@ ss_validate_every_n_steps ss_validation_seed ss_validation_split ss_zero_termina
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(tmp_path / "no sd-scripts"))
-    scripts = [script for script in parser_options.SCRIPTS if script.endswith("train_network.py")]
-    return {name for script in scripts for name in parser_options.of(script)}
+    return {name for script in parser_options.TRAINERS for name in parser_options.of(script)}
 
 
 def exists(key: str) -> bool:

@@ -123,7 +123,15 @@ def small_project(small_models: Path, tmp_path_factory: pytest.TempPathFactory) 
     for path in sorted((ROOT / "data" / "krnk").glob("f0[01]*")):
         shutil.copy(path, root / "data" / "krnk")
     table: dict[str, Any] = {
-        "unset": ["expect", "base.vae", "base.files", "dataset.batch_size", "training.text_encoder_lr", "render.prompts"],
+        "unset": [
+            "expect",
+            "base.vae",
+            "base.files",
+            "base.clip_skip",
+            "dataset.batch_size",
+            "training.text_encoder_lr",
+            "render.prompts",
+        ],
         "block_weights": "ALL",
         "dataset": {"sizes": [64], "originals": False, "resolution_classes": [64], "repeats": 1, "batch_size": {"default": 1}},
         "training": {"state_every_n_steps": 1, "learning_rate": 1e-3},

@@ -63,5 +63,5 @@ def model(folder: Path, words: Path) -> None:
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     vocabulary = target / "tokenizers" / "openai_clip-vit-large-patch14"
-    runpy.run_path(str(WRITER))["write"](vocabulary)
+    runpy.run_path(str(WRITER))["write"](vocabulary, target)
     model(target / "base_sd15", vocabulary)

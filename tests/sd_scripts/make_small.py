@@ -254,7 +254,7 @@ def configs() -> Path:
 
 
 def tokenizers(folder: Path) -> None:
-    """Write the tokenizers of all architectures, for --tokenizer_cache_dir and as a cache of the Hub (``hub``).
+    """Write the tokenizers of all architectures, for --tokenizer_cache_dir and as HF_HOME.
 
     Gemma's is gated. A stand-in of 260 tokens has the same interface.
     """
@@ -263,29 +263,23 @@ def tokenizers(folder: Path) -> None:
 
     clip = runpy.run_path(str(WRITER))
     for name in clip["NAMES"]:
-        clip["write"](folder / name.replace("/", "_"))
-    shutil.copytree(configs() / "t5_old", folder / "google_t5-v1_1-xxl")
-    qwen, byt5, gemma = (folder / name for name in ("Qwen_Qwen2.5-VL-7B-Instruct", "google_byt5-small", "google_gemma-2-2b"))
+        clip["write"](folder / name, configs().parent)
+    qwen, gemma = folder / "Qwen_Qwen2.5-VL-7B-Instruct", folder / "google_gemma-2-2b"
     shutil.copytree(configs() / "qwen3_06b", qwen)
     (qwen / "config.json").unlink()
-    byt5.mkdir()
-    special = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    text = json.dumps({"tokenizer_class": "ByT5Tokenizer", "extra_ids": 125, **special})
-    (byt5 / "tokenizer_config.json").write_text(text, "utf-8")
-    (byt5 / "config.json").write_text(json.dumps({"model_type": "t5", "tokenizer_class": "ByT5Tokenizer"}), "utf-8")
     words = ("<pad>", "<eos>", "<bos>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet()))
     model = Tokenizer(models.BPE(vocab={word: number for number, word in enumerate(words)}, merges=[], unk_token="<unk>"))  # noqa: S106
     model.pre_tokenizer, model.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     special = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
     PreTrainedTokenizerFast(tokenizer_object=model, padding_side="right", **special).save_pretrained(gemma)
     (gemma / "config.json").write_text(json.dumps({"model_type": "gemma2"}), "utf-8")
-    for path in [path for path in folder.iterdir() if path.is_dir()]:
+    for path in [path for path in folder.iterdir() if not path.name.startswith("models--")]:
         organization, _, name = path.name.partition("_")
-        for cache in (folder, folder / "hub"):  # Lumina's trainer takes the first for a cache
-            entry = cache / f"models--{organization}--{name}"
-            (entry / "refs").mkdir(parents=True)
-            (entry / "refs" / "main").write_text("0" * 40, "utf-8")
-            shutil.copytree(path, entry / "snapshots" / ("0" * 40))
+        entry = folder / f"models--{organization}--{name}"
+        (entry / "refs").mkdir(parents=True)
+        (entry / "refs" / "main").write_text("0" * 40, "utf-8")
+        shutil.copytree(path, entry / "snapshots" / ("0" * 40))
+    (folder / "hub").symlink_to(".")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,9 @@ def test_names_and_sizes_of_sd1_and_sdxl_are_those_of_sd_scripts(sd_scripts: Pat
 
 def test_the_tokenizer_is_clips(sd_scripts: Path, tmp_path: Path) -> None:
     python = str(settings.sd_scripts_python())
-    subprocess.run([python, write_tokenizer.__file__, str(tmp_path)], check=True, capture_output=True, timeout=120)
+    subprocess.run(
+        [python, write_tokenizer.__file__, str(tmp_path), str(sd_scripts)], check=True, capture_output=True, timeout=120
+    )
     program = "import sys, json; from transformers import CLIPTokenizer; t = CLIPTokenizer.from_pretrained(sys.argv[1]); "
     program += "print('IDS' + json.dumps({'ids': t('a photo of a cat').input_ids, 'length': t.model_max_length}))"
     encoded = printed(["-c", program, str(tmp_path / write_tokenizer.NAMES[0])], "IDS")

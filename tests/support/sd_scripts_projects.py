@@ -14,8 +14,20 @@ import small_models as small
 from orchestrator.models.registry import ARCHITECTURES
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PARTS = {"anima": "anima", "flux": "flux", "chroma": "chroma", "sdxl": "sdxl"}
-"""Part of recipes/_base of each architecture."""
+PARTS = {
+    "sd1": "",
+    "sd2": "",
+    "sdxl": "sdxl",
+    "sd3-medium": "sd3",
+    "sd3.5-medium": "sd3",
+    "sd3.5-large": "sd3",
+    "flux-schnell": "flux",
+    "flux": "flux",
+    "chroma": "chroma",
+    "lumina": "lumina",
+    "anima": "anima",
+}
+"""Part of recipes/_base of each architecture, if it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +74,18 @@ class SmallProject(Project):
         extends = [
             "_base/release-2023-03",
             "_subjects/krnk",
-            *([f"_base/{PARTS[architecture]}"] if architecture in PARTS else []),
+            *([f"_base/{PARTS[architecture]}"] if PARTS[architecture] else []),
         ]
         table: dict[str, Any] = {"extends": [*extends, "_profiles/cpu", "_small"], "summary": "x", "algorithm": "lora"}
         table["base"] = {"architecture": architecture, "checkpoint": str(checkpoint), "files": files}
-        table["base"] |= {"vae": str(folder / "vae.safetensors")} if entry.needs_vae else {}
+        table["base"] |= {"vae": str(vae)} if (vae := folder / "vae.safetensors").is_file() else {}
         table["network"] = {"family": "lora", "dim": 4, "alpha": 2}
-        table["training"] = {"steps": 2, "mixed_precision": "bf16", "save_precision": "fp16", **training}
+        table["training"] = {
+            "steps": 2,
+            "mixed_precision": "bf16" if PARTS[architecture] else "no",
+            "save_precision": "fp16",
+            **training,
+        }
         path = self.root / "recipes" / f"{name}.toml"
         path.write_text(toml.dumps(table) + text, "utf-8")
         return name

@@ -49,7 +49,7 @@ SIZES: dict[str, tuple[dict[str, Any], ...]] = {
 NAMES = {
     "sd3-medium": (r"joint_blocks\.0\.",),
     "sd3.5-medium": (r"joint_blocks\.0\.", r"\.x_block\.attn2\."),
-    "sd3.5-large": (r"joint_blocks\.0\.", r"\.ln_k\."),
+    "sd3.5-large": (r"\A(?![\s\S]*\.attn2\.)", r"\.ln_k\."),
 }
 
 HERE = Path(__file__).parent.parent / "sd_scripts"

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 DATASET, PRESET, PROMPTS, LOGS = "dataset.toml", "preset.toml", "sample_prompts.txt", "logs"
 
-ARCHITECTURES = ("sd1", "sdxl", "flux-schnell", "flux", "chroma", "anima")
-"""Architectures whose training commands this module builds."""
-
 
 @dataclass(frozen=True, slots=True)
 class Arguments:

@@ -69,15 +69,14 @@ def script(recipe: Recipe) -> str:
 
 def check(recipe: Recipe) -> list[Problem]:
     """Return the recipe's problems with this engine. Starts nothing but git."""
-    name = recipe.base.architecture
-    if name not in arguments.ARCHITECTURES:
-        what = f"is {name}; with sd-scripts this version trains {', '.join(arguments.ARCHITECTURES)}"
-        return [Problem(f"{recipe.name}: base.architecture", what)]
+    if not parser_options.has(script(recipe)):
+        what = f"is {recipe.base.architecture}; this sd-scripts has no {script(recipe)}"
+        return [Problem(f"{recipe.name}: base.architecture", what, "update the checkout, or take another base model")]
     options, program = parser_options.of(script(recipe)), f"sd-scripts' {script(recipe)}"
     elsewhere = {
         name: f"sd-scripts' {other}"
-        for other in reversed(parser_options.SCRIPTS)  # the first one names it
-        if other.endswith("train_network.py")
+        for other in reversed(parser_options.TRAINERS)  # the first one names it
+        if parser_options.has(other)
         for name in parser_options.of(other).keys() - options.keys()
     }
     rows = [
@@ -107,6 +106,7 @@ def preflight(recipe: Recipe) -> list[Problem]:
     """Return the machine's lacks for the recipe. Starts nothing but git."""
     problems = environment.missing("the embedded engine works without it: --profile demo")
     python = settings.sd_scripts_python()
+    problems += environment.tokenizer_problems(recipe)
     packages = environment.site_packages(python) if python.is_file() else None
     if packages is not None:
         problems += environment.package_problems(recipe, packages)

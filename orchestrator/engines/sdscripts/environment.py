@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from orchestrator.engines.sdscripts import checkout, network_args, parser_options, write_tokenizer
 from orchestrator.errors import Problem
+from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.models.text_encoders import GATED, HUB
 from orchestrator.system import settings
 from orchestrator.weights.checks import Check, CheckStatus
 
@@ -93,6 +95,22 @@ def _needed(recipe: Recipe) -> dict[str, str]:
     return needed
 
 
+def tokenizer_problems(recipe: Recipe) -> Iterator[Problem]:
+    """Yield the tokenizers that only the Hub has and that are missing.
+
+    Each has the command that downloads it.
+    """
+    folder = settings.tokenizers()
+    for name in ARCHITECTURES[recipe.base.architecture].tokenizers:
+        if name.startswith(HUB) and name not in write_tokenizer.NAMES and not (folder / name / "snapshots").is_dir():
+            repository = name.removeprefix(HUB).replace("--", "/", 1)
+            hf = settings.sd_scripts_python().with_name("hf")
+            hint = f'{hf} download {repository} --include "*.json" "*.txt" "tokenizer*" --cache-dir {folder}'
+            if name in GATED:
+                hint += f"; before that accept the licence on https://huggingface.co/{repository} and run {hf} auth login"
+            yield Problem(str(folder / name), f"the tokenizer of {repository} is not there", hint)
+
+
 def checks() -> list[Check]:
     """Return doctor's checks of the installed parts of sd-scripts.
 
@@ -103,7 +121,7 @@ def checks() -> list[Check]:
     packages = site_packages(python)
     if packages is not None:
         results += _versions(packages)
-    for name, label in zip(write_tokenizer.NAMES, ("tokenizer", "SDXL's second tokenizer"), strict=True):
+    for name, label in ((write_tokenizer.CLIP_L, "tokenizer"), (write_tokenizer.CLIP_G, "SDXL's second tokenizer")):
         results.append(_tokenizer(settings.tokenizers() / name, label))
     return results
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.engines.sdscripts import write_tokenizer
 from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.models.text_encoders import HUB
 from orchestrator.system import settings
 from orchestrator.system.process import Command
 
@@ -34,6 +35,8 @@ def environment(tokenizers: Path, names: Sequence[str] = write_tokenizer.NAMES[:
         "ACCELERATE_USE_FSDP": "false",
         "ACCELERATE_DYNAMO_BACKEND": "no",
     }
+    if any(name.startswith(HUB) for name in names):
+        env["HF_HUB_CACHE"] = str(tokenizers)  # these programs take some tokenizers from the Hub's cache only
     if all((tokenizers / name).is_dir() for name in names):
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # nothing but the tokenizers is ever fetched
     return env

@@ -34,9 +34,9 @@ _BANNER = {
 }
 _BEFORE_BANNER = {"text encoder modules", "U-Net modules", "dim", "alpha", "conv_dim", "conv_alpha", "algo"}
 _NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?![.\w])"
-_TEXT_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for Text Encoder: (\d{1,18}) modules")
+_TEXT_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for (?:\w+ )?Text Encoder: (\d{1,18}) modules")
 _ONE_TEXT_MODULES = re.compile(r"create LoRA for Text Encoder \d: (\d{1,18}) modules")
-_UNET_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for (?:U-Net|Anima DiT|FLUX all blocks): (\d{1,18}) modules")
+_UNET_MODULES = re.compile(r"create (?:LoRA|LyCORIS) for (?![^:]*Text Encoder)[^:]+: (\d{1,18}) modules")
 _DIM = re.compile(r"create LoRA network\. base dim \(rank\): (\d{1,18}), alpha: " + _NUMBER)
 _CONV = re.compile(r"apply LoRA to Conv2d with kernel size \(3,\s*3\)\. dim \(rank\): (\d{1,18}), alpha: " + _NUMBER)
 _ALGO = re.compile(r"Using rank adaptation algo: ([\w-]+)")

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 RENDERERS = tuple(
     dict.fromkeys(entry.renderer.script for entry in ARCHITECTURES.values() if entry.renderer.script != GEN_IMG.script)
 )
+TRAINERS = tuple(dict.fromkeys(entry.trainer_script for entry in ARCHITECTURES.values()))
 SCRIPTS = (
-    *("train_network.py", "sdxl_train_network.py", "anima_train_network.py", "flux_train_network.py"),
+    *TRAINERS,
     *("gen_img.py", *RENDERERS, "networks/resize_lora.py", "networks/svd_merge_lora.py"),
 )
 _SHIPPED = Path(__file__).with_name("pinned.json")
@@ -64,16 +65,30 @@ def of(script: str, folder: Path | None = None) -> Options:
 
 @functools.lru_cache(maxsize=32)
 def _of(script: str, folder: Path, version: str) -> Options:
-    if version == checkout.PINNED:
+    if version == checkout.PINNED and (script in _tables(_SHIPPED) or not checkout.present(folder)):
         return _read(_SHIPPED, script)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         return _read(_cache_file(version), script)
     return parse_options(folder, script)
 
 
+@functools.cache
+def _tables(path: Path) -> dict[str, list[dict[str, Any]]]:
+    tables: dict[str, list[dict[str, Any]]] = json.loads(path.read_text("utf-8"))
+    return tables
+
+
 def _read(path: Path, script: str) -> Options:
-    table = json.loads(path.read_text("utf-8"))[script]
+    table = _tables(path)[script]
     return {row["name"]: ParserOption(**{**row, "choices": tuple(row.get("choices", ()))}) for row in table}
+
+
+def has(script: str) -> bool:
+    """Return whether the checkout has a script with readable options."""
+    try:
+        return bool(of(script))
+    except (OSError, SyntaxError, KeyError):
+        return False
 
 
 def _cache_file(version: str) -> Path:

@@ -164,8 +164,11 @@ def _trainer_steps(log: str, steps: int) -> int:
 
 def _metadata(recipe: Recipe, metadata: dict[str, str], steps: int) -> Iterator[str]:
     """Compare the file's metadata with the recipe."""
-    network, training = recipe.network, recipe.training
+    network, training, entry = recipe.network, recipe.training, ARCHITECTURES[recipe.base.architecture]
+    version, modelspec = entry.v_prediction if training.options.get("v_parameterization") else ("", "")
     values: dict[str, Any] = {
+        "ss_base_model_version": version or entry.base_model_version,
+        "modelspec.architecture": f"{modelspec or entry.modelspec}/lora",
         "ss_steps": steps,
         "ss_max_train_steps": training.steps,
         "ss_network_module": network_args.module(recipe),
@@ -180,7 +183,7 @@ def _metadata(recipe: Recipe, metadata: dict[str, str], steps: int) -> Iterator[
         values["ss_learning_rate"] = training.learning_rate
     if training.text_encoder_lr is not None:
         values["ss_text_encoder_lr"] = training.text_encoder_lr
-    if not ARCHITECTURES[recipe.base.architecture].fixed_clip_skip:
+    if not entry.fixed_clip_skip:
         values["ss_clip_skip"] = recipe.base.clip_skip
     values |= {f"ss_{name}": value for name, value in typed_options.of(recipe).items()}
     if training.relative_step:

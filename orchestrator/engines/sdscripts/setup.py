@@ -32,7 +32,7 @@ def main() -> int:
     try:
         folder = fetch()
         python = build()
-        tokenizer(python)
+        tokenizer(python, folder)
     except OrchestratorError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -101,12 +101,12 @@ def build() -> Path:
     return python
 
 
-def tokenizer(python: Path) -> None:
+def tokenizer(python: Path, checkout_folder: Path) -> None:
     """Write missing tokenizers (or the first training downloads them)."""
     folder = settings.tokenizers()
     complete = all((folder / name).is_dir() for name in write_tokenizer.NAMES)
-    if not complete and not _run((str(python), write_tokenizer.__file__, str(folder))):
-        print(f"{folder}: no tokenizer yet; the first training downloads it from Hugging Face", file=sys.stderr)
+    if not complete and not _run((str(python), write_tokenizer.__file__, str(folder), str(checkout_folder))):
+        print(f"{folder}: not all tokenizers; the first training downloads others from Hugging Face", file=sys.stderr)
 
 
 def _run(argv: tuple[str, ...]) -> bool:

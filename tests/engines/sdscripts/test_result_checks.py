@@ -82,6 +82,7 @@ def test_every_value_that_differs_is_named(tmp_path: Path) -> None:
     sample("locon")
     recipe = sample("locon", save_precision=precision("locon"), seed=1, learning_rate=1e-3, lr_scheduler="constant", steps=3)
     recipe = recipe.model_copy(update={"network": recipe.network.model_copy(update={"alpha": 2.0, "conv_alpha": 2.0})})
+    recipe = recipe.model_copy(update={"base": recipe.base.model_copy(update={"architecture": "sd2"})})
     copied(tmp_path, "locon")
     text = reasons(tmp_path, recipe)
     for part in (
@@ -92,6 +93,8 @@ def test_every_value_that_differs_is_named(tmp_path: Path) -> None:
         "ss_network_alpha = 1.0",
         "network_args conv_alpha = 1",
         "ss_steps = 2",
+        "ss_base_model_version = sd_v1; the recipe has sd_v2",
+        "modelspec.architecture = stable-diffusion-v1/lora; the recipe has stable-diffusion-v2-512/lora",
     ):
         assert part in text
 
