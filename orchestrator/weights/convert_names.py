@@ -390,8 +390,15 @@ class _Job:
 
     def _tensor(self, module: AdapterModule, part: str) -> Tensor:
         entry = self._entry(module, part)
-        tensor = Tensor.read(self.body.read(entry.name), entry.dtype, entry.shape)
-        return tensor if entry.dtype == self.own else Tensor.of(tensor.values, self.own, entry.name)
+        return Tensor.read(self.body.read(entry.name), entry.dtype, entry.shape)
+
+    def _alike(self, part: Factors) -> Factors:
+        """Return factors in the type of the layer, as joined ones must be."""
+
+        def own(tensor: Tensor) -> Tensor:
+            return tensor if tensor.dtype == self.own else Tensor.of(tensor.values, self.own, self.layer.name)
+
+        return Factors(own(part.up), own(part.down), own(part.bias) if part.bias else None)
 
     def _fold(self, parts: dict[int | None, Factors], scales: dict[int | None, float], entry: StoredRank | None) -> _Factored:
         """Return factors without alphas, split where the convention divides the layer."""
@@ -482,6 +489,8 @@ class _Job:
 
     def _joined(self, parts: dict[int | None, Factors], *, shared: bool | None) -> Factors:
         count = len(self._paths())
+        kinds = {tensor.dtype for part in parts.values() for tensor in (part.up, part.down, part.bias) if tensor}
+        parts = parts if len(kinds) == 1 else {number: self._alike(part) for number, part in parts.items()}
         ordered = [parts.get(number) for number in range(count)]
         return projections.join(ordered, self._part_rows(parts, count), shared=shared)
 

@@ -229,14 +229,13 @@ _LARGEST = {"F16": 65504.0}
 
 
 def unfolded(factors: Factors, scale: float, dtype: str, where: str) -> Factors | None:
-    """Return the factors that :func:`folded` makes these of. None: there are none."""
-    for down, up in (halves(scale), (scale, 1.0), (1.0, scale)):
-        before = replace(factors, up=_divided(factors.up, up, dtype, where), down=_divided(factors.down, down, dtype, where))
-        again = folded(before, scale, None, where)
-        pairs = ((again.up, factors.up), (again.down, factors.down))
-        if all(made.values.tobytes() == read.values.tobytes() for made, read in pairs):
-            return before
-    return None
+    """Return the factors of ``dtype`` that :func:`folded` makes these of. None: there are none."""
+    wide = [tensor.dtype != dtype for tensor in (factors.down, factors.up)]
+    down, up = (scale, 1.0) if wide[0] else (1.0, scale) if wide[1] else halves(scale)
+    before = replace(factors, up=_divided(factors.up, up, dtype, where), down=_divided(factors.down, down, dtype, where))
+    again = folded(before, scale, None, where)
+    pairs = ((again.up, factors.up), (again.down, factors.down))
+    return before if all(made.equals(read) for made, read in pairs) else None
 
 
 def _divided(tensor: Tensor, factor: float, dtype: str, where: str) -> Tensor:
