@@ -54,8 +54,11 @@ def steps(settings: ImportedSettings, length: tuple[int | None, float | None]) -
         settings.note(Disposition.LOST, "max_train_steps", why="max_train_epochs overrides it")
     updates = _updates(settings)
     if updates is None:
-        name = "max_train_epochs" if epochs is not None else "epoch"
-        settings.note(Disposition.LOST, name, why="the images of these folders cannot be counted on this machine")
+        if epochs is not None:
+            settings.note(Disposition.KEPT, "max_train_epochs", "training.epochs")
+        else:
+            why = "kohya_ss passes steps; its images cannot be counted on this machine, so that sd-scripts counts the epochs"
+            settings.note(Disposition.CHANGED, "epoch", "training.epochs", why)
         return None
     accumulation = _accumulation(settings)
     divided = f" with {accumulation} batches a step" if accumulation > 1 else ""
@@ -69,6 +72,11 @@ def steps(settings: ImportedSettings, length: tuple[int | None, float | None]) -
     also = "" if count == by_trainer else f"; sd-scripts counts {by_trainer} for the same epochs"
     settings.note(Disposition.CHANGED, "epoch", "training.steps", f"kohya_ss passes {formula} = {count} steps{also}")
     return count
+
+
+def uncounted(settings: ImportedSettings, length: tuple[int | None, float | None]) -> int | None:
+    """Return the epochs of a training whose steps :func:`steps` cannot count."""
+    return int(length[1] or 0) or whole_or(settings.extra.get("interface_epochs"), 0) or None
 
 
 def _accumulation(settings: ImportedSettings) -> int:

@@ -31,14 +31,15 @@ _OF_SOURCE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ImportedDataset:
-    """The [dataset] table, the subject, and the number of steps.
+    """The [dataset] table, the subject, and the number of steps or epochs.
 
-    ``steps`` is None if it cannot be computed.
+    ``steps`` is None if it cannot be computed. ``epochs`` is None without epochs, and beside steps.
     """
 
     table: dict[str, Any]
     subject: str
     steps: int | None
+    epochs: int | None = None
 
 
 def dataset(settings: ImportedSettings, name: str, length: tuple[int | None, float | None]) -> ImportedDataset:
@@ -76,7 +77,8 @@ def dataset(settings: ImportedSettings, name: str, length: tuple[int | None, flo
         settings.note(Disposition.LOST, "the images", "dataset.sources", "no folder is named; data/pictures is used")
     table["sources"] = sources
     steps = epochs.steps(settings, length)
-    return ImportedDataset(table, re.sub(r"[^A-Za-z0-9._+-]+", "-", name), steps)
+    uncounted = epochs.uncounted(settings, length) if steps is None else None
+    return ImportedDataset(table, re.sub(r"[^A-Za-z0-9._+-]+", "-", name), steps, uncounted)
 
 
 def _batch_size(group: dict[str, Any]) -> int:

@@ -85,7 +85,7 @@ def _whole(settings: ImportedSettings, remaining: dict[str, Any], name: str) -> 
     base = _base(settings, remaining)
     network, family = _network(settings, remaining)
     data = dataset(settings, name, _steps_of(remaining))
-    training_table = training(settings, remaining, data.steps)
+    training_table = training(settings, remaining, data.steps, data.epochs)
     training_table["options"] = _other_options(settings, remaining)
     algorithm = {"lora": "lora3x3" if "conv_dim" in network else "lora1x1"}.get(family, family)
     table: dict[str, Any] = {

@@ -28,15 +28,17 @@ _WHOLE: Final = (
 )
 
 
-def training(settings: ImportedSettings, remaining: dict[str, Any], steps: int | None) -> dict[str, Any]:
-    """Return the [training] table."""
-    table: dict[str, Any] = {"steps": steps or _DEFAULT_STEPS}
-    if steps is None:
+def training(
+    settings: ImportedSettings, remaining: dict[str, Any], steps: int | None, epochs: int | None = None
+) -> dict[str, Any]:
+    """Return the [training] table, of steps or of epochs."""
+    table: dict[str, Any] = {"epochs": epochs} if epochs else {"steps": steps or _DEFAULT_STEPS}
+    if not (steps or epochs):
         settings.note(
             Disposition.LOST,
             "the number of steps",
             "training.steps",
-            f"it is not set, or images could not be counted; {_DEFAULT_STEPS} is used",
+            f"it is not set; {_DEFAULT_STEPS}, the trainer's default, is used",
         )
     if remaining.get("log_prefix") == f"{settings.name}-":
         del remaining["log_prefix"]
@@ -146,12 +148,17 @@ def _warmup(settings: ImportedSettings, remaining: dict[str, Any], training: dic
         try:
             count = float(warmup)
             ratio = isinstance(warmup, float) or "." in str(warmup)
+            if ratio and "steps" not in training:
+                settings.note(
+                    Disposition.LOST, "lr_warmup_steps", why="a share of steps, which are not counted on this machine"
+                )
+                return
             steps = int(count * training["steps"] if ratio else count)
         except (ValueError, TypeError, OverflowError):
             settings.note(Disposition.LOST, "lr_warmup_steps", why=f"{str(warmup)[:60]!r} cannot be read")
             return
         if not steps:
-            settings.note(Disposition.LOST, "lr_warmup_steps", why=f"less than one of {training['steps']} steps")
+            settings.note(Disposition.LOST, "lr_warmup_steps", why="less than one step")
             return
         if training.get("lr_scheduler", "constant") == "constant":
             training["lr_scheduler"] = "constant_with_warmup"
@@ -214,8 +221,6 @@ def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: 
         training["wandb"] = True if log != "tensorboard" else None
         why = "" if training["wandb"] else "a recipe logs to TensorBoard always"
         settings.note(Disposition.KEPT, "log_with", "training.wandb" if training["wandb"] else "", why)
-    if remaining.get("max_train_epochs") is None and remaining.pop("save_every_n_epochs", None):
-        settings.note(Disposition.LOST, "save_every_n_epochs", why="recipes count steps: training.save_every_n_steps")
 
 
 def _optimizer(settings: ImportedSettings, remaining: dict[str, Any]) -> str:

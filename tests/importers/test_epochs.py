@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from orchestrator.importers import epochs
+from import_cases import loaded
+from orchestrator.importers import epochs, to_recipe
 from orchestrator.importers.notes import ImportedSettings
 
 if TYPE_CHECKING:
@@ -63,3 +64,22 @@ def test_the_interface_rounds_once(tmp_path: Path) -> None:
     assert epochs.steps(settings, (None, None)) == 12  # ceil(9 / 4 * 5); the trainer: 5 * ceil(9 / 4)
     (note,) = settings.notes
     assert "sd-scripts counts 15" in note.why
+
+
+@pytest.mark.parametrize("option", ["max_train_epochs", "epoch"])
+def test_epochs_of_images_that_cannot_be_counted_stay_epochs(tmp_path: Path, option: str) -> None:
+    """The trainer counts them where the images are."""
+    group = {"batch_size": 2, "subsets": [{"image_dir": str(tmp_path / "none"), "num_repeats": 3}]}
+    settings = ImportedSettings("x", "sd-scripts TOML", {"lr_warmup_steps": 0.1, "save_every_n_epochs": 2}, [group])
+    if option == "epoch":
+        settings.extra["interface_epochs"] = 7
+    else:
+        settings.options[option] = 7
+    imported = to_recipe.recipe(settings)
+    assert imported.table["training"]["epochs"] == 7
+    assert "steps" not in imported.table["training"]
+    assert imported.table["training"]["options"]["save_every_n_epochs"] == 2
+    assert loaded(imported, tmp_path).training.epochs == 7
+    settings.leaves = {"lr_warmup_steps": 0.1}
+    (note,) = (note for note in settings.notes if note.name == "lr_warmup_steps")
+    assert note.disposition == "lost"

@@ -29,14 +29,19 @@ def test_kohya_ss(tmp_path: Path) -> None:
     assert (training.lr_scheduler, training.lr_warmup_steps) == ("constant_with_warmup", 100)
     assert (training.learning_rate, training.text_encoder_lr) == (1e-4, 5e-5)
     assert training.max_grad_norm == 1.0  # the GUI drops zeros, so this is what was trained
-    assert training.options == {"min_snr_gamma": 5, "min_timestep": 100, "weighted_captions": True}
+    assert training.options == {
+        "min_snr_gamma": 5,
+        "min_timestep": 100,
+        "weighted_captions": True,
+        "save_every_n_epochs": 1,
+    }
     assert recipe.dataset.resolution_classes == (512, 768)
     assert recipe.dataset.batch_size == {"default": 3}
     source = recipe.dataset.sources["img"]
     assert (source.images, source.reading) == ("D:/train/img", "kohya")
     outcomes = dispositions(imported)
     assert outcomes["stop_text_encoder_training"] == "lost"
-    assert outcomes["save_every_n_epochs"] == "lost"
+    assert outcomes["save_every_n_epochs"] == "kept"
     assert outcomes["seed"] == "changed"
     assert outcomes["max_grad_norm"] == "changed"
 

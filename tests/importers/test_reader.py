@@ -62,7 +62,7 @@ def test_the_verb_writes_reports_and_never_overwrites(
     monkeypatch.setattr(sys, "argv", ["orchestrator", "import", "settings.json", "--name", "mimi"])
     assert cli.main() == 0
     output = capsys.readouterr().out
-    assert re.search("  lost     .*\n(?: {11}.*\n)*.*save_every_n_epochs", output)
+    assert re.search("  lost     .*\n(?: {11}.*\n)*.*stop_text_encoder_training", output)
     assert len(output.splitlines()) <= 26  # with the lines about the file
     assert max(map(len, output.splitlines())) < 120
     assert (tmp_path / "recipes" / "mimi.toml").is_file()

@@ -24,7 +24,7 @@ def test_every_recipe_survives_export_and_import(project: Path, tmp_path: Path) 
         for key, value in back.table["training"].items():
             if key not in ("save_every_n_steps", "options"):  # a state is saved where the LoRA is
                 assert ours[key] == value, (recipe.name, key)
-        assert back.of(Disposition.LOST) == []
+        assert back.of(Disposition.LOST) == [], recipe.name
         assert set(back.table["dataset"]["resolution_classes"]) <= {512, 768, 1024}
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from orchestrator import cli
 from orchestrator.errors import RecipeError
+from orchestrator.recipe import loader
 from orchestrator.run import export_sd_scripts
 
 if TYPE_CHECKING:
@@ -44,16 +46,17 @@ def test_show_writes_the_files_to_a_folder(
     assert "exists already" in capsys.readouterr().err
 
 
-def test_recipes_without_images_are_exported(project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_recipes_without_images_are_exported(tmp_path: Path) -> None:
     """An imported recipe names folders that this machine need not have."""
-    text = 'extends = ["krnk-locon"]\nunset = ["dataset.sources"]\n'
-    text += '[dataset.sources.far]\nimages = "no/such/folder"\ntrigger = "x"\n'
-    (project / "recipes" / "away.toml").write_text(text, "utf-8")
-    monkeypatch.chdir(project)
-    argv = ["orchestrator", "show", "away", "--as", "sd-scripts", "--output", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", argv)
-    assert cli.main() == 0
-    dataset = (tmp_path / "out" / "dataset.toml").read_text("utf-8")
+    table = {
+        "extends": ["_base/release-2023-03", "_algorithms/lora1x1"],
+        "summary": "x", "subject": "x", "training": {"steps": 100},
+        "dataset": {"name": "x", "sources": {"far": {"images": "no/such/folder"}}},
+    }  # fmt: skip
+    recipe, problems = loader.of_table(loader.library(), "away", table)
+    assert recipe is not None, problems
+    inputs: Any = SimpleNamespace(find=lambda _: None, root=tmp_path)
+    dataset = export_sd_scripts.sd_scripts(recipe, inputs, tmp_path / "out")["dataset.toml"]
     assert "# dataset.sources.far.images: no folder no/such/folder\n" in dataset
     assert list(tomllib.loads(dataset)) == ["general"]
     assert "datasets" not in tomllib.loads(dataset)["general"]
