@@ -73,10 +73,8 @@ def _inspection(table: dict[str, Any]) -> list[str]:
     ]
     largest = max((block["norm"] or 0.0 for block in table["blocks"].values()), default=0.0)
     for name, block in table["blocks"].items():
-        norm = block["norm"]
-        bar = _bar(_WIDTH, norm / largest) if norm and largest else ""
-        shown = "zero" if block["zero"] else "" if norm is None else f"{norm:.4g}"
-        lines.append(f"  {name:<6} {block['modules']:>3} modules  {shown:>9}  {bar}")
+        lines.append(_block(name, block, largest))
+    lines += [f"{_block(name, part, 0.0)}{part['title']}, in {part['block']}" for name, part in table["parts"].items()]
     if table["block_vector"] is not None:
         marks = ",".join("-" if mark is None else f"{mark:g}" for mark in table["block_vector"])
         lines.append(f"blocks  {marks}  {table['preset'] or 'no preset'}")
@@ -95,6 +93,14 @@ def _inspection(table: dict[str, Any]) -> list[str]:
             agrees = {True: "as stated", False: f"but {stated} is stated", None: other}[hashes[f"{kind}_agrees"]]
             lines.append(f"{kind} hash  {hashes[kind]}  {agrees}")
     return lines
+
+
+def _block(name: str, block: dict[str, Any], largest: float) -> str:
+    """Return the line of a block, with a bar of its share of the largest norm."""
+    norm = block["norm"]
+    bar = _bar(_WIDTH, norm / largest) if norm and largest else ""
+    shown = "zero" if block["zero"] else "" if norm is None else f"{norm:.4g}"
+    return f"  {name:<6} {block['modules']:>3} modules  {shown:>9}  {bar}"
 
 
 def _counted(counts: dict[str, int]) -> str:

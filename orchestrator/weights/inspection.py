@@ -117,12 +117,32 @@ class Inspection:
         """Frobenius norm of every block with modules. None: not measurable."""
         norms: dict[str, float | None] = {}
         for name in (*blocks.names(self.adapter.architecture), "other"):
-            sizes = [layer.size.norm if layer.size else None for layer in self.layers if layer.block == name]
-            if sizes:
-                measured = [size for size in sizes if size is not None]
-                complete = len(measured) == len(sizes)
-                norms[name] = math.sqrt(math.fsum(size**2 for size in measured)) if complete else None
+            members = [layer for layer in self.layers if layer.block == name]
+            if members:
+                norms[name] = _norm(members)
         return norms
+
+    def parts(self) -> dict[str, dict[str, Any]]:
+        """Return modules, norm and zero of named parts, where a file has several of a block or some outside."""
+        if (architecture := self.adapter.architecture) is None:
+            return {}
+        members: dict[str, list[InspectedModule]] = {}
+        for module, layer in zip(self.adapter.modules, self.layers, strict=True):
+            if (part := blocks.part_of(module.kohya, architecture)) is not None:
+                members.setdefault(part, []).append(layer)
+        titles = registry.ARCHITECTURES[architecture].parts
+        held = Counter(titles[part].block for part in members)
+        return {
+            name: {
+                "title": part.title,
+                "block": part.block or "other",
+                "modules": len(members[name]),
+                "norm": _norm(members[name]),
+                "zero": _all_zero(members[name]),
+            }
+            for name, part in titles.items()
+            if name in members and (held[part.block] > 1 or not part.block)
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON."""
@@ -152,6 +172,7 @@ class Inspection:
             "blocks": {
                 name: {"modules": counted[name], "norm": norm, "zero": self._zero(name)} for name, norm in norms.items()
             },
+            "parts": self.parts(),
             "block_vector": self.block_vector,
             "preset": self.preset,
             "non_finite": explain_non_finite([layer.name for layer in self.layers if layer.size and not layer.size.finite]),
@@ -165,8 +186,19 @@ class Inspection:
         }
 
     def _zero(self, block: str) -> bool | None:
-        marks = [layer.zero for layer in self.layers if layer.block == block]
-        return None if None in marks else all(marks)
+        return _all_zero([layer for layer in self.layers if layer.block == block])
+
+
+def _norm(members: list[InspectedModule]) -> float | None:
+    """Return the Frobenius norm of modules together. None: not measurable."""
+    sizes = [layer.size.norm if layer.size else None for layer in members]
+    measured = [size for size in sizes if size is not None]
+    return math.sqrt(math.fsum(size**2 for size in measured)) if len(measured) == len(sizes) else None
+
+
+def _all_zero(members: list[InspectedModule]) -> bool | None:
+    marks = [layer.zero for layer in members]
+    return None if None in marks else all(marks)
 
 
 def inspect_header(path: Path) -> Inspection:

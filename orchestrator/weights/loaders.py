@@ -121,10 +121,10 @@ def readers(forms: Iterable[str], naming: str = "kohya", architecture: Architect
 
     Args:
         forms: forms of its modules, as :func:`forms_of` returns them.
-        naming: convention of its names: kohya, diffusers or peft. For others nothing was tried.
+        naming: convention of its names: kohya or diffusers. For others nothing was tried.
         architecture: of its base model. Only SD1.5 and SDXL were tried.
     """
-    tables = {"kohya": _KOHYA, "diffusers": _DIFFUSERS, "peft": _DIFFUSERS}
+    tables = {"kohya": _KOHYA, "diffusers": _DIFFUSERS}
     table = tables.get(naming, {}) if architecture in SEEN else {}
     return tuple(_reader(number, list(forms), table) for number in range(len(PROGRAMS)))
 

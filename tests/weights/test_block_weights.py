@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -88,7 +89,12 @@ def test_every_verb_takes_names_and_inspect_shows_the_blocks(tmp_path: Path, arc
     report = merge(source, output, MergeOptions(f"BASE=0.5,{last}=0"))
     assert f"{last:<6}        0    1 modules" in report.table()
     assert inspect(output).to_json()["blocks"][last] == {"modules": 1, "norm": 0.0, "zero": True}
-    assert set(inspect(output).to_json()["blocks"]) >= set(entry.blocks) - {"BASE", "IN00"}
+    table = inspect(output).to_json()
+    assert set(table["blocks"]) >= set(entry.blocks) - {"BASE", "IN00"}
+    held = Counter(entry.parts[part].block for module in modules(output) if (part := blocks.part_of(module, architecture)))
+    several = {name for name, part in entry.parts.items() if held[part.block] > 1 or (not part.block and held[""])}
+    assert {*table["parts"]} == (several & {blocks.part_of(module, architecture) for module in modules(output)})
+    assert not any(part["zero"] for part in table["parts"].values())
     summed = tmp_path / "sum.safetensors"
     combine([Ingredient(source, 2.0, f"{last}=0"), Ingredient(source, -1.0)], summed, save_precision="fp32")
     assert inspect(summed).to_json()["blocks"][last]["norm"] == inspect(source).to_json()["blocks"][last]["norm"]
