@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.release import scrub
+from orchestrator.run.paths import SUMS
 from orchestrator.system.files import draft, sha256
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 SCHEMA = 1
-MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
+MANIFEST = "manifest.json"
 PLAIN = "-plain.safetensors"
 """Suffix of the plain copy of a Tucker LoCon, for programs that refuse lora_mid."""
 BLOCKS = "blocks.json"
@@ -120,16 +119,6 @@ def steps(records: Mapping[str, JSON]) -> JSON:
     """Return key, engine, resumption and changes of each step, by kind."""
     keys = ("name", "key", "engine", "seconds", "resumed_from", "attempts", "changes", "inputs")
     return {kind: scrub.paths({key: record[key] for key in keys if key in record}) for kind, record in records.items()}
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Put a file into the bundle as a hard link, or else as a copy."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        with draft(target) as part:
-            shutil.copyfile(source, part)
 
 
 def write_zip(folder: Path, target: Path, names: Iterable[str], tick: Callable[[str], None]) -> dict[str, JSON]:

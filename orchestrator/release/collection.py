@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.release import bundle, card
 from orchestrator.release.request import read_recipe
+from orchestrator.run.paths import SUMS
+from orchestrator.system.files import link_or_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,10 +44,10 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
     if problems:
         raise StepFailed(problems)
     (output / "image").mkdir(parents=True, exist_ok=True)
-    (output / bundle.SUMS).unlink(missing_ok=True)
+    (output / SUMS).unlink(missing_ok=True)
     total = len(sources) + 4
     for target, source in sources.items():
-        bundle.link_or_copy(source, output / target)
+        link_or_copy(source, output / target)
     computed = {
         f"{recipe.name}{suffix}": manifest["files"][f"{recipe.name}{suffix}"]
         for recipe, manifest in zip(recipes, manifests, strict=True)
@@ -79,10 +81,10 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
         tick(min(done, total - 1), total, file)
 
     # The digests in the members' manifests are checked here, because the zip reads every byte anyway.
-    written = bundle.write_zip(output, output / f"{name}.zip", [*names, bundle.MANIFEST, bundle.SUMS], tick_file)
+    written = bundle.write_zip(output, output / f"{name}.zip", [*names, bundle.MANIFEST, SUMS], tick_file)
     changed = [file for file, entry in manifest["files"].items() if written[file] != entry]
     if changed:
-        (output / bundle.SUMS).unlink()
+        (output / SUMS).unlink()
         (output / f"{name}.zip").unlink()
         hint = "run the release steps of those recipes again (--force release)"
         raise StepFailed([Problem(file, "differs from the manifest of its recipe", hint) for file in changed])

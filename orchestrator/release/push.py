@@ -12,6 +12,7 @@ from requests import RequestException  # huggingface_hub raises it
 
 from orchestrator.errors import OrchestratorError, Problem, RecipeError, StepFailed
 from orchestrator.release import bundle, verify
+from orchestrator.run.paths import SUMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +70,7 @@ def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False
     if failed:
         hint = f"python -m orchestrator verify-bundle {path}"
         raise StepFailed([Problem(check.what, check.detail or "does not hold", hint) for check in failed])
-    files = {file: (path / file).stat().st_size for file in sorted([*manifest["files"], bundle.MANIFEST, bundle.SUMS])}
+    files = {file: (path / file).stat().st_size for file in sorted([*manifest["files"], bundle.MANIFEST, SUMS])}
     if not yes:
         return Upload(name, files, done=False)
     return Upload(name, files, done=True, url=_upload(path, name, list(files), private=private))

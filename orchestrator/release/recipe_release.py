@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.release import a1111, block_stats, bundle, card, file_metadata, images, scrub, sidecars
 from orchestrator.release import facts as numbers
 from orchestrator.release.request import read_recipe
+from orchestrator.run.paths import SUMS
 from orchestrator.weights.convert import convert
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.writer import edit_metadata
@@ -37,7 +38,7 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
     recipe = read_recipe(request["recipe"], "request: recipe")
     output = Path(request["output"])
     output.mkdir(parents=True, exist_ok=True)
-    (output / bundle.SUMS).unlink(missing_ok=True)
+    (output / SUMS).unlink(missing_ok=True)
     name = recipe.name
     records = numbers.read_records(request)
     header = read_header(Path(request["lora"]))
@@ -97,7 +98,7 @@ def release(request: JSON, tick: Callable[[int, int, str], None]) -> None:
     }
     bundle.write_manifest(output, manifest)
     bundle.write_sums(output, manifest["files"])
-    tick(PARTS, PARTS, bundle.SUMS)
+    tick(PARTS, PARTS, SUMS)
 
 
 def _plain_copy(recipe: Recipe, output: Path, header: Header) -> str:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
 from orchestrator.release import scrub
-from orchestrator.release.bundle import BLOCKS, MANIFEST, PLAIN, SUMS, digest
-from orchestrator.run.paths import BOOKKEEPING
+from orchestrator.release.bundle import BLOCKS, MANIFEST, PLAIN, digest
+from orchestrator.run.paths import BOOKKEEPING, SUMS
 from orchestrator.weights.checks import Check, CheckStatus
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.writer import hashes

@@ -6,7 +6,8 @@ runs/
         .lock  .shared-lock
         .partial/STEP-KEY/    work folder: log.txt, attempts.jsonl, progress.jsonl, child.json, ...
         STEP-KEY/             finished step: the same folder with record.json
-        latest                link to the last release
+        release-KEY/published/  the files of SHA256SUMS, and nothing else
+        latest                link to those of the last release
         variants/
         measured-steps.json  chosen-step.json
 """
@@ -37,6 +38,8 @@ PARTIAL: Final = ".partial"
 LOCK: Final = ".lock"
 SHARED_LOCK: Final = ".shared-lock"
 LATEST: Final = "latest"
+PUBLISHED: Final = "published"
+SUMS: Final = "SHA256SUMS"
 VARIANTS: Final = "variants"
 CHOICE: Final = "chosen-step.json"
 STEPS: Final = "measured-steps.json"

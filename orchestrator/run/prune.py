@@ -122,7 +122,7 @@ def _variant_folders(owner: Path) -> set[Path]:
 
 def _linked(link: Path) -> list[str]:
     """Return the name of the last release, which always stays."""
-    return [str(link.readlink())] if link.is_symlink() else []
+    return [link.readlink().parts[0]] if link.is_symlink() else []
 
 
 def _measured(folder: Path) -> Stale:

@@ -78,6 +78,7 @@ def run_session(
     due = {name: reason for name, reason in reasons.items() if reason is not None and (only is None or name in only)}
     if not due:
         outcomes = [Outcome(step, Status.CACHED) for step in plan.steps]
+        _point_latest(space.store, outcomes)
         _summary(plan, space.store, outcomes, time.monotonic() - started, quiet=quiet)
         return outcomes
     here = {name for name in due if not options.cluster or plan.by_name[name].kind is StepKind.DATASET}
@@ -89,10 +90,19 @@ def run_session(
     with context.observer:
         steps = [plan.by_name[name] for name in due]
         outcomes = _on_cluster(context, options, steps, space.inputs) if options.cluster else _here(context, options)
+    _point_latest(space.store, outcomes)
     if unsent := notify.send(outcomes, time.monotonic() - started):
         context.observer.say(unsent)
     _summary(plan, space.store, outcomes, time.monotonic() - started, quiet=quiet)
     return outcomes
+
+
+def _point_latest(store: Store, outcomes: list[Outcome]) -> None:
+    """Let ``latest`` lead to the releases of this plan, which may be older than the newest."""
+    for outcome in outcomes:
+        if outcome.step.kind is StepKind.RELEASE and outcome.status.ok:
+            with contextlib.suppress(OSError):  # a runs folder that only can be read
+                store.point_latest(outcome.step)
 
 
 def _here(context: RunContext, options: RunOptions) -> list[Outcome]:

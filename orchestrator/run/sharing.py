@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from orchestrator.plan.step import StepKind
 from orchestrator.run import paths
 from orchestrator.run.record import Record, load
+from orchestrator.system.files import link_or_copy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -127,17 +128,9 @@ def link(twin: Twin, step: Step, work: Path, inputs: dict[str, str]) -> Record:
         for name in names:
             source = Path(folder, name)
             if name != paths.RECORD and not source.is_symlink():
-                _link(source, target / _renamed(name, other, step.recipe))
+                link_or_copy(source, target / _renamed(name, other, step.recipe))
     outputs = {_renamed(name, other, step.recipe): out for name, out in twin.record.outputs.items()}
     return dataclasses.replace(twin.record, name=step.name, outputs=outputs, inputs=inputs, linked=twin.record.name)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make a hard link, or a copy where the disk has none."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _renamed(name: str, other: str, ours: str) -> str:

@@ -310,9 +310,18 @@ class Store:
             (folder / name).unlink(missing_ok=True)
         files.sync_folder(folder.parent)
         if step.kind is StepKind.RELEASE:
-            with files.draft(folder.parent / paths.LATEST) as link:
-                link.unlink(missing_ok=True)
-                link.symlink_to(folder.name)
+            self.point_latest(step)
+
+    def point_latest(self, step: Step) -> None:
+        """Let ``latest`` of a finished release lead to its published files."""
+        folder = self.folder(step)
+        published, latest = folder / paths.PUBLISHED, folder.parent / paths.LATEST
+        if latest.is_symlink() and latest.readlink() == published.relative_to(folder.parent) and published.is_dir():
+            return
+        _publish_files(folder, published)
+        with files.draft(latest) as link:
+            link.unlink(missing_ok=True)
+            link.symlink_to(published.relative_to(folder.parent))
 
     def recover(self, step: Step) -> bool:
         """Finish a commit that a crash interrupted before its rename.
@@ -356,6 +365,20 @@ def _drafts(work: Path) -> list[Path]:
         if ours or (path.name.startswith(".") and path.suffix == files.DRAFT_SUFFIX):
             drafts.append(path)
     return sorted(drafts)
+
+
+def _publish_files(folder: Path, published: Path) -> None:
+    """Fill a folder with the published files of a release, as links.
+
+    Its SHA256SUMS lists them. Records, logs and requests stay beside it.
+    """
+    shutil.rmtree(published, ignore_errors=True)
+    lines = (folder / paths.SUMS).read_text("utf-8").splitlines()
+    zips = [path.name for path in folder.glob("*.zip")]  # of the same files
+    for name in [*(line.partition("  ")[2] for line in lines), paths.SUMS, *zips]:
+        target = published / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.link_or_copy(folder / name, target)
 
 
 def _remove_states(work: Path, recipe: str, *, keep_files: bool) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -76,3 +77,13 @@ def unused_path(path: Path) -> Path:
     """Return ``path``, or the first free one of PATH-2, PATH-3, …"""
     numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
     return next(candidate for candidate in itertools.chain((path,), numbered) if not candidate.exists())
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put a file to ``target`` as a hard link, or else as a copy."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        with draft(target) as part:
+            shutil.copy2(source, part)

@@ -64,3 +64,27 @@ def test_the_keys_of_sd_scripts_steps_stay(project: Path, monkeypatch: pytest.Mo
     space = Workspace(project)
     plan = space.plan(space.load(Selection(("krnk-locon",))))
     assert {step.name: step.key for step in plan.steps} == KEYS
+
+
+def test_latest_holds_the_published_files_and_nothing_else(before: harness.Project) -> None:
+    before.recipe("cat-other", "other")
+    before.run("all")
+    for name in ("cat-lora", "cat-other", "cats"):
+        latest = before.root / "runs" / name / "latest"
+        files = {path.relative_to(latest).as_posix() for path in latest.rglob("*") if path.is_file()}
+        listed = {line.partition("  ")[2] for line in (latest / "SHA256SUMS").read_text("utf-8").splitlines()}
+        assert files == listed | {"SHA256SUMS"} | ({"cats.zip"} if name == "cats" else set())
+        assert (latest.resolve().parent / "record.json").is_file()
+
+
+def test_latest_leads_to_the_release_of_today_s_recipe(before: harness.Project) -> None:
+    text = (before.root / "recipes" / "cat-lora.toml").read_text("utf-8")
+    latest = before.root / "runs" / "cat-lora" / "latest"
+    before.run("cat-lora")
+    first = latest.resolve()
+    before.write("cat-lora", text.replace('summary = "a cat"', 'summary = "another cat"'))
+    before.run("cat-lora")
+    assert latest.resolve() != first
+    before.write("cat-lora", text)
+    assert {outcome.status for outcome in before.run("cat-lora").values()} == {Status.CACHED}
+    assert latest.resolve() == first
