@@ -95,6 +95,7 @@ _OTHER_PREFIXES: Final = {
     "lumina_": "lumina",
 }
 _OWN_TYPES: Final = ("flux1", "sd3", "anima", "lumina", "hunyuanimage-2.1")
+_FILLED_IN: Final = 1e-4  # DEFAULT_UNET_LR of its interface
 # Settings of the interface or the launcher, without influence on the training.
 _INTERFACE: Final = words(
     "model_list num_cpu_threads_per_process num_processes num_machines multi_gpu gpu_ids main_process_port dynamo_backend"
@@ -259,12 +260,13 @@ def _network(settings: ImportedSettings, values: dict[str, Any]) -> None:
 def _rates(settings: ImportedSettings, values: dict[str, Any]) -> None:
     """Set the rates of both parts. 0 there means: do not train it.
 
-    resolve_network_train_flags of kohya_gui/lora_gui.py; with both 0, both parts are trained at learning_rate.
+    resolve_network_train_flags of kohya_gui/lora_gui.py; with both 0, both parts are trained at learning_rate. Where a file
+    has one rate only, the interface fills in a rate for the other part.
     """
     keys = {"text_encoder_lr": "network_train_unet_only", "unet_lr": "network_train_text_encoder_only"}
     given = {key: _rate(values[key]) for key in keys if key in values and values[key] is not None}
     for key, only in keys.items():
-        other = given.get(next(name for name in keys if name != key), 0)
+        other = given.get(next(name for name in keys if name != key), _FILLED_IN)
         if given.get(key):
             settings.options[key] = values[key]
         elif key in given and other:

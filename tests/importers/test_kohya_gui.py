@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from import_cases import GUI, dispositions, loaded
 from orchestrator.errors import RecipeError
-from orchestrator.importers import reader, to_recipe
+from orchestrator.importers import kohya_gui, reader, to_recipe
 from orchestrator.importers.notes import Disposition
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_kohya_ss(tmp_path: Path) -> None:
@@ -106,3 +103,19 @@ def test_a_precision_that_is_not_set_is_the_one_that_the_trainer_saves(tmp_path:
     imported = to_recipe.recipe(reader.read(str(tmp_path / "a.json"))[0])
     assert loaded(imported, tmp_path).training.save_precision == "float"
     assert dispositions(imported)["save_precision"] == "changed"
+
+
+@pytest.mark.parametrize(
+    ("rates", "part"),
+    [
+        ({"text_encoder_lr": 0}, "unet"),  # the interface fills in a rate for the other part
+        ({"unet_lr": 0}, "text_encoder"),
+        ({"text_encoder_lr": 0, "unet_lr": 1e-4}, "unet"),
+        ({"text_encoder_lr": 0, "unet_lr": 0}, None),
+        ({"text_encoder_lr": 1e-5, "unet_lr": 1e-4}, None),
+    ],
+)
+def test_a_rate_of_zero_means_that_a_part_is_not_trained(rates: dict[str, float], part: str | None) -> None:
+    settings = {key: value for key, value in GUI.items() if key not in {"text_encoder_lr", "unet_lr"}}
+    imported = to_recipe.recipe(kohya_gui.read("x", settings | rates, Path()))
+    assert imported.table["training"].get("train") == part

@@ -15,7 +15,7 @@ from orchestrator.weights.convert import convert
 from orchestrator.weights.inspect import inspect
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions
-from weights_samples import LAYERS, TE, lora, modules, sample, tensors, write
+from weights_samples import LAYERS, MID, TE, lora, modules, sample, tensors, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,3 +71,15 @@ def test_the_header_alone_needs_no_numpy(tmp_path: Path) -> None:
     )
     done = subprocess.run((sys.executable, "-c", code), capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["{'2': 6}", "False"]
+
+
+def test_the_spectrum_ratio_is_that_of_the_flattest_module_against_its_last_value(tmp_path: Path) -> None:
+    parts = {}
+    for name, smallest in ((TE, 0.5), (MID, 0.125)):
+        up, down = np.eye(8, 2, dtype=np.float32), np.eye(2, 8, dtype=np.float32)
+        down[1] *= smallest
+        parts[name] = {"lora_up.weight": up, "lora_down.weight": down, "alpha": np.array(2, np.float32)}
+    write(tmp_path / "in.safetensors", parts)
+    assert inspect(tmp_path / "in.safetensors").spectrum_ratio == pytest.approx(8)
+    write(tmp_path / "rank1.safetensors", {TE: tensors("norm", (8, 8, None), 1, np.random.default_rng(0))})
+    assert inspect(tmp_path / "rank1.safetensors").spectrum_ratio is None
