@@ -106,6 +106,8 @@ class Architecture:
     """Modules of LoRA files outside of all blocks, with underscores, that ``model`` does not list."""
     v_prediction: tuple[str, str] = ("", "")
     """``base_model_version`` and ``modelspec`` of a training with v_parameterization. Empty: the same."""
+    civitai_derived: tuple[tuple[str, str], ...] = ()
+    """Patterns of a checkpoint's name or source, in lower case, and the name of such a base model on Civitai."""
     webui_version: str = "Unknown"
     """Choice of "sd version" in the card editor of A1111 and Forge."""
     hub_tags: tuple[str, ...] = ()

@@ -93,6 +93,11 @@ ARCHITECTURE = Architecture(
     base_model_version="sdxl_base_v1-0",
     checkpoint_title="SDXL",
     civitai_base="SDXL 1.0",
+    civitai_derived=(
+        (r"noobai", "NoobAI"),
+        (r"illustrious", "Illustrious"),
+        (r"pony", "Pony"),
+    ),
     webui_version="SDXL",
     hub_tags=("stable-diffusion-xl",),
     fixed_clip_skip="SDXL always takes the last but one layer of its text encoders",

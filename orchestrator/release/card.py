@@ -11,6 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.release import facts
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
@@ -47,6 +48,8 @@ def front_matter(recipes: list[Recipe], widgets: list[JSON]) -> str:
         data["license"] = licence.lower()
     elif licence:
         data |= {"license": "other", "license_name": licence}
+    elif facts.noncommercial(first.base.license):  # a LoRA is a derivative of its base model
+        data |= {"license": "other", "license_name": first.base.license}
     if widgets:
         data["widget"] = widgets
     return f"---\n{ModelCardData(**data).to_yaml()}\n---\n"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 STAGES = ("train", "merge", "resize")
 """Kinds of the steps that write weights, in their order."""
+_NONCOMMERCIAL = re.compile(r"non-?\s?commercial|\bnc\b", re.IGNORECASE)
 _DOWN = re.compile(r"\.(lora_down\.weight|hada_w1_b|lokr_w1_b|lokr_w2_b)$")
 
 
@@ -172,10 +173,16 @@ def _base(recipe: Recipe, records: Mapping[str, JSON]) -> JSON:
     sources = records.get("train", {}).get("sources", {})
     params = records.get("train", {}).get("params", {}).get("base", {})
     base: JSON = {"checkpoint": base_name(recipe.base.checkpoint), "architecture": recipe.base.architecture, **params}
+    base["noncommercial"] = noncommercial(recipe.base.license)
     base |= {"url": recipe.base.url, "license": recipe.base.license, "sha256": sources.get("checkpoint", recipe.base.sha256)}
     vae = recipe.base.vae
     digest = sources.get("vae", recipe.base.vae_sha256) if vae else ""
     return base | {"vae": base_name(vae) if vae else "", "vae_sha256": digest}
+
+
+def noncommercial(licence: str) -> bool:
+    """Return whether a licence says by its name that it allows no commercial use."""
+    return _NONCOMMERCIAL.search(licence) is not None
 
 
 def date(records: Mapping[str, JSON]) -> str:

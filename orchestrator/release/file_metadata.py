@@ -39,6 +39,8 @@ def usage(recipe: Recipe, columns: list[JSON]) -> str:
     if columns:
         lines.append("Example prompts:")
         lines += [f"- {column['prompt']}" for column in columns[:4]]
+    if recipe.base.license:
+        lines.append(f"Base model: {scrub.base_name(recipe.base.checkpoint)}, licence: {recipe.base.license}")
     if recipe.render.negative:
         lines.append(f"Negative prompt: {recipe.render.negative}")
     return "\n".join(lines)
@@ -49,7 +51,7 @@ def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image
 
     Empty ones are left out. ``write`` sets the hashes.
     """
-    release = recipe.release
+    release, entry = recipe.release, ARCHITECTURES[recipe.base.architecture]
     title = release.title or recipe.name
     both = [text for text in (release.description, release.description_ja) if text]
     hint = usage(recipe, columns)
@@ -65,7 +67,7 @@ def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image
         "ssmd_rating": str(release.rating),  # Additional Networks reads it with int(): never empty
         "ssmd_tags": tags,
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{ARCHITECTURES[recipe.base.architecture].modelspec}/lora",
+        "modelspec.architecture": f"{entry.modelspec}/lora",
         "modelspec.title": f"{title} ({recipe.algorithm})",
         "modelspec.description": "\n".join(both),
         "modelspec.author": release.author,
@@ -74,8 +76,8 @@ def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image
         "modelspec.tags": tags,
         "modelspec.trigger_phrase": words,
         "modelspec.usage_hint": hint,
-        "modelspec.prediction_type": ARCHITECTURES[recipe.base.architecture].prediction_type,
-        "modelspec.encoder_layer": str(recipe.base.clip_skip),
+        "modelspec.prediction_type": _prediction(recipe),
+        "modelspec.encoder_layer": "" if entry.fixed_clip_skip else str(recipe.base.clip_skip),
         "modelspec.resolution": _resolution(facts),
     }
     if step := facts.get("step"):
@@ -87,6 +89,12 @@ def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image
         entries["ssmd_cover_images"] = json.dumps([_base64(cover, "PNG")])
         entries["modelspec.thumbnail"] = "data:image/jpeg;base64," + _base64(cover, "JPEG")
     return {key: value for key, value in entries.items() if value}
+
+
+def _prediction(recipe: Recipe) -> str:
+    """Return the prediction of the base model as modelspec names it."""
+    usual = ARCHITECTURES[recipe.base.architecture].prediction_type
+    return "v" if usual and recipe.training.options.get("v_parameterization") else usual
 
 
 def _resolution(facts: JSON) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.models.registry import ARCHITECTURES
@@ -48,7 +49,7 @@ def civitai(recipe: Recipe, columns: list[JSON], digests: JSON) -> str:
     return _text(
         {
             "name": release.version or recipe.algorithm,
-            "baseModel": ARCHITECTURES[recipe.base.architecture].civitai_base,
+            "baseModel": civitai_base(recipe),
             "trainedWords": [", ".join(recipe.triggers())],
             "description": release.description,
             "model": {
@@ -62,6 +63,13 @@ def civitai(recipe: Recipe, columns: list[JSON], digests: JSON) -> str:
             "extensions": {"tags": list(release.tags)},
         }
     )
+
+
+def civitai_base(recipe: Recipe) -> str:
+    """Return the name of the recipe's base model in Civitai's list."""
+    entry, base = ARCHITECTURES[recipe.base.architecture], recipe.base
+    text = f"{base.url} {base.checkpoint}".lower()
+    return next((name for pattern, name in entry.civitai_derived if re.search(pattern, text)), entry.civitai_base)
 
 
 def _text(value: JSON) -> str:
