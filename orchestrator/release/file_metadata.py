@@ -67,7 +67,7 @@ def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image
         "ssmd_rating": str(release.rating),  # Additional Networks reads it with int(): never empty
         "ssmd_tags": tags,
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{entry.modelspec}/lora",
+        "modelspec.architecture": f"{_specification(recipe)}/lora",
         "modelspec.title": f"{title} ({recipe.algorithm})",
         "modelspec.description": "\n".join(both),
         "modelspec.author": release.author,
@@ -89,6 +89,13 @@ def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image
         entries["ssmd_cover_images"] = json.dumps([_base64(cover, "PNG")])
         entries["modelspec.thumbnail"] = "data:image/jpeg;base64," + _base64(cover, "JPEG")
     return {key: value for key, value in entries.items() if value}
+
+
+def _specification(recipe: Recipe) -> str:
+    """Return the base model's architecture as modelspec names it."""
+    entry = ARCHITECTURES[recipe.base.architecture]
+    own = entry.v_prediction[1] if recipe.training.options.get("v_parameterization") else ""
+    return own or entry.modelspec
 
 
 def _prediction(recipe: Recipe) -> str:

@@ -74,6 +74,13 @@ def test_v_prediction_stands_in_the_metadata(tmp_path: Path) -> None:
     assert file_metadata.entries(recipe, {}, [], None, "")["modelspec.prediction_type"] == "v"
 
 
+def test_sd2_with_v_prediction_has_a_name_of_its_own() -> None:
+    recipe = of("sd2")
+    training = recipe.training.model_copy(update={"options": {"v_parameterization": True}})
+    entries = file_metadata.entries(recipe.model_copy(update={"training": training}), {}, [], None, "")
+    assert entries["modelspec.architecture"] == "stable-diffusion-v2-768-v/lora"
+
+
 @pytest.mark.parametrize(
     ("example", "hub", "licence"),
     [

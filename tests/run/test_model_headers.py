@@ -151,7 +151,7 @@ def test_a_model_folder_is_refused_where_a_file_is_needed(tmp_path: Path) -> Non
         for problem in model_files.problems(recipe, ProjectInputs(tmp_path, Digests(tmp_path / "d.json")))
     ]
     assert found == [
-        "base.checkpoint = anima-preview.safetensors  is a folder; the trainer of Anima takes one .safetensors file",
+        "base.checkpoint = anima-base-v1.0.safetensors  is a folder; the trainer of Anima takes one .safetensors file",
         "base.vae = qwen_image_vae.safetensors  is a folder; the trainer of Anima takes one .safetensors file",
         "base.files.qwen3 = qwen_3_06b_base.safetensors  is a folder of gemma2, not the text encoder Qwen3-0.6B",
     ]
