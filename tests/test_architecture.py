@@ -8,6 +8,12 @@ import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.models.registry import ARCHITECTURES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "orchestrator"
@@ -125,6 +131,28 @@ def test_imports_inside_functions_are_for_a_fast_start_or_for_extras() -> None:
 def test_only_the_system_room_starts_processes() -> None:
     users = {name for name, path in modules().items() for there, _ in imports(path) if there.split(".")[0] == "subprocess"}
     assert users == {"orchestrator.system.process", "orchestrator.system.fork_server"}
+
+
+def test_facts_of_an_architecture_are_fields_of_it() -> None:
+    """A comparison with the name of an architecture stands in models/ only."""
+    assert [*compared("orchestrator/example.py", 'if base.architecture in ("anima", "x"): pass')] == [
+        "orchestrator/example.py:1"
+    ]
+    sources = [path for path in (ROOT / "orchestrator").rglob("*.py") if path.parent.name != "models"]
+    assert [found for path in sources for found in compared(path, path.read_text("utf-8"))] == []
+
+
+def compared(path: Path | str, source: str) -> Iterator[str]:
+    """Yield the lines that compare with the name of an architecture."""
+    for node in ast.walk(ast.parse(source)):
+        sides: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            sides = [node.value]
+        sides += [one for side in sides if isinstance(side, ast.Tuple | ast.Set | ast.List) for one in side.elts]
+        if any(isinstance(side, ast.Constant) and side.value in ARCHITECTURES for side in sides):
+            yield f"{path}:{sides[0].lineno}"
 
 
 def test_the_command_line_imports_nothing_heavy() -> None:

@@ -120,6 +120,8 @@ class Architecture:
     """LoRA files name U-Net layers as Stability's code does (input_blocks_4_1_…), and not as diffusers does."""
     conv_projections: bool = False
     """Transformers are entered and left by 1x1 convolutions, and not by linear layers."""
+    embedded: bool = False
+    """The embedded engine trains it."""
     fixed_clip_skip: str = ""
     """The reason why the layer of the text encoder to read cannot be chosen, or ""."""
     trainer_switches: tuple[str, ...] = ()

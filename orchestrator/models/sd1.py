@@ -123,6 +123,7 @@ ARCHITECTURE = Architecture(
     webui_version="SD1",
     hub_tags=("stable-diffusion",),
     conv_projections=True,
+    embedded=True,
     block_lists=25,
     takes_folder=True,
     tokenizers=(text_encoders.CLIP_L_TOKENIZER,),

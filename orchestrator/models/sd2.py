@@ -32,6 +32,7 @@ ARCHITECTURE = replace(
     v_prediction=("sd_v2_v", "stable-diffusion-v2-768-v"),
     webui_version="SD2",
     conv_projections=False,
+    embedded=False,
     fixed_clip_skip="SD2 always takes the last but one layer of its text encoder",
     tokenizers=("stabilityai_stable-diffusion-2",),
     trainer_switches=("--v2",),

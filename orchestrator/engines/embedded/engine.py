@@ -30,6 +30,7 @@ from orchestrator.engines.sdscripts import (
 )
 from orchestrator.engines.sdscripts.output_parser import OutputParser, read
 from orchestrator.errors import Problem, near_miss
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.recipe import trainer_names
 from orchestrator.system import settings
 from orchestrator.system.process import Command
@@ -150,8 +151,9 @@ def check(recipe: Recipe) -> list[Problem]:
         lycoris = f"lycoris-lora {network_args.LYCORIS_VERSION}"
         what = f'is "full", which {lycoris} cannot train: it deletes the weights its forward needs'
         problems.append(("network.family", what))
-    if recipe.base.architecture != "sd1":
-        problems.append(("base.architecture", f"is {recipe.base.architecture}; the embedded engine trains sd1"))
+    if not ARCHITECTURES[recipe.base.architecture].embedded:
+        trained = ", ".join(name for name, entry in ARCHITECTURES.items() if entry.embedded)
+        problems.append(("base.architecture", f"is {recipe.base.architecture}; the embedded engine trains {trained}"))
     if recipe.borrows("sd-scripts"):
         problems += lora_tools.problems(recipe)
     return [Problem(f"{recipe.name}: {where}", what) for where, what in dict.fromkeys(problems)]
