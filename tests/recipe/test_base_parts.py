@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from orchestrator.recipe import Recipe
 
-BASES = ("anima", "chroma", "flux", "lumina", "sd3", "sdxl", "sdxl-vpred")
+BASES = ("anima", "chroma", "flux", "hunyuan-image", "lumina", "sd3", "sdxl", "sdxl-vpred")
 EXAMPLES = sorted(path.stem for path in (RECIPES / "examples").glob("*.toml"))
 _NETWORK = '[network]\nfamily = "lora"\ndim = 4\nalpha = 4\n'
 

@@ -25,9 +25,13 @@ PARTS = {
     "flux": "flux",
     "chroma": "chroma",
     "lumina": "lumina",
+    "hunyuan-image": "hunyuan-image",
     "anima": "anima",
 }
 """Part of recipes/_base of each architecture, if it has one."""
+SINGLE = ("sd1", "sd2", "hunyuan-image")
+"""Architectures that are trained in single precision on the CPU."""
+GPU_ONLY = ["training.options.fp8_scaled", "training.blocks_to_swap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +81,13 @@ class SmallProject(Project):
             *([f"_base/{PARTS[architecture]}"] if PARTS[architecture] else []),
         ]
         table: dict[str, Any] = {"extends": [*extends, "_profiles/cpu", "_small"], "summary": "x", "algorithm": "lora"}
+        table["unset"] = GPU_ONLY
         table["base"] = {"architecture": architecture, "checkpoint": str(checkpoint), "files": files}
         table["base"] |= {"vae": str(vae)} if (vae := folder / "vae.safetensors").is_file() else {}
         table["network"] = {"family": "lora", "dim": 4, "alpha": 2}
         table["training"] = {
             "steps": 2,
-            "mixed_precision": "bf16" if PARTS[architecture] else "no",
+            "mixed_precision": "no" if architecture in SINGLE else "bf16",
             "save_precision": "fp16",
             **training,
         }
