@@ -1,4 +1,4 @@
-"""The verbs convert, sweep and extract."""
+"""The verbs convert, sweep, extract, average and remap."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    for verb in (convert, sweep, extract):
+    for verb in (convert, sweep, extract, average, remap):
         app.command(rich_help_panel=LORA_FILES)(verb)
 
 
@@ -147,6 +147,36 @@ def extract(
     with progress_bar("extract") as tick:
         report = extract_files(tuned, base, output, options, linear_only=linear_only, overwrite=overwrite, progress=tick)
     print_report(report, json=json)
+
+
+def average(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="STEP… OUT", help="Saved steps of one training, then the file to write.")
+    ],
+    *,
+    ema: Annotated[float | None, typer.Option(help="Moving average with this decay, as 0.9. Default: the mean.")] = None,
+    overwrite: Overwrite = False,
+    json: AsJson = False,
+) -> None:
+    """Average the saved steps of one training, factor by factor."""
+    from orchestrator.weights.average import average as average_files
+
+    *sources, output = files
+    print_report(average_files(sources, output, ema=ema, overwrite=overwrite), json=json)
+
+
+def remap(
+    source: In,
+    output: Out,
+    *,
+    to: Annotated[str, typer.Option(help="Variant with inserted blocks: anima-2.9b (40 blocks).")] = "anima-2.9b",
+    overwrite: Overwrite = False,
+    json: AsJson = False,
+) -> None:
+    """Move a LoRA's blocks to a deeper variant of its base."""
+    from orchestrator.weights.remap import remap as remap_file
+
+    print_report(remap_file(source, output, to, overwrite=overwrite), json=json)
 
 
 def form(text: str) -> Any:

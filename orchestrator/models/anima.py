@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, file_kinds, text_encoders
-from orchestrator.models.architecture import CAPTION_CHANGES, Architecture, CaptionLimit, ModelFile, Part
+from orchestrator.models.architecture import CAPTION_CHANGES, Architecture, CaptionLimit, DepthVariant, ModelFile, Part
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
 from orchestrator.models.renderer import Renderer
@@ -104,6 +104,21 @@ RENDERER = Renderer(
     drops_text_lora=True,
 )
 
+_EXPANDED = DepthVariant(
+    name="anima-2.9b",
+    title="Anima-2.9B",
+    blocks=40,
+    inserted=(2, 5, 8, 11, 14, 17, 21, 24, 27, 30, 33, 36),
+    source="expand_manifest.json of Gazingstars123/Anima-2.9B",
+)
+_EXPANDED_TWICE = DepthVariant(
+    name="anima-3.8b",
+    title="Anima-3.8B",
+    blocks=52,
+    inserted=None,
+    source="its authors publish none; pull request 1104 of willmiao/ComfyUI-Lora-Manager reconstructs one from the weights",
+)
+
 ARCHITECTURE = Architecture(
     name="anima",
     title="Anima",
@@ -152,4 +167,5 @@ ARCHITECTURE = Architecture(
     resolution=1024,
     prediction_type="",
     renderer=RENDERER,
+    variants=(_EXPANDED, _EXPANDED_TWICE),
 )

@@ -69,6 +69,28 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class DepthVariant:
+    """A variant of a base model with inserted blocks, which no trainer here trains."""
+
+    name: str
+    """Value of --to of the verb remap."""
+    title: str
+    blocks: int
+    inserted: tuple[int, ...] | None
+    """Numbers of the inserted blocks. None: no source states them."""
+    source: str
+    """Where the map was published, or the reason why there is none."""
+
+    def block(self, number: int) -> int:
+        """Return the number in the variant of a block of the base model.
+
+        >>> DepthVariant("", "", 5, (1, 3), "").block(2)
+        4
+        """
+        return [place for place in range(self.blocks) if place not in (self.inserted or ())][number]
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """A kind of base model: its layers, blocks and trainer settings."""
 
@@ -172,3 +194,5 @@ class Architecture:
     """Usual side of training images, in pixels."""
     renderer: Renderer = GEN_IMG
     """Script of sd-scripts that draws prompts."""
+    variants: tuple[DepthVariant, ...] = ()
+    """Models with blocks inserted into this one, from the fewest blocks to the most."""

@@ -20,6 +20,7 @@ from orchestrator.models.registry import ARCHITECTURES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from orchestrator.models.architecture import DepthVariant
     from orchestrator.models.layers import ModelLayer
     from orchestrator.models.registry import ArchitectureName
 
@@ -52,6 +53,16 @@ class Recognition:
         """Title of the architecture for messages, or unknown."""
         return "unknown architecture" if self.architecture is None else ARCHITECTURES[self.architecture].title
 
+    @property
+    def deeper(self) -> DepthVariant | None:
+        """Variant with inserted blocks that has all unknown modules, or None."""
+        if self.architecture is None or not self.unknown:
+            return None
+        numbers = [_block_beyond(module, self.architecture) for module in self.unknown]
+        largest = max(-1 if number is None else number for number in numbers)
+        variants = ARCHITECTURES[self.architecture].variants
+        return None if None in numbers else next((each for each in variants if largest < each.blocks), None)
+
     def to_json(self) -> dict[str, Any]:
         """Return the doubt about the file as plain JSON."""
         return {"nearest": self.nearest, "unknown": list(self.unknown), "explanation": self.explain()}
@@ -62,6 +73,11 @@ class Recognition:
             return ""
         shown = ", ".join(self.unknown[:SHOWN]) + (" …" if len(self.unknown) > SHOWN else "")
         title = ARCHITECTURES[self.nearest].title
+        if (variant := self.deeper) is not None:
+            blocks = f"{variant.title}, a variant of {title} with {variant.blocks} blocks"
+            return (
+                f"{len(self.unknown)} of {self.modules} modules are in blocks that {title} lacks: {shown}; it is for {blocks}"
+            )
         if self.architecture is not None:
             return f"{len(self.unknown)} of {self.modules} modules belong to no layer of {title}: {shown}"
         foreign = next((what for pattern, what in _FOREIGN if pattern.match(self.unknown[0])), "")
@@ -195,6 +211,13 @@ def beyond(name: str, architecture: ArchitectureName) -> bool:
     """Return whether a name is a layer's with a number beyond the architecture."""
     table = _table(architecture)
     return _template(name)[0] in table.by_template and layer(name, architecture) is None
+
+
+def _block_beyond(module: str, architecture: ArchitectureName) -> int | None:
+    """Return the block of a module beyond the architecture's last, or None."""
+    name = names.kohya(module, architecture)
+    match = re.match(r"lora_unet_blocks_([0-9]{1,4})_", name)
+    return int(match[1]) if match and beyond(name, architecture) else None
 
 
 def canonical(module: str, architecture: ArchitectureName | None) -> str:
