@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+import checkpoints
 from orchestrator import cli
 from orchestrator.cli import reference
 from orchestrator.models.registry import ARCHITECTURES
@@ -71,6 +72,16 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path) -> Path:
     }
     (folder / "settings.json").write_text(json.dumps(gui), "utf-8")
     old_lora(folder / "old.safetensors")
+    for step in (1, 2):
+        old_lora(folder / f"step{step}.safetensors", ss_steps=str(5 * step))
+    base = checkpoints.weights("anima")
+    checkpoints.save(folder / "base.safetensors", base)
+    checkpoints.save(folder / "tuned.safetensors", checkpoints.tuned(base))
+    rng, block = np.random.default_rng(1), "lora_unet_blocks_0_cross_attn_q_proj"
+    parts = tensors("lora", (checkpoints.OUT, checkpoints.IN, None), 2, rng)
+    write(folder / "anima.safetensors", {block: parts}, "F16")
+    scale = np.ones((checkpoints.OUT, 1), np.float32)
+    write(folder / "dora.safetensors", {block: {**parts, "dora_scale": scale}}, "F16")
     profiles = folder / "recipes" / "_profiles"
     profiles.mkdir(parents=True)
     demo = (project / "recipes" / "_profiles" / "demo.toml").read_text("utf-8")
@@ -85,13 +96,13 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path) -> Path:
     return folder
 
 
-def old_lora(path: Path) -> None:
+def old_lora(path: Path, **entries: str) -> None:
     """Write a LoRA file of three blocks with the metadata of a training."""
     rng = np.random.default_rng(1)
     modules = {name: tensors("lora", LAYERS[name], 2, rng) for name in (TE, DOWN, MID)}
     training = {"ss_max_train_steps": "10", "ss_learning_rate": "0.0001", "ss_seed": "1"}
     network = {"ss_network_module": "networks.lora", "ss_network_dim": "2", "ss_network_alpha": "1"}
-    write(path, modules, "F16", network | training)
+    write(path, modules, "F16", network | training | entries)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> int:

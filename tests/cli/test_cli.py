@@ -34,7 +34,7 @@ VERBS = (
     "compare",
     "verify",
 )
-VERBS += ("sweep", "report", "schema", "new", "convert", "push", "import", "demo")
+VERBS += ("sweep", "report", "schema", "new", "convert", "push", "import", "demo", "extract", "average", "remap")
 SIZES = {"lora3x3": 311_476_924, "locon": 212_845_244, "loha": 100_893_372}
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import checkpoints
 from orchestrator.cli import app
 from orchestrator.errors import OrchestratorError, RecipeError
 from orchestrator.weights.io.safetensors_io import read_header
-from weights_samples import lora, read, sample
+from weights_samples import lora, modules, read, sample, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +38,36 @@ def test_every_verb_on_files(tmp_path: Path) -> None:
     assert "whole" in _run("compare", source, files[2])
     assert "made by" in _run("verify", files[1])
     assert "ranks" in _run("inspect", source, "--no-norms")
+
+
+def test_every_verb_on_checkpoints_and_steps(tmp_path: Path) -> None:
+    base = checkpoints.weights("anima")
+    tuned = checkpoints.save(tmp_path / "tuned.safetensors", checkpoints.tuned(base))
+    path = checkpoints.save(tmp_path / "base.safetensors", base)
+    files = [tmp_path / f"{name}.safetensors" for name in ("extracted", "small", "mean", "remapped", "rebuilt")]
+    assert "of the difference's norm" in _run("extract", tuned, path, files[0], "--rank", "4")
+    table = json.loads(_run("extract", tuned, path, files[1], "--sv-ratio", "4", "--rank", "4", "--json"))
+    assert table["architecture"] == "anima"
+    assert "0 -> 0, 4 -> 6, 27 -> 39" in _run("remap", files[0], files[3])
+    assert "it is for Anima-2.9B" in _run("inspect", files[3], "--no-norms")
+    assert "0.1000" in _run("average", files[0], _copy(files[0], tmp_path / "again.safetensors"), files[2], "--ema", "0.9")
+    parts = modules(files[0])
+    for own in parts.values():
+        own["dora_scale"] = np.ones((len(own["lora_up.weight"]), 1), np.float32)
+    dora = write(tmp_path / "dora.safetensors", parts)
+    assert "rebuilt from the base in" in _run("resize", dora, files[4], "--base", path, "--sv-fro", "0.9")
+    for argv, message in (
+        (("extract", tuned, path, files[1]), "needs a rank or a method"),
+        (("extract", tuned, path, files[1], "--sv-ratio", "4", "--sv-fro", "0.9"), "takes one of"),
+        (("resize", dora, files[4], "--sv-ratio", "4"), "resize IN OUT --base MODEL"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            CliRunner().invoke(app, [str(each) for each in argv], catch_exceptions=False)
+
+
+def _copy(source: Path, target: Path) -> Path:
+    target.write_bytes(source.read_bytes())
+    return target
 
 
 def test_json_is_one_document_with_fixed_keys(tmp_path: Path) -> None:

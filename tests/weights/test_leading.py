@@ -67,6 +67,15 @@ def test_nothing_has_rank_one() -> None:
     assert [part.shape for part in found.truncate(2)] == [(5, 2), (2, 4)]
 
 
+def test_a_rank_beyond_the_matrix_is_filled_with_zeros() -> None:
+    matrix = _matrix(9, 6, 0.5, 0.0)
+    found, rank = leading(matrix, lambda *_: 8, most=6)
+    up, down = found.truncate(rank)
+    assert (rank, up.shape, down.shape) == (8, (9, 8), (8, 6))
+    np.testing.assert_allclose(up @ down, matrix, atol=1e-5)
+    assert not up[:, 6:].any()
+
+
 def test_equal_matrices_give_equal_bytes() -> None:
     matrix = _matrix(400, 300, 0.5, 0.1)
     first, second = (leading(matrix, lambda *_: 8, most=8)[0].truncate(8) for _ in range(2))

@@ -74,8 +74,8 @@ def leading(matrix: Floats, choose: Callable[[Doubles, float], int], *, most: in
     factors = svd.dense_factors(matrix)
     factored = svd.factorize(*factors)
     rank = choose(factored.values, energy)
-    up, down = svd.truncate(factored, *factors, rank)
     values = factored.values[:rank]
+    up, down = svd.truncate(factored, *factors, len(values))
     with np.errstate(divide="ignore", invalid="ignore"):
         left = np.where(values > 0, up / values, 0).astype(np.float32)
     return Leading(values, left, down, energy), rank
