@@ -44,6 +44,18 @@ def test_other_algorithms_train(base: Path, preset: Path, tmp_path: Path, name: 
     assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 
+@pytest.mark.parametrize("algorithm", ["locon", "loha", "lokr"])
+@pytest.mark.parametrize("own", ["full", "attn-mlp", "unet-only"])
+def test_presets_of_lycoris_itself_train(base: Path, tmp_path: Path, own: str, algorithm: str) -> None:
+    """``full`` and ``unet-only`` train conv_in too."""
+    toml = tiny.dataset(tmp_path / "set.toml", tiny.images(tmp_path / "a"))
+    words = ("--network_module", "lycoris.kohya", "--network_args", f"preset={own}", f"algo={algorithm}")
+    assert main(tiny.arguments(base, toml, tmp_path, *words, max_train_steps=2)) == 0
+    tensors = load_file(tmp_path / "krnk.safetensors")
+    assert any(key.startswith("lora_unet_conv_in.") for key in tensors) == (own != "attn-mlp")
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
+
+
 def test_lycoris_class_attributes_are_restored(base: Path, preset: Path) -> None:
     before = list(lycoris_network.LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME)
     words = ("--network_module", "lycoris.kohya", "--network_args", f"preset={preset}", "algo=lokr")

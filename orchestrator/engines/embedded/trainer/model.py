@@ -39,7 +39,10 @@ class DiffusionModel:
     @property
     def layout(self) -> torch.memory_format:
         """Return the memory format of the U-Net's kernels and inputs."""
-        last = self.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+        # A stacked network sets the weights of its layers anew, in the format of the load, and there may be no others.
+        kernels = (weight for weight in self.unet.parameters() if weight.ndim == 4 and weight.shape[-1] > 1)
+        kernel = next(kernels, None)
+        last = kernel is None or kernel.is_contiguous(memory_format=torch.channels_last)
         return torch.channels_last if last else torch.contiguous_format
 
     @property
