@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, assert_never
 
@@ -113,7 +113,7 @@ def changed(task: Task, module: AdapterModule) -> tuple[list[Piece], float, floa
         case "plain":
             if module.kind is ModuleKind.TUCKER and not module.dora:
                 return _plain(task, module), 0.0, 0.0
-            return _folded(task, module) if module.tucker else _copied(task, module), 0.0, 0.0
+            return _folded(task, module) if module.tucker else _shaped(task, module), 0.0, 0.0
         case "lora":
             return _lora(task, module)
         case "full" | "diffusers" | "kohya" | "peft" | "comfy" | "original":
@@ -148,6 +148,19 @@ def _plain(task: Task, module: AdapterModule) -> list[Piece]:
         module, product.up, product.down, product.kernel, alpha=product.scale * rank, dtype=_dtype(task, module)
     )
     return [*made, *_bias(task, module)]
+
+
+def _shaped(task: Task, module: AdapterModule) -> list[Piece]:
+    """Return a module whose up has the axes of its down.
+
+    LyCORIS' DyLoRA saves that of a convolution as (out, rank), which sd-scripts and diffusers do not load.
+    """
+    up, down = (module.shapes.get(part, ()) for part in ("lora_up.weight", "lora_down.weight"))
+    pieces = _copied(task, module)
+    if len(up) >= len(down):
+        return pieces
+    key, shape = module.keys["lora_up.weight"], (*up, *(1 for _ in down[len(up) :]))
+    return [replace(piece, entry=replace(piece.entry, shape=shape)) if piece.entry.name == key else piece for piece in pieces]
 
 
 def _folded(task: Task, module: AdapterModule) -> list[Piece]:

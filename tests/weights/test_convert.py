@@ -17,7 +17,7 @@ from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.io.safetensors_io import Body, read_header
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions
-from weights_samples import CONV, LAYERS, LINEAR, MID, OTHER, TE, diffusers_path, lora, modules, read, sample, write
+from weights_samples import CONV, LAYERS, LINEAR, MID, OTHER, TE, diffusers_path, lora, modules, read, sample, tensors, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,6 +84,23 @@ def test_tucker_becomes_a_plain_locon_with_nothing_else_changed(tmp_path: Path) 
         if "lora_down" not in key or values.shape == before[key].shape:
             np.testing.assert_array_equal(values, before[key])
     assert compare(sample("locon"), output).cosine == pytest.approx(1, abs=1e-6)
+
+
+def test_plain_gives_dylora_the_shapes_that_other_programs_load(tmp_path: Path) -> None:
+    """LyCORIS 3.4.0 saves up as (out, rank) for a convolution too (modules/dylora.py custom_state_dict)."""
+    rng, output = np.random.default_rng(1), tmp_path / "out.safetensors"
+    parts = {name: tensors("dylora", layer, 4, rng) for name, layer in LAYERS.items()}
+    for tensors_ in parts.values():
+        tensors_["lora_up.weight"] = tensors_["lora_up.weight"].reshape(-1, 4)
+    source = write(tmp_path / "in.safetensors", parts)
+    report = convert(source, output, "plain")
+    after = modules(output)
+    assert not report.unchanged
+    assert after[CONV]["lora_up.weight"].shape == (16, 4, 1, 1)
+    for name, tensors_ in parts.items():
+        for part, value in tensors_.items():
+            np.testing.assert_array_equal(after[name][part].reshape(value.shape), value)
+    assert {len(value.shape) for part in ("lora_up.weight", "lora_down.weight") for value in [after[MID][part]]} == {2}
 
 
 @pytest.mark.parametrize("family", [*THIN, "full"])
