@@ -36,6 +36,8 @@ _ALIASES = {
     "lora_B.weight": "lora_up.weight",
     "lora_A.default.weight": "lora_down.weight",
     "lora_B.default.weight": "lora_up.weight",
+    "lora_B.bias": "diff_b",  # PEFT's lora_bias, and the control LoRAs of FLUX
+    "lora_B.default.bias": "diff_b",
     "lora.down.weight": "lora_down.weight",
     "lora.up.weight": "lora_up.weight",
     "lora_linear_layer.down.weight": "lora_down.weight",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import pytest
 
-from named_lora import bits, kohya_file, layer_names, named_file, whole_deltas
+from named_lora import OUTPUTS, bits, kohya_file, layer_names, named_file, whole_deltas
 from orchestrator.errors import RecipeError
 from orchestrator.models import conventions
 from orchestrator.models.conventions import Target
@@ -126,6 +126,23 @@ def test_diffusers_finds_one_rank_and_its_metadata(tmp_path: Path) -> None:
     table = json.loads(read_header(output).metadata["lora_adapter_metadata"])
     assert (table["transformer.r"], table["transformer.lora_alpha"], table["text_encoder.r"]) == (3, 3, 3)
     assert "transformer_blocks.0.attn.to_q" in table["transformer.target_modules"]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("architecture", ["flux", "sd1"])
+def test_differences_of_biases_are_kept(tmp_path: Path, architecture: ArchitectureName, target: Target) -> None:
+    source, there, back = (tmp_path / f"{name}.safetensors" for name in ("in", "there", "back"))
+    whole = bits(kohya_file(tmp_path / "whole.safetensors", architecture, text=False))
+    names = sorted({key.partition(".")[0] for key in whole})[::2]
+    biases = {f"{name}.diff_b": np.arange(1, OUTPUTS + 1, dtype=np.float16) for name in names}
+    pieces = [writer.raw(key, *value) for key, value in whole.items()]
+    pieces += [writer.raw(key, "F16", value.shape, value.tobytes()) for key, value in biases.items()]
+    writer.write_safetensors(source, pieces, {})
+    convert(source, there, target)
+    kept = [value for key, value in bits(there).items() if key.endswith((".diff_b", ".lora_B.bias"))]
+    assert sum(shape[0] for _, shape, _ in kept) == OUTPUTS * len(names)
+    convert(there, back, "kohya")
+    assert bits(back) == bits(source)
 
 
 def test_everything_that_is_left_out_is_named(tmp_path: Path) -> None:

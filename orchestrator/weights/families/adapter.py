@@ -222,6 +222,10 @@ def adapter(header: Header) -> Adapter:
         wrong = kinds.misshapen(kind, shapes) or list(_oversized(kind, shapes))
         problems += [Problem(name, what) for what in wrong]
         complete[name] = kind, shapes
+        if groups[name].get("diff_b", "").endswith(".bias"):
+            rank = kinds.rank(kind, shapes)
+            if peft.stated_alpha(header.metadata, name, rank) not in (None, rank):
+                problems.append(Problem(name, "has a bias that PEFT multiplies by alpha / rank", peft.MERGE))
     if unknown:
         endings = sorted({key.rpartition(".")[2] for key in unknown})
         shown = ", ".join(unknown[:_SHOWN]) + (f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else "")

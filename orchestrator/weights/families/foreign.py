@@ -26,7 +26,6 @@ _FORMS = (
     (r".*prompt_embeddings(?:\.|$)", "an adapter of PEFT that is not a LoRA", peft.MERGE),
     (r"(?:.+\.)?(oft|boft)_[Rs](?:\.|$)", "a rotation of PEFT ({}), stored unlike those of LyCORIS", peft.MERGE),
     (r"base_model\.(?:.+\.)?(?!lora_|hada_|lokr_)([a-z0-9]+)_\w+$", "an adapter of PEFT by the method {}", peft.MERGE),
-    (r".+\.lora_B\.bias$", "a LoRA of PEFT with lora_bias, which changes biases too", peft.MERGE),
     (r".+\.lora_E$|.+\.ranknum$", "an AdaLoRA of PEFT, which has a third factor", peft.MERGE),
     (r".+\.lora_embedding_[AB]$", "a LoRA of PEFT on an embedding, which is not a layer of a LoRA file", peft.MERGE),
     (r"base_model\.model\.(?!.*\.(?:lora|hada|lokr)_).+\.(?:weight|bias)$",

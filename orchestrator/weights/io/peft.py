@@ -152,8 +152,9 @@ def _refusals(table: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     if start.startswith(_CHANGED_BASES):
         hint = "save_pretrained(…, path_initial_model_for_weight_conversion=…) of PEFT makes a plain LoRA of it"
         yield "init_lora_weights", f"{start} changed the base model, and the file is a delta to that", hint
+    whole = table.get("lora_alpha") == table.get("r") and not (table.get("alpha_pattern") or table.get("rank_pattern"))
     for name in _VARIANTS:
-        if table.get(name):
+        if table.get(name) and not (name == "lora_bias" and whole):
             yield name, "changes more than the product of two factors", MERGE
 
 
