@@ -13,7 +13,7 @@ import typer
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from orchestrator.cli import dataset, inspect, machine, merge_resize, recipes, results, run, usage, weights
+from orchestrator.cli import dataset, inspect, machine, merge_resize, recipes, results, run, select, usage, weights
 from orchestrator.errors import OrchestratorError, report
 from orchestrator.system import crash_report, settings
 from orchestrator.system.terminal import clean, fit_streams, use_commands
@@ -37,7 +37,7 @@ def _verbless(context: typer.Context, *, version: usage.Version = False) -> None
     usage.help_alone(context)
 
 
-for _module in (recipes, run, dataset, merge_resize, weights, inspect, machine, results):
+for _module in (recipes, run, dataset, merge_resize, weights, inspect, machine, results, select):
     _module.register(app)
 
 

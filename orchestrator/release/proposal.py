@@ -1,4 +1,7 @@
-"""Propose a saved step from its numbers (docs/explanation/choice-of-step.md)."""
+"""Propose a saved step from its numbers.
+
+The rule and its proof are in docs/explanation/choice-of-step.md.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MEASURES: Final = ("validation_loss", "likeness", "freedom", "tag_recall")
-ENOUGH: Final = 0.9
-"""Share of the best gain in likeness that a step needs."""
+ENOUGH: Final = 0.5
+"""Share of the best gain in likeness that a proposed step has at least: the base itself would be the freest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,30 @@ def _beats(other: StepRow, row: StepRow) -> bool:
 
 
 def propose(rows: Sequence[StepRow]) -> Proposal:
-    """Return the proposed step of at least one row."""
+    """Return the proposed row of at least one.
+
+    Of the Pareto front, the row with the least sum of ranks; of equal sums the earlier step.
+    """
     best = max(row.likeness for row in rows)
     kept = front(rows)
+    ranked = dict(zip(rows, ranks(rows), strict=True))
     enough = [row for row in kept if row.likeness >= ENOUGH * best] if best > 0 else list(kept)
-    row = max(enough, key=lambda each: (each.freedom, -each.step))
-    reason = f"step {row.step}"
-    return Proposal(row, kept, reason)
+    sums = {row: sum(ranked[row].values()) for row in enough}
+    least = min(sums.values())
+    row = min((row for row in enough if sums[row] == least), key=lambda each: (each.step, -each.multiplier))
+    return Proposal(row, kept, _reason(row, ranked[row], [other for other in enough if sums[other] == least], rows))
+
+
+def _reason(row: StepRow, own: dict[str, int], equals: Sequence[StepRow], rows: Sequence[StepRow]) -> str:
+    """Return why a row is proposed, in a sentence."""
+    several = len({each.multiplier for each in rows}) > 1
+    places = ", ".join(f"{name.replace('_', ' ')} {rank}" for name, rank in own.items())
+    text = f"no other is better in every measure, and the sum of its ranks among {len(rows)} is the least ({places})"
+    later = [label(other, several=several) for other in equals if other is not row]
+    text += f"; {', '.join(later)} has the same sum and is later" if later else ""
+    return text if row.likeness > 0 else f"{text}; yet its images are no nearer to the training images than the base model's"
+
+
+def label(row: StepRow, *, several: bool) -> str:
+    """Return the name of a row: step 400, or with several multipliers step 400 at 0.8."""
+    return f"step {row.step} at {row.multiplier:g}" if several else f"step {row.step}"

@@ -16,7 +16,6 @@ from orchestrator.release.variant import STEP, Axis, RecipeVariant
 from orchestrator.run.partial_run import Drawing
 from orchestrator.run.paths import PROGRESS, VARIANTS
 from orchestrator.run.progress_log import readings
-from orchestrator.system import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,8 +129,3 @@ def _grids(
     folder = run.space.store.root / recipe.name / VARIANTS
     folder.mkdir(parents=True, exist_ok=True)
     return variant_grids.write(recipe, axes, rendered, folder, run.space.store.root)
-
-
-def encoder_folder(named: Path | None) -> Path | None:
-    """Return the folder of the encoder: the named one, or the user's setting."""
-    return named if named is not None else settings.encoder()

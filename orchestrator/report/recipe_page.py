@@ -9,7 +9,7 @@ from orchestrator.models import blocks
 from orchestrator.report import block_stats, charts, commands, tables
 from orchestrator.report.collect import State, read_json
 from orchestrator.report.images import SAMPLE
-from orchestrator.run.paths import VARIANTS
+from orchestrator.run.paths import STEPS, VARIANTS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +59,7 @@ def context(root: Path, member: Member, album: Album, colours: dict[str, str]) -
         "pictures": pictures,
         "samples": _samples(member, album),
         "variants": _variants(root, member, album),
+        "measured": tables.measured_steps(read_json(root / recipe.name / STEPS)),
         "spark": charts.spark(curve, colour),
         "loss_now": f"{curve[-1][1]:.4f}" if curve else "",
         "loss": _losses(member, curve, colour),

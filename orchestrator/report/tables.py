@@ -141,6 +141,28 @@ def network(member: Member) -> list[tuple[str, str]]:
     return [(word, value) for word, value in rows if value]
 
 
+def measured_steps(table: JSON) -> JSON:
+    """Return the table of ``select`` for the page, {} without one."""
+    if not table.get("rows"):
+        return {}
+    names = list(table["rows"][0]["ranks"])
+    proposed = table["proposed"]
+    rows = [
+        {
+            "cells": [
+                str(row["step"]),
+                f"{row['multiplier']:g}",
+                *(f"{row[name]:.4f}" if name == "validation_loss" else f"{row[name]:+.3f}" for name in names),
+                "+".join(str(row["ranks"][name]) for name in names),
+            ],
+            "proposed": (row["step"], row["multiplier"]) == (proposed["step"], proposed["multiplier"]),
+        }
+        for row in table["rows"]
+    ]
+    heads = ["step", "multiplier", *(name.replace("_", " ") for name in names), "ranks"]
+    return {"heads": heads, "rows": rows, "by": table["measured_by"], "step": proposed["step"], "reason": proposed["reason"]}
+
+
 def _released_step(member: Member) -> str:
     """Return the chosen step of the last release with its reason, or ""."""
     record = member.steps["release"].record if "release" in member.steps else {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from onnx_models import field, model_bytes, tensor, value
 from orchestrator.dataset import tagger
 from orchestrator.dataset.build import build
 from orchestrator.dataset.layout import make_layout
@@ -21,23 +22,6 @@ if TYPE_CHECKING:
 from dataset_cases import SOURCE, made
 
 
-def field(number: int, *values: bytes | int | str) -> bytes:
-    """Return one field of a protobuf message, once for each value: a number as varint, anything else by length."""
-
-    def varint(value: int) -> bytes:
-        head = [value >> shift & 127 | 128 for shift in range(0, max(1, value.bit_length()), 7)]
-        return bytes([*head[:-1], head[-1] & 127])
-
-    encoded = b""
-    for value in values:
-        if isinstance(value, int):
-            encoded += varint(number << 3) + varint(value)
-        else:
-            data = value.encode() if isinstance(value, str) else value
-            encoded += varint(number << 3 | 2) + varint(len(data)) + data
-    return encoded
-
-
 def tagger_model(folder: Path) -> None:
     """Write a tagger of six tags, 16 x 16 pixels: the scores follow from the image's mean blue, green and red."""
     weights = np.zeros((3, 6), np.float32)
@@ -46,13 +30,6 @@ def tagger_model(folder: Path) -> None:
     weights[1, 2] = 1 / 255  # green -> "^_^"
     weights[2, 4] = 0.5 / 255  # half of red -> "red_dress"
     weights[2, 5] = 0.9 / 255  # -> "banned_tag"
-
-    def tensor(name: str, kind: int, array: np.ndarray[Any, Any]) -> bytes:
-        return field(1, *array.shape) + field(2, kind) + field(8, name) + field(9, array.tobytes())
-
-    def value(name: str, *shape: int | str) -> bytes:
-        sides = b"".join(field(1, field(1 if isinstance(side, int) else 2, side)) for side in shape)
-        return field(1, name) + field(2, field(1, field(1, 1) + field(2, sides)))
 
     keepdims = field(1, "keepdims") + field(3, 0) + field(20, 2)
     nodes = [
@@ -63,7 +40,7 @@ def tagger_model(folder: Path) -> None:
     graph = field(1, *nodes) + field(2, "tagger") + field(5, *tensors)
     graph += field(11, value("image", "n", 16, 16, 3)) + field(12, value("scores", "n", 6))
     folder.mkdir(exist_ok=True)
-    (folder / "model.onnx").write_bytes(field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 18)))
+    (folder / "model.onnx").write_bytes(model_bytes(graph))
     write_tags(folder / "selected_tags.csv")
 
 
