@@ -83,7 +83,7 @@ def show(
     if as_ not in ("", "sd-scripts"):
         raise RecipeError(Problem(f"--as {as_}", f"no such form{near_miss(as_, ['sd-scripts'])}", "sd-scripts"))
     space = project.workspace()
-    loaded = space.load(_selection([recipe], profile, engine))[0]
+    loaded = space.load(_selection([recipe], profile, engine), need_steps=False)[0]
     if as_:
         show_.export(loaded.recipe, space, output)
     elif json:

@@ -57,14 +57,17 @@ class Workspace:
         self.notes: list[str] = []
         """Lines for the user about the plans, printed by the commands that make them."""
 
-    def load(self, selection: Selection) -> list[Loaded]:
-        """Load the selected recipes. Raise RecipeError with the problems of all."""
-        loaded, problems = self.readable(selection)
+    def load(self, selection: Selection, *, need_steps: bool = True) -> list[Loaded]:
+        """Load the selected recipes. Raise RecipeError with the problems of all.
+
+        Without ``need_steps``, epochs of images that are not on this machine stay epochs.
+        """
+        loaded, problems = self.readable(selection, need_steps=need_steps)
         if problems:
             raise RecipeError(problems)
         return loaded
 
-    def readable(self, selection: Selection) -> tuple[list[Loaded], list[Problem]]:
+    def readable(self, selection: Selection, *, need_steps: bool = True) -> tuple[list[Loaded], list[Problem]]:
         """Return the valid selected recipes, and the others' problems."""
         self.inputs.load_cache()
         names: list[str] = []
@@ -73,14 +76,14 @@ class Workspace:
         if not names:
             raise RecipeError(Problem(str(self.recipes), "no recipe is selected", "python -m orchestrator list  shows them"))
         loaded, problems = loader.readable(self.recipes, list(dict.fromkeys(names)), selection.profile, selection.engine)
-        loaded, uncounted = self._counted(loaded)
+        loaded, uncounted = self._counted(loaded, need_steps=need_steps)
         problems += uncounted
         refusals = [self._refusals(each) for each in loaded]
         problems += [problem for refusal in refusals for problem in refusal]
         accepted = [each for each, refusal in zip(loaded, refusals, strict=True) if not refusal]
         return accepted, list(dict.fromkeys(problems))
 
-    def _counted(self, loaded: Sequence[Loaded]) -> tuple[list[Loaded], list[Problem]]:
+    def _counted(self, loaded: Sequence[Loaded], *, need_steps: bool = True) -> tuple[list[Loaded], list[Problem]]:
         """Return recipes with epochs counted as steps, and problems.
 
         The images of a dataset decide about the number, by the trainer's arithmetic.
@@ -88,13 +91,16 @@ class Workspace:
         result: list[Loaded] = []
         problems: list[Problem] = []
         for each in loaded:
-            own, missing = self._counted([each.own]) if each.own is not None else ([], [])
+            own, missing = self._counted([each.own], need_steps=need_steps) if each.own is not None else ([], [])
             problems += missing
             recipe = each.recipe
             if recipe.training.epochs is None:
                 result.append(replace(each, own=own[0] if own else None))
                 continue
             steps = buckets.steps(self.inputs.counts(recipe).batches_per_epoch, recipe.training)
+            if not steps and not need_steps:
+                result.append(replace(each, own=own[0] if own else None))
+                continue
             if not steps:
                 where, epochs = f"{recipe.name}: training.epochs", recipe.training.epochs
                 what = f"is {epochs}; the steps cannot be counted, because the dataset has no readable images"

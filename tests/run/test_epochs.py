@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 import harness
+from orchestrator import cli
 from orchestrator.errors import RecipeError, report
 from orchestrator.run.preflight import load_allowed
 from orchestrator.run.workspace import Selection, as_json
@@ -73,6 +75,21 @@ def test_exactly_one_of_steps_and_epochs(cats: harness.Project, head: str, more:
     with pytest.raises(RecipeError) as raised:
         cats.run("cat-lora")
     assert message in report(raised.value)
+
+
+def test_epochs_are_shown_and_exported_where_the_images_are_not(
+    cats: harness.Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_epochs(cats, '[training]\nepochs = 3\n[dataset.sources.cat]\nimages = "data/nothing"\n', EPOCHS)
+    monkeypatch.chdir(cats.root)
+    monkeypatch.setattr(sys, "argv", ["orchestrator", "show", "cat-lora"])
+    assert cli.main() == 0
+    assert "epochs = 3\n" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["orchestrator", "show", "cat-lora", "--as", "sd-scripts"])
+    assert cli.main() == 0
+    printed = capsys.readouterr().out
+    assert "max_train_epochs = 3\n" in printed
+    assert "max_train_steps" not in printed
 
 
 def test_a_profile_with_steps_replaces_epochs(cats: harness.Project) -> None:

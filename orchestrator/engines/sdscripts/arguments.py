@@ -101,7 +101,8 @@ def _optional(name: str, value: Option | None) -> list[str]:
 
 
 def _optimizer(training: Training) -> list[str]:
-    argv = ["--max_train_steps", str(training.steps)]
+    # A plan has counted the epochs; an export without the images has not.
+    argv = ["--max_train_steps", str(training.steps)] if training.steps else ["--max_train_epochs", str(training.epochs)]
     for name in ("learning_rate", "text_encoder_lr", "unet_lr"):
         argv += _optional(name, getattr(training, name))
     argv += ["--optimizer_type", training.optimizer]
@@ -134,7 +135,11 @@ def _validation(training: Training) -> list[str]:
     if training.validation is None:
         return []
     argv = ["--validate_every_n_steps", str(training.validation_interval), "--validation_seed", str(training.validation.seed)]
-    return [*argv, "--validate_every_n_epochs", str(training.steps + 1)]  # by default it also validates every epoch
+    return [
+        *argv,
+        "--validate_every_n_epochs",
+        str((training.steps or training.epochs or 0) + 1),
+    ]  # by default it also validates every epoch
 
 
 def interval(training: Training) -> int | None:
