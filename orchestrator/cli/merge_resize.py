@@ -203,7 +203,9 @@ def resize(
     rule = check_rank_rule(rank_rule or "2023")
     options = ResizeOptions(new_rank, new_conv_rank, rule, save_precision, method, param, _zeroed(prune))
     with progress_bar("resize") as tick:
-        report = resize_file(source, output, options, base_model=base, overwrite=overwrite, progress=tick)
+        report = resize_file(
+            source, output, options, base_model=base, overwrite=overwrite, copy_unchanged=False, progress=tick
+        )
     print_report(report, json=json)
 
 

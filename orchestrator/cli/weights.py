@@ -56,6 +56,7 @@ def convert(
             save_precision=save_precision,
             base_model=base,
             overwrite=overwrite,
+            copy_unchanged=target == "same" and save_precision is None,
         )
     lost = loaders.lost(before, loaders.of_path(output))
     if json:

@@ -19,7 +19,8 @@ from orchestrator.weights.families.adapter import Adapter, adapter
 from orchestrator.weights.families.base_model import BaseModel
 from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft, stored_ranks, writer
-from orchestrator.weights.io.safetensors_io import Body, check_output, explain_non_finite, non_finite_tensors, read_header
+from orchestrator.weights.io.safetensors_io import check_output, explain_non_finite, read_header, same_forms
+from orchestrator.weights.io.scan import ScannedBody
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,6 +85,7 @@ def convert(
     save_precision: str | None = None,
     base_model: Path | None = None,
     overwrite: bool = False,
+    copy_unchanged: bool = True,
 ) -> ConvertReport:
     """Write ``source`` in another form to ``output``.
 
@@ -98,9 +100,10 @@ def convert(
         save_precision: type of the tensors. None: each tensor's own.
         base_model: a safetensors checkpoint, for ``full`` from ia3, glora, oft and dora_scale.
         overwrite: whether ``output`` may be ``source``.
+        copy_unchanged: whether a file that is in this form already is copied.
 
     Raises:
-        RecipeError: nothing is written. The conversion is impossible, or not exact.
+        RecipeError: nothing is written. The conversion is impossible, not exact, or changes nothing.
     """
     check_output(output, [source, *([base_model] if base_model else [])], overwrite=overwrite)
     lora = adapter(read_header(source))
@@ -112,7 +115,7 @@ def convert(
         if base:
             stack.callback(base.close)
         _check(lora, to, rank, max_error, base)
-        task = Task(to, lora, stack.enter_context(Body(lora.header)), base, rank, max_error, dtype)
+        task = Task(to, lora, stack.enter_context(body := ScannedBody(lora.header)), base, rank, max_error, dtype)
         pieces: list[Piece] = []
         lost = energy = 0.0
         named = convert_names.renamed(lora, task.body, target, dtype) if (target := _target(to)) else None
@@ -126,15 +129,18 @@ def convert(
                 lost, energy = lost + module_lost, energy + module_energy
         pieces += low_rank.bundled(lora, task.body, dtype)
         made_entries = [piece.entry for piece in pieces]
+        unchanged = same_forms(lora.header.entries.values(), made_entries)
+        if unchanged and not copy_unchanged:
+            what = "is in this form already: no tensor would get another name, type or shape"
+            raise RecipeError(Problem(str(source), what, "use it as it is"))
         size = sum(entry.size for entry in made_entries)
         hashes = writer.write_safetensors(output, pieces, _metadata(task, pieces, named), writer.Stated(dtype, size))
-    before, after = ({(e.name, e.dtype, e.shape) for e in entries} for entries in (lora.header.entries.values(), made_entries))
+        broken = body.non_finite()
     error = float(np.sqrt(lost / energy)) if energy else 0.0
     counted = dict(Counter(str(module.kind) for module in lora.modules))
     passed = low_rank.passed(lora) if to in {"lora", "full"} else 0
     sizes = (lora.header.tensor_bytes, size)
-    broken = non_finite_tensors(source)
-    return ConvertReport(to, counted, *sizes, error, passed, broken, before == after, hashes, named)
+    return ConvertReport(to, counted, *sizes, error, passed, broken, unchanged, hashes, named)
 
 
 _TARGETS: dict[str, conventions.Target] = {target: target for target in get_args(conventions.Target)}

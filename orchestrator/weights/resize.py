@@ -21,7 +21,7 @@ from orchestrator.weights.families import deltas, low_rank, rank_selection, svd
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.families.base_model import BaseModel
 from orchestrator.weights.io import dtypes, metadata, peft, writer
-from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
+from orchestrator.weights.io.safetensors_io import Body, check_output, read_header, same_forms
 from orchestrator.weights.io.spool import Spool
 from orchestrator.weights.options import NO_CAP, ResizeOptions
 
@@ -118,6 +118,7 @@ def resize(
     *,
     base_model: Path | None = None,
     overwrite: bool = False,
+    copy_unchanged: bool = True,
     progress: Progress | None = None,
 ) -> ResizeReport:
     """Write ``source`` compressed to ``output``.
@@ -130,6 +131,7 @@ def resize(
         options: how ranks are chosen.
         base_model: checkpoint or Diffusers folder from which dora_scale, oft, boft, ia3 and glora are rebuilt.
         overwrite: whether ``output`` may be ``source``.
+        copy_unchanged: whether a file of which no rank is cut is copied.
         progress: called with (modules done, all modules, block).
 
     Raises:
@@ -171,6 +173,9 @@ def resize(
             if made and result.rank:
                 results.append((result, made))
         pieces += low_rank.bundled(lora, body, dtype)
+        if not copy_unchanged and same_forms(lora.header.entries.values(), (piece.entry for piece in pieces)):
+            what = "would stay as it is: no rank would be cut, and no tensor would get another type"
+            raise RecipeError(Problem(str(source), what, "use it as it is, or a smaller ratio or --new-rank"))
         kept = _metadata(lora, options, results)
         size = sum(piece.entry.size for piece in pieces)
         hashes = writer.write_safetensors(output, pieces, kept, writer.Stated(dtype, size))

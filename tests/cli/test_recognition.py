@@ -14,7 +14,7 @@ from orchestrator.errors import OrchestratorError
 from orchestrator.weights.compare import compare
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.io.safetensors_io import read_header
-from weights_samples import modules, tensors, write
+from weights_samples import lora, modules, tensors, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,7 +70,8 @@ def test_a_verb_changes_the_file_or_refuses_it_by_name(tmp_path: Path, verb: str
         assert done.exit_code == 0, done.exception
         assert _changed(source, output)
     elif (verb, kind) in ALREADY:
-        assert "nothing is changed" in done.output
+        assert "is in this form already" in str(done.exception)
+        assert not output.exists()
     elif done.exit_code == 0:
         assert verb == "sweep"
         assert kind in NAMED
@@ -84,6 +85,23 @@ def test_a_verb_changes_the_file_or_refuses_it_by_name(tmp_path: Path, verb: str
         else:
             assert "unknown architecture" in text or "modules belong to no layer of" in text
             assert "lora_unet_" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["convert", "IN", "OUT", "--to", "kohya"], "is in this form already"),
+        (["convert", "IN", "OUT", "--to", "plain"], "is in this form already"),
+        (["convert", "IN", "OUT", "--save-precision", "fp32"], "is in this form already"),
+        (["resize", "IN", "OUT", "--new-rank", "4", "--save-precision", "fp32"], "no rank would be cut"),
+        (["merge", "IN", "OUT", "--block-weights", "IN00=0.5"], "would be copied unchanged"),
+    ],
+)
+def test_a_verb_that_would_change_nothing_writes_nothing(tmp_path: Path, words: list[str], message: str) -> None:
+    source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
+    words = [{"IN": str(source), "OUT": str(output)}.get(word, word) for word in words]
+    assert message in str(CliRunner().invoke(app, words).exception)
+    assert not output.exists()
 
 
 def _changed(source: Path, output: Path) -> bool:

@@ -288,6 +288,12 @@ def e4m3(byte: int) -> float:
     return sign * (math.ldexp(8 + mantissa, exponent - 10) if exponent else math.ldexp(mantissa, -9))
 
 
+def same_forms(first: Iterable[Entry], second: Iterable[Entry]) -> bool:
+    """Return whether tensors have the same names, types and shapes."""
+    one, two = ({(entry.name, entry.dtype, entry.shape) for entry in entries} for entries in (first, second))
+    return one == two
+
+
 def canonical(entries: Iterable[Entry]) -> list[Entry]:
     """Return ``entries`` in safetensors' order, with offsets to match."""
     ordered, begin = [], 0

@@ -26,6 +26,12 @@ class ScannedBody(Body):
         super().__init__(header)
         self._finite: dict[str, bool] = {}
 
+    def read(self, name: str) -> bytearray:
+        """Return the bytes of one tensor. Safe to call from several threads."""
+        data = super().read(name)
+        self._finite[name] = all_finite(data, self.header.entries[name].dtype)
+        return data
+
     def chunks(self, name: str, size: int = CHUNK) -> Iterator[bytearray]:
         """Yield the bytes of one tensor in chunks of ``size``, a multiple of 8."""
         dtype, finite = self.header.entries[name].dtype, True
@@ -37,7 +43,7 @@ class ScannedBody(Body):
     def non_finite(self) -> tuple[str, ...]:
         """Return the tensors with NaN or infinity in body order.
 
-        Those that were not read in chunks before are read now.
+        Those that were not read before are read now.
         """
         for name in self.header.entries:
             if name not in self._finite:
