@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import checkpoints
+import headers
 from orchestrator import cli
 from orchestrator.cli import reference
 from orchestrator.models.registry import ARCHITECTURES
@@ -30,6 +31,10 @@ VIEWS = ["f00", "f01", "f02", "f03", "f04", "f10", "f11", "f12", "f13", "f20", "
 NEEDS = ("gpu", "network")
 # A smaller demo profile. A part of the project replaces the one of the program.
 SMALLER = {"steps = 100": "steps = 2", "state_every_n_steps = 50": "", "steps = 20\nscale": "steps = 1\nscale"}
+
+
+SDXL: headers.Shapes = {"model.diffusion_model.x": [2], "conditioner.x": [2]}
+ANIMA: headers.Shapes = {"net.blocks.0.cross_attn.q_proj.weight": [2], "net.llm_adapter.x": [2]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path) -> Path:
     write(folder / "anima.safetensors", {block: parts}, "F16")
     scale = np.ones((checkpoints.OUT, 1), np.float32)
     write(folder / "dora.safetensors", {block: {**parts, "dora_scale": scale}}, "F16")
+    headers.write(folder / "models" / "checkpoints" / "Illustrious-XL-v0.1.safetensors", SDXL)
+    headers.write(folder / "models" / "diffusion_models" / "anima-base-v1.0.safetensors", ANIMA)
     profiles = folder / "recipes" / "_profiles"
     profiles.mkdir(parents=True)
     demo = (project / "recipes" / "_profiles" / "demo.toml").read_text("utf-8")
