@@ -60,6 +60,9 @@ def of(name: str, inputs: ProjectInputs) -> NewBase:
     if architecture == DEFAULT:
         return NewBase(table, note=f"{path.name} is {entry.title}")
     part = _part(entry, prediction)
+    if not part and entry.trainer_script == ARCHITECTURES[DEFAULT].trainer_script:  # SD2: a U-Net of the same size
+        fixed = ("base.clip_skip",) if entry.fixed_clip_skip else ()
+        return NewBase({**table, "architecture": architecture}, unset=fixed, note=f"{path.name} is {entry.title}")
     if not part:
         raise RecipeError(Problem(where, f"{path} is {entry.title}, for which there is no part in recipes/_base", ""))
     settings = tomllib.loads((compose.library() / f"{part}.toml").read_text("utf-8"))

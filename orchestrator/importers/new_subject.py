@@ -88,7 +88,7 @@ def generate(subject: NewSubject, root: Path) -> GeneratedRecipes:
         notes.append(base.note)
     if base.table and not base.part:
         part["base"] = base.table
-        part["unset"] += ["base.vae", "expect"]
+        part["unset"] += ["base.vae", "expect", *base.unset]
     dataset: dict[str, Any] = {"name": subject.name}
     sizes = _sizes(summaries, notes)
     if sizes != list(SIZES):

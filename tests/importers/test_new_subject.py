@@ -166,6 +166,12 @@ BASES = {
     "flux-schnell": {"double_blocks.0.img_mod.lin.weight": [2, 2]},
     "chroma": {"double_blocks.0.img_attn.x": [2], "distilled_guidance_layer.x": [2]},
     "sdxl": {"model.diffusion_model.x": [2], "conditioner.x": [2]},
+    "sd2": {"model.diffusion_model.x": [2], "cond_stage_model.model.x": [2]},
+    "sd3-medium": {"joint_blocks.0.x": [2], "joint_blocks.23.x": [2]},
+    "sd3.5-medium": {"joint_blocks.0.x_block.attn2.x": [2], "joint_blocks.23.x": [2]},
+    "sd3.5-large": {"model.diffusion_model.joint_blocks.0.x": [2], "model.diffusion_model.joint_blocks.37.x": [2]},
+    "lumina": {"context_refiner.0.attention.qkv.weight": [2]},
+    "hunyuan-image": {"double_blocks.0.img_mod.linear.weight": [2], "byt5_in.x": [2]},
 }
 
 
@@ -182,6 +188,15 @@ def test_the_header_of_the_base_model_tells_its_architecture(
         recipe = loader.recipe(empty / "recipes", name).recipe
         assert (recipe.base.architecture, recipe.base.checkpoint) == (architecture, "mine.safetensors")
         assert engines.get("sd-scripts").check(recipe) == []
+
+
+def test_a_checkpoint_with_v_prediction_gets_its_part(empty: Path) -> None:
+    draw_images(empty / "a", VIEWS)
+    write(empty / "models" / "noob.safetensors", {**BASES["sdxl"], "v_pred": [1], "ztsnr": [1]})
+    generated = new_subject.generate(NewSubject("mimi", (empty / "a",), base="noob.safetensors"), empty)
+    assert any("predicts v by its header: the recipes extend _base/sdxl-vpred" in note for note in generated.notes)
+    new_subject.write(generated, empty)
+    assert loader.recipe(empty / "recipes", "mimi-locon").recipe.training.options["v_parameterization"] is True
 
 
 @pytest.mark.parametrize(
