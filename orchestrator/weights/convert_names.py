@@ -331,7 +331,7 @@ class _Job:
     def _alpha(self, alpha: float, dtype: str, shape: tuple[int, ...]) -> Piece:
         """Return the tensor of an alpha, in float32 where its type rounds it."""
         key, value = f"{self.made.paths[0]}.alpha", np.full(shape, alpha, np.float32)
-        own = self.dtype or dtype
+        own = self.dtype or (dtype if dtype in dtypes.FLOATING else "F32")
         if self.dtype is None and (abs(alpha) > _LARGEST_F16 or not np.array_equal(Tensor.of(value, own, key).values, value)):
             own = "F32"
         return writer.raw(key, own, shape, dtypes.encode(value, own, key))
@@ -456,8 +456,7 @@ class _Job:
         return _Factored({self.made.paths[0]: made}, alphas, None)
 
     def _even(self, part: Factors, scale: float) -> Factors:
-        up = Tensor.of(part.up.values * np.float32(scale), self.own, self.layer.name)
-        return replace(part, up=up)
+        return replace(part, up=projections.times(part.up, scale, self.own, self.layer.name))
 
     def _restored(
         self, parts: dict[int | None, Factors], scales: dict[int | None, float]

@@ -214,6 +214,83 @@ def read_header(data: bytes, folder: Path) -> None:
             continue
 
 
+CONVENTIONS = ("kohya", "diffusers", "peft", "comfy", "original")
+OTHER_ROOTS = (
+    ("lora_unet_", "lycoris_"),
+    ("transformer.", "lora_transformer_"),
+    ("diffusion_model.", "model.diffusion_model."),
+)
+
+
+def make_names(rng: random.Random) -> bytes:
+    """Return a LoRA file by the names of a convention, with a few of them, or its tables, changed."""
+    from orchestrator.models import conventions  # noqa: PLC0415
+    from orchestrator.models.layers import layers  # noqa: PLC0415
+    from orchestrator.models.registry import ARCHITECTURES  # noqa: PLC0415
+
+    architecture = rng.choice(list(ARCHITECTURES))
+    whole, target = layers(ARCHITECTURES[architecture].model), rng.choice(CONVENTIONS)
+    table: dict[str, Any] = {}
+    body, rank = 0, rng.randrange(1, 4)
+    for layer in rng.sample(whole, min(len(whole), rng.randrange(1, 6))):
+        made = conventions.written(layer.name, architecture, target)
+        paths_ = made.paths if made else (layer.name,)
+        rows = (made.rows(42) if made else None) or ((0, 42),)
+        for path, (first, last) in zip(paths_, rows, strict=False):
+            if rng.random() < 0.1:
+                continue
+            shown = path.replace(*rng.choice(OTHER_ROOTS)) if rng.random() < 0.1 else path
+            up, down = rng.choice((("lora_up.weight", "lora_down.weight"), ("lora_B.weight", "lora_A.weight")))
+            own = rank if rng.random() < 0.8 else rng.randrange(1, 5)
+            parts = {up: [last - first, own], down: [own, 6]}
+            parts |= {"alpha": []} if rng.random() < 0.6 else {}
+            parts |= {rng.choice(("diff_b", "lora_B.bias", "dora_scale")): [last - first]} if rng.random() < 0.2 else {}
+            dtype, width = rng.choice((("F16", 2), ("F16", 2), ("BF16", 2), ("F32", 4), ("F64", 8), ("F8_E4M3", 1)))
+            for end, shape in parts.items():
+                size = width * math.prod(shape)
+                name = f"{torn(rng, shown.encode()).decode('latin-1') if rng.random() < 0.05 else shown}.{end}"
+                table[name] = {"dtype": dtype, "shape": shape, "data_offsets": [body, body + size]}
+                body += size
+    entry = {"rank": rank, "alpha": rng.choice((1.0, None, 0.3)), "dtype": "F16", "blocks": []}
+    for _ in range(rng.randrange(3)):
+        entry[rng.choice((*entry, "alpha_dtype", "alpha_shape"))] = value(rng)
+    scales = {
+        f"{rng.choice(('transformer', 'unet', 'base_model'))}.{rng.choice(('r', 'lora_alpha'))}": rng.choice(
+            (1, 2, value(rng))
+        )
+    }
+    table["__metadata__"] = {
+        "orchestrator_layers": json.dumps({"": entry, word(rng): value(rng)}),
+        **({"lora_adapter_metadata": json.dumps(scales)} if rng.random() < 0.3 else {}),
+        **({"software": json.dumps(value(rng))} if rng.random() < 0.3 else {}),
+    }
+    text = json.dumps(table).encode("utf-8", "replace")
+    data = len(text).to_bytes(8, "little") + text + rng.choice((bytes(body), rng.randbytes(body)))
+    return torn(rng, data) if rng.random() < 0.1 else data
+
+
+def read_names(data: bytes, folder: Path) -> None:
+    """Inspect a file, and convert it to each convention and to kohya's."""
+    from orchestrator.errors import OrchestratorError  # noqa: PLC0415
+    from orchestrator.weights.convert import convert  # noqa: PLC0415
+    from orchestrator.weights.inspect import inspect  # noqa: PLC0415
+
+    path, made, back = (folder / f"{name}.safetensors" for name in ("named", "made", "back"))
+    path.write_bytes(data)
+    try:
+        json.dumps(inspect(path).to_json(), allow_nan=False)
+    except OrchestratorError:
+        return
+    for target in CONVENTIONS:
+        for file in (made, back):
+            file.unlink(missing_ok=True)
+        try:
+            json.dumps(convert(path, made, target, overwrite=True).to_json(), allow_nan=False)  # type: ignore[arg-type]
+            convert(made, back, "kohya", overwrite=True)
+        except OrchestratorError:
+            continue
+
+
 BANNER = (
     "import network module: networks.lora",
     "  num train images * repeats / 学習画像の数×繰り返し回数: {}",
@@ -457,6 +534,7 @@ TARGETS: dict[str, Target] = {
     "bundles": (make_bundle, read_bundle),
     "recipes": (make_recipe, read_recipe),
     "headers": (make_header, read_header),
+    "names": (make_names, read_names),
     "progress": (make_progress, read_progress),
     "records": (make_record, read_record),
     "folders": (make_folder, read_folder),

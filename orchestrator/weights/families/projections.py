@@ -197,20 +197,20 @@ def folded(factors: Factors, scale: float, dtype: str | None, where: str) -> Fac
     """
     down, up = halves(scale)
     if dtype is not None:
-        return replace(factors, up=_times(factors.up, up, dtype, where), down=_times(factors.down, down, dtype, where))
+        return replace(factors, up=times(factors.up, up, dtype, where), down=times(factors.down, down, dtype, where))
     made = replace(
         factors,
-        up=_times(factors.up, up, factors.up.dtype, where, exact=True),
-        down=_times(factors.down, down, factors.down.dtype, where, exact=True),
+        up=times(factors.up, up, factors.up.dtype, where, exact=True),
+        down=times(factors.down, down, factors.down.dtype, where, exact=True),
     )
     if (made.up.dtype, made.down.dtype) == (factors.up.dtype, factors.down.dtype):
         return made
     if factors.down.bits.size <= factors.up.bits.size:
-        return replace(factors, down=_times(factors.down, scale, "F32", where))
-    return replace(factors, up=_times(factors.up, scale, "F32", where))
+        return replace(factors, down=times(factors.down, scale, "F32", where))
+    return replace(factors, up=times(factors.up, scale, "F32", where))
 
 
-def _times(tensor: Tensor, factor: float, dtype: str, where: str, *, exact: bool = False) -> Tensor:
+def times(tensor: Tensor, factor: float, dtype: str, where: str, *, exact: bool = False) -> Tensor:
     """Return a tensor times ``factor``. ``exact``: in float32 where ``dtype`` would round."""
     if factor == 1 and dtype == tensor.dtype:
         return tensor
