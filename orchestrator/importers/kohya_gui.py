@@ -346,8 +346,7 @@ def _additional(settings: ImportedSettings, text: Any) -> None:
     """Read the arguments that the interface appends to the command."""
     if not isinstance(text, str) or not text.strip():
         return
-    known = parser_options.of("train_network.py") | parser_options.of("sdxl_train_network.py")
-    known |= parser_options.of(ARCHITECTURES[settings.extra["architecture"]].trainer_script)
+    known = parser_options.of(ARCHITECTURES[settings.extra["architecture"]].trainer_script)
     for name, given in argv(text).items():
         option = known.get(name)
         if option is not None and option.many:

@@ -20,6 +20,9 @@ _OWN: Final = {
 # utils/validation.py of its backend: the module by the algo among the network_args; without one it is networks.lora.
 _MODULES: Final = {"fa": "networks.lora_fa", "unit": "networks.dylora"}
 
+# Sections that its forks write for one architecture alone.
+_SECTIONS: Final = {"flux": "FLUX.1", "anima": "Anima", "sd3": "SD3", "lumina": "Lumina 2", "hunyuan_image": "HunyuanImage"}
+
 
 def is_lora_easy(table: dict[str, Any]) -> bool:
     """Return True if a table has the sections of LoRA_Easy."""
@@ -78,9 +81,10 @@ def _architecture(settings: ImportedSettings, table: dict[str, Any]) -> None:
         architectures.named(settings, "sdxl", "SDXL")
     if sdxl is not None:
         settings.note(Disposition.KEPT, "sdxl", "base.architecture")
-    flux = table.get("flux_args")
-    if isinstance(flux, dict) and flux.get("args"):
-        architectures.named(settings, "flux", "FLUX.1")
+    for word, title in _SECTIONS.items():
+        section = table.get(f"{word}_args")
+        if isinstance(section, dict) and section.get("args"):
+            architectures.named(settings, word, title)
     if options.pop("v2", False):
         architectures.named(settings, "sd2", "Stable Diffusion 2")
         settings.note(Disposition.KEPT, "v2", "base.architecture")

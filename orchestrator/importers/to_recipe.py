@@ -131,7 +131,8 @@ def _base(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, An
 def _network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dict[str, Any], str]:
     args = remaining.pop("network_args", {})
     args = dict(args) if isinstance(args, dict) else {}
-    family = _family(settings, str(remaining.pop("network_module", "networks.lora")), args)
+    own = ARCHITECTURES[settings.extra["architecture"]].network_module
+    family = _family(settings, str(remaining.pop("network_module", own)), args)
     network: dict[str, Any] = {"family": family}
     network["dim"] = take(settings, remaining, "network_dim", "network.dim", whole) or 4
     network["alpha"] = _alpha(settings, remaining, network["dim"]) or 1

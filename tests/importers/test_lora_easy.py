@@ -63,3 +63,15 @@ def test_lora_easy(tmp_path: Path) -> None:
     source = recipe.dataset.sources["mimi"]
     assert (source.repeats, source.flip, source.class_tokens) == (2, False, "mimi")
     assert (recipe.dataset.shuffle_caption, recipe.dataset.keep_tokens, recipe.dataset.batch_size) == (True, 1, {"default": 2})
+
+
+def test_sections_of_forks_state_the_architecture(tmp_path: Path) -> None:
+    path = tmp_path / "easy.toml"
+    section = '[anima_args.args]\nqwen3 = "qwen3.safetensors"\nvae = "vae.safetensors"\ntimestep_sampling = "sigmoid"\n'
+    path.write_text(EASY.replace("clip_skip = 2\n", "").replace("conv_dim = 16\nconv_alpha = 8.0\n", "") + section, "utf-8")
+    imported = to_recipe.recipe(reader.read(str(path))[0])
+    recipe = loaded(imported, tmp_path)
+    assert recipe.base.architecture == "anima"
+    assert recipe.base.files["qwen3"].file == "qwen3.safetensors"
+    assert recipe.network.family == "lora"
+    assert not [note for note in imported.notes if note.name == "network_module"]  # its own is the default

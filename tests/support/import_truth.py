@@ -233,10 +233,9 @@ def main() -> int:
                 counts["refused"] += 1
                 print(f"refused   {Path(name).name}: {str(error.problems[0]).splitlines()[0]}")
                 continue
-        counts["different" if lines else "the same"] += 1
-        print(
-            f"{'different' if lines else 'the same ':<9} {Path(name).name}", *(f"\n          {line}" for line in lines), sep=""
-        )
+        word = "not started there" if lines is None else "different" if lines else "the same"
+        counts[word] += 1
+        print("\n          ".join([f"{word:<9} {Path(name).name}", *(lines or ())]))
     print(", ".join(f"{count} {word}" for word, count in counts.items()))
     return int(bool(counts["different"]))
 
