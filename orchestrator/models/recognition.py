@@ -160,10 +160,9 @@ _table = functools.cache(_Table)
 def _roots() -> Mapping[str, frozenset[ArchitectureName]]:
     """Return the architectures whose networks have layers below each first name."""
     roots: dict[str, set[ArchitectureName]] = {}
-    for architecture in ARCHITECTURES:
-        for layer in _table(architecture).exact.values():
-            if not layer.text:
-                roots.setdefault(layer.dotted.partition(".")[0], set()).add(architecture)
+    for architecture, entry in ARCHITECTURES.items():
+        for layer in entry.model.unet_layers(entry.model):
+            roots.setdefault(layer.dotted.partition(".")[0], set()).add(architecture)
     for architecture, entry in ARCHITECTURES.items():
         for root, found in roots.items():
             if any(f"{name}_".startswith(f"{root}_") for name in entry.outside):
