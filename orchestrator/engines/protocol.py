@@ -109,6 +109,12 @@ class Engine(Protocol):
         Log, file, tensor names, shapes and metadata are checked.
         """
 
+    def lost_steps(self, work: Path, when: float) -> int:
+        """Return the steps that the trainer's counter had lost at a time.
+
+        Files that it saved then are named by its counter. ``when`` is in seconds since the epoch.
+        """
+
     def history(self, work: Path) -> list[dict[str, Any]]:
         """Return loss and learning rates by step (step, loss, lr_unet, …).
 

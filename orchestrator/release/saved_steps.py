@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.plan.step import StepKind
 from orchestrator.release.variant import STEP
+from orchestrator.run import choice
 from orchestrator.run.partial_run import without
 
 if TYPE_CHECKING:
@@ -28,11 +29,11 @@ _NAME = re.compile(r"-step(\d{8,})\.safetensors$")
 def found(recipe: Recipe, train: Path) -> tuple[int, ...]:
     """Return the steps whose files lie in the folder of a finished training.
 
-    A last step that was saved twice counts once.
+    A last step that was saved twice counts once. Steps after it, which sd-scripts may add after a resume, do not count.
     """
     names = (path.name for path in train.glob(f"{recipe.name}-step*.safetensors"))
     steps = {int(match[1]) for name in names if (match := _NAME.search(name))}
-    return tuple(sorted({*steps, recipe.training.steps}))
+    return tuple(sorted({*(step for step in steps if step < recipe.training.steps), recipe.training.steps}))
 
 
 def train_step(plan: Plan) -> Step:
@@ -71,6 +72,16 @@ def listed(run: PartialRun, recipe: Recipe, axes: Sequence[Axis]) -> list[Axis]:
         else:
             result.append(axis)
     return result
+
+
+def weights(run: PartialRun, recipe: Recipe, step: int) -> Path:
+    """Return the merged and resized file of a saved step, made if it is due."""
+    plan = run.space.planned(choice.with_step(recipe, step, ""))
+    made = without(plan, StepKind.RENDER, StepKind.RELEASE)
+    run.run(made)
+    last = made.steps[-1]
+    name = plan.recipes[recipe.name].step_file() if last.kind is StepKind.TRAIN else f"{recipe.name}.safetensors"
+    return run.space.store.folder(last) / name
 
 
 def check(recipe: Recipe, steps: Sequence[int], saved: Sequence[int]) -> None:

@@ -204,10 +204,23 @@ def _engine_name(plan: Plan, step: Step) -> str:
     return recipe.engine if recipe is not None else ""
 
 
+def _name_saved_steps(work: Path, recipe: Recipe) -> None:
+    """Name the saved steps by the steps of the whole training.
+
+    A trainer that loses count by a resume names them by its own.
+    """
+    lost = engines.get(recipe.engine).lost_steps
+    for file in sorted(work.glob(f"{recipe.name}-step*.safetensors"), reverse=True):  # so that no name is taken
+        number = file.stem.removeprefix(f"{recipe.name}-step")
+        if number.isdecimal() and (shift := lost(work, file.stat().st_mtime)):
+            file.rename(file.with_name(f"{recipe.name}-step{int(number) + shift:08d}.safetensors"))
+
+
 def _keep_history(work: Path, plan: Plan, step: Step) -> None:
     """Keep the losses of a finished training, but not its latents."""
     if step.kind is StepKind.TRAIN:
         latent_links.clear(work)
+        _name_saved_steps(work, plan.recipes[step.recipe])
         progress_log.complete(work, engines.get(plan.recipes[step.recipe].engine).history(work))
 
 

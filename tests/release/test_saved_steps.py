@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import fakes
 import harness
 from orchestrator import cli
 from orchestrator.engines.sdscripts import arguments
 from orchestrator.plan import estimate
 from orchestrator.recipe.validate import check
+from orchestrator.release import saved_steps
 from orchestrator.run import choice
 from orchestrator.run.workspace import Selection
 from orchestrator.weights.io.safetensors_io import read_header
@@ -133,3 +135,23 @@ def test_a_kept_choice_is_released_until_the_training_changes(cats: harness.Proj
     last = cats.space()
     last.plan(last.load(Selection(("cat-saved",))))
     assert last.notes == []
+
+
+def test_steps_saved_after_a_resume_are_named_by_the_whole_training(
+    cats: harness.Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sd-scripts that resumes step 9 in a later epoch of 5 calls its next step 5, and adds steps at the end."""
+    recipe = loaded(cats, "")
+    monkeypatch.setattr(fakes, "lost_steps", lambda _work, _when: 5)
+    cats.run("cat-saved", only=("dataset", "train"))
+    train = next((cats.root / "runs" / "cat-saved").glob("train-*"))
+    assert sorted(path.name for path in train.glob("*.safetensors")) == [
+        "cat-saved-step00000011.safetensors",
+        "cat-saved-step00000017.safetensors",
+        "cat-saved-step00000023.safetensors",
+        "cat-saved.safetensors",
+    ]
+    assert set(json.loads((train / "record.json").read_text("utf-8"))["outputs"]) == {
+        path.name for path in train.glob("*.saf*")
+    }
+    assert saved_steps.found(recipe, train) == (11, 17, 20)

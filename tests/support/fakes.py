@@ -82,6 +82,10 @@ def reader(_recipe: Recipe, _work: Path) -> Callable[[str], Progress | None]:
     return read
 
 
+def lost_steps(_work: Path, _when: float) -> int:
+    return 0
+
+
 def history(_work: Path) -> list[dict[str, object]]:
     return []
 

@@ -59,6 +59,17 @@ def _bench(options: argparse.Namespace) -> None:
         print(bench_rows.line(row), flush=True)
         missed += row.kept is False
     print(f"\n{missed} promises missed" if missed else "\nevery promise kept")
+    if not options.folder and not options.recipes:
+        print()
+        _select(options)
+
+
+def _select(options: argparse.Namespace) -> None:
+    from tools.demo_world import select_proof  # noqa: PLC0415
+
+    print(select_proof.header())
+    proved = list(select_proof.prove(options.base, options.seeds, lambda line: print(line, flush=True)))
+    print("\n" + "\n".join(select_proof.summary(proved)))
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -96,6 +107,10 @@ def _arguments() -> argparse.ArgumentParser:
     bench.add_argument("--seeds", type=int, default=32, help="images per row")
     bench.add_argument("--clip-skip", type=int, default=1)
     bench.set_defaults(call=_bench)
+    select = verbs.add_parser("select", help="the part of `bench` about select: train at several rates, compare the proposals")
+    select.add_argument("--base", type=Path, default=EMBEDDED_BASE)
+    select.add_argument("--seeds", type=int, default=16, help="images per rate")
+    select.set_defaults(call=_select)
     return parser
 
 

@@ -49,6 +49,7 @@ __all__ = [
     "checkpoint",
     "finished",
     "history",
+    "lost_steps",
     "preflight",
     "read",
     "reader",
@@ -243,6 +244,11 @@ def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
     """Return the problems of a training that exited 0."""
     checkpoint = result_checks.read_expected(work).get("checkpoint")
     return result_checks.finished(recipe, work, log, Path(checkpoint) if isinstance(checkpoint, str) else None)
+
+
+def lost_steps(work: Path, when: float) -> int:  # noqa: ARG001 - the Protocol's
+    """Return 0: this trainer counts on after a resume."""
+    return 0
 
 
 def history(work: Path) -> list[dict[str, Any]]:

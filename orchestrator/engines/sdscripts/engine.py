@@ -44,6 +44,7 @@ __all__ = [
     "checkpoint",
     "finished",
     "history",
+    "lost_steps",
     "preflight",
     "read",
     "reader",
@@ -161,6 +162,11 @@ def checkpoint(work: Path) -> tuple[Path, int] | None:
 def finished(recipe: Recipe, work: Path, log: str) -> list[Problem]:
     """Return the reasons why a training that exited 0 failed."""
     return result_checks.finished(recipe, work, log, None)
+
+
+def lost_steps(work: Path, when: float) -> int:
+    """Return the steps that the counter had lost by a resume in a later epoch."""
+    return training_states.shift_at(training_states.shifts(work), when)
 
 
 def history(work: Path) -> list[dict[str, Any]]:
