@@ -142,7 +142,7 @@ def extract(
         try:
             layers = _shared(after, before)
             chosen = [name for name in layers if not (linear_only and layers[name][2:] not in ((), (1, 1)))]
-            chosen = [name for name in chosen if _target(name, before.architecture)]
+            chosen = [name for name in chosen if len(layers[name]) > 1 and _target(name, before.architecture)]
             others = [name for name in layers if name not in set(chosen)]
             with Spool(output) as spool:
                 made: list[_Made] = []

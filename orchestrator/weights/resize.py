@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError, grouped
-from orchestrator.weights.families import deltas, low_rank, rank_selection, svd
+from orchestrator.weights.families import deltas, kinds, low_rank, rank_selection, svd
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.families.base_model import BaseModel
+from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header, same_forms
 from orchestrator.weights.io.spool import Spool
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int, str], None]
 
 _REBUILT = "rebuilt"
+_LARGE = 1024
+"""Smaller side from which only the largest singular values of a whole LoKr are computed."""
 _MOST = 20
 
 
@@ -211,7 +214,10 @@ def _resize_module(  # noqa: PLR0917
         unranked = Resized(module.name, module.block, None, 0, 1.0, 0.0, "")
         return unranked, low_rank.vectors(body, module, dtype)
     if base and module.needs_base:
-        return _rebuilt(body, base, options, dtype, module)
+        return _of_whole(lora, body, base, options, dtype, module)
+    size = kinds.extent(module.kind, module.shapes)
+    if module.kind is ModuleKind.LOKR and size and min(size) > _LARGE:
+        return _of_whole(lora, body, None, options, dtype, module)
     product = low_rank.product(module, dtypes.load_module(body, module), lora.architecture)
     smallest = 1 / options.param if options.method == "sv_ratio" else None
     factored = svd.factorize(product.up, product.down, smallest)
@@ -230,21 +236,22 @@ def _resize_module(  # noqa: PLR0917
     return result, [*made, *low_rank.vectors(body, module, dtype)]
 
 
-def _rebuilt(
-    body: Body, base: BaseModel, options: ResizeOptions, dtype: str, module: AdapterModule
+def _of_whole(  # noqa: PLR0917
+    lora: Adapter, body: Body, base: BaseModel | None, options: ResizeOptions, dtype: str, module: AdapterModule
 ) -> tuple[Resized, list[Piece]]:
-    """Return a module whose delta depends on the base model as a LoRA."""
-    tensors, weight = dtypes.load_module(body, module), base.weight(module)
+    """Return a module as a LoRA by its whole delta, which may depend on the base model."""
+    tensors, weight = dtypes.load_module(body, module), base.weight(module) if base else None
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         delta = deltas.delta(module.kind, tensors, weight)
     if not np.isfinite(delta).all():
         raise RecipeError(
             Problem(module.name, low_rank.INFINITE, "did the loss become NaN? an earlier checkpoint may be sound")
         )
-    kernel, flat = delta.shape[2:] or None, delta.reshape(len(delta), -1)
+    flat = delta.reshape(len(delta), -1)
+    kernel = delta.shape[2:] or (None if base else low_rank.kernel(module, flat.shape[1], lora.architecture))
     cut, rank = rank_selection.cut(flat, options, conv=kernel is not None)
     retained = float(np.sqrt(min(1.0, np.sum(cut.values[:rank] ** 2) / cut.energy))) if cut.energy else 1.0
-    result = Resized(module.name, module.block, module.rank, rank, retained, cut.energy, _REBUILT)
+    result = Resized(module.name, module.block, module.rank, rank, retained, cut.energy, _REBUILT if base else "leading")
     if options.zeroed == "prune" and cut.energy == 0 and "diff_b" not in module.keys:
         return result, []
     made = low_rank.pieces(module, *cut.truncate(rank), kernel, alpha=rank, dtype=dtype)

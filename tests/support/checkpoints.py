@@ -76,7 +76,7 @@ def tuned(base: Mapping[str, Floats], rank: int = 2, *, keep: Iterable[str] = ()
     """Return weights with a change of a low rank in every matrix but those in ``keep``."""
     rng, made, kept = np.random.default_rng(seed), dict(base), set(keep)
     for name, weight in base.items():
-        if weight.ndim > 1 and name not in kept:
+        if weight.ndim > 1 and weight.size and name not in kept:
             up, down = rng.standard_normal((len(weight), rank)), rng.standard_normal((rank, weight[0].size))
             made[name] = weight + (0.1 * up @ down).reshape(weight.shape).astype(np.float32)
     return made

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import RecipeError
+from orchestrator.weights.average import average
 from orchestrator.weights.combine import combine
 from orchestrator.weights.compare import compare
 from orchestrator.weights.convert import convert
@@ -18,6 +19,7 @@ from orchestrator.weights.io import writer
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
+from orchestrator.weights.remap import remap
 from orchestrator.weights.resize import resize
 from orchestrator.weights.sweep import sweep
 from weights_samples import MID, read, write
@@ -166,6 +168,36 @@ def test_an_embedding_beside_a_lora_stays(tmp_path: Path) -> None:
     write(output, {MID: read_parts(source), "bundle_emb.word.string_to_param": {"*": 2 * word}})
     with pytest.raises(RecipeError, match="another embedding"):
         combine([Ingredient(source), Ingredient(output)], tmp_path / "sum.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("part", "needed"),
+    [
+        ("q_layer.weight", "use it with LyCORIS 4"),
+        ("p_layer.weight", "use it with LyCORIS 4"),
+        ("lambda_layer", "use it with LyCORIS 4"),
+        ("oft_R.weight", "merge_and_unload"),
+        ("boft_R", "merge_and_unload"),
+    ],
+)
+def test_newer_forms_are_refused_by_every_verb(tmp_path: Path, part: str, needed: str) -> None:
+    output = tmp_path / "out.safetensors"
+    source = _file(tmp_path / "in.safetensors", [f"{MID}.lora_up.weight", f"{MID}.lora_down.weight", f"{MID}.{part}"])
+    for run in (
+        lambda: inspect(source),
+        lambda: compare(source, source),
+        lambda: merge(source, output, MergeOptions("FACE")),
+        lambda: resize(source, output, ResizeOptions()),
+        lambda: convert(source, output, "kohya"),
+        lambda: combine([Ingredient(source)], output),
+        lambda: sweep(source),
+        lambda: average([source, source], output),
+        lambda: remap(source, output, "anima-2.9b"),
+    ):
+        with pytest.raises(RecipeError, match=r"T-LoRA of LyCORIS 4|rotation of PEFT|OFT or BOFT of PEFT") as caught:
+            run()
+        assert needed in str(caught.value)
+    assert not output.exists()
 
 
 def read_parts(path: Path) -> dict[str, Floats]:

@@ -277,6 +277,23 @@ def test_with_the_base_model_other_families_become_loras(tmp_path: Path, family:
     assert report.rebuilt == pytest.approx(0, abs=1e-3)
 
 
+def test_a_large_lokr_is_cut_without_its_whole_spectrum(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    first, second = (rng.standard_normal((34, 34)) * 0.5 ** np.arange(34) for _ in range(2))
+    values = {"lokr_w1": first.astype(np.float32), "lokr_w2": second.astype(np.float32), "alpha": np.array(1, np.float32)}
+    source = write(tmp_path / "in.safetensors", {"lora_unet_single_blocks_0_linear2": values})
+    report = resize(source, tmp_path / "out.safetensors", ResizeOptions(param=16, save_precision="fp32"))
+    exact = np.outer(*(np.linalg.svd(each, compute_uv=False) for each in (first, second))).ravel()
+    exact.sort()
+    assert abs(report.modules[0].rank - int((exact > exact[-1] / 16).sum())) <= 1
+    assert report.modules[0].method == "leading"
+    lost = _whole(modules(source)["lora_unet_single_blocks_0_linear2"]) - _whole(
+        modules(tmp_path / "out.safetensors")["lora_unet_single_blocks_0_linear2"]
+    )
+    best = float(np.sqrt(np.square(exact[::-1][report.modules[0].rank :]).sum()))
+    assert float(np.linalg.norm(lost)) == pytest.approx(best, rel=1e-3)
+
+
 def test_what_dora_needs_is_said_in_one_command(tmp_path: Path) -> None:
     source, base = _dora(tmp_path, on_output=True)
     output = tmp_path / "out.safetensors"

@@ -16,7 +16,7 @@ from orchestrator.weights.io import dtypes
 from orchestrator.weights.io.safetensors_io import Body, Entry, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from orchestrator.models.checkpoints import LayerTensor
@@ -150,6 +150,18 @@ class BaseModel:
             what = "FP8 with scales" if scaled else ", ".join(odd)
             hint = "use the same model in fp16, bf16 or fp32"
             raise RecipeError(Problem(str(self.path), f"is quantized ({what}), so its weights are not in the file", hint))
+        uneven = [layer for layer, held in self._layers.items() if not self._joins(held)]
+        if uneven:
+            what = f"holds parts of {uneven[0]} that do not make one weight"
+            raise RecipeError(Problem(str(self.path), what, "is the file damaged?"))
+
+    def _joins(self, held: Sequence[LayerTensor]) -> bool:
+        """Return whether the parts of a layer fit together."""
+        shapes = [self._bodies[one.tensor][1].shape for one in held]
+        divisors = (3 if one.third is not None else 2 if one.swapped else 1 for one in held)
+        whole = all(not shape or shape[0] % divisor == 0 for shape, divisor in zip(shapes, divisors, strict=True))
+        special = len(held) > 1 or held[0].third is not None or held[0].swapped
+        return not special or (whole and all(shapes) and len({shape[1:] for shape in shapes}) == 1)
 
 
 def _layer(module: AdapterModule) -> str:
