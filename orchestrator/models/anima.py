@@ -151,6 +151,7 @@ ARCHITECTURE = Architecture(
     ),
     swappable_blocks=26,
     uncached_captions=tuple(key for key in CAPTION_CHANGES if key != "dataset.caption_dropout_rate"),
+    cached_text_bytes=4 * 512 * 1024,
     flow_shift="discrete_flow_shift",
     layer_choice=LayerChoice(block_patterns={"B": r"blocks\.({})\..*"}, patterns="whole", excludes=True),
     lycoris=("locon", "lokr"),

@@ -162,6 +162,8 @@ class Architecture:
     """Text encoders that are trained although outputs are cached: only those of the others are."""
     disk_cache_only: str = ""
     """The reason why outputs of text encoders are cached on disk only, or ""."""
+    cached_text_bytes: int = 0
+    """Bytes of the cached outputs of one caption, in float32."""
     flow_shift: str = ""
     """Option of the training script for the shift of flow matching, or ""."""
     shifted_samplings: tuple[str, ...] = ("sigma", "shift")

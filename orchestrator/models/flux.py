@@ -148,6 +148,7 @@ SCHNELL = Architecture(
     ignored_options=(*dit_blocks.IGNORED_OPTIONS, *dit_blocks.IGNORED_RANGE, "guidance_scale"),
     swappable_blocks=35,
     trained_beside_cache=("clip_l",),
+    cached_text_bytes=4 * 512 * 4096,
     flow_shift="discrete_flow_shift",
     loss_weighting=False,
     layer_choice=CHOICE,

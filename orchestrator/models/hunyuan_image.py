@@ -110,6 +110,7 @@ ARCHITECTURE = Architecture(
     ),
     swappable_blocks=37,
     disk_cache_only="sd-scripts v0.10.1 cannot keep the outputs of its text encoders in memory",
+    cached_text_bytes=4 * (1024 * 3584 + 128 * 1472),
     flow_shift="discrete_flow_shift",
     loss_weighting=False,
     layer_choice=LayerChoice(

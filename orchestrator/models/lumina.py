@@ -104,6 +104,7 @@ ARCHITECTURE = Architecture(
     ignored_options=(*dit_blocks.IGNORED_OPTIONS, *dit_blocks.IGNORED_RANGE),
     swappable_blocks=24,
     trained_beside_cache=("gemma2",),
+    cached_text_bytes=4 * 256 * 2304,
     flow_shift="discrete_flow_shift",
     loss_weighting=False,
     layer_choice=LayerChoice(

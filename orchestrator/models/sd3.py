@@ -152,6 +152,7 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architec
         ignored_options=(*dit_blocks.IGNORED_OPTIONS, "ip_noise_gamma", "ip_noise_gamma_random_strength"),
         swappable_blocks=sizes["depth"] - 2,
         trained_beside_cache=("clip_l", "clip_g"),
+        cached_text_bytes=4 * (77 * 2048 + 256 * 4096),
         flow_shift="training_shift",
         layer_choice=_CHOICE,
         lycoris=("locon",),

@@ -101,6 +101,7 @@ ARCHITECTURE = Architecture(
     webui_version="SDXL",
     hub_tags=("stable-diffusion-xl",),
     fixed_clip_skip="SDXL always takes the last but one layer of its text encoders",
+    cached_text_bytes=4 * 77 * 2048,
     block_lists=23,
     takes_folder=True,
     tokenizers=(text_encoders.CLIP_L_TOKENIZER, text_encoders.CLIP_G_TOKENIZER),

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.dataset.buckets import epochs as dataset_epochs
 from orchestrator.engines.sdscripts import training_states
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.weights.families import expected_tensors
 
 if TYPE_CHECKING:
-    from orchestrator.plan.inputs import ProjectInputs
+    from orchestrator.plan.inputs import Counts, ProjectInputs
     from orchestrator.recipe import Recipe
 
 STATE_FACTOR = 6
@@ -35,7 +36,7 @@ def predict(recipe: Recipe, inputs: ProjectInputs) -> dict[str, Any]:
         "saved_images": len(drawn_steps(recipe)) * len(recipe.render.prompts),
         "epochs": dataset_epochs(dataset.batches_per_epoch, recipe.training) if dataset.images else None,
         "images": dataset.images,
-        "disk_bytes": disk_bytes(recipe, size, dataset.disk_bytes) + dataset.disk_bytes if size is not None else None,
+        "disk_bytes": disk_bytes(recipe, size, dataset) + dataset.disk_bytes if size is not None else None,
     }
 
 
@@ -45,10 +46,10 @@ def drawn_steps(recipe: Recipe) -> tuple[int, ...]:
     return recipe.saved_steps() if steps == "all" else steps
 
 
-def disk_bytes(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
+def disk_bytes(recipe: Recipe, tensor_bytes: int, dataset: Counts) -> int:
     """Return the most disk bytes of a recipe at one time, without its dataset.
 
-    These are the files of each step, checkpoints, states, latents and rendered images, and 10 % for the rest. Latents take a
+    These are the files of each step, checkpoints, states, caches and rendered images, and 10 % for the rest. Latents take a
     twelfth of their images (4 numbers of 4 bytes for 64 pixels of 3 bytes), twice with mirrored ones.
     """
     training = recipe.training
@@ -59,9 +60,11 @@ def disk_bytes(recipe: Recipe, tensor_bytes: int, dataset_bytes: int) -> int:
     every = training.state_every_n_steps
     states_kept = training_states.kept(training.keep_states, training.steps, every) + 1 if every else 0
     states = states_kept * STATE_FACTOR * tensor_bytes
-    latents = dataset_bytes // 6 if training.cache_latents == "disk" else 0
+    latents = dataset.disk_bytes // 6 if training.cache_latents == "disk" else 0
+    entry = ARCHITECTURES[recipe.base.architecture]
+    texts = dataset.images * entry.cached_text_bytes if training.cache_text_encoder_outputs == "disk" else 0
     render = recipe.render
     sizes = [(prompt.width or render.width, prompt.height or render.height) for prompt in render.prompts.values()]
     # Rendered, in a grid, in the release. Each saved step is rendered and in a grid.
     images = (3 + 2 * drawn) * sum(3 * width * height for width, height in sizes)
-    return int((files * tensor_bytes + states + latents + images) * 1.1)
+    return int((files * tensor_bytes + states + latents + texts + images) * 1.1)

@@ -14,6 +14,8 @@ from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.release import facts
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orchestrator.recipe import Recipe
 
 JSON = dict[str, Any]
@@ -124,8 +126,10 @@ def grouped(value: int) -> str:
     return f"{value:,}"
 
 
-def rate(value: float) -> str:
-    """Return a learning rate: 1e-4, 4.4e-5."""
+def rate(value: float | Sequence[float]) -> str:
+    """Return a learning rate, or one for each text encoder: 1e-4, 4.4e-5."""
+    if not isinstance(value, int | float):
+        return ", ".join(map(rate, value))
     if not value:
         return "0"
     digits, _, power = f"{value:.6e}".partition("e")

@@ -41,8 +41,10 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def short(value: float) -> str:
-    """Return a number for an axis: 0.05, 1e-4, 1200."""
+def short(value: float | Sequence[float]) -> str:
+    """Return a number for an axis, or several: 0.05, 1e-4, 1200."""
+    if not isinstance(value, int | float):
+        return ", ".join(map(short, value))
     if value == 0:
         return "0"
     if abs(value) < 0.001:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
-from orchestrator.dataset import largest_bucket
+from orchestrator.dataset import largest_bucket, latent_links
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.step import StepKind
 from orchestrator.run.paths import BENCHMARKS, LOG
@@ -176,6 +176,8 @@ def _train(recipe: Recipe, folder: Path, data: Path, models: dict[str, Path]) ->
     """Run the training in ``folder`` and time its steps after the first."""
     (folder / "dataset").mkdir()
     largest_bucket.link_images(data, folder / "dataset")
+    if recipe.training.caches_on_disk:  # links already, whose caches go with the folder
+        (folder / latent_links.FOLDER).symlink_to("dataset")
     command = engines.get(recipe.engine).train(recipe, {"dataset": folder / "dataset", **models}, folder, None)
     frames: dict[int, float] = {}
     memory = [0, 0]

@@ -132,7 +132,7 @@ def disk_space(trained: list[Recipe], built: list[Recipe], inputs: ProjectInputs
     for recipe in trained:
         predicted = estimate.tensors(recipe, inputs)
         if predicted is not None:
-            needed += estimate.disk_bytes(recipe, predicted.tensor_bytes, inputs.counts(recipe).disk_bytes)
+            needed += estimate.disk_bytes(recipe, predicted.tensor_bytes, inputs.counts(recipe))
     folder: Path = store.root
     while not folder.exists():
         folder = folder.parent

@@ -119,10 +119,9 @@ def _on_cluster(context: RunContext, options: RunOptions, due: list[Step], input
     for name in dict.fromkeys(step.recipe for step in due if step.kind is StepKind.TRAIN):
         recipe = context.plan.recipes[name]
         size = estimate.tensors(recipe, inputs)
-        dataset_bytes = inputs.counts(recipe).disk_bytes  # a copy of the dataset travels with the training
-        sizes.append(
-            dataset_bytes + (estimate.disk_bytes(recipe, size.tensor_bytes, dataset_bytes) if size is not None else 0)
-        )
+        counts = inputs.counts(recipe)
+        needed = estimate.disk_bytes(recipe, size.tensor_bytes, counts) if size is not None else 0
+        sizes.append(counts.disk_bytes + needed)  # a copy of the dataset travels with the training
     with RayPool(options.address, options.storage) as pool:
         pool.start(context, due, max(sizes))
         return run_plan(context, pool)

@@ -12,6 +12,8 @@ from orchestrator.models import blocks, dit_blocks, registry
 from orchestrator.models.architecture import Architecture
 from orchestrator.models.layers import Model, ModelLayer, Targets, unet_layer
 from orchestrator.models.recognition import recognize
+from orchestrator.plan import estimate
+from orchestrator.plan.inputs import Counts
 from orchestrator.plan.planner import make_plan
 from orchestrator.plan.step import StepSource
 from orchestrator.recipe import Recipe, loader
@@ -96,3 +98,13 @@ def test_the_demo_runs_every_example_on_its_own_small_model(name: str) -> None:
 def test_an_engine_refuses_it_by_name(recipe: Recipe, engine: str) -> None:
     problems = engines.get(engine).check(recipe)
     assert any("made-up" in problem.what for problem in problems if "base.architecture" in problem.where)
+
+
+def test_cached_outputs_of_text_encoders_count_on_the_disk() -> None:
+    recipe = loader.recipe(ROOT / "recipes", str(ROOT / "recipes" / "examples" / "krnk-flux.toml")).recipe
+    counts = Counts(images=90, batches_per_epoch=90, sound=True, disk_bytes=1_000_000, largest=())
+    sizes = [
+        estimate.disk_bytes(recipe.model_copy(update={"training": recipe.training.model_copy(update=change)}), 1000, counts)
+        for change in ({}, {"cache_text_encoder_outputs": "disk"})
+    ]
+    assert sizes[1] - sizes[0] == pytest.approx(90 * 512 * 4096 * 4 * 1.1, rel=0.01)

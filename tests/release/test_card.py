@@ -117,7 +117,9 @@ def test_licences_have_the_names_of_the_hub(licence: str, head: dict[str, str]) 
     assert result["base_model"] == "someone/base"
 
 
-@pytest.mark.parametrize(("value", "text"), [(1e-4, "1e-4"), (4.4e-5, "4.4e-5"), (0.001, "0.001"), (0.0, "0")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(1e-4, "1e-4"), (4.4e-5, "4.4e-5"), (0.001, "0.001"), (0.0, "0"), ([1e-5, 0.0], "1e-5, 0")]
+)
 def test_rates(value: float, text: str) -> None:
     assert card.rate(value) == text
 

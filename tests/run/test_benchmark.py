@@ -21,6 +21,9 @@ from orchestrator.system.terminal import duration
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orchestrator.system.child import ChildCallbacks, Exit
+    from orchestrator.system.process import Command
+
 
 def planned(cats: harness.Project) -> tuple[object, ...]:
     space = cats.space()
@@ -40,6 +43,26 @@ def test_a_benchmark_trains_measures_and_keeps_the_result(tmp_path: Path, monkey
     assert cost.seconds_per_step > 0.1
     assert benchmark.measured_cost(recipe, space) == cost  # type: ignore[arg-type]
     assert not list((cats.root / "runs").glob(".probe-*"))
+
+
+def test_caches_of_trial_steps_stay_in_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cats = harness.make(tmp_path / "p", monkeypatch)
+    more = '[training]\ncache_text_encoder_outputs = "disk"\n[training.options]\npause = 0.2\n'
+    cats.recipe("cat-lora", "lora", more)
+    cats.run("cat-lora", only=("dataset",))
+    recipe, plan, space = planned(cats)
+    linked: list[int] = []
+    run = benchmark.process.run
+
+    def counting(command: Command, folder: Path, callbacks: ChildCallbacks) -> Exit:
+        linked.append(len([path for path in (folder / "latents").rglob("*.png") if path.is_symlink()]))
+        return run(command, folder, callbacks)
+
+    monkeypatch.setattr(benchmark.process, "run", counting)
+    benchmark.measure(recipe, plan, space)  # type: ignore[arg-type]
+    assert linked[0] > 0
+    built = space.store.folder(plan.by_name["cat/dataset"])  # type: ignore[attr-defined]
+    assert not list(built.rglob("*.npz"))
 
 
 def test_the_estimate_of_all_recipes_uses_the_measurements_of_equal_ones(
