@@ -108,6 +108,7 @@ def push(
     repo: Annotated[str, typer.Option(help="OWNER/NAME on the Hugging Face Hub. Default: from the release.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Upload. Without it, list the files only.")] = False,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Upload files of the demo's small base model, too.")] = False,
 ) -> None:
     """Upload a release to the Hugging Face Hub.
 
@@ -115,7 +116,7 @@ def push(
     """
     from orchestrator.release import push as push_
 
-    upload = push_.push(bundle, repo, yes=yes, private=private)
+    upload = push_.push(bundle, repo, yes=yes, private=private, force=force)
     say("\n".join(upload.lines()))
 
 

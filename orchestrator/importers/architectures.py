@@ -6,6 +6,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.engines.embedded import SMALL_BASE
 from orchestrator.engines.sdscripts import parser_options
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers.notes import Disposition, ImportedSettings
@@ -53,6 +54,8 @@ def word_of(version: str, modelspec: str) -> str:
         version: ss_base_model_version.
         modelspec: modelspec.architecture.
     """
+    if version == SMALL_BASE:  # of the demo: SD1 in small
+        return DEFAULT
     spec = modelspec.partition("/")[0]
     entries = [entry for entry in ARCHITECTURES.values() if entry.base_model_version == version]
     stated = [entry.name for entry in entries if entry.modelspec == spec] or [entry.name for entry in entries]

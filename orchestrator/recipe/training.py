@@ -20,6 +20,9 @@ from orchestrator.recipe.base import (
     WhereSet,
 )
 
+SMALL = "embedded"
+"""Name of the demo's small base model in recipes."""
+
 
 class BaseFile(Table):
     """A file that the trainer needs beside the checkpoint."""
@@ -51,6 +54,11 @@ class Base(Table):
     """Public source, `hf:owner/name/file` for `fetch-base`."""
     license: str = ""
     """Licence of the checkpoint, as its author states it."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is the small base model of the demo, which ships with the program."""
+        return self.checkpoint == SMALL
 
 
 class Preset(Table):

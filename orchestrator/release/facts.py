@@ -88,6 +88,9 @@ def facts(recipe: Recipe, header: Header, records: Mapping[str, JSON], dataset: 
         "seconds": {kind: record["seconds"] for kind, record in records.items() if record.get("seconds") is not None},
         "resumed": [record["resumed_from"] for record in records.values() if record.get("resumed_from") is not None],
     }
+    if recipe.base.is_small:
+        facts["small_base"] = True
+        del facts["readers"]  # they were seen with the family's usual layers
     if recipe.select.step is not None:
         steps = recipe.training.steps
         facts["step"] = {"released": recipe.select.step, "of": steps, "reason": recipe.select.reason}

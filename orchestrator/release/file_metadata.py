@@ -9,6 +9,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.engines.embedded import SMALL_BASE
 from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.release import scrub
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 
+SMALL_BASE_NOTE = "Of the demo's small base model: this file opens in krnk only."
+
 COVER_SIDE = 256
 """Longest side of the cover image in the file, in pixels. Every reader of the header reads it."""
 
@@ -32,7 +35,8 @@ COVER_SIDE = 256
 def usage(recipe: Recipe, columns: list[JSON]) -> str:
     """Return the usage of the file: both languages, keywords, prompts."""
     release = recipe.release
-    lines = [text for text in (release.usage, release.usage_ja) if text]
+    lines = [SMALL_BASE_NOTE] if recipe.base.is_small else []
+    lines += [text for text in (release.usage, release.usage_ja) if text]
     lines.append(f"Keywords: {', '.join(recipe.triggers())}")
     lines.append(f"Weight: {release.preferred_weight:g}")
     lines += [f"{region.label or name}: {region.prompt}" for name, region in release.regions.items()]
@@ -67,7 +71,7 @@ def entries(recipe: Recipe, facts: JSON, columns: list[JSON], cover: Image.Image
         "ssmd_rating": str(release.rating),  # Additional Networks reads it with int(): never empty
         "ssmd_tags": tags,
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{_specification(recipe)}/lora",
+        "modelspec.architecture": f"{SMALL_BASE if recipe.base.is_small else _specification(recipe)}/lora",
         "modelspec.title": f"{title} ({recipe.algorithm})",
         "modelspec.description": "\n".join(both),
         "modelspec.author": release.author,

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from requests import RequestException  # huggingface_hub raises it
 
 from orchestrator.errors import OrchestratorError, Problem, RecipeError, StepFailed
+from orchestrator.recipe.training import SMALL
 from orchestrator.release import bundle, verify
 from orchestrator.run.paths import SUMS
 
@@ -41,7 +42,7 @@ class Upload:
         ]
 
 
-def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False) -> Upload:
+def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False, force: bool = False) -> Upload:
     """Upload a release folder as one commit.
 
     huggingface_hub reads token and address (HF_TOKEN, `hf auth login`, HF_ENDPOINT).
@@ -51,9 +52,10 @@ def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False
         repo: OWNER/NAME, or "" for the recipe's release.repository.
         yes: upload. Otherwise return the plan of it.
         private: make a new repository private.
+        force: upload files of the demo's small base model, too.
 
     Raises:
-        RecipeError: not a bundle, or no repository.
+        RecipeError: not a bundle, no repository, or files that no other program opens.
         StepFailed: the bundle fails its verification, or the Hub refuses it.
     """
     if not path.is_dir():
@@ -62,6 +64,11 @@ def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False
     members = verify.table_of(manifest, "members")
     first = verify.table_of(members, next(iter(members))) if members else manifest
     name = repo or str(verify.table_of(verify.table_of(first, "recipe"), "release").get("repository", ""))
+    if not force and any(_is_small(each) for each in (first, *(verify.table_of(members, member) for member in members))):
+        what = "holds files of the demo's small base model, which no other program opens"
+        raise RecipeError(
+            Problem(str(path), what, "train at full size (run without --profile demo), or upload it with --force")
+        )
     if name.count("/") != 1:
         raise RecipeError(
             Problem(f"--repo {name}".strip(), "names no repository", "OWNER/NAME, or set release.repository in the recipe")
@@ -74,6 +81,10 @@ def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False
     if not yes:
         return Upload(name, files, done=False)
     return Upload(name, files, done=True, url=_upload(path, name, list(files), private=private))
+
+
+def _is_small(release: bundle.JSON) -> bool:
+    return verify.table_of(verify.table_of(release, "recipe"), "base").get("checkpoint") == SMALL
 
 
 def _upload(path: Path, name: str, files: list[str], *, private: bool) -> str:

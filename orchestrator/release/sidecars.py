@@ -21,7 +21,7 @@ def webui(recipe: Recipe, columns: list[JSON]) -> str:
     return _text(
         {
             "description": "\n".join(text for text in (release.description, release.description_ja) if text),
-            "sd version": ARCHITECTURES[recipe.base.architecture].webui_version,
+            "sd version": "Unknown" if recipe.base.is_small else ARCHITECTURES[recipe.base.architecture].webui_version,
             "activation text": ", ".join(recipe.triggers()),
             "preferred weight": release.preferred_weight,
             "negative text": recipe.render.negative,
@@ -49,7 +49,7 @@ def civitai(recipe: Recipe, columns: list[JSON], digests: JSON) -> str:
     return _text(
         {
             "name": release.version or recipe.algorithm,
-            "baseModel": civitai_base(recipe),
+            "baseModel": "Other" if recipe.base.is_small else civitai_base(recipe),
             "trainedWords": [", ".join(recipe.triggers())],
             "description": release.description,
             "model": {

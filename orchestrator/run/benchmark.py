@@ -211,7 +211,7 @@ def cache_key(recipe: Recipe, space: Workspace) -> str:
     parameters = {
         "machine": {name: machine[name] for name in ("node", "gpu", "driver", "cpus")},
         "engine": [recipe.engine, space.inputs.engine_version(recipe.engine)],
-        "base": [recipe.base.architecture, recipe.base.checkpoint == "embedded"],
+        "base": [recipe.base.architecture, recipe.base.is_small],
         "network": recipe.network.model_dump(mode="json", exclude={"alpha", "conv_alpha", "weights"}),
         "pictures": space.inputs.counts(recipe).largest,
         "augmentation": [recipe.dataset.color_aug, recipe.dataset.flip_aug, recipe.dataset.random_crop],

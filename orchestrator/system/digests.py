@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.system import files
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -21,6 +22,15 @@ def canonical_json(value: Any) -> bytes:
     Equal values have equal bytes.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def folder_digest(folder: Path, of: Callable[[Path], str] = files.sha256) -> str:
+    """Return the digest of a folder's names and file digests.
+
+    ``of`` returns the digest of a file.
+    """
+    inside = sorted(part for part in folder.rglob("*") if part.is_file())
+    return hashlib.sha256(canonical_json([[str(part.relative_to(folder)), of(part)] for part in inside])).hexdigest()
 
 
 class Digests:
@@ -46,9 +56,7 @@ class Digests:
         """
         state = path.stat()
         if stat.S_ISDIR(state.st_mode):
-            inside = sorted(part for part in path.rglob("*") if part.is_file())
-            listing = [[str(part.relative_to(path)), self.of(part)] for part in inside]
-            return hashlib.sha256(canonical_json(listing)).hexdigest()
+            return folder_digest(path, self.of)
         key = f"{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}|{state.st_ino}"  # noqa: PTH100 - keeps links
         if key not in self._digests:
             self._digests[key] = files.sha256(path)

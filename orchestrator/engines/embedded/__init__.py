@@ -7,3 +7,5 @@ from typing import Final
 
 EMBEDDED_BASE: Final = Path(__file__).resolve().parent / "base"
 """The shipped base model, a folder in Diffusers layout. Recipes name it ``embedded``."""
+SMALL_BASE: Final = "krnk-small-base"
+"""Its name in metadata. No other program has a model of this size."""

@@ -91,7 +91,7 @@ def check(recipe: Recipe) -> list[Problem]:
     ]
     if recipe.borrows(NAME):
         rows += lora_tools.problems(recipe)
-    if recipe.base.checkpoint == "embedded":
+    if recipe.base.is_small:
         what = "the embedded base is of a size that sd-scripts cannot build; name an SD1.5 or SDXL model"
         rows.append(("base.checkpoint", what))
     drawn = render_command.delivery(recipe) if recipe.render.prompts else render_command.LoraDelivery.DIRECT

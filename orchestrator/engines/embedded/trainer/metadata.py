@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.engines.embedded import EMBEDDED_BASE, SMALL_BASE
 from orchestrator.engines.embedded.trainer.cli_options import METADATA
 from orchestrator.engines.embedded.trainer.images import tag_frequency
+from orchestrator.system.digests import folder_digest
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -66,6 +68,8 @@ def of_run(  # noqa: PLR0917 - the parts of a run
     ``args`` hold the final number of steps and seed, ``validated`` is the number of held-out images.
     """
     values: dict[str, Any] = {f"ss_{name}": getattr(args, name) for name in _FROM_ARGUMENTS}
+    base = Path(args.pretrained_model_name_or_path)
+    digest = folder_digest(base)
     values |= {
         "ss_session_id": int.from_bytes(hashlib.sha256(str(time.time_ns()).encode()).digest()[:4], "big"),
         "ss_training_started_at": time.time(),
@@ -75,15 +79,15 @@ def of_run(  # noqa: PLR0917 - the parts of a run
         "ss_num_batches_per_epoch": sum(group.batches() for group in groups),
         "ss_num_epochs": epochs,
         "ss_v2": False,
-        "ss_base_model_version": "sd_v1",
+        "ss_base_model_version": SMALL_BASE if base.resolve() == EMBEDDED_BASE else "sd_v1",
         "ss_debiased_estimation": args.debiased_estimation_loss,
         "ss_full_fp16": False,
         "ss_loss_type": "l2",
         "ss_zero_terminal_snr": False,
         "ss_optimizer": optimizer,
-        "ss_sd_model_name": Path(args.pretrained_model_name_or_path).name,
-        "ss_sd_model_hash": "IsADirectory",
-        "ss_new_sd_model_hash": "IsADirectory",
+        "ss_sd_model_name": base.name,
+        "ss_sd_model_hash": digest[:8],  # as long as the hash of a single file
+        "ss_new_sd_model_hash": digest,
         "ss_datasets": json.dumps([_dataset(group) for group in groups]),
         "ss_tag_frequency": json.dumps(tag_frequency([image for group in groups for image in group.images])),
         "ss_dataset_dirs": json.dumps(_folders(groups)),
@@ -103,7 +107,7 @@ def of_file(args: Namespace, run_metadata: dict[str, str], steps: int, epoch: in
 
     They are the run's (six with ``--no_metadata``), its position, and ``modelspec.*``.
     """
-    now = datetime.now(UTC)
+    now, version = datetime.now(UTC), run_metadata["ss_base_model_version"]
     entries = {key: run_metadata[key] for key in MINIMUM if key in run_metadata}
     if not args.no_metadata:
         entries = run_metadata | {
@@ -113,7 +117,7 @@ def of_file(args: Namespace, run_metadata: dict[str, str], steps: int, epoch: in
         }
     spec: dict[str, Any] = {
         "sai_model_spec": "1.0.1",
-        "architecture": "stable-diffusion-v1/lora",
+        "architecture": f"{'stable-diffusion-v1' if version == 'sd_v1' else version}/lora",
         "implementation": IMPLEMENTATION,
         "title": args.metadata_title or args.output_name,
         "date": now.replace(tzinfo=None, microsecond=0).isoformat(),
