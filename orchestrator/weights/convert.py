@@ -45,6 +45,8 @@ class ConvertReport:
     hashes: Hashes
     renamed: Renamed | None = None
     """Result of new names."""
+    lacks_scales: bool = False
+    """The alphas of a file of PEFT are not known, and count as its ranks."""
 
     def table(self) -> list[str]:
         """Return the summary in lines."""
@@ -57,6 +59,7 @@ class ConvertReport:
             *(self.renamed.explain() if self.renamed else ()),
             *low_rank.explain_passed(self.passed),
             *explain_non_finite(self.non_finite),
+            *([f"its alphas are not known without {peft.CONFIG}: each counts as its rank"] if self.lacks_scales else []),
         ]
 
     def to_json(self) -> dict[str, Any]:
@@ -70,6 +73,7 @@ class ConvertReport:
             "passed": self.passed,
             "non_finite": self.non_finite,
             "unchanged": self.unchanged,
+            "lacks_scales": self.lacks_scales,
             "model_hash": self.hashes.model,
             **({} if self.renamed is None else self.renamed.to_json()),
         }
@@ -140,7 +144,8 @@ def convert(
     counted = dict(Counter(str(module.kind) for module in lora.modules))
     passed = low_rank.passed(lora) if to in {"lora", "full"} else 0
     sizes = (lora.header.tensor_bytes, size)
-    return ConvertReport(to, counted, *sizes, error, passed, broken, unchanged, hashes, named)
+    scales = to != "same" and peft.lacks_scales(lora.header)
+    return ConvertReport(to, counted, *sizes, error, passed, broken, unchanged, hashes, named, scales)
 
 
 _TARGETS: dict[str, conventions.Target] = {target: target for target in get_args(conventions.Target)}

@@ -140,9 +140,11 @@ def test_lycoris_loads_converted_adapters(tmp_path: Path, name: str) -> None:
 def test_files_without_their_settings_have_no_known_alpha(tmp_path: Path) -> None:
     source, _, _ = _adapted(tmp_path, "loha")
     assert inspect(source).to_json()["alphas"] == {"8": 6}
+    assert not convert(source, tmp_path / "with.safetensors", "kohya").lacks_scales
     (tmp_path / "adapter_config.json").unlink()
     report = inspect(source).to_json()
     assert (report["alphas"], report["lacks_scales"]) == ({}, True)
+    assert "not known without adapter_config.json" in convert(source, tmp_path / "out.safetensors", "kohya").table()[-1]
 
 
 @pytest.mark.parametrize(
