@@ -176,6 +176,8 @@ def _block_weights(settings: ImportedSettings, operations: list[dict[str, Any]])
         settings.extra["block_weights"] = weights if set(weights) - set(names) else listed  # a list has no text encoders
         options = {"zeroed": merge.get("zeroed") == "prune" and "prune", "compat": merge.get("compat")}
         settings.extra["merge"] = {key: value for key, value in options.items() if value}
+        if isinstance(unmapped := merge.get("unmapped", 1), int | float) and unmapped != 1:
+            settings.extra["merge"]["unmapped"] = float(unmapped)
         settings.note(Disposition.KEPT, "block weights", "block_weights")
     for operation in operations:
         if not {"block_weights", "rank_rule"} & set(operation):

@@ -123,6 +123,8 @@ def parse(
     """
     entry = ARCHITECTURES[architecture]
     unknown = [_unknown_order(order, entry)] if order and order not in entry.orders else []
+    if not math.isfinite(unmapped):
+        unknown.append(Problem("unmapped", f"is {unmapped}", "use a finite number"))
     if isinstance(weights, str) and not unknown:
         weights = _from_text(weights, entry, presets or {}, order)
     if order and isinstance(weights, Mapping):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from orchestrator.models.architecture import Architecture
 
 _KEY = "block_weights"
-_NUMBERED = re.compile(r"([A-Z]+)(\d+)")
+_NUMBERED = re.compile(r"([A-Z]+)([0-9]+)")
 
 
 def read(text: str, entry: Architecture) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.recipe.base import Name, Option, Positive, Rate, Table, WhereFilled, WhereSet
+from orchestrator.recipe.base import Name, Option, Positive, Rate, Table, Weight, WhereFilled, WhereSet
 
 RankMethod = Literal["sv_ratio", "sv_fro", "sv_cumulative", "size_mb", "fixed"]
 """Methods that choose the ranks of a resize. All but ``fixed`` are keys of the recipe's table."""
@@ -19,7 +19,7 @@ class Merge(Table):
 
     zeroed: Literal["keep", "prune"] = "keep"
     """Modules with weight 0: keep zeroed tensors as in the release, or leave them out."""
-    unmapped: float = 1.0
+    unmapped: Weight = 1.0
     """Weight of all that block_weights leave out: modules outside of all blocks (conv_out, time_embedding), and blocks that a
     short list or a table of names does not have."""
     order: Annotated[str, WhereFilled] = ""

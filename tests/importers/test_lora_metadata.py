@@ -13,6 +13,7 @@ from import_cases import dispositions, loaded
 from orchestrator.errors import RecipeError
 from orchestrator.importers import reader, to_recipe
 from orchestrator.importers.notes import Disposition
+from orchestrator.models import blocks
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "data" / "recordings"
 
@@ -85,6 +86,15 @@ def test_provenance_of_this_program_becomes_merge_and_resize(tmp_path: Path) -> 
     assert recipe.block_weights == tuple(face.values())
     assert recipe.training.options == {"debiased_estimation_loss": True}
     assert dispositions(imported)["block weights"] == "kept"
+
+
+def test_block_weights_of_one_text_encoder_are_kept(tmp_path: Path) -> None:
+    weights = {**dict.fromkeys(blocks.names("sd1"), 0.5), "MID1": 0.25}
+    done = [{"operation": "merge", "block_weights": weights, "preset": None, "unmapped": 0.0, "zeroed": "keep"}]
+    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": "4", "ss_network_alpha": "4"}
+    metadata |= {"orchestrator_provenance": json.dumps(done)}
+    recipe = loaded(to_recipe.recipe(reader.read(str(lora(tmp_path / "x.safetensors", metadata)))[0]), tmp_path)
+    assert (recipe.weights().by_name(), recipe.weights().outside) == (weights, 0)
 
 
 @pytest.mark.parametrize("done", ['[{"operation": "merge", "block_weights": {"BASE": "x"}, "rank_rule": 3}]', "{", "[3]"])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from orchestrator.errors import RecipeError
 from orchestrator.models import block_weights, blocks
@@ -35,10 +40,27 @@ def test_a_text_and_a_table_are_the_same(given: str | dict[str, float]) -> None:
     assert block_weights.parse(given, "sd1").values == (1.0, 1.0, 0.5, 0.5, 0.5, *[1.0] * 21)
 
 
+@pytest.mark.parametrize("unmapped", [math.nan, math.inf])
+def test_the_weight_of_the_rest_is_finite(unmapped: float) -> None:
+    with pytest.raises(RecipeError, match=f"unmapped  is {unmapped}"):
+        block_weights.parse("FACE", "sd1", unmapped=unmapped)
+
+
 def test_ranges_may_cross_letters_and_m00_is_mid() -> None:
     given = block_weights.parse("IN11-OUT00=0", "sd1").by_name()
     assert [name for name, weight in given.items() if weight == 0] == ["IN11", "MID", "OUT00"]
     assert block_weights.parse("M00=0", "sdxl").by_name()["MID"] == 0
+
+
+@hypothesis.given(
+    text=st.text(alphabet="BASEDTINOU012٣9-=,.: einf", max_size=24),
+    order=st.sampled_from(("", "lbw-61", "inspire-20", "lbw-17", "x")),
+)
+def test_any_text_is_read_or_refused(text: str, order: str) -> None:
+    for architecture in ("sd1", "flux"):
+        with contextlib.suppress(RecipeError):
+            weights = block_weights.parse(text, architecture, order=order)  # type: ignore[arg-type]
+            assert all(map(math.isfinite, weights.by_name().values()))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -117,6 +117,14 @@ def test_a_part_has_its_own_weight_and_row(tmp_path: Path, architecture: Archite
         assert {blocks.part_of(module, architecture) for module in zero} == {part}
 
 
+@pytest.mark.parametrize(("ratio", "unmapped"), [(float("nan"), 1.0), (1.0, float("inf"))])
+def test_a_sum_takes_finite_numbers(tmp_path: Path, ratio: float, unmapped: float) -> None:
+    source, output = of_architecture(tmp_path / "in.safetensors", "flux"), tmp_path / "out.safetensors"
+    with pytest.raises(RecipeError, match="use a finite number"):
+        combine([Ingredient(source, ratio), Ingredient(source)], output, unmapped=unmapped)
+    assert not output.exists()
+
+
 def test_a_list_of_the_inspire_pack_needs_the_blocks_that_it_counts(tmp_path: Path) -> None:
     source, output = of_architecture(tmp_path / "in.safetensors", "flux"), tmp_path / "out.safetensors"
     values = [0.5, *[0.25] * 57]
