@@ -187,6 +187,20 @@ def _trained_parts(settings: ImportedSettings, remaining: dict[str, Any], traini
         settings.note(Disposition.CHANGED, "network_train_unet_only", "training.train", "no text encoder is trained")
 
 
+def _caches(settings: ImportedSettings, remaining: dict[str, Any], training: dict[str, Any]) -> None:
+    """Translate the caches of latents and of outputs of text encoders."""
+    disk_only = ARCHITECTURES[settings.extra["architecture"]].disk_cache_only
+    for name in ("cache_latents", "cache_text_encoder_outputs"):
+        disk, memory = remaining.pop(f"{name}_to_disk", False), remaining.pop(name, False)
+        if memory and not disk and disk_only and name == "cache_text_encoder_outputs":
+            training[name] = "disk"
+            settings.note(Disposition.CHANGED, name, f"training.{name}", disk_only)
+        elif disk or memory:
+            training[name] = "disk" if disk else "memory"
+            for option in (name, f"{name}_to_disk"):
+                settings.note(Disposition.KEPT, option, f"training.{name}")
+
+
 def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: dict[str, Any]) -> None:
     """Translate attention, caches, data loading and saving."""
     attention = [name for name in ("xformers", "sdpa", "mem_eff_attn") if remaining.pop(name, False)]
@@ -195,12 +209,7 @@ def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: 
         kept = Disposition.KEPT if training["attention"] == name else Disposition.CHANGED
         why = "" if attention else "it is not set; sdpa is faster, and gives the same"
         settings.note(kept, name, "training.attention", why)
-    for name in ("cache_latents", "cache_text_encoder_outputs"):
-        disk, memory = remaining.pop(f"{name}_to_disk", False), remaining.pop(name, False)
-        if disk or memory:
-            training[name] = "disk" if disk else "memory"
-            for option in (name, f"{name}_to_disk"):
-                settings.note(Disposition.KEPT, option, f"training.{name}")
+    _caches(settings, remaining, training)
     workers = take(settings, remaining, "max_data_loader_n_workers", "training.data_loader_workers", whole)
     training["data_loader_workers"] = 2 if workers is None else workers
     if remaining.pop("persistent_data_loader_workers", False) and training["data_loader_workers"]:

@@ -116,6 +116,64 @@ def test_settings_of_anima_are_imported_as_what_they_are(tmp_path: Path) -> None
     assert (outcomes["min_snr_gamma"], outcomes["ae"], outcomes["anima_qwen3"]) == ("lost", "lost", "kept")
 
 
+OTHERS: list[tuple[dict[str, Any], str, set[str], str]] = [
+    (
+        {
+            "sd3_checkbox": True,
+            "clip_g": "clip_g.safetensors",
+            "sd3_clip_l": "clip_l.safetensors",
+            "sd3_t5xxl": "t5.safetensors",
+            "sd3_cache_text_encoder_outputs": True,
+            "pretrained_model_name_or_path": "sd3.5_large.safetensors",
+            "weighting_scheme": "logit_normal",
+            "logit_mean": 0.2,
+        },
+        "sd3.5-large",
+        {"clip_l", "clip_g", "t5xxl"},
+        "memory",
+    ),
+    (
+        {
+            "lumina_checkbox": True,
+            "LoRA_type": "Lumina",
+            "lumina_gemma2": "gemma.safetensors",
+            "lumina_ae": "ae.safetensors",
+            "lumina_cache_text_encoder_outputs": True,
+            "timestep_sampling": "nextdit_shift",
+        },
+        "lumina",
+        {"gemma2", "ae"},
+        "memory",
+    ),
+    (
+        {
+            "hunyuan_image_checkbox": True,
+            "LoRA_type": "HunyuanImage-2.1",
+            "vae": "vae.safetensors",
+            "hunyuan_image_text_encoder": "qwen.safetensors",
+            "hunyuan_image_byt5": "byt5.safetensors",
+            "hunyuan_image_cache_text_encoder_outputs": True,
+        },
+        "hunyuan-image",
+        {"text_encoder", "byt5"},
+        "disk",  # its script cannot keep them in memory
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "architecture", "files", "cache"), OTHERS)
+def test_settings_of_other_transformers_are_imported_as_what_they_are(
+    tmp_path: Path, settings: dict[str, Any], architecture: str, files: set[str], cache: str
+) -> None:
+    plain = {"LoRA_type": "Standard", "additional_parameters": "", "text_encoder_lr": 0, "clip_skip": 0, "keep_tokens": 0}
+    result = imported(tmp_path / "a.json", json.dumps({**GUI, **plain, **settings}))
+    recipe = loaded(result, tmp_path)
+    assert (recipe.base.architecture, set(recipe.base.files)) == (architecture, files)
+    assert (recipe.network.family, recipe.training.cache_text_encoder_outputs) == ("lora", cache)
+    outcomes = dispositions(result)
+    assert {outcomes[key] for key in settings if key.startswith(("sd3_", "lumina_", "hunyuan_"))} <= {"kept", "changed"}
+
+
 def test_a_file_that_is_not_named_has_a_note(tmp_path: Path) -> None:
     text = 'model_train_type = "flux-lora"\nnetwork_module = "networks.lora_flux"\nnetwork_train_unet_only = true\n' + FLAT
     result = imported(tmp_path / "a.toml", text + 'network_args = ["network_reg_dims=img=4,txt=0"]\nae = "ae.safetensors"\n')
