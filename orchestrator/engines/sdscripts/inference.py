@@ -114,9 +114,9 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if not render.prompts:
         return
     if render.sampler not in renderer.samplers:
-        yield "render.sampler", f'is "{render.sampler}"; {script} has {", ".join(renderer.samplers)}'
+        yield "render.sampler", f'is "{render.sampler}"; {script} has {" or ".join(renderer.samplers)} only'
     if render.precision not in renderer.precisions:
-        yield "render.precision", f'is "{render.precision}"; {script} draws in {", ".join(renderer.precisions)}'
+        yield "render.precision", f'is "{render.precision}"; {script} draws in {" or ".join(renderer.precisions)}'
     if render.batch_size != 1:
         yield "render.batch_size", f"is {render.batch_size}; {script} draws one image at a time"
     for key in ("guidance", "flow_shift"):

@@ -104,7 +104,7 @@ def test_a_model_is_drawn_as_it_was_trained(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("anima", 'render.sampler = "euler_a"', "anima_minimal_inference.py has euler"),
+        ("anima", 'render.sampler = "euler_a"', "anima_minimal_inference.py has euler only"),
         ("anima", 'render.precision = "fp16"', "draws in bf16"),
         ("anima", "render.batch_size = 2", "draws one image at a time"),
         ("anima", "render.guidance = 3.5", "anima_minimal_inference.py has no such setting"),
