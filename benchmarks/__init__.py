@@ -19,6 +19,7 @@ AREAS = {
     "weights": 4,
     "release": 1,
     "report": 2,
+    "select": 6,
     "broken_setups": 1,
     "faults": 4,
     "cluster": 4,

@@ -13,7 +13,7 @@ from orchestrator.release import free_prompts, saved_steps, variant_grids, varia
 from orchestrator.release.measures import BaseComparison, TagRecall, describer, training_images
 from orchestrator.release.proposal import StepRow
 from orchestrator.release.variant import STEP, Axis, RecipeVariant
-from orchestrator.run.partial_run import Drawing
+from orchestrator.run.partial_run import Drawing, without
 from orchestrator.run.paths import PROGRESS, VARIANTS
 from orchestrator.run.progress_log import readings
 
@@ -78,7 +78,7 @@ def measure(run: PartialRun, recipe: Recipe, multipliers: Sequence[float], encod
 def _free(run: PartialRun, drawing: Drawing) -> Drawing:
     """Return the drawing of a variant's prompts without trigger words."""
     recipe = free_prompts.free(drawing.recipe)
-    plan = run.space.planned(recipe)
+    plan = without(run.space.planned(recipe), StepKind.RELEASE)
     return Drawing(recipe, plan, plan.by_name[drawing.step.name], drawing.lora)
 
 

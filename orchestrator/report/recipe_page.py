@@ -59,7 +59,7 @@ def context(root: Path, member: Member, album: Album, colours: dict[str, str]) -
         "pictures": pictures,
         "samples": _samples(member, album),
         "variants": _variants(root, member, album),
-        "measured": tables.measured_steps(read_json(root / recipe.name / STEPS)),
+        "measured": tables.measured_steps(read_json(root / recipe.name / STEPS), train.record if train else {}),
         "spark": charts.spark(curve, colour),
         "loss_now": f"{curve[-1][1]:.4f}" if curve else "",
         "loss": _losses(member, curve, colour),

@@ -141,9 +141,14 @@ def network(member: Member) -> list[tuple[str, str]]:
     return [(word, value) for word, value in rows if value]
 
 
-def measured_steps(table: JSON) -> JSON:
-    """Return the table of ``select`` for the page, {} without one."""
-    if not table.get("rows"):
+def measured_steps(table: JSON, train: JSON) -> JSON:
+    """Return the table of ``select`` for the page, {} without one of this training.
+
+    Args:
+        table: content of measured-steps.json.
+        train: record of the train step.
+    """
+    if not table.get("rows") or table.get("train") != train.get("key"):
         return {}
     names = list(table["rows"][0]["ranks"])
     proposed = table["proposed"]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import fakes
 import harness
 from orchestrator import cli, report
 from orchestrator.errors import RecipeError, StepFailed
@@ -58,6 +59,17 @@ def test_saved_steps_are_compared_with_the_base_in_one_process(cats: harness.Pro
     with PartialRun(space, lambda _: observer) as run:
         assert selection.compare(run, loaded(cats), (0.5, 1.0)).rows == selected.rows
     assert observer.begun == []
+
+
+def test_an_engine_that_draws_one_by_one_releases_nothing(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fakes, "together", lambda items: [[number] for number in range(len(items))])
+    observer = harness.RecordingObserver()
+    with PartialRun(cats.space(), lambda _: observer) as run:
+        selected = selection.compare(run, loaded(cats))
+    assert len(selected.rows) == 3
+    begun = [text.partition(":")[0] for text in observer.begun]
+    assert begun.count("cat-saved/render") == 8  # three steps with and without the trigger, twice the base
+    assert "cat-saved/release" not in begun
 
 
 def test_a_taken_step_is_released_with_its_reason(
