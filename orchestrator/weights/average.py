@@ -151,13 +151,13 @@ def _differences(first: Adapter, other: Adapter) -> Iterator[Problem]:
     shapes = [{key: (entry.dtype, entry.shape) for key, entry in header.entries.items()} for header in (before, after)]
     unequal = sorted(key for key in shapes[0].keys() | shapes[1].keys() if shapes[0].get(key) != shapes[1].get(key))
     if unequal:
-        what = f"has other tensors than {against}: {_shortened(unequal)} ({len(unequal)} differ in name, type or shape)"
+        what = f"has other tensors than {against}: {_shortened(unequal)} (by name, type or shape)"
         yield Problem(where, what, hint)
     own, theirs = (_stated(header.metadata) for header in (after, before))
     entries = sorted(key for key in own.keys() | theirs.keys() if own.get(key) != theirs.get(key))
     if entries:
         shown = ", ".join(f"{key} {own.get(key, '-')[:30]} and {theirs.get(key, '-')[:30]}" for key in entries[:_SHOWN])
-        yield Problem(where, f"is of another training than {against}: {shown} ({len(entries)} entries differ)", hint)
+        yield Problem(where, f"is of another training than {against}: {shown}{' …' if len(entries) > _SHOWN else ''}", hint)
     if not unequal and (alphas := _unequal_constants(first, other)):
         yield Problem(where, f"has other alphas than {against}: {_shortened(alphas)}", hint)
 

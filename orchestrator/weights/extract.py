@@ -76,7 +76,7 @@ class ExtractReport:
             lines.append("no text encoder: the files do not both hold one that differs")
         if self.left_out:
             shown = ", ".join(self.left_out[:_SHOWN]) + (" …" if len(self.left_out) > _SHOWN else "")
-            lines.append(f"{len(self.left_out)} other weights differ and are left out: {shown}")
+            lines.append(f"left out, though they differ: {shown} ({len(self.left_out)} in all)")
         return [*lines, f"model hash {self.hashes.model[:12]}"]
 
     def to_json(self) -> dict[str, Any]:

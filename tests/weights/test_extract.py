@@ -21,7 +21,7 @@ from orchestrator.weights.inspection import inspect_header
 from orchestrator.weights.io import metadata
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.options import ResizeOptions
-from weights_samples import changes
+from weights_samples import changes, lora
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,6 +172,8 @@ def test_checkpoints_that_do_not_belong_together_are_refused_by_name(tmp_path: P
     unknown = checkpoints.save(tmp_path / "unknown.safetensors", {"a.b.weight": np.ones((4, 4), np.float32)})
     with pytest.raises(RecipeError, match=r"no known architecture: a\.b\.weight"):
         extract(unknown, path, output, FIXED)
+    with pytest.raises(RecipeError, match="is a LoRA file, not a base model"):
+        extract(lora(tmp_path / "lora.safetensors"), path, output, FIXED)
     scaled = checkpoints.save(tmp_path / "fp8.safetensors", flux | {"scaled_fp8": np.ones(1, np.float32)})
     with pytest.raises(RecipeError, match="quantized"):
         extract(scaled, path, output, FIXED)

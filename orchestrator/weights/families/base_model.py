@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.models import checkpoints, recognition, registry
+from orchestrator.models import checkpoints, names, recognition, registry
 from orchestrator.weights.families import kinds
 from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes
@@ -139,6 +139,9 @@ class BaseModel:
             found = recognition.recognize(sizes, sizes=sizes)
             if found.architecture is not None:
                 return found.architecture
+        if any((split := names.split(name)) is not None and split[1] != "weight" for name in self._bodies):
+            hint = "name checkpoints here; verbs on LoRA files are merge, resize, average and convert"
+            raise RecipeError(Problem(str(self.path), "is a LoRA file, not a base model", hint))
         shown = ", ".join(list(self._bodies)[: recognition.SHOWN])
         titles = ", ".join(dict.fromkeys(entry.checkpoint_title for entry in registry.ARCHITECTURES.values()))
         raise RecipeError(Problem(str(self.path), f"is a base model of no known architecture: {shown}", f"known: {titles}"))
