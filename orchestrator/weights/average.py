@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from orchestrator.weights.families.svd import Doubles
+    from orchestrator.weights.io.dtypes import Floats
     from orchestrator.weights.io.writer import Hashes, Piece
 
 _SHOWN = 3
+_ROWS = 1024
 _OF_ONE_STEP = frozenset(
     {
         *("ss_epoch", "ss_steps", "ss_training_finished_at", "ss_output_name"),
@@ -217,12 +220,23 @@ def _measure(loras: list[Adapter], bodies: list[Body], weights: list[float], mod
         return _Measured(products, (0.0, sum(float(np.vdot(mean[part], mean[part])) for part in parts)))
     terms = [low_rank.product(module, own, loras[0].architecture) for own in (*tensors, mean)]
     factors = (*weights, -1.0)
-    ups = np.hstack([np.float64(weight * term.scale) * term.up for weight, term in zip(factors, terms, strict=True)])
-    downs = np.vstack([term.down for term in terms]).astype(np.float64)
-    inner_up, inner_down = ups.T @ ups, downs @ downs.T
-    files = len(ups[0]) - terms[-1].up.shape[1]
-    error, norm = float(np.sum(inner_up * inner_down)), float(np.sum((inner_up * inner_down)[:files, :files]))
+    scales = [weight * term.scale for weight, term in zip(factors, terms, strict=True)]
+    crossed = _gram([term.up for term in terms], scales) * _gram([term.down.T for term in terms], [1.0] * len(terms))
+    files = len(crossed) - terms[-1].up.shape[1]
+    error, norm = float(np.sum(crossed)), float(np.sum(crossed[:files, :files]))
     return _Measured(products, (max(0.0, error), max(0.0, norm)))
+
+
+def _gram(columns: list[Floats], scales: list[float]) -> Doubles:
+    """Return the inner products of all columns in float64, block by block of rows."""
+    width = sum(each.shape[1] for each in columns)
+    total: Doubles = np.zeros((width, width))
+    for begin in range(0, len(columns[0]), _ROWS):
+        block = np.hstack(
+            [scale * each[begin : begin + _ROWS].astype(np.float64) for scale, each in zip(scales, columns, strict=True)]
+        )
+        total += block.T @ block
+    return total
 
 
 def _alignment(loras: list[Adapter], products: list[list[tuple[float, float]]]) -> float:

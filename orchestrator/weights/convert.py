@@ -21,6 +21,7 @@ from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft, stored_ranks, writer
 from orchestrator.weights.io.safetensors_io import check_output, explain_non_finite, read_header, same_forms
 from orchestrator.weights.io.scan import ScannedBody
+from orchestrator.weights.io.spool import Spool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,8 +129,9 @@ def convert(
         elif to == "full":
             pieces = stack.enter_context(convert_forms.whole(task))
         else:
+            spool = stack.enter_context(Spool(output))
             for made, module_lost, module_energy in svd.each(partial(convert_forms.changed, task), lora.modules):
-                pieces += made
+                pieces += made if to == "same" else spool.keep(made)
                 lost, energy = lost + module_lost, energy + module_energy
         pieces += low_rank.bundled(lora, task.body, dtype)
         made_entries = [piece.entry for piece in pieces]
