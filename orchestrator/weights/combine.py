@@ -134,10 +134,8 @@ def _weights(
         RecipeError: with every problem.
     """
     problems: list[Problem] = []
-    numbers = {"unmapped": unmapped} | {f"ratio of {ingredient.path.name}": ingredient.ratio for ingredient in ingredients}
-    problems += [
-        Problem(name, f"is {value}", "use a finite number") for name, value in numbers.items() if not math.isfinite(value)
-    ]
+    numbers = [("unmapped", unmapped), *((f"ratio of {each.path.name}", each.ratio) for each in ingredients)]
+    problems += [Problem(name, f"is {value}", "use a finite number") for name, value in numbers if not math.isfinite(value)]
     for ingredient, lora in zip(ingredients, adapters, strict=True):
         if ingredient.block_weights is not None or lora.flat or lora.naming != "kohya":
             lora.known_architecture("merge")
