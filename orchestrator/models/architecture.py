@@ -98,6 +98,8 @@ class Architecture:
     """Value of base.architecture in a recipe."""
     title: str
     """Name in messages."""
+    released: str
+    """Year and month of its first weights, 2023-07. A file is compared with the latest architecture first."""
     trainer_script: str
     """Script of sd-scripts that trains it."""
     model: Model

@@ -1,45 +1,31 @@
-"""All architectures. A new one is a module and an entry here."""
+"""All architectures: those of the modules in ``bases``. A new one is a module there."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.models import anima, chroma, flux, hunyuan_image, lumina, sd1, sd2, sd3, sdxl
+from orchestrator.models import bases
+from orchestrator.models.architecture import Architecture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from orchestrator.models.architecture import Architecture
 
-ArchitectureName = Literal[
-    "sd1",
-    "sd2",
-    "sdxl",
-    "sd3-medium",
-    "sd3.5-medium",
-    "sd3.5-large",
-    "flux-schnell",
-    "flux",
-    "chroma",
-    "lumina",
-    "hunyuan-image",
-    "anima",
-]
-ARCHITECTURES: dict[ArchitectureName, Architecture] = {
-    "sd1": sd1.ARCHITECTURE,
-    "sd2": sd2.ARCHITECTURE,
-    "sdxl": sdxl.ARCHITECTURE,
-    "sd3-medium": sd3.MEDIUM,
-    "sd3.5-medium": sd3.MEDIUM_35,
-    "sd3.5-large": sd3.LARGE_35,
-    "flux-schnell": flux.SCHNELL,
-    "flux": flux.DEV,
-    "chroma": chroma.ARCHITECTURE,
-    "lumina": lumina.ARCHITECTURE,
-    "hunyuan-image": hunyuan_image.ARCHITECTURE,
-    "anima": anima.ARCHITECTURE,
-}
+def _read() -> dict[str, Architecture]:
+    """Return every architecture in a module of ``bases`` by its name, in the order of their appearance."""
+    modules = [importlib.import_module(f"{bases.__name__}.{one.name}") for one in pkgutil.iter_modules(bases.__path__)]
+    found = [value for module in modules for value in vars(module).values() if isinstance(value, Architecture)]
+    return {entry.name: entry for entry in sorted(found, key=lambda entry: (entry.released, len(entry.checkpoint_names)))}
+
+
+ARCHITECTURES = _read()
+if TYPE_CHECKING:
+    ArchitectureName = str
+else:
+    ArchitectureName = Literal[tuple(ARCHITECTURES)]
 DEFAULT: ArchitectureName = "sd1"
 """The architecture of recipes and files that name none."""
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.models import block_weights, blocks, named_blocks, sd1
+from orchestrator.models import block_weights, blocks, named_blocks
+from orchestrator.models.bases import sd1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

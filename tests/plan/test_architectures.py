@@ -35,6 +35,7 @@ def unet_layers(model: Model) -> Iterator[ModelLayer]:
 
 MADE_UP = Architecture(
     name="made-up",
+    released="2026-12",
     title="Made-up",
     trainer_script="made_up_train_network.py",
     model=Model({"width": 32}, (), unet_layers, targets=Targets(("Stage",), convolutions=(), text=())),

@@ -15,7 +15,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from orchestrator.engines.sdscripts import launch, parser_options, write_tokenizer
-from orchestrator.models import layers, names, sdxl
+from orchestrator.models import layers, names
+from orchestrator.models.bases import sdxl
 from orchestrator.system import settings
 from orchestrator.weights.compare import compare
 

@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 from orchestrator.engines.sdscripts import engine, training_states
 from orchestrator.engines.sdscripts.output_parser import OutputParser
-from orchestrator.models import sd1
+from orchestrator.models.bases import sd1
 from orchestrator.recipe import loader
 from orchestrator.weights.families import expected_tensors
 from orchestrator.weights.io.safetensors_io import read_header

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.models import sd1
+from orchestrator.models.bases import sd1
 from orchestrator.weights.combine import combine
 from orchestrator.weights.ingredient import Ingredient
 from weights_samples import (

@@ -11,7 +11,8 @@ import pytest
 
 from orchestrator.engines.sdscripts import network_args
 from orchestrator.errors import NotReady
-from orchestrator.models import layers, sd1, sdxl
+from orchestrator.models import layers
+from orchestrator.models.bases import sd1, sdxl
 from orchestrator.recipe import Network, Preset, Recipe, loader
 from orchestrator.weights.families import expected_tensors
 

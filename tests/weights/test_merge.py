@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from orchestrator.errors import RecipeError
-from orchestrator.models import blocks, sd1, sdxl
+from orchestrator.models import blocks
+from orchestrator.models.bases import sd1, sdxl
 from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.io import dtypes, metadata, writer
 from orchestrator.weights.io.safetensors_io import read_header

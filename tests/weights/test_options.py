@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from orchestrator.models import sd1
+from orchestrator.models.bases import sd1
 from orchestrator.recipe import Resize, loader
 from orchestrator.recipe.outputs import RANK_KEYS, RankMethod
 from orchestrator.weights.options import NO_CAP, MergeOptions, ResizeOptions

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator.models import sd1
+from orchestrator.models.bases import sd1
 from orchestrator.weights import program
 from orchestrator.weights.io.safetensors_io import read_header
 from weights_samples import lora

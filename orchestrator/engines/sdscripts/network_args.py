@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import near_miss
+from orchestrator.models.bases.sd1 import ARCHITECTURE as SD1
 from orchestrator.models.registry import ARCHITECTURES
-from orchestrator.models.sd1 import ARCHITECTURE as SD1
 from orchestrator.recipe import trainer_names
 from orchestrator.weights.families import layer_ranks
 

@@ -13,7 +13,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from orchestrator.models import layers, registry, sd1
+from orchestrator.models import layers, registry
+from orchestrator.models.bases import sd1
 from orchestrator.weights.families import layer_ranks
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from orchestrator.engines.embedded.trainer import (
     network_spec,
     target_modules,
 )
-from orchestrator.models import layers, sd1
+from orchestrator.models import layers
+from orchestrator.models.bases import sd1
 
 if TYPE_CHECKING:
     from pathlib import Path

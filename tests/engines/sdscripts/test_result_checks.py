@@ -14,7 +14,8 @@ import pytest
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.engines.embedded import engine as embedded
 from orchestrator.engines.sdscripts import engine, result_checks
-from orchestrator.models import registry, sd1
+from orchestrator.models import registry
+from orchestrator.models.bases import sd1
 from orchestrator.recipe import Expect, Recipe, loader
 from orchestrator.weights.io.safetensors_io import read_header
 

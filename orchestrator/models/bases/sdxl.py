@@ -79,6 +79,7 @@ MODEL = Model(
 ARCHITECTURE = Architecture(
     name="sdxl",
     title="SDXL",
+    released="2023-07",
     trainer_script="sdxl_train_network.py",
     model=MODEL,
     blocks=BLOCKS,

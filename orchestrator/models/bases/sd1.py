@@ -106,6 +106,7 @@ def folder_model(folder: Path) -> Model:
 ARCHITECTURE = Architecture(
     name="sd1",
     title="SD1.5",
+    released="2022-08",
     trainer_script="train_network.py",
     model=MODEL,
     blocks=BLOCKS,

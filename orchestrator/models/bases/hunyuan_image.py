@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.models import dit_blocks, file_kinds, flux, text_encoders
+from orchestrator.models import dit_blocks, file_kinds, text_encoders
 from orchestrator.models.architecture import Architecture, ModelFile
+from orchestrator.models.bases import flux
 from orchestrator.models.counterparts import Counterpart, qkv
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, unet_layer
@@ -86,6 +87,7 @@ RENDERER = Renderer(
 ARCHITECTURE = Architecture(
     name="hunyuan-image",
     title="HunyuanImage-2.1",
+    released="2025-09",
     trainer_script="hunyuan_image_train_network.py",
     model=MODEL,
     blocks=BLOCKS,

@@ -117,6 +117,7 @@ RENDERER = Renderer(
 SCHNELL = Architecture(
     name="flux-schnell",
     title="FLUX.1-schnell",
+    released="2024-08",
     trainer_script="flux_train_network.py",
     model=MODEL,
     blocks=BLOCKS,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.models import sd1, text_encoders
+from orchestrator.models import text_encoders
+from orchestrator.models.bases import sd1
 from orchestrator.models.layers import TextEncoder
 from orchestrator.models.renderer import GEN_IMG
 
@@ -23,6 +24,7 @@ ARCHITECTURE = replace(
     sd1.ARCHITECTURE,
     name="sd2",
     title="SD2",
+    released="2022-11",
     model=MODEL,
     checkpoint_names=(r"^model\.diffusion_model\.", r"^cond_stage_model\.model\."),
     modelspec="stable-diffusion-v2-512",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.models import dit_blocks, flux, text_encoders
+from orchestrator.models import dit_blocks, text_encoders
+from orchestrator.models.bases import flux
 from orchestrator.models.layers import Targets
 
 _OUTSIDE = {"img_in": "x_embedder", "txt_in": "context_embedder", "final_layer.linear": "proj_out"}
@@ -28,6 +29,7 @@ ARCHITECTURE = replace(
     flux.SCHNELL,
     name="chroma",
     title="Chroma",
+    released="2025-03",
     ignored_options=(*dit_blocks.IGNORED_OPTIONS, *dit_blocks.IGNORED_RANGE),
     trained_beside_cache=(),
     model=MODEL,

@@ -87,6 +87,7 @@ RENDERER = Renderer(
 ARCHITECTURE = Architecture(
     name="lumina",
     title="Lumina 2",
+    released="2025-01",
     trainer_script="lumina_train_network.py",
     model=MODEL,
     blocks=BLOCKS,

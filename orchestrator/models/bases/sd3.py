@@ -122,7 +122,7 @@ RENDERER = Renderer(
 )
 
 
-def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architecture:
+def _architecture(version: str, released: str, sizes: dict[str, int], tensors: str) -> Architecture:
     name = f"sd3-{version}" if version == "medium" else f"sd3.{version}"
     title = name.upper().replace("MEDIUM", "medium").replace("LARGE", "large")
     blocks = dit_blocks.names({"J": sizes["depth"]})
@@ -130,6 +130,7 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architec
     return Architecture(
         name=name,
         title=title,
+        released=released,
         trainer_script="sd3_train_network.py",
         model=model,
         blocks=blocks,
@@ -168,6 +169,6 @@ def _architecture(version: str, sizes: dict[str, int], tensors: str) -> Architec
     )
 
 
-MEDIUM = _architecture("medium", {"depth": 24, "double_attention": 0}, r"joint_blocks\.23\.")
-MEDIUM_35 = _architecture("5-medium", {"depth": 24, "double_attention": 13}, r"\.x_block\.attn2\.")
-LARGE_35 = _architecture("5-large", {"depth": 38, "double_attention": 0}, r"joint_blocks\.37\.")
+MEDIUM = _architecture("medium", "2024-06", {"depth": 24, "double_attention": 0}, r"joint_blocks\.23\.")
+MEDIUM_35 = _architecture("5-medium", "2024-10", {"depth": 24, "double_attention": 13}, r"\.x_block\.attn2\.")
+LARGE_35 = _architecture("5-large", "2024-10", {"depth": 38, "double_attention": 0}, r"joint_blocks\.37\.")

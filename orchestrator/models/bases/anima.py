@@ -122,6 +122,7 @@ _EXPANDED_TWICE = DepthVariant(
 ARCHITECTURE = Architecture(
     name="anima",
     title="Anima",
+    released="2026-01",
     trainer_script="anima_train_network.py",
     model=MODEL,
     blocks=BLOCKS,

@@ -1,0 +1,1 @@
+"""Architectures of base models, one module each. ``registry`` reads all of them."""
