@@ -154,6 +154,12 @@ def safetensors(names: dict[str, list[int]], seed: int = 0) -> bytes:
     return struct.pack("<Q", len(text)) + text + body
 
 
+CLIP = {"text_model.encoder.layers.0.self_attn.q_proj.weight": [768, 768]}
+FLUX = {
+    "double_blocks.0.img_attn.qkv.weight": [4, 4],
+    "single_blocks.0.linear1.weight": [4, 4],
+    "guidance_in.in_layer.bias": [4],
+}
 SD1 = {"model.diffusion_model.input_blocks.0.0.weight": [4, 4], "cond_stage_model.transformer.text_model.weight": [4, 4]}
 
 
@@ -168,7 +174,7 @@ def make(root: Path) -> Project:
         image.save(pictures / f"f{index // 8}{index % 8}.png")
     (root / "models").mkdir()
     (root / "models" / "base.safetensors").write_bytes(safetensors(SD1))
-    (root / "models" / "vae.safetensors").write_bytes(safetensors({"first_stage_model.encoder.conv_in.weight": [4, 4]}))
+    (root / "models" / "vae.safetensors").write_bytes(safetensors({"decoder.conv_in.weight": [8, 4, 3, 3]}))
     (root / "recipes").mkdir()
     digest = hashlib.sha256((root / "models" / "base.safetensors").read_bytes()).hexdigest()
     project.recipe.write_text(RECIPE.replace("{sha256}", digest), "utf-8")
@@ -257,10 +263,14 @@ RUN = ("run", "mimi-locon", "--only", "train", "--only", "dataset")
 SETUPS = (
     Setup(
         "no sd-scripts (submodule not fetched)",
-        ("sd-scripts", "is not there", "make setup"),
+        ("sd-scripts", "is not there", "setup fetches it"),
         lambda p: shutil.rmtree(p.scripts),
     ),
-    Setup("no environment for sd-scripts", ("Python of sd-scripts", "make setup"), lambda p: shutil.rmtree(p.root / "venv")),
+    Setup(
+        "no environment for sd-scripts",
+        ("Python of sd-scripts", "SD_SCRIPTS_PYTHON"),
+        lambda p: shutil.rmtree(p.root / "venv"),
+    ),
     Setup("LyCORIS 4.1.3", ("lycoris-lora 4.1.3", "duplicated lora name", "3.4.0"), lambda p: package(p, "lycoris", "4.1.3")),
     Setup(
         "LyCORIS not installed",
@@ -310,9 +320,59 @@ SETUPS = (
     ),
     Setup("no pictures", ("no folder pictures",), lambda p: shutil.rmtree(p.root / "pictures")),
     Setup(
-        "captions promised and not there",
-        ("f00.txt", "no such file: the image has no caption"),
-        lambda p: p.change('trigger = "mimi"', 'trigger = "mimi"\ncaptions = "files"'),
+        "an empty caption file",
+        ("f00.txt", "has an empty first line", "write the tags there"),
+        lambda p: (p.root / "pictures" / "f00.txt").write_text("\n") and None,
+    ),
+    Setup(
+        "a caption file in another encoding",
+        ("f00.txt", "is not UTF-8"),
+        lambda p: (p.root / "pictures" / "f00.txt").write_bytes("鏡".encode("shift_jis")) and None,
+    ),
+    Setup(
+        "two pictures of one name",
+        ("has the same name as", "rename one"),
+        lambda p: shutil.copy(p.root / "pictures" / "f00.png", p.root / "pictures" / "F00.PNG") and None,
+    ),
+    Setup("a file where results go", ("runs", "is a file, and results need a folder"), lambda p: (p.root / "runs").touch()),
+    Setup(
+        "a text encoder in the VAE's slot",
+        ("base.vae", "text encoder"),
+        lambda p: (p.root / "models" / "vae.safetensors").write_bytes(safetensors(CLIP)) and None,
+    ),
+    Setup("a FLUX model for an SD1 recipe", ("FLUX", "base.architecture"), lambda p: unnamed(p, FLUX)),
+    Setup("broken TOML", ("mimi-locon.toml", "line"), lambda p: p.change("[network]", "[network")),
+    Setup("an optimizer that does not exist", ("Prodgy", "did you mean Prodigy?"), lambda p: p.change('"AdamW"', '"Prodgy"')),
+    Setup(
+        "Prodigy with a rate of its own for the text encoder",
+        ("Prodigy", "text_encoder_lr"),
+        lambda p: p.change(
+            'learning_rate = 1e-4\noptimizer = "AdamW"', 'learning_rate = 1.0\noptimizer = "Prodigy"\ntext_encoder_lr = 44e-6'
+        ),
+    ),
+    Setup(
+        "kohya's word for a key",
+        ("network.dim", "network_dim"),
+        lambda p: p.change("dim = 2\nalpha", "network_dim = 2\nalpha"),
+    ),
+    Setup("steps and epochs", ("training.epochs", "steps"), lambda p: p.change("steps = 4", "steps = 4\nepochs = 2")),
+    Setup(
+        "a promise that the recipe breaks",
+        ("expect.modules", "promises 9 modules", "mimi-locon.toml"),
+        lambda p: p.change("[network]", "[expect]\nmodules = 9\n[network]"),
+    ),
+    Setup(
+        "block weights of no known name",
+        ("block_weights", "did you mean FACE?"),
+        lambda p: p.change('engine = "sd-scripts"', 'engine = "sd-scripts"\nblock_weights = "FACES"'),
+    ),
+    Setup(
+        "block weights for a network that cannot be scaled",
+        ("boft", "block_weights"),
+        lambda p: (
+            p.change('engine = "sd-scripts"', 'engine = "sd-scripts"\nblock_weights = "FACE"'),
+            p.change('family = "locon"\ndim = 2\nalpha = 1\nconv_dim = 2\nconv_alpha = 1', 'family = "boft"\ndim = 2'),
+        )[0],
     ),
     Setup(
         "a picture that is none",

@@ -108,9 +108,14 @@ def import_(
     text = describe(folder, project.root(), name)
     if output is None:
         say(text, end="")
+        hint = "a part of a recipe: with --output recipes/_subjects/NAME.toml, a recipe takes it by extends"
+        say(f'\n{hint} = [..., "_subjects/NAME"]', file=sys.stderr)
         return
     if output.exists():
         raise RecipeError(Problem(str(output), "exists already", "choose another --output, or move it away"))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
     say(output)
+    part = f"{output.parent.name}/{output.stem}"
+    say(f'next: extends = ["_base/release-2023-03", "_algorithms/locon", "{part}"] in recipes/NAME.toml', file=sys.stderr)
+    say("then: python -m orchestrator dataset check NAME", file=sys.stderr)

@@ -15,7 +15,7 @@ from orchestrator import engines
 from orchestrator.dataset import lint
 from orchestrator.dataset.lint.findings import Level
 from orchestrator.engines.sdscripts import environment
-from orchestrator.errors import Problem, grouped
+from orchestrator.errors import grouped
 from orchestrator.run import model_files, preflight
 from orchestrator.run.paths import LOCK
 from orchestrator.system import settings
@@ -46,7 +46,7 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
     result += [*locks(space.store), *leases()]
     if sd_scripts:
         result += environment.checks()
-    problems: list[Problem] = []
+    problems = preflight.runs_folder(space.store)
     for name in names:
         engine = engines.get(name)
         missing = [problem for recipe in recipes if recipe.engine == name for problem in engine.preflight(recipe)]

@@ -29,6 +29,11 @@ _WIDE_FONTS = (
 )
 
 
+_UNBROKEN = dict.fromkeys(map(ord, "\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}\N{FIGURE SPACE}"), " ")
+"""Spaces that end no line. Pillow's font draws them as boxes, so a usual space is drawn."""
+_BREAK = re.compile(rf"[^\S{''.join(map(chr, _UNBROKEN))}]+")
+
+
 @dataclass(frozen=True, slots=True)
 class TextLayout:
     """Lines, font and size (pixels) of a label."""
@@ -86,7 +91,8 @@ def layout(text: str, width: int, size: int, most: int = 3) -> TextLayout:
 
 def _wrap(text: str, face: Font, width: int) -> Iterator[str]:
     line = ""
-    for word in re.split(r"[^\S\N{NO-BREAK SPACE}]+", text.strip()):
+    for unbroken in _BREAK.split(text.strip()):
+        word = unbroken.translate(_UNBROKEN)
         longer = f"{line} {word}" if line else word
         if line and face.getlength(longer) > width:
             yield line

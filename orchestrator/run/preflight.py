@@ -40,6 +40,8 @@ def require(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectInp
 
 def problems(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectInputs, store: Store) -> list[Problem]:
     """Return all that this machine lacks for the steps that will run."""
+    if no_folder := runs_folder(store):
+        return no_folder
     due = [step for step in plan.steps if (reason := reasons[step.name]) is not None and not reason.links]
     lacking: list[Problem] = []
     for name in dict.fromkeys(step.recipe for step in due if step.recipe):
@@ -61,6 +63,13 @@ def problems(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectIn
         hint = f"python -m orchestrator run {names} --profile demo" if names != "all" else "make demo"
         lacking.append(Problem(WITHOUT, "the same pipeline runs on the embedded engine", hint))
     return lacking
+
+
+def runs_folder(store: Store) -> list[Problem]:
+    """Return a problem if a file stands where results are written."""
+    if not store.root.exists() or store.root.is_dir():
+        return []
+    return [Problem(str(store.root), "is a file, and results need a folder there", "move it away, or set KRNK_RUNS")]
 
 
 def outside_paths(recipe: Recipe, root: Path) -> list[Problem]:
