@@ -338,10 +338,9 @@ class _Job:
 
     def factored(self) -> _Factored:
         """Return the layer's factors by its new names, before they are padded."""
-        parts, scales, entry = self._sources()
-        if self.target in _FOLDED:
-            return self._fold(parts, scales, entry)
-        return self._unfold(parts, scales)
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that are not finite are reported for the whole file
+            parts, scales, entry = self._sources()
+            return self._fold(parts, scales, entry) if self.target in _FOLDED else self._unfold(parts, scales)
 
     def _sources(self) -> tuple[dict[int | None, Factors], dict[int | None, float], StoredRank | None]:
         """Read the factors and scales by part, and the ranks to store."""

@@ -214,8 +214,7 @@ def times(tensor: Tensor, factor: float, dtype: str, where: str, *, exact: bool 
     """Return a tensor times ``factor``. ``exact``: in float32 where ``dtype`` would round."""
     if factor == 1 and dtype == tensor.dtype:
         return tensor
-    with np.errstate(over="ignore", invalid="ignore"):
-        product = (tensor.values.astype(np.float64) * factor).astype(np.float32)
+    product = (tensor.values.astype(np.float64) * factor).astype(np.float32)
     if not exact:
         return Tensor.of(product, dtype, where)
     if dtype in dtypes.FLOATING and np.abs(product).max(initial=0) <= _LARGEST.get(dtype, np.inf):
@@ -241,7 +240,6 @@ def unfolded(factors: Factors, scale: float, dtype: str, where: str) -> Factors 
 def _divided(tensor: Tensor, factor: float, dtype: str, where: str) -> Tensor:
     if factor == 1 and dtype == tensor.dtype:
         return tensor
-    with np.errstate(over="ignore", invalid="ignore"):
-        quotient = (tensor.values.astype(np.float64) / factor).astype(np.float32)
+    quotient = (tensor.values.astype(np.float64) / factor).astype(np.float32)
     largest = _LARGEST.get(dtype, np.inf)
     return Tensor.of(np.clip(quotient, -largest, largest) if largest < np.inf else quotient, dtype, where)
