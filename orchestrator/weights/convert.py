@@ -12,6 +12,7 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import conventions
+from orchestrator.system import files
 from orchestrator.weights import convert_forms, convert_names
 from orchestrator.weights.convert_forms import Form, Task
 from orchestrator.weights.families import low_rank, svd
@@ -111,6 +112,8 @@ def convert(
         RecipeError: nothing is written. The conversion is impossible, not exact, or changes nothing.
     """
     check_output(output, [source, *([base_model] if base_model else [])], overwrite=overwrite)
+    if _is_peft_folder(to, output) and output.with_name(peft.CONFIG).exists() and not overwrite:
+        raise RecipeError(Problem(str(output.with_name(peft.CONFIG)), "exists", "choose another folder, or --overwrite"))
     lora = adapter(read_header(source))
     dtype = dtypes.dtype_of(save_precision) if save_precision else None
     with contextlib.ExitStack() as stack:
@@ -141,6 +144,8 @@ def convert(
             raise RecipeError(Problem(str(source), what, "use it as it is"))
         size = sum(entry.size for entry in made_entries)
         hashes = writer.write_safetensors(output, pieces, _metadata(task, pieces, named), writer.Stated(dtype, size))
+        if named and _is_peft_folder(to, output):
+            files.write_json(output.with_name(peft.CONFIG), convert_names.adapter_config(named))
         broken = body.non_finite()
     error = float(np.sqrt(lost / energy)) if energy else 0.0
     counted = dict(Counter(str(module.kind) for module in lora.modules))
@@ -151,6 +156,11 @@ def convert(
 
 
 _TARGETS: dict[str, conventions.Target] = {target: target for target in get_args(conventions.Target)}
+
+
+def _is_peft_folder(to: Form, output: Path) -> bool:
+    """Return whether PEFT opens the folder of an output, which then needs a configuration."""
+    return to == "peft" and output.name == peft.MODEL
 
 
 def _target(to: Form) -> conventions.Target | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from orchestrator.errors import RecipeError
 from orchestrator.models import conventions
 from orchestrator.models.layers import layers
 from orchestrator.models.registry import ARCHITECTURES
@@ -56,6 +57,19 @@ def _lora(path: Path, architecture: ArchitectureName) -> dict[str, Floats]:
     return deltas
 
 
+def test_peft_opens_the_folder_of_an_adapter(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    deltas = _lora(tmp_path / "in.safetensors", "flux")
+    convert(tmp_path / "in.safetensors", tmp_path / "adapter_model.safetensors", "peft")
+    transformer = _transformer("flux")
+    before = transformer.transformer_blocks[1].attn.to_out[0].weight.detach().clone()
+    merged = peft.PeftModel.from_pretrained(transformer, str(tmp_path)).merge_and_unload()
+    change = (merged.transformer_blocks[1].attn.to_out[0].weight.detach() - before).numpy()
+    np.testing.assert_allclose(change, deltas["lora_unet_double_blocks_1_img_attn_proj"], atol=1e-5)
+    with pytest.raises(RecipeError, match="exists"):
+        convert(tmp_path / "in.safetensors", tmp_path / "adapter_model.safetensors", "peft")
+
+
 @pytest.mark.parametrize("architecture", SMALL)
 def test_diffusers_applies_the_delta_of_mixed_ranks(tmp_path: Path, architecture: ArchitectureName) -> None:
     """Without alphas diffusers 0.32 takes one module's rank as the alpha of all, so that all have one rank."""
@@ -63,9 +77,8 @@ def test_diffusers_applies_the_delta_of_mixed_ranks(tmp_path: Path, architecture
     convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", "diffusers")
     state = pytest.importorskip("safetensors.torch").load_file(str(tmp_path / "out.safetensors"))
     transformer = _transformer(architecture)
-    before = {
-        name: module.weight.detach().clone() for name, module in transformer.named_modules() if hasattr(module, "weight")
-    }
+    linear = ((name, layer) for name, layer in transformer.named_modules() if isinstance(layer, torch.nn.Linear))
+    before = {name: layer.weight.detach().clone() for name, layer in linear}
     loader = diffusers.loaders.FluxLoraLoaderMixin if architecture == "flux" else diffusers.loaders.SD3LoraLoaderMixin
     alphas = {"network_alphas": None} if architecture == "flux" else {}
     loader.load_lora_into_transformer(state, transformer=transformer, **alphas)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 KEY = "lora_adapter_metadata"
 CONFIG = "adapter_config.json"
+MODEL = "adapter_model.safetensors"
 
 _PEFT = "base_model.model."
 _LONGEST = 1 << 20
