@@ -18,7 +18,6 @@ from orchestrator.models.names import base_slices, kohya, text_slices
 from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.io import dtypes, writer
 from orchestrator.weights.io.safetensors_io import Body, Entry, read_header
-from orchestrator.weights.io.state_dict import save_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -207,16 +206,18 @@ def folder(base: Path, target: Path, adapter: Path, multiplier: float) -> None:
         _write(base / part / name, target / part / name, own[part], multiplier, slices[part], prefix=f"{part}/")
 
 
-def fold(source: Path, target: Path, architecture: ArchitectureName) -> None:
-    """Write a LoCon as an exact plain LoRA in float32.
+def fold(source: Path, target: Path, architecture: ArchitectureName, dtype: str = "F32") -> None:
+    """Write a LoCon as a plain LoRA, exact but for the rounding to its type.
 
     ``lora_mid`` is folded into ``lora_down``; metadata are kept. Modules get the names that sd-scripts gives them.
     """
     metadata = read_header(source).metadata
-    plain: dict[str, Floats] = {}
+    pieces: list[writer.Piece] = []
     for module, parts in lora(source, architecture).items():
         folded = {name: tensor for name, tensor in parts.items() if name != "lora_mid.weight"}
         if "lora_mid.weight" in parts:
             folded["lora_down.weight"] = deltas.fold_tucker(parts)
-        plain |= {f"{module}.{name}": np.ascontiguousarray(tensor) for name, tensor in folded.items()}
-    save_arrays(target, plain, {**metadata, "ss_network_module": "networks.lora"})
+        for name, tensor in folded.items():
+            key = f"{module}.{name}"
+            pieces.append(writer.raw(key, dtype, tensor.shape, dtypes.encode(tensor, dtype, key)))
+    writer.write_safetensors(target, pieces, {**metadata, "ss_network_module": "networks.lora"})

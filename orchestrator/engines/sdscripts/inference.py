@@ -125,6 +125,12 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.base.vae and "vae" not in renderer.models:
         what = f"{script} draws with the VAE of the checkpoint only; leave it out, or draw in another program"
         yield "base.vae", f'{what}: unset = ["render.prompts"]'
+    key, saved = ("training", recipe.training.save_precision)
+    if recipe.resize is not None:
+        key, saved = ("resize", recipe.resize.save_precision)
+    if render.options.get("fp8_scaled") and renderer.merges and saved != "bf16":
+        # Merged into bf16 weights another type gives float32 ones, which the patched layers multiply by bf16.
+        yield "render.options.fp8_scaled", f'takes a LoRA in bf16 only; set {key}.save_precision = "bf16", which is "{saved}"'
     yield from _sides(recipe, renderer)
     yield from _texts(recipe, renderer)
 

@@ -86,7 +86,7 @@ def delivery(recipe: Recipe, inputs: Mapping[str, Path] | None = None) -> LoraDe
         return LoraDelivery.DIRECT
     if network.family != "locon" or any(network.args.get(name) for name in ("dora_wd", "train_norm")):
         return LoraDelivery.BAKE
-    if renderer.script == GEN_IMG.script:
+    if _by_gen_img(recipe):
         preset = network.preset
         readable = preset is not None and not preset.unet_target_name and not preset.text_encoder_target_name
         plain = not network.tucker
@@ -128,6 +128,7 @@ def command(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
         "lora": str(inputs["lora"].absolute()),
         "multiplier": recipe.render.multiplier,
         "temporary": str(temporary),
+        "dtype": "F32" if _by_gen_img(recipe) else _DTYPES[recipe.render.precision],
     }
     if chosen is LoraDelivery.FOLD:
         folded = temporary / "folded.safetensors"
@@ -139,8 +140,6 @@ def command(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
             {"source": str(models[key].absolute()), "target": str(target), "text_prefix": _with_lora(recipe)[key]}
             for key, target in baked.items()
         ]
-        own = ARCHITECTURES[recipe.base.architecture].renderer.script == GEN_IMG.script
-        request["dtype"] = "F32" if own else _DTYPES[recipe.render.precision]
         drawing = _drawing(recipe, models | baked, None, work)
     request |= {"argv": list(drawing.argv), "env": drawing.env}
     files = {**drawing.files, REQUEST: json.dumps(request, indent=1, ensure_ascii=False)}
@@ -191,6 +190,10 @@ def command_together(items: Sequence[RenderItem], inputs: Mapping[str, Path], wo
     return launch.command(gen_img.SCRIPT, argv + launch.tokenizer_options(), work, files)
 
 
+def _by_gen_img(recipe: Recipe) -> bool:
+    return ARCHITECTURES[recipe.base.architecture].renderer.script == GEN_IMG.script
+
+
 def _with_lora(recipe: Recipe) -> dict[str, str]:
     """Return the keys of model files that may have LoRA modules.
 
@@ -201,7 +204,7 @@ def _with_lora(recipe: Recipe) -> dict[str, str]:
 
 
 def _drawing(recipe: Recipe, models: Mapping[str, Path], lora: Path | None, work: Path) -> Command:
-    if ARCHITECTURES[recipe.base.architecture].renderer.script != GEN_IMG.script:
+    if not _by_gen_img(recipe):
         return inference.command(recipe, models, lora, work)
     argv = gen_img.arguments(recipe, models["checkpoint"], models.get("vae"), [lora] if lora is not None else [], work)
     files = {gen_img.PROMPTS: gen_img.lines(recipe, names=True)}
@@ -211,7 +214,7 @@ def _drawing(recipe: Recipe, models: Mapping[str, Path], lora: Path | None, work
 def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     """Yield (dotted key, problem) for prompts, values and options of the render table."""
     renderer = ARCHITECTURES[recipe.base.architecture].renderer
-    yield from (gen_img if renderer.script == GEN_IMG.script else inference).problems(recipe)
+    yield from (gen_img if _by_gen_img(recipe) else inference).problems(recipe)
     if recipe.render.options:
         known, program = parser_options.of(renderer.script), f"sd-scripts' {renderer.script}"
         yield from parser_options.problems(known, recipe.render.options, "render.options", _owned(renderer), program)

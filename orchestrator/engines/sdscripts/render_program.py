@@ -59,7 +59,7 @@ def _prepare(request: Mapping[str, Any]) -> None:
     try:
         if request["how"] == LoraDelivery.FOLD:
             print(f"fold: {lora.name} -> {Path(request['target']).name}", flush=True)
-            bake.fold(lora, Path(request["target"]), architecture)
+            bake.fold(lora, Path(request["target"]), architecture, request["dtype"])
             return
         print(f"bake: {lora.name} -> {', '.join(file.source.name for file in base)}", flush=True)
         for file in base:

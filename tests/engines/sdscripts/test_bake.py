@@ -183,8 +183,9 @@ def test_a_transformer_and_its_text_encoder_get_the_deltas_in_the_precision_of_t
 def test_folding_a_locon_gives_it_the_names_of_sd_scripts(tmp_path: Path) -> None:
     """LyCORIS numbers a single text encoder, for which the script of Anima does not look."""
     save_file(lora(lora_te1_layers_0_mlp_up_proj=plain(2, 4, 6)), tmp_path / "lora.safetensors")
-    bake.fold(tmp_path / "lora.safetensors", tmp_path / "plain.safetensors", "anima")
+    bake.fold(tmp_path / "lora.safetensors", tmp_path / "plain.safetensors", "anima", "F16")
     assert {name.partition(".")[0] for name in load_file(tmp_path / "plain.safetensors")} == {"lora_te_layers_0_mlp_up_proj"}
+    assert {value.dtype for value in load_file(tmp_path / "plain.safetensors").values()} == {np.dtype(np.float16)}
 
 
 def test_folding_a_tucker_locon_changes_nothing(tmp_path: Path) -> None:

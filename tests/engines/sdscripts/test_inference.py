@@ -116,6 +116,8 @@ def test_a_model_is_drawn_as_it_was_trained(tmp_path: Path) -> None:
         ("anima", "render.options.text_encoder = 'x'", "set base.files.qwen3 instead"),
         ("anima", "render.options.lora_multiplier = 1.0", "set render.multiplier instead"),
         ("anima", "render.options.vae_chunk_size = 'x'", "takes a whole number"),
+        ("anima", "render.options.fp8_scaled = true", 'set training.save_precision = "bf16"'),
+        ("anima", "render.options.fp8_scaled = true\nresize.new_rank = 2", 'set resize.save_precision = "bf16"'),
         ("anima", "render.scale = 1.0", "render.negative has no effect"),
         ("flux", "render.flow_shift = 3.0", "flux_minimal_inference.py has no such setting"),
         ("flux", "render.prompts.side.negative = ''", "with a negative prompt only"),
