@@ -98,3 +98,9 @@ def test_every_thin_family_can_be_swept(tmp_path: Path, family: str) -> None:
     result = sweep(lora(tmp_path / "in.safetensors", family, rank=2), (2, 16))
     assert result.rows[0].tensor_bytes <= result.rows[1].tensor_bytes
     assert result.rows[0].retained <= result.rows[1].retained <= 1
+
+
+def test_block_weights_that_reach_no_module_are_refused(tmp_path: Path) -> None:
+    source = _file(tmp_path / "in.safetensors")
+    with pytest.raises(RecipeError, match="would be copied unchanged: it has no module in IN00"):
+        sweep(source, (16,), block_weights=({"IN00": 0.5},))
