@@ -32,9 +32,9 @@ def shortened(name: str, table: dict[str, Any]) -> dict[str, Any]:
         return table
     own = _without_defaults(table, recipe.model_dump(mode="json", exclude_defaults=True), ())
     parts = sorted(path.stem for path in (loader.library() / _PARTS).glob("*.toml"))
-    candidates = [table, own, *(_over(f"{_PARTS}/{part}", own) for part in parts)]
+    candidates = [table, own, *(_over(f"{_PARTS}/{part}", table, own) for part in parts)]
     same = [made for made in candidates if _recipe(name, made) == recipe]
-    return min(same, key=lambda made: len(toml.lines(made)))
+    return min(same, key=lambda made: (len(toml.lines(made)), len(made.get("unset", ()))))
 
 
 def _recipe(name: str, table: dict[str, Any]) -> Recipe | None:
@@ -53,26 +53,35 @@ def _without_defaults(table: dict[str, Any], changed: dict[str, Any], trail: tup
     return kept
 
 
-def _over(part: str, table: dict[str, Any]) -> dict[str, Any]:
-    """Return a table that extends a part and says only what differs."""
+def _over(part: str, whole: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return a table that extends a part and says only what differs.
+
+    Args:
+        part: to extend.
+        whole: every value of the recipe.
+        own: those that are no defaults.
+    """
     composition = compose.Composition(loader.library())
     compose.merge(composition, {"extends": [part]}, loader.library() / "imported.toml")
-    differing, removed = _difference(table, composition.merged, ())
+    differing, removed = _difference(whole, own, composition.merged, ())
     summary = {"summary": differing.pop("summary", "")}
     unset = {"unset": removed} if removed else {}
     return {**summary, "extends": [part], **unset, **differing}
 
 
-def _difference(table: dict[str, Any], merged: dict[str, Any], trail: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
-    """Return the values that differ, and dotted keys that the table lacks."""
+def _difference(
+    whole: dict[str, Any], own: dict[str, Any], merged: dict[str, Any], trail: tuple[str, ...]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the values that differ, and dotted keys that the recipe lacks."""
     differing: dict[str, Any] = {}
-    removed = [".".join((*trail, key)) for key in merged if key not in table]
-    for key, value in table.items():
-        below = merged.get(key)
-        if isinstance(value, dict) and isinstance(below, dict):
-            inner, more = _difference(value, below, (*trail, key))
+    removed = [".".join((*trail, key)) for key in merged if key not in whole]
+    for key, value in whole.items():
+        if key not in merged or (*trail, key) in _STATED:
+            differing |= {key: own[key]} if key in own else {}
+        elif isinstance(value, dict) and isinstance(merged[key], dict):
+            inner, more = _difference(value, own.get(key, {}), merged[key], (*trail, key))
             differing |= {key: inner} if inner else {}
             removed += more
-        elif (*trail, key) in _STATED or key not in merged or value != below:
+        elif value != merged[key]:
             differing[key] = value
     return differing, removed

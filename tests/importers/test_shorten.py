@@ -50,6 +50,17 @@ def test_values_that_a_part_sets_beside_are_unset() -> None:
     assert "bypass" not in str(short) or "network.bypass" in short["unset"]
 
 
+def test_defaults_that_a_part_states_are_not_unset() -> None:
+    """The part's preset has values that are the defaults; the recipe's, too."""
+    part, _ = loader.of_table(loader.library(), "x", _TABLE | {"extends": ["_algorithms/loha"]})
+    assert part is not None
+    network = part.network.model_dump(mode="json")
+    short = shorten.shortened("x", {**_TABLE, "algorithm": "loha", "network": network | {"tucker": False}})
+    assert short["extends"] == ["_algorithms/loha"]
+    assert "unset" not in short
+    assert short["network"] == {"family": "loha", "dim": 32, "alpha": 16, "tucker": False}
+
+
 def test_recipes_that_extend_parts_stay() -> None:
     table = _TABLE | {"extends": ["_algorithms/locon"]}
     assert shorten.shortened("x", table) is table
