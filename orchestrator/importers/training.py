@@ -103,16 +103,18 @@ def _flow(settings: ImportedSettings, remaining: dict[str, Any], table: dict[str
 
 def _rates(settings: ImportedSettings, remaining: dict[str, Any]) -> None:
     """Leave lists of rates only where they are one per text encoder."""
-    encoders = ARCHITECTURES[settings.extra["architecture"]].model.text_encoders
+    entry = ARCHITECTURES[settings.extra["architecture"]]
     for name in ("text_encoder_lr", "unet_lr", "learning_rate"):
         value = remaining.get(name)
         if value == []:
             del remaining[name]
         elif isinstance(value, list) and len(set(map(str, value))) > 1:
-            if name == "text_encoder_lr" and len(value) == len(encoders):
+            if name == "text_encoder_lr" and entry.layer_choice.text_rates and len(value) == len(entry.model.text_encoders):
                 continue
             remaining[name] = value[0]
-            settings.note(Disposition.CHANGED, name, f"training.{name}", "a recipe has one rate for all text encoders")
+            settings.note(
+                Disposition.CHANGED, name, f"training.{name}", "the trainer takes the first one for all text encoders"
+            )
 
 
 def _rate(value: Any) -> Any:

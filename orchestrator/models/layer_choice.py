@@ -31,6 +31,8 @@ class LayerChoice:
     """exclude_patterns and include_patterns are taken."""
     dims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Argument with a rank -> words that stand in the names of its layers. The first match counts."""
+    text_rates: bool = False
+    """Each text encoder has a learning rate. False: the trainer takes the first of a list in silence."""
     numbers: tuple[str, ...] = ()
     """Further arguments that take a number."""
 

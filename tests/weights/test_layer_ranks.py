@@ -128,10 +128,10 @@ text_encoders = ["clip_l", "t5xxl"]
 
 
 def test_every_rate_of_a_list_reaches_the_command(tmp_path: Path) -> None:
-    text = 'unset = ["block_weights"]\n[training]\ntext_encoder_lr = [1e-5, 0.0]\n'
-    recipe = variant(tmp_path, "_algorithms/lora1x1", "_base/sdxl", text=text)
+    text = '[training]\ntrain = "both"\ntext_encoder_lr = [1e-5, 0.0]\n'
+    recipe = variant(tmp_path, "_algorithms/lora1x1", "_base/flux", text=text)
     assert engines.get("sd-scripts").check(recipe) == []
-    inputs = {"dataset": tmp_path, "checkpoint": tmp_path / "model.safetensors"}
+    inputs = {name: tmp_path / name for name in ("dataset", "checkpoint", "clip_l", "t5xxl", "ae")}
     command = engines.get("sd-scripts").train(recipe, inputs, tmp_path, None)
     position = command.argv.index("--text_encoder_lr")
     assert command.argv[position + 1 : position + 3] == ("1e-05", "0")

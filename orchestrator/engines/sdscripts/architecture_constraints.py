@@ -86,8 +86,9 @@ def _blocks(texts: tuple[str, ...], entry: Architecture) -> Iterator[Violation]:
             layer_choice.expand([text], possible)
         except ValueError:
             near = near_miss(text, possible)
-            what = f"has {text!r}{near}; {entry.title} has {possible[0]} to {possible[-1]}, and ranges as {possible[0]}-"
-            yield "network.blocks", f"{what}{possible[1]}"
+            ends = [[name for name in possible if name.startswith(letter)] for letter in entry.layer_choice.by_block]
+            has = ", ".join(f"{names[0]} to {names[-1]}" for names in ends)
+            yield "network.blocks", f"has {text!r}{near}; {entry.title} has {has}, and ranges as {possible[0]}-{possible[1]}"
 
 
 def _patterns(entry: Architecture, name: str, patterns: tuple[str, ...]) -> Iterator[Violation]:
@@ -126,24 +127,29 @@ def _text_encoders(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
             yield where, 'is set with training.train = "unet", which trains none; leave one of them out'
         elif missing := [name for name in always if name not in named]:
             rates = "0 in training.text_encoder_lr leaves one untrained"
-            way = 'training.train = "unet" trains none' + (f", and {rates}" if len(encoders) > 1 else "")
+            way = 'training.train = "unet" trains none' + (f", and {rates}" if entry.layer_choice.text_rates else "")
             yield where, f"lacks {', '.join(missing)}, which the script trains in any case; {way}"
         if recipe.network.family != "lora" and any(encoders[name].argument for name in named if name in encoders):
             yield where, f"LyCORIS does not train {', '.join(name for name in named if encoders[name].argument)}"
     if not encoders and training.train != "unet":
         yield "training.train", f'is "{training.train}"; {entry.title} trains no text encoder: set "unet"'
-    rates_ = training.text_encoder_lr
-    if isinstance(rates_, tuple) and len(rates_) not in {1, len(encoders)}:
-        yield (
-            "training.text_encoder_lr",
-            f"has {len(rates_)} rates; {entry.title} takes 1 or {len(encoders)}: {', '.join(encoders)}",
-        )
+    yield from _rates(recipe, entry)
     if training.cache_text_encoder_outputs != "no":
         where = f"training.{typed_options.CACHE}"
         if cached := [name for name in trained if name not in entry.trained_beside_cache]:
             yield where, f'excludes training of {", ".join(cached)}; set training.train = "unet", or leave it out'
         if entry.disk_cache_only and training.cache_text_encoder_outputs == "memory":
             yield where, f'is "memory"; {entry.disk_cache_only}: set "disk"'
+
+
+def _rates(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
+    """Yield a list of rates of which the trainer takes the first only."""
+    rates = recipe.training.text_encoder_lr
+    several = entry.layer_choice.text_rates and recipe.network.family == "lora"
+    encoders = [encoder.name for encoder in entry.model.text_encoders] if several else []
+    if isinstance(rates, tuple) and len(rates) not in {1, len(encoders)}:
+        takes = f"one for each of {', '.join(encoders)}, or one" if several else "one for all text encoders"
+        yield "training.text_encoder_lr", f"has {len(rates)} rates; the trainer of {entry.title} takes {takes}"
 
 
 def _memory(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:

@@ -24,6 +24,7 @@ _SINGLE = {"single_dim": ("single_blocks", "linear"), "single_mod_dim": ("modula
 CHOICE = LayerChoice(
     block_arguments={"D": "train_double_block_indices", "S": "train_single_block_indices"},
     patterns="search",
+    text_rates=True,
     dims={f"{stream}_{kind}_dim": (f"{stream}_{kind}",) for kind in ("attn", "mlp", "mod") for stream in ("img", "txt")}
     | _SINGLE,
     numbers=("ggpo_beta", "ggpo_sigma"),

@@ -44,6 +44,7 @@ _FILES = (
 
 _CHOICE = LayerChoice(
     block_arguments={"J": "train_block_indices"},
+    text_rates=True,
     dims={
         f"{stream.removesuffix('_block')}_{kind}_dim": (stream, word)
         for stream in ("context_block", "x_block")

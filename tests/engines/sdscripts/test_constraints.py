@@ -69,7 +69,7 @@ pytestmark = pytest.mark.usefixtures("no_checkout")
         ("[training.options]\nblocks_to_swap = 2\n", "set training.blocks_to_swap instead"),
         ('[training.options]\ntimestep_sampling = "sigma"\n', "set training.timestep_sampling instead"),
         ("[training]\nblocks_to_swap = 2\n", "sd-scripts' train_network.py has no such option"),
-        ("[training]\ntext_encoder_lr = [1e-5, 1e-5]\n", "has 2 rates; SD1.5 takes 1 or 1: clip_l"),
+        ("[training]\ntext_encoder_lr = [1e-5, 1e-5]\n", "has 2 rates; the trainer of SD1.5 takes one for all text encoders"),
         ('[training.options]\nlr_scheduler_type = "CosineAnnealingLR"\n', "up to an epoch too long when it is resumed"),
         ('[training]\nlr_warmup_steps = 10\n[training.options]\nlr_scheduler_type = "StepLR"\n', "StepLR takes none"),
         ("[training.options]\nadaptive_noise_scale = 0.1\n", "needs training.options.noise_offset"),
@@ -224,6 +224,13 @@ def test_t5_is_trained_with_the_text_encoders_only(tmp_path: Path) -> None:
         ),
         ("flux", '[network]\nexclude = ["x"]\n', "networks.lora_flux of FLUX.1-dev takes none; it takes network.blocks"),
         ("chroma", '[training]\ntrain = "both"\n', 'Chroma trains no text encoder: set "unet"'),
+        ("sdxl", "[training]\ntext_encoder_lr = [1e-5, 0.0]\n", "has 2 rates; the trainer of SDXL takes one for all text enc"),
+        (
+            "flux",
+            '[training]\ntrain = "both"\ntext_encoder_lr = [1e-5, 0, 0]\n',
+            "takes one for each of clip_l, t5xxl, or one",
+        ),
+        ("flux", '[network]\nblocks = ["D19"]\n', "FLUX.1-dev has D00 to D18, S00 to S37, and ranges as D00-D01"),
         ("sdxl", '[network]\nblocks = ["IN04"]\n', "takes none; network.args.block_dims takes 23 ranks"),
         (
             "sdxl",
