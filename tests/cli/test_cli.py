@@ -103,7 +103,8 @@ def test_plan_predicts_the_exact_bytes_of_all_15_files(
     assert len(recipes) == 15
     for entry in recipes:
         predicted = entry["predicted"]
-        assert set(predicted) == {"tensor_bytes", "modules", "train_steps", "epochs", "images", "disk_bytes"}
+        sizes = {"tensor_bytes", "modules", "train_steps", "epochs", "images", "disk_bytes"}
+        assert set(predicted) == sizes | {"saved_steps", "saved_images"}
         assert (predicted["tensor_bytes"], predicted["modules"]) == (SIZES[entry["name"].rpartition("-")[2]], 350)
         assert set(entry["steps"][0]) == {"name", "kind", "key", "lane", "status", "reason"}
         assert {step["status"] for step in entry["steps"]} == {"run"}
