@@ -55,8 +55,8 @@ def build_(
     from orchestrator.dataset.build import build
 
     loaded, root = _recipe(recipe, profile)
-    folder = output or root / "build" / "datasets" / loaded.dataset.name
-    with progress_bar(f"dataset {loaded.dataset.name}") as tick:
+    folder = output or root / "build" / "datasets" / loaded.built_dataset()
+    with progress_bar(f"dataset {loaded.built_dataset()}") as tick:
         done = build(loaded.dataset, root, folder, tick, loaded.training.validation)
     say(f"{folder}: {done.images} images{', nothing has changed' if done.unchanged else ''}")
 
@@ -77,7 +77,7 @@ def check_(
     from orchestrator.dataset.lint import console
 
     loaded, root = _recipe(recipe, profile)
-    folder = root / "build" / "datasets" / loaded.dataset.name
+    folder = root / "build" / "datasets" / loaded.built_dataset()
     architecture = loaded.base.architecture
     cache = lint.hash_cache(root)
     report = lint.check(loaded.dataset, root, loaded.training, architecture=architecture, cache=cache, built=folder)

@@ -57,8 +57,8 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
     for recipe in recipes:
         problems += model_files.problems(recipe, space.inputs)
         result += model_files.checks(recipe, space.inputs)
-        if recipe.dataset.name not in datasets:
-            datasets[recipe.dataset.name] = recipe
+        if recipe.built_dataset() not in datasets:
+            datasets[recipe.built_dataset()] = recipe
             missing = preflight.images(recipe, space.inputs)
             problems += missing
             result += [] if missing else dataset(recipe, space.inputs)
@@ -73,7 +73,7 @@ def dataset(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
     """Check the dataset of a recipe like ``dataset check``."""
     cache, architecture = lint.hash_cache(inputs.root), recipe.base.architecture
     report = lint.check(recipe.dataset, inputs.root, recipe.training, architecture=architecture, cache=cache)
-    what = f"dataset {recipe.dataset.name}"
+    what = f"dataset {recipe.built_dataset()}"
     errors = [Check(finding.where, CheckStatus.FAIL, finding.what, finding.hint) for finding in report.errors()]
     counts = f"{len(report.inspected.originals())} images, {report.inspected.prediction.images} with all sizes"
     warnings = sum(finding.level is Level.WARNING for finding in report.findings)

@@ -133,7 +133,7 @@ def _steps(recipe: Recipe, inputs: Inputs, planned: Mapping[str, Step]) -> list[
     models = _models(recipe, inputs)
     data_params = key_params(recipe.dataset, recipe.training.validation)  # without the files, which are sources
     images = inputs.images(recipe)
-    data = make_step(f"{recipe.dataset.name}/dataset", StepKind.DATASET, data_params, (), ("**/*",), sources=images)
+    data = make_step(f"{recipe.built_dataset()}/dataset", StepKind.DATASET, data_params, (), ("**/*",), sources=images)
     data = planned.get(data.name, data) if data.key == getattr(planned.get(data.name), "key", "") else data
 
     params: JSON = {"base": _base(recipe), "network": _dump(recipe.network), "training": _dump(recipe.training, _NOT_IN_KEY)}

@@ -6,6 +6,7 @@ Every table is frozen, strict and refuses unknown keys. The string below a field
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Literal
 
@@ -98,6 +99,16 @@ class Recipe(Table):
         if not table["steps"]:
             del table["steps"]  # not counted yet: of epochs
         return self.model_copy(update={"training": Training.model_validate_json(json.dumps(table))})
+
+    def built_dataset(self) -> str:
+        """Return the name of the built dataset.
+
+        Each choice of held-out images makes a dataset of its own, beside that of recipes that train all images.
+        """
+        if self.training.validation is None:
+            return self.dataset.name
+        choice = json.dumps(self.training.validation.choice(), sort_keys=True)
+        return f"{self.dataset.name}-held-out-{hashlib.sha256(choice.encode()).hexdigest()[:6]}"
 
     def saved_steps(self) -> tuple[int, ...]:
         """Return the steps whose files the training leaves, with its last one."""

@@ -168,7 +168,7 @@ def expected(recipe: Recipe) -> dict[str, str]:
     kinds += ["merge"] if recipe.block_weights is not None else []
     kinds += ["resize"] if recipe.resize is not None else []
     kinds += ["render"] if recipe.render.prompts else []
-    return {"dataset": f"{recipe.dataset.name}/dataset", **{kind: f"{recipe.name}/{kind}" for kind in (*kinds, "release")}}
+    return {"dataset": f"{recipe.built_dataset()}/dataset", **{kind: f"{recipe.name}/{kind}" for kind in (*kinds, "release")}}
 
 
 def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:

@@ -47,7 +47,7 @@ def problems(plan: Plan, reasons: Mapping[str, Reason | None], inputs: ProjectIn
     for name in dict.fromkeys(step.recipe for step in due if step.recipe):
         lacking += outside_paths(plan.recipes[name], inputs.root)
     owners = dict.fromkeys(step.owner for step in due if step.kind is StepKind.DATASET)
-    built = [next(recipe for recipe in plan.recipes.values() if recipe.dataset.name == owner) for owner in owners]
+    built = [next(recipe for recipe in plan.recipes.values() if recipe.built_dataset() == owner) for owner in owners]
     for recipe in built:
         lacking += images(recipe, inputs)
     needs_engine = dict.fromkeys(step.recipe for step in due if step.recipe and step.kind in _NEEDS_ENGINE)
@@ -101,7 +101,7 @@ def outside_links(recipe: Recipe, files: Iterable[Path], root: Path) -> list[Pro
     for file in files:
         real = file.resolve() if file.is_symlink() else folders.setdefault(file.parent, file.parent.resolve()) / file.name
         if not allowlist.is_allowed(real, root):
-            problems.append(allowlist.problem(f"dataset {recipe.dataset.name}", str(file), real))
+            problems.append(allowlist.problem(f"dataset {recipe.built_dataset()}", str(file), real))
     return problems
 
 

@@ -247,3 +247,20 @@ def test_two_contents_for_one_dataset_are_refused(recipes: dict[str, Recipe]) ->
     loha = recipes["krnk-loha"].model_copy(update={"dataset": locon.dataset.model_copy(update={"repeats": 9})})
     with pytest.raises(RecipeError, match="the recipes of this run describe krnk/dataset in two ways"):
         make_plan([locon, loha], Fixed())
+
+
+def test_held_out_images_make_a_dataset_of_their_own(recipes: dict[str, Recipe]) -> None:
+    """A recipe with held-out images is planned beside those that share its dataset."""
+    plain, other = recipes["krnk-lora3x3"], recipes["krnk-locon"]
+
+    def holding(recipe: Recipe, **values: float) -> Recipe:
+        return recipe.model_copy(update={"training": recipe.training.model_copy(update={"validation": Validation(**values)})})
+
+    held = holding(other, split=0.1)
+    plan = make_plan([plain, held], Fixed())
+    assert plan.by_name["krnk-lora3x3/train"].needs == ("krnk/dataset",)
+    (need,) = plan.by_name["krnk-locon/train"].needs
+    assert need == f"{held.built_dataset()}/dataset"
+    assert held.built_dataset().startswith("krnk-held-out-")
+    assert holding(other, split=0.1, every_n_steps=7).built_dataset() == held.built_dataset()
+    assert len({holding(other, split=split).built_dataset() for split in (0.1, 0.2)}) == 2

@@ -285,11 +285,13 @@ def test_held_out_images_are_validated(project: Project) -> None:
     """A dataset with validation_split = 1 trains none of its images, and the trainer measures the loss on them."""
     text = '[dataset]\nname = "validated"\n[training.validation]\nimages = ["krnk/f00"]\nevery_n_steps = 1\n'
     name = written(project, "one-validated", ["_algorithms/lora1x1"], text)
-    file, output = trained(project, name, short(project, "two", steps=2))
+    profile = short(project, "two", steps=2)
+    built = loader.recipe(project.root / "recipes", name, profile).recipe.built_dataset()
+    file, output = trained(project, name, profile)
     assert "missing in the trainer's output" not in output
     train = file.parent
     expected = json.loads((train / "expected.json").read_text("utf-8"))
-    manifest = json.loads((project.folder("validated", "dataset") / "dataset.json").read_text("utf-8"))
+    manifest = json.loads((project.folder(built, "dataset") / "dataset.json").read_text("utf-8"))
     assert expected["validation images"] == 1
     assert manifest["images"] == len(list((project.root / "data" / "krnk").glob("*.png"))) - 1
     metadata = read_header(file).metadata
