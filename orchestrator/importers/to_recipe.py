@@ -272,6 +272,6 @@ def _other_options(settings: ImportedSettings, remaining: dict[str, Any]) -> dic
         if wrong:
             settings.note(Disposition.LOST, name, why=next(iter(wrong.values())))
         else:
-            kept[name] = value
+            kept[name] = list(parsed) if isinstance(parsed, tuple) else parsed
             settings.note(Disposition.KEPT, name, f"training.options.{name}")
     return kept

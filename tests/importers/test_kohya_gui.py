@@ -119,3 +119,12 @@ def test_a_rate_of_zero_means_that_a_part_is_not_trained(rates: dict[str, float]
     settings = {key: value for key, value in GUI.items() if key not in {"text_encoder_lr", "unet_lr"}}
     imported = to_recipe.recipe(kohya_gui.read("x", settings | rates, Path()))
     assert imported.table["training"].get("train") == part
+
+
+def test_additional_arguments_are_read_as_the_command_line_reads_them() -> None:
+    text = '--network_args conv_dim=4 "conv_alpha=2" --optimizer_args "betas=0.9,0.99" --noise_offset=0.05 --min_snr_gamma 3'
+    imported = to_recipe.recipe(kohya_gui.read("x", GUI | {"LoRA_type": "Standard", "additional_parameters": text}, Path()))
+    assert (imported.table["network"]["conv_dim"], imported.table["network"]["conv_alpha"]) == (4, 2)
+    assert imported.table["training"]["optimizer_args"] == {"betas": [0.9, 0.99]}
+    options = imported.table["training"]["options"]
+    assert (options["noise_offset"], options["min_snr_gamma"]) == (0.05, 3)

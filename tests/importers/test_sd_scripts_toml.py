@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from import_cases import dispositions, loaded
+from orchestrator.errors import RecipeError
 from orchestrator.importers import reader, sd_scripts_toml, to_recipe
 from orchestrator.importers.notes import Disposition
 from orchestrator.recipe import loader
@@ -93,3 +96,24 @@ def test_pairs_of_every_shape() -> None:
     assert sd_scripts_toml.pairs("a=1 b=x=y") == {"a": "1", "b": "x=y"}
     assert sd_scripts_toml.pairs(["a=1"]) == {"a": "1"}
     assert sd_scripts_toml.pairs(None) == {}
+
+
+def test_trainings_of_lora_scripts_that_are_no_loras_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('model_train_type = "sd-dreambooth"\nlearning_rate = 1e-4\n', "utf-8")
+    with pytest.raises(RecipeError, match="these are settings for sd-dreambooth, which is no training of a LoRA"):
+        reader.read(str(path))
+    path.write_text('model_train_type = "sdxl-lora"\nlearning_rate = 1e-4\n', "utf-8")
+    assert to_recipe.recipe(reader.read(str(path))[0]).table["base"]["architecture"] == "sdxl"
+
+
+def test_numbers_in_texts_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    text = 'noise_offset = "0.05"\nnetwork_args = ["rank_dropout=0.5"]\nlearning_rate = 1e-4\n'
+    path.write_text(text + 'text_encoder_lr = [1e-5, 2e-5]\nnetwork_module = "networks.lora"\n', "utf-8")
+    imported = to_recipe.recipe(reader.read(str(path))[0])
+    assert imported.table["training"]["options"]["noise_offset"] == 0.05
+    assert imported.table["network"]["args"]["rank_dropout"] == 0.5
+    (note,) = (note for note in imported.notes if note.name == "text_encoder_lr")
+    assert note.disposition == "changed"
+    assert note.where == "training.text_encoder_lr"

@@ -174,3 +174,11 @@ def test_non_finite_numbers_are_those_of_numpy(dtype: type[np.floating[Any]], da
         with ScannedBody(read_header(file)) as body:
             assert b"".join(body.chunks("x", 1 << 10)) == content["x"].tobytes()
             assert body.non_finite() == affected
+
+
+def test_a_report_names_three_of_the_tensors_that_are_not_finite() -> None:
+    assert safetensors_io.explain_non_finite([]) == []
+    assert safetensors_io.explain_non_finite(["a", "b", "c"]) == [
+        "NaN or infinity in 3 tensors: a, b, c; an earlier checkpoint may be sound"
+    ]
+    assert safetensors_io.explain_non_finite(["a", "b", "c", "d"])[0].startswith("NaN or infinity in 4 tensors: a, b, c …;")

@@ -197,6 +197,10 @@ def test_the_limits_of_another_architecture_are_checked(tmp_path: Path, text: st
     assert expected in anima_problems(tmp_path, text)
 
 
+def test_a_sampling_without_its_scale_is_no_problem(tmp_path: Path) -> None:
+    assert "sigmoid_scale" not in anima_problems(tmp_path, '[training]\ntimestep_sampling = "sigma"\n')
+
+
 def test_t5_is_trained_with_the_text_encoders_only(tmp_path: Path) -> None:
     for train, cache, encoders, expected in (
         ("unet", "no", '["clip_l", "t5xxl"]', "which trains none"),
