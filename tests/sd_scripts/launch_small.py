@@ -106,7 +106,7 @@ class _SmallSource(importlib.machinery.SourceFileLoader):
         return compile(text, path, "exec", dont_inherit=True)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class SmallFinder(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
         if name not in SIZES:
             return None
@@ -121,5 +121,5 @@ if __name__ == "__main__":
         os.execv(sys.executable, [sys.executable, *sys.argv[1:]])  # noqa: S606
     del sys.argv[0]
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
-    sys.meta_path.insert(0, _Finder())
+    sys.meta_path.insert(0, SmallFinder())
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,12 +1,14 @@
 """Write the random models of an architecture and their tokenizers: ``launch_small.py make_small.py ARCHITECTURE FOLDER``.
 
-Names and shapes are those of the modules that sd-scripts itself builds. Nothing is downloaded.
+Names and shapes are those of the modules that sd-scripts itself builds; without ``launch_small.py`` they have their full size.
+Nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import math
 import runpy
 import shutil
 import sys
@@ -14,13 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 WRITER = Path(__file__).resolve().parent.parent.parent / "orchestrator" / "engines" / "sdscripts" / "write_tokenizer.py"
 BF16, CPU = torch.bfloat16, torch.device("cpu")
+_DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16"}
+FULL = not any(type(finder).__name__ == "SmallFinder" for finder in sys.meta_path)
+"""The sizes are those of sd-scripts."""
 Shapes = dict[str, tuple[int, ...]]
 # File of an architecture: the module of sd-scripts, its function that loads the file, and arguments.
 FILES: dict[str, dict[str, tuple[str, str, tuple[Any, ...]]]] = {
@@ -91,17 +95,29 @@ def of(module: torch.nn.Module, prefix: str = "") -> Shapes:
 
 
 def save(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype = BF16) -> None:
-    """Write random weights. Vectors are norms and biases: ones and zeros."""
-    generator = torch.Generator().manual_seed(0)
-    tensors = {}
+    """Write random weights, tensor by tensor. Vectors are norms and biases: ones and zeros."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
     for name, shape in shapes.items():
-        if len(shape) > 1:
-            tensors[name] = (torch.randn(shape, generator=generator) * 0.02).to(dtype)
-        else:
-            norm = name.endswith(("weight", "scale", "gamma"))
-            tensors[name] = (torch.ones if norm else torch.zeros)(shape, dtype=dtype)
+        start, end = end, end + math.prod(shape) * dtype.itemsize
+        header[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    noise = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0)) * 0.02
+    tile = noise.to(dtype).view(torch.uint8).numpy().tobytes()
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, str(path), {"format": "pt"})
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, shape in shapes.items():
+            left = math.prod(shape) * dtype.itemsize
+            if len(shape) > 1:
+                for start in range(0, left, len(tile)):
+                    file.write(tile[: left - start])
+            else:
+                norm = name.endswith(("weight", "scale", "gamma"))
+                file.write(
+                    (torch.ones if norm else torch.zeros)(shape, dtype=dtype).view(-1).view(torch.uint8).numpy().tobytes()
+                )
 
 
 def anima_shapes(name: str, found: Shapes) -> Shapes:
@@ -179,10 +195,15 @@ def sd3(architecture: str, folder: Path) -> None:
 
 
 def qwen3(folder: Path) -> None:
-    """Write Qwen3 as a folder, the only form in which its size is free."""
+    """Write Qwen3 as a folder, the only form in which its size is free, or as a file of full size."""
     from transformers import Qwen3Config, Qwen3ForCausalLM  # noqa: PLC0415
 
     values = json.loads((configs() / "qwen3_06b" / "config.json").read_text("utf-8"))
+    if FULL:
+        with torch.device("meta"):
+            found = of(Qwen3ForCausalLM(Qwen3Config(**values)))
+        save(folder.with_suffix(".safetensors"), {name: shape for name, shape in found.items() if name != "lm_head.weight"})
+        return
     values |= {"num_hidden_layers": 1, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
     values |= {"head_dim": 32, "max_window_layers": 1, "layer_types": ["full_attention"]}
     torch.manual_seed(0)
@@ -196,12 +217,13 @@ def sdxl(folder: Path) -> None:
     from library import model_util, sdxl_model_util, sdxl_original_unet  # noqa: PLC0415
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection  # noqa: PLC0415
 
-    second = CLIPTextConfig(hidden_size=1280, num_attention_heads=20, intermediate_size=64, num_hidden_layers=2)
-    second.projection_dim = 1280
+    inner = (3072, 5120) if FULL else (64, 64)
+    second = CLIPTextConfig(hidden_size=1280, num_attention_heads=20, intermediate_size=inner[1])
+    second.projection_dim, second.num_hidden_layers = 1280, 32 if FULL else 2
     with torch.device("meta"):
         unet = sdxl_original_unet.SdxlUNet2DConditionModel()
         texts = (
-            CLIPTextModel(CLIPTextConfig(hidden_size=768, num_attention_heads=12, intermediate_size=64)),
+            CLIPTextModel(CLIPTextConfig(hidden_size=768, num_attention_heads=12, intermediate_size=inner[0])),
             CLIPTextModelWithProjection(second),
         )
         vae = AutoencoderKL(**model_util.create_vae_diffusers_config())

@@ -5,12 +5,19 @@ $KRNK_TEST_SMALL keeps the models.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import signal
+import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 import small_models as small
+from orchestrator.engines.sdscripts import training_states
 from orchestrator.engines.sdscripts.output_parser import OutputParser
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.recipe import loader
@@ -24,7 +31,23 @@ if TYPE_CHECKING:
     from sd_scripts_projects import SmallProject
 
 pytestmark = pytest.mark.sd_scripts
+ANIMA = {
+    "enable_conv": False,
+    "unet_target_module": ["Attention", "GPT2FeedForward"],
+    "text_encoder_target_module": ["Qwen3Attention", "Qwen3MLP"],
+}
+"""The preset with which LyCORIS trains what sd-scripts' own network of Anima trains."""
+LYCORIS = [
+    (name, family) for name in PARTS for family in ARCHITECTURES[name].lycoris or () if "-" not in name or "sd3" in name
+]
 BANNER = {"text encoder modules", "U-Net modules", "dim", "alpha", "images", "batches per epoch", "epochs", "steps"}
+FRONT = {
+    "prompts": {"front": {"prompt": "{trigger}, white background"}},
+    "width": 64,
+    "height": 64,
+    "steps": 2,
+    "precision": "bf16",
+}
 
 
 def check_file(project: SmallProject, name: str, architecture: str) -> Path:
@@ -66,3 +89,60 @@ def test_an_architecture_is_trained_merged_and_resized(small_project: SmallProje
     assert merged.metadata["ss_network_module"] == ARCHITECTURES[architecture].network_module
     resized = read_header(small_project.folder(name, "resize") / f"{name}.safetensors")
     assert resized.tensor_bytes < merged.tensor_bytes
+
+
+@pytest.mark.parametrize(("architecture", "family"), LYCORIS)
+def test_a_family_of_lycoris_trains_the_predicted_tensors(small_project: SmallProject, architecture: str, family: str) -> None:
+    network = {"family": family} | ({"preset": ANIMA} if ARCHITECTURES[architecture].lycoris_preset else {})
+    name = small_project.write(f"{family}-{architecture}", architecture, network)
+    done = small_project.call("run", name, "--only", "dataset", "--only", "train")
+    check_file(small_project, name, architecture)
+    assert "1 failed" not in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("architecture", ["anima", "flux", "sd3.5-medium", "lumina"])
+def test_text_encoders_are_trained_too(small_project: SmallProject, architecture: str) -> None:
+    training = {"train": "both", "cache_text_encoder_outputs": "no", "text_encoder_lr": 1e-3}
+    name = small_project.write(f"both-{architecture}", architecture, **training)
+    small_project.call("run", name, "--only", "dataset", "--only", "train")
+    folder = check_file(small_project, name, architecture)
+    names = read_header(folder / f"{name}.safetensors").entries
+    assert any(tensor.startswith("lora_te") for tensor in names)
+
+
+@pytest.mark.parametrize("architecture", ["anima", "flux"])
+def test_a_killed_training_resumes_and_draws(small_project: SmallProject, architecture: str) -> None:
+    """After SIGKILL to orchestrator and trainer, the same command resumes from the last complete state."""
+    name = small_project.write(f"killed-{architecture}", architecture, render=FRONT, steps=8, sample_every_n_steps=4)
+    words = ("run", name, "--only", "dataset", "--only", "train")
+    first = subprocess.Popen(
+        small_project.argv(*words),
+        cwd=small_project.root,
+        env=small_project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    works: list[Path] = []
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline and first.poll() is None and not works:
+        works = [
+            path
+            for path in (small_project.runs / name / ".partial").glob("train-*")
+            if training_states.newest(path) is not None
+        ]
+        time.sleep(0.1)
+    assert works, "no complete state was there before the training ended"
+    first.kill()
+    first.wait()
+    child = json.loads((works[0] / "child.json").read_text("utf-8"))
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child["supervisor"], signal.SIGKILL)
+    time.sleep(1)
+    before = training_states.newest(works[0])
+    assert before is not None
+    done = small_project.call(*words)
+    train = small_project.folder(name, "train")
+    assert json.loads((train / "record.json").read_text("utf-8"))["resumed_from"] == before[1], done.stdout
+    assert f"skipping {before[1]} steps" in (train / "log.txt").read_text("utf-8")
+    drawn = [re.sub(r"\d{14}", "TIME", path.name) for path in (train / "sample").glob("*.png")]
+    assert f"{name}_000008_00_TIME_31337.png" in drawn

@@ -70,7 +70,14 @@ class SmallProject(Project):
     def argv(self, *words: str) -> list[str]:
         return [sys.executable, str(ROOT / "tests" / "sd_scripts" / "run_small.py"), *words]
 
-    def write(self, name: str, architecture: str, text: str = "", **training: Any) -> str:
+    def write(
+        self,
+        name: str,
+        architecture: str,
+        network: dict[str, Any] | None = None,
+        render: dict[str, Any] | None = None,
+        **training: Any,
+    ) -> str:
         """Write a recipe of an architecture: 64x64 images and two steps on the CPU. Return its name."""
         folder, entry = small.model(self.models, architecture), ARCHITECTURES[architecture]
         (checkpoint,) = folder.glob("dit*")
@@ -84,7 +91,8 @@ class SmallProject(Project):
         table["unset"] = GPU_ONLY
         table["base"] = {"architecture": architecture, "checkpoint": str(checkpoint), "files": files}
         table["base"] |= {"vae": str(vae)} if (vae := folder / "vae.safetensors").is_file() else {}
-        table["network"] = {"family": "lora", "dim": 4, "alpha": 2}
+        table["network"] = {"family": "lora", "dim": 4, "alpha": 2, **(network or {})}
+        table["render"] = render or {}
         table["training"] = {
             "steps": 2,
             "mixed_precision": "no" if architecture in SINGLE else "bf16",
@@ -92,5 +100,5 @@ class SmallProject(Project):
             **training,
         }
         path = self.root / "recipes" / f"{name}.toml"
-        path.write_text(toml.dumps(table) + text, "utf-8")
+        path.write_text(toml.dumps(table), "utf-8")
         return name
