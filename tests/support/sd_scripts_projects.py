@@ -88,7 +88,8 @@ class SmallProject(Project):
             *([f"_base/{PARTS[architecture]}"] if PARTS[architecture] else []),
         ]
         table: dict[str, Any] = {"extends": [*extends, "_profiles/cpu", "_small"], "summary": "x", "algorithm": "lora"}
-        table["unset"] = GPU_ONLY
+        # LoKr has no single pair of factors, and LyCORIS rebuilds no 8-bit weights.
+        table["unset"] = [*GPU_ONLY, *(["resize", "training.fp8_base"] if network else [])]
         table["base"] = {"architecture": architecture, "checkpoint": str(checkpoint), "files": files}
         table["base"] |= {"vae": str(vae)} if (vae := folder / "vae.safetensors").is_file() else {}
         table["network"] = {"family": "lora", "dim": 4, "alpha": 2, **(network or {})}

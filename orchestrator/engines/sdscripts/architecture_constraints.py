@@ -26,6 +26,7 @@ _SCALED = ("sigmoid", "shift", "flux_shift")
 _DENSITIES = ("logit_normal", "mode")
 _WEIGHTS = ("sigma_sqrt", "cosmap")
 _SHOWN = 6
+_EIGHT_BITS = ("fp8_base", "fp8_base_unet", "fp8_scaled")
 
 
 def problems(recipe: Recipe) -> Iterator[Violation]:
@@ -50,6 +51,11 @@ def _network(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
             yield "network.family", f"is {network.family}; of LyCORIS {', '.join(entry.lycoris)} train {entry.title}"
         if network.preset is None and entry.lycoris_preset:
             yield "network.preset", f"is missing: {entry.lycoris_preset}"
+    if network.family != "lora" and not network.bypass:  # lycoris/modules/locon.py 322 multiplies in the type of the weight
+        options = typed_options.everything(recipe)
+        for key, value in (options[name] for name in _EIGHT_BITS if name in options):
+            if value:
+                yield key, "holds weights in 8 bits, in which LyCORIS cannot rebuild them; leave it out, or train family lora"
     if network.conv_dim is not None and not entry.model.targets.convolutions:
         yield "network.conv_dim", f"{entry.title} has no 3x3 convolutions; leave it out"
     if entry.network_module != _MERGEABLE and recipe.merge.tool == "sd-scripts" and recipe.block_weights is not None:

@@ -241,6 +241,8 @@ def test_t5_is_trained_with_the_text_encoders_only(tmp_path: Path) -> None:
             '[training]\ntrain = "unet"\ncache_text_encoder_outputs = "disk"\n[dataset]\nshuffle_caption = true\n',
             "changes",
         ),
+        ("flux", '[network]\nfamily = "locon"\n', "training.fp8_base  holds weights in 8 bits, in which LyCORIS cannot"),
+        ("hunyuan-image", '[network]\nfamily = "locon"\n', "training.options.fp8_scaled  holds weights in 8 bits"),
     ],
 )
 def test_what_an_architecture_ignores_or_lacks_is_named(tmp_path: Path, part: str, text: str, expected: str) -> None:
