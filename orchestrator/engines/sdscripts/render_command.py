@@ -128,7 +128,7 @@ def command(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
         "lora": str(inputs["lora"].absolute()),
         "multiplier": recipe.render.multiplier,
         "temporary": str(temporary),
-        "dtype": "F32" if _by_gen_img(recipe) else _DTYPES[recipe.render.precision],
+        "dtype": _dtype(recipe),
     }
     if chosen is LoraDelivery.FOLD:
         folded = temporary / "folded.safetensors"
@@ -188,6 +188,13 @@ def command_together(items: Sequence[RenderItem], inputs: Mapping[str, Path], wo
     argv = gen_img.arguments(first, inputs["checkpoint"], inputs.get("vae"), gen_img.loras(items), work)
     files = {gen_img.PROMPTS: gen_img.lines_together(items)}
     return launch.command(gen_img.SCRIPT, argv + launch.tokenizer_options(), work, files)
+
+
+def _dtype(recipe: Recipe) -> str:
+    """Return the safetensors type of folded and baked tensors."""
+    if ARCHITECTURES[recipe.base.architecture].renderer.merges:
+        return "BF16"  # these scripts draw in nothing else
+    return "F32" if _by_gen_img(recipe) else _DTYPES[recipe.render.precision]
 
 
 def _by_gen_img(recipe: Recipe) -> bool:

@@ -79,7 +79,7 @@ RENDERER = Renderer(
     lora="lora_weight",
     multiplier="lora_multiplier",
     line={"scale": "g", "flow_shift": "fs"},
-    precisions={"bf16": ()},
+    precisions={"no": (), "bf16": ()},  # bf16 with either
     side_step=32,
     merges=True,
 )

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import toml
 
-from engine_recipes import load, problems, variant
+from engine_recipes import RECIPES, ROOT, load, problems, variant
 from orchestrator.engines.sdscripts import engine as sdscripts
 from orchestrator.engines.sdscripts import inference, parser_options, render_command
 from orchestrator.engines.sdscripts.render_command import LoraDelivery
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.models.renderer import GEN_IMG
+from orchestrator.recipe import loader
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Recipe
@@ -105,7 +106,7 @@ def test_a_model_is_drawn_as_it_was_trained(tmp_path: Path) -> None:
     ("name", "text", "expected"),
     [
         ("anima", 'render.sampler = "euler_a"', "anima_minimal_inference.py has euler only"),
-        ("anima", 'render.precision = "fp16"', "draws in bf16"),
+        ("anima", 'render.precision = "fp16"', "draws in no or bf16"),
         ("anima", "render.batch_size = 2", "draws one image at a time"),
         ("anima", "render.guidance = 3.5", "anima_minimal_inference.py has no such setting"),
         ("anima", "render.height = 72", "multiples of 32"),
@@ -191,8 +192,16 @@ def test_baked_files_replace_those_of_the_recipe(tmp_path: Path) -> None:
     assert "--lora_weights" not in argv
 
 
+def test_anima_is_drawn_in_bf16_with_the_profile_of_a_cpu_too() -> None:
+    path = str(ROOT / "recipes" / "examples" / "krnk-anima.toml")
+    recipe = loader.recipe(RECIPES, path, "cpu").recipe
+    assert recipe.render.precision == "no"
+    assert sdscripts.check(recipe) == []
+    assert render_command._dtype(recipe) == "BF16"
+
+
 def test_the_examples_draw_their_prompts() -> None:
-    for name in ("anima", "flux", "chroma", "sdxl"):
+    for name in ("anima", "flux", "chroma", "sdxl", "sd3", "lumina", "hunyuan-image"):
         recipe = load(f"recipes/examples/krnk-{name}.toml")
         assert recipe.render.prompts
         assert sdscripts.check(recipe) == []
