@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ from orchestrator.errors import RecipeError
 from orchestrator.models.bases import sd1
 from orchestrator.weights.combine import combine
 from orchestrator.weights.ingredient import Ingredient
+from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.io.writer import edit_metadata
 from weights_samples import (
     CONV,
     DOWN,
@@ -103,3 +106,13 @@ def test_several_inputs_take_presets_and_report_their_weights(tmp_path: Path) ->
     assert report.table()[0].split() == ["BASE", "0.5", "1"]
     left, right, both = (changes(path) for path in (first, second, output))
     np.testing.assert_allclose(both[MID], 0.5 * left[MID] + right[MID], atol=1e-5)
+
+
+@pytest.mark.parametrize(("families", "algo"), [(("lora", "lora"), "locon"), (("full", "lora"), "full")])
+def test_a_combination_states_its_algorithm(tmp_path: Path, families: tuple[str, str], algo: str) -> None:
+    sources = [lora(tmp_path / f"{number}.safetensors", family) for number, family in enumerate(families)]
+    stated = tmp_path / "stated.safetensors"
+    edit_metadata(sources[0], stated, {"ss_network_args": '{"algo": "loha", "conv_dim": "4"}'})
+    combine([Ingredient(stated, 1.0), Ingredient(sources[1], 1.0)], tmp_path / "out.safetensors")
+    kept = read_header(tmp_path / "out.safetensors").metadata["ss_network_args"]
+    assert json.loads(kept) == {"algo": algo, "conv_dim": "4"}

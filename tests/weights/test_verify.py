@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from engine_recipes import variant
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import RecipeError
 from orchestrator.recipe import loader
@@ -192,3 +193,15 @@ def test_the_promises_of_the_recipes_can_be_checked(project: Path) -> None:
 def test_without_a_recipe_the_fitting_ones_are_listed() -> None:
     candidates = {"this": PROMISED, "longer": {**PROMISED, "max_train_steps": 1000}, "loha": {**PROMISED, "family": "loha"}}
     assert verify(sample("lora3x3"), candidates=candidates).fits == ("this",)
+
+
+@pytest.mark.parametrize(
+    ("parts", "module"),
+    [
+        (("_algorithms/lora1x1",), "networks.lora"),
+        (("_algorithms/lora1x1", "_base/anima"), "networks.lora_anima"),
+        (("_algorithms/loha",), "lycoris.kohya"),
+    ],
+)
+def test_recipes_promise_the_network_module_of_their_architecture(tmp_path: Path, parts: tuple[str, ...], module: str) -> None:
+    assert expectation(variant(tmp_path, *parts))["network_module"] == module

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError, Problem, RecipeError
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.weights.checks import Check, CheckStatus, as_json, overall
 from orchestrator.weights.families import expected_tensors
 from orchestrator.weights.inspect import inspect
@@ -114,6 +115,7 @@ def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any
         RecipeError: the resize has two methods.
     """
     network, resize = recipe.network, recipe.resize
+    own = ARCHITECTURES[recipe.base.architecture].network_module
     sized = recipe.engine == "sd-scripts" or checkpoint is not None
     predicted = expected_tensors.predict(recipe, expected_tensors.of(recipe, checkpoint)) if sized else None
     modules = recipe.expect.modules or (predicted.modules if predicted else None)
@@ -132,7 +134,7 @@ def expectation(recipe: Recipe, checkpoint: Path | None = None) -> dict[str, Any
         "zeroed": recipe.merge.zeroed if recipe.block_weights is not None else None,
         "save_precision": resize.save_precision if resize else recipe.training.save_precision,
         "trigger_words": list(recipe.triggers()) or None,
-        "network_module": "networks.lora" if network.family == "lora" else "lycoris.kohya",
+        "network_module": own if network.family == "lora" else "lycoris.kohya",
         "max_train_steps": recipe.training.steps or None,
     }
     if resize:
