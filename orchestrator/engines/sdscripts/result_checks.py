@@ -7,6 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.engines.embedded import SMALL_BASE
 from orchestrator.engines.sdscripts import arguments, network_args, training_states, typed_options
 from orchestrator.engines.sdscripts.output_parser import OutputParser
 from orchestrator.errors import Problem, RecipeError
@@ -166,6 +167,8 @@ def _metadata(recipe: Recipe, metadata: dict[str, str], steps: int) -> Iterator[
     """Compare the file's metadata with the recipe."""
     network, training, entry = recipe.network, recipe.training, ARCHITECTURES[recipe.base.architecture]
     version, modelspec = entry.v_prediction if training.options.get("v_parameterization") else ("", "")
+    if recipe.base.is_small:
+        version = modelspec = SMALL_BASE
     values: dict[str, Any] = {
         "ss_base_model_version": version or entry.base_model_version,
         "modelspec.architecture": f"{modelspec or entry.modelspec}/lora",
