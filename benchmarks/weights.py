@@ -138,6 +138,8 @@ def flux_commands(source: Path, folder: Path) -> dict[str, list[str]]:
         "FLUX.1: merge, every weight 0.5": [*verb, "merge", str(source), out, "--block-weights", HALF_FLUX],
         "FLUX.1: resize, sv_ratio 16": [*verb, "resize", str(source), out, "--sv-ratio", "16", "--new-rank", "64"],
         "FLUX.1: resize, rank 32": [*verb, "resize", str(source), out, "--new-rank", "32"],
+        "FLUX.1: convert, to diffusers": [*verb, "convert", str(source), out, "--to", "diffusers"],
+        "FLUX.1: convert, to a LoRA of rank 32": [*verb, "convert", str(source), out, "--to", "lora", "--rank", "32"],
     }
 
 
@@ -173,7 +175,7 @@ def goals(rounds: list[dict[str, Took]], largest: Mapping[str, int]) -> list[Row
             )
         ),
     ]
-    for title in (title for title in rounds[0] if title.rpartition(": ")[2].startswith(("merge", "resize"))):
+    for title in (title for title in rounds[0] if title.rpartition(": ")[2].startswith(("merge", "resize", "convert"))):
         memory = statistics.median(took[title].peak for took in rounds)
         allowed = (1.2 * largest["flux-64" if title.startswith("FLUX.1") else "lora-128"] + 150e6) / 2**20
         results.append(Row(f"{title}, most memory", memory, allowed, "MiB", "1.2 x the largest tensor + 150 MB"))
