@@ -62,10 +62,14 @@ def compare(run: PartialRun, recipe: Recipe, multipliers: Sequence[float] = (), 
         encoder: folder of an ONNX image encoder. Default: the user's setting.
 
     Raises:
-        RecipeError: the recipe cannot be planned, or has no prompts.
+        RecipeError: the recipe saves one step only, cannot be planned, or has no prompts.
         NotReady: this machine lacks something.
         StepFailed: failed steps.
     """
+    if len(recipe.saved_steps()) < 2:
+        what = "is not set, so the last step is the only one"
+        hint = f"set it to {max(1, recipe.training.steps // 5)}, for five steps to compare; the training starts again"
+        raise RecipeError(Problem(f"{recipe.name}: training.save_every_n_steps", what, hint))
     folder = encoder if encoder is not None else settings.encoder()
     measured = step_measures.measure(run, recipe, multipliers or (recipe.render.multiplier,), folder)
     selected = Selected(measured.rows, measured.measured_by, proposal.propose(measured.rows), measured.grids)

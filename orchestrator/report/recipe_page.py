@@ -62,6 +62,9 @@ def context(root: Path, member: Member, album: Album, colours: dict[str, str]) -
         "measured": tables.measured_steps(read_json(root / recipe.name / STEPS), train.record if train else {}),
         "spark": charts.spark(curve, colour),
         "loss_now": f"{curve[-1][1]:.4f}" if curve else "",
+        "validation_now": next(
+            (f"{point.validation:.4f}" for point in reversed(member.curve) if point.validation is not None), ""
+        ),
         "loss": _losses(member, curve, colour),
         "rate": _rates(member, colour),
         "bytes": tables.released(member),

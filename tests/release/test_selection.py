@@ -106,6 +106,16 @@ def test_a_taken_step_is_released_with_its_reason(
     assert "step" not in json.loads((latest / "manifest.json").read_text("utf-8"))["facts"]
 
 
+def test_a_training_that_saves_one_step_is_named(cats: harness.Project) -> None:
+    recipe = cats.space().load(Selection(("cat-lora",)))[0].recipe
+    with (
+        PartialRun(cats.space(), lambda _: Silent()) as run,
+        pytest.raises(RecipeError, match=r"cat-lora: training\.save_every_n_steps  is not set.*\n.*set it to 4"),
+    ):
+        selection.compare(run, recipe)
+    assert not (cats.root / "runs" / "cat-lora").exists()
+
+
 def test_a_step_that_cannot_be_taken_is_named(cats: harness.Project) -> None:
     with PartialRun(cats.space(), lambda _: Silent()) as run:
         with pytest.raises(RecipeError, match="--step 9  was not saved; the training of cat-saved left 8, 16, 20"):

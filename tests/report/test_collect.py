@@ -78,3 +78,15 @@ def test_long_curves_keep_their_ends_and_extremes() -> None:
     assert len(kept) <= collect.POINTS + 2
     assert (kept[0].step, kept[-1].step) == (0, 9999)
     assert max(point.loss or 0 for point in kept) == 5.1
+
+
+def test_every_validation_of_a_long_curve_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    lines = [{"done": n, "total": 9000, "loss": 0.1, "lr": None} for n in range(1, 9001)]
+    for line in lines[899::900]:
+        line["validation_loss"] = line["done"] / 1e4
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    curve = collect.read_curve(path)
+    assert len(curve) <= collect.POINTS + 12
+    validated = [(point.step, point.validation) for point in curve if point.validation is not None]
+    assert validated == [(step, step / 1e4) for step in range(900, 9001, 900)]
