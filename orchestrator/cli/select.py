@@ -74,22 +74,11 @@ def _numbers(text: str) -> list[float]:
 
 def _show(selected: Selected, words: str) -> None:
     """Print the table, the proposal and the next command."""
-    table = selected.as_json()
-    names = [name for name in ("validation_loss", "likeness", "freedom", "tag_recall") if name in table["rows"][0]["ranks"]]
-    rows = []
-    for row in table["rows"]:
-        numbers = [f"{row[name]:.4f}" if name == "validation_loss" else f"{row[name]:+.3f}" for name in names]
-        ranks = "+".join(str(row["ranks"][name]) for name in names)
-        marks = "proposed" if _is_proposed(row, table["proposed"]) else "front" if row["front"] else ""
-        rows.append((str(row["step"]), f"{row['multiplier']:g}", *numbers, ranks, marks))
-    progress.print_table(("step", "multiplier", *(name.replace("_", " ") for name in names), "ranks", ""), rows)
+    heads, rows = selected.table()
+    progress.print_table(heads, rows)
     say(f"measured by {selected.measured_by}; likeness, freedom and tag recall are differences to the bare base model")
-    proposed = table["proposed"]
-    say(f"step {proposed['step']}: {proposed['reason']}")
+    step = selected.proposal.row.step
+    say(f"step {step}: {selected.proposal.reason}")
     for grid in selected.grids:
         say(grid)
-    say(f"python -m orchestrator select {words} --step {proposed['step']}  releases it")
-
-
-def _is_proposed(row: dict[str, object], proposed: dict[str, object]) -> bool:
-    return (row["step"], row["multiplier"]) == (proposed["step"], proposed["multiplier"])
+    say(f"python -m orchestrator select {words} --step {step}  releases it")

@@ -30,10 +30,10 @@ class StepRow:
     freedom: float
     tag_recall: float | None = None
 
-    def better(self) -> dict[str, float]:
-        """Return the measured numbers by name, larger is better."""
-        values = {name: getattr(self, name) for name in MEASURES}
-        return {name: -value if name == "validation_loss" else value for name, value in values.items() if value is not None}
+    def value(self, measure: str) -> float | None:
+        """Return a number of which larger is better, or None."""
+        number: float | None = getattr(self, measure)
+        return -number if number is not None and measure == "validation_loss" else number
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,27 +45,33 @@ class Proposal:
     reason: str
 
 
+def counted(rows: Sequence[StepRow]) -> list[dict[str, float]]:
+    """Return each row's numbers by measure, larger is better.
+
+    A measure that some row lacks does not count for any.
+    """
+    values = {name: [row.value(name) for row in rows] for name in MEASURES}
+    complete = {
+        name: numbers for name, column in values.items() if len(numbers := [n for n in column if n is not None]) == len(rows)
+    }
+    return [{name: numbers[index] for name, numbers in complete.items()} for index in range(len(rows))]
+
+
 def ranks(rows: Sequence[StepRow]) -> list[dict[str, int]]:
     """Return the rank of each row by measure, 1 for the best. Equal numbers share a rank."""
-    numbers = [row.better() for row in rows]
-    return [
-        {name: 1 + sum(other.get(name, value) > value for other in numbers) for name, value in own.items()} for own in numbers
-    ]
+    numbers = counted(rows)
+    return [{name: 1 + sum(other[name] > value for other in numbers) for name, value in own.items()} for own in numbers]
 
 
 def front(rows: Sequence[StepRow]) -> tuple[StepRow, ...]:
     """Return the rows that no other row beats: the Pareto front."""
-    return tuple(row for row in rows if not any(_beats(other, row) for other in rows))
+    numbers = counted(rows)
+    return tuple(row for row, own in zip(rows, numbers, strict=True) if not any(_beats(other, own) for other in numbers))
 
 
-def _beats(other: StepRow, row: StepRow) -> bool:
-    """Return whether ``other`` is nowhere worse and somewhere better.
-
-    Measures that one of them lacks do not count.
-    """
-    theirs, own = other.better(), row.better()
-    shared = theirs.keys() & own.keys()
-    return all(theirs[name] >= own[name] for name in shared) and any(theirs[name] > own[name] for name in shared)
+def _beats(other: dict[str, float], own: dict[str, float]) -> bool:
+    """Return whether ``other`` is nowhere worse and somewhere better."""
+    return all(other[name] >= value for name, value in own.items()) and any(other[name] > value for name, value in own.items())
 
 
 def propose(rows: Sequence[StepRow]) -> Proposal:
@@ -91,6 +97,13 @@ def _reason(row: StepRow, own: dict[str, int], equals: Sequence[StepRow], rows: 
     later = [label(other, several=several) for other in equals if other is not row]
     text += f"; {', '.join(later)} has the same sum and is later" if later else ""
     return text if row.likeness > 0 else f"{text}; yet its images are no nearer to the training images than the base model's"
+
+
+def number(measure: str, value: float | None) -> str:
+    """Return a number of the table as text, a dash for one that is missing."""
+    if value is None:
+        return "\N{EN DASH}"
+    return f"{value:.4f}" if measure == "validation_loss" else f"{value:+.3f}"
 
 
 def label(row: StepRow, *, several: bool) -> str:

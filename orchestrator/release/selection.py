@@ -51,6 +51,16 @@ class Selected:
             "grids": [str(path) for path in self.grids],
         }
 
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Return heads and cells of the table, with a mark for the front and the proposal."""
+        names = [name for name in proposal.MEASURES if any(getattr(row, name) is not None for row in self.rows)]
+        rows = []
+        for row, ranks in zip(self.rows, proposal.ranks(self.rows), strict=True):
+            mark = "proposed" if row == self.proposal.row else "front" if row in self.proposal.front else ""
+            numbers = [proposal.number(name, getattr(row, name)) for name in names]
+            rows.append([str(row.step), f"{row.multiplier:g}", *numbers, "+".join(map(str, ranks.values())), mark])
+        return ["step", "multiplier", *(name.replace("_", " ") for name in names), "ranks", ""], rows
+
 
 def compare(run: PartialRun, recipe: Recipe, multipliers: Sequence[float] = (), encoder: Path | None = None) -> Selected:
     """Measure the saved steps, propose one, and keep the table for report and choice.

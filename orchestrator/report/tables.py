@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import RecipeError
 from orchestrator.release.facts import weights_of
+from orchestrator.release.proposal import MEASURES, number
 from orchestrator.report import charts
 from orchestrator.weights.io.safetensors_io import read_header
 
@@ -150,15 +151,15 @@ def measured_steps(table: JSON, train: JSON) -> JSON:
     """
     if not table.get("rows") or table.get("train") != train.get("key"):
         return {}
-    names = list(table["rows"][0]["ranks"])
+    names = [name for name in MEASURES if any(row.get(name) is not None for row in table["rows"])]
     proposed = table["proposed"]
     rows = [
         {
             "cells": [
                 str(row["step"]),
                 f"{row['multiplier']:g}",
-                *(f"{row[name]:.4f}" if name == "validation_loss" else f"{row[name]:+.3f}" for name in names),
-                "+".join(str(row["ranks"][name]) for name in names),
+                *(number(name, row.get(name)) for name in names),
+                "+".join(str(rank) for rank in row["ranks"].values()),
             ],
             "proposed": (row["step"], row["multiplier"]) == (proposed["step"], proposed["multiplier"]),
         }

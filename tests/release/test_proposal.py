@@ -35,6 +35,14 @@ def test_equal_sums_of_ranks_give_the_earlier_step_and_say_so() -> None:
     assert "likeness 2, freedom 1" in chosen.reason
 
 
+def test_a_measure_that_one_step_lacks_counts_for_none() -> None:
+    """With fewer ranks, the step without a validation would have the least sum."""
+    table = rows((0.2, 0.30, -0.1), (None, 0.20, -0.2))
+    assert ranks(table) == [{"likeness": 1, "freedom": 1}, {"likeness": 2, "freedom": 2}]
+    assert propose(table).row.step == 100
+    assert [proposal.number("validation_loss", row.validation_loss) for row in table] == ["0.2000", "\N{EN DASH}"]
+
+
 def test_the_freest_step_needs_half_of_the_best_likeness() -> None:
     """Without it, a step that has learned nothing would tie with the best one."""
     assert propose(rows((None, 0.01, -0.0), (None, 0.12, -0.2))).row.step == 200
