@@ -174,10 +174,10 @@ def test_a_baked_network_draws_what_the_script_merges(settings_of: SmallProject,
 def test_variants_and_release_of_a_transformer_show_its_images(small_project: SmallProject, architecture: str) -> None:
     """Trained with a rate at which two steps are seen: one training, two drawings, a grid, a card."""
     name, scale = f"drawn-{architecture}", 1.0 if architecture == "flux" else 4.0
-    render = {"width": 64, "height": 64, "steps": 2, "scale": scale, "precision": "bf16"}
-    text = "\n[render]\n" + toml.dumps(render) + ('options.flux_dtype = "bf16"\n' if architecture == "flux" else "")
-    text += '[render.prompts.front]\nprompt = "{trigger}, from front"\n'
-    small_project.write(name, architecture, text, learning_rate=0.5)
+    render: dict[str, Any] = {"width": 64, "height": 64, "steps": 2, "scale": scale, "precision": "bf16"}
+    render["prompts"] = {"front": {"prompt": "{trigger}, from front"}}
+    render |= {"options": {"flux_dtype": "bf16"}} if architecture == "flux" else {}
+    small_project.write(name, architecture, render=render, learning_rate=0.5)
     done = small_project.call("variants", name, "--multiplier", "0,1")
     assert done.returncode == 0, done.stdout + done.stderr
     listing = json.loads((small_project.runs / name / "variants" / "multiplier.json").read_text("utf-8"))
