@@ -132,7 +132,7 @@ def test_the_commands_of_a_page_run(
     page = pages[0]
     shown = [command for each in pages for command in commands(each)]
     if page.name != "tutorial.md":
-        assert call(monkeypatch, ["orchestrator", "new", "mimi", "--images", "pictures", "--yes"]) == 0
+        assert call(monkeypatch, ["orchestrator", "new", "mimika", "--images", "pictures", "--yes"]) == 0
     for command in shown:
         if command.needs:
             continue

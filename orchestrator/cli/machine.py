@@ -33,7 +33,7 @@ def fetch_base(
 ) -> None:
     """Download the base model of a recipe, and check it.
 
-    Example: orchestrator fetch-base krnk-locon
+    Example: orchestrator fetch-base examples/krnk-anima
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # huggingface_hub reads it when it is imported
     from orchestrator.run import fetch_base as fetch

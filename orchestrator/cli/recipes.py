@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from orchestrator.importers.to_recipe import ImportedRecipe
 
 Images = Annotated[list[Path], typer.Option("--images", help="Folder of images. Repeat it for every further source.")]
-Trigger = Annotated[list[str], typer.Option(help="Trigger word of the character, one for each --images.")]
+Trigger = Annotated[list[str], typer.Option(help="Trigger words of the subject, with commas between; one for each --images.")]
 Algorithm = Annotated[list[str], typer.Option(help="lora3x3, locon, loha, … Repeat it for more. Default: those three.")]
+
+_WARNINGS = 8
 
 
 def register(app: typer.Typer) -> None:
@@ -34,10 +36,10 @@ def register(app: typer.Typer) -> None:
 
 
 def new(
-    subject: Annotated[str, typer.Argument(help="Name of the character, used for files and as trigger word.")],
+    subject: Annotated[str, typer.Argument(help="Name of the subject, used for files and as trigger word.")],
     *,
     images: Images,
-    type_: Annotated[str, typer.Option("--type", help="face, body or group. Default: from the images.")] = "",
+    type_: Annotated[str, typer.Option("--type", help="face, body, group, style or object. Default: from the images.")] = "",
     trigger: Trigger = [],
     algorithm: Algorithm = [],
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps. Default: by the type.")] = None,
@@ -50,19 +52,28 @@ def new(
 ) -> None:
     """Write recipes for a folder of images.
 
-    Example: orchestrator new mimi --images pictures
+    Example: orchestrator new mimika --images pictures
     """
+    from orchestrator.dataset.lint.findings import Level
     from orchestrator.importers import new_subject
 
     root = project.root_or_here()
     arguments = new_subject.NewSubject(subject, tuple(images), type_, tuple(trigger), tuple(algorithm), steps, repeats, base)
     generated = new_subject.generate(arguments, root)
-    if sys.stdin.isatty() and sys.stderr.isatty() and not (yes or json):
+    terminal = sys.stdin.isatty() and sys.stderr.isatty() and not json
+    if not (yes or terminal):
+        _print_notes(generated)
+        raise RecipeError(
+            Problem("new", "wrote nothing: without a terminal it cannot ask", "add --yes to accept this proposal")
+        )
+    if not yes:
         suggested, words = new_subject.suggested_type(arguments), new_subject.trigger_words(arguments)
         arguments = _confirm(arguments, generated, suggested, words)
         generated = new_subject.generate(arguments, root)
     written = new_subject.write(generated, root)
-    problems = [str(problem) for problem in new_subject.image_problems(generated, root)]
+    findings = new_subject.findings(generated, root)
+    problems = [str(Problem(each.where, each.what, each.hint)) for each in findings if each.level is Level.ERROR]
+    warnings = [f"{each.where}  {each.what}" for each in findings if each.level is not Level.ERROR]
     if json:
         print_json(
             {
@@ -70,10 +81,11 @@ def new(
                 "recipes": list(generated.recipes),
                 "notes": list(generated.notes),
                 "problems": problems,
+                "warnings": warnings,
             }
         )
     else:
-        _print_new(generated, written, problems)
+        _print_new(generated, written, problems, warnings)
     if problems:
         raise typer.Exit(3)
 
@@ -82,7 +94,7 @@ def _confirm(arguments: NewSubject, generated: GeneratedRecipes, suggested: str,
     """Ask for type and trigger words, and return the new arguments."""
     for note in generated.notes:
         typer.echo(note, err=True)
-    kind = typer.prompt("type (face, body, group)", default=suggested, err=True)
+    kind = typer.prompt("type (face, body, group, style, object)", default=suggested, err=True)
     triggers = [
         typer.prompt(f"trigger word of {folder}", default=word, err=True)
         for folder, word in zip(arguments.images, words, strict=True)
@@ -90,12 +102,20 @@ def _confirm(arguments: NewSubject, generated: GeneratedRecipes, suggested: str,
     return dataclasses.replace(arguments, type=kind, triggers=tuple(triggers))
 
 
-def _print_new(generated: GeneratedRecipes, written: list[Path], problems: list[str]) -> None:
+def _print_notes(generated: GeneratedRecipes) -> None:
     for note in generated.notes:
         say(f"  {note}")
+
+
+def _print_new(generated: GeneratedRecipes, written: list[Path], problems: list[str], warnings: list[str]) -> None:
+    _print_notes(generated)
     say()
     for path in written:
         say(f"wrote {path}")
+    if warnings:
+        more = [f"and {len(warnings) - _WARNINGS} more"] if len(warnings) > _WARNINGS else []
+        check = f"\n  python -m orchestrator dataset check {generated.recipes[0]}  says more"
+        say("\n  ".join(["\nLook at these images before the training:", *warnings[:_WARNINGS], *more]) + check)
     if problems:
         say("\n  ".join(["\nFix these problems of the images first:", *map(str, problems)]), file=sys.stderr)
         return
@@ -119,7 +139,7 @@ def import_(
 ) -> None:
     """Turn the settings of another program into a recipe.
 
-    Example: orchestrator import old-settings.json --name mimi
+    Example: orchestrator import old-settings.json --name mimika
     """
     from orchestrator.importers import reader, summary, to_recipe
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.dataset import captions, image_headers, naming
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.system import allowlist
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -107,23 +106,29 @@ def suggest_type(summaries: Sequence[FolderSummary]) -> str:
     return "group" if bodies > 1 else ("body" if bodies else "face")
 
 
-def explain_type(summaries: Sequence[FolderSummary], kind: str) -> str:
+def explain_type(summaries: Sequence[FolderSummary]) -> str:
     """Return the reason for a suggested type."""
     named = any(summary.views for summary in summaries)
-    how = "by the file names (f: upper body, b: full body)" if named else "by the shape of the images"
-    rule = {"face": "1000 steps, every image 4 times", "body": "1200 steps, twice", "group": "1600 steps, once"}[kind]
-    return f"{how}; {rule}, as in the release"
+    return "by the file names (f: upper body, b: full body)" if named else "by the shape of the images"
 
 
-def source_table(summary: FolderSummary, trigger: str, root: Path, notes: list[str]) -> dict[str, Any]:
+def source_table(summary: FolderSummary, trigger: str, noun: str, root: Path, notes: list[str]) -> dict[str, Any]:
     """Return the table of one source: its folder, words and captions.
 
     Adds the reasons to ``notes``.
+
+    Args:
+        summary: the folder.
+        trigger: its trigger words.
+        noun: the class of its subject: character, style or object.
+        root: the project folder.
+        notes: what was decided, and why.
     """
     folder = summary.folder.resolve()
     inside = folder.is_relative_to(root.resolve())
-    where = folder.relative_to(root.resolve()).as_posix() if inside else allowlist.add(folder).as_posix()
-    table: dict[str, Any] = {"images": where or ".", "trigger": trigger, "class_tokens": f"{trigger} character"}
+    where = folder.relative_to(root.resolve()).as_posix() if inside else folder.as_posix()
+    first = trigger.partition(",")[0]
+    table: dict[str, Any] = {"images": where or ".", "trigger": trigger, "class_tokens": f"{first} {noun}"}
     ending = max(summary.texts, key=lambda ending: summary.texts[ending], default="")
     captioned = [stem for stem in summary.stems if ending and (folder / f"{stem}{ending}").is_file()]
     if 2 * len(summary.views) > len(summary.stems) >= 2 * len(captioned):

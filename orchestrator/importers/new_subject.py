@@ -1,7 +1,7 @@
 """Generate the recipes of a new subject from folders of images (``new``).
 
-The rules are those of the release: a face trains 1000 steps with every image 4 times, a body 1200 with 2, a group 1600 with 1;
-body and group use the block weights BODY, a face FACE. Existing files are never overwritten.
+Steps, repeats and block weights are those of the part of the type: face, body and group as in the release, style and object.
+Existing files are never overwritten.
 """
 
 from __future__ import annotations
@@ -9,29 +9,32 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from orchestrator.dataset.layout import make_layout
+from orchestrator.dataset import lint
 from orchestrator.dataset.lint import clip_tokens
-from orchestrator.dataset.problems import dataset_problems
+from orchestrator.dataset.lint.findings import Finding, Level
 from orchestrator.errors import Problem, RecipeError, near_miss
 from orchestrator.importers import inspect_folder, new_base
+from orchestrator.models import block_weights
+from orchestrator.models.registry import DEFAULT
 from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.recipe import compose, loader, schema, toml
-from orchestrator.system import settings
+from orchestrator.system import allowlist, settings
 from orchestrator.system.digests import Digests
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     from orchestrator.importers.inspect_folder import FolderSummary
 
 SIZES: Final = (128, 192, 256, 384, 512, 768)
-TYPES: Final = ("face", "body", "group")
+TYPES: Final = ("face", "body", "group", "style", "object")
 ALGORITHMS: Final = ("lora3x3", "locon", "loha")
 FEW: Final = 8
 STEP: Final = 64  # sides of the trainer's buckets are multiples of this, in pixels
+_LONGEST: Final = 120
 _UNFIT: Final = re.compile(r"[^A-Za-z0-9_-]+")
 # Facts about the release of 2023, not about a new LoRA.
 _RELEASE_ONLY: Final = ("release.source", "release.version", "release.listed_size", "release.collection_title_ja")
@@ -62,6 +65,8 @@ class GeneratedRecipes:
     files: dict[str, str]
     recipes: tuple[str, ...]
     notes: tuple[str, ...]
+    outside: tuple[Path, ...] = ()
+    """Folders outside the project that the user named. ``write`` allows recipes to read them."""
 
 
 def generate(subject: NewSubject, root: Path) -> GeneratedRecipes:
@@ -75,11 +80,12 @@ def generate(subject: NewSubject, root: Path) -> GeneratedRecipes:
     triggers = trigger_words(subject)
     kind = subject.type or inspect_folder.suggest_type(summaries)
     notes = [summary.describe() for summary in summaries]
-    if not subject.type:
-        notes.append(f"type {kind}: {inspect_folder.explain_type(summaries, kind)}")
+    notes.append(f"type {kind}: {'--type' if subject.type else inspect_folder.explain_type(summaries)}")
+    notes.append(_effort(subject, kind))
+    noun = kind if kind in ("style", "object") else "character"
     sources = {
-        trigger: inspect_folder.source_table(summary, trigger, root, notes)
-        for summary, trigger in zip(summaries, triggers, strict=True)
+        name: inspect_folder.source_table(summary, trigger, noun, root, notes)
+        for name, summary, trigger in zip(_source_names(triggers), summaries, triggers, strict=True)
     }
     part: dict[str, Any] = {"extends": [f"_base/{kind}"], "unset": list(_RELEASE_ONLY), "subject": subject.name}
     base = new_base.of(subject.base, _inputs(root)) if subject.base else new_base.NewBase({})
@@ -105,6 +111,8 @@ def generate(subject: NewSubject, root: Path) -> GeneratedRecipes:
         "keywords": list(triggers),
         "usage": f"Write {', '.join(triggers)} in the prompt, at weight 1.",
     }
+    if not base.part:
+        notes += _weights_note(kind)
     notes += _advice(summaries, triggers, reads_clip=base.reads_clip)
     count = sum(len(summary.stems) for summary in summaries)
     head = f"# {subject.name}: {count} images. Written by `orchestrator new`; edit it as you like."
@@ -124,7 +132,50 @@ def generate(subject: NewSubject, root: Path) -> GeneratedRecipes:
             table |= {"network": base.network} if base.network else {}
         head = f"# {subject.name} as {algorithm}.   Run:  orchestrator run {name}"
         files[f"{name}.toml"] = "\n".join([head, "", *toml.lines(table)]) + "\n"
-    return GeneratedRecipes(files, names, tuple(notes))
+    return GeneratedRecipes(files, names, tuple(notes), tuple(_outside(subject, root)))
+
+
+def _effort(subject: NewSubject, kind: str) -> str:
+    """Return steps and repeats, and their origin."""
+    part = _part(kind)
+    steps = f"{subject.steps} steps (--steps)" if subject.steps else f"{part['training']['steps']} steps"
+    repeats = subject.repeats or part["dataset"]["repeats"]
+    often = {1: "once", 2: "twice"}.get(repeats, f"{repeats} times")
+    origin = "of the release" if kind in ("face", "body", "group") else "of recipes/_base"
+    return f"{steps}, every image {often} an epoch; the part _base/{kind} {origin} sets the others"
+
+
+def _weights_note(kind: str) -> list[str]:
+    """Say which blocks the type leaves out of the file."""
+    weights = _part(kind).get("block_weights", {}).get("sd1")
+    if weights is None:
+        return []
+    parsed = block_weights.parse(tuple(weights), DEFAULT)
+    notes = [
+        f'block weights {parsed.preset} are baked into the file, as in the release; block_weights = "ALL" keeps all blocks'
+    ]
+    if weights[0] == 0:
+        notes.append(
+            "BASE = 0 among them leaves out the text encoder's part, though it is trained: the U-Net learns the trigger word"
+        )
+    return notes
+
+
+def _part(kind: str) -> dict[str, Any]:
+    return tomllib.loads((compose.library() / "_base" / f"{kind}.toml").read_text("utf-8"))
+
+
+def _source_names(triggers: Sequence[str]) -> list[str]:
+    """Return the names of sources: trigger words as file names."""
+    return [_UNFIT.sub("-", trigger).strip("-") or f"source{number}" for number, trigger in enumerate(triggers, start=1)]
+
+
+def _outside(subject: NewSubject, root: Path) -> Iterator[Path]:
+    """Yield the folders outside the project that the user named."""
+    base = Path(subject.base).expanduser()
+    for folder in (*subject.images, *([base.parent] if base.is_absolute() and base.is_file() else [])):
+        if not folder.resolve().is_relative_to(root.resolve()):
+            yield folder
 
 
 def _inputs(root: Path) -> ProjectInputs:
@@ -158,13 +209,16 @@ def _sizes(summaries: Sequence[FolderSummary], notes: list[str]) -> list[int]:
         if SIZES[0] * flattest < STEP:
             why += f", and the flattest one, 1 : {1 / flattest:.1f}, needs a height of {STEP}"
         notes.append(f"sizes {sizes or 'none, only the originals'}: {why}")
+    if sizes:
+        copies = f"copies {', '.join(map(str, sizes))} pixels wide"
+        notes.append(f"every image is also trained as {copies}, as in the release; sizes = [] trains the originals only")
     return sizes
 
 
 def write(generated: GeneratedRecipes, root: Path) -> list[Path]:
     """Write the files below ``root/recipes`` and return their paths.
 
-    Also the schema, for editors.
+    Also the schema, for editors. Recipes may read the folders that the user named.
 
     Raises:
         RecipeError: one of them exists. Nothing was written.
@@ -177,6 +231,8 @@ def write(generated: GeneratedRecipes, root: Path) -> list[Path]:
     ]
     if existing:
         raise RecipeError(existing)
+    for folder in generated.outside:
+        allowlist.add(folder)
     recipes.mkdir(parents=True, exist_ok=True)
     if not (recipes / schema.FILE).exists():
         (recipes / schema.FILE).write_text(schema.dumps(), "utf-8")
@@ -191,16 +247,15 @@ def write(generated: GeneratedRecipes, root: Path) -> list[Path]:
 
 def _check(subject: NewSubject) -> None:
     problems: list[Problem] = []
-    for what, name in [("subject", subject.name), *(("--trigger", word) for word in subject.triggers)]:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}", name):
-            plain = _UNFIT.sub("-", name).strip("-") or "mychar"
-            problems.append(
-                Problem(
-                    f"{what} {name}",
-                    "is used in file names and prompts: letters, digits, - and _",
-                    f"for example {plain}",
-                )
-            )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,59}", subject.name):
+        plain = _UNFIT.sub("-", subject.name).strip("-") or "mychar"
+        what = "is used in file names: letters, digits, - and _"
+        problems.append(Problem(f"subject {subject.name}", what, f"for example {plain}"))
+    for words in subject.triggers:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_ -]*(, *[A-Za-z0-9][A-Za-z0-9_ -]*)*", words) or len(words) > _LONGEST:
+            what = f"is used in prompts: letters, digits, - and _, commas between words, at most {_LONGEST} letters"
+            plain = _UNFIT.sub("-", words).strip("-") or "mychar"
+            problems.append(Problem(f"--trigger {words}", what, f"for example {plain[:_LONGEST]}"))
     if subject.type and subject.type not in TYPES:
         problems.append(Problem(f"--type {subject.type}", f"no such type{near_miss(subject.type, TYPES)}", ", ".join(TYPES)))
     parts = _algorithms()
@@ -238,10 +293,13 @@ def suggested_type(subject: NewSubject) -> str:
     return subject.type or inspect_folder.suggest_type([inspect_folder.inspect(folder) for folder in subject.images])
 
 
-def image_problems(generated: GeneratedRecipes, root: Path) -> list[Problem]:
-    """Return the problems of the images of written recipes."""
-    dataset = loader.recipe(root / "recipes", generated.recipes[0]).recipe.dataset
-    return list(dataset_problems(make_layout(dataset, root), dataset, root))
+def findings(generated: GeneratedRecipes, root: Path) -> list[Finding]:
+    """Return the errors and warnings of the images of written recipes."""
+    recipe = loader.recipe(root / "recipes", generated.recipes[0]).recipe
+    report = lint.check(
+        recipe.dataset, root, recipe.training, architecture=recipe.base.architecture, cache=lint.hash_cache(root)
+    )
+    return [finding for finding in report.findings if finding.level is not Level.NOTE]
 
 
 def trigger_words(subject: NewSubject) -> list[str]:

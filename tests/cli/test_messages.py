@@ -138,7 +138,7 @@ COMMANDS = {
         "my cat",
         "--images",
         "data",
-    ): "subject my cat\n    is used in file names and prompts: letters, digits, - and _\n    for example my-cat\n",
+    ): "subject my cat\n    is used in file names: letters, digits, - and _\n    for example my-cat\n",
 }
 
 

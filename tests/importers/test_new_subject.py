@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dataset_cases import face
 from headers import write
 from orchestrator import cli, engines
 from orchestrator.dataset.layout import make_layout
@@ -17,6 +18,9 @@ from orchestrator.errors import RecipeError
 from orchestrator.importers import inspect_folder, new_subject
 from orchestrator.importers.new_subject import NewSubject
 from orchestrator.recipe import loader
+from orchestrator.run import model_files, preflight
+from orchestrator.run.workspace import Workspace
+from orchestrator.system import allowlist
 
 
 def draw_images(folder: Path, names: list[str], size: tuple[int, int] = (96, 96)) -> Path:
@@ -269,3 +273,63 @@ def test_a_common_word_is_warned_about(empty: Path) -> None:
     assert not any(
         "has a meaning to CLIP" in note for note in new_subject.generate(NewSubject("zqmimi", (empty / "a",)), empty).notes
     )
+
+
+def test_without_a_terminal_nothing_is_written_unless_yes(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere = draw_images(empty.parent / "elsewhere", VIEWS)
+    assert call(monkeypatch, "new", "mimi", "--images", str(elsewhere)) == 2
+    assert "add --yes to accept this proposal" in capsys.readouterr().err
+    assert not (empty / "recipes").exists()
+    assert not allowlist.is_allowed(elsewhere, empty)
+
+
+def test_a_path_that_the_user_names_is_allowed(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = draw_images(empty.parent / "elsewhere", VIEWS)
+    base = empty.parent / "models of mine" / "mine.safetensors"
+    write(base, {"model.diffusion_model.input_blocks.0.0.weight": [4, 4], "cond_stage_model.transformer.x": [4]})
+    assert call(monkeypatch, "new", "mimi", "--images", str(elsewhere), "--base", str(base), "--yes") == 0
+    recipe = loader.recipe(empty / "recipes", "mimi-locon").recipe
+    inputs = Workspace(empty).inputs
+    assert preflight.outside_paths(recipe, empty) == []
+    assert not [problem for problem in model_files.problems(recipe, inputs) if "allow-list" in str(problem)]
+
+
+@pytest.mark.parametrize("kind", ["style", "object"])
+def test_styles_and_objects_have_parts_of_their_own(empty: Path, kind: str) -> None:
+    folder = draw_images(empty / "a", ["x", "y", "z"])
+    subject = NewSubject("oils", (folder,), kind, triggers=("oil paint, brushy",), algorithms=("locon",))
+    new_subject.write(new_subject.generate(subject, empty), empty)
+    recipe = loader.recipe(empty / "recipes", "oils-locon").recipe
+    assert (recipe.type, recipe.block_weights) == (kind, None)
+    assert recipe.triggers() == ("oil paint, brushy",)
+    assert recipe.dataset.sources["oil-paint-brushy"].class_tokens == f"oil paint {kind}"
+    assert recipe.render.prompts
+
+
+def test_the_proposal_states_its_decisions(empty: Path) -> None:
+    folder = draw_images(empty / "a", VIEWS, (768, 768))
+    notes = " ".join(new_subject.generate(NewSubject("mimi", (folder,), steps=50), empty).notes)
+    for words in (
+        "50 steps (--steps)",
+        "every image 4 times",
+        "block weights FACE are baked",
+        "BASE = 0",
+        "trained as copies 128",
+    ):
+        assert words in notes
+
+
+def test_duplicate_and_gray_images_are_reported_at_once(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = draw_images(empty / "a", VIEWS)
+    for seed, name in enumerate(VIEWS):
+        face(seed, 512).save(folder / f"{name}.png")
+    (folder / "f22_2.png").write_bytes((folder / "f00.png").read_bytes())
+    Image.open(folder / "f01.png").convert("L").save(folder / "f01.png")
+    assert call(monkeypatch, "new", "mimi", "--images", "a", "--yes") == 0
+    output = capsys.readouterr().out
+    assert "f22_2.png" in output
+    assert "f01.png" in output

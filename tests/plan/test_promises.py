@@ -70,7 +70,7 @@ def test_the_recipe_of_the_sdxl_page_is_planned(tmp_path: Path, project: Path) -
     text = (project / "docs/howto/sdxl.md").read_text("utf-8").partition("```toml\n")[2].partition("```")[0]
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "mine.toml").write_text(
-        text.replace("_subjects/mimi", "_subjects/krnk").replace("[base]", 'summary = "x"\n[base]', 1), "utf-8"
+        text.replace("_subjects/mimika", "_subjects/krnk").replace("[base]", 'summary = "x"\n[base]', 1), "utf-8"
     )
     loaded = Workspace(tmp_path).load(Selection(("mine",)))[0]
     assert loaded.recipe.base.architecture == "sdxl"

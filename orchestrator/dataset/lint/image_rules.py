@@ -46,6 +46,9 @@ def files(inspected: Inspected) -> Iterator[Finding]:
         if header.mode == "CMYK":
             what = "has CMYK colours, made for print; they become sRGB"
             yield Finding(Level.WARNING, where, what, "save it as RGB to choose the colours yourself")
+        if _is_gray(inspected.hashes[path].color):
+            what = "has no colours, which the LoRA would learn"
+            yield Finding(Level.WARNING, where, what, "leave it out, or write monochrome, greyscale in its caption")
         if header.transparent:
             color = inspected.dataset.sources[folder.source].background_color or inspected.dataset.background_color
             what = f"is transparent; its background becomes {color}"
@@ -60,6 +63,13 @@ def files(inspected: Inspected) -> Iterator[Finding]:
             yield Finding(Level.ERROR, where, "has a line break in its name", "rename it")
     for ignored in inspected.layout.ignored:
         yield Finding(Level.WARNING, inspected.display(ignored.path), ignored.why, ignored.hint)
+
+
+def _is_gray(color: str) -> bool:
+    """Return whether 8x8 RGB values, as hex, are gray to a difference of 2."""
+    values = bytes.fromhex(color)
+    pixels = [values[start : start + 3] for start in range(0, len(values), 3)]
+    return bool(pixels) and all(max(pixel) - min(pixel) <= 2 for pixel in pixels)
 
 
 def caches(inspected: Inspected) -> Iterator[Finding]:
