@@ -77,6 +77,8 @@ def _show(selected: Selected, words: str) -> None:
     heads, rows = selected.table()
     progress.print_table(heads, rows)
     say(f"measured by {selected.measured_by}; likeness, freedom and tag recall are differences to the bare base model")
+    if note := selected.uncounted():
+        say(note)
     step = selected.proposal.row.step
     say(f"step {step}: {selected.proposal.reason}")
     for grid in selected.grids:

@@ -51,6 +51,14 @@ class Selected:
             "grids": [str(path) for path in self.grids],
         }
 
+    def uncounted(self) -> str:
+        """Return a line about steps without a validation, "" if there is none."""
+        missing = [str(row.step) for row in self.rows if row.validation_loss is None]
+        if len(missing) in (0, len(self.rows)):
+            return ""
+        steps = ", ".join(dict.fromkeys(missing))
+        return f"the validation loss does not count: step {steps} has none; let training.validation.every_n_steps divide all"
+
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Return heads and cells of the table, with a mark for the front and the proposal."""
         names = [name for name in proposal.MEASURES if any(getattr(row, name) is not None for row in self.rows)]

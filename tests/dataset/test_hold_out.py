@@ -7,6 +7,7 @@ import tomllib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import ImageOps
 
 from orchestrator.dataset import lint, sd_scripts_toml
 from orchestrator.dataset.buckets import predict_batches
@@ -96,8 +97,12 @@ def test_only_the_choice_of_images_is_in_the_key(table: Dataset) -> None:
     assert key_params(table, held(split=0.1)) != key_params(table, held(split=0.1, seed=1)) != plain
 
 
-def test_a_trained_copy_of_a_held_out_image_is_named(good: Path) -> None:
-    face(0).resize((80, 80)).save(good / "data" / "f00_small.png")
+@pytest.mark.parametrize(("mirrored", "words"), [(False, ""), (True, "mirrored ")])
+def test_a_trained_copy_of_a_held_out_image_is_named(good: Path, mirrored: bool, words: str) -> None:
+    image = face(0)
+    image.paste("black", (4, 30, 30, 50))  # no longer symmetric
+    image.save(good / "data" / "f00.png")
+    (ImageOps.mirror(image) if mirrored else image).resize((80, 80)).save(good / "data" / "f00_small.png")
     training = Training.model_validate_json(
         json.dumps({"steps": 5, "optimizer": "AdamW", "seed": 1, "validation": {"images": ["krnk/f00"]}})
     )
@@ -105,7 +110,7 @@ def test_a_trained_copy_of_a_held_out_image_is_named(good: Path) -> None:
     report = lint.check(made(sources={"krnk": source}), good, training)
     found = [finding for finding in report.findings if "is held out" in finding.what]
     assert [(finding.where, finding.what) for finding in found] == [
-        ("data/f00.png", "is held out, and looks nearly the same as data/f00_small.png, which is trained")
+        ("data/f00.png", f"is held out, and looks {words}nearly the same as data/f00_small.png, which is trained")
     ]
 
 

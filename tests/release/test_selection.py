@@ -15,6 +15,7 @@ import harness
 from orchestrator import cli, report
 from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.release import free_prompts, measures, selection, step_measures
+from orchestrator.release.proposal import StepRow, propose
 from orchestrator.run.context import Silent
 from orchestrator.run.partial_run import PartialRun
 from orchestrator.run.workspace import Selection
@@ -104,6 +105,16 @@ def test_a_taken_step_is_released_with_its_reason(
 
     assert call(monkeypatch, "select", "cat-saved", "--step", "last", "--quiet") == 0
     assert "step" not in json.loads((latest / "manifest.json").read_text("utf-8"))["facts"]
+
+
+def test_steps_without_a_validation_are_named() -> None:
+    table = [StepRow(100, 1.0, 0.2, 0.3, -0.1), StepRow(150, 1.0, None, 0.2, -0.2)]
+    selected = selection.Selected(table, "x", propose(table), [])
+    assert selected.uncounted().startswith("the validation loss does not count: step 150 has none")
+    heads, rows = selected.table()
+    assert heads[2] == "validation loss"
+    assert rows[1][2] == "\N{EN DASH}"
+    assert selection.Selected(table[:1], "x", propose(table[:1]), []).uncounted() == ""
 
 
 def test_a_training_that_saves_one_step_is_named(cats: harness.Project) -> None:

@@ -57,12 +57,14 @@ def hash_images(paths: Sequence[Path], cache: ParseCache | None = None) -> dict[
     return result
 
 
-def hash_image(path: Path) -> ImageHash:
-    """Decode and hash one image."""
+def hash_image(path: Path, *, mirrored: bool = False) -> ImageHash:
+    """Decode and hash one image, or its mirror image."""
     try:
         thumbnail = image_io.thumbnail(path, _SIDE)
     except image_headers.UnreadableError as error:
         return ImageHash(error=str(error))
+    if mirrored:
+        thumbnail = ImageOps.mirror(thumbnail)
     grey = thumbnail.convert("L").resize((17, 16), Image.Resampling.BOX).tobytes()
     bits = 0
     for row in range(16):
@@ -100,6 +102,14 @@ def near_copies(hashes: dict[Path, ImageHash]) -> list[tuple[Path, Path]]:
             if (bits ^ other_bits).bit_count() <= _SAME_BITS and _distance(color, other_color) <= _SAME_COLOR:
                 pairs.append((other, path))
     return pairs
+
+
+def alike(first: ImageHash, second: ImageHash) -> bool:
+    """Return whether two decoded images are nearly equal."""
+    if first.error or second.error:
+        return False
+    bits = (int(first.bits, 16) ^ int(second.bits, 16)).bit_count()
+    return bits <= _SAME_BITS and _distance(bytes.fromhex(first.color), bytes.fromhex(second.color)) <= _SAME_COLOR
 
 
 def _distance(first: bytes, second: bytes) -> float:

@@ -9,7 +9,7 @@ from orchestrator.dataset import image_headers, naming
 from orchestrator.dataset.latent_links import latent_caches
 from orchestrator.dataset.lint.caption_rules import captions, triggers
 from orchestrator.dataset.lint.findings import Finding, Level
-from orchestrator.dataset.lint.image_hash import near_copies
+from orchestrator.dataset.lint.image_hash import alike, hash_image, near_copies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -133,19 +133,33 @@ def copies(inspected: Inspected) -> Iterator[Finding]:
     """
     names = {image.original: (folder.source, image.name) for folder, image in inspected.originals().values()}
     others: dict[Path, list[Path]] = defaultdict(list)
-    held_out = {image.original for folder in inspected.layout.held_out for image in folder.images}
+    held_out = _held_out(inspected)
     for first, second in near_copies(inspected.hashes):
-        if (first in held_out) != (second in held_out):
-            held, trained = (first, second) if first in held_out else (second, first)
-            what = f"is held out, and looks nearly the same as {inspected.display(trained)}, which is trained"
-            yield Finding(Level.WARNING, inspected.display(held), what, "training.validation.images: hold out both")
-        elif names[first] != names[second]:
+        apart = (first in held_out) != (second in held_out)  # see held_out_copies
+        if names[first] != names[second] and not apart:
             others[second].append(first)
     for path, same in others.items():
         more = f" and {len(same) - 1} more" if len(same) > 1 else ""
         what = f"looks nearly the same as {inspected.display(same[0])}{more}"
         hint = "keep one; to raise its share set `repeats` of its source"
         yield Finding(Level.WARNING, inspected.display(path), what, hint)
+
+
+def held_out_copies(inspected: Inspected) -> Iterator[Finding]:
+    """Find trained copies of held-out images, also mirrored ones."""
+    held_out = _held_out(inspected)
+    trained = {path: one for path, one in inspected.hashes.items() if path not in held_out}
+    for path in sorted(held_out):
+        for words, own in (("", inspected.hashes[path]), ("mirrored ", hash_image(path, mirrored=True))):
+            same = next((other for other in sorted(trained) if alike(own, trained[other])), None)
+            if same is not None:
+                what = f"is held out, and looks {words}nearly the same as {inspected.display(same)}, which is trained"
+                yield Finding(Level.WARNING, inspected.display(path), what, "training.validation.images: hold out both")
+                break
+
+
+def _held_out(inspected: Inspected) -> set[Path]:
+    return {image.original for folder in inspected.layout.held_out for image in folder.images}
 
 
 def flips(inspected: Inspected) -> Iterator[Finding]:
@@ -192,6 +206,7 @@ RULES: Final[tuple[Callable[[Inspected], Iterator[Finding]], ...]] = (
     triggers,
     sizes,
     copies,
+    held_out_copies,
     flips,
     views,
     unused_regularization,
