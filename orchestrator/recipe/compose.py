@@ -12,10 +12,13 @@ import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, near_miss
 from orchestrator.system import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_BYTES = 1 << 20  # a recipe of a megabyte is not a recipe
 MAX_DEPTH = 24
@@ -30,6 +33,8 @@ class Composition:
     problems: list[Problem] = field(default_factory=list)
     merged: TomlTable = field(default_factory=dict)
     origin: dict[str, str] = field(default_factory=dict)
+    meant: set[str] = field(default_factory=set)
+    """Keys that a profile sets for this recipe or its subject by name."""
 
     def add_problem(self, where: str | Path, message: str, hint: str = "") -> None:
         """Add a problem."""
@@ -158,6 +163,17 @@ def overlay(composition: Composition, profile: str) -> None:
         extra = when.get(word) if isinstance(word, str) else None
         if isinstance(extra, dict):
             _apply(composition, extra, path)
+            if word in words[2:]:
+                composition.meant.update(_keys(extra))
+
+
+def _keys(table: TomlTable, trail: str = "") -> Iterator[str]:
+    """Yield the dotted keys of a table's values."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{trail}{key}.")
+        else:
+            yield f"{trail}{key}"
 
 
 def _strings(composition: Composition, path: Path, table: TomlTable, key: str) -> list[str]:

@@ -102,7 +102,7 @@ def recipe(root: Path, name: str, profile: str = "", engine: str = "") -> Loaded
     problems += [problem for problem in overridden if problem.where not in places]
     if result is None or problems:
         raise RecipeError(problems)
-    replaced = overrides.find(own.merged, own.origin, composition.merged) if own is not None else ()
+    replaced = overrides.find(own, composition) if own is not None else ()
     return Loaded(result, path, composition.origin, composition.merged, without, replaced)
 
 

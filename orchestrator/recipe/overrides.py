@@ -11,7 +11,9 @@ from orchestrator.recipe import toml
 from orchestrator.recipe.compose import library
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
+
+    from orchestrator.recipe.compose import Composition
 
 _LONGEST = 60
 _SILENT = ("expect", "release")  # promises, and lines of the card: a profile that drops them trains the same
@@ -29,18 +31,22 @@ class Override:
     """Whether a part of this program set the recipe's value, not the user."""
 
 
-def find(own: dict[str, Any], origin: Mapping[str, str], overlaid: dict[str, Any]) -> tuple[Override, ...]:
+def find(own: Composition, overlaid: Composition) -> tuple[Override, ...]:
     """Return the values that differ after a profile, in the recipe's order.
 
     Args:
-        own: the merged recipe without the profile.
-        origin: the files of its values.
-        overlaid: the merged recipe with the profile.
+        own: the recipe without the profile.
+        overlaid: the recipe with the profile. Values that it sets for this subject by name count as a part's.
     """
-    after = dict(_leaves(overlaid))
+    after = dict(_leaves(overlaid.merged))
     return tuple(
-        Override(key, _short(value), _short(after[key]) if key in after else "", _of_part(origin.get(key, "")))
-        for key, value in _leaves(own)
+        Override(
+            key,
+            _short(value),
+            _short(after[key]) if key in after else "",
+            key in overlaid.meant or _of_part(own.origin.get(key, "")),
+        )
+        for key, value in _leaves(own.merged)
         if key.partition(".")[0] not in _SILENT and (key not in after or after[key] != value)
     )
 

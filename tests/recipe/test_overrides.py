@@ -53,6 +53,14 @@ def test_plan_and_run_list_what_the_profile_overrides(
     assert "overrides" not in capsys.readouterr().out
 
 
+def test_values_for_a_subject_by_name_are_no_surprise(
+    cats: harness.Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cats.write("_profiles/small", PROFILE + '[when.cat.dataset.sources.cat]\ntrigger = "cat, kitten"\n')
+    assert call(monkeypatch, "plan", "cat-lora", "--profile", "small") == 0
+    assert "kitten" not in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("cats")
 def test_plan_as_json_holds_the_overrides(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "plan", "cat-lora", "--profile", "small", "--json") == 0
