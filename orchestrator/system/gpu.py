@@ -5,11 +5,33 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.system import process
 
 _NOT_INSTALLED = 127
+_NO_GPU = "none seen by nvidia-smi"
+_NO_DEVICES = "No devices were found"
+DRIVER_VERSION = Path("/proc/driver/nvidia/version")
+_WSL = "/usr/lib/wsl/lib/nvidia-smi"  # not in PATH of every WSL distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A GPU as its driver reports it."""
+
+    name: str
+    driver: str
+    """Version of the driver, such as "550.54.14"."""
+    capability: tuple[int, int] | None
+    """Compute capability, such as (8, 6), or None where nvidia-smi does not report it (drivers before 510)."""
+
+    def __str__(self) -> str:
+        capability = ".".join(map(str, self.capability)) if self.capability else "unknown"
+        return f"{self.name} (compute capability {capability}, driver {self.driver})"
 
 
 def visible(requested: str = "") -> list[str]:
@@ -32,13 +54,37 @@ def query(*fields: str, timeout: float = 20.0) -> tuple[list[list[str]], str]:
         fields: names that ``nvidia-smi --help-query-gpu`` lists. Memory is in MiB, temperature in degrees Celsius.
         timeout: seconds until nvidia-smi counts as hung.
     """
-    argv = ("nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
+    program = "nvidia-smi" if shutil.which("nvidia-smi") or not Path(_WSL).is_file() else _WSL
+    argv = (program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits")
     code, text = process.capture(argv, timeout)
     if code != 0:
-        return [], "none seen by nvidia-smi" if code == _NOT_INSTALLED else f"nvidia-smi: {' '.join(text.split())[:100]}"
+        return [], _NO_GPU if code == _NOT_INSTALLED else f"nvidia-smi: {' '.join(text.split())[:100]}"
     rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines()]
     rows = [row for row in rows if len(row) == len(fields)]
     return rows, "" if rows else f"nvidia-smi: {' '.join(text.split())[:100]}"
+
+
+def cards() -> tuple[list[Card], str]:
+    """Return the GPUs with driver and compute capability.
+
+    Returns:
+        The cards, and the reason if a driver is there that does not answer. Both are empty on a machine without a GPU.
+    """
+    rows, reason = query("name", "driver_version", "compute_cap")
+    if not rows and "compute_cap" in reason:
+        rows, reason = query("name", "driver_version")
+    if rows:
+        return [Card(name, driver, _capability(*capability)) for name, driver, *capability in rows], ""
+    if reason == _NO_GPU:
+        with contextlib.suppress(OSError):
+            version = re.search(r"\b\d{3}\.[\d.]+\b", DRIVER_VERSION.read_text("utf-8"))
+            return ([Card("NVIDIA GPU", version[0], None)] if version else []), ""
+    return [], "" if reason == _NO_GPU or _NO_DEVICES in reason else reason
+
+
+def _capability(text: str = "") -> tuple[int, int] | None:
+    match = re.fullmatch(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def numbers(*fields: str, timeout: float = 5.0) -> list[list[int]] | None:

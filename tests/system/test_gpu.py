@@ -54,3 +54,38 @@ def test_a_driver_that_fails_is_the_reason(nvidia_smi: Path) -> None:
 def test_without_nvidia_smi_there_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpu.query("name") == ([], "none seen by nvidia-smi")
+
+
+def test_cards_have_driver_and_compute_capability(nvidia_smi: Path) -> None:
+    _write(nvidia_smi, 'echo "NVIDIA GeForce RTX 3090, 550.54.14, 8.6"; echo "NVIDIA H100, 550.54.14, [N/A]"')
+    found, reason = gpu.cards()
+    assert [(card.name, card.driver, card.capability) for card in found] == [
+        ("NVIDIA GeForce RTX 3090", "550.54.14", (8, 6)),
+        ("NVIDIA H100", "550.54.14", None),
+    ]
+    assert reason == ""
+    assert str(found[0]) == "NVIDIA GeForce RTX 3090 (compute capability 8.6, driver 550.54.14)"
+
+
+def test_a_driver_that_does_not_report_the_compute_capability(nvidia_smi: Path) -> None:
+    _write(
+        nvidia_smi,
+        'case "$1" in *compute_cap*) echo "Field \\"compute_cap\\" is not a valid field to query."; exit 2;; esac\n'
+        'echo "NVIDIA GeForce GTX 1080, 470.182.03"',
+    )
+    assert gpu.cards() == ([gpu.Card("NVIDIA GeForce GTX 1080", "470.182.03", None)], "")
+
+
+def test_a_driver_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpu, "DRIVER_VERSION", tmp_path / "version")
+    assert gpu.cards() == ([], "")
+    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12\n", "utf-8")
+    assert gpu.cards() == ([gpu.Card("NVIDIA GPU", "535.183.01", None)], "")
+
+
+def test_a_driver_that_fails_or_has_no_device(nvidia_smi: Path) -> None:
+    _write(nvidia_smi, "echo Failed to initialize NVML: Driver/library version mismatch; exit 18")
+    assert gpu.cards() == ([], "nvidia-smi: Failed to initialize NVML: Driver/library version mismatch")
+    _write(nvidia_smi, "echo No devices were found; exit 6")
+    assert gpu.cards() == ([], "")

@@ -1,6 +1,6 @@
 """Checks of sd-scripts on this machine: checkout, packages, tokenizers.
 
-They read files and start nothing but git.
+They read files. Doctor's also start git, and where there is an NVIDIA GPU, the test of torch.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from orchestrator.engines.sdscripts import checkout, network_args, parser_options, write_tokenizer
+from orchestrator.engines.sdscripts import checkout, network_args, parser_options, torch_test, write_tokenizer
 from orchestrator.errors import Problem
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.models.text_encoders import GATED, HUB
@@ -121,6 +121,7 @@ def checks() -> list[Check]:
     packages = site_packages(python)
     if packages is not None:
         results += _versions(packages)
+        results += torch_test.checks(python, version(packages, "torch"), version(packages, "bitsandbytes"))
     for name, label in ((write_tokenizer.CLIP_L, "tokenizer"), (write_tokenizer.CLIP_G, "SDXL's second tokenizer")):
         results.append(_tokenizer(settings.tokenizers() / name, label))
     return results
@@ -156,7 +157,7 @@ def _versions(packages: Path) -> list[Check]:
     if torch:
         cuda = "+cpu" not in torch
         state, built = (CheckStatus.PASS, "") if cuda else (CheckStatus.WARNING, ": built without CUDA")
-        fix = "make setup  installs one with CUDA"
+        fix = "make setup  installs one with CUDA, where there is an NVIDIA GPU"
         results.append(Check("torch of sd-scripts", state, f"{torch}{built}", fix, "2.6 or newer, with CUDA"))
     lycoris = version(packages, "lycoris_lora")
     if lycoris:

@@ -1,42 +1,46 @@
 """Set up sd-scripts: its submodule and environment (``make setup``).
 
-It can run again at any time. Without network or git it names what is missing, what works without it, and the next command;
-exit code 3.
+It can run again at any time. It chooses a build of torch for driver and card, and tests it before it ends. Without network or
+git it names what is missing, what works without it, and the next command; exit code 3.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.engines.sdscripts import checkout, write_tokenizer
+from orchestrator.engines.sdscripts import checkout, torch_builds, torch_test, write_tokenizer
 from orchestrator.errors import NotReady, OrchestratorError, Problem
 from orchestrator.system import settings
 from orchestrator.system.child import ChildCallbacks
+from orchestrator.system.files import write_text
+from orchestrator.system.gpu import cards
 from orchestrator.system.process import Command, run
 
 if TYPE_CHECKING:
     from orchestrator.system.child import Progress
 
-LOCK, CUDA = "requirements-sd-scripts.txt", "requirements-sd-scripts-cuda.txt"
+LOCK = "requirements-sd-scripts.txt"
 SUBMODULE = "third_party/sd-scripts"
 _WORKS = "the embedded engine works without it: make demo, or --profile demo"
-_NVIDIA = ("/dev/nvidia0", "/dev/dxg")
 
 
 def main() -> int:
-    """Fetch and build the missing parts, and return the exit code."""
+    """Fetch, build and test the missing parts, and return the exit code."""
     try:
         folder = fetch()
         python = build()
         tokenizer(python, folder)
+        tested = test(python)
     except OrchestratorError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(f"sd-scripts {checkout.version(folder)} in {folder}\nits Python: {python}\nnext: python -m orchestrator doctor")
+    print(f"sd-scripts {checkout.version(folder)} in {folder}", f"its Python: {python}", tested, sep="\n")
+    print("next: python -m orchestrator doctor")
     return 0
 
 
@@ -70,35 +74,55 @@ def fetch() -> Path:
 def build() -> Path:
     """Return the Python of sd-scripts.
 
-    Builds `.venv-sd-scripts` if it is missing.
+    Builds `.venv-sd-scripts` if it is missing, or differs from the lock and the chosen build of torch.
 
     Raises:
-        NotReady: the packages cannot be installed.
+        NotReady: no build of torch runs here, or the packages cannot be installed.
     """
-    python = settings.sd_scripts_python()
-    mark = settings.ROOT / ".venv-sd-scripts" / ".complete"
-    lock = (settings.ROOT / LOCK).read_text("utf-8")
-    if python.is_file() and (not python.is_relative_to(mark.parent) or (mark.is_file() and mark.read_text("utf-8") == lock)):
-        return python
-    if not python.is_relative_to(mark.parent):
+    python, environment = settings.sd_scripts_python(), _environment()
+    if not python.is_relative_to(environment):
+        if python.is_file():
+            return python
         raise NotReady(
             Problem(str(python), "is set as sd-scripts' Python but does not exist", "correct SD_SCRIPTS_PYTHON or the setting")
         )
-    print(f"installing the environment of sd-scripts into {mark.parent} (several GB)", flush=True)
-    files = [LOCK, *([CUDA] if any(Path(device).exists() for device in _NVIDIA) else [])]
-    install = (
-        str(python),
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        *(f"--requirement={name}" for name in files),
-    )
-    if not ((python.is_file() or _run((sys.executable, "-m", "venv", str(mark.parent)))) and _run(install)):
-        what = f"the packages of {', '.join(files)} cannot be installed (see above); {_WORKS}"
-        raise NotReady(Problem(str(mark.parent), what, "with network and 12 GB of disk: make setup; or set SD_SCRIPTS_PYTHON"))
-    mark.write_text(lock, "utf-8")
+    choice = torch_builds.choose()
+    print(*choice.reasons, f"chosen: {choice.build} ({', '.join(choice.build.requirements())})", sep="\n", flush=True)
+    mark, packages = environment / ".complete", choice.build.requirements()
+    installed = "\n".join([(settings.ROOT / LOCK).read_text("utf-8"), *packages])
+    if python.is_file() and mark.is_file() and mark.read_text("utf-8") == installed:
+        return python
+    print(f"installing the environment of sd-scripts into {environment} (several GB)", flush=True)
+    index = (f"--extra-index-url={choice.build.index}",) if choice.build.index else ()
+    pip = (str(python), "-m", "pip", "install", "--disable-pip-version-check", *index, f"--requirement={LOCK}", *packages)
+    mark.unlink(missing_ok=True)
+    if not ((python.is_file() or _run((sys.executable, "-m", "venv", str(environment)))) and _run(pip)):
+        what = f"the packages of {LOCK} and {', '.join(packages)} cannot be installed (see above); {_WORKS}"
+        raise NotReady(Problem(str(environment), what, "with network and 12 GB of disk: make setup; or set SD_SCRIPTS_PYTHON"))
+    write_text(mark, installed)
     return python
+
+
+def test(python: Path) -> str:
+    """Test torch where it will train, and return the result.
+
+    Raises:
+        NotReady: a test fails.
+    """
+    found, _ = cards()
+    cuda = bool(found) and os.environ.get(torch_builds.VARIABLE) != torch_builds.CPU.name
+    print(f"testing torch on {'the GPU' if cuda else 'the CPU'}", flush=True)
+    result = torch_test.run(python, cuda=cuda)
+    if result.failed:
+        hint = torch_test.hint(found, result.torch) if found else "see the reason; then: make setup"
+        if not python.is_relative_to(_environment()):
+            hint = f"mend the packages of that Python, or unset SD_SCRIPTS_PYTHON and its setting: {hint}"
+        raise NotReady(Problem(str(python), f"sd-scripts cannot train with it: {result}", hint))
+    return str(result)
+
+
+def _environment() -> Path:
+    return settings.ROOT / ".venv-sd-scripts"
 
 
 def tokenizer(python: Path, checkout_folder: Path) -> None:

@@ -1,0 +1,109 @@
+"""The test of torch in sd-scripts' Python, for setup and doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from orchestrator.engines.sdscripts import torch_builds, torch_test_program
+from orchestrator.engines.sdscripts.torch_builds import VARIABLE
+from orchestrator.errors import NotReady
+from orchestrator.system import process
+from orchestrator.system.gpu import cards
+from orchestrator.system.parse_cache import ParseCache
+from orchestrator.weights.checks import Check, CheckStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from orchestrator.system.gpu import Card
+
+_SETUP_TIMEOUT: Final = 300.0  # seconds; the first import after an installation reads several GB
+_DOCTOR_TIMEOUT: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class TorchResult:
+    """The result of the test."""
+
+    torch: str
+    """Version, or "" if torch cannot be imported."""
+    devices: tuple[str, ...]
+    failed: str
+    """The test that failed, or ""."""
+    reason: str
+
+    def __str__(self) -> str:
+        if self.failed:
+            return f"torch {self.torch}, {self.failed}: {self.reason}" if self.torch else f"{self.failed}: {self.reason}"
+        tests = f"{torch_test_program.PRODUCT} and {torch_test_program.STEP}" if self.devices else torch_test_program.PRODUCT
+        return f"torch {self.torch} on {', '.join(dict.fromkeys(self.devices)) or 'the CPU'}: {tests} pass"
+
+
+def run(python: Path, *, cuda: bool, timeout: float = _SETUP_TIMEOUT) -> TorchResult:
+    """Test torch of another Python.
+
+    Args:
+        python: the program.
+        cuda: test all GPUs, and bitsandbytes. Without: the CPU.
+        timeout: seconds until the test counts as failed.
+    """
+    argv = (str(python), torch_test_program.__file__, "cuda" if cuda else "cpu")
+    code, text = process.capture(argv, timeout)
+    for line in reversed(text.splitlines()):
+        try:
+            result = json.loads(line)
+            return TorchResult(result["torch"], tuple(result["devices"]), result["failed"], result["reason"])
+        except (ValueError, LookupError, TypeError):
+            continue
+    return TorchResult("", (), "the test of torch", f"exit code {code}: {' '.join(text.split())[-300:]}")
+
+
+def hint(found: Sequence[Card], torch: str) -> str:
+    """Return the next command after a failed test.
+
+    Args:
+        found: the cards of this machine.
+        torch: version of the tested torch, with or without "+cu128".
+    """
+    try:
+        best = torch_builds.for_cards(found).build
+    except NotReady as error:
+        return error.problems[0].hint
+    if torch.partition("+")[0] != best.torch.partition("+")[0]:
+        return f"make setup  installs {best}, the newest build for this driver and card"
+    older = torch_builds.next_older(best, found)
+    return (
+        f"{VARIABLE}={older.name} make setup  installs an older build; or update the driver" if older else "update the driver"
+    )
+
+
+def checks(python: Path, torch: str, bitsandbytes: str) -> list[Check]:
+    """Return doctor's check of torch on the GPU, where there is one.
+
+    A success is cached for this environment, driver and cards.
+
+    Args:
+        python: sd-scripts' Python.
+        torch: installed version.
+        bitsandbytes: installed version, or "".
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    found, _ = cards() if visible not in ("", "-1") else ([], "")
+    if not found:
+        return []
+    cache = ParseCache("torch test", str(python), version=repr((torch, bitsandbytes, visible, found)))
+    name, passed = "torch on the GPU", cache.get().get("passed")
+    if isinstance(passed, str):
+        return [Check(name, CheckStatus.PASS, passed)]
+    result = run(python, cuda=True, timeout=_DOCTOR_TIMEOUT)
+    if not result.failed:
+        cache.put({"passed": str(result)})
+        return [Check(name, CheckStatus.PASS, str(result))]
+    if "out of memory" in result.reason:
+        return [Check(name, CheckStatus.WARNING, str(result), "nvidia-smi  lists the processes in its memory")]
+    status = CheckStatus.WARNING if result.failed == torch_test_program.STEP else CheckStatus.FAIL
+    return [Check(name, status, str(result), hint(found, result.torch or torch), "a build for this driver and card")]
