@@ -9,35 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from onnx_models import field, model_bytes, tensor, value
+from onnx_models import CLIP, encoder, field, model_bytes, value
 from orchestrator.dataset import image_encoder
 from orchestrator.dataset.image_encoder import CONFIG, ImageEncoder, prepared, preprocessing
 from orchestrator.errors import NotReady
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-CLIP = {
-    "do_resize": True,
-    "size": {"shortest_edge": 8},
-    "do_center_crop": True,
-    "crop_size": {"height": 8, "width": 8},
-    "image_mean": [0.5, 0.5, 0.5],
-    "image_std": [0.5, 0.5, 0.5],
-    "resample": 3,
-}
-
-
-def encoder(folder: Path, name: str = "vision_model.onnx", config: dict[str, Any] | None = None) -> Path:
-    """Write an encoder whose embedding is the mean of red, green and blue after normalization."""
-    node = field(1, "pixel_values", "axes") + field(2, "image_embeds") + field(4, "ReduceMean")
-    node += field(5, field(1, "keepdims") + field(3, 0) + field(20, 2))
-    graph = field(1, node) + field(2, "encoder") + field(5, tensor("axes", 7, np.array([2, 3], np.int64)))
-    graph += field(11, value("pixel_values", "n", 3, "h", "w")) + field(12, value("image_embeds", "n", 3))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(model_bytes(graph))
-    (folder / CONFIG).write_text(json.dumps(CLIP if config is None else config))
-    return folder
 
 
 def test_embeddings_have_length_1_and_their_cosines_compare_images(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 import fakes
 import harness
+from onnx_models import encoder
 from orchestrator import cli, report
 from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.release import free_prompts, measures, selection, step_measures
@@ -191,6 +192,22 @@ def test_numbers_are_differences_to_the_base(tmp_path: Path) -> None:
     assert leaked.freedom < -0.1
     with pytest.raises(StepFailed, match=r"gone\.png"):
         comparison.of([tmp_path / "gone.png"], free)
+
+
+def test_an_encoder_of_the_user_measures_by_the_cosines_of_its_embeddings(
+    cats: harness.Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = encoder(tmp_path / "clip-tiny")
+    trained = solid(tmp_path / "trained", a=(250, 0, 0))
+    bare = solid(tmp_path / "bare", one=(0, 250, 0))
+    comparison = measures.BaseComparison(measures.describer(folder), trained, bare, bare)
+    assert comparison.of(trained, bare).likeness == pytest.approx(1 - comparison.base_likeness, abs=1e-4)
+    assert comparison.of(trained, trained).freedom < -0.5
+    monkeypatch.setenv("KRNK_ENCODER", str(folder))
+    assert call(monkeypatch, "select", "cat-saved", "--quiet") == 0
+    assert "measured by clip-tiny" in capsys.readouterr().out
+    assert call(monkeypatch, "select", "cat-saved", "--quiet", "--encoder", str(tmp_path / "none")) == 3
+    assert "holds no ONNX file" in capsys.readouterr().err
 
 
 def test_layout_and_edges_know_position_colour_and_direction() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from orchestrator.dataset.image_encoder import CONFIG
+
 if TYPE_CHECKING:
-    import numpy as np
+    from pathlib import Path
 
 
 def field(number: int, *values: bytes | int | str) -> bytes:
@@ -39,3 +44,26 @@ def value(name: str, *shape: int | str) -> bytes:
 def model_bytes(graph: bytes) -> bytes:
     """Return a model of opset 18."""
     return field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 18))
+
+
+CLIP = {
+    "do_resize": True,
+    "size": {"shortest_edge": 8},
+    "do_center_crop": True,
+    "crop_size": {"height": 8, "width": 8},
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "resample": 3,
+}
+
+
+def encoder(folder: Path, name: str = "vision_model.onnx", config: dict[str, Any] | None = None) -> Path:
+    """Write an encoder whose embedding is the mean of red, green and blue after normalization."""
+    node = field(1, "pixel_values", "axes") + field(2, "image_embeds") + field(4, "ReduceMean")
+    node += field(5, field(1, "keepdims") + field(3, 0) + field(20, 2))
+    graph = field(1, node) + field(2, "encoder") + field(5, tensor("axes", 7, np.array([2, 3], np.int64)))
+    graph += field(11, value("pixel_values", "n", 3, "h", "w")) + field(12, value("image_embeds", "n", 3))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(model_bytes(graph))
+    (folder / CONFIG).write_text(json.dumps(CLIP if config is None else config))
+    return folder
