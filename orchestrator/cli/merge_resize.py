@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,8 +18,6 @@ from orchestrator.weights.ingredient import Ingredient, parse
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from orchestrator.recipe.outputs import RankMethod
     from orchestrator.weights.options import Zeroed
 
@@ -76,8 +73,17 @@ def merge(
         if block_weights or compat or prune:
             raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
         tables = blocks.read_presets(presets) if presets else None
-        join = partial(combine.combine, [parse(text) for text in inputs], unmapped=unmapped, order=order, presets=tables)
-        _combine(join, Path(output), save_precision or "fp16", sv_ratio, overwrite=overwrite, json=json)
+        write = combine.combine if sv_ratio is None else partial(combine.combine_and_resize, sv_ratio=sv_ratio)
+        sum_ = write(
+            [parse(text) for text in inputs],
+            Path(output),
+            save_precision=save_precision or "fp16",
+            unmapped=unmapped,
+            order=order,
+            presets=tables,
+            overwrite=overwrite,
+        )
+        print_report(sum_, json=json)
         return
     if not block_weights:
         raise RecipeError(Problem("--block-weights", "is missing", "merge IN OUT --block-weights FACE"))
@@ -132,24 +138,6 @@ def _ingredients(inputs: list[str], block_weights: str) -> list[Ingredient]:
     if block_weights:
         raise RecipeError(Problem("merge", "several inputs take their weights after their names", "FILE:RATIO:FACE"))
     return [parse(text) for text in inputs]
-
-
-def _combine(
-    join: Callable[..., Any], output: Path, precision: str, sv_ratio: float | None, *, overwrite: bool, json: bool
-) -> None:
-    """Write the sum of ``join``, resized by ``sv_ratio`` if set."""
-    if sv_ratio is None:
-        print_report(join(output, save_precision=precision, overwrite=overwrite), json=json)
-        return
-    from orchestrator.weights.resize import resize as resize_file
-
-    between = output.with_name(f".{output.stem}.sum.{os.getpid()}.safetensors")
-    try:
-        join(between, save_precision="fp32")
-        options = ResizeOptions(method="sv_ratio", param=sv_ratio, save_precision=precision)
-        print_report(resize_file(between, output, options, overwrite=overwrite), json=json)
-    finally:
-        between.unlink(missing_ok=True)
 
 
 def resize(

@@ -39,14 +39,12 @@ def convert(
     json: AsJson = False,
 ) -> None:
     """Write a LoRA in another form or precision."""
-    from orchestrator.weights import loaders
     from orchestrator.weights.convert import convert as convert_file
     from orchestrator.weights.io.legacy_pickle import unpickled
 
     target = form(to)
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(unpickled(source, output.parent)) if unpickle else source
-        before = loaders.of_path(path)
         report = convert_file(
             path,
             output,
@@ -58,13 +56,9 @@ def convert(
             overwrite=overwrite,
             copy_unchanged=target == "same" and save_precision is None,
         )
-    lost = loaders.lost(before, loaders.of_path(output))
-    if json:
-        print_json({**report.to_json(), "lost_readers": lost})
-        return
-    print_report(report, json=False)
-    if lost:
-        say("\n  ".join([f"programs that open {source.name}, and not {output.name}:", *lost]))
+    print_report(report, json=json)
+    if report.lost_readers and not json:
+        say("\n  ".join([f"programs that open {source.name}, and not {output.name}:", *report.lost_readers]))
 
 
 def sweep(
@@ -86,7 +80,6 @@ def sweep(
     except ValueError:
         raise RecipeError(Problem("--sv-ratio", f"{sv_ratio!r} is not a list of numbers", "8,16,32,64")) from None
     from orchestrator.weights import sweep as sweep_
-    from orchestrator.weights.families import low_rank
 
     result = sweep_.sweep(
         source,
@@ -114,8 +107,8 @@ def sweep(
         for row in result.rows
     ]
     print_table(("sv_ratio", "block weights", "MiB", "retained", "ranks"), sizes)
-    if result.passed:
-        say("\n".join(low_rank.explain_passed(result.passed)))
+    if passed := result.explain_passed():
+        say("\n".join(passed))
     variants = [f"{row.sv_ratio:g} {row.block_weights.removesuffix('-')}" for row in result.rows]
     blocks = [(name, *(f"{row.blocks[name]:.2%}" for row in result.rows)) for name in result.rows[0].blocks]
     print_table(("retained by block", *variants), blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapte
 from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
+from orchestrator.weights.options import ResizeOptions
+from orchestrator.weights.resize import ResizeReport, resize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,6 +122,30 @@ def combine(
     hashes = writer.write_safetensors(output, pieces, kept, writer.Stated(dtype))
     by_name = {name: tuple(table[name] for table in tables) for name in tables[0]}
     return CombineReport(by_name, len(terms), dict(ranks), hashes)
+
+
+def combine_and_resize(
+    ingredients: Sequence[Ingredient],
+    output: Path,
+    *,
+    sv_ratio: float,
+    save_precision: str = "fp16",
+    overwrite: bool = False,
+    unmapped: float = 1.0,
+    order: str = "",
+    presets: Mapping[str, Sequence[float]] | None = None,
+) -> ResizeReport:
+    """Write the weighted sum of several files, resized by ``sv_ratio``.
+
+    The sum is exact in float32 until the resize rounds it once. Other arguments and errors: :func:`combine`.
+    """
+    between = output.with_name(f".{output.stem}.sum.{os.getpid()}.safetensors")
+    try:
+        combine(ingredients, between, save_precision="fp32", unmapped=unmapped, order=order, presets=presets)
+        options = ResizeOptions(method="sv_ratio", param=sv_ratio, save_precision=save_precision)
+        return resize(between, output, options, overwrite=overwrite)
+    finally:
+        between.unlink(missing_ok=True)
 
 
 def _weights(

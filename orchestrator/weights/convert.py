@@ -13,7 +13,7 @@ import numpy as np
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import conventions
 from orchestrator.system import files
-from orchestrator.weights import convert_forms, convert_names
+from orchestrator.weights import convert_forms, convert_names, loaders
 from orchestrator.weights.convert_forms import Form, Task
 from orchestrator.weights.families import low_rank, svd
 from orchestrator.weights.families.adapter import Adapter, adapter
@@ -49,6 +49,8 @@ class ConvertReport:
     """Result of new names."""
     lacks_scales: bool = False
     """The alphas of a file of PEFT are not known, and count as its ranks."""
+    lost_readers: tuple[str, ...] = ()
+    """Programs that open the source, and not the output."""
 
     def table(self) -> list[str]:
         """Return the summary in lines."""
@@ -78,6 +80,7 @@ class ConvertReport:
             "lacks_scales": self.lacks_scales,
             "model_hash": self.hashes.model,
             **({} if self.renamed is None else self.renamed.to_json()),
+            "lost_readers": self.lost_readers,
         }
 
 
@@ -152,7 +155,8 @@ def convert(
     passed = low_rank.passed(lora) if to in {"lora", "full"} else 0
     sizes = (lora.header.tensor_bytes, size)
     scales = to != "same" and peft.lacks_scales(lora.header)
-    return ConvertReport(to, counted, *sizes, error, passed, broken, unchanged, hashes, named, scales)
+    lost_readers = tuple(loaders.lost(loaders.of_file(lora), loaders.of_path(output)))
+    return ConvertReport(to, counted, *sizes, error, passed, broken, unchanged, hashes, named, scales, lost_readers)
 
 
 _TARGETS: dict[str, conventions.Target] = {target: target for target in get_args(conventions.Target)}

@@ -71,6 +71,10 @@ class Sweep:
         """Return the sweep as plain JSON."""
         return {"tensor_bytes": self.tensor_bytes, "passed": self.passed, "rows": [row.to_json() for row in self.rows]}
 
+    def explain_passed(self) -> list[str]:
+        """Return the line about modules without a rank, if there are any."""
+        return low_rank.explain_passed(self.passed)
+
 
 @dataclass(frozen=True, slots=True)
 class _Variant:
