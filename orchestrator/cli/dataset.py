@@ -73,8 +73,7 @@ def check_(
 
     Prints the buckets and steps of the trainer, then the findings. The exit code is 3 after an error.
     """
-    from orchestrator.dataset import contact_sheet, lint
-    from orchestrator.dataset.lint import console
+    from orchestrator.dataset import contact_sheet, lint, lint_console
 
     loaded, root = _recipe(recipe, profile)
     folder = root / "build" / "datasets" / loaded.built_dataset()
@@ -84,7 +83,7 @@ def check_(
     if json:
         print_json(report.as_json())
     else:
-        console.show(report)
+        lint_console.show(report)
     if contact is not None:
         contact.parent.mkdir(parents=True, exist_ok=True)
         contact.write_text(contact_sheet.page(report), encoding="utf-8")

@@ -10,7 +10,7 @@ from orchestrator import report
 from orchestrator.cli import progress
 from orchestrator.run import session
 from orchestrator.run.paths import REPORT
-from orchestrator.run.workspace import Selection, Workspace, as_json, final
+from orchestrator.run.workspace import Selection, Workspace, final
 from orchestrator.system.terminal import duration
 
 if TYPE_CHECKING:
@@ -39,6 +39,6 @@ def run() -> list[Outcome]:
     outcomes = session.run_session(space, options, progress.choose)
     plan = space.plan(loaded)
     page = space.store.root / REPORT / "index.html"
-    report.write(space.store.root, loaded, page, plan=as_json(plan, space.store.reasons(plan), space.inputs))
+    report.write(space.store.root, loaded, page, plan=space.as_json(plan, space.store.reasons(plan)))
     print(f"images and files: {final(plan, space.store)[0]}\nreport:           {page}", file=sys.stderr)
     return outcomes

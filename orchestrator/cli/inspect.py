@@ -13,6 +13,7 @@ from orchestrator.cli.options import AsJson, EngineName, Profile
 from orchestrator.cli.progress import print_table
 from orchestrator.cli.usage import LORA_FILES
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.models.conventions import TITLES
 from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
@@ -40,22 +41,18 @@ def inspect(
 ) -> None:
     """Print ranks, blocks, metadata and hashes of a LoRA."""
     from orchestrator.weights import inspect as inspect_
-    from orchestrator.weights import inspection as inspection_
+    from orchestrator.weights import inspection, loaders
 
-    inspection = inspect_.inspect(file) if norms else inspection_.inspect_header(file)
+    result = inspect_.inspect(file) if norms else inspection.inspect_header(file)
     if json:
-        print_json(inspection.to_json())
+        print_json(result.to_json())
     else:
-        from orchestrator.weights import loaders
-
-        opened = loaders.explain(loaders.of_file(inspection.adapter), inspection.adapter.architecture)
-        say("\n".join([*_inspection(inspection.to_json()), *opened]))
+        opened = loaders.explain(loaders.of_file(result.adapter), result.adapter.architecture)
+        say("\n".join([*_inspection(result.to_json()), *opened]))
 
 
 def _conventions(counts: dict[str, int]) -> str:
     """Return the conventions of a file's names, with counts where they are mixed."""
-    from orchestrator.models.conventions import TITLES
-
     titles = {str(name): title for name, title in TITLES.items()}
     return " and ".join(titles[name] + (f" ({count} modules)" if len(counts) > 1 else "") for name, count in counts.items())
 

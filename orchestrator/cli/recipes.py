@@ -158,8 +158,6 @@ def import_(
 
 
 def _write_imported(imported: list[ImportedRecipe], output: Path | None) -> list[Path]:
-    from orchestrator.recipe import toml
-
     if output is not None and len(imported) > 1:
         raise RecipeError(
             Problem("--output", f"this file holds {len(imported)} trainings", "leave it out: each becomes a file in recipes/")
@@ -172,8 +170,7 @@ def _write_imported(imported: list[ImportedRecipe], output: Path | None) -> list
     if existing:
         raise RecipeError(existing)
     for path, recipe in zip(files, imported, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(toml.with_schema(recipe.text(), path), "utf-8")
+        recipe.write(path)
     return files
 
 

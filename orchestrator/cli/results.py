@@ -80,7 +80,6 @@ def report(
 ) -> None:
     """Write one offline HTML page about all recipes and runs."""
     from orchestrator.report import live, write
-    from orchestrator.run.workspace import as_json
 
     space = project.workspace()
     printed: list[Problem] = []
@@ -91,7 +90,7 @@ def report(
             say("\n".join(["not in the report:", *map(str, problems)]), file=sys.stderr)
         printed[:] = problems
         plan = space.plan(loaded)
-        return loaded, as_json(plan, space.store.reasons(plan), space.inputs)
+        return loaded, space.as_json(plan, space.store.reasons(plan))
 
     if serve:
         live.serve(space.store.root, read, port)

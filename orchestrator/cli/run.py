@@ -105,7 +105,6 @@ def plan(
 ) -> None:
     """Print the steps and their reasons, without running."""
     from orchestrator.cli import show as show_
-    from orchestrator.run import shell
 
     space = project.workspace()
     selection = _selection(names, profile, engine)
@@ -114,12 +113,10 @@ def plan(
     reasons = show_.select_reasons(steps, space, force, verify=verify)
     if write is not None and not argv:
         raise RecipeError(Problem("--write", "writes the commands of --argv", "add --argv"))
-    if write is not None:
-        say(shell.write(steps, space.inputs, space.root, write))
-    elif argv:
+    if argv:
         options = "".join(f" --{key} {value}" for key, value in (("profile", profile), ("engine", engine)) if value)
         again = f"python -m orchestrator plan {' '.join(names)}{options} --argv"
-        print(shell.text(steps, space.store, space.root, again), end="")
+        show_.print_commands(steps, space, again, write)
     elif json:
         print_json(show_.plan_json(steps, reasons, space, loaded))
     else:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.recipe import toml
-from orchestrator.run import benchmark, export_sd_scripts, preflight
-from orchestrator.run.workspace import as_json, override_lines, select
+from orchestrator.run import benchmark, export_sd_scripts, preflight, shell
+from orchestrator.run.workspace import override_lines, select
 from orchestrator.system.terminal import clean, duration, say
 from orchestrator.weights import loaders
 
@@ -49,12 +49,27 @@ def select_reasons(plan: Plan, space: Workspace, force: Sequence[str], *, verify
 
 def plan_json(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, loaded: Sequence[Loaded]) -> dict[str, Any]:
     """Return a plan, its duration and its profile's overrides as JSON."""
-    table = as_json(plan, reasons, space.inputs) | {"left": asdict(benchmark.estimate(plan, reasons, space))}
+    table = space.as_json(plan, reasons) | {"left": asdict(benchmark.estimate(plan, reasons, space))}
     overridden = {each.recipe.name: [asdict(override) for override in each.overrides] for each in loaded}
     for entry in table["recipes"]:
         if overridden.get(entry["name"]):
             entry["overrides"] = overridden[entry["name"]]
     return table
+
+
+def print_commands(plan: Plan, space: Workspace, again: str, folder: Path | None) -> None:
+    """Print the commands of a plan for a shell, or write them as a folder.
+
+    Args:
+        plan: its steps.
+        space: its workspace.
+        again: the command line that prints the same commands.
+        folder: the folder to write. None: the commands are printed.
+    """
+    if folder is not None:
+        say(shell.write(plan, space.inputs, space.root, folder))
+    else:
+        print(shell.text(plan, space.store, space.root, again), end="")
 
 
 def print_overrides(loaded: Sequence[Loaded], selection: Selection) -> None:
@@ -82,7 +97,7 @@ def print_plan(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, 
 
 def plan_text(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -> str:
     """Return a plan as text."""
-    table = as_json(plan, reasons, space.inputs)
+    table = space.as_json(plan, reasons)
     lines: list[str] = []
     for entry in table["recipes"]:
         recipe, predicted = plan.recipes[entry["name"]], entry["predicted"]

@@ -50,6 +50,11 @@ class ImportedRecipe:
         comments = [f"# {note}" for note in leaves.grouped(self.notes) if note.disposition is not Disposition.KEPT]
         return "\n".join([*comments, "", *toml.lines(shorten.shortened(self.name, self.table))]).lstrip("\n") + "\n"
 
+    def write(self, file: Path) -> None:
+        """Write the recipe, with the path of the schema for editors."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(toml.with_schema(self.text(), file), "utf-8")
+
     def as_json(self) -> dict[str, Any]:
         """Return name, tables and notes as JSON."""
         return {"name": self.name, "recipe": self.table, "settings": [note.as_json() for note in self.notes]}

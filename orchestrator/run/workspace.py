@@ -151,6 +151,16 @@ class Workspace:
         with_steps = [recipe for recipe, _ in chosen]
         return plan if with_steps == recipes else make_plan(with_steps, self.inputs)
 
+    def as_json(self, plan: Plan, reasons: dict[str, Reason | None]) -> dict[str, Any]:
+        """Return a plan as one JSON document."""
+        recipes = []
+        for name, recipe in plan.recipes.items():
+            steps = [describe(step, reasons[step.name]) for step in plan.of(name)]
+            unread = loaders.fewer(recipe.network, recipe.base.architecture)
+            predicted = estimate.predict(recipe, self.inputs)
+            recipes.append({"name": name, "steps": steps, "predicted": predicted, "not_opened_by": unread})
+        return {"recipes": recipes, "shared": [describe(step, reasons[step.name]) for step in plan.shared()]}
+
     def planned(self, recipe: Recipe) -> Plan:
         """Plan one recipe as it is, with its epochs counted."""
         return make_plan([recipe], self.inputs)
@@ -198,17 +208,6 @@ def override_lines(loaded: Sequence[Loaded], profile: str) -> list[str]:
         if lines := overrides.lines(each.overrides, profile):
             result += [f"{each.recipe.name}: the profile {profile} overrides", *(f"    {line}" for line in lines)]
     return result
-
-
-def as_json(plan: Plan, reasons: dict[str, Reason | None], inputs: ProjectInputs) -> dict[str, Any]:
-    """Return a plan as one JSON document."""
-    recipes = []
-    for name, recipe in plan.recipes.items():
-        steps = [describe(step, reasons[step.name]) for step in plan.of(name)]
-        unread = loaders.fewer(recipe.network, recipe.base.architecture)
-        predicted = estimate.predict(recipe, inputs)
-        recipes.append({"name": name, "steps": steps, "predicted": predicted, "not_opened_by": unread})
-    return {"recipes": recipes, "shared": [describe(step, reasons[step.name]) for step in plan.shared()]}
 
 
 def final(plan: Plan, store: Store) -> list[Path]:

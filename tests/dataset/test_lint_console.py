@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.dataset.lint import console
+from orchestrator.dataset import lint_console
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,6 @@ def test_findings_shared_by_images_are_printed_once(good: Path, capsys: pytest.C
         face(50 + int(name[1:])).convert("CMYK").save(good / "data" / f"{name}.jpg")
     report = check(good)
     assert len([text for text in texts_of(report) if "CMYK" in text]) == 3
-    console.show(report)
+    lint_console.show(report)
     lines = [line for line in capsys.readouterr().out.splitlines() if "CMYK" in line]
     assert lines == ["warning data/f02.jpg and 2 more  has CMYK colours, made for print; they become sRGB"]

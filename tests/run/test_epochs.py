@@ -11,7 +11,7 @@ import harness
 from orchestrator import cli
 from orchestrator.errors import RecipeError, report
 from orchestrator.run.preflight import load_allowed
-from orchestrator.run.workspace import Selection, as_json
+from orchestrator.run.workspace import Selection
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def test_epochs_become_steps(cats: harness.Project, batch: int, accumulation: in
     with_epochs(cats, more)
     space = cats.space()
     plan = space.plan(space.load(Selection(("cat-lora",))))
-    predicted = as_json(plan, space.store.reasons(plan), space.inputs)["recipes"][0]["predicted"]
+    predicted = space.as_json(plan, space.store.reasons(plan))["recipes"][0]["predicted"]
     assert (predicted["train_steps"], predicted["epochs"]) == (steps, 3)
 
 

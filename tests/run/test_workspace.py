@@ -96,7 +96,7 @@ def test_every_word_that_selects_no_step_is_named(plan: Plan) -> None:
 
 def test_a_plan_as_json_has_steps_of_recipes_and_shared_ones(cats: harness.Project, plan: Plan) -> None:
     reasons = {step.name: None if step.name == "cat-lora/merge" else Reason(Why.NEW) for step in plan.steps}
-    table = workspace.as_json(plan, reasons, cats.space().inputs)
+    table = cats.space().as_json(plan, reasons)
     assert [recipe["name"] for recipe in table["recipes"]] == ["cat-loha", "cat-lora"]
     steps = {step["name"]: step for recipe in table["recipes"] for step in recipe["steps"]}
     assert (steps["cat-lora/merge"]["status"], steps["cat-lora/merge"]["reason"]) == ("cached", "")

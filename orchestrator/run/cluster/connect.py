@@ -59,8 +59,7 @@ def _answers(host: str, port: int) -> bool:
 
 def _ray() -> Any:
     try:
-        import ray  # noqa: PLC0415 - the extra `ray`
-        import ray.exceptions  # noqa: PLC0415
+        import ray.exceptions  # noqa: PLC0415 - the extra `ray`
         import ray.util.scheduling_strategies  # noqa: PLC0415
     except ImportError as error:
         raise NotReady(Problem("--executor ray", f"Ray is not installed: {error}", "pip install '.[ray]'")) from error
