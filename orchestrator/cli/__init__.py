@@ -49,8 +49,9 @@ def main() -> int:
     fit_streams()
     here = Path.cwd()
     use_commands(usage.command_as_typed(sys.orig_argv, here), usage.make_command(here, settings.ROOT))
+    command = get_command(app)
     try:
-        code = get_command(app)(prog_name=usage.NAME, standalone_mode=False)
+        code = command(prog_name=usage.NAME, standalone_mode=False)
     except OrchestratorError as error:
         print(clean(report(error)), file=sys.stderr)
         return error.exit_code
@@ -65,7 +66,7 @@ def main() -> int:
         print(clean(f"{where}{error.strerror or error}\n    fix it, then run the same command again"), file=sys.stderr)
         return 1
     except TyperException as error:
-        print(clean(usage.usage_error(error)), file=sys.stderr)
+        print(clean(usage.usage_error(error, usage.typed_verb(command, sys.argv[1:]))), file=sys.stderr)
         return 2
     except Exception as error:  # noqa: BLE001 - kept in a file, never shown as a traceback
         print(clean(str(crash_report.problem(error))), file=sys.stderr)

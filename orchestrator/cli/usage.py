@@ -101,8 +101,24 @@ def help_alone(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-def usage_error(error: Exception) -> str:
-    """Return the message for a wrong command line, with the near miss."""
+def typed_verb(command: object, argv: Sequence[str]) -> str:
+    """Return the verb that a command line begins with, or ""."""
+    verb: list[str] = []
+    for word in argv:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        verb.append(word)
+    return " ".join(verb)
+
+
+def usage_error(error: Exception, typed: str = "") -> str:
+    """Return the message for a wrong command line, with the near miss.
+
+    Args:
+        error: the error of the parser.
+        typed: the verb of the command line. Errors of an option's value do not know it.
+    """
     message = str(error)
     parameter = getattr(error, "param", None)
     names = getattr(parameter, "opts", None) or [""]
@@ -119,7 +135,7 @@ def usage_error(error: Exception) -> str:
     elif isinstance(option, str) and not possibilities:
         parameters = getattr(getattr(context, "command", None), "params", [])
         message += near_miss(option, [name for parameter in parameters for name in parameter.opts])
-    verb = (getattr(context, "command_path", "") or "").partition(" ")[2]
+    verb = (getattr(context, "command_path", "") or "").partition(" ")[2] if context else typed
     if verb:
         return f"{message}\n    python -m orchestrator {verb} --help  shows its options"
     return f"{message}\n    python -m orchestrator --help  shows the verbs"

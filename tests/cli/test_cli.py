@@ -154,6 +154,8 @@ def test_without_sd_scripts_a_run_names_the_demo_command(
         (("run", "krnk-locon", "--engine", "embeded"), "no such engine; did you mean embedded?"),
         (("run", "krnk-locon", "--only", "mrege"), "names no step of this plan"),
         (("plam", "all"), "plam"),
+        (("plan", "all", "--write"), "plan --help  shows its options"),
+        (("dataset", "check", "--profile"), "dataset check --help  shows its options"),
     ],
 )
 @pytest.mark.usefixtures("here")
