@@ -45,7 +45,7 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
     result = [python(), packages(), encoding(), gpu(needed=sd_scripts), disk(space.store, space.root), tensorboard()]
     result += [*locks(space.store), *leases()]
     if sd_scripts:
-        result += environment.checks()
+        result += environment.checks([recipe for recipe in recipes if recipe.engine == "sd-scripts"])
     problems = preflight.runs_folder(space.store)
     for name in names:
         engine = engines.get(name)

@@ -16,7 +16,7 @@ from orchestrator.system import settings
 from orchestrator.weights.checks import Check, CheckStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from orchestrator.recipe import Recipe
@@ -111,10 +111,10 @@ def tokenizer_problems(recipe: Recipe) -> Iterator[Problem]:
             yield Problem(str(folder / name), f"the tokenizer of {repository} is not there", hint)
 
 
-def checks() -> list[Check]:
+def checks(recipes: Sequence[Recipe]) -> list[Check]:
     """Return doctor's checks of the installed parts of sd-scripts.
 
-    Preflight names missing parts.
+    Preflight names missing parts. Tokenizers are those of the recipes' base models.
     """
     folder, python = settings.sd_scripts(), settings.sd_scripts_python()
     results = [_commit(folder)] if checkout.present(folder) else []
@@ -122,9 +122,9 @@ def checks() -> list[Check]:
     if packages is not None:
         results += _versions(packages)
         results += torch_test.checks(python, version(packages, "torch"), version(packages, "bitsandbytes"))
-    for name, label in ((write_tokenizer.CLIP_L, "tokenizer"), (write_tokenizer.CLIP_G, "SDXL's second tokenizer")):
-        results.append(_tokenizer(settings.tokenizers() / name, label))
-    return results
+    read = {name for recipe in recipes for name in ARCHITECTURES[recipe.base.architecture].tokenizers}
+    labels = {write_tokenizer.CLIP_L: "tokenizer of CLIP-L", write_tokenizer.CLIP_G: "tokenizer of CLIP-G"}
+    return results + [_tokenizer(settings.tokenizers() / name, label) for name, label in labels.items() if name in read]
 
 
 def _commit(folder: Path) -> Check:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import pytest
 
 from orchestrator.engines.sdscripts import checkout, environment, write_tokenizer
+from orchestrator.recipe import Recipe, loader
 from orchestrator.weights.checks import CheckStatus
 
-if TYPE_CHECKING:
-    from pathlib import Path
+RECIPES = Path(__file__).resolve().parents[3] / "recipes"
 
-    import pytest
+
+def example(name: str) -> Recipe:
+    return loader.recipe(RECIPES, f"examples/{name}").recipe
 
 
 def test_versions_in_an_environment(tmp_path: Path) -> None:
@@ -32,7 +36,8 @@ def test_another_commit_and_an_incomplete_tokenizer_are_named(tmp_path: Path, mo
     for name in ("train_network.py", "library/train_util.py"):
         (tmp_path / name).touch()
     (tmp_path / "tokenizers" / write_tokenizer.NAMES[0]).mkdir(parents=True)
-    commit, tokenizer, second = environment.checks()[0], *environment.checks()[-2:]
+    results = environment.checks([example("krnk-sdxl")])
+    commit, tokenizer, second = results[0], *results[-2:]
     assert commit.status is CheckStatus.WARNING
     assert commit.detail.startswith("files ")
     assert commit.fix.endswith(f"checkout {checkout.PINNED}")
@@ -40,3 +45,8 @@ def test_another_commit_and_an_incomplete_tokenizer_are_named(tmp_path: Path, mo
     assert tokenizer.detail.endswith("lacks vocab.json, merges.txt, tokenizer_config.json, special_tokens_map.json")
     assert second.status is CheckStatus.WARNING
     assert "downloads it at its first start" in second.detail
+
+
+@pytest.mark.parametrize(("name", "labels"), [("krnk-flux", ["tokenizer of CLIP-L"]), ("krnk-anima", [])])
+def test_only_the_tokenizers_of_the_base_model_are_checked(name: str, labels: list[str]) -> None:
+    assert [check.what for check in environment.checks([example(name)]) if "tokenizer" in check.what] == labels
