@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+_WHOLE: Final = 4  # letters of a word that is the beginning of a longer name, and not a slip
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,11 @@ class NotReady(OrchestratorError):
 def near_miss(word: str, names: Iterable[str]) -> str:
     """Return the closest of ``names`` as a question, or "".
 
-    The question begins with a semicolon and ends a message.
+    The question begins with a semicolon and ends a message. Names that begin with the whole word come first.
     """
-    close = difflib.get_close_matches(word, list(names), n=1, cutoff=0.6)
+    known = list(names)
+    longer = [name for name in known if len(word) >= _WHOLE and name.startswith(word)][:3]
+    close = [" or ".join(longer)] if longer else difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 

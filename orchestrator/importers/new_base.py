@@ -33,6 +33,8 @@ class NewBase:
     """Keys of the part that do not hold for this model."""
     reads_clip: bool = True
     """CLIP reads the captions, so that its knowledge of a trigger word counts."""
+    sizes: tuple[int, ...] = ()
+    """Widths in pixels to which the part scales images down. Empty: those of the release."""
     note: str = ""
 
 
@@ -46,6 +48,8 @@ def of(name: str, inputs: ProjectInputs) -> NewBase:
     if path is None:
         folders = ", ".join(map(str, inputs.model_folders()[:4]))
         hint = f"put it into {inputs.root / 'models'}, or name your model folders in $KRNK_MODELS; searched: {folders} …"
+        if (whole := inputs.find(f"{name}.safetensors")) is not None:
+            hint = f"did you mean {whole.name}?"
         raise RecipeError(Problem(where, "not found: the file tells the architecture", hint))
     architecture, prediction, title = model_headers.whole_checkpoint(path)
     if architecture is None and path.suffix.lower() != ".safetensors" and path.is_file():
@@ -74,8 +78,21 @@ def of(name: str, inputs: ProjectInputs) -> NewBase:
     reads_clip = token_limits.reads_clip(architecture)
     words = ", which predicts v by its header" if prediction == "v" else ""
     return NewBase(
-        table, part, algorithms, network, unset, reads_clip, f"{path.name} is {entry.title}{words}: the recipes extend {part}"
+        table,
+        part,
+        algorithms,
+        network,
+        unset,
+        reads_clip,
+        sizes=_sizes(settings),
+        note=f"{path.name} is {entry.title}{words}: the recipes extend {part}",
     )
+
+
+def _sizes(part: dict[str, Any]) -> tuple[int, ...]:
+    """Return the sizes of a part, or of the parts that it extends."""
+    parents = [tomllib.loads((compose.library() / f"{name}.toml").read_text("utf-8")) for name in part.get("extends", [])]
+    return next((tuple(each["dataset"]["sizes"]) for each in (part, *parents) if "sizes" in each.get("dataset", {})), ())
 
 
 def _part(entry: Architecture, prediction: str) -> str:

@@ -7,6 +7,7 @@ Existing files are never overwritten.
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +97,8 @@ def generate(subject: NewSubject, root: Path) -> GeneratedRecipes:
         part["base"] = base.table
         part["unset"] += ["base.vae", "expect", *base.unset]
     dataset: dict[str, Any] = {"name": subject.name}
-    sizes = _sizes(summaries, notes)
-    if sizes != list(SIZES):
+    sizes = _sizes(summaries, base.sizes or SIZES, notes)
+    if sizes != list(SIZES) and not base.part:
         dataset["sizes"] = sizes
     if subject.repeats is not None:
         dataset["repeats"] = subject.repeats
@@ -130,6 +131,7 @@ def generate(subject: NewSubject, root: Path) -> GeneratedRecipes:
             table["extends"].append(base.part)
             table |= {"unset": ["block_weights", "expect", *base.unset], "base": base.table}
             table |= {"network": base.network} if base.network else {}
+            table |= {"dataset": {"sizes": sizes}} if sizes != list(base.sizes or SIZES) else {}
         head = f"# {subject.name} as {algorithm}.   Run:  orchestrator run {name}"
         files[f"{name}.toml"] = "\n".join([head, "", *toml.lines(table)]) + "\n"
     return GeneratedRecipes(files, names, tuple(notes), tuple(_outside(subject, root)))
@@ -196,22 +198,23 @@ def _trained(subject: NewSubject, base: new_base.NewBase) -> tuple[str, ...]:
     return chosen
 
 
-def _sizes(summaries: Sequence[FolderSummary], notes: list[str]) -> list[int]:
-    """Return the widths in pixels to scale images down to.
+def _sizes(summaries: Sequence[FolderSummary], usual: Sequence[int], notes: list[str]) -> list[int]:
+    """Return those of the usual widths in pixels to which images are scaled down.
 
     Adds the reason to ``notes``.
     """
     widest = max(summary.widest for summary in summaries)
     flattest = min(height / width for summary in summaries for width, height in summary.sizes)
-    sizes = [width for width in SIZES if width < widest and width * flattest >= STEP]
-    if sizes != list(SIZES):
+    sizes = [width for width in usual if width < widest and width * flattest >= STEP]
+    if sizes != list(usual):
         why = f"the widest image has {widest} pixels"
-        if SIZES[0] * flattest < STEP:
+        if usual[0] * flattest < STEP:
             why += f", and the flattest one, 1 : {1 / flattest:.1f}, needs a height of {STEP}"
         notes.append(f"sizes {sizes or 'none, only the originals'}: {why}")
     if sizes:
         copies = f"copies {', '.join(map(str, sizes))} pixels wide"
-        notes.append(f"every image is also trained as {copies}, as in the release; sizes = [] trains the originals only")
+        origin = ", as in the release" if usual == SIZES else ""
+        notes.append(f"every wider image is also trained as {copies}{origin}; sizes = [] trains the originals only")
     return sizes
 
 
@@ -272,6 +275,10 @@ def _check(subject: NewSubject) -> None:
                 "one for each --images, in the same order",
             )
         )
+    elif len(subject.images) > len(subject.triggers) == 1 and "," in subject.triggers[0]:
+        apart = " ".join(f"--trigger {shlex.quote(word.strip())}" for word in subject.triggers[0].split(","))
+        what = f"is one trigger of several words, for the first of {len(subject.images)} folders"
+        problems.append(Problem(f"--trigger {subject.triggers[0]}", what, f"one for each --images: {apart}"))
     if not subject.images:
         problems.append(Problem("--images", "no folder of images", "orchestrator new SUBJECT --images DIR"))
     if problems:

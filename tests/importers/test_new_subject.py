@@ -194,6 +194,28 @@ def test_the_header_of_the_base_model_tells_its_architecture(
         assert engines.get("sd-scripts").check(recipe) == []
 
 
+@pytest.mark.parametrize(
+    ("width", "sizes", "note"), [(1024, (768,), "copies 768 pixels wide;"), (512, (), "sizes none, only the originals")]
+)
+@pytest.mark.parametrize("architecture", ["flux", "sdxl"])
+def test_the_copies_are_those_of_the_base_models_part(
+    empty: Path, architecture: str, width: int, sizes: tuple[int, ...], note: str
+) -> None:
+    write(empty / "models" / "mine.safetensors", BASES[architecture])
+    folder = draw_images(empty / "a", VIEWS, (width, width))
+    generated = new_subject.generate(NewSubject("mimi", (folder,), base="mine.safetensors"), empty)
+    new_subject.write(generated, empty)
+    assert loader.recipe(empty / "recipes", generated.recipes[0]).recipe.dataset.sizes == sizes
+    assert note in " ".join(generated.notes)
+
+
+def test_a_base_model_without_its_suffix_is_named(empty: Path) -> None:
+    draw_images(empty / "a", VIEWS)
+    write(empty / "models" / "mine-v1.0.safetensors", BASES["anima"])
+    with pytest.raises(RecipeError, match=r"did you mean mine-v1\.0\.safetensors\?"):
+        new_subject.generate(NewSubject("mimi", (empty / "a",), base="mine-v1.0"), empty)
+
+
 def test_a_checkpoint_with_v_prediction_gets_its_part(empty: Path) -> None:
     draw_images(empty / "a", VIEWS)
     write(empty / "models" / "noob.safetensors", {**BASES["sdxl"], "v_pred": [1], "ztsnr": [1]})
@@ -243,6 +265,8 @@ def test_a_project_may_have_parts_of_its_own(empty: Path) -> None:
         (NewSubject("mimi", (Path("a"),), algorithms=("locan",)), "did you mean locon?"),
         (NewSubject("mimi", (Path("nowhere"),)), "nowhere"),
         (NewSubject("mimi", (Path("a"),), triggers=("x", "y")), "2 words for 1 folders"),
+        (NewSubject("mimi", (Path("a"), Path("a")), triggers=("x,y z",)), "--trigger x --trigger 'y z'"),
+        (NewSubject("mimi", (Path("a"),), algorithms=("lora",)), "did you mean lora1x1 or lora3x3?"),
     ],
 )
 def test_invalid_arguments_are_reported(empty: Path, subject: NewSubject, message: str) -> None:
