@@ -18,6 +18,8 @@ import checkpoints
 import headers
 from orchestrator import cli
 from orchestrator.cli import reference
+from orchestrator.engines.sdscripts import torch_builds
+from orchestrator.models.layers import layers
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.recipe import loader
 from weights_samples import DOWN, LAYERS, MID, TE, tensors, write
@@ -205,6 +207,14 @@ def test_links_between_pages_have_targets() -> None:
             assert (page.parent / target).is_file() or Path(target).name in written, f"{page.name}: {target}"
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.ja.md", "CONTRIBUTING.md"])
+def test_links_of_the_front_pages_have_targets(project: Path, name: str) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", (project / name).read_text("utf-8"))
+    generated = {f"docs/reference/{page}" for page in ("cli.md", "recipe.md")}
+    assert not [target for target in targets if not (project / target).exists() and target not in generated]
+    assert name == "CONTRIBUTING.md" or {"docs/index.md", *generated} <= set(targets)
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (DOCS.parent / "mkdocs.yml").read_text("utf-8")
     for page in PAGES:
@@ -256,3 +266,33 @@ def test_the_page_on_block_weights_has_the_blocks_of_every_architecture() -> Non
         assert row[1] == ", ".join(names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}" for names in groups)
         for order in entry.orders:
             assert any(f"`{order}`" in row[0] and entry.title.partition("-")[0] in row[2] for row in cells if len(row) == 3)
+
+
+def test_the_page_on_gpus_has_the_builds_of_torch() -> None:
+    page = (DOCS / "howto" / "gpus.md").read_text("utf-8")
+    shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| `c")]
+    expected = [
+        [
+            f"`{build.name}`",
+            build.torch,
+            build.torchvision,
+            build.bitsandbytes,
+            build.cuda,
+            f"{build.driver} or newer" if build.driver else "",
+        ]
+        for build in (*torch_builds.BUILDS, torch_builds.CPU)
+    ]
+    assert [row[:6] for row in shown] == expected
+
+
+def test_the_table_of_vram_has_every_base_model_and_the_size_of_its_weights() -> None:
+    page = (DOCS / "howto" / "low-vram.md").read_text("utf-8").partition("## How much VRAM")[2]
+    rows = {row[0]: row for line in page.splitlines() if len(row := [cell.strip() for cell in line.split("|")[1:-1]]) == 5}
+    for entry in ARCHITECTURES.values():
+        denoiser = [layer for layer in layers(entry.model) if not layer.text]
+        numbers = sum(layer.out * layer.in_ * layer.kernel**2 + (layer.out if layer.bias else 0) for layer in denoiser)
+        shown = float(rows[entry.title][1].removesuffix(" GB"))
+        # Norms, embeddings and layers outside of blocks are not in the list of layers.
+        assert shown == pytest.approx(2 * numbers / 1e9, rel=0.04), entry.title
+        reported = [bool(cell) for cell in rows[entry.title][2:]]
+        assert reported[2] == (reported[0] or reported[1]), f"{entry.title}: a report has a source"

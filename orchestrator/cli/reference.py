@@ -26,6 +26,7 @@ _ENVIRONMENT: Final = {
     "KRNK_PROJECT": "Project folder, instead of the nearest one with recipes/.",
     "KRNK_RUNS": "Folder of results, instead of runs/ of the project.",
     "KRNK_MODELS": "Folders of models, besides models/ of the project.",
+    "KRNK_TORCH": "Build of torch for `make setup` (cu130, cu128, cu126, cu118, cpu), instead of the newest that runs.",
     "KRNK_NOTIFY": "Address (of apprise) for messages about ended runs.",
     "SD_SCRIPTS_DIR": "sd-scripts checkout, instead of third_party/sd-scripts.",
     "SD_SCRIPTS_PYTHON": "Python with the requirements of sd-scripts.",

@@ -103,6 +103,10 @@ def test_other_host_names_are_refused(serving: tuple[int, Path]) -> None:
     assert ask(serving[0], "/", host="evil.example:80")[0] == 403
 
 
+def test_the_live_page_is_served_through_a_tunnel_of_another_port(serving: tuple[int, Path]) -> None:
+    assert ask(serving[0], "/", host="localhost:9000")[0] == 200
+
+
 def test_it_listens_on_loopback_only(serving: tuple[int, Path], tmp_path: Path) -> None:
     with live.server(lambda _: None, tmp_path) as server:
         assert server.server_address[0] == "127.0.0.1"
