@@ -92,9 +92,14 @@ def sd_scripts() -> Path:
 def sd_scripts_python() -> Path:
     """Return the Python with the requirements of sd-scripts.
 
-    It is $SD_SCRIPTS_PYTHON, the user's setting, or that of ``.venv-sd-scripts``.
+    It is $SD_SCRIPTS_PYTHON, the user's setting, or that of ``sd_scripts_environment``.
     """
-    return _sd_scripts("SD_SCRIPTS_PYTHON", "python") or ROOT / ".venv-sd-scripts" / "bin" / "python"
+    return _sd_scripts("SD_SCRIPTS_PYTHON", "python") or sd_scripts_environment() / "bin" / "python"
+
+
+def sd_scripts_environment() -> Path:
+    """Return the virtual environment that ``make setup`` builds."""
+    return ROOT / ".venv-sd-scripts"
 
 
 def tokenizers() -> Path:

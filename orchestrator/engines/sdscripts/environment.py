@@ -34,6 +34,11 @@ _OPTIMIZER_PACKAGES: Final = (
     (re.compile(r"prodigy$"), "prodigyopt"),
     (re.compile(r".*schedulefree$"), "schedulefree"),
 )
+_NOT_LOCKED: Final = ("wandb", "xformers", "dadaptation")  # make setup does not install them
+_INSTEAD: Final = {
+    "bitsandbytes": '  installs it where there is an NVIDIA GPU; or set training.optimizer = "AdamW"',
+    "xformers": '; or set training.attention = "sdpa"',
+}
 
 
 def missing(alternative: str) -> list[Problem]:
@@ -49,7 +54,7 @@ def missing(alternative: str) -> list[Problem]:
         parser_options.cache_options(folder)
     if not python.is_file():
         hint = "make setup  builds it; or set SD_SCRIPTS_PYTHON to the Python that has sd-scripts' requirements"
-        if python != settings.ROOT / ".venv-sd-scripts" / python.relative_to(python.parent.parent):
+        if not python.is_relative_to(settings.sd_scripts_environment()):
             setting = f"SD_SCRIPTS_PYTHON, or python under [sd-scripts] in {settings.config_file()}"
             hint = f"correct the setting ({setting}); or remove it: make setup  builds one"
         problems.append(Problem(str(python), f"the Python of sd-scripts is not there; {alternative}", hint))
@@ -64,8 +69,7 @@ def package_problems(recipe: Recipe, packages: Path) -> Iterator[Problem]:
     for package, why in _needed(recipe).items():
         if not (packages / package).is_dir() and not (packages / f"{package}.py").is_file():
             what = f"the package {package} is not there" + (f" ({why})" if why else "")
-            hint = f"{settings.sd_scripts_python()} -m pip install wandb" if package == "wandb" else "make setup"
-            yield Problem(str(packages), what, hint)
+            yield Problem(str(packages), what, _package_hint(package))
     lycoris = version(packages, "lycoris_lora")
     info = str(packages / f"lycoris_lora-{lycoris}.dist-info")
     if recipe.network.family == "full" and lycoris == network_args.LYCORIS_VERSION:
@@ -74,6 +78,12 @@ def package_problems(recipe: Recipe, packages: Path) -> Iterator[Problem]:
     if recipe.network.family != "lora" and lycoris.split(".")[0].isdigit() and int(lycoris.split(".")[0]) >= 4:
         what = f"is lycoris-lora {lycoris}, which stops in sd-scripts: duplicated lora name"
         yield Problem(info, what, f"install lycoris-lora=={network_args.LYCORIS_VERSION} there (make setup)")
+
+
+def _package_hint(package: str) -> str:
+    """Return the command that installs a package, and a setting without it."""
+    command = f"{settings.sd_scripts_python()} -m pip install {package}" if package in _NOT_LOCKED else "make setup"
+    return command + _INSTEAD.get(package, "")
 
 
 def _needed(recipe: Recipe) -> dict[str, str]:

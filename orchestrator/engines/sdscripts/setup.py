@@ -79,7 +79,7 @@ def build() -> Path:
     Raises:
         NotReady: no build of torch runs here, or the packages cannot be installed.
     """
-    python, environment = settings.sd_scripts_python(), _environment()
+    python, environment = settings.sd_scripts_python(), settings.sd_scripts_environment()
     if not python.is_relative_to(environment):
         if python.is_file():
             return python
@@ -93,8 +93,8 @@ def build() -> Path:
     if python.is_file() and mark.is_file() and mark.read_text("utf-8") == installed:
         return python
     print(f"installing the environment of sd-scripts into {environment} (several GB)", flush=True)
-    index = (f"--extra-index-url={choice.build.index}",) if choice.build.index else ()
-    pip = (str(python), "-m", "pip", "install", "--disable-pip-version-check", *index, f"--requirement={LOCK}", *packages)
+    options = (*choice.build.pip_options(), f"--requirement={LOCK}")
+    pip = (str(python), "-m", "pip", "install", "--disable-pip-version-check", *options, *packages)
     mark.unlink(missing_ok=True)
     if not ((python.is_file() or _run((sys.executable, "-m", "venv", str(environment)))) and _run(pip)):
         what = f"the packages of {LOCK} and {', '.join(packages)} cannot be installed (see above); {_WORKS}"
@@ -114,15 +114,9 @@ def test(python: Path) -> str:
     print(f"testing torch on {'the GPU' if cuda else 'the CPU'}", flush=True)
     result = torch_test.run(python, cuda=cuda)
     if result.failed:
-        hint = torch_test.hint(found, result.torch) if found else "see the reason; then: make setup"
-        if not python.is_relative_to(_environment()):
-            hint = f"mend the packages of that Python, or unset SD_SCRIPTS_PYTHON and its setting: {hint}"
+        hint = torch_test.hint(python, found, result.torch)
         raise NotReady(Problem(str(python), f"sd-scripts cannot train with it: {result}", hint))
     return str(result)
-
-
-def _environment() -> Path:
-    return settings.ROOT / ".venv-sd-scripts"
 
 
 def tokenizer(python: Path, checkout_folder: Path) -> None:

@@ -56,6 +56,10 @@ class TorchBuild:
         pins = (f"torch=={self.torch}", f"torchvision=={self.torchvision}")
         return (*pins, f"bitsandbytes=={self.bitsandbytes}") if self.bitsandbytes else pins
 
+    def pip_options(self) -> tuple[str, ...]:
+        """Return the options with which pip finds the packages."""
+        return (f"--extra-index-url={self.index}",) if self.index else ()
+
     def obstacle(self, card: Card) -> str:
         """Return the reason why the build cannot run on a card, or ""."""
         if _major(card.driver) < self.driver:

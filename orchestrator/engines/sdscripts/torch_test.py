@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.engines.sdscripts import torch_builds, torch_test_program
 from orchestrator.engines.sdscripts.torch_builds import VARIABLE
 from orchestrator.errors import NotReady
-from orchestrator.system import process
+from orchestrator.system import process, settings
 from orchestrator.system.gpu import cards
 from orchestrator.system.parse_cache import ParseCache
 from orchestrator.weights.checks import Check, CheckStatus
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from orchestrator.engines.sdscripts.torch_builds import TorchBuild
     from orchestrator.system.gpu import Card
 
 _SETUP_TIMEOUT: Final = 300.0  # seconds; the first import after an installation reads several GB
@@ -40,7 +41,7 @@ class TorchResult:
         if self.failed:
             return f"torch {self.torch}, {self.failed}: {self.reason}" if self.torch else f"{self.failed}: {self.reason}"
         tests = f"{torch_test_program.PRODUCT} and {torch_test_program.STEP}" if self.devices else torch_test_program.PRODUCT
-        return f"torch {self.torch} on {', '.join(dict.fromkeys(self.devices)) or 'the CPU'}: {tests} pass"
+        return f"torch {self.torch} on {', '.join(dict.fromkeys(self.devices)) or 'the CPU'} passed: {tests}"
 
 
 def run(python: Path, *, cuda: bool, timeout: float = _SETUP_TIMEOUT) -> TorchResult:
@@ -62,23 +63,36 @@ def run(python: Path, *, cuda: bool, timeout: float = _SETUP_TIMEOUT) -> TorchRe
     return TorchResult("", (), "the test of torch", f"exit code {code}: {' '.join(text.split())[-300:]}")
 
 
-def hint(found: Sequence[Card], torch: str) -> str:
+def hint(python: Path, found: Sequence[Card], torch: str) -> str:
     """Return the next command after a failed test.
 
     Args:
+        python: the tested Python.
         found: the cards of this machine.
         torch: version of the tested torch, with or without "+cu128".
     """
+    if not found:
+        return f"{python.parent / 'pip'} check  lists packages that do not fit; then: make setup"
     try:
         best = torch_builds.for_cards(found).build
     except NotReady as error:
         return error.problems[0].hint
-    if torch.partition("+")[0] != best.torch.partition("+")[0]:
-        return f"make setup  installs {best}, the newest build for this driver and card"
+    if _version(torch) != _version(best.torch):
+        return f"{_installs(best, python)}, the newest build for this driver and card"
     older = torch_builds.next_older(best, found)
-    return (
-        f"{VARIABLE}={older.name} make setup  installs an older build; or update the driver" if older else "update the driver"
-    )
+    return f"{_installs(older, python, named=True)}, an older build; or update the driver" if older else "update the driver"
+
+
+def _version(torch: str) -> str:
+    return torch.partition("+")[0]
+
+
+def _installs(build: TorchBuild, python: Path, *, named: bool = False) -> str:
+    """Return the command that installs a build into the environment of a Python."""
+    command = f"{VARIABLE}={build.name} make setup" if named else "make setup"
+    if not python.is_relative_to(settings.sd_scripts_environment()):
+        command = " ".join([str(python), "-m pip install", *build.pip_options(), *build.requirements()])
+    return f"{command}  installs {build}"
 
 
 def checks(python: Path, torch: str, bitsandbytes: str) -> list[Check]:
@@ -106,4 +120,4 @@ def checks(python: Path, torch: str, bitsandbytes: str) -> list[Check]:
     if "out of memory" in result.reason:
         return [Check(name, CheckStatus.WARNING, str(result), "nvidia-smi  lists the processes in its memory")]
     status = CheckStatus.WARNING if result.failed == torch_test_program.STEP else CheckStatus.FAIL
-    return [Check(name, status, str(result), hint(found, result.torch or torch), "a build for this driver and card")]
+    return [Check(name, status, str(result), hint(python, found, result.torch or torch), "a build for this driver and card")]

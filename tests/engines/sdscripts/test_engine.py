@@ -10,6 +10,7 @@ import pytest
 from engine_recipes import INPUTS, load, parsed, variant
 from orchestrator.engines.sdscripts import (
     arguments,
+    environment,
     write_tokenizer,
 )
 from orchestrator.engines.sdscripts import engine as sdscripts
@@ -132,3 +133,14 @@ def test_wandb_is_passed_on_and_needs_its_package(tmp_path: Path, monkeypatch: p
     text = "\n".join(str(problem) for problem in sdscripts.preflight(recipe))
     assert "the package wandb is not there (training.wandb = true)" in text
     assert "python -m pip install wandb" in text
+
+
+def test_the_hint_for_a_package_is_a_command_that_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``make setup`` brings xformers nowhere, and bitsandbytes only where there is a GPU."""
+    text = '[training]\nattention = "xformers"\noptimizer = "AdamW8bit"\n'
+    monkeypatch.setenv("SD_SCRIPTS_PYTHON", "/venv/bin/python")
+    problems = list(environment.package_problems(variant(tmp_path, "_algorithms/locon", text=text), tmp_path))
+    hints = {problem.what.split()[2]: problem.hint for problem in problems}
+    assert hints["xformers"] == '/venv/bin/python -m pip install xformers; or set training.attention = "sdpa"'
+    assert hints["bitsandbytes"].startswith("make setup  installs it where there is an NVIDIA GPU; or set training.optimizer")
+    assert hints["diffusers"] == "make setup"

@@ -164,7 +164,7 @@ def test_setup_ends_only_after_a_test_that_passes(
     monkeypatch.setattr(torch_test, "run", lambda _, *, cuda: results[cuda])
     monkeypatch.setattr(setup, "fetch", lambda: tmp_path)
     assert setup.main() == 0
-    assert "torch 2.14.1 on the CPU: matrix product pass\nnext: " in capsys.readouterr().out
+    assert "torch 2.14.1 on the CPU passed: matrix product\nnext: " in capsys.readouterr().out
     _cards(monkeypatch, Card("NVIDIA GeForce RTX 2060", "550.54", (7, 5)))
     assert setup.main() == 3
     output = capsys.readouterr()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from orchestrator.engines.sdscripts import torch_builds, torch_test, torch_test_program
+from orchestrator.system import settings
 from orchestrator.system.gpu import Card
 from orchestrator.weights.checks import CheckStatus
 
@@ -32,7 +33,8 @@ class Python:
     """A stand-in for sd-scripts' Python that counts its calls."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "python"
+        self.path = folder / ".venv-sd-scripts" / "bin" / "python"
+        self.path.parent.mkdir(parents=True)
         self._calls = folder / "calls"
         self.answer(PASSED)
 
@@ -50,6 +52,7 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Python:
     """Return a stand-in for a Python on a machine with an RTX 3090."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
     monkeypatch.setattr(torch_test, "cards", lambda: ([CARD], ""))
     monkeypatch.setattr(torch_builds, "PYTHON", (3, 11))
     monkeypatch.setattr(torch_builds, "MACHINE", "x86_64")
@@ -59,7 +62,7 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Python:
 def test_the_program_tests_this_torch_on_the_cpu() -> None:
     result = torch_test.run(Path(sys.executable), cuda=False)
     assert (result.failed, result.torch) == ("", torch.__version__)
-    assert str(result) == f"torch {torch.__version__} on the CPU: matrix product pass"
+    assert str(result) == f"torch {torch.__version__} on the CPU passed: matrix product"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
@@ -113,7 +116,7 @@ def test_a_python_that_ends_without_a_result(tmp_path: Path) -> None:
 def test_doctor_tests_once_for_each_environment(python: Python) -> None:
     (check,) = torch_test.checks(python.path, "2.10.0", "0.50.2")
     assert check.status is CheckStatus.PASS
-    assert check.detail == f"torch 2.10.0+cu128 on {CARD.name}: matrix product and 8-bit optimizer step pass"
+    assert check.detail == f"torch 2.10.0+cu128 on {CARD.name} passed: matrix product and 8-bit optimizer step"
     assert torch_test.checks(python.path, "2.10.0", "0.50.2") == [check]
     assert python.calls() == ["cuda"]
     torch_test.checks(python.path, "2.10.0", "0.47.0")
@@ -135,6 +138,17 @@ def test_doctor_names_an_older_build_where_the_newest_fails(python: Python) -> N
     (check,) = torch_test.checks(python.path, "2.10.0", "0.50.2")
     assert check.status is CheckStatus.WARNING
     assert check.fix.startswith("KRNK_TORCH=cu126 make setup")
+
+
+def test_the_command_for_a_python_of_the_user_is_of_that_python(python: Python, tmp_path: Path) -> None:
+    own = tmp_path / "own" / "bin" / "python"
+    assert torch_test.hint(own, [CARD], "2.14.1").startswith(
+        f"{own} -m pip install torch==2.10.0 torchvision==0.25.0 bitsandbytes==0.50.2  installs cu128"
+    )
+    old = Card("NVIDIA GeForce RTX 2060", "470.57", (7, 5))
+    assert f"{own} -m pip install --extra-index-url=https://" in torch_test.hint(own, [old], "2.14.1")
+    assert torch_test.hint(python.path, [Card("Card", "390.1", (6, 1))], "2.14.1").startswith("install driver 450 or newer")
+    assert torch_test.hint(python.path, [], "2.14.1").endswith("make setup")
 
 
 def test_a_full_gpu_is_not_a_broken_environment(python: Python) -> None:
