@@ -8,7 +8,6 @@ recipes whose subject, algorithm, type or name is WORD.
 from __future__ import annotations
 
 import functools
-import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,11 +119,9 @@ def merge(composition: Composition, table: TomlTable, path: Path, trail: tuple[P
     _apply(composition, table, path)
 
 
-@functools.cache
 def library() -> Path:
     """Return the folder of this program's own parts."""
-    beside = settings.ROOT / "recipes"
-    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "krnk" / "recipes"
+    return settings.program_folder() / "recipes"
 
 
 def _roots(root: Path) -> tuple[Path, ...]:
@@ -174,6 +171,21 @@ def _keys(table: TomlTable, trail: str = "") -> Iterator[str]:
             yield from _keys(value, f"{trail}{key}.")
         else:
             yield f"{trail}{key}"
+
+
+def find_images(composition: Composition) -> None:
+    """Name the program's folder in the sources of its own parts.
+
+    The images that a part names lie beside the parts: those of the demo profile are found from every project.
+    """
+    if composition.root.resolve() == library().resolve():
+        return
+    dataset = composition.merged.get("dataset")
+    sources = dataset.get("sources") if isinstance(dataset, dict) else None
+    for name, source in sources.items() if isinstance(sources, dict) else ():
+        origin = composition.origin.get(f"dataset.sources.{name}.images", "")
+        if isinstance(source, dict) and isinstance(source.get("images"), str) and Path(origin).is_relative_to(library()):
+            source["images"] = str(settings.program_folder() / source["images"])
 
 
 def _strings(composition: Composition, path: Path, table: TomlTable, key: str) -> list[str]:

@@ -150,6 +150,7 @@ def _validate(composition: Composition, path: Path) -> tuple[Recipe | None, list
     problems = list(composition.problems)
     _choose_weights(composition)
     _portable(composition.merged)
+    compose.find_images(composition)
     try:
         # Through JSON, because strict Python mode refuses a list where a tuple is meant.
         text = json.dumps(composition.merged)

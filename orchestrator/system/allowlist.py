@@ -48,11 +48,12 @@ def add(folder: Path) -> Path:
 
 
 def is_allowed(path: Path, root: Path) -> bool:
-    """Return whether a path is in the project or an allowed folder.
+    """Return whether a path is in the project, or in an allowed folder.
 
-    The path is absolute.
+    The images that come with the program are allowed. The path is absolute.
     """
-    return any(path.is_relative_to(folder) for folder in (root.resolve(), root.absolute(), *folders()))
+    shipped = settings.program_folder().resolve() / "data"
+    return any(path.is_relative_to(folder) for folder in (root.resolve(), root.absolute(), shipped, *folders()))
 
 
 def is_allowed_model(path: Path, root: Path, model_folders: Iterable[Path]) -> bool:

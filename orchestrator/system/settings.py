@@ -13,7 +13,9 @@ Environment variables first, then ``config.toml`` in ``$XDG_CONFIG_HOME/krnk`` (
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,15 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "": ("models", "notify", "encoder", "sd-scripts"),
     "sd-scripts": ("dir", "python", "tokenizers"),
 }
+
+
+@functools.cache
+def program_folder() -> Path:
+    """Return the folder of the program's own recipes and images.
+
+    It is the checkout, or ``share/krnk`` of an installed package.
+    """
+    return ROOT if (ROOT / "recipes").is_dir() else Path(sys.prefix) / "share" / "krnk"
 
 
 def config_file() -> Path:
