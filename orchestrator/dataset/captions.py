@@ -73,6 +73,12 @@ def of_image(vocabulary: Vocabulary, source: Source, trigger: str, tags: tuple[s
     return Caption(words, CaptionSource.WORDS)
 
 
+def is_from_view(source: Source, path: Path) -> bool:
+    """Return whether the name of an image gives its caption."""
+    written = path.stem in source.texts or path.with_suffix(source.caption_files).exists()
+    return source.captions == "view" and not written and naming.view(path.stem) is not None
+
+
 def from_view(vocabulary: Vocabulary, source: Source, trigger: str, tags: tuple[str, ...], stem: str) -> str:
     """Return the caption of an image named by view (``f12``).
 

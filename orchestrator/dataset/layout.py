@@ -48,6 +48,7 @@ def make_layout(dataset: Dataset, root: Path, validation: Validation | None = No
     Reads image headers and caption texts only. ``Layout.problems`` holds the problems of the user's files.
     """
     scan = sources.scan(dataset, root)
+    dataset = _alike(dataset, scan.groups)
     problems = list(scan.problems)
     problems += _shared_originals(scan.groups, root)
     folders: list[TrainingFolder] = []
@@ -66,6 +67,23 @@ def make_layout(dataset: Dataset, root: Path, validation: Validation | None = No
     # The trainer counts a regularization image without images of the subject in its class, and never uses it.
     kept = (folder for folder in folders if folder.resolution in trained)
     return Layout(tuple(kept), tuple(dict.fromkeys(problems)), tuple(scan.ignored), held)
+
+
+def _alike(dataset: Dataset, groups: Iterable[OriginalGroup]) -> Dataset:
+    """Choose the captions of the sources that are captioned as the subject is.
+
+    Tags that only images of others have are learned as the sign of others.
+    """
+    alike = [name for name, source in dataset.sources.items() if source.captions == "alike"]
+    if not alike:
+        return dataset
+    own = [group for group in groups if not dataset.sources[group.source].regularization]
+    views = [
+        captions.is_from_view(dataset.sources[group.source], original.path) for group in own for original in group.originals
+    ]
+    chosen = "view" if 2 * sum(views) > len(views) else "fixed"
+    changed = {name: dataset.sources[name].model_copy(update={"captions": chosen}) for name in alike}
+    return dataset.model_copy(update={"sources": {**dataset.sources, **changed}})
 
 
 def _folders(dataset: Dataset, group: OriginalGroup, root: Path, problems: list[Problem]) -> list[TrainingFolder]:

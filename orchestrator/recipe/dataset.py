@@ -67,9 +67,10 @@ class Source(Table):
     """num_repeats of this source; unset: that of its folder's name, or dataset.repeats."""
     flip: bool | None = None
     """flip_aug of this source, false where left and right differ; unset: that of its folder's name, or dataset.flip_aug."""
-    captions: Literal["view", "files", "fixed", "tagger"] = "view"
+    captions: Literal["view", "files", "fixed", "tagger", "alike"] = "view"
     """Of images without caption file or text: view: from the file name; files: trigger and tags; tagger: WD14-style model;
-    fixed: trigger and tags for all, whatever lies beside."""
+    fixed: trigger and tags for all, whatever lies beside; alike, of regularization: view if most captions of the subject are
+    from views, else fixed."""
     caption_files: Annotated[str, Field(pattern=r"^\.[A-Za-z0-9]{1,12}$")] = ".txt"
     """Ending of the caption files beside the images. A caption file comes before everything but captions = "fixed"."""
     texts: dict[str, str] = {}

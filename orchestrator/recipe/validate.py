@@ -214,6 +214,8 @@ def _dataset(recipe: Recipe) -> Iterator[Conflict]:
     for name, source in dataset.sources.items():
         if source.captions == "tagger" and not dataset.tagger_model:
             yield f"dataset.sources.{name}.captions", 'is "tagger"; set dataset.tagger_model to its ONNX file'
+        if source.captions == "alike" and not source.regularization:
+            yield f"dataset.sources.{name}.captions", 'is "alike", which is for a source with regularization = true'
 
 
 def _dora(network: Network) -> bool:

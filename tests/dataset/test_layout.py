@@ -150,3 +150,22 @@ def test_the_release_has_the_folders_of_its_author(project: Path) -> None:
     }
     assert "1_krnk/krnk character_f0512" in {folder.path for folder in plan.folders}
     assert "1_krnksf/krnksf character_b0128" in {folder.path for folder in plan.folders}
+
+
+def test_others_are_captioned_as_the_subject_is(tmp_path: Path) -> None:
+    draw(tmp_path / "others" / "f00_1.png")
+    others = {"images": "others", "trigger": "character", "regularization": True, "captions": "alike"}
+    for folder, names in {"views": ("f00", "f04", "more"), "plain": ("one", "two", "f00")}.items():
+        for name in names:
+            draw(tmp_path / folder / f"{name}.png")
+    (tmp_path / "written").mkdir()
+    for name in ("f00", "f04"):
+        draw(tmp_path / "written" / f"{name}.png")
+        (tmp_path / "written" / f"{name}.txt").write_text("mimi, smiling", "utf-8")
+    shown = {}
+    for folder in ("views", "plain", "written"):
+        own = {"images": folder, "trigger": "mimi"}
+        layout = make_layout(described(sources={"mimi": own, "others": others}), tmp_path)
+        shown[folder] = {image.caption for each in layout.folders if each.regularization for image in each.images}
+    viewed = "character, white background, from front, upper body, standing, looking at viewer, smile"
+    assert shown == {"views": {viewed}, "plain": {"character"}, "written": {"character"}}

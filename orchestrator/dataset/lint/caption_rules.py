@@ -54,7 +54,7 @@ def _origin(inspected: Inspected, folder: TrainingFolder, image: DatasetImage) -
     if image.caption_source is CaptionSource.FILE and stem in source.texts:
         what = f'has a caption in {stem}{source.caption_files} and in dataset.sources.{folder.source}.texts."{stem}"'
         yield Finding(Level.WARNING, where, f"{what}; the file is used", "remove one of them")
-    if image.caption_source is CaptionSource.WORDS and source.captions != "fixed":
+    if image.caption_source is CaptionSource.WORDS and source.captions not in ("fixed", "alike"):
         lack = f"{source.caption_files} and view in its name" if source.captions == "view" else source.caption_files
         what = f'has no {lack}; its caption is "{image.caption}"'
         yield Finding(Level.WARNING, where, what, f"write {stem}{source.caption_files} beside it")
