@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.engines.embedded import SMALL_BASE_SUBJECTS
 from orchestrator.plan import estimate
 from orchestrator.plan.step import StepKind
 from orchestrator.run import notify, preflight, resume, slots
@@ -160,6 +161,21 @@ def _summary(plan: Plan, store: Store, outcomes: list[Outcome], seconds: float, 
     if all(outcome.status.ok for outcome in outcomes):
         for folder in final(plan, store):
             print(folder)
+        for line in _limits(plan):
+            print(clean(line), file=sys.stderr)
+
+
+def _limits(plan: Plan) -> list[str]:
+    """Return what the small base can show of the user's own subjects."""
+    own = [name for name, recipe in plan.recipes.items() if recipe.base.is_small and recipe.subject not in SMALL_BASE_SUBJECTS]
+    if not own:
+        return []
+    return [
+        f"{', '.join(own)}: drawn by the demo's small base, which only knows drawings like the shipped ones.",
+        "    Expect hair, clothes and headgear in about their colours. Style, faces and patterns are lost; red turns brown,",
+        "    dark purple blue, and green hair black.",
+        f"    at full size: python -m orchestrator run {' '.join(own)}",
+    ]
 
 
 def as_json(outcomes: list[Outcome]) -> list[dict[str, Any]]:

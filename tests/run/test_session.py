@@ -9,10 +9,11 @@ import pytest
 
 import harness
 from orchestrator.errors import NotReady, Problem, RecipeError
+from orchestrator.plan.planner import Plan
 from orchestrator.run import session
 from orchestrator.run.context import Outcome, Silent, Status
 from orchestrator.run.session import RunOptions, run_session
-from orchestrator.run.workspace import Selection
+from orchestrator.run.workspace import Selection, Workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,18 @@ def test_the_summary_counts_and_names_the_release(cats: harness.Project, capsys:
     assert out == f"{cats.root / 'runs' / 'cat-lora' / 'latest'}\n"
     run_session(cats.space(), RunOptions(LORA), quiet=True)
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_end_of_a_demo_says_what_its_base_can_show(project: Path) -> None:
+    space = Workspace(project)
+    recipe = space.load(Selection(("krnk-lora3x3",), "demo"))[0].recipe
+    assert session._limits(Plan((), {"krnk-lora3x3": recipe})) == []
+    own = recipe.model_copy(update={"name": "mimi-lora3x3", "subject": "mimi"})
+    lines = "\n".join(session._limits(Plan((), {"krnk-lora3x3": recipe, "mimi-lora3x3": own})))
+    assert lines.startswith("mimi-lora3x3: drawn by the demo's small base, which only knows drawings like the shipped ones")
+    assert lines.endswith("at full size: python -m orchestrator run mimi-lora3x3")
+    large = own.model_copy(update={"base": own.base.model_copy(update={"checkpoint": "sd15.safetensors"})})
+    assert session._limits(Plan((), {"mimi-lora3x3": large})) == []
 
 
 def test_the_summary_of_a_failure_ends_with_the_next_command(
