@@ -61,7 +61,17 @@ def _bench(options: argparse.Namespace) -> None:
     print(f"\n{missed} promises missed" if missed else "\nevery promise kept")
     if not options.folder and not options.recipes:
         print()
+        _own(options)
+        print()
         _select(options)
+
+
+def _own(options: argparse.Namespace) -> None:
+    from tools.demo_world import own_proof  # noqa: PLC0415
+
+    print(own_proof.header())
+    for row in own_proof.prove(options.base, options.seeds, Path("build/own_subjects").absolute()):
+        print(own_proof.line(row), flush=True)
 
 
 def _select(options: argparse.Namespace) -> None:
@@ -107,6 +117,10 @@ def _arguments() -> argparse.ArgumentParser:
     bench.add_argument("--seeds", type=int, default=32, help="images per row")
     bench.add_argument("--clip-skip", type=int, default=1)
     bench.set_defaults(call=_bench)
+    own = verbs.add_parser("own", help="the part of `bench` about characters of your own: train three, read their colours")
+    own.add_argument("--base", type=Path, default=EMBEDDED_BASE)
+    own.add_argument("--seeds", type=int, default=32, help="images per row")
+    own.set_defaults(call=_own)
     select = verbs.add_parser("select", help="the part of `bench` about select: train at several rates, compare the proposals")
     select.add_argument("--base", type=Path, default=EMBEDDED_BASE)
     select.add_argument("--seeds", type=int, default=16, help="images per rate")

@@ -66,17 +66,17 @@ def draw_figure(canvas: Canvas, character: Character, scene: Scene) -> None:
     _tail(canvas, pose)
     behind = pose.rotation >= 3
     if not behind:
-        _back_hair(canvas, character, pose)
+        draw_back_hair(canvas, character, pose)
     draw_body(canvas, character, pose.rotation, pose.stretch, waving=pose.waving)
     if behind:
-        _back_hair(canvas, character, pose)
+        draw_back_hair(canvas, character, pose)
     _ears(canvas, pose)
     head = oval_points((0, 0), (1.0, 0.94))
     canvas.blob(Part.HAIR, head)
     if pose.rotation < 3:
         draw_face(canvas, pose.rotation, pose.tilt, scene, head)
     else:
-        _nape(canvas, pose)
+        draw_nape(canvas, pose)
 
 
 def _tail(canvas: Canvas, pose: Pose) -> None:
@@ -100,7 +100,8 @@ def _ears(canvas: Canvas, pose: Pose) -> None:
             canvas.blob(Part.INNER_EAR, ear(0.58), line=0)
 
 
-def _back_hair(canvas: Canvas, character: Character, pose: Pose) -> None:
+def draw_back_hair(canvas: Canvas, character: Character, pose: Pose) -> None:
+    """Draw the hair that hangs behind a head, short or long."""
     rear = (0.0, -0.12, -0.3, -0.15, 0.0)[pose.rotation]
     if character.appearance.length == "short":
         wide = (1.12, 1.06, 0.9, 1.04, 1.12)[pose.rotation]
@@ -139,7 +140,7 @@ def _back_hair(canvas: Canvas, character: Character, pose: Pose) -> None:
     )
 
 
-def _nape(canvas: Canvas, pose: Pose) -> None:
+def draw_nape(canvas: Canvas, pose: Pose) -> None:
     """Draw three strands of hair on the back of a head."""
     middle = -0.25 if pose.rotation == 3 else 0.0
     dark = Canvas(

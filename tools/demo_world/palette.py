@@ -39,6 +39,8 @@ class Part(StrEnum):
     BOTTOM = auto()
     LEGS = auto()
     SHOES = auto()
+    CAPE = auto()
+    HEADGEAR = auto()
 
 
 HAIR: Final[Mapping[str, Rgb]] = {
