@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 JSON = dict[str, Any]
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_REST = 600.0  # seconds without a step that separate two runs
+_CURVES = 12  # most curves in the chart of a subject; the section "Curves" takes any
 _SHEET = 48  # originals on one contact sheet
 
 
@@ -37,7 +37,7 @@ def render(values: JSON) -> str:
     Images lie beside it.
     """
     style = (_TEMPLATES / "page.css").read_text("utf-8") + contact_sheet.STYLE
-    script = (_TEMPLATES / "page.js").read_text("utf-8")
+    script = "".join((_TEMPLATES / name).read_text("utf-8") for name in ("page.js", "curves.js"))
     return _environment().get_template("page.html.j2").render(**values, style=style, script=script)
 
 
@@ -60,20 +60,19 @@ def context(data: ReportData, folder: Path, *, live: bool = False) -> JSON:
     Missing images are written to ``folder``.
     """
     album = Album(folder)
-    algorithms = list(dict.fromkeys(member.recipe.algorithm for member in data.members))
-    colours = {algorithm: f"a{number % 6}" for number, algorithm in enumerate(algorithms)}
-    subjects = [_subject(name, members, data, album, colours) for name, members in data.subjects().items()]
+    looks = _looks(data)
+    subjects = [_subject(name, members, data, album, looks, live=live) for name, members in data.subjects().items()]
     steps = data.steps()
     counts = Counter(str(member.state) for member in data.members)
     values: JSON = {
         "live": live,
         "subjects": subjects,
-        "algorithms": [{"name": name, "colour": colours[name]} for name in algorithms],
         "counts": [{"state": str(state), "word": recipe_page.WORDS[state], "count": counts[str(state)]} for state in State],
         "total": len(data.members),
         "steps_done": sum(step.state is State.DONE for step in steps),
         "steps_total": len(steps),
         "seconds": sum(step.seconds for step in steps),
+        "wall": tables.wall(steps),
         "bytes": sum(member["bytes"] for subject in subjects for member in subject["members"]),
         "activity": [
             recipe_page.activity(step) for step in steps if step.state in (State.RUNNING, State.FAILED, State.UNFINISHED)
@@ -92,19 +91,42 @@ def _title(data: ReportData) -> tuple[str, str]:
     return (release.collection_title, release.collection_title_ja) if release else ("LoRA report", "")
 
 
-def _subject(name: str, members: list[Member], report: ReportData, album: Album, colours: dict[str, str]) -> JSON:
+def _looks(data: ReportData) -> dict[str, str]:
+    """Return the classes of colour and dashes of each recipe, by name.
+
+    24 recipes in a row differ: six colours, then the same ones with the next dashes.
+    """
+    members = [member for group in data.subjects().values() for member in group]
+    return {member.recipe.name: f"a{number % 6} d{number // 6 % 4}" for number, member in enumerate(members)}
+
+
+def _labels(members: list[Member]) -> dict[str, str]:
+    """Return a label of each recipe of a subject, by name.
+
+    It is its algorithm, or its name where several have that algorithm.
+    """
+    counts = Counter(member.recipe.algorithm for member in members)
+    return {
+        member.recipe.name: member.recipe.algorithm if counts[member.recipe.algorithm] == 1 else member.recipe.name
+        for member in members
+    }
+
+
+def _subject(name: str, members: list[Member], report: ReportData, album: Album, looks: dict[str, str], *, live: bool) -> JSON:
     release = members[0].recipe.release
-    contexts = [recipe_page.context(report.root, each, album, colours) for each in members]
+    contexts = [recipe_page.context(report.root, each, album, looks[each.recipe.name], live=live) for each in members]
+    labels = _labels(members)
     grid = next((step for step in report.shared if step.name == f"{name}/grid" and step.folder), None)
     curves = [
         charts.Line(
-            member.recipe.algorithm,
-            colours[member.recipe.algorithm],
+            labels[member.recipe.name],
+            looks[member.recipe.name],
             [(p.step, p.loss) for p in member.curve if p.loss is not None],
         )
         for member in members
     ]
     drawn = [curve for curve in curves if curve.points]
+    overlay = 1 < len(drawn) <= _CURVES
     dataset = members[0].steps.get("dataset")
     return {
         "name": name,
@@ -114,11 +136,12 @@ def _subject(name: str, members: list[Member], report: ReportData, album: Album,
         "description_ja": release.description_ja,
         "triggers": members[0].recipe.triggers(),
         "members": contexts,
-        "loss": charts.lines(drawn, _loss_words(name, drawn), (500, 230)) if len(drawn) > 1 else "",
+        "loss": charts.lines(drawn, _loss_words(name, drawn), (500, 230)) if overlay else "",
+        "loss_keys": [{"label": curve.label, "look": curve.colour} for curve in drawn],
         "sheet": _sheet(dataset, album),
         "contact": _contact(dataset, members, album),
         "grid": _grid(grid, name, album),
-        "compare": _compare(members, contexts),
+        "compare": _compare(members, contexts, labels),
     }
 
 
@@ -159,14 +182,14 @@ def _contact(step: StepView | None, members: list[Member], album: Album) -> Mark
     return Markup(contact_sheet.sheet(manifest, [sheet.url], epochs))  # noqa: S704 - it escapes every text
 
 
-def _compare(members: list[Member], contexts: list[JSON]) -> JSON:
-    """Return the slider's context: images of every prompt by algorithm.
+def _compare(members: list[Member], contexts: list[JSON], names: dict[str, str]) -> JSON:
+    """Return the slider's context: images of every prompt by recipe.
 
-    A prompt needs the images of at least two algorithms.
+    A prompt needs the images of at least two recipes.
     """
     labels = {entry["name"]: entry["label"] for each in contexts for entry in each["pictures"]}
     rows = {
-        member.recipe.algorithm: {entry["name"]: entry["picture"].url for entry in entries["pictures"]}
+        names[member.recipe.name]: {entry["name"]: entry["picture"].url for entry in entries["pictures"]}
         for member, entries in zip(members, contexts, strict=True)
     }
     return recipe_page.slider(rows, labels)
@@ -180,7 +203,7 @@ def timeline(steps: list[StepView]) -> Any:
     spans = trace.spans(step.folder / RECORD for step in steps if step.folder is not None and step.state.finished)
     newest: list[trace.Span] = []
     for span in reversed(spans):
-        if newest and min(later.started for later in newest) - max(span.ended, 0) > _REST:
+        if newest and min(later.started for later in newest) - max(span.ended, 0) > tables.REST:
             break
         newest.append(span)
     rows = trace.rows(newest)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks
-from orchestrator.report import block_stats, charts, commands, tables
+from orchestrator.report import block_stats, charts, commands, file_links, tables
 from orchestrator.report.collect import State, read_json
 from orchestrator.report.images import SAMPLE
 from orchestrator.run.paths import STEPS, VARIANTS
@@ -36,13 +36,21 @@ def activity(step: StepView) -> JSON:
     return values | {"done": step.done, "total": step.total, "loss": loss, "tail": step.tail}
 
 
-def context(root: Path, member: Member, album: Album, colours: dict[str, str]) -> JSON:
-    """Return the template's context of one recipe."""
+def context(root: Path, member: Member, album: Album, look: str, *, live: bool = False) -> JSON:
+    """Return the template's context of one recipe.
+
+    Args:
+        root: the store.
+        member: the recipe and its steps.
+        album: the images of the page.
+        look: classes of the colour and dashes of its curves, as "a2 d0".
+        live: the page is served, without the files of the store.
+    """
     recipe = member.recipe
     pictures = _pictures(member, album)
     cover = next((entry["picture"] for entry in pictures if entry["name"] == recipe.release.cover), None)
     curve = [(point.step, point.loss) for point in member.curve if point.loss is not None]
-    colour = colours[recipe.algorithm]
+    colour = look.partition(" ")[0]
     names = blocks.names(recipe.base.architecture)
     stages = block_stats.stages(root, member)
     train = member.steps.get("train")
@@ -51,6 +59,8 @@ def context(root: Path, member: Member, album: Album, colours: dict[str, str]) -
         "algorithm": recipe.algorithm,
         "summary": recipe.summary,
         "colour": colour,
+        "look": look,
+        "words": f"{recipe.name} {recipe.subject} {recipe.algorithm} {WORDS[member.state]}".lower(),
         "state": str(member.state),
         "word": WORDS[member.state],
         "steps": [_chip(step) for step in member.steps.values()],
@@ -72,14 +82,17 @@ def context(root: Path, member: Member, album: Album, colours: dict[str, str]) -
         "heat": tables.heat(member, names, stages),
         "spectra": tables.spectra(names, stages, recipe.name),
         "times": tables.times(member),
+        "seconds": sum(step.seconds for step in member.steps.values()),
+        "wall": tables.wall(member.steps.values()),
+        "files": file_links.steps(root, member, None if live else album.folder.parent),
         "network": tables.network(member),
         "commands": commands.commands(root, member),
         "failed": [activity(step) for step in member.steps.values() if step.state is State.FAILED],
     }
 
 
-def _losses(member: Member, curve: list[tuple[int, float]], colour: str) -> Any:
-    """Return a chart of the mean loss over each step's, and of the validation."""
+def _losses(member: Member, curve: list[tuple[int, float]], colour: str) -> JSON:
+    """Return the chart of the losses of mean, step, validation, and its keys."""
     own = [(point.step, point.now) for point in member.curve if point.now is not None]
     lines = [charts.Line("this step", f"{colour} faint", own)] if own else []
     lines.append(charts.Line("mean", colour, curve))
@@ -88,16 +101,23 @@ def _losses(member: Member, curve: list[tuple[int, float]], colour: str) -> Any:
     if validated:
         lines.append(charts.Line("held-out images", f"{colour} dashed", validated))
         words += f"; {_words('validation loss', member.recipe.name, validated)}"
-    return charts.lines(lines, words)
+    return _with_keys(lines, words)
 
 
-def _rates(member: Member, colour: str) -> Any:
-    """Return a chart of the learning rates of U-Net and text encoder."""
+def _with_keys(lines: list[charts.Line], words: str, size: tuple[int, int] = (380, 170), *, zero: bool = False) -> JSON:
+    """Return ``chart`` and ``keys``, the label and look of several lines."""
+    drawn = [line for line in lines if line.points]
+    keys = [{"label": line.label, "look": line.colour} for line in reversed(drawn)] if len(drawn) > 1 else []
+    return {"chart": charts.lines(drawn, words, size, zero=zero), "keys": keys}
+
+
+def _rates(member: Member, colour: str) -> JSON:
+    """Return the chart of the rates of U-Net and text encoder, and its keys."""
     rates = [(point.step, point.rate) for point in member.curve if point.rate is not None]
     text = [(point.step, point.text_rate) for point in member.curve if point.text_rate is not None]
     lines = [charts.Line("text encoder", f"{colour} dashed", text)] if text else []
     words = _words("Learning rate", member.recipe.name, rates)
-    return charts.lines([*lines, charts.Line("U-Net", colour, rates)] if rates else lines, words, (380, 90), zero=True)
+    return _with_keys([*lines, charts.Line("U-Net", colour, rates)], words, (380, 90), zero=True)
 
 
 def _percent(step: StepView | None) -> int | None:

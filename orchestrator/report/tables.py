@@ -13,12 +13,14 @@ from orchestrator.report import charts
 from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from orchestrator.report.collect import Member, StepView
 
 JSON = dict[str, Any]
 
+REST = 600.0
+"""Seconds without a step that separate two runs."""
 _STAGES = {"train": "trained", "merge": "merged", "resize": "compressed"}
 _UNITS = {"KB": 2**10, "MB": 2**20, "GB": 2**30}  # as cards list them: 203 MB is 202.99 MiB
 
@@ -99,6 +101,20 @@ def times(member: Member) -> list[JSON]:
         }
         for step in done
     ]
+
+
+def wall(steps: Iterable[StepView]) -> float:
+    """Return the seconds on the clock in which steps ran.
+
+    Steps at the same time count once. A pause longer than ``REST`` does not count.
+    """
+    whole, end = 0.0, None
+    for started, ended in sorted(
+        (float(step.record["started"]), float(step.record["started"]) + step.seconds) for step in steps if step.seconds
+    ):
+        whole += ended - started if end is None or started - end > REST else max(0.0, ended - end)
+        end = ended if end is None else max(end, ended)
+    return whole
 
 
 def kinds(steps: Sequence[StepView]) -> list[JSON]:

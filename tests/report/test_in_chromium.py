@@ -120,7 +120,7 @@ def test_no_errors_no_outside_requests_and_every_picture_loads(tab: BrowserPage,
 def test_axe_finds_no_serious_violation(browser: Any, runs: Path, width: int, scheme: str) -> None:
     made = BrowserPage(browser, width=width, scheme=scheme)
     made.page.goto((runs / "report" / "few.html").as_uri())
-    made.page.add_style_tag(content=".subject { content-visibility: visible !important }")
+    made.page.add_style_tag(content=".subject, .member, .card { content-visibility: visible !important }")
     for summary in made.page.query_selector_all("details > summary"):
         summary.evaluate("(part) => { part.parentElement.open = true }")
     results = Axe().run(made.page)
@@ -137,7 +137,7 @@ def test_axe_finds_no_serious_violation(browser: Any, runs: Path, width: int, sc
 def test_nothing_sticks_out_from_phone_to_desktop(browser: Any, runs: Path) -> None:
     made = BrowserPage(browser)
     made.page.goto((runs / "report" / "index.html").as_uri())
-    made.page.add_style_tag(content=".subject { content-visibility: visible !important }")
+    made.page.add_style_tag(content=".subject, .member, .card { content-visibility: visible !important }")
     for width in (320, 390, 768, 1440):
         made.page.set_viewport_size({"width": width, "height": 900})
         assert made.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -167,6 +167,7 @@ def test_the_slider_moves_by_keyboard_and_by_hand(tab: BrowserPage) -> None:
 
 def test_the_two_sides_are_chosen_by_name(tab: BrowserPage) -> None:
     box = tab.page.locator("#krnk > .panel .compare")
+    box.scroll_into_view_if_needed()
     over = box.locator(".over")
     before = over.get_attribute("src")
     box.locator("[data-side=prompt]").select_option("behind")
@@ -179,7 +180,7 @@ def test_the_two_sides_are_chosen_by_name(tab: BrowserPage) -> None:
 def test_two_ratios_are_compared(tab: BrowserPage) -> None:
     box = tab.page.locator("#r-krnk-lora3x3 .variants")
     box.scroll_into_view_if_needed()
-    assert box.locator("[data-side=left] option").all_inner_texts() == ["sv_ratio 64 (64.0 MiB)", "sv_ratio 16 (16.0 MiB)"]
+    assert box.locator("[data-side=left] option").all_text_contents() == ["sv_ratio 64 (64.0 MiB)", "sv_ratio 16 (16.0 MiB)"]
     assert box.locator(".over").get_attribute("src") != box.locator(".under").get_attribute("src")
     box.locator("[data-side=left]").select_option("sv_ratio 16 (16.0 MiB)")
     assert box.locator(".over").get_attribute("src") == box.locator(".under").get_attribute("src")
@@ -220,11 +221,130 @@ def test_light_and_dark_can_be_switched(tab: BrowserPage) -> None:
 
 
 def test_a_curve_is_read_under_the_pointer(tab: BrowserPage) -> None:
-    chart = tab.page.locator("#loss-krnk-locon svg").first
+    chart = tab.page.locator("#loss-krnk-locon svg.chart").first
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
     tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert "at step" in chart.locator(".read").first.inner_html()
+    assert tab.errors == []
+
+
+def drawn(tab: BrowserPage) -> list[str]:
+    """Return the names of the curves in the chart that lays them over each other."""
+    return tab.page.locator("#curves .plot polyline[data-name]").evaluate_all("(lines) => lines.map((l) => l.dataset.name)")
+
+
+def ends(tab: BrowserPage) -> tuple[float, float]:
+    """Return the first and the last number on the horizontal axis."""
+    texts = tab.page.locator("#curves .plot text[text-anchor=middle]").all_text_contents()
+    return float(texts[0]), float(texts[-1])
+
+
+def roughness(tab: BrowserPage, name: str) -> float:
+    """Return the length of a drawn curve over its width."""
+    return float(
+        tab.page.locator(f"#curves polyline[data-name='{name}']").evaluate("(line) => line.getTotalLength()")
+        / tab.page.locator(f"#curves polyline[data-name='{name}']").evaluate("(line) => line.getBBox().width")
+    )
+
+
+def test_curves_of_any_recipes_are_laid_over_each_other(tab: BrowserPage) -> None:
+    subject = tab.page.locator(".subject").first.locator(".member h3").all_text_contents()
+    assert drawn(tab) == subject
+    tab.page.locator("#curves .picks input[value=krnksf_tyankps-loha]").focus()
+    tab.page.keyboard.press("Space")
+    assert drawn(tab) == [*subject, "krnksf_tyankps-loha"]
+    looks = tab.page.locator("#curves polyline[data-name]").evaluate_all("(l) => l.map((e) => e.getAttribute('class'))")
+    assert len(set(looks)) == len(looks)
+    whole = ends(tab)[1]
+    for curve in ("this step", "held-out images", "U-Net", "text encoder"):
+        tab.page.locator("[data-set=curve]").select_option(curve)
+        assert drawn(tab) == [*subject, "krnksf_tyankps-loha"]
+    tab.page.locator("[data-set=along]").select_option("share")
+    last = tab.page.locator("#curves .plot text[text-anchor=middle]").last.text_content()
+    assert last == "100 %"
+    assert whole > 100
+    tab.page.locator("[data-pick=none]").click()
+    assert drawn(tab) == []
+    assert "Choose recipes" in tab.page.locator("#curves .plot").text_content()
+    tab.page.reload()
+    assert tab.page.locator("[data-set=along]").input_value() == "share"
+    assert drawn(tab) == []
+    assert tab.errors == []
+
+
+def test_a_training_under_way_can_be_chosen(tab: BrowserPage) -> None:
+    tab.page.locator("[data-pick=none]").click()
+    tab.page.locator("#curves .picks input[value=tyank-locon]").check()
+    assert drawn(tab) == ["tyank-locon"]
+    tab.page.locator("[data-set=curve]").select_option("held-out images")
+    assert "No chosen recipe has a validation loss" in tab.page.locator("#curves .plot").text_content()
+    assert tab.errors == []
+
+
+def test_smoothing_makes_a_curve_smooth_and_keeps_its_own(tab: BrowserPage) -> None:
+    before = roughness(tab, "krnk-locon")
+    assert tab.page.locator("#curves .raw").count() == 0
+    tab.page.locator("[data-set=smooth]").focus()
+    for _ in range(9):
+        tab.page.keyboard.press("PageUp")
+    assert int(tab.page.locator("[data-set=smooth]").input_value()) > 80
+    assert roughness(tab, "krnk-locon") < before * 0.8
+    assert tab.page.locator("#curves .raw").count() == 3
+    tab.page.locator("[data-set=log]").check()
+    assert len(drawn(tab)) == 3
+    assert tab.errors == []
+
+
+def test_the_chart_zooms_by_hand_and_by_keyboard(tab: BrowserPage) -> None:
+    whole = ends(tab)
+    plot = tab.page.locator("#curves .plot")
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    tab.page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + 90)
+    tab.page.mouse.down()
+    tab.page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 90, steps=4)
+    tab.page.mouse.up()
+    left, right = ends(tab)
+    assert right - left < (whole[1] - whole[0]) / 3
+    plot.dblclick()
+    assert ends(tab) == whole
+    plot.focus()
+    tab.page.keyboard.press("+")
+    tab.page.keyboard.press("+")
+    near = ends(tab)
+    assert near[1] - near[0] < (whole[1] - whole[0]) / 2
+    tab.page.keyboard.press("Shift+ArrowRight")
+    assert ends(tab)[0] > near[0]
+    tab.page.keyboard.press("-")
+    tab.page.keyboard.press("0")
+    assert ends(tab) == whole
+    value = tab.page.locator("#curves .picks output").first
+    before = value.inner_text()
+    for _ in range(10):
+        tab.page.keyboard.press("ArrowLeft")
+    assert plot.locator(".cross").count() == 1
+    assert value.inner_text() != before
+    tab.page.locator("#curves [data-key='+']").click()
+    assert ends(tab) != whole
+    assert tab.errors == []
+
+
+def test_a_filter_leaves_the_recipes_with_its_words(tab: BrowserPage) -> None:
+    tab.page.keyboard.press("/")
+    tab.page.keyboard.type("tyank loh")
+    visible = "(parts) => parts.filter((part) => part.checkVisibility()).length"
+    assert tab.page.locator(".card").evaluate_all(visible) == 3
+    assert tab.page.locator(".filter output").inner_text() == "3 of 15"
+    assert tab.page.locator("article.member:not([hidden])").count() == 3
+    assert tab.page.locator("#krnk").is_hidden()
+    tab.page.locator("[data-pick=none]").click()
+    tab.page.locator("[data-pick=listed]").click()
+    assert drawn(tab) == ["krnksf_tyankps-loha", "tyank-loha"]  # tyankps-loha has not begun
+    tab.page.locator("#filter").fill("failed")
+    assert tab.page.locator(".card:not([hidden])").get_attribute("data-name") == "tyank-loha"
+    tab.page.locator("#filter").fill("")
+    assert tab.page.locator(".card").evaluate_all(visible) == 15
     assert tab.errors == []
 
 
@@ -247,7 +367,7 @@ def test_the_live_page_refreshes_itself(browser: Any, runs: Path, tmp_path: Path
         try:
             made.page.goto(f"http://127.0.0.1:{server.server_port}/")
             assert "40 of 100" in made.page.locator("#summary").inner_text()
-            made.page.locator("#r-krnk-locon details").evaluate("(part) => { part.open = true }")
+            made.page.locator("#r-krnk-locon details:first-of-type").evaluate("(part) => { part.open = true }")
             path = next(runs.glob("tyank-locon/.partial/train-*")) / "progress.jsonl"
             with path.open("a") as file:
                 file.write(json.dumps({"done": 71, "total": 100, "loss": 0.0717, "lr": 1e-4}) + "\n")
@@ -255,7 +375,9 @@ def test_the_live_page_refreshes_itself(browser: Any, runs: Path, tmp_path: Path
             assert "0.0717" in made.page.locator("#matrix a[href='#r-tyank-locon']").inner_text()
             made_runs.render(runs, made_runs.loaded("tyank-locon").recipe)
             made.page.wait_for_selector("#r-tyank-locon .strip img", state="attached", timeout=PATIENCE)
-            assert made.page.locator("#r-krnk-locon details").evaluate("(part) => part.open")  # it has not changed
+            assert made.page.locator("#r-krnk-locon details:first-of-type").evaluate(
+                "(part) => part.open"
+            )  # it has not changed
             assert made.errors == []
             assert all(url.startswith((f"http://127.0.0.1:{server.server_port}/", "data:")) for url in made.requests)
         finally:

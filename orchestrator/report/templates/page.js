@@ -1,5 +1,5 @@
 "use strict";
-// Everything here makes the page nicer; without it, text, pictures, charts and tables are all there.
+// Everything here makes the page nicer; without it, text, images, charts and tables are all there.
 const $ = (selector, from = document) => from.querySelector(selector);
 const $$ = (selector, from = document) => [...from.querySelectorAll(selector)];
 // The parts that a live page swaps; as the server wrote them, before this script touches any.
@@ -102,6 +102,27 @@ document.addEventListener("pointermove", (event) => {
   });
 });
 
+// A filter: recipes with every word in name, subject, algorithm or state.
+const filter = $("#filter");
+const matches = (words) => filter.value.toLowerCase().split(/\s+/).every((word) => words.includes(word));
+const applyFilter = () => {
+  const names = new Set($$(".card").filter((card) => !(card.hidden = !matches(card.dataset.words))).map((card) => card.dataset.name));
+  for (const article of $$("article.member")) article.hidden = !names.has(article.id.slice(2));
+  for (const subject of $$(".subject")) {
+    subject.hidden = !$("article.member:not([hidden])", subject);
+    const link = $(`nav a[href="#${CSS.escape(subject.id)}"]`);
+    if (link) link.parentElement.hidden = subject.hidden;
+  }
+  const all = $$(".card").length;
+  $(".filter output").value = filter.value.trim() ? `${names.size} of ${all}` : "";
+  document.dispatchEvent(new Event("filtered"));
+};
+filter.addEventListener("input", applyFilter);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "/" && !event.ctrlKey && !event.metaKey && !event.target.closest("input, select, textarea")) { event.preventDefault(); filter.focus(); }
+});
+$(".filter").hidden = false;
+
 if (document.body.dataset.live) {
   const refresh = async () => {
     try {
@@ -110,12 +131,15 @@ if (document.body.dataset.live) {
       const old = parts(document);
       if (!viewer.open) {
         if (fresh.length !== old.length) { location.reload(); return; }
+        let changed = false;
         fresh.forEach((part, number) => {
           if (part.outerHTML === shown[number]) return;
+          changed = true;
           shown[number] = part.outerHTML;
           old[number].replaceWith(part);
           $$("[data-compare]", part).forEach(compare);
         });
+        if (changed) applyFilter();
       }
       $(".live").style.opacity = 1;
     } catch {
