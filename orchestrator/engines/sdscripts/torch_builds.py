@@ -150,10 +150,8 @@ def for_cards(found: Sequence[Card]) -> TorchChoice:
     build = (everywhere or somewhere)[0]
     reasons = [f"GPU: {card}" for card in _distinct(found)]
     newer = BUILDS[: BUILDS.index(build)]
-    reasons += [f"not {other}, which {next(filter(None, map(other.obstacle, found)))}" for other in newer]
-    reasons += [
-        f"{card} stays unused: {build.name} {build.obstacle(card)}" for card in _distinct(found) if build.obstacle(card)
-    ]
+    reasons += [f"not {other}, which {other.obstacle(card)}" for other in newer for card in _obstructed(other, found)[:1]]
+    reasons += [f"{card} stays unused: {build.name} {build.obstacle(card)}" for card in _obstructed(build, found)]
     return TorchChoice(build, tuple(reasons))
 
 
@@ -179,6 +177,11 @@ def _advice(card: Card) -> str:
         return f"install driver {newest[-1].driver} or newer, then: make setup; or without the GPU: {VARIABLE}=cpu make setup"
     reasons = "; ".join(f"{build.name} {build.obstacle(card)}" for build in BUILDS)
     return f"{reasons}; without the GPU: {VARIABLE}=cpu make setup"
+
+
+def _obstructed(build: TorchBuild, found: Iterable[Card]) -> list[Card]:
+    """Return the cards that a build cannot run on."""
+    return [card for card in _distinct(found) if build.obstacle(card)]
 
 
 def _distinct(found: Iterable[Card]) -> list[Card]:

@@ -33,15 +33,20 @@ class TorchResult:
     torch: str
     """Version, or "" if torch cannot be imported."""
     devices: tuple[str, ...]
+    """Names of the GPUs that pass, or "" for the CPU."""
     failed: str
-    """The test that failed, or ""."""
+    """The test that failed on every device, or ""."""
     reason: str
+    unused: tuple[str, ...] = ()
+    """GPUs that fail beside one that passes, each with its reason."""
 
     def __str__(self) -> str:
         if self.failed:
             return f"torch {self.torch}, {self.failed}: {self.reason}" if self.torch else f"{self.failed}: {self.reason}"
-        tests = f"{torch_test_program.PRODUCT} and {torch_test_program.STEP}" if self.devices else torch_test_program.PRODUCT
-        return f"torch {self.torch} on {', '.join(dict.fromkeys(self.devices)) or 'the CPU'} passed: {tests}"
+        names = [name for name in dict.fromkeys(self.devices) if name]
+        tests = f"{torch_test_program.PRODUCT} and {torch_test_program.STEP}" if names else torch_test_program.PRODUCT
+        passed = f"torch {self.torch} on {', '.join(names) or 'the CPU'} passed: {tests}"
+        return "; unused: ".join([passed, *self.unused])
 
 
 def run(python: Path, *, cuda: bool, timeout: float = _SETUP_TIMEOUT) -> TorchResult:
@@ -57,7 +62,8 @@ def run(python: Path, *, cuda: bool, timeout: float = _SETUP_TIMEOUT) -> TorchRe
     for line in reversed(text.splitlines()):
         try:
             result = json.loads(line)
-            return TorchResult(result["torch"], tuple(result["devices"]), result["failed"], result["reason"])
+            devices, unused = tuple(result["devices"]), tuple(result["unused"])
+            return TorchResult(result["torch"], devices, result["failed"], result["reason"], unused)
         except (ValueError, LookupError, TypeError):
             continue
     return TorchResult("", (), "the test of torch", f"exit code {code}: {' '.join(text.split())[-300:]}")
@@ -107,13 +113,16 @@ def checks(python: Path, torch: str, bitsandbytes: str) -> list[Check]:
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     found, _ = cards() if visible not in ("", "-1") else ([], "")
-    if not found:
+    if not found or os.environ.get(VARIABLE) == torch_builds.CPU.name:
         return []
     cache = ParseCache("torch test", str(python), version=repr((torch, bitsandbytes, visible, found)))
     name, passed = "torch on the GPU", cache.get().get("passed")
     if isinstance(passed, str):
         return [Check(name, CheckStatus.PASS, passed)]
     result = run(python, cuda=True, timeout=_DOCTOR_TIMEOUT)
+    if result.unused:
+        fix = "export CUDA_VISIBLE_DEVICES=N  with the numbers of the others keeps trainings off it"
+        return [Check(name, CheckStatus.WARNING, str(result), fix)]
     if not result.failed:
         cache.put({"passed": str(result)})
         return [Check(name, CheckStatus.PASS, str(result))]

@@ -1,7 +1,8 @@
 """Test torch: GPU, one matrix product, one step of an 8-bit optimizer.
 
 A program for sd-scripts' Python: ``python torch_test_program.py cuda``, or ``cpu`` for the product alone. Its last line is
-JSON: "torch" and "devices" (names), and "failed" (the test) with "reason", both empty after a success.
+JSON: "torch", "devices" (names of those that pass), "unused" (others with their reason), and where no device passes, "failed"
+(the test) and "reason".
 """
 
 from __future__ import annotations
@@ -15,33 +16,39 @@ AVAILABLE, PRODUCT, STEP = "torch.cuda.is_available()", "matrix product", "8-bit
 
 
 def test(kind: str) -> dict[str, Any]:
-    """Run the tests for "cuda" or "cpu", and return the result.
-
-    Each test runs on every device. The first failure ends it.
-    """
-    result: dict[str, Any] = {"torch": "", "devices": [], "failed": "import torch", "reason": ""}
+    """Run the tests for "cuda" or "cpu", and return the result."""
+    result: dict[str, Any] = {"torch": "", "devices": [], "unused": [], "failed": "import torch", "reason": ""}
     try:
         torch = importlib.import_module("torch")
         result["torch"] = torch.__version__
-        devices = ["cpu"]
+        devices = {"cpu": ""}
         if kind == "cuda":
             result["failed"] = AVAILABLE
             if not torch.cuda.is_available():
                 torch.cuda.init()  # raises the reason
                 return {**result, "reason": "it is False"}
-            devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-            result["devices"] = [torch.cuda.get_device_name(device) for device in devices]
-        result["failed"] = PRODUCT
-        for device in devices:
-            matrix_product(torch, device)
-        if kind == "cuda":
-            result["failed"] = STEP
-            optimizer = importlib.import_module("bitsandbytes").optim.AdamW8bit
-            for device in devices:
-                optimizer_step(torch, optimizer, device)
+            devices = {f"cuda:{index}": torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
     except Exception as error:  # noqa: BLE001  # every failure of a foreign package is the result
-        return {**result, "reason": " ".join(f"{type(error).__name__}: {error}".split())[:400]}
-    return {**result, "failed": ""}
+        return {**result, "reason": _text(error)}
+    failures: list[tuple[str, str]] = []
+    for device, name in devices.items():
+        failed = PRODUCT
+        try:
+            matrix_product(torch, device)
+            if kind == "cuda":
+                failed = STEP
+                optimizer_step(torch, importlib.import_module("bitsandbytes").optim.AdamW8bit, device)
+            result["devices"].append(name)
+        except Exception as error:  # noqa: BLE001  # as above
+            failures.append((failed, _text(error)))
+            result["unused"].append(f"{name}, {failed}: {_text(error)}")
+    if result["devices"]:
+        return {**result, "failed": ""}
+    return {**result, "unused": [], "failed": failures[0][0], "reason": failures[0][1]}
+
+
+def _text(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:400]
 
 
 def matrix_product(torch: Any, device: str) -> None:

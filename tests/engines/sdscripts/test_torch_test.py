@@ -17,7 +17,7 @@ from orchestrator.system.gpu import Card
 from orchestrator.weights.checks import CheckStatus
 
 CARD = Card("NVIDIA GeForce RTX 3090", "550.54", (8, 6))
-PASSED = {"torch": "2.10.0+cu128", "devices": [CARD.name], "failed": "", "reason": ""}
+PASSED: dict[str, Any] = {"torch": "2.10.0+cu128", "devices": [CARD.name], "unused": [], "failed": "", "reason": ""}
 
 
 class Adam8(torch.optim.SGD):
@@ -51,7 +51,8 @@ class Python:
 def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Python:
     """Return a stand-in for a Python on a machine with an RTX 3090."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("CUDA_VISIBLE_DEVICES", "KRNK_TORCH"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(settings, "ROOT", tmp_path)
     monkeypatch.setattr(torch_test, "cards", lambda: ([CARD], ""))
     monkeypatch.setattr(torch_builds, "PYTHON", (3, 11))
@@ -87,19 +88,38 @@ def test_an_optimizer_step_is_checked() -> None:
         torch_test_program.optimizer_step(torch, lambda parameters, lr: Adam8(parameters, lr=0.0 * lr), "cpu")
 
 
-def test_all_tests_on_every_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 2, get_device_name=lambda device: f"card {device}")
-    product: list[str] = []
-    monkeypatch.setattr(torch_test_program, "matrix_product", lambda _, device: product.append(device))
-    monkeypatch.setattr(torch_test_program, "optimizer_step", lambda *arguments: product.append(arguments[-1]))
-    fake = SimpleNamespace(__version__="9", cuda=cuda)
-    monkeypatch.setitem(sys.modules, "torch", fake)  # type: ignore[arg-type]
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the record of tests on a stand-in for a torch with two GPUs."""
+    cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 2, get_device_name=lambda index: f"card {index}")
+    tests: list[str] = []
+    monkeypatch.setattr(torch_test_program, "matrix_product", lambda _, device: tests.append(device))
+    monkeypatch.setattr(torch_test_program, "optimizer_step", lambda *arguments: tests.append(f"step {arguments[-1]}"))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="9", cuda=cuda))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace(optim=SimpleNamespace(AdamW8bit=Adam8)))  # type: ignore[arg-type]
+    return tests
+
+
+def test_all_tests_on_every_device(two_gpus: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     result = torch_test_program.test("cuda")
-    assert result == {"torch": "9", "devices": ["card cuda:0", "card cuda:1"], "failed": "", "reason": ""}
-    assert product == ["cuda:0", "cuda:1"] * 2
+    assert result == {"torch": "9", "devices": ["card 0", "card 1"], "unused": [], "failed": "", "reason": ""}
+    assert two_gpus == ["cuda:0", "step cuda:0", "cuda:1", "step cuda:1"]
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    assert torch_test_program.test("cuda")["failed"] == "8-bit optimizer step"
+    result = torch_test_program.test("cuda")
+    assert (result["failed"], result["devices"]) == ("8-bit optimizer step", [])
+    assert result["reason"].startswith("ModuleNotFoundError")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_that_this_torch_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def product(_: Any, device: str) -> None:
+        if device == "cuda:0":
+            raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr(torch_test_program, "matrix_product", product)
+    result = torch_test_program.test("cuda")
+    assert (result["failed"], result["devices"]) == ("", ["card 1"])
+    assert result["unused"] == ["card 0, matrix product: RuntimeError: no kernel image"]
 
 
 def test_a_python_that_ends_without_a_result(tmp_path: Path) -> None:
@@ -151,6 +171,14 @@ def test_the_command_for_a_python_of_the_user_is_of_that_python(python: Python, 
     assert torch_test.hint(python.path, [], "2.14.1").endswith("make setup")
 
 
+def test_doctor_warns_of_a_gpu_that_stays_unused(python: Python) -> None:
+    python.answer({**PASSED, "unused": ["GTX 1080, matrix product: no kernel image"]})
+    (check,) = torch_test.checks(python.path, "2.10.0", "0.50.2")
+    assert check.status is CheckStatus.WARNING
+    assert check.detail.endswith("optimizer step; unused: GTX 1080, matrix product: no kernel image")
+    assert "CUDA_VISIBLE_DEVICES" in check.fix
+
+
 def test_a_full_gpu_is_not_a_broken_environment(python: Python) -> None:
     python.answer({**PASSED, "failed": "matrix product", "reason": "OutOfMemoryError: CUDA out of memory."})
     (check,) = torch_test.checks(python.path, "2.10.0", "0.50.2")
@@ -162,6 +190,9 @@ def test_without_a_visible_gpu_doctor_starts_nothing(python: Python, monkeypatch
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert torch_test.checks(python.path, "2.10.0", "0.50.2") == []
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("KRNK_TORCH", "cpu")
+    assert torch_test.checks(python.path, "2.10.0", "0.50.2") == []
+    monkeypatch.delenv("KRNK_TORCH")
     monkeypatch.setattr(torch_test, "cards", lambda: ([], ""))
     assert torch_test.checks(python.path, "2.10.0", "0.50.2") == []
     assert python.calls() == []
