@@ -176,6 +176,8 @@ def _from_text(text: str, entry: Architecture, presets: Presets, order: str) -> 
     if "=" in text and not Path(text.rpartition(":")[0]).is_file():
         return named_blocks.read(text, entry)
     head, colon, tail = text.rpartition(":")
+    if colon and _is_number(tail) and not Path(head).is_file():
+        raise RecipeError(Problem(_KEY, f"{text!r} is not NAME=v", f"write {text.replace(':', '=')}"))
     if colon and "," not in tail:
         inside = blocks.read_presets(Path(head))
         if tail.strip() in inside:

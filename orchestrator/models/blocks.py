@@ -72,7 +72,8 @@ def read_presets(path: Path) -> dict[str, tuple[float, ...]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(Problem(str(path), f"cannot be read as presets: {error}", "one NAME:v,v,… a line")) from error
+        reason = getattr(error, "strerror", None) or error
+        raise RecipeError(Problem(str(path), f"cannot be read as presets: {reason}", "one NAME:v,v,… a line")) from error
     presets: dict[str, tuple[float, ...]] = {}
     problems = []
     for number, line in enumerate(lines, start=1):

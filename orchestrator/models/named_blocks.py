@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -126,7 +127,7 @@ def problems(table: Mapping[str, float], entry: Architecture) -> Iterator[Proble
         unknown = [name for name in ends if name not in entry.blocks and name not in entry.parts]
         if not names and unknown:
             for name in unknown:
-                yield Problem(_KEY, f"{entry.title} has no block {name!r}{near_miss(name, _known(entry))}", _names(entry))
+                yield Problem(_KEY, f"{entry.title} has no block {name!r}{_meant(name, entry)}", _names(entry))
         elif not names:
             swapped = f"{ends[-1]}-{ends[0]}"
             hint = f"write {swapped}" if _blocks(swapped, entry) else "name the part by itself"
@@ -136,6 +137,14 @@ def problems(table: Mapping[str, float], entry: Architecture) -> Iterator[Proble
             yield Problem(_KEY, f"{twice} is in {owner[twice]} and in {key}", hint)
             break
         owner |= dict.fromkeys(names, key)
+
+
+def _meant(name: str, entry: Architecture) -> str:
+    """Return the block that an unknown name means, or the models that have it, as the end of a message."""
+    if (upper := _full(name.upper(), entry)) in _known(entry):
+        return f"; did you mean {upper}?"
+    others = [other.title for other in ARCHITECTURES.values() if _full(name, other) in other.blocks]
+    return f": it is a block of {', '.join(others)}" if others else near_miss(name, _known(entry))
 
 
 def _known(entry: Architecture) -> tuple[str, ...]:

@@ -237,10 +237,10 @@ def _merge(recipe: Recipe) -> Iterator[Conflict]:
         except OrchestratorError as error:
             # A recipe of another architecture usually has them from a part that is for SD1.5.
             other = recipe.base.architecture != registry.DEFAULT and not isinstance(recipe.block_weights, dict)
-            way = '; write those, or leave them out: unset = ["block_weights"]' if other else ""
+            way = '; or leave them out: unset = ["block_weights"]' if other else ""
             for problem in error.problems:
                 key = "merge.order" if problem.where == "order" else "block_weights"
-                yield key, problem.what + (way or (f"; {problem.hint}" if problem.hint else ""))
+                yield key, problem.what + (f"; {problem.hint}" if problem.hint else "") + way
         else:
             left = {1, 0} if recipe.merge.zeroed == "prune" else {1}  # no tensor of such a module is multiplied
             if _dora(network) and not left.issuperset(weights):
