@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 20  # a recipe of a megabyte is not a recipe
 MAX_DEPTH = 24
 TomlTable = dict[str, Any]
+_TOML_HINTS = {
+    "Cannot overwrite a value": "a key stands twice in one table; leave one of them",
+    "Cannot declare": "a table has two headings; put its keys below one of them",
+    "Unescaped": "write / between folders, or quote the path by '…'",
+    "Invalid hex value": "write / between folders, or quote the path by '…'",
+}
+"""Hint for a message of tomllib with these words."""
 
 
 @dataclass(slots=True)
@@ -62,7 +69,8 @@ def parse(composition: Composition, path: Path) -> TomlTable:
     except UnicodeDecodeError as error:
         composition.add_problem(path, f"is not UTF-8 (byte {error.start})", "save it as UTF-8")
     except tomllib.TOMLDecodeError as error:
-        composition.add_problem(path, f"is not TOML: {error}")
+        hint = next((hint for words, hint in _TOML_HINTS.items() if words in str(error)), "")
+        composition.add_problem(path, f"is not TOML: {error}", hint)
     except RecursionError:
         composition.add_problem(path, "is nested too deeply")
     return {}

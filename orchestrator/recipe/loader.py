@@ -164,11 +164,15 @@ def _validate(composition: Composition, path: Path) -> tuple[Recipe | None, list
     except ValidationError as error:
         result = None
         remaining = json.loads(text)
-        for item in error.errors():
+        described = [(item, *describe(composition.merged, item["loc"], item)) for item in error.errors()]
+        inner = {key.rpartition(".")[0] for _, key, _ in described}
+        for item, key, message in described:
             if composition.problems and item["type"] == "missing":
                 continue
             loc = tuple(part for part in item["loc"])
-            key, message = describe(composition.merged, loc, item)
+            if item["type"].endswith("_type") and key in inner:  # of another member of a union
+                drop(remaining, loc)
+                continue
             problems.append(Problem(_where(path, key), message, _set_in(composition.origin, path, key)))
             drop(remaining, loc)
         checked = partial(remaining)

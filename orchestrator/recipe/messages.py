@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Loc = tuple[int | str, ...]
 
+_PLAIN = re.compile(r"true|false|[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
 # Stand-ins for missing or wrong required values, so that combinations of the others can be checked.
 _STAND_INS: dict[tuple[str, ...], Any] = {
     ("summary",): "",
@@ -70,8 +72,25 @@ def describe(merged: TomlTable, loc: Loc, item: Any) -> tuple[str, str]:
             message = f"is {json.dumps(value)}; takes {options}"
         case _:
             expected = item["msg"].removeprefix("Input ").removeprefix("should ").removeprefix("be ")
-            message = f"is {json.dumps(value, ensure_ascii=False)[:80]}; should be {expected}"
+            message = (
+                f"is {json.dumps(value, ensure_ascii=False)[:80]}; should be {expected}{_rewritten(value, item['type'], loc)}"
+            )
     return key, message
+
+
+def _rewritten(value: Any, kind: str, loc: Loc) -> str:
+    """Return the way to write a text that stands for a number, a boolean or a table, as the end of a message."""
+    if not isinstance(value, str):
+        return ""
+    if kind in ("int_type", "float_type", "bool_type"):
+        plain = value.strip().lower().replace(",", ".")
+        return f"; write {plain} without quotes" if _PLAIN.fullmatch(plain) else ""
+    first = next(iter(_keys(loc)), "") if kind in ("model_type", "model_attributes_type", "dataclass_type") else ""
+    return (
+        f"; write {loc[-1]} = {{ {first} = {json.dumps(value, ensure_ascii=False)} }}"
+        if first and required((*loc, first))
+        else ""
+    )
 
 
 def _instead(name: str, key: str) -> str:

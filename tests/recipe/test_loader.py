@@ -136,7 +136,34 @@ def test_all_problems_are_reported_with_file_and_near_miss(root: Path) -> None:
 
 def test_block_weights_of_sd15_in_an_sdxl_recipe_have_a_remedy(root: Path) -> None:
     text = RECIPE + f'block_weights = {[1] * 26}\n[base]\narchitecture = "sdxl"\n'
-    assert '26 values; SDXL takes 20 or 12; write those, or leave them out: unset = ["block_weights"]' in problems(root, text)
+    message = '26 values; SDXL takes 20 or 12; 26 values are a list of SD1.5; or leave them out: unset = ["block_weights"]'
+    assert message in problems(root, text)
+    text = RECIPE + 'block_weights = "FACE"\n[base]\narchitecture = "flux"\n'
+    assert "no preset is called 'FACE'; FACE is a preset of SD1.5; FLUX.1-dev takes 58 or 20 values" in problems(root, text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('[training]\nsteps = "100"', 'is "100"; should be a valid integer; write 100 without quotes\n'),
+        ('[training]\nlearning_rate = "1,5e-4"', "write 1.5e-4 without quotes\n"),
+        ('[dataset]\nflip_aug = "True"', "write true without quotes\n"),
+        ('[dataset]\nflip_aug = "no"', 'is "no"; should be a valid boolean\n'),
+        ('[base.files]\nclip_l = "x.safetensors"', 'write clip_l = { file = "x.safetensors" }\n'),
+        (
+            'block_weights = {IN04 = "0.5"}',
+            'block_weights.IN04\n    is "0.5"; should be a valid number; write 0.5 without quotes\n',
+        ),
+        ("summary = 'twice'", "a key stands twice in one table"),
+        ("[x]\na = 1\n[x]\nb = 1", "a table has two headings"),
+        ('[base]\ncheckpoint = "C:\\models\\x"', "write / between folders"),
+        ('[base]\ncheckpoint = "C:\\Users\\x"', "write / between folders"),
+    ],
+)
+def test_a_value_of_another_type_is_rewritten(root: Path, lines: str, message: str) -> None:
+    text = problems(root, f"{RECIPE}{lines}\n")
+    assert message in text
+    assert "\n1 problem. " in text
 
 
 def test_block_weights_may_be_named_or_in_the_order_of_another_tool(root: Path) -> None:
@@ -327,10 +354,8 @@ def test_the_file_that_set_a_wrong_value_is_named(root: Path) -> None:
     write(root, {"_base/wrong": 'extends = ["_base/base"]\n[training]\nseed = "3"\n'})
     message = problems(root, RECIPE.replace("_base/base", "_base/wrong"))
     assert message == (
-        f'cat.toml: training.seed\n    is "3"; should be a valid integer\n    (set in {root}/_base/wrong.toml)\n'.replace(
-            f"{root}/", ""
-        )
-        + "1 problem. Nothing was run."
+        'cat.toml: training.seed\n    is "3"; should be a valid integer; write 3 without quotes\n'
+        "    (set in _base/wrong.toml)\n1 problem. Nothing was run."
     )
 
 
