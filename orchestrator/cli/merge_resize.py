@@ -172,7 +172,7 @@ def resize(
     if len(methods) > 1:
         named = " and ".join("--" + name.replace("_", "-") for name, _ in methods)
         raise RecipeError(Problem("resize", f"takes one method; {named} are given", "choose one, with or without --new-rank"))
-    if not (methods or new_rank):
+    if not methods and new_rank is None:
         ways = "--sv-ratio 16, --sv-fro 0.99, --sv-cumulative 0.9, --size-mb 40, --new-rank 32"
         raise RecipeError(Problem("resize", "needs one method", ways))
     method, param = methods[0] if methods else ("fixed", float(new_rank or 0))

@@ -104,6 +104,7 @@ def test_a_sum_can_be_resized_at_once(tmp_path: Path) -> None:
         (("merge", "a.safetensors:1", "c.safetensors:2", "b.safetensors", "--block-weights", "FACE"), "after their names"),
         (("merge", "a.safetensors:x", "b.safetensors"), "is not a ratio"),
         (("resize", "a.safetensors", "b.safetensors"), "one method"),
+        (("resize", str(sample("lora3x3")), "b.safetensors", "--new-rank", "0"), "use a rank of at least 1"),
         (("resize", "a.safetensors", "b.safetensors", "--sv-ratio", "2", "--sv-fro", "0.5"), "one method"),
         (("resize", "a.safetensors", "b.safetensors", "--sv-ratio", "2", "--rank-rule", "2022"), "2023"),
         (("convert", "a.safetensors", "b.safetensors", "--to", "plane"), "did you mean plain"),

@@ -93,7 +93,7 @@ def test_keys_without_dots_are_named(tmp_path: Path, keys: list[str], message: s
         (b"\xef\xbb\xbf\n <html lang=en>", "is a web page"),
         (b'{"error":"Access to model is restricted"}', "is a message of a web server"),
         (b"GGUF\x03\x00\x00\x00" + bytes(64), "is a GGUF model"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(64), "is a PNG image"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), "is a PNG image, despite its name"),
         (b"\x1f\x8b\x08\x00" + bytes(64), "is a gzip archive"),
     ],
 )
@@ -104,6 +104,14 @@ def test_files_that_are_no_tensors_are_named(tmp_path: Path, content: bytes, mes
         inspect(path)
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].hint
+
+
+def test_an_image_under_its_own_name_is_named_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "in.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
+    with pytest.raises(RecipeError) as caught:
+        inspect(path)
+    assert caught.value.problems[0].what == "is a PNG image"
 
 
 def test_incomplete_modules_of_one_cause_are_one_problem(tmp_path: Path) -> None:

@@ -307,6 +307,10 @@ def test_what_dora_needs_is_said_in_one_command(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"\(3, 3\), which does not fit") as caught:
         resize(source, output, ResizeOptions(), base_model=other)
     assert "has no layer for lora_unet_single_blocks_37_linear2" in str(caught.value)
+    empty = checkpoints.save(tmp_path / "empty.safetensors", {"double_blocks.1.x.weight": np.ones((3, 3), np.float32)})
+    with pytest.raises(RecipeError, match=r"has no layer for .*, and 1 more of that kind") as caught:
+        resize(source, output, ResizeOptions(), base_model=empty)
+    assert len(caught.value.problems) == 1
     plain = _file(tmp_path / "plain.safetensors")
     with pytest.raises(RecipeError, match="no module that depends on the base model"):
         resize(plain, output, ResizeOptions(), base_model=base)

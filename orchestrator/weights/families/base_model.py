@@ -73,14 +73,16 @@ class BaseModel:
         return {layer: self._shape(layer) for layer in self._layers}
 
     def missing(self, modules: Iterable[AdapterModule]) -> Iterator[Problem]:
-        """Yield a problem for every module whose layer is not in the model, or has another shape."""
+        """Yield a problem for modules whose layer is not in the model, and one for those of another shape."""
+        absent, unfit, hint = [], [], "is it the base of this LoRA?"
         for module in modules:
             if _layer(module) not in self._layers:
-                yield Problem(str(self.path), f"has no layer for {_layer(module)}", "is it the base of this LoRA?")
+                absent.append(f"has no layer for {_layer(module)}")
             elif not _fits(module, shape := self.shape(module)):
                 sizes = ", ".join(f"{part} {size}" for part, size in module.shapes.items() if part != "alpha")
-                what = f"has {_layer(module)} of the shape {shape}, which does not fit {sizes}"
-                yield Problem(str(self.path), what, "is it the base of this LoRA?")
+                unfit.append(f"has {_layer(module)} of the shape {shape}, which does not fit {sizes}")
+        for first, *more in filter(None, (absent, unfit)):
+            yield Problem(str(self.path), f"{first}, and {len(more)} more of that kind" if more else first, hint)
 
     def shape(self, module: AdapterModule) -> tuple[int, ...]:
         """Return the shape of the weight that a module changes."""

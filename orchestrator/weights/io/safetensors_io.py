@@ -28,14 +28,14 @@ MAX_HEADER = 32 * 2**20
 CHUNK = 4 * 2**20
 MAX_DIMENSIONS = 8
 _STARTS = 64
-_FORMATS = (
-    (b"GGUF", "a GGUF model"),
-    (b"\x89PNG\r\n", "a PNG image"),
-    (b"\xff\xd8\xff", "a JPEG image"),
-    (b"7z\xbc\xaf\x27", "a 7z archive"),
-    (b"Rar!\x1a\x07", "a RAR archive"),
-    (b"\x1f\x8b\x08", "a gzip archive"),
-)
+_FORMATS = {
+    b"GGUF": "is a GGUF model",
+    b"\x89PNG\r\n": "is a PNG image",
+    b"\xff\xd8\xff": "is a JPEG image",
+    b"7z\xbc\xaf\x27": "is a 7z archive",
+    b"Rar!\x1a\x07": "is a RAR archive",
+    b"\x1f\x8b\x08": "is a gzip archive",
+}
 """First bytes of other formats. None begins a safetensors file: its header would be too long."""
 PICKLED = (b"PK\x03\x04", b"\x80\x02")
 _UNPICKLE = "a pickle can run any program when it is read; convert --unpickle reads it with torch's weights_only"
@@ -100,7 +100,9 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             begin, first = file.read(8), file.read(1)
             if (other := _other_format(begin + first + file.read(_STARTS))) is not None:
-                raise _bad(path, *other)
+                what, hint = other
+                named = ", despite its name" if what in _FORMATS.values() and path.suffix.lower() == ".safetensors" else ""
+                raise _bad(path, f"{what}{named}", hint)
             file.seek(9)
             if begin.startswith(PICKLED) and first != b"{":  # a header may well be 0x…0280 bytes long
                 raise _bad(path, "is a pickle of torch, despite its name", _UNPICKLE)
@@ -143,8 +145,8 @@ def _other_format(start: bytes) -> tuple[str, str] | None:
         return "is a web page that was saved as a file", "the site wants a login or another address; download the file again"
     if re.match(rb'\{\s*"(?:error|detail|message)"', text) and start[8:9] != b"{":
         return "is a message of a web server, not a file", "the site wants a login or another address; download the file again"
-    named = next((what for begin, what in _FORMATS if start.startswith(begin) and start[8:9] != b"{"), None)
-    return None if named is None else (f"is {named}, despite its name", "LoRA files are safetensors files")
+    named = next((what for begin, what in _FORMATS.items() if start.startswith(begin) and start[8:9] != b"{"), None)
+    return None if named is None else (named, "LoRA files are safetensors files")
 
 
 def _bad(path: Path, what: str, hint: str = "") -> RecipeError:
