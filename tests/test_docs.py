@@ -183,6 +183,14 @@ def test_the_reference_names_every_verb_and_key(tmp_path: Path) -> None:
         assert f"| `{key}` |" in recipe
 
 
+def test_the_reference_names_every_variable_that_the_program_reads(project: Path) -> None:
+    sources = "\n".join(path.read_text("utf-8") for path in (project / "orchestrator").rglob("*.py"))
+    read = set(re.findall(r"\b(?:KRNK|SD_SCRIPTS|XDG)_[A-Z_]*[A-Z]\b", sources))
+    assert len(read) > 10
+    page = reference.commands(cli.app)
+    assert not [name for name in sorted(read) if f"| `{name}` |" not in page]
+
+
 def test_keys_on_the_pages_exist() -> None:
     """Every key of a page exists."""
     from orchestrator.recipe import schema  # noqa: PLC0415
