@@ -34,17 +34,13 @@ PARTS = (
 _ALIASES = {
     "lora_A.weight": "lora_down.weight",
     "lora_B.weight": "lora_up.weight",
-    "lora_A.default.weight": "lora_down.weight",
-    "lora_B.default.weight": "lora_up.weight",
     "lora_B.bias": "diff_b",  # PEFT's lora_bias, and the control LoRAs of FLUX
-    "lora_B.default.bias": "diff_b",
     "lora.down.weight": "lora_down.weight",
     "lora.up.weight": "lora_up.weight",
     "lora_linear_layer.down.weight": "lora_down.weight",
     "lora_linear_layer.up.weight": "lora_up.weight",
     "lora_magnitude_vector": "dora_scale",
     "lora_magnitude_vector.weight": "dora_scale",
-    "lora_magnitude_vector.default.weight": "dora_scale",
 }
 _ENDINGS = {part: part for part in PARTS} | _ALIASES
 _LONGEST = max(ending.count(".") for ending in _ENDINGS) + 1
@@ -87,11 +83,14 @@ _OPEN_CLIP_LAYERS = "conditioner.embedders.1.model.transformer.resblocks."
 _OPEN_CLIP = {"attn.out_proj": "self_attn_out_proj", "mlp.c_fc": "mlp_fc1", "mlp.c_proj": "mlp_fc2"}
 
 
+_ADAPTER = re.compile(r"\.(lora_(?:[AB]|magnitude_vector))\.[^.]+(?=\.(?:weight|bias)$)")
 _OLD = re.compile(r"(?P<root>.+?)(?:\.processor)?\.to_(?P<name>q|k|v|out)_lora\.(?P<side>up|down)\.weight")
 
 
 def split(key: str) -> tuple[str, str] | None:
     """Return module and part of a key, None for a key of no family.
+
+    PEFT's own state dict has the name of the adapter in each key (lora_A.NAME.weight), its files have not.
 
     >>> split("lora_unet_conv_in.lora_up.weight"), split("unet.conv_in.lora_B.weight")
     (('lora_unet_conv_in', 'lora_up.weight'), ('unet.conv_in', 'lora_up.weight'))
@@ -101,7 +100,7 @@ def split(key: str) -> tuple[str, str] | None:
     if match := _OLD.fullmatch(key):  # diffusers 0.15 to 0.20, by its UNET_TO_DIFFUSERS and DIFFUSERS_OLD_TO_PEFT
         name = f"{match['name']}_proj" if match["root"].endswith("self_attn") else f"to_{match['name']}"
         return f"{match['root']}.{name}{'.0' if name == 'to_out' else ''}", f"lora_{match['side']}.weight"
-    words = key.rsplit(".", _LONGEST)
+    words = _ADAPTER.sub(r".\1", key).rsplit(".", _LONGEST)
     for first in range(1, len(words)):  # the longest ending first: `weight` alone is IA3's
         part = _ENDINGS.get(".".join(words[first:]))
         if part:

@@ -12,7 +12,7 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import block_weights
-from orchestrator.weights import weighing
+from orchestrator.weights import convert_names, weighing
 from orchestrator.weights.families import deltas, low_rank
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.families.kinds import ModuleKind
@@ -170,6 +170,8 @@ def _weights(
         if dependent:
             what = f"holds {', '.join(dependent)}, which cannot be added"
             problems.append(Problem(str(lora.header.path), what, "convert --to full --base MODEL"))
+        if lora.architecture is not None:
+            convert_names.grouped_layers(lora, lora.architecture)
         if any(module.part is not None for module in lora.modules):
             what = "holds parts of layers that the trainer's names join"
             problems.append(Problem(str(lora.header.path), what, "convert --to kohya first"))

@@ -121,7 +121,7 @@ def convert(
     dtype = dtypes.dtype_of(save_precision) if save_precision else None
     with contextlib.ExitStack() as stack:
         if base_model or to == "full" or to in _TARGETS or (to == "lora" and lora.flat):
-            lora.known_architecture(f"convert --to {to}")
+            convert_names.grouped_layers(lora, lora.known_architecture(f"convert --to {to}"))
         base = BaseModel(base_model, lora.known_architecture("convert --base")) if base_model else None
         if base:
             stack.callback(base.close)
@@ -200,7 +200,7 @@ def _check(lora: Adapter, to: Form, rank: int | None, max_error: float | None, b
         )
     others = {str(m.kind) for m in lora.modules if m.kind not in (ModuleKind.LORA, ModuleKind.TUCKER)}
     if to in {"diffusers", "peft"} and others:
-        ranked = others - {"norm", "bias"}
+        ranked = any(m.kind not in (ModuleKind.LORA, ModuleKind.TUCKER) and not m.vector for m in lora.modules)
         hint = (
             "convert --to lora --rank N first" if ranked else "keep kohya's names; other programs read norms and biases there"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import conventions, names
-from orchestrator.weights.families import low_rank, projections
+from orchestrator.weights.families import deltas, low_rank, projections
 from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.families.projections import Factors, Tensor
 from orchestrator.weights.io import dtypes, peft, writer
@@ -193,7 +194,7 @@ class LayerConversion:
             return StoredRank(rank, None, self.dtype or self.own)
         entry = self._entry(module, "alpha")
         alpha = float(dtypes.load(self.body, module.keys["alpha"]).reshape(-1)[0])
-        if not (0 < alpha < float("inf") and entry.dtype in dtypes.FLOATING):
+        if not (math.isfinite(alpha) and entry.dtype in dtypes.FLOATING):
             return None
         return StoredRank(rank, alpha, self.dtype or self.own, self.dtype or entry.dtype, entry.shape)
 
@@ -213,7 +214,7 @@ class LayerConversion:
         alpha = peft.stated_alpha(self.lora.header.metadata, module.name, module.rank)
         if "alpha" in module.keys:
             alpha = float(dtypes.load(self.body, module.keys["alpha"]).reshape(-1)[0])
-        return Factors(up_, down_, self._bias(module)), 1.0 if alpha is None else alpha / rank
+        return Factors(up_, down_, self._bias(module)), deltas.alpha_scale(alpha, rank)
 
     def _bias(self, module: AdapterModule) -> Tensor | None:
         return self._tensor(module, "diff_b") if "diff_b" in module.keys else None

@@ -68,3 +68,39 @@ def test_unknown_keys_and_incomplete_modules_are_all_reported(tmp_path: Path) ->
     assert "odd.lora_sideways" in message
     assert "lora_unet_x" in message
     assert "ranks differ" in message
+
+
+@pytest.mark.parametrize(
+    ("shape", "sound"),
+    [
+        ((16,), True),
+        ((16, 1), True),
+        ((1, 8), True),
+        ((7, 1), False),
+        ((8, 1), False),
+        ((), False),
+    ],
+)
+def test_magnitudes_are_by_output_or_by_input(tmp_path: Path, shape: tuple[int, ...], *, sound: bool) -> None:
+    parts = tensors("lora", LAYERS[TE], 4, np.random.default_rng(0))
+    path = write(tmp_path / "a.safetensors", {TE: {**parts, "dora_scale": np.ones(shape, np.float32)}})
+    if sound:
+        assert adapter(safetensors_io.read_header(path)).modules[0].dora
+        return
+    with pytest.raises(RecipeError, match="dora_scale has the shape"):
+        adapter(safetensors_io.read_header(path))
+
+
+def test_integers_are_no_factors(tmp_path: Path) -> None:
+    """A weight would be rounded to an integer, and a precision would not change them."""
+    values = {"lora_up.weight": np.ones((4, 2), np.float32), "lora_down.weight": np.ones((2, 4), np.float32)}
+    with pytest.raises(RecipeError, match=r"holds integers \(I8\), which are quantized"):
+        adapter(safetensors_io.read_header(write(tmp_path / "a.safetensors", {TE: values}, "I8")))
+
+
+def test_hints_for_unknown_keys_name_no_key_that_is_there(tmp_path: Path) -> None:
+    parts = tensors("lora", LAYERS[TE], 4, np.random.default_rng(0))
+    bare = write(tmp_path / "a.safetensors", {TE: {**parts, "scale_weight": np.ones(1, np.float32)}})
+    with pytest.raises(RecipeError, match="has keys of no family") as caught:
+        adapter(safetensors_io.read_header(bare))
+    assert "did you mean" not in str(caught.value)

@@ -15,7 +15,7 @@ from orchestrator.models.conventions import Target
 from orchestrator.models.registry import ARCHITECTURES, ArchitectureName
 from orchestrator.weights.convert import convert
 from orchestrator.weights.families.adapter import adapter
-from orchestrator.weights.io import writer
+from orchestrator.weights.io import safetensors_io, writer
 from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
@@ -181,3 +181,36 @@ def test_text_encoders_alone_are_refused_where_they_have_no_name(tmp_path: Path)
 )
 def test_conventions_are_recognized(module: str, architecture: ArchitectureName, expected: str) -> None:
     assert conventions.convention(module, architecture) == expected
+
+
+@pytest.mark.parametrize("target", ["diffusers", "peft"])
+@pytest.mark.parametrize("alpha", [0.0, -3.0, -4.0])
+def test_alphas_that_are_not_positive_come_back(tmp_path: Path, target: Target, alpha: float) -> None:
+    """Alpha 0 means the rank, as in every other verb, and not nothing."""
+    source = kohya_file(
+        tmp_path / "in.safetensors", "sd1", text=False, ranks=lambda number: 1 + number % 4, alpha=lambda _: alpha
+    )
+    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    convert(source, there, target)
+    for name, delta in whole_deltas(source).items():
+        np.testing.assert_allclose(whole_deltas(there)[name], delta, rtol=2e-3, atol=1e-6)
+        assert delta.any()
+    convert(there, back, "kohya")
+    assert bits(back) == bits(source)
+
+
+def test_names_of_peft_adapters_are_read(tmp_path: Path) -> None:
+    source = named_file(tmp_path / "in.safetensors", "sd1", "peft", shared=False)
+    named = tmp_path / "named.safetensors"
+    header = read_header(source)
+    with safetensors_io.Body(header) as body:
+        pieces = [
+            writer.raw(
+                key.replace("lora_A.", "lora_A.hero.").replace("lora_B.", "lora_B.hero."), e.dtype, e.shape, body.read(key)
+            )
+            for key, e in header.entries.items()
+        ]
+    writer.write_safetensors(named, pieces, {})
+    convert(source, tmp_path / "a.safetensors", "kohya")
+    convert(named, tmp_path / "b.safetensors", "kohya")
+    assert bits(tmp_path / "a.safetensors") == bits(tmp_path / "b.safetensors")

@@ -57,6 +57,12 @@ def _file(path: Path, keys: list[str], shape: tuple[int, ...] = (4, 4)) -> Path:
         (["base_model.model.a.oft_R.default.weight"], "is a rotation of PEFT"),
         (["base_model.model.a.boft_R", "base_model.model.a.boft_s"], "is a rotation of PEFT"),
         (["lllite_unet_input_blocks_1_1.down.0.weight"], "is a ControlNet-LLLite"),
+        ([f"{MID}.lora_up.weight", f"{MID}.reshape_weight"], "is a LoRA of ComfyUI that also enlarges"),
+        (["diffusion_model.blocks.0.mlp.set_weight"], "is a file of ComfyUI with whole weights"),
+        ([f"{MID}.oft_diag"], "is a rotation of an early LyCORIS"),
+        ([f"{MID}.oft_blocks.0", f"{MID}.oft_blocks.1"], "is a rotation of sd-scripts for FLUX"),
+        (["double_blocks.0.processor.qkv_lora1.down.weight"], "is a LoRA of XLabs for FLUX"),
+        (["model.layers.0.q.lora_A", "model.layers.0.q.lora_B"], "is a LoRA of loralib"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, keys: list[str], message: str) -> None:

@@ -15,7 +15,7 @@ from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
 from orchestrator.weights.sweep import sweep
-from weights_samples import LAYERS, OTHER, diffusers_path, lora, write
+from weights_samples import LAYERS, OTHER, diffusers_path, lora, tensors, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,3 +67,13 @@ def test_hints_of_families_lead_to_success(tmp_path: Path, base: Path, family: s
             convert(source, low, "lora", rank=2)
             source = low
     run(source, output)
+
+
+def test_one_layer_under_two_names_is_neither_added_nor_made_whole(tmp_path: Path) -> None:
+    """Loaders disagree on such files: some add both modules, some keep the last one."""
+    rng = np.random.default_rng(0)
+    name, parts = next((name, tensors("lora", LAYERS[name], 2, rng)) for name in LAYERS if name.startswith("lora_unet_mid"))
+    source = write(tmp_path / "in.safetensors", {name: parts, diffusers_path(name, "sd1"): parts})
+    for verb in ("sum", "full", "diffusers"):
+        with pytest.raises(RecipeError, match="which another module changes too"):
+            VERBS[verb](source, tmp_path / "out.safetensors")

@@ -186,6 +186,26 @@ def _oversized(kind: ModuleKind, shapes: dict[str, tuple[int, ...]]) -> Iterator
         yield f"expands to a weight of {size[0]:,} x {size[1]:,}; no layer has more than {LARGEST:,} numbers"
 
 
+def _quantized(header: Header, name: str, keys: dict[str, str]) -> Iterator[Problem]:
+    """Yield a problem for factors of integers, which mean nothing without the scale of their quantization."""
+    types = {header.entries[key].dtype for part, key in keys.items() if part not in {"alpha", "on_input"}}
+    if integers := sorted(dtype for dtype in types if dtype.startswith(("I", "U", "BOOL"))):
+        hint = "save it in fp16 with the program that made it"
+        yield Problem(name, f"holds integers ({', '.join(integers)}), which are quantized numbers without their scale", hint)
+
+
+def _unknown(header: Header, keys: list[str], *, alone: bool) -> Problem:
+    """Return the problem of keys of no family."""
+    endings = sorted({key.rpartition(".")[2] for key in keys})
+    shown = ", ".join(keys[:_SHOWN]) + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
+    hint = near_miss(endings[0], {part.removesuffix(".weight") for part in names.PARTS} - {"weight", *endings}).removeprefix(
+        "; "
+    )
+    if alone and {"weight", "bias"} & {*endings}:
+        hint = "is it a LoRA? a checkpoint has such keys"
+    return Problem(str(header.path), f"has keys of no family: {shown}", hint)
+
+
 def adapter(header: Header) -> Adapter:
     """Group the tensors of a header into modules.
 
@@ -221,18 +241,14 @@ def adapter(header: Header) -> Adapter:
             continue
         wrong = kinds.misshapen(kind, shapes) or list(_oversized(kind, shapes))
         problems += [Problem(name, what) for what in wrong]
+        problems += _quantized(header, name, keys)
         complete[name] = kind, shapes
         if groups[name].get("diff_b", "").endswith(".bias"):
             rank = kinds.rank(kind, shapes)
             if peft.stated_alpha(header.metadata, name, rank) not in (None, rank):
                 problems.append(Problem(name, "has a bias that PEFT multiplies by alpha / rank", peft.MERGE))
     if unknown:
-        endings = sorted({key.rpartition(".")[2] for key in unknown})
-        shown = ", ".join(unknown[:_SHOWN]) + (f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else "")
-        hint = (
-            "is it a LoRA? a checkpoint has such keys" if not groups else near_miss(endings[0], names.PARTS).removeprefix("; ")
-        )
-        problems.append(Problem(str(header.path), f"has keys of no family: {shown}", hint))
+        problems.append(_unknown(header, unknown, alone=not groups))
     if not problems and not complete:
         problems.append(Problem(str(header.path), "holds no LoRA module"))
     if problems:

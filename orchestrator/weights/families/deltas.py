@@ -27,7 +27,11 @@ def scale(kind: ModuleKind, tensors: Tensors) -> float:
     Source: LyCORIS, sd-scripts networks/lora.py:69-73.
     """
     dim = rank(kind, {part: tensor.shape for part, tensor in tensors.items()})
-    alpha = float(tensors["alpha"].reshape(-1)[0]) if "alpha" in tensors else 0.0
+    return alpha_scale(float(tensors["alpha"].reshape(-1)[0]) if "alpha" in tensors else None, dim)
+
+
+def alpha_scale(alpha: float | None, dim: int | None) -> float:
+    """Return alpha / rank, or 1 without either, or with alpha 0."""
     return alpha / dim if alpha and dim else 1.0
 
 

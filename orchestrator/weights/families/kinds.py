@@ -171,8 +171,24 @@ def misshapen(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> list[s
         for part in points
         if set(shapes.get(part, ())[2:]) - {1}
     ]
+    problems += _magnitudes(kind, shapes) if not problems else []
     alpha = shapes.get("alpha", ())
     return problems if alpha in ((), (1,)) else [*problems, f"alpha has the shape {alpha}"]
+
+
+def _magnitudes(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return the problem of magnitudes (DoRA) that are neither by output nor by input.
+
+    LyCORIS 3.4.0 has (out, 1, …) or, by input, (1, in, …); PEFT has (out,) or (1, out, 1, 1).
+    """
+    shape, size = shapes.get("dora_scale"), extent(kind, shapes)
+    if shape is None or size is None:
+        return []
+    count = prod(shape)
+    by_input = shape[:1] == (1,) and len(shape) > 1 and count > 0 and size[1] % count == 0
+    if shape and (count == size[0] or by_input):
+        return []
+    return [f"dora_scale has the shape {shape}, where the layer has {size[0]} outputs"]
 
 
 def extent(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int] | None:

@@ -7,6 +7,7 @@ for a layer only where the tensors agree with it, so that a file that was change
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -34,8 +35,8 @@ class StoredRank:
 
     @property
     def scale(self) -> float:
-        """Alpha / rank."""
-        return 1.0 if self.alpha is None else self.alpha / self.rank
+        """Alpha / rank, or 1 without alpha or with alpha 0."""
+        return self.alpha / self.rank if self.alpha else 1.0
 
 
 def encode(layers: Mapping[str, StoredRank]) -> str:
@@ -71,7 +72,7 @@ def _entry(value: Any) -> StoredRank | None:
     if not _is_rank(rank):
         return None
     sound = (
-        (alpha is None or (isinstance(alpha, int | float) and not isinstance(alpha, bool) and 0 < alpha < float("inf")))
+        (alpha is None or (isinstance(alpha, int | float) and not isinstance(alpha, bool) and math.isfinite(alpha)))
         and dtype in ("F16", "BF16", "F32")
         and own in ("F16", "BF16", "F32", "F64")
         and isinstance(blocks, list)
