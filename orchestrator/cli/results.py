@@ -189,7 +189,11 @@ def variants(
     def observe(plan: Plan) -> RunObserver:
         return progress.choose(plan, quiet=quiet)
 
-    for file in variants_.draw(space, loaded.recipe, axes, observe, gpus=gpus):
+    def announce(line: str) -> None:
+        if not quiet:
+            say(line, file=sys.stderr)
+
+    for file in variants_.draw(space, loaded.recipe, axes, observe, gpus=gpus, announce=announce):
         say(str(file))
 
 

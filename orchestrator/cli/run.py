@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -189,10 +190,14 @@ def _draw_saved_steps(
         return
     from orchestrator.release import variants
 
+    def announce(line: str) -> None:
+        if not quiet:
+            say(line, file=sys.stderr)
+
     for recipe in recipes:
         steps = recipe.select.steps
         axes = variants.axes({"step": [steps] if isinstance(steps, str) else list(map(str, steps))})
-        for file in variants.draw(space, recipe, axes, observe, gpus=gpus):
+        for file in variants.draw(space, recipe, axes, observe, gpus=gpus, announce=announce):
             if not quiet:
                 say(str(file))
 

@@ -19,7 +19,7 @@ from orchestrator.recipe import Recipe
 from orchestrator.recipe.outputs import RANK_KEYS
 from orchestrator.recipe.validate import check
 from orchestrator.release import saved_steps, variant_grids
-from orchestrator.release.variant import STEP, Axis, RecipeVariant
+from orchestrator.release.variant import STEP, Axis, RecipeVariant, label
 from orchestrator.run.partial_run import Drawing, PartialRun, without
 from orchestrator.run.paths import VARIANTS
 
@@ -109,7 +109,13 @@ def _number(text: str, option: str) -> float:
 
 
 def draw(
-    space: Workspace, recipe: Recipe, axes: Sequence[Axis], observe: Callable[[Plan], RunObserver], *, gpus: str = ""
+    space: Workspace,
+    recipe: Recipe,
+    axes: Sequence[Axis],
+    observe: Callable[[Plan], RunObserver],
+    *,
+    gpus: str = "",
+    announce: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
     """Render every variant, and return the PNG files of the grids.
 
@@ -122,6 +128,7 @@ def draw(
         axes: one to three axes; "all" of the axis step stands for every saved step.
         observe: returns the observer of a plan.
         gpus: GPUs to use, as "0,1". Default: all.
+        announce: called with a line before the steps of each variant, as "2 of 6: sv_ratio 16".
 
     Raises:
         RecipeError: invalid axes (see ``vary``), or a recipe that cannot be planned.
@@ -131,7 +138,7 @@ def draw(
     vary(recipe, saved_steps.predicted(recipe, axes))  # before hours of training
     with PartialRun(space, observe, gpus) as run:
         axes = saved_steps.listed(run, recipe, axes)
-        rendered = _render(run, vary(recipe, axes))
+        rendered = _render(run, axes, vary(recipe, axes), announce)
     folder = space.store.root / recipe.name / VARIANTS
     folder.mkdir(parents=True, exist_ok=True)
     return variant_grids.write(recipe, axes, rendered, folder, space.store.root)
@@ -147,9 +154,15 @@ def prepare(run: PartialRun, recipe: Recipe) -> Drawing:
     return Drawing(recipe, plan, render, run.space.store.folder(weights) / name)
 
 
-def _render(run: PartialRun, variants: Sequence[RecipeVariant]) -> list[RecipeVariant]:
+def _render(
+    run: PartialRun, axes: Sequence[Axis], variants: Sequence[RecipeVariant], announce: Callable[[str], None]
+) -> list[RecipeVariant]:
     """Render variants, with their steps that are due."""
-    drawings = [prepare(run, variant.recipe) for variant in variants]
+    drawings = []
+    for number, variant in enumerate(variants, start=1):
+        announce(f"{number} of {len(variants)}: {label(axes, variant.values)}")
+        drawings.append(prepare(run, variant.recipe))
+    announce(f"images of {len(variants)} variants")
     run.draw(drawings)
     return [
         dataclasses.replace(

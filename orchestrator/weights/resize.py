@@ -69,10 +69,12 @@ class ResizeReport:
     """Relative error of the modules rebuilt from the base model. None: there are none."""
     seconds: float
     hashes: Hashes
+    earlier: tuple[str, ...] = ()
+    """Earlier resizes of the file by its metadata, oldest first."""
 
     @property
     def relative_error(self) -> float:
-        """Norm of the error relative to the norm of the whole delta."""
+        """Norm of the error relative to the norm of the whole delta of the given file."""
         return float(np.sqrt(max(0.0, 1 - self.retained**2)))
 
     def table(self) -> list[str]:
@@ -83,6 +85,8 @@ class ResizeReport:
             f"ranks {kept[0]}..{kept[-1]}, median {kept[len(kept) // 2]}, in {len(kept)} modules",
             f"{self.retained:.4%} of the Frobenius norm retained (relative error {self.relative_error:.3g})",
         ]
+        if self.earlier:
+            lines.append(f"the file was resized before ({'; '.join(self.earlier)}): the error is relative to that file")
         if self.bytes_after > self.bytes_before:
             more = self.bytes_after / self.bytes_before
             why = "its own family needs fewer numbers than a LoRA" if self.converted else "no rank was cut"
@@ -110,6 +114,7 @@ class ResizeReport:
             "passed": self.passed,
             "converted": self.converted,
             "ranks": {module.name: module.rank for module in self.modules},
+            "earlier": list(self.earlier),
             "model_hash": self.hashes.model,
         }
 
@@ -196,6 +201,7 @@ def resize(
         _error(result for result, _ in results if result.method == _REBUILT),
         time.monotonic() - begun,
         hashes,
+        tuple(metadata.resizes(lora.header.metadata)),
     )
 
 

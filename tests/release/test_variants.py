@@ -29,7 +29,10 @@ def test_a_training_is_rendered_at_several_ratios_and_trained_once(cats: harness
     space = cats.space()
     loaded = space.load(Selection(("cat-lora",)))
     recipe = loaded[0].recipe
-    (png,) = variants.draw(space, recipe, [Axis("sv_ratio", ("none", "4"))], lambda _: Silent())
+    lines: list[str] = []
+    ratios = [Axis("sv_ratio", ("none", "4"))]
+    (png,) = variants.draw(space, recipe, ratios, lambda _: Silent(), announce=lines.append)
+    assert lines == ["1 of 2: sv_ratio none", "2 of 2: sv_ratio 4", "images of 2 variants"]
     owner = cats.root / "runs" / "cat-lora"
     assert len(list(owner.glob("train-*"))) == 1
     assert len(list(owner.glob("resize-*"))) == 1

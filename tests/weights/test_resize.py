@@ -376,6 +376,28 @@ def test_metadata_are_those_of_sd_scripts(tmp_path: Path) -> None:
     assert hashes(read_header(tmp_path / "out.safetensors")).legacy_agrees
 
 
+def test_a_file_that_was_resized_before_is_noticed(tmp_path: Path) -> None:
+    """Both retained shares are relative to the file given, and the second says so."""
+    source = _file(tmp_path / "in.safetensors", rank=4)
+    once, twice = tmp_path / "once.safetensors", tmp_path / "twice.safetensors"
+    first = resize(source, once, ResizeOptions(param=4))
+    assert first.earlier == ()
+    assert not [line for line in first.table() if "before" in line]
+    second = resize(once, twice, ResizeOptions(method="fixed", new_rank=1))
+    assert second.earlier == ("Dynamic resize with sv_ratio: 4.0 from 4",)
+    assert second.to_json()["earlier"] == list(second.earlier)
+    text = "the file was resized before (Dynamic resize with sv_ratio: 4.0 from 4): the error is relative to that file"
+    assert text in second.table()
+    third = resize(twice, tmp_path / "third.safetensors", ResizeOptions(param=2))
+    assert [text.partition(" from")[0] for text in third.earlier] == [
+        "Dynamic resize with sv_ratio: 4.0",
+        "dimension is resized",
+    ]
+    edit_metadata(once, tmp_path / "quiet.safetensors", {"ss_training_comment": ""})
+    quiet = resize(tmp_path / "quiet.safetensors", tmp_path / "out.safetensors", ResizeOptions(param=2))
+    assert quiet.earlier == ("sv_ratio 4.0",)
+
+
 @pytest.mark.sd_scripts
 @pytest.mark.parametrize("architecture", ["sd1", *TRANSFORMERS])
 def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path, architecture: str) -> None:

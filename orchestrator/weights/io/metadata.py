@@ -23,6 +23,22 @@ def with_provenance(metadata: Mapping[str, str], operation: str, details: Mappin
     }
 
 
+def resizes(metadata: Mapping[str, str]) -> list[str]:
+    """Return the earlier resizes of a file, oldest first.
+
+    resize_lora.py of sd-scripts and ``resize`` state them in the training comment; without one, the provenance counts.
+
+    >>> resizes({"ss_training_comment": "dimension is resized from 64 to 8; Dynamic resize with sv_ratio: 16.0 from 128; hi"})
+    ['Dynamic resize with sv_ratio: 16.0 from 128', 'dimension is resized from 64 to 8']
+    """
+    parts = [part.strip() for part in metadata.get("ss_training_comment", "").split(";")]
+    stated = [part for part in parts if part.startswith(("dimension is resized from ", "Dynamic resize with "))]
+    if stated:
+        return stated[::-1]
+    entries = [entry for entry in provenance(metadata) if entry.get("operation") == "resize"]
+    return [f"{entry.get('method')} {entry.get('param')}" for entry in entries]
+
+
 def trainer(metadata: Mapping[str, str]) -> str:
     """Return the program that wrote a file by its metadata, or "".
 
