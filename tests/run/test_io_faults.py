@@ -14,6 +14,7 @@ import pytest
 
 import harness
 from orchestrator import cli
+from orchestrator.errors import NotReady
 from orchestrator.run import preflight
 from orchestrator.run.context import Status
 from orchestrator.run.paths import RECORD
@@ -217,5 +218,5 @@ def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, monkeypatch: py
 def test_a_read_only_folder_is_an_error_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = harness.make(tmp_path / "p", monkeypatch)
     (tmp_path / "p" / "runs").write_text("a file where the folder should be", "utf-8")
-    with pytest.raises(OSError, match="runs"):
+    with pytest.raises(NotReady, match="is a file, and results need a folder"):
         project.run("cat-lora")
