@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.importers import inspect_folder
+from orchestrator.run.partial_run import PartialRun
 from tools.demo_world import colour_reader, own_proof
 from tools.demo_world.attributes import Appearance, Character, Scene, parse_view
 from tools.demo_world.draw import draw
@@ -15,6 +16,8 @@ from tools.demo_world.own_subjects import SUBJECTS, VIEWS, draw_subject, write_i
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from orchestrator.plan.planner import Plan
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
@@ -59,6 +62,18 @@ def test_twelve_images_with_and_without_views(tmp_path: Path) -> None:
     assert [len(summary.stems) for summary in (witch, knight, sailor)] == [12, 12, 12]
     assert [len(summary.views) for summary in (witch, knight, sailor)] == [12, 12, 0]
     assert (inspect_folder.suggest_type([witch]), inspect_folder.suggest_type([knight])) == ("face", "body")
+
+
+def test_a_character_is_trained_as_the_tutorial_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Plan] = []
+    monkeypatch.setattr(PartialRun, "run", lambda _, plan: plans.append(plan))
+    file = own_proof.trained(SUBJECTS["sailor"], tmp_path)
+    assert own_proof.trained(SUBJECTS["sailor"], tmp_path) == file, "the same project serves again"
+    assert [step.kind.value for step in plans[0].steps] == ["dataset", "train", "merge", "resize"]
+    assert (file.name, file.parents[2]) == ("sailor-lora3x3.safetensors", tmp_path / "runs")
+    recipe = plans[0].recipes["sailor-lora3x3"]
+    assert (recipe.engine, set(recipe.dataset.sources)) == ("embedded", {"sailor", "others"})
+    assert plans[0].steps[0].key == plans[1].steps[0].key
 
 
 def test_a_row_names_its_promise() -> None:
