@@ -32,7 +32,7 @@ PAGES = sorted(path for path in DOCS.rglob("*.md") if "reference" not in path.pa
 VIEWS = ["f00", "f01", "f02", "f03", "f04", "f10", "f11", "f12", "f13", "f20", "f21", "f22"]
 NEEDS = ("gpu", "network")
 # A smaller demo profile. A part of the project replaces the one of the program.
-SMALLER = {"steps = 100": "steps = 2", "state_every_n_steps = 50": "", "steps = 20\nscale": "steps = 1\nscale"}
+SMALLER = {"steps = 300": "steps = 2", "state_every_n_steps = 50": "", "steps = 20\nscale": "steps = 1\nscale"}
 
 
 SDXL: headers.Shapes = {"model.diffusion_model.x": [2], "conditioner.x": [2]}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import tomllib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, near_miss
@@ -18,9 +17,11 @@ from orchestrator.system import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MAX_BYTES = 1 << 20  # a recipe of a megabyte is not a recipe
 MAX_DEPTH = 24
+PROGRAM = "program:"  # before a path of images that come with the program
 TomlTable = dict[str, Any]
 _TOML_HINTS = {
     "Cannot overwrite a value": "a key stands twice in one table; leave one of them",
@@ -182,18 +183,18 @@ def _keys(table: TomlTable, trail: str = "") -> Iterator[str]:
 
 
 def find_images(composition: Composition) -> None:
-    """Name the program's folder in the sources of its own parts.
+    """Replace ``program:`` in the paths of images by the program's folder.
 
-    The images that a part names lie beside the parts: those of the demo profile are found from every project.
+    In the program's own project they are relative, as the other paths are.
     """
-    if composition.root.resolve() == library().resolve():
-        return
     dataset = composition.merged.get("dataset")
     sources = dataset.get("sources") if isinstance(dataset, dict) else None
-    for name, source in sources.items() if isinstance(sources, dict) else ():
-        origin = composition.origin.get(f"dataset.sources.{name}.images", "")
-        if isinstance(source, dict) and isinstance(source.get("images"), str) and Path(origin).is_relative_to(library()):
-            source["images"] = str(settings.program_folder() / source["images"])
+    here = composition.root.resolve() == library().resolve()
+    for source in sources.values() if isinstance(sources, dict) else ():
+        images = source.get("images") if isinstance(source, dict) else None
+        if isinstance(images, str) and images.startswith(PROGRAM):
+            path = images.removeprefix(PROGRAM)
+            source["images"] = path if here else str(settings.program_folder() / path)
 
 
 def _strings(composition: Composition, path: Path, table: TomlTable, key: str) -> list[str]:

@@ -53,7 +53,7 @@ class Source(Table):
     """One folder of original images."""
 
     images: str
-    """Folder, or glob, relative to the project; originals are never changed."""
+    """Folder, or glob, relative to the project (program:data/others: of the program); originals are never changed."""
     reading: Literal["pictures", "charframework", "kohya"] = "pictures"
     """pictures: downscale to `sizes`; charframework: a folder as 4_krnk with folders as `krnk girl, short hair_f0512`,
     which may contain `_flip_` or `_noflip_`, as it is; kohya: a folder with N_name folders as it is."""

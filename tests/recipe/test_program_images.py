@@ -55,14 +55,22 @@ def test_the_projects_own_sources_stay_its_own(root: Path, project: Path) -> Non
     assert shipped.images == "data/others/f*.png", "in its own project a path is relative, on every machine"
 
 
+def test_a_copy_of_the_profile_finds_them_too(root: Path, project: Path) -> None:
+    (root / "recipes" / "_profiles").mkdir()
+    text = (project / "recipes" / "_profiles" / "demo.toml").read_text("utf-8")
+    (root / "recipes" / "_profiles" / "mine.toml").write_text(text, "utf-8")
+    sources = [loader.recipe(root / "recipes", "mimi-face", profile).recipe.dataset.sources for profile in ("demo", "mine")]
+    assert sources[0] == sources[1]
+
+
 def test_the_package_has_the_images_that_the_profile_names(project: Path) -> None:
     files: dict[str, Any] = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["data-files"]
     profile = tomllib.loads((project / "recipes" / "_profiles" / "demo.toml").read_text("utf-8"))
     tables = [profile, *(profile["when"][kind] for kind in ("face", "body", "group"))]
     named = {source["images"] for table in tables for source in table.get("dataset", {}).get("sources", {}).values()}
-    assert named == {"data/others", "data/others/f*.png", "data/others_body", "data/pairs"}
+    assert named == {f"program:data/{images}" for images in ("others", "others/f*.png", "others_body", "pairs")}
     for images in named:
-        folder = images.partition("/f*")[0]
+        folder = images.removeprefix("program:").partition("/f*")[0]
         assert files[f"share/krnk/{folder}"] == [f"{folder}/*.png"]
 
 
