@@ -70,7 +70,7 @@ class OwnSubject:
         return Part.CAPE in self.paint
 
 
-# Colours that the base's VAE can show over an area. Not among them: deep red comes out as brown, deep purple as blue.
+# Colours that the VAE of the base can show. Not so: deep red (brown), deep or narrow purple (blue), green hair (black).
 COLOURS: Final[Mapping[str, Rgb]] = {
     "black": (44, 40, 52),
     "brown": (150, 92, 54),
@@ -132,10 +132,10 @@ SUBJECTS: Final[Mapping[str, OwnSubject]] = {
                 bottom="silver",
                 legs="silver",
                 shoes="black",
-                cape="purple",
+                cape="blue",
             ),
             headgear=_HELMET,
-            regions={"hair": "yellow", "clothes": "purple", "headgear": "silver"},
+            regions={"hair": "yellow", "clothes": "blue", "headgear": "silver"},
         ),
         OwnSubject(
             "sailor",
