@@ -1,13 +1,11 @@
 """Store of finished steps: one folder per key, with its record.
 
 Steps run in ``runs/OWNER/.partial/STEP-KEY/``. A finished one gets its record last and its final name by rename.
-No other module decides whether a step is done.
+No other module decides whether a step is done. ``publishing`` turns the work folder into the finished one.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.step import SCHEMA, Step, StepKind
-from orchestrator.run import changes, paths, resume, sharing
+from orchestrator.run import changes, paths, publishing, resume, sharing
 from orchestrator.run.attempt_log import last_attempt
 from orchestrator.run.record import Reason, Record, Why, host, load
 from orchestrator.system import child, files, lock
@@ -42,7 +40,7 @@ class Store:
         """Use ``root``. Nothing is created before a run."""
         self.root = root
         self.digests = Digests(root / paths.DIGESTS)
-        self._early: dict[tuple[str, int, int, int], str] = {}
+        self._outputs = publishing.OutputDigests()
 
     def folder(self, step: Step) -> Path:
         """Return the folder of the finished step."""
@@ -204,11 +202,7 @@ class Store:
 
     def digest_early(self, step: Step) -> None:
         """Digest complete outputs before their program has ended."""
-        with contextlib.suppress(OSError):  # commit reads the file again and reports the error
-            for path in (self.work(step) / name for name in step.outputs):
-                if path.is_file():
-                    fingerprint = _fingerprint(path)
-                    self._early[fingerprint] = _synced_digest(path)
+        self._outputs.digest_early(self.work(step) / name for name in step.outputs)
 
     def commit(
         self,
@@ -236,9 +230,8 @@ class Store:
             StepFailed: an output is missing or empty, or the record of a needed step is gone.
         """
         work = self.work(step)
-        for draft in _drafts(work):  # a bundle holds only files that its SHA256SUMS lists
-            shutil.rmtree(draft) if draft.is_dir() and not draft.is_symlink() else draft.unlink(missing_ok=True)
-        outputs = self._outputs(step)
+        publishing.remove_drafts(work)
+        outputs = self._outputs.of(step, work)
         inputs: dict[str, str] = {}
         for need, digest in self.inputs(step, plan).items():
             if digest is None:
@@ -267,61 +260,21 @@ class Store:
             waited=waited,
         )
         if step.kind is StepKind.TRAIN:
-            _remove_states(work, step.recipe, keep_files=plan.recipes[step.recipe].training.save_every_n_steps is not None)
+            every = plan.recipes[step.recipe].training.save_every_n_steps
+            publishing.remove_states(work, step.recipe, keep_files=every is not None)
         files.write_json(work / paths.RECORD, record.to_json(), sync=True)
         self._publish(step)
         return record
 
-    def _outputs(self, step: Step) -> dict[str, dict[str, Any]]:
-        """Return digest and size of every output in the work folder.
-
-        Raises StepFailed if one is missing or empty.
-        """
-        work = self.work(step)
-        outputs: dict[str, dict[str, Any]] = {}
-        missing: list[Problem] = []
-        for pattern in step.outputs:
-            matches = sorted(path for path in work.glob(pattern) if path.is_file() and path.name not in paths.BOOKKEEPING)
-            if not any(path.stat().st_size for path in matches):
-                missing.append(Problem(step.name, f"ended well but left no {pattern}", f"its output: {work / paths.LOG}"))
-            for path in matches:
-                name = path.relative_to(work).as_posix()
-                if name not in outputs:
-                    digest = self._early.pop(_fingerprint(path), "") or _synced_digest(path)
-                    outputs[name] = {"sha256": digest, "bytes": path.stat().st_size}
-        if missing:
-            raise StepFailed(missing)
-        return outputs
-
     def _publish(self, step: Step) -> None:
-        """Rename the work folder to its final name.
-
-        An earlier result of the same key is removed.
-        """
-        work, folder = self.work(step), self.folder(step)
-        if folder.exists():
-            old = paths.replaced(work, time.time_ns())
-            folder.rename(old)
-            work.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            work.rename(folder)
-        for name in (paths.CHILD, paths.EXIT, paths.CHILD_LOCK):  # they kept a late supervisor from starting
-            (folder / name).unlink(missing_ok=True)
-        files.sync_folder(folder.parent)
+        folder = self.folder(step)
+        publishing.rename(self.work(step), folder)
         if step.kind is StepKind.RELEASE:
-            self.point_latest(step)
+            publishing.point_latest(folder)
 
     def point_latest(self, step: Step) -> None:
         """Let ``latest`` of a finished release lead to its published files."""
-        folder = self.folder(step)
-        published, latest = folder / paths.PUBLISHED, folder.parent / paths.LATEST
-        if latest.is_symlink() and latest.readlink() == published.relative_to(folder.parent) and published.is_dir():
-            return
-        _publish_files(folder, published)
-        with files.draft(latest) as link:
-            link.unlink(missing_ok=True)
-            link.symlink_to(published.relative_to(folder.parent))
+        publishing.point_latest(self.folder(step))
 
     def recover(self, step: Step) -> bool:
         """Finish a commit that a crash interrupted before its rename.
@@ -339,55 +292,3 @@ class Store:
         Raises NotReady if another orchestrator holds one of them.
         """
         return lock.hold([self.root / name / paths.LOCK for name in sorted(owners)], lost)
-
-
-def _fingerprint(path: Path) -> tuple[str, int, int, int]:
-    """Return path, size, time and inode, which change with the content."""
-    stat = path.stat()
-    return str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino
-
-
-def _synced_digest(path: Path) -> str:
-    """Put a file safely on the disk and return its SHA-256."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return files.sha256(path)
-
-
-def _drafts(work: Path) -> list[Path]:
-    """Return the drafts of killed writers.
-
-    These are NAME.PID of the store's own files, and hidden ``.part`` files.
-    """
-    drafts = []
-    for path in work.iterdir():
-        ours = path.name not in paths.BOOKKEEPING and path.name.removeprefix(".").rpartition(".")[0] in paths.BOOKKEEPING
-        if ours or (path.name.startswith(".") and path.suffix == files.DRAFT_SUFFIX):
-            drafts.append(path)
-    return sorted(drafts)
-
-
-def _publish_files(folder: Path, published: Path) -> None:
-    """Fill a folder with the published files of a release, as links.
-
-    Its SHA256SUMS lists them. Records, logs and requests stay beside it.
-    """
-    shutil.rmtree(published, ignore_errors=True)
-    lines = (folder / paths.SUMS).read_text("utf-8").splitlines()
-    zips = [path.name for path in folder.glob("*.zip")]  # of the same files
-    for name in [*(line.partition("  ")[2] for line in lines), paths.SUMS, *zips]:
-        target = published / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        files.link_or_copy(folder / name, target)
-
-
-def _remove_states(work: Path, recipe: str, *, keep_files: bool) -> None:
-    """Remove training states, and the files beside them by default.
-
-    sd-scripts saves such a file with each state.
-    """
-    for state in work.glob("*-state"):
-        shutil.rmtree(state, ignore_errors=True)
-    if not keep_files:
-        for file in work.glob(f"{recipe}-step*.safetensors"):
-            file.unlink(missing_ok=True)

@@ -34,6 +34,7 @@ ROOMS = {
     "models": "tests/models",
     "plan": "tests/plan tests/run/test_workspace.py",
     "run/store.py": "tests/run/test_store.py tests/run/test_runner.py",
+    "run/publishing.py": "tests/run/test_store.py tests/run/test_runner.py",
     "run/resume.py": "tests/run/test_resume.py tests/run/test_runner.py",
     "engines/sdscripts": "tests/engines/sdscripts",
     "importers": "tests/importers",
