@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, StepFailed
-from orchestrator.release import bundle, card
+from orchestrator.release import bundle, card, facts
 from orchestrator.release.request import read_recipe
 from orchestrator.run.paths import SUMS
 from orchestrator.system.files import link_or_copy
@@ -142,6 +142,7 @@ def _card(name: str, recipes: list[Recipe], manifests: list[JSON], files: list[s
         "grids": grids,
         "files": files,
         "common": _common(members),
+        "noncommercial": facts.noncommercial(recipes[0].base.license),
     }
     widgets = []
     for recipe, manifest in zip(recipes, manifests, strict=True):
