@@ -16,7 +16,8 @@ import numpy as np
 
 from orchestrator.errors import Problem, RecipeError, grouped
 from orchestrator.models import conventions, names
-from orchestrator.weights.convert_layer import FOLDED, Layer, LayerConversion
+from orchestrator.weights.convert_layer import FOLDED, LayerConversion
+from orchestrator.weights.convert_source import Layer, LayerSource
 from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import stored_ranks, writer
 from orchestrator.weights.io.safetensors_io import Body, Entry
@@ -128,9 +129,8 @@ def renamed(lora: Adapter, body: Body, target: Target, dtype: str | None) -> Ren
         if made is None:
             left_out.append(layer.first.name)
         else:
-            chosen.append(
-                LayerConversion(lora, body, layer, architecture, target, made, stored.get(layer.name, stored.get("")), dtype)
-            )
+            source, past = LayerSource(lora, body, layer, architecture), stored.get(layer.name, stored.get(""))
+            chosen.append(LayerConversion(source, target, made, past, dtype))
     pieces: list[Piece] = []
     layers: dict[str, StoredRank] = {}
     ready: list[tuple[LayerConversion, dict[str, _Shape]]] = []
@@ -139,13 +139,13 @@ def renamed(lora: Adapter, body: Body, target: Target, dtype: str | None) -> Ren
         if job.copied:
             pieces += job.copies()
             if job.added:
-                layers[job.layer.name] = job.added
+                layers[job.source.layer.name] = job.added
             continue
         factored = job.factored()
         shapes = {name: _Shape.of(factors) for name, factors in factored.factors.items()}
         ready.append((job, shapes))
         if factored.before:
-            layers[job.layer.name] = factored.before
+            layers[job.source.layer.name] = factored.before
         pieces += factored.alphas
         if target in FOLDED:
             for name, shape in shapes.items():
@@ -154,7 +154,9 @@ def renamed(lora: Adapter, body: Body, target: Target, dtype: str | None) -> Ren
     again = functools.lru_cache(maxsize=2)(lambda index: ready[index][0].factored().factors)
     padded = widened = 0
     for index, (job, shapes) in enumerate(ready):
-        widened += any("F32" in (shape.up[0], shape.down[0]) for shape in shapes.values()) and job.own != "F32" and not dtype
+        widened += (
+            any("F32" in (shape.up[0], shape.down[0]) for shape in shapes.values()) and job.source.own != "F32" and not dtype
+        )
         for name, shape in shapes.items():
             rank = ranks.get(name.partition(".")[0], shape.rank)
             padded += rank > shape.rank
