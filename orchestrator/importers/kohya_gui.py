@@ -8,107 +8,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from orchestrator.engines.sdscripts import parser_options
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers import architectures, leaves, sd_scripts_toml
-from orchestrator.importers.notes import Disposition, ImportedSettings, words
+from orchestrator.importers import kohya_gui_names as names
+from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.importers.values import argv, pairs
 from orchestrator.models.registry import ARCHITECTURES
-
-_PAGE: Final = {"LoRA_type", "network_dim", "network_alpha", "text_encoder_lr", "unet_lr"}
-_CONV: Final = words("conv_dim conv_alpha")
-_DROPOUT: Final = words("rank_dropout module_dropout")
-_NATIVE: Final = words(
-    "down_lr_weight mid_lr_weight up_lr_weight block_lr_zero_threshold block_dims block_alphas conv_block_dims"
-    " conv_block_alphas rank_dropout module_dropout"
-)
-_PLUS: Final = words("loraplus_lr_ratio loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio")
-_SCALED: Final = (*_CONV, *_DROPOUT, "train_norm", "rank_dropout_scale")
-_TUCKER: Final = (*_SCALED, "use_tucker", "bypass_mode", "dora_wd", "use_scalar")
-# LoRA_type -> network_module, algo of LyCORIS, and the settings that become network_args.
-_TYPES: Final[dict[str, tuple[str, str, tuple[str, ...]]]] = {
-    "standard": ("networks.lora", "", _NATIVE),
-    "kohya locon": ("networks.lora", "", (*_CONV, *_NATIVE)),
-    "lora-fa": ("networks.lora_fa", "", _NATIVE),
-    "kohya dylora": ("networks.dylora", "", (*_CONV, *_NATIVE, "unit")),
-    "kohya loha": ("networks.loha", "", (*_CONV, *_DROPOUT, "use_tucker")),
-    "kohya lokr": ("networks.lokr", "", (*_CONV, *_DROPOUT, "use_tucker", "factor")),
-    "locon": ("lycoris.kohya", "locon", _TUCKER),
-    "lycoris/locon": ("lycoris.kohya", "locon", _TUCKER),
-    "lycoris/loha": ("lycoris.kohya", "loha", _TUCKER),
-    "lycoris/lokr": ("lycoris.kohya", "lokr", (*_TUCKER, "factor", "use_cp", "decompose_both")),
-    "lycoris/dylora": ("lycoris.kohya", "dylora", (*_CONV, *_DROPOUT, "use_tucker", "unit", "train_norm")),
-    "lycoris/glora": ("lycoris.kohya", "glora", (*_SCALED, "use_tucker")),
-    "lycoris/diag-oft": ("lycoris.kohya", "diag-oft", (*_SCALED, "use_tucker", "constrain", "rescaled")),
-    "lycoris/boft": ("lycoris.kohya", "boft", (*_SCALED, "use_tucker")),
-    "lycoris/native fine-tuning": ("lycoris.kohya", "full", (*_DROPOUT, "rank_dropout_scale", "train_norm")),
-    "lycoris/ia3": ("lycoris.kohya", "ia3", (*_CONV, "train_on_input")),
-}
-_ARGUMENTS: Final = {*_TUCKER, *_NATIVE, *_PLUS, *words("factor use_cp decompose_both unit constrain rescaled train_on_input")}
-_RENAMED: Final = {
-    "optimizer": "optimizer_type",
-    "lora_network_weights": "network_weights",
-    "max_resolution": "resolution",
-    "constrain": "constraint",
-    "unit": "block_size",
-    "sdxl_no_half_vae": "no_half_vae",
-    "sdxl_cache_text_encoder_outputs": "cache_text_encoder_outputs",
-}
-# Read by name in this module; the other names are options of sd-scripts.
-_READ: Final = words(
-    "LoRA_type max_resolution epoch lr_warmup additional_parameters sdxl v2 use_wandb LyCORIS_preset xformers"
-    " text_encoder_lr t5xxl_lr unet_lr optimizer_args lr_scheduler_args lr_scheduler_num_cycles noise_offset_type"
-)
-# The script is chosen by the first of these that is on.
-_MODELS: Final = {
-    "sdxl": ("sdxl", "SDXL"),
-    "flux1_checkbox": ("flux", "FLUX.1"),
-    "sd3_checkbox": ("sd3", "Stable Diffusion 3"),
-    "hunyuan_image_checkbox": ("hunyuan_image", "HunyuanImage 2.1"),
-    "anima_checkbox": ("anima", "Anima"),
-    "lumina_checkbox": ("lumina", "Lumina Image 2.0"),
-    "v2": ("sd2", "Stable Diffusion 2"),
-}
-# Arguments of the own network module of FLUX.1 and SD3.
-_OF_MODULE: Final = words(
-    "train_blocks split_qkv train_t5xxl img_attn_dim img_mlp_dim img_mod_dim single_dim txt_attn_dim txt_mlp_dim txt_mod_dim"
-    " single_mod_dim in_dims train_double_block_indices train_single_block_indices ggpo_sigma ggpo_beta"
-)
-_OTHER_MODELS: Final = words(
-    "ae clip_l clip_g t5xxl t5xxl_lr model_type discrete_flow_shift model_prediction_type timestep_sampling split_mode"
-    " train_blocks t5xxl_max_token_length enable_all_linear guidance_scale mem_eff_save apply_t5_attn_mask split_qkv"
-    " train_t5xxl cpu_offload_checkpointing blocks_to_swap single_blocks_to_swap double_blocks_to_swap show_timesteps"
-    " show_timesteps_resolution img_attn_dim img_mlp_dim img_mod_dim single_dim txt_attn_dim txt_mlp_dim txt_mod_dim"
-    " single_mod_dim in_dims train_double_block_indices train_single_block_indices clip_g_dropout_rate logit_mean logit_std"
-    " mode_scale pos_emb_random_crop_rate save_clip save_t5xxl t5xxl_device t5xxl_dtype weighting_scheme fp8_base_unet"
-    " train_lora_ggpo ggpo_sigma ggpo_beta"
-)
-# Prefixes of the settings of one model, by its architecture's training script; the longest first.
-_OTHER_PREFIXES: Final = {
-    "flux1_": "flux",
-    "sd3_": "sd3",
-    "hunyuan_image_": "hunyuan_image",
-    "hunyuan_": "hunyuan_image",
-    "anima_": "anima",
-    "lumina_": "lumina",
-}
-_OWN_TYPES: Final = ("flux1", "sd3", "anima", "lumina", "hunyuanimage-2.1")
-_FILLED_IN: Final = 1e-4  # DEFAULT_UNET_LR of its interface
-# Settings of the interface or the launcher, without influence on the training.
-_INTERFACE: Final = words(
-    "model_list num_cpu_threads_per_process num_processes num_machines multi_gpu gpu_ids main_process_port dynamo_backend"
-    " dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph extra_accelerate_launch_args lowvram"
-)
-_REMOVED: Final = words("stop_text_encoder_training conv_dims conv_alphas")
-_NOISE: Final = {
-    "noise_offset": "Original",
-    "adaptive_noise_scale": "Original",
-    "noise_offset_random_strength": "Original",
-    "multires_noise_iterations": "Multires",
-    "multires_noise_discount": "Multires",
-}
 
 
 def read(name: str, table: dict[str, Any], folder: Path | None = None) -> ImportedSettings:
@@ -122,20 +30,20 @@ def read(name: str, table: dict[str, Any], folder: Path | None = None) -> Import
     Raises:
         RecipeError: it is of another page, or for a model that recipes do not train.
     """
-    if _PAGE.isdisjoint(table):
+    if names.PAGE.isdisjoint(table):
         hint = "import reads those of its LoRA page, which have LoRA_type"
         raise RecipeError(Problem(name, "these are settings for another page of kohya_ss (no LoRA)", hint))
     settings = ImportedSettings(str(table.get("output_name") or name), "kohya_ss")
     settings.leaves = _leaves(table)
     values = {key: _number(value) for key, value in table.items()}
-    chosen = next((key for key in _MODELS if values.get(key) is True), None)
+    chosen = next((key for key in names.MODELS if values.get(key) is True), None)
     settings.extra["architecture"] = "sd1"
     if chosen is not None:
-        architectures.named(settings, *_MODELS[chosen])
+        architectures.named(settings, *names.MODELS[chosen])
         settings.note(Disposition.KEPT, chosen, "base.architecture")
     _network(settings, values)
     for key, value in values.items():
-        if key in _READ or key in _ARGUMENTS or key in _OF_MODULE or key in _MODELS:
+        if key in names.READ or key in names.ARGUMENTS or key in names.OF_MODULE or key in names.MODELS:
             continue
         own = _own_option(settings, key)
         if own and _is_set(value):
@@ -186,7 +94,7 @@ def _leaves(table: dict[str, Any]) -> dict[str, Any]:
 
 def _set(settings: ImportedSettings, key: str, value: Any) -> None:
     """Set the option that a setting becomes."""
-    option = _RENAMED.get(key, key)
+    option = names.RENAMED.get(key, key)
     settings.options[option] = value
     if option != key and key in settings.leaves:
         settings.origin[option] = key
@@ -195,50 +103,50 @@ def _set(settings: ImportedSettings, key: str, value: Any) -> None:
 def _own_option(settings: ImportedSettings, key: str) -> str:
     """Return the option of the model's own script that a setting becomes, or ""."""
     entry = ARCHITECTURES[settings.extra["architecture"]]
-    prefix = next((prefix for prefix in _OTHER_PREFIXES if key.startswith(prefix)), "")
-    if not entry.files or (prefix and entry.trainer_script != f"{_OTHER_PREFIXES[prefix]}_train_network.py"):
+    prefix = next((prefix for prefix in names.OTHER_PREFIXES if key.startswith(prefix)), "")
+    if not entry.files or (prefix and entry.trainer_script != f"{names.OTHER_PREFIXES[prefix]}_train_network.py"):
         return ""
     option = key.removeprefix(prefix)
     own = {file.option for file in entry.files} | parser_options.of(entry.trainer_script).keys()
-    return option if (prefix or key in _OTHER_MODELS) and option in own else ""
+    return option if (prefix or key in names.OTHER_MODELS) and option in own else ""
 
 
 def _not_passed(key: str, values: dict[str, Any]) -> str:
     """Return why the interface does not pass a setting on, or ""."""
     noise = values.get("noise_offset_type") or "Original"
-    if key in _INTERFACE:
+    if key in names.INTERFACE:
         return "of the interface or the launcher, without influence on the training"
-    if key in _REMOVED:
+    if key in names.REMOVED:
         return "sd-scripts v0.10.1 has no such setting"
-    if key in _OTHER_MODELS or key.startswith(tuple(_OTHER_PREFIXES)):
+    if key in names.OTHER_MODELS or key.startswith(tuple(names.OTHER_PREFIXES)):
         return "the script of this model has no such option"
     if key.startswith("sdxl_") and values.get("sdxl") is not True:
         return "kohya_ss passes it on with sdxl only"
-    if key in _NOISE and noise != _NOISE[key]:
-        return f'kohya_ss passes it on with noise_offset_type = "{_NOISE[key]}" only'
+    if key in names.NOISE and noise != names.NOISE[key]:
+        return f'kohya_ss passes it on with noise_offset_type = "{names.NOISE[key]}" only'
     return ""
 
 
 def _network(settings: ImportedSettings, values: dict[str, Any]) -> None:
     """Set the network module and the arguments that its type passes on."""
     kind = str(values.get("LoRA_type", "Standard"))
-    module, algo, passed = _TYPES.get(kind.lower(), (kind, "", ()))
+    module, algo, passed = names.TYPES.get(kind.lower(), (kind, "", ()))
     own = ARCHITECTURES[settings.extra["architecture"]].network_module
-    if own != "networks.lora" and kind.lower() in (*_OWN_TYPES, "standard"):
-        module, passed = own, _OF_MODULE
+    if own != "networks.lora" and kind.lower() in (*names.OWN_TYPES, "standard"):
+        module, passed = own, names.OF_MODULE
     settings.options["network_module"] = module
     settings.origin["network_module"] = "LoRA_type"
     if "use_tucker" not in values and "use_tucker" in passed:
         passed = (*passed, "use_cp")  # its name in older versions
     args: dict[str, Any] = {}
-    for key in (_ARGUMENTS | set(_OF_MODULE)) & values.keys():
+    for key in (names.ARGUMENTS | set(names.OF_MODULE)) & values.keys():
         value = values[key]
-        if key in passed or key in _PLUS:
+        if key in passed or key in names.PLUS:
             # LyCORIS trains convolutions at network_dim unless conv_dim is given, and kohya_ss gives it, 0 included.
             explicit = key == "conv_dim" and module == "lycoris.kohya" and value == 0
             if (_is_set(value) or explicit) and not (key == "factor" and value == -1):
-                args[_RENAMED.get(key, key)] = value
-                settings.origin[_RENAMED.get(key, key)] = key
+                args[names.RENAMED.get(key, key)] = value
+                settings.origin[names.RENAMED.get(key, key)] = key
         elif _is_set(value) and not (key == "factor" and value == -1):
             settings.note(Disposition.LOST, key, why=f"kohya_ss does not pass it on for the type {kind}")
     if values.get("factor") == -1:
@@ -266,7 +174,7 @@ def _rates(settings: ImportedSettings, values: dict[str, Any]) -> None:
     keys = {"text_encoder_lr": "network_train_unet_only", "unet_lr": "network_train_text_encoder_only"}
     given = {key: _rate(values[key]) for key in keys if key in values and values[key] is not None}
     for key, only in keys.items():
-        other = given.get(next(name for name in keys if name != key), _FILLED_IN)
+        other = given.get(next(name for name in keys if name != key), names.FILLED_IN)
         if given.get(key):
             settings.options[key] = values[key]
         elif key in given and other:
