@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.importers import architectures
+from orchestrator.importers import architectures, lora_metadata_datasets
 from orchestrator.importers.notes import Disposition, ImportedSettings, words
 from orchestrator.models import blocks
 from orchestrator.weights.io.metadata import provenance
@@ -28,13 +28,6 @@ _RESULTS: Final = words(
     " total_batch_size resolution network_module network_dim network_alpha network_args optimizer new_sd_model_hash"
     " new_vae_hash sd_model_name vae_name full_fp16 fp8_base fp8_base_unet max_validation_steps validate_every_n_epochs"
     " validate_every_n_steps validation_seed validation_split"
-)
-_DATASET: Final = words(
-    "enable_bucket bucket_no_upscale min_bucket_reso max_bucket_reso color_aug flip_aug random_crop"
-    " shuffle_caption keep_tokens"
-)
-_RESULTS_OF_DATASET: Final = words(
-    "is_dreambooth num_train_images num_reg_images tag_frequency bucket_info img_count resized_images"
 )
 _RECORD: Final = "a record of the run, or in another field, too"
 _RESIZED: Final = re.compile(r"Dynamic resize with (sv_ratio|sv_fro|sv_cumulative): ([\d.]+) from (\d+)")
@@ -78,7 +71,13 @@ def read(path: Path) -> ImportedSettings:
             settings.note(Disposition.KEPT, f"ss_{name}", why=_RECORD)
         elif value is not None and value == _DEFAULTS.get(name, ...):
             settings.note(Disposition.KEPT, f"ss_{name}", why="it is sd-scripts' default")
-        if name in _RESULTS or name in _DATASET or value is None or value is False or value == _DEFAULTS.get(name, ...):
+        if (
+            name in _RESULTS
+            or name in lora_metadata_datasets.SHARED
+            or value is None
+            or value is False
+            or value == _DEFAULTS.get(name, ...)
+        ):
             continue
         settings.options[_RENAMED.get(name, name)] = value
     operations = provenance(header.metadata)
@@ -89,18 +88,8 @@ def read(path: Path) -> ImportedSettings:
     precision = {_DTYPES[dtype] for dtype in dtypes if dtype in _DTYPES}
     if len(precision) == 1:
         settings.options["save_precision"] = precision.pop()
-    datasets, tags = fields.get("datasets"), fields.get("tag_frequency")
-    if isinstance(datasets, list):
-        settings.datasets = [
-            _from_json(dataset, f"ss_datasets[{index}]") for index, dataset in enumerate(datasets) if isinstance(dataset, dict)
-        ]
-        for leaf in settings.leaves:
-            if leaf.endswith("].batch_size_per_device"):
-                settings.note(Disposition.KEPT, leaf, "dataset.batch_size.default")
-            elif leaf.startswith("ss_datasets[") and leaf.rpartition(".")[2] in _RESULTS_OF_DATASET:
-                settings.note(Disposition.KEPT, leaf, why=_RECORD)
-    else:
-        settings.datasets = [_from_folders(fields)]
+    lora_metadata_datasets.read(settings, fields, _RECORD)
+    tags = fields.get("tag_frequency")
     settings.extra["tags"] = tags if isinstance(tags, dict) else {}
     settings.note(
         Disposition.CHANGED,
@@ -120,20 +109,9 @@ def _leaves(fields: dict[str, Any]) -> dict[str, Any]:
             result |= {f"ss_{name}.{key}": inner for key, inner in value.items()}
         elif name == "datasets" and isinstance(value, list):
             for index, dataset in enumerate(value):
-                result |= _leaves_of_dataset(f"ss_datasets[{index}]", dataset)
+                result |= lora_metadata_datasets.leaves(f"ss_datasets[{index}]", dataset)
         else:
             result[f"ss_{name}"] = value
-    return result
-
-
-def _leaves_of_dataset(above: str, dataset: Any) -> dict[str, Any]:
-    if not isinstance(dataset, dict):
-        return {above: dataset}
-    result = {f"{above}.{key}": value for key, value in dataset.items() if key != "subsets"}
-    subsets = dataset.get("subsets")
-    for index, subset in enumerate(subsets if isinstance(subsets, list) else []):
-        path = f"{above}.subsets[{index}]"
-        result |= {f"{path}.{key}": value for key, value in subset.items()} if isinstance(subset, dict) else {path: subset}
     return result
 
 
@@ -256,54 +234,3 @@ def _optimizer(settings: ImportedSettings, fields: dict[str, Any]) -> None:
     pairs = re.findall(r"(\w+)=(\([^()]*\)|\[[^\[\]]*\]|[^,()]+)", args.removesuffix(")"))
     if pairs:
         settings.options["optimizer_args"] = {key: value.strip() for key, value in pairs}
-
-
-def _from_json(table: dict[str, Any], leaf: str) -> dict[str, Any]:
-    keys = ("resolution", "enable_bucket", "bucket_no_upscale", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso")
-    dataset = {key: table[key] for key in keys if table.get(key) is not None}
-    dataset |= {"batch_size": table.get("batch_size_per_device", 1), "leaf": leaf}
-    subset_keys = (
-        "num_repeats",
-        "color_aug",
-        "flip_aug",
-        "random_crop",
-        "shuffle_caption",
-        "keep_tokens",
-        "class_tokens",
-        "is_reg",
-        "img_count",
-    )
-    subsets = table.get("subsets")
-    dataset["subsets"] = [
-        {
-            **{key: subset[key] for key in subset_keys if subset.get(key) is not None},
-            "image_dir": f"data/{subset.get('image_dir') or 'pictures'}",
-            "leaf": f"{leaf}.subsets[{index}].image_dir",
-        }
-        for index, subset in enumerate(subsets if isinstance(subsets, list) else [])
-        if isinstance(subset, dict)
-    ]
-    return dataset
-
-
-def _from_folders(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the dataset of a file that was trained with --train_data_dir."""
-    sides = [int(side) for side in re.findall(r"\d+", str(fields.get("resolution") or "512"))]
-    dataset: dict[str, Any] = {key: fields[key] for key in _DATASET if fields.get(key) is not None}
-    shared = {key: dataset.pop(key) for key in list(dataset) if "bucket" not in key}
-    dataset |= {
-        "resolution": sides[:2] if len(sides) > 1 else sides * 2,
-        "batch_size": fields.get("batch_size_per_device") or 1,
-    }
-    folders = fields.get("dataset_dirs")
-    dataset["subsets"] = [
-        {
-            **shared,
-            "image_dir": f"data/{name}",
-            "num_repeats": folder.get("n_repeats", 1),
-            "img_count": folder.get("img_count", 0),
-        }
-        for name, folder in (folders.items() if isinstance(folders, dict) else ())
-        if isinstance(folder, dict)
-    ]
-    return dataset
