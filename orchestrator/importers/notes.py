@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _SECRET: Final = ("wandb_api_key", "huggingface_token")
 
@@ -70,6 +73,8 @@ class ImportedSettings:
     """Option -> path of the leaf that set it, where the names differ."""
     overridden: dict[str, str] = field(default_factory=dict)
     """Path of a leaf without effect -> what overrides it."""
+    folder: Path | None = None
+    """Folder of the settings file, from which the files that it names are located."""
 
     def note(self, disposition: Disposition, name: str, where: str = "", why: str = "") -> None:
         """Add a note on a setting."""

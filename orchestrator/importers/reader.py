@@ -39,15 +39,20 @@ def read(source: str) -> list[ImportedSettings]:
     if ending == ".safetensors":
         return [lora_metadata.read(path)]
     text = _text(path)
-    if ending == ".json":
-        return [kohya_gui.read(path.stem, _table(path, text), path.parent)]
-    if ending == ".toml":
-        table = _table(path, text)
-        return [lora_easy.read(path.stem, table) if lora_easy.is_lora_easy(table) else sd_scripts_toml.read(path, table)]
+    if ending in (".json", ".toml"):
+        settings = _settings(path, _table(path, text))
+        settings.folder = path.parent
+        return [settings]
     trainings = charframework.lines(text, path.name)
     if not trainings:
         raise RecipeError(Problem(source, "holds no `call LoRA …` line", "other settings end in .json, .toml or .safetensors"))
     return trainings
+
+
+def _settings(path: Path, table: dict[str, Any]) -> ImportedSettings:
+    if path.suffix.lower() == ".json":
+        return kohya_gui.read(path.stem, table, path.parent)
+    return lora_easy.read(path.stem, table) if lora_easy.is_lora_easy(table) else sd_scripts_toml.read(path, table)
 
 
 def _text(path: Path) -> str:

@@ -13,7 +13,7 @@ from orchestrator.engines.sdscripts import parser_options
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers import architectures, leaves
 from orchestrator.importers.notes import Disposition, ImportedSettings, words
-from orchestrator.importers.values import pairs
+from orchestrator.importers.values import located, pairs
 from orchestrator.models.registry import DEFAULT
 from orchestrator.recipe import trainer_names
 
@@ -104,10 +104,7 @@ def add_images(settings: ImportedSettings, folder: Path) -> None:
     if not isinstance(config, str) or not config:
         add_folders(settings, shared, train, regularization)
         return
-    relative = PureWindowsPath(config).as_posix()
-    # Relative to the folder in which the program was started: often one above.
-    above = (folder, Path(), *folder.resolve().parents[:3])
-    file = next((each / relative for each in above if (each / relative).is_file()), None)
+    file = located(folder, config)
     if file is not None:
         table = _configuration(file)
         settings.leaves |= {f"{file.name}: {path}": value for path, value in leaves.of(table)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from orchestrator.engines.sdscripts import network_args, parser_options
-from orchestrator.importers import architectures, layer_choices, leaves, recipe_check, shorten
+from orchestrator.importers import architectures, layer_choices, leaves, recipe_check, sample_prompts, shorten
 from orchestrator.importers.notes import Disposition, ImportedSettings, Note
 from orchestrator.importers.sd_scripts_datasets import dataset
 from orchestrator.importers.training import training
@@ -91,6 +91,7 @@ def _whole(settings: ImportedSettings, remaining: dict[str, Any], name: str) -> 
     network, family = _network(settings, remaining)
     data = dataset(settings, name, _steps_of(remaining))
     training_table = training(settings, remaining, data.steps, data.epochs)
+    render = sample_prompts.render(settings, remaining)
     training_table["options"] = _other_options(settings, remaining)
     algorithm = {"lora": "lora3x3" if "conv_dim" in network else "lora1x1"}.get(family, family)
     table: dict[str, Any] = {
@@ -102,6 +103,7 @@ def _whole(settings: ImportedSettings, remaining: dict[str, Any], name: str) -> 
         "network": network,
         "training": {key: value for key, value in training_table.items() if value not in ({}, None)},
     }
+    table |= {"render": render} if render else {}
     return table | {key: settings.extra[key] for key in ("block_weights", "merge", "resize") if settings.extra.get(key)}
 
 

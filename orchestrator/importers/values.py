@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.importers.notes import Disposition, ImportedSettings
@@ -69,6 +69,16 @@ def whole_or(value: Any, default: int) -> int:
         return whole(value)
     except (ValueError, TypeError, OverflowError):
         return default
+
+
+def located(folder: Path, name: str) -> Path | None:
+    """Return a file that settings in ``folder`` name, None without one.
+
+    Names are relative to the folder in which the program was started: often one above.
+    """
+    relative = PureWindowsPath(name).as_posix()
+    above = (folder, Path(), *folder.resolve().parents[:3])
+    return next((each / relative for each in above if (each / relative).is_file()), None)
 
 
 def path(value: Any) -> str:

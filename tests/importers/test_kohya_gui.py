@@ -66,7 +66,7 @@ def test_every_setting_of_kohya_ss_is_in_the_list(tmp_path: Path) -> None:
     imported = to_recipe.recipe(reader.read(str(tmp_path / "a.json"))[0])
     assert loaded(imported, tmp_path).training.options["vae_batch_size"] == 4
     outcomes = dispositions(imported)
-    assert (outcomes["sample_prompts"], outcomes["sample_every_n_epochs"], outcomes["save_state"]) == ("lost", "lost", "lost")
+    assert (outcomes["sample_prompts"], outcomes["sample_every_n_epochs"], outcomes["save_state"]) == ("kept", "lost", "lost")
     assert (outcomes["vae_batch_size"], outcomes["loss_type"], outcomes["use_wandb"]) == ("kept", "kept", "kept")
     assert (outcomes["output_dir"], outcomes["output_name"]) == ("changed", "changed")
     assert {outcomes[name] for name in ("model_list", "num_processes", "unit")} == {"lost"}
