@@ -254,6 +254,9 @@ def test_the_walks_of_the_architecture_name_functions_that_exist(project: Path) 
     for file, name in hops:
         source = (project / "orchestrator" / file).read_text("utf-8")
         assert re.search(rf"^ *(?:def|class) {name.rpartition('.')[2]}\b", source, re.MULTILINE), f"{file}: {name}"
+    package = {path.relative_to(project / "orchestrator").as_posix() for path in (project / "orchestrator").rglob("*.py")}
+    for file in re.findall(r"`([\w/]+\.py)\b", page):
+        assert any(f"/{path}".endswith(f"/{file}") for path in package) or (project / file).is_file(), f"{file} does not exist"
     walk = page.partition("## The corridor")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| \d+ \| `([\w/]+\.py): ", walk, re.MULTILINE)
     assert len(rows) <= 20
