@@ -79,11 +79,12 @@ def _told(settings: ImportedSettings) -> tuple[ArchitectureName, str]:
     module = settings.options.get("network_module")
     for name, entry in ARCHITECTURES.items():
         if module == entry.network_module != ARCHITECTURES[DEFAULT].network_module:
-            return name, f"{entry.title}, because of its network module {module}"
+            usual = _usual(name)
+            return usual, f"{ARCHITECTURES[usual].title}, because of its network module {module}"
     given = {name for name, value in settings.options.items() if value not in (None, False, "")}
     known = parser_options.of(ARCHITECTURES[DEFAULT].trainer_script)
     best: tuple[int, ArchitectureName, str] = (0, DEFAULT, "")
-    for name in _trained():
+    for name in dict.fromkeys(map(_usual, _trained())):
         entry = ARCHITECTURES[name]
         if entry.trainer_script == ARCHITECTURES[DEFAULT].trainer_script:
             continue
@@ -95,6 +96,12 @@ def _told(settings: ImportedSettings) -> tuple[ArchitectureName, str]:
     if best[0]:
         return best[1], best[2]
     return DEFAULT, f"the file does not state it: {ARCHITECTURES[DEFAULT].title} is assumed"
+
+
+def _usual(name: ArchitectureName) -> ArchitectureName:
+    """Return the architecture that a training script has its name of: flux, and not flux-schnell."""
+    word = ARCHITECTURES[name].trainer_script.removesuffix("_train_network.py")
+    return next((other for other in ARCHITECTURES if other == word), name)
 
 
 def _files() -> set[str]:

@@ -7,6 +7,7 @@ leaves out "", false and every zero. Numbers may be texts.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def read(name: str, table: dict[str, Any], folder: Path | None = None) -> Import
         raise RecipeError(Problem(name, "these are settings for another page of kohya_ss (no LoRA)", hint))
     settings = ImportedSettings(str(table.get("output_name") or name), "kohya_ss")
     settings.leaves = _leaves(table)
-    values = {key: _number(value) for key, value in table.items()}
+    values = {key: _plain(value) for key, value in table.items()}
     chosen = next((key for key in names.MODELS if values.get(key) is True), None)
     settings.extra["architecture"] = "sd1"
     if chosen is not None:
@@ -172,11 +173,18 @@ def _rates(settings: ImportedSettings, values: dict[str, Any]) -> None:
     has one rate only, the interface fills in a rate for the other part.
     """
     keys = {"text_encoder_lr": "network_train_unet_only", "unet_lr": "network_train_text_encoder_only"}
-    given = {key: _rate(values[key]) for key in keys if key in values and values[key] is not None}
+    given: dict[str, Any] = {}
+    for key in keys:
+        if values.get(key) is None:
+            continue
+        try:
+            given[key] = _rate(values[key])
+        except (ValueError, TypeError):
+            settings.note(Disposition.LOST, key, why=f"{str(values[key])[:40]!r} is no rate; learning_rate is used")
     for key, only in keys.items():
         other = given.get(next(name for name in keys if name != key), names.FILLED_IN)
         if given.get(key):
-            settings.options[key] = values[key]
+            settings.options[key] = given[key]
         elif key in given and other:
             settings.options[only] = True
             settings.note(Disposition.CHANGED, key, "training.train", "0 means there: this part is not trained")
@@ -198,8 +206,17 @@ def _t5_rate(settings: ImportedSettings, values: dict[str, Any]) -> None:
     settings.note(Disposition.KEPT, "t5xxl_lr", "training.text_encoder_lr")
 
 
-def _rate(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+def _rate(value: Any) -> float | list[float]:
+    """Return a rate, or the different rates of a list. Nothing is 0.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    words = re.split(r"[\s,]+", value.strip("[]() ")) if isinstance(value, str) else value
+    rates = [float(word) for word in (words if isinstance(words, list) else [words]) if word not in ("", None)]
+    if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+        raise ValueError(value)
+    return rates if len(set(rates)) > 1 else rates[0] if rates else 0.0
 
 
 def _schedule(settings: ImportedSettings, values: dict[str, Any]) -> None:
@@ -207,6 +224,12 @@ def _schedule(settings: ImportedSettings, values: dict[str, Any]) -> None:
     options = settings.options
     for key in ("optimizer_args", "lr_scheduler_args"):
         table = pairs(values.get(key))
+        empty = [name for name, value in table.items() if value == ""]
+        for name in empty:
+            del table[name]
+            settings.note(Disposition.LOST, f"{key}.{name}", why="it has no value")
+        if not table and not empty and _is_set(values.get(key)):
+            settings.note(Disposition.LOST, key, why=f"{str(values[key])[:40]!r} holds no NAME=VALUE")
         if table:
             options[key] = table if key == "optimizer_args" else [f"{name}={value}" for name, value in table.items()]
     cycles = values.get("lr_scheduler_num_cycles")
@@ -281,6 +304,11 @@ def _is_set(value: Any) -> bool:
     It left out "", false and every zero.
     """
     return value not in ("", None, False, 0, [], {})
+
+
+def _plain(value: Any) -> Any:
+    """Return a switch, nothing or a number that stands in a text."""
+    return names.WORDS[value] if isinstance(value, str) and value in names.WORDS else _number(value)
 
 
 def _number(value: Any) -> Any:

@@ -87,6 +87,8 @@ OTHER_PREFIXES: Final = {
     "lumina_": "lumina",
 }
 OWN_TYPES: Final = ("flux1", "sd3", "anima", "lumina", "hunyuanimage-2.1")
+# Texts that files written by other programs and by hand have for values without quotes.
+WORDS: Final = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
 FILLED_IN: Final = 1e-4  # DEFAULT_UNET_LR of its interface
 # Settings of the interface or the launcher, without influence on the training.
 INTERFACE: Final = words(

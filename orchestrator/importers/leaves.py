@@ -19,7 +19,7 @@ _GRAVITY: Final = (Disposition.KEPT, Disposition.CHANGED, Disposition.LOST)
 _NAMES: Final = ("network.family", "training.attention", "base.architecture", "the recipe's name")  # other words there
 _CLASSES: Final = "dataset.resolution_classes"
 _OFF: Final = "off or empty there: nothing to take over"
-_UNREAD: Final = "a recipe has no such setting"
+_UNREAD: Final = "nothing of the recipe is made of it"
 
 
 def of(table: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -114,7 +114,7 @@ def _checked(path: str, value: Any, note: Note | None, table: dict[str, Any], *,
     if note.where == _CLASSES and isinstance(found, list) and not all(side in found for side in sides):
         return dataclasses.replace(note, disposition=Disposition.LOST, where="", why="the datasets state another one")
     # A switch can choose a word or a number.
-    switch = isinstance(value, bool) is not isinstance(found, bool)
+    switch = (str(value).lower() in {"true", "false"}) is not isinstance(found, bool)
     if found is None or switch or isinstance(found, dict | list | tuple) or isinstance(value, dict):
         return note
     if _same(value, found):
@@ -124,8 +124,10 @@ def _checked(path: str, value: Any, note: Note | None, table: dict[str, Any], *,
 
 
 def _empty(value: Any) -> bool:
-    """Return whether a value is empty, off, or zero (also as text)."""
+    """Return whether a value is empty, off, or zero (also as text: None, False)."""
     if isinstance(value, str) and value.strip():
+        if value.lower() in {"none", "null", "false"}:
+            return True
         try:
             return float(value) == 0
         except ValueError:
@@ -149,4 +151,6 @@ def _same(there: Any, here: Any) -> bool:
     try:
         return float(there) == float(here)
     except (TypeError, ValueError):
+        if isinstance(here, bool):
+            return str(there).lower() == str(here).lower()
         return str(there) == str(here)

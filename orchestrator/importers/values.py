@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 # The name of an argument begins a word, or stands behind a comma; brackets and quotes hold values.
 _ARGUMENT: Final = re.compile(r"[()\[\]{}']|(?<![^\s,;])[A-Za-z_]\w*\s*=")
 
+# Double quotes, of word processors and with a backslash too; a shell dropped single ones around a whole argument.
+_DROPPED: Final = re.compile(r'\\?["\u201c\u201d]')
+_QUOTED: Final = re.compile(r"(?<![^\s,;])'([A-Za-z_]\w*\s*=[^']*)'")
+
 
 def take(
     settings: ImportedSettings,
@@ -134,7 +138,7 @@ def pairs(value: Any) -> dict[str, Any]:
 
 
 def _pairs_of_text(text: str) -> dict[str, Any]:
-    text = text.replace('"', "")
+    text = _QUOTED.sub(r"\1", _DROPPED.sub("", text))
     starts: list[tuple[int, int, str]] = []
     depth, quoted = 0, False
     for match in _ARGUMENT.finditer(text):

@@ -263,3 +263,13 @@ def test_the_training_type_of_lora_scripts_tells_the_architecture(tmp_path: Path
     assert "the architecture" not in outcomes
     with pytest.raises(RecipeError, match="no training of a LoRA"):
         imported(tmp_path / "b.toml", f'model_train_type = "sd-dreambooth"\n{FLAT}')
+
+
+@pytest.mark.parametrize(
+    "more", ['network_module = "networks.lora_flux"', 'network_module = "lycoris.kohya"\nae = "ae.safetensors"']
+)
+def test_the_usual_model_of_a_script_is_taken(tmp_path: Path, more: str) -> None:
+    flat = "\n".join(line for line in FLAT.splitlines() if not line.startswith("network_module"))
+    result = imported(tmp_path / "a.toml", f"{flat}\n{more}\nguidance_scale = 1.0\n")
+    assert result.table["base"]["architecture"] == "flux"
+    assert dispositions(result)["guidance_scale"] == "kept"

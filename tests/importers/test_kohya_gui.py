@@ -128,3 +128,62 @@ def test_additional_arguments_are_read_as_the_command_line_reads_them() -> None:
     assert imported.table["training"]["optimizer_args"] == {"betas": [0.9, 0.99]}
     options = imported.table["training"]["options"]
     assert (options["noise_offset"], options["min_snr_gamma"]) == (0.05, 3)
+
+
+@pytest.mark.parametrize(
+    ("rates", "part", "te", "lost"),
+    [
+        ({"text_encoder_lr": "None", "unet_lr": "1e-4"}, None, None, None),
+        ({"text_encoder_lr": "0.0", "unet_lr": "1e-4"}, "unet", None, None),
+        ({"text_encoder_lr": ["5e-5", "5e-5"], "unet_lr": [1e-4]}, None, 5e-5, None),
+        ({"text_encoder_lr": "5e-5, 5e-5", "unet_lr": 1e-4}, None, 5e-5, None),
+        ({"text_encoder_lr": "[0, 0]", "unet_lr": 1e-4}, "unet", None, None),
+        ({"text_encoder_lr": "fast", "unet_lr": 1e-4}, None, None, "text_encoder_lr"),
+        ({"text_encoder_lr": "nan", "unet_lr": 1e-4}, None, None, "text_encoder_lr"),
+    ],
+)
+def test_a_rate_that_is_no_number_is_not_zero(
+    rates: dict[str, object], part: str | None, te: float | None, lost: str | None
+) -> None:
+    settings = {key: value for key, value in GUI.items() if key not in {"text_encoder_lr", "unet_lr"}}
+    imported = to_recipe.recipe(kohya_gui.read("x", settings | rates, Path()))
+    training = imported.table["training"]
+    assert (training.get("train"), training.get("text_encoder_lr")) == (part, te)
+    outcomes = dispositions(imported)
+    assert [name for name in rates if outcomes[name] == "lost"] == ([lost] if lost else [])
+
+
+def test_switches_and_nothing_in_quotes_mean_the_same(tmp_path: Path) -> None:
+    plain = {"gradient_checkpointing": True, "shuffle_caption": True, "cache_latents": False, "seed": None, "flip_aug": True}
+    quoted = {key: str(value) for key, value in plain.items()} | {"flip_aug": "true"}
+    first, second = (to_recipe.recipe(kohya_gui.read("x", GUI | each, tmp_path)) for each in (plain, quoted))
+    assert first.table == second.table
+    assert {name: dispositions(first)[name] for name in plain} == {name: dispositions(second)[name] for name in plain}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'weight_decay=0.5' 'betas=0.9,0.99'",
+        '\\"weight_decay=0.5\\" \\"betas=(0.9, 0.99)\\"',
+        "\u201cweight_decay=0.5\u201d, betas=[0.9,0.99]",
+        "weight_decay=0.5 betas='0.9, 0.99'",
+    ],
+)
+def test_arguments_in_any_quotes_are_read(text: str) -> None:
+    imported = to_recipe.recipe(kohya_gui.read("x", GUI | {"optimizer_args": text}, Path()))
+    assert imported.table["training"]["optimizer_args"] == {"weight_decay": 0.5, "betas": [0.9, 0.99]}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "why"),
+    [
+        ("weight_decay:0.5", "optimizer_args", "holds no NAME=VALUE"),
+        ("weight_decay=", "optimizer_args.weight_decay", "it has no value"),
+    ],
+)
+def test_arguments_that_are_none_are_lost_with_the_reason(text: str, name: str, why: str) -> None:
+    imported = to_recipe.recipe(kohya_gui.read("x", GUI | {"optimizer_args": text}, Path()))
+    note = next(note for note in imported.notes if note.name == name)
+    assert note.disposition is Disposition.LOST
+    assert why in note.why
