@@ -121,7 +121,7 @@ def _print_new(generated: GeneratedRecipes, written: list[Path], problems: list[
         return
     name = generated.recipes[0]
     say(
-        f"\nnext, on any machine, in about a minute:\n    python -m orchestrator run {name} --profile demo\n"
+        f"\nnext, on any machine, in one to two minutes:\n    python -m orchestrator run {name} --profile demo\n"
         f"on a GPU, for real:\n    python -m orchestrator doctor {name}\n    python -m orchestrator run {name}"
     )
 
