@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.models import conventions, names
+from orchestrator.models.bases import sd1
 from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.io import dtypes, writer
@@ -36,6 +37,8 @@ LAYERS: dict[str, tuple[int, int, int | None]] = {
     OUT: (8, 4, 3),
 }
 """Name -> (out, in, kernel or None for a linear layer): BASE, IN01, IN04, MID, OUT03 and one in no block."""
+
+BLOCK_OF = {TE: "BASE", DOWN: "IN01", CONV: "IN04", MID: "MID", UP: "OUT03"}
 
 LINEAR = (
     "lora",
@@ -161,12 +164,64 @@ def modules(path: Path) -> dict[str, dict[str, Floats]]:
 
 def changes(path: Path) -> dict[str, Floats]:
     """Return the delta of every module by kohya's name."""
-    by_module = {}
-    for name, parts in modules(path).items():
-        kind = kinds.recognize({part: value.shape for part, value in parts.items()})
-        assert kind is not None
-        by_module[name] = deltas.delta(kind, parts)
-    return by_module
+    return {name: _change(parts, None) for name, parts in modules(path).items()}
+
+
+def matrices(path: Path, base: dict[str, Floats] | None = None) -> dict[str, Floats]:
+    """Return the delta of every module as a matrix.
+
+    Args:
+        path: a LoRA file.
+        base: weights of the base model by module, for deltas that depend on it.
+    """
+    return {name: matrix(parts, base[name] if base else None) for name, parts in modules(path).items()}
+
+
+def matrix(parts: dict[str, Floats], base: Floats | None = None) -> Floats:
+    """Return the delta of one module as a matrix."""
+    change = _change(parts, base)
+    return change.reshape(len(change), -1)
+
+
+def _change(parts: dict[str, Floats], base: Floats | None) -> Floats:
+    kind = kinds.recognize({part: value.shape for part, value in parts.items()})
+    assert kind is not None
+    return deltas.delta(kind, parts, base if kind.needs_base or "dora_scale" in parts else None)
+
+
+def decaying(outputs: int, inputs: int, rank: int, seed: int, slope: float = 4.0) -> tuple[Floats, Floats]:
+    """Return factors as training leaves them.
+
+    The down factor is well-conditioned; the directions of the up factor decay.
+    """
+    rng = np.random.default_rng(seed)
+    up = rng.standard_normal((outputs, rank)) * np.exp(-np.arange(rank) / slope)
+    rotation = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
+    return (up @ rotation).astype(np.float32) * 0.05, rng.standard_normal((rank, inputs)).astype(np.float32)
+
+
+def decaying_lora(
+    path: Path,
+    *,
+    rank: int = 12,
+    seed: int = 0,
+    dtype: str = "F32",
+    slope: float = 4.0,
+    layers: Mapping[str, tuple[int, int, int | None]] = LAYERS,
+) -> Path:
+    """Write a LoRA whose singular values decay as after a training."""
+    made = {}
+    for number, (name, (_, _, kernel)) in enumerate(layers.items()):
+        up, down = decaying(40, 20 * (kernel or 1) ** 2, rank, seed + number, slope)
+        tail, ones = ((kernel, kernel), (1, 1)) if kernel else ((), ())
+        parts = {"lora_up.weight": up.reshape(40, rank, *ones), "lora_down.weight": down.reshape(rank, 20, *tail)}
+        made[name] = {**parts, "alpha": np.array(rank / 2, np.float32)}
+    return write(path, made, dtype)
+
+
+def block_list(**by_block: float) -> list[float]:
+    """Return a full list of block weights of SD1, 1 for blocks that are not named."""
+    return [by_block.get(name, 1.0) for name in sd1.BLOCKS]
 
 
 def raw(path: Path) -> bytes:

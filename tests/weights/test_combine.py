@@ -14,29 +14,10 @@ from orchestrator.weights.combine import combine
 from orchestrator.weights.ingredient import Ingredient
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.writer import edit_metadata
-from weights_samples import (
-    CONV,
-    DOWN,
-    LAYERS,
-    MID,
-    TE,
-    UP,
-    changes,
-    lora,
-    modules,
-    tensors,
-    write,
-)
+from weights_samples import BLOCK_OF, LAYERS, MID, block_list, changes, lora, modules, tensors, write
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-BLOCK = {TE: "BASE", DOWN: "IN01", CONV: "IN04", MID: "MID", UP: "OUT03"}
-
-
-def _list(**by_block: float) -> list[float]:
-    return [by_block.get(name, 1.0) for name in sd1.BLOCKS]
 
 
 def test_a_combination_is_the_weighted_sum(tmp_path: Path) -> None:
@@ -45,7 +26,7 @@ def test_a_combination_is_the_weighted_sum(tmp_path: Path) -> None:
         for n, family in enumerate(["lora", "locon-tucker", "loha", "lokr"])
     ]
     ratios = (1.0, 0.8, -0.5, 0.25)
-    shares = [_list(MID=0.5), _list(), _list(BASE=0), _list(OUT03=2)]
+    shares = [block_list(MID=0.5), block_list(), block_list(BASE=0), block_list(OUT03=2)]
     output = tmp_path / "sum.safetensors"
     ingredients = [Ingredient(*parts) for parts in zip(files, ratios, shares, strict=True)]
     combine(ingredients, output, save_precision="fp32")
@@ -53,7 +34,7 @@ def test_a_combination_is_the_weighted_sum(tmp_path: Path) -> None:
     for name in LAYERS:
         expected = 0
         for path, ratio, share in zip(files, ratios, shares, strict=True):
-            weight = dict(zip(sd1.BLOCKS, share, strict=True)).get(BLOCK.get(name, ""), 1.0)
+            weight = dict(zip(sd1.BLOCKS, share, strict=True)).get(BLOCK_OF.get(name, ""), 1.0)
             change = changes(path)[name]
             expected = expected + ratio * weight * change.reshape(len(change), -1)
         np.testing.assert_allclose(after[name].reshape(len(after[name]), -1), expected, rtol=1e-4, atol=1e-6)

@@ -12,30 +12,33 @@ from orchestrator.weights import convert_forms
 from orchestrator.weights.compare import compare
 from orchestrator.weights.convert import convert
 from orchestrator.weights.convert_forms import Form
-from orchestrator.weights.families import deltas, kinds
+from orchestrator.weights.families import deltas
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.io.safetensors_io import Body, read_header
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions
-from weights_samples import CONV, LAYERS, LINEAR, MID, OTHER, TE, diffusers_path, lora, modules, read, sample, tensors, write
+from weights_samples import (
+    CONV,
+    LAYERS,
+    LINEAR,
+    MID,
+    OTHER,
+    TE,
+    diffusers_path,
+    lora,
+    matrices,
+    modules,
+    read,
+    sample,
+    tensors,
+    write,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from orchestrator.weights.io.dtypes import Floats
-
 
 THIN = [family for family in LINEAR if family not in {"full", "dylora"}]
-
-
-def _changes(path: Path, base: dict[str, Floats] | None = None) -> dict[str, Floats]:
-    changes = {}
-    for name, parts in modules(path).items():
-        kind = kinds.recognize({part: value.shape for part, value in parts.items()})
-        assert kind is not None
-        change = deltas.delta(kind, parts, base[name] if base and (kind.needs_base or "dora_scale" in parts) else None)
-        changes[name] = change.reshape(len(change), -1)
-    return changes
 
 
 @pytest.mark.parametrize("family", LINEAR)
@@ -44,8 +47,8 @@ def test_a_conversion_keeps_the_delta(tmp_path: Path, family: str, to: Form) -> 
     source, output = lora(tmp_path / "in.safetensors", family), tmp_path / "out.safetensors"
     report = convert(source, output, to)
     assert report.relative_error == 0
-    after = _changes(output)
-    for name, change in _changes(source).items():
+    after = matrices(output)
+    for name, change in matrices(source).items():
         np.testing.assert_allclose(after[name], change, rtol=1e-5, atol=1e-7)
     if to == "plain":
         assert not adapter(read_header(output)).tucker
@@ -108,15 +111,15 @@ def test_any_family_becomes_the_best_lora_of_a_rank_or_an_error(tmp_path: Path, 
     source, output = lora(tmp_path / "in.safetensors", family, rank=2), tmp_path / "out.safetensors"
     report = convert(source, output, "lora", rank=2, save_precision="fp32")
     lost = whole = 0.0
-    after = _changes(output)
-    for name, change in _changes(source).items():
+    after = matrices(output)
+    for name, change in matrices(source).items():
         values = np.linalg.svd(change.astype(np.float64), compute_uv=False)
         assert np.linalg.norm(change - after[name]) == pytest.approx(np.sqrt((values[2:] ** 2).sum()), rel=1e-3, abs=1e-5)
         lost, whole = lost + (values[2:] ** 2).sum(), whole + (values**2).sum()
     assert report.relative_error == pytest.approx(np.sqrt(lost / whole), rel=1e-3, abs=1e-4)
     convert(source, output, "lora", max_error=0.3, save_precision="fp32")
-    after = _changes(output)
-    for name, change in _changes(source).items():
+    after = matrices(output)
+    for name, change in matrices(source).items():
         assert np.linalg.norm(change - after[name]) <= 0.3001 * np.linalg.norm(change)
     assert adapter(read_header(output)).family == "lora"
 
@@ -143,12 +146,12 @@ def test_with_the_base_every_family_becomes_whole_differences_and_can_be_merged(
     paths = {name: diffusers_path(name, "sd1") for name in LAYERS} if naming == "diffusers" else stability
     write(base_path, {paths[name]: {"weight": value} for name, value in weights_.items()})
     convert(source, output, "full", base_model=base_path, save_precision="fp32")
-    after = _changes(output)
-    for name, change in _changes(source, weights_).items():
+    after = matrices(output)
+    for name, change in matrices(source, weights_).items():
         np.testing.assert_allclose(after[name], change, rtol=1e-5, atol=1e-6)
     half = tmp_path / "half.safetensors"
     merge(output, half, MergeOptions([0.5] * 26))
-    np.testing.assert_allclose(_changes(half)[MID], 0.5 * after[MID], rtol=1e-6)
+    np.testing.assert_allclose(matrices(half)[MID], 0.5 * after[MID], rtol=1e-6)
 
 
 def test_without_the_base_they_are_refused(tmp_path: Path) -> None:

@@ -20,14 +20,14 @@ from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
 from weights_samples import (
+    BLOCK_OF,
     CONV,
-    DOWN,
     LAYERS,
     LINEAR,
     MID,
     OUT,
     TE,
-    UP,
+    block_list,
     changes,
     lora,
     modules,
@@ -46,15 +46,9 @@ if TYPE_CHECKING:
     from orchestrator.weights.merge import Compat
 
 
-BLOCK = {TE: "BASE", DOWN: "IN01", CONV: "IN04", MID: "MID", UP: "OUT03"}
-
 AGAIN = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 a_weight = st.floats(-2, 2, width=32).filter(lambda weight: abs(weight) > 1e-3 or weight == 0)
-
-
-def _list(**by_block: float) -> list[float]:
-    return [by_block.get(name, 1.0) for name in sd1.BLOCKS]
 
 
 @pytest.mark.parametrize("family", [*LINEAR, "norm"])
@@ -108,9 +102,9 @@ def test_a_weight_of_one_is_identical_bit_for_bit(tmp_path: Path, family: str, d
 def test_every_block_gets_its_own_weight_and_the_rest_the_option(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     weights_by_block = {"BASE": 0.5, "IN01": -1.0, "IN04": 0.25, "MID": 2.0, "OUT03": 0.0}
-    report = merge(source, output, MergeOptions(_list(**weights_by_block), unmapped=0.125))
+    report = merge(source, output, MergeOptions(block_list(**weights_by_block), unmapped=0.125))
     before, after = changes(source), changes(output)
-    for name, block in BLOCK.items():
+    for name, block in BLOCK_OF.items():
         np.testing.assert_allclose(after[name], weights_by_block[block] * before[name], rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(after[OUT], 0.125 * before[OUT], rtol=1e-6)
     assert report.outside == 1
@@ -126,12 +120,12 @@ def test_every_block_gets_its_own_weight_and_the_rest_the_option(tmp_path: Path)
 def test_zero_keeps_zeroed_tensors_with_their_alpha_or_prunes_them(tmp_path: Path) -> None:
     source, kept, pruned = (tmp_path / f"{name}.safetensors" for name in ("in", "kept", "pruned"))
     lora(source, "loha-tucker", dtype="F16")
-    merge(source, kept, MergeOptions(_list(BASE=0)))
+    merge(source, kept, MergeOptions(block_list(BASE=0)))
     assert read_header(kept).tensor_bytes == read_header(source).tensor_bytes
     for key, values in read(kept).items():
         if key.startswith(TE):
             assert values.any() == key.endswith(".alpha")
-    report = merge(source, pruned, MergeOptions(_list(BASE=0), zeroed="prune"))
+    report = merge(source, pruned, MergeOptions(block_list(BASE=0), zeroed="prune"))
     assert report.pruned == 1
     assert set(modules(pruned)) == set(LAYERS) - {TE}
 
@@ -143,7 +137,7 @@ def test_families_that_cannot_be_scaled_are_refused_with_a_hint(tmp_path: Path, 
         merge(source, output, MergeOptions("BODY_HALF"))
     assert "prune drops" in str(caught.value)
     assert not output.exists()
-    merge(source, output, MergeOptions(_list(BASE=0), zeroed="prune"))
+    merge(source, output, MergeOptions(block_list(BASE=0), zeroed="prune"))
     assert TE not in modules(output)
 
 
@@ -178,7 +172,7 @@ def test_supermerger_leaves_conv_in_alone(tmp_path: Path, compat: Compat | None,
 @pytest.mark.parametrize(("prune", "zeroed"), [(False, "keep"), (True, "prune")])
 def test_provenance_records_the_treatment_of_zeroed_modules(tmp_path: Path, *, prune: bool, zeroed: str) -> None:
     source, merged, resized = (tmp_path / f"{name}.safetensors" for name in ("in", "merged", "resized"))
-    merge(lora(source), merged, MergeOptions(_list(BASE=0), zeroed="prune" if prune else "keep"))
+    merge(lora(source), merged, MergeOptions(block_list(BASE=0), zeroed="prune" if prune else "keep"))
     resize(merged, resized, ResizeOptions(param=16, zeroed="prune" if prune else "keep"))
     noted = metadata.provenance(read_header(resized).metadata)
     assert [(entry["operation"], entry["zeroed"]) for entry in noted] == [("merge", zeroed), ("resize", zeroed)]
@@ -205,7 +199,7 @@ def test_overflow_is_an_error_and_writes_nothing(tmp_path: Path, dtype: str) -> 
 def test_the_header_records_the_merge_and_true_hashes(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors", ss_network_dim="4", ssmd_rating="5"), tmp_path / "out.safetensors"
     merge(source, output, MergeOptions("FACE"))
-    merge(output, tmp_path / "again.safetensors", MergeOptions(_list(MID=0.5)))
+    merge(output, tmp_path / "again.safetensors", MergeOptions(block_list(MID=0.5)))
     header = read_header(tmp_path / "again.safetensors")
     noted = metadata.provenance(header.metadata)
     assert [entry["operation"] for entry in noted] == ["merge", "merge"]

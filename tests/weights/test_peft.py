@@ -12,7 +12,6 @@ from orchestrator.errors import RecipeError
 from orchestrator.models import names
 from orchestrator.weights.compare import compare
 from orchestrator.weights.convert import convert
-from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.inspect import inspect
 from orchestrator.weights.io.safetensors_io import read_header
@@ -20,22 +19,10 @@ from orchestrator.weights.io.writer import edit_metadata
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
-from weights_samples import CONV, TE, diffusers_path, lora, modules, write
+from weights_samples import CONV, TE, diffusers_path, lora, matrices, modules, write
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from orchestrator.weights.io.dtypes import Floats
-
-
-def _changes(path: Path, base: dict[str, Floats] | None = None) -> dict[str, Floats]:
-    changes = {}
-    for name, parts in modules(path).items():
-        kind = kinds.recognize({part: value.shape for part, value in parts.items()})
-        assert kind is not None
-        change = deltas.delta(kind, parts, base[name] if base and (kind.needs_base or "dora_scale" in parts) else None)
-        changes[name] = change.reshape(len(change), -1)
-    return changes
 
 
 def test_alphas_in_diffusers_metadata_are_used(tmp_path: Path) -> None:
@@ -80,7 +67,7 @@ def test_alphas_in_adapter_config_are_used(tmp_path: Path) -> None:
     name = names.kohya(path, "sd1")
     for config, scale in (({}, 1.0), ({"lora_alpha": 8, "r": 4}, 2.0), ({"lora_alpha": 8, "use_rslora": True}, 4.0)):
         (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}), "utf-8")
-        np.testing.assert_allclose(_changes(source)[name], scale * up @ down, rtol=1e-6)
+        np.testing.assert_allclose(matrices(source)[name], scale * up @ down, rtol=1e-6)
         for act in (
             lambda: merge(source, output, MergeOptions("ALL")),
             lambda: convert(source, output, "kohya"),
@@ -89,7 +76,7 @@ def test_alphas_in_adapter_config_are_used(tmp_path: Path) -> None:
             lambda: resize(source, output, ResizeOptions(param=1e6, save_precision="fp32")),
         ):
             act()
-            np.testing.assert_allclose(_changes(output)[name], scale * up @ down, rtol=1e-3, atol=1e-5)
+            np.testing.assert_allclose(matrices(output)[name], scale * up @ down, rtol=1e-3, atol=1e-5)
     (folder / "adapter_config.json").write_text("[]", "utf-8")
     with pytest.raises(RecipeError, match="is not a table"):
         adapter(read_header(source))

@@ -19,33 +19,24 @@ from orchestrator.errors import RecipeError
 from orchestrator.system.settings import sd_scripts
 from orchestrator.weights.compare import compare
 from orchestrator.weights.convert import convert
-from orchestrator.weights.families import deltas, kinds, rank_selection
 from orchestrator.weights.inspection import inspect_header
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.writer import edit_metadata, hashes
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
-from weights_samples import CONV, LAYERS, MID, TE, UP, changes, lora, modules, read, tensors, write
+from weights_samples import CONV, LAYERS, MID, TE, UP, changes, decaying_lora, lora, matrix, modules, read, tensors, write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
+    from orchestrator.weights.families import rank_selection
     from orchestrator.weights.io.dtypes import Floats
 
 
 AGAIN = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 RULES: tuple[rank_selection.RankRule, ...] = ("2023", "sd-scripts-0.10")
-
-
-def _decaying(outputs: int, inputs: int, rank: int, seed: int, slope: float = 4.0) -> tuple[Floats, Floats]:
-    """Factors as training leaves them: a well-conditioned down, an up whose directions decay."""
-    rng = np.random.default_rng(seed)
-    up = rng.standard_normal((outputs, rank)) * np.exp(-np.arange(rank) / slope)
-    rotation = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
-    return (up @ rotation).astype(np.float32) * 0.05, rng.standard_normal((rank, inputs)).astype(np.float32)
 
 
 TRANSFORMERS: dict[str, tuple[str, ...]] = {
@@ -82,31 +73,6 @@ TRANSFORMERS: dict[str, tuple[str, ...]] = {
 """Modules of each architecture, all linear."""
 
 
-def _file(
-    path: Path,
-    *,
-    rank: int = 12,
-    seed: int = 0,
-    dtype: str = "F32",
-    slope: float = 4.0,
-    layers: Mapping[str, tuple[int, int, int | None]] = LAYERS,
-) -> Path:
-    made = {}
-    for number, (name, (_, _, kernel)) in enumerate(layers.items()):
-        up, down = _decaying(40, 20 * (kernel or 1) ** 2, rank, seed + number, slope)
-        tail, ones = ((kernel, kernel), (1, 1)) if kernel else ((), ())
-        parts = {"lora_up.weight": up.reshape(40, rank, *ones), "lora_down.weight": down.reshape(rank, 20, *tail)}
-        made[name] = {**parts, "alpha": np.array(rank / 2, np.float32)}
-    return write(path, made, dtype)
-
-
-def _whole(parts: dict[str, Floats]) -> Floats:
-    kind = kinds.recognize({part: value.shape for part, value in parts.items()})
-    assert kind is not None
-    change = deltas.delta(kind, parts)
-    return change.reshape(len(change), -1)
-
-
 def _reference(values: Floats, ratio: float, rule: str, cap: int) -> int:
     """The rank by the rules as they are written down: count of values above the threshold, one more in 0.10."""
     count = int((values > values[0] / ratio).sum())
@@ -121,7 +87,7 @@ def _reference(values: Floats, ratio: float, rule: str, cap: int) -> int:
 def test_ranks_are_those_of_the_full_svd(  # noqa: PLR0917
     tmp_path: Path, rule: rank_selection.RankRule, dtype: str, seed: int, ratio: float, cap: int
 ) -> None:
-    source, output = _file(tmp_path / "in.safetensors", seed=seed, dtype=dtype), tmp_path / "out.safetensors"
+    source, output = decaying_lora(tmp_path / "in.safetensors", seed=seed, dtype=dtype), tmp_path / "out.safetensors"
     resize(source, output, ResizeOptions(param=ratio, new_rank=cap, rank_rule=rule, save_precision="fp32"))
     before, after = modules(source), modules(output)
     for name, parts in after.items():
@@ -137,16 +103,16 @@ def test_ranks_are_those_of_the_full_svd(  # noqa: PLR0917
 @AGAIN
 @given(seed=st.integers(0, 1000), ratio=st.floats(2, 300))
 def test_the_error_is_the_norm_of_the_dropped_values(tmp_path: Path, seed: int, ratio: float) -> None:
-    source, output = _file(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
+    source, output = decaying_lora(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
     report = resize(source, output, ResizeOptions(param=ratio, save_precision="fp32"))
     before, after = modules(source), modules(output)
     lost = energy = 0.0
     for name, parts in after.items():
-        exact = _whole(before[name]).astype(np.float64)
+        exact = matrix(before[name]).astype(np.float64)
         values = np.linalg.svd(exact, compute_uv=False)
         rank = parts["lora_down.weight"].shape[0]
         best = float(np.sqrt((values[rank:] ** 2).sum()))
-        error = float(np.linalg.norm(exact - _whole(parts)))
+        error = float(np.linalg.norm(exact - matrix(parts)))
         assert error == pytest.approx(best, rel=1e-3, abs=3e-6 * values[0])
         lost, energy = lost + best**2, energy + float((values**2).sum())
     assert report.relative_error == pytest.approx(np.sqrt(lost / energy), rel=1e-2, abs=1e-5)
@@ -159,11 +125,11 @@ def test_the_error_is_the_norm_of_the_dropped_values(tmp_path: Path, seed: int, 
 def test_shares_are_those_of_the_full_svd(
     tmp_path: Path, method: rank_selection.RankMethod, rule: rank_selection.RankRule, seed: int, share: float
 ) -> None:
-    source, output = _file(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
+    source, output = decaying_lora(tmp_path / "in.safetensors", seed=seed), tmp_path / "out.safetensors"
     resize(source, output, ResizeOptions(method=method, param=share, rank_rule=rule, save_precision="fp32"))
     before, after = modules(source), modules(output)
     for name, parts in after.items():
-        values = np.linalg.svd(_whole(before[name]).astype(np.float64), compute_uv=False)
+        values = np.linalg.svd(matrix(before[name]).astype(np.float64), compute_uv=False)
         powers = values if method == "sv_cumulative" else values**2
         reached = np.cumsum(powers) / powers.sum() >= (share if method == "sv_cumulative" else share**2)
         count = min(int(np.argmax(reached)) + 1, len(values) - 1)
@@ -171,12 +137,12 @@ def test_shares_are_those_of_the_full_svd(
 
 
 def test_a_fixed_rank_is_that_rank_even_beyond_the_spectrum(tmp_path: Path) -> None:
-    source, output = _file(tmp_path / "in.safetensors", rank=4), tmp_path / "out.safetensors"
+    source, output = decaying_lora(tmp_path / "in.safetensors", rank=4), tmp_path / "out.safetensors"
     resize(source, output, ResizeOptions(method="fixed", new_rank=6, new_conv_rank=5, save_precision="fp32"))
     before, after = modules(source), modules(output)
     for name, parts in after.items():
         assert parts["lora_down.weight"].shape[0] == (6 if LAYERS[name][2] is None else 5)
-        np.testing.assert_allclose(_whole(parts), _whole(before[name]), atol=1e-5)
+        np.testing.assert_allclose(matrix(parts), matrix(before[name]), atol=1e-5)
     entries = read_header(output).metadata
     assert entries["ss_training_comment"] == "dimension is resized from 4 to 6 (conv: 5); "
     assert entries["ss_network_dim"] == "6"
@@ -184,7 +150,7 @@ def test_a_fixed_rank_is_that_rank_even_beyond_the_spectrum(tmp_path: Path) -> N
 
 def test_a_zero_product_keeps_rank_one_or_is_pruned(tmp_path: Path) -> None:
     source, merged, output = (tmp_path / f"{name}.safetensors" for name in ("in", "merged", "out"))
-    _file(source, dtype="F16")
+    decaying_lora(source, dtype="F16")
     merge(source, merged, MergeOptions([0.0] + [1.0] * 25))
     resize(merged, output, ResizeOptions(param=16))
     parts = modules(output)[TE]
@@ -203,13 +169,13 @@ def test_other_families_are_converted_with_a_true_error(tmp_path: Path, family: 
     exact = resize(source, output, ResizeOptions(param=1e6, save_precision="fp32"))
     before, after = modules(source), modules(output)
     for name, parts in after.items():
-        np.testing.assert_allclose(_whole(parts), _whole(before[name]), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(matrix(parts), matrix(before[name]), rtol=1e-3, atol=1e-5)
         assert parts["lora_down.weight"].ndim == (2 if LAYERS[name][2] is None else 4)
     assert exact.relative_error < 1e-3
     coarse = resize(source, output, ResizeOptions(method="fixed", new_rank=1, save_precision="fp32"))
     assert sum(coarse.converted.values()) >= (2 if family == "locon-tucker" else 6)
-    lost = sum(np.linalg.norm(_whole(before[name]) - _whole(parts)) ** 2 for name, parts in modules(output).items())
-    whole = sum(np.linalg.norm(_whole(parts)) ** 2 for parts in before.values())
+    lost = sum(np.linalg.norm(matrix(before[name]) - matrix(parts)) ** 2 for name, parts in modules(output).items())
+    whole = sum(np.linalg.norm(matrix(parts)) ** 2 for parts in before.values())
     assert coarse.relative_error == pytest.approx(np.sqrt(lost / whole), rel=1e-2)
 
 
@@ -287,7 +253,7 @@ def test_a_large_lokr_is_cut_without_its_whole_spectrum(tmp_path: Path) -> None:
     exact.sort()
     assert abs(report.modules[0].rank - int((exact > exact[-1] / 16).sum())) <= 1
     assert report.modules[0].method == "leading"
-    lost = _whole(modules(source)["lora_unet_single_blocks_0_linear2"]) - _whole(
+    lost = matrix(modules(source)["lora_unet_single_blocks_0_linear2"]) - matrix(
         modules(tmp_path / "out.safetensors")["lora_unet_single_blocks_0_linear2"]
     )
     best = float(np.sqrt(np.square(exact[::-1][report.modules[0].rank :]).sum()))
@@ -311,7 +277,7 @@ def test_what_dora_needs_is_said_in_one_command(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"has no layer for .*, and 1 more of that kind") as caught:
         resize(source, output, ResizeOptions(), base_model=empty)
     assert len(caught.value.problems) == 1
-    plain = _file(tmp_path / "plain.safetensors")
+    plain = decaying_lora(tmp_path / "plain.safetensors")
     with pytest.raises(RecipeError, match="no module that depends on the base model"):
         resize(plain, output, ResizeOptions(), base_model=base)
     assert not output.exists()
@@ -320,7 +286,7 @@ def test_what_dora_needs_is_said_in_one_command(tmp_path: Path) -> None:
 @AGAIN
 @given(seed=st.integers(0, 50), share=st.floats(0.2, 1.1))
 def test_a_target_size_is_kept_and_used(tmp_path: Path, seed: int, share: float) -> None:
-    source, output = _file(tmp_path / "in.safetensors", seed=seed, dtype="F16"), tmp_path / "out.safetensors"
+    source, output = decaying_lora(tmp_path / "in.safetensors", seed=seed, dtype="F16"), tmp_path / "out.safetensors"
     size = share * read_header(source).tensor_bytes
     report = resize(source, output, ResizeOptions(method="size_mb", param=size / 2**20))
     assert report.bytes_after == read_header(output).tensor_bytes <= size
@@ -378,7 +344,7 @@ def test_metadata_are_those_of_sd_scripts(tmp_path: Path) -> None:
 
 def test_a_file_that_was_resized_before_is_noticed(tmp_path: Path) -> None:
     """Both retained shares are relative to the file given, and the second says so."""
-    source = _file(tmp_path / "in.safetensors", rank=4)
+    source = decaying_lora(tmp_path / "in.safetensors", rank=4)
     once, twice = tmp_path / "once.safetensors", tmp_path / "twice.safetensors"
     first = resize(source, once, ResizeOptions(param=4))
     assert first.earlier == ()
@@ -418,7 +384,7 @@ def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path, architecture: str)
     (library / "utils.py").write_text("def setup_logging():\n    pass\n")
     source, theirs, ours = (tmp_path / f"{name}.safetensors" for name in ("in", "theirs", "ours"))
     layers = dict.fromkeys(TRANSFORMERS.get(architecture, ()), LAYERS[TE]) or LAYERS
-    _file(source, dtype="F16", layers=layers)
+    decaying_lora(source, dtype="F16", layers=layers)
     assert inspect_header(source).adapter.architecture == architecture
     script = checkout / "networks" / "resize_lora.py"
     argv = (sys.executable, str(script), "--model", str(source), "--save_to", str(theirs), "--save_precision", "float")
@@ -430,7 +396,7 @@ def test_the_real_tool_chooses_the_same_ranks(tmp_path: Path, architecture: str)
     expected, own = modules(theirs), modules(ours)
     assert {key: value.shape for key, value in read(theirs).items()} == {key: value.shape for key, value in read(ours).items()}
     for name in layers:
-        np.testing.assert_allclose(_whole(own[name]), _whole(expected[name]), atol=1e-5)
+        np.testing.assert_allclose(matrix(own[name]), matrix(expected[name]), atol=1e-5)
     assert compare(theirs, ours).cosine == pytest.approx(1, abs=1e-7)
     stated = [read_header(path).metadata["ss_training_comment"] for path in (theirs, ours)]
     assert stated[0] == stated[1]

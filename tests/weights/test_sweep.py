@@ -8,43 +8,15 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import RecipeError
-from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
 from orchestrator.weights.sweep import plot, sweep
-from weights_samples import LAYERS, LINEAR, lora, modules, write
+from weights_samples import LINEAR, decaying_lora, lora, matrix, modules
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from orchestrator.weights.io.dtypes import Floats
-
-
-def _decaying(outputs: int, inputs: int, rank: int, seed: int, slope: float = 4.0) -> tuple[Floats, Floats]:
-    """Factors as training leaves them: a well-conditioned down, an up whose directions decay."""
-    rng = np.random.default_rng(seed)
-    up = rng.standard_normal((outputs, rank)) * np.exp(-np.arange(rank) / slope)
-    rotation = np.linalg.qr(rng.standard_normal((rank, rank)))[0]
-    return (up @ rotation).astype(np.float32) * 0.05, rng.standard_normal((rank, inputs)).astype(np.float32)
-
-
-def _file(path: Path, *, rank: int = 12, seed: int = 0, dtype: str = "F32", slope: float = 4.0) -> Path:
-    made = {}
-    for number, (name, (_, _, kernel)) in enumerate(LAYERS.items()):
-        up, down = _decaying(40, 20 * (kernel or 1) ** 2, rank, seed + number, slope)
-        tail, ones = ((kernel, kernel), (1, 1)) if kernel else ((), ())
-        parts = {"lora_up.weight": up.reshape(40, rank, *ones), "lora_down.weight": down.reshape(rank, 20, *tail)}
-        made[name] = {**parts, "alpha": np.array(rank / 2, np.float32)}
-    return write(path, made, dtype)
-
-
-def _whole(parts: dict[str, Floats]) -> Floats:
-    kind = kinds.recognize({part: value.shape for part, value in parts.items()})
-    assert kind is not None
-    change = deltas.delta(kind, parts)
-    return change.reshape(len(change), -1)
 
 
 def test_a_sweep_gives_every_variant_a_file_of_its_own(tmp_path: Path) -> None:
@@ -69,12 +41,12 @@ def test_presets_of_one_name_and_of_a_path_are_swept_into_files_of_their_own(tmp
 
 @pytest.mark.parametrize(("new_rank", "largest"), [(None, 12), (1, 1), (3, 3)])
 def test_a_sweep_respects_the_largest_rank(tmp_path: Path, new_rank: int | None, largest: int) -> None:
-    result = sweep(_file(tmp_path / "in.safetensors", dtype="F16"), (1000,), new_rank=new_rank)
+    result = sweep(decaying_lora(tmp_path / "in.safetensors", dtype="F16"), (1000,), new_rank=new_rank)
     assert result.rows[0].largest_rank == largest
 
 
 def test_a_sweep_equals_separate_resizes(tmp_path: Path) -> None:
-    source = _file(tmp_path / "in.safetensors", dtype="F16")
+    source = decaying_lora(tmp_path / "in.safetensors", dtype="F16")
     (tmp_path / "all").mkdir()
     result = sweep(source, (4, 16, 64), block_weights=(None, "FACE"), folder=tmp_path / "all")
     assert [(row.sv_ratio, row.block_weights) for row in result.rows] == [(r, b) for b in ("-", "FACE") for r in (4, 16, 64)]
@@ -87,7 +59,7 @@ def test_a_sweep_equals_separate_resizes(tmp_path: Path) -> None:
         assert row.retained == pytest.approx(report.retained, abs=1e-6)
         other = modules(row.path)
         for name, parts in modules(alone).items():
-            np.testing.assert_allclose(_whole(other[name]), _whole(parts), atol=2e-4)
+            np.testing.assert_allclose(matrix(other[name]), matrix(parts), atol=2e-4)
     picture = "\n".join(plot(result))
     assert picture.startswith("<svg")
     assert picture.count("<polyline") == 2 * (6 + 1)
@@ -101,6 +73,6 @@ def test_every_thin_family_can_be_swept(tmp_path: Path, family: str) -> None:
 
 
 def test_block_weights_that_reach_no_module_are_refused(tmp_path: Path) -> None:
-    source = _file(tmp_path / "in.safetensors")
+    source = decaying_lora(tmp_path / "in.safetensors")
     with pytest.raises(RecipeError, match="would be copied unchanged: it has no module in IN00"):
         sweep(source, (16,), block_weights=({"IN00": 0.5},))
