@@ -52,7 +52,7 @@ def inspect(
 
 
 def _conventions(counts: dict[str, int]) -> str:
-    """Return the conventions of a file's names, with counts where they are mixed."""
+    """Return the conventions of a file's names, with counts if several."""
     titles = {str(name): title for name, title in TITLES.items()}
     return " and ".join(titles[name] + (f" ({count} modules)" if len(counts) > 1 else "") for name, count in counts.items())
 

@@ -120,7 +120,7 @@ def plan_text(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) -
 
 
 def _selected(recipe: Recipe, predicted: dict[str, Any], space: Workspace) -> list[str]:
-    """Return lines about saved steps: those that are drawn, and the released one."""
+    """Return lines about the drawn saved steps and the released one."""
     lines = []
     if count := predicted["saved_steps"]:
         seconds = benchmark.seconds_per_image(recipe, space)

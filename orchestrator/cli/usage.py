@@ -90,7 +90,7 @@ def command_as_typed(argv: Sequence[str], here: Path) -> str:
 
 
 def make_command(here: Path, root: Path) -> str:
-    """Return ``make `` as it works from ``here``, for the checkout at ``root``."""
+    """Return ``make `` for the checkout at ``root``, called from ``here``."""
     elsewhere = here != root and (root / "Makefile").is_file()
     return f"make -C {shlex.quote(str(root))} " if elsewhere else "make "
 

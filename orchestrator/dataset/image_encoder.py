@@ -80,7 +80,7 @@ class ImageEncoder:
 
 
 def similarity(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the cosine of each row of ``left`` (n, d) with each of ``right`` (m, d), as (n, m)."""
+    """Return the cosines (n, m) of rows of ``left`` (n, d), ``right`` (m, d)."""
     return np.asarray(left @ right.T, dtype=np.float32)
 
 

@@ -45,7 +45,7 @@ def clear(work: Path) -> None:
 
 
 def latent_caches(image: Path) -> list[Path]:
-    """Return the caches of sd-scripts, latents and text outputs, beside an image."""
+    """Return sd-scripts' caches of latents and text outputs of an image."""
     if image.suffix != ".png":
         return []
     pattern = re.compile(re.escape(image.stem) + r"(_\d+x\d+(_\w+)?|_[a-z0-9]+_te)?\.npz")

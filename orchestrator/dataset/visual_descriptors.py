@@ -47,7 +47,7 @@ def describe(images: Iterable[Image.Image]) -> NDArray[np.float32]:
 
 
 def similarity(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return 1 - distance of each row of ``left`` (n, d) to each of ``right`` (m, d), as (n, m)."""
+    """Return 1 - distance (n, m) of ``left`` (n, d) and ``right`` (m, d)."""
     return np.asarray(1 - np.abs(left[:, None] - right[None]).sum(axis=2), dtype=np.float32)
 
 

@@ -63,19 +63,19 @@ def word_of(version: str, modelspec: str) -> str:
 
 
 def of(settings: ImportedSettings) -> ArchitectureName:
-    """Return the architecture: stated, or told by module, files and options.
+    """Return the architecture: stated, or by module, files and options.
 
-    A note says so, or that nothing tells.
+    A note gives the reason, also where the architecture is assumed.
     """
     if "architecture" in settings.extra:
         return _variant(settings, settings.extra["architecture"])
-    found, why = _told(settings)
+    inferred, why = _inferred(settings)
     settings.note(Disposition.CHANGED, "the architecture", "base.architecture", why)
-    return _variant(settings, found)
+    return _variant(settings, inferred)
 
 
-def _told(settings: ImportedSettings) -> tuple[ArchitectureName, str]:
-    """Return the architecture of a file that does not state it, and the reason."""
+def _inferred(settings: ImportedSettings) -> tuple[ArchitectureName, str]:
+    """Return the architecture of a file that states none, and the reason."""
     module = settings.options.get("network_module")
     for name, entry in ARCHITECTURES.items():
         if module == entry.network_module != ARCHITECTURES[DEFAULT].network_module:
@@ -109,7 +109,7 @@ def _files() -> set[str]:
 
 
 def _variant(settings: ImportedSettings, name: ArchitectureName) -> ArchitectureName:
-    """Return the architecture of the same script that options and file name tell."""
+    """Return the architecture of a script by its options and file name."""
     entry, options = ARCHITECTURES[name], settings.options
     same = [other for other, each in ARCHITECTURES.items() if each.trainer_script == entry.trainer_script]
     switched = [other for other in same if _switched(ARCHITECTURES[other], options)]

@@ -102,7 +102,7 @@ def _set(settings: ImportedSettings, key: str, value: Any) -> None:
 
 
 def _own_option(settings: ImportedSettings, key: str) -> str:
-    """Return the option of the model's own script that a setting becomes, or ""."""
+    """Return the option of the model's script that a setting sets, or ""."""
     entry = ARCHITECTURES[settings.extra["architecture"]]
     prefix = next((prefix for prefix in names.OTHER_PREFIXES if key.startswith(prefix)), "")
     if not entry.files or (prefix and entry.trainer_script != f"{names.OTHER_PREFIXES[prefix]}_train_network.py"):
@@ -193,7 +193,7 @@ def _rates(settings: ImportedSettings, values: dict[str, Any]) -> None:
 
 
 def _t5_rate(settings: ImportedSettings, values: dict[str, Any]) -> None:
-    """Set the rate of T5, which the interface passes as the last one of a list."""
+    """Set the rate of T5, passed as the last one of a list."""
     rate = values.get("t5xxl_lr")
     if not _is_set(rate):
         return

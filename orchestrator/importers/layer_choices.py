@@ -19,7 +19,7 @@ _OFF = "off, as in a recipe without it"
 
 
 def network(settings: ImportedSettings, args: dict[str, Any], family: str) -> dict[str, Any]:
-    """Return the keys of [network] that the arguments of the own network module become.
+    """Return the keys of [network] for a network module's own arguments.
 
     Args:
         settings: receives the notes, and the text encoders that are trained.

@@ -84,7 +84,7 @@ def training(
 
 
 def _flow(settings: ImportedSettings, remaining: dict[str, Any], table: dict[str, Any]) -> None:
-    """Set the options that have a typed key of the same meaning, except the script's defaults."""
+    """Set the options with a typed key, except the script's defaults."""
     options = parser_options.of(ARCHITECTURES[settings.extra["architecture"]].trainer_script)
     keys = {name: name for name in trainer_names.PLAIN} | {"discrete_flow_shift": "flow_shift", "training_shift": "flow_shift"}
     for name, key in keys.items():

@@ -51,7 +51,7 @@ class BlockWeights:
         return self.outside if block is None else self.values[blocks.names(self.architecture).index(block)]
 
     def part_of(self, module: str) -> str | None:
-        """Return the part with a weight of its own that a module belongs to, or None."""
+        """Return a module's part with a weight of its own, or None."""
         part = blocks.part_of(module, self.architecture) if self.parts else None
         return part if part in self.parts else None
 
@@ -81,7 +81,7 @@ class BlockWeights:
         return None if self.parts else blocks.preset_name(self.values, self.architecture)
 
     def plain(self) -> list[float] | dict[str, float]:
-        """Return them for JSON: a list, or a table if parts have weights of their own."""
+        """Return a list for JSON, or a table if parts have their own weights."""
         return self.by_name() if self.parts else list(self.values)
 
     def text(self) -> str:

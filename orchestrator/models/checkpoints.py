@@ -91,7 +91,7 @@ def counterpart(layer: str, architecture: ArchitectureName) -> Counterpart | Non
 
 
 def _with_text_model(dotted: str) -> str:
-    """Return a path with ``text_model``, which CLIP's newest folders leave out.
+    """Return a path with ``text_model``, which new CLIP folders leave out.
 
     >>> _with_text_model("text_encoder.encoder.layers.0.mlp.fc1")
     'text_encoder.text_model.encoder.layers.0.mlp.fc1'

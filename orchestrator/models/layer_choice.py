@@ -48,7 +48,7 @@ class LayerChoice:
         return re.search(pattern, layer.name) is not None
 
     def arguments(self, chosen: frozenset[str], all_blocks: Iterable[str]) -> tuple[dict[str, str], dict[str, int]]:
-        """Return the arguments and the patterns with rank 0 that train only ``chosen`` blocks."""
+        """Return arguments and rank-0 patterns that train ``chosen`` blocks only."""
         arguments: dict[str, str] = {}
         patterns: dict[str, int] = {}
         for letter in self.by_block:

@@ -140,7 +140,7 @@ def problems(table: Mapping[str, float], entry: Architecture) -> Iterator[Proble
 
 
 def _meant(name: str, entry: Architecture) -> str:
-    """Return the block that an unknown name means, or the models that have it, as the end of a message."""
+    """Return the end of a message: the meant block, or models that have it."""
     if (upper := _full(name.upper(), entry)) in _known(entry):
         return f"; did you mean {upper}?"
     others = [other.title for other in ARCHITECTURES.values() if _full(name, other) in other.blocks]
@@ -173,7 +173,7 @@ def _ends(key: str, entry: Architecture) -> list[str]:
 
 
 def _blocks(key: str, entry: Architecture) -> list[str]:
-    """Return the blocks and parts of a name or range. Unknown and reversed ones have none."""
+    """Return the blocks and parts of a name or range, none if unknown."""
     ends = _ends(key, entry)
     for names in (entry.blocks, tuple(entry.parts)):
         if set(ends) <= set(names):

@@ -152,7 +152,7 @@ def place(module: str, architecture: ArchitectureName | None) -> tuple[str, int 
 
 
 def of_diffusers_transformer(module: str, architecture: ArchitectureName) -> bool:
-    """Return whether a module has the name of a layer of diffusers' transformer."""
+    """Return whether a module is named by diffusers' transformer."""
     body = _rooted(module).removeprefix(_UNET)
     found = counterparts.original(_backwards(architecture), body)
     return found is not None and found != (body, None)

@@ -158,7 +158,7 @@ _table = functools.cache(_Table)
 
 @functools.cache
 def _roots() -> Mapping[str, frozenset[ArchitectureName]]:
-    """Return the architectures whose networks have layers below each first name."""
+    """Return the architectures with layers below each first name."""
     roots: dict[str, set[ArchitectureName]] = {}
     for architecture, entry in ARCHITECTURES.items():
         for layer in entry.model.unet_layers(entry.model):
@@ -182,7 +182,7 @@ def _roots() -> Mapping[str, frozenset[ArchitectureName]]:
 
 
 def _possible(plain: Iterable[str]) -> dict[ArchitectureName, int]:
-    """Return how many modules may belong to each architecture, by their first names.
+    """Count the modules of each architecture by their first names.
 
     A text encoder's module, and one below a name of no architecture, may belong to any.
     """
@@ -207,7 +207,7 @@ def layer(name: str, architecture: ArchitectureName) -> ModelLayer | None:
 
 
 def beyond(name: str, architecture: ArchitectureName) -> bool:
-    """Return whether a name is a layer's with a number beyond the architecture."""
+    """Return whether a layer's number is beyond the architecture."""
     table = _table(architecture)
     return _template(name)[0] in table.by_template and layer(name, architecture) is None
 
@@ -267,7 +267,7 @@ def recognize(
 
 
 def _members(architecture: ArchitectureName, modules: Iterable[str]) -> dict[str, str]:
-    """Return the modules that belong to an architecture, with their kohya names in it."""
+    """Return the modules of an architecture, with their kohya names."""
     table = _table(architecture)
     own = {module: canonical(module, architecture) for module in modules}
     return {module: name for module, name in own.items() if table.holds(name)}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _read() -> dict[str, Architecture]:
-    """Return every architecture in a module of ``bases`` by its name, in the order of their appearance."""
+    """Return every architecture by its name, in the order of release."""
     modules = [importlib.import_module(f"{bases.__name__}.{one.name}") for one in pkgutil.iter_modules(bases.__path__)]
     found = [value for module in modules for value in vars(module).values() if isinstance(value, Architecture)]
     return {entry.name: entry for entry in sorted(found, key=lambda entry: (entry.released, len(entry.checkpoint_names)))}

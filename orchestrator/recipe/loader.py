@@ -188,7 +188,7 @@ def _validate(composition: Composition, path: Path) -> tuple[Recipe | None, list
 
 
 def _choose_weights(composition: Composition) -> None:
-    """Replace a table of block weights by architecture by those of the recipe's.
+    """Replace block weights by architecture by those of the recipe's.
 
     Without an entry there are none. Weights by the names of blocks, of a later part, replace all of them.
     """

@@ -79,7 +79,7 @@ def describe(merged: TomlTable, loc: Loc, item: Any) -> tuple[str, str]:
 
 
 def _rewritten(value: Any, kind: str, loc: Loc) -> str:
-    """Return the way to write a text that stands for a number, a boolean or a table, as the end of a message."""
+    """Return the end of a message: the value to write for a text."""
     if not isinstance(value, str):
         return ""
     if kind in ("int_type", "float_type", "bool_type"):

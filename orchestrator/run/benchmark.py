@@ -124,7 +124,7 @@ def estimate(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) ->
 
 
 def seconds_per_image(recipe: Recipe, space: Workspace) -> float | None:
-    """Return the time of an image by the newest record of the recipe's renders, or None."""
+    """Return the time of an image by the recipe's newest render, or None."""
     records = [record for path in (space.store.root / recipe.name).glob("render-*/record.json") if (record := load(path))]
     newest = max(records, key=lambda record: record.started, default=None)
     return newest.seconds / max(1, len(newest.outputs)) if newest is not None else None

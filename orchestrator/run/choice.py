@@ -58,7 +58,7 @@ def read(store: Store, recipe: Recipe) -> Choice | None:
 
 
 def applied(recipe: Recipe, plan: Plan, store: Store) -> tuple[Recipe, str]:
-    """Return a recipe with its kept choice, and a note if that belongs to another training."""
+    """Return a recipe with its kept choice, and a note on a stale one."""
     if recipe.select.step is not None:
         return recipe, ""
     choice = read(store, recipe)

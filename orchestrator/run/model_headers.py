@@ -160,7 +160,7 @@ def architecture(path: Path) -> str | None:
 
 
 def whole_checkpoint(path: Path) -> tuple[ArchitectureName | None, str, str]:
-    """Return architecture, prediction ("v", "epsilon" or "") and title of a base model.
+    """Return architecture, prediction (v, epsilon or "") and title of a base.
 
     The architecture is None for any other file.
     """

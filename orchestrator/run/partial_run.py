@@ -79,7 +79,7 @@ class PartialRun:
             _check(run_plan(context, pool))
 
     def draw(self, drawings: Sequence[Drawing]) -> int:
-        """Draw the due images, those of one base model in one process where its engine can.
+        """Draw the due images, in one process for each base model if possible.
 
         Returns:
             Number of drawn images.

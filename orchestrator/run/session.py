@@ -99,7 +99,7 @@ def run_session(
 
 
 def _point_latest(store: Store, outcomes: list[Outcome]) -> None:
-    """Let ``latest`` lead to the releases of this plan, which may be older than the newest."""
+    """Let ``latest`` lead to the releases of this plan, also older ones."""
     for outcome in outcomes:
         if outcome.step.kind is StepKind.RELEASE and outcome.status.ok:
             with contextlib.suppress(OSError):  # a runs folder that only can be read

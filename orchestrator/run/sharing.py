@@ -71,7 +71,7 @@ def owners_by_folder(root: Path) -> Mapping[str, Sequence[str]]:
 
 
 def find(root: Path, step: Step, inputs: Sequence[Record | None], owners: Iterable[str]) -> Twin | None:
-    """Return a finished step of another recipe with the same key and the same inputs.
+    """Return another recipe's finished step of the same key and inputs.
 
     Args:
         root: the runs folder.
@@ -116,7 +116,7 @@ def _is_whole(folder: Path, record: Record) -> bool:
 
 
 def link(twin: Twin, step: Step, work: Path, inputs: dict[str, str]) -> Record:
-    """Fill the work folder of a step with links to the files of another recipe.
+    """Fill a step's work folder with links to files of another recipe.
 
     Files that carry the other recipe's name get the name of this one. Returns the record, which is not written.
     """

@@ -137,7 +137,7 @@ class Workspace:
         return [Problem(each.where, each.what, f"{each.hint} {note}".strip()) for each in located]
 
     def plan(self, loaded: Sequence[Loaded]) -> Plan:
-        """Plan loaded recipes, each with the saved step that ``select`` has chosen.
+        """Plan loaded recipes, each with the saved step of its ``select``.
 
         Unreadable images are problems of ``preflight``, not of the plan.
         """

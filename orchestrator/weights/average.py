@@ -182,7 +182,7 @@ def _stated(entries: dict[str, str]) -> dict[str, str]:
 
 
 def _unequal_constants(first: Adapter, other: Adapter) -> list[str]:
-    """Return the alphas and switches that differ: no average of them is a factor."""
+    """Return the alphas and switches that differ and have no average."""
     keys = [key for module in first.modules for part, key in module.keys.items() if part in {"alpha", "on_input"}]
     keys += [key for key, entry in first.header.entries.items() if entry.dtype not in (*dtypes.FLOATING, *dtypes.NARROW)]
     with Body(first.header) as body, Body(other.header) as another:
@@ -228,7 +228,7 @@ def _measure(loras: list[Adapter], bodies: list[Body], weights: list[float], mod
 
 
 def _gram(columns: list[Floats], scales: list[float]) -> Doubles:
-    """Return the inner products of all columns in float64, block by block of rows."""
+    """Return the inner products of all columns in float64, by blocks of rows."""
     width = sum(each.shape[1] for each in columns)
     total: Doubles = np.zeros((width, width))
     for begin in range(0, len(columns[0]), _ROWS):
@@ -240,7 +240,7 @@ def _gram(columns: list[Floats], scales: list[float]) -> Doubles:
 
 
 def _alignment(loras: list[Adapter], products: list[list[tuple[float, float]]]) -> float:
-    """Return the smallest cosine between the factors of the first file and another.
+    """Return the smallest cosine of factors of the first file and another.
 
     Raises:
         RecipeError: the factors of a file point elsewhere, as those of another training.

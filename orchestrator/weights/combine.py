@@ -155,7 +155,7 @@ def _weights(
     order: str,
     presets: Mapping[str, Sequence[float]] | None,
 ) -> list[BlockWeights | None]:
-    """Return each file's block weights. None: all 1, for a file of an unknown architecture.
+    """Return each file's block weights, None for an unknown architecture.
 
     Raises:
         RecipeError: with every problem.

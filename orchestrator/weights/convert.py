@@ -163,12 +163,12 @@ _TARGETS: dict[str, conventions.Target] = {target: target for target in get_args
 
 
 def _is_peft_folder(to: Form, output: Path) -> bool:
-    """Return whether PEFT opens the folder of an output, which then needs a configuration."""
+    """Return whether the folder of an output needs PEFT's configuration."""
     return to == "peft" and output.name == peft.MODEL
 
 
 def _target(to: Form) -> conventions.Target | None:
-    """Return the convention that a conversion writes. None: it keeps the names."""
+    """Return the convention that a conversion writes, None if it keeps names."""
     return _TARGETS.get(to)
 
 

@@ -154,7 +154,7 @@ class LayerConversion:
         return StoredRank(rank, alpha, self.dtype or self.source.own, self.dtype or entry.dtype, entry.shape)
 
     def _fold(self, parts: dict[int | None, Factors], scales: dict[int | None, float], entry: StoredRank | None) -> Factored:
-        """Return factors without alphas, split where the convention divides the layer."""
+        """Return factors without alphas, split as the convention divides."""
         whole = parts.get(None)
         if whole is None:
             made = {self.made.paths[number or 0]: self._folded(part, scales[number]) for number, part in parts.items()}

@@ -185,7 +185,7 @@ class _Shape:
 def _pieces(
     job: LayerConversion, name: str, shape: _Shape, rank: int, factors: Callable[[], Mapping[str, Factors]]
 ) -> Iterator[Piece]:
-    """Yield the tensors of one module, whose numbers are computed when written."""
+    """Yield the tensors of one module, computed when they are written."""
     up, down = ("lora_up.weight", "lora_down.weight") if job.target == "kohya" else ("lora_B.weight", "lora_A.weight")
 
     def data(side: str) -> Iterator[bytes]:

@@ -123,7 +123,7 @@ class Inspection:
         return norms
 
     def parts(self) -> dict[str, dict[str, Any]]:
-        """Return modules, norm and zero of named parts, where a file has several of a block or some outside."""
+        """Return modules, norm and zero of named parts."""
         if (architecture := self.adapter.architecture) is None:
             return {}
         members: dict[str, list[InspectedModule]] = {}

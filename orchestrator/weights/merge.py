@@ -97,7 +97,7 @@ class MergeReport:
 
 
 def explain_unmapped(weights: BlockWeights) -> str:
-    """Return the meaning of the weight of modules and blocks that are not given."""
+    """Return the meaning of the weight of modules and blocks without one."""
     outside, entry = weights.outside, registry.ARCHITECTURES[weights.architecture]
     layers = "conv_out, time embedding" if "MID" in entry.blocks else "input and final layers"
     ranges, rest = named_blocks.ranges(weights.left_out, entry), ""

@@ -245,7 +245,7 @@ def _resize_module(  # noqa: PLR0917
 def _of_whole(  # noqa: PLR0917
     lora: Adapter, body: Body, base: BaseModel | None, options: ResizeOptions, dtype: str, module: AdapterModule
 ) -> tuple[Resized, list[Piece]]:
-    """Return a module as a LoRA by its whole delta, which may depend on the base model."""
+    """Return a module as a LoRA by its whole delta."""
     tensors, weight = dtypes.load_module(body, module), base.weight(module) if base else None
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         delta = deltas.delta(module.kind, tensors, weight)

@@ -32,7 +32,7 @@ def unreached(lora: Adapter, weights: BlockWeights, weight_of: Mapping[str, floa
 
 
 def shifted(lora: Adapter, weights: BlockWeights, order: str) -> Iterator[Problem]:
-    """Yield the problem of a list whose values another tool would give to other blocks.
+    """Yield the problem of a list that another tool reads in another order.
 
     The Inspire pack counts the blocks that a file has, so its lists fit only files with all of them.
     """

@@ -48,7 +48,7 @@ def captions(inspected: Inspected) -> Iterator[Finding]:
 
 
 def _origin(inspected: Inspected, folder: TrainingFolder, image: DatasetImage) -> Iterator[Finding]:
-    """Find images with two captions, and images whose caption is only the source's words."""
+    """Find images with two captions, or with the source's words alone."""
     source, where = inspected.dataset.sources[folder.source], inspected.display(image.original)
     stem = image.original.stem
     if image.caption_source is CaptionSource.FILE and stem in source.texts:

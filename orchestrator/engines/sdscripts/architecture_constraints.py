@@ -98,7 +98,7 @@ def _blocks(texts: tuple[str, ...], entry: Architecture) -> Iterator[Violation]:
 
 
 def _patterns(entry: Architecture, name: str, patterns: tuple[str, ...]) -> Iterator[Violation]:
-    """Yield patterns that the network module would misread, or that match no layer."""
+    """Yield patterns that the network module misreads, or without a layer."""
     choice, listed = entry.layer_choice, layers.layers(entry.model)
     for pattern in patterns:
         where = f"network.{name}" if name in ("exclude", "include") else f"network.{name}.{pattern}"

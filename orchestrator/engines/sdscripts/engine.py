@@ -140,7 +140,7 @@ def render(recipe: Recipe, inputs: Mapping[str, Path], work: Path) -> Command:
 
 
 def together(items: Sequence[RenderItem]) -> list[list[int]]:
-    """Return the positions of items that one process can draw (see ``render_command``)."""
+    """Return the items that one process draws (see ``render_command``)."""
     return render_command.together(items)
 
 

@@ -105,7 +105,7 @@ def _negative(recipe: Recipe, prompt: Prompt) -> str:
 
 
 def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, problem) for values that the script lacks or misreads.
+    """Yield (dotted key, problem) of values that the script lacks or misreads.
 
     Nothing is drawn without prompts, and nothing is wrong.
     """
@@ -145,7 +145,7 @@ def _sides(recipe: Recipe, renderer: Renderer) -> Iterator[tuple[str, str]]:
 
 
 def _texts(recipe: Recipe, renderer: Renderer) -> Iterator[tuple[str, str]]:
-    """Yield prompts that the script would misread, and negative prompts without effect."""
+    """Yield misread prompts, and negative prompts without effect."""
     mark = re.compile("--" if renderer.dialog else r"(^|\s)--")
     for name, prompt in recipe.render.prompts.items():
         key, own = f"render.prompts.{name}", prompt.negative is not None

@@ -74,7 +74,7 @@ def module(recipe: Recipe) -> str:
 
 
 def taken(family: Family, entry: Architecture) -> dict[str, str]:
-    """Return the network arguments of a family on an architecture, with the kinds of their values."""
+    """Return a family's network arguments on an architecture, with types."""
     kinds = ARGS[family]
     if family == "lora":
         without = () if entry.block_lists else (*BLOCK_LISTS, *_WEIGHTS, "block_lr_zero_threshold")
@@ -159,7 +159,7 @@ def text(value: Scalar) -> str:
 
 
 def of(recipe: Recipe, preset: str) -> list[str]:
-    """Return network_args (``key=value``) of a recipe: of its family, and of chosen layers.
+    """Return a recipe's network_args (``key=value``).
 
     Args:
         recipe: what to train.

@@ -219,7 +219,7 @@ def _drawing(recipe: Recipe, models: Mapping[str, Path], lora: Path | None, work
 
 
 def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, problem) for prompts, values and options of the render table."""
+    """Yield (dotted key, problem) of the render table."""
     renderer = ARCHITECTURES[recipe.base.architecture].renderer
     yield from (gen_img if _by_gen_img(recipe) else inference).problems(recipe)
     if recipe.render.options:

@@ -17,7 +17,7 @@ CACHE = "cache_text_encoder_outputs"
 
 
 def of(recipe: Recipe) -> dict[str, Option]:
-    """Return the options that typed keys set, by their names, as far as the recipe has them."""
+    """Return the options that the recipe's typed keys set, by name."""
     training, entry = recipe.training, ARCHITECTURES[recipe.base.architecture]
     values: dict[str, Option | None] = {name: getattr(training, name) for name in trainer_names.PLAIN}
     values[entry.flow_shift or "discrete_flow_shift"] = training.flow_shift
@@ -27,13 +27,13 @@ def of(recipe: Recipe) -> dict[str, Option]:
 
 
 def everything(recipe: Recipe) -> dict[str, tuple[str, Option]]:
-    """Return the recipe's key and value of each option, typed or in training.options."""
+    """Return key and value of each option, typed or in training.options."""
     typed = {name: (trainer_names.OWNED[name], value) for name, value in of(recipe).items()}
     return typed | {name: (f"training.options.{name}", value) for name, value in recipe.training.options.items()}
 
 
 def problems(recipe: Recipe, options: Mapping[str, ParserOption], program: str) -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, problem) for typed keys that a program has no option for.
+    """Yield (dotted key, problem) of typed keys without an option.
 
     Args:
         recipe: the recipe.

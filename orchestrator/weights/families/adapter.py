@@ -187,7 +187,7 @@ def _oversized(kind: ModuleKind, shapes: dict[str, tuple[int, ...]]) -> Iterator
 
 
 def _quantized(header: Header, name: str, keys: dict[str, str]) -> Iterator[Problem]:
-    """Yield a problem for factors of integers, which mean nothing without the scale of their quantization."""
+    """Yield a problem for integer factors without their quantization scale."""
     types = {header.entries[key].dtype for part, key in keys.items() if part not in {"alpha", "on_input"}}
     if integers := sorted(dtype for dtype in types if dtype.startswith(("I", "U", "BOOL"))):
         hint = "save it in fp16 with the program that made it"

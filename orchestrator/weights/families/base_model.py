@@ -73,7 +73,7 @@ class BaseModel:
         return {layer: self._shape(layer) for layer in self._layers}
 
     def missing(self, modules: Iterable[AdapterModule]) -> Iterator[Problem]:
-        """Yield a problem for modules whose layer is not in the model, and one for those of another shape."""
+        """Yield a problem for missing layers, and one for other shapes."""
         absent, unfit, hint = [], [], "is it the base of this LoRA?"
         for module in modules:
             if _layer(module) not in self._layers:

@@ -164,7 +164,7 @@ def _unfit(training: _Training) -> ModelLayer | None:
 
 
 def of_layer(recipe: Recipe, module: ModelLayer) -> Shapes | None:
-    """Return a layer's tensors at the rank that the recipe gives it. None: the layer is unfit."""
+    """Return a layer's tensors at its rank in the recipe, None if unfit."""
     network = recipe.network
     rank = layer_ranks.ranks(recipe)(module)
     return tensors(network if rank == network.dim else network.model_copy(update={"dim": rank}), module)

@@ -177,7 +177,7 @@ def misshapen(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> list[s
 
 
 def _magnitudes(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return the problem of magnitudes (DoRA) that are neither by output nor by input.
+    """Return the problem of DoRA magnitudes by neither output nor input.
 
     LyCORIS 3.4.0 has (out, 1, …) or, by input, (1, in, …); PEFT has (out,) or (1, out, 1, 1).
     """

@@ -21,7 +21,7 @@ def text_arguments(recipe: Recipe) -> dict[str, bool]:
 
 
 def arguments(recipe: Recipe) -> tuple[dict[str, str], dict[str, int]]:
-    """Return the arguments and the patterns (pattern -> rank) for the recipe's layers.
+    """Return arguments and patterns (pattern -> rank) of a recipe's layers.
 
     Unknown blocks are left out: a check of the recipe names them.
     """

@@ -186,7 +186,7 @@ def halves(scale: float) -> tuple[float, float]:
 
 
 def folded(factors: Factors, scale: float, dtype: str | None, where: str) -> Factors:
-    """Return the factors times ``scale``, in types from which the way back is exact.
+    """Return the factors times ``scale``, in types with an exact way back.
 
     Args:
         factors: of a LoRA.
@@ -211,7 +211,7 @@ def folded(factors: Factors, scale: float, dtype: str | None, where: str) -> Fac
 
 
 def times(tensor: Tensor, factor: float, dtype: str, where: str, *, exact: bool = False) -> Tensor:
-    """Return a tensor times ``factor``. ``exact``: in float32 where ``dtype`` would round."""
+    """Return a tensor times ``factor``, with ``exact`` in float32 if needed."""
     if factor == 1 and dtype == tensor.dtype:
         return tensor
     product = (tensor.values.astype(np.float64) * factor).astype(np.float32)
@@ -228,7 +228,7 @@ _LARGEST = {"F16": 65504.0}
 
 
 def unfolded(factors: Factors, scale: float, dtype: str, where: str) -> Factors | None:
-    """Return the factors of ``dtype`` that :func:`folded` makes these of. None: there are none."""
+    """Return the factors of ``dtype`` before :func:`folded`, or None."""
     wide = [tensor.dtype != dtype for tensor in (factors.down, factors.up)]
     down, up = (scale, 1.0) if wide[0] else (1.0, scale) if wide[1] else halves(scale)
     before = replace(factors, up=_divided(factors.up, up, dtype, where), down=_divided(factors.down, down, dtype, where))

@@ -19,7 +19,7 @@ _STEP = 1 << 16  # numbers whose bits fit the cache
 
 
 class ScannedBody(Body):
-    """The body of a file that notes tensors with NaN or infinity as they are read."""
+    """Body of a file that notes tensors with NaN or infinity while reading."""
 
     def __init__(self, header: Header) -> None:
         """Open the file."""

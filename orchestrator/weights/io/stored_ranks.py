@@ -49,7 +49,7 @@ def encode(layers: Mapping[str, StoredRank]) -> str:
 
 
 def decode(metadata: Mapping[str, str]) -> dict[str, StoredRank]:
-    """Return the layers in the metadata by name. Entries that are unsound are left out."""
+    """Return the layers in the metadata by name, without unsound entries."""
     try:
         table = json.loads(metadata.get(KEY, "{}"))
     except (ValueError, RecursionError):
