@@ -6,6 +6,7 @@ kohya_ss, LoRA_Easy, sd-scripts, CharFramework, or the metadata of a LoRA.
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -45,7 +46,14 @@ def read(source: str) -> list[ImportedSettings]:
         return [settings]
     trainings = charframework.lines(text, path.name)
     if not trainings:
-        raise RecipeError(Problem(source, "holds no `call LoRA …` line", "other settings end in .json, .toml or .safetensors"))
+        what, hint = "holds no `call LoRA …` line", "other settings end in .json, .toml or .safetensors"
+        if re.search(r"train_network\.py\b", text):
+            # read_config_from_file of sd-scripts' library/train_util.py
+            what = "starts sd-scripts by a command line, which import does not read"
+            hint = (
+                "run it once with --output_config --config_file NAME.toml: it writes its options there; then import NAME.toml"
+            )
+        raise RecipeError(Problem(source, what, hint))
     return trainings
 
 
