@@ -222,9 +222,7 @@ def test_light_and_dark_can_be_switched(tab: BrowserPage) -> None:
 
 def test_a_curve_is_read_under_the_pointer(tab: BrowserPage) -> None:
     chart = tab.page.locator("#loss-krnk-locon svg.chart").first
-    chart.scroll_into_view_if_needed()
-    box = chart.bounding_box()
-    tab.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    chart.hover()
     assert "at step" in chart.locator(".read").first.inner_html()
     assert tab.errors == []
 
