@@ -19,7 +19,7 @@ from orchestrator.run.progress_log import read_own
 from orchestrator.system import child
 from orchestrator.system.child import ChildCallbacks, Progress
 from orchestrator.weights.families import expected_tensors
-from orchestrator.weights.io.safetensors_io import non_finite_tensors
+from orchestrator.weights.io.non_finite import non_finite_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

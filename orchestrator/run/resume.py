@@ -16,7 +16,7 @@ from orchestrator.run.progress_log import read_own, readings
 from orchestrator.run.record import Reason, Why
 from orchestrator.system import child, lock
 from orchestrator.system.files import unused_path
-from orchestrator.weights.io.safetensors_io import non_finite_tensors
+from orchestrator.weights.io.non_finite import non_finite_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable

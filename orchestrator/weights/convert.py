@@ -20,7 +20,8 @@ from orchestrator.weights.families.adapter import Adapter, adapter
 from orchestrator.weights.families.base_model import BaseModel
 from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft, stored_ranks, writer
-from orchestrator.weights.io.safetensors_io import check_output, explain_non_finite, read_header, same_forms
+from orchestrator.weights.io.non_finite import explain_non_finite
+from orchestrator.weights.io.safetensors_io import check_output, read_header, same_forms
 from orchestrator.weights.io.scan import ScannedBody
 from orchestrator.weights.io.spool import Spool
 

@@ -14,7 +14,8 @@ from orchestrator.weights import loaders
 from orchestrator.weights.families import foreign
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import metadata, peft, writer
-from orchestrator.weights.io.safetensors_io import Body, e4m3, explain_non_finite, read_header
+from orchestrator.weights.io.non_finite import explain_non_finite
+from orchestrator.weights.io.safetensors_io import Body, e4m3, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -18,7 +18,8 @@ from orchestrator.weights import weighing
 from orchestrator.weights.families import kinds, low_rank
 from orchestrator.weights.families.adapter import Adapter, AdapterModule, adapter
 from orchestrator.weights.io import dtypes, metadata, writer
-from orchestrator.weights.io.safetensors_io import Body, Entry, check_output, explain_non_finite, read_header
+from orchestrator.weights.io.non_finite import explain_non_finite
+from orchestrator.weights.io.safetensors_io import Body, Entry, check_output, read_header
 from orchestrator.weights.io.scan import ScannedBody
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from hypothesis.extra.numpy import arrays
 
 from orchestrator.errors import OrchestratorError, RecipeError
 from orchestrator.weights.inspect import inspect
-from orchestrator.weights.io import safetensors_io
+from orchestrator.weights.io import non_finite, safetensors_io
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.scan import ScannedBody
 from orchestrator.weights.merge import merge
@@ -156,7 +156,7 @@ def test_infinities_and_nan_are_found(tmp_path: Path, kind: str, bits: int) -> N
         table = {"a": {"dtype": kind, "shape": [count], "data_offsets": [0, count * width]}}
         header = json.dumps(table).encode()
         file.write_bytes(struct.pack("<Q", len(header)) + header + data[: count * width])
-        assert len(safetensors_io.non_finite_tensors(file)) == affected
+        assert len(non_finite.non_finite_tensors(file)) == affected
         with ScannedBody(read_header(file)) as body:
             assert len(body.non_finite()) == affected
 
@@ -170,15 +170,15 @@ def test_non_finite_numbers_are_those_of_numpy(dtype: type[np.floating[Any]], da
         content = {"long": np.zeros(20_000, dtype), "x": np.concatenate([np.zeros(9_000, dtype), values])}
         safetensors.numpy.save_file(content, file)
         affected = () if np.isfinite(values).all() else ("x",)
-        assert safetensors_io.non_finite_tensors(file) == affected
+        assert non_finite.non_finite_tensors(file) == affected
         with ScannedBody(read_header(file)) as body:
             assert b"".join(body.chunks("x", 1 << 10)) == content["x"].tobytes()
             assert body.non_finite() == affected
 
 
 def test_a_report_names_three_of_the_tensors_that_are_not_finite() -> None:
-    assert safetensors_io.explain_non_finite([]) == []
-    assert safetensors_io.explain_non_finite(["a", "b", "c"]) == [
+    assert non_finite.explain_non_finite([]) == []
+    assert non_finite.explain_non_finite(["a", "b", "c"]) == [
         "NaN or infinity in 3 tensors: a, b, c; an earlier checkpoint may be sound"
     ]
-    assert safetensors_io.explain_non_finite(["a", "b", "c", "d"])[0].startswith("NaN or infinity in 4 tensors: a, b, c …;")
+    assert non_finite.explain_non_finite(["a", "b", "c", "d"])[0].startswith("NaN or infinity in 4 tensors: a, b, c …;")

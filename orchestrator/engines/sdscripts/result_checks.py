@@ -14,7 +14,8 @@ from orchestrator.errors import Problem, RecipeError
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.system.child import LOG
 from orchestrator.weights.families import expected_tensors
-from orchestrator.weights.io.safetensors_io import non_finite_tensors, read_header
+from orchestrator.weights.io.non_finite import non_finite_tensors
+from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

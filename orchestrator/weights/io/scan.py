@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from orchestrator.weights.io.safetensors_io import CHUNK, EXPONENTS, WIDTHS, Body
+from orchestrator.weights.io.non_finite import EXPONENTS
+from orchestrator.weights.io.safetensors_io import CHUNK, WIDTHS, Body
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
