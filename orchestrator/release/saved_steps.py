@@ -90,4 +90,6 @@ def check(recipe: Recipe, steps: Sequence[int], saved: Sequence[int]) -> None:
     if missing:
         what = f"was not saved; the training of {recipe.name} left {', '.join(map(str, saved))}"
         every = f"python -m orchestrator run {recipe.name} --force train  saves those of training.save_every_n_steps anew"
+        if not recipe.training.save_every_n_steps:
+            every = "set training.save_every_n_steps, then run the recipe: the training starts again"
         raise RecipeError([Problem(f"--step {step}", what, every) for step in missing])

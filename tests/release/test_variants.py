@@ -11,7 +11,7 @@ from PIL import Image
 import harness
 from orchestrator import report
 from orchestrator.errors import RecipeError
-from orchestrator.release import variants
+from orchestrator.release import saved_steps, variants
 from orchestrator.release.variant import Axis
 from orchestrator.run.context import Silent
 from orchestrator.run.workspace import Selection
@@ -111,6 +111,10 @@ def test_a_step_that_was_not_saved_is_named(cats: harness.Project) -> None:
         variants.draw(space, recipe, [Axis("step", ("8", "12"))], lambda _: Silent())
     with pytest.raises(RecipeError, match="takes numbers of steps, or all alone"):
         variants.draw(space, recipe, [Axis("step", ("all", "8"))], lambda _: Silent())
+    for every, hint in ((8, "--force train  saves those"), (None, "set training.save_every_n_steps, then run the recipe")):
+        training = recipe.training.model_copy(update={"save_every_n_steps": every})
+        with pytest.raises(RecipeError, match=hint):
+            saved_steps.check(recipe.model_copy(update={"training": training}), [12], [20])
 
 
 def test_invalid_values_are_errors_before_anything_runs(cats: harness.Project) -> None:
