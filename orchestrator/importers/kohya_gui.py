@@ -13,10 +13,10 @@ from typing import Any
 
 from orchestrator.engines.sdscripts import parser_options
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.importers import architectures, leaves, sd_scripts_toml
+from orchestrator.importers import architectures, command_line, leaves, sd_scripts_toml
 from orchestrator.importers import kohya_gui_names as names
 from orchestrator.importers.notes import Disposition, ImportedSettings
-from orchestrator.importers.values import argv, pairs
+from orchestrator.importers.values import argv, pairs, plain_number
 from orchestrator.models.registry import ARCHITECTURES
 
 
@@ -277,17 +277,8 @@ def _additional(settings: ImportedSettings, text: Any) -> None:
     """Read the arguments that the interface appends to the command."""
     if not isinstance(text, str) or not text.strip():
         return
-    known = parser_options.of(ARCHITECTURES[settings.extra["architecture"]].trainer_script)
-    for name, given in argv(text).items():
-        option = known.get(name)
-        if option is not None and option.many:
-            value: Any = [_number(word) if option.type != "str" else word for word in given]
-        elif not given:
-            value = True
-        elif len(given) > 1:
-            value = given  # which no such option takes
-        else:
-            value = given[0] if option is not None and option.type == "str" else _number(given[0])
+    script = ARCHITECTURES[settings.extra["architecture"]].trainer_script
+    for name, value in command_line.typed(argv(text), script).items():
         old = settings.origin.get(name, name)
         if name in settings.options and old in settings.leaves:
             settings.overridden[old] = f"additional_parameters override it with --{name}"
@@ -308,16 +299,4 @@ def _is_set(value: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     """Return a switch, nothing or a number that stands in a text."""
-    return names.WORDS[value] if isinstance(value, str) and value in names.WORDS else _number(value)
-
-
-def _number(value: Any) -> Any:
-    """Return the number in a text, and 64.0 as 64."""
-    if isinstance(value, str):
-        try:
-            value = float(value) if value.strip() else value
-        except ValueError:
-            return value
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return names.WORDS[value] if isinstance(value, str) and value in names.WORDS else plain_number(value)

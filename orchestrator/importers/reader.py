@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.engines.sdscripts import parser_options
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.importers import charframework, kohya_gui, lora_easy, lora_metadata, sd_scripts_toml
+from orchestrator.importers import charframework, command_line, kohya_gui, lora_easy, lora_metadata, sd_scripts_toml
 
 if TYPE_CHECKING:
     from orchestrator.importers.notes import ImportedSettings
 
+_OTHERS: Final = "other settings end in .json, .toml or .safetensors"
 _MAX_BYTES: Final = 4 << 20  # of a settings file; of a LoRA only the header is read
 
 
@@ -25,7 +26,8 @@ def read(source: str) -> list[ImportedSettings]:
     """Read settings from a file, or from a LoRA line itself.
 
     Args:
-        source: a kohya_ss JSON, a LoRA_Easy or sd-scripts TOML, a .bat with LoRA lines, a LoRA, or a LoRA line.
+        source: a kohya_ss JSON, a LoRA_Easy or sd-scripts TOML, a .bat or .sh with training commands or LoRA lines, a LoRA,
+            or a LoRA line.
 
     Raises:
         RecipeError: the file does not exist, or holds no known setting.
@@ -34,7 +36,7 @@ def read(source: str) -> list[ImportedSettings]:
     if charframework.is_line(source):
         return charframework.lines(source, source)
     if not path.is_file():
-        readable = "a kohya_ss JSON, a LoRA_Easy or sd-scripts TOML, a .bat with `call LoRA` lines, or a .safetensors"
+        readable = "a kohya_ss JSON, a LoRA_Easy or sd-scripts TOML, a .bat or .sh with a training command, or a .safetensors"
         raise RecipeError(Problem(source, "no such file", f"import reads {readable}"))
     ending = path.suffix.lower()
     if ending == ".safetensors":
@@ -44,12 +46,12 @@ def read(source: str) -> list[ImportedSettings]:
         settings = _settings(path, _table(path, text))
         settings.folder = path.parent
         return [settings]
-    trainings = charframework.lines(text, path.name)
+    trainings = charframework.lines(text, path.name) or command_line.read(path, text)
     if not trainings:
-        what, hint = "holds no `call LoRA …` line", "other settings end in .json, .toml or .safetensors"
+        what, hint = "holds neither a command that trains a LoRA nor a `call LoRA …` line", _OTHERS
         if re.search(r"train_network\.py\b", text):
             # read_config_from_file of sd-scripts' library/train_util.py
-            what = "starts sd-scripts by a command line, which import does not read"
+            what = "starts sd-scripts by a command that import does not find"
             hint = (
                 "run it once with --output_config --config_file NAME.toml: it writes its options there; then import NAME.toml"
             )

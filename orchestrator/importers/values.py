@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, Final
@@ -169,3 +170,15 @@ def argv(text: str) -> dict[str, list[str]]:
         elif name:
             options[name].append(word)
     return options
+
+
+def plain_number(value: Any) -> Any:
+    """Return the number in a text, and 64.0 as 64."""
+    if isinstance(value, str):
+        try:
+            value = float(value) if value.strip() else value
+        except ValueError:
+            return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
