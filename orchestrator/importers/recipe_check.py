@@ -91,13 +91,13 @@ def _remove(table: dict[str, Any], key: str, what: str) -> tuple[str, str] | Non
         if word not in inside:
             return None
         if index == len(words) - 1 or not isinstance(inside[word], dict):
-            place = tuple(words[: index + 1])
-            if required(place) or place in _ESSENTIAL:
+            path = tuple(words[: index + 1])
+            if required(path) or path in _ESSENTIAL:
                 return None
             del inside[word]
-            if not inside and place[:-1] in _OPTIONAL:
-                _remove(table, ".".join(place[:-1]), what)
-            return ".".join(place), what
+            if not inside and path[:-1] in _OPTIONAL:
+                _remove(table, ".".join(path[:-1]), what)
+            return ".".join(path), what
         inside = inside[word]
     return None
 

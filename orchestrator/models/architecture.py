@@ -87,7 +87,7 @@ class DepthVariant:
         >>> DepthVariant("", "", 5, (1, 3), "").block(2)
         4
         """
-        return [place for place in range(self.blocks) if place not in (self.inserted or ())][number]
+        return [position for position in range(self.blocks) if position not in (self.inserted or ())][number]
 
 
 @dataclass(frozen=True, slots=True)

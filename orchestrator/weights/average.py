@@ -56,9 +56,11 @@ class AverageReport:
     def table(self) -> list[str]:
         """Return the report in lines."""
         rows = [f"{weight:>8.4f}  {name}" for name, weight in self.weights.items()]
-        known = "not measured: the deltas depend on the base model"
+        unmeasured = "not measured: the deltas depend on the base model"
         apart = (
-            known if self.difference is None else f"differs from the mean of the deltas by {self.difference:.2%} of its norm"
+            unmeasured
+            if self.difference is None
+            else f"differs from the mean of the deltas by {self.difference:.2%} of its norm"
         )
         return [
             *rows,
@@ -107,16 +109,16 @@ def average(sources: Sequence[Path], output: Path, *, ema: float | None = None, 
     count = len(loras)
     weights = [1 / count] * count
     if ema is not None:
-        weights = [ema ** (count - 1), *((1 - ema) * ema ** (count - 1 - place) for place in range(1, count))]
+        weights = [ema ** (count - 1), *((1 - ema) * ema ** (count - 1 - position) for position in range(1, count))]
     bodies = [Body(lora.header) for lora in loras]
     try:
         measured = list(svd.each(partial(_measure, loras, bodies, weights), loras[0].modules))
         alignment = _alignment(loras, [one.products for one in measured])
-        known = [one.difference for one in measured if one.difference is not None]
+        norms = [one.difference for one in measured if one.difference is not None]
         difference = None
-        if known:
-            whole = sum(norm for _, norm in known)
-            difference = math.sqrt(sum(error for error, _ in known) / whole) if whole else 0.0
+        if norms:
+            whole = sum(norm for _, norm in norms)
+            difference = math.sqrt(sum(error for error, _ in norms) / whole) if whole else 0.0
         pieces = [_piece(bodies, weights, key) for key in loras[0].header.entries]
         details = {
             "method": "mean" if ema is None else "ema",

@@ -151,13 +151,13 @@ def _texts(recipe: Recipe, renderer: Renderer) -> Iterator[tuple[str, str]]:
         key, own = f"render.prompts.{name}", prompt.negative is not None
         negative = _negative(recipe, prompt)
         where = f"{key}.negative" if own else "render.negative"
-        for place, text in ((f"{key}.prompt", _text(recipe, prompt)), (where, negative)):
+        for location, text in ((f"{key}.prompt", _text(recipe, prompt)), (where, negative)):
             if mark.search(text):
-                yield place, '"--" begins an option of a prompt line'
+                yield location, '"--" begins an option of a prompt line'
             if re.search(r"[\r\n]", text):
-                yield place, "is more than one line"
+                yield location, "is more than one line"
             if text.lstrip().startswith("#"):
-                yield place, "# begins a comment"
+                yield location, "# begins a comment"
         if negative and recipe.render.scale == 1:
             yield where, f'has no effect at render.scale = 1; leave it out: unset = ["{where}"]'
         if not negative and recipe.render.scale != 1 and renderer.scale_needs_negative:
