@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.importers.to_recipe import ImportedRecipe
 
 Images = Annotated[list[Path], typer.Option("--images", help="Folder of images. Repeat it for every further source.")]
-Trigger = Annotated[list[str], typer.Option(help="Trigger words of the subject, with commas between; one for each --images.")]
+Trigger = Annotated[list[str], typer.Option(help="Trigger words, with commas between. Repeat it, once for each --images.")]
 Algorithm = Annotated[list[str], typer.Option(help="lora3x3, locon, loha, … Repeat it for more. Default: those three.")]
 
 _WARNINGS = 8
