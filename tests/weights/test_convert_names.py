@@ -214,3 +214,19 @@ def test_names_of_peft_adapters_are_read(tmp_path: Path) -> None:
     convert(source, tmp_path / "a.safetensors", "kohya")
     convert(named, tmp_path / "b.safetensors", "kohya")
     assert bits(tmp_path / "a.safetensors") == bits(tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("alpha", ["1" + "0" * 400, "Infinity", "NaN"])
+def test_alphas_beyond_every_float_are_left_out_or_refused(tmp_path: Path, alpha: str) -> None:
+    there = named_file(tmp_path / "in.safetensors", "sd1", "diffusers", shared=False)
+    header = read_header(there)
+    with safetensors_io.Body(header) as body:
+        pieces = [writer.raw(key, e.dtype, e.shape, body.read(key)) for key, e in header.entries.items()]
+    ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
+    table = f'{{"": {{"rank": 4, "alpha": {alpha}, "dtype": "F16"}}}}'
+    writer.write_safetensors(ours, pieces, {"orchestrator_layers": table})
+    writer.write_safetensors(theirs, pieces, {"lora_adapter_metadata": f'{{"unet.r": 4, "unet.lora_alpha": {alpha}}}'})
+    convert(ours, tmp_path / "a.safetensors", "kohya")
+    assert whole_deltas(tmp_path / "a.safetensors").keys() == whole_deltas(there).keys()
+    with pytest.raises(RecipeError, match="is not a number"):
+        convert(theirs, tmp_path / "b.safetensors", "kohya")

@@ -27,6 +27,7 @@ MODEL = "adapter_model.safetensors"
 
 _PEFT = "base_model.model."
 _LONGEST = 1 << 20
+_FLOAT = 3e38  # of float32; NaN and an integer beyond every float are numbers of JSON too
 _SETTINGS = ("peft_type", "r", "lora_alpha", "alpha", "rank_pattern", "alpha_pattern", "use_rslora")
 _TYPES = ("LORA", "LOHA", "LOKR")
 _CHANGED_BASES = ("pissa", "olora", "corda", "lora_ga", "loftq")
@@ -85,8 +86,8 @@ def _table(metadata: Mapping[str, str], module: str) -> tuple[dict[str, Any], st
 
 def _number(name: str, value: Any) -> float:
     """Return a number other than 0, which alpha / rank cannot be here."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise RecipeError(Problem(f"{KEY}: {name}", f"{str(value)[:40]!r} is not a number"))
+    if not isinstance(value, int | float) or isinstance(value, bool) or not -_FLOAT <= value <= _FLOAT:
+        raise RecipeError(Problem(f"{KEY}: {name}", f"{str(value)[:40]!r} is not a number of float32"))
     if not value:
         raise RecipeError(Problem(f"{KEY}: {name}", "is 0, which turns the LoRA off", "which alpha was it trained with?"))
     return float(value)

@@ -7,7 +7,6 @@ for a layer only where the tensors agree with it, so that a file that was change
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 KEY = "orchestrator_layers"
 """Header key: a JSON table by layer. The entry "" holds for all layers that are not named."""
 _LARGEST = 1 << 16
+_FLOAT = 3e38  # of float32; an integer of JSON may be beyond every float
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _entry(value: Any) -> StoredRank | None:
     if not _is_rank(rank):
         return None
     sound = (
-        (alpha is None or (isinstance(alpha, int | float) and not isinstance(alpha, bool) and math.isfinite(alpha)))
+        (alpha is None or (isinstance(alpha, int | float) and not isinstance(alpha, bool) and -_FLOAT <= alpha <= _FLOAT))
         and dtype in ("F16", "BF16", "F32")
         and own in ("F16", "BF16", "F32", "F64")
         and isinstance(blocks, list)
