@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ from orchestrator.system.terminal import print_json, say
 
 if TYPE_CHECKING:
     from orchestrator.weights.compare import Comparison
+    from orchestrator.weights.families.adapter import Adapter
     from orchestrator.weights.verify import Verification
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A LoRA file (.safetensors).")]
@@ -48,7 +50,7 @@ def inspect(
         print_json(result.to_json())
     else:
         opened = loaders.explain(loaders.of_file(result.adapter), result.adapter.architecture)
-        say("\n".join([*_inspection(result.to_json()), *opened]))
+        say("\n".join([*_inspection(result.to_json()), *_without_norms(result.adapter), *opened]))
 
 
 def _conventions(counts: dict[str, int]) -> str:
@@ -90,6 +92,13 @@ def _inspection(table: dict[str, Any]) -> list[str]:
             agrees = {True: "as stated", False: f"but {stated} is stated", None: other}[hashes[f"{kind}_agrees"]]
             lines.append(f"{kind} hash  {hashes[kind]}  {agrees}")
     return lines
+
+
+def _without_norms(lora: Adapter) -> list[str]:
+    """Return the line about the modules that have no norm by themselves."""
+    counts = Counter(module.title for module in lora.modules if module.needs_base)
+    named = " and ".join(f"{count} of {title}" for title, count in counts.items())
+    return [f"no norm: {named}, whose delta depends on the base model"] if counts else []
 
 
 def _block(name: str, block: dict[str, Any], largest: float) -> str:

@@ -70,6 +70,15 @@ def _copy(source: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.parametrize(
+    ("family", "line"), [("dora", "no norm: 6 of lora with dora_scale, whose delta"), ("ia3", "6 of ia3"), ("lora", "")]
+)
+def test_inspect_names_the_modules_without_a_norm(tmp_path: Path, family: str, line: str) -> None:
+    text = _run("inspect", lora(tmp_path / "in.safetensors", family))
+    assert line in text
+    assert ("no norm" in text) == bool(line)
+
+
 def test_json_is_one_document_with_fixed_keys(tmp_path: Path) -> None:
     source, output = lora(tmp_path / "in.safetensors"), tmp_path / "out.safetensors"
     table = json.loads(_run("inspect", source, "--json"))
