@@ -58,7 +58,7 @@ def word_of(version: str, modelspec: str) -> str:
         return DEFAULT
     spec = modelspec.partition("/")[0]
     entries = [entry for entry in ARCHITECTURES.values() if entry.base_model_version == version]
-    stated = [entry.name for entry in entries if entry.modelspec == spec] or [entry.name for entry in entries]
+    stated = [entry.name for entry in entries if entry.modelspec == spec] or [_usual(entry.name) for entry in entries]
     return stated[0] if stated else version.partition("_")[0]
 
 

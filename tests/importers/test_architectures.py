@@ -9,7 +9,7 @@ import pytest
 
 from import_cases import GUI, dispositions, loaded
 from orchestrator.errors import RecipeError
-from orchestrator.importers import reader, to_recipe
+from orchestrator.importers import architectures, reader, to_recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -273,3 +273,8 @@ def test_the_usual_model_of_a_script_is_taken(tmp_path: Path, more: str) -> None
     result = imported(tmp_path / "a.toml", f"{flat}\n{more}\nguidance_scale = 1.0\n")
     assert result.table["base"]["architecture"] == "flux"
     assert dispositions(result)["guidance_scale"] == "kept"
+
+
+def test_metadata_without_a_size_mean_the_usual_model() -> None:
+    assert architectures.word_of("flux1", "") == "flux"
+    assert architectures.word_of("flux1", "flux-1-schnell/lora") == "flux-schnell"
