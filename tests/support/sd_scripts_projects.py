@@ -90,6 +90,7 @@ class SmallProject(Project):
         table: dict[str, Any] = {"extends": [*extends, "_profiles/cpu", "_small"], "summary": "x", "algorithm": "lora"}
         # LoKr has no single pair of factors, and LyCORIS rebuilds no 8-bit weights.
         table["unset"] = [*GPU_ONLY, *(["resize", "training.fp8_base"] if network else [])]
+        table["unset"] += [f"training.{key}" for key in entry.ignored_options]  # FLUX.1-schnell's guidance
         table["base"] = {"architecture": architecture, "checkpoint": str(checkpoint), "files": files}
         table["base"] |= {"vae": str(vae)} if (vae := folder / "vae.safetensors").is_file() else {}
         table["network"] = {"family": "lora", "dim": 4, "alpha": 2, **(network or {})}
