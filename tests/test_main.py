@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pytest
 
 PACKAGE = Path(orchestrator.__file__).parent
-WORDS = {"a", "with", "targets"}
+WORDS = {"a", "one", "with", "targets"}
 """Words after ``make`` in prose."""
 
 

@@ -39,8 +39,8 @@ WORDS: Final = {
         "small size": "小さなサイズ",
     },
 }
-FULL_SIZE: Final = ("sd1",)
-"""Architectures that make test-sd-scripts trains at full size, too."""
+FULL_SIZE: Final = ("sd1", "sdxl", "anima")
+"""Architectures that make test-sd-scripts trains at full size, too: all but SD1.5 with SLOW=1."""
 
 
 def rows(name: str) -> Iterator[str]:

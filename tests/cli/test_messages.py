@@ -46,7 +46,10 @@ RECIPES = {
     ),
     "a value of another type": (
         GOOD.replace("[dataset]", '[training]\nseed = "3"\n[dataset]'),
-        'ROOT/recipes/x.toml: training.seed\n    is "3"; should be a valid integer\n1 problem. Nothing was run.\n',
+        (
+            'ROOT/recipes/x.toml: training.seed\n    is "3"; should be a valid integer; write 3 without quotes\n'
+            "1 problem. Nothing was run.\n"
+        ),
     ),
     "a value that is not offered": (
         GOOD.replace("[dataset]", '[training]\nmixed_precision = "fp17"\n[dataset]'),
