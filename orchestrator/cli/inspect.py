@@ -49,7 +49,7 @@ def inspect(
     if json:
         print_json(result.to_json())
     else:
-        opened = loaders.explain(loaders.of_file(result.adapter), result.adapter.architecture)
+        opened = loaders.explain_file(result.adapter)
         say("\n".join([*_inspection(result.to_json()), *_without_norms(result.adapter), *opened]))
 
 

@@ -6,12 +6,11 @@ import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engines.embedded import SMALL_BASE
 from orchestrator.engines.sdscripts import parser_options
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.importers.values import path, take
-from orchestrator.models.registry import ARCHITECTURES, DEFAULT
+from orchestrator.models.registry import ARCHITECTURES, DEFAULT, SMALL_BASE
 
 if TYPE_CHECKING:
     from orchestrator.models.architecture import Architecture

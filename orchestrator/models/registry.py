@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from orchestrator.models import bases
 from orchestrator.models.architecture import Architecture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+SMALL_BASE: Final = "krnk-small-base"
+"""Name of the demo's small base model in metadata. No other program has a model of this size."""
 
 
 def _read() -> dict[str, Architecture]:

@@ -9,9 +9,8 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engines.embedded import SMALL_BASE
 from orchestrator.errors import RecipeError, StepFailed
-from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.models.registry import ARCHITECTURES, SMALL_BASE
 from orchestrator.release import scrub
 from orchestrator.weights.io.safetensors_io import canonical
 from orchestrator.weights.io.writer import hashes, write_copy

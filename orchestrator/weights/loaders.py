@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.models.registry import ARCHITECTURES, SMALL_BASE
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io.safetensors_io import read_header
@@ -186,6 +186,13 @@ def of_path(path: Path) -> tuple[Reader, ...]:
         RecipeError: it is not a sound LoRA file.
     """
     return of_file(adapter(read_header(path)))
+
+
+def explain_file(lora: Adapter) -> list[str]:
+    """Return who opens a file, in lines. Those of the demo open here only."""
+    if lora.header.metadata.get("modelspec.architecture", "").startswith(SMALL_BASE):
+        return ["opened by  krnk only: it is of the demo's small base model"]
+    return explain(of_file(lora), lora.architecture)
 
 
 def explain(results: Iterable[Reader], architecture: ArchitectureName | None) -> list[str]:

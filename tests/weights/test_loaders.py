@@ -92,3 +92,9 @@ def test_ranks_that_differ_are_a_form_of_their_own(tmp_path: Path) -> None:
     parts = {f"lora_unet_down_blocks_{n}_attentions_0_proj_in": tensors("lora", (8, 8, 1), n + 1, rng) for n in range(2)}
     forms = loaders.forms_of(adapter(read_header(write(tmp_path / "x.safetensors", parts))))
     assert forms == ("lora", "mixed ranks")
+
+
+def test_a_file_of_the_demo_opens_here_only(tmp_path: Path) -> None:
+    path = lora(tmp_path / "small.safetensors", **{"modelspec.architecture": "krnk-small-base/lora"})
+    (line,) = loaders.explain_file(adapter(read_header(path)))
+    assert "krnk only" in line

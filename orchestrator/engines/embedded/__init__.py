@@ -7,7 +7,5 @@ from typing import Final
 
 EMBEDDED_BASE: Final = Path(__file__).resolve().parent / "base"
 """The shipped base model, a folder in Diffusers layout. Recipes name it ``embedded``."""
-SMALL_BASE: Final = "krnk-small-base"
-"""Its name in metadata. No other program has a model of this size."""
 SMALL_BASE_SUBJECTS: Final = frozenset({"krnk", "tyank", "krnksf", "tyankps", "krnksf_tyankps"})
 """The shipped subjects. Its world was drawn for them: their looks and clothes are ones that it knows."""

@@ -7,11 +7,10 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engines.embedded import SMALL_BASE
 from orchestrator.engines.sdscripts import arguments, network_args, training_states, typed_options
 from orchestrator.engines.sdscripts.output_parser import OutputParser
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.models.registry import ARCHITECTURES, SMALL_BASE
 from orchestrator.system.child import LOG
 from orchestrator.weights.families import expected_tensors
 from orchestrator.weights.io.non_finite import non_finite_tensors

@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engines.embedded import EMBEDDED_BASE, SMALL_BASE
+from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.engines.embedded.trainer.cli_options import METADATA
 from orchestrator.engines.embedded.trainer.images import tag_frequency
+from orchestrator.models.registry import SMALL_BASE
 from orchestrator.system.digests import folder_digest
 
 if TYPE_CHECKING:
