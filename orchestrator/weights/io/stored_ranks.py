@@ -76,8 +76,9 @@ def _entry(value: Any) -> StoredRank | None:
         and dtype in ("F16", "BF16", "F32")
         and own in ("F16", "BF16", "F32", "F64")
         and isinstance(blocks, list)
-        and all(block == 0 or _is_rank(block) for block in blocks)
-        and shape in ([], [1])
+        and all(type(block) is int and (block == 0 or _is_rank(block)) for block in blocks)
+        and isinstance(shape, list)
+        and [(type(side), side) for side in shape] in ([], [(int, 1)])  # true equals 1
     )
     if not sound or (blocks and sum(blocks) != rank):
         return None
