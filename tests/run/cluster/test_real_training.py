@@ -21,7 +21,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning", "ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-SMALL = harness.BASE.replace("base.safetensors", "embedded").replace("steps = 20", "steps = 40\nstate_every_n_steps = 5")
+# Long enough that a kill after the first uploaded state comes before the end, on a quick machine too.
+SMALL = harness.BASE.replace("base.safetensors", "embedded").replace("steps = 20", "steps = 120\nstate_every_n_steps = 5")
 SMALL = SMALL.replace("originals = false", "originals = false\nrepeats = 3")  # no dataset that the nodes keep of other tests
 SMALL = SMALL.replace('[training.options]\nbehave = ""\n', "").replace("[render.prompts.front]", "[render.prompts.none]")
 SMALL = SMALL.partition("[render]")[0] + '[training.options]\n[release]\ncollection = "cats"\n'
