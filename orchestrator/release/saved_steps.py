@@ -66,9 +66,9 @@ def listed(run: PartialRun, recipe: Recipe, axes: Sequence[Axis]) -> list[Axis]:
     result = []
     for axis in axes:
         if axis.name == STEP:
-            wanted = tuple(map(str, saved)) if axis.values == (ALL,) else axis.values
-            check(recipe, [int(value) for value in wanted if value.isdecimal()], saved)
-            result.append(dataclasses.replace(axis, values=wanted))
+            steps = tuple(map(str, saved)) if axis.values == (ALL,) else axis.values
+            check(recipe, [int(value) for value in steps if value.isdecimal()], saved)
+            result.append(dataclasses.replace(axis, values=steps))
         else:
             result.append(axis)
     return result

@@ -59,8 +59,8 @@ def trained(subject: OwnSubject, folder: Path) -> Path:
     images = folder / subject.name
     write_images(subject, images)
     if not (folder / "recipes" / f"{subject.name}-{ALGORITHM}.toml").exists():
-        asked = new_subject.NewSubject(subject.name, (images,), algorithms=(ALGORITHM,))
-        new_subject.write(new_subject.generate(asked, folder), folder)
+        arguments = new_subject.NewSubject(subject.name, (images,), algorithms=(ALGORITHM,))
+        new_subject.write(new_subject.generate(arguments, folder), folder)
     space = Workspace(folder)
     recipe = f"{subject.name}-{ALGORITHM}"
     plan = without(space.plan(space.load(Selection((recipe,), "demo"))), StepKind.RENDER, StepKind.RELEASE)
