@@ -19,6 +19,7 @@ Sha256 = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$")]
 Scalar = bool | int | float | str
 Option = Scalar | tuple[Scalar, ...]
+Conflict = tuple[str, str]  # dotted key of a value that cannot work, message
 
 Family = Literal["lora", "locon", "loha", "lokr", "dylora", "glora", "full", "diag-oft", "boft"]
 

@@ -1,4 +1,4 @@
-"""Find combinations of recipe values that cannot work."""
+"""Find combinations of recipe values that cannot work, before anything is planned."""
 
 from __future__ import annotations
 
@@ -7,81 +7,29 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from orchestrator.errors import OrchestratorError, near_miss
-from orchestrator.models import registry
+from orchestrator.errors import near_miss
 from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.recipe import validate_outputs, validate_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orchestrator.recipe import Network, Recipe, Training
-
-Conflict = tuple[str, str]  # dotted key, message
+    from orchestrator.recipe.base import Conflict
 
 _TUCKER = ("locon", "loha", "lokr")
-_RESIZABLE = ("lora", "locon", "dylora")
-_NONLINEAR = ("diag-oft", "boft")
-_WITHOUT_WEIGHTS = 'leave them out (unset = ["block_weights"]), or train another family'
 
 
 def check(recipe: Recipe) -> list[Conflict]:
     """Return every impossible combination as (dotted key, message)."""
     return [
-        *_strings(recipe),
+        *validate_texts.check(recipe),
         *_network(recipe),
         *_training(recipe),
         *_dataset(recipe),
-        *_merge(recipe),
-        *_resize(recipe),
-        *_render(recipe),
-        *_select(recipe),
+        *validate_outputs.check(recipe),
         *_retries(recipe),
     ]
-
-
-def _strings(recipe: Recipe) -> Iterator[Conflict]:
-    """Find values that a trainer would read as options."""
-    training, network = recipe.training, recipe.network
-    values: dict[str, object] = {
-        f"training.{key}": getattr(training, key) for key in ("optimizer", "lr_scheduler", "log_prefix")
-    }
-    values |= {f"training.options.{key}": value for key, value in training.options.items()}
-    values |= {f"training.optimizer_args.{key}": value for key, value in training.optimizer_args.items()}
-    values |= {f"network.args.{key}": value for key, value in network.args.items()}
-    values |= {"base.checkpoint": recipe.base.checkpoint, "base.vae": recipe.base.vae, "network.weights": network.weights}
-    values |= {f"base.files.{name}": file.file for name, file in recipe.base.files.items()}
-    values["render.sampler"] = recipe.render.sampler
-    values |= {f"merge.options.{key}": value for key, value in recipe.merge.options.items()}
-    values |= {f"resize.options.{key}": value for key, value in (recipe.resize.options if recipe.resize else {}).items()}
-    for key, value in values.items():
-        for text in value if isinstance(value, tuple) else (value,):
-            if isinstance(text, str) and text.startswith("-"):
-                yield key, f"is {text!r}; a value that begins with - would be read as an option"
-            elif isinstance(text, str) and not text.isprintable():
-                yield key, f"is {text!r}; control characters have no meaning here"
-    yield from _python(recipe)
-
-
-_IMPORTED: tuple[str, ...] = ("torch.optim", "bitsandbytes.optim", "transformers.optimization", "dadaptation", "prodigyopt")
-_IMPORTED += ("prodigyplus", "lion_pytorch", "schedulefree", "pytorch_optimizer", "came_pytorch", "adv_optm", "heavyball")
-
-
-def _python(recipe: Recipe) -> Iterator[Conflict]:
-    """Find values that make a trainer import a module. Only an optimizer may."""
-    training = recipe.training
-    values: dict[str, object] = {"training.optimizer": training.optimizer, "training.lr_scheduler": training.lr_scheduler}
-    values["training.options.lr_scheduler_type"] = training.options.get("lr_scheduler_type", "")
-    for key, value in values.items():
-        if not isinstance(value, str):
-            continue  # the trainer's own check names the values that it takes
-        if value and not all(part.isidentifier() for part in value.split(".")):
-            yield key, f"is {value!r}; takes a name, or a class as torch.optim.AdamW"
-        elif "." in value and ("._" in value or not value.startswith(tuple(f"{module}." for module in _IMPORTED))):
-            yield key, f"is {value!r}, which the trainer would import; of modules that hold optimizers: {', '.join(_IMPORTED)}"
-    for key, names in (("training.optimizer_args", [*training.optimizer_args]), ("network.args", [*recipe.network.args])):
-        for name in names:
-            if not name.isidentifier():
-                yield f"{key}.{name}", "is not the name of an argument"
 
 
 def _network(recipe: Recipe) -> Iterator[Conflict]:
@@ -112,7 +60,7 @@ def _network(recipe: Recipe) -> Iterator[Conflict]:
 
 
 def _patterns(network: Network) -> Iterator[Conflict]:
-    """Find patterns of layers that are no regular expressions."""
+    """Find patterns of layers that are not regular expressions."""
     for name in ("layer_dims", "layer_lrs", "exclude", "include"):
         for pattern in getattr(network, name):
             try:
@@ -218,58 +166,6 @@ def _dataset(recipe: Recipe) -> Iterator[Conflict]:
             yield f"dataset.sources.{name}.captions", 'is "alike", which is for a source with regularization = true'
 
 
-def _dora(network: Network) -> bool:
-    """Return whether the network saves dora_scale.
-
-    It normalizes the sum of weight and delta, so that no factor scales the delta alone.
-    """
-    return bool(network.args.get("dora_wd")) and network.family in _TUCKER
-
-
-def _merge(recipe: Recipe) -> Iterator[Conflict]:
-    network = recipe.network
-    if recipe.merge.options and recipe.merge.tool != "sd-scripts":
-        yield "merge.options", 'are those of sd-scripts; set merge.tool = "sd-scripts", or leave them out'
-    if recipe.block_weights is not None:
-        try:
-            parsed = recipe.weights()
-            weights = [*parsed.by_name().values(), parsed.outside]
-        except OrchestratorError as error:
-            # A recipe of another architecture usually has them from a part that is for SD1.5.
-            other = recipe.base.architecture != registry.DEFAULT and not isinstance(recipe.block_weights, dict)
-            way = '; or leave them out: unset = ["block_weights"]' if other else ""
-            for problem in error.problems:
-                key = "merge.order" if problem.where == "order" else "block_weights"
-                yield key, problem.what + (f"; {problem.hint}" if problem.hint else "") + way
-        else:
-            left = {1, 0} if recipe.merge.zeroed == "prune" else {1}  # no tensor of such a module is multiplied
-            if _dora(network) and not left.issuperset(weights):
-                yield "block_weights", f"a {network.family} with dora_wd cannot be scaled by a tensor; {_WITHOUT_WEIGHTS}"
-            if recipe.merge.compat and any(weight < 0 for weight in weights):
-                yield "block_weights", f"negative weights are an error in {recipe.merge.compat}; leave merge.compat out"
-        if network.family in _NONLINEAR:
-            yield "block_weights", f"{network.family} cannot be scaled by a tensor; {_WITHOUT_WEIGHTS}"
-
-
-def _resize(recipe: Recipe) -> Iterator[Conflict]:
-    network, resize = recipe.network, recipe.resize
-    if resize is None:
-        return
-    if network.family not in _RESIZABLE:
-        yield "resize", f"a {network.family} has no single pair of factors to compress; lora and locon do"
-    elif _dora(network):
-        yield "resize", "dora_wd saves more than a product of factors; leave one of them out"
-    elif network.tucker:
-        yield "resize", "a Tucker LoCon has three factors; compressing it needs `convert --to plain` first"
-    methods = resize.methods()
-    if len(methods) > 1:
-        yield "resize", f"takes one of {', '.join(methods)}"
-    if not methods and resize.new_rank is None:
-        yield "resize", "has neither sv_ratio, sv_fro, sv_cumulative, size_mb nor new_rank"
-    if resize.options and resize.tool != "sd-scripts":
-        yield "resize.options", 'are those of sd-scripts; set resize.tool = "sd-scripts", or leave them out'
-
-
 def _retries(recipe: Recipe) -> Iterator[Conflict]:
     """Find retries that could not start.
 
@@ -287,36 +183,7 @@ def _retries(recipe: Recipe) -> Iterator[Conflict]:
                 key = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
                 yield where, f"changes training.{key}: {item['msg'][:1].lower()}{item['msg'][1:]}"
             continue
-        known = {*_strings(recipe), *_training(recipe)}
-        for key, message in (*_strings(retried), *_training(retried)):
-            if (key, message) not in known:
+        before = {*validate_texts.check(recipe), *_training(recipe)}
+        for key, message in (*validate_texts.check(retried), *_training(retried)):
+            if (key, message) not in before:
                 yield where, f"makes {key} wrong: it {message}"
-
-
-def _select(recipe: Recipe) -> Iterator[Conflict]:
-    select, training = recipe.select, recipe.training
-    if not training.steps:  # of epochs, not counted yet
-        return
-    chosen: dict[str, tuple[int, ...]] = {"select.step": (select.step,) if select.step is not None else ()}
-    chosen["select.steps"] = select.steps if isinstance(select.steps, tuple) else ()
-    saved = recipe.saved_steps()
-    for key, steps in chosen.items():
-        missing = [step for step in steps if step not in saved]
-        if missing:
-            yield key, f"lists {', '.join(map(str, missing))}; the training saves {', '.join(map(str, saved))}"
-    if (select.steps or select.keep) and training.save_every_n_steps is None:
-        yield "select.steps" if select.steps else "select.keep", "needs training.save_every_n_steps: only the last is saved"
-    if select.steps and not recipe.render.prompts:
-        yield "select.steps", "needs render.prompts: a step is shown by its images"
-
-
-def _render(recipe: Recipe) -> Iterator[Conflict]:
-    cover = recipe.release.cover
-    if cover and recipe.render.prompts and cover not in recipe.render.prompts:
-        yield "release.cover", f'is "{cover}"{near_miss(cover, recipe.render.prompts)}; names one of render.prompts'
-    for key in ("width", "height"):
-        sides = {f"render.{key}": getattr(recipe.render, key)}
-        sides |= {f"render.prompts.{name}.{key}": getattr(prompt, key) for name, prompt in recipe.render.prompts.items()}
-        for where, side in sides.items():
-            if side is not None and side % 8:
-                yield where, f"is {side}; sides of images are multiples of 8"
