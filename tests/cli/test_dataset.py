@@ -11,12 +11,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from dataset_cases import face
 from orchestrator.cli import dataset
 from orchestrator.errors import RecipeError
 
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import face
 
 
 @pytest.fixture

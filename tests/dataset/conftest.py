@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dataset_cases import three_faces
+
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import face
 
 
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir()
-    for index, name in enumerate(("f00", "f01", "f10")):
-        face(index).save(tmp_path / "data" / f"{name}.png")
-    return tmp_path
+    return three_faces(tmp_path)

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dataset_cases import SOURCE, VIEWS, check, face, made, texts_of
 from orchestrator.dataset import lint
 from orchestrator.dataset.lint.findings import Level
 from orchestrator.recipe import Training
 
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import SOURCE, VIEWS, check, face, made, texts_of
 
 
 def test_captions(good: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataset_cases import check
 from orchestrator.dataset import contact_sheet
 
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import check
 
 
 def test_the_contact_sheet_shows_the_training_images(good: Path) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataset_cases import check
+
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import check
 
 
 def test_coverage_counts_flips_as_views(good: Path) -> None:

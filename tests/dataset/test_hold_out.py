@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import ImageOps
 
+from dataset_cases import described, draw, face, made, silent
 from orchestrator.dataset import lint, sd_scripts_toml
 from orchestrator.dataset.buckets import predict_batches
 from orchestrator.dataset.build import build
@@ -19,7 +20,6 @@ from orchestrator.recipe import Dataset, Training, Validation
 
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import described, draw, face, made, silent
 
 
 def held(**values: Any) -> Validation:

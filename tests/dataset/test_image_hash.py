@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataset_cases import SOURCE, VIEWS, face, made
 from orchestrator.dataset import lint
 from orchestrator.dataset.lint import image_hash
 
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
-from dataset_cases import SOURCE, VIEWS, face, made
 
 
 def test_a_second_check_decodes_nothing(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:

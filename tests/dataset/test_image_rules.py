@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from dataset_cases import SOURCE, VIEWS, check, face, made, texts_of
 from orchestrator.dataset import lint
 from orchestrator.dataset.build import build
 from orchestrator.dataset.lint.findings import Level
 
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import SOURCE, VIEWS, check, face, made, texts_of
 
 
 @pytest.mark.parametrize(

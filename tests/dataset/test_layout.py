@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataset_cases import VOCABULARY, described, draw
 from orchestrator.dataset.layout import make_layout
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.recipe import loader
 
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import VOCABULARY, described, draw
 
 
 def test_captions_follow_the_fixed_order(tmp_path: Path) -> None:

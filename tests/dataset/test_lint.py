@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataset_cases import check
 from orchestrator.dataset import lint
 from orchestrator.dataset.lint.findings import Level
 from orchestrator.recipe import loader
 
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import check
 
 
 def test_a_good_dataset_has_no_warning(good: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataset_cases import check, face, texts_of
 from orchestrator.dataset import lint_console
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
-from dataset_cases import check, face, texts_of
 
 
 def test_findings_shared_by_images_are_printed_once(good: Path, capsys: pytest.CaptureFixture[str]) -> None:

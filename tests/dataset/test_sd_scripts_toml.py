@@ -5,13 +5,13 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING
 
+from dataset_cases import described, draw
 from orchestrator.dataset import sd_scripts_toml
 from orchestrator.dataset.layout import make_layout
 from orchestrator.dataset.sd_scripts_toml import absolute_config
 
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import described, draw
 
 
 def test_dataset_toml_for_sd_scripts(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dataset_cases import described, draw
 from orchestrator.dataset.sources import key_params, source_files
 
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import described, draw
 
 
 def test_sources_name_every_file_that_matters(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dataset_cases import SOURCE, made
 from onnx_models import field, model_bytes, tensor, value
 from orchestrator.dataset import tagger
 from orchestrator.dataset.build import build
@@ -19,7 +20,6 @@ from orchestrator.errors import NotReady, RecipeError
 
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import SOURCE, made
 
 
 def tagger_model(folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dataset_cases import SOURCE, VIEWS, face, made, three_faces
 from orchestrator.dataset.buckets import predict_batches
 from orchestrator.dataset.build import build
 from orchestrator.dataset.layout import make_layout
@@ -15,15 +16,11 @@ from orchestrator.importers import picture_folders
 
 if TYPE_CHECKING:
     from pathlib import Path
-from dataset_cases import SOURCE, VIEWS, face, made
 
 
 @pytest.fixture
 def good(tmp_path: Path) -> Path:
-    (tmp_path / "data").mkdir()
-    for index, name in enumerate(("f00", "f01", "f10")):
-        face(index).save(tmp_path / "data" / f"{name}.png")
-    return tmp_path
+    return three_faces(tmp_path)
 
 
 def test_folders_of_every_program_are_described(good: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -47,6 +47,14 @@ def face(seed: int, side: int = 96) -> Image.Image:
     return image
 
 
+def three_faces(root: Path) -> Path:
+    """Draw the images of three views below ``root``, and return it."""
+    (root / "data").mkdir()
+    for index, name in enumerate(("f00", "f01", "f10")):
+        face(index).save(root / "data" / f"{name}.png")
+    return root
+
+
 SOURCE: dict[str, Any] = {"images": "data", "trigger": "krnk", "class_tokens": "krnk girl"}
 
 
