@@ -1,9 +1,11 @@
 """Change the program in small ways and report the changes no test notices.
 
-    python tests/support/mutants.py --number 300 --seed 1 [--only weights] [--jobs 2]
+    python tests/support/mutants.py --number 300 --seed 1 [--only weights] [--jobs 2] [--map FOLDER]
 
-Each mutant changes one expression or statement in a copy of the repository. The tests of its room run there, those of its own
-module first, until the first failure. Survivors are printed with their diff; a share below --least ends with exit code 1.
+The whole suite runs once under coverage, which says which tests reach which line, in child processes too. Then each mutant
+changes one expression or statement in a copy of the repository, and the tests that reach it run there until the first failure:
+those of its own module first, then the quickest, up to SECONDS of them. Survivors are printed with their diff; a share below
+--least ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import itertools
 import os
 import queue
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -24,24 +27,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import coverage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = {
-    "weights": "tests/weights",
-    "models": "tests/models",
-    "plan": "tests/plan tests/run/test_workspace.py",
-    "run/store.py": "tests/run/test_store.py tests/run/test_runner.py",
-    "run/publishing.py": "tests/run/test_store.py tests/run/test_runner.py",
-    "run/resume.py": "tests/run/test_resume.py tests/run/test_runner.py",
-    "engines/sdscripts": "tests/engines/sdscripts",
-    "importers": "tests/importers",
-}
-"""Part of the package -> its tests."""
+PARTS = ("weights", "models", "plan", "run/store.py", "run/publishing.py", "run/resume.py", "engines/sdscripts", "importers")
+"""Parts of the package whose mutants are sampled."""
+SECONDS = 90
+"""Most seconds of tests for a mutant, by the times of the run under coverage."""
 CPU, WALL = 300, 1800
 """Most seconds of a run of tests: of processor time, and in all."""
+PYTEST = [sys.executable, "-B", "-m", "pytest", "--no-header", "-p", "no:cacheprovider"]
+PYTEST += ["-m", "not faults and not sd_scripts and not browser and not ray"]
 _SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE), ast.LtE: (ast.Lt,), ast.Gt: (ast.GtE, ast.LtE), ast.GtE: (ast.Gt,),
     ast.Eq: (ast.NotEq,), ast.NotEq: (ast.Eq, ast.Lt), ast.In: (ast.NotIn,), ast.NotIn: (ast.In,),
@@ -49,6 +50,8 @@ _SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.Add: (ast.Sub,), ast.Sub: (ast.Add,), ast.Mult: (ast.Div,), ast.Div: (ast.Mult,),
     ast.FloorDiv: (ast.Div,), ast.Mod: (ast.Mult,), ast.Pow: (ast.Mult,),
 }  # fmt: skip
+_PHASE = re.compile(r" \((setup|call|teardown)\)$")
+"""End of a test's name in PYTEST_CURRENT_TEST, which names the contexts of child processes."""
 _PLAIN = ("frozen", "slots", "strict", "encoding", "errors")
 """Keyword arguments without an effect that a test could see."""
 
@@ -73,6 +76,14 @@ class Mutant:
         """Text of the file with the change."""
         encoded = self.old.encode()
         return (encoded[: self.begin] + self.made.encode() + encoded[self.end :]).decode()
+
+    @property
+    def lines(self) -> set[int]:
+        """Lines of the change, and the first one of the statement it stands in."""
+        last = self.line + self.old.encode()[self.begin : self.end].count(b"\n")
+        around = [node for node in ast.walk(ast.parse(self.old)) if isinstance(node, ast.stmt) and node.lineno <= self.line]
+        inner = max(node.lineno for node in around if (node.end_lineno or 0) >= last)
+        return {inner, *range(self.line, last + 1)}
 
     @property
     def sound(self) -> bool:
@@ -139,32 +150,76 @@ def mutants(path: Path) -> Iterator[Mutant]:
             yield Mutant(path.relative_to(ROOT), node.lineno, begin, end, made)
 
 
-def _tests(mutant: Mutant) -> Iterator[list[str]]:
-    """Yield the tests of the module itself, then those of its room."""
-    module = mutant.path.relative_to("orchestrator")
-    room = next(tests for part, tests in ROOMS.items() if module.as_posix().startswith(part)).split()
-    stems = {module.stem, module.parent.name}
-    own = sorted(path for path in (ROOT / room[0]).rglob("test_*.py") if path.stem.removeprefix("test_") in stems)
-    if own:
-        yield [str(path.relative_to(ROOT)) for path in own]
-    yield room
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Tests that reach each line of each file, and the seconds of every test that passed."""
+
+    lines: dict[str, dict[int, list[str]]]
+    seconds: dict[str, float]
+
+    def tests(self, mutant: Mutant) -> list[str]:
+        """Return the tests to run; for a line that only an import reaches, those that reach any line of its file."""
+        lines = self.lines.get(mutant.path.as_posix(), {})
+        reaching = {test for line in mutant.lines for test in lines.get(line, ())}
+        reaching = {test for test in reaching if test} or {test for tests in lines.values() for test in tests}
+        module, chosen, total = mutant.path.stem.strip("_"), [], 0.0
+        passed = [test for test in reaching if test in self.seconds]
+        for test in sorted(passed, key=lambda test: (f"test_{module}" not in test, self.seconds[test], test)):
+            total += self.seconds[test]
+            if total > SECONDS and chosen:
+                break
+            chosen.append(test)
+        return chosen
 
 
-def run(mutant: Mutant, copies: queue.Queue[Path]) -> tuple[str, float]:
+def measure(folder: Path, copy: Path) -> Reach:
+    """Run the suite under coverage in a copy, once for a folder, and read which tests reach which line."""
+    data, times, settings = folder / "coverage", folder / "times.xml", folder / "settings.rc"
+    if not times.exists():
+        include = "".join(f"\n  {copy}/orchestrator/{part}{'' if part.endswith('.py') else '/*'}" for part in PARTS)
+        settings.write_text(
+            f"[run]\ndata_file = {data}\nparallel = true\npatch = fork, _exit\ncontext = ${{PYTEST_CURRENT_TEST-}}\n"
+            f"include ={include}\n",
+            "utf-8",
+        )
+        measured = {**_environment(copy), "COVERAGE_PROCESS_START": str(settings)}
+        subprocess.run([*PYTEST, "-p", "coverage_contexts", f"--junitxml={times}"], cwd=copy, env=measured, check=False)
+    combined = coverage.Coverage(data_file=str(data), config_file=False)
+    combined.combine([str(path) for path in folder.glob("coverage.*")], keep=True)
+    read = combined.get_data()
+    seconds = {}
+    for case in ET.parse(times).iter("testcase"):  # noqa: S314 - pytest wrote it
+        if not len(case):  # neither failed nor skipped
+            seconds[f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name']}"] = float(case.attrib["time"])
+    lines = {}
+    for name in read.measured_files():
+        path = f"orchestrator/{Path(name).as_posix().rpartition('/orchestrator/')[2]}"
+        by_line = read.contexts_by_lineno(name).items()
+        lines[path] = {line: sorted({_PHASE.sub("", context) for context in contexts}) for line, contexts in by_line}
+    return Reach(lines, seconds)
+
+
+def _environment(copy: Path) -> dict[str, str]:
+    """Return the environment of tests that import the package from a copy."""
+    environment = {key: value for key, value in os.environ.items() if key != "SD_SCRIPTS_DIR"}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(copy), str(copy / "tests" / "support"), environment.get("PYTHONPATH", "")]
+    )
+    return environment
+
+
+def run(mutant: Mutant, reach: Reach, copies: queue.Queue[Path]) -> tuple[str, float]:
     """Return killed, slow (killed by the limit) or survived, and the seconds."""
     copy, began = copies.get(), time.monotonic()
-    command = [sys.executable, "-B", "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider"]
-    command += ["-m", "not faults and not sd_scripts and not browser and not ray"]
-    environment = {key: value for key, value in os.environ.items() if key != "SD_SCRIPTS_DIR"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(copy), environment.get("PYTHONPATH", "")])
+    chosen = copy / "chosen-tests"
+    chosen.write_text("\n".join(tests := reach.tests(mutant)), "utf-8")
+    limited = ["sh", "-c", f'ulimit -t {CPU}; exec "$@"', "sh", *PYTEST, "-x", f"@{chosen}"]  # an endless loop fails too
     (copy / mutant.path).write_text(mutant.new, "utf-8")
     try:
-        for tests in _tests(mutant):
-            limited = ["sh", "-c", f'ulimit -t {CPU}; exec "$@"', "sh", *command, *tests]  # an endless loop is a failure too
-            done = subprocess.run(limited, cwd=copy, env=environment, capture_output=True, timeout=WALL, check=False)
-            if done.returncode:
-                return "killed", time.monotonic() - began
-        return "survived", time.monotonic() - began
+        done = tests and subprocess.run(
+            limited, cwd=copy, env=_environment(copy), capture_output=True, timeout=WALL, check=False
+        )
+        return "killed" if done and done.returncode else "survived", time.monotonic() - began
     except subprocess.TimeoutExpired:
         return "slow", time.monotonic() - began
     finally:
@@ -179,9 +234,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="", help="paths that begin so below orchestrator/, as weights/merge.py")
+    parser.add_argument("--map", type=Path, metavar="FOLDER", help="where the run under coverage is kept, or read again")
     parser.add_argument("--least", type=float, default=0.9, help="smallest share that has to be killed")
     options = parser.parse_args()
-    parts = [ROOT / "orchestrator" / part for part in ROOMS]
+    parts = [ROOT / "orchestrator" / part for part in PARTS]
     files = sorted(path for part in parts for path in ([part] if part.is_file() else part.rglob("*.py")))
     chosen = [path for path in files if path.relative_to(ROOT / "orchestrator").as_posix().startswith(options.only)]
     every = [mutant for path in chosen for mutant in mutants(path)]
@@ -189,12 +245,17 @@ def main() -> int:
     sample = list(itertools.islice((mutant for mutant in every if mutant.sound), options.number))
     print(f"{len(sample)} of {len(every)} mutants in {len(chosen)} files, seed {options.seed}", flush=True)
     survivors = []
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(options.jobs) as pool:
         copies: queue.Queue[Path] = queue.Queue()
         for number in range(options.jobs):
             ignored = shutil.ignore_patterns(".git", ".venv*", "runs", "__pycache__", "third_party")
-            copies.put(shutil.copytree(ROOT, Path(folder) / str(number), symlinks=True, ignore=ignored))
-        for mutant, (verdict, seconds) in zip(sample, pool.map(lambda mutant: run(mutant, copies), sample), strict=True):
+            copies.put(shutil.copytree(ROOT, Path(temporary) / str(number), symlinks=True, ignore=ignored))
+        folder = options.map or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        reach = measure(folder.resolve(), copies.queue[0])
+        for mutant, (verdict, seconds) in zip(
+            sample, pool.map(lambda mutant: run(mutant, reach, copies), sample), strict=True
+        ):
             print(f"{verdict:<8} {seconds:5.0f} s  {mutant.path}:{mutant.line}", flush=True)
             if verdict == "survived":
                 survivors.append(mutant)
