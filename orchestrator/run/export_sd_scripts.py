@@ -14,6 +14,7 @@ from orchestrator.recipe import toml
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from orchestrator.engines.sdscripts.parser_source import Options
     from orchestrator.plan.inputs import ProjectInputs
     from orchestrator.recipe import Recipe
 
@@ -71,7 +72,7 @@ def write(files: Mapping[str, str], folder: Path) -> list[Path]:
     return paths
 
 
-def _table(argv: Sequence[str], options: parser_options.Options) -> dict[str, Any]:
+def _table(argv: Sequence[str], options: Options) -> dict[str, Any]:
     """Return arguments as a typed table, as --config_file needs it."""
     table: dict[str, Any] = {}
     name = ""

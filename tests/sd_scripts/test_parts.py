@@ -14,7 +14,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from orchestrator.engines.sdscripts import launch, parser_options, write_tokenizer
+from orchestrator.engines.sdscripts import launch, parser_options, parser_source, write_tokenizer
 from orchestrator.models import layers, names
 from orchestrator.models.bases import sdxl
 from orchestrator.system import settings
@@ -64,7 +64,7 @@ def printed(argv: list[str], word: str) -> dict[str, Any]:
 def test_the_parsed_options_are_the_parsers_own(sd_scripts: Path) -> None:
     real = printed(["-c", _REAL, str(sd_scripts), *parser_options.SCRIPTS], "OPTIONS")
     for script in parser_options.SCRIPTS:
-        options = parser_options.parse_options(sd_scripts, script)
+        options = parser_source.parse_options(sd_scripts, script)
         ours = {name: [each.type, each.many, list(each.choices), each.default] for name, each in options.items()}
         theirs = real[script]
         for name in ("dataset_config",):  # a Path there, text here

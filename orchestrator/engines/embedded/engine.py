@@ -22,13 +22,14 @@ from orchestrator.engines.sdscripts import (
     gen_img,
     lora_tools,
     network_args,
+    output_parser,
     parser_options,
+    parser_source,
     result_checks,
     tensorboard,
     training_states,
     typed_options,
 )
-from orchestrator.engines.sdscripts.output_parser import OutputParser, read
 from orchestrator.errors import Problem, near_miss
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.recipe import trainer_names
@@ -43,24 +44,8 @@ if TYPE_CHECKING:
     from orchestrator.recipe import Recipe, Training
     from orchestrator.system.child import Progress
 
-__all__ = [
-    "NAME",
-    "check",
-    "checkpoint",
-    "finished",
-    "history",
-    "lost_steps",
-    "preflight",
-    "read",
-    "reader",
-    "render",
-    "render_together",
-    "together",
-    "train",
-    "version",
-]
-
 NAME = "embedded"
+read = output_parser.read
 # Samplers of sd-scripts that trainer/sampling.py does not have.
 NO_SAMPLERS = ("lms", "k_lms", "dpmsolver")
 OPTIMIZERS = ("AdamW", "Adam", "SGD", "SGDNesterov", "Adafactor")
@@ -92,18 +77,18 @@ def version() -> str:
 
 
 @functools.cache
-def _trainer_options() -> dict[str, parser_options.ParserOption]:
+def _trainer_options() -> dict[str, parser_source.ParserOption]:
     """Return the options of the embedded trainer, from its own parser."""
     actions = cli_options.parser()._actions  # noqa: SLF001 - argparse lists its options nowhere else
     return {name: option for action in actions for name, option in _parser_options(action)}
 
 
-def _parser_options(action: argparse.Action) -> Iterator[tuple[str, parser_options.ParserOption]]:
+def _parser_options(action: argparse.Action) -> Iterator[tuple[str, parser_source.ParserOption]]:
     types = {int: "int", float: "float"}
     kind = "switch" if action.nargs == 0 else types.get(action.type, "str")  # type: ignore[call-overload]
     for name in action.option_strings:
         choices = tuple(action.choices) if action.choices is not None else ()
-        yield name.lstrip("-"), parser_options.ParserOption(name.lstrip("-"), kind, action.nargs in ("*", "+"), choices)
+        yield name.lstrip("-"), parser_source.ParserOption(name.lstrip("-"), kind, action.nargs in ("*", "+"), choices)
 
 
 def _optimizer(training: Training) -> Iterator[tuple[str, str]]:
@@ -221,7 +206,7 @@ def _command(program: str, argv: list[str], work: Path, files: dict[str, str]) -
 
 def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # noqa: ARG001 - the Protocol's
     """Return a reader of the output of a training in ``work``."""
-    return OutputParser(lambda: result_checks.read_expected(work))
+    return output_parser.OutputParser(lambda: result_checks.read_expected(work))
 
 
 def checkpoint(work: Path) -> tuple[Path, int] | None:

@@ -14,6 +14,7 @@ from orchestrator.engines.sdscripts import (
     launch,
     lora_tools,
     network_args,
+    output_parser,
     parser_options,
     render_command,
     result_checks,
@@ -21,8 +22,6 @@ from orchestrator.engines.sdscripts import (
     training_states,
     typed_options,
 )
-from orchestrator.engines.sdscripts.launch import NAME
-from orchestrator.engines.sdscripts.output_parser import OutputParser, read
 from orchestrator.errors import Problem
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.recipe import trainer_names
@@ -38,23 +37,8 @@ if TYPE_CHECKING:
     from orchestrator.system.child import Progress
     from orchestrator.system.process import Command
 
-__all__ = [
-    "NAME",
-    "check",
-    "checkpoint",
-    "finished",
-    "history",
-    "lost_steps",
-    "preflight",
-    "read",
-    "reader",
-    "render",
-    "render_together",
-    "together",
-    "train",
-    "version",
-]
-
+NAME = launch.NAME
+read = output_parser.read
 _GPUS = ("/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/nvhost-gpu")
 
 
@@ -151,7 +135,7 @@ def render_together(items: Sequence[RenderItem], inputs: Mapping[str, Path], wor
 
 def reader(recipe: Recipe, work: Path) -> Callable[[str], Progress | None]:  # noqa: ARG001 - the Protocol's
     """Return the output parser of the training in ``work``."""
-    return OutputParser(lambda: result_checks.read_expected(work))
+    return output_parser.OutputParser(lambda: result_checks.read_expected(work))
 
 
 def checkpoint(work: Path) -> tuple[Path, int] | None:

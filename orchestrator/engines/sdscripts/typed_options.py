@@ -10,7 +10,7 @@ from orchestrator.recipe import trainer_names
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from orchestrator.engines.sdscripts.parser_options import ParserOption
+    from orchestrator.engines.sdscripts.parser_source import ParserOption
     from orchestrator.recipe import Option, Recipe
 
 CACHE = "cache_text_encoder_outputs"

@@ -10,6 +10,7 @@ from engine_recipes import ROOT, load
 from orchestrator.engines.sdscripts import (
     checkout,
     parser_options,
+    parser_source,
 )
 from orchestrator.engines.sdscripts import engine as sdscripts
 from orchestrator.system import settings
@@ -38,7 +39,7 @@ def test_another_commits_options_are_read_once(tmp_path: Path, monkeypatch: pyte
     (folder / ".git").mkdir()
     clean = {"rev-parse": "0" * 39 + "1\n", "status": ""}
     monkeypatch.setattr(checkout, "capture", lambda argv: (0, next(clean[word] for word in argv if word in clean)))
-    novelty = parser_options.ParserOption("novelty", "int", choices=(3, 4), default=3)
+    novelty = parser_source.ParserOption("novelty", "int", choices=(3, 4), default=3)
     assert parser_options.of("train_network.py", folder) == {"novelty": novelty}
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(folder))
     sdscripts.preflight(load("krnk-locon"))
