@@ -89,8 +89,8 @@ COLOURS: Final[Mapping[str, Rgb]] = {
 }
 
 
-def _paint(**colours_of_parts: str) -> dict[Part, Rgb]:
-    return {Part(part): COLOURS[colour] for part, colour in colours_of_parts.items()}
+def _paint(**parts_by_colour: str) -> dict[Part, Rgb]:
+    return {Part(part): COLOURS[colour] for colour, parts in parts_by_colour.items() for part in parts.split()}
 
 
 def _body(length: str, eyes: str, clothes: str) -> Character:
@@ -105,16 +105,7 @@ SUBJECTS: Final[Mapping[str, OwnSubject]] = {
             "f",
             views=True,
             character=_body("long", "green", "dress"),
-            paint=_paint(
-                hair="pink",
-                headgear="purple",
-                top="black",
-                trim="purple",
-                accent="yellow",
-                bottom="black",
-                legs="black",
-                shoes="purple",
-            ),
+            paint=_paint(pink="hair", purple="headgear trim shoes", black="top bottom legs", yellow="accent"),
             headgear=_HAT,
             regions={"hair": "pink", "clothes": "black", "headgear": "purple"},
         ),
@@ -124,15 +115,7 @@ SUBJECTS: Final[Mapping[str, OwnSubject]] = {
             views=True,
             character=_body("short", "blue", "plugsuit"),
             paint=_paint(
-                hair="yellow",
-                headgear="silver",
-                top="silver",
-                trim="white",
-                accent="navy",
-                bottom="silver",
-                legs="silver",
-                shoes="black",
-                cape="blue",
+                yellow="hair", silver="headgear top bottom legs", white="trim", navy="accent", black="shoes", blue="cape"
             ),
             headgear=_HELMET,
             regions={"hair": "yellow", "clothes": "blue", "headgear": "silver"},
@@ -142,16 +125,7 @@ SUBJECTS: Final[Mapping[str, OwnSubject]] = {
             "f",
             views=False,
             character=_body("short", "blue", "school uniform"),
-            paint=_paint(
-                hair="brown",
-                headgear="white",
-                top="blue",
-                trim="white",
-                accent="red",
-                bottom="blue",
-                legs="white",
-                shoes="black",
-            ),
+            paint=_paint(brown="hair", white="headgear trim legs", blue="top bottom", red="accent", black="shoes"),
             headgear=_CAP,
             regions={"hair": "brown", "clothes": "blue", "headgear": "white"},
         ),
