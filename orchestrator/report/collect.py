@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.run.paths import LOG, PARTIAL, PROGRESS, RECORD, is_replaced
 from orchestrator.run.progress_log import readings
 from orchestrator.run.record import load
-from orchestrator.system import child, supervisor
+from orchestrator.system import child_status, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -177,7 +177,7 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
     finished = _newest(root / owner, ending)
     working = _newest(root / owner / PARTIAL, ending)
     before = _newest(root / owner, f"{last}-*") if working is None else None
-    again = working is not None and child.alive(working)  # a finished step that is being made anew
+    again = working is not None and child_status.alive(working)  # a finished step that is being made anew
     for folder, state in () if again else ((finished, State.DONE), (before, State.OUTDATED)):
         record = load(folder / RECORD) if folder else None
         if folder and record:

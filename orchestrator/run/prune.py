@@ -15,7 +15,7 @@ from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader
 from orchestrator.run.paths import LATEST, PARTIAL, RECORD, REPLACED, VARIANTS
 from orchestrator.run.record import load as load_record
-from orchestrator.system import child
+from orchestrator.system import child_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ def stale(space: Workspace) -> tuple[list[Stale], list[str]]:
             strangers.append(owner.name)
             continue
         kept |= _variant_folders(owner) | {owner / name for name in _linked(owner / LATEST)}
-        entries += [_measured(path) for path in folders if path not in kept and not child.alive(path)]
+        entries += [_measured(path) for path in folders if path not in kept and not child_status.alive(path)]
     return sorted(entries, key=lambda each: -each.bytes), strangers
 
 

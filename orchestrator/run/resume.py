@@ -14,7 +14,7 @@ from orchestrator.run.attempt_log import last_attempt, log_at
 from orchestrator.run.paths import CHILD, EXIT, LOCK, LOG, PARTIAL, PROGRESS, is_replaced
 from orchestrator.run.progress_log import read_own, readings
 from orchestrator.run.record import Reason, Why
-from orchestrator.system import child, lock
+from orchestrator.system import child_status, lock
 from orchestrator.system.files import unused_path
 from orchestrator.weights.io.non_finite import non_finite_tensors
 
@@ -87,7 +87,7 @@ def others(work: Path) -> str:
     kind = work.name.rpartition("-")[0]
     folders = [path for path in sorted(work.parent.glob(f"{kind}-*")) if path != work and not is_replaced(path)]
     for path in folders:
-        if child.alive(path):
+        if child_status.alive(path):
             holder = lock.read(path / CHILD)
             return f"with other settings it still runs, as {holder or 'another process'}"
     begun = [path.name for path in folders if how_ended(path)]
@@ -104,9 +104,9 @@ def unfinished(root: Path) -> list[dict[str, Any]]:
         if is_replaced(work) or not work.is_dir():
             continue
         kind, _, key = work.name.rpartition("-")
-        running = child.alive(work)
+        running = child_status.alive(work)
         holder = lock.read(work / CHILD) if running else None
-        since = child.started_at(work) or work.stat().st_mtime
+        since = child_status.started_at(work) or work.stat().st_mtime
         entry: dict[str, Any] = {"step": f"{work.parent.parent.name}/{kind}", "key": key, "running": running}
         entry |= {"since": since, "process": str(holder or ""), "log": str(work / LOG)}
         entry["next"] = _next(work, kind, running=running)
@@ -120,7 +120,7 @@ def _next(work: Path, kind: str, *, running: bool) -> str:
     if running:
         holder = lock.read(work.parent.parent / LOCK)
         return f"{holder} works on it" if holder is not None and holder.alive else "a run adopts it"
-    if child.ended_well(work):
+    if child_status.ended_well(work):
         return f"{Why.ENDED}: a run checks its outputs"
     return str(reason(work, kind))
 

@@ -19,7 +19,7 @@ from orchestrator.run import sharing
 from orchestrator.run.context import Outcome, RunContext, Status
 from orchestrator.run.slots import SlotPool
 from orchestrator.run.step_runner import execute
-from orchestrator.system import child
+from orchestrator.system import child_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -190,7 +190,7 @@ class _Schedule:
         for lane, queue in self._ready.items():
             while queue:
                 _, since, step = queue[0]
-                slot = slots.take(lane, leased=not child.alive(self._context.store.work(step)))
+                slot = slots.take(lane, leased=not child_status.alive(self._context.store.work(step)))
                 if slot is None:
                     break
                 slot.waited = time.time() - since

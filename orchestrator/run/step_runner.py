@@ -20,7 +20,7 @@ from orchestrator.run.attempt_log import Attempt
 from orchestrator.run.context import Outcome, RunContext, Status
 from orchestrator.run.monitor import StepMonitor
 from orchestrator.run.record import Reason, Why
-from orchestrator.system import child, crash_report, lock, process
+from orchestrator.system import child, child_status, crash_report, lock, process
 from orchestrator.system.files import unused_path
 from orchestrator.system.log_tail import last_lines
 
@@ -84,7 +84,7 @@ def _exclusive(context: RunContext, step: Step) -> Iterator[bool]:
     stale = f"; without a sign of life for {lock.STALE_SECONDS:.0f} s it counts as dead"
     with held as ours:
         work = context.store.work(step)
-        yield ours and child.wait_for_remote(work, context.stop, lambda holder: say(holder, stale))
+        yield ours and child_status.wait_for_remote(work, context.stop, lambda holder: say(holder, stale))
 
 
 def _run_with_retries(context: RunContext, step: Step, reason: Reason, slot: Slot) -> Attempt:
@@ -173,7 +173,7 @@ def _run_once(  # noqa: PLR0917 - the values of one attempt
     command = step_command.command(step, plan, context.store, context.root, state[0] if state is not None else None)
     started = time.time()
     with StepMonitor(context, step, work) as callbacks:
-        if reason.why in (Why.ADOPT, Why.ENDED) and (child.alive(work) or child.ended_well(work)):
+        if reason.why in (Why.ADOPT, Why.ENDED) and (child_status.alive(work) or child_status.ended_well(work)):
             return _adopt(work, callbacks, command, started)
         if recipe is not None and step.kind is StepKind.TRAIN and recipe.training.caches_on_disk:
             latent_links.link_images(context.store.folder(plan.by_name[step.needs[0]]), work)
@@ -189,7 +189,7 @@ def _adopt(work: Path, callbacks: child.ChildCallbacks, command: process.Command
     """Wait for the end of an earlier orchestrator's attempt."""
     entry = attempt_log.last_attempt(work)
     argv, resumed_from = entry.get("argv"), entry.get("resumed_from")
-    started = child.started_at(work) or now
+    started = child_status.started_at(work) or now
     end = child.adopt(work, callbacks, attempt_log.log_at(entry))
     return Attempt(
         tuple(argv) if isinstance(argv, list) else command.argv,

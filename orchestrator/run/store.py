@@ -17,7 +17,7 @@ from orchestrator.plan.step import SCHEMA, Step, StepKind
 from orchestrator.run import changes, paths, publishing, resume, sharing
 from orchestrator.run.attempt_log import last_attempt
 from orchestrator.run.record import Reason, Record, Why, host, load
-from orchestrator.system import child, files, lock
+from orchestrator.system import child_status, files, lock
 from orchestrator.system.digests import Digests
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Store:
         Return the reason, or None where the step has to run. Nothing is linked beside a running child.
         """
         work = self.work(step)
-        if self.record(step) is not None or child.alive(work) or (twin := self.twin(step, plan)) is None:
+        if self.record(step) is not None or child_status.alive(work) or (twin := self.twin(step, plan)) is None:
             return None
         inputs = {need: digest for need, digest in self.inputs(step, plan).items() if digest is not None}
         if len(inputs) != len(step.needs):
@@ -122,8 +122,8 @@ class Store:
     ) -> Reason | None:
         """Return why a step has to run now, or None if it is done."""
         work = self.work(step)
-        if work.is_dir() and child.alive(work):
-            return Reason(Why.ADOPT, f"since {lock.format_time(child.started_at(work) or 0.0)}")
+        if work.is_dir() and child_status.alive(work):
+            return Reason(Why.ADOPT, f"since {lock.format_time(child_status.started_at(work) or 0.0)}")
         if forced:
             return Reason(Why.FORCED)
         record = self.record(step)
@@ -166,7 +166,7 @@ class Store:
     def _unfinished(self, step: Step, plan: Plan) -> Reason:
         if self._ended_well(step, plan):
             return Reason(Why.ENDED)
-        if child.ended_well(self.work(step)) and self._other_inputs(step, plan):
+        if child_status.ended_well(self.work(step)) and self._other_inputs(step, plan):
             return Reason(Why.AGAIN, "its input has changed since the last attempt")
         engine = plan.recipes[step.recipe].engine if step.kind is StepKind.TRAIN else ""
         reason = resume.reason(self.work(step), step.kind, engine)
@@ -177,7 +177,7 @@ class Store:
     def _ended_well(self, step: Step, plan: Plan) -> bool:
         """Return whether the command ended well on today's inputs."""
         work = self.work(step)
-        if not child.ended_well(work) or not all(any(work.glob(pattern)) for pattern in step.outputs):
+        if not child_status.ended_well(work) or not all(any(work.glob(pattern)) for pattern in step.outputs):
             return False
         return not self._other_inputs(step, plan)
 

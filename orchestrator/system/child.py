@@ -6,7 +6,6 @@ A child outlives the orchestrator that started it. The next orchestrator finds i
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import threading
@@ -14,7 +13,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.system import lock, supervisor
+from orchestrator.system import child_status, supervisor
 from orchestrator.system.log_tail import BAR, LogTail, StallDetector
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ SAVED = "the model is saved"
 """Note of a progress that was read after the output file was written: the child is about to exit."""
 GRACE_SECONDS = supervisor.GRACE_SECONDS
 _HOLD_SECONDS = 1.0
-_REMOTE_SECONDS = 1.0
 _MOST_MISSES = 5
 
 
@@ -129,79 +127,6 @@ class LogWatcher:
         return fault
 
 
-def alive(work: Path, now: float | None = None) -> bool:
-    """Return whether the child in ``work``, or its supervisor, still runs.
-
-    Of a child on another host only the supervisor's heartbeat is known.
-
-    Args:
-        work: the step's work folder.
-        now: the folder's time (``lock.now``), for a child on another host.
-    """
-    note = _json(work / supervisor.CHILD)
-    if _is_remote(note):
-        holder = lock.read(work / supervisor.CHILD, now)
-        return holder is not None and holder.alive and not (work / supervisor.EXIT).exists()
-    for key in ("supervisor", "pid"):
-        pid = note.get(key)
-        if isinstance(pid, int) and pid > 0 and supervisor.started(pid) == note.get(f"{key}_started") != "":
-            return True
-    return False
-
-
-def is_remote(work: Path) -> bool:
-    """Return whether the child in ``work`` was started on another host."""
-    return _is_remote(_json(work / supervisor.CHILD))
-
-
-def _is_remote(note: dict[str, object]) -> bool:
-    return "place" in note and note["place"] != supervisor.host_id()
-
-
-def remote_owner(work: Path) -> lock.LockHolder | None:
-    """Return the other host's supervisor of a running child, or None."""
-    if not is_remote(work) or not alive(work, lock.now(work)):
-        return None
-    return lock.read(work / supervisor.CHILD, lock.now(work))
-
-
-def wait_for_remote(work: Path, stop: threading.Event, waiting: Callable[[lock.LockHolder], None]) -> bool:
-    """Wait while a child on another host works in ``work``.
-
-    Its orchestrator may be gone: the child runs for as long as its supervisor shows signs of life, and nothing here can end
-    it. A work folder without a sign of life for ``lock.STALE_SECONDS`` is taken over.
-
-    Args:
-        work: the step's work folder.
-        stop: ends the wait.
-        waiting: called once with the remote supervisor if there is one.
-
-    Returns:
-        False if ``stop`` was set before the folder was free.
-    """
-    waits = False
-    while holder := remote_owner(work):
-        if not waits:
-            waiting(holder)
-            waits = True
-        if stop.wait(_REMOTE_SECONDS):
-            return False
-    if is_remote(work):
-        (work / supervisor.CHILD).unlink(missing_ok=True)  # its supervisor, should it come back, ends itself
-    return True
-
-
-def started_at(work: Path) -> float | None:
-    """Return the start of a child in seconds since the epoch, or None."""
-    at = _json(work / supervisor.CHILD).get("at")
-    return float(at) if isinstance(at, int | float) else None
-
-
-def ended_well(work: Path) -> bool:
-    """Return whether the supervisor noted exit code 0 for a child in ``work``."""
-    return _json(work / supervisor.EXIT).get("code") == 0
-
-
 def adopt(work: Path, callbacks: ChildCallbacks, start: int = 0) -> Exit:
     """Wait for a child of an earlier orchestrator.
 
@@ -229,7 +154,7 @@ def wait(work: Path, start: int, callbacks: ChildCallbacks, helper: Starter | No
         while True:
             pieces = tail.pieces()
             over = _over(work, helper)
-            if not over and helper is None and not alive(work):
+            if not over and helper is None and not child_status.alive(work):
                 misses += 1  # a supervisor that was killed leaves no exit.json, but this one may just be writing it
                 over = misses > _MOST_MISSES
             if over:
@@ -265,12 +190,14 @@ def _pause(work: Path, callbacks: ChildCallbacks, before: str) -> str:
 
 def _over(work: Path, helper: Starter | None) -> bool:
     """Return whether the end was noted, or supervisor and child are both gone."""
-    return (work / supervisor.EXIT).exists() or (helper is not None and helper.poll() is not None and not alive(work))
+    return (work / supervisor.EXIT).exists() or (
+        helper is not None and helper.poll() is not None and not child_status.alive(work)
+    )
 
 
 def _code(work: Path, helper: Starter | None) -> int | None:
     """Return the noted exit code, else that of a failed supervisor, else None."""
-    code = _json(work / supervisor.EXIT).get("code")
+    code = child_status.read(work / supervisor.EXIT).get("code")
     own = helper.wait() if helper is not None else 0
     if isinstance(code, int):
         return code
@@ -279,20 +206,12 @@ def _code(work: Path, helper: Starter | None) -> int | None:
 
 def _signal(work: Path, number: signal.Signals) -> bool:
     """Signal the group of a child, and return whether it exists."""
-    note = _json(work / supervisor.CHILD)
+    note = child_status.read(work / supervisor.CHILD)
     pid = note.get("supervisor")
     group = pid if isinstance(pid, int) and pid > 1 else None  # killpg(1) is kill(-1): every process of the machine
-    if group is None or _is_remote(note) or not alive(work):
+    if group is None or child_status.is_remote(work) or not child_status.alive(work):
         return False
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
         return True
     return False
-
-
-def _json(path: Path) -> dict[str, object]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -14,7 +14,7 @@ import pytest
 
 import harness
 from orchestrator import cli
-from orchestrator.system import child
+from orchestrator.system import child_status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,7 +208,7 @@ def test_after_an_interrupt_the_next_run_resumes(cats: harness.Project, project:
     run.send_signal(signal.SIGINT)
     _, output = run.communicate(timeout=60)
     assert run.returncode == 130, output
-    assert not any(child.alive(work) for work in cats.root.glob("runs/cat-lora/.partial/train-*"))
+    assert not any(child_status.alive(work) for work in cats.root.glob("runs/cat-lora/.partial/train-*"))
     assert "stopping; a training will resume from its last state" in output
     assert "the same command resumes\n    cat-lora/train: resume at step " in output
     assert cats.reasons("cat-lora")["cat-lora/train"].startswith("resume at step ")

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 import harness
 from orchestrator.cli import results
 from orchestrator.run import resume
-from orchestrator.system import child, supervisor
+from orchestrator.system import child, child_status, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ def running(cats: harness.Project) -> Iterator[subprocess.Popen[bytes]]:
     with (folder / child.LOG).open("ab") as log:
         process = subprocess.Popen(argv, cwd=folder, start_new_session=True, stdout=log, stderr=log)
     until = time.monotonic() + 60
-    while not child.alive(folder) and time.monotonic() < until:
+    while not child_status.alive(folder) and time.monotonic() < until:
         time.sleep(0.02)
     yield process
     process.kill()

@@ -15,7 +15,7 @@ from orchestrator.errors import NotReady, StepFailed
 from orchestrator.release import verify
 from orchestrator.run.attempt_log import Attempt
 from orchestrator.run.context import Status
-from orchestrator.system import child, files, process, supervisor
+from orchestrator.system import child, child_status, files, process, supervisor
 from orchestrator.system.child import Exit
 from orchestrator.weights.checks import CheckStatus
 
@@ -294,7 +294,7 @@ def orphan(cats: harness.Project) -> tuple[threading.Thread, Path]:
     command = harness.fakes.train(plan.recipes["cat-lora"], {"dataset": cats.root}, work, None)
     thread = threading.Thread(target=process.run, args=(command, work, child.ChildCallbacks(harness.fakes.read)), daemon=True)
     thread.start()
-    while not child.alive(work):
+    while not child_status.alive(work):
         time.sleep(0.02)
     return thread, work
 

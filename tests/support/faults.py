@@ -23,7 +23,7 @@ from orchestrator.release import verify
 from orchestrator.run import session
 from orchestrator.run.paths import PARTIAL, RECORD
 from orchestrator.run.workspace import Selection, Workspace
-from orchestrator.system import child, supervisor
+from orchestrator.system import child, child_status, supervisor
 from orchestrator.weights.checks import CheckStatus
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Killer:
     def works(self) -> list[Path]:
         """Return the work folders in which a child runs."""
         found = [path.parent for path in self.runs.glob(f"*/{PARTIAL}/*/{supervisor.CHILD}")]
-        return [work for work in found if child.alive(work)]
+        return [work for work in found if child_status.alive(work)]
 
     def kill(self, running: Running, victim: str, part: str = "") -> None:
         """Kill ``victim``, of a child ``part`` (default: any). Without a living child, kill the orchestrator."""

@@ -393,16 +393,16 @@ def read_record(data: bytes, folder: Path) -> None:
     from orchestrator.cli import results  # noqa: PLC0415
     from orchestrator.report import collect  # noqa: PLC0415
     from orchestrator.run import attempt_log, failure_cause, paths, progress_log, record, resume, trace  # noqa: PLC0415
-    from orchestrator.system import child, lock, supervisor  # noqa: PLC0415
+    from orchestrator.system import child_status, lock, supervisor  # noqa: PLC0415
 
     work = folder / "runs" / "x" / ".partial" / "train-000000000000"
     work.mkdir(parents=True, exist_ok=True)
     for name in (supervisor.CHILD, supervisor.EXIT, paths.ATTEMPTS, "record.json", "progress.jsonl", "expected.json"):
         (work / name).write_bytes(data)
     (work / "log.txt").write_bytes(data)
-    child.alive(work)
-    child.started_at(work)
-    child.ended_well(work)
+    child_status.alive(work)
+    child_status.started_at(work)
+    child_status.ended_well(work)
     failure_cause.of_log(work / "log.txt")
     attempt_log.by_hand(work)
     for holder in (lock.read(work / supervisor.CHILD), lock.read(work / "log.txt")):

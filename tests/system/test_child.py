@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import harness
 from children import ELSEWHERE, python, run
 from orchestrator.run.context import Status
-from orchestrator.system import child, lock, process, supervisor
+from orchestrator.system import child, child_status, lock, process, supervisor
 from orchestrator.system.child import ChildCallbacks, Exit, Progress
 
 if TYPE_CHECKING:
@@ -102,13 +102,13 @@ def test_the_child_outlives_its_supervisor_and_its_end_is_noticed(work: Path) ->
 
 
 def test_alive_compares_the_start_time_too(work: Path) -> None:
-    assert not child.alive(work)
+    assert not child_status.alive(work)
     (work / supervisor.CHILD).write_text(f'{{"pid": {os.getpid()}, "pid_started": "1"}}', "utf-8")
-    assert not child.alive(work)
+    assert not child_status.alive(work)
     (work / supervisor.CHILD).write_text(
         f'{{"pid": {os.getpid()}, "pid_started": "{supervisor.started(os.getpid())}"}}', "utf-8"
     )
-    assert child.alive(work)
+    assert child_status.alive(work)
 
 
 def test_a_note_that_names_the_first_process_signals_no_process(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_trainer_on_another_host_is_waited_for_until_its_heartbeat_is_stale(ca
     note = {"supervisor": 4711, "supervisor_started": "1", "pid": 4712, "pid_started": "1", "at": time.time() - 600}
     (work / supervisor.CHILD).write_text(json.dumps(note | {"host": "other-host", "place": ELSEWHERE}), "utf-8")
     os.utime(work / supervisor.CHILD, (time.time() - lock.STALE_SECONDS + 4,) * 2)
-    assert child.alive(work)
+    assert child_status.alive(work)
     assert cats.reasons("cat-lora")[step.name].startswith("still running: since ")
     begun = time.time()
     outcomes = cats.run("cat-lora", only=("train",))
@@ -160,7 +160,7 @@ def test_a_training_that_ended_without_an_orchestrator_is_not_done_again(cats: h
     noted = {"log_at": 0, "inputs": space.store.inputs(step, plan), "resumed_from": None, "argv": ["as", "it", "was"]}
     (work / "attempts.jsonl").write_text(json.dumps(noted) + '\n{"torn', "utf-8")
     assert process.run(command, work, child.ChildCallbacks(harness.fakes.read)).ok
-    begun = child.started_at(work)
+    begun = child_status.started_at(work)
     assert cats.reasons("cat-lora")[step.name] == "finished while no orchestrator was running"
     assert cats.run("cat-lora", only=("train",))[step.name].status is Status.DONE
     folder = space.store.folder(step)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.system import child, process, supervisor
+from orchestrator.system import child, child_status, process, supervisor
 from orchestrator.system.fork_server import ForkServer
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
@@ -122,11 +122,11 @@ def test_a_leash_ends_the_child_of_an_orchestrator_that_is_gone(tmp_path: Path) 
     root = str(Path(process.__file__).resolve().parents[2])
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env={**os.environ, "PYTHONPATH": root}) as parent:
         until = time.monotonic() + 60
-        while not child.alive(tmp_path) and time.monotonic() < until:
+        while not child_status.alive(tmp_path) and time.monotonic() < until:
             time.sleep(0.05)
-        assert child.alive(tmp_path)
+        assert child_status.alive(tmp_path)
         parent.kill()
     until = time.monotonic() + 60
-    while child.alive(tmp_path) and time.monotonic() < until:
+    while child_status.alive(tmp_path) and time.monotonic() < until:
         time.sleep(0.05)
-    assert not child.alive(tmp_path)
+    assert not child_status.alive(tmp_path)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from children import ELSEWHERE
-from orchestrator.system import child, supervisor
+from orchestrator.system import child_status, supervisor
 
 
 def supervised(work: Path, child: str, beat: float = 5.0) -> subprocess.Popen[bytes]:
@@ -23,7 +23,7 @@ def supervised(work: Path, child: str, beat: float = 5.0) -> subprocess.Popen[by
 def test_a_supervisor_that_was_thought_dead_ends_its_child(tmp_path: Path) -> None:
     with supervised(tmp_path, "import time; time.sleep(600)", beat=0.05) as running:
         until = time.monotonic() + 60
-        while not child.alive(tmp_path) and time.monotonic() < until:
+        while not child_status.alive(tmp_path) and time.monotonic() < until:
             time.sleep(0.01)
         pid = json.loads((tmp_path / supervisor.CHILD).read_text("utf-8"))["pid"]
         other = {"supervisor": 4711, "supervisor_started": "1", "pid": 1, "pid_started": "1", "at": 0, "place": ELSEWHERE}

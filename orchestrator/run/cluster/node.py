@@ -31,7 +31,7 @@ from orchestrator.run.paths import ATTEMPTS, DIGESTS, LOG, PROGRESS, RECORD
 from orchestrator.run.slots import Slot
 from orchestrator.run.step_runner import execute
 from orchestrator.run.store import Store
-from orchestrator.system import child, files, lock, settings
+from orchestrator.system import child_status, files, lock, settings
 from orchestrator.system.digests import Digests
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def _with_driver_paths(outcome: Outcome, task: NodeTask, store: Store) -> Outcom
 def _await_orphan(work: Path) -> None:
     """Wait for the child of a worker that died: its leash is ending it."""
     end = time.monotonic() + ORPHAN_SECONDS
-    while child.alive(work) and time.monotonic() < end:
+    while child_status.alive(work) and time.monotonic() < end:
         time.sleep(FLUSH_SECONDS)
 
 
