@@ -11,7 +11,7 @@ import pytest
 
 import harness
 from orchestrator import cli
-from orchestrator.run import step_runner
+from orchestrator.run import attempt_check
 from orchestrator.run.context import Status
 from orchestrator.system import crash_report
 
@@ -27,14 +27,14 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_fault_in_one_step_is_a_failure_of_that_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cats = harness.make(tmp_path / "p", monkeypatch)
     cats.recipe("cat-loha", "other")
-    real = step_runner._check_result
+    real = attempt_check.problems
 
     def check(context: object, plan: object, step: Step, end: object) -> object:
         if step.name == "cat-lora/train":
             raise ZeroDivisionError("a stupid mistake")
         return real(context, plan, step, end)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(step_runner, "_check_result", check)
+    monkeypatch.setattr(attempt_check, "problems", check)
     outcomes = cats.run("all")
     failed = outcomes["cat-lora/train"]
     assert failed.status is Status.FAILED
@@ -43,7 +43,7 @@ def test_a_fault_in_one_step_is_a_failure_of_that_step(tmp_path: Path, monkeypat
     assert outcomes["cat-loha/release"].status is Status.DONE, "the other recipe has stopped"
     report = Path(re.findall(r"report it with (\S+);", failed.problem.hint)[0])
     assert "in check" in report.read_text("utf-8")
-    monkeypatch.setattr(step_runner, "_check_result", real)
+    monkeypatch.setattr(attempt_check, "problems", real)
     assert cats.run("cat-lora")["cat-lora/train"].status is Status.DONE
 
 
