@@ -63,7 +63,7 @@ def timed(call: Callable[..., Any], into: list[float]) -> Callable[..., Any]:
 def validated(space: Workspace, recipe: Recipe, folder: Path) -> Row:
     """Train in this process, and time the validations."""
     plan = space.planned(recipe)
-    train = saved_steps.train_step(plan)
+    train = plan.step_of(recipe.name, StepKind.TRAIN)
     inputs = {source.role: source.path for source in train.sources} | {
         "dataset": space.store.folder(plan.by_name[train.needs[0]])
     }

@@ -60,6 +60,14 @@ class Plan:
                 todo += self.by_name[name].needs
         return [self.by_name[name] for name in sorted(names, key=self._positions.__getitem__)]
 
+    def step_of(self, recipe: str, kind: StepKind) -> Step:
+        """Return the step of a kind of one recipe."""
+        return next(step for step in self.of(recipe) if step.kind is kind)
+
+    def lora_name(self, step: Step) -> str:
+        """Return the name of the LoRA file of a step that trains or changes it."""
+        return self.recipes[step.recipe].step_file() if step.kind is StepKind.TRAIN else f"{step.recipe}.safetensors"
+
     def shared(self) -> list[Step]:
         """Return the steps of several recipes: grids, and their common release."""
         return [step for step in self.steps if not step.recipe and step.kind is not StepKind.DATASET]

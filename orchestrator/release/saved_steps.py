@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from orchestrator.plan.planner import Plan
-    from orchestrator.plan.step import Step
     from orchestrator.recipe import Recipe
     from orchestrator.release.variant import Axis
     from orchestrator.run.partial_run import PartialRun
@@ -26,7 +24,7 @@ ALL = "all"
 _NAME = re.compile(r"-step(\d{8,})\.safetensors$")
 
 
-def found(recipe: Recipe, train: Path) -> tuple[int, ...]:
+def in_folder(recipe: Recipe, train: Path) -> tuple[int, ...]:
     """Return the steps whose files lie in the folder of a finished training.
 
     A last step that was saved twice counts once. Steps after it, which sd-scripts may add after a resume, do not count.
@@ -36,20 +34,15 @@ def found(recipe: Recipe, train: Path) -> tuple[int, ...]:
     return tuple(sorted({*(step for step in steps if step < recipe.training.steps), recipe.training.steps}))
 
 
-def train_step(plan: Plan) -> Step:
-    """Return the training of a plan of one recipe."""
-    return next(step for step in plan.steps if step.kind is StepKind.TRAIN)
-
-
 def train(run: PartialRun, recipe: Recipe) -> tuple[int, ...]:
     """Train a recipe if it is due, and return its saved steps."""
     plan = run.space.planned(recipe)
     run.run(without(plan, StepKind.MERGE, StepKind.RESIZE, StepKind.RENDER, StepKind.RELEASE))
-    return found(recipe, run.space.store.folder(train_step(plan)))
+    return in_folder(recipe, run.space.store.folder(plan.step_of(recipe.name, StepKind.TRAIN)))
 
 
 def predicted(recipe: Recipe, axes: Sequence[Axis]) -> list[Axis]:
-    """Return the axes with the numbers of the steps that the training will save."""
+    """Return the axes with the steps that the training will save."""
     steps = tuple(map(str, recipe.saved_steps()))
     return [dataclasses.replace(axis, values=steps) if axis.values == (ALL,) and axis.name == STEP else axis for axis in axes]
 
@@ -80,8 +73,7 @@ def weights(run: PartialRun, recipe: Recipe, step: int) -> Path:
     made = without(plan, StepKind.RENDER, StepKind.RELEASE)
     run.run(made)
     last = made.steps[-1]
-    name = plan.recipes[recipe.name].step_file() if last.kind is StepKind.TRAIN else f"{recipe.name}.safetensors"
-    return run.space.store.folder(last) / name
+    return run.space.store.folder(last) / made.lora_name(last)
 
 
 def check(recipe: Recipe, steps: Sequence[int], saved: Sequence[int]) -> None:

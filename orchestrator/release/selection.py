@@ -1,4 +1,4 @@
-"""Choose a saved step: the kept table, the reason, and the choice for later runs."""
+"""Choose a saved step: the kept table, the reason, the choice."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import Problem, RecipeError
+from orchestrator.plan.step import StepKind
 from orchestrator.release import proposal, saved_steps, step_measures
 from orchestrator.run import choice
 from orchestrator.run.paths import STEPS
@@ -60,7 +61,10 @@ class Selected:
         return f"the validation loss does not count: step {steps} has none; let training.validation.every_n_steps divide all"
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Return heads and cells of the table, with a mark for the front and the proposal."""
+        """Return heads and cells of the table.
+
+        The proposal and the rest of the front are marked.
+        """
         names = [name for name in proposal.MEASURES if any(getattr(row, name) is not None for row in self.rows)]
         rows = []
         for row, ranks in zip(self.rows, proposal.ranks(self.rows), strict=True):
@@ -71,7 +75,9 @@ class Selected:
 
 
 def compare(run: PartialRun, recipe: Recipe, multipliers: Sequence[float] = (), encoder: Path | None = None) -> Selected:
-    """Measure the saved steps, propose one, and keep the table for report and choice.
+    """Measure the saved steps, propose one, and keep the table.
+
+    The report shows the table, and ``take`` reads its reason.
 
     Args:
         run: runs what is due.
@@ -91,7 +97,7 @@ def compare(run: PartialRun, recipe: Recipe, multipliers: Sequence[float] = (), 
     folder = encoder if encoder is not None else settings.encoder()
     measured = step_measures.measure(run, recipe, multipliers or (recipe.render.multiplier,), folder)
     selected = Selected(measured.rows, measured.measured_by, proposal.propose(measured.rows), measured.grids)
-    train = saved_steps.train_step(run.space.planned(recipe))
+    train = run.space.planned(recipe).step_of(recipe.name, StepKind.TRAIN)
     write_json(run.space.store.root / recipe.name / STEPS, {"train": train.key, **selected.as_json()})
     return selected
 
@@ -112,7 +118,7 @@ def take(run: PartialRun, recipe: Recipe, step: str) -> None:
     if not step.isdecimal():
         raise RecipeError(Problem(f"--step {step}", "is neither the number of a saved step nor last"))
     saved_steps.check(recipe, [int(step)], saved_steps.train(run, recipe))
-    train = saved_steps.train_step(run.space.planned(recipe))
+    train = run.space.planned(recipe).step_of(recipe.name, StepKind.TRAIN)
     reason = _reason(read(store, recipe.name), train.key, int(step))
     choice.write(store, recipe, choice.make(choice.with_step(recipe, int(step), reason), train, store, reason))
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from orchestrator.plan.step import Step
     from orchestrator.recipe import Recipe
     from orchestrator.run.partial_run import PartialRun
 
@@ -89,8 +88,7 @@ def _bare(run: PartialRun, recipe: Recipe, other: Drawing) -> Drawing:
 
 
 def _folder(run: PartialRun, drawing: Drawing, kind: StepKind) -> Path:
-    step: Step = next(step for step in drawing.plan.steps if step.kind is kind)
-    return run.space.store.folder(step)
+    return run.space.store.folder(drawing.plan.step_of(drawing.recipe.name, kind))
 
 
 def _images(run: PartialRun, drawing: Drawing) -> list[Path]:

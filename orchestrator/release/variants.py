@@ -1,4 +1,4 @@
-"""X/Y grids of one training at several steps, ratios, weights, multipliers.
+"""Draw X/Y grids of one training at several steps, ratios, weights.
 
 A variant is the recipe with one value changed. Its steps are planned, cached and recorded like all others, and the
 training runs once. ``runs/RECIPE/variants/AXES.json`` lists the folder of each variant, for the slider of the report.
@@ -148,10 +148,9 @@ def prepare(run: PartialRun, recipe: Recipe) -> Drawing:
     """Make the weights of a variant, and return the drawing of its prompts."""
     plan = without(run.space.planned(recipe), StepKind.RELEASE)
     run.run(without(plan, StepKind.RENDER))
-    render = next(step for step in plan.steps if step.kind is StepKind.RENDER)
+    render = plan.step_of(recipe.name, StepKind.RENDER)
     weights = plan.by_name[render.needs[0]]
-    name = recipe.step_file() if weights.kind is StepKind.TRAIN else f"{recipe.name}.safetensors"
-    return Drawing(recipe, plan, render, run.space.store.folder(weights) / name)
+    return Drawing(recipe, plan, render, run.space.store.folder(weights) / plan.lora_name(weights))
 
 
 def _render(

@@ -149,7 +149,7 @@ def measure(recipe: Recipe, plan: Plan, space: Workspace) -> StepCost:
     Raises:
         StepFailed: the dataset is not built, or the trainer ended before its last step.
     """
-    step = next(step for step in plan.of(recipe.name) if step.kind is StepKind.TRAIN)
+    step = plan.step_of(recipe.name, StepKind.TRAIN)
     data = space.store.folder(plan.by_name[step.needs[0]])
     if not (data / "dataset.toml").is_file():
         again = f"python -m orchestrator run {recipe.name} --only dataset"

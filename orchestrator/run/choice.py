@@ -64,7 +64,7 @@ def applied(recipe: Recipe, plan: Plan, store: Store) -> tuple[Recipe, str]:
     choice = read(store, recipe)
     if choice is None:
         return recipe, ""
-    train = next(step for step in plan.of(recipe.name) if step.kind is StepKind.TRAIN)
+    train = plan.step_of(recipe.name, StepKind.TRAIN)
     chosen = with_step(recipe, choice.step, choice.reason)
     if choice.train != train.key:
         return recipe, ""  # of another profile or engine, or of a recipe that has changed

@@ -72,8 +72,7 @@ def _models(step: Step) -> dict[str, Path]:
 def _lora(step: Step, plan: Plan, store: Store) -> Path:
     """Return the LoRA file of the step before."""
     need = plan.by_name[step.needs[0]]
-    trained = need.kind is StepKind.TRAIN
-    return store.folder(need) / (plan.recipes[step.recipe].step_file() if trained else f"{step.recipe}.safetensors")
+    return store.folder(need) / plan.lora_name(need)
 
 
 def _lora_tool(step: Step, recipe: Recipe, lora: Path, work: Path) -> Command:

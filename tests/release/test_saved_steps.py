@@ -154,4 +154,4 @@ def test_steps_saved_after_a_resume_are_named_by_the_whole_training(
     assert set(json.loads((train / "record.json").read_text("utf-8"))["outputs"]) == {
         path.name for path in train.glob("*.saf*")
     }
-    assert saved_steps.found(recipe, train) == (11, 17, 20)
+    assert saved_steps.in_folder(recipe, train) == (11, 17, 20)
