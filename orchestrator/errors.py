@@ -80,9 +80,9 @@ def near_miss(word: str, names: Iterable[str]) -> str:
 
     The question begins with a semicolon and ends a message. Names that begin with the whole word come first.
     """
-    known = list(names)
-    longer = [name for name in known if len(word) >= _WHOLE and name.startswith(word)][:3]
-    close = [" or ".join(longer)] if longer else difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    every = list(names)
+    longer = [name for name in every if len(word) >= _WHOLE and name.startswith(word)][:3]
+    close = [" or ".join(longer)] if longer else difflib.get_close_matches(word, every, n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 

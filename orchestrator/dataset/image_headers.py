@@ -40,7 +40,7 @@ class ImageHeader:
 
     @property
     def plain(self) -> bool:
-        """True if the file can be trained on unchanged.
+        """Return whether the file can be trained on unchanged.
 
         That is an 8-bit RGB PNG, upright, opaque, sRGB.
         """

@@ -58,7 +58,10 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Modules with a name of their own in block weights, inside a block or outside of all."""
+    """Modules with a name of their own in block weights.
+
+    They are inside a block, or outside of all.
+    """
 
     block: str
     """The block whose weight they have where they are not named. "": they are outside of all blocks."""
@@ -70,7 +73,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class DepthVariant:
-    """A variant of a base model with inserted blocks, which no trainer here trains."""
+    """A variant of a base model with inserted blocks.
+
+    No trainer here trains it.
+    """
 
     name: str
     """Value of --to of the verb remap."""

@@ -1,4 +1,4 @@
-"""Read block weights: lists, named ranges, presets and lists of other tools.
+"""Read block weights: lists, ranges, presets, lists of other tools.
 
 Recipes, requests of steps and the command line all have this one reader. It needs neither torch nor numpy.
 """
@@ -77,7 +77,7 @@ class BlockWeights:
 
     @property
     def preset(self) -> str | None:
-        """The preset with these weights, or None."""
+        """Return the name of the preset with these weights, or None."""
         return None if self.parts else blocks.preset_name(self.values, self.architecture)
 
     def plain(self) -> list[float] | dict[str, float]:

@@ -1,4 +1,4 @@
-"""Kinds of model files beside checkpoints: text encoders and VAEs, by their tensors.
+"""Kinds of text encoders and VAEs in files, by their tensors.
 
 A kind is told by names and by sizes that are the same in every file of the kind.
 """

@@ -1,4 +1,4 @@
-"""Arguments by which a network module of sd-scripts chooses layers and ranks.
+"""Arguments of sd-scripts' network modules for layers and ranks.
 
 Source: create_network of networks/lora_*.py, sd-scripts v0.10.1.
 """
@@ -19,7 +19,7 @@ _RANGE = re.compile(r"([A-Z]+)(\d+)(?:-(?:([A-Z]+))?(\d+))?")
 
 @dataclass(frozen=True, slots=True)
 class LayerChoice:
-    """What a network module takes to train only some layers, or at other ranks."""
+    """Arguments of a network module for some layers, or other ranks."""
 
     block_arguments: Mapping[str, str] = field(default_factory=dict)
     """Letters of blocks -> argument with the numbers of those to train, as "0-3,7" or "none"."""
@@ -38,7 +38,7 @@ class LayerChoice:
 
     @property
     def by_block(self) -> tuple[str, ...]:
-        """Letters of the blocks that can be chosen."""
+        """Return the letters of the blocks that can be chosen."""
         return (*self.block_arguments, *self.block_patterns)
 
     def matches(self, pattern: str, layer: ModelLayer) -> bool:

@@ -31,7 +31,7 @@ class ModelLayer:
 
     @property
     def text(self) -> bool:
-        """True if it belongs to a text encoder."""
+        """Return whether it belongs to a text encoder."""
         return self.name.startswith("lora_te")
 
 

@@ -89,7 +89,10 @@ class _Table:
     """Names of an architecture's modules, numbers replaced, with the largest."""
 
     def __init__(self, architecture: ArchitectureName) -> None:
-        """Index the layers by name. All else is computed when a name is not among them."""
+        """Index the layers by name.
+
+        All else is computed when a name is not among them.
+        """
         self._architecture = architecture
         self.exact: Mapping[str, ModelLayer] = {layer.name: layer for layer in layers(ARCHITECTURES[architecture].model)}
         self.text = frozenset(encoder.prefix for encoder in ARCHITECTURES[architecture].model.text_encoders)
@@ -106,7 +109,7 @@ class _Table:
 
     @functools.cached_property
     def by_template(self) -> Mapping[str, ModelLayer]:
-        """Layers by name, numbers replaced."""
+        """Return the layers by name, numbers replaced."""
         return {_template(name)[0]: layer for name, layer in self.exact.items()}
 
     @functools.cached_property

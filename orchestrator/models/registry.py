@@ -1,4 +1,7 @@
-"""All architectures: those of the modules in ``bases``. A new one is a module there."""
+"""All architectures, in the order of release.
+
+Each is a module in ``bases``.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ SMALL_BASE: Final = "krnk-small-base"
 def _read() -> dict[str, Architecture]:
     """Return every architecture by its name, in the order of release."""
     modules = [importlib.import_module(f"{bases.__name__}.{one.name}") for one in pkgutil.iter_modules(bases.__path__)]
-    found = [value for module in modules for value in vars(module).values() if isinstance(value, Architecture)]
-    return {entry.name: entry for entry in sorted(found, key=lambda entry: (entry.released, len(entry.checkpoint_names)))}
+    entries = [value for module in modules for value in vars(module).values() if isinstance(value, Architecture)]
+    return {entry.name: entry for entry in sorted(entries, key=lambda entry: (entry.released, len(entry.checkpoint_names)))}
 
 
 ARCHITECTURES = _read()

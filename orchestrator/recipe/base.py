@@ -30,6 +30,6 @@ WhereFilled = Field(exclude_if=lambda value: not value)
 
 
 class Table(BaseModel):
-    """Base of every table of a recipe: frozen and strict, without unknown keys."""
+    """Base of a recipe's tables: frozen, strict, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")

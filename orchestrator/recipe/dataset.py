@@ -1,4 +1,4 @@
-"""The [dataset] of a recipe: image sources, captions, and how images are trained."""
+"""The [dataset] of a recipe: image sources, captions, training of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
 class Vocabulary(Table):
-    """The words of a caption, by the view in a file name (f00: upper body, level, front)."""
+    """Words of a caption, by the view in a file name.
+
+    f00 is the upper body, level, from the front.
+    """
 
     height: dict[str, str] = {}
     """First digit: 0 level, 1 from above, 2 from below."""

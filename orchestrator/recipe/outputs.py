@@ -33,7 +33,10 @@ class Merge(Table):
 
 
 class Resize(Table):
-    """Compression by rank. Exactly one of sv_ratio, sv_fro, sv_cumulative, size_mb, or new_rank alone."""
+    """Compression by rank.
+
+    Exactly one of sv_ratio, sv_fro, sv_cumulative, size_mb, or new_rank alone.
+    """
 
     sv_ratio: Annotated[float, Field(ge=1)] | None = None
     """Keep singular values above the largest divided by this."""
@@ -107,7 +110,10 @@ class Select(Table):
 
 
 class Region(Table):
-    """One part of an image with several characters (Latent Couple, regional prompter)."""
+    """One part of an image with several characters.
+
+    Latent Couple and Regional Prompter take such parts.
+    """
 
     prompt: str
     """Prompt of this region."""
@@ -157,7 +163,7 @@ class Release(Table):
 
 
 class Expect(Table):
-    """Known numbers of a released file, checked against the plan and the result."""
+    """Known numbers of a released file, which plan and result are to match."""
 
     tensor_bytes: Positive | None = None
     """Sum of the tensors' bytes after training."""

@@ -57,12 +57,15 @@ class Base(Table):
 
     @property
     def is_small(self) -> bool:
-        """Whether it is the small base model of the demo, which ships with the program."""
+        """Return whether it is the demo's small base model."""
         return self.checkpoint == SMALL
 
 
 class Preset(Table):
-    """Which modules LyCORIS trains; written to a file and passed as network_args preset=FILE."""
+    """Modules that LyCORIS trains.
+
+    A file holds them, which is passed as network_args preset=FILE.
+    """
 
     enable_conv: bool = True
     unet_target_module: tuple[str, ...] = ()
@@ -104,7 +107,10 @@ class Network(Table):
 
 
 class Validation(Table):
-    """The loss on originals that are not trained. Exactly one of split and images."""
+    """The loss on originals that are not trained.
+
+    Exactly one of split and images.
+    """
 
     split: Annotated[float, Field(gt=0, le=0.5)] | None = None
     """Share of each source's originals to hold out, at least one in all."""
@@ -197,18 +203,21 @@ class Training(Table):
 
     @property
     def caches_on_disk(self) -> bool:
-        """True if the trainer writes caches beside the images."""
+        """Return whether the trainer writes caches beside the images."""
         return "disk" in {self.cache_latents, self.cache_text_encoder_outputs}
 
     @property
     def relative_step(self) -> bool:
-        """True if Adafactor finds its own rates: by default, and always with warmup_init."""
+        """Return whether Adafactor finds its own rates.
+
+        It does so by default, and always with warmup_init.
+        """
         args = self.optimizer_args
         return self.optimizer.lower() == "adafactor" and bool(args.get("relative_step", True) or args.get("warmup_init"))
 
     @property
     def validation_interval(self) -> int | None:
-        """Steps from one validation to the next, None without validation."""
+        """Return the steps between validations, None without validation."""
         if self.validation is None:
             return None
         return self.validation.every_n_steps or self.save_every_n_steps or max(1, self.steps // 10)

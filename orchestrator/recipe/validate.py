@@ -1,4 +1,4 @@
-"""Find combinations of recipe values that cannot work, before anything is planned."""
+"""Find combinations of recipe values that cannot work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find merge, resize, render and select values that do not fit the trained file."""
+"""Find values of merge, resize, render and select that cannot work."""
 
 from __future__ import annotations
 

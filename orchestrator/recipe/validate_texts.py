@@ -1,4 +1,4 @@
-"""Find texts in a recipe that a trainer would read as options, or import as code."""
+"""Find texts that a trainer would read as options, or import as code."""
 
 from __future__ import annotations
 

@@ -104,7 +104,10 @@ def facts(recipe: Recipe, header: Header, records: Mapping[str, JSON], dataset: 
 
 
 def _block_weights(given: Given, recipe: Recipe) -> JSON:
-    """Return the name and the values of block weights, or names and ranges for networks without usual lists."""
+    """Return the name and the values of block weights.
+
+    Networks without usual lists have names and ranges in place of values.
+    """
     weights = block_weights.parse(given, recipe.base.architecture)
     text = weights.text()
     named = text.split(",") if "=" in text else [f"{value:g}" for value in weights.values]
@@ -184,7 +187,7 @@ def _base(recipe: Recipe, records: Mapping[str, JSON]) -> JSON:
 
 
 def noncommercial(licence: str) -> bool:
-    """Return whether a licence says by its name that it allows no commercial use."""
+    """Return whether a licence excludes commercial use by its name."""
     return _NONCOMMERCIAL.search(licence) is not None
 
 

@@ -1,4 +1,7 @@
-"""Prompts without the trigger words, whose images a LoRA should leave as the base model draws them."""
+"""Prompts without the trigger words.
+
+A LoRA should leave their images as the base model draws them.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def free(recipe: Recipe) -> Recipe:
-    """Return the recipe with some of its prompts, their trigger words replaced by the class words.
+    """Return the recipe with class words for trigger words in its prompts.
 
-    As many as ``select.free_prompts``, or as fill the last batch of the renderer, but one at least.
+    It keeps as many prompts as ``select.free_prompts``, or as fill the last batch of the renderer, but one at least.
     """
     prompts = {
         f"free-{column['name']}": recipe.render.prompts[column["name"]].model_copy(

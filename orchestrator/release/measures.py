@@ -1,4 +1,4 @@
-"""Numbers of a variant's images, each as a difference to the bare base model's.
+"""Measure a variant's images against those of the bare base model.
 
 Every measure compares images of the same prompts and seeds, so that prompt and seed do not count.
 """
@@ -34,7 +34,10 @@ class Describer(Protocol):
         """Return a row per image, (n, d)."""
 
     def similarity(self, left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the similarity of each row of ``left`` to each of ``right``, at most 1."""
+        """Return the similarity of each row of ``left`` to each of ``right``.
+
+        It is at most 1.
+        """
 
 
 class LayoutAndEdges:
@@ -60,7 +63,10 @@ class Encoder(image_encoder.ImageEncoder):
 
 
 def describer(folder: Path | None) -> Describer:
-    """Return the user's encoder, or without a folder the one that needs no model.
+    """Return the user's encoder, or the describer that needs no model.
+
+    Args:
+        folder: folder of an ONNX encoder, or None.
 
     Raises:
         NotReady: the encoder cannot be opened.
@@ -120,15 +126,15 @@ class TagRecall:
     def __init__(self, tagger: Tagger, threshold: float, prompts: Sequence[str]) -> None:
         """Keep the tags of each prompt that the tagger can find."""
         self._tagger, self._threshold = tagger, threshold
-        known = tagger.vocabulary()
-        self._wanted = [{tag.strip() for tag in prompt.split(",")} & known for prompt in prompts]
+        vocabulary = tagger.vocabulary()
+        self._tags = [{tag.strip() for tag in prompt.split(",")} & vocabulary for prompt in prompts]
 
     def of(self, images: Sequence[Image.Image]) -> float:
         """Return the share of tags found, over the images of all prompts."""
         hits = total = 0
-        for image, wanted in zip(images, self._wanted, strict=True):
-            hits += len(wanted.intersection(self._tagger.tags(image, self._threshold))) if wanted else 0
-            total += len(wanted)
+        for image, tags in zip(images, self._tags, strict=True):
+            hits += len(tags.intersection(self._tagger.tags(image, self._threshold))) if tags else 0
+            total += len(tags)
         return hits / total if total else 0.0
 
 

@@ -58,7 +58,10 @@ def counted(rows: Sequence[StepRow]) -> list[dict[str, float]]:
 
 
 def ranks(rows: Sequence[StepRow]) -> list[dict[str, int]]:
-    """Return the rank of each row by measure, 1 for the best. Equal numbers share a rank."""
+    """Return the rank of each row by measure, 1 for the best.
+
+    Equal numbers share a rank.
+    """
     numbers = counted(rows)
     return [{name: 1 + sum(other[name] > value for other in numbers) for name, value in own.items()} for own in numbers]
 
@@ -107,5 +110,10 @@ def number(measure: str, value: float | None) -> str:
 
 
 def label(row: StepRow, *, several: bool) -> str:
-    """Return the name of a row: step 400, or with several multipliers step 400 at 0.8."""
+    """Return the name of a row: step 400, or step 400 at 0.8.
+
+    Args:
+        row: the row.
+        several: the table has several multipliers.
+    """
     return f"step {row.step} at {row.multiplier:g}" if several else f"step {row.step}"

@@ -17,7 +17,10 @@ STEP: Final = "step"
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One axis (step, sv_ratio, block_weights or multiplier) and its values as text."""
+    """One axis and its values as text.
+
+    Its name is step, sv_ratio, block_weights or multiplier.
+    """
 
     name: str
     values: tuple[str, ...]

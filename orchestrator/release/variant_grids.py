@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def write(recipe: Recipe, axes: Sequence[Axis], rendered: Sequence[RecipeVariant], folder: Path, root: Path) -> list[Path]:
-    """Write the grids of rendered variants and AXES.json, and return the PNG files.
+    """Write the grids of variants and AXES.json, and return the PNG files.
 
     Args:
         recipe: the varied recipe.

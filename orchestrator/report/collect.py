@@ -38,12 +38,12 @@ class State(StrEnum):
 
     @property
     def ok(self) -> bool:
-        """True unless the step failed or was stopped."""
+        """Return whether the step neither failed nor was stopped."""
         return self not in (State.FAILED, State.UNFINISHED)
 
     @property
     def finished(self) -> bool:
-        """True for a whole result, also for an outdated one."""
+        """Return whether there is a whole result, even an outdated one."""
         return self in (State.DONE, State.OUTDATED)
 
 
@@ -96,12 +96,12 @@ class Member:
 
     @property
     def curve(self) -> tuple[Point, ...]:
-        """The readings of its training."""
+        """Return the readings of its training."""
         return self.steps["train"].curve if "train" in self.steps else ()
 
     @property
     def state(self) -> State:
-        """The worst state of its steps.
+        """Return the worst state of its steps.
 
         In the order failed, running, unfinished, waiting, outdated, done.
         """

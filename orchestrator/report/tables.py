@@ -159,7 +159,7 @@ def network(member: Member) -> list[tuple[str, str]]:
 
 
 def measured_steps(table: JSON, train: JSON) -> JSON:
-    """Return the table of ``select`` for the page, {} without one of this training.
+    """Return the table of ``select``, {} without one of this training.
 
     Args:
         table: content of measured-steps.json.

@@ -1,4 +1,4 @@
-"""Check an ended attempt: its exit, its log, and its outputs by the recipe's guards."""
+"""Check an ended attempt: its exit, its log, its outputs."""
 
 from __future__ import annotations
 

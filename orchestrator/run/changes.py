@@ -46,7 +46,7 @@ def newest(owner: Path, step: Step) -> Record | None:
 
 
 def differences(record: Record, step: Step, plan: Plan) -> Iterator[str]:
-    """Yield what differs from a record: engine, sources, settings."""
+    """Yield the differences to a record: engine, sources, settings."""
     yield from _engine(record.engine, _engine_version(step, plan))
     now = {source.role: source.digest for source in step.sources}
     yield from (f"{role} removed" for role in record.sources if role not in now)

@@ -33,7 +33,7 @@ class Status(StrEnum):
 
     @property
     def ok(self) -> bool:
-        """Whether the step's outputs are in the store."""
+        """Return whether the step's outputs are in the store."""
         return self in (Status.DONE, Status.CACHED, Status.LINKED)
 
 
@@ -53,22 +53,22 @@ class RunObserver(Protocol):
     """Receives the events of a run, from several threads."""
 
     def begin(self, step: Step, reason: Reason) -> None:
-        """A step starts for a reason."""
+        """Show that a step starts for a reason."""
 
     def progress(self, step: Step, progress: Progress) -> None:
-        """A running step has reached a new point."""
+        """Show the progress of a running step."""
 
     def end(self, outcome: Outcome) -> None:
-        """A step has ended, or does not need to run."""
+        """Show that a step has ended, or does not need to run."""
 
     def say(self, text: str) -> None:
-        """A line about a step or the whole run."""
+        """Show a line about a step or the whole run."""
 
     def __enter__(self) -> Self:
         """Start to show the run."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Stop to show it."""
+        """Stop showing it."""
 
 
 class Silent:

@@ -77,7 +77,7 @@ class ThroughputGuard:
 
     @property
     def fault(self) -> str:
-        """The fault, if the pace has collapsed and the recipe stops then."""
+        """Return the fault if the pace has collapsed and the recipe stops then."""
         return "the pace has collapsed (guards.slow)" if self._slow and self._stops else ""
 
     def step(self, done: int) -> None:
@@ -118,7 +118,7 @@ class GpuGuard:
 
     @property
     def fault(self) -> str:
-        """The fault, if a GPU is full and the recipe stops then."""
+        """Return the fault if a GPU is full and the recipe stops then."""
         return f"{self._full} (guards.full)" if self._full and self._stops else ""
 
     def pause_reason(self) -> str:

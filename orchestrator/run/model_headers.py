@@ -1,4 +1,4 @@
-"""Checks of model files by their headers: is each file the one that its key needs?"""
+"""Check by its header that a model file is the one that its key needs."""
 
 from __future__ import annotations
 

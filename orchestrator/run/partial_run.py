@@ -1,4 +1,7 @@
-"""Runs of parts of plans, several in one command: variants of a recipe, and their images together."""
+"""Run parts of several plans in one command.
+
+They are the variants of a recipe, whose images are drawn together.
+"""
 
 from __future__ import annotations
 

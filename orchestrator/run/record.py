@@ -48,7 +48,7 @@ class Reason:
 
     @property
     def links(self) -> bool:
-        """Whether the step is linked to the same step of another recipe."""
+        """Return whether the step is linked to that of another recipe."""
         return self.why is Why.SAME
 
     def __str__(self) -> str:

@@ -149,7 +149,7 @@ class _Schedule:
                 self._unresolved.append(dependent)
 
     def resolve(self) -> None:
-        """End every step that needs no work, and queue the others in their lanes."""
+        """End the steps that need no work, and queue the others in their lanes."""
         if self._context.stop.is_set():
             for queue in self._ready.values():
                 while queue:

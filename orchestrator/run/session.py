@@ -166,7 +166,7 @@ def _summary(plan: Plan, store: Store, outcomes: list[Outcome], seconds: float, 
 
 
 def _limits(plan: Plan) -> list[str]:
-    """Return what the small base can show of the user's own subjects."""
+    """Return a note on the small base model for the user's own subjects."""
     own = [name for name, recipe in plan.recipes.items() if recipe.base.is_small and recipe.subject not in SMALL_BASE_SUBJECTS]
     if not own:
         return []

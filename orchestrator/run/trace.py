@@ -33,7 +33,7 @@ class Span:
 
     @property
     def ended(self) -> float:
-        """End in seconds since the epoch."""
+        """Return the end in seconds since the epoch."""
         return self.started + self.seconds
 
 

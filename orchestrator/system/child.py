@@ -77,7 +77,7 @@ class Exit:
 
     @property
     def ok(self) -> bool:
-        """True if the child ended by itself with exit code 0 or an unknown one.
+        """Return whether the child ended by itself, with code 0 or unknown.
 
         Its outputs are checked in any case.
         """

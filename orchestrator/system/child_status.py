@@ -1,4 +1,4 @@
-"""Status of a child by its supervisor's files: whether it runs, on which host, how it ended."""
+"""Status of a child, by the files of its supervisor."""
 
 from __future__ import annotations
 

@@ -47,12 +47,12 @@ class LockHolder:
 
     @property
     def here(self) -> bool:
-        """True if it is, or was, a process of this host."""
+        """Return whether it is, or was, a process of this host."""
         return self.host_id == supervisor.host_id()
 
     @property
     def alive(self) -> bool:
-        """True if it still runs."""
+        """Return whether it still runs."""
         if self.here:
             return supervisor.started(self.pid) == self.started != ""
         return abs(self.age) < STALE_SECONDS

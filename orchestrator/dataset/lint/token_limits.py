@@ -1,4 +1,4 @@
-"""Limits of captions in tokens, and exact counters of an architecture's tokenizers.
+"""Limits of captions in tokens, and an architecture's own counters.
 
 A text encoder without an exact counter on this machine has no limit here, so that nothing is guessed.
 """

@@ -1,4 +1,4 @@
-"""Combinations that the training script of an architecture rejects late or ignores.
+"""Find combinations that an architecture's script rejects late or ignores.
 
 Source: *_train_network.py, networks/lora_*.py and library/flux_train_utils.py of sd-scripts v0.10.1. Each was tried.
 """

@@ -1,4 +1,4 @@
-"""Options of sd-scripts' programs, and the problems of a recipe's values for them.
+"""Options of sd-scripts' programs, and checks of values for them.
 
 The pinned release's options ship as ``pinned.json``; those of another commit are kept in the user's cache.
 """

@@ -70,7 +70,10 @@ class _ParsedModules:
         self._collect(path, self._module(path) if name is None else functions[name], options)
 
     def _collect(self, path: Path, tree: ast.AST, options: Options) -> None:
-        """Collect the options that a part of a module adds, and those of the functions that it calls."""
+        """Collect the options that a part of a module adds.
+
+        The functions that it calls are followed.
+        """
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call):
                 continue

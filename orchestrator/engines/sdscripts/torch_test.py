@@ -94,7 +94,7 @@ def _version(torch: str) -> str:
 
 
 def _installs(build: TorchBuild, python: Path, *, named: bool = False) -> str:
-    """Return the command that installs a build into the environment of a Python."""
+    """Return the command that installs a build for a Python."""
     command = f"{VARIABLE}={build.name} make setup" if named else "make setup"
     if not python.is_relative_to(settings.sd_scripts_environment()):
         command = " ".join([str(python), "-m pip install", *build.pip_options(), *build.requirements()])

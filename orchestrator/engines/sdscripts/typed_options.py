@@ -1,4 +1,4 @@
-"""Options of sd-scripts that keys of a recipe's [training] set, one to one."""
+"""Options of sd-scripts that keys of [training] set, one to one."""
 
 from __future__ import annotations
 

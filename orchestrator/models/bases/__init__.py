@@ -1,1 +1,4 @@
-"""Architectures of base models, one module each. ``registry`` reads all of them."""
+"""Architectures of base models, one module each.
+
+``registry`` reads all of them.
+"""
