@@ -204,5 +204,9 @@ class Architecture:
     """Usual side of training images, in pixels."""
     renderer: Renderer = GEN_IMG
     """Script of sd-scripts that draws prompts."""
+    sample_line: Mapping[str, str] = field(default_factory=dict)
+    """Option of a line of --sample_prompts for the keys guidance and flow_shift of ``render``, if the trainer reads them."""
+    least_sample_seed: int = 0
+    """Smallest seed with which the trainer draws images."""
     variants: tuple[DepthVariant, ...] = ()
     """Models with blocks inserted into this one, from the fewest blocks to the most."""

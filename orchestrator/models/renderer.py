@@ -14,6 +14,9 @@ SAMPLERS = (
 )
 """Values of gen_img.py's --sampler and train_network.py's --sample_sampler (v0.10.1)."""
 
+PATTERNS_WITHOUT_USE = dict.fromkeys(("include_patterns", "exclude_patterns"), "the script adds every module of the LoRA")
+"""Their use is commented out in anima_minimal_inference.py and hunyuan_image_minimal_inference.py (v0.10.1)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Renderer:
@@ -54,6 +57,8 @@ class Renderer:
     """Options of the trainer that the script takes too, since images are to be drawn as the LoRA was trained."""
     merges: bool = False
     """A LoRA is added to every layer of its names. False: it is loaded into the modules that the trainer's network has."""
+    without_use: Mapping[str, str] = field(default_factory=dict)
+    """Options that the script accepts without the effect of their name, and the reason."""
     drops_text_lora: bool = False
     """A LoRA of the text encoder has no effect on a model folder, only on a file."""
 

@@ -21,7 +21,7 @@ PARTS = {
     "sd3-medium": "sd3",
     "sd3.5-medium": "sd3",
     "sd3.5-large": "sd3",
-    "flux-schnell": "flux",
+    "flux-schnell": "flux-schnell",
     "flux": "flux",
     "chroma": "chroma",
     "lumina": "lumina",

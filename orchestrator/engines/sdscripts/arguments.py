@@ -12,7 +12,7 @@ import toml
 
 from orchestrator.dataset import latent_links
 from orchestrator.dataset.sd_scripts_toml import absolute_config
-from orchestrator.engines.sdscripts import gen_img, network_args, training_states, typed_options
+from orchestrator.engines.sdscripts import network_args, training_samples, training_states, typed_options
 from orchestrator.models import registry
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def train(recipe: Recipe, inputs: Mapping[str, Path], work: Path, state: Path | 
     argv += ["--logging_dir", str(work / LOGS), "--log_with", "all" if training.wandb else "tensorboard"]
     argv += ["--log_prefix", training.log_prefix or f"{recipe.name}-"]  # TensorBoard shows it as the run's name
     if training.sample_every_n_steps is not None and recipe.render.prompts:
-        files[PROMPTS] = gen_img.sample_prompts(recipe)
+        files[PROMPTS] = training_samples.prompts(recipe)
         argv += ["--sample_prompts", str(work / PROMPTS), "--sample_sampler", recipe.render.sampler]
         argv += ["--sample_every_n_steps", str(training.sample_every_n_steps)]
     if state is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.engines.sdscripts import architecture_constraints, network_args, training_states
+from orchestrator.engines.sdscripts import architecture_constraints, network_args, training_samples, training_states
 from orchestrator.errors import near_miss
 from orchestrator.models import blocks
 from orchestrator.models.registry import ARCHITECTURES
@@ -90,6 +90,7 @@ def problems(recipe: Recipe) -> Iterator[Violation]:
     yield from _schedule(recipe)
     yield from _states(recipe)
     yield from _options(recipe)
+    yield from training_samples.problems(recipe)
 
 
 def _block_weights(recipe: Recipe) -> Iterator[Violation]:

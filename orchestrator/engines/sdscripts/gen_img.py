@@ -45,6 +45,12 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
         for pattern, why in _SYNTAX:
             if pattern.search(text):
                 yield where, why
+    scale = recipe.render.scale
+    if scale < 1:
+        yield "render.scale", f"is {scale}, which {SCRIPT} draws as 1, without guidance; set 1"
+    for where, text in texts.items():
+        if where.endswith("negative") and text and scale == 1 and recipe.render.prompts:
+            yield where, f'has no effect at render.scale = 1; leave it out: unset = ["{where}"]'
     for key in ("guidance", "flow_shift"):
         if getattr(recipe.render, key) is not None:
             yield f"render.{key}", f"{SCRIPT} has no such setting; leave it out"
@@ -106,11 +112,6 @@ def settings(recipe: Recipe) -> tuple[object, ...]:
     shared = recipe.render.model_dump_json(include={"sampler", "batch_size", "precision", "options"})
     trained = ARCHITECTURES[recipe.base.architecture].renderer.trained
     return shared, *(recipe.training.options.get(name) for name in trained)
-
-
-def sample_prompts(recipe: Recipe) -> str:
-    """Return the text of --sample_prompts."""
-    return lines(recipe, names=False)
 
 
 def arguments(recipe: Recipe, checkpoint: Path, vae: Path | None, loras: Sequence[Path], work: Path) -> list[str]:

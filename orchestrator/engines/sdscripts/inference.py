@@ -121,14 +121,17 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "render.batch_size", f"is {render.batch_size}; {script} draws one image at a time"
     for key in ("guidance", "flow_shift"):
         if getattr(render, key) is not None and key not in {**renderer.line, **renderer.arguments}:
-            yield f"render.{key}", f"{script} has no such setting; leave it out"
+            yield f"render.{key}", f"{script} has no such setting for {entry.title}; leave it out"
     if recipe.base.vae and "vae" not in renderer.models:
         what = f"{script} draws with the VAE of the checkpoint only; leave it out, or draw in another program"
         yield "base.vae", f'{what}: unset = ["render.prompts"]'
+    for name, reason in renderer.without_use.items():
+        if render.options.get(name):
+            yield f"render.options.{name}", f"has no use: {reason}; leave it out"
     key, saved = ("training", recipe.training.save_precision)
     if recipe.resize is not None:
         key, saved = ("resize", recipe.resize.save_precision)
-    if render.options.get("fp8_scaled") and renderer.merges and saved != "bf16":
+    if render.options.get("fp8_scaled") and renderer.merges and "fp8_scaled" not in renderer.without_use and saved != "bf16":
         # Merged into bf16 weights another type gives float32 ones, which the patched layers multiply by bf16.
         yield "render.options.fp8_scaled", f'takes a LoRA in bf16 only; set {key}.save_precision = "bf16", which is "{saved}"'
     yield from _sides(recipe, renderer)

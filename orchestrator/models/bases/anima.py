@@ -8,7 +8,7 @@ from orchestrator.models import dit_blocks, file_kinds, text_encoders
 from orchestrator.models.architecture import CAPTION_CHANGES, Architecture, CaptionLimit, DepthVariant, ModelFile, Part
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
-from orchestrator.models.renderer import Renderer
+from orchestrator.models.renderer import PATTERNS_WITHOUT_USE, Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,6 +101,10 @@ RENDERER = Renderer(
     side_step=32,
     unescapes=True,
     merges=True,
+    without_use={
+        **PATTERNS_WITHOUT_USE,
+        **dict.fromkeys(("fp8", "fp8_scaled"), "the script rounds the weights to 8 bits, and then keeps them in bf16"),
+    },
     drops_text_lora=True,
 )
 
@@ -169,5 +173,6 @@ ARCHITECTURE = Architecture(
     resolution=1024,
     prediction_type="",
     renderer=RENDERER,
+    sample_line={"flow_shift": "fs"},
     variants=(_EXPANDED, _EXPANDED_TWICE),
 )

@@ -50,5 +50,6 @@ ARCHITECTURE = replace(
     files=(flux.T5XXL, flux.AE),
     takes_folder=False,
     caption_limits=(text_encoders.t5_limit(512),),
+    sample_line=flux.DEV.sample_line,
     renderer=replace(flux.RENDERER, switches=("--model_type", "chroma", "--apply_t5_attn_mask"), trained=()),
 )

@@ -163,11 +163,13 @@ SCHNELL = Architecture(
     takes_folder=True,
     caption_limits=(text_encoders.t5_limit(256),),
     prediction_type="",
-    renderer=RENDERER,
+    renderer=replace(RENDERER, line={"scale": "c"}),  # it has no layer for the guidance
 )
 DEV = replace(
     SCHNELL,
     name="flux",
+    sample_line={"guidance": "g"},
+    renderer=RENDERER,
     title="FLUX.1-dev",
     caption_limits=(text_encoders.t5_limit(512),),
     ignored_options=(*dit_blocks.IGNORED_OPTIONS, *dit_blocks.IGNORED_RANGE),

@@ -13,7 +13,7 @@ from orchestrator.models.bases import flux
 from orchestrator.models.counterparts import Counterpart, qkv
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, unet_layer
-from orchestrator.models.renderer import Renderer
+from orchestrator.models.renderer import PATTERNS_WITHOUT_USE, Renderer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +82,7 @@ RENDERER = Renderer(
     precisions={"no": (), "bf16": ()},  # bf16 with either
     side_step=32,
     merges=True,
+    without_use=PATTERNS_WITHOUT_USE,
 )
 
 ARCHITECTURE = Architecture(

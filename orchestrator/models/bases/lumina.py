@@ -120,4 +120,5 @@ ARCHITECTURE = Architecture(
     caption_limits=(),  # the tokenizer of Gemma is not in sd-scripts
     prediction_type="",
     renderer=RENDERER,
+    least_sample_seed=1,
 )
