@@ -16,13 +16,15 @@ from PIL import Image, ImageDraw
 
 import checkpoints
 import headers
+import newcomer
+import shown_commands
 from orchestrator import cli
 from orchestrator.cli import reference
 from orchestrator.engines.sdscripts import torch_builds
 from orchestrator.models.layers import layers
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.recipe import loader
-from weights_samples import DOWN, LAYERS, MID, TE, tensors, write
+from weights_samples import tensors, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +33,6 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "reference" not in path.parts)
 VIEWS = ["f00", "f01", "f02", "f03", "f04", "f10", "f11", "f12", "f13", "f20", "f21", "f22"]
 NEEDS = ("gpu", "network")
-# A smaller demo profile. A part of the project replaces the one of the program.
-SMALLER = {"steps = 300": "steps = 2", "state_every_n_steps = 50": "", "steps = 20\nscale": "steps = 1\nscale"}
 
 
 SDXL: headers.Shapes = {"model.diffusion_model.x": [2], "conditioner.x": [2]}
@@ -78,9 +78,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path) -> Path:
         "seed": 1,
     }
     (folder / "settings.json").write_text(json.dumps(gui), "utf-8")
-    old_lora(folder / "old.safetensors")
+    newcomer.old_lora(folder / "old.safetensors")
     for step in (1, 2):
-        old_lora(folder / f"step{step}.safetensors", ss_steps=str(5 * step))
+        newcomer.old_lora(folder / f"step{step}.safetensors", ss_steps=str(5 * step))
     base = checkpoints.weights("anima")
     checkpoints.save(folder / "base.safetensors", base)
     checkpoints.save(folder / "tuned.safetensors", checkpoints.tuned(base))
@@ -91,29 +91,12 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, project: Path) -> Path:
     write(folder / "dora.safetensors", {block: {**parts, "dora_scale": scale}}, "F16")
     headers.write(folder / "models" / "checkpoints" / "Illustrious-XL-v0.1.safetensors", SDXL)
     headers.write(folder / "models" / "diffusion_models" / "anima-base-v1.0.safetensors", ANIMA)
-    profiles = folder / "recipes" / "_profiles"
-    profiles.mkdir(parents=True)
-    demo = (project / "recipes" / "_profiles" / "demo.toml").read_text("utf-8")
-    for old, new in SMALLER.items():
-        assert old in demo, f"the demo profile has changed: {old}"
-        demo = demo.replace(old, new)
-    (profiles / "demo.toml").write_text(demo, "utf-8")
+    newcomer.write_smaller_demo(folder, project)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("SD_SCRIPTS_DIR", "SD_SCRIPTS_PYTHON", "SD_SCRIPTS_TOKENIZERS", "KRNK_MODELS"):
         monkeypatch.delenv(name, raising=False)
     return folder
-
-
-def old_lora(path: Path, **entries: str) -> None:
-    """Write a LoRA file of three blocks with the metadata of a training, and small singular values."""
-    rng = np.random.default_rng(1)
-    modules = {name: tensors("lora", LAYERS[name], 2, rng) for name in (TE, DOWN, MID)}
-    for parts in modules.values():
-        parts["lora_up.weight"][:, 1] *= 0.01
-    training = {"ss_max_train_steps": "10", "ss_learning_rate": "0.0001", "ss_seed": "1"}
-    network = {"ss_network_module": "networks.lora", "ss_network_dim": "2", "ss_network_alpha": "1"}
-    write(path, modules, "F16", network | training | entries)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> int:
@@ -146,6 +129,10 @@ def test_the_commands_of_a_page_run(
         code = call(monkeypatch, argv)
         out, err = capfd.readouterr()
         assert code == command.code, f"{command.line}\n{out}\n{err}"
+        proposed = shown_commands.in_message(out + err)
+        assert not [
+            line for line in proposed if not line.startswith("make") and shown_commands.unknown(shown_commands.words_of(line))
+        ]
     assert own.is_dir()
 
 

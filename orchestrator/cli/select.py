@@ -40,6 +40,8 @@ def select(
 ) -> None:
     """Compare the saved steps and propose one, or release one.
 
+    The recipe sets training.save_every_n_steps.
+
     Example: orchestrator select krnk-lora3x3 --step 600
     """
     from orchestrator.release import selection
