@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.dataset import image_headers
 from orchestrator.dataset.buckets import BucketRules, share_regularization
 from orchestrator.importers.notes import Disposition, ImportedSettings
-from orchestrator.importers.values import whole_or
+from orchestrator.importers.values import resolution, whole_or
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,8 +52,8 @@ def steps(settings: ImportedSettings, length: tuple[int | None, float | None]) -
         return given
     if epochs is not None and given is not None:
         settings.note(Disposition.LOST, "max_train_steps", why="max_train_epochs overrides it")
-    updates = _updates(settings)
-    if updates is None:
+    batches = updates(settings)
+    if batches is None:
         if epochs is not None:
             settings.note(Disposition.KEPT, "max_train_epochs", "training.epochs")
         else:
@@ -63,11 +63,11 @@ def steps(settings: ImportedSettings, length: tuple[int | None, float | None]) -
     accumulation = _accumulation(settings)
     divided = f" with {accumulation} batches a step" if accumulation > 1 else ""
     if epochs is not None:
-        count = updates * int(epochs)
+        count = batches * int(epochs)
         why = f"{epochs:g} epochs of the images in these folders are {count} steps{divided}"
         settings.note(Disposition.CHANGED, "max_train_epochs", "training.steps", why)
         return count
-    by_trainer = updates * interface
+    by_trainer = batches * interface
     count, formula = _by_interface(settings, interface, accumulation)
     also = "" if count == by_trainer else f"; sd-scripts counts {by_trainer} for the same epochs"
     settings.note(Disposition.CHANGED, "epoch", "training.steps", f"kohya_ss passes {formula} = {count} steps{also}")
@@ -87,10 +87,14 @@ def _batch_size(group: dict[str, Any]) -> int:
     return _whole(group.get("batch_size"), 1)
 
 
-def _updates(settings: ImportedSettings) -> int | None:
+def updates(settings: ImportedSettings, *, share: bool = True) -> int | None:
     """Return the optimizer steps of one epoch, None without a count.
 
     Its batches come in groups of gradient_accumulation_steps; the last group can be incomplete.
+
+    Args:
+        settings: with datasets and options.
+        share: repeat regularization images up to the number of the others, as the trainer does.
     """
     batches = 0
     for group in settings.datasets:
@@ -99,9 +103,10 @@ def _updates(settings: ImportedSettings) -> int | None:
             return None
         trained = [image for subset, images in subsets if not subset.get("is_reg") for image in images]
         regularization = [image for subset, images in subsets if subset.get("is_reg") for image in images]
-        shares = share_regularization([image.repeats for image in regularization], sum(image.repeats for image in trained))
-        for image, share in zip(regularization, shares, strict=True):
-            image.repeats = share
+        if share:
+            shares = share_regularization([image.repeats for image in regularization], sum(image.repeats for image in trained))
+            for image, repeats in zip(regularization, shares, strict=True):
+                image.repeats = repeats
         buckets: Counter[Size | None] = Counter()
         for image in [*trained, *regularization]:
             buckets[_bucket(group, image.size)] += image.repeats
@@ -111,13 +116,11 @@ def _updates(settings: ImportedSettings) -> int | None:
 
 def _bucket(group: dict[str, Any], size: Size | None) -> Size | None:
     """Return the bucket of an image, None for all unreadable images."""
-    sides = [int(side) for side in re.findall(r"\d+", str(group.get("resolution", 512)))] or [512]
-    resolution = (sides[0], sides[1] if len(sides) > 1 else sides[0])
     if size is None or not group.get("enable_bucket"):
         return None
     numbers = {key: _whole(group.get(key), default) for key, default in _RULES.items()}
     rules = BucketRules(
-        resolution,
+        resolution(group.get("resolution")) or (512, 512),
         enable_bucket=True,
         bucket_no_upscale=bool(group.get("bucket_no_upscale")),
         min_bucket_reso=numbers["min_bucket_reso"],

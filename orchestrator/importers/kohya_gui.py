@@ -143,8 +143,9 @@ def _network(settings: ImportedSettings, values: dict[str, Any]) -> None:
     for key in (names.ARGUMENTS | set(names.OF_MODULE)) & values.keys():
         value = values[key]
         if key in passed or key in names.PLUS:
-            # LyCORIS trains convolutions at network_dim unless conv_dim is given, and kohya_ss gives it, 0 included.
-            explicit = key == "conv_dim" and module == "lycoris.kohya" and value == 0
+            # LyCORIS trains convolutions at network_dim unless conv_dim is given, and kohya_ss gives both, 0 included.
+            explicit = key in ("conv_dim", "conv_alpha") and module == "lycoris.kohya" and value == 0 and value is not False
+            explicit = explicit or (key == "decompose_both" and value is False)
             if (_is_set(value) or explicit) and not (key == "factor" and value == -1):
                 args[names.RENAMED.get(key, key)] = value
                 settings.origin[names.RENAMED.get(key, key)] = key
@@ -263,9 +264,6 @@ def _remaining(settings: ImportedSettings, values: dict[str, Any]) -> None:
         settings.origin["sdpa"] = "xformers"
     elif attention and "xformers" in settings.leaves:
         settings.origin["attention"] = "xformers"
-    if options.get("max_token_length") == 75:
-        del options["max_token_length"]
-        settings.note(Disposition.KEPT, "max_token_length", why="it is sd-scripts' default")
     if options.get("wandb_run_name") and options["wandb_run_name"] == values.get("output_name"):
         del options["wandb_run_name"]
         settings.note(Disposition.KEPT, "wandb_run_name", why="the recipe's name")

@@ -7,10 +7,10 @@ that concerns it, checked against the finished recipe; a leaf without a note is 
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.importers.notes import Disposition, ImportedSettings, Note, visible
+from orchestrator.importers.values import resolution
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -105,13 +105,13 @@ def _checked(path: str, value: Any, note: Note | None, table: dict[str, Any], *,
     found = None if other else _at(table, note.where)
     if note.disposition is Disposition.LOST:
         return note
-    missing = found is None and not other and note.where.partition(".")[0] in table
-    if missing and note.disposition is Disposition.KEPT:
+    kept = note.disposition is Disposition.KEPT
+    if kept and found is None and not other and note.where.partition(".")[0] in table:
         if _empty(value):
             return dataclasses.replace(note, where="", why=_OFF)
         return dataclasses.replace(note, disposition=Disposition.LOST, why=note.why or "it is left out of the recipe")
-    sides = [int(side) for side in re.findall(r"\d+", str(value))]
-    if note.where == _CLASSES and isinstance(found, list) and not all(side in found for side in sides):
+    sides = resolution(value) or ()
+    if kept and note.where == _CLASSES and isinstance(found, list) and not all(side in found for side in sides):
         return dataclasses.replace(note, disposition=Disposition.LOST, where="", why="the datasets state another one")
     # A switch can choose a word or a number.
     switch = (str(value).lower() in {"true", "false"}) is not isinstance(found, bool)

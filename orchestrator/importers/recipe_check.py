@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator import engines
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers.notes import Disposition, ImportedSettings
+from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.recipe import loader
 from orchestrator.recipe.messages import required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_KEY: Final = re.compile(r"\b(?:base|dataset|network|training)(?:\.[a-z_]+)+")
+_KEY: Final = re.compile(r"\b(?:base|dataset|network|render|training)(?:\.[a-z_]+)+")
 _NEEDED_BY: Final = {
     "training.options.lr_scheduler_type": "training.options.lr_scheduler_args",
     "training.lr_scheduler": "training.options.lr_scheduler_args",
     "training.optimizer": "training.optimizer_args",
 }
-_STAND_INS: Final = {"training.optimizer": "AdamW"}
+_RATES: Final = ("learning_rate", "text_encoder_lr", "unet_lr")
+_USUAL_RATE: Final = 1e-4
+_HIGHEST: Final = 0.01  # a rate above it is a factor, for an optimizer that finds its own
+_STAND_INS: Final[dict[str, Any]] = {"training.optimizer": "AdamW", "training.learning_rate": 1.0}
 _ESSENTIAL: Final = {("base", "architecture")}  # without it, the recipe would be of another model
 _OPTIONAL: Final = {("network", "args"), ("training", "options"), ("training", "optimizer_args")}
 
@@ -42,29 +46,60 @@ def make_acceptable(settings: ImportedSettings, name: str, table: dict[str, Any]
         RecipeError: what stands in the way cannot be left out.
     """
     while found := problems(name, table):
+        if any(_replaced(settings, table, key, what) for key, what in found):
+            continue
         # The other key of a pair, where the first has its default.
         others = [(other, f"{key} {what}") for key, what in found for other in _KEY.findall(what)]
-        removed = next((one for one in (_remove(table, key, what) for key, what in [*found, *others]) if one), None)
-        replaced = next(((key, what) for key, what in found if key in _STAND_INS), None)
-        if removed is None and replaced is not None and _replace(table, replaced[0]):
-            removed = (replaced[0], f"{replaced[1]}; {_STAND_INS[replaced[0]]} stands in")
+        prompts = [("render", f"{key} {what}") for key, what in found if key.startswith("render.")]
+        removed = next((one for one in (_remove(table, key, what) for key, what in [*found, *others, *prompts]) if one), None)
         if removed is None:
             hint = "change it in the file, or start from  python -m orchestrator new"
             raise RecipeError([Problem(f"{settings.name}: {key}", what, hint) for key, what in found])
         key, what = removed
         _note(settings, key, what)
-        dependent = _NEEDED_BY.get(key, "")
-        if dependent and _remove(table, dependent, what):
-            _note(settings, dependent, f"without {key} it would mean something else")
+        _without_dependents(settings, table, key, what)
 
 
-def _replace(table: dict[str, Any], key: str) -> bool:
-    """Replace a value that a recipe needs, unless it is the stand-in already."""
+def _replaced(settings: ImportedSettings, table: dict[str, Any], key: str, what: str) -> bool:
+    """Replace a value that a recipe needs. False if it has no stand-in, or is one already."""
     above, _, last = key.rpartition(".")
-    if table[above].get(last) == _STAND_INS[key]:
+    inside, stand_in = table.get(above, {}), _stand_in(table, key)
+    value = inside.get(last)
+    if stand_in is None or value == stand_in or (value is None and above != "render"):
         return False
-    table[above][last] = _STAND_INS[key]
+    inside[last] = stand_in
+    if value is not None:
+        _note(settings, key, f"{what}; {stand_in} stands in")
+    rates = [name for name in _RATES if isinstance(inside.get(name), int | float) and inside[name] > _HIGHEST]
+    if last == "optimizer":
+        if rates:
+            inside |= dict.fromkeys(rates, _USUAL_RATE)
+            for name in rates:
+                why = f"it was a factor for the optimizer, which is lost; {_USUAL_RATE} for {inside[last]}"
+                settings.note(Disposition.CHANGED, name, f"training.{name}", why)
+        _without_dependents(settings, table, key, what)
     return True
+
+
+def _stand_in(table: dict[str, Any], key: str) -> Any:
+    """Return the value that replaces one of a key, or None."""
+    renderer = ARCHITECTURES[table["base"]["architecture"]].renderer if key.startswith("render.") else None
+    if renderer is None:
+        return _STAND_INS.get(key)
+    usual = {
+        "sampler": (*renderer.samplers, None)[0],
+        "precision": (*renderer.precisions, None)[0],
+        "batch_size": 1,
+        "scale": 1,
+    }
+    return usual.get(key.removeprefix("render."))
+
+
+def _without_dependents(settings: ImportedSettings, table: dict[str, Any], key: str, what: str) -> None:
+    """Leave out the setting that means something only beside a lost one."""
+    dependent = _NEEDED_BY.get(key, "")
+    if dependent and _remove(table, dependent, what):
+        _note(settings, dependent, f"without {key} it would mean something else")
 
 
 def _note(settings: ImportedSettings, key: str, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -11,7 +12,7 @@ from orchestrator.importers import epochs
 from orchestrator.importers.inspect_folder import image_files
 from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.importers.picture_folders import kohya_source, numbered
-from orchestrator.importers.values import whole_or
+from orchestrator.importers.values import resolution, whole_or
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,7 @@ _FLAGS: Final = ("color_aug", "random_crop", "shuffle_caption")
 _NUMBERS: Final = ("keep_tokens", "caption_dropout_every_n_epochs")
 _SHARES: Final = ("caption_dropout_rate", "caption_tag_dropout_rate")
 _BUCKETS: Final = ("enable_bucket", "bucket_no_upscale", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso")
+_SIDE: Final = 512
 _NO_FOLDER: Final = "data/pictures"  # stands in for a training without a folder
 _OF_SOURCE: Final = {
     "num_repeats": "repeats",
@@ -54,14 +56,11 @@ def dataset(settings: ImportedSettings, name: str, length: tuple[int | None, flo
         return _charframework(settings, name, length[0])
     table: dict[str, Any] = {"name": name, "sizes": [], "originals": True}
     sources: dict[str, Any] = {}
-    groups = [(group, _resolution(group.get("resolution", 512))) for group in settings.datasets]
+    groups = [(group, _sides(group)) for group in settings.datasets]
     batches = {f"{width}x{height}": _batch_size(group) for group, (width, height) in groups}
     for group, (width, height) in groups:
-        square = width == height
         if "resolution" in group:
-            why = "" if square else "an area in sd-scripts, the sides of classes in a recipe"
-            disposition = Disposition.KEPT if square else Disposition.CHANGED
-            settings.note(disposition, "resolution", "dataset.resolution_classes", why)
+            _note_resolution(settings, group, (width, height))
         if "batch_size" in group:
             one = len(set(batches.values())) < 2
             key = "default" if one or f"{width}x{height}" == next(iter(batches)) else f"{width}x{height}"
@@ -69,7 +68,7 @@ def dataset(settings: ImportedSettings, name: str, length: tuple[int | None, flo
     settings.note(Disposition.KEPT, "train_batch_size", "dataset.batch_size.default")
     for folder, uses in _uses(settings).items():
         _source(settings, folder, uses, sources)
-    table["resolution_classes"] = sorted({side for _, sides in groups for side in sides}) or [512]
+    table["resolution_classes"] = sorted({side for _, sides in groups for side in sides}) or [_SIDE]
     table["batch_size"] = {"default": next(iter(batches.values()), 1), **({} if len(set(batches.values())) < 2 else batches)}
     _shared(settings, table)
     if not any(not source.get("regularization") for source in sources.values()):
@@ -79,6 +78,19 @@ def dataset(settings: ImportedSettings, name: str, length: tuple[int | None, flo
     steps = epochs.steps(settings, length)
     uncounted = epochs.uncounted(settings, length) if steps is None else None
     return ImportedDataset(table, re.sub(r"[^A-Za-z0-9._+-]+", "-", name), steps, uncounted)
+
+
+def _note_resolution(settings: ImportedSettings, group: dict[str, Any], sides: tuple[int, int]) -> None:
+    given, where = resolution(group["resolution"]), "dataset.resolution_classes"
+    if given is None:
+        why = f"{str(group['resolution'])[:40]!r} is no size; {_SIDE} is used"
+        settings.note(Disposition.LOST, "resolution", where, why)
+    elif given[0] == given[1]:
+        settings.note(Disposition.KEPT, "resolution", where)
+    else:
+        area = f"with buckets it is an area, that of {sides[0]}x{sides[1]}"
+        why = area if group.get("enable_bucket") else "one size in sd-scripts, the sides of classes in a recipe"
+        settings.note(Disposition.CHANGED, "resolution", where, why)
 
 
 def _batch_size(group: dict[str, Any]) -> int:
@@ -98,7 +110,7 @@ def _uses(settings: ImportedSettings) -> dict[str, list[tuple[int, dict[str, Any
     """
     found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for group in settings.datasets:
-        side = max(_resolution(group.get("resolution", 512)))
+        side = max(_sides(group))
         for subset in group["subsets"]:
             folder = _path(subset["parent"] if "parent" in subset else subset.get("image_dir") or _NO_FOLDER)
             found.setdefault(folder, []).append((side, subset))
@@ -224,7 +236,12 @@ def _shared(settings: ImportedSettings, table: dict[str, Any]) -> None:
     for key in _BUCKETS:
         _common(settings, table, key, [group[key] for group in settings.datasets if key in group])
     for key in (*_FLAGS, *_NUMBERS, *_SHARES):
-        _common(settings, table, key, [subset[key] for subset in subsets if key in subset])
+        if any(key in subset for subset in subsets):  # the others have the trainer's default
+            off = False if key in _FLAGS else 0
+            _common(settings, table, key, [subset.get(key, off) for subset in subsets])
+            if table.get(key) and not all(key in subset for subset in subsets):
+                why = "a recipe has it once, for the folders without it, too"
+                settings.note(Disposition.CHANGED, f"{key} of folders that do not set it", f"dataset.{key}", why)
     table.setdefault("enable_bucket", False)  # sd-scripts' default; the recipe's is true
     flips = [subset["flip_aug"] for subset in subsets if isinstance(subset.get("flip_aug"), bool)]
     if flips and all(flips) and len(flips) == len(subsets):
@@ -250,11 +267,15 @@ def _fit(key: str, value: Any) -> Any:
         return None
 
 
-def _resolution(value: Any) -> tuple[int, int]:
-    sides = [int(side) for side in re.findall(r"\d+", str(value))]
-    if not sides:
-        return 512, 512
-    return sides[0], sides[1] if len(sides) > 1 else sides[0]
+def _sides(group: dict[str, Any]) -> tuple[int, int]:
+    """Return the resolution of a dataset as a recipe has it.
+
+    With buckets sd-scripts takes it as an area (library/model_util.py, make_bucket_resolutions): the smallest square with it
+    holds the same buckets.
+    """
+    width, height = resolution(group.get("resolution")) or (_SIDE, _SIDE)
+    side = math.isqrt(width * height - 1) + 1
+    return (side, side) if group.get("enable_bucket") else (width, height)
 
 
 def _path(value: Any) -> str:

@@ -12,7 +12,7 @@ from orchestrator.importers import architectures, layer_choices, leaves, recipe_
 from orchestrator.importers.notes import Disposition, ImportedSettings, Note
 from orchestrator.importers.sd_scripts_datasets import dataset
 from orchestrator.importers.training import training
-from orchestrator.importers.values import argument_value, literal, number, path, take, whole, whole_or
+from orchestrator.importers.values import argument_value, literal, number, path, plain_number, take, whole, whole_or
 from orchestrator.models.registry import ARCHITECTURES, DEFAULT
 from orchestrator.recipe import toml, trainer_names
 
@@ -20,6 +20,11 @@ _FAMILIES: Final = ("lora", "locon", "loha", "lokr", "dylora", "glora", "full", 
 _LYCORIS: Final = {"dropout": "dropout", "use_tucker": "tucker", "use_cp": "tucker", "bypass_mode": "bypass"}
 _RELEASE: Final = ("_base/release-2023-03", "_base/face", "_algorithms/lora3x3")
 _NUMBERS: Final = re.compile(r"\s*\d+(\.\d+)?\s*(,\s*\d+(\.\d+)?\s*)*")
+_ALPHA: Final = "the trainer takes the rank for 0"
+_TRUE_TEXT: Final = (
+    "off here; there it is the text False, which LyCORIS takes for true where the rank is small: set it to true to repeat that"
+)
+_TOKENS: Final = 75  # what sd-scripts calls None
 _OFF: Final = "off, as in a recipe without it"
 _PRESET_2023: Final = {
     "enable_conv": True,
@@ -142,8 +147,12 @@ def _network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dic
     family = _family(settings, str(remaining.pop("network_module", own)), args)
     network: dict[str, Any] = {"family": family}
     network["dim"] = take(settings, remaining, "network_dim", "network.dim", whole) or 4
-    network["alpha"] = _alpha(settings, remaining, network["dim"]) or 1
+    alpha = take(settings, remaining, "network_alpha", "network.alpha", number)
+    network["alpha"] = 1 if alpha is None else alpha
     _convolutions(settings, network, args)
+    if alpha == 0:
+        network["alpha"] = network["dim"]
+        settings.note(Disposition.CHANGED, "network_alpha", "network.alpha", _ALPHA)
     network |= layer_choices.network(settings, args, family)
     for key, where in _LYCORIS.items():
         value = take(settings, args, key, f"network.{where}", argument_value)
@@ -158,6 +167,9 @@ def _network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dic
         value = _network_argument(kinds, key, item)
         if key in network_args.BLOCK_LISTS and not _NUMBERS.fullmatch(str(value)):
             settings.note(Disposition.LOST, key, why=f"{str(value)[:60]!r} is no list of numbers")
+            continue
+        if key == "decompose_both" and value is False:
+            settings.note(Disposition.CHANGED, key, f"network.args.{key}", _TRUE_TEXT)
             continue
         if value in ("", None, False) or (value == 0 and key in ("rank_dropout", "module_dropout")):
             settings.note(Disposition.KEPT, key, why=_OFF)
@@ -174,19 +186,21 @@ def _network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dic
 
 def _family(settings: ImportedSettings, module: str, args: dict[str, Any]) -> str:
     """Return the family of a network module, lora for unsupported ones."""
-    family = "lora"
+    family, entry = "lora", ARCHITECTURES[settings.extra["architecture"]]
     if module == "lycoris.kohya":
         algo = str(args.get("algo", "locon")).lower()
         family = {"lora": "locon"}.get(algo, algo)
     names = ("network_module", "algo") if args.pop("algo", None) else ("network_module",)
-    own = ARCHITECTURES[settings.extra["architecture"]].network_module
-    if module in (own, "lycoris.kohya") and family in _FAMILIES:
+    own = entry.network_module
+    trained = _FAMILIES if entry.lycoris is None or module == own else entry.lycoris
+    if module in (own, "lycoris.kohya") and family in trained:
         for name in names:
             settings.note(Disposition.KEPT, name, "network.family")
         return family
-    what = module if family in _FAMILIES else f"LyCORIS {family}"
+    what = module if module != "lycoris.kohya" else f"LyCORIS {family}"
+    title = f" for {entry.title}" if family in _FAMILIES and module == "lycoris.kohya" else ""
     for name in names:
-        settings.note(Disposition.LOST, name, "network.family", f"recipes cannot train {what}; lora is used")
+        settings.note(Disposition.LOST, name, "network.family", f"recipes cannot train {what}{title}; lora is used")
     for key in [*args]:
         if key not in ("conv_dim", "conv_alpha") and not str(key).startswith("loraplus"):
             del args[key]
@@ -196,26 +210,25 @@ def _family(settings: ImportedSettings, module: str, args: dict[str, Any]) -> st
 
 def _convolutions(settings: ImportedSettings, network: dict[str, Any], args: dict[str, Any]) -> None:
     """Set rank and alpha of the convolutions. 0 as rank excludes them."""
+    lycoris = network["family"] not in ("lora", "full")
     excluded = network["family"] != "lora" and str(args.get("conv_dim")) in ("0", "0.0")
-    for key in ("conv_dim", "conv_alpha"):
-        value = take(settings, args, key, f"network.{key}", whole if key == "conv_dim" else number)
-        if excluded:
+    rank = take(settings, args, "conv_dim", "network.conv_dim", whole)
+    alpha = take(settings, args, "conv_alpha", "network.conv_alpha", number)
+    if excluded:
+        for key in ("conv_dim", "conv_alpha"):
             settings.note(Disposition.CHANGED, key, why="rank 0: no convolutions are trained, as without it in a recipe")
-        elif value:
-            network[key] = value
-    if not excluded and network["family"] not in ("lora", "full") and "conv_dim" not in network:
+        return
+    if rank:
+        network["conv_dim"] = rank
+    elif lycoris:
         network["conv_dim"] = network["dim"]
-        settings.note(
-            Disposition.CHANGED, "conv_dim", "network.conv_dim", "LyCORIS uses network_dim as its default; a recipe needs it"
-        )
-
-
-def _alpha(settings: ImportedSettings, remaining: dict[str, Any], dim: int) -> float | int | None:
-    value: float | int | None = take(settings, remaining, "network_alpha", "network.alpha", number)
-    if value == 0:
-        settings.note(Disposition.CHANGED, "network_alpha", "network.alpha", "sd-scripts takes the rank for 0")
-        return dim
-    return value
+        why = "LyCORIS uses network_dim as its default; a recipe needs it"
+        settings.note(Disposition.CHANGED, "conv_dim", "network.conv_dim", why)
+    if alpha:
+        network["conv_alpha"] = alpha
+    elif "conv_dim" in network and (alpha == 0 or (lycoris and network["alpha"] == 0)):
+        network["conv_alpha"] = network["conv_dim"]
+        settings.note(Disposition.CHANGED, "conv_alpha", "network.conv_alpha", _ALPHA)
 
 
 def _network_argument(kinds: dict[str, str], key: str, item: Any) -> Any:
@@ -240,18 +253,23 @@ def _steps_of(remaining: dict[str, Any]) -> tuple[int | None, float | None]:
 def _dropout_and_preset(
     settings: ImportedSettings, remaining: dict[str, Any], args: dict[str, Any], network: dict[str, Any]
 ) -> None:
+    entry = ARCHITECTURES[settings.extra["architecture"]]
     dropout = take(settings, remaining, "network_dropout", "network.dropout", number)
     if dropout:
         network["dropout"] = dropout
-    preset = args.pop("preset", None)
+    preset = args.pop("preset", None) or None
     if settings.extra.get("lycoris_2023"):
         network["preset"] = _PRESET_2023
     elif set(settings.extra.get("preset", {"": 0})) <= set(_PRESET_2023):
         network["preset"] = settings.extra["preset"]
         settings.note(Disposition.KEPT, "preset", "network.preset")
+    elif network["family"] != "lora" and (classes := entry.lycoris_modules):
+        network["preset"] = {"enable_conv": False, "unet_target_module": list(classes)}
+        why = f"it is not a file here, and {entry.lycoris_preset}: attention and feed-forward are trained"
+        settings.note(Disposition.CHANGED, "preset", "network.preset", why)
     elif preset == "full":
         settings.note(Disposition.KEPT, "preset", why="it is LyCORIS' default")
-    elif preset not in (None, "full"):
+    elif preset is not None:
         settings.note(Disposition.LOST, "preset", "network.preset", f"{preset}: write its modules into [network.preset]")
 
 
@@ -272,7 +290,8 @@ def _other_options(settings: ImportedSettings, remaining: dict[str, Any]) -> dic
         parsed = tuple(value) if isinstance(value, list) else value
         if name in options and options[name].type == "float" and isinstance(parsed, str):
             parsed = literal(parsed)
-        if options.get(name) is not None and options[name].default == parsed:
+        usual = _TOKENS if name == "max_token_length" else options[name].default if name in options else ...
+        if usual == plain_number(parsed):
             settings.note(Disposition.KEPT, name, why="it is sd-scripts' default")
             continue
         wrong = dict(parser_options.problems(options, {name: parsed}, "training.options", {}))

@@ -13,7 +13,10 @@ from orchestrator.recipe import trainer_names
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_DEFAULT_STEPS: Final = 1600  # of sd-scripts
+# Of sd-scripts.
+_DEFAULT_STEPS: Final = 1600
+_DEFAULT_RATE: Final = 2e-6
+_DEFAULT_WORKERS: Final = 8
 # Options with the same name in [training].
 _SAME: Final = words(
     "learning_rate text_encoder_lr unet_lr lr_scheduler lr_scheduler_num_cycles seed mixed_precision save_precision"
@@ -67,13 +70,8 @@ def training(
             if table.pop(key, None) is not None:
                 settings.note(Disposition.CHANGED, key, why="adafactor with relative_step computes its own rate")
     elif "learning_rate" not in table:
-        table["learning_rate"] = table.get("unet_lr", 2e-6)
-        settings.note(
-            Disposition.CHANGED,
-            "learning_rate",
-            "training.learning_rate",
-            "it is not set; the U-Net's, or sd-scripts' default, is used",
-        )
+        table["learning_rate"] = _DEFAULT_RATE
+        settings.note(Disposition.CHANGED, "learning_rate", "training.learning_rate", "it is not set: sd-scripts' default")
     _flow(settings, remaining, table)
     if "text_encoders" in settings.extra:
         table["text_encoders"] = settings.extra["text_encoders"]
@@ -213,7 +211,7 @@ def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: 
         settings.note(kept, name, "training.attention", why)
     _caches(settings, remaining, training)
     workers = take(settings, remaining, "max_data_loader_n_workers", "training.data_loader_workers", whole)
-    training["data_loader_workers"] = 2 if workers is None else workers
+    training["data_loader_workers"] = _DEFAULT_WORKERS if workers is None else workers
     if remaining.pop("persistent_data_loader_workers", False) and training["data_loader_workers"]:
         training["persistent_workers"] = True
         settings.note(Disposition.KEPT, "persistent_data_loader_workers", "training.persistent_workers")

@@ -76,6 +76,13 @@ def whole_or(value: Any, default: int) -> int:
         return default
 
 
+def resolution(value: Any) -> tuple[int, int] | None:
+    """Return width and height of a number, a pair or a text, None of others."""
+    words = re.split(r"[\s,x*]+", value.strip("[]() ")) if isinstance(value, str) else value
+    sides = [whole_or(word, 0) for word in (words if isinstance(words, list | tuple) else [words])]
+    return (sides[0], sides[-1]) if len(sides) in (1, 2) and all(side > 0 for side in sides) else None
+
+
 def located(folder: Path, name: str) -> Path | None:
     """Return a file that settings in ``folder`` name, None without one.
 

@@ -184,6 +184,8 @@ class Architecture:
     """Families of LyCORIS that train it. None: all."""
     lycoris_preset: str = ""
     """The reason why LyCORIS needs a preset in the recipe, or ""."""
+    lycoris_modules: tuple[str, ...] = ()
+    """Classes of layers that such a preset names."""
     files: tuple[ModelFile, ...] = ()
     """Files that the trainer needs beside the checkpoint and the VAE of ``base.vae``."""
     vae: FileKind | None = file_kinds.KL_VAE

@@ -32,7 +32,7 @@ def test_kohya_ss(tmp_path: Path) -> None:
         "weighted_captions": True,
         "save_every_n_epochs": 1,
     }
-    assert recipe.dataset.resolution_classes == (512, 768)
+    assert recipe.dataset.resolution_classes == (628,)  # the buckets of the area of 512x768
     assert recipe.dataset.batch_size == {"default": 3}
     source = recipe.dataset.sources["img"]
     assert (source.images, source.reading) == ("D:/train/img", "kohya")

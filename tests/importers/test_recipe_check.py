@@ -10,6 +10,7 @@ import pytest
 from import_cases import GUI, dispositions, loaded
 from orchestrator.errors import RecipeError
 from orchestrator.importers import reader, recipe_check, to_recipe
+from orchestrator.importers.notes import Disposition
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,3 +85,62 @@ def test_values_that_are_none_are_lost(tmp_path: Path, settings: dict[str, Any])
     result = imported(tmp_path, settings)
     loaded(result, tmp_path)
     assert {dispositions(result)[key] for key in settings} <= {"lost", "changed"}
+
+
+def test_a_rate_that_the_optimizer_does_not_train_with_becomes_1(tmp_path: Path) -> None:
+    result = imported(tmp_path, {"optimizer": "Prodigy", "optimizer_args": "", "learning_rate": 1e-4, "unet_lr": 1e-4})
+    training = loaded(result, tmp_path).training
+    assert (training.learning_rate, training.unet_lr) == (1, None)
+    assert dispositions(result)["learning_rate"] == "lost"
+
+
+def test_the_rate_of_a_lost_optimizer_is_none_for_its_stand_in(tmp_path: Path) -> None:
+    result = imported(tmp_path, {"optimizer": "Compass.Other", "learning_rate": 1, "unet_lr": 1.0, "text_encoder_lr": 0.5})
+    training = loaded(result, tmp_path).training
+    assert (training.optimizer, training.learning_rate, training.unet_lr, training.text_encoder_lr) == (
+        "AdamW",
+        1e-4,
+        1e-4,
+        1e-4,
+    )
+    assert {dispositions(result)[key] for key in ("learning_rate", "unet_lr", "text_encoder_lr")} == {"changed"}
+
+
+def test_a_family_that_the_architecture_cannot_train_is_lost(tmp_path: Path) -> None:
+    files = {"ae": "ae.safetensors", "clip_l": "clip_l.safetensors", "t5xxl": "t5.safetensors"}
+    flux = {"flux1_checkbox": True, "LoRA_type": "LyCORIS/GLoRA", **files}
+    result = imported(tmp_path, flux)
+    recipe = loaded(result, tmp_path)
+    assert (recipe.base.architecture, recipe.network.family) == ("flux", "lora")
+    note = next(note for note in result.notes if note.name == "LoRA_type")
+    assert (str(note.disposition), note.why) == ("lost", "recipes cannot train LyCORIS glora for FLUX.1-dev; lora is used")
+
+
+def test_lycoris_of_anima_gets_a_preset(tmp_path: Path) -> None:
+    files = {"anima_qwen3": "qwen3.safetensors", "vae": "vae.safetensors"}
+    result = imported(tmp_path, {"anima_checkbox": True, "LoRA_type": "LyCORIS/LoKr", **files})
+    network = loaded(result, tmp_path).network
+    assert (network.family, network.preset.unet_target_module) == ("lokr", ("Attention", "GPT2FeedForward"))
+    assert "final layer only" in next(note.why for note in result.notes if note.where == "network.preset")
+
+
+def test_a_sample_prompt_that_the_renderer_refuses(tmp_path: Path) -> None:
+    files = {"ae": "ae.safetensors", "clip_l": "clip_l.safetensors", "t5xxl": "t5.safetensors"}
+    result = imported(tmp_path, {"flux1_checkbox": True, "LoRA_type": "Flux1", "sample_prompts": "a cat --l 7", **files})
+    recipe = loaded(result, tmp_path)
+    assert recipe.render.prompts["sample-1"].prompt == "a cat"
+    assert [note.where for note in result.of(Disposition.LOST) if note.where.startswith("render")]
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0, 8), ("0", 8), (4, 4)])
+def test_an_alpha_of_0_is_the_rank(tmp_path: Path, alpha: float | str, expected: int) -> None:
+    result = imported(tmp_path, {"LoRA_type": "LyCORIS/LoCon", "conv_dim": 8, "conv_alpha": alpha})
+    assert loaded(result, tmp_path).network.conv_alpha == expected
+
+
+@pytest.mark.parametrize(("size", "classes"), [("512,768", (628,)), ("640", (640,)), ("a,b", (512,)), ("1024x1024", (1024,))])
+def test_a_resolution_is_an_area(tmp_path: Path, size: str, classes: tuple[int, ...]) -> None:
+    result = imported(tmp_path, {"max_resolution": size})
+    assert loaded(result, tmp_path).dataset.resolution_classes == classes
+    outcome = dispositions(result)["max_resolution"]
+    assert outcome == {"512,768": "changed", "a,b": "lost"}.get(size, "kept")

@@ -1,151 +1,143 @@
-"""Compare imports of kohya_ss settings with the values that kohya_ss passes to its trainer.
+"""Compare imports with the values that the other program passes to its trainer.
 
     python tests/support/import_truth.py CHECKOUT FILE...
 
-CHECKOUT is a clone of bmaltais/kohya_ss. Its own ``train_model`` runs with stand-ins for gradio and for the checks of paths,
-and the table that it writes for ``--config_file`` is kept. Settings that a file lacks get two values; options that depend on
-them are not compared. Each other option has to be the same in the exported recipe, or stand in the notes as changed or lost.
+CHECKOUT is a clone of bmaltais/kohya_ss, of LoRA_Easy_Training_scripts_Backend (with SD_SCRIPTS_DIR) or of
+Akegarasu/lora-scripts. Their own code runs. Each option has to be the same in the exported recipe, or stand in the notes as
+changed or lost; each value of the file has one note; `show` and `plan` accept the recipe.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib
-import importlib.abc
-import importlib.machinery
-import inspect
-import json
 import logging
 import sys
 import tempfile
 import tomllib
 from collections import Counter
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
-from unittest import mock
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
+import import_truth_kohya  # noqa: E402
+import import_truth_lora_easy  # noqa: E402
+import import_truth_lora_scripts  # noqa: E402
 from orchestrator.engines.sdscripts import parser_options  # noqa: E402
 from orchestrator.errors import RecipeError  # noqa: E402
 from orchestrator.importers import reader, to_recipe  # noqa: E402
-from orchestrator.recipe import loader  # noqa: E402
 from orchestrator.run import export_sd_scripts  # noqa: E402
+from orchestrator.run.workspace import Selection, Workspace  # noqa: E402
+
+if TYPE_CHECKING:
+    from import_truth_files import Passed
 
 HERE = {
     *("output_dir", "logging_dir", "dataset_config", "output_name", "log_with", "log_prefix", "save_model_as"),
     *(
         "train_data_dir",
+        "reg_data_dir",
         "caption_extension",
         "wandb_run_name",
         "sample_every_n_steps",
         "sample_every_n_epochs",
-        "sample_sampler",
-        "sample_prompts",
     ),
+    *("save_last_n_steps_state", "save_last_n_epochs_state"),  # of a recipe's keep_states
+    *("sample_sampler", "sample_prompts", "pretrained_model_name_or_path", "vae", "qwen3"),
 }
-"""Options that each program sets for itself, and those of samples, which need the prompts of a recipe."""
-_OFF = ("sdxl", "v2", "t5xxl_lr")
+"""Options that each program sets for itself, those of samples, which need the prompts of a recipe, and names of files."""
 DEFAULTS = {"max_token_length": 75, "clip_skip": 1}
 """Values of sd-scripts for None."""
+ALIASES = {  # option -> names of the settings that become it
+    "max_train_epochs": ("epoch", "max_train_epochs", "max_train_steps"),
+    "max_train_steps": ("epoch", "max_train_epochs", "max_train_steps"),
+    "optimizer_type": ("optimizer",),
+    "sdpa": ("xformers", "attention"),
+    "resolution": ("max_resolution",),
+    "network_module": ("LoRA_type", "algo", "fa", "unit", "lycoris_algo"),
+    **dict.fromkeys(("lr_scheduler", "lr_scheduler_num_cycles", "lr_scheduler_args"), ("lr_scheduler_type",)),
+    "network_dropout": ("dropout",),
+    "cache_latents": ("cache_latents_to_disk",),
+    "lr_warmup_steps": ("warmup_ratio", "lr_warmup"),
+    "train_batch_size": ("batch_size",),
+}
+NOTHING = (("preset", "full"), ("factor", "-1"))
+FAMILY = ("algo", "LoRA_type", "unit", "fa", "network_module")
+"""Settings that choose the family. Where it is another one, ranks of convolutions are its own."""
+SUBSET = (
+    "num_repeats",
+    "flip_aug",
+    "keep_tokens",
+    "shuffle_caption",
+    "color_aug",
+    "random_crop",
+    "is_reg",
+    "caption_dropout_rate",
+    "caption_tag_dropout_rate",
+    "caption_dropout_every_n_epochs",
+)
+"""Values of subsets; those of the first stand for all where a program passes options only."""
+PROGRAMS = {
+    import_truth_kohya.MARK: import_truth_kohya.KohyaSS,
+    import_truth_lora_easy.MARK: import_truth_lora_easy.LoraEasy,
+    import_truth_lora_scripts.MARK: import_truth_lora_scripts.LoraScripts,
+}
 
 
-class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Modules that are not installed, with any attribute."""
+def exported(path: Path, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, str], int]:
+    """Return options, subsets, the notes that are not "kept", and the number of leaves.
 
-    def find_spec(self, name: str, *_: Any) -> importlib.machinery.ModuleSpec | None:
-        if name.partition(".")[0] in {
-            "gradio",
-            "easygui",
-            "psutil",
-            "accelerate",
-            "diffusers",
-            "wandb",
-            "tkinter",
-            "requests",
-        }:
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-        return None
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        return mock.MagicMock(name=spec.name, __path__=[], __spec__=spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        del module
-
-
-def passed(gui: Any, settings: dict[str, Any], filler: Any) -> dict[str, Any] | None:
-    """Return the options that kohya_ss passes to its trainer. None: it starts nothing."""
-    names = list(inspect.signature(gui.train_model).parameters)
-    values = {name: False if name.endswith("_checkbox") or name in _OFF else filler for name in names}
-    values |= {name: value for name, value in settings.items() if name in values}
-    values |= {"headless": True, "print_only": True}
-    values["noise_offset_type"] = settings.get("noise_offset_type", "Original")  # before 2023-05 there was no other
-    if isinstance(settings.get("xformers"), bool):  # of versions before a choice of attentions
-        values["xformers"] = "xformers" if settings["xformers"] else "none"
-    written: list[dict[str, Any]] = []
-
-    def keep(_: str, table: dict[str, Any], **__: Any) -> bool:
-        written.append(table)
-        return False
-
-    with mock.patch.object(gui, "write_toml_config", keep):
-        try:
-            gui.train_model(**values)
-        except (TypeError, ValueError):  # files of earlier versions hold numbers as texts, "" for none
-            texts = {name: value for name, value in values.items() if name.endswith(("_args", "_parameters", "_name"))}
-            gui.train_model(**{name: _number(value) for name, value in values.items()} | texts)
-    return written[0] if written else None
-
-
-def _number(value: Any) -> Any:
-    """Return a text that holds a number, or nothing, as a number."""
-    try:
-        number = float(value or 0) if isinstance(value, str) else value
-    except ValueError:
-        return value
-    return int(number) if isinstance(number, float) and number.is_integer() else number
-
-
-def load(checkout: Path) -> Any:
-    """Return kohya_ss' module of the LoRA page, with the checks of paths replaced."""
-    sys.meta_path.insert(0, _StandIns())
-    sys.path.insert(0, str(checkout))
-    gui = importlib.import_module("kohya_gui.lora_gui")
-    gui.executor = mock.MagicMock(is_running=lambda: False)
-    gui.train_state_value = 0
-    checks = (
-        "validate_file_path",
-        "validate_folder_path",
-        "validate_toml_file",
-        "validate_model_path",
-        "validate_args_setting",
-    )
-    for name in (*checks, "verify_image_folder_pattern", "require_writable_directory"):
-        setattr(gui, name, lambda *_, **__: True)
-    gui.get_executable_path = lambda _: "accelerate"
-    gui.AccelerateLaunch.run_cmd = lambda **values: values["run_cmd"]
-    gui.create_prompt_file = lambda prompts, _: prompts
-    return gui
-
-
-def exported(path: Path, folder: Path) -> tuple[dict[str, Any], set[str]]:
-    """Return the options of the imported recipe, and the names of changed and lost settings."""
-    imported = to_recipe.recipe(reader.read(str(path))[0], "imported")
-    recipe, problems = loader.of_table(loader.library(), "imported", tomllib.loads(imported.text()))
-    if recipe is None or problems:
-        raise RecipeError(problems)
-    inputs: Any = SimpleNamespace(find=lambda _: None, root=folder)
-    files = export_sd_scripts.sd_scripts(recipe, inputs, folder / "out")
+    Raises:
+        RecipeError: the import, `show` or `plan` refuses.
+    """
+    (settings,) = reader.read(str(path))
+    imported = to_recipe.recipe(settings, "imported")
+    counts = Counter(note.name for note in imported.notes)
+    if wrong := [leaf for leaf in settings.leaves if counts[leaf] != 1]:
+        raise AssertionError(f"without one note: {wrong}")
+    imported.write(folder / "recipes" / "imported.toml")
+    space = Workspace(folder)
+    loaded = space.load(Selection(("imported",)), need_steps=True)
+    space.plan(loaded)
+    files = export_sd_scripts.sd_scripts(loaded[0].recipe, space.inputs, folder / "out")
     table, dataset = (tomllib.loads(files[name]) for name in (export_sd_scripts.TRAIN, export_sd_scripts.DATASET))
-    first = (dataset.get("datasets") or [{}])[0]
-    table |= dataset["general"] | {"resolution": first.get("resolution"), "train_batch_size": first.get("batch_size")}
-    table |= {"flip_aug": first["subsets"][0]["flip_aug"]} if first else {}
-    return table, {note.name.rpartition(".")[2] for note in imported.notes if note.disposition != "kept"}
+    groups = dataset.get("datasets") or [{}]
+    table |= dataset["general"] | {"resolution": groups[0].get("resolution"), "train_batch_size": groups[0].get("batch_size")}
+    subsets = [{**dataset["general"], **group, **subset} for group in groups for subset in group.get("subsets", [])]
+    table |= {"flip_aug": subsets[0]["flip_aug"]} if subsets else {}
+    notes = {
+        note.name.rpartition(".")[2].removeprefix("--"): str(note) for note in imported.notes if note.disposition != "kept"
+    }
+    notes |= {name.partition(" ")[0]: text for name, text in notes.items()}  # of folders that do not set it
+    return table, subsets, notes, len(settings.leaves)
+
+
+def meant(passed: Passed) -> dict[str, Any]:
+    """Return the options as the trainer takes them: what overrides what, and values of subsets that hold for all."""
+    options = dict(passed.options)
+    for name in {name for subset in passed.subsets for name in subset} - set(SUBSET):
+        values = [subset.get(name) for subset in passed.subsets]
+        if all(value == values[0] for value in values):
+            options[name] = values[0]
+    options["cache_latents"] = options.get("cache_latents") or options.get("cache_latents_to_disk")
+    dropout = [text[8:] for text in options.get("network_args") or [] if str(text).startswith("dropout=")]
+    if dropout and options.get("network_module") == "lycoris.kohya":  # the same there
+        options["network_dropout"] = dropout[0]
+        options["network_args"] = [text for text in options["network_args"] if not text.startswith("dropout=")]
+    args = options.get("network_args") or []
+    if options.get("network_module") == "lycoris.kohya" and not any("conv_dim=" in text for text in args):
+        options["network_args"] = [*args, f"conv_dim={options.get('network_dim', 4)}"]
+    if options.get("max_train_epochs") is not None:
+        options.pop("max_train_steps", None)
+    return options
+
+
+def arguments(side: Any) -> dict[str, str]:
+    """Return network_args without those that say nothing."""
+    pairs = dict(str(item).split("=", 1) for item in side or [] if "=" in str(item))
+    idle = {"", "0", "0.0", "False"}
+    return {key: value for key, value in pairs.items() if value not in idle and (key, value) not in NOTHING}
 
 
 def same(there: Any, here: Any) -> bool:
@@ -153,18 +145,18 @@ def same(there: Any, here: Any) -> bool:
     if isinstance(there, list) and isinstance(here, list) and there and "=" in str(there[0]):
         pairs = [dict(str(item).split("=", 1) for item in side) for side in (there, here)]
         return pairs[0].keys() == pairs[1].keys() and all(same(value, pairs[1][key]) for key, value in pairs[0].items())
-    if isinstance(there, str) and isinstance(here, list):
-        there = [int(side) for side in there.split(",")]
+    if isinstance(here, list) and isinstance(there, str | int) and not isinstance(there, bool):
+        there = [int(side) for side in str(there).split(",")]
         return [*there, there[0]][:2] == here
     if isinstance(there, list) and not isinstance(here, list):
         return all(same(item, here) for item in there)
     try:
         return float(there) == float(here)
     except (TypeError, ValueError):
-        return ast_value(there) == ast_value(here)
+        return literal(there) == literal(here) or str(there).lower() == str(here).lower()
 
 
-def ast_value(value: Any) -> Any:
+def literal(value: Any) -> Any:
     """Return the literal that sd-scripts reads from a text, or the text."""
     try:
         return ast.literal_eval(str(value).replace("[", "(").replace("]", ")"))
@@ -172,70 +164,88 @@ def ast_value(value: Any) -> Any:
         return str(value)
 
 
-def differences(gui: Any, path: Path, folder: Path) -> list[str] | None:
-    """Return a line for each option whose value differs and that no note explains.
+def differences(program: Any, path: Path, folder: Path) -> tuple[list[str] | None, int, int]:
+    """Return a line for each unexplained difference, and the numbers of options and leaves.
 
-    None: kohya_ss starts no training without the settings that the file lacks.
+    None: the program starts no training of the file.
     """
-    settings = json.loads(path.read_text("utf-8"))
-    images = folder / "images" / "10_cat"
-    images.mkdir(parents=True)
-    for number in range(7):
-        Image.new("RGB", (512, 512), (number, 0, 0)).save(images / f"{number}.png")
-        (images / f"{number}{settings.get('caption_extension') or '.caption'}").write_text("a cat", "utf-8")
-    settings |= {"train_data_dir": str(images.parent), "reg_data_dir": "", "dataset_config": "", "output_dir": str(folder)}
-    placed = folder / path.name
-    placed.write_text(json.dumps(settings), "utf-8")
-    ours, noted = exported(placed, folder)
-    first, second = passed(gui, settings, 0), passed(gui, settings, 1)
-    if first is None or second is None:
-        return None
-    options = parser_options.of("sdxl_train_network.py")
-    aliases = {  # option -> setting
-        "max_train_epochs": "epoch",
-        "optimizer_type": "optimizer",
-        "sdpa": "xformers",
-        "max_train_steps": "epoch",
-        "resolution": "max_resolution",
-        "network_module": "LoRA_type",
-    }
-    found = []
-    for name in sorted(first.keys() | ours.keys()):
-        there, here = first.get(name), ours.get(name)
-        default = DEFAULTS.get(name, options[name].default if name in options else None)
-        if (
-            name in HERE
-            or name in str(settings.get("additional_parameters"))
-            or name not in options
-            or (name in first) != (name in second)
-            or there != second.get(name)
-        ):
-            continue  # set by each program, or by a setting that the file does not have
-        there, here = (default if value is None else value for value in (there, here))
-        if name.startswith("bucket_") and not first.get("enable_bucket"):
+    placed = program.place(path, folder)
+    ours, subsets, notes, leaves = exported(placed, folder)
+    passed = program.passed(placed)
+    if passed is None:
+        return None, 0, leaves
+    options = parser_options.of(passed.script)
+    found: list[str] = []
+    checked = 0
+    given = meant(passed)
+    for name in sorted(given.keys() | ours.keys()):
+        if name in HERE or name in passed.unsure or name not in options or (passed.subsets and name in SUBSET):
+            continue
+        checked += 1
+        default = DEFAULTS.get(name, options[name].default)
+        there, here = (default if value is None else value for value in (given.get(name), ours.get(name)))
+        if name.startswith(("bucket_", "min_bucket", "max_bucket")) and not given.get("enable_bucket"):
             continue
         idle = there in (None, False, "", []) and here in (None, False, "", [])
-        if not idle and not same(there, here) and not {name, aliases.get(name, name)} & noted:
+        if idle or same(there, here):
+            continue
+        if name in ("save_every_n_steps", "save_state") and ours["max_train_steps"] < given.get("save_every_n_steps", 0):
+            continue  # never
+        if name == "lr_scheduler" and here == "adafactor":
+            continue  # get_optimizer sets it for relative steps
+        explained = [notes[key] for key in (name, *ALIASES.get(name, ())) if key in notes] or _arguments(
+            name, there, here, notes
+        )
+        if not explained:
             found.append(f"{name}: {there!r} there, {here!r} here")
-    return found
+        elif VERBOSE:
+            print(f"          {name}: {there!r} there, {here!r} here: {explained}"[:260])
+    for name in SUBSET:
+        sides = [Counter(_plain(subset.get(name)) for subset in side) for side in (passed.subsets, subsets)]
+        checked += len(passed.subsets)
+        if passed.subsets and sides[0] != sides[1] and not {name, "resolution", "max_resolution"} & notes.keys():
+            found.append(f"subsets' {name}: {dict(sides[0])} there, {dict(sides[1])} here")
+    return found, checked, leaves
+
+
+def _arguments(name: str, there: Any, here: Any, notes: dict[str, str]) -> list[str]:
+    """Return the notes on the arguments of an option that differ, if each has one."""
+    if not name.endswith("_args"):
+        return []
+    sides = [arguments(side) for side in (there, here)]
+    differing = {key for key in sides[0].keys() | sides[1].keys() if not same(sides[0].get(key), sides[1].get(key))}
+    if any(key in notes for key in FAMILY) or "algo=full" in (there or []):
+        differing -= {"conv_dim", "conv_alpha"}
+    explained = [notes[key] for key in differing if key in notes]
+    return (explained or ["-"]) if len(explained) == len(differing) else []
+
+
+def _plain(value: Any) -> float:
+    return float(value or 0)
+
+
+VERBOSE = "--verbose" in sys.argv
 
 
 def main() -> int:
     """Compare each file, print the differences, and count."""
-    gui = load(Path(sys.argv[1]))
+    arguments = [word for word in sys.argv[1:] if word != "--verbose"]
+    checkout = Path(arguments[0]).resolve()
+    program: Any = next(make for mark, make in PROGRAMS.items() if (checkout / mark).is_file())(checkout)
     logging.disable(logging.CRITICAL)
     counts: Counter[str] = Counter()
-    for name in sys.argv[2:]:
+    for name in arguments[1:]:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                lines = differences(gui, Path(name).resolve(), Path(folder))
+                lines, options, leaves = differences(program, Path(name).resolve(), Path(folder))
             except RecipeError as error:
                 counts["refused"] += 1
-                print(f"refused   {Path(name).name}: {str(error.problems[0]).splitlines()[0]}")
+                print(f"refused   {Path(name).name}: {'; '.join(map(str, error.problems))}")
                 continue
         word = "not started there" if lines is None else "different" if lines else "the same"
-        counts[word] += 1
-        print("\n          ".join([f"{word:<9} {Path(name).name}", *(lines or ())]))
+        counts += Counter({word: 1, "options": options, "leaves": leaves})
+        if lines or VERBOSE:
+            print("\n          ".join([f"{word:<9} {Path(name).name}", *(lines or ())]))
     print(", ".join(f"{count} {word}" for word, count in counts.items()))
     return int(bool(counts["different"]))
 

@@ -161,6 +161,7 @@ ARCHITECTURE = Architecture(
     layer_choice=LayerChoice(block_patterns={"B": r"blocks\.({})\..*"}, patterns="whole", excludes=True),
     lycoris=("locon", "lokr"),
     lycoris_preset="without one LyCORIS trains the final layer only",
+    lycoris_modules=("Attention", "GPT2FeedForward"),
     files=(ModelFile("qwen3", file_kinds.QWEN3, folder=True, lora_prefix="lora_te"),),
     vae=file_kinds.QWEN_VAE,
     diffusers=_DIFFUSERS,
