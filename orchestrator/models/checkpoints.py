@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.models import counterparts, names, recognition
+from orchestrator.models import counterparts, known_layers, names
 from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def weights(tensors: Iterable[str], architecture: ArchitectureName) -> dict[str,
 
 def counterpart(layer: str, architecture: ArchitectureName) -> Counterpart | None:
     """Return the layers of diffusers that hold a layer by kohya, or None."""
-    own = recognition.layer(layer, architecture)
+    own = known_layers.layer(layer, architecture)
     return None if own is None else counterparts.counterpart(ARCHITECTURES[architecture].diffusers, own.dotted)
 
 

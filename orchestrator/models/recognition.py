@@ -1,20 +1,18 @@
 """Recognize the architecture of a LoRA file by the names of its modules.
 
 Each architecture counts the modules that belong to its layers. A module belongs to a layer of the same name whose numbers are
-not beyond the architecture's, so that smaller models of the same structure belong too. No architecture is a default.
+not beyond the architecture's, so that smaller models of the same structure belong too; but not a module of a real model's size
+that its layer does not have. No architecture is a default.
 """
 
 from __future__ import annotations
 
 import difflib
-import functools
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.models import counterparts, names, unet_names
-from orchestrator.models.layers import layers
+from orchestrator.models import counterparts, known_layers, names, relatives
 from orchestrator.models.registry import ARCHITECTURES
 
 if TYPE_CHECKING:
@@ -25,9 +23,8 @@ if TYPE_CHECKING:
     from orchestrator.models.registry import ArchitectureName
 
 SHOWN = 3
-_NUMBER = re.compile(r"(?<=_)[0-9]{1,6}(?=_|$)")
-_NORM = re.compile(r"(?:[a-z0-9]+_)?(?:layer_?)?norm\w*|ln\w*|in_layers_0|out_layers_0")
-_TEXT = re.compile(r"text_model_(?:embeddings_(?:token|position)_embedding|final_layer_norm)|text_projection")
+_REAL = 512
+"""Smaller side from which a module is of a real model, and not of a small one for tests."""
 # Conventions that are named, though their modules are not read.
 _FOREIGN = (
     (re.compile(r"transformer\.single_transformer_blocks\."), "names of diffusers for a transformer of FLUX's structure"),
@@ -47,6 +44,10 @@ class Recognition:
     modules: int
     unknown: tuple[str, ...]
     """Modules that belong to no layer of ``nearest``, by their names in the file."""
+    other: str = ""
+    """Clause about another model that the file is for, or may be for."""
+    misfit: str = ""
+    """A module of another size than its layer, with both sizes."""
 
     @property
     def title(self) -> str:
@@ -73,153 +74,26 @@ class Recognition:
             return ""
         shown = ", ".join(self.unknown[:SHOWN]) + (" …" if len(self.unknown) > SHOWN else "")
         title = ARCHITECTURES[self.nearest].title
+        if self.other:
+            return f"unknown architecture: {shown}; {self.other}"
+        sizes = f"; {self.misfit}" if self.misfit else ""
         if (variant := self.deeper) is not None:
             blocks = f"{variant.title}, a variant of {title} with {variant.blocks} blocks"
             return (
                 f"{len(self.unknown)} of {self.modules} modules are in blocks that {title} lacks: {shown}; it is for {blocks}"
             )
         if self.architecture is not None:
-            return f"{len(self.unknown)} of {self.modules} modules belong to no layer of {title}: {shown}"
+            return f"{len(self.unknown)} of {self.modules} modules belong to no layer of {title}: {shown}{sizes}"
         foreign = next((what for pattern, what in _FOREIGN if pattern.match(self.unknown[0])), "")
         nearest = f"the nearest is {title}, with layers for {self.modules - len(self.unknown)} of {self.modules} modules"
-        return f"unknown architecture: {shown}{f' ({foreign})' if foreign else ''}; {nearest}"
-
-
-class _Table:
-    """Names of an architecture's modules, numbers replaced, with the largest."""
-
-    def __init__(self, architecture: ArchitectureName) -> None:
-        """Index the layers by name.
-
-        All else is computed when a name is not among them.
-        """
-        self._architecture = architecture
-        self.exact: Mapping[str, ModelLayer] = {layer.name: layer for layer in layers(ARCHITECTURES[architecture].model)}
-        self.text = frozenset(encoder.prefix for encoder in ARCHITECTURES[architecture].model.text_encoders)
-
-    @functools.cached_property
-    def largest(self) -> Mapping[str, tuple[int, ...]]:
-        """Largest numbers in the names of layers."""
-        around = {f"lora_unet_{name}" for name in unet_names.ALONE} if names.translates(self._architecture) else set()
-        if names.translates(self._architecture) and not ARCHITECTURES[self._architecture].stability_names:
-            around = {f"lora_unet_{unet_names.to_diffusers(name.removeprefix('lora_unet_'))}" for name in around}
-        around |= {f"lora_unet_{name}" for name in ARCHITECTURES[self._architecture].outside}
-        outside = (path for path in ARCHITECTURES[self._architecture].diffusers if "#" not in path)
-        return _largest((*self.exact, *around, *(f"lora_unet_{path}".replace(".", "_") for path in outside)))
-
-    @functools.cached_property
-    def by_template(self) -> Mapping[str, ModelLayer]:
-        """Return the layers by name, numbers replaced."""
-        return {_template(name)[0]: layer for name, layer in self.exact.items()}
-
-    @functools.cached_property
-    def parents(self) -> Mapping[str, tuple[int, ...]]:
-        """Largest numbers in the names of modules around layers."""
-        parents = set()
-        for layer in self.exact.values():
-            prefix = layer.name.removesuffix(layer.dotted.replace(".", "_")).rstrip("_")
-            words = layer.dotted.split(".")
-            parents |= {f"{prefix}_{'_'.join(words[:count])}" if count else prefix for count in range(len(words))}
-        return _largest(parents)
-
-    def holds(self, name: str) -> bool:
-        """Return whether a module of this name belongs to the architecture."""
-        if name in self.exact or _within(name, self.largest):
-            return True
-        prefix = next((prefix for prefix in self.text if name.startswith(f"{prefix}_")), None)
-        if prefix and _TEXT.fullmatch(name.removeprefix(f"{prefix}_")):
-            return True
-        words = name.split("_")
-        return any(
-            _NORM.fullmatch("_".join(words[-count:])) and _within("_".join(words[:-count]), self.parents)
-            for count in range(1, min(5, len(words)))
-        )
-
-
-def _template(name: str) -> tuple[str, tuple[int, ...]]:
-    return _NUMBER.sub("#", name), tuple(map(int, _NUMBER.findall(name)))
-
-
-def _within(name: str, largest: Mapping[str, tuple[int, ...]]) -> bool:
-    template, numbers = _template(name)
-    limits = largest.get(template)
-    if limits is None or len(limits) != len(numbers):  # a name in a file may hold the sign of a number itself
-        return False
-    return all(number <= limit for number, limit in zip(numbers, limits, strict=True))
-
-
-def _largest(all_names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    largest: dict[str, tuple[int, ...]] = {}
-    for name in all_names:
-        template, numbers = _template(name)
-        largest[template] = tuple(map(max, numbers, largest.get(template, numbers)))
-    return largest
-
-
-_table = functools.cache(_Table)
-
-
-@functools.cache
-def _roots() -> Mapping[str, frozenset[ArchitectureName]]:
-    """Return the architectures with layers below each first name."""
-    roots: dict[str, set[ArchitectureName]] = {}
-    for architecture, entry in ARCHITECTURES.items():
-        for layer in entry.model.unet_layers(entry.model):
-            roots.setdefault(layer.dotted.partition(".")[0], set()).add(architecture)
-    for architecture, entry in ARCHITECTURES.items():
-        for root, found in roots.items():
-            if any(f"{name}_".startswith(f"{root}_") for name in entry.outside):
-                found.add(architecture)
-        for path, layer_ in entry.diffusers.items():
-            for name in (path, *counterparts.paths(layer_)):
-                roots.setdefault(name.partition(".")[0], set()).add(architecture)
-        if names.translates(architecture):
-            for name in (*unet_names.ALONE, *unet_names.ALONE.values()):
-                roots.setdefault(name, set()).add(architecture)
-    translated = {architecture for architecture in ARCHITECTURES if names.translates(architecture)}
-    return {
-        root: frozenset(found | translated if found & translated else found)
-        for root, found in roots.items()
-        if not _NORM.fullmatch(root)  # a norm may belong to any
-    }
-
-
-def _possible(plain: Iterable[str]) -> dict[ArchitectureName, int]:
-    """Count the modules of each architecture by their first names.
-
-    A text encoder's module, and one below a name of no architecture, may belong to any.
-    """
-    roots = re.compile(rf"lora_unet_({'|'.join(sorted(_roots(), key=len, reverse=True))})(?:_|$)")
-    counts = Counter(match[1] if (match := roots.match(name)) else "" for name in plain)
-    return {
-        architecture: sum(count for root, count in counts.items() if not root or architecture in _roots()[root])
-        for architecture in ARCHITECTURES
-    }
-
-
-def layer(name: str, architecture: ArchitectureName) -> ModelLayer | None:
-    """Return the layer with this kohya name, in a smaller model too, or None.
-
-    >>> layer("lora_unet_double_blocks_0_img_mlp_0", "flux").dotted
-    'double_blocks.0.img_mlp.0'
-    """
-    table = _table(architecture)
-    if name in table.exact:
-        return table.exact[name]
-    return table.by_template.get(_template(name)[0]) if _within(name, table.largest) else None
-
-
-def beyond(name: str, architecture: ArchitectureName) -> bool:
-    """Return whether a layer's number is beyond the architecture."""
-    table = _table(architecture)
-    return _template(name)[0] in table.by_template and layer(name, architecture) is None
+        return f"unknown architecture: {shown}{f' ({foreign})' if foreign else ''}; {nearest}{sizes}"
 
 
 def _block_beyond(module: str, architecture: ArchitectureName) -> int | None:
     """Return the block of a module beyond the architecture's last, or None."""
     name = names.kohya(module, architecture)
     match = re.match(r"lora_unet_blocks_([0-9]{1,4})_", name)
-    return int(match[1]) if match and beyond(name, architecture) else None
+    return int(match[1]) if match and known_layers.beyond(name, architecture) else None
 
 
 def canonical(module: str, architecture: ArchitectureName | None) -> str:
@@ -245,16 +119,16 @@ def recognize(
     """
     modules, sizes, metadata = list(modules), sizes or {}, metadata or {}
     plain = {module: canonical(module, None) for module in modules}
-    possible = _possible(plain.values())
+    possible = known_layers.possible(plain.values())
     first = max(possible, key=possible.__getitem__)
-    members = {first: _members(first, modules)}
+    members = {first: _members(first, modules, sizes)}
     best: ArchitectureName = next(iter(ARCHITECTURES))
     score, held = (-1, 0, 0, 0, False), set[str]()
     for architecture in ARCHITECTURES:
         if possible[architecture] < len(members[first]):
             continue  # without a look at its names
-        own = members.get(architecture) or _members(architecture, modules)
-        exact, parts = _table(architecture).exact, ARCHITECTURES[architecture].diffusers
+        own = members.get(architecture) or _members(architecture, modules, sizes)
+        exact, parts = known_layers.table(architecture).exact, ARCHITECTURES[architecture].diffusers
         fits = sum(_fits(exact.get(name), sizes.get(module), parts) for module, name in own.items())
         native = sum(name == plain[module] for module, name in own.items())
         covered = {name for name, layer in exact.items() if not layer.text} <= set(own.values())
@@ -264,16 +138,72 @@ def recognize(
             best, score, held = architecture, candidate, set(own)
     unknown = tuple(module for module in modules if module not in held)
     network = [module for module in modules if not plain[module].startswith("lora_te")] or modules
+    other = _other(best, {module: plain[module] for module in network}, sizes, metadata, whole=not unknown)
+    if other:
+        return Recognition(None, best, len(modules), unknown or tuple(network), other)
     enough = 2 * sum(module in held for module in network) > len(network)
     nearest = best if held else _similar(plain.values())
-    return Recognition(best if enough else None, nearest, len(modules), unknown)
+    return Recognition(best if enough else None, nearest, len(modules), unknown, misfit=_misfit(nearest, unknown, sizes))
 
 
-def _members(architecture: ArchitectureName, modules: Iterable[str]) -> dict[str, str]:
+def _other(
+    best: ArchitectureName,
+    network: Mapping[str, str],
+    sizes: Mapping[str, tuple[int, int]],
+    metadata: Mapping[str, str],
+    *,
+    whole: bool,
+) -> str:
+    """Return a clause about another model that a file is for, or may be, or "".
+
+    Args:
+        best: the architecture with the most modules.
+        network: names without a convention by module.
+        sizes: of the modules.
+        metadata: of the file.
+        whole: whether all modules belong to ``best``.
+    """
+    if _stated(best, metadata):
+        return ""
+    if stated := relatives.stating(metadata):
+        return f"its metadata state {stated.title}, which is not one of those here"
+    own = {name.removeprefix("lora_unet_"): sizes.get(module) for module, name in network.items()}
+    if not whole:
+        other = relatives.of_modules(own)
+        return f"it is for {other.title}, which is not one of those here" if other else ""
+    alike = relatives.equally(own)
+    return (
+        f"{ARCHITECTURES[best].title} and {alike.title} both have such layers, and its metadata state neither" if alike else ""
+    )
+
+
+def _misfit(architecture: ArchitectureName, modules: Iterable[str], sizes: Mapping[str, tuple[int, int]]) -> str:
+    """Return the first module of another size than its layer, or ""."""
+    exact = known_layers.table(architecture).exact
+    for module in modules:
+        layer, size = exact.get(canonical(module, architecture)), sizes.get(module)
+        if layer is not None and size is not None:
+            return f"{module} is {size[0]} x {size[1]}, the layer {layer.out} x {layer.in_ * layer.kernel**2}"
+    return ""
+
+
+def _members(architecture: ArchitectureName, modules: Iterable[str], sizes: Mapping[str, tuple[int, int]]) -> dict[str, str]:
     """Return the modules of an architecture, with their kohya names."""
-    table = _table(architecture)
+    table = known_layers.table(architecture)
+    parts = ARCHITECTURES[architecture].diffusers
     own = {module: canonical(module, architecture) for module in modules}
-    return {module: name for module, name in own.items() if table.holds(name)}
+    return {
+        module: name
+        for module, name in own.items()
+        if table.holds(name) and not _misfits(table.exact.get(name), sizes.get(module), parts)
+    }
+
+
+def _misfits(layer: ModelLayer | None, size: tuple[int, int] | None, table: counterparts.Table) -> bool:
+    """Return whether a module of a real model has another size than its layer."""
+    if layer is None or layer.text or size is None or min(size) < _REAL:
+        return False
+    return not _fits(layer, size, table)
 
 
 def _fits(layer: ModelLayer | None, size: tuple[int, int] | None, table: counterparts.Table) -> bool:
@@ -294,10 +224,10 @@ def _stated(architecture: ArchitectureName, metadata: Mapping[str, str]) -> int:
 
 def _similar(modules: Iterable[str]) -> ArchitectureName:
     """Return the architecture with the most similar module names."""
-    first = sorted({_template(module)[0] for module in modules})[:SHOWN]
+    first = sorted({known_layers.template(module)[0] for module in modules})[:SHOWN]
     best, likeness = next(iter(ARCHITECTURES)), 0.0
     for architecture in ARCHITECTURES:
-        for name in _table(architecture).largest:
+        for name in known_layers.table(architecture).largest:
             for module in first:
                 matcher = difflib.SequenceMatcher(None, module, name, autojunk=False)
                 if matcher.real_quick_ratio() > likeness and (ratio := matcher.ratio()) > likeness:

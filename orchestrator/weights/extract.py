@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.models import blocks, recognition, registry
+from orchestrator.models import blocks, known_layers, registry
 from orchestrator.system.files import sha256
 from orchestrator.weights.families import low_rank, rank_selection, svd
 from orchestrator.weights.families.adapter import AdapterModule
@@ -193,7 +193,7 @@ def _shared(after: BaseModel, before: BaseModel) -> dict[str, tuple[int, ...]]:
     problems = []
     layers, others = before.layers, after.layers
     for model, own, other in ((after, others, layers), (before, layers, others)):
-        deeper = [name for name in own if recognition.beyond(name, model.architecture)]
+        deeper = [name for name in own if known_layers.beyond(name, model.architecture)]
         if deeper:
             what = f"has layers beyond {model.title}: {', '.join(deeper[:_SHOWN])}"
             problems.append(Problem(str(model.path), what, "a model with inserted blocks has no LoRA of this architecture"))
@@ -220,7 +220,7 @@ def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _target(name: str, architecture: ArchitectureName) -> bool:
     """Return whether LoRA files of the trainers hold a module of the layer."""
-    layer = recognition.layer(name, architecture)
+    layer = known_layers.layer(name, architecture)
     if layer is None:
         return False
     targets = registry.ARCHITECTURES[architecture].model.targets

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.models import names, recognition
+from orchestrator.models import known_layers, names, recognition
 from orchestrator.models.layers import layers
 from orchestrator.models.recognition import recognize
 from orchestrator.models.registry import ARCHITECTURES, ArchitectureName
@@ -118,7 +118,7 @@ def test_architectures_that_are_left_out_early_could_not_have_won(monkeypatch: p
         modules = [*MIXED, *MIXED][first : first + count]
         quick = recognize(modules)
         with monkeypatch.context() as patch:
-            patch.setattr(recognition, "_possible", lambda plain: dict.fromkeys(ARCHITECTURES, len(list(plain))))
+            patch.setattr(known_layers, "possible", lambda plain: dict.fromkeys(ARCHITECTURES, len(list(plain))))
             assert quick == recognize(modules)
 
 
@@ -126,7 +126,7 @@ def test_a_file_of_sd1_needs_no_table_of_a_transformer(monkeypatch: pytest.Monke
     listing = Path(__file__).resolve().parents[1] / "data" / "recordings" / "sd15-lora-modules.json"
     tried: list[str] = []
     members = recognition._members
-    monkeypatch.setattr(recognition, "_members", lambda name, modules: tried.append(name) or members(name, modules))
+    monkeypatch.setattr(recognition, "_members", lambda name, *rest: tried.append(name) or members(name, *rest))
     recognize(json.loads(listing.read_text()))
     assert sorted(set(tried)) == ["sd1", "sd2", "sdxl"]
 

@@ -215,6 +215,8 @@ def extent(kind: ModuleKind, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int
             else:
                 rows, columns = shapes["lokr_w2_a"][0], flat("lokr_w2_b")
             return first[0] * rows, first[1] * columns
+        case ModuleKind.FULL if len(shapes["diff"]) > 1:
+            return shapes["diff"][0], flat("diff")
         case ModuleKind.FULL | ModuleKind.NORM | ModuleKind.BIAS:
             return None
         case ModuleKind.IA3 | ModuleKind.GLORA | ModuleKind.DIAG_OFT | ModuleKind.BOFT:
