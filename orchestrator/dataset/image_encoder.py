@@ -148,9 +148,9 @@ def _sides(value: Any) -> tuple[int, int] | None:
 
 def _model(folder: Path) -> Path:
     candidates = [path for name in MODELS for path in (folder / name, folder / "onnx" / name)]
-    found = next((path for path in candidates if path.is_file()), None)
+    model = next((path for path in candidates if path.is_file()), None)
     others = sorted(folder.glob("*.onnx"))
-    if found is None and len(others) != 1:
+    if model is None and len(others) != 1:
         what = f"holds {len(others)} ONNX files" if others else "holds no ONNX file"
         raise NotReady(Problem(str(folder), what, f"an encoder is one of {', '.join(MODELS)} with its {CONFIG}"))
-    return found or others[0]
+    return model or others[0]

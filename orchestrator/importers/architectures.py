@@ -81,14 +81,14 @@ def _inferred(settings: ImportedSettings) -> tuple[ArchitectureName, str]:
             usual = _usual(name)
             return usual, f"{ARCHITECTURES[usual].title}, because of its network module {module}"
     given = {name for name, value in settings.options.items() if value not in (None, False, "")}
-    known = parser_options.of(ARCHITECTURES[DEFAULT].trainer_script)
+    shared = parser_options.of(ARCHITECTURES[DEFAULT].trainer_script)
     best: tuple[int, ArchitectureName, str] = (0, DEFAULT, "")
     for name in dict.fromkeys(map(_usual, _trained())):
         entry = ARCHITECTURES[name]
         if entry.trainer_script == ARCHITECTURES[DEFAULT].trainer_script:
             continue
         files = {file.option for file in entry.files}
-        own = sorted(given & ((parser_options.of(entry.trainer_script).keys() - known.keys()) | files))
+        own = sorted(given & ((parser_options.of(entry.trainer_script).keys() - shared.keys()) | files))
         score = len(own) - 2 * len(given & _files() - files)
         if own and score > best[0]:
             best = (score, name, f"{entry.title}, because {entry.trainer_script} takes {', '.join(own)}")

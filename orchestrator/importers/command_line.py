@@ -49,9 +49,9 @@ def read(path: Path, text: str) -> list[ImportedSettings]:
 
 def typed(options: dict[str, list[str]], script: str) -> dict[str, Any]:
     """Return the words of options as the values that a script reads."""
-    known, values = parser_options.of(script), dict[str, Any]()
+    by_name, values = parser_options.of(script), dict[str, Any]()
     for name, given in options.items():
-        option = known.get(name)
+        option = by_name.get(name)
         if option is not None and option.many:
             values[name] = [plain_number(word) if option.type != "str" else word for word in given]
         elif not given:

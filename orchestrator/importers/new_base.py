@@ -56,9 +56,9 @@ def of(name: str, inputs: ProjectInputs) -> NewBase:
         note = f"{path.name} has no header that tells its architecture: taken for {ARCHITECTURES[DEFAULT].title}"
         return NewBase({"checkpoint": name}, note=note)
     if architecture is None:
-        known = ", ".join(entry.title for entry in ARCHITECTURES.values())
+        titles = ", ".join(entry.title for entry in ARCHITECTURES.values())
         what = f"{path} is {title or 'not the checkpoint of a known architecture'}"
-        raise RecipeError(Problem(where, what, f"name a whole checkpoint of {known}"))
+        raise RecipeError(Problem(where, what, f"name a whole checkpoint of {titles}"))
     entry = ARCHITECTURES[architecture]
     table: dict[str, Any] = {"checkpoint": name}
     if architecture == DEFAULT:

@@ -88,13 +88,13 @@ def _lines(text: str) -> list[str]:
 
 def _typed(settings: ImportedSettings, prompts: list[Any]) -> list[JSON]:
     """Return tables of known keys, and note the others."""
-    known = {"prompt": str, **dict(_LETTERS.values())}
+    types = {"prompt": str, **dict(_LETTERS.values())}
     typed: list[JSON] = []
     for number, each in enumerate(prompts, start=1):
         table = _of_line(each) if isinstance(each, str) else dict(each)
-        for key in sorted(table.keys() - known.keys() - {"enum", "subset"}):
+        for key in sorted(table.keys() - types.keys() - {"enum", "subset"}):
             settings.note(Disposition.LOST, f"{_NAME} {number}: {key}", why="a recipe's prompt has no such part")
-        typed.append({key: kind(table[key]) for key, kind in known.items() if table.get(key) not in (None, "")})
+        typed.append({key: kind(table[key]) for key, kind in types.items() if table.get(key) not in (None, "")})
         if not typed[-1].get("prompt", "").strip():
             raise ValueError(f"prompt {number} has no words")
     return typed

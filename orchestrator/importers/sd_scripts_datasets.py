@@ -108,13 +108,13 @@ def _uses(settings: ImportedSettings) -> dict[str, list[tuple[int, dict[str, Any
 
     A folder in several datasets is trained at several resolutions.
     """
-    found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    subsets_by_folder: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     for group in settings.datasets:
         side = max(_sides(group))
         for subset in group["subsets"]:
             folder = _path(subset["parent"] if "parent" in subset else subset.get("image_dir") or _NO_FOLDER)
-            found.setdefault(folder, []).append((side, subset))
-    return found
+            subsets_by_folder.setdefault(folder, []).append((side, subset))
+    return subsets_by_folder
 
 
 def _source(settings: ImportedSettings, folder: str, uses: list[tuple[int, dict[str, Any]]], sources: dict[str, Any]) -> None:

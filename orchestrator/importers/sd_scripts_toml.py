@@ -190,8 +190,8 @@ def add_datasets(
 
 def _options_for_all(settings: ImportedSettings, subsets: list[dict[str, Any]]) -> None:
     """Make options of settings that all subsets share and no recipe has."""
-    known = parser_options.of("train_network.py").keys() - trainer_names.OWNED.keys() - {*_INHERITED, *_DATASET, *_FOLDERS}
-    for key in dict.fromkeys(key for subset in subsets for key in subset if key in known):
+    own = parser_options.of("train_network.py").keys() - trainer_names.OWNED.keys() - {*_INHERITED, *_DATASET, *_FOLDERS}
+    for key in dict.fromkeys(key for subset in subsets for key in subset if key in own):
         values = [subset.get(key) for subset in subsets]
         if all(value == values[0] for value in values):
             settings.options.setdefault(key, values[0])

@@ -68,20 +68,22 @@ def weights(tensors: Iterable[str], architecture: ArchitectureName) -> dict[str,
 
     Parts are in order. Names that belong to no layer are listed as well: norms and embeddings.
     """
-    found: dict[str, dict[int, LayerTensor]] = {}
+    parts_by_layer: dict[str, dict[int, LayerTensor]] = {}
     for tensor in tensors:
         if (root := next((root for root in _OPEN_CLIP_ROOTS if tensor.startswith(root)), None)) is not None:
             for layer, held in _open_clip(tensor, root):
-                found.setdefault(layer, {})[0] = held
+                parts_by_layer.setdefault(layer, {})[0] = held
             continue
         dotted = path(tensor)
         if dotted is None or not dotted.endswith(".weight"):
             continue
         module = _with_text_model(dotted.removesuffix(".weight"))
-        layer, part = names.place(module, architecture)
+        layer, part = names.layer_and_part(module, architecture)
         theirs = counterpart(layer, architecture) if names.of_diffusers_transformer(module, architecture) else None
-        found.setdefault(layer, {})[part or 0] = LayerTensor(tensor, part, swapped=theirs is not None and theirs.swapped)
-    return {layer: tuple(held for _, held in sorted(parts.items())) for layer, parts in found.items()}
+        parts_by_layer.setdefault(layer, {})[part or 0] = LayerTensor(
+            tensor, part, swapped=theirs is not None and theirs.swapped
+        )
+    return {layer: tuple(held for _, held in sorted(parts.items())) for layer, parts in parts_by_layer.items()}
 
 
 def counterpart(layer: str, architecture: ArchitectureName) -> Counterpart | None:

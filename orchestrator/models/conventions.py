@@ -53,14 +53,14 @@ def convention(module: str, architecture: ArchitectureName | None) -> Convention
     >>> convention("transformer.transformer_blocks.0.attn.to_q", "flux"), convention("diffusion_model.img_in", "flux")
     ('diffusers', 'original')
     """
-    found = next((own for root, own in _ROOTS if module.startswith(root)), None)
-    if found == "original":
+    by_root = next((own for root, own in _ROOTS if module.startswith(root)), None)
+    if by_root == "original":
         comfy = () if architecture is None else ARCHITECTURES[architecture].comfy
-        return "comfy" if any(module.endswith(theirs) for _, theirs in comfy) else found
-    if found is None and architecture is not None and ARCHITECTURES[architecture].diffusers:
+        return "comfy" if any(module.endswith(theirs) for _, theirs in comfy) else by_root
+    if by_root is None and architecture is not None and ARCHITECTURES[architecture].diffusers:
         layer = names.kohya(module, architecture)
         return "original" if _dotted(architecture).get(layer) == module else "diffusers"
-    return found or "diffusers"
+    return by_root or "diffusers"
 
 
 def conventions(modules: Iterable[str], architecture: ArchitectureName | None) -> dict[Convention, int]:
@@ -114,12 +114,12 @@ def written(layer: str, architecture: ArchitectureName, target: Target) -> Count
         for own, theirs in entry.comfy:
             path_ = path_.removesuffix(own) + theirs if path_.endswith(own) else path_
         return Counterpart((f"diffusion_model.{path_}",))
-    found = counterparts.counterpart(entry.diffusers, path_)
-    if found is None or (target == "peft" and found.paths[0].startswith(_CONDITIONER)):
+    counterpart = counterparts.counterpart(entry.diffusers, path_)
+    if counterpart is None or (target == "peft" and counterpart.paths[0].startswith(_CONDITIONER)):
         return None  # another model than the transformer, which an adapter of PEFT belongs to
     root = "base_model.model." if target == "peft" else "transformer."
-    paths = (path if path.startswith(_CONDITIONER) else root + path for path in found.paths)
-    return Counterpart(tuple(paths), found.shares, found.swapped)
+    paths = (path if path.startswith(_CONDITIONER) else root + path for path in counterpart.paths)
+    return Counterpart(tuple(paths), counterpart.shares, counterpart.swapped)
 
 
 def _text(layer: str, architecture: ArchitectureName, target: Target) -> Counterpart | None:

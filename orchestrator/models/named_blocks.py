@@ -25,7 +25,7 @@ def read(text: str, entry: Architecture) -> dict[str, float]:
         RecipeError: with every problem.
     """
     table: dict[str, float] = {}
-    found = []
+    wrong = []
     for item in text.split(","):
         name, equals, number = (part.strip() for part in item.partition("="))
         try:
@@ -33,14 +33,14 @@ def read(text: str, entry: Architecture) -> dict[str, float]:
                 raise ValueError(item)  # noqa: TRY301 - one message for all that is not NAME=v
             weight = float(number)
         except ValueError:
-            found.append(Problem(_KEY, f"{item.strip()!r} is not NAME=v", f"as {example(entry)}"))
+            wrong.append(Problem(_KEY, f"{item.strip()!r} is not NAME=v", f"as {example(entry)}"))
             continue
         if name in table:
-            found.append(Problem(_KEY, f"{name} has two weights", "give it once"))
+            wrong.append(Problem(_KEY, f"{name} has two weights", "give it once"))
         table[name] = weight
-    found += problems(table, entry)
-    if found:
-        raise RecipeError(found)
+    wrong += problems(table, entry)
+    if wrong:
+        raise RecipeError(wrong)
     return table
 
 
@@ -50,8 +50,8 @@ def expand(table: Mapping[str, float], entry: Architecture) -> dict[str, float]:
     Raises:
         RecipeError: with every problem: unknown and reversed names, blocks named twice, numbers that are not finite.
     """
-    if found := list(problems(table, entry)):
-        raise RecipeError(found)
+    if wrong := list(problems(table, entry)):
+        raise RecipeError(wrong)
     return {name: float(weight) for key, weight in table.items() for name in _blocks(key, entry)}
 
 
@@ -141,13 +141,13 @@ def problems(table: Mapping[str, float], entry: Architecture) -> Iterator[Proble
 
 def _meant(name: str, entry: Architecture) -> str:
     """Return the end of a message: the meant block, or models that have it."""
-    if (upper := _full(name.upper(), entry)) in _known(entry):
+    if (upper := _full(name.upper(), entry)) in _block_names(entry):
         return f"; did you mean {upper}?"
     others = [other.title for other in ARCHITECTURES.values() if _full(name, other) in other.blocks]
-    return f": it is a block of {', '.join(others)}" if others else near_miss(name, _known(entry))
+    return f": it is a block of {', '.join(others)}" if others else near_miss(name, _block_names(entry))
 
 
-def _known(entry: Architecture) -> tuple[str, ...]:
+def _block_names(entry: Architecture) -> tuple[str, ...]:
     return (*entry.blocks, *entry.parts, *dict.fromkeys(map(_letters, (*entry.blocks, *entry.parts))))
 
 

@@ -123,15 +123,15 @@ def kohya(module: str, architecture: ArchitectureName | None) -> str:
     >>> kohya("transformer.transformer_blocks.3.attn.to_k", "flux")
     'lora_unet_double_blocks_3_img_attn_qkv'
     """
-    return place(module, architecture)[0]
+    return layer_and_part(module, architecture)[0]
 
 
-def place(module: str, architecture: ArchitectureName | None) -> tuple[str, int | None]:
+def layer_and_part(module: str, architecture: ArchitectureName | None) -> tuple[str, int | None]:
     """Return a module's layer by kohya, and the number of its part.
 
     None: the module is the whole layer. Diffusers divides layers that the original joins.
 
-    >>> place("transformer.transformer_blocks.3.attn.to_k", "flux")
+    >>> layer_and_part("transformer.transformer_blocks.3.attn.to_k", "flux")
     ('lora_unet_double_blocks_3_img_attn_qkv', 1)
     """
     name = _text_layer(module, architecture) or _rooted(module)
@@ -143,8 +143,8 @@ def place(module: str, architecture: ArchitectureName | None) -> tuple[str, int 
     body = name.removeprefix(_UNET)
     if translates(architecture):
         return _UNET + (unet_names.from_diffusers(body) if entry.stability_names else unet_names.to_diffusers(body)), None
-    if found := counterparts.original(_backwards(architecture), body):
-        return _UNET + found[0], found[1]
+    if original := counterparts.original(_backwards(architecture), body):
+        return _UNET + original[0], original[1]
     for own, theirs in entry.comfy:
         if body.endswith(ending := theirs.replace(".", "_")):
             body = body.removesuffix(ending) + own.replace(".", "_")
@@ -154,8 +154,8 @@ def place(module: str, architecture: ArchitectureName | None) -> tuple[str, int 
 def of_diffusers_transformer(module: str, architecture: ArchitectureName) -> bool:
     """Return whether a module is named by diffusers' transformer."""
     body = _rooted(module).removeprefix(_UNET)
-    found = counterparts.original(_backwards(architecture), body)
-    return found is not None and found != (body, None)
+    original = counterparts.original(_backwards(architecture), body)
+    return original is not None and original != (body, None)
 
 
 def _rooted(module: str) -> str:

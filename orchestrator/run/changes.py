@@ -30,11 +30,11 @@ def reason(owner: Path, step: Step, plan: Plan) -> Reason:
     record = newest(owner, step)
     if record is None:
         return Reason(Why.NEW)
-    found = list(differences(record, step, plan))
-    if not found:
+    texts = list(differences(record, step, plan))
+    if not texts:
         return Reason(Why.NEW, f"{', '.join(step.needs)} changed" if step.needs else "")
-    more = len(found) - _SHOWN
-    return Reason(Why.CHANGED, "; ".join(found[:_SHOWN]) + (f"; and {more} more" if more > 0 else ""))
+    more = len(texts) - _SHOWN
+    return Reason(Why.CHANGED, "; ".join(texts[:_SHOWN]) + (f"; and {more} more" if more > 0 else ""))
 
 
 def newest(owner: Path, step: Step) -> Record | None:

@@ -106,8 +106,8 @@ def _title(header: Header | None) -> str:
         return ""
     if any(name.startswith(_LORA) for name in header.entries):
         return "a LoRA"
-    if (found := registry.of_tensors(header.entries)) is not None:
-        return f"a checkpoint of {ARCHITECTURES[found].checkpoint_title}"
+    if (of_checkpoint := registry.of_tensors(header.entries)) is not None:
+        return f"a checkpoint of {ARCHITECTURES[of_checkpoint].checkpoint_title}"
     kind = file_kinds.of(_shapes(header))
     if kind is not None:
         return kind.title
@@ -169,5 +169,5 @@ def whole_checkpoint(path: Path) -> tuple[ArchitectureName | None, str, str]:
         header = read_header(path) if path.suffix.lower() == ".safetensors" and path.is_file() else None
     except OrchestratorError as error:
         return None, "", error.problems[0].what
-    found = next((name for name in ARCHITECTURES if name == kind), None)
-    return found, prediction(header) if header is not None else "", "" if found else _title(header)
+    known_kind = next((name for name in ARCHITECTURES if name == kind), None)
+    return known_kind, prediction(header) if header is not None else "", "" if known_kind else _title(header)

@@ -73,7 +73,7 @@ def grouped_layers(lora: Adapter, architecture: ArchitectureName) -> list[Layer]
     layers: dict[str, dict[int | None, AdapterModule]] = {}
     problems = []
     for module in lora.modules:
-        name, part = names.place(module.name, architecture)
+        name, part = names.layer_and_part(module.name, architecture)
         parts = layers.setdefault(name, {})
         if part in parts or (parts and (part is None or None in parts)):
             problems.append(Problem(module.name, f"belongs to {name}, which another module changes too", "remove one of them"))

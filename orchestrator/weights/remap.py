@@ -80,12 +80,12 @@ def remap(source: Path, output: Path, to: str, *, overwrite: bool = False) -> Re
             the variant already, no module in any block.
     """
     check_output(output, [source], overwrite=overwrite)
-    known = variants()
-    if to not in known:
-        raise RecipeError(Problem("--to", f"{to!r} is not one of {', '.join(known)}{near_miss(to, known)}"))
-    architecture, variant = known[to]
+    every = variants()
+    if to not in every:
+        raise RecipeError(Problem("--to", f"{to!r} is not one of {', '.join(every)}{near_miss(to, every)}"))
+    architecture, variant = every[to]
     if variant.inserted is None:
-        usable = ", ".join(name for name, (_, each) in known.items() if each.inserted is not None)
+        usable = ", ".join(name for name, (_, each) in every.items() if each.inserted is not None)
         raise RecipeError(
             Problem("--to", f"the map for {variant.title} is not known here: {variant.source}", f"known: {usable}")
         )
@@ -123,12 +123,12 @@ def _check(lora: Adapter, architecture: ArchitectureName, variant: DepthVariant)
     where, entry = str(lora.header.path), registry.ARCHITECTURES[architecture]
     if any(each.get("operation") == "remap" for each in metadata.provenance(lora.header.metadata)):
         raise RecipeError(Problem(where, "is remapped already, by its provenance", "remap the LoRA of the base model"))
-    found = lora.recognition
-    if found.architecture == architecture and found.deeper is not None:
-        what = f"is for {found.deeper.title} already: it has blocks beyond {entry.title}'s {entry.model.unet['blocks']}"
+    recognized = lora.recognition
+    if recognized.architecture == architecture and recognized.deeper is not None:
+        what = f"is for {recognized.deeper.title} already: it has blocks beyond {entry.title}'s {entry.model.unet['blocks']}"
         raise RecipeError(Problem(where, what, "remap the LoRA of the base model"))
     if lora.known_architecture("remap") != architecture:
-        raise RecipeError(Problem(where, f"is for {found.title}, {variant.title} is a variant of {entry.title}"))
+        raise RecipeError(Problem(where, f"is for {recognized.title}, {variant.title} is a variant of {entry.title}"))
     table = _table(lora.header.metadata.get(peft.KEY, "{}"))
     if any(table.get(name) for name in table if name.endswith(("alpha_pattern", "rank_pattern"))):
         hint = "convert --to kohya first, which writes every alpha beside its module"

@@ -113,7 +113,7 @@ def whole_deltas(path: Path) -> dict[str, Floats]:
     with Body(lora.header) as body:
         for module in lora.modules:
             delta = deltas.delta(module.kind, dtypes.load_module(body, module))
-            layer, part = names.place(module.name, architecture)
+            layer, part = names.layer_and_part(module.name, architecture)
             counterpart = conventions.written(layer, architecture, "diffusers")
             if counterpart is not None and counterpart.swapped and names.of_diffusers_transformer(module.name, architecture):
                 delta = np.concatenate([delta[len(delta) // 2 :], delta[: len(delta) // 2]])

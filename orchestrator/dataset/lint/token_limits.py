@@ -42,13 +42,13 @@ class TokenLimit:
 
 def limits(architecture: ArchitectureName, training: Training | None) -> tuple[TokenLimit, ...]:
     """Return the limits of an architecture whose tokens can be counted here."""
-    found: list[TokenLimit] = []
+    counted: list[TokenLimit] = []
     for limit in ARCHITECTURES[architecture].caption_limits:
         count = _counter(settings.sd_scripts() / "configs" / limit.folder) if limit.folder else clip_tokens.count
         chosen = training.options.get(limit.option) if training is not None else None
         if count is not None:
-            found.append(TokenLimit(limit, chosen if isinstance(chosen, int) else limit.tokens, count))
-    return tuple(found)
+            counted.append(TokenLimit(limit, chosen if isinstance(chosen, int) else limit.tokens, count))
+    return tuple(counted)
 
 
 def reads_clip(architecture: ArchitectureName) -> bool:

@@ -84,17 +84,17 @@ def offline(tokenizers: Path, names: list[str], cache: Path) -> None:
         names: their names there, as google_t5-v1_1-xxl or, in the Hub's own layout, models--google--t5-v1_1-xxl.
         cache: folder to make.
     """
-    found = {}
+    folders_by_name = {}
     for name in names:
         kept = name if name.startswith("models--") else f"models--{name.replace('_', '--', 1)}"
         folders = [tokenizers / name] if kept != name else []
         for folder in (*folders, *sorted((tokenizers / kept / "snapshots").glob("*"))):
             if folder.is_dir():
-                found[kept] = folder.resolve()
+                folders_by_name[kept] = folder.resolve()
                 break
-    if not names or len(found) < len(names):
+    if not names or len(folders_by_name) < len(names):
         return
-    for kept, folder in found.items():
+    for kept, folder in folders_by_name.items():
         (cache / kept / "refs").mkdir(parents=True)
         (cache / kept / "refs" / "main").write_text(COMMIT, "utf-8")
         (cache / kept / "snapshots").mkdir()

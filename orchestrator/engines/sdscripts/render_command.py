@@ -223,8 +223,8 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     renderer = ARCHITECTURES[recipe.base.architecture].renderer
     yield from (gen_img if _by_gen_img(recipe) else inference).problems(recipe)
     if recipe.render.options:
-        known, program = parser_options.of(renderer.script), f"sd-scripts' {renderer.script}"
-        yield from parser_options.problems(known, recipe.render.options, "render.options", _owned(renderer), program)
+        options, program = parser_options.of(renderer.script), f"sd-scripts' {renderer.script}"
+        yield from parser_options.problems(options, recipe.render.options, "render.options", _owned(renderer), program)
 
 
 def _owned(renderer: Renderer) -> dict[str, str]:

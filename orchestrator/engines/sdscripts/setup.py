@@ -109,12 +109,12 @@ def test(python: Path) -> str:
     Raises:
         NotReady: a test fails.
     """
-    found, _ = cards()
-    cuda = bool(found) and os.environ.get(torch_builds.VARIABLE) != torch_builds.CPU.name
+    gpus, _ = cards()
+    cuda = bool(gpus) and os.environ.get(torch_builds.VARIABLE) != torch_builds.CPU.name
     print(f"testing torch on {'the GPU' if cuda else 'the CPU'}", flush=True)
     result = torch_test.run(python, cuda=cuda)
     if result.failed:
-        hint = torch_test.hint(python, found, result.torch)
+        hint = torch_test.hint(python, gpus, result.torch)
         raise NotReady(Problem(str(python), f"sd-scripts cannot train with it: {result}", hint))
     return str(result)
 

@@ -127,38 +127,38 @@ def choose() -> TorchChoice:
     named = os.environ.get(VARIABLE, "").strip()
     if named:
         return TorchChoice(_named(named), (f"{VARIABLE}={named}",))
-    found, reason = cards()
+    gpus, reason = cards()
     if reason:
         names = " or ".join(build.name for build in BUILDS)
         hint = (
             f"repair the driver (after its update: restart the machine); or name a build: {VARIABLE}=cpu make setup ({names})"
         )
         raise NotReady(Problem("GPU", f"the driver does not answer, so no build of torch can be chosen: {reason}", hint))
-    return for_cards(found) if found else TorchChoice(CPU, ("no NVIDIA GPU",))
+    return for_cards(gpus) if gpus else TorchChoice(CPU, ("no NVIDIA GPU",))
 
 
-def for_cards(found: Sequence[Card]) -> TorchChoice:
+def for_cards(gpus: Sequence[Card]) -> TorchChoice:
     """Return the newest build for all cards, or else for one of them.
 
     Raises:
         NotReady: no build runs on any of them.
     """
-    everywhere = [build for build in BUILDS if not any(map(build.obstacle, found))]
-    somewhere = [build for build in BUILDS if not all(map(build.obstacle, found))]
+    everywhere = [build for build in BUILDS if not any(map(build.obstacle, gpus))]
+    somewhere = [build for build in BUILDS if not all(map(build.obstacle, gpus))]
     if not somewhere:
-        raise NotReady([Problem(str(card), "no build of torch runs on it", _advice(card)) for card in _distinct(found)])
+        raise NotReady([Problem(str(card), "no build of torch runs on it", _advice(card)) for card in _distinct(gpus)])
     build = (everywhere or somewhere)[0]
-    reasons = [f"GPU: {card}" for card in _distinct(found)]
+    reasons = [f"GPU: {card}" for card in _distinct(gpus)]
     newer = BUILDS[: BUILDS.index(build)]
-    reasons += [f"not {other}, which {other.obstacle(card)}" for other in newer for card in _obstructed(other, found)[:1]]
-    reasons += [f"{card} stays unused: {build.name} {build.obstacle(card)}" for card in _obstructed(build, found)]
+    reasons += [f"not {other}, which {other.obstacle(card)}" for other in newer for card in _obstructed(other, gpus)[:1]]
+    reasons += [f"{card} stays unused: {build.name} {build.obstacle(card)}" for card in _obstructed(build, gpus)]
     return TorchChoice(build, tuple(reasons))
 
 
-def next_older(build: TorchBuild, found: Iterable[Card]) -> TorchBuild | None:
+def next_older(build: TorchBuild, gpus: Iterable[Card]) -> TorchBuild | None:
     """Return the newest build that is older and runs on a card, or None."""
     older = BUILDS[BUILDS.index(build) + 1 :] if build in BUILDS else ()
-    return next((other for other in older if any(not other.obstacle(card) for card in found)), None)
+    return next((other for other in older if any(not other.obstacle(card) for card in gpus)), None)
 
 
 def _named(name: str) -> TorchBuild:
@@ -179,13 +179,13 @@ def _advice(card: Card) -> str:
     return f"{reasons}; without the GPU: {VARIABLE}=cpu make setup"
 
 
-def _obstructed(build: TorchBuild, found: Iterable[Card]) -> list[Card]:
+def _obstructed(build: TorchBuild, gpus: Iterable[Card]) -> list[Card]:
     """Return the cards that a build cannot run on."""
-    return [card for card in _distinct(found) if build.obstacle(card)]
+    return [card for card in _distinct(gpus) if build.obstacle(card)]
 
 
-def _distinct(found: Iterable[Card]) -> list[Card]:
-    return list(dict.fromkeys(found))
+def _distinct(gpus: Iterable[Card]) -> list[Card]:
+    return list(dict.fromkeys(gpus))
 
 
 def _major(version: str) -> int:

@@ -69,23 +69,23 @@ def run(python: Path, *, cuda: bool, timeout: float = _SETUP_TIMEOUT) -> TorchRe
     return TorchResult("", (), "the test of torch", f"exit code {code}: {' '.join(text.split())[-300:]}")
 
 
-def hint(python: Path, found: Sequence[Card], torch: str) -> str:
+def hint(python: Path, gpus: Sequence[Card], torch: str) -> str:
     """Return the next command after a failed test.
 
     Args:
         python: the tested Python.
-        found: the cards of this machine.
+        gpus: the cards of this machine.
         torch: version of the tested torch, with or without "+cu128".
     """
-    if not found:
+    if not gpus:
         return f"{python.parent / 'pip'} check  lists packages that do not fit; then: make setup"
     try:
-        best = torch_builds.for_cards(found).build
+        best = torch_builds.for_cards(gpus).build
     except NotReady as error:
         return error.problems[0].hint
     if _version(torch) != _version(best.torch):
         return f"{_installs(best, python)}, the newest build for this driver and card"
-    older = torch_builds.next_older(best, found)
+    older = torch_builds.next_older(best, gpus)
     return f"{_installs(older, python, named=True)}, an older build; or update the driver" if older else "update the driver"
 
 
@@ -112,10 +112,10 @@ def checks(python: Path, torch: str, bitsandbytes: str) -> list[Check]:
         bitsandbytes: installed version, or "".
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    found, _ = cards() if visible not in ("", "-1") else ([], "")
-    if not found or os.environ.get(VARIABLE) == torch_builds.CPU.name:
+    gpus, _ = cards() if visible not in ("", "-1") else ([], "")
+    if not gpus or os.environ.get(VARIABLE) == torch_builds.CPU.name:
         return []
-    cache = ParseCache("torch test", str(python), version=repr((torch, bitsandbytes, visible, found)))
+    cache = ParseCache("torch test", str(python), version=repr((torch, bitsandbytes, visible, gpus)))
     name, passed = "torch on the GPU", cache.get().get("passed")
     if isinstance(passed, str):
         return [Check(name, CheckStatus.PASS, passed)]
@@ -129,4 +129,4 @@ def checks(python: Path, torch: str, bitsandbytes: str) -> list[Check]:
     if "out of memory" in result.reason:
         return [Check(name, CheckStatus.WARNING, str(result), "nvidia-smi  lists the processes in its memory")]
     status = CheckStatus.WARNING if result.failed == torch_test_program.STEP else CheckStatus.FAIL
-    return [Check(name, status, str(result), hint(python, found, result.torch or torch), "a build for this driver and card")]
+    return [Check(name, status, str(result), hint(python, gpus, result.torch or torch), "a build for this driver and card")]

@@ -260,7 +260,7 @@ def adapter(header: Header) -> Adapter:
     recognition = recognize(complete, sizes=sizes, metadata=header.metadata)
     architecture, modules = recognition.architecture, []
     for name, (kind, shapes) in complete.items():
-        layer, number = names.place(name, architecture)
+        layer, number = names.layer_and_part(name, architecture)
         block = blocks.block_of(layer, architecture)
         kohya = layer if number is None else f"{layer}:{number}"
         modules.append(AdapterModule(name, kohya, block, kind, groups[name], shapes, number))

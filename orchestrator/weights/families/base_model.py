@@ -138,9 +138,9 @@ class BaseModel:
             if dotted is not None and dotted.endswith(".weight") and len(entry.shape) > 1:
                 sizes[dotted.removesuffix(".weight")] = entry.shape[0], int(np.prod(entry.shape[1:]))
         if sizes:
-            found = recognition.recognize(sizes, sizes=sizes)
-            if found.architecture is not None:
-                return found.architecture
+            recognized = recognition.recognize(sizes, sizes=sizes)
+            if recognized.architecture is not None:
+                return recognized.architecture
         if any((split := names.split(name)) is not None and split[1] != "weight" for name in self._bodies):
             hint = "name checkpoints here; verbs on LoRA files are merge, resize, average and convert"
             raise RecipeError(Problem(str(self.path), "is a LoRA file, not a base model", hint))
@@ -203,11 +203,11 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     """
     if not path.is_dir():
         return [("", path)]
-    found = []
+    component_files = []
     for component in checkpoints.COMPONENTS:
         files = sorted((path / component).glob("*.safetensors"))
         plain = [file for file in files if not re.search(r"\.(?:fp16|bf16|non_ema)[.-]", file.name)]
-        found += [(component, file) for file in plain or files]
-    if not any(component in {"unet", "transformer"} for component, _ in found):
+        component_files += [(component, file) for file in plain or files]
+    if not any(component in {"unet", "transformer"} for component, _ in component_files):
         raise RecipeError(Problem(str(path), "holds no unet/*.safetensors and no transformer/*.safetensors", _LAYOUT))
-    return found
+    return component_files

@@ -67,9 +67,9 @@ def leading(matrix: Floats, choose: Callable[[Doubles, float], int], *, most: in
         return Leading(values, np.zeros((len(matrix), 1), np.float32), np.zeros((1, matrix.shape[1]), np.float32), 0.0), 1
     count = _FIRST if most is None else min(most, _FIRST) + _MARGIN
     while most is not None and count * _WHOLE < full:
-        found, rank = _iterated(matrix, count, energy, choose)
+        leading, rank = _iterated(matrix, count, energy, choose)
         if rank <= count - _MARGIN // 2 or rank >= most:
-            return found, rank
+            return leading, rank
         count *= 2
     factors = svd.dense_factors(matrix)
     factored = svd.factorize(*factors)
