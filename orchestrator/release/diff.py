@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.release.verify import manifest_of, member_of, opened, read_sums, table_of
+from orchestrator.release.bundle_reader import manifest_of, member_of, opened, read_sums, table_of
 from orchestrator.weights.checks import Check, CheckStatus
 
 if TYPE_CHECKING:

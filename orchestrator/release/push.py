@@ -13,6 +13,7 @@ from requests import RequestException  # huggingface_hub raises it
 from orchestrator.errors import OrchestratorError, Problem, RecipeError, StepFailed
 from orchestrator.recipe.training import SMALL
 from orchestrator.release import bundle, verify
+from orchestrator.release.bundle_reader import table_of
 from orchestrator.run.paths import SUMS
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False
     if not path.is_dir():
         raise RecipeError(Problem(str(path), "is not a folder", "push takes the release folder, runs/NAME/latest"))
     manifest = bundle.read_manifest(path)
-    members = verify.table_of(manifest, "members")
-    first = verify.table_of(members, next(iter(members))) if members else manifest
-    name = repo or str(verify.table_of(verify.table_of(first, "recipe"), "release").get("repository", ""))
-    if not force and any(_is_small(each) for each in (first, *(verify.table_of(members, member) for member in members))):
+    members = table_of(manifest, "members")
+    first = table_of(members, next(iter(members))) if members else manifest
+    name = repo or str(table_of(table_of(first, "recipe"), "release").get("repository", ""))
+    if not force and any(_is_small(each) for each in (first, *(table_of(members, member) for member in members))):
         what = "holds files of the demo's small base model, which no other program opens"
         raise RecipeError(
             Problem(str(path), what, "train at full size (run without --profile demo), or upload it with --force")
@@ -84,7 +85,7 @@ def push(path: Path, repo: str = "", *, yes: bool = False, private: bool = False
 
 
 def _is_small(release: bundle.JSON) -> bool:
-    return verify.table_of(verify.table_of(release, "recipe"), "base").get("checkpoint") == SMALL
+    return table_of(table_of(release, "recipe"), "base").get("checkpoint") == SMALL
 
 
 def _upload(path: Path, name: str, files: list[str], *, private: bool) -> str:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import lzma
 import re
-import struct
-import tempfile
 import zipfile
-import zlib
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from orchestrator.errors import OrchestratorError, Problem, RecipeError
+from orchestrator.errors import OrchestratorError
 from orchestrator.release import scrub
 from orchestrator.release.bundle import BLOCKS, MANIFEST, PLAIN, digest
+from orchestrator.release.bundle_reader import BROKEN, JSON, is_file, manifest_of, member_of, opened, read_sums, table_of
 from orchestrator.run.paths import BOOKKEEPING, PUBLISHED, RECORD, SUMS
 from orchestrator.weights.checks import Check, CheckStatus
 from orchestrator.weights.io.safetensors_io import read_header
@@ -24,23 +18,8 @@ from orchestrator.weights.io.writer import hashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-JSON = dict[str, Any]
-
-_SUM = re.compile(r"^([0-9a-f]{64})  (.+)$")
-_MAX_TEXT = 64 * 2**20
-# Errors of zipfile for archives that are broken, encrypted or of an unknown kind.
-_BROKEN = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    EOFError,
-    LookupError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-)
 # Files of the store and of a run in the folder of a release. They are not part of it.
 _BESIDE = BOOKKEEPING | {BLOCKS}
 
@@ -59,61 +38,13 @@ def verify_bundle(path: Path) -> list[Check]:
         checks = [_listed(folder, sums, manifest), *_digests(folder, sums)]
         checks += _against_manifest(manifest, sums)
         for name in sorted(sums):
-            if name.endswith(".safetensors") and _is_file(folder / name):
+            if name.endswith(".safetensors") and is_file(folder / name):
                 checks += _weights(folder / name, manifest)
         checks += _card(folder, sums)
         twin = _twin(folder, manifest)
         if twin is not None and twin != path:
             checks.append(_zip(twin, sums, folder))
     return checks
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Path]:
-    """Yield the folder of a bundle.
-
-    A zip is unpacked inside the ``with`` block.
-
-    Raises:
-        RecipeError: ``path`` is not a bundle, or a zip with entries outside its folder.
-    """
-    if path.is_dir():
-        if not (path / SUMS).is_file():
-            raise RecipeError(Problem(str(path), f"holds no {SUMS}", "runs/OWNER/latest is a finished release"))
-        yield path
-        return
-    try:
-        archive = zipfile.ZipFile(path)
-    except _BROKEN as error:
-        raise RecipeError(Problem(str(path), f"is neither a folder nor a zip: {error}")) from error
-    with archive, tempfile.TemporaryDirectory(prefix="verify-") as unpacked:
-        for entry in archive.infolist():
-            parts = PurePosixPath(entry.filename).parts
-            if entry.filename.startswith("/") or ".." in parts or "\\" in entry.filename or entry.file_size > 2**36:
-                raise RecipeError(Problem(str(path), f"holds an entry that leaves its folder: {entry.filename[:80]!r}"))
-        try:
-            archive.extractall(unpacked)
-        except _BROKEN as error:
-            raise RecipeError(Problem(str(path), f"cannot be unpacked: {error}")) from error
-        candidates = [sums for where in (f"*/{SUMS}", SUMS) for sums in sorted(Path(unpacked).glob(where)) if sums.is_file()]
-        if not candidates:
-            raise RecipeError(Problem(str(path), f"holds no {SUMS}", "is it a release?"))
-        yield candidates[0].parent
-
-
-def read_sums(folder: Path) -> dict[str, str]:
-    """Return file -> digest of SHA256SUMS.
-
-    Raises:
-        RecipeError: a line that is not a checksum, or a name outside the folder.
-    """
-    sums: dict[str, str] = {}
-    for line in (folder / SUMS).read_text("utf-8", "replace").splitlines():
-        match = _SUM.match(line)
-        if match is None or match[2].startswith("/") or ".." in PurePosixPath(match[2]).parts:
-            raise RecipeError(Problem(f"{folder / SUMS}", f"holds a line that is not a checksum: {line[:80]!r}"))
-        sums[match[2]] = match[1]
-    return sums
 
 
 def _twin(folder: Path, manifest: JSON) -> Path | None:
@@ -138,21 +69,10 @@ def _listed(folder: Path, sums: dict[str, str], manifest: JSON) -> Check:
     return Check(f"{SUMS} lists every file", _status(not extra), ", ".join(extra))
 
 
-def _is_file(path: Path) -> bool:
-    """Return whether this is a file.
-
-    An untrusted name may be invalid for the file system.
-    """
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def _digests(folder: Path, sums: dict[str, str]) -> Iterator[Check]:
     for name, expected in sorted(sums.items()):
         path = folder / name
-        if not _is_file(path):
+        if not is_file(path):
             yield Check(name, CheckStatus.FAIL, "is missing")
             continue
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -163,16 +83,6 @@ def _digests(folder: Path, sums: dict[str, str]) -> Iterator[Check]:
         yield Check(name, _status(same), "" if same else f"sha256 is {actual}, not {expected}")
 
 
-def manifest_of(folder: Path) -> JSON:
-    """Return the manifest, or an empty one where it cannot be read."""
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text("utf-8")) if path.stat().st_size < _MAX_TEXT else None
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
-
-
 def _against_manifest(manifest: JSON, sums: dict[str, str]) -> Iterator[Check]:
     files = manifest.get("files")
     if not isinstance(files, dict):
@@ -181,18 +91,6 @@ def _against_manifest(manifest: JSON, sums: dict[str, str]) -> Iterator[Check]:
     listed = {name: str(table_of(files, name).get("sha256")) for name in files}
     differing = sorted(name for name in {*listed, *sums} - {MANIFEST} if listed.get(name) != sums.get(name))
     yield Check(f"{MANIFEST} and {SUMS} agree", _status(not differing), ", ".join(differing))
-
-
-def member_of(manifest: JSON, name: str) -> JSON:
-    """Return the table of one LoRA in the manifest of its release."""
-    stem = name.removesuffix(PLAIN).removesuffix(".safetensors")
-    return manifest if manifest.get("kind") == "recipe" else table_of(table_of(manifest, "members"), stem)
-
-
-def table_of(manifest: JSON, name: str) -> JSON:
-    """Return a table of an untrusted manifest, or {} for another value."""
-    table = manifest.get(name)
-    return table if isinstance(table, dict) else {}
 
 
 def _status(passed: bool) -> CheckStatus:
@@ -246,7 +144,7 @@ def _card(folder: Path, sums: dict[str, str]) -> Iterator[Check]:
     for name in sorted(sums):
         if not name.endswith(".md"):
             continue
-        text = (folder / name).read_text("utf-8", "replace") if _is_file(folder / name) else ""
+        text = (folder / name).read_text("utf-8", "replace") if is_file(folder / name) else ""
         links = re.findall(r"\]\((?:\./)?([^)#:]+)\)", text)
         lost = sorted({link for link in links if link not in sums})
         yield Check(f"{name}: all links lead somewhere", _status(not lost), ", ".join(lost))
@@ -265,6 +163,6 @@ def _zip(path: Path, sums: dict[str, str], folder: Path) -> Check:
                         wrong.append(name)
             if SUMS in names and archive.read(names[SUMS]) != (folder / SUMS).read_bytes():
                 wrong.append(SUMS)
-    except _BROKEN as error:
+    except BROKEN as error:
         return Check(path.name, CheckStatus.FAIL, str(error))
     return Check(f"{path.name} holds the same files", _status(not wrong), ", ".join(sorted(wrong)))

@@ -15,7 +15,7 @@ import pytest
 import harness
 from orchestrator import cli
 from orchestrator.errors import OrchestratorError
-from orchestrator.release import verify
+from orchestrator.release import bundle_reader, verify
 from orchestrator.run.context import Status
 from orchestrator.weights.checks import CheckStatus
 
@@ -80,7 +80,7 @@ def test_a_run_in_a_folder_of_any_name(kind: str, tmp_path: Path, monkeypatch: p
     bad = [check for check in verify.verify_bundle(release) if check.status is CheckStatus.FAIL]
     assert bad == []
     assert {outcome.status for outcome in project.run("cat-lora").values()} == {Status.CACHED}
-    listed = [release / name for name in verify.read_sums(release)]
+    listed = [release / name for name in bundle_reader.read_sums(release)]
     assert [path.name for path in listed if str(tmp_path).encode() in path.read_bytes()] == []
 
 

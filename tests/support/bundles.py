@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 
-from orchestrator.release import bundle, verify
+from orchestrator.release import bundle, bundle_reader, verify
 from orchestrator.weights.checks import CheckStatus
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def sealed(made: Path, **files: bytes) -> Path:
     for name in manifest["files"]:
         manifest["files"][name] = bundle.digest(made / name)
     (made / "manifest.json").write_text(json.dumps(manifest), "utf-8")
-    names = sorted(verify.read_sums(made))
+    names = sorted(bundle_reader.read_sums(made))
     lines = (f"{hashlib.sha256((made / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
     (made / "SHA256SUMS").write_text("".join(lines), "utf-8")
     return made
