@@ -18,7 +18,8 @@ from orchestrator.system.terminal import print_json, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from orchestrator.importers.new_subject import GeneratedRecipes, NewSubject
+    from orchestrator.importers.new_subject import GeneratedRecipes
+    from orchestrator.importers.subject_options import NewSubject
     from orchestrator.importers.to_recipe import ImportedRecipe
 
 Images = Annotated[list[Path], typer.Option("--images", help="Folder of images. Repeat it for every further source.")]
@@ -55,10 +56,12 @@ def new(
     Example: orchestrator new mimika --images pictures
     """
     from orchestrator.dataset.lint.findings import Level
-    from orchestrator.importers import new_subject
+    from orchestrator.importers import new_subject, subject_options
 
     root = project.root_or_here()
-    arguments = new_subject.NewSubject(subject, tuple(images), type_, tuple(trigger), tuple(algorithm), steps, repeats, base)
+    arguments = subject_options.NewSubject(
+        subject, tuple(images), type_, tuple(trigger), tuple(algorithm), steps, repeats, base
+    )
     generated = new_subject.generate(arguments, root)
     terminal = sys.stdin.isatty() and sys.stderr.isatty() and not json
     if not (yes or terminal):
@@ -67,7 +70,7 @@ def new(
             Problem("new", "wrote nothing: without a terminal it cannot ask", "add --yes to accept this proposal")
         )
     if not yes:
-        suggested, words = new_subject.suggested_type(arguments), new_subject.trigger_words(arguments)
+        suggested, words = subject_options.suggested_type(arguments), subject_options.trigger_words(arguments)
         arguments = _confirm(arguments, generated, suggested, words)
         generated = new_subject.generate(arguments, root)
     written = new_subject.write(generated, root)

@@ -15,8 +15,8 @@ from orchestrator import cli, engines
 from orchestrator.dataset.layout import make_layout
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.errors import RecipeError
-from orchestrator.importers import inspect_folder, new_subject
-from orchestrator.importers.new_subject import NewSubject
+from orchestrator.importers import inspect_folder, new_subject, subject_options
+from orchestrator.importers.subject_options import NewSubject
 from orchestrator.recipe import loader
 from orchestrator.run import model_files, preflight
 from orchestrator.run.workspace import Workspace
@@ -128,7 +128,7 @@ def test_images_of_any_shape_suit_every_algorithm(empty: Path) -> None:
     folder.mkdir()
     for number, size in enumerate([(512, 768), (768, 512), (1024, 1024), (900, 300), (832, 1216)]):
         Image.new("RGB", size, (20 * number, 60, 90)).save(folder / f"p{number}.png")
-    generated = new_subject.generate(NewSubject("mimi", (folder,), algorithms=tuple(new_subject._algorithms())), empty)
+    generated = new_subject.generate(NewSubject("mimi", (folder,), algorithms=tuple(subject_options.algorithms())), empty)
     new_subject.write(generated, empty)
     assert any("the flattest one, 1 : 3.0, needs a height of 64" in note for note in generated.notes)
     assert "mimi-boft" in generated.recipes

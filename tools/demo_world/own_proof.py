@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from orchestrator.engines.embedded.trainer import model as models
 from orchestrator.engines.embedded.trainer.lora_baking import BakedModel
 from orchestrator.importers import new_subject
+from orchestrator.importers.subject_options import NewSubject
 from orchestrator.plan.step import StepKind
 from orchestrator.run.context import Silent
 from orchestrator.run.partial_run import PartialRun, without
@@ -59,7 +60,7 @@ def trained(subject: OwnSubject, folder: Path) -> Path:
     images = folder / subject.name
     write_images(subject, images)
     if not (folder / "recipes" / f"{subject.name}-{ALGORITHM}.toml").exists():
-        arguments = new_subject.NewSubject(subject.name, (images,), algorithms=(ALGORITHM,))
+        arguments = NewSubject(subject.name, (images,), algorithms=(ALGORITHM,))
         new_subject.write(new_subject.generate(arguments, folder), folder)
     space = Workspace(folder)
     recipe = f"{subject.name}-{ALGORITHM}"
