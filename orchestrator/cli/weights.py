@@ -80,6 +80,7 @@ def sweep(
     except ValueError:
         raise RecipeError(Problem("--sv-ratio", f"{sv_ratio!r} is not a list of numbers", "8,16,32,64")) from None
     from orchestrator.weights import sweep as sweep_
+    from orchestrator.weights import sweep_plot
 
     result = sweep_.sweep(
         source,
@@ -92,7 +93,7 @@ def sweep(
         folder=folder,
     )
     if plot:
-        plot.write_text("\n".join(sweep_.plot(result)) + "\n", encoding="utf-8")
+        plot.write_text("\n".join(sweep_plot.lines(result)) + "\n", encoding="utf-8")
     if json:
         print_json(result.to_json())
         return

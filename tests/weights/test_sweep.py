@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from orchestrator.errors import RecipeError
+from orchestrator.weights import sweep_plot
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
-from orchestrator.weights.sweep import plot, sweep
+from orchestrator.weights.sweep import sweep
 from weights_samples import LINEAR, decaying_lora, lora, matrix, modules
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def test_a_sweep_equals_separate_resizes(tmp_path: Path) -> None:
         other = modules(row.path)
         for name, parts in modules(alone).items():
             np.testing.assert_allclose(matrix(other[name]), matrix(parts), atol=2e-4)
-    picture = "\n".join(plot(result))
+    picture = "\n".join(sweep_plot.lines(result))
     assert picture.startswith("<svg")
     assert picture.count("<polyline") == 2 * (6 + 1)
 
