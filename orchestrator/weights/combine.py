@@ -19,7 +19,7 @@ from orchestrator.weights.families.kinds import ModuleKind
 from orchestrator.weights.io import dtypes, metadata, peft, writer
 from orchestrator.weights.io.safetensors_io import Body, check_output, read_header
 from orchestrator.weights.options import ResizeOptions
-from orchestrator.weights.resize import ResizeReport, resize
+from orchestrator.weights.resize import resize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.weights.ingredient import Ingredient
     from orchestrator.weights.io.dtypes import Floats
     from orchestrator.weights.io.writer import Hashes, Piece
+    from orchestrator.weights.resize_report import ResizeReport
 
 
 @dataclass(frozen=True, slots=True)

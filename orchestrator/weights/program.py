@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import OrchestratorError, Problem, RecipeError, near_miss
-from orchestrator.weights.merge import MergeReport, merge
+from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
-from orchestrator.weights.resize import ResizeReport, resize
+from orchestrator.weights.resize import resize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from orchestrator.weights.merge_report import MergeReport
+    from orchestrator.weights.resize_report import ResizeReport
 
 _OPTIONS: dict[str, tuple[type[MergeOptions | ResizeOptions], tuple[str, ...]]] = {
     "merge": (MergeOptions, ("block_weights",)),
