@@ -1,4 +1,4 @@
-"""Extract a LoRA from two checkpoints: the best factors of their difference.
+"""Extract a LoRA from two checkpoints, as factors of their difference.
 
 One layer for each core is in memory. Its difference is computed in float32 and becomes the product of the rank that the
 options choose, with the smallest error possible. sd-scripts' extract_lora_from_models.py does the same, but cuts off the
@@ -7,6 +7,7 @@ largest 1 % of the numbers of each factor.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import Counter
@@ -42,7 +43,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class ExtractReport:
-    """Result of an extraction: ranks, retained norm, and what was left out."""
+    """Result of an extraction: ranks, retained norm, layers left out."""
 
     architecture: ArchitectureName
     ranks: dict[str, int]
@@ -58,7 +59,7 @@ class ExtractReport:
 
     @property
     def relative_error(self) -> float:
-        """Norm of the error relative to the norm of the difference."""
+        """Return the norm of the error relative to that of the difference."""
         return math.sqrt(max(0.0, 1 - self.retained**2))
 
     def table(self) -> list[str]:
@@ -136,34 +137,27 @@ def extract(
     if problems:
         raise RecipeError(problems)
     dtype, begun = dtypes.dtype_of(options.save_precision), time.monotonic()
-    before = BaseModel(base)
-    try:
-        after = BaseModel(tuned)
-        try:
-            layers = _shared(after, before)
-            chosen = [name for name in layers if not (linear_only and layers[name][2:] not in ((), (1, 1)))]
-            chosen = [name for name in chosen if len(layers[name]) > 1 and _target(name, before.architecture)]
-            others = [name for name in layers if name not in set(chosen)]
-            with Spool(output) as spool:
-                made: list[_Made] = []
-                work = svd.each(partial(_extracted, after, before, options, dtype), chosen)
-                for done, one in enumerate(work, start=1):
-                    if progress:
-                        progress(done, len(chosen), blocks.block_of(one.layer, before.architecture) or "other")
-                    if one.rank:
-                        made.append(_Made(one.layer, one.rank, one.energy, one.kept, spool.keep(one.pieces)))
-                if not made:
-                    hint = "name the fine-tuned checkpoint first and its own base second"
-                    raise RecipeError(Problem(str(tuned), f"is equal to {base} in all {len(chosen)} layers", hint))
-                left_out = tuple(name for name in others if _differs(after, before, name))
-                pieces = [piece for one in made for piece in one.pieces]
-                size = sum(piece.entry.size for piece in pieces)
-                kept = _metadata(after, before, options, made, linear_only=linear_only)
-                hashes = writer.write_safetensors(output, pieces, kept, writer.Stated(dtype, size))
-        finally:
-            after.close()
-    finally:
-        before.close()
+    with contextlib.closing(BaseModel(base)) as before, contextlib.closing(BaseModel(tuned)) as after:
+        layers = _shared(after, before)
+        chosen = [name for name in layers if not (linear_only and layers[name][2:] not in ((), (1, 1)))]
+        chosen = [name for name in chosen if len(layers[name]) > 1 and _target(name, before.architecture)]
+        others = [name for name in layers if name not in set(chosen)]
+        with Spool(output) as spool:
+            made: list[_Made] = []
+            work = svd.each(partial(_extracted, after, before, options, dtype), chosen)
+            for done, one in enumerate(work, start=1):
+                if progress:
+                    progress(done, len(chosen), blocks.block_of(one.layer, before.architecture) or "other")
+                if one.rank:
+                    made.append(_Made(one.layer, one.rank, one.energy, one.kept, spool.keep(one.pieces)))
+            if not made:
+                hint = "name the fine-tuned checkpoint first and its own base second"
+                raise RecipeError(Problem(str(tuned), f"is equal to {base} in all {len(chosen)} layers", hint))
+            left_out = tuple(name for name in others if _differs(after, before, name))
+            pieces = [piece for one in made for piece in one.pieces]
+            size = sum(piece.entry.size for piece in pieces)
+            kept = _metadata(after, before, options, made, linear_only=linear_only)
+            hashes = writer.write_safetensors(output, pieces, kept, writer.Stated(dtype, size))
     energy = sum(one.energy for one in made)
     return ExtractReport(
         before.architecture,
