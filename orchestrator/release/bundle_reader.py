@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import lzma
 import re
 import struct
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.release.bundle import MANIFEST, PLAIN
 from orchestrator.run.paths import SUMS
+from orchestrator.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,11 +100,7 @@ def is_file(path: Path) -> bool:
 def manifest_of(folder: Path) -> JSON:
     """Return the manifest, or an empty one where it cannot be read."""
     path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text("utf-8")) if path.stat().st_size < _MAX_TEXT else None
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
+    return read_json(path) if path.is_file() and path.stat().st_size < _MAX_TEXT else {}
 
 
 def member_of(manifest: JSON, name: str) -> JSON:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections import Counter
@@ -11,9 +10,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.dataset.buckets import epochs
+from orchestrator.dataset.naming import MANIFEST
 from orchestrator.models import block_weights
 from orchestrator.release.scrub import base_name
 from orchestrator.run.paths import RECORD
+from orchestrator.system.files import read_json
 from orchestrator.weights import loaders
 from orchestrator.weights.families.adapter import adapter
 
@@ -41,10 +42,8 @@ def read_records(request: Mapping[str, Any]) -> dict[str, JSON]:
     """Return the records of a release's steps by kind."""
     records: dict[str, JSON] = {}
     for kind, folder in dict(request.get("folders") or {}).items():
-        try:
-            records[kind] = json.loads((Path(folder) / RECORD).read_text("utf-8"))
-        except (OSError, ValueError):
-            continue  # the card leaves out the numbers of this step
+        if record := read_json(Path(folder) / RECORD):  # without it, the card leaves out the numbers of this step
+            records[kind] = record
     records.update(request.get("records") or {})
     return records
 
@@ -52,12 +51,7 @@ def read_records(request: Mapping[str, Any]) -> dict[str, JSON]:
 def dataset_manifest(request: Mapping[str, Any]) -> JSON:
     """Return the manifest of the dataset step (dataset.json), or nothing."""
     folder = dict(request.get("folders") or {}).get("dataset")
-    if folder:
-        try:
-            return dict(json.loads((Path(folder) / "dataset.json").read_text("utf-8")))
-        except (OSError, ValueError):
-            return {}
-    return {}
+    return read_json(Path(folder) / MANIFEST) if folder else {}
 
 
 def facts(recipe: Recipe, header: Header, records: Mapping[str, JSON], dataset: JSON) -> JSON:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from orchestrator.release import proposal, saved_steps, step_measures
 from orchestrator.run import choice
 from orchestrator.run.paths import STEPS
 from orchestrator.system import settings
-from orchestrator.system.files import write_json
+from orchestrator.system.files import read_json, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,11 +124,7 @@ def take(run: PartialRun, recipe: Recipe, step: str) -> None:
 
 def read(store: Store, name: str) -> dict[str, Any]:
     """Return the kept table of a recipe, {} without one."""
-    try:
-        table = json.loads((store.root / name / STEPS).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return table if isinstance(table, dict) else {}
+    return read_json(store.root / name / STEPS)
 
 
 def _reason(table: dict[str, Any], train: str, step: int) -> str:

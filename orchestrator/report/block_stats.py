@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.release.bundle import BLOCKS
 from orchestrator.release.facts import STAGES, weights_of
-from orchestrator.report.collect import read_json
 from orchestrator.run.paths import MEASURED, REPORT, REQUEST
 from orchestrator.system import process
+from orchestrator.system.files import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path

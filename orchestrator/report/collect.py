@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.report.curve import Point, read_curve
 from orchestrator.run.paths import LOG, PARTIAL, PROGRESS, RECORD, is_replaced
 from orchestrator.run.progress_log import readings
 from orchestrator.run.record import load
 from orchestrator.system import child_status, supervisor
+from orchestrator.system.files import read_json
+from orchestrator.system.log_tail import last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
     from orchestrator.recipe.loader import Loaded
 
 JSON = dict[str, Any]
-
-POINTS = 240
-"""Most points of a drawn curve. The first, the last and the extremes stay."""
+_TAIL = 12
+"""Lines of a failed step's log."""
 
 
 class State(StrEnum):
@@ -45,21 +45,6 @@ class State(StrEnum):
     def finished(self) -> bool:
         """Return whether there is a whole result, even an outdated one."""
         return self in (State.DONE, State.OUTDATED)
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One reading of a training.
-
-    Step, mean loss, learning rate, this step's own loss, the text encoder's rate, loss on held-out images.
-    """
-
-    step: int
-    loss: float | None
-    rate: float | None
-    now: float | None = None
-    text_rate: float | None = None
-    validation: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,69 +178,10 @@ def _step(root: Path, name: str, kind: str, key: str, reason: str) -> StepView:
     curve = read_curve(working / PROGRESS) if kind == "train" else ()
     last_line: JSON = next(reversed(readings(working / PROGRESS)), {})
     done, total = last_line.get("done", 0), last_line.get("total", 0)
-    tail = _tail(working / LOG) if state is State.FAILED else str(last_line.get("note") or "")
+    tail = "\n".join(last_lines(working / LOG, _TAIL)) if state is State.FAILED else str(last_line.get("note") or "")
     return StepView(name, kind, state, reason, working, {}, curve, done, total, tail)
 
 
 def _newest(folder: Path, pattern: str) -> Path | None:
     folders = [path for path in folder.glob(pattern) if path.is_dir() and not is_replaced(path)]
     return max(folders, key=lambda path: path.stat().st_mtime, default=None)
-
-
-def read_json(path: Path) -> JSON:
-    """Return the JSON object in a file, empty if it cannot be read."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def read_curve(path: Path) -> tuple[Point, ...]:
-    """Return the readings of a training by step, thinned to ``POINTS``.
-
-    A training that was resumed has some steps twice; the later reading counts.
-    """
-    points: dict[int, Point] = {}
-    for line in readings(path):
-        step = line.get("done")
-        values = [_number(line.get(name)) for name in ("loss", "lr", "current_loss", "lr_text_encoder", "validation_loss")]
-        if isinstance(step, int) and step > 0 and any(value is not None for value in values[:2]):
-            point = points.get(step)
-            before = (
-                (point.loss, point.rate, point.now, point.text_rate, point.validation) if point is not None else (None,) * 5
-            )
-            points[step] = Point(step, *(old if new is None else new for new, old in zip(values, before, strict=True)))
-    return thinned([points[step] for step in sorted(points)])
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def thinned(points: Sequence[Point], most: int = POINTS) -> tuple[Point, ...]:
-    """Return about ``most`` points of a curve.
-
-    Both ends stay, every validation, and the lowest and highest loss of every stretch.
-    """
-    if len(points) <= most:
-        return tuple(points)
-    kept = {0, len(points) - 1} | {index for index, point in enumerate(points) if point.validation is not None}
-    stretch = len(points) / (most / 2 - 1)
-    start = 0.0
-    while start < len(points):
-        part = range(int(start), min(len(points), int(start + stretch)))
-        if part:
-            kept.add(min(part, key=lambda index: points[index].loss or 0.0))
-            kept.add(max(part, key=lambda index: points[index].loss or 0.0))
-        start += stretch
-    return tuple(points[index] for index in sorted(kept))
-
-
-def _tail(path: Path, lines: int = 12) -> str:
-    try:
-        data = path.read_bytes()[-16384:]
-    except OSError:
-        return ""
-    text = data.decode("utf-8", "replace").replace("\r", "\n").splitlines()
-    return "\n".join([line for line in text if line.strip()][-lines:])

@@ -15,10 +15,11 @@ from orchestrator.dataset import contact_sheet
 from orchestrator.dataset.buckets import epochs as dataset_epochs
 from orchestrator.dataset.manifest import SCHEMA
 from orchestrator.report import charts, recipe_page, tables
-from orchestrator.report.collect import State, read_json
+from orchestrator.report.collect import State
 from orchestrator.report.images import Album
 from orchestrator.run import trace
 from orchestrator.run.paths import RECORD
+from orchestrator.system.files import read_json
 
 if TYPE_CHECKING:
     from orchestrator.report.collect import Member, ReportData, StepView

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.models import blocks
 from orchestrator.report import block_stats, charts, commands, file_links, tables
-from orchestrator.report.collect import State, read_json
+from orchestrator.report.collect import State
 from orchestrator.report.images import SAMPLE
 from orchestrator.run.paths import STEPS, VARIANTS
+from orchestrator.system.files import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import shutil
 import tempfile
@@ -25,6 +24,7 @@ from orchestrator.run.paths import BENCHMARKS, LOG
 from orchestrator.run.record import host, load
 from orchestrator.system import child, files, gpu, process
 from orchestrator.system.digests import canonical_json
+from orchestrator.system.files import read_json
 from orchestrator.system.terminal import duration
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def estimate(plan: Plan, reasons: dict[str, Reason | None], space: Workspace) ->
 
     Resumed trainings count from their state on.
     """
-    costs = _read(space)
+    costs = read_json(space.store.root / BENCHMARKS)
     seconds = 0.0
     measured: list[str] = []
     missing: dict[str, str] = {}
@@ -132,7 +132,7 @@ def seconds_per_image(recipe: Recipe, space: Workspace) -> float | None:
 
 def measured_cost(recipe: Recipe, space: Workspace) -> StepCost | None:
     """Return the measured cost of a recipe on this machine, or None."""
-    return _cost(_read(space).get(cache_key(recipe, space)))
+    return _cost(read_json(space.store.root / BENCHMARKS).get(cache_key(recipe, space)))
 
 
 def _cost(entry: Any) -> StepCost | None:
@@ -168,7 +168,9 @@ def measure(recipe: Recipe, plan: Plan, space: Workspace) -> StepCost:
         cost = _train(short, folder, data, {source.role: source.path for source in step.sources})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    files.write_json(space.store.root / BENCHMARKS, _read(space) | {cache_key(recipe, space): asdict(cost)})
+    files.write_json(
+        space.store.root / BENCHMARKS, read_json(space.store.root / BENCHMARKS) | {cache_key(recipe, space): asdict(cost)}
+    )
     return cost
 
 
@@ -218,12 +220,3 @@ def cache_key(recipe: Recipe, space: Workspace) -> str:
         "training": training,
     }
     return hashlib.sha256(canonical_json(parameters)).hexdigest()[:16]
-
-
-def _read(space: Workspace) -> dict[str, Any]:
-    """Return the measurements by key. An unreadable file counts as empty."""
-    with contextlib.suppress(OSError, ValueError):
-        costs = json.loads((space.store.root / BENCHMARKS).read_text("utf-8"))
-        if isinstance(costs, dict):
-            return costs
-    return {}

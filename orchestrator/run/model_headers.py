@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.models import file_kinds, registry
 from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.system.files import read_json
 from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
@@ -120,11 +120,7 @@ def _shapes(header: Header) -> Mapping[str, tuple[int, ...]]:
 
 def _model_type(folder: Path) -> str:
     """Return model_type of a folder's config.json, or ""."""
-    try:
-        table = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(table.get("model_type", "")) if isinstance(table, dict) else ""
+    return str(read_json(folder / "config.json").get("model_type", ""))
 
 
 def prediction(header: Header) -> str:
@@ -141,11 +137,7 @@ def architecture(path: Path) -> str | None:
     Instead of an architecture: lora, vae, or "" for another kind.
     """
     if path.is_dir():
-        try:
-            unet = json.loads((path / "unet" / "config.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            return None
-        width = unet.get("cross_attention_dim")
+        width = read_json(path / "unet" / "config.json").get("cross_attention_dim")
         widths = {entry.model.unet.get("cross_attention_dim"): name for name, entry in ARCHITECTURES.items()}
         return widths.get(width) if width is not None else None
     if path.suffix.lower() != ".safetensors":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +13,7 @@ from orchestrator.run.paths import CHILD, EXIT, LOCK, LOG, PARTIAL, PROGRESS, is
 from orchestrator.run.progress_log import read_own, readings
 from orchestrator.run.record import Reason, Why
 from orchestrator.system import child_status, lock
-from orchestrator.system.files import unused_path
+from orchestrator.system.files import read_json, unused_path
 from orchestrator.weights.io.non_finite import non_finite_tensors
 
 if TYPE_CHECKING:
@@ -36,9 +34,7 @@ def how_ended(work: Path) -> str:
     attempt = last_attempt(work)
     at = attempt.get("at")
     when = f"the attempt of {lock.format_time(at)}" if isinstance(at, int | float) else "an earlier attempt"
-    code: object = None
-    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
-        code = json.loads((work / EXIT).read_text("utf-8")).get("code")
+    code = read_json(work / EXIT).get("code")
     if isinstance(code, int):
         return f"{when} {'was killed by signal' if code < 0 else 'ended with exit code'} {abs(code)}"
     if (work / CHILD).exists():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.system import child_status, supervisor
+from orchestrator.system.files import read_json
 from orchestrator.system.log_tail import BAR, LogTail, StallDetector
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _over(work: Path, helper: Starter | None) -> bool:
 
 def _code(work: Path, helper: Starter | None) -> int | None:
     """Return the noted exit code, else that of a failed supervisor, else None."""
-    code = child_status.read(work / supervisor.EXIT).get("code")
+    code = read_json(work / supervisor.EXIT).get("code")
     own = helper.wait() if helper is not None else 0
     if isinstance(code, int):
         return code
@@ -206,7 +207,7 @@ def _code(work: Path, helper: Starter | None) -> int | None:
 
 def _signal(work: Path, number: signal.Signals) -> bool:
     """Signal the group of a child, and return whether it exists."""
-    note = child_status.read(work / supervisor.CHILD)
+    note = read_json(work / supervisor.CHILD)
     pid = note.get("supervisor")
     group = pid if isinstance(pid, int) and pid > 1 else None  # killpg(1) is kill(-1): every process of the machine
     if group is None or child_status.is_remote(work) or not child_status.alive(work):

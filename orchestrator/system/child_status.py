@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from orchestrator.system import lock, supervisor
+from orchestrator.system.files import read_json
 
 if TYPE_CHECKING:
     import threading
@@ -24,7 +24,7 @@ def alive(work: Path, now: float | None = None) -> bool:
         work: the step's work folder.
         now: the folder's time (``lock.now``), for a child on another host.
     """
-    note = read(work / supervisor.CHILD)
+    note = read_json(work / supervisor.CHILD)
     if _is_remote(note):
         holder = lock.read(work / supervisor.CHILD, now)
         return holder is not None and holder.alive and not (work / supervisor.EXIT).exists()
@@ -37,7 +37,7 @@ def alive(work: Path, now: float | None = None) -> bool:
 
 def is_remote(work: Path) -> bool:
     """Return whether the child in ``work`` was started on another host."""
-    return _is_remote(read(work / supervisor.CHILD))
+    return _is_remote(read_json(work / supervisor.CHILD))
 
 
 def _is_remote(note: dict[str, object]) -> bool:
@@ -79,19 +79,10 @@ def wait_for_remote(work: Path, stop: threading.Event, waiting: Callable[[lock.L
 
 def started_at(work: Path) -> float | None:
     """Return the start of a child in seconds since the epoch, or None."""
-    at = read(work / supervisor.CHILD).get("at")
+    at = read_json(work / supervisor.CHILD).get("at")
     return float(at) if isinstance(at, int | float) else None
 
 
 def ended_well(work: Path) -> bool:
     """Return whether the supervisor noted exit code 0 for a child in ``work``."""
-    return read(work / supervisor.EXIT).get("code") == 0
-
-
-def read(path: Path) -> dict[str, object]:
-    """Return the content of a file of the supervisor, {} without a valid one."""
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return read_json(work / supervisor.EXIT).get("code") == 0

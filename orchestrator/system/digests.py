@@ -10,6 +10,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.system import files
+from orchestrator.system.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,13 +41,9 @@ class Digests:
         """Read the digests kept in ``path``. An unreadable file counts as empty."""
         self._path = path
         self._changed = False
-        self._digests: dict[str, str] = {}
+        self._digests = {str(key): str(value) for key, value in read_json(path).items()}
         self.used: dict[str, str] = {}
         """Digests that this process needed, by the same keys."""
-        with contextlib.suppress(OSError, ValueError):
-            content = json.loads(path.read_text("utf-8"))
-            if isinstance(content, dict):
-                self._digests = {str(key): str(value) for key, value in content.items()}
 
     def of(self, path: Path) -> str:
         """Return the digest of a file, or of a folder's names and digests.

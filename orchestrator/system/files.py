@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and digest them."""
+"""Write files whole or not at all, read and digest them."""
 
 from __future__ import annotations
 
@@ -56,6 +56,15 @@ def write_text(path: Path, text: str, *, sync: bool = False) -> None:
 def write_json(path: Path, value: Any, *, indent: int | None = 1, sync: bool = False) -> None:
     """Write a JSON file whole or not at all."""
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False), sync=sync)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file, {} without a valid one."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import made_runs
 from orchestrator import report
 from orchestrator.report import collect
+from orchestrator.report.curve import POINTS, Point, read_curve, thinned
 from orchestrator.system import supervisor
 from report_store import Page, broken_runs, loaded, plan
 
@@ -69,13 +70,13 @@ def test_a_resumed_curve_has_each_step_once(tmp_path: Path) -> None:
     path = tmp_path / "progress.jsonl"
     steps = [*range(1, 31), *range(21, 41)]
     path.write_text("".join(json.dumps({"done": n, "total": 40, "loss": 1 / n, "lr": None}) + "\n" for n in steps), "utf-8")
-    assert [point.step for point in collect.read_curve(path)] == list(range(1, 41))
+    assert [point.step for point in read_curve(path)] == list(range(1, 41))
 
 
 def test_long_curves_keep_their_ends_and_extremes() -> None:
-    points = [collect.Point(n, 0.1 + (5.0 if n == 5003 else 0.0), 1e-4) for n in range(10000)]
-    kept = collect.thinned(points)
-    assert len(kept) <= collect.POINTS + 2
+    points = [Point(n, 0.1 + (5.0 if n == 5003 else 0.0), 1e-4) for n in range(10000)]
+    kept = thinned(points)
+    assert len(kept) <= POINTS + 2
     assert (kept[0].step, kept[-1].step) == (0, 9999)
     assert max(point.loss or 0 for point in kept) == 5.1
 
@@ -86,7 +87,7 @@ def test_every_validation_of_a_long_curve_is_kept(tmp_path: Path) -> None:
     for line in lines[899::900]:
         line["validation_loss"] = line["done"] / 1e4
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    curve = collect.read_curve(path)
-    assert len(curve) <= collect.POINTS + 12
+    curve = read_curve(path)
+    assert len(curve) <= POINTS + 12
     validated = [(point.step, point.validation) for point in curve if point.validation is not None]
     assert validated == [(step, step / 1e4) for step in range(900, 9001, 900)]

@@ -12,6 +12,7 @@ from orchestrator.engines.sdscripts.output_parser import OutputParser
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models.registry import ARCHITECTURES, SMALL_BASE
 from orchestrator.system.child import LOG
+from orchestrator.system.files import read_json
 from orchestrator.weights.families import expected_tensors
 from orchestrator.weights.io.non_finite import non_finite_tensors
 from orchestrator.weights.io.safetensors_io import read_header
@@ -74,11 +75,7 @@ def read_expected(work: Path) -> dict[str, Value]:
 
     {} without a valid file.
     """
-    try:
-        values = json.loads((work / EXPECTED).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    return read_json(work / EXPECTED)
 
 
 def finished(recipe: Recipe, work: Path, log: str, checkpoint: Path | None) -> list[Problem]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import RecipeError
 from orchestrator.system.child import ATTEMPTS, LOG
+from orchestrator.system.files import read_json
 from orchestrator.weights.io.safetensors_io import read_header
 
 if TYPE_CHECKING:
@@ -68,10 +69,7 @@ def shift_at(attempts: list[tuple[float, int]], when: float) -> int:
 
 def step_of(folder: Path) -> int | None:
     """Return the step in a state's train_state.json, or None."""
-    try:
-        step = json.loads((folder / "train_state.json").read_text("utf-8"))["current_step"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
+    step = read_json(folder / "train_state.json").get("current_step")
     return step if isinstance(step, int) and not isinstance(step, bool) and step > 0 else None
 
 
