@@ -55,6 +55,19 @@ LINEAR = (
 OTHER = ("norm", "ia3", "glora", "diag-oft", "boft", "dora")
 
 
+SDXL = {
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1": "BASE",
+    "lora_te2_text_model_encoder_layers_0_mlp_fc1": "BASE",
+    "lora_unet_input_blocks_4_1_proj_in": "IN04",
+    "lora_unet_input_blocks_6_0_op": "IN06",
+    "lora_unet_middle_block_1_proj_in": "MID",
+    "lora_unet_output_blocks_5_2_conv": "OUT05",
+    "lora_unet_output_blocks_8_0_in_layers_2": "OUT08",
+    "lora_unet_label_emb_0_0": "",
+}
+"""Block of each module, by its name in SDXL."""
+
+
 def diffusers_path(module: str, architecture: ArchitectureName) -> str:
     """Return the path in diffusers of a module whose layer is not divided there."""
     made = conventions.written(names.kohya(module, architecture), architecture, "diffusers")

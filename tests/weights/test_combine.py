@@ -14,7 +14,7 @@ from orchestrator.weights.combine import combine
 from orchestrator.weights.ingredient import Ingredient
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.io.writer import edit_metadata
-from weights_samples import BLOCK_OF, LAYERS, MID, block_list, changes, lora, modules, tensors, write
+from weights_samples import BLOCK_OF, LAYERS, MID, SDXL, block_list, changes, lora, modules, tensors, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,18 +63,6 @@ def test_a_combination_refuses_files_of_two_architectures(tmp_path: Path) -> Non
     other = write(tmp_path / "sdxl.safetensors", {name: tensors("lora", (8, 8, None), 2, rng) for name in SDXL})
     with pytest.raises(RecipeError, match="is for sdxl, the first for sd1"):
         combine([Ingredient(sd1), Ingredient(other)], tmp_path / "sum.safetensors")
-
-
-SDXL = {
-    "lora_te1_text_model_encoder_layers_0_mlp_fc1": "BASE",
-    "lora_te2_text_model_encoder_layers_0_mlp_fc1": "BASE",
-    "lora_unet_input_blocks_4_1_proj_in": "IN04",
-    "lora_unet_input_blocks_6_0_op": "IN06",
-    "lora_unet_middle_block_1_proj_in": "MID",
-    "lora_unet_output_blocks_5_2_conv": "OUT05",
-    "lora_unet_output_blocks_8_0_in_layers_2": "OUT08",
-    "lora_unet_label_emb_0_0": "",
-}
 
 
 def test_several_inputs_take_presets_and_report_their_weights(tmp_path: Path) -> None:

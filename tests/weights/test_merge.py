@@ -26,6 +26,7 @@ from weights_samples import (
     LINEAR,
     MID,
     OUT,
+    SDXL,
     TE,
     block_list,
     changes,
@@ -261,18 +262,6 @@ def test_a_preset_file_gives_the_preset_its_name(tmp_path: Path) -> None:
     report = merge(lora(tmp_path / "in.safetensors"), output, MergeOptions(f"{presets}:SOFT"))
     assert report.preset == "SOFT"
     assert json.dumps(report.to_json())
-
-
-SDXL = {
-    "lora_te1_text_model_encoder_layers_0_mlp_fc1": "BASE",
-    "lora_te2_text_model_encoder_layers_0_mlp_fc1": "BASE",
-    "lora_unet_input_blocks_4_1_proj_in": "IN04",
-    "lora_unet_input_blocks_6_0_op": "IN06",
-    "lora_unet_middle_block_1_proj_in": "MID",
-    "lora_unet_output_blocks_5_2_conv": "OUT05",
-    "lora_unet_output_blocks_8_0_in_layers_2": "OUT08",
-    "lora_unet_label_emb_0_0": "",
-}
 
 
 @pytest.mark.parametrize("short", [False, True])
