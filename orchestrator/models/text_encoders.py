@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.models.architecture import CaptionLimit, Part
-from orchestrator.models.layers import ModelLayer, layer
+from orchestrator.models.layers import ModelLayer, TextEncoder, layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -90,3 +90,10 @@ def t5(prefix: str, config: Mapping[str, Any]) -> Iterator[ModelLayer]:
         yield layer(prefix, f"{root}.1.DenseReluDense.wi_0", inner, width, gated, bias=False)
         yield layer(prefix, f"{root}.1.DenseReluDense.wi_1", inner, width, gated, bias=False)
         yield layer(prefix, f"{root}.1.DenseReluDense.wo", width, inner, gated, bias=False)
+
+
+CLIP_PAIR = (
+    TextEncoder(clip, CLIP_L, "lora_te1"),
+    TextEncoder(clip, CLIP_G, "lora_te2", name="clip_g", component="text_encoder_2", comfy="clip_g.transformer"),
+)
+"""CLIP-L and CLIP-G, as SDXL and SD3 have them."""

@@ -15,15 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TEXT_ENCODERS = (
-    TextEncoder(text_encoders.clip, text_encoders.CLIP_L, "lora_te1"),
-    TextEncoder(
-        text_encoders.clip,
-        text_encoders.CLIP_G,
-        "lora_te2",
-        name="clip_g",
-        component="text_encoder_2",
-        comfy="clip_g.transformer",
-    ),
+    *text_encoders.CLIP_PAIR,
     TextEncoder(
         text_encoders.t5,
         text_encoders.T5_XXL,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.models import orders, text_encoders, unet_blocks
 from orchestrator.models.architecture import Architecture
-from orchestrator.models.layers import Model, ModelLayer, TextEncoder, resnet, transformer, unet_layer
+from orchestrator.models.layers import Model, ModelLayer, resnet, transformer, unet_layer
 from orchestrator.models.renderer import GEN_IMG
 
 if TYPE_CHECKING:
@@ -62,17 +62,7 @@ MODEL = Model(
         "transformer_layers_per_block": (0, 2, 10),
         "use_linear_projection": True,
     },
-    (
-        TextEncoder(text_encoders.clip, text_encoders.CLIP_L, "lora_te1"),
-        TextEncoder(
-            text_encoders.clip,
-            text_encoders.CLIP_G,
-            "lora_te2",
-            name="clip_g",
-            component="text_encoder_2",
-            comfy="clip_g.transformer",
-        ),
-    ),
+    text_encoders.CLIP_PAIR,
     _unet_layers,
 )
 
