@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import tomllib
@@ -15,7 +16,7 @@ from orchestrator.engines.sdscripts import parser_options
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.importers import architectures, sd_scripts_toml
 from orchestrator.importers.notes import Disposition, ImportedSettings
-from orchestrator.importers.values import plain_number
+from orchestrator.importers.values import plain_number, words_by_option
 from orchestrator.models.registry import ARCHITECTURES, DEFAULT
 
 _CONTINUED: Final = re.compile(r"[ \t]*[\^\\`][ \t]*\r?\n\s*")
@@ -108,17 +109,9 @@ def _words(path: Path, line: str) -> list[str]:
 
 def _options(words: list[str]) -> dict[str, list[str]]:
     """Return the words of each option, up to the end of the command."""
-    options: dict[str, list[str]] = {}
-    name = ""
-    for word in words:
-        if word in ("&", "&&", "|", "||", ";") or word.startswith((">", "2>")):
-            break
-        if word.startswith("--"):
-            name, equals, value = word[2:].partition("=")
-            options[name] = [value] if equals else []
-        elif name:
-            options[name].append(word)
-    return options
+    return words_by_option(
+        itertools.takewhile(lambda word: word not in ("&", "&&", "|", "||", ";") and not word.startswith((">", "2>")), words)
+    )
 
 
 def _filled(text: str, variables: dict[str, str]) -> str:

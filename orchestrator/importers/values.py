@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from orchestrator.importers.notes import Disposition, ImportedSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 # The name of an argument begins a word, or stands behind a comma; brackets and quotes hold values.
 _ARGUMENT: Final = re.compile(r"[()\[\]{}']|(?<![^\s,;])[A-Za-z_]\w*\s*=")
@@ -168,9 +168,14 @@ def argv(text: str) -> dict[str, list[str]]:
 
     Double quotes are dropped and the rest is split at spaces, as kohya_ss does.
     """
+    return words_by_option(text.replace('"', "").split())
+
+
+def words_by_option(words: Iterable[str]) -> dict[str, list[str]]:
+    """Return the words of each ``--option`` or ``--option=word`` by its name."""
     options: dict[str, list[str]] = {}
     name = ""
-    for word in text.replace('"', "").split():
+    for word in words:
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             options[name] = [value] if equals else []
