@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,15 +12,7 @@ from orchestrator.errors import RecipeError, report
 from orchestrator.run.preflight import load_allowed
 from orchestrator.run.workspace import Selection
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 EPOCHS = 'unset = ["training.steps"]\n'
-
-
-@pytest.fixture
-def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
-    return harness.make(tmp_path, monkeypatch)
 
 
 def with_epochs(cats: harness.Project, more: str, head: str = EPOCHS) -> None:

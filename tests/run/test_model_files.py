@@ -76,11 +76,6 @@ def test_pickles_are_read_and_never_run(tmp_path: Path) -> None:
             pickle_scan.strange(tmp_path / "x.ckpt")
 
 
-@pytest.fixture
-def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
-    return harness.make(tmp_path / "p", monkeypatch)
-
-
 def problem(cats: harness.Project, more: str = "") -> str:
     """Return the one problem of the recipe's models, with its hint."""
     cats.recipe("cat-lora", "lora", more)

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 LORA = Selection(("cat-lora",))
 
 
-@pytest.fixture
-def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
-    return harness.make(tmp_path / "p", monkeypatch)
-
-
 def refuse(_: Any) -> Silent:
     pytest.fail("an observer was made")
 
