@@ -118,7 +118,7 @@ def test_files_of_other_trainings_are_refused_by_name(tmp_path: Path) -> None:
     assert not output.exists()
 
 
-def test_another_seed_is_seen_in_the_numbers(tmp_path: Path) -> None:
+def test_another_seed_is_detected_by_the_numbers(tmp_path: Path) -> None:
     for seed in range(2):
         rng = np.random.default_rng(seed)
         write(tmp_path / f"{seed}.safetensors", {name: tensors("lora", layer, 4, rng) for name, layer in LAYERS.items()})

@@ -147,7 +147,7 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path: Path, lengt
 
 
 @pytest.mark.parametrize(("kind", "bits"), [("F64", 0xFFF << 52), ("F32", 0x7F800000), ("F16", 0x7E00), ("BF16", 0xFF80)])
-def test_infinities_and_nan_are_found(tmp_path: Path, kind: str, bits: int) -> None:
+def test_infinities_and_nan_are_detected(tmp_path: Path, kind: str, bits: int) -> None:
     width = safetensors_io.WIDTHS[kind]
     numbers = [0, 1, 2, bits]
     data = b"".join(number.to_bytes(width, "little") for number in numbers)
