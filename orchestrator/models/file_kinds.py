@@ -1,6 +1,6 @@
 """Kinds of text encoders and VAEs in files, by their tensors.
 
-A kind is told by names and by sizes that are the same in every file of the kind.
+A kind is recognized by names and by sizes that are the same in every file of the kind.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def test_latent_caches_of_changed_images(good: Path) -> None:
     assert sorted(path.name for path in folder.glob("*.npz")) == ["f10_other.npz"]
 
 
-def test_near_duplicates_are_found_and_others_are_not(good: Path) -> None:
+def test_near_duplicates_are_detected_and_others_are_not(good: Path) -> None:
     original = Image.open(good / "data" / "f00.png")
     original.resize((80, 80), Image.Resampling.LANCZOS).save(good / "data" / "f00_copy.jpg", quality=85)
     for index in range(20, 40):

@@ -26,7 +26,7 @@ def imported(path: Path, text: str) -> to_recipe.ImportedRecipe:
     ("more", "expected"),
     [("", "sd1"), ("cache_text_encoder_outputs = false\n", "sd1"), ("disable_mmap_load_safetensors = true\n", "sdxl")],
 )
-def test_options_of_one_script_tell_the_architecture(tmp_path: Path, more: str, expected: str) -> None:
+def test_options_of_one_script_identify_the_architecture(tmp_path: Path, more: str, expected: str) -> None:
     result = imported(tmp_path / "a.toml", FLAT + more)
     assert result.table["base"]["architecture"] == expected
     assert dispositions(result)["the architecture"] == "changed"  # neither states it
@@ -93,7 +93,7 @@ def test_a_trained_t5_has_a_rate_of_its_own(tmp_path: Path) -> None:
     assert recipe.network.blocks == ()
 
 
-def test_chroma_and_schnell_are_told_by_option_and_name(tmp_path: Path) -> None:
+def test_chroma_and_schnell_are_distinguished_by_option_and_name(tmp_path: Path) -> None:
     changes = {"model_type": "chroma", "clip_l": "", "pretrained_model_name_or_path": "Chroma1-HD.safetensors"}
     recipe = loaded(imported(tmp_path / "a.json", json.dumps({**FLUX, **changes})), tmp_path)
     assert (recipe.base.architecture, set(recipe.base.files)) == ("chroma", {"t5xxl", "ae"})

@@ -62,7 +62,7 @@ def test_the_parts_of_the_program_promise_nothing(tmp_path: Path) -> None:
     assert (promised.expect.tensor_bytes, promised.expect.modules) == (212845244, 350)
 
 
-def test_a_size_below_rank_1_is_known_before_the_training(cats: harness.Project) -> None:
+def test_a_size_below_rank_1_is_refused_before_the_training(cats: harness.Project) -> None:
     assert "rank 1 everywhere takes" in refused(cats, "[resize]\nsize_mb = 0.1\n")
 
 

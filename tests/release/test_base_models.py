@@ -88,7 +88,7 @@ def test_sd2_with_v_prediction_has_a_name_of_its_own() -> None:
         ("krnk-flux", "black-forest-labs/FLUX.1-dev", "flux-1-dev-non-commercial-license"),
     ],
 )
-def test_a_licence_without_commercial_use_is_said(example: str, hub: str, licence: str, tmp_path: Path) -> None:
+def test_a_licence_without_commercial_use_is_stated(example: str, hub: str, licence: str, tmp_path: Path) -> None:
     recipe = load(f"recipes/examples/{example}.toml")
     head = yaml.safe_load(card.front_matter([recipe], []).split("---")[1])
     assert (head["base_model"], head["license"], head["license_name"]) == (hub, "other", licence)
@@ -113,5 +113,5 @@ def test_a_licence_without_commercial_use_is_said(example: str, hub: str, licenc
         ("francium", False),
     ],
 )
-def test_licences_without_commercial_use_are_told_by_their_names(licence: str, expected: bool) -> None:
+def test_licences_without_commercial_use_are_recognized_by_name(licence: str, expected: bool) -> None:
     assert facts.noncommercial(licence) is expected

@@ -27,7 +27,7 @@ def test_a_step_that_another_beats_everywhere_is_not_on_the_front() -> None:
     assert propose(table).row.step == 200
 
 
-def test_equal_sums_of_ranks_give_the_earlier_step_and_say_so() -> None:
+def test_equal_sums_of_ranks_give_the_earlier_step_with_the_reason() -> None:
     table = rows((None, 0.10, -0.1), (None, 0.12, -0.2))
     chosen = propose(table)
     assert chosen.row.step == 100

@@ -139,7 +139,7 @@ def test_a_step_that_cannot_be_taken_is_named(cats: harness.Project) -> None:
             selection.take(run, loaded(cats), "16")
 
 
-def test_free_prompts_have_the_class_word_in_place_of_the_trigger(cats: harness.Project) -> None:
+def test_free_prompts_have_the_class_word_instead_of_the_trigger(cats: harness.Project) -> None:
     free = free_prompts.free(loaded(cats)).render.prompts
     assert {name: prompt.prompt for name, prompt in free.items()} == {"free-front": "character, from front"}
     assert free_prompts.text(loaded(cats), "cat, catalogue, black cat") == "character, catalogue, black"

@@ -30,7 +30,7 @@ def test_a_bundle_verifies_as_folder_and_as_zip(runs: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_one_changed_byte_is_found(runs: Path, tmp_path: Path) -> None:
+def test_one_changed_byte_is_detected(runs: Path, tmp_path: Path) -> None:
     made = copied(runs, tmp_path)
     path = made / "krnk-locon.safetensors"
     data = bytearray(path.read_bytes())
@@ -40,7 +40,7 @@ def test_one_changed_byte_is_found(runs: Path, tmp_path: Path) -> None:
     assert "krnk-locon.safetensors: model hash" in failures(made)
 
 
-def test_a_file_that_was_added_or_taken_away_is_found(runs: Path, tmp_path: Path) -> None:
+def test_an_added_or_removed_file_is_detected(runs: Path, tmp_path: Path) -> None:
     made = copied(runs, tmp_path)
     (made / "extra.bin").write_bytes(b"x")
     (made / "image" / "krnk_grid.webp").unlink()
@@ -75,7 +75,7 @@ def test_every_fault_of_a_header_is_named(runs: Path, tmp_path: Path, change: di
     assert failures(sealed(made, **{LORA: with_header(made / LORA, change)})) == [expected]
 
 
-def test_a_wrong_size_a_lost_link_and_cores_in_a_plain_copy_are_found(runs: Path, tmp_path: Path) -> None:
+def test_a_wrong_size_a_lost_link_and_cores_in_a_plain_copy_are_detected(runs: Path, tmp_path: Path) -> None:
     made = copied(runs, tmp_path, "krnk-locon")
     manifest = json.loads((made / "manifest.json").read_text("utf-8"))
     manifest["facts"]["weights"]["tensor_bytes"] += 1
@@ -91,7 +91,7 @@ def test_a_wrong_size_a_lost_link_and_cores_in_a_plain_copy_are_found(runs: Path
     assert failures(sealed(made, **files)) == [f"{plain}: no Tucker cores"]
 
 
-def test_a_zip_with_other_files_than_its_folder_is_found(runs: Path, tmp_path: Path) -> None:
+def test_a_zip_with_other_files_than_its_folder_is_detected(runs: Path, tmp_path: Path) -> None:
     made = copied(runs, tmp_path)
     (made / "other.zip").write_bytes(b"x")
     assert failures(made) == ["SHA256SUMS lists every file"], "only the collection's own zip need not be listed"
@@ -169,7 +169,7 @@ def test_a_zip_with_a_broken_stream_is_refused_and_fails_beside_its_folder(
     assert failures(made) == ["krnk_tyank.zip"]
 
 
-def test_a_link_that_leaves_the_folder_is_found(runs: Path, tmp_path: Path) -> None:
+def test_a_link_that_leaves_the_folder_is_detected(runs: Path, tmp_path: Path) -> None:
     made = copied(runs, tmp_path, "krnk-locon")
     (made / "krnk-locon.json").rename(tmp_path / "elsewhere")
     (made / "krnk-locon.json").symlink_to(tmp_path / "elsewhere")

@@ -67,7 +67,7 @@ def _renamed(name: str, new: str) -> Any:
     return dataclasses.replace(each, recipe=each.recipe.model_copy(update={"name": new}))
 
 
-def test_two_recipes_of_one_algorithm_are_told_apart(tmp_path: Path) -> None:
+def test_two_recipes_of_one_algorithm_are_distinguished(tmp_path: Path) -> None:
     recipes = [made_runs.loaded("krnk-locon"), _renamed("krnk-locon", "krnk-locon-dim8"), made_runs.loaded("krnk-loha")]
     for each in recipes:
         made_runs.train(tmp_path, each.recipe)

@@ -115,7 +115,7 @@ def test_a_model_outside_its_folders_has_to_be_trusted(cats: harness.Project, tm
     assert f"orchestrator trust '{outside.parent}'" in text
 
 
-def test_a_lora_in_place_of_the_base_is_refused(cats: harness.Project) -> None:
+def test_a_lora_as_the_base_is_refused(cats: harness.Project) -> None:
     (cats.root / "base.safetensors").write_bytes(harness.fakes.lora())
     text = problem(cats)
     assert "is a LoRA, but base.architecture is " in text

@@ -124,7 +124,7 @@ def test_another_file_is_named_with_its_key(tmp_path: Path, name: str, key: str,
     assert what in problem
 
 
-def test_every_kind_is_told_by_its_own_file_only(tmp_path: Path) -> None:
+def test_every_kind_is_recognized_by_its_own_file_only(tmp_path: Path) -> None:
     titles = {}
     for name, shapes in FILES.items():
         header = read_header(write(tmp_path / "x.safetensors", shapes))

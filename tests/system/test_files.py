@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("sync", [False, True])
-def test_a_draft_takes_the_files_place_when_it_is_whole(tmp_path: Path, sync: bool) -> None:
+def test_a_whole_draft_replaces_the_file(tmp_path: Path, sync: bool) -> None:
     path = tmp_path / "a.json"
     files.write_json(path, {"猫": 1}, sync=sync)
     assert path.read_text("utf-8") == '{\n "猫": 1\n}'

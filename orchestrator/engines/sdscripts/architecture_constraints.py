@@ -186,7 +186,7 @@ def _flow(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
     training = recipe.training
     options = parser_options.of(entry.trainer_script)
     if not entry.flow_shift:
-        return  # the parser's options are missing, which is said of each key
+        return  # the parser's options are missing, which each key reports
     has_sampling = "timestep_sampling" in options
     sampling = training.timestep_sampling or (options["timestep_sampling"].default if has_sampling else "sigma")
     own = "" if training.timestep_sampling else ", the default"
