@@ -98,7 +98,10 @@ def _inferred(settings: ImportedSettings) -> tuple[ArchitectureName, str]:
 
 
 def _usual(name: ArchitectureName) -> ArchitectureName:
-    """Return the architecture that a training script has its name of: flux, and not flux-schnell."""
+    """Return the architecture that names a training script.
+
+    That of flux-schnell is flux.
+    """
     word = ARCHITECTURES[name].trainer_script.removesuffix("_train_network.py")
     return next((other for other in ARCHITECTURES if other == word), name)
 

@@ -81,7 +81,7 @@ def _training(path: Path, script: str, launcher: list[str], words: list[str]) ->
 
 
 def _configuration(path: Path, config: str) -> dict[str, Any]:
-    """Return the content of the --config_file of a command, without its sections."""
+    """Return the content of a command's --config_file, without sections."""
     name = PureWindowsPath(config).as_posix()
     for file in [folder / (name if name.endswith(".toml") else f"{name}.toml") for folder in (path.parent, Path())]:
         if file.is_file():
@@ -115,7 +115,7 @@ def _options(words: list[str]) -> dict[str, list[str]]:
 
 
 def _filled(text: str, variables: dict[str, str]) -> str:
-    """Return a text with the variables that the file sets; others stay."""
+    """Return a text with the values of variables that the file sets."""
     return _VARIABLE.sub(lambda match: variables.get(next(filter(None, match.groups())).lower(), match[0]), text)
 
 

@@ -1,4 +1,4 @@
-"""Settings of bmaltais' kohya_ss GUI by name, and their names in sd-scripts.
+"""Settings of bmaltais' kohya_ss GUI, and their names in sd-scripts.
 
 Source: kohya_gui/lora_gui.py of kohya_ss.
 """

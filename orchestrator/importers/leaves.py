@@ -124,7 +124,7 @@ def _checked(path: str, value: Any, note: Note | None, table: dict[str, Any], *,
 
 
 def _empty(value: Any) -> bool:
-    """Return whether a value is empty, off, or zero (also as text: None, False)."""
+    """Return whether a value is empty, off or zero, also as text."""
     if isinstance(value, str) and value.strip():
         if value.lower() in {"none", "null", "false"}:
             return True

@@ -1,4 +1,4 @@
-"""The base model of new recipes: its architecture by the file, and the part of that architecture."""
+"""Find the architecture of a new recipe's base model, and its part."""
 
 from __future__ import annotations
 

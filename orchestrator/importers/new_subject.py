@@ -154,7 +154,7 @@ def _trained(subject: NewSubject, base: new_base.NewBase) -> tuple[str, ...]:
 
 
 def _sizes(summaries: Sequence[FolderSummary], usual: Sequence[int], notes: list[str]) -> list[int]:
-    """Return those of the usual widths in pixels to which images are scaled down.
+    """Return the usual widths in pixels that images are scaled down to.
 
     Adds the reason to ``notes``.
     """

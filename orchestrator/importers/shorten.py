@@ -54,7 +54,7 @@ def _without_defaults(table: dict[str, Any], changed: dict[str, Any], trail: tup
 
 
 def _over(part: str, whole: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Return a table that extends a part and says only what differs.
+    """Return a table that extends a part and holds the differences only.
 
     Args:
         part: to extend.

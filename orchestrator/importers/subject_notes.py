@@ -1,4 +1,4 @@
-"""Notes on the values of a new subject's recipes: their origin, and advice."""
+"""Notes on the values of a new subject's recipes, and advice."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class CheckStatus(StrEnum):
 
     @property
     def ok(self) -> bool:
-        """True unless the check failed."""
+        """Return whether the check did not fail."""
         return self is not CheckStatus.FAIL
 
 

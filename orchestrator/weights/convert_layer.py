@@ -54,7 +54,7 @@ class LayerConversion:
 
     @property
     def copied(self) -> bool:
-        """Whether tensors change their names alone."""
+        """Return whether tensors change their names alone."""
         whole = self.source.layer.modules.get(None)
         if whole is None or self.made.paths[1:]:
             return False
@@ -64,7 +64,7 @@ class LayerConversion:
 
     @property
     def _turned(self) -> bool:
-        """Whether the halves of the outputs change places."""
+        """Return whether the halves of the outputs change places."""
         divided = self.source.divided
         return (divided is not None and divided.swapped) != self.made.swapped
 
@@ -107,7 +107,7 @@ class LayerConversion:
 
     @property
     def added(self) -> StoredRank | None:
-        """The layer as it was, if its copy gets an alpha that it lacked."""
+        """Return the layer as it was, if its copy gets an alpha that it lacked."""
         module = self.source.layer.first
         lacks = self.target == "kohya" and is_lora(module) and "alpha" not in module.keys
         return StoredRank(module.rank or 1, None, self.dtype or self.source.own) if lacks else None

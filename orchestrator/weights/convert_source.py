@@ -31,7 +31,7 @@ class Layer:
 
     @property
     def first(self) -> AdapterModule:
-        """The first module."""
+        """Return the first module."""
         return next(iter(self.modules.values()))
 
 
@@ -53,12 +53,12 @@ class LayerSource:
 
     @property
     def in_diffusers(self) -> Counterpart | None:
-        """The layer by the names of diffusers."""
+        """Return the layer by the names of diffusers."""
         return conventions.written(self.layer.name, self.architecture, "diffusers")
 
     @property
     def divided(self) -> Counterpart | None:
-        """The layer in diffusers, by whose names the file goes."""
+        """Return the layer in diffusers, by whose names the file goes."""
         return self.in_diffusers if names.of_diffusers_transformer(self.layer.first.name, self.architecture) else None
 
     def entry(self, module: AdapterModule, part: str) -> Entry:
@@ -126,7 +126,7 @@ class LayerSource:
 
     @property
     def paths(self) -> Sequence[str]:
-        """Names of the layer's parts in diffusers."""
+        """Return the names of the layer's parts in diffusers."""
         return self.in_diffusers.paths if self.in_diffusers else ()
 
     def joined(self, parts: dict[int | None, Factors], *, shared: bool | None) -> Factors:
@@ -143,7 +143,7 @@ class LayerSource:
         return projections.join(ordered, self._part_rows(parts, count), shared=shared)
 
     def _part_rows(self, parts: dict[int | None, Factors], count: int) -> projections.Rows:
-        """Return the outputs of each part; those of missing ones by their shares."""
+        """Return the outputs of each part, of missing ones by their shares."""
         counterpart = self.in_diffusers
         shares = (counterpart.shares if counterpart else ()) or (1,) * count
         number, part = next(iter(parts.items()))

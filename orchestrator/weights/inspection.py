@@ -62,7 +62,7 @@ class InspectedModule:
 
     @property
     def zero(self) -> bool | None:
-        """Whether its delta is zero. None: not measured."""
+        """Return whether its delta is zero. None: not measured."""
         return None if self.size is None else self.size.zero
 
 
@@ -76,7 +76,7 @@ class Inspection:
 
     @property
     def block_vector(self) -> tuple[float | None, ...] | None:
-        """1 (not zero), 0 (zero) or None (no module) by block. None: no norms."""
+        """Return 1, 0 (zero) or None (no module) by block. None: no norms."""
         if self.adapter.architecture is None or any(layer.size is None for layer in self.layers):
             return None
         zero: dict[str, bool] = {}
@@ -115,7 +115,7 @@ class Inspection:
         return 1 / min(lasts) if lasts else None
 
     def block_norms(self) -> dict[str, float | None]:
-        """Frobenius norm of every block with modules. None: not measurable."""
+        """Return the norm of every block with modules. None: not measurable."""
         norms: dict[str, float | None] = {}
         for name in (*blocks.names(self.adapter.architecture), "other"):
             members = [layer for layer in self.layers if layer.block == name]

@@ -1,4 +1,4 @@
-"""Rename the blocks of a LoRA for a variant of its base model with inserted blocks.
+"""Rename the blocks of a LoRA for a base model with inserted blocks.
 
 New blocks stand between the old ones, so that a LoRA would change the wrong layers. No number changes: the inserted blocks get
 no module.

@@ -1,4 +1,4 @@
-"""Apply block weights to the modules of a file, and find weights that do not fit it."""
+"""Apply block weights to modules, and find weights that do not fit."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class AdapterModule:
 
     @property
     def parts(self) -> frozenset[str]:
-        """Names of its tensors, without the module's."""
+        """Return the names of its tensors, without the module's."""
         return frozenset(self.keys)
 
     @property
@@ -56,7 +56,7 @@ class AdapterModule:
 
     @property
     def dora(self) -> bool:
-        """Whether the weight's norm is stored separately (DoRA)."""
+        """Return whether the weight's norm is stored separately (DoRA)."""
         return "dora_scale" in self.keys
 
     @property
@@ -72,22 +72,22 @@ class AdapterModule:
 
     @property
     def rankless(self) -> bool:
-        """Whether it is a LoKr of two whole matrices."""
+        """Return whether it is a LoKr of two whole matrices."""
         return self.kind is ModuleKind.LOKR and self.rank is None
 
     @property
     def needs_base(self) -> bool:
-        """Whether its delta depends on the base model's weight."""
+        """Return whether its delta depends on the base model's weight."""
         return self.kind.needs_base or self.dora
 
     @property
     def tucker(self) -> bool:
-        """Whether it has a core tensor (lora_mid, hada_t1, lokr_t2)."""
+        """Return whether it has a core tensor (lora_mid, hada_t1, lokr_t2)."""
         return not {"lora_mid.weight", "hada_t1", "lokr_t2"}.isdisjoint(self.keys)
 
     @property
     def vector(self) -> bool:
-        """Whether it changes a norm or a bias alone, which has no rank."""
+        """Return whether it changes a norm or a bias alone, which has no rank."""
         if self.kind is ModuleKind.FULL:
             return len(self.shapes["diff"]) == 1
         return self.kind in (ModuleKind.NORM, ModuleKind.BIAS)
@@ -127,7 +127,7 @@ class Adapter:
 
     @property
     def flat(self) -> bool:
-        """Whether some modules are flat, with kernels known by name alone."""
+        """Return whether some modules are flat, with kernels known by name alone."""
         return any(module.kind in (ModuleKind.LOHA, ModuleKind.LOKR) for module in self.modules)
 
     @property
@@ -145,12 +145,15 @@ class Adapter:
 
     @property
     def tucker(self) -> bool:
-        """Whether any convolution has a core tensor (lora_mid, hada_t1, lokr_t2)."""
+        """Return whether any convolution has a core tensor."""
         return any(module.tucker for module in self.modules)
 
     @property
     def dotted(self) -> bool:
-        """Whether any module has a dotted path for its name, as in all conventions but those of trainers."""
+        """Return whether any module has a dotted path for its name.
+
+        All conventions have them, but those of trainers.
+        """
         return any(names.naming_of(module.name) == "peft" for module in self.modules)
 
     @property
@@ -160,12 +163,12 @@ class Adapter:
 
     @property
     def conventions(self) -> dict[conventions.Convention, int]:
-        """Number of modules by the convention of their names, most frequent first."""
+        """Return the number of modules by convention, most frequent first."""
         return conventions.conventions((module.name for module in self.modules), self.architecture)
 
     @property
     def dtypes(self) -> dict[str, int]:
-        """Number of tensors of each type."""
+        """Return the number of tensors of each type."""
         return dict(Counter(entry.dtype for entry in self.header.entries.values()))
 
 

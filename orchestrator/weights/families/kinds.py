@@ -31,12 +31,12 @@ class ModuleKind(StrEnum):
 
     @property
     def low_rank(self) -> bool:
-        """Whether the delta is a product of thin factors in the file."""
+        """Return whether the delta is a product of thin factors in the file."""
         return self in (ModuleKind.LORA, ModuleKind.TUCKER, ModuleKind.LOHA, ModuleKind.LOHA_TUCKER, ModuleKind.LOKR)
 
     @property
     def needs_base(self) -> bool:
-        """Whether the delta depends on the weight of the base model."""
+        """Return whether the delta depends on the weight of the base model."""
         return self in (ModuleKind.IA3, ModuleKind.GLORA, ModuleKind.DIAG_OFT, ModuleKind.BOFT)
 
 

@@ -1,4 +1,4 @@
-"""Ranks of single layers, where a recipe chooses layers or ranks of an architecture's own network."""
+"""Ranks of single layers, where a recipe chooses layers or ranks."""
 
 from __future__ import annotations
 

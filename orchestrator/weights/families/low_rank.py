@@ -44,12 +44,12 @@ class LowRank:
 
     @property
     def finite(self) -> bool:
-        """Whether all numbers of the factors are finite."""
+        """Return whether all numbers of the factors are finite."""
         return bool(np.isfinite(self.up).all() and np.isfinite(self.down).all())
 
     @property
     def full_rank(self) -> int:
-        """Number of singular values of the whole matrix."""
+        """Return the number of singular values of the whole matrix."""
         return min(self.outputs, self.inputs)
 
     def emptied(self) -> LowRank:

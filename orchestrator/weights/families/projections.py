@@ -1,4 +1,4 @@
-"""Split and join the factors of joined projections, and fold alphas, bit by bit.
+"""Split and join the factors of joined projections, bit by bit.
 
 A joined projection is one layer of the original whose outputs are several layers of diffusers, as qkv. Its LoRA is split by
 dividing the rows of up. Layers with the same down are joined by stacking the rows of up; layers with different ones become
@@ -47,7 +47,7 @@ class Tensor:
 
     @property
     def values(self) -> Floats:
-        """Numbers in float32."""
+        """Return the numbers in float32."""
         return dtypes.decode(self.data, self.dtype).reshape(self.bits.shape)
 
     @property

@@ -62,7 +62,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of the tensor."""
+        """Return the bytes of the tensor."""
         return math.prod(self.shape) * WIDTHS[self.dtype]
 
 
@@ -77,7 +77,7 @@ class Header:
 
     @property
     def tensor_bytes(self) -> int:
-        """Bytes of all tensors together, the size in the release's README."""
+        """Return the bytes of all tensors, the size in the release's README."""
         return sum(entry.size for entry in self.entries.values())
 
 

@@ -1,4 +1,4 @@
-"""Store the ranks and alphas of layers beside names that have no room for them.
+"""Store ranks and alphas of layers whose names have no room for them.
 
 Names of diffusers and PEFT have neither alphas nor joined layers. A table in the metadata makes the way back exact. It is used
 for a layer only where the tensors agree with it, so that a file that was changed meanwhile keeps its delta.

@@ -66,17 +66,17 @@ class Hashes:
 
     @property
     def model_agrees(self) -> bool | None:
-        """Whether the stated model hash is true. None: none by this rule."""
+        """Return whether the stated model hash is true. None: none by this rule."""
         return None if self.stated_model is None or self.stated_by_lycoris else self.stated_model == self.model
 
     @property
     def stated_by_lycoris(self) -> bool:
-        """Whether the stated model hash is by LyCORIS' rule, in training order."""
+        """Return whether the stated model hash follows LyCORIS' rule."""
         return (self.stated_model or "").startswith("0x")
 
     @property
     def legacy_agrees(self) -> bool | None:
-        """Whether the stated legacy hash is true. None: none is stated."""
+        """Return whether the stated legacy hash is true. None: none is stated."""
         return None if self.stated_legacy is None else self.stated_legacy == self.legacy
 
 

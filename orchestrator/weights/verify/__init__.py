@@ -69,7 +69,7 @@ def verify(
 
 
 def _fits(inspection: Inspection, expectation: Expectation) -> bool:
-    """Whether no promise is broken, and at least one is kept."""
+    """Return whether no promise is broken, and at least one is kept."""
     checks = list(_kept(inspection, expectation))
     return all(check.status.ok for check in checks) and any(check.status is CheckStatus.PASS for check in checks)
 
