@@ -79,10 +79,9 @@ def sweep(
         ratios = [float(text) for text in sv_ratio.split(",")]
     except ValueError:
         raise RecipeError(Problem("--sv-ratio", f"{sv_ratio!r} is not a list of numbers", "8,16,32,64")) from None
-    from orchestrator.weights import sweep as sweep_
-    from orchestrator.weights import sweep_plot
+    from orchestrator.weights import sweep, sweep_plot
 
-    result = sweep_.sweep(
+    result = sweep.sweep(
         source,
         ratios,
         block_weights=block_weights or [None],
