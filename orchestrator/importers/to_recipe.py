@@ -7,32 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from orchestrator.engines.sdscripts import network_args, parser_options
-from orchestrator.importers import architectures, layer_choices, leaves, recipe_check, sample_prompts, shorten
+from orchestrator.engines.sdscripts import parser_options
+from orchestrator.importers import architectures, leaves, recipe_check, sample_prompts, shorten
+from orchestrator.importers.network import network
 from orchestrator.importers.notes import Disposition, ImportedSettings, Note
 from orchestrator.importers.sd_scripts_datasets import dataset
 from orchestrator.importers.training import training
-from orchestrator.importers.values import argument_value, literal, number, path, plain_number, take, whole, whole_or
+from orchestrator.importers.values import literal, path, plain_number, take, whole, whole_or
 from orchestrator.models.registry import ARCHITECTURES, DEFAULT
 from orchestrator.recipe import toml, trainer_names
 
-_FAMILIES: Final = ("lora", "locon", "loha", "lokr", "dylora", "glora", "full", "diag-oft", "boft")
-_LYCORIS: Final = {"dropout": "dropout", "use_tucker": "tucker", "use_cp": "tucker", "bypass_mode": "bypass"}
 _RELEASE: Final = ("_base/release-2023-03", "_base/face", "_algorithms/lora3x3")
-_NUMBERS: Final = re.compile(r"\s*\d+(\.\d+)?\s*(,\s*\d+(\.\d+)?\s*)*")
-_ALPHA: Final = "the trainer takes the rank for 0"
-_TRUE_TEXT: Final = (
-    "off here; there it is the text False, which LyCORIS takes for true where the rank is small: set it to true to repeat that"
-)
 _TOKENS: Final = 75  # what sd-scripts calls None
-_OFF: Final = "off, as in a recipe without it"
-_PRESET_2023: Final = {
-    "enable_conv": True,
-    "unet_target_module": ["Transformer2DModel", "ResnetBlock2D", "Downsample2D", "Upsample2D"],
-    "unet_target_name": [],
-    "text_encoder_target_module": ["CLIPAttention", "CLIPMLP"],
-    "text_encoder_target_name": [],
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +79,19 @@ def recipe(settings: ImportedSettings, name: str = "") -> ImportedRecipe:
 def _whole(settings: ImportedSettings, remaining: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the tables of a recipe that extends nothing."""
     base = _base(settings, remaining)
-    network, family = _network(settings, remaining)
+    network_table, family = network(settings, remaining)
     data = dataset(settings, name, _steps_of(remaining))
     training_table = training(settings, remaining, data.steps, data.epochs)
     render = sample_prompts.render(settings, remaining)
     training_table["options"] = _other_options(settings, remaining)
-    algorithm = {"lora": "lora3x3" if "conv_dim" in network else "lora1x1"}.get(family, family)
+    algorithm = {"lora": "lora3x3" if "conv_dim" in network_table else "lora1x1"}.get(family, family)
     table: dict[str, Any] = {
         "subject": data.subject,
         "algorithm": algorithm,
         "engine": "sd-scripts",
         "base": base | settings.extra.get("base", {}),
         "dataset": data.table,
-        "network": network,
+        "network": network_table,
         "training": {key: value for key, value in training_table.items() if value not in ({}, None)},
     }
     table |= {"render": render} if render else {}
@@ -140,106 +126,6 @@ def _base(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, An
     return base
 
 
-def _network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    args = remaining.pop("network_args", {})
-    args = dict(args) if isinstance(args, dict) else {}
-    own = ARCHITECTURES[settings.extra["architecture"]].network_module
-    family = _family(settings, str(remaining.pop("network_module", own)), args)
-    network: dict[str, Any] = {"family": family}
-    network["dim"] = take(settings, remaining, "network_dim", "network.dim", whole) or 4
-    alpha = take(settings, remaining, "network_alpha", "network.alpha", number)
-    network["alpha"] = 1 if alpha is None else alpha
-    _convolutions(settings, network, args)
-    if alpha == 0:
-        network["alpha"] = network["dim"]
-        settings.note(Disposition.CHANGED, "network_alpha", "network.alpha", _ALPHA)
-    network |= layer_choices.network(settings, args, family)
-    for key, where in _LYCORIS.items():
-        value = take(settings, args, key, f"network.{where}", argument_value)
-        if value:
-            network[where] = value
-        elif value is not None:
-            settings.note(Disposition.KEPT, key, why=_OFF)
-    _dropout_and_preset(settings, remaining, args, network)
-    rest: dict[str, Any] = {}
-    kinds = network_args.taken(network["family"], ARCHITECTURES[settings.extra["architecture"]])
-    for key, item in args.items():
-        value = _network_argument(kinds, key, item)
-        if key in network_args.BLOCK_LISTS and not _NUMBERS.fullmatch(str(value)):
-            settings.note(Disposition.LOST, key, why=f"{str(value)[:60]!r} is no list of numbers")
-            continue
-        if key == "decompose_both" and value is False:
-            settings.note(Disposition.CHANGED, key, f"network.args.{key}", _TRUE_TEXT)
-            continue
-        if value in ("", None, False) or (value == 0 and key in ("rank_dropout", "module_dropout")):
-            settings.note(Disposition.KEPT, key, why=_OFF)
-            continue
-        rest[key] = value
-        settings.note(Disposition.KEPT, key, f"network.args.{key}")
-    if rest:
-        network["args"] = rest
-    weights = take(settings, remaining, "network_weights", "network.weights", path)
-    if weights:
-        network["weights"] = weights
-    return network, family
-
-
-def _family(settings: ImportedSettings, module: str, args: dict[str, Any]) -> str:
-    """Return the family of a network module, lora for unsupported ones."""
-    family, entry = "lora", ARCHITECTURES[settings.extra["architecture"]]
-    if module == "lycoris.kohya":
-        algo = str(args.get("algo", "locon")).lower()
-        family = {"lora": "locon"}.get(algo, algo)
-    names = ("network_module", "algo") if args.pop("algo", None) else ("network_module",)
-    own = entry.network_module
-    trained = _FAMILIES if entry.lycoris is None or module == own else entry.lycoris
-    if module in (own, "lycoris.kohya") and family in trained:
-        for name in names:
-            settings.note(Disposition.KEPT, name, "network.family")
-        return family
-    what = module if module != "lycoris.kohya" else f"LyCORIS {family}"
-    title = f" for {entry.title}" if family in _FAMILIES and module == "lycoris.kohya" else ""
-    for name in names:
-        settings.note(Disposition.LOST, name, "network.family", f"recipes cannot train {what}{title}; lora is used")
-    for key in [*args]:
-        if key not in ("conv_dim", "conv_alpha") and not str(key).startswith("loraplus"):
-            del args[key]
-            settings.note(Disposition.LOST, key, why=f"of {what}, which recipes cannot train")
-    return "lora"
-
-
-def _convolutions(settings: ImportedSettings, network: dict[str, Any], args: dict[str, Any]) -> None:
-    """Set rank and alpha of the convolutions. 0 as rank excludes them."""
-    lycoris = network["family"] not in ("lora", "full")
-    excluded = network["family"] != "lora" and str(args.get("conv_dim")) in ("0", "0.0")
-    rank = take(settings, args, "conv_dim", "network.conv_dim", whole)
-    alpha = take(settings, args, "conv_alpha", "network.conv_alpha", number)
-    if excluded:
-        for key in ("conv_dim", "conv_alpha"):
-            settings.note(Disposition.CHANGED, key, why="rank 0: no convolutions are trained, as without it in a recipe")
-        return
-    if rank:
-        network["conv_dim"] = rank
-    elif lycoris:
-        network["conv_dim"] = network["dim"]
-        why = "LyCORIS uses network_dim as its default; a recipe needs it"
-        settings.note(Disposition.CHANGED, "conv_dim", "network.conv_dim", why)
-    if alpha:
-        network["conv_alpha"] = alpha
-    elif "conv_dim" in network and (alpha == 0 or (lycoris and network["alpha"] == 0)):
-        network["conv_alpha"] = network["conv_dim"]
-        settings.note(Disposition.CHANGED, "conv_alpha", "network.conv_alpha", _ALPHA)
-
-
-def _network_argument(kinds: dict[str, str], key: str, item: Any) -> Any:
-    """Return a network argument as a recipe takes it: a list as text."""
-    if kinds.get(key) == "text":
-        return ",".join(map(str, item)) if isinstance(item, list | tuple) else str(item).strip("'")
-    value = argument_value(item)
-    whole_number = isinstance(value, float) and value.is_integer() and kinds.get(key) == "whole"
-    return int(value) if whole_number else value
-
-
 def _steps_of(remaining: dict[str, Any]) -> tuple[int | None, float | None]:
     """Return max_train_steps and max_train_epochs.
 
@@ -248,29 +134,6 @@ def _steps_of(remaining: dict[str, Any]) -> tuple[int | None, float | None]:
     steps, epochs = remaining.pop("max_train_steps", None), remaining.pop("max_train_epochs", None)
     count = whole_or(steps, 0)
     return (count if count > 0 else None, float(whole_or(epochs, 0)) or None)
-
-
-def _dropout_and_preset(
-    settings: ImportedSettings, remaining: dict[str, Any], args: dict[str, Any], network: dict[str, Any]
-) -> None:
-    entry = ARCHITECTURES[settings.extra["architecture"]]
-    dropout = take(settings, remaining, "network_dropout", "network.dropout", number)
-    if dropout:
-        network["dropout"] = dropout
-    preset = args.pop("preset", None) or None
-    if settings.extra.get("lycoris_2023"):
-        network["preset"] = _PRESET_2023
-    elif set(settings.extra.get("preset", {"": 0})) <= set(_PRESET_2023):
-        network["preset"] = settings.extra["preset"]
-        settings.note(Disposition.KEPT, "preset", "network.preset")
-    elif network["family"] != "lora" and (classes := entry.lycoris_modules):
-        network["preset"] = {"enable_conv": False, "unet_target_module": list(classes)}
-        why = f"it is not a file here, and {entry.lycoris_preset}: attention and feed-forward are trained"
-        settings.note(Disposition.CHANGED, "preset", "network.preset", why)
-    elif preset == "full":
-        settings.note(Disposition.KEPT, "preset", why="it is LyCORIS' default")
-    elif preset is not None:
-        settings.note(Disposition.LOST, "preset", "network.preset", f"{preset}: write its modules into [network.preset]")
 
 
 def _other_options(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, Any]:
