@@ -110,6 +110,21 @@ def test_text_encoders_are_trained_too(small_project: SmallProject, architecture
     assert any(tensor.startswith("lora_te") for tensor in names)
 
 
+def test_included_layers_are_trained_as_predicted(small_project: SmallProject) -> None:
+    """Layers that Anima's network module leaves out, at a rank of their own, and a layer of an excluded block."""
+    network = {"family": "lora", "include": [".*_embedder.*", "final_layer.*", r"blocks\.0\..*q_proj"]}
+    network |= {"exclude": [r"blocks\.0\..*"], "layer_dims": {"final_layer.*": 2}, "args": {"train_llm_adapter": True}}
+    name = small_project.write("included-anima", "anima", network)
+    small_project.call("run", name, "--only", "dataset", "--only", "train")
+    train = check_file(small_project, name, "anima")
+    check_banner(train, "anima")
+    shapes = {tensor: entry.shape for tensor, entry in read_header(train / f"{name}.safetensors").entries.items()}
+    assert shapes["lora_unet_x_embedder_proj_1.lora_down.weight"] == (4, 68)
+    assert shapes["lora_unet_final_layer_linear.lora_down.weight"] == (2, 256)
+    assert "lora_unet_blocks_0_self_attn_q_proj.alpha" in shapes
+    assert "lora_unet_blocks_0_self_attn_k_proj.alpha" not in shapes
+
+
 @pytest.mark.parametrize("architecture", ["anima", "flux"])
 def test_a_killed_training_resumes_and_draws(small_project: SmallProject, architecture: str) -> None:
     """After SIGKILL to orchestrator and trainer, the same command resumes from the last complete state."""

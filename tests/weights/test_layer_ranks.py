@@ -107,9 +107,49 @@ def test_chosen_layers_are_those_of_the_trainer(
     assert result_checks.expected(recipe, None, None)["U-Net modules"] == predicted.unet
 
 
-def test_layers_included_beyond_the_blocks_are_not_predicted() -> None:
-    recipe = chosen("anima", {"include": (r".*adaln_modulation_mlp.*",)})
-    assert expected_tensors.predict(recipe, ARCHITECTURES["anima"].model) is None
+def included(**network: Any) -> set[str]:
+    """Return the layers that Anima trains beyond its usual ones, and those that it lacks with a minus."""
+    model = ARCHITECTURES["anima"].model
+    usual, made = (
+        {layer.dotted for layer in expected_tensors.modules(chosen("anima", each), model)} for each in ({}, network)
+    )
+    return (made - usual) | {f"-{name}" for name in usual - made}
+
+
+def test_included_layers_are_trained_by_the_rules_of_the_network_module() -> None:
+    """networks/lora_anima.py create_modules: classes, then patterns of whole names, then ranks."""
+    final = {"final_layer.linear", "final_layer.adaln_modulation.1", "final_layer.adaln_modulation.2"}
+    assert included(include=("final_layer.*",)) == final
+    assert included(include=("final_layer",)) == set()  # a part of a name
+    assert included(include=(".*_embedder.*",)) == {"x_embedder.proj.1", *(f"t_embedder.1.linear_{one}" for one in (1, 2))}
+    assert len(included(include=(r"blocks\.\d+\.adaln_modulation_mlp.*",))) == 56
+    assert included(include=("llm_adapter.*",)) == set()  # without train_llm_adapter
+    assert included(include=(r"blocks\.0\..*q_proj",), exclude=(r"blocks\.0\..*",)) == {
+        *(f"-blocks.0.{name}" for name in ("mlp.layer1", "mlp.layer2")),
+        *(f"-blocks.0.{part}_attn.{name}" for part in ("self", "cross") for name in ("k_proj", "v_proj", "output_proj")),
+    }
+    assert included(include=("final_layer.*",), layer_dims={".*adaln.*": 0}) == {"final_layer.linear"}
+
+
+@pytest.mark.parametrize(
+    ("network", "modules", "values"),
+    [
+        ({"include": ("x_embedder.*",)}, 281, 4 * (2048 + 68) + 1),
+        ({"include": (".*t_embedder.*",)}, 282, 4 * (2 * 2048 + 4 * 2048) + 2),
+        ({"include": ("final_layer.*",)}, 283, 4 * (64 + 2048 + 2048 + 256 + 256 + 2 * 2048) + 3),
+        (
+            {"include": ("final_layer.*",), "layer_dims": {"final_layer.*": 2}},
+            283,
+            2 * (64 + 2 * 2048 + 2 * 256 + 2 * 2048) + 3,
+        ),
+    ],
+)
+def test_bytes_of_included_layers_are_predicted(network: dict[str, Any], modules: int, values: int) -> None:
+    model = ARCHITECTURES["anima"].model
+    usual, made = (expected_tensors.predict(chosen("anima", each), model) for each in ({}, network))
+    assert usual is not None
+    assert made is not None
+    assert (made.unet, made.tensor_bytes - usual.tensor_bytes) == (modules, 2 * values)
 
 
 def test_named_text_encoders_are_trained_and_predicted(tmp_path: Path) -> None:

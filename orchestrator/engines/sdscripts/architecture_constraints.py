@@ -11,6 +11,7 @@ from orchestrator.engines.sdscripts import network_args, parser_options, typed_o
 from orchestrator.errors import near_miss
 from orchestrator.models import layer_choice, layers
 from orchestrator.models.registry import ARCHITECTURES
+from orchestrator.weights.families import expected_tensors, layer_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +82,7 @@ def _layers(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
         elif value and name == "blocks":
             yield from _blocks(network.blocks, entry)
         elif value:
-            yield from _patterns(entry, name, tuple(value))
+            yield from _patterns(recipe, entry, name, tuple(value))
 
 
 def _blocks(texts: tuple[str, ...], entry: Architecture) -> Iterator[Violation]:
@@ -97,19 +98,26 @@ def _blocks(texts: tuple[str, ...], entry: Architecture) -> Iterator[Violation]:
             yield "network.blocks", f"has {text!r}{near}; {entry.title} has {has}, and ranges as {possible[0]}-{possible[1]}"
 
 
-def _patterns(entry: Architecture, name: str, patterns: tuple[str, ...]) -> Iterator[Violation]:
-    """Yield patterns that the network module misreads, or without a layer."""
-    choice, listed = entry.layer_choice, layers.layers(entry.model)
+def _patterns(recipe: Recipe, entry: Architecture, name: str, patterns: tuple[str, ...]) -> Iterator[Violation]:
+    """Yield patterns that the network module misreads, or without a layer to change."""
+    choice, targeted = entry.layer_choice, expected_tensors.targeted(recipe, entry.model)
+    by_default = [layer for layer in targeted if not expected_tensors.left_out(layer, entry.model)]
+    excluded = [layer for layer in by_default if any(choice.matches(each, layer) for each in recipe.network.exclude)]
+    included = layer_ranks.included(recipe)
+    listed, what = by_default, "matches no layer that is trained"
+    if name == "include":
+        what = "matches no layer that is left out"
+        listed = [layer for layer in targeted if layer not in by_default or layer in excluded]
+    elif name != "exclude":
+        listed = [layer for layer in targeted if included(layer) or (layer in by_default and layer not in excluded)]
     for pattern in patterns:
         where = f"network.{name}" if name in ("exclude", "include") else f"network.{name}.{pattern}"
         if name.startswith("layer_") and ("," in pattern or "=" in pattern):
             yield where, f"{pattern!r} has a comma or =, where the network module ends a pattern"
-        elif not any(choice.matches(pattern, layer) for layer in listed) and not (
-            name == "include" and entry.model.blocks_only
-        ):
+        elif not any(choice.matches(pattern, layer) for layer in listed):
             scope = "the whole of a name as" if choice.patterns == "whole" else "a part of a name as"
-            example = next((one for one in listed if not one.text), listed[0])
-            yield where, f"{pattern!r} matches no layer; it matches {scope} {_pattern_name(example, choice.patterns)}"
+            example = next((one for one in listed if not one.text), targeted[0])
+            yield where, f"{pattern!r} {what}; it matches {scope} {_pattern_name(example, choice.patterns)}"
 
 
 def _pattern_name(layer: layers.ModelLayer, patterns: str) -> str:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BLOCKS = dit_blocks.names({"B": 28})
 _ADAPTER = "llm_adapter.blocks.#"
+_PATCH = (16 + 1) * 2 * 2
+"""Numbers of a patch: 2x2 of 16 latent channels and of the padding mask."""
 _ATTENTION = ("q_proj", "to_q"), ("k_proj", "to_k"), ("v_proj", "to_v"), ("output_proj", "to_out.0")
 _DIFFUSERS = {
     **{f"blocks.#.self_attn.{own}": f"transformer_blocks.#.attn1.{theirs}" for own, theirs in _ATTENTION},
@@ -43,8 +45,11 @@ _DIFFUSERS = {
 
 
 def _layers(model: Model) -> Iterator[ModelLayer]:
-    """Yield the layers of the adapter, the blocks and the final layer."""
+    """Yield the layers of the embedders, the adapter's blocks, the blocks and the final layer."""
     width, text = model.unet["width"], model.unet["text_width"]
+    yield unet_layer("x_embedder.proj.1", width, _PATCH, "PatchEmbed", bias=False)
+    yield unet_layer("t_embedder.1.linear_1", width, width, "TimestepEmbedding", bias=False)
+    yield unet_layer("t_embedder.1.linear_2", 3 * width, width, "TimestepEmbedding", bias=False)
     for number in range(model.unet["adapter_blocks"]):
         root, around = f"llm_adapter.blocks.{number}", "LLMAdapterTransformerBlock"
         for attention in ("self_attn", "cross_attn"):
@@ -81,7 +86,7 @@ MODEL = Model(
     ),
     _layers,
     targets=Targets(
-        ("Block", "FinalLayer"),
+        ("Block", "PatchEmbed", "TimestepEmbedding", "FinalLayer"),
         convolutions=(),
         text=("Qwen3Attention", "Qwen3MLP"),
         optional={"train_llm_adapter": ("LLMAdapterTransformerBlock",)},

@@ -61,20 +61,28 @@ def of(recipe: Recipe, checkpoint: Path | None = None) -> Model:
     return registry.ARCHITECTURES[recipe.base.architecture].model
 
 
+def targeted(recipe: Recipe, model: Model) -> list[ModelLayer]:
+    """Return the layers among which sd-scripts' own network module chooses by patterns."""
+    targets = model.targets
+    arguments = layer_ranks.text_arguments(recipe) | recipe.network.args
+    more = (name for argument, names in targets.optional.items() if arguments.get(argument) for name in names)
+    convolutions = targets.convolutions if recipe.network.conv_dim is not None else ()
+    return layers.select(layers.layers(model), (*targets.unet, *convolutions, *targets.text, *more))
+
+
+def left_out(layer: ModelLayer, model: Model) -> bool:
+    """Return whether sd-scripts' own network module leaves a layer out, unless a recipe includes it."""
+    return bool(model.targets.excluded) and re.search(model.targets.excluded, layer.dotted) is not None
+
+
 def modules(recipe: Recipe, model: Model) -> list[ModelLayer]:
     """Return the layers that the recipe's network trains, text encoders first."""
     network = recipe.network
     candidates = layers.layers(model)
     convolutions = network.conv_dim is not None
     if network.family == "lora":
-        targets = model.targets
-        arguments = layer_ranks.text_arguments(recipe) | network.args
-        more = (name for argument, names in targets.optional.items() if arguments.get(argument) for name in names)
-        classes = (*targets.unet, *(targets.convolutions if convolutions else ()), *targets.text, *more)
-        chosen = layers.select(candidates, classes)
-        if targets.excluded:
-            chosen = [module for module in chosen if not re.search(targets.excluded, module.dotted)]
-        rank = layer_ranks.ranks(recipe)
+        included, rank = layer_ranks.included(recipe), layer_ranks.ranks(recipe)
+        chosen = [module for module in targeted(recipe, model) if included(module) or not left_out(module, model)]
         chosen = [module for module in chosen if rank(module)]
     elif network.preset is None:
         chosen = layers.select(candidates, (*_FULL_CLASSES, *_FULL_TEXT), _FULL_NAMES)
@@ -142,8 +150,7 @@ def _predict(training: _Training) -> Predicted | None:
     recipe, network = training.recipe, training.recipe.network
     if any(network.args.get(name) for name in _UNPREDICTED):
         return None
-    named = network.include or (network.preset is not None and network.preset.unet_target_name)
-    if training.model.blocks_only and named:
+    if training.model.blocks_only and network.preset is not None and network.preset.unet_target_name:
         return None
     chosen = modules(recipe, training.model)
     values = 0

@@ -39,16 +39,25 @@ def known_blocks(texts: tuple[str, ...], all_blocks: tuple[str, ...]) -> frozens
         return frozenset()
 
 
+def included(recipe: Recipe) -> Callable[[ModelLayer], bool]:
+    """Return whether a layer is trained although it is left out.
+
+    ``network.include`` has precedence over ``network.exclude`` and over the layers that the network module leaves out.
+    """
+    choice = registry.ARCHITECTURES[recipe.base.architecture].layer_choice
+    return lambda layer: any(choice.matches(pattern, layer) for pattern in recipe.network.include)
+
+
 def ranks(recipe: Recipe) -> Callable[[ModelLayer], int]:
     """Return a function from layers to ranks. 0: the layer is not trained."""
     entry, network = registry.ARCHITECTURES[recipe.base.architecture], recipe.network
     choice = entry.layer_choice
     if network.family != "lora" or not (network.blocks or network.layer_dims or network.exclude or choice.dims):
         return lambda _: network.dim
-    chosen, patterns = known_blocks(network.blocks, entry.blocks), arguments(recipe)[1]
+    chosen, patterns, kept = known_blocks(network.blocks, entry.blocks), arguments(recipe)[1], included(recipe)
 
     def rank(layer: ModelLayer) -> int:
-        if any(choice.matches(pattern, layer) for pattern in network.exclude):
+        if any(choice.matches(pattern, layer) for pattern in network.exclude) and not kept(layer):
             return 0
         for pattern, value in patterns.items():
             if choice.matches(pattern, layer):
