@@ -77,18 +77,17 @@ def test_with_the_base_model_other_families_become_loras(tmp_path: Path, family:
 
 
 def test_a_large_lokr_is_cut_without_its_whole_spectrum(tmp_path: Path) -> None:
+    layer = "lora_unet_input_blocks_7_1_transformer_blocks_0_attn1_to_q"  # 1280 x 1280 in SDXL
     rng = np.random.default_rng(0)
-    first, second = (rng.standard_normal((34, 34)) * 0.5 ** np.arange(34) for _ in range(2))
+    first, second = (rng.standard_normal((side, side)) * 0.5 ** np.arange(side) for side in (32, 40))
     values = {"lokr_w1": first.astype(np.float32), "lokr_w2": second.astype(np.float32), "alpha": np.array(1, np.float32)}
-    source = write(tmp_path / "in.safetensors", {"lora_unet_single_blocks_0_linear2": values})
+    source = write(tmp_path / "in.safetensors", {layer: values})
     report = resize(source, tmp_path / "out.safetensors", ResizeOptions(param=16, save_precision="fp32"))
     exact = np.outer(*(np.linalg.svd(each, compute_uv=False) for each in (first, second))).ravel()
     exact.sort()
     assert abs(report.modules[0].rank - int((exact > exact[-1] / 16).sum())) <= 1
     assert report.modules[0].method == "leading"
-    lost = matrix(modules(source)["lora_unet_single_blocks_0_linear2"]) - matrix(
-        modules(tmp_path / "out.safetensors")["lora_unet_single_blocks_0_linear2"]
-    )
+    lost = matrix(modules(source)[layer]) - matrix(modules(tmp_path / "out.safetensors")[layer])
     best = float(np.sqrt(np.square(exact[::-1][report.modules[0].rank :]).sum()))
     assert float(np.linalg.norm(lost)) == pytest.approx(best, rel=1e-3)
 
