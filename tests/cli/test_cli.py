@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import harness
-from orchestrator import cli
+from command_line import call
 from orchestrator.system import child_status
 
 if TYPE_CHECKING:
@@ -36,11 +36,6 @@ VERBS = (
 )
 VERBS += ("sweep", "report", "schema", "new", "convert", "push", "import", "demo", "extract", "average", "remap")
 SIZES = {"lora3x3": 311_476_924, "locon": 212_845_244, "loha": 100_893_372}
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
-    return cli.main()
 
 
 @pytest.fixture

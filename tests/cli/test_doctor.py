@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
-import sys
 from typing import TYPE_CHECKING
 
-from orchestrator import cli
+from command_line import call
 from orchestrator.cli import doctor
 from orchestrator.run.store import Store
 from orchestrator.system import process, settings
@@ -62,8 +61,7 @@ def test_the_verb_in_json(
     monkeypatch.chdir(project)
     monkeypatch.setenv("KRNK_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(tmp_path / "nothing"))
-    monkeypatch.setattr(sys, "argv", ["orchestrator", "doctor", "krnk-locon", "--json"])
-    assert cli.main() == 3
+    assert call(monkeypatch, "doctor", "krnk-locon", "--json") == 3
     rows = json.loads(capsys.readouterr().out)
     assert {"what", "state", "found", "wanted", "fix"} == set(rows[0])
     bad = [row for row in rows if row["state"] == "missing"]

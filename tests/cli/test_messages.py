@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path  # noqa: TC003
 
 import pytest
 
 import harness
-from orchestrator import cli
+from command_line import call
 from orchestrator.errors import OrchestratorError, Problem, report
 from orchestrator.run import session
 
@@ -34,8 +33,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
-    code = cli.main()
+    code = call(monkeypatch, *argv)
     return code, capsys.readouterr().err.replace(str(root), "ROOT")
 
 

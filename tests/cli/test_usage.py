@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from command_line import call
 from orchestrator import cli
 from orchestrator.cli import options, usage
 from orchestrator.cli.reference import all_verbs
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
-    return cli.main()
 
 
 def test_every_verb_has_help_and_most_have_an_example() -> None:
@@ -139,6 +135,5 @@ def test_a_wrong_command_line_names_the_near_miss(
     argv: list[str], expected: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(project)
-    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
-    assert cli.main() != 0
+    assert call(monkeypatch, *argv) != 0
     assert expected in capsys.readouterr().err

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from command_line import call
 from dataset_cases import face
 from headers import write
-from orchestrator import cli, engines
+from orchestrator import engines
 from orchestrator.dataset.layout import make_layout
 from orchestrator.dataset.problems import dataset_problems
 from orchestrator.errors import RecipeError
@@ -31,11 +31,6 @@ def draw_images(folder: Path, names: list[str], size: tuple[int, int] = (96, 96)
 
 
 VIEWS = ["f00", "f01", "f02", "f03", "f04", "f10", "f11", "f12", "f13", "f20", "f21", "f22"]
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
-    return cli.main()
 
 
 @pytest.fixture

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from command_line import call
 from import_cases import GUI
-from orchestrator import cli
 from orchestrator.errors import RecipeError
 from orchestrator.importers import reader, to_recipe
 
@@ -46,8 +45,7 @@ def test_a_file_without_a_known_setting_is_rejected(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text(text, "utf-8")
-    monkeypatch.setattr(sys, "argv", ["orchestrator", "import", name])
-    assert cli.main() == 2
+    assert call(monkeypatch, "import", name) == 2
     output = capsys.readouterr().err
     assert f"{name}\n    holds no setting of " in output
     assert "python -m orchestrator import --help" in output
@@ -59,23 +57,19 @@ def test_the_verb_writes_reports_and_never_overwrites(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "settings.json").write_text(json.dumps(GUI), "utf-8")
-    monkeypatch.setattr(sys, "argv", ["orchestrator", "import", "settings.json", "--name", "mimi"])
-    assert cli.main() == 0
+    assert call(monkeypatch, "import", "settings.json", "--name", "mimi") == 0
     output = capsys.readouterr().out
     assert re.search("  lost     .*\n(?: {11}.*\n)*.*stop_text_encoder_training", output)
     assert len(output.splitlines()) <= 26  # with the lines about the file
     assert max(map(len, output.splitlines())) < 120
     assert (tmp_path / "recipes" / "mimi.toml").is_file()
-    monkeypatch.setattr(sys, "argv", [*sys.argv[:3], "--name", "mimi3", "--all"])
-    assert cli.main() == 0
+    assert call(monkeypatch, "import", "settings.json", "--name", "mimi3", "--all") == 0
     output = capsys.readouterr().out
     assert "kept     network_dim -> network.dim" in output
     assert sum(line.startswith(("  kept ", "  changed ", "  lost ")) for line in output.splitlines()) >= len(GUI)
-    monkeypatch.setattr(sys, "argv", [*sys.argv[:3], "--name", "mimi"])
-    assert cli.main() == 2
+    assert call(monkeypatch, "import", "settings.json", "--name", "mimi") == 2
     assert "exists already" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["orchestrator", "import", "settings.json", "--name", "mimi2", "--json"])
-    assert cli.main() == 0
+    assert call(monkeypatch, "import", "settings.json", "--name", "mimi2", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["recipes"][0]["name"] == "mimi2"
 

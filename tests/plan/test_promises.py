@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 import harness
+from command_line import call
 from engine_recipes import RECIPES
-from orchestrator import cli
 from orchestrator.errors import RecipeError, report
 from orchestrator.recipe import loader
 from orchestrator.run.workspace import Selection, Workspace
@@ -45,8 +44,7 @@ def test_doctor_and_plan_refuse_a_broken_promise_too(cats: harness.Project, monk
     cats.recipe("cat-lora", "lora", "[expect]\nmodules = 9\n")
     monkeypatch.chdir(cats.root)
     for verb, code in (("plan", 2), ("doctor", 3)):
-        monkeypatch.setattr(sys, "argv", ["orchestrator", verb, "cat-lora"])
-        assert cli.main() == code, verb
+        assert call(monkeypatch, verb, "cat-lora") == code, verb
 
 
 def test_the_parts_of_the_program_promise_nothing(tmp_path: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 import harness
-from orchestrator import cli
+from command_line import call
 from orchestrator.errors import RecipeError, report
 from orchestrator.recipe import loader
 from orchestrator.run.workspace import Selection, Workspace
@@ -33,11 +32,6 @@ def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
     project.recipe("cat-lora", "lora", OWN)
     monkeypatch.chdir(tmp_path)
     return project
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
-    return cli.main()
 
 
 @pytest.mark.usefixtures("cats")

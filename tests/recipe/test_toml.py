@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 import tomllib
 from typing import TYPE_CHECKING
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator import cli
+from command_line import call
 from orchestrator.recipe import loader, schema, toml
 
 if TYPE_CHECKING:
@@ -23,11 +22,6 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(min_size=1, max_size=6), inner, max_size=3),
     max_leaves=8,
 )
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
-    return cli.main()
 
 
 def test_the_schema_line_points_at_the_schema(tmp_path: Path) -> None:

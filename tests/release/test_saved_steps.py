@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import pytest
 
 import fakes
 import harness
-from orchestrator import cli
+from command_line import call
 from orchestrator.engines.sdscripts import arguments
 from orchestrator.plan import estimate
 from orchestrator.recipe.validate import check
@@ -32,11 +31,6 @@ def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
     project = harness.make(tmp_path / "project", monkeypatch)
     monkeypatch.setenv("KRNK_PROJECT", str(project.root))
     return project
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
-    return cli.main()
 
 
 def loaded(cats: harness.Project, text: str) -> Recipe:

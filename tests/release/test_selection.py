@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +11,9 @@ from PIL import Image
 
 import fakes
 import harness
+from command_line import call
 from onnx_models import encoder
-from orchestrator import cli, report
+from orchestrator import report
 from orchestrator.errors import RecipeError, StepFailed
 from orchestrator.release import free_prompts, measures, selection, step_measures
 from orchestrator.release.proposal import StepRow, propose
@@ -39,11 +39,6 @@ def cats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Project:
 
 def loaded(cats: harness.Project) -> Recipe:
     return cats.space().load(Selection(("cat-saved",)))[0].recipe
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
-    return cli.main()
 
 
 def test_saved_steps_are_compared_with_the_base_in_one_process(cats: harness.Project) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ import pytest
 from PIL import Image
 
 import harness
-from orchestrator import cli
+from command_line import call
 from orchestrator.dataset import largest_bucket
 from orchestrator.errors import StepFailed
 from orchestrator.run import benchmark, paths
@@ -79,8 +78,7 @@ def test_the_estimate_of_all_recipes_uses_the_measurements_of_equal_ones(
     monkeypatch.delenv("KRNK_RUNS", raising=False)
 
     def output(*argv: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
-        assert cli.main() == 0
+        assert call(monkeypatch, *argv) == 0
         return capsys.readouterr().out
 
     assert "training takes" not in output("plan", "all")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 import harness
-from orchestrator import cli
+from command_line import call
 from orchestrator.errors import RecipeError, report
 from orchestrator.run.preflight import load_allowed
 from orchestrator.run.workspace import Selection
@@ -73,11 +71,9 @@ def test_epochs_are_shown_and_exported_where_the_images_are_not(
 ) -> None:
     with_epochs(cats, '[training]\nepochs = 3\n[dataset.sources.cat]\nimages = "data/nothing"\n', EPOCHS)
     monkeypatch.chdir(cats.root)
-    monkeypatch.setattr(sys, "argv", ["orchestrator", "show", "cat-lora"])
-    assert cli.main() == 0
+    assert call(monkeypatch, "show", "cat-lora") == 0
     assert "epochs = 3\n" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["orchestrator", "show", "cat-lora", "--as", "sd-scripts"])
-    assert cli.main() == 0
+    assert call(monkeypatch, "show", "cat-lora", "--as", "sd-scripts") == 0
     printed = capsys.readouterr().out
     assert "max_train_epochs = 3\n" in printed
     assert "max_train_steps" not in printed

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import harness
-from orchestrator import cli
+from command_line import call
 from orchestrator.errors import NotReady
 from orchestrator.run import preflight
 from orchestrator.run.context import Status
@@ -163,8 +163,7 @@ def test_a_read_only_disk_is_an_error_that_names_it(
     monkeypatch.chdir(small.root)
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
     for verb, code in (("run", 3), ("plan", 0), ("status", 0), ("doctor", 3)):
-        monkeypatch.setattr("sys.argv", ["orchestrator", verb, *(["cat-lora"] if verb != "status" else [])])
-        assert cli.main() == code, verb
+        assert call(monkeypatch, verb, *(["cat-lora"] if verb != "status" else [])) == code, verb
         output = capsys.readouterr()
         assert "Traceback" not in output.err
         assert code == 0 or f"{disk}" in output.out + output.err

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import harness
-from orchestrator import cli
+from command_line import call
 from orchestrator.errors import OrchestratorError
 from orchestrator.release import bundle_reader, verify
 from orchestrator.run.context import Status
@@ -57,8 +57,7 @@ def test_no_token_of_the_environment_is_in_any_file_or_output(
     project.recipe("cat-bad", "bad", '[training.options]\nbehave = "die"\n')
     monkeypatch.setenv("KRNK_PROJECT", str(project.root))
     for argv, code in ((["all"], 1), (["run", "cat-lora", "--json"], 0), (["plan", "all", "--argv"], 0), (["report"], 0)):
-        monkeypatch.setattr("sys.argv", ["orchestrator", *argv])
-        assert cli.main() == code, argv
+        assert call(monkeypatch, *argv) == code, argv
     output = capfd.readouterr()
     written = [("stdout", output.out.encode()), ("stderr", output.err.encode()), *contents(tmp_path)]
     kinds = {Path(name.partition(":")[0]).name for name, _ in written}

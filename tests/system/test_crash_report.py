@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import harness
+from command_line import call
 from orchestrator import cli
 from orchestrator.run import attempt_check
 from orchestrator.run.context import Status
@@ -52,8 +53,7 @@ def test_the_command_line_shows_no_traceback(monkeypatch: pytest.MonkeyPatch, ca
         raise IndexError("x\x1b[2J")
 
     monkeypatch.setattr("orchestrator.system.settings.find_root", broken)
-    monkeypatch.setattr("sys.argv", ["orchestrator", "list"])
-    assert cli.main() == cli.FAULT
+    assert call(monkeypatch, "list") == cli.FAULT
     output = capsys.readouterr()
     assert "Traceback" not in output.out + output.err
     assert "a fault of this program, not of your files: IndexError" in output.err

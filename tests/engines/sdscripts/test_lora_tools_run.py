@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from command_line import call
 from orchestrator import cli
 from orchestrator.engines.sdscripts import lora_tools
 from weights_samples import lora
@@ -75,9 +76,8 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "arguments.json"
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["orchestrator", *argv, "--with", "sd-scripts"])
-    return cli.main()
+def call_tool(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
+    return call(monkeypatch, *argv, "--with", "sd-scripts")
 
 
 def arguments(recorded: Path) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def test_block_weights_of_one_file(
     recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = lora(tmp_path / "in.safetensors", rank=8)
-    assert call(monkeypatch, "merge", "in.safetensors", "out.safetensors", "--block-weights", "FACE", "--json") == 0
+    assert call_tool(monkeypatch, "merge", "in.safetensors", "out.safetensors", "--block-weights", "FACE", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["program"] == "networks/svd_merge_lora.py"
     assert report["ranks"] == {"8": report["modules"]}
@@ -107,7 +107,7 @@ def test_a_sum_with_every_option(recorded: Path, tmp_path: Path, monkeypatch: py
     lora(tmp_path / "b.safetensors", rank=8, seed=1)
     words = ("--option", "new_rank=16", "--option", "--no-metadata", "--option", "device=cuda", "--option", "precision=bf16")
     files = ("a.safetensors:0.5:FACE", "b.safetensors:-1", "out.safetensors")
-    assert call(monkeypatch, "merge", *files, "--save-precision", "fp32", *words) == 0
+    assert call_tool(monkeypatch, "merge", *files, "--save-precision", "fp32", *words) == 0
     values = arguments(recorded)
     assert values["ratios"] == [0.5, -1.0]
     assert json.loads(values["lbws"][0])[:2] == [0.0, 1.0]
@@ -118,11 +118,16 @@ def test_a_sum_with_every_option(recorded: Path, tmp_path: Path, monkeypatch: py
 
 def test_a_resize_keeps_the_ranks_of_its_method(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lora(tmp_path / "in.safetensors", rank=8)
-    assert call(monkeypatch, "resize", "in.safetensors", "out.safetensors", "--sv-fro", "0.9", "--option", "device=cuda") == 0
+    assert (
+        call_tool(monkeypatch, "resize", "in.safetensors", "out.safetensors", "--sv-fro", "0.9", "--option", "device=cuda")
+        == 0
+    )
     values = arguments(recorded)
     assert (values["dynamic_method"], values["dynamic_param"], values["verbose"]) == ("sv_fro", 0.9, True)
     assert (values["new_rank"], values["new_conv_rank"], values["device"]) == (8, 8, "cuda")
-    assert call(monkeypatch, "resize", "in.safetensors", "out.safetensors", "--new-rank", "2", "--new-conv-rank", "1") == 0
+    assert (
+        call_tool(monkeypatch, "resize", "in.safetensors", "out.safetensors", "--new-rank", "2", "--new-conv-rank", "1") == 0
+    )
     assert (arguments(recorded)["dynamic_method"], arguments(recorded)["new_rank"], arguments(recorded)["new_conv_rank"]) == (
         None,
         2,
@@ -157,7 +162,7 @@ def test_options_that_the_programs_lack_are_rejected(  # noqa: PLR0917 - fixture
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     lora(tmp_path / "in.safetensors")
-    assert call(monkeypatch, verb, "in.safetensors", "out.safetensors", *words.split()) == 2
+    assert call_tool(monkeypatch, verb, "in.safetensors", "out.safetensors", *words.split()) == 2
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "out.safetensors").exists()
 
@@ -174,7 +179,7 @@ def test_files_that_they_would_corrupt_are_rejected(  # noqa: PLR0917 - fixtures
 ) -> None:
     lora(tmp_path / "in.safetensors", family)
     method = {"merge": ("--block-weights", "FACE"), "resize": ("--sv-ratio", "8")}[verb]
-    assert call(monkeypatch, verb, "in.safetensors", "out.safetensors", *method) == 2
+    assert call_tool(monkeypatch, verb, "in.safetensors", "out.safetensors", *method) == 2
     error = capsys.readouterr().err
     part = {"locon-tucker": "lora_mid", "loha": "hada_w1_a", "lokr": "lokr_w", "full": "diff"}[family]
     assert part in error
@@ -192,7 +197,7 @@ def test_a_program_that_fails_keeps_the_old_output(
     lora(tmp_path / "in.safetensors")
     (tmp_path / "out.safetensors").write_text("before", "utf-8")
     words = ("in.safetensors", "out.safetensors", "--sv-ratio", "8", "--option", f"device={device}")
-    assert call(monkeypatch, "resize", *words) == 1
+    assert call_tool(monkeypatch, "resize", *words) == 1
     assert expected in capsys.readouterr().err
     assert (tmp_path / "out.safetensors").read_text("utf-8") == "before"
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
@@ -203,7 +208,7 @@ def test_without_a_checkout_the_message_names_it(
 ) -> None:
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(tmp_path / "none"))
     source = str(lora(tmp_path / "in.safetensors"))
-    assert call(monkeypatch, "resize", source, str(tmp_path / "out.safetensors"), "--sv-ratio", "8") == 3
+    assert call_tool(monkeypatch, "resize", source, str(tmp_path / "out.safetensors"), "--sv-ratio", "8") == 3
     error = capsys.readouterr().err
     assert "make setup" in error
     assert "leave out --with sd-scripts" in error
