@@ -76,24 +76,24 @@ def counterpart(table: Table, path: str) -> Counterpart | None:
     return whole if match is None else whole.at(match[2])
 
 
-Place = tuple[str, int | None]
+LayerPart = tuple[str, int | None]
 """A layer of the original, and the number of its part. None: the whole layer."""
 
 
-def backwards(table: Table) -> dict[str, Place]:
-    """Return the place of each layer of diffusers, by its name.
+def backwards(table: Table) -> dict[str, LayerPart]:
+    """Return the original layer and part of each layer of diffusers.
 
     Names have underscores, as in files of trainers.
     """
-    back: dict[str, Place] = {}
+    back: dict[str, LayerPart] = {}
     for path, value in table.items():
         for part, name in enumerate(parts := paths(value)):
             back[name.replace(".", "_")] = path, part if parts[1:] else None
     return back
 
 
-def original(back: Mapping[str, Place], name: str) -> Place | None:
-    """Return the place of diffusers' layer ``name``, with underscores.
+def original(back: Mapping[str, LayerPart], name: str) -> LayerPart | None:
+    """Return the original layer and part of a layer of diffusers.
 
     >>> original(backwards({"blocks.#.qkv": qkv("t.#")}), "t_3_to_k")
     ('blocks_3_qkv', 1)

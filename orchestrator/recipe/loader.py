@@ -98,8 +98,8 @@ def recipe(root: Path, name: str, profile: str = "", engine: str = "") -> Loaded
         composition.origin["engine"] = "--engine"
     result, problems = _validate(composition, path)
     without, overridden = _own(own, path, profile) if own is not None else (None, [])
-    places = {problem.where for problem in problems}
-    problems += [problem for problem in overridden if problem.where not in places]
+    reported = {problem.where for problem in problems}
+    problems += [problem for problem in overridden if problem.where not in reported]
     if result is None or problems:
         raise RecipeError(problems)
     replaced = overrides.find(own, composition) if own is not None else ()

@@ -95,8 +95,8 @@ def propose(rows: Sequence[StepRow]) -> Proposal:
 def _reason(row: StepRow, own: dict[str, int], equals: Sequence[StepRow], rows: Sequence[StepRow]) -> str:
     """Return why a row is proposed, in a sentence."""
     several = len({each.multiplier for each in rows}) > 1
-    places = ", ".join(f"{name.replace('_', ' ')} {rank}" for name, rank in own.items())
-    text = f"no other is better in every measure, and the sum of its ranks among {len(rows)} is the least ({places})"
+    ranking = ", ".join(f"{name.replace('_', ' ')} {rank}" for name, rank in own.items())
+    text = f"no other is better in every measure, and the sum of its ranks among {len(rows)} is the least ({ranking})"
     later = [label(other, several=several) for other in equals if other is not row]
     text += f"; {', '.join(later)} has the same sum and is later" if later else ""
     return text if row.likeness > 0 else f"{text}; yet its images are no nearer to the training images than the base model's"

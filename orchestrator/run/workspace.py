@@ -121,8 +121,8 @@ class Workspace:
         """
         problems = self._refused(loaded)
         if loaded.own is not None:
-            places = {problem.where for problem in problems}
-            problems += [problem for problem in self._refused(loaded.own, WITHOUT_PROFILE) if problem.where not in places]
+            reported = {problem.where for problem in problems}
+            problems += [problem for problem in self._refused(loaded.own, WITHOUT_PROFILE) if problem.where not in reported]
         return problems
 
     def _refused(self, loaded: Loaded, note: str = "") -> list[Problem]:

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from orchestrator.engines.sdscripts import launch, parser_options, parser_source, write_tokenizer
-from orchestrator.models import layers, names
+from orchestrator.models import base_slices, layers
 from orchestrator.models.bases import sdxl
 from orchestrator.system import settings
 from orchestrator.weights.compare import compare
@@ -80,7 +80,7 @@ def test_names_and_sizes_of_sd1_and_sdxl_are_those_of_sd_scripts(sd_scripts: Pat
     config = random_sd15 / "base_sd15" / "unet" / "config.json"
     program = ROOT / "tests" / "sd_scripts" / "names.py"
     real = printed([str(program), str(sd_scripts), str(config)], "NAMES")
-    where = names.base_slices([f"model.diffusion_model.{name}" for name in real["sd1"]])
+    where = base_slices.base_slices([f"model.diffusion_model.{name}" for name in real["sd1"]])
     for original, diffusers in real["sd1"].items():
         stem, _, part = diffusers.rpartition(".")
         assert where[f"lora_unet_{stem.replace('.', '_')}.{part}"].tensor == f"model.diffusion_model.{original}"

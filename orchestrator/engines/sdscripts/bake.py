@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orchestrator.errors import Problem, StepFailed
-from orchestrator.models.names import base_slices, kohya, text_slices
+from orchestrator.models.base_slices import base_slices, text_slices
+from orchestrator.models.names import kohya
 from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.io import dtypes, writer
 from orchestrator.weights.io.safetensors_io import Body, Entry, read_header
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from orchestrator.models.names import TensorSlice
+    from orchestrator.models.base_slices import TensorSlice
     from orchestrator.models.registry import ArchitectureName
     from orchestrator.weights.io.dtypes import Floats
 

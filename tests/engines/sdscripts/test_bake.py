@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from orchestrator.engines.sdscripts import bake
 from orchestrator.errors import StepFailed
-from orchestrator.models.names import base_slices
+from orchestrator.models.base_slices import base_slices
 from orchestrator.weights.families import deltas, kinds
 from orchestrator.weights.io import dtypes
 from orchestrator.weights.io.safetensors_io import Body, read_header
