@@ -109,7 +109,8 @@ def _own_option(settings: ImportedSettings, key: str) -> str:
         return ""
     option = key.removeprefix(prefix)
     own = {file.option for file in entry.files} | parser_options.of(entry.trainer_script).keys()
-    return option if (prefix or key in names.OTHER_MODELS) and option in own else ""
+    passed = names.OF_MODEL.get(entry.trainer_script.removesuffix("_train_network.py"), ())
+    return option if (prefix or key in passed) and option in own else ""
 
 
 def _not_passed(key: str, values: dict[str, Any]) -> str:
@@ -120,12 +121,20 @@ def _not_passed(key: str, values: dict[str, Any]) -> str:
     if key in names.REMOVED:
         return "sd-scripts v0.10.1 has no such setting"
     if key in names.OTHER_MODELS or key.startswith(tuple(names.OTHER_PREFIXES)):
-        return "the script of this model has no such option"
+        return "kohya_ss does not pass it on for this model"
     if key.startswith("sdxl_") and values.get("sdxl") is not True:
         return "kohya_ss passes it on with sdxl only"
+    if key == "vae" and any(f"{prefix}vae" in values for prefix in _prefixes(values)):
+        return "this model has a setting of its own for it"
     if key in names.NOISE and noise != names.NOISE[key]:
         return f'kohya_ss passes it on with noise_offset_type = "{names.NOISE[key]}" only'
     return ""
+
+
+def _prefixes(values: dict[str, Any]) -> list[str]:
+    """Return the prefixes of the settings of the model that is switched on."""
+    chosen = next((names.MODELS[key][0] for key in names.MODELS if values.get(key) is True), "")
+    return [prefix for prefix, word in names.OTHER_PREFIXES.items() if word == chosen]
 
 
 def _network(settings: ImportedSettings, values: dict[str, Any]) -> None:
@@ -194,17 +203,22 @@ def _rates(settings: ImportedSettings, values: dict[str, Any]) -> None:
 
 
 def _t5_rate(settings: ImportedSettings, values: dict[str, Any]) -> None:
-    """Set the rate of T5, passed as the last one of a list."""
+    """Set the rate of T5, passed as the second one of a list.
+
+    The second rate is that of all text encoders behind the first (networks/lora_sd3.py); networks/lora.py ignores it.
+    """
     rate = values.get("t5xxl_lr")
     if not _is_set(rate):
         return
-    if values.get("train_t5xxl") is not True or "network_train_unet_only" in settings.options:
+    entry = ARCHITECTURES[settings.extra["architecture"]]
+    encoders, first = len(entry.model.text_encoders), settings.options.get("text_encoder_lr")
+    if not entry.layer_choice.text_rates or isinstance(first, list):
+        settings.note(Disposition.LOST, "t5xxl_lr", why="the trainer of this model takes one rate for all text encoders")
+    elif first is None or (encoders == len(("clip_l", "t5xxl")) and values.get("train_t5xxl") is not True):
         settings.note(Disposition.LOST, "t5xxl_lr", why="T5 is not trained")
-        return
-    encoders = ARCHITECTURES[settings.extra["architecture"]].model.text_encoders
-    others = settings.options.get("text_encoder_lr", values.get("learning_rate", 0))
-    settings.options["text_encoder_lr"] = [others] * (len(encoders) - 1) + [rate]
-    settings.note(Disposition.KEPT, "t5xxl_lr", "training.text_encoder_lr")
+    else:
+        settings.options["text_encoder_lr"] = [first] + [rate] * (encoders - 1)
+        settings.note(Disposition.KEPT, "t5xxl_lr", "training.text_encoder_lr")
 
 
 def _rate(value: Any) -> float | list[float]:

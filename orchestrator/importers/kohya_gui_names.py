@@ -68,15 +68,25 @@ OF_MODULE: Final = words(
     "train_blocks split_qkv train_t5xxl img_attn_dim img_mlp_dim img_mod_dim single_dim txt_attn_dim txt_mlp_dim txt_mod_dim"
     " single_mod_dim in_dims train_double_block_indices train_single_block_indices ggpo_sigma ggpo_beta"
 )
-OTHER_MODELS: Final = words(
-    "ae clip_l clip_g t5xxl t5xxl_lr model_type discrete_flow_shift model_prediction_type timestep_sampling split_mode"
-    " train_blocks t5xxl_max_token_length enable_all_linear guidance_scale mem_eff_save apply_t5_attn_mask split_qkv"
-    " train_t5xxl cpu_offload_checkpointing blocks_to_swap single_blocks_to_swap double_blocks_to_swap show_timesteps"
-    " show_timesteps_resolution img_attn_dim img_mlp_dim img_mod_dim single_dim txt_attn_dim txt_mlp_dim txt_mod_dim"
-    " single_mod_dim in_dims train_double_block_indices train_single_block_indices clip_g_dropout_rate logit_mean logit_std"
-    " mode_scale pos_emb_random_crop_rate save_clip save_t5xxl t5xxl_device t5xxl_dtype weighting_scheme fp8_base_unet"
-    " train_lora_ggpo ggpo_sigma ggpo_beta"
-)
+# Settings without a prefix that it passes for some models only, by the first word of their training script.
+OF_MODEL: Final = {
+    "flux": words(
+        "ae clip_l t5xxl t5xxl_lr model_type discrete_flow_shift model_prediction_type timestep_sampling split_mode"
+        " train_blocks t5xxl_max_token_length enable_all_linear guidance_scale mem_eff_save apply_t5_attn_mask"
+        " split_qkv train_t5xxl cpu_offload_checkpointing blocks_to_swap single_blocks_to_swap double_blocks_to_swap"
+        " show_timesteps show_timesteps_resolution img_attn_dim img_mlp_dim img_mod_dim single_dim txt_attn_dim"
+        " txt_mlp_dim txt_mod_dim single_mod_dim in_dims train_double_block_indices train_single_block_indices"
+        " fp8_base_unet train_lora_ggpo ggpo_sigma ggpo_beta"
+    ),
+    "sd3": words(
+        "clip_g t5xxl_lr clip_g_dropout_rate logit_mean logit_std mode_scale pos_emb_random_crop_rate save_clip save_t5xxl"
+        " t5xxl_device t5xxl_dtype weighting_scheme blocks_to_swap show_timesteps show_timesteps_resolution"
+    ),
+    "anima": words("blocks_to_swap show_timesteps show_timesteps_resolution"),
+    "lumina": words("blocks_to_swap show_timesteps show_timesteps_resolution"),
+    "hunyuan_image": words("blocks_to_swap"),
+}
+OTHER_MODELS: Final = frozenset(name for passed in OF_MODEL.values() for name in passed)
 # Prefixes of the settings of one model, by its architecture's training script; the longest first.
 OTHER_PREFIXES: Final = {
     "flux1_": "flux",

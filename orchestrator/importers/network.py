@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 
 from orchestrator.engines.sdscripts import network_args
-from orchestrator.importers import layer_choices
+from orchestrator.importers import layer_choices, lycoris_presets
 from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.importers.values import argument_value, number, path, take, whole
 from orchestrator.models.registry import ARCHITECTURES
@@ -141,6 +141,9 @@ def _dropout_and_preset(
         network["preset"] = _PRESET_2023
     elif set(settings.extra.get("preset", {"": 0})) <= set(_PRESET_2023):
         network["preset"] = settings.extra["preset"]
+        settings.note(Disposition.KEPT, "preset", "network.preset")
+    elif network["family"] != "lora" and preset in lycoris_presets.MODULES:
+        network["preset"] = lycoris_presets.MODULES[preset]
         settings.note(Disposition.KEPT, "preset", "network.preset")
     elif network["family"] != "lora" and (classes := entry.lycoris_modules):
         network["preset"] = {"enable_conv": False, "unet_target_module": list(classes)}

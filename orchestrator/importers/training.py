@@ -182,6 +182,9 @@ def _trained_parts(settings: ImportedSettings, remaining: dict[str, Any], traini
             settings.note(Disposition.LOST, other, why="this part is not trained")
         for name in ("network_train_unet_only", "network_train_text_encoder_only"):
             settings.note(Disposition.KEPT, name, "training.train")
+        if unet and text:
+            why = "with network_train_unet_only it trains nothing there; the U-Net is trained here"
+            settings.note(Disposition.LOST, "network_train_text_encoder_only", why=why)
     elif not ARCHITECTURES[settings.extra["architecture"]].model.text_encoders:
         training["train"] = "unet"
         settings.note(Disposition.CHANGED, "network_train_unet_only", "training.train", "no text encoder is trained")

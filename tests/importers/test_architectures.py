@@ -104,8 +104,9 @@ def test_chroma_and_schnell_are_distinguished_by_option_and_name(tmp_path: Path)
 
 def test_settings_of_anima_are_imported_as_what_they_are(tmp_path: Path) -> None:
     settings = {**GUI, "anima_checkbox": True, "LoRA_type": "Anima", "additional_parameters": "", "text_encoder_lr": 0}
-    settings |= {"anima_qwen3": "qwen_3_06b_base.safetensors", "vae": "qwen_image_vae.safetensors", "clip_skip": 0}
-    settings |= {"anima_cache_text_encoder_outputs": True, "timestep_sampling": "shift", "discrete_flow_shift": 2, "ae": "old"}
+    settings |= {"anima_qwen3": "qwen_3_06b_base.safetensors", "vae": "of-sd1.safetensors", "clip_skip": 0}
+    settings |= {"anima_cache_text_encoder_outputs": True, "anima_timestep_sampling": "shift", "ae": "old"}
+    settings |= {"anima_discrete_flow_shift": 2, "discrete_flow_shift": 3, "anima_vae": "qwen_image_vae.safetensors"}
     result = imported(tmp_path / "a.json", json.dumps(settings))
     recipe = loaded(result, tmp_path)
     assert (recipe.base.architecture, recipe.base.vae) == ("anima", "qwen_image_vae.safetensors")

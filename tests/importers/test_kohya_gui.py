@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -187,3 +188,53 @@ def test_arguments_that_are_none_are_lost_with_the_reason(text: str, name: str, 
     note = next(note for note in imported.notes if note.name == name)
     assert note.disposition is Disposition.LOST
     assert why in note.why
+
+
+SD3: dict[str, Any] = {
+    **{key: value for key, value in GUI.items() if key not in ("use_cp", "conv_dim", "conv_alpha", "clip_skip")},
+    "LoRA_type": "Standard", "sd3_checkbox": True, "pretrained_model_name_or_path": "sd3_medium.safetensors",
+    "clip_g": "g.safetensors", "sd3_clip_l": "l.safetensors", "sd3_t5xxl": "t5.safetensors",
+}  # fmt: skip
+
+
+def imported(folder: Path, settings: dict[str, Any]) -> to_recipe.ImportedRecipe:
+    (folder / "a.json").write_text(json.dumps(settings), "utf-8")
+    return to_recipe.recipe(reader.read(str(folder / "a.json"))[0])
+
+
+def test_settings_of_flux_are_not_passed_on_for_sd3(tmp_path: Path) -> None:
+    flux = {"t5xxl_max_token_length": 256, "apply_t5_attn_mask": True, "cpu_offload_checkpointing": True}
+    result = imported(tmp_path, SD3 | flux | {"weighting_scheme": "mode", "mode_scale": 1.5})
+    training = loaded(result, tmp_path).training
+    assert training.weighting_scheme == "mode"
+    assert training.options.keys().isdisjoint(flux)
+    assert {dispositions(result)[key] for key in flux} == {"lost"}
+
+
+def test_the_second_rate_of_sd3_is_that_of_clip_g_too(tmp_path: Path) -> None:
+    result = imported(tmp_path, SD3 | {"text_encoder_lr": 5e-5, "t5xxl_lr": 2e-6})
+    assert loaded(result, tmp_path).training.text_encoder_lr == (5e-5, 2e-6, 2e-6)
+    other = imported(tmp_path, GUI | {"t5xxl_lr": 2e-6})
+    assert loaded(other, tmp_path).training.text_encoder_lr == 5e-5
+    assert dispositions(other)["t5xxl_lr"] == "lost"
+
+
+def test_the_modules_of_a_preset_by_name(tmp_path: Path) -> None:
+    result = imported(tmp_path, GUI | {"LyCORIS_preset": "attn-only", "use_cp": False})
+    preset = loaded(result, tmp_path).network.preset
+    assert (preset.enable_conv, preset.unet_target_module) == (False, ("CrossAttention", "SelfAttention"))
+    assert dispositions(result)["LyCORIS_preset"] == "kept"
+
+
+def test_a_false_that_lycoris_takes_for_true_is_named(tmp_path: Path) -> None:
+    result = imported(tmp_path, GUI | {"LoRA_type": "LyCORIS/LoKr", "decompose_both": False, "conv_alpha": 0})
+    network = loaded(result, tmp_path).network
+    assert ("decompose_both" in network.args, network.conv_alpha) == (False, 8)
+    note = next(note for note in result.notes if note.name == "decompose_both")
+    assert (str(note.disposition), "takes for true" in note.why) == ("changed", True)
+
+
+def test_two_switches_that_exclude_each_other(tmp_path: Path) -> None:
+    result = imported(tmp_path, GUI | {"unet_lr": 0, "additional_parameters": "--network_train_unet_only"})
+    assert loaded(result, tmp_path).training.train == "unet"
+    assert dispositions(result)["network_train_text_encoder_only"] == "lost"

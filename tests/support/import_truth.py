@@ -53,10 +53,15 @@ ALIASES = {  # option -> names of the settings that become it
     "max_train_epochs": ("epoch", "max_train_epochs", "max_train_steps"),
     "max_train_steps": ("epoch", "max_train_epochs", "max_train_steps"),
     "optimizer_type": ("optimizer",),
-    "sdpa": ("xformers", "attention"),
+    "sdpa": ("xformers", "attention", "mem_eff_attn"),
     "resolution": ("max_resolution",),
     "network_module": ("LoRA_type", "algo", "fa", "unit", "lycoris_algo"),
     **dict.fromkeys(("lr_scheduler", "lr_scheduler_num_cycles", "lr_scheduler_args"), ("lr_scheduler_type",)),
+    "text_encoder_lr": ("t5xxl_lr",),
+    **dict.fromkeys(
+        ("cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk"),
+        tuple(f"{word}_cache_text_encoder_outputs" for word in ("sdxl", "flux1", "sd3", "anima", "lumina")),
+    ),
     "network_dropout": ("dropout",),
     "cache_latents": ("cache_latents_to_disk",),
     "lr_warmup_steps": ("warmup_ratio", "lr_warmup"),
@@ -65,6 +70,13 @@ ALIASES = {  # option -> names of the settings that become it
 NOTHING = (("preset", "full"), ("factor", "-1"))
 FAMILY = ("algo", "LoRA_type", "unit", "fa", "network_module")
 """Settings that choose the family. Where it is another one, ranks of convolutions are its own."""
+RENAMED = {
+    "preset": "LyCORIS_preset",
+    "algo": "LoRA_type",
+    "constraint": "constrain",
+    "block_size": "unit",
+    "use_tucker": "use_cp",
+}
 SUBSET = (
     "num_repeats",
     "flip_aug",
@@ -121,10 +133,19 @@ def meant(passed: Passed) -> dict[str, Any]:
         if all(value == values[0] for value in values):
             options[name] = values[0]
     options["cache_latents"] = options.get("cache_latents") or options.get("cache_latents_to_disk")
+    if passed.script not in (
+        "train_network.py",
+        "sdxl_train_network.py",
+    ):  # of those scripts, the second switch sets the first
+        options["cache_text_encoder_outputs"] = options.get("cache_text_encoder_outputs") or options.get(
+            "cache_text_encoder_outputs_to_disk"
+        )
     dropout = [text[8:] for text in options.get("network_args") or [] if str(text).startswith("dropout=")]
     if dropout and options.get("network_module") == "lycoris.kohya":  # the same there
         options["network_dropout"] = dropout[0]
         options["network_args"] = [text for text in options["network_args"] if not text.startswith("dropout=")]
+    if passed.script.startswith("sd3_") and len(options.get("text_encoder_lr") or []) == len(("clip_l", "others")):
+        options["text_encoder_lr"] = [*options["text_encoder_lr"], options["text_encoder_lr"][1]]  # networks/lora_sd3.py
     args = options.get("network_args") or []
     if options.get("network_module") == "lycoris.kohya" and not any("conv_dim=" in text for text in args):
         options["network_args"] = [*args, f"conv_dim={options.get('network_dim', 4)}"]
@@ -136,6 +157,9 @@ def meant(passed: Passed) -> dict[str, Any]:
 def arguments(side: Any) -> dict[str, str]:
     """Return network_args without those that say nothing."""
     pairs = dict(str(item).split("=", 1) for item in side or [] if "=" in str(item))
+    if pairs.get("use_cp") == "True":  # its name in older versions
+        pairs["use_tucker"] = "True"
+    pairs.pop("use_cp", None)
     idle = {"", "0", "0.0", "False"}
     return {key: value for key, value in pairs.items() if value not in idle and (key, value) not in NOTHING}
 
@@ -143,6 +167,8 @@ def arguments(side: Any) -> dict[str, str]:
 def same(there: Any, here: Any) -> bool:
     """Return whether two values mean the same number, text, or list of arguments."""
     if isinstance(there, list) and isinstance(here, list) and there and "=" in str(there[0]):
+        if not all("=" in str(item) for item in there):
+            return True  # split at a space: the trainer stops
         pairs = [dict(str(item).split("=", 1) for item in side) for side in (there, here)]
         return pairs[0].keys() == pairs[1].keys() and all(same(value, pairs[1][key]) for key, value in pairs[0].items())
     if isinstance(here, list) and isinstance(there, str | int) and not isinstance(there, bool):
@@ -189,6 +215,8 @@ def differences(program: Any, path: Path, folder: Path) -> tuple[list[str] | Non
         idle = there in (None, False, "", []) and here in (None, False, "", [])
         if idle or same(there, here):
             continue
+        if name == "lr_scheduler_num_cycles" and "restarts" not in str(given.get("lr_scheduler")):
+            continue
         if name in ("save_every_n_steps", "save_state") and ours["max_train_steps"] < given.get("save_every_n_steps", 0):
             continue  # never
         if name == "lr_scheduler" and here == "adafactor":
@@ -214,10 +242,12 @@ def _arguments(name: str, there: Any, here: Any, notes: dict[str, str]) -> list[
         return []
     sides = [arguments(side) for side in (there, here)]
     differing = {key for key in sides[0].keys() | sides[1].keys() if not same(sides[0].get(key), sides[1].get(key))}
+    if "preset.toml" in sides[1].get("preset", ""):
+        differing.discard("preset")  # the modules of a preset by name
     if any(key in notes for key in FAMILY) or "algo=full" in (there or []):
         differing -= {"conv_dim", "conv_alpha"}
-    explained = [notes[key] for key in differing if key in notes]
-    return (explained or ["-"]) if len(explained) == len(differing) else []
+    explained = [notes[key] for each in differing for key in (each, RENAMED.get(each, "")) if key in notes]
+    return (explained or ["-"]) if len(explained) >= len(differing) else []
 
 
 def _plain(value: Any) -> float:

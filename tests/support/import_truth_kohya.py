@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MARK = "kohya_gui/lora_gui.py"
-_OFF = ("sdxl", "v2", "t5xxl_lr")
+_OFF = ("sdxl", "v2", "t5xxl_lr", "train_inpainting")
 _PATHS = (
     *("validate_file_path", "validate_folder_path", "validate_toml_file", "validate_model_path", "validate_args_setting"),
     *("verify_image_folder_pattern", "require_writable_directory"),
@@ -58,7 +58,11 @@ class KohyaSS:
         Settings that the file lacks get two values; options that depend on them are left out.
         """
         settings = json.loads(placed.read_text("utf-8"))
-        first, second = self._table(settings, 0), self._table(settings, 1)
+        try:
+            first, second = self._table(settings, 0), self._table(settings, 1)
+        except (ArithmeticError, TypeError, ValueError, UnboundLocalError) as error:  # of its own
+            print("         ", repr(error))
+            return None
         if first is None or second is None:
             return None
         options = {name: value for name, value in first.items() if name in second and second[name] == value}
