@@ -61,7 +61,7 @@ def generate(path: Path) -> None:
     import numpy as np  # noqa: PLC0415 - in a process of its own: a child's peak memory starts with its parent's
 
     from orchestrator.recipe import loader  # noqa: PLC0415
-    from orchestrator.weights.families import expected_tensors  # noqa: PLC0415
+    from orchestrator.weights.families import expected_tensors, module_shapes  # noqa: PLC0415
     from orchestrator.weights.io import writer  # noqa: PLC0415
 
     file = FILES[path.stem]
@@ -74,7 +74,7 @@ def generate(path: Path) -> None:
     for module in expected_tensors.modules(recipe, registry.ARCHITECTURES[file.architecture].model):
         if module.text and file.architecture != "sd1":
             continue
-        shapes = expected_tensors.tensors(recipe.network, module)
+        shapes = module_shapes.of(recipe.network, module)
         if shapes is None:
             message = f"{module.name} has no formula"
             raise SystemExit(message)

@@ -22,7 +22,7 @@ from orchestrator.engines.sdscripts.render_command import LoraDelivery
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.models.renderer import GEN_IMG
 from orchestrator.recipe import loader
-from orchestrator.weights.families import expected_tensors
+from orchestrator.weights.families import expected_tensors, module_shapes
 from orchestrator.weights.io import writer
 from orchestrator.weights.io.safetensors_io import Body, read_header
 from orchestrator.weights.io.state_dict import save_arrays
@@ -92,7 +92,7 @@ def write_lora(recipe: Recipe, path: Path, *, text: bool | None = None) -> Path:
     for layer in expected_tensors.modules(recipe, small.small(ARCHITECTURES[recipe.base.architecture]).model):
         if text is not None and layer.text is not text:
             continue
-        shapes = expected_tensors.tensors(recipe.network, layer)
+        shapes = module_shapes.of(recipe.network, layer)
         assert shapes is not None
         for part, shape in shapes.items():
             value = np.full(shape, 4) if part == "alpha" else random.standard_normal(shape) * 0.3

@@ -14,7 +14,7 @@ from orchestrator.errors import NotReady
 from orchestrator.models import layers
 from orchestrator.models.bases import sd1, sdxl
 from orchestrator.recipe import Network, Preset, Recipe, loader
-from orchestrator.weights.families import expected_tensors
+from orchestrator.weights.families import expected_tensors, module_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 INVENTORY = ROOT / "tests" / "data" / "recordings" / "sd15-lora-modules.json"
@@ -93,7 +93,7 @@ def test_a_model_folder_gives_its_own_sizes(tmp_path: Path) -> None:
 def test_factorization_is_that_of_lycoris() -> None:
     functional = pytest.importorskip("lycoris.functional", reason="needs lycoris-lora")
     for dimension, factor in itertools.product((1, 4, 127, 128, 250, 320, 360, 768, 1280, 2560, 10240), (-1, 2, 4, 8, 10, 16)):
-        assert expected_tensors.factorization(dimension, factor) == functional.factorization(dimension, factor), (
+        assert module_shapes.factorization(dimension, factor) == functional.factorization(dimension, factor), (
             dimension,
             factor,
         )
@@ -133,7 +133,7 @@ def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch:
         out, in_ = (layer.out_channels, layer.in_channels) if conv else (layer.out_features, layer.in_features)
         side = layer.kernel_size[0] if conv else 1
         module = layers.ModelLayer(f"lora_unet_block_{number}", out, in_, side, conv, layer.bias is not None)
-        shapes = expected_tensors.tensors(network, module)
+        shapes = module_shapes.of(network, module)
         assert shapes is not None
         predicted |= {f"{module.name}.{part}": shape for part, shape in shapes.items()}
     unet = torch.nn.Module()
@@ -146,5 +146,5 @@ def test_every_tensor_of_lycoris_is_predicted(case: dict[str, Any], monkeypatch:
 
 def test_a_boft_that_cannot_be_split_is_not_predicted() -> None:
     network = Network(family="boft", dim=8, alpha=1.0, conv_dim=8)
-    assert expected_tensors.tensors(network, layers.ModelLayer("x", 320, 320, 1, conv=False)) is None
-    assert expected_tensors.tensors(network, layers.ModelLayer("x", 768, 320, 1, conv=False)) is not None
+    assert module_shapes.of(network, layers.ModelLayer("x", 320, 320, 1, conv=False)) is None
+    assert module_shapes.of(network, layers.ModelLayer("x", 768, 320, 1, conv=False)) is not None
