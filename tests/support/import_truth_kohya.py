@@ -9,6 +9,8 @@ import argparse
 import importlib
 import inspect
 import json
+import tempfile
+from contextlib import chdir
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -34,7 +36,8 @@ class KohyaSS:
     def __init__(self, checkout: Path) -> None:
         """Import its module of the LoRA page."""
         files.importable(checkout, "gradio easygui psutil accelerate diffusers wandb tkinter requests")
-        self.gui: Any = importlib.import_module("kohya_gui.lora_gui")
+        with chdir(tempfile.gettempdir()):  # it writes setup.log there
+            self.gui: Any = importlib.import_module("kohya_gui.lora_gui")
         self.gui.executor = mock.MagicMock(is_running=lambda: False)
         self.gui.train_state_value = 0
         for name in _PATHS:
