@@ -20,6 +20,7 @@ import numpy as np
 from orchestrator.errors import Problem, RecipeError
 from orchestrator.models import blocks, known_layers, registry
 from orchestrator.system.files import sha256
+from orchestrator.weights.extract_report import ExtractReport
 from orchestrator.weights.families import low_rank, rank_selection, svd
 from orchestrator.weights.families.adapter import AdapterModule
 from orchestrator.weights.families.base_model import BaseModel
@@ -33,67 +34,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.models.registry import ArchitectureName
-    from orchestrator.weights.io.writer import Hashes, Piece
+    from orchestrator.weights.io.writer import Piece
     from orchestrator.weights.options import ResizeOptions
 
     Progress = Callable[[int, int, str], None]
 
 _SHOWN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractReport:
-    """Result of an extraction: ranks, retained norm, layers left out."""
-
-    architecture: ArchitectureName
-    ranks: dict[str, int]
-    retained: float
-    equal: int
-    """Layers that are equal in both checkpoints."""
-    left_out: tuple[str, ...]
-    """Further layers that differ, which no LoRA of the trainers holds, or that were excluded."""
-    text_encoders: bool
-    tensor_bytes: int
-    seconds: float
-    hashes: Hashes
-
-    @property
-    def relative_error(self) -> float:
-        """Return the norm of the error relative to that of the difference."""
-        return math.sqrt(max(0.0, 1 - self.retained**2))
-
-    def table(self) -> list[str]:
-        """Return the summary in lines."""
-        ranks = sorted(self.ranks.values())
-        title = registry.ARCHITECTURES[self.architecture].checkpoint_title
-        lines = [
-            f"{title}: {len(ranks)} modules, {self.tensor_bytes:,} tensor bytes",
-            f"ranks {ranks[0]}..{ranks[-1]}, median {ranks[len(ranks) // 2]}",
-            f"{self.retained:.2%} of the difference's norm (relative error {self.relative_error:.3g}), {self.seconds:.0f} s",
-        ]
-        if self.equal:
-            lines.append(f"{self.equal} layers are equal in both, and have no module")
-        if not self.text_encoders:
-            lines.append("no text encoder: the files do not both hold one that differs")
-        if self.left_out:
-            shown = ", ".join(self.left_out[:_SHOWN]) + (" …" if len(self.left_out) > _SHOWN else "")
-            lines.append(f"left out, though they differ: {shown} ({len(self.left_out)} in all)")
-        return [*lines, f"model hash {self.hashes.model[:12]}"]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON."""
-        return {
-            "architecture": self.architecture,
-            "ranks": self.ranks,
-            "retained": self.retained,
-            "relative_error": self.relative_error,
-            "equal": self.equal,
-            "left_out": self.left_out,
-            "text_encoders": self.text_encoders,
-            "tensor_bytes": self.tensor_bytes,
-            "seconds": self.seconds,
-            "model_hash": self.hashes.model,
-        }
 
 
 @dataclass(frozen=True, slots=True)
