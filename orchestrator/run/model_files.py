@@ -7,9 +7,10 @@ import shlex
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import OrchestratorError, Problem
-from orchestrator.run import model_headers
+from orchestrator.run import initial_weights, model_headers
 from orchestrator.system import allowlist
 from orchestrator.weights.checks import Check, CheckStatus
+from orchestrator.weights.families import expected_tensors
 from orchestrator.weights.io import pickle_scan
 from orchestrator.weights.io.safetensors_io import read_header
 
@@ -63,6 +64,9 @@ def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
             result.append(
                 Problem(where, f"is another file: SHA-256 {digest}", f"the recipe expects {sha256}; {_again(recipe, key)}")
             )
+        elif key == "network.weights" and path.suffix.lower() == ".safetensors":
+            model = expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint))
+            result += initial_weights.problems(where, path, recipe, model)
         elif name != "embedded":
             result += model_headers.problems(where, key, path, recipe)
     return result
@@ -94,6 +98,9 @@ def checks(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
             )
         else:
             exact = f", SHA-256 {sha256[:12]} as in the recipe" if sha256 else ""
+            if key == "network.weights":
+                model = expected_tensors.of(recipe, inputs.find(recipe.base.checkpoint))
+                exact = initial_weights.continued(path, recipe, model)
             passed.append(Check(key, CheckStatus.PASS, f"{path}, {size}{exact}"))
     return passed
 

@@ -125,6 +125,24 @@ def test_included_layers_are_trained_as_predicted(small_project: SmallProject) -
     assert "lora_unet_blocks_0_self_attn_k_proj.alpha" not in shapes
 
 
+def test_a_training_starts_from_the_lora_of_another(small_project: SmallProject) -> None:
+    """The trainer finds every tensor of a file that the check accepts. A file of another rank and alpha is refused."""
+    words = ("--only", "dataset", "--only", "train")
+    first = small_project.write("start-flux", "flux", unet_lr=1e-3)
+    small_project.call("run", first, *words)
+    file = small_project.folder(first, "train") / f"{first}.safetensors"
+    name = small_project.write("second-flux", "flux", {"weights": str(file)})
+    small_project.call("run", name, *words)
+    log = (small_project.folder(name, "train") / "log.txt").read_text("utf-8")
+    assert "load network weights from" in log
+    assert "All keys matched successfully" in log
+    other = small_project.write("other-flux", "flux", {"weights": str(file), "dim": 8, "alpha": 8})
+    refused = small_project.call("run", other, *words)
+    assert refused.returncode == 3
+    assert "has rank 4; network.dim trains 8" in refused.stdout + refused.stderr
+    assert "has alpha 2 in" in refused.stdout + refused.stderr
+
+
 @pytest.mark.parametrize("architecture", ["anima", "flux"])
 def test_a_killed_training_resumes_and_draws(small_project: SmallProject, architecture: str) -> None:
     """After SIGKILL to orchestrator and trainer, the same command resumes from the last complete state."""
