@@ -65,7 +65,7 @@ def _inspection(table: dict[str, Any]) -> list[str]:
         f"{table['path']}: {table['family']}{' (Tucker)' if table['tucker'] else ''}, {table['architecture']}",
         f"names   {_conventions(table['conventions'])}{f', by {by}' if (by := table['trainer']) else ''}",
         f"{table['modules']} modules, {table['tensor_bytes']:,} tensor bytes, {dtypes}",
-        *([f"doubt   {doubt}"] if (doubt := table["recognition"]["explanation"]) else ()),
+        *(f"doubt   {doubt}" for doubt in (table["recognition"]["explanation"], table["misstated"]) if doubt),
         *([f"embeddings beside it: {', '.join(table['embeddings'])}"] if table["embeddings"] else ()),
         f"ranks   {_counted(table['ranks'])}",
         f"alphas  {_UNKNOWN_ALPHAS if table['lacks_scales'] else _counted(table['alphas'])}",

@@ -175,6 +175,7 @@ def _network(settings: ImportedSettings, fields: dict[str, Any], resized: dict[s
     comment = _RESIZED.search(str(fields.get("training_comment") or ""))
     options["network_dim"] = fields.get("network_dim")
     options["network_alpha"] = fields.get("network_alpha")
+    ranks = _ranks(header)
     if comment is not None:
         options["network_dim"] = int(comment[3])
         alpha = options["network_args"].get("conv_alpha")
@@ -187,19 +188,19 @@ def _network(settings: ImportedSettings, fields: dict[str, Any], resized: dict[s
             "network.alpha",
             "resizing replaced it; that of the convolutions is used",
         )
-    elif not isinstance(options["network_dim"], int):
+    elif not isinstance(options["network_dim"], int) or (ranks and options["network_dim"] not in ranks):
         # Without --network_dim, networks/lora.py takes 4; the tensors tell, except of a rank that differs by layer.
-        stated, options["network_dim"] = options["network_dim"], _rank(header) or 4
+        stated, options["network_dim"] = options["network_dim"], ranks[0] if ranks else 4
         why = f"it is {stated} in the file; {options['network_dim']} is the most common rank of its tensors"
         settings.note(Disposition.CHANGED, "network_dim", "network.dim", why)
         if not isinstance(options["network_alpha"], int | float):
             options["network_alpha"] = None
 
 
-def _rank(header: Header) -> int:
-    """Return the most common rank of the linear layers, 0 without any."""
+def _ranks(header: Header) -> list[int]:
+    """Return the ranks of the linear layers, most common first."""
     ranks = Counter(min(entry.shape) for name, entry in header.entries.items() if len(entry.shape) == 2 and _DOWN.search(name))
-    return ranks.most_common(1)[0][0] if ranks else 0
+    return [rank for rank, _ in ranks.most_common()]
 
 
 def _base(settings: ImportedSettings, fields: dict[str, Any], modelspec: str) -> None:

@@ -110,7 +110,7 @@ def recognize(
     """Return the architecture to which the most modules of a file belong.
 
     More than half of the modules must belong to it, text encoders, which architectures share, aside. Equal counts are decided
-    by the sizes of the modules, then by the names that need no translation, then by the metadata.
+    by the sizes of the modules, then by the metadata, then by the names that need no translation.
 
     Args:
         modules: names in the file.
@@ -132,7 +132,7 @@ def recognize(
         fits = sum(_fits(exact.get(name), sizes.get(module), parts) for module, name in own.items())
         native = sum(name == plain[module] for module, name in own.items())
         covered = {name for name, layer in exact.items() if not layer.text} <= set(own.values())
-        candidate = (len(own), fits, native, _stated(architecture, metadata), covered)
+        candidate = (len(own), fits, _stated(architecture, metadata), native, covered)
         twin = ARCHITECTURES[architecture].model == ARCHITECTURES[best].model  # FLUX.1-schnell and dev, the usual one
         if candidate > score or (twin and candidate == score):
             best, score, held = architecture, candidate, set(own)

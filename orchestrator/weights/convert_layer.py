@@ -40,6 +40,8 @@ class Factored:
     factors: dict[str, Factors]
     alphas: list[Piece]
     before: StoredRank | None
+    rounded: bool = False
+    """Numbers of 32 or 64 bits were multiplied by no power of two, and come back with that rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,14 @@ class LayerConversion:
             return False
         if not is_lora(whole) or whole.dora:
             return True
-        return not (self.target in FOLDED or self._turned or (self.stored and "alpha" not in whole.keys))
+        return not (self.target in FOLDED or self._turned or self._restorable(whole))
+
+    def _restorable(self, module: AdapterModule) -> bool:
+        """Return whether a whole layer had another rank, or an alpha that it lacks."""
+        past = self.stored
+        if past is None or "alpha" in module.keys:
+            return False
+        return past.alpha is not None or past.rank != module.rank
 
     @property
     def _turned(self) -> bool:
@@ -97,7 +106,8 @@ class LayerConversion:
         replaced: dict[str, Floats] = {}
         if names.naming_of(module.name) == "peft" and "alpha" not in module.keys and module.kind.low_rank:
             alpha = module.rank and peft.stated_alpha(self.source.lora.header.metadata, module.name, module.rank)
-            if alpha or self.target == "kohya":
+            lacked = self.stored is not None and self.stored.alpha is None  # before an earlier conversion from kohya
+            if not (lacked and alpha in (None, module.rank)) and (alpha or self.target == "kohya"):
                 replaced["alpha"] = np.array(alpha or module.rank or 1, np.float32)
             if module.rankless and peft.stated_scale(self.source.lora.header.metadata, module.name) != 1:
                 replaced["lokr_w1"] = dtypes.load_module(self.source.body, module)["lokr_w1"]
@@ -106,23 +116,27 @@ class LayerConversion:
         return replaced
 
     @property
-    def added(self) -> StoredRank | None:
-        """Return the layer as it was, if its copy gets an alpha that it lacked."""
+    def lacking(self) -> StoredRank | None:
+        """Return the layer as it was, if its copy or the way back gets an alpha.
+
+        Kohya's names need one. Between the other conventions none is added.
+        """
         module = self.source.layer.first
-        lacks = self.target == "kohya" and is_lora(module) and "alpha" not in module.keys
-        return StoredRank(module.rank or 1, None, self.dtype or self.source.own) if lacks else None
+        either = "kohya" in (self.target, self.source.lora.naming)
+        lacks = either and module.kind.low_rank and "alpha" not in module.keys
+        return StoredRank(module.rank or 1, None, self.dtype or self.source.stored) if lacks else None
 
     def _needless(self, module: AdapterModule) -> bool:
         """Return whether an earlier conversion added the alpha."""
         past = self.stored
-        if self.target == "kohya" or past is None or past.alpha is not None or not is_lora(module):
+        if self.target == "kohya" or past is None or past.alpha is not None or not module.kind.low_rank:
             return False
-        return self.source.alpha(module) == module.rank
+        return self.source.alpha(module) == (module.rank or 1)
 
     def _alpha(self, alpha: float, dtype: str, shape: tuple[int, ...]) -> Piece:
         """Return the tensor of an alpha, in float32 where its type rounds it."""
         key, value = f"{self.made.paths[0]}.alpha", np.full(shape, alpha, np.float32)
-        own = self.dtype or (dtype if dtype in dtypes.FLOATING else "F32")
+        own = dtype if dtype not in (*dtypes.FLOATING, *dtypes.NARROW) else self.dtype or dtype
         if self.dtype is None and (abs(alpha) > _LARGEST_F16 or not np.array_equal(Tensor.of(value, own, key).values, value)):
             own = "F32"
         return writer.raw(key, own, shape, dtypes.encode(value, own, key))
@@ -131,14 +145,18 @@ class LayerConversion:
         """Return the layer's factors by its new names, before they are padded."""
         with np.errstate(over="ignore", invalid="ignore"):  # also when it is called by the writer
             parts, scales, entry = self._sources()
-            return self._fold(parts, scales, entry) if self.target in FOLDED else self._unfold(parts, scales)
+            if self.target not in FOLDED:
+                return self._unfold(parts, scales)
+            odd = any(scale and math.frexp(scale)[0] not in (0.5, -0.5) for scale in scales.values())
+            rounded = odd and self.dtype is None and self.source.own in ("F32", "F64")
+            return replace(self._fold(parts, scales, entry), rounded=rounded)
 
     def _sources(self) -> tuple[dict[int | None, Factors], dict[int | None, float], StoredRank | None]:
         """Read the factors and scales by part, and the ranks to store."""
         parts, scales = self.source.read()
         entry = None
         whole = self.source.layer.modules.get(None)
-        if whole is not None and whole.kind is ModuleKind.LORA and self.source.own in ("F16", "BF16", "F32"):
+        if whole is not None and whole.kind is ModuleKind.LORA:
             entry = self._past(whole)
         return parts, scales, entry
 
@@ -146,12 +164,13 @@ class LayerConversion:
         """Return the rank and the alpha of a whole layer, to be stored."""
         rank = module.rank or 1
         if "alpha" not in module.keys:
-            return StoredRank(rank, None, self.dtype or self.source.own)
-        entry = self.source.entry(module, "alpha")
-        alpha = self.source.alpha(module)
-        if not (math.isfinite(alpha) and entry.dtype in dtypes.FLOATING):
+            return StoredRank(rank, None, self.dtype or self.source.stored)
+        entry, alpha = self.source.entry(module, "alpha"), self.source.alpha(module)
+        if not math.isfinite(alpha):
             return None
-        return StoredRank(rank, alpha, self.dtype or self.source.own, self.dtype or entry.dtype, entry.shape)
+        floating = entry.dtype in (*dtypes.FLOATING, *dtypes.NARROW)
+        dtype = self.dtype if self.dtype and floating else entry.dtype
+        return StoredRank(rank, alpha, self.dtype or self.source.stored, dtype, entry.shape)
 
     def _fold(self, parts: dict[int | None, Factors], scales: dict[int | None, float], entry: StoredRank | None) -> Factored:
         """Return factors without alphas, split as the convention divides."""
@@ -197,7 +216,8 @@ class LayerConversion:
         whole = whole.swapped() if self.made.swapped else whole
         alphas = []
         if past is None:
-            alphas.append(self._alpha(scale * whole.rank, first.up.dtype, ()))
+            dtype = first.up.dtype if first.up.dtype in dtypes.FLOATING else "F32"
+            alphas.append(self._alpha(scale * whole.rank, dtype, ()))
         elif past.alpha is not None:
             alphas.append(self._alpha(past.alpha, past.alpha_dtype, past.alpha_shape))
         made = replace(whole, up=self._cast(whole.up), down=self._cast(whole.down))

@@ -48,6 +48,8 @@ class Renamed:
     """Modules with zeros up to that rank."""
     widened: int
     """Modules in float32, since their alpha / rank is not exact in their own type."""
+    rounded: int = 0
+    """Modules of 32 or 64 bits whose alpha / rank rounds their numbers once."""
 
     def explain(self) -> list[str]:
         """Return the lines of a report about everything but plain names."""
@@ -61,11 +63,20 @@ class Renamed:
         if self.widened:
             what = f"{self.widened} modules have a factor in float32, where alpha / rank would lose bits otherwise"
             lines.append(f"{what}; --save-precision fp16 rounds them once")
+        if self.rounded:
+            what = f"{self.rounded} modules are rounded once by their alpha / rank, which these names cannot hold"
+            lines.append(f"{what}; on the way back their last bit may differ")
         return lines
 
     def to_json(self) -> dict[str, Any]:
         """Return the same as plain JSON."""
-        return {"left_out": self.left_out, "ranks": dict(self.ranks), "padded": self.padded, "widened": self.widened}
+        return {
+            "left_out": self.left_out,
+            "ranks": dict(self.ranks),
+            "padded": self.padded,
+            "widened": self.widened,
+            "rounded": self.rounded,
+        }
 
 
 def grouped_layers(lora: Adapter, architecture: ArchitectureName) -> list[Layer]:
@@ -135,13 +146,15 @@ def renamed(lora: Adapter, body: Body, target: Target, dtype: str | None) -> Ren
     layers: dict[str, StoredRank] = {}
     ready: list[tuple[LayerConversion, dict[str, _Shape]]] = []
     ranks: dict[str, int] = {}
+    rounded = 0
     for job in chosen:
         if job.copied:
             pieces += job.copies()
-            if job.added:
-                layers[job.source.layer.name] = job.added
+            if job.lacking:
+                layers[job.source.layer.name] = job.lacking
             continue
         factored = job.factored()
+        rounded += factored.rounded
         shapes = {name: _Shape.of(factors) for name, factors in factored.factors.items()}
         ready.append((job, shapes))
         if factored.before:
@@ -161,7 +174,7 @@ def renamed(lora: Adapter, body: Body, target: Target, dtype: str | None) -> Ren
             rank = ranks.get(name.partition(".")[0], shape.rank)
             padded += rank > shape.rank
             pieces += _pieces(job, name, shape, rank, partial(again, index))
-    return Renamed(pieces, tuple(left_out), layers, ranks, padded, widened)
+    return Renamed(pieces, tuple(left_out), layers, ranks, padded, widened, rounded)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,10 +46,18 @@ class LayerSource:
 
     @property
     def own(self) -> str:
-        """Type of the layer's factors: the widest of them."""
+        """Return the type for the layer's new factors: the widest of its own."""
+        return next((dtype for dtype in ("F64", "F32", "BF16", "F16") if dtype in self._types), "F16")
+
+    @property
+    def stored(self) -> str:
+        """Return the type of the layer's factors, also one of 8 bits."""
+        return next(iter(self._types)) if len(self._types) == 1 else self.own
+
+    @property
+    def _types(self) -> set[str]:
         modules = self.layer.modules.values()
-        kinds = {self.entry(module, part).dtype for module in modules for part in module.keys if part != "alpha"}
-        return next((dtype for dtype in ("F64", "F32", "BF16", "F16") if dtype in kinds), "F16")
+        return {self.entry(module, part).dtype for module in modules for part in module.keys if part != "alpha"}
 
     @property
     def in_diffusers(self) -> Counterpart | None:

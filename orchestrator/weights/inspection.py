@@ -46,6 +46,11 @@ _TRAINING = [
     "sd_scripts_commit_hash",
 ]
 _RARE = 64
+_CODES = {
+    "F16": "e", "F32": "f", "F64": "d", "BOOL": "?",
+    "I8": "b", "I16": "h", "I32": "i", "I64": "q", "U8": "B", "U16": "H", "U32": "I", "U64": "Q",
+}  # fmt: skip
+"""Letters of ``struct`` by type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,16 @@ class Inspection:
         lasts = [layer.size.last for layer in self.layers if layer.size and layer.size.last]
         return 1 / min(lasts) if lasts else None
 
+    @property
+    def misstated(self) -> str:
+        """Return the rank that the metadata state and no module has, in a sentence, or ""."""
+        stated = self.adapter.header.metadata.get("ss_network_dim", "")
+        ranks = sorted({layer.rank for layer in self.layers if layer.rank is not None})
+        if not stated.isdecimal() or not ranks or int(stated[:9]) in ranks:
+            return ""
+        shown = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+        return f"its metadata state the rank {stated[:9]}, which no module has: they have {shown}"
+
     def block_norms(self) -> dict[str, float | None]:
         """Return the norm of every block with modules. None: not measurable."""
         norms: dict[str, float | None] = {}
@@ -168,6 +183,7 @@ class Inspection:
             "ranks": _counts(layer.rank for layer in self.layers),
             "ranks_linear": _counts(layer.rank for layer in self.layers if not layer.convolution),
             "ranks_convolution": _counts(layer.rank for layer in self.layers if layer.convolution),
+            "misstated": self.misstated,
             "alphas": _counts(layer.alpha for layer in self.layers),
             "lacks_scales": peft.lacks_scales(lora.header),
             "blocks": {
@@ -230,8 +246,7 @@ def _scalar(body: Body, key: str) -> float:
         data, dtype = b"\0" + data, "F16"
     if dtype == "BF16":
         data, dtype = b"\0\0" + data, "F32"
-    code = {"F16": "e", "F32": "f", "F64": "d", "I64": "q", "I32": "i", "I16": "h", "U8": "B", "I8": "b"}.get(dtype)
-    return float(struct.unpack("<" + code, data)[0]) if code else math.nan
+    return float(struct.unpack(f"<{_CODES[dtype]}", data)[0])
 
 
 def _counts(values: Iterable[float | None]) -> dict[str, int]:

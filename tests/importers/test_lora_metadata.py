@@ -14,6 +14,7 @@ from orchestrator.errors import RecipeError
 from orchestrator.importers import reader, to_recipe
 from orchestrator.importers.notes import Disposition
 from orchestrator.models import blocks
+from orchestrator.weights.io import writer
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "data" / "recordings"
 
@@ -103,6 +104,14 @@ def test_malformed_provenance_is_ignored(tmp_path: Path, done: str) -> None:
     imported = to_recipe.recipe(reader.read(str(lora(tmp_path / "x.safetensors", metadata)))[0])
     assert loaded(imported, tmp_path).block_weights is None
     assert dispositions(imported)["block weights"] == "lost"
+
+
+def test_a_stated_rank_that_no_layer_has_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    writer.edit_metadata(RECORDINGS / "lora3x3.safetensors", path, {"ss_network_dim": "999"})
+    imported = to_recipe.recipe(reader.read(str(path))[0])
+    assert imported.table["network"]["dim"] == 1
+    assert dispositions(imported)["ss_network_dim"] == "changed"
 
 
 def test_a_file_without_metadata_is_rejected(tmp_path: Path) -> None:

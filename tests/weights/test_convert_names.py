@@ -15,8 +15,9 @@ from orchestrator.models.conventions import Target
 from orchestrator.models.registry import ARCHITECTURES, ArchitectureName
 from orchestrator.weights.convert import convert
 from orchestrator.weights.families.adapter import adapter
-from orchestrator.weights.io import safetensors_io, writer
+from orchestrator.weights.io import dtypes, safetensors_io, writer
 from orchestrator.weights.io.safetensors_io import read_header
+from weights_samples import tensors, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -230,3 +231,65 @@ def test_alphas_beyond_every_float_are_left_out_or_refused(tmp_path: Path, alpha
     assert whole_deltas(tmp_path / "a.safetensors").keys() == whole_deltas(there).keys()
     with pytest.raises(RecipeError, match="is not a number"):
         convert(theirs, tmp_path / "b.safetensors", "kohya")
+
+
+def _of_types(path: Path, family: str, dtype: str, alpha_dtype: str | None) -> Path:
+    """Write a file of Anima whose factors and alphas have these types."""
+    rng, pieces = np.random.default_rng(3), []
+    for name in ("lora_unet_blocks_0_self_attn_q_proj", "lora_unet_blocks_3_mlp_layer1"):
+        for part, values in tensors(family, (16, 8, None), 4, rng).items():
+            own = alpha_dtype if part == "alpha" else dtype
+            if own is not None:
+                number = np.ones(()) if part == "alpha" else values
+                pieces.append(writer.raw(f"{name}.{part}", own, values.shape, dtypes.encode(number, own, name)))
+    writer.write_safetensors(path, pieces, {"ss_base_model_version": "anima"})
+    return path
+
+
+@pytest.mark.parametrize("target", ["comfy", "original", "diffusers", "peft"])
+@pytest.mark.parametrize("alpha_dtype", ["F8_E5M2", "I64", "I8", "U16", "BOOL", "F64", None])
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F16", "BF16", "F32", "F64"])
+def test_types_of_factors_and_alphas_come_back(tmp_path: Path, dtype: str, alpha_dtype: str | None, target: Target) -> None:
+    source = _of_types(tmp_path / "in.safetensors", "lora", dtype, alpha_dtype)
+    there, back = tmp_path / "there.safetensors", tmp_path / "back.safetensors"
+    convert(source, there, target)
+    convert(there, back, "kohya")
+    assert bits(back) == bits(source)
+
+
+@pytest.mark.parametrize("target", ["comfy", "original"])
+@pytest.mark.parametrize("family", ["lora", "locon-tucker", "loha", "loha-tucker", "lokr", "lokr-whole", "dora"])
+def test_an_alpha_that_was_missing_stays_away(tmp_path: Path, family: str, target: Target) -> None:
+    source, there, back = (tmp_path / f"{name}.safetensors" for name in ("in", "there", "back"))
+    rng = np.random.default_rng(3)
+    layers_ = {"lora_unet_input_blocks_4_0_in_layers_2": (16, 8, 3), "lora_unet_output_blocks_5_0_in_layers_2": (16, 8, 3)}
+    made = {name: tensors(family, layer, 4, rng) for name, layer in layers_.items()}
+    write(source, {name: {part: value for part, value in parts.items() if part != "alpha"} for name, parts in made.items()})
+    convert(source, there, target)
+    convert(there, back, "kohya")
+    assert bits(back) == bits(source)
+
+
+def test_metadata_decide_before_native_names(tmp_path: Path) -> None:
+    """ComfyUI's names of SD1.5 are SDXL's own, and diffusers' norm_out is a norm of Chroma by its name."""
+    first = kohya_file(tmp_path / "first.safetensors", "sd1", keep=lambda name: "mid_block_attentions" in name)
+    second = kohya_file(tmp_path / "second.safetensors", "flux", keep=lambda name: "single_blocks_0_linear" in name)
+    for source, architecture, target in ((first, "sd1", "comfy"), (second, "flux", "diffusers")):
+        there = tmp_path / "there.safetensors"
+        convert(source, there, target)
+        assert adapter(read_header(there)).architecture == architecture
+
+
+@pytest.mark.parametrize(("dtype", "alpha", "rounded"), [("F32", 3.0, 2), ("F64", 3.0, 2), ("F32", 2.0, 0), ("F16", 3.0, 0)])
+def test_numbers_that_come_back_rounded_are_counted(tmp_path: Path, dtype: str, alpha: float, rounded: int) -> None:
+    source, there = tmp_path / "in.safetensors", tmp_path / "there.safetensors"
+    kohya_file(
+        source, "anima", dtype=dtype, alpha=lambda _: alpha, keep=lambda name: "blocks_0_mlp" in name and "llm" not in name
+    )
+    report = convert(source, there, "diffusers")
+    assert report.renamed is not None
+    assert report.renamed.rounded == rounded
+    assert any("rounded once by their alpha / rank" in line for line in report.table()) == bool(rounded)
+    back = tmp_path / "back.safetensors"
+    convert(there, back, "kohya")
+    assert (bits(back) == bits(source)) == (not rounded)

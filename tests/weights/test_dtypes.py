@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from orchestrator.errors import RecipeError
 from orchestrator.weights.io import dtypes
 
 
@@ -40,3 +41,21 @@ def test_eight_bit_numbers_are_those_of_torch(dtype: str) -> None:
     kind = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}[dtype]
     expected = torch.from_numpy(every).view(kind).float().numpy()
     np.testing.assert_array_equal(dtypes.decode(every.tobytes(), dtype), expected)
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
+def test_eight_bit_numbers_are_rounded_as_torch_rounds(dtype: str) -> None:
+    torch = pytest.importorskip("torch")
+    kind = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}[dtype]
+    every = dtypes.decode(np.arange(256, dtype=np.uint8).tobytes(), dtype)
+    known = np.sort(every[np.isfinite(every)])
+    middles = (known[1:] + known[:-1]) / 2  # half way, where the even one is nearer
+    near = np.nextafter(middles, np.float32(0))
+    values = np.concatenate([every, middles, near, np.array([-0.0, 1e-9], np.float32)])
+    expected = torch.from_numpy(values).to(kind)
+    own = np.frombuffer(dtypes.encode(values, dtype, "x"), np.uint8)
+    numbers = np.isfinite(values)
+    np.testing.assert_array_equal(own[numbers], expected.view(torch.uint8).numpy()[numbers])
+    np.testing.assert_array_equal(dtypes.decode(own.tobytes(), dtype), expected.float().numpy())
+    with pytest.raises(RecipeError, match=f"beyond the range of {dtype}"):
+        dtypes.encode(known[-1:] * 2, dtype, "x")

@@ -13,6 +13,7 @@ import pytest
 from orchestrator.models import registry
 from orchestrator.weights.convert import convert
 from orchestrator.weights.inspect import inspect
+from orchestrator.weights.io import dtypes, writer
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions
 from weights_samples import LAYERS, MID, TE, lora, modules, sample, tensors, write
@@ -83,3 +84,18 @@ def test_the_spectrum_ratio_is_that_of_the_flattest_module_against_its_last_valu
     assert inspect(tmp_path / "in.safetensors").spectrum_ratio == pytest.approx(8)
     write(tmp_path / "rank1.safetensors", {TE: tensors("norm", (8, 8, None), 1, np.random.default_rng(0))})
     assert inspect(tmp_path / "rank1.safetensors").spectrum_ratio is None
+
+
+def test_a_stated_rank_that_no_module_has_is_doubted(tmp_path: Path) -> None:
+    stated = {rank: inspect(lora(tmp_path / f"{rank}.safetensors", ss_network_dim=rank)).misstated for rank in ("4", "999")}
+    assert stated == {"4": "", "999": "its metadata state the rank 999, which no module has: they have 4"}
+    assert inspect(lora(tmp_path / "full.safetensors", "full", ss_network_dim="999")).misstated == ""
+
+
+@pytest.mark.parametrize("dtype", ["BOOL", "U8", "U16", "U32", "U64", "I8", "I16", "I32", "I64", "F64", "F8_E4M3", "F8_E5M2"])
+def test_an_alpha_of_any_type_is_its_number(tmp_path: Path, dtype: str) -> None:
+    parts = [writer.raw(f"{TE}.{part}", "F16", shape, bytes(16)) for part, shape in (("lora_up.weight", (2, 4)),)]
+    parts.append(writer.raw(f"{TE}.lora_down.weight", "F16", (4, 2), bytes(16)))
+    path = tmp_path / "in.safetensors"
+    writer.write_safetensors(path, [*parts, writer.raw(f"{TE}.alpha", dtype, (), dtypes.encode(np.ones(()), dtype, "x"))], {})
+    assert inspect(path).to_json()["alphas"] == {"1": 1}

@@ -12,6 +12,10 @@ from orchestrator.models.bases import flux
 from orchestrator.models.layers import Targets
 
 _OUTSIDE = {"img_in": "x_embedder", "txt_in": "context_embedder", "final_layer.linear": "proj_out"}
+_GUIDANCE = (
+    *(f"distilled_guidance_layer_{name}_proj" for name in ("in", "out")),
+    *(f"distilled_guidance_layer_layers_{number}_{name}_layer" for number in range(5) for name in ("in", "out")),
+)
 _DIFFUSERS = {
     path: layer
     for path, layer in flux.DIFFUSERS.items()
@@ -38,6 +42,7 @@ ARCHITECTURE = replace(
         r"(?:^|\.)distilled_guidance_layer\.",
     ),
     diffusers=_DIFFUSERS | _OUTSIDE,
+    outside=(*(path.replace(".", "_") for path in _OUTSIDE), *_GUIDANCE),
     modelspec="chroma",
     base_model_version="chroma",
     checkpoint_title="Chroma",

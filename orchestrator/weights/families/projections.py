@@ -51,6 +51,11 @@ class Tensor:
         return dtypes.decode(self.data, self.dtype).reshape(self.bits.shape)
 
     @property
+    def doubles(self) -> NDArray[np.float64]:
+        """Numbers in float64, which holds each of them."""
+        return self.bits.view(np.float64) if self.dtype == "F64" else self.values.astype(np.float64)
+
+    @property
     def data(self) -> bytes:
         """Raw little-endian bytes."""
         return self.bits.tobytes()
@@ -214,17 +219,20 @@ def times(tensor: Tensor, factor: float, dtype: str, where: str, *, exact: bool 
     """Return a tensor times ``factor``, with ``exact`` in float32 if needed."""
     if factor == 1 and dtype == tensor.dtype:
         return tensor
-    product = (tensor.values.astype(np.float64) * factor).astype(np.float32)
+    product: NDArray[Any] = tensor.doubles * factor
+    if dtype == "F64":
+        return Tensor.of(product, dtype, where)
+    product = product.astype(np.float32)
     if not exact:
         return Tensor.of(product, dtype, where)
-    if dtype in dtypes.FLOATING and np.abs(product).max(initial=0) <= _LARGEST.get(dtype, np.inf):
+    if np.abs(product).max(initial=0) <= _LARGEST.get(dtype, np.inf):
         own = Tensor.of(product, dtype, where)
         if own.values.tobytes() == product.tobytes():
             return own
     return Tensor.of(product, "F32", where)
 
 
-_LARGEST = {"F16": 65504.0}
+_LARGEST = {"F16": 65504.0, "F8_E4M3": 448.0, "F8_E5M2": 57344.0}
 
 
 def unfolded(factors: Factors, scale: float, dtype: str, where: str) -> Factors | None:
@@ -240,6 +248,9 @@ def unfolded(factors: Factors, scale: float, dtype: str, where: str) -> Factors 
 def _divided(tensor: Tensor, factor: float, dtype: str, where: str) -> Tensor:
     if factor == 1 and dtype == tensor.dtype:
         return tensor
-    quotient = (tensor.values.astype(np.float64) / factor).astype(np.float32)
+    quotient: NDArray[Any] = tensor.doubles / factor
+    if dtype == "F64":
+        return Tensor.of(quotient, dtype, where)
+    quotient = quotient.astype(np.float32)
     largest = _LARGEST.get(dtype, np.inf)
     return Tensor.of(np.clip(quotient, -largest, largest) if largest < np.inf else quotient, dtype, where)

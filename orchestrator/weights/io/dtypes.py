@@ -37,7 +37,7 @@ _NUMPY: Final[dict[str, Any]] = {
 }  # fmt: skip
 
 NARROW: Final = ("F8_E4M3", "F8_E5M2")
-"""Types of 8 bits, which are read but not written."""
+"""Types of 8 bits, to which no number is rounded but on the way back from another form."""
 
 _BITS = np.arange(65536, dtype=np.uint32).astype(np.uint16)
 _HALF_TABLE: Final[Floats] = _BITS.view(np.float16).astype(np.float32)
@@ -98,11 +98,13 @@ def encode(values: NDArray[Any], dtype: str, where: str) -> bytes:
     Raises:
         RecipeError: a finite number does not fit the type.
     """
-    flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
-    if dtype == "F16":
+    flat: NDArray[Any] = np.ascontiguousarray(values, dtype=np.float64 if dtype == "F64" else np.float32).reshape(-1)
+    if dtype in NARROW:
+        result, overflow = _to_narrow(flat, dtype)
+    elif dtype == "F16":
         with np.errstate(over="ignore"):
             half = flat.astype(np.float16)
-        result: NDArray[Any] = half
+        result = half
         overflow = bool(np.any(np.isinf(half) & np.isfinite(flat))) if flat.size and np.abs(flat).max() > 65504 else False
     elif dtype == "BF16":
         result = _to_bfloat16(flat)
@@ -123,6 +125,18 @@ def _to_bfloat16(flat: Floats) -> NDArray[np.uint16]:
     bits = flat.view(np.uint32)
     rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return np.where(np.isnan(flat), np.uint16(0x7FC0), rounded)
+
+
+def _to_narrow(flat: Floats, dtype: str) -> tuple[NDArray[Any], bool]:
+    """Return numbers as bytes of a type of 8 bits, and whether one is too large."""
+    table = _NARROW_TABLES[dtype][:128]
+    known = table[np.isfinite(table)]
+    middles, size = (known[1:] + known[:-1]) / 2, np.abs(flat)
+    codes = np.searchsorted(middles, size)
+    codes += (codes < len(middles)) & (codes % 2 == 1) & (middles[np.minimum(codes, len(middles) - 1)] == size)
+    beyond = size > known[-1] + (known[-1] - known[-2]) / 2
+    codes = np.where(np.isnan(flat), 0x7F, np.where(np.isinf(flat) & (dtype == "F8_E5M2"), 0x7C, codes))
+    return (codes | (np.signbit(flat) << 7)).astype(np.uint8), bool(np.any(beyond & np.isfinite(flat)))
 
 
 def scale_table(dtype: str, weight: float) -> NDArray[np.uint16] | None:

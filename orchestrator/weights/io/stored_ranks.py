@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from orchestrator.weights.io.safetensors_io import WIDTHS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -73,8 +75,9 @@ def _entry(value: Any) -> StoredRank | None:
         return None
     sound = (
         (alpha is None or (isinstance(alpha, int | float) and not isinstance(alpha, bool) and -_FLOAT <= alpha <= _FLOAT))
-        and dtype in ("F16", "BF16", "F32")
-        and own in ("F16", "BF16", "F32", "F64")
+        and dtype in WIDTHS
+        and dtype.startswith(("F", "BF"))
+        and own in WIDTHS
         and isinstance(blocks, list)
         and all(type(block) is int and (block == 0 or _is_rank(block)) for block in blocks)
         and isinstance(shape, list)

@@ -35,7 +35,8 @@ def history(inspection: Inspection) -> Iterator[str]:
         merged = f"; {alike} zero modules of rank 1: merged before it was resized" if alike else ""
         yield f"resized by a dynamic method: values down to 1/{inspection.spectrum_ratio:.4g} of the largest are kept{merged}"
     if module := adapter.header.metadata.get("ss_network_module"):
-        yield f"trained with {module}, dim {adapter.header.metadata.get('ss_network_dim', '?')}"
+        doubt = f"; {inspection.misstated}" if inspection.misstated else ""
+        yield f"trained with {module}, dim {adapter.header.metadata.get('ss_network_dim', '?')}{doubt}"
     for entry in metadata.provenance(adapter.header.metadata):
         rest = {key: value for key, value in entry.items() if key not in {"operation", "block_weights"}}
         yield f"{entry.get('operation')}: " + ", ".join(f"{key} {value}" for key, value in rest.items())
