@@ -64,9 +64,6 @@ def of(name: str, inputs: ProjectInputs) -> NewBase:
     if architecture == DEFAULT:
         return NewBase(table, note=f"{path.name} is {entry.title}")
     part = _part(entry, prediction)
-    if not part and entry.trainer_script == ARCHITECTURES[DEFAULT].trainer_script:  # SD2: a U-Net of the same size
-        fixed = ("base.clip_skip",) if entry.fixed_clip_skip else ()
-        return NewBase({**table, "architecture": architecture}, unset=fixed, note=f"{path.name} is {entry.title}")
     if not part:
         raise RecipeError(Problem(where, f"{path} is {entry.title}, for which there is no part in recipes/_base", ""))
     settings = tomllib.loads((compose.library() / f"{part}.toml").read_text("utf-8"))
@@ -77,6 +74,8 @@ def of(name: str, inputs: ProjectInputs) -> NewBase:
     unset = tuple(f"training.{key}" for key in settings.get("training", {}) if key in entry.ignored_options)
     reads_clip = token_limits.reads_clip(architecture)
     words = ", which predicts v by its header" if prediction == "v" else ""
+    # No header of SD2 tells its prediction.
+    other = f"; if it predicts v, extend {_part(entry, 'v')} in its place" if entry.v_prediction[1] and not prediction else ""
     return NewBase(
         table,
         part,
@@ -85,7 +84,7 @@ def of(name: str, inputs: ProjectInputs) -> NewBase:
         unset,
         reads_clip,
         sizes=_sizes(settings),
-        note=f"{path.name} is {entry.title}{words}: the recipes extend {part}",
+        note=f"{path.name} is {entry.title}{words}: the recipes extend {part}{other}",
     )
 
 

@@ -63,7 +63,7 @@ def _checkpoint(where: str, path: Path, recipe: Recipe, header: Header | None) -
     if predicted in {"", trained}:
         return []
     if predicted == "v":
-        hint = f"set training.options.{_OPTION} = true, or extend _base/sdxl-vpred after _base/sdxl"
+        hint = f"set training.options.{_OPTION} = true, or extend _base/{entry.name}-vpred"
         return [Problem(where, "predicts v by its header, but the recipe trains epsilon", hint)]
     hint = f"set training.options.{_OPTION} = false, or name the v-prediction checkpoint"
     return [Problem(where, f"predicts epsilon by its header, but training.options.{_OPTION} is set", hint)]

@@ -220,6 +220,18 @@ def test_a_checkpoint_with_v_prediction_gets_its_part(empty: Path) -> None:
     assert loader.recipe(empty / "recipes", "mimi-locon").recipe.training.options["v_parameterization"] is True
 
 
+def test_a_checkpoint_of_sd2_gets_its_part_and_the_name_of_the_other(empty: Path) -> None:
+    draw_images(empty / "a", VIEWS)
+    write(empty / "models" / "mine.safetensors", BASES["sd2"])
+    generated = new_subject.generate(NewSubject("mimi", (empty / "a",), base="mine.safetensors"), empty)
+    (note,) = [note for note in generated.notes if "mine.safetensors is SD2" in note]
+    assert "extend _base/sd2;" in note
+    assert "if it predicts v, extend _base/sd2-vpred" in note
+    new_subject.write(generated, empty)
+    recipe = loader.recipe(empty / "recipes", "mimi-locon").recipe
+    assert (recipe.training.mixed_precision, recipe.dataset.resolution_classes) == ("bf16", (512,))
+
+
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from orchestrator.recipe import Recipe
 
-BASES = ("anima", "chroma", "flux", "hunyuan-image", "lumina", "sd3", "sdxl", "sdxl-vpred")
+BASES = ("anima", "chroma", "flux", "flux-schnell", "hunyuan-image", "lumina", "sd2", "sd2-vpred", "sd3", "sdxl", "sdxl-vpred")
 EXAMPLES = sorted(path.stem for path in (RECIPES / "examples").glob("*.toml"))
 _NETWORK = '[network]\nfamily = "lora"\ndim = 4\nalpha = 4\n'
 
@@ -57,8 +57,8 @@ def test_a_subject_stands_after_a_base(root: Path, base: str) -> None:
 def test_an_example_is_trained_by_sd_scripts(name: str) -> None:
     recipe = load(f"recipes/examples/{name}.toml")
     assert sdscripts.check(recipe) == []
-    assert recipe.base.url.startswith("hf:")
-    assert recipe.base.url.endswith(recipe.base.checkpoint)
+    assert recipe.base.url.startswith("hf:") or recipe.base.architecture == "sd2"  # taken down by its publisher
+    assert recipe.base.url.endswith(recipe.base.checkpoint) or not recipe.base.url
     assert recipe.base.license
 
 

@@ -59,8 +59,10 @@ def check_file(project: SmallProject, name: str, architecture: str) -> Path:
     assert predicted is not None
     assert header.tensor_bytes == predicted.tensor_bytes
     assert len({tensor.partition(".")[0] for tensor in header.entries}) == predicted.modules
-    assert header.metadata["ss_base_model_version"] == entry.base_model_version
-    assert header.metadata["modelspec.architecture"] == f"{entry.modelspec}/lora"
+    own = (entry.base_model_version, entry.modelspec)
+    version, modelspec = entry.v_prediction if recipe.training.options.get("v_parameterization") else own
+    assert header.metadata["ss_base_model_version"] == version
+    assert header.metadata["modelspec.architecture"] == f"{modelspec}/lora"
     return train
 
 

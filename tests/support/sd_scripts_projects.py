@@ -16,7 +16,7 @@ from orchestrator.models.registry import ARCHITECTURES
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARTS = {
     "sd1": "",
-    "sd2": "",
+    "sd2": "sd2-vpred",
     "sdxl": "sdxl",
     "sd3-medium": "sd3",
     "sd3.5-medium": "sd3",
