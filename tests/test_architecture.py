@@ -166,7 +166,7 @@ def test_planning_imports_no_torch() -> None:
     code = (
         "import sys\nfrom orchestrator.run.workspace import Selection, Workspace\n"
         "space = Workspace()\nplan = space.plan(space.load(Selection(('all',), 'demo')))\n"
-        "space.as_json(plan, space.store.reasons(plan))\n"
+        "space.as_json(plan, space.reasons(plan))\n"
         "print([m for m in ('torch', 'diffusers', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)

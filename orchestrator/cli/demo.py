@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from orchestrator import report
 from orchestrator.cli import progress
 from orchestrator.run import session
+from orchestrator.run.due import reason
 from orchestrator.run.paths import REPORT
 from orchestrator.run.workspace import Selection, Workspace, final
 from orchestrator.system.terminal import duration
@@ -27,7 +28,7 @@ def run() -> list[Outcome]:
     options = session.RunOptions(Selection(("all",), PROFILE))
     loaded = space.load(options.selection)
     plan = space.plan(loaded)
-    due = {step.recipe for step in plan.steps if step.recipe and space.store.reason(step, plan) is not None}
+    due = {step.recipe for step in plan.steps if step.recipe and reason(space.store, step, plan) is not None}
     if due:
         cores = os.cpu_count() or 1
         expected = duration(len(due) * CORE_SECONDS / cores)
@@ -39,6 +40,6 @@ def run() -> list[Outcome]:
     outcomes = session.run_session(space, options, progress.choose)
     plan = space.plan(loaded)
     page = space.store.root / REPORT / "index.html"
-    report.write(space.store.root, loaded, page, plan=space.as_json(plan, space.store.reasons(plan)))
+    report.write(space.store.root, loaded, page, plan=space.as_json(plan, space.reasons(plan)))
     print(f"images and files: {final(plan, space.store)[0]}\nreport:           {page}", file=sys.stderr)
     return outcomes

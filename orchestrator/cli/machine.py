@@ -97,7 +97,7 @@ def probe(
 
     space = project.workspace()
     plan = space.plan(space.load(project.selection(recipes, profile, engine)))
-    preflight.require(plan, space.store.reasons(plan), space.inputs, space.store)
+    preflight.require(plan, space.reasons(plan), space.inputs, space.store)
     problems: list[Problem] = []
     for recipe in {benchmark.cache_key(recipe, space): recipe for recipe in reversed(plan.recipes.values())}.values():
         try:
@@ -114,5 +114,5 @@ def probe(
         raise StepFailed(problems)
     with contextlib.suppress(RecipeError):  # of other recipes: `plan all` prints them
         whole = space.plan(space.load(project.selection(["all"], profile, engine)))
-        if total := benchmark.estimate(whole, space.store.reasons(whole), space).summary(profile, engine):
+        if total := benchmark.estimate(whole, space.reasons(whole), space).summary(profile, engine):
             say(f"all recipes: {total}")

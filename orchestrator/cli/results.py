@@ -90,7 +90,7 @@ def report(
             say("\n".join(["not in the report:", *map(str, problems)]), file=sys.stderr)
         printed[:] = problems
         plan = space.plan(loaded)
-        return loaded, space.as_json(plan, space.store.reasons(plan))
+        return loaded, space.as_json(plan, space.reasons(plan))
 
     if serve:
         live.serve(space.store.root, read, port)

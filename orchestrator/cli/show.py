@@ -44,7 +44,7 @@ def export(recipe: Recipe, space: Workspace, output: Path | None) -> None:
 
 def select_reasons(plan: Plan, space: Workspace, force: Sequence[str], *, verify: bool) -> dict[str, Reason | None]:
     """Return the reason of every step. Steps of ``--force`` run again."""
-    return space.store.reasons(plan, select(plan, force, "--force"), verify=verify)
+    return space.reasons(plan, select(plan, force, "--force"), verify=verify)
 
 
 def plan_json(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, loaded: Sequence[Loaded]) -> dict[str, Any]:

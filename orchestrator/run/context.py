@@ -109,11 +109,3 @@ class RunContext:
     fork_server: ForkServer | None = None
     reasons: Mapping[str, Reason | None] = field(default_factory=dict)
     """The reasons before the run, by step: None for a cached step. A missing step counts as due."""
-
-    def reason(self, step: Step) -> Reason | None:
-        """Return why a step has to run now, or None if it is finished.
-
-        A commit that a crash interrupted is completed first.
-        """
-        self.store.recover(step)
-        return self.store.reason(step, self.plan, forced=step.name in self.force, verify=self.verify)

@@ -20,6 +20,7 @@ from orchestrator.plan.step import Lane, StepKind, make_step
 from orchestrator.run import paths, preflight, session, slots
 from orchestrator.run.attempt_log import Attempt
 from orchestrator.run.context import RunContext, Status
+from orchestrator.run.due import reason
 from orchestrator.run.runner import run_plan
 from orchestrator.system.child import Exit
 from orchestrator.system.fork_server import ForkServer
@@ -70,7 +71,7 @@ class PartialRun:
             StepFailed: failed steps.
         """
         store = self.space.store
-        reasons = store.reasons(plan)
+        reasons = self.space.reasons(plan)
         if not any(reasons.values()):
             return
         preflight.require(plan, reasons, self.space.inputs, store)
@@ -95,7 +96,7 @@ class PartialRun:
         by_folder = {store.folder(drawing.step): drawing for drawing in drawings}
         for drawing in by_folder.values():
             store.recover(drawing.step)
-        due = [drawing for drawing in by_folder.values() if store.reason(drawing.step, drawing.plan) is not None]
+        due = [drawing for drawing in by_folder.values() if reason(store, drawing.step, drawing.plan) is not None]
         if not due:
             return 0
         items = [RenderItem(drawing.recipe, drawing.lora) for drawing in due]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.errors import Problem
 from orchestrator.plan.step import Lane, Step, StepKind
-from orchestrator.run import sharing
+from orchestrator.run import due, sharing
 from orchestrator.run.context import Outcome, RunContext, Status
 from orchestrator.run.slots import SlotPool
 from orchestrator.run.step_runner import execute
@@ -177,7 +177,7 @@ class _Schedule:
         if step.name not in context.force and (reason := context.store.link(step, context.plan)) is not None:
             return Outcome(step, Status.LINKED, reason)
         if context.only is not None and step.name not in context.only:
-            reason = context.reason(step)
+            reason = due.recheck(context, step)
             if reason is None:
                 return Outcome(step, Status.CACHED)
             problem = Problem(step.name, f"has to run first ({reason})", "leave out --only")

@@ -75,7 +75,7 @@ def run_session(
             print(clean(line), file=sys.stderr)
     force = select(plan, options.force, "--force")
     only = select(plan, options.only, "--only") if options.only else None
-    reasons = space.store.reasons(plan, force, only, verify=options.verify)
+    reasons = space.reasons(plan, force, only, verify=options.verify)
     due = {name: reason for name, reason in reasons.items() if reason is not None and (only is None or name in only)}
     if not due:
         outcomes = [Outcome(step, Status.CACHED) for step in plan.steps]

@@ -15,7 +15,7 @@ from orchestrator.dataset import latent_links
 from orchestrator.errors import OrchestratorError, Problem, StepFailed
 from orchestrator.plan.planner import Plan
 from orchestrator.plan.step import Step, StepKind
-from orchestrator.run import attempt_check, attempt_log, guards, paths, progress_log, resume, step_command
+from orchestrator.run import attempt_check, attempt_log, due, guards, paths, progress_log, resume, step_command
 from orchestrator.run.attempt_log import Attempt
 from orchestrator.run.context import Outcome, RunContext, Status
 from orchestrator.run.monitor import StepMonitor
@@ -40,7 +40,7 @@ def execute(context: RunContext, step: Step, slot: Slot) -> Outcome:
         with _exclusive(context, step) as exclusive:
             if not exclusive:
                 return Outcome(step, Status.STOPPED)
-            reason = context.reason(step)
+            reason = due.recheck(context, step)
             if reason is None:
                 return Outcome(step, Status.CACHED)
             if context.stop.is_set() and reason.why is not Why.ADOPT:  # a running child is adopted and ended in order

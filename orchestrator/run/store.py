@@ -1,7 +1,7 @@
 """Store of finished steps: one folder per key, with its record.
 
 Steps run in ``runs/OWNER/.partial/STEP-KEY/``. A finished one gets its record last and its final name by rename.
-No other module decides whether a step is done. ``publishing`` turns the work folder into the finished one.
+``due`` decides whether a step is done. ``publishing`` turns the work folder into the finished one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator import engines
 from orchestrator.errors import Problem, StepFailed
 from orchestrator.plan.step import SCHEMA, Step, StepKind
-from orchestrator.run import changes, paths, publishing, resume, sharing
-from orchestrator.run.attempt_log import last_attempt
+from orchestrator.run import paths, publishing, sharing
 from orchestrator.run.record import Reason, Record, Why, host, load
 from orchestrator.system import child_status, files, lock
 from orchestrator.system.digests import Digests
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 
 Owners = Mapping[str, Sequence[str]]
-_FROM_THE_START = (Why.NEW, Why.CHANGED, Why.AGAIN)
 
 
 class Store:
@@ -116,74 +114,6 @@ class Store:
             shutil.rmtree(work, ignore_errors=True)
             return None
         return Reason(Why.SAME, twin.record.name)
-
-    def reason(
-        self, step: Step, plan: Plan, *, forced: bool = False, verify: bool = False, owners: Owners | None = None
-    ) -> Reason | None:
-        """Return why a step has to run now, or None if it is done."""
-        work = self.work(step)
-        if work.is_dir() and child_status.alive(work):
-            return Reason(Why.ADOPT, f"since {lock.format_time(child_status.started_at(work) or 0.0)}")
-        if forced:
-            return Reason(Why.FORCED)
-        record = self.record(step)
-        if record is None:
-            twin = self.twin(step, plan, owners)
-            return Reason(Why.SAME, twin.record.name) if twin is not None else self._unfinished(step, plan)
-        for need in step.needs:
-            other = self.record(plan.by_name[need])
-            if other is None or other.digest() != record.inputs.get(need):
-                return Reason(Why.INPUT_CHANGED, need)
-        damaged = self.damage(step, record, verify=verify)
-        return Reason(Why.OUTPUT_DAMAGED, damaged) if damaged else None
-
-    def reasons(
-        self,
-        plan: Plan,
-        force: frozenset[str] = frozenset(),
-        only: frozenset[str] | None = None,
-        *,
-        verify: bool = False,
-    ) -> dict[str, Reason | None]:
-        """Return the reason of each step of a plan, None if cached.
-
-        A step after one that will run counts as due. The step runner checks that again under the lock of the step. Of several
-        steps with one key, only the first runs, if it is among those in ``only`` (None: all).
-        """
-        reasons: dict[str, Reason | None] = {}
-        first = sharing.first_of_key(plan.steps)
-        owners = sharing.owners_by_folder(self.root)
-        for step in plan.steps:
-            reason = self.reason(step, plan, forced=step.name in force, verify=verify, owners=owners)
-            if reason is None:
-                ahead = next((need for need in step.needs if reasons[need] is not None), None)
-                reason = Reason(Why.INPUT_CHANGED, ahead) if ahead is not None else None
-            elif reason.why in _FROM_THE_START and (earlier := first.get(step.name)) is not None:
-                reason = Reason(Why.SAME, earlier) if only is None or earlier in only else reason
-            reasons[step.name] = reason
-        return reasons
-
-    def _unfinished(self, step: Step, plan: Plan) -> Reason:
-        if self._ended_well(step, plan):
-            return Reason(Why.ENDED)
-        if child_status.ended_well(self.work(step)) and self._other_inputs(step, plan):
-            return Reason(Why.AGAIN, "its input has changed since the last attempt")
-        engine = plan.recipes[step.recipe].engine if step.kind is StepKind.TRAIN else ""
-        reason = resume.reason(self.work(step), step.kind, engine)
-        if reason.why is Why.NEW and not reason.detail:
-            return changes.reason(self.root / step.owner, step, plan)
-        return reason
-
-    def _ended_well(self, step: Step, plan: Plan) -> bool:
-        """Return whether the command ended well on today's inputs."""
-        work = self.work(step)
-        if not child_status.ended_well(work) or not all(any(work.glob(pattern)) for pattern in step.outputs):
-            return False
-        return not self._other_inputs(step, plan)
-
-    def _other_inputs(self, step: Step, plan: Plan) -> bool:
-        """Return whether the last attempt read other inputs than today's."""
-        return bool(last_attempt(self.work(step)).get("inputs") != self.inputs(step, plan))
 
     def inputs(self, step: Step, plan: Plan) -> dict[str, str | None]:
         """Return the digests of the needed steps, as they are recorded now."""

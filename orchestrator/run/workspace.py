@@ -16,7 +16,7 @@ from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
 from orchestrator.recipe import loader, overrides
 from orchestrator.recipe.validate import check
-from orchestrator.run import choice, paths
+from orchestrator.run import choice, due, paths
 from orchestrator.run.store import Store
 from orchestrator.system import settings
 from orchestrator.weights import loaders
@@ -150,6 +150,12 @@ class Workspace:
         self.notes += [note for _, note in chosen if note and note not in self.notes]
         with_steps = [recipe for recipe, _ in chosen]
         return plan if with_steps == recipes else make_plan(with_steps, self.inputs)
+
+    def reasons(
+        self, plan: Plan, force: frozenset[str] = frozenset(), only: frozenset[str] | None = None, *, verify: bool = False
+    ) -> dict[str, Reason | None]:
+        """Return the reason of each step of a plan (``due.reasons``)."""
+        return due.reasons(self.store, plan, force, only, verify=verify)
 
     def as_json(self, plan: Plan, reasons: dict[str, Reason | None]) -> dict[str, Any]:
         """Return a plan as one JSON document."""

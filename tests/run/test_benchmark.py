@@ -85,7 +85,7 @@ def test_the_estimate_of_all_recipes_uses_the_measurements_of_equal_ones(
     text = output("probe", "cat-lora")
     space = cats.space()
     plan = space.plan(space.load(Selection(("all",))))
-    reasons = space.store.reasons(plan)
+    reasons = space.reasons(plan)
     each = benchmark.measured_cost(plan.recipes["cat-twin"], space)
     assert each is not None
     left = benchmark.estimate(plan, reasons, space)
@@ -100,7 +100,7 @@ def test_the_estimate_of_all_recipes_uses_the_measurements_of_equal_ones(
     work = space.store.begin(plan.by_name["cat-twin/train"])
     (work / "step0050-state").mkdir()
     (work / "attempts.jsonl").write_text('{"at": 0}\n', "utf-8")
-    reasons = space.store.reasons(plan)
+    reasons = space.reasons(plan)
     assert str(reasons["cat-twin/train"]).startswith("resume at step 50; the attempt of ")
     assert benchmark.estimate(plan, reasons, space).seconds == pytest.approx(30 * each.seconds_per_step)
     reasons["cat-lora/train"] = None

@@ -24,7 +24,7 @@ def test_epochs_become_steps(cats: harness.Project, batch: int, accumulation: in
     with_epochs(cats, more)
     space = cats.space()
     plan = space.plan(space.load(Selection(("cat-lora",))))
-    predicted = space.as_json(plan, space.store.reasons(plan))["recipes"][0]["predicted"]
+    predicted = space.as_json(plan, space.reasons(plan))["recipes"][0]["predicted"]
     assert (predicted["train_steps"], predicted["epochs"]) == (steps, 3)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import harness
 from orchestrator.plan.step import Lane, StepKind
+from orchestrator.run import due
 from orchestrator.run.context import Outcome, RunContext, Status
 from orchestrator.run.record import Reason, Why
 from orchestrator.run.runner import interruptible, priorities, run_plan
@@ -78,7 +79,7 @@ def walk(cats: harness.Project, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pl
             clock.step()
             return type("Ended", (), {"done": {future for future in running if future.done()}})
 
-        monkeypatch.setattr(Store, "reason", reason)
+        monkeypatch.setattr(due, "reason", reason)
         monkeypatch.setattr("orchestrator.run.runner.wait", wait)
         outcomes = run_plan(RunContext(plan, Store(cats.root / "runs"), cats.root, harness.RecordingObserver()), clock)
         assert {outcome.status for outcome in outcomes} == {Status.DONE}
@@ -133,13 +134,13 @@ def test_a_reason_is_determined_before_the_run_and_under_the_lock_of_its_step(
     cats: harness.Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: Counter[str] = Counter()
-    real = Store.reason
+    real = due.reason
 
     def reason(store: Store, step: Any, plan: Plan, **options: Any) -> Reason | None:
         calls[step.name] += 1
         return real(store, step, plan, **options)
 
-    monkeypatch.setattr(Store, "reason", reason)
+    monkeypatch.setattr(due, "reason", reason)
     steps = cats.run("cat-lora")
     assert calls == dict.fromkeys(steps, 2)
     calls.clear()

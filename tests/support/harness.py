@@ -104,7 +104,7 @@ class Project:
     def reasons(self, *names: str) -> dict[str, str]:
         space = self.space()
         plan = space.plan(space.load(Selection(names)))
-        return {name: str(reason or "cached") for name, reason in space.store.reasons(plan).items()}
+        return {name: str(reason or "cached") for name, reason in space.reasons(plan).items()}
 
     def file(self, name: str) -> Path:
         """Return the one released file of a recipe."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.errors import NotReady, OrchestratorError, Problem, StepFailed
 from orchestrator.plan.step import Lane
+from orchestrator.run import due
 from orchestrator.run.cluster import connect, node, node_checks
 from orchestrator.run.cluster.events import FLUSH_SECONDS, EventQueue
 from orchestrator.run.cluster.storage import Storage
@@ -161,7 +162,7 @@ class RayPool:
 
     def _run_until_answered(self, slot: Slot, context: RunContext, step: Step) -> Outcome:
         """Give the step to nodes until one of them returns a result."""
-        if context.reason(step) is None:
+        if due.recheck(context, step) is None:
             return Outcome(step, Status.CACHED)
         exceptions = self._ray.exceptions
         dead = (
