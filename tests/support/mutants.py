@@ -35,7 +35,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("weights", "models", "plan", "run/store.py", "run/due.py", "run/publishing.py", "run/resume.py", "engines/sdscripts", "importers")
+PARTS = (
+    "weights",
+    "models",
+    "plan",
+    "run/store.py",
+    "run/due.py",
+    "run/publishing.py",
+    "run/resume.py",
+    "engines/sdscripts",
+    "importers",
+)
 """Parts of the package whose mutants are sampled."""
 SECONDS = 90
 """Most seconds of tests for a mutant, by the times of the run under coverage."""
