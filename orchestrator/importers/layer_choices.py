@@ -40,6 +40,10 @@ def network(settings: ImportedSettings, args: dict[str, Any], family: str) -> di
         for name, key in (("exclude_patterns", "exclude"), ("include_patterns", "include")):
             patterns = take(settings, args, name, f"network.{key}", _patterns)
             table |= {key: patterns} if patterns else {}
+    if argument_value(args.get("split_qkv")) is True:
+        del args["split_qkv"]
+        why = f"{entry.network_module} takes it, a recipe does not: it trains q, k and v as the one layer that they are"
+        settings.note(Disposition.LOST, "split_qkv", why=why)
     _text_encoders(settings, args, entry)
     return table
 

@@ -32,6 +32,7 @@ _RESULTS: Final = words(
 _RECORD: Final = "a record of the run, or in another field, too"
 _RESIZED: Final = re.compile(r"Dynamic resize with (sv_ratio|sv_fro|sv_cumulative): ([\d.]+) from (\d+)")
 _DOWN: Final = re.compile(r"\.(lora_down\.weight|hada_w1_b|lokr_w2_b)$")
+_RANKS: Final = {"block_dims", "network_reg_dims"}
 _SHA256: Final = re.compile(r"(?:0x)?([0-9a-f]{64})")
 # Defaults of v0.10.1, which a recipe need not repeat.
 _DEFAULTS: Final[dict[str, Any]] = {
@@ -175,7 +176,6 @@ def _network(settings: ImportedSettings, fields: dict[str, Any], resized: dict[s
     comment = _RESIZED.search(str(fields.get("training_comment") or ""))
     options["network_dim"] = fields.get("network_dim")
     options["network_alpha"] = fields.get("network_alpha")
-    ranks = _ranks(header)
     if comment is not None:
         options["network_dim"] = int(comment[3])
         alpha = options["network_args"].get("conv_alpha")
@@ -188,19 +188,26 @@ def _network(settings: ImportedSettings, fields: dict[str, Any], resized: dict[s
             "network.alpha",
             "resizing replaced it; that of the convolutions is used",
         )
-    elif not isinstance(options["network_dim"], int) or (ranks and options["network_dim"] not in ranks):
-        # Without --network_dim, networks/lora.py takes 4; the tensors tell, except of a rank that differs by layer.
-        stated, options["network_dim"] = options["network_dim"], ranks[0] if ranks else 4
-        why = f"it is {stated} in the file; {options['network_dim']} is the most common rank of its tensors"
-        settings.note(Disposition.CHANGED, "network_dim", "network.dim", why)
-        if not isinstance(options["network_alpha"], int | float):
-            options["network_alpha"] = None
+    else:
+        _stated_rank(settings, header)
 
 
-def _ranks(header: Header) -> list[int]:
-    """Return the ranks of the linear layers, most common first."""
-    ranks = Counter(min(entry.shape) for name, entry in header.entries.items() if len(entry.shape) == 2 and _DOWN.search(name))
-    return [rank for rank, _ in ranks.most_common()]
+def _stated_rank(settings: ImportedSettings, header: Header) -> None:
+    """Set the rank of the tensors where the metadata states none, or another.
+
+    Ranks by block or layer are stated by network_args. Without --network_dim, networks/lora.py takes 4.
+    """
+    options = settings.options
+    stated = options["network_dim"]
+    ranks = Counter(entry.shape[0] for name, entry in header.entries.items() if len(entry.shape) == 2 and _DOWN.search(name))
+    common = ranks.most_common(1)[0][0] if ranks else 4
+    if isinstance(stated, int) and (not ranks or stated in ranks or _RANKS & options["network_args"].keys()):
+        return
+    options["network_dim"] = common
+    why = f"the metadata says {stated}; {common} is the most common rank of its tensors"
+    settings.note(Disposition.CHANGED, "network_dim", "network.dim", why)
+    if not isinstance(options["network_alpha"], int | float):
+        options["network_alpha"] = None
 
 
 def _base(settings: ImportedSettings, fields: dict[str, Any], modelspec: str) -> None:

@@ -33,6 +33,9 @@ def network(settings: ImportedSettings, remaining: dict[str, Any]) -> tuple[dict
     args = remaining.pop("network_args", {})
     args = dict(args) if isinstance(args, dict) else {}
     own = ARCHITECTURES[settings.extra["architecture"]].network_module
+    if not {"network_module", "network_dim"} & remaining.keys():
+        why = "none is named: networks.lora with sd-scripts' rank"
+        settings.note(Disposition.CHANGED, "the network", "network.family", why)
     family = _family(settings, str(remaining.pop("network_module", own)), args)
     table: dict[str, Any] = {"family": family}
     table["dim"] = take(settings, remaining, "network_dim", "network.dim", whole) or 4

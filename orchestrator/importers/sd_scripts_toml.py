@@ -11,10 +11,9 @@ from typing import Any
 
 from orchestrator.engines.sdscripts import parser_options
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.importers import architectures, leaves
+from orchestrator.importers import architectures, leaves, lora_scripts
 from orchestrator.importers.notes import Disposition, ImportedSettings, words
 from orchestrator.importers.values import located, pairs
-from orchestrator.models.registry import DEFAULT
 from orchestrator.recipe import trainer_names
 
 # Keys that subsets inherit from [general] and [[datasets]] (library/config_util.py of v0.10.1).
@@ -42,7 +41,7 @@ def read(path: Path, table: dict[str, Any]) -> ImportedSettings:
         why = "this file describes a dataset only; the rest is taken from the release's faces (another choice: _base/body)"
         settings.note(Disposition.CHANGED, "the training", "extends", why)
         return settings
-    for name, value in table.items():
+    for name, value in lora_scripts.flattened(table).items():
         # A later section overrides an earlier one; sd-scripts drops a table inside a section, too.
         section = value if isinstance(value, dict) else {name: value}
         for key, inner in section.items():
@@ -56,7 +55,7 @@ def read(path: Path, table: dict[str, Any]) -> ImportedSettings:
         if name in settings.options:
             settings.options[name] = pairs(settings.options[name])
     settings.leaves = argument_leaves(settings.leaves)
-    _train_type(settings)
+    lora_scripts.translate(settings)
     if settings.options.pop("v2", False):
         architectures.named(settings, "sd2", "Stable Diffusion 2")
         settings.note(Disposition.KEPT, "v2", "base.architecture")
@@ -65,28 +64,11 @@ def read(path: Path, table: dict[str, Any]) -> ImportedSettings:
     return settings
 
 
-def _train_type(settings: ImportedSettings) -> None:
-    """Read model_train_type of lora-scripts (sd-lora, sdxl-lora, …).
-
-    Raises:
-        RecipeError: it is no training of a LoRA.
-    """
-    kind = settings.options.pop("model_train_type", None)
-    if not isinstance(kind, str) or not kind:
-        return
-    if not kind.endswith("-lora"):
-        hint = "import reads trainings of LoRAs"
-        raise RecipeError(Problem(settings.name, f"these are settings for {kind}, which is no training of a LoRA", hint))
-    kind = kind.removesuffix("-lora").replace("-", "_")
-    architectures.named(settings, {"sd": DEFAULT}.get(kind, kind), kind)
-    settings.note(Disposition.KEPT, "model_train_type", "base.architecture")
-
-
 def argument_leaves(table: dict[str, Any]) -> dict[str, Any]:
     """Return leaves, one for each network and optimizer argument."""
     result: dict[str, Any] = {}
     for path, value in leaves.of(table):
-        inner = pairs(value) if path.rpartition(".")[2] in ("network_args", "optimizer_args") else {}
+        inner = pairs(value) if path.rpartition(".")[2].removesuffix("_custom") in ("network_args", "optimizer_args") else {}
         result |= {f"{path}.{name}": item for name, item in inner.items()} if inner else {path: value}
     return result
 

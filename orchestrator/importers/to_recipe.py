@@ -123,6 +123,9 @@ def _base(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, An
     skip = take(settings, remaining, "clip_skip", "base.clip_skip", whole)
     if skip:
         base["clip_skip"] = skip
+    elif skip == 0:
+        why = "0 takes the embeddings in front of the first layer there; without it, the last layer counts"
+        settings.note(Disposition.CHANGED, "clip_skip", "base.clip_skip", why)
     return base
 
 

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import fakes
 from import_cases import dispositions, loaded
@@ -180,3 +182,29 @@ def test_the_architecture_of_a_file_is_that_of_its_metadata(
     imported = to_recipe.recipe(reader.read(str(lora(tmp_path / "a.safetensors", metadata)))[0])
     assert imported.table["base"]["architecture"] == architecture
     assert imported.table["network"]["family"] == "lora"
+
+
+@pytest.mark.parametrize(("stated", "expected"), [("999", (4, "changed")), ("4", (4, "kept")), ("None", (4, "changed"))])
+def test_the_rank_is_that_of_the_tensors(tmp_path: Path, stated: str, expected: tuple[int, str]) -> None:
+    path = tmp_path / "a.safetensors"
+    tensors = {
+        f"lora_unet_x{number}.lora_down.weight": np.zeros((rank, 8), np.float32) for number, rank in enumerate((4, 4, 2))
+    }
+    metadata = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": stated,
+        "ss_network_alpha": "1.0",
+        "ss_sd_model_name": "m",
+    }
+    save_file(tensors, path, metadata)
+    imported = to_recipe.recipe(reader.read(str(path))[0])
+    disposition = dispositions(imported)
+    assert (imported.table["network"]["dim"], disposition["ss_network_dim"]) == expected
+
+
+def test_ranks_by_block_are_not_those_of_the_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    args = json.dumps({"block_dims": ",".join(["2"] * 25)})
+    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": "8", "ss_network_args": args, "ss_sd_model_name": "m"}
+    save_file({"lora_unet_x.lora_down.weight": np.zeros((2, 8), np.float32)}, path, metadata)
+    assert to_recipe.recipe(reader.read(str(path))[0]).table["network"]["dim"] == 8

@@ -144,3 +144,20 @@ def test_a_resolution_is_an_area(tmp_path: Path, size: str, classes: tuple[int, 
     assert loaded(result, tmp_path).dataset.resolution_classes == classes
     outcome = dispositions(result)["max_resolution"]
     assert outcome == {"512,768": "changed", "a,b": "lost"}.get(size, "kept")
+
+
+def test_what_bypass_ignores_is_kept_without_bypass(tmp_path: Path) -> None:
+    settings = {"LoRA_type": "LyCORIS/LoKr", "bypass_mode": True, "dora_wd": True, "rank_dropout": 0.1, "conv_dim": 4}
+    result = imported(tmp_path, settings)
+    network = loaded(result, tmp_path).network
+    assert (network.bypass, network.args) == (False, {"dora_wd": True, "rank_dropout": 0.1})
+    outcomes = dispositions(result)
+    assert (outcomes["bypass_mode"], outcomes["rank_dropout"]) == ("lost", "kept")
+
+
+def test_an_argument_of_the_own_module_that_recipes_lack(tmp_path: Path) -> None:
+    files = {"ae": "ae.safetensors", "clip_l": "clip_l.safetensors", "t5xxl": "t5.safetensors"}
+    result = imported(tmp_path, {"flux1_checkbox": True, "LoRA_type": "Flux1", "split_qkv": True, **files})
+    loaded(result, tmp_path)
+    note = next(note for note in result.notes if note.name == "split_qkv")
+    assert note.why.startswith("networks.lora_flux takes it, a recipe does not")

@@ -55,7 +55,8 @@ ALIASES = {  # option -> names of the settings that become it
     "optimizer_type": ("optimizer",),
     "sdpa": ("xformers", "attention", "mem_eff_attn"),
     "resolution": ("max_resolution",),
-    "network_module": ("LoRA_type", "algo", "fa", "unit", "lycoris_algo"),
+    "network_dim": ("the network", "algo"),
+    "network_module": ("the network", "LoRA_type", "algo", "fa", "unit", "lycoris_algo"),
     **dict.fromkeys(("lr_scheduler", "lr_scheduler_num_cycles", "lr_scheduler_args"), ("lr_scheduler_type",)),
     "text_encoder_lr": ("t5xxl_lr",),
     **dict.fromkeys(
@@ -144,8 +145,9 @@ def meant(passed: Passed) -> dict[str, Any]:
     if dropout and options.get("network_module") == "lycoris.kohya":  # the same there
         options["network_dropout"] = dropout[0]
         options["network_args"] = [text for text in options["network_args"] if not text.startswith("dropout=")]
-    if passed.script.startswith("sd3_") and len(options.get("text_encoder_lr") or []) == len(("clip_l", "others")):
-        options["text_encoder_lr"] = [*options["text_encoder_lr"], options["text_encoder_lr"][1]]  # networks/lora_sd3.py
+    rates = options.get("text_encoder_lr")
+    if passed.script.startswith("sd3_") and isinstance(rates, list) and len(rates) == len(("clip_l", "others")):
+        options["text_encoder_lr"] = [*rates, rates[1]]  # networks/lora_sd3.py
     args = options.get("network_args") or []
     if options.get("network_module") == "lycoris.kohya" and not any("conv_dim=" in text for text in args):
         options["network_args"] = [*args, f"conv_dim={options.get('network_dim', 4)}"]
@@ -160,6 +162,7 @@ def arguments(side: Any) -> dict[str, str]:
     if pairs.get("use_cp") == "True":  # its name in older versions
         pairs["use_tucker"] = "True"
     pairs.pop("use_cp", None)
+    pairs |= {"algo": "locon"} if pairs.get("algo") == "lora" else {}  # the same
     idle = {"", "0", "0.0", "False"}
     return {key: value for key, value in pairs.items() if value not in idle and (key, value) not in NOTHING}
 
@@ -212,7 +215,7 @@ def differences(program: Any, path: Path, folder: Path) -> tuple[list[str] | Non
         there, here = (default if value is None else value for value in (given.get(name), ours.get(name)))
         if name.startswith(("bucket_", "min_bucket", "max_bucket")) and not given.get("enable_bucket"):
             continue
-        idle = there in (None, False, "", []) and here in (None, False, "", [])
+        idle = there in (None, False, "", "0", []) and here in (None, False, "", "0", [])
         if idle or same(there, here):
             continue
         if name == "lr_scheduler_num_cycles" and "restarts" not in str(given.get("lr_scheduler")):

@@ -104,9 +104,10 @@ def problems(network: Network, entry: Architecture = SD1) -> Iterator[tuple[str,
         yield "network.weights", why
     if network.bypass and network.family not in _BYPASS:
         yield "network.bypass", f"{network.family} has no bypass mode that works"
-    yield from _ignored(network)
+    # Before what bypass mode ignores: without it, nothing is ignored.
     if network.args.get("dora_wd") and network.bypass:
         yield "network.bypass", "dora_wd normalizes the rebuilt weight, which bypass mode does not build"
+    yield from _ignored(network)
     if network.family == "dylora":
         block = network.args.get("block_size", 4)  # LyCORIS's own default
         for key, rank in (("network.dim", network.dim), ("network.conv_dim", network.conv_dim)):
