@@ -25,6 +25,12 @@ CAPTION_CHANGES = (
 """Recipe keys that change captions at every step."""
 
 
+TENSORS = "tensors"
+"""The trainer unpickles tensors only (weights_only, the default of torch since 2.6)."""
+ANYTHING = "anything"
+"""The trainer unpickles whatever a file holds (weights_only=False), so that it may run code."""
+
+
 @dataclass(frozen=True, slots=True)
 class CaptionLimit:
     """The number of tokens after which a text encoder's caption is cut off."""
@@ -52,6 +58,8 @@ class ModelFile:
     required: bool = True
     folder: bool = False
     """The trainer takes a model folder in its place."""
+    pickles: str = ""
+    """TENSORS or ANYTHING if the trainer takes a pickle in its place. Empty: .safetensors only."""
     lora_prefix: str = ""
     """Prefix of its layers in LoRA files. Empty: it has no LoRA."""
 
@@ -194,6 +202,12 @@ class Architecture:
     """The checkpoint holds no VAE, so that ``base.vae`` is required."""
     takes_folder: bool = False
     """The trainer takes models in Diffusers layout, a folder, in place of a file."""
+    pickles: str = ""
+    """TENSORS or ANYTHING if the trainer takes a checkpoint that is a pickle. Empty: .safetensors only."""
+    vae_pickles: str = ""
+    """The same for the file of ``base.vae``."""
+    shards: tuple[int, ...] | None = ()
+    """Numbers of shards of a checkpoint that the trainer joins. None: any number. Empty: it takes one file."""
     prediction_type: str = "epsilon"
     """Value of modelspec.prediction_type. Empty: the entry is left out, since the specification has no name for it."""
     caption_limits: tuple[CaptionLimit, ...] = (CLIP_LIMIT,)

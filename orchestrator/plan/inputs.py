@@ -25,6 +25,7 @@ from orchestrator.plan.step import StepSource
 from orchestrator.system import allowlist
 from orchestrator.system.digests import Digests, canonical_json
 from orchestrator.system.parse_cache import ParseCache
+from orchestrator.weights.io import shards
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -190,7 +191,12 @@ class ProjectInputs:
             return StepSource(role, Path(name), sha256 or f"missing:{name}")
         if role == "templates" and not allowlist.is_allowed(path.resolve(), self.root):
             return StepSource(role, path, f"outside:{name}")
-        return StepSource(role, path, self.digests.of(path))
+        if path.is_dir():
+            return StepSource(role, path, self.digests.of(path))
+        digests = [
+            self.digests.of(part) for part in shards.of(path) if part.is_file()
+        ]  # a missing one is refused before a run
+        return StepSource(role, path, digests[0] if len(digests) == 1 else hashlib.sha256(canonical_json(digests)).hexdigest())
 
     def engine_version(self, name: str) -> str:
         """Return the version of an engine, computed once."""

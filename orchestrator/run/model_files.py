@@ -7,12 +7,11 @@ import shlex
 from typing import TYPE_CHECKING, Final
 
 from orchestrator.errors import OrchestratorError, Problem
-from orchestrator.run import initial_weights, model_headers
+from orchestrator.run import initial_weights, model_forms, model_headers
 from orchestrator.system import allowlist
 from orchestrator.weights.checks import Check, CheckStatus
 from orchestrator.weights.families import expected_tensors
-from orchestrator.weights.io import pickle_scan
-from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.io import pickle_scan, shards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,11 +53,14 @@ def problems(recipe: Recipe, inputs: ProjectInputs) -> list[Problem]:
             continue
         try:
             digest = inputs.digests.of(path) if sha256 else ""
-            what = "" if path.is_dir() else _defect(path)
+            forms = [] if name == "embedded" else model_forms.problems(where, key, path, recipe)
+            what = "" if forms or path.is_dir() else _defect(path)
         except OSError as error:
             result.append(Problem(where, f"{path} cannot be read: {error.strerror}", f"chmod u+r {path}"))
             continue
-        if what:
+        if forms:
+            result += forms
+        elif what:
             result.append(Problem(where, f"{path} {what}", _again(recipe, key)))
         elif sha256 and digest != sha256:
             result.append(
@@ -87,6 +89,7 @@ def checks(recipe: Recipe, inputs: ProjectInputs) -> list[Check]:
         size = _size(path)
         if path.suffix.lower() in pickle_scan.ENDINGS:
             detail = f"{path}, {size}: a pickle; it was scanned without running it, and calls nothing suspicious"
+            detail += f"; {loads}" if (loads := model_forms.unpickled(key, recipe)) else ""
             passed.append(
                 Check(
                     key,
@@ -135,7 +138,7 @@ def _defect(path: Path) -> str:
         return f"is a pickle that would call {', '.join(strange[:3])} when loaded: do not load it" if strange else ""
     if ending == ".safetensors":
         try:
-            read_header(path)
+            shards.header(path)
         except OrchestratorError as error:
             return error.problems[0].what
         return ""

@@ -8,7 +8,7 @@ from orchestrator.errors import OrchestratorError, Problem
 from orchestrator.models import file_kinds, registry
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.system.files import read_json
-from orchestrator.weights.io.safetensors_io import read_header
+from orchestrator.weights.io import pickle_scan, shards
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,7 +36,7 @@ def problems(where: str, key: str, path: Path, recipe: Recipe) -> list[Problem]:
     """
     entry = ARCHITECTURES[recipe.base.architecture]
     files = {f"base.files.{file.option}": file for file in entry.files}
-    header = read_header(path) if path.suffix.lower() == ".safetensors" and path.is_file() else None
+    header = shards.header(path) if path.suffix.lower() == ".safetensors" and path.is_file() else None
     if key == "base.checkpoint":
         return _checkpoint(where, path, recipe, header)
     if key == "base.vae" and entry.vae is not None:
@@ -54,7 +54,7 @@ def _checkpoint(where: str, path: Path, recipe: Recipe, header: Header | None) -
     kind = architecture(path)
     if kind not in {None, entry.name}:
         other = next((other for other in ARCHITECTURES.values() if other.name == kind), None)
-        what = other.checkpoint_title if other else _title(header) or "something else"
+        what = other.checkpoint_title if other else _title(header) or ("a LoRA" if kind == "lora" else "something else")
         hint = f'set base.architecture = "{kind}"' if other else f"name a whole {entry.checkpoint_title} checkpoint"
         hint = _slot(entry, header, "base.checkpoint") or hint
         return [Problem(where, f"is {what}, but base.architecture is {entry.checkpoint_title}", hint)]
@@ -140,15 +140,28 @@ def architecture(path: Path) -> str | None:
         width = read_json(path / "unet" / "config.json").get("cross_attention_dim")
         widths = {entry.model.unet.get("cross_attention_dim"): name for name, entry in ARCHITECTURES.items()}
         return widths.get(width) if width is not None else None
+    if path.suffix.lower() in pickle_scan.ENDINGS:
+        return _pickled(path)
     if path.suffix.lower() != ".safetensors":
         return None
-    header = read_header(path)
+    header = shards.header(path)
     title = _title(header)
     if title == "a LoRA":
         return "lora"
     if (kind := registry.of_tensors(header.entries)) is not None:
         return kind
     return "vae" if "VAE" in title else ""
+
+
+def _pickled(path: Path) -> str | None:
+    """Return the architecture by the texts of a pickle, which is not run. None: they do not tell."""
+    try:
+        names = pickle_scan.texts(path)
+    except ValueError:
+        return None
+    if any(name.startswith(_LORA) for name in names):
+        return "lora"
+    return registry.of_tensors(names)
 
 
 def whole_checkpoint(path: Path) -> tuple[ArchitectureName | None, str, str]:
@@ -158,7 +171,7 @@ def whole_checkpoint(path: Path) -> tuple[ArchitectureName | None, str, str]:
     """
     try:
         kind = architecture(path)
-        header = read_header(path) if path.suffix.lower() == ".safetensors" and path.is_file() else None
+        header = shards.header(path) if path.suffix.lower() == ".safetensors" and path.is_file() else None
     except OrchestratorError as error:
         return None, "", error.problems[0].what
     known_kind = next((name for name in ARCHITECTURES if name == kind), None)

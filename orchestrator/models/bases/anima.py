@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.models import dit_blocks, file_kinds, text_encoders
-from orchestrator.models.architecture import CAPTION_CHANGES, Architecture, CaptionLimit, DepthVariant, ModelFile, Part
+from orchestrator.models.architecture import (
+    CAPTION_CHANGES,
+    TENSORS,
+    Architecture,
+    CaptionLimit,
+    DepthVariant,
+    ModelFile,
+    Part,
+)
 from orchestrator.models.layer_choice import LayerChoice
 from orchestrator.models.layers import Model, ModelLayer, Targets, TextEncoder, unet_layer
 from orchestrator.models.renderer import PATTERNS_WITHOUT_USE, Renderer
@@ -167,7 +175,7 @@ ARCHITECTURE = Architecture(
     lycoris=("locon", "lokr"),
     lycoris_preset="without one LyCORIS trains the final layer only",
     lycoris_modules=("Attention", "GPT2FeedForward"),
-    files=(ModelFile("qwen3", file_kinds.QWEN3, folder=True, lora_prefix="lora_te"),),
+    files=(ModelFile("qwen3", file_kinds.QWEN3, folder=True, pickles=TENSORS, lora_prefix="lora_te"),),
     vae=file_kinds.QWEN_VAE,
     diffusers=_DIFFUSERS,
     caption_limits=(
@@ -175,6 +183,7 @@ ARCHITECTURE = Architecture(
         text_encoders.t5_limit(512, "t5_max_token_length"),
     ),
     needs_vae=True,
+    shards=None,
     bucket_step=16,
     resolution=1024,
     prediction_type="",

@@ -54,6 +54,7 @@ ARCHITECTURE = replace(
     lycoris=("locon",),
     files=(flux.T5XXL, flux.AE),
     takes_folder=False,
+    shards=(),
     caption_limits=(text_encoders.t5_limit(512),),
     sample_line=flux.DEV.sample_line,
     renderer=replace(flux.RENDERER, switches=("--model_type", "chroma", "--apply_t5_attn_mask"), trained=()),

@@ -161,6 +161,7 @@ SCHNELL = Architecture(
     resolution=1024,
     vae=None,
     takes_folder=True,
+    shards=(3,),  # library/flux_utils.py 48
     caption_limits=(text_encoders.t5_limit(256),),
     prediction_type="",
     renderer=replace(RENDERER, line={"scale": "c"}),  # it has no layer for the guidance

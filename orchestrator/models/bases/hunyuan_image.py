@@ -129,6 +129,7 @@ ARCHITECTURE = Architecture(
     comfy=_COMFY,
     caption_limits=(),
     needs_vae=True,
+    shards=None,
     resolution=2048,
     prediction_type="",
     renderer=RENDERER,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NotReady, Problem
 from orchestrator.models import orders, text_encoders, unet_blocks
-from orchestrator.models.architecture import Architecture
+from orchestrator.models.architecture import ANYTHING, TENSORS, Architecture
 from orchestrator.models.layers import Model, ModelLayer, TextEncoder, per_level, resnet, transformer, unet_layer
 from orchestrator.models.renderer import GEN_IMG
 
@@ -127,6 +127,8 @@ ARCHITECTURE = Architecture(
     embedded=True,
     block_lists=25,
     takes_folder=True,
+    pickles=ANYTHING,  # library/model_util.py 980
+    vae_pickles=TENSORS,
     tokenizers=(text_encoders.CLIP_L_TOKENIZER,),
     renderer=replace(GEN_IMG, switches=("--v1",)),
 )

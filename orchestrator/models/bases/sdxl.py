@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.models import orders, text_encoders, unet_blocks
-from orchestrator.models.architecture import Architecture
+from orchestrator.models.architecture import TENSORS, Architecture
 from orchestrator.models.layers import Model, ModelLayer, resnet, transformer, unet_layer
 from orchestrator.models.renderer import GEN_IMG
 
@@ -95,6 +95,8 @@ ARCHITECTURE = Architecture(
     cached_text_bytes=4 * 77 * 2048,
     block_lists=23,
     takes_folder=True,
+    pickles=TENSORS,
+    vae_pickles=TENSORS,
     tokenizers=(text_encoders.CLIP_L_TOKENIZER, text_encoders.CLIP_G_TOKENIZER),
     bucket_step=32,
     resolution=1024,
