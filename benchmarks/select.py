@@ -81,7 +81,7 @@ def validated(space: Workspace, recipe: Recipe, folder: Path) -> Row:
 
 
 def rows() -> list[Row]:
-    """Return the share of validation, and the time of ``select`` beside drawing alone."""
+    """Return the share of validation, and the time that ``select`` adds."""
     os.environ.pop("KRNK_ENCODER", None)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -183,7 +183,7 @@ def goals(rounds: list[dict[str, Took]], largest: Mapping[str, int]) -> list[Row
 
 
 def per_byte(rounds: list[dict[str, Took]], measured: str, usual: str) -> Row:
-    """Return a command's time, with three times SD1.5's time per byte as limit."""
+    """Return a command's time, with 3 times SD1.5's time per byte as limit."""
     size = FILES["flux-64"].tensor_bytes / FILES["lora-128"].tensor_bytes
     seconds, processor = (statistics.median(getattr(took[measured], of) for took in rounds) for of in ("seconds", "processor"))
     limit = statistics.median(3 * size * took[usual].seconds for took in rounds)

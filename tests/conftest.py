@@ -21,7 +21,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(autouse=True)
 def _no_outside(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep tests away from the user's settings and from every address but loopback."""
+    """Keep tests away from the user's settings and from other machines."""
     home = tmp_path_factory.getbasetemp() / "home"
     home.mkdir(exist_ok=True)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home))

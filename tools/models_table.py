@@ -1,4 +1,4 @@
-"""Write the table of base models in README.md and README.ja.md from their descriptions.
+"""Write the tables of base models in both READMEs.
 
 Run: python -m tools.models_table
 """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def of_architecture(path: Path, architecture: ArchitectureName, family: str = "lora", dtype: str = "F16") -> Path:
-    """Write a small file with a module in every block and part, and outside of all."""
+    """Write a small file with a module in every block and part, and outside."""
     chosen = {}
     for layer in layers(ARCHITECTURES[architecture].model):
         name = blocks.part_of(layer.name, architecture) or blocks.block_of(layer.name, architecture)

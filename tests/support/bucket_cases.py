@@ -82,7 +82,7 @@ def case(dice: random.Random, unbucketed: float = 0.0) -> Case:
 
 
 def numbers(prediction: Prediction) -> dict[str, Any]:
-    """Return a prediction as sd_scripts/count_batches.py prints sd-scripts' own numbers."""
+    """Return a prediction as sd_scripts/count_batches.py prints it."""
     images = [
         [f"{image.folder.path}/{image.image.name}", image.image.caption, image.repeats, [*bucket.size], [*image.fit.resized]]
         for bucket in prediction.buckets
@@ -98,7 +98,10 @@ def numbers(prediction: Prediction) -> dict[str, Any]:
 
 
 def ask_sd_scripts(configs: Iterable[str], checkout: Path) -> list[dict[str, Any]]:
-    """Return the numbers of sd-scripts' loader for dataset TOML files, in one process of its environment."""
+    """Return the numbers of sd-scripts' loader for dataset TOML files.
+
+    One process of its environment reads them all.
+    """
     done = subprocess.run(
         [
             str(settings.sd_scripts_python()),

@@ -38,7 +38,7 @@ LISTS = ("double_blocks", "single_blocks", "joint_blocks", "blocks", "layers", "
 
 
 def chosen(architecture: ArchitectureName) -> list[ModelLayer]:
-    """Return the network's layers of the first and the last block of each list."""
+    """Return the layers of the first and the last block of each list."""
     network = [layer for layer in layers(ARCHITECTURES[architecture].model) if not layer.text]
     if architecture == "chroma":
         return network  # a part of it may be a part of FLUX.1
@@ -73,7 +73,7 @@ def weights(architecture: ArchitectureName, seed: int = 0) -> dict[str, Floats]:
 
 
 def tuned(base: Mapping[str, Floats], rank: int = 2, *, keep: Iterable[str] = (), seed: int = 9) -> dict[str, Floats]:
-    """Return weights with a change of a low rank in every matrix but those in ``keep``."""
+    """Return weights with a low-rank change, but those in ``keep``."""
     rng, made, kept = np.random.default_rng(seed), dict(base), set(keep)
     for name, weight in base.items():
         if weight.ndim > 1 and weight.size and name not in kept:
@@ -91,7 +91,7 @@ def save(path: Path, tensors: Mapping[str, Floats], dtype: str = "F32") -> Path:
 
 
 def save_folder(folder: Path, architecture: ArchitectureName, tensors: Mapping[str, Floats]) -> Path:
-    """Write a checkpoint in Diffusers layout, its network in two files, and return the folder."""
+    """Write a checkpoint in Diffusers layout, its network in two files."""
     root = ROOTS.get(architecture, "")
     made: dict[str, dict[str, Floats]] = {}
     for layer in chosen(architecture):

@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
-    """Run a command as typed, without the program's name, and return its exit code."""
+    """Run a command, without the program's name, and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["orchestrator", *argv])
     return cli.main()

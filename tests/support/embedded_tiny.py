@@ -1,4 +1,4 @@
-"""A tiny Stable Diffusion 1.x model with random weights, its dataset, and trainings of it in tests."""
+"""A tiny SD1 model with random weights, its dataset, and its trainings."""
 
 from __future__ import annotations
 
@@ -188,7 +188,10 @@ def parsed(base: Path, *words: str, **options: Any) -> argparse.Namespace:
 
 
 def prediction(loaded: models.DiffusionModel, built: network_spec.BuiltNetwork) -> torch.Tensor:
-    """Return the U-Net's prediction for fixed inputs and captions, which depends on both halves of a network."""
+    """Return the U-Net's prediction for fixed inputs and captions.
+
+    It depends on both halves of a network.
+    """
     torch.manual_seed(1)
     built.network.rebuild()
     text = models.encode_text(loaded, models.tokens(loaded, ["krnk, cat ears", "a b"]), 2)

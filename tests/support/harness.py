@@ -1,4 +1,7 @@
-"""A small project in a folder: two pictures, one recipe per algorithm, and the fake trainer as its engine."""
+"""A small project in a folder.
+
+It has two images, one recipe per algorithm, and the fake trainer as its engine.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +91,10 @@ class Project:
         path.write_text(text, "utf-8")
 
     def recipe(self, name: str, algorithm: str, more: str = "") -> None:
-        """Write a recipe. Those of one algorithm have one training, if ``more`` does not change it."""
+        """Write a recipe.
+
+        Those of one algorithm have one training, if ``more`` does not change it.
+        """
         self.write(f"_algorithms/{algorithm}", f"[training]\nseed = {zlib.crc32(algorithm.encode())}\n")
         self.write(name, RECIPE % (algorithm, algorithm) + more)
 
@@ -112,7 +118,7 @@ class Project:
 
 
 def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Make the project below ``root`` and replace the embedded engine by the fake trainer."""
+    """Make the project below ``root``, with the fake trainer as its engine."""
     use_fake_trainer(root, monkeypatch)
     project = Project(root)
     project.write("_base/base", BASE)

@@ -1,4 +1,6 @@
-"""Small real runs for tests: the recipes of the project, tiny LoRA files with real names, drawn pictures, records.
+"""Small real runs of the project's recipes.
+
+Their LoRA files are tiny and have real names, their images are drawn.
 
 Nothing is trained here; what the release and the report read is written to disk in the store's own form, and the release
 and grid programs then really run on it.
@@ -107,7 +109,7 @@ def lora(path: Path, recipe: Recipe, rank: int = 4, weights: tuple[float, ...] |
 
 
 def picture(path: Path, subject: str, number: int, side: int = 128) -> None:
-    """Draw a small round face with ears: something to see in a page, different for each prompt."""
+    """Draw a small round face with ears, different for each prompt."""
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas = Image.new(
         "RGB", (side * 2, side * 2), [(255, 255, 255), (188, 222, 250), (252, 208, 222), (200, 238, 196)][number % 4]
@@ -249,7 +251,7 @@ def variants(runs: Path, recipe: Recipe, ratios: tuple[int, ...] = (64, 16)) -> 
 
 
 def request(runs: Path, recipe: Recipe) -> dict[str, Any]:
-    """Make all steps before a release and return the release's request, as the orchestrator writes it."""
+    """Make all steps before a release, and return the release's request."""
     folders = {"dataset": dataset(runs, recipe), "train": train(runs, recipe)}
     last = folders["train"]
     if recipe.block_weights is not None:
@@ -285,7 +287,7 @@ def call(program: Any, path: Path, values: dict[str, Any]) -> int:
 
 
 def released(runs: Path, name: str) -> Path:
-    """Make everything of one recipe up to its release, and return the release folder."""
+    """Make everything of one recipe, and return its release folder."""
     recipe = loaded(name).recipe
     values = request(runs, recipe)
     assert call(release, runs / ".requests" / f"{name}.json", values) == 0

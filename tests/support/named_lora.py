@@ -48,7 +48,7 @@ def kohya_file(
     outputs: int = OUTPUTS,
     keep: Callable[[str], bool] = bool,
 ) -> Path:
-    """Write a LoRA of the layers to keep, with the rank and the alpha of each by its number."""
+    """Write a LoRA of the layers to keep, each with a rank and alpha."""
     rng, pieces = np.random.default_rng(7), []
     convolutions = {layer.name for layer in layers(ARCHITECTURES[architecture].model) if layer.conv}
     for number, name in enumerate(filter(keep, layer_names(architecture, text=text))):
@@ -106,7 +106,7 @@ def bits(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
 
 
 def whole_deltas(path: Path) -> dict[str, Floats]:
-    """Return the delta of each layer by kohya, parts in their rows, in the original's order."""
+    """Return the delta of each layer by kohya, with parts in their rows."""
     lora = adapter(read_header(path))
     architecture = lora.known_architecture("test")
     by_layer: dict[str, Floats] = {}

@@ -1,4 +1,7 @@
-"""A Ray cluster of several nodes on this machine, loopback only, each with a folder of its own."""
+"""A Ray cluster of several nodes on this machine.
+
+It uses loopback only, and each node has a folder of its own.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 def saved(folder: Path, step: int = 1) -> bool:
-    """Return whether a running training has saved a state of ``step`` or later.
+    """Return whether a training has saved a state of ``step`` or later.
 
     Args:
         folder: holds the project, whose runs folder is shared, or the storage ``depot``.

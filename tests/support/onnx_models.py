@@ -58,7 +58,7 @@ CLIP = {
 
 
 def encoder(folder: Path, name: str = "vision_model.onnx", config: dict[str, Any] | None = None) -> Path:
-    """Write an encoder whose embedding is the mean of red, green and blue after normalization."""
+    """Write an encoder whose embedding is the mean of each normalized colour."""
     node = field(1, "pixel_values", "axes") + field(2, "image_embeds") + field(4, "ReduceMean")
     node += field(5, field(1, "keepdims") + field(3, 0) + field(20, 2))
     graph = field(1, node) + field(2, "encoder") + field(5, tensor("axes", 7, np.array([2, 3], np.int64)))

@@ -26,7 +26,10 @@ def plan(runs: Path) -> dict[str, Any]:
 
 
 def broken_runs(tmp_path: Path, code: int | None) -> Path:
-    """Return a store in which the training of krnk-locon has begun, and has ended with ``code`` if there is one."""
+    """Return a store in which the training of krnk-locon has begun.
+
+    It has ended with ``code`` if there is one.
+    """
     work = tmp_path / "krnk-locon" / ".partial" / f"train-{made_runs.key('krnk-locon/train')[:12]}"
     work.mkdir(parents=True)
     lines = [{"t": 1, "done": n, "total": 100, "loss": 0.1, "lr": 1e-4, "note": ""} for n in range(1, 41)]

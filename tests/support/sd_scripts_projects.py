@@ -36,7 +36,10 @@ GPU_ONLY = ["training.options.fp8_scaled", "training.blocks_to_swap"]
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project folder with the real recipes, tiny images, and a profile that trains two steps on the CPU."""
+    """A project with the real recipes and tiny images.
+
+    Its profile trains two steps on the CPU.
+    """
 
     root: Path
     environment: dict[str, str]
@@ -63,7 +66,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class SmallProject(Project):
-    """A project whose orchestrator and trainer have the sizes of the small models."""
+    """A project whose trainer has the sizes of the small models."""
 
     models: Path
 

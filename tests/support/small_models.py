@@ -1,4 +1,7 @@
-"""Small random models of all architectures, and the Python that runs sd-scripts with their sizes."""
+"""Small random models of all architectures.
+
+A Python of their own runs sd-scripts with their sizes.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +64,9 @@ def kept(folder: Path) -> Path:
 
 
 def python(folder: Path) -> Path:
-    """Return a Python for $SD_SCRIPTS_PYTHON that runs each script of sd-scripts by ``launch_small.py``.
+    """Return a Python that runs scripts of sd-scripts by ``launch_small.py``.
+
+    It is the value of $SD_SCRIPTS_PYTHON.
 
     It stands in a virtual environment of its own, with the packages of the real one.
     """

@@ -1,4 +1,4 @@
-"""Small random LoRA files of every family, for the tests of weight surgery."""
+"""Small random LoRA files of every family."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ SDXL = {
 
 
 def diffusers_path(module: str, architecture: ArchitectureName) -> str:
-    """Return the path in diffusers of a module whose layer is not divided there."""
+    """Return the path in diffusers of a module that is not divided there."""
     made = conventions.written(names.kohya(module, architecture), architecture, "diffusers")
     assert made is not None
     return made.paths[0]
@@ -83,7 +83,7 @@ def sample(name: str) -> Path:
 def tensors(  # noqa: PLR0911 - one shape per family
     family: str, layer: tuple[int, int, int | None], rank: int, rng: np.random.Generator
 ) -> dict[str, Floats]:
-    """Return random tensors of one module by part name, as the trainers shape them."""
+    """Return random tensors of one module by part, as trainers shape them."""
     outputs, inputs, kernel = layer
     tail = (kernel, kernel) if kernel else ()
     ones = (1, 1) if kernel else ()
@@ -233,7 +233,7 @@ def decaying_lora(
 
 
 def block_list(**by_block: float) -> list[float]:
-    """Return a full list of block weights of SD1, 1 for blocks that are not named."""
+    """Return a full list of block weights of SD1, 1 for other blocks."""
     return [by_block.get(name, 1.0) for name in sd1.BLOCKS]
 
 

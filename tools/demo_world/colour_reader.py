@@ -1,4 +1,4 @@
-"""Read the colours of hair, clothes and headgear in an image of one of ``own_subjects``.
+"""Read the colours of hair, clothes and headgear of ``own_subjects``.
 
 The reader gets the image and the tags of its view, never a model or a prompt. It fits the silhouette of the drawing to find
 the angle within a direction and small offsets, and names the colour that most cells of each region are nearest to.
@@ -79,7 +79,7 @@ def _turned(view: Viewpoint, angle: int) -> Viewpoint:
 
 
 def _colour(cells: NDArray[np.int16]) -> str:
-    """Return the name of the colour nearest to most cells, as people see it (CIELAB)."""
+    """Return the name of the colour nearest to most cells (CIELAB)."""
     table = _lab(np.asarray(list(COLOURS.values())))
     nearest = np.linalg.norm(_lab(cells)[:, None, :] - table[None], axis=2).argmin(axis=1)
     return list(COLOURS)[int(np.bincount(nearest, minlength=len(table)).argmax())]
@@ -94,7 +94,7 @@ def _lab(colours: NDArray[np.integer]) -> NDArray[np.float64]:
 
 @cache
 def _masks(name: str, view: Viewpoint) -> _View:
-    """Return the silhouette and the regions of a character in one view, (64, 64) each."""
+    """Return silhouette and regions of a character in a view, (64, 64) each."""
     subject = SUBJECTS[name]
     codes = np.asarray(subject_parts(subject, view, GRID * _FINE))
     dressed = (Part.CAPE,) if subject.caped else (Part.TOP, Part.BOTTOM)

@@ -1,4 +1,7 @@
-"""Proof that characters unlike the shipped ones come out of the demo profile: ``new``, ``run``, and a reader of colours."""
+"""Prove that the demo profile learns characters unlike the shipped ones.
+
+The characters go through ``new`` and ``run``, and a reader of colours looks at their images.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Draw three characters unlike any that the base model has seen: headgear, no cat ears, colours and a cape of their own."""
+"""Draw three characters unlike those of the base model.
+
+They have headgear, no cat ears, colours of their own, and one a cape.
+"""
 
 from __future__ import annotations
 
@@ -134,7 +137,7 @@ SUBJECTS: Final[Mapping[str, OwnSubject]] = {
 
 
 def draw_subject(subject: OwnSubject, view: Viewpoint, size: int = GRID) -> Image.Image:
-    """Draw a character on white as a square RGB image with ``size`` pixels per side."""
+    """Draw a character on white as a square RGB image, ``size`` pixels wide."""
     over = _OVER if size <= 128 else 2
     paint = {**colours(subject.character, "white"), **subject.paint}
     image = Image.new("RGB", (size * over,) * 2, paint[Part.BACKGROUND])

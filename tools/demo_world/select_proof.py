@@ -1,4 +1,4 @@
-"""Proof of ``select`` where the truth is known: its proposals against the reader's rates.
+"""Compare the proposals of ``select`` with the reader's rates.
 
 The measures of ``select`` do not use the reader. The trainings are those of ``select_trainings``.
 """
@@ -46,17 +46,17 @@ class ProvedTraining:
 
     @property
     def chosen(self) -> float:
-        """The rate of the proposed step."""
+        """Return the rate of the proposed step."""
         return self.rates[self.proposed].attributes
 
     @property
     def last(self) -> float:
-        """The rate of the last step."""
+        """Return the rate of the last step."""
         return self.rates[-1].attributes
 
     @property
     def kept(self) -> bool:
-        """Whether the proposal is within 5 points of the best step."""
+        """Return whether the proposal is within 5 points of the best step."""
         return self.chosen >= self.best - WITHIN - 1e-9
 
 

@@ -1,4 +1,7 @@
-"""Attribute and leak rates of saved steps, by the reader. The measures of ``select`` do not use it."""
+"""Attribute and leak rates of saved steps, by the reader.
+
+The measures of ``select`` do not use it.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,10 @@ class RateReader:
     """Reads rates of files, and keeps them by the files' digests."""
 
     def __init__(self, base: Path, count: int, kept: Path) -> None:
-        """Draw ``count`` images a rate with the base model in ``base``. Rates are kept in ``kept``/reader_rates.json."""
+        """Draw ``count`` images a rate with the base model in ``base``.
+
+        Rates are kept in ``kept``/reader_rates.json.
+        """
         self.base, self.count, self.file = base, count, kept / RATES
         self.rates: dict[str, dict[str, float]] = json.loads(self.file.read_text("utf-8")) if self.file.is_file() else {}
 

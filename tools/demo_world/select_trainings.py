@@ -1,4 +1,4 @@
-"""The trainings of the proof of ``select``: too few, enough and too many steps."""
+"""Trainings for ``select_proof``: too few, enough and too many steps."""
 
 from __future__ import annotations
 
