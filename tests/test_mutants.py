@@ -49,6 +49,23 @@ def test_the_tests_of_a_mutant_are_those_that_reach_its_statement_those_of_its_m
     assert reach.tests(inside) == [own, quick]
 
 
+def test_all_tests_of_its_room_reach_a_constant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    folder = tmp_path / "orchestrator" / "models" / "bases"
+    folder.mkdir(parents=True)
+    (folder / "flux.py").write_text("LIMIT = 1\ndef scale(value):\n    return value * 2\n", "utf-8")
+    constant, inside = [mutant for mutant in mutants.mutants(folder / "flux.py") if mutant.line in (1, 3)][::2][:2]
+    assert (constant.at_import, inside.at_import) == (True, False)
+    child, own, room, other = (
+        f"tests/{name}.py::test_it" for name in ("run/test_child", "models/test_flux", "models/test_all", "plan/test_plan")
+    )
+    reach = mutants.Reach(
+        {"orchestrator/models/bases/flux.py": {1: ["", child], 3: [child]}}, {child: 0.1, own: 2.0, room: 1.0, other: 0.1}
+    )
+    assert reach.tests(constant) == [own, room, child]
+    assert reach.tests(inside) == [child]
+
+
 def test_a_test_reaches_the_lines_of_its_child_processes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutants, "PYTEST", mutants.PYTEST[:-2])
     copy = tmp_path / "copy"

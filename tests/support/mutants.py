@@ -4,8 +4,8 @@
 
 The whole suite runs once under coverage, which says which tests reach which line, in child processes too. Then each mutant
 changes one expression or statement in a copy of the repository, and the tests that reach it run there until the first failure:
-those of its own module first, then the quickest, up to SECONDS of them. Survivors are printed with their diff; a share below
---least ends with exit code 1.
+those of its own module first, then the quickest, up to SECONDS of them. A constant is computed by an import, before any test:
+all tests of its room reach it. Survivors are printed with their diff; a share below --least ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -96,6 +96,12 @@ class Mutant:
         return {inner, *range(self.line, last + 1)}
 
     @property
+    def at_import(self) -> bool:
+        """Whether it stands outside of all functions."""
+        functions = (node for node in ast.walk(ast.parse(self.old)) if isinstance(node, ast.FunctionDef))
+        return not any(node.lineno <= self.line <= (node.end_lineno or 0) for node in functions)
+
+    @property
     def sound(self) -> bool:
         """Whether the changed file is another program."""
         return ast.dump(ast.parse(self.new)) != ast.dump(ast.parse(self.old))
@@ -168,18 +174,29 @@ class Reach:
     seconds: dict[str, float]
 
     def tests(self, mutant: Mutant) -> list[str]:
-        """Return the tests to run; for a line that only an import reaches, those that reach any line of its file."""
+        """Return the tests to run; for a line that an import runs, those of its room and those that reach its file."""
         lines = self.lines.get(mutant.path.as_posix(), {})
         reaching = {test for line in mutant.lines for test in lines.get(line, ())}
-        reaching = {test for test in reaching if test} or {test for tests in lines.values() for test in tests}
+        room = self._room(mutant.path) if mutant.at_import else set()
+        if room or not any(reaching):
+            reaching = room.union(*lines.values())
         module, chosen, total = mutant.path.stem.strip("_"), [], 0.0
         passed = [test for test in reaching if test in self.seconds]
-        for test in sorted(passed, key=lambda test: (f"test_{module}" not in test, self.seconds[test], test)):
+        for test in sorted(
+            passed, key=lambda test: (f"test_{module}" not in test, test not in room, self.seconds[test], test)
+        ):
             total += self.seconds[test]
             if total > SECONDS and chosen:
                 break
             chosen.append(test)
         return chosen
+
+    def _room(self, path: Path) -> set[str]:
+        """Return the tests of the nearest folder that mirrors the module's."""
+        for folder in (Path("tests", *parent.parts[1:]).as_posix() for parent in path.parents[:-2]):
+            if tests := {test for test in self.seconds if test.startswith(f"{folder}/")}:
+                return tests
+        return set()
 
 
 def measure(folder: Path, copy: Path) -> Reach:
