@@ -102,24 +102,24 @@ def _checked(path: str, value: Any, note: Note | None, table: dict[str, Any], *,
         return Note(Disposition.KEPT, path, why=_OFF) if _empty(value) else Note(Disposition.LOST, path, why=_UNREAD)
     note = dataclasses.replace(note, name=path)
     other = note.where in _NAMES or note.where.endswith(".captions")
-    found = None if other else _at(table, note.where)
+    in_recipe = None if other else _at(table, note.where)
     if note.disposition is Disposition.LOST:
         return note
     kept = note.disposition is Disposition.KEPT
-    if kept and found is None and not other and note.where.partition(".")[0] in table:
+    if kept and in_recipe is None and not other and note.where.partition(".")[0] in table:
         if _empty(value):
             return dataclasses.replace(note, where="", why=_OFF)
         return dataclasses.replace(note, disposition=Disposition.LOST, why=note.why or "it is left out of the recipe")
     sides = resolution(value) or ()
-    if kept and note.where == _CLASSES and isinstance(found, list) and not all(side in found for side in sides):
+    if kept and note.where == _CLASSES and isinstance(in_recipe, list) and not all(side in in_recipe for side in sides):
         return dataclasses.replace(note, disposition=Disposition.LOST, where="", why="the datasets state another one")
     # A switch can choose a word or a number.
-    switch = (str(value).lower() in {"true", "false"}) is not isinstance(found, bool)
-    if found is None or switch or isinstance(found, dict | list | tuple) or isinstance(value, dict):
+    switch = (str(value).lower() in {"true", "false"}) is not isinstance(in_recipe, bool)
+    if in_recipe is None or switch or isinstance(in_recipe, dict | list | tuple) or isinstance(value, dict):
         return note
-    if _same(value, found):
+    if _same(value, in_recipe):
         return note if certain else dataclasses.replace(note, disposition=Disposition.KEPT, why="")
-    change = (visible(path, value), visible(path, found))
+    change = (visible(path, value), visible(path, in_recipe))
     return dataclasses.replace(note, disposition=Disposition.CHANGED, values=change)
 
 

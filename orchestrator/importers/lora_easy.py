@@ -119,10 +119,10 @@ def _architecture(settings: ImportedSettings, table: dict[str, Any]) -> None:
 
 def _not_passed(settings: ImportedSettings, table: dict[str, Any]) -> None:
     """Note zeros that the backend leaves out where the trainer's default is another value."""
-    known = parser_options.of(ARCHITECTURES[settings.extra["architecture"]].trainer_script)
+    options = parser_options.of(ARCHITECTURES[settings.extra["architecture"]].trainer_script)
     for section, inside in _parts(table, "args"):
         for key, value in inside.items():
-            option = known.get(key)
+            option = options.get(key)
             if option is None or _is_passed(value) or isinstance(value, bool | str | list | dict):
                 continue
             if option.default or key == "seed":

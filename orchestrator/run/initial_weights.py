@@ -58,8 +58,8 @@ def problems(where: str, path: Path, recipe: Recipe, model: Model) -> list[Probl
     trained = _trained(recipe, model)
     if trained is None:  # a network without a formula
         return []
-    found = [*_dropped(where, lora, recipe, trained), *_tensors(where, lora, recipe, trained)]
-    return [*found, *_alphas(where, header, lora, recipe, trained)]
+    wrong = [*_dropped(where, lora, recipe, trained), *_tensors(where, lora, recipe, trained)]
+    return [*wrong, *_alphas(where, header, lora, recipe, trained)]
 
 
 def continued(path: Path, recipe: Recipe, model: Model) -> str:
@@ -173,7 +173,7 @@ def _alphas(where: str, header: Header, lora: Adapter, recipe: Recipe, trained: 
     network = recipe.network
     if network.family not in _SCALED or network.args.get("rs_lora"):
         return
-    found: Counter[tuple[str, float, float]] = Counter()
+    modules_by_alpha: Counter[tuple[str, float, float]] = Counter()
     with Body(header) as body:
         for module in lora.modules:
             layer, name = trained.get(module.name), module.keys.get("alpha", "")
@@ -183,8 +183,8 @@ def _alphas(where: str, header: Header, lora: Adapter, recipe: Recipe, trained: 
                 continue
             alpha = _number(header.entries[name].dtype, bytes(body.read(name)))
             if alpha and not math.isclose(alpha, expected, rel_tol=_CLOSE):
-                found["network.conv_alpha" if large else "network.alpha", alpha, expected] += 1
-    for (key, alpha, expected), count in found.items():
+                modules_by_alpha["network.conv_alpha" if large else "network.alpha", alpha, expected] += 1
+    for (key, alpha, expected), count in modules_by_alpha.items():
         what = (
             f"has alpha {alpha:g} in {count} modules; {key} is {expected:g}: the trainer scales by that, and saves the file's"
         )

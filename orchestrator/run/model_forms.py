@@ -88,11 +88,11 @@ def _index(where: str, key: str, path: Path, slot: _Slot) -> Problem:
 
 def _folder(where: str, folder: Path) -> list[Problem]:
     """Return missing shards and harmful pickles of a folder."""
-    found: list[Problem] = []
+    wrong: list[Problem] = []
     for index in sorted(folder.glob(f"**/*{shards.INDEX}")):
         if missing := [part.name for part in shards.indexed(index) if not part.is_file()]:
             what = f"lacks shards that {index.relative_to(folder)} names: {', '.join(missing)}"
-            found.append(Problem(where, what, "download them"))
+            wrong.append(Problem(where, what, "download them"))
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in pickle_scan.ENDINGS and path.is_file()):
         try:
             calls = pickle_scan.strange(path)
@@ -100,8 +100,8 @@ def _folder(where: str, folder: Path) -> list[Problem]:
             continue  # not a pickle: a tokenizer's .bin
         if calls:
             what = f"{path.relative_to(folder)} is a pickle that would call {', '.join(calls[:3])} when loaded"
-            found.append(Problem(where, what, "do not load it; take a folder with .safetensors"))
-    return found
+            wrong.append(Problem(where, what, "do not load it; take a folder with .safetensors"))
+    return wrong
 
 
 def unpickled(key: str, recipe: Recipe) -> str:

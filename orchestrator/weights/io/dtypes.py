@@ -130,11 +130,11 @@ def _to_bfloat16(flat: Floats) -> NDArray[np.uint16]:
 def _to_narrow(flat: Floats, dtype: str) -> tuple[NDArray[Any], bool]:
     """Return numbers as bytes of a type of 8 bits, and whether one is too large."""
     table = _NARROW_TABLES[dtype][:128]
-    known = table[np.isfinite(table)]
-    middles, size = (known[1:] + known[:-1]) / 2, np.abs(flat)
+    finite = table[np.isfinite(table)]
+    middles, size = (finite[1:] + finite[:-1]) / 2, np.abs(flat)
     codes = np.searchsorted(middles, size)
     codes += (codes < len(middles)) & (codes % 2 == 1) & (middles[np.minimum(codes, len(middles) - 1)] == size)
-    beyond = size > known[-1] + (known[-1] - known[-2]) / 2
+    beyond = size > finite[-1] + (finite[-1] - finite[-2]) / 2
     codes = np.where(np.isnan(flat), 0x7F, np.where(np.isinf(flat) & (dtype == "F8_E5M2"), 0x7C, codes))
     return (codes | (np.signbit(flat) << 7)).astype(np.uint8), bool(np.any(beyond & np.isfinite(flat)))
 

@@ -34,8 +34,8 @@ _LEGACY: Final = 5
 
 
 @dataclass(slots=True)
-class _Found:
-    """What the pickles of a file name."""
+class _Content:
+    """Imports and texts of the pickles in a file."""
 
     imports: set[str] = field(default_factory=set)
     texts: list[str] = field(default_factory=list)
@@ -68,22 +68,22 @@ def _is_strange(name: str) -> bool:
     return not familiar or bool(_RUNS.search(name) or _LOADS.search(name))
 
 
-def _scan(path: Path) -> _Found:
-    found = _Found()
+def _scan(path: Path) -> _Content:
+    content = _Content()
     try:
         with path.open("rb") as file:
             zipped = file.read(len(_ZIP)) == _ZIP
             file.seek(0)
-            for count, pickled in enumerate(_zipped(path) if zipped else _in_a_row(file, found)):
+            for count, pickled in enumerate(_zipped(path) if zipped else _in_a_row(file, content)):
                 try:
-                    _read(pickled, found)
+                    _read(pickled, content)
                 except ValueError:
-                    if count == 0 or zipped or found.first == _MAGIC:
+                    if count == 0 or zipped or content.first == _MAGIC:
                         raise
                     break  # numbers after a plain pickle, which torch does not load
     except (zipfile.BadZipFile, OSError, EOFError, IndexError, UnicodeDecodeError) as error:
         raise ValueError(f"is broken: {error}") from error
-    return found
+    return content
 
 
 def _zipped(path: Path) -> Iterator[BinaryIO]:
@@ -97,15 +97,15 @@ def _zipped(path: Path) -> Iterator[BinaryIO]:
                 yield cast("BinaryIO", file)
 
 
-def _in_a_row(file: BinaryIO, found: _Found) -> Iterator[BinaryIO]:
+def _in_a_row(file: BinaryIO, content: _Content) -> Iterator[BinaryIO]:
     """Yield the file for each of its pickles, which are one behind another."""
     for count in range(_LEGACY):
-        if count and found.first != _MAGIC:
+        if count and content.first != _MAGIC:
             return  # torch stops at it
         yield file
 
 
-def _read(file: BinaryIO, found: _Found) -> None:
+def _read(file: BinaryIO, content: _Content) -> None:
     """Add the imports and texts of one pickle."""
     memo: dict[int, str | None] = {}
     pushed: list[str | None] = []  # the values on top of the stack, None for anything else than text
@@ -113,17 +113,17 @@ def _read(file: BinaryIO, found: _Found) -> None:
         if count > _MOST:
             raise ValueError("has more opcodes than a checkpoint")
         name = opcode.name
-        if found.first is None and isinstance(argument, int) and name != "PROTO":
-            found.first = argument
+        if content.first is None and isinstance(argument, int) and name != "PROTO":
+            content.first = argument
         if name in {"GLOBAL", "INST"}:
-            found.imports.add(str(argument).replace(" ", ".", 1))
+            content.imports.add(str(argument).replace(" ", ".", 1))
             pushed.append(None)
         elif name == "STACK_GLOBAL":
             module, function = ([None, None, *pushed])[-2:]
-            found.imports.add(f"{module}.{function}" if module is not None and function is not None else _COMPUTED)
+            content.imports.add(f"{module}.{function}" if module is not None and function is not None else _COMPUTED)
             pushed.append(None)
         elif name.startswith("EXT"):
-            found.imports.add(_COMPUTED)
+            content.imports.add(_COMPUTED)
             pushed.append(None)
         elif name == "MEMOIZE":
             memo[len(memo)] = pushed[-1] if pushed else None
@@ -132,7 +132,7 @@ def _read(file: BinaryIO, found: _Found) -> None:
         elif name.endswith("GET"):
             pushed.append(memo.get(cast("int", argument)))
         elif "UNICODE" in name or "STRING" in name:
-            found.texts.append(str(argument))
+            content.texts.append(str(argument))
             pushed.append(str(argument))
         elif name not in {"PROTO", "FRAME"}:
             pushed.append(None)
