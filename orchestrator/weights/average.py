@@ -105,6 +105,8 @@ def average(sources: Sequence[Path], output: Path, *, ema: float | None = None, 
     with contextlib.ExitStack() as stack:
         bodies = [stack.enter_context(Body(lora.header)) for lora in loras]
         measured = list(svd.each(partial(_measure, loras, bodies, weights), loras[0].modules))
+        if all(one.equal for one in measured):
+            raise RecipeError(Problem(str(output), "would be equal to each of the files", "name saved steps that differ"))
         alignment = same_training.alignment(loras, [one.products for one in measured])
         norms = [one.difference for one in measured if one.difference is not None]
         difference = None
@@ -134,6 +136,8 @@ class _Measured:
     """Of each file: inner product with the first, and squared norm."""
     difference: tuple[float, float] | None
     """Squared norms of the difference of both means, and of the mean of the deltas."""
+    equal: bool
+    """Whether the module is equal in all files."""
 
 
 def _measure(loras: list[Adapter], bodies: list[Body], weights: list[float], module: AdapterModule) -> _Measured:
@@ -150,20 +154,21 @@ def _measure(loras: list[Adapter], bodies: list[Body], weights: list[float], mod
         products.append((inner, sum(float(np.vdot(own[part], own[part])) for part in parts)))
     if not all(math.isfinite(number) for pair in products for number in pair):
         raise RecipeError(Problem(module.name, low_rank.INFINITE, "did the loss become NaN? leave that step out"))
+    equal = all(np.array_equal(own[part], tensors[0][part]) for own in tensors[1:] for part in parts)
     mean = dict(tensors[0])
     for part in parts:
         mean[part] = np.asarray(sum(np.float32(weight) * own[part] for weight, own in zip(weights, tensors, strict=True)))
     if module.needs_base:
-        return _Measured(products, None)
+        return _Measured(products, None, equal)
     if not module.kind.low_rank:  # a whole difference is its own factor
-        return _Measured(products, (0.0, sum(float(np.vdot(mean[part], mean[part])) for part in parts)))
+        return _Measured(products, (0.0, sum(float(np.vdot(mean[part], mean[part])) for part in parts)), equal)
     terms = [low_rank.product(module, own, loras[0].architecture) for own in (*tensors, mean)]
     factors = (*weights, -1.0)
     scales = [weight * term.scale for weight, term in zip(factors, terms, strict=True)]
     crossed = _gram([term.up for term in terms], scales) * _gram([term.down.T for term in terms], [1.0] * len(terms))
     files = len(crossed) - terms[-1].up.shape[1]
     error, norm = float(np.sum(crossed)), float(np.sum(crossed[:files, :files]))
-    return _Measured(products, (max(0.0, error), max(0.0, norm)))
+    return _Measured(products, (max(0.0, error), max(0.0, norm)), equal)
 
 
 def _gram(columns: list[Floats], scales: list[float]) -> Doubles:

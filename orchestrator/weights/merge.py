@@ -74,6 +74,9 @@ def merge(
     if problems:
         raise RecipeError(problems)
     pruned = {module.name for module in lora.modules if prune and weight_of[module.name] == 0}
+    if len(pruned) == len(lora.modules):
+        what = "has weight 0 in every module, and pruned nothing would be left"
+        raise RecipeError(Problem(str(source), what, "leave out --prune, which keeps zeros; or give a module another weight"))
     named = given if isinstance(given, str) and not {",", "="} & set(given) else None
     preset = options.preset or named or weights.preset
     preset = preset and preset.rpartition(":")[2]  # of FILE:NAME, the name

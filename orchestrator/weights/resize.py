@@ -102,6 +102,9 @@ def resize(
             pieces += made
             if made and result.rank:
                 results.append((result, made))
+        if not pieces:
+            what = "has zeros in every module, and pruned nothing would be left"
+            raise RecipeError(Problem(str(source), what, "leave out --prune, which keeps zeros"))
         pieces += low_rank.bundled(lora, body, dtype)
         if not copy_unchanged and same_forms(lora.header.entries.values(), (piece.entry for piece in pieces)):
             what = "would stay as it is: no rank would be cut, and no tensor would get another type"

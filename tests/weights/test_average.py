@@ -134,6 +134,10 @@ def test_impossible_averages_are_refused(tmp_path: Path) -> None:
         average(paths[:1], output)
     with pytest.raises(RecipeError, match="is given twice"):
         average([paths[0], paths[0]], output)
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes(paths[0].read_bytes())
+    with pytest.raises(RecipeError, match="would be equal to each of the files"):
+        average([paths[0], copy], output)
     with pytest.raises(RecipeError, match="--ema  is 1"):
         average(paths, output, ema=1.0)
 

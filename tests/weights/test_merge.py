@@ -289,3 +289,14 @@ def test_a_short_list_names_the_blocks_that_it_leaves_out(tmp_path: Path) -> Non
     assert [row.split()[0] for row in rows if row.endswith("  unmapped")] == [*left_out, "other"]
     assert "not given: IN00, IN03" in rows[27]
     assert "--unmapped 1, the default" in rows[27]
+
+
+def test_pruning_every_module_is_refused(tmp_path: Path) -> None:
+    source, output = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    with pytest.raises(RecipeError, match="pruned nothing would be left"):
+        merge(lora(source), output, MergeOptions([0.0] * 26, zeroed="prune", unmapped=0.0))
+    zeroed = tmp_path / "zeroed.safetensors"
+    merge(source, zeroed, MergeOptions([0.0] * 26, unmapped=0.0))
+    with pytest.raises(RecipeError, match="pruned nothing would be left"):
+        resize(zeroed, output, ResizeOptions(zeroed="prune"))
+    assert not output.exists()
