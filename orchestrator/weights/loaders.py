@@ -70,6 +70,9 @@ PROGRAMS = (
 """Programs and the versions in which they were seen."""
 SEEN: tuple[ArchitectureName, ...] = ("sd1", "sdxl")
 """Architectures of the files that were tried."""
+_TYPES = {"F16", "BF16", "F32"}
+_ROOTS, _ENDINGS = ("unet.", "text_encoder"), (".lora_A.weight", ".lora_B.weight")
+"""Beginnings and ends of keys in the files with diffusers' names."""
 _CODES = {
     "+": Reading.READS, "?": Reading.UNSEEN, "~": Reading.PARTLY,
     "!": Reading.WRONG, "0": Reading.IGNORES, "x": Reading.REFUSES,
@@ -161,6 +164,8 @@ def _form(module: AdapterModule) -> str:
         return "lokr tucker"
     if "rescale" in module.parts:
         return "oft rescaled"
+    if module.kind.low_rank and "diff_b" in module.parts:
+        return "other"
     kind = "full" if module.kind in (ModuleKind.FULL, ModuleKind.BIAS) else str(module.kind)
     return kind if kind in _KOHYA else "other"
 
@@ -175,8 +180,21 @@ def of_network(network: Network) -> tuple[str, ...]:
 
 
 def of_file(lora: Adapter) -> tuple[Reader, ...]:
-    """Return the result of every program for a file."""
-    return readers(forms_of(lora), lora.naming, lora.architecture)
+    """Return the result of every program for a file.
+
+    Nothing was tried for names or types other than those of the files that were.
+    """
+    return readers(forms_of(lora), lora.naming, lora.architecture if _as_tried(lora) else None)
+
+
+def _as_tried(lora: Adapter) -> bool:
+    """Return whether names and types are those of the files that were tried."""
+    if not lora.dtypes.keys() <= _TYPES | {"I64"} or len(lora.conventions) != 1 or lora.recognition.unknown or lora.bundled:
+        return False
+    if lora.naming == "kohya":
+        return all(module.name == module.kohya for module in lora.modules)
+    keys = (key for module in lora.modules for key in module.keys.values())
+    return all(key.startswith(_ROOTS) and key.endswith(_ENDINGS) for key in keys)
 
 
 def of_path(path: Path) -> tuple[Reader, ...]:
@@ -200,7 +218,7 @@ def explain(results: Iterable[Reader], architecture: ArchitectureName | None) ->
     results = list(results)
     if all(reader.reading is Reading.UNSEEN for reader in results):
         title = ARCHITECTURES[architecture].title if architecture else "an unknown architecture"
-        return [f"opened by  not tried for files of {title} with these forms and names"]
+        return [f"opened by  not tried for files of {title} with these forms, names and types"]
     return [f"{label:<10} {text}" for label, text in _grouped(results)]
 
 

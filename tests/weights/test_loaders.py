@@ -13,7 +13,7 @@ from orchestrator.weights import loaders
 from orchestrator.weights.families.adapter import adapter
 from orchestrator.weights.io.safetensors_io import read_header
 from orchestrator.weights.loaders import Reading
-from weights_samples import LINEAR, OTHER, lora, sample, tensors, write
+from weights_samples import LINEAR, OTHER, diffusers_path, lora, modules, sample, tensors, write
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,3 +98,23 @@ def test_a_file_of_the_demo_opens_here_only(tmp_path: Path) -> None:
     path = lora(tmp_path / "small.safetensors", **{"modelspec.architecture": "krnk-small-base/lora"})
     (line,) = loaders.explain_file(adapter(read_header(path)))
     assert "krnk only" in line
+
+
+def _readings(path: Path) -> set[Reading]:
+    return {reader.reading for reader in loaders.of_path(path)}
+
+
+def test_nothing_is_stated_of_files_unlike_those_that_were_tried(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    assert Reading.READS in _readings(lora(path, dtype="BF16"))
+    untried = {Reading.UNSEEN}
+    assert _readings(lora(path, dtype="F8_E4M3")) == _readings(lora(path, dtype="F64")) == untried
+    whole = modules(lora(path))
+    renamed = {name.replace("lora_te_", "lora_te1_"): parts for name, parts in whole.items()}
+    assert _readings(write(path, renamed, entries={"ss_base_model_version": "sd_v1"})) == untried
+    first, *rest = whole
+    mixed = {diffusers_path(first, "sd1"): whole[first], **{name: whole[name] for name in rest}}
+    assert _readings(write(path, mixed, entries={"ss_base_model_version": "sd_v1"})) == untried
+    bias = {name: {**parts, "diff_b": np.ones(len(parts["lora_up.weight"]), np.float32)} for name, parts in whole.items()}
+    assert _readings(write(path, bias)) == untried
+    assert _readings(write(path, {**whole, "lora_unet_strange": whole[first]})) == untried
