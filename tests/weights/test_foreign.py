@@ -101,6 +101,14 @@ def test_keys_without_dots_are_named(tmp_path: Path, keys: list[str], message: s
         (b"GGUF\x03\x00\x00\x00" + bytes(64), "is a GGUF model"),
         (b"\x89PNG\r\n\x1a\n" + bytes(64), "is a PNG image, despite its name"),
         (b"\x1f\x8b\x08\x00" + bytes(64), "is a gzip archive"),
+        (b"RIFF\x00\x10\x00\x00WEBPVP8 " + bytes(64), "is a WebP image"),
+        (b"x.safetensors" + bytes(244) + b"ustar" + bytes(64), "is a tar archive"),
+        (b"/annex/objects/SHA256E-s1--0.safetensors\n", "is a pointer of git-annex"),
+        (b"Entry not found", "is a short text, as a web server answers without a file: 'Entry not found'"),
+        (b"\x80\x04\x95" + bytes(64), "is a pickle of torch"),
+        (bytes(4096), "begins with zeros"),
+        (b"\xff" * 4096, "is not a safetensors file"),
+        ((2).to_bytes(8, "little") + b"{}", "holds no LoRA module"),
     ],
 )
 def test_files_that_are_no_tensors_are_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -110,6 +118,27 @@ def test_files_that_are_no_tensors_are_named(tmp_path: Path, content: bytes, mes
         inspect(path)
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].hint
+
+
+def test_paths_that_are_no_files_are_named(tmp_path: Path) -> None:
+    folder, link = tmp_path / "lora.safetensors", tmp_path / "link.safetensors"
+    folder.mkdir()
+    link.symlink_to("../.git/annex/objects/x/SHA256E-s1--0")
+    cases = {
+        folder: ("is a folder", "name a LoRA file"),
+        link: ("is a link to", "git annex get"),
+        tmp_path / "loro.safetensors": ("does not exist", "did you mean lora.safetensors"),
+        tmp_path / "none" / "x.safetensors": ("does not exist", "there is no folder"),
+    }
+    for path, (what, hint) in cases.items():
+        with pytest.raises(RecipeError) as caught:
+            inspect(path)
+        (problem,) = caught.value.problems
+        assert what in problem.what
+        assert hint in problem.hint
+    (folder / "adapter_model.safetensors").touch()
+    with pytest.raises(RecipeError, match="name a file in it: adapter_model"):
+        inspect(folder)
 
 
 def test_an_image_under_its_own_name_is_named_as_it_is(tmp_path: Path) -> None:

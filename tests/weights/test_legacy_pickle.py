@@ -37,3 +37,16 @@ def test_a_pickle_is_read_on_request_with_tensors_only(tmp_path: Path) -> None:
         with pytest.raises(RecipeError), unpickled(tmp_path / name, tmp_path):
             pass
     assert not list(tmp_path.glob(".*"))
+
+
+def test_pickles_of_other_forms_are_named(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save([torch.ones(2, 2), torch.ones(2, 2)], tmp_path / "list.pt")
+    torch.save({"string_to_param": {"*": torch.ones(2)}, "name": "x"}, tmp_path / "word.pt")
+    for name, what in (("list.pt", "lora_diffusion"), ("word.pt", "textual inversion")):
+        with pytest.raises(RecipeError, match=what) as caught, unpickled(tmp_path / name, tmp_path):
+            pass
+        assert caught.value.problems[0].hint
+    torch.save({f"{TE}.alpha": torch.ones(1).to(torch.float8_e4m3fn)}, tmp_path / "eight.pt")
+    with unpickled(tmp_path / "eight.pt", tmp_path) as path:
+        assert read(path)[f"{TE}.alpha"] == 1

@@ -63,7 +63,7 @@ def test_a_resize_step_is_a_process_of_its_own(tmp_path: Path) -> None:
         ({"output": ""}, "is not a path"),
         ({"more": 1}, "is not a request"),
         ({"params": {"block_weights": [1.0] * 3}}, "3 values"),
-        ({"input": "missing.safetensors"}, "cannot be read"),
+        ({"input": "missing.safetensors"}, "does not exist"),
     ],
 )
 def test_a_wrong_request_ends_with_2(

@@ -253,7 +253,8 @@ def adapter(header: Header) -> Adapter:
     if unknown:
         problems.append(_unknown(header, unknown, alone=not groups))
     if not problems and not complete:
-        problems.append(Problem(str(header.path), "holds no LoRA module"))
+        hint = "name a LoRA file" if header.entries else "it has metadata alone, and no tensor"
+        problems.append(Problem(str(header.path), "holds no LoRA module", hint))
     if problems:
         problems = grouped(problems)
         raise RecipeError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.errors import NotReady, Problem, RecipeError
 from orchestrator.weights.io import writer
-from orchestrator.weights.io.safetensors_io import PICKLED
+from orchestrator.weights.io.file_formats import PICKLED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,8 @@ _DTYPES = {
     "torch.int8": "I8",
     "torch.uint8": "U8",
     "torch.bool": "BOOL",
+    "torch.float8_e4m3fn": "F8_E4M3",
+    "torch.float8_e5m2": "F8_E5M2",
 }
 
 
@@ -59,7 +61,7 @@ def unpickled(source: Path, folder: Path) -> Iterator[Path]:
         raise RecipeError(Problem(str(source), f"cannot be read as tensors alone: {what}", hint)) from error
     tensors = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise RecipeError(Problem(str(source), "holds other objects than tensors", "only a state dict can be converted"))
+        raise RecipeError(Problem(str(source), *_described(loaded)))
     path = folder / f".{source.stem}.{os.getpid()}.safetensors"
     try:
         pieces = [
@@ -72,6 +74,17 @@ def unpickled(source: Path, folder: Path) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _described(loaded: Any) -> tuple[str, str]:
+    """Return what a pickle without a state dict is, and a hint."""
+    if isinstance(loaded, list) and loaded and all(hasattr(value, "shape") for value in loaded):
+        what = "is a LoRA of cloneofsimo's lora_diffusion, a list of tensors without names"
+        return what, "open it with lora_diffusion, or with its convert script to a LoRA of named layers"
+    if isinstance(loaded, dict) and "string_to_param" in loaded:
+        what = "is a textual inversion (an embedding of a word), not a LoRA"
+        return what, "use it from the folder of embeddings; a LoRA file changes layers"
+    return "holds other objects than tensors", "only a state dict can be converted"
 
 
 def _dtype(source: Path, tensor: Any) -> str:

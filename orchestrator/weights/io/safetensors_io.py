@@ -6,15 +6,16 @@ a JSON header, the body).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-from orchestrator.errors import Problem, RecipeError
+from orchestrator.errors import Problem, RecipeError, near_miss
+from orchestrator.weights.io import file_formats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -26,19 +27,7 @@ MAX_HEADER = 32 * 2**20
 
 CHUNK = 4 * 2**20
 MAX_DIMENSIONS = 8
-_STARTS = 64
-_FORMATS = {
-    b"GGUF": "is a GGUF model",
-    b"\x89PNG\r\n": "is a PNG image",
-    b"\xff\xd8\xff": "is a JPEG image",
-    b"7z\xbc\xaf\x27": "is a 7z archive",
-    b"Rar!\x1a\x07": "is a RAR archive",
-    b"\x1f\x8b\x08": "is a gzip archive",
-}
-"""First bytes of other formats. None begins a safetensors file: its header would be too long."""
-PICKLED = (b"PK\x03\x04", b"\x80\x02")
-_UNPICKLE = "a pickle can run any program when it is read; convert --unpickle reads it with torch's weights_only"
-
+_SHOWN = 3
 # In the order by which safetensors sorts a body: last first, names ascending within a type.
 _BY_WIDTH = (
     (1, "BOOL U8 I8 F8_E5M2 F8_E4M3"),
@@ -90,26 +79,29 @@ def read_header(path: Path) -> Header:
             the file.
     """
     if path.suffix.lower() in {".ckpt", ".pt", ".pth", ".bin"}:
-        raise _bad(path, "is not a safetensors file", _UNPICKLE)
+        raise _bad(path, "is not a safetensors file", file_formats.UNPICKLE)
+    named = path.suffix.lower() == ".safetensors"
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            begin, first = file.read(8), file.read(1)
-            if (other := _other_format(begin + first + file.read(_STARTS))) is not None:
-                what, hint = other
-                named = ", despite its name" if what in _FORMATS.values() and path.suffix.lower() == ".safetensors" else ""
-                raise _bad(path, f"{what}{named}", hint)
+            start = file.read(file_formats.START)
+            if (other := file_formats.other_format(start, named=named)) is not None:
+                raise _bad(path, *other)
+            begin, first = start[:8], start[8:9]
             file.seek(9)
-            if begin.startswith(PICKLED) and first != b"{":  # a header may well be 0x…0280 bytes long
-                raise _bad(path, "is a pickle of torch, despite its name", _UNPICKLE)
             length = int.from_bytes(begin, "little")
             if size < 8 or length > size - 8:
                 if first and first != b"{":  # as the JSON of a header begins
-                    raise _bad(path, "is not a safetensors file", "LoRA files end in .safetensors")
+                    hint = file_formats.AGAIN if named else "LoRA files end in .safetensors"
+                    raise _bad(path, "is not a safetensors file", hint)
                 raise _bad(path, f"states a header of {length} bytes in a file of {size}", "was the download cut short?")
             if length > MAX_HEADER:
                 raise _bad(path, f"has a header of {length} bytes; at most {MAX_HEADER} are read")
             raw = first[:length] + file.read(max(length - 1, 0))
+    except IsADirectoryError as error:
+        raise _bad(path, "is a folder", _inside(path)) from error
+    except FileNotFoundError as error:
+        raise _bad(path, *_absent(path)) from error
     except OSError as error:
         raise _bad(path, f"cannot be read: {error.strerror or error}") from error
     table = _json(path, raw)
@@ -130,19 +122,24 @@ def read_header(path: Path) -> Header:
     return Header(path, {entry.name: entry for entry in entries}, metadata, 8 + length)
 
 
-def _other_format(start: bytes) -> tuple[str, str] | None:
-    """Return the format of another file by its first bytes, and a hint."""
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if not start:
-        return "is empty", "the download failed; download it again"
-    if start.startswith(b"version https://git-lfs"):
-        return "is a pointer of Git LFS, not the file it points to", "git lfs pull brings the file; or download it by itself"
-    if text[:1] == b"<" and re.match(rb"<(?:!doctype|html|head|body|\?xml|!--|script|title)", text, re.IGNORECASE):
-        return "is a web page that was saved as a file", "the site wants a login or another address; download the file again"
-    if re.match(rb'\{\s*"(?:error|detail|message)"', text) and start[8:9] != b"{":
-        return "is a message of a web server, not a file", "the site wants a login or another address; download the file again"
-    named = next((what for begin, what in _FORMATS.items() if start.startswith(begin) and start[8:9] != b"{"), None)
-    return None if named is None else (named, "LoRA files are safetensors files")
+def _inside(folder: Path) -> str:
+    """Return a hint with the files in a folder."""
+    with contextlib.suppress(OSError):
+        if files := sorted(path.name for path in folder.glob("*.safetensors")):
+            return f"name a file in it: {', '.join(files[:_SHOWN])}{' …' if len(files) > _SHOWN else ''}"
+    return "name a LoRA file, which ends in .safetensors"
+
+
+def _absent(path: Path) -> tuple[str, str]:
+    """Return a problem and a hint about a file that does not exist."""
+    if path.is_symlink():
+        target = str(path.readlink())
+        way = "git annex get brings it" if ".git/annex" in target else "is the drive mounted?"
+        return f"is a link to {target}, which does not exist", way
+    with contextlib.suppress(OSError):
+        near = near_miss(path.name, (other.name for other in path.parent.iterdir())).removeprefix("; ")
+        return "does not exist", near or f"is it in {path.parent}?"
+    return "does not exist", f"there is no folder {path.parent}"
 
 
 def _bad(path: Path, what: str, hint: str = "") -> RecipeError:
