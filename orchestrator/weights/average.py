@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from orchestrator.weights.families.svd import Doubles
     from orchestrator.weights.io.dtypes import Floats
+    from orchestrator.weights.io.safetensors_io import Entry
     from orchestrator.weights.io.writer import Hashes, Piece
 
 _ROWS = 1024
@@ -113,7 +114,7 @@ def average(sources: Sequence[Path], output: Path, *, ema: float | None = None, 
         if norms:
             whole = sum(norm for _, norm in norms)
             difference = math.sqrt(sum(error for error, _ in norms) / whole) if whole else 0.0
-        pieces = [_piece(bodies, weights, key) for key in loras[0].header.entries]
+        pieces = [_piece(bodies, weights, entry) for entry in loras[0].header.entries.values()]
         details = {
             "method": "mean" if ema is None else "ema",
             "decay": ema,
@@ -183,19 +184,18 @@ def _gram(columns: list[Floats], scales: list[float]) -> Doubles:
     return total
 
 
-def _piece(bodies: list[Body], weights: list[float], key: str) -> Piece:
-    entry = bodies[0].header.entries[key]
-    if key.endswith((".alpha", ".on_input")) or entry.dtype not in dtypes.FLOATING:
+def _piece(bodies: list[Body], weights: list[float], entry: Entry) -> Piece:
+    if entry.name.endswith((".alpha", ".on_input")) or entry.dtype not in dtypes.FLOATING:
         if entry.dtype in dtypes.NARROW:
             raise RecipeError(
-                Problem(key, f"is of type {entry.dtype}, which is not written", "convert --save-precision fp16 first")
+                Problem(entry.name, f"is of type {entry.dtype}, which is not written", "convert --save-precision fp16 first")
             )
-        return writer.copy(bodies[0], key)
-    return writer.Piece(entry, partial(_chunks, bodies, weights, key))
+        return writer.copy(bodies[0], entry.name)
+    return writer.Piece(entry, partial(_chunks, bodies, weights, entry))
 
 
-def _chunks(bodies: list[Body], weights: list[float], key: str) -> Iterator[bytes]:
-    dtype = bodies[0].header.entries[key].dtype
-    for chunks in zip(*(body.chunks(key) for body in bodies), strict=True):
-        total = sum(np.float32(weight) * dtypes.decode(data, dtype) for weight, data in zip(weights, chunks, strict=True))
-        yield dtypes.encode(np.asarray(total), dtype, key)
+def _chunks(bodies: list[Body], weights: list[float], entry: Entry) -> Iterator[bytes]:
+    for chunks in zip(*(body.chunks(entry.name) for body in bodies), strict=True):
+        numbers = (dtypes.decode(data, entry.dtype) for data in chunks)
+        total = sum(np.float32(weight) * each for weight, each in zip(weights, numbers, strict=True))
+        yield dtypes.encode(np.asarray(total), entry.dtype, entry.name)
