@@ -55,7 +55,7 @@ class ResizeReport:
         kept = sorted(module.rank for module in self.modules) or [0]
         lines = [
             f"{self.bytes_before:,} -> {self.bytes_after:,} tensor bytes",
-            f"ranks {kept[0]}..{kept[-1]}, median {kept[len(kept) // 2]}, in {len(kept)} modules",
+            f"ranks {kept[0]}..{kept[-1]}, median {kept[len(kept) // 2]}, in {len(self.modules)} modules",
             f"{self.retained:.4%} of the Frobenius norm retained (relative error {self.relative_error:.3g})",
         ]
         if self.earlier:
