@@ -76,6 +76,17 @@ def test_with_the_base_model_other_families_become_loras(tmp_path: Path, family:
     assert report.rebuilt == pytest.approx(0, abs=1e-3)
 
 
+def test_whole_deltas_that_are_not_finite_are_reported_by_name(tmp_path: Path) -> None:
+    base, parts = _dora(tmp_path, on_output=True)[1], {}
+    for name, sizes in FLUX.items():
+        parts[name] = tensors("ia3", (*sizes, None), 2, np.random.default_rng(0))
+    parts["lora_unet_single_blocks_37_linear2"]["weight"][0] = np.nan
+    source, output = write(tmp_path / "in.safetensors", parts), tmp_path / "out.safetensors"
+    with pytest.raises(RecipeError, match=r"(?s)single_blocks_37_linear2 .*not finite.*an earlier checkpoint may be sound"):
+        resize(source, output, ResizeOptions(method="fixed", new_rank=2), base_model=base)
+    assert not output.exists()
+
+
 def test_a_large_lokr_is_cut_without_its_whole_spectrum(tmp_path: Path) -> None:
     layer = "lora_unet_input_blocks_7_1_transformer_blocks_0_attn1_to_q"  # 1280 x 1280 in SDXL
     rng = np.random.default_rng(0)

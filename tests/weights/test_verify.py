@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from engine_recipes import variant
+from engine_recipes import ROOT, variant
 from orchestrator.engines.embedded import EMBEDDED_BASE
 from orchestrator.errors import RecipeError
-from orchestrator.recipe import loader
+from orchestrator.recipe import Expect, Merge, Resize, loader
 from orchestrator.weights.compare import compare
 from orchestrator.weights.convert import convert
 from orchestrator.weights.inspect import inspect
@@ -20,7 +20,7 @@ from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
 from orchestrator.weights.sweep import sweep
 from orchestrator.weights.verify import expectation, verify
-from weights_samples import LAYERS, TE, lora, sample, tensors, write
+from weights_samples import CONV, LAYERS, OUT, TE, UP, lora, sample, tensors, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,6 +72,51 @@ def test_every_broken_promise_is_a_fail(promise: str, value: Any, what: str) -> 
     verification = verify(sample("lora3x3"), {**PROMISED, promise: value})
     assert verification.verdict == "FAIL"
     assert {check.what: str(check.status) for check in verification.checks}[what] == "FAIL"
+
+
+def statuses(path: Path, promises: dict[str, Any]) -> dict[str, str]:
+    """Status by check, without the checks of every file."""
+    made = {check.what: str(check.status) for check in verify(path, promises).checks}
+    return {what: made[what] for what in list(made)[4:]} if len(made) > 4 else {}
+
+
+@pytest.mark.parametrize(
+    ("promises", "kept"),
+    [
+        ({"network_alpha": 1}, {"metadata: network alpha": "PASS"}),
+        ({"network_dim": 1}, {"ranks": "FAIL", "metadata: network dim": "PASS"}),
+        ({"network_dim": 1, "conv_dim": 1}, {"ranks": "PASS", "metadata: network dim": "PASS"}),
+        (
+            {"network_dim": 1, "network_alpha": 1, "conv_dim": 1},
+            {"ranks": "PASS", "alphas": "PASS", "metadata: network dim": "PASS", "metadata: network alpha": "PASS"},
+        ),
+        (
+            {"network_dim": 1, "network_alpha": 1, "conv_dim": 1, "conv_alpha": 0.5},
+            {"ranks": "PASS", "alphas": "FAIL", "metadata: network dim": "PASS", "metadata: network alpha": "PASS"},
+        ),
+        (
+            {"network_dim": 1, "network_alpha": 1, "conv_alpha": 0.5},
+            {"ranks": "FAIL", "alphas": "PASS", "metadata: network dim": "PASS", "metadata: network alpha": "PASS"},
+        ),
+        ({"modules": 351, "zeroed": "prune"}, {"modules": "UNKNOWN"}),
+        ({"modules": 351, "zeroed": "keep"}, {"modules": "FAIL"}),
+        ({"modules": 349, "zeroed": "prune"}, {"modules": "FAIL"}),
+        ({"modules": 350, "zeroed": "prune"}, {"modules": "PASS"}),
+        ({"resize": {"method": "sv_fro", "param": 0.9}}, {"metadata: resize": "FAIL"}),
+    ],
+    ids=str,
+)
+def test_a_promise_is_checked_without_the_others(promises: dict[str, Any], kept: dict[str, str]) -> None:
+    assert statuses(sample("lora3x3"), promises) == kept
+
+
+def test_modules_without_a_spectrum_have_no_rank_rule(tmp_path: Path) -> None:
+    """Whole differences have no thin factors, and rank 1 has one value."""
+    for rule in ("2023", "sd-scripts-0.10"):
+        promises = {"resize": {"method": "sv_ratio", "param": 16, "new_rank": 4, "rank_rule": rule}}
+        whole = lora(tmp_path / "full.safetensors", "full")
+        checks = {check.what: check for check in verify(whole, promises).checks}
+        assert (str(checks["rank rule"].status), checks["rank rule"].detail) == ("UNKNOWN", "no spectrum")
 
 
 def test_promises_without_evidence_are_unknown(tmp_path: Path) -> None:
@@ -188,6 +233,62 @@ def test_the_promises_of_the_recipes_can_be_checked(project: Path) -> None:
     promises = expectation(small, EMBEDDED_BASE)
     assert (promises["modules"], promises["tensor_bytes"], promises["max_train_steps"]) == (296, 935_248, 100)
     assert json.dumps(expected)
+
+
+def test_a_size_is_promised_where_no_module_is_pruned_or_cut() -> None:
+    recipe = loader.recipe(ROOT / "recipes", "krnk-locon").recipe
+    plain = recipe.model_copy(update={"block_weights": None, "resize": None, "merge": Merge(zeroed="prune")})
+    merged = plain.model_copy(update={"block_weights": "FACE", "merge": Merge(zeroed="keep")})
+    pruned = plain.model_copy(update={"block_weights": "FACE"})
+    resized = plain.model_copy(update={"resize": Resize(sv_ratio=8)})
+    sizes = [expectation(each).get("tensor_bytes") for each in (plain, merged, pruned, resized)]
+    assert sizes == [212_845_244, 212_845_244, None, None]
+    stated = plain.model_copy(update={"expect": Expect(modules=3, tensor_bytes=5)})
+    assert [expectation(stated)[key] for key in ("modules", "tensor_bytes")] == [3, 5]
+    assert [expectation(each).get("zeroed") for each in (plain, merged, pruned)] == [None, "keep", "prune"]
+
+
+def test_steps_that_are_not_counted_yet_are_no_promise() -> None:
+    recipe = loader.recipe(ROOT / "recipes", "krnk-locon").recipe
+    assert "max_train_steps" in expectation(recipe)
+    epochs = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": 0})})
+    assert "max_train_steps" not in expectation(epochs)
+
+
+def test_a_resize_by_two_methods_is_no_promise() -> None:
+    recipe = loader.recipe(ROOT / "recipes", "krnk-locon").recipe
+    with pytest.raises(RecipeError, match="has sv_ratio and sv_fro"):
+        expectation(recipe.model_copy(update={"resize": Resize(sv_ratio=8, sv_fro=0.5)}))
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "lines"),
+    [
+        ("lora", [], ["lora, sd1, rank 4", "6 modules: 3x3 convolutions too, 1 outside the blocks (LyCORIS 0.1.4 or later)"]),
+        (
+            "locon-tucker",
+            [],
+            [
+                "locon with Tucker convolutions, sd1, rank 4",
+                "6 modules: 3x3 convolutions too, 1 outside the blocks (LyCORIS 0.1.4 or later)",
+            ],
+        ),
+        (
+            "lora",
+            [OUT],
+            ["lora, sd1, rank 4", "5 modules: 3x3 convolutions too"],
+        ),
+        (
+            "lora",
+            [CONV, UP, OUT],
+            ["lora, sd1, rank 4", "3 modules: linear layers and 1x1 convolutions only"],
+        ),
+    ],
+)
+def test_the_origin_names_what_was_trained(tmp_path: Path, family: str, more: list[str], lines: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    made = {name: tensors(family, layer, 4, rng) for name, layer in LAYERS.items() if name not in more}
+    assert list(verify(write(tmp_path / "a.safetensors", made)).made_by) == lines
 
 
 def test_without_a_recipe_the_fitting_ones_are_listed() -> None:
