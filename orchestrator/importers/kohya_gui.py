@@ -105,7 +105,7 @@ def _own_option(settings: ImportedSettings, key: str) -> str:
     """Return the option of the model's script that a setting sets, or ""."""
     entry = ARCHITECTURES[settings.extra["architecture"]]
     prefix = next((prefix for prefix in names.OTHER_PREFIXES if key.startswith(prefix)), "")
-    if not entry.files or (prefix and entry.trainer_script != f"{names.OTHER_PREFIXES[prefix]}_train_network.py"):
+    if prefix and entry.trainer_script != f"{names.OTHER_PREFIXES[prefix]}_train_network.py":
         return ""
     option = key.removeprefix(prefix)
     own = {file.option for file in entry.files} | parser_options.of(entry.trainer_script).keys()

@@ -22,6 +22,7 @@ _SAME: Final = words(
     "learning_rate text_encoder_lr unet_lr lr_scheduler lr_scheduler_num_cycles seed mixed_precision save_precision"
     " gradient_checkpointing gradient_accumulation_steps max_grad_norm log_prefix save_every_n_steps sample_every_n_steps"
 )
+_SWITCHES: Final = {"use_8bit_adam": "AdamW8bit", "use_lion_optimizer": "Lion"}
 _WHOLE: Final = (
     "lr_scheduler_num_cycles",
     "seed",
@@ -236,10 +237,10 @@ def _execution(settings: ImportedSettings, remaining: dict[str, Any], training: 
 
 
 def _optimizer(settings: ImportedSettings, remaining: dict[str, Any]) -> str:
-    if remaining.pop("use_8bit_adam", False):
-        remaining["optimizer_type"] = "AdamW8bit"
-    if remaining.pop("use_lion_optimizer", False):
-        remaining["optimizer_type"] = "Lion"
+    for switch, optimizer in _SWITCHES.items():
+        if remaining.pop(switch, False):
+            remaining["optimizer_type"] = optimizer
+            settings.note(Disposition.KEPT, switch, "training.optimizer")
     name = take(settings, remaining, "optimizer_type", "training.optimizer", str)
     if not name:
         settings.note(Disposition.CHANGED, "optimizer_type", "training.optimizer", "AdamW, sd-scripts' default")

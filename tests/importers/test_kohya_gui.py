@@ -238,3 +238,96 @@ def test_two_switches_that_exclude_each_other(tmp_path: Path) -> None:
     result = imported(tmp_path, GUI | {"unet_lr": 0, "additional_parameters": "--network_train_unet_only"})
     assert loaded(result, tmp_path).training.train == "unet"
     assert dispositions(result)["network_train_text_encoder_only"] == "lost"
+
+
+@pytest.mark.parametrize(
+    ("value", "attention", "outcome"),
+    [
+        ("xformers", "xformers", "kept"),
+        (True, "xformers", "kept"),  # of older versions
+        ("sdpa", "sdpa", "kept"),
+        ("none", "sdpa", "changed"),
+        ("", "sdpa", "kept"),  # empty
+        (False, "sdpa", "kept"),
+    ],
+)
+def test_the_attention_of_the_interface(tmp_path: Path, value: object, attention: str, outcome: str) -> None:
+    result = imported(tmp_path, GUI | {"xformers": value})
+    assert loaded(result, tmp_path).training.attention == attention
+    assert dispositions(result)["xformers"] == outcome
+    assert ("attention" in dispositions(result)) == (value in ("", False))
+
+
+def test_switches_of_additional_parameters_are_on(tmp_path: Path) -> None:
+    words = "--network_train_unet_only --cache_latents --use_8bit_adam --no_such_switch"
+    settings = GUI | {"text_encoder_lr": "", "optimizer": "", "optimizer_args": "", "additional_parameters": words}
+    result = imported(tmp_path, settings)
+    training = loaded(result, tmp_path).training
+    assert (training.train, training.cache_latents, training.optimizer) == ("unet", "disk", "AdamW8bit")
+    outcomes = {word: dispositions(result)[f"additional_parameters.{word}"] for word in words.split()}
+    assert outcomes == dict.fromkeys(words.split(), "kept") | {"--no_such_switch": "lost"}
+
+
+def test_the_noise_of_a_file_without_a_type_is_the_original_one(tmp_path: Path) -> None:
+    noise = {"noise_offset": 0.05, "multires_noise_iterations": 6}
+    for kind, kept, lost in (
+        (None, "noise_offset", "multires_noise_iterations"),
+        ("", "noise_offset", "multires_noise_iterations"),
+        ("Original", "noise_offset", "multires_noise_iterations"),
+        ("Multires", "multires_noise_iterations", "noise_offset"),
+    ):
+        result = imported(tmp_path, GUI | noise | ({} if kind is None else {"noise_offset_type": kind}))
+        assert loaded(result, tmp_path).training.options.keys() & noise.keys() == {kept}
+        assert (dispositions(result)[kept], dispositions(result)[lost]) == ("kept", "lost")
+
+
+def test_settings_of_models_that_are_switched_off_are_not_passed_on(tmp_path: Path) -> None:
+    others = {"flux1_t5xxl": "x.safetensors", "sd3_clip_l": "x.safetensors", "guidance_scale": 3.5, "sdxl_no_half_vae": True}
+    for model in ({}, {"sdxl": True}):
+        result = imported(tmp_path, GUI | {"LoRA_type": "Standard", "clip_skip": 0} | others | model)
+        recipe = loaded(result, tmp_path)
+        assert recipe.base.files == {}
+        assert recipe.training.options.keys() & {"guidance_scale", "no_half_vae"} == ({"no_half_vae"} if model else set())
+        lost = {name for name in others if dispositions(result)[name] == "lost"}
+        assert lost == others.keys() - ({"sdxl_no_half_vae"} if model else set())
+
+
+@pytest.mark.parametrize(
+    ("settings", "cycles", "outcome"),
+    [
+        ({"lr_scheduler_num_cycles": "3"}, 3, "kept"),
+        ({"lr_scheduler_num_cycles": ""}, 7, "changed"),
+        ({"lr_scheduler_num_cycles": 0}, None, "kept"),  # not passed on, and off
+        ({"lr_scheduler_num_cycles": "", "epoch": 0}, None, "kept"),
+        ({"lr_scheduler_num_cycles": "", "lr_scheduler": "cosine"}, None, "kept"),
+    ],
+)
+def test_the_cycles_of_a_schedule_with_restarts(
+    tmp_path: Path, settings: dict[str, object], cycles: int | None, outcome: str
+) -> None:
+    schedule = {"lr_scheduler": "cosine_with_restarts", "epoch": 7, "lr_warmup": 0}
+    result = imported(tmp_path, GUI | schedule | settings)
+    assert result.table["training"].get("lr_scheduler_num_cycles") == cycles
+    assert dispositions(result)["lr_scheduler_num_cycles"] == outcome
+
+
+def test_epochs_count_only_where_nothing_else_states_the_length(tmp_path: Path) -> None:
+    for more in ({"max_train_steps": 1000}, {"max_train_epochs": 3, "max_train_steps": ""}):
+        result = imported(tmp_path, GUI | {"epoch": 5} | more)
+        (note,) = (note for note in result.notes if note.name == "epoch")
+        assert (note.disposition, "counts steps by it only where" in note.why) == (Disposition.LOST, True)
+    counted = imported(tmp_path, GUI | {"epoch": 5, "max_train_steps": ""})
+    assert dispositions(counted)["epoch"] == "changed"
+
+
+def test_a_warm_up_in_steps_overrides_the_share(tmp_path: Path) -> None:
+    result = imported(tmp_path, GUI | {"lr_warmup": 10, "lr_warmup_steps": 7})
+    assert loaded(result, tmp_path).training.lr_warmup_steps == 7
+    assert (dispositions(result)["lr_warmup"], dispositions(result)["lr_warmup_steps"]) == ("lost", "kept")
+
+
+def test_the_name_of_a_run_that_is_the_recipes_name_is_left_out(tmp_path: Path) -> None:
+    same, other = (imported(tmp_path, GUI | {"wandb_run_name": name}) for name in ("cat lora", "first"))
+    assert "wandb_run_name" not in same.table["training"]["options"]
+    assert other.table["training"]["options"]["wandb_run_name"] == "first"
+    assert {dispositions(each)["wandb_run_name"] for each in (same, other)} == {"kept"}

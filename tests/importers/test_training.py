@@ -202,11 +202,13 @@ def test_rates_of_several_text_encoders() -> None:
     assert notes["text_encoder_lr"].endswith("kept: training.text_encoder_lr: ")
 
 
-def test_old_switches_name_an_optimizer() -> None:
-    assert [imported({name: True})[0]["optimizer"] for name in ("use_8bit_adam", "use_lion_optimizer")] == [
-        "AdamW8bit",
-        "Lion",
-    ]
+@pytest.mark.parametrize(("switch", "optimizer"), [("use_8bit_adam", "AdamW8bit"), ("use_lion_optimizer", "Lion")])
+def test_old_switches_name_an_optimizer(switch: str, optimizer: str) -> None:
+    table, notes = imported({switch: True})
+    assert table["optimizer"] == optimizer
+    assert notes[switch] == "kept: training.optimizer: "
+    table, notes = imported({switch: False, "optimizer_type": "Prodigy"})
+    assert (table["optimizer"], switch in notes) == ("Prodigy", False)
 
 
 def test_options_of_a_flow_model_are_keys_except_the_scripts_defaults() -> None:
