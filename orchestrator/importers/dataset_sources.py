@@ -44,7 +44,7 @@ def add(settings: ImportedSettings, folder: str, uses: list[tuple[int, dict[str,
         key += "-2"
     where = f"dataset.sources.{key}"
     _captions(settings, subset, source, where)
-    if repeats and not kohya and folder != NO_FOLDER:
+    if repeats:
         source["repeats"] = max(whole_or(repeats, 1), 1)
     if isinstance(subset.get("flip_aug"), bool):
         source["flip"] = subset["flip_aug"]

@@ -80,3 +80,52 @@ def test_a_command_that_is_not_found_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="starts sd-scripts by a command that") as caught:
         reader.read(str(path))
     assert "--output_config --config_file" in str(caught.value)
+
+
+def test_names_count_down_to_the_third_level(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text("[general_args.args]\nmax_train_steps = 9\n", "utf-8")
+    assert to_recipe.recipe(reader.read(str(path))[0]).table["training"]["steps"] == 9
+    path.write_text("[general_args.more.args]\nmax_train_steps = 9\n", "utf-8")
+    with pytest.raises(RecipeError, match="holds no setting of sd-scripts or LoRA_Easy"):
+        reader.read(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message", "hint"),
+    [
+        ("gone.toml", None, "no such file", "import reads a kohya_ss JSON"),
+        ("x.bat", b"\x81", "is neither UTF-8 nor Shift-JIS text", "save it as UTF-8"),
+        ("x.json", b"[1, 2]", "holds no settings", "a table of names and values was expected"),
+        ("x.json", b"{", "cannot be read: ", "repair it, or export it again"),
+        ("x.toml", b"=", "cannot be read: ", "repair it, or export it again"),
+        ("x.json", b" " * ((4 << 20) + 1), "is larger than 4 MiB", ""),
+        ("x.json", b" " * (4 << 20), "cannot be read: ", "repair it"),  # a file of 4 MiB is read
+        ("x.sh", b"echo", "holds neither a command", "other settings end in .json, .toml or .safetensors"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_a_hint(
+    tmp_path: Path, name: str, data: bytes | None, message: str, hint: str
+) -> None:
+    path = tmp_path / name
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(RecipeError) as error:
+        reader.read(str(path))
+    (problem,) = error.value.problems
+    assert problem.where == str(path)
+    assert problem.what.startswith(message)
+    assert problem.hint.startswith(hint)
+
+
+def test_texts_in_every_encoding_of_batch_files_are_read(tmp_path: Path) -> None:
+    text = '{"LoRA_type": "Standard", "output_name": "\u732b"}'
+    for encoding in ("utf-8", "utf-8-sig", "cp932"):
+        (tmp_path / "x.JSON").write_bytes(text.encode(encoding))
+        (settings,) = reader.read(str(tmp_path / "x.JSON"))
+        assert (settings.program, settings.name, settings.folder) == ("kohya_ss", "\u732b", tmp_path)
+
+
+def test_dates_are_texts(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text("max_train_steps = 9\nmade = 2024-01-02\n", "utf-8")
+    assert reader.read(str(tmp_path / "x.toml"))[0].leaves["made"] == "2024-01-02"

@@ -67,3 +67,109 @@ def test_images_without_caption_files_have_fixed_captions(
     (tmp_path / "data.toml").write_text("[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'cats'\n", "utf-8")
     (source,) = loaded(to_recipe.recipe(reader.read("data.toml")[0]), tmp_path).dataset.sources.values()
     assert (source.captions, source.caption_files) == expected
+
+
+def imported(folder: Path, text: str) -> to_recipe.ImportedRecipe:
+    (folder / "data.toml").write_text(text, "utf-8")
+    return to_recipe.recipe(reader.read(str(folder / "data.toml"))[0])
+
+
+def test_each_batch_size_has_a_key_and_a_note_of_its_own(tmp_path: Path) -> None:
+    """The first is the default, for classes that the file does not name."""
+    result = imported(
+        tmp_path,
+        "".join(
+            f"[[datasets]]\nresolution = {side}\nbatch_size = {batch}\n[[datasets.subsets]]\nimage_dir = 'cats'\n"
+            for side, batch in ((512, 6), (832, 2))
+        ),
+    )
+    assert result.table["dataset"]["batch_size"] == {"default": 6, "512x512": 6, "832x832": 2}
+    notes = {note.name: (note.disposition, note.where) for note in result.notes}
+    assert notes["datasets[0].batch_size"] == ("kept", "dataset.batch_size.default")
+    assert notes["datasets[1].batch_size"] == ("kept", "dataset.batch_size.832x832")
+    same = imported(tmp_path, "[[datasets]]\nbatch_size = 3\n[[datasets]]\nresolution = 832\nbatch_size = 3\n")
+    assert same.table["dataset"]["batch_size"] == {"default": 3}
+    assert {note.where for note in same.notes if note.name.endswith("batch_size")} == {"dataset.batch_size.default"}
+
+
+def test_a_value_in_which_folders_differ_is_the_most_common_one(tmp_path: Path) -> None:
+    subsets = [
+        "keep_tokens = 2\nshuffle_caption = true\nrandom_crop = true\ncaption_dropout_rate = 0.5\nflip_aug = true\n",
+        "keep_tokens = 1\nshuffle_caption = true\nrandom_crop = true\nflip_aug = true\n",
+        "keep_tokens = 1\nshuffle_caption = true\nflip_aug = true\n",
+    ]
+    text = "[[datasets]]\n" + "".join(
+        f"[[datasets.subsets]]\nimage_dir = '{name}'\n{subset}" for name, subset in zip("abc", subsets, strict=True)
+    )
+    result = imported(tmp_path, text)
+    dataset = loaded(result, tmp_path).dataset
+    assert (dataset.keep_tokens, dataset.shuffle_caption, dataset.random_crop) == (1, True, True)
+    assert (dataset.caption_dropout_rate, dataset.flip_aug) == (0, True)
+    reasons = {note.name: (str(note.disposition), note.why) for note in result.notes}
+    assert reasons["datasets[0].subsets[0].keep_tokens"] == ("changed", "folders differ; 1 for all")
+    assert reasons["datasets[0].subsets[1].keep_tokens"] == ("kept", "")
+    assert reasons["datasets[0].subsets[0].shuffle_caption"] == ("kept", "")
+    assert reasons["random_crop of folders that do not set it"][0] == "changed"
+    assert "shuffle_caption of folders that do not set it" not in reasons
+
+
+def test_mirroring_that_some_folders_leave_out_is_theirs_alone(tmp_path: Path) -> None:
+    text = "[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\nflip_aug = true\n[[datasets.subsets]]\nimage_dir = 'b'\n"
+    dataset = loaded(imported(tmp_path, text), tmp_path).dataset
+    assert (dataset.flip_aug, dataset.sources["a"].flip, dataset.sources["b"].flip) == (False, True, None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "classes", "outcome"),
+    [
+        ("resolution = 640", [640], "kept"),
+        ("resolution = [512, 768]", [512, 768], "changed"),
+        ("resolution = [512, 768]\nenable_bucket = true", [628], "changed"),  # the square root of 512 * 768 is 627.1
+        ("resolution = [640, 640]\nenable_bucket = true", [640], "kept"),
+        ("resolution = 'wide'", [512], "lost"),
+        ("batch_size = 0", [512], None),
+    ],
+)
+def test_a_resolution_is_an_area_with_buckets_only(
+    tmp_path: Path, settings: str, classes: list[int], outcome: str | None
+) -> None:
+    result = imported(tmp_path, f"[[datasets]]\n{settings}\n[[datasets.subsets]]\nimage_dir = 'a'\n")
+    assert result.table["dataset"]["resolution_classes"] == classes
+    assert result.table["dataset"]["batch_size"] == {"default": 1}
+    assert dispositions(result).get("datasets[0].resolution") == outcome
+
+
+def test_a_dataset_without_a_folder_keeps_its_repeats(tmp_path: Path) -> None:
+    result = imported(tmp_path, "[[datasets]]\n[[datasets.subsets]]\nnum_repeats = 3\n")
+    (source,) = loaded(result, tmp_path).dataset.sources.values()
+    assert (source.images, source.trigger, source.repeats) == ("data/pictures", "data", 3)
+    assert dispositions(result)["datasets[0].subsets[0].num_repeats"] == "kept"
+    assert dispositions(result)["the images"] == "lost"
+
+
+@pytest.mark.parametrize(
+    ("repeats", "expected"), [("", 1), ("num_repeats = 4", 4), ("num_repeats = 0", 1), ("num_repeats = -2", 1)]
+)
+def test_a_folder_is_repeated_once_or_more(tmp_path: Path, repeats: str, expected: int) -> None:
+    result = imported(tmp_path, f"[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\n{repeats}\n")
+    assert loaded(result, tmp_path).dataset.sources["a"].repeats == expected
+
+
+def test_names_of_sources_are_distinct_and_fit_a_key(tmp_path: Path) -> None:
+    folders = ("x/5_my cat!", "y/my cat", "z/\u732b", "w/\u72ac")
+    text = "[[datasets]]\n" + "".join(f"[[datasets.subsets]]\nimage_dir = '{folder}'\n" for folder in folders)
+    sources = loaded(imported(tmp_path, text), tmp_path).dataset.sources
+    assert list(sources) == ["my", "my-2", "source", "source-2"]
+    assert [source.images for source in sources.values()] == list(folders)
+
+
+def test_caption_endings_are_kept_where_they_are_endings(tmp_path: Path) -> None:
+    text = "[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\ncaption_extension = '{}'\n"
+    leaf = "datasets[0].subsets[0].caption_extension"
+    for ending, expected in ((".tags", ("files", ".tags", "kept")), (".txt", ("files", ".txt", "kept"))):
+        result = imported(tmp_path, text.format(ending))
+        (source,) = loaded(result, tmp_path).dataset.sources.values()
+        assert (source.captions, source.caption_files, dispositions(result)[leaf]) == expected
+    result = imported(tmp_path, text.format("../x"))
+    assert loaded(result, tmp_path).dataset.sources["a"].captions == "fixed"
+    assert "not a valid ending" in next(note.why for note in result.notes if "caption_extension" in note.name)
