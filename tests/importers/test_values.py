@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from import_cases import GUI, dispositions, loaded
 from orchestrator.importers import reader, to_recipe
-from orchestrator.importers.values import argument_value, argv, pairs
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from orchestrator.importers.values import (
+    argument_value,
+    argv,
+    literal,
+    located,
+    number,
+    pairs,
+    path,
+    plain_number,
+    resolution,
+    whole_or,
+)
 
 PLAIN = {key: value for key, value in GUI.items() if key not in ("use_cp", "LoRA_type", "conv_dim", "conv_alpha")}
 
@@ -124,3 +133,134 @@ def test_lists_of_rates(tmp_path: Path, rates: str, rate: float, outcome: str) -
     result = to_recipe.recipe(reader.read(str(tmp_path / "a.toml"))[0])
     assert loaded(result, tmp_path).training.text_encoder_lr == rate
     assert dispositions(result)["text_encoder_lr"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (16.0, 16),
+        ("16", 16),
+        ("16.0", 16),
+        ("-1", -1),
+        ("0", 0),
+        (0, 0),
+        (0.0, 0.0),  # a rate stays one
+        (-1.0, -1.0),
+        (1.5, 1.5),
+        ("1e3", 1000.0),
+        ("1E3", 1000.0),
+        ([2, "2.0"], 2),
+    ],
+)
+def test_whole_numbers_are_written_without_a_fraction(value: Any, expected: float) -> None:
+    assert (number(value), type(number(value))) == (expected, type(expected))
+
+
+@pytest.mark.parametrize("value", [True, "x", "", None, [], [1, 2]])
+def test_what_is_no_number_is_refused(value: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        number(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("64", 64),
+        (64.0, 64),
+        ("0.5", 0.5),
+        ("1e-4", 1e-4),
+        ("", ""),
+        ("  ", "  "),
+        ("x", "x"),
+        ("nan", "nan"),
+        ("inf", "inf"),
+        (float("inf"), "inf"),
+        (True, True),
+        (None, None),
+        ([1], [1]),
+    ],
+)
+def test_numbers_in_texts_of_the_interface(value: Any, expected: Any) -> None:
+    assert (plain_number(value), type(plain_number(value))) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (512, (512, 512)),
+        ("512", (512, 512)),
+        ("512,768", (512, 768)),
+        ("(512, 768)", (512, 768)),
+        ("512x768", (512, 768)),
+        ([512, 768.0], (512, 768)),
+        ((640,), (640, 640)),
+        ([1, 2, 3], None),
+        ([], None),
+        (0, None),
+        ("512,0", None),
+        ("-512", None),
+        ("wide", None),
+        (None, None),
+    ],
+)
+def test_a_resolution_is_one_side_or_two(value: Any, expected: tuple[int, int] | None) -> None:
+    assert resolution(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("C:\\models\\my base.safetensors", "my base.safetensors"),
+        ("models\\base.ckpt", "models/base.ckpt"),
+        ("/models/base.ckpt", "/models/base.ckpt"),
+        ('"models/base.ckpt"', "models/base.ckpt"),
+    ],
+)
+def test_a_path_with_a_drive_is_searched_by_its_name(value: str, expected: str) -> None:
+    assert path(value) == expected
+
+
+def test_a_file_is_found_beside_the_settings_first_and_then_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tmp_path / "a" / "b" / "c" / "d"
+    inner.mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert located(inner, "x\\y.toml") is None
+    above = (tmp_path, tmp_path / "a", inner.parent, Path(), inner)  # the nearest last
+    for number_, folder in enumerate(above):
+        (folder / "x").mkdir()
+        (folder / "x" / "y.toml").touch()
+        expected = None if number_ == 0 else folder / "x" / "y.toml"  # four folders above is too far
+        assert located(inner, "x\\y.toml") == expected
+
+
+def test_values_that_are_no_numbers_have_the_default() -> None:
+    assert [whole_or(value, 7) for value in ("3.9", 2, "", None, "x", float("inf"), float("nan"), [])] == [3, 2, *[7] * 6]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("true", True),
+        ("FALSE", False),
+        ("'x'", "x"),
+        ("(1, 2)", [1, 2]),
+        ("[1, 2]", [1, 2]),
+        ("0.5", 0.5),
+        ("words only", "words only"),
+        ("None", None),
+        (3, 3),
+        ((1, 2), [1, 2]),
+    ],
+)
+def test_a_value_of_an_argument(text: Any, value: Any) -> None:
+    assert argument_value(text) == value
+
+
+def test_a_literal_is_read_and_other_texts_stay() -> None:
+    assert [literal(value) for value in ("1", "'x'", "x y", 5)] == [1, "x", "x y", 5]
+
+
+def test_values_of_a_list_are_continued_by_words_without_a_name() -> None:
+    assert pairs(["x", "betas=0.8,", "0.95", 'a = "b"', "c"]) == {"betas": "0.8, 0.95", "a": "b c"}
+    assert argv("x --a 1 2 --b=3 4") == {"a": ["1", "2"], "b": ["3", "4"]}
