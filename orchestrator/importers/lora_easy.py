@@ -118,7 +118,7 @@ def _architecture(settings: ImportedSettings, table: dict[str, Any]) -> None:
 
 
 def _not_passed(settings: ImportedSettings, table: dict[str, Any]) -> None:
-    """Note zeros that the backend leaves out where the trainer's default is another value."""
+    """Note zeros that the backend leaves out, against the trainer's default."""
     options = parser_options.of(ARCHITECTURES[settings.extra["architecture"]].trainer_script)
     for section, inside in _parts(table, "args"):
         for key, value in inside.items():
@@ -132,7 +132,7 @@ def _not_passed(settings: ImportedSettings, table: dict[str, Any]) -> None:
 
 
 def _interface(settings: ImportedSettings) -> None:
-    """Resolve the settings of the interface: names of its own, and the placeholder of names."""
+    """Resolve names of the interface, and the placeholder of names."""
     options = settings.options
     for path in settings.leaves:
         key = path.rpartition(".")[2]

@@ -154,7 +154,7 @@ def _other(
     *,
     whole: bool,
 ) -> str:
-    """Return a clause about another model that a file is for, or may be, or "".
+    """Return a clause about another model that a file may be for, or "".
 
     Args:
         best: the architecture with the most modules.

@@ -1,4 +1,7 @@
-"""Reasons for which steps run. No other module decides whether a step is done."""
+"""Reasons for which steps run.
+
+No other module decides whether a step is done.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of the LoRA that a training starts from, against the network that the recipe trains.
+"""Check the LoRA that a training starts from against its network.
 
 sd-scripts loads it after it has encoded the images (train_network.py line 711, v0.10.1). A tensor of another shape stops it
 there. A module that the network lacks is dropped. An alpha of the file replaces the recipe's in the saved file only.
@@ -63,7 +63,7 @@ def problems(where: str, path: Path, recipe: Recipe, model: Model) -> list[Probl
 
 
 def continued(path: Path, recipe: Recipe, model: Model) -> str:
-    """Return the number of the recipe's modules that start from a sound file, in words, or ""."""
+    """Return the number of modules that start from a file, in words, or ""."""
     trained = _trained(recipe, model)
     if trained is None:
         return ""
@@ -96,13 +96,16 @@ def _another_model(where: str, lora: Adapter, recipe: Recipe, model: Model) -> P
 
 
 def _belongs(module: AdapterModule, layer: ModelLayer | None) -> bool:
-    """Return whether a module may be of a layer: the kind may not tell its size."""
+    """Return whether a module may be of a layer.
+
+    The kind may not tell its size.
+    """
     size = kinds.extent(module.kind, module.shapes)
     return layer is not None and size in (None, (layer.out, layer.in_ * layer.kernel**2))
 
 
 def _another_form(where: str, lora: Adapter) -> Problem | None:
-    """Return the problem of a LoRA with module names of another convention, or None."""
+    """Return the problem of module names of another convention, or None."""
     network = (module for module in lora.modules if not module.name.startswith("lora_te"))  # LyCORIS has prefixes of its own
     renamed = next((module for module in network if module.name != module.kohya), None)
     if renamed is None:
@@ -125,7 +128,7 @@ def _dropped(where: str, lora: Adapter, recipe: Recipe, trained: Mapping[str, Mo
 
 
 def _tensors(where: str, lora: Adapter, recipe: Recipe, trained: Mapping[str, ModelLayer]) -> Iterator[Problem]:
-    """Yield another family, other ranks and other shapes of modules that the recipe trains."""
+    """Yield other families, ranks and shapes of modules that are trained."""
     ranks: Counter[tuple[str, int, int]] = Counter()
     families, shapes = Counter[str](), list[str]()
     rank_of = layer_ranks.ranks(recipe)
@@ -164,7 +167,10 @@ def _ranks(where: str, lora: Adapter, ranks: Mapping[tuple[str, int, int], int])
 
 
 def _fits(recipe: Recipe, own: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Return whether a tensor fits. Predicted shapes of other families than lora may be flat."""
+    """Return whether a tensor fits.
+
+    Predicted shapes of other families than lora may be flat.
+    """
     return own == expected if recipe.network.family == "lora" else math.prod(own) == math.prod(expected)
 
 
@@ -192,7 +198,7 @@ def _alphas(where: str, header: Header, lora: Adapter, recipe: Recipe, trained: 
 
 
 def _number(dtype: str, raw: bytes) -> float:
-    """Return the number of a tensor without dimensions, 0 for one of an unknown type."""
+    """Return the number in a tensor, 0 for one of an unknown type."""
     if dtype == "BF16":
         dtype, raw = "F32", b"\0\0" + raw
     return float(struct.unpack(_FORMATS[dtype], raw)[0]) if dtype in _FORMATS else 0.0

@@ -1,4 +1,6 @@
-"""Forms of model files: pickles, shards, indexes and folders, against the forms that the trainer's loader takes.
+"""Check the forms of model files: pickles, shards, indexes, folders.
+
+The loaders of the trainer take some of them only.
 
 Source: load_* of library/*_utils.py and safetensors_utils.py, sd-scripts v0.10.1.
 """
@@ -44,7 +46,9 @@ def _slot(recipe: Recipe, key: str) -> _Slot:
 
 
 def problems(where: str, key: str, path: Path, recipe: Recipe) -> list[Problem]:
-    """Return the problems of a form that the loader of a key does not take, and of missing shards.
+    """Return the problems of a form that the loader of a key does not take.
+
+    Missing shards are problems, too.
 
     Args:
         where: for the message: key and name.
@@ -105,5 +109,8 @@ def _folder(where: str, folder: Path) -> list[Problem]:
 
 
 def unpickled(key: str, recipe: Recipe) -> str:
-    """Return what sd-scripts does with a pickle in place of a key's file, or "" for another engine."""
+    """Return the result of sd-scripts for a pickle as a key's file, or "".
+
+    It is "" for another engine.
+    """
     return _UNPICKLED.get(_slot(recipe, key).pickles, "") if recipe.engine == "sd-scripts" else ""

@@ -154,7 +154,10 @@ def architecture(path: Path) -> str | None:
 
 
 def _pickled(path: Path) -> str | None:
-    """Return the architecture by the texts of a pickle, which is not run. None: they do not tell."""
+    """Return the architecture by the texts of a pickle, or None.
+
+    The pickle is not run.
+    """
     try:
         names = pickle_scan.texts(path)
     except ValueError:

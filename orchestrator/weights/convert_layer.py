@@ -65,7 +65,7 @@ class LayerConversion:
         return not (self.target in FOLDED or self._turned or self._restorable(whole))
 
     def _restorable(self, module: AdapterModule) -> bool:
-        """Return whether a whole layer had another rank, or an alpha that it lacks."""
+        """Return whether a whole layer had another rank, or an alpha."""
         past = self.stored
         if past is None or "alpha" in module.keys:
             return False

@@ -121,7 +121,7 @@ class Inspection:
 
     @property
     def misstated(self) -> str:
-        """Return the rank that the metadata state and no module has, in a sentence, or ""."""
+        """Return a sentence about a stated rank that no module has, or ""."""
         stated = self.adapter.header.metadata.get("ss_network_dim", "")
         ranks = sorted({layer.rank for layer in self.layers if layer.rank is not None})
         if not stated.isdecimal() or not ranks or int(stated[:9]) in ranks:

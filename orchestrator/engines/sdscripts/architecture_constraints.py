@@ -99,7 +99,7 @@ def _blocks(texts: tuple[str, ...], entry: Architecture) -> Iterator[Violation]:
 
 
 def _patterns(recipe: Recipe, entry: Architecture, name: str, patterns: tuple[str, ...]) -> Iterator[Violation]:
-    """Yield patterns that the network module misreads, or without a layer to change."""
+    """Yield patterns that the network module misreads, or without a layer."""
     choice, targeted = entry.layer_choice, expected_tensors.targeted(recipe, entry.model)
     by_default = [layer for layer in targeted if not expected_tensors.left_out(layer, entry.model)]
     excluded = [layer for layer in by_default if any(choice.matches(each, layer) for each in recipe.network.exclude)]

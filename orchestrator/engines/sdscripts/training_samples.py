@@ -1,4 +1,6 @@
-"""Images that the trainer draws during a training: prompt file, and settings that it ignores or rejects.
+"""Images that the trainer draws during a training.
+
+Their prompt file, and settings that the trainer ignores or rejects.
 
 Source: line_to_prompt_dict of library/train_util.py, and sample_image_inference of each trainer, sd-scripts v0.10.1.
 """
@@ -22,7 +24,7 @@ _OPTION = re.compile(r"(?:[whds] \d|[lg] [\d.]|(?:n|ss|cn|ctr|rcfg|fs) .)", re.I
 
 
 def prompts(recipe: Recipe) -> str:
-    """Return the text of --sample_prompts: one line per prompt, with all its options."""
+    """Return the text of --sample_prompts, one line per prompt."""
     sample_line = ARCHITECTURES[recipe.base.architecture].sample_line
     values = {letters: getattr(recipe.render, key) for key, letters in sample_line.items()}
     further = "".join(f" --{letters} {network_args.text(value)}" for letters, value in values.items() if value is not None)
@@ -30,7 +32,7 @@ def prompts(recipe: Recipe) -> str:
 
 
 def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Yield (dotted key, problem) of settings of ``render`` that the trainer ignores or rejects."""
+    """Yield (dotted key, problem) of settings that the trainer misuses."""
     entry, render = ARCHITECTURES[recipe.base.architecture], recipe.render
     if recipe.training.sample_every_n_steps is None:
         return

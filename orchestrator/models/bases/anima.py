@@ -53,7 +53,7 @@ _DIFFUSERS = {
 
 
 def _layers(model: Model) -> Iterator[ModelLayer]:
-    """Yield the layers of the embedders, the adapter's blocks, the blocks and the final layer."""
+    """Yield the layers of embedders, adapter, blocks and final layer."""
     width, text = model.unet["width"], model.unet["text_width"]
     yield unet_layer("x_embedder.proj.1", width, _PATCH, "PatchEmbed", bias=False)
     yield unet_layer("t_embedder.1.linear_1", width, width, "TimestepEmbedding", bias=False)

@@ -60,7 +60,7 @@ def of(recipe: Recipe, checkpoint: Path | None = None) -> Model:
 
 
 def targeted(recipe: Recipe, model: Model) -> list[ModelLayer]:
-    """Return the layers among which sd-scripts' own network module chooses by patterns."""
+    """Return the layers among which sd-scripts' own network chooses."""
     targets = model.targets
     arguments = layer_ranks.text_arguments(recipe) | recipe.network.args
     more = (name for argument, names in targets.optional.items() if arguments.get(argument) for name in names)
@@ -69,7 +69,10 @@ def targeted(recipe: Recipe, model: Model) -> list[ModelLayer]:
 
 
 def left_out(layer: ModelLayer, model: Model) -> bool:
-    """Return whether sd-scripts' own network module leaves a layer out, unless a recipe includes it."""
+    """Return whether sd-scripts' own network leaves a layer out.
+
+    A recipe can include it.
+    """
     return bool(model.targets.excluded) and re.search(model.targets.excluded, layer.dotted) is not None
 
 
@@ -131,7 +134,7 @@ def _training(recipe: Recipe, model: Model) -> _Training:
 
 
 def predict(recipe: Recipe, model: Model) -> Predicted | None:
-    """Return the predicted file of a training. None: there is no formula."""
+    """Return the predicted file of a training, or None without a formula."""
     return _predict(_training(recipe, model))
 
 

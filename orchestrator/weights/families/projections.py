@@ -52,7 +52,7 @@ class Tensor:
 
     @property
     def doubles(self) -> NDArray[np.float64]:
-        """Numbers in float64, which holds each of them."""
+        """Return the numbers in float64, which holds each of them."""
         return self.bits.view(np.float64) if self.dtype == "F64" else self.values.astype(np.float64)
 
     @property

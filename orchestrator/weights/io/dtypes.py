@@ -128,7 +128,7 @@ def _to_bfloat16(flat: Floats) -> NDArray[np.uint16]:
 
 
 def _to_narrow(flat: Floats, dtype: str) -> tuple[NDArray[Any], bool]:
-    """Return numbers as bytes of a type of 8 bits, and whether one is too large."""
+    """Return numbers in a type of 8 bits, and whether one is too large."""
     table = _NARROW_TABLES[dtype][:128]
     finite = table[np.isfinite(table)]
     middles, size = (finite[1:] + finite[:-1]) / 2, np.abs(flat)

@@ -1,4 +1,4 @@
-"""List the calls and texts of a pickled checkpoint by its opcodes. Nothing is run."""
+"""List the calls and texts of a pickle by its opcodes. Nothing is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Shards: one model in several safetensors files, NAME-00001-of-00003.safetensors, and their index."""
+"""Shards: one model in several safetensors files, and their index.
+
+Their names are NAME-00001-of-00003.safetensors.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ _SHARD = re.compile(r"(.*?)(\d{5})-of-(\d{5})\.safetensors")
 
 
 def of(path: Path) -> tuple[Path, ...]:
-    """Return all shards of a model by the name of one, missing ones too. Any other file: itself alone."""
+    """Return all shards of a model by the name of one, missing ones too.
+
+    Any other file is returned alone.
+    """
     match = _SHARD.fullmatch(path.name)
     if match is None:
         return (path,)
@@ -27,7 +33,9 @@ def of(path: Path) -> tuple[Path, ...]:
 
 
 def indexed(path: Path) -> tuple[Path, ...]:
-    """Return the shards that an index names, missing ones too, or none if it is not an index.
+    """Return the shards that an index names, missing ones too.
+
+    Another file has none.
 
     Raises:
         OSError: the file cannot be read.
