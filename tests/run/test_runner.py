@@ -123,7 +123,7 @@ def test_a_damaged_output_is_made_again(cats: harness.Project, damage: Callable[
     assert outcomes["cat-lora/render"].status is Status.CACHED
 
 
-def test_a_flipped_byte_is_detected_by_verify(cats: harness.Project) -> None:
+def test_a_flipped_byte_is_found_by_verify(cats: harness.Project) -> None:
     cats.run("cat-lora")
     merged = next((cats.root / "runs" / "cat-lora").glob("merge-*/*.safetensors"))
     content = bytearray(merged.read_bytes())
