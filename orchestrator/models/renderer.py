@@ -43,8 +43,6 @@ class Renderer:
     samplers: tuple[str, ...] = ("euler",)
     side_step: int = 8
     """Sides of images are multiples of this, in pixels."""
-    batches: bool = False
-    """Several images can be drawn at once."""
     dialog: bool = False
     """Prompts are typed in, after --interactive. False: they are read from a file."""
     last_line: str = ""
@@ -72,6 +70,5 @@ GEN_IMG = Renderer(
     line={"scale": "l"},
     precisions={"no": (), "fp16": ("--fp16",), "bf16": ("--bf16",)},
     samplers=SAMPLERS,
-    batches=True,
     trained=("v_parameterization", "zero_terminal_snr"),
 )
