@@ -70,10 +70,8 @@ def weights(tensors: Iterable[str], architecture: ArchitectureName) -> dict[str,
     """
     parts_by_layer: dict[str, dict[int, LayerTensor]] = {}
     for tensor in tensors:
-        if (root := next((root for root in _OPEN_CLIP_ROOTS if tensor.startswith(root)), None)) is not None:
-            for layer, held in _open_clip(tensor, root):
-                parts_by_layer.setdefault(layer, {})[0] = held
-            continue
+        for layer, held in _open_clip(tensor):
+            parts_by_layer.setdefault(layer, {})[0] = held
         dotted = path(tensor)
         if dotted is None or not dotted.endswith(".weight"):
             continue
@@ -102,8 +100,11 @@ def _with_text_model(dotted: str) -> str:
     return f"{root}.text_model.{rest}" if root.startswith("text_encoder") and rest.startswith("encoder.layers.") else dotted
 
 
-def _open_clip(tensor: str, root: str) -> list[tuple[str, LayerTensor]]:
+def _open_clip(tensor: str) -> list[tuple[str, LayerTensor]]:
     """Return the layers whose weights a tensor of OpenCLIP holds."""
+    root = next((root for root in _OPEN_CLIP_ROOTS if tensor.startswith(root)), None)
+    if root is None:
+        return []
     number, _, inner = tensor.removeprefix(root).partition(".")
     layer = f"{_OPEN_CLIP_ROOTS[root]}_text_model_encoder_layers_{number}"
     if inner == "attn.in_proj_weight":

@@ -79,7 +79,7 @@ def _layers(recipe: Recipe, entry: Architecture) -> Iterator[Violation]:
             )
             way = instead or (f"it takes {takes}" if takes else "leave it out")
             yield f"network.{name}", f"{entry.network_module} of {entry.title} takes none; {way}"
-        elif value and name == "blocks":
+        elif name == "blocks":
             yield from _blocks(network.blocks, entry)
         elif value:
             yield from _patterns(recipe, entry, name, tuple(value))

@@ -66,7 +66,8 @@ def package_problems(recipe: Recipe, packages: Path) -> Iterator[Problem]:
 
     Missing packages, and a LyCORIS version that cannot train it.
     """
-    for package, why in _needed(recipe).items():
+    needed = _needed(recipe)
+    for package, why in needed.items():
         if not (packages / package).is_dir() and not (packages / f"{package}.py").is_file():
             what = f"the package {package} is not there" + (f" ({why})" if why else "")
             yield Problem(str(packages), what, _package_hint(package))
@@ -75,7 +76,8 @@ def package_problems(recipe: Recipe, packages: Path) -> Iterator[Problem]:
     if recipe.network.family == "full" and lycoris == network_args.LYCORIS_VERSION:
         what = f"is lycoris-lora {lycoris}, which cannot train full: it deletes the weights that its forward needs"
         yield Problem(info, what, f"install lycoris-lora=={network_args.TRAINS_FULL} there, or train another family")
-    if recipe.network.family != "lora" and lycoris.split(".")[0].isdigit() and int(lycoris.split(".")[0]) >= 4:
+    major = lycoris.partition(".")[0]
+    if "lycoris" in needed and major.isdigit() and int(major) > 3:
         what = f"is lycoris-lora {lycoris}, which stops in sd-scripts: duplicated lora name"
         yield Problem(info, what, f"install lycoris-lora=={network_args.LYCORIS_VERSION} there (make setup)")
 

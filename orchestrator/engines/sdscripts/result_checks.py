@@ -157,7 +157,7 @@ def _trainer_steps(log: str, steps: int) -> int:
         return steps
     start, epoch = int(skipped[1]), int(batches[1])
     lost = training_states.lost(start, epoch)
-    return min(steps, math.ceil(steps / epoch) * epoch - lost) if lost else steps
+    return math.ceil(steps / epoch) * epoch - lost if lost else steps
 
 
 def _metadata(recipe: Recipe, metadata: dict[str, str], steps: int) -> Iterator[str]:

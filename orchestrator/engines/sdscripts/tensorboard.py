@@ -7,6 +7,7 @@ A cut-off file yields its whole records.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 _TAGS = {"loss/current": "loss", "loss/average": "average_loss", "lr/unet": "lr_unet", "lr/textencoder": "lr_text_encoder"}
 _VALIDATION = "loss/validation/step_average"
-_MAX_RECORD = 64 << 20
 
 
 def history(folder: Path, shift: Callable[[float], int] = lambda _: 0, first_epoch: int = 0) -> list[dict[str, Any]]:
@@ -74,16 +74,14 @@ def scalars(path: Path) -> Iterator[tuple[float, int, str, float]]:
     """
     data = path.read_bytes()
     at = 0
-    while at + 12 <= len(data):
-        length = struct.unpack_from("<Q", data, at)[0]
-        end = at + 12 + length
-        if length > _MAX_RECORD or end + 4 > len(data):
-            return
-        try:
-            yield from _event(data[at + 12 : end])
-        except (IndexError, struct.error, UnicodeDecodeError):
-            return
-        at = end + 4
+    with contextlib.suppress(IndexError, struct.error, UnicodeDecodeError):
+        while True:
+            begin = at + 12
+            end = begin + struct.unpack_from("<Q", data, at)[0]
+            at = end + 4
+            if at > len(data):
+                return
+            yield from _event(data[begin:end])
 
 
 def _event(data: bytes) -> Iterator[tuple[float, int, str, float]]:
@@ -114,7 +112,7 @@ def _value(data: bytes) -> Iterator[tuple[str, float]]:
                 scalar = struct.unpack("<f", floats[0])[0]
             elif len(floats) == 1 and isinstance(floats[0], float):
                 scalar = floats[0]
-    if tag and scalar is not None:
+    if scalar is not None:
         yield tag, scalar
 
 
