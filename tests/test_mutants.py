@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pytest
 
 SOURCE = '''
+Size = tuple[str, int | None] | Sequence[float] | str
 def first(size: int | None, *, name: str = "x") -> bool:
     """Return 1 < 2."""
     if not name:
@@ -25,7 +26,7 @@ def test_mutants_change_one_expression_or_statement(tmp_path: Path, monkeypatch:
     path = tmp_path / "module.py"
     path.write_text(SOURCE, "utf-8")
     found = [mutant for mutant in mutants.mutants(path) if mutant.sound]
-    assert {mutant.line for mutant in found} == {4, 5, 6}  # no annotation, no docstring
+    assert {mutant.line for mutant in found} == {5, 6, 7}  # no type, no annotation, no docstring
     assert len({mutant.new for mutant in found}) == len(found)
     assert {len(mutant.diff.splitlines()) for mutant in found} == {2}
     changed = "\n".join(mutant.diff for mutant in found)

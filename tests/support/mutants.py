@@ -62,6 +62,7 @@ _SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
 }  # fmt: skip
 _PHASE = re.compile(r" \((setup|call|teardown)\)$")
 """End of a test's name in PYTEST_CURRENT_TEST, which names the contexts of child processes."""
+_GENERIC = ("tuple", "dict", "list", "set", "frozenset", "Mapping", "Sequence", "Callable", "Iterable", "Literal")
 _PLAIN = ("frozen", "slots", "strict", "encoding", "errors")
 """Keyword arguments without an effect that a test could see."""
 
@@ -113,8 +114,21 @@ class Mutant:
         return "\n".join(line for line in lines if line[:3] not in {"---", "+++"} and not line.startswith("@@"))
 
 
+def _is_type(node: ast.expr) -> bool:
+    """Whether an expression is a type: str | None, dict[str, int], a name that is quoted."""
+    match node:
+        case ast.BinOp(left, ast.BitOr(), right):
+            return _is_type(left) and _is_type(right)
+        case ast.Subscript(ast.Name(name)):
+            return name in _GENERIC
+        case ast.Name(name):
+            return name in _GENERIC or name in {"str", "int", "float", "bool", "bytes"}
+        case _:
+            return isinstance(node, ast.Constant) and (node.value is None or isinstance(node.value, str))
+
+
 def _nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes to change: no annotations, decorators, messages, docstrings."""
+    """Yield the nodes to change: no annotations, type aliases, decorators, messages, docstrings."""
     yield node
     for name, value in ast.iter_fields(node):
         if name in {"annotation", "returns", "decorator_list", "type_params"} or isinstance(node, ast.JoinedStr):
@@ -122,7 +136,8 @@ def _nodes(node: ast.AST) -> Iterator[ast.AST]:
         for child in value if isinstance(value, list) else [value]:
             typing = isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"
             plain = isinstance(child, ast.keyword) and child.arg in _PLAIN
-            if isinstance(child, ast.AST) and not typing and not plain:
+            alias = isinstance(node, ast.Assign) and name == "value" and isinstance(child, ast.expr) and _is_type(child)
+            if isinstance(child, ast.AST) and not typing and not plain and not alias:
                 yield from _nodes(child)
 
 

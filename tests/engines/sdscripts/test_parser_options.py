@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -52,3 +52,52 @@ def test_another_commits_options_are_read_once(tmp_path: Path, monkeypatch: pyte
         ("x.novelty", "is 5; takes 3, 4"),
         ("x.noveltie", "is not an option of this program; did you mean novelty?"),
     ]
+
+
+OPTIONS = {
+    option.name: option
+    for option in (
+        parser_source.ParserOption("switch", "switch"),
+        parser_source.ParserOption("whole", "int", choices=(1, 2, None)),
+        parser_source.ParserOption("number", "float"),
+        parser_source.ParserOption("either", "int_or_float"),
+        parser_source.ParserOption("text", "str"),
+        parser_source.ParserOption("list", "int", many=True),
+        parser_source.ParserOption("learning_rate", "float"),
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "problem"),
+    [
+        ("switch", True, ""),
+        ("switch", 1, "is 1; takes true or false"),
+        ("whole", 2, ""),
+        ("whole", 3, "is 3; takes 1, 2"),
+        ("whole", True, "is true; takes a whole number"),
+        ("whole", 1.0, "is 1.0; takes a whole number"),
+        ("number", 3, ""),
+        ("number", 0.5, ""),
+        ("number", False, "is false; takes a number"),
+        ("number", "1", 'is "1"; takes a number'),
+        ("either", 3, ""),
+        ("either", "3", ""),
+        ("either", True, "is true; takes a number"),
+        ("text", "x", ""),
+        ("text", 3, "is 3; takes text"),
+        ("text", ("x",), "takes one value"),
+        ("list", (1, 2), ""),
+        ("list", (1, "x"), 'is "x"; takes a whole number'),
+        ("list", 1, "takes a list"),
+        ("learning_rate", 1.0, "set training.learning_rate instead"),
+        ("output_dir", "x", "is set by the orchestrator"),
+        ("network_alpha", 1, "set network.alpha instead"),
+        ("further", 1, "is an option of sd-scripts; the program lacks it"),
+        ("numbr", 1.0, "is not an option of the program; did you mean number?"),
+    ],
+)
+def test_a_value_that_an_option_does_not_take_is_named(name: str, value: Any, problem: str) -> None:
+    owned, elsewhere = {"learning_rate": "training.learning_rate", "output_dir": ""}, {"further": "sd-scripts", "text": "x"}
+    found = list(parser_options.problems(OPTIONS, {name: value}, "x", owned, "the program", elsewhere))
+    assert found == ([(f"x.{name}", problem)] if problem else [])
