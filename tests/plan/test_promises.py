@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,6 +11,7 @@ import harness
 from command_line import call
 from engine_recipes import RECIPES
 from orchestrator.errors import RecipeError, report
+from orchestrator.plan import estimate, promises
 from orchestrator.recipe import loader
 from orchestrator.run.workspace import Selection, Workspace
 
@@ -72,3 +74,32 @@ def test_the_recipe_of_the_sdxl_page_is_planned(tmp_path: Path, project: Path) -
     )
     loaded = Workspace(tmp_path).load(Selection(("mine",)))[0]
     assert loaded.recipe.base.architecture == "sdxl"
+
+
+@pytest.mark.parametrize(("conv_dim", "modules"), [(128, 350), (None, 264)])
+def test_the_least_size_is_that_of_rank_1_with_the_recipes_convolutions(conv_dim: int | None, modules: int) -> None:
+    """Bytes grow with the rank; each module has an alpha of 2 bytes beside."""
+    inputs: Any = SimpleNamespace(find=lambda _: None)
+    recipe = loader.recipe(RECIPES, "krnk-lora3x3").recipe
+    nothing = recipe.expect.model_copy(update={"tensor_bytes": None, "modules": None})
+    network = recipe.network.model_copy(update={"conv_dim": conv_dim})
+    recipe = recipe.model_copy(update={"network": network, "expect": nothing})
+    whole = estimate.tensors(recipe, inputs)
+    assert whole is not None
+    assert (whole.modules, recipe.network.dim, recipe.merge.zeroed) == (modules, 128, "keep")
+    least = (whole.tensor_bytes - 2 * modules) // 128 + 2 * modules
+
+    def too_small(size: int, zeroed: str = "keep", precision: str = "fp16") -> list[str]:
+        assert recipe.resize is not None
+        resize = {"size_mb": size / 2**20, "save_precision": precision, "sv_ratio": None}
+        update = {
+            "resize": recipe.resize.model_copy(update=resize),
+            "merge": recipe.merge.model_copy(update={"zeroed": zeroed}),
+        }
+        return [problem.what for problem in promises.broken(recipe.model_copy(update=update), inputs, {})]
+
+    assert too_small(least) == []
+    assert too_small(least - 1) == [f"is {(least - 1) / 2**20:g}; rank 1 everywhere takes {least / 2**20:.2f} MiB"]
+    assert too_small(2 * least - 1, precision="float"), "numbers of 4 bytes"
+    assert too_small(2 * least, precision="float") == []
+    assert too_small(1, zeroed="prune") == [], "pruned modules take nothing"
