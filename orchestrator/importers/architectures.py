@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from orchestrator.models.architecture import Architecture
     from orchestrator.models.registry import ArchitectureName
 
+_MODULE = re.compile(r"networks\.lora_(\w+)")
+_ADAPTERS = ("fa", "c3lier", "diffusers", "interrogator")  # of no model of their own
 _PLAIN = re.compile(r"[^a-z0-9]+")
 
 
@@ -80,6 +82,9 @@ def _inferred(settings: ImportedSettings) -> tuple[ArchitectureName, str]:
         if module == entry.network_module != ARCHITECTURES[DEFAULT].network_module:
             usual = _usual(name)
             return usual, f"{ARCHITECTURES[usual].title}, because of its network module {module}"
+    other = _MODULE.fullmatch(str(module))
+    if other is not None and other[1].lower() not in _ADAPTERS:
+        named(settings, other[1], f"{other[1]} (network module {module})")
     given = {name for name, value in settings.options.items() if value not in (None, False, "")}
     shared = parser_options.of(ARCHITECTURES[DEFAULT].trainer_script)
     best: tuple[int, ArchitectureName, str] = (0, DEFAULT, "")

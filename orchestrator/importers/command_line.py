@@ -7,22 +7,17 @@ from __future__ import annotations
 
 import itertools
 import re
-import shlex
 import tomllib
 from pathlib import Path, PureWindowsPath
 from typing import Any, Final
 
 from orchestrator.engines.sdscripts import parser_options
 from orchestrator.errors import Problem, RecipeError
-from orchestrator.importers import architectures, sd_scripts_toml
+from orchestrator.importers import architectures, sd_scripts_toml, shell_text
 from orchestrator.importers.notes import Disposition, ImportedSettings
 from orchestrator.importers.values import plain_number, words_by_option
 from orchestrator.models.registry import ARCHITECTURES, DEFAULT
 
-_CONTINUED: Final = re.compile(r"[ \t]*[\^\\`][ \t]*\r?\n\s*")
-_COMMENT: Final = re.compile(r"\s*(?:@?rem\b|::|#)", re.IGNORECASE)
-_SET: Final = re.compile(r"\s*(?:@?set\s+\"?|export\s+|\$env:|\$)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*", re.IGNORECASE)
-_VARIABLE: Final = re.compile(r"%(\w+)%|\$env:(\w+)|\$\{(\w+)\}|\$(\w+)")
 _SCRIPT: Final = re.compile(r"(?:\w+_)?train_network\.py")
 
 
@@ -33,18 +28,13 @@ def read(path: Path, text: str) -> list[ImportedSettings]:
         RecipeError: a command has unclosed quotes, or names a configuration that cannot be read.
     """
     trainings: list[ImportedSettings] = []
-    variables: dict[str, str] = {}
-    for line in _CONTINUED.sub(" ", text).splitlines():
-        if _COMMENT.match(line):
-            continue
-        filled = _filled(line, variables)
-        if (match := _SET.fullmatch(filled)) is not None and " --" not in line:
-            variables[match[1].lower()] = match[2].strip("\"'")
-        elif "train_network.py" in filled:
-            words = _words(path, filled)
+    try:
+        for words in shell_text.commands(text, "train_network.py"):
             at = next((position for position, word in enumerate(words) if _SCRIPT.fullmatch(_file_name(word))), None)
             if at is not None:
                 trainings.append(_training(path, _file_name(words[at]), words[:at], words[at + 1 :]))
+    except ValueError as error:
+        raise RecipeError(Problem(str(path), f"has a command that cannot be read: {error}", "close its quotes")) from error
     return trainings
 
 
@@ -68,11 +58,11 @@ def _training(path: Path, script: str, launcher: list[str], words: list[str]) ->
     trained = ImportedSettings(path.stem, f"a command of {script}")
     if script != ARCHITECTURES[DEFAULT].trainer_script:
         architectures.named(trained, script.removesuffix("_train_network.py"), script)
-    table = typed(_options(words), script)
+    table = typed(_options(_known(trained, words, script)), script)
     if isinstance(config := table.pop("config_file", None), str):
         table = _configuration(path, config) | table
     settings = sd_scripts_toml.read(path, table)
-    settings.program = trained.program
+    settings.program, settings.notes = trained.program, [*settings.notes, *trained.notes]
     settings.extra = {"architecture": DEFAULT} | settings.extra | trained.extra
     for name in _options(launcher):
         why = "an option of accelerate: a recipe runs one process on each GPU"
@@ -98,25 +88,22 @@ def _section(name: str, value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {name: value}
 
 
-def _words(path: Path, line: str) -> list[str]:
-    lexer = shlex.shlex(line, posix=True)
-    lexer.whitespace_split, lexer.escape, lexer.commenters = True, "", ""  # a backslash divides folders
-    try:
-        return list(lexer)
-    except ValueError as error:
-        raise RecipeError(Problem(str(path), f"has a command that cannot be read: {error}", "close its quotes")) from error
-
-
 def _options(words: list[str]) -> dict[str, list[str]]:
-    """Return the words of each option, up to the end of the command."""
-    return words_by_option(
-        itertools.takewhile(lambda word: word not in ("&", "&&", "|", "||", ";") and not word.startswith((">", "2>")), words)
-    )
+    """Return the words of each option, up to a redirection of output."""
+    return words_by_option(itertools.takewhile(lambda word: not word.startswith((">", "2>")), words))
 
 
-def _filled(text: str, variables: dict[str, str]) -> str:
-    """Return a text with the values of variables that the file sets."""
-    return _VARIABLE.sub(lambda match: variables.get(next(filter(None, match.groups())).lower(), match[0]), text)
+def _known(settings: ImportedSettings, words: list[str], script: str) -> list[str]:
+    """Return the words without those that stand for others, and note them."""
+    switches = {f"--{name}" for name, option in parser_options.of(script).items() if option.type == "switch"}
+    kept: list[str] = []
+    for word in words:
+        value = kept and kept[-1].startswith("--") and "=" not in kept[-1] and kept[-1] not in switches
+        if not value and shell_text.UNKNOWN.fullmatch(word):
+            settings.note(Disposition.LOST, word, why="the file does not set it: its options, if any, are missing")
+        else:
+            kept.append(word)
+    return kept
 
 
 def _file_name(word: str) -> str:

@@ -63,7 +63,7 @@ def make_acceptable(settings: ImportedSettings, name: str, table: dict[str, Any]
 def _replaced(settings: ImportedSettings, table: dict[str, Any], key: str, what: str) -> bool:
     """Replace a value that a recipe needs. False if it has no stand-in, or is one already."""
     above, _, last = key.rpartition(".")
-    inside, stand_in = table.get(above, {}), _stand_in(table, key)
+    inside, stand_in = table.get(above, {}), _stand_in(table, key, what)
     value = inside.get(last)
     if stand_in is None or value == stand_in or (value is None and above != "render"):
         return False
@@ -81,8 +81,10 @@ def _replaced(settings: ImportedSettings, table: dict[str, Any], key: str, what:
     return True
 
 
-def _stand_in(table: dict[str, Any], key: str) -> Any:
+def _stand_in(table: dict[str, Any], key: str, what: str) -> Any:
     """Return the value that replaces one of a key, or None."""
+    if key.endswith("_rate") and "set 1.0" not in what:
+        return None
     renderer = ARCHITECTURES[table["base"]["architecture"]].renderer if key.startswith("render.") else None
     if renderer is None:
         return _STAND_INS.get(key)

@@ -104,7 +104,7 @@ def _base(settings: ImportedSettings, remaining: dict[str, Any]) -> dict[str, An
     if not checkpoint:
         checkpoint = "Defmix-v2.0.safetensors"
         settings.note(Disposition.LOST, "the base model", "base.checkpoint", "none is named; the release's is used")
-    elif not checkpoint.endswith((".safetensors", ".ckpt")) and not Path(checkpoint).is_dir():
+    elif not checkpoint.endswith((".safetensors", ".ckpt", ".sft", ".pt")) and not Path(checkpoint).is_dir():
         settings.note(
             Disposition.CHANGED,
             "pretrained_model_name_or_path",

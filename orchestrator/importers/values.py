@@ -56,6 +56,8 @@ def number(value: Any) -> float | int:
     if isinstance(value, bool):
         raise TypeError(value)
     number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
     return (
         int(number)
         if number.is_integer() and "e" not in str(value).lower() and not (isinstance(value, float) and number < 1)

@@ -279,3 +279,8 @@ def test_the_usual_model_of_a_script_is_taken(tmp_path: Path, more: str) -> None
 def test_metadata_without_a_size_mean_the_usual_model() -> None:
     assert architectures.word_of("flux1", "") == "flux"
     assert architectures.word_of("flux1", "flux-1-schnell/lora") == "flux-schnell"
+
+
+def test_a_network_module_of_another_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"settings for wan \(network module networks.lora_wan\)"):
+        imported(tmp_path / "a.toml", FLAT + 'network_module = "networks.lora_wan"\ndit = "wan.safetensors"\n')

@@ -95,12 +95,12 @@ def test_names_count_down_to_the_third_level(tmp_path: Path) -> None:
     ("name", "data", "message", "hint"),
     [
         ("gone.toml", None, "no such file", "import reads a kohya_ss JSON"),
-        ("x.bat", b"\x81", "is neither UTF-8 nor Shift-JIS text", "save it as UTF-8"),
+        ("x.bat", b"\x81", "is neither UTF-8, UTF-16 nor Shift-JIS text", "save it as UTF-8"),
         ("x.json", b"[1, 2]", "holds no settings", "a table of names and values was expected"),
         ("x.json", b"{", "cannot be read: ", "repair it, or export it again"),
         ("x.toml", b"=", "cannot be read: ", "repair it, or export it again"),
         ("x.json", b" " * ((4 << 20) + 1), "is larger than 4 MiB", ""),
-        ("x.json", b" " * (4 << 20), "cannot be read: ", "repair it"),  # a file of 4 MiB is read
+        ("x.json", b"{" + b" " * ((4 << 20) - 1), "cannot be read: ", "repair it"),  # a file of 4 MiB is read
         ("x.sh", b"echo", "holds neither a command", "other settings end in .json, .toml or .safetensors"),
     ],
 )
@@ -129,3 +129,37 @@ def test_texts_in_every_encoding_of_batch_files_are_read(tmp_path: Path) -> None
 def test_dates_are_texts(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text("max_train_steps = 9\nmade = 2024-01-02\n", "utf-8")
     assert reader.read(str(tmp_path / "x.toml"))[0].leaves["made"] == "2024-01-02"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_encodings_and_ends_of_lines(tmp_path: Path, encoding: str, end: str) -> None:
+    (tmp_path / "a.json").write_bytes(json.dumps(GUI, indent=1).replace("\n", end).encode(encoding))
+    assert to_recipe.recipe(reader.read(str(tmp_path / "a.json"))[0]).name == "cat-lora"
+    lines = 'pretrained_model_name_or_path = "m.safetensors"\nnetwork_dim = 8\n'
+    (tmp_path / "a.toml").write_bytes(lines.replace("\n", end).encode(encoding))
+    assert to_recipe.recipe(reader.read(str(tmp_path / "a.toml"))[0]).table["network"]["dim"] == 8
+
+
+@pytest.mark.parametrize("name", ["settings.txt", "settings", "settings.toml", "SETTINGS.JSON"])
+def test_content_is_read_under_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(json.dumps(GUI), "utf-8")
+    assert to_recipe.recipe(reader.read(str(tmp_path / name))[0]).name == "cat-lora"
+
+
+def test_a_key_that_stands_twice(tmp_path: Path) -> None:
+    text = json.dumps(GUI).replace('"network_dim": 32', '"network_dim": 32, "network_dim": 16')
+    (tmp_path / "a.json").write_text(text, "utf-8")
+    imported = to_recipe.recipe(reader.read(str(tmp_path / "a.json"))[0])
+    assert imported.table["network"]["dim"] == 16
+    note = next(note for note in imported.notes if note.name == "network_dim (first)")
+    assert (str(note.disposition), note.why) == ("lost", "the file has it twice, and the last one counts")
+
+
+def test_a_folder_and_an_empty_file_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(" \n", "utf-8")
+    with pytest.raises(RecipeError, match="is a folder") as error:
+        reader.read(str(tmp_path))
+    assert error.value.problems[0].hint == "name one of its files: a.json"
+    with pytest.raises(RecipeError, match="is empty"):
+        reader.read(str(tmp_path / "a.json"))
