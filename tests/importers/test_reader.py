@@ -87,7 +87,7 @@ def test_names_count_down_to_the_third_level(tmp_path: Path) -> None:
     path.write_text("[general_args.args]\nmax_train_steps = 9\n", "utf-8")
     assert to_recipe.recipe(reader.read(str(path))[0]).table["training"]["steps"] == 9
     path.write_text("[general_args.more.args]\nmax_train_steps = 9\n", "utf-8")
-    with pytest.raises(RecipeError, match="holds no setting of sd-scripts or LoRA_Easy"):
+    with pytest.raises(RecipeError, match="holds no setting of sd-scripts, LoRA_Easy"):
         reader.read(str(path))
 
 
