@@ -210,3 +210,50 @@ def test_sdxls_second_text_encoder_has_joined_tensors() -> None:
     assert slices[f"{layer}_mlp_fc1.weight"].tensor.endswith("c_fc.weight")
     assert "lora_te1_text_model_encoder_layers_0_mlp_fc1.weight" in slices
     assert "lora_unet_input_blocks_4_1_proj_in.weight" in slices
+
+
+def test_a_third_of_a_joined_tensor_gets_the_delta_of_its_projection(tmp_path: Path) -> None:
+    """OpenCLIP joins q, k and v: rows 0 to 3, 4 to 7 and 8 to 11 of a width of 4."""
+    root, layer = "conditioner.embedders.1.model.transformer.resblocks.0", "lora_te2_text_model_encoder_layers_0_self_attn"
+    model = {f"{root}.attn.in_proj_weight": numbers(12, 4), f"{root}.attn.in_proj_bias": numbers(12)}
+    save_file(model, tmp_path / "base.safetensors")
+    network = lora(**{f"{layer}_k_proj": plain(2, 4, 4), f"{layer}_v_proj": {"diff": numbers(4, 4), "diff_b": numbers(4)}})
+    save_file(network, tmp_path / "lora.safetensors")
+    base_file = bake.BaseFile(tmp_path / "base.safetensors", tmp_path / "out.safetensors")
+    bake.files([base_file], tmp_path / "lora.safetensors", 2.0, "sdxl")
+    change = {name: after - model[name] for name, after in load_file(tmp_path / "out.safetensors").items()}
+    expected = np.zeros((12, 4))
+    expected[4:8] = 2 * delta(network, f"{layer}_k_proj", (4, 4))
+    expected[8:] = 2 * network[f"{layer}_v_proj.diff"]
+    np.testing.assert_allclose(change[f"{root}.attn.in_proj_weight"], expected, atol=1e-5)
+    biases = np.concatenate([np.zeros(8), 2 * network[f"{layer}_v_proj.diff_b"]])
+    np.testing.assert_allclose(change[f"{root}.attn.in_proj_bias"], biases, atol=1e-5)
+
+
+def test_a_lora_of_another_architecture_is_named_with_the_base_model(tmp_path: Path) -> None:
+    save_file({"x": numbers(2)}, tmp_path / "base.safetensors")
+    save_file(lora(lora_unet_b=plain(2, 4, 6), lora_unet_a=plain(2, 4, 6)), tmp_path / "lora.safetensors")
+    with pytest.raises(StepFailed) as caught:
+        files(tmp_path, 1.0)
+    (problem,) = caught.value.problems
+    assert problem.where == str(tmp_path / "base.safetensors")
+    assert problem.what == "2 modules of the LoRA are not in the base model, as lora_unet_a"
+    for part, name in (("unet", "diffusion_pytorch_model"), ("text_encoder", "model")):
+        (tmp_path / "folder" / part).mkdir(parents=True)
+        save_file({"x.weight": numbers(2)}, tmp_path / "folder" / part / f"{name}.safetensors")
+    with pytest.raises(StepFailed) as caught:
+        bake.folder(tmp_path / "folder", tmp_path / "out", tmp_path / "lora.safetensors", 1.0)
+    (problem,) = caught.value.problems
+    assert (problem.where, problem.what[:9]) == (str(tmp_path / "folder"), "2 modules")
+
+
+def test_tensors_of_no_family_are_named() -> None:
+    with pytest.raises(ValueError, match="tensors of no known family: a, b"):
+        bake.changed(numbers(2, 2), {"b": numbers(1), "a": numbers(1)}, "weight", 1.0)
+
+
+def test_a_bias_that_the_base_lacks_is_named() -> None:
+    slices = base_slices(["model.diffusion_model.input_blocks.1.1.proj_in.weight"], "sd1")
+    parts = {"diff": numbers(2, 2), "b_norm": numbers(2)}
+    with pytest.raises(StepFailed, match="1 layers of the LoRA are not in the base model, as lora_unet_down_blocks_0"):
+        bake.changes({"lora_unet_down_blocks_0_attentions_0_proj_in": parts}, slices)

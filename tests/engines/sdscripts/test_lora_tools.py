@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from engine_recipes import ROOT, parsed, problems, variant
 from orchestrator.engines.sdscripts import engine as sdscripts
@@ -14,6 +17,7 @@ from orchestrator.engines.sdscripts import (
 )
 from orchestrator.errors import RecipeError
 from orchestrator.system import settings
+from orchestrator.weights.ingredient import Ingredient
 from orchestrator.weights.options import ResizeOptions
 
 pytestmark = pytest.mark.usefixtures("no_checkout")
@@ -76,3 +80,44 @@ def test_a_file_that_the_tools_would_corrupt_is_rejected(tmp_path: Path) -> None
     for name, part in (("locon", "lora_mid.weight"), ("loha", "hada_t1")):
         with pytest.raises(RecipeError, match=part):
             lora_tools.resize(recordings / f"{name}.safetensors", tmp_path / "x", tmp_path, options, (1, 1), {})
+
+
+def test_the_ranks_of_a_file_are_its_largest(tmp_path: Path) -> None:
+    shapes = {"a": (2, 320), "b": (3, 320, 1, 1), "c": (5, 320, 3, 3), "d": (4, 640, 3, 3)}
+    tensors = {f"lora_unet_{name}.lora_down.weight": np.zeros(shape, np.float16) for name, shape in shapes.items()}
+    save_file(tensors | {"lora_unet_a.lora_up.weight": np.zeros((1280, 2), np.float16)}, tmp_path / "x.safetensors")
+    assert lora_tools.ranks(tmp_path / "x.safetensors") == (3, 5)
+
+
+def test_a_sum_gives_each_file_its_weights(tmp_path: Path) -> None:
+    files = [Ingredient(Path("/a"), 0.5, None), Ingredient(Path("/b"), -1.0, (0.0, 0.5))]
+    options = parsed(lora_tools.merge(files, Path("/o"), tmp_path, (4, 0), "bf16", {}))
+    assert (options["models"], options["ratios"]) == (["/a", "/b"], ["0.5", "-1"])
+    assert options["lbws"] == ["[1.0, 1.0]", "[0.0, 0.5]"]
+    assert (options["new_rank"], options["new_conv_rank"], options["precision"]) == (["4"], ["4"], ["float"])
+    options = parsed(lora_tools.merge(files[:1], Path("/o"), tmp_path, (0, 8), "bf16", {}))
+    assert "lbws" not in options
+    assert (options["new_rank"], options["new_conv_rank"], options["save_precision"]) == (["8"], ["8"], ["bf16"])
+
+
+def test_a_resize_without_ranks_takes_those_of_the_file(tmp_path: Path) -> None:
+    def ranks(**options: Any) -> tuple[list[str], ...]:
+        chosen = ResizeOptions(method="sv_fro", param=0.9, **options)
+        made = parsed(lora_tools.resize(Path("/a"), Path("/o"), tmp_path, chosen, (4, 8), {}))
+        return made["new_rank"], made["new_conv_rank"]
+
+    assert ranks() == (["8"], ["8"])
+    assert ranks(new_rank=2) == (["2"], ["2"])
+    assert ranks(new_rank=2, new_conv_rank=1) == (["2"], ["1"])
+
+
+def test_merges_that_the_program_does_not_do_are_named(tmp_path: Path) -> None:
+    part, own = "_algorithms/lora3x3", '[merge]\ntool = "sd-scripts"\n'
+    for text, expected in (
+        ('zeroed = "prune"\n', "merge.zeroed  is 'prune'; svd_merge_lora.py has no such choice"),
+        ("unmapped = 0.0\n", "merge.unmapped  is 0.0; svd_merge_lora.py has no such choice"),
+        ('compat = "supermerger-2023"\n', "merge.compat  is 'supermerger-2023'; svd_merge_lora.py has no such choice"),
+    ):
+        assert expected in problems(tmp_path, own + text, part)
+    assert "no weights for MID1, but for whole blocks" in problems(tmp_path, "block_weights = {MID1 = 0.5}\n" + own, part)
+    assert problems(tmp_path, own, part) == ""

@@ -141,3 +141,124 @@ def test_the_locked_lycoris_cannot_train_full(tmp_path: Path, monkeypatch: pytes
     assert "cannot train full" in "\n".join(str(problem) for problem in sdscripts.preflight(recipe))
     (packages / "lycoris_lora-3.4.0.dist-info").rename(packages / "lycoris_lora-3.2.0.post2.dist-info")
     assert "lycoris-lora" not in "\n".join(str(problem) for problem in sdscripts.preflight(recipe))
+
+
+PRESET = "/w/preset.toml"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"family": "lora"}, []),
+        ({"family": "lora", "conv_dim": 4, "conv_alpha": 1.5}, ["conv_dim=4", "conv_alpha=1.5"]),
+        ({"family": "locon"}, ["conv_dim=0", "algo=locon", f"preset={PRESET}"]),
+        (
+            {"family": "locon", "conv_dim": 4, "conv_alpha": 2.0, "tucker": True, "bypass": True},
+            ["conv_dim=4", "conv_alpha=2", "algo=locon", "use_tucker=True", "bypass_mode=True", f"preset={PRESET}"],
+        ),
+        ({"family": "full"}, ["algo=full", f"preset={PRESET}"]),
+        # kohya.py reads "False" of decompose_both as true.
+        (
+            {"family": "lokr", "args": {"decompose_both": False, "rs_lora": False, "factor": 8}},
+            ["conv_dim=0", "algo=lokr", f"preset={PRESET}", "rs_lora=False", "factor=8"],
+        ),
+        (
+            {"family": "lokr", "args": {"decompose_both": True}},
+            ["conv_dim=0", "algo=lokr", f"preset={PRESET}", "decompose_both=True"],
+        ),
+    ],
+)
+def test_the_arguments_of_a_family(fields: dict[str, Any], expected: list[str]) -> None:
+    network = Network(dim=8, alpha=4.0, **fields)
+    assert network_args.arguments(network, "" if network.family == "lora" else PRESET) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"family": "dylora", "dim": 8, "conv_dim": 4}, []),
+        ({"family": "dylora", "dim": 6, "conv_dim": 2, "args": {"block_size": 2}}, []),
+        (
+            {"family": "dylora", "dim": 6, "conv_dim": 9},
+            [
+                ("network.dim", "is 6; dylora takes a multiple of its block_size, 4"),
+                ("network.conv_dim", "is 9; dylora takes a multiple of its block_size, 4"),
+            ],
+        ),
+        ({"family": "dylora", "dim": 6, "args": {"block_size": 0}}, []),
+        ({"family": "loha", "args": {"use_scalar": 1}}, [("network.args.use_scalar", "is 1; takes true or false")]),
+        ({"family": "lokr", "args": {"factor": True}}, [("network.args.factor", "is True; takes a whole number")]),
+        ({"family": "lokr", "args": {"factor": -1}}, []),
+        ({"family": "lora", "args": {"block_dims": 4}}, [("network.args.block_dims", "is 4; takes text")]),
+        ({"family": "loha", "args": {"module_dropout": 1}}, []),
+        (
+            {"family": "loha", "args": {"module_dropout": 1.1}},
+            [("network.args.module_dropout", "is 1.1; takes a number from 0 to 1")],
+        ),
+        (
+            {"family": "loha", "args": {"loraplus_lr_ratio": -1}},
+            [("network.args.loraplus_lr_ratio", "is -1; takes a number of at least 0")],
+        ),
+        ({"family": "loha", "args": {"loraplus_lr_ratio": 16}}, []),
+        ({"family": "loha", "args": {"constrain": 1}}, [("network.args.constrain", "loha takes no such argument")]),
+        (
+            {"family": "loha", "args": {"constraint": 1}},
+            [("network.args.constraint", "loha takes no such argument (diag-oft, boft does)")],
+        ),
+        ({"family": "loha", "args": {"network_dim": 1}}, [("network.args.network_dim", "set network.dim instead")]),
+        ({"family": "full", "bypass": True}, [("network.bypass", "full has no bypass mode that works")]),
+        (
+            {"family": "locon", "bypass": True, "args": {"dora_wd": True}},
+            [("network.bypass", "dora_wd normalizes the rebuilt weight, which bypass mode does not build")],
+        ),
+        ({"family": "locon", "args": {"dora_wd": True}}, []),
+        ({"family": "lora", "dropout": 0.1}, []),
+        ({"family": "lora", "args": {"down_lr_weight": "1", "block_alphas": "1"}}, []),
+    ],
+)
+def test_values_that_a_family_misreads_are_named(fields: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    assert list(network_args.problems(Network(**{"dim": 8, "alpha": 4.0, **fields}))) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "resume", "resize", "merge"),
+    [
+        ({"family": "lora"}, False, False, False),
+        ({"family": "locon"}, False, False, False),
+        ({"family": "locon", "tucker": True}, False, True, True),
+        ({"family": "locon", "args": {"dora_wd": True}}, False, True, True),
+        ({"family": "locon", "args": {"dora_wd": False, "use_scalar": False}}, False, False, False),
+        ({"family": "locon", "args": {"use_scalar": True}}, True, False, False),
+        ({"family": "full", "args": {"use_scalar": True}}, False, True, True),
+        ({"family": "loha"}, False, True, True),
+        ({"family": "dylora"}, True, True, True),
+    ],
+)
+def test_programs_that_would_corrupt_a_network(fields: dict[str, Any], resume: bool, resize: bool, merge: bool) -> None:
+    network = Network(**{"dim": 8, "alpha": 4.0, **fields})
+    reasons = (network_args.no_resume(network), network_args.no_resize(network), network_args.no_merge(network))
+    assert tuple(map(bool, reasons)) == (resume, resize, merge)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "True"),
+        (64, "64"),
+        (64.0, "64"),
+        (4.4e-05, "4.4e-05"),
+        (-0.5, "-0.5"),
+        (2.0**53, "9007199254740992.0"),
+        (2.0**52, "4503599627370496"),
+        ("a b", "a b"),
+    ],
+)
+def test_numbers_have_the_form_of_sd_scripts(value: float | str, text: str) -> None:
+    assert network_args.text(value) == text
+
+
+def test_an_option_is_its_name_with_its_values() -> None:
+    assert network_args.option("lowram", True) == ["--lowram"]
+    assert network_args.option("lowram", False) == []
+    assert network_args.option("steps", 8) == ["--steps", "8"]
+    assert network_args.option("base_weights", ("a", "b")) == ["--base_weights", "a", "b"]
