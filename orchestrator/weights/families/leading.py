@@ -31,22 +31,21 @@ _ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class Leading:
-    """The largest singular values of a matrix, with U and V^T.
+    """The largest singular values of a matrix, with U S and V^T.
 
     ``energy`` is the squared Frobenius norm of the whole matrix.
     """
 
     values: Doubles
-    left: Floats
-    right: Floats
+    up: Floats
+    down: Floats
     energy: float
 
     def truncate(self, rank: int) -> tuple[Floats, Floats]:
         """Return U S (out, rank) and V^T (rank, n), zero beyond the values."""
         kept = min(rank, len(self.values))
-        up, down = np.zeros((len(self.left), rank), np.float32), np.zeros((rank, self.right.shape[1]), np.float32)
-        up[:, :kept] = self.left[:, :kept] * self.values[:kept].astype(np.float32)
-        down[:kept] = self.right[:kept]
+        up, down = np.zeros((len(self.up), rank), np.float32), np.zeros((rank, self.down.shape[1]), np.float32)
+        up[:, :kept], down[:kept] = self.up[:, :kept], self.down[:kept]
         return up, down
 
 
@@ -75,10 +74,7 @@ def leading(matrix: Floats, choose: Callable[[Doubles, float], int], *, most: in
     factored = svd.factorize(*factors)
     rank = choose(factored.values, energy)
     values = factored.values[:rank]
-    up, down = svd.truncate(factored, *factors, len(values))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        left = np.where(values > 0, up / values, 0).astype(np.float32)
-    return Leading(values, left, down, energy), rank
+    return Leading(values, *svd.truncate(factored, *factors, len(values)), energy), rank
 
 
 def _iterated(matrix: Floats, count: int, energy: float, choose: Callable[[Doubles, float], int]) -> tuple[Leading, int]:
@@ -92,7 +88,7 @@ def _iterated(matrix: Floats, count: int, energy: float, choose: Callable[[Doubl
         rank = min(choose(values, energy), count)
         now = float(np.sum(values[:rank] ** 2))
         if last == 1 or now - caught <= _SETTLED * now:
-            left, right = columns @ first.astype(np.float32), second.astype(np.float32) @ rows.T
-            return Leading(values, left, right, energy), rank
+            up = columns @ first.astype(np.float32) * values.astype(np.float32)
+            return Leading(values, up, second.astype(np.float32) @ rows.T, energy), rank
         caught = now
     raise AssertionError(_PASSES)
