@@ -84,8 +84,10 @@ class _Ahead:
 
 def _entry(task: Task, module: AdapterModule) -> Entry:
     """Return name, type and shape of a module's whole difference."""
-    shape = task.base.shape(module) if task.base and module.needs_base else None
-    if shape is None:
+    base = task.base if module.needs_base else None
+    if base:
+        shape = base.shape(module)
+    else:
         size = kinds.extent(module.kind, module.shapes)
         if size is None:
             message = f"{module.kind} has no shape without a base"
@@ -96,8 +98,8 @@ def _entry(task: Task, module: AdapterModule) -> Entry:
 
 
 def _difference(task: Task, module: AdapterModule) -> bytes:
-    weight = task.base.weight(module) if task.base and module.needs_base else None
-    entry = _entry(task, module)
+    base, entry = task.base if module.needs_base else None, _entry(task, module)
+    weight = base.weight(module) if base else None
     with np.errstate(over="ignore", invalid="ignore"):
         difference = deltas.delta(module.kind, dtypes.load_module(task.body, module), weight)
     if not np.isfinite(difference).all():

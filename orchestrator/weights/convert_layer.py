@@ -137,7 +137,7 @@ class LayerConversion:
         """Return the tensor of an alpha, in float32 where its type rounds it."""
         key, value = f"{self.made.paths[0]}.alpha", np.full(shape, alpha, np.float32)
         own = dtype if dtype not in (*dtypes.FLOATING, *dtypes.NARROW) else self.dtype or dtype
-        if self.dtype is None and (abs(alpha) > _LARGEST_F16 or not np.array_equal(Tensor.of(value, own, key).values, value)):
+        if self.dtype is None and (abs(alpha) > _LARGEST_F16 or np.any(Tensor.of(value, own, key).values != value)):
             own = "F32"
         return writer.raw(key, own, shape, dtypes.encode(value, own, key))
 

@@ -121,6 +121,31 @@ def test_both_layouts_of_sd1_give_the_same_lora(tmp_path: Path, layouts: tuple[b
     assert inspect_header(tmp_path / "linear.safetensors").adapter.architecture == "sd1"
 
 
+@pytest.mark.parametrize("shapes", [((32, 20), (32, 20, 1, 1)), ((32, 20, 1, 1), (32, 20))], ids=str)
+def test_a_1x1_kernel_in_one_of_the_checkpoints_is_no_difference(
+    tmp_path: Path, shapes: tuple[tuple[int, ...], tuple[int, ...]]
+) -> None:
+    rng, paths, weights = np.random.default_rng(0), [], []
+    for number, shape in enumerate(shapes):
+        rest = {name: rng.standard_normal(size).astype(np.float32) for name, size in SD1.items()}
+        weights.append(rng.standard_normal(shape).astype(np.float32))
+        made = {"unet/down_blocks.0.attentions.0.proj_in.weight": weights[-1], **rest}
+        paths.append(_sd1(tmp_path / str(number), made, folder=True))
+    extract(*paths, tmp_path / "out.safetensors", ResizeOptions(method="fixed", new_rank=20, save_precision="fp32"))
+    made = changes(tmp_path / "out.safetensors")["lora_unet_down_blocks_0_attentions_0_proj_in"]
+    assert made.shape == shapes[0]
+    np.testing.assert_allclose(made.reshape(32, 20), weights[0].reshape(32, 20) - weights[1].reshape(32, 20), atol=1e-4)
+
+
+def test_layers_of_other_shapes_are_named(tmp_path: Path) -> None:
+    paths = []
+    for number, shape in enumerate(((32, 20), (32, 20, 3, 3))):
+        made = {"unet/down_blocks.0.attentions.0.proj_in.weight": np.full(shape, number, np.float32)}
+        paths.append(_sd1(tmp_path / str(number), made, folder=True))
+    with pytest.raises(RecipeError, match=r"has 1 layers of other shapes .*proj_in \(32, 20\) and \(32, 20, 3, 3\)"):
+        extract(*paths, tmp_path / "out.safetensors", FIXED)
+
+
 def test_the_ratio_chooses_ranks_and_the_error_is_true(tmp_path: Path) -> None:
     base = checkpoints.weights("anima")
     tuned = checkpoints.tuned(base, rank=8)

@@ -23,6 +23,7 @@ from orchestrator.weights.io.writer import edit_metadata, hashes
 from orchestrator.weights.merge import merge
 from orchestrator.weights.options import MergeOptions, ResizeOptions
 from orchestrator.weights.resize import resize
+from orchestrator.weights.sweep import sweep
 from weights_samples import CONV, LAYERS, MID, TE, UP, changes, decaying_lora, lora, matrix, modules, read, tensors, write
 
 if TYPE_CHECKING:
@@ -159,6 +160,17 @@ def test_a_zero_product_keeps_rank_one_or_is_pruned(tmp_path: Path) -> None:
     report = resize(merged, output, ResizeOptions(param=16, zeroed="prune"))
     assert report.pruned == 1
     assert TE not in modules(output)
+
+
+def test_a_file_of_zeros_loses_nothing(tmp_path: Path) -> None:
+    source, merged, output = (tmp_path / f"{name}.safetensors" for name in ("in", "merged", "out"))
+    decaying_lora(source, dtype="F16")
+    merge(source, merged, MergeOptions([0.0] * 26, unmapped=0.0))
+    report = resize(merged, output, ResizeOptions(param=16))
+    assert (report.retained, report.relative_error) == (1, 0)
+    assert {(module.rank, module.retained, module.energy) for module in report.modules} == {(1, 1, 0)}
+    row = sweep(merged, (16,)).rows[0]
+    assert (row.retained, set(row.blocks.values()), row.largest_rank) == (1, {1.0}, 1)
 
 
 @pytest.mark.parametrize("family", ["locon-tucker", "loha", "loha-tucker", "lokr", "lokr-tucker", "lokr-whole"])

@@ -102,6 +102,15 @@ def test_a_merge_states_the_cost_of_its_type(tmp_path: Path, size: float, weight
     np.testing.assert_allclose(read(output)[f"{TE}.lora_up.weight"], exact, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("steps", "cost"), [(33, {TE: pytest.approx(1 / 99, rel=1e-4)}), (37, {})])
+def test_a_cost_above_one_percent_is_stated(tmp_path: Path, steps: int, cost: dict[str, float]) -> None:
+    """0.3 of 33 steps of F16 is rounded from 9.9 to 10, of 37 from 11.1 to 11."""
+    up = np.full((8, 2), steps * 2.0**-24, np.float32)
+    parts = {"lora_up.weight": up, "lora_down.weight": np.ones((2, 8), np.float32), "alpha": np.array(2, np.float32)}
+    source = write(tmp_path / "in.safetensors", {TE: parts}, dtype="F16")
+    assert merge(source, tmp_path / "out.safetensors", MergeOptions([0.3] * 26)).rounded == cost
+
+
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_every_verb_mentions_numbers_that_are_not_finite(tmp_path: Path, number: float) -> None:
     source, output = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
