@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.models.registry import ArchitectureName
 
 _NUMBER = re.compile(r"(?<=_)[0-9]{1,6}(?=_)")  # one at the end belongs to the layer's name, as in mlp_2
-_NORM = re.compile(r"(?:[a-z0-9]+_)?(?:layer_?)?norm\w*|ln\w*|in_layers_0|out_layers_0")
+_NORM = re.compile(r"(?:[a-z][a-z0-9]*_)?(?:layer_?)?norm\w*|ln\w*|in_layers_0|out_layers_0")
 _TEXT = re.compile(r"text_model_(?:embeddings_(?:token|position)_embedding|final_layer_norm)|text_projection")
 
 

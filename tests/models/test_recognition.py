@@ -137,3 +137,88 @@ def test_a_file_of_sd1_needs_no_table_of_a_transformer(monkeypatch: pytest.Monke
 )
 def test_names_with_odd_numbers_are_unknown(root: str, number: str) -> None:
     assert recognize([root.format(number)]).architecture is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "architecture"),
+    [
+        ({}, "sd1"),
+        ({"ss_base_model_version": "sd_v2"}, "sd2"),
+        ({"ss_base_model_version": "sd_v1"}, "sd1"),
+        ({"ss_base_model_version": "sdxl_base_v1-0"}, "sdxl"),
+        ({"modelspec.architecture": "stable-diffusion-v2-512/lora"}, "sd2"),
+        ({"modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, "sdxl"),
+        ({"ss_base_model_version": "sd_v2", "modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}, "sd2"),
+        ({"ss_base_model_version": "another"}, "sd1"),
+    ],
+)
+def test_metadata_decide_between_equal_names(metadata: dict[str, str], architecture: ArchitectureName) -> None:
+    assert recognize([f"unet.{Q}"], metadata=metadata).architecture == architecture
+
+
+def test_sizes_decide_before_metadata() -> None:
+    found = recognize([f"unet.{Q}"], sizes={f"unet.{Q}": (640, 2048)}, metadata={"ss_base_model_version": "sd_v1"})
+    assert found.architecture == "sdxl"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "title"),
+    [
+        ([28], "Anima-2.9B"),
+        ([39, 30], "Anima-2.9B"),
+        ([40], "Anima-3.8B"),
+        ([51], "Anima-3.8B"),
+        ([52], None),
+        ([28, None], None),
+        ([None], None),
+        ([], None),
+    ],
+)
+def test_a_variant_with_inserted_blocks_has_all_of_them(numbers: list[int | None], title: str | None) -> None:
+    further = ["lora_unet_other" if number is None else f"lora_unet_blocks_{number}_mlp_layer1" for number in numbers]
+    modules = [*(f"lora_unet_blocks_{number}_mlp_layer1" for number in range(28)), *further]
+    found = recognize(modules, sizes=dict.fromkeys(modules, (8192, 2048)))
+    assert found.architecture == "anima"
+    assert found.unknown == tuple(further)
+    assert (found.deeper.title if found.deeper else None) == title
+    assert (f"modules are in blocks that Anima lacks: {further[0]}" in found.explain() if further else True) == bool(
+        title or not further
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [
+        ("lora_unet_down_blocks_0_resnets_0_norm1", True),
+        ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_norm3", True),
+        ("lora_unet_down_blocks_9_resnets_0_norm1", False),
+        ("lora_te_text_model_final_layer_norm", True),
+        ("lora_te_text_model_embeddings_token_embedding", True),
+        ("lora_te_text_model_encoder_layers_0_layer_norm1", True),
+        ("lora_te_text_model_encoder_layers_12_layer_norm1", False),
+        ("lora_te_text_model_embeddings_x", False),
+        ("lora_te9_text_model_final_layer_norm", False),
+        ("lora_unet_conv_norm_out", True),
+        ("lora_unet_down_blocks_0_resnets_0_conv1", True),
+        ("lora_unet_down_blocks_0_resnets_0_conv9", False),
+        ("lora_unet_down_blocks_0_resnets_1_conv1", True),
+        ("lora_unet_down_blocks_0_resnets_2_conv1", False),
+        ("lora_unet_double_blocks_0_img_attn_norm", False),
+        ("norm1", False),
+        ("lora_unet_norm", True),
+        ("", False),
+    ],
+)
+def test_norms_and_embeddings_belong_to_the_model_around_them(name: str, held: bool) -> None:
+    assert known_layers.table("sd1").holds(name) == held
+
+
+def test_a_layer_is_found_in_a_smaller_model_and_not_beyond() -> None:
+    own = known_layers.layer("lora_unet_double_blocks_18_img_mlp_0", "flux")
+    assert own is not None
+    assert (own.dotted, own.out) == ("double_blocks.18.img_mlp.0", 12288)
+    assert known_layers.layer("lora_unet_double_blocks_19_img_mlp_0", "flux") is None
+    assert known_layers.layer("lora_unet_img_in", "flux") is None
+    assert known_layers.beyond("lora_unet_double_blocks_19_img_mlp_0", "flux")
+    assert not known_layers.beyond("lora_unet_double_blocks_18_img_mlp_0", "flux")
+    assert not known_layers.beyond("lora_unet_other_19_img_mlp_0", "flux")
