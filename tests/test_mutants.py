@@ -50,6 +50,12 @@ def test_the_tests_of_a_mutant_are_those_that_reach_its_statement_those_of_its_m
     assert reach.tests(inside) == [own, quick]
 
 
+def test_a_copy_lacks_what_was_built_and_has_all_test_data() -> None:
+    names = [".git", ".venv", "__pycache__", "runs", "third_party", "tests"]
+    assert mutants._not_copied(str(mutants.ROOT), names) == set(names[:-1])
+    assert mutants._not_copied(str(mutants.ROOT / "tests" / "data"), names) == {".venv", "__pycache__"}
+
+
 def test_all_tests_of_its_room_reach_a_constant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutants, "ROOT", tmp_path)
     folder = tmp_path / "orchestrator" / "models" / "bases"

@@ -241,6 +241,12 @@ def measure(folder: Path, copy: Path) -> Reach:
     return Reach(lines, seconds)
 
 
+def _not_copied(folder: str, names: list[str]) -> set[str]:
+    """Return what a copy of the repository does without. Test data can have a folder ``runs`` of their own."""
+    built = {".git", "runs", "third_party"} if Path(folder) == ROOT else set()
+    return built.intersection(names) | shutil.ignore_patterns(".venv*", "__pycache__")(folder, names)
+
+
 def _environment(copy: Path) -> dict[str, str]:
     """Return the environment of tests that import the package from a copy."""
     environment = {key: value for key, value in os.environ.items() if key != "SD_SCRIPTS_DIR"}
@@ -290,8 +296,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(options.jobs) as pool:
         copies: queue.Queue[Path] = queue.Queue()
         for number in range(options.jobs):
-            ignored = shutil.ignore_patterns(".git", ".venv*", "runs", "__pycache__", "third_party")
-            copies.put(shutil.copytree(ROOT, Path(temporary) / str(number), symlinks=True, ignore=ignored))
+            copies.put(shutil.copytree(ROOT, Path(temporary) / str(number), symlinks=True, ignore=_not_copied))
         folder = options.map or Path(temporary)
         folder.mkdir(exist_ok=True)
         reach = measure(folder.resolve(), copies.queue[0])
