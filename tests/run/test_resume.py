@@ -17,8 +17,8 @@ from safetensors.numpy import save_file
 
 import harness
 from orchestrator.cli import results
-from orchestrator.run import resume
-from orchestrator.system import child, child_status, supervisor
+from orchestrator.run import paths, resume
+from orchestrator.system import child, child_status, lock, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +142,60 @@ def test_an_unknown_exit_code_is_reported_as_such(cats: harness.Project) -> None
 def test_any_note_of_an_end_is_read(tmp_path: Path, content: bytes) -> None:
     (tmp_path / supervisor.EXIT).write_bytes(content)
     assert resume.how_ended(tmp_path) == ""
+
+
+AT = 1_700_000_000.5
+EARLIER = {"at": AT}
+
+
+@pytest.mark.parametrize(
+    ("attempt", "end", "child_file", "words"),
+    [
+        (EARLIER, {"code": -9}, True, "the attempt of {} was killed by signal 9"),
+        (EARLIER, {"code": 3}, False, "the attempt of {} ended with exit code 3"),
+        (EARLIER, {"code": 0}, True, "the attempt of {} ended with exit code 0"),
+        (EARLIER, None, True, "the attempt of {} was interrupted, and its exit code is unknown"),
+        (EARLIER, None, False, "the attempt of {} has left no result"),
+        ({"at": "noon"}, None, False, "an earlier attempt has left no result"),
+        (None, {"code": 3}, False, "an earlier attempt ended with exit code 3"),
+        (None, None, True, "an earlier attempt was interrupted, and its exit code is unknown"),
+        (None, None, False, ""),
+    ],
+)
+def test_the_end_of_the_last_attempt_in_words(
+    tmp_path: Path, attempt: dict[str, object] | None, end: dict[str, int] | None, words: str, *, child_file: bool
+) -> None:
+    folder = tmp_path / "cat" / ".partial" / "merge-000000000000"
+    folder.mkdir(parents=True)
+    if attempt is not None:
+        (folder / child.ATTEMPTS).write_text(json.dumps(attempt) + "\n", "utf-8")
+    if end is not None:
+        (folder / supervisor.EXIT).write_text(json.dumps(end), "utf-8")
+    if child_file:
+        (folder / supervisor.CHILD).touch()
+    ended = words.format(lock.format_time(AT))
+    assert resume.how_ended(folder) == ended
+    assert str(resume.reason(folder, "merge")) == (f"starts again: {ended}" if ended else "new")
+    other = folder.with_name("merge-111111111111")
+    assert resume.others(other) == (f"{folder.name} was begun with other settings, and stays" if ended else "")
+    assert resume.others(folder.with_name("train-111111111111")) == ""
+    assert resume.others(folder) == "", "not of itself"
+
+
+def test_unfinished_work_is_listed_by_its_folders(tmp_path: Path) -> None:
+    partial = tmp_path / "cat" / ".partial"
+    for name in ("train-0123", "merge-4567", paths.replaced(partial / "merge-89ab", 7).name):
+        (partial / name).mkdir(parents=True)
+    (partial / "notes.txt").touch()
+    (tmp_path / "cat" / "render-0123").mkdir()
+    (partial / "train-0123" / "progress.jsonl").write_text('{"done": 3, "total": 20, "loss": 0.5}\n', "utf-8")
+    merge, train = resume.unfinished(tmp_path)
+    assert (merge["step"], merge["key"], merge["running"], merge["process"]) == ("cat/merge", "4567", False, "")
+    assert (merge["next"], merge["done"], merge["log"]) == ("new", None, str(partial / "merge-4567" / "log.txt"))
+    assert merge["since"] == (partial / "merge-4567").stat().st_mtime
+    assert (train["step"], train["done"], train["total"], train["loss"]) == ("cat/train", 3, 20, 0.5)
+    (partial / "merge-4567" / supervisor.EXIT).write_text('{"code": 0}', "utf-8")
+    assert resume.unfinished(tmp_path)[0]["next"] == "finished while no orchestrator was running: a run checks its outputs"
 
 
 def test_an_empty_work_folder_is_new(tmp_path: Path) -> None:

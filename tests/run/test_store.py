@@ -10,8 +10,10 @@ import pytest
 
 import harness
 from orchestrator import engines
+from orchestrator.run.attempt_log import Attempt
 from orchestrator.run.context import Status
 from orchestrator.run.workspace import Selection, Workspace
+from orchestrator.system.child import Exit
 
 BEFORE = Path(__file__).parents[1] / "data" / "runs-before"
 # The keys of commit f63c771 for the engine version "stand-in".
@@ -57,6 +59,56 @@ def test_a_new_record_has_the_fields_of_an_earlier_one_in_the_same_order(before:
     same = ("schema", "key", "kind", "name", "params", "sources", "inputs", "engine", "lane")
     assert {name: now[name] for name in same} == {name: earlier[name] for name in same}
     assert {name: list(output) for name, output in now["outputs"].items()} == {"cat-lora.safetensors": ["sha256", "bytes"]}
+
+
+def test_a_record_of_one_attempt_has_changed_nothing_and_waited_for_nothing(before: harness.Project) -> None:
+    space = before.space()
+    plan = space.plan(space.load(Selection(("cat-lora",))))
+    step = plan.by_name["cat-lora/merge"]
+    (space.store.begin(step) / "cat-lora.safetensors").write_bytes(b"x")
+    record = space.store.commit(step, plan, Attempt(("a", "b"), 7, 1000.0, Exit(0)))
+    assert (record.attempts, record.changes, record.slot, record.waited) == (1, {}, "", 0.0)
+    assert (record.argv, record.resumed_from, record.started, record.lane) == (["a", "b"], 7, 1000.0, "cpu")
+    assert record.engine == "embedded 1"
+    assert record.inputs.keys() == {"cat-lora/train"}
+    assert record.outputs["cat-lora.safetensors"]["bytes"] == 1
+    assert space.store.record(step) == record
+    assert not space.store.work(step).exists()
+
+
+def test_damage_is_the_first_output_that_is_gone_or_another(before: harness.Project) -> None:
+    space = before.space()
+    step = space.plan(space.load(Selection(("cat-lora",)))).by_name["cat-lora/merge"]
+    record, file = space.store.record(step), space.store.folder(step) / "cat-lora.safetensors"
+    assert record is not None
+    assert space.store.damage(step, record, verify=True) == ""
+    data = file.read_bytes()
+    file.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    assert [space.store.damage(step, record, verify=verify) for verify in (False, True)] == ["", "cat-lora.safetensors"]
+    assert before.reasons("cat-lora")["cat-lora/merge"] == "cached"
+    file.write_bytes(data + b"x")
+    assert space.store.damage(step, record) == "cat-lora.safetensors"
+    assert before.reasons("cat-lora")["cat-lora/merge"] == "output damaged: cat-lora.safetensors"
+    assert before.reasons("cat-lora")["cat-lora/release"].startswith("input changed: ")
+    file.unlink()
+    assert space.store.damage(step, record) == "cat-lora.safetensors"
+
+
+def test_a_commit_that_a_crash_interrupted_is_finished(before: harness.Project) -> None:
+    space = before.space()
+    step = space.plan(space.load(Selection(("cat-lora",)))).by_name["cat-lora/release"]
+    assert space.store.recover(step) is False
+    folder, work = space.store.folder(step), space.store.work(step)
+    work.parent.mkdir(exist_ok=True)
+    folder.rename(work)
+    assert space.store.record(step) is None
+    assert space.store.recover(step) is True
+    assert space.store.record(step) is not None
+    assert (before.root / "runs" / "cat-lora" / "latest").resolve().parent == folder
+    for key, value in (("key", "0" * 64), ("schema", 0)):
+        record = json.loads((folder / "record.json").read_text("utf-8")) | {key: value}
+        (folder / "record.json").write_text(json.dumps(record), "utf-8")
+        assert space.store.record(step) is None, "the record of another step or version"
 
 
 def test_the_keys_of_sd_scripts_steps_stay(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
