@@ -86,6 +86,16 @@ def near_miss(word: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def near_or_all(word: str, names: Sequence[str]) -> str:
+    """Return the closest of ``names`` as a question, or all of them."""
+    return near_miss(word, names) or f"; takes {', '.join(names)}"
+
+
+def warning(problem: Problem) -> str:
+    """Return the text of a problem that stops nothing."""
+    return f"warning: {problem.where}\n    {problem.what}" + (f"\n    {problem.hint}" if problem.hint else "")
+
+
 def report(error: OrchestratorError) -> str:
     """Return the text of an error: problems, hints and their number."""
     lines: list[str] = []

@@ -64,6 +64,7 @@ def checks(space: Workspace, loaded: Sequence[Loaded]) -> list[Check]:
             result += [] if missing else dataset(recipe, space.inputs)
     problems += preflight.disk_space(recipes, list(datasets.values()), space.inputs, space.store)
     result += [Check(problem.where, CheckStatus.FAIL, problem.what, problem.hint) for problem in grouped(problems)]
+    result += [Check(each.where, CheckStatus.WARNING, each.what, each.hint) for each in space.cautions(loaded)]
     if space.store.root.is_dir():
         space.inputs.digests.save()
     return list(dict.fromkeys(result))

@@ -123,6 +123,7 @@ def plan(
     else:
         show_.print_plan(steps, reasons, space, selection)
         show_.print_overrides(loaded, selection)
+        show_.print_warnings(space, loaded)
     space.inputs.save_cache()
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import warning
 from orchestrator.recipe import toml
 from orchestrator.run import benchmark, export_sd_scripts, preflight, shell
 from orchestrator.run.workspace import override_lines, select
@@ -50,6 +51,7 @@ def select_reasons(plan: Plan, space: Workspace, force: Sequence[str], *, verify
 def plan_json(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, loaded: Sequence[Loaded]) -> dict[str, Any]:
     """Return a plan, its duration and its profile's overrides as JSON."""
     table = space.as_json(plan, reasons) | {"left": asdict(benchmark.estimate(plan, reasons, space))}
+    table["warnings"] = [asdict(caution) for caution in space.cautions(loaded)]
     overridden = {each.recipe.name: [asdict(override) for override in each.overrides] for each in loaded}
     for entry in table["recipes"]:
         if overridden.get(entry["name"]):
@@ -82,6 +84,12 @@ def print_overrides(loaded: Sequence[Loaded], selection: Selection) -> None:
         say(f"{counted};  python -m orchestrator show {name} --profile {selection.profile} --origin  lists them")
 
 
+def print_warnings(space: Workspace, loaded: Sequence[Loaded]) -> None:
+    """Print the values of recipes that train, but seldom well."""
+    for caution in space.cautions(loaded):
+        say(warning(caution), file=sys.stderr)
+
+
 def print_plan(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, selection: Selection) -> None:
     """Print a plan, its duration, and the number of preflight problems."""
     for note in space.notes:
@@ -90,6 +98,9 @@ def print_plan(plan: Plan, reasons: dict[str, Reason | None], space: Workspace, 
     if left := benchmark.estimate(plan, reasons, space).summary(selection.profile, selection.engine):
         say(left)
     problems = preflight.problems(plan, reasons, space.inputs, space.store)
+    for problem in problems:
+        if problem.where.startswith("dataset."):  # of the recipe, and not of this machine
+            say(f"{problem.where}\n    {problem.what}" + (f"\n    {problem.hint}" if problem.hint else ""), file=sys.stderr)
     if count := sum(problem.where != preflight.WITHOUT for problem in problems):
         head = f"not ready here: {count} problem{'s' if count > 1 else ''} to solve first"
         say(f"{head};  python -m orchestrator doctor {' '.join(selection.names)}  lists them", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import re
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from orchestrator.dataset import image_headers, naming
-from orchestrator.errors import Problem
+from orchestrator.errors import Problem, near_miss
 
 if TYPE_CHECKING:
     from orchestrator.recipe import Dataset, Source, Validation
@@ -121,7 +122,7 @@ def _images(result: SourceScan, dataset: Dataset, name: str, source: Source, roo
     else:
         start = root / source.images
         if not start.is_dir():
-            result.problems.append(Problem(where, f"no folder {source.images}", f"put the images there, or change {where}"))
+            result.problems.append(_missing(where, source, root, "images"))
             return
         files = _entries(result, start, where)
         for folder in _entries(result, start, where, folders=True):
@@ -193,7 +194,7 @@ def _folders(result: SourceScan, name: str, source: Source, root: Path) -> list[
     where = f"dataset.sources.{name}.images"
     start = root / source.images
     if not start.is_dir():
-        result.problems.append(Problem(where, f"no folder {source.images}", f"put the folders there, or change {where}"))
+        result.problems.append(_missing(where, source, root, "folders"))
         return []
     folders = []
     for path in _entries(result, start, where):
@@ -206,6 +207,16 @@ def _folders(result: SourceScan, name: str, source: Source, root: Path) -> list[
     if not folders:
         result.problems.append(Problem(where, f"no folder with images in {source.images}", "it contains folders of images"))
     return folders
+
+
+def _missing(where: str, source: Source, root: Path, what: str) -> Problem:
+    """Return the problem of a source without its folder, with the near miss beside it."""
+    folder, beside = root / source.images, list[str]()
+    with contextlib.suppress(OSError):
+        beside = sorted(path.name for path in folder.parent.iterdir() if path.is_dir())
+    return Problem(
+        where, f"no folder {source.images}{near_miss(folder.name, beside)}", f"put the {what} there, or change {where}"
+    )
 
 
 def _entries(result: SourceScan, folder: Path, where: str, *, folders: bool = False) -> list[Path]:

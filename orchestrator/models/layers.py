@@ -34,6 +34,11 @@ class ModelLayer:
         """Return whether it belongs to a text encoder."""
         return self.name.startswith("lora_te")
 
+    @property
+    def full_rank(self) -> int:
+        """Return the largest rank that its matrix, out x in * kernel^2, can have."""
+        return min(self.out, self.in_ * self.kernel**2)
+
 
 @dataclass(frozen=True, slots=True)
 class Targets:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.recipe.base import Fraction, Name, Positive, Table
+from orchestrator.recipe.base import Filled, Fraction, Name, Positive, Table
 
 CaptionPart = Literal[
     "trigger", "tags", "background", "height", "direction", "framing", "pose", "clothing", "gaze", "expression"
@@ -55,7 +55,7 @@ class Vocabulary(Table):
 class Source(Table):
     """One folder of original images."""
 
-    images: str
+    images: Filled
     """Folder, or glob, relative to the project (program:data/others: of the program); originals are never changed."""
     reading: Literal["pictures", "charframework", "kohya"] = "pictures"
     """pictures: downscale to `sizes`; charframework: a folder as 4_krnk with folders as `krnk girl, short hair_f0512`,

@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 Loc = tuple[int | str, ...]
 
 _PLAIN = re.compile(r"true|false|[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
+_PATTERNS = {
+    r"^([0-9a-f]{64})?$": "the 64 digits of a SHA-256, 0-9 and a-f",
+    r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,99}$": "a name of letters, digits and . _ + -, which begins with a letter or digit",
+    r"^#[0-9a-fA-F]{6}$": "a colour, as #ffffff",
+    r"^\.[A-Za-z0-9]{1,12}$": "an ending with its dot, as .txt",
+}
+"""The texts of a pattern, in words."""
 # Stand-ins for missing or wrong required values, so that combinations of the others can be checked.
 _STAND_INS: dict[tuple[str, ...], Any] = {
     ("summary",): "",
@@ -70,6 +77,10 @@ def describe(merged: TomlTable, loc: Loc, item: Any) -> tuple[str, str]:
         case "literal_error":
             options = item["ctx"]["expected"].replace("'", "")
             message = f"is {json.dumps(value)}; takes {options}"
+        case "string_too_short":
+            message = "is empty"
+        case "string_pattern_mismatch":
+            message = f"is {json.dumps(value, ensure_ascii=False)[:80]}; takes {_PATTERNS[item['ctx']['pattern']]}"
         case _:
             expected = item["msg"].removeprefix("Input ").removeprefix("should ").removeprefix("be ")
             message = (

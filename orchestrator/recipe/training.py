@@ -9,6 +9,7 @@ from pydantic import Field
 from orchestrator.models.registry import ArchitectureName
 from orchestrator.recipe.base import (
     Family,
+    Filled,
     Fraction,
     Option,
     Positive,
@@ -27,7 +28,7 @@ SMALL = "embedded"
 class BaseFile(Table):
     """A file that the trainer needs beside the checkpoint."""
 
-    file: str
+    file: Filled
     """File name searched in the configured model folders, or a path."""
     sha256: Sha256 = ""
     """SHA-256 of the file; empty: any content is accepted and its digest is recorded."""
@@ -38,7 +39,7 @@ class Base(Table):
 
     architecture: ArchitectureName = "sd1"
     """Chooses the training script, its network module and the block tables."""
-    checkpoint: str
+    checkpoint: Filled
     """File name searched in the configured model folders, a path, or `embedded` for the base model of this project."""
     sha256: Sha256 = ""
     """SHA-256 of the checkpoint; empty: any content is accepted and its digest is recorded."""
@@ -136,9 +137,9 @@ class Training(Table):
     learning_rate: Rate | None = None
     text_encoder_lr: Rate | tuple[Rate, ...] | None = None
     unet_lr: Rate | None = None
-    optimizer: str
+    optimizer: Filled
     optimizer_args: dict[str, Option] = {}
-    lr_scheduler: str = "constant"
+    lr_scheduler: Filled = "constant"
     lr_scheduler_num_cycles: Positive | None = None
     lr_warmup_steps: Annotated[int, Field(ge=0)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)]

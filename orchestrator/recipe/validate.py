@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from orchestrator.errors import near_miss
 from orchestrator.models.registry import ARCHITECTURES
-from orchestrator.recipe import validate_outputs, validate_texts
+from orchestrator.recipe import limits, validate_outputs, validate_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +24,7 @@ def check(recipe: Recipe) -> list[Conflict]:
     """Return every impossible combination as (dotted key, message)."""
     return [
         *validate_texts.check(recipe),
+        *limits.check(recipe),
         *_network(recipe),
         *_training(recipe),
         *_dataset(recipe),
@@ -183,7 +184,7 @@ def _retries(recipe: Recipe) -> Iterator[Conflict]:
                 key = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
                 yield where, f"changes training.{key}: {item['msg'][:1].lower()}{item['msg'][1:]}"
             continue
-        before = {*validate_texts.check(recipe), *_training(recipe)}
-        for key, message in (*validate_texts.check(retried), *_training(retried)):
+        before = {*validate_texts.check(recipe), *limits.check(recipe), *_training(recipe)}
+        for key, message in (*validate_texts.check(retried), *limits.check(retried), *_training(retried)):
             if (key, message) not in before:
                 yield where, f"makes {key} wrong: it {message}"

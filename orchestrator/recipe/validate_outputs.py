@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import OrchestratorError, near_miss
@@ -75,6 +76,13 @@ def _render(recipe: Recipe) -> Iterator[Conflict]:
     cover = recipe.release.cover
     if cover and recipe.render.prompts and cover not in recipe.render.prompts:
         yield "release.cover", f'is "{cover}"{near_miss(cover, recipe.render.prompts)}; names one of render.prompts'
+    for name, prompt in recipe.render.prompts.items():
+        for word in re.findall(r"\{(\w+)\}", prompt.prompt):
+            if word != "trigger":
+                yield (
+                    f"render.prompts.{name}.prompt",
+                    f"has {{{word}}}{near_miss(word, ['trigger'])}; {{trigger}} is the only one",
+                )
     for key in ("width", "height"):
         sides = {f"render.{key}": getattr(recipe.render, key)}
         sides |= {f"render.prompts.{name}.{key}": getattr(prompt, key) for name, prompt in recipe.render.prompts.items()}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.engines.embedded import SMALL_BASE_SUBJECTS
+from orchestrator.errors import warning
 from orchestrator.plan import estimate
 from orchestrator.plan.step import StepKind
 from orchestrator.run import notify, preflight, resume, slots
@@ -82,6 +83,8 @@ def run_session(
         _point_latest(space.store, outcomes)
         _summary(plan, space.store, outcomes, time.monotonic() - started, quiet=quiet)
         return outcomes
+    for caution in [] if quiet else space.cautions(loaded):
+        print(clean(warning(caution)), file=sys.stderr)
     here = {name for name in due if not options.cluster or plan.by_name[name].kind is StepKind.DATASET}
     local = {name: due[name] if name in here else None for name in reasons}
     preflight.require(plan, local, space.inputs, space.store)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import engines
 from orchestrator.dataset import buckets
-from orchestrator.errors import Problem, RecipeError
-from orchestrator.plan import estimate, promises
+from orchestrator.errors import Problem, RecipeError, grouped
+from orchestrator.plan import cautions, estimate, promises
 from orchestrator.plan.inputs import ProjectInputs
 from orchestrator.plan.planner import Plan, make_plan
 from orchestrator.plan.step import StepKind
@@ -156,6 +156,16 @@ class Workspace:
     ) -> dict[str, Reason | None]:
         """Return the reason of each step of a plan (``due.reasons``)."""
         return due.reasons(self.store, plan, force, only, verify=verify)
+
+    def cautions(self, loaded: Sequence[Loaded]) -> list[Problem]:
+        """Return the values that train, but seldom well, with their files."""
+        counted, _ = self._counted(loaded, need_steps=False)
+        result = []
+        for each in counted:
+            for caution in cautions.find(each.recipe, self.inputs):
+                located = loader.locate(each, Problem(caution.where, caution.what))
+                result.append(Problem(located.where, caution.what, f"{caution.hint} {located.hint}".strip()))
+        return grouped(result)
 
     def as_json(self, plan: Plan, reasons: dict[str, Reason | None]) -> dict[str, Any]:
         """Return a plan as one JSON document."""

@@ -22,6 +22,7 @@ from orchestrator.engines.sdscripts import (
     gen_img,
     lora_tools,
     network_args,
+    optimizer_args,
     output_parser,
     parser_options,
     parser_source,
@@ -97,6 +98,7 @@ def _optimizer(training: Training) -> Iterator[tuple[str, str]]:
     if name.lower() not in (optimizer.lower() for optimizer in OPTIMIZERS):
         hint = "; AdamW has the same settings" if name.lower() == "adamw8bit" else hint
         yield "training.optimizer", f'is "{name}"; the embedded engine has {", ".join(OPTIMIZERS)}{hint}'
+    yield from optimizer_args.problems(training)
     name = training.lr_scheduler
     if not training.relative_step and name not in SCHEDULES:
         yield (

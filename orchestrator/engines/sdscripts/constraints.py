@@ -7,8 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.engines.sdscripts import architecture_constraints, network_args, training_samples, training_states
-from orchestrator.errors import near_miss
+from orchestrator.engines.sdscripts import (
+    architecture_constraints,
+    network_args,
+    optimizer_args,
+    training_samples,
+    training_states,
+)
+from orchestrator.errors import near_miss, near_or_all
 from orchestrator.models import blocks
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.weights.families import expected_tensors
@@ -118,6 +124,7 @@ def _optimizer(recipe: Recipe) -> Iterator[Violation]:
     ):
         near = near_miss(name, (*OPTIMIZERS, *TORCH_OPTIMIZERS))
         yield "training.optimizer", f'is "{name}", which sd-scripts does not have{near}'
+    yield from optimizer_args.problems(training)
     if not name.rpartition(".")[2].lower().startswith(("prodigy", "dadapt")):
         return
     own = f"{name} finds its own rate; learning rates are factors of it"
@@ -138,7 +145,7 @@ def _schedule(recipe: Recipe) -> Iterator[Violation]:
     training = recipe.training
     name, other = training.lr_scheduler, training.options.get("lr_scheduler_type")
     if name not in SCHEDULES:
-        yield "training.lr_scheduler", f'is "{name}"{near_miss(name, SCHEDULES)}'
+        yield "training.lr_scheduler", f'is "{name}"{near_or_all(name, SCHEDULES)}'
     if name == "piecewise_constant" and not training.options.get("lr_scheduler_args"):
         yield "training.lr_scheduler", f'is "{name}"; its rules are missing: {_OPTIONS}.lr_scheduler_args = ["step_rules=..."]'
     if name == "adafactor" and not training.relative_step:

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from orchestrator.engines.sdscripts import network_args
-from orchestrator.errors import near_miss
+from orchestrator.errors import near_or_all
 from orchestrator.models.registry import ARCHITECTURES
 from orchestrator.models.renderer import SAMPLERS
 
@@ -36,7 +36,7 @@ def problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
     The programs would misread them.
     """
     if recipe.render.sampler not in SAMPLERS:
-        yield "render.sampler", f'is "{recipe.render.sampler}"{near_miss(recipe.render.sampler, SAMPLERS)}'
+        yield "render.sampler", f'is "{recipe.render.sampler}"{near_or_all(recipe.render.sampler, SAMPLERS)}'
     texts = {"render.negative": recipe.render.negative}
     for name, prompt in recipe.render.prompts.items():
         texts[f"render.prompts.{name}.prompt"] = _text(recipe, prompt)
